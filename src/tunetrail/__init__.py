@@ -1,0 +1,32 @@
+"""tunetrail: from an application's session to a measurably better embedding model or LLM.
+
+The public names are imported on first use, so that `import tunetrail` stays fast and never imports torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tunetrail.node import ModelTrainingNode, NodeConfig
+    from tunetrail.pipeline import DataSciencePipeline
+    from tunetrail.stores.database import DatabaseManager
+
+__version__ = "0.1.0"
+__all__ = ["DataSciencePipeline", "DatabaseManager", "ModelTrainingNode", "NodeConfig", "__version__"]
+
+_HOMES = {
+    "DatabaseManager": "tunetrail.stores.database",
+    "DataSciencePipeline": "tunetrail.pipeline",
+    "ModelTrainingNode": "tunetrail.node",
+    "NodeConfig": "tunetrail.node",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tunetrail' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

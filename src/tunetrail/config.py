@@ -1,0 +1,390 @@
+"""The typed schema of conf/: what can be set, its default, and the check of each value.
+
+Hydra composes the YAML files of conf/ against these dataclasses; the Python API builds the very same objects, so both doors
+share every check. Knows nothing of Hydra, torch or MLflow.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from tunetrail.errors import ConfigError, did_you_mean
+
+MODEL_TYPES = ("embedding", "llm")
+ALL = "all"
+EMBEDDING_LOSSES = {
+    "pair": ("multiple_negatives_ranking",),
+    "score": ("cosent", "angle", "cosine_similarity"),
+    "label": ("supervised_contrastive",),
+    "vector": ("mse", "cosine"),
+    "text": ("simcse",),
+}
+"""Losses by sample shape; the first of each is what `loss: auto` takes."""
+
+_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def _check(holds: bool, name: str, rule: str, value: object, advice: str = "") -> None:
+    if not holds:
+        raise ConfigError(f"{name} must be {rule}, got {value!r}.{' ' + advice if advice else ''}")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    _check(value in choices, name, f"one of {', '.join(choices)}", value, did_you_mean(value, choices).strip())
+
+
+def _check_share(name: str, value: float) -> None:
+    _check(0.0 <= value <= 1.0, name, "between 0 and 1", value)
+
+
+def check_identifier(name: str, value: str) -> str:
+    """Return `value` if it is safe in a path, a tag and SQL; raises `ConfigError` otherwise."""
+    _check(
+        isinstance(value, str) and _IDENTIFIER.fullmatch(value) is not None,
+        name,
+        "1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit",
+        value,
+    )
+    return value
+
+
+@dataclass(kw_only=True)
+class DatabaseConfig:
+    """Where sessions and samples live: an SQLAlchemy URL (SQLite or `postgresql+psycopg://`)."""
+
+    url: str = "sqlite:///tunetrail.db"
+
+
+@dataclass(kw_only=True)
+class TrackingConfig:
+    """Where MLflow keeps runs and the model registry; `artifacts` is used for a new local experiment only."""
+
+    uri: str = "sqlite:///mlflow.db"
+    artifacts: str = "mlartifacts"
+    experiment: str = "tunetrail"
+
+
+@dataclass(kw_only=True)
+class ValidationConfig:
+    """Which rows are set aside, and how large a share of them stops the run."""
+
+    min_characters: int = 1
+    max_characters: int = 100_000
+    max_rejected_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check(self.min_characters >= 1, "validation.min_characters", "at least 1", self.min_characters)
+        _check(
+            self.max_characters >= self.min_characters,
+            "validation.max_characters",
+            f"at least min_characters={self.min_characters}",
+            self.max_characters,
+        )
+        _check_share("validation.max_rejected_share", self.max_rejected_share)
+
+
+@dataclass(kw_only=True)
+class CleaningConfig:
+    """How texts are repaired; each option can be turned off."""
+
+    fix_encoding: bool = True
+    normalize_unicode: bool = True
+    normalize_whitespace: bool = True
+    drop_duplicates: bool = True
+
+
+@dataclass(kw_only=True)
+class SplitConfig:
+    """Shares of the rows held out, and what counts as a twin.
+
+    A row's side depends on its content (and group) and on `salt` alone, never on the seed: a row that the root model was
+    trained on in an earlier run doesn't become a test row of the next.
+    """
+
+    validation_share: float = 0.15
+    test_share: float = 0.15
+    near_duplicate_similarity: float = 0.8
+    salt: str = "tunetrail"
+
+    def __post_init__(self) -> None:
+        for name in ("validation_share", "test_share"):
+            value = getattr(self, name)
+            _check(0.0 < value < 1.0, f"split.{name}", "between 0 and 1, both excluded", value)
+        held_out = self.validation_share + self.test_share
+        _check(held_out < 1.0, "split.validation_share + split.test_share", "below 1", held_out)
+        _check_share("split.near_duplicate_similarity", self.near_duplicate_similarity)
+
+
+@dataclass(kw_only=True)
+class AugmentationConfig:
+    """Extra rows made from rows of the train side: none, or copies with some words dropped."""
+
+    method: str = "none"
+    share: float = 0.2
+    word_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_choice("augmentation.method", self.method, ("none", "word_dropout"))
+        _check_share("augmentation.share", self.share)
+        _check(0.0 < self.word_dropout < 1.0, "augmentation.word_dropout", "between 0 and 1", self.word_dropout)
+
+
+@dataclass(kw_only=True)
+class FeatureEngineeringConfig:
+    """Text statistics; `warn_truncated_share` is the share of rows cut by the model's length from which a warning is given."""
+
+    warn_truncated_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_share("feature_engineering.warn_truncated_share", self.warn_truncated_share)
+
+
+@dataclass(kw_only=True)
+class CrossValidationConfig:
+    """How many folds are trained, and how long each: `budget` is the share of a full training's steps. n_splits=0 turns it off."""
+
+    n_splits: int = 5
+    budget: float = 0.2
+
+    def __post_init__(self) -> None:
+        _check(self.n_splits == 0 or self.n_splits >= 2, "cross_validation.n_splits", "0 (off) or at least 2", self.n_splits)
+        _check(0.0 < self.budget <= 1.0, "cross_validation.budget", "above 0 and at most 1", self.budget)
+
+
+@dataclass(kw_only=True)
+class TrainingConfig:
+    """Hyper-parameters of one training; the first nine are the specification's `training_config`."""
+
+    batch_size: int = 32
+    learning_rate: float = 2e-5
+    num_epochs: int = 3
+    warmup_steps: int = 100
+    weight_decay: float = 0.01
+    use_mixed_precision: bool = True
+    max_grad_norm: float = 1.0
+    early_stopping_patience: int = 3
+    logging_steps: int = 100
+    schedule: str = "linear"
+    max_steps: int = -1
+    validations_per_epoch: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "num_epochs", "logging_steps", "validations_per_epoch"):
+            _check(getattr(self, name) >= 1, f"training.{name}", "at least 1", getattr(self, name))
+        for name in ("warmup_steps", "early_stopping_patience"):
+            _check(getattr(self, name) >= 0, f"training.{name}", "at least 0", getattr(self, name))
+        _check(
+            math.isfinite(self.learning_rate) and 0.0 < self.learning_rate <= 1.0,
+            "training.learning_rate",
+            "above 0 and at most 1",
+            self.learning_rate,
+        )
+        _check(0.0 <= self.weight_decay <= 1.0, "training.weight_decay", "between 0 and 1", self.weight_decay)
+        _check(self.max_grad_norm >= 0.0, "training.max_grad_norm", "at least 0 (0: off)", self.max_grad_norm)
+        _check_choice("training.schedule", self.schedule, ("linear", "cosine", "constant"))
+        _check(self.max_steps == -1 or self.max_steps >= 1, "training.max_steps", "-1 (off) or at least 1", self.max_steps)
+
+
+def _check_start(name: str, value: str) -> None:
+    _check_choice(f"{name}.start_from", value, ("root", "base"))
+
+
+@dataclass(kw_only=True)
+class EmbeddingConfig:
+    """The embedding model, its loss and its training.
+
+    `shape` chooses the samples when a session holds several shapes. `start_from: root` goes on from the root version if it
+    was made from the same base model. With `mini_batch_size` above 0, batches larger than it use the cached contrastive loss.
+    """
+
+    model: str = "minilm"
+    max_length: int = 128
+    shape: str | None = None
+    loss: str = "auto"
+    mini_batch_size: int = 0
+    start_from: str = "root"
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        _check(self.max_length >= 4, "embedding.max_length", "at least 4 tokens", self.max_length)
+        if self.shape is not None:
+            _check_choice("embedding.shape", self.shape, tuple(EMBEDDING_LOSSES))
+        every_loss = tuple(loss for losses in EMBEDDING_LOSSES.values() for loss in losses)
+        _check_choice("embedding.loss", self.loss, ("auto", *every_loss))
+        if self.shape is not None and self.loss != "auto":
+            _check_choice(f"embedding.loss for {self.shape} samples", self.loss, EMBEDDING_LOSSES[self.shape])
+        _check(self.mini_batch_size >= 0, "embedding.mini_batch_size", "at least 0 (0: off)", self.mini_batch_size)
+        _check_start("embedding", self.start_from)
+
+
+@dataclass(kw_only=True)
+class AdapterConfig:
+    """What is trained of a language model: all of it (`none`) or low-rank adapters (`lora`, PEFT), merged when registered."""
+
+    kind: str = "lora"
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+
+    def __post_init__(self) -> None:
+        _check_choice("llm.adapter.kind", self.kind, ("lora", "none"))
+        _check(self.rank >= 1, "llm.adapter.rank", "at least 1", self.rank)
+        _check(self.alpha >= 1, "llm.adapter.alpha", "at least 1", self.alpha)
+        _check(0.0 <= self.dropout < 1.0, "llm.adapter.dropout", "at least 0 and below 1", self.dropout)
+
+
+@dataclass(kw_only=True)
+class LanguageModelConfig:
+    """The language model, its adapter and its training."""
+
+    model: str = "smollm2-135m"
+    max_length: int = 512
+    start_from: str = "root"
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(batch_size=8, learning_rate=1e-5)
+    )
+
+    def __post_init__(self) -> None:
+        _check(self.max_length >= 8, "llm.max_length", "at least 8 tokens", self.max_length)
+        _check_start("llm", self.start_from)
+
+
+@dataclass(kw_only=True)
+class EvaluationConfig:
+    """How candidates are scored and compared with root: a paired bootstrap of `bootstrap_samples` draws."""
+
+    batch_size: int = 32
+    bootstrap_samples: int = 2000
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        _check(self.batch_size >= 1, "evaluation.batch_size", "at least 1", self.batch_size)
+        _check(self.bootstrap_samples >= 100, "evaluation.bootstrap_samples", "at least 100", self.bootstrap_samples)
+        _check(0.5 <= self.confidence < 1.0, "evaluation.confidence", "at least 0.5 and below 1", self.confidence)
+
+
+@dataclass(kw_only=True)
+class GateConfig:
+    """When root moves: the lower bound of the improvement's interval must be above `minimum_improvement`.
+
+    With `require_interval: false` the point estimate is enough.
+    """
+
+    minimum_improvement: float = 0.0
+    require_interval: bool = True
+
+    def __post_init__(self) -> None:
+        _check(
+            math.isfinite(self.minimum_improvement), "gate.minimum_improvement", "finite", self.minimum_improvement
+        )
+
+
+@dataclass(kw_only=True)
+class Settings:
+    """Everything that a training run can be told, but for the session and the model type."""
+
+    seed: int = 42
+    output_dir: str = "training_output"
+    model_dir: str = "models"
+    database: DatabaseConfig = field(default_factory=DatabaseConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    cleaning: CleaningConfig = field(default_factory=CleaningConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    feature_engineering: FeatureEngineeringConfig = field(default_factory=FeatureEngineeringConfig)
+    cross_validation: CrossValidationConfig = field(default_factory=CrossValidationConfig)
+    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
+    llm: LanguageModelConfig = field(default_factory=LanguageModelConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.seed < 2**32, "seed", "between 0 and 2**32 - 1", self.seed)
+
+    def with_specification(
+        self,
+        pipeline_config: Mapping[str, Any] | None = None,
+        training_config: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> "Settings":
+        """Return a copy with the specification's two dicts applied.
+
+        Args:
+            pipeline_config: Any of `output_dir`, `n_splits`, `random_state`, `models_root_dir`.
+            training_config: Any of `embedding` and `llm`, each with any of the nine keys of the specification.
+
+        Raises:
+            ConfigError: An unknown key (with the nearest known one), a wrong type or a value out of range.
+        """
+        pipeline_config, training_config = dict(pipeline_config or {}), dict(training_config or {})
+        _check_keys("pipeline_config", pipeline_config, tuple(_PIPELINE_KEYS))
+        _check_keys("training_config", training_config, MODEL_TYPES)
+        changed = self
+        for key, (section, name, kind) in _PIPELINE_KEYS.items():
+            if key in pipeline_config:
+                value = _typed(f"pipeline_config[{key!r}]", pipeline_config[key], kind)
+                changed = _replaced(changed, section, {name: value})
+        for model_type, given in training_config.items():
+            _check(isinstance(given, Mapping), f"training_config[{model_type!r}]", "a dict", given)
+            _check_keys(f"training_config[{model_type!r}]", given, tuple(_TRAINING_KEYS))
+            values = {
+                key: _typed(f"training_config[{model_type!r}][{key!r}]", value, _TRAINING_KEYS[key])
+                for key, value in given.items()
+            }
+            changed = _replaced(changed, (model_type, "training"), values)
+        return changed
+
+
+_PIPELINE_KEYS: dict[str, tuple[tuple[str, ...], str, type]] = {
+    "output_dir": ((), "output_dir", str),
+    "n_splits": (("cross_validation",), "n_splits", int),
+    "random_state": ((), "seed", int),
+    "models_root_dir": ((), "model_dir", str),
+}
+_TRAINING_KEYS: dict[str, type] = {
+    "batch_size": int,
+    "learning_rate": float,
+    "num_epochs": int,
+    "warmup_steps": int,
+    "weight_decay": float,
+    "use_mixed_precision": bool,
+    "max_grad_norm": float,
+    "early_stopping_patience": int,
+    "logging_steps": int,
+}
+
+_Config = TypeVar("_Config")
+
+
+def _replaced(config: _Config, section: tuple[str, ...], values: Mapping[str, Any]) -> _Config:
+    """Return a copy of the dataclass with `values` set in the section of that path."""
+    if section:
+        inner = _replaced(getattr(config, section[0]), section[1:], values)
+        values = {section[0]: inner}
+    return dataclasses.replace(config, **values)  # type: ignore[type-var]
+
+
+def _typed(name: str, value: Any, kind: type) -> Any:
+    if kind is str and hasattr(value, "__fspath__"):
+        return str(value)
+    accepted = (int, float) if kind is float else (kind,)
+    right = isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
+    _check(right, name, f"a value of type {kind.__name__}", value)
+    return kind(value)
+
+
+def _check_keys(name: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for key in given:
+        if key not in known:
+            hint = did_you_mean(str(key), known)
+            raise ConfigError(f"{name} has no key {key!r}.{hint} Known keys: {', '.join(known)}.")
+
+
+def requested_model_types(model_type: str) -> tuple[str, ...]:
+    """Return the model types behind `embedding`, `llm` or `all`; raises `ConfigError` for anything else."""
+    _check_choice("model_type", model_type, (*MODEL_TYPES, ALL))
+    return MODEL_TYPES if model_type == ALL else (model_type,)

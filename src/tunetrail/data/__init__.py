@@ -1,0 +1,1 @@
+"""Rows in, rows out: preparation of samples with pandas, before any tensor exists."""

@@ -1,0 +1,1 @@
+"""Scores: metrics, cross-validation, comparison with root, and their pictures."""

@@ -1,0 +1,1 @@
+"""Tensors: the models, their Lightning modules and data modules, and everything that trains."""

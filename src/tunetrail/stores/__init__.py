@@ -1,0 +1,1 @@
+"""The outside world: the database of sessions and the MLflow store."""

@@ -1,0 +1,1 @@
+"""Hydra plugins: what a multirun adds to a single run."""
