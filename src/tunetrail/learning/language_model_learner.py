@@ -1,0 +1,141 @@
+"""LanguageModelLearner: everything that the pipeline asks of a language model, in one place.
+
+Takes plain records, gives back models and NumPy arrays; knows nothing of metrics, sessions or MLflow.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tunetrail.config import LanguageModelConfig, TrainingConfig
+from tunetrail.errors import SampleError
+from tunetrail.learning.callbacks import MetricsSink
+from tunetrail.learning.chat import IGNORED, TokenizedExample, tokenize_record
+from tunetrail.learning.embedding_data import Record
+from tunetrail.learning.fitting import FitResult, fit
+from tunetrail.learning.language_model_data import LanguageModelDataModule, padded_batch
+from tunetrail.learning.language_model_module import (
+    LanguageModelModule,
+    load_language_model,
+    load_tokenizer,
+    supervised_nats,
+)
+
+NDArray = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LanguageModel:
+    """A causal language model with its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Likelihoods:
+    """Per record: negative log-likelihood in nats, supervised tokens, and UTF-8 bytes of the supervised text."""
+
+    nats: NDArray
+    tokens: NDArray
+    bytes: NDArray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LanguageModelLearner:
+    """Loads, trains and applies causal language models."""
+
+    config: LanguageModelConfig
+    seed: int
+
+    def check(self, path: str, records: Sequence[Record]) -> None:
+        """Raise `SampleError` where the output of more than half of the records lies beyond the maximum length."""
+        tokenizer = load_tokenizer(path)
+        empty = sum(not _learns(tokenize_record(tokenizer, record, self.config.max_length)) for record in records)
+        if empty * 2 > len(records):
+            raise SampleError(
+                f"llm.max_length={self.config.max_length} cuts off the whole output of {empty} of {len(records)} rows. Raise it."
+            )
+
+    def load(self, path: str) -> LanguageModel:
+        """Load a model folder."""
+        return LanguageModel(model=load_language_model(path).eval(), tokenizer=load_tokenizer(path))
+
+    def save(self, model: LanguageModel, folder: Path) -> None:
+        """Write model and tokenizer as a Hugging Face folder."""
+        model.model.save_pretrained(folder)
+        model.tokenizer.save_pretrained(folder)
+
+    def token_counts(self, path: str, texts: Sequence[Sequence[str]]) -> NDArray:
+        """Return per row the tokens of all its texts together, not cut off and without the chat template's own."""
+        tokenizer = load_tokenizer(path)
+        joined = ["".join(row) for row in texts]
+        encoded = tokenizer(joined, add_special_tokens=False, verbose=False)["input_ids"] if joined else []
+        return np.array([len(ids) for ids in encoded], dtype=np.int64)
+
+    def train(
+        self,
+        path: str,
+        train: Sequence[Record],
+        validation: Sequence[Record],
+        training: TrainingConfig,
+        *,
+        folder: Path,
+        on_metrics: MetricsSink,
+        validate: bool = True,
+    ) -> tuple[LanguageModel, FitResult]:
+        """Fine-tune the model of the folder `path` and return it, adapters merged, with what the training did."""
+        tokenizer = load_tokenizer(path)
+        adapter = self.config.adapter
+        module = LanguageModelModule(
+            model=path,
+            adapter=adapter.kind,
+            rank=adapter.rank,
+            alpha=adapter.alpha,
+            dropout=adapter.dropout,
+            learning_rate=training.learning_rate,
+            weight_decay=training.weight_decay,
+            warmup_steps=training.warmup_steps,
+            schedule=training.schedule,
+        )
+        data = LanguageModelDataModule(
+            train=self._examples(tokenizer, train),
+            validation=self._examples(tokenizer, validation),
+            pad_token_id=int(tokenizer.pad_token_id),
+            batch_size=training.batch_size,
+            seed=self.seed,
+        )
+        result = fit(
+            module, data, training, seed=self.seed, folder=folder, on_metrics=on_metrics, validate=validate
+        )
+        return LanguageModel(model=module.merged().cpu().eval(), tokenizer=tokenizer), result
+
+    def likelihoods(self, model: LanguageModel, records: Sequence[Record], batch_size: int) -> Likelihoods:
+        """Score each record's supervised tokens; a record cut off before its first one counts 0 everywhere."""
+        examples = [tokenize_record(model.tokenizer, record, self.config.max_length) for record in records]
+        nats = np.zeros(len(examples))
+        order = np.argsort([-len(example.input_ids) for example in examples], kind="stable")
+        order = order[[_learns(examples[number]) for number in order]] if len(order) else order
+        for start in range(0, len(order), batch_size):
+            numbers = order[start : start + batch_size]
+            batch = padded_batch([examples[number] for number in numbers], int(model.tokenizer.pad_token_id))
+            with torch.inference_mode():
+                nats[numbers] = supervised_nats(model.model, batch).double().sum(dim=1).numpy()
+        return Likelihoods(
+            nats=nats,
+            tokens=np.array([sum(label != IGNORED for label in example.labels[1:]) for example in examples]),
+            bytes=np.array([example.supervised_bytes for example in examples]),
+        )
+
+    def _examples(self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]) -> list[TokenizedExample]:
+        examples = (tokenize_record(tokenizer, record, self.config.max_length) for record in records)
+        return [example for example in examples if _learns(example)]
+
+
+def _learns(example: TokenizedExample) -> bool:
+    return any(label != IGNORED for label in example.labels[1:])
