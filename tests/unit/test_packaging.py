@@ -1,0 +1,166 @@
+"""The package as people get it: what is in the wheel, what make offers, and which versions are pinned."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SHOW_HOME = (
+    "import tunetrail, tunetrail.paths as paths; print(tunetrail.__file__, paths.conf_dir(), paths.experiments_dir())"
+)
+
+
+def run(command: list[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def files_of(folder: Path, *, without: tuple[str, ...] = ()) -> set[str]:
+    """Return the paths below `folder`, relative to it, that a person put there."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {path.relative_to(folder).as_posix() for path in paths if path.name not in without}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what a build reads, so that a build leaves nothing in the checkout."""
+    copy = tmp_path_factory.mktemp("packaging") / "source"
+    copy.mkdir()
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        if (REPOSITORY / name).exists():
+            shutil.copy(REPOSITORY / name, copy)
+    for name in ("src", "conf", "experiments"):
+        shutil.copytree(REPOSITORY / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path) -> Path:
+    """The wheel, built from the sdist as a package index would have it, without any network."""
+    result = run([sys.executable, "-m", "build", "--no-isolation", "--outdir", "dist", "."], source)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return next((source / "dist").glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def packed(wheel: Path) -> set[str]:
+    """The paths in the wheel, relative to the package."""
+    with zipfile.ZipFile(wheel) as archive:
+        prefix = "tunetrail/"
+        return {name.removeprefix(prefix) for name in archive.namelist() if name.startswith(prefix)}
+
+
+def test_wheel_holds_every_file_of_the_source(packed: set[str]) -> None:
+    source_files = files_of(REPOSITORY / "src/tunetrail")
+    assert "py.typed" in source_files
+    assert source_files - packed == set()
+
+
+@pytest.mark.parametrize("folder", ["conf", "experiments"])
+def test_wheel_holds_every_config_file(packed: set[str], folder: str) -> None:
+    expected = {f"{folder}/{path}" for path in files_of(REPOSITORY / folder, without=("README.md", "__init__.py"))}
+    assert {path for path in packed if path.startswith(f"{folder}/")} == expected
+
+
+def test_wheel_holds_a_config_folder_that_is_added_later(source: Path, tmp_path: Path) -> None:
+    grown = Path(shutil.copytree(source, tmp_path / "grown", ignore=shutil.ignore_patterns("build", "dist")))
+    for path in ("conf/room/deeper/later.yaml", "src/tunetrail/stores/migrations/versions/9999_later.py"):
+        (grown / path).parent.mkdir(parents=True, exist_ok=True)
+        (grown / path).touch()
+    result = run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "."], grown)
+    assert result.returncode == 0, result.stdout + result.stderr
+    with zipfile.ZipFile(next((grown / "dist").glob("*.whl"))) as archive:
+        names = archive.namelist()
+    assert "tunetrail/conf/room/deeper/later.yaml" in names
+    assert "tunetrail/stores/migrations/versions/9999_later.py" in names
+
+
+def test_wheel_installed_elsewhere_finds_its_own_files(wheel: Path, tmp_path: Path) -> None:
+    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
+    installed = run(pip, elsewhere)
+    assert installed.returncode == 0, installed.stdout + installed.stderr
+    shown = run([sys.executable, "-c", SHOW_HOME], elsewhere, PYTHONPATH=str(site))
+    home = site / "tunetrail"
+    assert shown.stdout.split() == [str(home / "__init__.py"), str(home / "conf"), str(home / "experiments")], (
+        shown.stderr
+    )
+    assert (home / "conf/train.yaml").is_file()
+
+
+def test_checkout_finds_its_own_files_from_elsewhere(tmp_path: Path) -> None:
+    shown = run([sys.executable, "-c", SHOW_HOME], tmp_path, PYTHONPATH=str(REPOSITORY / "src"))
+    package = REPOSITORY / "src/tunetrail/__init__.py"
+    assert shown.stdout.split() == [str(package), str(REPOSITORY / "conf"), str(REPOSITORY / "experiments")], (
+        shown.stderr
+    )
+    assert (REPOSITORY / "conf/train.yaml").is_file()
+
+
+def test_import_of_tunetrail_leaves_the_heavy_libraries_alone(tmp_path: Path) -> None:
+    code = "import sys, tunetrail; print(sorted({'torch', 'mlflow', 'pandas', 'hydra'} & set(sys.modules)))"
+    shown = run([sys.executable, "-c", code], tmp_path, PYTHONPATH=str(REPOSITORY / "src"))
+    assert shown.stdout.strip() == "[]", shown.stderr
+
+
+def test_constraints_pin_every_dependency_within_its_bounds() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    lines = [line for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[a-z0-9.]+", line)] == []
+    pins = {name.lower().replace("_", "-"): version for name, version in (line.split("==") for line in lines)}
+    asked = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    for requirement in map(Requirement, asked):
+        pinned = pins.get(requirement.name.lower().replace("_", "-"), "")
+        assert pinned and pinned in requirement.specifier, f"{requirement} is pinned to {pinned or 'nothing'}"
+
+
+def test_make_help_lists_every_target(tmp_path: Path) -> None:
+    shutil.copy(REPOSITORY / "Makefile", tmp_path)
+    targets = re.findall(r"^([a-z][a-z-]*):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE)
+    assert {"help", "install", "demo", "test", "test-slow", "check", "ui", "clean"} <= set(targets)
+    for command in (["make"], ["make", "help"]):
+        shown = run(command, tmp_path)
+        assert shown.returncode == 0, shown.stderr
+        assert [line.split()[1] for line in shown.stdout.splitlines()] == targets
+        assert all(len(line.split()) > 3 for line in shown.stdout.splitlines()), "a target has no description"
+
+
+def test_make_passes_the_constraints_to_every_pip(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "setup.py", "constraints.txt"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    shown = run(["make", "--dry-run", "demo"], tmp_path, MAKEFLAGS="")
+    pip_lines = [line for line in shown.stdout.splitlines() if "-m pip" in line]
+    assert len(pip_lines) == 3, shown.stdout + shown.stderr
+    assert all("-c constraints.txt" in line for line in pip_lines)
+    assert shown.stdout.splitlines()[-1] == ".venv/bin/tunetrail demo"
+
+
+def test_make_reuses_a_finished_environment(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "setup.py", "constraints.txt"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv/.installed").touch()
+    shown = run(["make", "--dry-run", "test"], tmp_path, MAKEFLAGS="")
+    assert shown.stdout.splitlines() == [".venv/bin/python -m pytest"], shown.stderr
+
+
+def test_make_install_refuses_an_old_interpreter(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "setup.py", "constraints.txt"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    old = tmp_path / "python3.10"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.10.4 || exit 1\n')
+    old.chmod(0o755)
+    shown = run(["make", "install", f"PYTHON={old}"], tmp_path, MAKEFLAGS="")
+    assert shown.returncode != 0
+    assert "needs Python 3.11 or newer, got Python 3.10.4" in shown.stderr
+    assert not (tmp_path / ".venv").exists()
