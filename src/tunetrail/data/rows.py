@@ -1,0 +1,108 @@
+"""Rows: the pandas form of samples that every data step takes and gives. Knows nothing of what the steps do with them.
+
+A frame of rows has a RangeIndex and the columns `row_id` (int64, the sample's id in the database), `shape` (a name in
+`samples.SHAPES`), the content columns of the shapes present (absent values are None) and `group` (str or None).
+All columns but `row_id` have the object dtype: pandas' own text dtype would turn None into NaN.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from tunetrail.errors import SampleError, did_you_mean
+from tunetrail.samples import GROUP_COLUMN, SHAPES, Sample, SampleKind, SampleShape
+
+TEXT_COLUMNS = ("anchor", "positive", "negative", "sentence1", "sentence2", "text", "input", "output")
+"""Content columns that hold one text; `messages` holds several, the others none."""
+
+SET_ASIDE_COLUMNS = ("row_id", "step", "reason", "before", "after")
+"""Columns of a set-aside frame: one line for each row that a step took out, with its content before and after."""
+
+_SHAPES = {shape.name: shape for shape in SHAPES}
+_SHOWN_CHARACTERS = 500
+
+
+def shape_of(name: str) -> SampleShape:
+    """Return the shape of that name, whatever its kind; raises `SampleError` for an unknown name."""
+    if name not in _SHAPES:
+        raise SampleError(f"shape must be one of {', '.join(_SHAPES)}, got {name!r}.{did_you_mean(str(name), _SHAPES)}")
+    return _SHAPES[name]
+
+
+def content_columns(rows: pd.DataFrame) -> list[str]:
+    """Return the content columns of the shapes present in `rows`, in the order in which `SHAPES` names them."""
+    return _columns_of(set(rows["shape"]))
+
+
+def rows_frame(records: Iterable[tuple[int, Sample]]) -> pd.DataFrame:
+    """Return samples, each with its database id, as a frame of rows."""
+    listed = list(records)
+    columns = _columns_of({sample.shape for _, sample in listed})
+    frame = pd.DataFrame({"row_id": pd.Series([row_id for row_id, _ in listed], dtype="int64")})
+    frame["shape"] = object_series([sample.shape for _, sample in listed])
+    for column in columns:
+        frame[column] = object_series([sample.content.get(column) for _, sample in listed])
+    frame[GROUP_COLUMN] = object_series([sample.group for _, sample in listed])
+    return frame
+
+
+def object_series(values: Sequence[Any], index: Any = None) -> pd.Series:
+    """Return `values` as a column of Python objects; None stays None."""
+    return pd.Series(list(values), dtype=object, index=index)
+
+
+def texts_of(row: Mapping[str, Any]) -> list[str]:
+    """Return all texts of one row that a model can learn from, in the order of the shape's columns.
+
+    Labels, scores and vectors are no texts. The contents of `messages` come in the order of the conversation.
+    """
+    texts: list[str] = []
+    for column in shape_of(row["shape"]).columns:
+        value = row.get(column)
+        if value is None:
+            continue
+        if column == "messages":
+            texts.extend(message["content"] for message in value)
+        elif column in TEXT_COLUMNS:
+            texts.append(value)
+    return texts
+
+
+def texts_of_rows(rows: pd.DataFrame) -> list[list[str]]:
+    """Return `texts_of` each row, in the frame's order."""
+    wanted = rows[["shape", *content_columns(rows)]]
+    return [texts_of(record) for record in wanted.to_dict("records")]
+
+
+def rows_of_kind(rows: pd.DataFrame, kind: SampleKind) -> bool:
+    """Whether every row has a shape of that kind."""
+    return all(shape_of(name).kind == kind for name in set(rows["shape"]))
+
+
+def shown(value: Any) -> str | None:
+    """Return a value as a person wants to read it in a set-aside frame: short, and None for an absent one."""
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
+
+
+def set_aside_frame(step: str, lines: Iterable[tuple[int, str, str | None, str | None]] = ()) -> pd.DataFrame:
+    """Return a set-aside frame from lines of (row_id, reason, before, after)."""
+    listed = list(lines)
+    frame = pd.DataFrame({"row_id": pd.Series([line[0] for line in listed], dtype="int64")})
+    frame["step"] = object_series([step] * len(listed))
+    for position, column in enumerate(SET_ASIDE_COLUMNS[2:], start=1):
+        frame[column] = object_series([line[position] for line in listed])
+    return frame
+
+
+def _columns_of(shape_names: set[str]) -> list[str]:
+    columns: list[str] = []
+    for name in shape_names:
+        shape_of(name)
+    for shape in SHAPES:
+        if shape.name in shape_names:
+            columns.extend(column for column in shape.columns if column not in columns)
+    return columns

@@ -1,0 +1,79 @@
+"""Plots: figures of a training and of a comparison. Draws on canvases of its own; knows no files, no pyplot."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from tunetrail.evaluation.comparison import Comparison
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LEARNING_RATE = "learning_rate"
+"""The curve that gets an axis of its own."""
+
+Curve = Sequence[tuple[int, float]]
+
+
+def learning_curve_figure(history: Mapping[str, Curve], title: str) -> "Figure":
+    """Draw curves over training steps.
+
+    Args:
+        history: (step, value) points by name, for example `train_loss` and `validation_loss`; `learning_rate` goes to
+            a small second panel. Values that are not finite leave a gap.
+        title: Shown above the figure.
+    """
+    figure = _empty_figure((7.0, 4.5))
+    losses = {name: curve for name, curve in history.items() if name != LEARNING_RATE}
+    if LEARNING_RATE in history:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        _draw_curves(upper, losses, "loss")
+        _draw_curves(lower, {LEARNING_RATE: history[LEARNING_RATE]}, "learning rate")
+    else:
+        lower = figure.subplots()
+        _draw_curves(lower, losses, "loss")
+    lower.set_xlabel("step")
+    figure.suptitle(title)
+    return figure
+
+
+def comparison_figure(comparison: Comparison) -> "Figure":
+    """Draw the metric before and after, and the improvement with its interval beside the line of no change."""
+    figure = _empty_figure((7.0, 3.2))
+    left, right = figure.subplots(1, 2)
+    direction = "higher" if comparison.higher_is_better else "lower"
+    bars = left.bar(["before", "after"], [comparison.before, comparison.after], color=["0.7", "C0"])
+    left.bar_label(bars, fmt="%.4g")
+    left.margins(y=0.15)
+    left.set_title(f"{comparison.metric} ({direction} is better)", fontsize="medium")
+    right.axvline(0.0, color="0.5", linestyle="--", linewidth=1)
+    right.plot([comparison.improvement], [0], "o", color="C0")
+    if math.isfinite(comparison.lower) and math.isfinite(comparison.upper):
+        right.plot([comparison.lower, comparison.upper], [0, 0], color="C0", linewidth=2)
+        interval = f"{comparison.confidence:.0%} interval [{comparison.lower:.4g}, {comparison.upper:.4g}]"
+    else:
+        interval = "too few examples for an interval"
+    right.set_yticks([])
+    right.set_xlabel(f"{interval}, {comparison.examples} examples", fontsize="small")
+    right.set_title(f"improvement {comparison.improvement:+.4g}", fontsize="medium")
+    return figure
+
+
+def _empty_figure(size: tuple[float, float]) -> "Figure":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _draw_curves(axes: "Axes", curves: Mapping[str, Curve], label: str) -> None:
+    for name, curve in curves.items():
+        points = [(step, value) if math.isfinite(value) else (step, math.nan) for step, value in curve]
+        steps, values = [step for step, _ in points], [value for _, value in points]
+        axes.plot(steps, values, marker="." if len(points) <= 50 else "", label=name.replace("_", " "))
+    axes.set_ylabel(label)
+    if len(curves) > 1:
+        axes.legend(frameon=False)
