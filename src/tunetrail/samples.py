@@ -162,9 +162,13 @@ def _checked(column: str, value: Any) -> Any:
 
 
 def _checked_number(column: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    try:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
         raise SampleError(f"{column} must be a finite number, got {_shortened(value)}.")
-    return float(value)
+    return number
 
 
 def _checked_vector(value: Any) -> list[float]:
@@ -196,3 +200,16 @@ def _checked_messages(value: Any) -> list[dict[str, str]]:
 def _shortened(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BrokenRow:
+    """A piece of a file that is no row at all, such as a line of broken JSON.
+
+    Attributes:
+        text: The piece as it was read.
+        reason: What is wrong with it and where.
+    """
+
+    text: str
+    reason: str

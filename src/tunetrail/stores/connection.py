@@ -1,0 +1,206 @@
+"""The engine behind the database: its URL, its settings per dialect, its migrations. Knows no table's meaning.
+
+Connections aren't pooled: opening one costs far less than a chunk of rows, a training of many hours holds none, and
+a forked data loader inherits none.
+"""
+
+import fcntl
+import json
+import math
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy import URL, Connection, Engine, NullPool, event, make_url, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError
+
+from tunetrail.errors import ConfigError, DatabaseError
+from tunetrail.stores.failures import readable_failures, shown
+
+HEAD_REVISION = "0001"
+"""The newest revision in migrations/versions; an up-to-date database opens without importing Alembic."""
+VERSION_TABLE = "tunetrail_version"
+"""Not Alembic's default name: MLflow may live in the same database and has taken that."""
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_ADVISORY_LOCK = 7_368_617_021
+_BUSY_SECONDS = 30
+_CONNECT_SECONDS = 10
+
+
+class DatabaseConnection:
+    """Transactions on a database that is migrated at its first use."""
+
+    def __init__(self, url: str) -> None:
+        self.url = parse_url(url)
+        self._engine: Engine | None = None
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Yield a connection whose work is committed at the end, or rolled back.
+
+        Raises:
+            DatabaseError: The database can't be reached, read or written.
+        """
+        with readable_failures(self.url):
+            engine = self._ready_engine()
+            with engine.begin() as connection:
+                yield connection
+
+    def close(self) -> None:
+        """Let go of the engine; a later transaction opens it again."""
+        with self._lock:
+            if self._engine is not None:
+                self._engine.dispose()
+                self._engine = None
+
+    def _ready_engine(self) -> Engine:
+        with self._lock:
+            if self._engine is None:
+                engine = make_engine(self.url)
+                with _only_one_process(self.url):
+                    _use_write_ahead_log(engine)
+                    _migrate(engine)
+                self._engine = engine
+            return self._engine
+
+
+def parse_url(url: str) -> URL:
+    """Return the URL with the driver that tunetrail uses, and with an absolute path for SQLite.
+
+    Raises:
+        ConfigError: It's no URL of a SQLite file or a PostgreSQL server. It isn't shown, as it may hold a password.
+    """
+    rule = "database.url must be sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME"
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as error:
+        raise ConfigError(f"{rule}, got something that is no URL.") from error
+    if parsed.drivername in ("sqlite", "sqlite+pysqlite"):
+        return _with_absolute_path(parsed)
+    if parsed.drivername not in ("postgresql", "postgres", "postgresql+psycopg"):
+        raise ConfigError(f"{rule}, got one that begins with {parsed.drivername}://.")
+    if "@" in (parsed.host or ""):
+        raise ConfigError(f"{rule}, got a second @. Write an @ within the password as %40.")
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def _with_absolute_path(url: URL) -> URL:
+    name = url.database or ""
+    if not name or name == ":memory:" or name.startswith("file:"):
+        raise ConfigError(
+            "database.url must name a SQLite file, got a database in memory. Write sqlite:///tunetrail.db, for example."
+        )
+    return url.set(drivername="sqlite", database=str(Path(name).expanduser().absolute()))
+
+
+def make_engine(url: URL) -> Engine:
+    """Return an engine with the settings of the URL's dialect; nothing is opened yet."""
+    settings: dict[str, Any] = {"poolclass": NullPool, "json_serializer": json_text, "hide_parameters": True}
+    if url.get_backend_name() == "postgresql":
+        timeout = {} if "connect_timeout" in url.query else {"connect_timeout": _CONNECT_SECONDS}
+        return sqlalchemy.create_engine(url, connect_args=timeout, **settings)
+    engine = sqlalchemy.create_engine(url, connect_args={"timeout": _BUSY_SECONDS}, **settings)
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: DBAPIConnection, _record: object) -> None:
+    # Python's driver begins no transaction before DDL or SELECT; with that off, the BEGIN below covers everything.
+    connection.isolation_level = None
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+@contextmanager
+def _only_one_process(url: URL) -> Iterator[None]:
+    """Let one process at a time prepare the file; PostgreSQL's lock is taken within the migration."""
+    if url.get_backend_name() == "postgresql":
+        yield
+        return
+    path = Path(str(url.database))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(path.name + ".lock"), "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _use_write_ahead_log(engine: Engine) -> None:
+    if engine.dialect.name != "sqlite":
+        return
+    driver = engine.raw_connection()
+    try:
+        cursor = driver.cursor()
+        if cursor.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            cursor.execute("PRAGMA journal_mode = WAL")
+    finally:
+        driver.close()
+
+
+def _migrate(engine: Engine) -> None:
+    with engine.begin() as connection:
+        if _revision(connection) == HEAD_REVISION:
+            return
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+        _upgrade(connection)
+
+
+def _revision(connection: Connection) -> str | None:
+    if not sqlalchemy.inspect(connection).has_table(VERSION_TABLE):
+        return None
+    revision = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+    return None if revision is None else str(revision)
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    config.attributes["version_table"] = VERSION_TABLE
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise DatabaseError(
+            f"The database {shown(connection.engine.url)} was made by another version of tunetrail. "
+            f"Update tunetrail, or give another database.url. ({error})"
+        ) from error
+
+
+def json_text(value: Any) -> str:
+    """Return JSON that every database takes: numbers that aren't finite become null, unknown objects text."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return json.dumps(_plain(value), allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(inner) for inner in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    return str(value)
+
+
+def storable(text: str) -> str:
+    """Return the text without what PostgreSQL's text can't hold: lone surrogates and NUL are written out as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")

@@ -1,0 +1,160 @@
+"""`DatabaseManager`: the one door to the database of sessions, training runs and promotions.
+
+Each method delegates to the module that owns its table. Knows nothing of files, models, torch or MLflow.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from tunetrail.config import check_identifier
+from tunetrail.samples import BrokenRow, Sample, SampleKind
+from tunetrail.stores import ingestion, ledger, sessions, training_runs
+from tunetrail.stores.connection import DatabaseConnection
+from tunetrail.stores.failures import shown
+from tunetrail.stores.ingestion import IngestReport
+from tunetrail.stores.ledger import PromotionRecord
+from tunetrail.stores.sessions import RejectedSample, SessionSummary, StoredSample
+from tunetrail.stores.training_runs import RunState, TrainingRun
+
+__all__ = [
+    "DatabaseManager",
+    "IngestReport",
+    "PromotionRecord",
+    "RejectedSample",
+    "RunState",
+    "SessionSummary",
+    "StoredSample",
+    "TrainingRun",
+]
+
+
+class DatabaseManager:
+    """Sessions, samples, training runs and the ledger, in SQLite or PostgreSQL.
+
+    The constructor only checks the URL; at first use the database is opened and its tables are brought up to date.
+    Every method raises `DatabaseError` if the database can't be reached, read or written.
+
+    Args:
+        url: `sqlite:///FILE` or `postgresql+psycopg://USER:PASSWORD@HOST/NAME`.
+
+    Raises:
+        ConfigError: The URL is none of these.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._database = DatabaseConnection(url)
+
+    def __enter__(self) -> Self:
+        """Return the manager itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Show the URL without its password."""
+        return f"DatabaseManager({shown(self._database.url)!r})"
+
+    def close(self) -> None:
+        """Let go of the database; using the manager again opens it again."""
+        self._database.close()
+
+    def ingest(
+        self,
+        session_id: str,
+        rows: Iterable[Mapping[str, Any] | BrokenRow],
+        kind: SampleKind,
+        *,
+        source: str = "",
+        on_progress: Callable[[int], None] | None = None,
+        chunk_size: int = 1000,
+    ) -> IngestReport:
+        """Check rows and store them; malformed ones are kept apart with the reason. Ingesting them again adds nothing.
+
+        Args:
+            session_id: The session that they belong to; made if it's new.
+            rows: Mappings of columns to values, or the broken pieces of a file.
+            kind: What the rows teach.
+            source: Where they come from, kept with rejected rows.
+            on_progress: Called after each committed chunk with the number of rows so far.
+            chunk_size: Rows per transaction.
+
+        Raises:
+            ConfigError: The session id has other characters than letters, digits, '.', '_' and '-'.
+        """
+        check_identifier("session_id", session_id)
+        items = ingestion.parsed_rows(rows, SampleKind(kind), source)
+        return ingestion.store(self._database, session_id, items, chunk_size=chunk_size, on_progress=on_progress)
+
+    def add_samples(self, session_id: str, samples: Iterable[Sample], *, chunk_size: int = 1000) -> IngestReport:
+        """Store samples that are checked already; adding them again adds nothing."""
+        return ingestion.store(self._database, session_id, samples, chunk_size=chunk_size)
+
+    def read_samples(
+        self, session_id: str, kind: SampleKind, *, chunk_size: int = 1000
+    ) -> Iterator[list[StoredSample]]:
+        """Return an iterator over the session's samples of that kind in lists of up to `chunk_size`, in stored order.
+
+        Raises:
+            SessionError: There is no such session; raised here, not at the first step of the iterator.
+        """
+        if chunk_size < 1:
+            raise ValueError(f"chunk_size must be at least 1, got {chunk_size}.")
+        sessions.check_session(self._database, session_id)
+        return sessions.read_samples(self._database, session_id, SampleKind(kind), chunk_size)
+
+    def rejected_samples(self, session_id: str) -> list[RejectedSample]:
+        """Return the session's rejected rows; raises `SessionError` for an unknown session."""
+        sessions.check_session(self._database, session_id)
+        return sessions.read_rejected_samples(self._database, session_id)
+
+    def session_summary(self, session_id: str) -> SessionSummary:
+        """Return one session at a glance; raises `SessionError` for an unknown session."""
+        sessions.check_session(self._database, session_id)
+        return sessions.summarize(self._database, session_id)[0]
+
+    def sessions(self) -> list[SessionSummary]:
+        """Return every session at a glance, the oldest first."""
+        return sessions.summarize(self._database)
+
+    def create_training_run(self, session_id: str, model_type: str) -> str:
+        """Store a pending run of this process and return its id; raises `SessionError` for an unknown session."""
+        return training_runs.create_training_run(self._database, session_id, model_type)
+
+    def update_training_run(
+        self,
+        run_id: str,
+        *,
+        state: RunState | str | None = None,
+        reason: str | None = None,
+        mlflow_run_id: str | None = None,
+        result: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Set what is given of a training run.
+
+        Raises:
+            DatabaseError: There is no such run, or its present state can't be followed by `state`.
+        """
+        training_runs.update_training_run(
+            self._database, run_id, state=state, reason=reason, mlflow_run_id=mlflow_run_id, result=result
+        )
+
+    def training_runs(self, session_id: str | None = None) -> list[TrainingRun]:
+        """Return the training runs of one session or of all, the oldest first."""
+        return training_runs.read_training_runs(self._database, session_id)
+
+    def mark_interrupted_runs(self) -> list[TrainingRun]:
+        """Mark the unfinished runs whose process is gone as interrupted, and return them."""
+        return training_runs.mark_interrupted_runs(self._database)
+
+    def record_promotion(self, record: PromotionRecord) -> int:
+        """Append a decision to the ledger and return its number."""
+        return ledger.append_promotion(self._database, record)
+
+    def promotions(self, model_name: str | None = None) -> list[PromotionRecord]:
+        """Return the ledger of one model or of all, the oldest line first."""
+        return ledger.read_promotions(self._database, model_name)

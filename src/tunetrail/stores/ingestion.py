@@ -1,0 +1,177 @@
+"""Rows into the database: checked, numbered, committed chunk by chunk; a repeated ingest adds nothing.
+
+Equal rows of one ingest are told apart by their number (the first, second, ... occurrence), so the same file ingested
+twice adds nothing, and yet a row that a file holds twice is kept twice. Knows nothing of files.
+"""
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.dialects import postgresql, sqlite
+
+from tunetrail.config import check_identifier
+from tunetrail.errors import SampleError
+from tunetrail.samples import BrokenRow, Sample, SampleKind, parse_sample
+from tunetrail.stores.connection import DatabaseConnection, json_text, storable
+from tunetrail.stores.tables import Base, RejectedSampleRow, SampleRow, SessionRow, now
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IngestReport:
+    """What became of the rows: received = added + already_present + rejected."""
+
+    received: int = 0
+    added: int = 0
+    already_present: int = 0
+    rejected: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the counts by name."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rejection:
+    """A row that can't become a sample, with its place in the source and the reason."""
+
+    kind: SampleKind
+    source: str
+    row_number: int
+    reason: str
+    row: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of kind and row: equal for equal rows, wherever they come from."""
+        return hashlib.sha256(f"{self.kind}\n{self.row}".encode()).hexdigest()
+
+
+def parsed_rows(
+    rows: Iterable[Mapping[str, Any] | BrokenRow], kind: SampleKind, source: str
+) -> Iterator[Sample | Rejection]:
+    """Yield a sample or a rejection for each row, in order."""
+    for number, row in enumerate(rows, start=1):
+        if isinstance(row, BrokenRow):
+            yield _rejection(kind, source, number, row.reason, row.text)
+            continue
+        try:
+            yield _storable_sample(row, kind)
+        except SampleError as error:
+            yield _rejection(kind, source, number, str(error), _row_text(row))
+        except (RecursionError, ValueError):
+            yield _rejection(kind, source, number, "row must be plain JSON, not too deep, got more.", _row_text(row))
+
+
+def _storable_sample(row: Mapping[str, Any], kind: SampleKind) -> Sample:
+    if not isinstance(row, Mapping):
+        raise SampleError(f"row must be a mapping of columns to values, got {type(row).__name__}.")
+    sample = parse_sample(row, kind)
+    if sample.group is not None and storable(sample.group) != sample.group:
+        raise SampleError("group must be valid Unicode without NUL characters.")
+    if sample.metadata:
+        json_text(sample.metadata)
+    return sample
+
+
+def _rejection(kind: SampleKind, source: str, number: int, reason: str, row: str) -> Rejection:
+    return Rejection(kind=kind, source=storable(source), row_number=number, reason=storable(reason), row=storable(row))
+
+
+def _row_text(row: Any) -> str:
+    try:
+        return json_text(row)
+    except (RecursionError, ValueError):
+        return f"a {type(row).__name__} that can't be written as JSON"
+
+
+def store(
+    database: DatabaseConnection,
+    session_id: str,
+    items: Iterable[Sample | Rejection],
+    *,
+    chunk_size: int,
+    on_progress: Callable[[int], None] | None = None,
+) -> IngestReport:
+    """Write samples and rejections, a transaction per chunk; `on_progress` hears the number of rows stored so far."""
+    check_identifier("session_id", session_id)
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}.")
+    seen: Counter[int] = Counter()
+    report = IngestReport()
+    for chunk in chunked(items, chunk_size):
+        samples = [_sample_values(item, session_id, seen) for item in chunk if isinstance(item, Sample)]
+        rejected = [_rejection_values(item, session_id, seen) for item in chunk if isinstance(item, Rejection)]
+        with database.transaction() as connection:
+            insert_missing(connection, SessionRow, [{"session_id": session_id, "created_at": now()}])
+            added = insert_missing(connection, SampleRow, samples)
+            insert_missing(connection, RejectedSampleRow, rejected)
+        report = IngestReport(
+            received=report.received + len(chunk),
+            added=report.added + added,
+            already_present=report.already_present + len(samples) - added,
+            rejected=report.rejected + len(rejected),
+        )
+        if on_progress is not None:
+            on_progress(report.received)
+    return report
+
+
+def chunked(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    """Yield lists of up to `size` items."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def insert_missing(connection: Connection, table: type[Base], values: list[dict[str, Any]]) -> int:
+    """Insert those rows whose unique key isn't there yet, and return how many were."""
+    if not values:
+        return 0
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement = insert(table).on_conflict_do_nothing()
+    return connection.execute(statement, values, execution_options={"preserve_rowcount": True}).rowcount
+
+
+def _occurrence(seen: Counter[int], digest: str) -> int:
+    # 64 bits, not 64 characters: a million rows fit in little memory, and a collision only numbers a row differently.
+    key = int(digest[:16], 16)
+    seen[key] += 1
+    return seen[key]
+
+
+def _sample_values(sample: Sample, session_id: str, seen: Counter[int]) -> dict[str, Any]:
+    digest = sample.digest
+    return {
+        "session_id": session_id,
+        "kind": str(sample.kind),
+        "shape": sample.shape,
+        "content": dict(sample.content),
+        "group_name": sample.group,
+        "metadata": dict(sample.metadata),
+        "digest": digest,
+        "occurrence": _occurrence(seen, digest),
+        "created_at": now(),
+    }
+
+
+def _rejection_values(rejection: Rejection, session_id: str, seen: Counter[int]) -> dict[str, Any]:
+    digest = rejection.digest
+    return {
+        "session_id": session_id,
+        "kind": str(rejection.kind),
+        "source": rejection.source,
+        "row_number": rejection.row_number,
+        "reason": rejection.reason,
+        "row": rejection.row,
+        "digest": digest,
+        "occurrence": _occurrence(seen, digest),
+        "created_at": now(),
+    }

@@ -1,0 +1,44 @@
+"""Which process a training run belongs to, and whether that process is gone. Knows nothing of databases."""
+
+import os
+import socket
+from dataclasses import dataclass
+
+import psutil
+
+_CLOCK_TOLERANCE = 1.0
+"""Seconds; a corrected system clock shifts the start times that the kernel reports."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProcessIdentity:
+    """A process, told apart from a later one with the same pid.
+
+    Attributes:
+        pid: Its number on the host.
+        host: The host's name.
+        started: When it started, in seconds since the epoch.
+    """
+
+    pid: int
+    host: str
+    started: float
+
+    @classmethod
+    def current(cls) -> "ProcessIdentity":
+        """Return the identity of this very process."""
+        pid = os.getpid()
+        return cls(pid=pid, host=socket.gethostname(), started=psutil.Process(pid).create_time())
+
+    def is_dead(self) -> bool:
+        """Return True only if it ran on this host and is certainly gone; of another host nothing is known."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            process = psutil.Process(self.pid)
+            another = abs(process.create_time() - self.started) > _CLOCK_TOLERANCE
+            return bool(another or process.status() == psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return True
+        except psutil.AccessDenied:
+            return False

@@ -1,0 +1,140 @@
+"""The tables of the database, typed. Knows nothing of connections, migrations or of what the rows mean."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware datetime, kept in UTC; SQLite drops time zones, so they are put back on reading."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return the value in UTC; a naive datetime is taken as local time, as Python does."""
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return the value as an aware datetime in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def now() -> datetime:
+    """Return the present moment, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+RowId = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite numbers rows by itself only in a column of type INTEGER."""
+
+
+class Base(DeclarativeBase):
+    """The metadata that every table belongs to."""
+
+
+class SessionRow(Base):
+    """A batch of samples that an application collected."""
+
+    __tablename__ = "sessions"
+
+    session_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class SampleRow(Base):
+    """A sample; `occurrence` tells equal samples of one ingest apart."""
+
+    __tablename__ = "samples"
+    __table_args__ = (
+        UniqueConstraint("session_id", "digest", "occurrence", name="samples_once"),
+        Index("samples_in_order", "session_id", "kind", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    session_id: Mapped[str] = mapped_column(ForeignKey("sessions.session_id", name="samples_session"))
+    kind: Mapped[str] = mapped_column(Text)
+    shape: Mapped[str] = mapped_column(Text)
+    content: Mapped[dict[str, Any]] = mapped_column(JSON)
+    group_name: Mapped[str | None] = mapped_column(Text)
+    extra: Mapped[dict[str, Any]] = mapped_column("metadata", JSON)
+    digest: Mapped[str] = mapped_column(Text)
+    occurrence: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class RejectedSampleRow(Base):
+    """A row that could not become a sample, kept with the reason; `row` is its text (JSON where it was a mapping)."""
+
+    __tablename__ = "rejected_samples"
+    __table_args__ = (UniqueConstraint("session_id", "digest", "occurrence", name="rejected_samples_once"),)
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    session_id: Mapped[str] = mapped_column(ForeignKey("sessions.session_id", name="rejected_samples_session"))
+    kind: Mapped[str] = mapped_column(Text)
+    source: Mapped[str] = mapped_column(Text)
+    row_number: Mapped[int] = mapped_column(RowId)
+    reason: Mapped[str] = mapped_column(Text)
+    row: Mapped[str] = mapped_column(Text)
+    digest: Mapped[str] = mapped_column(Text)
+    occurrence: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class TrainingRunRow(Base):
+    """One execution of the training node, with the process that it belongs to."""
+
+    __tablename__ = "training_runs"
+    __table_args__ = (Index("training_runs_of_session", "session_id", "created_at"),)
+
+    id: Mapped[str] = mapped_column(Text, primary_key=True)
+    session_id: Mapped[str] = mapped_column(ForeignKey("sessions.session_id", name="training_runs_session"))
+    model_type: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(Text)
+    reason: Mapped[str | None] = mapped_column(Text)
+    mlflow_run_id: Mapped[str | None] = mapped_column(Text)
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    pid: Mapped[int] = mapped_column(Integer)
+    host: Mapped[str] = mapped_column(Text)
+    process_started: Mapped[float]
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class PromotionRow(Base):
+    """One line of the ledger; triggers refuse to change or delete it, so it refers to nothing by foreign key."""
+
+    __tablename__ = "promotions"
+    __table_args__ = (Index("promotions_of_model", "model_name", "id"),)
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    model_name: Mapped[str] = mapped_column(Text)
+    version: Mapped[str] = mapped_column(Text)
+    previous_version: Mapped[str | None] = mapped_column(Text)
+    decision: Mapped[str] = mapped_column(Text)
+    reason: Mapped[str] = mapped_column(Text)
+    metric: Mapped[str | None] = mapped_column(Text)
+    before: Mapped[float | None]
+    after: Mapped[float | None]
+    improvement: Mapped[float | None]
+    lower: Mapped[float | None]
+    upper: Mapped[float | None]
+    run_id: Mapped[str | None] = mapped_column(Text)
+    mlflow_run_id: Mapped[str | None] = mapped_column(Text)
+    session_id: Mapped[str | None] = mapped_column(Text)
