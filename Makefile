@@ -13,7 +13,7 @@ PIP_INSTALL := $(VENV)/bin/python -m pip install --disable-pip-version-check -c 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-install: $(VENV)/.installed ## Make .venv with everything at its proven version (about 4 minutes and 2 GB, once)
+install: $(VENV)/.installed ## Make .venv with everything at its proven version (2 to 4 minutes and 2.3 GB, once)
 
 # The stamp is written last. Without it the environment is unfinished and made anew; when only the files below are newer,
 # it is brought up to date in place.

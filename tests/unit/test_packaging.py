@@ -124,43 +124,81 @@ def test_constraints_pin_every_dependency_within_its_bounds() -> None:
         assert pinned and pinned in requirement.specifier, f"{requirement} is pinned to {pinned or 'nothing'}"
 
 
-def test_make_help_lists_every_target(tmp_path: Path) -> None:
-    shutil.copy(REPOSITORY / "Makefile", tmp_path)
-    targets = re.findall(r"^([a-z][a-z-]*):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE)
-    assert {"help", "install", "demo", "test", "test-slow", "check", "ui", "clean"} <= set(targets)
-    for command in (["make"], ["make", "help"]):
-        shown = run(command, tmp_path)
-        assert shown.returncode == 0, shown.stderr
-        assert [line.split()[1] for line in shown.stdout.splitlines()] == targets
-        assert all(len(line.split()) > 3 for line in shown.stdout.splitlines()), "a target has no description"
-
-
-def test_make_passes_the_constraints_to_every_pip(tmp_path: Path) -> None:
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder with the files that make reads, and no environment yet."""
     for name in ("Makefile", "pyproject.toml", "setup.py", "constraints.txt"):
         shutil.copy(REPOSITORY / name, tmp_path)
-    shown = run(["make", "--dry-run", "demo"], tmp_path, MAKEFLAGS="")
+    return tmp_path
+
+
+def make(checkout: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run make as from a terminal, even when the tests were started by make."""
+    return run(["make", *arguments], checkout, **({"MAKEFLAGS": "", "MAKELEVEL": "0"} | environment))
+
+
+def fake_python(checkout: Path, version: str) -> Path:
+    """Write an interpreter that only makes environments of copies of itself; its pip fails when $PIP_FAILS is set."""
+    python = checkout / f"python{version}"
+    python.write_text(
+        f"""#!/bin/sh
+        case "$*" in
+            --version) echo Python {version} ;;
+            -c*) [ {version} != 3.10 ] ;;
+            "-m venv --clear .venv") rm -rf .venv && mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+            "-m pip install "*) touch .venv/leftover; [ -z "$PIP_FAILS" ] ;;
+        esac
+        """
+    )
+    python.chmod(0o755)
+    return python
+
+
+@pytest.mark.parametrize("arguments", [(), ("help",)])
+def test_make_help_lists_every_target(checkout: Path, arguments: tuple[str, ...]) -> None:
+    targets = re.findall(r"^([a-z][a-z-]*):", (checkout / "Makefile").read_text(), flags=re.MULTILINE)
+    assert {"help", "install", "demo", "test", "test-slow", "check", "ui", "clean"} <= set(targets)
+    shown = make(checkout, *arguments)
+    assert shown.returncode == 0, shown.stderr
+    assert [line.split()[1] for line in shown.stdout.splitlines()] == targets
+    assert all(len(line.split()) > 3 for line in shown.stdout.splitlines()), "a target has no description"
+
+
+def test_make_passes_the_constraints_to_every_pip(checkout: Path) -> None:
+    shown = make(checkout, "--dry-run", "demo")
     pip_lines = [line for line in shown.stdout.splitlines() if "-m pip" in line]
     assert len(pip_lines) == 3, shown.stdout + shown.stderr
     assert all("-c constraints.txt" in line for line in pip_lines)
     assert shown.stdout.splitlines()[-1] == ".venv/bin/tunetrail demo"
 
 
-def test_make_reuses_a_finished_environment(tmp_path: Path) -> None:
-    for name in ("Makefile", "pyproject.toml", "setup.py", "constraints.txt"):
-        shutil.copy(REPOSITORY / name, tmp_path)
-    (tmp_path / ".venv").mkdir()
-    (tmp_path / ".venv/.installed").touch()
-    shown = run(["make", "--dry-run", "test"], tmp_path, MAKEFLAGS="")
-    assert shown.stdout.splitlines() == [".venv/bin/python -m pytest"], shown.stderr
-
-
-def test_make_install_refuses_an_old_interpreter(tmp_path: Path) -> None:
-    for name in ("Makefile", "pyproject.toml", "setup.py", "constraints.txt"):
-        shutil.copy(REPOSITORY / name, tmp_path)
-    old = tmp_path / "python3.10"
-    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.10.4 || exit 1\n')
-    old.chmod(0o755)
-    shown = run(["make", "install", f"PYTHON={old}"], tmp_path, MAKEFLAGS="")
+def test_make_install_refuses_an_old_interpreter(checkout: Path) -> None:
+    shown = make(checkout, "install", f"PYTHON={fake_python(checkout, '3.10')}")
     assert shown.returncode != 0
-    assert "needs Python 3.11 or newer, got Python 3.10.4" in shown.stderr
-    assert not (tmp_path / ".venv").exists()
+    assert "needs Python 3.11 or newer, got Python 3.10." in shown.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_make_install_reuses_a_finished_environment(checkout: Path) -> None:
+    python = f"PYTHON={fake_python(checkout, '3.11')}"
+    assert make(checkout, "install", python).returncode == 0
+    assert make(checkout, "--dry-run", "test", python).stdout.splitlines() == [".venv/bin/python -m pytest"]
+
+
+def test_make_install_begins_anew_after_an_interruption(checkout: Path) -> None:
+    python = f"PYTHON={fake_python(checkout, '3.11')}"
+    assert make(checkout, "install", python, PIP_FAILS="yes").returncode != 0
+    (checkout / ".venv/leftover").write_text("half a package")
+    assert make(checkout, "install", python).returncode == 0
+    assert (checkout / ".venv/leftover").read_text() == ""
+
+
+def test_make_install_updates_a_finished_environment_in_place(checkout: Path) -> None:
+    python = f"PYTHON={fake_python(checkout, '3.11')}"
+    assert make(checkout, "install", python).returncode == 0
+    (checkout / ".venv/leftover").write_text("a package")
+    later = (checkout / ".venv/.installed").stat().st_mtime + 10
+    os.utime(checkout / "constraints.txt", (later, later))
+    updated = make(checkout, "install", python)
+    assert "-m pip install" in updated.stdout, updated.stderr
+    assert (checkout / ".venv/leftover").read_text() == "a package"
