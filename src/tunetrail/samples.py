@@ -1,6 +1,6 @@
 """The vocabulary of samples: their kinds, their shapes, and the check that turns a row into a sample.
 
-A shape is found from the columns of a row and never guessed from its content. Knows nothing of files, databases or models.
+A shape is found from the columns of a row and never guessed from its content. Knows nothing of files or databases.
 """
 
 import hashlib
@@ -37,9 +37,7 @@ class SampleShape:
 
 
 SHAPES = (
-    SampleShape(
-        name="pair", kind=SampleKind.EMBEDDING, required=("anchor", "positive"), optional=("negative",)
-    ),
+    SampleShape(name="pair", kind=SampleKind.EMBEDDING, required=("anchor", "positive"), optional=("negative",)),
     SampleShape(name="score", kind=SampleKind.EMBEDDING, required=("sentence1", "sentence2", "score")),
     SampleShape(name="label", kind=SampleKind.EMBEDDING, required=("text", "label")),
     SampleShape(name="vector", kind=SampleKind.EMBEDDING, required=("text", "embedding")),
@@ -73,9 +71,7 @@ class Sample:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of kind, content and group: equal for equal samples."""
-        text = json.dumps(
-            [str(self.kind), dict(self.content), self.group], sort_keys=True, ensure_ascii=True
-        )
+        text = json.dumps([str(self.kind), dict(self.content), self.group], sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -123,9 +119,7 @@ def parse_sample(row: Mapping[str, Any], kind: SampleKind) -> Sample:
     group = present.get(GROUP_COLUMN)
     if group is not None and not isinstance(group, str | int):
         raise SampleError(f"group must be a string or an integer, got {type(group).__name__}.")
-    rest = {
-        column: value for column, value in present.items() if column not in (*shape.columns, GROUP_COLUMN)
-    }
+    rest = {column: value for column, value in present.items() if column not in (*shape.columns, GROUP_COLUMN)}
     for column in rest:
         hint = did_you_mean(column, [name for name in (*shape.optional, GROUP_COLUMN) if name not in present])
         if hint:

@@ -188,8 +188,8 @@ def vector_scores(vectors: Array, targets: Array) -> Scores:
     given, wanted = _unit(vectors, "vectors"), _unit(targets, "targets")
     _check_same("shape of targets", wanted.shape, given.shape)
     per_example: dict[str, Array] = {
-        "cosine_to_target": np.sum(given * wanted, axis=1, dtype=np.float64),
-        "mse": np.mean((given - wanted) ** 2, axis=1, dtype=np.float64),
+        "cosine_to_target": (given * wanted).sum(axis=1).astype(np.float64),
+        "mse": ((given - wanted) ** 2).mean(axis=1).astype(np.float64),
     }
     return Scores(
         metric="cosine_to_target", higher_is_better=True, metrics=_means(per_example), per_example=per_example

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytorch_lightning as lightning
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, OnExceptionCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from tunetrail.config import TrainingConfig
@@ -65,28 +65,22 @@ def fit(
         data: Its batches.
         training: Hyper-parameters; those of the optimizer are the module's own.
         seed: Of dropout and of every other draw in training.
-        folder: Best, last and error checkpoints go to its `checkpoints`, hyper-parameters with them.
+        folder: `checkpoints/best.ckpt` and `last.ckpt` go there; the last is also written when training fails or is stopped.
         on_metrics: Receives metrics while training.
         validate: False trains a fixed number of steps without validation, early stopping or checkpoints (a fold).
 
     Raises:
         TrainingError: The loss was not finite.
-        SIGTERMException: The process was asked to stop; the state is saved in an error checkpoint.
+        SIGTERMException: The process was asked to stop; its state is in the last checkpoint.
     """
     lightning.seed_everything(seed, workers=True, verbose=False)
     quieten_lightning()
     reporter = MetricsReporter(on_metrics, training.logging_steps)
     stopping = EarlyStopping("val/loss", patience=max(training.early_stopping_patience, 1))
-    best = ModelCheckpoint(
-        folder / "checkpoints",
-        filename="best",
-        monitor="val/loss",
-        save_last=True,
-        auto_insert_metric_name=False,
-        enable_version_counter=False,
-    )
-    rescue = OnExceptionCheckpoint(folder / "checkpoints", filename="on_exception")
-    keeping = [best, rescue, *([stopping] if training.early_stopping_patience else [])] if validate else []
+    best = ModelCheckpoint(folder / "checkpoints", filename="best", monitor="val/loss", enable_version_counter=False)
+    # not OnExceptionCheckpoint: with one, fit() silently goes on from any earlier checkpoint that lies in its folder
+    last = ModelCheckpoint(folder / "checkpoints", filename="last", enable_version_counter=False, save_on_exception=True)
+    keeping = [best, last, *([stopping] if training.early_stopping_patience else [])] if validate else []
     precision = resolve_precision(training.use_mixed_precision)
     trainer = lightning.Trainer(
         max_epochs=training.num_epochs if training.max_steps < 0 else -1,
@@ -103,6 +97,7 @@ def fit(
         log_every_n_steps=1,
         default_root_dir=folder,
     )
+    module.train()  # models are loaded in evaluation mode, and Lightning leaves the mode as it finds it: no dropout
     started = time.monotonic()
     _run(trainer, module, data)
     if validate and best.best_model_path:

@@ -139,3 +139,13 @@ class LanguageModelLearner:
 
 def _learns(example: TokenizedExample) -> bool:
     return any(label != IGNORED for label in example.labels[1:])
+
+
+def last_logits(model: LanguageModel, texts: Sequence[str]) -> NDArray:
+    """Return the logits behind each text's last token, float64 [texts, vocabulary]."""
+    rows = []
+    for text in texts:
+        encoded = model.tokenizer(text or " ", truncation=True, max_length=128, return_tensors="pt")
+        with torch.inference_mode():
+            rows.append(model.model(**encoded, logits_to_keep=1).logits[0, -1].double().numpy())
+    return np.stack(rows)

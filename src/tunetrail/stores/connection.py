@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import URL, Connection, Engine, NullPool, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, NullPool, column, event, make_url, select, table, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError
 
@@ -157,7 +157,7 @@ def _migrate(engine: Engine) -> None:
 def _revision(connection: Connection) -> str | None:
     if not sqlalchemy.inspect(connection).has_table(VERSION_TABLE):
         return None
-    revision = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+    revision = connection.scalar(select(column("version_num")).select_from(table(VERSION_TABLE)))
     return None if revision is None else str(revision)
 
 

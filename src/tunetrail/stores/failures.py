@@ -1,6 +1,7 @@
 """One readable line for each way in which a database fails. Knows the drivers' messages, and no table."""
 
 import errno
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -48,7 +49,7 @@ def readable_failures(url: URL) -> Iterator[None]:
     """Turn every failure of the database or its file into a `DatabaseError` of one line."""
     try:
         yield
-    except (SQLAlchemyError, OSError) as error:
+    except (SQLAlchemyError, sqlite3.Error, OSError) as error:
         raise DatabaseError(f"The database {shown(url)} failed. {_explained(error)}") from error
     except ModuleNotFoundError as error:
         raise DatabaseError(

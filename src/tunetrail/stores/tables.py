@@ -8,6 +8,7 @@ from sqlalchemy import (
     BigInteger,
     DateTime,
     Dialect,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -111,7 +112,7 @@ class TrainingRunRow(Base):
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     pid: Mapped[int] = mapped_column(Integer)
     host: Mapped[str] = mapped_column(Text)
-    process_started: Mapped[float]
+    process_started: Mapped[float] = mapped_column(Double)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
@@ -130,11 +131,11 @@ class PromotionRow(Base):
     decision: Mapped[str] = mapped_column(Text)
     reason: Mapped[str] = mapped_column(Text)
     metric: Mapped[str | None] = mapped_column(Text)
-    before: Mapped[float | None]
-    after: Mapped[float | None]
-    improvement: Mapped[float | None]
-    lower: Mapped[float | None]
-    upper: Mapped[float | None]
+    before: Mapped[float | None] = mapped_column(Double)
+    after: Mapped[float | None] = mapped_column(Double)
+    improvement: Mapped[float | None] = mapped_column(Double)
+    lower: Mapped[float | None] = mapped_column(Double)
+    upper: Mapped[float | None] = mapped_column(Double)
     run_id: Mapped[str | None] = mapped_column(Text)
     mlflow_run_id: Mapped[str | None] = mapped_column(Text)
     session_id: Mapped[str | None] = mapped_column(Text)

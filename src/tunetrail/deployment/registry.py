@@ -1,0 +1,186 @@
+"""The model registry of one model type: versions written whole or not at all, and the alias `root`.
+
+MLflow has no compare-and-swap for aliases, so `root` moves under a lock of our own and only from the version that the
+candidate was compared with.
+"""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlflow.entities import LoggedModelStatus
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+
+from tunetrail.deployment.flavors import FLAVORS
+from tunetrail.errors import DeploymentError, TrackingError
+from tunetrail.stores.tracking import TrackedRun, Tracker, tracking_errors
+
+ROOT = "root"
+PARITY = 1e-4
+"""Largest difference allowed between a trained model's outputs and those of its registered version."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelVersion:
+    """A version in the registry: its number as text, and the name of the base model that it descends from."""
+
+    name: str
+    version: str
+    base_model: str | None
+
+    @property
+    def uri(self) -> str:
+        """Return `models:/name/version`."""
+        return f"models:/{self.name}/{self.version}"
+
+
+class Registry:
+    """The versions of one model type, registered under its name (`embedding` or `llm`)."""
+
+    def __init__(self, tracker: Tracker, model_type: str) -> None:
+        self.tracker = tracker
+        self.name = model_type
+        self.flavor = FLAVORS[model_type]
+
+    def root(self) -> ModelVersion | None:
+        """Return the version that the alias `root` names, None before the first promotion."""
+        with tracking_errors(self.tracker.config.uri):
+            try:
+                found = self.tracker.client.get_model_version_by_alias(self.name, ROOT)
+            except MlflowException as error:
+                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    return None
+                raise
+        return ModelVersion(
+            name=self.name, version=str(found.version), base_model=found.tags.get("tunetrail.base_model")
+        )
+
+    def load(self, version: ModelVersion) -> Any:
+        """Load a version's model; raises `DeploymentError` where its files are gone or broken."""
+        try:
+            return self.flavor.load(version.uri)
+        except (MlflowException, OSError, ValueError) as error:
+            raise DeploymentError(
+                f"{version.uri} can't be loaded: {str(error).splitlines()[0]}. "
+                f"Restore its files, or move the alias with: mlflow.MlflowClient().set_registered_model_alias({self.name!r}, 'root', …)"
+            ) from error
+
+    def register(
+        self, model: Any, run: TrackedRun, *, base_model: str, probes: Sequence[str], tags: Mapping[str, str]
+    ) -> ModelVersion:
+        """Write the model as a new version, load it again, and compare its outputs with the trained model's.
+
+        Args:
+            model: The trained model, adapters merged.
+            run: The run that trained it.
+            base_model: Canonical name of the model that the chain of trainings began with.
+            probes: Texts on which both must give the same outputs.
+            tags: Further tags of the version.
+
+        Raises:
+            DeploymentError: The version couldn't be written or differs from the trained model; nothing of it is left.
+        """
+        client = self.tracker.client
+        version: str | None = None
+        with tracking_errors(self.tracker.config.uri):
+            logged = client.create_logged_model(
+                self.tracker.experiment_id, name=self.name, source_run_id=run.run_id, model_type=self.name
+            )
+        try:
+            with tracking_errors(self.tracker.config.uri):
+                self._write(model, logged, run)
+                client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+                self._ensure_registered_model()
+                created = client.create_model_version(
+                    self.name,
+                    source=logged.artifact_location,
+                    run_id=run.run_id,
+                    model_id=logged.model_id,
+                    tags={"tunetrail.base_model": base_model, **tags},
+                )
+                version = str(created.version)
+            registered = ModelVersion(name=self.name, version=version, base_model=base_model)
+            self._check_parity(model, registered, probes)
+        except BaseException as error:
+            self._undo(logged.model_id, version, error)
+            raise
+        return registered
+
+    def move_root(self, version: ModelVersion, expected: ModelVersion | None, tags: Mapping[str, str]) -> None:
+        """Move `root` from the expected version to `version`.
+
+        Raises:
+            DeploymentError: `root` is no longer the version that `version` was compared with.
+        """
+        with self.tracker.lock(f"{self.name}.{ROOT}"), tracking_errors(self.tracker.config.uri):
+            current = self.root()
+            if (current and current.version) != (expected and expected.version):
+                raise DeploymentError(
+                    f"root of {self.name} moved while the candidate was trained: it was {_shown(expected)}, it is now "
+                    f"{_shown(current)}. Train again, so that the candidate is compared with the new root."
+                )
+            self.tag(version, {"tunetrail.previous_root": _shown(current), **tags})
+            self.tracker.client.set_registered_model_alias(self.name, ROOT, version.version)
+            moved = self.root()
+            if moved is None or moved.version != version.version:
+                raise DeploymentError(f"root of {self.name} should be version {version.version}, got {_shown(moved)}.")
+
+    def tag(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
+        """Set tags on a version."""
+        with tracking_errors(self.tracker.config.uri):
+            for key, value in tags.items():
+                self.tracker.client.set_model_version_tag(self.name, version.version, key, value)
+
+    def _write(self, model: Any, logged: Any, run: TrackedRun) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="tunetrail-"))
+        try:
+            metadata = Model(
+                artifact_path=logged.artifact_location,
+                model_uuid=logged.model_id,
+                run_id=run.run_id,
+                model_id=logged.model_id,
+            )
+            self.flavor.save(model, folder / "model", metadata)
+            self.tracker.client.log_model_artifacts(logged.model_id, str(folder / "model"))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _ensure_registered_model(self) -> None:
+        try:
+            self.tracker.client.create_registered_model(
+                self.name, description=f"tunetrail: load the trusted version with models:/{self.name}@{ROOT}"
+            )
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _check_parity(self, model: Any, version: ModelVersion, probes: Sequence[str]) -> None:
+        trained = self.flavor.outputs(model, probes)
+        difference = float(np.abs(trained - self.flavor.outputs(self.load(version), probes)).max())
+        if not difference <= PARITY:
+            raise DeploymentError(
+                f"{version.uri} must give the trained model's outputs to {PARITY}, got a difference of {difference:.3g}. "
+                "The version was removed; root is unchanged."
+            )
+
+    def _undo(self, model_id: str, version: str | None, error: BaseException) -> None:
+        """Remove what was written of a version that failed, without hiding why it failed."""
+        client = self.tracker.client
+        try:
+            with tracking_errors(self.tracker.config.uri), contextlib.suppress(MlflowException):
+                if version is not None:
+                    client.delete_model_version(self.name, version)
+                client.finalize_logged_model(model_id, LoggedModelStatus.FAILED)
+                client.delete_logged_model(model_id)
+        except TrackingError as second:
+            error.add_note(f"The unfinished model {model_id} could not be removed: {second}")
+
+
+def _shown(version: ModelVersion | None) -> str:
+    return "none" if version is None else f"version {version.version}"

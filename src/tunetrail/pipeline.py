@@ -1,0 +1,431 @@
+"""DataSciencePipeline: the steps of one model type, from rows to a compared and registered version. Knows nothing of sessions."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from tunetrail.config import Settings, TrainingConfig, check_identifier
+from tunetrail.data.augmentation import augment
+from tunetrail.data.cleaning import clean
+from tunetrail.data.features import FeatureResult, engineer_features
+from tunetrail.data.rows import shape_of, texts_of_rows
+from tunetrail.data.splits import Fold, Split, make_folds, split_rows
+from tunetrail.data.validation import validate
+from tunetrail.deployment.export import export_root
+from tunetrail.deployment.gate import Decision, decide
+from tunetrail.deployment.registry import ModelVersion, Registry
+from tunetrail.errors import SampleError
+from tunetrail.evaluation.comparison import Comparison, compare
+from tunetrail.evaluation.cross_validation import cross_validate
+from tunetrail.evaluation.plots import comparison_figure, learning_curve_figure
+from tunetrail.evaluation.scores import Scores, language_scores
+from tunetrail.evaluation.scoring import score_embedding
+from tunetrail.learning.callbacks import MetricsSink
+from tunetrail.learning.catalog import ResolvedModel, resolve_model
+from tunetrail.learning.embedding_learner import EmbeddingLearner
+from tunetrail.learning.fitting import FitResult
+from tunetrail.learning.language_model_learner import LanguageModelLearner
+from tunetrail.samples import GROUP_COLUMN, SampleKind
+from tunetrail.stores.tracking import TrackedRun, Tracker
+
+logger = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+PROBES = 8
+
+
+class Learner(Protocol):
+    """What the pipeline asks of a model type."""
+
+    def check(self, path: str, records: Sequence[Record]) -> None:
+        """Raise where model, config and records don't fit together."""
+
+    def load(self, path: str) -> Any:
+        """Load a model folder."""
+
+    def save(self, model: Any, folder: Path) -> None:
+        """Write a model folder."""
+
+    def token_counts(self, path: str, texts: Sequence[Sequence[str]]) -> np.ndarray[Any, Any]:
+        """Return tokens per row."""
+
+    def train(
+        self,
+        path: str,
+        train: Sequence[Record],
+        validation: Sequence[Record],
+        training: TrainingConfig,
+        *,
+        folder: Path,
+        on_metrics: MetricsSink,
+        validate: bool = True,
+    ) -> tuple[Any, FitResult]:
+        """Fine-tune and return the model with what the training did."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What the pipeline of one model type gave: the steps in order, and the facts that its caller acts on."""
+
+    model_type: str
+    mlflow_run_id: str
+    steps: Mapping[str, Mapping[str, Any]]
+    comparison: Comparison
+    decision: Decision
+    version: ModelVersion
+    previous: ModelVersion | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the steps as plain values."""
+        return {name: dict(step) for name, step in self.steps.items()}
+
+
+@dataclass(kw_only=True)
+class _Work:
+    """One run's surroundings, handed from step to step."""
+
+    model_type: str
+    run: TrackedRun
+    folder: Path
+    learner: Learner
+    base: ResolvedModel
+    steps: dict[str, dict[str, Any]] = field(default_factory=dict)
+    set_aside: list[pd.DataFrame] = field(default_factory=list)
+
+    def finish_step(self, name: str, result: dict[str, Any], metrics: Mapping[str, float] | None = None) -> None:
+        self.steps[name] = result
+        self.run.log_metrics({f"{name}/{key}": value for key, value in (metrics or {}).items()})
+        self.run.log_dict(result, f"steps/{name}.json")
+
+
+class DataSciencePipeline:
+    """Runs validation, cleaning, split, augmentation, feature engineering, cross-validation, training, evaluation, comparison
+    and deployment for one model type.
+
+    Args:
+        settings: All that can be set; defaults where None.
+        pipeline_config: The specification's dict: `output_dir`, `n_splits`, `random_state`, `models_root_dir`.
+        training_config: The specification's dict of hyper-parameters per model type.
+        tracker: The MLflow store; opened from the settings where None.
+
+    Raises:
+        ConfigError: An unknown key or a value out of range.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        pipeline_config: Mapping[str, Any] | None = None,
+        training_config: Mapping[str, Mapping[str, Any]] | None = None,
+        tracker: Tracker | None = None,
+    ) -> None:
+        self.settings = (settings or Settings()).with_specification(pipeline_config, training_config)
+        self._tracker = tracker
+
+    @property
+    def tracker(self) -> Tracker:
+        """The MLflow store, opened at first use."""
+        if self._tracker is None:
+            self._tracker = Tracker(self.settings.tracking)
+        return self._tracker
+
+    def resolve(self, model_type: str) -> ResolvedModel:
+        """Find the configured base model, so that a wrong name fails before any work is done."""
+        name = self.settings.embedding.model if model_type == "embedding" else self.settings.llm.model
+        return resolve_model(name, model_type)
+
+    def run(
+        self,
+        model_type: str,
+        rows: pd.DataFrame,
+        *,
+        name: str = "rows",
+        parent: TrackedRun | None = None,
+        tags: Mapping[str, str] | None = None,
+        on_decision: Callable[[Outcome], None] = lambda outcome: None,
+    ) -> Outcome:
+        """Run all steps for one model type.
+
+        Args:
+            model_type: `embedding` or `llm`.
+            rows: The samples, as `tunetrail.data.rows.rows_frame` makes them.
+            name: What the rows are called in MLflow, for example the session's id.
+            parent: The pipeline's run, above the run of this model type.
+            tags: Further tags of the run and the registered version.
+            on_decision: Called once root has moved or has been refused, before the model directory follows.
+
+        Returns:
+            The outcome; its `to_dict()` has one entry per step.
+        """
+        check_identifier("name", name)
+        base = self.resolve(model_type)
+        run = self.tracker.start_run(
+            model_type, parent_run_id=parent.run_id if parent else None, tags={"tunetrail.model_type": model_type, **(tags or {})}
+        )
+        folder = Path(self.settings.output_dir) / run.run_id
+        with run.ending():
+            folder.mkdir(parents=True, exist_ok=True)
+            rows = self._rows_to_learn(model_type, rows)
+            work = _Work(
+                model_type=model_type, run=run, folder=folder, learner=self._learner(model_type, rows), base=base
+            )
+            outcome = self._run_steps(work, rows, name, tags or {}, on_decision)
+        shutil.rmtree(folder, ignore_errors=True)
+        return outcome
+
+    def _run_steps(
+        self,
+        work: _Work,
+        rows: pd.DataFrame,
+        name: str,
+        tags: Mapping[str, str],
+        on_decision: Callable[[Outcome], None],
+    ) -> Outcome:
+        work.run.log_params({"base_model": work.base.canonical_name, "base_model_source": work.base.source})
+        split = self._prepare(work, rows, name)
+        features = self._engineer(work, split)
+        registry = Registry(self.tracker, work.model_type)
+        root = registry.root()
+        self._cross_validate(work, split)
+        model, start = self._train(work, features, split, registry, root)
+        comparison = self._evaluate(work, model, split, registry, root)
+        return self._deploy(work, model, split, registry, root, start, comparison, tags, on_decision)
+
+    def _rows_to_learn(self, model_type: str, rows: pd.DataFrame) -> pd.DataFrame:
+        shape = self.settings.embedding.shape if model_type == "embedding" else None
+        if shape is None:
+            return rows
+        columns = [name for name in ("row_id", "shape", *shape_of(shape).columns, GROUP_COLUMN) if name in rows]
+        chosen = rows.loc[rows["shape"] == shape, columns].reset_index(drop=True)
+        if chosen.empty:
+            present = ", ".join(sorted(rows["shape"].unique())) or "none"
+            raise SampleError(f"embedding.shape must be a shape of the session's samples ({present}), got {shape!r}.")
+        return chosen
+
+    def _learner(self, model_type: str, rows: pd.DataFrame) -> Learner:
+        if model_type == "llm":
+            return LanguageModelLearner(config=self.settings.llm, seed=self.settings.seed)
+        shape = str(rows["shape"].iloc[0]) if len(rows) else "pair"
+        return EmbeddingLearner(config=self.settings.embedding, shape=shape, seed=self.settings.seed)
+
+    def _prepare(self, work: _Work, rows: pd.DataFrame, name: str) -> Split:
+        """Validate, clean and split; every row set aside is kept in an artifact with its reason."""
+        logger.info("%s: validation of %d rows", work.model_type, len(rows))
+        try:
+            validated = validate(rows, SampleKind(work.model_type), self.settings.validation)
+            work.set_aside.append(validated.set_aside)
+            work.finish_step("validation", validated.to_dict(), {"rows": len(validated.rows)})
+            logger.info("%s: cleaning", work.model_type)
+            cleaned = clean(validated.rows, self.settings.cleaning)
+            work.set_aside.append(cleaned.set_aside)
+            work.finish_step("cleaning", cleaned.to_dict(), {"rows": len(cleaned.rows)})
+        finally:
+            _log_set_aside(work)
+        split = split_rows(cleaned.rows, self.settings.split)
+        for context, side in (("training", split.train), ("validation", split.validation), ("test", split.test)):
+            work.run.log_input(name, _digest(side), context, len(side))
+        work.learner.check(work.base.path, [*_records(split.train), *_records(split.validation), *_records(split.test)])
+        return split
+
+    def _engineer(self, work: _Work, split: Split) -> FeatureResult:
+        """Augment the train side and compute the features of what will be trained on."""
+        augmented = augment(split.train, self.settings.augmentation, self.settings.seed)
+        work.finish_step("augmentation", augmented.to_dict())
+        logger.info("%s: feature engineering", work.model_type)
+        counts = work.learner.token_counts(work.base.path, texts_of_rows(augmented.rows))
+        longest = self.settings.embedding.max_length if work.model_type == "embedding" else self.settings.llm.max_length
+        features = engineer_features(augmented.rows, counts, longest, self.settings.feature_engineering)
+        work.finish_step("feature_engineering", features.to_dict())
+        for warning in features.warnings:
+            logger.warning("%s: %s", work.model_type, warning)
+        return features
+
+    def _cross_validate(self, work: _Work, split: Split) -> None:
+        """Train and score once per fold; always from the base model, since root may have learnt from these very rows."""
+        config = self.settings.cross_validation
+        if config.n_splits == 0:
+            work.finish_step("cross_validation", {"folds": [], "note": "off: cross_validation.n_splits is 0"})
+            return
+        folds = make_folds(split.train, config.n_splits, self.settings.seed)
+        training = self._training(work)
+
+        def train_and_score(fold: Fold) -> Scores:
+            logger.info("%s: cross-validation, fold %d of %d", work.model_type, fold.number, len(folds))
+            run = work.run.child(f"fold-{fold.number}", {"tunetrail.fold": str(fold.number)})
+            with run.ending():
+                train = _records(augment(fold.train, self.settings.augmentation, self.settings.seed).rows)
+                steps = _budget_steps(training, len(train), config.budget)
+                model, _ = work.learner.train(
+                    work.base.path,
+                    train,
+                    [],
+                    dataclasses.replace(training, max_steps=steps),
+                    folder=work.folder / f"fold-{fold.number}",
+                    on_metrics=run.log_metrics,
+                    validate=False,
+                )
+                scores = self._score(work, model, fold.validation)
+                run.log_metrics({f"cross_validation/{name}": value for name, value in scores.metrics.items()})
+                return scores
+
+        result = cross_validate(folds, train_and_score)
+        work.finish_step(
+            "cross_validation",
+            {**result.to_dict(), "budget": config.budget},
+            {f"{result.metric}_mean": result.mean, f"{result.metric}_standard_deviation": result.standard_deviation},
+        )
+
+    def _train(
+        self, work: _Work, features: FeatureResult, split: Split, registry: Registry, root: ModelVersion | None
+    ) -> tuple[Any, str]:
+        start, path = "base", work.base.path
+        if root is not None and self._start_from(work) == "root" and root.base_model == work.base.canonical_name:
+            start, path = root.uri, str(work.folder / "start")
+            work.learner.save(registry.load(root), Path(path))
+        training = self._training(work)
+        logger.info("%s: training from %s on %d rows", work.model_type, start, len(features.rows))
+        model, result = work.learner.train(
+            path,
+            _records(features.rows),
+            _records(split.validation),
+            training,
+            folder=work.folder,
+            on_metrics=work.run.log_metrics,
+        )
+        work.run.log_figure(learning_curve_figure(result.history, f"{work.model_type}: learning curves"), "learning_curves.png")
+        work.finish_step(
+            "training",
+            {**result.to_dict(), "started_from": start, "base_model": work.base.canonical_name, "rows": len(features.rows)},
+            {"seconds": result.seconds, "steps": result.steps},
+        )
+        return model, start
+
+    def _evaluate(
+        self, work: _Work, model: Any, split: Split, registry: Registry, root: ModelVersion | None
+    ) -> Comparison:
+        """Score the candidate and root (the base model before there is a root) on the test rows, and compare them."""
+        logger.info("%s: evaluation on %d test rows", work.model_type, len(split.test))
+        after = self._score(work, model, split.test)
+        reference = work.learner.load(work.base.path) if root is None else registry.load(root)
+        before = self._score(work, reference, split.test)
+        against = "base" if root is None else root.uri
+        work.finish_step(
+            "evaluation",
+            {"split": split.to_dict(), "metric": after.metric, "candidate": after.to_dict(), "reference": before.to_dict(), "against": against},
+            after.metrics,
+        )
+        work.run.log_metrics({f"reference/{name}": value for name, value in before.metrics.items()})
+        config = self.settings.evaluation
+        comparison = compare(
+            before,
+            after,
+            bootstrap_samples=config.bootstrap_samples,
+            confidence=config.confidence,
+            seed=self.settings.seed,
+        )
+        bounds = {name: getattr(comparison, name) for name in ("before", "after", "improvement", "lower", "upper")}
+        work.finish_step("comparison", {**comparison.to_dict(), "against": against}, bounds)
+        work.run.log_figure(comparison_figure(comparison), "comparison.png")
+        return comparison
+
+    def _deploy(
+        self,
+        work: _Work,
+        model: Any,
+        split: Split,
+        registry: Registry,
+        root: ModelVersion | None,
+        start: str,
+        comparison: Comparison,
+        tags: Mapping[str, str],
+        on_decision: Callable[[Outcome], None],
+    ) -> Outcome:
+        decision = decide(comparison, self.settings.gate)
+        logger.info("%s: deployment, candidate %s (%s)", work.model_type, decision.word, decision.reason)
+        facts = {
+            **tags,
+            "tunetrail.decision": decision.word,
+            "tunetrail.reason": decision.reason,
+            "tunetrail.started_from": start,
+            f"tunetrail.{comparison.metric}": f"{comparison.after:.6f}",
+        }
+        probes = [texts[0] for texts in texts_of_rows(split.test.head(PROBES))]
+        version = registry.register(
+            model, work.run, base_model=work.base.canonical_name, probes=probes, tags=facts
+        )
+        step = {**decision.to_dict(), "name": version.name, "version": version.version, "uri": version.uri}
+        step |= {"previous_root": root.version if root else None, "mlflow_run_id": work.run.run_id, "exported_to": None}
+        outcome = Outcome(
+            model_type=work.model_type,
+            mlflow_run_id=work.run.run_id,
+            steps=work.steps,
+            comparison=comparison,
+            decision=decision,
+            version=version,
+            previous=root,
+        )
+        if decision.promote:
+            registry.move_root(version, root, {"tunetrail.run_id": work.run.run_id})
+        on_decision(outcome)
+        if decision.promote:
+            path = export_root(
+                Path(self.settings.model_dir),
+                work.model_type,
+                version.version,
+                lambda folder: work.learner.save(model, folder),
+            )
+            step["exported_to"] = str(path)
+        work.run.set_tags({"tunetrail.decision": decision.word, "tunetrail.version": version.version})
+        work.finish_step("deployment", step)
+        return outcome
+
+    def _score(self, work: _Work, model: Any, rows: pd.DataFrame) -> Scores:
+        records, batch_size = _records(rows), self.settings.evaluation.batch_size
+        learner = work.learner
+        if isinstance(learner, EmbeddingLearner):
+            return score_embedding(learner.shape, records, lambda texts: learner.vectors(model, texts, batch_size))
+        assert isinstance(learner, LanguageModelLearner)
+        found = learner.likelihoods(model, records, batch_size)
+        return language_scores(found.nats, found.tokens, found.bytes)
+
+    def _training(self, work: _Work) -> TrainingConfig:
+        return self.settings.embedding.training if work.model_type == "embedding" else self.settings.llm.training
+
+    def _start_from(self, work: _Work) -> str:
+        return self.settings.embedding.start_from if work.model_type == "embedding" else self.settings.llm.start_from
+
+
+def _records(rows: pd.DataFrame) -> list[Record]:
+    """Return the rows as dicts without absent values."""
+    return [
+        {str(name): value for name, value in record.items() if value is not None and value is not pd.NA}
+        for record in rows.to_dict("records")
+    ]
+
+
+def _budget_steps(training: TrainingConfig, rows: int, budget: float) -> int:
+    full = training.max_steps if training.max_steps > 0 else training.num_epochs * -(-rows // training.batch_size)
+    return max(1, round(full * budget))
+
+
+def _digest(rows: pd.DataFrame) -> str:
+    content = rows.drop(columns=["row_id"]).to_dict("records")
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _log_set_aside(work: _Work) -> None:
+    rows = pd.concat(work.set_aside, ignore_index=True) if work.set_aside else pd.DataFrame()
+    if len(rows):
+        path = work.folder / "set_aside.parquet"
+        rows.to_parquet(path)
+        work.run.log_artifact(path)

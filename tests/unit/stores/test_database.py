@@ -1,0 +1,442 @@
+import dataclasses
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from datetime import UTC
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import event, text
+
+from tunetrail.errors import ConfigError, DatabaseError, SessionError
+from tunetrail.samples import BrokenRow, SampleKind, parse_sample
+from tunetrail.stores.connection import (
+    HEAD_REVISION,
+    VERSION_TABLE,
+    DatabaseConnection,
+    json_text,
+    make_engine,
+    parse_url,
+)
+from tunetrail.stores.database import DatabaseManager, PromotionRecord, RunState
+from tunetrail.stores.processes import ProcessIdentity
+from tunetrail.stores.tables import Base
+
+POSTGRES = os.environ.get("TUNETRAIL_TEST_POSTGRES", "")
+PAIRS = [{"anchor": f"question {number}", "positive": f"answer {number}"} for number in range(25)]
+ROWS = {
+    "pair": {"anchor": "a", "positive": "b", "negative": "c"},
+    "score": {"sentence1": "a", "sentence2": "b", "score": 0.5},
+    "label": {"text": "a", "label": "x", "group": "g", "origin": {"page": 3}},
+    "vector": {"text": "a", "embedding": [0.25, -1.0]},
+    "text": {"text": "naïve 😀\x00"},
+    "completion": {"input": "a", "output": "b"},
+    "chat": {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+    "document": {"text": "a"},
+}
+LLM_SHAPES = ("completion", "chat", "document")
+
+
+def kind_of(shape):
+    return SampleKind.LLM if shape in LLM_SHAPES else SampleKind.EMBEDDING
+
+
+def clear_postgres():
+    with make_engine(parse_url(POSTGRES)).begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+
+
+@pytest.fixture(
+    params=[
+        "sqlite",
+        pytest.param("postgres", marks=pytest.mark.skipif(not POSTGRES, reason="TUNETRAIL_TEST_POSTGRES is not set")),
+    ]
+)
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/tunetrail.db"
+    clear_postgres()
+    return POSTGRES
+
+
+@pytest.fixture
+def manager(url):
+    with DatabaseManager(url) as manager:
+        yield manager
+
+
+@pytest.fixture
+def session(manager):
+    manager.ingest("session_1", PAIRS, SampleKind.EMBEDDING)
+    return "session_1"
+
+
+def run_python(code, *arguments):
+    return subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("shape", ROWS)
+def test_ingest_brings_every_shape_back_unchanged(manager, shape):
+    kind = kind_of(shape)
+    manager.ingest("s1", [ROWS[shape]], kind)
+    (chunk,) = manager.read_samples("s1", kind)
+    assert [stored.sample for stored in chunk] == [parse_sample(ROWS[shape], kind)]
+    assert chunk[0].sample.shape == shape
+
+
+def test_ingest_twice_adds_nothing_and_keeps_duplicates_within_a_file(manager):
+    rows = [*PAIRS, PAIRS[0], PAIRS[0]]
+    first = manager.ingest("s1", rows, SampleKind.EMBEDDING, chunk_size=4)
+    second = manager.ingest("s1", rows, SampleKind.EMBEDDING, chunk_size=10)
+    assert first.to_dict() == {"received": 27, "added": 27, "already_present": 0, "rejected": 0}
+    assert second.to_dict() == {"received": 27, "added": 0, "already_present": 27, "rejected": 0}
+    assert manager.session_summary("s1").embedding == 27
+
+
+def test_ingest_that_was_interrupted_can_be_repeated(manager):
+    def interrupted():
+        yield from PAIRS[:15]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        manager.ingest("s1", interrupted(), SampleKind.EMBEDDING, chunk_size=10)
+    assert manager.session_summary("s1").embedding == 10
+    assert manager.ingest("s1", PAIRS, SampleKind.EMBEDDING).added == 15
+
+
+def test_ingest_reports_progress_after_each_chunk(manager):
+    heard = []
+    manager.ingest("s1", PAIRS, SampleKind.EMBEDDING, chunk_size=10, on_progress=heard.append)
+    assert heard == [10, 20, 25]
+
+
+def test_ingest_keeps_malformed_rows_once_with_their_reason(manager):
+    nested = []
+    for _ in range(100_000):
+        nested = [nested]
+    rows = [
+        PAIRS[0],
+        {"anchor": "a", "positive": 3},
+        BrokenRow(text='{"anchor": \x00', reason="line 3 is not JSON"),
+        ["a list"],
+        {"text": "a", "group": "\ud800"},
+        {"sentence1": "a", "sentence2": "b", "score": 10**400},
+        {"text": "a", "remark": nested},
+        {"text": "a", "moment": float("inf")},
+    ]
+    for _ in range(2):
+        report = manager.ingest("s1", rows, SampleKind.EMBEDDING, source="rows.jsonl")
+        assert (report.received, report.rejected) == (8, 6)
+    rejected = manager.rejected_samples("s1")
+    assert [row.row_number for row in rejected] == [2, 3, 4, 5, 6, 7]
+    assert rejected[0].reason == "positive must be a string, got int (3)."
+    assert json.loads(rejected[0].row) == rows[1]
+    assert rejected[1].row == '{"anchor": \\x00'
+    assert {row.source for row in rejected} == {"rows.jsonl"}
+    json.dumps(rejected[0].to_dict())
+
+
+def test_ingest_refuses_an_unsafe_session_id(manager):
+    with pytest.raises(ConfigError, match="session_id must be 1 to 128 letters"):
+        manager.ingest("../x", PAIRS, SampleKind.EMBEDDING)
+
+
+def test_add_samples_counts_what_is_there_already(manager, session):
+    samples = [parse_sample(row, SampleKind.EMBEDDING) for row in (*PAIRS[:2], ROWS["label"])]
+    report = manager.add_samples(session, samples)
+    assert (report.added, report.already_present) == (1, 2)
+
+
+def test_read_samples_streams_in_the_order_of_rows(manager, session):
+    chunks = list(manager.read_samples(session, SampleKind.EMBEDDING, chunk_size=10))
+    assert [len(chunk) for chunk in chunks] == [10, 10, 5]
+    stored = [item for chunk in chunks for item in chunk]
+    assert [item.sample.content for item in stored] == PAIRS
+    assert [item.row_id for item in stored] == sorted(item.row_id for item in stored)
+
+
+def test_read_samples_ignores_rows_that_arrive_meanwhile(manager, session):
+    chunks = manager.read_samples(session, SampleKind.EMBEDDING, chunk_size=10)
+    first = next(chunks)
+    manager.ingest(session, [ROWS["text"]], SampleKind.EMBEDDING)
+    assert len(first) + sum(len(chunk) for chunk in chunks) == 25
+
+
+def test_read_samples_of_the_other_kind_gives_nothing(manager, session):
+    assert list(manager.read_samples(session, SampleKind.LLM)) == []
+
+
+@pytest.mark.parametrize("method", ["session_summary", "rejected_samples", "read_samples", "create_training_run"])
+def test_unknown_session_is_named_with_the_nearest_known_one(manager, session, method):
+    more = {"read_samples": (SampleKind.LLM,), "create_training_run": ("all",)}.get(method, ())
+    with pytest.raises(SessionError, match=r"got 'sesion_1'\. Did you mean 'session_1'\?"):
+        getattr(manager, method)("sesion_1", *more)
+
+
+def test_unknown_session_in_an_empty_database_says_what_to_do(manager):
+    with pytest.raises(SessionError, match="There are none yet: ingest samples first"):
+        manager.session_summary("s1")
+
+
+def test_session_summary_counts_shapes_rejections_and_runs(manager, session):
+    manager.ingest(session, [ROWS["chat"], ROWS["document"], {"bad": 1}], SampleKind.LLM)
+    manager.ingest("s0", [ROWS["document"]], SampleKind.LLM)
+    run_id = manager.create_training_run(session, "all")
+    manager.update_training_run(run_id, state="running")
+    summary = manager.session_summary(session)
+    assert summary.shapes == {"embedding": {"pair": 25}, "llm": {"chat": 1, "document": 1}}
+    assert (summary.embedding, summary.llm, summary.rejected, summary.state) == (25, 2, 1, "running")
+    assert summary.created_at.tzinfo is UTC
+    assert summary.last_training is not None
+    assert [item.session_id for item in manager.sessions()] == ["session_1", "s0"]
+    assert manager.sessions()[0] == summary
+    assert (manager.sessions()[1].state, manager.sessions()[1].last_training) == ("new", None)
+    json.dumps(summary.to_dict())
+
+
+def test_training_run_keeps_what_is_set(manager, session):
+    run_id = manager.create_training_run(session, "all")
+    manager.update_training_run(run_id, state="running", mlflow_run_id="m1")
+    manager.update_training_run(run_id, state=RunState.SUCCEEDED, result={"loss": float("nan"), "steps": 3})
+    (run,) = manager.training_runs(session)
+    assert (run.run_id, run.state, run.mlflow_run_id, run.reason) == (run_id, "succeeded", "m1", None)
+    assert run.result == {"loss": None, "steps": 3}
+    assert run.process == ProcessIdentity.current()
+    assert run.updated_at > run.created_at
+    assert manager.training_runs("other") == []
+    json.dumps(run.to_dict())
+
+
+@pytest.mark.parametrize(
+    ("path", "refused"),
+    [
+        ((), "succeeded"),
+        ((), "pending"),
+        (("running",), "pending"),
+        (("running",), "running"),
+        (("running", "succeeded"), "failed"),
+        (("failed",), "running"),
+        (("interrupted",), "succeeded"),
+    ],
+)
+def test_training_run_refuses_an_illegal_transition(manager, session, path, refused):
+    run_id = manager.create_training_run(session, "embedding")
+    for state in path:
+        manager.update_training_run(run_id, state=state)
+    present = path[-1] if path else "pending"
+    with pytest.raises(DatabaseError, match=f"is {present} and can't become {refused}"):
+        manager.update_training_run(run_id, state=refused)
+
+
+def test_training_run_that_is_unknown_is_refused(manager):
+    with pytest.raises(DatabaseError, match="run_id must name a training run"):
+        manager.update_training_run("nothing", reason="x")
+
+
+def test_mark_interrupted_runs_finds_the_run_of_a_killed_process(manager, session, url):
+    code = (
+        "import sys, time\n"
+        "from tunetrail.stores.database import DatabaseManager\n"
+        "manager = DatabaseManager(sys.argv[1])\n"
+        "run_id = manager.create_training_run('session_1', 'all')\n"
+        "manager.update_training_run(run_id, state='running')\n"
+        "print(run_id, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    mine = manager.create_training_run(session, "llm")
+    with run_python(code, url) as child:
+        run_id = child.stdout.readline().strip()
+        assert manager.mark_interrupted_runs() == []
+        child.send_signal(signal.SIGKILL)
+    (marked,) = manager.mark_interrupted_runs()
+    assert (marked.run_id, marked.state) == (run_id, RunState.INTERRUPTED)
+    assert "ended without a word while the run was running" in marked.reason
+    assert {run.run_id: run.state for run in manager.training_runs()} == {mine: "pending", run_id: "interrupted"}
+    assert manager.mark_interrupted_runs() == []
+
+
+def test_promotions_come_back_in_order(manager):
+    measured = {"metric": "nDCG@10", "before": 0.5, "after": 0.75, "improvement": 0.25, "lower": 0.125, "upper": 0.375}
+    origin = {"run_id": "r", "mlflow_run_id": "f", "session_id": "s", "previous_version": "1"}
+    promoted = PromotionRecord(model_name="m", version="2", decision="promoted", reason="better", **measured, **origin)
+    refused = PromotionRecord(model_name="n", version="1", decision="refused", reason="worse")
+    assert [manager.record_promotion(record) for record in (promoted, refused)] == [1, 2]
+    first, second = manager.promotions()
+    assert first == dataclasses.replace(promoted, record_id=1, created_at=first.created_at)
+    assert first.created_at.tzinfo is UTC
+    assert second.previous_version is None
+    assert manager.promotions("n") == [second]
+    json.dumps(first.to_dict())
+
+
+@pytest.mark.parametrize("statement", ["UPDATE promotions SET decision = 'x'", "DELETE FROM promotions"])
+def test_promotions_refuse_every_change(manager, url, statement):
+    manager.record_promotion(PromotionRecord(model_name="m", version="1", decision="refused", reason="worse"))
+    with (
+        pytest.raises(DatabaseError, match="ledger of promotions is append-only"),
+        DatabaseConnection(url).transaction() as connection,
+    ):
+        connection.execute(text(statement))
+    assert manager.promotions()[0].decision == "refused"
+
+
+def test_fresh_database_survives_four_processes_at_once(url):
+    code = (
+        "import sys\n"
+        "from tunetrail.samples import SampleKind\n"
+        "from tunetrail.stores.database import DatabaseManager\n"
+        "sys.stdin.readline()\n"
+        "rows = [{'text': f'{number}'} for number in range(200)]\n"
+        "print(DatabaseManager(sys.argv[1]).ingest('s1', rows, SampleKind.LLM, chunk_size=20).added)\n"
+    )
+    children = [
+        subprocess.Popen([sys.executable, "-c", code, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    for child in children:
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    outputs = [child.communicate(timeout=60)[0] for child in children]
+    assert [child.returncode for child in children] == [0, 0, 0, 0]
+    assert sum(map(int, outputs)) == 200
+    assert DatabaseManager(url).session_summary("s1").llm == 200
+
+
+def test_migrations_make_exactly_the_tables(url):
+    with DatabaseConnection(url).transaction() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        assert context.get_current_revision() == HEAD_REVISION
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_migrations_of_a_newer_tunetrail_are_not_touched(manager, session, url):
+    with DatabaseConnection(url).transaction() as connection:
+        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))  # noqa: S608
+    with pytest.raises(DatabaseError, match="another version of tunetrail"):
+        DatabaseManager(url).sessions()
+
+
+def test_database_manager_opens_again_after_close(manager, session):
+    manager.close()
+    assert manager.session_summary(session).embedding == 25
+
+
+def test_database_manager_waits_for_another_writer(tmp_path):
+    manager = DatabaseManager(f"sqlite:///{tmp_path}/tunetrail.db")
+    manager.sessions()
+    with sqlite3.connect(tmp_path / "tunetrail.db") as other:
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        other.execute("BEGIN IMMEDIATE")
+        assert manager.sessions() == []
+    other.close()
+
+
+def test_database_manager_makes_missing_folders(tmp_path):
+    DatabaseManager(f"sqlite:///{tmp_path}/new/folder/tunetrail.db").sessions()
+    assert (tmp_path / "new/folder/tunetrail.db").is_file()
+
+
+def test_database_manager_keeps_its_file_when_the_folder_changes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    manager = DatabaseManager("sqlite:///tunetrail.db")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    manager.sessions()
+    assert (tmp_path / "tunetrail.db").is_file()
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("tunetrail.db", "got something that is no URL"),
+        ("sqlite://", "got a database in memory"),
+        ("sqlite:///:memory:", "got a database in memory"),
+        ("mysql://a:secret@host/b", "got one that begins with mysql://"),
+        ("postgresql://a:sec@ret@host/b", "Write an @ within the password as %40"),
+    ],
+)
+def test_database_manager_refuses_a_wrong_url_at_once(url, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        DatabaseManager(url)
+    assert "secret" not in str(caught.value)
+    assert "ret@host" not in str(caught.value)
+
+
+def test_database_manager_names_an_unreachable_server_without_its_password():
+    manager = DatabaseManager("postgresql://user:secret@127.0.0.1:1/name?password=secret")
+    with pytest.raises(DatabaseError, match=r"user:\*{3}@127\.0\.0\.1:1/name failed\. The server can.t be") as caught:
+        manager.sessions()
+    assert "secret" not in str(caught.value) + repr(manager)
+    assert "\n" not in str(caught.value)
+
+
+def test_database_manager_names_a_folder_that_can_not_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DatabaseError, match="a part of the path is a file"):
+        DatabaseManager(f"sqlite:///{tmp_path}/file/folder/tunetrail.db").sessions()
+    with pytest.raises(DatabaseError, match="a part of the path is a file"):
+        DatabaseManager(f"sqlite:///{tmp_path}/file/tunetrail.db").sessions()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_database_manager_names_a_folder_that_can_not_be_written(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(DatabaseError, match="Its folder can't be written"):
+        DatabaseManager(f"sqlite:///{tmp_path}/tunetrail.db").sessions()
+
+
+def test_database_manager_names_a_path_that_is_a_folder(tmp_path):
+    with pytest.raises(DatabaseError, match="can't be opened"):
+        DatabaseManager(f"sqlite:///{tmp_path}").sessions()
+
+
+def test_database_manager_names_a_file_that_is_no_database(tmp_path):
+    path = tmp_path / "tunetrail.db"
+    path.write_text("not a database " * 100)
+    with pytest.raises(DatabaseError, match="The file is no SQLite database"):
+        DatabaseManager(f"sqlite:///{path}").sessions()
+    assert path.read_text().startswith("not a database")
+
+
+def test_database_manager_names_a_full_disk_and_goes_on_after_it(tmp_path):
+    manager = DatabaseManager(f"sqlite:///{tmp_path}/tunetrail.db")
+    manager.ingest("s1", PAIRS, SampleKind.EMBEDDING)
+    engine = manager._database._engine
+
+    def fill(connection, _record):
+        connection.execute("PRAGMA max_page_count = 1")
+
+    event.listen(engine, "connect", fill)
+    rows = [{"text": f"{number} " * 1000} for number in range(200)]
+    with pytest.raises(DatabaseError, match="The disk is full"):
+        manager.ingest("s1", rows, SampleKind.EMBEDDING)
+    event.remove(engine, "connect", fill)
+    assert manager.session_summary("s1").embedding == 25
+    assert manager.ingest("s1", rows, SampleKind.EMBEDDING).added == 200
+
+
+def test_database_manager_hides_the_content_of_samples_from_its_errors(manager, session, url):
+    with (
+        pytest.raises(DatabaseError) as caught,
+        DatabaseConnection(url).transaction() as connection,
+    ):
+        connection.execute(
+            text("INSERT INTO sessions (session_id, created_at) VALUES (:name, NULL)"), {"name": "a private text"}
+        )
+    assert "private" not in str(caught.value)
+
+
+def test_database_manager_imports_neither_torch_nor_mlflow():
+    code = "import sys, tunetrail.stores.database; print([n for n in ('torch', 'mlflow', 'hydra') if n in sys.modules])"
+    with run_python(code) as child:
+        assert child.stdout.read().strip() == "[]"
+
+
+def test_json_text_makes_every_value_plain():
+    value = {"a": float("inf"), 2: {3}, "c": ("x", None), "d": UTC, "e": 1.5}
+    assert json.loads(json_text(value)) == {"a": None, "2": [3], "c": ["x", None], "d": "UTC", "e": 1.5}
