@@ -29,7 +29,7 @@ _TWIN_COLUMNS = {
 _PERMUTATIONS = 128
 _SCREENED = 64
 _SEED = 42
-_WANTED_RECALL = 0.999
+_WANTED_RECALL = 0.98
 _LONG_FROM_WORDS = 16
 _SHORT_UP_TO_WORDS = 32
 _PAIRS_AT_ONCE = 1 << 16
@@ -146,7 +146,7 @@ def _sketches(shingle_sets: list[list[str]]) -> npt.NDArray[np.uint32]:
 
 
 def _rows_per_band(similarity: float) -> int:
-    """Return the largest band that still finds nearly every pair at the threshold: recall 1 - (1 - s^r)^(p/r)."""
+    """Return the widest band that still finds nearly every pair at the threshold: recall 1 - (1 - s^r)^(p/r)."""
     for width in range(32, 1, -1):
         if 1.0 - (1.0 - similarity**width) ** (_PERMUTATIONS // width) >= _WANTED_RECALL:
             return width
