@@ -1,7 +1,7 @@
 """Real pairs of documentation and code from Python's own standard library: samples that need no network and no licence.
 
-A row pairs the first paragraph of a docstring with the code below it; the docstring itself is cut out of the code, so
-that nothing but the code's meaning links the two. Knows nothing of models.
+A row pairs the first paragraph of a docstring with the code below it; every docstring is cut out of the code, those of
+nested functions and classes too, so that nothing but the code's meaning links the two. Knows nothing of models.
 """
 
 import ast
@@ -59,7 +59,10 @@ def _all_pairs() -> tuple[_Pair, ...]:
     root = Path(sysconfig.get_paths()["stdlib"])
     files = sorted(path for path in root.rglob("*.py") if not _SKIPPED_FOLDERS & set(path.relative_to(root).parts[:-1]))
     pairs = [pair for path in files for pair in _pairs_of_file(path, _module_name(path.relative_to(root)))]
-    return tuple({(pair.paragraph, pair.code): pair for pair in reversed(pairs)}.values())[::-1]
+    distinct = list({(pair.paragraph, pair.code): pair for pair in reversed(pairs)}.values())[::-1]
+    # Docstrings are gone, but a comment or a message may quote one; which do differs between Python's versions.
+    all_code = "\0".join(" ".join(pair.code.split()) for pair in distinct)
+    return tuple(pair for pair in distinct if pair.paragraph not in all_code)
 
 
 def _module_name(path: Path) -> str:
@@ -70,19 +73,42 @@ def _module_name(path: Path) -> str:
 def _pairs_of_file(path: Path, module: str) -> Iterator[_Pair]:
     try:
         with tokenize.open(path) as file:
-            source = file.read()
+            # Not str.splitlines: it also breaks at form feeds, which the parser doesn't count as lines.
+            lines = file.readlines()
         with warnings.catch_warnings():
             # The parser warns of odd escapes in code that isn't ours.
             warnings.simplefilter("ignore")
-            tree = ast.parse(source)
+            tree = ast.parse("".join(lines))
     except (SyntaxError, UnicodeDecodeError, OSError):
         return
-    lines = source.splitlines(keepends=True)
-    for node in ast.walk(tree):
-        if isinstance(node, _Documented):
-            paragraph, code = _first_paragraph(node), _code_without_docstring(node, lines)
-            if _is_usable(paragraph, code):
-                yield _Pair(module=module, paragraph=paragraph, code=code)
+    documented = list(_documented_nodes(tree))
+    for node in documented:
+        _cut_docstring(node, lines)
+    for node in documented:
+        paragraph, code = _first_paragraph(node), _code(node, lines)
+        if _is_usable(paragraph, code):
+            yield _Pair(module=module, paragraph=paragraph, code=code)
+
+
+def _documented_nodes(tree: ast.Module) -> Iterator[_Documented]:
+    nodes: list[ast.AST] = [tree]
+    for node in nodes:
+        if isinstance(node, _Documented) and ast.get_docstring(node, clean=False) is not None:
+            yield node
+        # The list grows while it is walked; expressions hold no definitions, and ast.walk would go through them all.
+        nodes.extend(child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr))
+
+
+def _cut_docstring(node: _Documented, lines: list[str]) -> None:
+    """Cut the node's docstring out of the file's lines, in place; a line left empty stays as `""`, so none moves."""
+    docstring = node.body[0]
+    assert docstring.end_lineno is not None and docstring.end_col_offset is not None
+    first, last = docstring.lineno - 1, docstring.end_lineno - 1
+    # The parser counts columns in bytes of UTF-8.
+    before = lines[first].encode()[: docstring.col_offset].decode()
+    after = lines[last].encode()[docstring.end_col_offset :].decode()
+    kept = before + (f"pass{after}" if len(node.body) == 1 else after.lstrip(" \t;"))
+    lines[first : last + 1] = [kept if kept.strip() else "", *[""] * (last - first)]
 
 
 def _first_paragraph(node: _Documented) -> str:
@@ -90,20 +116,15 @@ def _first_paragraph(node: _Documented) -> str:
     return " ".join(docstring.partition("\n\n")[0].split())
 
 
-def _code_without_docstring(node: _Documented, lines: list[str]) -> str:
-    docstring = node.body[0]
-    if len(node.body) < 2 or docstring.lineno == node.lineno or docstring.end_lineno is None:
+def _code(node: _Documented, lines: list[str]) -> str:
+    if len(node.body) == 1:
         return ""
-    kept = lines[node.lineno - 1 : docstring.lineno - 1] + lines[docstring.end_lineno : node.end_lineno]
-    return textwrap.dedent("".join(kept)).strip()
+    return textwrap.dedent("".join(lines[node.lineno - 1 : node.end_lineno])).strip()
 
 
 def _is_usable(paragraph: str, code: str) -> bool:
     return (
-        len(paragraph) in _PARAGRAPH_CHARACTERS
-        and paragraph.endswith(_SENTENCE_ENDS)
-        and len(code) in _CODE_CHARACTERS
-        and paragraph not in " ".join(code.split())
+        len(paragraph) in _PARAGRAPH_CHARACTERS and paragraph.endswith(_SENTENCE_ENDS) and len(code) in _CODE_CHARACTERS
     )
 
 
