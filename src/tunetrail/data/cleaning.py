@@ -81,7 +81,7 @@ def clean_text(text: str, config: CleaningConfig) -> str:
         # Line by line: ftfy judges a text as a whole, and one broken line mustn't depend on its neighbours.
         text = "\n".join(line if line.isascii() else ftfy.fix_encoding(line) for line in text.split("\n"))
     if config.normalize_unicode:
-        text = unicodedata.normalize("NFC", text).translate(_CONTROL_CHARACTERS)
+        text = unicodedata.normalize("NFC", text.translate(_CONTROL_CHARACTERS))
     return _with_plain_whitespace(text) if config.normalize_whitespace else text
 
 

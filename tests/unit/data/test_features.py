@@ -1,0 +1,46 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tunetrail.config import FeatureEngineeringConfig
+from tunetrail.data.features import engineer_features
+from tunetrail.data.rows import rows_frame
+from tunetrail.samples import Sample, SampleKind
+
+
+def frame() -> pd.DataFrame:
+    contents = [("one two", "three"), ("äöü", "x"), ("a b c", "d e f"), ("p", "q")]
+    return rows_frame(
+        (number, Sample(kind=SampleKind.LLM, shape="completion", content={"input": first, "output": second}))
+        for number, (first, second) in enumerate(contents)
+    )
+
+
+def test_engineer_features_adds_statistics_of_all_texts() -> None:
+    result = engineer_features(frame(), np.array([4, 9, 6, 2]), 8, FeatureEngineeringConfig())
+    assert result.rows["token_count"].tolist() == [4, 9, 6, 2]
+    assert result.rows["characters"].tolist() == [12, 4, 10, 2]
+    assert result.rows["words"].tolist() == [3, 2, 6, 2]
+    wanted = {"0.0": 2.0, "0.25": 3.5, "0.5": 5.0, "0.75": 6.75, "0.95": 8.55, "1.0": 9.0}
+    assert result.quantiles["token_count"] == pytest.approx(wanted)
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize(("max_length", "truncated", "warned"), [(9, 0, False), (8, 1, True), (1, 4, True)])
+def test_engineer_features_warns_of_truncated_rows(max_length: int, truncated: int, warned: bool) -> None:
+    result = engineer_features(frame(), np.array([4, 9, 6, 2]), max_length, FeatureEngineeringConfig())
+    assert (result.truncated, result.truncated_share) == (truncated, truncated / 4)
+    assert bool(result.warnings) == warned
+
+
+def test_engineer_features_keeps_quiet_below_the_share() -> None:
+    config = FeatureEngineeringConfig(warn_truncated_share=0.5)
+    assert engineer_features(frame(), np.array([4, 9, 6, 2]), 8, config).warnings == ()
+
+
+@pytest.mark.parametrize(("rows", "counts"), [(frame(), [1, 2]), (frame().iloc[:0], [])])
+def test_engineer_features_refuses_counts_that_do_not_fit(rows: pd.DataFrame, counts: list[int]) -> None:
+    with pytest.raises(ValueError, match="token_counts must hold one count for each row"):
+        engineer_features(rows, np.array(counts, dtype=np.int64), 8, FeatureEngineeringConfig())

@@ -1,0 +1,71 @@
+import pytest
+
+from tunetrail.data.rows import (
+    SET_ASIDE_COLUMNS,
+    content_columns,
+    rows_frame,
+    rows_of_kind,
+    set_aside_frame,
+    shape_of,
+    shown,
+    texts_of,
+    texts_of_rows,
+)
+from tunetrail.errors import SampleError
+from tunetrail.samples import Sample, SampleKind, parse_sample
+
+CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
+
+
+def llm_samples() -> list[tuple[int, Sample]]:
+    contents = [{"input": "a", "output": "b", "group": 7}, CHAT, {"text": "d"}]
+    return [(number + 10, parse_sample(content, SampleKind.LLM)) for number, content in enumerate(contents)]
+
+
+def test_rows_frame_keeps_ids_shapes_and_absent_values_as_none() -> None:
+    rows = rows_frame(llm_samples())
+    assert list(rows.columns) == ["row_id", "shape", "input", "output", "messages", "text", "group"]
+    assert rows["row_id"].dtype == "int64" and list(rows["row_id"]) == [10, 11, 12]
+    assert list(rows["shape"]) == ["completion", "chat", "document"]
+    assert rows["input"].tolist() == ["a", None, None]
+    assert rows["group"].tolist() == ["7", None, None]
+
+
+def test_rows_frame_of_pairs_always_has_a_negative_column() -> None:
+    rows = rows_frame([(1, parse_sample({"anchor": "a", "positive": "b"}, SampleKind.EMBEDDING))])
+    assert rows["negative"].tolist() == [None]
+
+
+def test_rows_frame_of_nothing_has_the_columns_that_every_frame_has() -> None:
+    assert list(rows_frame([]).columns) == ["row_id", "shape", "group"]
+
+
+def test_texts_of_rows_come_in_order_and_leave_out_what_is_no_text() -> None:
+    assert texts_of_rows(rows_frame(llm_samples())) == [["a", "b"], ["Hi", "Hello"], ["d"]]
+    assert texts_of({"shape": "label", "text": "t", "label": "l"}) == ["t"]
+    assert texts_of({"shape": "pair", "anchor": "a", "positive": "p", "negative": None}) == ["a", "p"]
+
+
+def test_rows_of_kind_tells_embedding_rows_from_llm_rows() -> None:
+    rows = rows_frame(llm_samples())
+    assert rows_of_kind(rows, SampleKind.LLM) and not rows_of_kind(rows, SampleKind.EMBEDDING)
+    assert content_columns(rows) == ["input", "output", "messages", "text"]
+
+
+def test_shape_of_an_unknown_name_suggests_the_nearest() -> None:
+    with pytest.raises(SampleError, match=r"shape must be one of pair.*got 'pairs'\. Did you mean 'pair'"):
+        shape_of("pairs")
+
+
+def test_set_aside_frame_has_its_columns_even_when_empty() -> None:
+    assert tuple(set_aside_frame("cleaning").columns) == SET_ASIDE_COLUMNS
+    frame = set_aside_frame("cleaning", [(3, "because", "x", None)])
+    assert frame.to_dict("records") == [
+        {"row_id": 3, "step": "cleaning", "reason": "because", "before": "x", "after": None}
+    ]
+
+
+def test_shown_shortens_long_values() -> None:
+    assert shown(None) is None
+    assert shown([1.0]) == "[1.0]"
+    assert len(str(shown("x" * 10_000))) == 500

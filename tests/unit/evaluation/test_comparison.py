@@ -1,0 +1,110 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from tunetrail.evaluation.comparison import compare
+from tunetrail.evaluation.scores import Array, Scores, language_scores, similarity_scores, vector_scores
+
+
+def scored(values: Array) -> Scores:
+    per_example = {"ndcg_at_10": np.asarray(values, dtype=np.float64)}
+    return Scores(
+        metric="ndcg_at_10",
+        higher_is_better=True,
+        metrics={"ndcg_at_10": float(np.mean(values))},
+        per_example=per_example,
+    )
+
+
+def language(nats: Array) -> Scores:
+    return language_scores(nats, np.full(len(nats), 10), np.full(len(nats), 40))
+
+
+OPTIONS = {"bootstrap_samples": 1000, "confidence": 0.95, "seed": 0}
+
+
+def test_compare_signs_the_improvement_so_that_positive_is_better() -> None:
+    generator = np.random.default_rng(0)
+    values = generator.uniform(size=100)
+    up = compare(scored(values), scored(values + 0.1), **OPTIONS)
+    assert up.improvement == pytest.approx(0.1) and up.lower == pytest.approx(0.1) == up.upper
+    assert (up.better_share, up.worse_share) == (1.0, 0.0)
+    nats = generator.uniform(20, 40, size=100)
+    down = compare(language(nats), language(nats * 0.9), **OPTIONS)
+    assert not down.higher_is_better and down.after < down.before
+    assert 0.0 < down.lower < down.improvement < down.upper
+    assert (down.better_share, down.worse_share) == (1.0, 0.0)
+    json.dumps(down.to_dict(), allow_nan=False)
+
+
+def test_compare_of_a_model_with_itself_is_exactly_no_change() -> None:
+    same = scored(np.random.default_rng(0).uniform(size=50))
+    result = compare(same, same, **OPTIONS)
+    assert (result.improvement, result.lower, result.upper) == (0.0, 0.0, 0.0)
+    assert (result.better_share, result.worse_share) == (0.0, 0.0)
+
+
+def test_compare_turned_round_mirrors_the_interval() -> None:
+    generator = np.random.default_rng(0)
+    a, b = scored(generator.uniform(size=60)), scored(generator.uniform(size=60))
+    forth, back = compare(a, b, **OPTIONS), compare(b, a, **OPTIONS)
+    assert (back.improvement, back.lower, back.upper) == pytest.approx((-forth.improvement, -forth.upper, -forth.lower))
+
+
+def test_compare_uses_the_pairing() -> None:
+    generator = np.random.default_rng(0)
+    base = generator.uniform(size=200)
+    after = base + 0.02 + generator.normal(scale=0.02, size=200)
+    paired = compare(scored(base), scored(after), **OPTIONS)
+    unpaired = compare(scored(base), scored(generator.permutation(after)), **OPTIONS)
+    assert paired.lower > 0.0 > unpaired.lower
+
+
+@pytest.mark.parametrize("examples", [8, 30, 200])
+def test_compare_covers_the_null_about_as_often_as_it_says(examples: int) -> None:
+    generator = np.random.default_rng(examples)
+    covered = 0
+    for seed in range(300):
+        base = generator.uniform(size=examples)
+        noisy = base + generator.normal(scale=0.1, size=examples)
+        result = compare(scored(base), scored(noisy), bootstrap_samples=400, confidence=0.9, seed=seed)
+        covered += result.lower <= 0.0 <= result.upper
+    assert 0.85 <= covered / 300 <= 0.95
+
+
+def test_compare_resamples_spearman_and_ratios() -> None:
+    generator = np.random.default_rng(0)
+    a, gold = generator.normal(size=(80, 8)), np.linspace(0, 1, 80)
+    exact = np.stack([np.cos(1 - gold), np.sin(1 - gold)], axis=1)
+    poor, good = similarity_scores(a, a[::-1], gold), similarity_scores(np.tile([1.0, 0.0], (80, 1)), exact, gold)
+    result = compare(poor, good, **OPTIONS)
+    assert result.lower > 0.0 and result.better_share is None and result.worse_share is None
+    assert result.after == pytest.approx(1.0)
+
+
+def test_compare_in_blocks_covers_all_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    a, b = vector_scores(*generator.normal(size=(2, 40, 4))), vector_scores(*generator.normal(size=(2, 40, 4)))
+    whole = compare(a, b, **OPTIONS)
+    monkeypatch.setattr("tunetrail.evaluation.comparison._CELLS_AT_ONCE", 1700)
+    assert compare(a, b, **OPTIONS) == whole
+
+
+@pytest.mark.parametrize(
+    ("examples", "confidence", "bounded"), [(1, 0.95, False), (5, 0.95, False), (6, 0.95, True), (5, 0.9, True)]
+)
+def test_compare_gives_no_interval_that_chance_could_reach(examples: int, confidence: float, bounded: bool) -> None:
+    values = np.linspace(0, 1, examples)
+    result = compare(scored(values), scored(values + 0.5), bootstrap_samples=100, confidence=confidence, seed=0)
+    assert math.isfinite(result.lower) == math.isfinite(result.upper) == bounded
+    assert (result.to_dict()["lower"] is not None) == bounded
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_compare_refuses_scores_that_do_not_pair() -> None:
+    with pytest.raises(ValueError, match="examples must be the same before and after, got 3 and 4"):
+        compare(scored(np.ones(3)), scored(np.ones(4)), **OPTIONS)
+    with pytest.raises(ValueError, match="metric must be the same before and after, got ndcg_at_10 and bits_per_byte"):
+        compare(scored(np.ones(3)), language(np.ones(3)), **OPTIONS)

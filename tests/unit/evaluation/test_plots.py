@@ -1,0 +1,77 @@
+import io
+import math
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from matplotlib.figure import Figure
+
+from tunetrail.evaluation.comparison import Comparison
+from tunetrail.evaluation.plots import comparison_figure, learning_curve_figure
+
+COMPARISON = Comparison(
+    metric="ndcg_at_10",
+    higher_is_better=True,
+    before=0.5,
+    after=0.6,
+    improvement=0.1,
+    lower=0.05,
+    upper=0.15,
+    confidence=0.95,
+    examples=100,
+    bootstrap_samples=1000,
+    better_share=0.4,
+    worse_share=0.1,
+)
+
+
+def texts(figure: Figure) -> str:
+    return " ".join(label for axes in figure.axes for label in (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()))
+
+
+def assert_draws(figure: Figure) -> None:
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    assert picture.getvalue().startswith(b"\x89PNG")
+
+
+def test_learning_curve_figure_draws_losses_and_the_learning_rate() -> None:
+    history = {
+        "train_loss": [(0, 2.0), (10, 1.0), (20, math.nan)],
+        "validation_loss": [(10, 1.5), (20, math.inf)],
+        "learning_rate": [(0, 0.0), (20, 1e-5)],
+    }
+    figure = learning_curve_figure(history, "embedding")
+    assert [len(axes.lines) for axes in figure.axes] == [2, 1]
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["train loss", "validation loss"]
+    assert "step" in texts(figure) and "learning rate" in texts(figure)
+    assert_draws(figure)
+
+
+@pytest.mark.parametrize("history", [{}, {"train_loss": []}, {"train_loss": [(0, 1.0)]}])
+def test_learning_curve_figure_draws_whatever_there_is(history: dict[str, list[tuple[int, float]]]) -> None:
+    figure = learning_curve_figure(history, "short")
+    assert len(figure.axes) == 1
+    assert_draws(figure)
+
+
+def test_comparison_figure_shows_values_and_interval() -> None:
+    figure = comparison_figure(COMPARISON)
+    assert "ndcg_at_10 (higher is better)" in texts(figure)
+    assert "95% interval [0.05, 0.15], 100 examples" in texts(figure)
+    assert_draws(figure)
+
+
+def test_comparison_figure_says_when_there_is_no_interval() -> None:
+    figure = comparison_figure(replace(COMPARISON, lower=-math.inf, upper=math.inf, examples=3))
+    assert "too few examples for an interval, 3 examples" in texts(figure)
+    assert_draws(figure)
+
+
+def test_plots_import_no_pyplot() -> None:
+    code = (
+        "import sys; from tunetrail.evaluation.plots import learning_curve_figure; learning_curve_figure({}, 't'); "
+        "sys.exit('matplotlib.pyplot' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,213 @@
+import json
+import math
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import ndcg_score
+
+from tunetrail.errors import SampleError, TrainingError
+from tunetrail.evaluation.scores import (
+    Array,
+    label_retrieval_scores,
+    language_scores,
+    retrieval_scores,
+    similarity_scores,
+    vector_scores,
+)
+
+
+def vectors(seed: int, rows: int, dimensions: int = 16) -> Array:
+    return np.random.default_rng(seed).normal(size=(rows, dimensions))
+
+
+def cosine(first: Array, second: Array) -> Array:
+    unit = [values / np.linalg.norm(values, axis=1, keepdims=True) for values in (first, second)]
+    return np.asarray(unit[0] @ unit[1].T)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 20), st.integers(12, 60), st.integers(1, 15))
+def test_retrieval_scores_agree_with_scikit_learn(seed: int, queries: int, documents: int, most: int) -> None:
+    generator = np.random.default_rng(seed)
+    a, b = vectors(seed, queries), vectors(seed + 1, documents)
+    relevant = [
+        generator.choice(documents, generator.integers(1, most + 1) % 12 + 1, False).tolist() for _ in range(queries)
+    ]
+    truth = np.zeros((queries, documents))
+    for query, positions in enumerate(relevant):
+        truth[query, positions] = 1.0
+    similarities = cosine(a, b)
+    scores = retrieval_scores(a, b, relevant)
+    assert scores.value == pytest.approx(ndcg_score(truth, similarities, k=10), abs=1e-6)
+    order = np.argsort(-similarities, axis=1)
+    hits = np.take_along_axis(truth, order, axis=1)
+    for k in (1, 5, 10):
+        assert scores.metrics[f"recall_at_{k}"] == pytest.approx((hits[:, :k].sum(1) / truth.sum(1)).mean())
+    first = hits.argmax(axis=1)
+    assert scores.metrics["mrr_at_10"] == pytest.approx(np.where(first < 10, 1.0 / (first + 1), 0.0).mean())
+
+
+def test_retrieval_scores_of_perfect_vectors_are_one() -> None:
+    same = vectors(0, 50)
+    scores = retrieval_scores(same, same, [[number] for number in range(50)])
+    assert all(value == pytest.approx(1.0) for value in scores.metrics.values())
+    assert scores.metric == "ndcg_at_10" and scores.higher_is_better and scores.examples == 50
+    json.dumps(scores.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("row", [np.zeros(384), np.full(384, 0.123)])
+def test_retrieval_scores_of_a_constant_model_are_the_worst(row: Array) -> None:
+    constant = np.tile(row, (501, 1))
+    scores = retrieval_scores(constant, constant, [[number] for number in range(501)])
+    assert set(scores.metrics.values()) == {0.0}
+    assert set(label_retrieval_scores(constant, ["a", "b", "c"] * 167).metrics.values()) == {0.0}
+
+
+def test_retrieval_scores_rank_ties_against_the_model() -> None:
+    documents = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    assert retrieval_scores(documents[:1], documents, [[0]]).metrics["mrr_at_10"] == 0.5
+    assert retrieval_scores(documents[:1], documents, [[0, 1]]).value == pytest.approx(1.0)
+
+
+def test_retrieval_scores_in_blocks_equal_those_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = vectors(0, 40), vectors(1, 60)
+    relevant = [[number, (number * 7) % 60] for number in range(40)]
+    whole = retrieval_scores(a, b, relevant)
+    monkeypatch.setattr("tunetrail.evaluation.scores._CELLS_AT_ONCE", 190)
+    assert retrieval_scores(a, b, relevant).metrics == pytest.approx(whole.metrics)
+
+
+def test_label_retrieval_scores_agree_with_retrieval_over_the_other_rows() -> None:
+    rows = vectors(0, 60)
+    labels = [str(number % 4) for number in range(59)] + ["alone"]
+    scores = label_retrieval_scores(rows, labels)
+    assert scores.examples == 59
+    singles = []
+    for number in range(59):
+        others = [other for other in range(60) if other != number]
+        wanted = [place for place, other in enumerate(others) if labels[other] == labels[number]]
+        singles.append(retrieval_scores(rows[[number]], rows[others], [wanted]).metrics)
+    for name, value in scores.metrics.items():
+        assert value == pytest.approx(np.mean([single[name] for single in singles]))
+
+
+def test_label_retrieval_scores_of_separated_labels_are_one() -> None:
+    labels = ["a", "b"] * 5
+    assert label_retrieval_scores(np.array([[1.0, 0.0], [0.0, 1.0]] * 5), labels).value == pytest.approx(1.0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(3, 80))
+def test_similarity_scores_agree_with_scipy(seed: int, pairs: int) -> None:
+    a, b = vectors(seed, pairs), vectors(seed + 1, pairs)
+    gold = np.random.default_rng(seed).integers(0, 5, pairs).astype(float)
+    gold[:2] = (0.0, 1.0)
+    similarities = np.round(np.diag(cosine(a, b)), 6)
+    scores = similarity_scores(a, b, gold)
+    assert scores.metrics["spearman"] == pytest.approx(spearmanr(similarities, gold).statistic, abs=0.01)
+    assert scores.metrics["pearson"] == pytest.approx(pearsonr(similarities, gold).statistic, abs=1e-4)
+
+
+@pytest.mark.parametrize("gold", [[1.0, 2.0, 3.0], [1.0, 1.0, 1.0]])
+def test_similarity_scores_of_a_constant_side_are_zero(gold: list[float]) -> None:
+    same = np.tile(np.full(384, 0.123), (3, 1))
+    assert similarity_scores(same, same, gold).metrics == {"spearman": 0.0, "pearson": 0.0}
+
+
+def test_vector_scores_hear_the_direction_only() -> None:
+    targets = vectors(0, 5)
+    assert vector_scores(targets * 3.0, targets).metrics == pytest.approx(
+        {"cosine_to_target": 1.0, "mse": 0.0}, abs=1e-6
+    )
+    opposite = vector_scores(-targets, targets).metrics
+    assert opposite == pytest.approx({"cosine_to_target": -1.0, "mse": 4.0 / 16}, abs=1e-6)
+
+
+def test_language_scores_follow_their_formulas() -> None:
+    scores = language_scores(np.array([2.0, 4.0]), np.array([1, 2]), np.array([4, 8]))
+    wanted = {"bits_per_byte": 6.0 / (12 * math.log(2)), "loss": 2.0, "perplexity": math.exp(2.0)}
+    assert scores.metrics == pytest.approx(wanted)
+    assert scores.metric == "bits_per_byte" and not scores.higher_is_better
+
+
+def test_language_scores_of_a_uniform_byte_model_are_eight_bits() -> None:
+    lengths = np.array([3, 10, 100])
+    assert language_scores(lengths * math.log(256), lengths, lengths).value == pytest.approx(8.0)
+
+
+def test_language_scores_keep_the_perplexity_finite() -> None:
+    scores = language_scores(np.array([1e6]), np.array([1]), np.array([1]))
+    assert math.isfinite(scores.metrics["perplexity"])
+    json.dumps(scores.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        retrieval_scores(vectors(0, 30), vectors(1, 30), [[number] for number in range(30)]),
+        label_retrieval_scores(vectors(0, 30), [str(number % 5) for number in range(30)]),
+        similarity_scores(vectors(0, 30), vectors(1, 30), np.arange(30)),
+        vector_scores(vectors(0, 30), vectors(1, 30)),
+        language_scores(np.arange(1.0, 31.0), np.full(30, 3), np.arange(2, 32)),
+    ],
+    ids=lambda scores: scores.metric,
+)
+def test_scores_statistic_recomputes_the_primary_metric(scores) -> None:  # type: ignore[no-untyped-def]
+    assert scores.statistic() == pytest.approx(scores.value)
+    assert scores.statistic(np.arange(30)[::-1]) == pytest.approx(scores.value)
+    draws = np.random.default_rng(0).integers(30, size=(4, 30))
+    assert scores.statistics(draws) == pytest.approx([scores.statistic(draw) for draw in draws])
+    assert all(len(values) == scores.examples for values in scores.per_example.values())
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: retrieval_scores(vectors(0, 2), vectors(0, 3, 4), [[0], [1]]),
+            ValueError,
+            "dimensions of document_vec",
+        ),
+        (
+            lambda: retrieval_scores(vectors(0, 2), vectors(0, 3), [[0]]),
+            ValueError,
+            "length of relevant must be 2, got 1",
+        ),
+        (
+            lambda: retrieval_scores(vectors(0, 1), vectors(0, 3), [[]]),
+            ValueError,
+            r"relevant\[0\] must hold positions",
+        ),
+        (lambda: retrieval_scores(vectors(0, 1), vectors(0, 3), [[3]]), ValueError, "positions from 0 to 2, got"),
+        (lambda: retrieval_scores(vectors(0, 1), vectors(0, 3), [[-1]]), ValueError, "positions from 0 to 2, got"),
+        (lambda: retrieval_scores(np.zeros(3), vectors(0, 3), [[0]]), ValueError, "query_vectors must have the shape"),
+        (lambda: retrieval_scores(np.full((1, 2), np.nan), np.ones((1, 2)), [[0]]), TrainingError, "1 of 1 rows"),
+        (
+            lambda: label_retrieval_scores(vectors(0, 3), ["a", "b", "c"]),
+            SampleError,
+            "labels must occur at least twice",
+        ),
+        (lambda: label_retrieval_scores(vectors(0, 3), ["a"]), ValueError, "length of labels must be 3, got 1"),
+        (lambda: similarity_scores(vectors(0, 1), vectors(0, 1), [1.0]), ValueError, "gold must hold at least 2"),
+        (lambda: similarity_scores(vectors(0, 2), vectors(0, 3), [1.0, 2.0]), ValueError, "shape of vectors_b"),
+        (lambda: vector_scores(vectors(0, 2), vectors(0, 2, 8)), ValueError, "shape of targets"),
+        (lambda: language_scores(np.ones(1), np.ones(2), np.ones(1)), ValueError, "length of tokens must be 1, got 2"),
+        (lambda: language_scores(np.ones(1), np.ones(1), np.zeros(1)), ValueError, "bytes must be above 0"),
+        (lambda: language_scores(np.ones(0), np.ones(0), np.ones(0)), ValueError, "tokens must be above 0"),
+        (lambda: language_scores(np.full(1, np.inf), np.ones(1), np.ones(1)), TrainingError, "nats must be finite"),
+    ],
+)
+def test_scores_refuse_what_they_cannot_score(call, error, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_retrieval_scores_of_5000_by_5000_take_seconds() -> None:
+    a = vectors(0, 5000, 64)
+    started = time.perf_counter()
+    retrieval_scores(a, a + 0.1, [[number] for number in range(5000)])
+    assert time.perf_counter() - started < 15.0
