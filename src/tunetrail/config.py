@@ -24,6 +24,9 @@ EMBEDDING_LOSSES = {
 }
 """Losses by sample shape; the first of each is what `loss: auto` takes."""
 
+SWEEP_RUN_VARIABLE = "TUNETRAIL_SWEEP_RUN"
+"""Environment variable with the MLflow run of the sweep that this process is a job of."""
+
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 

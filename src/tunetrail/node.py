@@ -66,13 +66,22 @@ class ModelTrainingNode:
         config: What is trained and how.
         db_manager: The database that holds the session.
         parent_run_id: An MLflow run to put the pipeline's run under, for example that of a sweep.
+        run_name: Name of the pipeline's run in MLflow; session and model type where None.
     """
 
-    def __init__(self, config: NodeConfig, db_manager: DatabaseManager, *, parent_run_id: str | None = None) -> None:
+    def __init__(
+        self,
+        config: NodeConfig,
+        db_manager: DatabaseManager,
+        *,
+        parent_run_id: str | None = None,
+        run_name: str | None = None,
+    ) -> None:
         self.config = config
         self.settings = config.settings
         self.db_manager = db_manager
         self.parent_run_id = parent_run_id
+        self.run_name = run_name
 
     def execute(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Train on one session.
@@ -97,7 +106,7 @@ class ModelTrainingNode:
             for interrupted in tracker.mark_interrupted_runs():
                 logger.warning("the MLflow run %s was left by a process that died; it is marked as interrupted", interrupted)
             run = tracker.start_run(
-                f"{session_id} ({model_type})",
+                self.run_name or f"{session_id} ({model_type})",
                 parent_run_id=self.parent_run_id,
                 tags={**self._tags(session_id), "tunetrail.training_run": run_id, "tunetrail.model_type": model_type},
             )

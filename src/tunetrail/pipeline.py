@@ -260,8 +260,8 @@ class DataSciencePipeline:
         training = self._training(work)
 
         def train_and_score(fold: Fold) -> Scores:
-            logger.info("%s: cross-validation, fold %d of %d", work.model_type, fold.number, len(folds))
-            run = work.run.child(f"fold-{fold.number}", {"tunetrail.fold": str(fold.number)})
+            logger.info("%s: cross-validation, fold %d of %d", work.model_type, fold.number + 1, len(folds))
+            run = work.run.child(f"fold-{fold.number + 1}", {"tunetrail.fold": str(fold.number + 1)})
             with run.ending():
                 train = _records(augment(fold.train, self.settings.augmentation, self.settings.seed).rows)
                 steps = _budget_steps(training, len(train), config.budget)
@@ -270,11 +270,11 @@ class DataSciencePipeline:
                     train,
                     [],
                     dataclasses.replace(training, max_steps=steps),
-                    folder=work.folder / f"fold-{fold.number}",
+                    folder=work.folder / f"fold-{fold.number + 1}",
                     on_metrics=run.log_metrics,
                     validate=False,
                 )
-                scores = self._score(work, model, fold.validation)
+                scores = self._score(work, model, _scorable_by_all(work, [model], fold.validation))
                 run.log_metrics({f"cross_validation/{name}": value for name, value in scores.metrics.items()})
                 return scores
 
@@ -315,9 +315,9 @@ class DataSciencePipeline:
     ) -> Comparison:
         """Score the candidate and root (the base model before there is a root) on the test rows, and compare them."""
         logger.info("%s: evaluation on %d test rows", work.model_type, len(split.test))
-        after = self._score(work, model, split.test)
         reference = work.learner.load(work.base.path) if root is None else registry.load(root)
-        before = self._score(work, reference, split.test)
+        test = _scorable_by_all(work, [model, reference], split.test)
+        after, before = self._score(work, model, test), self._score(work, reference, test)
         against = "base" if root is None else root.uri
         work.finish_step(
             "evaluation",
@@ -411,6 +411,20 @@ def _records(rows: pd.DataFrame) -> list[Record]:
         {str(name): value for name, value in record.items() if value is not None and value is not pd.NA}
         for record in rows.to_dict("records")
     ]
+
+
+def _scorable_by_all(work: _Work, models: Sequence[Any], rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of which every model sees something to be scored: the maximum length may cut off a whole output."""
+    learner = work.learner
+    if not isinstance(learner, LanguageModelLearner):
+        return rows
+    masks = [learner.scorable(model, _records(rows)) for model in models]
+    kept = rows[np.logical_and.reduce(masks)].reset_index(drop=True)
+    if len(kept) < len(rows):
+        logger.warning("%s: llm.max_length cuts off all that could be scored of %d rows", work.model_type, len(rows) - len(kept))
+    if kept.empty:
+        raise SampleError(f"llm.max_length must leave a part of the outputs, got {learner.config.max_length}: it cuts them all off. Raise it.")
+    return kept
 
 
 def _budget_steps(training: TrainingConfig, rows: int, budget: float) -> int:

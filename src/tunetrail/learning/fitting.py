@@ -12,6 +12,7 @@ import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from transformers.utils.logging import disable_progress_bar
 
 from tunetrail.config import TrainingConfig
 from tunetrail.errors import TrainingError
@@ -81,9 +82,10 @@ def fit(
     # not OnExceptionCheckpoint: with one, fit() silently goes on from any earlier checkpoint that lies in its folder
     last = ModelCheckpoint(folder / "checkpoints", filename="last", enable_version_counter=False, save_on_exception=True)
     keeping = [best, last, *([stopping] if training.early_stopping_patience else [])] if validate else []
+    batches = max(len(data.train_dataloader()), 1)
     precision = resolve_precision(training.use_mixed_precision)
     trainer = lightning.Trainer(
-        max_epochs=training.num_epochs if training.max_steps < 0 else -1,
+        max_epochs=training.num_epochs if training.max_steps < 0 else -(-training.max_steps // batches),
         max_steps=training.max_steps,
         precision=precision,  # type: ignore[arg-type]
         gradient_clip_val=training.max_grad_norm or None,
@@ -130,6 +132,7 @@ def _run(trainer: lightning.Trainer, module: lightning.LightningModule, data: li
 
 def quieten_lightning() -> None:
     """Silence what Lightning says on every fit and nobody can act on."""
+    disable_progress_bar()  # transformers' bar for every loading of weights
     for name in ("pytorch_lightning", "lightning.pytorch", "pytorch_lightning.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (

@@ -56,7 +56,7 @@ class LanguageModelLearner:
     def check(self, path: str, records: Sequence[Record]) -> None:
         """Raise `SampleError` where the output of more than half of the records lies beyond the maximum length."""
         tokenizer = load_tokenizer(path)
-        empty = sum(not _learns(tokenize_record(tokenizer, record, self.config.max_length)) for record in records)
+        empty = sum(not _learns(example) for example in self._tokenized(tokenizer, records))
         if empty * 2 > len(records):
             raise SampleError(
                 f"llm.max_length={self.config.max_length} cuts off the whole output of {empty} of {len(records)} rows. Raise it."
@@ -115,9 +115,13 @@ class LanguageModelLearner:
         )
         return LanguageModel(model=module.merged().cpu().eval(), tokenizer=tokenizer), result
 
+    def scorable(self, model: LanguageModel, records: Sequence[Record]) -> list[bool]:
+        """Return per record whether any token that should be learnt is left within the maximum length."""
+        return [_learns(example) for example in self._tokenized(model.tokenizer, records)]
+
     def likelihoods(self, model: LanguageModel, records: Sequence[Record], batch_size: int) -> Likelihoods:
         """Score each record's supervised tokens; a record cut off before its first one counts 0 everywhere."""
-        examples = [tokenize_record(model.tokenizer, record, self.config.max_length) for record in records]
+        examples = self._tokenized(model.tokenizer, records)
         nats = np.zeros(len(examples))
         order = np.argsort([-len(example.input_ids) for example in examples], kind="stable")
         order = order[[_learns(examples[number]) for number in order]] if len(order) else order
@@ -133,8 +137,10 @@ class LanguageModelLearner:
         )
 
     def _examples(self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]) -> list[TokenizedExample]:
-        examples = (tokenize_record(tokenizer, record, self.config.max_length) for record in records)
-        return [example for example in examples if _learns(example)]
+        return [example for example in self._tokenized(tokenizer, records) if _learns(example)]
+
+    def _tokenized(self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]) -> list[TokenizedExample]:
+        return [tokenize_record(tokenizer, record, self.config.max_length) for record in records]
 
 
 def _learns(example: TokenizedExample) -> bool:

@@ -1,0 +1,111 @@
+"""Tiny real models and stores that all tests share: built once, offline, in seconds."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|start|>' + message['role'] + '\n' + message['content'] + '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% endif %}"
+)
+
+
+def _tokenizer(special_tokens: list[str], **named: str) -> Any:
+    """A byte-level tokenizer: it reads any text and needs no vocabulary file."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate([*special_tokens, *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **named)
+
+
+@pytest.fixture(scope="session")
+def tiny_embedding_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a randomly initialised two-layer sentence-transformers model with 32 dimensions."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models")
+    tokenizer = _tokenizer(["<pad>", "<unk>"], pad_token="<pad>", unk_token="<unk>")
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=512,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    BertModel(config).save_pretrained(folder / "bert")
+    tokenizer.save_pretrained(folder / "bert")
+    transformer = Transformer(str(folder / "bert"))
+    model = SentenceTransformer(modules=[transformer, Pooling(32, "mean")], device="cpu")
+    model.save_pretrained(str(folder / "embedding"), create_model_card=False)
+    return str(folder / "embedding")
+
+
+@pytest.fixture(scope="session")
+def tiny_language_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a randomly initialised two-layer Llama with 64 dimensions and a chat template."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models") / "llm"
+    tokenizer = _tokenizer(["<|end|>", "<|start|>"], eos_token="<|end|>", pad_token="<|end|>", bos_token="<|start|>")
+    tokenizer.chat_template = CHAT_TEMPLATE
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def _tracking_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database whose migrations have run: they take seconds, a copy takes milliseconds."""
+    from tunetrail.config import TrackingConfig
+    from tunetrail.stores.tracking import Tracker
+
+    folder = tmp_path_factory.mktemp("tracking")
+    Tracker(TrackingConfig(uri=f"sqlite:///{folder}/template.db", artifacts=str(folder / "none"), experiment="template"))
+    import sqlite3
+
+    with sqlite3.connect(folder / "template.db") as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    return folder / "template.db"
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _tracking_template: Path) -> Iterator[Path]:
+    """An empty folder to work in, with a fresh MLflow store `mlflow.db` in it."""
+    shutil.copy(_tracking_template, tmp_path / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
