@@ -153,7 +153,12 @@ class CrossValidationConfig:
     budget: float = 0.2
 
     def __post_init__(self) -> None:
-        _check(self.n_splits == 0 or self.n_splits >= 2, "cross_validation.n_splits", "0 (off) or at least 2", self.n_splits)
+        _check(
+            self.n_splits == 0 or self.n_splits >= 2,
+            "cross_validation.n_splits",
+            "0 (off) or at least 2",
+            self.n_splits,
+        )
         _check(0.0 < self.budget <= 1.0, "cross_validation.budget", "above 0 and at most 1", self.budget)
 
 
@@ -188,7 +193,9 @@ class TrainingConfig:
         _check(0.0 <= self.weight_decay <= 1.0, "training.weight_decay", "between 0 and 1", self.weight_decay)
         _check(self.max_grad_norm >= 0.0, "training.max_grad_norm", "at least 0 (0: off)", self.max_grad_norm)
         _check_choice("training.schedule", self.schedule, ("linear", "cosine", "constant"))
-        _check(self.max_steps == -1 or self.max_steps >= 1, "training.max_steps", "-1 (off) or at least 1", self.max_steps)
+        _check(
+            self.max_steps == -1 or self.max_steps >= 1, "training.max_steps", "-1 (off) or at least 1", self.max_steps
+        )
 
 
 def _check_start(name: str, value: str) -> None:
@@ -247,9 +254,7 @@ class LanguageModelConfig:
     max_length: int = 512
     start_from: str = "root"
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
-    training: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(batch_size=8, learning_rate=1e-5)
-    )
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(batch_size=8, learning_rate=1e-5))
 
     def __post_init__(self) -> None:
         _check(self.max_length >= 8, "llm.max_length", "at least 8 tokens", self.max_length)
@@ -281,9 +286,7 @@ class GateConfig:
     require_interval: bool = True
 
     def __post_init__(self) -> None:
-        _check(
-            math.isfinite(self.minimum_improvement), "gate.minimum_improvement", "finite", self.minimum_improvement
-        )
+        _check(math.isfinite(self.minimum_improvement), "gate.minimum_improvement", "finite", self.minimum_improvement)
 
 
 @dataclass(kw_only=True)
@@ -308,6 +311,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         _check(0 <= self.seed < 2**32, "seed", "between 0 and 2**32 - 1", self.seed)
+
+    def of(self, model_type: str) -> EmbeddingConfig | LanguageModelConfig:
+        """Return the section of a model type."""
+        return self.embedding if model_type == "embedding" else self.llm
 
     def with_specification(
         self,

@@ -104,7 +104,9 @@ class ModelTrainingNode:
         with self._recorded(run_id):
             tracker = Tracker(self.settings.tracking)
             for interrupted in tracker.mark_interrupted_runs():
-                logger.warning("the MLflow run %s was left by a process that died; it is marked as interrupted", interrupted)
+                logger.warning(
+                    "the MLflow run %s was left by a process that died; it is marked as interrupted", interrupted
+                )
             run = tracker.start_run(
                 self.run_name or f"{session_id} ({model_type})",
                 parent_run_id=self.parent_run_id,
@@ -154,7 +156,10 @@ class ModelTrainingNode:
         )
         comparison = outcome.comparison
         run.log_metrics(
-            {f"{model_type}/{name}": getattr(comparison, name) for name in ("before", "after", "improvement", "lower", "upper")}
+            {
+                f"{model_type}/{name}": getattr(comparison, name)
+                for name in ("before", "after", "improvement", "lower", "upper")
+            }
         )
         run.set_tags({f"tunetrail.{model_type}.decision": outcome.decision.word})
         return outcome
@@ -172,7 +177,11 @@ class ModelTrainingNode:
 
     def _mark_interrupted_in_database(self) -> None:
         for run in self.db_manager.mark_interrupted_runs():
-            logger.warning("training run %s (session %s) was left by a process that died; it is marked as interrupted", run.run_id, run.session_id)
+            logger.warning(
+                "training run %s (session %s) was left by a process that died; it is marked as interrupted",
+                run.run_id,
+                run.session_id,
+            )
 
     def _recorded(self, run_id: str) -> "_Recorded":
         return _Recorded(self.db_manager, run_id)
@@ -255,7 +264,9 @@ def _git_tags() -> dict[str, str]:
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, cwd=Path.cwd(), check=False)  # noqa: S603, S607
+            done = subprocess.run(
+                ["git", *arguments], capture_output=True, text=True, timeout=10, cwd=Path.cwd(), check=False
+            )  # noqa: S603, S607
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None

@@ -1,23 +1,20 @@
 """DataSciencePipeline: the steps of one model type, from rows to a compared and registered version. Knows nothing of sessions."""
 
-import dataclasses
-import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tunetrail.config import Settings, TrainingConfig, check_identifier
+from tunetrail.config import Settings, check_identifier
 from tunetrail.data.augmentation import augment
 from tunetrail.data.cleaning import clean
 from tunetrail.data.features import FeatureResult, engineer_features
-from tunetrail.data.rows import shape_of, texts_of_rows
+from tunetrail.data.rows import records_of, rows_digest, rows_of_shape, texts_of_rows
 from tunetrail.data.splits import Fold, Split, make_folds, split_rows
 from tunetrail.data.validation import validate
 from tunetrail.deployment.export import export_root
@@ -29,47 +26,18 @@ from tunetrail.evaluation.cross_validation import cross_validate
 from tunetrail.evaluation.plots import comparison_figure, learning_curve_figure
 from tunetrail.evaluation.scores import Scores, language_scores
 from tunetrail.evaluation.scoring import score_embedding
-from tunetrail.learning.callbacks import MetricsSink
 from tunetrail.learning.catalog import ResolvedModel, resolve_model
 from tunetrail.learning.embedding_learner import EmbeddingLearner
-from tunetrail.learning.fitting import FitResult
+from tunetrail.learning.fitting import budgeted
 from tunetrail.learning.language_model_learner import LanguageModelLearner
-from tunetrail.samples import GROUP_COLUMN, SampleKind
+from tunetrail.learning.learner import Learner, build_learner
+from tunetrail.samples import SampleKind
 from tunetrail.stores.tracking import TrackedRun, Tracker
 
 logger = logging.getLogger(__name__)
 
-Record = dict[str, Any]
 PROBES = 8
-
-
-class Learner(Protocol):
-    """What the pipeline asks of a model type."""
-
-    def check(self, path: str, records: Sequence[Record]) -> None:
-        """Raise where model, config and records don't fit together."""
-
-    def load(self, path: str) -> Any:
-        """Load a model folder."""
-
-    def save(self, model: Any, folder: Path) -> None:
-        """Write a model folder."""
-
-    def token_counts(self, path: str, texts: Sequence[Sequence[str]]) -> np.ndarray[Any, Any]:
-        """Return tokens per row."""
-
-    def train(
-        self,
-        path: str,
-        train: Sequence[Record],
-        validation: Sequence[Record],
-        training: TrainingConfig,
-        *,
-        folder: Path,
-        on_metrics: MetricsSink,
-        validate: bool = True,
-    ) -> tuple[Any, FitResult]:
-        """Fine-tune and return the model with what the training did."""
+"""Test rows on which a registered version must give the trained model's outputs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +109,7 @@ class DataSciencePipeline:
 
     def resolve(self, model_type: str) -> ResolvedModel:
         """Find the configured base model, so that a wrong name fails before any work is done."""
-        name = self.settings.embedding.model if model_type == "embedding" else self.settings.llm.model
-        return resolve_model(name, model_type)
+        return resolve_model(self.settings.of(model_type).model, model_type)
 
     def run(
         self,
@@ -170,15 +137,16 @@ class DataSciencePipeline:
         check_identifier("name", name)
         base = self.resolve(model_type)
         run = self.tracker.start_run(
-            model_type, parent_run_id=parent.run_id if parent else None, tags={"tunetrail.model_type": model_type, **(tags or {})}
+            model_type,
+            parent_run_id=parent.run_id if parent else None,
+            tags={"tunetrail.model_type": model_type, **(tags or {})},
         )
         folder = Path(self.settings.output_dir) / run.run_id
         with run.ending():
             folder.mkdir(parents=True, exist_ok=True)
             rows = self._rows_to_learn(model_type, rows)
-            work = _Work(
-                model_type=model_type, run=run, folder=folder, learner=self._learner(model_type, rows), base=base
-            )
+            learner = build_learner(model_type, self.settings, str(rows["shape"].iloc[0]))
+            work = _Work(model_type=model_type, run=run, folder=folder, learner=learner, base=base)
             outcome = self._run_steps(work, rows, name, tags or {}, on_decision)
         shutil.rmtree(folder, ignore_errors=True)
         return outcome
@@ -203,20 +171,11 @@ class DataSciencePipeline:
 
     def _rows_to_learn(self, model_type: str, rows: pd.DataFrame) -> pd.DataFrame:
         shape = self.settings.embedding.shape if model_type == "embedding" else None
-        if shape is None:
-            return rows
-        columns = [name for name in ("row_id", "shape", *shape_of(shape).columns, GROUP_COLUMN) if name in rows]
-        chosen = rows.loc[rows["shape"] == shape, columns].reset_index(drop=True)
+        chosen = rows if shape is None else rows_of_shape(rows, shape)
         if chosen.empty:
             present = ", ".join(sorted(rows["shape"].unique())) or "none"
             raise SampleError(f"embedding.shape must be a shape of the session's samples ({present}), got {shape!r}.")
         return chosen
-
-    def _learner(self, model_type: str, rows: pd.DataFrame) -> Learner:
-        if model_type == "llm":
-            return LanguageModelLearner(config=self.settings.llm, seed=self.settings.seed)
-        shape = str(rows["shape"].iloc[0]) if len(rows) else "pair"
-        return EmbeddingLearner(config=self.settings.embedding, shape=shape, seed=self.settings.seed)
 
     def _prepare(self, work: _Work, rows: pd.DataFrame, name: str) -> Split:
         """Validate, clean and split; every row set aside is kept in an artifact with its reason."""
@@ -233,8 +192,10 @@ class DataSciencePipeline:
             _log_set_aside(work)
         split = split_rows(cleaned.rows, self.settings.split)
         for context, side in (("training", split.train), ("validation", split.validation), ("test", split.test)):
-            work.run.log_input(name, _digest(side), context, len(side))
-        work.learner.check(work.base.path, [*_records(split.train), *_records(split.validation), *_records(split.test)])
+            work.run.log_input(name, rows_digest(side), context, len(side))
+        work.learner.check(
+            work.base.path, [*records_of(split.train), *records_of(split.validation), *records_of(split.test)]
+        )
         return split
 
     def _engineer(self, work: _Work, split: Split) -> FeatureResult:
@@ -243,7 +204,7 @@ class DataSciencePipeline:
         work.finish_step("augmentation", augmented.to_dict())
         logger.info("%s: feature engineering", work.model_type)
         counts = work.learner.token_counts(work.base.path, texts_of_rows(augmented.rows))
-        longest = self.settings.embedding.max_length if work.model_type == "embedding" else self.settings.llm.max_length
+        longest = self.settings.of(work.model_type).max_length
         features = engineer_features(augmented.rows, counts, longest, self.settings.feature_engineering)
         work.finish_step("feature_engineering", features.to_dict())
         for warning in features.warnings:
@@ -257,19 +218,18 @@ class DataSciencePipeline:
             work.finish_step("cross_validation", {"folds": [], "note": "off: cross_validation.n_splits is 0"})
             return
         folds = make_folds(split.train, config.n_splits, self.settings.seed)
-        training = self._training(work)
+        training = self.settings.of(work.model_type).training
 
         def train_and_score(fold: Fold) -> Scores:
             logger.info("%s: cross-validation, fold %d of %d", work.model_type, fold.number + 1, len(folds))
             run = work.run.child(f"fold-{fold.number + 1}", {"tunetrail.fold": str(fold.number + 1)})
             with run.ending():
-                train = _records(augment(fold.train, self.settings.augmentation, self.settings.seed).rows)
-                steps = _budget_steps(training, len(train), config.budget)
+                train = records_of(augment(fold.train, self.settings.augmentation, self.settings.seed).rows)
                 model, _ = work.learner.train(
                     work.base.path,
                     train,
                     [],
-                    dataclasses.replace(training, max_steps=steps),
+                    budgeted(training, len(train), config.budget),
                     folder=work.folder / f"fold-{fold.number + 1}",
                     on_metrics=run.log_metrics,
                     validate=False,
@@ -289,23 +249,34 @@ class DataSciencePipeline:
         self, work: _Work, features: FeatureResult, split: Split, registry: Registry, root: ModelVersion | None
     ) -> tuple[Any, str]:
         start, path = "base", work.base.path
-        if root is not None and self._start_from(work) == "root" and root.base_model == work.base.canonical_name:
+        if (
+            root is not None
+            and self.settings.of(work.model_type).start_from == "root"
+            and root.base_model == work.base.canonical_name
+        ):
             start, path = root.uri, str(work.folder / "start")
             work.learner.save(registry.load(root), Path(path))
-        training = self._training(work)
+        training = self.settings.of(work.model_type).training
         logger.info("%s: training from %s on %d rows", work.model_type, start, len(features.rows))
         model, result = work.learner.train(
             path,
-            _records(features.rows),
-            _records(split.validation),
+            records_of(features.rows),
+            records_of(split.validation),
             training,
             folder=work.folder,
             on_metrics=work.run.log_metrics,
         )
-        work.run.log_figure(learning_curve_figure(result.history, f"{work.model_type}: learning curves"), "learning_curves.png")
+        work.run.log_figure(
+            learning_curve_figure(result.history, f"{work.model_type}: learning curves"), "learning_curves.png"
+        )
         work.finish_step(
             "training",
-            {**result.to_dict(), "started_from": start, "base_model": work.base.canonical_name, "rows": len(features.rows)},
+            {
+                **result.to_dict(),
+                "started_from": start,
+                "base_model": work.base.canonical_name,
+                "rows": len(features.rows),
+            },
             {"seconds": result.seconds, "steps": result.steps},
         )
         return model, start
@@ -321,7 +292,13 @@ class DataSciencePipeline:
         against = "base" if root is None else root.uri
         work.finish_step(
             "evaluation",
-            {"split": split.to_dict(), "metric": after.metric, "candidate": after.to_dict(), "reference": before.to_dict(), "against": against},
+            {
+                "split": split.to_dict(),
+                "metric": after.metric,
+                "candidate": after.to_dict(),
+                "reference": before.to_dict(),
+                "against": against,
+            },
             after.metrics,
         )
         work.run.log_metrics({f"reference/{name}": value for name, value in before.metrics.items()})
@@ -360,9 +337,7 @@ class DataSciencePipeline:
             f"tunetrail.{comparison.metric}": f"{comparison.after:.6f}",
         }
         probes = [texts[0] for texts in texts_of_rows(split.test.head(PROBES))]
-        version = registry.register(
-            model, work.run, base_model=work.base.canonical_name, probes=probes, tags=facts
-        )
+        version = registry.register(model, work.run, base_model=work.base.canonical_name, probes=probes, tags=facts)
         step = {**decision.to_dict(), "name": version.name, "version": version.version, "uri": version.uri}
         step |= {"previous_root": root.version if root else None, "mlflow_run_id": work.run.run_id, "exported_to": None}
         outcome = Outcome(
@@ -390,7 +365,7 @@ class DataSciencePipeline:
         return outcome
 
     def _score(self, work: _Work, model: Any, rows: pd.DataFrame) -> Scores:
-        records, batch_size = _records(rows), self.settings.evaluation.batch_size
+        records, batch_size = records_of(rows), self.settings.evaluation.batch_size
         learner = work.learner
         if isinstance(learner, EmbeddingLearner):
             return score_embedding(learner.shape, records, lambda texts: learner.vectors(model, texts, batch_size))
@@ -398,43 +373,23 @@ class DataSciencePipeline:
         found = learner.likelihoods(model, records, batch_size)
         return language_scores(found.nats, found.tokens, found.bytes)
 
-    def _training(self, work: _Work) -> TrainingConfig:
-        return self.settings.embedding.training if work.model_type == "embedding" else self.settings.llm.training
-
-    def _start_from(self, work: _Work) -> str:
-        return self.settings.embedding.start_from if work.model_type == "embedding" else self.settings.llm.start_from
-
-
-def _records(rows: pd.DataFrame) -> list[Record]:
-    """Return the rows as dicts without absent values."""
-    return [
-        {str(name): value for name, value in record.items() if value is not None and value is not pd.NA}
-        for record in rows.to_dict("records")
-    ]
-
 
 def _scorable_by_all(work: _Work, models: Sequence[Any], rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of which every model sees something to be scored: the maximum length may cut off a whole output."""
     learner = work.learner
     if not isinstance(learner, LanguageModelLearner):
         return rows
-    masks = [learner.scorable(model, _records(rows)) for model in models]
+    masks = [learner.scorable(model, records_of(rows)) for model in models]
     kept = rows[np.logical_and.reduce(masks)].reset_index(drop=True)
     if len(kept) < len(rows):
-        logger.warning("%s: llm.max_length cuts off all that could be scored of %d rows", work.model_type, len(rows) - len(kept))
+        logger.warning(
+            "%s: llm.max_length cuts off all that could be scored of %d rows", work.model_type, len(rows) - len(kept)
+        )
     if kept.empty:
-        raise SampleError(f"llm.max_length must leave a part of the outputs, got {learner.config.max_length}: it cuts them all off. Raise it.")
+        raise SampleError(
+            f"llm.max_length must leave a part of the outputs, got {learner.config.max_length}: it cuts them all off. Raise it."
+        )
     return kept
-
-
-def _budget_steps(training: TrainingConfig, rows: int, budget: float) -> int:
-    full = training.max_steps if training.max_steps > 0 else training.num_epochs * -(-rows // training.batch_size)
-    return max(1, round(full * budget))
-
-
-def _digest(rows: pd.DataFrame) -> str:
-    content = rows.drop(columns=["row_id"]).to_dict("records")
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _log_set_aside(work: _Work) -> None:

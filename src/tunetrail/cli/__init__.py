@@ -72,7 +72,10 @@ def _parsed_command(command: str, rest: list[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"tunetrail {command}")
     if command != "ui":
         parser.add_argument(
-            "--database", default=database, metavar="URL", help="sqlite:///FILE or postgresql+psycopg://… (default: %(default)s)"
+            "--database",
+            default=database,
+            metavar="URL",
+            help="sqlite:///FILE or postgresql+psycopg://… (default: %(default)s)",
         )
     if command == "ingest":
         parser.description = "Store the samples of a file under a session. The same file twice adds nothing."
@@ -90,7 +93,11 @@ def _parsed_command(command: str, rest: list[str]) -> int:
         return sessions(parser.parse_args(rest).database)
     parser.description = "Open the MLflow pages of the runs and the model registry. Ctrl-C ends it."
     parser.add_argument("--uri", default="sqlite:///mlflow.db", help="the MLflow store (default: %(default)s)")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; other than loopback, others can reach it (default: %(default)s)")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; other than loopback, others can reach it (default: %(default)s)",
+    )
     parser.add_argument("--port", default=5000, type=int, help="port (default: %(default)s)")
     from tunetrail.cli.ui import ui
 

@@ -1,32 +1,44 @@
 """The short table at the end of a training: before, after, interval, decision, version."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+
+
+METRICS = {"ndcg_at_10": "nDCG@10", "spearman": "Spearman", "cosine_to_target": "cosine", "bits_per_byte": "bits/byte"}
 
 
 def print_results(results: Mapping[str, Any], tracking_uri: str) -> None:
     """Print one line per model type, and how to look closer."""
     steps = results["results"]["steps"]
-    table = Table("model type", "metric", "before", "after", "improvement", "interval", "decision", "version")
+    table = Table("model", "metric", "before", "after", "improvement", "decision", "version", box=SIMPLE_HEAD)
     for model_type, comparison in steps["comparison"].items():
         deployment = steps["deployment"][model_type]
-        against = comparison["against"]
+        arrow = "↑" if comparison["higher_is_better"] else "↓"
         table.add_row(
             model_type,
-            comparison["metric"] + (" ↑" if comparison["higher_is_better"] else " ↓"),
-            f"{comparison['before']:.4f} ({against.removeprefix('models:/')})",
+            f"{METRICS.get(comparison['metric'], comparison['metric'])} {arrow}",
+            f"{comparison['before']:.4f}",
             f"{comparison['after']:.4f}",
-            f"{comparison['improvement']:+.4f}",
-            f"[{comparison['lower']:+.4f}, {comparison['upper']:+.4f}]",
+            f"{_bound(comparison['lower'])} … {_bound(comparison['upper'])}",
             deployment["decision"],
-            f"{deployment['name']} {deployment['version']}" + (" = root" if deployment["promote"] else ""),
+            deployment["version"] + (" = root" if deployment["promote"] else ""),
         )
     console = Console()
     console.print(table)
     for model_type, deployment in steps["deployment"].items():
-        console.print(f"{model_type}: {deployment['reason']}", soft_wrap=True, highlight=False)
+        comparison = steps["comparison"][model_type]
+        against = "the base model" if comparison["against"] == "base" else comparison["against"]
+        share = f"{comparison['confidence']:.0%}"
+        line = f"{model_type}: before is {against}; {share} interval over {comparison['examples']} test rows; {deployment['reason']}"
+        console.print(line, soft_wrap=True, highlight=False)
     uri = "" if tracking_uri == "sqlite:///mlflow.db" else f" --uri {tracking_uri}"
-    console.print(f"Compare the runs: tunetrail ui{uri}", soft_wrap=True, highlight=False)
+    console.print(f"Compare the runs: {sys.argv[0]} ui{uri}", soft_wrap=True, highlight=False)
+
+
+def _bound(value: float | None) -> str:
+    return "unbounded" if value is None else f"{value:+.4f}"

@@ -13,7 +13,12 @@ def ingest(file: str, session_id: str, kind: str, database: str) -> int:
     """Store the samples of a file and say what became of its rows."""
     sample_kind = SampleKind(kind)
     check_columns(file, sample_kind)
-    columns = TextColumn("[progress.description]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = (
+        TextColumn("[progress.description]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with DatabaseManager(database) as manager, Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(f"ingest {file}", total=count_rows(file))
         report = manager.ingest(

@@ -119,7 +119,9 @@ def _train_one(config: Any) -> Mapping[str, Any]:
     from tunetrail.stores.database import DatabaseManager
 
     sweep = os.environ.get(SWEEP_RUN_VARIABLE)
-    overrides = [each for each in HydraConfig.get().overrides.task if not each.startswith(("session_id=", "model_type="))]
+    overrides = [
+        each for each in HydraConfig.get().overrides.task if not each.startswith(("session_id=", "model_type="))
+    ]
     with DatabaseManager(request.database.url) as manager:
         node = ModelTrainingNode(
             NodeConfig(settings=request), manager, parent_run_id=sweep, run_name=", ".join(overrides) if sweep else None
@@ -136,6 +138,8 @@ def _quieten() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for name in ("mlflow", "sentence_transformers", "alembic", "httpx", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # it asks the hub for a model card and a licence of every model, local folders included
+    logging.getLogger("mlflow.transformers").setLevel(logging.ERROR)
 
 
 def _check_known(given: Mapping[Any, Any], schema: Any, prefix: str) -> None:
@@ -147,7 +151,9 @@ def _check_known(given: Mapping[Any, Any], schema: Any, prefix: str) -> None:
                 f"in {os.environ.get('TUNETRAIL_HOME', '.')} or among tunetrail's own. Write +experiments=NAME."
             )
         if key not in known:
-            raise ConfigError(f"there is no key {prefix}{key}.{did_you_mean(str(key), known)} Known here: {', '.join(known)}.")
+            raise ConfigError(
+                f"there is no key {prefix}{key}.{did_you_mean(str(key), known)} Known here: {', '.join(known)}."
+            )
         default = known[key].default_factory if callable(known[key].default_factory) else known[key].default
         section = known[key].type
         if isinstance(value, Mapping) and is_dataclass(section):

@@ -5,6 +5,8 @@ A frame of rows has a RangeIndex and the columns `row_id` (int64, the sample's i
 All columns but `row_id` have the object dtype: pandas' own text dtype would turn None into NaN.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -78,6 +80,26 @@ def texts_of_rows(rows: pd.DataFrame) -> list[list[str]]:
 def rows_of_kind(rows: pd.DataFrame, kind: SampleKind) -> bool:
     """Whether every row has a shape of that kind."""
     return all(shape_of(name).kind == kind for name in set(rows["shape"]))
+
+
+def records_of(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return each row as a dict without its absent values."""
+    return [
+        {str(name): value for name, value in record.items() if value is not None and value is not pd.NA}
+        for record in rows.to_dict("records")
+    ]
+
+
+def rows_digest(rows: pd.DataFrame) -> str:
+    """Return the SHA-256 (hex) of the rows' content, equal for equal content whatever the database's ids."""
+    content = rows.drop(columns="row_id").to_dict("records")
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def rows_of_shape(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return the rows of one shape, without the columns of the others."""
+    columns = [column for column in ("row_id", "shape", *shape_of(name).columns, GROUP_COLUMN) if column in rows]
+    return rows.loc[rows["shape"] == name, columns].reset_index(drop=True)
 
 
 def shown(value: Any) -> str | None:

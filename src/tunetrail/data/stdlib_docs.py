@@ -38,18 +38,21 @@ class _Pair:
         return hashlib.sha256(f"{self.module}\n{self.paragraph}\n{self.code}".encode()).hexdigest()
 
 
-def stdlib_docs(kind: SampleKind, limit: int | None = None) -> list[dict[str, Any]]:
+def stdlib_docs(
+    kind: SampleKind, limit: int | None = None, longest_code: int = _CODE_CHARACTERS[-1]
+) -> list[dict[str, Any]]:
     """Return rows made of documented functions, methods and classes of the running Python's standard library.
 
     Args:
         kind: `embedding` gives `anchor` (documentation), `positive` (code) and `group` (module);
             `llm` gives `input` (code), `output` (documentation) and `group`.
         limit: At most so many rows, spread evenly over the modules and the same ones at every call.
+        longest_code: Characters of code that a row may have; 1,500 at most.
 
     Returns:
         The rows in the order of module and place; they differ between Python's versions.
     """
-    pairs = _spread(_all_pairs(), limit)
+    pairs = _spread([pair for pair in _all_pairs() if len(pair.code) <= longest_code], limit)
     documentation, code = ("anchor", "positive") if kind == SampleKind.EMBEDDING else ("output", "input")
     return [{documentation: pair.paragraph, code: pair.code, "group": pair.module} for pair in pairs]
 

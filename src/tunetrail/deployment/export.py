@@ -46,7 +46,9 @@ def export_root(model_dir: Path, model_type: str, version: str, save: Callable[[
         os.replace(link, folder / "root")
         _remove_old(versions, keep=version)
     except OSError as error:
-        raise DeploymentError(f"model_dir {model_dir} can't be written: {error}. Free some space or name another folder.") from error
+        raise DeploymentError(
+            f"model_dir {model_dir} can't be written: {error}. Free some space or name another folder."
+        ) from error
     finally:
         if work is not None:
             shutil.rmtree(work, ignore_errors=True)

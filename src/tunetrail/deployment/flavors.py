@@ -81,7 +81,6 @@ class LanguageModelFlavor:
             mlflow_model=metadata,
             signature=ModelSignature(inputs=text, outputs=text, params=parameters),
             pip_requirements=pinned("mlflow", "transformers", "torch"),
-            model_card=False,
         )
 
     def load(self, uri: str) -> LanguageModel:

@@ -4,7 +4,7 @@ import logging
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,7 @@ def fit(
         precision=precision,  # type: ignore[arg-type]
         gradient_clip_val=training.max_grad_norm or None,
         val_check_interval=1.0 / training.validations_per_epoch,
+        limit_train_batches=min(training.max_steps, batches) if training.max_steps > 0 else 1.0,
         limit_val_batches=1.0 if validate else 0,
         num_sanity_val_steps=0,
         callbacks=[RichProgressBar(leave=True), reporter, FiniteLoss(), *keeping],
@@ -113,6 +114,13 @@ def fit(
         best_validation_loss=None if best.best_model_score is None else float(best.best_model_score),
         history=reporter.history,
     )
+
+
+def budgeted(training: TrainingConfig, rows: int, budget: float) -> TrainingConfig:
+    """Return the same training with a share of its steps (at least one) and of its warm-up, for a fold."""
+    full = training.max_steps if training.max_steps > 0 else training.num_epochs * -(-rows // training.batch_size)
+    steps = max(1, round(full * budget))
+    return replace(training, max_steps=steps, warmup_steps=min(round(training.warmup_steps * budget), steps // 2))
 
 
 def load_weights(module: lightning.LightningModule, checkpoint: Path) -> None:

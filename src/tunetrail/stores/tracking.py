@@ -71,7 +71,9 @@ class Tracker:
             fcntl.flock(stream, fcntl.LOCK_EX)
             yield
 
-    def start_run(self, name: str, *, parent_run_id: str | None = None, tags: Mapping[str, str] | None = None) -> "TrackedRun":
+    def start_run(
+        self, name: str, *, parent_run_id: str | None = None, tags: Mapping[str, str] | None = None
+    ) -> "TrackedRun":
         """Create a run that is marked with this process, so that a run whose process has died can be told."""
         process = ProcessIdentity.current()
         all_tags = {
@@ -171,10 +173,16 @@ class TrackedRun:
     def log_input(self, name: str, digest: str, context: str, rows: int) -> None:
         """Name the rows that this run read: their digest, their number, and what for (training, validation, test)."""
         dataset = Dataset(
-            name=name, digest=digest[:36], source_type="tunetrail", source=f'{{"session": "{name}"}}', profile=f'{{"num_rows": {rows}}}'
+            name=name,
+            digest=digest[:36],
+            source_type="tunetrail",
+            source=f'{{"session": "{name}"}}',
+            profile=f'{{"num_rows": {rows}}}',
         )
         with tracking_errors(self.tracker.config.uri):
-            self.tracker.client.log_inputs(self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
+            self.tracker.client.log_inputs(
+                self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
+            )
 
     def finish(self, state: str, reason: str | None = None) -> None:
         """End the run as `succeeded`, `failed` or `interrupted`, with the reason as a tag."""
@@ -209,9 +217,7 @@ class TrackedRun:
         with tracking_errors(self.tracker.config.uri):
             for start in range(0, max(len(params), len(metrics), len(tags)), 100):
                 part = slice(start, start + 100)
-                self.tracker.client.log_batch(
-                    self.run_id, params=params[part], metrics=metrics[part], tags=tags[part]
-                )
+                self.tracker.client.log_batch(self.run_id, params=params[part], metrics=metrics[part], tags=tags[part])
 
 
 @contextlib.contextmanager
@@ -259,7 +265,9 @@ def _shortened(text: str) -> str:
 def _is_dead(tags: Mapping[str, str]) -> bool:
     try:
         process = ProcessIdentity(
-            pid=int(tags["tunetrail.pid"]), host=tags["tunetrail.host"], started=float(tags["tunetrail.process_started"])
+            pid=int(tags["tunetrail.pid"]),
+            host=tags["tunetrail.host"],
+            started=float(tags["tunetrail.process_started"]),
         )
     except (KeyError, ValueError):
         return False

@@ -35,5 +35,3 @@ def end_sweep(state: str, reason: str | None = None) -> None:
     tracker = _open.pop(run_id, None)
     if tracker is not None:
         tracker.run(run_id).finish(state, reason)
-
-

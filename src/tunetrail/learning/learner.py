@@ -1,0 +1,51 @@
+"""Learner: what the pipeline asks of a model type, and which class answers for which. Knows no metric, session or MLflow."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from tunetrail.config import Settings, TrainingConfig
+from tunetrail.learning.callbacks import MetricsSink
+from tunetrail.learning.embedding_learner import EmbeddingLearner
+from tunetrail.learning.fitting import FitResult
+from tunetrail.learning.language_model_learner import LanguageModelLearner
+
+Record = Mapping[str, Any]
+
+
+class Learner(Protocol):
+    """What the pipeline asks of a model type."""
+
+    def check(self, path: str, records: Sequence[Record]) -> None:
+        """Raise where model, config and records don't fit together."""
+
+    def load(self, path: str) -> Any:
+        """Load a model folder."""
+
+    def save(self, model: Any, folder: Path) -> None:
+        """Write a model folder."""
+
+    def token_counts(self, path: str, texts: Sequence[Sequence[str]]) -> np.ndarray[Any, Any]:
+        """Return tokens per row."""
+
+    def train(
+        self,
+        path: str,
+        train: Sequence[Record],
+        validation: Sequence[Record],
+        training: TrainingConfig,
+        *,
+        folder: Path,
+        on_metrics: MetricsSink,
+        validate: bool = True,
+    ) -> tuple[Any, FitResult]:
+        """Fine-tune and return the model with what the training did."""
+
+
+def build_learner(model_type: str, settings: Settings, shape: str) -> EmbeddingLearner | LanguageModelLearner:
+    """Return the learner of a model type for samples of that shape."""
+    if model_type == "llm":
+        return LanguageModelLearner(config=settings.llm, seed=settings.seed)
+    return EmbeddingLearner(config=settings.embedding, shape=shape, seed=settings.seed)
