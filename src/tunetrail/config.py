@@ -1,7 +1,7 @@
 """The typed schema of conf/: what can be set, its default, and the check of each value.
 
-Hydra composes the YAML files of conf/ against these dataclasses; the Python API builds the very same objects, so both doors
-share every check. Knows nothing of Hydra, torch or MLflow.
+Hydra composes the YAML files of conf/ against these dataclasses; the Python API builds the very same objects, so both
+doors share every check. Knows nothing of Hydra, torch or MLflow.
 """
 
 import dataclasses
@@ -103,8 +103,8 @@ class CleaningConfig:
 class SplitConfig:
     """Shares of the rows held out, and what counts as a twin.
 
-    A row's side depends on its content (and group) and on `salt` alone, never on the seed: a row that the root model was
-    trained on in an earlier run doesn't become a test row of the next.
+    A row's side depends on its content (and group) and on `salt` alone, never on the seed: a row that the root model
+    was trained on in an earlier run doesn't become a test row of the next.
     """
 
     validation_share: float = 0.15
@@ -137,7 +137,7 @@ class AugmentationConfig:
 
 @dataclass(kw_only=True)
 class FeatureEngineeringConfig:
-    """Text statistics; `warn_truncated_share` is the share of rows cut by the model's length from which a warning is given."""
+    """Text statistics; from `warn_truncated_share` of rows cut by the model's length on, a warning is given."""
 
     warn_truncated_share: float = 0.1
 
@@ -147,7 +147,7 @@ class FeatureEngineeringConfig:
 
 @dataclass(kw_only=True)
 class CrossValidationConfig:
-    """How many folds are trained, and how long each: `budget` is the share of a full training's steps. n_splits=0 turns it off."""
+    """How many folds are trained (0: off), and how long each: `budget` is the share of a full training's steps."""
 
     n_splits: int = 5
     budget: float = 0.2
@@ -206,8 +206,9 @@ def _check_start(name: str, value: str) -> None:
 class EmbeddingConfig:
     """The embedding model, its loss and its training.
 
-    `shape` chooses the samples when a session holds several shapes. `start_from: root` goes on from the root version if it
-    was made from the same base model. With `mini_batch_size` above 0, batches larger than it use the cached contrastive loss.
+    `shape` chooses the samples when a session holds several shapes. `start_from: root` goes on from the root version if
+    it was made from the same base model. With `mini_batch_size` above 0, contrastive batches go through the model in
+    pieces of that size (the cached loss).
     """
 
     model: str = "minilm"
@@ -232,7 +233,7 @@ class EmbeddingConfig:
 
 @dataclass(kw_only=True)
 class AdapterConfig:
-    """What is trained of a language model: all of it (`none`) or low-rank adapters (`lora`, PEFT), merged when registered."""
+    """What is trained of a language model: all (`none`) or low-rank adapters (`lora`, PEFT), merged when registered."""
 
     kind: str = "lora"
     rank: int = 16

@@ -1,13 +1,13 @@
-"""ModelTrainingNode: one session in, a better root model out, every failure recorded. Owns the session; the steps are the pipeline's."""
+"""ModelTrainingNode: one session in, a better root model out, every failure recorded. The steps are the pipeline's."""
 
 import dataclasses
 import datetime
 import importlib.metadata
 import logging
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tunetrail.config import Settings, check_identifier, requested_model_types
@@ -220,7 +220,8 @@ def _check_samples(summary: SessionSummary, model_types: tuple[str, ...]) -> Non
     counts = {"embedding": summary.embedding, "llm": summary.llm}
     if not any(counts.values()):
         raise SessionError(
-            f"session {summary.session_id!r} has no samples. Add some: tunetrail ingest FILE --session {summary.session_id} --kind embedding"
+            f"session {summary.session_id!r} has no samples. "
+            f"Add some: tunetrail ingest FILE --session {summary.session_id} --kind embedding"
         )
     for model_type in model_types:
         if not counts[model_type]:
@@ -260,13 +261,16 @@ def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 
 def _git_tags() -> dict[str, str]:
-    """Return the commit of the folder that tunetrail is run in, and whether it has uncommitted changes; nothing outside git."""
+    """Return the commit of the folder that tunetrail is run in and whether it is dirty; nothing outside git."""
+
+    executable = shutil.which("git")
+    if executable is None:
+        return {}
 
     def git(*arguments: str) -> str | None:
+        command = [executable, *arguments]
         try:
-            done = subprocess.run(
-                ["git", *arguments], capture_output=True, text=True, timeout=10, cwd=Path.cwd(), check=False
-            )  # noqa: S603, S607
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603 - fixed words
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None

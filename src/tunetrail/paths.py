@@ -1,4 +1,4 @@
-"""Where tunetrail's own files lie: conf/ and experiments/ beside the package (a wheel) or at the checkout's root (an editable install)."""
+"""Where tunetrail's own files lie: conf/ and experiments/ in the package (a wheel) or at the checkout's root."""
 
 import os
 from pathlib import Path

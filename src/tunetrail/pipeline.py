@@ -1,4 +1,4 @@
-"""DataSciencePipeline: the steps of one model type, from rows to a compared and registered version. Knows nothing of sessions."""
+"""DataSciencePipeline: the steps of one model type, from rows to a registered version. Knows nothing of sessions."""
 
 import logging
 import shutil
@@ -76,8 +76,7 @@ class _Work:
 
 
 class DataSciencePipeline:
-    """Runs validation, cleaning, split, augmentation, feature engineering, cross-validation, training, evaluation, comparison
-    and deployment for one model type.
+    """Runs the steps for one model type, validation first and deployment last.
 
     Args:
         settings: All that can be set; defaults where None.
@@ -212,7 +211,7 @@ class DataSciencePipeline:
         return features
 
     def _cross_validate(self, work: _Work, split: Split) -> None:
-        """Train and score once per fold; always from the base model, since root may have learnt from these very rows."""
+        """Train and score once per fold, from the base model: root may have learnt from these very rows."""
         config = self.settings.cross_validation
         if config.n_splits == 0:
             work.finish_step("cross_validation", {"folds": [], "note": "off: cross_validation.n_splits is 0"})
@@ -375,7 +374,7 @@ class DataSciencePipeline:
 
 
 def _scorable_by_all(work: _Work, models: Sequence[Any], rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of which every model sees something to be scored: the maximum length may cut off a whole output."""
+    """Return the rows of which every model sees something to score: the length may cut off a whole output."""
     learner = work.learner
     if not isinstance(learner, LanguageModelLearner):
         return rows
@@ -387,7 +386,7 @@ def _scorable_by_all(work: _Work, models: Sequence[Any], rows: pd.DataFrame) -> 
         )
     if kept.empty:
         raise SampleError(
-            f"llm.max_length must leave a part of the outputs, got {learner.config.max_length}: it cuts them all off. Raise it."
+            f"llm.max_length={learner.config.max_length} cuts off the outputs of all rows to be scored. Raise it."
         )
     return kept
 

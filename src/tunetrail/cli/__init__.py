@@ -1,4 +1,4 @@
-"""The command line. Each command is a module of this folder, imported only when it is called, so that help comes at once."""
+"""The command line. Each command is a module of this folder, imported only when called, so that help comes at once."""
 
 import argparse
 import contextlib
@@ -115,7 +115,7 @@ def _one_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _signals_end_the_process() -> Iterator[None]:
-    """Let SIGINT and SIGTERM unwind the stack, so that runs are marked and checkpoints saved, with the exit code 128 + n."""
+    """Let SIGINT and SIGTERM unwind the stack, so that runs are marked and checkpoints saved; exit code 128 + n."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)

@@ -8,13 +8,13 @@ from tunetrail.samples import SampleKind
 from tunetrail.stores.database import DatabaseManager
 
 SESSION = "stdlib-docs"
-ROWS = {SampleKind.EMBEDDING: 900, SampleKind.LLM: 280}
+ROWS = {SampleKind.EMBEDDING: 800, SampleKind.LLM: 250}
 LONGEST_CODE = 600
 """Characters: short functions train fast and fit into the demo's max_length."""
 
 
 def demo(arguments: list[str]) -> int:
-    """Store docstrings and code as a session, and train both model types on it; arguments are those of `tunetrail train`."""
+    """Store docstrings and code as a session and train both model types on it; takes the arguments of `train` too."""
     if {"-h", "--help"} & set(arguments):
         print("usage: tunetrail demo [KEY=VALUE ...]\n\n" + (demo.__doc__ or ""))
         return 0

@@ -8,14 +8,23 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-
 METRICS = {"ndcg_at_10": "nDCG@10", "spearman": "Spearman", "cosine_to_target": "cosine", "bits_per_byte": "bits/byte"}
 
 
 def print_results(results: Mapping[str, Any], tracking_uri: str) -> None:
     """Print one line per model type, and how to look closer."""
     steps = results["results"]["steps"]
-    table = Table("model", "metric", "before", "after", "improvement", "decision", "version", box=SIMPLE_HEAD)
+    table = Table(
+        "model",
+        "metric",
+        "before",
+        "after",
+        "improvement",
+        "decision",
+        "version",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     for model_type, comparison in steps["comparison"].items():
         deployment = steps["deployment"][model_type]
         arrow = "↑" if comparison["higher_is_better"] else "↓"
@@ -34,7 +43,8 @@ def print_results(results: Mapping[str, Any], tracking_uri: str) -> None:
         comparison = steps["comparison"][model_type]
         against = "the base model" if comparison["against"] == "base" else comparison["against"]
         share = f"{comparison['confidence']:.0%}"
-        line = f"{model_type}: before is {against}; {share} interval over {comparison['examples']} test rows; {deployment['reason']}"
+        interval = f"{share} interval over {comparison['examples']} test rows"
+        line = f"{model_type}: before is {against}; {interval}; {deployment['reason']}"
         console.print(line, soft_wrap=True, highlight=False)
     uri = "" if tracking_uri == "sqlite:///mlflow.db" else f" --uri {tracking_uri}"
     console.print(f"Compare the runs: {sys.argv[0]} ui{uri}", soft_wrap=True, highlight=False)

@@ -70,12 +70,12 @@ def train(arguments: list[str]) -> int:
 
 
 def help_text() -> str:
-    """Return what `tunetrail train --help` prints: usage, the groups of conf/ with their options, and the experiments."""
+    """Return what `tunetrail train --help` prints: usage, the groups of conf/ and their options, the experiments."""
     groups = sorted(path for path in conf_dir().iterdir() if path.is_dir() and not path.name.startswith("_"))
     lines = [
-        "usage: tunetrail train session_id=ID [model_type=embedding|llm|all] [GROUP=OPTION ...] [KEY=VALUE ...] [-m] [--cfg job]",
+        "usage: tunetrail train session_id=ID [model_type=embedding|llm|all] [GROUP=OPTION ...] [KEY=VALUE ...] [-m]",
         "",
-        "Trains on a session, compares the result with root, registers it, and moves root where it is measurably better.",
+        "Trains on a session, compares the result with root, registers it, moves root where it is measurably better.",
         "",
         "examples:",
         "  tunetrail train session_id=s1 model_type=embedding embedding=minilm embedding.training.learning_rate=3e-5",
@@ -147,8 +147,8 @@ def _check_known(given: Mapping[Any, Any], schema: Any, prefix: str) -> None:
     for key, value in given.items():
         if key == "experiments" and not prefix:
             raise ConfigError(
-                f"experiments must be one of {', '.join(_experiments()) or '(none here)'}, got {value!r}: no file experiments/{value}.yaml "
-                f"in {os.environ.get('TUNETRAIL_HOME', '.')} or among tunetrail's own. Write +experiments=NAME."
+                f"experiments must be one of {', '.join(_experiments()) or '(none here)'}, got {value!r}: "
+                f"no file experiments/{value}.yaml in {os.environ.get('TUNETRAIL_HOME', '.')} or among tunetrail's own. Write +experiments=NAME."
             )
         if key not in known:
             raise ConfigError(

@@ -10,7 +10,8 @@ def ui(uri: str, host: str, port: int) -> int:
     """Replace this process by `mlflow server`; one worker and no job runner, since one person looks at it."""
     if uri.startswith("sqlite:///") and not os.path.exists(uri.removeprefix("sqlite:///")):
         raise UserError(
-            f"--uri must name a store with runs, got {uri}: there is no such file. Train first, or run it in the folder of the runs."
+            f"--uri must name a store with runs, got {uri}: there is no such file. "
+            "Train first, or run it in the folder of the runs."
         )
     environment = {
         **os.environ,

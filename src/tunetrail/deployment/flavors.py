@@ -1,4 +1,4 @@
-"""How each model type is written as an MLflow model, read back, and compared with itself. Knows nothing of runs or aliases."""
+"""How each model type is written as an MLflow model, read back and compared. Knows nothing of runs or aliases."""
 
 import importlib.metadata
 import tempfile

@@ -25,7 +25,7 @@ class Decision:
 
 
 def decide(comparison: Comparison, config: GateConfig) -> Decision:
-    """Let a candidate through if its improvement is above the least improvement asked for, by interval or by point estimate."""
+    """Let a candidate through if its improvement, by interval or point estimate, is above the least one asked for."""
     value = comparison.lower if config.require_interval else comparison.improvement
     measure = "lower bound of the improvement" if config.require_interval else "improvement"
     promote = value > config.minimum_improvement

@@ -68,7 +68,7 @@ class Registry:
         except (MlflowException, OSError, ValueError) as error:
             raise DeploymentError(
                 f"{version.uri} can't be loaded: {str(error).splitlines()[0]}. "
-                f"Restore its files, or move the alias with: mlflow.MlflowClient().set_registered_model_alias({self.name!r}, 'root', …)"
+                f"Restore its files, or move the alias {ROOT!r} of {self.name!r} to another version with MlflowClient."
             ) from error
 
     def register(
@@ -165,7 +165,7 @@ class Registry:
         difference = float(np.abs(trained - self.flavor.outputs(self.load(version), probes)).max())
         if not difference <= PARITY:
             raise DeploymentError(
-                f"{version.uri} must give the trained model's outputs to {PARITY}, got a difference of {difference:.3g}. "
+                f"{version.uri} must give the trained model's outputs to {PARITY}, got {difference:.3g} away. "
                 "The version was removed; root is unchanged."
             )
 

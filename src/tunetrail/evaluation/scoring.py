@@ -1,4 +1,4 @@
-"""Which scores suit which shape of samples. The model comes in as a function from texts to vectors, so no tensor is known here."""
+"""Which scores suit which shape of samples. The model comes in as a function from texts to vectors."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,8 +23,8 @@ def score_embedding(shape: str, records: Sequence[Record], encode: Encode) -> Sc
     """Score an embedding model on held-out records of one shape.
 
     Pairs are scored by retrieval: each anchor is a query, the documents are all positives and negatives of the records.
-    Labelled texts: each text retrieves those of its label. Plain texts: each text's first half retrieves its second half
-    (the inverse cloze task of Lee et al. 2019, https://arxiv.org/abs/1906.00300, section 4).
+    Labelled texts: each text retrieves those of its label. Plain texts: each text's first half retrieves its second
+    half (the inverse cloze task of Lee et al. 2019, https://arxiv.org/abs/1906.00300, section 4).
     """
     return _SCORERS[shape](records, encode)
 

@@ -1,4 +1,4 @@
-"""The one writer to MLflow: runs, parameters, metrics in batches, artifacts, and a store that is ready before anybody needs it.
+"""The one writer to MLflow: runs, parameters, metrics in batches, artifacts; and a store that is ready when needed.
 
 Everything goes through MlflowClient with explicit run ids, so no global "active run" can be left open or mixed up.
 """
@@ -143,7 +143,7 @@ class TrackedRun:
         self._log_batch(tags=[RunTag(safe_name(name), _shortened(str(value))) for name, value in tags.items()])
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log metrics of one step; values that are not finite are left out, since MLflow would store them as numbers."""
+        """Log metrics of one step; values that aren't finite are left out, as MLflow would store them as numbers."""
         now = int(time.time() * 1000)
         entries = [
             Metric(safe_name(name), float(value), now, step) for name, value in metrics.items() if math.isfinite(value)

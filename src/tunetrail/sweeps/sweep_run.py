@@ -1,4 +1,4 @@
-"""The parent run of a multirun: Hydra calls this at its beginning and end; the jobs find it by an environment variable."""
+"""The parent run of a multirun: Hydra calls this at beginning and end; jobs find it by an environment variable."""
 
 import os
 from typing import Any
@@ -30,7 +30,7 @@ class SweepRunCallback(Callback):
 
 
 def end_sweep(state: str, reason: str | None = None) -> None:
-    """End the open sweep of this process as `succeeded`, `failed` or `interrupted`; does nothing where there is none."""
+    """End this process's open sweep as `succeeded`, `failed` or `interrupted`; does nothing where there is none."""
     run_id = os.environ.pop(SWEEP_RUN_VARIABLE, "")
     tracker = _open.pop(run_id, None)
     if tracker is not None:
