@@ -148,7 +148,8 @@ def _check_known(given: Mapping[Any, Any], schema: Any, prefix: str) -> None:
         if key == "experiments" and not prefix:
             raise ConfigError(
                 f"experiments must be one of {', '.join(_experiments()) or '(none here)'}, got {value!r}: "
-                f"no file experiments/{value}.yaml in {os.environ.get('TUNETRAIL_HOME', '.')} or among tunetrail's own. Write +experiments=NAME."
+                f"no file experiments/{value}.yaml in {os.environ.get('TUNETRAIL_HOME', '.')} "
+                "or among tunetrail's own. Write +experiments=NAME."
             )
         if key not in known:
             raise ConfigError(
