@@ -1,9 +1,9 @@
-"""Which rows go into which batch: rows of like length together, equal texts apart, in an order that only seed and epoch decide.
+"""Which rows go into which batch: like lengths together, equal texts apart; only seed and epoch decide the order.
 
 Knows numbers only: no rows, no text, no tensors.
 """
 
-from collections import deque
+from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
@@ -11,6 +11,8 @@ from torch.utils.data import Sampler
 
 WINDOW_BATCHES = 8
 """Rows are sorted by length within a shuffled window of this many batches: little padding, and still random company."""
+SEARCHED_BATCHES = 256
+"""How many other batches are tried for a row that clashes with its own: the last few among many repeated texts."""
 
 
 class SeededBatchSampler(Sampler[list[int]]):
@@ -60,7 +62,7 @@ class SeededBatchSampler(Sampler[list[int]]):
         batches = self._separated(order) if self.keys else self._sliced(order)
         batches = batches[: len(self)]
         if self.shuffle:
-            generator.shuffle(batches)  # type: ignore[arg-type]
+            generator.shuffle(batches)
         return iter(batches)
 
     def _order(self, generator: np.random.Generator) -> list[int]:
@@ -85,30 +87,70 @@ class SeededBatchSampler(Sampler[list[int]]):
             else:
                 twos.append([partner, row])
         if self.shuffle:
-            generator.shuffle(twos)  # type: ignore[arg-type]
-        return [row for two in twos for row in two] + list(waiting.values())
+            generator.shuffle(twos)
+        alone, order = list(waiting.values()), []
+        for two in twos:
+            if alone and len(order) % self.batch_size == self.batch_size - 1:  # one place left: no two is torn apart
+                order.append(alone.pop())
+            order += two
+        return order + alone
 
     def _sliced(self, order: list[int]) -> list[list[int]]:
         return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
 
     def _separated(self, order: list[int]) -> list[list[int]]:
-        """Fill each batch with the next rows that share no key with it; take a clashing row only when no other is left."""
+        """Put each row into the first open batch behind all batches that hold one of its keys; place the rest last."""
         assert self.keys is not None
-        batches: list[list[int]] = []
-        waiting: deque[int] = deque()
-        fresh = deque(order)
-        while fresh or waiting:
-            batch: list[int] = []
-            used: set[Hashable] = set()
-            clashing: list[int] = []
-            while len(batch) < self.batch_size and (waiting or fresh):
-                row = waiting.popleft() if waiting else fresh.popleft()
-                if self.keys[row] & used:
-                    clashing.append(row)
-                else:
-                    batch.append(row)
-                    used |= self.keys[row]
-            missing = self.batch_size - len(batch)
-            batches.append(batch + clashing[:missing])
-            waiting.extendleft(reversed(clashing[missing:]))
+        sizes = [len(batch) for batch in self._sliced(order)]
+        batches: list[list[int]] = [[] for _ in sizes]
+        used: list[set[Hashable]] = [set() for _ in sizes]
+        later = list(range(len(sizes) + 1))  # per batch the next one with room, itself if it has; found by path halving
+        next_batch: dict[Hashable, int] = {}
+        left_over = []
+        for row in order:
+            number = max((next_batch.get(key, 0) for key in self.keys[row]), default=0)
+            while later[number] != number:
+                later[number] = later[later[number]]
+                number = later[number]
+            if number == len(sizes):
+                left_over.append(row)
+                continue
+            batches[number].append(row)
+            used[number] |= self.keys[row]
+            next_batch.update(dict.fromkeys(self.keys[row], number + 1))
+            if len(batches[number]) == sizes[number]:
+                later[number] = number + 1
+        self._place(left_over, batches, used, sizes)
         return batches
+
+    def _place(self, rows: list[int], batches: list[list[int]], used: list[set[Hashable]], sizes: list[int]) -> None:
+        """Fill the gaps with `rows`; one that clashes there changes places with a row of a near batch if that helps."""
+        assert self.keys is not None
+        gaps = [number for number, size in enumerate(sizes) for _ in range(size - len(batches[number]))]
+        counts = Counter(key for row in rows for key in self.keys[row])
+        crowded = {key for key, count in counts.items() if count > len(sizes)}
+        for row in rows:
+            if self.keys[row] & crowded:  # more rows than batches: nothing to search for
+                batches[gaps.pop()].append(row)
+                continue
+            nearest = range(max(len(gaps) - SEARCHED_BATCHES, 0), len(gaps))
+            free = next((gap for gap in reversed(nearest) if not self.keys[row] & used[gaps[gap]]), len(gaps) - 1)
+            number = gaps.pop(free)
+            if self.keys[row] & used[number]:
+                row = self._exchanged(row, number, batches, used)
+            batches[number].append(row)
+            used[number] |= self.keys[row]
+
+    def _exchanged(self, row: int, number: int, batches: list[list[int]], used: list[set[Hashable]]) -> int:
+        """Put `row` into a batch near `number` that lacks its keys; return the row that fits into `number` instead."""
+        assert self.keys is not None
+        for distance in range(1, min(len(batches), SEARCHED_BATCHES)):
+            other = (number - distance) % len(batches)
+            if self.keys[row] & used[other]:
+                continue
+            for position, candidate in enumerate(batches[other]):
+                if not self.keys[candidate] & used[number]:
+                    batches[other][position] = row
+                    used[other] = set().union(*(self.keys[each] for each in batches[other]))
+                    return candidate
+        return row

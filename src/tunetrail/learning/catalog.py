@@ -1,7 +1,7 @@
 """The catalog of models: short names, and the way from a name to a folder of weights on this machine.
 
-A name is looked for as a local folder, then among the weights that installed packages carry, then in the hub's cache, then
-on the hub. Only safetensors (and GGUF, converted once) are accepted: nothing is unpickled and no remote code is run.
+A name is looked for as a local folder, then among the weights that installed packages carry, then in the hub's cache,
+then on the hub. Only safetensors (and GGUF, converted once) are accepted: nothing is unpickled, no remote code is run.
 """
 
 import importlib.util
@@ -99,7 +99,9 @@ def _found(name: str, canonical_name: str, source: str, folder: Path) -> Resolve
 
 def _checked_folder(folder: Path) -> Path:
     if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
-        raise ModelError(f"model folder {folder} must hold config.json or modules.json. Name a Hugging Face model folder.")
+        raise ModelError(
+            f"model folder {folder} must hold config.json or modules.json. Name a Hugging Face model folder."
+        )
     if not any(folder.rglob("*.safetensors")):
         raise ModelError(
             f"model folder {folder} must hold *.safetensors: other weight files can run code when loaded. "

@@ -1,10 +1,9 @@
 """LLM records made into tokens: the model's own chat template, and a label only where the model should learn.
 
-What is learnt: the output of a completion, the assistant's turns of a chat, all of a document; and always the end-of-sequence
-token behind them. Knows nothing of batches or of training.
+What is learnt: the output of a completion, the assistant's turns of a chat, all of a document; and always the
+end-of-sequence token behind them. Knows nothing of batches or of training.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,9 +42,7 @@ def record_messages(record: Mapping[str, Any]) -> list[dict[str, str]] | None:
     return None
 
 
-def tokenize_record(
-    tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any], max_length: int
-) -> TokenizedExample:
+def tokenize_record(tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any], max_length: int) -> TokenizedExample:
     """Render, tokenise and label one record; tokens past `max_length` are cut off.
 
     Raises:
@@ -64,8 +61,8 @@ def tokenize_record(
         token if any(start <= begin and end <= stop for start, stop in spans) and end > begin else IGNORED
         for token, (begin, end) in zip(input_ids, offsets, strict=True)
     ]
+    labels[:1] = [IGNORED for _ in labels[:1]]  # nothing stands before the first token, so no model can predict it
     if messages is None:
-        labels[:1] = [IGNORED]  # nothing stands before the first token, so no model can predict it
         input_ids.append(tokenizer.eos_token_id)
         labels.append(tokenizer.eos_token_id)
         offsets.append((len(text), len(text)))
@@ -95,16 +92,27 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) 
         if message["role"] != "assistant":
             continue
         turn = rendered(number + 1, prompt=False)
-        start = len(os.path.commonprefix([rendered(number, prompt=True) if number else "", turn]))
-        tail = message["content"].strip()[-40:]
-        if not text.startswith(turn[:start]) or tail not in turn[start:]:
-            raise SampleError(
-                f"messages[{number}] (assistant) is changed or dropped by the model's chat template, so it can't be learnt. "
-                "Use another model, or a template that keeps earlier turns."
-            )
+        if number:
+            start = _shared_prefix(rendered(number, prompt=True), turn)
+        else:  # many templates can't render nothing
+            start = max(turn.find(message["content"].strip()), 0)
         end_token = turn.rfind(tokenizer.eos_token, start)
-        spans.append((start, end_token + len(tokenizer.eos_token) if end_token >= 0 else len(turn.rstrip("\n"))))
+        end = end_token + len(tokenizer.eos_token) if end_token >= 0 else len(turn.rstrip("\n"))
+        tail = message["content"].strip()[-40:]
+        if not text.startswith(turn[:end]) or tail not in turn[start:end]:
+            raise SampleError(
+                f"messages[{number}] (assistant) is changed or dropped by the model's chat template, "
+                "so it can't be learnt. Use another model, or a template that keeps earlier turns."
+            )
+        spans.append((start, end))
     return text, spans
+
+
+def _shared_prefix(first: str, second: str) -> int:
+    if second.startswith(first):
+        return len(first)
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((number for number, (one, other) in pairs if one != other), min(len(first), len(second)))
 
 
 def _render_plainly(

@@ -26,9 +26,9 @@ _CONTRASTIVE = ("pair", "text", "label")
 class EmbeddingDataModule(lightning.LightningDataModule):
     """Training and validation batches of embedding samples.
 
-    A batch is a dict: `features` (one dict of tensors per text column), `target` (scores [batch], label numbers [batch],
-    vectors [batch, dimensions] or None) and `rows` (their number). Rows with equal texts are kept out of each other's batch
-    where they would count as negatives.
+    A batch is a dict: `features` (one dict of tensors per text column), `target` (scores [batch], label numbers
+    [batch], vectors [batch, dimensions] or None) and `rows` (their number). Rows with equal texts are kept out of each
+    other's batch where they would count as negatives.
 
     Args:
         train: Training records, with the columns of `shape`.

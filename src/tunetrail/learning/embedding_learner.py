@@ -34,7 +34,9 @@ class EmbeddingLearner:
         """Raise `ConfigError` or `SampleError` where the model, the loss and the records don't fit together."""
         name = loss_name(self.shape, self.config.loss)
         if self.config.mini_batch_size and name not in ("multiple_negatives_ranking", "simcse"):
-            raise ConfigError(f"embedding.mini_batch_size must be 0 for the loss {name}, got {self.config.mini_batch_size}.")
+            raise ConfigError(
+                f"embedding.mini_batch_size must be 0 for the loss {name}, got {self.config.mini_batch_size}."
+            )
         if name == "cosine_similarity" and any(not -1.0 <= record["score"] <= 1.0 for record in records):
             raise SampleError("score must be between -1 and 1 for the loss cosine_similarity. Scale it, or use cosent.")
         if self.shape == "vector":
@@ -91,9 +93,7 @@ class EmbeddingLearner:
             batch_size=training.batch_size,
             seed=self.seed,
         )
-        result = fit(
-            module, data, training, seed=self.seed, folder=folder, on_metrics=on_metrics, validate=validate
-        )
+        result = fit(module, data, training, seed=self.seed, folder=folder, on_metrics=on_metrics, validate=validate)
         return module.model.cpu().eval(), result
 
     def vectors(self, model: SentenceTransformer, texts: Sequence[str], batch_size: int) -> NDArray:

@@ -33,7 +33,9 @@ def loss_name(shape: str, name: str) -> str:
     if name == "auto":
         return fitting[0]
     if name not in fitting:
-        raise ConfigError(f"embedding.loss must be one of auto, {', '.join(fitting)} for {shape} samples, got {name!r}.")
+        raise ConfigError(
+            f"embedding.loss must be one of auto, {', '.join(fitting)} for {shape} samples, got {name!r}."
+        )
     return name
 
 
@@ -44,7 +46,8 @@ def build_embedding_loss(model: SentenceTransformer, shape: str, name: str, mini
         model: The model that the loss calls.
         shape: The samples' shape, which says how many columns a batch has.
         name: A loss of `EMBEDDING_LOSSES`, or `auto`.
-        mini_batch_size: Above 0, contrastive batches go through the model in pieces of this size (GradCache, Gao et al. 2021).
+        mini_batch_size: Above 0, contrastive batches go through the model in pieces of this size (GradCache, Gao et
+            al. 2021).
     """
     name = loss_name(shape, name)
     if name == "multiple_negatives_ranking":
@@ -56,10 +59,14 @@ def build_embedding_loss(model: SentenceTransformer, shape: str, name: str, mini
         return lambda features, target: supervised_contrastive_loss(
             model(dict(features[0]))["sentence_embedding"], _present(target)
         )
-    if name in ("mse", "cosine"):
-        return EmbedDistillLoss(model, distance_metric=name)
-    paired = {"cosent": CoSENTLoss, "angle": AnglELoss, "cosine_similarity": CosineSimilarityLoss}[name]
-    return paired(model)
+    paired: dict[str, Callable[[], EmbeddingLoss]] = {
+        "cosent": lambda: CoSENTLoss(model),
+        "angle": lambda: AnglELoss(model),
+        "cosine_similarity": lambda: CosineSimilarityLoss(model),
+        "mse": lambda: EmbedDistillLoss(model, distance_metric="mse"),
+        "cosine": lambda: EmbedDistillLoss(model, distance_metric="cosine"),
+    }
+    return paired[name]()
 
 
 def _contrastive(model: SentenceTransformer, mini_batch_size: int) -> EmbeddingLoss:

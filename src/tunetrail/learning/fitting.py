@@ -66,7 +66,8 @@ def fit(
         data: Its batches.
         training: Hyper-parameters; those of the optimizer are the module's own.
         seed: Of dropout and of every other draw in training.
-        folder: `checkpoints/best.ckpt` and `last.ckpt` go there; the last is also written when training fails or is stopped.
+        folder: `checkpoints/best.ckpt` and `last.ckpt` go there; the last is also written when training fails or is
+            stopped.
         on_metrics: Receives metrics while training.
         validate: False trains a fixed number of steps without validation, early stopping or checkpoints (a fold).
 
@@ -80,7 +81,9 @@ def fit(
     stopping = EarlyStopping("val/loss", patience=max(training.early_stopping_patience, 1))
     best = ModelCheckpoint(folder / "checkpoints", filename="best", monitor="val/loss", enable_version_counter=False)
     # not OnExceptionCheckpoint: with one, fit() silently goes on from any earlier checkpoint that lies in its folder
-    last = ModelCheckpoint(folder / "checkpoints", filename="last", enable_version_counter=False, save_on_exception=True)
+    last = ModelCheckpoint(
+        folder / "checkpoints", filename="last", enable_version_counter=False, save_on_exception=True
+    )
     keeping = [best, last, *([stopping] if training.early_stopping_patience else [])] if validate else []
     batches = max(len(data.train_dataloader()), 1)
     precision = resolve_precision(training.use_mixed_precision)

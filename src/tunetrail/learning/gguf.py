@@ -43,7 +43,7 @@ def _convert(file: Path, target: Path) -> None:
         model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name)
         # transformers refuses to save what it still takes for a quantised model, though all weights are float32 by now
         del model.hf_quantizer, model.config.quantization_config
-        model.is_quantized = False
+        setattr(model, "is_quantized", False)  # noqa: B010 - torch types every attribute of a module as a tensor
         model.save_pretrained(work)
         tokenizer.save_pretrained(work)
         os.replace(work, target)

@@ -59,7 +59,8 @@ class LanguageModelLearner:
         empty = sum(not _learns(example) for example in self._tokenized(tokenizer, records))
         if empty * 2 > len(records):
             raise SampleError(
-                f"llm.max_length={self.config.max_length} cuts off the whole output of {empty} of {len(records)} rows. Raise it."
+                f"llm.max_length={self.config.max_length} cuts off the whole output of {empty} of {len(records)} rows. "
+                "Raise it."
             )
 
     def load(self, path: str) -> LanguageModel:
@@ -110,9 +111,7 @@ class LanguageModelLearner:
             batch_size=training.batch_size,
             seed=self.seed,
         )
-        result = fit(
-            module, data, training, seed=self.seed, folder=folder, on_metrics=on_metrics, validate=validate
-        )
+        result = fit(module, data, training, seed=self.seed, folder=folder, on_metrics=on_metrics, validate=validate)
         return LanguageModel(model=module.merged().cpu().eval(), tokenizer=tokenizer), result
 
     def scorable(self, model: LanguageModel, records: Sequence[Record]) -> list[bool]:

@@ -61,8 +61,8 @@ def supervised_nats(model: Any, batch: dict[str, Tensor]) -> Tensor:
 class LanguageModelModule(lightning.LightningModule):
     """Fine-tunes a causal language model; the loss is the mean over the supervised tokens.
 
-    Hyper-parameters are plain Python values, so checkpoints load with `weights_only=True`. With adapters, checkpoints hold the
-    trained weights only.
+    Hyper-parameters are plain Python values, so checkpoints load with `weights_only=True`. With adapters, checkpoints
+    hold the trained weights only.
 
     Args:
         model: Folder of the model that training starts from.
@@ -111,7 +111,9 @@ class LanguageModelModule(lightning.LightningModule):
         tokens = int((batch["labels"][:, 1:] != IGNORED).sum())
         loss = supervised_nats(self.model, batch).sum() / max(tokens, 1)
         validating = name == "val/loss"
-        self.log(name, loss, batch_size=max(tokens, 1), on_epoch=validating, on_step=not validating, prog_bar=validating)
+        self.log(
+            name, loss, batch_size=max(tokens, 1), on_epoch=validating, on_step=not validating, prog_bar=validating
+        )
         return loss
 
     def configure_optimizers(self) -> Any:
@@ -129,10 +131,12 @@ class LanguageModelModule(lightning.LightningModule):
         """Keep only the trained weights: the frozen ones lie unchanged in the model's folder."""
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         if self.hparams["adapter"] == "lora":
-            checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in trained}
+            checkpoint["state_dict"] = {
+                name: value for name, value in checkpoint["state_dict"].items() if name in trained
+            }
 
     def merged(self) -> PreTrainedModel:
         """Return the plain model with the adapters added into its weights; the module can't be trained afterwards."""
         if isinstance(self.model, PeftModel):
-            return self.model.merge_and_unload()  # type: ignore[operator, no-any-return]
+            return self.model.merge_and_unload()  # type: ignore[no-any-return]
         return self.model

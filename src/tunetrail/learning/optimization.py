@@ -1,4 +1,4 @@
-"""The optimizer and the learning-rate schedule that both Lightning modules share, and the precision that the hardware allows."""
+"""The optimizer and learning-rate schedule that both Lightning modules share, and the precision the hardware allows."""
 
 import logging
 from typing import Any
@@ -23,7 +23,7 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
 
 
 def effective_warmup_steps(warmup_steps: int, total_steps: int) -> int:
-    """Return the warm-up that a training of `total_steps` can afford: as asked for, but at most a tenth of a short training.
+    """Return the warm-up that a training of `total_steps` can afford: as asked for, or a tenth of a short training.
 
     A warm-up longer than half of the training would never let the learning rate reach its value.
     """
@@ -31,7 +31,10 @@ def effective_warmup_steps(warmup_steps: int, total_steps: int) -> int:
         return warmup_steps
     shortened = total_steps // 10
     logger.warning(
-        "training.warmup_steps=%d is more than half of the %d training steps; %d are used", warmup_steps, total_steps, shortened
+        "training.warmup_steps=%d is more than half of the %d training steps; %d are used",
+        warmup_steps,
+        total_steps,
+        shortened,
     )
     return shortened
 
@@ -53,8 +56,8 @@ def configure_adamw(
 def resolve_precision(use_mixed_precision: bool) -> str:
     """Return Lightning's precision for this machine: bf16 on a GPU that has it, else fp16 on a GPU, float32 on a CPU.
 
-    On a CPU without bf16 instructions mixed precision is several times slower than float32, so `use_mixed_precision` means
-    "where it helps".
+    On a CPU without bf16 instructions mixed precision is several times slower than float32, so `use_mixed_precision`
+    means "where it helps".
     """
     if use_mixed_precision and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
