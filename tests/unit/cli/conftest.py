@@ -1,0 +1,42 @@
+"""The command line, called in this process: what it printed, and its exit code."""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tunetrail.cli import main
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def tunetrail(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Ended]]:
+    """`tunetrail ARGUMENT ...` in an empty folder; what it sets in the environment and in logging is undone."""
+    monkeypatch.setenv("TUNETRAIL_HOME", str(workplace))
+    for name in ("TUNETRAIL_SHIPPED", "HYDRA_FULL_ERROR", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "HF_HUB_DISABLE_PROGRESS_BARS"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.delenv("TUNETRAIL_DATABASE_URL", raising=False)
+    monkeypatch.delenv("TUNETRAIL_DEBUG", raising=False)
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+
+    def run(*arguments: str) -> Ended:
+        code = main(arguments)
+        printed = capsys.readouterr()
+        return Ended(code, printed.out, printed.err)
+
+    yield run
+    root.handlers[:], root.level = handlers, level

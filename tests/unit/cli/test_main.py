@@ -1,0 +1,106 @@
+import fcntl
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunetrail import __version__
+from tunetrail.cli import main
+
+HEAVY = ("alembic", "hydra", "mlflow", "numpy", "omegaconf", "pandas", "pytorch_lightning", "sqlalchemy", "torch", "transformers")
+Command = Callable[..., Any]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"], ["trian"], []])
+def test_main_imports_nothing_heavy_before_it_is_needed(arguments: list[str]) -> None:
+    code = f"import sys; from tunetrail.cli import main; main({arguments!r}); print(*(set({HEAVY!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == ""
+
+
+@pytest.mark.parametrize("command", ["ingest", "sessions", "ui"])
+def test_main_helps_with_a_command_without_tensors(command: str) -> None:
+    code = f"import sys; from tunetrail.cli import main; main([{command!r}, '--help']); print(*({{'torch', 'mlflow', 'hydra'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "" and f"usage: tunetrail {command}" in done.stdout
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_main_help_names_every_command(tunetrail: Command, flag: str) -> None:
+    ended = tunetrail(flag)
+    assert ended.code == 0 and ended.err == ""
+    for command in ("train", "ingest", "sessions", "demo", "ui"):
+        assert f"\n  {command} " in ended.out
+
+
+def test_main_without_arguments_shows_help_and_exits_with_two(tunetrail: Command) -> None:
+    ended = tunetrail()
+    assert ended.code == 2 and "usage: tunetrail" in ended.out
+
+
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+def test_main_prints_the_version(tunetrail: Command, flag: str) -> None:
+    assert tunetrail(flag).out.strip() == __version__
+
+
+@pytest.mark.parametrize(("command", "hint"), [("trian", "Did you mean 'train'?"), ("zzz", ""), ("--wrong", "")])
+def test_main_refuses_an_unknown_command(tunetrail: Command, command: str, hint: str) -> None:
+    ended = tunetrail(command)
+    assert ended.code == 2
+    assert ended.err.strip() == f"error: command must be one of train, ingest, sessions, demo, ui, got {command!r}. {hint}".strip()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["ingest"], ["ingest", "x.jsonl", "--session", "s"], ["ingest", "x.jsonl", "--session", "s", "--kind", "image"], ["sessions", "extra"]]
+)
+def test_main_exits_with_two_for_wrong_arguments(tunetrail: Command, arguments: list[str]) -> None:
+    ended = tunetrail(*arguments)
+    assert ended.code == 2 and "error:" in ended.err.splitlines()[-1] and "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("arguments", [["--debug", "sessions", "--database", "mysql://x/y"], ["sessions", "--database", "mysql://x/y", "--debug"]])
+def test_main_shows_the_traceback_with_debug_anywhere(tunetrail: Command, arguments: list[str]) -> None:
+    ended = tunetrail(*arguments)
+    assert ended.code == 2 and "Traceback (most recent call last)" in ended.err
+    assert ended.err.splitlines()[-1].startswith("error: database.url must be sqlite:///FILE")
+
+
+def test_main_shows_the_traceback_with_the_variable(tunetrail: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNETRAIL_DEBUG", "1")
+    assert "Traceback" in tunetrail("zzz").err
+
+
+def test_main_leaves_the_signals_as_they_were(tunetrail: Command) -> None:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    tunetrail("--help")
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_module_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "tunetrail", "zzz"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("error: command must be one of")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_main_ends_with_the_code_of_the_signal(number: int, code: int, tmp_path: Path) -> None:
+    """The database's lock, held here, keeps the command waiting."""
+    program = "import sys; from tunetrail.cli import main; import tunetrail.cli.sessions; print('up', flush=True); sys.exit(main(['sessions']))"
+    with open(tmp_path / "tunetrail.db.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = subprocess.Popen(
+            [sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert process.stdout is not None and process.stdout.readline() == b"up\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=1)
+        process.send_signal(number)
+        _, printed = process.communicate(timeout=20)
+    assert process.returncode == code and b"Traceback" not in printed
+
+
+def test_main_returns_the_code_instead_of_raising() -> None:
+    assert main(["ui", "--port", "many"]) == 2

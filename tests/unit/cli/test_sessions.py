@@ -1,0 +1,135 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunetrail.stores.database import DatabaseManager
+
+Command = Callable[..., Any]
+PAIRS = [{"anchor": f"question {number}", "positive": f"answer {number}"} for number in range(5)]
+
+
+def write_jsonl(path: Path, rows: list[Any]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_ingest_stores_the_rows_and_says_so(tunetrail: Command, workplace: Path) -> None:
+    file = write_jsonl(workplace / "rows.jsonl", PAIRS)
+    ended = tunetrail("ingest", file, "--session", "s1", "--kind", "embedding")
+    assert ended.code == 0 and "5 rows read: 5 added to session s1, 0 already there, 0 rejected" in ended.out
+    with DatabaseManager("sqlite:///tunetrail.db") as manager:
+        assert manager.session_summary("s1").embedding == 5
+
+
+def test_ingest_of_the_same_file_twice_adds_nothing(tunetrail: Command, workplace: Path) -> None:
+    command = ("ingest", write_jsonl(workplace / "rows.jsonl", PAIRS), "--session", "s1", "--kind", "embedding")
+    tunetrail(*command)
+    again = tunetrail(*command)
+    assert again.code == 0 and "0 added to session s1, 5 already there, 0 rejected" in again.out
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl.gz"])
+def test_ingest_reads_every_format(tunetrail: Command, workplace: Path, suffix: str) -> None:
+    import pandas as pd
+
+    path, frame = workplace / f"rows{suffix}", pd.DataFrame(PAIRS)
+    if suffix == ".csv":
+        frame.to_csv(path, index=False)
+    elif suffix == ".parquet":
+        frame.to_parquet(path)
+    else:
+        frame.to_json(path, orient="records", lines=True)
+    assert "5 added" in tunetrail("ingest", str(path), "--session", "s1", "--kind", "embedding").out
+
+
+def test_ingest_rejects_rows_with_a_reason_and_goes_on(tunetrail: Command, workplace: Path) -> None:
+    file = write_jsonl(workplace / "rows.jsonl", [*PAIRS, {"anchor": "a", "positive": 3}])
+    ended = tunetrail("ingest", file, "--session", "s1", "--kind", "embedding")
+    assert ended.code == 0 and "5 added" in ended.out and "1 rejected (kept with the reason)" in ended.out
+    assert f"row 6 of {file}: positive must be a string, got int (3)." in ended.out
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("absent.jsonl", None, "absent.jsonl doesn't exist. Check the path."),
+        ("rows.xlsx", b"x", "the file's suffix must be one of .jsonl, .ndjson, .csv, .parquet"),
+        ("empty.jsonl", b"", "empty.jsonl is empty. Give a file with at least one row."),
+        ("header.csv", b"anchor,positive\n", "header.csv has no rows. Give a file with at least one row."),
+        ("broken.jsonl", b"{{{\n", "broken.jsonl has no row that embedding samples can be made of: line 1 is not JSON"),
+        ("broken.parquet", b"PAR1 and no more", "broken.parquet is no whole Parquet file"),
+        ("latin.csv", "anchor,positive\nun \xe9t\xe9,b\n".encode("latin-1"), "latin.csv must be UTF-8"),
+        ("columns.jsonl", b'{"question": "a", "positive": "b"}\n', "columns must hold one of"),
+        ("typo.jsonl", b'{"anchr": "a", "positive": "b"}\n', "Did you mean 'anchor'?"),
+        ("llm.jsonl", b'{"input": "a", "output": "b"}\n', "columns must hold one of"),
+    ],
+)
+def test_ingest_refuses_a_file_in_one_line(
+    tunetrail: Command, workplace: Path, name: str, content: bytes | None, message: str
+) -> None:
+    if content is not None:
+        (workplace / name).write_bytes(content)
+    ended = tunetrail("ingest", name, "--session", "s1", "--kind", "embedding")
+    assert ended.code == 2 and ended.out == ""
+    assert ended.err.startswith("error: ") and message in ended.err and len(ended.err.splitlines()) == 1
+    assert not (workplace / "tunetrail.db").exists()
+
+
+def test_ingest_refuses_an_unsafe_session_id(tunetrail: Command, workplace: Path) -> None:
+    ended = tunetrail("ingest", write_jsonl(workplace / "rows.jsonl", PAIRS), "--session", "../x", "--kind", "embedding")
+    assert ended.code == 2 and "error: session_id must be 1 to 128 letters" in ended.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "message"),
+    [
+        ("postgresql+psycopg://user:secret@127.0.0.1:9/tunetrail", 1, "error: The database postgresql+psycopg://user:***@127.0.0.1:9"),
+        ("sqlite:///file/below.db", 1, "a part of the path is a file"),
+        ("mysql://user:secret@host/x", 2, "error: database.url must be sqlite:///FILE"),
+        ("nonsense", 2, "error: database.url must be sqlite:///FILE"),
+    ],
+)
+@pytest.mark.parametrize("command", ["ingest", "sessions"])
+def test_commands_say_in_one_line_why_the_database_failed(
+    tunetrail: Command, workplace: Path, command: str, url: str, code: int, message: str
+) -> None:
+    (workplace / "file").touch()
+    file = write_jsonl(workplace / "rows.jsonl", PAIRS)
+    arguments = ["ingest", file, "--session", "s1", "--kind", "embedding"] if command == "ingest" else ["sessions"]
+    ended = tunetrail(*arguments, "--database", url)
+    lines = [line for line in ended.err.splitlines() if line.startswith("error: ")]
+    assert ended.code == code and len(lines) == 1 and message in lines[0]
+    assert "secret" not in ended.err + ended.out and "Traceback" not in ended.err
+
+
+def test_sessions_of_an_empty_database_tells_how_to_make_one(tunetrail: Command) -> None:
+    ended = tunetrail("sessions")
+    assert ended.code == 0 and ended.out.startswith("no sessions yet. Make one: tunetrail ingest FILE")
+
+
+def test_sessions_shows_counts_state_and_last_training(
+    tunetrail: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    tunetrail("ingest", write_jsonl(workplace / "rows.jsonl", PAIRS), "--session", "s1", "--kind", "embedding")
+    with DatabaseManager("sqlite:///tunetrail.db") as manager:
+        run = manager.create_training_run("s1", "embedding")
+        manager.update_training_run(run, state="failed", reason="a reason")
+    ended = tunetrail("sessions")
+    header, row = (line for line in ended.out.splitlines() if "s1" in line or "rejected" in line)
+    assert [cell.strip() for cell in header.split("┃")[1:-1]] == [
+        "session", "embedding", "llm", "rejected", "state", "last training", "created",
+    ]  # fmt: skip
+    cells = [cell.strip() for cell in row.split("│")[1:-1]]
+    assert cells[:4] == ["s1", "5", "0", "0"] and "never" not in cells[5]
+
+
+def test_sessions_reads_the_database_of_the_environment(
+    tunetrail: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNETRAIL_DATABASE_URL", "sqlite:///elsewhere.db")
+    tunetrail("sessions")
+    assert (workplace / "elsewhere.db").exists() and not (workplace / "tunetrail.db").exists()
