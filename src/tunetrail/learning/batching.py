@@ -88,7 +88,8 @@ class SeededBatchSampler(Sampler[list[int]]):
                 twos.append([partner, row])
         if self.shuffle:
             generator.shuffle(twos)
-        alone, order = list(waiting.values()), []
+        alone = list(waiting.values())
+        order: list[int] = []
         for two in twos:
             if alone and len(order) % self.batch_size == self.batch_size - 1:  # one place left: no two is torn apart
                 order.append(alone.pop())

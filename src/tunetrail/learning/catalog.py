@@ -75,7 +75,7 @@ def resolve_model(name: str, model_type: str) -> ResolvedModel:
     known = CATALOG[model_type]
     tried: list[str] = []
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         return _found(name, str(folder.resolve()), "local folder", _checked_folder(folder))
     tried.append(f"local folder {name} (not there)")
     entry = known.get(name) or next((each for each in known.values() if each.hub_id == name), None)
@@ -130,8 +130,12 @@ def _from_hub(hub_id: str, tried: list[str], name: str) -> tuple[str, str]:
 
     for source, local_files_only in (("hub cache", True), ("hub", False)):
         try:
-            return snapshot_download(hub_id, local_files_only=local_files_only, allow_patterns=HUB_FILES), source
+            path = snapshot_download(hub_id, local_files_only=local_files_only, allow_patterns=HUB_FILES)
         except Exception as error:  # the hub's client raises its own, httpx's and OS errors
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             tried.append(f"{source} {hub_id} ({type(error).__name__}: {reason[:120]})")
+            continue
+        if any(Path(path).rglob("*.safetensors")):
+            return path, source
+        tried.append(f"{source} {hub_id} (no weights as *.safetensors)")  # a download that never ended, or pickled only
     raise ModelError(f"model {name!r} was not found. Tried: {'; '.join(tried)}. Check the name and the network.")

@@ -16,7 +16,8 @@ def load_embedding_model(path: str, max_length: int | None = None) -> SentenceTr
         path, device="cpu", local_files_only=True, trust_remote_code=False, model_kwargs={"use_safetensors": True}
     )
     if max_length is not None:
-        longest = getattr(model[0].auto_model.config, "max_position_embeddings", None) or max_length
+        config = getattr(getattr(model[0], "auto_model", None), "config", None)
+        longest = getattr(config, "max_position_embeddings", None) or max_length
         model.max_seq_length = min(max_length, longest)
     return model
 

@@ -143,7 +143,7 @@ def _run(trainer: lightning.Trainer, module: lightning.LightningModule, data: li
 
 def quieten_lightning() -> None:
     """Silence what Lightning says on every fit and nobody can act on."""
-    disable_progress_bar()  # transformers' bar for every loading of weights
+    disable_progress_bar()  # type: ignore[no-untyped-call] # transformers' bar for every loading of weights
     for name in ("pytorch_lightning", "lightning.pytorch", "pytorch_lightning.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (

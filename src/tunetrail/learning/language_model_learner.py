@@ -65,7 +65,8 @@ class LanguageModelLearner:
 
     def load(self, path: str) -> LanguageModel:
         """Load a model folder."""
-        return LanguageModel(model=load_language_model(path).eval(), tokenizer=load_tokenizer(path))
+        model = load_language_model(path)
+        return LanguageModel(model=model.eval(), tokenizer=load_tokenizer(path))  # type: ignore[no-untyped-call]
 
     def save(self, model: LanguageModel, folder: Path) -> None:
         """Write model and tokenizer as a Hugging Face folder."""
@@ -112,7 +113,8 @@ class LanguageModelLearner:
             seed=self.seed,
         )
         result = fit(module, data, training, seed=self.seed, folder=folder, on_metrics=on_metrics, validate=validate)
-        return LanguageModel(model=module.merged().cpu().eval(), tokenizer=tokenizer), result
+        trained = module.merged().cpu().eval()  # type: ignore[no-untyped-call]
+        return LanguageModel(model=trained, tokenizer=tokenizer), result
 
     def scorable(self, model: LanguageModel, records: Sequence[Record]) -> list[bool]:
         """Return per record whether any token that should be learnt is left within the maximum length."""
