@@ -8,8 +8,8 @@ from tunetrail.samples import SampleKind
 from tunetrail.stores.database import DatabaseManager
 
 SESSION = "stdlib-docs"
-ROWS = {SampleKind.EMBEDDING: 800, SampleKind.LLM: 250}
-LONGEST_CODE = 600
+ROWS = {SampleKind.EMBEDDING: 800, SampleKind.LLM: 180}
+LONGEST_CODE = 500
 """Characters: short functions train fast and fit into the demo's max_length."""
 
 

@@ -34,9 +34,14 @@ def tunetrail(
     handlers, level = list(root.handlers), root.level
 
     def run(*arguments: str) -> Ended:
+        if arguments[:1] == ("train",) and not any(each.startswith("tracking.uri=") for each in arguments):
+            # not the relative default: MLflow keeps one open store per URI, whichever folder the process is in by now
+            arguments = (*arguments, f"tracking.uri=sqlite:///{workplace}/mlflow.db")
         code = main(arguments)
         printed = capsys.readouterr()
         return Ended(code, printed.out, printed.err)
 
     yield run
+    for each in set(root.handlers) - set(handlers):
+        each.close()
     root.handlers[:], root.level = handlers, level

@@ -1,0 +1,190 @@
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from tunetrail.samples import SampleKind
+from tunetrail.stores.database import DatabaseManager
+
+Command = Callable[..., Any]
+
+
+def pairs(count: int = 5) -> list[dict[str, Any]]:
+    return [{"anchor": f"question {number}", "positive": f"answer {number}"} for number in range(count)]
+
+
+@pytest.fixture
+def session(workplace: Path) -> str:
+    """A session with five pairs and no sample of a language model."""
+    with DatabaseManager("sqlite:///tunetrail.db") as manager:
+        manager.ingest("s1", pairs(), SampleKind.EMBEDDING)
+    return "s1"
+
+
+def check_failed_run(reason: str) -> None:
+    """The database and MLflow both tell that and why the run failed, and no version was registered."""
+    with DatabaseManager("sqlite:///tunetrail.db") as manager:
+        (run,) = manager.training_runs()
+    assert run.state == "failed" and run.reason is not None and reason in run.reason
+    client = MlflowClient(f"sqlite:///{Path.cwd()}/mlflow.db")
+    runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
+    assert run.mlflow_run_id in [each.info.run_id for each in runs]
+    assert {each.info.status for each in runs} == {"FAILED"}
+    assert all(reason in each.data.tags["tunetrail.reason"] for each in runs)
+    assert all(each.data.tags["tunetrail.state"] == "failed" for each in runs)
+    assert not client.search_registered_models() and not client.search_model_versions()
+    assert not list(Path().glob("models/**/*"))
+
+
+def test_train_help_names_every_group_and_experiment(tunetrail: Command) -> None:
+    ended = tunetrail("train", "--help")
+    assert ended.code == 0
+    for word in ("embedding ", "bge-small, e5-small, minilm, mpnet", "word_dropout", "+experiments ", "demo, quick", "--debug"):
+        assert word in ended.out
+
+
+def test_train_help_names_the_experiments_of_the_folder(tunetrail: Command, workplace: Path) -> None:
+    (workplace / "experiments").mkdir()
+    (workplace / "experiments" / "mine.yaml").write_text("# @package _global_\nseed: 1\n")
+    assert "demo, mine, quick" in tunetrail("train", "--help").out
+
+
+def test_train_prints_the_configuration_without_training(tunetrail: Command, workplace: Path) -> None:
+    ended = tunetrail("train", "session_id=s1", "embedding.training.learning_rate=3e-5", "--cfg", "job")
+    assert ended.code == 0 and "learning_rate: 3.0e-05" in ended.out and "session_id: s1" in ended.out
+    assert not (workplace / "tunetrail.db").exists()
+
+
+def test_train_takes_an_experiment_of_the_folder(tunetrail: Command, workplace: Path) -> None:
+    (workplace / "experiments").mkdir()
+    (workplace / "experiments" / "mine.yaml").write_text("# @package _global_\nseed: 1234\n")
+    ended = tunetrail("train", "session_id=s1", "+experiments=mine", "--cfg", "job")
+    assert ended.code == 0 and "seed: 1234" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["+typo=1"], "there is no key typo."),
+        (["+embedding.training.learning_rat=1"], "there is no key embedding.training.learning_rat. Did you mean 'learning_rate'?"),
+        (["+llm.adapter.ranks=1"], "there is no key llm.adapter.ranks. Did you mean 'rank'?"),
+        (["embedding.training.learning_rat=1"], "Did you mean 'learning_rate'?"),
+        (["embeding=minilm"], "Did you mean 'embedding'?"),
+        (["+experiments=missing"], "Could not find 'experiments/missing' Available options in 'experiments': demo quick"),
+        (["+experiments={a: 1}"], "experiments must be one of demo, quick"),
+        (["experiments=quick"], "use +experiments=quick"),
+        (["embedding=missing"], "Available options in 'embedding': bge-small e5-small minilm mpnet"),
+        (["embedding=1"], "embedding"),
+        (["embedding.training.batch_size=0"], "training.batch_size must be at least 1, got 0."),
+        (["embedding.training.batch_size=many"], "Value 'many' of type 'str' could not be converted to Integer"),
+        (["embedding.training=3"], "embedding.training=3"),
+        (["split.test_share=0.9"], "split.validation_share + split.test_share must be below 1"),
+        (["model_type=embeding"], "model_type must be one of embedding, llm, all, got 'embeding'. Did you mean 'embedding'?"),
+        (["session_id=../x"], "session_id must be 1 to 128 letters"),
+        (["session_id=a,b"], "add --multirun"),
+        (["seed"], "missing EQUAL"),
+        (["session_id=["], "at input '['"),
+        (["-m", "--cfg", "job"], "Only one of --run, --multirun, --cfg"),
+        (["database=postgres"], "TUNETRAIL_DATABASE_URL"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_train_refuses_what_it_does_not_know(
+    tunetrail: Command, session: str, overrides: list[str], message: str
+) -> None:
+    ended = tunetrail("train", "session_id=s1", *overrides)
+    assert ended.err.startswith("error: ") and message in ended.err and len(ended.err.splitlines()) == 1
+    assert ended.code == 2 and ended.out == ""
+    with DatabaseManager("sqlite:///tunetrail.db") as manager:
+        assert manager.training_runs() == []
+
+
+def test_train_asks_for_a_session(tunetrail: Command) -> None:
+    ended = tunetrail("train")
+    assert ended.code == 2 and ended.err == "error: session_id must be given: tunetrail train session_id=ID. `tunetrail sessions` lists them.\n"
+
+
+def test_train_refuses_an_unknown_session(tunetrail: Command, session: str) -> None:
+    ended = tunetrail("train", "session_id=s2")
+    assert ended.code == 2 and len(ended.err.splitlines()) == 1
+    assert "session_id must name a session of the database, got 's2'. Did you mean 's1'?" in ended.err
+
+
+def test_train_refuses_a_session_whose_rows_were_all_rejected(tunetrail: Command, workplace: Path) -> None:
+    with DatabaseManager("sqlite:///tunetrail.db") as manager:
+        report = manager.ingest("s1", [{"anchor": "a"}, {"positive": "b"}], SampleKind.EMBEDDING)
+        assert (report.added, report.rejected) == (0, 2)
+    ended = tunetrail("train", "session_id=s1")
+    assert ended.code == 2 and len(ended.err.splitlines()) == 1
+    assert "session 's1' has no samples" in ended.err and "tunetrail ingest" in ended.err
+    check_failed_run("has no samples")
+
+
+@pytest.mark.parametrize("model_type", ["llm", "all"])
+def test_train_refuses_a_model_type_without_samples(tunetrail: Command, session: str, model_type: str) -> None:
+    ended = tunetrail("train", "session_id=s1", f"model_type={model_type}")
+    assert ended.code == 2 and len(ended.err.splitlines()) == 1
+    assert "session 's1' has no llm samples (5 embedding). Train with model_type=embedding" in ended.err
+    check_failed_run("has no llm samples")
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "message"),
+    [
+        ("nobody/no-such-model", 1, "model 'nobody/no-such-model' was not found. Tried: local folder nobody/no-such-model"),
+        ("./absent", 2, "embedding.model must be a local folder, a hub id owner/name or one of minilm"),
+        ("minlm", 2, "got 'minlm'. Did you mean 'minilm'?"),
+        (".", 1, "must hold config.json or modules.json"),
+    ],
+)
+def test_train_tells_what_was_tried_for_a_model_that_is_not_there(
+    tunetrail: Command, session: str, model: str, code: int, message: str
+) -> None:
+    ended = tunetrail("train", "session_id=s1", "model_type=embedding", f"embedding.model={model}")
+    assert ended.code == code and message in ended.err and len(ended.err.splitlines()) == 1
+    check_failed_run(message)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("postgresql+psycopg://user:secret@127.0.0.1:9/tunetrail", "error: The database postgresql+psycopg://user:***@127.0.0.1:9"),
+        ("sqlite:///file/below.db", "a part of the path is a file"),
+    ],
+)
+def test_train_says_in_one_line_why_the_database_failed(
+    tunetrail: Command, workplace: Path, url: str, message: str
+) -> None:
+    (workplace / "file").touch()
+    ended = tunetrail("train", "session_id=s1", f"database.url={url}")
+    assert ended.code == 1 and message in ended.err and len(ended.err.splitlines()) == 1
+    assert "secret" not in ended.err
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:///file/below.db", "nonsense://x"])
+def test_train_marks_the_run_failed_where_mlflow_is_unreachable(
+    tunetrail: Command, session: str, workplace: Path, uri: str
+) -> None:
+    (workplace / "file").touch()
+    ended = tunetrail("train", "session_id=s1", "model_type=embedding", f"tracking.uri={uri}")
+    assert ended.code == 1 and ended.err.startswith(f"error: MLflow store {uri} failed") and len(ended.err.splitlines()) == 1
+    with DatabaseManager("sqlite:///tunetrail.db") as manager:
+        (run,) = manager.training_runs()
+    assert run.state == "failed" and run.reason is not None and run.reason.startswith("TrackingError: MLflow store")
+
+
+def test_train_shows_the_traceback_with_debug_only(tunetrail: Command, session: str) -> None:
+    ended = tunetrail("train", "session_id=s1", "model_type=llm", "--debug")
+    assert ended.code == 2 and "Traceback (most recent call last)" in ended.err
+    assert ended.err.splitlines()[-1].startswith("error: session 's1' has no llm samples")
+
+
+def test_train_request_is_the_settings_and_what_names_the_job() -> None:
+    from tunetrail.cli.train import TrainRequest
+    from tunetrail.config import Settings
+
+    own = {each.name for each in dataclasses.fields(TrainRequest)} - {each.name for each in dataclasses.fields(Settings)}
+    assert own == {"session_id", "model_type"}
