@@ -1,5 +1,6 @@
 """`tunetrail ingest` and `tunetrail sessions`: files into the database, and what the database holds."""
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -48,12 +49,11 @@ def sessions(database: str) -> int:
     if not summaries:
         print("no sessions yet. Make one: tunetrail ingest FILE --session ID --kind embedding")
         return 0
-    table = Table("session", "embedding", "llm", "rejected", "state", "last training", "created")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("session", "embedding", "llm", "rejected", "state", "last training"):
+        table.add_column(name, no_wrap=True)
     for each in summaries:
         trained = each.last_training.strftime("%Y-%m-%d %H:%M") if each.last_training else "never"
-        created = each.created_at.strftime("%Y-%m-%d %H:%M")
-        table.add_row(
-            each.session_id, str(each.embedding), str(each.llm), str(each.rejected), str(each.state), trained, created
-        )
+        table.add_row(each.session_id, str(each.embedding), str(each.llm), str(each.rejected), str(each.state), trained)
     Console().print(table)
     return 0

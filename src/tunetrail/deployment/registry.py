@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mlflow.entities import LoggedModelStatus
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
@@ -96,6 +96,7 @@ class Registry:
             with tracking_errors(self.tracker.config.uri):
                 self._write(model, logged, run)
                 client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+                client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, step=0)])
                 self._ensure_registered_model()
                 created = client.create_model_version(
                     self.name,

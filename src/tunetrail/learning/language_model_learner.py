@@ -94,6 +94,7 @@ class LanguageModelLearner:
         """Fine-tune the model of the folder `path` and return it, adapters merged, with what the training did."""
         tokenizer = load_tokenizer(path)
         adapter = self.config.adapter
+        torch.manual_seed(self.seed)  # fit() seeds too, but only after the adapters' first weights are drawn
         module = LanguageModelModule(
             model=path,
             adapter=adapter.kind,

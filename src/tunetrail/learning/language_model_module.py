@@ -1,5 +1,6 @@
 """LanguageModelModule: a causal language model, whole or with low-rank adapters, that Lightning trains."""
 
+import warnings
 from typing import Any
 
 import pytorch_lightning as lightning
@@ -96,7 +97,9 @@ class LanguageModelModule(lightning.LightningModule):
             lora = LoraConfig(
                 r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM"
             )
-            self.model = get_peft_model(self.model, lora)
+            with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5.23 for an attribute under its old name
+                warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+                self.model = get_peft_model(self.model, lora)
             self.strict_loading = False
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:

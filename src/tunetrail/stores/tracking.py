@@ -5,9 +5,9 @@ Everything goes through MlflowClient with explicit run ids, so no global "active
 
 import contextlib
 import fcntl
+import getpass
 import math
 import os
-import platform
 import re
 import sqlite3
 import tempfile
@@ -119,7 +119,9 @@ class Tracker:
             return str(found.experiment_id)
         local = sqlite_file(self.config.uri) is not None
         location = Path(self.config.artifacts).expanduser().resolve().as_uri() if local else None
-        return str(self.client.create_experiment(self.config.experiment, artifact_location=location))
+        # the pages then show what belongs to training, not to chat applications
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        return str(self.client.create_experiment(self.config.experiment, artifact_location=location, tags=tags))
 
 
 class TrackedRun:
@@ -275,4 +277,7 @@ def _is_dead(tags: Mapping[str, str]) -> bool:
 
 
 def _user() -> str:
-    return os.environ.get("USER") or platform.node()
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # no name for this user id, as in some containers
+        return "unknown"
