@@ -36,7 +36,7 @@ def tunetrail(
     def run(*arguments: str) -> Ended:
         if arguments[:1] == ("train",) and not any(each.startswith("tracking.uri=") for each in arguments):
             # not the relative default: MLflow keeps one open store per URI, whichever folder the process is in by now
-            arguments = (*arguments, f"tracking.uri=sqlite:///{workplace}/mlflow.db")
+            arguments = ("train", f"tracking.uri=sqlite:///{workplace}/mlflow.db", *arguments[1:])
         code = main(arguments)
         printed = capsys.readouterr()
         return Ended(code, printed.out, printed.err)

@@ -75,7 +75,7 @@ def test_train_takes_an_experiment_of_the_folder(tunetrail: Command, workplace: 
         (["embeding=minilm"], "Did you mean 'embedding'?"),
         (["+experiments=missing"], "Could not find 'experiments/missing' Available options in 'experiments': demo quick"),
         (["+experiments={a: 1}"], "experiments must be one of demo, quick"),
-        (["experiments=quick"], "use +experiments=quick"),
+        (["experiments=quick"], "+experiments=quick"),
         (["embedding=missing"], "Available options in 'embedding': bge-small e5-small minilm mpnet"),
         (["embedding=1"], "embedding"),
         (["embedding.training.batch_size=0"], "training.batch_size must be at least 1, got 0."),
@@ -108,9 +108,9 @@ def test_train_asks_for_a_session(tunetrail: Command) -> None:
 
 
 def test_train_refuses_an_unknown_session(tunetrail: Command, session: str) -> None:
-    ended = tunetrail("train", "session_id=s2")
+    ended = tunetrail("train", "session_id=s11")
     assert ended.code == 2 and len(ended.err.splitlines()) == 1
-    assert "session_id must name a session of the database, got 's2'. Did you mean 's1'?" in ended.err
+    assert "session_id must name a session of the database, got 's11'. Did you mean 's1'?" in ended.err
 
 
 def test_train_refuses_a_session_whose_rows_were_all_rejected(tunetrail: Command, workplace: Path) -> None:
