@@ -26,6 +26,8 @@ EMBEDDING_LOSSES = {
 
 SWEEP_RUN_VARIABLE = "TUNETRAIL_SWEEP_RUN"
 """Environment variable with the MLflow run of the sweep that this process is a job of."""
+SWEPT_KEYS_VARIABLE = "TUNETRAIL_SWEPT_KEYS"
+"""Environment variable with the keys that the sweep varies, separated by commas."""
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from tunetrail.config import MODEL_TYPES, SWEEP_RUN_VARIABLE, Settings
+from tunetrail.config import MODEL_TYPES, SWEEP_RUN_VARIABLE, SWEPT_KEYS_VARIABLE, Settings
 from tunetrail.errors import ConfigError, did_you_mean
 from tunetrail.paths import conf_dir, experiments_dir
 
@@ -118,13 +118,14 @@ def _train_one(config: Any) -> Mapping[str, Any]:
     from tunetrail.node import ModelTrainingNode, NodeConfig
     from tunetrail.stores.database import DatabaseManager
 
-    sweep = os.environ.get(SWEEP_RUN_VARIABLE)
-    overrides = [
-        each for each in HydraConfig.get().overrides.task if not each.startswith(("session_id=", "model_type="))
-    ]
+    swept = os.environ.get(SWEPT_KEYS_VARIABLE, "").split(",")
+    choices = [each for each in HydraConfig.get().overrides.task if each.partition("=")[0] in swept]
     with DatabaseManager(request.database.url) as manager:
         node = ModelTrainingNode(
-            NodeConfig(settings=request), manager, parent_run_id=sweep, run_name=", ".join(overrides) if sweep else None
+            NodeConfig(settings=request),
+            manager,
+            parent_run_id=os.environ.get(SWEEP_RUN_VARIABLE),
+            run_name=", ".join(choices) or None,
         )
         results = node.execute({"session_id": request.session_id, "model_type": request.model_type})
     print_results(results, request.tracking.uri)

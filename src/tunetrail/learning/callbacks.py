@@ -54,6 +54,22 @@ class MetricsReporter(lightning.Callback):
         self.sink(metrics, step)
 
 
+class ValidateAtLastStep(lightning.Callback):
+    """Ends a training at its `max_steps` as early stopping would, so that the last weights are validated, too."""
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Ask the trainer to stop; without this it leaves in the middle of an epoch, and validation waits for its end."""
+        if 0 < trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True
+
+
 class FiniteLoss(lightning.Callback):
     """Stops a training whose loss is no longer a finite number, before the optimizer spreads it into the weights."""
 

@@ -16,7 +16,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from tunetrail.config import TrainingConfig
 from tunetrail.errors import TrainingError
-from tunetrail.learning.callbacks import FiniteLoss, MetricsReporter, MetricsSink
+from tunetrail.learning.callbacks import FiniteLoss, MetricsReporter, MetricsSink, ValidateAtLastStep
 from tunetrail.learning.optimization import resolve_precision
 
 
@@ -96,7 +96,7 @@ def fit(
         limit_train_batches=min(training.max_steps, batches) if training.max_steps > 0 else 1.0,
         limit_val_batches=1.0 if validate else 0,
         num_sanity_val_steps=0,
-        callbacks=[RichProgressBar(leave=True), reporter, FiniteLoss(), *keeping],
+        callbacks=[RichProgressBar(leave=True), reporter, FiniteLoss(), ValidateAtLastStep(), *keeping],
         logger=False,
         enable_checkpointing=validate,
         enable_model_summary=False,
@@ -113,7 +113,7 @@ def fit(
         epochs=trainer.current_epoch,
         seconds=round(time.monotonic() - started, 3),
         precision=precision,
-        stopped_early=validate and stopping.stopped_epoch > 0,
+        stopped_early=stopping.stopping_reason_message is not None,  # stopped_epoch is 0 within the first epoch, too
         best_validation_loss=None if best.best_model_score is None else float(best.best_model_score),
         history=reporter.history,
     )

@@ -6,7 +6,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from tunetrail.config import SWEEP_RUN_VARIABLE, TrackingConfig
+from tunetrail.config import SWEEP_RUN_VARIABLE, SWEPT_KEYS_VARIABLE, TrackingConfig
 from tunetrail.stores.tracking import Tracker
 
 _open: dict[str, Tracker] = {}
@@ -22,6 +22,7 @@ class SweepRunCallback(Callback):
         swept = [each for each in overrides if "," in each]
         run = tracker.start_run(f"sweep {' '.join(swept)}".strip(), tags={"tunetrail.sweep": " ".join(overrides)})
         os.environ[SWEEP_RUN_VARIABLE] = run.run_id
+        os.environ[SWEPT_KEYS_VARIABLE] = ",".join(each.partition("=")[0] for each in swept)
         _open[run.run_id] = tracker
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -32,6 +33,7 @@ class SweepRunCallback(Callback):
 def end_sweep(state: str, reason: str | None = None) -> None:
     """End this process's open sweep as `succeeded`, `failed` or `interrupted`; does nothing where there is none."""
     run_id = os.environ.pop(SWEEP_RUN_VARIABLE, "")
+    os.environ.pop(SWEPT_KEYS_VARIABLE, None)
     tracker = _open.pop(run_id, None)
     if tracker is not None:
         tracker.run(run_id).finish(state, reason)

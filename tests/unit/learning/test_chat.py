@@ -17,9 +17,10 @@ CHAT = {
         {"role": "assistant", "content": "See you."},
     ]
 }
-DROPS_EARLIER_TURNS = (  # all but the last
-    "{% for m in messages %}{% if m['role'] != 'assistant' or loop.last %}{{ '<|start|>' + m['role'] + '\n' + m['content']"
-    " + '<|end|>' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% endif %}"
+DROPS_EARLIER_TURNS = (
+    "{% for m in messages %}{% if m['role'] != 'assistant' or loop.last %}"
+    "{{ '<|start|>' + m['role'] + '\n' + m['content'] + '<|end|>' }}"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% endif %}"
 )
 SHORTENS_EARLIER_TURNS = DROPS_EARLIER_TURNS.replace(
     "{% if m['role'] != 'assistant' or loop.last %}", "{% if true %}"
