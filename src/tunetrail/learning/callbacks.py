@@ -65,7 +65,7 @@ class ValidateAtLastStep(lightning.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Ask the trainer to stop; without this it leaves in the middle of an epoch, and validation waits for its end."""
+        """Ask the trainer to stop: by itself it leaves in the middle of an epoch, and validation waits for its end."""
         if 0 < trainer.max_steps <= trainer.global_step:
             trainer.should_stop = True
 

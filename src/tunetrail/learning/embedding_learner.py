@@ -58,8 +58,9 @@ class EmbeddingLearner:
         tokenizer = load_embedding_model(path).tokenizer
         counts = np.zeros(len(texts), dtype=np.int64)
         for number, row in enumerate(texts):
-            encoded = tokenizer(list(row), truncation=False, verbose=False)["input_ids"]
-            counts[number] = max((len(ids) for ids in encoded), default=0)
+            if row:  # the tokenizer fails on none
+                encoded = tokenizer(list(row), truncation=False, verbose=False)["input_ids"]
+                counts[number] = max(len(ids) for ids in encoded)
         return counts
 
     def train(

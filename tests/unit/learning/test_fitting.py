@@ -205,8 +205,10 @@ def test_fit_without_validation_leaves_no_checkpoint(tiny_embedding_model: str, 
     assert module.dropout_active == [True] * 12
 
 
-@pytest.mark.parametrize(("max_steps", "epochs"), [(1, 1), (4, 1), (6, 1), (8, 2), (20, 4)])
-@pytest.mark.parametrize("validate", [True, False])
+@pytest.mark.parametrize(
+    ("max_steps", "epochs", "validate"),
+    [(1, 1, True), (6, 1, True), (8, 2, True), (1, 1, False), (8, 2, False)],
+)
 def test_fit_takes_exactly_max_steps(
     tiny_embedding_model: str, tmp_path: Path, max_steps: int, epochs: int, validate: bool
 ) -> None:

@@ -99,6 +99,9 @@ def test_module_loss_is_the_mean_over_supervised_tokens(tiny_language_model: str
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
 
 
+@pytest.mark.filterwarnings(
+    "ignore:Found keys that are in the model state dict"
+)  # the frozen ones, left out on purpose
 def test_adapter_checkpoint_holds_only_trained_weights(
     tiny_language_model: str, examples: list[TokenizedExample], batch: dict[str, Tensor], tmp_path: Path
 ) -> None:

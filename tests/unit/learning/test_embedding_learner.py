@@ -1,0 +1,132 @@
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tunetrail.config import EmbeddingConfig, TrainingConfig
+from tunetrail.errors import ConfigError, SampleError, TunetrailError
+from tunetrail.learning.embedding_learner import EmbeddingLearner
+
+TEXTS = ["a", "a much longer text about foxes", "日本語", "two words", "a"]
+RECORDS: dict[str, list[dict[str, Any]]] = {
+    "pair": [{"anchor": f"question {n}", "positive": f"answer {n * 7}", "negative": None} for n in range(8)],
+    "score": [{"sentence1": f"one {n}", "sentence2": f"two {n}", "score": n / 8} for n in range(8)],
+    "label": [{"text": f"text {n}", "label": f"label {n % 2}"} for n in range(8)],
+    "vector": [{"text": f"text {n}", "embedding": [float(n)] * 32} for n in range(8)],
+    "text": [{"text": f"text {n}"} for n in range(8)],
+}
+
+
+def learner(shape: str = "pair", seed: int = 0, **config: Any) -> EmbeddingLearner:
+    return EmbeddingLearner(config=EmbeddingConfig(**config), shape=shape, seed=seed)
+
+
+def ignore(metrics: Mapping[str, float], step: int) -> None:
+    """Take metrics and forget them."""
+
+
+@pytest.mark.parametrize(
+    ("shape", "config", "change", "error", "message"),
+    [
+        (
+            "pair",
+            {"loss": "cosent"},
+            {},
+            ConfigError,
+            r"embedding\.loss must be one of auto, multiple_negatives_ranking",
+        ),
+        ("score", {"loss": "simcse"}, {}, ConfigError, r"for score samples, got 'simcse'"),
+        ("label", {"loss": "mse"}, {}, ConfigError, r"for label samples, got 'mse'"),
+        ("score", {"mini_batch_size": 2}, {}, ConfigError, r"mini_batch_size must be 0 for the loss cosent, got 2"),
+        ("label", {"mini_batch_size": 2}, {}, ConfigError, r"must be 0 for the loss supervised_contrastive"),
+        ("vector", {"mini_batch_size": 2}, {}, ConfigError, r"must be 0 for the loss mse"),
+        ("score", {"loss": "cosine_similarity"}, {"score": 1.5}, SampleError, r"score must be between -1 and 1"),
+        (
+            "score",
+            {"loss": "cosine_similarity"},
+            {"score": float("nan")},
+            SampleError,
+            r"score must be between -1 and 1",
+        ),
+        ("vector", {}, {"embedding": [0.0] * 31}, SampleError, r"must have the model's 32 dimensions, got 31"),
+        ("vector", {"loss": "cosine"}, {"embedding": [0.0] * 33}, SampleError, r"32 dimensions, got 33"),
+    ],
+)
+def test_check_refuses_what_does_not_fit_together(
+    tiny_embedding_model: str,
+    shape: str,
+    config: dict[str, Any],
+    change: dict[str, Any],
+    error: type[TunetrailError],
+    message: str,
+) -> None:
+    records = [*RECORDS[shape], RECORDS[shape][0] | change]
+    with pytest.raises(error, match=message) as caught:
+        learner(shape, **config).check(tiny_embedding_model, records)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "config"),
+    [
+        *((shape, {}) for shape in RECORDS),
+        ("pair", {"mini_batch_size": 2}),
+        ("text", {"mini_batch_size": 2, "loss": "simcse"}),
+        ("score", {"loss": "cosine_similarity"}),
+    ],
+)
+def test_check_passes_what_can_be_trained(tiny_embedding_model: str, shape: str, config: dict[str, Any]) -> None:
+    learner(shape, **config).check(tiny_embedding_model, RECORDS[shape])
+
+
+def test_vectors_have_unit_length_in_the_order_of_the_texts(tiny_embedding_model: str) -> None:
+    model = learner().load(tiny_embedding_model)
+    vectors = learner().vectors(model, TEXTS, batch_size=2)
+    assert (vectors.shape, vectors.dtype) == ((5, 32), np.float32)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1.0, abs=1e-5)
+    np.testing.assert_allclose(vectors[0], vectors[4], atol=1e-5)
+    order = [3, 1, 4, 0, 2]
+    again = learner().vectors(model, [TEXTS[number] for number in order], batch_size=5)
+    np.testing.assert_allclose(again, vectors[order], atol=1e-5)
+
+
+def test_vectors_of_no_texts_are_empty(tiny_embedding_model: str) -> None:
+    assert len(learner().vectors(learner().load(tiny_embedding_model), [], batch_size=2)) == 0
+
+
+def test_token_counts_are_those_of_the_longest_text_and_not_cut_off(tiny_embedding_model: str) -> None:
+    counts = learner(max_length=8).token_counts(tiny_embedding_model, [["ab", "abcd"], ["é"], ["x" * 2000], []])
+    assert counts.tolist() == [4, 2, 2000, 0]
+
+
+@pytest.mark.parametrize("shape", RECORDS)
+def test_train_changes_the_vectors_and_keeps_them_through_a_folder(
+    tiny_embedding_model: str, tmp_path: Path, shape: str
+) -> None:
+    trained = learner(shape)
+    training = TrainingConfig(batch_size=4, num_epochs=1, warmup_steps=0, learning_rate=1e-3)
+    model, result = trained.train(
+        tiny_embedding_model, RECORDS[shape], RECORDS[shape], training, folder=tmp_path / "fit", on_metrics=ignore
+    )
+    assert (result.steps, model.training) == (2, False)
+    vectors = trained.vectors(model, TEXTS, batch_size=5)
+    base = trained.vectors(trained.load(tiny_embedding_model), TEXTS, batch_size=5)
+    assert float(np.abs(vectors - base).max()) > 1e-4
+    trained.save(model, tmp_path / "saved")
+    reloaded = trained.vectors(trained.load(str(tmp_path / "saved")), TEXTS, batch_size=5)
+    np.testing.assert_allclose(reloaded, vectors, atol=1e-6)
+
+
+def test_train_with_one_seed_gives_identical_models(tiny_embedding_model: str, tmp_path: Path) -> None:
+    training = TrainingConfig(batch_size=4, num_epochs=1, warmup_steps=0, learning_rate=1e-3)
+    found = []
+    for seed in (5, 5, 6):
+        trained = learner(seed=seed)
+        model, _ = trained.train(
+            tiny_embedding_model, RECORDS["pair"], [], training, folder=tmp_path, on_metrics=ignore, validate=False
+        )
+        found.append(trained.vectors(model, TEXTS, batch_size=5))
+    assert np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
