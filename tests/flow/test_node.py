@@ -1,0 +1,365 @@
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from tunetrail import DatabaseManager, ModelTrainingNode, NodeConfig
+from tunetrail.config import AdapterConfig, CrossValidationConfig, GateConfig, Settings, TrainingConfig
+from tunetrail.errors import ConfigError, DeploymentError, SampleError, SessionError, TrainingError
+from tunetrail.samples import SampleKind
+
+DOCUMENTED_STEPS = ["validation", "cleaning", "augmentation", "feature_engineering", "cross_validation", "training"]
+OUR_STEPS = ["evaluation", "comparison", "deployment"]
+Make = Callable[..., Settings]
+Rows = Callable[[str], list[dict[str, Any]]]
+
+
+def node(settings: Settings, database: DatabaseManager) -> ModelTrainingNode:
+    return ModelTrainingNode(NodeConfig(settings=settings), database)
+
+
+def runs_of(settings: Settings) -> list[Any]:
+    client = MlflowClient(settings.tracking.uri)
+    return list(client.search_runs([each.experiment_id for each in client.search_experiments()], order_by=["start_time"]))
+
+
+def versions_of(settings: Settings) -> list[Any]:
+    return list(MlflowClient(settings.tracking.uri).search_model_versions())
+
+
+def check_failed(settings: Settings, database: DatabaseManager, reason: str) -> None:
+    """The last run is marked in both stores, nothing is registered or exported, and no temporary file is left."""
+    run = database.training_runs()[-1]
+    assert run.state == "failed" and run.reason is not None and reason in run.reason
+    runs = runs_of(settings)
+    assert {each.info.status for each in runs} == {"FAILED"}
+    assert any(reason in each.data.tags["tunetrail.reason"] for each in runs)
+    assert not [each for each in versions_of(settings) if each.aliases]
+    assert not [path for path in Path(settings.model_dir).glob("*/versions/*")]
+
+
+def test_execute_returns_the_documented_shape(trained: Any) -> None:
+    results = trained.results
+    assert set(results) == {"session_id", "model_type", "timestamp", "results"}
+    assert set(results["results"]) == {"timestamp", "model_type", "session_id", "steps"}
+    assert list(results["results"]["steps"]) == DOCUMENTED_STEPS + OUR_STEPS
+    for each in (results, results["results"]):
+        assert (each["session_id"], each["model_type"]) == ("s1", "all")
+        assert datetime.fromisoformat(each["timestamp"]).tzinfo is not None
+    for step in results["results"]["steps"].values():
+        assert list(step) == ["embedding", "llm"]
+
+
+def test_execute_returns_plain_json(trained: Any) -> None:
+    assert json.loads(json.dumps(trained.results, allow_nan=False)) == trained.results
+
+
+def test_execute_trains_every_fold_and_the_model_itself(trained: Any) -> None:
+    steps = trained.results["results"]["steps"]
+    for model_type in ("embedding", "llm"):
+        assert steps["cross_validation"][model_type]["n_splits"] == 2
+        assert steps["training"][model_type]["steps"] == 3
+        assert steps["training"][model_type]["started_from"] == "base"
+        assert steps["comparison"][model_type]["against"] == "base"
+        assert steps["deployment"][model_type]["version"] == "1"
+
+
+def test_execute_logs_a_tree_of_runs(trained: Any) -> None:
+    runs = {each.info.run_id: each for each in runs_of(trained.settings)}
+    path = {}
+    for run_id, run in runs.items():
+        names, parent = [run.info.run_name], run.data.tags.get("mlflow.parentRunId")
+        while parent:
+            names.insert(0, runs[parent].info.run_name)
+            parent = runs[parent].data.tags.get("mlflow.parentRunId")
+        path["/".join(names)] = run_id
+    top = "s1 (all)"
+    assert set(path) == {
+        top,
+        *(f"{top}/{each}" for each in ("embedding", "llm")),
+        *(f"{top}/{each}/fold-{fold}" for each in ("embedding", "llm") for fold in (1, 2)),
+    }
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+
+
+def test_execute_logs_what_a_person_compares(trained: Any, tmp_path: Path) -> None:
+    client = MlflowClient(trained.settings.tracking.uri)
+    runs = {each.info.run_name: each for each in runs_of(trained.settings)}
+    pipeline, embedding, llm = runs["s1 (all)"], runs["embedding"], runs["llm"]
+    assert pipeline.data.params["embedding.training.batch_size"] == "16"
+    assert pipeline.data.params["seed"] == "42"
+    assert {"embedding/after", "embedding/lower", "llm/before", "llm/improvement"} <= set(pipeline.data.metrics)
+    assert {"tunetrail.session_id", "version.torch", "tunetrail.training_run", "tunetrail.llm.decision"} <= set(pipeline.data.tags)
+    assert {each.path for each in client.list_artifacts(pipeline.info.run_id)} == {"config.yaml", "results.json"}
+    stored = client.download_artifacts(pipeline.info.run_id, "results.json", str(tmp_path))
+    assert json.loads(Path(stored).read_text()) == trained.results
+    for run in (embedding, llm):
+        assert {"train/loss", "val/loss", "train/learning_rate", "training/steps", "comparison/improvement"} <= set(run.data.metrics)
+        assert [each.step for each in client.get_metric_history(run.info.run_id, "train/loss")] == [1, 2, 3]
+        assert run.data.params["base_model_source"] == "local folder"
+        assert [each.tags[0].value for each in run.inputs.dataset_inputs] == ["training", "validation", "test"]
+        assert len({each.dataset.digest for each in run.inputs.dataset_inputs}) == 3
+        names = {each.path for each in client.list_artifacts(run.info.run_id)}
+        assert {"learning_curves.png", "comparison.png", "steps"} <= names
+        steps = {each.path for each in client.list_artifacts(run.info.run_id, "steps")}
+        assert steps == {f"steps/{name}.json" for name in DOCUMENTED_STEPS + OUR_STEPS}
+    assert {"evaluation/ndcg_at_10", "reference/ndcg_at_10"} <= set(embedding.data.metrics)
+    assert {"evaluation/bits_per_byte", "reference/bits_per_byte"} <= set(llm.data.metrics)
+
+
+def test_execute_registers_a_version_with_lineage_and_moves_root(trained: Any) -> None:
+    client = MlflowClient(trained.settings.tracking.uri)
+    runs = {each.info.run_name: each.info.run_id for each in runs_of(trained.settings)}
+    for model_type in ("embedding", "llm"):
+        version = client.get_model_version_by_alias(model_type, "root")
+        assert str(version.version) == "1" and version.run_id == runs[model_type]
+        assert version.tags["tunetrail.decision"] == "promoted" and version.tags["tunetrail.session_id"] == "s1"
+        assert version.tags["tunetrail.previous_root"] == "none"
+
+
+def test_execute_writes_the_ledger_and_the_database(trained: Any) -> None:
+    (run,) = trained.database.training_runs("s1")
+    assert (run.state, run.reason, run.result) == ("succeeded", None, trained.results)
+    ledger = trained.database.promotions()
+    assert [(each.model_name, each.version, each.previous_version, each.decision) for each in ledger] == [
+        ("embedding", "1", None, "promoted"),
+        ("llm", "1", None, "promoted"),
+    ]
+    steps = trained.results["results"]["steps"]
+    for each in ledger:
+        assert each.run_id == run.run_id and each.session_id == "s1"
+        assert each.after == pytest.approx(steps["comparison"][each.model_name]["after"])
+
+
+def test_execute_exports_models_that_the_usual_libraries_load(trained: Any) -> None:
+    from sentence_transformers import SentenceTransformer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    root = Path(trained.settings.model_dir)
+    assert SentenceTransformer(str(root / "embedding" / "root"), device="cpu").encode("a text", show_progress_bar=False).shape == (32,)
+    tokenizer = AutoTokenizer.from_pretrained(root / "llm" / "root")
+    model = AutoModelForCausalLM.from_pretrained(root / "llm" / "root")
+    generated = model.generate(**tokenizer("a", return_tensors="pt"), max_new_tokens=2, do_sample=False)
+    assert generated.shape[1] >= 2
+
+
+def test_execute_leaves_no_working_files(trained: Any) -> None:
+    assert list(Path(trained.settings.output_dir).rglob("*")) == []
+    assert {each.name for each in (trained.folder / "models" / "embedding").iterdir()} == {"root", "versions"}
+
+
+def test_execute_goes_on_from_root_the_second_time(database: DatabaseManager, session: str, workplace: Path, make_settings: Make) -> None:
+    settings = make_settings(workplace)
+    for number in ("1", "2", "3"):
+        steps = node(settings, database).execute({"session_id": session, "model_type": "embedding"})["results"]["steps"]
+        assert steps["deployment"]["embedding"]["version"] == number
+    assert steps["training"]["embedding"]["started_from"] == "models:/embedding/2"
+    assert steps["comparison"]["embedding"]["against"] == "models:/embedding/2"
+    assert steps["deployment"]["embedding"]["previous_root"] == "2"
+    folder = Path(settings.model_dir) / "embedding"
+    assert (folder / "root").readlink() == Path("versions/3")
+    assert sorted(each.name for each in (folder / "versions").iterdir()) == ["2", "3"]
+    again = dataclasses.replace(settings, embedding=dataclasses.replace(settings.embedding, start_from="base"))
+    steps = node(again, database).execute({"session_id": session, "model_type": "embedding"})["results"]["steps"]
+    assert steps["training"]["embedding"]["started_from"] == "base"
+    assert steps["comparison"]["embedding"]["against"] == "models:/embedding/3"
+
+
+def test_execute_leaves_root_where_the_gate_refuses(database: DatabaseManager, session: str, workplace: Path, make_settings: Make) -> None:
+    settings = make_settings(workplace, gate=GateConfig(minimum_improvement=100.0))
+    steps = node(settings, database).execute({"session_id": session, "model_type": "embedding"})["results"]["steps"]
+    assert (steps["deployment"]["embedding"]["decision"], steps["deployment"]["embedding"]["exported_to"]) == ("refused", None)
+    (version,) = versions_of(settings)
+    assert not version.aliases and not Path(settings.model_dir).exists()
+    assert [each.decision for each in database.promotions()] == ["refused"]
+
+
+@pytest.mark.parametrize("shape", ["pair with some negatives", "score", "label", "vector", "text"])
+def test_execute_trains_an_embedding_model_on_every_shape(
+    database: DatabaseManager, workplace: Path, make_settings: Make, make_rows: Rows, shape: str
+) -> None:
+    assert database.ingest("s1", make_rows(shape), SampleKind.EMBEDDING).rejected == 0
+    results = node(make_settings(workplace), database).execute({"session_id": "s1", "model_type": "embedding"})
+    steps = results["results"]["steps"]
+    assert steps["training"]["embedding"]["steps"] == 3
+    json.dumps(results, allow_nan=False)
+
+
+@pytest.mark.parametrize("shape", ["chat", "document", "mixed"])
+def test_execute_trains_a_language_model_on_every_shape(
+    database: DatabaseManager, workplace: Path, make_settings: Make, make_rows: Rows, shape: str
+) -> None:
+    assert database.ingest("s1", make_rows(shape), SampleKind.LLM).rejected == 0
+    results = node(make_settings(workplace), database).execute({"session_id": "s1", "model_type": "llm"})
+    assert results["results"]["steps"]["training"]["llm"]["steps"] == 3
+
+
+def test_execute_trains_a_language_model_without_adapters(
+    database: DatabaseManager, session: str, workplace: Path, make_settings: Make
+) -> None:
+    settings = make_settings(workplace)
+    settings.llm.adapter = AdapterConfig(kind="none")
+    results = node(settings, database).execute({"session_id": session, "model_type": "llm"})
+    assert results["results"]["steps"]["deployment"]["llm"]["decision"] == "promoted"
+
+
+def test_execute_wants_one_shape_of_a_session_with_several(
+    database: DatabaseManager, workplace: Path, make_settings: Make, make_rows: Rows
+) -> None:
+    for shape in ("pair", "label"):
+        database.ingest("s1", make_rows(shape), SampleKind.EMBEDDING)
+    settings = make_settings(workplace)
+    with pytest.raises(SampleError, match=r"must all have one shape, got label \(\d+\), pair \(48\).*embedding.shape=label"):
+        node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})
+    check_failed(settings, database, "must all have one shape")
+    settings.embedding.shape = "pair"
+    steps = node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})["results"]["steps"]
+    assert steps["validation"]["embedding"]["rows_in"] == 48
+    settings.embedding.shape = "score"
+    with pytest.raises(SampleError, match=r"embedding.shape must be a shape of the session's samples \(label, pair\), got 'score'"):
+        node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})
+
+
+def test_execute_works_with_few_rows(database: DatabaseManager, workplace: Path, make_settings: Make, make_rows: Rows) -> None:
+    """Below six test rows there is no interval; a gate that wants one refuses."""
+    database.ingest("s1", make_rows("pair")[:16], SampleKind.EMBEDDING)
+    settings = make_settings(workplace, gate=GateConfig())
+    results = node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})
+    steps = results["results"]["steps"]
+    assert steps["comparison"]["embedding"]["lower"] is None and steps["deployment"]["embedding"]["decision"] == "refused"
+    json.dumps(results, allow_nan=False)
+    assert database.promotions()[0].decision == "refused"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_execute_refuses_too_few_rows_in_words(
+    database: DatabaseManager, workplace: Path, make_settings: Make, make_rows: Rows, count: int
+) -> None:
+    database.ingest("s1", make_rows("pair")[:count], SampleKind.EMBEDDING)
+    settings = make_settings(workplace, cross_validation=CrossValidationConfig(n_splits=2))
+    with pytest.raises((SampleError, ConfigError)):
+        node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})
+    check_failed(settings, database, "Error: ")
+
+
+def test_execute_records_a_loss_that_is_not_finite(
+    database: DatabaseManager, session: str, workplace: Path, make_settings: Make, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    settings = make_settings(workplace)
+    broken = workplace / "broken"
+    shutil.copytree(settings.embedding.model, broken)
+    (file,) = broken.rglob("*.safetensors")
+    weights = load_file(file)
+    weights["embeddings.word_embeddings.weight"][:] = float("nan")
+    save_file(weights, file, metadata={"format": "pt"})
+    settings.embedding.model = str(broken)
+    with pytest.raises(TrainingError, match="train/loss must be finite, got nan"):
+        node(settings, database).execute({"session_id": session, "model_type": "embedding"})
+    check_failed(settings, database, "train/loss must be finite")
+
+
+def test_execute_records_a_learning_rate_that_is_too_high_or_ends_well(
+    database: DatabaseManager, session: str, workplace: Path, make_settings: Make
+) -> None:
+    settings = make_settings(workplace)
+    settings.embedding.training = TrainingConfig(batch_size=16, learning_rate=1.0, warmup_steps=0, max_steps=12, max_grad_norm=0.0)
+    try:
+        node(settings, database).execute({"session_id": session, "model_type": "embedding"})
+    except TrainingError:
+        check_failed(settings, database, "must be finite")
+    else:
+        assert database.training_runs()[-1].state == "succeeded"
+
+
+def test_execute_records_a_root_whose_files_are_gone(database: DatabaseManager, session: str, workplace: Path, make_settings: Make) -> None:
+    settings = make_settings(workplace)
+    node(settings, database).execute({"session_id": session, "model_type": "embedding"})
+    shutil.rmtree(workplace / "mlartifacts")
+    with pytest.raises(DeploymentError, match=r"models:/embedding/1 can't be loaded: .* Restore its files"):
+        node(settings, database).execute({"session_id": session, "model_type": "embedding"})
+    assert [each.state for each in database.training_runs()] == ["succeeded", "failed"]
+    assert (workplace / "models" / "embedding" / "root" / "config.json").exists()
+
+
+@pytest.mark.parametrize("setting", ["output_dir", "model_dir"])
+def test_execute_records_a_folder_that_cannot_be_written(
+    database: DatabaseManager, session: str, workplace: Path, make_settings: Make, setting: str
+) -> None:
+    (workplace / "file").touch()
+    settings = make_settings(workplace, **{setting: str(workplace / "file" / "below")})
+    with pytest.raises((DeploymentError, TrainingError, ConfigError), match=f"{setting} .*file/below"):
+        node(settings, database).execute({"session_id": session, "model_type": "embedding"})
+    assert database.training_runs()[-1].state == "failed"
+    assert {each.info.status for each in runs_of(settings)} == {"FAILED"}
+    assert not [each for each in versions_of(settings) if each.aliases], "root moved, but the model directory did not"
+    assert not list(workplace.glob("models/**/.writing-*"))
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "message"),
+    [
+        ({}, ConfigError, "session_id must be given"),
+        ({"session_id": "s1", "model_typ": "all"}, ConfigError, "the request has no key 'model_typ'. Did you mean 'model_type'"),
+        ({"session_id": "s1", "model_type": "both"}, ConfigError, "model_type must be one of embedding, llm, all, got 'both'"),
+        ({"session_id": "a/b"}, ConfigError, "session_id must be 1 to 128 letters"),
+        ({"session_id": 3}, ConfigError, "session_id must be 1 to 128 letters"),
+        ({"session_id": "s9"}, SessionError, "session_id must name a session of the database, got 's9'"),
+    ],
+)
+def test_execute_refuses_a_wrong_request_before_it_begins(
+    database: DatabaseManager, session: str, workplace: Path, make_settings: Make,
+    request_: dict[str, Any], error: type[Exception], message: str,
+) -> None:  # fmt: skip
+    with pytest.raises(error, match=message):
+        node(make_settings(workplace), database).execute(request_)
+    assert database.training_runs() == []
+
+
+def test_basic_usage_of_the_specification_runs_as_written(
+    database: DatabaseManager, session: str, workplace: Path, tiny_embedding_model: str, tiny_language_model: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """But for the import line, the session and the tiny models; every other setting is the default."""
+    settings = Settings()
+    monkeypatch.setattr(settings.tracking, "uri", f"sqlite:///{workplace}/mlflow.db")
+    db_manager = database
+
+    # Initialize training node
+    training_node = ModelTrainingNode(
+        config=NodeConfig(
+            model_dir="models", embedding_model=tiny_embedding_model, llm_model=tiny_language_model, settings=settings
+        ),
+        db_manager=db_manager,
+    )
+
+    # Execute training
+    results = training_node.execute({"session_id": session, "model_type": "all"})
+
+    assert list(results["results"]["steps"])[:6] == DOCUMENTED_STEPS
+    assert len(results["results"]["steps"]["cross_validation"]["llm"]["folds"]) == 5
+
+
+@pytest.mark.slow
+def test_basic_usage_of_the_specification_runs_with_the_real_models(database: DatabaseManager, session: str) -> None:
+    """deepseek-1.5b must be in the hub's cache: 3.5 GB."""
+    training_node = ModelTrainingNode(
+        config=NodeConfig(
+            model_dir="models", embedding_model="sentence-transformers/all-MiniLM-L6-v2", llm_model="deepseek-1.5b"
+        ),
+        db_manager=database,
+    )
+    try:
+        results = training_node.execute({"session_id": session, "model_type": "all"})
+    except Exception as error:
+        if "deepseek" in str(error) and "was not found" in str(error):
+            pytest.skip("deepseek-1.5b is not on this machine")
+        raise
+    assert list(results["results"]["steps"])[:6] == DOCUMENTED_STEPS
