@@ -1,8 +1,9 @@
 """DataSciencePipeline: the steps of one model type, from rows to a registered version. Knows nothing of sessions."""
 
+import contextlib
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,13 +142,11 @@ class DataSciencePipeline:
             tags={"tunetrail.model_type": model_type, **(tags or {})},
         )
         folder = Path(self.settings.output_dir) / run.run_id
-        with run.ending():
-            folder.mkdir(parents=True, exist_ok=True)
+        with run.ending(), _working_folder(folder):
             rows = self._rows_to_learn(model_type, rows)
             learner = build_learner(model_type, self.settings, str(rows["shape"].iloc[0]))
             work = _Work(model_type=model_type, run=run, folder=folder, learner=learner, base=base)
             outcome = self._run_steps(work, rows, name, tags or {}, on_decision)
-        shutil.rmtree(folder, ignore_errors=True)
         return outcome
 
     def _run_steps(
@@ -371,6 +370,22 @@ class DataSciencePipeline:
         assert isinstance(learner, LanguageModelLearner)
         found = learner.likelihoods(model, records, batch_size)
         return language_scores(found.nats, found.tokens, found.bytes)
+
+
+@contextlib.contextmanager
+def _working_folder(folder: Path) -> Iterator[None]:
+    """Make a folder for the run and remove it afterwards; of a failed run the checkpoints stay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for path in folder.iterdir():
+            if path.name != "checkpoints":
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty: the checkpoints
+            folder.rmdir()
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _scorable_by_all(work: _Work, models: Sequence[Any], rows: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -109,6 +110,9 @@ def _one_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, TunetrailError):
         return "error: " + " ".join([*lines, *getattr(error, "__notes__", [])])
+    if isinstance(error, OSError) and error.strerror:
+        advice = ". Free some space and run the same command again." if error.errno == errno.ENOSPC else ""
+        return f"error: {error.strerror}{f': {error.filename}' if error.filename else ''}{advice}"
     first = lines[0] if lines else ""
     return f"error: unexpected {type(error).__name__}: {first} (--debug shows where)"
 

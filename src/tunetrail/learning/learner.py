@@ -1,4 +1,4 @@
-"""Learner: what the pipeline asks of a model type, and which class answers for which. Knows no metric, session or MLflow."""
+"""Learner: what the pipeline asks of a model type, and and which class answers. Knows no metric, session or MLflow."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -6,12 +6,15 @@ Everything goes through MlflowClient with explicit run ids, so no global "active
 import contextlib
 import fcntl
 import getpass
+import io
+import logging
 import math
 import os
 import re
 import sqlite3
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -194,24 +197,32 @@ class TrackedRun:
 
     @contextlib.contextmanager
     def ending(self) -> Iterator["TrackedRun"]:
-        """End the run when the block ends: succeeded, failed by an exception, or interrupted by a signal."""
-        try:
-            yield self
-        except Exception as error:
-            self._finish_after(error, "failed")
-            raise
-        except BaseException as error:
-            self._finish_after(error, "interrupted")
-            raise
-        else:
+        """End the run when the block ends: succeeded, failed by an exception, or interrupted by a signal.
+
+        What tunetrail logged meanwhile becomes the artifact log.txt, an error's traceback included.
+        """
+        with _captured_log() as log:
+            try:
+                yield self
+            except BaseException as error:
+                self._finish_after(error, log)
+                raise
+            self._keep_log(log)
             self.finish("succeeded")
 
-    def _finish_after(self, error: BaseException, state: str) -> None:
+    def _finish_after(self, error: BaseException, log: io.StringIO) -> None:
         """End the run without hiding the error that ended it, even where MLflow is what failed."""
+        state = "failed" if isinstance(error, Exception) else "interrupted"
         try:
             self.finish(state, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+            log.writelines(traceback.format_exception(error))
+            self._keep_log(log)
         except TrackingError as second:
             error.add_note(f"The run {self.run_id} could not be marked as {state}: {second}")
+
+    def _keep_log(self, log: io.StringIO) -> None:
+        if log.getvalue():
+            self.log_text(log.getvalue(), "log.txt")
 
     def _log_batch(
         self, params: Sequence[Param] = (), metrics: Sequence[Metric] = (), tags: Sequence[RunTag] = ()
@@ -220,6 +231,21 @@ class TrackedRun:
             for start in range(0, max(len(params), len(metrics), len(tags)), 100):
                 part = slice(start, start + 100)
                 self.tracker.client.log_batch(self.run_id, params=params[part], metrics=metrics[part], tags=tags[part])
+
+
+@contextlib.contextmanager
+def _captured_log() -> Iterator[io.StringIO]:
+    """Collect what tunetrail's loggers say."""
+    text = io.StringIO()
+    handler = logging.StreamHandler(text)
+    handler.setLevel(logging.INFO)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("tunetrail")
+    logger.addHandler(handler)
+    try:
+        yield text
+    finally:
+        logger.removeHandler(handler)
 
 
 @contextlib.contextmanager
