@@ -1,0 +1,57 @@
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from tunetrail.evaluation.scoring import score_embedding
+
+WORDS = ("red", "green", "blue", "black", "white", "pink")
+
+
+def encode(texts: Sequence[str]) -> np.ndarray:
+    """One dimension per word, whatever its case: texts that share words are near."""
+    return np.array([[float(text.lower().count(word)) + 1e-3 for word in WORDS] for text in texts], dtype=np.float32)
+
+
+def test_score_embedding_finds_each_positive_of_a_pair() -> None:
+    scores = score_embedding("pair", [{"anchor": word, "positive": word.upper()} for word in WORDS], encode)
+    assert (scores.metric, scores.value, scores.examples) == ("ndcg_at_10", pytest.approx(1.0), 6)
+
+
+def test_score_embedding_ranks_negatives_among_the_documents() -> None:
+    records = [{"anchor": "red", "positive": "red blue", "negative": "RED"}, {"anchor": "green", "positive": "GREEN"}]
+    scores = score_embedding("pair", records, encode)
+    assert scores.metrics["recall_at_1"] == pytest.approx(0.5)
+
+
+def test_score_embedding_joins_the_positives_of_one_anchor() -> None:
+    records = [{"anchor": "red", "positive": "RED"}, {"anchor": "red", "positive": "red red"}, {"anchor": "blue", "positive": "BLUE"}]
+    scores = score_embedding("pair", records, encode)
+    assert scores.examples == 2 and scores.value == pytest.approx(1.0)
+
+
+def test_score_embedding_correlates_similarity_with_scores() -> None:
+    records = [
+        {"sentence1": "red", "sentence2": "RED", "score": 1.0},
+        {"sentence1": "red blue", "sentence2": "red green", "score": 0.5},
+        {"sentence1": "red", "sentence2": "pink", "score": 0.0},
+    ]
+    assert score_embedding("score", records, encode).value == pytest.approx(1.0)
+
+
+def test_score_embedding_retrieves_texts_of_the_same_label() -> None:
+    records = [{"text": text, "label": text.split()[0].lower()} for text in ("red a", "RED b", "blue a", "BLUE b")]
+    assert score_embedding("label", records, encode).value == pytest.approx(1.0)
+
+
+def test_score_embedding_compares_with_target_vectors() -> None:
+    records = [{"text": word, "embedding": encode([word])[0].tolist()} for word in WORDS]
+    scores = score_embedding("vector", records, encode)
+    assert (scores.metric, scores.value) == ("cosine_to_target", pytest.approx(1.0))
+
+
+def test_score_embedding_retrieves_the_second_half_of_a_text_by_its_first() -> None:
+    records = [{"text": f"{word} {word.upper()}"} for word in WORDS] + [{"text": "word"}]
+    scores = score_embedding("text", records[:6], encode)
+    assert scores.examples == 6 and scores.value == pytest.approx(1.0)
+    assert score_embedding("text", records, encode).examples == 7
