@@ -104,14 +104,14 @@ def test_supervised_contrastive_equals_the_formula(labels: list[int], seed: int,
     embeddings = torch.randn(len(labels), 8, generator=torch.Generator().manual_seed(seed), requires_grad=True)
     value = supervised_contrastive_loss(embeddings, torch.tensor(labels), temperature)
     expected = naive_supervised_contrastive(embeddings.detach(), torch.tensor(labels), temperature)
-    assert float(value) == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    assert value.item() == pytest.approx(expected, rel=1e-4, abs=1e-4)
     value.backward()
     assert embeddings.grad is not None
     assert bool(torch.isfinite(embeddings.grad).all())
 
 
 @pytest.mark.parametrize("negatives", [0, 3, 6], ids=["no negatives", "some rows", "all rows"])
-@pytest.mark.parametrize("mini_batch_size", [1, 2, 4, 6, 50])
+@pytest.mark.parametrize("mini_batch_size", [1, 4, 50])
 def test_cached_contrastive_loss_equals_the_plain_one(
     model: SentenceTransformer, mini_batch_size: int, negatives: int
 ) -> None:
@@ -122,7 +122,7 @@ def test_cached_contrastive_loss_equals_the_plain_one(
         twin = copy.deepcopy(model)
         value = build_embedding_loss(twin, "pair", "auto", size)(features(twin, *columns), None)
         value.backward()
-        found.append((float(value), [p.grad for p in twin.parameters() if p.grad is not None]))
+        found.append((value.item(), [p.grad for p in twin.parameters() if p.grad is not None]))
     (plain, plain_gradients), (cached, cached_gradients) = found
     assert cached == pytest.approx(plain, abs=1e-5)
     assert len(cached_gradients) == len(plain_gradients) > 10
