@@ -1,6 +1,7 @@
 """DataSciencePipeline: the steps of one model type, from rows to a registered version. Knows nothing of sessions."""
 
 import contextlib
+import errno
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -374,13 +375,17 @@ class DataSciencePipeline:
 
 @contextlib.contextmanager
 def _working_folder(folder: Path) -> Iterator[None]:
-    """Make a folder for the run and remove it afterwards; of a failed run the checkpoints stay."""
+    """Make a folder for the run and remove it afterwards; of a failed run the checkpoints stay.
+
+    On a full disk they are cut off, and go: the failure itself can then still be written down.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         yield
-    except BaseException:
+    except BaseException as error:
+        kept = () if isinstance(error, OSError) and error.errno == errno.ENOSPC else ("checkpoints",)
         for path in folder.iterdir():
-            if path.name != "checkpoints":
+            if path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # not empty: the checkpoints
             folder.rmdir()

@@ -24,15 +24,46 @@ from tunetrail.config import (
 from tunetrail.samples import SampleKind
 from tunetrail.stores.database import DatabaseManager
 
-NOUNS = "apple river engine window doctor garden planet violin hammer island mirror pencil rocket saddle tunnel walnut".split()
-VERBS = "opens paints counts follows repairs carries measures forgets borrows polishes divides remembers".split()
+NOUNS = [
+    "apple",
+    "river",
+    "engine",
+    "window",
+    "doctor",
+    "garden",
+    "planet",
+    "violin",
+    "hammer",
+    "island",
+    "mirror",
+    "pencil",
+    "rocket",
+    "saddle",
+    "tunnel",
+    "walnut",
+]
+VERBS = [
+    "opens",
+    "paints",
+    "counts",
+    "follows",
+    "repairs",
+    "carries",
+    "measures",
+    "forgets",
+    "borrows",
+    "polishes",
+    "divides",
+    "remembers",
+]
 ROWS = 48
 
 
 def _sentences(seed: int, count: int = ROWS) -> list[str]:
     drawn = random.Random(seed)
     return [
-        f"the {drawn.choice(NOUNS)} {drawn.choice(VERBS)} {drawn.randint(2, 99)} {drawn.choice(NOUNS)}s near the {drawn.choice(NOUNS)}"
+        f"the {drawn.choice(NOUNS)} {drawn.choice(VERBS)} {drawn.randint(2, 99)} {drawn.choice(NOUNS)}s "
+        f"near the {drawn.choice(NOUNS)}"
         for _ in range(count)
     ]
 
@@ -47,7 +78,10 @@ def rows_of(shape: str) -> list[dict[str, Any]]:
             for number, (text, other) in enumerate(zip(texts, others, strict=True))
         ]
     if shape == "score":
-        return [{"sentence1": a, "sentence2": b, "score": round(drawn.random(), 3)} for a, b in zip(texts, others, strict=True)]
+        return [
+            {"sentence1": a, "sentence2": b, "score": round(drawn.random(), 3)}
+            for a, b in zip(texts, others, strict=True)
+        ]
     if shape == "label":
         return [{"text": text, "label": text.split()[2]} for text in texts + others]
     if shape == "vector":
@@ -81,7 +115,9 @@ def make_settings(tiny_embedding_model: str, tiny_language_model: str) -> Callab
     """Settings for a folder: tiny models, three steps, no folds, and a gate that lets everything through."""
 
     def make(folder: Path, **changes: Any) -> Settings:
-        training = TrainingConfig(batch_size=16, learning_rate=1e-3, num_epochs=1, warmup_steps=0, max_steps=3, logging_steps=1)
+        training = TrainingConfig(
+            batch_size=16, learning_rate=1e-3, num_epochs=1, warmup_steps=0, max_steps=3, logging_steps=1
+        )
         settings = Settings(
             output_dir=str(folder / "training_output"),
             model_dir=str(folder / "models"),
@@ -142,5 +178,7 @@ def trained(
     manager = DatabaseManager(f"sqlite:///{folder}/tunetrail.db")
     store_rows(manager, "s1", SampleKind.EMBEDDING, rows_of("pair"))
     store_rows(manager, "s1", SampleKind.LLM, rows_of("completion"))
-    results = ModelTrainingNode(NodeConfig(settings=settings), manager).execute({"session_id": "s1", "model_type": "all"})
+    results = ModelTrainingNode(NodeConfig(settings=settings), manager).execute(
+        {"session_id": "s1", "model_type": "all"}
+    )
     return Trained(folder, settings, manager, results)

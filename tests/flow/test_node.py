@@ -26,7 +26,9 @@ def node(settings: Settings, database: DatabaseManager) -> ModelTrainingNode:
 
 def runs_of(settings: Settings) -> list[Any]:
     client = MlflowClient(settings.tracking.uri)
-    return list(client.search_runs([each.experiment_id for each in client.search_experiments()], order_by=["start_time"]))
+    return list(
+        client.search_runs([each.experiment_id for each in client.search_experiments()], order_by=["start_time"])
+    )
 
 
 def versions_of(settings: Settings) -> list[Any]:
@@ -95,12 +97,16 @@ def test_execute_logs_what_a_person_compares(trained: Any, tmp_path: Path) -> No
     assert pipeline.data.params["embedding.training.batch_size"] == "16"
     assert pipeline.data.params["seed"] == "42"
     assert {"embedding/after", "embedding/lower", "llm/before", "llm/improvement"} <= set(pipeline.data.metrics)
-    assert {"tunetrail.session_id", "version.torch", "tunetrail.training_run", "tunetrail.llm.decision"} <= set(pipeline.data.tags)
+    assert {"tunetrail.session_id", "version.torch", "tunetrail.training_run", "tunetrail.llm.decision"} <= set(
+        pipeline.data.tags
+    )
     assert {each.path for each in client.list_artifacts(pipeline.info.run_id)} == {"config.yaml", "results.json"}
     stored = client.download_artifacts(pipeline.info.run_id, "results.json", str(tmp_path))
     assert json.loads(Path(stored).read_text()) == trained.results
     for run in (embedding, llm):
-        assert {"train/loss", "val/loss", "train/learning_rate", "training/steps", "comparison/improvement"} <= set(run.data.metrics)
+        assert {"train/loss", "val/loss", "train/learning_rate", "training/steps", "comparison/improvement"} <= set(
+            run.data.metrics
+        )
         assert [each.step for each in client.get_metric_history(run.info.run_id, "train/loss")] == [1, 2, 3]
         assert run.data.params["base_model_source"] == "local folder"
         assert [each.tags[0].value for each in run.inputs.dataset_inputs] == ["training", "validation", "test"]
@@ -142,7 +148,9 @@ def test_execute_exports_models_that_the_usual_libraries_load(trained: Any) -> N
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     root = Path(trained.settings.model_dir)
-    assert SentenceTransformer(str(root / "embedding" / "root"), device="cpu").encode("a text", show_progress_bar=False).shape == (32,)
+    assert SentenceTransformer(str(root / "embedding" / "root"), device="cpu").encode(
+        "a text", show_progress_bar=False
+    ).shape == (32,)
     tokenizer = AutoTokenizer.from_pretrained(root / "llm" / "root")
     model = AutoModelForCausalLM.from_pretrained(root / "llm" / "root")
     generated = model.generate(**tokenizer("a", return_tensors="pt"), max_new_tokens=2, do_sample=False)
@@ -154,7 +162,9 @@ def test_execute_leaves_no_working_files(trained: Any) -> None:
     assert {each.name for each in (trained.folder / "models" / "embedding").iterdir()} == {"root", "versions"}
 
 
-def test_execute_goes_on_from_root_the_second_time(database: DatabaseManager, session: str, workplace: Path, make_settings: Make) -> None:
+def test_execute_goes_on_from_root_the_second_time(
+    database: DatabaseManager, session: str, workplace: Path, make_settings: Make
+) -> None:
     settings = make_settings(workplace)
     for number in ("1", "2", "3"):
         steps = node(settings, database).execute({"session_id": session, "model_type": "embedding"})["results"]["steps"]
@@ -171,10 +181,15 @@ def test_execute_goes_on_from_root_the_second_time(database: DatabaseManager, se
     assert steps["comparison"]["embedding"]["against"] == "models:/embedding/3"
 
 
-def test_execute_leaves_root_where_the_gate_refuses(database: DatabaseManager, session: str, workplace: Path, make_settings: Make) -> None:
+def test_execute_leaves_root_where_the_gate_refuses(
+    database: DatabaseManager, session: str, workplace: Path, make_settings: Make
+) -> None:
     settings = make_settings(workplace, gate=GateConfig(minimum_improvement=100.0))
     steps = node(settings, database).execute({"session_id": session, "model_type": "embedding"})["results"]["steps"]
-    assert (steps["deployment"]["embedding"]["decision"], steps["deployment"]["embedding"]["exported_to"]) == ("refused", None)
+    assert (steps["deployment"]["embedding"]["decision"], steps["deployment"]["embedding"]["exported_to"]) == (
+        "refused",
+        None,
+    )
     (version,) = versions_of(settings)
     assert not version.aliases and not Path(settings.model_dir).exists()
     assert [each.decision for each in database.promotions()] == ["refused"]
@@ -215,24 +230,32 @@ def test_execute_wants_one_shape_of_a_session_with_several(
     for shape in ("pair", "label"):
         database.ingest("s1", make_rows(shape), SampleKind.EMBEDDING)
     settings = make_settings(workplace)
-    with pytest.raises(SampleError, match=r"must all have one shape, got label \(\d+\), pair \(48\).*embedding.shape=label"):
+    with pytest.raises(
+        SampleError, match=r"must all have one shape, got label \(\d+\), pair \(48\).*embedding.shape=label"
+    ):
         node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})
     check_failed(settings, database, "must all have one shape")
     settings.embedding.shape = "pair"
     steps = node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})["results"]["steps"]
     assert steps["validation"]["embedding"]["rows_in"] == 48
     settings.embedding.shape = "score"
-    with pytest.raises(SampleError, match=r"embedding.shape must be a shape of the session's samples \(label, pair\), got 'score'"):
+    with pytest.raises(
+        SampleError, match=r"embedding.shape must be a shape of the session's samples \(label, pair\), got 'score'"
+    ):
         node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})
 
 
-def test_execute_works_with_few_rows(database: DatabaseManager, workplace: Path, make_settings: Make, make_rows: Rows) -> None:
+def test_execute_works_with_few_rows(
+    database: DatabaseManager, workplace: Path, make_settings: Make, make_rows: Rows
+) -> None:
     """Below six test rows there is no interval; a gate that wants one refuses."""
     database.ingest("s1", make_rows("pair")[:16], SampleKind.EMBEDDING)
     settings = make_settings(workplace, gate=GateConfig())
     results = node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})
     steps = results["results"]["steps"]
-    assert steps["comparison"]["embedding"]["lower"] is None and steps["deployment"]["embedding"]["decision"] == "refused"
+    assert (
+        steps["comparison"]["embedding"]["lower"] is None and steps["deployment"]["embedding"]["decision"] == "refused"
+    )
     json.dumps(results, allow_nan=False)
     assert database.promotions()[0].decision == "refused"
 
@@ -270,7 +293,9 @@ def test_execute_records_a_learning_rate_that_is_too_high_or_ends_well(
     database: DatabaseManager, session: str, workplace: Path, make_settings: Make
 ) -> None:
     settings = make_settings(workplace)
-    settings.embedding.training = TrainingConfig(batch_size=16, learning_rate=1.0, warmup_steps=0, max_steps=12, max_grad_norm=0.0)
+    settings.embedding.training = TrainingConfig(
+        batch_size=16, learning_rate=1.0, warmup_steps=0, max_steps=12, max_grad_norm=0.0
+    )
     try:
         node(settings, database).execute({"session_id": session, "model_type": "embedding"})
     except TrainingError:
@@ -279,7 +304,9 @@ def test_execute_records_a_learning_rate_that_is_too_high_or_ends_well(
         assert database.training_runs()[-1].state == "succeeded"
 
 
-def test_execute_records_a_root_whose_files_are_gone(database: DatabaseManager, session: str, workplace: Path, make_settings: Make) -> None:
+def test_execute_records_a_root_whose_files_are_gone(
+    database: DatabaseManager, session: str, workplace: Path, make_settings: Make
+) -> None:
     settings = make_settings(workplace)
     node(settings, database).execute({"session_id": session, "model_type": "embedding"})
     shutil.rmtree(workplace / "mlartifacts")
@@ -307,8 +334,16 @@ def test_execute_records_a_folder_that_cannot_be_written(
     ("request_", "error", "message"),
     [
         ({}, ConfigError, "session_id must be given"),
-        ({"session_id": "s1", "model_typ": "all"}, ConfigError, "the request has no key 'model_typ'. Did you mean 'model_type'"),
-        ({"session_id": "s1", "model_type": "both"}, ConfigError, "model_type must be one of embedding, llm, all, got 'both'"),
+        (
+            {"session_id": "s1", "model_typ": "all"},
+            ConfigError,
+            "the request has no key 'model_typ'. Did you mean 'model_type'",
+        ),
+        (
+            {"session_id": "s1", "model_type": "both"},
+            ConfigError,
+            "model_type must be one of embedding, llm, all, got 'both'",
+        ),
         ({"session_id": "a/b"}, ConfigError, "session_id must be 1 to 128 letters"),
         ({"session_id": 3}, ConfigError, "session_id must be 1 to 128 letters"),
         ({"session_id": "s9"}, SessionError, "session_id must name a session of the database, got 's9'"),

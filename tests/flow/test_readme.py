@@ -74,6 +74,8 @@ def test_readme_snippet_runs(
     snippet = snippet.replace('"sentence-transformers/all-MiniLM-L6-v2"', repr(tiny_embedding_model))
     snippet = snippet.replace('"smollm2-135m"', repr(tiny_language_model))
     small = '        training_config={"embedding": {"num_epochs": 1}, "llm": {"num_epochs": 1}},\n'
-    snippet = snippet.replace("    ),\n    db_manager", f"{small}        pipeline_config={{'n_splits': 0}},\n    ),\n    db_manager")
+    snippet = snippet.replace(
+        "    ),\n    db_manager", f"{small}        pipeline_config={{'n_splits': 0}},\n    ),\n    db_manager"
+    )
     exec(compile(snippet, "README.md", "exec"), {})  # noqa: S102 - our own text
     assert "'metric': 'ndcg_at_10'" in capsys.readouterr().out

@@ -37,18 +37,31 @@ def overrides(workplace: Path, tiny_embedding_model: str, tiny_language_model: s
         "gate=point",
         "gate.minimum_improvement=-10",
         "evaluation.bootstrap_samples=100",
-        *(f"{each}.training.{value}" for each in ("embedding", "llm") for value in ("max_steps=3", "warmup_steps=0", "num_epochs=1")),
+        *(
+            f"{each}.training.{value}"
+            for each in ("embedding", "llm")
+            for value in ("max_steps=3", "warmup_steps=0", "num_epochs=1")
+        ),
     ]
 
 
 @pytest.fixture
 def train(
-    workplace: Path, session: str, overrides: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    workplace: Path,
+    session: str,
+    overrides: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Iterator[Callable[..., Ended]]:
     """`tunetrail train session_id=s1 ...` in this process; what it sets in the environment and in logging is undone."""
     monkeypatch.setenv("TUNETRAIL_HOME", str(workplace))
     monkeypatch.setenv("COLUMNS", "160")
-    for name in ("TUNETRAIL_SHIPPED", "HYDRA_FULL_ERROR", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "HF_HUB_DISABLE_PROGRESS_BARS"):
+    for name in (
+        "TUNETRAIL_SHIPPED",
+        "HYDRA_FULL_ERROR",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR",
+        "HF_HUB_DISABLE_PROGRESS_BARS",
+    ):
         monkeypatch.setenv(name, "1")
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
@@ -68,7 +81,9 @@ def train(
 
 def runs(workplace: Path) -> list[Any]:
     client = MlflowClient(f"sqlite:///{workplace}/mlflow.db")
-    return list(client.search_runs([each.experiment_id for each in client.search_experiments()], order_by=["start_time"]))
+    return list(
+        client.search_runs([each.experiment_id for each in client.search_experiments()], order_by=["start_time"])
+    )
 
 
 def wait_for(holds: Callable[[], bool], seconds: float = 90.0) -> None:
@@ -79,7 +94,9 @@ def wait_for(holds: Callable[[], bool], seconds: float = 90.0) -> None:
 
 
 @pytest.fixture
-def start_long_training(session: str, workplace: Path, overrides: list[str]) -> Iterator[Callable[[], "subprocess.Popen[str]"]]:
+def start_long_training(
+    session: str, workplace: Path, overrides: list[str]
+) -> Iterator[Callable[[], "subprocess.Popen[str]"]]:
     """Start a training of a minute in a process of its own and wait until it has logged a step."""
     started: list[subprocess.Popen[str]] = []
 
@@ -89,7 +106,9 @@ def start_long_training(session: str, workplace: Path, overrides: list[str]) -> 
         with open(workplace / "terminal.txt", "w") as terminal:
             process = subprocess.Popen(command, cwd=workplace, stdout=terminal, stderr=terminal, text=True)
         started.append(process)
-        wait_for(lambda: process.poll() is not None or any("train/loss" in each.data.metrics for each in runs(workplace)))
+        wait_for(
+            lambda: process.poll() is not None or any("train/loss" in each.data.metrics for each in runs(workplace))
+        )
         assert process.poll() is None, (workplace / "terminal.txt").read_text()
         return process
 
@@ -120,14 +139,18 @@ def test_train_marks_a_killed_run_and_goes_on(
     ended = train("model_type=embedding")
     assert ended.code == 0, ended.err
     assert [each.state for each in database.training_runs()] == ["interrupted", "succeeded"]
-    dead, alive = ([each for each in runs(workplace) if each.info.status == status] for status in ("KILLED", "FINISHED"))
+    dead, alive = (
+        [each for each in runs(workplace) if each.info.status == status] for status in ("KILLED", "FINISHED")
+    )
     assert [each.info.run_name for each in dead] == ["s1 (embedding)", "embedding"]
     assert {each.data.tags["tunetrail.state"] for each in dead} == {"interrupted"}
     assert [each.info.run_name for each in alive] == ["s1 (embedding)", "embedding"]
     assert (workplace / "models" / "embedding" / "root" / "config.json").exists()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_train_ends_by_a_signal_with_its_code_and_marks_the_run(
     start_long_training: Callable[[], Any], database: DatabaseManager, workplace: Path, number: int, code: int
 ) -> None:

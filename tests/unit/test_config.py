@@ -145,7 +145,9 @@ def test_config_accepts_the_ends_of_its_ranges(config: type, values: dict[str, A
 
 
 def test_embedding_config_refuses_a_loss_of_another_shape() -> None:
-    with pytest.raises(ConfigError, match="embedding.loss for pair samples must be one of multiple_negatives_ranking, got 'mse'"):
+    with pytest.raises(
+        ConfigError, match=r"embedding.loss for pair samples must be one of multiple_negatives_ranking, got 'mse'"
+    ):
         EmbeddingConfig(shape="pair", loss="mse")
 
 
@@ -176,7 +178,11 @@ def test_with_specification_accepts_paths_and_whole_numbers_as_floats() -> None:
     ("pipeline", "training", "message"),
     [
         ({"n_split": 5}, None, "pipeline_config has no key 'n_split'. Did you mean 'n_splits'"),
-        ({"zzz": 5}, None, "pipeline_config has no key 'zzz'. Known keys: output_dir, n_splits, random_state, models_root_dir"),
+        (
+            {"zzz": 5},
+            None,
+            "pipeline_config has no key 'zzz'. Known keys: output_dir, n_splits, random_state, models_root_dir",
+        ),
         (None, {"embeddings": {}}, "training_config has no key 'embeddings'. Did you mean 'embedding'"),
         (None, {"llm": {"learning_rte": 1e-5}}, r"training_config\['llm'\] has no key .* Did you mean 'learning_rate'"),
         (None, {"llm": {"schedule": "cosine"}}, r"training_config\['llm'\] has no key 'schedule'"),
@@ -197,7 +203,9 @@ def test_with_specification_refuses(pipeline: Any, training: Any, message: str) 
         Settings().with_specification(pipeline, training)
 
 
-@pytest.mark.parametrize(("asked", "types"), [("embedding", ("embedding",)), ("llm", ("llm",)), ("all", ("embedding", "llm"))])
+@pytest.mark.parametrize(
+    ("asked", "types"), [("embedding", ("embedding",)), ("llm", ("llm",)), ("all", ("embedding", "llm"))]
+)
 def test_requested_model_types_names_them_in_order(asked: str, types: tuple[str, ...]) -> None:
     assert requested_model_types(asked) == types
 
@@ -231,7 +239,7 @@ def test_conf_has_exactly_the_keys_of_the_schema() -> None:
 
 
 def test_conf_composes_to_the_schemas_defaults_where_it_changes_none() -> None:
-    """What conf/ sets differently from the dataclasses is named here, so that the two doors don't drift apart unseen."""
+    """What conf/ sets differently from the dataclasses is named here: the two doors don't drift apart unseen."""
     composed, default = checked_request(compose(["session_id=s1"])), TrainRequest(session_id="s1")
     changed = {}
 

@@ -11,9 +11,7 @@ def test_error_exits_with_two_for_the_users_mistake_and_one_for_a_failure(kind: 
     assert kind("reason").exit_code == (2 if issubclass(kind, UserError) else 1)
 
 
-@pytest.mark.parametrize(
-    ("word", "hint"), [("learning_rte", " Did you mean 'learning_rate'?"), ("zzz", ""), ("", "")]
-)
+@pytest.mark.parametrize(("word", "hint"), [("learning_rte", " Did you mean 'learning_rate'?"), ("zzz", ""), ("", "")])
 def test_did_you_mean_names_the_nearest_word(word: str, hint: str) -> None:
     assert did_you_mean(word, ["learning_rate", "batch_size"]) == hint
 

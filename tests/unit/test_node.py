@@ -17,7 +17,11 @@ def test_node_config_applies_what_is_given_to_the_settings() -> None:
     )
     settings = config.settings
     assert (settings.model_dir, settings.embedding.model) == ("models", "sentence-transformers/all-MiniLM-L6-v2")
-    assert (settings.llm.model, settings.llm.training.batch_size, settings.cross_validation.n_splits) == ("deepseek-1.5b", 4, 3)
+    assert (settings.llm.model, settings.llm.training.batch_size, settings.cross_validation.n_splits) == (
+        "deepseek-1.5b",
+        4,
+        3,
+    )
 
 
 def test_node_config_keeps_the_settings_where_nothing_is_given() -> None:

@@ -112,7 +112,8 @@ def _one_line(error: Exception) -> str:
         return "error: " + " ".join([*lines, *getattr(error, "__notes__", [])])
     if isinstance(error, OSError) and error.strerror:
         advice = ". Free some space and run the same command again." if error.errno == errno.ENOSPC else ""
-        return f"error: {error.strerror}{f': {error.filename}' if error.filename else ''}{advice}"
+        place = error.filename2 or error.filename
+        return f"error: {error.strerror}{f': {place}' if place else ''}{advice}"
     first = lines[0] if lines else ""
     return f"error: unexpected {type(error).__name__}: {first} (--debug shows where)"
 

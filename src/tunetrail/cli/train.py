@@ -141,6 +141,8 @@ def _quieten() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # it asks the hub for a model card and a licence of every model, local folders included
     logging.getLogger("mlflow.transformers").setLevel(logging.ERROR)
+    # it prints the traceback of every database error that it raises anyway
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def _check_known(given: Mapping[Any, Any], schema: Any, prefix: str) -> None:

@@ -25,7 +25,12 @@ def tunetrail(
 ) -> Iterator[Callable[..., Ended]]:
     """`tunetrail ARGUMENT ...` in an empty folder; what it sets in the environment and in logging is undone."""
     monkeypatch.setenv("TUNETRAIL_HOME", str(workplace))
-    for name in ("TUNETRAIL_SHIPPED", "HYDRA_FULL_ERROR", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "HF_HUB_DISABLE_PROGRESS_BARS"):
+    for name in (
+        "TUNETRAIL_SHIPPED",
+        "HYDRA_FULL_ERROR",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR",
+        "HF_HUB_DISABLE_PROGRESS_BARS",
+    ):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.delenv("TUNETRAIL_DATABASE_URL", raising=False)

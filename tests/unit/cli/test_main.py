@@ -11,20 +11,34 @@ import pytest
 from tunetrail import __version__
 from tunetrail.cli import main
 
-HEAVY = ("alembic", "hydra", "mlflow", "numpy", "omegaconf", "pandas", "pytorch_lightning", "sqlalchemy", "torch", "transformers")
+HEAVY = (
+    "alembic",
+    "hydra",
+    "mlflow",
+    "numpy",
+    "omegaconf",
+    "pandas",
+    "pytorch_lightning",
+    "sqlalchemy",
+    "torch",
+    "transformers",
+)
 Command = Callable[..., Any]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"], ["trian"], []])
 def test_main_imports_nothing_heavy_before_it_is_needed(arguments: list[str]) -> None:
-    code = f"import sys; from tunetrail.cli import main; main({arguments!r}); print(*(set({HEAVY!r}) & set(sys.modules)))"
+    code = (
+        f"import sys; from tunetrail.cli import main; main({arguments!r}); print(*(set({HEAVY!r}) & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == ""
 
 
 @pytest.mark.parametrize("command", ["ingest", "sessions", "ui"])
 def test_main_helps_with_a_command_without_tensors(command: str) -> None:
-    code = f"import sys; from tunetrail.cli import main; main([{command!r}, '--help']); print(*({{'torch', 'mlflow', 'hydra'}} & set(sys.modules)))"
+    heavy = {"torch", "mlflow", "hydra"}
+    code = f"import sys; from tunetrail.cli import main; main([{command!r}, '--help']); print(*({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "" and f"usage: tunetrail {command}" in done.stdout
 
@@ -51,18 +65,30 @@ def test_main_prints_the_version(tunetrail: Command, flag: str) -> None:
 def test_main_refuses_an_unknown_command(tunetrail: Command, command: str, hint: str) -> None:
     ended = tunetrail(command)
     assert ended.code == 2
-    assert ended.err.strip() == f"error: command must be one of train, ingest, sessions, demo, ui, got {command!r}. {hint}".strip()
+    assert (
+        ended.err.strip()
+        == f"error: command must be one of train, ingest, sessions, demo, ui, got {command!r}. {hint}".strip()
+    )
 
 
 @pytest.mark.parametrize(
-    "arguments", [["ingest"], ["ingest", "x.jsonl", "--session", "s"], ["ingest", "x.jsonl", "--session", "s", "--kind", "image"], ["sessions", "extra"]]
+    "arguments",
+    [
+        ["ingest"],
+        ["ingest", "x.jsonl", "--session", "s"],
+        ["ingest", "x.jsonl", "--session", "s", "--kind", "image"],
+        ["sessions", "extra"],
+    ],
 )
 def test_main_exits_with_two_for_wrong_arguments(tunetrail: Command, arguments: list[str]) -> None:
     ended = tunetrail(*arguments)
     assert ended.code == 2 and "error:" in ended.err.splitlines()[-1] and "Traceback" not in ended.err
 
 
-@pytest.mark.parametrize("arguments", [["--debug", "sessions", "--database", "mysql://x/y"], ["sessions", "--database", "mysql://x/y", "--debug"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--debug", "sessions", "--database", "mysql://x/y"], ["sessions", "--database", "mysql://x/y", "--debug"]],
+)
 def test_main_shows_the_traceback_with_debug_anywhere(tunetrail: Command, arguments: list[str]) -> None:
     ended = tunetrail(*arguments)
     assert ended.code == 2 and "Traceback (most recent call last)" in ended.err
@@ -88,7 +114,10 @@ def test_module_is_the_command() -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_main_ends_with_the_code_of_the_signal(number: int, code: int, tmp_path: Path) -> None:
     """The database's lock, held here, keeps the command waiting."""
-    program = "import sys; from tunetrail.cli import main; import tunetrail.cli.sessions; print('up', flush=True); sys.exit(main(['sessions']))"
+    program = (
+        "import sys, tunetrail.cli.sessions; from tunetrail.cli import main; "
+        "print('up', flush=True); sys.exit(main(['sessions']))"
+    )
     with open(tmp_path / "tunetrail.db.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         process = subprocess.Popen(

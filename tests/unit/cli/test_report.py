@@ -18,7 +18,13 @@ def results(**comparison: Any) -> dict[str, Any]:
         "examples": 40,
         "against": "base",
     }
-    deployment = {"name": "embedding", "version": "3", "promote": True, "decision": "promoted", "reason": "it is better"}
+    deployment = {
+        "name": "embedding",
+        "version": "3",
+        "promote": True,
+        "decision": "promoted",
+        "reason": "it is better",
+    }
     steps = {"comparison": {"embedding": {**numbers, **comparison}}, "deployment": {"embedding": deployment}}
     return {"results": {"steps": steps}}
 

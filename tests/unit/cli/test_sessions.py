@@ -79,14 +79,20 @@ def test_ingest_refuses_a_file_in_one_line(
 
 
 def test_ingest_refuses_an_unsafe_session_id(tunetrail: Command, workplace: Path) -> None:
-    ended = tunetrail("ingest", write_jsonl(workplace / "rows.jsonl", PAIRS), "--session", "../x", "--kind", "embedding")
+    ended = tunetrail(
+        "ingest", write_jsonl(workplace / "rows.jsonl", PAIRS), "--session", "../x", "--kind", "embedding"
+    )
     assert ended.code == 2 and "error: session_id must be 1 to 128 letters" in ended.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
     ("url", "code", "message"),
     [
-        ("postgresql+psycopg://user:secret@127.0.0.1:9/tunetrail", 1, "error: The database postgresql+psycopg://user:***@127.0.0.1:9"),
+        (
+            "postgresql+psycopg://user:secret@127.0.0.1:9/tunetrail",
+            1,
+            "error: The database postgresql+psycopg://user:***@127.0.0.1:9",
+        ),
         ("sqlite:///file/below.db", 1, "a part of the path is a file"),
         ("mysql://user:secret@host/x", 2, "error: database.url must be sqlite:///FILE"),
         ("nonsense", 2, "error: database.url must be sqlite:///FILE"),

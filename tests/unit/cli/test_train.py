@@ -42,7 +42,14 @@ def check_failed_run(reason: str) -> None:
 def test_train_help_names_every_group_and_experiment(tunetrail: Command) -> None:
     ended = tunetrail("train", "--help")
     assert ended.code == 0
-    for word in ("embedding ", "bge-small, e5-small, minilm, mpnet", "word_dropout", "+experiments ", "demo, quick", "--debug"):
+    for word in (
+        "embedding ",
+        "bge-small, e5-small, minilm, mpnet",
+        "word_dropout",
+        "+experiments ",
+        "demo, quick",
+        "--debug",
+    ):
         assert word in ended.out
 
 
@@ -69,11 +76,17 @@ def test_train_takes_an_experiment_of_the_folder(tunetrail: Command, workplace: 
     ("overrides", "message"),
     [
         (["+typo=1"], "there is no key typo."),
-        (["+embedding.training.learning_rat=1"], "there is no key embedding.training.learning_rat. Did you mean 'learning_rate'?"),
+        (
+            ["+embedding.training.learning_rat=1"],
+            "there is no key embedding.training.learning_rat. Did you mean 'learning_rate'?",
+        ),
         (["+llm.adapter.ranks=1"], "there is no key llm.adapter.ranks. Did you mean 'rank'?"),
         (["embedding.training.learning_rat=1"], "Did you mean 'learning_rate'?"),
         (["embeding=minilm"], "Did you mean 'embedding'?"),
-        (["+experiments=missing"], "Could not find 'experiments/missing' Available options in 'experiments': demo quick"),
+        (
+            ["+experiments=missing"],
+            "Could not find 'experiments/missing' Available options in 'experiments': demo quick",
+        ),
         (["+experiments={a: 1}"], "experiments must be one of demo, quick"),
         (["experiments=quick"], "+experiments=quick"),
         (["embedding=missing"], "Available options in 'embedding': bge-small e5-small minilm mpnet"),
@@ -82,7 +95,10 @@ def test_train_takes_an_experiment_of_the_folder(tunetrail: Command, workplace: 
         (["embedding.training.batch_size=many"], "Value 'many' of type 'str' could not be converted to Integer"),
         (["embedding.training=3"], "embedding.training=3"),
         (["split.test_share=0.9"], "split.validation_share + split.test_share must be below 1"),
-        (["model_type=embeding"], "model_type must be one of embedding, llm, all, got 'embeding'. Did you mean 'embedding'?"),
+        (
+            ["model_type=embeding"],
+            "model_type must be one of embedding, llm, all, got 'embeding'. Did you mean 'embedding'?",
+        ),
         (["session_id=../x"], "session_id must be 1 to 128 letters"),
         (["session_id=a,b"], "add --multirun"),
         (["seed"], "missing EQUAL"),
@@ -104,7 +120,11 @@ def test_train_refuses_what_it_does_not_know(
 
 def test_train_asks_for_a_session(tunetrail: Command) -> None:
     ended = tunetrail("train")
-    assert ended.code == 2 and ended.err == "error: session_id must be given: tunetrail train session_id=ID. `tunetrail sessions` lists them.\n"
+    assert (
+        ended.code == 2
+        and ended.err
+        == "error: session_id must be given: tunetrail train session_id=ID. `tunetrail sessions` lists them.\n"
+    )
 
 
 def test_train_refuses_an_unknown_session(tunetrail: Command, session: str) -> None:
@@ -134,7 +154,11 @@ def test_train_refuses_a_model_type_without_samples(tunetrail: Command, session:
 @pytest.mark.parametrize(
     ("model", "code", "message"),
     [
-        ("nobody/no-such-model", 1, "model 'nobody/no-such-model' was not found. Tried: local folder nobody/no-such-model"),
+        (
+            "nobody/no-such-model",
+            1,
+            "model 'nobody/no-such-model' was not found. Tried: local folder nobody/no-such-model",
+        ),
         ("./absent", 2, "embedding.model must be a local folder, a hub id owner/name or one of minilm"),
         ("minlm", 2, "got 'minlm'. Did you mean 'minilm'?"),
         (".", 1, "must hold config.json or modules.json"),
@@ -151,7 +175,10 @@ def test_train_tells_what_was_tried_for_a_model_that_is_not_there(
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("postgresql+psycopg://user:secret@127.0.0.1:9/tunetrail", "error: The database postgresql+psycopg://user:***@127.0.0.1:9"),
+        (
+            "postgresql+psycopg://user:secret@127.0.0.1:9/tunetrail",
+            "error: The database postgresql+psycopg://user:***@127.0.0.1:9",
+        ),
         ("sqlite:///file/below.db", "a part of the path is a file"),
     ],
 )
@@ -170,7 +197,11 @@ def test_train_marks_the_run_failed_where_mlflow_is_unreachable(
 ) -> None:
     (workplace / "file").touch()
     ended = tunetrail("train", "session_id=s1", "model_type=embedding", f"tracking.uri={uri}")
-    assert ended.code == 1 and ended.err.startswith(f"error: MLflow store {uri} failed") and len(ended.err.splitlines()) == 1
+    assert (
+        ended.code == 1
+        and ended.err.startswith(f"error: MLflow store {uri} failed")
+        and len(ended.err.splitlines()) == 1
+    )
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         (run,) = manager.training_runs()
     assert run.state == "failed" and run.reason is not None and run.reason.startswith("TrackingError: MLflow store")
@@ -186,5 +217,7 @@ def test_train_request_is_the_settings_and_what_names_the_job() -> None:
     from tunetrail.cli.train import TrainRequest
     from tunetrail.config import Settings
 
-    own = {each.name for each in dataclasses.fields(TrainRequest)} - {each.name for each in dataclasses.fields(Settings)}
+    own = {each.name for each in dataclasses.fields(TrainRequest)} - {
+        each.name for each in dataclasses.fields(Settings)
+    }
     assert own == {"session_id", "model_type"}

@@ -63,7 +63,9 @@ def test_export_root_says_that_the_disk_is_full(tmp_path: Path) -> None:
     def save(folder: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(DeploymentError, match=r"model_dir .* can't be written: .*No space left on device.* Free some space"):
+    with pytest.raises(
+        DeploymentError, match=r"model_dir .* can't be written: .*No space left on device.* Free some space"
+    ):
         export_root(tmp_path, "llm", "1", save)
 
 

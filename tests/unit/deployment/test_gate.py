@@ -52,7 +52,10 @@ def test_decide_lets_through_what_is_above_the_minimum(
 @pytest.mark.parametrize(
     ("config", "decision"),
     [
-        (GateConfig(), Decision(promote=True, reason="ndcg_at_10: lower bound of the improvement +0.0200 is above +0.0000")),
+        (
+            GateConfig(),
+            Decision(promote=True, reason="ndcg_at_10: lower bound of the improvement +0.0200 is above +0.0000"),
+        ),
         (
             GateConfig(minimum_improvement=0.5, require_interval=False),
             Decision(promote=False, reason="ndcg_at_10: improvement +0.1000 is not above +0.5000"),

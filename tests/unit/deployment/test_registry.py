@@ -65,7 +65,9 @@ def embedding_model(tiny_embedding_model: str) -> Any:
 
 @pytest.fixture(scope="module")
 def language_model(tiny_language_model: str) -> LanguageModel:
-    return LanguageModel(model=load_language_model(tiny_language_model).eval(), tokenizer=load_tokenizer(tiny_language_model))
+    return LanguageModel(
+        model=load_language_model(tiny_language_model).eval(), tokenizer=load_tokenizer(tiny_language_model)
+    )
 
 
 def register(registry: Registry, model: Any, run: TrackedRun) -> ModelVersion:
@@ -92,7 +94,11 @@ def test_register_and_move_root_give_a_model_that_mlflow_loads_offline(
         assert registry.root() == version
         stored = tracker.client.get_model_version(name, "1")
         assert stored.run_id == run.run_id
-        assert {"tunetrail.base_model": "tiny", "tunetrail.session_id": "s1", "tunetrail.previous_root": "none"}.items() <= stored.tags.items()
+        assert {
+            "tunetrail.base_model": "tiny",
+            "tunetrail.session_id": "s1",
+            "tunetrail.previous_root": "none",
+        }.items() <= stored.tags.items()
     program = f"""
 import os, socket
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -114,9 +120,20 @@ print(json.dumps([model.cpu().encode("a short text", show_progress_bar=False).to
     assert np.allclose(logits, LanguageModelFlavor().outputs(language_model, PROBES)[0], atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "packages"), [("embedding", {"mlflow", "sentence-transformers", "transformers", "torch"}), ("llm", {"mlflow", "transformers", "torch"})])
+@pytest.mark.parametrize(
+    ("name", "packages"),
+    [
+        ("embedding", {"mlflow", "sentence-transformers", "transformers", "torch"}),
+        ("llm", {"mlflow", "transformers", "torch"}),
+    ],
+)
 def test_register_writes_signature_and_requirements(
-    tracker: Tracker, run: TrackedRun, embedding_model: Any, language_model: LanguageModel, name: str, packages: set[str]
+    tracker: Tracker,
+    run: TrackedRun,
+    embedding_model: Any,
+    language_model: LanguageModel,
+    name: str,
+    packages: set[str],
 ) -> None:
     version = register(Registry(tracker, name), embedding_model if name == "embedding" else language_model, run)
     info = Model.load(version.uri)
@@ -138,7 +155,11 @@ def test_pinned_strips_the_local_label() -> None:
 @pytest.mark.parametrize(
     ("flavor", "error", "message"),
     [
-        (AlteringFlavor(), DeploymentError, "models:/embedding/1 must give the trained model's outputs to 0.0001, got .* root is unchanged"),
+        (
+            AlteringFlavor(),
+            DeploymentError,
+            "models:/embedding/1 must give the trained model's outputs to 0.0001, got .* root is unchanged",
+        ),
         (NanFlavor(), DeploymentError, "must give the trained model's outputs"),
         (FullDiskFlavor(), (TrackingError, DeploymentError), "No space left on device"),
     ],
@@ -158,7 +179,9 @@ def test_register_leaves_nothing_of_a_version_that_failed(
     assert registry.root() is None
 
 
-def test_register_gives_versions_their_numbers_in_order(tracker: Tracker, run: TrackedRun, embedding_model: Any) -> None:
+def test_register_gives_versions_their_numbers_in_order(
+    tracker: Tracker, run: TrackedRun, embedding_model: Any
+) -> None:
     registry = Registry(tracker, "embedding")
     assert [register(registry, embedding_model, run).version for _ in range(2)] == ["1", "2"]
 
@@ -167,21 +190,23 @@ def test_move_root_refuses_where_root_moved_meanwhile(tracker: Tracker, run: Tra
     registry = Registry(tracker, "embedding")
     first, second, third = (register(registry, embedding_model, run) for _ in range(3))
     registry.move_root(first, None, {})
-    with pytest.raises(DeploymentError, match="it was none, it is now version 1. Train again"):
+    with pytest.raises(DeploymentError, match=r"it was none, it is now version 1. Train again"):
         registry.move_root(second, None, {})
     registry.move_root(second, first, {})
-    with pytest.raises(DeploymentError, match="it was version 1, it is now version 2. Train again"):
+    with pytest.raises(DeploymentError, match=r"it was version 1, it is now version 2. Train again"):
         registry.move_root(third, first, {})
     assert registry.root() == second
     assert tracker.client.get_model_version("embedding", "2").tags["tunetrail.previous_root"] == "version 1"
     assert "tunetrail.previous_root" not in tracker.client.get_model_version("embedding", "3").tags
 
 
-def test_load_says_what_to_do_where_the_files_are_gone(tracker: Tracker, run: TrackedRun, embedding_model: Any, workplace: Path) -> None:
+def test_load_says_what_to_do_where_the_files_are_gone(
+    tracker: Tracker, run: TrackedRun, embedding_model: Any, workplace: Path
+) -> None:
     registry = Registry(tracker, "embedding")
     version = register(registry, embedding_model, run)
     shutil.rmtree(workplace / "mlartifacts")
-    with pytest.raises(DeploymentError, match="models:/embedding/1 can't be loaded: .* Restore its files"):
+    with pytest.raises(DeploymentError, match=r"models:/embedding/1 can't be loaded: .* Restore its files"):
         registry.load(version)
 
 

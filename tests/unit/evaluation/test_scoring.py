@@ -25,7 +25,11 @@ def test_score_embedding_ranks_negatives_among_the_documents() -> None:
 
 
 def test_score_embedding_joins_the_positives_of_one_anchor() -> None:
-    records = [{"anchor": "red", "positive": "RED"}, {"anchor": "red", "positive": "red red"}, {"anchor": "blue", "positive": "BLUE"}]
+    records = [
+        {"anchor": "red", "positive": "RED"},
+        {"anchor": "red", "positive": "red red"},
+        {"anchor": "blue", "positive": "BLUE"},
+    ]
     scores = score_embedding("pair", records, encode)
     assert scores.examples == 2 and scores.value == pytest.approx(1.0)
 

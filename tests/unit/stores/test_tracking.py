@@ -133,7 +133,11 @@ def test_log_input_names_the_rows_and_what_they_were_for(tracker: Tracker) -> No
     run = tracker.start_run("r")
     run.log_input("s1", "d" * 64, "test", 12)
     (found,) = read(tracker, run.run_id).inputs.dataset_inputs
-    assert (found.dataset.name, found.dataset.digest, json.loads(found.dataset.profile)) == ("s1", "d" * 36, {"num_rows": 12})
+    assert (found.dataset.name, found.dataset.digest, json.loads(found.dataset.profile)) == (
+        "s1",
+        "d" * 36,
+        {"num_rows": 12},
+    )
     assert [(tag.key, tag.value) for tag in found.tags] == [("mlflow.data.context", "test")]
 
 
@@ -141,7 +145,11 @@ def test_start_run_puts_a_child_below_its_parent_with_its_tags(tracker: Tracker)
     parent = tracker.start_run("parent", tags={"tunetrail.session_id": "s1"})
     child = parent.child("fold-1", {"tunetrail.fold": "1"})
     tags = read(tracker, child.run_id).data.tags
-    assert (tags["mlflow.parentRunId"], tags["tunetrail.fold"], tags["mlflow.runName"]) == (parent.run_id, "1", "fold-1")
+    assert (tags["mlflow.parentRunId"], tags["tunetrail.fold"], tags["mlflow.runName"]) == (
+        parent.run_id,
+        "1",
+        "fold-1",
+    )
     assert tags["tunetrail.pid"] == str(os.getpid())
     assert read(tracker, parent.run_id).data.tags["tunetrail.session_id"] == "s1"
 
@@ -199,7 +207,9 @@ def test_mark_interrupted_runs_finds_those_of_a_killed_process(config: TrackingC
 
 
 def test_mark_interrupted_runs_leaves_other_hosts_and_strangers_alone(tracker: Tracker) -> None:
-    tracker.start_run("elsewhere", tags={"tunetrail.pid": "1", "tunetrail.host": "another", "tunetrail.process_started": "0.0"})
+    tracker.start_run(
+        "elsewhere", tags={"tunetrail.pid": "1", "tunetrail.host": "another", "tunetrail.process_started": "0.0"}
+    )
     tracker.client.create_run(tracker.experiment_id, run_name="not ours")
     tracker.start_run("odd", tags={"tunetrail.pid": "one"})
     assert tracker.mark_interrupted_runs() == []
@@ -207,7 +217,9 @@ def test_mark_interrupted_runs_leaves_other_hosts_and_strangers_alone(tracker: T
 
 def test_lock_keeps_a_second_process_out(config: TrackingConfig, tracker: Tracker, workplace: Path) -> None:
     with tracker.lock("purpose"):
-        process = start_in_another_process(config, "print('opened', flush=True); lock = tracker.lock('purpose'); lock.__enter__()")
+        process = start_in_another_process(
+            config, "print('opened', flush=True); lock = tracker.lock('purpose'); lock.__enter__()"
+        )
         assert process.stdout is not None and process.stdout.readline() == "opened\n"
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=1)
@@ -241,7 +253,13 @@ def test_tracker_says_in_one_line_why_a_store_failed(
 
 
 @pytest.mark.parametrize(
-    "error", [MlflowException("one\ntwo"), sqlite3.OperationalError("one"), OSError(28, "No space left on device"), MlflowException("")]
+    "error",
+    [
+        MlflowException("one\ntwo"),
+        sqlite3.OperationalError("one"),
+        OSError(28, "No space left on device"),
+        MlflowException(""),
+    ],
 )
 def test_tracking_errors_are_one_line(error: Exception) -> None:
     with pytest.raises(TrackingError, match=r"^MLflow store u failed: .+$"), tracking_errors("u"):
