@@ -158,7 +158,7 @@ class ModelTrainingNode:
         run.log_metrics(
             {
                 f"{model_type}/{name}": getattr(comparison, name)
-                for name in ("before", "after", "improvement", "lower", "upper")
+                for name in ("after", "before", "improvement", "lower", "upper")
             }
         )
         run.set_tags({f"tunetrail.{model_type}.decision": outcome.decision.word})

@@ -309,7 +309,7 @@ class DataSciencePipeline:
             confidence=config.confidence,
             seed=self.settings.seed,
         )
-        bounds = {name: getattr(comparison, name) for name in ("before", "after", "improvement", "lower", "upper")}
+        bounds = {name: getattr(comparison, name) for name in ("after", "before", "improvement", "lower", "upper")}
         work.finish_step("comparison", {**comparison.to_dict(), "against": against}, bounds)
         work.run.log_figure(comparison_figure(comparison), "comparison.png")
         return comparison
