@@ -38,7 +38,8 @@ def test_main_imports_nothing_heavy_before_it_is_needed(arguments: list[str]) ->
 @pytest.mark.parametrize("command", ["ingest", "sessions", "ui"])
 def test_main_helps_with_a_command_without_tensors(command: str) -> None:
     heavy = {"torch", "mlflow", "hydra"}
-    code = f"import sys; from tunetrail.cli import main; main([{command!r}, '--help']); print(*({heavy} & set(sys.modules)))"
+    call = f"main([{command!r}, '--help'])"
+    code = f"import sys; from tunetrail.cli import main; {call}; print(*({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "" and f"usage: tunetrail {command}" in done.stdout
 
