@@ -94,7 +94,9 @@ def _tracking_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tunetrail.stores.tracking import Tracker
 
     folder = tmp_path_factory.mktemp("tracking")
-    Tracker(TrackingConfig(uri=f"sqlite:///{folder}/template.db", artifacts=str(folder / "none"), experiment="template"))
+    Tracker(
+        TrackingConfig(uri=f"sqlite:///{folder}/template.db", artifacts=str(folder / "none"), experiment="template")
+    )
     import sqlite3
 
     with sqlite3.connect(folder / "template.db") as connection:

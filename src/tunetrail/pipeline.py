@@ -6,6 +6,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ from tunetrail.data.features import FeatureResult, engineer_features
 from tunetrail.data.rows import records_of, rows_digest, rows_of_shape, texts_of_rows
 from tunetrail.data.splits import Fold, Split, make_folds, split_rows
 from tunetrail.data.validation import validate
-from tunetrail.deployment.export import export_root
+from tunetrail.deployment.export import staged_root
 from tunetrail.deployment.gate import Decision, decide
 from tunetrail.deployment.registry import ModelVersion, Registry
-from tunetrail.errors import SampleError
+from tunetrail.errors import SampleError, TrainingError
 from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.cross_validation import cross_validate
 from tunetrail.evaluation.plots import comparison_figure, learning_curve_figure
@@ -336,29 +337,30 @@ class DataSciencePipeline:
             f"tunetrail.{comparison.metric}": f"{comparison.after:.6f}",
         }
         probes = [texts[0] for texts in texts_of_rows(split.test.head(PROBES))]
-        version = registry.register(model, work.run, base_model=work.base.canonical_name, probes=probes, tags=facts)
-        step = {**decision.to_dict(), "name": version.name, "version": version.version, "uri": version.uri}
-        step |= {"previous_root": root.version if root else None, "mlflow_run_id": work.run.run_id, "exported_to": None}
-        outcome = Outcome(
-            model_type=work.model_type,
-            mlflow_run_id=work.run.run_id,
-            steps=work.steps,
-            comparison=comparison,
-            decision=decision,
-            version=version,
-            previous=root,
-        )
-        if decision.promote:
-            registry.move_root(version, root, {"tunetrail.run_id": work.run.run_id})
-        on_decision(outcome)
-        if decision.promote:
-            path = export_root(
-                Path(self.settings.model_dir),
-                work.model_type,
-                version.version,
-                lambda folder: work.learner.save(model, folder),
+        exported: Path | None = None
+        with contextlib.ExitStack() as stack:
+            if decision.promote:
+                target = Path(self.settings.model_dir)
+                save = partial(work.learner.save, model)
+                point_root = stack.enter_context(staged_root(target, work.model_type, save))
+            version = registry.register(model, work.run, base_model=work.base.canonical_name, probes=probes, tags=facts)
+            outcome = Outcome(
+                model_type=work.model_type,
+                mlflow_run_id=work.run.run_id,
+                steps=work.steps,
+                comparison=comparison,
+                decision=decision,
+                version=version,
+                previous=root,
             )
-            step["exported_to"] = str(path)
+            if decision.promote:
+                registry.move_root(version, root, {"tunetrail.run_id": work.run.run_id})
+            on_decision(outcome)
+            if decision.promote:
+                exported = point_root(version.version)
+        step = {**decision.to_dict(), "name": version.name, "version": version.version, "uri": version.uri}
+        step |= {"previous_root": root.version if root else None, "mlflow_run_id": work.run.run_id}
+        step["exported_to"] = str(exported) if exported else None
         work.run.set_tags({"tunetrail.decision": decision.word, "tunetrail.version": version.version})
         work.finish_step("deployment", step)
         return outcome
@@ -379,7 +381,12 @@ def _working_folder(folder: Path) -> Iterator[None]:
 
     On a full disk they are cut off, and go: the failure itself can then still be written down.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(
+            f"output_dir must be a folder that can be written, got {folder.parent}: {error.strerror}. Name another one."
+        ) from error
     try:
         yield
     except BaseException as error:

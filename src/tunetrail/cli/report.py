@@ -8,6 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from tunetrail.stores.tracking import shown_uri
+
 METRICS = {"ndcg_at_10": "nDCG@10", "spearman": "Spearman", "cosine_to_target": "cosine", "bits_per_byte": "bits/byte"}
 
 
@@ -46,7 +48,7 @@ def print_results(results: Mapping[str, Any], tracking_uri: str) -> None:
         interval = f"{share} interval over {comparison['examples']} test rows"
         line = f"{model_type}: before is {against}; {interval}; {deployment['reason']}"
         console.print(line, soft_wrap=True, highlight=False)
-    uri = "" if tracking_uri == "sqlite:///mlflow.db" else f" --uri {tracking_uri}"
+    uri = "" if tracking_uri == "sqlite:///mlflow.db" else f" --uri {shown_uri(tracking_uri)}"
     console.print(f"Compare the runs: {sys.argv[0]} ui{uri}", soft_wrap=True, highlight=False)
 
 

@@ -52,7 +52,8 @@ def train(arguments: list[str]) -> int:
             failures.append(error)
             return {}
 
-    sys.argv = [original[0], *arguments]
+    # -m may stand anywhere; argparse would take the overrides behind it for unknown arguments
+    sys.argv = [original[0], *sorted(arguments, key=lambda each: each not in ("-m", "--multirun"))]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(task)()
         if failures:
@@ -60,6 +61,8 @@ def train(arguments: list[str]) -> int:
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explained(error)) from error
     except ValueError as error:
+        if "Config group override must be" in str(error):
+            raise ConfigError(_wrong_option(arguments)) from error
         if "--multirun" in str(error):
             raise ConfigError(str(error)) from error
         raise
@@ -182,6 +185,16 @@ def _explained(error: Exception) -> str:
         key = (wrong.group(1) or wrong.group(2)).rpartition(".")[2]
         text += did_you_mean(key, _all_keys(TrainRequest))
     return text
+
+
+def _wrong_option(arguments: list[str]) -> str:
+    """Return what is wrong with the first group that was given something other than the name of one of its options."""
+    for argument in arguments:
+        group, _, option = argument.partition("=")
+        known = sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
+        if known and option not in known:
+            return f"{group} must be one of {', '.join(known)}, got {option}.{did_you_mean(option, known)}"
+    return "a config group takes the name of one of its options, as in embedding=minilm."
 
 
 def _all_keys(schema: Any) -> set[str]:

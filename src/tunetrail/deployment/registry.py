@@ -63,6 +63,7 @@ class Registry:
 
     def load(self, version: ModelVersion) -> Any:
         """Load a version's model; raises `DeploymentError` where its files are gone or broken."""
+        self.tracker.activate()
         try:
             return self.flavor.load(version.uri)
         except (MlflowException, OSError, ValueError) as error:

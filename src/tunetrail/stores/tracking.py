@@ -4,6 +4,7 @@ Everything goes through MlflowClient with explicit run ids, so no global "active
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import getpass
 import io
@@ -11,6 +12,7 @@ import logging
 import math
 import os
 import re
+import socket
 import sqlite3
 import tempfile
 import time
@@ -18,6 +20,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
@@ -27,7 +30,6 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from tunetrail.config import TrackingConfig
@@ -51,14 +53,21 @@ class Tracker:
     """
 
     def __init__(self, config: TrackingConfig) -> None:
-        self.config = config
-        with tracking_errors(config.uri):
+        file = sqlite_file(config.uri)
+        # absolute, or a process that changes its folder would go on in another file
+        self.config = dataclasses.replace(config, uri=f"sqlite:///{file}") if file else config
+        with tracking_errors(self.config.uri):
+            _check_reachable(self.config.uri)
             with self.lock("initialise"):
-                mlflow.set_tracking_uri(config.uri)
-                mlflow.set_registry_uri(config.uri)
-                self.client = MlflowClient(tracking_uri=config.uri, registry_uri=config.uri)
+                self.activate()
+                self.client = MlflowClient(tracking_uri=self.config.uri, registry_uri=self.config.uri)
                 self.experiment_id = self._experiment()
-            _write_ahead(config.uri)
+            _write_ahead(self.config.uri)
+
+    def activate(self) -> None:
+        """Make this the store in which MLflow's own `load_model` looks; it knows one at a time in a process."""
+        mlflow.set_tracking_uri(self.config.uri)
+        mlflow.set_registry_uri(self.config.uri)
 
     @contextlib.contextmanager
     def lock(self, purpose: str) -> Iterator[None]:
@@ -255,18 +264,22 @@ def tracking_errors(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         lines = str(getattr(error, "orig", None) or error).strip().splitlines()
-        shown = shown_uri(uri)
-        raise TrackingError(f"MLflow store {shown} failed: {lines[0] if lines else type(error).__name__}") from error
+        reason = shown_uri(lines[0] if lines else type(error).__name__)
+        raise TrackingError(f"MLflow store {shown_uri(uri)} failed: {reason}") from error
 
 
-def shown_uri(uri: str) -> str:
-    """Return the URI without its password."""
-    if "://" not in uri:
-        return uri
-    try:
-        return make_url(uri).render_as_string(hide_password=True)
-    except SQLAlchemyError:
-        return re.sub(r"://[^/@]*@", "://***@", uri)
+def shown_uri(text: str) -> str:
+    """Return a URI, or a text with URIs in it, without their passwords."""
+    return re.sub(r"(://[^/@:\s]*):[^/\s]*@", r"\1:***@", text)
+
+
+def _check_reachable(uri: str) -> None:
+    """Raise `OSError` at once where nothing listens; MLflow itself would try again for minutes."""
+    parts = urlsplit(uri)
+    default = {"http": 80, "https": 443, "postgresql": 5432, "postgres": 5432}.get(parts.scheme.partition("+")[0])
+    if default is not None and parts.hostname:
+        with socket.create_connection((parts.hostname, parts.port or default), timeout=10):
+            pass
 
 
 def sqlite_file(uri: str) -> Path | None:
