@@ -13,21 +13,24 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 
 CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|start|>' + message['role'] + '\n' + message['content'] + '<|end|>\n' }}{% endfor %}"
+    "{% for message in messages %}"
+    "{{ '<|start|>' + message['role'] + '\n' + message['content'] + '<|end|>\n' }}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% endif %}"
 )
 
 
-def _tokenizer(special_tokens: list[str], **named: str) -> Any:
+def _tokenizer(**special: str) -> Any:
     """A byte-level tokenizer: it reads any text and needs no vocabulary file."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: number for number, token in enumerate([*special_tokens, *alphabet])}
+    vocabulary = {token: number for number, token in enumerate([*dict.fromkeys(special.values()), *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    named = {f"{role}_token": token for role, token in special.items()}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **named)
 
 
@@ -41,7 +44,7 @@ def tiny_embedding_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models")
-    tokenizer = _tokenizer(["<pad>", "<unk>"], pad_token="<pad>", unk_token="<unk>")
+    tokenizer = _tokenizer(pad="<pad>", unk="<unk>")
     config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
@@ -67,7 +70,7 @@ def tiny_language_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models") / "llm"
-    tokenizer = _tokenizer(["<|end|>", "<|start|>"], eos_token="<|end|>", pad_token="<|end|>", bos_token="<|start|>")
+    tokenizer = _tokenizer(eos="<|end|>", pad="<|end|>", bos="<|start|>")
     tokenizer.chat_template = CHAT_TEMPLATE
     config = LlamaConfig(
         vocab_size=len(tokenizer),
