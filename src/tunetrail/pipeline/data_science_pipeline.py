@@ -1,16 +1,11 @@
 """DataSciencePipeline: the steps of one model type, from rows to a registered version. Knows nothing of sessions."""
 
-import contextlib
-import errno
 import logging
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from tunetrail.config import Settings, check_identifier
@@ -20,20 +15,19 @@ from tunetrail.data.features import FeatureResult, engineer_features
 from tunetrail.data.rows import records_of, rows_digest, rows_of_shape, texts_of_rows
 from tunetrail.data.splits import Fold, Split, make_folds, split_rows
 from tunetrail.data.validation import validate
-from tunetrail.deployment.export import staged_root
-from tunetrail.deployment.gate import Decision, decide
+from tunetrail.deployment.gate import decide
+from tunetrail.deployment.promotion import Candidate, deploy
 from tunetrail.deployment.registry import ModelVersion, Registry
-from tunetrail.errors import SampleError, TrainingError
+from tunetrail.errors import SampleError
 from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.cross_validation import cross_validate
 from tunetrail.evaluation.plots import comparison_figure, learning_curve_figure
-from tunetrail.evaluation.scores import Scores, language_scores
-from tunetrail.evaluation.scoring import score_embedding
+from tunetrail.evaluation.scores import Scores
 from tunetrail.learning.catalog import ResolvedModel, resolve_model
-from tunetrail.learning.embedding_learner import EmbeddingLearner
 from tunetrail.learning.fitting import budgeted
-from tunetrail.learning.language_model_learner import LanguageModelLearner
-from tunetrail.learning.learner import Learner, build_learner
+from tunetrail.learning.learner import build_learner
+from tunetrail.pipeline.scoring import scorable_by_all, score
+from tunetrail.pipeline.work import Outcome, Work, working_folder
 from tunetrail.samples import SampleKind
 from tunetrail.stores.tracking import TrackedRun, Tracker
 
@@ -41,41 +35,6 @@ logger = logging.getLogger(__name__)
 
 PROBES = 8
 """Test rows on which a registered version must give the trained model's outputs."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What the pipeline of one model type gave: the steps in order, and the facts that its caller acts on."""
-
-    model_type: str
-    mlflow_run_id: str
-    steps: Mapping[str, Mapping[str, Any]]
-    comparison: Comparison
-    decision: Decision
-    version: ModelVersion
-    previous: ModelVersion | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the steps as plain values."""
-        return {name: dict(step) for name, step in self.steps.items()}
-
-
-@dataclass(kw_only=True)
-class _Work:
-    """One run's surroundings, handed from step to step."""
-
-    model_type: str
-    run: TrackedRun
-    folder: Path
-    learner: Learner
-    base: ResolvedModel
-    steps: dict[str, dict[str, Any]] = field(default_factory=dict)
-    set_aside: list[pd.DataFrame] = field(default_factory=list)
-
-    def finish_step(self, name: str, result: dict[str, Any], metrics: Mapping[str, float] | None = None) -> None:
-        self.steps[name] = result
-        self.run.log_metrics({f"{name}/{key}": value for key, value in (metrics or {}).items()})
-        self.run.log_dict(result, f"steps/{name}.json")
 
 
 class DataSciencePipeline:
@@ -144,16 +103,16 @@ class DataSciencePipeline:
             tags={"tunetrail.model_type": model_type, **(tags or {})},
         )
         folder = Path(self.settings.output_dir) / run.run_id
-        with run.ending(), _working_folder(folder):
+        with run.ending(), working_folder(folder):
             rows = self._rows_to_learn(model_type, rows)
             learner = build_learner(model_type, self.settings, str(rows["shape"].iloc[0]))
-            work = _Work(model_type=model_type, run=run, folder=folder, learner=learner, base=base)
+            work = Work(model_type=model_type, run=run, folder=folder, learner=learner, base=base)
             outcome = self._run_steps(work, rows, name, tags or {}, on_decision)
         return outcome
 
     def _run_steps(
         self,
-        work: _Work,
+        work: Work,
         rows: pd.DataFrame,
         name: str,
         tags: Mapping[str, str],
@@ -165,9 +124,9 @@ class DataSciencePipeline:
         registry = Registry(self.tracker, work.model_type)
         root = registry.root()
         self._cross_validate(work, split)
-        model, start = self._train(work, features, split, registry, root)
+        model = self._train(work, features, split, registry, root)
         comparison = self._evaluate(work, model, split, registry, root)
-        return self._deploy(work, model, split, registry, root, start, comparison, tags, on_decision)
+        return self._deploy(work, model, split, registry, root, comparison, tags, on_decision)
 
     def _rows_to_learn(self, model_type: str, rows: pd.DataFrame) -> pd.DataFrame:
         shape = self.settings.embedding.shape if model_type == "embedding" else None
@@ -177,7 +136,7 @@ class DataSciencePipeline:
             raise SampleError(f"embedding.shape must be a shape of the session's samples ({present}), got {shape!r}.")
         return chosen
 
-    def _prepare(self, work: _Work, rows: pd.DataFrame, name: str) -> Split:
+    def _prepare(self, work: Work, rows: pd.DataFrame, name: str) -> Split:
         """Validate, clean and split; every row set aside is kept in an artifact with its reason."""
         logger.info("%s: validation of %d rows", work.model_type, len(rows))
         try:
@@ -189,8 +148,10 @@ class DataSciencePipeline:
             work.set_aside.append(cleaned.set_aside)
             work.finish_step("cleaning", cleaned.to_dict(), {"rows": len(cleaned.rows)})
         finally:
-            _log_set_aside(work)
+            work.log_set_aside()
         split = split_rows(cleaned.rows, self.settings.split)
+        for warning in (*validated.warnings, *split.warnings):
+            logger.warning("%s: %s", work.model_type, warning)
         for context, side in (("training", split.train), ("validation", split.validation), ("test", split.test)):
             work.run.log_input(name, rows_digest(side), context, len(side))
         work.learner.check(
@@ -198,7 +159,7 @@ class DataSciencePipeline:
         )
         return split
 
-    def _engineer(self, work: _Work, split: Split) -> FeatureResult:
+    def _engineer(self, work: Work, split: Split) -> FeatureResult:
         """Augment the train side and compute the features of what will be trained on."""
         augmented = augment(split.train, self.settings.augmentation, self.settings.seed)
         work.finish_step("augmentation", augmented.to_dict())
@@ -211,7 +172,7 @@ class DataSciencePipeline:
             logger.warning("%s: %s", work.model_type, warning)
         return features
 
-    def _cross_validate(self, work: _Work, split: Split) -> None:
+    def _cross_validate(self, work: Work, split: Split) -> None:
         """Train and score once per fold, from the base model: root may have learnt from these very rows."""
         config = self.settings.cross_validation
         if config.n_splits == 0:
@@ -234,7 +195,12 @@ class DataSciencePipeline:
                     on_metrics=run.log_metrics,
                     validate=False,
                 )
-                scores = self._score(work, model, _scorable_by_all(work, [model], fold.validation))
+                scores = score(
+                    work.learner,
+                    model,
+                    scorable_by_all(work.learner, [model], fold.validation),
+                    self.settings.evaluation,
+                )
                 run.log_metrics({f"cross_validation/{name}": value for name, value in scores.metrics.items()})
                 return scores
 
@@ -246,8 +212,8 @@ class DataSciencePipeline:
         )
 
     def _train(
-        self, work: _Work, features: FeatureResult, split: Split, registry: Registry, root: ModelVersion | None
-    ) -> tuple[Any, str]:
+        self, work: Work, features: FeatureResult, split: Split, registry: Registry, root: ModelVersion | None
+    ) -> Any:
         start, path = "base", work.base.path
         if (
             root is not None
@@ -279,16 +245,17 @@ class DataSciencePipeline:
             },
             {"seconds": result.seconds, "steps": result.steps},
         )
-        return model, start
+        return model
 
     def _evaluate(
-        self, work: _Work, model: Any, split: Split, registry: Registry, root: ModelVersion | None
+        self, work: Work, model: Any, split: Split, registry: Registry, root: ModelVersion | None
     ) -> Comparison:
         """Score the candidate and root (the base model before there is a root) on the test rows, and compare them."""
         logger.info("%s: evaluation on %d test rows", work.model_type, len(split.test))
         reference = work.learner.load(work.base.path) if root is None else registry.load(root)
-        test = _scorable_by_all(work, [model, reference], split.test)
-        after, before = self._score(work, model, test), self._score(work, reference, test)
+        test = scorable_by_all(work.learner, [model, reference], split.test)
+        config = self.settings.evaluation
+        after, before = (score(work.learner, each, test, config) for each in (model, reference))
         against = "base" if root is None else root.uri
         work.finish_step(
             "evaluation",
@@ -302,7 +269,6 @@ class DataSciencePipeline:
             after.metrics,
         )
         work.run.log_metrics({f"reference/{name}": value for name, value in before.metrics.items()})
-        config = self.settings.evaluation
         comparison = compare(
             before,
             after,
@@ -317,34 +283,34 @@ class DataSciencePipeline:
 
     def _deploy(
         self,
-        work: _Work,
+        work: Work,
         model: Any,
         split: Split,
         registry: Registry,
         root: ModelVersion | None,
-        start: str,
         comparison: Comparison,
         tags: Mapping[str, str],
         on_decision: Callable[[Outcome], None],
     ) -> Outcome:
         decision = decide(comparison, self.settings.gate)
         logger.info("%s: deployment, candidate %s (%s)", work.model_type, decision.word, decision.reason)
-        facts = {
-            **tags,
-            "tunetrail.decision": decision.word,
-            "tunetrail.reason": decision.reason,
-            "tunetrail.started_from": start,
-            f"tunetrail.{comparison.metric}": f"{comparison.after:.6f}",
-        }
-        probes = [texts[0] for texts in texts_of_rows(split.test.head(PROBES))]
-        exported: Path | None = None
-        with contextlib.ExitStack() as stack:
-            if decision.promote:
-                target = Path(self.settings.model_dir)
-                save = partial(work.learner.save, model)
-                point_root = stack.enter_context(staged_root(target, work.model_type, save))
-            version = registry.register(model, work.run, base_model=work.base.canonical_name, probes=probes, tags=facts)
-            outcome = Outcome(
+        candidate = Candidate(
+            model=model,
+            save=partial(work.learner.save, model),
+            run=work.run,
+            base_model=work.base.canonical_name,
+            probes=[texts[0] for texts in texts_of_rows(split.test.head(PROBES))],
+            tags={
+                **tags,
+                "tunetrail.decision": decision.word,
+                "tunetrail.reason": decision.reason,
+                "tunetrail.started_from": str(work.steps["training"]["started_from"]),
+                f"tunetrail.{comparison.metric}": f"{comparison.after:.6f}",
+            },
+        )
+
+        def outcome(version: ModelVersion) -> Outcome:
+            return Outcome(
                 model_type=work.model_type,
                 mlflow_run_id=work.run.run_id,
                 steps=work.steps,
@@ -353,74 +319,22 @@ class DataSciencePipeline:
                 version=version,
                 previous=root,
             )
-            if decision.promote:
-                registry.move_root(version, root, {"tunetrail.run_id": work.run.run_id})
-            on_decision(outcome)
-            if decision.promote:
-                exported = point_root(version.version)
-        step = {**decision.to_dict(), "name": version.name, "version": version.version, "uri": version.uri}
-        step |= {"previous_root": root.version if root else None, "mlflow_run_id": work.run.run_id}
-        step["exported_to"] = str(exported) if exported else None
+
+        model_dir = Path(self.settings.model_dir)
+        version, exported = deploy(
+            candidate, decision, registry, root, model_dir, lambda version: on_decision(outcome(version))
+        )
         work.run.set_tags({"tunetrail.decision": decision.word, "tunetrail.version": version.version})
-        work.finish_step("deployment", step)
-        return outcome
-
-    def _score(self, work: _Work, model: Any, rows: pd.DataFrame) -> Scores:
-        records, batch_size = records_of(rows), self.settings.evaluation.batch_size
-        learner = work.learner
-        if isinstance(learner, EmbeddingLearner):
-            return score_embedding(learner.shape, records, lambda texts: learner.vectors(model, texts, batch_size))
-        assert isinstance(learner, LanguageModelLearner)
-        found = learner.likelihoods(model, records, batch_size)
-        return language_scores(found.nats, found.tokens, found.bytes)
-
-
-@contextlib.contextmanager
-def _working_folder(folder: Path) -> Iterator[None]:
-    """Make a folder for the run and remove it afterwards; of a failed run the checkpoints stay.
-
-    On a full disk they are cut off, and go: the failure itself can then still be written down.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainingError(
-            f"output_dir must be a folder that can be written, got {folder.parent}: {error.strerror}. Name another one."
-        ) from error
-    try:
-        yield
-    except BaseException as error:
-        kept = () if isinstance(error, OSError) and error.errno == errno.ENOSPC else ("checkpoints",)
-        for path in folder.iterdir():
-            if path.name not in kept:
-                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # not empty: the checkpoints
-            folder.rmdir()
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _scorable_by_all(work: _Work, models: Sequence[Any], rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of which every model sees something to score: the length may cut off a whole output."""
-    learner = work.learner
-    if not isinstance(learner, LanguageModelLearner):
-        return rows
-    masks = [learner.scorable(model, records_of(rows)) for model in models]
-    kept = rows[np.logical_and.reduce(masks)].reset_index(drop=True)
-    if len(kept) < len(rows):
-        logger.warning(
-            "%s: llm.max_length cuts off all that could be scored of %d rows", work.model_type, len(rows) - len(kept)
+        work.finish_step(
+            "deployment",
+            {
+                **decision.to_dict(),
+                "name": version.name,
+                "version": version.version,
+                "uri": version.uri,
+                "previous_root": root.version if root else None,
+                "mlflow_run_id": work.run.run_id,
+                "exported_to": str(exported) if exported else None,
+            },
         )
-    if kept.empty:
-        raise SampleError(
-            f"llm.max_length={learner.config.max_length} cuts off the outputs of all rows to be scored. Raise it."
-        )
-    return kept
-
-
-def _log_set_aside(work: _Work) -> None:
-    rows = pd.concat(work.set_aside, ignore_index=True) if work.set_aside else pd.DataFrame()
-    if len(rows):
-        path = work.folder / "set_aside.parquet"
-        rows.to_parquet(path)
-        work.run.log_artifact(path)
+        return outcome(version)

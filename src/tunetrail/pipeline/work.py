@@ -1,0 +1,88 @@
+"""What the pipeline's steps share: one run's surroundings, its working folder, and the outcome."""
+
+import contextlib
+import errno
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tunetrail.deployment.gate import Decision
+from tunetrail.deployment.registry import ModelVersion
+from tunetrail.errors import TrainingError
+from tunetrail.evaluation.comparison import Comparison
+from tunetrail.learning.catalog import ResolvedModel
+from tunetrail.learning.learner import Learner
+from tunetrail.stores.tracking import TrackedRun
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What the pipeline of one model type gave: the steps in order, and the facts that its caller acts on."""
+
+    model_type: str
+    mlflow_run_id: str
+    steps: Mapping[str, Mapping[str, Any]]
+    comparison: Comparison
+    decision: Decision
+    version: ModelVersion
+    previous: ModelVersion | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the steps as plain values."""
+        return {name: dict(step) for name, step in self.steps.items()}
+
+
+@dataclass(kw_only=True)
+class Work:
+    """One run's surroundings, handed from step to step."""
+
+    model_type: str
+    run: TrackedRun
+    folder: Path
+    learner: Learner
+    base: ResolvedModel
+    steps: dict[str, dict[str, Any]] = field(default_factory=dict)
+    set_aside: list[pd.DataFrame] = field(default_factory=list)
+
+    def finish_step(self, name: str, result: dict[str, Any], metrics: Mapping[str, float] | None = None) -> None:
+        """Keep a step's result, and write it and its metrics to the run."""
+        self.steps[name] = result
+        self.run.log_metrics({f"{name}/{key}": value for key, value in (metrics or {}).items()})
+        self.run.log_dict(result, f"steps/{name}.json")
+
+    def log_set_aside(self) -> None:
+        """Keep the rows set aside so far, each with its step and reason, as an artifact."""
+        rows = pd.concat(self.set_aside, ignore_index=True) if self.set_aside else pd.DataFrame()
+        if len(rows):
+            path = self.folder / "set_aside.parquet"
+            rows.to_parquet(path)
+            self.run.log_artifact(path)
+
+
+@contextlib.contextmanager
+def working_folder(folder: Path) -> Iterator[None]:
+    """Make a folder for the run and remove it afterwards; of a failed run the checkpoints stay.
+
+    On a full disk they are cut off, and go: the failure itself can then still be written down.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(
+            f"output_dir must be a folder that can be written, got {folder.parent}: {error.strerror}. Name another one."
+        ) from error
+    try:
+        yield
+    except BaseException as error:
+        kept = () if isinstance(error, OSError) and error.errno == errno.ENOSPC else ("checkpoints",)
+        for path in folder.iterdir():
+            if path.name not in kept:
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty: the checkpoints
+            folder.rmdir()
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
