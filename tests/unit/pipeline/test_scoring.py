@@ -1,0 +1,37 @@
+import pandas as pd
+import pytest
+
+from tunetrail.config import EmbeddingConfig, EvaluationConfig, LanguageModelConfig
+from tunetrail.data.rows import rows_frame
+from tunetrail.errors import SampleError
+from tunetrail.learning.embedding_learner import EmbeddingLearner
+from tunetrail.learning.language_model_learner import LanguageModelLearner
+from tunetrail.pipeline.scoring import scorable_by_all, score
+from tunetrail.samples import SampleKind, parse_sample
+
+
+def rows(kind: SampleKind, *contents: dict[str, str]) -> pd.DataFrame:
+    return rows_frame((number, parse_sample(content, kind)) for number, content in enumerate(contents))
+
+
+def test_score_gives_each_kind_its_primary_metric(tiny_embedding_model: str, tiny_language_model: str) -> None:
+    embedding = EmbeddingLearner(config=EmbeddingConfig(), shape="pair", seed=0)
+    pairs = rows(SampleKind.EMBEDDING, *({"anchor": f"ask {n}", "positive": f"answer {n}"} for n in range(4)))
+    assert score(embedding, embedding.load(tiny_embedding_model), pairs, EvaluationConfig()).metric == "ndcg_at_10"
+    llm = LanguageModelLearner(config=LanguageModelConfig(), seed=0)
+    chats = rows(SampleKind.LLM, *({"input": "say", "output": f"{n}"} for n in range(4)))
+    scores = score(llm, llm.load(tiny_language_model), chats, EvaluationConfig())
+    assert (scores.metric, scores.higher_is_better, scores.examples) == ("bits_per_byte", False, 4)
+
+
+def test_scorable_by_all_leaves_out_rows_that_are_cut_off(
+    tiny_language_model: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    learner = LanguageModelLearner(config=LanguageModelConfig(max_length=40), seed=0)
+    model = learner.load(tiny_language_model)
+    frame = rows(SampleKind.LLM, {"input": "say", "output": "short"}, {"input": "say " * 50, "output": "cut off"})
+    kept = scorable_by_all(learner, [model, model], frame)
+    assert list(kept["row_id"]) == [0]
+    assert "cuts off all that could be scored of 1 rows" in caplog.text
+    with pytest.raises(SampleError, match=r"llm\.max_length=40 cuts off the outputs of all rows.* Raise it"):
+        scorable_by_all(learner, [model], frame.tail(1).reset_index(drop=True))
