@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LEARNING_RATE = "learning_rate"
+LEARNING_RATE = "train/learning_rate"
 """The curve that gets an axis of its own."""
 
 Curve = Sequence[tuple[int, float]]
@@ -20,8 +20,8 @@ def learning_curve_figure(history: Mapping[str, Curve], title: str) -> "Figure":
     """Draw curves over training steps.
 
     Args:
-        history: (step, value) points by name, for example `train_loss` and `validation_loss`; `learning_rate` goes to
-            a small second panel. Values that are not finite leave a gap.
+        history: (step, value) points by name, for example `train/loss` and `val/loss`; `train/learning_rate` goes to a
+            small second panel. Values that are not finite leave a gap.
         title: Shown above the figure.
     """
     figure = _empty_figure((7.0, 4.5))

@@ -26,6 +26,7 @@ class MetricsReporter(lightning.Callback):
         self.every = every
         self.history: dict[str, list[tuple[int, float]]] = {}
         self._reported_step = 0
+        self._losses: list[float] = []
 
     def on_train_batch_end(
         self,
@@ -35,13 +36,15 @@ class MetricsReporter(lightning.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Report on the first step, then every `every` steps."""
+        """Report on the first step, then every `every` steps: the mean loss of the batches since the last report."""
+        self._losses.append(float(trainer.callback_metrics["train/loss"]))
         step = trainer.global_step
         if step == self._reported_step or (step > 1 and step % self.every):
             return
         self._reported_step = step
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        self._report({"train/loss": float(trainer.callback_metrics["train/loss"]), "train/learning_rate": rate}, step)
+        self._report({"train/loss": sum(self._losses) / len(self._losses), "train/learning_rate": rate}, step)
+        self._losses.clear()
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Report the validation loss, but for Lightning's sanity check."""

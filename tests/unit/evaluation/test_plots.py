@@ -40,7 +40,7 @@ def test_learning_curve_figure_draws_losses_and_the_learning_rate() -> None:
     history = {
         "train_loss": [(0, 2.0), (10, 1.0), (20, math.nan)],
         "validation_loss": [(10, 1.5), (20, math.inf)],
-        "learning_rate": [(0, 0.0), (20, 1e-5)],
+        "train/learning_rate": [(0, 0.0), (20, 1e-5)],
     }
     figure = learning_curve_figure(history, "embedding")
     assert [len(axes.lines) for axes in figure.axes] == [2, 1]
