@@ -6,6 +6,7 @@ doors share every check. Knows nothing of Hydra, torch or MLflow.
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -61,6 +62,11 @@ class DatabaseConfig:
     """Where sessions and samples live: an SQLAlchemy URL (SQLite or `postgresql+psycopg://`)."""
 
     url: str = "sqlite:///tunetrail.db"
+
+
+def default_database_url() -> str:
+    """Return $TUNETRAIL_DATABASE_URL, else a SQLite file in the folder that tunetrail is started in."""
+    return os.environ.get("TUNETRAIL_DATABASE_URL") or DatabaseConfig().url
 
 
 @dataclass(kw_only=True)

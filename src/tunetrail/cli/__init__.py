@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
+from tunetrail.config import default_database_url
 from tunetrail.errors import TunetrailError, UserError
 
 _DESCRIPTION = """\
@@ -69,14 +70,13 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _parsed_command(command: str, rest: list[str]) -> int:
-    database = os.environ.get("TUNETRAIL_DATABASE_URL", "sqlite:///tunetrail.db")
     parser = argparse.ArgumentParser(prog=f"tunetrail {command}")
     if command != "ui":
         parser.add_argument(
             "--database",
-            default=database,
+            default=default_database_url(),
             metavar="URL",
-            help="sqlite:///FILE or postgresql+psycopg://… (default: %(default)s)",
+            help="sqlite:///FILE or postgresql+psycopg://… (default: $TUNETRAIL_DATABASE_URL, else sqlite:///tunetrail.db)",
         )
     if command == "ingest":
         parser.description = "Store the samples of a file under a session. The same file twice adds nothing."

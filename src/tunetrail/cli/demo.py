@@ -3,6 +3,7 @@
 from rich.console import Console
 
 from tunetrail.cli.train import train
+from tunetrail.config import default_database_url
 from tunetrail.data.stdlib_docs import stdlib_docs
 from tunetrail.samples import SampleKind
 from tunetrail.stores.database import DatabaseManager
@@ -19,7 +20,7 @@ def demo(arguments: list[str]) -> int:
         print("usage: tunetrail demo [KEY=VALUE ...]\n\n" + (demo.__doc__ or ""))
         return 0
     console = Console(stderr=True)
-    with DatabaseManager("sqlite:///tunetrail.db") as manager:
+    with DatabaseManager(default_database_url()) as manager:
         for kind, count in ROWS.items():
             with console.status(f"reading {count} {kind} samples from the standard library"):
                 report = manager.ingest(SESSION, stdlib_docs(kind, count, LONGEST_CODE), kind, source="stdlib_docs")

@@ -19,6 +19,9 @@ from tunetrail.learning.embedding_losses import loss_name
 from tunetrail.learning.embedding_module import EmbeddingModule, load_embedding_model
 from tunetrail.learning.fitting import FitResult, fit
 
+SHOWN_FROM = 500
+"""Texts from which encoding shows a progress bar."""
+
 NDArray = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -99,5 +102,6 @@ class EmbeddingLearner:
 
     def vectors(self, model: SentenceTransformer, texts: Sequence[str], batch_size: int) -> NDArray:
         """Return the unit vectors of the texts, float32 [texts, dimensions]."""
-        encoded = model.encode(list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False)
+        long = len(texts) > SHOWN_FROM
+        encoded = model.encode(list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=long)
         return np.asarray(encoded, dtype=np.float32)

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import track
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tunetrail.config import LanguageModelConfig, TrainingConfig
@@ -127,7 +129,8 @@ class LanguageModelLearner:
         nats = np.zeros(len(examples))
         order = np.argsort([-len(example.input_ids) for example in examples], kind="stable")
         order = order[[_learns(examples[number]) for number in order]] if len(order) else order
-        for start in range(0, len(order), batch_size):
+        starts = range(0, len(order), batch_size)
+        for start in track(starts, "Scoring", console=Console(stderr=True), transient=True):
             numbers = order[start : start + batch_size]
             batch = padded_batch([examples[number] for number in numbers], int(model.tokenizer.pad_token_id))
             with torch.inference_mode():
