@@ -166,7 +166,7 @@ class ModelTrainingNode:
 
     def _log_settings(self, run: TrackedRun) -> None:
         settings = dataclasses.asdict(self.settings)
-        settings["database"]["url"] = repr(self.db_manager).partition("'")[2].rpartition("'")[0]
+        settings["database"]["url"] = self.db_manager.shown_url
         settings["tracking"].pop("uri")
         run.log_dict(settings, "config.yaml")
         run.log_params(dict(_leaves(settings)))

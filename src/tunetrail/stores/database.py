@@ -57,7 +57,12 @@ class DatabaseManager:
 
     def __repr__(self) -> str:
         """Show the URL without its password."""
-        return f"DatabaseManager({shown(self._database.url)!r})"
+        return f"DatabaseManager({self.shown_url!r})"
+
+    @property
+    def shown_url(self) -> str:
+        """The URL without its password."""
+        return shown(self._database.url)
 
     def close(self) -> None:
         """Let go of the database; using the manager again opens it again."""
