@@ -8,12 +8,13 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tunetrail.config import Settings, check_identifier, requested_model_types
 from tunetrail.data.rows import rows_frame
 from tunetrail.errors import ConfigError, SessionError, TunetrailError, did_you_mean
-from tunetrail.pipeline import DataSciencePipeline, Outcome
+from tunetrail.pipeline import DataSciencePipeline, Outcome, remove_leftovers
 from tunetrail.samples import SampleKind
 from tunetrail.stores.database import DatabaseManager, PromotionRecord, SessionSummary
 from tunetrail.stores.tracking import TrackedRun, Tracker
@@ -107,6 +108,7 @@ class ModelTrainingNode:
                 logger.warning(
                     "the MLflow run %s was left by a process that died; it is marked as interrupted", interrupted
                 )
+                remove_leftovers(Path(self.settings.output_dir) / interrupted)
             run = tracker.start_run(
                 self.run_name or f"{session_id} ({model_type})",
                 parent_run_id=self.parent_run_id,

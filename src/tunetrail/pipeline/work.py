@@ -19,6 +19,10 @@ from tunetrail.learning.learner import Learner
 from tunetrail.stores.tracking import TrackedRun
 
 
+CHECKPOINTS = "checkpoints"
+"""The part of a run's folder that is worth keeping when the run fails."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What the pipeline of one model type gave: the steps in order, and the facts that its caller acts on."""
@@ -78,11 +82,16 @@ def working_folder(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        kept = () if isinstance(error, OSError) and error.errno == errno.ENOSPC else ("checkpoints",)
-        for path in folder.iterdir():
-            if path.name not in kept:
-                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # not empty: the checkpoints
-            folder.rmdir()
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        remove_leftovers(folder, kept=() if full else (CHECKPOINTS,))
         raise
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path, kept: tuple[str, ...] = (CHECKPOINTS,)) -> None:
+    """Remove what a run that failed or died left in its folder, but for `kept`; the folder too if nothing is."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name not in kept:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # absent, or not empty: the checkpoints
+        folder.rmdir()

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tunetrail.errors import TrainingError
-from tunetrail.pipeline.work import working_folder
+from tunetrail.pipeline.work import remove_leftovers, working_folder
 
 
 def fill(folder: Path) -> None:
@@ -43,3 +43,10 @@ def test_working_folder_names_the_setting_it_cannot_write(tmp_path: Path) -> Non
     message = "output_dir must be a folder that can be written, got .*file: .*"
     with pytest.raises(TrainingError, match=message), working_folder(tmp_path / "file" / "run"):
         pass
+
+
+def test_remove_leftovers_keeps_checkpoints_and_takes_an_absent_folder(tmp_path: Path) -> None:
+    fill(tmp_path)
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
+    remove_leftovers(tmp_path / "absent")
