@@ -108,7 +108,7 @@ class ModelTrainingNode:
                 logger.warning(
                     "the MLflow run %s was left by a process that died; it is marked as interrupted", interrupted
                 )
-                remove_leftovers(Path(self.settings.output_dir) / interrupted)
+                remove_leftovers(Path(self.settings.output_dir) / check_identifier("run_id", interrupted))
             run = tracker.start_run(
                 self.run_name or f"{session_id} ({model_type})",
                 parent_run_id=self.parent_run_id,

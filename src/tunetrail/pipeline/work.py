@@ -18,7 +18,6 @@ from tunetrail.learning.catalog import ResolvedModel
 from tunetrail.learning.learner import Learner
 from tunetrail.stores.tracking import TrackedRun
 
-
 CHECKPOINTS = "checkpoints"
 """The part of a run's folder that is worth keeping when the run fails."""
 
