@@ -112,7 +112,8 @@ class SplitConfig:
     """Shares of the rows held out, and what counts as a twin.
 
     A row's side depends on its content (and group) and on `salt` alone, never on the seed: a row that the root model
-    was trained on in an earlier run doesn't become a test row of the next.
+    was trained on in an earlier run doesn't become a test row of the next, unless a new row joins two clusters or a
+    share is raised.
     """
 
     validation_share: float = 0.15
@@ -182,7 +183,7 @@ class TrainingConfig:
     use_mixed_precision: bool = True
     max_grad_norm: float = 1.0
     early_stopping_patience: int = 3
-    logging_steps: int = 100
+    logging_steps: int = 10
     schedule: str = "linear"
     max_steps: int = -1
     validations_per_epoch: int = 1
@@ -263,7 +264,7 @@ class LanguageModelConfig:
     max_length: int = 512
     start_from: str = "root"
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
-    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(batch_size=8, learning_rate=1e-5))
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(batch_size=8, learning_rate=2e-4))
 
     def __post_init__(self) -> None:
         _check(self.max_length >= 8, "llm.max_length", "at least 8 tokens", self.max_length)

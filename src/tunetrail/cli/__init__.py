@@ -83,15 +83,16 @@ def _parsed_command(command: str, rest: list[str]) -> int:
         parser.add_argument("file", help="a .jsonl, .csv or .parquet file")
         parser.add_argument("--session", required=True, metavar="ID", help="the session; made if it is new")
         parser.add_argument("--kind", required=True, choices=("embedding", "llm"), help="what the samples teach")
+        given = parser.parse_args(rest)
         from tunetrail.cli.sessions import ingest
 
-        given = parser.parse_args(rest)
         return ingest(given.file, given.session, given.kind, given.database)
     if command == "sessions":
         parser.description = "List the sessions, what they hold and how their last training ended."
+        given = parser.parse_args(rest)
         from tunetrail.cli.sessions import sessions
 
-        return sessions(parser.parse_args(rest).database)
+        return sessions(given.database)
     parser.description = "Open the MLflow pages of the runs and the model registry. Ctrl-C ends it."
     parser.add_argument("--uri", default="sqlite:///mlflow.db", help="the MLflow store (default: %(default)s)")
     parser.add_argument(

@@ -20,7 +20,8 @@ def demo(arguments: list[str]) -> int:
         print("usage: tunetrail demo [KEY=VALUE ...]\n\n" + (demo.__doc__ or ""))
         return 0
     console = Console(stderr=True)
-    with DatabaseManager(default_database_url()) as manager:
+    given = [each.partition("=")[2] for each in arguments if each.startswith("database.url=")]
+    with DatabaseManager(given[-1] if given else default_database_url()) as manager:
         for kind, count in ROWS.items():
             with console.status(f"reading {count} {kind} samples from the standard library"):
                 report = manager.ingest(SESSION, stdlib_docs(kind, count, LONGEST_CODE), kind, source="stdlib_docs")

@@ -45,9 +45,13 @@ def print_results(results: Mapping[str, Any], tracking_uri: str) -> None:
         comparison = steps["comparison"][model_type]
         against = "the base model" if comparison["against"] == "base" else comparison["against"]
         share = f"{comparison['confidence']:.0%}"
-        interval = f"{share} interval over {comparison['examples']} test rows"
+        groups = f" in {comparison['clusters']} groups" if comparison.get("clusters") else ""
+        interval = f"{share} interval over {comparison['examples']} test rows{groups}"
         line = f"{model_type}: before is {against}; {interval}; {deployment['reason']}"
         console.print(line, soft_wrap=True, highlight=False)
+    if tracking_uri.startswith("http"):
+        console.print(f"Compare the runs: {shown_uri(tracking_uri)}", soft_wrap=True, highlight=False)
+        return
     uri = "" if tracking_uri == "sqlite:///mlflow.db" else f" --uri {shown_uri(tracking_uri)}"
     console.print(f"Compare the runs: {sys.argv[0]} ui{uri}", soft_wrap=True, highlight=False)
 

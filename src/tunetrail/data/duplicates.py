@@ -91,8 +91,10 @@ def _twin_texts(rows: pd.DataFrame) -> list[list[str]]:
 
 def _twin_texts_of(record: Mapping[str, Any]) -> list[str]:
     if record["shape"] == "chat":
-        turns = [turn["content"] for turn in record["messages"] if turn["role"] != "system"]
-        return ["\n".join(turns)]
+        turns = [turn for turn in record["messages"] if turn["role"] != "system"]
+        # a log that is ingested again and again holds the same conversation at several lengths: its opening stays
+        opening = [turn["content"] for turn in turns if turn["role"] == "user"][:1]
+        return [*opening, "\n".join(turn["content"] for turn in turns)]
     return [record[column] for column in _TWIN_COLUMNS.get(record["shape"], ("text",))]
 
 

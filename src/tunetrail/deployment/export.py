@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from tunetrail.errors import DeploymentError
 
 KEPT = 2
@@ -68,7 +70,7 @@ def _point(work: Path, versions: Path, version: str) -> Path:
 def _readable_failures(model_dir: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise DeploymentError(
             f"model_dir {model_dir} can't be written: {error}. Free some space or name another folder."
         ) from error

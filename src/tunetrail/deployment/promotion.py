@@ -71,9 +71,11 @@ def deploy(
             probes=candidate.probes,
             tags=candidate.tags,
         )
+        facts = {"tunetrail.decision": decision.word, "tunetrail.reason": decision.reason}
         if point_root is None:
+            registry.tag(version, facts)
             on_decision(version)
             return version, None
-        registry.move_root(version, root, {"tunetrail.run_id": candidate.run.run_id})
+        registry.move_root(version, root, {"tunetrail.run_id": candidate.run.run_id, **facts})
         on_decision(version)
         return version, point_root(version.version)

@@ -16,6 +16,7 @@ import numpy as np
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from safetensors import SafetensorError
 
 from tunetrail.deployment.flavors import FLAVORS
 from tunetrail.errors import DeploymentError, TrackingError
@@ -63,12 +64,15 @@ class Registry:
 
     def load(self, version: ModelVersion) -> Any:
         """Load a version's model; raises `DeploymentError` where its files are gone or broken."""
+        return self._loaded(version.uri)
+
+    def _loaded(self, uri: str) -> Any:
         self.tracker.activate()
         try:
-            return self.flavor.load(version.uri)
+            return self.flavor.load(uri)
         except (MlflowException, OSError, ValueError) as error:
             raise DeploymentError(
-                f"{version.uri} can't be loaded: {str(error).splitlines()[0]}. "
+                f"{uri} can't be loaded: {str(error).splitlines()[0]}. "
                 f"Restore its files, or move the alias {ROOT!r} of {self.name!r} to another version with MlflowClient."
             ) from error
 
@@ -98,6 +102,8 @@ class Registry:
                 self._write(model, logged, run)
                 client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
                 client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, step=0)])
+            self._check_parity(model, f"models:/{logged.model_id}", probes)
+            with tracking_errors(self.tracker.config.uri):
                 self._ensure_registered_model()
                 created = client.create_model_version(
                     self.name,
@@ -107,12 +113,10 @@ class Registry:
                     tags={"tunetrail.base_model": base_model, **tags},
                 )
                 version = str(created.version)
-            registered = ModelVersion(name=self.name, version=version, base_model=base_model)
-            self._check_parity(model, registered, probes)
         except BaseException as error:
             self._undo(logged.model_id, version, error)
             raise
-        return registered
+        return ModelVersion(name=self.name, version=version, base_model=base_model)
 
     def move_root(self, version: ModelVersion, expected: ModelVersion | None, tags: Mapping[str, str]) -> None:
         """Move `root` from the expected version to `version`.
@@ -148,7 +152,10 @@ class Registry:
                 run_id=run.run_id,
                 model_id=logged.model_id,
             )
-            self.flavor.save(model, folder / "model", metadata)
+            try:
+                self.flavor.save(model, folder / "model", metadata)
+            except SafetensorError as error:
+                raise DeploymentError(f"the {self.name} model can't be written to {folder}: {error}") from error
             self.tracker.client.log_model_artifacts(logged.model_id, str(folder / "model"))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -162,13 +169,13 @@ class Registry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    def _check_parity(self, model: Any, version: ModelVersion, probes: Sequence[str]) -> None:
+    def _check_parity(self, model: Any, uri: str, probes: Sequence[str]) -> None:
         trained = self.flavor.outputs(model, probes)
-        difference = float(np.abs(trained - self.flavor.outputs(self.load(version), probes)).max())
+        difference = float(np.abs(trained - self.flavor.outputs(self._loaded(uri), probes)).max())
         if not difference <= PARITY:
             raise DeploymentError(
-                f"{version.uri} must give the trained model's outputs to {PARITY}, got {difference:.3g} away. "
-                "The version was removed; root is unchanged."
+                f"the written {self.name} model must give the trained model's outputs to {PARITY}, got {difference:.3g} "
+                "away. It was not registered; root is unchanged."
             )
 
     def _undo(self, model_id: str, version: str | None, error: BaseException) -> None:

@@ -1,6 +1,7 @@
 """Comparison: how much better one model is than another on the same examples, with an interval. Decides nothing."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,7 @@ class Comparison:
         bootstrap_samples: Number of resamples drawn.
         better_share: Share of the examples on which `after` is better; None where the metric has no value per example.
         worse_share: Share of the examples on which it is worse; the rest are equal.
+        clusters: Number of clusters that were resampled as wholes; None where the examples are independent.
     """
 
     metric: str
@@ -44,6 +46,7 @@ class Comparison:
     bootstrap_samples: int
     better_share: float | None
     worse_share: float | None
+    clusters: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields, JSON-serialisable: an infinite bound is None."""
@@ -61,11 +64,14 @@ class Comparison:
             "bootstrap_samples": self.bootstrap_samples,
             "better_share": self.better_share,
             "worse_share": self.worse_share,
+            "clusters": self.clusters,
         }
 
 
 def compare(before: Scores, after: Scores, *, bootstrap_samples: int, confidence: float, seed: int) -> Comparison:
     """Compare two models by a paired percentile bootstrap: each resample takes the same examples for both.
+
+    Where the scores name clusters, whole clusters are drawn: rows of one group are no independent evidence.
 
     The percentiles are those of the expanded percentile interval (Hesterberg, "What Teachers Should Know About the
     Bootstrap", 2015), which keeps its coverage with few examples. Below log2(2 / (1 - confidence)) examples (6 at 95%)
@@ -80,9 +86,11 @@ def compare(before: Scores, after: Scores, *, bootstrap_samples: int, confidence
         raise ValueError(f"examples must be the same before and after, got {before.examples} and {after.examples}.")
     sign = 1.0 if after.higher_is_better else -1.0
     lower, upper = -math.inf, math.inf
-    if after.examples >= math.log2(2.0 / (1.0 - confidence)):
+    clusters = None if after.clusters is None else len(set(after.clusters))
+    independent = after.examples if clusters is None else clusters
+    if independent >= math.log2(2.0 / (1.0 - confidence)):
         drawn = sign * _resampled_differences(before, after, bootstrap_samples, seed)
-        tail = _expanded_tail(confidence, after.examples)
+        tail = _expanded_tail(confidence, independent)
         lower, upper = (float(bound) for bound in np.quantile(drawn, (tail, 1.0 - tail)))
     better, worse = _shares(before, after, sign)
     return Comparison(
@@ -96,6 +104,7 @@ def compare(before: Scores, after: Scores, *, bootstrap_samples: int, confidence
         confidence=confidence,
         examples=after.examples,
         bootstrap_samples=bootstrap_samples,
+        clusters=clusters,
         better_share=better,
         worse_share=worse,
     )
@@ -104,6 +113,8 @@ def compare(before: Scores, after: Scores, *, bootstrap_samples: int, confidence
 def _resampled_differences(before: Scores, after: Scores, samples: int, seed: int) -> npt.NDArray[np.float64]:
     """Return `after - before` on each resample, [samples]."""
     generator = np.random.default_rng(seed)
+    if after.clusters is not None:
+        return _cluster_differences(before, after, after.clusters, samples, generator)
     height = max(1, _CELLS_AT_ONCE // after.examples)
     differences = []
     for start in range(0, samples, height):
@@ -111,6 +122,19 @@ def _resampled_differences(before: Scores, after: Scores, samples: int, seed: in
         indices = generator.integers(after.examples, size=shape)
         differences.append(after.statistics(indices) - before.statistics(indices))
     return np.concatenate(differences)
+
+
+def _cluster_differences(
+    before: Scores, after: Scores, clusters: Sequence[str], samples: int, generator: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """Return `after - before` on each resample of whole clusters: rows of one group are no independent evidence."""
+    _, numbers = np.unique(np.asarray(clusters), return_inverse=True)
+    members = [np.flatnonzero(numbers == number) for number in range(int(numbers.max()) + 1)]
+    differences = np.empty(samples)
+    for sample in range(samples):
+        indices = np.concatenate([members[drawn] for drawn in generator.integers(len(members), size=len(members))])
+        differences[sample] = after.statistic(indices) - before.statistic(indices)
+    return differences
 
 
 def _expanded_tail(confidence: float, examples: int) -> float:

@@ -34,12 +34,14 @@ class Scores:
         higher_is_better: Its direction.
         metrics: All metrics on all examples.
         per_example: Arrays [examples], in the order of the examples, from which the metrics follow.
+        clusters: The cluster of each example, where examples are related (rows of one group); else None.
     """
 
     metric: str
     higher_is_better: bool
     metrics: dict[str, float]
     per_example: dict[str, Array]
+    clusters: Sequence[str] | None = None
 
     @property
     def value(self) -> float:

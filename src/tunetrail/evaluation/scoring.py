@@ -1,5 +1,7 @@
 """Which scores suit which shape of samples. The model comes in as a function from texts to vectors."""
 
+import dataclasses
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,16 +28,33 @@ def score_embedding(shape: str, records: Sequence[Record], encode: Encode) -> Sc
     Labelled texts: each text retrieves those of its label. Plain texts: each text's first half retrieves its second
     half (the inverse cloze task of Lee et al. 2019, https://arxiv.org/abs/1906.00300, section 4).
     """
-    return _SCORERS[shape](records, encode)
+    return with_clusters(_SCORERS[shape](records, encode), _scored_records(shape, records))
+
+
+def with_clusters(scores: Scores, records: Sequence[Record]) -> Scores:
+    """Return the scores with the cluster of each example, where the records (one for each example) name theirs."""
+    if not all("cluster" in record for record in records):
+        return scores
+    return dataclasses.replace(scores, clusters=[record["cluster"] for record in records])
+
+
+def _scored_records(shape: str, records: Sequence[Record]) -> list[Record]:
+    """Return one record for each example: equal anchors are one query, a label that occurs once is none."""
+    if shape == "pair":
+        first: dict[str, Record] = {}
+        for record in records:
+            first.setdefault(record["anchor"], record)
+        return list(first.values())
+    if shape == "label":
+        counts = Counter(record["label"] for record in records)
+        return [record for record in records if counts[record["label"]] > 1]
+    return list(records)
 
 
 def _score_pairs(records: Sequence[Record], encode: Encode) -> Scores:
-    documents = list(dict.fromkeys(record["positive"] for record in records))
-    documents += [
-        negative
-        for negative in dict.fromkeys(record.get("negative") for record in records)
-        if negative and negative not in set(documents)
-    ]
+    positives = [record["positive"] for record in records]
+    negatives = [record["negative"] for record in records if record.get("negative")]
+    documents = list(dict.fromkeys([*positives, *negatives]))
     place = {document: number for number, document in enumerate(documents)}
     wanted: dict[str, list[int]] = {}
     for record in records:

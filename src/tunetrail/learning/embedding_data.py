@@ -83,7 +83,8 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         if self.shape not in ("pair", "text"):
             return None
         columns = _TEXT_COLUMNS[self.shape]
-        return [frozenset(record[column].casefold() for column in columns) for record in records]
+        texts = ((*(record[column] for column in columns), record.get("negative") or "") for record in records)
+        return [frozenset(text.casefold() for text in row if text) for row in texts]
 
     def _collate(self, records: list[Record]) -> dict[str, Any]:
         features = [self.preprocess([record[column] for record in records]) for column in _TEXT_COLUMNS[self.shape]]

@@ -90,6 +90,7 @@ def fit(
     trainer = lightning.Trainer(
         max_epochs=training.num_epochs if training.max_steps < 0 else -(-training.max_steps // batches),
         max_steps=training.max_steps,
+        devices=1,
         precision=precision,  # type: ignore[arg-type]
         gradient_clip_val=training.max_grad_norm or None,
         val_check_interval=1.0 / training.validations_per_epoch,

@@ -142,7 +142,13 @@ class LanguageModelLearner:
         )
 
     def _examples(self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]) -> list[TokenizedExample]:
-        return [example for example in self._tokenized(tokenizer, records) if _learns(example)]
+        examples = [example for example in self._tokenized(tokenizer, records) if _learns(example)]
+        if records and not examples:
+            raise SampleError(
+                f"llm.max_length={self.config.max_length} cuts off the whole output of all {len(records)} rows "
+                "on one side of the split. Raise it."
+            )
+        return examples
 
     def _tokenized(self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]) -> list[TokenizedExample]:
         return [tokenize_record(tokenizer, record, self.config.max_length) for record in records]

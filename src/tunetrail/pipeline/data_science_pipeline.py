@@ -302,8 +302,6 @@ class DataSciencePipeline:
             probes=[texts[0] for texts in texts_of_rows(split.test.head(PROBES))],
             tags={
                 **tags,
-                "tunetrail.decision": decision.word,
-                "tunetrail.reason": decision.reason,
                 "tunetrail.started_from": str(work.steps["training"]["started_from"]),
                 f"tunetrail.{comparison.metric}": f"{comparison.after:.6f}",
             },

@@ -11,7 +11,7 @@ from tunetrail.config import EvaluationConfig
 from tunetrail.data.rows import records_of
 from tunetrail.errors import SampleError
 from tunetrail.evaluation.scores import Scores, language_scores
-from tunetrail.evaluation.scoring import score_embedding
+from tunetrail.evaluation.scoring import score_embedding, with_clusters
 from tunetrail.learning.embedding_learner import EmbeddingLearner
 from tunetrail.learning.language_model_learner import LanguageModelLearner
 from tunetrail.learning.learner import Learner
@@ -26,7 +26,7 @@ def score(learner: Learner, model: Any, rows: pd.DataFrame, config: EvaluationCo
         return score_embedding(learner.shape, records, lambda texts: learner.vectors(model, texts, config.batch_size))
     assert isinstance(learner, LanguageModelLearner)
     found = learner.likelihoods(model, records, config.batch_size)
-    return language_scores(found.nats, found.tokens, found.bytes)
+    return with_clusters(language_scores(found.nats, found.tokens, found.bytes), records)
 
 
 def scorable_by_all(learner: Learner, models: Sequence[Any], rows: pd.DataFrame) -> pd.DataFrame:

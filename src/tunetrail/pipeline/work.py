@@ -81,7 +81,7 @@ def working_folder(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        full = any(isinstance(each, OSError) and each.errno == errno.ENOSPC for each in (error, error.__cause__))
         remove_leftovers(folder, kept=() if full else (CHECKPOINTS,))
         raise
     shutil.rmtree(folder, ignore_errors=True)

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import fcntl
 import getpass
+import hashlib
 import io
 import logging
 import math
@@ -77,7 +78,8 @@ class Tracker:
         """
         file = sqlite_file(self.config.uri)
         folder = file.parent if file else Path(tempfile.gettempdir())
-        name = file.name if file else f"tunetrail-{_UNSAFE.sub('-', self.config.experiment)}"
+        store = hashlib.sha256(self.config.uri.encode()).hexdigest()[:16]
+        name = file.name if file else f"tunetrail-{os.getuid()}-{store}"
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / f".{name}.{purpose}.lock").open("w") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
@@ -270,15 +272,25 @@ def tracking_errors(uri: str) -> Iterator[None]:
 
 def shown_uri(text: str) -> str:
     """Return a URI, or a text with URIs in it, without their passwords."""
-    return re.sub(r"(://[^/@:\s]*):[^/\s]*@", r"\1:***@", text)
+
+    def hidden(found: re.Match[str]) -> str:
+        user, colon, _ = found[1].partition(":")
+        return f"://{user}:***@" if colon else "://***@"
+
+    without = re.sub(r"://([^\s'\"]*)@", hidden, text)
+    return re.sub(r"([?&][^=&\s]*(?:password|token|secret)[^=&\s]*=)[^&\s]*", r"\1***", without, flags=re.IGNORECASE)
 
 
 def _check_reachable(uri: str) -> None:
     """Raise `OSError` at once where nothing listens; MLflow itself would try again for minutes."""
     parts = urlsplit(uri)
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise OSError("its port must be a number from 0 to 65535") from error
     default = {"http": 80, "https": 443, "postgresql": 5432, "postgres": 5432}.get(parts.scheme.partition("+")[0])
     if default is not None and parts.hostname:
-        with socket.create_connection((parts.hostname, parts.port or default), timeout=10):
+        with socket.create_connection((parts.hostname, port or default), timeout=10):
             pass
 
 

@@ -7,7 +7,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from tunetrail.config import SWEEP_RUN_VARIABLE, SWEPT_KEYS_VARIABLE, TrackingConfig
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.tracking import Tracker, shown_uri
 
 _open: dict[str, Tracker] = {}
 
@@ -20,7 +20,9 @@ class SweepRunCallback(Callback):
         tracker = Tracker(TrackingConfig(**OmegaConf.to_container(config.tracking, resolve=True)))  # type: ignore[arg-type]
         overrides = list(config.hydra.overrides.task)
         swept = [each for each in overrides if "," in each]
-        run = tracker.start_run(f"sweep {' '.join(swept)}".strip(), tags={"tunetrail.sweep": " ".join(overrides)})
+        run = tracker.start_run(
+            f"sweep {' '.join(swept)}".strip(), tags={"tunetrail.sweep": shown_uri(" ".join(overrides))}
+        )
         os.environ[SWEEP_RUN_VARIABLE] = run.run_id
         os.environ[SWEPT_KEYS_VARIABLE] = ",".join(each.partition("=")[0] for each in swept)
         _open[run.run_id] = tracker

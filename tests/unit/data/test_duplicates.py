@@ -8,7 +8,7 @@ import pytest
 
 from tunetrail.data.duplicates import cluster_keys, normalized
 from tunetrail.data.rows import rows_frame
-from tunetrail.samples import Sample, SampleKind
+from tunetrail.samples import Sample, SampleKind, parse_sample
 
 WORDS = ["".join(random.Random(number).choices("abcdefghijklmnop", k=4 + number % 5)) for number in range(3000)]
 
@@ -133,3 +133,21 @@ def test_cluster_keys_of_thousands_of_twins_do_not_take_their_square() -> None:
     started = time.perf_counter()
     assert len(set(cluster_keys(frame("text", *({"text": text} for text in texts)), 0.8))) == 1
     assert time.perf_counter() - started < 15.0
+
+
+def test_cluster_keys_join_a_conversation_at_several_lengths_and_its_opening_as_a_completion() -> None:
+    turns = [
+        {"role": "user", "content": "How do I reset the password of my account?"},
+        {"role": "assistant", "content": "Open the settings and choose reset."},
+        {"role": "user", "content": "And where are these settings?"},
+        {"role": "assistant", "content": "Behind the wheel in the upper corner."},
+    ]
+    contents = [
+        {"messages": turns[:2]},
+        {"messages": turns},
+        {"input": turns[0]["content"], "output": "Open the settings."},
+        {"messages": [{"role": "user", "content": "Something else entirely."}, turns[1]]},
+    ]
+    frame = rows_frame((number, parse_sample(each, SampleKind.LLM)) for number, each in enumerate(contents))
+    keys = cluster_keys(frame, 0.8)
+    assert keys[0] == keys[1] == keys[2] != keys[3]

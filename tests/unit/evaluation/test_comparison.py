@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 
@@ -108,3 +109,16 @@ def test_compare_refuses_scores_that_do_not_pair() -> None:
         compare(scored(np.ones(3)), scored(np.ones(4)), **OPTIONS)
     with pytest.raises(ValueError, match="metric must be the same before and after, got ndcg_at_10 and bits_per_byte"):
         compare(scored(np.ones(3)), language(np.ones(3)), **OPTIONS)
+
+
+def test_compare_resamples_whole_clusters() -> None:
+    generator = np.random.default_rng(0)
+    effects = np.repeat(generator.normal(0.05, 0.2, size=12), 20)  # 12 groups of 20 rows that move together
+    before = language_scores(np.full(240, 2.0), np.full(240, 1), np.full(240, 1))
+    after = language_scores(2.0 - effects, np.full(240, 1), np.full(240, 1))
+    clusters = [str(number // 20) for number in range(240)]
+    settings = {"bootstrap_samples": 1000, "confidence": 0.95, "seed": 0}
+    plain = compare(before, after, **settings)
+    clustered = compare(before, dataclasses.replace(after, clusters=clusters), **settings)
+    assert clustered.improvement == plain.improvement
+    assert clustered.upper - clustered.lower > 3 * (plain.upper - plain.lower)

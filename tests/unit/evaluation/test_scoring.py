@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,3 +60,14 @@ def test_score_embedding_retrieves_the_second_half_of_a_text_by_its_first() -> N
     scores = score_embedding("text", records[:6], encode)
     assert scores.examples == 6 and scores.value == pytest.approx(1.0)
     assert score_embedding("text", records, encode).examples == 7
+
+
+def test_score_embedding_names_the_cluster_of_each_example() -> None:
+    def encode(texts: Sequence[str]) -> Any:
+        return np.eye(8)[[len(text) % 8 for text in texts]]
+
+    pairs = [{"anchor": a, "positive": a + "!", "cluster": c} for a, c in [("x", "1"), ("yy", "2"), ("x", "1")]]
+    assert score_embedding("pair", pairs, encode).clusters == ["1", "2"]
+    labelled = [{"text": "a" * n, "label": label, "cluster": str(n)} for n, label in enumerate("ppqp")]
+    assert score_embedding("label", labelled, encode).clusters == ["0", "1", "3"]
+    assert score_embedding("pair", [{"anchor": "x", "positive": "y"}], encode).clusters is None
