@@ -174,7 +174,7 @@ class Registry:
         difference = float(np.abs(trained - self.flavor.outputs(self._loaded(uri), probes)).max())
         if not difference <= PARITY:
             raise DeploymentError(
-                f"the written {self.name} model must give the trained model's outputs to {PARITY}, got {difference:.3g} "
+                f"the written {self.name} model must give the trained one's outputs to {PARITY}, got {difference:.3g} "
                 "away. It was not registered; root is unchanged."
             )
 

@@ -50,7 +50,7 @@ def test_print_results_names_the_root_and_the_store(capsys: pytest.CaptureFixtur
     print_results(results(against="models:/embedding/2", higher_is_better=False), "http://host:5000")
     printed = capsys.readouterr().out
     assert "nDCG@10 ↓" in row(printed) and "before is models:/embedding/2" in printed
-    assert printed.endswith(" ui --uri http://host:5000\n")
+    assert printed.endswith("Compare the runs: http://host:5000\n")
 
 
 def test_print_results_shows_a_comparison_without_an_interval(capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,3 +62,8 @@ def test_print_results_shows_a_comparison_without_an_interval(capsys: pytest.Cap
 def test_print_results_shows_no_password(capsys: pytest.CaptureFixture[str]) -> None:
     print_results(results(), "postgresql+psycopg://user:secret@host/mlflow")
     assert "secret" not in capsys.readouterr().out
+
+
+def test_print_results_counts_the_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    print_results(results(clusters=12), "sqlite:///mlflow.db")
+    assert "95% interval over 40 test rows in 12 groups" in capsys.readouterr().out

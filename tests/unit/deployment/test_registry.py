@@ -158,9 +158,9 @@ def test_pinned_strips_the_local_label() -> None:
         (
             AlteringFlavor(),
             DeploymentError,
-            "models:/embedding/1 must give the trained model's outputs to 0.0001, got .* root is unchanged",
+            "the written embedding model must give the trained one's outputs to 0.0001, got .* root is unchanged",
         ),
-        (NanFlavor(), DeploymentError, "must give the trained model's outputs"),
+        (NanFlavor(), DeploymentError, "must give the trained one's outputs"),
         (FullDiskFlavor(), (TrackingError, DeploymentError), "No space left on device"),
     ],
 )

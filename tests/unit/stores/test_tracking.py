@@ -274,6 +274,9 @@ def test_tracking_errors_are_one_line(error: Exception) -> None:
         ("postgresql://user:secret@host/db", "postgresql://user:***@host/db"),
         ("http://user:secret@host:5000", "http://user:***@host:5000"),
         ("http://host:notaport", "http://host:notaport"),
+        ("http://token@host", "http://***@host"),
+        ("postgresql://user:a/b@c@host/db", "postgresql://user:***@host/db"),
+        ("postgresql://host/db?user=u&password=secret&x=1", "postgresql://host/db?user=u&password=***&x=1"),
     ],
 )
 def test_shown_uri_hides_the_password(uri: str, shown: str) -> None:
