@@ -180,6 +180,10 @@ def _explained(error: Exception) -> str:
     text = " ".join(" ".join(str(each).split()) for each in causes)
     text = re.sub(r"\s*(full_key|object_type|reference_type)[:=]\S*", "", text)
     text = re.sub(r" To append to your config use \+\S+", "", text)
+    text = re.sub(r" Config search path:.*", "", text)
+    option = re.search(r"Could not find '[^'/]+/([^']+)' Available options in '[^']+': (.+)", text)
+    if option:
+        return f"{text}.{did_you_mean(option.group(1), option.group(2).split())}"
     wrong = re.search(r"Key '([^']+)' (?:is )?not in|Could not override '([^']+)'", text)
     if wrong:
         key = (wrong.group(1) or wrong.group(2)).rpartition(".")[2]
