@@ -12,6 +12,7 @@ from typing import Any
 from tunetrail.deployment.export import staged_root
 from tunetrail.deployment.gate import Decision
 from tunetrail.deployment.registry import ModelVersion, Registry
+from tunetrail.errors import DeploymentError
 from tunetrail.stores.tracking import TrackedRun
 
 
@@ -76,6 +77,10 @@ def deploy(
             registry.tag(version, facts)
             on_decision(version)
             return version, None
-        registry.move_root(version, root, {"tunetrail.run_id": candidate.run.run_id, **facts})
+        try:
+            registry.move_root(version, root, {"tunetrail.run_id": candidate.run.run_id, **facts})
+        except DeploymentError as error:
+            registry.tag(version, {"tunetrail.decision": "refused", "tunetrail.reason": str(error)})
+            raise
         on_decision(version)
         return version, point_root(version.version)

@@ -80,3 +80,5 @@ def test_deploy_leaves_the_export_where_root_moved_meanwhile(
     ):
         deploy(candidate, PROMOTE, registry, None, workplace / "models", told.append)
     assert (told, registry.root(), path.readlink()) == ([], first, before)
+    decisions = {each.version: each.tags["tunetrail.decision"] for each in versions(registry)}
+    assert decisions == {1: "promoted", 2: "refused"}
