@@ -56,3 +56,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` for the known word nearest to `word`, or an empty string."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+def state_after(error: BaseException) -> tuple[str, str]:
+    """Return the state in which an exception leaves a run, and the reason to keep with it.
+
+    An error means `failed`; a signal or an exit (no `Exception`) means `interrupted`.
+    """
+    state = "failed" if isinstance(error, Exception) else "interrupted"
+    return state, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,5 +1,6 @@
 """ModelTrainingNode: one session in, a better root model out, every failure recorded. The steps are the pipeline's."""
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
@@ -13,7 +14,7 @@ from typing import Any
 
 from tunetrail.config import Settings, check_identifier, requested_model_types
 from tunetrail.data.rows import rows_frame
-from tunetrail.errors import ConfigError, SessionError, TunetrailError, did_you_mean
+from tunetrail.errors import ConfigError, SessionError, TunetrailError, did_you_mean, state_after
 from tunetrail.pipeline import DataSciencePipeline, Outcome, remove_leftovers
 from tunetrail.samples import SampleKind
 from tunetrail.stores.database import DatabaseManager, PromotionRecord, SessionSummary
@@ -185,28 +186,18 @@ class ModelTrainingNode:
                 run.session_id,
             )
 
-    def _recorded(self, run_id: str) -> "_Recorded":
-        return _Recorded(self.db_manager, run_id)
-
-
-class _Recorded:
-    """Marks the database's training run as failed or interrupted when the block is left by an exception."""
-
-    def __init__(self, db_manager: DatabaseManager, run_id: str) -> None:
-        self.db_manager, self.run_id = db_manager, run_id
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is None:
-            return
-        state = "failed" if isinstance(error, Exception) else "interrupted"
-        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    @contextlib.contextmanager
+    def _recorded(self, run_id: str) -> Iterator[None]:
+        """Mark the database's training run as failed or interrupted when the block is left by an exception."""
         try:
-            self.db_manager.update_training_run(self.run_id, state=state, reason=reason)
-        except TunetrailError as second:
-            error.add_note(f"The training run {self.run_id} could not be marked as {state}: {second}")
+            yield
+        except BaseException as error:
+            state, reason = state_after(error)
+            try:
+                self.db_manager.update_training_run(run_id, state=state, reason=reason)
+            except TunetrailError as second:
+                error.add_note(f"The training run {run_id} could not be marked as {state}: {second}")
+            raise
 
 
 def _checked_request(request: Mapping[str, Any]) -> tuple[str, str]:

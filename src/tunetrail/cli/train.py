@@ -161,11 +161,11 @@ def _check_known(given: Mapping[Any, Any], schema: Any, prefix: str) -> None:
             raise ConfigError(
                 f"there is no key {prefix}{key}.{did_you_mean(str(key), known)} Known here: {', '.join(known)}."
             )
-        default = known[key].default_factory if callable(known[key].default_factory) else known[key].default
         section = known[key].type
         if isinstance(value, Mapping) and is_dataclass(section):
             _check_known(value, section, f"{prefix}{key}.")
         elif isinstance(value, Mapping):
+            default = known[key].default
             raise ConfigError(f"{prefix}{key} must be a single value, got {dict(value)!r}; its default is {default!r}.")
 
 

@@ -46,12 +46,6 @@ def staged_root(model_dir: Path, model_type: str, save: Callable[[Path], None]) 
             shutil.rmtree(work, ignore_errors=True)
 
 
-def export_root(model_dir: Path, model_type: str, version: str, save: Callable[[Path], None]) -> Path:
-    """Write a version and let `root` point at it; as `staged_root`, in one go."""
-    with staged_root(model_dir, model_type, save) as point_root:
-        return point_root(version)
-
-
 def _point(work: Path, versions: Path, version: str) -> Path:
     root = versions.parent / "root"
     with _readable_failures(versions.parents[1]):

@@ -1,14 +1,13 @@
 """GGUF files made trainable: dequantised to float32 once, kept in the cache as an ordinary Hugging Face folder."""
 
-import contextlib
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from tunetrail.errors import ModelError
+from tunetrail.locks import file_lock
 from tunetrail.paths import cache_dir
 
 
@@ -25,8 +24,7 @@ def convert_gguf(file: Path) -> Path:
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
         target = cache_dir() / "models" / f"{file.stem}-{digest}"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.with_suffix(".lock")):
+        with file_lock(target.with_suffix(".lock")):
             if not target.is_dir():
                 _convert(file, target)
         return target
@@ -49,12 +47,3 @@ def _convert(file: Path, target: Path) -> None:
         os.replace(work, target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    import fcntl
-
-    with file.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield

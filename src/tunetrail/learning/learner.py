@@ -1,6 +1,6 @@
 """Learner: what the pipeline asks of a model type, and and which class answers. Knows no metric, session or MLflow."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -8,11 +8,10 @@ import numpy as np
 
 from tunetrail.config import Settings, TrainingConfig
 from tunetrail.learning.callbacks import MetricsSink
+from tunetrail.learning.embedding_data import Record
 from tunetrail.learning.embedding_learner import EmbeddingLearner
 from tunetrail.learning.fitting import FitResult
 from tunetrail.learning.language_model_learner import LanguageModelLearner
-
-Record = Mapping[str, Any]
 
 
 class Learner(Protocol):

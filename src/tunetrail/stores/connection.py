@@ -4,7 +4,6 @@ Connections aren't pooled: opening one costs far less than a chunk of rows, a tr
 a forked data loader inherits none.
 """
 
-import fcntl
 import json
 import math
 import threading
@@ -19,6 +18,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError
 
 from tunetrail.errors import ConfigError, DatabaseError
+from tunetrail.locks import file_lock
 from tunetrail.stores.failures import readable_failures, shown
 
 HEAD_REVISION = "0001"
@@ -127,9 +127,7 @@ def _only_one_process(url: URL) -> Iterator[None]:
         yield
         return
     path = Path(str(url.database))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(path.name + ".lock"), "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with file_lock(path.with_name(path.name + ".lock")):
         yield
 
 

@@ -5,7 +5,6 @@ Everything goes through MlflowClient with explicit run ids, so no global "active
 
 import contextlib
 import dataclasses
-import fcntl
 import getpass
 import hashlib
 import io
@@ -34,7 +33,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from sqlalchemy.exc import SQLAlchemyError
 
 from tunetrail.config import TrackingConfig
-from tunetrail.errors import TrackingError
+from tunetrail.errors import TrackingError, state_after
+from tunetrail.locks import file_lock
 from tunetrail.stores.processes import ProcessIdentity
 
 BATCH = 1000
@@ -80,9 +80,7 @@ class Tracker:
         folder = file.parent if file else Path(tempfile.gettempdir())
         store = hashlib.sha256(self.config.uri.encode()).hexdigest()[:16]
         name = file.name if file else f"tunetrail-{os.getuid()}-{store}"
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f".{name}.{purpose}.lock").open("w") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+        with file_lock(folder / f".{name}.{purpose}.lock"):
             yield
 
     def start_run(
@@ -223,9 +221,9 @@ class TrackedRun:
 
     def _finish_after(self, error: BaseException, log: io.StringIO) -> None:
         """End the run without hiding the error that ended it, even where MLflow is what failed."""
-        state = "failed" if isinstance(error, Exception) else "interrupted"
+        state, reason = state_after(error)
         try:
-            self.finish(state, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+            self.finish(state, reason)
             log.writelines(traceback.format_exception(error))
             self._keep_log(log)
         except TrackingError as second:

@@ -4,8 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from tunetrail.deployment.export import export_root
+from tunetrail.deployment.export import staged_root
 from tunetrail.errors import DeploymentError
+
+
+def export_root(model_dir: Path, model_type: str, version: str, save: Callable[[Path], None]) -> Path:
+    with staged_root(model_dir, model_type, save) as point_root:
+        return point_root(version)
 
 
 def writer(text: str) -> Callable[[Path], None]:
