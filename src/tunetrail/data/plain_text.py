@@ -1,0 +1,118 @@
+"""Plain text as it is written: breaks between blocks, dashes before items, code set off. Knows entities, no tags."""
+
+import html
+import re
+import unicodedata
+from html.entities import html5
+
+_CHARACTER = r"&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});"
+_ENTITY = re.compile(_CHARACTER)
+_ENTITY_OR_TAG = re.compile(
+    r"(?P<tag>(?:(?<![\w:.])[\w:.]{1,60}+)?&lt;[/!]?[A-Za-z](?:(?!&[lg]t;)[^<>\n`])*+&gt;)"
+    r"|(?P<sign>&lt;(?=[A-Za-z/!?%]))|" + _CHARACTER
+)
+_KEPT_CATEGORIES = ("Cc", "Cn", "Co", "Cs")
+_TICKS = re.compile("`+")
+
+
+class PlainText:
+    """Collects the pieces of a text. White space beside a break goes; all other white space stays."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._breaks = 0
+        self._item = False
+        self._code: list[str] | None = None
+
+    def write(self, text: str) -> None:
+        """Add text with entities; a tag that is spelt with them becomes a code span, so that it stays a quoted one."""
+        if self._code is not None:
+            self._code.append(_ENTITY.sub(_character, text))
+        else:
+            self.write_unchanged(_ENTITY_OR_TAG.sub(_readable, text))
+
+    def write_unchanged(self, text: str) -> None:
+        """Add text as it is."""
+        if self._code is not None:
+            self._code.append(text)
+            return
+        if self._breaks or self._item:
+            if not text.strip():
+                return
+            # Code that was set off keeps the indentation of its first line.
+            text = self._beginning() + (text if text.startswith("```") else text.lstrip())
+        self._pieces.append(text)
+
+    def break_line(self, lines: int = 1) -> None:
+        """Let the next text begin on a new line, or below an empty one (`lines` is 2)."""
+        if self._code is None:
+            self._breaks = max(self._breaks, lines)
+        elif self._code and not self._code[-1].endswith("\n"):
+            self._code.append("\n")
+
+    def begin_item(self) -> None:
+        """Let the next text be an item of a list."""
+        self.break_line()
+        self._item = self._code is None
+
+    def begin_code(self) -> None:
+        """Collect what follows as code."""
+        if self._code is None:
+            self._code = []
+
+    def end_code(self, *, block: bool) -> None:
+        """Write the collected code in Markdown: as a fenced block, or as a code span if it has one line only."""
+        if self._code is None:
+            return
+        code, self._code = "".join(self._code), None
+        ticks = max(map(len, _TICKS.findall(code)), default=0)
+        if not code.strip():
+            self.write_unchanged(code)
+        elif block or "\n" in code.strip() or ticks > 1:
+            fence = "`" * max(3, ticks + 1)
+            self.break_line(2)
+            self.write_unchanged(f"{fence}\n{code.rstrip().lstrip(chr(10))}\n{fence}")
+            self.break_line(2)
+        elif ticks:
+            self.write_unchanged(f"`` {code.strip()} ``")
+        else:
+            self.write_unchanged(f"`{code.strip()}`")
+
+    def finish(self) -> str:
+        """Return all that was written."""
+        self.end_code(block=True)
+        return "".join(self._pieces).strip("\n").rstrip()
+
+    def _beginning(self) -> str:
+        while self._pieces and not self._pieces[-1].strip():
+            self._pieces.pop()
+        beginning = "- " if self._item else ""
+        if self._pieces:
+            self._pieces[-1] = self._pieces[-1].rstrip()
+            beginning = "\n" * self._breaks + beginning
+        self._breaks, self._item = 0, False
+        return beginning
+
+
+def unescaped(text: str) -> str:
+    """Return `text` with its entities as characters; those of characters that no text should hold stay."""
+    return _ENTITY.sub(_character, text)
+
+
+def _character(entity: re.Match[str]) -> str:
+    name = entity[0][1:]
+    # Not html.unescape for names: it also takes `&notit;` for `&not` and a rest.
+    character = html.unescape(entity[0]) if name.startswith("#") else html5.get(name, entity[0])
+    if character in ("\n", "\t"):
+        return character
+    if character.isspace():
+        return " "
+    unwanted = character in ("", "\ufffd") or any(unicodedata.category(sign) in _KEPT_CATEGORIES for sign in character)
+    return entity[0] if unwanted else character
+
+
+def _readable(found: re.Match[str]) -> str:
+    if found["tag"] is not None:
+        return f"`{unescaped(found[0])}`"
+    # As a character, the sign would open a tag that the text doesn't have.
+    return found[0] if found["sign"] is not None else _character(found)

@@ -1,0 +1,1 @@
+"""Texts written for the tests, shared by several of them."""
