@@ -21,14 +21,26 @@ Encode = Callable[[Sequence[str]], NDArray]
 Record = Mapping[str, Any]
 
 
-def score_embedding(shape: str, records: Sequence[Record], encode: Encode) -> Scores:
+def score_embedding(
+    shape: str, records: Sequence[Record], encode: Encode, encode_documents: Encode | None = None
+) -> Scores:
     """Score an embedding model on held-out records of one shape.
 
     Pairs are scored by retrieval: each anchor is a query, the documents are all positives and negatives of the records.
     Labelled texts: each text retrieves those of its label. Plain texts: each text's first half retrieves its second
     half (the inverse cloze task of Lee et al. 2019, https://arxiv.org/abs/1906.00300, section 4).
+
+    Args:
+        shape: Name of the samples' shape.
+        records: What to score on.
+        encode: The model, as it reads queries and texts that are compared with one another.
+        encode_documents: The model as it reads the documents of pairs, where that is another way.
     """
-    return with_clusters(_SCORERS[shape](records, encode), _scored_records(shape, records))
+    if shape == "pair":
+        scores = _score_pairs(records, encode, encode_documents or encode)
+    else:
+        scores = _SCORERS[shape](records, encode)
+    return with_clusters(scores, _scored_records(shape, records))
 
 
 def with_clusters(scores: Scores, records: Sequence[Record]) -> Scores:
@@ -51,7 +63,7 @@ def _scored_records(shape: str, records: Sequence[Record]) -> list[Record]:
     return list(records)
 
 
-def _score_pairs(records: Sequence[Record], encode: Encode) -> Scores:
+def _score_pairs(records: Sequence[Record], encode: Encode, encode_documents: Encode) -> Scores:
     positives = [record["positive"] for record in records]
     negatives = [record["negative"] for record in records if record.get("negative")]
     documents = list(dict.fromkeys([*positives, *negatives]))
@@ -60,7 +72,7 @@ def _score_pairs(records: Sequence[Record], encode: Encode) -> Scores:
     for record in records:
         wanted.setdefault(record["anchor"], []).append(place[record["positive"]])
     relevant = [sorted(set(places)) for places in wanted.values()]
-    return retrieval_scores(encode(list(wanted)), encode(documents), relevant)
+    return retrieval_scores(encode(list(wanted)), encode_documents(documents), relevant)
 
 
 def _score_similarity(records: Sequence[Record], encode: Encode) -> Scores:
@@ -95,7 +107,6 @@ def _halves(text: str) -> tuple[str, str]:
 
 
 _SCORERS: dict[str, Callable[[Sequence[Record], Encode], Scores]] = {
-    "pair": _score_pairs,
     "score": _score_similarity,
     "label": _score_labels,
     "vector": _score_vectors,

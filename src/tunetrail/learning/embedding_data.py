@@ -9,9 +9,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tunetrail.learning.batching import SeededBatchSampler
+from tunetrail.learning.prompts import role_of
 
 Record = Mapping[str, Any]
-Preprocess = Callable[[list[str]], dict[str, Any]]
+Preprocess = Callable[..., dict[str, Any]]
+"""Takes a list of texts, and as `prompt` the text that goes before each of them."""
 
 _TEXT_COLUMNS = {
     "pair": ("anchor", "positive"),
@@ -37,6 +39,10 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         preprocess: The model's tokenizer, texts to tensors.
         batch_size: Rows per batch.
         seed: Decides, with the epoch, the order of the rows.
+        prompts: By role (`query`, `document`), what goes before each text.
+        refresh: Takes the number of the epoch that is to begin, returns as many training records as there are; the
+            trainer has to reload the batches every `refresh_epochs` epochs.
+        refresh_epochs: After so many epochs each `refresh` is called.
     """
 
     def __init__(
@@ -48,6 +54,9 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         preprocess: Preprocess,
         batch_size: int,
         seed: int = 0,
+        prompts: Mapping[str, str] | None = None,
+        refresh: Callable[[int], Sequence[Record]] | None = None,
+        refresh_epochs: int = 0,
     ) -> None:
         super().__init__()
         self.train, self.validation = train, validation
@@ -55,11 +64,22 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         self.preprocess = preprocess
         self.batch_size = batch_size
         self.seed = seed
+        self.prompts = dict(prompts or {})
+        self.refresh = refresh
+        self.refresh_epochs = refresh_epochs
+        # of the loaders' own draws: those of torch's global generator would change with the number of reloads
+        self._generator = torch.Generator().manual_seed(seed) if refresh else None
         labels = sorted({record["label"] for record in (*train, *validation)}) if shape == "label" else []
         self._label_numbers = {label: number for number, label in enumerate(labels)}
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Return shuffled batches, another order each epoch."""
+        """Return shuffled batches, another order each epoch; the records are refreshed first where that is due."""
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        if self.refresh and epoch and epoch % self.refresh_epochs == 0:
+            renewed = self.refresh(epoch)
+            if len(renewed) != len(self.train):  # the learning rate's schedule counts on as many batches
+                raise ValueError(f"refresh must return {len(self.train)} records, got {len(renewed)}.")
+            self.train = renewed
         return self._loader(self.train, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -77,7 +97,12 @@ class EmbeddingDataModule(lightning.LightningDataModule):
             shuffle=shuffle,
             drop_single=self.shape in _CONTRASTIVE,
         )
-        return DataLoader(records, batch_sampler=sampler, collate_fn=self._collate)  # type: ignore[arg-type]
+        return DataLoader(
+            records,  # type: ignore[arg-type]
+            batch_sampler=sampler,
+            collate_fn=self._collate,
+            generator=self._generator,
+        )
 
     def _keys(self, records: Sequence[Record]) -> list[frozenset[Any]] | None:
         if self.shape not in ("pair", "text"):
@@ -87,11 +112,17 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         return [frozenset(text.casefold() for text in row if text) for row in texts]
 
     def _collate(self, records: list[Record]) -> dict[str, Any]:
-        features = [self.preprocess([record[column] for record in records]) for column in _TEXT_COLUMNS[self.shape]]
+        features = [
+            self._tokenized(column, [record[column] for record in records]) for column in _TEXT_COLUMNS[self.shape]
+        ]
         negatives = [record["negative"] for record in records if record.get("negative")] if self.shape == "pair" else []
         if negatives:
-            features.append(self.preprocess(negatives))
+            features.append(self._tokenized("negative", negatives))
         return {"features": features, "target": self._target(records), "rows": len(records)}
+
+    def _tokenized(self, column: str, texts: list[str]) -> dict[str, Any]:
+        prompt = self.prompts.get(role_of(column))
+        return self.preprocess(texts, prompt=prompt) if prompt else self.preprocess(texts)
 
     def _target(self, records: list[Record]) -> Tensor | None:
         if self.shape == "score":

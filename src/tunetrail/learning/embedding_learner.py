@@ -3,6 +3,7 @@
 Takes plain records, gives back models and NumPy arrays; knows nothing of metrics, sessions or MLflow.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,11 @@ from tunetrail.learning.embedding_data import EmbeddingDataModule, Record
 from tunetrail.learning.embedding_losses import loss_name
 from tunetrail.learning.embedding_module import EmbeddingModule, load_embedding_model
 from tunetrail.learning.fitting import FitResult, fit
+from tunetrail.learning.prompts import DOCUMENT, QUERY, configured_prompts, own_prompts, role_of
+from tunetrail.learning.refreshing import Refresh, undisturbed
+from tunetrail.samples import SampleKind, shape_named
+
+logger = logging.getLogger(__name__)
 
 SHOWN_FROM = 500
 """Texts from which encoding shows a progress bar."""
@@ -47,22 +53,23 @@ class EmbeddingLearner:
             wrong = next((len(each["embedding"]) for each in records if len(each["embedding"]) != dimensions), None)
             if wrong is not None:
                 raise SampleError(f"embedding must have the model's {dimensions} dimensions, got {wrong}.")
+        self._check_prompts(path)
 
     def load(self, path: str) -> SentenceTransformer:
-        """Load a model folder."""
-        return load_embedding_model(path, self.config.max_length)
+        """Load a model folder; its prompts become the configured ones."""
+        return self._with_prompts(load_embedding_model(path, self.config.max_length))
 
     def save(self, model: SentenceTransformer, folder: Path) -> None:
         """Write a model as a sentence-transformers folder."""
         model.save_pretrained(str(folder), create_model_card=False)
 
     def token_counts(self, path: str, texts: Sequence[Sequence[str]]) -> NDArray:
-        """Return per row the tokens of its longest text, not cut off."""
+        """Return per row the tokens of its longest text, its prompt included, not cut off."""
         tokenizer = load_embedding_model(path).tokenizer
         counts = np.zeros(len(texts), dtype=np.int64)
         for number, row in enumerate(texts):
             if row:  # the tokenizer fails on none
-                encoded = tokenizer(list(row), truncation=False, verbose=False)["input_ids"]
+                encoded = tokenizer(self._prompted(row), truncation=False, verbose=False)["input_ids"]
                 counts[number] = max(len(ids) for ids in encoded)
         return counts
 
@@ -76,8 +83,47 @@ class EmbeddingLearner:
         folder: Path,
         on_metrics: MetricsSink,
         validate: bool = True,
+        refresh: Refresh | None = None,
     ) -> tuple[SentenceTransformer, FitResult]:
-        """Fine-tune the model of the folder `path` and return it with what the training did."""
+        """Fine-tune the model of the folder `path` and return it with what the training did.
+
+        The records of `refresh` take the place of `train` after every so many epochs; its draws, if any, change none of
+        the training's.
+        """
+        module = self._module(path, training)
+
+        def encode(texts: Sequence[str], role: str = QUERY) -> NDArray:
+            return self._encoded(module.model, texts, training.batch_size, role)
+
+        def refreshed(epoch: int) -> Sequence[Record]:
+            assert refresh is not None
+            with undisturbed(module):
+                return refresh.records(encode, epoch)
+
+        data = EmbeddingDataModule(
+            train=train,
+            validation=validation,
+            shape=self.shape,
+            preprocess=module.model.preprocess,
+            batch_size=training.batch_size,
+            seed=self.seed,
+            prompts=configured_prompts(self.config),
+            refresh=refreshed if refresh else None,
+            refresh_epochs=refresh.every_epochs if refresh else 0,
+        )
+        result = fit(
+            module,
+            data,
+            training,
+            seed=self.seed,
+            folder=folder,
+            on_metrics=on_metrics,
+            validate=validate,
+            reload_epochs=data.refresh_epochs,
+        )
+        return module.model.cpu().eval(), result
+
+    def _module(self, path: str, training: TrainingConfig) -> EmbeddingModule:
         module = EmbeddingModule(
             model=path,
             shape=self.shape,
@@ -89,19 +135,52 @@ class EmbeddingLearner:
             warmup_steps=training.warmup_steps,
             schedule=training.schedule,
         )
-        data = EmbeddingDataModule(
-            train=train,
-            validation=validation,
-            shape=self.shape,
-            preprocess=module.model.preprocess,
-            batch_size=training.batch_size,
-            seed=self.seed,
-        )
-        result = fit(module, data, training, seed=self.seed, folder=folder, on_metrics=on_metrics, validate=validate)
-        return module.model.cpu().eval(), result
+        self._with_prompts(module.model)
+        return module
 
-    def vectors(self, model: SentenceTransformer, texts: Sequence[str], batch_size: int) -> NDArray:
-        """Return the unit vectors of the texts, float32 [texts, dimensions]."""
-        long = len(texts) > SHOWN_FROM
-        encoded = model.encode(list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=long)
+    def vectors(
+        self, model: SentenceTransformer, texts: Sequence[str], batch_size: int, *, role: str = QUERY
+    ) -> NDArray:
+        """Return the unit vectors of the texts, each behind the model's own prompt for `query` or `document`.
+
+        Returns:
+            float32 [texts, dimensions], in the texts' order.
+        """
+        return self._encoded(model, texts, batch_size, role, shown=len(texts) > SHOWN_FROM)
+
+    def _encoded(
+        self, model: SentenceTransformer, texts: Sequence[str], batch_size: int, role: str, shown: bool = False
+    ) -> NDArray:
+        encode = model.encode_document if role == DOCUMENT else model.encode_query
+        encoded = encode(list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=shown)
         return np.asarray(encoded, dtype=np.float32)
+
+    def _with_prompts(self, model: SentenceTransformer) -> SentenceTransformer:
+        model.prompts = {**configured_prompts(self.config)}
+        model.default_prompt_name = None
+        return model
+
+    def _prompted(self, texts: Sequence[str]) -> list[str]:
+        """Return a row's texts behind their prompts; the texts come in the order of the shape's columns."""
+        prompts = configured_prompts(self.config)
+        columns = shape_named(self.shape, SampleKind.EMBEDDING).columns
+        return [prompts[role_of(columns[min(place, len(columns) - 1)])] + text for place, text in enumerate(texts)]
+
+    def _check_prompts(self, path: str) -> None:
+        prompts = {name: prompt for name, prompt in configured_prompts(self.config).items() if prompt}
+        tokenizer = load_embedding_model(path).tokenizer if prompts else None
+        for name, prompt in prompts.items():
+            assert tokenizer is not None
+            tokens = len(tokenizer(prompt, truncation=False, verbose=False)["input_ids"])
+            if tokens >= self.config.max_length:
+                raise ConfigError(
+                    f"embedding.{name}_prompt must have fewer tokens than max_length={self.config.max_length}, got "
+                    f"{tokens}. Shorten it or raise max_length."
+                )
+        unused = {name: prompt for name, prompt in own_prompts(path).items() if prompt not in prompts.values()}
+        if unused:
+            logger.warning(
+                "the base model comes with the prompts %s, which aren't used: set embedding.query_prompt and "
+                "embedding.document_prompt if they should be",
+                unused,
+            )

@@ -58,6 +58,7 @@ def fit(
     folder: Path,
     on_metrics: MetricsSink,
     validate: bool = True,
+    reload_epochs: int = 0,
 ) -> FitResult:
     """Train `module` in place; afterwards it holds the weights of the best validation.
 
@@ -70,6 +71,7 @@ def fit(
             stopped.
         on_metrics: Receives metrics while training.
         validate: False trains a fixed number of steps without validation, early stopping or checkpoints (a fold).
+        reload_epochs: Above 0: after so many epochs each, `data` is asked for its batches anew.
 
     Raises:
         TrainingError: The loss was not finite.
@@ -97,6 +99,7 @@ def fit(
         limit_train_batches=min(training.max_steps, batches) if training.max_steps > 0 else 1.0,
         limit_val_batches=1.0 if validate else 0,
         num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=reload_epochs,
         callbacks=[RichProgressBar(leave=True), reporter, FiniteLoss(), ValidateAtLastStep(), *keeping],
         logger=False,
         enable_checkpointing=validate,

@@ -27,6 +27,7 @@ from tunetrail.learning.language_model_module import (
     load_tokenizer,
     supervised_nats,
 )
+from tunetrail.learning.refreshing import Refresh
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 
@@ -92,8 +93,15 @@ class LanguageModelLearner:
         folder: Path,
         on_metrics: MetricsSink,
         validate: bool = True,
+        refresh: Refresh | None = None,
     ) -> tuple[LanguageModel, FitResult]:
-        """Fine-tune the model of the folder `path` and return it, adapters merged, with what the training did."""
+        """Fine-tune the model of the folder `path` and return it, adapters merged, with what the training did.
+
+        Raises:
+            ValueError: There is a `refresh`: a language model gives no vectors.
+        """
+        if refresh is not None:
+            raise ValueError("refresh must be None for a language model, which gives no vectors.")
         tokenizer = load_tokenizer(path)
         adapter = self.config.adapter
         torch.manual_seed(self.seed)  # fit() seeds too, but only after the adapters' first weights are drawn

@@ -12,6 +12,7 @@ from tunetrail.learning.embedding_data import Record
 from tunetrail.learning.embedding_learner import EmbeddingLearner
 from tunetrail.learning.fitting import FitResult
 from tunetrail.learning.language_model_learner import LanguageModelLearner
+from tunetrail.learning.refreshing import Refresh
 
 
 class Learner(Protocol):
@@ -39,8 +40,9 @@ class Learner(Protocol):
         folder: Path,
         on_metrics: MetricsSink,
         validate: bool = True,
+        refresh: Refresh | None = None,
     ) -> tuple[Any, FitResult]:
-        """Fine-tune and return the model with what the training did."""
+        """Fine-tune and return the model with what the training did; `refresh` is for models that give vectors."""
 
 
 def build_learner(model_type: str, settings: Settings, shape: str) -> EmbeddingLearner | LanguageModelLearner:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from tunetrail.evaluation.scoring import score_embedding, with_clusters
 from tunetrail.learning.embedding_learner import EmbeddingLearner
 from tunetrail.learning.language_model_learner import LanguageModelLearner
 from tunetrail.learning.learner import Learner
+from tunetrail.learning.prompts import DOCUMENT, QUERY
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +25,10 @@ def score(learner: Learner, model: Any, rows: pd.DataFrame, config: EvaluationCo
     """Score a model on rows that it was not trained on."""
     records = records_of(rows)
     if isinstance(learner, EmbeddingLearner):
-        return score_embedding(learner.shape, records, lambda texts: learner.vectors(model, texts, config.batch_size))
+        encode, encode_documents = (
+            partial(learner.vectors, model, batch_size=config.batch_size, role=role) for role in (QUERY, DOCUMENT)
+        )
+        return score_embedding(learner.shape, records, encode, encode_documents)
     assert isinstance(learner, LanguageModelLearner)
     found = learner.likelihoods(model, records, config.batch_size)
     return with_clusters(language_scores(found.nats, found.tokens, found.bytes), records)

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,3 +71,26 @@ def test_score_embedding_names_the_cluster_of_each_example() -> None:
     labelled = [{"text": "a" * n, "label": label, "cluster": str(n)} for n, label in enumerate("ppqp")]
     assert score_embedding("label", labelled, encode).clusters == ["0", "1", "3"]
     assert score_embedding("pair", [{"anchor": "x", "positive": "y"}], encode).clusters is None
+
+
+def test_score_embedding_reads_the_documents_of_pairs_in_their_own_way() -> None:
+    read: dict[str, list[str]] = {"query": [], "document": []}
+
+    def reader(role: str) -> Callable[[Sequence[str]], np.ndarray]:
+        def encode_as(texts: Sequence[str]) -> np.ndarray:
+            read[role] += texts
+            return encode(texts)
+
+        return encode_as
+
+    pairs = [{"anchor": word, "positive": word.upper(), "negative": f"{word} not"} for word in WORDS]
+    score_embedding("pair", pairs, reader("query"), reader("document"))
+    assert read["query"] == list(WORDS)
+    assert read["document"] == [word.upper() for word in WORDS] + [f"{word} not" for word in WORDS]
+    read["document"].clear()
+    for shape, record in (
+        ("text", {"text": "red blue"}),
+        ("score", {"sentence1": "a", "sentence2": "b", "score": 0.5}),
+    ):
+        score_embedding(shape, [record] * 3, reader("query"), reader("document"))
+    assert read["document"] == []

@@ -7,9 +7,9 @@ from torch import Tensor
 from tunetrail.learning.embedding_data import EmbeddingDataModule
 
 
-def preprocess(texts: list[str]) -> dict[str, Any]:
+def preprocess(texts: list[str], prompt: str = "") -> dict[str, Any]:
     """One number per text, so that a batch shows which rows it holds."""
-    return {"input_ids": torch.tensor([[len(text)] for text in texts])}
+    return {"input_ids": torch.tensor([[len(prompt + text)] for text in texts])}
 
 
 def loaded(
@@ -83,3 +83,44 @@ def test_data_leaves_out_a_last_single_row_where_others_are_the_negatives(shape:
 def test_data_keeps_a_last_single_row_of_scores() -> None:
     records = [{"sentence1": "a", "sentence2": "b", "score": n / 5} for n in range(5)]
     assert [batch["rows"] for batch in loaded("score", records)] == [4, 1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "record", "expected"),
+    [
+        ("pair", {"anchor": "a", "positive": "bb", "negative": "ccc"}, [11, 102, 103]),
+        ("score", {"sentence1": "a", "sentence2": "bb", "score": 1.0}, [11, 12]),
+        ("label", {"text": "a", "label": "x"}, [11]),
+        ("vector", {"text": "a", "embedding": [1.0]}, [11]),
+        ("text", {"text": "a"}, [11]),
+    ],
+)
+def test_data_puts_the_prompt_of_its_role_before_each_column(
+    shape: str, record: dict[str, Any], expected: list[int]
+) -> None:
+    data = EmbeddingDataModule(
+        train=[record],
+        validation=[record],
+        shape=shape,
+        preprocess=preprocess,
+        batch_size=2,
+        prompts={"query": "q" * 10, "document": "d" * 100},
+    )
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        (batch,) = loader
+        assert [column(batch, number)[0] for number in range(len(batch["features"]))] == expected
+
+
+def test_data_loads_its_own_records_before_a_training_begins() -> None:
+    records = [{"text": "a"}, {"text": "bb"}]
+    data = EmbeddingDataModule(
+        train=records,
+        validation=records,
+        shape="text",
+        preprocess=preprocess,
+        batch_size=2,
+        refresh=lambda epoch: [{"text": "ccc"}] * 2,
+        refresh_epochs=1,
+    )
+    (batch,) = data.train_dataloader()
+    assert sorted(column(batch, 0)) == [1, 2]

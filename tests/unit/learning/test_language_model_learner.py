@@ -9,6 +9,7 @@ import torch
 from tunetrail.config import AdapterConfig, LanguageModelConfig, TrainingConfig
 from tunetrail.errors import SampleError
 from tunetrail.learning.language_model_learner import LanguageModel, LanguageModelLearner, last_logits
+from tunetrail.learning.refreshing import Refresh
 
 RECORDS: list[dict[str, Any]] = [
     {"input": f"What is {n} + {n}?", "output": f"It is {2 * n}." + " Really." * (n % 3)} for n in range(8)
@@ -115,3 +116,9 @@ def test_last_logits_are_those_behind_the_last_token(model: LanguageModel) -> No
     ids = model.tokenizer("abc", return_tensors="pt")["input_ids"]
     with torch.no_grad():
         np.testing.assert_allclose(found[0], model.model(ids).logits[0, -1].numpy(), atol=1e-5)
+
+
+def test_train_refuses_to_refresh_its_records(tiny_language_model: str, tmp_path: Path) -> None:
+    refresh = Refresh(every_epochs=1, records=lambda encode, epoch: RECORDS)
+    with pytest.raises(ValueError, match="refresh must be None for a language model"):
+        learner().train(tiny_language_model, RECORDS, [], TRAINING, folder=tmp_path, on_metrics=ignore, refresh=refresh)

@@ -35,3 +35,21 @@ def test_scorable_by_all_leaves_out_rows_that_are_cut_off(
     assert "cuts off all that could be scored of 1 rows" in caplog.text
     with pytest.raises(SampleError, match=r"llm\.max_length=40 cuts off the outputs of all rows.* Raise it"):
         scorable_by_all(learner, [model], frame.tail(1).reset_index(drop=True))
+
+
+def test_score_reads_queries_and_documents_behind_the_models_own_prompts(tiny_embedding_model: str) -> None:
+    def learner(**prompts: str) -> EmbeddingLearner:
+        return EmbeddingLearner(config=EmbeddingConfig(**prompts), shape="pair", seed=0)
+
+    pairs = [(f"ask {n}", f"answer {n * 3}") for n in range(12)]
+    prompted = learner(query_prompt="query: ", document_prompt="passage: ").load(tiny_embedding_model)
+    found = score(
+        learner(),
+        prompted,
+        rows(SampleKind.EMBEDDING, *({"anchor": anchor, "positive": positive} for anchor, positive in pairs)),
+        EvaluationConfig(),
+    )
+    written = [{"anchor": f"query: {anchor}", "positive": f"passage: {positive}"} for anchor, positive in pairs]
+    plain = learner().load(tiny_embedding_model)
+    expected = score(learner(), plain, rows(SampleKind.EMBEDDING, *written), EvaluationConfig())
+    assert found.metrics == pytest.approx(expected.metrics)

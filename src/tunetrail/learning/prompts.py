@@ -1,0 +1,40 @@
+"""Prompts: which text an embedding model reads before queries and before documents. Knows no tensors and no training.
+
+Follows sentence-transformers' two names, `query` and `document`, which `encode_query` and `encode_document` look for.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from tunetrail.config import EmbeddingConfig
+
+QUERY = "query"
+DOCUMENT = "document"
+
+_DOCUMENT_COLUMNS = ("positive", "negative")
+_MODEL_CONFIG = "config_sentence_transformers.json"
+
+
+def role_of(column: str) -> str:
+    """Return whose prompt goes before a column's texts: a pair's positives and negatives are documents.
+
+    A shape whose texts are compared with one another takes one prompt for all, the query's, as E5's authors have it
+    (Wang et al. 2022, https://arxiv.org/abs/2212.03533: `query: ` on both sides of symmetric tasks).
+    """
+    return DOCUMENT if column in _DOCUMENT_COLUMNS else QUERY
+
+
+def configured_prompts(config: EmbeddingConfig) -> dict[str, str]:
+    """Return the prompts by name, in the form that a sentence-transformers model keeps."""
+    return {QUERY: config.query_prompt, DOCUMENT: config.document_prompt}
+
+
+def own_prompts(path: str) -> dict[str, str]:
+    """Return the prompts, by name, that a model folder comes with; the empty ones left out."""
+    try:
+        found = json.loads((Path(path) / _MODEL_CONFIG).read_text(encoding="utf-8")).get("prompts")
+    except (OSError, ValueError, AttributeError):  # no such file, or not what it should be: loading will say so
+        return {}
+    prompts = found if isinstance(found, Mapping) else {}
+    return {name: text for name, text in prompts.items() if isinstance(text, str) and text}

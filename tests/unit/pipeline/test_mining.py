@@ -1,0 +1,94 @@
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tunetrail.config import EmbeddingConfig, HardNegativesConfig, TrainingConfig
+from tunetrail.data.rows import records_of, rows_frame
+from tunetrail.learning.embedding_learner import EmbeddingLearner
+from tunetrail.learning.refreshing import Encode
+from tunetrail.pipeline.mining import mine_negatives, remining, wants_negatives
+from tunetrail.samples import SampleKind, parse_sample
+
+SUBJECTS = ("snow", "fire", "bread", "music", "iron", "a river", "chess", "the moon")
+CONFIG = HardNegativesConfig(enabled=True, margin=0.0, remine_every_epochs=1)
+
+
+def pairs(*, repeated: bool = False) -> pd.DataFrame:
+    contents = [{"anchor": f"what is {each}", "positive": f"{each} is this"} for each in SUBJECTS]
+    contents += contents[:2] if repeated else []
+    return rows_frame((number, parse_sample(content, SampleKind.EMBEDDING)) for number, content in enumerate(contents))
+
+
+def encoder(path: str, read: list[tuple[str, list[str]]] | None = None) -> Encode:
+    learner = EmbeddingLearner(config=EmbeddingConfig(query_prompt="ask: "), shape="pair", seed=0)
+    model = learner.load(path)
+
+    def encode(texts: list[str], role: str = "query") -> np.ndarray:
+        if read is not None:
+            read.append((role, list(texts)))
+        return learner.vectors(model, texts, 4, role=role)
+
+    return encode
+
+
+def test_wants_negatives_for_pairs_only_and_if_asked_for() -> None:
+    assert wants_negatives(pairs(), CONFIG)
+    assert not wants_negatives(pairs(), HardNegativesConfig())
+    assert not wants_negatives(pairs().assign(shape="text"), CONFIG)
+    assert not wants_negatives(pairs().iloc[:0], CONFIG)
+
+
+def test_mine_negatives_reads_anchors_as_queries_and_each_text_once(tiny_embedding_model: str) -> None:
+    read: list[tuple[str, list[str]]] = []
+    result = mine_negatives(pairs(repeated=True), encoder(tiny_embedding_model, read), CONFIG, 0)
+    assert read == [("query", list(pairs()["anchor"])), ("document", list(pairs()["positive"]))]
+    assert (len(result.rows), result.passages) == (10, 8)
+    assert result.mined > 0 and result.mined + result.without == 10
+
+
+def test_remining_is_there_if_asked_for() -> None:
+    assert remining(pairs(), HardNegativesConfig(enabled=True), 0) is None
+    assert remining(pairs(), HardNegativesConfig(remine_every_epochs=2), 0) is None
+    found = remining(pairs(), HardNegativesConfig(enabled=True, remine_every_epochs=2), 0)
+    assert found is not None and found.every_epochs == 2
+
+
+def test_remining_draws_anew_in_each_epoch_and_the_same_in_each_run(tiny_embedding_model: str) -> None:
+    config = HardNegativesConfig(enabled=True, margin=0.0, remine_every_epochs=1, sampling="random")
+    refresh = remining(pairs(), config, 3)
+    assert refresh is not None
+    encode = encoder(tiny_embedding_model)
+    first, again, second = (refresh.records(encode, epoch) for epoch in (1, 1, 2))
+    assert first == again != second
+
+
+@pytest.mark.parametrize("sampling", ["hardest", "random"])
+def test_remining_follows_the_model_through_a_training(
+    tiny_embedding_model: str, tmp_path: Path, sampling: str
+) -> None:
+    def ignore(metrics: Mapping[str, float], step: int) -> None:
+        """Take metrics and forget them."""
+
+    config = HardNegativesConfig(enabled=True, margin=0.0, remine_every_epochs=1, sampling=sampling)
+    learner = EmbeddingLearner(config=EmbeddingConfig(), shape="pair", seed=0)
+    training = TrainingConfig(batch_size=4, num_epochs=3, warmup_steps=0, learning_rate=1e-3)
+    rows = pairs()
+    start = records_of(mine_negatives(rows, encoder(tiny_embedding_model), config, 0).rows)
+    found = []
+    for number, refresh in enumerate([remining(rows, config, 0), remining(rows, config, 0), None]):
+        model, _ = learner.train(
+            tiny_embedding_model,
+            start,
+            [],
+            training,
+            folder=tmp_path / str(number),
+            on_metrics=ignore,
+            validate=False,
+            refresh=refresh,
+        )
+        found.append(learner.vectors(model, SUBJECTS, 4))
+    assert np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
