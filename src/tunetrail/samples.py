@@ -3,12 +3,17 @@
 A shape is found from the columns of a row and never guessed from its content. Knows nothing of files or databases.
 """
 
+import difflib
 import hashlib
 import json
 import math
+import numbers
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from tunetrail.errors import SampleError, did_you_mean
@@ -47,7 +52,18 @@ SHAPES = (
     SampleShape(name="document", kind=SampleKind.LLM, required=("text",)),
 )
 GROUP_COLUMN = "group"
+TIMESTAMP_COLUMN = "timestamp"
 ROLES = ("system", "user", "assistant", "tool")
+
+_UNIX_TEXT = re.compile(r"[0-9]{9,10}(\.[0-9]{1,9})?|[0-9]{12,13}")
+"""Seconds or milliseconds. Other lengths are left to ISO 8601: 20261124 is a date, 20261124120000 nothing."""
+_LEAST_MILLISECONDS = 1e11
+"""In seconds this would be the year 5138."""
+_WITH_AN_ABSENT_VALUE = (float, datetime)
+"""NaN, and pandas' NaT. Equal to nothing, not even to themselves."""
+_LONGEST_MISSPELLING = 64
+_TIMESTAMP_LIKENESS = 0.88
+"""Higher than for other columns: `time`, `timestep` and `created_timestamp` are columns in their own right."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +75,7 @@ class Sample:
         shape: The name of its shape in `SHAPES`.
         content: The values of the shape's columns, JSON-serialisable.
         group: Rows of one group stay on one side of every split.
+        timestamp: When it was made: ISO 8601 in UTC, as `checked_timestamp` returns it.
         metadata: Columns that no shape knows; kept, never trained on.
     """
 
@@ -66,11 +83,12 @@ class Sample:
     shape: str
     content: Mapping[str, Any]
     group: str | None = None
+    timestamp: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of kind, content and group: equal for equal samples."""
+        """SHA-256 (hex) of kind, content and group: equal for equal samples, whenever they were made."""
         text = json.dumps([str(self.kind), dict(self.content), self.group], sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -119,22 +137,71 @@ def parse_sample(row: Mapping[str, Any], kind: SampleKind) -> Sample:
     group = present.get(GROUP_COLUMN)
     if group is not None and not isinstance(group, str | int):
         raise SampleError(f"group must be a string or an integer, got {type(group).__name__}.")
-    rest = {column: value for column, value in present.items() if column not in (*shape.columns, GROUP_COLUMN)}
-    for column in rest:
-        hint = did_you_mean(column, [name for name in (*shape.optional, GROUP_COLUMN) if name not in present])
-        if hint:
-            raise SampleError(f"column {column!r} is unknown.{hint} Rename or remove it.")
+    timestamp = present.get(TIMESTAMP_COLUMN)
+    known = (*shape.columns, GROUP_COLUMN, TIMESTAMP_COLUMN)
+    rest = {column: value for column, value in present.items() if column not in known}
+    if rest:
+        absent = tuple(name for name in (*shape.optional, GROUP_COLUMN, TIMESTAMP_COLUMN) if name not in present)
+        for column in rest:
+            hint = _near_miss(column, absent) if len(column) <= _LONGEST_MISSPELLING else ""
+            if hint:
+                raise SampleError(f"column {column!r} is unknown.{hint} Rename or remove it.")
     return Sample(
         kind=kind,
         shape=shape.name,
         content=content,
         group=None if group is None else str(group),
+        timestamp=None if timestamp is None else checked_timestamp(timestamp),
         metadata=rest,
     )
 
 
+def checked_timestamp(value: Any, column: str = TIMESTAMP_COLUMN) -> str:
+    """Return a moment as ISO 8601 in UTC, such as `2026-11-24T12:00:00+00:00`; these texts sort as their moments do.
+
+    Args:
+        value: ISO 8601 (UTC where it names no zone), a date or datetime, or Unix seconds: milliseconds above 1e11.
+            Text of 9 or 10 digits counts as seconds, of 12 or 13 as milliseconds.
+        column: What the error is to call it.
+
+    Raises:
+        SampleError: It's none of these, or outside the years 1 to 9999.
+    """
+    try:
+        return _moment(value).astimezone(UTC).isoformat()
+    except (ValueError, OverflowError, OSError) as error:
+        raise SampleError(
+            f"{column} must be ISO 8601 or Unix seconds, got {_shortened(value)}. "
+            "Write it like 2026-11-24T12:00:00+00:00, or leave it out."
+        ) from error
+
+
+def _moment(value: Any) -> datetime:
+    if isinstance(value, str):
+        text = value.strip()
+        value = float(text) if _UNIX_TEXT.fullmatch(text) else datetime.fromisoformat(text)
+    if isinstance(value, date):
+        # Taken apart, so that subclasses with nanoseconds (pandas) become plain datetimes.
+        clock = value.timetz() if isinstance(value, datetime) else time()
+        moment = datetime.combine(value.date() if isinstance(value, datetime) else value, clock)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ValueError("no moment")
+    number = float(value)
+    return datetime.fromtimestamp(number / 1000 if abs(number) > _LEAST_MILLISECONDS else number, UTC)
+
+
+@lru_cache(maxsize=1024)
+def _near_miss(column: str, absent: tuple[str, ...]) -> str:
+    """Return the hint for a column that seems to be one of the absent ones, misspelt."""
+    hint = did_you_mean(column, [name for name in absent if name != TIMESTAMP_COLUMN])
+    if not hint and TIMESTAMP_COLUMN in absent:
+        hint = did_you_mean(column, difflib.get_close_matches(column, [TIMESTAMP_COLUMN], cutoff=_TIMESTAMP_LIKENESS))
+    return hint
+
+
 def _is_absent(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    return value is None or (isinstance(value, _WITH_AN_ABSENT_VALUE) and value != value)
 
 
 def _checked(column: str, value: Any) -> Any:
@@ -194,6 +261,21 @@ def _checked_messages(value: Any) -> list[dict[str, str]]:
 def _shortened(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeftOut:
+    """A piece of a row that nothing is learnt from, on purpose; kept beside the malformed rows.
+
+    Attributes:
+        kind: What it could have taught.
+        row: The piece.
+        reason: Why it's left out.
+    """
+
+    kind: SampleKind
+    row: Mapping[str, Any]
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

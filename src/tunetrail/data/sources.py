@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from tunetrail.errors import SampleError
-from tunetrail.samples import GROUP_COLUMN, SHAPES, BrokenRow, SampleKind, find_shape
+from tunetrail.samples import GROUP_COLUMN, SHAPES, TIMESTAMP_COLUMN, BrokenRow, SampleKind, find_shape
 
 Row = Mapping[str, Any] | BrokenRow
 
@@ -24,7 +24,7 @@ _BATCH_ROWS = 1000
 _BLOCK_BYTES = 1 << 20
 _LONGEST_CELL = 16 << 20
 """Characters; Python's default of 131,072 is too short for long texts; without a limit a lost quote eats the file."""
-_OPTIONAL_COLUMNS = {GROUP_COLUMN, *(column for shape in SHAPES for column in shape.optional)}
+_OPTIONAL_COLUMNS = {GROUP_COLUMN, TIMESTAMP_COLUMN, *(column for shape in SHAPES for column in shape.optional)}
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -50,17 +50,26 @@ def check_columns(path: str | Path, kind: SampleKind) -> None:
     Raises:
         SampleError: None of the first 20 rows has the columns of a shape of that kind, or the file can't be read.
     """
+    check_rows(path, lambda row: find_shape(map(str, row), kind), f"{kind} samples")
+
+
+def check_rows(path: str | Path, check: Callable[[Mapping[str, Any]], object], wanted: str) -> None:
+    """Look at the first rows as `check_columns` does, with a check that raises `SampleError` for an unfit row.
+
+    Raises:
+        SampleError: None of the first 20 rows passes, so that nothing `wanted` can be made of the file.
+    """
     problem = ""
     for row in islice(read_rows(path), _CHECKED_ROWS):
         if isinstance(row, BrokenRow):
             problem = problem or row.reason
             continue
         try:
-            find_shape(map(str, row), kind)
+            check(row)
             return
         except SampleError as error:
             problem = problem or str(error)
-    raise SampleError(f"{path} has no row that {kind} samples can be made of: {problem}")
+    raise SampleError(f"{path} has no row that {wanted} can be made of: {problem}")
 
 
 def count_rows(path: str | Path) -> int:

@@ -12,7 +12,7 @@ from tunetrail.samples import BrokenRow, Sample, SampleKind
 from tunetrail.stores import ingestion, ledger, sessions, training_runs
 from tunetrail.stores.connection import DatabaseConnection
 from tunetrail.stores.failures import shown
-from tunetrail.stores.ingestion import IngestReport
+from tunetrail.stores.ingestion import Derive, IngestReport
 from tunetrail.stores.ledger import PromotionRecord
 from tunetrail.stores.sessions import RejectedSample, SessionSummary, StoredSample
 from tunetrail.stores.training_runs import RunState, TrainingRun
@@ -93,6 +93,37 @@ class DatabaseManager:
         """
         check_identifier("session_id", session_id)
         items = ingestion.parsed_rows(rows, SampleKind(kind), source)
+        return ingestion.store(self._database, session_id, items, chunk_size=chunk_size, on_progress=on_progress)
+
+    def ingest_derived(
+        self,
+        session_id: str,
+        rows: Iterable[Mapping[str, Any] | BrokenRow],
+        derive: Derive,
+        *,
+        kind: SampleKind = SampleKind.LLM,
+        source: str = "",
+        on_progress: Callable[[int], None] | None = None,
+        chunk_size: int = 1000,
+    ) -> IngestReport:
+        """Store all that each row gives: samples of any kind, and pieces left out, kept apart with the reason.
+
+        The report and `on_progress` count what the rows gave, not the rows. Doing it again adds nothing.
+
+        Args:
+            session_id: The session that they belong to; made if it's new.
+            rows: Mappings of columns to values, or the broken pieces of a file.
+            derive: Called with each row; returns samples and what is left out, or raises `SampleError`.
+            kind: Under which malformed rows are kept.
+            source: Where the rows come from, kept with rejected rows.
+            on_progress: Called after each committed chunk with the number of items so far.
+            chunk_size: Items per transaction.
+
+        Raises:
+            ConfigError: The session id has other characters than letters, digits, '.', '_' and '-'.
+        """
+        check_identifier("session_id", session_id)
+        items = ingestion.derived_items(rows, derive, SampleKind(kind), source)
         return ingestion.store(self._database, session_id, items, chunk_size=chunk_size, on_progress=on_progress)
 
     def add_samples(self, session_id: str, samples: Iterable[Sample], *, chunk_size: int = 1000) -> IngestReport:

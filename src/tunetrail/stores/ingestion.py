@@ -17,11 +17,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from tunetrail.config import check_identifier
 from tunetrail.errors import SampleError
-from tunetrail.samples import BrokenRow, Sample, SampleKind, parse_sample
+from tunetrail.samples import BrokenRow, LeftOut, Sample, SampleKind, parse_sample
 from tunetrail.stores.connection import DatabaseConnection, json_text, storable
 from tunetrail.stores.tables import Base, RejectedSampleRow, SampleRow, SessionRow, now
 
 _Item = TypeVar("_Item")
+
+Derive = Callable[[Mapping[str, Any]], Iterable[Sample | LeftOut]]
+"""What to make of one row; raises `SampleError` for a malformed one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +43,7 @@ class IngestReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rejection:
-    """A row that can't become a sample, with its place in the source and the reason."""
+    """A row that can't become a sample, or a piece left out, with its place in the source and the reason."""
 
     kind: SampleKind
     source: str
@@ -58,22 +61,37 @@ def parsed_rows(
     rows: Iterable[Mapping[str, Any] | BrokenRow], kind: SampleKind, source: str
 ) -> Iterator[Sample | Rejection]:
     """Yield a sample or a rejection for each row, in order."""
+    return derived_items(rows, lambda row: (parse_sample(row, kind),), kind, source)
+
+
+def derived_items(
+    rows: Iterable[Mapping[str, Any] | BrokenRow], derive: Derive, kind: SampleKind, source: str
+) -> Iterator[Sample | Rejection]:
+    """Yield what `derive` makes of each row, in order; a malformed row is one rejection of that kind, and no more."""
     for number, row in enumerate(rows, start=1):
         if isinstance(row, BrokenRow):
             yield _rejection(kind, source, number, row.reason, row.text)
             continue
         try:
-            yield _storable_sample(row, kind)
+            yield from _derived(row, derive, source, number)
         except SampleError as error:
             yield _rejection(kind, source, number, str(error), _row_text(row))
         except (RecursionError, ValueError):
             yield _rejection(kind, source, number, "row must be plain JSON, not too deep, got more.", _row_text(row))
 
 
-def _storable_sample(row: Mapping[str, Any], kind: SampleKind) -> Sample:
+def _derived(row: Mapping[str, Any], derive: Derive, source: str, number: int) -> list[Sample | Rejection]:
     if not isinstance(row, Mapping):
         raise SampleError(f"row must be a mapping of columns to values, got {type(row).__name__}.")
-    sample = parse_sample(row, kind)
+    return [
+        _storable_sample(item)
+        if isinstance(item, Sample)
+        else _rejection(item.kind, source, number, item.reason, _row_text(item.row))
+        for item in derive(row)
+    ]
+
+
+def _storable_sample(sample: Sample) -> Sample:
     if sample.group is not None and storable(sample.group) != sample.group:
         raise SampleError("group must be valid Unicode without NUL characters.")
     if sample.metadata:
@@ -155,6 +173,7 @@ def _sample_values(sample: Sample, session_id: str, seen: Counter[int]) -> dict[
         "shape": sample.shape,
         "content": dict(sample.content),
         "group_name": sample.group,
+        "timestamp": sample.timestamp,
         "metadata": dict(sample.metadata),
         "digest": digest,
         "occurrence": _occurrence(seen, digest),

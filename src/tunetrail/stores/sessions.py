@@ -93,10 +93,11 @@ def read_samples(
     of_kind = (SampleRow.session_id == session_id, SampleRow.kind == str(kind))
     with database.transaction() as connection:
         last = connection.scalar(select(func.max(SampleRow.id)).where(*of_kind)) or 0
-    position = 0
+    row, position = SampleRow, 0
+    columns = (row.id, row.shape, row.content, row.group_name, row.timestamp, row.extra)
     while position < last:
         statement = (
-            select(SampleRow.id, SampleRow.shape, SampleRow.content, SampleRow.group_name, SampleRow.extra)
+            select(*columns)
             .where(*of_kind, SampleRow.id > position, SampleRow.id <= last)
             .order_by(SampleRow.id)
             .limit(chunk_size)
@@ -106,9 +107,11 @@ def read_samples(
         yield [
             StoredSample(
                 row_id=row_id,
-                sample=Sample(kind=kind, shape=shape, content=content, group=group, metadata=metadata),
+                sample=Sample(
+                    kind=kind, shape=shape, content=content, group=group, timestamp=timestamp, metadata=metadata
+                ),
             )
-            for row_id, shape, content, group, metadata in rows
+            for row_id, shape, content, group, timestamp, metadata in rows
         ]
         position = rows[-1][0]
 

@@ -73,6 +73,7 @@ class SampleRow(Base):
     shape: Mapped[str] = mapped_column(Text)
     content: Mapped[dict[str, Any]] = mapped_column(JSON)
     group_name: Mapped[str | None] = mapped_column(Text)
+    timestamp: Mapped[str | None] = mapped_column(Text)
     extra: Mapped[dict[str, Any]] = mapped_column("metadata", JSON)
     digest: Mapped[str] = mapped_column(Text)
     occurrence: Mapped[int] = mapped_column(Integer)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pandas
 import pytest
 
-from tunetrail.data.sources import check_columns, count_rows, read_rows
+from tunetrail.data.sources import check_columns, check_rows, count_rows, read_rows
 from tunetrail.errors import SampleError
 from tunetrail.samples import BrokenRow, SampleKind, parse_sample
 
@@ -69,18 +69,19 @@ def test_read_rows_goes_on_after_broken_rows_of_csv(tmp_path):
 
 def test_read_rows_gives_csv_cells_their_types(tmp_path):
     path = tmp_path / "a.csv"
+    moment = "2026-11-24T12:00:00Z"
     messages = '[{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]'
     pandas.DataFrame(
         [
             {"score": "0.5", "embedding": "[1, 2]", "messages": messages, "negative": "n", "group": "7", "text": "NA"},
             {"score": "high", "embedding": "[1, 2", "messages": "", "negative": "", "group": "", "text": ""},
         ]
-    ).to_csv(path, index=False)
+    ).assign(timestamp=[moment, ""]).to_csv(path, index=False)
     first, second = read_rows(path)
     assert first["score"] == 0.5
     assert first["embedding"] == [1, 2]
     assert first["messages"][1] == {"role": "assistant", "content": "a"}
-    assert (first["negative"], first["group"], first["text"]) == ("n", "7", "NA")
+    assert (first["negative"], first["group"], first["text"], first["timestamp"]) == ("n", "7", "NA", moment)
     assert second == {"score": "high", "embedding": "[1, 2", "messages": "", "text": ""}
 
 
@@ -167,3 +168,14 @@ def test_check_columns_wants_one_good_row_among_the_first_twenty(tmp_path):
     path.write_text(bad * 20 + good)
     with pytest.raises(SampleError, match="line 1 is not JSON"):
         check_columns(path, SampleKind.LLM)
+
+
+def test_check_rows_passes_when_one_of_the_first_rows_does(tmp_path):
+    def check(row):
+        if row["anchor"] != "the one":
+            raise SampleError("not the one.")
+
+    path = written(tmp_path / "a.jsonl", [*ROWS[:19], {"anchor": "the one"}])
+    check_rows(path, check, "ones")
+    with pytest.raises(SampleError, match=r"a\.jsonl has no row that ones can be made of: not the one\."):
+        check_rows(written(path, [*ROWS[:20], {"anchor": "the one"}]), check, "ones")

@@ -12,8 +12,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import event, text
 
-from tunetrail.errors import ConfigError, DatabaseError, SessionError
-from tunetrail.samples import BrokenRow, SampleKind, parse_sample
+from tunetrail.errors import ConfigError, DatabaseError, SampleError, SessionError
+from tunetrail.samples import BrokenRow, LeftOut, SampleKind, parse_sample
 from tunetrail.stores.connection import (
     HEAD_REVISION,
     VERSION_TABLE,
@@ -139,6 +139,58 @@ def test_ingest_keeps_malformed_rows_once_with_their_reason(manager):
     assert rejected[1].row == '{"anchor": \\x00'
     assert {row.source for row in rejected} == {"rows.jsonl"}
     json.dumps(rejected[0].to_dict())
+
+
+def test_ingest_keeps_the_timestamp_and_ignores_it_in_a_repeated_ingest(manager):
+    moment, later = "2026-11-24T12:00:00+00:00", "2026-11-25T12:00:00+00:00"
+    assert manager.ingest("s1", [{"text": "a", "timestamp": moment}, {"text": "b"}], SampleKind.LLM).added == 2
+    assert manager.ingest("s1", [{"text": "a", "timestamp": later}], SampleKind.LLM).already_present == 1
+    (chunk,) = manager.read_samples("s1", SampleKind.LLM)
+    assert [stored.sample.timestamp for stored in chunk] == [moment, None]
+    assert [stored.sample.metadata for stored in chunk] == [{}, {}]
+
+
+def test_ingest_derived_stores_samples_of_both_kinds_and_what_is_left_out(manager):
+    def derive(row):
+        if "text" not in row:
+            raise SampleError("text must be there.")
+        yield parse_sample({"text": row["text"], "group": row.get("group")}, SampleKind.LLM)
+        yield parse_sample({"text": row["text"]}, SampleKind.EMBEDDING)
+        yield LeftOut(kind=SampleKind.EMBEDDING, row={"half": row["text"][:1]}, reason="only a half\x00")
+
+    nested = []
+    for _ in range(100_000):
+        nested = [nested]
+    rows = [
+        {"text": "ab"},
+        {"other": 1},
+        BrokenRow(text="{", reason="line 3 is not JSON"),
+        ["a list"],
+        {"text": "cd", "group": "\ud800"},
+        {"text": "ef"},
+        {"other": nested},
+    ]
+    heard = []
+    for added in (4, 0):
+        report = manager.ingest_derived("s1", rows, derive, source="logs", on_progress=heard.append, chunk_size=4)
+        assert (report.received, report.added, report.already_present, report.rejected) == (11, added, 4 - added, 7)
+    summary = manager.session_summary("s1")
+    assert (summary.embedding, summary.llm, summary.rejected) == (2, 2, 7)
+    assert heard == [4, 8, 11, 4, 8, 11]
+    rejected = manager.rejected_samples("s1")
+    assert [(row.row_number, row.kind) for row in rejected] == [
+        (1, "embedding"),
+        (2, "llm"),
+        (3, "llm"),
+        (4, "llm"),
+        (5, "llm"),
+        (6, "embedding"),
+        (7, "llm"),
+    ]
+    assert (rejected[0].row, rejected[0].reason) == ('{"half": "a"}', "only a half\\x00")
+    assert rejected[1].reason == "text must be there."
+    with pytest.raises(ConfigError, match="session_id must be 1 to 128 letters"):
+        manager.ingest_derived("../x", rows, derive)
 
 
 def test_ingest_refuses_an_unsafe_session_id(manager):
@@ -312,6 +364,17 @@ def test_migrations_make_exactly_the_tables(url):
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
         assert context.get_current_revision() == HEAD_REVISION
         assert compare_metadata(context, Base.metadata) == []
+
+
+def test_migrations_bring_a_database_of_the_first_tables_up_to_date(manager, session, url):
+    before = list(manager.read_samples(session, SampleKind.EMBEDDING))
+    with DatabaseConnection(url).transaction() as connection:
+        connection.execute(text("ALTER TABLE samples DROP COLUMN timestamp"))
+        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0001'"))  # noqa: S608
+    with DatabaseManager(url) as reopened:
+        assert list(reopened.read_samples(session, SampleKind.EMBEDDING)) == before
+        report = reopened.ingest(session, [*PAIRS, ROWS["text"] | {"timestamp": 0}], SampleKind.EMBEDDING)
+        assert (report.added, report.already_present) == (1, 25)
 
 
 def test_migrations_of_a_newer_tunetrail_are_not_touched(manager, session, url):
