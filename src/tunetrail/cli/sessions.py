@@ -1,27 +1,29 @@
 """`tunetrail ingest` and `tunetrail sessions`: files into the database, and what the database holds."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tunetrail.data.sources import check_columns, count_rows, read_rows
-from tunetrail.samples import SampleKind
+from tunetrail.data.conversations import derive
+from tunetrail.data.messages import messages_of
+from tunetrail.data.sources import check_columns, check_rows, count_rows, read_rows
+from tunetrail.samples import LeftOut, Sample, SampleKind
 from tunetrail.stores.database import DatabaseManager
 
 
 def ingest(file: str, session_id: str, kind: str, database: str) -> int:
-    """Store the samples of a file and say what became of its rows."""
+    """Store the samples of a file and say what became of its rows; the kind `conversation` is a file of chat logs."""
+    if kind == "conversation":
+        return _ingest_conversations(file, session_id, database)
     sample_kind = SampleKind(kind)
     check_columns(file, sample_kind)
-    columns = (
-        TextColumn("[progress.description]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with DatabaseManager(database) as manager, Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(f"ingest {file}", total=count_rows(file))
+    with DatabaseManager(database) as manager, _progress(file) as (progress, task):
         report = manager.ingest(
             session_id,
             read_rows(file),
@@ -33,12 +35,76 @@ def ingest(file: str, session_id: str, kind: str, database: str) -> int:
         f"{report.received} rows read: {report.added} added to session {session_id}, "
         f"{report.already_present} already there, {report.rejected} rejected (kept with the reason)"
     )
-    if report.rejected:
-        with DatabaseManager(database) as manager:
-            rejected = manager.rejected_samples(session_id)
-        for row in rejected[-3:]:
-            print(f"  row {row.row_number} of {row.source}: {row.reason}")
+    _print_rejected(database, session_id, report.rejected)
     return 0
+
+
+@dataclass(kw_only=True)
+class _Tally:
+    """What conversations gave, counted while they are stored."""
+
+    conversations: int = 0
+    pairs: int = 0
+    chats: int = 0
+    rejected: int = 0
+    unusable: int = 0
+    short_questions: int = 0
+
+    def derive(self, row: Mapping[str, Any]) -> tuple[Sample | LeftOut, ...]:
+        """Return all that a conversation gives to store."""
+        derived = derive(row)
+        pairs = sum(sample.kind == SampleKind.EMBEDDING for sample in derived.samples)
+        self.conversations += 1
+        self.pairs += pairs
+        self.chats += len(derived.samples) - pairs
+        self.rejected += len(derived.rejected)
+        self.unusable += len(derived.unusable)
+        self.short_questions += len(derived.short_questions)
+        return derived.kept
+
+
+def _ingest_conversations(file: str, session_id: str, database: str) -> int:
+    check_rows(file, messages_of, "conversations")
+    tally = _Tally()
+    with DatabaseManager(database) as manager, _progress(file) as (progress, task):
+        report = manager.ingest_derived(
+            session_id,
+            read_rows(file),
+            tally.derive,
+            source=file,
+            on_progress=lambda _: progress.update(task, completed=tally.conversations),
+        )
+    malformed = report.rejected - tally.rejected - tally.unusable
+    print(f"{tally.conversations} conversations read: {tally.pairs} pairs and {tally.chats} chats")
+    print(f"  {report.added} samples added to session {session_id}, {report.already_present} already there")
+    print(
+        f"  left out, kept with the reason: {tally.rejected} answers rejected by feedback, "
+        f"{tally.unusable} parts that can't be learnt from, {malformed} malformed rows"
+    )
+    print(f"  no pair, as the question can't stand alone: {tally.short_questions}")
+    _print_rejected(database, session_id, report.rejected)
+    return 0
+
+
+@contextmanager
+def _progress(file: str) -> Iterator[tuple[Progress, Any]]:
+    columns = (
+        TextColumn("[progress.description]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield progress, progress.add_task(f"ingest {file}", total=count_rows(file))
+
+
+def _print_rejected(database: str, session_id: str, count: int) -> None:
+    if not count:
+        return
+    with DatabaseManager(database) as manager:
+        rejected = manager.rejected_samples(session_id)
+    for row in rejected[-3:]:
+        print(f"  row {row.row_number} of {row.source}: {row.reason}")
 
 
 def sessions(database: str) -> int:
