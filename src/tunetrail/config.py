@@ -25,6 +25,17 @@ EMBEDDING_LOSSES = {
 }
 """Losses by sample shape; the first of each is what `loss: auto` takes."""
 
+AUGMENTATION_METHODS = (
+    "word_dropout",
+    "word_swap",
+    "typo",
+    "synonym",
+    "back_translation",
+    "generated_query",
+    "paraphrase",
+)
+"""Ways to make a row from another one."""
+
 SWEEP_RUN_VARIABLE = "TUNETRAIL_SWEEP_RUN"
 """Environment variable with the MLflow run of the sweep that this process is a job of."""
 SWEPT_KEYS_VARIABLE = "TUNETRAIL_SWEPT_KEYS"
@@ -79,12 +90,118 @@ class TrackingConfig:
 
 
 @dataclass(kw_only=True)
+class CheckConfig:
+    """What one check of the validation does.
+
+    `severity` is `error` (a finding stops the run), `warning` (it is reported) or `off`. The check becomes a finding
+    where its measure is above `threshold`: the share of the rows concerned, but for `labels.imbalance` (the commonest
+    label's rows for one of the rarest) and `drift` (a distance between 0 and 1). `set_aside` takes those rows out.
+    """
+
+    severity: str = "warning"
+    threshold: float = 0.0
+    set_aside: bool = False
+
+    def __post_init__(self) -> None:
+        _check_choice("a check's severity", self.severity, ("error", "warning", "off"))
+        _check(
+            math.isfinite(self.threshold) and self.threshold >= 0.0, "a check's threshold", "at least 0", self.threshold
+        )
+        if self.severity == "off" and self.set_aside:
+            raise ConfigError("a check that is off sets no row aside: set_aside must be false, got True.")
+
+
+def _check_that(severity: str = "warning", threshold: float = 0.0, *, set_aside: bool = False) -> Any:
+    return field(
+        default_factory=lambda: CheckConfig(severity=severity, threshold=threshold, set_aside=set_aside),
+    )
+
+
+@dataclass(kw_only=True)
+class RowChecksConfig:
+    """Checks of each row's content; what can't be learnt from at all is set aside, what is only odd is reported."""
+
+    wrong_type: CheckConfig = _check_that("error", 0.5, set_aside=True)
+    missing: CheckConfig = _check_that("error", 0.5, set_aside=True)
+    empty: CheckConfig = _check_that("error", 0.5, set_aside=True)
+    too_short: CheckConfig = _check_that(set_aside=True)
+    too_long: CheckConfig = _check_that(set_aside=True)
+    too_many_tokens: CheckConfig = _check_that(threshold=0.1)
+    encoding: CheckConfig = _check_that()
+    language: CheckConfig = _check_that()
+    constant: CheckConfig = _check_that(set_aside=True)
+    contradictory: CheckConfig = _check_that()
+    duplicate: CheckConfig = _check_that(threshold=0.05)
+    outlier: CheckConfig = _check_that()
+
+
+@dataclass(kw_only=True)
+class LabelChecksConfig:
+    """Checks of scores and labels. Without bounds, the usual scale that holds nearly all scores is taken."""
+
+    score_range: CheckConfig = _check_that(set_aside=True)
+    unknown_label: CheckConfig = _check_that()
+    imbalance: CheckConfig = _check_that(threshold=20.0)
+    mislabelled: CheckConfig = _check_that()
+    minimum_score: float | None = None
+    maximum_score: float | None = None
+    known: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.minimum_score is not None and self.maximum_score is not None:
+            _check(
+                self.minimum_score < self.maximum_score,
+                "validation.labels.minimum_score",
+                f"below maximum_score={self.maximum_score}",
+                self.minimum_score,
+            )
+
+
+@dataclass(kw_only=True)
+class VectorChecksConfig:
+    """Checks of target vectors. Without `dimensions`, those of most rows are taken."""
+
+    not_finite: CheckConfig = _check_that("error", 0.5, set_aside=True)
+    zero_norm: CheckConfig = _check_that(set_aside=True)
+    dimension: CheckConfig = _check_that("error", 0.5, set_aside=True)
+    dimensions: int | None = None
+
+
+@dataclass(kw_only=True)
+class ConversationChecksConfig:
+    """Checks of conversations, and of outputs that the model's length cuts off."""
+
+    turn_order: CheckConfig = _check_that(set_aside=True)
+    truncated_output: CheckConfig = _check_that(threshold=0.1)
+
+
+@dataclass(kw_only=True)
+class DriftChecksConfig:
+    """Differences from the previous session, each a distance between 0 (alike) and 1 (nothing in common)."""
+
+    length: CheckConfig = _check_that(threshold=0.2)
+    vocabulary: CheckConfig = _check_that(threshold=0.5)
+    embedding: CheckConfig = _check_that(threshold=0.3)
+
+
+@dataclass(kw_only=True)
 class ValidationConfig:
-    """Which rows are set aside, and how large a share of them stops the run."""
+    """Which rows are set aside, what is reported, and what stops the run.
+
+    `language` is an ISO 639-1 code, or `auto`: that of most rows. Checks that need the model's vectors (outliers,
+    mislabelled rows, drift) look at `judged_rows` rows at most, drawn from all.
+    """
 
     min_characters: int = 1
     max_characters: int = 100_000
     max_rejected_share: float = 0.5
+    language: str = "auto"
+    judged_rows: int = 5_000
+    rows: RowChecksConfig = field(default_factory=RowChecksConfig)
+    labels: LabelChecksConfig = field(default_factory=LabelChecksConfig)
+    vectors: VectorChecksConfig = field(default_factory=VectorChecksConfig)
+    conversations: ConversationChecksConfig = field(default_factory=ConversationChecksConfig)
+    drift: DriftChecksConfig = field(default_factory=DriftChecksConfig)
 
     def __post_init__(self) -> None:
         _check(self.min_characters >= 1, "validation.min_characters", "at least 1", self.min_characters)
@@ -95,16 +212,56 @@ class ValidationConfig:
             self.max_characters,
         )
         _check_share("validation.max_rejected_share", self.max_rejected_share)
+        _check(
+            self.language == "auto" or re.fullmatch("[a-z]{2,3}", self.language) is not None,
+            "validation.language",
+            "auto or a code of ISO 639 such as en",
+            self.language,
+        )
+        _check(self.judged_rows >= 0, "validation.judged_rows", "at least 0 (0: none)", self.judged_rows)
+
+
+@dataclass(kw_only=True)
+class PrivacyConfig:
+    """Which personal data and secrets are replaced by placeholders such as `[EMAIL]`, and whether at all."""
+
+    enabled: bool = True
+    email: bool = True
+    phone: bool = True
+    card: bool = True
+    iban: bool = True
+    ip_address: bool = True
+    national_id: bool = True
+    secret: bool = True
 
 
 @dataclass(kw_only=True)
 class CleaningConfig:
-    """How texts are repaired; each option can be turned off."""
+    """How texts are repaired; each option can be turned off.
+
+    `near_duplicate_similarity` is the Jaccard similarity from which of two rows only the older one stays; 0 keeps both.
+    `length` says what becomes of texts with more tokens than the model reads: `keep` (the model cuts them),
+    `truncate` (at the last sentence that fits) or `drop`.
+    """
 
     fix_encoding: bool = True
     normalize_unicode: bool = True
     normalize_whitespace: bool = True
+    strip_markup: bool = True
     drop_duplicates: bool = True
+    near_duplicate_similarity: float = 0.8
+    length: str = "keep"
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+
+    def __post_init__(self) -> None:
+        similarity = self.near_duplicate_similarity
+        _check(
+            similarity == 0.0 or 0.5 <= similarity <= 1.0,
+            "cleaning.near_duplicate_similarity",
+            "0 (off) or between 0.5 and 1",
+            similarity,
+        )
+        _check_choice("cleaning.length", self.length, ("keep", "truncate", "drop"))
 
 
 @dataclass(kw_only=True)
@@ -113,12 +270,15 @@ class SplitConfig:
 
     A row's side depends on its content (and group) and on `salt` alone, never on the seed: a row that the root model
     was trained on in an earlier run doesn't become a test row of the next, unless a new row joins two clusters or a
-    share is raised.
+    share is raised. With `method: time` the newest clusters are the test split and those before them the validation
+    split; `auto` takes it where every row has a timestamp. `stratify` keeps every label on every side.
     """
 
     validation_share: float = 0.15
     test_share: float = 0.15
     near_duplicate_similarity: float = 0.8
+    method: str = "auto"
+    stratify: bool = True
     salt: str = "tunetrail"
 
     def __post_init__(self) -> None:
@@ -128,20 +288,111 @@ class SplitConfig:
         held_out = self.validation_share + self.test_share
         _check(held_out < 1.0, "split.validation_share + split.test_share", "below 1", held_out)
         _check_share("split.near_duplicate_similarity", self.near_duplicate_similarity)
+        _check_choice("split.method", self.method, ("auto", "content", "time"))
+
+
+@dataclass(kw_only=True)
+class PreparationConfig:
+    """How the rows flow: in chunks of about `chunk_rows`, on `workers` processes (0: one per core), or on Ray Data.
+
+    Each chunk's result is kept under `cache_dir` (None: the user's cache folder), keyed by its content and all that it
+    depends on, so that a sweep prepares once and one new row rebuilds one chunk; the longest unused ones go when
+    `cache_gigabytes` are exceeded (0: no cache).
+    """
+
+    chunk_rows: int = 10_000
+    workers: int = 0
+    engine: str = "local"
+    cache_dir: str | None = None
+    cache_gigabytes: float = 5.0
+
+    def __post_init__(self) -> None:
+        _check(self.chunk_rows >= 1, "preparation.chunk_rows", "at least 1", self.chunk_rows)
+        _check(self.workers >= 0, "preparation.workers", "at least 0 (0: one per core)", self.workers)
+        _check_choice("preparation.engine", self.engine, ("local", "ray"))
+        _check(
+            math.isfinite(self.cache_gigabytes) and self.cache_gigabytes >= 0.0,
+            "preparation.cache_gigabytes",
+            "at least 0 (0: no cache)",
+            self.cache_gigabytes,
+        )
 
 
 @dataclass(kw_only=True)
 class AugmentationConfig:
-    """Extra rows made from rows of the train side: none, or copies with some words dropped."""
+    """Extra rows made from rows of the train side, by any of `AUGMENTATION_METHODS`; none are made without a method.
 
-    method: str = "none"
+    Each method varies `share` of the rows. `rate` is the share of a text's words that the word methods change.
+    `lexicon` is a file of synonyms or a WordNet folder (None: the installed WordNet); `translation_models` are two
+    seq2seq models, there and back. `generator` is the language model that writes queries and paraphrases: `root`, else
+    `base` where there is no root yet, or a model's name; it tries `generations_per_row` times per row, and what the
+    embedding model doesn't find again among its first `round_trip_rank` results is dropped.
+    """
+
+    methods: list[str] = field(default_factory=list)
     share: float = 0.2
-    word_dropout: float = 0.1
+    rate: float = 0.1
+    lexicon: str | None = None
+    translation_models: list[str] = field(default_factory=list)
+    generator: str = "root"
+    generations_per_row: int = 1
+    max_new_tokens: int = 48
+    temperature: float = 0.5
+    round_trip_rank: int = 1
 
     def __post_init__(self) -> None:
-        _check_choice("augmentation.method", self.method, ("none", "word_dropout"))
+        for method in self.methods:
+            _check_choice("augmentation.methods", method, AUGMENTATION_METHODS)
+        _check(len(set(self.methods)) == len(self.methods), "augmentation.methods", "all different", self.methods)
         _check_share("augmentation.share", self.share)
-        _check(0.0 < self.word_dropout < 1.0, "augmentation.word_dropout", "between 0 and 1", self.word_dropout)
+        _check(0.0 < self.rate < 1.0, "augmentation.rate", "between 0 and 1, both excluded", self.rate)
+        _check(
+            len(self.translation_models) in (0, 2),
+            "augmentation.translation_models",
+            "two models, there and back,",
+            self.translation_models,
+        )
+        _check(bool(self.generator), "augmentation.generator", "root, base or a model's name", self.generator)
+        for name in ("generations_per_row", "max_new_tokens", "round_trip_rank"):
+            _check(getattr(self, name) >= 1, f"augmentation.{name}", "at least 1", getattr(self, name))
+        _check(0.0 <= self.temperature <= 2.0, "augmentation.temperature", "between 0 and 2", self.temperature)
+
+
+@dataclass(kw_only=True)
+class HardNegativesConfig:
+    """Hard negatives for pairs that have none, mined with the model itself among the positives of the train side.
+
+    A negative is one of the `candidates` passages nearest to the anchor, the `skip_top` nearest left out, whose
+    similarity is at most that of the positive less the share `margin`: what is nearer may be a true answer. With
+    `replace` rows that have a negative get another one. With `remine_every_epochs` above 0 the negatives are mined
+    again after so many epochs each, with the weights that the model has by then.
+    """
+
+    enabled: bool = False
+    candidates: int = 50
+    skip_top: int = 0
+    margin: float = 0.05
+    sampling: str = "hardest"
+    replace: bool = False
+    remine_every_epochs: int = 0
+
+    def __post_init__(self) -> None:
+        name = "feature_engineering.hard_negatives"
+        _check(self.candidates >= 1, f"{name}.candidates", "at least 1", self.candidates)
+        _check(
+            0 <= self.skip_top < self.candidates,
+            f"{name}.skip_top",
+            f"at least 0 and below candidates={self.candidates}",
+            self.skip_top,
+        )
+        _check_share(f"{name}.margin", self.margin)
+        _check_choice(f"{name}.sampling", self.sampling, ("hardest", "random"))
+        _check(
+            self.remine_every_epochs >= 0,
+            f"{name}.remine_every_epochs",
+            "at least 0 (0: only before the training)",
+            self.remine_every_epochs,
+        )
 
 
 @dataclass(kw_only=True)
@@ -149,6 +400,7 @@ class FeatureEngineeringConfig:
     """Text statistics; from `warn_truncated_share` of rows cut by the model's length on, a warning is given."""
 
     warn_truncated_share: float = 0.1
+    hard_negatives: HardNegativesConfig = field(default_factory=HardNegativesConfig)
 
     def __post_init__(self) -> None:
         _check_share("feature_engineering.warn_truncated_share", self.warn_truncated_share)
@@ -218,10 +470,16 @@ class EmbeddingConfig:
     `shape` chooses the samples when a session holds several shapes. `start_from: root` goes on from the root version if
     it was made from the same base model. With `mini_batch_size` above 0, contrastive batches go through the model in
     pieces of that size (the cached loss).
+
+    `query_prompt` goes before anchors and before the texts of all shapes but pairs, `document_prompt` before positives
+    and negatives; their tokens count towards `max_length`, and the trained model keeps them under the names `query` and
+    `document`. An empty one is none, even where the base model comes with its own.
     """
 
     model: str = "minilm"
     max_length: int = 128
+    query_prompt: str = ""
+    document_prompt: str = ""
     shape: str | None = None
     loss: str = "auto"
     mini_batch_size: int = 0
@@ -230,6 +488,14 @@ class EmbeddingConfig:
 
     def __post_init__(self) -> None:
         _check(self.max_length >= 4, "embedding.max_length", "at least 4 tokens", self.max_length)
+        for name in ("query_prompt", "document_prompt"):
+            prompt = getattr(self, name)
+            _check(
+                isinstance(prompt, str) and prompt.encode(errors="ignore").decode() == prompt,
+                f"embedding.{name}",
+                "a text of valid Unicode",
+                prompt,
+            )
         if self.shape is not None:
             _check_choice("embedding.shape", self.shape, tuple(EMBEDDING_LOSSES))
         every_loss = tuple(loss for losses in EMBEDDING_LOSSES.values() for loss in losses)
@@ -307,6 +573,7 @@ class Settings:
     output_dir: str = "training_output"
     model_dir: str = "models"
     database: DatabaseConfig = field(default_factory=DatabaseConfig)
+    preparation: PreparationConfig = field(default_factory=PreparationConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     cleaning: CleaningConfig = field(default_factory=CleaningConfig)
     split: SplitConfig = field(default_factory=SplitConfig)

@@ -7,14 +7,21 @@ import importlib.metadata
 import logging
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tunetrail.config import Settings, check_identifier, requested_model_types
-from tunetrail.data.rows import rows_frame
-from tunetrail.errors import ConfigError, SessionError, TunetrailError, did_you_mean, state_after
+import pandas as pd
+
+from tunetrail.config import ALL, Settings, check_identifier, requested_model_types
+from tunetrail.data.prepared import PreparedSession
+from tunetrail.data.rows import rows_frame, rows_of_shape
+from tunetrail.data.session_report import joined
+from tunetrail.errors import ConfigError, ModelError, SessionError, TunetrailError, did_you_mean, state_after
+from tunetrail.learning.catalog import ResolvedModel
 from tunetrail.pipeline import DataSciencePipeline, Outcome, remove_leftovers
 from tunetrail.samples import SampleKind
 from tunetrail.stores.database import DatabaseManager, PromotionRecord, SessionSummary
@@ -123,6 +130,52 @@ class ModelTrainingNode:
             self.db_manager.update_training_run(run_id, state="succeeded", result=results)
         return results
 
+    def prepare(self, request: Mapping[str, Any], folder: Path) -> PreparedSession:
+        """Validate, clean and split a session's rows into files, and train nothing; no run is recorded.
+
+        Args:
+            request: `session_id`, and `model_type`: `embedding`, `llm` or `all`, which takes the kinds that there are.
+            folder: Made if it isn't there; an earlier preparation in it is replaced. See `PreparedSession.folder`.
+
+        Raises:
+            UserError: The request or the session can't be prepared.
+        """
+        session_id, model_type = _checked_request(request)
+        summary = self.db_manager.session_summary(session_id)
+        counts = {"embedding": summary.embedding, "llm": summary.llm}
+        present = tuple(each for each, count in counts.items() if count)
+        model_types = present if model_type == ALL and present else requested_model_types(model_type)
+        _check_samples(summary, model_types)
+        pipeline = DataSciencePipeline(self.settings)
+        parts = {}
+        with tempfile.TemporaryDirectory(dir=_made(folder), prefix=".parts-") as scratch:
+            for each in model_types:
+                parts[each] = pipeline.prepare(
+                    each,
+                    self._frames(session_id, each),
+                    Path(scratch) / each,
+                    reference=self._previous_rows(session_id, each),
+                    base=_found_model(pipeline, each),
+                )
+            return joined(parts, folder, session_id, {each: self.settings.of(each).max_length for each in parts})
+
+    def _frames(self, session_id: str, model_type: str) -> Iterator[pd.DataFrame]:
+        for chunk in self.db_manager.read_samples(session_id, SampleKind(model_type)):
+            yield rows_frame((stored.row_id, stored.sample) for stored in chunk)
+
+    def _previous_rows(self, session_id: str, model_type: str) -> pd.DataFrame | None:
+        """Return rows of the last session before this one that has samples of the model type, None if none has."""
+        names = [each.session_id for each in self.db_manager.sessions() if getattr(each, model_type)]
+        before = names[: names.index(session_id)] if session_id in names else names
+        wanted = self.settings.validation.judged_rows
+        if not before or not wanted:
+            return None
+        chunks = self.db_manager.read_samples(before[-1], SampleKind(model_type))
+        stored = islice((each for chunk in chunks for each in chunk), wanted)
+        rows = rows_frame((each.row_id, each.sample) for each in stored)
+        shape = self.settings.embedding.shape if model_type == "embedding" else None
+        return rows if shape is None else rows_of_shape(rows, shape)
+
     def _train(
         self,
         tracker: Tracker,
@@ -148,14 +201,17 @@ class ModelTrainingNode:
     def _train_type(
         self, pipeline: DataSciencePipeline, run: TrackedRun, run_id: str, session_id: str, model_type: str
     ) -> Outcome:
-        chunks = self.db_manager.read_samples(session_id, SampleKind(model_type))
-        rows = rows_frame((stored.row_id, stored.sample) for chunk in chunks for stored in chunk)
-
         def record(outcome: Outcome) -> None:
             self.db_manager.record_promotion(_promotion(outcome, run_id, session_id))
 
         outcome = pipeline.run(
-            model_type, rows, name=session_id, parent=run, tags=self._tags(session_id), on_decision=record
+            model_type,
+            self._frames(session_id, model_type),
+            name=session_id,
+            parent=run,
+            tags=self._tags(session_id),
+            reference=self._previous_rows(session_id, model_type),
+            on_decision=record,
         )
         comparison = outcome.comparison
         run.log_metrics(
@@ -198,6 +254,25 @@ class ModelTrainingNode:
             except TunetrailError as second:
                 error.add_note(f"The training run {run_id} could not be marked as {state}: {second}")
             raise
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"output_dir must be a folder that can be written, got {str(folder)!r}: {error.strerror}. Name another one."
+        ) from error
+    return folder
+
+
+def _found_model(pipeline: DataSciencePipeline, model_type: str) -> ResolvedModel | None:
+    """Return the configured base model, or None with a warning where it is nowhere to be found."""
+    try:
+        return pipeline.resolve(model_type)
+    except ModelError as error:
+        logger.warning("%s: lengths in tokens, outliers and mislabelled rows are not checked: %s", model_type, error)
+        return None
 
 
 def _checked_request(request: Mapping[str, Any]) -> tuple[str, str]:

@@ -18,12 +18,28 @@ tunetrail turns the samples that an application collects in its sessions into be
 
 commands:
   train      train on a session, compare with root, and move root where the new model is measurably better
-  ingest     store the samples of a file (JSONL, CSV, Parquet) under a session
+  prepare    validate, clean and split a session's rows into files, with a report, and train nothing
+  ingest     store the samples or the chat logs of a file (JSONL, CSV, Parquet) under a session
   sessions   list the sessions, what they hold and how their last training ended
   demo       the whole way on samples from Python's own standard library
   ui         open the MLflow pages of the runs and the model registry
 
 `tunetrail COMMAND --help` tells what a command takes."""
+
+
+_INGEST = """\
+Store the samples of a file under a session. The same file twice adds nothing.
+
+kinds:
+  embedding      rows with anchor, positive[, negative] | sentence1, sentence2, score | text, label |
+                 text, embedding | text
+  llm            rows with input, output | messages | text
+  conversation   chat logs: messages[, feedback][, conversation_id][, created_at]. They give chats for the LLM and
+                 pairs of question and answer for the embedding model; answers that users rejected are kept apart.
+
+optional in every row:
+  group          rows of one group are never on two sides of a split
+  timestamp      ISO 8601 or Unix seconds"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,6 +73,10 @@ def _dispatch(arguments: list[str]) -> int:
         from tunetrail.cli.train import train
 
         return train(rest)
+    if command == "prepare":
+        from tunetrail.cli.prepare import prepare
+
+        return prepare(rest)
     if command == "demo":
         from tunetrail.cli.demo import demo
 
@@ -65,7 +85,7 @@ def _dispatch(arguments: list[str]) -> int:
         return _parsed_command(command, rest)
     from tunetrail.errors import did_you_mean
 
-    known = ("train", "ingest", "sessions", "demo", "ui")
+    known = ("train", "prepare", "ingest", "sessions", "demo", "ui")
     raise UserError(f"command must be one of {', '.join(known)}, got {command!r}.{did_you_mean(command, known)}")
 
 
@@ -79,10 +99,13 @@ def _parsed_command(command: str, rest: list[str]) -> int:
             help="sqlite:///FILE or postgresql+psycopg://… (default: $TUNETRAIL_DATABASE_URL, else sqlite:///tunetrail.db)",
         )
     if command == "ingest":
-        parser.description = "Store the samples of a file under a session. The same file twice adds nothing."
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        parser.description = _INGEST
         parser.add_argument("file", help="a .jsonl, .csv or .parquet file")
         parser.add_argument("--session", required=True, metavar="ID", help="the session; made if it is new")
-        parser.add_argument("--kind", required=True, choices=("embedding", "llm"), help="what the samples teach")
+        parser.add_argument(
+            "--kind", required=True, choices=("embedding", "llm", "conversation"), help="what the rows are"
+        )
         given = parser.parse_args(rest)
         from tunetrail.cli.sessions import ingest
 

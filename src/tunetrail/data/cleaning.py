@@ -1,88 +1,102 @@
-"""Cleaning: repairs texts, drops exact duplicates and accounts for every row. Judges no content; knows no model.
+"""Cleaning of rows, each by itself: repairs texts, replaces personal data, and keeps what it changed and why.
 
-Rows may hold source code, so indentation and line breaks inside a text always survive.
+Rows may hold source code, so indentation and line breaks inside a text always survive. Judges no content; finds no
+duplicates (they need the whole session: see `duplicates`).
 """
 
 import unicodedata
-from collections.abc import Hashable
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import ftfy
-import numpy as np
 import pandas as pd
 
 from tunetrail.config import CleaningConfig
-from tunetrail.data.rows import TEXT_COLUMNS, content_columns, object_series, set_aside_frame, shape_of, shown
+from tunetrail.data.markup import strip_markup
+from tunetrail.data.privacy import Scrubber
+from tunetrail.data.rows import TEXT_COLUMNS, content_columns, content_text, object_series, set_aside_frame, shape_of
 
 _CONTROL_CHARACTERS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0), 0xFEFF) if chr(code) not in "\t\n\r"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class CleaningResult:
+class CleanedRows:
     """Repaired rows, and those that cleaning took out; together they are as many as came in.
 
     Attributes:
         rows: Rows that stay, in their order.
-        set_aside: Duplicates and rows that repairing left without text.
-        changed: Number of incoming rows of which some text was repaired.
-        duplicates: Number of rows set aside as exact duplicates.
-        emptied: Number of rows set aside because a text was empty once repaired.
+        set_aside: Rows that repairing left without text.
+        changes: One line for each row that stays and of which something was changed, with the reasons.
+        placeholders: How many personal data of each type were replaced.
     """
 
     rows: pd.DataFrame
     set_aside: pd.DataFrame
-    changed: int
-    duplicates: int
-    emptied: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the counts, JSON-serialisable."""
-        return {
-            "rows_in": len(self.rows) + len(self.set_aside),
-            "rows_out": len(self.rows),
-            "changed": self.changed,
-            "duplicates": self.duplicates,
-            "emptied": self.emptied,
-        }
+    changes: pd.DataFrame
+    placeholders: "Counter[str]"
 
 
-def clean(rows: pd.DataFrame, config: CleaningConfig) -> CleaningResult:
-    """Repair the texts of validated rows and, unless turned off, keep the first of each set of equal rows.
+def clean_rows(rows: pd.DataFrame, config: CleaningConfig) -> CleanedRows:
+    """Repair the texts of validated rows.
 
-    Two rows are equal when their shape and all their repaired content are, whatever their group.
+    What is kept of a changed row from before has its personal data replaced too, unless that is turned off.
     """
+    scrubber = Scrubber(config.privacy)
+    placeholders: Counter[str] = Counter()
     before = rows.reset_index(drop=True)
     after = before.copy()
-    changed = np.zeros(len(before), dtype=bool)
+    reasons: list[dict[str, None]] = [{} for _ in range(len(before))]
     for column in content_columns(before):
         if column in TEXT_COLUMNS or column in ("label", "messages"):
-            repaired = [_repaired(value, config) for value in before[column]]
-            changed |= [new != old for new, old in zip(repaired, before[column], strict=True)]
+            repaired = []
+            for position, value in enumerate(before[column]):
+                new, why, found = _repaired(value, column, config, scrubber)
+                repaired.append(new)
+                placeholders.update(found)
+                reasons[position].update(dict.fromkeys(why))
             after[column] = object_series(repaired)
-    reasons = _reasons_to_set_aside(after, config)
-    lines = [
-        (int(after.at[position, "row_id"]), reason, _content(before, position), _content(after, position))
-        for position, reason in reasons.items()
-    ]
-    duplicates = sum(reason.startswith("duplicate") for reason in reasons.values())
-    return CleaningResult(
-        rows=after.drop(index=list(reasons)).reset_index(drop=True),
-        set_aside=set_aside_frame("cleaning", lines),
-        changed=int(changed.sum()),
-        duplicates=duplicates,
-        emptied=len(reasons) - duplicates,
+    records = after.to_dict("records")
+    gone = {position: reason for position, record in enumerate(records) if (reason := _why_empty(record)) is not None}
+
+    def line(position: int, reason: str) -> tuple[int, str, str | None, str | None]:
+        old, new = before.loc[position].to_dict(), records[position]
+        return int(new["row_id"]), reason, content_text(old, scrubber.mask), content_text(new, scrubber.mask)
+
+    changed = [position for position, why in enumerate(reasons) if why and position not in gone]
+    return CleanedRows(
+        rows=after.drop(index=list(gone)).reset_index(drop=True),
+        set_aside=set_aside_frame("cleaning", [line(position, reason) for position, reason in gone.items()]),
+        changes=set_aside_frame("cleaning", [line(position, "; ".join(reasons[position])) for position in changed]),
+        placeholders=placeholders,
     )
 
 
 def clean_text(text: str, config: CleaningConfig) -> str:
-    """Return one text repaired as `config` says: encoding, Unicode form and control characters, white space."""
+    """Return one text repaired as `config` says: encoding, Unicode form, control characters, markup, white space."""
+    return _clean_text(text, config)[0]
+
+
+def _clean_text(text: str, config: CleaningConfig) -> tuple[str, list[str]]:
+    """Return a repaired text and the names of the repairs that changed it."""
+    reasons = []
+
+    def changed(new: str, reason: str) -> str:
+        if new != text:
+            reasons.append(reason)
+        return new
+
     if config.fix_encoding and not text.isascii():
         # Line by line: ftfy judges a text as a whole, and one broken line mustn't depend on its neighbours.
-        text = "\n".join(line if line.isascii() else ftfy.fix_encoding(line) for line in text.split("\n"))
+        lines = (line if line.isascii() else ftfy.fix_encoding(line) for line in text.split("\n"))
+        text = changed("\n".join(lines), "encoding repaired")
     if config.normalize_unicode:
-        text = unicodedata.normalize("NFC", text.translate(_CONTROL_CHARACTERS))
-    return _with_plain_whitespace(text) if config.normalize_whitespace else text
+        text = changed(unicodedata.normalize("NFC", text.translate(_CONTROL_CHARACTERS)), "characters normalised")
+    if config.strip_markup and ("<" in text or "&" in text):
+        text = changed(strip_markup(text), "markup removed")
+    if config.normalize_whitespace:
+        text = changed(_with_plain_whitespace(text), "white space normalised")
+    return text, reasons
 
 
 def _with_plain_whitespace(text: str) -> str:
@@ -93,30 +107,28 @@ def _with_plain_whitespace(text: str) -> str:
     return kept if "\n" in kept else kept.strip()
 
 
-def _repaired(value: Any, config: CleaningConfig) -> Any:
+def _repaired(value: Any, column: str, config: CleaningConfig, scrubber: Scrubber) -> tuple[Any, list[str], Counter[str]]:
+    """Return a cell repaired, the reasons of its changes, and the personal data replaced in it."""
+    found: Counter[str] = Counter()
     if value is None:
-        return None
-    if isinstance(value, str):
-        return clean_text(value, config)
-    return [{**message, "content": clean_text(message["content"], config)} for message in value]
+        return None, [], found
+    if column == "messages":
+        turns, reasons = [], []
+        for turn in value:
+            content, why, of_turn = _repaired(turn["content"], "content", config, scrubber)
+            turns.append({"role": turn["role"], "content": content})
+            reasons += why
+            found += of_turn
+        return turns, reasons, found
+    text, reasons = _clean_text(value, config)
+    if column != "label":
+        text, counts = scrubber.scrub(text)
+        found.update(counts)
+        reasons += [f"{name} replaced" for name in counts]
+    return text, reasons, found
 
 
-def _reasons_to_set_aside(rows: pd.DataFrame, config: CleaningConfig) -> dict[int, str]:
-    """Return the reason by position for each row that goes."""
-    reasons: dict[int, str] = {}
-    first_of: dict[Hashable, int] = {}
-    for position, record in enumerate(rows.to_dict("records")):
-        empty = _empty_column(record)
-        if empty is not None:
-            reasons[position] = f"{empty} is empty after cleaning"
-        elif config.drop_duplicates:
-            kept = first_of.setdefault(_identity(record), record["row_id"])
-            if kept != record["row_id"]:
-                reasons[position] = f"duplicate of row {kept}"
-    return reasons
-
-
-def _empty_column(record: dict[str, Any]) -> str | None:
+def _why_empty(record: dict[Any, Any]) -> str | None:
     for column in shape_of(record["shape"]).required:
         value = record[column]
         if column == "messages":
@@ -124,25 +136,5 @@ def _empty_column(record: dict[str, Any]) -> str | None:
         else:
             empty = isinstance(value, str) and not value.strip()
         if empty:
-            return column
+            return f"{column} is empty after cleaning"
     return None
-
-
-def _identity(record: dict[str, Any]) -> Hashable:
-    columns = shape_of(record["shape"]).columns
-    return (record["shape"], *(_hashable(record.get(column)) for column in columns))
-
-
-def _hashable(value: Any) -> Hashable:
-    if isinstance(value, list | tuple | np.ndarray):
-        if len(value) and isinstance(value[0], dict):
-            return tuple((turn["role"], turn["content"]) for turn in value)
-        return np.asarray(value, dtype=np.float64).tobytes()
-    hashable: Hashable = value
-    return hashable
-
-
-def _content(rows: pd.DataFrame, position: int) -> str | None:
-    columns = [column for column in shape_of(rows.at[position, "shape"]).columns if column in rows]
-    present = {column: rows.at[position, column] for column in columns}
-    return shown({column: value for column, value in present.items() if value is not None})

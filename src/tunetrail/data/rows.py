@@ -1,19 +1,21 @@
 """Rows: the pandas form of samples that every data step takes and gives. Knows nothing of what the steps do with them.
 
 A frame of rows has a RangeIndex and the columns `row_id` (int64, the sample's id in the database), `shape` (a name in
-`samples.SHAPES`), the content columns of the shapes present (absent values are None) and `group` (str or None).
+`samples.SHAPES`), the content columns of the shapes present (absent values are None), `group` (str or None) and
+`timestamp` (ISO 8601 in UTC, or None).
 All columns but `row_id` have the object dtype: pandas' own text dtype would turn None into NaN.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tunetrail.errors import SampleError, did_you_mean
-from tunetrail.samples import GROUP_COLUMN, SHAPES, Sample, SampleKind, SampleShape
+from tunetrail.samples import GROUP_COLUMN, SHAPES, TIMESTAMP_COLUMN, Sample, SampleKind, SampleShape
 
 TEXT_COLUMNS = ("anchor", "positive", "negative", "sentence1", "sentence2", "text", "input", "output")
 """Content columns that hold one text; `messages` holds several, the others none."""
@@ -22,7 +24,8 @@ SET_ASIDE_COLUMNS = ("row_id", "step", "reason", "before", "after")
 """Columns of a set-aside frame: one line for each row that a step took out, with its content before and after."""
 
 _SHAPES = {shape.name: shape for shape in SHAPES}
-_SHOWN_CHARACTERS = 500
+_KEPT_CHARACTERS = 20_000
+"""Of one row in a set-aside frame: the database holds it whole."""
 
 
 def shape_of(name: str) -> SampleShape:
@@ -46,6 +49,7 @@ def rows_frame(records: Iterable[tuple[int, Sample]]) -> pd.DataFrame:
     for column in columns:
         frame[column] = object_series([sample.content.get(column) for _, sample in listed])
     frame[GROUP_COLUMN] = object_series([sample.group for _, sample in listed])
+    frame[TIMESTAMP_COLUMN] = object_series([sample.timestamp for _, sample in listed])
     return frame
 
 
@@ -91,23 +95,46 @@ def records_of(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def rows_digest(rows: pd.DataFrame) -> str:
-    """Return the SHA-256 (hex) of the rows' content, equal for equal content whatever the database's ids."""
-    content = rows.drop(columns="row_id").to_dict("records")
+    """Return the SHA-256 (hex) of the rows' content, equal for equal content whatever its ids and timestamps."""
+    content = rows.drop(columns=["row_id", TIMESTAMP_COLUMN], errors="ignore").to_dict("records")
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def rows_of_shape(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     """Return the rows of one shape, without the columns of the others."""
-    columns = [column for column in ("row_id", "shape", *shape_of(name).columns, GROUP_COLUMN) if column in rows]
+    wanted = ("row_id", "shape", *shape_of(name).columns, GROUP_COLUMN, TIMESTAMP_COLUMN)
+    columns = [column for column in wanted if column in rows]
     return rows.loc[rows["shape"] == name, columns].reset_index(drop=True)
 
 
-def shown(value: Any) -> str | None:
-    """Return a value as a person wants to read it in a set-aside frame: short, and None for an absent one."""
+def shown(value: Any, mask: Callable[[str], str] = str) -> str | None:
+    """Return a value, whatever it is, as a set-aside frame keeps it; None for an absent one.
+
+    Args:
+        value: The value.
+        mask: Replaces personal data in a text.
+    """
     if value is None:
         return None
     text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
+    text = mask(text[:_KEPT_CHARACTERS].encode("utf-8", "replace").decode())
+    return text if len(text) < _KEPT_CHARACTERS else text + "..."
+
+
+def content_text(record: Mapping[str, Any], mask: Callable[[str], str] = str) -> str:
+    """Return the content of a valid row as JSON, as a set-aside frame keeps it; `mask` replaces personal data."""
+
+    def masked(value: Any) -> Any:
+        if isinstance(value, str):
+            return mask(value)
+        if isinstance(value, list | tuple) and value and isinstance(value[0], dict):
+            return [{"role": turn["role"], "content": mask(turn["content"])} for turn in value]
+        return value.tolist() if isinstance(value, np.ndarray) else value
+
+    columns = shape_of(record["shape"]).columns
+    present = {column: masked(record[column]) for column in columns if record.get(column) is not None}
+    text = json.dumps(present, ensure_ascii=False, default=repr)
+    return text if len(text) < _KEPT_CHARACTERS else text[:_KEPT_CHARACTERS] + "..."
 
 
 def set_aside_frame(step: str, lines: Iterable[tuple[int, str, str | None, str | None]] = ()) -> pd.DataFrame:

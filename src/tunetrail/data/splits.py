@@ -1,16 +1,19 @@
 """Splits: gives each cluster of twins one side, train, validation or test, and one fold. Knows no seed but for folds.
 
-A cluster's side is a pure function of its key, so rows keep their side when the session grows.
+A cluster's side is a pure function of its key, so rows keep their side when the session grows; where rows have
+timestamps, the newest ones are held out instead.
 """
 
 import hashlib
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import combinations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from tunetrail.config import SplitConfig
@@ -30,6 +33,7 @@ class Split:
     train: pd.DataFrame
     validation: pd.DataFrame
     test: pd.DataFrame
+    method: str = "content"
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -38,6 +42,7 @@ class Split:
         return {
             "rows": {side: len(rows) for side, rows in sides.items()},
             "clusters": {side: int(rows["cluster"].nunique()) for side, rows in sides.items()},
+            "method": self.method,
             "warnings": list(self.warnings),
         }
 
@@ -55,27 +60,90 @@ class Fold:
         return {"number": self.number, "train": len(self.train), "validation": len(self.validation)}
 
 
-def split_rows(rows: pd.DataFrame, config: SplitConfig) -> Split:
-    """Split cleaned rows by cluster.
+@dataclass(frozen=True, kw_only=True)
+class Sides:
+    """The side of each row, and how it was chosen: `method` is `content` or `time`."""
 
-    With u in [0, 1) drawn from sha256(salt + cluster key), a cluster is in the test split if u < test_share, in the
-    validation split if u < test_share + validation_share, else in the train split. A side that this leaves empty takes
-    the one cluster whose u is nearest to the side's interval from a side that can spare it.
+    sides: npt.NDArray[np.str_]
+    method: str
+    warnings: tuple[str, ...] = ()
+
+
+def split_rows(rows: pd.DataFrame, config: SplitConfig) -> Split:
+    """Split cleaned rows by cluster, as `assign_sides` says.
 
     Raises:
         SampleError: There are fewer than three clusters.
     """
     clusters = cluster_keys(rows, config.near_duplicate_similarity)
-    side_of = _sides(sorted(set(clusters)), config, len(rows))
+    timestamps = list(rows["timestamp"]) if "timestamp" in rows else [None] * len(rows)
+    labels = list(rows["label"]) if "label" in rows else None
+    assigned = assign_sides(clusters, config, timestamps=timestamps, labels=labels)
     framed = rows.assign(cluster=pd.Series(clusters, dtype=object, index=rows.index))
-    side = np.array([side_of[cluster] for cluster in clusters])
-    frames = {name: framed[side == name].reset_index(drop=True) for name in SIDES}
+    frames = {name: framed[assigned.sides == name].reset_index(drop=True) for name in SIDES}
     check_no_leak(frames)
     return Split(
         train=frames["train"],
         validation=frames["validation"],
         test=frames["test"],
-        warnings=_warnings(frames, config),
+        method=assigned.method,
+        warnings=assigned.warnings,
+    )
+
+
+def assign_sides(
+    clusters: Sequence[str],
+    config: SplitConfig,
+    *,
+    timestamps: Sequence[str | None],
+    labels: Sequence[str | None] | None = None,
+) -> Sides:
+    """Return the side of each row.
+
+    By content: with u in [0, 1) drawn from sha256(salt + cluster key), a cluster is in the test split if u < test_share,
+    in the validation split if u < test_share + validation_share, else in the train split. A side that this leaves empty
+    takes the one cluster whose u is nearest to the side's interval from a side that can spare it, and so does a held-out
+    side without a label that three clusters or more have, from the train split.
+
+    By time: a cluster is as old as its oldest row; the newest clusters with test_share of the rows are the test split,
+    those before them with validation_share of the rows the validation split. As newer rows come in, a row moves towards
+    the train split and never back.
+
+    Args:
+        clusters: The key of each row's cluster.
+        config: Shares, salt and method.
+        timestamps: ISO 8601 times, None where unknown.
+        labels: The label of each row, if rows have any.
+
+    Raises:
+        SampleError: There are fewer than three clusters, or `method: time` and a row has no timestamp.
+    """
+    members: dict[str, list[int]] = defaultdict(list)
+    for position, cluster in enumerate(clusters):
+        members[cluster].append(position)
+    if len(members) < len(SIDES):
+        raise SampleError(
+            f"rows must form at least 3 clusters of twins to be split, got {len(members)} from {len(clusters)} rows. "
+            "Collect more varied samples, check `group`, or raise split.near_duplicate_similarity."
+        )
+    timed = sum(timestamp is not None for timestamp in timestamps)
+    if config.method == "time" and timed < len(clusters):
+        raise SampleError(
+            f"split.method must be content where rows have no timestamp, got 'time' for {len(clusters) - timed} of "
+            f"{len(clusters)} rows without one. Add a column `timestamp`, or choose split.method=content."
+        )
+    by_time = config.method == "time" or (config.method == "auto" and timed == len(clusters))
+    if by_time:
+        side_of = _sides_by_time(members, timestamps, config)
+    else:
+        side_of = _sides_by_content(sorted(members), config)
+        if labels is not None and config.stratify:
+            _keep_labels_everywhere(side_of, members, labels, config)
+    sides = np.empty(len(clusters), dtype="<U10")
+    for cluster, positions in members.items():
+        sides[positions] = side_of[cluster]
+    return Sides(
+        sides=sides, method="time" if by_time else "content", warnings=_warnings(sides, members, side_of, config)
     )
 
 
@@ -90,50 +158,53 @@ def check_no_leak(sides: Mapping[str, pd.DataFrame]) -> None:
             )
 
 
-def make_folds(train_rows: pd.DataFrame, n_splits: int, seed: int) -> list[Fold]:
+def make_folds(train_rows: pd.DataFrame, n_splits: int, seed: int, *, by_time: bool = False) -> list[Fold]:
     """Cut rows with a `cluster` column into folds of nearly equal size, clusters whole; `n_splits` 0 gives no fold.
 
+    Rows with labels are stratified: each fold gets nearly as many rows of a label as any other. By time, the rows are
+    cut into n_splits + 1 blocks, and each fold is trained on the blocks before the one that it is scored on.
     Augmented rows (those with a `parent_id`) are trained on with their parent and never scored.
 
     Raises:
-        ConfigError: `n_splits` is 1, negative, or above the number of clusters.
+        ConfigError: `n_splits` is 1, negative, or above the number of clusters (by time: clusters - 1).
     """
     if n_splits == 0:
         return []
     original = (
         train_rows["parent_id"].isna().to_numpy(bool) if "parent_id" in train_rows else np.ones(len(train_rows), bool)
     )
-    sizes = train_rows.loc[original, "cluster"].value_counts(sort=False).sort_index()
-    if not 2 <= n_splits <= len(sizes):
-        largest = f"at most {len(sizes)}, the number of clusters," if len(sizes) > 1 else "0"
+    clusters = train_rows["cluster"].to_numpy(dtype=object)
+    sizes = Counter(clusters[original])
+    most = len(sizes) - by_time
+    if not 2 <= n_splits <= most:
+        largest = f"at most {most}, the number of clusters{' - 1' if by_time else ''}," if most > 1 else "0"
         rule = "at least 2" if n_splits < 2 else f"{largest} to cut these {len(train_rows)} rows"
         raise ConfigError(
             f"cross_validation.n_splits must be {rule}, got {n_splits}. "
             "Set it so, turn it off with 0, or collect more samples."
         )
-    fold_of = _balanced({str(key): int(size) for key, size in sizes.items()}, n_splits, seed)
-    fold = np.array([fold_of[cluster] for cluster in train_rows["cluster"]])
+    if by_time:
+        oldest = _oldest(clusters, train_rows["timestamp"])
+        block_of = _blocks(sizes, oldest, n_splits + 1)
+        block = np.array([block_of[cluster] for cluster in clusters])
+        cuts = [(block < number, block == number) for number in range(1, n_splits + 1)]
+    else:
+        labels = train_rows["label"] if "label" in train_rows else pd.Series([None] * len(train_rows), dtype=object)
+        label_of = dict(zip(clusters[original], labels[original], strict=True))
+        fold_of = _balanced(dict(sorted(sizes.items())), label_of, n_splits, seed)
+        fold = np.array([fold_of[cluster] for cluster in clusters])
+        cuts = [(fold != number, fold == number) for number in range(n_splits)]
     folds = []
-    for number in range(n_splits):
-        held_out = train_rows[(fold == number) & original].reset_index(drop=True)
-        kept = train_rows[fold != number].reset_index(drop=True)
-        check_no_leak({"train": kept, "validation": held_out})
-        folds.append(Fold(number=number, train=kept, validation=held_out))
+    for number, (kept, held_out) in enumerate(cuts):
+        train = train_rows[kept].reset_index(drop=True)
+        validation = train_rows[held_out & original].reset_index(drop=True)
+        check_no_leak({"train": train, "validation": validation})
+        folds.append(Fold(number=number, train=train, validation=validation))
     return folds
 
 
-def _sides(clusters: list[str], config: SplitConfig, row_count: int) -> dict[str, str]:
-    if len(clusters) < len(SIDES):
-        raise SampleError(
-            f"rows must form at least 3 clusters of twins to be split, got {len(clusters)} from {row_count} rows. "
-            "Collect more varied samples, check `group`, or raise split.near_duplicate_similarity."
-        )
-    held_out = config.test_share + config.validation_share
-    intervals = {
-        "test": (0.0, config.test_share),
-        "validation": (config.test_share, held_out),
-        "train": (held_out, 1.0),
-    }
+def _sides_by_content(clusters: Sequence[str], config: SplitConfig) -> dict[str, str]:
+    intervals = _intervals(config)
     place = {cluster: _uniform(config.salt + cluster) for cluster in clusters}
     side_of = {cluster: _side(place[cluster], intervals) for cluster in clusters}
     for side, (low, high) in intervals.items():
@@ -146,6 +217,84 @@ def _sides(clusters: list[str], config: SplitConfig, row_count: int) -> dict[str
     return side_of
 
 
+def _intervals(config: SplitConfig) -> dict[str, tuple[float, float]]:
+    held_out = config.test_share + config.validation_share
+    return {"test": (0.0, config.test_share), "validation": (config.test_share, held_out), "train": (held_out, 1.0)}
+
+
+def _keep_labels_everywhere(
+    side_of: dict[str, str], members: Mapping[str, list[int]], labels: Sequence[str | None], config: SplitConfig
+) -> None:
+    """Move a cluster from the train split where a held-out side lacks a label, in place.
+
+    Never out of a held-out side: what root has learnt from would be scored once the label is common enough.
+    """
+    having: dict[str, list[str]] = defaultdict(list)
+    for cluster in sorted(members):
+        for label in sorted({str(labels[position]) for position in members[cluster] if labels[position] is not None}):
+            having[label].append(cluster)
+    intervals = _intervals(config)
+    for label in sorted(each for each, clusters in having.items() if len(clusters) >= len(SIDES)):
+        for side in ("test", "validation"):
+            sides = Counter(side_of[cluster] for cluster in having[label])
+            if side in sides or sides["train"] < 2:
+                continue
+            low, high = intervals[side]
+            spare = [cluster for cluster in having[label] if side_of[cluster] == "train"]
+            place = {cluster: _uniform(config.salt + cluster) for cluster in spare}
+            side_of[min(spare, key=lambda key: (max(low - place[key], place[key] - high), key))] = side
+
+
+def _sides_by_time(
+    members: Mapping[str, list[int]], timestamps: Sequence[str | None], config: SplitConfig
+) -> dict[str, str]:
+    clusters = [cluster for cluster, positions in members.items() for _ in positions]
+    times = [timestamps[position] for positions in members.values() for position in positions]
+    oldest = _oldest(clusters, times)
+    total = len(clusters)
+    newest_first = sorted(members, key=lambda cluster: (oldest[cluster], cluster), reverse=True)
+    side_of, taken = {}, 0
+    for number, cluster in enumerate(newest_first):
+        left = len(newest_first) - number
+        if number == 0 or (taken < config.test_share * total and left > 2):
+            side = "test"
+        elif "validation" not in side_of.values() or (
+            taken < (config.test_share + config.validation_share) * total and left > 1
+        ):
+            side = "validation"
+        else:
+            side = "train"
+            side_of.update(dict.fromkeys(newest_first[number:], side))
+            break
+        side_of[cluster] = side
+        taken += len(members[cluster])
+    return side_of
+
+
+def _oldest(clusters: Sequence[str], timestamps: Iterable[str | None]) -> dict[str, float]:
+    """Return the time of each cluster's oldest row, in seconds since 1970."""
+    oldest: dict[str, float] = {}
+    for cluster, timestamp in zip(clusters, timestamps, strict=True):
+        assert timestamp is not None
+        moment = datetime.fromisoformat(timestamp).timestamp()
+        oldest[cluster] = min(moment, oldest.get(cluster, moment))
+    return oldest
+
+
+def _blocks(sizes: Mapping[str, int], oldest: Mapping[str, float], blocks: int) -> dict[str, int]:
+    """Return the block of each cluster: the oldest first, blocks of nearly equally many rows, none empty."""
+    ordered = sorted(sizes, key=lambda cluster: (oldest[cluster], cluster))
+    total, taken, block = sum(sizes.values()), 0, 0
+    block_of = {}
+    for number, cluster in enumerate(ordered):
+        due = min(int(blocks * taken / total), blocks - 1)
+        must = max(0, blocks - (len(ordered) - number))  # as many clusters as blocks are left
+        block = max(min(due, block + 1), must) if number else 0
+        block_of[cluster] = block
+        taken += sizes[cluster]
+    return block_of
+
+
 def _side(place: float, intervals: Mapping[str, tuple[float, float]]) -> str:
     return next((side for side, (_, high) in intervals.items() if place < high), "train")
 
@@ -155,16 +304,18 @@ def _uniform(text: str) -> float:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
-def _warnings(frames: Mapping[str, pd.DataFrame], config: SplitConfig) -> tuple[str, ...]:
-    total = sum(len(rows) for rows in frames.values())
+def _warnings(
+    sides: npt.NDArray[np.str_], members: Mapping[str, list[int]], side_of: Mapping[str, str], config: SplitConfig
+) -> tuple[str, ...]:
+    total = len(sides)
     wanted = {"test": config.test_share, "validation": config.validation_share}
     wanted["train"] = 1.0 - sum(wanted.values())
     warnings = []
     for side, share in wanted.items():
-        actual = len(frames[side]) / total
+        actual = int((sides == side).sum()) / total
         # Four standard deviations of a draw row by row: what chance alone hardly ever does.
         if abs(actual - share) > 4.0 * (share * (1.0 - share) / total) ** 0.5:
-            largest = frames[side]["cluster"].value_counts().iloc[0]
+            largest = max(len(positions) for cluster, positions in members.items() if side_of[cluster] == side)
             warnings.append(
                 f"the {side} split holds {actual:.0%} of the rows instead of {share:.0%}; its largest "
                 f"cluster of twins has {largest} rows."
@@ -172,13 +323,19 @@ def _warnings(frames: Mapping[str, pd.DataFrame], config: SplitConfig) -> tuple[
     return tuple(warnings)
 
 
-def _balanced(sizes: Mapping[str, int], n_splits: int, seed: int) -> dict[str, int]:
-    """Return the fold of each cluster: the largest first, each to the fold that holds the fewest rows."""
+def _balanced(
+    sizes: Mapping[str, int], label_of: Mapping[str, str | None], n_splits: int, seed: int
+) -> dict[str, int]:
+    """Return the fold of each cluster: the largest first, each to the fold with the fewest rows of its label, then of all."""
     keys = list(sizes)
     shuffled = [keys[position] for position in np.random.default_rng(seed).permutation(len(keys))]
     totals = [0] * n_splits
+    of_label: dict[str | None, list[int]] = defaultdict(lambda: [0] * n_splits)
     fold_of = {}
     for key in sorted(shuffled, key=lambda key: -sizes[key]):
-        fold_of[key] = totals.index(min(totals))
-        totals[fold_of[key]] += sizes[key]
+        rows = of_label[label_of[key]]
+        fold = min(range(n_splits), key=lambda number: (rows[number], totals[number]))
+        fold_of[key] = fold
+        rows[fold] += sizes[key]
+        totals[fold] += sizes[key]
     return fold_of

@@ -1,8 +1,12 @@
-"""Validation: sets aside the rows that nothing can be learnt from, and says why. Repairs nothing; knows no model."""
+"""Validation of rows, each by itself: what can't be learnt from is set aside, what is odd is flagged. Repairs nothing.
 
-from collections import Counter
+Judgements that need the whole session (contradictions, outliers, drift) are in `session_checks`.
+"""
+
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -10,164 +14,216 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pandera
 
-from tunetrail.config import ValidationConfig
-from tunetrail.data.rows import TEXT_COLUMNS, object_series, set_aside_frame, shape_of, shown
-from tunetrail.errors import SampleError
-from tunetrail.samples import GROUP_COLUMN, SampleKind, SampleShape
+from tunetrail.config import CheckConfig, ValidationConfig
+from tunetrail.data import encoding
+from tunetrail.data.rows import TEXT_COLUMNS, content_text, object_series, set_aside_frame, shape_of, shown, texts_of
+from tunetrail.data.turns import disorder
+from tunetrail.samples import GROUP_COLUMN, ROLES, SHAPES, SampleKind, SampleShape
 
+FLAG_COLUMNS = ("row_id", "check", "detail")
 _MISSING = "not_nullable"
+_SEPARATOR = "\t"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ValidationResult:
-    """The rows that passed, those set aside, and what is odd but no reason to stop.
+class CheckedRows:
+    """Rows after validation.
 
     Attributes:
         rows: Rows that passed, in their order.
         set_aside: One line for each row that failed, with all its reasons.
-        reasons: How many rows failed for each reason, the commonest first; a row may have several.
-        warnings: Readable sentences.
+        flags: One line (`row_id`, `check`, `detail`) for each row and check that it is concerned by, set aside or not.
     """
 
     rows: pd.DataFrame
     set_aside: pd.DataFrame
-    reasons: dict[str, int]
-    warnings: tuple[str, ...]
-
-    @property
-    def checked(self) -> int:
-        """Number of rows that came in."""
-        return len(self.rows) + len(self.set_aside)
-
-    @property
-    def rejected_share(self) -> float:
-        """Share of the rows that were set aside."""
-        return len(self.set_aside) / self.checked
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the result without its rows, JSON-serialisable."""
-        return {
-            "rows_in": self.checked,
-            "rows_out": len(self.rows),
-            "set_aside": len(self.set_aside),
-            "rejected_share": self.rejected_share,
-            "reasons": dict(self.reasons),
-            "warnings": list(self.warnings),
-        }
+    flags: pd.DataFrame
 
 
-def validate(rows: pd.DataFrame, kind: SampleKind, config: ValidationConfig) -> ValidationResult:
-    """Check every row and set aside those that fail.
+def check_rows(
+    rows: pd.DataFrame,
+    kind: SampleKind,
+    config: ValidationConfig,
+    mask: Callable[[str], str] = lambda text: text,
+) -> CheckedRows:
+    """Check every row of a frame, whatever its values, and set aside those that fail.
 
-    A blank `negative` counts as an absent one, with a warning, because CSV files can't tell the two apart.
+    A blank `negative` counts as an absent one, because CSV files can't tell the two apart.
 
-    Raises:
-        SampleError: There are no rows, a column is missing, the shapes don't fit the kind, an embedding frame mixes
-            shapes, no row is left, or more than `config.max_rejected_share` of the rows failed.
+    Args:
+        rows: A frame of rows; missing columns are missing in every row.
+        kind: What the rows teach; rows of another kind's shapes are set aside.
+        config: Which checks there are, and what they do.
+        mask: Replaces personal data in what is kept of a row that is set aside.
     """
-    _check_shapes(rows, kind)
-    rows, warnings = _without_blank_negatives(rows.reset_index(drop=True))
-    found: dict[int, list[tuple[str, Any]]] = {}
-    for name in rows["shape"].unique():
-        for position, reason, value in _failures(rows[rows["shape"] == name], shape_of(name), config):
-            found.setdefault(position, []).append((reason, value))
-    set_aside = set_aside_frame(
-        "validation",
-        [
-            (int(rows.at[position, "row_id"]), "; ".join(reason for reason, _ in failed), shown(failed[0][1]), None)
-            for position, failed in sorted(found.items())
-        ],
+    rows = _with_all_columns(rows.reset_index(drop=True), kind)
+    found: dict[int, list[tuple[str, str, Any]]] = defaultdict(list)
+    shapes = {shape.name for shape in SHAPES if shape.kind == kind}
+    of_shape: dict[str, list[int]] = defaultdict(list)
+    for position, name in enumerate(rows["shape"]):
+        if isinstance(name, str) and name in shapes:
+            of_shape[name].append(position)
+        else:
+            found[position].append(("rows.wrong_type", f"shape is not one of {', '.join(sorted(shapes))}", name))
+    for name, positions in of_shape.items():
+        for position, check, reason, value in _failures(rows.loc[positions], shape_of(name), config):
+            found[position].append((check, reason, value))
+    unusable = {
+        position for position, failed in found.items() if any(_sets_aside(check, config) for check, *_ in failed)
+    }
+    records = rows.to_dict("records")
+    for position in (each for each in range(len(rows)) if each not in found):
+        for check, detail in _oddities(records[position], config):
+            found[position].append((check, detail, None))
+            if _sets_aside(check, config):
+                unusable.add(position)
+    ids = rows["row_id"].tolist()
+    lines = [
+        (position, [line for line in found[position] if _sets_aside(line[0], config)]) for position in sorted(unusable)
+    ]
+    return CheckedRows(
+        rows=rows.drop(index=sorted(unusable)).reset_index(drop=True),
+        set_aside=set_aside_frame(
+            "validation",
+            [
+                (
+                    ids[position],
+                    "; ".join(reason for _, reason, _ in failed),
+                    _before(records[position], failed, mask),
+                    None,
+                )
+                for position, failed in lines
+            ],
+        ),
+        flags=flag_frame(
+            (ids[position], check, reason) for position, failed in found.items() for check, reason, _ in failed
+        ),
     )
-    reasons = Counter(reason for failed in found.values() for reason, _ in failed)
-    passed = rows.drop(index=list(found)).reset_index(drop=True)
-    _check_enough_left(len(passed), len(rows), reasons, config)
-    return ValidationResult(
-        rows=passed,
-        set_aside=set_aside,
-        reasons=dict(reasons.most_common()),
-        warnings=(*warnings, *_warnings(passed)),
-    )
 
 
-def _check_shapes(rows: pd.DataFrame, kind: SampleKind) -> None:
-    if rows.empty:
-        raise SampleError(
-            f"rows must hold at least one {kind} sample, got 0. Log samples to the session or choose another."
-        )
-    counts = Counter(rows["shape"])
-    foreign = [name for name in counts if shape_of(name).kind != kind]
-    if foreign:
-        raise SampleError(
-            f"shapes must be those of {kind} samples, got {', '.join(foreign)}. Train their own model type."
-        )
-    if kind == SampleKind.EMBEDDING and len(counts) > 1:
-        listed = ", ".join(f"{name} ({count})" for name, count in counts.most_common())
-        commonest = counts.most_common(1)[0][0]
-        raise SampleError(
-            f"embedding samples must all have one shape, got {listed}. "
-            f"Choose one, for example embedding.shape={commonest}."
-        )
+def flag_frame(lines: "Iterator[tuple[int, str, str]] | list[tuple[int, str, str]]") -> pd.DataFrame:
+    """Return flags, lines of (row_id, check, detail), as a frame."""
+    listed = list(lines)
+    frame = pd.DataFrame({"row_id": pd.Series([line[0] for line in listed], dtype="int64")})
+    for position, column in enumerate(FLAG_COLUMNS[1:], start=1):
+        frame[column] = object_series([line[position] for line in listed])
+    return frame
 
 
-def _without_blank_negatives(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    if "negative" not in rows:
-        return rows, ()
-    blank = [isinstance(value, str) and not value.strip() for value in rows["negative"]]
-    if not any(blank):
-        return rows, ()
-    values = [None if is_blank else value for is_blank, value in zip(blank, rows["negative"], strict=True)]
-    warning = f"{sum(blank)} of {len(rows)} rows have an empty negative: they are learnt from without it."
-    return rows.assign(negative=object_series(values)), (warning,)
+def check_config(check: str, config: ValidationConfig) -> CheckConfig:
+    """Return the configuration of a check named `group.name`."""
+    group, _, name = check.partition(".")
+    found = getattr(getattr(config, group), name)
+    assert isinstance(found, CheckConfig)
+    return found
 
 
-def _failures(rows: pd.DataFrame, shape: SampleShape, config: ValidationConfig) -> Iterator[tuple[int, str, Any]]:
-    """Yield (position in the frame, reason, offending value) for each failed check of rows of one shape."""
+def _sets_aside(check: str, config: ValidationConfig) -> bool:
+    return check_config(check, config).set_aside
+
+
+def _before(record: dict[Any, Any], failed: list[tuple[str, str, Any]], mask: Callable[[str], str]) -> str | None:
+    value = failed[0][2]
+    return content_text(record, mask) if value is None else shown(value, mask)
+
+
+def _with_all_columns(rows: pd.DataFrame, kind: SampleKind) -> pd.DataFrame:
+    columns = dict.fromkeys(column for shape in SHAPES if shape.kind == kind for column in shape.columns)
+    for column in ("shape", *columns, GROUP_COLUMN, "timestamp"):
+        if column not in rows:
+            rows[column] = object_series([None] * len(rows))
+    if "negative" in columns:
+        values = [None if isinstance(value, str) and not value.strip() else value for value in rows["negative"]]
+        rows["negative"] = object_series(values)
+    return rows
+
+
+def _failures(rows: pd.DataFrame, shape: SampleShape, config: ValidationConfig) -> Iterator[tuple[int, str, str, Any]]:
+    """Yield (position in the frame, check, reason, offending value) for each failed check of rows of one shape."""
     try:
-        _schema(rows, shape, config).validate(rows, lazy=True)
+        _schema(shape, config).validate(_with_readable_texts(rows, shape), lazy=True)
     except pandera.errors.SchemaErrors as error:
-        cases = error.failure_cases
-        whole = cases.loc[cases["index"].isna(), ["check", "failure_case"]]
-        if len(whole):
-            wanted, failed = ", ".join(shape.columns), "; ".join(f"{check}: {case}" for check, case in whole.to_numpy())
-            raise SampleError(f"columns of {shape.name} rows must be {wanted}, got {failed}.") from error
-        for case in cases.to_dict("records"):
-            absent = case["check"] == _MISSING
-            reason = f"{case['column']} is missing" if absent else case["check"]
-            yield int(case["index"]), reason, None if absent else rows.at[int(case["index"]), case["column"]]
+        for case in error.failure_cases.to_dict("records"):
+            position, column = int(case["index"]), case["column"]
+            if case["check"] == _MISSING:
+                yield position, "rows.missing", f"{column} is missing", None
+            else:
+                check, _, reason = str(case["check"]).partition(_SEPARATOR)
+                yield position, check, reason, rows.at[position, column]
 
 
-def _schema(rows: pd.DataFrame, shape: SampleShape, config: ValidationConfig) -> Any:
+def _with_readable_texts(rows: pd.DataFrame, shape: SampleShape) -> pd.DataFrame:
+    """Return the rows with something that is no text where pandera would stumble over broken Unicode."""
+    columns = {}
+    for column in (*shape.columns, GROUP_COLUMN, "timestamp"):
+        broken = [isinstance(value, str) and not _is_text(value) for value in rows[column]]
+        if any(broken):
+            values = [b"" if is_broken else value for is_broken, value in zip(broken, rows[column], strict=True)]
+            columns[column] = object_series(values, rows.index)
+    return rows.assign(**columns) if columns else rows
+
+
+def _schema(shape: SampleShape, config: ValidationConfig) -> Any:
     columns: dict[str, Any] = {
         "row_id": pandera.Column(int),
-        GROUP_COLUMN: pandera.Column(checks=_checks("group is not a string", _is_text), nullable=True),
+        GROUP_COLUMN: _column([("rows.wrong_type", "group is not a string", _is_text)], config, nullable=True),
+        "timestamp": _column(
+            [("rows.wrong_type", "timestamp is not a time in ISO 8601", _is_time)], config, nullable=True
+        ),
     }
     for column in shape.columns:
-        # An absent optional column is the same as one full of None.
-        required = column in shape.required
-        checks = _column_checks(rows, column, config)
-        columns[column] = pandera.Column(checks=checks, nullable=not required, required=required)
+        columns[column] = _column(_column_checks(column, config), config, nullable=column not in shape.required)
     return pandera.DataFrameSchema(columns)
 
 
-def _column_checks(rows: pd.DataFrame, column: str, config: ValidationConfig) -> list[Any]:
+_Check = tuple[str, str, Callable[[Any], bool]]
+
+
+def _column(checks: list[_Check], config: ValidationConfig, *, nullable: bool) -> Any:
+    active = [
+        pandera.Check(holds, element_wise=True, error=f"{name}{_SEPARATOR}{reason}")
+        for name, reason, holds in checks
+        if check_config(name, config).severity != "off"
+    ]
+    return pandera.Column(checks=active, nullable=nullable)
+
+
+def _column_checks(column: str, config: ValidationConfig) -> list[_Check]:
     if column == "score":
-        return _checks("score is not a finite number", _is_finite_number)
+        return [("rows.wrong_type", "score is not a finite number", _is_finite_number)]
     if column == "embedding":
-        return _vector_checks(rows)
+        return [
+            ("rows.wrong_type", "embedding is not a non-empty list of numbers", _is_vector),
+            ("vectors.not_finite", "embedding holds numbers that are not finite", _unless(_is_vector, _is_finite)),
+            (
+                "vectors.zero_norm",
+                "embedding has a norm of zero",
+                _unless(_is_vector, lambda value: bool(np.any(value))),
+            ),
+        ]
     if column == "messages":
-        return _message_checks(config)
-    checks = [
-        *_checks(f"{column} is not a string", _is_text),
-        *_checks(f"{column} is empty", lambda value: not _is_text(value) or bool(value.strip())),
+        return [
+            ("rows.wrong_type", "messages is not a list of {role, content}", _is_conversation),
+            (
+                "rows.empty",
+                "messages has no assistant turn with text",
+                _unless(_is_conversation, partial(_has_text_by, "assistant")),
+            ),
+            (
+                "conversations.turn_order",
+                "messages has turns out of order",
+                _unless(_is_conversation, lambda value: disorder(value) is None),
+            ),
+            *_length_checks(column, config, _conversation_text),
+        ]
+    checks: list[_Check] = [
+        ("rows.wrong_type", f"{column} is not a string of valid Unicode", _is_text),
+        ("rows.empty", f"{column} is empty", _unless(_is_text, lambda value: bool(value.strip()))),
     ]
     return [*checks, *_length_checks(column, config, _text_or_none)] if column in TEXT_COLUMNS else checks
 
 
-def _checks(reason: str, holds: Callable[[Any], bool]) -> list[Any]:
-    return [pandera.Check(holds, element_wise=True, error=reason)]
-
-
-def _length_checks(column: str, config: ValidationConfig, text_of: Callable[[Any], str | None]) -> list[Any]:
+def _length_checks(column: str, config: ValidationConfig, text_of: Callable[[Any], str | None]) -> list[_Check]:
     def long_enough(value: Any) -> bool:
         text = text_of(value)
         return text is None or not text.strip() or len(text.strip()) >= config.min_characters
@@ -177,52 +233,54 @@ def _length_checks(column: str, config: ValidationConfig, text_of: Callable[[Any
         return text is None or len(text) <= config.max_characters
 
     return [
-        *_checks(f"{column} is shorter than {config.min_characters} characters", long_enough),
-        *_checks(f"{column} is longer than {config.max_characters} characters", short_enough),
+        ("rows.too_short", f"{column} is shorter than {config.min_characters} characters", long_enough),
+        ("rows.too_long", f"{column} is longer than {config.max_characters} characters", short_enough),
     ]
 
 
-def _vector_checks(rows: pd.DataFrame) -> list[Any]:
-    lengths = Counter(len(value) for value in rows.get("embedding", ()) if _is_vector(value))
-    checks = _checks("embedding is not a non-empty list of finite numbers", _is_vector)
-    checks += _checks("embedding has a norm of zero", lambda value: not _is_vector(value) or bool(np.any(value)))
-    if not lengths:
-        return checks
-    usual = lengths.most_common(1)[0][0]
-
-    def has_usual_length(value: Any) -> bool:
-        return not _is_vector(value) or len(value) == usual
-
-    return checks + _checks(f"embedding has not the {usual} dimensions of most rows", has_usual_length)
-
-
-def _message_checks(config: ValidationConfig) -> list[Any]:
-    return [
-        *_checks("messages is not a list of {role, content}", _is_conversation),
-        *_checks("messages has no assistant turn with text", partial(_has_text_by, "assistant")),
-        *_length_checks("messages", config, _conversation_text),
-    ]
+def _unless(applies: Callable[[Any], bool], holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Return a check that passes what another check has already refused."""
+    return lambda value: not applies(value) or holds(value)
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def _is_time(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and datetime.fromisoformat(value) is not None
+    except ValueError:
+        return False
+
+
 def _is_finite_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and bool(np.isfinite(value))
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        return False
+    try:
+        return bool(np.isfinite(float(value)))
+    except OverflowError:
+        return False
 
 
 def _is_vector(value: Any) -> bool:
     if not isinstance(value, list | tuple | np.ndarray) or len(value) == 0:
         return False
-    numbers = np.asarray(value, dtype=object)
-    if numbers.ndim != 1 or not all(isinstance(number, int | float | np.number) for number in numbers):
-        return False
-    return bool(np.isfinite(numbers.astype(np.float64)).all())
+    return all(isinstance(number, int | float | np.number) and not isinstance(number, bool) for number in value)
+
+
+def _is_finite(value: Any) -> bool:
+    return all(_is_finite_number(number) for number in value)
 
 
 def _is_conversation(value: Any) -> bool:
@@ -230,41 +288,46 @@ def _is_conversation(value: Any) -> bool:
         isinstance(value, list | tuple)
         and len(value) > 0
         and all(
-            isinstance(turn, dict) and _is_text(turn.get("role")) and _is_text(turn.get("content")) for turn in value
+            isinstance(turn, dict) and turn.get("role") in ROLES and _is_text(turn.get("content")) for turn in value
         )
     )
 
 
 def _has_text_by(role: str, value: Any) -> bool:
-    return not _is_conversation(value) or any(turn["role"] == role and turn["content"].strip() for turn in value)
+    return any(turn["role"] == role and turn["content"].strip() for turn in value)
 
 
 def _conversation_text(value: Any) -> str | None:
     return "\n".join(turn["content"] for turn in value) if _is_conversation(value) else None
 
 
-def _check_enough_left(left: int, checked: int, reasons: "Counter[str]", config: ValidationConfig) -> None:
-    rejected = checked - left
-    if left and rejected <= config.max_rejected_share * checked:
-        return
-    reason, count = reasons.most_common(1)[0]
-    way_out = f"Mend or remove them{', or raise validation.max_rejected_share' if left else ''}."
-    raise SampleError(
-        f"rejected rows must be at most {config.max_rejected_share:.0%} of all, got {rejected} of {checked}; "
-        f"commonest reason: {reason} ({count} rows). {way_out}"
-    )
+def _oddities(record: dict[str, Any], config: ValidationConfig) -> Iterator[tuple[str, str]]:
+    """Yield (check, detail) for what is odd in a row that can be learnt from."""
+    if config.rows.constant.severity != "off":
+        reason = _constant(record)
+        if reason is not None:
+            yield "rows.constant", reason
+    if config.rows.encoding.severity != "off":
+        reason = next((reason for text in texts_of(record) if (reason := encoding.damage(text)) is not None), None)
+        if reason is not None:
+            yield "rows.encoding", reason
 
 
-def _warnings(rows: pd.DataFrame) -> Iterator[str]:
-    if "anchor" in rows:
-        equal = sum(anchor == positive for anchor, positive in zip(rows["anchor"], rows["positive"], strict=True))
-        if equal:
-            yield f"{equal} of {len(rows)} pairs have an anchor equal to their positive: they teach nothing."
-    if "score" in rows and len(rows) > 1 and len(set(rows["score"])) == 1:
-        yield f"all {len(rows)} scores equal {rows['score'].iloc[0]}: there is no order to learn."
-    if "label" in rows:
-        counts = Counter(rows["label"])
-        if len(counts) == 1:
-            yield f"all {len(rows)} rows have the label {rows['label'].iloc[0]!r}: there is nothing to tell apart."
-        elif max(counts.values()) == 1:
-            yield "every label occurs once: no two rows can be drawn together."
+_CONSTANT_FROM_WORDS = 4
+
+
+def _constant(record: dict[str, Any]) -> str | None:
+    """Return why nothing can be learnt from a row: its two sides are equal, or a text is one word again and again."""
+    for first, second in (("anchor", "positive"), ("input", "output")):
+        text = record.get(first)
+        if (
+            text is not None
+            and shape_of(record["shape"]).columns[0] == first
+            and text.strip() == record[second].strip()
+        ):
+            return f"{first} equals {second}"
+    for text in texts_of(record):
+        words = text.split()
+        if len(words) >= _CONSTANT_FROM_WORDS and len(set(words)) == 1:
+            return f"a text is one word, {len(words)} times"
+    return None

@@ -1,7 +1,7 @@
 """DataSciencePipeline: the steps of one model type, from rows to a registered version. Knows nothing of sessions."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,13 @@ import pandas as pd
 
 from tunetrail.config import Settings, check_identifier
 from tunetrail.data.augmentation import augment
-from tunetrail.data.cleaning import clean
 from tunetrail.data.features import FeatureResult, engineer_features
-from tunetrail.data.rows import records_of, rows_digest, rows_of_shape, texts_of_rows
-from tunetrail.data.splits import Fold, Split, make_folds, split_rows
-from tunetrail.data.validation import validate
+from tunetrail.data.prepared import PreparedSession
+from tunetrail.data.rows import records_of, rows_digest, texts_of_rows
+from tunetrail.data.splits import Fold, Split, make_folds
 from tunetrail.deployment.gate import decide
 from tunetrail.deployment.promotion import Candidate, deploy
 from tunetrail.deployment.registry import ModelVersion, Registry
-from tunetrail.errors import SampleError
 from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.cross_validation import cross_validate
 from tunetrail.evaluation.plots import comparison_figure, learning_curve_figure
@@ -26,9 +24,9 @@ from tunetrail.evaluation.scores import Scores
 from tunetrail.learning.catalog import ResolvedModel, resolve_model
 from tunetrail.learning.fitting import budgeted
 from tunetrail.learning.learner import build_learner
+from tunetrail.pipeline.preparing import build_preparation, keep_preparation, prepare_rows
 from tunetrail.pipeline.scoring import scorable_by_all, score
 from tunetrail.pipeline.work import Outcome, Work, working_folder
-from tunetrail.samples import SampleKind
 from tunetrail.stores.tracking import TrackedRun, Tracker
 
 logger = logging.getLogger(__name__)
@@ -72,24 +70,51 @@ class DataSciencePipeline:
         """Find the configured base model, so that a wrong name fails before any work is done."""
         return resolve_model(self.settings.of(model_type).model, model_type)
 
+    def prepare(
+        self,
+        model_type: str,
+        rows: pd.DataFrame | Iterable[pd.DataFrame],
+        folder: Path,
+        *,
+        reference: pd.DataFrame | None = None,
+        base: ResolvedModel | None = None,
+    ) -> PreparedSession:
+        """Validate, clean and split rows into files, and train nothing.
+
+        Args:
+            model_type: `embedding` or `llm`.
+            rows: The samples, as `tunetrail.data.rows.rows_frame` makes them: one frame, or any number of them with
+                ascending row ids, of which few are in memory at a time.
+            folder: Where everything is written.
+            reference: Rows of the previous session, to measure drift against.
+            base: The model whose tokenizer and vectors are used; without it, the checks that need one are left out.
+
+        Raises:
+            SampleError: There are no rows, or they have several shapes and none is chosen.
+        """
+        preparation = build_preparation(model_type, self.settings, base.path if base else None, reference)
+        return prepare_rows(model_type, self.settings, preparation, rows, folder)
+
     def run(
         self,
         model_type: str,
-        rows: pd.DataFrame,
+        rows: pd.DataFrame | Iterable[pd.DataFrame],
         *,
         name: str = "rows",
         parent: TrackedRun | None = None,
         tags: Mapping[str, str] | None = None,
+        reference: pd.DataFrame | None = None,
         on_decision: Callable[[Outcome], None] = lambda outcome: None,
     ) -> Outcome:
         """Run all steps for one model type.
 
         Args:
             model_type: `embedding` or `llm`.
-            rows: The samples, as `tunetrail.data.rows.rows_frame` makes them.
+            rows: The samples, as for `prepare`.
             name: What the rows are called in MLflow, for example the session's id.
             parent: The pipeline's run, above the run of this model type.
             tags: Further tags of the run and the registered version.
+            reference: Rows of the previous session, to measure drift against.
             on_decision: Called once root has moved or has been refused, before the model directory follows.
 
         Returns:
@@ -104,22 +129,29 @@ class DataSciencePipeline:
         )
         folder = Path(self.settings.output_dir) / run.run_id
         with run.ending(), working_folder(folder):
-            rows = self._rows_to_learn(model_type, rows)
-            learner = build_learner(model_type, self.settings, str(rows["shape"].iloc[0]))
-            work = Work(model_type=model_type, run=run, folder=folder, learner=learner, base=base)
-            outcome = self._run_steps(work, rows, name, tags or {}, on_decision)
+            run.log_params({"base_model": base.canonical_name, "base_model_source": base.source})
+            logger.info("%s: validation, cleaning and split", model_type)
+            session = self.prepare(model_type, rows, folder / "prepared", reference=reference, base=base)
+            steps = keep_preparation(run, session, model_type, name, self.settings.of(model_type).max_length)
+            split = session.split()
+            learner = build_learner(model_type, self.settings, str(split.train["shape"].iloc[0]))
+            work = Work(model_type=model_type, run=run, folder=folder, learner=learner, base=base, steps=steps)
+            outcome = self._run_steps(work, split, name, tags or {}, on_decision)
         return outcome
 
     def _run_steps(
         self,
         work: Work,
-        rows: pd.DataFrame,
+        split: Split,
         name: str,
         tags: Mapping[str, str],
         on_decision: Callable[[Outcome], None],
     ) -> Outcome:
-        work.run.log_params({"base_model": work.base.canonical_name, "base_model_source": work.base.source})
-        split = self._prepare(work, rows, name)
+        for context, side in (("training", split.train), ("validation", split.validation), ("test", split.test)):
+            work.run.log_input(name, rows_digest(side), context, len(side))
+        work.learner.check(
+            work.base.path, [*records_of(split.train), *records_of(split.validation), *records_of(split.test)]
+        )
         features = self._engineer(work, split)
         registry = Registry(self.tracker, work.model_type)
         root = registry.root()
@@ -127,37 +159,6 @@ class DataSciencePipeline:
         model = self._train(work, features, split, registry, root)
         comparison = self._evaluate(work, model, split, registry, root)
         return self._deploy(work, model, split, registry, root, comparison, tags, on_decision)
-
-    def _rows_to_learn(self, model_type: str, rows: pd.DataFrame) -> pd.DataFrame:
-        shape = self.settings.embedding.shape if model_type == "embedding" else None
-        chosen = rows if shape is None else rows_of_shape(rows, shape)
-        if chosen.empty:
-            present = ", ".join(sorted(rows["shape"].unique())) or "none"
-            raise SampleError(f"embedding.shape must be a shape of the session's samples ({present}), got {shape!r}.")
-        return chosen
-
-    def _prepare(self, work: Work, rows: pd.DataFrame, name: str) -> Split:
-        """Validate, clean and split; every row set aside is kept in an artifact with its reason."""
-        logger.info("%s: validation of %d rows", work.model_type, len(rows))
-        try:
-            validated = validate(rows, SampleKind(work.model_type), self.settings.validation)
-            work.set_aside.append(validated.set_aside)
-            work.finish_step("validation", validated.to_dict(), {"rows": len(validated.rows)})
-            logger.info("%s: cleaning", work.model_type)
-            cleaned = clean(validated.rows, self.settings.cleaning)
-            work.set_aside.append(cleaned.set_aside)
-            work.finish_step("cleaning", cleaned.to_dict(), {"rows": len(cleaned.rows)})
-        finally:
-            work.log_set_aside()
-        split = split_rows(cleaned.rows, self.settings.split)
-        for warning in (*validated.warnings, *split.warnings):
-            logger.warning("%s: %s", work.model_type, warning)
-        for context, side in (("training", split.train), ("validation", split.validation), ("test", split.test)):
-            work.run.log_input(name, rows_digest(side), context, len(side))
-        work.learner.check(
-            work.base.path, [*records_of(split.train), *records_of(split.validation), *records_of(split.test)]
-        )
-        return split
 
     def _engineer(self, work: Work, split: Split) -> FeatureResult:
         """Augment the train side and compute the features of what will be trained on."""
@@ -178,7 +179,7 @@ class DataSciencePipeline:
         if config.n_splits == 0:
             work.finish_step("cross_validation", {"folds": [], "note": "off: cross_validation.n_splits is 0"})
             return
-        folds = make_folds(split.train, config.n_splits, self.settings.seed)
+        folds = make_folds(split.train, config.n_splits, self.settings.seed, by_time=split.method == "time")
         training = self.settings.of(work.model_type).training
 
         def train_and_score(fold: Fold) -> Scores:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from tunetrail.deployment.gate import Decision
 from tunetrail.deployment.registry import ModelVersion
 from tunetrail.errors import TrainingError
@@ -49,21 +47,17 @@ class Work:
     learner: Learner
     base: ResolvedModel
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
-    set_aside: list[pd.DataFrame] = field(default_factory=list)
 
     def finish_step(self, name: str, result: dict[str, Any], metrics: Mapping[str, float] | None = None) -> None:
         """Keep a step's result, and write it and its metrics to the run."""
         self.steps[name] = result
-        self.run.log_metrics({f"{name}/{key}": value for key, value in (metrics or {}).items()})
-        self.run.log_dict(result, f"steps/{name}.json")
+        log_step(self.run, name, result, metrics)
 
-    def log_set_aside(self) -> None:
-        """Keep the rows set aside so far, each with its step and reason, as an artifact."""
-        rows = pd.concat(self.set_aside, ignore_index=True) if self.set_aside else pd.DataFrame()
-        if len(rows):
-            path = self.folder / "set_aside.parquet"
-            rows.to_parquet(path)
-            self.run.log_artifact(path)
+
+def log_step(run: TrackedRun, name: str, result: dict[str, Any], metrics: Mapping[str, float] | None = None) -> None:
+    """Write a step's result and its metrics to a run."""
+    run.log_metrics({f"{name}/{key}": value for key, value in (metrics or {}).items()})
+    run.log_dict(result, f"steps/{name}.json")
 
 
 @contextlib.contextmanager

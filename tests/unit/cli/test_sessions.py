@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tunetrail.samples import SampleKind
 from tunetrail.stores.database import DatabaseManager
 
 Command = Callable[..., Any]
@@ -109,6 +110,135 @@ def test_commands_say_in_one_line_why_the_database_failed(
     lines = [line for line in ended.err.splitlines() if line.startswith("error: ")]
     assert ended.code == code and len(lines) == 1 and message in lines[0]
     assert "secret" not in ended.err + ended.out and "Traceback" not in ended.err
+
+
+def turns(*texts: Any, **more: Any) -> list[dict[str, Any]]:
+    """User and assistant in turn; `more` goes to the last message."""
+    messages = [{"role": ("user", "assistant")[number % 2], "content": text} for number, text in enumerate(texts)]
+    messages[-1] |= more
+    return messages
+
+
+LATER = "How do I change my address?"
+CALLS = [{"id": "1", "type": "function", "function": {"name": "age", "arguments": '{"of": "me"}'}}]
+CHAT_LOGS: list[Any] = [
+    {"id": 1, "messages": turns("Reset?", "Click here.", "thanks", "You're welcome."), "created_at": 1_764_000_000},
+    {"id": 2, "messages": turns("Hi", "Hello", LATER, "Don't.", feedback="thumbs_down")},
+    {"id": 3, "messages": [*turns("Why?", "Because.", rating=1), *turns("x", "So.")[1:]], "timestamp": "2026-11-24"},
+    {"conversation_id": "4", "conversation": turns("Bad?", "Very."), "feedback": {"rating": "thumbsDown"}},
+    {"conversations": [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "Me."}], "feedback": True},
+    {
+        "id": 6,
+        "messages": [
+            {"role": "developer", "content": "Be kind."},
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "My"}, {"type": "text", "text": "age?"}],
+                "name": "Ann",
+            },
+            {"role": "assistant", "content": None, "tool_calls": CALLS},
+            {"role": "tool", "tool_call_id": "1", "content": "42"},
+            {"role": "assistant", "content": "42."},
+        ],
+        "model": "m1",
+    },
+    {"id": 7, "messages": turns("Hi", "Hello", [{"type": "image_url", "image_url": {"url": "data:"}}], "A cat.")},
+    {"id": 8, "messages": turns("Hi", "Hello"), "feedback": "meh"},
+    {"id": 9, "messages": turns("Hi")},
+    {"id": 10, "question": "Hi"},
+]
+
+
+def test_ingest_of_chat_logs_stores_both_kinds_and_keeps_what_was_rejected(tunetrail: Command, workplace: Path) -> None:
+    file = write_jsonl(workplace / "chats.jsonl", CHAT_LOGS)
+    with open(file, "a") as stream:
+        stream.write("{broken\n")
+    command = ("ingest", file, "--session", "s1", "--kind", "conversation")
+    ended, again = tunetrail(*command), tunetrail(*command)
+    assert ended.code == again.code == 0
+    assert ended.out.splitlines()[:4] == [
+        "7 conversations read: 6 pairs and 6 chats",
+        "  12 samples added to session s1, 0 already there",
+        "  left out, kept with the reason: 3 answers rejected by feedback, 1 parts that can't be learnt from, "
+        "4 malformed rows",
+        "  no pair, as the question can't stand alone: 1",
+    ]
+    assert "0 samples added to session s1, 12 already there" in again.out
+    assert "row 11 of" in ended.out and "line 11 is not JSON" in ended.out
+    with DatabaseManager("sqlite:///tunetrail.db") as manager:
+        (pairs,) = manager.read_samples("s1", SampleKind.EMBEDDING)
+        (chats,) = manager.read_samples("s1", SampleKind.LLM)
+        rejected = manager.rejected_samples("s1")
+    assert [tuple(each.sample.content.values()) for each in pairs] == [
+        ("Reset?", "Click here."),
+        ("Hi", "Hello"),
+        ("Why?", "So."),
+        ("Who?", "Me."),
+        ("My\nage?", "42."),
+        ("Hi", "Hello"),
+    ]
+    assert [len(each.sample.content["messages"]) for each in chats] == [4, 2, 2, 2, 5, 2]
+    assert chats[4].sample.content["messages"][2]["content"] == '{"name": "age", "arguments": {"of": "me"}}'
+    assert chats[4].sample.metadata == {"model": "m1"}
+    groups = [each.sample.group or "" for each in (*pairs, *chats)]
+    assert groups[:6] == groups[6:] and len(set(groups)) == 6
+    assert (groups[0], groups[5], groups[3][:13]) == ("1", "7", "conversation-")
+    assert [each.sample.timestamp for each in chats[:3]] == [
+        "2025-11-24T16:00:00+00:00",
+        None,
+        "2026-11-24T00:00:00+00:00",
+    ]
+    assert [(each.row_number, each.reason.partition(".")[0]) for each in rejected] == [
+        (2, "assistant answer 2 was rejected by feedback: thumbs_down"),
+        (3, "assistant answer 1 was rejected by feedback: 1 of 5 stars"),
+        (4, "assistant answer 1 was rejected by the conversation's feedback: thumbsDown"),
+        (7, "messages[2] (user) holds more than text (image_url), and the rest of the conversation builds on it"),
+        (8, "feedback must say whether an answer was accepted or rejected, got 'meh'"),
+        (9, "messages must have an assistant's answer to a user, got none"),
+        (10, "columns must hold one of [messages; conversation; conversations] for a conversation, got [id, question]"),
+        (11, "line 11 is not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+    ]
+    assert json.loads(rejected[0].row) == {"group": "2", "messages": CHAT_LOGS[1]["messages"][2:]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("absent.jsonl", None, "absent.jsonl doesn't exist. Check the path."),
+        (
+            "pairs.jsonl",
+            b'{"anchor": "a", "positive": "b"}\n',
+            "pairs.jsonl has no row that conversations can be made of",
+        ),
+        ("typo.jsonl", b'{"mesages": []}\n', "Did you mean 'messages'?"),
+    ],
+)
+def test_ingest_of_chat_logs_refuses_a_file_in_one_line(
+    tunetrail: Command, workplace: Path, name: str, content: bytes | None, message: str
+) -> None:
+    if content is not None:
+        (workplace / name).write_bytes(content)
+    ended = tunetrail("ingest", name, "--session", "s1", "--kind", "conversation")
+    assert ended.code == 2 and ended.out == ""
+    assert ended.err.startswith("error: ") and message in ended.err and len(ended.err.splitlines()) == 1
+    assert not (workplace / "tunetrail.db").exists()
+
+
+def test_ingest_of_chat_logs_reads_csv_and_parquet(tunetrail: Command, workplace: Path) -> None:
+    import pandas as pd
+
+    messages = turns("Hi", "Hello")
+    pd.DataFrame([{"messages": json.dumps(messages), "id": "1", "feedback": ""}]).to_csv("a.csv", index=False)
+    pd.DataFrame([{"conversation": messages, "id": "2", "thumbs": None}]).to_parquet("a.parquet")
+    for name in ("a.csv", "a.parquet"):
+        ended = tunetrail("ingest", name, "--session", "s1", "--kind", "conversation")
+        assert "1 conversations read: 1 pairs and 1 chats" in ended.out and "2 samples added" in ended.out
+
+
+def test_ingest_help_names_the_kinds_and_the_optional_columns(tunetrail: Command) -> None:
+    ended = tunetrail("ingest", "--help")
+    assert ended.code == 0
+    assert all(word in ended.out for word in ("conversation   chat logs", "timestamp      ISO 8601", "--session ID"))
 
 
 def test_sessions_of_an_empty_database_tells_how_to_make_one(tunetrail: Command) -> None:

@@ -215,7 +215,7 @@ def test_train_shows_the_traceback_with_debug_only(tunetrail: Command, session: 
 
 
 def test_train_request_is_the_settings_and_what_names_the_job() -> None:
-    from tunetrail.cli.train import TrainRequest
+    from tunetrail.cli.composition import TrainRequest
     from tunetrail.config import Settings
 
     own = {each.name for each in dataclasses.fields(TrainRequest)} - {

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunetrail.config import CleaningConfig
-from tunetrail.data.cleaning import clean, clean_text
+from tunetrail.config import CleaningConfig, PrivacyConfig
+from tunetrail.data.cleaning import clean_rows, clean_text
 from tunetrail.data.rows import rows_frame
 from tunetrail.samples import Sample, SampleKind
 
-OFF = CleaningConfig(fix_encoding=False, normalize_unicode=False, normalize_whitespace=False, drop_duplicates=False)
+OFF = CleaningConfig(fix_encoding=False, normalize_unicode=False, normalize_whitespace=False, strip_markup=False)
 CODE = "def double(x):\n    if x:\n\n        return  x * 2\n\treturn 0"
 
 
@@ -63,51 +63,57 @@ def test_clean_text_takes_linear_time_on_runs_of_blanks() -> None:
     assert time.perf_counter() - started < 2.0
 
 
-def test_clean_keeps_the_first_of_equal_rows_and_names_it() -> None:
-    result = clean(frame("label", *({"text": text, "label": "l"} for text in ("a", "b", "a ", "a"))), CleaningConfig())
-    assert result.rows["row_id"].tolist() == [0, 1]
-    assert result.set_aside["reason"].tolist() == ["duplicate of row 0"] * 2
-    assert result.set_aside.loc[0, "before"] == "{'text': 'a ', 'label': 'l'}"
-    assert result.set_aside.loc[0, "after"] == "{'text': 'a', 'label': 'l'}"
-    assert (result.changed, result.duplicates, result.emptied) == (1, 2, 0)
-
-
-@pytest.mark.parametrize(
-    ("shape", "contents"),
-    [
-        ("label", [{"text": "a", "label": "x"}, {"text": "a", "label": "y"}]),
-        ("score", [{"sentence1": "a", "sentence2": "b", "score": number} for number in (0.0, 1.0)]),
-        ("vector", [{"text": "a", "embedding": [number, 1.0]} for number in (0.0, 1.0)]),
-        ("chat", [{"messages": [{"role": "assistant", "content": text}]} for text in ("a", "b")]),
-        ("pair", [{"anchor": "a", "positive": "b"}, {"anchor": "a", "positive": "b", "negative": "c"}]),
-    ],
-)
-def test_clean_keeps_rows_that_differ_in_any_content(shape: str, contents: list[dict[str, Any]]) -> None:
-    result = clean(frame(shape, *contents, *contents), CleaningConfig())
-    assert result.rows["row_id"].tolist() == [0, 1] and result.duplicates == 2
-    assert len(clean(frame(shape, *contents, *contents), OFF).rows) == 4
-
-
-def test_clean_sets_rows_aside_that_repair_leaves_empty() -> None:
-    result = clean(
-        frame("completion", {"input": "\x00\x01", "output": "b"}, {"input": "a", "output": "b"}), CleaningConfig()
+def test_clean_rows_keeps_before_and_after_of_what_it_changed() -> None:
+    result = clean_rows(
+        frame("label", *({"text": text, "label": "l"} for text in ("a", "b ", "sch\u00c3\u00b6n"))), CleaningConfig()
     )
+    assert result.rows["text"].tolist() == ["a", "b", "schön"]
+    assert result.changes[["row_id", "step", "reason"]].values.tolist() == [
+        [1, "cleaning", "white space normalised"],
+        [2, "cleaning", "encoding repaired"],
+    ]
+    assert json.loads(result.changes.at[0, "before"]) == {"text": "b ", "label": "l"}
+    assert json.loads(result.changes.at[0, "after"]) == {"text": "b", "label": "l"}
+
+
+def test_clean_rows_replaces_personal_data_also_in_what_it_keeps() -> None:
+    rows = frame("pair", {"anchor": "Mail to jane.doe@corp.example now", "positive": " p"})
+    result = clean_rows(rows, CleaningConfig())
+    assert result.rows.at[0, "anchor"] == "Mail to [EMAIL] now" and result.placeholders == {"EMAIL": 1}
+    assert result.changes.at[0, "reason"] == "EMAIL replaced; white space normalised"
+    assert "jane" not in str(result.changes.values.tolist())
+    kept = clean_rows(rows, CleaningConfig(privacy=PrivacyConfig(enabled=False)))
+    assert kept.rows.at[0, "anchor"] == rows.at[0, "anchor"]
+
+
+def test_clean_rows_leaves_labels_their_numbers() -> None:
+    rows = frame("label", {"text": "call", "label": "+49 170 1234567"})
+    assert clean_rows(rows, CleaningConfig()).rows.at[0, "label"] == "+49 170 1234567"
+
+
+def test_clean_rows_removes_markup_and_says_so() -> None:
+    result = clean_rows(frame("text", {"text": "<p>Plain <b>words</b> here.</p>"}), CleaningConfig())
+    assert result.rows.at[0, "text"] == "Plain words here."
+    assert result.changes.at[0, "reason"].startswith("markup removed")
+
+
+def test_clean_rows_sets_rows_aside_that_repair_leaves_empty() -> None:
+    rows = frame("completion", {"input": "\x00\x01", "output": "b"}, {"input": "a", "output": "b"})
+    result = clean_rows(rows, CleaningConfig())
     assert result.set_aside["reason"].tolist() == ["input is empty after cleaning"]
-    assert result.emptied == 1 and result.rows["row_id"].tolist() == [1]
+    assert result.rows["row_id"].tolist() == [1] and len(result.changes) == 0
 
 
-def test_clean_repairs_messages_without_touching_the_frame_it_was_given() -> None:
+def test_clean_rows_repairs_messages_without_touching_the_frame_it_was_given() -> None:
     rows = frame("chat", {"messages": [{"role": "user", "content": " a "}, {"role": "assistant", "content": "b\x00"}]})
-    result = clean(rows, CleaningConfig())
+    result = clean_rows(rows, CleaningConfig())
     assert [turn["content"] for turn in result.rows.at[0, "messages"]] == ["a", "b"]
     assert rows.at[0, "messages"][0]["content"] == " a "
 
 
-@given(st.lists(st.tuples(st.text(max_size=6), st.sampled_from(["x", "\x00", " "])), max_size=12), st.booleans())
-def test_clean_accounts_for_every_row(contents: list[tuple[str, str]], drop_duplicates: bool) -> None:
+@given(st.lists(st.tuples(st.text(max_size=6), st.sampled_from(["x", "\x00", " "])), max_size=12))
+def test_clean_rows_accounts_for_every_row(contents: list[tuple[str, str]]) -> None:
     rows = frame("completion", *({"input": first, "output": second} for first, second in contents))
-    result = clean(rows, CleaningConfig(drop_duplicates=drop_duplicates))
-    assert len(result.rows) + len(result.set_aside) == len(rows)
-    assert result.duplicates + result.emptied == len(result.set_aside)
+    result = clean_rows(rows, CleaningConfig())
     assert sorted([*result.rows["row_id"], *result.set_aside["row_id"]]) == rows["row_id"].tolist()
-    json.dumps(result.to_dict())
+    assert set(result.changes["row_id"]) <= set(result.rows["row_id"])

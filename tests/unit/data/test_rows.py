@@ -3,8 +3,11 @@ import pytest
 from tunetrail.data.rows import (
     SET_ASIDE_COLUMNS,
     content_columns,
+    records_of,
+    rows_digest,
     rows_frame,
     rows_of_kind,
+    rows_of_shape,
     set_aside_frame,
     shape_of,
     shown,
@@ -18,17 +21,19 @@ CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "c
 
 
 def llm_samples() -> list[tuple[int, Sample]]:
-    contents = [{"input": "a", "output": "b", "group": 7}, CHAT, {"text": "d"}]
+    contents = [{"input": "a", "output": "b", "group": 7}, CHAT, {"text": "d", "timestamp": 1_764_000_000}]
     return [(number + 10, parse_sample(content, SampleKind.LLM)) for number, content in enumerate(contents)]
 
 
 def test_rows_frame_keeps_ids_shapes_and_absent_values_as_none() -> None:
     rows = rows_frame(llm_samples())
-    assert list(rows.columns) == ["row_id", "shape", "input", "output", "messages", "text", "group"]
+    assert list(rows.columns) == ["row_id", "shape", "input", "output", "messages", "text", "group", "timestamp"]
     assert rows["row_id"].dtype == "int64" and list(rows["row_id"]) == [10, 11, 12]
     assert list(rows["shape"]) == ["completion", "chat", "document"]
     assert rows["input"].tolist() == ["a", None, None]
     assert rows["group"].tolist() == ["7", None, None]
+    assert rows["timestamp"].tolist() == [None, None, "2025-11-24T16:00:00+00:00"]
+    assert rows["timestamp"].dtype == object
 
 
 def test_rows_frame_of_pairs_always_has_a_negative_column() -> None:
@@ -37,7 +42,22 @@ def test_rows_frame_of_pairs_always_has_a_negative_column() -> None:
 
 
 def test_rows_frame_of_nothing_has_the_columns_that_every_frame_has() -> None:
-    assert list(rows_frame([]).columns) == ["row_id", "shape", "group"]
+    assert list(rows_frame([]).columns) == ["row_id", "shape", "group", "timestamp"]
+
+
+def test_records_of_rows_of_one_shape_have_a_timestamp_where_there_is_one() -> None:
+    rows = rows_frame(llm_samples())
+    assert records_of(rows_of_shape(rows, "document")) == [
+        {"row_id": 12, "shape": "document", "text": "d", "timestamp": "2025-11-24T16:00:00+00:00"}
+    ]
+    assert "timestamp" not in records_of(rows_of_shape(rows, "chat"))[0]
+
+
+def test_rows_digest_depends_on_content_not_on_ids_or_timestamps() -> None:
+    rows = rows_frame(llm_samples())
+    digest = rows_digest(rows)
+    assert digest == rows_digest(rows.assign(row_id=0, timestamp=None)) == rows_digest(rows.drop(columns="timestamp"))
+    assert digest != rows_digest(rows.assign(group=None))
 
 
 def test_texts_of_rows_come_in_order_and_leave_out_what_is_no_text() -> None:
