@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,17 @@ class ResultCache:
         with contextlib.suppress(FileNotFoundError):
             os.utime(path)
         return path
+
+    @contextlib.contextmanager
+    def writing(self, file: Path) -> Iterator[Path]:
+        """Give a path to write to, which becomes `file`, in the folder of a result, when the block ends well."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = file.with_name(f".{os.getpid()}-{file.name}")
+        try:
+            yield unfinished
+            unfinished.replace(file)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
     def prune(self) -> int:
         """Remove the longest unused results above the size, and unfinished ones of dead processes; return how many."""

@@ -180,5 +180,3 @@ def _stacked(frames: list[pd.DataFrame]) -> pd.DataFrame:
 
 def _write_lines(frames: list[pd.DataFrame], path: Path) -> None:
     row_files.write_rows(_stacked(frames), row_files.SET_ASIDE_SCHEMA, path)
-
-

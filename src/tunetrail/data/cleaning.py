@@ -107,7 +107,9 @@ def _with_plain_whitespace(text: str) -> str:
     return kept if "\n" in kept else kept.strip()
 
 
-def _repaired(value: Any, column: str, config: CleaningConfig, scrubber: Scrubber) -> tuple[Any, list[str], Counter[str]]:
+def _repaired(
+    value: Any, column: str, config: CleaningConfig, scrubber: Scrubber
+) -> tuple[Any, list[str], Counter[str]]:
     """Return a cell repaired, the reasons of its changes, and the personal data replaced in it."""
     found: Counter[str] = Counter()
     if value is None:

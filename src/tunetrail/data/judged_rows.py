@@ -14,6 +14,8 @@ from tunetrail.cache import ResultCache
 from tunetrail.data.rows import texts_of_rows
 from tunetrail.data.session_checks import Vectors
 
+_JUDGED_CHARACTERS = 400
+"""Of a row: enough to see what it is about, and short enough for thousands of rows."""
 _BUCKETS = 16
 """A new row changes the texts of one bucket; the vectors of the others are kept."""
 
@@ -47,8 +49,8 @@ def drawn(row_ids: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
 
 
 def texts_to_judge(rows: pd.DataFrame) -> list[str]:
-    """Return one text for each row: all of its texts, one behind the other."""
-    return ["\n".join(texts) for texts in texts_of_rows(rows)]
+    """Return one text for each row: the beginning of all of its texts, one behind the other."""
+    return ["\n".join(texts)[:_JUDGED_CHARACTERS] for texts in texts_of_rows(rows)]
 
 
 def kept_vectors(judge: Judge, texts: Sequence[str], cache: ResultCache) -> npt.NDArray[np.float32]:
@@ -72,9 +74,7 @@ def kept_vectors(judge: Judge, texts: Sequence[str], cache: ResultCache) -> npt.
         assert computed is not None
         part = np.asarray(computed[start : start + len(distinct)], dtype=np.float32)
         start += len(distinct)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".unfinished.npy")
-        np.save(unfinished, part, allow_pickle=False)
-        unfinished.replace(path)
+        with cache.writing(path) as unfinished:
+            np.save(unfinished, part, allow_pickle=False)
         found.update(zip(distinct, part, strict=True))
     return np.stack([found[text] for text in texts]) if texts else np.zeros((0, 0), dtype=np.float32)

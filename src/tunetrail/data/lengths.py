@@ -86,12 +86,16 @@ def measure_lengths(
                 continue
             for column in (each for each in shape_of(record["shape"]).columns if each in TEXT_COLUMNS):
                 if record.get(column) is not None:
-                    record[column] = truncated(record[column], counter.max_length, counter.of_texts)
+                    record[column] = truncated(
+                        record[column], counter.max_length, lambda texts: counter.of_texts(texts).tolist()
+                    )
                     rows.at[position, column] = record[column]
             counts[position] = counter.of_records([record])[0]
             changes.append((record["row_id"], f"truncated at a sentence: {reason}", before, content_text(record, mask)))
     return MeasuredRows(
-        rows=rows.assign(token_count=counts.astype(np.int32)).drop(index=[each for each, _ in gone]).reset_index(drop=True),
+        rows=rows.assign(token_count=counts.astype(np.int32))
+        .drop(index=[each for each, _ in gone])
+        .reset_index(drop=True),
         set_aside=set_aside_frame("cleaning", [line for _, line in gone]),
         changes=set_aside_frame("cleaning", changes),
         too_long=found,

@@ -62,16 +62,16 @@ class Preparation:
             SampleError: There are no rows, or an embedding session mixes shapes.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        kept = self.config.cache_gigabytes > 0.0
+        kept = result_cache(self.config)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch:
-            cache = result_cache(self.config, Path(scratch))
+            cache = kept or ResultCache(folder=Path(scratch) / "results", gigabytes=0.0)
             chunks = self._chunks(frames, cache, Path(scratch), on_progress)
             stage = SessionStage(
                 chunks=chunks, steps=self.steps, split=self.split, judge=self.judge, cache=cache, seed=self.seed
             )
             session = stage.run(folder, Path(scratch))
-        if kept:
-            cache.prune()
+        if kept is not None:
+            kept.prune()
         return session
 
     def _chunks(
@@ -95,11 +95,12 @@ class Preparation:
         return chunks
 
 
-def result_cache(config: PreparationConfig, scratch: Path) -> ResultCache:
-    """Return the configured cache; without one, a folder in `scratch` takes its place."""
-    kept = config.cache_gigabytes > 0.0
-    folder = (Path(config.cache_dir) if config.cache_dir else cache_dir()) / "results" if kept else scratch / "results"
-    return ResultCache(folder=folder, gigabytes=config.cache_gigabytes)
+def result_cache(config: PreparationConfig) -> ResultCache | None:
+    """Return the configured cache, None where nothing is to be kept."""
+    if config.cache_gigabytes == 0.0:
+        return None
+    folder = Path(config.cache_dir) if config.cache_dir else cache_dir()
+    return ResultCache(folder=folder / "results", gigabytes=config.cache_gigabytes)
 
 
 def _check_rows(chunks: list[PreparedChunk], kind: str) -> None:

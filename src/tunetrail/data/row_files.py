@@ -35,7 +35,10 @@ SET_ASIDE_SCHEMA = pa.schema([(name, _TYPES.get(name, pa.string())) for name in 
 def columns_of_shapes(kind: str, shapes: Sequence[str]) -> list[str]:
     """Return the columns that rows of these shapes can have; those of every shape of the kind where none is given."""
     content = dict.fromkeys(
-        column for shape in SHAPES if shape.kind == kind and (shape.name in shapes or not shapes) for column in shape.columns
+        column
+        for shape in SHAPES
+        if shape.kind == kind and (shape.name in shapes or not shapes)
+        for column in shape.columns
     )
     return ["row_id", "shape", *content, GROUP_COLUMN, "timestamp"]
 

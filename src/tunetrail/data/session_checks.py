@@ -76,8 +76,9 @@ class SessionJudgement:
     def join(self, other: "SessionJudgement") -> None:
         """Add everything that other checks found."""
         self.flags.extend(other.flags)
-        for mine, others in ((self.measures, other.measures), (self.judged, other.judged), (self.notes, other.notes)):
-            mine.update(others)  # type: ignore[attr-defined]
+        self.measures.update(other.measures)
+        self.judged.update(other.judged)
+        self.notes.update(other.notes)
 
 
 def judge_facts(facts: SessionFacts, config: ValidationConfig) -> SessionJudgement:
@@ -92,7 +93,9 @@ def judge_facts(facts: SessionFacts, config: ValidationConfig) -> SessionJudgeme
     if facts.dimensions is not None and len(facts.dimensions) and config.vectors.dimension.severity != "off":
         usual = config.vectors.dimensions or Counter(facts.dimensions.tolist()).most_common(1)[0][0]
         wrong = np.flatnonzero(facts.dimensions != usual)
-        reason = "embedding has {} dimensions, not " + (f"{usual}" if config.vectors.dimensions else f"the {usual} of most rows")
+        reason = "embedding has {} dimensions, not " + (
+            f"{usual}" if config.vectors.dimensions else f"the {usual} of most rows"
+        )
         judgement.add(
             "vectors.dimension",
             ((int(facts.row_ids[each]), reason.format(facts.dimensions[each])) for each in wrong),
@@ -100,7 +103,9 @@ def judge_facts(facts: SessionFacts, config: ValidationConfig) -> SessionJudgeme
     return judgement
 
 
-def judge_vectors(rows: pd.DataFrame, vectors: npt.NDArray[np.float32], config: ValidationConfig, seed: int) -> SessionJudgement:
+def judge_vectors(
+    rows: pd.DataFrame, vectors: npt.NDArray[np.float32], config: ValidationConfig, seed: int
+) -> SessionJudgement:
     """Run the checks that need vectors: outliers and mislabelled rows.
 
     Args:
@@ -194,5 +199,3 @@ def _judge_labels(
         (commonest, most), (rarest, fewest) = counts.most_common()[0], counts.most_common()[-1]
         judgement.measures["labels.imbalance"] = imbalance(counts)
         judgement.notes["labels.imbalance"] = f"{commonest!r} has {most} rows, {rarest!r} {fewest}"
-
-

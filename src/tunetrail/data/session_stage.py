@@ -89,7 +89,10 @@ class SessionStage:
         details = {(check, row_id): detail for row_id, check, detail in reversed(flags)}
         session = PreparedSession(
             folder=folder,
-            account=(*account, StepAccount(step="split", rows_in=account[1].rows_out, rows_out=account[1].rows_out, set_aside=0)),
+            account=(
+                *account,
+                StepAccount(step="split", rows_in=account[1].rows_out, rows_out=account[1].rows_out, set_aside=0),
+            ),
             findings=with_examples(findings, examples, details),
             sides=writer.rows_by_side,
             clusters=writer.clusters_by_side,
@@ -113,7 +116,7 @@ class SessionStage:
         table = pa.concat_tables(tables)
 
         def values(name: str) -> list[Any]:
-            return table.column(name).dictionary_encode().to_pylist()
+            return list(table.column(name).dictionary_encode().to_pylist())
 
         dimensions = None
         if "vector" in shapes:
@@ -145,9 +148,7 @@ class SessionStage:
             twice = np.flatnonzero(older >= 0)
             judgement.add("rows.duplicate", ((int(ids[each]), f"equal to row {ids[older[each]]}") for each in twice))
         positions = drawn(ids, config.judged_rows)
-        wants_rows = any(
-            each.severity != "off" for each in (config.rows.outlier, config.labels.mislabelled)
-        )
+        wants_rows = any(each.severity != "off" for each in (config.rows.outlier, config.labels.mislabelled))
         reference = self.judge.reference
         if not len(positions) or (self.judge.vectors is None and reference is None):
             return judgement
@@ -257,7 +258,9 @@ class _FateWriter:
     def __init__(self, folder: Path, kind: str, shapes: Sequence[str]) -> None:
         columns = [*row_files.columns_of_shapes(kind, shapes), *_ALSO_WRITTEN]
         (folder / "rows").mkdir(exist_ok=True)
-        self._sides = {side: row_files.RowWriter(side_file(folder, side), row_files.schema_of(columns)) for side in SIDES}
+        self._sides = {
+            side: row_files.RowWriter(side_file(folder, side), row_files.schema_of(columns)) for side in SIDES
+        }
         self._set_aside = row_files.RowWriter(folder / SET_ASIDE, row_files.SET_ASIDE_SCHEMA)
         self._changes = row_files.RowWriter(folder / CHANGES, row_files.SET_ASIDE_SCHEMA)
         self._clusters: dict[str, set[str]] = {side: set() for side in SIDES}
@@ -337,4 +340,6 @@ def _example_texts(rows: pd.DataFrame, set_aside: pd.DataFrame, wanted: set[int]
 
 def reason_kind(reason: str) -> str:
     """Return a reason without the numbers that differ from row to row."""
-    return re.sub(r"\d+(\.\d+)?", "N", reason) if " row " in reason or "tokens" in reason or "score" in reason else reason
+    return (
+        re.sub(r"\d+(\.\d+)?", "N", reason) if " row " in reason or "tokens" in reason or "score" in reason else reason
+    )

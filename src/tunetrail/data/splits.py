@@ -253,7 +253,8 @@ def _sides_by_time(
     oldest = _oldest(clusters, times)
     total = len(clusters)
     newest_first = sorted(members, key=lambda cluster: (oldest[cluster], cluster), reverse=True)
-    side_of, taken = {}, 0
+    side_of: dict[str, str] = {}
+    taken = 0
     for number, cluster in enumerate(newest_first):
         left = len(newest_first) - number
         if number == 0 or (taken < config.test_share * total and left > 2):
@@ -323,9 +324,7 @@ def _warnings(
     return tuple(warnings)
 
 
-def _balanced(
-    sizes: Mapping[str, int], label_of: Mapping[str, str | None], n_splits: int, seed: int
-) -> dict[str, int]:
+def _balanced(sizes: Mapping[str, int], label_of: Mapping[str, str | None], n_splits: int, seed: int) -> dict[str, int]:
     """Return the fold of each cluster: the largest first, each to the fold with the fewest rows of its label, then of all."""
     keys = list(sizes)
     shuffled = [keys[position] for position in np.random.default_rng(seed).permutation(len(keys))]

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from tunetrail.config import CheckConfig, ValidationConfig
 from tunetrail.data.findings import Example, Finding
@@ -78,8 +78,8 @@ def findings_of(
         shapes: Rows by shape.
     """
     of_check: dict[str, dict[int, str]] = defaultdict(dict)
-    for row_id, check, detail in flags:
-        of_check[check].setdefault(row_id, detail)
+    for row_id, name, detail in flags:
+        of_check[name].setdefault(row_id, detail)
     found = []
     for name, check in active_checks(config):
         concerned = of_check.get(name, {})
@@ -112,8 +112,6 @@ def with_examples(
     findings: Sequence[Finding], texts: Mapping[int, str], details: Mapping[tuple[str, int], str]
 ) -> tuple[Finding, ...]:
     """Return findings with the texts of their first rows."""
-    from dataclasses import replace
-
     return tuple(
         replace(
             finding,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
+from tunetrail.cache import ResultCache
 from tunetrail.config import EmbeddingConfig, TrainingConfig
 from tunetrail.errors import ConfigError, SampleError
 from tunetrail.learning.callbacks import MetricsSink
@@ -21,6 +22,7 @@ from tunetrail.learning.embedding_module import EmbeddingModule, load_embedding_
 from tunetrail.learning.fitting import FitResult, fit
 from tunetrail.learning.prompts import DOCUMENT, QUERY, configured_prompts, own_prompts, role_of
 from tunetrail.learning.refreshing import Refresh, undisturbed
+from tunetrail.learning.tokenized import TokenizedTexts
 from tunetrail.samples import SampleKind, shape_named
 
 logger = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ class EmbeddingLearner:
     config: EmbeddingConfig
     shape: str
     seed: int
+    cache: ResultCache | None = None
 
     def check(self, path: str, records: Sequence[Record]) -> None:
         """Raise `ConfigError` or `SampleError` where the model, the loss and the records don't fit together."""
@@ -62,16 +65,6 @@ class EmbeddingLearner:
     def save(self, model: SentenceTransformer, folder: Path) -> None:
         """Write a model as a sentence-transformers folder."""
         model.save_pretrained(str(folder), create_model_card=False)
-
-    def token_counts(self, path: str, texts: Sequence[Sequence[str]]) -> NDArray:
-        """Return per row the tokens of its longest text, its prompt included, not cut off."""
-        tokenizer = load_embedding_model(path).tokenizer
-        counts = np.zeros(len(texts), dtype=np.int64)
-        for number, row in enumerate(texts):
-            if row:  # the tokenizer fails on none
-                encoded = tokenizer(self._prompted(row), truncation=False, verbose=False)["input_ids"]
-                counts[number] = max(len(ids) for ids in encoded)
-        return counts
 
     def train(
         self,
@@ -104,7 +97,7 @@ class EmbeddingLearner:
             train=train,
             validation=validation,
             shape=self.shape,
-            preprocess=module.model.preprocess,
+            preprocess=self._tokenized(module.model, [*train, *validation]),
             batch_size=training.batch_size,
             seed=self.seed,
             prompts=configured_prompts(self.config),
@@ -160,11 +153,14 @@ class EmbeddingLearner:
         model.default_prompt_name = None
         return model
 
-    def _prompted(self, texts: Sequence[str]) -> list[str]:
-        """Return a row's texts behind their prompts; the texts come in the order of the shape's columns."""
-        prompts = configured_prompts(self.config)
-        columns = shape_named(self.shape, SampleKind.EMBEDDING).columns
-        return [prompts[role_of(columns[min(place, len(columns) - 1)])] + text for place, text in enumerate(texts)]
+    def _tokenized(self, model: SentenceTransformer, records: Sequence[Record]) -> TokenizedTexts:
+        """Return the model's tokenizer with the texts of the records tokenised."""
+        tokenized = TokenizedTexts(model, self.cache)
+        for column in shape_named(self.shape, SampleKind.EMBEDDING).columns:
+            texts = [record[column] for record in records if isinstance(record.get(column), str)]
+            if texts and column != "label":
+                tokenized.keep(texts, configured_prompts(self.config)[role_of(column)])
+        return tokenized
 
     def _check_prompts(self, path: str) -> None:
         prompts = {name: prompt for name, prompt in configured_prompts(self.config).items() if prompt}

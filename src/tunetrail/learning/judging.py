@@ -42,7 +42,7 @@ def mean_input_embeddings(path: str, texts: Sequence[str]) -> NDArray:
     it is most of every such vector and tells nothing apart.
     """
     tokenizer = load_tokenizer(path)
-    weights: Any = load_language_model(path).get_input_embeddings().weight  # type: ignore[no-untyped-call]
+    weights: Any = load_language_model(path).get_input_embeddings().weight
     table = weights.detach().numpy()
     ids = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
     center = table.mean(axis=0)

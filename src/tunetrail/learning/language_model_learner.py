@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.progress import track
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tunetrail.cache import ResultCache
 from tunetrail.config import LanguageModelConfig, TrainingConfig
 from tunetrail.errors import SampleError
 from tunetrail.learning.callbacks import MetricsSink
-from tunetrail.learning.chat import IGNORED, TokenizedExample, tokenize_record
+from tunetrail.learning.chat import IGNORED, TokenizedExample
 from tunetrail.learning.embedding_data import Record
 from tunetrail.learning.fitting import FitResult, fit
 from tunetrail.learning.language_model_data import LanguageModelDataModule, padded_batch
@@ -28,6 +29,7 @@ from tunetrail.learning.language_model_module import (
     supervised_nats,
 )
 from tunetrail.learning.refreshing import Refresh
+from tunetrail.learning.tokenized import kept_examples
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 
@@ -55,6 +57,7 @@ class LanguageModelLearner:
 
     config: LanguageModelConfig
     seed: int
+    cache: ResultCache | None = None
 
     def check(self, path: str, records: Sequence[Record]) -> None:
         """Raise `SampleError` where the output of more than half of the records lies beyond the maximum length."""
@@ -75,13 +78,6 @@ class LanguageModelLearner:
         """Write model and tokenizer as a Hugging Face folder."""
         model.model.save_pretrained(folder)
         model.tokenizer.save_pretrained(folder)
-
-    def token_counts(self, path: str, texts: Sequence[Sequence[str]]) -> NDArray:
-        """Return per row the tokens of all its texts together, not cut off and without the chat template's own."""
-        tokenizer = load_tokenizer(path)
-        joined = ["".join(row) for row in texts]
-        encoded = tokenizer(joined, add_special_tokens=False, verbose=False)["input_ids"] if joined else []
-        return np.array([len(ids) for ids in encoded], dtype=np.int64)
 
     def train(
         self,
@@ -159,7 +155,7 @@ class LanguageModelLearner:
         return examples
 
     def _tokenized(self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]) -> list[TokenizedExample]:
-        return [tokenize_record(tokenizer, record, self.config.max_length) for record in records]
+        return kept_examples(tokenizer, records, self.config.max_length, self.cache)
 
 
 def _learns(example: TokenizedExample) -> bool:

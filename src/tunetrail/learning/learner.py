@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
+from tunetrail.cache import ResultCache
 from tunetrail.config import Settings, TrainingConfig
 from tunetrail.learning.callbacks import MetricsSink
 from tunetrail.learning.embedding_data import Record
@@ -27,9 +26,6 @@ class Learner(Protocol):
     def save(self, model: Any, folder: Path) -> None:
         """Write a model folder."""
 
-    def token_counts(self, path: str, texts: Sequence[Sequence[str]]) -> np.ndarray[Any, Any]:
-        """Return tokens per row."""
-
     def train(
         self,
         path: str,
@@ -45,8 +41,10 @@ class Learner(Protocol):
         """Fine-tune and return the model with what the training did; `refresh` is for models that give vectors."""
 
 
-def build_learner(model_type: str, settings: Settings, shape: str) -> EmbeddingLearner | LanguageModelLearner:
-    """Return the learner of a model type for samples of that shape."""
+def build_learner(
+    model_type: str, settings: Settings, shape: str, cache: ResultCache | None = None
+) -> EmbeddingLearner | LanguageModelLearner:
+    """Return the learner of a model type for samples of that shape; tokens are kept in the cache, if any."""
     if model_type == "llm":
-        return LanguageModelLearner(config=settings.llm, seed=settings.seed)
-    return EmbeddingLearner(config=settings.embedding, shape=shape, seed=settings.seed)
+        return LanguageModelLearner(config=settings.llm, seed=settings.seed, cache=cache)
+    return EmbeddingLearner(config=settings.embedding, shape=shape, seed=settings.seed, cache=cache)

@@ -9,23 +9,23 @@ from typing import Any
 import pandas as pd
 
 from tunetrail.config import Settings, check_identifier
-from tunetrail.data.augmentation import augment
-from tunetrail.data.features import FeatureResult, engineer_features
+from tunetrail.data.features import FeatureResult
+from tunetrail.data.preparation import result_cache
 from tunetrail.data.prepared import PreparedSession
 from tunetrail.data.rows import records_of, rows_digest, texts_of_rows
-from tunetrail.data.splits import Fold, Split, make_folds
+from tunetrail.data.splits import Split
 from tunetrail.deployment.gate import decide
 from tunetrail.deployment.promotion import Candidate, deploy
 from tunetrail.deployment.registry import ModelVersion, Registry
 from tunetrail.evaluation.comparison import Comparison, compare
-from tunetrail.evaluation.cross_validation import cross_validate
 from tunetrail.evaluation.plots import comparison_figure, learning_curve_figure
-from tunetrail.evaluation.scores import Scores
 from tunetrail.learning.catalog import ResolvedModel, resolve_model
-from tunetrail.learning.fitting import budgeted
 from tunetrail.learning.learner import build_learner
+from tunetrail.learning.refreshing import Refresh
+from tunetrail.pipeline.folds import cross_validate_split
 from tunetrail.pipeline.preparing import build_preparation, keep_preparation, prepare_rows
 from tunetrail.pipeline.scoring import scorable_by_all, score
+from tunetrail.pipeline.train_rows import TrainRows
 from tunetrail.pipeline.work import Outcome, Work, working_folder
 from tunetrail.stores.tracking import TrackedRun, Tracker
 
@@ -134,7 +134,8 @@ class DataSciencePipeline:
             session = self.prepare(model_type, rows, folder / "prepared", reference=reference, base=base)
             steps = keep_preparation(run, session, model_type, name, self.settings.of(model_type).max_length)
             split = session.split()
-            learner = build_learner(model_type, self.settings, str(split.train["shape"].iloc[0]))
+            shape, cache = str(split.train["shape"].iloc[0]), result_cache(self.settings.preparation)
+            learner = build_learner(model_type, self.settings, shape, cache)
             work = Work(model_type=model_type, run=run, folder=folder, learner=learner, base=base, steps=steps)
             outcome = self._run_steps(work, split, name, tags or {}, on_decision)
         return outcome
@@ -152,68 +153,41 @@ class DataSciencePipeline:
         work.learner.check(
             work.base.path, [*records_of(split.train), *records_of(split.validation), *records_of(split.test)]
         )
-        features = self._engineer(work, split)
+        train_rows = TrainRows(settings=self.settings, work=work, tracker=self.tracker)
+        features, refresh = self._engineer(work, train_rows, split)
         registry = Registry(self.tracker, work.model_type)
         root = registry.root()
-        self._cross_validate(work, split)
-        model = self._train(work, features, split, registry, root)
+        cross_validate_split(work, split, train_rows, self.settings)
+        model = self._train(work, features, refresh, split, registry, root)
         comparison = self._evaluate(work, model, split, registry, root)
         return self._deploy(work, model, split, registry, root, comparison, tags, on_decision)
 
-    def _engineer(self, work: Work, split: Split) -> FeatureResult:
-        """Augment the train side and compute the features of what will be trained on."""
-        augmented = augment(split.train, self.settings.augmentation, self.settings.seed)
+    def _engineer(self, work: Work, train_rows: TrainRows, split: Split) -> tuple[FeatureResult, Refresh | None]:
+        """Return the rows to train on, augmented and with their features, and how they follow the model if they do."""
+        augmented = train_rows.augmented(split.train)
         work.finish_step("augmentation", augmented.to_dict())
+        if len(augmented.rejected):
+            path = work.folder / "augmentation_rejected.parquet"
+            augmented.rejected.to_parquet(path)
+            work.run.log_artifact(path, "data")
         logger.info("%s: feature engineering", work.model_type)
-        counts = work.learner.token_counts(work.base.path, texts_of_rows(augmented.rows))
-        longest = self.settings.of(work.model_type).max_length
-        features = engineer_features(augmented.rows, counts, longest, self.settings.feature_engineering)
-        work.finish_step("feature_engineering", features.to_dict())
-        for warning in features.warnings:
-            logger.warning("%s: %s", work.model_type, warning)
-        return features
-
-    def _cross_validate(self, work: Work, split: Split) -> None:
-        """Train and score once per fold, from the base model: root may have learnt from these very rows."""
-        config = self.settings.cross_validation
-        if config.n_splits == 0:
-            work.finish_step("cross_validation", {"folds": [], "note": "off: cross_validation.n_splits is 0"})
-            return
-        folds = make_folds(split.train, config.n_splits, self.settings.seed, by_time=split.method == "time")
-        training = self.settings.of(work.model_type).training
-
-        def train_and_score(fold: Fold) -> Scores:
-            logger.info("%s: cross-validation, fold %d of %d", work.model_type, fold.number + 1, len(folds))
-            run = work.run.child(f"fold-{fold.number + 1}", {"tunetrail.fold": str(fold.number + 1)})
-            with run.ending():
-                train = records_of(augment(fold.train, self.settings.augmentation, self.settings.seed).rows)
-                model, _ = work.learner.train(
-                    work.base.path,
-                    train,
-                    [],
-                    budgeted(training, len(train), config.budget),
-                    folder=work.folder / f"fold-{fold.number + 1}",
-                    on_metrics=run.log_metrics,
-                    validate=False,
-                )
-                scores = score(
-                    work.learner,
-                    model,
-                    scorable_by_all(work.learner, [model], fold.validation),
-                    self.settings.evaluation,
-                )
-                run.log_metrics({f"cross_validation/{name}": value for name, value in scores.metrics.items()})
-                return scores
-
-        result = cross_validate(folds, train_and_score)
+        rows, mined = train_rows.mined(augmented.rows)
+        features = train_rows.features(rows)
         work.finish_step(
-            "cross_validation",
-            {**result.to_dict(), "budget": config.budget},
-            {f"{result.metric}_mean": result.mean, f"{result.metric}_standard_deviation": result.standard_deviation},
+            "feature_engineering", {**features.to_dict(), "hard_negatives": mined.to_dict() if mined else None}
         )
+        for warning in (*augmented.notes, *features.warnings, *(mined.warnings if mined else ())):
+            logger.warning("%s: %s", work.model_type, warning)
+        return features, train_rows.refresh(augmented.rows)
 
     def _train(
-        self, work: Work, features: FeatureResult, split: Split, registry: Registry, root: ModelVersion | None
+        self,
+        work: Work,
+        features: FeatureResult,
+        refresh: Refresh | None,
+        split: Split,
+        registry: Registry,
+        root: ModelVersion | None,
     ) -> Any:
         start, path = "base", work.base.path
         if (
@@ -232,6 +206,7 @@ class DataSciencePipeline:
             training,
             folder=work.folder,
             on_metrics=work.run.log_metrics,
+            refresh=refresh,
         )
         work.run.log_figure(
             learning_curve_figure(result.history, f"{work.model_type}: learning curves"), "learning_curves.png"

@@ -11,8 +11,8 @@ from tunetrail.config import Settings
 from tunetrail.data.chunk_steps import ChunkSteps
 from tunetrail.data.judged_rows import Judge
 from tunetrail.data.lengths import TokenCounter
-from tunetrail.data.preparation import Preparation
 from tunetrail.data.pictures import figures
+from tunetrail.data.preparation import Preparation
 from tunetrail.data.prepared import CHANGES, FLAGS, REPORT, SET_ASIDE, SUMMARY, PreparedSession
 from tunetrail.data.report_data import ReportData
 from tunetrail.data.rows import rows_of_shape
@@ -95,7 +95,7 @@ def prepare_rows(
 def keep_preparation(
     run: TrackedRun, session: PreparedSession, model_type: str, name: str, max_length: int
 ) -> dict[str, dict[str, Any]]:
-    """Write to a run what became of its rows, the report and the rows set aside among it, and return the steps' results.
+    """Write to a run what became of its rows, report and rows set aside included, and return the steps' results.
 
     Raises:
         SampleError: The rows can't be trained on; everything is written all the same.

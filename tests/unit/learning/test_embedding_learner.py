@@ -100,11 +100,6 @@ def test_vectors_of_no_texts_are_empty(tiny_embedding_model: str) -> None:
     assert len(learner().vectors(learner().load(tiny_embedding_model), [], batch_size=2)) == 0
 
 
-def test_token_counts_are_those_of_the_longest_text_and_not_cut_off(tiny_embedding_model: str) -> None:
-    counts = learner(max_length=8).token_counts(tiny_embedding_model, [["ab", "abcd"], ["é"], ["x" * 2000], []])
-    assert counts.tolist() == [4, 2, 2000, 0]
-
-
 @pytest.mark.parametrize("shape", RECORDS)
 def test_train_changes_the_vectors_and_keeps_them_through_a_folder(
     tiny_embedding_model: str, tmp_path: Path, shape: str
@@ -225,12 +220,6 @@ def test_prompts_change_the_training_and_stay_with_the_model(tiny_embedding_mode
         np.testing.assert_allclose(learner().vectors(model, TEXTS, batch_size=5, role=role), vectors, atol=1e-6)
     plain = learner().load(str(tmp_path / "prompted"))  # another learner's configuration, as for the base model
     assert plain.prompts == {"query": "", "document": ""}
-
-
-def test_token_counts_include_the_prompts(tiny_embedding_model: str) -> None:
-    texts = [["ab", "abcd", "abcde"], ["abcdef", "a"], []]
-    assert learner(**PROMPTED).token_counts(tiny_embedding_model, texts).tolist() == [11, 11, 0]
-    assert learner("score", **PROMPTED).token_counts(tiny_embedding_model, texts[1:]).tolist() == [11, 0]
 
 
 def test_prompts_count_towards_the_length(tiny_embedding_model: str) -> None:

@@ -73,12 +73,6 @@ def test_likelihoods_count_nothing_for_a_row_cut_off_before_its_output(model: La
     assert learner().likelihoods(model, [], 2).nats.shape == (0,)
 
 
-def test_token_counts_join_the_texts_of_a_row_and_cut_nothing_off(tiny_language_model: str) -> None:
-    counts = learner(8).token_counts(tiny_language_model, [["ab", "cde"], ["é"], ["x" * 2000], []])
-    assert counts.tolist() == [5, 2, 2000, 0]
-    assert learner().token_counts(tiny_language_model, []).tolist() == []
-
-
 @pytest.mark.parametrize("kind", ["lora", "none"])
 def test_train_raises_the_likelihood_and_keeps_it_through_a_folder(
     tiny_language_model: str, model: LanguageModel, tmp_path: Path, kind: str

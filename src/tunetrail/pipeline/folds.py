@@ -1,0 +1,74 @@
+"""Cross-validation of one run: every fold trained and scored in a run of its own, with added rows and without."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from tunetrail.config import Settings
+from tunetrail.data.rows import records_of
+from tunetrail.data.splits import Fold, Split, make_folds
+from tunetrail.evaluation.augmentation_effect import WORSENS, augmentation_effect
+from tunetrail.evaluation.cross_validation import CrossValidationResult, cross_validate
+from tunetrail.evaluation.scores import Scores
+from tunetrail.learning.fitting import budgeted
+from tunetrail.pipeline.scoring import scorable_by_all, score
+from tunetrail.pipeline.train_rows import TrainRows
+from tunetrail.pipeline.work import Work
+
+logger = logging.getLogger(__name__)
+
+
+def cross_validate_split(work: Work, split: Split, train_rows: TrainRows, settings: Settings) -> None:
+    """Train and score once per fold of the train side, from the base model: root may have learnt from these very rows.
+
+    Where rows are added by augmentation, the folds are trained without them too, and whether they help is said.
+    """
+    config = settings.cross_validation
+    if config.n_splits == 0:
+        work.finish_step("cross_validation", {"folds": [], "note": "off: cross_validation.n_splits is 0"})
+        return
+    folds = make_folds(split.train, config.n_splits, settings.seed, by_time=split.method == "time")
+    result = _trained_folds(work, folds, train_rows, settings, augmented=True)
+    step: dict[str, Any] = {**result.to_dict(), "budget": config.budget}
+    if settings.augmentation.methods:
+        without = _trained_folds(work, folds, train_rows, settings, augmented=False)
+        effect = augmentation_effect(without, result, confidence=settings.evaluation.confidence)
+        step["augmentation_effect"] = effect.to_dict()
+        log = logger.warning if effect.verdict == WORSENS else logger.info
+        log("%s: %s", work.model_type, effect.sentence)
+    work.finish_step(
+        "cross_validation",
+        step,
+        {f"{result.metric}_mean": result.mean, f"{result.metric}_standard_deviation": result.standard_deviation},
+    )
+
+
+def _trained_folds(
+    work: Work, folds: Sequence[Fold], train_rows: TrainRows, settings: Settings, *, augmented: bool
+) -> CrossValidationResult:
+    training = settings.of(work.model_type).training
+
+    def train_and_score(fold: Fold) -> Scores:
+        name = f"fold-{fold.number + 1}{'' if augmented else '-not-augmented'}"
+        logger.info("%s: cross-validation, %s of %d", work.model_type, name, len(folds))
+        run = work.run.child(name, {"tunetrail.fold": str(fold.number + 1)})
+        with run.ending():
+            rows = train_rows.augmented(fold.train).rows if augmented else fold.train
+            train = records_of(train_rows.mined(rows)[0])
+            model, _ = work.learner.train(
+                work.base.path,
+                train,
+                [],
+                budgeted(training, len(train), settings.cross_validation.budget),
+                folder=work.folder / name,
+                on_metrics=run.log_metrics,
+                validate=False,
+                refresh=train_rows.refresh(rows),
+            )
+            scores = score(
+                work.learner, model, scorable_by_all(work.learner, [model], fold.validation), settings.evaluation
+            )
+            run.log_metrics({f"cross_validation/{metric}": value for metric, value in scores.metrics.items()})
+            return scores
+
+    return cross_validate(folds, train_and_score)

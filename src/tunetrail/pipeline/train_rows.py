@@ -1,0 +1,127 @@
+"""What is made of rows before a model learns from them, the same for the train side and for every fold.
+
+The models that this needs (to write, to translate, to compare) are loaded at first use and at most once.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from tunetrail.config import Settings
+from tunetrail.data.augmentation import AugmentationResult, AugmentationTools, augment
+from tunetrail.data.features import FeatureResult, engineer_features
+from tunetrail.data.hard_negatives import MiningResult
+from tunetrail.data.rows import records_of
+from tunetrail.deployment.registry import Registry
+from tunetrail.learning.catalog import resolve_model
+from tunetrail.learning.embedding_learner import EmbeddingLearner
+from tunetrail.learning.generation import TextWriter
+from tunetrail.learning.judging import judging_vectors
+from tunetrail.learning.language_model_learner import LanguageModelLearner
+from tunetrail.learning.prompts import QUERY
+from tunetrail.learning.refreshing import Refresh
+from tunetrail.learning.translation import Translator, load_translation_model
+from tunetrail.pipeline.mining import mine_negatives, remining, wants_negatives
+from tunetrail.pipeline.preparing import token_counter
+from tunetrail.pipeline.work import Work
+from tunetrail.stores.tracking import Tracker
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRows:
+    """Augments rows, mines their hard negatives and computes their features.
+
+    Attributes:
+        settings: All that can be set.
+        work: The run's model type, learner and base model.
+        tracker: Where the root of the language models is registered.
+    """
+
+    settings: Settings
+    work: Work
+    tracker: Tracker
+
+    def augmented(self, rows: pd.DataFrame) -> AugmentationResult:
+        """Add rows, as the settings say."""
+        return augment(rows, self.settings.augmentation, self.settings.seed, self._tools)
+
+    def mined(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, MiningResult | None]:
+        """Return the rows with hard negatives by the base model, where these are asked for, and what the mining did."""
+        config, learner = self.settings.feature_engineering.hard_negatives, self.work.learner
+        if not wants_negatives(rows, config) or not isinstance(learner, EmbeddingLearner):
+            if config.enabled:
+                logger.warning("%s: hard negatives are mined for pairs only", self.work.model_type)
+            return rows, None
+        model, batch_size = learner.load(self.work.base.path), self.settings.evaluation.batch_size
+
+        def encode(texts: Sequence[str], role: str = QUERY) -> npt.NDArray[np.float32]:
+            return learner.vectors(model, texts, batch_size, role=role)
+
+        result = mine_negatives(rows, encode, config, self.settings.seed)
+        return result.rows, result
+
+    def refresh(self, rows: pd.DataFrame) -> Refresh | None:
+        """Return how the training mines again between its epochs, from rows as they were before any was mined."""
+        return remining(rows, self.settings.feature_engineering.hard_negatives, self.settings.seed)
+
+    def features(self, rows: pd.DataFrame) -> FeatureResult:
+        """Add the statistics of the rows; added rows are counted in tokens here, the others were when prepared."""
+        counter = token_counter(self.work.model_type, self.settings, self.work.base.path)
+        counts = np.array(rows["token_count"], dtype=np.int64)
+        added = rows["parent_id"].notna().to_numpy(bool)
+        counts[added] = counter.of_records(records_of(rows[added]))
+        return engineer_features(rows, counts, counter.max_length, self.settings.feature_engineering)
+
+    @cached_property
+    def _tools(self) -> AugmentationTools:
+        config = self.settings.augmentation
+        writes = any(method in config.methods for method in ("generated_query", "paraphrase"))
+        translates = "back_translation" in config.methods and bool(config.translation_models)
+
+        def write(instruction: str, texts: Sequence[str], opening: str) -> list[str]:
+            return self._writer.write(instruction, texts, opening)
+
+        def translate(texts: Sequence[str]) -> list[str]:
+            return self._translator.back_translated(texts)
+
+        return AugmentationTools(
+            write=write if writes else None,
+            translate=translate if translates else None,
+            vectors=self._vectors if writes else None,
+        )
+
+    @cached_property
+    def _writer(self) -> TextWriter:
+        config = self.settings.augmentation
+        registry = Registry(self.tracker, "llm")
+        root = registry.root() if config.generator == "root" else None
+        if root is not None:
+            logger.info("%s: %s writes rows", self.work.model_type, root.uri)
+            model = registry.load(root)
+        else:
+            name = self.settings.llm.model if config.generator in ("root", "base") else config.generator
+            logger.info("%s: %s writes rows", self.work.model_type, name)
+            learner = LanguageModelLearner(config=self.settings.llm, seed=self.settings.seed)
+            model = learner.load(resolve_model(name, "llm").path)
+        return TextWriter(
+            model=model,
+            seed=self.settings.seed,
+            max_new_tokens=config.max_new_tokens,
+            temperature=config.temperature,
+        )
+
+    @cached_property
+    def _translator(self) -> Translator:
+        there, back = (load_translation_model(name) for name in self.settings.augmentation.translation_models)
+        return Translator(there=there, back=back)
+
+    def _vectors(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        path = resolve_model(self.settings.embedding.model, "embedding").path
+        return judging_vectors("embedding", self.settings, path)(texts)
