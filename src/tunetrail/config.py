@@ -102,13 +102,30 @@ class CheckConfig:
     threshold: float = 0.0
     set_aside: bool = False
 
-    def __post_init__(self) -> None:
-        _check_choice("a check's severity", self.severity, ("error", "warning", "off"))
+
+def _check_checks(group: str, section: object, *, unusable: tuple[str, ...] = ()) -> None:
+    """Check the checks of one group; rows that `unusable` ones are about can't be learnt from and have to go."""
+    for each in dataclasses.fields(section):  # type: ignore[arg-type]
+        check = getattr(section, each.name)
+        if not isinstance(check, CheckConfig):
+            continue
+        name = f"validation.{group}.{each.name}"
+        _check_choice(f"{name}.severity", check.severity, ("error", "warning", "off"))
         _check(
-            math.isfinite(self.threshold) and self.threshold >= 0.0, "a check's threshold", "at least 0", self.threshold
+            math.isfinite(check.threshold) and check.threshold >= 0.0,
+            f"{name}.threshold",
+            "at least 0",
+            check.threshold,
         )
-        if self.severity == "off" and self.set_aside:
-            raise ConfigError("a check that is off sets no row aside: set_aside must be false, got True.")
+        if check.severity == "off" and check.set_aside:
+            raise ConfigError(f"{name}.set_aside must be false where its severity is off, got True.")
+        if each.name in unusable:
+            _check(
+                check.severity != "off" and check.set_aside,
+                name,
+                "error or warning with set_aside, since such rows can't be learnt from",
+                f"severity={check.severity}, set_aside={check.set_aside}",
+            )
 
 
 def _check_that(severity: str = "warning", threshold: float = 0.0, *, set_aside: bool = False) -> Any:
@@ -134,6 +151,9 @@ class RowChecksConfig:
     duplicate: CheckConfig = _check_that(threshold=0.05)
     outlier: CheckConfig = _check_that()
 
+    def __post_init__(self) -> None:
+        _check_checks("rows", self, unusable=("wrong_type", "missing", "empty"))
+
 
 @dataclass(kw_only=True)
 class LabelChecksConfig:
@@ -148,6 +168,7 @@ class LabelChecksConfig:
     known: list[str] | None = None
 
     def __post_init__(self) -> None:
+        _check_checks("labels", self)
         if self.minimum_score is not None and self.maximum_score is not None:
             _check(
                 self.minimum_score < self.maximum_score,
@@ -166,6 +187,11 @@ class VectorChecksConfig:
     dimension: CheckConfig = _check_that("error", 0.5, set_aside=True)
     dimensions: int | None = None
 
+    def __post_init__(self) -> None:
+        _check_checks("vectors", self, unusable=("not_finite",))
+        if self.dimensions is not None:
+            _check(self.dimensions >= 1, "validation.vectors.dimensions", "at least 1", self.dimensions)
+
 
 @dataclass(kw_only=True)
 class ConversationChecksConfig:
@@ -173,6 +199,9 @@ class ConversationChecksConfig:
 
     turn_order: CheckConfig = _check_that(set_aside=True)
     truncated_output: CheckConfig = _check_that(threshold=0.1)
+
+    def __post_init__(self) -> None:
+        _check_checks("conversations", self)
 
 
 @dataclass(kw_only=True)
@@ -182,6 +211,9 @@ class DriftChecksConfig:
     length: CheckConfig = _check_that(threshold=0.2)
     vocabulary: CheckConfig = _check_that(threshold=0.5)
     embedding: CheckConfig = _check_that(threshold=0.3)
+
+    def __post_init__(self) -> None:
+        _check_checks("drift", self)
 
 
 @dataclass(kw_only=True)

@@ -22,6 +22,7 @@ from tunetrail.data.rows import rows_frame, rows_of_shape
 from tunetrail.data.session_report import joined
 from tunetrail.errors import ConfigError, ModelError, SessionError, TunetrailError, did_you_mean, state_after
 from tunetrail.learning.catalog import ResolvedModel
+from tunetrail.paths import made_folder
 from tunetrail.pipeline import DataSciencePipeline, Outcome, remove_leftovers
 from tunetrail.samples import SampleKind
 from tunetrail.stores.database import DatabaseManager, PromotionRecord, SessionSummary
@@ -148,7 +149,7 @@ class ModelTrainingNode:
         _check_samples(summary, model_types)
         pipeline = DataSciencePipeline(self.settings)
         parts = {}
-        with tempfile.TemporaryDirectory(dir=_made(folder), prefix=".parts-") as scratch:
+        with tempfile.TemporaryDirectory(dir=made_folder(folder), prefix=".parts-") as scratch:
             for each in model_types:
                 parts[each] = pipeline.prepare(
                     each,
@@ -254,16 +255,6 @@ class ModelTrainingNode:
             except TunetrailError as second:
                 error.add_note(f"The training run {run_id} could not be marked as {state}: {second}")
             raise
-
-
-def _made(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"output_dir must be a folder that can be written, got {str(folder)!r}: {error.strerror}. Name another one."
-        ) from error
-    return folder
 
 
 def _found_model(pipeline: DataSciencePipeline, model_type: str) -> ResolvedModel | None:

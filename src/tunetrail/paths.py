@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from tunetrail.errors import ConfigError
+
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -27,3 +29,14 @@ def cache_dir() -> Path:
     if own:
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tunetrail"
+
+
+def made_folder(folder: Path) -> Path:
+    """Make a folder for results and return it; raises `ConfigError` where that can't be done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"output_dir must be a folder that can be written, got {str(folder)!r}: {error.strerror}. Name another one."
+        ) from error
+    return folder

@@ -149,9 +149,9 @@ def _explained(error: Exception) -> str:
     option = re.search(r"Could not find '[^'/]+/([^']+)' Available options in '[^']+': (.+)", text)
     if option:
         return f"{text}.{did_you_mean(option.group(1), option.group(2).split())}"
-    wrong = re.search(r"Key '([^']+)' (?:is )?not in|Could not override '([^']+)'", text)
+    wrong = re.search(r"Key '([^']+)' (?:is )?not in", text) or re.search(r"Could not override '([^']+)'", text)
     if wrong:
-        key = (wrong.group(1) or wrong.group(2)).rpartition(".")[2]
+        key = wrong.group(1).rpartition(".")[2]
         text += did_you_mean(key, _all_keys(TrainRequest))
     return text
 

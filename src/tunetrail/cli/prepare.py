@@ -10,6 +10,7 @@ from rich.table import Table
 
 from tunetrail.cli.composition import TrainRequest, groups_help, run_composed
 from tunetrail.errors import SampleError
+from tunetrail.paths import made_folder
 
 if TYPE_CHECKING:
     from tunetrail.data.prepared import PreparedSession
@@ -26,6 +27,8 @@ def prepare(arguments: list[str]) -> int:
     if not any(name == "output_dir" for name, _, _ in given):
         session = next((value for name, _, value in given if name == "session_id"), "session")
         arguments = [*arguments, f"output_dir=prepared/{session}"]
+    folder = next(value for name, _, value in (each.partition("=") for each in arguments) if name == "output_dir")
+    made_folder(Path(folder))  # before Hydra puts its log there
     run_composed([*arguments, "hydra.run.dir=${output_dir}"], _prepare_one, "prepare")
     return 0
 
@@ -34,7 +37,8 @@ def help_text() -> str:
     """Return what `tunetrail prepare --help` prints."""
     return "\n".join(
         [
-            "usage: tunetrail prepare session_id=ID [output_dir=DIR] [model_type=embedding|llm|all] [GROUP=OPTION ...] [KEY=VALUE ...]",
+            "usage: tunetrail prepare session_id=ID [output_dir=DIR] [model_type=embedding|llm|all]",
+            "                         [GROUP=OPTION ...] [KEY=VALUE ...]",
             "",
             "Validates, cleans and splits a session's rows, trains nothing, and writes into DIR (prepared/ID):",
             "  rows/train.parquet, rows/validation.parquet, rows/test.parquet",
@@ -47,7 +51,8 @@ def help_text() -> str:
             "",
             "examples:",
             "  tunetrail prepare session_id=s1 output_dir=look",
-            "  tunetrail prepare session_id=s1 validation=strict cleaning.length=truncate validation.rows.language.severity=error",
+            "  tunetrail prepare session_id=s1 validation=strict cleaning.length=truncate",
+            "  tunetrail prepare session_id=s1 validation.rows.language.severity=error",
             "",
             *groups_help(),
         ]

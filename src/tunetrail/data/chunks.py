@@ -42,7 +42,7 @@ class RawChunk:
 
 
 def write_chunks(frames: Iterable[pd.DataFrame], chunk_rows: int, folder: Path) -> Iterator[RawChunk]:
-    """Write frames of rows, whatever their values, into chunks of about `chunk_rows` rows, and yield each when it is full.
+    """Write frames of rows, whatever their values, into chunks of about `chunk_rows` rows; yield each when it is full.
 
     A chunk ends behind a row whose checksum is a multiple of `chunk_rows`, at a quarter of `chunk_rows` at the earliest
     and at twice as many at the latest.

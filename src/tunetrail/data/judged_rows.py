@@ -1,4 +1,4 @@
-"""The rows that a model looks at: which ones, their vectors (kept from run to run), and those of the previous session."""
+"""The rows that a model looks at: which ones, their vectors, kept from run to run, and the previous session's rows."""
 
 import hashlib
 from collections import defaultdict

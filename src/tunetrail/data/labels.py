@@ -1,81 +1,143 @@
-"""Labels and scores of a session: their balance, labels that look misspelt, and the scale of scores. Knows no texts."""
+"""Labels and scores of a session: are they in balance, spelt as one of the known, and on which scale? Knows no rows."""
 
-import difflib
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from tunetrail.errors import did_you_mean
+
+USUAL_SCALES = ((0.0, 1.0), (-1.0, 1.0), (1.0, 5.0), (0.0, 5.0), (0.0, 10.0), (0.0, 100.0), (-100.0, 100.0))
+"""Scales that scores are usually given on, as (minimum, maximum), narrowest first."""
+
+_ENOUGH_ON_SCALE = 0.95
+_WIDER_SCALE = {(0.0, 1.0): (-1.0, 1.0), (1.0, 5.0): (0.0, 5.0), (0.0, 100.0): (-100.0, 100.0)}
+_FEW_BESIDE_SCALE = 0.01
 _RARE_ROWS = 2
 _RARE_SHARE = 0.02
-"""A label is rare with at most so many rows, and at most this share of the one that it looks like."""
-_ALIKE = 0.84
-"""difflib's ratio from which two names may be one: one or two letters of a word of eight to twelve."""
-_USUAL_SCALES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 5.0), (1.0, 5.0), (0.0, 10.0), (0.0, 100.0), (-100.0, 100.0))
-_WITHIN = 0.95
+_MOST_EDITS = 2
+_CHARACTERS_PER_EDIT = 5
+_LONGEST_LABEL = 200
+_SEPARATOR = re.compile(r"(?<=[^\W_])[\s_-]+(?=[^\W_])")
+_NUMBER = re.compile(r"\d+")
 
 
-def imbalance(counts: Mapping[str, int]) -> float:
-    """Return how many rows the commonest label has for one of the rarest; 1 without labels."""
-    return max(counts.values()) / max(min(counts.values()), 1) if counts else 1.0
+def imbalance(labels: Mapping[str, int]) -> float:
+    """Return how many rows the commonest label has for one of the rarest; 1 without two labels that have rows.
+
+    Args:
+        labels: Rows by label; a label without rows isn't counted.
+    """
+    counts = [count for count in labels.values() if count > 0]
+    return max(counts) / min(counts) if counts else 1.0
 
 
 def unknown_labels(counts: Mapping[str, int], known: Sequence[str] | None) -> dict[str, str]:
-    """Return what is wrong with a label, for each that is.
+    """Return the labels that nobody can have meant, each with the reason.
 
-    With `known` labels, every other one is unknown. Without, a rare label is taken for a misspelling of a common one if
-    both are equal but for case, white space and separators, or differ in a letter or two and in no digit.
+    With a list, these are the labels that aren't in it. Without one, they are rare labels (2 rows and 2 % of the other
+    one's rows at most) that differ from a common one in case, in what separates their words, or by a slip in one word:
+    one edit for each 5 letters, two at most, and the first letter right. What differs in a number or in a short word is
+    different on purpose (`label_1` and `label_2`, `class_a` and `class_b`), and so are `internal` and `external`.
 
     Args:
         counts: Rows by label.
-        known: All labels that there are, or None.
+        known: All labels that may occur, or None.
     """
+    present = [label for label, count in counts.items() if count > 0]
     if known is not None:
-        wanted = set(known)
-        return {
-            label: f"label {label!r} is not a known one{_hint(label, known)}" for label in counts if label not in wanted
-        }
-    common = sorted((label for label in counts if counts[label] > _RARE_ROWS), key=lambda label: -counts[label])
-    found = {}
-    for label, rows in counts.items():
-        if rows > _RARE_ROWS:
-            continue
-        alike = next(
-            (each for each in common if rows <= max(_RARE_SHARE * counts[each], 1.0) and _may_be(label, each)), None
-        )
-        if alike is not None:
-            found[label] = f"label {label!r} looks like {alike!r}"
+        allowed = set(known)
+        return {label: _not_listed(label, known) for label in present if label not in allowed}
+    common = sorted((label for label in present if counts[label] > _RARE_ROWS), key=lambda label: -counts[label])
+    found: dict[str, str] = {}
+    for label in present:
+        meant = _meant_label(label, counts, common)
+        if meant is not None:
+            found[label] = f"looks like a misspelling of a common label. Did you mean {_shown(meant)}?"
     return found
 
 
 def usual_scale(scores: npt.NDArray[np.float64], minimum: float | None, maximum: float | None) -> tuple[float, float]:
-    """Return the bounds of the scores: the configured ones, else those of the smallest usual scale that holds 95 %.
+    """Return the (minimum, maximum) that scores should lie between.
 
-    Returns:
-        (lowest, highest); infinite where nothing is configured and no usual scale holds the scores.
+    What is configured counts. Without any bound, it is the smallest of `USUAL_SCALES` that holds at least 95 % of the
+    finite scores, and (-inf, inf) if none does or there are no scores. Where more than 1 % of them are only on a scale's
+    other form (cosines below 0, a 0 beside 1 to 5), they are used and not wrong: it is that form. A bound that alone is
+    missing is infinite.
+
+    Args:
+        scores: [rows]; values that aren't finite are left out.
+        minimum: The configured lower bound, if any.
+        maximum: The configured upper bound, if any.
     """
-    low, high = -np.inf, np.inf
-    finite = scores[np.isfinite(scores)]
-    if len(finite) and (minimum is None or maximum is None):
-        held = [((finite >= first) & (finite <= last)).mean() >= _WITHIN for first, last in _USUAL_SCALES]
-        low, high = next((scale for scale, holds in zip(_USUAL_SCALES, held, strict=True) if holds), (low, high))
-    return (low if minimum is None else minimum), (high if maximum is None else maximum)
+    if minimum is not None or maximum is not None:
+        return (-np.inf if minimum is None else minimum, np.inf if maximum is None else maximum)
+    finite = np.asarray(scores, dtype=np.float64)
+    finite = finite[np.isfinite(finite)]
+    for scale in USUAL_SCALES:
+        held = _share_on(finite, scale)
+        if held >= _ENOUGH_ON_SCALE:
+            wider = _WIDER_SCALE.get(scale, scale)
+            return wider if _share_on(finite, wider) - held > _FEW_BESIDE_SCALE else scale
+    return -np.inf, np.inf
 
 
-def _may_be(label: str, common: str) -> bool:
-    if _plain(label) == _plain(common):
-        return True
-    digits = [[character for character in name if character.isdigit()] for name in (label, common)]
-    if digits[0] != digits[1] or label[:1].casefold() != common[:1].casefold():
+def _share_on(scores: npt.NDArray[np.float64], scale: tuple[float, float]) -> float:
+    return float(np.mean((scores >= scale[0]) & (scores <= scale[1]))) if len(scores) else 0.0
+
+
+def _not_listed(label: str, known: Sequence[str]) -> str:
+    # difflib's time grows with the square of a word's length
+    hint = did_you_mean(label, known) if len(label) <= _LONGEST_LABEL else ""
+    return f"is none of the {len(known)} known labels.{hint}"
+
+
+def _meant_label(label: str, counts: Mapping[str, int], common: Sequence[str]) -> str | None:
+    if counts[label] > _RARE_ROWS or len(label) > _LONGEST_LABEL:
+        return None
+    enough = counts[label] / _RARE_SHARE
+    candidates = [other for other in common if counts[other] >= enough and len(other) <= _LONGEST_LABEL]
+    words = _words(label)
+    same = next((other for other in candidates if words and _words(other) == words), None)
+    return same or next((other for other in candidates if _misspelt(words, _words(other))), None)
+
+
+def _words(label: str) -> list[str]:
+    folded = unicodedata.normalize("NFKC", label).casefold().strip()
+    return _SEPARATOR.sub(" ", folded).split()
+
+
+def _misspelt(words: Sequence[str], right: Sequence[str]) -> bool:
+    """Whether a slip in one word, or a separator that is missing or too much, makes `right` of `words`."""
+    if _NUMBER.findall(" ".join(words)) != _NUMBER.findall(" ".join(right)):
         return False
-    matcher = difflib.SequenceMatcher(None, label.casefold(), common.casefold(), autojunk=False)
-    return matcher.quick_ratio() >= _ALIKE and matcher.ratio() >= _ALIKE and abs(len(label) - len(common)) <= 2
+    if len(words) != len(right):
+        return "".join(words) == "".join(right)
+    differing = [(one, other) for one, other in zip(words, right, strict=True) if one != other]
+    return len(differing) == 1 and _slipped(*differing[0])
 
 
-def _plain(label: str) -> str:
-    return "".join(character for character in label.casefold() if character.isalnum())
+def _slipped(word: str, right: str) -> bool:
+    allowed = min(_MOST_EDITS, len(right) // _CHARACTERS_PER_EDIT)
+    # a wrong first letter is a rare slip, but the difference between many opposites
+    return word[0] == right[0] and abs(len(word) - len(right)) <= allowed and _edits(word, right) <= allowed
 
 
-def _hint(label: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(label, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+def _edits(first: str, second: str) -> int:
+    """Return the optimal string alignment distance: insertions, deletions, replacements, swaps of neighbours."""
+    before, row = [0] * (len(second) + 1), list(range(len(second) + 1))
+    for i, a in enumerate(first, start=1):
+        older, before, row = before, row, [i]
+        for j, b in enumerate(second, start=1):
+            edits = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (a != b))
+            if i > 1 and j > 1 and a == second[j - 2] and first[i - 2] == b:
+                edits = min(edits, older[j - 2] + 1)
+            row.append(edits)
+    return row[-1]
+
+
+def _shown(label: str) -> str:
+    text = repr(label)
+    return text if len(text) <= 60 else text[:57] + "..."

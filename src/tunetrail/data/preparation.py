@@ -1,7 +1,7 @@
 """Preparation: a session's rows, chunk by chunk, through validation, cleaning and split, into files. Trains nothing.
 
-What a chunk needs only itself for is done in `chunk_steps`, possibly in other processes and at most once; here the chunks
-come together: judgements over the session, duplicates, sides, the account of every row, and the report.
+What a chunk needs only itself for is done in `chunk_steps`, possibly in other processes and at most once; then the
+chunks come together in `session_stage`: judgements over the session, duplicates, sides, and the account of every row.
 """
 
 import tempfile

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-
 import numpy as np
 import numpy.typing as npt
 import pandas as pd

@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tunetrail.cache import ResultCache
 from tunetrail.config import SplitConfig
 from tunetrail.data import row_files
-from tunetrail.cache import ResultCache
 from tunetrail.data.chunk_steps import ChunkSteps, PreparedChunk
 from tunetrail.data.duplicates import SketchBook
 from tunetrail.data.findings import Finding, StepAccount

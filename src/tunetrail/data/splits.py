@@ -100,10 +100,10 @@ def assign_sides(
 ) -> Sides:
     """Return the side of each row.
 
-    By content: with u in [0, 1) drawn from sha256(salt + cluster key), a cluster is in the test split if u < test_share,
-    in the validation split if u < test_share + validation_share, else in the train split. A side that this leaves empty
-    takes the one cluster whose u is nearest to the side's interval from a side that can spare it, and so does a held-out
-    side without a label that three clusters or more have, from the train split.
+    By content: with u in [0, 1) drawn from sha256(salt + cluster key), a cluster is in the test split if u <
+    test_share, in the validation split if u < test_share + validation_share, else in the train split. A side that this
+    leaves empty takes the one cluster whose u is nearest to the side's interval from a side that can spare it, and so
+    does a held-out side without a label that three clusters or more have, from the train split.
 
     By time: a cluster is as old as its oldest row; the newest clusters with test_share of the rows are the test split,
     those before them with validation_share of the rows the validation split. As newer rows come in, a row moves towards
@@ -325,7 +325,7 @@ def _warnings(
 
 
 def _balanced(sizes: Mapping[str, int], label_of: Mapping[str, str | None], n_splits: int, seed: int) -> dict[str, int]:
-    """Return the fold of each cluster: the largest first, each to the fold with the fewest rows of its label, then of all."""
+    """Return the fold of each cluster: the largest first, each to the fold with the fewest rows of its label."""
     keys = list(sizes)
     shuffled = [keys[position] for position in np.random.default_rng(seed).permutation(len(keys))]
     totals = [0] * n_splits

@@ -68,7 +68,7 @@ def test_main_refuses_an_unknown_command(tunetrail: Command, command: str, hint:
     assert ended.code == 2
     assert (
         ended.err.strip()
-        == f"error: command must be one of train, ingest, sessions, demo, ui, got {command!r}. {hint}".strip()
+        == f"error: command must be one of train, prepare, ingest, sessions, demo, ui, got {command!r}. {hint}".strip()
     )
 
 

@@ -1,0 +1,196 @@
+"""Secrets in a text: keys of known vendors, private keys, tokens, and values given to a name such as `password`.
+
+Knows nothing of personal data. What stands for a secret (a variable, a call, a template, a mask) is none.
+"""
+
+import base64
+import binascii
+import itertools
+import math
+import re
+from collections import Counter
+
+from tunetrail.data.privacy.spans import Span
+
+# What rules out vendors' keys in most texts, cheaply: each has such a run and begins with one of these.
+_LONG_RUN = re.compile(r"[A-Z0-9_-][A-Za-z0-9_+/=-]{15}")
+_VENDOR_BEGINNINGS = (
+    *("AKIA", "ASIA", "AIza", "eyJ", "ghp_", "gho_", "ghs_", "ghu_", "ghr_", "github_pat_", "glpat-", "xox", "xapp-"),
+    *("sk-", "k_live_", "k_test_", "whsec_", "hf_", "pypi-", "npm_", "SG.", "GOCSPX-", "dop_v1_", "shpat_"),
+)
+_VENDOR_KEY = re.compile(
+    r"""(?<![A-Za-z0-9_])(?:
+        A[KS]IA[A-Z0-9]{16}
+      | AIza[\w-]{35}
+      | eyJ[A-Za-z0-9_-]{8,}+\.eyJ[A-Za-z0-9_-]{4,}+\.[A-Za-z0-9_-]{8,}+
+      | gh[pousr]_[A-Za-z0-9]{36,251}
+      | github_pat_[A-Za-z0-9_]{22,244}
+      | glpat-[A-Za-z0-9_-]{20,64}
+      | xox[abeoprs]-[A-Za-z0-9-]{10,250}
+      | xapp-[0-9]-[A-Za-z0-9-]{20,250}
+      | [sr]k_(?:live|test)_[A-Za-z0-9]{16,250}
+      | whsec_[A-Za-z0-9+/=]{24,100}
+      | hf_[A-Za-z0-9]{30,50}
+      | pypi-[A-Za-z0-9_-]{50,1000}
+      | npm_[A-Za-z0-9]{36}
+      | SG\.[A-Za-z0-9_-]{16,32}\.[A-Za-z0-9_-]{32,64}
+      | GOCSPX-[A-Za-z0-9_-]{28}
+      | dop_v1_[a-f0-9]{64}
+      | shpat_[a-fA-F0-9]{32}
+      | (?P<shaped> sk-[A-Za-z0-9_-]{20,250} )
+    )(?![A-Za-z0-9_])""",
+    re.VERBOSE | re.ASCII,
+)
+
+_PRIVATE_KEY = re.compile(r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----")
+_PRIVATE_KEY_BODY = re.compile(r"(?:[^-]|-(?!----))*+(?P<end>-----END [A-Z0-9 ]{0,40}-----)?")
+_ENCODED_LINES = re.compile(r"[A-Za-z0-9+/]{24,}+={0,2}(?:(?:\s|\\[nr])*+[A-Za-z0-9+/]{24,}+={0,2})*+")
+
+_BEARER = re.compile(r"\b[Bb](?:earer|EARER)[ \t]{1,4}(?P<value>[A-Za-z0-9._~+/-]{16,4096}+=*)")
+_BASIC = re.compile(r"\b[Bb]asic[ \t]{1,4}(?P<value>[A-Za-z0-9+/]{8,1024}+={0,2})")
+_URL_PASSWORD = re.compile(r"""://[^\s/:@?\#"'`<>()]{0,64}:(?P<value>[^\s/"'`<>(),]{1,256})@(?=[\w\[])""")
+
+_NAMES_OF_SECRETS = ("passw", "pwd", "secret", "token", "passp", "passc", "credential")
+_KINDS_OF_KEYS = ("api", "access", "private")
+_ASSIGNMENT = re.compile(
+    r"""(?ix)
+    (?P<name> (?P<password> pass(?:word|wd|phrase|code)|pwd ) | secret[ _-]?(?:access[ _-]?)?key | secret | token
+      | api[ _-]?key | access[ _-]?key | private[ _-]?key | credential )
+    (?P<rest> s? (?: [_-][\w-]{0,30}+ | [0-9]{1,2} | (?-i:[A-Z])\w{0,30}+ )? )
+    (?: ["'`]\]? )? [ \t]{0,8}+ (?P<sign> =>|:=|=(?!=)|:(?!:) ) [ \t]{0,8}+
+    (?: (?P<prefix> [rbfu]{0,2}) (?P<quote> ["'`]) (?P<quoted> [^"'`\r\n]{4,512}+ ) (?P=quote)
+      | (?P<bare> [A-Za-z0-9!@\#^*_+=./~%?$:-]{6,512}+ ) )"""
+)
+# password_file, token_type, secret_name: what is said of a secret is not the secret.
+_ABOUT_A_SECRET = re.compile(
+    r"(?i)(?:name|id|ids|type|count|ur[li]|file|path|dir|length|len|size|limit|field|label|regex|pattern|policy|"
+    r"expir\w*|expires?(?:_?(?:in|at))?|ttl|endpoint|hint|prefix|arn|env|var|format|list|class|input|prompt|hash|"
+    r"algorithm|version|manager|provider|store|error|message|text|title|help|description)$"
+)
+_NO_LITERAL = re.compile(r"[{}<>]|%[(sdr]|\$[({]|\[[A-Z_]+\]|://|^[/~.$%@-]|\.\.\.|\*\*|xxx|XXX|^(.)\1*$")
+_WORDS_FOR_A_SECRET = re.compile(
+    r"(?:my|your|the|new|old|user|some|enter|insert|current|confirm|repeat|invalid|wrong|test|db|admin|root|no|a|an|"
+    r"pass(?:word|wd|phrase|code)?s?|pwd|secrets?|tokens?|api|access|private|auth|keys?|credentials?|here|goes|string|"
+    r"str|none|null|nil|true|false|required|optional|hidden|masked|redacted|text|field|input|value|default|example){1,6}"
+)
+_TYPE_OR_CODEC = re.compile(
+    r"(?i)(?:u?int|float|complex|utf|sha|md|base|latin|iso|ascii|str|bytes?|arg|param|var)[_-]?\d+"
+)
+_REFERENCE = re.compile(r"[A-Za-z_]\w*(?:(?:\.|::|->)[A-Za-z_]\w*)+")
+_WORD_AND_NUMBER = re.compile(r"[A-Za-z]++(?:[ ._-][A-Za-z]++)*+[ ._-]?[0-9]{0,3}")
+_AWS_SECRET = re.compile(r"(?=.*[0-9])(?=.*[a-z])(?=.*[A-Z])[A-Za-z0-9/+]{40}")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+def find_secrets(text: str) -> list[Span]:
+    """Return the secrets; of an assignment, a header or a URL only the secret value."""
+    spans: list[Span] = []
+    if _LONG_RUN.search(text) and any(beginning in text for beginning in _VENDOR_BEGINNINGS):
+        spans.extend(match.span() for match in _VENDOR_KEY.finditer(text) if _has_its_shape(match))
+    if "PRIVATE KEY" in text:
+        spans.extend(_private_keys(text))
+    if "earer" in text or "EARER" in text:
+        spans.extend(match.span("value") for match in _BEARER.finditer(text) if _is_random(match["value"]))
+    if "asic " in text:
+        spans.extend(match.span("value") for match in _BASIC.finditer(text) if _is_basic(match["value"]))
+    if "://" in text and "@" in text:
+        spans.extend(
+            match.span("value") for match in _URL_PASSWORD.finditer(text) if not _NO_LITERAL.search(match["value"])
+        )
+    if ("=" in text or ":" in text) and _names_a_secret(text.lower()):
+        spans.extend(span for match in _ASSIGNMENT.finditer(text) if (span := _assigned(text, match)) is not None)
+    return spans
+
+
+def _names_a_secret(lowered: str) -> bool:
+    return any(name in lowered for name in _NAMES_OF_SECRETS) or (
+        "key" in lowered and any(kind in lowered for kind in _KINDS_OF_KEYS)
+    )
+
+
+def _has_its_shape(match: re.Match[str]) -> bool:
+    return match["shaped"] is None or _is_random(match[0])
+
+
+def _private_keys(text: str) -> list[Span]:
+    """Return the private keys: whole blocks, and a block cut off after some lines; a mere mention is none."""
+    spans: list[Span] = []
+    for match in _PRIVATE_KEY.finditer(text):
+        body = _PRIVATE_KEY_BODY.match(text, match.end())
+        lines = _ENCODED_LINES.search(text, match.end(), body.end() if body else match.end())
+        if body is not None and lines is not None:
+            spans.append((match.start(), body.end() if body["end"] else lines.end()))
+    return spans
+
+
+def _is_basic(value: str) -> bool:
+    """Whether a value is `user:password` in base64, as HTTP's basic authentication sends it (RFC 7617)."""
+    try:
+        decoded = base64.b64decode(value, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return False
+    return ":" in decoded and decoded.isprintable()
+
+
+def _assigned(text: str, match: re.Match[str]) -> Span | None:
+    """Return the value of an assignment if it is a literal secret."""
+    if match["rest"] and _ABOUT_A_SECRET.search(match["rest"]):
+        return None
+    if match["quote"]:
+        value, start = match["quoted"], match.start("quoted")
+        literal = not ("f" in match["prefix"].lower() and "{" in value)
+    else:
+        value, start = match["bare"].rstrip(".:?=") or match["bare"], match.start("bare")
+        if match["bare"].endswith("=") and not match["bare"].endswith("==="):
+            value = match["bare"]  # the padding of base64
+        literal = text[match.end() : match.end() + 1] not in ("(", "[", "{") or not value[-1].isalnum()
+    if not literal or _DATE.match(value) or (_NO_LITERAL.search(value) and not _AWS_SECRET.fullmatch(value)):
+        return None
+    is_secret = _is_password(value, match) if match["password"] else _is_random(value)
+    return (start, start + len(value)) if is_secret else None
+
+
+def _is_password(value: str, match: re.Match[str]) -> bool:
+    """Whether a value given to a password is one; people choose words, code names variables."""
+    phrase = "phrase" in match["password"].lower()
+    if any(map(str.isspace, value)) and not phrase:
+        return False
+    if _WORDS_FOR_A_SECRET.fullmatch(re.sub("[^a-z]", "", value.lower())) and not re.search("[0-9]", value):
+        return False
+    if _REFERENCE.fullmatch(value) or _TYPE_OR_CODEC.fullmatch(value):
+        return False
+    if match["quote"]:
+        return True
+    digits, letters = sum(map(str.isdigit, value)), sum(map(str.isalpha, value))
+    if not value.isidentifier():
+        return digits > 0 and letters > 0
+    # In `password = line2` the value is a variable's name; in `password=hunter2` and `password: hunter2` it is literal.
+    spaced_equals = match["sign"] != ":" and match.end("sign") < match.start("bare")
+    return letters > 0 and digits >= (2 if spaced_equals else 1) and match["password"].lower()[:4] not in value.lower()
+
+
+def _is_random(value: str) -> bool:
+    """Whether a value looks drawn by a machine: letters and digits, or small letters and capitals, well mixed."""
+    if _AWS_SECRET.fullmatch(value) or _is_mixed_case(value):
+        return True
+    if len(value) < 8 or _WORD_AND_NUMBER.fullmatch(value) or _REFERENCE.fullmatch(value):
+        return False
+    digits, letters = sum(map(str.isdigit, value)), sum(map(str.isalpha, value))
+    return digits >= 2 and letters >= 2 and _entropy(value) >= min(3.0, 0.8 * math.log2(len(value)))
+
+
+def _is_mixed_case(value: str) -> bool:
+    """Whether the case of 20 letters or more changes as by chance; words in camel case have few capitals in a row."""
+    pairs = Counter((before.isupper(), behind.isupper()) for before, behind in itertools.pairwise(value))
+    capitals = sum(map(str.isupper, value)) / len(value)
+    return (
+        len(value) >= 20
+        and 0.25 <= capitals <= 0.75
+        and min(pairs[True, True], pairs[False, True]) >= 3
+        and _entropy(value) >= 3.5
+    )
+
+
+def _entropy(value: str) -> float:
+    """Shannon's entropy of the characters, in bits a character."""
+    return -sum(count / len(value) * math.log2(count / len(value)) for count in Counter(value).values())
