@@ -25,7 +25,7 @@ class ComparedRows:
 
 
 def representatives(rows: ComparedRows, index: TextIndex, similarity: float) -> Integers:
-    """Return which row stands for each: itself, or the oldest similar one among those that stand for themselves.
+    """Return which row stands for each: itself, or an older similar one that stands for itself.
 
     A row that only those resemble that have gone stays. The search passes over a row as soon as some older one is
     similar, and comes again for those where that one turned out to go, until none is left to look at.

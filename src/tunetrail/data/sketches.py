@@ -35,6 +35,7 @@ KINDS = ("short", "long")
 _LONG_FROM_WORDS = 16
 _SHORT_UP_TO_WORDS = 32
 _MASKED_FROM_WORDS = 7
+"""One word of fewer is too much: "how do I lock my card" and "how do I track my card" would be twins."""
 _CHARACTERS_AT_ONCE = 1 << 21
 
 
@@ -103,7 +104,8 @@ class RowSketches:
 
     def save(self, path: Path) -> None:
         """Write all arrays to one .npz file."""
-        np.savez(path, **dict(self.arrays()))
+        arrays: dict[str, Any] = dict(self.arrays())
+        np.savez(path, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> "RowSketches":
