@@ -25,40 +25,12 @@ _IPV4 = re.compile(r"[0-9](?<![\w.].)(?<![A-Za-z]-.)[0-9]{0,2}(?:\.[0-9]{1,3}){3
 # A number of four parts is a version or a section where the words in front say so.
 _NUMBERED = re.compile(
     r"(?i)(?:\b(?:versions?|ver\.?|v|releases?|rev(?:ision)?|build|firmware|sections?|sect?\.|chapters?|clauses?|"
-    r"appendix|tables?|figures?|oid)\W{0,4}|§ ?|[=<>~!]= ?)$"
+    r"appendix|tables?|figures?|oid)\W{0,4}|§ ?|\w[=<>~!]=)$"
 )
 # 8.2.4.45 is as good a section; small numbers need a word that says what they are, but for the private 10.0.0.0/8.
-_ADDRESSED = frozenset(
-    (
-        *(
-            "ip",
-            "ipv",
-            "ips",
-            "addr",
-            "address",
-            "addresses",
-            "adresse",
-            "host",
-            "hosts",
-            "hostname",
-            "server",
-            "servers",
-        ),
-        *(
-            "dns",
-            "resolver",
-            "nameserver",
-            "client",
-            "clients",
-            "gateway",
-            "ping",
-            "ssh",
-            "subnet",
-            "network",
-            "remote",
-        ),
-        *("port", "router", "peer", "peers", "proxy", "firewall", "http", "https", "udp", "tcp", "localhost"),
-    )
+_ADDRESSED = re.compile(
+    r"ip|ipv|ips|addr|address(?:es)?|adresse|hosts?|hostname|servers?|dns|resolver|nameserver|clients?|gateway|ping|ssh|"
+    r"subnet|network|remote|port|router|peers?|proxy|firewall|https?|udp|tcp|localhost"
 )
 _WORD = re.compile("[a-z]+")
 _PORT = re.compile(r":[0-9]{2,5}\b")
@@ -108,11 +80,10 @@ def _is_ipv4(text: str, match: re.Match[str]) -> bool:
     if nobodys or leads_to(text, match.start(), _NUMBERED):
         return False
     is_small = max(address.packed[:3]) < _SMALL and address.packed[0] != 10
-    return (
-        not is_small
-        or _PORT.match(text, match.end()) is not None
-        or not _ADDRESSED.isdisjoint(_WORD.findall(text[max(0, match.start() - 32) : match.end() + 16].lower()))
-    )
+    if not is_small or _PORT.match(text, match.end()):
+        return True
+    around = text[max(0, match.start() - 32) : match.end() + 16]
+    return any(map(_ADDRESSED.fullmatch, _WORD.findall(around.lower())))
 
 
 def _is_ipv6(found: str) -> bool:

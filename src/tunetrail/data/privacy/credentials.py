@@ -42,8 +42,10 @@ _VENDOR_KEY = re.compile(
     re.VERBOSE | re.ASCII,
 )
 
-_PRIVATE_KEY = re.compile(r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----")
-_PRIVATE_KEY_BODY = re.compile(r"(?:[^-]|-(?!----))*+(?P<end>-----END [A-Z0-9 ]{0,40}-----)?")
+_PRIVATE_KEY = re.compile(
+    r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
+    r"(?P<body>(?:[^-]|-(?!----))*+)(?P<end>-----END [A-Z0-9 ]{0,40}-----)?"
+)
 _ENCODED_LINES = re.compile(r"[A-Za-z0-9+/]{24,}+={0,2}(?:(?:\s|\\[nr])*+[A-Za-z0-9+/]{24,}+={0,2})*+")
 
 _BEARER = re.compile(r"\b[Bb](?:earer|EARER)[ \t]{1,4}(?P<value>[A-Za-z0-9._~+/-]{16,4096}+=*)")
@@ -116,10 +118,9 @@ def _private_keys(text: str) -> list[Span]:
     """Return the private keys: whole blocks, and a block cut off after some lines; a mere mention is none."""
     spans: list[Span] = []
     for match in _PRIVATE_KEY.finditer(text):
-        body = _PRIVATE_KEY_BODY.match(text, match.end())
-        lines = _ENCODED_LINES.search(text, match.end(), body.end() if body else match.end())
-        if body is not None and lines is not None:
-            spans.append((match.start(), body.end() if body["end"] else lines.end()))
+        lines = _ENCODED_LINES.search(text, *match.span("body"))
+        if lines is not None:
+            spans.append((match.start(), match.end() if match["end"] else lines.end()))
     return spans
 
 
@@ -140,9 +141,7 @@ def _assigned(text: str, match: re.Match[str]) -> Span | None:
         value, start = match["quoted"], match.start("quoted")
         literal = not ("f" in match["prefix"].lower() and "{" in value)
     else:
-        value, start = match["bare"].rstrip(".:?=") or match["bare"], match.start("bare")
-        if match["bare"].endswith("=") and not match["bare"].endswith("==="):
-            value = match["bare"]  # the padding of base64
+        value, start = match["bare"].rstrip(".:?") or match["bare"], match.start("bare")
         literal = text[match.end() : match.end() + 1] not in ("(", "[", "{") or not value[-1].isalnum()
     if not literal or _DATE.match(value) or (_NO_LITERAL.search(value) and not _AWS_SECRET.fullmatch(value)):
         return None

@@ -15,6 +15,7 @@ from tunetrail.data.privacy.spans import Span
 from tunetrail.data.privacy.telephones import find_phones
 
 _Finder = Callable[[str], list[Span]]
+# Start, rank, end with a minus, and kind: sorted so, the earlier, then the higher, then the longer one comes first.
 _Finding = tuple[int, int, int, str]
 
 # What rules out most texts, cheaply: seven characters of a number, gaps and capitals included, and seven digits with no
@@ -47,8 +48,8 @@ class Scrubber:
     def scrub(self, text: str) -> tuple[str, dict[str, int]]:
         """Return the text with placeholders, and how many of each were put, as in `{"EMAIL": 2}`.
 
-        Scrubbing once more changes nothing. A kind that is turned off still keeps its findings from other kinds: a
-        card's digits never become a telephone number.
+        Scrubbing once more changes nothing, but for made-up texts of hundreds of numbers without anything between them.
+        A kind that is turned off still keeps its findings from the others: a card never becomes a telephone number.
         """
         counts: dict[str, int] = {}
         if not self._wanted:

@@ -18,10 +18,11 @@ _INTERNATIONAL = re.compile(
     re.VERBOSE,
 )
 # The examples that people make up, such as 555-123-4567, break the rules of the North American plan.
+_CLOSING = rf"[0-9]{{2}}\){BLANK}?[0-9]{{3}}[-.\u2011]"
+_OPEN = r"[0-9]{2}(?:-[0-9]{3}-|\.[0-9]{3}\.|\u2011[0-9]{3}\u2011)"
 _AMERICAN = re.compile(
     rf"""[1-9(] {_EDGE} (?<![+/-].)
-    (?: (?<=1)(?:[-.]|{BLANK})\(?[1-9] | (?<=\()[1-9] | (?<=[1-9]) )
-    [0-9]{{2}} (?: \){BLANK}?[0-9]{{3}}[-.\u2011] | -[0-9]{{3}}- | \.[0-9]{{3}}\. | \u2011[0-9]{{3}}\u2011 )
+    (?: (?<=\()[1-9]{_CLOSING} | (?<=1)(?:[-.]|{BLANK})(?:\([1-9]{_CLOSING}|[1-9]{_OPEN}) | (?<=[1-9]){_OPEN} )
     [0-9]{{4}} {_EXTENSION} {NUMBER_ENDS}""",
     re.VERBOSE,
 )
@@ -33,7 +34,7 @@ _TRUNK = re.compile(
     {NUMBER_ENDS} (?!{BLANK}[0-9])""",
     re.VERBOSE,
 )
-_ANY = re.compile(rf"[0-9(]{_EDGE}(?:{_GAP}?[0-9]){{6,14}}{_EXTENSION}{NUMBER_ENDS}")
+_ANY = re.compile(rf"[0-9(]{_EDGE}(?:(?<=[0-9])|(?=[0-9]{{1,5}}\)))(?:{_GAP}?[0-9]){{6,14}}{_EXTENSION}{NUMBER_ENDS}")
 _EQUALS = re.compile(r"\w = $")
 _CALLED_BY_NAME = re.compile(
     r"(?i)(?:\b(?:(?:tele|mobile ?|cell ?)?phone|tel|mobile|mob|cell|fax|whats ?app|hotline|telefon(?:nummer|o|e)?|"

@@ -1,0 +1,66 @@
+import pytest
+
+from tunetrail.data.privacy.national_ids import find_lettered_ids, find_national_ids
+
+
+def found(text: str) -> list[str]:
+    return sorted({text[start:end] for start, end in (*find_national_ids(text), *find_lettered_ids(text))})
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        *(
+            "078-05-1120",
+            "AB123456C",
+            "AB 12 34 56 C",
+            "86 095 742 719",
+            "2 55 08 14 168 025 38",
+            "12345678Z",
+            "12345678-Z",
+        ),
+        *("X1234567L", "RSSMRA85T10A562S", "111.444.777-35", "2341 2341 2346", "2341-2341-2346"),
+    ],
+)
+def test_numbers_with_a_form_of_their_own_need_no_word(number: str) -> None:
+    assert found(f"It is {number}.") == found(f"({number}),") == [number]
+
+
+@pytest.mark.parametrize(
+    ("word", "number"),
+    [
+        *(("SSN", "078051120"), ("Social Security Number:", "078 05 1120"), ("Steuer-ID", "86095742719")),
+        *(("NIR", "255081416802538"), ("BSN", "111222333"), ("PESEL", "44051401359"), ("CPF:", "11144477735")),
+        ("aadhaar_no=", "234123412346"),
+    ],
+)
+def test_bare_digits_count_only_beside_their_word(word: str, number: str) -> None:
+    assert found(f"{word} {number}") == found(f"{number} ({word})") == [number]
+    assert found(f"the number {number}") == []
+    assert found(f"{word} {'and so on ' * 8} {number}") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "000-12-3456",
+            "900-12-3456",
+            "123-45-6789-0",
+            "QQ123456C",
+            "12345678A",
+            "RSSMRA85T10A562T",
+            "111.444.777-36",
+        ),
+        *(
+            "BSN 111222334",
+            "PESEL 44051401358",
+            "2341 2341 2347",
+            "2017 2018 2019",
+            "2341 2341 2346 2341",
+            "+48 509 574 271",
+        ),
+    ],
+)
+def test_numbers_that_fail_their_check_are_left_alone(text: str) -> None:
+    assert found(text) == []
