@@ -109,8 +109,12 @@ def _tracking_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _tracking_template: Path) -> Iterator[Path]:
-    """An empty folder to work in, with a fresh MLflow store `mlflow.db` in it."""
+def workplace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, _tracking_template: Path
+) -> Iterator[Path]:
+    """An empty folder to work in, with a fresh MLflow store `mlflow.db` in it and, but for the real models, a cache."""
+    if "slow" not in request.keywords:
+        monkeypatch.setenv("TUNETRAIL_CACHE", str(tmp_path / ".cache"))
     shutil.copy(_tracking_template, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path)
     yield tmp_path

@@ -31,6 +31,17 @@ def write_samples(folder: Path) -> None:
     (folder / "samples.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     chats = [{"input": f"say {n} {words[n % 8]}", "output": f"{words[n % 8]} {n}"} for n in range(60)]
     (folder / "chats.jsonl").write_text("\n".join(json.dumps(row) for row in chats))
+    conversations = [
+        {
+            "conversation_id": f"c{n}",
+            "messages": [
+                {"role": "user", "content": f"what does the {words[n % 8]} of {n * 3} say"},
+                {"role": "assistant", "content": f"the {words[n % 8]} says {n * 11}"},
+            ],
+        }
+        for n in range(60)
+    ]
+    (folder / "conversations.jsonl").write_text("\n".join(json.dumps(row) for row in conversations))
 
 
 @pytest.fixture
@@ -61,9 +72,9 @@ def test_readme_commands_run(
     for words in commands():
         if words[0] != "tunetrail" or words[1] == "ui":  # the server would run on; its own test starts it
             continue
-        assert main([*words[1:], *(small if words[1] == "train" else [])]) == 0, " ".join(words)
+        assert main([*words[1:], *(small if words[1] in ("train", "prepare") else [])]) == 0, " ".join(words)
         ran.append(words[1])
-    assert ran.count("train") == 3 and {"ingest", "sessions"} <= set(ran)
+    assert ran.count("train") == 3 and {"ingest", "prepare", "sessions"} <= set(ran)
     assert "nDCG@10" in capsys.readouterr().out
 
 

@@ -117,8 +117,9 @@ def shown(value: Any, mask: Callable[[str], str] = str) -> str | None:
     if value is None:
         return None
     text = value if isinstance(value, str) else repr(value)
-    text = mask(text[:_KEPT_CHARACTERS].encode("utf-8", "replace").decode())
-    return text if len(text) < _KEPT_CHARACTERS else text + "..."
+    # far more than is kept is masked: what is cut through here would not be recognised
+    text = mask(text[: 10 * _KEPT_CHARACTERS].encode("utf-8", "replace").decode())
+    return text if len(text) < _KEPT_CHARACTERS else text[:_KEPT_CHARACTERS] + "..."
 
 
 def content_text(record: Mapping[str, Any], mask: Callable[[str], str] = str) -> str:
