@@ -4,12 +4,13 @@ WordNet is read from its database files (`data.noun` and the like, wndb(5WN)), w
 archive and nltk's corpus all consist of, so that no library is needed for it.
 """
 
+import contextlib
 import functools
 import os
 import sys
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tunetrail.errors import ConfigError
 
 _FILES = ("data.noun", "data.verb", "data.adj", "data.adv")
 _NLTK_NAMES = ("wordnet", "wordnet31", "wordnet2022", "wordnet2021")
+_IRREGULAR_FILES = ("noun.exc", "verb.exc", "adj.exc", "adv.exc")
 _ENDINGS = ("s", "ed", "ing")
 _SHORTEST_WORD = 4  # below, WordNet is full of abbreviations: "in" is an inch, "it" is technology
 
@@ -65,10 +67,10 @@ def load_lexicon(source: str | None = None) -> Lexicon:
                 "(apt install wordnet-base, or python -m nltk.downloader wordnet; $WNHOME and $NLTK_DATA name other "
                 "places), or name a file of lines word<TAB>synonym, synonym."
             )
-        return Lexicon(source=str(place), synonyms=_unambiguous(_senses(place)))
+        return Lexicon(source=str(place), synonyms=_unambiguous(place))
     path = Path(source).expanduser()
     if _holds_wordnet(path):
-        return Lexicon(source=source, synonyms=_unambiguous(_senses(path)))
+        return Lexicon(source=source, synonyms=_unambiguous(path))
     return Lexicon(source=source, synonyms=_listed(path, source))
 
 
@@ -91,14 +93,23 @@ def _holds_wordnet(place: Path) -> bool:
     return all((place / name).is_file() for name in _FILES) or (place.suffix == ".zip" and zipfile.is_zipfile(place))
 
 
-def _lines(place: Path) -> Iterator[str]:
+def _lines(place: Path, names: Sequence[str]) -> Iterator[str]:
     if place.is_dir():
-        for name in _FILES:
+        for name in names:
             yield from (place / name).read_text(encoding="utf-8", errors="replace").split("\n")
         return
     with zipfile.ZipFile(place) as archive:
-        for name in _FILES:
+        for name in names:
             yield from archive.read(f"{place.stem}/{name}").decode("utf-8", "replace").split("\n")
+
+
+def _irregular_forms(place: Path) -> set[str]:
+    """Return words such as "built" or "mice", as far as the place lists them."""
+    forms: set[str] = set()
+    for name in _IRREGULAR_FILES:
+        with contextlib.suppress(OSError, KeyError):
+            forms.update(line.partition(" ")[0] for line in _lines(place, [name]))
+    return forms
 
 
 def _senses(place: Path) -> dict[str, list[tuple[str, ...]]]:
@@ -109,7 +120,7 @@ def _senses(place: Path) -> dict[str, list[tuple[str, ...]]]:
     """
     senses: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     try:
-        for line in _lines(place):
+        for line in _lines(place, _FILES):
             if not line or line.startswith(" "):  # the licence
                 continue
             _, _, _, count, rest = line.split(" ", 4)
@@ -125,12 +136,13 @@ def _senses(place: Path) -> dict[str, list[tuple[str, ...]]]:
     return senses
 
 
-def _unambiguous(senses: Mapping[str, list[tuple[str, ...]]]) -> dict[str, tuple[str, ...]]:
+def _unambiguous(place: Path) -> dict[str, tuple[str, ...]]:
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
+    senses, left_out = _senses(place), ENGLISH_STOP_WORDS | _irregular_forms(place)
     synonyms = {}
     for word, groups in senses.items():
-        if len(word) < _SHORTEST_WORD or not word.isalpha() or word in ENGLISH_STOP_WORDS or _is_form(word, senses):
+        if len(word) < _SHORTEST_WORD or not word.isalpha() or word in left_out or _is_form(word, senses):
             continue
         counts = Counter(each for group in groups for each in sorted(set(group)))
         found = [each for each, count in counts.items() if 2 * count > len(groups) and _stands_for(each, word)]
@@ -152,7 +164,7 @@ def _is_form(word: str, senses: Mapping[str, object]) -> bool:
             stems = {stem, stem + "e", stem.removesuffix("e"), stem.removesuffix("ie") + "y"}
             if stem[-2:-1] == stem[-1:]:
                 stems.add(stem[:-1])
-            return not stems.isdisjoint(senses)
+            return any(each in senses for each in stems)
     return False
 
 

@@ -115,7 +115,7 @@ def _mistyped(word: str, generator: np.random.Generator) -> str:
     letter = word[place]
     near = _NEIGHBOURS.get(letter.lower(), "")
     variants = [word[:place] + word[place + 1 :], word[:place] + letter + word[place:]]
-    if word[place - 1] != letter:
+    if place > 1 and word[place - 1] != letter:
         variants.append(word[: place - 1] + letter + word[place - 1] + word[place + 1 :])
     if near:
         hit = near[generator.integers(len(near))]

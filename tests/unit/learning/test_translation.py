@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -60,9 +61,11 @@ def toy_translator(folder: Path, words: dict[str, str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    place = tmp_path_factory.mktemp("translation")
-    return toy_translator(place / "there", FOREIGN), toy_translator(place / "back", BACK)
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    place, threads = tmp_path_factory.mktemp("translation"), torch.get_num_threads()
+    torch.set_num_threads(1)  # tensors this small are trained thirty times slower by threads that wait for one another
+    yield toy_translator(place / "there", FOREIGN), toy_translator(place / "back", BACK)
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
