@@ -1,4 +1,4 @@
-"""What preparation does to one chunk by itself, in any process: validate, clean, measure, sketch; and the files it leaves.
+"""What preparation does to one chunk by itself, in any process: validate, clean, measure, sketch, and its files.
 
 A chunk's result depends on its rows and on `ChunkSteps.identity` alone, so it can be kept and used again.
 """
@@ -53,13 +53,13 @@ class PreparedChunk:
         """Return the rows that passed, with `token_count` (-1 if not counted), `characters` and `language`."""
         return row_files.read_rows(self.folder / "rows.parquet", columns)
 
-    def set_aside(self) -> pd.DataFrame:
+    def set_aside(self, columns: list[str] | None = None) -> pd.DataFrame:
         """Return the rows that were set aside."""
-        return row_files.read_rows(self.folder / "set_aside.parquet")
+        return row_files.read_rows(self.folder / "set_aside.parquet", columns)
 
-    def changes(self) -> pd.DataFrame:
+    def changes(self, columns: list[str] | None = None) -> pd.DataFrame:
         """Return the rows that were changed."""
-        return row_files.read_rows(self.folder / "changes.parquet")
+        return row_files.read_rows(self.folder / "changes.parquet", columns)
 
     def flags(self) -> pd.DataFrame:
         """Return what is odd in which row."""

@@ -14,6 +14,9 @@ from tunetrail.data.sentences import truncated
 _CUT_IN_TRAINING = ("completion", "chat")
 """Shapes that end in what is learnt: cut off, they would teach a model to stop in the middle."""
 
+_AT_ONCE = 1000
+"""Records: what a tokenizer returns of a text is many times as large as the text."""
+
 
 class TokenCounter(Protocol):
     """Counts tokens as one model does; can be handed to another process.
@@ -63,14 +66,15 @@ def measure_lengths(
 
     Args:
         rows: Cleaned rows.
-        policy: `keep` (the model cuts them), `truncate` (at the last sentence that fits; a row that ends in what is learnt
-            is dropped, since a cut answer teaches a model to stop in the middle) or `drop`.
+        policy: `keep` (the model cuts them), `truncate` (at the last sentence that fits; a row that ends in what is
+            learnt is dropped, since a cut answer teaches a model to stop in the middle) or `drop`.
         counter: The model's tokenizer.
         mask: Replaces personal data in what is kept of a changed row.
     """
     rows = rows.reset_index(drop=True)
     records = records_of(rows)
-    counts = counter.of_records(records) if records else np.zeros(0, dtype=np.int64)
+    blocks = [counter.of_records(records[start : start + _AT_ONCE]) for start in range(0, len(records), _AT_ONCE)]
+    counts = np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.int64)
     longer = np.flatnonzero(counts > counter.max_length)
     found = tuple(
         (int(records[each]["row_id"]), int(counts[each]), records[each]["shape"] in _CUT_IN_TRAINING) for each in longer

@@ -87,7 +87,7 @@ def row_count(path: Path) -> int:
 
 def frames_of_file(path: Path, rows: int = _GROUP_ROWS) -> Iterator[pd.DataFrame]:
     """Yield a Parquet file's rows in frames of up to `rows` rows."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:  # which would keep all that was read until the end
         for batch in file.iter_batches(batch_size=rows):
             yield frame_of(pa.Table.from_batches([batch]))
 

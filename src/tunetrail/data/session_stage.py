@@ -26,7 +26,7 @@ from tunetrail.data.duplicates import SketchBook
 from tunetrail.data.findings import Finding, StepAccount
 from tunetrail.data.judged_rows import Judge, drawn, kept_vectors, texts_to_judge
 from tunetrail.data.prepared import CHANGES, FLAGS, SET_ASIDE, PreparedSession, side_file
-from tunetrail.data.rows import content_text, set_aside_frame, texts_of
+from tunetrail.data.rows import content_text, records_of, set_aside_frame, texts_of
 from tunetrail.data.session_checks import Flag, SessionFacts, SessionJudgement, judge_drift, judge_facts, judge_vectors
 from tunetrail.data.splits import SIDES, Sides, assign_sides
 from tunetrail.data.validation import check_config, flag_frame
@@ -176,11 +176,13 @@ class SessionStage:
 
     def _fates(self, book: SketchBook, judgement: SessionJudgement) -> _Fates:
         ids = self._facts.row_ids
-        position_of = {int(row_id): position for position, row_id in enumerate(ids)} if judgement.flags else {}
+        by_id = np.argsort(ids, kind="stable")
+        flagged = [row_id for row_id, _, _ in judgement.flags]
+        positions = by_id[np.searchsorted(ids, flagged, sorter=by_id)].tolist()
         validation: dict[int, dict[str, None]] = defaultdict(dict)
-        for row_id, check, detail in judgement.flags:
+        for position, (_, check, detail) in zip(positions, judgement.flags, strict=True):
             if check_config(check, self.steps.validation).set_aside:
-                validation[position_of[row_id]][f"{check.partition('.')[2]}: {detail}"] = None
+                validation[position][f"{check.partition('.')[2]}: {detail}"] = None
         alive = np.ones(len(ids), dtype=bool)
         alive[list(validation)] = False
         cleaning: dict[int, str] = {}
@@ -202,10 +204,10 @@ class SessionStage:
         changed = 0
         gone = {int(self._facts.row_ids[each]) for each in (*fates.validation, *fates.cleaning)}
         for chunk in self.chunks:
-            lines = chunk.set_aside()
+            lines = chunk.set_aside(["step", "reason"])
             for step, reason in zip(lines["step"], lines["reason"], strict=True):
                 reasons[step][reason_kind(reason)] += 1
-            changed += sum(row_id not in gone for row_id in chunk.changes()["row_id"])
+            changed += sum(row_id not in gone for row_id in chunk.changes(["row_id"])["row_id"].tolist())
         reasons["validation"].update(map(reason_kind, fates.validation.values()))
         reasons["cleaning"].update(map(reason_kind, fates.cleaning.values()))
         first = StepAccount(
@@ -239,7 +241,9 @@ class SessionStage:
 
     def _sides(self, fates: _Fates, clusters: Sequence[str]) -> Sides:
         """Return the sides of the rows that stay; rows that go have the side `""`."""
-        stay = [each for each in range(len(clusters)) if fates.step_of(each) is None]
+        stays = np.ones(len(clusters), dtype=bool)
+        stays[[*fates.validation, *fates.cleaning]] = False
+        stay = np.flatnonzero(stays).tolist()
         labels = self._facts.labels
         assigned = assign_sides(
             [clusters[each] for each in stay],
@@ -293,7 +297,7 @@ class _FateWriter:
             for step in ("validation", "cleaning"):
                 going = [each for each, (of_step, _) in fate_of.items() if of_step == step]
                 self._set_aside.write(_going(step, rows, going, fate_of, before))
-            gone = {int(rows.at[each, "row_id"]) for each in fate_of}
+            gone = set(rows["row_id"].to_numpy()[list(fate_of)].tolist())
             self._changes.write(changes[[row_id not in gone for row_id in changes["row_id"]]])
             if sides is not None:
                 here = sides.sides[start : start + len(rows)]
@@ -315,8 +319,7 @@ def _going(
     before: Mapping[int, str],
 ) -> pd.DataFrame:
     lines = []
-    for position in positions:
-        record = {str(name): value for name, value in rows.loc[position].to_dict().items() if value is not None}
+    for position, record in zip(positions, records_of(rows.iloc[list(positions)]), strict=True):
         content, row_id = content_text(record), int(record["row_id"])
         after = content if step == "cleaning" else None
         lines.append((row_id, fate_of[position][1], before.get(row_id, content), after))

@@ -254,15 +254,13 @@ def _sides_by_time(
     total = len(clusters)
     newest_first = sorted(members, key=lambda cluster: (oldest[cluster], cluster), reverse=True)
     side_of: dict[str, str] = {}
-    taken = 0
+    taken, has_validation = 0, False
     for number, cluster in enumerate(newest_first):
         left = len(newest_first) - number
         if number == 0 or (taken < config.test_share * total and left > 2):
             side = "test"
-        elif "validation" not in side_of.values() or (
-            taken < (config.test_share + config.validation_share) * total and left > 1
-        ):
-            side = "validation"
+        elif not has_validation or (taken < (config.test_share + config.validation_share) * total and left > 1):
+            side, has_validation = "validation", True
         else:
             side = "train"
             side_of.update(dict.fromkeys(newest_first[number:], side))

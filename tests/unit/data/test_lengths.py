@@ -58,3 +58,18 @@ def test_measure_lengths_drops_rows_and_never_cuts_an_answer(rows: Any, policy: 
 
 def test_measure_lengths_takes_no_rows() -> None:
     assert len(measure_lengths(ROWS.iloc[:0], "drop", Words()).rows) == 0
+
+
+def test_measure_lengths_hands_the_counter_a_thousand_rows_at_a_time() -> None:
+    handed: list[int] = []
+
+    class Noting(Words):
+        def of_records(self, records: Sequence[dict[str, Any]]) -> npt.NDArray[np.int64]:
+            handed.append(len(records))
+            return super().of_records(records)
+
+    texts = [" ".join(["word"] * (1 + number % 9)) for number in range(2100)]
+    samples = [Sample(kind=SampleKind.EMBEDDING, shape="text", content={"text": text}) for text in texts]
+    result = measure_lengths(rows_frame(enumerate(samples)), "keep", Noting())
+    assert result.rows["token_count"].tolist() == [len(text.split()) for text in texts]
+    assert handed == [1000, 1000, 100]

@@ -1,5 +1,6 @@
 import json
 import random
+import time
 
 import pandas as pd
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from tunetrail.config import SplitConfig
 from tunetrail.data.rows import object_series, rows_frame
-from tunetrail.data.splits import SIDES, Split, check_no_leak, make_folds, split_rows
+from tunetrail.data.splits import SIDES, Split, assign_sides, check_no_leak, make_folds, split_rows
 from tunetrail.errors import ConfigError, SampleError
 from tunetrail.samples import Sample, SampleKind
 
@@ -159,3 +160,13 @@ def test_make_folds_of_zero_splits_are_none() -> None:
 def test_make_folds_refuse_impossible_numbers(clusters: str, n_splits: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_folds(frame(list("xyz")).assign(cluster=object_series(list(clusters))), n_splits, seed=0)
+
+
+def test_assign_sides_by_time_needs_time_in_proportion_to_the_rows():
+    clusters = [f"{number:06d}" for number in range(100_000)]
+    timestamps = [f"2026-01-{1 + number // 4000:02d}T00:00:00+00:00" for number in range(100_000)]
+    began = time.process_time()
+    assigned = assign_sides(clusters, SplitConfig(), timestamps=timestamps)
+    assert time.process_time() - began < 3.0  # looking through all earlier clusters for each takes several times that
+    assert assigned.method == "time"
+    assert [int((assigned.sides == side).sum()) for side in SIDES] == [70_000, 15_000, 15_000]
