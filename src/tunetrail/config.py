@@ -208,8 +208,8 @@ class ConversationChecksConfig:
 class DriftChecksConfig:
     """Differences from the previous session, each a distance between 0 (alike) and 1 (nothing in common)."""
 
-    length: CheckConfig = _check_that(threshold=0.2)
-    vocabulary: CheckConfig = _check_that(threshold=0.5)
+    length: CheckConfig = _check_that(threshold=0.15)
+    vocabulary: CheckConfig = _check_that(threshold=0.25)
     embedding: CheckConfig = _check_that(threshold=0.3)
 
     def __post_init__(self) -> None:

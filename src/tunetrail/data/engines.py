@@ -62,6 +62,7 @@ def _on_ray(run: Run, jobs: Iterable[Job]) -> Iterator[Job]:
         raise ConfigError(
             "preparation.engine must be local where Ray isn't installed, got 'ray'. pip install 'tunetrail[ray]'"
         ) from error
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False)
     listed = list(jobs)

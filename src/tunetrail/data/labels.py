@@ -63,7 +63,7 @@ def usual_scale(scores: npt.NDArray[np.float64], minimum: float | None, maximum:
     """Return the (minimum, maximum) that scores should lie between.
 
     What is configured counts. Without any bound, it is the smallest of `USUAL_SCALES` that holds at least 95 % of the
-    finite scores, and (-inf, inf) if none does or there are no scores. Where more than 1 % of them are only on a scale's
+    finite scores, and (-inf, inf) if none does or there are no scores. Where more than 1 % of them are only on its
     other form (cosines below 0, a 0 beside 1 to 5), they are used and not wrong: it is that form. A bound that alone is
     missing is infinite.
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from tunetrail.config import PreparationConfig, SplitConfig
 from tunetrail.cache import ResultCache
+from tunetrail.config import PreparationConfig, SplitConfig
 from tunetrail.data.chunk_steps import ChunkSteps, PreparedChunk
 from tunetrail.data.chunks import write_chunks
 from tunetrail.data.engines import Job, run_jobs

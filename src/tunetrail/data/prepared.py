@@ -21,8 +21,9 @@ class PreparedSession:
     """What preparation made of a session's rows.
 
     Attributes:
-        folder: Holds `rows/train.parquet`, `rows/validation.parquet`, `rows/test.parquet`, `set_aside.parquet` and
-            `changes.parquet` (`row_id`, `step`, `reason`, `before`, `after`), `flags.parquet` (`row_id`, `check`, `detail`).
+        folder: Holds `rows/train.parquet`, `rows/validation.parquet`, `rows/test.parquet`; `set_aside.parquet` and
+            `changes.parquet` (`row_id`, `step`, `reason`, `before`, `after`); `flags.parquet` (`row_id`, `check`,
+            `detail`).
         account: What became of the rows, step by step.
         findings: What the validation found, passed checks included.
         sides: Rows by side.

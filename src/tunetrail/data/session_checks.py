@@ -118,7 +118,8 @@ def judge_vectors(
     if config.rows.outlier.severity != "off":
         judgement.judged["rows.outlier"] = len(rows)
         if len(rows) >= _JUDGED_FROM_ROWS:
-            odd = np.flatnonzero(outliers(vectors, seed=seed))
+            labels = list(rows["label"]) if "label" in rows else None
+            odd = np.flatnonzero(outliers(vectors, seed=seed, labels=labels))
             judgement.add("rows.outlier", ((int(ids[each]), "unlike all other rows") for each in odd))
     if "label" in rows and config.labels.mislabelled.severity != "off":
         judgement.judged["labels.mislabelled"] = len(rows)
@@ -152,7 +153,7 @@ def judge_drift(
         lengths = [np.array([len(text) for text in texts], dtype=np.float64) for texts in (before, now)]
         judgement.measures["drift.length"] = length_drift(*lengths)
     if config.drift.vocabulary.severity != "off":
-        judgement.measures["drift.vocabulary"] = vocabulary_drift(before, now)
+        judgement.measures["drift.vocabulary"] = vocabulary_drift(before, now, seed=seed)
     if config.drift.embedding.severity != "off" and vectors is not None and reference_vectors is not None:
         judgement.measures["drift.embedding"] = embedding_drift(reference_vectors, vectors, seed=seed)
     for check in judgement.measures:

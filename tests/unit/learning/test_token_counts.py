@@ -66,5 +66,5 @@ def test_identity_follows_the_tokenizer_and_all_settings(
 
 
 def test_a_folder_without_a_fast_tokenizer_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="must hold tokenizer.json"):
+    with pytest.raises(ModelError, match=r"must hold tokenizer\.json"):
         EmbeddingTokenCounter(path=str(tmp_path), max_length=8).of_texts(["a"])
