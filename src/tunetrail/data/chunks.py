@@ -25,6 +25,9 @@ _SMALLEST, _LARGEST = 0.25, 2.0
 UNREADABLE = "unreadable"
 """The key of what stands for a value that JSON has no form for; no column takes an object of that kind."""
 
+_DEEPEST = 100
+"""Levels of lists and dicts in a value. Valid ones have two; some hundreds more and Python's JSON reader gives up."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RawChunk:
@@ -87,9 +90,12 @@ def _written(ids: list[int], texts: list[str], path: Path) -> RawChunk:
 def _row_text(record: Mapping[Any, Any]) -> str:
     present = {str(column): value for column, value in record.items() if value is not None}
     try:
-        return json.dumps(present, default=_plain)
+        text = json.dumps(present, default=_plain)
     except (TypeError, ValueError, RecursionError):
-        return json.dumps({column: _readable(value) for column, value in present.items()})
+        return json.dumps({column: _readable(value) for column, value in present.items()}, default=_plain)
+    if text.count("[") + text.count("{") > _DEEPEST:  # whether these are nested or only many is dear to find out
+        return json.dumps({column: _readable(value) for column, value in present.items()}, default=_plain)
+    return text
 
 
 def _plain(value: Any) -> Any:
@@ -99,8 +105,21 @@ def _plain(value: Any) -> Any:
 
 
 def _readable(value: Any) -> Any:
+    """Return a value, or what stands for it where it can't be written and read again from any depth of calls."""
     try:
         json.dumps(value, default=_plain)
     except (TypeError, ValueError, RecursionError):
         return {UNREADABLE: type(value).__name__}
-    return value if not isinstance(value, np.ndarray | np.generic) else value.tolist()
+    return value if _levels(value) <= _DEEPEST else {UNREADABLE: type(value).__name__}
+
+
+def _levels(value: Any) -> int:
+    """Return how deep lists and dicts are nested in a value, `_DEEPEST` + 1 at most."""
+    levels, inside = 0, [value]
+    while levels <= _DEEPEST:
+        nested = [each for each in inside if isinstance(each, list | tuple | dict)]
+        if not nested:
+            break
+        levels += 1
+        inside = [child for each in nested for child in (each.values() if isinstance(each, dict) else each)]
+    return levels

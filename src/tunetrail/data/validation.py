@@ -3,6 +3,8 @@
 Judgements that need the whole session (contradictions, outliers, drift) are in `session_checks`.
 """
 
+import json
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from tunetrail.data.turns import disorder
 from tunetrail.samples import GROUP_COLUMN, ROLES, SHAPES, SampleKind, SampleShape
 
 FLAG_COLUMNS = ("row_id", "check", "detail")
+_OF_VALID_ROWS = ("rows.constant", "rows.encoding")
 _MISSING = "not_nullable"
 _SEPARATOR = "\t"
 
@@ -82,7 +85,7 @@ def check_rows(
         (position, [line for line in found[position] if _sets_aside(line[0], config)]) for position in sorted(unusable)
     ]
     return CheckedRows(
-        rows=rows.drop(index=sorted(unusable)).reset_index(drop=True),
+        rows=_with_floats(rows.drop(index=sorted(unusable)).reset_index(drop=True)),
         set_aside=set_aside_frame(
             "validation",
             [
@@ -123,19 +126,58 @@ def _sets_aside(check: str, config: ValidationConfig) -> bool:
 
 
 def _before(record: dict[Any, Any], failed: list[tuple[str, str, Any]], mask: Callable[[str], str]) -> str | None:
-    value = failed[0][2]
-    return content_text(record, mask) if value is None else shown(value, mask)
+    check, _, value = failed[0]
+    if check in _OF_VALID_ROWS:
+        return content_text(record, mask)
+    if value is not None:
+        return shown(value, mask)
+    rest = {column: shown(each, mask) for column, each in record.items() if column not in ("row_id", "shape")}
+    return shown(json.dumps({column: text for column, text in rest.items() if text is not None}, ensure_ascii=False))
 
 
 def _with_all_columns(rows: pd.DataFrame, kind: SampleKind) -> pd.DataFrame:
-    columns = dict.fromkeys(column for shape in SHAPES if shape.kind == kind for column in shape.columns)
-    for column in ("shape", *columns, GROUP_COLUMN, "timestamp"):
-        if column not in rows:
-            rows[column] = object_series([None] * len(rows))
-    if "negative" in columns:
-        values = [None if isinstance(value, str) and not value.strip() else value for value in rows["negative"]]
-        rows["negative"] = object_series(values)
-    return rows
+    """Return the rows with every column of their kind; what is absent, or of another shape than the row, is None."""
+    shapes = [shape for shape in SHAPES if shape.kind == kind]
+    names = rows["shape"] if "shape" in rows else [None] * len(rows)
+    columns: dict[str, pd.Series] = {"row_id": rows["row_id"], "shape": object_series(names)}
+    for column in dict.fromkeys(column for shape in shapes for column in shape.columns):
+        foreign = {shape.name for shape in shapes if column not in shape.columns}
+        values = rows[column] if column in rows else [None] * len(rows)
+        columns[column] = object_series(
+            [
+                None if _is_absent(value, column) or (isinstance(name, str) and name in foreign) else value
+                for value, name in zip(values, names, strict=True)
+            ]
+        )
+    for column in (GROUP_COLUMN, "timestamp"):
+        values = rows[column] if column in rows else [None] * len(rows)
+        columns[column] = object_series([None if _is_absent(value, column) else value for value in values])
+    rest = {str(column): rows[column] for column in rows.columns if str(column) not in columns}
+    return pd.DataFrame({**columns, **rest})
+
+
+def _is_absent(value: Any, column: str) -> bool:
+    if column == "negative" and isinstance(value, str) and not value.strip():
+        return True
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def _with_floats(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return valid rows with numbers as floats: JSON knows one kind of them, row files and hashes know several."""
+    columns: dict[str, pd.Series] = {}
+    if "score" in rows:
+        columns["score"] = object_series([_as_float(score) for score in rows["score"]])
+    if "embedding" in rows:
+        vectors = [[_as_float(each) for each in value] if _is_vector(value) else value for value in rows["embedding"]]
+        columns["embedding"] = object_series(vectors)
+    return rows.assign(**columns)
+
+
+def _as_float(value: Any) -> Any:
+    try:
+        return float(value) if isinstance(value, int | float | np.number) else value
+    except OverflowError:  # stays in a row only if the check for it is off
+        return math.inf if value > 0 else -math.inf
 
 
 def _failures(rows: pd.DataFrame, shape: SampleShape, config: ValidationConfig) -> Iterator[tuple[int, str, str, Any]]:

@@ -54,6 +54,16 @@ def test_write_chunks_survives_what_json_has_no_form_for(tmp_path: Path) -> None
     assert read[3:5] == [2.5, [1.0, 2.0]] and read[5] != read[5] and read[6:] == ["\ud800", "\0"]
 
 
+def test_write_chunks_writes_nothing_that_it_could_not_read_again(tmp_path: Path) -> None:
+    values = [nested(3), nested(950), [nested(100_000), b"bytes"], [[1, 2, 3]] * 500, ["[" * 500, b"bytes"]]
+    frame = pd.DataFrame({"row_id": range(len(values)), "text": object_series(values)})
+    frame["deep"] = object_series([nested(100_000), "x", {1}, nested(2), b""])
+    (chunk,) = write_chunks([frame], 100, tmp_path)
+    read = read_chunk(chunk.path)["text"].tolist()
+    unreadable = {UNREADABLE: "list"}
+    assert read == [nested(3), unreadable, unreadable, values[3], ["[" * 500, {UNREADABLE: "bytes"}]]
+
+
 @settings(max_examples=30, deadline=None)
 @given(texts=st.lists(st.text() | st.integers() | st.none(), max_size=20), chunk_rows=st.integers(1, 7))
 def test_write_chunks_gives_back_what_came(tmp_path_factory: Any, texts: list[Any], chunk_rows: int) -> None:

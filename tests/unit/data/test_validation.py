@@ -180,3 +180,21 @@ def test_check_rows_accounts_for_every_row_whatever_its_values(shape: str, data:
     ids = [*result.rows["row_id"], *result.set_aside["row_id"]]
     assert sorted(ids) == list(range(1, len(contents) + 1))
     assert all(isinstance(reason, str) and reason for reason in result.set_aside["reason"])
+
+
+def test_check_rows_takes_nan_and_values_of_other_shapes_as_absent() -> None:
+    rows = frame("text", {}, {}).assign(label=object_series([3, None]), group=object_series([math.nan, "g"]))
+    result = check_rows(rows, EMBEDDING, ValidationConfig())
+    assert list(result.rows["label"]) == [None, None] and list(result.rows["group"]) == [None, "g"]
+
+
+def test_check_rows_gives_numbers_as_floats() -> None:
+    scores = check_rows(frame("score", {"score": 10**30}), EMBEDDING, ValidationConfig()).rows["score"]
+    vectors = check_rows(frame("vector", {"embedding": [1, 10**30]}), EMBEDDING, ValidationConfig()).rows["embedding"]
+    assert [type(each) for each in (*scores, *vectors[0])] == [float] * 3
+
+
+def test_check_rows_keeps_what_there_is_of_a_row_without_a_shape() -> None:
+    rows = frame("chat", {"messages": [{"content": 3}]}).assign(shape=object_series([None]))
+    kept = check_rows(rows, LLM, ValidationConfig()).set_aside["before"]
+    assert "content" in kept[0]
