@@ -6,6 +6,7 @@ duplicates (they need the whole session: see `duplicates`).
 
 import unicodedata
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,21 +56,40 @@ def clean_rows(rows: pd.DataFrame, config: CleaningConfig) -> CleanedRows:
                 repaired.append(new)
                 placeholders.update(found)
                 reasons[position].update(dict.fromkeys(why))
-            after[column] = object_series(repaired)
+            is_optional = [column not in shape_of(name).required for name in before["shape"]]
+            after[column] = object_series(
+                [
+                    None if optional and isinstance(value, str) and not value.strip() else value
+                    for value, optional in zip(repaired, is_optional, strict=True)
+                ]
+            )
     records = after.to_dict("records")
     gone = {position: reason for position, record in enumerate(records) if (reason := _why_empty(record)) is not None}
 
-    def line(position: int, reason: str) -> tuple[int, str, str | None, str | None]:
-        old, new = before.loc[position].to_dict(), records[position]
-        return int(new["row_id"]), reason, content_text(old, scrubber.mask), content_text(new, scrubber.mask)
-
     changed = [position for position, why in enumerate(reasons) if why and position not in gone]
+    lines = _lines(before, records, {**gone, **{each: "; ".join(reasons[each]) for each in changed}}, scrubber)
     return CleanedRows(
         rows=after.drop(index=list(gone)).reset_index(drop=True),
-        set_aside=set_aside_frame("cleaning", [line(position, reason) for position, reason in gone.items()]),
-        changes=set_aside_frame("cleaning", [line(position, "; ".join(reasons[position])) for position in changed]),
+        set_aside=set_aside_frame("cleaning", [lines[position] for position in gone]),
+        changes=set_aside_frame("cleaning", [lines[position] for position in changed]),
         placeholders=placeholders,
     )
+
+
+def _lines(
+    before: pd.DataFrame, after: Sequence[Mapping[Any, Any]], reason_of: Mapping[int, str], scrubber: Scrubber
+) -> dict[int, tuple[int, str, str | None, str | None]]:
+    """Return the lines of a set-aside frame, by position, of the rows that have a reason."""
+    old_rows = before.iloc[list(reason_of)].to_dict("records")
+    return {
+        position: (
+            int(after[position]["row_id"]),
+            reason,
+            content_text(old, scrubber.mask),
+            content_text(after[position], scrubber.mask),
+        )
+        for (position, reason), old in zip(reason_of.items(), old_rows, strict=True)
+    }
 
 
 def clean_text(text: str, config: CleaningConfig) -> str:

@@ -106,7 +106,7 @@ class SketchBook:
 
     def cluster_keys(self, similarity: float, included: Mask | None = None) -> list[str]:
         """Return the key of each row's cluster, 64 hex digits; an empty text for a row that isn't included."""
-        keys = self._array("own_key")
+        keys = np.array(self._array("own_key"))
         return [keys[row].tobytes().hex() if row >= 0 else "" for row in self.clusters(similarity, included)]
 
     def clusters(self, similarity: float, included: Mask | None = None) -> Integers:

@@ -117,3 +117,9 @@ def test_clean_rows_accounts_for_every_row(contents: list[tuple[str, str]]) -> N
     result = clean_rows(rows, CleaningConfig())
     assert sorted([*result.rows["row_id"], *result.set_aside["row_id"]]) == rows["row_id"].tolist()
     assert set(result.changes["row_id"]) <= set(result.rows["row_id"])
+
+
+def test_clean_rows_takes_an_optional_text_that_cleaning_empties_as_absent() -> None:
+    content = {"anchor": "one", "positive": "two", "negative": "<p></p>"}
+    cleaned = clean_rows(frame("pair", content), CleaningConfig())
+    assert cleaned.rows["negative"].tolist() == [None] and len(cleaned.set_aside) == 0
