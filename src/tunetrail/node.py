@@ -17,9 +17,9 @@ from typing import Any
 import pandas as pd
 
 from tunetrail.config import ALL, Settings, check_identifier, requested_model_types
-from tunetrail.data.prepared import PreparedSession
+from tunetrail.data.flow.prepared import PreparedSession
+from tunetrail.data.report.session_report import joined
 from tunetrail.data.rows import rows_frame, rows_of_shape
-from tunetrail.data.session_report import joined
 from tunetrail.errors import ConfigError, ModelError, SessionError, TunetrailError, did_you_mean, state_after
 from tunetrail.learning.catalog import ResolvedModel
 from tunetrail.paths import made_folder

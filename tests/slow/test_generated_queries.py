@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from tunetrail.config import AugmentationConfig, EmbeddingConfig, LanguageModelConfig
-from tunetrail.data.augmentation import AugmentationTools, augment
+from tunetrail.data.augmentation.augmentation import AugmentationTools, augment
 from tunetrail.data.rows import object_series, rows_frame
 from tunetrail.learning.catalog import resolve_model
 from tunetrail.learning.embedding_learner import EmbeddingLearner

@@ -13,7 +13,7 @@ from tunetrail.errors import SampleError
 from tunetrail.paths import made_folder
 
 if TYPE_CHECKING:
-    from tunetrail.data.prepared import PreparedSession
+    from tunetrail.data.flow.prepared import PreparedSession
 
 _SHOWN_REASONS = 8
 

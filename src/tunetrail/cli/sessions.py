@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tunetrail.data.conversations import derive
-from tunetrail.data.messages import messages_of
+from tunetrail.data.conversations.conversations import derive
+from tunetrail.data.conversations.messages import messages_of
 from tunetrail.data.sources import check_columns, check_rows, count_rows, read_rows
 from tunetrail.samples import LeftOut, Sample, SampleKind
 from tunetrail.stores.database import DatabaseManager

@@ -14,9 +14,9 @@ import ftfy
 import pandas as pd
 
 from tunetrail.config import CleaningConfig
-from tunetrail.data.markup import strip_markup
 from tunetrail.data.privacy import Scrubber
 from tunetrail.data.rows import TEXT_COLUMNS, content_columns, content_text, object_series, set_aside_frame, shape_of
+from tunetrail.data.texts.markup import strip_markup
 
 _CONTROL_CHARACTERS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0), 0xFEFF) if chr(code) not in "\t\n\r"}
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tunetrail.data.rows import TEXT_COLUMNS, content_text, records_of, set_aside_frame, shape_of
-from tunetrail.data.sentences import truncated
+from tunetrail.data.texts.sentences import truncated
 
 _CUT_IN_TRAINING = ("completion", "chat")
 """Shapes that end in what is learnt: cut off, they would teach a model to stop in the middle."""

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tunetrail.config import SplitConfig
-from tunetrail.data.duplicates import cluster_keys
+from tunetrail.data.twins.duplicates import cluster_keys
 from tunetrail.errors import ConfigError, SampleError
 
 SIDES = ("train", "validation", "test")

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from tunetrail.config import Settings, check_identifier
-from tunetrail.data.features import FeatureResult
-from tunetrail.data.preparation import result_cache
-from tunetrail.data.prepared import PreparedSession
+from tunetrail.data.feature_engineering.features import FeatureResult
+from tunetrail.data.flow.preparation import result_cache
+from tunetrail.data.flow.prepared import PreparedSession
 from tunetrail.data.rows import records_of, rows_digest, texts_of_rows
 from tunetrail.data.splits import Split
 from tunetrail.deployment.gate import decide

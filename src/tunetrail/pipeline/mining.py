@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tunetrail.config import HardNegativesConfig
-from tunetrail.data.hard_negatives import MiningResult, mine
+from tunetrail.data.feature_engineering.hard_negatives import MiningResult, mine
 from tunetrail.data.rows import records_of
 from tunetrail.learning.prompts import DOCUMENT, QUERY
 from tunetrail.learning.refreshing import Encode, Refresh

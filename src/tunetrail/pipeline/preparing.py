@@ -8,15 +8,15 @@ from typing import Any
 import pandas as pd
 
 from tunetrail.config import Settings
-from tunetrail.data.chunk_steps import ChunkSteps
-from tunetrail.data.judged_rows import Judge
+from tunetrail.data.checks.judged_rows import Judge
+from tunetrail.data.flow.chunk_steps import ChunkSteps
+from tunetrail.data.flow.preparation import Preparation
+from tunetrail.data.flow.prepared import CHANGES, FLAGS, REPORT, SET_ASIDE, SUMMARY, PreparedSession
 from tunetrail.data.lengths import TokenCounter
-from tunetrail.data.pictures import figures
-from tunetrail.data.preparation import Preparation
-from tunetrail.data.prepared import CHANGES, FLAGS, REPORT, SET_ASIDE, SUMMARY, PreparedSession
-from tunetrail.data.report_data import ReportData
+from tunetrail.data.report.pictures import figures
+from tunetrail.data.report.report_data import ReportData
+from tunetrail.data.report.session_report import report_section, write_report
 from tunetrail.data.rows import rows_of_shape
-from tunetrail.data.session_report import report_section, write_report
 from tunetrail.errors import SampleError
 from tunetrail.learning.judging import judging_identity, judging_vectors
 from tunetrail.learning.token_counts import EmbeddingTokenCounter, LanguageModelTokenCounter

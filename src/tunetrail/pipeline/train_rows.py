@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from tunetrail.config import Settings
-from tunetrail.data.augmentation import AugmentationResult, AugmentationTools, augment
-from tunetrail.data.features import FeatureResult, engineer_features
-from tunetrail.data.hard_negatives import MiningResult
+from tunetrail.data.augmentation.augmentation import AugmentationResult, AugmentationTools, augment
+from tunetrail.data.feature_engineering.features import FeatureResult, engineer_features
+from tunetrail.data.feature_engineering.hard_negatives import MiningResult
 from tunetrail.data.rows import records_of
 from tunetrail.deployment.registry import Registry
 from tunetrail.learning.catalog import resolve_model

@@ -21,12 +21,12 @@ from tests.corpora.unusual import drift_sessions, vector_sessions
 
 from tunetrail.config import CleaningConfig, PreparationConfig, SplitConfig
 from tunetrail.data import row_files
-from tunetrail.data.chunk_steps import ChunkSteps
-from tunetrail.data.judged_rows import Judge
-from tunetrail.data.preparation import Preparation
-from tunetrail.data.prepared import CHANGES, FLAGS, SET_ASIDE, SUMMARY
+from tunetrail.data.checks.judged_rows import Judge
+from tunetrail.data.checks.session_checks import Vectors
+from tunetrail.data.flow.chunk_steps import ChunkSteps
+from tunetrail.data.flow.preparation import Preparation
+from tunetrail.data.flow.prepared import CHANGES, FLAGS, SET_ASIDE, SUMMARY
 from tunetrail.data.rows import texts_of
-from tunetrail.data.session_checks import Vectors
 
 SEED = 1
 TARGET = 0.95

@@ -15,10 +15,10 @@ import pytest
 
 from tunetrail.config import CheckConfig, CleaningConfig, PreparationConfig, SplitConfig, ValidationConfig
 from tunetrail.data import row_files
-from tunetrail.data.chunk_steps import ChunkSteps
-from tunetrail.data.judged_rows import Judge
-from tunetrail.data.preparation import Preparation
-from tunetrail.data.prepared import SET_ASIDE, PreparedSession, side_file
+from tunetrail.data.checks.judged_rows import Judge
+from tunetrail.data.flow.chunk_steps import ChunkSteps
+from tunetrail.data.flow.preparation import Preparation
+from tunetrail.data.flow.prepared import SET_ASIDE, PreparedSession, side_file
 from tunetrail.data.splits import SIDES
 from tunetrail.samples import ROLES, SHAPES, Sample, SampleKind
 

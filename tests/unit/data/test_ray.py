@@ -14,9 +14,9 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from tunetrail.config import CleaningConfig, PreparationConfig, SplitConfig, ValidationConfig
-from tunetrail.data.chunk_steps import ChunkSteps
-from tunetrail.data.judged_rows import Judge
-from tunetrail.data.preparation import Preparation
+from tunetrail.data.flow.chunk_steps import ChunkSteps
+from tunetrail.data.checks.judged_rows import Judge
+from tunetrail.data.flow.preparation import Preparation
 from tunetrail.data.rows import rows_frame
 from tunetrail.samples import Sample, SampleKind
 

@@ -88,4 +88,9 @@ def test_set_aside_frame_has_its_columns_even_when_empty() -> None:
 def test_shown_shortens_long_values() -> None:
     assert shown(None) is None
     assert shown([1.0]) == "[1.0]"
-    assert len(str(shown("x" * 10_000))) == 500
+    assert len(str(shown("x" * 100_000))) == 20_003
+
+
+def test_shown_masks_before_it_cuts() -> None:
+    text = "x" * 19_995 + " secret word"
+    assert "sec" not in str(shown(text, lambda each: each.replace("secret", "[SECRET]")))

@@ -1,0 +1,1 @@
+"""Augmentation: extra rows made from rows of the train side. Never sees the other sides."""

@@ -1,0 +1,109 @@
+"""A prepared session: the files that preparation leaves in a folder, and the account of how they came about."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tunetrail.data import row_files
+from tunetrail.data.checks.findings import Finding, StepAccount
+from tunetrail.data.splits import SIDES, Split, check_no_leak
+
+SET_ASIDE, CHANGES, FLAGS = "set_aside.parquet", "changes.parquet", "flags.parquet"
+REPORT, SUMMARY = "report.html", "summary.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedSession:
+    """What preparation made of a session's rows.
+
+    Attributes:
+        folder: Holds `rows/train.parquet`, `rows/validation.parquet`, `rows/test.parquet`; `set_aside.parquet` and
+            `changes.parquet` (`row_id`, `step`, `reason`, `before`, `after`); `flags.parquet` (`row_id`, `check`,
+            `detail`).
+        account: What became of the rows, step by step.
+        findings: What the validation found, passed checks included.
+        sides: Rows by side.
+        clusters: Clusters of twins by side.
+        method: How sides were chosen: `content` or `time`.
+        warnings: Readable sentences about the split.
+        placeholders: Personal data replaced, by type.
+        stopped: Why the rows can't be trained on, or None.
+    """
+
+    folder: Path
+    account: tuple[StepAccount, ...]
+    findings: tuple[Finding, ...]
+    sides: Mapping[str, int]
+    clusters: Mapping[str, int]
+    method: str
+    warnings: tuple[str, ...]
+    placeholders: Mapping[str, int]
+    stopped: str | None = None
+
+    @property
+    def rows_in(self) -> int:
+        """Number of rows that came in."""
+        return self.account[0].rows_in
+
+    def step(self, name: str) -> StepAccount:
+        """Return the account of one step."""
+        return next(step for step in self.account if step.step == name)
+
+    def frame(self, side: str) -> pd.DataFrame:
+        """Return the rows of one side, with their `cluster`."""
+        return row_files.read_rows(side_file(self.folder, side))
+
+    def split(self) -> Split:
+        """Return the rows of all sides; raises `SampleError` where two of them share a cluster."""
+        frames = {side: self.frame(side) for side in SIDES}
+        check_no_leak(frames)
+        return Split(
+            train=frames["train"],
+            validation=frames["validation"],
+            test=frames["test"],
+            method=self.method,
+            warnings=self.warnings,
+        )
+
+    def validation_dict(self) -> dict[str, Any]:
+        """Return the result of the validation step, JSON-serialisable."""
+        return {
+            **self.step("validation").to_dict(),
+            "findings": [finding.to_dict() for finding in self.findings if finding.severity != "passed"],
+            "passed": [finding.check for finding in self.findings if finding.severity == "passed"],
+        }
+
+    def cleaning_dict(self) -> dict[str, Any]:
+        """Return the result of the cleaning step, JSON-serialisable."""
+        return {**self.step("cleaning").to_dict(), "placeholders": dict(self.placeholders)}
+
+    def split_dict(self) -> dict[str, Any]:
+        """Return the sides, JSON-serialisable."""
+        return {
+            "rows": dict(self.sides),
+            "clusters": dict(self.clusters),
+            "method": self.method,
+            "warnings": list(self.warnings),
+        }
+
+    def write_summary(self) -> Path:
+        """Write everything but the rows to `summary.json` and return its path."""
+        path = self.folder / SUMMARY
+        summary = {
+            "account": [step.to_dict() for step in self.account],
+            "findings": [finding.to_dict() for finding in self.findings],
+            "split": self.split_dict(),
+            "placeholders": dict(self.placeholders),
+            "stopped": self.stopped,
+        }
+        path.write_text(json.dumps(summary, indent=1, ensure_ascii=False))
+        return path
+
+
+def side_file(folder: Path, side: str) -> Path:
+    """Return the Parquet file of one side's rows."""
+    return folder / "rows" / f"{side}.parquet"

@@ -1,0 +1,91 @@
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tunetrail.config import CheckConfig, LabelChecksConfig, ValidationConfig, VectorChecksConfig
+from tunetrail.data.checks.session_checks import SessionFacts, SessionJudgement, judge_drift, judge_facts, judge_vectors
+from tunetrail.data.rows import rows_frame
+from tunetrail.samples import Sample, SampleKind
+
+
+def facts(rows: int, languages: Sequence[str | None] | None = None, **more: Any) -> SessionFacts:
+    ids = np.arange(1, rows + 1, dtype=np.int64)
+    return SessionFacts(row_ids=ids, languages=languages or [None] * rows, timestamps=[None] * rows, **more)
+
+
+def flagged(judgement: SessionJudgement, check: str) -> list[int]:
+    return [row_id for row_id, name, _ in judgement.flags if name == check]
+
+
+def frame(texts: Sequence[str], **more: str) -> Any:
+    shape = "label" if more else "text"
+    return rows_frame(
+        (number, Sample(kind=SampleKind.EMBEDDING, shape=shape, content={"text": text, **more}))
+        for number, text in enumerate(texts, start=1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("languages", "wanted", "expected"),
+    [
+        (["en", "en", "de", None], "auto", [3]),
+        (["en", "en", "de", None], "de", [1, 2]),
+        (["en", "de"], "auto", []),  # no language is that of most rows
+        ([None, None], "en", []),
+    ],
+)
+def test_judge_facts_flags_rows_in_another_language(
+    languages: list[str | None], wanted: str, expected: list[int]
+) -> None:
+    found = judge_facts(facts(len(languages), languages), ValidationConfig(language=wanted))
+    assert flagged(found, "rows.language") == expected
+
+
+def test_judge_facts_flags_scores_off_the_scale() -> None:
+    scores = np.array([0.5] * 30 + [1.5])
+    assert flagged(judge_facts(facts(31, scores=scores), ValidationConfig()), "labels.score_range") == [31]
+    bounded = ValidationConfig(labels=LabelChecksConfig(minimum_score=1.0, maximum_score=2.0))
+    assert flagged(judge_facts(facts(31, scores=scores), bounded), "labels.score_range") == list(range(1, 31))
+
+
+def test_judge_facts_flags_vectors_of_another_size() -> None:
+    dimensions = np.array([4, 4, 3])
+    assert flagged(judge_facts(facts(3, dimensions=dimensions), ValidationConfig()), "vectors.dimension") == [3]
+    asked = ValidationConfig(vectors=VectorChecksConfig(dimensions=3))
+    assert flagged(judge_facts(facts(3, dimensions=dimensions), asked), "vectors.dimension") == [1, 2]
+
+
+def test_judge_facts_judges_labels() -> None:
+    labels = ["praise"] * 150 + ["question"] * 100 + ["prasie"]
+    found = judge_facts(facts(251, labels=labels), ValidationConfig())
+    assert flagged(found, "labels.unknown_label") == [251]
+    assert found.measures["labels.imbalance"] == 150.0
+    assert found.notes["labels.imbalance"] == "'praise' has 150 rows, 'prasie' 1"
+
+
+def test_judge_facts_runs_no_check_that_is_off() -> None:
+    config = ValidationConfig()
+    off = CheckConfig(severity="off")
+    config.rows.language = config.labels.score_range = config.labels.unknown_label = config.labels.imbalance = off
+    config.vectors.dimension = off
+    everything = facts(
+        3, ["en", "en", "de"], scores=np.array([0, 0, 99.0]), labels=["a"] * 3, dimensions=np.array([1, 1, 2])
+    )
+    found = judge_facts(everything, config)
+    assert found.flags == [] and found.measures == {}
+
+
+def test_judge_vectors_needs_enough_rows_to_know_what_is_usual() -> None:
+    rows = frame(["text"] * 10, label="a").assign(cluster="c")
+    found = judge_vectors(rows, np.eye(10, dtype=np.float32), ValidationConfig(), seed=0)
+    assert found.flags == [] and found.judged == {"rows.outlier": 10, "labels.mislabelled": 10}
+
+
+def test_judge_drift_measures_what_differs_and_nothing_among_few_rows() -> None:
+    short, long = frame(["two words"] * 40), frame(["many other words, again and again and again"] * 40)
+    found = judge_drift(long, short, None, None, ValidationConfig(), seed=0)
+    assert found.measures["drift.length"] == 1.0 and "drift.embedding" not in found.measures
+    assert found.judged == {"drift.length": 40, "drift.vocabulary": 40}
+    assert judge_drift(long, short[:20], None, None, ValidationConfig(), seed=0).measures == {}

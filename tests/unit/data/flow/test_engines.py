@@ -1,0 +1,60 @@
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tunetrail.config import PreparationConfig
+from tunetrail.data.flow.engines import Job, run_jobs
+
+
+@dataclass(frozen=True)
+class Upper:
+    """Writes a file's text in capitals; a real step, as small as one can be."""
+
+    def __call__(self, raw: Path, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "text").write_text(raw.read_text().upper())
+
+
+def jobs(folder: Path, count: int) -> Iterator[Job]:
+    for number in range(count):
+        raw = folder / f"raw-{number}"
+        raw.write_text(f"text {number}")
+        yield Job(raw=raw, folder=folder / f"done-{number}")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_run_jobs_runs_all_and_keeps_their_order(tmp_path: Path, workers: int, count: int) -> None:
+    done = list(run_jobs(Upper(), jobs(tmp_path, count), PreparationConfig(workers=workers)))
+    assert [(job.folder / "text").read_text() for job in done] == [f"TEXT {number}" for number in range(count)]
+    assert not list(tmp_path.glob("raw-*"))
+
+
+def test_run_jobs_leaves_what_is_done(tmp_path: Path) -> None:
+    (tmp_path / "done-0").mkdir()
+    list(run_jobs(Upper(), jobs(tmp_path, 2), PreparationConfig(workers=1)))
+    assert not (tmp_path / "done-0" / "text").exists() and (tmp_path / "done-1" / "text").exists()
+
+
+def test_run_jobs_takes_few_jobs_ahead(tmp_path: Path) -> None:
+    started = []
+
+    def counted() -> Iterator[Job]:
+        for job in jobs(tmp_path, 40):
+            started.append(job)
+            yield job
+
+    running = run_jobs(Upper(), counted(), PreparationConfig(workers=2))
+    next(running)
+    assert len(started) < 20
+    assert len(list(running)) == 39
+
+
+def test_run_jobs_hands_on_the_error_of_a_step(tmp_path: Path) -> None:
+    (tmp_path / "raw").write_bytes(b"\xff")
+    with pytest.raises(UnicodeDecodeError):
+        list(run_jobs(Upper(), [Job(raw=tmp_path / "raw", folder=tmp_path / "done")], PreparationConfig(workers=1)))
+    shutil.rmtree(tmp_path / "done", ignore_errors=True)

@@ -1,0 +1,320 @@
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tunetrail.config import (
+    CheckConfig,
+    CleaningConfig,
+    LabelChecksConfig,
+    PreparationConfig,
+    RowChecksConfig,
+    SplitConfig,
+    ValidationConfig,
+)
+from tunetrail.data.checks.judged_rows import Judge
+from tunetrail.data.flow.chunk_steps import ChunkSteps
+from tunetrail.data.flow.preparation import Preparation
+from tunetrail.data.flow.prepared import PreparedSession
+from tunetrail.data.rows import rows_frame
+from tunetrail.errors import SampleError
+from tunetrail.samples import Sample, SampleKind
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def sentence(number: int, words: int = 14) -> str:
+    """A sentence of its own: no two share many words."""
+    generator = np.random.default_rng(number)
+    drawn = ["".join(generator.choice(list(LETTERS), size=6)) for _ in range(words)]
+    return " ".join(drawn)
+
+
+def samples(texts: Sequence[str], **more: Any) -> pd.DataFrame:
+    return rows_frame(
+        (number, Sample(kind=SampleKind.EMBEDDING, shape="text", content={"text": text}, **more))
+        for number, text in enumerate(texts, start=1)
+    )
+
+
+def prepare(
+    frames: pd.DataFrame | list[pd.DataFrame],
+    folder: Path,
+    *,
+    kind: SampleKind = SampleKind.EMBEDDING,
+    config: PreparationConfig | None = None,
+    judge: Judge | None = None,
+    validation: ValidationConfig | None = None,
+    cleaning: CleaningConfig | None = None,
+    split: SplitConfig | None = None,
+) -> PreparedSession:
+    steps = ChunkSteps(kind=kind, validation=validation or ValidationConfig(), cleaning=cleaning or CleaningConfig())
+    preparation = Preparation(
+        steps=steps,
+        split=split or SplitConfig(),
+        config=config or PreparationConfig(workers=1, cache_gigabytes=0.0),
+        judge=judge or Judge(),
+        seed=0,
+    )
+    return preparation.run([frames] if isinstance(frames, pd.DataFrame) else frames, folder)
+
+
+def all_rows(session: PreparedSession) -> pd.DataFrame:
+    return pd.concat([session.frame(side) for side in session.sides], ignore_index=True)
+
+
+def check_account(session: PreparedSession, rows_in: int) -> None:
+    """Every row is on one side or set aside with a reason, once; each step's counts add up."""
+    set_aside = pd.read_parquet(session.folder / "set_aside.parquet")
+    assert session.rows_in == rows_in
+    rows_out = session.account[0].rows_in
+    for step in session.account:
+        assert step.rows_in == rows_out and step.rows_in == step.rows_out + step.set_aside
+        assert step.set_aside == int((set_aside["step"] == step.step).sum())
+        rows_out = step.rows_out
+    if session.stopped is None:
+        assert sum(session.sides.values()) == rows_out == len(all_rows(session))
+        ids = [*all_rows(session)["row_id"], *set_aside["row_id"]]
+        assert len(ids) == len(set(ids)) == rows_in
+    assert list(set_aside.columns) == ["row_id", "step", "reason", "before", "after"]
+    assert all(isinstance(reason, str) and reason for reason in set_aside["reason"])
+
+
+def test_preparation_gives_every_row_a_side_or_a_reason(tmp_path: Path) -> None:
+    texts = [sentence(number) for number in range(60)]
+    twin = texts[5] + " \n"
+    near = texts[6] + " end"
+    session = prepare(samples([*texts, twin, near, "", "Mail jane.doe@corp.example about it, please."]), tmp_path)
+    check_account(session, 64)
+    set_aside = pd.read_parquet(tmp_path / "set_aside.parquet").set_index("row_id")
+    assert set_aside.loc[[61, 62], "reason"].tolist() == ["duplicate of row 6", "near-duplicate of row 7"]
+    assert set_aside.loc[63, "reason"] == "text is empty"
+    assert json.loads(set_aside.loc[61, "before"])["text"] == twin
+    assert json.loads(set_aside.loc[61, "after"])["text"] == texts[5]
+    changes = pd.read_parquet(tmp_path / "changes.parquet")
+    assert changes[["row_id", "reason"]].values.tolist() == [[64, "EMAIL replaced"]]
+    assert session.placeholders == {"EMAIL": 1} and session.step("cleaning").changed == 1
+    assert set(session.frame("train")) >= {"row_id", "shape", "text", "group", "timestamp", "cluster", "characters"}
+    assert {each.check for each in session.findings if each.severity == "error"} == set()
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("chunk_rows", [7, 50, 10_000])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_preparation_gives_the_same_whatever_the_chunks_and_workers(
+    tmp_path: Path, chunk_rows: int, workers: int
+) -> None:
+    texts = [sentence(number) for number in range(80)]
+    rows = samples([*texts, *(text + " x" for text in texts[:20]), *texts[:5], *[""] * 5])
+    whole = prepare(rows, tmp_path / "whole")
+    config = PreparationConfig(chunk_rows=chunk_rows, workers=workers, cache_gigabytes=0.0)
+    parts = prepare([rows.iloc[:33], rows.iloc[33:]], tmp_path / "parts", config=config)
+    assert parts.account == whole.account and parts.sides == whole.sides
+    for side in whole.sides:
+        pd.testing.assert_frame_equal(parts.frame(side), whole.frame(side))
+    for name in ("set_aside", "changes", "flags"):
+        frames = [pd.read_parquet(each.folder / f"{name}.parquet").sort_values("row_id") for each in (whole, parts)]
+        assert frames[0].values.tolist() == frames[1].values.tolist()
+
+
+def cached(folder: Path, texts: Sequence[str], **options: Any) -> set[str]:
+    """Prepare with a cache and return the chunks in it."""
+    config = PreparationConfig(chunk_rows=20, workers=1, cache_dir=str(folder / "cache"))
+    prepare(samples(texts), folder / "out", config=config, **options)
+    return {str(path) for path in (folder / "cache").rglob("rows.parquet")}
+
+
+def test_preparation_does_nothing_twice(tmp_path: Path) -> None:
+    texts = [sentence(number) for number in range(300)]
+    first = cached(tmp_path, texts)
+    assert len(first) > 5
+    assert cached(tmp_path, texts) == first
+    assert len(cached(tmp_path, [*texts, sentence(300)]) - first) == 1
+    assert len(cached(tmp_path, texts, split=SplitConfig(test_share=0.3)) - first) == 1  # only the row added before
+    other = cached(tmp_path, texts, cleaning=CleaningConfig(strip_markup=False))
+    assert len(other) >= 2 * len(first)
+
+
+def word_vectors(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Bags of letters as unit vectors: a real, very small embedding."""
+    vectors = np.array([[text.count(letter) + 1e-3 for letter in LETTERS] for text in texts], dtype=np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_preparation_judges_with_vectors_and_keeps_them(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def vectors(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        calls.append(len(texts))
+        return word_vectors(texts)
+
+    rows = samples([sentence(number) for number in range(100)])
+    reference = samples([sentence(number, words=60) for number in range(200, 300)])
+    config = PreparationConfig(workers=1, cache_dir=str(tmp_path / "cache"))
+    judge = Judge(vectors=vectors, identity="letters", reference=reference)
+    session = prepare(rows, tmp_path / "out", judge=judge, config=config)
+    findings = {finding.check: finding for finding in session.findings}
+    assert findings["drift.length"].severity == "warning" and findings["drift.length"].measure > 0.9
+    assert findings["rows.outlier"].judged == 100 and sum(calls) == 200
+    prepare(rows, tmp_path / "out", judge=judge, config=config)
+    assert sum(calls) == 200
+
+
+def test_preparation_stops_at_an_error_finding_and_writes_all_the_same(tmp_path: Path) -> None:
+    rows = samples([sentence(number) if number % 3 else "" for number in range(30)])
+    strict = CheckConfig(severity="error", threshold=0.1, set_aside=True)
+    validation = ValidationConfig(rows=RowChecksConfig(empty=strict))
+    session = prepare(rows, tmp_path, validation=validation)
+    assert session.stopped is not None
+    assert session.stopped.startswith("validation found 1 error: rows.empty: 10 of 30 rows, set aside: texts are empty")
+    assert "validation.rows.empty.threshold" in session.stopped
+    assert len(pd.read_parquet(tmp_path / "set_aside.parquet")) == 10
+    assert json.loads((tmp_path / "summary.json").read_text())["stopped"] == session.stopped
+
+
+def test_preparation_stops_above_the_rejected_share(tmp_path: Path) -> None:
+    rows = samples(["fine", "", "", "x" * 9])
+    session = prepare(rows, tmp_path, validation=ValidationConfig(max_characters=8))
+    assert session.stopped is not None
+    assert (
+        "rejected rows must be at most 50% of all, got 3 of 4; commonest reason: text is empty (2 rows)"
+        in session.stopped
+    )
+
+
+def test_preparation_stops_where_nothing_can_be_split(tmp_path: Path) -> None:
+    session = prepare(samples(["one text", "another text"]), tmp_path)
+    assert session.stopped is not None and "at least 3 clusters" in session.stopped
+    assert session.sides == {"train": 0, "validation": 0, "test": 0}
+
+
+def test_preparation_refuses_no_rows_and_several_shapes(tmp_path: Path) -> None:
+    with pytest.raises(SampleError, match="rows must hold at least one embedding sample, got 0"):
+        prepare(samples([]), tmp_path)
+    mixed = rows_frame(
+        (number, Sample(kind=SampleKind.EMBEDDING, shape=shape, content={"text": sentence(number), **more}))
+        for number, (shape, more) in enumerate([("text", {}), ("label", {"label": "l"}), ("label", {"label": "m"})])
+    )
+    with pytest.raises(
+        SampleError, match=r"one shape, got label \(2\), text \(1\). Choose one, for example embedding.shape=label"
+    ):
+        prepare(mixed, tmp_path)
+
+
+def labelled(pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    return rows_frame(
+        (number, Sample(kind=SampleKind.EMBEDDING, shape="label", content={"text": text, "label": label}))
+        for number, (text, label) in enumerate(pairs)
+    )
+
+
+def test_preparation_flags_contradictions_and_sets_them_aside_when_asked(tmp_path: Path) -> None:
+    rows = labelled([*((sentence(number), "ab"[number % 2]) for number in range(30)), (sentence(3), "a")])
+    session = prepare(rows, tmp_path / "kept")
+    (finding,) = (each for each in session.findings if each.check == "rows.contradictory")
+    assert finding.row_ids == (3, 30) and session.step("validation").set_aside == 0
+    assert finding.examples[0].text == sentence(3)
+    checks = RowChecksConfig(contradictory=CheckConfig(set_aside=True))
+    session = prepare(rows, tmp_path / "dropped", validation=ValidationConfig(rows=checks))
+    check_account(session, 31)
+    assert session.step("validation").reasons == {"contradictory: same input, other target": 2}
+
+
+def test_preparation_measures_the_balance_of_labels(tmp_path: Path) -> None:
+    rows = labelled([(sentence(number), "rare" if number < 2 else "common") for number in range(60)])
+    labels = LabelChecksConfig(imbalance=CheckConfig(threshold=10.0))
+    session = prepare(rows, tmp_path, validation=ValidationConfig(labels=labels))
+    (finding,) = (each for each in session.findings if each.check == "labels.imbalance")
+    assert (finding.severity, finding.measure, finding.rows) == ("warning", 29.0, 0)
+    assert "'common' has 58 rows, 'rare' 2" in finding.message
+
+
+def test_preparation_splits_by_time_where_every_row_has_one(tmp_path: Path) -> None:
+    rows = pd.concat(
+        [
+            samples([sentence(number)], timestamp=f"2026-01-{1 + number % 28:02d}T00:00:00+00:00")
+            for number in range(56)
+        ],
+        ignore_index=True,
+    ).assign(row_id=np.arange(56))
+    session = prepare(rows, tmp_path)
+    assert session.method == "time"
+    newest = {side: max(session.frame(side)["timestamp"]) for side in session.sides}
+    oldest = {side: min(session.frame(side)["timestamp"]) for side in session.sides}
+    assert newest["train"] <= oldest["validation"] <= newest["validation"] <= oldest["test"]
+
+
+WORDS = st.sampled_from(["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "\x00", "<b>x</b>"])
+TEXTS = st.lists(WORDS, max_size=12).map(" ".join) | st.text(max_size=20) | st.none() | st.integers()
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    texts=st.lists(TEXTS, min_size=1, max_size=30),
+    chunk_rows=st.integers(1, 40),
+    similarity=st.sampled_from([0.0, 0.8]),
+)
+def test_preparation_accounts_for_every_row(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[Any], chunk_rows: int, similarity: float
+) -> None:
+    config = PreparationConfig(chunk_rows=chunk_rows, workers=1, cache_gigabytes=0.0)
+    session = prepare(
+        samples(texts),
+        tmp_path_factory.mktemp("prepared"),
+        config=config,
+        validation=ValidationConfig(max_rejected_share=1.0),
+        cleaning=CleaningConfig(near_duplicate_similarity=similarity),
+    )
+    check_account(session, len(texts))
+
+
+def variants(text: str, generator: np.random.Generator) -> Iterator[str]:
+    words = text.split(" ")
+    place = int(generator.integers(len(words)))
+    yield text
+    yield text.upper() + "!"
+    yield " ".join([*words[:place], "other", *words[place + 1 :]])
+    yield " ".join([*words[:place], "added", *words[place:]])
+    yield " ".join([*words[:place], *words[place + 1 :]])
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 2**32 - 1), words=st.integers(8, 60), count=st.integers(3, 12))
+def test_planted_twins_never_straddle_a_split(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, words: int, count: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    originals = [sentence(int(generator.integers(2**31)), words) for _ in range(count)]
+    planted = [(variant, origin) for origin, text in enumerate(originals) for variant in variants(text, generator)]
+    rows = rows_frame(
+        (
+            int(number),
+            Sample(
+                kind=SampleKind.EMBEDDING,
+                shape="text",
+                content={"text": planted[place][0]},
+                group="shared" if planted[place][1] < 2 and place % 5 == 0 else None,
+            ),
+        )
+        for number, place in enumerate(generator.permutation(len(planted)))
+    )
+    origin_of = {text: origin for text, origin in planted}
+    cleaning = CleaningConfig(drop_duplicates=False, near_duplicate_similarity=0.0)
+    session = prepare(rows, tmp_path_factory.mktemp("prepared"), cleaning=cleaning)
+    if session.stopped is not None:
+        assert count <= 3 and "at least 3 clusters" in session.stopped  # two of three originals share a group
+        return
+    sides: dict[int, set[str]] = {}
+    for side in session.sides:
+        for text in session.frame(side)["text"]:
+            origin = origin_of[text]
+            sides.setdefault(0 if origin < 2 else origin, set()).add(side)
+    assert all(len(found) == 1 for found in sides.values()), sides
+    session.split()

@@ -1,0 +1,79 @@
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tunetrail.data.twins.row_parts import TEXTS_PER_ROW, hash_of, identity, parts_of
+from tunetrail.samples import SHAPES
+
+
+def chat(*turns: tuple[str, str]) -> dict[str, Any]:
+    return {"shape": "chat", "messages": [{"role": role, "content": content} for role, content in turns]}
+
+
+def vector(embedding: Any) -> dict[str, Any]:
+    return {"shape": "vector", "text": "t", "embedding": embedding}
+
+
+PAIR = {"shape": "pair", "anchor": "a", "positive": "p", "negative": None}
+
+
+@pytest.mark.parametrize(
+    ("record", "twins", "compared", "answer"),
+    [
+        (PAIR, ["a", "p"], ["a", "p", None], None),
+        ({"shape": "score", "sentence1": "s", "sentence2": "t", "score": 0.5}, ["s", "t"], ["s", "t"], 0.5),
+        ({"shape": "label", "text": "t", "label": "l"}, ["t"], ["t"], "l"),
+        ({"shape": "text", "text": "t"}, ["t"], ["t"], None),
+        ({"shape": "document", "text": "t"}, ["t"], ["t"], None),
+        ({"shape": "completion", "input": "i", "output": "o"}, ["i"], ["i", "o"], None),
+        ({"shape": "text", "text": None}, [], [None], None),
+    ],
+)
+def test_parts_of_each_shape(record: dict[str, Any], twins: list[str], compared: list[Any], answer: Any) -> None:
+    parts = parts_of(record)
+    assert (list(parts.twins), list(parts.compared), parts.answer) == (twins, compared, answer)
+    assert parts.answered_by_text == (record["shape"] == "completion")
+    assert parts.whole is None and list(parts.setting) == [record["shape"]]
+
+
+def test_parts_of_a_conversation() -> None:
+    parts = parts_of(chat(("system", "s"), ("user", "u"), ("assistant", "a"), ("user", "v"), ("assistant", "b")))
+    assert list(parts.twins) == ["u", "u\na\nv\nb"] and parts.whole == "u\na\nv\nb"
+    assert list(parts.compared) == ["u\na\nv", "b"] and parts.answered_by_text
+    assert list(parts.setting) == ["chat", "s", ["system", "user", "assistant", "user", "assistant"]]
+    unanswered = parts_of(chat(("user", "u")))
+    assert list(unanswered.compared) == ["u", None] and not unanswered.answered_by_text
+
+
+def test_rows_are_compared_by_few_enough_texts() -> None:
+    for shape in SHAPES:
+        record = {"shape": shape.name, **dict.fromkeys(shape.columns)}
+        assert len(parts_of(record).compared) <= TEXTS_PER_ROW
+
+
+@pytest.mark.parametrize(
+    ("record", "other", "equal"),
+    [
+        (PAIR, dict(PAIR), True),
+        (PAIR, {**PAIR, "group": "g", "row_id": 9}, True),
+        (PAIR, {"shape": "pair", "anchor": "a", "positive": "p"}, True),
+        (PAIR, {**PAIR, "negative": ""}, False),
+        (PAIR, {**PAIR, "anchor": "A"}, False),
+        (PAIR, {**PAIR, "anchor": "ap", "positive": ""}, False),
+        ({"shape": "text", "text": "t"}, {"shape": "document", "text": "t"}, False),
+        (vector([1, 2]), vector(np.array([1.0, 2.0])), True),
+        (vector([1.0]), vector([1.0, 0.0]), False),
+        (chat(("user", "a"), ("assistant", "b")), chat(("user", "a"), ("assistant", "b")), True),
+        (chat(("user", "a"), ("assistant", "b")), chat(("user", "a"), ("user", "b")), False),
+    ],
+)
+def test_identity_is_that_of_shape_and_content(record: dict[str, Any], other: dict[str, Any], equal: bool) -> None:
+    assert (identity(record) == identity(other)) == equal and len(identity(record)) == 16
+
+
+def test_hash_of_knows_values_of_other_types_apart() -> None:
+    values = [None, "", "1", 1.0, math.nan, math.inf, ["1"], [1.0], [], b"1", "\ud800", "\0", ["1", "2"], ["12"]]
+    assert len({hash_of([value]) for value in values}) == len(values)
+    assert hash_of([-0.0]) == hash_of([0]) and hash_of(["a", "b"]) != hash_of(["ab"]) != hash_of(["b", "a"])
