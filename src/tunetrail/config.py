@@ -117,6 +117,8 @@ def _check_checks(group: str, section: object, *, unusable: tuple[str, ...] = ()
             "at least 0",
             check.threshold,
         )
+        if name in ("validation.labels.imbalance", "validation.drift." + each.name) and check.set_aside:
+            raise ConfigError(f"{name}.set_aside must be false, since the check is about the whole session, got True.")
         if check.severity == "off" and check.set_aside:
             raise ConfigError(f"{name}.set_aside must be false where its severity is off, got True.")
         if each.name in unusable:
@@ -303,7 +305,7 @@ class SplitConfig:
     A row's side depends on its content (and group) and on `salt` alone, never on the seed: a row that the root model
     was trained on in an earlier run doesn't become a test row of the next, unless a new row joins two clusters or a
     share is raised. With `method: time` the newest clusters are the test split and those before them the validation
-    split; `auto` takes it where every row has a timestamp. `stratify` keeps every label on every side.
+    split; `auto` takes it where the oldest row has a timestamp. `stratify` keeps every label on every side.
     """
 
     validation_share: float = 0.15

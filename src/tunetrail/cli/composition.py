@@ -25,7 +25,11 @@ class TrainRequest(Settings):
 
 
 def run_composed(
-    arguments: Sequence[str], task: Callable[[TrainRequest, Sequence[str]], Mapping[str, Any]], job_name: str = "train"
+    arguments: Sequence[str],
+    task: Callable[[TrainRequest, Sequence[str]], Mapping[str, Any]],
+    *,
+    job_name: str = "train",
+    defaults: Sequence[str] = (),
 ) -> None:
     """Compose conf/train.yaml with Hydra's arguments and run the task on the request, once for each job of a sweep.
 
@@ -33,6 +37,7 @@ def run_composed(
         arguments: Overrides and Hydra's own options; `-m` sweeps over every combination of comma-separated values.
         task: Takes the checked request and the overrides that made it.
         job_name: Names the log file.
+        defaults: Overrides that those of the arguments go over.
 
     Raises:
         ConfigError: Something of the arguments can't be composed.
@@ -61,10 +66,8 @@ def run_composed(
             failures.append(error)
             return {}
 
-    # -m may stand anywhere; argparse would take the overrides behind it for unknown arguments
-    sys.argv = [original[0], *sorted(arguments, key=lambda each: each not in ("-m", "--multirun"))]
+    sys.argv = [original[0], *_ordered(arguments, [f"hydra.job.name={job_name}", *defaults])]
     try:
-        sys.argv.append(f"hydra.job.name={job_name}")
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(run_one)()
         if failures:
             raise failures[0]
@@ -80,6 +83,16 @@ def run_composed(
         sys.argv = original
 
 
+def _ordered(arguments: Sequence[str], defaults: Sequence[str]) -> list[str]:
+    """Return the arguments with the defaults before the first override, and `-m` in front of all.
+
+    Hydra's parser takes overrides in one piece only: those behind an option that stands between them are unknown to it.
+    """
+    words = sorted(arguments, key=lambda each: each not in ("-m", "--multirun"))
+    first = next((number for number, word in enumerate(words) if "=" in word and not word.startswith("-")), 0)
+    return [*words[:first], *defaults, *words[first:]]
+
+
 def checked_request(config: Any) -> TrainRequest:
     """Return the typed request of a composed configuration.
 
@@ -89,11 +102,10 @@ def checked_request(config: Any) -> TrainRequest:
     """
     from omegaconf import OmegaConf
 
+    _check_known(OmegaConf.to_container(config), TrainRequest, "")  # type: ignore[arg-type]
+    if OmegaConf.is_missing(config, "session_id"):
+        raise ConfigError("session_id must be given, as in session_id=ID. `tunetrail sessions` lists them.")
     plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
-    _check_known(plain, TrainRequest, "")
-    if plain["session_id"] == MISSING:
-        raise ConfigError("session_id must be given: session_id=ID. `tunetrail sessions` lists them.")
     request = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainRequest), plain))
     assert isinstance(request, TrainRequest)
     return request

@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tunetrail.cli.composition import TrainRequest, groups_help, run_composed
-from tunetrail.errors import SampleError
-from tunetrail.paths import made_folder
+from tunetrail.errors import ConfigError, SampleError
 
 if TYPE_CHECKING:
     from tunetrail.data.flow.prepared import PreparedSession
@@ -23,13 +22,12 @@ def prepare(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(help_text())
         return 0
-    given = [each.partition("=") for each in arguments]
-    if not any(name == "output_dir" for name, _, _ in given):
-        session = next((value for name, _, value in given if name == "session_id"), "session")
-        arguments = [*arguments, f"output_dir=prepared/{session}"]
-    folder = next(value for name, _, value in (each.partition("=") for each in arguments) if name == "output_dir")
-    made_folder(Path(folder))  # before Hydra puts its log there
-    run_composed([*arguments, "hydra.run.dir=${output_dir}"], _prepare_one, "prepare")
+    if {"-m", "--multirun"} & set(arguments):
+        raise ConfigError("prepare takes one session and one configuration, got -m. Call it once for each.")
+    # No folder and no log of Hydra's: nothing is made before the request is checked.
+    no_log = ["hydra.run.dir=.", "hydra.job_logging.root.handlers=[console]", "~hydra.job_logging.handlers.file"]
+    defaults = ["output_dir=prepared/${session_id}", *no_log]
+    run_composed(arguments, _prepare_one, job_name="prepare", defaults=defaults)
     return 0
 
 

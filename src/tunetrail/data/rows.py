@@ -116,10 +116,24 @@ def shown(value: Any, mask: Callable[[str], str] = str) -> str | None:
     """
     if value is None:
         return None
-    text = value if isinstance(value, str) else repr(value)
-    # far more than is kept is masked: what is cut through here would not be recognised
-    text = mask(text[: 10 * _KEPT_CHARACTERS].encode("utf-8", "replace").decode())
+    try:
+        masked = _masked(value, mask)
+    except RecursionError:
+        masked = type(value).__name__
+    text = masked if isinstance(masked, str) else repr(masked)
     return text if len(text) < _KEPT_CHARACTERS else text[:_KEPT_CHARACTERS] + "..."
+
+
+def _masked(value: Any, mask: Callable[[str], str]) -> Any:
+    """Return a value with every text in it masked by itself: escaped inside a longer one it isn't recognised."""
+    if isinstance(value, str):
+        # far more than is kept is masked: what is cut through here would not be recognised
+        return mask(value[: 10 * _KEPT_CHARACTERS].encode("utf-8", "replace").decode())
+    if isinstance(value, list | tuple):
+        return [_masked(each, mask) for each in value]
+    if isinstance(value, dict):
+        return {_masked(key, mask) if isinstance(key, str) else key: _masked(each, mask) for key, each in value.items()}
+    return value
 
 
 def content_text(record: Mapping[str, Any], mask: Callable[[str], str] = str) -> str:

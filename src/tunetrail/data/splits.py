@@ -5,10 +5,11 @@ timestamps, the newest ones are held out instead.
 """
 
 import hashlib
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import combinations
 from typing import Any
 
@@ -103,20 +104,22 @@ def assign_sides(
     By content: with u in [0, 1) drawn from sha256(salt + cluster key), a cluster is in the test split if u <
     test_share, in the validation split if u < test_share + validation_share, else in the train split. A side that this
     leaves empty takes the one cluster whose u is nearest to the side's interval from a side that can spare it, and so
-    does a held-out side without a label that three clusters or more have, from the train split.
+    does a held-out side without a label that three clusters or more have: it takes the newest of them that are in the
+    train split.
 
-    By time: a cluster is as old as its oldest row; the newest clusters with test_share of the rows are the test split,
-    those before them with validation_share of the rows the validation split. As newer rows come in, a row moves towards
-    the train split and never back.
+    By time, where asked for or where the oldest row has a timestamp: a cluster is as old as its oldest row, and a row
+    without a timestamp as old as the one before it; the newest test_share of the clusters are the test split, the
+    validation_share before them the validation split. As newer rows come in, a row moves towards the train split; only
+    older rows that come in late can move it back.
 
     Args:
         clusters: The key of each row's cluster.
         config: Shares, salt and method.
-        timestamps: ISO 8601 times, None where unknown.
+        timestamps: ISO 8601 times, None where unknown; rows come in the order in which they arrived.
         labels: The label of each row, if rows have any.
 
     Raises:
-        SampleError: There are fewer than three clusters, or `method: time` and a row has no timestamp.
+        SampleError: There are fewer than three clusters, or `method: time` and no row has a timestamp.
     """
     members: dict[str, list[int]] = defaultdict(list)
     for position, cluster in enumerate(clusters):
@@ -126,19 +129,19 @@ def assign_sides(
             f"rows must form at least 3 clusters of twins to be split, got {len(members)} from {len(clusters)} rows. "
             "Collect more varied samples, check `group`, or raise split.near_duplicate_similarity."
         )
-    timed = sum(timestamp is not None for timestamp in timestamps)
-    if config.method == "time" and timed < len(clusters):
+    if config.method == "time" and all(timestamp is None for timestamp in timestamps):
         raise SampleError(
-            f"split.method must be content where rows have no timestamp, got 'time' for {len(clusters) - timed} of "
-            f"{len(clusters)} rows without one. Add a column `timestamp`, or choose split.method=content."
+            f"split.method must be content where rows have no timestamp, got 'time' for {len(clusters)} rows without "
+            "one. Add a column `timestamp`, or choose split.method=content."
         )
-    by_time = config.method == "time" or (config.method == "auto" and timed == len(clusters))
+    # The oldest row decides: it stays the same as the session grows, and so does the method.
+    by_time = config.method == "time" or (config.method == "auto" and timestamps[0] is not None)
     if by_time:
         side_of = _sides_by_time(members, timestamps, config)
     else:
         side_of = _sides_by_content(sorted(members), config)
         if labels is not None and config.stratify:
-            _keep_labels_everywhere(side_of, members, labels, config)
+            _keep_labels_everywhere(side_of, members, labels)
     sides = np.empty(len(clusters), dtype="<U10")
     for cluster, positions in members.items():
         sides[positions] = side_of[cluster]
@@ -184,7 +187,9 @@ def make_folds(train_rows: pd.DataFrame, n_splits: int, seed: int, *, by_time: b
             "Set it so, turn it off with 0, or collect more samples."
         )
     if by_time:
-        oldest = _oldest(clusters, train_rows["timestamp"])
+        oldest: dict[str, float] = {}
+        for cluster, moment in zip(clusters, _moments(train_rows["timestamp"]), strict=True):
+            oldest[cluster] = min(moment, oldest.get(cluster, moment))
         block_of = _blocks(sizes, oldest, n_splits + 1)
         block = np.array([block_of[cluster] for cluster in clusters])
         cuts = [(block < number, block == number) for number in range(1, n_splits + 1)]
@@ -223,61 +228,59 @@ def _intervals(config: SplitConfig) -> dict[str, tuple[float, float]]:
 
 
 def _keep_labels_everywhere(
-    side_of: dict[str, str], members: Mapping[str, list[int]], labels: Sequence[str | None], config: SplitConfig
+    side_of: dict[str, str], members: Mapping[str, list[int]], labels: Sequence[str | None]
 ) -> None:
-    """Move a cluster from the train split where a held-out side lacks a label, in place.
+    """Move the newest cluster from the train split where a held-out side lacks a label, in place.
 
-    Never out of a held-out side: what root has learnt from would be scored once the label is common enough.
+    Never out of a held-out side, and never an older one into the test split than needed: what root has learnt from
+    would be scored.
     """
     having: dict[str, list[str]] = defaultdict(list)
-    for cluster in sorted(members):
+    for cluster in sorted(members, key=lambda each: members[each][0]):
         for label in sorted({str(labels[position]) for position in members[cluster] if labels[position] is not None}):
             having[label].append(cluster)
-    intervals = _intervals(config)
     for label in sorted(each for each, clusters in having.items() if len(clusters) >= len(SIDES)):
         for side in ("test", "validation"):
             sides = Counter(side_of[cluster] for cluster in having[label])
-            if side in sides or sides["train"] < 2:
-                continue
-            low, high = intervals[side]
-            spare = [cluster for cluster in having[label] if side_of[cluster] == "train"]
-            place = {cluster: _uniform(config.salt + cluster) for cluster in spare}
-            side_of[min(spare, key=lambda key: (max(low - place[key], place[key] - high), key))] = side
+            if side not in sides and sides["train"] > 1:
+                side_of[next(each for each in reversed(having[label]) if side_of[each] == "train")] = side
 
 
 def _sides_by_time(
     members: Mapping[str, list[int]], timestamps: Sequence[str | None], config: SplitConfig
 ) -> dict[str, str]:
-    clusters = [cluster for cluster, positions in members.items() for _ in positions]
-    times = [timestamps[position] for positions in members.values() for position in positions]
-    oldest = _oldest(clusters, times)
-    total = len(clusters)
+    moments = _moments(timestamps)
+    oldest = {cluster: min(moments[position] for position in positions) for cluster, positions in members.items()}
+    total = len(members)  # not rows: twins of old ones would move the cut back
     newest_first = sorted(members, key=lambda cluster: (oldest[cluster], cluster), reverse=True)
     side_of: dict[str, str] = {}
-    taken, has_validation = 0, False
+    has_validation = False
     for number, cluster in enumerate(newest_first):
         left = len(newest_first) - number
-        if number == 0 or (taken < config.test_share * total and left > 2):
+        if number == 0 or (number < config.test_share * total and left > 2):
             side = "test"
-        elif not has_validation or (taken < (config.test_share + config.validation_share) * total and left > 1):
+        elif not has_validation or (number < (config.test_share + config.validation_share) * total and left > 1):
             side, has_validation = "validation", True
         else:
             side = "train"
             side_of.update(dict.fromkeys(newest_first[number:], side))
             break
         side_of[cluster] = side
-        taken += len(members[cluster])
     return side_of
 
 
-def _oldest(clusters: Sequence[str], timestamps: Iterable[str | None]) -> dict[str, float]:
-    """Return the time of each cluster's oldest row, in seconds since 1970."""
-    oldest: dict[str, float] = {}
-    for cluster, timestamp in zip(clusters, timestamps, strict=True):
-        assert timestamp is not None
-        moment = datetime.fromisoformat(timestamp).timestamp()
-        oldest[cluster] = min(moment, oldest.get(cluster, moment))
-    return oldest
+def _moments(timestamps: Iterable[str | None]) -> list[float]:
+    """Return times in seconds since 1970; an unknown one is that of the row before, before the first minus infinity.
+
+    Times without a zone count as UTC.
+    """
+    moments, last = [], -math.inf
+    for timestamp in timestamps:
+        if timestamp is not None:
+            moment = datetime.fromisoformat(timestamp)
+            last = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        moments.append(last)
+    return moments
 
 
 def _blocks(sizes: Mapping[str, int], oldest: Mapping[str, float], blocks: int) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import importlib.metadata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ def judging_vectors(model_type: str, settings: Settings, path: str) -> Callable[
 def judging_identity(model_type: str, settings: Settings, path: str) -> str:
     """Return what the vectors depend on but the texts: the weights and how texts are read."""
     read = [settings.embedding.max_length, settings.embedding.query_prompt] if model_type == "embedding" else []
-    return f"{model_type}:{_weights_digest(path)}:{read}"
+    versions = [importlib.metadata.version(name) for name in ("sentence-transformers", "transformers")]
+    return f"{model_type}:{_model_digest(path)}:{read}:{versions}"
 
 
 def mean_input_embeddings(path: str, texts: Sequence[str]) -> NDArray:
@@ -52,9 +54,9 @@ def mean_input_embeddings(path: str, texts: Sequence[str]) -> NDArray:
 
 
 @functools.lru_cache(maxsize=4)
-def _weights_digest(path: str) -> str:
+def _model_digest(path: str) -> str:
     digest = hashlib.sha256()
-    for file in sorted(Path(path).rglob("*.safetensors")):
+    for file in sorted(each for each in Path(path).rglob("*") if each.suffix in (".safetensors", ".json", ".txt")):
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()

@@ -1,8 +1,11 @@
 """Tokens kept from run to run: what a sweep over learning rates would tokenise again and again. Trains nothing."""
 
 import hashlib
+import importlib.metadata
 import json
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,8 @@ from tunetrail.learning.chat import TokenizedExample, tokenize_record
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
+_FORMAT = 1
+"""Of the files, and of how records become tokens and labels: raised when either changes."""
 _BLOCK = 256
 """Items that are kept together: one more at the end makes one block anew."""
 _MADE_HERE = ("input_ids", "attention_mask", "token_type_ids")
@@ -27,7 +32,9 @@ def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> str:
     rules: Any = json.loads(backend.to_str()) if backend is not None else {"slow": repr(tokenizer)}
     # what the last call left behind
     rules = {name: rule for name, rule in rules.items() if name not in ("padding", "truncation")}
-    return hashlib.sha256(f"{rules}{tokenizer.chat_template}{tokenizer.eos_token_id}".encode()).hexdigest()
+    made_by = [importlib.metadata.version(name) for name in ("tunetrail", "tokenizers", "transformers")]
+    parts = [_FORMAT, made_by, rules, tokenizer.chat_template, tokenizer.eos_token_id]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def kept_examples(
@@ -156,11 +163,20 @@ def _blocks(
     for start in range(0, len(contents), _BLOCK):
         numbers = range(start, min(start + _BLOCK, len(contents)))
         file = cache.place(identity, *(contents[number] for number in numbers)) / "tokens.npz"
-        if file.is_file():
-            with np.load(file, allow_pickle=False) as kept:
-                yield {name: kept[name] for name in kept.files}
+        kept = _read(file)
+        if kept is not None:
+            yield kept
             continue
         arrays = make(numbers)
         with cache.writing(file) as unfinished:
             np.savez(unfinished, **arrays)  # type: ignore[arg-type]
         yield arrays
+
+
+def _read(file: Path) -> Arrays | None:
+    """Return what a file holds, None where it isn't there or is broken."""
+    try:
+        with np.load(file, allow_pickle=False) as kept:
+            return {name: kept[name] for name in kept.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None

@@ -1,6 +1,7 @@
 """Where a model's tokenizer and vectors meet the preparation of its rows, and what a run keeps of it."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,7 @@ def prepare_rows(
     except SampleError:
         chosen.check()
         raise
+    chosen.say_what_was_left_out(model_type)
     for warning in warnings_of(session):
         logger.warning("%s: %s", model_type, warning)
     return session
@@ -126,7 +128,7 @@ class _Chosen:
     def __init__(self, rows: pd.DataFrame | Iterable[pd.DataFrame], shape: str | None) -> None:
         self._rows = [rows] if isinstance(rows, pd.DataFrame) else rows
         self._shape = shape
-        self._seen: set[str] = set()
+        self._seen: Counter[str] = Counter()
         self._found = False
 
     def frames(self) -> Iterator[pd.DataFrame]:
@@ -134,10 +136,16 @@ class _Chosen:
             if self._shape is None:
                 yield frame
                 continue
-            self._seen.update(map(str, frame["shape"]))
+            self._seen.update(str(shape) for shape in frame["shape"])
             chosen = rows_of_shape(frame, self._shape)
             self._found = self._found or len(chosen) > 0
             yield chosen
+
+    def say_what_was_left_out(self, model_type: str) -> None:
+        others = {shape: count for shape, count in self._seen.items() if shape != self._shape}
+        if others:
+            listed = ", ".join(f"{count} of {shape}" for shape, count in others.items())
+            logger.warning("%s: rows of other shapes than %s are not prepared: %s", model_type, self._shape, listed)
 
     def check(self) -> None:
         if self._shape is not None and not self._found:

@@ -45,7 +45,6 @@ def test_prepare_writes_the_files_and_prints_the_account(
         "flags.parquet",
         "report.html",
         "summary.json",
-        "prepare.log",
     }
 
 
@@ -116,6 +115,29 @@ def test_prepare_says_in_one_line_what_is_wrong(
     assert main([*session, argument]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert message in lines[-1] and lines[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize("options", [["--cfg", "job"], ["--info", "config"], ["-c", "job"]])
+def test_prepare_shows_the_configuration_and_makes_nothing(
+    session: list[str], workplace: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    before = set(workplace.iterdir())
+    assert main([*session, *options]) == 0
+    assert "near_duplicate_similarity: 0.8" in capsys.readouterr().out
+    assert main([session[0], *options, *session[1:]]) == 0
+    assert set(workplace.iterdir()) == before
+
+
+def test_prepare_makes_nothing_for_a_session_that_is_not_there(session: list[str], workplace: Path) -> None:
+    before = set(workplace.iterdir())
+    for name in ("none", "../../outside"):
+        assert main(["prepare", f"session_id={name}"]) == 2
+    assert set(workplace.iterdir()) == before
+
+
+def test_prepare_takes_one_session_at_a_time(session: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*session, "-m"]) == 2
+    assert "prepare takes one session" in capsys.readouterr().err
 
 
 def test_prepare_asks_for_a_session(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,8 +64,9 @@ def kept_vectors(judge: Judge, texts: Sequence[str], cache: ResultCache) -> npt.
     for members in buckets.values():
         distinct = sorted(members)
         path = cache.place("vectors", judge.identity, *distinct) / "vectors.npy"
-        if path.is_file():
-            found.update(zip(distinct, np.load(path, allow_pickle=False), strict=True))
+        kept = _read(path)
+        if kept is not None and len(kept) == len(distinct):
+            found.update(zip(distinct, kept, strict=True))
         else:
             missing.append((path, distinct))
     computed = judge.vectors([text for _, distinct in missing for text in distinct]) if missing else None
@@ -78,3 +79,11 @@ def kept_vectors(judge: Judge, texts: Sequence[str], cache: ResultCache) -> npt.
             np.save(unfinished, part, allow_pickle=False)
         found.update(zip(distinct, part, strict=True))
     return np.stack([found[text] for text in texts]) if texts else np.zeros((0, 0), dtype=np.float32)
+
+
+def _read(file: Path) -> npt.NDArray[np.float32] | None:
+    """Return the vectors of a file, None where it isn't there or is broken."""
+    try:
+        return np.asarray(np.load(file, allow_pickle=False), dtype=np.float32)
+    except (OSError, ValueError, EOFError):
+        return None

@@ -5,7 +5,7 @@ Takes facts of all rows as arrays, and texts of a few; gives flags and measures.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -71,6 +71,14 @@ class SessionJudgement:
     def add(self, check: str, found: Iterable[tuple[int, str]]) -> None:
         """Add a check's rows, (row id, detail)."""
         self.flags.extend((row_id, check, detail) for row_id, detail in found)
+
+    def masked(self, mask: Callable[[str], str]) -> "SessionJudgement":
+        """Return the judgement with personal data in its texts replaced: they name labels, which aren't cleaned."""
+        return replace(
+            self,
+            flags=[(row_id, check, mask(detail)) for row_id, check, detail in self.flags],
+            notes={check: mask(note) for check, note in self.notes.items()},
+        )
 
     def join(self, other: "SessionJudgement") -> None:
         """Add everything that other checks found."""

@@ -75,7 +75,7 @@ def check_rows(
         position for position, failed in found.items() if any(_sets_aside(check, config) for check, *_ in failed)
     }
     records = rows.to_dict("records")
-    for position in (each for each in range(len(rows)) if each not in found):
+    for position in (each for each in range(len(rows)) if each not in unusable):
         for check, detail in _oddities(records[position], config):
             found[position].append((check, detail, None))
             if _sets_aside(check, config):

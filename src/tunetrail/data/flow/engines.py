@@ -25,7 +25,7 @@ class Job:
 def run_jobs(run: Run, jobs: Iterable[Job], config: PreparationConfig) -> Iterator[Job]:
     """Run all jobs whose folder doesn't exist yet, and yield every job in its order once its folder does.
 
-    Few jobs are taken ahead of the one that is yielded, so what they come from may be larger than memory.
+    Few jobs wait for a worker at a time, so what they come from may be larger than memory.
 
     Raises:
         ConfigError: The engine isn't installed.
@@ -43,7 +43,7 @@ def run_jobs(run: Run, jobs: Iterable[Job], config: PreparationConfig) -> Iterat
         return
     from joblib import Parallel, delayed
 
-    parallel = Parallel(n_jobs=workers, return_as="generator", pre_dispatch=2 * workers)
+    parallel = Parallel(n_jobs=workers, return_as="generator", pre_dispatch=2 * workers, batch_size=1)
     yield from parallel(delayed(_run_job)(run, job) for job in chain(first, ahead))
 
 

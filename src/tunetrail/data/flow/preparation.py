@@ -4,6 +4,8 @@ What a chunk needs only itself for is done in `chunk_steps`, possibly in other p
 chunks come together in `session_stage`: judgements over the session, duplicates, sides, and the account of every row.
 """
 
+import contextlib
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +22,7 @@ from tunetrail.data.flow.chunks import write_chunks
 from tunetrail.data.flow.engines import Job, run_jobs
 from tunetrail.data.flow.prepared import PreparedSession
 from tunetrail.data.flow.session_stage import SessionStage
-from tunetrail.errors import SampleError
+from tunetrail.errors import ConfigError, SampleError
 from tunetrail.paths import cache_dir
 
 
@@ -62,17 +64,23 @@ class Preparation:
             SampleError: There are no rows, or an embedding session mixes shapes.
         """
         folder.mkdir(parents=True, exist_ok=True)
+        if self.steps.cleaning.length != "keep" and self.steps.counter is None:
+            raise ConfigError(
+                f"cleaning.length must be keep where the model isn't found, got {self.steps.cleaning.length!r}. "
+                "Name a model whose tokenizer counts."
+            )
         kept = result_cache(self.config)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch:
+        if kept is not None:
+            kept.open()
+        with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch:
+            if kept is not None:
+                stack.callback(kept.prune)
             cache = kept or ResultCache(folder=Path(scratch) / "results", gigabytes=0.0)
             chunks = self._chunks(frames, cache, Path(scratch), on_progress)
             stage = SessionStage(
                 chunks=chunks, steps=self.steps, split=self.split, judge=self.judge, cache=cache, seed=self.seed
             )
-            session = stage.run(folder, Path(scratch))
-        if kept is not None:
-            kept.prune()
-        return session
+            return stage.run(folder, Path(scratch))
 
     def _chunks(
         self, frames: Iterable[pd.DataFrame], cache: ResultCache, scratch: Path, on_progress: Callable[[int], None]
@@ -83,7 +91,10 @@ class Preparation:
 
         def jobs() -> Iterator[Job]:
             for chunk in write_chunks(frames, self.config.chunk_rows, raw):
-                yield Job(raw=chunk.path, folder=cache.place(identity, chunk.digest))
+                place = cache.place(identity, chunk.digest)
+                if place.is_dir() and not PreparedChunk(folder=place).is_whole:
+                    shutil.rmtree(place)
+                yield Job(raw=chunk.path, folder=place)
 
         chunks, done = [], 0
         for job in run_jobs(self.steps.run, jobs(), self.config):

@@ -100,7 +100,7 @@ class PreparedSession:
             "placeholders": dict(self.placeholders),
             "stopped": self.stopped,
         }
-        path.write_text(json.dumps(summary, indent=1, ensure_ascii=False))
+        path.write_text(json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8")
         return path
 
 

@@ -5,8 +5,8 @@ Holds a few dozen bytes for each row, and a chunk's texts at a time.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,30 +31,19 @@ from tunetrail.data.checks.session_checks import (
     judge_facts,
     judge_vectors,
 )
-from tunetrail.data.checks.validation import check_config, flag_frame
+from tunetrail.data.checks.validation import check_config, check_rows, flag_frame
 from tunetrail.data.checks.verdicts import EXAMPLES, findings_of, stop_reason, with_examples
+from tunetrail.data.cleaning import clean_rows
 from tunetrail.data.flow.chunk_steps import ChunkSteps, PreparedChunk
-from tunetrail.data.flow.prepared import CHANGES, FLAGS, SET_ASIDE, PreparedSession, side_file
-from tunetrail.data.rows import content_text, records_of, set_aside_frame, texts_of
-from tunetrail.data.splits import SIDES, Sides, assign_sides
+from tunetrail.data.flow.fates import Fates, FateWriter
+from tunetrail.data.flow.prepared import FLAGS, PreparedSession
+from tunetrail.data.privacy import Scrubber
+from tunetrail.data.splits import Sides, assign_sides
 from tunetrail.data.twins.duplicates import SketchBook
 from tunetrail.errors import SampleError
 
-_ALSO_WRITTEN = ("cluster", "token_count", "characters", "language")
-_EXAMPLE_CHARACTERS = 300
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Fates:
-    """Why rows go, by position in the session: those that the session's checks and its duplicates take out."""
-
-    validation: Mapping[int, str]
-    cleaning: Mapping[int, str]
-
-    def step_of(self, position: int) -> tuple[str, str] | None:
-        if position in self.validation:
-            return "validation", self.validation[position]
-        return ("cleaning", self.cleaning[position]) if position in self.cleaning else None
+_LENGTH_CHECKS = ("rows.too_many_tokens", "conversations.truncated_output")
+"""Checks of the chunks that set rows aside only here: the length policy of the cleaning comes first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,29 +66,23 @@ class SessionStage:
         row_ids = self._facts.row_ids
         clusters = book.cluster_keys(self.split.near_duplicate_similarity) if len(row_ids) else []
         judgement = self._judged(book, clusters)
-        fates = self._fates(book, judgement)
-        rows_in = self._total("rows_in")
+        judgement = judgement.masked(Scrubber(self.steps.cleaning.privacy).mask)
         flags = [*self._chunk_flags(), *judgement.flags]
+        fates = self._fates(book, [flag for flag in flags if flag[1] in _LENGTH_CHECKS] + judgement.flags)
+        rows_in = self._total("rows_in")
         shapes: Counter[str] = sum((Counter(chunk.counts["shapes"]) for chunk in self.chunks), Counter())
         findings = findings_of(self.steps.validation, flags, judgement, rows_in, shapes)
         account = self._account(fates)
-        stopped = stop_reason(findings) or self._too_few_left(account[0])
-        sides: Sides | None = None
-        if stopped is None:
-            try:
-                sides = self._sides(fates, clusters)
-            except SampleError as error:
-                stopped = str(error)
-        writer = _FateWriter(folder=folder, kind=str(self.steps.kind), shapes=tuple(shapes))
+        sides, without_side = self._sides(fates, clusters, account[1])
+        fates = replace(fates, split=without_side)
+        stopped = stop_reason(findings) or self._too_few_left(account[0]) or without_side
+        writer = FateWriter(folder=folder, kind=str(self.steps.kind), shapes=tuple(shapes))
         examples = writer.write(self.chunks, fates, sides, clusters, _wanted(findings))
         row_files.write_rows(flag_frame(flags), row_files.schema_of(("row_id", "check", "detail")), folder / FLAGS)
         details = {(check, row_id): detail for row_id, check, detail in reversed(flags)}
         session = PreparedSession(
             folder=folder,
-            account=(
-                *account,
-                StepAccount(step="split", rows_in=account[1].rows_out, rows_out=account[1].rows_out, set_aside=0),
-            ),
+            account=(*account, _split_account(account[1].rows_out, without_side)),
             findings=with_examples(findings, examples, details),
             sides=writer.rows_by_side,
             clusters=writer.clusters_by_side,
@@ -156,7 +139,7 @@ class SessionStage:
             judgement.add("rows.duplicate", ((int(ids[each]), f"equal to row {ids[older[each]]}") for each in twice))
         positions = drawn(ids, config.judged_rows)
         wants_rows = any(each.severity != "off" for each in (config.rows.outlier, config.labels.mislabelled))
-        reference = self.judge.reference
+        reference = self._cleaned_reference()
         if not len(positions) or (self.judge.vectors is None and reference is None):
             return judgement
         rows = self._rows_at(positions).assign(cluster=[clusters[each] for each in positions])
@@ -171,6 +154,13 @@ class SessionStage:
             judgement.join(judge_drift(rows, reference, vectors, before, config, self.seed))
         return judgement
 
+    def _cleaned_reference(self) -> pd.DataFrame | None:
+        """Return the previous session's rows as this session's come out of cleaning, or drift would be found in it."""
+        if self.judge.reference is None:
+            return None
+        checked = check_rows(self.judge.reference, self.steps.kind, self.steps.validation)
+        return clean_rows(checked.rows, self.steps.cleaning).rows
+
     def _rows_at(self, positions: npt.NDArray[np.int64]) -> pd.DataFrame:
         parts, start = [], 0
         for chunk in self.chunks:
@@ -181,15 +171,16 @@ class SessionStage:
             start += count
         return pd.concat(parts, ignore_index=True)
 
-    def _fates(self, book: SketchBook, judgement: SessionJudgement) -> _Fates:
+    def _fates(self, book: SketchBook, flags: Sequence[Flag]) -> Fates:
         ids = self._facts.row_ids
         by_id = np.argsort(ids, kind="stable")
-        flagged = [row_id for row_id, _, _ in judgement.flags]
-        positions = by_id[np.searchsorted(ids, flagged, sorter=by_id)].tolist()
+        ordered = ids[by_id]
         validation: dict[int, dict[str, None]] = defaultdict(dict)
-        for position, (_, check, detail) in zip(positions, judgement.flags, strict=True):
+        for row_id, check, detail in flags:
             if check_config(check, self.steps.validation).set_aside:
-                validation[position][f"{check.partition('.')[2]}: {detail}"] = None
+                place = int(np.searchsorted(ordered, row_id))
+                if place < len(ordered) and ordered[place] == row_id:  # else a step of its chunk has taken it out
+                    validation[int(by_id[place])][f"{check.partition('.')[2]}: {detail}"] = None
         alive = np.ones(len(ids), dtype=bool)
         alive[list(validation)] = False
         cleaning: dict[int, str] = {}
@@ -203,9 +194,9 @@ class SessionStage:
             cleaning.update(
                 (int(each), f"near-duplicate of row {ids[older[each]]}") for each in np.flatnonzero(older >= 0)
             )
-        return _Fates(validation={each: "; ".join(why) for each, why in validation.items()}, cleaning=cleaning)
+        return Fates(validation={each: "; ".join(why) for each, why in validation.items()}, cleaning=cleaning)
 
-    def _account(self, fates: _Fates) -> tuple[StepAccount, StepAccount]:
+    def _account(self, fates: Fates) -> tuple[StepAccount, StepAccount]:
         rows_in, validated, cleaned = (self._total(name) for name in ("rows_in", "validated", "cleaned"))
         reasons: dict[str, Counter[str]] = {"validation": Counter(), "cleaning": Counter()}
         changed = 0
@@ -246,106 +237,39 @@ class SessionStage:
             f"commonest reason: {reason} ({count} rows). {way_out}"
         )
 
-    def _sides(self, fates: _Fates, clusters: Sequence[str]) -> Sides:
-        """Return the sides of the rows that stay; rows that go have the side `""`."""
+    def _sides(self, fates: Fates, clusters: Sequence[str], cleaning: StepAccount) -> tuple[Sides | None, str | None]:
+        """Return the sides of the rows that stay (`""` for those that go), or why they can't have any."""
         stays = np.ones(len(clusters), dtype=bool)
         stays[[*fates.validation, *fates.cleaning]] = False
         stay = np.flatnonzero(stays).tolist()
+        if not stay:
+            reason, count = next(iter(cleaning.reasons.items()), ("none came", 0))
+            return None, f"no row is left to split; commonest reason of the cleaning: {reason} ({count} rows)."
         labels = self._facts.labels
-        assigned = assign_sides(
-            [clusters[each] for each in stay],
-            self.split,
-            timestamps=[self._facts.timestamps[each] for each in stay],
-            labels=None if labels is None else [labels[each] for each in stay],
-        )
+        try:
+            assigned = assign_sides(
+                [clusters[each] for each in stay],
+                self.split,
+                timestamps=[self._facts.timestamps[each] for each in stay],
+                labels=None if labels is None else [labels[each] for each in stay],
+            )
+        except SampleError as error:
+            return None, str(error)
         sides = np.full(len(clusters), "", dtype="<U10")
         sides[stay] = assigned.sides
-        return Sides(sides=sides, method=assigned.method, warnings=assigned.warnings)
+        return Sides(sides=sides, method=assigned.method, warnings=assigned.warnings), None
 
 
-class _FateWriter:
-    """Writes every row to the file of its side, or to that of the rows set aside, chunk by chunk."""
-
-    def __init__(self, folder: Path, kind: str, shapes: Sequence[str]) -> None:
-        columns = [*row_files.columns_of_shapes(kind, shapes), *_ALSO_WRITTEN]
-        (folder / "rows").mkdir(exist_ok=True)
-        self._sides = {
-            side: row_files.RowWriter(side_file(folder, side), row_files.schema_of(columns)) for side in SIDES
-        }
-        self._set_aside = row_files.RowWriter(folder / SET_ASIDE, row_files.SET_ASIDE_SCHEMA)
-        self._changes = row_files.RowWriter(folder / CHANGES, row_files.SET_ASIDE_SCHEMA)
-        self._clusters: dict[str, set[str]] = {side: set() for side in SIDES}
-
-    @property
-    def rows_by_side(self) -> dict[str, int]:
-        return {side: writer.rows for side, writer in self._sides.items()}
-
-    @property
-    def clusters_by_side(self) -> dict[str, int]:
-        return {side: len(clusters) for side, clusters in self._clusters.items()}
-
-    def write(
-        self,
-        chunks: Sequence[PreparedChunk],
-        fates: _Fates,
-        sides: Sides | None,
-        clusters: Sequence[str],
-        wanted: set[int],
-    ) -> dict[int, str]:
-        """Write all chunks and return the texts of the wanted rows; where rows have no side, none is written."""
-        examples: dict[int, str] = {}
-        start = 0
-        for chunk in chunks:
-            rows, early, changes = chunk.rows(), chunk.set_aside(), chunk.changes()
-            examples.update(_example_texts(rows, early, wanted))
-            fate_of = {each: fate for each in range(len(rows)) if (fate := fates.step_of(start + each)) is not None}
-            self._set_aside.write(early)
-            before = dict(zip(changes["row_id"], changes["before"], strict=True))
-            for step in ("validation", "cleaning"):
-                going = [each for each, (of_step, _) in fate_of.items() if of_step == step]
-                self._set_aside.write(_going(step, rows, going, fate_of, before))
-            gone = set(rows["row_id"].to_numpy()[list(fate_of)].tolist())
-            self._changes.write(changes[[row_id not in gone for row_id in changes["row_id"]]])
-            if sides is not None:
-                here = sides.sides[start : start + len(rows)]
-                framed = rows.assign(cluster=clusters[start : start + len(rows)])
-                for side, writer in self._sides.items():
-                    writer.write(framed[here == side])
-                    self._clusters[side].update(framed.loc[here == side, "cluster"])
-            start += len(rows)
-        for writer in (*self._sides.values(), self._set_aside, self._changes):
-            writer.close()
-        return examples
-
-
-def _going(
-    step: str,
-    rows: pd.DataFrame,
-    positions: Sequence[int],
-    fate_of: Mapping[int, tuple[str, str]],
-    before: Mapping[int, str],
-) -> pd.DataFrame:
-    lines = []
-    for position, record in zip(positions, records_of(rows.iloc[list(positions)]), strict=True):
-        content, row_id = content_text(record), int(record["row_id"])
-        after = content if step == "cleaning" else None
-        lines.append((row_id, fate_of[position][1], before.get(row_id, content), after))
-    return set_aside_frame(step, lines)
+def _split_account(rows: int, without_side: str | None) -> StepAccount:
+    if without_side is None or not rows:
+        return StepAccount(step="split", rows_in=rows, rows_out=rows, set_aside=0)
+    return StepAccount(
+        step="split", rows_in=rows, rows_out=0, set_aside=rows, reasons={reason_kind(without_side): rows}
+    )
 
 
 def _wanted(findings: Sequence[Finding]) -> set[int]:
     return {row_id for finding in findings for row_id in finding.row_ids[:EXAMPLES]}
-
-
-def _example_texts(rows: pd.DataFrame, set_aside: pd.DataFrame, wanted: set[int]) -> dict[int, str]:
-    found = {}
-    for row_id, before in zip(set_aside["row_id"].tolist(), set_aside["before"], strict=True):
-        if row_id in wanted:
-            found[row_id] = before or ""
-    for position in np.flatnonzero(rows["row_id"].isin(wanted)):
-        record = {str(name): value for name, value in rows.loc[position].to_dict().items() if value is not None}
-        found[int(record["row_id"])] = " | ".join(texts_of(record))
-    return {row_id: text[:_EXAMPLE_CHARACTERS] for row_id, text in found.items()}
 
 
 def reason_kind(reason: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,16 +76,24 @@ def joined(
     session = PreparedSession(
         folder=folder,
         account=tuple(_sum_of(steps) for steps in zip(*(part.account for part in parts), strict=True)),
-        findings=tuple(finding for part in parts for finding in part.findings),
+        findings=tuple(
+            replace(finding, message=f"{name}: {finding.message}") if len(parts) > 1 else finding
+            for name, part in sessions.items()
+            for finding in part.findings
+        ),
         sides=sum((Counter(part.sides) for part in parts), Counter()),
         clusters=sum((Counter(part.clusters) for part in parts), Counter()),
         method=", ".join(dict.fromkeys(part.method for part in parts)),
         warnings=tuple(warning for part in parts for warning in part.warnings),
         placeholders=sum((Counter(part.placeholders) for part in parts), Counter()),
-        stopped=" ".join(part.stopped for part in parts if part.stopped) or None,
+        stopped=" ".join(_named(name, part, len(parts)) for name, part in sessions.items() if part.stopped) or None,
     )
     session.write_summary()
     return session
+
+
+def _named(name: str, part: PreparedSession, parts: int) -> str:
+    return f"{name}: {part.stopped}" if parts > 1 else str(part.stopped)
 
 
 def _join_files(files: Sequence[Path], target: Path) -> None:
