@@ -2,7 +2,10 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
 from tunetrail.cache import ResultCache
+from tunetrail.errors import ConfigError
 
 
 def filled(cache: ResultCache, part: str, age: float, size: int = 600_000) -> Path:
@@ -44,3 +47,37 @@ def test_prune_removes_what_a_dead_process_left_unfinished(tmp_path: Path) -> No
 
 def test_prune_takes_a_cache_that_is_not_there(tmp_path: Path) -> None:
     assert ResultCache(folder=tmp_path / "none", gigabytes=1.0).prune() == 0
+
+
+def test_place_tells_parts_apart_whatever_they_hold(tmp_path: Path) -> None:
+    cache = ResultCache(folder=tmp_path, gigabytes=1.0)
+    assert cache.place("a\nb", "c") != cache.place("a", "b\nc")
+
+
+def test_open_makes_a_folder_for_its_owner_alone(tmp_path: Path) -> None:
+    cache = ResultCache(folder=tmp_path / "new", gigabytes=1.0)
+    cache.open()
+    assert cache.folder.stat().st_mode & 0o077 == 0
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"preparation\.cache_dir must be a folder that can be written"):
+        ResultCache(folder=tmp_path / "file", gigabytes=1.0).open()
+
+
+def test_prune_survives_what_vanishes_meanwhile(tmp_path: Path) -> None:
+    cache = ResultCache(folder=tmp_path, gigabytes=0.0)
+    (tmp_path / "ab").mkdir()
+    (tmp_path / "ab" / "gone").symlink_to(tmp_path / "nowhere")
+    old = filled(cache, "1", 90_000)
+    assert cache.prune() == 1 and not old.exists()
+
+
+def test_writing_leaves_nothing_where_it_fails(tmp_path: Path) -> None:
+    cache = ResultCache(folder=tmp_path, gigabytes=1.0)
+    file = cache.place("a") / "file"
+    with pytest.raises(RuntimeError), cache.writing(file) as unfinished:
+        unfinished.write_text("half")
+        raise RuntimeError
+    assert list(file.parent.iterdir()) == []
+    with cache.writing(file) as unfinished:
+        unfinished.write_text("whole")
+    assert [path.name for path in file.parent.iterdir()] == ["file"]

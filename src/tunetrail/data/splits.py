@@ -103,9 +103,8 @@ def assign_sides(
 
     By content: with u in [0, 1) drawn from sha256(salt + cluster key), a cluster is in the test split if u <
     test_share, in the validation split if u < test_share + validation_share, else in the train split. A side that this
-    leaves empty takes the one cluster whose u is nearest to the side's interval from a side that can spare it, and so
-    does a held-out side without a label that three clusters or more have: it takes the newest of them that are in the
-    train split.
+    leaves empty takes the one cluster whose u is nearest to the side's interval from a side that can spare it. The
+    third cluster of a label, or a later one, goes to a held-out side that lacks the label instead of the train split.
 
     By time, where asked for or where the oldest row has a timestamp: a cluster is as old as its oldest row, and a row
     without a timestamp as old as the one before it; the newest test_share of the clusters are the test split, the
@@ -230,20 +229,20 @@ def _intervals(config: SplitConfig) -> dict[str, tuple[float, float]]:
 def _keep_labels_everywhere(
     side_of: dict[str, str], members: Mapping[str, list[int]], labels: Sequence[str | None]
 ) -> None:
-    """Move the newest cluster from the train split where a held-out side lacks a label, in place.
+    """Put a cluster on a held-out side that lacks its label, in place.
 
-    Never out of a held-out side, and never an older one into the test split than needed: what root has learnt from
-    would be scored.
+    Whether it goes there follows from the clusters that came before it, as if each was placed when it arrived: so none
+    that root has learnt from becomes a test row as more come in.
     """
-    having: dict[str, list[str]] = defaultdict(list)
+    placed: dict[str, Counter[str]] = defaultdict(Counter)
     for cluster in sorted(members, key=lambda each: members[each][0]):
-        for label in sorted({str(labels[position]) for position in members[cluster] if labels[position] is not None}):
-            having[label].append(cluster)
-    for label in sorted(each for each, clusters in having.items() if len(clusters) >= len(SIDES)):
-        for side in ("test", "validation"):
-            sides = Counter(side_of[cluster] for cluster in having[label])
-            if side not in sides and sides["train"] > 1:
-                side_of[next(each for each in reversed(having[label]) if side_of[each] == "train")] = side
+        label = labels[members[cluster][0]]
+        if label is None:
+            continue
+        before = placed[label]
+        if side_of[cluster] == "train" and before["train"] and before.total() > 1:
+            side_of[cluster] = next((side for side in ("test", "validation") if not before[side]), "train")
+        before[side_of[cluster]] += 1
 
 
 def _sides_by_time(

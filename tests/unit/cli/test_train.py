@@ -122,8 +122,7 @@ def test_train_asks_for_a_session(tunetrail: Command) -> None:
     ended = tunetrail("train")
     assert (
         ended.code == 2
-        and ended.err
-        == "error: session_id must be given, as in session_id=ID. `tunetrail sessions` lists them.\n"
+        and ended.err == "error: session_id must be given, as in session_id=ID. `tunetrail sessions` lists them.\n"
     )
 
 

@@ -167,3 +167,50 @@ def test_assign_sides_by_time_needs_time_in_proportion_to_the_rows():
     assigned = assign_sides(clusters, SplitConfig(), timestamps=timestamps)
     assert assigned.method == "time"
     assert [int((assigned.sides == side).sum()) for side in SIDES] == [70_000, 15_000, 15_000]
+
+
+def sides_as_rows_come(labels: list[str], timestamps: list[str | None], salt: str) -> list[dict[str, str]]:
+    """The side of each cluster, after each row from the third on; every row is a cluster of its own."""
+    clusters = [f"{number:04d}" for number in range(len(labels))]
+    config = SplitConfig(salt=salt, validation_share=0.2, test_share=0.2)
+    found = []
+    for count in range(6, len(labels) + 1):
+        assigned = assign_sides(clusters[:count], config, timestamps=timestamps[:count], labels=labels[:count])
+        found.append(dict(zip(clusters, assigned.sides.tolist(), strict=False)))
+    return found
+
+
+@given(labels=st.lists(st.sampled_from("abc"), min_size=30, max_size=60), salt=st.text(max_size=3))
+def test_a_row_that_was_trained_on_never_becomes_a_test_row_as_labels_come_in(labels: list[str], salt: str) -> None:
+    steps = sides_as_rows_come(labels, [None] * len(labels), salt)
+    trained: set[str] = set()
+    for sides in steps[15:]:  # a side that nothing falls to has borrowed a cluster before
+        assert not trained & {cluster for cluster, side in sides.items() if side == "test"}
+        trained |= {cluster for cluster, side in sides.items() if side == "train"}
+
+
+@given(known=st.lists(st.booleans(), min_size=30, max_size=60))
+def test_rows_move_towards_the_train_split_as_newer_ones_come_in(known: list[bool]) -> None:
+    moments = [f"2026-01-01T00:{number:02d}:00+00:00" for number in range(len(known))]
+    times = [moment if each else None for moment, each in zip(moments, [True, *known[1:]], strict=True)]
+    order = {"test": 0, "validation": 1, "train": 2}
+    last: dict[str, int] = {}
+    for sides in sides_as_rows_come(["l"] * len(times), times, "s"):
+        for cluster, side in sides.items():
+            assert order[side] >= last.get(cluster, 0)
+            last[cluster] = order[side]
+
+
+def test_one_row_without_a_timestamp_changes_no_method() -> None:
+    clusters = [str(number) for number in range(20)]
+    times: list[str | None] = [f"2026-01-{number + 1:02d}T00:00:00+00:00" for number in range(20)]
+    by_time = assign_sides(clusters, SplitConfig(), timestamps=times)
+    with_gap = assign_sides(clusters, SplitConfig(), timestamps=[*times[:9], None, *times[10:]])
+    assert by_time.method == with_gap.method == "time" and by_time.sides.tolist() == with_gap.sides.tolist()
+    assert assign_sides(clusters, SplitConfig(), timestamps=[None, *times[1:]]).method == "content"
+
+
+def test_a_time_without_a_zone_is_utc() -> None:
+    times = ["0001-01-01T00:00:00", "2026-01-01T00:00:00", "2026-01-01T00:00:00+02:00", "2026-01-02T00:00:00"]
+    assigned = assign_sides(list("abcd"), SplitConfig(), timestamps=times)
+    assert assigned.sides.tolist() == ["train", "validation", "train", "test"]

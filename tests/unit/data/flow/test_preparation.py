@@ -24,7 +24,7 @@ from tunetrail.data.flow.chunk_steps import ChunkSteps
 from tunetrail.data.flow.preparation import Preparation
 from tunetrail.data.flow.prepared import PreparedSession
 from tunetrail.data.rows import rows_frame
-from tunetrail.errors import SampleError
+from tunetrail.errors import ConfigError, SampleError
 from tunetrail.samples import Sample, SampleKind
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -318,3 +318,63 @@ def test_planted_twins_never_straddle_a_split(
             sides.setdefault(0 if origin < 2 else origin, set()).add(side)
     assert all(len(found) == 1 for found in sides.values()), sides
     session.split()
+
+
+def test_preparation_makes_a_broken_kept_chunk_anew(tmp_path: Path) -> None:
+    texts = [sentence(number) for number in range(60)]
+    first = cached(tmp_path, texts)
+    broken = Path(sorted(first)[0]).with_name("counts.json")
+    broken.write_text("")
+    Path(sorted(first)[1]).write_bytes(b"PAR1")
+    assert cached(tmp_path, texts) == first and json.loads(broken.read_text())["cleaned"] > 0
+
+
+class Words:
+    """Counts words."""
+
+    max_length = 10
+    identity = "words"
+
+    def of_texts(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+        return np.array([len(text.split()) for text in texts], dtype=np.int64)
+
+    def of_records(self, records: Sequence[dict[str, Any]]) -> npt.NDArray[np.int64]:
+        return self.of_texts([record["text"] for record in records])
+
+
+def test_preparation_sets_long_rows_aside_when_asked(tmp_path: Path) -> None:
+    rows = samples([sentence(number, words=8 if number % 5 else 12) for number in range(60)])
+    checks = RowChecksConfig(too_many_tokens=CheckConfig(set_aside=True))
+    for length, step in (("keep", "validation"), ("drop", "cleaning")):
+        steps = ChunkSteps(
+            kind=SampleKind.EMBEDDING,
+            validation=ValidationConfig(rows=checks),
+            cleaning=CleaningConfig(length=length),
+            counter=Words(),
+        )
+        config = PreparationConfig(workers=1, cache_gigabytes=0.0)
+        preparation = Preparation(steps=steps, split=SplitConfig(), config=config, judge=Judge(), seed=0)
+        session = preparation.run([rows], tmp_path / length)
+        check_account(session, 60)
+        assert session.step(step).set_aside == 12
+
+
+def test_preparation_refuses_a_length_policy_without_a_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cleaning\.length must be keep where the model isn't found, got 'drop'"):
+        prepare(samples(["a b c"]), tmp_path, cleaning=CleaningConfig(length="drop"))
+
+
+def test_preparation_keeps_nothing_unmasked_of_a_conversation_out_of_order(tmp_path: Path) -> None:
+    content = "call me\n+49 170 1234567\nor joe@corp.example"
+    turns = [{"role": "assistant", "content": content}, {"role": "user", "content": "no"}]
+    rows = rows_frame([(1, Sample(kind=SampleKind.LLM, shape="chat", content={"messages": turns}))])
+    prepare(rows, tmp_path, kind=SampleKind.LLM)
+    kept = "".join(pd.read_parquet(tmp_path / "set_aside.parquet")["before"])
+    assert "[PHONE]" in kept and "[EMAIL]" in kept and "1234567" not in kept and "joe@" not in kept
+
+
+def test_preparation_of_rows_that_all_go_says_which_way(tmp_path: Path) -> None:
+    session = prepare(samples(["\x00", "\x01", "\x02"]), tmp_path)
+    assert session.stopped is not None
+    assert "no row is left to split; commonest reason of the cleaning: text is empty after cleaning" in session.stopped
+    check_account(session, 3)
