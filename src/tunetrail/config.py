@@ -305,7 +305,8 @@ class SplitConfig:
     A row's side depends on its content (and group) and on `salt` alone, never on the seed: a row that the root model
     was trained on in an earlier run doesn't become a test row of the next, unless a new row joins two clusters or a
     share is raised. With `method: time` the newest clusters are the test split and those before them the validation
-    split; `auto` takes it where the oldest row has a timestamp. `stratify` brings every label of four clusters or more to every side.
+    split; `auto` takes it where the oldest row has a timestamp. `stratify` brings every label of four clusters or more
+    to every side.
     """
 
     validation_share: float = 0.15
