@@ -8,26 +8,36 @@ from typing import Any
 from tests.corpora.languages import SENTENCES
 from tests.corpora.planting import PlantedSession, Plot, quiet
 from tests.corpora.real_text import RealText, real_texts
+from tests.corpora.topics import LABELLED, interface_texts, labelled_texts
 
 from tunetrail.config import CheckConfig, ValidationConfig
 
-_LABELLED = {"tkinter": "windows", "asyncio": "tasks", "email": "mail", "xml": "markup", "logging": "records"}
-_WRONG_SHARE = 0.05
+_WRONG_SHARE = 0.06
+_USUAL_ROWS, _STRANGE_ROWS = 450, 20
+_ROWS_OF_LABEL = 60
 
 
 def vector_sessions(seed: int) -> Iterator[PlantedSession]:
-    """Yield a session with outliers, and one with wrong labels."""
-    texts = real_texts(seed)
-    yield _with_outliers(texts, random.Random(f"outliers {seed}"))
-    yield _with_wrong_labels(texts, random.Random(f"wrong labels {seed}"))
+    """Yield a session with outliers, and three with the same texts, of which others are labelled wrong each time."""
+    yield _with_outliers(random.Random(f"outliers {seed}"))
+    rng = random.Random(f"labelled {seed}")
+    rows = [
+        (text, label)
+        for label, texts in labelled_texts().items()
+        for text in rng.sample(texts, min(_ROWS_OF_LABEL, len(texts)))
+    ]
+    for number in range(3):
+        yield _with_wrong_labels(rows, random.Random(f"wrong labels {seed} {number}"))
 
 
-def _with_outliers(texts: Sequence[RealText], rng: random.Random) -> PlantedSession:
+def _with_outliers(rng: random.Random) -> PlantedSession:
+    """Return a session of one domain with 4 % of rows of five kinds that have nothing to do with it."""
     plot = Plot(shape="text", rng=rng)
-    for text in texts[:500]:
-        plot.add({"text": text.documentation})
-    for number in range(24):
-        plot.add({"text": _STRANGE[number % len(_STRANGE)](rng)}, "rows.outlier")
+    for text in rng.sample(interface_texts(), _USUAL_ROWS):
+        plot.add({"text": text})
+    kinds = [list(dict.fromkeys(kind(rng) for _ in range(40)))[: _STRANGE_ROWS // len(_STRANGE)] for kind in _STRANGE]
+    for text in (text for kind in kinds for text in kind):
+        plot.add({"text": text}, "rows.outlier")
     config = quiet()
     config.rows.outlier = CheckConfig()
     unknown = {"rows.language", "rows.encoding"}
@@ -47,21 +57,29 @@ def _encoded(rng: random.Random) -> str:
 
 
 def _foreign(rng: random.Random) -> str:
-    return " ".join(rng.sample(SENTENCES[rng.choice(("de", "fr", "es"))], 2))
+    return rng.choice(SENTENCES[rng.choice(("de", "fr", "es", "it", "pl", "ru", "ja"))])
 
 
-_STRANGE: tuple[Callable[[random.Random], str], ...] = (_gibberish, _numbers, _encoded, _foreign)
+def _server_log(rng: random.Random) -> str:
+    address = ".".join(str(rng.randint(1, 250)) for _ in range(4))
+    time = f"{rng.randint(1, 28):02}/Mar/2024:{rng.randint(0, 23):02}:{rng.randint(0, 59):02}:{rng.randint(0, 59):02}"
+    request = f"GET /{rng.choice(('img', 'cart', 'static', 'api'))}/{rng.randint(1, 9999)} HTTP/1.1"
+    return f'{address} - - [{time} +0000] "{request}" {rng.choice((200, 304, 404, 500))} {rng.randint(100, 90000)}'
 
 
-def _with_wrong_labels(texts: Sequence[RealText], rng: random.Random) -> PlantedSession:
+_STRANGE: tuple[Callable[[random.Random], str], ...] = (_gibberish, _numbers, _encoded, _foreign, _server_log)
+
+
+def _with_wrong_labels(rows: Sequence[tuple[str, str]], rng: random.Random) -> PlantedSession:
+    """Return a session of texts that show their topics, 6 % of them labelled with another one at random."""
     plot = Plot(shape="label", rng=rng)
-    for package, label in _LABELLED.items():
-        members = [text for text in texts if text.package == package][:75]
-        for number, text in enumerate(members):
-            is_wrong = number < _WRONG_SHARE * len(members)
-            given = rng.choice([other for other in _LABELLED.values() if other != label]) if is_wrong else label
-            checks = ["labels.mislabelled"] if is_wrong else []
-            plot.add({"text": f"{text.documentation}\n{text.code}", "label": given}, *checks)
+    wrong = set(rng.sample(range(len(rows)), round(_WRONG_SHARE * len(rows))))
+    for number, (text, label) in enumerate(rows):
+        if number in wrong:
+            other = rng.choice([each for each in LABELLED if each != label])
+            plot.add({"text": text, "label": other}, "labels.mislabelled")
+        else:
+            plot.add({"text": text, "label": label})
     config = quiet()
     config.labels.mislabelled = CheckConfig()
     return plot.session("wrong labels", config)

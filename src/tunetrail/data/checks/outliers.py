@@ -24,7 +24,7 @@ _LEFT_OUT = 0.06
 _RIDGE = 0.1
 _TRIMMED = 0.2
 _TRIM_STEPS = 4
-_NEIGHBORS_WEIGHT = 0.3
+_NEIGHBORS_WEIGHT = 0.15
 
 # In units of what lies between the median of the scores and their 80 % quantile.
 _UNIT_QUANTILE = 0.8
@@ -46,7 +46,7 @@ def outlier_scores(vectors: npt.NDArray[np.floating[Any]], *, neighbors: int = 5
     unit-normalised vector: from all rows but those of its own cluster and its nearest clusters (k-means; 6 % of the
     rows are left out), and from the 80 % of the rows that are least foreign (a minimum covariance determinant's
     concentration steps, Rousseeuw and Van Driessen 1999, started from the first distance). The mean score of the
-    nearest neighbours counts for 30 %. Time and memory grow linearly with the rows, but for the neighbours.
+    nearest neighbours counts for 15 %. Time and memory grow linearly with the rows, but for the neighbours.
 
     Args:
         vectors: [rows, dimensions], finite; more than 512 dimensions are reduced to these by principal components.
