@@ -114,7 +114,7 @@ class SketchBook:
 
         Rows are connected by an equal normalised text, by an equal group and, unless `similarity` is 0, by similar
         texts: by a Jaccard index of at least `similarity` (over word 3-shingles of long and character 5-shingles of
-        short texts), or by all words but one of 7 to 64. A cluster is a connected component. Texts are anchors and
+        short texts), or by all words but one of 7 to 64 (the ten oldest texts that differ in one place). A cluster is a connected component. Texts are anchors and
         positives, both sentences of a score, `text`, `input`, and the turns of a conversation but for the system's,
         which all rows may share. Labels, scores, negatives and outputs connect nothing.
         """

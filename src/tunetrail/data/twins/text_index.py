@@ -12,6 +12,8 @@ from tunetrail.data.twins.near_pairs import Mask, Pairs, StoredSketches
 from tunetrail.data.twins.shingles import WHOLE, Hashes, Integers, in_shared_run
 from tunetrail.data.twins.sketches import KINDS
 
+_FORM_FROM_TEXTS = 10
+"""Texts that are equal but for one place: from so many on it is a form."""
 _MASKS_AT_ONCE = 1 << 22
 _EXACT_PAIRS = 500_000
 _EXACT_PAIRS_PER_TEXT = 5
@@ -46,6 +48,9 @@ class TextIndex:
                 shingles=arrays[f"{kind}.shingles"].view(np.uint32),
                 counts=arrays[f"{kind}.counts"].view(np.int32),
             )
+        self._age = np.full(self.size, np.iinfo(np.int64).max)
+        linked = self.number_of[arrays["link_text"]]
+        np.minimum.at(self._age, linked, np.asarray(arrays["row_id"])[arrays["link_row"]].astype(np.int64))
         self._masks = (arrays["mask_key"].view(np.uint64), arrays["mask_text"], arrays["mask_position"].view(np.uint8))
 
     def allow_comparisons(self, texts: int, share: float = 1.0) -> None:
@@ -64,7 +69,11 @@ class TextIndex:
         return alike
 
     def one_word_pairs(self, is_wanted: Mask) -> Iterator[Pairs]:
-        """Yield pairs of wanted texts that differ by one word, enough of them to connect all that do."""
+        """Yield pairs of wanted texts that differ by one word, enough of them to connect those that do.
+
+        Where more than a few texts differ in the same place, that is a form filled in again and again: the oldest are
+        connected, and the others aren't twins of one another for that.
+        """
         keys, texts, positions = self._masks
         parts = max(1, -(-len(keys) // _MASKS_AT_ONCE))
         for part in range(parts):
@@ -77,7 +86,7 @@ class TextIndex:
             places = np.concatenate(chosen)
             number = self.number_of[texts[places]]
             places, number = places[is_wanted[number]], number[is_wanted[number]]
-            yield from _pairs_of_masks(keys[places], number, positions[places])
+            yield from _pairs_of_masks(keys[places], number, positions[places], self._age[number])
 
 
 def _part_of(keys: Hashes, parts: int) -> Integers:
@@ -85,18 +94,23 @@ def _part_of(keys: Hashes, parts: int) -> Integers:
     return ((keys >> np.uint64(32)) * np.uint64(parts) >> np.uint64(32)).astype(np.int64)
 
 
-def _pairs_of_masks(keys: Hashes, texts: npt.NDArray[np.int32], positions: npt.NDArray[np.uint8]) -> Iterator[Pairs]:
+def _pairs_of_masks(
+    keys: Hashes, texts: npt.NDArray[np.int32], positions: npt.NDArray[np.uint8], ages: npt.NDArray[np.int64]
+) -> Iterator[Pairs]:
     order = np.argsort(keys, kind="stable")
     order = order[in_shared_run(keys[order])]
-    order = order[np.lexsort((texts[order], positions[order], keys[order]))]
+    order = order[np.lexsort((texts[order], ages[order], positions[order], keys[order]))]
     keys, numbers, positions = keys[order], texts[order].astype(np.int64), positions[order]
     if len(keys) == 0:
         return
     follows = keys[1:] == keys[:-1]
     substituted = follows & (positions[1:] == positions[:-1])
+    begins = np.flatnonzero(np.append(True, ~substituted))
+    rank = np.arange(len(keys)) - np.repeat(begins, np.diff(np.append(begins, len(keys))))
+    substituted &= rank[1:] < _FORM_FROM_TEXTS
     yield numbers[:-1][substituted], numbers[1:][substituted]
     # whole texts stand last: those without one of their words that are equal to one have a word more
     last = np.flatnonzero(np.append(~follows, True))
     last = np.repeat(last, np.diff(last, prepend=-1))
-    inserted = (positions[last] == WHOLE) & (positions != WHOLE)
+    inserted = (positions[last] == WHOLE) & (positions != WHOLE) & (rank < _FORM_FROM_TEXTS)
     yield numbers[inserted], numbers[last[inserted]]

@@ -307,3 +307,13 @@ def test_a_book_sees_what_is_added_after_a_question(tmp_path: Path) -> None:
     assert book.clusters(0.8).tolist() == [0, 1]
     book.add(sketch_rows(rows.iloc[2:]))
     assert book.clusters(0.8).tolist() == [0, 1, 0]
+
+
+def test_a_form_filled_in_again_and_again_is_no_cluster_of_twins() -> None:
+    names = ["".join(random.Random(number).choices("abcdefghijklmnop", k=7)) for number in range(40)]
+    rows = texts(*(f"how can the new {name} be sent back today" for name in names))
+    keys = cluster_keys(rows, 0.8)
+    assert len(set(keys)) == 31 and len(set(keys[:10])) == 1
+    assert (
+        cluster_keys(rows.iloc[:25].reset_index(drop=True), 0.8) == keys[:25]
+    )  # more of them change no older row's key
