@@ -114,9 +114,10 @@ class SketchBook:
 
         Rows are connected by an equal normalised text, by an equal group and, unless `similarity` is 0, by similar
         texts: by a Jaccard index of at least `similarity` (over word 3-shingles of long and character 5-shingles of
-        short texts), or by all words but one of 7 to 64 (the ten oldest texts that differ in one place). A cluster is a connected component. Texts are anchors and
-        positives, both sentences of a score, `text`, `input`, and the turns of a conversation but for the system's,
-        which all rows may share. Labels, scores, negatives and outputs connect nothing.
+        short texts), or by all words but one of 7 to 64 (the ten oldest texts that differ in one place). A cluster is a
+        connected component. Texts are anchors and positives, both sentences of a score, `text`, `input`, and the turns
+        of a conversation but for the system's, which all rows may share. Labels, scores, negatives and outputs connect
+        nothing.
         """
         index, rows = self._text_index(), self._rows(included)
         is_in = np.zeros(len(self), dtype=bool)
