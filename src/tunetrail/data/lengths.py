@@ -90,9 +90,7 @@ def measure_lengths(
                 continue
             for column in (each for each in shape_of(record["shape"]).columns if each in TEXT_COLUMNS):
                 if record.get(column) is not None:
-                    record[column] = truncated(
-                        record[column], counter.max_length, lambda texts: counter.of_texts(texts).tolist()
-                    )
+                    record[column] = truncated(record[column], counter.max_length, counter.of_texts)
                     rows.at[position, column] = record[column]
             counts[position] = counter.of_records([record])[0]
             changes.append((record["row_id"], f"truncated at a sentence: {reason}", before, content_text(record, mask)))

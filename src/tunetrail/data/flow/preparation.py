@@ -8,7 +8,7 @@ import contextlib
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,18 +44,12 @@ class Preparation:
     judge: Judge
     seed: int
 
-    def run(
-        self,
-        frames: Iterable[pd.DataFrame],
-        folder: Path,
-        on_progress: Callable[[int], None] = lambda rows: None,
-    ) -> PreparedSession:
+    def run(self, frames: Iterable[pd.DataFrame], folder: Path) -> PreparedSession:
         """Prepare all rows and write them, and everything about them, into `folder`.
 
         Args:
             frames: Frames of rows with ascending ids; read once, a few chunks ahead of the work.
             folder: Made if it isn't there; what it holds of an earlier preparation is replaced.
-            on_progress: Called after each chunk with the number of rows done.
 
         Returns:
             The prepared session; its `stopped` says why its rows can't be trained on, if so.
@@ -76,15 +70,13 @@ class Preparation:
             if kept is not None:
                 stack.callback(kept.prune)
             cache = kept or ResultCache(folder=Path(scratch) / "results", gigabytes=0.0)
-            chunks = self._chunks(frames, cache, Path(scratch), on_progress)
+            chunks = self._chunks(frames, cache, Path(scratch))
             stage = SessionStage(
                 chunks=chunks, steps=self.steps, split=self.split, judge=self.judge, cache=cache, seed=self.seed
             )
             return stage.run(folder, Path(scratch))
 
-    def _chunks(
-        self, frames: Iterable[pd.DataFrame], cache: ResultCache, scratch: Path, on_progress: Callable[[int], None]
-    ) -> list[PreparedChunk]:
+    def _chunks(self, frames: Iterable[pd.DataFrame], cache: ResultCache, scratch: Path) -> list[PreparedChunk]:
         raw = scratch / "raw"
         raw.mkdir()
         identity = self.steps.identity
@@ -96,12 +88,7 @@ class Preparation:
                     shutil.rmtree(place)
                 yield Job(raw=chunk.path, folder=place)
 
-        chunks, done = [], 0
-        for job in run_jobs(self.steps.run, jobs(), self.config):
-            chunk = PreparedChunk(folder=job.folder)
-            done += chunk.counts["rows_in"]
-            on_progress(done)
-            chunks.append(chunk)
+        chunks = [PreparedChunk(folder=job.folder) for job in run_jobs(self.steps.run, jobs(), self.config)]
         _check_rows(chunks, str(self.steps.kind))
         return chunks
 

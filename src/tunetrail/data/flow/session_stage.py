@@ -144,19 +144,22 @@ class SessionStage:
             return judgement
         rows = self._rows_at(positions).assign(cluster=[clusters[each] for each in positions])
         vectors = None
-        if self.judge.vectors is not None and (wants_rows or reference is not None):
+        compares_vectors = reference is not None and config.drift.embedding.severity != "off"
+        if self.judge.vectors is not None and (wants_rows or compares_vectors):
             vectors = kept_vectors(self.judge, texts_to_judge(rows), self.cache)
             judgement.join(judge_vectors(rows, vectors, config, self.seed))
         if reference is not None and len(reference):
             before = None
-            if self.judge.vectors is not None:
+            if self.judge.vectors is not None and compares_vectors:
                 before = kept_vectors(self.judge, texts_to_judge(reference), self.cache)
             judgement.join(judge_drift(rows, reference, vectors, before, config, self.seed))
         return judgement
 
     def _cleaned_reference(self) -> pd.DataFrame | None:
         """Return the previous session's rows as this session's come out of cleaning, or drift would be found in it."""
-        if self.judge.reference is None:
+        drift = self.steps.validation.drift
+        wanted = any(each.severity != "off" for each in (drift.length, drift.vocabulary, drift.embedding))
+        if self.judge.reference is None or not wanted:
             return None
         checked = check_rows(self.judge.reference, self.steps.kind, self.steps.validation)
         return clean_rows(checked.rows, self.steps.cleaning).rows

@@ -3,10 +3,14 @@
 import bisect
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from tunetrail.data.texts.prose import read_prose
 
-TokenCounter = Callable[[Sequence[str]], Sequence[int]]
+CountTokens = Callable[[Sequence[str]], Sequence[int] | npt.NDArray[np.integer[Any]]]
 """Texts in, the number of tokens of each out."""
 
 _MIN_SHARE_OF_PROSE = 0.5
@@ -34,7 +38,7 @@ _BEFORE_NUMBER = re.compile(r"(?:^|\W)(?:art|chap|eq|fig|figs|no|nos|nr|p|pp|sec
 _LONGEST_ABBREVIATION = 16
 
 
-def truncated(text: str, max_tokens: int, count_tokens: TokenCounter) -> str:
+def truncated(text: str, max_tokens: int, count_tokens: CountTokens) -> str:
     """Return the longest prefix of whole sentences that has at most `max_tokens` tokens; code is cut after a line.
 
     Where not even the first sentence or line fits, the prefix ends after a word, and else after a character.
@@ -58,7 +62,7 @@ def truncated(text: str, max_tokens: int, count_tokens: TokenCounter) -> str:
     return prefix or _longest(text, range(1, len(text) + 1), max_tokens, count_tokens)
 
 
-def _fits(text: str, max_tokens: int, count_tokens: TokenCounter) -> bool:
+def _fits(text: str, max_tokens: int, count_tokens: CountTokens) -> bool:
     beginning = text[: _BATCH * _CHARACTERS_PER_TOKEN * max(1, max_tokens)]
     if count_tokens([beginning])[0] > max_tokens:
         return False
@@ -91,7 +95,7 @@ def _is_single_letter(before: str) -> bool:
     return before[-1:].isalpha() and not before[-2:-1].isalnum()
 
 
-def _longest(text: str, ends: Sequence[int], max_tokens: int, count_tokens: TokenCounter) -> str:
+def _longest(text: str, ends: Sequence[int], max_tokens: int, count_tokens: CountTokens) -> str:
     """Return the prefix up to the last of the ascending `ends` at which it fits, found in batches of candidates.
 
     The search takes for granted that a longer prefix has more tokens, which can be off by one or two where a cut splits
