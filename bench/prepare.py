@@ -26,7 +26,7 @@ from tunetrail.data.row_files import frames_of_file
 from tunetrail.data.rows import rows_frame
 from tunetrail.data.sources import read_rows
 from tunetrail.errors import SampleError
-from tunetrail.learning.catalog import resolve_model
+from tunetrail.learning.models.catalog import resolve_model
 from tunetrail.pipeline.preparing import build_preparation
 from tunetrail.samples import BrokenRow, Sample, SampleKind, parse_sample
 

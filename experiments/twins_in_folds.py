@@ -26,8 +26,8 @@ from tunetrail.data.rows import rows_frame
 from tunetrail.data.splits import make_folds
 from tunetrail.data.stdlib_docs import stdlib_docs
 from tunetrail.data.twins.duplicates import cluster_keys
-from tunetrail.learning.catalog import resolve_model
-from tunetrail.learning.embedding_module import load_embedding_model
+from tunetrail.learning.embedding.module import load_embedding_model
+from tunetrail.learning.models.catalog import resolve_model
 from tunetrail.samples import SampleKind, parse_sample
 
 SESSION_ROWS = 800

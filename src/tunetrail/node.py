@@ -21,7 +21,7 @@ from tunetrail.data.flow.prepared import PreparedSession
 from tunetrail.data.report.session_report import joined
 from tunetrail.data.rows import rows_frame, rows_of_shape
 from tunetrail.errors import ConfigError, ModelError, SessionError, TunetrailError, did_you_mean, state_after
-from tunetrail.learning.catalog import ResolvedModel
+from tunetrail.learning.models.catalog import ResolvedModel
 from tunetrail.paths import made_folder
 from tunetrail.pipeline import DataSciencePipeline, Outcome, remove_leftovers
 from tunetrail.samples import SampleKind

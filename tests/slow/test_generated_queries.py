@@ -17,10 +17,10 @@ import pytest
 from tunetrail.config import AugmentationConfig, EmbeddingConfig, LanguageModelConfig
 from tunetrail.data.augmentation.augmentation import AugmentationTools, augment
 from tunetrail.data.rows import object_series, rows_frame
-from tunetrail.learning.catalog import resolve_model
-from tunetrail.learning.embedding_learner import EmbeddingLearner
-from tunetrail.learning.generation import TextWriter
-from tunetrail.learning.language_model_learner import LanguageModelLearner
+from tunetrail.learning.embedding.learner import EmbeddingLearner
+from tunetrail.learning.language_model.learner import LanguageModelLearner
+from tunetrail.learning.models.catalog import resolve_model
+from tunetrail.learning.models.generation import TextWriter
 from tunetrail.samples import Sample, SampleKind
 
 pytestmark = [

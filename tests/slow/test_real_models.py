@@ -11,9 +11,9 @@ import torch
 from huggingface_hub import constants
 
 from tunetrail.config import AdapterConfig, EmbeddingConfig, LanguageModelConfig, TrainingConfig
-from tunetrail.learning.catalog import resolve_model
-from tunetrail.learning.embedding_learner import EmbeddingLearner
-from tunetrail.learning.language_model_learner import LanguageModelLearner
+from tunetrail.learning.embedding.learner import EmbeddingLearner
+from tunetrail.learning.language_model.learner import LanguageModelLearner
+from tunetrail.learning.models.catalog import resolve_model
 
 pytestmark = [
     pytest.mark.slow,

@@ -57,7 +57,7 @@ def test_layers_hold_in_the_real_tree() -> None:
         ("node.py", "import pytorch_lightning", TENSORS),
         ("learning/planted.py", "import mlflow", MLFLOW),
         ("sweeps/planted.py", "from mlflow import MlflowClient", MLFLOW),
-        ("config.py", "from omegaconf import DictConfig", HYDRA),
+        ("config/planted.py", "from omegaconf import DictConfig", HYDRA),
         ("node.py", "import hydra", HYDRA),
         ("stores/planted.py", "from tunetrail import node", ONE_WAY),
         ("stores/planted.py", "from tunetrail import ModelTrainingNode", ONE_WAY),

@@ -13,7 +13,7 @@ from mlflow.models import Model
 from mlflow.models.signature import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
-from tunetrail.learning.language_model_learner import LanguageModel, last_logits
+from tunetrail.learning.language_model.learner import LanguageModel, last_logits
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 

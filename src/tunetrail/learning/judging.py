@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from tunetrail.config import Settings
-from tunetrail.learning.embedding_learner import EmbeddingLearner
-from tunetrail.learning.language_model_module import load_language_model, load_tokenizer
+from tunetrail.learning.embedding.learner import EmbeddingLearner
+from tunetrail.learning.language_model.module import load_language_model, load_tokenizer
 
 NDArray = np.ndarray[Any, np.dtype[np.float32]]
 

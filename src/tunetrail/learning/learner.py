@@ -6,12 +6,12 @@ from typing import Any, Protocol
 
 from tunetrail.cache import ResultCache
 from tunetrail.config import Settings, TrainingConfig
-from tunetrail.learning.callbacks import MetricsSink
-from tunetrail.learning.embedding_data import Record
-from tunetrail.learning.embedding_learner import EmbeddingLearner
-from tunetrail.learning.fitting import FitResult
-from tunetrail.learning.language_model_learner import LanguageModelLearner
-from tunetrail.learning.refreshing import Refresh
+from tunetrail.learning.embedding.data import Record
+from tunetrail.learning.embedding.learner import EmbeddingLearner
+from tunetrail.learning.embedding.refreshing import Refresh
+from tunetrail.learning.language_model.learner import LanguageModelLearner
+from tunetrail.learning.training.callbacks import MetricsSink
+from tunetrail.learning.training.fitting import FitResult
 
 
 class Learner(Protocol):

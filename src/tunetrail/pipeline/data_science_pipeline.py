@@ -19,9 +19,9 @@ from tunetrail.deployment.promotion import Candidate, deploy
 from tunetrail.deployment.registry import ModelVersion, Registry
 from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.plots import comparison_figure, learning_curve_figure
-from tunetrail.learning.catalog import ResolvedModel, resolve_model
+from tunetrail.learning.embedding.refreshing import Refresh
 from tunetrail.learning.learner import build_learner
-from tunetrail.learning.refreshing import Refresh
+from tunetrail.learning.models.catalog import ResolvedModel, resolve_model
 from tunetrail.pipeline.folds import cross_validate_split
 from tunetrail.pipeline.preparing import build_preparation, keep_preparation, prepare_rows
 from tunetrail.pipeline.scoring import scorable_by_all, score

@@ -10,7 +10,7 @@ from tunetrail.data.splits import Fold, Split, make_folds
 from tunetrail.evaluation.augmentation_effect import WORSENS, augmentation_effect
 from tunetrail.evaluation.cross_validation import CrossValidationResult, cross_validate
 from tunetrail.evaluation.scores import Scores
-from tunetrail.learning.fitting import budgeted
+from tunetrail.learning.training.fitting import budgeted
 from tunetrail.pipeline.scoring import scorable_by_all, score
 from tunetrail.pipeline.train_rows import TrainRows
 from tunetrail.pipeline.work import Work

@@ -20,7 +20,7 @@ from tunetrail.data.report.session_report import report_section, write_report
 from tunetrail.data.rows import rows_of_shape
 from tunetrail.errors import SampleError
 from tunetrail.learning.judging import judging_identity, judging_vectors
-from tunetrail.learning.token_counts import EmbeddingTokenCounter, LanguageModelTokenCounter
+from tunetrail.learning.tokens.token_counts import EmbeddingTokenCounter, LanguageModelTokenCounter
 from tunetrail.pipeline.work import log_step
 from tunetrail.samples import SampleKind
 from tunetrail.stores.tracking import TrackedRun

@@ -13,10 +13,10 @@ from tunetrail.data.rows import records_of
 from tunetrail.errors import SampleError
 from tunetrail.evaluation.scores import Scores, language_scores
 from tunetrail.evaluation.scoring import score_embedding, with_clusters
-from tunetrail.learning.embedding_learner import EmbeddingLearner
-from tunetrail.learning.language_model_learner import LanguageModelLearner
+from tunetrail.learning.embedding.learner import EmbeddingLearner
+from tunetrail.learning.embedding.prompts import DOCUMENT, QUERY
+from tunetrail.learning.language_model.learner import LanguageModelLearner
 from tunetrail.learning.learner import Learner
-from tunetrail.learning.prompts import DOCUMENT, QUERY
 
 logger = logging.getLogger(__name__)
 

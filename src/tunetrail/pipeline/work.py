@@ -12,8 +12,8 @@ from tunetrail.deployment.gate import Decision
 from tunetrail.deployment.registry import ModelVersion
 from tunetrail.errors import TrainingError
 from tunetrail.evaluation.comparison import Comparison
-from tunetrail.learning.catalog import ResolvedModel
 from tunetrail.learning.learner import Learner
+from tunetrail.learning.models.catalog import ResolvedModel
 from tunetrail.stores.tracking import TrackedRun
 
 CHECKPOINTS = "checkpoints"

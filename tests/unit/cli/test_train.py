@@ -91,8 +91,8 @@ def test_train_takes_an_experiment_of_the_folder(tunetrail: Command, workplace: 
         (["experiments=quick"], "+experiments=quick"),
         (["embedding=missing"], "Available options in 'embedding': bge-small e5-small minilm mpnet"),
         (["embedding=1"], "embedding"),
-        (["embedding.training.batch_size=0"], "training.batch_size must be at least 1, got 0."),
-        (["embedding.training.batch_size=many"], "Value 'many' of type 'str' could not be converted to Integer"),
+        (["embedding.training.batch_size=0"], "training.batch_size must be auto or at least 1, got 0."),
+        (["embedding.training.batch_size=many"], "training.batch_size must be auto or at least 1, got 'many'"),
         (["embedding.training=3"], "embedding.training=3"),
         (["split.test_share=0.9"], "split.validation_share + split.test_share must be below 1"),
         (

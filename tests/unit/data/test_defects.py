@@ -160,7 +160,7 @@ def minilm_vectors() -> Vectors:
     """Unit vectors by MiniLM, which encodes each distinct text once."""
     from sentence_transformers import SentenceTransformer
 
-    from tunetrail.learning.catalog import resolve_model
+    from tunetrail.learning.models.catalog import resolve_model
 
     model = SentenceTransformer(resolve_model("minilm", "embedding").path, device="cpu")
     known: dict[str, npt.NDArray[np.float32]] = {}

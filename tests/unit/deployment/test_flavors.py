@@ -5,7 +5,7 @@ from mlflow.models import Model
 
 from tunetrail.config import EmbeddingConfig
 from tunetrail.deployment.flavors import EmbeddingFlavor
-from tunetrail.learning.embedding_learner import EmbeddingLearner
+from tunetrail.learning.embedding.learner import EmbeddingLearner
 
 
 def test_embedding_flavor_keeps_the_prompts(tiny_embedding_model: str, tmp_path: Path) -> None:

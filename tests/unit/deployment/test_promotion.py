@@ -8,7 +8,7 @@ from tunetrail.deployment.gate import Decision
 from tunetrail.deployment.promotion import Candidate, deploy
 from tunetrail.deployment.registry import ModelVersion, Registry
 from tunetrail.errors import DeploymentError
-from tunetrail.learning.embedding_module import load_embedding_model
+from tunetrail.learning.embedding.module import load_embedding_model
 from tunetrail.stores.tracking import Tracker
 
 PROMOTE = Decision(promote=True, reason="better")

@@ -16,9 +16,9 @@ from tunetrail.config import TrackingConfig
 from tunetrail.deployment.flavors import EmbeddingFlavor, LanguageModelFlavor, pinned
 from tunetrail.deployment.registry import ModelVersion, Registry
 from tunetrail.errors import DeploymentError, TrackingError
-from tunetrail.learning.embedding_module import load_embedding_model
-from tunetrail.learning.language_model_learner import LanguageModel
-from tunetrail.learning.language_model_module import load_language_model, load_tokenizer
+from tunetrail.learning.embedding.module import load_embedding_model
+from tunetrail.learning.language_model.learner import LanguageModel
+from tunetrail.learning.language_model.module import load_language_model, load_tokenizer
 from tunetrail.stores.tracking import TrackedRun, Tracker
 
 PROBES = ["a short text", "another", ""]

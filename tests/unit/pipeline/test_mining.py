@@ -7,8 +7,8 @@ import pytest
 
 from tunetrail.config import EmbeddingConfig, HardNegativesConfig, TrainingConfig
 from tunetrail.data.rows import records_of, rows_frame
-from tunetrail.learning.embedding_learner import EmbeddingLearner
-from tunetrail.learning.refreshing import Encode
+from tunetrail.learning.embedding.learner import EmbeddingLearner
+from tunetrail.learning.embedding.refreshing import Encode
 from tunetrail.pipeline.mining import mine_negatives, remining, wants_negatives
 from tunetrail.samples import SampleKind, parse_sample
 

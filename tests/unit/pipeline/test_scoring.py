@@ -4,8 +4,8 @@ import pytest
 from tunetrail.config import EmbeddingConfig, EvaluationConfig, LanguageModelConfig
 from tunetrail.data.rows import rows_frame
 from tunetrail.errors import SampleError
-from tunetrail.learning.embedding_learner import EmbeddingLearner
-from tunetrail.learning.language_model_learner import LanguageModelLearner
+from tunetrail.learning.embedding.learner import EmbeddingLearner
+from tunetrail.learning.language_model.learner import LanguageModelLearner
 from tunetrail.pipeline.scoring import scorable_by_all, score
 from tunetrail.samples import SampleKind, parse_sample
 

@@ -1,0 +1,95 @@
+"""The typed schema of conf/: what can be set, its default, and the check of each value.
+
+Hydra composes the YAML files of conf/ against these dataclasses; the Python API builds the very same objects, so both
+doors share every check. Knows nothing of Hydra, torch or MLflow.
+"""
+
+from tunetrail.config.checks import check_identifier
+from tunetrail.config.data import (
+    AUGMENTATION_METHODS,
+    AugmentationConfig,
+    CleaningConfig,
+    FeatureEngineeringConfig,
+    HardNegativesConfig,
+    PreparationConfig,
+    PrivacyConfig,
+    SplitConfig,
+)
+from tunetrail.config.embedding import EMBEDDING_LOSSES, EmbeddingConfig
+from tunetrail.config.language_model import AdapterConfig, LanguageModelConfig
+from tunetrail.config.model_types import ALL, MODEL_TYPES, requested_model_types
+from tunetrail.config.settings import EvaluationConfig, GateConfig, Settings
+from tunetrail.config.stores import (
+    SWEEP_RUN_VARIABLE,
+    SWEPT_KEYS_VARIABLE,
+    DatabaseConfig,
+    TrackingConfig,
+    default_database_url,
+)
+from tunetrail.config.training import (
+    AUTO,
+    OPTIMIZERS,
+    SCHEDULES,
+    AveragingConfig,
+    BatchesConfig,
+    CheckpointsConfig,
+    CrossValidationConfig,
+    GuardsConfig,
+    MemoryConfig,
+    OptimizerConfig,
+    TrainingConfig,
+)
+from tunetrail.config.validation import (
+    CheckConfig,
+    ConversationChecksConfig,
+    DriftChecksConfig,
+    LabelChecksConfig,
+    RowChecksConfig,
+    ValidationConfig,
+    VectorChecksConfig,
+)
+
+__all__ = [
+    "ALL",
+    "AUGMENTATION_METHODS",
+    "AUTO",
+    "EMBEDDING_LOSSES",
+    "MODEL_TYPES",
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "SWEEP_RUN_VARIABLE",
+    "SWEPT_KEYS_VARIABLE",
+    "AdapterConfig",
+    "AugmentationConfig",
+    "AveragingConfig",
+    "BatchesConfig",
+    "CheckConfig",
+    "CheckpointsConfig",
+    "CleaningConfig",
+    "ConversationChecksConfig",
+    "CrossValidationConfig",
+    "DatabaseConfig",
+    "DriftChecksConfig",
+    "EmbeddingConfig",
+    "EvaluationConfig",
+    "FeatureEngineeringConfig",
+    "GateConfig",
+    "GuardsConfig",
+    "HardNegativesConfig",
+    "LabelChecksConfig",
+    "LanguageModelConfig",
+    "MemoryConfig",
+    "OptimizerConfig",
+    "PreparationConfig",
+    "PrivacyConfig",
+    "RowChecksConfig",
+    "Settings",
+    "SplitConfig",
+    "TrackingConfig",
+    "TrainingConfig",
+    "ValidationConfig",
+    "VectorChecksConfig",
+    "check_identifier",
+    "default_database_url",
+    "requested_model_types",
+]

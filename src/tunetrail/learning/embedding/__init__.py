@@ -1,0 +1,1 @@
+"""Embedding models: data, losses, Lightning module and learner."""

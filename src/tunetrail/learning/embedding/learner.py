@@ -1,0 +1,182 @@
+"""EmbeddingLearner: everything that the pipeline asks of an embedding model, in one place.
+
+Takes plain records, gives back models and NumPy arrays; knows nothing of metrics, sessions or MLflow.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
+
+from tunetrail.cache import ResultCache
+from tunetrail.config import EmbeddingConfig, TrainingConfig
+from tunetrail.errors import ConfigError, SampleError
+from tunetrail.learning.embedding.data import EmbeddingDataModule, Record
+from tunetrail.learning.embedding.losses import loss_name
+from tunetrail.learning.embedding.module import EmbeddingModule, load_embedding_model
+from tunetrail.learning.embedding.prompts import DOCUMENT, QUERY, configured_prompts, own_prompts, role_of
+from tunetrail.learning.embedding.refreshing import Refresh, undisturbed
+from tunetrail.learning.tokens.tokenized import TokenizedTexts
+from tunetrail.learning.training.callbacks import MetricsSink
+from tunetrail.learning.training.fitting import FitResult, fit
+from tunetrail.samples import SampleKind, shape_named
+
+logger = logging.getLogger(__name__)
+
+SHOWN_FROM = 500
+"""Texts from which encoding shows a progress bar."""
+
+NDArray = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmbeddingLearner:
+    """Loads, trains and applies embedding models for samples of one shape."""
+
+    config: EmbeddingConfig
+    shape: str
+    seed: int
+    cache: ResultCache | None = None
+
+    def check(self, path: str, records: Sequence[Record]) -> None:
+        """Raise `ConfigError` or `SampleError` where the model, the loss and the records don't fit together."""
+        name = loss_name(self.shape, self.config.loss)
+        if self.config.mini_batch_size and name not in ("multiple_negatives_ranking", "simcse"):
+            raise ConfigError(
+                f"embedding.mini_batch_size must be 0 for the loss {name}, got {self.config.mini_batch_size}."
+            )
+        if name == "cosine_similarity" and any(not -1.0 <= record["score"] <= 1.0 for record in records):
+            raise SampleError("score must be between -1 and 1 for the loss cosine_similarity. Scale it, or use cosent.")
+        if self.shape == "vector":
+            dimensions = load_embedding_model(path).get_embedding_dimension()
+            wrong = next((len(each["embedding"]) for each in records if len(each["embedding"]) != dimensions), None)
+            if wrong is not None:
+                raise SampleError(f"embedding must have the model's {dimensions} dimensions, got {wrong}.")
+        self._check_prompts(path)
+
+    def load(self, path: str) -> SentenceTransformer:
+        """Load a model folder; its prompts become the configured ones."""
+        return self._with_prompts(load_embedding_model(path, self.config.max_length))
+
+    def save(self, model: SentenceTransformer, folder: Path) -> None:
+        """Write a model as a sentence-transformers folder."""
+        model.save_pretrained(str(folder), create_model_card=False)
+
+    def train(
+        self,
+        path: str,
+        train: Sequence[Record],
+        validation: Sequence[Record],
+        training: TrainingConfig,
+        *,
+        folder: Path,
+        on_metrics: MetricsSink,
+        validate: bool = True,
+        refresh: Refresh | None = None,
+    ) -> tuple[SentenceTransformer, FitResult]:
+        """Fine-tune the model of the folder `path` and return it with what the training did.
+
+        The records of `refresh` take the place of `train` after every so many epochs; its draws, if any, change none of
+        the training's.
+        """
+        module = self._module(path, training)
+
+        def encode(texts: Sequence[str], role: str = QUERY) -> NDArray:
+            return self._encoded(module.model, texts, training.rows_per_batch, role)
+
+        def refreshed(epoch: int) -> Sequence[Record]:
+            assert refresh is not None
+            with undisturbed(module):
+                return refresh.records(encode, epoch)
+
+        data = EmbeddingDataModule(
+            train=train,
+            validation=validation,
+            shape=self.shape,
+            preprocess=self._tokenized(module.model, [*train, *validation]),
+            batch_size=training.rows_per_batch,
+            seed=self.seed,
+            prompts=configured_prompts(self.config),
+            refresh=refreshed if refresh else None,
+            refresh_epochs=refresh.every_epochs if refresh else 0,
+        )
+        result = fit(
+            module,
+            data,
+            training,
+            seed=self.seed,
+            folder=folder,
+            on_metrics=on_metrics,
+            validate=validate,
+            reload_epochs=data.refresh_epochs,
+        )
+        return module.model.cpu().eval(), result
+
+    def _module(self, path: str, training: TrainingConfig) -> EmbeddingModule:
+        module = EmbeddingModule(
+            model=path,
+            shape=self.shape,
+            loss=self.config.loss,
+            max_length=self.config.max_length,
+            mini_batch_size=self.config.mini_batch_size,
+            learning_rate=training.peak_rate,
+            weight_decay=training.weight_decay,
+            warmup_steps=training.warmup_steps,
+            schedule=training.schedule,
+        )
+        self._with_prompts(module.model)
+        return module
+
+    def vectors(
+        self, model: SentenceTransformer, texts: Sequence[str], batch_size: int, *, role: str = QUERY
+    ) -> NDArray:
+        """Return the unit vectors of the texts, each behind the model's own prompt for `query` or `document`.
+
+        Returns:
+            float32 [texts, dimensions], in the texts' order.
+        """
+        return self._encoded(model, texts, batch_size, role, shown=len(texts) > SHOWN_FROM)
+
+    def _encoded(
+        self, model: SentenceTransformer, texts: Sequence[str], batch_size: int, role: str, shown: bool = False
+    ) -> NDArray:
+        encode = model.encode_document if role == DOCUMENT else model.encode_query
+        encoded = encode(list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=shown)
+        return np.asarray(encoded, dtype=np.float32)
+
+    def _with_prompts(self, model: SentenceTransformer) -> SentenceTransformer:
+        model.prompts = {**configured_prompts(self.config)}
+        model.default_prompt_name = None
+        return model
+
+    def _tokenized(self, model: SentenceTransformer, records: Sequence[Record]) -> TokenizedTexts:
+        """Return the model's tokenizer with the texts of the records tokenised."""
+        tokenized = TokenizedTexts(model, self.cache)
+        for column in shape_named(self.shape, SampleKind.EMBEDDING).columns:
+            texts = [record[column] for record in records if isinstance(record.get(column), str)]
+            if texts and column != "label":
+                tokenized.keep(texts, configured_prompts(self.config)[role_of(column)])
+        return tokenized
+
+    def _check_prompts(self, path: str) -> None:
+        prompts = {name: prompt for name, prompt in configured_prompts(self.config).items() if prompt}
+        tokenizer = load_embedding_model(path).tokenizer if prompts else None
+        for name, prompt in prompts.items():
+            assert tokenizer is not None
+            tokens = len(tokenizer(prompt, truncation=False, verbose=False)["input_ids"])
+            if tokens >= self.config.max_length:
+                raise ConfigError(
+                    f"embedding.{name}_prompt must have fewer tokens than max_length={self.config.max_length}, got "
+                    f"{tokens}. Shorten it or raise max_length."
+                )
+        unused = {name: prompt for name, prompt in own_prompts(path).items() if prompt not in prompts.values()}
+        if unused:
+            logger.warning(
+                "the base model comes with the prompts %s, which aren't used: set embedding.query_prompt and "
+                "embedding.document_prompt if they should be",
+                unused,
+            )

@@ -1,0 +1,1 @@
+"""Causal language models: data, Lightning module and learner."""

@@ -1,0 +1,172 @@
+"""LanguageModelLearner: everything that the pipeline asks of a language model, in one place.
+
+Takes plain records, gives back models and NumPy arrays; knows nothing of metrics, sessions or MLflow.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tunetrail.cache import ResultCache
+from tunetrail.config import LanguageModelConfig, TrainingConfig
+from tunetrail.errors import SampleError
+from tunetrail.learning.embedding.data import Record
+from tunetrail.learning.embedding.refreshing import Refresh
+from tunetrail.learning.language_model.data import LanguageModelDataModule, padded_batch
+from tunetrail.learning.language_model.module import (
+    LanguageModelModule,
+    load_language_model,
+    load_tokenizer,
+    supervised_nats,
+)
+from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
+from tunetrail.learning.tokens.tokenized import kept_examples
+from tunetrail.learning.training.callbacks import MetricsSink
+from tunetrail.learning.training.fitting import FitResult, fit
+
+NDArray = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LanguageModel:
+    """A causal language model with its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Likelihoods:
+    """Per record: negative log-likelihood in nats, supervised tokens, and UTF-8 bytes of the supervised text."""
+
+    nats: NDArray
+    tokens: NDArray
+    bytes: NDArray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LanguageModelLearner:
+    """Loads, trains and applies causal language models."""
+
+    config: LanguageModelConfig
+    seed: int
+    cache: ResultCache | None = None
+
+    def check(self, path: str, records: Sequence[Record]) -> None:
+        """Raise `SampleError` where the output of more than half of the records lies beyond the maximum length."""
+        tokenizer = load_tokenizer(path)
+        empty = sum(not _learns(example) for example in self._tokenized(tokenizer, records))
+        if empty * 2 > len(records):
+            raise SampleError(
+                f"llm.max_length={self.config.max_length} cuts off the whole output of {empty} of {len(records)} rows. "
+                "Raise it."
+            )
+
+    def load(self, path: str) -> LanguageModel:
+        """Load a model folder."""
+        model = load_language_model(path)
+        return LanguageModel(model=model.eval(), tokenizer=load_tokenizer(path))  # type: ignore[no-untyped-call]
+
+    def save(self, model: LanguageModel, folder: Path) -> None:
+        """Write model and tokenizer as a Hugging Face folder."""
+        model.model.save_pretrained(folder)
+        model.tokenizer.save_pretrained(folder)
+
+    def train(
+        self,
+        path: str,
+        train: Sequence[Record],
+        validation: Sequence[Record],
+        training: TrainingConfig,
+        *,
+        folder: Path,
+        on_metrics: MetricsSink,
+        validate: bool = True,
+        refresh: Refresh | None = None,
+    ) -> tuple[LanguageModel, FitResult]:
+        """Fine-tune the model of the folder `path` and return it, adapters merged, with what the training did.
+
+        Raises:
+            ValueError: There is a `refresh`: a language model gives no vectors.
+        """
+        if refresh is not None:
+            raise ValueError("refresh must be None for a language model, which gives no vectors.")
+        tokenizer = load_tokenizer(path)
+        adapter = self.config.adapter
+        torch.manual_seed(self.seed)  # fit() seeds too, but only after the adapters' first weights are drawn
+        module = LanguageModelModule(
+            model=path,
+            adapter=adapter.kind,
+            rank=adapter.rank,
+            alpha=adapter.alpha,
+            dropout=adapter.dropout,
+            learning_rate=training.peak_rate,
+            weight_decay=training.weight_decay,
+            warmup_steps=training.warmup_steps,
+            schedule=training.schedule,
+        )
+        data = LanguageModelDataModule(
+            train=self._examples(tokenizer, train),
+            validation=self._examples(tokenizer, validation),
+            pad_token_id=int(tokenizer.pad_token_id),
+            batch_size=training.rows_per_batch,
+            seed=self.seed,
+        )
+        result = fit(module, data, training, seed=self.seed, folder=folder, on_metrics=on_metrics, validate=validate)
+        trained = module.merged().cpu().eval()  # type: ignore[no-untyped-call]
+        return LanguageModel(model=trained, tokenizer=tokenizer), result
+
+    def scorable(self, model: LanguageModel, records: Sequence[Record]) -> list[bool]:
+        """Return per record whether any token that should be learnt is left within the maximum length."""
+        return [_learns(example) for example in self._tokenized(model.tokenizer, records)]
+
+    def likelihoods(self, model: LanguageModel, records: Sequence[Record], batch_size: int) -> Likelihoods:
+        """Score each record's supervised tokens; a record cut off before its first one counts 0 everywhere."""
+        examples = self._tokenized(model.tokenizer, records)
+        nats = np.zeros(len(examples))
+        order = np.argsort([-len(example.input_ids) for example in examples], kind="stable")
+        order = order[[_learns(examples[number]) for number in order]] if len(order) else order
+        starts = range(0, len(order), batch_size)
+        for start in track(starts, "Scoring", console=Console(stderr=True), transient=True):
+            numbers = order[start : start + batch_size]
+            batch = padded_batch([examples[number] for number in numbers], int(model.tokenizer.pad_token_id))
+            with torch.inference_mode():
+                nats[numbers] = supervised_nats(model.model, batch).double().sum(dim=1).numpy()
+        return Likelihoods(
+            nats=nats,
+            tokens=np.array([sum(label != IGNORED for label in example.labels[1:]) for example in examples]),
+            bytes=np.array([example.supervised_bytes for example in examples]),
+        )
+
+    def _examples(self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]) -> list[TokenizedExample]:
+        examples = [example for example in self._tokenized(tokenizer, records) if _learns(example)]
+        if records and not examples:
+            raise SampleError(
+                f"llm.max_length={self.config.max_length} cuts off the whole output of all {len(records)} rows "
+                "on one side of the split. Raise it."
+            )
+        return examples
+
+    def _tokenized(self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]) -> list[TokenizedExample]:
+        return kept_examples(tokenizer, records, self.config.max_length, self.cache)
+
+
+def _learns(example: TokenizedExample) -> bool:
+    return any(label != IGNORED for label in example.labels[1:])
+
+
+def last_logits(model: LanguageModel, texts: Sequence[str]) -> NDArray:
+    """Return the logits behind each text's last token, float64 [texts, vocabulary]."""
+    rows = []
+    for text in texts:
+        encoded = model.tokenizer(text or " ", truncation=True, max_length=128, return_tensors="pt")
+        with torch.inference_mode():
+            rows.append(model.model(**encoded, logits_to_keep=1).logits[0, -1].double().numpy())
+    return np.stack(rows)

@@ -1,0 +1,1 @@
+"""Where weights come from: the catalog, GGUF files, models that write and translate."""

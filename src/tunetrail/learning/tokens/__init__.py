@@ -1,0 +1,1 @@
+"""Texts and chats made into tokens and labels, kept from run to run."""

@@ -1,0 +1,159 @@
+"""One training by Lightning's Trainer: precision, clipping, early stopping and checkpoints from a TrainingConfig."""
+
+import logging
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+from transformers.utils.logging import disable_progress_bar
+
+from tunetrail.config import TrainingConfig
+from tunetrail.errors import TrainingError
+from tunetrail.learning.training.callbacks import FiniteLoss, MetricsReporter, MetricsSink, ValidateAtLastStep
+from tunetrail.learning.training.optimization import resolve_precision
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitResult:
+    """What one training did.
+
+    Attributes:
+        steps: Optimizer steps taken.
+        epochs: Epochs begun.
+        seconds: Wall-clock time.
+        precision: Lightning's name of the precision used.
+        stopped_early: Whether early stopping ended it.
+        best_validation_loss: The lowest validation loss, whose weights are the result; None without validation.
+        history: Per metric the (step, value) pairs reported.
+    """
+
+    steps: int
+    epochs: int
+    seconds: float
+    precision: str
+    stopped_early: bool
+    best_validation_loss: float | None
+    history: Mapping[str, Sequence[tuple[int, float]]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values; the history's pairs become lists."""
+        plain = asdict(self)
+        plain["history"] = {name: [list(pair) for pair in pairs] for name, pairs in self.history.items()}
+        return plain
+
+
+def fit(
+    module: lightning.LightningModule,
+    data: lightning.LightningDataModule,
+    training: TrainingConfig,
+    *,
+    seed: int,
+    folder: Path,
+    on_metrics: MetricsSink,
+    validate: bool = True,
+    reload_epochs: int = 0,
+) -> FitResult:
+    """Train `module` in place; afterwards it holds the weights of the best validation.
+
+    Args:
+        module: An EmbeddingModule or LanguageModelModule.
+        data: Its batches.
+        training: Hyper-parameters; those of the optimizer are the module's own.
+        seed: Of dropout and of every other draw in training.
+        folder: `checkpoints/best.ckpt` and `last.ckpt` go there; the last is also written when training fails or is
+            stopped.
+        on_metrics: Receives metrics while training.
+        validate: False trains a fixed number of steps without validation, early stopping or checkpoints (a fold).
+        reload_epochs: Above 0: after so many epochs each, `data` is asked for its batches anew.
+
+    Raises:
+        TrainingError: The loss was not finite.
+        SIGTERMException: The process was asked to stop; its state is in the last checkpoint.
+    """
+    lightning.seed_everything(seed, workers=True, verbose=False)
+    quieten_lightning()
+    reporter = MetricsReporter(on_metrics, training.logging_steps)
+    stopping = EarlyStopping("val/loss", patience=max(training.early_stopping_patience, 1))
+    best = ModelCheckpoint(folder / "checkpoints", filename="best", monitor="val/loss", enable_version_counter=False)
+    # not OnExceptionCheckpoint: with one, fit() silently goes on from any earlier checkpoint that lies in its folder
+    last = ModelCheckpoint(
+        folder / "checkpoints", filename="last", enable_version_counter=False, save_on_exception=True
+    )
+    keeping = [best, last, *([stopping] if training.early_stopping_patience else [])] if validate else []
+    batches = max(len(data.train_dataloader()), 1)
+    precision = resolve_precision(training.use_mixed_precision)
+    trainer = lightning.Trainer(
+        max_epochs=training.num_epochs if training.max_steps < 0 else -(-training.max_steps // batches),
+        max_steps=training.max_steps,
+        devices=1,
+        precision=precision,  # type: ignore[arg-type]
+        gradient_clip_val=training.max_grad_norm or None,
+        val_check_interval=1.0 / training.validations_per_epoch,
+        limit_train_batches=min(training.max_steps, batches) if training.max_steps > 0 else 1.0,
+        limit_val_batches=1.0 if validate else 0,
+        num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=reload_epochs,
+        callbacks=[RichProgressBar(leave=True), reporter, FiniteLoss(), ValidateAtLastStep(), *keeping],
+        logger=False,
+        enable_checkpointing=validate,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+        default_root_dir=folder,
+    )
+    module.train()  # models are loaded in evaluation mode, and Lightning leaves the mode as it finds it: no dropout
+    started = time.monotonic()
+    _run(trainer, module, data)
+    if validate and best.best_model_path:
+        load_weights(module, Path(best.best_model_path))
+    return FitResult(
+        steps=trainer.global_step,
+        epochs=trainer.current_epoch,
+        seconds=round(time.monotonic() - started, 3),
+        precision=precision,
+        stopped_early=stopping.stopping_reason_message is not None,  # stopped_epoch is 0 within the first epoch, too
+        best_validation_loss=None if best.best_model_score is None else float(best.best_model_score),
+        history=reporter.history,
+    )
+
+
+def budgeted(training: TrainingConfig, rows: int, budget: float) -> TrainingConfig:
+    """Return the same training with a share of its steps (at least one) and of its warm-up, for a fold."""
+    full = training.max_steps if training.max_steps > 0 else training.num_epochs * -(-rows // training.rows_per_batch)
+    steps = max(1, round(full * budget))
+    return replace(training, max_steps=steps, warmup_steps=min(round(training.warmup_steps * budget), steps // 2))
+
+
+def load_weights(module: lightning.LightningModule, checkpoint: Path) -> None:
+    """Load a checkpoint's weights into the module; nothing is unpickled."""
+    state = torch.load(checkpoint, weights_only=True, map_location="cpu")["state_dict"]
+    module.load_state_dict(state, strict=module.strict_loading)
+
+
+def _run(trainer: lightning.Trainer, module: lightning.LightningModule, data: lightning.LightningDataModule) -> None:
+    try:
+        trainer.fit(module, datamodule=data)
+    except (SIGTERMException, TrainingError):
+        raise
+    except torch.OutOfMemoryError as error:
+        raise TrainingError("the device is out of memory. Lower training.batch_size or max_length.") from error
+
+
+def quieten_lightning() -> None:
+    """Silence what Lightning says on every fit and nobody can act on."""
+    disable_progress_bar()  # type: ignore[no-untyped-call] # transformers' bar for every loading of weights
+    for name in ("pytorch_lightning", "lightning.pytorch", "pytorch_lightning.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        r".*does not have many workers.*",
+        r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+        r".*Checkpoint directory .* exists and is not empty.*",
+        r".*is_gradient_checkpointing.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)

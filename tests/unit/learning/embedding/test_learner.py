@@ -1,0 +1,247 @@
+import json
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from tunetrail.config import EmbeddingConfig, TrainingConfig
+from tunetrail.errors import ConfigError, SampleError, TunetrailError
+from tunetrail.learning.embedding.learner import EmbeddingLearner
+from tunetrail.learning.embedding.refreshing import Encode, Refresh
+
+TEXTS = ["a", "a much longer text about foxes", "日本語", "two words", "a"]
+RECORDS: dict[str, list[dict[str, Any]]] = {
+    "pair": [{"anchor": f"question {n}", "positive": f"answer {n * 7}", "negative": None} for n in range(8)],
+    "score": [{"sentence1": f"one {n}", "sentence2": f"two {n}", "score": n / 8} for n in range(8)],
+    "label": [{"text": f"text {n}", "label": f"label {n % 2}"} for n in range(8)],
+    "vector": [{"text": f"text {n}", "embedding": [float(n)] * 32} for n in range(8)],
+    "text": [{"text": f"text {n}"} for n in range(8)],
+}
+
+
+def learner(shape: str = "pair", seed: int = 0, **config: Any) -> EmbeddingLearner:
+    return EmbeddingLearner(config=EmbeddingConfig(**config), shape=shape, seed=seed)
+
+
+def ignore(metrics: Mapping[str, float], step: int) -> None:
+    """Take metrics and forget them."""
+
+
+@pytest.mark.parametrize(
+    ("shape", "config", "change", "error", "message"),
+    [
+        (
+            "pair",
+            {"loss": "cosent"},
+            {},
+            ConfigError,
+            r"embedding\.loss must be one of auto, multiple_negatives_ranking",
+        ),
+        ("score", {"loss": "simcse"}, {}, ConfigError, r"for score samples, got 'simcse'"),
+        ("label", {"loss": "mse"}, {}, ConfigError, r"for label samples, got 'mse'"),
+        ("score", {"mini_batch_size": 2}, {}, ConfigError, r"mini_batch_size must be 0 for the loss cosent, got 2"),
+        ("label", {"mini_batch_size": 2}, {}, ConfigError, r"must be 0 for the loss supervised_contrastive"),
+        ("vector", {"mini_batch_size": 2}, {}, ConfigError, r"must be 0 for the loss mse"),
+        ("score", {"loss": "cosine_similarity"}, {"score": 1.5}, SampleError, r"score must be between -1 and 1"),
+        (
+            "score",
+            {"loss": "cosine_similarity"},
+            {"score": float("nan")},
+            SampleError,
+            r"score must be between -1 and 1",
+        ),
+        ("vector", {}, {"embedding": [0.0] * 31}, SampleError, r"must have the model's 32 dimensions, got 31"),
+        ("vector", {"loss": "cosine"}, {"embedding": [0.0] * 33}, SampleError, r"32 dimensions, got 33"),
+    ],
+)
+def test_check_refuses_what_does_not_fit_together(
+    tiny_embedding_model: str,
+    shape: str,
+    config: dict[str, Any],
+    change: dict[str, Any],
+    error: type[TunetrailError],
+    message: str,
+) -> None:
+    records = [*RECORDS[shape], RECORDS[shape][0] | change]
+    with pytest.raises(error, match=message) as caught:
+        learner(shape, **config).check(tiny_embedding_model, records)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "config"),
+    [
+        *((shape, {}) for shape in RECORDS),
+        ("pair", {"mini_batch_size": 2}),
+        ("text", {"mini_batch_size": 2, "loss": "simcse"}),
+        ("score", {"loss": "cosine_similarity"}),
+    ],
+)
+def test_check_passes_what_can_be_trained(tiny_embedding_model: str, shape: str, config: dict[str, Any]) -> None:
+    learner(shape, **config).check(tiny_embedding_model, RECORDS[shape])
+
+
+def test_vectors_have_unit_length_in_the_order_of_the_texts(tiny_embedding_model: str) -> None:
+    model = learner().load(tiny_embedding_model)
+    vectors = learner().vectors(model, TEXTS, batch_size=2)
+    assert (vectors.shape, vectors.dtype) == ((5, 32), np.float32)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1.0, abs=1e-5)
+    np.testing.assert_allclose(vectors[0], vectors[4], atol=1e-5)
+    order = [3, 1, 4, 0, 2]
+    again = learner().vectors(model, [TEXTS[number] for number in order], batch_size=5)
+    np.testing.assert_allclose(again, vectors[order], atol=1e-5)
+
+
+def test_vectors_of_no_texts_are_empty(tiny_embedding_model: str) -> None:
+    assert len(learner().vectors(learner().load(tiny_embedding_model), [], batch_size=2)) == 0
+
+
+@pytest.mark.parametrize("shape", RECORDS)
+def test_train_changes_the_vectors_and_keeps_them_through_a_folder(
+    tiny_embedding_model: str, tmp_path: Path, shape: str
+) -> None:
+    trained = learner(shape)
+    training = TrainingConfig(batch_size=4, num_epochs=1, warmup_steps=0, learning_rate=1e-3)
+    model, result = trained.train(
+        tiny_embedding_model, RECORDS[shape], RECORDS[shape], training, folder=tmp_path / "fit", on_metrics=ignore
+    )
+    assert (result.steps, model.training) == (2, False)
+    vectors = trained.vectors(model, TEXTS, batch_size=5)
+    base = trained.vectors(trained.load(tiny_embedding_model), TEXTS, batch_size=5)
+    assert float(np.abs(vectors - base).max()) > 1e-4
+    trained.save(model, tmp_path / "saved")
+    reloaded = trained.vectors(trained.load(str(tmp_path / "saved")), TEXTS, batch_size=5)
+    np.testing.assert_allclose(reloaded, vectors, atol=1e-6)
+
+
+def test_train_with_one_seed_gives_identical_models(tiny_embedding_model: str, tmp_path: Path) -> None:
+    training = TrainingConfig(batch_size=4, num_epochs=1, warmup_steps=0, learning_rate=1e-3)
+    found = []
+    for seed in (5, 5, 6):
+        trained = learner(seed=seed)
+        model, _ = trained.train(
+            tiny_embedding_model, RECORDS["pair"], [], training, folder=tmp_path, on_metrics=ignore, validate=False
+        )
+        found.append(trained.vectors(model, TEXTS, batch_size=5))
+    assert np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
+
+
+PROMPTED = {"query_prompt": "ask: ", "document_prompt": "tell: "}
+
+
+def trained_vectors(path: str, folder: Path, refresh: Refresh | None, **config: Any) -> np.ndarray:
+    """Train for three epochs of two steps."""
+    trained = learner(**config)
+    training = TrainingConfig(batch_size=4, num_epochs=3, warmup_steps=0, learning_rate=1e-3)
+    model, result = trained.train(
+        path, RECORDS["pair"], RECORDS["pair"], training, folder=folder, on_metrics=ignore, refresh=refresh
+    )
+    assert (result.steps, result.epochs) == (6, 3)
+    rates = [rate for _, rate in result.history["train/learning_rate"]]
+    assert rates == pytest.approx([1e-3 * 5 / 6])  # the linear schedule's, over six steps
+    return trained.vectors(model, TEXTS, batch_size=5)
+
+
+def test_train_refreshes_its_records_between_epochs_with_the_current_model(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
+    seen: list[tuple[int, np.ndarray]] = []
+
+    def records(encode: Encode, epoch: int) -> Sequence[Mapping[str, Any]]:
+        vectors = encode(TEXTS)
+        np.testing.assert_allclose(encode(TEXTS), vectors, atol=1e-6)  # no dropout
+        assert float(np.abs(encode(TEXTS, "document") - vectors).max()) > 1e-3
+        np.random.rand(3)
+        seen.append((epoch, vectors))
+        return [record | {"negative": f"not {epoch} {number}"} for number, record in enumerate(RECORDS["pair"])]
+
+    refresh = Refresh(every_epochs=1, records=records)
+    first = trained_vectors(tiny_embedding_model, tmp_path / "first", refresh, **PROMPTED)
+    assert [epoch for epoch, _ in seen] == [1, 2]
+    base = learner(**PROMPTED).load(tiny_embedding_model)
+    weights = [learner().vectors(base, TEXTS, batch_size=5), *(vectors for _, vectors in seen), first]
+    assert all(float(np.abs(a - b).max()) > 1e-4 for a, b in pairwise(weights))
+    again = trained_vectors(tiny_embedding_model, tmp_path / "again", refresh, **PROMPTED)
+    assert np.array_equal(first, again)
+    alone = trained_vectors(tiny_embedding_model, tmp_path / "alone", None, **PROMPTED)
+    assert not np.array_equal(first, alone)
+
+
+def test_train_is_the_same_whether_equal_records_are_loaded_again_or_not(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
+    def same(encode: Encode, epoch: int) -> Sequence[Mapping[str, Any]]:
+        encode(TEXTS)
+        return list(RECORDS["pair"])
+
+    def never(encode: Encode, epoch: int) -> Sequence[Mapping[str, Any]]:
+        raise AssertionError("three epochs were trained")
+
+    found = [
+        trained_vectors(tiny_embedding_model, tmp_path / str(every), Refresh(every_epochs=every, records=records))
+        for every, records in ((1, same), (2, same), (9, never))
+    ]
+    assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
+
+
+def test_train_refuses_another_number_of_records(tiny_embedding_model: str, tmp_path: Path) -> None:
+    refresh = Refresh(every_epochs=2, records=lambda encode, epoch: RECORDS["pair"][:-1])
+    with pytest.raises(ValueError, match="refresh must return 8 records, got 7"):
+        trained_vectors(tiny_embedding_model, tmp_path, refresh)
+
+
+def test_prompts_change_the_training_and_stay_with_the_model(tiny_embedding_model: str, tmp_path: Path) -> None:
+    training = TrainingConfig(batch_size=4, num_epochs=1, warmup_steps=0, learning_rate=1e-3)
+    histories = {}
+    for name, config in (("plain", {}), ("prompted", PROMPTED)):
+        model, result = learner(**config).train(
+            tiny_embedding_model, RECORDS["pair"], RECORDS["pair"], training, folder=tmp_path, on_metrics=ignore
+        )
+        histories[name] = result.history
+        learner(**config).save(model, tmp_path / name)
+    for metric in ("train/loss", "val/loss"):
+        assert histories["plain"][metric] != histories["prompted"][metric]
+    written = json.loads((tmp_path / "prompted" / "config_sentence_transformers.json").read_text())
+    assert written["prompts"] == {"query": "ask: ", "document": "tell: "} and written["default_prompt_name"] is None
+    model = SentenceTransformer(str(tmp_path / "prompted"), device="cpu")
+    for role, prompt, encode in (
+        ("query", "ask: ", model.encode_query),
+        ("document", "tell: ", model.encode_document),
+    ):
+        vectors = encode(TEXTS, normalize_embeddings=True)
+        np.testing.assert_allclose(
+            vectors, model.encode([prompt + text for text in TEXTS], normalize_embeddings=True), atol=1e-6
+        )
+        np.testing.assert_allclose(learner().vectors(model, TEXTS, batch_size=5, role=role), vectors, atol=1e-6)
+    plain = learner().load(str(tmp_path / "prompted"))  # another learner's configuration, as for the base model
+    assert plain.prompts == {"query": "", "document": ""}
+
+
+def test_prompts_count_towards_the_length(tiny_embedding_model: str) -> None:
+    prompted = learner(max_length=8, **PROMPTED)
+    model = prompted.load(tiny_embedding_model)
+    cut = prompted.vectors(model, ["abc", "abcdefg"], batch_size=2)  # five of the eight tokens are the prompt's
+    np.testing.assert_allclose(cut[0], cut[1], atol=1e-6)
+
+
+def test_check_refuses_a_prompt_that_leaves_no_room(tiny_embedding_model: str) -> None:
+    message = r"embedding\.document_prompt must have fewer tokens than max_length=6, got 6\. Shorten it"
+    with pytest.raises(ConfigError, match=message):
+        learner(max_length=6, **PROMPTED).check(tiny_embedding_model, RECORDS["pair"])
+    learner(max_length=7, **PROMPTED).check(tiny_embedding_model, RECORDS["pair"])
+
+
+def test_check_warns_of_prompts_of_the_base_model_that_are_not_used(
+    tiny_embedding_model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    prompted = learner(**PROMPTED)
+    prompted.save(prompted.load(tiny_embedding_model), tmp_path)
+    prompted.check(str(tmp_path), RECORDS["pair"])
+    assert caplog.text == ""
+    learner(query_prompt="ask: ").check(str(tmp_path), RECORDS["pair"])
+    assert "comes with the prompts {'document': 'tell: '}, which aren't used" in caplog.text

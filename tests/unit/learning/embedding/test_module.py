@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from tunetrail.config import TrainingConfig
+from tunetrail.learning.embedding.data import EmbeddingDataModule
+from tunetrail.learning.embedding.module import EmbeddingModule, load_embedding_model
+from tunetrail.learning.training.fitting import fit
+
+PAIRS = [{"anchor": f"question {n}", "positive": f"the answer is {n * 7}"} for n in range(8)]
+
+
+def trained(path: str, folder: Path) -> EmbeddingModule:
+    module = EmbeddingModule(model=path, shape="pair", learning_rate=1e-3, weight_decay=0.2, mini_batch_size=3)
+    data = EmbeddingDataModule(
+        train=PAIRS, validation=PAIRS, shape="pair", preprocess=module.model.preprocess, batch_size=4
+    )
+    training = TrainingConfig(num_epochs=1, warmup_steps=0)
+    fit(module, data, training, seed=0, folder=folder, on_metrics=lambda metrics, step: None)
+    return module
+
+
+def test_module_checkpoint_loads_without_unpickling(tiny_embedding_model: str, tmp_path: Path) -> None:
+    module = trained(tiny_embedding_model, tmp_path)
+    checkpoint = tmp_path / "checkpoints" / "best.ckpt"
+    plain = torch.load(checkpoint, weights_only=True)
+    assert {type(value) for value in plain["hyper_parameters"].values()} <= {str, int, float}
+    loaded = EmbeddingModule.load_from_checkpoint(checkpoint, weights_only=True)
+    assert dict(loaded.hparams) == dict(module.hparams)
+    expected, found = module.state_dict(), loaded.state_dict()
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    original = load_embedding_model(tiny_embedding_model).state_dict()
+    assert any(not torch.equal(original[name.removeprefix("model.")], found[name]) for name in found)
+
+
+def test_module_state_holds_each_weight_once(tiny_embedding_model: str) -> None:
+    module = EmbeddingModule(model=tiny_embedding_model, shape="pair")
+    assert set(module.state_dict()) == {f"model.{name}" for name in module.model.state_dict()}
+
+
+def test_module_optimizer_decays_neither_biases_nor_norms(tiny_embedding_model: str, tmp_path: Path) -> None:
+    module = trained(tiny_embedding_model, tmp_path)
+    groups = module.trainer.optimizers[0].param_groups
+    decay = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    named = dict(module.named_parameters())
+    assert set(decay) == {id(parameter) for parameter in named.values()}
+    for name, parameter in named.items():
+        assert decay[id(parameter)] == (0.0 if name.endswith("bias") or "LayerNorm" in name else 0.2), name
+
+
+@pytest.mark.parametrize(("asked", "used"), [(16, 16), (None, 512), (10_000, 512)])
+def test_load_limits_the_length_to_what_the_model_can_read(
+    tiny_embedding_model: str, asked: int | None, used: int
+) -> None:
+    model = load_embedding_model(tiny_embedding_model, asked)
+    assert model.max_seq_length == used
+    assert model.preprocess(["word " * 3000])["input_ids"].shape == (1, used)
+    assert model.encode("word " * 3000, show_progress_bar=False).shape == (32,)
+
+
+def test_load_refuses_pickled_weights(tiny_embedding_model: str, tmp_path: Path) -> None:
+    model = load_embedding_model(tiny_embedding_model)
+    model.save_pretrained(str(tmp_path), create_model_card=False)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(model[0].auto_model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(OSError, match="safetensors"):
+        load_embedding_model(str(tmp_path))

@@ -1,0 +1,154 @@
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tunetrail.config import TrainingConfig
+from tunetrail.learning.language_model.data import LanguageModelDataModule, padded_batch
+from tunetrail.learning.language_model.module import (
+    LanguageModelModule,
+    load_language_model,
+    load_tokenizer,
+    supervised_nats,
+)
+from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample, tokenize_record
+from tunetrail.learning.training.fitting import fit
+
+RECORDS: list[dict[str, Any]] = [
+    {"input": "What is 2 + 2?", "output": "4"},
+    {"input": "Say hello.", "output": "Hello there, and a good day to you!"},
+    {"text": "A short story."},
+    {"messages": [{"role": "user", "content": "é"}, {"role": "assistant", "content": "日本"}] * 2},
+]
+
+
+@pytest.fixture
+def examples(tiny_language_model: str) -> list[TokenizedExample]:
+    tokenizer = load_tokenizer(tiny_language_model)
+    return [tokenize_record(tokenizer, record, 128) for record in RECORDS]
+
+
+@pytest.fixture
+def batch(examples: list[TokenizedExample]) -> dict[str, Tensor]:
+    return padded_batch(examples, 0)
+
+
+def trained(path: str, examples: list[TokenizedExample], folder: Path, adapter: str) -> LanguageModelModule:
+    torch.manual_seed(0)
+    module = LanguageModelModule(model=path, adapter=adapter, rank=4, alpha=8, learning_rate=1e-2)
+    data = LanguageModelDataModule(train=examples, validation=examples, pad_token_id=0, batch_size=2)
+    training = TrainingConfig(num_epochs=2, warmup_steps=0)
+    fit(module, data, training, seed=0, folder=folder, on_metrics=lambda metrics, step: None)
+    module.eval()
+    return module
+
+
+def logits(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    with torch.no_grad():
+        found: Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    return found
+
+
+def test_supervised_nats_equal_full_cross_entropy_one_by_one(
+    tiny_language_model: str, examples: list[TokenizedExample], batch: dict[str, Tensor]
+) -> None:
+    model = load_language_model(tiny_language_model).eval()
+    with torch.no_grad():
+        found = supervised_nats(model, batch).sum(dim=1)
+        exact = copy.deepcopy(model).double()
+        for number, example in enumerate(examples):
+            full = exact(input_ids=torch.tensor([example.input_ids])).logits[0, :-1]
+            targets = torch.tensor(example.labels[1:])
+            expected = torch.nn.functional.cross_entropy(full, targets, ignore_index=IGNORED, reduction="sum")
+            assert float(found[number]) == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_supervised_nats_are_zero_where_nothing_is_learnt(tiny_language_model: str, batch: dict[str, Tensor]) -> None:
+    model = load_language_model(tiny_language_model).eval()
+    batch["labels"][2] = IGNORED
+    with torch.no_grad():
+        nats = supervised_nats(model, batch)
+        assert float(nats[2].sum()) == 0.0
+        assert int((nats > 0).sum()) == int((batch["labels"][:, 1:] != IGNORED).sum())
+        batch["labels"][:] = IGNORED
+        assert supervised_nats(model, batch).sum(dim=1).tolist() == [0.0] * 4
+
+
+def test_supervised_nats_of_a_row_do_not_depend_on_the_others(
+    tiny_language_model: str, examples: list[TokenizedExample]
+) -> None:
+    model = load_language_model(tiny_language_model).eval()
+    longer = TokenizedExample(input_ids=[5] * 120, labels=[7] * 120, supervised_bytes=120, truncated=False)
+    with torch.no_grad():
+        before = supervised_nats(model, padded_batch(examples, 0)).sum(dim=1)
+        after = supervised_nats(model, padded_batch([examples[0], longer, *examples[2:]], 0)).sum(dim=1)
+    others = [0, 2, 3]
+    torch.testing.assert_close(after[others], before[others], atol=1e-4, rtol=1e-6)
+    assert abs(float(after[1] - before[1])) > 1.0
+
+
+def test_module_loss_is_the_mean_over_supervised_tokens(tiny_language_model: str, batch: dict[str, Tensor]) -> None:
+    module = LanguageModelModule(model=tiny_language_model, adapter="none")
+    module.log = lambda *args, **named: None  # type: ignore[method-assign]
+    loss = module.training_step(batch, 0)
+    logit = logits(module.model.eval(), batch)[:, :-1]
+    expected = torch.nn.functional.cross_entropy(logit.flatten(0, 1), batch["labels"][:, 1:].flatten())
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Found keys that are in the model state dict"
+)  # the frozen ones, left out on purpose
+def test_adapter_checkpoint_holds_only_trained_weights(
+    tiny_language_model: str, examples: list[TokenizedExample], batch: dict[str, Tensor], tmp_path: Path
+) -> None:
+    module = trained(tiny_language_model, examples, tmp_path, "lora")
+    checkpoint = tmp_path / "checkpoints" / "best.ckpt"
+    state = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert set(state) == {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    assert all("lora_" in name for name in state)
+    loaded = LanguageModelModule.load_from_checkpoint(checkpoint, weights_only=True).eval()
+    torch.testing.assert_close(logits(loaded.model, batch), logits(module.model, batch), atol=0, rtol=0)
+
+
+def test_full_checkpoint_round_trip(
+    tiny_language_model: str, examples: list[TokenizedExample], batch: dict[str, Tensor], tmp_path: Path
+) -> None:
+    module = trained(tiny_language_model, examples, tmp_path, "none")
+    loaded = LanguageModelModule.load_from_checkpoint(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    assert dict(loaded.hparams) == dict(module.hparams)
+    torch.testing.assert_close(logits(loaded.eval().model, batch), logits(module.model, batch), atol=0, rtol=0)
+    base = load_language_model(tiny_language_model).eval()
+    assert float((logits(base, batch) - logits(module.model, batch)).abs().max()) > 1e-2
+    assert module.merged() is module.model
+
+
+def test_merged_model_equals_the_adapted_one_and_differs_from_its_base(
+    tiny_language_model: str, examples: list[TokenizedExample], batch: dict[str, Tensor], tmp_path: Path
+) -> None:
+    module = trained(tiny_language_model, examples, tmp_path, "lora")
+    adapted = logits(module.model, batch)
+    merged = module.merged().eval()
+    torch.testing.assert_close(logits(merged, batch), adapted, atol=1e-5, rtol=0)
+    base = load_language_model(tiny_language_model).eval()
+    assert float((logits(base, batch) - adapted).abs().max()) > 1e-2
+    assert set(merged.state_dict()) == set(base.state_dict())
+    merged.save_pretrained(tmp_path / "merged")
+    reloaded = load_language_model(str(tmp_path / "merged")).eval()
+    torch.testing.assert_close(logits(reloaded, batch), logits(merged, batch), atol=1e-6, rtol=0)
+
+
+def test_fresh_adapters_change_nothing(tiny_language_model: str, batch: dict[str, Tensor]) -> None:
+    module = LanguageModelModule(model=tiny_language_model, adapter="lora").eval()
+    base = load_language_model(tiny_language_model).eval()
+    torch.testing.assert_close(logits(module.model, batch), logits(base, batch), atol=1e-6, rtol=0)
+
+
+def test_load_gives_a_model_without_padding_token_one(tiny_language_model: str, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(tiny_language_model)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path)
+    assert load_tokenizer(str(tmp_path)).pad_token_id == tokenizer.eos_token_id

@@ -1,0 +1,146 @@
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerBase
+
+from tunetrail.errors import SampleError
+from tunetrail.learning.language_model.module import load_tokenizer
+from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample, record_messages, tokenize_record
+
+COMPLETION = {"input": "What is 2 + 2?", "output": "It is 4."}
+CHAT = {
+    "messages": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hi."},
+        {"role": "assistant", "content": "Hello!"},
+        {"role": "user", "content": "Bye."},
+        {"role": "assistant", "content": "See you."},
+    ]
+}
+DROPS_EARLIER_TURNS = (
+    "{% for m in messages %}{% if m['role'] != 'assistant' or loop.last %}"
+    "{{ '<|start|>' + m['role'] + '\n' + m['content'] + '<|end|>' }}"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% endif %}"
+)
+SHORTENS_EARLIER_TURNS = DROPS_EARLIER_TURNS.replace(
+    "{% if m['role'] != 'assistant' or loop.last %}", "{% if true %}"
+).replace("m['content']", "(m['content'] if loop.last else m['content'][:3])")
+DEFAULT_SYSTEM_PROMPT = (
+    "{% if messages[0]['role'] != 'system' %}{{ '<|start|>system\nBe kind.<|end|>\n' }}{% endif %}"
+    "{% for m in messages %}{{ '<|start|>' + m['role'] + '\n' + m['content'] + '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.fixture
+def tokenizer(tiny_language_model: str) -> PreTrainedTokenizerBase:
+    return load_tokenizer(tiny_language_model)
+
+
+def learnt(tokenizer: PreTrainedTokenizerBase, example: TokenizedExample) -> str:
+    return str(tokenizer.decode([label for label in example.labels if label != IGNORED]))
+
+
+def test_tokenize_learns_the_output_and_its_end_only(tokenizer: PreTrainedTokenizerBase) -> None:
+    example = tokenize_record(tokenizer, COMPLETION, 512)
+    assert learnt(tokenizer, example) == "It is 4.<|end|>"
+    assert tokenizer.decode(example.input_ids) == (
+        "<|start|>user\nWhat is 2 + 2?<|end|>\n<|start|>assistant\nIt is 4.<|end|>\n"
+    )
+    assert all(label in (token, IGNORED) for token, label in zip(example.input_ids, example.labels, strict=True))
+    assert example.supervised_bytes == len("It is 4.")
+    assert not example.truncated
+
+
+def test_tokenize_learns_every_assistant_turn_and_nothing_else(tokenizer: PreTrainedTokenizerBase) -> None:
+    example = tokenize_record(tokenizer, CHAT, 512)
+    assert learnt(tokenizer, example) == "Hello!<|end|>See you.<|end|>"
+    assert example.supervised_bytes == len("Hello!See you.")
+
+
+@pytest.mark.parametrize("template", [None, DEFAULT_SYSTEM_PROMPT])
+def test_tokenize_learns_no_header_of_a_chat_that_the_assistant_begins(
+    tokenizer: PreTrainedTokenizerBase, template: str | None
+) -> None:
+    tokenizer.chat_template = template or tokenizer.chat_template
+    record = {"messages": [{"role": "assistant", "content": "Welcome."}, {"role": "user", "content": "Hi."}]}
+    assert learnt(tokenizer, tokenize_record(tokenizer, record, 512)) == "Welcome.<|end|>"
+
+
+def test_tokenize_learns_a_document_but_its_first_token(tokenizer: PreTrainedTokenizerBase) -> None:
+    example = tokenize_record(tokenizer, {"text": "A story."}, 512)
+    assert learnt(tokenizer, example) == " story.<|end|>"
+    assert example.input_ids[-1] == tokenizer.eos_token_id
+    assert example.supervised_bytes == len(" story.")
+
+
+def test_tokenize_copes_with_an_empty_document(tokenizer: PreTrainedTokenizerBase) -> None:
+    example = tokenize_record(tokenizer, {"text": ""}, 512)
+    assert example.input_ids == [tokenizer.eos_token_id]
+    assert example.supervised_bytes == 0
+
+
+def test_tokenize_writes_turns_on_lines_for_a_model_without_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = None
+    example = tokenize_record(tokenizer, CHAT, 512)
+    assert tokenizer.decode(example.input_ids) == "Be brief.\nHi.\nHello!<|end|>Bye.\nSee you.<|end|>"
+    assert learnt(tokenizer, example) == "Hello!<|end|>See you.<|end|>"
+
+
+def test_tokenize_cuts_off_at_the_maximum_length(tokenizer: PreTrainedTokenizerBase) -> None:
+    whole = tokenize_record(tokenizer, COMPLETION, 512)
+    cut = tokenize_record(tokenizer, COMPLETION, len(whole.input_ids) - 4)
+    assert cut.truncated
+    assert cut.input_ids == whole.input_ids[:-4]
+    assert cut.labels == whole.labels[:-4]
+    assert learnt(tokenizer, cut) == "It is "
+    assert cut.supervised_bytes == len("It is ")
+
+
+def test_tokenize_leaves_nothing_to_learn_of_an_output_beyond_the_maximum_length(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    example = tokenize_record(tokenizer, COMPLETION, 8)
+    assert set(example.labels) == {IGNORED}
+    assert example.supervised_bytes == 0
+
+
+@pytest.mark.parametrize("output", ["日本語", "naïve 🦊 fox", "a\u0301e", "e"])
+def test_tokenize_counts_the_bytes_of_characters_that_take_several_tokens(
+    tokenizer: PreTrainedTokenizerBase, output: str
+) -> None:
+    example = tokenize_record(tokenizer, {"input": "é", "output": output}, 512)
+    assert example.supervised_bytes == len(output.encode())
+    assert learnt(tokenizer, example) == f"{output}<|end|>"
+    document = tokenize_record(tokenizer, {"text": f"x{output}"}, 512)
+    assert document.supervised_bytes == len(output.encode())
+
+
+@pytest.mark.parametrize("template", [DROPS_EARLIER_TURNS, SHORTENS_EARLIER_TURNS], ids=["drops", "shortens"])
+def test_tokenize_refuses_a_template_that_changes_earlier_turns(
+    tokenizer: PreTrainedTokenizerBase, template: str
+) -> None:
+    tokenizer.chat_template = template
+    with pytest.raises(SampleError, match=r"messages\[2\] \(assistant\) is changed or dropped .* Use another model"):
+        tokenize_record(tokenizer, CHAT, 512)
+
+
+def test_tokenize_refuses_a_template_that_drops_the_answer(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"
+    )
+    with pytest.raises(SampleError, match=r"messages\[1\] \(assistant\)"):
+        tokenize_record(tokenizer, COMPLETION, 512)
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (COMPLETION, [("user", "What is 2 + 2?"), ("assistant", "It is 4.")]),
+        (CHAT, [(message["role"], message["content"]) for message in CHAT["messages"]]),
+        ({"text": "A story."}, None),
+    ],
+)
+def test_record_messages_of_each_shape(record: dict[str, Any], expected: list[tuple[str, str]] | None) -> None:
+    messages = record_messages(record)
+    assert (messages and [(each["role"], each["content"]) for each in messages]) == expected

@@ -1,0 +1,64 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tunetrail.cache import ResultCache
+from tunetrail.learning.embedding.module import load_embedding_model
+from tunetrail.learning.language_model.module import load_tokenizer
+from tunetrail.learning.tokens.chat import tokenize_record
+from tunetrail.learning.tokens.tokenized import TokenizedTexts, kept_examples
+
+TEXTS = ["a first text", "b", "", "é" * 40, "a first text"]
+RECORDS: list[dict[str, Any]] = [
+    {"input": "question", "output": "answer", "row_id": 1},
+    {"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "long " * 50}]},
+    {"text": "a document"},
+]
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> ResultCache:
+    return ResultCache(folder=tmp_path / "cache", gigabytes=1.0)
+
+
+@pytest.mark.parametrize("prompt", [None, "query: "])
+@pytest.mark.parametrize("kept", [True, False])
+def test_tokenized_texts_give_the_features_of_the_model(
+    tiny_embedding_model: str, cache: ResultCache, prompt: str | None, kept: bool
+) -> None:
+    model = load_embedding_model(tiny_embedding_model, 32)
+    tokenized = TokenizedTexts(model, cache if kept else None)
+    tokenized.keep(TEXTS, prompt or "")
+    expected = model.preprocess(TEXTS, prompt=prompt)
+    for features in (tokenized(TEXTS, prompt), TokenizedTexts(model, cache)(TEXTS, prompt)):
+        assert set(features) == set(expected)
+        for name, value in expected.items():
+            assert torch.equal(features[name], value) if isinstance(value, torch.Tensor) else features[name] == value
+
+
+def test_tokenized_texts_are_tokenised_once_across_runs(tiny_embedding_model: str, cache: ResultCache) -> None:
+    texts = [f"text number {number}" for number in range(600)]
+    model = load_embedding_model(tiny_embedding_model, 32)
+    TokenizedTexts(model, cache).keep(texts)
+    written = sorted(cache.folder.rglob("tokens.npz"))
+    assert len(written) == 3
+    TokenizedTexts(model, cache).keep(texts)
+    assert sorted(cache.folder.rglob("tokens.npz")) == written
+    TokenizedTexts(model, cache).keep([*texts, "one more"])
+    assert len(set(cache.folder.rglob("tokens.npz")) - set(written)) == 1
+    assert len(TokenizedTexts(load_embedding_model(tiny_embedding_model, 16), cache)(texts[:2])["input_ids"][0]) == 13
+    TokenizedTexts(load_embedding_model(tiny_embedding_model, 16), cache).keep(texts)
+    assert len(list(cache.folder.rglob("tokens.npz"))) > 4  # another length is another result
+
+
+def test_kept_examples_are_those_of_the_tokenizer(tiny_language_model: str, cache: ResultCache) -> None:
+    tokenizer = load_tokenizer(tiny_language_model)
+    expected = [tokenize_record(tokenizer, record, 64) for record in RECORDS]
+    for _ in range(2):
+        assert kept_examples(tokenizer, RECORDS, 64, cache) == expected
+    assert len(list(cache.folder.rglob("tokens.npz"))) == 1
+    assert kept_examples(tokenizer, RECORDS, 64, None) == expected
+    assert kept_examples(tokenizer, RECORDS, 8, cache) != expected
+    assert kept_examples(tokenizer, [], 8, cache) == []
