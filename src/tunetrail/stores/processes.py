@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import psutil
@@ -29,6 +30,26 @@ class ProcessIdentity:
         """Return the identity of this very process."""
         pid = os.getpid()
         return cls(pid=pid, host=socket.gethostname(), started=psutil.Process(pid).create_time())
+
+    @classmethod
+    def from_tags(cls, tags: Mapping[str, str]) -> "ProcessIdentity | None":
+        """Return the process that `to_tags` described, None where the tags describe none."""
+        try:
+            return cls(
+                pid=int(tags["tunetrail.pid"]),
+                host=tags["tunetrail.host"],
+                started=float(tags["tunetrail.process_started"]),
+            )
+        except (KeyError, ValueError):
+            return None
+
+    def to_tags(self) -> dict[str, str]:
+        """Return the identity as the tags of a run."""
+        return {
+            "tunetrail.pid": str(self.pid),
+            "tunetrail.host": self.host,
+            "tunetrail.process_started": repr(self.started),
+        }
 
     def is_dead(self) -> bool:
         """Return True only if it ran on this host and is certainly gone; of another host nothing is known."""

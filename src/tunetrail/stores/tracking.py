@@ -7,19 +7,12 @@ import contextlib
 import dataclasses
 import getpass
 import hashlib
-import io
-import logging
-import math
 import os
-import re
 import socket
 import sqlite3
 import tempfile
-import time
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -27,20 +20,18 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
+from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
-from sqlalchemy.exc import SQLAlchemyError
 
 from tunetrail.config import TrackingConfig
-from tunetrail.errors import TrackingError, state_after
 from tunetrail.locks import file_lock
 from tunetrail.stores.processes import ProcessIdentity
+from tunetrail.stores.tracked_runs import LONGEST_VALUE, TrackedRun, safe_name
+from tunetrail.stores.tracking_errors import shown_uri, tracking_errors
+
+__all__ = ["LONGEST_VALUE", "TrackedRun", "Tracker", "safe_name", "shown_uri", "sqlite_file", "tracking_errors"]
 
 BATCH = 1000
-LONGEST_VALUE = 5000
-_UNSAFE = re.compile(r"[^A-Za-z0-9_\-. :/]")
-_FINISHED = {"succeeded": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
 
 class Tracker:
@@ -87,11 +78,8 @@ class Tracker:
         self, name: str, *, parent_run_id: str | None = None, tags: Mapping[str, str] | None = None
     ) -> "TrackedRun":
         """Create a run that is marked with this process, so that a run whose process has died can be told."""
-        process = ProcessIdentity.current()
         all_tags = {
-            "tunetrail.pid": str(process.pid),
-            "tunetrail.host": process.host,
-            "tunetrail.process_started": repr(process.started),
+            **ProcessIdentity.current().to_tags(),
             "mlflow.source.name": "tunetrail",
             "mlflow.user": _user(),
             **(tags or {}),
@@ -105,6 +93,24 @@ class Tracker:
     def run(self, run_id: str) -> "TrackedRun":
         """Return an existing run."""
         return TrackedRun(self, run_id)
+
+    def children(self, run_id: str) -> list[Run]:
+        """Return the runs below a run, the oldest first, deleted ones left out."""
+        with tracking_errors(self.config.uri):
+            experiment = self.client.get_run(run_id).info.experiment_id
+            below = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}'"
+            return list(self.client.search_runs([experiment], below, order_by=["start_time ASC"], max_results=BATCH))
+
+    def delete_run(self, run_id: str) -> None:
+        """Put a run into MLflow's trash, from which it can be brought back."""
+        with tracking_errors(self.config.uri):
+            self.client.delete_run(run_id)
+
+    def version_of_run(self, name: str, run_id: str) -> str | None:
+        """Return the newest version that a run registered under a model's name, None where it registered none."""
+        with tracking_errors(self.config.uri):
+            found = self.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+        return max((str(each.version) for each in found), key=int, default=None)
 
     def mark_interrupted_runs(self) -> list[str]:
         """Mark every running run whose process has died on this machine as interrupted (KILLED); return their ids."""
@@ -136,149 +142,6 @@ class Tracker:
         return str(self.client.create_experiment(self.config.experiment, artifact_location=location, tags=tags))
 
 
-class TrackedRun:
-    """One run of an MLflow store, written to by id."""
-
-    def __init__(self, tracker: Tracker, run_id: str) -> None:
-        self.tracker = tracker
-        self.run_id = run_id
-
-    def child(self, name: str, tags: Mapping[str, str] | None = None) -> "TrackedRun":
-        """Start a run below this one."""
-        return self.tracker.start_run(name, parent_run_id=self.run_id, tags=tags)
-
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log parameters; a value too long for MLflow is shortened with a mark."""
-        entries = [Param(safe_name(name), _shortened(str(value))) for name, value in params.items()]
-        self._log_batch(params=entries)
-
-    def set_tags(self, tags: Mapping[str, Any]) -> None:
-        """Set tags."""
-        self._log_batch(tags=[RunTag(safe_name(name), _shortened(str(value))) for name, value in tags.items()])
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log metrics of one step; values that aren't finite are left out, as MLflow would store them as numbers."""
-        now = int(time.time() * 1000)
-        entries = [
-            Metric(safe_name(name), float(value), now, step) for name, value in metrics.items() if math.isfinite(value)
-        ]
-        self._log_batch(metrics=entries)
-
-    def log_dict(self, content: Mapping[str, Any], file: str) -> None:
-        """Store a dict as a JSON or YAML artifact."""
-        with tracking_errors(self.tracker.config.uri):
-            self.tracker.client.log_dict(self.run_id, dict(content), file)
-
-    def log_text(self, text: str, file: str) -> None:
-        """Store a text artifact."""
-        with tracking_errors(self.tracker.config.uri):
-            self.tracker.client.log_text(self.run_id, text, file)
-
-    def log_figure(self, figure: Any, file: str) -> None:
-        """Store a matplotlib figure as an artifact."""
-        with tracking_errors(self.tracker.config.uri):
-            self.tracker.client.log_figure(self.run_id, figure, file)
-
-    def log_artifact(self, path: Path, folder: str | None = None) -> None:
-        """Store a file as an artifact."""
-        with tracking_errors(self.tracker.config.uri):
-            self.tracker.client.log_artifact(self.run_id, str(path), folder)
-
-    def log_input(self, name: str, digest: str, context: str, rows: int) -> None:
-        """Name the rows that this run read: their digest, their number, and what for (training, validation, test)."""
-        dataset = Dataset(
-            name=name,
-            digest=digest[:36],
-            source_type="tunetrail",
-            source=f'{{"session": "{name}"}}',
-            profile=f'{{"num_rows": {rows}}}',
-        )
-        with tracking_errors(self.tracker.config.uri):
-            self.tracker.client.log_inputs(
-                self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
-            )
-
-    def finish(self, state: str, reason: str | None = None) -> None:
-        """End the run as `succeeded`, `failed` or `interrupted`, with the reason as a tag."""
-        self.set_tags({"tunetrail.state": state, **({"tunetrail.reason": reason} if reason else {})})
-        with tracking_errors(self.tracker.config.uri):
-            self.tracker.client.set_terminated(self.run_id, _FINISHED[state])
-
-    @contextlib.contextmanager
-    def ending(self) -> Iterator["TrackedRun"]:
-        """End the run when the block ends: succeeded, failed by an exception, or interrupted by a signal.
-
-        What tunetrail logged meanwhile becomes the artifact log.txt, an error's traceback included.
-        """
-        with _captured_log() as log:
-            try:
-                yield self
-            except BaseException as error:
-                self._finish_after(error, log)
-                raise
-            self._keep_log(log)
-            self.finish("succeeded")
-
-    def _finish_after(self, error: BaseException, log: io.StringIO) -> None:
-        """End the run without hiding the error that ended it, even where MLflow is what failed."""
-        state, reason = state_after(error)
-        try:
-            self.finish(state, reason)
-            log.writelines(traceback.format_exception(error))
-            self._keep_log(log)
-        except TrackingError as second:
-            error.add_note(f"The run {self.run_id} could not be marked as {state}: {second}")
-
-    def _keep_log(self, log: io.StringIO) -> None:
-        if log.getvalue():
-            self.log_text(log.getvalue(), "log.txt")
-
-    def _log_batch(
-        self, params: Sequence[Param] = (), metrics: Sequence[Metric] = (), tags: Sequence[RunTag] = ()
-    ) -> None:
-        with tracking_errors(self.tracker.config.uri):
-            for start in range(0, max(len(params), len(metrics), len(tags)), 100):
-                part = slice(start, start + 100)
-                self.tracker.client.log_batch(self.run_id, params=params[part], metrics=metrics[part], tags=tags[part])
-
-
-@contextlib.contextmanager
-def _captured_log() -> Iterator[io.StringIO]:
-    """Collect what tunetrail's loggers say."""
-    text = io.StringIO()
-    handler = logging.StreamHandler(text)
-    handler.setLevel(logging.INFO)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logger = logging.getLogger("tunetrail")
-    logger.addHandler(handler)
-    try:
-        yield text
-    finally:
-        logger.removeHandler(handler)
-
-
-@contextlib.contextmanager
-def tracking_errors(uri: str) -> Iterator[None]:
-    """Turn MLflow's, SQLAlchemy's and the system's errors into a TrackingError of one line without a password."""
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-        lines = str(getattr(error, "orig", None) or error).strip().splitlines()
-        reason = shown_uri(lines[0] if lines else type(error).__name__)
-        raise TrackingError(f"MLflow store {shown_uri(uri)} failed: {reason}") from error
-
-
-def shown_uri(text: str) -> str:
-    """Return a URI, or a text with URIs in it, without their passwords."""
-
-    def hidden(found: re.Match[str]) -> str:
-        user, colon, _ = found[1].partition(":")
-        return f"://{user}:***@" if colon else "://***@"
-
-    without = re.sub(r"://([^\s'\"]*)@", hidden, text)
-    return re.sub(r"([?&][^=&\s]*(?:password|token|secret)[^=&\s]*=)[^&\s]*", r"\1***", without, flags=re.IGNORECASE)
-
-
 def _check_reachable(uri: str) -> None:
     """Raise `OSError` at once where nothing listens; MLflow itself would try again for minutes."""
     parts = urlsplit(uri)
@@ -297,11 +160,6 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
 
 
-def safe_name(name: str) -> str:
-    """Return `name` with the characters that MLflow refuses replaced by `_`."""
-    return _UNSAFE.sub("_", name)
-
-
 def _write_ahead(uri: str) -> None:
     file = sqlite_file(uri)
     if file is not None:
@@ -309,20 +167,9 @@ def _write_ahead(uri: str) -> None:
             connection.execute("PRAGMA journal_mode=WAL")
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 20]}… ({len(text)} characters)"
-
-
 def _is_dead(tags: Mapping[str, str]) -> bool:
-    try:
-        process = ProcessIdentity(
-            pid=int(tags["tunetrail.pid"]),
-            host=tags["tunetrail.host"],
-            started=float(tags["tunetrail.process_started"]),
-        )
-    except (KeyError, ValueError):
-        return False
-    return process.is_dead()
+    process = ProcessIdentity.from_tags(tags)
+    return process is not None and process.is_dead()
 
 
 def _user() -> str:

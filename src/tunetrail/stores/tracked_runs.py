@@ -1,0 +1,205 @@
+"""One MLflow run, written to by its id: parameters, metrics in batches, artifacts, its end, and going on after it."""
+
+import contextlib
+import io
+import json
+import logging
+import math
+import re
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+
+from tunetrail.errors import TrackingError, state_after
+from tunetrail.stores.processes import ProcessIdentity
+from tunetrail.stores.tracking_errors import tracking_errors
+
+if TYPE_CHECKING:
+    from tunetrail.stores.tracking import Tracker
+
+LONGEST_VALUE = 5000
+RESUMED = "tunetrail.resumed"
+_UNSAFE = re.compile(r"[^A-Za-z0-9_\-. :/]")
+_FINISHED = {"succeeded": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+
+
+class TrackedRun:
+    """One run of an MLflow store, written to by id.
+
+    Attributes:
+        tracker: The store.
+        run_id: The run's id.
+        resumed: How often the run was reopened.
+    """
+
+    def __init__(self, tracker: "Tracker", run_id: str) -> None:
+        self.tracker = tracker
+        self.run_id = run_id
+        self.resumed = 0
+        self._logged: dict[str, dict[int, float]] = {}
+
+    def reopen(self) -> None:
+        """Let a run that has ended go on in this process; the tag `tunetrail.resumed` counts how often."""
+        with tracking_errors(self.tracker.config.uri):
+            tags = self.tracker.client.get_run(self.run_id).data.tags
+            self.resumed = int(tags.get(RESUMED, "0")) + 1
+            self.set_tags({**ProcessIdentity.current().to_tags(), RESUMED: self.resumed})
+            self.tracker.client.update_run(self.run_id, status="RUNNING")
+            for name in ("tunetrail.state", "tunetrail.reason"):
+                if name in tags:
+                    self.tracker.client.delete_tag(self.run_id, name)
+
+    def child(self, name: str, tags: Mapping[str, str] | None = None) -> "TrackedRun":
+        """Start a run below this one."""
+        return self.tracker.start_run(name, parent_run_id=self.run_id, tags=tags)
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log parameters; a value too long for MLflow is shortened with a mark."""
+        entries = [Param(safe_name(name), _shortened(str(value))) for name, value in params.items()]
+        self._log_batch(params=entries)
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Set tags."""
+        self._log_batch(tags=[RunTag(safe_name(name), _shortened(str(value))) for name, value in tags.items()])
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Log metrics of one step; values that aren't finite are left out, as MLflow would store them as numbers.
+
+        A resumed run goes a part of its way again: what it logged there is not logged twice.
+        """
+        now = int(time.time() * 1000)
+        entries = [
+            Metric(safe_name(name), float(value), now, step) for name, value in metrics.items() if math.isfinite(value)
+        ]
+        if self.resumed:
+            entries = [each for each in entries if self._history(each.key).get(each.step) != each.value]
+        self._log_batch(metrics=entries)
+
+    def log_dict(self, content: Mapping[str, Any], file: str) -> None:
+        """Store a dict as a JSON or YAML artifact."""
+        with tracking_errors(self.tracker.config.uri):
+            self.tracker.client.log_dict(self.run_id, dict(content), file)
+
+    def read_dict(self, file: str) -> dict[str, Any]:
+        """Return a JSON artifact.
+
+        Raises:
+            TrackingError: It isn't there, or it can't be read.
+        """
+        with tracking_errors(self.tracker.config.uri), tempfile.TemporaryDirectory(prefix="tunetrail-") as folder:
+            path = Path(self.tracker.client.download_artifacts(self.run_id, file, folder))
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise TrackingError(f"the artifact {file} of the run {self.run_id} is no JSON: {error}") from error
+        return dict(content)
+
+    def log_text(self, text: str, file: str) -> None:
+        """Store a text artifact."""
+        with tracking_errors(self.tracker.config.uri):
+            self.tracker.client.log_text(self.run_id, text, file)
+
+    def log_figure(self, figure: Any, file: str) -> None:
+        """Store a matplotlib figure as an artifact."""
+        with tracking_errors(self.tracker.config.uri):
+            self.tracker.client.log_figure(self.run_id, figure, file)
+
+    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+        """Store a file as an artifact."""
+        with tracking_errors(self.tracker.config.uri):
+            self.tracker.client.log_artifact(self.run_id, str(path), folder)
+
+    def log_input(self, name: str, digest: str, context: str, rows: int) -> None:
+        """Name the rows that this run read: their digest, their number, and what for (training, validation, test)."""
+        dataset = Dataset(
+            name=name,
+            digest=digest[:36],
+            source_type="tunetrail",
+            source=f'{{"session": "{name}"}}',
+            profile=f'{{"num_rows": {rows}}}',
+        )
+        with tracking_errors(self.tracker.config.uri):
+            self.tracker.client.log_inputs(
+                self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
+            )
+
+    def finish(self, state: str, reason: str | None = None) -> None:
+        """End the run as `succeeded`, `failed` or `interrupted`, with the reason as a tag."""
+        self.set_tags({"tunetrail.state": state, **({"tunetrail.reason": reason} if reason else {})})
+        with tracking_errors(self.tracker.config.uri):
+            self.tracker.client.set_terminated(self.run_id, _FINISHED[state])
+
+    @contextlib.contextmanager
+    def ending(self) -> Iterator["TrackedRun"]:
+        """End the run when the block ends: succeeded, failed by an exception, or interrupted by a signal.
+
+        What tunetrail logged meanwhile becomes the artifact log.txt (of a resumed run log_resumed_1.txt and so on), an
+        error's traceback included.
+        """
+        with _captured_log() as log:
+            try:
+                yield self
+            except BaseException as error:
+                self._finish_after(error, log)
+                raise
+            self._keep_log(log)
+            self.finish("succeeded")
+
+    def _finish_after(self, error: BaseException, log: io.StringIO) -> None:
+        """End the run without hiding the error that ended it, even where MLflow is what failed."""
+        state, reason = state_after(error)
+        try:
+            self.finish(state, reason)
+            log.writelines(traceback.format_exception(error))
+            self._keep_log(log)
+        except TrackingError as second:
+            error.add_note(f"The run {self.run_id} could not be marked as {state}: {second}")
+
+    def _keep_log(self, log: io.StringIO) -> None:
+        if log.getvalue():
+            self.log_text(log.getvalue(), f"log_resumed_{self.resumed}.txt" if self.resumed else "log.txt")
+
+    def _history(self, metric: str) -> dict[int, float]:
+        """Return what the run had logged of a metric when it was reopened, by step."""
+        if metric not in self._logged:
+            with tracking_errors(self.tracker.config.uri):
+                history = self.tracker.client.get_metric_history(self.run_id, metric)
+            self._logged[metric] = {each.step: each.value for each in history}
+        return self._logged[metric]
+
+    def _log_batch(
+        self, params: Sequence[Param] = (), metrics: Sequence[Metric] = (), tags: Sequence[RunTag] = ()
+    ) -> None:
+        with tracking_errors(self.tracker.config.uri):
+            for start in range(0, max(len(params), len(metrics), len(tags)), 100):
+                part = slice(start, start + 100)
+                self.tracker.client.log_batch(self.run_id, params=params[part], metrics=metrics[part], tags=tags[part])
+
+
+@contextlib.contextmanager
+def _captured_log() -> Iterator[io.StringIO]:
+    """Collect what tunetrail's loggers say."""
+    text = io.StringIO()
+    handler = logging.StreamHandler(text)
+    handler.setLevel(logging.INFO)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("tunetrail")
+    logger.addHandler(handler)
+    try:
+        yield text
+    finally:
+        logger.removeHandler(handler)
+
+
+def safe_name(name: str) -> str:
+    """Return `name` with the characters that MLflow refuses replaced by `_`."""
+    return _UNSAFE.sub("_", name)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 20]}… ({len(text)} characters)"

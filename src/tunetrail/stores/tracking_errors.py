@@ -1,0 +1,33 @@
+"""MLflow's failures as errors of one line, and URIs that people may see. Knows no run."""
+
+import contextlib
+import re
+import sqlite3
+from collections.abc import Iterator
+
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from tunetrail.errors import TrackingError
+
+
+@contextlib.contextmanager
+def tracking_errors(uri: str) -> Iterator[None]:
+    """Turn MLflow's, SQLAlchemy's and the system's errors into a TrackingError of one line without a password."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+        reason = shown_uri(lines[0] if lines else type(error).__name__)
+        raise TrackingError(f"MLflow store {shown_uri(uri)} failed: {reason}") from error
+
+
+def shown_uri(text: str) -> str:
+    """Return a URI, or a text with URIs in it, without their passwords."""
+
+    def hidden(found: re.Match[str]) -> str:
+        user, colon, _ = found[1].partition(":")
+        return f"://{user}:***@" if colon else "://***@"
+
+    without = re.sub(r"://([^\s'\"]*)@", hidden, text)
+    return re.sub(r"([?&][^=&\s]*(?:password|token|secret)[^=&\s]*=)[^&\s]*", r"\1***", without, flags=re.IGNORECASE)
