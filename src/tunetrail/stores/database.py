@@ -183,6 +183,18 @@ class DatabaseManager:
         """Return the training runs of one session or of all, the oldest first."""
         return training_runs.read_training_runs(self._database, session_id)
 
+    def training_run(self, run_id: str) -> TrainingRun | None:
+        """Return one training run, None where there is none of that id."""
+        return training_runs.read_training_run(self._database, run_id)
+
+    def reopen_training_run(self, run: TrainingRun) -> None:
+        """Let a run that has not succeeded go on in this process.
+
+        Raises:
+            DatabaseError: It is no longer as `run` says: another process was quicker.
+        """
+        training_runs.reopen_training_run(self._database, run)
+
     def mark_interrupted_runs(self) -> list[TrainingRun]:
         """Mark the unfinished runs whose process is gone as interrupted, and return them."""
         return training_runs.mark_interrupted_runs(self._database)

@@ -122,6 +122,44 @@ def read_training_runs(
     return [_training_run(row) for row in rows]
 
 
+def read_training_run(database: DatabaseConnection, run_id: str) -> TrainingRun | None:
+    """Return one run, None where there is none of that id."""
+    statement = select(TrainingRunRow.__table__).where(TrainingRunRow.id == run_id)
+    with database.transaction() as connection:
+        row = connection.execute(statement).mappings().one_or_none()
+    return None if row is None else _training_run(row)
+
+
+def reopen_training_run(database: DatabaseConnection, run: TrainingRun) -> None:
+    """Let a run that has not succeeded go on in this process: running, without the reason for which it had ended.
+
+    Raises:
+        DatabaseError: It is no longer as `run` says: another process was quicker.
+    """
+    process = ProcessIdentity.current()
+    statement = (
+        update(TrainingRunRow)
+        .where(
+            TrainingRunRow.id == run.run_id,
+            TrainingRunRow.state == str(run.state),
+            TrainingRunRow.state != str(RunState.SUCCEEDED),
+            TrainingRunRow.updated_at == run.updated_at,
+        )
+        .values(
+            state=str(RunState.RUNNING),
+            reason=None,
+            pid=process.pid,
+            host=process.host,
+            process_started=process.started,
+            updated_at=now(),
+        )
+    )
+    with database.transaction() as connection:
+        changed = connection.execute(statement).rowcount
+    if not changed:
+        raise DatabaseError(f"Training run {run.run_id} has been moved on by another process. Nothing was changed here.")
+
+
 def _training_run(row: Mapping[Any, Any]) -> TrainingRun:
     return TrainingRun(
         run_id=row["id"],

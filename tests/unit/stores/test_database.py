@@ -290,6 +290,39 @@ def test_training_run_that_is_unknown_is_refused(manager):
         manager.update_training_run("nothing", reason="x")
 
 
+@pytest.mark.parametrize("path", [(), ("running",), ("failed",), ("running", "interrupted")])
+def test_reopen_training_run_lets_it_go_on_in_this_process(manager, session, path):
+    run_id = manager.create_training_run(session, "all")
+    for state in path:
+        manager.update_training_run(run_id, state=state, reason="because")
+    run = manager.training_run(run_id)
+    manager.reopen_training_run(run)
+    reopened = manager.training_run(run_id)
+    assert (reopened.state, reopened.reason, reopened.process) == ("running", None, ProcessIdentity.current())
+    manager.update_training_run(run_id, state="succeeded")
+
+
+def test_reopen_training_run_gives_it_to_one_process_only(manager, session):
+    run_id = manager.create_training_run(session, "all")
+    manager.update_training_run(run_id, state="failed", reason="x")
+    seen = manager.training_run(run_id)
+    manager.reopen_training_run(seen)
+    with pytest.raises(DatabaseError, match="has been moved on by another process"):
+        manager.reopen_training_run(seen)
+    manager.update_training_run(run_id, state="failed", reason="again")
+    with pytest.raises(DatabaseError, match="has been moved on by another process"):
+        manager.reopen_training_run(seen)
+
+
+def test_reopen_training_run_refuses_one_that_succeeded(manager, session):
+    run_id = manager.create_training_run(session, "all")
+    for state in ("running", "succeeded"):
+        manager.update_training_run(run_id, state=state)
+    with pytest.raises(DatabaseError, match="has been moved on"):
+        manager.reopen_training_run(manager.training_run(run_id))
+    assert manager.training_run(run_id).state == "succeeded" and manager.training_run("nothing") is None
+
+
 def test_mark_interrupted_runs_finds_the_run_of_a_killed_process(manager, session, url):
     code = (
         "import sys, time\n"
@@ -370,6 +403,7 @@ def test_migrations_bring_a_database_of_the_first_tables_up_to_date(manager, ses
     before = list(manager.read_samples(session, SampleKind.EMBEDDING))
     with DatabaseConnection(url).transaction() as connection:
         connection.execute(text("ALTER TABLE samples DROP COLUMN timestamp"))
+        connection.execute(text("ALTER TABLE samples DROP COLUMN weight"))
         connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0001'"))  # noqa: S608
     with DatabaseManager(url) as reopened:
         assert list(reopened.read_samples(session, SampleKind.EMBEDDING)) == before
