@@ -1,7 +1,7 @@
 """LLM records made into tokens: the model's own chat template, and a label only where the model should learn.
 
-What is learnt: the output of a completion, the assistant's turns of a chat, all of a document; and always the
-end-of-sequence token behind them. Knows nothing of batches or of training.
+What is learnt: the output of a completion, the assistant's turns of a chat, all of a document, both answers of a
+preference; and always the end-of-sequence token behind them. Knows nothing of batches or of training.
 """
 
 from collections.abc import Mapping
@@ -25,12 +25,20 @@ class TokenizedExample:
         labels: The same ids where the model should learn, `IGNORED` elsewhere.
         supervised_bytes: UTF-8 bytes of the text behind the labels, special tokens not counted.
         truncated: Whether tokens were cut off at the maximum length.
+        weight: What each of its supervised tokens counts in training.
     """
 
     input_ids: list[int]
     labels: list[int]
     supervised_bytes: int
     truncated: bool
+    weight: float = 1.0
+
+    @property
+    def supervised_tokens(self) -> int:
+        """Tokens that are predicted: those with a label, but for a first one, before which nothing stands."""
+        first = bool(self.labels) and self.labels[0] != IGNORED
+        return len(self.labels) - self.labels.count(IGNORED) - first
 
 
 def record_messages(record: Mapping[str, Any]) -> list[dict[str, str]] | None:
@@ -43,7 +51,7 @@ def record_messages(record: Mapping[str, Any]) -> list[dict[str, str]] | None:
 
 
 def tokenize_record(tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any], max_length: int) -> TokenizedExample:
-    """Render, tokenise and label one record; tokens past `max_length` are cut off.
+    """Render, tokenise and label one record, but for a preference; tokens past `max_length` are cut off.
 
     Raises:
         SampleError: The chat template drops what should be learnt.
@@ -77,7 +85,37 @@ def tokenize_record(tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any
         labels=labels[:max_length],
         supervised_bytes=sum(len(text[begin:end].encode()) for begin, end in _merged(kept)),
         truncated=len(input_ids) > max_length,
+        weight=weight_of(record),
     )
+
+
+def tokenize_preference(
+    tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any], max_length: int
+) -> tuple[TokenizedExample, TokenizedExample]:
+    """Return the chosen and the rejected answer of a preference, each tokenised as the completion of its prompt.
+
+    Raises:
+        SampleError: The chat template drops an answer.
+    """
+    chosen, rejected = (tokenize_record(tokenizer, each, max_length) for each in completions_of(record))
+    return chosen, rejected
+
+
+def is_preference(record: Mapping[str, Any]) -> bool:
+    """Whether a record has two answers to choose from, instead of a text to learn."""
+    return record.get("chosen") is not None and record.get("rejected") is not None
+
+
+def completions_of(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a preference as two completions, the chosen answer's first; both keep its weight."""
+    shared = {"input": record["prompt"], "weight": record.get("weight")}
+    return {**shared, "output": record["chosen"]}, {**shared, "output": record["rejected"]}
+
+
+def weight_of(record: Mapping[str, Any]) -> float:
+    """Return what a record counts in training, 1 where it doesn't say."""
+    weight = record.get("weight")
+    return 1.0 if weight is None else float(weight)
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> tuple[str, list[tuple[int, int]]]:

@@ -5,7 +5,7 @@ Only the tokenizer's file is read, never the weights.
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,19 +77,26 @@ class LanguageModelTokenCounter:
         return np.array([len(each) for each in encoded], dtype=np.int64)
 
     def of_records(self, records: Sequence[dict[str, Any]]) -> Counts:
-        """Return the tokens of each row as it is trained on, [records]."""
+        """Return the tokens of each row as it is trained on, [records]; of a preference, with the longer answer."""
+        from tunetrail.learning.tokens.chat import completions_of, is_preference
+
+        return np.array(
+            [
+                max(map(self._of_example, completions_of(record) if is_preference(record) else (record,)))
+                for record in records
+            ],
+            dtype=np.int64,
+        )
+
+    def _of_example(self, record: Mapping[str, Any]) -> int:
         from tunetrail.learning.tokens.chat import tokenize_record
 
-        tokenizer = _chat_tokenizer(self.path)
-        counts = np.zeros(len(records), dtype=np.int64)
-        for number, record in enumerate(records):
-            try:
-                counts[number] = len(tokenize_record(tokenizer, record, _NO_LIMIT).input_ids)
-            except (SampleError, jinja2.TemplateError):  # training says so; here the texts alone are counted
-                turns = record.get("messages") or []
-                texts = [turn["content"] for turn in turns] or [str(record.get("input")), str(record.get("output"))]
-                counts[number] = self.of_texts(texts).sum()
-        return counts
+        try:
+            return len(tokenize_record(_chat_tokenizer(self.path), record, _NO_LIMIT).input_ids)
+        except (SampleError, jinja2.TemplateError):  # training says so; here the texts alone are counted
+            turns = record.get("messages") or []
+            texts = [turn["content"] for turn in turns] or [str(record.get("input")), str(record.get("output"))]
+            return int(self.of_texts(texts).sum())
 
 
 _TEXTS = ("anchor", "positive", "negative", "sentence1", "sentence2", "text")

@@ -15,7 +15,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import PreTrainedTokenizerBase
 
 from tunetrail.cache import ResultCache
-from tunetrail.learning.tokens.chat import TokenizedExample, tokenize_record
+from tunetrail.learning.tokens.chat import TokenizedExample, completions_of, tokenize_record, weight_of
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -66,15 +66,30 @@ def kept_examples(
         for end, length, size, cut in zip(
             ends, arrays["lengths"], arrays["supervised_bytes"], arrays["truncated"], strict=True
         ):
+            weight = weight_of(records[len(found)])  # not kept: other weights need no other tokens
             found.append(
                 TokenizedExample(
                     input_ids=arrays["input_ids"][end - length : end].tolist(),
                     labels=arrays["labels"][end - length : end].tolist(),
                     supervised_bytes=int(size),
                     truncated=bool(cut),
+                    weight=weight,
                 )
             )
     return found
+
+
+def kept_preferences(
+    tokenizer: PreTrainedTokenizerBase,
+    records: Sequence[Mapping[str, Any]],
+    max_length: int,
+    cache: ResultCache | None,
+) -> list[tuple[TokenizedExample, TokenizedExample]]:
+    """Return the chosen and the rejected answer of each preference, tokenised, from the cache where they are there."""
+    pairs = [completions_of(record) for record in records]
+    sides = ([pair[side] for pair in pairs] for side in (0, 1))
+    chosen, rejected = (kept_examples(tokenizer, side, max_length, cache) for side in sides)
+    return list(zip(chosen, rejected, strict=True))
 
 
 class TokenizedTexts:
@@ -113,10 +128,21 @@ class TokenizedTexts:
             for ids in np.split(arrays["ids"], np.cumsum(arrays["lengths"])[:-1]):
                 self._ids[prompt, next(place)] = ids
 
+    def ids(self, texts: Sequence[str], prompt: str = "") -> list[npt.NDArray[np.int64]]:
+        """Return each text's tokens behind the prompt, cut where the model's length ends; new texts aren't kept."""
+        new = [text for text in texts if (prompt, text) not in self._ids]
+        found = dict(zip(new, self._rows_of(new, prompt), strict=True))
+        return [found[text] if text in found else self._ids[prompt, text] for text in texts]
+
+    def count(self, text: str, prompt: str = "") -> int:
+        """Return the number of a text's tokens behind the prompt."""
+        known = self._ids.get((prompt, text))
+        return len(self._rows_of([text], prompt)[0] if known is None else known)
+
     def __call__(self, texts: list[str], prompt: str | None = None) -> dict[str, Any]:
         """Return the model's features of the texts, padded to the longest of them."""
         named = prompt or ""
-        if self._constants_of(named) is None:
+        if self.constants(named) is None:
             return self._preprocess(texts, prompt=prompt) if prompt else self._preprocess(texts)
         self.keep(texts, named)
         padded = self._tokenizer.pad(
@@ -127,7 +153,7 @@ class TokenizedTexts:
             features["token_type_ids"] = torch.zeros_like(features["input_ids"])
         return features
 
-    def _constants_of(self, prompt: str) -> dict[str, Any] | None:
+    def constants(self, prompt: str) -> dict[str, Any] | None:
         """Return the features that are the same for all texts, None for a model with others than these and tokens."""
         if prompt not in self._constants:
             features = self._features(["a", "a b"], prompt)

@@ -5,7 +5,14 @@ from transformers import PreTrainedTokenizerBase
 
 from tunetrail.errors import SampleError
 from tunetrail.learning.language_model.module import load_tokenizer
-from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample, record_messages, tokenize_record
+from tunetrail.learning.tokens.chat import (
+    IGNORED,
+    TokenizedExample,
+    is_preference,
+    record_messages,
+    tokenize_preference,
+    tokenize_record,
+)
 
 COMPLETION = {"input": "What is 2 + 2?", "output": "It is 4."}
 CHAT = {
@@ -17,6 +24,7 @@ CHAT = {
         {"role": "assistant", "content": "See you."},
     ]
 }
+PREFERENCE = {"prompt": "What is 2 + 2?", "chosen": "It is 4.", "rejected": "Five, I think."}
 DROPS_EARLIER_TURNS = (
     "{% for m in messages %}{% if m['role'] != 'assistant' or loop.last %}"
     "{{ '<|start|>' + m['role'] + '\n' + m['content'] + '<|end|>' }}"
@@ -144,3 +152,47 @@ def test_tokenize_refuses_a_template_that_drops_the_answer(tokenizer: PreTrained
 def test_record_messages_of_each_shape(record: dict[str, Any], expected: list[tuple[str, str]] | None) -> None:
     messages = record_messages(record)
     assert (messages and [(each["role"], each["content"]) for each in messages]) == expected
+
+
+def test_tokenize_preference_learns_both_answers_behind_the_same_prompt(tokenizer: PreTrainedTokenizerBase) -> None:
+    chosen, rejected = tokenize_preference(tokenizer, {**PREFERENCE, "weight": 0.5}, 512)
+    assert (learnt(tokenizer, chosen), learnt(tokenizer, rejected)) == ("It is 4.<|end|>", "Five, I think.<|end|>")
+    prompts = [
+        example.input_ids[: len(example.input_ids) - example.supervised_tokens - 1] for example in (chosen, rejected)
+    ]
+    assert prompts[0] == prompts[1] and tokenizer.decode(prompts[0]).endswith(
+        "What is 2 + 2?<|end|>\n<|start|>assistant\n"
+    )
+    assert chosen == tokenize_record(tokenizer, {**COMPLETION, "weight": 0.5}, 512)
+    assert (chosen.weight, rejected.weight) == (0.5, 0.5)
+
+
+def test_tokenize_preference_cuts_each_answer_off_by_itself(tokenizer: PreTrainedTokenizerBase) -> None:
+    whole = tokenize_preference(tokenizer, PREFERENCE, 512)
+    length = len(whole[0].input_ids)
+    chosen, rejected = tokenize_preference(tokenizer, PREFERENCE, length)
+    assert not chosen.truncated and rejected.truncated
+    assert chosen == whole[0] and rejected.input_ids == whole[1].input_ids[:length]
+
+
+@pytest.mark.parametrize(
+    ("record", "preference"),
+    [
+        (PREFERENCE, True),
+        (COMPLETION, False),
+        ({**COMPLETION, "chosen": "of an older log"}, False),
+        ({"text": "a"}, False),
+    ],
+)
+def test_is_preference_needs_both_answers(record: dict[str, Any], preference: bool) -> None:
+    assert is_preference(record) == preference
+
+
+@pytest.mark.parametrize("record", [COMPLETION, CHAT, {"text": "A story."}, {"text": ""}, {"input": "a", "output": ""}])
+def test_supervised_tokens_are_those_that_something_stands_before(
+    tokenizer: PreTrainedTokenizerBase, record: dict[str, Any]
+) -> None:
+    for length in (512, 30, 1):
+        example = tokenize_record(tokenizer, record, length)
+        assert example.supervised_tokens == sum(label != IGNORED for label in example.labels[1:])
+        assert example.weight == 1.0

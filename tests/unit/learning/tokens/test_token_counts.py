@@ -36,6 +36,15 @@ def test_language_model_rows_count_as_they_are_trained_on(tiny_language_model: s
     assert counter.of_texts(["abc"]).tolist() == [3]
 
 
+def test_preferences_count_with_their_longer_answer(tiny_language_model: str) -> None:
+    counter = LanguageModelTokenCounter(path=tiny_language_model, max_length=8)
+    answers = [("yes", "it may be so"), ("it may be so", "yes")]
+    records = [{"prompt": "ab", "chosen": chosen, "rejected": rejected} for chosen, rejected in answers]
+    longer = counter.of_records([{"input": "ab", "output": "it may be so"}]).tolist()
+    assert counter.of_records(records).tolist() == longer * 2
+    assert counter.of_records([]).tolist() == []
+
+
 def test_language_model_rows_that_the_template_refuses_count_by_their_texts(
     tiny_language_model: str, tmp_path: Path
 ) -> None:
@@ -43,6 +52,8 @@ def test_language_model_rows_that_the_template_refuses_count_by_their_texts(
     (tmp_path / "llm" / "chat_template.jinja").write_text("{{ raise_exception('no') }}")
     counter = LanguageModelTokenCounter(path=str(tmp_path / "llm"), max_length=8)
     assert counter.of_records([{"messages": CHAT}]).tolist() == [len("hello") + len("good day")]
+    preference = {"prompt": "ab", "chosen": "c", "rejected": "cdef"}
+    assert counter.of_records([preference]).tolist() == [len("ab") + len("cdef")]
 
 
 def test_counters_survive_the_way_to_another_process(tiny_embedding_model: str) -> None:

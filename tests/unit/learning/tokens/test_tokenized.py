@@ -7,8 +7,8 @@ import torch
 from tunetrail.cache import ResultCache
 from tunetrail.learning.embedding.module import load_embedding_model
 from tunetrail.learning.language_model.module import load_tokenizer
-from tunetrail.learning.tokens.chat import tokenize_record
-from tunetrail.learning.tokens.tokenized import TokenizedTexts, kept_examples
+from tunetrail.learning.tokens.chat import tokenize_preference, tokenize_record
+from tunetrail.learning.tokens.tokenized import TokenizedTexts, kept_examples, kept_preferences
 
 TEXTS = ["a first text", "b", "", "é" * 40, "a first text"]
 RECORDS: list[dict[str, Any]] = [
@@ -62,3 +62,25 @@ def test_kept_examples_are_those_of_the_tokenizer(tiny_language_model: str, cach
     assert kept_examples(tokenizer, RECORDS, 64, None) == expected
     assert kept_examples(tokenizer, RECORDS, 8, cache) != expected
     assert kept_examples(tokenizer, [], 8, cache) == []
+
+
+def test_kept_examples_have_the_weights_of_this_run(tiny_language_model: str, cache: ResultCache) -> None:
+    tokenizer = load_tokenizer(tiny_language_model)
+    assert [each.weight for each in kept_examples(tokenizer, RECORDS, 64, cache)] == [1.0, 1.0, 1.0]
+    weighted = [{**record, "weight": weight} for record, weight in zip(RECORDS, (0.5, 2, 4.0), strict=True)]
+    assert [each.weight for each in kept_examples(tokenizer, weighted, 64, cache)] == [0.5, 2.0, 4.0]
+    assert len(list(cache.folder.rglob("tokens.npz"))) == 1
+
+
+def test_kept_preferences_are_those_of_the_tokenizer(tiny_language_model: str, cache: ResultCache) -> None:
+    tokenizer = load_tokenizer(tiny_language_model)
+    records = [
+        {"prompt": "p", "chosen": "c", "rejected": "r", "weight": 3.0},
+        {"prompt": "q", "chosen": "long " * 20, "rejected": "s"},
+    ]
+    expected = [tokenize_preference(tokenizer, record, 64) for record in records]
+    for _ in range(2):
+        assert kept_preferences(tokenizer, records, 64, cache) == expected
+    assert kept_preferences(tokenizer, records, 64, None) == expected
+    assert len(list(cache.folder.rglob("tokens.npz"))) == 2
+    assert kept_preferences(tokenizer, [], 64, cache) == []
