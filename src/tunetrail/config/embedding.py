@@ -1,5 +1,7 @@
 """The embedding model, its prompts, its loss and its training."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tunetrail.config.checks import check, check_choice
@@ -7,13 +9,171 @@ from tunetrail.config.model_types import check_start
 from tunetrail.config.training import TrainingConfig
 
 EMBEDDING_LOSSES = {
-    "pair": ("multiple_negatives_ranking",),
-    "score": ("cosent", "angle", "cosine_similarity"),
-    "label": ("supervised_contrastive",),
-    "vector": ("mse", "cosine"),
-    "text": ("simcse",),
+    "pair": (
+        "multiple_negatives_ranking",
+        "multiple_negatives_symmetric_ranking",
+        "mega_batch_margin",
+        "triplet",
+        "gist_embed",
+        "margin_mse",
+        "distill_kl_div",
+    ),
+    "score": ("cosent", "angle", "cosine_similarity", "contrastive", "online_contrastive"),
+    "label": (
+        "supervised_contrastive",
+        "batch_all_triplet",
+        "batch_hard_triplet",
+        "batch_semi_hard_triplet",
+        "batch_hard_soft_margin_triplet",
+    ),
+    "vector": ("mse", "cosine", "l2"),
+    "text": ("simcse", "mse", "cosine", "l2"),
 }
 """Losses by sample shape; the first of each is what `loss: auto` takes."""
+
+TEACHER_LOSSES = {
+    "pair": ("gist_embed", "margin_mse", "distill_kl_div"),
+    "text": ("mse", "cosine", "l2"),
+}
+"""Those that learn from a teacher, by sample shape; with a teacher, `loss: auto` takes the first of each."""
+
+_EVERY_LOSS = tuple(dict.fromkeys(loss for losses in EMBEDDING_LOSSES.values() for loss in losses))
+_RANKING = ("multiple_negatives_ranking", "simcse")
+_SYMMETRIC = "multiple_negatives_symmetric_ranking"
+_BATCH_TRIPLETS = ("batch_all_triplet", "batch_hard_triplet", "batch_semi_hard_triplet")
+_SOFT_TRIPLET = "batch_hard_soft_margin_triplet"
+
+LOSS_OPTIONS = {
+    "scale": (*_RANKING, _SYMMETRIC, "cosent", "angle"),
+    "temperature": ("gist_embed", "distill_kl_div", "supervised_contrastive"),
+    "similarity": (*_RANKING, _SYMMETRIC, "cosent", "margin_mse", "distill_kl_div"),
+    "distance": ("triplet", "contrastive", "online_contrastive", *_BATCH_TRIPLETS, _SOFT_TRIPLET),
+    "margin": ("triplet", "contrastive", "online_contrastive", "gist_embed", *_BATCH_TRIPLETS),
+    "margin_strategy": ("gist_embed",),
+    "positive_margin": ("mega_batch_margin",),
+    "negative_margin": ("mega_batch_margin",),
+    "directions": _RANKING,
+    "partition_mode": _RANKING,
+    "hardness_mode": _RANKING,
+    "hardness_strength": _RANKING,
+    "contrast_anchors": ("gist_embed",),
+    "contrast_positives": ("gist_embed",),
+    "orthogonality": _EVERY_LOSS,
+}
+"""The losses that have an option, by its field in `LossConfig`."""
+
+_DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
+_CHOICES = {
+    "similarity": ("cosine", "dot"),
+    "distance": ("cosine", "euclidean", "manhattan"),
+    "margin_strategy": ("absolute", "relative"),
+    "partition_mode": ("joint", "per_direction"),
+    "hardness_mode": ("in_batch_negatives", "hard_negatives", "all_negatives"),
+}
+_OPTIONS = "embedding.loss_options"
+
+
+@dataclass(kw_only=True)
+class LossConfig:
+    """Options of the loss; null is the library's default, and an option that the loss doesn't have is refused.
+
+    They have the names and meanings of sentence-transformers: `scale` multiplies similarities, `temperature` divides
+    them. `directions` (of query_to_doc, query_to_query, doc_to_query, doc_to_doc) says what counts as a negative,
+    `hardness_mode` which negatives weigh more the nearer they are. `orthogonality` adds so much of the global
+    orthogonal regularisation (Zhang et al. 2017) to any loss.
+    """
+
+    scale: float | None = None
+    temperature: float | None = None
+    similarity: str | None = None
+    distance: str | None = None
+    margin: float | None = None
+    margin_strategy: str | None = None
+    positive_margin: float | None = None
+    negative_margin: float | None = None
+    directions: list[str] | None = None
+    partition_mode: str | None = None
+    hardness_mode: str | None = None
+    hardness_strength: float | None = None
+    contrast_anchors: bool | None = None
+    contrast_positives: bool | None = None
+    orthogonality: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) is not None:
+                check_choice(f"{_OPTIONS}.{name}", getattr(self, name), choices)
+        self._check_number("above 0", lambda value: value > 0.0, "scale", "temperature", "hardness_strength")
+        self._check_number("at least 0", lambda value: value >= 0.0, "margin", "orthogonality")
+        self._check_number("between -1 and 1", lambda value: -1.0 <= value <= 1.0, "positive_margin", "negative_margin")
+        self._check_directions()
+        check(
+            (self.hardness_mode is None) == (self.hardness_strength is None),
+            f"{_OPTIONS}.hardness_strength",
+            f"{'null without' if self.hardness_mode is None else 'above 0 with'} a hardness_mode",
+            self.hardness_strength,
+        )
+
+    def _check_number(self, rule: str, holds: Callable[[float], bool], *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            check(value is None or (math.isfinite(value) and holds(value)), f"{_OPTIONS}.{name}", rule, value)
+
+    def _check_directions(self) -> None:
+        if self.directions is not None:
+            for direction in self.directions:
+                check_choice(f"{_OPTIONS}.directions", direction, _DIRECTIONS)
+            different = len(set(self.directions)) == len(self.directions)
+            check(
+                different and "query_to_doc" in self.directions,
+                f"{_OPTIONS}.directions",
+                "all different, query_to_doc among them",
+                self.directions,
+            )
+        within = {"query_to_query", "doc_to_doc"}.intersection(self.directions or ())
+        check(
+            self.partition_mode != "per_direction" or not within,
+            f"{_OPTIONS}.partition_mode",
+            f"joint with the directions {', '.join(sorted(within))}, which hold no positive",
+            self.partition_mode,
+        )
+
+
+def check_loss_options(loss: str, options: LossConfig) -> None:
+    """Raise `ConfigError` for an option that is set and that this loss doesn't have."""
+    own = [name for name, losses in LOSS_OPTIONS.items() if loss in losses]
+    for name in LOSS_OPTIONS:
+        value = getattr(options, name)
+        check(
+            value is None or name in own,
+            f"{_OPTIONS}.{name}",
+            f"null for the loss {loss}",
+            value,
+            f"Its options are {', '.join(own)}.",
+        )
+    if options.distance is not None and loss in (*_BATCH_TRIPLETS, _SOFT_TRIPLET):
+        check_choice(f"{_OPTIONS}.distance for the loss {loss}", options.distance, ("cosine", "euclidean"))
+
+
+def check_teacher(shape: str, loss: str, teacher: str | None) -> None:
+    """Raise `ConfigError` where the loss needs a teacher and has none, or has one and no use for it."""
+    taught = TEACHER_LOSSES.get(shape, ())
+    if teacher is None:
+        check(
+            loss not in taught,
+            "embedding.teacher",
+            f"a model's name or folder for the loss {loss} on {shape} samples",
+            teacher,
+        )
+        return
+    having = "; ".join(f"{each}: {', '.join(losses)}" for each, losses in TEACHER_LOSSES.items())
+    check(
+        loss in taught or (loss == "auto" and bool(taught)),
+        "embedding.teacher",
+        f"null for the loss {loss} on {shape} samples",
+        teacher,
+        f"Losses that learn from a teacher are {having}.",
+    )
 
 
 @dataclass(kw_only=True)
@@ -23,6 +183,10 @@ class EmbeddingConfig:
     `shape` chooses the samples when a session holds several shapes. `start_from: root` goes on from the root version if
     it was made from the same base model. With `mini_batch_size` above 0, contrastive batches go through the model in
     pieces of that size (the cached loss).
+
+    `matryoshka_dimensions` trains the first so many numbers of each vector too (Kusupati et al. 2022), with one of
+    `matryoshka_weights` each (null: 1). `teacher` names the model, of the catalog or a folder, that the loss learns
+    from.
 
     `query_prompt` goes before anchors and before the texts of all shapes but pairs, `document_prompt` before positives
     and negatives; their tokens count towards `max_length`, and the trained model keeps them under the names `query` and
@@ -35,6 +199,10 @@ class EmbeddingConfig:
     document_prompt: str = ""
     shape: str | None = None
     loss: str = "auto"
+    loss_options: LossConfig = field(default_factory=LossConfig)
+    matryoshka_dimensions: list[int] = field(default_factory=list)
+    matryoshka_weights: list[float] | None = None
+    teacher: str | None = None
     mini_batch_size: int = 0
     start_from: str = "root"
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -49,11 +217,36 @@ class EmbeddingConfig:
                 "a text of valid Unicode",
                 prompt,
             )
-        if self.shape is not None:
-            check_choice("embedding.shape", self.shape, tuple(EMBEDDING_LOSSES))
-        every_loss = tuple(loss for losses in EMBEDDING_LOSSES.values() for loss in losses)
-        check_choice("embedding.loss", self.loss, ("auto", *every_loss))
-        if self.shape is not None and self.loss != "auto":
-            check_choice(f"embedding.loss for {self.shape} samples", self.loss, EMBEDDING_LOSSES[self.shape])
+        self._check_loss()
+        self._check_matryoshka()
         check(self.mini_batch_size >= 0, "embedding.mini_batch_size", "at least 0 (0: off)", self.mini_batch_size)
         check_start("embedding", self.start_from)
+
+    def _check_loss(self) -> None:
+        """Check the loss as far as it is known while the samples' shape may still be open."""
+        check(self.teacher != "", "embedding.teacher", "null or a model's name or folder", self.teacher)
+        if self.shape is not None:
+            check_choice("embedding.shape", self.shape, tuple(EMBEDDING_LOSSES))
+        check_choice("embedding.loss", self.loss, ("auto", *_EVERY_LOSS))
+        if self.shape is not None and self.loss != "auto":
+            check_choice(f"embedding.loss for {self.shape} samples", self.loss, EMBEDDING_LOSSES[self.shape])
+        shapes = [shape for shape, losses in EMBEDDING_LOSSES.items() if self.loss in losses]
+        if self.shape is not None or len(shapes) == 1:
+            check_teacher(self.shape or shapes[0], self.loss, self.teacher)
+        if self.loss != "auto":
+            check_loss_options(self.loss, self.loss_options)
+
+    def _check_matryoshka(self) -> None:
+        dimensions, weights = self.matryoshka_dimensions, self.matryoshka_weights
+        check(
+            all(dimension >= 1 for dimension in dimensions) and len(set(dimensions)) == len(dimensions),
+            "embedding.matryoshka_dimensions",
+            "different numbers, each at least 1",
+            dimensions,
+        )
+        check(
+            weights is None or (len(weights) == len(dimensions) and all(0.0 < weight < math.inf for weight in weights)),
+            "embedding.matryoshka_weights",
+            f"null or {len(dimensions)} numbers above 0, one for each of matryoshka_dimensions",
+            weights,
+        )
