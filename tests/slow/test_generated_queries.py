@@ -66,7 +66,7 @@ def test_queries_of_a_small_model_lead_back_to_their_passages() -> None:
         lines = writer.write(instruction, texts, opening)
         return [PLANTED if "bytes" in text else line for text, line in zip(texts, lines, strict=True)]
 
-    tools = AugmentationTools(write=write, vectors=lambda texts: embedding.vectors(encoder, texts, 32))
+    tools = AugmentationTools(write=write, vectors=lambda texts: embedding.vectors(encoder, texts))
     config = AugmentationConfig(methods=["generated_query"], share=1.0, generations_per_row=2)
     result = augment(documentation(), config, 0, tools)
     added = result.rows[result.rows["parent_id"].notna()]

@@ -68,14 +68,14 @@ def test_minilm_knows_what_is_alike_and_learns_new_words(tmp_path: Path) -> None
     learner = EmbeddingLearner(config=EmbeddingConfig(max_length=32), shape="pair", seed=0)
     learner.check(path, PAIRS)
     base = learner.load(path)
-    cat, kitten, stocks = learner.vectors(base, ["a cat", "a kitten", "the stock market"], batch_size=3)
+    cat, kitten, stocks = learner.vectors(base, ["a cat", "a kitten", "the stock market"])
     assert cat @ kitten > 0.6 > 0.3 > cat @ stocks
     training = TrainingConfig(batch_size=4, num_epochs=8, warmup_steps=0, learning_rate=1e-4)
     model, result = learner.train(path, PAIRS, PAIRS, training, folder=tmp_path, on_metrics=ignore)
     losses = [loss for _, loss in result.history["val/loss"]]
     assert losses[-1] < 0.5 * losses[0]
-    anchors = learner.vectors(model, [pair["anchor"] for pair in PAIRS], batch_size=4)
-    positives = learner.vectors(model, [pair["positive"] for pair in PAIRS], batch_size=4)
+    anchors = learner.vectors(model, [pair["anchor"] for pair in PAIRS])
+    positives = learner.vectors(model, [pair["positive"] for pair in PAIRS])
     assert (anchors @ positives.T).argmax(axis=1).tolist() == [0, 1, 2, 3]
 
 

@@ -42,20 +42,20 @@ class BatchesConfig:
     """How rows become optimizer steps.
 
     One step takes `accumulate` micro-batches of `training.batch_size` rows; their gradients add up as if they were one
-    batch. With `training.batch_size=auto`, `effective_size` rows per step stay. `max_tokens` above 0 cuts micro-batches
-    by tokens instead of rows. `padding_free` computes no padding where the model allows it.
+    batch. With `training.batch_size=auto`, `effective_size` rows per step stay. `tokens` above 0 cuts
+    micro-batches at about so many tokens instead of by rows. `padding_free` computes no padding where the model allows it.
     """
 
     accumulate: int = 1
     effective_size: int = 32
-    max_tokens: int = 0
+    tokens: int = 0
     padding_free: bool = True
     workers: int = 0
 
     def __post_init__(self) -> None:
         check(self.accumulate >= 1, "training.batches.accumulate", "at least 1", self.accumulate)
         check(self.effective_size >= 1, "training.batches.effective_size", "at least 1", self.effective_size)
-        check(self.max_tokens >= 0, "training.batches.max_tokens", "at least 0 (0: off)", self.max_tokens)
+        check(self.tokens >= 0, "training.batches.tokens", "at least 0 (0: off)", self.tokens)
         check(self.workers >= 0, "training.batches.workers", "at least 0", self.workers)
 
 

@@ -25,7 +25,7 @@ def judging_vectors(model_type: str, settings: Settings, path: str) -> Callable[
 
     def embedded(texts: Sequence[str]) -> NDArray:
         learner = EmbeddingLearner(config=settings.embedding, shape="text", seed=settings.seed)
-        return learner.vectors(learner.load(path), texts, settings.evaluation.batch_size)
+        return learner.vectors(learner.load(path), texts)
 
     return embedded if model_type == "embedding" else lambda texts: mean_input_embeddings(path, texts)
 

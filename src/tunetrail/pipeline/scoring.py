@@ -26,7 +26,7 @@ def score(learner: Learner, model: Any, rows: pd.DataFrame, config: EvaluationCo
     records = records_of(rows)
     if isinstance(learner, EmbeddingLearner):
         encode, encode_documents = (
-            partial(learner.vectors, model, batch_size=config.batch_size, role=role) for role in (QUERY, DOCUMENT)
+            partial(learner.vectors, model, role=role) for role in (QUERY, DOCUMENT)
         )
         return score_embedding(learner.shape, records, encode, encode_documents)
     assert isinstance(learner, LanguageModelLearner)

@@ -29,7 +29,7 @@ def encoder(path: str, read: list[tuple[str, list[str]]] | None = None) -> Encod
     def encode(texts: list[str], role: str = "query") -> np.ndarray:
         if read is not None:
             read.append((role, list(texts)))
-        return learner.vectors(model, texts, 4, role=role)
+        return learner.vectors(model, texts, role=role)
 
     return encode
 
@@ -89,6 +89,6 @@ def test_remining_follows_the_model_through_a_training(
             validate=False,
             refresh=refresh,
         )
-        found.append(learner.vectors(model, SUBJECTS, 4))
+        found.append(learner.vectors(model, SUBJECTS))
     assert np.array_equal(found[0], found[1])
     assert not np.array_equal(found[0], found[2])

@@ -1,21 +1,25 @@
 """EmbeddingDataModule: records of one shape become batches of tokenised columns and targets."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as lightning
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
+from tunetrail.config import BatchesConfig
+from tunetrail.learning.embedding.encoder import TextColumn
 from tunetrail.learning.embedding.prompts import role_of
 from tunetrail.learning.training.batching import SeededBatchSampler
+from tunetrail.learning.training.steps import StepLoader, StepSampler
 
 Record = Mapping[str, Any]
-Preprocess = Callable[..., dict[str, Any]]
-"""Takes a list of texts, and as `prompt` the text that goes before each of them."""
 
-_TEXT_COLUMNS = {
+CLUSTER_COLUMN = "cluster"
+"""Column with the number of a row's cluster of near-duplicates, where there is one."""
+TEXT_COLUMNS = {
     "pair": ("anchor", "positive"),
     "score": ("sentence1", "sentence2"),
     "label": ("text",),
@@ -25,19 +29,39 @@ _TEXT_COLUMNS = {
 _CONTRASTIVE = ("pair", "text", "label")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmbeddingBatch:
+    """Rows that go through the model together.
+
+    Attributes:
+        columns: Their texts, column by column; a pair's negatives only where there are some.
+        target: Scores [rows], label numbers [rows], vectors [rows, dimensions], or None.
+        rows: Their numbers.
+    """
+
+    columns: tuple[TextColumn, ...]
+    target: Any
+    rows: tuple[int, ...]
+
+    @property
+    def weight(self) -> float:
+        """Number of rows."""
+        return float(len(self.rows))
+
+
 class EmbeddingDataModule(lightning.LightningDataModule):
     """Training and validation batches of embedding samples.
 
-    A batch is a dict: `features` (one dict of tensors per text column), `target` (scores [batch], label numbers
-    [batch], vectors [batch, dimensions] or None) and `rows` (their number). Rows with equal texts are kept out of each
-    other's batch where they would count as negatives.
+    Rows with equal texts are kept out of each other's batch where they would count as negatives.
 
     Args:
         train: Training records, with the columns of `shape`.
         validation: Validation records.
         shape: Name of the samples' shape.
-        preprocess: The model's tokenizer, texts to tensors.
-        batch_size: Rows per batch.
+        batch_size: Rows per micro-batch.
+        batches: How micro-batches become steps.
+        lengths: Takes a record and returns its tokens; characters are counted where None.
+        padded: Whether texts will be padded: rows of like length then share a batch.
         seed: Decides, with the epoch, the order of the rows.
         prompts: By role (`query`, `document`), what goes before each text.
         refresh: Takes the number of the epoch that is to begin, returns as many training records as there are; the
@@ -51,8 +75,10 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         train: Sequence[Record],
         validation: Sequence[Record],
         shape: str,
-        preprocess: Preprocess,
         batch_size: int,
+        batches: BatchesConfig | None = None,
+        lengths: Callable[[Record], int] | None = None,
+        padded: bool = False,
         seed: int = 0,
         prompts: Mapping[str, str] | None = None,
         refresh: Callable[[int], Sequence[Record]] | None = None,
@@ -61,18 +87,18 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         super().__init__()
         self.train, self.validation = train, validation
         self.shape = shape
-        self.preprocess = preprocess
         self.batch_size = batch_size
+        self.batches = batches or BatchesConfig()
+        self.lengths = lengths
+        self.padded = padded
         self.seed = seed
         self.prompts = dict(prompts or {})
         self.refresh = refresh
         self.refresh_epochs = refresh_epochs
-        # of the loaders' own draws: those of torch's global generator would change with the number of reloads
-        self._generator = torch.Generator().manual_seed(seed) if refresh else None
         labels = sorted({record["label"] for record in (*train, *validation)}) if shape == "label" else []
         self._label_numbers = {label: number for number, label in enumerate(labels)}
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> StepLoader:
         """Return shuffled batches, another order each epoch; the records are refreshed first where that is due."""
         epoch = self.trainer.current_epoch if self.trainer else 0
         if self.refresh and epoch and epoch % self.refresh_epochs == 0:
@@ -80,51 +106,60 @@ class EmbeddingDataModule(lightning.LightningDataModule):
             if len(renewed) != len(self.train):  # the learning rate's schedule counts on as many batches
                 raise ValueError(f"refresh must return {len(self.train)} records, got {len(renewed)}.")
             self.train = renewed
-        return self._loader(self.train, shuffle=True)
+        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        steps = StepSampler(
+            self._sampler(self.train, shuffle=True), accumulate=self.batches.accumulate, rank=rank, ranks=ranks
+        )
+        return StepLoader(partial(self._batch, self.train), steps, workers=self.batches.workers)
 
-    def val_dataloader(self) -> DataLoader[Any]:
+    def val_dataloader(self) -> StepLoader:
         """Return batches in the rows' own order."""
-        return self._loader(self.validation, shuffle=False)
+        steps = StepSampler(self._sampler(self.validation, shuffle=False))
+        return StepLoader(partial(self._batch, self.validation), steps)
 
-    def _loader(self, records: Sequence[Record], shuffle: bool) -> DataLoader[Any]:
-        columns = _TEXT_COLUMNS[self.shape]
-        sampler = SeededBatchSampler(
-            [max(len(record[column]) for column in columns) for record in records],
+    def _sampler(self, records: Sequence[Record], shuffle: bool) -> SeededBatchSampler:
+        return SeededBatchSampler(
+            [self._length(record) for record in records],
             self.batch_size,
             seed=self.seed,
             keys=self._keys(records),
             labels=[record["label"] for record in records] if self.shape == "label" else None,
             shuffle=shuffle,
             drop_single=self.shape in _CONTRASTIVE,
+            total_length=self.batches.tokens,
+            by_length=self.padded,
         )
-        return DataLoader(
-            records,  # type: ignore[arg-type]
-            batch_sampler=sampler,
-            collate_fn=self._collate,
-            generator=self._generator,
-        )
+
+    def _length(self, record: Record) -> int:
+        if self.lengths is not None:
+            return self.lengths(record)
+        return max(len(record[column]) for column in TEXT_COLUMNS[self.shape])
 
     def _keys(self, records: Sequence[Record]) -> list[frozenset[Any]] | None:
         if self.shape not in ("pair", "text"):
             return None
-        columns = _TEXT_COLUMNS[self.shape]
+        columns = TEXT_COLUMNS[self.shape]
         texts = ((*(record[column] for column in columns), record.get("negative") or "") for record in records)
-        return [frozenset(text.casefold() for text in row if text) for row in texts]
-
-    def _collate(self, records: list[Record]) -> dict[str, Any]:
-        features = [
-            self._tokenized(column, [record[column] for record in records]) for column in _TEXT_COLUMNS[self.shape]
+        clusters = (record.get(CLUSTER_COLUMN) for record in records)
+        return [
+            frozenset((*(text.casefold() for text in row if text), *(() if cluster is None else (cluster,))))
+            for row, cluster in zip(texts, clusters, strict=True)
         ]
-        negatives = [record["negative"] for record in records if record.get("negative")] if self.shape == "pair" else []
+
+    def _batch(self, records: Sequence[Record], rows: list[int]) -> EmbeddingBatch:
+        chosen = [records[row] for row in rows]
+        columns = [self._column(column, [record[column] for record in chosen]) for column in TEXT_COLUMNS[self.shape]]
+        if self.shape == "text":  # each text twice, for two views of it
+            columns *= 2
+        negatives = [record["negative"] for record in chosen if record.get("negative")] if self.shape == "pair" else []
         if negatives:
-            features.append(self._tokenized("negative", negatives))
-        return {"features": features, "target": self._target(records), "rows": len(records)}
+            columns.append(self._column("negative", negatives))
+        return EmbeddingBatch(columns=tuple(columns), target=self._target(chosen), rows=tuple(rows))
 
-    def _tokenized(self, column: str, texts: list[str]) -> dict[str, Any]:
-        prompt = self.prompts.get(role_of(column))
-        return self.preprocess(texts, prompt=prompt) if prompt else self.preprocess(texts)
+    def _column(self, column: str, texts: list[str]) -> TextColumn:
+        return TextColumn(texts=texts, prompt=self.prompts.get(role_of(column)) or "")
 
-    def _target(self, records: list[Record]) -> Tensor | None:
+    def _target(self, records: Sequence[Record]) -> Tensor | None:
         if self.shape == "score":
             return torch.tensor([record["score"] for record in records], dtype=torch.float32)
         if self.shape == "label":

@@ -5,6 +5,7 @@ Takes plain records, gives back models and NumPy arrays; knows nothing of metric
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,15 @@ from sentence_transformers import SentenceTransformer
 from tunetrail.cache import ResultCache
 from tunetrail.config import EmbeddingConfig, TrainingConfig
 from tunetrail.errors import ConfigError, SampleError
-from tunetrail.learning.embedding.data import EmbeddingDataModule, Record
+from tunetrail.learning.embedding.data import TEXT_COLUMNS, EmbeddingDataModule, Record
+from tunetrail.learning.embedding.encoder import build_encoder, concatenating, encode_texts
 from tunetrail.learning.embedding.losses import loss_name
 from tunetrail.learning.embedding.module import EmbeddingModule, load_embedding_model
-from tunetrail.learning.embedding.prompts import DOCUMENT, QUERY, configured_prompts, own_prompts, role_of
+from tunetrail.learning.embedding.prompts import QUERY, configured_prompts, own_prompts, role_of
 from tunetrail.learning.embedding.refreshing import Refresh, undisturbed
 from tunetrail.learning.tokens.tokenized import TokenizedTexts
 from tunetrail.learning.training.callbacks import MetricsSink
-from tunetrail.learning.training.fitting import FitResult, fit
+from tunetrail.learning.training.fitting import FitResult, fit, optimization_settings
 from tunetrail.samples import SampleKind, shape_named
 
 logger = logging.getLogger(__name__)
@@ -77,16 +79,27 @@ class EmbeddingLearner:
         on_metrics: MetricsSink,
         validate: bool = True,
         refresh: Refresh | None = None,
+        resume: Path | None = None,
     ) -> tuple[SentenceTransformer, FitResult]:
         """Fine-tune the model of the folder `path` and return it with what the training did.
+
+        `resume` is a checkpoint of the same training, which goes on from there as if it had never stopped.
 
         The records of `refresh` take the place of `train` after every so many epochs; its draws, if any, change none of
         the training's.
         """
         module = self._module(path, training)
+        tokenized = self._tokenized(module.model, [*train, *validation])
+        module.encoder.tokenized = tokenized
+        prompts = configured_prompts(self.config)
 
         def encode(texts: Sequence[str], role: str = QUERY) -> NDArray:
-            return self._encoded(module.model, texts, training.rows_per_batch, role)
+            return encode_texts(module.encoder, texts, prompts[role])
+
+        def tokens(record: Record) -> int:
+            columns = [name for name in TEXT_COLUMNS[self.shape] if record.get(name)]
+            counts = [tokenized.count(record[name], prompts[role_of(name)]) for name in columns]
+            return sum(counts) if module.encoder.padding_free else max(counts) * len(counts)
 
         def refreshed(epoch: int) -> Sequence[Record]:
             assert refresh is not None
@@ -97,10 +110,12 @@ class EmbeddingLearner:
             train=train,
             validation=validation,
             shape=self.shape,
-            preprocess=self._tokenized(module.model, [*train, *validation]),
             batch_size=training.rows_per_batch,
+            batches=training.batches,
+            lengths=tokens,
+            padded=not module.encoder.padding_free,
             seed=self.seed,
-            prompts=configured_prompts(self.config),
+            prompts=prompts,
             refresh=refreshed if refresh else None,
             refresh_epochs=refresh.every_epochs if refresh else 0,
         )
@@ -113,8 +128,9 @@ class EmbeddingLearner:
             on_metrics=on_metrics,
             validate=validate,
             reload_epochs=data.refresh_epochs,
+            resume=resume,
         )
-        return module.model.cpu().eval(), result
+        return module.trained(), result
 
     def _module(self, path: str, training: TrainingConfig) -> EmbeddingModule:
         module = EmbeddingModule(
@@ -123,30 +139,24 @@ class EmbeddingLearner:
             loss=self.config.loss,
             max_length=self.config.max_length,
             mini_batch_size=self.config.mini_batch_size,
-            learning_rate=training.peak_rate,
-            weight_decay=training.weight_decay,
-            warmup_steps=training.warmup_steps,
-            schedule=training.schedule,
+            padding_free=training.batches.padding_free,
+            optimization=optimization_settings(training),
+            seed=self.seed,
+            max_grad_norm=training.max_grad_norm,
         )
         self._with_prompts(module.model)
         return module
 
-    def vectors(
-        self, model: SentenceTransformer, texts: Sequence[str], batch_size: int, *, role: str = QUERY
-    ) -> NDArray:
+    def vectors(self, model: SentenceTransformer, texts: Sequence[str], *, role: str = QUERY) -> NDArray:
         """Return the unit vectors of the texts, each behind the model's own prompt for `query` or `document`.
 
         Returns:
             float32 [texts, dimensions], in the texts' order.
         """
-        return self._encoded(model, texts, batch_size, role, shown=len(texts) > SHOWN_FROM)
-
-    def _encoded(
-        self, model: SentenceTransformer, texts: Sequence[str], batch_size: int, role: str, shown: bool = False
-    ) -> NDArray:
-        encode = model.encode_document if role == DOCUMENT else model.encode_query
-        encoded = encode(list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=shown)
-        return np.asarray(encoded, dtype=np.float32)
+        encoder = build_encoder(model, TokenizedTexts(model))
+        prompt = model.prompts.get(role) or ""
+        with concatenating(model) if encoder.padding_free else nullcontext():
+            return encode_texts(encoder, texts, prompt, shown=len(texts) > SHOWN_FROM)
 
     def _with_prompts(self, model: SentenceTransformer) -> SentenceTransformer:
         model.prompts = {**configured_prompts(self.config)}

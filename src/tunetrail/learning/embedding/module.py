@@ -1,13 +1,21 @@
 """EmbeddingModule: a sentence-transformers model that Lightning trains."""
 
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
-import pytorch_lightning as lightning
+import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
-from tunetrail.learning.embedding.losses import build_embedding_loss
-from tunetrail.learning.training.optimization import configure_adamw
+from tunetrail.learning.embedding.data import EmbeddingBatch
+from tunetrail.learning.embedding.encoder import Encoder, TextColumn, build_encoder, transformer_of
+from tunetrail.learning.embedding.losses import build_vector_loss
+from tunetrail.learning.engine.attention import SEGMENT_ATTENTION
+from tunetrail.learning.engine.cost import token_cost
+from tunetrail.learning.engine.dropout import replace_dropout
+from tunetrail.learning.tokens.tokenized import TokenizedTexts
+from tunetrail.learning.training.module import StepBatch, TrainedModule, Work, pieces_of, step_seed
 
 
 def load_embedding_model(path: str, max_length: int | None = None) -> SentenceTransformer:
@@ -22,7 +30,7 @@ def load_embedding_model(path: str, max_length: int | None = None) -> SentenceTr
     return model
 
 
-class EmbeddingModule(lightning.LightningModule):
+class EmbeddingModule(TrainedModule):
     """Trains an embedding model on batches of one sample shape.
 
     Hyper-parameters are plain Python values, so checkpoints load with `weights_only=True`.
@@ -32,11 +40,12 @@ class EmbeddingModule(lightning.LightningModule):
         shape: Name of the samples' shape.
         loss: A loss that fits the shape, or `auto`.
         max_length: Longest text in tokens.
-        mini_batch_size: Above 0: the cached contrastive loss, in pieces of this size.
-        learning_rate: Peak of the schedule.
-        weight_decay: Of the matrices; biases and norms never decay.
-        warmup_steps: Steps of linear warm-up.
-        schedule: `linear`, `cosine` or `constant` after the warm-up.
+        mini_batch_size: Above 0: batches go through the model in pieces of so many rows, whose negatives are still
+            those of the whole batch (GradCache, Gao et al. 2021, https://arxiv.org/abs/2101.06983).
+        padding_free: Compute no padding where the model allows it.
+        optimization: Keywords of `configure_optimizer`.
+        seed: Of dropout.
+        max_grad_norm: Gradients are scaled down to this norm; 0: off.
     """
 
     def __init__(
@@ -47,35 +56,83 @@ class EmbeddingModule(lightning.LightningModule):
         loss: str = "auto",
         max_length: int = 128,
         mini_batch_size: int = 0,
-        learning_rate: float = 2e-5,
-        weight_decay: float = 0.01,
-        warmup_steps: int = 0,
-        schedule: str = "linear",
+        padding_free: bool = True,
+        optimization: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        max_grad_norm: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(optimization=optimization or {}, seed=seed, max_grad_norm=max_grad_norm)
         self.save_hyperparameters()
         self.model = load_embedding_model(model, max_length)
-        # in a tuple, or the loss's own reference to the model would put every weight into the state dict twice
-        self._loss = (build_embedding_loss(self.model, shape, loss, mini_batch_size),)
+        self.piece_rows = mini_batch_size
+        self.encoder: Encoder = build_encoder(self.model, TokenizedTexts(self.model), padding_free=padding_free)
+        if self.encoder.padding_free:
+            transformer_of(self.model).set_attn_implementation(SEGMENT_ATTENTION)
+        self._loss = build_vector_loss(shape, loss)
+        self._cost = token_cost(self.model)
+        replace_dropout(self.model)
 
-    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
-        """Return the loss of one batch."""
-        loss = self._loss[0](batch["features"], batch["target"])
-        self.log("train/loss", loss, batch_size=batch["rows"])
-        return loss
+    def trained(self) -> SentenceTransformer:
+        """Return the model as it was loaded but for its weights: it takes padded texts again."""
+        if self.encoder.padding_free:
+            transformer_of(self.model).set_attn_implementation("sdpa")
+        return self.model.cpu().eval()
 
-    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
-        """Log the loss of one validation batch, weighted by its rows."""
-        loss = self._loss[0](batch["features"], batch["target"])
-        self.log("val/loss", loss, batch_size=batch["rows"], on_epoch=True, prog_bar=True)
-
-    def configure_optimizers(self) -> Any:
-        """Return AdamW and the schedule over the trainer's estimated steps."""
-        return configure_adamw(
-            self,
-            learning_rate=self.hparams["learning_rate"],
-            weight_decay=self.hparams["weight_decay"],
-            warmup_steps=self.hparams["warmup_steps"],
-            schedule=self.hparams["schedule"],
-            total_steps=int(self.trainer.estimated_stepping_batches),
+    def backward_of(self, micro_batch: EmbeddingBatch, scale: float) -> Work:
+        """Add the gradient of the batch's loss; in pieces, each goes through the model twice (GradCache)."""
+        columns = micro_batch.columns
+        pieces = cut(columns, self.piece_rows)
+        if len(pieces) == 1:
+            loss = self._loss(self.encoder(columns), micro_batch.target) * micro_batch.weight
+            self.manual_backward(loss * scale)
+            return self._work(loss)
+        seeds = [step_seed(int(torch.randint(2**62, ())), number) for number in range(len(pieces))]
+        leaves = self._vectors_without_graph(pieces, seeds)
+        loss = self._loss(leaves, micro_batch.target) * micro_batch.weight
+        gradients = torch.autograd.grad(loss * scale, leaves)
+        work = self._work(loss)
+        parts = zip(
+            *(torch.split(gradient, _sizes(pieces, column)) for column, gradient in enumerate(gradients)), strict=True
         )
+        for piece, part, seed in zip(pieces, parts, seeds, strict=True):
+            torch.manual_seed(seed)  # the same dropout as in the first pass
+            vectors = self.encoder(piece)
+            surrogate = torch.stack([(each * its).sum() for each, its in zip(vectors, part, strict=True)]).sum()
+            with nullcontext() if piece is pieces[-1] else self.without_synchronisation():
+                self.manual_backward(surrogate)
+        self.encoder.forget()
+        return work
+
+    def _vectors_without_graph(self, pieces: list[list[TextColumn]], seeds: list[int]) -> list[Tensor]:
+        parts = []
+        with torch.no_grad():
+            for piece, seed in zip(pieces, seeds, strict=True):
+                torch.manual_seed(seed)
+                parts.append(self.encoder(piece))
+        return [torch.cat(column).requires_grad_() for column in zip(*parts, strict=True)]
+
+    def _work(self, loss: Tensor) -> Work:
+        lengths, computed = self.encoder.forget()
+        return Work(loss=loss.detach(), tokens=sum(lengths), computed=computed, flops=self._cost.training(lengths))
+
+    def validation_step(self, batch: StepBatch, batch_index: int) -> None:
+        """Log the loss of one validation batch, weighted by its rows."""
+        for micro_batch in batch.micro_batches:
+            assert isinstance(micro_batch, EmbeddingBatch)
+            pieces = [self.encoder(piece) for piece in cut(micro_batch.columns, self.piece_rows)]
+            loss = self._loss([torch.cat(column) for column in zip(*pieces, strict=True)], micro_batch.target)
+            self.log("val/loss", loss, batch_size=len(micro_batch.rows), on_epoch=True, prog_bar=True)
+        self.encoder.forget()
+
+
+def cut(columns: Sequence[TextColumn], rows: int) -> list[list[TextColumn]]:
+    """Cut the columns of a batch into pieces of so many rows; one piece where it is 0."""
+    longest = max(len(column.texts) for column in columns)
+    return [
+        [TextColumn(texts=column.texts[part], prompt=column.prompt) for column in columns]
+        for part in pieces_of(longest, rows)
+    ]
+
+
+def _sizes(pieces: list[list[TextColumn]], column: int) -> list[int]:
+    return [len(piece[column].texts) for piece in pieces]

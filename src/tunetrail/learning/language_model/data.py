@@ -1,28 +1,41 @@
-"""LanguageModelDataModule: tokenised examples become padded batches, rows of like length together."""
+"""LanguageModelDataModule: tokenised examples become batches, and batches become steps."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
 
 import pytorch_lightning as lightning
-import torch
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader
 
-from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
+from tunetrail.config import BatchesConfig
+from tunetrail.learning.tokens.chat import TokenizedExample
 from tunetrail.learning.training.batching import SeededBatchSampler
+from tunetrail.learning.training.steps import StepLoader, StepSampler
 
 
-def padded_batch(examples: Sequence[TokenizedExample], pad_token_id: int) -> dict[str, Tensor]:
-    """Return `input_ids`, `attention_mask` and `labels`, each [batch, tokens], padded on the right."""
-    ids = [torch.tensor(example.input_ids) for example in examples]
-    labels = [torch.tensor(example.labels) for example in examples]
-    ones = [torch.ones_like(each) for each in ids]
-    return {
-        "input_ids": pad_sequence(ids, batch_first=True, padding_value=pad_token_id),
-        "attention_mask": pad_sequence(ones, batch_first=True),
-        "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
-    }
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LanguageBatch:
+    """Examples that go through the model together.
+
+    Attributes:
+        examples: The examples.
+        rows: Their numbers.
+        weights: What each of their supervised tokens counts.
+    """
+
+    examples: tuple[TokenizedExample, ...]
+    rows: tuple[int, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def weight(self) -> float:
+        """Supervised tokens, each times the weight of its example."""
+        return sum(
+            weight * example.supervised_tokens for example, weight in zip(self.examples, self.weights, strict=True)
+        )
+
+    def part(self, rows: slice) -> "LanguageBatch":
+        """Return some of the examples."""
+        return LanguageBatch(examples=self.examples[rows], rows=self.rows[rows], weights=self.weights[rows])
 
 
 class LanguageModelDataModule(lightning.LightningDataModule):
@@ -31,8 +44,9 @@ class LanguageModelDataModule(lightning.LightningDataModule):
     Args:
         train: Training examples.
         validation: Validation examples.
-        pad_token_id: Fills up the shorter rows; masked from attention and loss.
-        batch_size: Rows per batch.
+        batch_size: Rows per micro-batch.
+        batches: How micro-batches become steps.
+        padded: Whether examples will be padded: those of like length then share a batch.
         seed: Decides, with the epoch, the order of the rows.
     """
 
@@ -41,28 +55,41 @@ class LanguageModelDataModule(lightning.LightningDataModule):
         *,
         train: Sequence[TokenizedExample],
         validation: Sequence[TokenizedExample],
-        pad_token_id: int,
         batch_size: int,
+        batches: BatchesConfig | None = None,
+        padded: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.train, self.validation = train, validation
-        self.pad_token_id = pad_token_id
         self.batch_size = batch_size
+        self.batches = batches or BatchesConfig()
+        self.padded = padded
         self.seed = seed
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> StepLoader:
         """Return shuffled batches, another order each epoch."""
-        return self._loader(self.train, shuffle=True)
+        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        steps = StepSampler(
+            self._sampler(self.train, shuffle=True), accumulate=self.batches.accumulate, rank=rank, ranks=ranks
+        )
+        return StepLoader(partial(_batch, self.train), steps, workers=self.batches.workers)
 
-    def val_dataloader(self) -> DataLoader[Any]:
+    def val_dataloader(self) -> StepLoader:
         """Return batches in the rows' own order."""
-        return self._loader(self.validation, shuffle=False)
+        return StepLoader(partial(_batch, self.validation), StepSampler(self._sampler(self.validation, shuffle=False)))
 
-    def _loader(self, examples: Sequence[TokenizedExample], shuffle: bool) -> DataLoader[Any]:
-        lengths = [len(example.input_ids) for example in examples]
-        sampler = SeededBatchSampler(lengths, self.batch_size, seed=self.seed, shuffle=shuffle)
-        return DataLoader(examples, batch_sampler=sampler, collate_fn=self._collate)  # type: ignore[arg-type]
+    def _sampler(self, examples: Sequence[TokenizedExample], shuffle: bool) -> SeededBatchSampler:
+        return SeededBatchSampler(
+            [len(example.input_ids) for example in examples],
+            self.batch_size,
+            seed=self.seed,
+            shuffle=shuffle,
+            total_length=self.batches.tokens,
+            by_length=self.padded,
+        )
 
-    def _collate(self, examples: list[TokenizedExample]) -> dict[str, Tensor]:
-        return padded_batch(examples, self.pad_token_id)
+
+def _batch(examples: Sequence[TokenizedExample], rows: list[int]) -> LanguageBatch:
+    chosen = tuple(examples[row] for row in rows)
+    return LanguageBatch(examples=chosen, rows=tuple(rows), weights=tuple(example.weight for example in chosen))

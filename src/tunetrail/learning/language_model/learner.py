@@ -4,7 +4,8 @@ Takes plain records, gives back models and NumPy arrays; knows nothing of metric
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,14 @@ from tunetrail.config import LanguageModelConfig, TrainingConfig
 from tunetrail.errors import SampleError
 from tunetrail.learning.embedding.data import Record
 from tunetrail.learning.embedding.refreshing import Refresh
-from tunetrail.learning.language_model.data import LanguageModelDataModule, padded_batch
-from tunetrail.learning.language_model.module import (
-    LanguageModelModule,
-    load_language_model,
-    load_tokenizer,
-    supervised_nats,
-)
+from tunetrail.learning.language_model.data import LanguageModelDataModule
+from tunetrail.learning.language_model.forward import build_forward, concatenating
+from tunetrail.learning.language_model.module import LanguageModelModule, load_language_model, load_tokenizer
 from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
 from tunetrail.learning.tokens.tokenized import kept_examples
+from tunetrail.learning.training.batching import length_batches
 from tunetrail.learning.training.callbacks import MetricsSink
-from tunetrail.learning.training.fitting import FitResult, fit
+from tunetrail.learning.training.fitting import FitResult, fit, optimization_settings
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 
@@ -90,8 +88,11 @@ class LanguageModelLearner:
         on_metrics: MetricsSink,
         validate: bool = True,
         refresh: Refresh | None = None,
+        resume: Path | None = None,
     ) -> tuple[LanguageModel, FitResult]:
         """Fine-tune the model of the folder `path` and return it, adapters merged, with what the training did.
+
+        `resume` is a checkpoint of the same training, which goes on from there as if it had never stopped.
 
         Raises:
             ValueError: There is a `refresh`: a language model gives no vectors.
@@ -100,26 +101,33 @@ class LanguageModelLearner:
             raise ValueError("refresh must be None for a language model, which gives no vectors.")
         tokenizer = load_tokenizer(path)
         adapter = self.config.adapter
-        torch.manual_seed(self.seed)  # fit() seeds too, but only after the adapters' first weights are drawn
         module = LanguageModelModule(
             model=path,
-            adapter=adapter.kind,
-            rank=adapter.rank,
-            alpha=adapter.alpha,
-            dropout=adapter.dropout,
-            learning_rate=training.peak_rate,
-            weight_decay=training.weight_decay,
-            warmup_steps=training.warmup_steps,
-            schedule=training.schedule,
+            adapter=None if adapter.kind == "none" else asdict(adapter),
+            pad_token_id=int(tokenizer.pad_token_id),
+            padding_free=training.batches.padding_free,
+            optimization=optimization_settings(training),
+            seed=self.seed,
+            max_grad_norm=training.max_grad_norm,
         )
         data = LanguageModelDataModule(
             train=self._examples(tokenizer, train),
             validation=self._examples(tokenizer, validation),
-            pad_token_id=int(tokenizer.pad_token_id),
             batch_size=training.rows_per_batch,
+            batches=training.batches,
+            padded=not module.forward_pass.padding_free,
             seed=self.seed,
         )
-        result = fit(module, data, training, seed=self.seed, folder=folder, on_metrics=on_metrics, validate=validate)
+        result = fit(
+            module,
+            data,
+            training,
+            seed=self.seed,
+            folder=folder,
+            on_metrics=on_metrics,
+            validate=validate,
+            resume=resume,
+        )
         trained = module.merged().cpu().eval()  # type: ignore[no-untyped-call]
         return LanguageModel(model=trained, tokenizer=tokenizer), result
 
@@ -131,14 +139,13 @@ class LanguageModelLearner:
         """Score each record's supervised tokens; a record cut off before its first one counts 0 everywhere."""
         examples = self._tokenized(model.tokenizer, records)
         nats = np.zeros(len(examples))
-        order = np.argsort([-len(example.input_ids) for example in examples], kind="stable")
-        order = order[[_learns(examples[number]) for number in order]] if len(order) else order
-        starts = range(0, len(order), batch_size)
-        for start in track(starts, "Scoring", console=Console(stderr=True), transient=True):
-            numbers = order[start : start + batch_size]
-            batch = padded_batch([examples[number] for number in numbers], int(model.tokenizer.pad_token_id))
-            with torch.inference_mode():
-                nats[numbers] = supervised_nats(model.model, batch).double().sum(dim=1).numpy()
+        scored = [number for number, example in enumerate(examples) if _learns(example)]
+        forward = build_forward(model.model, int(model.tokenizer.pad_token_id))
+        batches = length_batches([len(examples[number].input_ids) for number in scored], batch_size)
+        with concatenating(model.model) if forward.padding_free else nullcontext(), torch.inference_mode():
+            for batch in track(batches, "Scoring", console=Console(stderr=True), transient=True):
+                numbers = [scored[place] for place in batch]
+                nats[numbers] = forward.nats([examples[number] for number in numbers]).double().cpu().numpy()
         return Likelihoods(
             nats=nats,
             tokens=np.array([sum(label != IGNORED for label in example.labels[1:]) for example in examples]),

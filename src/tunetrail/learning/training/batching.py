@@ -26,6 +26,9 @@ class SeededBatchSampler(Sampler[list[int]]):
         labels: Rows of one label are drawn in twos, so that each finds a partner in its batch.
         shuffle: False keeps the rows' order (validation).
         drop_single: Leave out a last batch of one row, from which a contrastive loss learns nothing.
+        total_length: Above 0, batches are cut where their rows' lengths add up to about this, instead of by rows; their
+            number is the same in every epoch.
+        by_length: Rows of like length share a batch; where nothing is padded, a random order is as fast and fairer.
     """
 
     def __init__(
@@ -38,6 +41,8 @@ class SeededBatchSampler(Sampler[list[int]]):
         labels: Sequence[str] | None = None,
         shuffle: bool = True,
         drop_single: bool = False,
+        total_length: int = 0,
+        by_length: bool = True,
     ) -> None:
         self.lengths = np.asarray(lengths)
         self.batch_size = batch_size
@@ -46,13 +51,19 @@ class SeededBatchSampler(Sampler[list[int]]):
         self.labels = labels
         self.shuffle = shuffle
         self.drop_single = drop_single
+        self.by_length = by_length
         self.epoch = 0
+        longest = int(self.lengths.max(initial=1))
+        # a batch gets the rows whose middle lies in its share: with shares no shorter than a row, none is empty
+        self._shares = max(int(self.lengths.sum()) // max(total_length, longest), 1) if total_length else 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order `__iter__` gives; Lightning calls this."""
         self.epoch = epoch
 
     def __len__(self) -> int:
+        if self._shares:
+            return min(self._shares, len(self.lengths))
         full, rest = divmod(len(self.lengths), self.batch_size)
         return full + (rest > (1 if self.drop_single and full else 0))
 
@@ -72,6 +83,8 @@ class SeededBatchSampler(Sampler[list[int]]):
         generator.shuffle(rows)
         if self.labels:
             return self._labels_in_twos(rows, generator)
+        if not self.by_length:
+            return [int(row) for row in rows]
         window = self.batch_size * WINDOW_BATCHES
         windows = [rows[start : start + window] for start in range(0, len(rows), window)]
         return [int(row) for part in windows for row in part[np.argsort(-self.lengths[part], kind="stable")]]
@@ -97,6 +110,11 @@ class SeededBatchSampler(Sampler[list[int]]):
         return order + alone
 
     def _sliced(self, order: list[int]) -> list[list[int]]:
+        if self._shares and order:
+            ends = np.cumsum(self.lengths[order])
+            middles = ends - self.lengths[order] / 2
+            cuts = np.searchsorted(middles, np.arange(1, self._shares) * (ends[-1] / self._shares))
+            return [part.tolist() for part in np.split(np.asarray(order), cuts)]
         return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
 
     def _separated(self, order: list[int]) -> list[list[int]]:
@@ -155,3 +173,9 @@ class SeededBatchSampler(Sampler[list[int]]):
                     used[other] = set().union(*(self.keys[each] for each in batches[other]))
                     return candidate
         return row
+
+
+def length_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Return batches of row numbers, long rows first: for scoring, where the order doesn't matter."""
+    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable").tolist()
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

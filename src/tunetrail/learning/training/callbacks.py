@@ -1,21 +1,29 @@
-"""Lightning callbacks of our own: metrics handed out in batches, and a loss that must stay finite."""
+"""Lightning callbacks that report a training: learning curves and cost, handed out in batches."""
 
-import math
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import psutil
 import pytorch_lightning as lightning
 import torch
-from pytorch_lightning.utilities.types import STEP_OUTPUT
 
-from tunetrail.errors import TrainingError
+from tunetrail.learning.engine.cost import peak_flops
 
 MetricsSink = Callable[[Mapping[str, float], int], None]
 """Takes metrics by name and the optimizer step that they belong to."""
 
+_DTYPES = {"bf16-mixed": torch.bfloat16, "bf16-true": torch.bfloat16, "16-mixed": torch.float16}
+_GIB = 2.0**30
+
 
 class MetricsReporter(lightning.Callback):
-    """Hands training loss and learning rate to `sink` every `every` steps, and each validation's loss.
+    """Hands out curves and cost of the training every `every` steps, and each validation's loss.
+
+    Of the steps since the last report: mean `train/loss`, the last `train/learning_rate` and `train/gradient_norm`,
+    `train/tokens_per_second` (real tokens; validations not counted), `train/padding_share` of the tokens computed,
+    `train/mfu` (operations that the real tokens need over those that the device could have done, measured) and
+    `train/memory_gib` (of the device, of this process on a CPU).
 
     Attributes:
         history: All that was handed out: per metric the (step, value) pairs.
@@ -25,31 +33,67 @@ class MetricsReporter(lightning.Callback):
         self.sink = sink
         self.every = every
         self.history: dict[str, list[tuple[int, float]]] = {}
-        self._reported_step = 0
-        self._losses: list[float] = []
+        self._losses: list[torch.Tensor] = []
+        self._tokens, self._computed, self._flops = 0, 0, 0.0
+        self._since = 0.0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Start the clock; the device's peak is measured outside of it."""
+        peak_flops(pl_module.device.type, _DTYPES.get(str(trainer.precision), torch.float32))
+        self._since = time.perf_counter()
 
     def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Report on the first step, then every `every` steps: the mean loss of the batches since the last report."""
-        self._losses.append(float(trainer.callback_metrics["train/loss"]))
+        """Report on the first step, and then every `every` steps."""
+        self._losses.append(outputs["loss"])
+        self._tokens += outputs["tokens"]
+        self._computed += outputs["computed"]
+        self._flops += outputs["flops"]
         step = trainer.global_step
-        if step == self._reported_step or (step > 1 and step % self.every):
+        if step > 1 and step % self.every:
             return
-        self._reported_step = step
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        self._report({"train/loss": sum(self._losses) / len(self._losses), "train/learning_rate": rate}, step)
+        seconds = time.perf_counter() - self._since
+        peak = peak_flops(pl_module.device.type, _DTYPES.get(str(trainer.precision), torch.float32))
+        self._report(
+            {
+                "train/loss": float(torch.stack(self._losses).mean()),
+                "train/learning_rate": trainer.optimizers[0].param_groups[-1]["lr"],
+                "train/gradient_norm": float(outputs["gradient_norm"]),
+                "train/tokens_per_second": self._tokens / seconds,
+                "train/padding_share": 1.0 - self._tokens / max(self._computed, 1),
+                "train/mfu": self._flops / seconds / peak,
+                "train/memory_gib": _memory(pl_module.device) / _GIB,
+            },
+            step,
+        )
         self._losses.clear()
+        self._tokens, self._computed, self._flops = 0, 0, 0.0
+        self._since = time.perf_counter()
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Stop the clock."""
+        self._since -= time.perf_counter()
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Report the validation loss, but for Lightning's sanity check."""
-        if not trainer.sanity_checking and "val/loss" in trainer.callback_metrics:
+        """Report the validation loss, and let the clock go on."""
+        self._since += time.perf_counter()
+        if "val/loss" in trainer.callback_metrics:
             self._report({"val/loss": float(trainer.callback_metrics["val/loss"])}, trainer.global_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the history and the losses that are still to be reported, for a checkpoint."""
+        return {
+            "history": {name: [list(pair) for pair in pairs] for name, pairs in self.history.items()},
+            "losses": [float(loss) for loss in self._losses],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the history of a checkpoint."""
+        self.history = {
+            name: [(int(step), float(value)) for step, value in pairs] for name, pairs in state_dict["history"].items()
+        }
+        self._losses = [torch.tensor(loss) for loss in state_dict["losses"]]
 
     def _report(self, metrics: dict[str, float], step: int) -> None:
         for name, value in metrics.items():
@@ -61,28 +105,15 @@ class ValidateAtLastStep(lightning.Callback):
     """Ends a training at its `max_steps` as early stopping would, so that the last weights are validated, too."""
 
     def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Ask the trainer to stop: by itself it leaves in the middle of an epoch, and validation waits for its end."""
         if 0 < trainer.max_steps <= trainer.global_step:
             trainer.should_stop = True
 
 
-class FiniteLoss(lightning.Callback):
-    """Stops a training whose loss is no longer a finite number, before the optimizer spreads it into the weights."""
-
-    def on_before_backward(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: torch.Tensor
-    ) -> None:
-        """Raise `TrainingError` for a loss that is NaN or infinite."""
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"train/loss must be finite, got {value} at step {trainer.global_step}. "
-                "Lower training.learning_rate, or lengthen training.warmup_steps."
-            )
+def _memory(device: torch.device) -> float:
+    """Return bytes: the most that a GPU held so far, or what this process holds now."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    return float(psutil.Process().memory_info().rss)

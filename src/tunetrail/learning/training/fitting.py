@@ -16,7 +16,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from tunetrail.config import TrainingConfig
 from tunetrail.errors import TrainingError
-from tunetrail.learning.training.callbacks import FiniteLoss, MetricsReporter, MetricsSink, ValidateAtLastStep
+from tunetrail.learning.training.callbacks import MetricsReporter, MetricsSink, ValidateAtLastStep
+from tunetrail.learning.training.checkpoints import LastCheckpoint
+from tunetrail.learning.training.module import TrainedModule
 from tunetrail.learning.training.optimization import resolve_precision
 
 
@@ -50,7 +52,7 @@ class FitResult:
 
 
 def fit(
-    module: lightning.LightningModule,
+    module: TrainedModule,
     data: lightning.LightningDataModule,
     training: TrainingConfig,
     *,
@@ -59,6 +61,7 @@ def fit(
     on_metrics: MetricsSink,
     validate: bool = True,
     reload_epochs: int = 0,
+    resume: Path | None = None,
 ) -> FitResult:
     """Train `module` in place; afterwards it holds the weights of the best validation.
 
@@ -72,6 +75,7 @@ def fit(
         on_metrics: Receives metrics while training.
         validate: False trains a fixed number of steps without validation, early stopping or checkpoints (a fold).
         reload_epochs: Above 0: after so many epochs each, `data` is asked for its batches anew.
+        resume: A checkpoint of the same training, which goes on behind its last finished step.
 
     Raises:
         TrainingError: The loss was not finite.
@@ -80,27 +84,25 @@ def fit(
     lightning.seed_everything(seed, workers=True, verbose=False)
     quieten_lightning()
     reporter = MetricsReporter(on_metrics, training.logging_steps)
+    checkpoints = folder / "checkpoints"
     stopping = EarlyStopping("val/loss", patience=max(training.early_stopping_patience, 1))
-    best = ModelCheckpoint(folder / "checkpoints", filename="best", monitor="val/loss", enable_version_counter=False)
-    # not OnExceptionCheckpoint: with one, fit() silently goes on from any earlier checkpoint that lies in its folder
-    last = ModelCheckpoint(
-        folder / "checkpoints", filename="last", enable_version_counter=False, save_on_exception=True
-    )
-    keeping = [best, last, *([stopping] if training.early_stopping_patience else [])] if validate else []
+    best = ModelCheckpoint(checkpoints, filename="best", monitor="val/loss", enable_version_counter=False)
+    last = LastCheckpoint(checkpoints, training.checkpoints.every_steps)
+    keeping = [*([stopping] if training.early_stopping_patience else []), best, last] if validate else []
     batches = max(len(data.train_dataloader()), 1)
     precision = resolve_precision(training.use_mixed_precision)
     trainer = lightning.Trainer(
         max_epochs=training.num_epochs if training.max_steps < 0 else -(-training.max_steps // batches),
         max_steps=training.max_steps,
         devices=1,
+        use_distributed_sampler=False,
         precision=precision,  # type: ignore[arg-type]
-        gradient_clip_val=training.max_grad_norm or None,
         val_check_interval=1.0 / training.validations_per_epoch,
         limit_train_batches=min(training.max_steps, batches) if training.max_steps > 0 else 1.0,
         limit_val_batches=1.0 if validate else 0,
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=reload_epochs,
-        callbacks=[RichProgressBar(leave=True), reporter, FiniteLoss(), ValidateAtLastStep(), *keeping],
+        callbacks=[RichProgressBar(leave=True), reporter, ValidateAtLastStep(), *keeping],
         logger=False,
         enable_checkpointing=validate,
         enable_model_summary=False,
@@ -109,7 +111,7 @@ def fit(
     )
     module.train()  # models are loaded in evaluation mode, and Lightning leaves the mode as it finds it: no dropout
     started = time.monotonic()
-    _run(trainer, module, data)
+    _run(trainer, module, data, resume)
     if validate and best.best_model_path:
         load_weights(module, Path(best.best_model_path))
     return FitResult(
@@ -121,6 +123,16 @@ def fit(
         best_validation_loss=None if best.best_model_score is None else float(best.best_model_score),
         history=reporter.history,
     )
+
+
+def optimization_settings(training: TrainingConfig) -> dict[str, Any]:
+    """Return the keywords of `configure_optimizer` as plain values: a module keeps them in its checkpoints."""
+    names = ("weight_decay", "warmup_steps", "warmup_ratio", "schedule", "decay_ratio")
+    return {
+        "learning_rate": float(training.peak_rate),
+        **{name: getattr(training, name) for name in names},
+        "optimizer": asdict(training.optimizer),
+    }
 
 
 def budgeted(training: TrainingConfig, rows: int, budget: float) -> TrainingConfig:
@@ -136,9 +148,14 @@ def load_weights(module: lightning.LightningModule, checkpoint: Path) -> None:
     module.load_state_dict(state, strict=module.strict_loading)
 
 
-def _run(trainer: lightning.Trainer, module: lightning.LightningModule, data: lightning.LightningDataModule) -> None:
+def _run(
+    trainer: lightning.Trainer,
+    module: TrainedModule,
+    data: lightning.LightningDataModule,
+    resume: Path | None,
+) -> None:
     try:
-        trainer.fit(module, datamodule=data)
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     except (SIGTERMException, TrainingError):
         raise
     except torch.OutOfMemoryError as error:

@@ -1,0 +1,58 @@
+"""Dropout whose mask costs a fraction of torch's on a CPU: four elements per 64-bit random number."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+_LEVELS = 2**16
+"""16 random bits per element: a probability is met to within 1 / 131,072."""
+
+
+class _CheapDropout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, probability: float) -> Tensor:
+        dropped = round(probability * _LEVELS)
+        # the whole range of int64, or every fourth lane would lack its highest bit
+        numbers = torch.empty((values.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        lanes = numbers.view(torch.int16)[: values.numel()].view(values.shape)
+        mask = lanes >= dropped - _LEVELS // 2
+        ctx.save_for_backward(mask)
+        ctx.scale = _LEVELS / (_LEVELS - dropped)
+        return (values * mask).mul_(ctx.scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (mask,) = ctx.saved_tensors
+        return (gradients[0] * mask).mul_(ctx.scale), None
+
+
+def cheap_dropout(values: Tensor, probability: float, training: bool = True) -> Tensor:
+    """Set each element to 0 with this probability and scale the others by 1 / (1 - probability).
+
+    The same distribution as `torch.nn.functional.dropout`, to within 16 bits of the probability, from torch's global
+    generator; on a GPU it is that function.
+    """
+    if not training or probability == 0.0:
+        return values
+    if values.device.type != "cpu" or probability >= 1.0 or values.numel() == 0:
+        return functional.dropout(values, probability, training)
+    dropped: Tensor = _CheapDropout.apply(values, probability)  # type: ignore[no-untyped-call]
+    return dropped
+
+
+class CheapDropout(nn.Dropout):
+    """Takes the place of `nn.Dropout`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return `cheap_dropout` of the input."""
+        return cheap_dropout(input, self.p, self.training)
+
+
+def replace_dropout(module: nn.Module) -> None:
+    """Put `CheapDropout` in the place of every `nn.Dropout` of a module; weights and their names stay as they are."""
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.Dropout:
+                setattr(parent, name, CheapDropout(child.p, inplace=False).train(child.training))

@@ -1,0 +1,200 @@
+"""TrainedModule: what both Lightning modules share: one batch is one optimizer step, made of micro-batches.
+
+The whole step is in hand at once: its weight (rows or tokens) is known before the first gradient, a checkpoint always
+lies between two steps, and a step that fails can be taken again. Knows nothing of texts or models.
+"""
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import pytorch_lightning as lightning
+import torch
+from pytorch_lightning.strategies import ParallelStrategy
+from torch import Tensor
+
+from tunetrail.learning.training.optimization import configure_optimizer
+
+
+class MicroBatch(Protocol):
+    """What goes through the model at once."""
+
+    @property
+    def rows(self) -> Sequence[int]:
+        """Numbers of the rows in the training records."""
+
+    @property
+    def weight(self) -> float:
+        """What the loss is divided by: rows or supervised tokens, each with its own weight."""
+
+
+class Guard(Protocol):
+    """What looks at a step before it changes the weights."""
+
+    def allows(self, module: "TrainedModule", batch: "StepBatch", loss: float, gradient_norm: float) -> bool:
+        """Whether the optimizer may take the step; the module may be another one afterwards: rewound."""
+
+
+class StepBatch:
+    """The micro-batches of one optimizer step; not a collection, so that Lightning hands it on as it is."""
+
+    def __init__(self, micro_batches: Sequence[MicroBatch]) -> None:
+        self.micro_batches = tuple(micro_batches)
+
+    @property
+    def rows(self) -> list[int]:
+        """Numbers of all rows of the step."""
+        return [row for micro_batch in self.micro_batches for row in micro_batch.rows]
+
+
+@dataclass(kw_only=True, slots=True)
+class Work:
+    """What was computed.
+
+    Attributes:
+        loss: Sum of the loss over what it is averaged over.
+        tokens: Tokens of the rows.
+        computed: Tokens that went through the model, padding included.
+        flops: Floating-point operations that the tokens need, forward and backward, without padding.
+    """
+
+    loss: Tensor = field(default_factory=lambda: torch.zeros(()))
+    tokens: int = 0
+    computed: int = 0
+    flops: float = 0.0
+
+    def add(self, other: "Work") -> None:
+        """Add the work of a further part."""
+        self.loss = self.loss.to(other.loss.device) + other.loss
+        self.tokens += other.tokens
+        self.computed += other.computed
+        self.flops += other.flops
+
+
+def step_seed(seed: int, *numbers: int) -> int:
+    """Return a seed for torch's generators that is a function of the run's seed and of these numbers alone."""
+    digest = hashlib.blake2b(repr((seed, *numbers)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class TrainedModule(lightning.LightningModule):
+    """Takes one optimizer step per batch: gradients of its micro-batches, clipping, optimizer, learning rate.
+
+    Every micro-batch draws its random numbers from (seed, step, its number), so that a resumed training draws the same.
+
+    Args:
+        optimization: Keywords of `configure_optimizer`, plain values.
+        seed: Of dropout and noise.
+        max_grad_norm: Gradients are scaled down to this norm; 0: off.
+
+    Attributes:
+        piece_rows: Above 0: a micro-batch goes through the model in pieces of so many rows.
+        guard: Asked before each optimizer step whether it may be taken.
+    """
+
+    def __init__(self, *, optimization: Mapping[str, Any], seed: int, max_grad_norm: float) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.optimization = dict(optimization)
+        self.seed = seed
+        self.max_grad_norm = max_grad_norm
+        self.piece_rows = 0
+        self.guard: Guard | None = None
+        self._gradient_norm = torch.zeros(())
+
+    @abstractmethod
+    def backward_of(self, micro_batch: Any, scale: float) -> Work:
+        """Add the gradient of `scale` times the micro-batch's summed loss, in pieces of `piece_rows` rows if set."""
+
+    def training_step(self, batch: StepBatch, batch_index: int) -> dict[str, Any]:
+        """Take one optimizer step and return what it did."""
+        optimizer: Any = self.optimizers()
+        weight = self._over_ranks(sum(micro_batch.weight for micro_batch in batch.micro_batches))
+        work = self._accumulated(batch, optimizer, self._world_size / weight)
+        loss = self._over_ranks(work.loss.detach()) / weight
+        if not self._is_scaled:
+            self._clip()
+        if self.guard is None or self.guard.allows(self, batch, float(loss), float(self._gradient_norm)):
+            optimizer.step()
+            self.lr_schedulers().step()  # type: ignore[union-attr]
+        optimizer.zero_grad()  # or gradients would take memory over a validation
+        return {
+            "loss": loss,
+            "gradient_norm": self._gradient_norm,
+            "tokens": work.tokens,
+            "computed": work.computed,
+            "flops": work.flops,
+        }
+
+    def _accumulated(self, batch: StepBatch, optimizer: Any, scale: float) -> Work:
+        """Add up the gradients of a step; where memory doesn't suffice, the step is taken again in smaller pieces."""
+        while True:
+            optimizer.zero_grad()
+            try:
+                work, last = Work(), len(batch.micro_batches) - 1
+                for number, micro_batch in enumerate(batch.micro_batches):
+                    torch.manual_seed(step_seed(self.seed, self.trainer.global_step, number, self.global_rank))
+                    with nullcontext() if number == last else self.without_synchronisation():
+                        work.add(self.backward_of(micro_batch, scale))
+                return work
+            except Exception as error:
+                if not is_out_of_memory(error) or not self._smaller_pieces(batch):
+                    raise
+
+    def _smaller_pieces(self, batch: StepBatch) -> bool:
+        largest = max(len(micro_batch.rows) for micro_batch in batch.micro_batches)
+        pieces = min(self.piece_rows or largest, largest)
+        self.piece_rows = -(-pieces // 2)
+        return pieces > 1
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Clip the gradient of fp16, which is only here no longer scaled."""
+        if self._is_scaled:
+            self._clip()
+
+    @property
+    def _is_scaled(self) -> bool:
+        return getattr(self.trainer.precision_plugin, "scaler", None) is not None
+
+    def _clip(self) -> None:
+        """Measure the gradient's norm, and scale the gradient down to the largest that is allowed."""
+        parameters = [each for each in self.parameters() if each.grad is not None]
+        limit = self.max_grad_norm or float("inf")
+        self._gradient_norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+
+    def without_synchronisation(self) -> AbstractContextManager[Any]:
+        """Return a context in which backward leaves the other ranks alone."""
+        strategy = self.trainer.strategy
+        return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer and the schedule over the trainer's estimated steps."""
+        return configure_optimizer(self, **self.optimization, total_steps=int(self.trainer.estimated_stepping_batches))
+
+    @property
+    def _world_size(self) -> int:
+        return self.trainer.world_size
+
+    def _over_ranks(self, value: Any) -> Any:
+        """Return the sum over all ranks."""
+        if self._world_size == 1:
+            return value
+        tensor = torch.as_tensor(value, dtype=torch.float32, device=self.device)
+        summed = self.trainer.strategy.reduce(tensor, reduce_op="sum")
+        return summed if isinstance(value, Tensor) else float(summed)
+
+
+def pieces_of(count: int, size: int) -> Iterator[slice]:
+    """Yield the slices that cut `count` rows into pieces of `size`; one piece where it is 0."""
+    size = size or count
+    return (slice(start, start + size) for start in range(0, count, size))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that there wasn't enough memory, on a GPU or on a CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
