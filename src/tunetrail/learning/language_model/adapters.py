@@ -1,0 +1,152 @@
+"""Low-rank adapters of a language model, through PEFT: put in before the training, merged into the weights after it.
+
+Knows nothing of training; its keyword arguments are the fields of `llm.adapter`.
+"""
+
+import importlib.util
+import warnings
+from collections.abc import Collection, Sequence
+
+import torch
+from peft import (
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    prepare_model_for_kbit_training,
+    set_peft_model_state_dict,
+)
+from torch import nn
+from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from tunetrail.config.language_model import ALL_LINEAR
+from tunetrail.errors import ConfigError, TrainingError, did_you_mean
+
+
+def quantization_config(kind: str) -> BitsAndBytesConfig | None:
+    """Return what `from_pretrained` needs to load the model that an adapter of this kind is put into.
+
+    For `qlora` it is 4-bit NormalFloat with quantised constants (Dettmers et al. 2023, arXiv:2305.14314); for all other
+    kinds None: the weights as they are.
+
+    Raises:
+        ConfigError: `qlora` without the package bitsandbytes or without a GPU.
+    """
+    if kind != "qlora":
+        return None
+    lacking = [
+        *(["the package bitsandbytes"] if importlib.util.find_spec("bitsandbytes") is None else []),
+        *(["an NVIDIA GPU"] if not torch.cuda.is_available() else []),
+    ]
+    if lacking:
+        raise ConfigError(
+            f"llm.adapter.kind must be lora, rslora, dora or none on a machine without {' and '.join(lacking)}, "
+            "got 'qlora'. It runs after `pip install bitsandbytes` on a machine with an NVIDIA GPU."
+        )
+    fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16 if fast else torch.float16,
+    )
+
+
+def with_adapter(
+    model: PreTrainedModel,
+    *,
+    kind: str,
+    rank: int,
+    alpha: int,
+    dropout: float,
+    target_modules: Sequence[str] = (ALL_LINEAR,),
+    initialisation: str = "default",
+) -> PreTrainedModel | PeftModel:
+    """Return the model with a new adapter, all else frozen; at first it computes what the model computed.
+
+    The first weights come from torch's generator.
+
+    Args:
+        model: It is changed in place. For `qlora` it was loaded with `quantization_config`.
+        kind: `lora` (Hu et al. 2021), `rslora` (Kalajdzievski 2023), `dora` (Liu et al. 2024), `qlora`; `none` returns
+            the model as it is.
+        rank: Of the two matrices whose product is added to a weight.
+        alpha: The product is scaled by alpha / rank, for `rslora` by alpha / sqrt(rank).
+        dropout: On the adapter's input.
+        target_modules: Names of linear layers, or `all-linear`: all but the output layer.
+        initialisation: `default` or `orthogonal` leave the weights as they are; `pissa` (Meng et al. 2024) and `olora`
+            (Büyükakyüz 2024) move each weight's leading part into the adapter.
+
+    Raises:
+        ConfigError: A target module is no linear layer of the model, or its output layer.
+    """
+    if kind == "none":
+        return model
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=_targets(model, target_modules),
+        init_lora_weights=True if initialisation == "default" else initialisation,  # type: ignore[arg-type]
+        use_rslora=kind == "rslora",
+        use_dora=kind == "dora",
+        task_type="CAUSAL_LM",
+    )
+    if kind == "qlora":
+        model = prepare_model_for_kbit_training(  # type: ignore[no-untyped-call]
+            model, use_gradient_checkpointing=False
+        )
+    return _wrapped(model, config)
+
+
+def merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """Return the plain model with the adapter added into its weights; it can't be trained on.
+
+    A model in 4 bits is brought back to float32 first, so that the merged one computes what was trained: adding the
+    adapter to the original weights would not, nor would rounding the sum to 4 bits.
+
+    Raises:
+        TrainingError: The adapter's weights aren't finite.
+    """
+    if not isinstance(model, PeftModel):
+        return model
+    if getattr(model.get_base_model(), "is_loaded_in_4bit", False):
+        config, adapter = model.peft_config["default"], get_peft_model_state_dict(model)
+        plain: PreTrainedModel = model.unload().dequantize(dtype=torch.float32).float()
+        model = _wrapped(plain, config)
+        set_peft_model_state_dict(model, adapter)
+    try:
+        return model.merge_and_unload(safe_merge=True)  # type: ignore[no-any-return]
+    except ValueError as error:
+        raise TrainingError(f"The adapter can't be merged: {error}") from error
+
+
+def _wrapped(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
+    with warnings.catch_warnings():
+        # PEFT 0.21 asks transformers 5.23 for an attribute under its old name
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        # PEFT sees by itself that GPT-2's layers have their weights transposed, and says so for each one
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to", category=UserWarning)
+        return get_peft_model(model, config)
+
+
+def _targets(model: PreTrainedModel, names: Collection[str]) -> str | list[str]:
+    """Return the target modules in PEFT's form; PEFT alone would pass over a name that matches nothing."""
+    if list(names) == [ALL_LINEAR]:
+        return ALL_LINEAR
+    modules = {name: module for name, module in model.named_modules() if name}
+    output = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    linear = {
+        name for name, module in modules.items() if isinstance(module, nn.Linear | Conv1D) and module is not output
+    }
+    known = sorted({name.rsplit(".", 1)[-1] for name in linear})
+    for name in names:
+        matching = {each for each in modules if each == name or each.endswith(f".{name}")}
+        if not matching or not matching <= linear:
+            raise ConfigError(
+                f"llm.adapter.target_modules must be {ALL_LINEAR} or names of the model's linear layers "
+                f"({', '.join(known)}), got {name!r}.{did_you_mean(name, known)}"
+            )
+    return list(names)
