@@ -107,7 +107,11 @@ def test_execute_logs_what_a_person_compares(trained: Any, tmp_path: Path) -> No
     assert {"tunetrail.session_id", "version.torch", "tunetrail.training_run", "tunetrail.llm.decision"} <= set(
         pipeline.data.tags
     )
-    assert {each.path for each in client.list_artifacts(pipeline.info.run_id)} == {"config.yaml", "results.json"}
+    assert {each.path for each in client.list_artifacts(pipeline.info.run_id)} == {
+        "config.json",
+        "config.yaml",
+        "results.json",
+    }
     stored = client.download_artifacts(pipeline.info.run_id, "results.json", str(tmp_path))
     assert json.loads(Path(stored).read_text()) == trained.results
     for run in (embedding, llm):

@@ -18,6 +18,7 @@ tunetrail turns the samples that an application collects in its sessions into be
 
 commands:
   train      train on a session, compare with root, and move root where the new model is measurably better
+  resume     go on with a run that failed, was stopped or was killed, from where it was
   prepare    validate, clean and split a session's rows into files, with a report, and train nothing
   ingest     store the samples or the chat logs of a file (JSONL, CSV, Parquet) under a session
   sessions   list the sessions, what they hold and how their last training ended
@@ -73,6 +74,10 @@ def _dispatch(arguments: list[str]) -> int:
         from tunetrail.cli.train import train
 
         return train(rest)
+    if command == "resume":
+        from tunetrail.cli.resume import resume
+
+        return resume(rest)
     if command == "prepare":
         from tunetrail.cli.prepare import prepare
 
@@ -85,7 +90,7 @@ def _dispatch(arguments: list[str]) -> int:
         return _parsed_command(command, rest)
     from tunetrail.errors import did_you_mean
 
-    known = ("train", "prepare", "ingest", "sessions", "demo", "ui")
+    known = ("train", "resume", "prepare", "ingest", "sessions", "demo", "ui")
     raise UserError(f"command must be one of {', '.join(known)}, got {command!r}.{did_you_mean(command, known)}")
 
 

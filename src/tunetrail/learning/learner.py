@@ -37,8 +37,12 @@ class Learner(Protocol):
         on_metrics: MetricsSink,
         validate: bool = True,
         refresh: Refresh | None = None,
+        resume: Path | None = None,
     ) -> tuple[Any, FitResult]:
-        """Fine-tune and return the model with what the training did; `refresh` is for models that give vectors."""
+        """Fine-tune and return the model with what the training did; `refresh` is for models that give vectors.
+
+        `resume` is a checkpoint of the same training to go on from.
+        """
 
 
 def build_learner(

@@ -1,29 +1,28 @@
 """DataSciencePipeline: the steps of one model type, from rows to a registered version. Knows nothing of sessions."""
 
 import logging
+import shutil
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from tunetrail.config import Settings, check_identifier
-from tunetrail.data.feature_engineering.features import FeatureResult
 from tunetrail.data.flow.preparation import result_cache
 from tunetrail.data.flow.prepared import PreparedSession
 from tunetrail.data.rows import records_of, rows_digest, texts_of_rows
 from tunetrail.data.splits import Split
-from tunetrail.deployment.gate import decide
-from tunetrail.deployment.promotion import Candidate, deploy
 from tunetrail.deployment.registry import ModelVersion, Registry
 from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.plots import comparison_figure, learning_curve_figure
 from tunetrail.learning.embedding.refreshing import Refresh
 from tunetrail.learning.learner import build_learner
 from tunetrail.learning.models.catalog import ResolvedModel, resolve_model
+from tunetrail.pipeline.deploying import Deployment, keep_reference, kept_comparison
 from tunetrail.pipeline.folds import cross_validate_split
 from tunetrail.pipeline.preparing import build_preparation, keep_preparation, prepare_rows
+from tunetrail.pipeline.resuming import PREPARED, START, KeptRun
 from tunetrail.pipeline.scoring import scorable_by_all, score
 from tunetrail.pipeline.train_rows import TrainRows
 from tunetrail.pipeline.work import Outcome, Work, working_folder
@@ -33,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 PROBES = 8
 """Test rows on which a registered version must give the trained model's outputs."""
+_BASE, _STARTED_FROM = "base", "started_from"
 
 
 class DataSciencePipeline:
@@ -105,6 +105,7 @@ class DataSciencePipeline:
         tags: Mapping[str, str] | None = None,
         reference: pd.DataFrame | None = None,
         on_decision: Callable[[Outcome], None] = lambda outcome: None,
+        resumed: TrackedRun | None = None,
     ) -> Outcome:
         """Run all steps for one model type.
 
@@ -115,99 +116,118 @@ class DataSciencePipeline:
             parent: The pipeline's run, above the run of this model type.
             tags: Further tags of the run and the registered version.
             reference: Rows of the previous session, to measure drift against.
-            on_decision: Called once root has moved or has been refused, before the model directory follows.
+            on_decision: Called once root has moved or has been refused, before the model directory follows; again where
+                the run was interrupted right after that.
+            resumed: A run of these settings that was interrupted or failed, to go on with: steps that it had finished
+                are not done again, and the rows are those that it had prepared.
 
         Returns:
             The outcome; its `to_dict()` has one entry per step.
+
+        Raises:
+            UserError: What is kept of the resumed run is gone or broken.
         """
         check_identifier("name", name)
         base = self.resolve(model_type)
-        run = self.tracker.start_run(
+        if resumed is not None:
+            kept = self.kept(resumed.run_id)
+            resumed.reopen()
+        run = resumed or self.tracker.start_run(
             model_type,
             parent_run_id=parent.run_id if parent else None,
             tags={"tunetrail.model_type": model_type, **(tags or {})},
         )
-        folder = Path(self.settings.output_dir) / run.run_id
+        folder = self._folder(run.run_id)
         with run.ending(), working_folder(folder):
-            run.log_params({"base_model": base.canonical_name, "base_model_source": base.source})
-            logger.info("%s: validation, cleaning and split", model_type)
-            session = self.prepare(model_type, rows, folder / "prepared", reference=reference, base=base)
-            steps = keep_preparation(run, session, model_type, name, self.settings.of(model_type).max_length)
-            split = session.split()
+            if resumed is None:
+                kept = KeptRun(folder=folder)
+                kept.keep()
+            if "base_model" not in kept.facts:
+                run.log_params({"base_model": base.canonical_name, "base_model_source": base.source})
+                kept.keep(facts={"base_model": base.canonical_name})
+            split = self._split(run, kept, model_type, rows, name, reference, base)
             shape, cache = str(split.train["shape"].iloc[0]), result_cache(self.settings.preparation)
             learner = build_learner(model_type, self.settings, shape, cache)
-            work = Work(model_type=model_type, run=run, folder=folder, learner=learner, base=base, steps=steps)
-            outcome = self._run_steps(work, split, name, tags or {}, on_decision)
+            work = Work(model_type=model_type, run=run, kept=kept, learner=learner, base=base)
+            deployment = Deployment(
+                registry=Registry(self.tracker, model_type),
+                gate=self.settings.gate,
+                model_dir=Path(self.settings.model_dir),
+                tags=tags or {},
+                on_decision=on_decision,
+            )
+            outcome = deployment.finished(work) or self._run_steps(work, split, deployment)
+        shutil.rmtree(folder, ignore_errors=True)  # not before the run has ended: until then it may have to be resumed
         return outcome
 
-    def _run_steps(
+    def kept(self, run_id: str) -> KeptRun:
+        """Return what is kept of a run of a model type; raises `UserError` where it is gone or broken."""
+        return KeptRun.open(self._folder(run_id))
+
+    def _folder(self, run_id: str) -> Path:
+        return Path(self.settings.output_dir) / check_identifier("run_id", run_id)
+
+    def _split(
         self,
-        work: Work,
-        split: Split,
+        run: TrackedRun,
+        kept: KeptRun,
+        model_type: str,
+        rows: pd.DataFrame | Iterable[pd.DataFrame],
         name: str,
-        tags: Mapping[str, str],
-        on_decision: Callable[[Outcome], None],
-    ) -> Outcome:
+        reference: pd.DataFrame | None,
+        base: ResolvedModel,
+    ) -> Split:
+        """Return the sides of the prepared rows."""
+        if "cleaning" in kept.steps:
+            return kept.split()
+        logger.info("%s: validation, cleaning and split", model_type)
+        session = self.prepare(model_type, rows, kept.folder / PREPARED, reference=reference, base=base)
+        steps = keep_preparation(run, session, model_type, name, self.settings.of(model_type).max_length)
+        split = session.split()
         for context, side in (("training", split.train), ("validation", split.validation), ("test", split.test)):
-            work.run.log_input(name, rows_digest(side), context, len(side))
+            run.log_input(name, rows_digest(side), context, len(side))
+        kept.keep(steps=steps, facts={"split": {"method": split.method, "warnings": list(split.warnings)}})
+        return split
+
+    def _run_steps(self, work: Work, split: Split, deployment: Deployment) -> Outcome:
         work.learner.check(
             work.base.path, [*records_of(split.train), *records_of(split.validation), *records_of(split.test)]
         )
         train_rows = TrainRows(settings=self.settings, work=work, tracker=self.tracker)
-        features, refresh = self._engineer(work, train_rows, split)
-        registry = Registry(self.tracker, work.model_type)
-        root = registry.root()
-        cross_validate_split(work, split, train_rows, self.settings)
-        model = self._train(work, features, refresh, split, registry, root)
-        comparison = self._evaluate(work, model, split, registry, root)
-        return self._deploy(work, model, split, registry, root, comparison, tags, on_decision)
+        rows, refresh = train_rows.engineered(split.train)
+        if "cross_validation" not in work.steps:
+            for fold in self.tracker.children(work.run.run_id) if work.run.resumed else ():
+                self.tracker.delete_run(fold.info.run_id)  # of a cross-validation that was interrupted
+            cross_validate_split(work, split, train_rows, self.settings)
+        model = self._train(work, rows, refresh, split, deployment.registry)
+        reference = deployment.reference(work)
+        comparison = kept_comparison(work, reference)
+        if comparison is None:
+            comparison = self._evaluate(work, model, split, deployment.registry, reference)
+            keep_reference(work, reference)
+        probes = [texts[0] for texts in texts_of_rows(split.test.head(PROBES))]
+        return deployment.run(work, model, probes, reference, comparison)
 
-    def _engineer(self, work: Work, train_rows: TrainRows, split: Split) -> tuple[FeatureResult, Refresh | None]:
-        """Return the rows to train on, augmented and with their features, and how they follow the model if they do."""
-        augmented = train_rows.augmented(split.train)
-        work.finish_step("augmentation", augmented.to_dict())
-        if len(augmented.rejected):
-            path = work.folder / "augmentation_rejected.parquet"
-            augmented.rejected.to_parquet(path)
-            work.run.log_artifact(path, "data")
-        logger.info("%s: feature engineering", work.model_type)
-        rows, mined = train_rows.mined(augmented.rows)
-        features = train_rows.features(rows)
-        work.finish_step(
-            "feature_engineering", {**features.to_dict(), "hard_negatives": mined.to_dict() if mined else None}
-        )
-        for warning in (*augmented.notes, *features.warnings, *(mined.warnings if mined else ())):
-            logger.warning("%s: %s", work.model_type, warning)
-        return features, train_rows.refresh(augmented.rows)
-
-    def _train(
-        self,
-        work: Work,
-        features: FeatureResult,
-        refresh: Refresh | None,
-        split: Split,
-        registry: Registry,
-        root: ModelVersion | None,
-    ) -> Any:
-        start, path = "base", work.base.path
-        if (
-            root is not None
-            and self.settings.of(work.model_type).start_from == "root"
-            and root.base_model == work.base.canonical_name
-        ):
-            start, path = root.uri, str(work.folder / "start")
-            work.learner.save(registry.load(root), Path(path))
+    def _train(self, work: Work, rows: pd.DataFrame, refresh: Refresh | None, split: Split, registry: Registry) -> Any:
+        """Return the trained model; a training that was interrupted goes on from its last checkpoint."""
+        checkpoint = work.kept.checkpoint() if _STARTED_FROM in work.kept.facts else None
+        start, path = self._start(work, registry)
         training = self.settings.of(work.model_type).training
-        logger.info("%s: training from %s on %d rows", work.model_type, start, len(features.rows))
+        logger.info("%s: training from %s on %d rows", work.model_type, start, len(rows))
+        if checkpoint is not None:
+            logger.info("%s: the training goes on from %s", work.model_type, checkpoint)
         model, result = work.learner.train(
             path,
-            records_of(features.rows),
+            records_of(rows),
             records_of(split.validation),
             training,
             folder=work.folder,
             on_metrics=work.run.log_metrics,
             refresh=refresh,
+            resume=checkpoint,
         )
+        if "training" in work.steps:
+            return model
         work.run.log_figure(
             learning_curve_figure(result.history, f"{work.model_type}: learning curves"), "learning_curves.png"
         )
@@ -217,11 +237,29 @@ class DataSciencePipeline:
                 **result.to_dict(),
                 "started_from": start,
                 "base_model": work.base.canonical_name,
-                "rows": len(features.rows),
+                "rows": len(rows),
             },
             {"seconds": result.seconds, "steps": result.steps},
         )
         return model
+
+    def _start(self, work: Work, registry: Registry) -> tuple[str, str]:
+        """Return the name and the folder of the model that the training begins with; root's may move meanwhile."""
+        kept, folder = work.kept.facts.get(_STARTED_FROM), work.folder / START
+        if kept is not None:
+            return kept, work.base.path if kept == _BASE else str(folder)
+        root = registry.root()
+        start = _BASE
+        if (
+            root is not None
+            and self.settings.of(work.model_type).start_from == "root"
+            and root.base_model == work.base.canonical_name
+        ):
+            start = root.uri
+            shutil.rmtree(folder, ignore_errors=True)  # cut off, if it is there
+            work.learner.save(registry.load(root), folder)
+        work.kept.keep(facts={_STARTED_FROM: start})
+        return start, work.base.path if start == _BASE else str(folder)
 
     def _evaluate(
         self, work: Work, model: Any, split: Split, registry: Registry, root: ModelVersion | None
@@ -253,62 +291,6 @@ class DataSciencePipeline:
             seed=self.settings.seed,
         )
         bounds = {name: getattr(comparison, name) for name in ("after", "before", "improvement", "lower", "upper")}
-        work.finish_step("comparison", {**comparison.to_dict(), "against": against}, bounds)
         work.run.log_figure(comparison_figure(comparison), "comparison.png")
+        work.finish_step("comparison", {**comparison.to_dict(), "against": against}, bounds)
         return comparison
-
-    def _deploy(
-        self,
-        work: Work,
-        model: Any,
-        split: Split,
-        registry: Registry,
-        root: ModelVersion | None,
-        comparison: Comparison,
-        tags: Mapping[str, str],
-        on_decision: Callable[[Outcome], None],
-    ) -> Outcome:
-        decision = decide(comparison, self.settings.gate)
-        logger.info("%s: deployment, candidate %s (%s)", work.model_type, decision.word, decision.reason)
-        candidate = Candidate(
-            model=model,
-            save=partial(work.learner.save, model),
-            run=work.run,
-            base_model=work.base.canonical_name,
-            probes=[texts[0] for texts in texts_of_rows(split.test.head(PROBES))],
-            tags={
-                **tags,
-                "tunetrail.started_from": str(work.steps["training"]["started_from"]),
-                f"tunetrail.{comparison.metric}": f"{comparison.after:.6f}",
-            },
-        )
-
-        def outcome(version: ModelVersion) -> Outcome:
-            return Outcome(
-                model_type=work.model_type,
-                mlflow_run_id=work.run.run_id,
-                steps=work.steps,
-                comparison=comparison,
-                decision=decision,
-                version=version,
-                previous=root,
-            )
-
-        model_dir = Path(self.settings.model_dir)
-        version, exported = deploy(
-            candidate, decision, registry, root, model_dir, lambda version: on_decision(outcome(version))
-        )
-        work.run.set_tags({"tunetrail.decision": decision.word, "tunetrail.version": version.version})
-        work.finish_step(
-            "deployment",
-            {
-                **decision.to_dict(),
-                "name": version.name,
-                "version": version.version,
-                "uri": version.uri,
-                "previous_root": root.version if root else None,
-                "mlflow_run_id": work.run.run_id,
-                "exported_to": str(exported) if exported else None,
-            },
-        )
-        return outcome(version)

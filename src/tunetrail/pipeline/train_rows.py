@@ -4,7 +4,7 @@ The models that this needs (to write, to translate, to compare) are loaded at fi
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -28,6 +28,7 @@ from tunetrail.learning.models.generation import TextWriter
 from tunetrail.learning.models.translation import Translator, load_translation_model
 from tunetrail.pipeline.mining import mine_negatives, remining, wants_negatives
 from tunetrail.pipeline.preparing import token_counter
+from tunetrail.pipeline.resuming import AUGMENTED, TRAIN
 from tunetrail.pipeline.work import Work
 from tunetrail.stores.tracking import Tracker
 
@@ -48,6 +49,42 @@ class TrainRows:
     work: Work
     tracker: Tracker
 
+    def engineered(self, train: pd.DataFrame) -> tuple[pd.DataFrame, Refresh | None]:
+        """Return the rows of the train side to learn from, and how they follow the model, if they do.
+
+        Both steps are kept with their rows, and not done again in a resumed run.
+        """
+        work, kept = self.work, self.work.kept
+        augmented = kept.rows(AUGMENTED) if "augmentation" in work.steps else self._augmented_and_kept(train)
+        rows = kept.rows(TRAIN) if "feature_engineering" in work.steps else self._engineered_and_kept(augmented)
+        return rows, kept.refresh(self.refresh(augmented))
+
+    def _augmented_and_kept(self, train: pd.DataFrame) -> pd.DataFrame:
+        result = self.augmented(train)
+        if len(result.rejected):
+            path = self.work.folder / "augmentation_rejected.parquet"
+            result.rejected.to_parquet(path)
+            self.work.run.log_artifact(path, "data")
+        self._warn(result.notes)
+        self.work.kept.write_rows(result.rows, AUGMENTED)
+        self.work.finish_step("augmentation", result.to_dict())
+        return result.rows
+
+    def _engineered_and_kept(self, augmented: pd.DataFrame) -> pd.DataFrame:
+        logger.info("%s: feature engineering", self.work.model_type)
+        rows, mined = self.mined(augmented)
+        features = self.features(rows)
+        self._warn((*features.warnings, *(mined.warnings if mined else ())))
+        self.work.kept.write_rows(features.rows, TRAIN)
+        self.work.finish_step(
+            "feature_engineering", {**features.to_dict(), "hard_negatives": mined.to_dict() if mined else None}
+        )
+        return features.rows
+
+    def _warn(self, sentences: Iterable[str]) -> None:
+        for sentence in sentences:
+            logger.warning("%s: %s", self.work.model_type, sentence)
+
     def augmented(self, rows: pd.DataFrame) -> AugmentationResult:
         """Add rows, as the settings say."""
         return augment(rows, self.settings.augmentation, self.settings.seed, self._tools)
@@ -59,10 +96,10 @@ class TrainRows:
             if config.enabled:
                 logger.warning("%s: hard negatives are mined for pairs only", self.work.model_type)
             return rows, None
-        model, batch_size = learner.load(self.work.base.path), self.settings.evaluation.batch_size
+        model = learner.load(self.work.base.path)
 
         def encode(texts: Sequence[str], role: str = QUERY) -> npt.NDArray[np.float32]:
-            return learner.vectors(model, texts, batch_size, role=role)
+            return learner.vectors(model, texts, role=role)
 
         result = mine_negatives(rows, encode, config, self.settings.seed)
         return result.rows, result

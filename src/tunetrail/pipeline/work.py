@@ -1,23 +1,34 @@
 """What the pipeline's steps share: one run's surroundings, its working folder, and the outcome."""
 
 import contextlib
-import errno
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunetrail.deployment.gate import Decision
 from tunetrail.deployment.registry import ModelVersion
-from tunetrail.errors import TrainingError
+from tunetrail.errors import TrainingError, UserError
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.learning.learner import Learner
 from tunetrail.learning.models.catalog import ResolvedModel
+from tunetrail.pipeline.resuming import CHECKPOINTS, PREPARED, KeptRun, is_kept
 from tunetrail.stores.tracking import TrackedRun
 
-CHECKPOINTS = "checkpoints"
-"""The part of a run's folder that is worth keeping when the run fails."""
+STEPS = (
+    "validation",
+    "cleaning",
+    "augmentation",
+    "feature_engineering",
+    "cross_validation",
+    "training",
+    "evaluation",
+    "comparison",
+    "deployment",
+)
+"""The steps of a run, in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +54,24 @@ class Work:
 
     model_type: str
     run: TrackedRun
-    folder: Path
+    kept: KeptRun
     learner: Learner
     base: ResolvedModel
-    steps: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """The run's own folder."""
+        return self.kept.folder
+
+    @property
+    def steps(self) -> dict[str, dict[str, Any]]:
+        """The results of the steps that are finished."""
+        return self.kept.steps
 
     def finish_step(self, name: str, result: dict[str, Any], metrics: Mapping[str, float] | None = None) -> None:
-        """Keep a step's result, and write it and its metrics to the run."""
-        self.steps[name] = result
+        """Write a step's result and its metrics to the run, and keep it: a resumed run doesn't do the step again."""
         log_step(self.run, name, result, metrics)
+        self.kept.keep(steps={name: result})
 
 
 def log_step(run: TrackedRun, name: str, result: dict[str, Any], metrics: Mapping[str, float] | None = None) -> None:
@@ -62,9 +82,10 @@ def log_step(run: TrackedRun, name: str, result: dict[str, Any], metrics: Mappin
 
 @contextlib.contextmanager
 def working_folder(folder: Path) -> Iterator[None]:
-    """Make a folder for the run and remove it afterwards; of a failed run the checkpoints stay.
+    """Make a folder for the run; where it fails, what a resumed run needs stays in it.
 
-    On a full disk they are cut off, and go: the failure itself can then still be written down.
+    A mistake of the user's comes back with every run of the same configuration: after one, nothing stays, unless
+    something was trained already.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,16 +96,35 @@ def working_folder(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        full = any(isinstance(each, OSError) and each.errno == errno.ENOSPC for each in (error, error.__cause__))
-        remove_leftovers(folder, kept=() if full else (CHECKPOINTS,))
+        remove_leftovers(folder, resumable=not isinstance(error, UserError))
         raise
-    shutil.rmtree(folder, ignore_errors=True)
 
 
-def remove_leftovers(folder: Path, kept: tuple[str, ...] = (CHECKPOINTS,)) -> None:
-    """Remove what a run that failed or died left in its folder, but for `kept`; the folder too if nothing is."""
+def remove_leftovers(folder: Path, *, resumable: bool = True) -> None:
+    """Remove from the folder of a run that failed or died what isn't needed to resume it; the folder, if nothing is.
+
+    Checkpoints stay, but for those that a full disk has cut off: their space is what the failure is written down in.
+    """
+    checkpoints = folder / CHECKPOINTS
+    for path in checkpoints.iterdir() if checkpoints.is_dir() else ():
+        if not zipfile.is_zipfile(path):
+            path.unlink(missing_ok=True)
+    _remove_if_empty(checkpoints)
+    resumable = resumable or checkpoints.is_dir()
     for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name not in kept:
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # absent, or not empty: the checkpoints
+        if not resumable or not is_kept(path.name):
+            _remove(path)
+    prepared = folder / PREPARED
+    for path in prepared.iterdir() if prepared.is_dir() else ():
+        if path.name != "rows":  # the rest is among the run's artifacts
+            _remove(path)
+    _remove_if_empty(folder)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # absent, or not empty
         folder.rmdir()

@@ -51,9 +51,14 @@ class ProcessIdentity:
             "tunetrail.process_started": repr(self.started),
         }
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it runs, or ran, on this host."""
+        return self.host == socket.gethostname()
+
     def is_dead(self) -> bool:
         """Return True only if it ran on this host and is certainly gone; of another host nothing is known."""
-        if self.host != socket.gethostname():
+        if not self.is_here:
             return False
         try:
             process = psutil.Process(self.pid)

@@ -85,6 +85,11 @@ class TrackedRun:
         with tracking_errors(self.tracker.config.uri):
             self.tracker.client.log_dict(self.run_id, dict(content), file)
 
+    def artifacts(self, folder: str | None = None) -> list[str]:
+        """Return the paths of the artifacts in a folder of the run, or at its top."""
+        with tracking_errors(self.tracker.config.uri):
+            return [each.path for each in self.tracker.client.list_artifacts(self.run_id, folder)]
+
     def read_dict(self, file: str) -> dict[str, Any]:
         """Return a JSON artifact.
 

@@ -21,6 +21,7 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from tunetrail.config import TrackingConfig
@@ -93,6 +94,17 @@ class Tracker:
     def run(self, run_id: str) -> "TrackedRun":
         """Return an existing run."""
         return TrackedRun(self, run_id)
+
+    def find_run(self, run_id: str) -> Run | None:
+        """Return what MLflow holds of a run, None where it has none of that id or has it in its trash."""
+        with tracking_errors(self.config.uri):
+            try:
+                found = self.client.get_run(run_id)
+            except MlflowException as error:
+                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    return None
+                raise
+        return found if found.info.lifecycle_stage == "active" else None
 
     def children(self, run_id: str) -> list[Run]:
         """Return the runs below a run, the oldest first, deleted ones left out."""

@@ -157,7 +157,9 @@ def reopen_training_run(database: DatabaseConnection, run: TrainingRun) -> None:
     with database.transaction() as connection:
         changed = connection.execute(statement).rowcount
     if not changed:
-        raise DatabaseError(f"Training run {run.run_id} has been moved on by another process. Nothing was changed here.")
+        raise DatabaseError(
+            f"Training run {run.run_id} has been moved on by another process. Nothing was changed here."
+        )
 
 
 def _training_run(row: Mapping[Any, Any]) -> TrainingRun:

@@ -26,7 +26,9 @@ HEAVY = (
 Command = Callable[..., Any]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"], ["trian"], []])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["train", "--help"], ["resume", "--help"], ["trian"], []]
+)
 def test_main_imports_nothing_heavy_before_it_is_needed(arguments: list[str]) -> None:
     code = (
         f"import sys; from tunetrail.cli import main; main({arguments!r}); print(*(set({HEAVY!r}) & set(sys.modules)))"
@@ -48,7 +50,7 @@ def test_main_helps_with_a_command_without_tensors(command: str) -> None:
 def test_main_help_names_every_command(tunetrail: Command, flag: str) -> None:
     ended = tunetrail(flag)
     assert ended.code == 0 and ended.err == ""
-    for command in ("train", "ingest", "sessions", "demo", "ui"):
+    for command in ("train", "resume", "ingest", "sessions", "demo", "ui"):
         assert f"\n  {command} " in ended.out
 
 
@@ -66,10 +68,8 @@ def test_main_prints_the_version(tunetrail: Command, flag: str) -> None:
 def test_main_refuses_an_unknown_command(tunetrail: Command, command: str, hint: str) -> None:
     ended = tunetrail(command)
     assert ended.code == 2
-    assert (
-        ended.err.strip()
-        == f"error: command must be one of train, prepare, ingest, sessions, demo, ui, got {command!r}. {hint}".strip()
-    )
+    known = "train, resume, prepare, ingest, sessions, demo, ui"
+    assert ended.err.strip() == f"error: command must be one of {known}, got {command!r}. {hint}".strip()
 
 
 @pytest.mark.parametrize(

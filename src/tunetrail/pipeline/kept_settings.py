@@ -1,0 +1,56 @@
+"""A run's settings as plain values, without connections, and back: what a run is told and what it is resumed with."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar, get_type_hints
+
+from tunetrail.config import Settings, TrackingConfig
+from tunetrail.errors import UserError, did_you_mean
+
+_Section = TypeVar("_Section")
+
+
+def plain_settings(settings: Settings, database: str) -> dict[str, Any]:
+    """Return all that was set as plain values.
+
+    Args:
+        settings: The settings; the URI of the tracking is left out, as it may hold a password.
+        database: The URL of the database as it may be shown.
+    """
+    plain = dataclasses.asdict(settings)
+    plain["database"]["url"] = database
+    plain["tracking"].pop("uri")
+    return plain
+
+
+def leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each value that isn't a section, with its dotted name."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def settings_of(plain: Mapping[str, Any], tracking: TrackingConfig) -> Settings:
+    """Return the settings that `plain_settings` gave, with the present store of runs.
+
+    Raises:
+        UserError: A key is unknown to this version, or its value is no longer allowed.
+    """
+    settings = _section_of(Settings, plain, "")
+    return dataclasses.replace(settings, tracking=dataclasses.replace(settings.tracking, uri=tracking.uri))
+
+
+def _section_of(section: type[_Section], plain: Mapping[str, Any], prefix: str) -> _Section:
+    kinds = get_type_hints(section)
+    values = {}
+    for name, value in plain.items():
+        if name not in kinds:
+            raise UserError(
+                f"the run's configuration has the key {prefix}{name}, which this version of tunetrail doesn't know."
+                f"{did_you_mean(name, kinds)} Resume with the version that began the run."
+            )
+        nested = dataclasses.is_dataclass(kinds[name]) and isinstance(value, Mapping)
+        values[name] = _section_of(kinds[name], value, f"{prefix}{name}.") if nested else value
+    return section(**values)

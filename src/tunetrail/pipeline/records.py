@@ -1,0 +1,65 @@
+"""What the stores are told of a training: how it ended, a line of the ledger, and the summary of a model type."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tunetrail.errors import TunetrailError, state_after
+from tunetrail.pipeline.work import Outcome
+from tunetrail.stores.database import DatabaseManager, PromotionRecord
+from tunetrail.stores.tracking import TrackedRun
+
+
+@contextlib.contextmanager
+def recorded(database: DatabaseManager, run_id: str) -> Iterator[None]:
+    """Mark the database's training run as failed or interrupted when the block is left by an exception."""
+    try:
+        yield
+    except BaseException as error:
+        state, reason = state_after(error)
+        try:
+            database.update_training_run(run_id, state=state, reason=reason)
+        except TunetrailError as second:
+            error.add_note(f"The training run {run_id} could not be marked as {state}: {second}")
+        raise
+
+
+def record_promotion(database: DatabaseManager, outcome: Outcome, run_id: str, session_id: str) -> None:
+    """Append the decision to the ledger, unless it is there: a resumed run may come by here a second time.
+
+    Args:
+        database: Holds the ledger.
+        outcome: What was decided.
+        run_id: The training run.
+        session_id: The session that was learnt from.
+    """
+    comparison, version = outcome.comparison, outcome.version
+    known = {(each.version, each.mlflow_run_id) for each in database.promotions(version.name)}
+    if (version.version, outcome.mlflow_run_id) in known:
+        return
+    database.record_promotion(
+        PromotionRecord(
+            model_name=version.name,
+            version=version.version,
+            previous_version=outcome.previous.version if outcome.previous else None,
+            decision=outcome.decision.word,
+            reason=outcome.decision.reason,
+            metric=comparison.metric,
+            before=comparison.before,
+            after=comparison.after,
+            improvement=comparison.improvement,
+            lower=comparison.lower,
+            upper=comparison.upper,
+            run_id=run_id,
+            mlflow_run_id=outcome.mlflow_run_id,
+            session_id=session_id,
+        )
+    )
+
+
+def summarize(run: TrackedRun, model_type: str, steps: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write to the pipeline's run what came of a model type."""
+    names = ("after", "before", "improvement", "lower", "upper")
+    values = {f"{model_type}/{name}": steps["comparison"][name] for name in names}
+    run.log_metrics({name: value for name, value in values.items() if value is not None})
+    run.set_tags({f"tunetrail.{model_type}.decision": steps["deployment"]["decision"]})

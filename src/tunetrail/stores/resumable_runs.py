@@ -1,0 +1,154 @@
+"""Which run an id means, and whether it can go on: asked of both stores. Knows nothing of folders or training."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow.entities import Run
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from tunetrail.config import MODEL_TYPES, TrackingConfig, check_identifier
+from tunetrail.errors import TrackingError, UserError
+from tunetrail.stores.database import DatabaseManager, RunState, TrainingRun
+from tunetrail.stores.provenance import changed_versions
+from tunetrail.stores.tracking import Tracker, shown_uri, sqlite_file
+
+CONFIGURATION = "config.json"
+"""The artifact of a pipeline run that holds its settings."""
+TRAINING_RUN_TAG = "tunetrail.training_run"
+_AGAIN = "Start it again with `tunetrail train`."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelRun:
+    """The run of one model type below a pipeline run."""
+
+    run_id: str
+    finished: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResumableRun:
+    """A pipeline run that has ended without success.
+
+    Attributes:
+        training: The database's record of it.
+        run_id: Its id in MLflow.
+        settings: What it was told, as plain values, without connections.
+        model_runs: The runs below it by model type; a type that hadn't begun has none.
+        changed_versions: A phrase for each library whose version is another one now.
+    """
+
+    training: TrainingRun
+    run_id: str
+    settings: Mapping[str, Any]
+    model_runs: Mapping[str, ModelRun]
+    changed_versions: tuple[str, ...]
+
+
+def find_resumable_run(
+    tracking: TrackingConfig, database: DatabaseManager, run_id: str, *, force: bool = False
+) -> ResumableRun:
+    """Find the pipeline run that an id means.
+
+    Args:
+        tracking: Where the run is.
+        database: Where its training run is.
+        run_id: The id of the pipeline run in MLflow, of a run below it, or of the training run in the database.
+        force: Take a run that another host has not ended for dead.
+
+    Raises:
+        UserError: There is no such run, it has succeeded, its process is alive, or what it was told isn't kept.
+    """
+    check_identifier("RUN_ID", run_id)
+    file = sqlite_file(tracking.uri)
+    if file is not None and not file.exists():
+        raise UserError(
+            f"tracking.uri must name a store with runs, got {tracking.uri}: there is no such file. "
+            "Resume in the folder in which the run was started, or name its store."
+        )
+    tracker = Tracker(tracking)
+    run = _pipeline_run(tracker, database, run_id)
+    training = database.training_run(run.data.tags[TRAINING_RUN_TAG])
+    if training is None:
+        raise UserError(
+            f"the database {database.shown_url} has no record of the run {run_id}. "
+            "Name the one that the run was started with, as in database.url=URL."
+        )
+    _check_ended(run_id, training, force)
+    return ResumableRun(
+        training=training,
+        run_id=run.info.run_id,
+        settings=_settings(tracker, run.info.run_id),
+        model_runs={
+            each.data.tags["tunetrail.model_type"]: ModelRun(
+                run_id=each.info.run_id, finished=each.info.status == "FINISHED"
+            )
+            for each in tracker.children(run.info.run_id)
+            if each.data.tags.get("tunetrail.model_type") in MODEL_TYPES
+        },
+        changed_versions=tuple(changed_versions(run.data.tags)),
+    )
+
+
+def finished_steps(tracker: Tracker, run_id: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the results of the named steps of a model type's run that has succeeded.
+
+    Raises:
+        UserError: One of them can't be read.
+    """
+    run = tracker.run(run_id)
+    try:
+        return {name: run.read_dict(f"steps/{name}.json") for name in names}
+    except TrackingError as error:
+        raise UserError(f"the results of the finished run {run_id} can't be read: {error} {_AGAIN}") from error
+
+
+def _pipeline_run(tracker: Tracker, database: DatabaseManager, run_id: str) -> Run:
+    run = tracker.find_run(run_id)
+    if run is None:
+        training = database.training_run(run_id)
+        if training is None:
+            raise UserError(
+                f"RUN_ID must be the id of a run, got {run_id!r}: neither {shown_uri(tracker.config.uri)} nor "
+                f"{database.shown_url} has it. `tunetrail ui` shows the runs with their ids."
+            )
+        run = tracker.find_run(training.mlflow_run_id) if training.mlflow_run_id else None
+        if run is None:
+            raise UserError(f"nothing is kept of the run {run_id}: MLflow has no run of it. {_AGAIN}")
+    while run is not None and TRAINING_RUN_TAG not in run.data.tags:
+        parent = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
+        run = tracker.find_run(parent) if parent else None
+    if run is None:
+        raise UserError(
+            f"RUN_ID must be the id of a run of `tunetrail train`, got {run_id!r}. "
+            "Of a sweep, name one of the runs below it."
+        )
+    return run
+
+
+def _check_ended(run_id: str, training: TrainingRun, force: bool) -> None:
+    if training.state == RunState.SUCCEEDED:
+        raise UserError(f"the run {run_id} has succeeded: nothing is left to do.")
+    process = training.process
+    if training.state not in (RunState.PENDING, RunState.RUNNING) or process.is_dead():
+        return
+    if process.is_here:
+        raise UserError(f"the run {run_id} is still alive: process {process.pid}. Wait for its end, or end it.")
+    if not force:
+        raise UserError(
+            f"the run {run_id} belongs to process {process.pid} on the host {process.host}, which may be alive. "
+            "Resume it there, or add --force if it has certainly ended."
+        )
+
+
+def _settings(tracker: Tracker, run_id: str) -> dict[str, Any]:
+    run = tracker.run(run_id)
+    if CONFIGURATION not in run.artifacts():
+        raise UserError(
+            f"the run {run_id} ended before its configuration was kept, or is older than resuming. {_AGAIN}"
+        )
+    try:
+        return run.read_dict(CONFIGURATION)
+    except TrackingError as error:
+        raise UserError(f"the configuration of the run {run_id} can't be read: {error} {_AGAIN}") from error
