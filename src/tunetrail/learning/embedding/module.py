@@ -15,7 +15,7 @@ from tunetrail.learning.engine.attention import SEGMENT_ATTENTION
 from tunetrail.learning.engine.cost import token_cost
 from tunetrail.learning.engine.dropout import replace_dropout
 from tunetrail.learning.tokens.tokenized import TokenizedTexts
-from tunetrail.learning.training.module import StepBatch, TrainedModule, Work, pieces_of, step_seed
+from tunetrail.learning.training.module import TrainedModule, Work, pieces_of, step_seed
 
 
 def load_embedding_model(path: str, max_length: int | None = None) -> SentenceTransformer:
@@ -76,7 +76,8 @@ class EmbeddingModule(TrainedModule):
         """Return the model as it was loaded but for its weights: it takes padded texts again."""
         if self.encoder.padding_free:
             transformer_of(self.model).set_attn_implementation("sdpa")
-        return self.model.cpu().eval()
+        model: SentenceTransformer = self.model.cpu().eval()
+        return model
 
     def backward_of(self, micro_batch: EmbeddingBatch, scale: float) -> Work:
         """Add the gradient of the batch's loss; in pieces, each goes through the model twice (GradCache)."""
@@ -115,14 +116,12 @@ class EmbeddingModule(TrainedModule):
         lengths, computed = self.encoder.forget()
         return Work(loss=loss.detach(), tokens=sum(lengths), computed=computed, flops=self._cost.training(lengths))
 
-    def validation_step(self, batch: StepBatch, batch_index: int) -> None:
-        """Log the loss of one validation batch, weighted by its rows."""
-        for micro_batch in batch.micro_batches:
-            assert isinstance(micro_batch, EmbeddingBatch)
-            pieces = [self.encoder(piece) for piece in cut(micro_batch.columns, self.piece_rows)]
-            loss = self._loss([torch.cat(column) for column in zip(*pieces, strict=True)], micro_batch.target)
-            self.log("val/loss", loss, batch_size=len(micro_batch.rows), on_epoch=True, prog_bar=True)
+    def measures_of(self, micro_batch: EmbeddingBatch) -> dict[str, Tensor]:
+        """Return the batch's loss times its rows."""
+        pieces = [self.encoder(piece) for piece in cut(micro_batch.columns, self.piece_rows)]
+        loss = self._loss([torch.cat(column) for column in zip(*pieces, strict=True)], micro_batch.target)
         self.encoder.forget()
+        return {"loss": loss * micro_batch.weight}
 
 
 def cut(columns: Sequence[TextColumn], rows: int) -> list[list[TextColumn]]:

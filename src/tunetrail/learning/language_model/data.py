@@ -38,11 +38,62 @@ class LanguageBatch:
         return LanguageBatch(examples=self.examples[rows], rows=self.rows[rows], weights=self.weights[rows])
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreferencePair:
+    """Two answers to one prompt.
+
+    Attributes:
+        chosen: The better answer.
+        rejected: The worse one.
+        reference: Log-probability of the chosen and of the rejected answer, in nats, by the model that training starts
+            from.
+    """
+
+    chosen: TokenizedExample
+    rejected: TokenizedExample
+    reference: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of both answers, each behind the prompt."""
+        return len(self.chosen.input_ids) + len(self.rejected.input_ids)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreferenceBatch:
+    """Pairs that go through the model together.
+
+    Attributes:
+        pairs: The pairs.
+        rows: Their numbers.
+    """
+
+    pairs: tuple[PreferencePair, ...]
+    rows: tuple[int, ...]
+
+    @property
+    def examples(self) -> tuple[TokenizedExample, ...]:
+        """All chosen answers, then all rejected ones."""
+        return (*(pair.chosen for pair in self.pairs), *(pair.rejected for pair in self.pairs))
+
+    @property
+    def weight(self) -> float:
+        """The weights of the pairs."""
+        return sum(pair.chosen.weight for pair in self.pairs)
+
+    def part(self, rows: slice) -> "PreferenceBatch":
+        """Return some of the pairs."""
+        return PreferenceBatch(pairs=self.pairs[rows], rows=self.rows[rows])
+
+
+Item = TokenizedExample | PreferencePair
+
+
 class LanguageModelDataModule(lightning.LightningDataModule):
-    """Training and validation batches of tokenised examples.
+    """Training and validation batches of tokenised examples, or of preferences.
 
     Args:
-        train: Training examples.
+        train: Training examples; all of one kind.
         validation: Validation examples.
         batch_size: Rows per micro-batch.
         batches: How micro-batches become steps.
@@ -53,8 +104,8 @@ class LanguageModelDataModule(lightning.LightningDataModule):
     def __init__(
         self,
         *,
-        train: Sequence[TokenizedExample],
-        validation: Sequence[TokenizedExample],
+        train: Sequence[Item],
+        validation: Sequence[Item],
         batch_size: int,
         batches: BatchesConfig | None = None,
         padded: bool = False,
@@ -79,9 +130,9 @@ class LanguageModelDataModule(lightning.LightningDataModule):
         """Return batches in the rows' own order."""
         return StepLoader(partial(_batch, self.validation), StepSampler(self._sampler(self.validation, shuffle=False)))
 
-    def _sampler(self, examples: Sequence[TokenizedExample], shuffle: bool) -> SeededBatchSampler:
+    def _sampler(self, examples: Sequence[Item], shuffle: bool) -> SeededBatchSampler:
         return SeededBatchSampler(
-            [len(example.input_ids) for example in examples],
+            [each.tokens if isinstance(each, PreferencePair) else len(each.input_ids) for each in examples],
             self.batch_size,
             seed=self.seed,
             shuffle=shuffle,
@@ -90,6 +141,10 @@ class LanguageModelDataModule(lightning.LightningDataModule):
         )
 
 
-def _batch(examples: Sequence[TokenizedExample], rows: list[int]) -> LanguageBatch:
-    chosen = tuple(examples[row] for row in rows)
-    return LanguageBatch(examples=chosen, rows=tuple(rows), weights=tuple(example.weight for example in chosen))
+def _batch(items: Sequence[Item], rows: list[int]) -> LanguageBatch | PreferenceBatch:
+    chosen = [items[row] for row in rows]
+    pairs = tuple(item for item in chosen if isinstance(item, PreferencePair))
+    if pairs:
+        return PreferenceBatch(pairs=pairs, rows=tuple(rows))
+    examples = tuple(item for item in chosen if isinstance(item, TokenizedExample))
+    return LanguageBatch(examples=examples, rows=tuple(rows), weights=tuple(example.weight for example in examples))

@@ -5,7 +5,7 @@ One sequence never sees another: attention stays within a segment and positions 
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from tunetrail.learning.engine.attention import segment_attention_of
 from tunetrail.learning.engine.segments import concatenate
 from tunetrail.learning.language_model.head import supervised_loss, supervised_nats
+from tunetrail.learning.language_model.neftune import EmbeddingNoise
 from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
 
 logger = logging.getLogger(__name__)
@@ -48,11 +49,13 @@ class LanguageForward:
         model: The model, or the model within its adapters.
         pad_token_id: Fills up shorter rows where examples are padded.
         padding_free: Whether they are concatenated; the model has to attend within segments then.
+        noise: Noise on the embeddings in training.
     """
 
     model: PreTrainedModel | PeftModel
     pad_token_id: int
     padding_free: bool
+    noise: EmbeddingNoise | None = None
 
     def loss(self, examples: Sequence[TokenizedExample], weights: Sequence[float]) -> Tensor:
         """Return the sum over supervised tokens of their nats, each times the weight of its example."""
@@ -83,14 +86,19 @@ class LanguageForward:
         targets = torch.cat([labels[1:], labels.new_full((1,), IGNORED)])
         positions = (targets != IGNORED).nonzero().flatten()
         owners = tokens.order.repeat_interleave(torch.tensor(tokens.segments.lengths))[positions]
-        states = decoder_of(self.model)(**tokens.features(), use_cache=False).last_hidden_state[0]
+        with self._noise_over(tokens.segments.lengths):
+            states = decoder_of(self.model)(**tokens.features(), use_cache=False).last_hidden_state[0]
         return Supervised(
             hidden=states[positions.to(device)], targets=targets[positions].to(device), examples=owners.to(device)
         )
 
     def _padded_nats(self, examples: Sequence[TokenizedExample]) -> Tensor:
         batch = {name: value.to(self.model.device) for name, value in padded(examples, self.pad_token_id).items()}
-        return padded_nats(self.model, batch).sum(dim=1)
+        with self._noise_over([len(example.input_ids) for example in examples]):
+            return padded_nats(self.model, batch).sum(dim=1)
+
+    def _noise_over(self, lengths: Sequence[int]) -> AbstractContextManager[None]:
+        return self.noise.over(lengths) if self.noise else nullcontext()
 
 
 def padded(examples: Sequence[TokenizedExample], pad_token_id: int) -> dict[str, Tensor]:
@@ -187,10 +195,14 @@ def why_padded(model: PreTrainedModel | PeftModel) -> str | None:
 
 
 def build_forward(
-    model: PreTrainedModel | PeftModel, pad_token_id: int, *, padding_free: bool = True
+    model: PreTrainedModel | PeftModel, pad_token_id: int, *, padding_free: bool = True, noise_alpha: float = 0.0
 ) -> LanguageForward:
-    """Return the way without padding, or with it where it isn't wanted or the model needs it, which is logged."""
+    """Return the way without padding, or with it where it isn't wanted or the model needs it, which is logged.
+
+    `noise_alpha` above 0 adds noise of that size to the embeddings in training (NEFTune).
+    """
     reason = why_padded(model) if padding_free else "training.batches.padding_free is false"
     if padding_free and reason:
         logger.warning("examples are padded: the model can't do without (%s)", reason)
-    return LanguageForward(model=model, pad_token_id=pad_token_id, padding_free=reason is None)
+    noise = EmbeddingNoise(model, noise_alpha) if noise_alpha else None
+    return LanguageForward(model=model, pad_token_id=pad_token_id, padding_free=reason is None, noise=noise)

@@ -19,12 +19,12 @@ from tunetrail.cache import ResultCache
 from tunetrail.config import LanguageModelConfig, TrainingConfig
 from tunetrail.errors import SampleError
 from tunetrail.learning.embedding.data import Record
-from tunetrail.learning.embedding.refreshing import Refresh
-from tunetrail.learning.language_model.data import LanguageModelDataModule
-from tunetrail.learning.language_model.forward import build_forward, concatenating
+from tunetrail.learning.embedding.refreshing import Refresh, undisturbed
+from tunetrail.learning.language_model.data import Item, LanguageModelDataModule, PreferencePair
+from tunetrail.learning.language_model.forward import LanguageForward, build_forward, concatenating
 from tunetrail.learning.language_model.module import LanguageModelModule, load_language_model, load_tokenizer
-from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
-from tunetrail.learning.tokens.tokenized import kept_examples
+from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample, is_preference
+from tunetrail.learning.tokens.tokenized import kept_examples, kept_preferences
 from tunetrail.learning.training.batching import length_batches
 from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.training.fitting import FitResult, fit, optimization_settings
@@ -106,13 +106,15 @@ class LanguageModelLearner:
             adapter=None if adapter.kind == "none" else asdict(adapter),
             pad_token_id=int(tokenizer.pad_token_id),
             padding_free=training.batches.padding_free,
+            neftune_alpha=self.config.neftune_alpha,
+            preference=asdict(self.config.preference),
             optimization=optimization_settings(training),
             seed=self.seed,
             max_grad_norm=training.max_grad_norm,
         )
         data = LanguageModelDataModule(
-            train=self._examples(tokenizer, train),
-            validation=self._examples(tokenizer, validation),
+            train=self._items(module, tokenizer, train, training.rows_per_batch),
+            validation=self._items(module, tokenizer, validation, training.rows_per_batch),
             batch_size=training.rows_per_batch,
             batches=training.batches,
             padded=not module.forward_pass.padding_free,
@@ -141,16 +143,38 @@ class LanguageModelLearner:
         nats = np.zeros(len(examples))
         scored = [number for number, example in enumerate(examples) if _learns(example)]
         forward = build_forward(model.model, int(model.tokenizer.pad_token_id))
-        batches = length_batches([len(examples[number].input_ids) for number in scored], batch_size)
-        with concatenating(model.model) if forward.padding_free else nullcontext(), torch.inference_mode():
-            for batch in track(batches, "Scoring", console=Console(stderr=True), transient=True):
-                numbers = [scored[place] for place in batch]
-                nats[numbers] = forward.nats([examples[number] for number in numbers]).double().cpu().numpy()
+        with concatenating(model.model) if forward.padding_free else nullcontext():
+            nats[scored] = _nats(forward, [examples[number] for number in scored], batch_size, "Scoring")
         return Likelihoods(
             nats=nats,
             tokens=np.array([sum(label != IGNORED for label in example.labels[1:]) for example in examples]),
             bytes=np.array([example.supervised_bytes for example in examples]),
         )
+
+    def _items(
+        self,
+        module: LanguageModelModule,
+        tokenizer: PreTrainedTokenizerBase,
+        records: Sequence[Record],
+        batch_size: int,
+    ) -> Sequence[Item]:
+        """Return what a training learns from; of preferences, with what the model makes of them as it is now."""
+        if not any(is_preference(record) for record in records):
+            return self._examples(tokenizer, records)
+        tokenized = kept_preferences(tokenizer, records, self.config.max_length, self.cache)
+        pairs = [pair for pair in tokenized if all(map(_learns, pair))]
+        if not pairs:
+            raise SampleError(
+                f"llm.max_length={self.config.max_length} cuts off an answer of each of the {len(records)} preferences "
+                "on one side of the split. Raise it."
+            )
+        answers = [answer for pair in pairs for answer in pair]
+        with undisturbed(module):
+            found = (-_nats(module.forward_pass, answers, batch_size, "Reference")).tolist()
+        return [
+            PreferencePair(chosen=chosen, rejected=rejected, reference=(found[2 * number], found[2 * number + 1]))
+            for number, (chosen, rejected) in enumerate(pairs)
+        ]
 
     def _examples(self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]) -> list[TokenizedExample]:
         examples = [example for example in self._tokenized(tokenizer, records) if _learns(example)]
@@ -163,6 +187,16 @@ class LanguageModelLearner:
 
     def _tokenized(self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]) -> list[TokenizedExample]:
         return kept_examples(tokenizer, records, self.config.max_length, self.cache)
+
+
+def _nats(forward: LanguageForward, examples: Sequence[TokenizedExample], batch_size: int, title: str) -> NDArray:
+    """Return each example's negative log-likelihood in nats, float64 [examples]."""
+    nats = np.zeros(len(examples))
+    batches = length_batches([len(example.input_ids) for example in examples], batch_size)
+    with torch.inference_mode():
+        for numbers in track(batches, title, console=Console(stderr=True), transient=True):
+            nats[numbers] = forward.nats([examples[number] for number in numbers]).double().cpu().numpy()
+    return nats
 
 
 def _learns(example: TokenizedExample) -> bool:

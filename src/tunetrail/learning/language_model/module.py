@@ -6,15 +6,18 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from tunetrail.config import PreferenceConfig
 from tunetrail.learning.engine.attention import SEGMENT_ATTENTION
 from tunetrail.learning.engine.cost import token_cost
 from tunetrail.learning.engine.dropout import replace_dropout
-from tunetrail.learning.language_model.adapters import merged, with_adapter
-from tunetrail.learning.language_model.data import LanguageBatch
+from tunetrail.learning.language_model.adapters import merged, quantization_config, with_adapter
+from tunetrail.learning.language_model.data import LanguageBatch, PreferenceBatch
 from tunetrail.learning.language_model.forward import build_forward, causal_model, head_of
-from tunetrail.learning.training.module import StepBatch, TrainedModule, Work, pieces_of
+from tunetrail.learning.language_model.preference import PairLogProbabilities, implicit_rewards, preference_loss
+from tunetrail.learning.training.module import TrainedModule, Work, pieces_of
 
 
 def load_language_model(path: str, **settings: Any) -> PreTrainedModel:
@@ -46,6 +49,8 @@ class LanguageModelModule(TrainedModule):
         adapter: Keywords of `with_adapter`; without, all weights are trained.
         pad_token_id: Fills up shorter rows where the model needs padding.
         padding_free: Compute no padding where the model allows it.
+        neftune_alpha: Size of the noise on the embeddings in training; 0: off.
+        preference: Keywords of `PreferenceConfig`, for batches of preferences.
         optimization: Keywords of `configure_optimizer`.
         seed: Of dropout and of the adapters' first weights.
         max_grad_norm: Gradients are scaled down to this norm; 0: off.
@@ -58,6 +63,8 @@ class LanguageModelModule(TrainedModule):
         adapter: Mapping[str, Any] | None = None,
         pad_token_id: int = 0,
         padding_free: bool = True,
+        neftune_alpha: float = 0.0,
+        preference: Mapping[str, Any] | None = None,
         optimization: Mapping[str, Any] | None = None,
         seed: int = 0,
         max_grad_norm: float = 1.0,
@@ -65,11 +72,16 @@ class LanguageModelModule(TrainedModule):
         super().__init__(optimization=optimization or {}, seed=seed, max_grad_norm=max_grad_norm)
         self.save_hyperparameters()
         torch.manual_seed(seed)
-        self.model: PreTrainedModel | PeftModel = load_language_model(model)
+        quantization = quantization_config(adapter["kind"]) if adapter else None
+        loading = {"quantization_config": quantization} if quantization else {}
+        self.model: PreTrainedModel | PeftModel = load_language_model(model, **loading)
         if adapter:
             self.model = with_adapter(self.model, **adapter)
+        self._preference = PreferenceConfig(**(preference or {}))
         self.strict_loading = not isinstance(self.model, PeftModel)
-        self.forward_pass = build_forward(self.model, pad_token_id, padding_free=padding_free)
+        self.forward_pass = build_forward(
+            self.model, pad_token_id, padding_free=padding_free, noise_alpha=neftune_alpha
+        )
         if self.forward_pass.padding_free:
             causal_model(self.model).set_attn_implementation(SEGMENT_ATTENTION)
         replace_dropout(self.model)
@@ -77,18 +89,44 @@ class LanguageModelModule(TrainedModule):
         head = head_of(self.model).weight
         self._head_flops = head.numel() * (6.0 if head.requires_grad else 4.0)
 
-    def backward_of(self, micro_batch: LanguageBatch, scale: float) -> Work:
+    def backward_of(self, micro_batch: LanguageBatch | PreferenceBatch, scale: float) -> Work:
         """Add the gradient of the batch's loss, piece by piece."""
         work = Work()
         parts = [micro_batch.part(rows) for rows in pieces_of(len(micro_batch.rows), self.piece_rows)]
         for part in parts:
             with nullcontext() if part is parts[-1] else self.without_synchronisation():
-                loss = self.forward_pass.loss(part.examples, part.weights)
+                loss = self._loss_of(part)
                 self.manual_backward(loss * scale)
             work.add(self._work(part, loss.detach()))
         return work
 
-    def _work(self, batch: LanguageBatch, loss: torch.Tensor) -> Work:
+    def _loss_of(self, batch: LanguageBatch | PreferenceBatch) -> Tensor:
+        """Return the sum of the batch's loss over its supervised tokens or its pairs, weighted."""
+        if isinstance(batch, LanguageBatch):
+            return self.forward_pass.loss(batch.examples, batch.weights)
+        return self._preferences(batch)[0]
+
+    def _preferences(self, batch: PreferenceBatch) -> tuple[Tensor, Tensor]:
+        """Return the sums over the pairs of their loss, and of 1 where the chosen answer has the higher reward."""
+        found = -self.forward_pass.nats(batch.examples)
+        chosen, rejected = found.chunk(2)
+        reference = chosen.new_tensor([pair.reference for pair in batch.pairs])
+        counts = chosen.new_tensor(
+            [[each.supervised_tokens for each in (pair.chosen, pair.rejected)] for pair in batch.pairs]
+        )
+        pairs = PairLogProbabilities(
+            policy_chosen=chosen,
+            policy_rejected=rejected,
+            reference_chosen=reference[:, 0],
+            reference_rejected=reference[:, 1],
+            chosen_tokens=counts[:, 0],
+            rejected_tokens=counts[:, 1],
+        )
+        weights = chosen.new_tensor([pair.chosen.weight for pair in batch.pairs])
+        rewards = implicit_rewards(chosen, rejected, reference[:, 0], reference[:, 1], self._preference.beta)
+        return (preference_loss(pairs, self._preference) * weights).sum(), (rewards.accuracy * weights).sum()
+
+    def _work(self, batch: LanguageBatch | PreferenceBatch, loss: Tensor) -> Work:
         lengths = [len(example.input_ids) for example in batch.examples]
         supervised = sum(example.supervised_tokens for example in batch.examples)
         return Work(
@@ -98,21 +136,14 @@ class LanguageModelModule(TrainedModule):
             flops=self._cost.training(lengths) + self._head_flops * supervised,
         )
 
-    def validation_step(self, batch: StepBatch, batch_index: int) -> None:
-        """Log the loss of one validation batch, weighted by its supervised tokens."""
-        for micro_batch in batch.micro_batches:
-            assert isinstance(micro_batch, LanguageBatch)
-            parts = [micro_batch.part(rows) for rows in pieces_of(len(micro_batch.rows), self.piece_rows)]
-            losses = [self.forward_pass.loss(part.examples, part.weights) for part in parts]
-            weight = max(micro_batch.weight, 1e-12)
-            # Lightning weighs by whole numbers; weights of examples are fractions
-            self.log(
-                "val/loss",
-                torch.stack(losses).sum() / weight,
-                batch_size=max(round(weight), 1),
-                on_epoch=True,
-                prog_bar=True,
-            )
+    def measures_of(self, micro_batch: LanguageBatch | PreferenceBatch) -> dict[str, Tensor]:
+        """Return the batch's summed loss; of preferences also `preference_accuracy`, by the implicit rewards."""
+        parts = [micro_batch.part(rows) for rows in pieces_of(len(micro_batch.rows), self.piece_rows)]
+        if isinstance(micro_batch, LanguageBatch):
+            return {"loss": torch.stack([self._loss_of(part) for part in parts]).sum()}
+        found = [self._preferences(part) for part in parts if isinstance(part, PreferenceBatch)]
+        losses, accuracies = (torch.stack(each).sum() for each in zip(*found, strict=True))
+        return {"loss": losses, "preference_accuracy": accuracies}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep only the trained weights: the frozen ones lie unchanged in the model's folder."""
@@ -125,4 +156,6 @@ class LanguageModelModule(TrainedModule):
         """Return the plain model with the adapters added into its weights; the module can't be trained afterwards."""
         if self.forward_pass.padding_free:
             causal_model(self.model).set_attn_implementation("sdpa")
+        if self.forward_pass.noise:
+            self.forward_pass.noise.remove()
         return merged(self.model)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from tunetrail.config.language_model import PreferenceConfig
+from tunetrail.config import PreferenceConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -78,8 +78,9 @@ class MetricsReporter(lightning.Callback):
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Report the validation loss, and let the clock go on."""
         self._since += time.perf_counter()
-        if "val/loss" in trainer.callback_metrics:
-            self._report({"val/loss": float(trainer.callback_metrics["val/loss"])}, trainer.global_step)
+        found = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        if found:
+            self._report(found, trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the history and the losses that are still to be reported, for a checkpoint."""

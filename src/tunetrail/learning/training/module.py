@@ -97,6 +97,7 @@ class TrainedModule(lightning.LightningModule):
 
     def __init__(self, *, optimization: Mapping[str, Any], seed: int, max_grad_norm: float) -> None:
         super().__init__()
+        self.model: Any
         self.automatic_optimization = False
         self.optimization = dict(optimization)
         self.seed = seed
@@ -104,10 +105,16 @@ class TrainedModule(lightning.LightningModule):
         self.piece_rows = 0
         self.guard: Guard | None = None
         self._gradient_norm = torch.zeros(())
+        self._measures: dict[str, Any] = {}
+        self._measured = 0.0
 
     @abstractmethod
     def backward_of(self, micro_batch: Any, scale: float) -> Work:
         """Add the gradient of `scale` times the micro-batch's summed loss, in pieces of `piece_rows` rows if set."""
+
+    @abstractmethod
+    def measures_of(self, micro_batch: Any) -> dict[str, Tensor]:
+        """Return the micro-batch's summed `loss`, and further measures summed likewise; called without gradients."""
 
     def training_step(self, batch: StepBatch, batch_index: int) -> dict[str, Any]:
         """Take one optimizer step and return what it did."""
@@ -149,6 +156,23 @@ class TrainedModule(lightning.LightningModule):
         pieces = min(self.piece_rows or largest, largest)
         self.piece_rows = -(-pieces // 2)
         return pieces > 1
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin the sums of a validation."""
+        self._measures, self._measured = {}, 0.0
+
+    def validation_step(self, batch: StepBatch, batch_index: int) -> None:
+        """Add up the measures of a batch."""
+        for micro_batch in batch.micro_batches:
+            self._measured += micro_batch.weight
+            for name, value in self.measures_of(micro_batch).items():
+                self._measures[name] = self._measures.get(name, 0.0) + value
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean of each measure, by rows or tokens: `val/loss` among them."""
+        weight = self._over_ranks(self._measured)
+        for name, value in self._measures.items():
+            self.log(f"val/{name}", self._over_ranks(value) / max(weight, 1e-12), prog_bar=name == "loss")
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Clip the gradient of fp16, which is only here no longer scaled."""
