@@ -50,9 +50,13 @@ SHAPES = (
     SampleShape(name="completion", kind=SampleKind.LLM, required=("input", "output")),
     SampleShape(name="chat", kind=SampleKind.LLM, required=("messages",)),
     SampleShape(name="document", kind=SampleKind.LLM, required=("text",)),
+    SampleShape(name="preference", kind=SampleKind.LLM, required=("prompt", "chosen", "rejected")),
 )
 GROUP_COLUMN = "group"
 TIMESTAMP_COLUMN = "timestamp"
+WEIGHT_COLUMN = "weight"
+COMMON_COLUMNS = (GROUP_COLUMN, TIMESTAMP_COLUMN, WEIGHT_COLUMN)
+"""Columns that a row of any shape may have besides its content."""
 ROLES = ("system", "user", "assistant", "tool")
 
 _UNIX_TEXT = re.compile(r"[0-9]{9,10}(\.[0-9]{1,9})?|[0-9]{12,13}")
@@ -62,8 +66,9 @@ _LEAST_MILLISECONDS = 1e11
 _WITH_AN_ABSENT_VALUE = (float, datetime)
 """NaN, and pandas' NaT. Equal to nothing, not even to themselves."""
 _LONGEST_MISSPELLING = 64
-_TIMESTAMP_LIKENESS = 0.88
-"""Higher than for other columns: `time`, `timestep` and `created_timestamp` are columns in their own right."""
+_HARDLY_MISSPELT = (TIMESTAMP_COLUMN, WEIGHT_COLUMN)
+_THEIR_LIKENESS = 0.88
+"""Higher than for other columns: `time`, `created_timestamp` and `height` are columns in their own right."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +81,7 @@ class Sample:
         content: The values of the shape's columns, JSON-serialisable.
         group: Rows of one group stay on one side of every split.
         timestamp: When it was made: ISO 8601 in UTC, as `checked_timestamp` returns it.
+        weight: What it counts in training beside the others, above 0; None for 1.
         metadata: Columns that no shape knows; kept, never trained on.
     """
 
@@ -84,11 +90,12 @@ class Sample:
     content: Mapping[str, Any]
     group: str | None = None
     timestamp: str | None = None
+    weight: float | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of kind, content and group: equal for equal samples, whenever they were made."""
+        """SHA-256 (hex) of kind, content and group: equal for equal samples, whenever made and however weighted."""
         text = json.dumps([str(self.kind), dict(self.content), self.group], sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -137,11 +144,11 @@ def parse_sample(row: Mapping[str, Any], kind: SampleKind) -> Sample:
     group = present.get(GROUP_COLUMN)
     if group is not None and not isinstance(group, str | int):
         raise SampleError(f"group must be a string or an integer, got {type(group).__name__}.")
-    timestamp = present.get(TIMESTAMP_COLUMN)
-    known = (*shape.columns, GROUP_COLUMN, TIMESTAMP_COLUMN)
+    timestamp, weight = present.get(TIMESTAMP_COLUMN), present.get(WEIGHT_COLUMN)
+    known = (*shape.columns, *COMMON_COLUMNS)
     rest = {column: value for column, value in present.items() if column not in known}
     if rest:
-        absent = tuple(name for name in (*shape.optional, GROUP_COLUMN, TIMESTAMP_COLUMN) if name not in present)
+        absent = tuple(name for name in (*shape.optional, *COMMON_COLUMNS) if name not in present)
         for column in rest:
             hint = _near_miss(column, absent) if len(column) <= _LONGEST_MISSPELLING else ""
             if hint:
@@ -152,6 +159,7 @@ def parse_sample(row: Mapping[str, Any], kind: SampleKind) -> Sample:
         content=content,
         group=None if group is None else str(group),
         timestamp=None if timestamp is None else checked_timestamp(timestamp),
+        weight=None if weight is None else _checked_weight(weight),
         metadata=rest,
     )
 
@@ -194,10 +202,9 @@ def _moment(value: Any) -> datetime:
 @lru_cache(maxsize=1024)
 def _near_miss(column: str, absent: tuple[str, ...]) -> str:
     """Return the hint for a column that seems to be one of the absent ones, misspelt."""
-    hint = did_you_mean(column, [name for name in absent if name != TIMESTAMP_COLUMN])
-    if not hint and TIMESTAMP_COLUMN in absent:
-        hint = did_you_mean(column, difflib.get_close_matches(column, [TIMESTAMP_COLUMN], cutoff=_TIMESTAMP_LIKENESS))
-    return hint
+    strict = [name for name in absent if name in _HARDLY_MISSPELT]
+    hint = did_you_mean(column, [name for name in absent if name not in strict])
+    return hint or did_you_mean(column, difflib.get_close_matches(column, strict, cutoff=_THEIR_LIKENESS))
 
 
 def _is_absent(value: Any) -> bool:
@@ -230,6 +237,13 @@ def _checked_number(column: str, value: Any) -> float:
     if not math.isfinite(number):
         raise SampleError(f"{column} must be a finite number, got {_shortened(value)}.")
     return number
+
+
+def _checked_weight(value: Any) -> float:
+    weight = _checked_number(WEIGHT_COLUMN, value)
+    if weight <= 0.0:
+        raise SampleError(f"weight must be above 0, got {_shortened(value)}. Leave the row out, or its weight.")
+    return weight
 
 
 def _checked_vector(value: Any) -> list[float]:

@@ -27,7 +27,7 @@ def test_parse_sample_finds_every_shape_from_its_columns(shape):
 @pytest.mark.parametrize(
     ("row", "kind", "message"),
     [
-        ({}, LLM, r"columns must hold one of \[input, output; messages; text\] for llm samples, got \[\]"),
+        ({}, LLM, r"one of \[input, output; messages; text; prompt, chosen, rejected\] for llm samples, got \[\]"),
         ({"ancor": "a", "positive": "b"}, EMBEDDING, "Did you mean 'anchor'"),
         ({"input": "a", "output": None}, LLM, r"got \[input\]"),
         ({"input": "a", "output": math.nan}, LLM, r"got \[input\]"),
@@ -52,6 +52,14 @@ def test_parse_sample_finds_every_shape_from_its_columns(shape):
         ({"text": "a", "groups": "c"}, LLM, "column 'groups' is unknown. Did you mean 'group'"),
         ({"text": "a", "timestmp": 1}, LLM, "column 'timestmp' is unknown. Did you mean 'timestamp'"),
         ({"text": "a", "time_stamp": 1}, LLM, "column 'time_stamp' is unknown. Did you mean 'timestamp'"),
+        ({"text": "a", "weights": 2}, LLM, "column 'weights' is unknown. Did you mean 'weight'"),
+        ({"text": "a", "weight": "2"}, LLM, "weight must be a finite number, got '2'"),
+        ({"text": "a", "weight": True}, LLM, "weight must be a finite number, got True"),
+        ({"text": "a", "weight": math.inf}, EMBEDDING, "weight must be a finite number, got inf"),
+        ({"text": "a", "weight": 0}, EMBEDDING, "weight must be above 0, got 0. Leave the row out"),
+        ({"text": "a", "weight": -1.5}, LLM, "weight must be above 0, got -1.5"),
+        ({"prompt": "a", "chosen": "b"}, LLM, r"got \[chosen, prompt\]"),
+        ({"prompt": "a", "chosen": "b", "rejected": CHAT}, LLM, "rejected must be a string, got list"),
         ({"text": "a", "timestamp": "noon"}, LLM, "timestamp must be ISO 8601 or Unix seconds, got 'noon'. Write it"),
     ],
 )
@@ -134,8 +142,21 @@ def test_checked_timestamp_sorts_as_time_does(first, second):
     assert datetime.fromisoformat(texts[0]) == first.astimezone(UTC)
 
 
+@pytest.mark.parametrize("column", ["height", "Weight", "weight_kg", "weighting"])
+def test_parse_sample_keeps_columns_that_only_resemble_weight(column):
+    assert parse_sample({"text": "a", column: 1}, LLM).metadata == {column: 1}
+
+
+@pytest.mark.parametrize(("value", "weight"), [(None, None), (math.nan, None), (2, 2.0), (numpy.float64(0.25), 0.25)])
+def test_parse_sample_takes_a_weight_beside_the_content(value, weight):
+    sample = parse_sample({"prompt": "a", "chosen": "b", "rejected": "c", "weight": value}, LLM)
+    assert (sample.shape, sample.weight, sample.metadata) == ("preference", weight, {})
+    assert sample.content == {"prompt": "a", "chosen": "b", "rejected": "c"}
+
+
 def test_sample_digest_depends_on_kind_content_and_group_only():
     plain = parse_sample({"text": "a"}, LLM)
+    assert plain.digest == parse_sample({"text": "a", "weight": 3}, LLM).digest
     assert plain.digest == parse_sample({"text": "a", "timestamp": 1_764_000_000}, LLM).digest
     assert plain.digest == "c175ccf3882e7734b8816268549167025fda1cd5434ee06e1b67ffa547b5867e"
     assert plain.digest == parse_sample({"text": "a", "origin": "x"}, LLM).digest
@@ -150,7 +171,7 @@ def test_find_shape_ignores_columns_that_no_shape_knows():
 def test_shape_named_knows_the_shapes_of_a_kind():
     assert shape_named("pair", EMBEDDING).required == ("anchor", "positive")
     with pytest.raises(
-        SampleError, match=r"shape must be one of completion, chat, document .* got 'chats'\. Did you mean"
+        SampleError, match=r"shape must be one of completion, chat, document, preference .* got 'chats'\. Did you mean"
     ):
         shape_named("chats", LLM)
 

@@ -16,7 +16,7 @@ from tunetrail.config.data import (
     SplitConfig,
 )
 from tunetrail.config.embedding import EMBEDDING_LOSSES, EmbeddingConfig
-from tunetrail.config.language_model import AdapterConfig, LanguageModelConfig
+from tunetrail.config.language_model import OBJECTIVE_SHAPES, AdapterConfig, LanguageModelConfig, PreferenceConfig
 from tunetrail.config.model_types import ALL, MODEL_TYPES, requested_model_types
 from tunetrail.config.settings import EvaluationConfig, GateConfig, Settings
 from tunetrail.config.stores import (
@@ -55,6 +55,7 @@ __all__ = [
     "AUTO",
     "EMBEDDING_LOSSES",
     "MODEL_TYPES",
+    "OBJECTIVE_SHAPES",
     "OPTIMIZERS",
     "SCHEDULES",
     "SWEEP_RUN_VARIABLE",
@@ -80,6 +81,7 @@ __all__ = [
     "LanguageModelConfig",
     "MemoryConfig",
     "OptimizerConfig",
+    "PreferenceConfig",
     "PreparationConfig",
     "PrivacyConfig",
     "RowChecksConfig",

@@ -27,7 +27,7 @@ class CleanedRows:
 
     Attributes:
         rows: Rows that stay, in their order.
-        set_aside: Rows that repairing left without text.
+        set_aside: Rows that repairing left without text, or without a difference to prefer.
         changes: One line for each row that stays and of which something was changed, with the reasons.
         placeholders: How many personal data of each type were replaced.
     """
@@ -64,7 +64,9 @@ def clean_rows(rows: pd.DataFrame, config: CleaningConfig) -> CleanedRows:
                 ]
             )
     records = after.to_dict("records")
-    gone = {position: reason for position, record in enumerate(records) if (reason := _why_empty(record)) is not None}
+    gone = {
+        position: reason for position, record in enumerate(records) if (reason := _why_unusable(record)) is not None
+    }
 
     changed = [position for position, why in enumerate(reasons) if why and position not in gone]
     lines = _lines(before, records, {**gone, **{each: "; ".join(reasons[each]) for each in changed}}, scrubber)
@@ -150,7 +152,7 @@ def _repaired(
     return text, reasons, found
 
 
-def _why_empty(record: dict[Any, Any]) -> str | None:
+def _why_unusable(record: dict[Any, Any]) -> str | None:
     for column in shape_of(record["shape"]).required:
         value = record[column]
         if column == "messages":
@@ -159,4 +161,6 @@ def _why_empty(record: dict[Any, Any]) -> str | None:
             empty = isinstance(value, str) and not value.strip()
         if empty:
             return f"{column} is empty after cleaning"
+    if record["shape"] == "preference" and record["chosen"] == record["rejected"]:
+        return "chosen equals rejected after cleaning"
     return None

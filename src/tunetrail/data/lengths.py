@@ -11,7 +11,7 @@ import pandas as pd
 from tunetrail.data.rows import TEXT_COLUMNS, content_text, records_of, set_aside_frame, shape_of
 from tunetrail.data.texts.sentences import truncated
 
-_CUT_IN_TRAINING = ("completion", "chat")
+_CUT_IN_TRAINING = ("completion", "chat", "preference")
 """Shapes that end in what is learnt: cut off, they would teach a model to stop in the middle."""
 
 _AT_ONCE = 1000

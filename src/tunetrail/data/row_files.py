@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunetrail.data.rows import SET_ASIDE_COLUMNS, object_series
-from tunetrail.samples import GROUP_COLUMN, SHAPES
+from tunetrail.samples import COMMON_COLUMNS, GROUP_COLUMN, SHAPES, TIMESTAMP_COLUMN, WEIGHT_COLUMN
 
 _TYPES = {
     "row_id": pa.int64(),
@@ -18,7 +18,8 @@ _TYPES = {
     "embedding": pa.list_(pa.float64()),
     "messages": pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
     GROUP_COLUMN: pa.string(),
-    "timestamp": pa.string(),
+    TIMESTAMP_COLUMN: pa.string(),
+    WEIGHT_COLUMN: pa.float64(),
     "cluster": pa.string(),
     "language": pa.string(),
     "token_count": pa.int32(),
@@ -40,7 +41,7 @@ def columns_of_shapes(kind: str, shapes: Sequence[str]) -> list[str]:
         if shape.kind == kind and (shape.name in shapes or not shapes)
         for column in shape.columns
     )
-    return ["row_id", "shape", *content, GROUP_COLUMN, "timestamp"]
+    return ["row_id", "shape", *content, *COMMON_COLUMNS]
 
 
 def schema_of(columns: Sequence[str]) -> pa.Schema:

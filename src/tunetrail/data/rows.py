@@ -1,23 +1,44 @@
 """Rows: the pandas form of samples that every data step takes and gives. Knows nothing of what the steps do with them.
 
 A frame of rows has a RangeIndex and the columns `row_id` (int64, the sample's id in the database), `shape` (a name in
-`samples.SHAPES`), the content columns of the shapes present (absent values are None), `group` (str or None) and
-`timestamp` (ISO 8601 in UTC, or None).
+`samples.SHAPES`), the content columns of the shapes present (absent values are None), `group` (str or None),
+`timestamp` (ISO 8601 in UTC, or None) and `weight` (a float above 0, or None).
 All columns but `row_id` have the object dtype: pandas' own text dtype would turn None into NaN.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tunetrail.errors import SampleError, did_you_mean
-from tunetrail.samples import GROUP_COLUMN, SHAPES, TIMESTAMP_COLUMN, Sample, SampleKind, SampleShape
+from tunetrail.samples import (
+    COMMON_COLUMNS,
+    GROUP_COLUMN,
+    SHAPES,
+    TIMESTAMP_COLUMN,
+    WEIGHT_COLUMN,
+    Sample,
+    SampleKind,
+    SampleShape,
+)
 
-TEXT_COLUMNS = ("anchor", "positive", "negative", "sentence1", "sentence2", "text", "input", "output")
+TEXT_COLUMNS = (
+    "anchor",
+    "positive",
+    "negative",
+    "sentence1",
+    "sentence2",
+    "text",
+    "input",
+    "output",
+    "prompt",
+    "chosen",
+    "rejected",
+)
 """Content columns that hold one text; `messages` holds several, the others none."""
 
 SET_ASIDE_COLUMNS = ("row_id", "step", "reason", "before", "after")
@@ -50,6 +71,7 @@ def rows_frame(records: Iterable[tuple[int, Sample]]) -> pd.DataFrame:
         frame[column] = object_series([sample.content.get(column) for _, sample in listed])
     frame[GROUP_COLUMN] = object_series([sample.group for _, sample in listed])
     frame[TIMESTAMP_COLUMN] = object_series([sample.timestamp for _, sample in listed])
+    frame[WEIGHT_COLUMN] = object_series([sample.weight for _, sample in listed])
     return frame
 
 
@@ -95,16 +117,19 @@ def records_of(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def rows_digest(rows: pd.DataFrame) -> str:
-    """Return the SHA-256 (hex) of the rows' content, equal for equal content whatever its ids and timestamps."""
-    content = rows.drop(columns=["row_id", TIMESTAMP_COLUMN], errors="ignore").to_dict("records")
+    """Return the SHA-256 (hex) of what the rows teach, equal for equal rows whatever their ids and timestamps."""
+    beside = ["row_id", TIMESTAMP_COLUMN]
+    if WEIGHT_COLUMN in rows and rows[WEIGHT_COLUMN].isna().all():
+        beside.append(WEIGHT_COLUMN)
+    content = rows.drop(columns=beside, errors="ignore").to_dict("records")
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def rows_of_shape(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return the rows of one shape, without the columns of the others."""
-    wanted = ("row_id", "shape", *shape_of(name).columns, GROUP_COLUMN, TIMESTAMP_COLUMN)
+def rows_of_shapes(rows: pd.DataFrame, names: Collection[str]) -> pd.DataFrame:
+    """Return the rows of some shapes, without the columns of the others."""
+    wanted = ("row_id", "shape", *_columns_of(set(names)), *COMMON_COLUMNS)
     columns = [column for column in wanted if column in rows]
-    return rows.loc[rows["shape"] == name, columns].reset_index(drop=True)
+    return rows.loc[rows["shape"].isin(list(names)), columns].reset_index(drop=True)
 
 
 def shown(value: Any, mask: Callable[[str], str] = str) -> str | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from tunetrail.errors import SampleError
-from tunetrail.samples import GROUP_COLUMN, SHAPES, TIMESTAMP_COLUMN, BrokenRow, SampleKind, find_shape
+from tunetrail.samples import COMMON_COLUMNS, SHAPES, WEIGHT_COLUMN, BrokenRow, SampleKind, find_shape
 
 Row = Mapping[str, Any] | BrokenRow
 
@@ -24,15 +24,15 @@ _BATCH_ROWS = 1000
 _BLOCK_BYTES = 1 << 20
 _LONGEST_CELL = 16 << 20
 """Characters; Python's default of 131,072 is too short for long texts; without a limit a lost quote eats the file."""
-_OPTIONAL_COLUMNS = {GROUP_COLUMN, TIMESTAMP_COLUMN, *(column for shape in SHAPES for column in shape.optional)}
+_OPTIONAL_COLUMNS = {*COMMON_COLUMNS, *(column for shape in SHAPES for column in shape.optional)}
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def read_rows(path: str | Path) -> Iterator[Row]:
     """Return an iterator over the rows of a file, in order, without ever holding the whole file in memory.
 
-    In CSV, `score` becomes a number, `embedding` and `messages` are read as JSON, and an empty cell of an optional
-    column counts as absent; what can't be read so stays text, and the check of the row says what is wrong with it.
+    In CSV, `score` and `weight` become numbers, `embedding` and `messages` are read as JSON, and an empty cell of an
+    optional column counts as absent; what can't be read so stays text, and the check of the row says what is wrong.
 
     Raises:
         SampleError: The file is missing, a folder, empty, of an unknown suffix, not UTF-8 or damaged. The first four
@@ -221,7 +221,7 @@ def _typed_cells(header: list[str], cells: list[str]) -> dict[str, Any]:
 
 def _typed_cell(column: str, cell: str) -> Any:
     try:
-        if column == "score":
+        if column in ("score", WEIGHT_COLUMN):
             return float(cell)
         if column in ("embedding", "messages"):
             return json.loads(cell)

@@ -17,10 +17,11 @@ from tunetrail.data.lengths import TokenCounter
 from tunetrail.data.report.pictures import figures
 from tunetrail.data.report.report_data import ReportData
 from tunetrail.data.report.session_report import report_section, write_report
-from tunetrail.data.rows import rows_of_shape
+from tunetrail.data.rows import rows_of_shapes
 from tunetrail.errors import SampleError
 from tunetrail.learning.judging import judging_identity, judging_vectors
 from tunetrail.learning.tokens.token_counts import EmbeddingTokenCounter, LanguageModelTokenCounter
+from tunetrail.pipeline.session_rows import chosen_shapes
 from tunetrail.pipeline.work import log_step
 from tunetrail.samples import SampleKind
 from tunetrail.stores.tracking import TrackedRun
@@ -82,13 +83,13 @@ def prepare_rows(
     Raises:
         SampleError: There are none, or they have several shapes and none is chosen.
     """
-    chosen = _Chosen(rows, settings.embedding.shape if model_type == "embedding" else None)
+    chosen = _Chosen(rows, model_type, settings)
     try:
         session = preparation.run(chosen.frames(), folder)
     except SampleError:
         chosen.check()
         raise
-    chosen.say_what_was_left_out(model_type)
+    chosen.say_what_was_left_out()
     for warning in warnings_of(session):
         logger.warning("%s: %s", model_type, warning)
     return session
@@ -123,33 +124,39 @@ def warnings_of(session: PreparedSession) -> list[str]:
 
 
 class _Chosen:
-    """The rows of one shape out of all that come, and which shapes came."""
+    """The rows of the chosen shapes out of all that come, and which shapes came."""
 
-    def __init__(self, rows: pd.DataFrame | Iterable[pd.DataFrame], shape: str | None) -> None:
+    def __init__(self, rows: pd.DataFrame | Iterable[pd.DataFrame], model_type: str, settings: Settings) -> None:
         self._rows = [rows] if isinstance(rows, pd.DataFrame) else rows
-        self._shape = shape
+        self._model_type = model_type
+        self._settings = settings
+        self._shapes = chosen_shapes(model_type, settings)
         self._seen: Counter[str] = Counter()
         self._found = False
 
     def frames(self) -> Iterator[pd.DataFrame]:
         for frame in self._rows:
-            if self._shape is None:
+            if not self._shapes:
                 yield frame
                 continue
             self._seen.update(str(shape) for shape in frame["shape"])
-            chosen = rows_of_shape(frame, self._shape)
+            chosen = rows_of_shapes(frame, self._shapes)
             self._found = self._found or len(chosen) > 0
             yield chosen
 
-    def say_what_was_left_out(self, model_type: str) -> None:
-        others = {shape: count for shape, count in self._seen.items() if shape != self._shape}
+    def say_what_was_left_out(self) -> None:
+        others = {shape: count for shape, count in self._seen.items() if shape not in self._shapes}
         if others:
             listed = ", ".join(f"{count} of {shape}" for shape, count in others.items())
-            logger.warning("%s: rows of other shapes than %s are not prepared: %s", model_type, self._shape, listed)
+            wanted = ", ".join(self._shapes)
+            logger.warning("%s: rows of other shapes than %s are not prepared: %s", self._model_type, wanted, listed)
 
     def check(self) -> None:
-        if self._shape is not None and not self._found:
-            present = ", ".join(sorted(self._seen)) or "none"
-            raise SampleError(
-                f"embedding.shape must be a shape of the session's samples ({present}), got {self._shape!r}."
-            )
+        if not self._shapes or self._found:
+            return
+        present = ", ".join(sorted(self._seen)) or "none"
+        if self._model_type == "llm":
+            objective = self._settings.llm.objective
+            raise SampleError(f"llm.objective must fit the session's samples ({present}), got {objective!r}.")
+        shape = self._settings.embedding.shape
+        raise SampleError(f"embedding.shape must be a shape of the session's samples ({present}), got {shape!r}.")

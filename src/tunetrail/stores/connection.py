@@ -21,7 +21,7 @@ from tunetrail.errors import ConfigError, DatabaseError
 from tunetrail.locks import file_lock
 from tunetrail.stores.failures import readable_failures, shown
 
-HEAD_REVISION = "0002"
+HEAD_REVISION = "0003"
 """The newest revision in migrations/versions; an up-to-date database opens without importing Alembic."""
 VERSION_TABLE = "tunetrail_version"
 """Not Alembic's default name: MLflow may live in the same database and has taken that."""

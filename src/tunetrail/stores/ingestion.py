@@ -174,6 +174,7 @@ def _sample_values(sample: Sample, session_id: str, seen: Counter[int]) -> dict[
         "content": dict(sample.content),
         "group_name": sample.group,
         "timestamp": sample.timestamp,
+        "weight": sample.weight,
         "metadata": dict(sample.metadata),
         "digest": digest,
         "occurrence": _occurrence(seen, digest),

@@ -94,7 +94,7 @@ def read_samples(
     with database.transaction() as connection:
         last = connection.scalar(select(func.max(SampleRow.id)).where(*of_kind)) or 0
     row, position = SampleRow, 0
-    columns = (row.id, row.shape, row.content, row.group_name, row.timestamp, row.extra)
+    columns = (row.id, row.shape, row.content, row.group_name, row.timestamp, row.weight, row.extra)
     while position < last:
         statement = (
             select(*columns)
@@ -108,10 +108,16 @@ def read_samples(
             StoredSample(
                 row_id=row_id,
                 sample=Sample(
-                    kind=kind, shape=shape, content=content, group=group, timestamp=timestamp, metadata=metadata
+                    kind=kind,
+                    shape=shape,
+                    content=content,
+                    group=group,
+                    timestamp=timestamp,
+                    weight=weight,
+                    metadata=metadata,
                 ),
             )
-            for row_id, shape, content, group, timestamp, metadata in rows
+            for row_id, shape, content, group, timestamp, weight, metadata in rows
         ]
         position = rows[-1][0]
 

@@ -74,6 +74,7 @@ class SampleRow(Base):
     content: Mapped[dict[str, Any]] = mapped_column(JSON)
     group_name: Mapped[str | None] = mapped_column(Text)
     timestamp: Mapped[str | None] = mapped_column(Text)
+    weight: Mapped[float | None] = mapped_column(Double)
     extra: Mapped[dict[str, Any]] = mapped_column("metadata", JSON)
     digest: Mapped[str] = mapped_column(Text)
     occurrence: Mapped[int] = mapped_column(Integer)

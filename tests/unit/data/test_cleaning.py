@@ -16,7 +16,7 @@ CODE = "def double(x):\n    if x:\n\n        return  x * 2\n\treturn 0"
 
 
 def frame(shape: str, *contents: dict[str, Any]) -> pd.DataFrame:
-    kind = SampleKind.LLM if shape in ("completion", "chat", "document") else SampleKind.EMBEDDING
+    kind = SampleKind.LLM if shape in ("completion", "chat", "document", "preference") else SampleKind.EMBEDDING
     return rows_frame(
         (number, Sample(kind=kind, shape=shape, content=content)) for number, content in enumerate(contents)
     )
@@ -99,6 +99,14 @@ def test_clean_rows_sets_rows_aside_that_repair_leaves_empty() -> None:
     result = clean_rows(rows, CleaningConfig())
     assert result.set_aside["reason"].tolist() == ["input is empty after cleaning"]
     assert result.rows["row_id"].tolist() == [1] and len(result.changes) == 0
+
+
+def test_clean_rows_sets_preferences_aside_that_repair_leaves_without_a_difference() -> None:
+    answers = [("Write to ann@example.org.", "Write to bob@example.org."), ("Call me.", "Write to me.")]
+    rows = frame("preference", *({"prompt": "How?", "chosen": one, "rejected": other} for one, other in answers))
+    result = clean_rows(rows, CleaningConfig())
+    assert result.set_aside["reason"].tolist() == ["chosen equals rejected after cleaning"]
+    assert result.rows["rejected"].tolist() == ["Write to me."]
 
 
 def test_clean_rows_repairs_messages_without_touching_the_frame_it_was_given() -> None:

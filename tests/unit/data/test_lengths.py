@@ -31,6 +31,9 @@ ROWS = rows_frame(
     ]
 )
 COMPLETIONS = rows_frame([(3, Sample(kind=SampleKind.LLM, shape="completion", content={"input": "a", "output": LONG}))])
+PREFERENCES = rows_frame(
+    [(4, Sample(kind=SampleKind.LLM, shape="preference", content={"prompt": "a", "chosen": "b", "rejected": LONG}))]
+)
 
 
 def test_measure_lengths_counts_and_keeps() -> None:
@@ -49,7 +52,10 @@ def test_measure_lengths_truncates_at_a_sentence_and_says_so() -> None:
     assert ROWS.at[1, "positive"] == LONG
 
 
-@pytest.mark.parametrize(("rows", "policy"), [(ROWS, "drop"), (COMPLETIONS, "drop"), (COMPLETIONS, "truncate")])
+@pytest.mark.parametrize(
+    ("rows", "policy"),
+    [(ROWS, "drop"), (COMPLETIONS, "drop"), (COMPLETIONS, "truncate"), (PREFERENCES, "truncate")],
+)
 def test_measure_lengths_drops_rows_and_never_cuts_an_answer(rows: Any, policy: str) -> None:
     result = measure_lengths(rows, policy, Words())
     assert len(result.rows) == len(rows) - 1

@@ -7,13 +7,14 @@ import pytest
 
 from tunetrail.data.row_files import RowWriter, frames_of_file, read_rows, row_count, schema_of, table_of, write_rows
 
-SCHEMA = schema_of(["row_id", "text", "score", "embedding"])
+SCHEMA = schema_of(["row_id", "text", "score", "embedding", "weight"])
 ROWS = pd.DataFrame(
     {
         "row_id": [1, 2],
         "text": pd.Series(["é\0", None], dtype=object),
         "score": pd.Series([0.5, None], dtype=object),
         "embedding": pd.Series([[1.0, 2.0], None], dtype=object),
+        "weight": pd.Series([None, 2.0], dtype=object),
     }
 )
 

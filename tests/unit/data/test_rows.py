@@ -7,7 +7,7 @@ from tunetrail.data.rows import (
     rows_digest,
     rows_frame,
     rows_of_kind,
-    rows_of_shape,
+    rows_of_shapes,
     set_aside_frame,
     shape_of,
     shown,
@@ -15,7 +15,7 @@ from tunetrail.data.rows import (
     texts_of_rows,
 )
 from tunetrail.errors import SampleError
-from tunetrail.samples import Sample, SampleKind, parse_sample
+from tunetrail.samples import COMMON_COLUMNS, Sample, SampleKind, parse_sample
 
 CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
 
@@ -27,7 +27,7 @@ def llm_samples() -> list[tuple[int, Sample]]:
 
 def test_rows_frame_keeps_ids_shapes_and_absent_values_as_none() -> None:
     rows = rows_frame(llm_samples())
-    assert list(rows.columns) == ["row_id", "shape", "input", "output", "messages", "text", "group", "timestamp"]
+    assert list(rows.columns) == ["row_id", "shape", "input", "output", "messages", "text", *COMMON_COLUMNS]
     assert rows["row_id"].dtype == "int64" and list(rows["row_id"]) == [10, 11, 12]
     assert list(rows["shape"]) == ["completion", "chat", "document"]
     assert rows["input"].tolist() == ["a", None, None]
@@ -42,15 +42,15 @@ def test_rows_frame_of_pairs_always_has_a_negative_column() -> None:
 
 
 def test_rows_frame_of_nothing_has_the_columns_that_every_frame_has() -> None:
-    assert list(rows_frame([]).columns) == ["row_id", "shape", "group", "timestamp"]
+    assert list(rows_frame([]).columns) == ["row_id", "shape", *COMMON_COLUMNS]
 
 
 def test_records_of_rows_of_one_shape_have_a_timestamp_where_there_is_one() -> None:
     rows = rows_frame(llm_samples())
-    assert records_of(rows_of_shape(rows, "document")) == [
+    assert records_of(rows_of_shapes(rows, ["document"])) == [
         {"row_id": 12, "shape": "document", "text": "d", "timestamp": "2025-11-24T16:00:00+00:00"}
     ]
-    assert "timestamp" not in records_of(rows_of_shape(rows, "chat"))[0]
+    assert "timestamp" not in records_of(rows_of_shapes(rows, ["chat"]))[0]
 
 
 def test_rows_digest_depends_on_content_not_on_ids_or_timestamps() -> None:
@@ -58,6 +58,21 @@ def test_rows_digest_depends_on_content_not_on_ids_or_timestamps() -> None:
     digest = rows_digest(rows)
     assert digest == rows_digest(rows.assign(row_id=0, timestamp=None)) == rows_digest(rows.drop(columns="timestamp"))
     assert digest != rows_digest(rows.assign(group=None))
+
+
+def test_rows_digest_depends_on_weights_where_there_are_any() -> None:
+    rows = rows_frame(llm_samples())
+    assert rows_digest(rows) == rows_digest(rows.drop(columns="weight")) != rows_digest(rows.assign(weight=2.0))
+
+
+def test_weights_and_preferences_go_from_samples_to_records() -> None:
+    preference = {"prompt": "p", "chosen": "c", "rejected": "r"}
+    rows = rows_frame(
+        (number, parse_sample(row, SampleKind.LLM)) for number, row in enumerate([preference | {"weight": 2}, CHAT])
+    )
+    assert records_of(rows)[0] == {"row_id": 0, "shape": "preference", **preference, "weight": 2.0}
+    assert "weight" not in records_of(rows)[1] and texts_of_rows(rows) == [["p", "c", "r"], ["Hi", "Hello"]]
+    assert records_of(rows_of_shapes(rows, ["preference"]))[0]["weight"] == 2.0
 
 
 def test_texts_of_rows_come_in_order_and_leave_out_what_is_no_text() -> None:

@@ -76,9 +76,9 @@ def test_read_rows_gives_csv_cells_their_types(tmp_path):
             {"score": "0.5", "embedding": "[1, 2]", "messages": messages, "negative": "n", "group": "7", "text": "NA"},
             {"score": "high", "embedding": "[1, 2", "messages": "", "negative": "", "group": "", "text": ""},
         ]
-    ).assign(timestamp=[moment, ""]).to_csv(path, index=False)
+    ).assign(timestamp=[moment, ""], weight=["2.5", ""]).to_csv(path, index=False)
     first, second = read_rows(path)
-    assert first["score"] == 0.5
+    assert (first["score"], first["weight"]) == (0.5, 2.5)
     assert first["embedding"] == [1, 2]
     assert first["messages"][1] == {"role": "assistant", "content": "a"}
     assert (first["negative"], first["group"], first["text"], first["timestamp"]) == ("n", "7", "NA", moment)

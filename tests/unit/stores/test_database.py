@@ -37,8 +37,9 @@ ROWS = {
     "completion": {"input": "a", "output": "b"},
     "chat": {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
     "document": {"text": "a"},
+    "preference": {"prompt": "a", "chosen": "b", "rejected": "c", "weight": 0.1},
 }
-LLM_SHAPES = ("completion", "chat", "document")
+LLM_SHAPES = ("completion", "chat", "document", "preference")
 
 
 def kind_of(shape):

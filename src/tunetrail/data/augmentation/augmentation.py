@@ -1,7 +1,7 @@
 """Augmentation: extra rows made from rows of the train side. Never sees the other sides or alters what is learnt.
 
-Only the text that a model reads is varied; positives, outputs, conversations and documents stay as they are. What needs
-a model (writing, translating, comparing) comes in as plain callables.
+Only the text that a model reads is varied; positives, outputs, the answers of a preference, conversations and documents
+stay as they are. What needs a model (writing, translating, comparing) comes in as plain callables.
 """
 
 import hashlib

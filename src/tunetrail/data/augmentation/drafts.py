@@ -8,7 +8,14 @@ import pandas as pd
 
 from tunetrail.data.rows import object_series, set_aside_frame, shown
 
-READ_COLUMN = {"pair": "anchor", "label": "text", "vector": "text", "text": "text", "completion": "input"}
+READ_COLUMN = {
+    "pair": "anchor",
+    "label": "text",
+    "vector": "text",
+    "text": "text",
+    "completion": "input",
+    "preference": "prompt",
+}
 """The column that may vary without changing what the row teaches, by shape; other shapes have none."""
 
 

@@ -20,7 +20,16 @@ from tunetrail.config import CheckConfig, ValidationConfig
 from tunetrail.data.checks.turns import disorder
 from tunetrail.data.rows import TEXT_COLUMNS, content_text, object_series, set_aside_frame, shape_of, shown, texts_of
 from tunetrail.data.texts import encoding
-from tunetrail.samples import GROUP_COLUMN, ROLES, SHAPES, SampleKind, SampleShape
+from tunetrail.samples import (
+    COMMON_COLUMNS,
+    GROUP_COLUMN,
+    ROLES,
+    SHAPES,
+    TIMESTAMP_COLUMN,
+    WEIGHT_COLUMN,
+    SampleKind,
+    SampleShape,
+)
 
 FLAG_COLUMNS = ("row_id", "check", "detail")
 _OF_VALID_ROWS = ("rows.constant", "rows.encoding")
@@ -149,7 +158,7 @@ def _with_all_columns(rows: pd.DataFrame, kind: SampleKind) -> pd.DataFrame:
                 for value, name in zip(values, names, strict=True)
             ]
         )
-    for column in (GROUP_COLUMN, "timestamp"):
+    for column in COMMON_COLUMNS:
         values = rows[column] if column in rows else [None] * len(rows)
         columns[column] = object_series([None if _is_absent(value, column) else value for value in values])
     rest = {str(column): rows[column] for column in rows.columns if str(column) not in columns}
@@ -165,8 +174,9 @@ def _is_absent(value: Any, column: str) -> bool:
 def _with_floats(rows: pd.DataFrame) -> pd.DataFrame:
     """Return valid rows with numbers as floats: JSON knows one kind of them, row files and hashes know several."""
     columns: dict[str, pd.Series] = {}
-    if "score" in rows:
-        columns["score"] = object_series([_as_float(score) for score in rows["score"]])
+    for column in ("score", WEIGHT_COLUMN):
+        if column in rows:
+            columns[column] = object_series([_as_float(number) for number in rows[column]])
     if "embedding" in rows:
         vectors = [[_as_float(each) for each in value] if _is_vector(value) else value for value in rows["embedding"]]
         columns["embedding"] = object_series(vectors)
@@ -197,7 +207,7 @@ def _failures(rows: pd.DataFrame, shape: SampleShape, config: ValidationConfig) 
 def _with_readable_texts(rows: pd.DataFrame, shape: SampleShape) -> pd.DataFrame:
     """Return the rows with something that is no text where pandera would stumble over broken Unicode."""
     columns = {}
-    for column in (*shape.columns, GROUP_COLUMN, "timestamp"):
+    for column in (*shape.columns, *COMMON_COLUMNS):
         broken = [isinstance(value, str) and not _is_text(value) for value in rows[column]]
         if any(broken):
             values = [b"" if is_broken else value for is_broken, value in zip(broken, rows[column], strict=True)]
@@ -209,8 +219,11 @@ def _schema(shape: SampleShape, config: ValidationConfig) -> Any:
     columns: dict[str, Any] = {
         "row_id": pandera.Column(int),
         GROUP_COLUMN: _column([("rows.wrong_type", "group is not a string", _is_text)], config, nullable=True),
-        "timestamp": _column(
+        TIMESTAMP_COLUMN: _column(
             [("rows.wrong_type", "timestamp is not a time in ISO 8601", _is_time)], config, nullable=True
+        ),
+        WEIGHT_COLUMN: _column(
+            [("rows.wrong_type", "weight is not a number above 0", _is_weight)], config, nullable=True
         ),
     }
     for column in shape.columns:
@@ -315,6 +328,10 @@ def _is_finite_number(value: Any) -> bool:
         return False
 
 
+def _is_weight(value: Any) -> bool:
+    return _is_finite_number(value) and float(value) > 0.0
+
+
 def _is_vector(value: Any) -> bool:
     if not isinstance(value, list | tuple | np.ndarray) or len(value) == 0:
         return False
@@ -356,19 +373,16 @@ def _oddities(record: dict[str, Any], config: ValidationConfig) -> Iterator[tupl
 
 
 _CONSTANT_FROM_WORDS = 4
+_SIDES = {"pair": ("anchor", "positive"), "completion": ("input", "output"), "preference": ("chosen", "rejected")}
 
 
 def _constant(record: dict[str, Any]) -> str | None:
     """Return why nothing can be learnt from a row: its two sides are equal, or a text is one word again and again."""
-    for first, second in (("anchor", "positive"), ("input", "output")):
-        text = record.get(first)
-        if (
-            text is not None
-            and shape_of(record["shape"]).columns[0] == first
-            and text.strip() == record[second].strip()
-        ):
+    if record["shape"] in _SIDES:
+        first, second = _SIDES[record["shape"]]
+        if record[first].strip() == record[second].strip():
             return f"{first} equals {second}"
-    for text in texts_of(record):
+    for text in texts_of({**record, "rejected": None}):  # an answer may well be rejected for that
         words = text.split()
         if len(words) >= _CONSTANT_FROM_WORDS and len(set(words)) == 1:
             return f"a text is one word, {len(words)} times"

@@ -21,7 +21,7 @@ MEANINGS = {
     "rows.encoding": "texts have damaged characters",
     "rows.language": "texts are in another language than most",
     "rows.constant": "rows repeat themselves and teach nothing",
-    "rows.contradictory": "rows have the input of another row and a different output, label or score",
+    "rows.contradictory": "rows have the input of another row and a different output, label, score or preference",
     "rows.duplicate": "rows are equal to an earlier one",
     "rows.outlier": "texts are unlike all others",
     "labels.score_range": "scores lie outside the scale",
@@ -85,7 +85,7 @@ def findings_of(
         concerned = of_check.get(name, {})
         applies = shapes.get(_ONLY_FOR[name], 0) > 0 if name in _ONLY_FOR else True
         if name == "conversations.truncated_output":
-            applies = any(shapes.get(shape) for shape in ("completion", "chat"))
+            applies = any(shapes.get(shape) for shape in ("completion", "chat", "preference"))
         if name in _MEASURED:
             applies = name in judgement.measures
         if not applies and not concerned:

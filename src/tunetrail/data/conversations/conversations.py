@@ -25,14 +25,22 @@ from typing import Any
 from tunetrail.data.conversations.feedback import FEEDBACK_COLUMNS, verdict_of
 from tunetrail.data.conversations.messages import MESSAGE_COLUMNS, Turn, joined, messages_of, read_turns
 from tunetrail.errors import SampleError
-from tunetrail.samples import GROUP_COLUMN, LeftOut, Sample, SampleKind, checked_timestamp, parse_sample
+from tunetrail.samples import (
+    GROUP_COLUMN,
+    WEIGHT_COLUMN,
+    LeftOut,
+    Sample,
+    SampleKind,
+    checked_timestamp,
+    parse_sample,
+)
 
 ID_COLUMNS = (GROUP_COLUMN, "conversation_id", "id")
 TIME_COLUMNS = ("timestamp", "created_at", "create_time")
 LEAST_WORDS = 5
 """Of a later question that can stand alone."""
 
-_USED_COLUMNS = {*MESSAGE_COLUMNS, *ID_COLUMNS, *TIME_COLUMNS, *FEEDBACK_COLUMNS}
+_USED_COLUMNS = {*MESSAGE_COLUMNS, *ID_COLUMNS, *TIME_COLUMNS, *FEEDBACK_COLUMNS, WEIGHT_COLUMN}
 _WITH_NAN = (float, datetime)  # NaN, and pandas' NaT
 _EAST_ASIAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _SOUTHEAST_ASIAN = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
@@ -68,15 +76,17 @@ def derive(row: Mapping[str, Any]) -> Derived:
 
     The messages are in `messages`, `conversation` or `conversations`. Optional are the conversation's id (`group`,
     `conversation_id` or `id`, the first present; else a digest of its first question and answer stands for it), its
-    time (`timestamp`, `created_at` or `create_time`) and feedback (see `data.feedback`), of the conversation or of one
-    answer; an answer's own counts more. Other columns become metadata of the chat.
+    time (`timestamp`, `created_at` or `create_time`), its samples' `weight`, and feedback (see `data.feedback`), of the
+    conversation or of one answer; an answer's own counts more. Other columns become metadata of the chat.
 
     Raises:
         SampleError: It's malformed, or has no answer to a user.
     """
     turns = _without_greeting(read_turns(messages_of(row), verdict_of(row)))
     group = _group_of(row, turns)
-    shared = {GROUP_COLUMN: group, "timestamp": _time_of(row)}
+    shared: dict[str, Any] = {GROUP_COLUMN: group, "timestamp": _time_of(row)}
+    if row.get(WEIGHT_COLUMN) is not None:
+        shared[WEIGHT_COLUMN] = row[WEIGHT_COLUMN]
     stretches, rejected, unusable = _sorted_out(turns, group)
     pairs, short_questions = _pairs(stretches, shared)
     return Derived(

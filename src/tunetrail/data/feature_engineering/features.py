@@ -51,7 +51,7 @@ class FeatureResult:
         quantiles: By column, then by quantile ("0.5" is the median).
         languages: Rows by language, where the rows have a `language` column.
         packing: How the rows of a language model would share sequences of `max_length` tokens, cut rows as cut; None
-            for embedding models.
+            for embedding models, and for preferences, whose two sequences are trained on together.
         warnings: Readable sentences.
     """
 
@@ -108,7 +108,7 @@ def engineer_features(
         f"{truncated} of {len(rows)} rows ({share:.0%}) are longer than max_length={max_length} tokens and are cut. "
         "Raise max_length or shorten them.",
     )
-    written = rows_of_kind(rows, SampleKind.LLM)
+    written = rows_of_kind(rows, SampleKind.LLM) and "preference" not in set(rows["shape"])
     return FeatureResult(
         rows=rows.assign(**features),
         max_length=max_length,

@@ -55,7 +55,8 @@ class Preparation:
             The prepared session; its `stopped` says why its rows can't be trained on, if so.
 
         Raises:
-            SampleError: There are no rows, or an embedding session mixes shapes.
+            SampleError: There are no rows, an embedding session mixes shapes, or an llm session mixes preferences with
+                others.
         """
         folder.mkdir(parents=True, exist_ok=True)
         if self.steps.cleaning.length != "keep" and self.steps.counter is None:
@@ -107,9 +108,14 @@ def _check_rows(chunks: list[PreparedChunk], kind: str) -> None:
             f"rows must hold at least one {kind} sample, got 0. Log samples to the session or choose another."
         )
     shapes: Counter[str] = sum((Counter(chunk.counts["shapes"]) for chunk in chunks), Counter())
+    listed = ", ".join(f"{name} ({count})" for name, count in shapes.most_common())
     if kind == "embedding" and len(shapes) > 1:
-        listed = ", ".join(f"{name} ({count})" for name, count in shapes.most_common())
         raise SampleError(
             f"embedding samples must all have one shape, got {listed}. "
             f"Choose one, for example embedding.shape={shapes.most_common(1)[0][0]}."
+        )
+    if "preference" in shapes and len(shapes) > 1:
+        raise SampleError(
+            f"llm samples must all be preferences or none, got {listed}. "
+            "Choose llm.objective=preference or llm.objective=supervised."
         )

@@ -92,7 +92,8 @@ class SketchBook:
 
         A label contradicts another one of the same text, a score that of the same two sentences in either order, an
         output that of the same input, an assistant's last turn that after the same turns, a vector that of the same
-        text. Texts are compared normalised. An anchor may have several positives.
+        text, a preference the opposite one. Texts are compared normalised. An anchor may have several positives, and a
+        prompt several preferred answers.
         """
         rows = self._rows(included)
         rows = rows[self._array("input_key")[rows] != 0]
@@ -115,9 +116,9 @@ class SketchBook:
         Rows are connected by an equal normalised text, by an equal group and, unless `similarity` is 0, by similar
         texts: by a Jaccard index of at least `similarity` (over word 3-shingles of long and character 5-shingles of
         short texts), or by all words but one of 7 to 64 (the ten oldest texts that differ in one place). A cluster is a
-        connected component. Texts are anchors and positives, both sentences of a score, `text`, `input`, and the turns
-        of a conversation but for the system's, which all rows may share. Labels, scores, negatives and outputs connect
-        nothing.
+        connected component. Texts are anchors and positives, both sentences of a score, `text`, `input`, `prompt`, and
+        the turns of a conversation but for the system's, which all rows may share. Labels, scores, negatives, outputs
+        and the answers of a preference connect nothing.
         """
         index, rows = self._text_index(), self._rows(included)
         is_in = np.zeros(len(self), dtype=bool)

@@ -20,12 +20,14 @@ _COMPARED_COLUMNS = {
     "pair": ("anchor", "positive", "negative"),
     "score": ("sentence1", "sentence2"),
     "completion": ("input", "output"),
+    "preference": ("prompt", "chosen", "rejected"),
 }
 """Columns that a row is compared by, by shape; `text` where a shape isn't named. A conversation has turns instead."""
 _TWIN_COLUMNS = {
     "pair": ("anchor", "positive"),
     "score": ("sentence1", "sentence2"),
     "completion": ("input",),
+    "preference": ("prompt",),
 }
 """Columns whose texts connect rows, by shape; `text` where a shape isn't named. The first one names the row."""
 _ANSWER_COLUMNS = {"label": "label", "score": "score", "vector": "embedding"}
@@ -43,6 +45,7 @@ class RowParts:
         setting: What rows must have in common to be compared at all: shape, system turns, roles.
         answer: Label, score or vector.
         answered_by_text: Whether the second of `compared` answers the first.
+        answered_by_choice: Whether the second of `compared` is preferred to the third, as an answer to the first.
     """
 
     twins: Sequence[str]
@@ -51,6 +54,7 @@ class RowParts:
     setting: Sequence[Any]
     answer: Any
     answered_by_text: bool
+    answered_by_choice: bool = False
 
 
 def parts_of(record: Mapping[Any, Any]) -> RowParts:
@@ -66,6 +70,7 @@ def parts_of(record: Mapping[Any, Any]) -> RowParts:
         setting=(shape,),
         answer=record.get(_ANSWER_COLUMNS.get(shape)),
         answered_by_text=shape in _ANSWERED_BY_TEXT,
+        answered_by_choice=shape == "preference",
     )
 
 

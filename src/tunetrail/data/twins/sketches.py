@@ -220,9 +220,12 @@ def _line(record: dict[Any, Any], group: str | None, table: _TextTable) -> _Line
 
 
 def _asked_and_answered(parts: RowParts, keys: Sequence[int]) -> tuple[bytes, bytes]:
-    """Return the keys of both sides; the two sentences of a score ask the same in either order."""
+    """Return the keys of both sides; two sentences, or two answers to choose from, ask the same in either order."""
     if parts.answered_by_text and len(keys) == 2:
         return hash_of([*parts.setting, keys[0].to_bytes(8, "little")]), keys[1].to_bytes(8, "little")
+    if parts.answered_by_choice and len(keys) == 3:
+        asked = (keys[0], *sorted(keys[1:]))
+        return hash_of([*parts.setting, *(key.to_bytes(8, "little") for key in asked)]), keys[1].to_bytes(8, "little")
     if parts.answer is not None:
         return hash_of([*parts.setting, *(key.to_bytes(8, "little") for key in sorted(keys))]), hash_of([parts.answer])
     return _NONE, _NONE

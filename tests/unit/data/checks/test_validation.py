@@ -21,12 +21,13 @@ GOOD: dict[str, dict[str, Any]] = {
     "completion": {"input": "a", "output": "b"},
     "chat": {"messages": [{"role": "user", "content": ""}, {"role": "assistant", "content": "b"}]},
     "document": {"text": "a"},
+    "preference": {"prompt": "a", "chosen": "b", "rejected": "c"},
 }
 USER, ASSISTANT = {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}
 
 
 def kind_of(shape: str) -> SampleKind:
-    return LLM if shape in ("completion", "chat", "document") else EMBEDDING
+    return LLM if shape in ("completion", "chat", "document", "preference") else EMBEDDING
 
 
 def frame(shape: str, *contents: dict[str, Any]) -> pd.DataFrame:
@@ -86,6 +87,11 @@ def test_check_rows_passes_good_rows_of_every_shape(shape: str) -> None:
         ),
         ("chat", {"messages": [ASSISTANT, USER]}, "conversations.turn_order", "messages has turns out of order"),
         ("document", {"text": "\u3000"}, "rows.empty", "text is empty"),
+        ("preference", {"rejected": None}, "rows.missing", "rejected is missing"),
+        ("preference", {"chosen": " "}, "rows.empty", "chosen is empty"),
+        ("preference", {"prompt": ["a"]}, "rows.wrong_type", "prompt is not a string of valid Unicode"),
+        ("preference", {"rejected": "b\n"}, "rows.constant", "chosen equals rejected"),
+        ("preference", {"chosen": "la la la la"}, "rows.constant", "a text is one word, 4 times"),
     ],
 )
 def test_check_rows_sets_a_broken_row_aside_with_its_reason(
@@ -198,3 +204,16 @@ def test_check_rows_keeps_what_there_is_of_a_row_without_a_shape() -> None:
     rows = frame("chat", {"messages": [{"content": 3}]}).assign(shape=object_series([None]))
     kept = check_rows(rows, LLM, ValidationConfig()).set_aside["before"]
     assert "content" in kept[0]
+
+
+def test_check_rows_takes_a_rejected_answer_that_repeats_itself() -> None:
+    result = check_rows(frame("preference", {"rejected": "la la la la"}), LLM, ValidationConfig())
+    assert len(result.rows) == 1 and len(result.flags) == 0
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, math.inf, "heavy", True, 10**400])
+def test_check_rows_sets_rows_of_impossible_weights_aside(weight: Any) -> None:
+    rows = frame("text", {}, {}, {}).assign(weight=object_series([2, weight, None]))
+    result = check_rows(rows, EMBEDDING, ValidationConfig())
+    assert result.set_aside["reason"].tolist() == ["weight is not a number above 0"]
+    assert result.rows["weight"].tolist() == [2.0, None] and type(result.rows["weight"][0]) is float

@@ -52,6 +52,7 @@ def test_derive_gives_one_chat_and_a_pair_for_each_question() -> None:
         user(LATER),
         assistant("Click there."),
         created_at=1_764_000_000,
+        weight=2,
         language="en",
         nothing=None,
     )
@@ -65,6 +66,7 @@ def test_derive_gives_one_chat_and_a_pair_for_each_question() -> None:
     ]
     assert pairs_of(derived) == [(QUESTION, "Click here."), (LATER, "Click there.")]
     assert {(each.group, each.timestamp) for each in derived.samples} == {("c1", "2025-11-24T16:00:00+00:00")}
+    assert {each.weight for each in derived.samples} == {2.0}
     assert [each.metadata for each in derived.samples] == [{"language": "en"}, {}, {}]
     assert derived.kept == derived.samples
 

@@ -23,7 +23,7 @@ from tunetrail.data.checks.judged_rows import Judge
 from tunetrail.data.flow.chunk_steps import ChunkSteps
 from tunetrail.data.flow.preparation import Preparation
 from tunetrail.data.flow.prepared import PreparedSession
-from tunetrail.data.rows import rows_frame
+from tunetrail.data.rows import records_of, rows_frame
 from tunetrail.errors import ConfigError, SampleError
 from tunetrail.samples import Sample, SampleKind
 
@@ -206,6 +206,41 @@ def test_preparation_refuses_no_rows_and_several_shapes(tmp_path: Path) -> None:
         SampleError, match=r"one shape, got label \(2\), text \(1\). Choose one, for example embedding.shape=label"
     ):
         prepare(mixed, tmp_path)
+
+
+def preferences(count: int) -> pd.DataFrame:
+    return rows_frame(
+        (
+            number,
+            Sample(
+                kind=SampleKind.LLM,
+                shape="preference",
+                content={
+                    "prompt": sentence(number),
+                    "chosen": sentence(1000 + number),
+                    "rejected": sentence(2000 + number % 10),
+                },
+                weight=0.5 if number % 2 else None,
+            ),
+        )
+        for number in range(count)
+    )
+
+
+def test_preparation_takes_preferences_and_their_weights_to_the_sides(tmp_path: Path) -> None:
+    session = prepare(preferences(40), tmp_path, kind=SampleKind.LLM)
+    assert session.stopped is None and sum(session.sides.values()) == 40
+    weights = {record["row_id"]: record.get("weight") for record in records_of(all_rows(session))}
+    assert weights == {number: 0.5 if number % 2 else None for number in range(40)}
+
+
+def test_preparation_refuses_preferences_among_other_samples(tmp_path: Path) -> None:
+    content = {"input": sentence(1), "output": sentence(2)}
+    others = rows_frame([(9, Sample(kind=SampleKind.LLM, shape="completion", content=content))])
+    with pytest.raises(
+        SampleError, match=r"preferences or none, got preference \(3\), completion \(1\). Choose llm.objective="
+    ):
+        prepare(pd.concat([preferences(3), others], ignore_index=True), tmp_path, kind=SampleKind.LLM)
 
 
 def labelled(pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:

@@ -20,7 +20,7 @@ UNHURRIED = settings(deadline=None, max_examples=25, suppress_health_check=[Heal
 
 
 def frame(shape: str, *contents: dict[str, Any], groups: list[str | None] | None = None) -> pd.DataFrame:
-    kind = SampleKind.LLM if shape in ("completion", "chat", "document") else SampleKind.EMBEDDING
+    kind = SampleKind.LLM if shape in ("completion", "chat", "document", "preference") else SampleKind.EMBEDDING
     return rows_frame(
         (number, Sample(kind=kind, shape=shape, content=content, group=groups[number] if groups else None))
         for number, content in enumerate(contents)
@@ -279,6 +279,26 @@ def test_contradictions_are_found_on_both_sides(tmp_path: Path) -> None:
     book = book_of(tmp_path, frame("label", *({"text": text, "label": label} for text, label in contents)), 2)
     assert book.contradictions().tolist() == [True, True, False, False, True]
     assert book.contradictions(np.array([True, False, True, True, True])).tolist() == [False] * 5
+
+
+def preference(prompt: str, chosen: str, rejected: str) -> dict[str, Any]:
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+
+
+def test_preferences_contradict_their_opposites_only(tmp_path: Path) -> None:
+    rows = frame(
+        "preference",
+        preference("ask", "one", "two"),
+        preference("Ask!", "Two", "one"),
+        preference("ask", "three", "two"),
+        preference("other", "two", "one"),
+        preference("ask", "One.", "two"),
+    )
+    book = book_of(tmp_path, rows, 2)
+    assert book.contradictions().tolist() == [True, True, False, False, True]
+    assert book.near_duplicates(0.8).tolist() == [-1, -1, -1, -1, 0]
+    keys = book.cluster_keys(0.8)
+    assert keys[0] == keys[1] == keys[2] == keys[4] != keys[3]
 
 
 def test_clusters_leave_out_what_is_not_included(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ PAIR = {"shape": "pair", "anchor": "a", "positive": "p", "negative": None}
         ({"shape": "text", "text": "t"}, ["t"], ["t"], None),
         ({"shape": "document", "text": "t"}, ["t"], ["t"], None),
         ({"shape": "completion", "input": "i", "output": "o"}, ["i"], ["i", "o"], None),
+        ({"shape": "preference", "prompt": "p", "chosen": "c", "rejected": "r"}, ["p"], ["p", "c", "r"], None),
         ({"shape": "text", "text": None}, [], [None], None),
     ],
 )
@@ -35,6 +36,7 @@ def test_parts_of_each_shape(record: dict[str, Any], twins: list[str], compared:
     parts = parts_of(record)
     assert (list(parts.twins), list(parts.compared), parts.answer) == (twins, compared, answer)
     assert parts.answered_by_text == (record["shape"] == "completion")
+    assert parts.answered_by_choice == (record["shape"] == "preference")
     assert parts.whole is None and list(parts.setting) == [record["shape"]]
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tunetrail.config.language_model import PreferenceConfig
+from tunetrail.config import PreferenceConfig
 from tunetrail.learning.language_model.preference import (
     PairLogProbabilities,
     dpo_loss,
