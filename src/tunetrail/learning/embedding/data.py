@@ -12,6 +12,7 @@ from torch import Tensor
 from tunetrail.config import BatchesConfig
 from tunetrail.learning.embedding.encoder import TextColumn
 from tunetrail.learning.embedding.prompts import role_of
+from tunetrail.learning.embedding.teacher import teacher_target
 from tunetrail.learning.training.batching import SeededBatchSampler
 from tunetrail.learning.training.steps import StepLoader, StepSampler
 
@@ -35,7 +36,7 @@ class EmbeddingBatch:
 
     Attributes:
         columns: Their texts, column by column; a pair's negatives only where there are some.
-        target: Scores [rows], label numbers [rows], vectors [rows, dimensions], or None.
+        target: Scores [rows], label numbers [rows], vectors [rows, dimensions], what a teacher says, or None.
         rows: Their numbers.
     """
 
@@ -63,6 +64,7 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         lengths: Takes a record and returns its tokens; characters are counted where None.
         padded: Whether texts will be padded: rows of like length then share a batch.
         seed: Decides, with the epoch, the order of the rows.
+        views: How often each text goes through the model.
         prompts: By role (`query`, `document`), what goes before each text.
         refresh: Takes the number of the epoch that is to begin, returns as many training records as there are; the
             trainer has to reload the batches every `refresh_epochs` epochs.
@@ -79,6 +81,7 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         batches: BatchesConfig | None = None,
         lengths: Callable[[Record], int] | None = None,
         padded: bool = False,
+        views: int = 1,
         seed: int = 0,
         prompts: Mapping[str, str] | None = None,
         refresh: Callable[[int], Sequence[Record]] | None = None,
@@ -91,6 +94,7 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         self.batches = batches or BatchesConfig()
         self.lengths = lengths
         self.padded = padded
+        self.views = views
         self.seed = seed
         self.prompts = dict(prompts or {})
         self.refresh = refresh
@@ -149,8 +153,7 @@ class EmbeddingDataModule(lightning.LightningDataModule):
     def _batch(self, records: Sequence[Record], rows: list[int]) -> EmbeddingBatch:
         chosen = [records[row] for row in rows]
         columns = [self._column(column, [record[column] for record in chosen]) for column in TEXT_COLUMNS[self.shape]]
-        if self.shape == "text":  # each text twice, for two views of it
-            columns *= 2
+        columns *= self.views
         negatives = [record["negative"] for record in chosen if record.get("negative")] if self.shape == "pair" else []
         if negatives:
             columns.append(self._column("negative", negatives))
@@ -160,6 +163,9 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         return TextColumn(texts=texts, prompt=self.prompts.get(role_of(column)) or "")
 
     def _target(self, records: Sequence[Record]) -> Tensor | None:
+        taught = teacher_target(records)
+        if taught is not None:
+            return taught
         if self.shape == "score":
             return torch.tensor([record["score"] for record in records], dtype=torch.float32)
         if self.shape == "label":

@@ -4,9 +4,10 @@ Takes plain records, gives back models and NumPy arrays; knows nothing of metric
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,13 @@ from tunetrail.config import EmbeddingConfig, TrainingConfig
 from tunetrail.errors import ConfigError, SampleError
 from tunetrail.learning.embedding.data import TEXT_COLUMNS, EmbeddingDataModule, Record
 from tunetrail.learning.embedding.encoder import build_encoder, concatenating, encode_texts
-from tunetrail.learning.embedding.losses import loss_name
+from tunetrail.learning.embedding.losses import check_loss, loss_name
 from tunetrail.learning.embedding.module import EmbeddingModule, load_embedding_model
 from tunetrail.learning.embedding.prompts import QUERY, configured_prompts, own_prompts, role_of
 from tunetrail.learning.embedding.refreshing import Refresh, undisturbed
+from tunetrail.learning.embedding.teacher import taught_records
+from tunetrail.learning.engine.modes import evaluating
+from tunetrail.learning.models.catalog import resolve_model
 from tunetrail.learning.tokens.tokenized import TokenizedTexts
 from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.training.fitting import FitResult, fit, optimization_settings
@@ -46,15 +50,9 @@ class EmbeddingLearner:
 
     def check(self, path: str, records: Sequence[Record]) -> None:
         """Raise `ConfigError` or `SampleError` where the model, the loss and the records don't fit together."""
-        name = loss_name(self.shape, self.config.loss)
-        if self.config.mini_batch_size and name not in ("multiple_negatives_ranking", "simcse"):
-            raise ConfigError(
-                f"embedding.mini_batch_size must be 0 for the loss {name}, got {self.config.mini_batch_size}."
-            )
-        if name == "cosine_similarity" and any(not -1.0 <= record["score"] <= 1.0 for record in records):
-            raise SampleError("score must be between -1 and 1 for the loss cosine_similarity. Scale it, or use cosent.")
+        dimensions = int(load_embedding_model(path).get_embedding_dimension() or 0)
+        check_loss(self.config, self.shape, records, dimensions)
         if self.shape == "vector":
-            dimensions = load_embedding_model(path).get_embedding_dimension()
             wrong = next((len(each["embedding"]) for each in records if len(each["embedding"]) != dimensions), None)
             if wrong is not None:
                 raise SampleError(f"embedding must have the model's {dimensions} dimensions, got {wrong}.")
@@ -104,16 +102,18 @@ class EmbeddingLearner:
         def refreshed(epoch: int) -> Sequence[Record]:
             assert refresh is not None
             with undisturbed(module):
-                return refresh.records(encode, epoch)
+                return taught(refresh.records(encode, epoch))
 
+        taught = self._teaching(module)
         data = EmbeddingDataModule(
-            train=train,
-            validation=validation,
+            train=taught(train),
+            validation=taught(validation),
             shape=self.shape,
             batch_size=training.rows_per_batch,
             batches=training.batches,
             lengths=tokens,
             padded=not module.encoder.padding_free,
+            views=2 if self._loss == "simcse" else 1,
             seed=self.seed,
             prompts=prompts,
             refresh=refreshed if refresh else None,
@@ -133,10 +133,14 @@ class EmbeddingLearner:
         return module.trained(), result
 
     def _module(self, path: str, training: TrainingConfig) -> EmbeddingModule:
+        weights = self.config.matryoshka_weights
         module = EmbeddingModule(
             model=path,
             shape=self.shape,
-            loss=self.config.loss,
+            loss=self._loss,
+            loss_options=asdict(self.config.loss_options),
+            matryoshka_dimensions=list(self.config.matryoshka_dimensions),
+            matryoshka_weights=None if weights is None else list(weights),
             max_length=self.config.max_length,
             mini_batch_size=self.config.mini_batch_size,
             padding_free=training.batches.padding_free,
@@ -147,6 +151,27 @@ class EmbeddingLearner:
         self._with_prompts(module.model)
         return module
 
+    @property
+    def _loss(self) -> str:
+        return loss_name(self.shape, self.config.loss, self.config.teacher)
+
+    def _teaching(self, module: EmbeddingModule) -> Callable[[Sequence[Record]], Sequence[Record]]:
+        """Return what adds the teacher's word to records, if there is a teacher."""
+        if self.config.teacher is None:
+            return lambda records: records
+        teacher = load_embedding_model(resolve_model(self.config.teacher, "embedding").path, self.config.max_length)
+
+        def encode(texts: Sequence[str], role: str) -> NDArray:
+            return self.vectors(teacher, texts, role=role)
+
+        return partial(
+            taught_records,
+            loss=self._loss,
+            encode=encode,
+            dimensions=int(module.model.get_embedding_dimension() or 0),
+            similarity=self.config.loss_options.similarity,
+        )
+
     def vectors(self, model: SentenceTransformer, texts: Sequence[str], *, role: str = QUERY) -> NDArray:
         """Return the unit vectors of the texts, each behind the model's own prompt for `query` or `document`.
 
@@ -155,7 +180,7 @@ class EmbeddingLearner:
         """
         encoder = build_encoder(model, TokenizedTexts(model))
         prompt = model.prompts.get(role) or ""
-        with concatenating(model) if encoder.padding_free else nullcontext():
+        with evaluating(model), concatenating(model) if encoder.padding_free else nullcontext():
             return encode_texts(encoder, texts, prompt, shown=len(texts) > SHOWN_FROM)
 
     def _with_prompts(self, model: SentenceTransformer) -> SentenceTransformer:

@@ -8,6 +8,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
+from tunetrail.config.embedding import LossConfig
 from tunetrail.learning.embedding.data import EmbeddingBatch
 from tunetrail.learning.embedding.encoder import Encoder, TextColumn, build_encoder, transformer_of
 from tunetrail.learning.embedding.losses import build_vector_loss
@@ -39,6 +40,9 @@ class EmbeddingModule(TrainedModule):
         model: Folder of the model that training starts from.
         shape: Name of the samples' shape.
         loss: A loss that fits the shape, or `auto`.
+        loss_options: Keywords of `LossConfig`.
+        matryoshka_dimensions: The loss is summed over vectors cut to these dimensions, too.
+        matryoshka_weights: One for each of them.
         max_length: Longest text in tokens.
         mini_batch_size: Above 0: batches go through the model in pieces of so many rows, whose negatives are still
             those of the whole batch (GradCache, Gao et al. 2021, https://arxiv.org/abs/2101.06983).
@@ -54,6 +58,9 @@ class EmbeddingModule(TrainedModule):
         model: str,
         shape: str,
         loss: str = "auto",
+        loss_options: Mapping[str, Any] | None = None,
+        matryoshka_dimensions: Sequence[int] = (),
+        matryoshka_weights: Sequence[float] | None = None,
         max_length: int = 128,
         mini_batch_size: int = 0,
         padding_free: bool = True,
@@ -68,7 +75,13 @@ class EmbeddingModule(TrainedModule):
         self.encoder: Encoder = build_encoder(self.model, TokenizedTexts(self.model), padding_free=padding_free)
         if self.encoder.padding_free:
             transformer_of(self.model).set_attn_implementation(SEGMENT_ATTENTION)
-        self._loss = build_vector_loss(shape, loss)
+        self._loss = build_vector_loss(
+            shape,
+            loss,
+            LossConfig(**(loss_options or {})),
+            matryoshka_dimensions=matryoshka_dimensions,
+            matryoshka_weights=matryoshka_weights,
+        )
         self._cost = token_cost(self.model)
         replace_dropout(self.model)
 
