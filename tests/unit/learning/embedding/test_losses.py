@@ -157,6 +157,11 @@ def test_loss_that_needs_a_negative_in_every_row_refuses_a_batch_without(name: s
         build_vector_loss("pair", name)(vectors, target_of("pair", name))
 
 
+def test_loss_that_takes_no_negatives_refuses_a_batch_with_some() -> None:
+    with pytest.raises(SampleError, match="negative must be in no row for the loss mega_batch_margin, got 6"):
+        build_vector_loss("pair", "mega_batch_margin")(random_vectors(3), None)
+
+
 @pytest.mark.parametrize("name", ["multiple_negatives_ranking", "multiple_negatives_symmetric_ranking"])
 def test_ranking_losses_see_the_negatives(name: str) -> None:
     loss = build_vector_loss("pair", name)

@@ -171,7 +171,10 @@ def test_options_that_need_whole_negatives_refuse_a_batch_with_some(options: dic
     loss = build_vector_loss("pair", "auto", LossConfig(**options))
     anchors, positives, negatives = vectors_of(3)
     assert bool(torch.isfinite(loss([anchors, positives], None)))
-    with pytest.raises(SampleError, match="negative must be in every row for the loss multiple_negatives_ranking with"):
+    with pytest.raises(
+        SampleError,
+        match="in every row for the loss multiple_negatives_ranking with hardness_mode or doc_to_doc, got 4 for 6",
+    ):
         loss([anchors, positives, negatives[:4]], None)
 
 
@@ -306,7 +309,7 @@ SCORES = [{"sentence1": "a", "sentence2": "b", "score": score} for score in (0.0
 @pytest.mark.parametrize(
     ("name", "records", "rule"),
     [
-        ("triplet", PAIRS, "negative must be in every row for the loss triplet, got 1 of 2 rows without. Mine them"),
+        ("triplet", PAIRS, "negative must be in every row for the loss triplet, got 1 for 2 rows. Give each row one"),
         ("margin_mse", PAIRS, "negative must be in every row for the loss margin_mse"),
         ("distill_kl_div", [{**PAIRS[0], "negative": ""}], "negative must be in every row for the loss distill_kl_div"),
         ("mega_batch_margin", PAIRS, "negative must be in no row for the loss mega_batch_margin"),
@@ -354,5 +357,12 @@ def test_check_loss_names_the_loss_and_checks_all_of_it() -> None:
         check_loss(EmbeddingConfig(loss_options=LossConfig(margin=0.5)), "score", SCORES, 32)
     with pytest.raises(SampleError, match="negative must be in every row"):
         check_loss(EmbeddingConfig(loss="triplet"), "pair", PAIRS, 32)
+    whole = LossConfig(directions=["query_to_doc", "doc_to_doc"])
+    assert check_loss(EmbeddingConfig(loss_options=whole), "pair", PAIRS[:1], 32) == "multiple_negatives_ranking"
+    assert check_loss(EmbeddingConfig(loss_options=whole), "pair", PAIRS[1:], 32) == "multiple_negatives_ranking"
+    with pytest.raises(
+        SampleError, match="for the loss multiple_negatives_ranking with hardness_mode or doc_to_doc, got 1 for 2"
+    ):
+        check_loss(EmbeddingConfig(loss_options=whole), "pair", PAIRS, 32)
     with pytest.raises(ConfigError, match="must be a model's name or folder for the loss mse on text"):
         check_loss(EmbeddingConfig(loss="mse"), "text", [{"text": "a"}], 32)

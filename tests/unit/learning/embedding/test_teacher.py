@@ -99,9 +99,7 @@ def test_margin_loss_is_zero_where_the_student_scores_as_its_teacher() -> None:
 
 @pytest.mark.parametrize("loss", ["margin_mse", "distill_kl_div"])
 def test_pairs_without_negatives_are_refused_where_scores_are_to_be_learnt(loss: str) -> None:
-    with pytest.raises(
-        SampleError, match=f"negative must be in every row for the loss {loss}, got 1 of 3 rows without"
-    ):
+    with pytest.raises(SampleError, match=f"negative must be in every row for the loss {loss}, got 2 for 3 rows"):
         taught_records(PAIRS, loss=loss, encode=Teacher(), dimensions=3)
 
 

@@ -4,13 +4,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunetrail.config import EMBEDDING_LOSSES, EmbeddingConfig
-from tunetrail.config.embedding import TEACHER_LOSSES, check_loss_options, check_teacher
+from tunetrail.config.embedding import TEACHER_LOSSES, LossConfig, check_loss_options, check_teacher
 from tunetrail.errors import ConfigError, SampleError
 
 Record = Mapping[str, Any]
 
 NEGATIVE_LOSSES = ("triplet", "margin_mse", "distill_kl_div")
 """Those that need a negative in every row."""
+
+
+def needs_whole_columns(options: LossConfig) -> bool:
+    """Whether a ranking loss with these options takes negatives only where every row has one."""
+    return options.hardness_mode is not None or "doc_to_doc" in (options.directions or ())
 
 
 def loss_name(shape: str, name: str, teacher: str | None = None) -> str:
@@ -56,7 +61,7 @@ def check_loss(config: EmbeddingConfig, shape: str, records: Sequence[Record], d
     name = loss_name(shape, config.loss, config.teacher)
     check_loss_options(name, config.loss_options)
     check_matryoshka(config.matryoshka_dimensions, dimensions)
-    check_records(name, records)
+    check_records(name, records, config.loss_options)
     return name
 
 
@@ -69,20 +74,10 @@ def check_matryoshka(matryoshka_dimensions: Sequence[int], dimensions: int) -> N
         )
 
 
-def check_records(name: str, records: Sequence[Record]) -> None:
-    """Raise `SampleError` where a row lacks what the loss of that name needs."""
-    if name in NEGATIVE_LOSSES:
-        without = sum(not record.get("negative") for record in records)
-        if without:
-            raise SampleError(
-                f"negative must be in every row for the loss {name}, got {without} of {len(records)} rows without. "
-                "Mine them (feature_engineering.hard_negatives.enabled=true), or use multiple_negatives_ranking."
-            )
-    if name == "mega_batch_margin" and any(record.get("negative") for record in records):
-        raise SampleError(
-            "negative must be in no row for the loss mega_batch_margin, which takes the hardest positive of another "
-            "row. Leave them out, or use multiple_negatives_ranking."
-        )
+def check_records(name: str, records: Sequence[Record], options: LossConfig | None = None) -> None:
+    """Raise `SampleError` where a row lacks what the loss of that name needs with its options."""
+    with_negative = sum(bool(record.get("negative")) for record in records)
+    check_negatives(name, with_negative, len(records), options or LossConfig())
     scores = [record["score"] for record in records] if records and "score" in records[0] else []
     if name == "cosine_similarity":
         wrong = next((score for score in scores if not -1.0 <= score <= 1.0), None)
@@ -90,6 +85,22 @@ def check_records(name: str, records: Sequence[Record]) -> None:
     if name in ("contrastive", "online_contrastive"):
         wrong = next((score for score in scores if score not in (0.0, 1.0)), None)
         _refuse(name, wrong, "0 (different) or 1 (alike)", "Round it")
+
+
+def check_negatives(name: str, negatives: int, rows: int, options: LossConfig) -> None:
+    """Raise `SampleError` where the loss can't take so many negatives for so many rows."""
+    in_every_row = name in NEGATIVE_LOSSES or (needs_whole_columns(options) and negatives > 0)
+    if in_every_row and negatives < rows:
+        among = " with hardness_mode or doc_to_doc" if name not in NEGATIVE_LOSSES else ""
+        raise SampleError(
+            f"negative must be in every row for the loss {name}{among}, got {negatives} for {rows} rows. "
+            "Give each row one, or use multiple_negatives_ranking with its defaults."
+        )
+    if name == "mega_batch_margin" and negatives:
+        raise SampleError(
+            f"negative must be in no row for the loss mega_batch_margin, got {negatives}: it takes the hardest "
+            "positive of another row. Leave them out, or use multiple_negatives_ranking."
+        )
 
 
 def _refuse(name: str, score: float | None, rule: str, way: str) -> None:

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from tunetrail.config import EMBEDDING_LOSSES
 from tunetrail.config.embedding import LossConfig, check_loss_options
-from tunetrail.errors import SampleError
-from tunetrail.learning.embedding.losses.choice import NEGATIVE_LOSSES, check_fits
+from tunetrail.learning.embedding.losses.choice import check_fits, check_negatives
 from tunetrail.learning.embedding.losses.library import GUIDE_VECTORS, VECTORS, library_loss
 from tunetrail.learning.embedding.losses.matryoshka import EmbeddingLoss, matryoshka_loss
 from tunetrail.learning.embedding.losses.supervised import supervised_contrastive_loss
@@ -94,27 +93,16 @@ def _with_orthogonality(loss: EmbeddingLoss, weight: float) -> EmbeddingLoss:
 def _checked(loss: EmbeddingLoss, name: str, options: LossConfig) -> EmbeddingLoss:
     """Refuse batches that the loss can't take, and compute it in full precision."""
     takes_target = name not in (*_WITHOUT_TARGET, "simcse")
-    in_every_row = bool(options.hardness_mode) or "doc_to_doc" in (options.directions or ())
 
     def checked(vectors: list[Tensor], target: Tensor | None) -> Tensor:
         if takes_target:
             _present(target)
-        negatives = len(vectors[2]) if len(vectors) > 2 else 0
-        if name in NEGATIVE_LOSSES or (in_every_row and negatives):
-            _check_negatives(name, negatives, len(vectors[0]))
+        check_negatives(name, len(vectors[2]) if len(vectors) > 2 else 0, len(vectors[0]), options)
         halves = (torch.float16, torch.bfloat16)
         with torch.autocast(vectors[0].device.type, enabled=False):
             return loss([each.float() if each.dtype in halves else each for each in vectors], target)
 
     return checked
-
-
-def _check_negatives(name: str, negatives: int, rows: int) -> None:
-    if negatives != rows:
-        raise SampleError(
-            f"negative must be in every row for the loss {name} with these options, got {negatives} for {rows} rows. "
-            "Mine them (feature_engineering.hard_negatives.enabled=true), or use multiple_negatives_ranking."
-        )
 
 
 def _present(target: Tensor | None) -> Tensor:
