@@ -19,6 +19,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from tunetrail.learning.engine.attention import segment_attention_of
+from tunetrail.learning.engine.modes import evaluating
 from tunetrail.learning.engine.segments import concatenate
 from tunetrail.learning.tokens.tokenized import TokenizedTexts
 
@@ -123,17 +124,14 @@ def why_padded(model: SentenceTransformer, tokenized: TokenizedTexts) -> str | N
         return f"its layers see {window} tokens only"
     if tokenized.constants("") is None:
         return "its tokenizer gives features of its own"
-    column, training = [TextColumn(texts=_PROBES)], model.training
+    column = [TextColumn(texts=_PROBES)]
     try:
-        model.eval()
-        with torch.inference_mode():
+        with evaluating(model), torch.inference_mode():
             expected = Encoder(model=model, tokenized=tokenized)(column)[0]
             with concatenating(model):
                 found = Encoder(model=model, tokenized=tokenized, padding_free=True)(column)[0]
     except (NotImplementedError, TypeError, ValueError, RuntimeError, KeyError) as error:
         return f"{type(error).__name__}: {error}"
-    finally:
-        model.train(training)
     difference = float((expected - found).abs().max())
     scale = float(expected.abs().max())
     return None if difference <= _TOLERANCE * scale else f"its vectors would differ by {difference / scale:.1e}"

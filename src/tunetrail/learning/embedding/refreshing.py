@@ -14,6 +14,7 @@ from torch import nn
 
 from tunetrail.learning.embedding.data import Record
 from tunetrail.learning.embedding.prompts import QUERY
+from tunetrail.learning.engine.modes import evaluating
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 
@@ -42,11 +43,5 @@ class Refresh:
 @contextmanager
 def undisturbed(module: nn.Module) -> Iterator[None]:
     """Put a module into evaluation mode; afterwards each part's mode and the random generators are as they were."""
-    modes = [(part, part.training) for part in module.modules()]
-    with isolate_rng():
-        try:
-            module.eval()
-            yield
-        finally:
-            for part, training in modes:
-                part.training = training
+    with isolate_rng(), evaluating(module):
+        yield

@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from tunetrail.learning.engine.attention import segment_attention_of
+from tunetrail.learning.engine.modes import evaluating
 from tunetrail.learning.engine.segments import concatenate
 from tunetrail.learning.language_model.head import supervised_loss, supervised_nats
 from tunetrail.learning.language_model.neftune import EmbeddingNoise
@@ -179,17 +180,13 @@ def why_padded(model: PreTrainedModel | PeftModel) -> str | None:
         TokenizedExample(input_ids=ids, labels=[IGNORED, *ids[1:]], supervised_bytes=0, truncated=False)
         for ids in ([number % vocabulary for number in range(start, start + 3 + start)] for start in (1, 2, 5))
     ]
-    training = model.training
     try:
-        model.eval()
-        with torch.inference_mode():
+        with evaluating(model), torch.inference_mode():
             expected = LanguageForward(model=model, pad_token_id=0, padding_free=False).nats(examples)
             with concatenating(model):
                 found = LanguageForward(model=model, pad_token_id=0, padding_free=True).nats(examples)
     except (NotImplementedError, TypeError, ValueError, RuntimeError, KeyError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
-    finally:
-        model.train(training)
     difference = float(((expected - found) / expected).abs().max())
     return None if difference <= _TOLERANCE else f"its loss would differ by {difference:.1e}"
 
