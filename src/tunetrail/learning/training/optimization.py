@@ -1,25 +1,163 @@
-"""The optimizer and learning-rate schedule that both Lightning modules share, and the precision the hardware allows."""
+"""The optimizer and learning-rate schedule that both Lightning modules share. Knows nothing of losses or data."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_scheduler
+
+from tunetrail.config.training import OptimizerConfig
+from tunetrail.learning.training.layers import layer_depths
 
 logger = logging.getLogger(__name__)
 
-SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+SCHEDULES = {
+    "linear": "linear",
+    "cosine": "cosine",
+    "constant": "constant_with_warmup",
+    "inverse_sqrt": "inverse_sqrt",
+    "wsd": "warmup_stable_decay",
+}
 """conf/'s schedule names to transformers'."""
 
+FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
+"""Where torch has Adam as one kernel."""
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split the trainable parameters: matrices decay, biases and norms (fewer than two dimensions) don't."""
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+def configure_optimizer(
+    module: nn.Module,
+    *,
+    learning_rate: float,
+    total_steps: int,
+    weight_decay: float = 0.0,
+    warmup_steps: int = 0,
+    warmup_ratio: float = 0.0,
+    schedule: str = "linear",
+    decay_ratio: float = 0.2,
+    optimizer: Mapping[str, Any] | None = None,
+    fused: bool = True,
+) -> dict[str, Any]:
+    """Return the optimizer and a per-step schedule in the form of Lightning's `configure_optimizers`.
+
+    Args:
+        module: Whose trainable parameters are optimized.
+        learning_rate: Peak of the schedule.
+        total_steps: Optimizer steps of the training.
+        weight_decay: Of the matrices; biases and norms never decay.
+        warmup_steps: Steps of linear warm-up.
+        warmup_ratio: Above 0: the warm-up as a share of the steps, in place of `warmup_steps`.
+        schedule: `linear` or `cosine` to 0, `constant`, `inverse_sqrt`, or `wsd` (warm-up, stable, decay).
+        decay_ratio: Share of the steps in which `wsd` decays.
+        optimizer: Settings of `training.optimizer` as plain values; its defaults where None.
+        fused: Use Adam's fused kernel where torch has one. False for fp16 with gradient scaling: a fused kernel
+            unscales the gradients itself, and they would be clipped before.
+
+    Raises:
+        ConfigError: An optimizer's setting is out of range, or `layer_decay` is below 1 and there are no layers.
+    """
+    settings = OptimizerConfig(**dict(optimizer or {}))
+    groups = parameter_groups(module, weight_decay, learning_rate, settings.layer_decay)
+    built = _build_optimizer(groups, learning_rate, settings, fused)
+    scheduler = build_schedule(
+        built,
+        schedule=schedule,
+        warmup_steps=_warmup_steps(warmup_steps, warmup_ratio, total_steps),
+        decay_ratio=decay_ratio,
+        total_steps=total_steps,
+    )
+    return {"optimizer": built, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def parameter_groups(
+    module: nn.Module, weight_decay: float, learning_rate: float = 0.0, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
+    """Split the trainable parameters: matrices decay, biases and norms (fewer than two dimensions) don't.
+
+    With a `layer_decay` below 1 they are split by depth, too, from the embeddings up, and each group has its own rate:
+    learning_rate * layer_decay ** depth (ELECTRA, https://arxiv.org/abs/2003.10555, appendix A).
+
+    Raises:
+        ConfigError: `layer_decay` is below 1 and the model has no numbered layers.
+    """
+    if layer_decay == 1.0:
+        trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        return [
+            {"params": [each for each in trainable if each.ndim >= 2], "weight_decay": weight_decay},
+            {"params": [each for each in trainable if each.ndim < 2], "weight_decay": 0.0},
+        ]
+    depths = layer_depths(module)
+    members: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            members.setdefault((depths[name], parameter.ndim < 2), []).append(parameter)
     return [
-        {"params": [each for each in trainable if each.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [each for each in trainable if each.ndim < 2], "weight_decay": 0.0},
+        {
+            "params": members[depth, plain],
+            "weight_decay": 0.0 if plain else weight_decay,
+            "lr": learning_rate * layer_decay**depth,
+        }
+        for depth, plain in sorted(members, reverse=True)
     ]
+
+
+def _build_optimizer(
+    groups: list[dict[str, Any]], learning_rate: float, settings: OptimizerConfig, fused: bool
+) -> torch.optim.Optimizer:
+    """Return the optimizer; Adafactor has settings of its own kind, and its rate is relative to the weights' size."""
+    if settings.name == "sgd":
+        return torch.optim.SGD(groups, lr=learning_rate, momentum=settings.momentum)
+    if settings.name == "adafactor":
+        return torch.optim.Adafactor(groups, lr=learning_rate)
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    fused = fused and all(each.is_floating_point() and each.device.type in FUSED_DEVICES for each in parameters)
+    kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
+    return kind(
+        groups,
+        lr=learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.epsilon,
+        fused=fused or None,  # None: torch chooses among its other forms
+    )
+
+
+def build_schedule(
+    optimizer: torch.optim.Optimizer, *, schedule: str, warmup_steps: int, decay_ratio: float, total_steps: int
+) -> LambdaLR:
+    """Return a schedule that multiplies each group's own rate; all rise linearly from 0 in the warm-up.
+
+    `inverse_sqrt` falls as sqrt(warm-up / step) after the warm-up, and without one as sqrt(10,000 / (10,000 + step)).
+    `wsd` falls by 1 - sqrt(share of the decay), after https://arxiv.org/abs/2405.18392.
+    """
+    options: dict[str, Any] = {}
+    if schedule == "wsd":
+        decay_steps = round(decay_ratio * total_steps)
+        if warmup_steps + decay_steps > total_steps:
+            logger.warning(
+                "a warm-up of %d steps and training.decay_ratio=%s are more than the %d training steps; %d decay",
+                warmup_steps,
+                decay_ratio,
+                total_steps,
+                total_steps - warmup_steps,
+            )
+            decay_steps = total_steps - warmup_steps
+        options = {"num_decay_steps": decay_steps, "decay_type": "1-sqrt"}
+    scheduler: LambdaLR = get_scheduler(
+        SCHEDULES[schedule],
+        optimizer,
+        num_warmup_steps=warmup_steps,
+        num_training_steps=total_steps,
+        scheduler_specific_kwargs=options,
+    )
+    return scheduler
+
+
+def _warmup_steps(warmup_steps: int, warmup_ratio: float, total_steps: int) -> int:
+    if warmup_ratio > 0.0:
+        return int(warmup_ratio * total_steps)
+    return effective_warmup_steps(warmup_steps, total_steps)
 
 
 def effective_warmup_steps(warmup_steps: int, total_steps: int) -> int:
@@ -37,28 +175,3 @@ def effective_warmup_steps(warmup_steps: int, total_steps: int) -> int:
         shortened,
     )
     return shortened
-
-
-def configure_adamw(
-    module: nn.Module, *, learning_rate: float, weight_decay: float, warmup_steps: int, schedule: str, total_steps: int
-) -> dict[str, Any]:
-    """Return AdamW and a per-step schedule in the form of Lightning's `configure_optimizers`."""
-    optimizer = torch.optim.AdamW(parameter_groups(module, weight_decay), lr=learning_rate)
-    scheduler = get_scheduler(
-        SCHEDULES[schedule],
-        optimizer,
-        num_warmup_steps=effective_warmup_steps(warmup_steps, total_steps),
-        num_training_steps=total_steps,
-    )
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-
-def resolve_precision(use_mixed_precision: bool) -> str:
-    """Return Lightning's precision for this machine: bf16 on a GPU that has it, else fp16 on a GPU, float32 on a CPU.
-
-    On a CPU without bf16 instructions mixed precision is several times slower than float32, so `use_mixed_precision`
-    means "where it helps".
-    """
-    if use_mixed_precision and torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    return "32-true"
