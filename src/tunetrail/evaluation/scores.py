@@ -339,4 +339,5 @@ _STATISTICS: dict[str, _Statistic] = {
     "cosine_to_target": _mean_of("cosine_to_target"),
     "spearman": _spearman,
     "bits_per_byte": _bits_per_byte,
+    "preference_accuracy": _mean_of("preference_accuracy"),
 }

@@ -11,12 +11,14 @@ import pandas as pd
 from tunetrail.config import EvaluationConfig
 from tunetrail.data.rows import records_of
 from tunetrail.errors import SampleError
+from tunetrail.evaluation.preferences import preference_scores
 from tunetrail.evaluation.scores import Scores, language_scores
 from tunetrail.evaluation.scoring import score_embedding, with_clusters
 from tunetrail.learning.embedding.learner import EmbeddingLearner
 from tunetrail.learning.embedding.prompts import DOCUMENT, QUERY
 from tunetrail.learning.language_model.learner import LanguageModelLearner
 from tunetrail.learning.learner import Learner
+from tunetrail.learning.tokens.chat import is_preference
 
 logger = logging.getLogger(__name__)
 
@@ -25,11 +27,13 @@ def score(learner: Learner, model: Any, rows: pd.DataFrame, config: EvaluationCo
     """Score a model on rows that it was not trained on."""
     records = records_of(rows)
     if isinstance(learner, EmbeddingLearner):
-        encode, encode_documents = (
-            partial(learner.vectors, model, role=role) for role in (QUERY, DOCUMENT)
-        )
+        encode, encode_documents = (partial(learner.vectors, model, role=role) for role in (QUERY, DOCUMENT))
         return score_embedding(learner.shape, records, encode, encode_documents)
     assert isinstance(learner, LanguageModelLearner)
+    if any(map(is_preference, records)):
+        sides = learner.preference_likelihoods(model, records, config.batch_size)
+        chosen, rejected = (language_scores(side.nats, side.tokens, side.bytes) for side in sides)
+        return with_clusters(preference_scores(chosen, rejected), records)
     found = learner.likelihoods(model, records, config.batch_size)
     return with_clusters(language_scores(found.nats, found.tokens, found.bytes), records)
 

@@ -22,6 +22,10 @@ def test_score_gives_each_kind_its_primary_metric(tiny_embedding_model: str, tin
     chats = rows(SampleKind.LLM, *({"input": "say", "output": f"{n}"} for n in range(4)))
     scores = score(llm, llm.load(tiny_language_model), chats, EvaluationConfig())
     assert (scores.metric, scores.higher_is_better, scores.examples) == ("bits_per_byte", False, 4)
+    preferences = rows(SampleKind.LLM, *({"prompt": "say", "chosen": f"{n}", "rejected": "no"} for n in range(4)))
+    scores = score(llm, llm.load(tiny_language_model), preferences, EvaluationConfig())
+    assert (scores.metric, scores.higher_is_better, scores.examples) == ("preference_accuracy", True, 4)
+    assert set(scores.metrics) == {"preference_accuracy", "preference_margin", "bits_per_byte"}
 
 
 def test_scorable_by_all_leaves_out_rows_that_are_cut_off(

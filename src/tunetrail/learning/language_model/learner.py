@@ -23,7 +23,7 @@ from tunetrail.learning.embedding.refreshing import Refresh, undisturbed
 from tunetrail.learning.language_model.data import Item, LanguageModelDataModule, PreferencePair
 from tunetrail.learning.language_model.forward import LanguageForward, build_forward, concatenating
 from tunetrail.learning.language_model.module import LanguageModelModule, load_language_model, load_tokenizer
-from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample, is_preference
+from tunetrail.learning.tokens.chat import TokenizedExample, is_preference
 from tunetrail.learning.tokens.tokenized import kept_examples, kept_preferences
 from tunetrail.learning.training.batching import length_batches
 from tunetrail.learning.training.callbacks import MetricsSink
@@ -48,6 +48,10 @@ class Likelihoods:
     tokens: NDArray
     bytes: NDArray
 
+    def part(self, records: slice) -> "Likelihoods":
+        """Return those of some of the records."""
+        return Likelihoods(nats=self.nats[records], tokens=self.tokens[records], bytes=self.bytes[records])
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LanguageModelLearner:
@@ -59,12 +63,15 @@ class LanguageModelLearner:
 
     def check(self, path: str, records: Sequence[Record]) -> None:
         """Raise `SampleError` where the output of more than half of the records lies beyond the maximum length."""
-        tokenizer = load_tokenizer(path)
-        empty = sum(not _learns(example) for example in self._tokenized(tokenizer, records))
+        tokenizer, preferences = load_tokenizer(path), any(map(is_preference, records))
+        if preferences:
+            empty = sum(not _teaches(pair) for pair in self._pairs(tokenizer, records))
+        else:
+            empty = sum(not _learns(example) for example in self._tokenized(tokenizer, records))
         if empty * 2 > len(records):
+            what = "what two answers differ by" if preferences else "the whole output"
             raise SampleError(
-                f"llm.max_length={self.config.max_length} cuts off the whole output of {empty} of {len(records)} rows. "
-                "Raise it."
+                f"llm.max_length={self.config.max_length} cuts off {what} of {empty} of {len(records)} rows. Raise it."
             )
 
     def load(self, path: str) -> LanguageModel:
@@ -134,22 +141,27 @@ class LanguageModelLearner:
         return LanguageModel(model=trained, tokenizer=tokenizer), result
 
     def scorable(self, model: LanguageModel, records: Sequence[Record]) -> list[bool]:
-        """Return per record whether any token that should be learnt is left within the maximum length."""
-        return [_learns(example) for example in self._tokenized(model.tokenizer, records)]
+        """Return per record whether any text that should be learnt is left within the maximum length.
+
+        Of a preference, there must be some of both answers, and they must still differ.
+        """
+        if any(map(is_preference, records)):
+            pairs = self._pairs(model.tokenizer, records)
+            return [_teaches(pair) and all(example.supervised_bytes for example in pair) for pair in pairs]
+        return [example.supervised_bytes > 0 for example in self._tokenized(model.tokenizer, records)]
 
     def likelihoods(self, model: LanguageModel, records: Sequence[Record], batch_size: int) -> Likelihoods:
         """Score each record's supervised tokens; a record cut off before its first one counts 0 everywhere."""
-        examples = self._tokenized(model.tokenizer, records)
-        nats = np.zeros(len(examples))
-        scored = [number for number, example in enumerate(examples) if _learns(example)]
-        forward = build_forward(model.model, int(model.tokenizer.pad_token_id))
-        with concatenating(model.model) if forward.padding_free else nullcontext():
-            nats[scored] = _nats(forward, [examples[number] for number in scored], batch_size, "Scoring")
-        return Likelihoods(
-            nats=nats,
-            tokens=np.array([sum(label != IGNORED for label in example.labels[1:]) for example in examples]),
-            bytes=np.array([example.supervised_bytes for example in examples]),
-        )
+        return _likelihoods(model, self._tokenized(model.tokenizer, records), batch_size)
+
+    def preference_likelihoods(
+        self, model: LanguageModel, records: Sequence[Record], batch_size: int
+    ) -> tuple[Likelihoods, Likelihoods]:
+        """Score the chosen answers of preferences, and the rejected ones, each given its prompt."""
+        pairs = self._pairs(model.tokenizer, records)
+        chosen, rejected = ([pair[side] for pair in pairs] for side in (0, 1))
+        found = _likelihoods(model, [*chosen, *rejected], batch_size)
+        return found.part(slice(len(pairs))), found.part(slice(len(pairs), None))
 
     def _items(
         self,
@@ -161,12 +173,11 @@ class LanguageModelLearner:
         """Return what a training learns from; of preferences, with what the model makes of them as it is now."""
         if not any(is_preference(record) for record in records):
             return self._examples(tokenizer, records)
-        tokenized = kept_preferences(tokenizer, records, self.config.max_length, self.cache)
-        pairs = [pair for pair in tokenized if all(map(_learns, pair))]
+        pairs = [pair for pair in self._pairs(tokenizer, records) if _teaches(pair)]
         if not pairs:
             raise SampleError(
-                f"llm.max_length={self.config.max_length} cuts off an answer of each of the {len(records)} preferences "
-                "on one side of the split. Raise it."
+                f"llm.max_length={self.config.max_length} cuts off what two answers differ by of all {len(records)} "
+                "rows on one side of the split. Raise it."
             )
         answers = [answer for pair in pairs for answer in pair]
         with undisturbed(module):
@@ -188,6 +199,11 @@ class LanguageModelLearner:
     def _tokenized(self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]) -> list[TokenizedExample]:
         return kept_examples(tokenizer, records, self.config.max_length, self.cache)
 
+    def _pairs(
+        self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]
+    ) -> list[tuple[TokenizedExample, TokenizedExample]]:
+        return kept_preferences(tokenizer, records, self.config.max_length, self.cache)
+
 
 def _nats(forward: LanguageForward, examples: Sequence[TokenizedExample], batch_size: int, title: str) -> NDArray:
     """Return each example's negative log-likelihood in nats, float64 [examples]."""
@@ -199,8 +215,27 @@ def _nats(forward: LanguageForward, examples: Sequence[TokenizedExample], batch_
     return nats
 
 
+def _likelihoods(model: LanguageModel, examples: Sequence[TokenizedExample], batch_size: int) -> Likelihoods:
+    nats = np.zeros(len(examples))
+    scored = [number for number, example in enumerate(examples) if _learns(example)]
+    forward = build_forward(model.model, int(model.tokenizer.pad_token_id))
+    with concatenating(model.model) if forward.padding_free else nullcontext():
+        nats[scored] = _nats(forward, [examples[number] for number in scored], batch_size, "Scoring")
+    return Likelihoods(
+        nats=nats,
+        tokens=np.array([example.supervised_tokens for example in examples]),
+        bytes=np.array([example.supervised_bytes for example in examples]),
+    )
+
+
 def _learns(example: TokenizedExample) -> bool:
-    return any(label != IGNORED for label in example.labels[1:])
+    return example.supervised_tokens > 0
+
+
+def _teaches(pair: tuple[TokenizedExample, TokenizedExample]) -> bool:
+    """Whether both answers are there, as far as the maximum length goes, and differ."""
+    chosen, rejected = pair
+    return _learns(chosen) and _learns(rejected) and chosen.input_ids != rejected.input_ids
 
 
 def last_logits(model: LanguageModel, texts: Sequence[str]) -> NDArray:

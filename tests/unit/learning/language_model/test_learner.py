@@ -14,6 +14,10 @@ from tunetrail.learning.language_model.learner import LanguageModel, LanguageMod
 RECORDS: list[dict[str, Any]] = [
     {"input": f"What is {n} + {n}?", "output": f"It is {2 * n}." + " Really." * (n % 3)} for n in range(8)
 ]
+PREFERENCES: list[dict[str, Any]] = [
+    {"prompt": f"What is {n} + {n}?", "chosen": f"It is {2 * n}.", "rejected": "No idea." + " None." * (n % 3)}
+    for n in range(8)
+]
 TRAINING = TrainingConfig(batch_size=4, num_epochs=2, warmup_steps=0, learning_rate=1e-2)
 
 
@@ -33,7 +37,12 @@ def model(tiny_language_model: str) -> LanguageModel:
 
 @pytest.mark.parametrize(
     ("max_length", "records", "cut"),
-    [(8, RECORDS, "8 of 8"), (40, [*RECORDS[:2], *({"input": "x" * 99, "output": "y"} for _ in range(3))], "3 of 5")],
+    [
+        (8, RECORDS, "8 of 8"),
+        (40, [*RECORDS[:2], *({"input": "x" * 99, "output": "y"} for _ in range(3))], "3 of 5"),
+        (8, PREFERENCES, "8 of 8"),
+        (50, [{"prompt": "x", "chosen": "y" * 99 + "a", "rejected": "y" * 99 + "b"}], "1 of 1"),
+    ],
 )
 def test_check_refuses_a_length_that_cuts_off_most_outputs(
     tiny_language_model: str, max_length: int, records: list[dict[str, Any]], cut: str
@@ -45,7 +54,7 @@ def test_check_refuses_a_length_that_cuts_off_most_outputs(
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("records", [RECORDS, [{"text": "A story."}], []])
+@pytest.mark.parametrize("records", [RECORDS, PREFERENCES, [{"text": "A story."}], []])
 def test_check_passes_what_can_be_learnt(tiny_language_model: str, records: list[dict[str, Any]]) -> None:
     learner().check(tiny_language_model, records)
 
@@ -116,3 +125,65 @@ def test_train_refuses_to_refresh_its_records(tiny_language_model: str, tmp_path
     refresh = Refresh(every_epochs=1, records=lambda encode, epoch: RECORDS)
     with pytest.raises(ValueError, match="refresh must be None for a language model"):
         learner().train(tiny_language_model, RECORDS, [], TRAINING, folder=tmp_path, on_metrics=ignore, refresh=refresh)
+
+
+def test_scorable_wants_text_behind_the_labels(model: LanguageModel) -> None:
+    documents = [{"text": "x"}, {"text": "xy"}]  # of the first one only the end could be predicted
+    assert learner().scorable(model, documents) == [False, True]
+    cut_alike = {"prompt": "x", "chosen": "y" * 99 + "a", "rejected": "y" * 99 + "b"}
+    assert learner(100).scorable(model, [PREFERENCES[0], cut_alike]) == [True, False]
+    assert learner(8).scorable(model, [PREFERENCES[0]]) == [False]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 50])
+def test_preference_likelihoods_are_those_of_the_answers_given_their_prompt(
+    model: LanguageModel, batch_size: int
+) -> None:
+    found = learner().preference_likelihoods(model, PREFERENCES, batch_size)
+    for side, answer in zip(found, ("chosen", "rejected"), strict=True):
+        records = [{"input": record["prompt"], "output": record[answer]} for record in PREFERENCES]
+        expected = learner().likelihoods(model, records, 1)
+        np.testing.assert_allclose(side.nats, expected.nats, atol=1e-4)
+        assert side.tokens.tolist() == expected.tokens.tolist() and side.bytes.tolist() == expected.bytes.tolist()
+    chosen, rejected = learner().preference_likelihoods(model, [], 2)
+    assert chosen.nats.shape == rejected.nats.shape == (0,)
+
+
+def test_train_on_preferences_learns_to_prefer_and_starts_at_log_2(
+    tiny_language_model: str, model: LanguageModel, tmp_path: Path
+) -> None:
+    logged: list[float] = []
+
+    def keep(metrics: Mapping[str, float], step: int) -> None:
+        logged.extend(value for name, value in metrics.items() if name.endswith("train/loss"))
+
+    training = TrainingConfig(batch_size=8, num_epochs=6, warmup_steps=0, learning_rate=1e-2, logging_steps=1)
+    taught = learner()
+    trained, result = taught.train(
+        tiny_language_model, PREFERENCES, PREFERENCES, training, folder=tmp_path, on_metrics=keep
+    )
+    assert result.steps == 6
+    assert logged[0] == pytest.approx(np.log(2.0), abs=1e-3)  # model and reference are equal, but for dropout
+    margins = []
+    for each in (model, trained):
+        chosen, rejected = taught.preference_likelihoods(each, PREFERENCES, 8)
+        margins.append(rejected.nats / rejected.tokens - chosen.nats / chosen.tokens)
+    assert (margins[1] > margins[0] + 0.05).all()
+
+
+def test_train_weighs_preferences(tiny_language_model: str, tmp_path: Path) -> None:
+    swapped = [{**record, "chosen": record["rejected"], "rejected": record["chosen"]} for record in PREFERENCES]
+    training = TrainingConfig(batch_size=16, num_epochs=4, warmup_steps=0, learning_rate=1e-2)
+    found = []
+    for weights in ((9.0, 1.0), (1.0, 9.0)):
+        records = [
+            {**record, "weight": weight}
+            for side, weight in zip((PREFERENCES, swapped), weights, strict=True)
+            for record in side
+        ]
+        trained, _ = learner().train(
+            tiny_language_model, records, [], training, folder=tmp_path, on_metrics=ignore, validate=False
+        )
+        chosen, rejected = learner().preference_likelihoods(trained, PREFERENCES, 8)
+        found.append(float((rejected.nats / rejected.tokens - chosen.nats / chosen.tokens).mean()))
+    assert found[0] > found[1] + 0.05
