@@ -2,28 +2,27 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from tunetrail.learning.embedding.data import EmbeddingDataModule
+from tunetrail.config import BatchesConfig
+from tunetrail.learning.embedding.data import EmbeddingBatch, EmbeddingDataModule
+from tunetrail.learning.training.steps import StepLoader
 
 
-def preprocess(texts: list[str], prompt: str = "") -> dict[str, Any]:
-    """One number per text, so that a batch shows which rows it holds."""
-    return {"input_ids": torch.tensor([[len(prompt + text)] for text in texts])}
+def micro_batches(loader: StepLoader) -> list[EmbeddingBatch]:
+    return [batch for step in loader for batch in step.micro_batches]
 
 
 def loaded(
     shape: str, records: list[dict[str, Any]], batch_size: int = 4, shuffled: bool = False
-) -> list[dict[str, Any]]:
-    data = EmbeddingDataModule(
-        train=records, validation=records, shape=shape, preprocess=preprocess, batch_size=batch_size
-    )
-    return list(data.train_dataloader() if shuffled else data.val_dataloader())
+) -> list[EmbeddingBatch]:
+    data = EmbeddingDataModule(train=records, validation=records, shape=shape, batch_size=batch_size)
+    return micro_batches(data.train_dataloader() if shuffled else data.val_dataloader())
 
 
-def column(batch: dict[str, Any], number: int) -> list[int]:
-    ids: Tensor = batch["features"][number]["input_ids"]
-    return [int(value) for value in ids.flatten()]
+def column(batch: EmbeddingBatch, number: int) -> list[int]:
+    """One number per text, so that a batch shows which rows it holds."""
+    read = batch.columns[number]
+    return [len(read.prompt + text) for text in read.texts]
 
 
 def test_data_pair_batch_has_the_negatives_of_the_rows_that_have_one() -> None:
@@ -34,9 +33,9 @@ def test_data_pair_batch_has_the_negatives_of_the_rows_that_have_one() -> None:
     ]
     (batch,) = loaded("pair", records)
     assert [column(batch, number) for number in range(3)] == [[1, 4, 7], [2, 5, 8], [3]]
-    assert (batch["target"], batch["rows"]) == (None, 3)
+    assert (batch.target, batch.rows, batch.weight) == (None, (0, 1, 2), 3.0)
     (batch,) = loaded("pair", records[1:])
-    assert len(batch["features"]) == 2
+    assert len(batch.columns) == 2
 
 
 @pytest.mark.parametrize(
@@ -49,9 +48,9 @@ def test_data_pair_batch_has_the_negatives_of_the_rows_that_have_one() -> None:
 )
 def test_data_targets_of_each_shape(shape: str, records: list[dict[str, Any]], expected: list[Any]) -> None:
     (batch,) = loaded(shape, records)
-    assert batch["target"].tolist() == expected
-    assert batch["target"].dtype == (torch.int64 if shape == "label" else torch.float32)
-    assert len(batch["features"]) == (2 if shape == "score" else 1)
+    assert batch.target.tolist() == expected
+    assert batch.target.dtype == (torch.int64 if shape == "label" else torch.float32)
+    assert len(batch.columns) == (2 if shape == "score" else 1)
 
 
 def test_data_labels_have_one_number_in_training_and_validation() -> None:
@@ -59,11 +58,10 @@ def test_data_labels_have_one_number_in_training_and_validation() -> None:
         train=[{"text": "a", "label": "z"}, {"text": "b", "label": "z"}],
         validation=[{"text": "c", "label": "m"}, {"text": "d", "label": "z"}],
         shape="label",
-        preprocess=preprocess,
         batch_size=2,
     )
-    assert [batch["target"].tolist() for batch in data.train_dataloader()] == [[1, 1]]
-    assert sorted(next(iter(data.val_dataloader()))["target"].tolist()) == [0, 1]
+    assert [batch.target.tolist() for batch in micro_batches(data.train_dataloader())] == [[1, 1]]
+    assert sorted(micro_batches(data.val_dataloader())[0].target.tolist()) == [0, 1]
 
 
 @pytest.mark.parametrize("shuffled", [True, False])
@@ -77,12 +75,12 @@ def test_data_keeps_equal_texts_of_pairs_in_different_batches(shuffled: bool) ->
 @pytest.mark.parametrize("shape", ["pair", "text", "label"])
 def test_data_leaves_out_a_last_single_row_where_others_are_the_negatives(shape: str) -> None:
     records = [{"anchor": f"a{n}", "positive": f"p{n}", "text": f"t{n}", "label": "one"} for n in range(5)]
-    assert [batch["rows"] for batch in loaded(shape, records)] == [4]
+    assert [len(batch.rows) for batch in loaded(shape, records)] == [4]
 
 
 def test_data_keeps_a_last_single_row_of_scores() -> None:
     records = [{"sentence1": "a", "sentence2": "b", "score": n / 5} for n in range(5)]
-    assert [batch["rows"] for batch in loaded("score", records)] == [4, 1]
+    assert [len(batch.rows) for batch in loaded("score", records)] == [4, 1]
 
 
 @pytest.mark.parametrize(
@@ -102,13 +100,30 @@ def test_data_puts_the_prompt_of_its_role_before_each_column(
         train=[record],
         validation=[record],
         shape=shape,
-        preprocess=preprocess,
         batch_size=2,
         prompts={"query": "q" * 10, "document": "d" * 100},
     )
     for loader in (data.train_dataloader(), data.val_dataloader()):
-        (batch,) = loader
-        assert [column(batch, number)[0] for number in range(len(batch["features"]))] == expected
+        (batch,) = micro_batches(loader)
+        assert [column(batch, number)[0] for number in range(len(batch.columns))] == expected
+
+
+def test_data_gives_each_text_as_often_as_views_are_asked_for() -> None:
+    records = [{"text": "a"}, {"text": "bb"}]
+    data = EmbeddingDataModule(train=records, validation=records, shape="text", batch_size=2, views=2)
+    (batch,) = micro_batches(data.val_dataloader())
+    assert [column(batch, number) for number in range(len(batch.columns))] == [[1, 2], [1, 2]]
+
+
+def test_data_puts_micro_batches_together_to_steps() -> None:
+    records = [{"sentence1": "a", "sentence2": "b", "score": n / 9} for n in range(9)]
+    data = EmbeddingDataModule(
+        train=records, validation=records, shape="score", batch_size=2, batches=BatchesConfig(accumulate=2)
+    )
+    steps = list(data.train_dataloader())
+    assert sorted(len(step.micro_batches) for step in steps) == [1, 2, 2]
+    assert sorted(row for step in steps for row in step.rows) == list(range(9))
+    assert [step.rows for step in data.val_dataloader()] == [[0, 1], [2, 3], [4, 5], [6, 7], [8]]
 
 
 def test_data_loads_its_own_records_before_a_training_begins() -> None:
@@ -117,10 +132,9 @@ def test_data_loads_its_own_records_before_a_training_begins() -> None:
         train=records,
         validation=records,
         shape="text",
-        preprocess=preprocess,
         batch_size=2,
         refresh=lambda epoch: [{"text": "ccc"}] * 2,
         refresh_epochs=1,
     )
-    (batch,) = data.train_dataloader()
+    (batch,) = micro_batches(data.train_dataloader())
     assert sorted(column(batch, 0)) == [1, 2]

@@ -43,9 +43,6 @@ def ignore(metrics: Mapping[str, float], step: int) -> None:
         ),
         ("score", {"loss": "simcse"}, {}, ConfigError, r"for score samples, got 'simcse'"),
         ("label", {"loss": "mse"}, {}, ConfigError, r"for label samples, got 'mse'"),
-        ("score", {"mini_batch_size": 2}, {}, ConfigError, r"mini_batch_size must be 0 for the loss cosent, got 2"),
-        ("label", {"mini_batch_size": 2}, {}, ConfigError, r"must be 0 for the loss supervised_contrastive"),
-        ("vector", {"mini_batch_size": 2}, {}, ConfigError, r"must be 0 for the loss mse"),
         ("score", {"loss": "cosine_similarity"}, {"score": 1.5}, SampleError, r"score must be between -1 and 1"),
         (
             "score",
@@ -76,7 +73,7 @@ def test_check_refuses_what_does_not_fit_together(
     ("shape", "config"),
     [
         *((shape, {}) for shape in RECORDS),
-        ("pair", {"mini_batch_size": 2}),
+        *((shape, {"mini_batch_size": 2}) for shape in RECORDS),
         ("text", {"mini_batch_size": 2, "loss": "simcse"}),
         ("score", {"loss": "cosine_similarity"}),
     ],
@@ -87,34 +84,35 @@ def test_check_passes_what_can_be_trained(tiny_embedding_model: str, shape: str,
 
 def test_vectors_have_unit_length_in_the_order_of_the_texts(tiny_embedding_model: str) -> None:
     model = learner().load(tiny_embedding_model)
-    vectors = learner().vectors(model, TEXTS, batch_size=2)
+    vectors = learner().vectors(model, TEXTS)
     assert (vectors.shape, vectors.dtype) == ((5, 32), np.float32)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1.0, abs=1e-5)
     np.testing.assert_allclose(vectors[0], vectors[4], atol=1e-5)
     order = [3, 1, 4, 0, 2]
-    again = learner().vectors(model, [TEXTS[number] for number in order], batch_size=5)
+    again = learner().vectors(model, [TEXTS[number] for number in order])
     np.testing.assert_allclose(again, vectors[order], atol=1e-5)
 
 
 def test_vectors_of_no_texts_are_empty(tiny_embedding_model: str) -> None:
-    assert len(learner().vectors(learner().load(tiny_embedding_model), [], batch_size=2)) == 0
+    assert len(learner().vectors(learner().load(tiny_embedding_model), [])) == 0
 
 
+@pytest.mark.parametrize("mini_batch_size", [0, 3])
 @pytest.mark.parametrize("shape", RECORDS)
 def test_train_changes_the_vectors_and_keeps_them_through_a_folder(
-    tiny_embedding_model: str, tmp_path: Path, shape: str
+    tiny_embedding_model: str, tmp_path: Path, shape: str, mini_batch_size: int
 ) -> None:
-    trained = learner(shape)
+    trained = learner(shape, mini_batch_size=mini_batch_size)
     training = TrainingConfig(batch_size=4, num_epochs=1, warmup_steps=0, learning_rate=1e-3)
     model, result = trained.train(
         tiny_embedding_model, RECORDS[shape], RECORDS[shape], training, folder=tmp_path / "fit", on_metrics=ignore
     )
     assert (result.steps, model.training) == (2, False)
-    vectors = trained.vectors(model, TEXTS, batch_size=5)
-    base = trained.vectors(trained.load(tiny_embedding_model), TEXTS, batch_size=5)
+    vectors = trained.vectors(model, TEXTS)
+    base = trained.vectors(trained.load(tiny_embedding_model), TEXTS)
     assert float(np.abs(vectors - base).max()) > 1e-4
     trained.save(model, tmp_path / "saved")
-    reloaded = trained.vectors(trained.load(str(tmp_path / "saved")), TEXTS, batch_size=5)
+    reloaded = trained.vectors(trained.load(str(tmp_path / "saved")), TEXTS)
     np.testing.assert_allclose(reloaded, vectors, atol=1e-6)
 
 
@@ -126,7 +124,7 @@ def test_train_with_one_seed_gives_identical_models(tiny_embedding_model: str, t
         model, _ = trained.train(
             tiny_embedding_model, RECORDS["pair"], [], training, folder=tmp_path, on_metrics=ignore, validate=False
         )
-        found.append(trained.vectors(model, TEXTS, batch_size=5))
+        found.append(trained.vectors(model, TEXTS))
     assert np.array_equal(found[0], found[1])
     assert not np.array_equal(found[0], found[2])
 
@@ -144,7 +142,7 @@ def trained_vectors(path: str, folder: Path, refresh: Refresh | None, **config: 
     assert (result.steps, result.epochs) == (6, 3)
     rates = [rate for _, rate in result.history["train/learning_rate"]]
     assert rates == pytest.approx([1e-3 * 5 / 6])  # the linear schedule's, over six steps
-    return trained.vectors(model, TEXTS, batch_size=5)
+    return trained.vectors(model, TEXTS)
 
 
 def test_train_refreshes_its_records_between_epochs_with_the_current_model(
@@ -164,7 +162,7 @@ def test_train_refreshes_its_records_between_epochs_with_the_current_model(
     first = trained_vectors(tiny_embedding_model, tmp_path / "first", refresh, **PROMPTED)
     assert [epoch for epoch, _ in seen] == [1, 2]
     base = learner(**PROMPTED).load(tiny_embedding_model)
-    weights = [learner().vectors(base, TEXTS, batch_size=5), *(vectors for _, vectors in seen), first]
+    weights = [learner().vectors(base, TEXTS), *(vectors for _, vectors in seen), first]
     assert all(float(np.abs(a - b).max()) > 1e-4 for a, b in pairwise(weights))
     again = trained_vectors(tiny_embedding_model, tmp_path / "again", refresh, **PROMPTED)
     assert np.array_equal(first, again)
@@ -217,7 +215,7 @@ def test_prompts_change_the_training_and_stay_with_the_model(tiny_embedding_mode
         np.testing.assert_allclose(
             vectors, model.encode([prompt + text for text in TEXTS], normalize_embeddings=True), atol=1e-6
         )
-        np.testing.assert_allclose(learner().vectors(model, TEXTS, batch_size=5, role=role), vectors, atol=1e-6)
+        np.testing.assert_allclose(learner().vectors(model, TEXTS, role=role), vectors, atol=1e-6)
     plain = learner().load(str(tmp_path / "prompted"))  # another learner's configuration, as for the base model
     assert plain.prompts == {"query": "", "document": ""}
 
@@ -225,7 +223,7 @@ def test_prompts_change_the_training_and_stay_with_the_model(tiny_embedding_mode
 def test_prompts_count_towards_the_length(tiny_embedding_model: str) -> None:
     prompted = learner(max_length=8, **PROMPTED)
     model = prompted.load(tiny_embedding_model)
-    cut = prompted.vectors(model, ["abc", "abcdefg"], batch_size=2)  # five of the eight tokens are the prompt's
+    cut = prompted.vectors(model, ["abc", "abcdefg"])  # five of the eight tokens are the prompt's
     np.testing.assert_allclose(cut[0], cut[1], atol=1e-6)
 
 

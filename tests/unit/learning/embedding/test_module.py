@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -6,26 +7,33 @@ import torch
 from tunetrail.config import TrainingConfig
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule, load_embedding_model
-from tunetrail.learning.training.fitting import fit
+from tunetrail.learning.training.fitting import fit, optimization_settings
 
 PAIRS = [{"anchor": f"question {n}", "positive": f"the answer is {n * 7}"} for n in range(8)]
 
 
 def trained(path: str, folder: Path) -> EmbeddingModule:
-    module = EmbeddingModule(model=path, shape="pair", learning_rate=1e-3, weight_decay=0.2, mini_batch_size=3)
-    data = EmbeddingDataModule(
-        train=PAIRS, validation=PAIRS, shape="pair", preprocess=module.model.preprocess, batch_size=4
+    training = TrainingConfig(num_epochs=1, warmup_steps=0, learning_rate=1e-3, weight_decay=0.2)
+    module = EmbeddingModule(
+        model=path, shape="pair", mini_batch_size=3, optimization=optimization_settings(training), seed=7
     )
-    training = TrainingConfig(num_epochs=1, warmup_steps=0)
+    data = EmbeddingDataModule(train=PAIRS, validation=PAIRS, shape="pair", batch_size=4)
     fit(module, data, training, seed=0, folder=folder, on_metrics=lambda metrics, step: None)
     return module
+
+
+def plain_types(value: Any) -> set[type]:
+    """Return the types of the values in nested dicts and sequences."""
+    if isinstance(value, dict | list | tuple):
+        return set().union(*map(plain_types, value.values() if isinstance(value, dict) else value))
+    return {type(value)}
 
 
 def test_module_checkpoint_loads_without_unpickling(tiny_embedding_model: str, tmp_path: Path) -> None:
     module = trained(tiny_embedding_model, tmp_path)
     checkpoint = tmp_path / "checkpoints" / "best.ckpt"
     plain = torch.load(checkpoint, weights_only=True)
-    assert {type(value) for value in plain["hyper_parameters"].values()} <= {str, int, float}
+    assert plain_types(plain["hyper_parameters"]) <= {str, int, float, bool, type(None)}
     loaded = EmbeddingModule.load_from_checkpoint(checkpoint, weights_only=True)
     assert dict(loaded.hparams) == dict(module.hparams)
     expected, found = module.state_dict(), loaded.state_dict()

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -6,16 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tunetrail.config import TrainingConfig
-from tunetrail.learning.language_model.data import LanguageModelDataModule, padded_batch
-from tunetrail.learning.language_model.module import (
-    LanguageModelModule,
-    load_language_model,
-    load_tokenizer,
-    supervised_nats,
-)
+from tunetrail.config import AdapterConfig, TrainingConfig
+from tunetrail.learning.engine.attention import segment_attention_of
+from tunetrail.learning.language_model.data import LanguageModelDataModule
+from tunetrail.learning.language_model.forward import causal_model, padded, padded_nats
+from tunetrail.learning.language_model.module import LanguageModelModule, load_language_model, load_tokenizer
 from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample, tokenize_record
-from tunetrail.learning.training.fitting import fit
+from tunetrail.learning.training.fitting import fit, optimization_settings
 
 RECORDS: list[dict[str, Any]] = [
     {"input": "What is 2 + 2?", "output": "4"},
@@ -33,31 +31,34 @@ def examples(tiny_language_model: str) -> list[TokenizedExample]:
 
 @pytest.fixture
 def batch(examples: list[TokenizedExample]) -> dict[str, Tensor]:
-    return padded_batch(examples, 0)
+    return padded(examples, 0)
 
 
 def trained(path: str, examples: list[TokenizedExample], folder: Path, adapter: str) -> LanguageModelModule:
-    torch.manual_seed(0)
-    module = LanguageModelModule(model=path, adapter=adapter, rank=4, alpha=8, learning_rate=1e-2)
-    data = LanguageModelDataModule(train=examples, validation=examples, pad_token_id=0, batch_size=2)
-    training = TrainingConfig(num_epochs=2, warmup_steps=0)
+    training = TrainingConfig(num_epochs=2, warmup_steps=0, learning_rate=1e-2)
+    module = LanguageModelModule(
+        model=path,
+        adapter=None if adapter == "none" else asdict(AdapterConfig(kind=adapter, rank=4, alpha=8)),
+        optimization=optimization_settings(training),
+    )
+    data = LanguageModelDataModule(train=examples, validation=examples, batch_size=2)
     fit(module, data, training, seed=0, folder=folder, on_metrics=lambda metrics, step: None)
     module.eval()
     return module
 
 
 def logits(model: Any, batch: dict[str, Tensor]) -> Tensor:
-    with torch.no_grad():
+    with torch.no_grad(), segment_attention_of(causal_model(model), "sdpa"):
         found: Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     return found
 
 
-def test_supervised_nats_equal_full_cross_entropy_one_by_one(
+def test_padded_nats_equal_full_cross_entropy_one_by_one(
     tiny_language_model: str, examples: list[TokenizedExample], batch: dict[str, Tensor]
 ) -> None:
     model = load_language_model(tiny_language_model).eval()
     with torch.no_grad():
-        found = supervised_nats(model, batch).sum(dim=1)
+        found = padded_nats(model, batch).sum(dim=1)
         exact = copy.deepcopy(model).double()
         for number, example in enumerate(examples):
             full = exact(input_ids=torch.tensor([example.input_ids])).logits[0, :-1]
@@ -66,37 +67,56 @@ def test_supervised_nats_equal_full_cross_entropy_one_by_one(
             assert float(found[number]) == pytest.approx(float(expected), abs=1e-4)
 
 
-def test_supervised_nats_are_zero_where_nothing_is_learnt(tiny_language_model: str, batch: dict[str, Tensor]) -> None:
+def test_padded_nats_are_zero_where_nothing_is_learnt(tiny_language_model: str, batch: dict[str, Tensor]) -> None:
     model = load_language_model(tiny_language_model).eval()
     batch["labels"][2] = IGNORED
     with torch.no_grad():
-        nats = supervised_nats(model, batch)
+        nats = padded_nats(model, batch)
         assert float(nats[2].sum()) == 0.0
         assert int((nats > 0).sum()) == int((batch["labels"][:, 1:] != IGNORED).sum())
         batch["labels"][:] = IGNORED
-        assert supervised_nats(model, batch).sum(dim=1).tolist() == [0.0] * 4
+        assert padded_nats(model, batch).sum(dim=1).tolist() == [0.0] * 4
 
 
-def test_supervised_nats_of_a_row_do_not_depend_on_the_others(
+def test_padded_nats_of_a_row_do_not_depend_on_the_others(
     tiny_language_model: str, examples: list[TokenizedExample]
 ) -> None:
     model = load_language_model(tiny_language_model).eval()
     longer = TokenizedExample(input_ids=[5] * 120, labels=[7] * 120, supervised_bytes=120, truncated=False)
     with torch.no_grad():
-        before = supervised_nats(model, padded_batch(examples, 0)).sum(dim=1)
-        after = supervised_nats(model, padded_batch([examples[0], longer, *examples[2:]], 0)).sum(dim=1)
+        before = padded_nats(model, padded(examples, 0)).sum(dim=1)
+        after = padded_nats(model, padded([examples[0], longer, *examples[2:]], 0)).sum(dim=1)
     others = [0, 2, 3]
     torch.testing.assert_close(after[others], before[others], atol=1e-4, rtol=1e-6)
     assert abs(float(after[1] - before[1])) > 1.0
 
 
-def test_module_loss_is_the_mean_over_supervised_tokens(tiny_language_model: str, batch: dict[str, Tensor]) -> None:
-    module = LanguageModelModule(model=tiny_language_model, adapter="none")
-    module.log = lambda *args, **named: None  # type: ignore[method-assign]
-    loss = module.training_step(batch, 0)
-    logit = logits(module.model.eval(), batch)[:, :-1]
-    expected = torch.nn.functional.cross_entropy(logit.flatten(0, 1), batch["labels"][:, 1:].flatten())
-    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+@pytest.mark.parametrize("padding_free", [True, False])
+def test_module_loss_is_the_mean_over_supervised_tokens(
+    tiny_language_model: str, examples: list[TokenizedExample], tmp_path: Path, padding_free: bool
+) -> None:
+    weights = (1.0, 0.5, 2.0, 0.0)
+    weighted = [replace(example, weight=weight) for example, weight in zip(examples, weights, strict=True)]
+    training = TrainingConfig(max_steps=1)
+    module = LanguageModelModule(
+        model=tiny_language_model, padding_free=padding_free, optimization=optimization_settings(training)
+    )
+    data = LanguageModelDataModule(train=weighted, validation=[], batch_size=4)
+    result = fit(
+        module,
+        data,
+        training,
+        seed=0,
+        folder=tmp_path,
+        on_metrics=lambda metrics, step: None,
+        validate=False,
+    )
+    batch = padded(examples, 0)
+    logit = logits(load_language_model(tiny_language_model).eval(), batch)[:, :-1]
+    nats = torch.nn.functional.cross_entropy(logit.mT, batch["labels"][:, 1:], reduction="none").sum(dim=1)
+    tokens = (batch["labels"][:, 1:] != IGNORED).sum(dim=1)
+    expected = (nats * torch.tensor(weights)).sum() / (tokens * torch.tensor(weights)).sum()
+    assert result.history["train/loss"] == [(1, pytest.approx(float(expected), abs=1e-5))]
 
 
 @pytest.mark.filterwarnings(
@@ -142,7 +162,7 @@ def test_merged_model_equals_the_adapted_one_and_differs_from_its_base(
 
 
 def test_fresh_adapters_change_nothing(tiny_language_model: str, batch: dict[str, Tensor]) -> None:
-    module = LanguageModelModule(model=tiny_language_model, adapter="lora").eval()
+    module = LanguageModelModule(model=tiny_language_model, adapter=asdict(AdapterConfig(kind="lora"))).eval()
     base = load_language_model(tiny_language_model).eval()
     torch.testing.assert_close(logits(module.model, batch), logits(base, batch), atol=1e-6, rtol=0)
 

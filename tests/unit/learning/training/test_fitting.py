@@ -11,7 +11,8 @@ from tunetrail.config import TrainingConfig
 from tunetrail.errors import TrainingError
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule
-from tunetrail.learning.training.fitting import FitResult, budgeted, fit, load_weights
+from tunetrail.learning.training.fitting import FitResult, budgeted, fit, load_weights, optimization_settings
+from tunetrail.learning.training.module import StepBatch
 
 PAIRS = [{"anchor": f"question {n} {'why ' * (n % 5)}", "positive": f"the answer is {n * 7}"} for n in range(24)]
 SAME = [{"sentence1": f"text {n}", "sentence2": f"other {n}", "score": 1.0} for n in range(16)]
@@ -27,7 +28,7 @@ class Watched(EmbeddingModule):
         self.dropout_active: list[bool] = []
         self.norms: list[float] = []
 
-    def training_step(self, batch: dict[str, Any], batch_index: int) -> torch.Tensor:
+    def training_step(self, batch: StepBatch, batch_index: int) -> dict[str, Any]:
         dropouts = [each for each in self.model.modules() if isinstance(each, torch.nn.Dropout)]
         self.dropout_active.append(self.training and len(dropouts) > 0 and all(each.training for each in dropouts))
         return super().training_step(batch, batch_index)
@@ -47,7 +48,6 @@ def pair_data(module: EmbeddingModule, records: Any = PAIRS, validation: Any = P
         train=records,
         validation=validation,
         shape=module.hparams["shape"],
-        preprocess=module.model.preprocess,
         batch_size=4,
     )
 
@@ -70,9 +70,16 @@ def fitted(
     loss: str = "auto",
     **training: Any,
 ) -> tuple[Watched, FitResult]:
-    module = Watched(model=path, shape=shape, loss=loss, learning_rate=learning_rate)
+    config = TrainingConfig(**({"num_epochs": 2, "warmup_steps": 0, "learning_rate": learning_rate} | training))
+    module = Watched(
+        model=path,
+        shape=shape,
+        loss=loss,
+        optimization=optimization_settings(config),
+        seed=seed,
+        max_grad_norm=config.max_grad_norm,
+    )
     data = pair_data(module, records, validation)
-    config = TrainingConfig(**({"num_epochs": 2, "warmup_steps": 0} | training))
     result = fit(module, data, config, seed=seed, folder=folder, on_metrics=on_metrics, validate=validate)
     return module, result
 
@@ -94,8 +101,9 @@ def validation_loss(module: EmbeddingModule, records: Any) -> float:
     module.eval()
     total = 0.0
     with torch.no_grad():
-        for batch in pair_data(module, validation=records).val_dataloader():
-            total += float(module._loss[0](batch["features"], batch["target"])) * batch["rows"]
+        for step in pair_data(module, validation=records).val_dataloader():
+            for batch in step.micro_batches:
+                total += float(module._loss(module.encoder(batch.columns), batch.target)) * batch.weight
     return total / len(records)
 
 
