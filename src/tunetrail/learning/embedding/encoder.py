@@ -146,9 +146,9 @@ def build_encoder(model: SentenceTransformer, tokenized: TokenizedTexts, *, padd
 
 
 def encode_texts(
-    encoder: Encoder, texts: Sequence[str], prompt: str = "", *, shown: bool = False
+    encoder: Encoder, texts: Sequence[str], prompt: str = "", *, unit: bool = True, shown: bool = False
 ) -> npt.NDArray[np.float32]:
-    """Return the unit vectors of texts, float32 [texts, dimensions], in their order.
+    """Return the vectors of texts, of length 1 unless `unit` is false, float32 [texts, dimensions], in their order.
 
     Batches of about `TOKENS_PER_BATCH` tokens, long texts first; the model has to be in evaluation mode.
     """
@@ -163,7 +163,8 @@ def encode_texts(
         ):
             column = TextColumn(texts=[texts[number] for number in numbers], prompt=prompt)
             (vectors,) = encoder([column])
-            parts.append(torch.nn.functional.normalize(vectors.float(), dim=-1).cpu())
+            vectors = vectors.float()
+            parts.append((torch.nn.functional.normalize(vectors, dim=-1) if unit else vectors).cpu())
     encoder.forget()
     found = np.empty((len(texts), parts[0].shape[1]), dtype=np.float32)
     found[order] = torch.cat(parts).numpy()

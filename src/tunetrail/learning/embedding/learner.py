@@ -19,7 +19,7 @@ from tunetrail.config import EmbeddingConfig, TrainingConfig
 from tunetrail.errors import ConfigError, SampleError
 from tunetrail.learning.embedding.data import TEXT_COLUMNS, EmbeddingDataModule, Record
 from tunetrail.learning.embedding.encoder import build_encoder, concatenating, encode_texts
-from tunetrail.learning.embedding.losses import check_loss, loss_name
+from tunetrail.learning.embedding.losses import check_loss, check_records, loss_name
 from tunetrail.learning.embedding.module import EmbeddingModule, load_embedding_model
 from tunetrail.learning.embedding.prompts import QUERY, configured_prompts, own_prompts, role_of
 from tunetrail.learning.embedding.refreshing import Refresh, undisturbed
@@ -87,6 +87,7 @@ class EmbeddingLearner:
         the training's.
         """
         module = self._module(path, training)
+        check_records(self._loss, [*train, *validation], self.config.loss_options)
         tokenized = self._tokenized(module.model, [*train, *validation])
         module.encoder.tokenized = tokenized
         prompts = configured_prompts(self.config)
@@ -162,7 +163,7 @@ class EmbeddingLearner:
         teacher = load_embedding_model(resolve_model(self.config.teacher, "embedding").path, self.config.max_length)
 
         def encode(texts: Sequence[str], role: str) -> NDArray:
-            return self.vectors(teacher, texts, role=role)
+            return self._encoded(teacher, texts, role, unit=False)  # as long as the student's are to be
 
         return partial(
             taught_records,
@@ -178,10 +179,12 @@ class EmbeddingLearner:
         Returns:
             float32 [texts, dimensions], in the texts' order.
         """
+        return self._encoded(model, texts, role)
+
+    def _encoded(self, model: SentenceTransformer, texts: Sequence[str], role: str, *, unit: bool = True) -> NDArray:
         encoder = build_encoder(model, TokenizedTexts(model))
-        prompt = model.prompts.get(role) or ""
         with evaluating(model), concatenating(model) if encoder.padding_free else nullcontext():
-            return encode_texts(encoder, texts, prompt, shown=len(texts) > SHOWN_FROM)
+            return encode_texts(encoder, texts, prompt_of(model, role), unit=unit, shown=len(texts) > SHOWN_FROM)
 
     def _with_prompts(self, model: SentenceTransformer) -> SentenceTransformer:
         model.prompts = {**configured_prompts(self.config)}

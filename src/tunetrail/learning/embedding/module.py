@@ -96,6 +96,7 @@ class EmbeddingModule(TrainedModule):
         """Add the gradient of the batch's loss; in pieces, each goes through the model twice (GradCache)."""
         columns = micro_batch.columns
         pieces = cut(columns, self.piece_rows)
+        self.encoder.forget()  # what an attempt counted that ran out of memory
         if len(pieces) == 1:
             loss = self._loss(self.encoder(columns), micro_batch.target) * micro_batch.weight
             self.manual_backward(loss * scale)
@@ -135,6 +136,14 @@ class EmbeddingModule(TrainedModule):
         loss = self._loss([torch.cat(column) for column in zip(*pieces, strict=True)], micro_batch.target)
         self.encoder.forget()
         return {"loss": loss * micro_batch.weight}
+
+    def is_finite(self, micro_batch: EmbeddingBatch) -> bool:
+        """Tell whether the rows' vectors and target are finite numbers: many losses need more than one row."""
+        numbers = self.encoder(micro_batch.columns)
+        self.encoder.forget()
+        if micro_batch.target is not None:
+            numbers.append(micro_batch.target)
+        return all(bool(torch.isfinite(each).all()) for each in numbers)
 
 
 def cut(columns: Sequence[TextColumn], rows: int) -> list[list[TextColumn]]:

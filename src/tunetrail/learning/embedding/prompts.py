@@ -6,6 +6,7 @@ Follows sentence-transformers' two names, `query` and `document`, which `encode_
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tunetrail.config import EmbeddingConfig
 
@@ -38,3 +39,10 @@ def own_prompts(path: str) -> dict[str, str]:
         return {}
     prompts = found if isinstance(found, Mapping) else {}
     return {name: text for name, text in prompts.items() if isinstance(text, str) and text}
+
+
+def prompt_of(model: Any, role: str) -> str:
+    """Return what a sentence-transformers model reads before queries or documents, as its `encode_*` choose it."""
+    names = ("query",) if role == QUERY else ("document", "passage", "corpus")
+    chosen = next((name for name in names if name in model.prompts), model.default_prompt_name)
+    return str(model.prompts.get(chosen) or "") if chosen else ""

@@ -1,7 +1,8 @@
 """Attention within the segments of a concatenated row, for unmodified transformers models.
 
 Registered with transformers under `SEGMENT_ATTENTION`; a model that is set to it passes the keyword `segments` down to
-here. Where a GPU has flash attention, its own varlen kernels take the same row instead.
+here. Segments of one length go through torch's attention as one block; on a GPU in half precision, flash attention's
+kernel for segments of any length takes the whole row.
 """
 
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, PreTrainedModel
 
 from tunetrail.learning.engine.dropout import cheap_dropout
@@ -61,15 +63,38 @@ def segment_attention(
     if sliding_window is not None and segments.longest > sliding_window:
         raise NotImplementedError(f"segments of {segments.longest} tokens are longer than the sliding window")
     causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
+    rows = [each[0].transpose(0, 1) for each in (query, key, value)]  # [tokens, heads, dimensions]
+    if dropout == 0.0 and _has_varlen_kernel(query):
+        ends = others["cu_seq_lens_q"]
+        attended = varlen_attn(
+            rows[0],
+            rows[1],
+            rows[2],
+            ends,
+            ends,
+            segments.longest,
+            segments.longest,
+            scale=scaling,
+            window_size=(-1, 0) if causal else (-1, -1),
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+        assert isinstance(attended, Tensor)
+        return attended[None], None
     sizes = [count * length for count, length in segments.groups]
-    # [tokens, heads, dimensions]: the segments of one length are a view of it
-    queries, keys, values = (torch.split(each[0].transpose(0, 1), sizes) for each in (query, key, value))
+    queries, keys, values = (torch.split(each, sizes) for each in rows)  # those of one length are a view of the row
     blocks = []
     for (count, length), *parts in zip(segments.groups, queries, keys, values, strict=True):
         block = [part.reshape(count, length, *part.shape[1:]).transpose(1, 2) for part in parts]
-        attended = _attend(*block, scaling=scaling, dropout=dropout, causal=causal)
-        blocks.append(attended.transpose(1, 2).flatten(0, 1))
+        within = _attend(*block, scaling=scaling, dropout=dropout, causal=causal)
+        blocks.append(within.transpose(1, 2).flatten(0, 1))
     return torch.cat(blocks)[None], None
+
+
+def _has_varlen_kernel(query: Tensor) -> bool:
+    """Whether flash attention takes these numbers: half precision on a GPU of the Ampere generation or later."""
+    if not query.is_cuda or query.dtype not in (torch.float16, torch.bfloat16):
+        return False
+    return torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
 def _attend(
