@@ -21,7 +21,7 @@ from tunetrail.learning.embedding.data import TEXT_COLUMNS, EmbeddingDataModule,
 from tunetrail.learning.embedding.encoder import build_encoder, concatenating, encode_texts
 from tunetrail.learning.embedding.losses import check_loss, check_records, loss_name
 from tunetrail.learning.embedding.module import EmbeddingModule, load_embedding_model
-from tunetrail.learning.embedding.prompts import QUERY, configured_prompts, own_prompts, role_of
+from tunetrail.learning.embedding.prompts import QUERY, configured_prompts, own_prompts, prompt_of, role_of
 from tunetrail.learning.embedding.refreshing import Refresh, undisturbed
 from tunetrail.learning.embedding.teacher import taught_records
 from tunetrail.learning.engine.modes import evaluating
