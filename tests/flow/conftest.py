@@ -100,6 +100,11 @@ def rows_of(shape: str) -> list[dict[str, Any]]:
             }
             for text in texts
         ]
+    if shape == "preference":
+        return [
+            {"prompt": text, "chosen": text.upper(), "rejected": other, **({"weight": 2} if number % 2 else {})}
+            for number, (text, other) in enumerate(zip(texts, others, strict=True))
+        ]
     assert shape == "mixed"
     return [row for each in ("completion", "chat", "document") for row in rows_of(each)[:ROWS:2]]
 

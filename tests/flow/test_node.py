@@ -216,7 +216,7 @@ def test_execute_trains_an_embedding_model_on_every_shape(
     json.dumps(results, allow_nan=False)
 
 
-@pytest.mark.parametrize("shape", ["chat", "document", "mixed"])
+@pytest.mark.parametrize("shape", ["chat", "document", "mixed", "preference"])
 def test_execute_trains_a_language_model_on_every_shape(
     database: DatabaseManager, workplace: Path, make_settings: Make, make_rows: Rows, shape: str
 ) -> None:
@@ -253,6 +253,23 @@ def test_execute_wants_one_shape_of_a_session_with_several(
         SampleError, match=r"embedding.shape must be a shape of the session's samples \(label, pair\), got 'score'"
     ):
         node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})
+
+
+def test_execute_wants_an_objective_for_a_session_with_texts_and_preferences(
+    database: DatabaseManager, workplace: Path, make_settings: Make, make_rows: Rows
+) -> None:
+    for shape in ("mixed", "preference"):
+        database.ingest("s1", make_rows(shape), SampleKind.LLM)
+    settings = make_settings(workplace)
+    request = {"session_id": "s1", "model_type": "llm"}
+    with pytest.raises(SampleError, match=r"preferences or none, got preference \(48\).*llm.objective=preference"):
+        node(settings, database).execute(request)
+    found = {}
+    for objective in ("preference", "supervised"):
+        settings.llm.objective = objective
+        steps = node(settings, database).execute(request)["results"]["steps"]
+        found[objective] = (steps["validation"]["llm"]["rows_in"], steps["evaluation"]["llm"]["metric"])
+    assert found == {"preference": (48, "preference_accuracy"), "supervised": (72, "bits_per_byte")}
 
 
 def test_execute_works_with_few_rows(

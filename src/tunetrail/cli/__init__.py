@@ -34,13 +34,14 @@ Store the samples of a file under a session. The same file twice adds nothing.
 kinds:
   embedding      rows with anchor, positive[, negative] | sentence1, sentence2, score | text, label |
                  text, embedding | text
-  llm            rows with input, output | messages | text
+  llm            rows with input, output | messages | text | prompt, chosen, rejected
   conversation   chat logs: messages[, feedback][, conversation_id][, created_at]. They give chats for the LLM and
                  pairs of question and answer for the embedding model; answers that users rejected are kept apart.
 
 optional in every row:
   group          rows of one group are never on two sides of a split
-  timestamp      ISO 8601 or Unix seconds"""
+  timestamp      ISO 8601 or Unix seconds
+  weight         what the row counts in training, above 0; 1 where there is none"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,9 +16,9 @@ def preference_scores(chosen: Scores, rejected: Scores) -> Scores:
 
     `preference_accuracy` (primary) is the share of examples whose chosen answer has the higher log-likelihood for each
     token (with a label), ties counting half; `preference_margin` is the mean difference of the two in nats. These are
-    rewards without a reference, as of SimPO (Meng et al. 2024, https://arxiv.org/abs/2405.14734, eq. 4): they can be
-    compared across models, where the implicit rewards of a training are relative to the model that it started from,
-    which would be right in no pair. `bits_per_byte` of the chosen answers shows what a gain costs.
+    rewards without a reference, as in SimPO (Meng et al. 2024, https://arxiv.org/abs/2405.14734, section 2.2): any two
+    models can be compared by them, while implicit rewards only say how far one has come from the other. `bits_per_byte`
+    of the chosen answers shows what a gain costs.
 
     Args:
         chosen: `language_scores` of the chosen answers.

@@ -33,12 +33,20 @@ CONTENTS: dict[str, dict[str, Any]] = {
     "completion": {"input": TEXT, "output": TEXT},
     "chat": {"messages": [{"role": "assistant", "content": TEXT}]},
     "document": {"text": TEXT},
+    "preference": {"prompt": TEXT, "chosen": TEXT, "rejected": TEXT.upper()},
 }
-READ = {"pair": "anchor", "label": "text", "vector": "text", "text": "text", "completion": "input"}
+READ = {
+    "pair": "anchor",
+    "label": "text",
+    "vector": "text",
+    "text": "text",
+    "completion": "input",
+    "preference": "prompt",
+}
 
 
 def frame(shape: str, count: int = 10, **content: Any) -> pd.DataFrame:
-    kind = SampleKind.LLM if shape in ("completion", "chat", "document") else SampleKind.EMBEDDING
+    kind = SampleKind.LLM if shape in ("completion", "chat", "document", "preference") else SampleKind.EMBEDDING
     sample = Sample(kind=kind, shape=shape, content=CONTENTS[shape] | content, group="g")
     return rows_frame((number + 100, sample) for number in range(count)).assign(
         cluster=object_series([f"k{number}" for number in range(count)])

@@ -34,8 +34,9 @@ def test_findings_of_counts_a_row_once_however_often_it_is_flagged() -> None:
 def test_findings_of_leaves_out_what_does_not_apply() -> None:
     names = {each.check for each in findings_of(ValidationConfig(), [], SessionJudgement(), 5, {"pair": 5})}
     assert not names & {"labels.score_range", "vectors.dimension", "conversations.turn_order", "drift.length"}
-    names = {each.check for each in findings_of(ValidationConfig(), [], SessionJudgement(), 5, {"completion": 5})}
-    assert "conversations.truncated_output" in names
+    for shape in ("completion", "preference"):
+        names = {each.check for each in findings_of(ValidationConfig(), [], SessionJudgement(), 5, {shape: 5})}
+        assert "conversations.truncated_output" in names
 
 
 def test_findings_of_takes_measures_of_the_session() -> None:

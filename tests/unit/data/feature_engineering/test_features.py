@@ -86,6 +86,9 @@ def test_engineer_features_plans_the_packing_of_a_language_models_rows() -> None
     found = engineer_features(frame(), np.array([4, 20, 4, 2]), 8, CONFIG).to_dict()["packing"]
     assert (found["packs"], found["tokens"], found["fill"], found["too_long"]) == (3, 18, 0.75, 0)
     assert engineer_features(texts("a"), np.array([1]), 8, CONFIG).to_dict()["packing"] is None
+    preference = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    pairs = rows_frame([(1, Sample(kind=SampleKind.LLM, shape="preference", content=preference))])
+    assert engineer_features(pairs, np.array([3]), 8, CONFIG).to_dict()["packing"] is None
 
 
 @pytest.mark.parametrize(("max_length", "truncated", "warned"), [(9, 0, False), (8, 1, True), (1, 4, True)])
