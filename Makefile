@@ -43,9 +43,16 @@ check: install ## Check style, format, types and layers
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-# make bench ONLY=prepare ROWS=20000, or DATA=my.jsonl instead of made rows.
-bench: install ## Measure speed and memory; ONLY=prepare takes one benchmark (minutes)
-	$(VENV)/bin/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(ROWS),--rows $(ROWS)) $(if $(DATA),--data '$(DATA)')
+# make bench ONLY=prepare ROWS=20000, or DATA=my.jsonl instead of made rows; ROUNDS=5 measures oftener.
+# make bench ONLY=quality DATA=train.csv TEST=dev.csv trains whole models and compares what they learnt (hours).
+bench: $(VENV)/.bench-installed ## Measure speed and memory beside other trainers (hours); ONLY=stsb takes one benchmark (minutes)
+	$(VENV)/bin/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(ROWS),--rows $(ROWS)) \
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(DATA),--data '$(DATA)') $(if $(TEST),--test '$(TEST)')
+
+# The other trainers: nothing but the benchmarks needs them.
+$(VENV)/.bench-installed: $(VENV)/.installed
+	$(PIP_INSTALL) --no-build-isolation --editable '.[bench]'
+	@touch $@
 
 ui: install ## Open the MLflow pages of the runs made here
 	$(VENV)/bin/tunetrail ui

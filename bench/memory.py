@@ -1,7 +1,9 @@
 """Memory and processor time of a process and all that it started, sampled while it runs. Knows not what runs there."""
 
 import contextlib
+import resource
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -80,3 +82,12 @@ def _anonymous(pid: int, otherwise: int) -> int:
         return otherwise
     held = [int(line.split()[1]) * 1024 for line in lines if line.startswith(("RssAnon:", "RssShmem:"))]
     return sum(held) if held else otherwise
+
+
+def peak_resident() -> int:
+    """Return the largest resident set that this process has had since its program began, in bytes."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # getrusage's would count what the process that started this one held, too
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -106,7 +106,7 @@ class _Measured:
 
 
 def _flow(source: Path, options: Options, count: int) -> Result:
-    rounds = [_measured(source, None) for _ in range(options.rounds)]
+    rounds = [_measured(source, None) for _ in range(options.rounds or 1)]
     full = count >= _ROWS and options.data is None
 
     def values(*names: str) -> Iterator[tuple[str, list[float]]]:

@@ -14,7 +14,10 @@ from typing import Any
 
 import psutil
 
-_LIBRARIES = ("tunetrail", "ftfy", "joblib", "numpy", "pandas", "pandera", "pyarrow", "rensa", "torch")
+_LIBRARIES = (
+    *("tunetrail", "ftfy", "joblib", "numpy", "pandas", "pandera", "pyarrow", "rensa", "torch"),
+    *("accelerate", "datasets", "mlflow", "peft", "pytorch-lightning", "sentence-transformers", "transformers", "trl"),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,12 +27,14 @@ class Options:
     Attributes:
         rows: How many rows to make, None for as many as the benchmark's target names.
         data: A file to measure instead of made rows, None for made ones.
-        rounds: How often the main figures are measured.
+        test: A file of rows that a quality is measured on, None for none.
+        rounds: How often the main figures are measured, None for as often as the benchmark needs.
     """
 
     rows: int | None = None
     data: Path | None = None
-    rounds: int = 1
+    test: Path | None = None
+    rounds: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,91 @@
+"""When optimizer steps end and how many tokens were computed by then, seen from outside of any trainer alike."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+_PEAK_SIZE = 2048
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Window:
+    """What happened in the last steps of a training.
+
+    Attributes:
+        steps: How many they were.
+        seconds: From the end of the step before them to the end of the last one.
+        computed_tokens: Positions that went through the model meanwhile, padding included; 0 where not counted.
+    """
+
+    steps: int
+    seconds: float
+    computed_tokens: int
+
+
+class StepClock:
+    """Watches, within its `with` block, every optimizer's steps and the look-ups in the largest embedding table.
+
+    Both trainers are watched by the same two hooks of torch, and neither knows of them.
+
+    Args:
+        counts_tokens: Whether look-ups are counted; each costs about two microseconds per module called.
+    """
+
+    def __init__(self, *, counts_tokens: bool = True) -> None:
+        self._counts_tokens = counts_tokens
+        self._moments: list[float] = []
+        self._tokens_by_then: list[int] = []
+        self._lookups: Counter[int] = Counter()
+
+    def __enter__(self) -> "StepClock":
+        self._handles = [register_optimizer_step_post_hook(self._stepped)]
+        if self._counts_tokens:
+            self._handles.append(register_module_forward_pre_hook(self._called))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps seen."""
+        return len(self._moments)
+
+    def last(self, steps: int) -> Window:
+        """Return the window of the last `steps` steps; there must be one more before them, the warm-up."""
+        if not 0 < steps < len(self._moments):
+            raise ValueError(f"steps must be between 1 and {len(self._moments) - 1}, got {steps}.")
+        return Window(
+            steps=steps,
+            seconds=self._moments[-1] - self._moments[-1 - steps],
+            computed_tokens=self._tokens_by_then[-1] - self._tokens_by_then[-1 - steps],
+        )
+
+    def _stepped(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        self._moments.append(time.perf_counter())
+        self._tokens_by_then.append(self._lookups[max(self._lookups)] if self._lookups else 0)
+
+    def _called(self, module: nn.Module, inputs: Any) -> None:
+        if isinstance(module, nn.Embedding) and inputs:
+            self._lookups[module.num_embeddings] += inputs[0].numel()
+
+
+def matrix_peak(seconds: float = 1.0) -> float:
+    """Return the speed of the fastest float32 product of two 2048 x 2048 matrices within so many seconds, in FLOP/s."""
+    one, other = torch.randn(_PEAK_SIZE, _PEAK_SIZE), torch.randn(_PEAK_SIZE, _PEAK_SIZE)
+    product, fastest = one @ other, float("inf")
+    end = time.perf_counter() + seconds
+    while True:
+        began = time.perf_counter()
+        torch.mm(one, other, out=product)
+        fastest = min(fastest, time.perf_counter() - began)
+        if time.perf_counter() >= end:
+            break
+    return 2.0 * _PEAK_SIZE**3 / fastest
