@@ -41,7 +41,7 @@ kinds:
 optional in every row:
   group          rows of one group are never on two sides of a split
   timestamp      ISO 8601 or Unix seconds
-  weight         what the row counts in training, above 0; 1 where there is none"""
+  weight         what the row counts in the training of a language model, above 0; 1 where there is none"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

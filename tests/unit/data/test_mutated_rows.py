@@ -13,14 +13,21 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from tunetrail.config import CheckConfig, CleaningConfig, PreparationConfig, SplitConfig, ValidationConfig
+from tunetrail.config import (
+    OBJECTIVE_SHAPES,
+    CheckConfig,
+    CleaningConfig,
+    PreparationConfig,
+    SplitConfig,
+    ValidationConfig,
+)
 from tunetrail.data import row_files
 from tunetrail.data.checks.judged_rows import Judge
 from tunetrail.data.flow.chunk_steps import ChunkSteps
 from tunetrail.data.flow.preparation import Preparation
 from tunetrail.data.flow.prepared import SET_ASIDE, PreparedSession, side_file
 from tunetrail.data.splits import SIDES
-from tunetrail.samples import ROLES, SHAPES, Sample, SampleKind
+from tunetrail.samples import COMMON_COLUMNS, ROLES, SHAPES, Sample, SampleKind
 
 ROWS_OF_SHAPE = 1_350
 WORDS = [
@@ -43,7 +50,7 @@ WORDS = [
     "byte",
 ]
 EMBEDDING_SHAPES = tuple(shape.name for shape in SHAPES if shape.kind == SampleKind.EMBEDDING)
-LLM_SHAPES = tuple(shape.name for shape in SHAPES if shape.kind == SampleKind.LLM)
+TEXT_SHAPES = OBJECTIVE_SHAPES["supervised"]
 
 
 def nested(depth: int) -> Any:
@@ -120,7 +127,7 @@ def good(shape: str, rng: random.Random) -> dict[str, Any]:
 
 def mutated(shape: str, rng: random.Random) -> Sample:
     content: dict[str, Any] = good(shape, rng)
-    extras: dict[str, Any] = {"shape": shape, "group": None, "timestamp": None}
+    extras: dict[str, Any] = {"shape": shape, "group": None, "timestamp": None, "weight": None}
     for _ in range(rng.choice((0, 1, 1, 2))):
         column = rng.choice(list(content))
         content[column] = rng.choice(HOSTILE)(rng)
@@ -130,6 +137,8 @@ def mutated(shape: str, rng: random.Random) -> Sample:
         extras["group"] = rng.choice(HOSTILE)(rng)
     if rng.random() < 0.1:
         extras["timestamp"] = rng.choice(("2026-11-24T12:00:00+00:00", "soon", "9999-99-99", "", 3, -1e30, "1" * 99))
+    if rng.random() < 0.2:
+        extras["weight"] = rng.choice((0.5, 3, *(hostile(rng) for hostile in HOSTILE)))
     return Sample(kind=SampleKind.EMBEDDING, content=content, **extras)
 
 
@@ -139,7 +148,14 @@ def hostile_frame(shapes: tuple[str, ...], seed: str) -> pd.DataFrame:
     rng.shuffle(listed)
     columns = dict.fromkeys(column for sample in listed for column in sample.content)
     records = [
-        {"row_id": number, "shape": each.shape, "group": each.group, "timestamp": each.timestamp, **each.content}
+        {
+            "row_id": number,
+            "shape": each.shape,
+            "group": each.group,
+            "timestamp": each.timestamp,
+            "weight": each.weight,
+            **each.content,
+        }
         for number, each in enumerate(listed, start=1)
     ]
     text_columns = [column for column in columns if column not in ("score", "embedding", "messages")]
@@ -148,7 +164,7 @@ def hostile_frame(shapes: tuple[str, ...], seed: str) -> pd.DataFrame:
         for column in [each for each in text_columns if each in record][:1]:
             record[column] = huge(rng, characters)
     frame = pd.DataFrame({"row_id": [record["row_id"] for record in records]})
-    for column in ("shape", *columns, "group", "timestamp"):
+    for column in ("shape", *columns, *COMMON_COLUMNS):
         frame[column] = pd.Series([record.get(column) for record in records], dtype=object)
     return frame
 
@@ -168,21 +184,25 @@ def prepare(rows: pd.DataFrame, kind: SampleKind, folder: Path, **settings: Any)
 
 
 def only_shapes(rows: pd.DataFrame, shapes: tuple[str, ...]) -> pd.DataFrame:
-    """Without valid rows of other shapes, which embedding sessions refuse as a whole."""
+    """Without valid rows of other shapes, which sessions of embedding samples or of preferences refuse as a whole."""
     known = [shape.name for shape in SHAPES if shape.name not in shapes]
     return rows[[not (isinstance(shape, str) and shape in known) for shape in rows["shape"]]].reset_index(drop=True)
 
 
 @pytest.mark.parametrize(
     ("kind", "shapes"),
-    [*((SampleKind.EMBEDDING, (shape,)) for shape in EMBEDDING_SHAPES), (SampleKind.LLM, LLM_SHAPES)],
+    [
+        *((SampleKind.EMBEDDING, (shape,)) for shape in EMBEDDING_SHAPES),
+        (SampleKind.LLM, TEXT_SHAPES),
+        (SampleKind.LLM, ("preference",)),
+    ],
     ids=str,
 )
 def test_mutated_rows_come_out_valid_or_are_set_aside_with_a_reason(
     kind: SampleKind, shapes: tuple[str, ...], tmp_path: Path
 ) -> None:
     rows = hostile_frame(shapes, "mutated")
-    if kind == SampleKind.EMBEDDING:
+    if shapes != TEXT_SHAPES:
         rows = only_shapes(rows, shapes)
     session = prepare(rows, kind, tmp_path)
     assert session.stopped is None
@@ -215,4 +235,8 @@ def check_valid(record: dict[Any, Any], shapes: tuple[str, ...]) -> None:
         elif value is not None or column in shape.required:
             assert value.strip() and value.encode()
     assert record["group"] is None or isinstance(record["group"], str)
+    weight = record["weight"]
+    assert weight is None or (isinstance(weight, float) and math.isfinite(weight) and weight > 0.0)
+    if record["shape"] == "preference":
+        assert record["chosen"] != record["rejected"]
     assert record["timestamp"] is None or datetime.datetime.fromisoformat(record["timestamp"])
