@@ -1,0 +1,133 @@
+"""GradCache: a batch in pieces has the loss and the gradient of the whole, dropout included."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.families import assert_close, embedding_folder, gradients
+from torch import Tensor
+
+from tunetrail.learning.embedding.data import EmbeddingBatch
+from tunetrail.learning.embedding.encoder import TextColumn
+from tunetrail.learning.embedding.module import EmbeddingModule, cut
+from tunetrail.learning.training.module import step_seed
+
+ROWS = 7
+LEFT = [f"question {'why ' * (n % 3)}{n}" for n in range(ROWS)]
+RIGHT = [f"answer {'so ' * (n % 4)}{n * 7}" for n in range(ROWS)]
+NEGATIVES = ["no", "not this one either"]
+DROPOUT = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.2}
+
+Build = Callable[..., EmbeddingModule]
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Build:
+    def built(shape: str, loss: str, piece_rows: int, dropout: bool, **settings: Any) -> EmbeddingModule:
+        model = {} if dropout else DROPOUT | dict.fromkeys(DROPOUT, 0.0)
+        path = embedding_folder(tmp_path, "bert", include_prompt=False, **(DROPOUT | model))
+        return EmbeddingModule(
+            model=path, shape=shape, loss=loss, mini_batch_size=piece_rows, max_length=64, **settings
+        )
+
+    return built
+
+
+def batch(shape: str, *, negatives: int = 0, prompts: tuple[str, str] = ("", "")) -> EmbeddingBatch:
+    targets: dict[str, Any] = {
+        "score": torch.linspace(-1, 1, ROWS),
+        "label": torch.tensor([0, 1, 2, 0, 1, 2, 0]),
+        "vector": torch.linspace(-1, 1, ROWS * 32).view(ROWS, 32),
+    }
+    columns = [TextColumn(texts=LEFT, prompt=prompts[0])]
+    if shape in ("pair", "score"):
+        columns.append(TextColumn(texts=RIGHT, prompt=prompts[1]))
+    if shape == "text":
+        columns *= 2
+    if negatives:
+        columns.append(TextColumn(texts=(NEGATIVES * ROWS)[:negatives], prompt=prompts[1]))
+    return EmbeddingBatch(columns=tuple(columns), target=targets.get(shape), rows=tuple(range(ROWS)))
+
+
+def plain_gradients(
+    module: EmbeddingModule, micro_batch: EmbeddingBatch, scale: float
+) -> tuple[float, dict[str, Tensor]]:
+    """Compute the loss with one graph, each piece with the dropout that it has in GradCache."""
+    module.train()
+    module.zero_grad()
+    seeds = [step_seed(int(torch.randint(2**62, ())), number) for number in range(-(-ROWS // module.piece_rows))]
+    pieces = []
+    for piece, seed in zip(cut(micro_batch.columns, module.piece_rows), seeds, strict=True):
+        torch.manual_seed(seed)
+        pieces.append(module.encoder(piece))
+    vectors = [torch.cat(column) for column in zip(*pieces, strict=True)]
+    loss = module._loss(vectors, micro_batch.target) * micro_batch.weight
+    (loss * scale).backward()
+    found = {name: each.grad.clone() for name, each in module.named_parameters() if each.grad is not None}
+    return float(loss.detach()), found
+
+
+CASES = [
+    ("pair", "multiple_negatives_ranking", {}),
+    ("pair", "multiple_negatives_ranking", {"negatives": 2}),
+    ("pair", "multiple_negatives_ranking", {"negatives": 2, "prompts": ("ask: ", "reply with: ")}),
+    ("pair", "multiple_negatives_symmetric_ranking", {}),
+    ("pair", "triplet", {"negatives": ROWS}),
+    ("score", "cosent", {}),
+    ("score", "cosine_similarity", {}),
+    ("label", "supervised_contrastive", {}),
+    ("vector", "mse", {}),
+    ("text", "simcse", {}),
+]
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+@pytest.mark.parametrize(("shape", "loss", "columns"), CASES)
+def test_pieces_have_the_loss_and_gradient_of_one_graph(
+    build: Build, shape: str, loss: str, columns: dict[str, Any], dropout: bool
+) -> None:
+    module, micro_batch = build(shape, loss, 3, dropout), batch(shape, **columns)
+    torch.manual_seed(5)
+    found_loss, found = gradients(module, micro_batch, scale=0.25)
+    torch.manual_seed(5)
+    expected_loss, expected = plain_gradients(module, micro_batch, 0.25)
+    assert found_loss == pytest.approx(expected_loss, rel=1e-5)
+    assert_close(found, expected)
+
+
+@pytest.mark.parametrize("piece_rows", [1, 2, 3, 6])
+@pytest.mark.parametrize(("shape", "loss", "columns"), CASES)
+def test_pieces_equal_the_whole_batch_without_dropout(
+    build: Build, shape: str, loss: str, columns: dict[str, Any], piece_rows: int
+) -> None:
+    micro_batch = batch(shape, **columns)
+    (found_loss, found), (expected_loss, expected) = (
+        gradients(build(shape, loss, rows, dropout=False), micro_batch) for rows in (piece_rows, 0)
+    )
+    assert found_loss == pytest.approx(expected_loss, rel=1e-4)
+    assert_close(found, expected)
+
+
+def test_pieces_equal_the_whole_batch_with_matryoshka_around_the_loss(build: Build) -> None:
+    micro_batch = batch("pair", negatives=2)
+    (found_loss, found), (expected_loss, expected) = (
+        gradients(
+            build("pair", "auto", rows, dropout=False, matryoshka_dimensions=[8, 16], matryoshka_weights=[0.5, 2.0]),
+            micro_batch,
+        )
+        for rows in (3, 0)
+    )
+    assert found_loss == pytest.approx(expected_loss, rel=1e-4)
+    assert_close(found, expected)
+
+
+def test_pieces_draw_dropout_of_their_own(build: Build) -> None:
+    module = build("text", "simcse", 3, dropout=True)
+    module.train()
+    seeds = [step_seed(0, number) for number in range(3)]
+    one, other = module._vectors_without_graph(cut(batch("text").columns, 3), seeds)
+    again, _ = module._vectors_without_graph(cut(batch("text").columns, 3), seeds)
+    assert torch.equal(one, again)
+    assert float((one - other).abs().max()) > 0.1  # two views of the same texts
