@@ -75,6 +75,10 @@ class Encoder:
 
     def _concatenated(self, columns: Sequence[TextColumn]) -> Tensor:
         rows = [ids for column in columns for ids in self.tokenized.ids(column.texts, column.prompt)]
+        if not rows:
+            return torch.zeros(0, self.model.get_embedding_dimension() or 0, device=self.model.device)
+        filler = np.array([self.model.tokenizer.pad_token_id or 0])
+        rows = [ids if len(ids) else filler for ids in rows]  # an empty text, where a tokenizer puts nothing around it
         tokens = concatenate(rows, self.model.device)
         self.lengths += tokens.segments.lengths
         self.computed += tokens.segments.tokens
