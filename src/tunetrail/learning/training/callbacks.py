@@ -45,7 +45,9 @@ class MetricsReporter(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Report on the first step, and then every `every` steps."""
+        """Report on the first step, and then every `every` steps; a step that was skipped counts as time only."""
+        if outputs.get("skipped"):
+            return
         self._losses.append(outputs["loss"])
         self._tokens += outputs["tokens"]
         self._computed += outputs["computed"]
@@ -55,7 +57,7 @@ class MetricsReporter(lightning.Callback):
             return
         seconds = time.perf_counter() - self._since
         peak = peak_flops(pl_module.device.type, _DTYPES.get(str(trainer.precision), torch.float32))
-        self._report(
+        self.report(
             {
                 "train/loss": float(torch.stack(self._losses).mean()),
                 "train/learning_rate": trainer.optimizers[0].param_groups[-1]["lr"],
@@ -80,7 +82,7 @@ class MetricsReporter(lightning.Callback):
         self._since += time.perf_counter()
         found = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         if found:
-            self._report(found, trainer.global_step)
+            self.report(found, trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the history and the losses that are still to be reported, for a checkpoint."""
@@ -96,7 +98,8 @@ class MetricsReporter(lightning.Callback):
         }
         self._losses = [torch.tensor(loss) for loss in state_dict["losses"]]
 
-    def _report(self, metrics: dict[str, float], step: int) -> None:
+    def report(self, metrics: Mapping[str, float], step: int) -> None:
+        """Hand out metrics, and keep them in the history."""
         for name, value in metrics.items():
             self.history.setdefault(name, []).append((step, value))
         self.sink(metrics, step)

@@ -5,18 +5,27 @@ lies between two steps, and a step that fails can be taken again. Knows nothing 
 """
 
 import hashlib
+import logging
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.strategies import ParallelStrategy
+from pytorch_lightning.utilities.memory import garbage_collection_cuda
 from torch import Tensor
 
+from tunetrail.errors import TrainingError
+from tunetrail.learning.training.memory import is_out_of_memory
 from tunetrail.learning.training.optimization import configure_optimizer
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 
 class MicroBatch(Protocol):
@@ -34,8 +43,8 @@ class MicroBatch(Protocol):
 class Guard(Protocol):
     """What looks at a step before it changes the weights."""
 
-    def allows(self, module: "TrainedModule", batch: "StepBatch", loss: float, gradient_norm: float) -> bool:
-        """Whether the optimizer may take the step; the module may be another one afterwards: rewound."""
+    def allows(self, module: "TrainedModule", batch: "StepBatch", loss: Tensor, gradient_norm: Tensor) -> bool:
+        """Whether the optimizer may take the step; where not, the module's weights may be others: rewound."""
 
 
 class StepBatch:
@@ -92,6 +101,7 @@ class TrainedModule(lightning.LightningModule):
 
     Attributes:
         piece_rows: Above 0: a micro-batch goes through the model in pieces of so many rows.
+        total_steps: Optimizer steps of the whole training; 0: the trainer's estimate.
         guard: Asked before each optimizer step whether it may be taken.
     """
 
@@ -103,6 +113,7 @@ class TrainedModule(lightning.LightningModule):
         self.seed = seed
         self.max_grad_norm = max_grad_norm
         self.piece_rows = 0
+        self.total_steps = 0
         self.guard: Guard | None = None
         self._gradient_norm = torch.zeros(())
         self._measures: dict[str, Any] = {}
@@ -116,6 +127,10 @@ class TrainedModule(lightning.LightningModule):
     def measures_of(self, micro_batch: Any) -> dict[str, Tensor]:
         """Return the micro-batch's summed `loss`, and further measures summed likewise; called without gradients."""
 
+    def is_finite(self, micro_batch: Any) -> bool:
+        """Tell whether the loss of these rows by themselves is a finite number; called without gradients."""
+        return bool(torch.isfinite(self.measures_of(micro_batch)["loss"]))
+
     def training_step(self, batch: StepBatch, batch_index: int) -> dict[str, Any]:
         """Take one optimizer step and return what it did."""
         optimizer: Any = self.optimizers()
@@ -124,7 +139,10 @@ class TrainedModule(lightning.LightningModule):
         loss = self._over_ranks(work.loss.detach()) / weight
         if not self._is_scaled:
             self._clip()
-        if self.guard is None or self.guard.allows(self, batch, float(loss), float(self._gradient_norm)):
+        # a scaled gradient that isn't finite is ordinary: the scaler leaves the step out, and scales less from then on
+        norm = torch.zeros_like(loss) if self._is_scaled else self._gradient_norm
+        allowed = self.guard is None or self.guard.allows(self, batch, loss, norm)
+        if allowed:
             optimizer.step()
             self.lr_schedulers().step()  # type: ignore[union-attr]
         optimizer.zero_grad()  # or gradients would take memory over a validation
@@ -134,28 +152,63 @@ class TrainedModule(lightning.LightningModule):
             "tokens": work.tokens,
             "computed": work.computed,
             "flops": work.flops,
+            "skipped": not allowed,
         }
+
+    def rehearse(self, batch: StepBatch) -> None:
+        """Compute the gradients of a step and drop them."""
+        optimizer: Any = self.optimizers()
+        self._accumulated(batch, optimizer, 1.0)
+        optimizer.zero_grad()
 
     def _accumulated(self, batch: StepBatch, optimizer: Any, scale: float) -> Work:
         """Add up the gradients of a step; where memory doesn't suffice, the step is taken again in smaller pieces."""
-        while True:
-            optimizer.zero_grad()
-            try:
-                work, last = Work(), len(batch.micro_batches) - 1
-                for number, micro_batch in enumerate(batch.micro_batches):
-                    torch.manual_seed(step_seed(self.seed, self.trainer.global_step, number, self.global_rank))
-                    with nullcontext() if number == last else self.without_synchronisation():
-                        work.add(self.backward_of(micro_batch, scale))
-                return work
-            except Exception as error:
-                if not is_out_of_memory(error) or not self._smaller_pieces(batch):
-                    raise
 
-    def _smaller_pieces(self, batch: StepBatch) -> bool:
-        largest = max(len(micro_batch.rows) for micro_batch in batch.micro_batches)
-        pieces = min(self.piece_rows or largest, largest)
-        self.piece_rows = -(-pieces // 2)
-        return pieces > 1
+        def attempt() -> Work:
+            optimizer.zero_grad()
+            work, last = Work(), len(batch.micro_batches) - 1
+            for number, micro_batch in enumerate(batch.micro_batches):
+                torch.manual_seed(step_seed(self.seed, self.trainer.global_step, number, self.global_rank))
+                with nullcontext() if number == last else self.without_synchronisation():
+                    work.add(self.backward_of(micro_batch, scale))
+            return work
+
+        return self.in_memory(attempt, max(len(micro_batch.rows) for micro_batch in batch.micro_batches))
+
+    def in_memory(self, compute: Callable[[], Result], rows: int) -> Result:
+        """Return what `compute` returns; while memory doesn't suffice, it is called again with half of `piece_rows`.
+
+        Args:
+            compute: Takes micro-batches through the model in pieces of `piece_rows` rows.
+            rows: Of the largest micro-batch.
+
+        Raises:
+            TrainingError: Not even one row fits.
+        """
+        before = self.piece_rows
+        while True:
+            try:
+                result = compute()
+                break
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                pieces = min(self.piece_rows or rows, rows)
+                if pieces <= 1:
+                    raise TrainingError(
+                        "one row alone doesn't fit into memory. Lower max_length, or set "
+                        "training.memory.gradient_checkpointing=true."
+                    ) from error
+            # only here are the tensors gone that the error's traceback held
+            self.piece_rows = -(-pieces // 2)
+            self.zero_grad()
+            garbage_collection_cuda()
+        if self.piece_rows != before:
+            logger.warning(
+                "out of memory: batches go through the model in pieces of %d rows from now on; gradients stay the same",
+                self.piece_rows,
+            )
+        return result
 
     def on_validation_epoch_start(self) -> None:
         """Begin the sums of a validation."""
@@ -165,7 +218,8 @@ class TrainedModule(lightning.LightningModule):
         """Add up the measures of a batch."""
         for micro_batch in batch.micro_batches:
             self._measured += micro_batch.weight
-            for name, value in self.measures_of(micro_batch).items():
+            measures = self.in_memory(partial(self.measures_of, micro_batch), len(micro_batch.rows))
+            for name, value in measures.items():
                 self._measures[name] = self._measures.get(name, 0.0) + value
 
     def on_validation_epoch_end(self) -> None:
@@ -195,8 +249,10 @@ class TrainedModule(lightning.LightningModule):
         return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
 
     def configure_optimizers(self) -> Any:
-        """Return the optimizer and the schedule over the trainer's estimated steps."""
-        return configure_optimizer(self, **self.optimization, total_steps=int(self.trainer.estimated_stepping_batches))
+        """Return the optimizer and the schedule over all steps."""
+        # asked for its estimate, the trainer sets up the loader before a checkpoint tells it where to go on
+        steps = self.total_steps or int(self.trainer.estimated_stepping_batches)
+        return configure_optimizer(self, **self.optimization, total_steps=steps)
 
     @property
     def _world_size(self) -> int:
@@ -215,10 +271,3 @@ def pieces_of(count: int, size: int) -> Iterator[slice]:
     """Yield the slices that cut `count` rows into pieces of `size`; one piece where it is 0."""
     size = size or count
     return (slice(start, start + size) for start in range(0, count, size))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that there wasn't enough memory, on a GPU or on a CPU."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -65,6 +65,8 @@ class StepLoader(DataLoader[Any]):
         workers: Processes that build micro-batches.
 
     Attributes:
+        build: Makes a micro-batch of row numbers.
+        steps: The steps of an epoch.
         done: Steps of the epoch that the training has finished; whoever finishes one counts it.
     """
 
@@ -77,8 +79,14 @@ class StepLoader(DataLoader[Any]):
             num_workers=workers,
             generator=torch.Generator(),  # the loader's own draws: the global generator belongs to dropout
         )
+        self.build = build
         self.steps = sampler
         self.done = 0
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.steps.batches.lengths)
 
     def __iter__(self) -> Any:
         if self.done >= len(self.steps):
@@ -87,12 +95,13 @@ class StepLoader(DataLoader[Any]):
         return super().__iter__()
 
     def state_dict(self) -> dict[str, int]:
-        """Return how many steps of the epoch are done; Lightning keeps it in the checkpoint."""
-        return {"done": self.done}
+        """Return the epoch and how many of its steps are done; Lightning keeps it in the checkpoint."""
+        return {"epoch": self.steps.batches.epoch, "done": self.done}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on behind the steps that were done."""
+        """Go on behind the steps that were done; workers fetch before Lightning says which epoch it is."""
         self.done = state["done"]
+        self.steps.set_epoch(state["epoch"])
 
 
 def _as_it_is(step: StepBatch) -> StepBatch:
