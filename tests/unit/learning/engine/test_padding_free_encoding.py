@@ -2,12 +2,11 @@
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tests.families import assert_close, embedding_folder, gradients
+from tests.families import assert_close, gradients
 
 from tunetrail.learning.embedding.data import EmbeddingBatch
 from tunetrail.learning.embedding.encoder import TextColumn
@@ -19,11 +18,6 @@ ANSWERS = ["é", "something else", "", "no", "yes indeed it is", "b"]
 NEGATIVES = ["wrong", "also wrong, and longer"]
 
 Folder = Callable[..., str]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    return lambda family, **settings: embedding_folder(tmp_path / family, family, **settings)
 
 
 def module_of(path: str, *, padding_free: bool, loss: str = "auto", shape: str = "pair") -> EmbeddingModule:
@@ -51,14 +45,14 @@ def assert_equal_without_padding(path: str, micro_batch: EmbeddingBatch, loss: s
 
 
 @pytest.mark.parametrize("pooling", [*POOLINGS, ("cls", "max", "mean")])
-def test_every_pooling_gives_the_same_without_padding(folder: Folder, pooling: str | tuple[str, ...]) -> None:
-    assert_equal_without_padding(folder("bert", pooling=pooling), batch())
+def test_every_pooling_gives_the_same_without_padding(encoder_folder: Folder, pooling: str | tuple[str, ...]) -> None:
+    assert_equal_without_padding(encoder_folder("bert", pooling=pooling), batch())
 
 
 @pytest.mark.parametrize("family", ["roberta", "xlm-roberta", "distilbert", "modernbert", "qwen2", "llama"])
-def test_every_family_gives_the_same_without_padding(folder: Folder, family: str) -> None:
+def test_every_family_gives_the_same_without_padding(encoder_folder: Folder, family: str) -> None:
     decoder = family in ("qwen2", "llama")
-    path = folder(family, pooling="lasttoken" if decoder else "mean")
+    path = encoder_folder(family, pooling="lasttoken" if decoder else "mean")
     # decoders' tokenizers put nothing around a text, and padding makes what it likes of no token at all
     assert_equal_without_padding(path, batch(shortest="x" if decoder else ""))
 
@@ -66,9 +60,9 @@ def test_every_family_gives_the_same_without_padding(folder: Folder, family: str
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("prompts", [("ask: ", "ask: "), ("question: ", "tell: ")])
 def test_prompts_left_out_of_pooling_give_the_same_without_padding(
-    folder: Folder, pooling: str, prompts: tuple[str, str]
+    encoder_folder: Folder, pooling: str, prompts: tuple[str, str]
 ) -> None:
-    path = folder("bert", pooling=pooling, include_prompt=False)
+    path = encoder_folder("bert", pooling=pooling, include_prompt=False)
     assert_equal_without_padding(path, batch(prompts))
     with torch.no_grad():
         module = module_of(path, padding_free=True)
@@ -76,12 +70,12 @@ def test_prompts_left_out_of_pooling_give_the_same_without_padding(
     assert float((prompted - plain).abs().max()) > 1e-3  # they are read all the same
 
 
-def test_prompts_that_count_give_the_same_without_padding(folder: Folder) -> None:
-    assert_equal_without_padding(folder("bert"), batch(("question: ", "tell: ")))
+def test_prompts_that_count_give_the_same_without_padding(encoder_folder: Folder) -> None:
+    assert_equal_without_padding(encoder_folder("bert"), batch(("question: ", "tell: ")))
 
 
 @pytest.mark.parametrize(("shape", "loss"), [("score", "cosent"), ("label", "auto"), ("vector", "mse")])
-def test_other_shapes_give_the_same_without_padding(folder: Folder, shape: str, loss: str) -> None:
+def test_other_shapes_give_the_same_without_padding(encoder_folder: Folder, shape: str, loss: str) -> None:
     rows = len(TEXTS)
     targets: dict[str, Any] = {
         "score": torch.linspace(-1, 1, rows),
@@ -90,7 +84,7 @@ def test_other_shapes_give_the_same_without_padding(folder: Folder, shape: str, 
     }
     columns = (TextColumn(texts=TEXTS), TextColumn(texts=ANSWERS))[: 2 if shape == "score" else 1]
     micro_batch = EmbeddingBatch(columns=columns, target=targets[shape], rows=tuple(range(rows)))
-    assert_equal_without_padding(folder("bert"), micro_batch, loss=loss, shape=shape)
+    assert_equal_without_padding(encoder_folder("bert"), micro_batch, loss=loss, shape=shape)
 
 
 @pytest.mark.parametrize(
@@ -98,9 +92,9 @@ def test_other_shapes_give_the_same_without_padding(folder: Folder, shape: str, 
     [("mpnet", "its attention can't be exchanged"), ("modernbert-local", "its layers see 4 tokens only")],
 )
 def test_families_that_need_padding_get_it_and_it_is_logged(
-    folder: Folder, caplog: pytest.LogCaptureFixture, family: str, reason: str
+    encoder_folder: Folder, caplog: pytest.LogCaptureFixture, family: str, reason: str
 ) -> None:
-    path = folder(family)
+    path = encoder_folder(family)
     with caplog.at_level(logging.WARNING):
         found = module_of(path, padding_free=True)
     assert not found.encoder.padding_free
@@ -112,16 +106,16 @@ def test_families_that_need_padding_get_it_and_it_is_logged(
     assert_close(gradient, expected, 0.0)
 
 
-def test_a_text_has_the_same_vector_in_any_company(folder: Folder) -> None:
-    module = module_of(folder("bert"), padding_free=True).eval()
+def test_a_text_has_the_same_vector_in_any_company(encoder_folder: Folder) -> None:
+    module = module_of(encoder_folder("bert"), padding_free=True).eval()
     with torch.no_grad():
         (alone,) = module.encoder([TextColumn(texts=TEXTS[3:4])])
         (together,) = module.encoder([TextColumn(texts=[*ANSWERS, *TEXTS])])
     torch.testing.assert_close(together[len(ANSWERS) + 3], alone[0], atol=1e-6, rtol=1e-5)
 
 
-def test_a_text_without_any_token_has_a_vector_and_leaves_the_others_alone(folder: Folder) -> None:
-    module = module_of(folder("llama", pooling="lasttoken"), padding_free=True).eval()
+def test_a_text_without_any_token_has_a_vector_and_leaves_the_others_alone(encoder_folder: Folder) -> None:
+    module = module_of(encoder_folder("llama", pooling="lasttoken"), padding_free=True).eval()
     with torch.no_grad():
         (found,) = module.encoder([TextColumn(texts=["a", "", "b c"])])
         (expected,) = module.encoder([TextColumn(texts=["a", "b c"])])
@@ -131,8 +125,8 @@ def test_a_text_without_any_token_has_a_vector_and_leaves_the_others_alone(folde
     assert nothing.shape == (0, 32)
 
 
-def test_encoding_counts_the_tokens_of_texts_and_of_padding(folder: Folder) -> None:
-    path = folder("bert")
+def test_encoding_counts_the_tokens_of_texts_and_of_padding(encoder_folder: Folder) -> None:
+    path = encoder_folder("bert")
     columns = [TextColumn(texts=["a", "abc"]), TextColumn(texts=["ab"])]
     for padding_free, computed in ((True, 3 + 5 + 4), (False, 2 * 5 + 4)):
         encoder = module_of(path, padding_free=padding_free).encoder
