@@ -22,6 +22,7 @@ from tunetrail.learning.engine.attention import segment_attention_of
 from tunetrail.learning.engine.modes import evaluating
 from tunetrail.learning.engine.segments import concatenate
 from tunetrail.learning.tokens.tokenized import TokenizedTexts
+from tunetrail.learning.training.parts import in_parts
 
 logger = logging.getLogger(__name__)
 
@@ -160,15 +161,17 @@ def encode_texts(
         return np.zeros((0, encoder.model.get_embedding_dimension() or 0), dtype=np.float32)
     lengths = np.array([len(text) for text in texts])
     order = np.argsort(-lengths, kind="stable")
-    parts: list[Tensor] = []
+
+    def encoded(numbers: npt.NDArray[Any]) -> Tensor:
+        (vectors,) = encoder([TextColumn(texts=[texts[number] for number in numbers], prompt=prompt)])
+        vectors = vectors.float()
+        return (torch.nn.functional.normalize(vectors, dim=-1) if unit else vectors).cpu()
+
+    batches = track(
+        list(_batches(order, lengths)), "Encoding", console=Console(stderr=True), transient=True, disable=not shown
+    )
     with torch.inference_mode():
-        for numbers in track(
-            list(_batches(order, lengths)), "Encoding", console=Console(stderr=True), transient=True, disable=not shown
-        ):
-            column = TextColumn(texts=[texts[number] for number in numbers], prompt=prompt)
-            (vectors,) = encoder([column])
-            vectors = vectors.float()
-            parts.append((torch.nn.functional.normalize(vectors, dim=-1) if unit else vectors).cpu())
+        parts = [vectors for _, vectors in in_parts(batches, encoded)]
     encoder.forget()
     found = np.empty((len(texts), parts[0].shape[1]), dtype=np.float32)
     found[order] = torch.cat(parts).numpy()
