@@ -35,7 +35,7 @@ def test_in_parts_says_what_to_do_where_one_does_not_fit() -> None:
     def compute(numbers: Numbers) -> int:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.")
 
-    with pytest.raises(TrainingError, match="one text alone doesn't fit into memory. Lower max_length"):
+    with pytest.raises(TrainingError, match=r"one text alone doesn't fit into memory\. Lower max_length"):
         list(in_parts([[1, 2, 3]], compute))
 
 
