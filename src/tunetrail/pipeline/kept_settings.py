@@ -8,6 +8,8 @@ from tunetrail.config import Settings, TrackingConfig
 from tunetrail.errors import UserError, did_you_mean
 
 _Section = TypeVar("_Section")
+_REQUEST = ("session_id", "model_type")
+"""What the command line's request has beside the settings."""
 
 
 def plain_settings(settings: Settings, database: str) -> dict[str, Any]:
@@ -38,7 +40,7 @@ def settings_of(plain: Mapping[str, Any], tracking: TrackingConfig) -> Settings:
     Raises:
         UserError: A key is unknown to this version, or its value is no longer allowed.
     """
-    settings = _section_of(Settings, plain, "")
+    settings = _section_of(Settings, {name: value for name, value in plain.items() if name not in _REQUEST}, "")
     return dataclasses.replace(settings, tracking=dataclasses.replace(settings.tracking, uri=tracking.uri))
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tunetrail.cli.composition import TrainRequest
 from tunetrail.config import (
     AdapterConfig,
     CrossValidationConfig,
@@ -39,6 +40,11 @@ def test_settings_come_back_from_json_but_for_the_connections(settings: Settings
     expected = dataclasses.replace(settings, tracking=dataclasses.replace(settings.tracking, uri="sqlite:///now.db"))
     expected.database.url = "postgresql://me:***@host/db"
     assert read == expected
+
+
+def test_settings_of_the_command_line_s_request_are_read_without_the_request() -> None:
+    request = TrainRequest(session_id="s1", model_type="llm", seed=5)
+    assert settings_of(plain(request), Settings().tracking).seed == 5
 
 
 def test_plain_settings_hold_no_secret() -> None:

@@ -1,0 +1,371 @@
+"""A run that ends anywhere and is resumed: the same results, rows, weights, versions and ledger as one that did not."""
+
+import dataclasses
+import hashlib
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from tunetrail import DatabaseManager, DataSciencePipeline, ModelTrainingNode, NodeConfig
+from tunetrail.config import (
+    AugmentationConfig,
+    CrossValidationConfig,
+    FeatureEngineeringConfig,
+    HardNegativesConfig,
+    Settings,
+)
+from tunetrail.data.rows import rows_frame
+from tunetrail.errors import DeploymentError, UserError
+from tunetrail.samples import SampleKind
+from tunetrail.stores.tracking import Tracker
+
+Make = Callable[..., Settings]
+TIMES = ("seconds", "history")
+"""What of a training's result two runs may have differently: the clock, and metrics that are taken by it."""
+
+
+@contextmanager
+def ending_at(message: str, error: BaseException) -> Iterator[None]:
+    """Let a signal, say, arrive in the very moment in which tunetrail logs this."""
+
+    class Ending(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if message in record.getMessage():
+                raise error
+
+    logger, handler = logging.getLogger("tunetrail"), Ending()
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def node(settings: Settings, database: DatabaseManager) -> ModelTrainingNode:
+    return ModelTrainingNode(NodeConfig(settings=settings), database)
+
+
+def runs_of(settings: Settings) -> list[Any]:
+    client = MlflowClient(settings.tracking.uri)
+    found = client.search_experiments()
+    return list(client.search_runs([each.experiment_id for each in found], order_by=["start_time"]))
+
+
+def weights(settings: Settings, model_type: str) -> str:
+    """SHA-256 of the exported root's weights."""
+    (file,) = (Path(settings.model_dir) / model_type / "root").rglob("*.safetensors")
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def steps_of(results: dict[str, Any]) -> dict[str, Any]:
+    """All that must be the same in two runs."""
+    found = results["results"]["steps"]
+    steps = {name: {each: dict(step) for each, step in types.items()} for name, types in found.items()}
+    for step in steps["training"].values():
+        for name in TIMES:
+            step.pop(name)
+    for step in steps["deployment"].values():
+        step.pop("mlflow_run_id")
+        step.pop("exported_to")
+    return steps
+
+
+def thorough(make: Make, folder: Path) -> Settings:
+    """Settings in which every step has something to do."""
+    return make(
+        folder,
+        augmentation=AugmentationConfig(methods=["word_swap"], share=0.3),
+        feature_engineering=FeatureEngineeringConfig(hard_negatives=HardNegativesConfig(enabled=True)),
+        cross_validation=CrossValidationConfig(n_splits=2, budget=0.4),
+    )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    tmp_path_factory: pytest.TempPathFactory, _tracking_template: Path, make_settings: Make, make_rows: Any
+) -> tuple[Settings, dict[str, Any]]:
+    """A run that nothing happened to, to compare with."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    shutil.copy(_tracking_template, folder / "mlflow.db")
+    settings = thorough(make_settings, folder)
+    with DatabaseManager(f"sqlite:///{folder}/tunetrail.db") as manager:
+        manager.ingest("s1", make_rows("pair"), SampleKind.EMBEDDING)
+        results = node(settings, manager).execute({"session_id": "s1", "model_type": "embedding"})
+    return settings, results
+
+
+@pytest.mark.parametrize(
+    ("message", "kept"),
+    [
+        pytest.param("validation, cleaning and split", [], marks=pytest.mark.slow),
+        pytest.param("feature engineering", ["validation", "cleaning", "augmentation"], marks=pytest.mark.slow),
+        ("cross-validation, fold-2 of 2", ["validation", "cleaning", "augmentation", "feature_engineering"]),
+        pytest.param("training from base", 5, marks=pytest.mark.slow),
+        ("evaluation on", 6),
+        pytest.param("deployment, candidate", 8, marks=pytest.mark.slow),
+    ],
+)
+def test_resume_goes_on_behind_the_steps_that_are_finished(
+    uninterrupted: tuple[Settings, dict[str, Any]], database: DatabaseManager, session: str, workplace: Path,
+    make_settings: Make, message: str, kept: Any, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    settings = thorough(make_settings, workplace)
+    with ending_at(message, SystemExit(143)), pytest.raises(SystemExit):
+        node(settings, database).execute({"session_id": session, "model_type": "embedding"})
+    (interrupted,) = database.training_runs()
+    assert (interrupted.state, interrupted.reason) == ("interrupted", "SystemExit: 143")
+    assert interrupted.mlflow_run_id is not None
+    assert f"`tunetrail resume {interrupted.mlflow_run_id}` goes on" in caplog.text
+    run_of_type = next(each for each in runs_of(settings) if each.info.run_name == "embedding").info.run_id
+    steps = list(DataSciencePipeline(settings).kept(run_of_type).steps)
+    assert steps == (kept if isinstance(kept, list) else list(uninterrupted[1]["results"]["steps"])[:kept])
+
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "tunetrail"):
+        results = node(Settings(tracking=settings.tracking), database).resume(interrupted.mlflow_run_id)
+    assert ("validation, cleaning and split" in caplog.text) == ("cleaning" not in steps)
+    assert ("embedding: feature engineering" in caplog.text) == ("feature_engineering" not in steps)
+    assert ("cross-validation, fold-1" in caplog.text) == ("cross_validation" not in steps)
+    assert ("evaluation on" in caplog.text) == ("comparison" not in steps)
+
+    assert steps_of(results) == steps_of(uninterrupted[1])
+    assert weights(settings, "embedding") == weights(uninterrupted[0], "embedding")
+    (run,) = database.training_runs()
+    assert (run.state, run.reason, run.result) == ("succeeded", None, results)
+    assert [each.decision for each in database.promotions()] == ["promoted"]
+    found = {each.info.run_name: each for each in runs_of(settings)}
+    assert set(found) == {each.info.run_name for each in runs_of(uninterrupted[0])} and len(found) == len(
+        runs_of(settings)
+    ), "a fold that was interrupted is gone, and no run is there twice"
+    assert {each.info.status for each in found.values()} == {"FINISHED"}
+    for name in ("s1 (embedding)", "embedding"):
+        assert found[name].data.tags["tunetrail.resumed"] == "1"
+        assert found[name].data.tags["tunetrail.state"] == "succeeded"
+    assert list(Path(settings.output_dir).iterdir()) == []
+
+
+def test_resume_logs_the_curves_of_a_run_that_was_never_interrupted(
+    uninterrupted: tuple[Settings, dict[str, Any]], database: DatabaseManager, session: str, workplace: Path,
+    make_settings: Make,
+) -> None:  # fmt: skip
+    settings = thorough(make_settings, workplace)
+    with ending_at("evaluation on", KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
+        node(settings, database).execute({"session_id": session, "model_type": "embedding"})
+    node(settings, database).resume(database.training_runs()[0].run_id)
+    curves = []
+    for each in (settings, uninterrupted[0]):
+        client = MlflowClient(each.tracking.uri)
+        run = next(run for run in runs_of(each) if run.info.run_name == "embedding")
+        curves.append(
+            {
+                name: [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)]
+                for name in sorted(run.data.metrics)
+                if name.partition("/")[0] in ("train", "val", "evaluation", "comparison", "cleaning")
+                and ("loss" in name or "learning_rate" in name or not name.startswith("train/"))
+            }
+        )
+    assert curves[0] == curves[1] and len(curves[0]["train/loss"]) == 3
+
+
+def test_resume_trains_only_the_model_type_that_was_not_finished(
+    trained: Any, database: DatabaseManager, session: str, workplace: Path, make_settings: Make
+) -> None:
+    settings = make_settings(workplace, cross_validation=CrossValidationConfig(n_splits=2, budget=0.5))
+    with ending_at("llm: training from", SystemExit(143)), pytest.raises(SystemExit):
+        node(settings, database).execute({"session_id": session, "model_type": "all"})
+    before = {each.info.run_name: each for each in runs_of(settings) if each.info.run_name in ("embedding", "llm")}
+    assert (before["embedding"].info.status, before["llm"].info.status) == ("FINISHED", "KILLED")
+    results = node(settings, database).resume(before["embedding"].info.run_id)
+    assert steps_of(results) == steps_of(trained.results)
+    assert list(results["results"]["steps"]["training"]) == ["embedding", "llm"]
+    after = {each.info.run_id: each for each in runs_of(settings)}
+    untouched = after[before["embedding"].info.run_id]
+    assert untouched.info.end_time == before["embedding"].info.end_time
+    assert "tunetrail.resumed" not in untouched.data.tags
+    assert after[before["llm"].info.run_id].info.status == "FINISHED"
+    assert [(each.model_name, each.version) for each in database.promotions()] == [("embedding", "1"), ("llm", "1")]
+    for model_type in ("embedding", "llm"):
+        assert weights(settings, model_type) == weights(trained.settings, model_type)
+
+
+def test_resume_begins_a_model_type_that_had_not_begun(
+    database: DatabaseManager, session: str, workplace: Path, make_settings: Make
+) -> None:
+    settings = make_settings(workplace)
+    with ending_at("embedding: deployment, candidate", SystemExit(143)), pytest.raises(SystemExit):
+        node(settings, database).execute({"session_id": session, "model_type": "all"})
+    assert [each.info.run_name for each in runs_of(settings)] == ["s1 (all)", "embedding"]
+    results = node(settings, database).resume(database.training_runs()[0].run_id)
+    assert list(results["results"]["steps"]["deployment"]) == ["embedding", "llm"]
+    assert {each.info.status for each in runs_of(settings)} == {"FINISHED"}
+
+
+def test_resume_goes_on_after_a_failure_that_was_mended(
+    database: DatabaseManager, session: str, workplace: Path, make_settings: Make
+) -> None:
+    (workplace / "models").write_text("a file where a folder should be")
+    settings = make_settings(workplace)
+    with pytest.raises(DeploymentError, match="model_dir"):
+        node(settings, database).execute({"session_id": session, "model_type": "embedding"})
+    (failed,) = database.training_runs()
+    assert failed.state == "failed" and failed.mlflow_run_id is not None
+    with pytest.raises(DeploymentError, match="model_dir"):
+        node(settings, database).resume(failed.mlflow_run_id)
+    (workplace / "models").unlink()
+    node(settings, database).resume(failed.mlflow_run_id)
+    (run,) = database.training_runs()
+    assert run.state == "succeeded" and [each.version for each in database.promotions()] == ["1"]
+    pipeline = next(each for each in runs_of(settings) if each.info.run_id == failed.mlflow_run_id)
+    assert pipeline.data.tags["tunetrail.resumed"] == "2"
+
+
+def test_resume_trains_on_the_rows_of_then(
+    database: DatabaseManager, session: str, workplace: Path, make_settings: Make, make_rows: Any
+) -> None:
+    settings = make_settings(workplace)
+    with ending_at("training from", SystemExit(143)), pytest.raises(SystemExit):
+        node(settings, database).execute({"session_id": session, "model_type": "embedding"})
+    new = [{"anchor": f"new {row['text']}", "positive": row["text"]} for row in make_rows("text")]
+    database.ingest(session, new, SampleKind.EMBEDDING)
+    results = node(settings, database).resume(database.training_runs()[0].run_id)
+    assert results["results"]["steps"]["validation"]["embedding"]["rows_in"] == 48
+
+
+def test_resume_uses_the_configuration_of_then(
+    database: DatabaseManager, session: str, workplace: Path, make_settings: Make
+) -> None:
+    settings = make_settings(workplace)
+    with ending_at("validation, cleaning and split", SystemExit(143)), pytest.raises(SystemExit):
+        node(settings, database).execute({"session_id": session, "model_type": "embedding"})
+    other = make_settings(workplace, seed=1, output_dir=str(workplace / "other"))
+    other.embedding.training = dataclasses.replace(other.embedding.training, max_steps=1)
+    results = node(other, database).resume(database.training_runs()[0].run_id)
+    assert results["results"]["steps"]["training"]["embedding"]["steps"] == 3 and not (workplace / "other").exists()
+
+
+def test_resume_trains_from_the_root_of_then_and_compares_with_the_root_of_now(
+    database: DatabaseManager, session: str, workplace: Path, make_settings: Make
+) -> None:
+    settings = make_settings(workplace)
+    request = {"session_id": session, "model_type": "embedding"}
+    node(settings, database).execute(request)
+    with ending_at("training from models:/embedding/1", SystemExit(143)), pytest.raises(SystemExit):
+        node(settings, database).execute(request)
+    interrupted = database.training_runs()[-1].run_id
+    node(settings, database).execute(request)
+    steps = node(settings, database).resume(interrupted)["results"]["steps"]
+    assert steps["training"]["embedding"]["started_from"] == "models:/embedding/1"
+    assert steps["comparison"]["embedding"]["against"] == "models:/embedding/2"
+    deployment = steps["deployment"]["embedding"]
+    assert (deployment["version"], deployment["previous_root"]) == ("3", "2")
+
+
+def test_resume_compares_again_where_root_moved_before_the_decision(
+    database: DatabaseManager, session: str, workplace: Path, make_settings: Make
+) -> None:
+    """The version that was registered, but could not become root, is taken; there is no second one."""
+    settings = make_settings(workplace)
+    request = {"session_id": session, "model_type": "embedding"}
+    node(settings, database).execute(request)
+    with ending_at("deployment, candidate", SystemExit(143)), pytest.raises(SystemExit):
+        node(settings, database).execute(request)
+    interrupted = database.training_runs()[-1]
+    client = MlflowClient(settings.tracking.uri)
+    run_of_type = next(each for each in reversed(runs_of(settings)) if each.info.run_name == "embedding").info.run_id
+    source = client.get_model_version("embedding", "1").source
+    client.create_model_version("embedding", source=source, run_id=run_of_type)
+    client.create_model_version("embedding", source=source, tags={"tunetrail.base_model": "x"})
+    client.set_registered_model_alias("embedding", "root", "3")
+    steps = node(settings, database).resume(interrupted.run_id)["results"]["steps"]
+    assert steps["comparison"]["embedding"]["against"] == "models:/embedding/3"
+    deployment = steps["deployment"]["embedding"]
+    assert (deployment["version"], deployment["previous_root"]) == ("2", "3")
+    assert len(client.search_model_versions("name = 'embedding'")) == 3
+    assert str(client.get_model_version_by_alias("embedding", "root").version) == "2"
+    assert [(each.version, each.previous_version) for each in database.promotions()] == [("1", None), ("2", "3")]
+
+
+@pytest.mark.parametrize("promote", [True, False])
+def test_resume_ends_a_deployment_that_was_interrupted_right_after_the_decision(
+    workplace: Path, make_settings: Make, make_rows: Any, promote: bool
+) -> None:
+    """Root has moved (or was refused), the caller doesn't know it yet, and the model directory hasn't followed."""
+    settings = make_settings(workplace)
+    settings.gate.minimum_improvement = -10.0 if promote else 10.0
+    pipeline, tracker = DataSciencePipeline(settings), Tracker(settings.tracking)
+    with DatabaseManager(f"sqlite:///{workplace}/tunetrail.db") as manager:
+        manager.ingest("s1", make_rows("pair"), SampleKind.EMBEDDING)
+        stored = [each for chunk in manager.read_samples("s1", SampleKind.EMBEDDING) for each in chunk]
+    rows = rows_frame((each.row_id, each.sample) for each in stored)
+
+    def killed(outcome: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run("embedding", rows, on_decision=killed)
+    assert not (workplace / "models" / "embedding" / "root").exists()
+    (run,) = runs_of(settings)
+    outcomes: list[Any] = []
+    resumed = tracker.run(run.info.run_id)
+    outcome = pipeline.run("embedding", rows, on_decision=outcomes.append, resumed=resumed)
+    assert [each.version for each in outcomes] == [outcome.version]
+    assert (outcome.version.version, outcome.previous) == ("1", None)
+    assert outcome.decision.promote == promote
+    assert len(MlflowClient(settings.tracking.uri).search_model_versions("name = 'embedding'")) == 1
+    assert (workplace / "models" / "embedding" / "root" / "config.json").exists() == promote
+    assert list(Path(settings.output_dir).iterdir()) == []
+
+
+def test_resume_refuses_what_can_not_go_on(
+    database: DatabaseManager, session: str, workplace: Path, make_settings: Make
+) -> None:
+    """Each in one line, with the exit code 2, and nothing is changed in the stores."""
+    settings = make_settings(workplace)
+    with ending_at("training from", SystemExit(143)), pytest.raises(SystemExit):
+        node(settings, database).execute({"session_id": session, "model_type": "embedding"})
+    run_id = database.training_runs()[0].mlflow_run_id
+    assert run_id is not None
+
+    def refusal() -> str:
+        with pytest.raises(UserError) as raised:
+            node(settings, database).resume(run_id)
+        assert raised.value.exit_code == 2 and "\n" not in str(raised.value)
+        assert database.training_runs()[0].state == "interrupted"
+        return str(raised.value)
+
+    (folder,) = Path(settings.output_dir).iterdir()
+    state = (folder / "state.json").read_text()
+    (folder / "state.json").write_text(state[:100])
+    assert "state.json must be readable to resume the run" in refusal()
+    folder.rename(workplace / "moved")
+    assert f"{folder} must hold what is kept of the run, but there is no state.json" in refusal()
+    (workplace / "moved").rename(folder)
+    (folder / "state.json").write_text(state)
+    node(settings, database).resume(run_id)
+    with pytest.raises(UserError, match="has succeeded: nothing is left to do"):
+        node(settings, database).resume(run_id)
+
+
+def test_resume_refuses_rows_that_are_broken_and_can_be_given_up(
+    database: DatabaseManager, session: str, workplace: Path, make_settings: Make
+) -> None:
+    settings = make_settings(workplace)
+    with ending_at("training from", SystemExit(143)), pytest.raises(SystemExit):
+        node(settings, database).execute({"session_id": session, "model_type": "embedding"})
+    (folder,) = Path(settings.output_dir).iterdir()
+    (folder / "train.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"train.parquet must be readable to resume the run"):
+        node(settings, database).resume(database.training_runs()[0].run_id)
+    assert database.training_runs()[0].state == "failed"
+    shutil.rmtree(folder, ignore_errors=True)
+    node(settings, database).execute({"session_id": session, "model_type": "embedding"})
+    assert [each.state for each in database.training_runs()] == ["failed", "succeeded"]
