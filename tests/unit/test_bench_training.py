@@ -74,8 +74,8 @@ def test_require_names_the_extra_for_a_missing_package():
         require("json", "no_such_peer")
 
 
-def test_step_clock_counts_steps_and_the_tokens_of_the_largest_table():
-    words, positions = torch.nn.Embedding(50, 4), torch.nn.Embedding(9, 4)
+def test_step_clock_counts_steps_and_the_tokens_of_the_table_most_looked_up():
+    words, positions = torch.nn.Embedding(50, 4), torch.nn.Embedding(90, 4)
     optimizer = torch.optim.SGD([*words.parameters(), *positions.parameters()], lr=0.1)
     with StepClock() as clock:
         for length in (3, 5, 7):
