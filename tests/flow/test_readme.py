@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tunetrail import DatabaseManager
 from tunetrail.cli import main
 
 README = Path(__file__).parents[2] / "README.md"
@@ -58,6 +59,16 @@ def test_readme_make_targets_exist() -> None:
     assert wanted and set(wanted) <= set(targets)
 
 
+def failed_run(folder: Path, small: list[str]) -> str:
+    """A run whose last step failed, and could be done now."""
+    (folder / "blocked").touch()
+    arguments = ["session_id=session_123", "model_type=embedding", "model_dir=blocked/models", "gate=point"]
+    assert main(["train", *arguments, "gate.minimum_improvement=-10", *small]) == 1
+    (folder / "blocked").unlink()
+    with DatabaseManager("sqlite:///tunetrail.db") as manager:
+        return manager.training_runs()[-1].run_id
+
+
 def test_readme_commands_run(
     session: Path, tiny_embedding_model: str, tiny_language_model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,9 +83,11 @@ def test_readme_commands_run(
     for words in commands():
         if words[0] != "tunetrail" or words[1] == "ui":  # the server would run on; its own test starts it
             continue
+        if words[1] == "resume":
+            words = [*words[:2], failed_run(session, small)]
         assert main([*words[1:], *(small if words[1] in ("train", "prepare") else [])]) == 0, " ".join(words)
         ran.append(words[1])
-    assert ran.count("train") == 3 and {"ingest", "prepare", "sessions"} <= set(ran)
+    assert ran.count("train") == 3 and {"ingest", "prepare", "resume", "sessions"} <= set(ran)
     assert "nDCG@10" in capsys.readouterr().out
 
 
