@@ -6,7 +6,7 @@ Takes plain records, gives back models and NumPy arrays; knows nothing of metric
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from tunetrail.errors import ConfigError, SampleError
 from tunetrail.learning.embedding.data import TEXT_COLUMNS, EmbeddingDataModule, Record
 from tunetrail.learning.embedding.encoder import build_encoder, concatenating, encode_texts
 from tunetrail.learning.embedding.losses import check_loss, check_records, loss_name
+from tunetrail.learning.embedding.losses.row_wise import is_row_wise
 from tunetrail.learning.embedding.module import EmbeddingModule, load_embedding_model
 from tunetrail.learning.embedding.prompts import QUERY, configured_prompts, own_prompts, prompt_of, role_of
 from tunetrail.learning.embedding.refreshing import Refresh, undisturbed
@@ -28,7 +29,9 @@ from tunetrail.learning.engine.modes import evaluating
 from tunetrail.learning.models.catalog import resolve_model
 from tunetrail.learning.tokens.tokenized import TokenizedTexts
 from tunetrail.learning.training.callbacks import MetricsSink
+from tunetrail.learning.training.finding import Found, Subject, find
 from tunetrail.learning.training.fitting import FitResult, fit, optimization_settings
+from tunetrail.learning.training.rate_finder import WHOLE_MODEL
 from tunetrail.samples import SampleKind, shape_named
 
 logger = logging.getLogger(__name__)
@@ -78,14 +81,55 @@ class EmbeddingLearner:
         validate: bool = True,
         refresh: Refresh | None = None,
         resume: Path | None = None,
+        found: Found | None = None,
     ) -> tuple[SentenceTransformer, FitResult]:
         """Fine-tune the model of the folder `path` and return it with what the training did.
 
-        `resume` is a checkpoint of the same training, which goes on from there as if it had never stopped.
+        `resume` is a checkpoint of the same training, which goes on from there as if it had never stopped; where
+        something was `auto` there, `found` is what was found.
 
         The records of `refresh` take the place of `train` after every so many epochs; its draws, if any, change none of
         the training's.
         """
+        found = found or self.find(path, train, training)
+        training = found.applied(training)
+        module, data = self._prepared(path, train, validation, training, refresh)
+        module.piece_rows = found.piece_rows or module.piece_rows
+        result = fit(
+            module,
+            data,
+            training,
+            seed=self.seed,
+            folder=folder,
+            on_metrics=on_metrics,
+            validate=validate,
+            reload_epochs=data.refresh_epochs,
+            resume=resume,
+        )
+        return module.trained(), replace(result, found=found.to_dict())
+
+    def find(self, path: str, train: Sequence[Record], training: TrainingConfig) -> Found:
+        """Find what is `auto` in a training of the model of the folder `path` on these records."""
+        subject = Subject(
+            build=lambda records, trial: self._prepared(path, records, [], trial),
+            path=path,
+            records=train,
+            settings={**asdict(self.config), "training": None, "shape": self.shape, "seed": self.seed},
+            in_pieces=not is_row_wise(self._loss, self.config.loss_options),
+            piece_rows=self.config.mini_batch_size,
+            rates=WHOLE_MODEL,
+        )
+        return find(subject, training, self.cache)
+
+    def _prepared(
+        self,
+        path: str,
+        train: Sequence[Record],
+        validation: Sequence[Record],
+        training: TrainingConfig,
+        refresh: Refresh | None = None,
+    ) -> tuple[EmbeddingModule, EmbeddingDataModule]:
+        """Return the module and the batches that a training begins with."""
         module = self._module(path, training)
         check_records(self._loss, [*train, *validation], self.config.loss_options)
         tokenized = self._tokenized(module.model, [*train, *validation])
@@ -120,18 +164,7 @@ class EmbeddingLearner:
             refresh=refreshed if refresh else None,
             refresh_epochs=refresh.every_epochs if refresh else 0,
         )
-        result = fit(
-            module,
-            data,
-            training,
-            seed=self.seed,
-            folder=folder,
-            on_metrics=on_metrics,
-            validate=validate,
-            reload_epochs=data.refresh_epochs,
-            resume=resume,
-        )
-        return module.trained(), result
+        return module, data
 
     def _module(self, path: str, training: TrainingConfig) -> EmbeddingModule:
         weights = self.config.matryoshka_weights

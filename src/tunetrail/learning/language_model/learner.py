@@ -5,7 +5,7 @@ Takes plain records, gives back models and NumPy arrays; knows nothing of metric
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,9 @@ from tunetrail.learning.tokens.chat import TokenizedExample, is_preference
 from tunetrail.learning.tokens.tokenized import kept_examples, kept_preferences
 from tunetrail.learning.training.batching import length_batches
 from tunetrail.learning.training.callbacks import MetricsSink
+from tunetrail.learning.training.finding import Found, Subject, find
 from tunetrail.learning.training.fitting import FitResult, fit, optimization_settings
+from tunetrail.learning.training.rate_finder import ADAPTER, WHOLE_MODEL
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 
@@ -96,17 +98,56 @@ class LanguageModelLearner:
         validate: bool = True,
         refresh: Refresh | None = None,
         resume: Path | None = None,
+        found: Found | None = None,
     ) -> tuple[LanguageModel, FitResult]:
         """Fine-tune the model of the folder `path` and return it, adapters merged, with what the training did.
 
-        `resume` is a checkpoint of the same training, which goes on from there as if it had never stopped.
+        `resume` is a checkpoint of the same training, which goes on from there as if it had never stopped; where
+        something was `auto` there, `found` is what was found.
 
         Raises:
             ValueError: There is a `refresh`: a language model gives no vectors.
         """
         if refresh is not None:
             raise ValueError("refresh must be None for a language model, which gives no vectors.")
+        found = found or self.find(path, train, training)
+        training = found.applied(training)
         tokenizer = load_tokenizer(path)
+        module, data = self._prepared(path, tokenizer, train, validation, training)
+        result = fit(
+            module,
+            data,
+            training,
+            seed=self.seed,
+            folder=folder,
+            on_metrics=on_metrics,
+            validate=validate,
+            resume=resume,
+        )
+        trained = module.merged().cpu().eval()  # type: ignore[no-untyped-call]
+        return LanguageModel(model=trained, tokenizer=tokenizer), replace(result, found=found.to_dict())
+
+    def find(self, path: str, train: Sequence[Record], training: TrainingConfig) -> Found:
+        """Find what is `auto` in a training of the model of the folder `path` on these records."""
+        subject = Subject(
+            build=lambda records, trial: self._prepared(path, load_tokenizer(path), records, [], trial),
+            path=path,
+            records=train,
+            settings={**asdict(self.config), "training": None, "seed": self.seed},
+            in_pieces=False,
+            rates=WHOLE_MODEL if self.config.adapter.kind == "none" else ADAPTER,
+        )
+        return find(subject, training, self.cache)
+
+    def _prepared(
+        self,
+        path: str,
+        tokenizer: PreTrainedTokenizerBase,
+        train: Sequence[Record],
+        validation: Sequence[Record],
+        training: TrainingConfig,
+    ) -> tuple[LanguageModelModule, LanguageModelDataModule]:
+        """Return the module and the batches that a training begins with."""
         adapter = self.config.adapter
         module = LanguageModelModule(
             model=path,
@@ -127,18 +168,7 @@ class LanguageModelLearner:
             padded=not module.forward_pass.padding_free,
             seed=self.seed,
         )
-        result = fit(
-            module,
-            data,
-            training,
-            seed=self.seed,
-            folder=folder,
-            on_metrics=on_metrics,
-            validate=validate,
-            resume=resume,
-        )
-        trained = module.merged().cpu().eval()  # type: ignore[no-untyped-call]
-        return LanguageModel(model=trained, tokenizer=tokenizer), result
+        return module, data
 
     def scorable(self, model: LanguageModel, records: Sequence[Record]) -> list[bool]:
         """Return per record whether any text that should be learnt is left within the maximum length.

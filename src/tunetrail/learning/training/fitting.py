@@ -4,7 +4,7 @@ import logging
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class FitResult:
         stopped_early: Whether early stopping ended it.
         best_validation_loss: The lowest validation loss, whose weights are the result; None without validation.
         history: Per metric the (step, value) pairs reported.
+        found: What was found in the place of `auto`, as plain values: `batch_size`, `learning_rate`.
     """
 
     steps: int
@@ -43,6 +44,7 @@ class FitResult:
     stopped_early: bool
     best_validation_loss: float | None
     history: Mapping[str, Sequence[tuple[int, float]]]
+    found: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; the history's pairs become lists."""

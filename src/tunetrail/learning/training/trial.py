@@ -1,0 +1,57 @@
+"""Trials: a few passes through Lightning's Trainer, on the device and in the precision of the training to come.
+
+Whatever they do to a module stays with it, so they get one of their own. Knows nothing of what is tried.
+"""
+
+import pytorch_lightning as lightning
+from pytorch_lightning.utilities.seed import isolate_rng
+from rich.console import Console
+from rich.progress import Progress
+
+from tunetrail.config import TrainingConfig
+from tunetrail.learning.training.fitting import quieten_lightning
+from tunetrail.learning.training.memory import enable_gradient_checkpointing
+from tunetrail.learning.training.module import TrainedModule
+from tunetrail.learning.training.precision import resolve_precision
+
+
+def run_trial(
+    module: TrainedModule,
+    data: lightning.LightningDataModule,
+    training: TrainingConfig,
+    callback: lightning.Callback,
+    max_steps: int,
+) -> None:
+    """Put a module through a short training without validation; the random generators are as before afterwards.
+
+    Args:
+        module: It can't be trained from where it was afterwards.
+        data: Its batches.
+        training: Precision and memory as in the training to come; nothing is compiled.
+        callback: Does what the trial is for.
+        max_steps: Optimizer steps at most.
+    """
+    quieten_lightning()
+    if training.memory.gradient_checkpointing:
+        enable_gradient_checkpointing(module.model)
+    with isolate_rng():
+        trainer = lightning.Trainer(
+            max_epochs=-1,
+            max_steps=max_steps,
+            devices=1,
+            use_distributed_sampler=False,
+            precision=resolve_precision(training.precision, training.use_mixed_precision),  # type: ignore[arg-type]
+            limit_val_batches=0,
+            callbacks=[callback],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        module.train()
+        trainer.fit(module, datamodule=data)
+
+
+def progress_bar() -> Progress:
+    """Return a bar that is gone when it is done."""
+    return Progress(console=Console(stderr=True), transient=True)
