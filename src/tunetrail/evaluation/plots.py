@@ -38,6 +38,24 @@ def learning_curve_figure(history: Mapping[str, Curve], title: str) -> "Figure":
     return figure
 
 
+def rate_figure(curve: Sequence[tuple[float, float]], chosen: float) -> "Figure":
+    """Draw the losses of a learning-rate range test, and the rate that was chosen.
+
+    Args:
+        curve: Learning rates in ascending order, with their smoothed losses.
+        chosen: The learning rate chosen.
+    """
+    figure = _empty_figure((7.0, 3.5))
+    axes = figure.subplots()
+    axes.set_xscale("log")
+    axes.plot([rate for rate, _ in curve], [loss for _, loss in curve])
+    axes.axvline(chosen, color="C1", linestyle="--", linewidth=1, label=f"chosen: {chosen:.2g}")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("loss")
+    axes.legend(frameon=False)
+    return figure
+
+
 def comparison_figure(comparison: Comparison) -> "Figure":
     """Draw the metric before and after, and the improvement with its interval beside the line of no change."""
     figure = _empty_figure((7.0, 3.2))

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from tunetrail.evaluation.comparison import Comparison
-from tunetrail.evaluation.plots import comparison_figure, learning_curve_figure
+from tunetrail.evaluation.plots import comparison_figure, learning_curve_figure, rate_figure
 
 COMPARISON = Comparison(
     metric="ndcg_at_10",
@@ -53,6 +53,17 @@ def test_learning_curve_figure_draws_losses_and_the_learning_rate() -> None:
 def test_learning_curve_figure_draws_whatever_there_is(history: dict[str, list[tuple[int, float]]]) -> None:
     figure = learning_curve_figure(history, "short")
     assert len(figure.axes) == 1
+    assert_draws(figure)
+
+
+def test_rate_figure_marks_the_rate_chosen_in_the_curve() -> None:
+    figure = rate_figure([(1e-6, 2.0), (1e-4, 1.5), (1e-2, 3.0)], 1e-5)
+    (axes,) = figure.axes
+    curve, chosen = axes.lines
+    assert list(curve.get_xdata()) == [1e-6, 1e-4, 1e-2]
+    assert set(chosen.get_xdata()) == {1e-5}
+    assert axes.get_xscale() == "log"
+    assert axes.get_legend().get_texts()[0].get_text() == "chosen: 1e-05"
     assert_draws(figure)
 
 

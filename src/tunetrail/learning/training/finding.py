@@ -19,6 +19,7 @@ from tunetrail.config.training import AUTO
 from tunetrail.errors import ConfigError
 from tunetrail.learning.training.batch_size_finder import USABLE_SHARE, FoundBatchSize, divided
 from tunetrail.learning.training.batch_size_trial import BatchSizeTrial
+from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.training.identity import length_classes, machine_identity, model_identity, records_digest
 from tunetrail.learning.training.memory_meter import free_memory
 from tunetrail.learning.training.module import TrainedModule
@@ -74,6 +75,11 @@ class Found:
     def piece_rows(self) -> int:
         """Rows of the pieces in which a micro-batch goes through the model; 0: not found, or whole."""
         return self.batch.piece_rows if self.batch else 0
+
+    def report(self, on_metrics: MetricsSink) -> None:
+        """Hand out the curve of the range test, if there was one: `finder/loss` and `finder/learning_rate` per step."""
+        for step, (rate, loss) in enumerate(self.rate.curve if self.rate else ()):
+            on_metrics({"finder/loss": loss, "finder/learning_rate": rate}, step)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values: `batch_size` and `learning_rate`, each where it was found."""

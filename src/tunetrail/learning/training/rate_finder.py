@@ -14,6 +14,7 @@ import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from tunetrail.errors import ConfigError
 from tunetrail.learning.training.module import StepBatch, TrainedModule, step_seed
 from tunetrail.learning.training.steps import StepLoader
 from tunetrail.learning.training.trial import progress_bar
@@ -98,12 +99,17 @@ class RangeTest(lightning.Callback):
         self._task = self._bar.add_task("Learning rate", total=2 * steps)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Note what the batches of all steps lose before the first one."""
+        """Note what the batches of all steps lose before the first one; raise `ConfigError` if it isn't finite."""
         assert isinstance(pl_module, TrainedModule) and isinstance(trainer.train_dataloader, StepLoader)
         self._bar.start()
         with torch.no_grad(), trainer.precision_plugin.train_step_context():
             for number, batch in enumerate(islice(_epochs(trainer.train_dataloader), len(self.rates))):
                 self.before.append(_loss_of(pl_module, batch, number))
+                if not math.isfinite(self.before[-1]):
+                    raise ConfigError(
+                        "training.learning_rate must be a number for this model and these rows, got 'auto' and a loss "
+                        f"of {self.before[-1]} before any step. With a number, the training names the rows."
+                    )
                 self._advance(trainer)
 
     def on_train_batch_start(
@@ -124,6 +130,12 @@ class RangeTest(lightning.Callback):
             trainer.should_stop = True
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
         """Take the bar away."""
         self._bar.stop()
 

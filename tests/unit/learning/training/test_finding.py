@@ -186,6 +186,17 @@ def test_a_training_goes_with_what_it_is_told_was_found(tiny_embedding_model: st
     assert result.found == found.to_dict()
 
 
+def test_the_curve_is_handed_out_step_by_step() -> None:
+    received: list[tuple[int, Mapping[str, float]]] = []
+    found = Found(rate=FoundRate(rate=1e-3, curve=((1e-4, 1.0), (1e-3, 0.9))))
+    found.report(lambda metrics, step: received.append((step, metrics)))
+    Found().report(lambda metrics, step: received.append((step, metrics)))
+    assert received == [
+        (0, {"finder/loss": 1.0, "finder/learning_rate": 1e-4}),
+        (1, {"finder/loss": 0.9, "finder/learning_rate": 1e-3}),
+    ]
+
+
 def test_a_language_model_trains_with_what_was_found(tiny_language_model: str, tmp_path: Path) -> None:
     training = TrainingConfig(
         batch_size="auto", learning_rate="auto", max_steps=2, warmup_steps=0, batches=BatchesConfig(effective_size=8)

@@ -9,6 +9,7 @@ import torch
 
 from tunetrail.config import TrainingConfig
 from tunetrail.config.training import OptimizerConfig
+from tunetrail.errors import ConfigError
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.training.fitting import optimization_settings
@@ -145,6 +146,14 @@ def test_a_test_that_diverges_ends_before_its_last_rate(tiny_embedding_model: st
     run_trial(module, data, config, diverging, max_steps=40)
     assert len(diverging.losses) < 40
     assert high.lowest <= diverging.found(high).rate <= high.highest
+
+
+def test_a_model_whose_loss_is_not_finite_needs_a_rate(tiny_embedding_model: str) -> None:
+    module, data, config = module_and_data(tiny_embedding_model)
+    with torch.no_grad():
+        next(iter(module.parameters())).fill_(math.nan)
+    with pytest.raises(ConfigError, match=r"training\.learning_rate must be a number .* loss of nan before any step"):
+        run_trial(module, data, config, RangeTest(nominal=1e-3, tried=WHOLE_MODEL), max_steps=80)
 
 
 class Watched(EmbeddingModule):
