@@ -1,0 +1,133 @@
+"""Checks of an embedding model's training: batches that teach something, and vectors that don't depend on company."""
+
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+from pytorch_lightning.utilities.seed import isolate_rng
+
+from tunetrail.config import EMBEDDING_LOSSES
+from tunetrail.errors import ConfigError, SampleError, TrainingError
+from tunetrail.learning.embedding.encoder import TextColumn
+from tunetrail.learning.embedding.module import EmbeddingModule
+from tunetrail.learning.engine.modes import evaluating
+from tunetrail.learning.preflight.findings import Finding, error, ok, warning
+from tunetrail.learning.preflight.sampled import sampled, share
+
+OWN_NEGATIVES = ("multiple_negatives_ranking", "multiple_negatives_symmetric_ranking", "gist_embed")
+"""Losses that need other rows of the batch, unless each row has a negative of its own."""
+OTHER_ROWS = (*OWN_NEGATIVES, "mega_batch_margin", "simcse", "cosent", "angle", *EMBEDDING_LOSSES["label"])
+"""Losses to which a row by itself says nothing."""
+EQUAL_SHARE = 0.5
+CUT_SHARE = 0.1
+_TOLERANCE, _HALF_TOLERANCE = 1e-3, 5e-2
+_COMPARED = 4
+_PREVIEWED, _PREVIEW_CHARACTERS = 2, 1000
+
+
+def check_company(trainer: lightning.Trainer, module: EmbeddingModule) -> Finding:
+    """Look whether batches have enough rows for the loss."""
+    name = "rows per batch"
+    data, loss = _data(trainer), _loss(module)
+    alone = loss not in OTHER_ROWS or (loss in OWN_NEGATIVES and all(record.get("negative") for record in data.train))
+    loader: Any = trainer.train_dataloader
+    rows, batches = len(data.train), len(loader.steps.batches)
+    if not alone and rows == 1:
+        return error(name, f"The training must have at least 2 rows for the loss {loss}, got 1.", SampleError)
+    if not alone and batches >= rows:
+        wanted = "training.batches.tokens must allow several rows per batch"
+        if not data.batches.tokens:
+            wanted = "training.batch_size must be at least 2"
+        return error(
+            name,
+            f"{wanted} for the loss {loss}, got {rows} rows in {batches} batches: a row by itself teaches it nothing. "
+            "Raise it.",
+            ConfigError,
+        )
+    if not alone and data.batches.tokens and batches * 2 > rows:
+        return warning(
+            name,
+            f"training.batches.tokens={data.batches.tokens} leaves many batches with one row, which teaches the loss "
+            f"{loss} nothing: {rows} rows in {batches} batches. Raise it.",
+        )
+    if not alone and len(data.validation) == 1:
+        return warning(name, f"The validation has one row, to which the loss {loss} is always the same.")
+    return ok(name, f"{rows} rows in {batches} batches for the loss {loss}")
+
+
+def check_pairs(trainer: lightning.Trainer, module: EmbeddingModule) -> Finding:
+    """Count the pairs of equal texts, from which nothing is learnt."""
+    name = "pairs"
+    train = _data(trainer).train
+    if module.hparams["shape"] != "pair" or not train:
+        return ok(name, "the rows are no pairs")
+    equal = sum(_plain(record["anchor"]) == _plain(record["positive"]) for record in train)
+    message = f"{share(equal, len(train))} of the anchors equal their positive"
+    if equal > EQUAL_SHARE * len(train):
+        return error(name, f"{message} ({equal} of {len(train)} rows). Look at the rows' columns.", SampleError)
+    return warning(name, f"{message} ({equal} of {len(train)} rows).") if equal else ok(name, message)
+
+
+def check_lengths(trainer: lightning.Trainer, module: EmbeddingModule) -> Finding:
+    """Count the texts that are as long as the model reads, and are probably cut off."""
+    name = "lengths"
+    longest = module.model.max_seq_length
+    columns = _columns(trainer, sampled(range(len(_data(trainer).train))))
+    lengths = [len(ids) for column in columns for ids in module.encoder.tokenized.ids(column.texts, column.prompt)]
+    cut = sum(bool(longest) and length >= longest for length in lengths)
+    message = f"{share(cut, max(len(lengths), 1))} of the texts fill max_length={longest} or are cut off there"
+    return warning(name, f"{message}.") if cut > CUT_SHARE * len(lengths) else ok(name, message)
+
+
+def check_packing(trainer: lightning.Trainer, module: EmbeddingModule) -> Finding:
+    """Compare the vectors of some texts that go through the model together with those of each by itself."""
+    name = "packing"
+    (column, *_) = _columns(trainer, sampled(range(len(_data(trainer).train)), _COMPARED))
+    with evaluating(module), isolate_rng(), torch.no_grad():
+        (together,) = module.encoder([column])
+        alone = torch.cat(
+            [module.encoder([TextColumn(texts=[text], prompt=column.prompt)])[0] for text in column.texts]
+        )
+    module.encoder.forget()
+    difference = float((together - alone).abs().max() / alone.abs().max().clamp(min=1e-12))
+    exact = all(each.dtype == torch.float32 for each in module.parameters())
+    if not difference <= (_TOLERANCE if exact else _HALF_TOLERANCE):
+        return error(
+            name,
+            f"Texts that go through the model together have other vectors than one by one, by {difference:.1e}: they "
+            "see each other. Set training.batches.padding_free=false.",
+            TrainingError,
+        )
+    return ok(name, f"{len(column.texts)} texts have the same vectors together as one by one, to {difference:.1e}")
+
+
+def preview(trainer: lightning.Trainer, module: EmbeddingModule) -> str:
+    """Return the first training rows as the model reads them, and what they are learnt for."""
+    parts = []
+    for number, record in enumerate(_data(trainer).train[:_PREVIEWED]):
+        lines = [f"Row {number}:"]
+        for column in _columns(trainer, [number]):
+            for ids in module.encoder.tokenized.ids(column.texts, column.prompt):
+                lines.append(f"  read: {module.model.tokenizer.decode(ids)[:_PREVIEW_CHARACTERS]}")
+        target = {each: record[each] for each in ("score", "label") if each in record}
+        lines += [f"  learnt: {name} {value}" for name, value in target.items()]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _columns(trainer: lightning.Trainer, rows: list[int]) -> list[TextColumn]:
+    loader: Any = trainer.train_dataloader
+    return list(loader.build(rows).columns)
+
+
+def _data(trainer: Any) -> Any:
+    return trainer.datamodule
+
+
+def _loss(module: EmbeddingModule) -> str:
+    name: str = module.hparams["loss"]
+    return EMBEDDING_LOSSES[module.hparams["shape"]][0] if name == "auto" else name
+
+
+def _plain(text: str) -> str:
+    return text.casefold().strip()

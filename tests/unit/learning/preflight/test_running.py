@@ -1,0 +1,200 @@
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as lightning
+import torch
+
+from tunetrail.config import TrainingConfig
+from tunetrail.config.training import BatchesConfig, GuardsConfig
+from tunetrail.errors import ConfigError, SampleError, TrainingError
+from tunetrail.learning.embedding.data import EmbeddingDataModule
+from tunetrail.learning.embedding.encoder import transformer_of
+from tunetrail.learning.embedding.module import EmbeddingModule
+from tunetrail.learning.preflight import machine
+from tunetrail.learning.preflight.findings import PreflightReport, Severity, error, ok, warning
+from tunetrail.learning.preflight.machine import checkpoint_bytes, worst_rows
+from tunetrail.learning.preflight.sampled import sampled, share
+from tunetrail.learning.training.fitting import FitResult, fit, optimization_settings
+
+PAIRS = [{"anchor": f"question {n} {'why ' * (n % 5)}", "positive": f"it is {n * 7}"} for n in range(16)]
+TRAINING = TrainingConfig(num_epochs=2, warmup_steps=0)
+
+
+class Watched(EmbeddingModule):
+    """Notes what it is before its first step."""
+
+    def on_train_epoch_start(self) -> None:
+        if self.trainer.global_step == 0:
+            self.state = (self.training, self.piece_rows, torch.get_rng_state(), np.random.get_state()[1].tolist())
+            self.gradients = [each.grad for each in self.parameters()]
+
+
+def trained(
+    path: str,
+    folder: Path,
+    training: TrainingConfig = TRAINING,
+    *,
+    records: Any = PAIRS,
+    validation: Any = PAIRS,
+    validate: bool = True,
+    prepare: Callable[[Watched], Any] = lambda module: None,
+) -> tuple[Watched, FitResult]:
+    module = Watched(model=path, shape="pair", optimization=optimization_settings(training))
+    prepare(module)
+    data = EmbeddingDataModule(
+        train=records, validation=validation, shape="pair", batch_size=4, batches=training.batches
+    )
+    result = fit(
+        module, data, training, seed=0, folder=folder, on_metrics=lambda metrics, step: None, validate=validate
+    )
+    return module, result
+
+
+def digest(module: torch.nn.Module) -> str:
+    return hashlib.sha256(b"".join(each.detach().numpy().tobytes() for each in module.parameters())).hexdigest()
+
+
+def limited(tokens: int) -> Callable[[EmbeddingModule], None]:
+    """Let forward passes of more tokens fail in training."""
+
+    def prepare(module: EmbeddingModule) -> None:
+        transformer = transformer_of(module.model)
+        forward = transformer.forward
+
+        def checked(*arguments: Any, **keywords: Any) -> Any:
+            if module.training and keywords["input_ids"].numel() > tokens:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+            return forward(*arguments, **keywords)
+
+        transformer.forward = checked
+
+    return prepare
+
+
+def test_preflight_changes_nothing_that_the_training_draws_or_learns(tiny_embedding_model: str, tmp_path: Path) -> None:
+    off = TrainingConfig(num_epochs=2, warmup_steps=0, guards=GuardsConfig(preflight=False))
+    with_checks, checked = trained(tiny_embedding_model, tmp_path / "on")
+    without, plain = trained(tiny_embedding_model, tmp_path / "off", off)
+    assert digest(with_checks) == digest(without)
+    assert checked.history["train/loss"] == plain.history["train/loss"]
+    assert plain.preflight is None and plain.to_dict()["preflight"] is None
+    assert checked.preflight is not None and checked.preflight.seconds >= 0
+    for one, other in zip(with_checks.state, without.state, strict=True):
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+    assert with_checks.gradients == without.gradients == [None] * len(with_checks.gradients)
+
+
+def test_report_becomes_plain_values_and_text(tiny_embedding_model: str, tmp_path: Path) -> None:
+    _, result = trained(tiny_embedding_model, tmp_path)
+    plain = json.loads(json.dumps(result.to_dict()))["preflight"]
+    names = ["rows per batch", "pairs", "lengths", "validation", "worst batch", "disk", "packing"]
+    assert [finding["name"] for finding in plain["findings"]] == names
+    assert {finding["severity"] for finding in plain["findings"]} == {"ok"}
+    assert "preview" not in plain
+    text = str(result.preflight)
+    assert "ok       worst batch: 4 rows with" in text and "Row 0:" in text
+
+
+def test_report_raises_its_error_by_its_kind() -> None:
+    findings = [ok("one", "fine"), warning("two", "so so"), error("three", "Raise it.", ConfigError)]
+    report = PreflightReport(findings=findings, preview="", seconds=0.1)
+    with pytest.raises(ConfigError, match=r"Raise it\."):
+        report.raise_error()
+    PreflightReport(findings=findings[:2], preview="", seconds=0.1).raise_error()
+
+
+def test_preflight_of_a_fold_checks_the_rows_only_and_tells_no_warnings(
+    tiny_embedding_model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    equal = [record | {"positive": record["anchor"]} for record in PAIRS]
+    records = [*equal[:2], *PAIRS[2:]]
+    _, result = trained(tiny_embedding_model, tmp_path, records=records, validation=[], validate=False)
+    assert result.preflight is not None
+    assert [each.severity for each in result.preflight.findings if each.name == "pairs"] == [Severity.WARNING]
+    assert "worst batch" not in [each.name for each in result.preflight.findings]
+    assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
+    with pytest.raises(SampleError, match="of the anchors equal their positive"):
+        trained(tiny_embedding_model, tmp_path, records=equal, validation=[], validate=False)
+
+
+@pytest.mark.filterwarnings("ignore:Total length of `StepLoader` across ranks is zero")
+def test_preflight_refuses_a_training_without_validation_rows(tiny_embedding_model: str, tmp_path: Path) -> None:
+    with pytest.raises(SampleError, match=r"The validation must have rows, got none.*Raise split\.validation_share\."):
+        trained(tiny_embedding_model, tmp_path, validation=[])
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_worst_batch_that_does_not_fit_goes_through_in_pieces(
+    tiny_embedding_model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, accumulate: int
+) -> None:
+    training = TrainingConfig(num_epochs=1, warmup_steps=0, batches=BatchesConfig(accumulate=accumulate))
+    module, result = trained(tiny_embedding_model, tmp_path, training, prepare=limited(90))
+    assert module.state[1] == 2  # before the first step
+    assert result.preflight is not None
+    (finding,) = result.preflight.of(Severity.WARNING)
+    assert finding.name == "worst batch"
+    assert "4 rows with" in finding.message and "pieces of 2 rows" in finding.message
+    assert "worst batch: 4 rows" in caplog.text
+
+
+def test_row_that_does_not_fit_keeps_the_training_from_beginning(tiny_embedding_model: str, tmp_path: Path) -> None:
+    message = r"The longest rows can't be trained: one row alone doesn't fit into memory\. Lower max_length"
+    with pytest.raises(TrainingError, match=message):
+        trained(tiny_embedding_model, tmp_path, prepare=limited(5))
+
+
+def test_optimizer_state_that_does_not_fit_keeps_the_training_from_beginning(
+    tiny_embedding_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(machine, "_optimizer_state", full)
+    with pytest.raises(TrainingError, match=r"The optimizer's state doesn't fit into memory beside the model\."):
+        trained(tiny_embedding_model, tmp_path)
+
+
+def test_disk_that_is_too_full_keeps_the_training_from_beginning(
+    tiny_embedding_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100_000))
+    with pytest.raises(TrainingError, match=r"The disk is too full: checkpoints need .* GiB, and .* GiB are free in /"):
+        trained(tiny_embedding_model, tmp_path / "not" / "there")
+
+
+def test_checkpoint_bytes_are_those_of_the_file(tiny_embedding_model: str, tmp_path: Path) -> None:
+    module, _ = trained(tiny_embedding_model, tmp_path)
+    size = (tmp_path / "checkpoints" / "last.ckpt").stat().st_size
+    assert checkpoint_bytes(module) == pytest.approx(size, rel=0.25)  # tiny weights beside a header each
+
+
+def test_worst_rows_are_the_longest_of_a_batch() -> None:
+    lengths = np.array([3, 9, 1, 7, 5])
+    assert worst_rows(lengths, 2) == [1, 3]
+    assert worst_rows(lengths, 10) == [1, 3, 4, 0, 2]
+    assert worst_rows(lengths, 2, total_length=8) == [1]
+    assert worst_rows(lengths, 2, total_length=20) == [1, 3, 4]
+    assert worst_rows(lengths, 2, total_length=100) == [1, 3, 4, 0, 2]
+
+
+def test_sampled_spreads_evenly() -> None:
+    assert sampled(range(10), 100) == list(range(10))
+    assert sampled(range(10), 4) == [0, 3, 6, 9]
+    assert sampled([], 4) == []
+    assert share(1, 8) == "12.5 %"
+
+
+def test_preflight_lets_other_modules_be() -> None:
+    from tunetrail.learning.preflight.running import preflight
+
+    report = preflight(lightning.Trainer(logger=False, accelerator="cpu", barebones=True), lightning.LightningModule())
+    assert (list(report.findings), report.preview) == ([], "")
