@@ -11,6 +11,7 @@ from tunetrail.learning.embedding.learner import EmbeddingLearner
 from tunetrail.learning.embedding.refreshing import Refresh
 from tunetrail.learning.language_model.learner import LanguageModelLearner
 from tunetrail.learning.training.callbacks import MetricsSink
+from tunetrail.learning.training.finding import Found
 from tunetrail.learning.training.fitting import FitResult
 
 
@@ -38,11 +39,15 @@ class Learner(Protocol):
         validate: bool = True,
         refresh: Refresh | None = None,
         resume: Path | None = None,
+        found: Found | None = None,
     ) -> tuple[Any, FitResult]:
         """Fine-tune and return the model with what the training did; `refresh` is for models that give vectors.
 
-        `resume` is a checkpoint of the same training to go on from.
+        `resume` is a checkpoint of the same training to go on from, `found` what stands for its `auto`.
         """
+
+    def find(self, path: str, train: Sequence[Record], training: TrainingConfig) -> Found:
+        """Find what is `auto` in a training of the model of the folder `path` on these records."""
 
 
 def build_learner(

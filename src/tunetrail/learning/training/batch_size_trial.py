@@ -20,8 +20,8 @@ from tunetrail.learning.training.batch_size_finder import (
 from tunetrail.learning.training.memory import is_out_of_memory
 from tunetrail.learning.training.memory_meter import free_memory, held_memory, peak_memory, release_memory
 from tunetrail.learning.training.module import TrainedModule
+from tunetrail.learning.training.progress import progress_bar
 from tunetrail.learning.training.steps import StepLoader
-from tunetrail.learning.training.trial import progress_bar
 
 _REPETITIONS = 5
 _SECONDS = 2.0

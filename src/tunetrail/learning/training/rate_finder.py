@@ -16,8 +16,8 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from tunetrail.errors import ConfigError
 from tunetrail.learning.training.module import StepBatch, TrainedModule, step_seed
+from tunetrail.learning.training.progress import progress_bar
 from tunetrail.learning.training.steps import StepLoader
-from tunetrail.learning.training.trial import progress_bar
 
 STEPS = 80
 """Optimizer steps of a range test."""

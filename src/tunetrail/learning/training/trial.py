@@ -5,14 +5,12 @@ Whatever they do to a module stays with it, so they get one of their own. Knows 
 
 import pytorch_lightning as lightning
 from pytorch_lightning.utilities.seed import isolate_rng
-from rich.console import Console
-from rich.progress import Progress
 
 from tunetrail.config import TrainingConfig
-from tunetrail.learning.training.fitting import quieten_lightning
 from tunetrail.learning.training.memory import enable_gradient_checkpointing
 from tunetrail.learning.training.module import TrainedModule
 from tunetrail.learning.training.precision import resolve_precision
+from tunetrail.learning.training.quiet import quieten_lightning
 
 
 def run_trial(
@@ -50,8 +48,3 @@ def run_trial(
         )
         module.train()
         trainer.fit(module, datamodule=data)
-
-
-def progress_bar() -> Progress:
-    """Return a bar that is gone when it is done."""
-    return Progress(console=Console(stderr=True), transient=True)

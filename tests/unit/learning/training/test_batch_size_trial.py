@@ -101,3 +101,13 @@ def test_the_state_of_the_optimizer_is_counted(tiny_embedding_model: str) -> Non
     assert state_bytes(module, plain) == (4 * numbers, 8 * numbers)
     next(iter(module.parameters())).requires_grad_(False)
     assert state_bytes(module, TRAINING)[0] < 4 * numbers
+
+
+def test_ranks_are_asked_where_there_are_some(tiny_embedding_model: str) -> None:
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        found = searched(built(tiny_embedding_model, "score", Narrow), in_pieces=False)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert found is not None and found.batch_size in (1, 2)
+    assert found.batch_size * found.accumulate == 8

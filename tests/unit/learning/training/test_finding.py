@@ -11,7 +11,7 @@ from tunetrail.cache import ResultCache
 from tunetrail.config import EmbeddingConfig, LanguageModelConfig, TrainingConfig
 from tunetrail.config.embedding import EMBEDDING_LOSSES
 from tunetrail.config.language_model import AdapterConfig
-from tunetrail.config.training import BatchesConfig
+from tunetrail.config.training import BatchesConfig, MemoryConfig
 from tunetrail.errors import ConfigError
 from tunetrail.learning.embedding.learner import EmbeddingLearner
 from tunetrail.learning.language_model.learner import LanguageModelLearner
@@ -79,6 +79,15 @@ def test_a_batch_size_is_found_for_a_language_model(
     assert found.piece_rows == 0
     lines = [record.message for record in caplog.records if "training.batch_size=auto: " in record.message]
     assert len(lines) == 1 and f"{training.rows_per_batch} rows" in lines[0]
+
+
+@pytest.mark.parametrize(
+    "options", [{"memory": MemoryConfig(gradient_checkpointing=True)}, {"precision": "bf16-mixed"}], ids=str
+)
+def test_precision_and_memory_are_those_of_the_training(tiny_embedding_model: str, options: dict[str, Any]) -> None:
+    training = TrainingConfig(batch_size="auto", batches=BatchesConfig(effective_size=4), **options)
+    found = embedding().find(tiny_embedding_model, RECORDS["pair"], training)
+    assert found.batch is not None and found.batch.batch_size == 4
 
 
 def test_what_is_not_auto_is_not_looked_for(tiny_embedding_model: str) -> None:
