@@ -99,6 +99,8 @@ class LanguageModelDataModule(lightning.LightningDataModule):
         batches: How micro-batches become steps.
         padded: Whether examples will be padded: those of like length then share a batch.
         seed: Decides, with the epoch, the order of the rows.
+        numbers: Which of the training records each training example comes from; None: as many records as examples.
+        left_out: Training records that teach nothing, and are no examples.
     """
 
     def __init__(
@@ -110,6 +112,8 @@ class LanguageModelDataModule(lightning.LightningDataModule):
         batches: BatchesConfig | None = None,
         padded: bool = False,
         seed: int = 0,
+        numbers: Sequence[int] | None = None,
+        left_out: int = 0,
     ) -> None:
         super().__init__()
         self.train, self.validation = train, validation
@@ -117,6 +121,8 @@ class LanguageModelDataModule(lightning.LightningDataModule):
         self.batches = batches or BatchesConfig()
         self.padded = padded
         self.seed = seed
+        self.numbers = numbers
+        self.left_out = left_out
 
     def train_dataloader(self) -> StepLoader:
         """Return shuffled batches, another order each epoch."""
@@ -124,7 +130,7 @@ class LanguageModelDataModule(lightning.LightningDataModule):
         steps = StepSampler(
             self._sampler(self.train, shuffle=True), accumulate=self.batches.accumulate, rank=rank, ranks=ranks
         )
-        return StepLoader(partial(_batch, self.train), steps, workers=self.batches.workers)
+        return StepLoader(partial(_batch, self.train), steps, workers=self.batches.workers, numbers=self.numbers)
 
     def val_dataloader(self) -> StepLoader:
         """Return batches in the rows' own order."""

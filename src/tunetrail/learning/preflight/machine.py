@@ -10,52 +10,87 @@ import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 
+from tunetrail.config import TrainingConfig
 from tunetrail.errors import SampleError, TrainingError
 from tunetrail.learning.preflight.findings import Finding, error, ok, warning
+from tunetrail.learning.training.batch_size_trial import ModuleProbe, state_bytes
 from tunetrail.learning.training.memory import is_out_of_memory
+from tunetrail.learning.training.memory_meter import free_memory, release_memory
 from tunetrail.learning.training.module import StepBatch, TrainedModule
 
+CATCHABLE = ("cuda", "mps", "xpu")
+"""Devices that say when their memory is full."""
+_WORST = "worst batch"
 _FILES = 3
 """The best checkpoint, the last one, and the one that is being written."""
 _GIB = 2.0**30
 
 
-def check_worst_batch(trainer: lightning.Trainer, module: TrainedModule) -> Finding:
-    """Take the longest rows forwards and backwards, as many as share a batch, beside room for the optimizer's state.
+def check_worst_batch(training: TrainingConfig, trainer: lightning.Trainer, module: TrainedModule) -> Finding:
+    """See whether the longest rows fit into memory, as many as share a batch, beside the optimizer's state.
 
-    The gradients are dropped, and the random generators are as before afterwards. Where memory doesn't suffice, the
-    module goes on in smaller pieces.
+    On a GPU they are taken forwards and backwards. Elsewhere a process that takes too much is ended without a word, so
+    that the memory of the longest row alone is measured, and that of the batch is estimated from it. The gradients are
+    dropped, and the random generators are as before afterwards. Where memory doesn't suffice, the module goes on in
+    smaller pieces.
     """
-    name = "worst batch"
-    loader: Any = trainer.train_dataloader
-    before = module.piece_rows
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    lengths = loader.steps.batches.lengths
-    rows = worst_rows(lengths, data.batch_size, data.batches.tokens)
-    tokens = int(lengths[rows].sum())
+    loader: Any = trainer.train_dataloader
+    before, rows = module.piece_rows, worst_rows(loader.steps.batches.lengths, data.batch_size, data.batches.tokens)
+    batch = f"{len(rows)} rows with {int(loader.steps.batches.lengths[rows].sum())} tokens"
+    gradients, state = state_bytes(module, training)
+    state = 0 if trainer.optimizers[0].state else state  # a resumed training has it
     try:
-        with isolate_rng(), trainer.precision_plugin.train_step_context():
-            held = _optimizer_state(trainer, module)
-            module.rehearse(StepBatch([loader.build(rows)]))
-            del held
+        with isolate_rng():
+            if module.device.type in CATCHABLE:
+                _try(trainer, module, rows, state)
+            else:
+                _estimate(trainer, module, rows, gradients + state)
     except TrainingError as failure:
-        return error(name, f"The longest rows can't be trained: {failure}", TrainingError)
+        return error(_WORST, str(failure), TrainingError)
+    finally:
+        module.zero_grad()
+        release_memory(module.device)
+    if module.piece_rows != before:
+        pieces = f"batches go through the model in pieces of {module.piece_rows} rows"
+        return warning(_WORST, f"{batch} don't fit into memory at once; {pieces}.")
+    return ok(_WORST, f"{batch} fit into memory")
+
+
+def _try(trainer: lightning.Trainer, module: TrainedModule, rows: list[int], state: int) -> None:
+    loader: Any = trainer.train_dataloader
+    try:
+        held = torch.empty(state, dtype=torch.uint8, device=module.device)
     except Exception as failure:
         if not is_out_of_memory(failure):
             raise
-        return error(
-            name,
+        raise TrainingError(
             "The optimizer's state doesn't fit into memory beside the model. Train adapters, or set "
-            "training.optimizer.name=adafactor.",
-            TrainingError,
+            "training.optimizer.name=adafactor."
+        ) from failure
+    with trainer.precision_plugin.train_step_context():
+        module.rehearse(StepBatch([loader.build(rows)]))
+    del held
+
+
+def _estimate(trainer: lightning.Trainer, module: TrainedModule, rows: list[int], fixed: int) -> None:
+    loader: Any = trainer.train_dataloader
+    free = free_memory(module.device)
+    probe = ModuleProbe(trainer, module, loader)
+    one = probe.memory(rows[:1], 0)
+    if one is None or fixed + one > free:
+        raise TrainingError(
+            f"The longest row needs more memory than there is: {free / _GIB:.2g} GiB are free beside the model. Lower "
+            "max_length, train adapters, or set training.memory.gradient_checkpointing=true."
         )
-    if module.piece_rows != before:
-        return warning(
-            name,
-            f"{len(rows)} rows with {tokens} tokens don't fit into memory at once; batches go through the model in "
-            f"pieces of {module.piece_rows} rows.",
-        )
-    return ok(name, f"{len(rows)} rows with {tokens} tokens fit into memory")
+    lengths = loader.steps.batches.lengths[rows[: module.piece_rows or None]]
+    others = float(lengths.sum() / lengths[0]) - 1.0  # in rows as long as the longest
+    if fixed + one * (1.0 + others) <= free:
+        return
+    two = probe.memory(rows[:2], 0)  # for some memory is needed once, whatever the number of rows
+    each = one if two is None else max(two - one, 1)
+    if fixed + one + each * others > free:
+        module.piece_rows = 1 + int((free - fixed - one) / each)
 
 
 def worst_rows(lengths: npt.NDArray[np.int64], batch_size: int, total_length: int = 0) -> list[int]:
@@ -98,12 +133,3 @@ def checkpoint_bytes(module: TrainedModule) -> int:
     trained = [each for each in module.parameters() if each.requires_grad]
     weights = list(module.parameters()) if module.strict_loading else trained
     return sum(each.numel() * each.element_size() for each in weights) + sum(each.numel() * 8 for each in trained)
-
-
-def _optimizer_state(trainer: lightning.Trainer, module: TrainedModule) -> list[torch.Tensor]:
-    """Return as much memory as the optimizer will take with its first step, if it hasn't got it yet."""
-    (optimizer,) = trainer.optimizers
-    per_weight = 2 if isinstance(optimizer, torch.optim.Adam) else 0  # AdamW is one, too
-    if optimizer.state:
-        return []
-    return [torch.empty_like(each) for each in module.parameters() if each.requires_grad for _ in range(per_weight)]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytorch_lightning as lightning
 
+from tunetrail.config import TrainingConfig
 from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.language_model.module import LanguageModelModule
 from tunetrail.learning.preflight import embedding, language_model
@@ -40,14 +41,16 @@ class Preflight(lightning.Callback):
     Args:
         folder: Where checkpoints are going to be written.
         validate: Whether the training is validated.
+        training: Its hyper-parameters.
 
     Attributes:
         report: What was found; None before.
     """
 
-    def __init__(self, folder: Path, validate: bool) -> None:
+    def __init__(self, folder: Path, validate: bool, training: TrainingConfig) -> None:
         self.folder = folder
         self.validate = validate
+        self.training = training
         self.report: PreflightReport | None = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -58,7 +61,11 @@ class Preflight(lightning.Callback):
             SampleError: The rows do.
             TrainingError: The model or the machine does.
         """
-        machine = (check_monitored, check_worst_batch, partial(check_disk, self.folder)) if self.validate else ()
+        machine = (
+            (check_monitored, partial(check_worst_batch, self.training), partial(check_disk, self.folder))
+            if self.validate
+            else ()
+        )
         self.report = preflight(trainer, pl_module, machine)
         warnings = self.report.of(Severity.WARNING)
         for finding in warnings:

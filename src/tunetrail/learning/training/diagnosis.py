@@ -22,7 +22,7 @@ class Diagnosis:
 
     Attributes:
         micro_batches: Numbers of the step's micro-batches whose loss isn't finite.
-        rows: Numbers of the rows without a finite loss of their own.
+        rows: Numbers, in the records, of the rows without a finite loss of their own.
         tokens: How long each of them is, in what the batches are composed by.
         rows_at_fault: Whether other rows have a finite loss, so that it isn't the weights.
     """
@@ -65,7 +65,7 @@ def diagnose(module: TrainedModule, loader: StepLoader, micro_batches: Sequence[
             healthy = any(is_finite(row) for row in others[:OTHER_ROWS])
     return Diagnosis(
         micro_batches=tuple(broken),
-        rows=tuple(rows),
+        rows=tuple(loader.numbers_of(rows)),
         tokens=tuple(int(loader.steps.batches.lengths[row]) for row in rows),
         rows_at_fault=bool(rows) and healthy,
     )

@@ -101,9 +101,10 @@ class NonFiniteGuard(lightning.Callback):
             return True
         lost = not bool(torch.isfinite(loss))
         name, value = ("train/loss", float(loss)) if lost else ("train/gradient_norm", float(gradient_norm))
-        found = self._examined(module, module.trainer.train_dataloader, batch.micro_batches)
+        loader: Any = module.trainer.train_dataloader
+        found = self._examined(module, loader, batch.micro_batches)
         self._count(module, name, value, found)
-        self.skipped_rows += batch.rows
+        self.skipped_rows += loader.numbers_of(batch.rows)
         self._act(module, f"{name} is {value}", found)
         return False
 

@@ -134,8 +134,13 @@ def test_preflight_refuses_a_training_without_validation_rows(tiny_embedding_mod
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_worst_batch_that_does_not_fit_goes_through_in_pieces(
-    tiny_embedding_model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, accumulate: int
+    tiny_embedding_model: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    accumulate: int,
 ) -> None:
+    monkeypatch.setattr(machine, "CATCHABLE", ("cpu",))  # where torch says so
     training = TrainingConfig(num_epochs=1, warmup_steps=0, batches=BatchesConfig(accumulate=accumulate))
     module, result = trained(tiny_embedding_model, tmp_path, training, prepare=limited(90))
     assert module.state[1] == 2  # before the first step
@@ -146,19 +151,43 @@ def test_worst_batch_that_does_not_fit_goes_through_in_pieces(
     assert "worst batch: 4 rows" in caplog.text
 
 
-def test_row_that_does_not_fit_keeps_the_training_from_beginning(tiny_embedding_model: str, tmp_path: Path) -> None:
-    message = r"The longest rows can't be trained: one row alone doesn't fit into memory\. Lower max_length"
-    with pytest.raises(TrainingError, match=message):
+def test_row_that_does_not_fit_keeps_the_training_from_beginning(
+    tiny_embedding_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(TrainingError, match=r"The longest row needs more memory than there is: .* GiB are free"):
         trained(tiny_embedding_model, tmp_path, prepare=limited(5))
+    monkeypatch.setattr(machine, "CATCHABLE", ("cpu",))
+    with pytest.raises(TrainingError, match=r"one row alone doesn't fit into memory\. Lower max_length"):
+        trained(tiny_embedding_model, tmp_path, prepare=limited(5))
+
+
+@pytest.mark.parametrize(("rows", "pieces"), [(4.0, 0), (2.6, 0), (2.4, 3), (1.0, 1)])
+def test_memory_of_the_worst_batch_is_estimated_where_nothing_says_that_it_is_full(
+    tiny_embedding_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: float, pieces: int
+) -> None:
+    monkeypatch.setattr(machine.ModuleProbe, "memory", lambda probe, rows, piece_rows: 500 + 500 * len(rows))
+    monkeypatch.setattr(machine, "state_bytes", lambda module, training: (100, 200))
+    monkeypatch.setattr(machine, "free_memory", lambda device: int(300 + rows * 1000))
+    same = [record | {"anchor": "a question"} for record in PAIRS]
+    module, result = trained(tiny_embedding_model, tmp_path, records=same)
+    assert module.state[1] == pieces
+    assert result.preflight is not None
+    assert [each.name for each in result.preflight.of(Severity.WARNING)] == (["worst batch"] if pieces else [])
+
+
+def test_memory_that_is_not_there_keeps_the_training_from_beginning(
+    tiny_embedding_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "free_memory", lambda device: 1000)
+    with pytest.raises(TrainingError, match=r"The longest row needs more memory than there is: 9\.3e-07 GiB are"):
+        trained(tiny_embedding_model, tmp_path)
 
 
 def test_optimizer_state_that_does_not_fit_keeps_the_training_from_beginning(
     tiny_embedding_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*arguments: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.")
-
-    monkeypatch.setattr(machine, "_optimizer_state", full)
+    monkeypatch.setattr(machine, "CATCHABLE", ("cpu",))
+    monkeypatch.setattr(machine, "state_bytes", lambda module, training: (0, 2**60))
     with pytest.raises(TrainingError, match=r"The optimizer's state doesn't fit into memory beside the model\."):
         trained(tiny_embedding_model, tmp_path)
 

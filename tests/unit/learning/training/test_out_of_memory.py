@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tunetrail.config import TrainingConfig
-from tunetrail.config.training import BatchesConfig
+from tunetrail.config.training import BatchesConfig, GuardsConfig
 from tunetrail.errors import TrainingError
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.encoder import encode_texts, transformer_of
@@ -112,7 +112,7 @@ def step(module: TrainedModule, data: Any, folder: Path) -> tuple[FitResult, dic
         return found
 
     module.configure_optimizers = configured  # type: ignore[method-assign]
-    training = TrainingConfig(max_steps=1, warmup_steps=0)
+    training = TrainingConfig(max_steps=1, warmup_steps=0, guards=GuardsConfig(preflight=False))
     result = fit(module, data, training, seed=0, folder=folder, on_metrics=lambda metrics, number: None, validate=False)
     return result, gradients
 
