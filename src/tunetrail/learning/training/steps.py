@@ -3,7 +3,7 @@
 Knows numbers of rows only; what a micro-batch is made of comes in as a function.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -63,6 +63,7 @@ class StepLoader(DataLoader[Any]):
         build: Makes a micro-batch.
         sampler: The steps of an epoch.
         workers: Processes that build micro-batches.
+        numbers: The rows' numbers in the records, where some records are no rows; None: their own.
 
     Attributes:
         build: Makes a micro-batch of row numbers.
@@ -70,7 +71,9 @@ class StepLoader(DataLoader[Any]):
         done: Steps of the epoch that the training has finished; whoever finishes one counts it.
     """
 
-    def __init__(self, build: Build, sampler: StepSampler, *, workers: int = 0) -> None:
+    def __init__(
+        self, build: Build, sampler: StepSampler, *, workers: int = 0, numbers: Sequence[int] | None = None
+    ) -> None:
         super().__init__(
             _Steps(build),
             sampler=sampler,  # not batch_sampler: Lightning looks for set_epoch here only
@@ -81,12 +84,17 @@ class StepLoader(DataLoader[Any]):
         )
         self.build = build
         self.steps = sampler
+        self.numbers = numbers
         self.done = 0
 
     @property
     def rows(self) -> int:
         """Number of rows."""
         return len(self.steps.batches.lengths)
+
+    def numbers_of(self, rows: Sequence[int]) -> list[int]:
+        """Return the numbers that rows have in the records."""
+        return list(rows) if self.numbers is None else [self.numbers[row] for row in rows]
 
     def __iter__(self) -> Any:
         if self.done >= len(self.steps):
