@@ -15,10 +15,11 @@ from tunetrail.data.rows import records_of, rows_digest, texts_of_rows
 from tunetrail.data.splits import Split
 from tunetrail.deployment.registry import ModelVersion, Registry
 from tunetrail.evaluation.comparison import Comparison, compare
-from tunetrail.evaluation.plots import comparison_figure, learning_curve_figure
+from tunetrail.evaluation.plots import comparison_figure, learning_curve_figure, rate_figure
 from tunetrail.learning.embedding.refreshing import Refresh
 from tunetrail.learning.learner import build_learner
 from tunetrail.learning.models.catalog import ResolvedModel, resolve_model
+from tunetrail.learning.training.finding import Found
 from tunetrail.pipeline.deploying import Deployment, keep_reference, kept_comparison
 from tunetrail.pipeline.folds import cross_validate_split
 from tunetrail.pipeline.preparing import build_preparation, keep_preparation, prepare_rows
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 PROBES = 8
 """Test rows on which a registered version must give the trained model's outputs."""
-_BASE, _STARTED_FROM = "base", "started_from"
+_BASE, _STARTED_FROM, _FOUND = "base", "started_from", "found"
 
 
 class DataSciencePipeline:
@@ -195,11 +196,12 @@ class DataSciencePipeline:
         )
         train_rows = TrainRows(settings=self.settings, work=work, tracker=self.tracker)
         rows, refresh = train_rows.engineered(split.train)
+        found = self._found(work, rows, deployment.registry)
         if "cross_validation" not in work.steps:
             for fold in self.tracker.children(work.run.run_id) if work.run.resumed else ():
                 self.tracker.delete_run(fold.info.run_id)  # of a cross-validation that was interrupted
-            cross_validate_split(work, split, train_rows, self.settings)
-        model = self._train(work, rows, refresh, split, deployment.registry)
+            cross_validate_split(work, split, train_rows, self.settings, found)
+        model = self._train(work, rows, refresh, split, found, deployment.registry)
         reference = deployment.reference(work)
         comparison = kept_comparison(work, reference)
         if comparison is None:
@@ -208,7 +210,29 @@ class DataSciencePipeline:
         probes = [texts[0] for texts in texts_of_rows(split.test.head(PROBES))]
         return deployment.run(work, model, probes, reference, comparison)
 
-    def _train(self, work: Work, rows: pd.DataFrame, refresh: Refresh | None, split: Split, registry: Registry) -> Any:
+    def _found(self, work: Work, rows: pd.DataFrame, registry: Registry) -> Found:
+        """Return what stands for `auto` in the training's settings; found once for a run, however often it is resumed."""
+        kept = work.kept.facts.get(_FOUND)
+        if kept is not None:
+            return Found.from_dict(kept)
+        training = self.settings.of(work.model_type).training
+        found = work.learner.find(self._start(work, registry)[1], records_of(rows), training)
+        found.report(work.run.log_metrics)
+        if found.rate is not None:
+            figure = rate_figure(found.rate.curve, found.rate.rate)
+            work.run.log_figure(figure, "learning_rate_finder.png")
+        work.kept.keep(facts={_FOUND: found.to_dict()})
+        return found
+
+    def _train(
+        self,
+        work: Work,
+        rows: pd.DataFrame,
+        refresh: Refresh | None,
+        split: Split,
+        found: Found,
+        registry: Registry,
+    ) -> Any:
         """Return the trained model; a training that was interrupted goes on from its last checkpoint."""
         checkpoint = work.kept.checkpoint() if _STARTED_FROM in work.kept.facts else None
         start, path = self._start(work, registry)
@@ -225,6 +249,7 @@ class DataSciencePipeline:
             on_metrics=work.run.log_metrics,
             refresh=refresh,
             resume=checkpoint,
+            found=found,
         )
         if "training" in work.steps:
             return model

@@ -10,6 +10,7 @@ from tunetrail.data.splits import Fold, Split, make_folds
 from tunetrail.evaluation.augmentation_effect import WORSENS, augmentation_effect
 from tunetrail.evaluation.cross_validation import CrossValidationResult, cross_validate
 from tunetrail.evaluation.scores import Scores
+from tunetrail.learning.training.finding import Found
 from tunetrail.learning.training.fitting import budgeted
 from tunetrail.pipeline.scoring import scorable_by_all, score
 from tunetrail.pipeline.train_rows import TrainRows
@@ -18,20 +19,23 @@ from tunetrail.pipeline.work import Work
 logger = logging.getLogger(__name__)
 
 
-def cross_validate_split(work: Work, split: Split, train_rows: TrainRows, settings: Settings) -> None:
+def cross_validate_split(
+    work: Work, split: Split, train_rows: TrainRows, settings: Settings, found: Found | None = None
+) -> None:
     """Train and score once per fold of the train side, from the base model: root may have learnt from these very rows.
 
-    Where rows are added by augmentation, the folds are trained without them too, and whether they help is said.
+    What was `found` in the place of `auto` counts for all folds. Where rows are added by augmentation, the folds are trained without them too, and whether they help is said.
     """
     config = settings.cross_validation
     if config.n_splits == 0:
         work.finish_step("cross_validation", {"folds": [], "note": "off: cross_validation.n_splits is 0"})
         return
     folds = make_folds(split.train, config.n_splits, settings.seed, by_time=split.method == "time")
-    result = _trained_folds(work, folds, train_rows, settings, augmented=True)
+    found = found or Found()
+    result = _trained_folds(work, folds, train_rows, settings, found, augmented=True)
     step: dict[str, Any] = {**result.to_dict(), "budget": config.budget}
     if settings.augmentation.methods:
-        without = _trained_folds(work, folds, train_rows, settings, augmented=False)
+        without = _trained_folds(work, folds, train_rows, settings, found, augmented=False)
         effect = augmentation_effect(without, result, confidence=settings.evaluation.confidence)
         step["augmentation_effect"] = effect.to_dict()
         log = logger.warning if effect.verdict == WORSENS else logger.info
@@ -44,9 +48,9 @@ def cross_validate_split(work: Work, split: Split, train_rows: TrainRows, settin
 
 
 def _trained_folds(
-    work: Work, folds: Sequence[Fold], train_rows: TrainRows, settings: Settings, *, augmented: bool
+    work: Work, folds: Sequence[Fold], train_rows: TrainRows, settings: Settings, found: Found, *, augmented: bool
 ) -> CrossValidationResult:
-    training = settings.of(work.model_type).training
+    training = found.applied(settings.of(work.model_type).training)
 
     def train_and_score(fold: Fold) -> Scores:
         name = f"fold-{fold.number + 1}{'' if augmented else '-not-augmented'}"
@@ -64,6 +68,7 @@ def _trained_folds(
                 on_metrics=run.log_metrics,
                 validate=False,
                 refresh=train_rows.refresh(rows),
+                found=found,
             )
             scores = score(
                 work.learner, model, scorable_by_all(work.learner, [model], fold.validation), settings.evaluation
