@@ -211,7 +211,7 @@ class DataSciencePipeline:
         return deployment.run(work, model, probes, reference, comparison)
 
     def _found(self, work: Work, rows: pd.DataFrame, registry: Registry) -> Found:
-        """Return what stands for `auto` in the training's settings; found once for a run, however often it is resumed."""
+        """Return what stands for `auto` in the training's settings: found once for a run, however often resumed."""
         kept = work.kept.facts.get(_FOUND)
         if kept is not None:
             return Found.from_dict(kept)

@@ -24,7 +24,8 @@ def cross_validate_split(
 ) -> None:
     """Train and score once per fold of the train side, from the base model: root may have learnt from these very rows.
 
-    What was `found` in the place of `auto` counts for all folds. Where rows are added by augmentation, the folds are trained without them too, and whether they help is said.
+    What was `found` in the place of `auto` counts for all folds. Where rows are added by augmentation, the folds are
+    trained without them too, and whether they help is said.
     """
     config = settings.cross_validation
     if config.n_splits == 0:
