@@ -12,6 +12,7 @@ from torch import Tensor
 from tunetrail.config import BatchesConfig
 from tunetrail.learning.embedding.encoder import TextColumn
 from tunetrail.learning.embedding.prompts import role_of
+from tunetrail.learning.embedding.record_changes import changed_records, record_changes
 from tunetrail.learning.embedding.teacher import teacher_target
 from tunetrail.learning.training.batching import SeededBatchSampler
 from tunetrail.learning.training.steps import StepLoader, StepSampler
@@ -67,7 +68,7 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         views: How often each text goes through the model.
         prompts: By role (`query`, `document`), what goes before each text.
         refresh: Takes the number of the epoch that is to begin, returns as many training records as there are; the
-            trainer has to reload the batches every `refresh_epochs` epochs.
+            trainer has to reload the batches in every epoch.
         refresh_epochs: After so many epochs each `refresh` is called.
     """
 
@@ -99,22 +100,35 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         self.prompts = dict(prompts or {})
         self.refresh = refresh
         self.refresh_epochs = refresh_epochs
+        self._first = train
+        self._refreshed = 0  # the epoch that the training records were made for
         labels = sorted({record["label"] for record in (*train, *validation)}) if shape == "label" else []
         self._label_numbers = {label: number for number, label in enumerate(labels)}
 
     def train_dataloader(self) -> StepLoader:
         """Return shuffled batches, another order each epoch; the records are refreshed first where that is due."""
         epoch = self.trainer.current_epoch if self.trainer else 0
-        if self.refresh and epoch and epoch % self.refresh_epochs == 0:
+        if self.refresh and epoch > self._refreshed and epoch % self.refresh_epochs == 0:
             renewed = self.refresh(epoch)
             if len(renewed) != len(self.train):  # the learning rate's schedule counts on as many batches
                 raise ValueError(f"refresh must return {len(self.train)} records, got {len(renewed)}.")
-            self.train = renewed
+            self.train, self._refreshed = renewed, epoch
         ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         steps = StepSampler(
             self._sampler(self.train, shuffle=True), accumulate=self.batches.accumulate, rank=rank, ranks=ranks
         )
         return StepLoader(partial(self._batch, self.train), steps, workers=self.batches.workers)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the last refreshing changed, for a checkpoint: the model that it used is another one by now."""
+        if not self._refreshed:
+            return {}
+        return {"refreshed": self._refreshed, "changes": record_changes(self._first, self.train)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the records of a checkpoint."""
+        self._refreshed = state_dict["refreshed"]
+        self.train = changed_records(self._first, state_dict["changes"])
 
     def val_dataloader(self) -> StepLoader:
         """Return batches in the rows' own order."""

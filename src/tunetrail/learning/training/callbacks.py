@@ -57,20 +57,18 @@ class MetricsReporter(lightning.Callback):
             return
         seconds = time.perf_counter() - self._since
         peak = peak_flops(pl_module.device.type, _DTYPES.get(str(trainer.precision), torch.float32))
-        self.report(
-            {
-                "train/loss": float(torch.stack(self._losses).mean()),
-                "train/learning_rate": trainer.optimizers[0].param_groups[-1]["lr"],
-                "train/gradient_norm": float(outputs["gradient_norm"]),
-                "train/tokens_per_second": self._tokens / seconds,
-                "train/padding_share": 1.0 - self._tokens / max(self._computed, 1),
-                "train/mfu": self._flops / seconds / peak,
-                "train/memory_gib": _memory(pl_module.device) / _GIB,
-            },
-            step,
-        )
+        metrics = {
+            "train/loss": float(torch.stack(self._losses).mean()),
+            "train/learning_rate": trainer.optimizers[0].param_groups[-1]["lr"],
+            "train/gradient_norm": float(outputs["gradient_norm"]),
+            "train/tokens_per_second": self._tokens / seconds,
+            "train/padding_share": 1.0 - self._tokens / max(self._computed, 1),
+            "train/mfu": self._flops / seconds / peak,
+            "train/memory_gib": _memory(pl_module.device) / _GIB,
+        }
         self._losses.clear()
         self._tokens, self._computed, self._flops = 0, 0, 0.0
+        self.report(metrics, step)  # last: should the sink fail, the step is done all the same
         self._since = time.perf_counter()
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -81,7 +79,7 @@ class MetricsReporter(lightning.Callback):
         """Report the validation loss, and let the clock go on."""
         self._since += time.perf_counter()
         found = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-        if found:
+        if found and not trainer.sanity_checking:
             self.report(found, trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
@@ -105,14 +103,23 @@ class MetricsReporter(lightning.Callback):
         self.sink(metrics, step)
 
 
-class ValidateAtLastStep(lightning.Callback):
-    """Ends a training at its `max_steps` as early stopping would, so that the last weights are validated, too."""
+class EndAtStep(lightning.Callback):
+    """Ends a training after so many steps as early stopping would, so that the last weights are validated, too.
+
+    Lightning's own `max_steps` leaves in the middle of an epoch, and a resumed training could no more validate.
+
+    Args:
+        steps: Optimizer steps of the training; not above 0: no limit.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Ask the trainer to stop: by itself it leaves in the middle of an epoch, and validation waits for its end."""
-        if 0 < trainer.max_steps <= trainer.global_step:
+        """Ask the trainer to stop."""
+        if 0 < self.steps <= trainer.global_step:
             trainer.should_stop = True
 
 

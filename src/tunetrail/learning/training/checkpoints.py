@@ -1,5 +1,6 @@
 """The last checkpoint of a training: always between two optimizer steps, written whole or not at all."""
 
+import copy
 import os
 import shutil
 from pathlib import Path
@@ -7,8 +8,9 @@ from typing import Any
 
 import pytorch_lightning as lightning
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from tunetrail.learning.training.steps import StepLoader
+from tunetrail.learning.training.position import loops_at, position_of, validation_is_due
 
 LAST = "last.ckpt"
 GOOD = "good.ckpt"
@@ -19,7 +21,8 @@ _ITSELF = "itself"
 class LastCheckpoint(Checkpoint):
     """Keeps `last.ckpt`: after each validation, every so many steps, and when a training is stopped or fails.
 
-    Lightning runs callbacks of this kind after all others, so what they know of a validation is in it.
+    Lightning runs callbacks of this kind after all others, so what they know of a validation is in it. A training that
+    was stopped within a validation, or before one that was due, goes on with that validation from its beginning.
 
     A training whose loss is lost goes back to the last checkpoint that was due, not to one of an interruption: when a
     training is interrupted has no influence on what becomes of it. Where a checkpoint of an interruption takes its
@@ -40,41 +43,89 @@ class LastCheckpoint(Checkpoint):
         self.resumed = resumed
         self.good = resumed
         self._due = False
+        self._validated = 0  # batches that were finished at the last validation
+        self._saved = -1  # batches that were finished when the file was written
+        self._pending = self._stopping = False  # of the checkpoint that the training goes on from
+        self._settled: tuple[int, int] | None = None  # batches finished, and optimizer steps begun, once all know
+        self._before_validation: dict[str, Any] | None = None
 
-    def state_dict(self) -> dict[str, str]:
+    def state_dict(self) -> dict[str, Any]:
         """Return which checkpoint was the good one when this was written: itself, the one that is kept, or none."""
         return {"good": _ITSELF if self._due else GOOD if self.good else ""}
 
-    def load_state_dict(self, state_dict: dict[str, str]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Find the good checkpoint again; where it is no longer kept, it is the one that the training goes on from."""
+        self._validated, self._pending, self._stopping = (
+            state_dict[name] for name in ("validated", "pending", "stopping")
+        )
         kept = self.path.with_name(GOOD)
         if not state_dict["good"]:
             self.good = None
         elif state_dict["good"] == GOOD and kept.exists():
             self.good = kept
 
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Put down where the training goes on; with a validation that is due, what callbacks knew before it began."""
+        position = position_of(trainer)
+        pending = validation_is_due(trainer) and self._validated != position.finished
+        if pending and self._before_validation is not None:
+            checkpoint["callbacks"] = self._before_validation
+        checkpoint["callbacks"][self.state_key] = {
+            **self.state_dict(),
+            "validated": self._validated,
+            "pending": pending,
+            "stopping": trainer.should_stop,
+        }
+        checkpoint["loops"]["fit_loop"] = loops_at(position, checkpoint["loops"]["fit_loop"])
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Do what the checkpoint left open: a validation, the end of the training."""
+        self._settled = _progress(trainer)
+        trainer.should_stop = trainer.should_stop or self._stopping
+        if self._pending:
+            validation = trainer.fit_loop.epoch_loop.val_loop
+            trainer.validating = True
+            validation.run()
+            trainer.training = True
+            validation._has_run = False  # or Lightning takes the epoch that it restarts for one that is over
+
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the step as done; save where it is due, unless a validation follows, after which it is saved anyway."""
-        loader = trainer.train_dataloader
-        if isinstance(loader, StepLoader):
-            loader.done += 1
-        if self.every_steps and trainer.global_step % self.every_steps == 0 and not _validates(trainer, batch_idx):
+        """Save where it is due, unless a validation follows, after which it is saved anyway."""
+        self._settled = _progress(trainer)
+        if self.every_steps and trainer.global_step % self.every_steps == 0 and not validation_is_due(trainer):
             self._save_due(trainer)
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Remember what callbacks know."""
+        callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        self._before_validation = copy.deepcopy({each.state_key: each.state_dict() for each in callbacks})
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Save."""
+        self._validated, self._before_validation = position_of(trainer).finished, None
         self._save_due(trainer)
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        """Save what the last finished step left, if there is one; within a validation the one before it stays."""
-        if trainer.training and not trainer.validating and trainer.global_step:
+        """Save what the last finished step left, if it was finished."""
+        alone = trainer.world_size == 1 or isinstance(exception, SIGTERMException)  # or this rank would wait for others
+        if alone and self._is_between_steps(trainer, exception) and position_of(trainer).finished != self._saved:
             if trainer.is_global_zero:
                 self._keep_good()
             self._save(trainer)
+
+    def _is_between_steps(self, trainer: lightning.Trainer, exception: BaseException) -> bool:
+        if self._settled is None or not trainer.global_step:
+            return False
+        finished, begun = _progress(trainer)
+        # callbacks fail once they have done their part; the keyboard interrupts anywhere
+        failed = finished == self._settled[0] + 1 and not isinstance(exception, KeyboardInterrupt)
+        return failed or (finished, begun) == self._settled
 
     def _save_due(self, trainer: lightning.Trainer) -> None:
         self._due = True
@@ -103,11 +154,12 @@ class LastCheckpoint(Checkpoint):
             trainer.save_checkpoint(unfinished)
             if trainer.is_global_zero:
                 os.replace(unfinished, self.path)
+            self._saved = position_of(trainer).finished
         finally:
             unfinished.unlink(missing_ok=True)
 
 
-def _validates(trainer: lightning.Trainer, batch_idx: int) -> bool:
-    every = trainer.val_check_batch or float("inf")
-    due = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or (batch_idx + 1) % every == 0
-    return bool(due and trainer.enable_validation)
+def _progress(trainer: lightning.Trainer) -> tuple[int, int]:
+    """Return the batches that are finished and the optimizer steps that were begun."""
+    steps = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+    return position_of(trainer).finished, steps.total.ready

@@ -1,8 +1,6 @@
 """One training by Lightning's Trainer: precision, clipping, early stopping and checkpoints from a TrainingConfig."""
 
-import logging
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,14 +10,20 @@ import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.utilities.exceptions import SIGTERMException
-from transformers.utils.logging import disable_progress_bar
 
 from tunetrail.config import TrainingConfig
 from tunetrail.errors import TrainingError
-from tunetrail.learning.training.callbacks import MetricsReporter, MetricsSink, ValidateAtLastStep
+from tunetrail.learning.preflight.findings import PreflightReport
+from tunetrail.learning.preflight.running import Preflight
+from tunetrail.learning.training.averaging import averaging_callback
+from tunetrail.learning.training.callbacks import EndAtStep, MetricsReporter, MetricsSink
 from tunetrail.learning.training.checkpoints import LastCheckpoint
+from tunetrail.learning.training.guards import NonFiniteGuard
+from tunetrail.learning.training.memory import compile_model, enable_gradient_checkpointing
 from tunetrail.learning.training.module import TrainedModule
-from tunetrail.learning.training.optimization import resolve_precision
+from tunetrail.learning.training.position import position_of
+from tunetrail.learning.training.precision import resolve_precision, scales_gradients
+from tunetrail.learning.training.quiet import quieten_lightning
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +39,9 @@ class FitResult:
         best_validation_loss: The lowest validation loss, whose weights are the result; None without validation.
         history: Per metric the (step, value) pairs reported.
         found: What was found in the place of `auto`, as plain values: `batch_size`, `learning_rate`.
+        rewinds: How often a good state was brought back, because loss or gradient were not finite.
+        skipped_rows: Numbers of the rows whose step was left out for that reason.
+        preflight: What the checks before the training found; None where they were off.
     """
 
     steps: int
@@ -45,10 +52,14 @@ class FitResult:
     best_validation_loss: float | None
     history: Mapping[str, Sequence[tuple[int, float]]]
     found: Mapping[str, Any] = field(default_factory=dict)
+    rewinds: int = 0
+    skipped_rows: Sequence[int] = ()
+    preflight: PreflightReport | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; the history's pairs become lists."""
-        plain = asdict(self)
+        plain = asdict(replace(self, preflight=None))
+        plain["preflight"] = None if self.preflight is None else self.preflight.to_dict()
         plain["history"] = {name: [list(pair) for pair in pairs] for name, pairs in self.history.items()}
         return plain
 
@@ -76,26 +87,48 @@ def fit(
             stopped.
         on_metrics: Receives metrics while training.
         validate: False trains a fixed number of steps without validation, early stopping or checkpoints (a fold).
-        reload_epochs: Above 0: after so many epochs each, `data` is asked for its batches anew.
+        reload_epochs: Above 0: `data` is asked for its batches anew in every epoch.
         resume: A checkpoint of the same training, which goes on behind its last finished step.
 
     Raises:
-        TrainingError: The loss was not finite.
+        TrainingError: The loss was not finite, or one row doesn't fit into memory.
+        ConfigError: The checks before the training found a setting with which nothing can be learnt.
+        SampleError: They found rows from which nothing can be learnt.
         SIGTERMException: The process was asked to stop; its state is in the last checkpoint.
     """
     lightning.seed_everything(seed, workers=True, verbose=False)
     quieten_lightning()
     reporter = MetricsReporter(on_metrics, training.logging_steps)
     checkpoints = folder / "checkpoints"
-    stopping = EarlyStopping("val/loss", patience=max(training.early_stopping_patience, 1))
-    best = ModelCheckpoint(checkpoints, filename="best", monitor="val/loss", enable_version_counter=False)
-    last = LastCheckpoint(checkpoints, training.checkpoints.every_steps)
+    stopping = EarlyStopping(
+        "val/loss",
+        patience=max(training.early_stopping_patience, 1),
+        check_finite=False,  # the guard's affair
+        check_on_train_epoch_end=False,  # but after each validation: what it decides is in the checkpoint
+    )
+    best = ModelCheckpoint(
+        checkpoints, filename="best", monitor="val/loss", enable_version_counter=False, save_on_train_epoch_end=False
+    )
+    last = LastCheckpoint(checkpoints, training.checkpoints.every_steps, resume)
+    guard = NonFiniteGuard(
+        max_rewinds=training.guards.max_rewinds,
+        rate_factor=training.guards.rate_factor,
+        good=lambda: last.good,
+        report=reporter.report,
+    )
+    checks = Preflight(folder, validate, training)
     keeping = [*([stopping] if training.early_stopping_patience else []), best, last] if validate else []
     batches = max(len(data.train_dataloader()), 1)
-    precision = resolve_precision(training.use_mixed_precision)
+    precision = resolve_precision(training.precision, training.use_mixed_precision)
+    if training.memory.gradient_checkpointing:
+        enable_gradient_checkpointing(module.model)
+    if training.memory.compile:
+        compile_model(module.model)
+    steps = training.max_steps if training.max_steps > 0 else training.num_epochs * batches
+    module.total_steps = steps
+    averaging = averaging_callback(training.averaging.kind, training.averaging.decay, training.averaging.start, steps)
     trainer = lightning.Trainer(
         max_epochs=training.num_epochs if training.max_steps < 0 else -(-training.max_steps // batches),
-        max_steps=training.max_steps,
         devices=1,
         use_distributed_sampler=False,
         precision=precision,  # type: ignore[arg-type]
@@ -103,8 +136,17 @@ def fit(
         limit_train_batches=min(training.max_steps, batches) if training.max_steps > 0 else 1.0,
         limit_val_batches=1.0 if validate else 0,
         num_sanity_val_steps=0,
-        reload_dataloaders_every_n_epochs=reload_epochs,
-        callbacks=[RichProgressBar(leave=True), reporter, ValidateAtLastStep(), *keeping],
+        reload_dataloaders_every_n_epochs=min(reload_epochs, 1),  # `data` counts the epochs: a stop would change them
+        callbacks=[
+            *([checks] if training.guards.preflight else []),
+            # what a failing sink must not keep from its part comes before the reporter
+            EndAtStep(training.max_steps),
+            *([averaging] if averaging else []),
+            reporter,
+            guard,
+            RichProgressBar(leave=True),
+            *keeping,
+        ],
         logger=False,
         enable_checkpointing=validate,
         enable_model_summary=False,
@@ -118,12 +160,15 @@ def fit(
         load_weights(module, Path(best.best_model_path))
     return FitResult(
         steps=trainer.global_step,
-        epochs=trainer.current_epoch,
+        epochs=-(-position_of(trainer).finished // batches),
         seconds=round(time.monotonic() - started, 3),
         precision=precision,
         stopped_early=stopping.stopping_reason_message is not None,  # stopped_epoch is 0 within the first epoch, too
         best_validation_loss=None if best.best_model_score is None else float(best.best_model_score),
         history=reporter.history,
+        rewinds=guard.rewinds,
+        skipped_rows=guard.skipped_rows,
+        preflight=checks.report,
     )
 
 
@@ -134,12 +179,14 @@ def optimization_settings(training: TrainingConfig) -> dict[str, Any]:
         "learning_rate": float(training.peak_rate),
         **{name: getattr(training, name) for name in names},
         "optimizer": asdict(training.optimizer),
+        "fused": not scales_gradients(resolve_precision(training.precision, training.use_mixed_precision)),
     }
 
 
 def budgeted(training: TrainingConfig, rows: int, budget: float) -> TrainingConfig:
     """Return the same training with a share of its steps (at least one) and of its warm-up, for a fold."""
-    full = training.max_steps if training.max_steps > 0 else training.num_epochs * -(-rows // training.rows_per_batch)
+    rows_per_step = training.rows_per_batch * training.batches.accumulate
+    full = training.max_steps if training.max_steps > 0 else training.num_epochs * -(-rows // rows_per_step)
     steps = max(1, round(full * budget))
     return replace(training, max_steps=steps, warmup_steps=min(round(training.warmup_steps * budget), steps // 2))
 
@@ -162,17 +209,3 @@ def _run(
         raise
     except torch.OutOfMemoryError as error:
         raise TrainingError("the device is out of memory. Lower training.batch_size or max_length.") from error
-
-
-def quieten_lightning() -> None:
-    """Silence what Lightning says on every fit and nobody can act on."""
-    disable_progress_bar()  # type: ignore[no-untyped-call] # transformers' bar for every loading of weights
-    for name in ("pytorch_lightning", "lightning.pytorch", "pytorch_lightning.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        r".*does not have many workers.*",
-        r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
-        r".*Checkpoint directory .* exists and is not empty.*",
-        r".*is_gradient_checkpointing.*",
-    ):
-        warnings.filterwarnings("ignore", message=message)

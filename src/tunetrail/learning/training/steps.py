@@ -68,7 +68,7 @@ class StepLoader(DataLoader[Any]):
     Attributes:
         build: Makes a micro-batch of row numbers.
         steps: The steps of an epoch.
-        done: Steps of the epoch that the training has finished; whoever finishes one counts it.
+        done: Steps that the next run through them leaves out: the training has finished them.
     """
 
     def __init__(
@@ -97,13 +97,11 @@ class StepLoader(DataLoader[Any]):
         return list(rows) if self.numbers is None else [self.numbers[row] for row in rows]
 
     def __iter__(self) -> Any:
-        if self.done >= len(self.steps):
-            self.done = 0
-        self.steps.skipped = self.done
+        self.steps.skipped, self.done = self.done, 0
         return super().__iter__()
 
     def state_dict(self) -> dict[str, int]:
-        """Return the epoch and how many of its steps are done; Lightning keeps it in the checkpoint."""
+        """Return what `load_state_dict` takes; in a checkpoint, what `position` knows takes its place."""
         return {"epoch": self.steps.batches.epoch, "done": self.done}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
