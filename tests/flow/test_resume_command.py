@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 
 from tunetrail import DatabaseManager
 from tunetrail.cli import main
+from tunetrail.samples import SampleKind
 
 STEPS = 60
 LONG = (f"max_steps={STEPS}", "num_epochs=100", "batch_size=16", "warmup_steps=0", "logging_steps=1")
@@ -59,6 +60,16 @@ def tunetrail(
     for each in set(root.handlers) - set(handlers):
         each.close()
     root.handlers[:], root.level = handlers, level
+
+
+@pytest.fixture
+def session(database: DatabaseManager, make_rows: Callable[[str], list[dict[str, Any]]]) -> str:
+    """A session with completions, and pairs of which a negative can be mined."""
+    completions = make_rows("completion")
+    pairs = [{"anchor": each["input"], "positive": each["output"]} for each in completions]
+    for kind, rows in ((SampleKind.EMBEDDING, pairs), (SampleKind.LLM, completions)):
+        assert database.ingest("s1", rows, kind).added == len(rows)
+    return "s1"
 
 
 @pytest.fixture
@@ -122,7 +133,9 @@ def losses(workplace: Path, model_type: str, experiment: str = "tunetrail") -> l
     return sorted((each.step, each.value) for each in history)
 
 
-REMINING = tuple(f"feature_engineering.hard_negatives.{each}" for each in ("enabled=true", "remine_every_epochs=2"))
+REMINING = tuple(
+    f"feature_engineering.hard_negatives.{each}" for each in ("enabled=true", "margin=0", "remine_every_epochs=2")
+)
 
 
 @pytest.mark.parametrize(
@@ -155,6 +168,7 @@ def test_resume_makes_exactly_the_model_of_a_training_that_was_not_interrupted(
     assert "Traceback" not in said
     (folder,) = (path.parent for path in (workplace / "training_output").glob("*/state.json"))
     assert (folder / "checkpoints" / "last.ckpt").exists()
+    assert bool(list(folder.glob("mined-*.parquet"))) == (more == REMINING)
 
     assert run.mlflow_run_id is not None
     resumed = tunetrail("resume", run.mlflow_run_id)
@@ -174,6 +188,9 @@ def test_resume_makes_exactly_the_model_of_a_training_that_was_not_interrupted(
     assert losses(workplace, model_type) == losses(workplace, model_type, "undisturbed")
     assert weights(workplace, model_type) == weights(undisturbed, model_type)
     results = [each.result for each in database.training_runs()]
+    if more == REMINING:
+        assert results[0] is not None
+        assert results[0]["results"]["steps"]["feature_engineering"][model_type]["hard_negatives"]["mined"] > 0
     for name, fields in {
         "training": ("best_validation_loss", "steps", "epochs", "stopped_early"),
         "evaluation": ("candidate",),
