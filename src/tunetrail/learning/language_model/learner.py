@@ -29,6 +29,7 @@ from tunetrail.learning.training.batching import length_batches
 from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.training.finding import Found, Subject, find
 from tunetrail.learning.training.fitting import FitResult, fit, optimization_settings
+from tunetrail.learning.training.parts import in_parts
 from tunetrail.learning.training.rate_finder import ADAPTER, WHOLE_MODEL
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
@@ -160,13 +161,16 @@ class LanguageModelLearner:
             seed=self.seed,
             max_grad_norm=training.max_grad_norm,
         )
+        numbers, items = self._items(module, tokenizer, train, training.rows_per_batch)
         data = LanguageModelDataModule(
-            train=self._items(module, tokenizer, train, training.rows_per_batch),
-            validation=self._items(module, tokenizer, validation, training.rows_per_batch),
+            train=items,
+            validation=self._items(module, tokenizer, validation, training.rows_per_batch)[1],
             batch_size=training.rows_per_batch,
             batches=training.batches,
             padded=not module.forward_pass.padding_free,
             seed=self.seed,
+            numbers=numbers,
+            left_out=len(train) - len(items),
         )
         return module, data
 
@@ -199,32 +203,38 @@ class LanguageModelLearner:
         tokenizer: PreTrainedTokenizerBase,
         records: Sequence[Record],
         batch_size: int,
-    ) -> Sequence[Item]:
-        """Return what a training learns from; of preferences, with what the model makes of them as it is now."""
+    ) -> tuple[list[int], Sequence[Item]]:
+        """Return the numbers of the records that teach something, and what a training learns from them.
+
+        Of preferences, that is with what the model makes of them as it is now.
+        """
         if not any(is_preference(record) for record in records):
             return self._examples(tokenizer, records)
-        pairs = [pair for pair in self._pairs(tokenizer, records) if _teaches(pair)]
-        if not pairs:
+        teaching = [(number, pair) for number, pair in enumerate(self._pairs(tokenizer, records)) if _teaches(pair)]
+        if not teaching:
             raise SampleError(
                 f"llm.max_length={self.config.max_length} cuts off what two answers differ by of all {len(records)} "
                 "rows on one side of the split. Raise it."
             )
-        answers = [answer for pair in pairs for answer in pair]
+        answers = [answer for _, pair in teaching for answer in pair]
         with undisturbed(module):
             found = (-_nats(module.forward_pass, answers, batch_size, "Reference")).tolist()
-        return [
-            PreferencePair(chosen=chosen, rejected=rejected, reference=(found[2 * number], found[2 * number + 1]))
-            for number, (chosen, rejected) in enumerate(pairs)
+        return [number for number, _ in teaching], [
+            PreferencePair(chosen=chosen, rejected=rejected, reference=(found[2 * place], found[2 * place + 1]))
+            for place, (_, (chosen, rejected)) in enumerate(teaching)
         ]
 
-    def _examples(self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]) -> list[TokenizedExample]:
-        examples = [example for example in self._tokenized(tokenizer, records) if _learns(example)]
-        if records and not examples:
+    def _examples(
+        self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]
+    ) -> tuple[list[int], list[TokenizedExample]]:
+        examples = self._tokenized(tokenizer, records)
+        numbers = [number for number, example in enumerate(examples) if _learns(example)]
+        if records and not numbers:
             raise SampleError(
                 f"llm.max_length={self.config.max_length} cuts off the whole output of all {len(records)} rows "
                 "on one side of the split. Raise it."
             )
-        return examples
+        return numbers, [examples[number] for number in numbers]
 
     def _tokenized(self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]) -> list[TokenizedExample]:
         return kept_examples(tokenizer, records, self.config.max_length, self.cache)
@@ -237,11 +247,16 @@ class LanguageModelLearner:
 
 def _nats(forward: LanguageForward, examples: Sequence[TokenizedExample], batch_size: int, title: str) -> NDArray:
     """Return each example's negative log-likelihood in nats, float64 [examples]."""
+
+    def scored(numbers: NDArray) -> NDArray:
+        found: NDArray = forward.nats([examples[number] for number in numbers]).double().cpu().numpy()
+        return found
+
     nats = np.zeros(len(examples))
     batches = length_batches([len(example.input_ids) for example in examples], batch_size)
     with torch.inference_mode():
-        for numbers in track(batches, title, console=Console(stderr=True), transient=True):
-            nats[numbers] = forward.nats([examples[number] for number in numbers]).double().cpu().numpy()
+        for numbers, found in in_parts(track(batches, title, console=Console(stderr=True), transient=True), scored):
+            nats[numbers] = found
     return nats
 
 
