@@ -95,8 +95,9 @@ class MemoryConfig:
 class GuardsConfig:
     """What keeps a training from being lost.
 
-    A loss or gradient that isn't finite brings back the last good state with `rate_factor` of the learning rate, at
-    most `max_rewinds` times. `preflight` checks model, rows and disk in seconds before the training.
+    A loss or gradient that isn't finite brings back the last good state with `rate_factor` of the learning rate; where
+    only some rows have no finite loss, their step is left out instead. That may happen `max_rewinds` times. `preflight`
+    checks model, rows and machine in seconds before the training.
     """
 
     max_rewinds: int = 3
