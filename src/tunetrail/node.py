@@ -1,11 +1,10 @@
 """ModelTrainingNode: one session in, a better root model out, every failure recorded. The steps are the pipeline's."""
 
-import contextlib
 import dataclasses
 import datetime
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,12 @@ from typing import Any
 from tunetrail.config import ALL, Settings, check_identifier, requested_model_types
 from tunetrail.data.flow.prepared import PreparedSession
 from tunetrail.data.report.session_report import joined
-from tunetrail.errors import ModelError, UserError
+from tunetrail.errors import ModelError
 from tunetrail.learning.models.catalog import ResolvedModel
 from tunetrail.paths import made_folder
 from tunetrail.pipeline import STEPS, DataSciencePipeline, Outcome, remove_leftovers
 from tunetrail.pipeline.kept_settings import leaves, plain_settings, settings_of
-from tunetrail.pipeline.records import record_promotion, recorded, summarize
+from tunetrail.pipeline.records import record_promotion, recorded, resumable, summarize
 from tunetrail.pipeline.requests import check_samples, checked_request
 from tunetrail.pipeline.session_rows import previous_rows, session_frames
 from tunetrail.stores.database import DatabaseManager, SessionSummary
@@ -198,7 +197,7 @@ class ModelTrainingNode:
         begun: Mapping[str, ModelRun],
     ) -> dict[str, Any]:
         """Bring a run to its end and return its results; `begun` are the runs of a resumed run by model type."""
-        with self._resumable(run), run.ending():
+        with resumable(run), run.ending():
             if not run.resumed:
                 self._log_settings(run)
             steps = self._train(run, run_id, summary, requested_model_types(model_type), begun)
@@ -272,9 +271,10 @@ class ModelTrainingNode:
     def _mark_interrupted_in_database(self) -> None:
         for run in self.db_manager.mark_interrupted_runs():
             logger.warning(
-                "training run %s (session %s) was left by a process that died; it is marked as interrupted",
-                run.run_id,
+                "a training run (session %s) was left by a process that died; it is marked as interrupted: "
+                "`tunetrail resume %s` goes on with it",
                 run.session_id,
+                run.run_id,
             )
 
     def _mark_interrupted_in_tracking(self, tracker: Tracker) -> None:
@@ -283,16 +283,6 @@ class ModelTrainingNode:
                 "the MLflow run %s was left by a process that died; it is marked as interrupted", interrupted
             )
             remove_leftovers(Path(self.settings.output_dir) / check_identifier("run_id", interrupted))
-
-    @contextlib.contextmanager
-    def _resumable(self, run: TrackedRun) -> Iterator[None]:
-        """Say how to go on when the block is left by an exception after which there is something to go on from."""
-        try:
-            yield
-        except BaseException as error:
-            if not isinstance(error, UserError):
-                logger.warning("`tunetrail resume %s` goes on with this run from where it stopped", run.run_id)
-            raise
 
 
 def _found_model(pipeline: DataSciencePipeline, model_type: str) -> ResolvedModel | None:

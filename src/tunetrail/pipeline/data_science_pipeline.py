@@ -15,17 +15,16 @@ from tunetrail.data.rows import records_of, rows_digest, texts_of_rows
 from tunetrail.data.splits import Split
 from tunetrail.deployment.registry import ModelVersion, Registry
 from tunetrail.evaluation.comparison import Comparison, compare
-from tunetrail.evaluation.plots import comparison_figure, learning_curve_figure, rate_figure
-from tunetrail.learning.embedding.refreshing import Refresh
+from tunetrail.evaluation.plots import comparison_figure
 from tunetrail.learning.learner import build_learner
 from tunetrail.learning.models.catalog import ResolvedModel, resolve_model
-from tunetrail.learning.training.finding import Found
 from tunetrail.pipeline.deploying import Deployment, keep_reference, kept_comparison
 from tunetrail.pipeline.folds import cross_validate_split
 from tunetrail.pipeline.preparing import build_preparation, keep_preparation, prepare_rows
-from tunetrail.pipeline.resuming import PREPARED, START, KeptRun
+from tunetrail.pipeline.resuming import PREPARED, KeptRun
 from tunetrail.pipeline.scoring import scorable_by_all, score
 from tunetrail.pipeline.train_rows import TrainRows
+from tunetrail.pipeline.training import Training
 from tunetrail.pipeline.work import Outcome, Work, working_folder
 from tunetrail.stores.tracking import TrackedRun, Tracker
 
@@ -33,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 PROBES = 8
 """Test rows on which a registered version must give the trained model's outputs."""
-_BASE, _STARTED_FROM, _FOUND = "base", "started_from", "found"
 
 
 class DataSciencePipeline:
@@ -196,12 +194,13 @@ class DataSciencePipeline:
         )
         train_rows = TrainRows(settings=self.settings, work=work, tracker=self.tracker)
         rows, refresh = train_rows.engineered(split.train)
-        found = self._found(work, rows, deployment.registry)
+        training = Training(config=self.settings.of(work.model_type), work=work, registry=deployment.registry)
+        found = training.found(rows)
         if "cross_validation" not in work.steps:
             for fold in self.tracker.children(work.run.run_id) if work.run.resumed else ():
                 self.tracker.delete_run(fold.info.run_id)  # of a cross-validation that was interrupted
             cross_validate_split(work, split, train_rows, self.settings, found)
-        model = self._train(work, rows, refresh, split, found, deployment.registry)
+        model = training.run(rows, split.validation, refresh, found)
         reference = deployment.reference(work)
         comparison = kept_comparison(work, reference)
         if comparison is None:
@@ -209,82 +208,6 @@ class DataSciencePipeline:
             keep_reference(work, reference)
         probes = [texts[0] for texts in texts_of_rows(split.test.head(PROBES))]
         return deployment.run(work, model, probes, reference, comparison)
-
-    def _found(self, work: Work, rows: pd.DataFrame, registry: Registry) -> Found:
-        """Return what stands for `auto` in the training's settings: found once for a run, however often resumed."""
-        kept = work.kept.facts.get(_FOUND)
-        if kept is not None:
-            return Found.from_dict(kept)
-        training = self.settings.of(work.model_type).training
-        found = work.learner.find(self._start(work, registry)[1], records_of(rows), training)
-        found.report(work.run.log_metrics)
-        if found.rate is not None:
-            figure = rate_figure(found.rate.curve, found.rate.rate)
-            work.run.log_figure(figure, "learning_rate_finder.png")
-        work.kept.keep(facts={_FOUND: found.to_dict()})
-        return found
-
-    def _train(
-        self,
-        work: Work,
-        rows: pd.DataFrame,
-        refresh: Refresh | None,
-        split: Split,
-        found: Found,
-        registry: Registry,
-    ) -> Any:
-        """Return the trained model; a training that was interrupted goes on from its last checkpoint."""
-        checkpoint = work.kept.checkpoint() if _STARTED_FROM in work.kept.facts else None
-        start, path = self._start(work, registry)
-        training = self.settings.of(work.model_type).training
-        logger.info("%s: training from %s on %d rows", work.model_type, start, len(rows))
-        if checkpoint is not None:
-            logger.info("%s: the training goes on from %s", work.model_type, checkpoint)
-        model, result = work.learner.train(
-            path,
-            records_of(rows),
-            records_of(split.validation),
-            training,
-            folder=work.folder,
-            on_metrics=work.run.log_metrics,
-            refresh=refresh,
-            resume=checkpoint,
-            found=found,
-        )
-        if "training" in work.steps:
-            return model
-        work.run.log_figure(
-            learning_curve_figure(result.history, f"{work.model_type}: learning curves"), "learning_curves.png"
-        )
-        work.finish_step(
-            "training",
-            {
-                **result.to_dict(),
-                "started_from": start,
-                "base_model": work.base.canonical_name,
-                "rows": len(rows),
-            },
-            {"seconds": result.seconds, "steps": result.steps},
-        )
-        return model
-
-    def _start(self, work: Work, registry: Registry) -> tuple[str, str]:
-        """Return the name and the folder of the model that the training begins with; root's may move meanwhile."""
-        kept, folder = work.kept.facts.get(_STARTED_FROM), work.folder / START
-        if kept is not None:
-            return kept, work.base.path if kept == _BASE else str(folder)
-        root = registry.root()
-        start = _BASE
-        if (
-            root is not None
-            and self.settings.of(work.model_type).start_from == "root"
-            and root.base_model == work.base.canonical_name
-        ):
-            start = root.uri
-            shutil.rmtree(folder, ignore_errors=True)  # cut off, if it is there
-            work.learner.save(registry.load(root), folder)
-        work.kept.keep(facts={_STARTED_FROM: start})
-        return start, work.base.path if start == _BASE else str(folder)
 
     def _evaluate(
         self, work: Work, model: Any, split: Split, registry: Registry, root: ModelVersion | None

@@ -1,13 +1,16 @@
 """What the stores are told of a training: how it ended, a line of the ledger, and the summary of a model type."""
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tunetrail.errors import TunetrailError, state_after
+from tunetrail.errors import TunetrailError, UserError, state_after
 from tunetrail.pipeline.work import Outcome
 from tunetrail.stores.database import DatabaseManager, PromotionRecord
 from tunetrail.stores.tracking import TrackedRun
+
+logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -21,6 +24,17 @@ def recorded(database: DatabaseManager, run_id: str) -> Iterator[None]:
             database.update_training_run(run_id, state=state, reason=reason)
         except TunetrailError as second:
             error.add_note(f"The training run {run_id} could not be marked as {state}: {second}")
+        raise
+
+
+@contextlib.contextmanager
+def resumable(run: TrackedRun) -> Iterator[None]:
+    """Say how to go on with a run when the block is left by an exception that another try may not meet."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, UserError):
+            logger.warning("`tunetrail resume %s` goes on with this run from where it stopped", run.run_id)
         raise
 
 

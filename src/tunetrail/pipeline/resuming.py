@@ -14,7 +14,8 @@ Knows the files, and neither what the steps do nor which run is meant.
 import json
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -57,8 +58,19 @@ class KeptRun:
         """Return what an earlier process left.
 
         Raises:
-            UserError: The folder is gone, or its state can't be read.
+            UserError: The folder is gone, or something in it can't be read.
         """
+        kept = cls._read(folder)
+        kept.checkpoint()
+        sides = [side_file(folder / PREPARED, side) for side in SIDES] if "cleaning" in kept.steps else []
+        names = {"augmentation": AUGMENTED, "feature_engineering": TRAIN}
+        for path in (*sides, *(folder / name for step, name in names.items() if step in kept.steps)):
+            with _readable(path):
+                row_files.row_count(path)
+        return kept
+
+    @classmethod
+    def _read(cls, folder: Path) -> "KeptRun":
         try:
             state = json.loads((folder / STATE).read_text(encoding="utf-8"))
             if state["form"] != _FORM:
@@ -139,15 +151,21 @@ class KeptRun:
         return Refresh(every_epochs=refresh.every_epochs, records=records)
 
     def _rows(self, path: Path) -> pd.DataFrame:
-        try:
+        with _readable(path):
             return row_files.read_rows(path)
-        except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-            raise _unreadable(path, error) from error
 
 
 def is_kept(name: str) -> bool:
     """Whether a file or folder of that name in a run's folder is needed to resume the run."""
     return name in (STATE, PREPARED, START, CHECKPOINTS, AUGMENTED, TRAIN) or fnmatch(name, _MINED.format("*"))
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        raise _unreadable(path, error) from error
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:

@@ -59,10 +59,10 @@ def kept(folder: Path) -> KeptRun:
 
 def test_kept_run_gives_back_steps_in_order_and_facts(tmp_path: Path) -> None:
     run = kept(tmp_path)
-    run.keep(steps={"validation": {"rows": 3, "share": 1 / 3}, "cleaning": {"é": None}}, facts={"root": None})
-    run.keep(steps={"augmentation": {"added": []}})
+    run.keep(steps={"validation": {"rows": 3, "share": 1 / 3}, "training": {"é": None}}, facts={"root": None})
+    run.keep(steps={"evaluation": {"added": []}})
     opened = KeptRun.open(tmp_path)
-    assert list(opened.steps) == ["validation", "cleaning", "augmentation"]
+    assert list(opened.steps) == ["validation", "training", "evaluation"]
     assert (opened.steps, opened.facts) == (run.steps, {"root": None})
     assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
 
@@ -133,6 +133,27 @@ def counting_refresh(calls: list[int], every: int = 1) -> Refresh:
         return [{"anchor": "a", "positive": "b"}, {"anchor": "c", "positive": "d", "negative": f"mined in {epoch}"}]
 
     return Refresh(every_epochs=every, records=records)
+
+
+def test_kept_run_is_opened_only_if_all_of_it_is_there(tmp_path: Path) -> None:
+    run, rows = kept(tmp_path), train_rows("pair")
+    (tmp_path / "prepared" / "rows").mkdir(parents=True)
+    for side in ("train", "validation", "test"):
+        rows.to_parquet(tmp_path / "prepared" / "rows" / f"{side}.parquet")
+    for name, step in (("augmented.parquet", "augmentation"), ("train.parquet", "feature_engineering")):
+        run.write_rows(rows, name)
+        run.keep(steps={"cleaning": {}, step: {}})
+    KeptRun.open(tmp_path)
+    for name in ("train.parquet", "augmented.parquet", "prepared/rows/test.parquet"):
+        (tmp_path / name).rename(tmp_path / "elsewhere")
+        with pytest.raises(UserError, match=rf"{name} must be readable to resume the run"):
+            KeptRun.open(tmp_path)
+        (tmp_path / "elsewhere").rename(tmp_path / name)
+    KeptRun.open(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"last.ckpt must be a whole checkpoint"):
+        KeptRun.open(tmp_path)
 
 
 def test_refresh_gives_the_same_records_again_after_an_interruption(tmp_path: Path) -> None:
