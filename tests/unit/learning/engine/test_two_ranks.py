@@ -1,0 +1,159 @@
+"""Two processes that share a training out (DDP through gloo) have the losses and weights of one."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as lightning
+import torch
+from pytorch_lightning.strategies import DDPStrategy
+from tests.families import assert_close, embedding_folder, language_folder
+
+from tunetrail.config.training import BatchesConfig
+from tunetrail.learning.embedding.data import EmbeddingDataModule
+from tunetrail.learning.embedding.module import EmbeddingModule
+from tunetrail.learning.language_model.data import LanguageModelDataModule
+from tunetrail.learning.language_model.module import LanguageModelModule
+from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
+
+SCORES = [{"sentence1": f"text {'a ' * (n % 5)}", "sentence2": f"other {n * 7}", "score": n / 24} for n in range(24)]
+PAIRS = [
+    {"anchor": f"question {n} {'a ' * (n % 4)}", "positive": f"answer {n * 7}", "negative": "no" * (n % 2)}
+    for n in range(24)
+]
+EXAMPLES = [
+    TokenizedExample(
+        input_ids=(ids := [3 + (number * 37 + place * 11) % 250 for place in range(3 + number * 7 % 19)]),
+        labels=[IGNORED, *ids[1:]],
+        supervised_bytes=0,
+        truncated=False,
+        weight=0.5 + number % 3,
+    )
+    for number in range(24)
+]
+OPTIMIZATION = {
+    "learning_rate": 0.05,
+    "schedule": "constant",
+    "optimizer": {"name": "sgd", "momentum": 0.5, "layer_decay": 1.0},
+}
+CASES = ("scores", "pairs in pieces", "language model", "language model in pieces")
+
+
+class Losses(lightning.Callback):
+    """Notes what each step and each validation gave."""
+
+    def __init__(self) -> None:
+        self.found: list[float] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.found += [float(outputs["loss"]), float(outputs["gradient_norm"])]
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        self.found.append(float(trainer.callback_metrics["val/loss"]))
+
+
+def trained(case: str, encoder: str, decoder: str, ranks: int) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """Train for two epochs of three steps of eight rows; a rank takes its share of a step's four micro-batches."""
+    batches = BatchesConfig(accumulate=4 // ranks)
+    common: dict[str, Any] = {"batch_size": 2, "batches": batches}
+    module: Any
+    data: Any
+    if case.startswith("language model"):
+        module = LanguageModelModule(model=decoder, pad_token_id=1, optimization=OPTIMIZATION, max_grad_norm=0.5)
+        module.piece_rows = int("pieces" in case)
+        data = LanguageModelDataModule(train=EXAMPLES, validation=EXAMPLES[:5], **common)
+    else:
+        shape = "score" if case == "scores" else "pair"
+        module = EmbeddingModule(
+            model=encoder,
+            shape=shape,
+            loss="cosine_similarity" if case == "scores" else "auto",
+            mini_batch_size=int("pieces" in case),
+            max_length=64,
+            optimization=OPTIMIZATION,
+            max_grad_norm=0.5,
+        )
+        records = SCORES if case == "scores" else PAIRS
+        data = EmbeddingDataModule(train=records, validation=records[:5], shape=shape, **common)
+    losses = Losses()
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        devices=ranks,
+        strategy=DDPStrategy(process_group_backend="gloo", find_unused_parameters=True) if ranks > 1 else "auto",
+        max_epochs=2,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[losses],
+    )
+    module.train()
+    trainer.fit(module, datamodule=data)
+    assert trainer.global_step == 6
+    return losses.found, {name: each.detach().clone() for name, each in module.named_parameters()}
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the models, and what each of two ranks found."""
+    folder = tmp_path_factory.mktemp("ranks")
+    embedding_folder(folder / "encoder", "bert")
+    language_folder(folder / "decoder", "llama")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "WORLD_SIZE": "2"}
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(folder)],
+            env={**os.environ, **common, **paths, "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        outputs = [process.communicate(timeout=250)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_train_like_one(two_ranks: Path, case: str) -> None:
+    paths = str(two_ranks / "encoder" / "model"), str(two_ranks / "decoder")
+    losses, weights = trained(case, *paths, ranks=1)
+    started = torch.load(two_ranks / f"{case}.start", weights_only=True)
+    for rank in range(2):
+        found_losses, found = torch.load(two_ranks / f"{case}.{rank}", weights_only=True)
+        assert found_losses == pytest.approx(losses, rel=1e-4)
+        assert_close(
+            {name: each - started[name] for name, each in found.items()},
+            {name: each - started[name] for name, each in weights.items()},
+        )
+
+
+def _train_as_a_rank(folder: Path) -> None:
+    paths = str(folder / "encoder" / "model"), str(folder / "decoder")
+    for case in CASES:
+        module: Any = (
+            LanguageModelModule(model=paths[1]) if "language" in case else EmbeddingModule(model=paths[0], shape="pair")
+        )
+        if os.environ["LOCAL_RANK"] == "0":
+            torch.save({name: each.detach() for name, each in module.named_parameters()}, folder / f"{case}.start")
+        torch.save(trained(case, *paths, ranks=2), folder / f"{case}.{os.environ['LOCAL_RANK']}")
+
+
+if __name__ == "__main__":
+    _train_as_a_rank(Path(sys.argv[1]))
