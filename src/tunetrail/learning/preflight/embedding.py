@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
@@ -11,7 +12,7 @@ from tunetrail.errors import ConfigError, SampleError, TrainingError
 from tunetrail.learning.embedding.encoder import TextColumn
 from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.engine.modes import evaluating
-from tunetrail.learning.preflight.findings import Finding, error, ok, warning
+from tunetrail.learning.preflight.findings import Finding, broken_model, error, ok, warning
 from tunetrail.learning.preflight.sampled import sampled, share
 
 OWN_NEGATIVES = ("multiple_negatives_ranking", "multiple_negatives_symmetric_ranking", "gist_embed")
@@ -56,12 +57,15 @@ def check_company(trainer: lightning.Trainer, module: EmbeddingModule) -> Findin
 
 
 def check_pairs(trainer: lightning.Trainer, module: EmbeddingModule) -> Finding:
-    """Count the pairs of equal texts, from which nothing is learnt."""
+    """Count the pairs of texts that are the same to the model (it may read no case): nothing is learnt from them."""
     name = "pairs"
     train = _data(trainer).train
     if module.hparams["shape"] != "pair" or not train:
         return ok(name, "the rows are no pairs")
-    equal = sum(_plain(record["anchor"]) == _plain(record["positive"]) for record in train)
+    alike = [(record["anchor"].strip(), record["positive"].strip()) for record in train]
+    alike = [pair for pair in alike if pair[0].casefold() == pair[1].casefold()]
+    tokens = (module.encoder.tokenized.ids(pair) for pair in alike)
+    equal = sum(np.array_equal(anchor, positive) for anchor, positive in tokens)
     message = f"{share(equal, len(train))} of the anchors equal their positive"
     if equal > EQUAL_SHARE * len(train):
         return error(name, f"{message} ({equal} of {len(train)} rows). Look at the rows' columns.", SampleError)
@@ -89,6 +93,8 @@ def check_packing(trainer: lightning.Trainer, module: EmbeddingModule) -> Findin
             [module.encoder([TextColumn(texts=[text], prompt=column.prompt)])[0] for text in column.texts]
         )
     module.encoder.forget()
+    if not bool(alone.isfinite().all()):
+        return broken_model(name)
     difference = float((together - alone).abs().max() / alone.abs().max().clamp(min=1e-12))
     exact = all(each.dtype == torch.float32 for each in module.parameters())
     if not difference <= (_TOLERANCE if exact else _HALF_TOLERANCE):
@@ -127,7 +133,3 @@ def _data(trainer: Any) -> Any:
 def _loss(module: EmbeddingModule) -> str:
     name: str = module.hparams["loss"]
     return EMBEDDING_LOSSES[module.hparams["shape"]][0] if name == "auto" else name
-
-
-def _plain(text: str) -> str:
-    return text.casefold().strip()

@@ -52,6 +52,12 @@ def error(name: str, message: str, raises: type[TunetrailError]) -> Finding:
     return Finding(name=name, severity=Severity.ERROR, message=message, raises=raises)
 
 
+def broken_model(name: str) -> Finding:
+    """Return the finding that a model's own numbers aren't finite, before any training."""
+    message = "train/loss must be finite, got nan before the first step: the model's weights are broken. Take another."
+    return error(name, message, TrainingError)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreflightReport:
     """All that was found before a training.

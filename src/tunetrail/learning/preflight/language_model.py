@@ -16,7 +16,7 @@ from tunetrail.learning.engine.modes import evaluating
 from tunetrail.learning.language_model.data import PreferencePair
 from tunetrail.learning.language_model.forward import causal_model
 from tunetrail.learning.language_model.module import LanguageModelModule, load_tokenizer
-from tunetrail.learning.preflight.findings import Finding, error, ok, warning
+from tunetrail.learning.preflight.findings import Finding, broken_model, error, ok, warning
 from tunetrail.learning.preflight.sampled import sampled, share
 from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
 
@@ -89,6 +89,8 @@ def check_packing(trainer: lightning.Trainer, module: LanguageModelModule) -> Fi
     with evaluating(module), isolate_rng(), torch.no_grad():
         together = module.forward_pass.nats(compared)
         alone = torch.cat([module.forward_pass.nats([example]) for example in compared])
+    if not bool(alone.isfinite().all()):
+        return broken_model(name)
     difference = float(((together - alone).abs() / alone.abs().clamp(min=1.0)).max())
     exact = all(each.dtype == torch.float32 for each in module.parameters())
     if not difference <= (_TOLERANCE if exact else _HALF_TOLERANCE):

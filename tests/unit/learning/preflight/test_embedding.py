@@ -130,11 +130,16 @@ def test_preflight_refuses_one_row_and_warns_of_one_validation_row(tiny_embeddin
 
 
 def test_preflight_looks_for_pairs_of_equal_texts(tiny_embedding_model: str, tmp_path: Path) -> None:
-    equal = [{"anchor": record["anchor"], "positive": f" {record['anchor'].upper()} "} for record in PAIRS]
+    equal = [{"anchor": record["anchor"], "positive": f" {record['anchor']}\n"} for record in PAIRS]
     report = checked(tiny_embedding_model, tmp_path, [*equal[:2], *PAIRS[2:]])
     assert warnings(report) == {"pairs": "25 % of the anchors equal their positive (2 of 8 rows)."}
     with pytest.raises(SampleError, match=r"62\.5 % of the anchors equal their positive \(5 of 8 rows\)\. Look at the"):
         checked(tiny_embedding_model, tmp_path, [*equal[:5], *PAIRS[5:]])
+
+
+def test_pairs_that_the_model_tells_apart_are_not_equal(tiny_embedding_model: str, tmp_path: Path) -> None:
+    shouted = [{"anchor": record["anchor"], "positive": record["anchor"].upper()} for record in PAIRS]
+    assert warnings(checked(tiny_embedding_model, tmp_path, shouted)) == {}  # this tokenizer reads case
 
 
 def test_preflight_warns_of_texts_that_are_cut_off(tiny_embedding_model: str, tmp_path: Path) -> None:

@@ -169,3 +169,12 @@ def test_packing_is_checked_where_rows_are_padded_too(tiny_language_model: str, 
     data = LanguageModelDataModule(train=items, validation=items, batch_size=4, padded=True)
     result = fit(module, data, TRAINING, seed=0, folder=tmp_path, on_metrics=lambda metrics, step: None)
     assert result.preflight is not None and warnings(result.preflight) == {}
+
+
+def test_preflight_refuses_a_broken_model(tiny_language_model: str, tmp_path: Path) -> None:
+    items = examples(tiny_language_model)
+    module = LanguageModelModule(model=tiny_language_model, optimization=optimization_settings(TRAINING))
+    module.model.model.norm.weight.data.fill_(float("nan"))
+    data = LanguageModelDataModule(train=items, validation=items, batch_size=4)
+    with pytest.raises(TrainingError, match=r"train/loss must be finite, got nan before the first step"):
+        fit(module, data, TRAINING, seed=0, folder=tmp_path, on_metrics=lambda metrics, step: None)

@@ -92,6 +92,14 @@ def test_preflight_changes_nothing_that_the_training_draws_or_learns(tiny_embedd
     assert with_checks.gradients == without.gradients == [None] * len(with_checks.gradients)
 
 
+def test_broken_weights_keep_the_training_from_beginning(tiny_embedding_model: str, tmp_path: Path) -> None:
+    def break_weights(module: Watched) -> None:
+        next(module.parameters()).data.fill_(float("nan"))
+
+    with pytest.raises(TrainingError, match=r"train/loss must be finite, got nan before the first step: the model's"):
+        trained(tiny_embedding_model, tmp_path, prepare=break_weights)
+
+
 def test_report_becomes_plain_values_and_text(tiny_embedding_model: str, tmp_path: Path) -> None:
     _, result = trained(tiny_embedding_model, tmp_path)
     plain = json.loads(json.dumps(result.to_dict()))["preflight"]
