@@ -10,6 +10,7 @@ import pytorch_lightning as lightning
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from tunetrail.errors import TrainingError
 from tunetrail.learning.training.position import loops_at, position_of, validation_is_due
 
 LAST = "last.ckpt"
@@ -46,6 +47,7 @@ class LastCheckpoint(Checkpoint):
         self._validated = 0  # batches that were finished at the last validation
         self._saved = -1  # batches that were finished when the file was written
         self._pending = self._stopping = False  # of the checkpoint that the training goes on from
+        self._per_epoch = 0
         self._settled: tuple[int, int] | None = None  # batches finished, and optimizer steps begun, once all know
         self._before_validation: dict[str, Any] | None = None
 
@@ -55,8 +57,8 @@ class LastCheckpoint(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Find the good checkpoint again; where it is no longer kept, it is the one that the training goes on from."""
-        self._validated, self._pending, self._stopping = (
-            state_dict[name] for name in ("validated", "pending", "stopping")
+        self._validated, self._pending, self._stopping, self._per_epoch = (
+            state_dict[name] for name in ("validated", "pending", "stopping", "per_epoch")
         )
         kept = self.path.with_name(GOOD)
         if not state_dict["good"]:
@@ -77,11 +79,22 @@ class LastCheckpoint(Checkpoint):
             "validated": self._validated,
             "pending": pending,
             "stopping": trainer.should_stop,
+            "per_epoch": position.per_epoch,
         }
         checkpoint["loops"]["fit_loop"] = loops_at(position, checkpoint["loops"]["fit_loop"])
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Do what the checkpoint left open: a validation, the end of the training."""
+        """Do what the checkpoint left open: a validation, the end of the training.
+
+        Raises:
+            TrainingError: The checkpoint is of a training with other batches.
+        """
+        batches = position_of(trainer).per_epoch
+        if self._per_epoch not in (0, batches):
+            raise TrainingError(
+                f"a training can only go on with the batches it began with: the checkpoint has {self._per_epoch} steps "
+                f"per epoch, got {batches}. Restore its rows and its configuration, or begin a new training."
+            )
         self._settled = _progress(trainer)
         trainer.should_stop = trainer.should_stop or self._stopping
         if self._pending:

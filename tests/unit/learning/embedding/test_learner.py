@@ -187,6 +187,50 @@ def test_train_is_the_same_whether_equal_records_are_loaded_again_or_not(
     assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
 
 
+def trained_on_refreshed(
+    path: str, folder: Path, every: int, stop: int = 0, resume: Path | None = None
+) -> tuple[np.ndarray, Mapping[str, Any]]:
+    """Train for four epochs of two steps on negatives that depend on the model; fail behind the step `stop`."""
+
+    def records(encode: Encode, epoch: int) -> Sequence[Mapping[str, Any]]:
+        order = np.argsort(encode([record["positive"] for record in RECORDS["pair"]])[:, 0])
+        return [
+            record | {"negative": f"not {epoch} {place}"} for record, place in zip(RECORDS["pair"], order, strict=True)
+        ]
+
+    def sink(metrics: Mapping[str, float], step: int) -> None:
+        if step == stop and "train/loss" in metrics:
+            raise RuntimeError("the store is gone")
+
+    training = TrainingConfig(
+        batch_size=4, num_epochs=4, warmup_steps=0, learning_rate=1e-2, logging_steps=1, early_stopping_patience=0
+    )
+    model, result = learner().train(
+        path,
+        RECORDS["pair"],
+        RECORDS["pair"],
+        training,
+        folder=folder,
+        on_metrics=sink,
+        refresh=Refresh(every_epochs=every, records=records),
+        resume=resume,
+    )
+    return learner().vectors(model, TEXTS), {name: result.history[name] for name in ("train/loss", "val/loss")}
+
+
+@pytest.mark.parametrize(("every", "stop"), [(1, 2), (1, 3), (1, 5), (1, 8), (2, 3), (2, 4), (2, 5), (2, 7)])
+def test_train_resumes_with_the_records_that_were_refreshed_before_the_stop(
+    tiny_embedding_model: str, tmp_path: Path, every: int, stop: int
+) -> None:
+    vectors, history = trained_on_refreshed(tiny_embedding_model, tmp_path / "whole", every)
+    with pytest.raises(RuntimeError, match="the store is gone"):
+        trained_on_refreshed(tiny_embedding_model, tmp_path / "cut", every, stop=stop)
+    last = tmp_path / "cut" / "checkpoints" / "last.ckpt"
+    found, found_history = trained_on_refreshed(tiny_embedding_model, tmp_path / "cut", every, resume=last)
+    assert found_history == history
+    assert np.array_equal(found, vectors)
+
+
 def test_train_refuses_another_number_of_records(tiny_embedding_model: str, tmp_path: Path) -> None:
     refresh = Refresh(every_epochs=2, records=lambda encode, epoch: RECORDS["pair"][:-1])
     with pytest.raises(ValueError, match="refresh must return 8 records, got 7"):

@@ -21,6 +21,7 @@ from tests.families import embedding_folder, language_folder
 
 from tunetrail.config import AdapterConfig, TrainingConfig
 from tunetrail.config.training import AveragingConfig, BatchesConfig, CheckpointsConfig, OptimizerConfig
+from tunetrail.errors import TrainingError
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.language_model.data import LanguageModelDataModule
@@ -417,6 +418,15 @@ def test_a_training_that_has_ended_ends_at_once_with_the_same_result(trainings: 
         found = trainings.train(case, folder, lambda place, finished, to=steps: to.append(place), resume=last)
         assert steps.count("step") <= 1  # behind the last validation
         assert_same(found, expected)
+
+
+def test_another_number_of_batches_is_refused(trainings: Trainings) -> None:
+    folder = trainings.new_folder()
+    trainings.train(BASE.with_training(num_epochs=1), folder)
+    last, other = folder / "checkpoints" / "last.ckpt", BASE.with_training(batches=BatchesConfig(accumulate=2))
+    with pytest.raises(TrainingError, match=r"the checkpoint has 7 steps per epoch, got 4\. Restore its rows"):
+        trainings.train(other, folder, resume=last)
+    assert torch.load(last, weights_only=True)["global_step"] == 7  # untouched
 
 
 def test_the_last_checkpoint_of_an_interruption_tells_the_step(trainings: Trainings) -> None:
