@@ -71,6 +71,8 @@ class Training:
         )
         if "training" in work.steps:  # it was at its end, and only the model wasn't kept
             return model
+        if result.preflight is not None:
+            work.run.log_text(str(result.preflight), "preflight.txt")
         work.run.log_figure(
             learning_curve_figure(result.history, f"{work.model_type}: learning curves"), "learning_curves.png"
         )

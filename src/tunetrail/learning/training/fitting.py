@@ -19,7 +19,7 @@ from tunetrail.learning.training.averaging import averaging_callback
 from tunetrail.learning.training.callbacks import EndAtStep, MetricsReporter, MetricsSink
 from tunetrail.learning.training.checkpoints import LastCheckpoint
 from tunetrail.learning.training.guards import NonFiniteGuard
-from tunetrail.learning.training.memory import compile_model, enable_gradient_checkpointing
+from tunetrail.learning.training.memory import compile_model, enable_gradient_checkpointing, is_out_of_memory
 from tunetrail.learning.training.module import TrainedModule
 from tunetrail.learning.training.position import position_of
 from tunetrail.learning.training.precision import resolve_precision, scales_gradients
@@ -207,5 +207,7 @@ def _run(
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     except (SIGTERMException, TrainingError):
         raise
-    except torch.OutOfMemoryError as error:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         raise TrainingError("the device is out of memory. Lower training.batch_size or max_length.") from error
