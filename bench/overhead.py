@@ -3,13 +3,12 @@
 import tempfile
 from pathlib import Path
 
-from bench.engine.comparing import ROUNDS
 from bench.engine.rows import training_rows, write_rows
 from bench.engine.tasks import Task
 from bench.fresh import Arm, interleaved
 from bench.results import Figure, Options, Result
 
-_ROWS, _BATCH_SIZE, _MOST_MILLISECONDS = 1600, 4, 2.0
+_ROWS, _BATCH_SIZE, _MOST_MILLISECONDS, _ROUNDS = 1600, 4, 2.0, 5
 _WHOLE, _BARE = "ordinary training", "bare loop"
 _FUNCTIONS = {_WHOLE: "train_through_lightning", _BARE: "train_in_a_bare_loop"}
 
@@ -34,7 +33,7 @@ def run(options: Options) -> list[Result]:
             Arm(name=name, function=f"bench.engine.overhead:{function}", arguments={"task": task})
             for name, function in _FUNCTIONS.items()
         ]
-        runs = interleaved(arms, options.rounds or ROUNDS)
+        runs = interleaved(arms, options.rounds or _ROUNDS)
     times = {name: [each["milliseconds"] for each in found] for name, found in runs.items()}
     figures = [Figure(name=f"{name}, step", unit="ms", values=found) for name, found in times.items()]
     figures.append(
