@@ -26,8 +26,8 @@ from tunetrail.samples import SampleKind
 from tunetrail.stores.tracking import Tracker
 
 Make = Callable[..., Settings]
-TIMES = ("seconds", "history")
-"""What of a training's result two runs may have differently: the clock, and metrics that are taken by it."""
+TIMES = ("seconds", "history", "preflight")
+"""What of a training's result two runs may have differently: it holds times, or the memory and disk of the moment."""
 
 
 @contextmanager
@@ -77,6 +77,26 @@ def steps_of(results: dict[str, Any]) -> dict[str, Any]:
         step.pop("mlflow_run_id")
         step.pop("exported_to")
     return steps
+
+
+def curves(settings: Settings) -> dict[str, list[tuple[int, float]]]:
+    """Every point of the metrics that don't depend on the clock, as MLflow holds them for the model type's run."""
+    client = MlflowClient(settings.tracking.uri)
+    run = next(each for each in runs_of(settings) if each.info.run_name == "embedding")
+    wanted = (
+        "train/loss",
+        "train/learning_rate",
+        "val/",
+        "cleaning/",
+        "cross_validation/",
+        "evaluation/",
+        "comparison/",
+    )
+    return {
+        name: [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)]
+        for name in sorted(run.data.metrics)
+        if name.startswith(wanted)
+    }
 
 
 def thorough(make: Make, folder: Path) -> Settings:
@@ -139,6 +159,8 @@ def test_resume_goes_on_behind_the_steps_that_are_finished(
 
     assert steps_of(results) == steps_of(uninterrupted[1])
     assert weights(settings, "embedding") == weights(uninterrupted[0], "embedding")
+    assert curves(settings) == curves(uninterrupted[0])
+    assert [step for step, _ in curves(settings)["train/loss"]] == [1, 2, 3]
     (run,) = database.training_runs()
     assert (run.state, run.reason, run.result) == ("succeeded", None, results)
     assert [each.decision for each in database.promotions()] == ["promoted"]
@@ -151,29 +173,6 @@ def test_resume_goes_on_behind_the_steps_that_are_finished(
         assert found[name].data.tags["tunetrail.resumed"] == "1"
         assert found[name].data.tags["tunetrail.state"] == "succeeded"
     assert list(Path(settings.output_dir).iterdir()) == []
-
-
-def test_resume_logs_the_curves_of_a_run_that_was_never_interrupted(
-    uninterrupted: tuple[Settings, dict[str, Any]], database: DatabaseManager, session: str, workplace: Path,
-    make_settings: Make,
-) -> None:  # fmt: skip
-    settings = thorough(make_settings, workplace)
-    with ending_at("evaluation on", KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
-        node(settings, database).execute({"session_id": session, "model_type": "embedding"})
-    node(settings, database).resume(database.training_runs()[0].run_id)
-    curves = []
-    for each in (settings, uninterrupted[0]):
-        client = MlflowClient(each.tracking.uri)
-        run = next(run for run in runs_of(each) if run.info.run_name == "embedding")
-        curves.append(
-            {
-                name: [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)]
-                for name in sorted(run.data.metrics)
-                if name.partition("/")[0] in ("train", "val", "evaluation", "comparison", "cleaning")
-                and ("loss" in name or "learning_rate" in name or not name.startswith("train/"))
-            }
-        )
-    assert curves[0] == curves[1] and len(curves[0]["train/loss"]) == 3
 
 
 def test_resume_trains_only_the_model_type_that_was_not_finished(
