@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.engine.comparing import ROUNDS
 from bench.engine.figures import OURS, memory_figures, ratios
-from bench.engine.rows import made_records, texts_of_file, write_rows
+from bench.engine.rows import made_records, name_of, texts_of_file, write_rows
 from bench.fresh import Arm, interleaved
 from bench.results import Figure, Options, Result
 from bench.stsb import PEER
@@ -62,7 +62,7 @@ def run(options: Options) -> list[Result]:
 
 def _corpus(options: Options) -> tuple[str, list[str]]:
     if options.data:
-        name, texts = options.data.name, texts_of_file(options.data)
+        name, texts = name_of(options.data), texts_of_file(options.data)
     else:
         name = "stdlib documentation and code"
         texts = list(dict.fromkeys(text for row in made_records("pair") for text in row.values()))

@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.engine.comparing import ROUNDS
 from bench.engine.figures import OURS
-from bench.engine.rows import Row, read_records, write_rows
+from bench.engine.rows import Row, name_of, read_records, write_rows
 from bench.engine.tasks import SEED, Task
 from bench.fresh import Arm, called_fresh, require
 from bench.results import Figure, Options, Result
@@ -109,6 +109,7 @@ def run(options: Options) -> list[Result]:
         require("datasets", "accelerate", "trl")
     else:
         require("datasets", "accelerate")
+    random.Random(SEED).shuffle(known)
     known = known[: options.rows or recipe.most_rows]
     tests = tests[: recipe.most_tests]
     train, test = _prepared(kind, known), _prepared(kind, tests)
@@ -130,7 +131,9 @@ def run(options: Options) -> list[Result]:
             "max_length": recipe.max_length,
         }
         before, runs = _measured(recipe, task, measure, options.rounds or ROUNDS)
-    return [_result(f"quality, {options.data.name}, {len(train):,} rows", recipe, before, runs, len(tests))]
+    if options.rows:
+        recipe = replace(recipe, at_least=None)  # it is STS-B's whole training set that the target holds for
+    return [_result(f"quality, {name_of(options.data)}, {len(train):,} rows", recipe, before, runs, len(tests))]
 
 
 def _measured(

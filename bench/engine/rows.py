@@ -61,7 +61,7 @@ def training_rows(shape: str, options: Options, *, rows: int, batch_size: int, h
         SampleError: The file has no row of that shape, or fewer than two batches.
     """
     found = read_records(options.data, shape) if options.data else made_records(shape)
-    name = options.data.name if options.data else MADE[shape][0]
+    name = name_of(options.data) if options.data else MADE[shape][0]
     random.Random(_SEED).shuffle(found)
     wanted = (options.rows or rows) // batch_size * batch_size
     count = min(wanted, (len(found) - held_out) // batch_size * batch_size)
@@ -93,6 +93,11 @@ def read_records(path: Path, shape: str) -> list[Row]:
         columns = " and ".join(" or ".join(names) for names in COLUMNS[shape].values())
         raise SampleError(f"{path} must have the columns {columns} for this benchmark, got none such row.")
     return found
+
+
+def name_of(path: Path) -> str:
+    """Return a file's name behind its folder's: many files are called train."""
+    return "/".join(path.resolve().parts[-2:])
 
 
 def texts_of_file(path: Path) -> list[str]:

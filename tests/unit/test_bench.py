@@ -89,3 +89,13 @@ def test_bench_measures_a_file_of_ones_own(tmp_path):
     output = tmp_path / "results.json"
     main(["--only", "prepare", "--data", str(tmp_path / "own.jsonl"), "--output", str(output)])
     assert json.loads(output.read_text())["prepare of own.jsonl, 90 rows"]["details"]["account"][0]["rows_in"] == 90
+
+
+@pytest.mark.slow
+def test_bench_measures_the_overhead(tmp_path):
+    output = tmp_path / "results.json"
+    main(["--only", "overhead", "--rows", "80", "--rounds", "1", "--output", str(output)])
+    figures = json.loads(output.read_text())["overhead, 20 steps"]["figures"]
+    whole, bare = (figures[f"{name}, step"]["median"] for name in ("ordinary training", "bare loop"))
+    assert figures["Lightning, logging and tracking, step"]["median"] == pytest.approx(whole - bare)
+    assert min(whole, bare) > 0

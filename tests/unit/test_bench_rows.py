@@ -51,7 +51,7 @@ def test_training_rows_are_whole_batches_apart_from_the_held_out_ones(tmp_path):
     path.write_text("\n".join(json.dumps({"anchor": f"a{n}", "positive": f"b{n}"}) for n in range(30)))
     options = Options(data=path)
     found = training_rows("pair", options, rows=100, batch_size=4, held_out=5)
-    assert (found.name, len(found.train), len(found.held_out)) == ("a.jsonl", 24, 5)
+    assert (found.name, len(found.train), len(found.held_out)) == (f"{tmp_path.name}/a.jsonl", 24, 5)
     anchors = [row["anchor"] for row in (*found.train, *found.held_out)]
     assert len(set(anchors)) == 29
     assert anchors != sorted(anchors)
