@@ -24,6 +24,7 @@ from tunetrail.learning.training.module import TrainedModule
 from tunetrail.learning.training.position import position_of
 from tunetrail.learning.training.precision import resolve_precision, scales_gradients
 from tunetrail.learning.training.quiet import quieten_lightning
+from tunetrail.learning.training.signals import StopBetweenSteps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,7 +118,9 @@ def fit(
         report=reporter.report,
     )
     checks = Preflight(folder, validate, training)
-    keeping = [*([stopping] if training.early_stopping_patience else []), best, last] if validate else []
+    keeping = (
+        [*([stopping] if training.early_stopping_patience else []), best, last, StopBetweenSteps()] if validate else []
+    )
     batches = max(len(data.train_dataloader()), 1)
     precision = resolve_precision(training.precision, training.use_mixed_precision)
     if training.memory.gradient_checkpointing:
