@@ -105,6 +105,7 @@ def _measured(
     task: Task, model: Any, clock: StepClock, peak: float, losses: list[tuple[int, float]], keep: str
 ) -> dict[str, Any]:
     memory, window = peak_resident(), timed(clock, task.epochs)
+    peak = max(peak, matrix_peak())
     if clock.steps != task.steps:
         raise ValueError(f"both sides must take {task.steps} steps, got {clock.steps}.")
     lengths = token_lengths(model.tokenizer, load_rows(task.train), COLUMNS[task.shape], task.max_length)

@@ -184,7 +184,7 @@ def _measured(
         supervised=supervised * epochs,
         flops=training_flops(size, lengths, supervised) * epochs,
         window=timed(clock, task.epochs),
-        peak_flops=peak,
+        peak_flops=max(peak, matrix_peak()),
         memory=memory,
         losses=losses,
         held_out_loss=_held_out_loss(model, task),

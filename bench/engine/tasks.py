@@ -94,7 +94,7 @@ class Measured:
         supervised: Tokens of them that a language model learns; 0 for an embedding model.
         flops: Floating-point operations that they need.
         window: The timed steps.
-        peak_flops: FLOP/s of the machine in this process, before the training.
+        peak_flops: FLOP/s of the machine in this process, the better of before and after the training.
         memory: Largest resident set of the process up to the end of the training, in bytes.
         losses: (step, training loss) as the trainer reported them.
         held_out_loss: After the training, on the held-out rows; the same measure for both sides.
