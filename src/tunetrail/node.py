@@ -197,7 +197,7 @@ class ModelTrainingNode:
         begun: Mapping[str, ModelRun],
     ) -> dict[str, Any]:
         """Bring a run to its end and return its results; `begun` are the runs of a resumed run by model type."""
-        with resumable(run), run.ending():
+        with run.ending():
             if not run.resumed:
                 self._log_settings(run)
             steps = self._train(run, run_id, summary, requested_model_types(model_type), begun)
@@ -230,7 +230,8 @@ class ModelTrainingNode:
                 results = finished_steps(tracker, begun[each].run_id, STEPS)
             else:
                 resumed = tracker.run(begun[each].run_id) if each in begun else None
-                results = self._train_type(pipeline, run, run_id, summary.session_id, each, resumed).to_dict()
+                with resumable(run):
+                    results = self._train_type(pipeline, run, run_id, summary.session_id, each, resumed).to_dict()
             summarize(run, each, results)
             for name, step in results.items():
                 steps.setdefault(name, {})[each] = step
