@@ -61,11 +61,14 @@ def train_with_trl(
         checkpointing: Gradient checkpointing, on by default there; tunetrail's default and the comparison's is off.
         keep: Folder that the trained model is saved into, empty for none.
     """
+    import torch
     from datasets import Dataset
+    from transformers import AutoModelForCausalLM
     from trl import SFTTrainer
 
     given, rows = Task(**task), load_rows(task["train"])
-    tokenizer, model = load_tokenizer(given.model), load_language_model(given.model)
+    tokenizer = load_tokenizer(given.model)
+    model = AutoModelForCausalLM.from_pretrained(given.model, local_files_only=True, dtype=torch.float32)
     trainer = SFTTrainer(
         model=model,
         args=_trl_arguments(given, folder, packing, checkpointing, _blocks_per_step(given, tokenizer, rows)),

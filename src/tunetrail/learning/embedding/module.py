@@ -15,6 +15,7 @@ from tunetrail.learning.embedding.losses import build_vector_loss
 from tunetrail.learning.engine.attention import SEGMENT_ATTENTION
 from tunetrail.learning.engine.cost import token_cost
 from tunetrail.learning.engine.dropout import replace_dropout
+from tunetrail.learning.engine.products import replace_linear
 from tunetrail.learning.tokens.tokenized import TokenizedTexts
 from tunetrail.learning.training.module import TrainedModule, Work, pieces_of, step_seed
 
@@ -28,6 +29,7 @@ def load_embedding_model(path: str, max_length: int | None = None) -> SentenceTr
         config = getattr(getattr(model[0], "auto_model", None), "config", None)
         longest = getattr(config, "max_position_embeddings", None) or max_length
         model.max_seq_length = min(max_length, longest)
+    replace_linear(model)
     return model
 
 

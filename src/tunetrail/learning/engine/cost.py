@@ -8,6 +8,8 @@ from functools import cache
 import torch
 from torch import nn
 
+from tunetrail.learning.engine.products import linear
+
 _PEAK_SIZE = 2048
 _PEAK_SECONDS = 0.25
 
@@ -57,7 +59,7 @@ def peak_flops(device: str = "cpu", dtype: torch.dtype = torch.float32) -> float
         best, begun = float("inf"), time.perf_counter()
         while time.perf_counter() - begun < _PEAK_SECONDS or best == float("inf"):
             started = time.perf_counter()
-            left @ right
+            linear(left, right)
             if device != "cpu":
                 torch.cuda.synchronize()
             best = min(best, time.perf_counter() - started)

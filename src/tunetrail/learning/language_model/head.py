@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from tunetrail.learning.engine.products import add_transposed_product, linear
+
 CHUNK_TOKENS = 512
 """Fewer cost time for adding up the gradient of the head's matrix (measured with 49,152 x 576), more only memory."""
 
@@ -76,7 +78,7 @@ def supervised_loss(
 class _Head:
     """The head and its loss as plain numbers: autograd sees nothing of what happens here.
 
-    Types are chosen once, by hand: autocast leaves products alone that are written to a tensor that is there already.
+    Types are chosen once, by hand: autocast leaves products alone whose factors have its type already.
     """
 
     def __init__(self, hidden: Tensor, targets: Tensor, weight: Tensor, bias: Tensor | None, chunk_tokens: int) -> None:
@@ -95,8 +97,8 @@ class _Head:
         """Return the nats of each token, [tokens]."""
         nats = self.hidden.new_empty(len(self.hidden), dtype=self.exact)
         with torch.no_grad():
-            for tokens, logits in self._logits():
-                _, nats[tokens] = self._exponentials(tokens, logits)
+            for tokens in self._chunks():
+                _, _, nats[tokens] = self._exponentials(tokens)
         return nats
 
     def nats_and_gradients(self, weights: Tensor, needed: tuple[bool, bool, bool]) -> tuple[Tensor, _Gradients]:
@@ -112,47 +114,31 @@ class _Head:
         of_bias = torch.zeros_like(self.bias, dtype=self.exact) if needed[2] and self.bias is not None else None
         weights = weights.to(self.exact)[:, None]
         with torch.no_grad():
-            for tokens, logits in self._logits():
-                sums, nats[tokens] = self._exponentials(tokens, logits)
-                of_logits = logits.mul_(weights[tokens] / sums)  # of nats: softmax, and 1 less at the target
+            for tokens in self._chunks():
+                exponentials, sums, nats[tokens] = self._exponentials(tokens)
+                of_logits = exponentials.mul_(weights[tokens] / sums)  # of nats: softmax, and 1 less at the target
                 of_logits.scatter_add_(1, self.targets[tokens], -weights[tokens])
                 if of_bias is not None:
                     of_bias += of_logits.sum(dim=0)
                 rounded = of_logits.to(self.dtype)
                 if of_hidden is not None:
-                    _multiply_add(of_hidden[tokens], rounded, self.weight, add=False)
+                    of_hidden[tokens] = linear(rounded, self.weight.T)
                 if of_weight is not None:
-                    _multiply_add(of_weight, rounded.T, self.hidden[tokens], add=True)
+                    add_transposed_product(of_weight, rounded, self.hidden[tokens])
+                del exponentials, of_logits, rounded  # before the next chunk's logits exist
         return nats, (of_hidden, of_weight, of_bias)
 
-    def _logits(self) -> Iterator[tuple[slice, Tensor]]:
-        """Yield the tokens and the logits of each chunk, all in one buffer: a chunk is gone with the next one."""
-        buffer = self.hidden.new_empty((self.chunk, len(self.weight)), dtype=self.dtype)
+    def _chunks(self) -> Iterator[slice]:
         for start in range(0, len(self.hidden), self.chunk):
-            tokens = slice(start, min(start + self.chunk, len(self.hidden)))
-            logits = buffer[: tokens.stop - start]
-            if self.bias is None:
-                torch.mm(self.hidden[tokens], self.weight.T, out=logits)
-            else:
-                torch.addmm(self.bias, self.hidden[tokens], self.weight.T, out=logits)
-            yield tokens, logits.to(self.exact)
+            yield slice(start, min(start + self.chunk, len(self.hidden)))
 
-    def _exponentials(self, tokens: slice, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Turn logits x into exp(x - max x) in place; return their sums, [chunk, 1], and the nats, [chunk]."""
+    def _exponentials(self, tokens: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Return exp(x - max x) of a chunk's logits x, their sums, [chunk, 1], and the nats, [chunk]."""
+        logits = linear(self.hidden[tokens], self.weight, self.bias).to(self.exact)
         logits.sub_(logits.amax(dim=1, keepdim=True))
         at_target = logits.gather(1, self.targets[tokens])
         sums = logits.exp_().sum(dim=1, keepdim=True)
-        return sums, (sums.log() - at_target).squeeze(1)
-
-
-def _multiply_add(out: Tensor, left: Tensor, right: Tensor, *, add: bool) -> None:
-    """Write left @ right to `out`, or add it; `out` is in place, and may have a more exact type than the factors."""
-    if out.dtype == left.dtype:
-        out.addmm_(left, right, beta=float(add))
-    elif add:
-        out += left @ right
-    else:
-        out.copy_(left @ right)
+        return logits, sums, (sums.log() - at_target).squeeze(1)
 
 
 class _SupervisedNats(torch.autograd.Function):

@@ -13,6 +13,7 @@ from tunetrail.config import PreferenceConfig
 from tunetrail.learning.engine.attention import SEGMENT_ATTENTION
 from tunetrail.learning.engine.cost import token_cost
 from tunetrail.learning.engine.dropout import replace_dropout
+from tunetrail.learning.engine.products import replace_linear
 from tunetrail.learning.language_model.adapters import merged, quantization_config, with_adapter
 from tunetrail.learning.language_model.data import LanguageBatch, PreferenceBatch
 from tunetrail.learning.language_model.forward import build_forward, causal_model, head_of
@@ -25,6 +26,7 @@ def load_language_model(path: str, **settings: Any) -> PreTrainedModel:
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         path, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, **settings
     )
+    replace_linear(model)
     return model
 
 
@@ -85,6 +87,7 @@ class LanguageModelModule(TrainedModule):
         if self.forward_pass.padding_free:
             causal_model(self.model).set_attn_implementation(SEGMENT_ATTENTION)
         replace_dropout(self.model)
+        replace_linear(self.model)  # the adapters
         self._cost = token_cost(self.model, head_of(self.model))
         head = head_of(self.model).weight
         self._head_flops = head.numel() * (6.0 if head.requires_grad else 4.0)

@@ -1,0 +1,118 @@
+"""Matrix products of linear layers by the faster of torch's two libraries on a CPU.
+
+torch multiplies float32 matrices with MKL, which leaves the AVX-512 of CPUs that aren't Intel's unused; oneDNN, which
+every x86 build of torch has as well, uses it, with the same rounding errors. Without AVX-512, and for everything but
+float32, the products stay torch's.
+"""
+
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+_LEAST_PRODUCTS = 2**22
+"""Multiplications under which the call costs more than is gained."""
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return `input @ weight.T + bias` like `torch.nn.functional.linear`, differentiable once.
+
+    Args:
+        input: [..., inputs].
+        weight: [outputs, inputs]; either may be a transposed view.
+        bias: [outputs].
+    """
+    if not _is_for_onednn(input, weight):
+        return functional.linear(input, weight, bias)
+    if torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in (input, weight, bias)):
+        return _Linear.apply(input, weight, bias)  # type: ignore[no-any-return, no-untyped-call]
+    return _product(input, weight, bias)
+
+
+class FastLinear(nn.Linear):
+    """Takes the place of `nn.Linear`, with the same weights under the same names."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return `linear` of the input."""
+        return linear(input, self.weight, self.bias)
+
+
+def replace_linear(module: nn.Module) -> None:
+    """Make every `nn.Linear` within a module a `FastLinear`; subclasses of it keep the forward that they have."""
+    if has_faster_products():
+        for each in module.modules():
+            if type(each) is nn.Linear:
+                each.__class__ = FastLinear
+
+
+@cache
+def has_faster_products() -> bool:
+    """Tell whether this CPU has AVX-512 and this torch the function that brings it to float32 products."""
+    if not (torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX512")):
+        return False
+    ones = torch.ones(2, 2)
+    try:
+        return bool(torch.equal(_product(ones, ones, None), 2 * ones))
+    except (AttributeError, RuntimeError, TypeError):  # it isn't part of torch's public API
+        return False
+
+
+def _is_for_onednn(input: Tensor, weight: Tensor) -> bool:
+    return (
+        input.dtype is torch.float32
+        and weight.dtype is torch.float32
+        and input.device.type == weight.device.type == "cpu"
+        and input.numel() * weight.shape[0] >= _LEAST_PRODUCTS
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and has_faster_products()
+    )
+
+
+def _product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")  # type: ignore[no-any-return]
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(input, weight)
+        return _product(input, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_output: Tensor) -> tuple[Tensor | None, ...]:
+        input, weight = ctx.saved_tensors
+        for_input, for_weight, for_bias = ctx.needs_input_grad
+        rows, of_rows = input.flatten(0, -2), of_output.flatten(0, -2)
+        return (
+            _product(of_output, weight.T, None) if for_input else None,
+            transposed_product(of_rows, rows) if for_weight else None,
+            of_rows.sum(dim=0) if for_bias else None,
+        )
+
+
+def transposed_product(left: Tensor, right: Tensor) -> Tensor:
+    """Return `left.T @ right`, [outputs, inputs]: the gradient of a linear layer's weight.
+
+    Args:
+        left: [rows, outputs].
+        right: [rows, inputs].
+    """
+    if not _is_for_onednn(left, right.T):
+        return left.T @ right
+    # oneDNN is faster with the larger matrix as the one it takes for a weight
+    if left.shape[1] > right.shape[1]:
+        return _product(right.T, left.T, None).T
+    return _product(left.T, right.T, None)
+
+
+def add_transposed_product(sums: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add `left.T @ right` to `sums`, [outputs, inputs], in place; it may have a more exact type than the factors."""
+    if sums.dtype == left.dtype and not _is_for_onednn(left, right.T):
+        sums.addmm_(left.T, right)
+    else:
+        sums += transposed_product(left, right)
