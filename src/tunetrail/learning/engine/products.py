@@ -51,7 +51,7 @@ def replace_linear(module: nn.Module) -> None:
 @cache
 def has_faster_products() -> bool:
     """Tell whether this CPU has AVX-512 and this torch the function that brings it to float32 products."""
-    if not (torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX512")):
+    if not (torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX512")):  # type: ignore[no-untyped-call]
         return False
     ones = torch.ones(2, 2)
     try:
@@ -79,7 +79,7 @@ def _product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(input, weight)
+        ctx.save_for_backward(input if weight.requires_grad else None, weight if input.requires_grad else None)
         return _product(input, weight, bias)
 
     @staticmethod
@@ -87,10 +87,10 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, of_output: Tensor) -> tuple[Tensor | None, ...]:
         input, weight = ctx.saved_tensors
         for_input, for_weight, for_bias = ctx.needs_input_grad
-        rows, of_rows = input.flatten(0, -2), of_output.flatten(0, -2)
+        of_rows = of_output.flatten(0, -2)
         return (
             _product(of_output, weight.T, None) if for_input else None,
-            transposed_product(of_rows, rows) if for_weight else None,
+            transposed_product(of_rows, input.flatten(0, -2)) if for_weight else None,
             of_rows.sum(dim=0) if for_bias else None,
         )
 
@@ -104,15 +104,4 @@ def transposed_product(left: Tensor, right: Tensor) -> Tensor:
     """
     if not _is_for_onednn(left, right.T):
         return left.T @ right
-    # oneDNN is faster with the larger matrix as the one it takes for a weight
-    if left.shape[1] > right.shape[1]:
-        return _product(right.T, left.T, None).T
     return _product(left.T, right.T, None)
-
-
-def add_transposed_product(sums: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add `left.T @ right` to `sums`, [outputs, inputs], in place; it may have a more exact type than the factors."""
-    if sums.dtype == left.dtype and not _is_for_onednn(left, right.T):
-        sums.addmm_(left.T, right)
-    else:
-        sums += transposed_product(left, right)

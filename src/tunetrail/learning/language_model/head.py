@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tunetrail.learning.engine.products import add_transposed_product, linear
+from tunetrail.learning.engine.products import linear, transposed_product
 
 CHUNK_TOKENS = 512
 """Fewer cost time for adding up the gradient of the head's matrix (measured with 49,152 x 576), more only memory."""
@@ -110,7 +110,7 @@ class _Head:
         """
         nats = self.hidden.new_empty(len(self.hidden), dtype=self.exact)
         of_hidden = torch.empty_like(self.hidden, dtype=self.exact) if needed[0] else None
-        of_weight = torch.zeros_like(self.weight, dtype=self.exact) if needed[1] else None
+        of_weight: Tensor | None = None
         of_bias = torch.zeros_like(self.bias, dtype=self.exact) if needed[2] and self.bias is not None else None
         weights = weights.to(self.exact)[:, None]
         with torch.no_grad():
@@ -123,9 +123,13 @@ class _Head:
                 rounded = of_logits.to(self.dtype)
                 if of_hidden is not None:
                     of_hidden[tokens] = linear(rounded, self.weight.T)
-                if of_weight is not None:
-                    add_transposed_product(of_weight, rounded, self.hidden[tokens])
+                if needed[1]:
+                    part = transposed_product(rounded, self.hidden[tokens]).to(self.exact)
+                    of_weight = part if of_weight is None else of_weight.add_(part)
+                    del part
                 del exponentials, of_logits, rounded  # before the next chunk's logits exist
+        if needed[1] and of_weight is None:  # no token at all
+            of_weight = torch.zeros_like(self.weight, dtype=self.exact)
         return nats, (of_hidden, of_weight, of_bias)
 
     def _chunks(self) -> Iterator[slice]:

@@ -13,6 +13,7 @@ from tunetrail.config import PreferenceConfig
 from tunetrail.learning.engine.attention import SEGMENT_ATTENTION
 from tunetrail.learning.engine.cost import token_cost
 from tunetrail.learning.engine.dropout import replace_dropout
+from tunetrail.learning.engine.lean import make_lean
 from tunetrail.learning.engine.products import replace_linear
 from tunetrail.learning.language_model.adapters import merged, quantization_config, with_adapter
 from tunetrail.learning.language_model.data import LanguageBatch, PreferenceBatch
@@ -88,6 +89,7 @@ class LanguageModelModule(TrainedModule):
             causal_model(self.model).set_attn_implementation(SEGMENT_ATTENTION)
         replace_dropout(self.model)
         replace_linear(self.model)  # the adapters
+        make_lean(self.model)
         self._cost = token_cost(self.model, head_of(self.model))
         head = head_of(self.model).weight
         self._head_flops = head.numel() * (6.0 if head.requires_grad else 4.0)

@@ -1,0 +1,90 @@
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tunetrail.learning.engine import products
+from tunetrail.learning.engine.products import FastLinear, has_faster_products, linear, replace_linear
+
+SHAPES = [(300, 64, 256), (300, 256, 64), (1, 512, 9000), (64, 3, 70_000)]
+"""Rows, inputs, outputs; large enough for the other library."""
+
+
+@pytest.fixture(params=["chosen", "torch"])
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The library that this machine takes, and torch's own, which all others take."""
+    if request.param == "torch":
+        monkeypatch.setattr(products, "has_faster_products", lambda: False)
+    return str(request.param)
+
+
+def gradients(product: object, *tensors: Tensor) -> list[Tensor]:
+    leaves = [each.detach().clone().requires_grad_() for each in tensors]
+    output = product(*leaves)  # type: ignore[operator]
+    signs = torch.arange(output.numel()).mul(7919).remainder(3).sub(1).view_as(output)  # exact in every type
+    return [output.detach(), *torch.autograd.grad((output * signs).sum(), leaves)]
+
+
+@pytest.mark.parametrize("rows, inputs, outputs", SHAPES)
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_output_and_gradients_are_those_of_exact_arithmetic(
+    library: str, rows: int, inputs: int, outputs: int, has_bias: bool
+) -> None:
+    torch.manual_seed(0)
+    tensors = [torch.randn(1, rows, inputs), torch.randn(outputs, inputs), torch.randn(outputs)]
+    given = tensors if has_bias else tensors[:2]
+    expected = gradients(nn.functional.linear, *(each.double() for each in given))
+    for found, exact in zip(gradients(linear, *given), expected, strict=True):
+        assert found.shape == exact.shape
+        assert float((found - exact).abs().max()) <= 1e-5 * max(1.0, float(exact.abs().max()))
+
+
+def test_a_transposed_weight_is_taken_as_it_is(library: str) -> None:
+    torch.manual_seed(0)
+    values, weight = torch.randn(300, 256), torch.randn(256, 64)
+    torch.testing.assert_close(linear(values, weight.T), values @ weight, rtol=1e-4, atol=1e-4)
+
+
+def test_only_what_is_trained_gets_a_gradient() -> None:
+    values, weight = torch.randn(300, 128), torch.randn(256, 128, requires_grad=True)
+    linear(values, weight).sum().backward()
+    assert values.grad is None and weight.grad is not None
+    values, weight = torch.randn(300, 128, requires_grad=True), torch.randn(256, 128)
+    linear(values, weight).sum().backward()
+    assert values.grad is not None and weight.grad is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_types_are_torchs(dtype: torch.dtype) -> None:
+    values, weight = torch.randn(300, 128, dtype=dtype), torch.randn(256, 128, dtype=dtype)
+    assert torch.equal(linear(values, weight), nn.functional.linear(values, weight))
+
+
+def test_autocast_decides_the_type() -> None:
+    layer = nn.Sequential(nn.Linear(256, 128))
+    replace_linear(layer)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.randn(300, 256)).dtype is torch.bfloat16
+
+
+def test_layers_keep_their_weights_and_names() -> None:
+    class Own(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            return input
+
+    model = nn.ModuleDict({"plain": nn.Linear(4, 4), "own": Own(4, 4)})
+    before = copy.deepcopy(model.state_dict())
+    replace_linear(model)
+    assert type(model["plain"]) is (FastLinear if has_faster_products() else nn.Linear)
+    assert type(model["own"]) is Own
+    after = model.state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_without_the_function_torch_goes_on_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> Tensor:
+        raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_linear_pointwise'")
+
+    monkeypatch.setattr(products, "_product", missing)
+    assert not has_faster_products.__wrapped__()
