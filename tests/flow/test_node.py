@@ -10,7 +10,14 @@ import pytest
 from mlflow import MlflowClient
 
 from tunetrail import DatabaseManager, ModelTrainingNode, NodeConfig
-from tunetrail.config import AdapterConfig, CrossValidationConfig, GateConfig, Settings, TrainingConfig
+from tunetrail.config import (
+    AdapterConfig,
+    CrossValidationConfig,
+    FurtherLossesConfig,
+    GateConfig,
+    Settings,
+    TrainingConfig,
+)
 from tunetrail.errors import ConfigError, DeploymentError, SampleError, SessionError, TrainingError
 from tunetrail.samples import SampleKind
 
@@ -425,3 +432,49 @@ def test_basic_usage_of_the_specification_runs_with_the_real_models(database: Da
             pytest.skip("deepseek-1.5b is not on this machine")
         raise
     assert list(results["results"]["steps"])[:6] == DOCUMENTED_STEPS
+
+
+def test_execute_trains_on_further_shapes_and_scores_the_chosen_one(
+    database: DatabaseManager, make_settings: Make, make_rows: Rows, workplace: Path
+) -> None:
+    for shape in ("pair", "score", "label"):
+        rows = make_rows(shape)
+        if shape == "score":
+            rows = [{**row, "sentence1": row["sentence2"], "sentence2": row["sentence1"]} for row in rows]
+        if shape == "label":
+            rows = [{**row, "text": f"{row['text']} on {number} other days"} for number, row in enumerate(rows)]
+        database.ingest("s1", rows, SampleKind.EMBEDDING)
+    settings = make_settings(workplace, cross_validation=CrossValidationConfig(n_splits=2))
+    embedding = dataclasses.replace(
+        settings.embedding, shape="pair", also_train=FurtherLossesConfig(score="angle", label="auto")
+    )
+    embedding = dataclasses.replace(embedding, training=dataclasses.replace(embedding.training, max_steps=-1))
+    settings = dataclasses.replace(settings, embedding=embedding)
+    results = node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})
+    steps = results["results"]["steps"]
+    run = next(each for each in runs_of(settings) if each.info.run_name == "embedding")
+    client = MlflowClient(settings.tracking.uri)
+    account = json.loads(
+        Path(client.download_artifacts(run.info.run_id, "steps/further_rows.json", str(workplace))).read_text()
+    )
+    sides = steps["evaluation"]["embedding"]["split"]
+    assert set(account) == {"score", "label"}
+    learnt = sum(each["rows"] for each in account.values())
+    assert steps["training"]["embedding"]["rows"] == sides["rows"]["train"] + learnt
+    # a score's second sentence is a pair's anchor: none is learnt from that the model is scored on
+    assert account["score"]["twins_of_held_out"] and account["score"]["rows"] > 0
+    assert steps["evaluation"]["embedding"]["metric"] in steps["evaluation"]["embedding"]["candidate"]["metrics"]
+    assert len(steps["cross_validation"]["embedding"]["folds"]) == 2
+
+
+def test_execute_refuses_a_further_shape_that_the_session_lacks(
+    database: DatabaseManager, session: str, make_settings: Make, workplace: Path
+) -> None:
+    settings = make_settings(workplace)
+    embedding = dataclasses.replace(settings.embedding, shape="pair", also_train=FurtherLossesConfig(score="auto"))
+    settings = dataclasses.replace(settings, embedding=embedding)
+    with pytest.raises(
+        SampleError,
+        match=r"embedding\.also_train\.score must be null where the session has no score samples, got 'auto'",
+    ):
+        node(settings, database).execute({"session_id": session, "model_type": "embedding"})

@@ -15,7 +15,7 @@ from tunetrail.config.data import (
     PrivacyConfig,
     SplitConfig,
 )
-from tunetrail.config.embedding import EMBEDDING_LOSSES, EmbeddingConfig
+from tunetrail.config.embedding import EMBEDDING_LOSSES, EmbeddingConfig, FurtherLossesConfig
 from tunetrail.config.language_model import OBJECTIVE_SHAPES, AdapterConfig, LanguageModelConfig, PreferenceConfig
 from tunetrail.config.model_types import ALL, MODEL_TYPES, requested_model_types
 from tunetrail.config.settings import EvaluationConfig, GateConfig, Settings
@@ -74,6 +74,7 @@ __all__ = [
     "EmbeddingConfig",
     "EvaluationConfig",
     "FeatureEngineeringConfig",
+    "FurtherLossesConfig",
     "GateConfig",
     "GuardsConfig",
     "HardNegativesConfig",

@@ -177,12 +177,37 @@ def check_teacher(shape: str, loss: str, teacher: str | None) -> None:
 
 
 @dataclass(kw_only=True)
+class FurtherLossesConfig:
+    """The losses of further shapes of samples; null: not trained on, auto: the first loss of the shape."""
+
+    pair: str | None = None
+    score: str | None = None
+    label: str | None = None
+    vector: str | None = None
+    text: str | None = None
+
+    def __post_init__(self) -> None:
+        for shape, loss in self.losses.items():
+            learnt = [each for each in EMBEDDING_LOSSES[shape] if each not in TEACHER_LOSSES.get(shape, ())]
+            check_choice(f"embedding.also_train.{shape}", loss, ("auto", *learnt))
+
+    @property
+    def losses(self) -> dict[str, str]:
+        """The losses that are set, by shape."""
+        return {shape: loss for shape in EMBEDDING_LOSSES if (loss := getattr(self, shape)) is not None}
+
+
+@dataclass(kw_only=True)
 class EmbeddingConfig:
     """The embedding model, its loss and its training.
 
     `shape` chooses the samples when a session holds several shapes. `start_from: root` goes on from the root version if
     it was made from the same base model. With `mini_batch_size` above 0, contrastive batches go through the model in
     pieces of that size (the cached loss).
+
+    `also_train` names further shapes of the session to train on in the same run, each with its loss (auto: the first of
+    its shape). Each batch has one shape; scores, validation, `loss_options`, the teacher and what is
+    `auto` are those of `shape` alone.
 
     `matryoshka_dimensions` trains the first so many numbers of each vector too (Kusupati et al. 2022), with one of
     `matryoshka_weights` each (null: 1). `teacher` names the model, of the catalog or a folder, that the loss learns
@@ -198,6 +223,7 @@ class EmbeddingConfig:
     query_prompt: str = ""
     document_prompt: str = ""
     shape: str | None = None
+    also_train: FurtherLossesConfig = field(default_factory=FurtherLossesConfig)
     loss: str = "auto"
     loss_options: LossConfig = field(default_factory=LossConfig)
     matryoshka_dimensions: list[int] = field(default_factory=list)
@@ -218,6 +244,7 @@ class EmbeddingConfig:
                 prompt,
             )
         self._check_loss()
+        self._check_further_losses()
         self._check_matryoshka()
         check(self.mini_batch_size >= 0, "embedding.mini_batch_size", "at least 0 (0: off)", self.mini_batch_size)
         check_start("embedding", self.start_from)
@@ -235,6 +262,20 @@ class EmbeddingConfig:
             check_teacher(self.shape or shapes[0], self.loss, self.teacher)
         if self.loss != "auto":
             check_loss_options(self.loss, self.loss_options)
+
+    def _check_further_losses(self) -> None:
+        check(
+            self.shape is not None or not self.also_train.losses,
+            "embedding.shape",
+            "the shape to score and compare by with also_train",
+            self.shape,
+        )
+        check(
+            self.shape not in self.also_train.losses,
+            f"embedding.also_train.{self.shape}",
+            "null for the shape that is scored, whose loss is embedding.loss",
+            self.also_train.losses.get(str(self.shape)),
+        )
 
     def _check_matryoshka(self) -> None:
         dimensions, weights = self.matryoshka_dimensions, self.matryoshka_weights

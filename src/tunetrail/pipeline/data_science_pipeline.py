@@ -20,6 +20,7 @@ from tunetrail.learning.learner import build_learner
 from tunetrail.learning.models.catalog import ResolvedModel, resolve_model
 from tunetrail.pipeline.deploying import Deployment, keep_reference, kept_comparison
 from tunetrail.pipeline.folds import cross_validate_split
+from tunetrail.pipeline.further_rows import FurtherRows
 from tunetrail.pipeline.preparing import build_preparation, keep_preparation, prepare_rows
 from tunetrail.pipeline.resuming import PREPARED, KeptRun
 from tunetrail.pipeline.scoring import scorable_by_all, score
@@ -180,27 +181,37 @@ class DataSciencePipeline:
         if "cleaning" in kept.steps:
             return kept.split()
         logger.info("%s: validation, cleaning and split", model_type)
+        further = FurtherRows(settings=self.settings)
+        wants_further = model_type == "embedding" and bool(self.settings.embedding.also_train.losses)
+        rows = further.noting(rows) if wants_further else rows
         session = self.prepare(model_type, rows, kept.folder / PREPARED, reference=reference, base=base)
         steps = keep_preparation(run, session, model_type, name, self.settings.of(model_type).max_length)
         split = session.split()
         for context, side in (("training", split.train), ("validation", split.validation), ("test", split.test)):
             run.log_input(name, rows_digest(side), context, len(side))
+        if wants_further:
+            held_out = pd.concat([split.validation, split.test], ignore_index=True)
+            learnt, account = further.prepared(kept.folder, base, held_out)
+            run.log_dict(account, "steps/further_rows.json")
+            run.log_input(name, rows_digest(learnt), "training", len(learnt))
+            kept.keep_further(learnt, account)
         kept.keep(steps=steps, facts={"split": {"method": split.method, "warnings": list(split.warnings)}})
         return split
 
     def _run_steps(self, work: Work, split: Split, deployment: Deployment) -> Outcome:
-        work.learner.check(
-            work.base.path, [*records_of(split.train), *records_of(split.validation), *records_of(split.test)]
-        )
         train_rows = TrainRows(settings=self.settings, work=work, tracker=self.tracker)
+        work.learner.check(
+            work.base.path, [*train_rows.records(split.train), *records_of(split.validation), *records_of(split.test)]
+        )
         rows, refresh = train_rows.engineered(split.train)
+        records = train_rows.records(rows)
         training = Training(config=self.settings.of(work.model_type), work=work, registry=deployment.registry)
-        found = training.found(rows)
+        found = training.found(records)
         if "cross_validation" not in work.steps:
             for fold in self.tracker.children(work.run.run_id) if work.run.resumed else ():
                 self.tracker.delete_run(fold.info.run_id)  # of a cross-validation that was interrupted
             cross_validate_split(work, split, train_rows, self.settings, found)
-        model = training.run(rows, split.validation, refresh, found)
+        model = training.run(records, split.validation, refresh, found)
         reference = deployment.reference(work)
         comparison = kept_comparison(work, reference)
         if comparison is None:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from tunetrail.config import Settings
-from tunetrail.data.rows import records_of
 from tunetrail.data.splits import Fold, Split, make_folds
 from tunetrail.evaluation.augmentation_effect import WORSENS, augmentation_effect
 from tunetrail.evaluation.cross_validation import CrossValidationResult, cross_validate
@@ -59,7 +58,7 @@ def _trained_folds(
         run = work.run.child(name, {"tunetrail.fold": str(fold.number + 1)})
         with run.ending():
             rows = train_rows.augmented(fold.train).rows if augmented else fold.train
-            train = records_of(train_rows.mined(rows)[0])
+            train = train_rows.records(train_rows.mined(rows)[0], fold.validation)
             model, _ = work.learner.train(
                 work.base.path,
                 train,

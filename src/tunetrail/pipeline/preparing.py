@@ -145,7 +145,8 @@ class _Chosen:
             yield chosen
 
     def say_what_was_left_out(self) -> None:
-        others = {shape: count for shape, count in self._seen.items() if shape not in self._shapes}
+        used = (*self._shapes, *(self._settings.embedding.also_train.losses if self._model_type == "embedding" else ()))
+        others = {shape: count for shape, count in self._seen.items() if shape not in used}
         if others:
             listed = ", ".join(f"{count} of {shape}" for shape, count in others.items())
             wanted = ", ".join(self._shapes)

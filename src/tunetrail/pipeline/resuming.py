@@ -4,6 +4,7 @@
     prepared/rows/      the sides of the split
     augmented.parquet   the train side with the rows that were added
     train.parquet       the rows that the model is trained on
+    further.parquet     those of other shapes that it's trained on as well
     mined-EPOCH.parquet the same with the negatives that were mined for an epoch
     start/              the model that the training began with, where that was root
     checkpoints/        of the training
@@ -31,9 +32,10 @@ from tunetrail.errors import UserError
 from tunetrail.learning.embedding.refreshing import Encode, Refresh
 
 STATE, PREPARED, START, CHECKPOINTS = "state.json", "prepared", "start", "checkpoints"
-AUGMENTED, TRAIN = "augmented.parquet", "train.parquet"
+AUGMENTED, TRAIN, FURTHER = "augmented.parquet", "train.parquet", "further.parquet"
 LAST_CHECKPOINT = "last.ckpt"
 _MINED = "mined-{}.parquet"
+_FURTHER = "further"
 Steps = Mapping[str, dict[str, Any]]
 _FORM = 1
 """Of `state.json`; another one can't be read."""
@@ -64,7 +66,9 @@ class KeptRun:
         kept.checkpoint()
         sides = [side_file(folder / PREPARED, side) for side in SIDES] if "cleaning" in kept.steps else []
         names = {"augmentation": AUGMENTED, "feature_engineering": TRAIN}
-        for path in (*sides, *(folder / name for step, name in names.items() if step in kept.steps)):
+        files = [name for step, name in names.items() if step in kept.steps]
+        files += [FURTHER] if _FURTHER in kept.facts else []
+        for path in (*sides, *(folder / name for name in files)):
             with _readable(path):
                 row_files.row_count(path)
         return kept
@@ -105,6 +109,15 @@ class KeptRun:
         frames = {side: self._rows(side_file(self.folder / PREPARED, side)) for side in SIDES}
         facts = self.facts["split"]
         return Split(**frames, method=facts["method"], warnings=tuple(facts["warnings"]))
+
+    def keep_further(self, rows: pd.DataFrame, account: Mapping[str, Any]) -> None:
+        """Keep rows of further shapes, and what became of them."""
+        self.write_rows(rows, FURTHER)
+        self.keep(facts={_FURTHER: account})
+
+    def further(self) -> pd.DataFrame | None:
+        """Return the rows of further shapes, None where there are none; raises `UserError` where they are broken."""
+        return self.rows(FURTHER) if _FURTHER in self.facts else None
 
     def write_rows(self, rows: pd.DataFrame, name: str) -> None:
         """Write rows to a file of the folder, whole or not at all."""
@@ -157,7 +170,7 @@ class KeptRun:
 
 def is_kept(name: str) -> bool:
     """Whether a file or folder of that name in a run's folder is needed to resume the run."""
-    return name in (STATE, PREPARED, START, CHECKPOINTS, AUGMENTED, TRAIN) or fnmatch(name, _MINED.format("*"))
+    return name in (STATE, PREPARED, START, CHECKPOINTS, AUGMENTED, TRAIN, FURTHER) or fnmatch(name, _MINED.format("*"))
 
 
 @contextmanager

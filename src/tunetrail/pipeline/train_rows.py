@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ from tunetrail.learning.language_model.learner import LanguageModelLearner
 from tunetrail.learning.models.catalog import resolve_model
 from tunetrail.learning.models.generation import TextWriter
 from tunetrail.learning.models.translation import Translator, load_translation_model
+from tunetrail.pipeline.further_rows import without_twins
 from tunetrail.pipeline.mining import mine_negatives, remining, wants_negatives
 from tunetrail.pipeline.preparing import token_counter
 from tunetrail.pipeline.resuming import AUGMENTED, TRAIN
@@ -84,6 +86,15 @@ class TrainRows:
     def _warn(self, sentences: Iterable[str]) -> None:
         for sentence in sentences:
             logger.warning("%s: %s", self.work.model_type, sentence)
+
+    def records(self, rows: pd.DataFrame, held_out: pd.DataFrame | None = None) -> list[dict[str, Any]]:
+        """Return rows, and those of further shapes behind them, as records; none of these is a twin of `held_out`."""
+        further = self.work.kept.further()
+        if further is None:
+            return records_of(rows)
+        if held_out is not None:
+            further = without_twins(further, held_out, self.settings.split.near_duplicate_similarity)
+        return [*records_of(rows), *records_of(further)]
 
     def augmented(self, rows: pd.DataFrame) -> AugmentationResult:
         """Add rows, as the settings say."""

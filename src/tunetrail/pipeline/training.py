@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from tunetrail.config import EmbeddingConfig, LanguageModelConfig
 from tunetrail.data.rows import records_of
 from tunetrail.deployment.registry import Registry
 from tunetrail.evaluation.plots import learning_curve_figure, rate_figure
+from tunetrail.learning.embedding.data import Record
 from tunetrail.learning.embedding.refreshing import Refresh
 from tunetrail.learning.training.finding import Found
 from tunetrail.pipeline.resuming import START
@@ -37,13 +39,13 @@ class Training:
     work: Work
     registry: Registry
 
-    def found(self, rows: pd.DataFrame) -> Found:
+    def found(self, records: Sequence[Record]) -> Found:
         """Return what stands for `auto` in the training's settings: found once for a run, however often resumed."""
         work = self.work
         kept = work.kept.facts.get(_FOUND)
         if kept is not None:
             return Found.from_dict(kept)
-        found = work.learner.find(self._start()[1], records_of(rows), self.config.training)
+        found = work.learner.find(self._start()[1], records, self.config.training)
         found.report(work.run.log_metrics)
         if found.rate is not None:
             figure = rate_figure(found.rate.curve, found.rate.rate)
@@ -51,16 +53,16 @@ class Training:
         work.kept.keep(facts={_FOUND: found.to_dict()})
         return found
 
-    def run(self, rows: pd.DataFrame, validation: pd.DataFrame, refresh: Refresh | None, found: Found) -> Any:
+    def run(self, records: Sequence[Record], validation: pd.DataFrame, refresh: Refresh | None, found: Found) -> Any:
         """Return the trained model; a training that was interrupted goes on from its last checkpoint."""
         work, checkpoint = self.work, self.work.kept.checkpoint()
         start, path = self._start()
-        logger.info("%s: training from %s on %d rows", work.model_type, start, len(rows))
+        logger.info("%s: training from %s on %d rows", work.model_type, start, len(records))
         if checkpoint is not None:
             logger.info("%s: the training goes on from %s", work.model_type, checkpoint)
         model, result = work.learner.train(
             path,
-            records_of(rows),
+            records,
             records_of(validation),
             self.config.training,
             folder=work.folder,
@@ -82,7 +84,7 @@ class Training:
                 **result.to_dict(),
                 "started_from": start,
                 "base_model": work.base.canonical_name,
-                "rows": len(rows),
+                "rows": len(records),
             },
             {"seconds": result.seconds, "steps": result.steps},
         )

@@ -1,6 +1,6 @@
-"""EmbeddingDataModule: records of one shape become batches of tokenised columns and targets."""
+"""EmbeddingDataModule: records become batches of one shape: tokenised columns and targets."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from tunetrail.learning.embedding.encoder import TextColumn
 from tunetrail.learning.embedding.prompts import role_of
 from tunetrail.learning.embedding.record_changes import changed_records, record_changes
 from tunetrail.learning.embedding.teacher import teacher_target
-from tunetrail.learning.training.batching import SeededBatchSampler
+from tunetrail.learning.training.batching import MergedBatchSampler, SeededBatchSampler
 from tunetrail.learning.training.steps import StepLoader, StepSampler
 
 Record = Mapping[str, Any]
@@ -39,11 +39,13 @@ class EmbeddingBatch:
         columns: Their texts, column by column; a pair's negatives only where there are some.
         target: Scores [rows], label numbers [rows], vectors [rows, dimensions], what a teacher says, or None.
         rows: Their numbers.
+        shape: Name of their shape.
     """
 
     columns: tuple[TextColumn, ...]
     target: Any
     rows: tuple[int, ...]
+    shape: str
 
     @property
     def weight(self) -> float:
@@ -57,15 +59,15 @@ class EmbeddingDataModule(lightning.LightningDataModule):
     Rows with equal texts are kept out of each other's batch where they would count as negatives.
 
     Args:
-        train: Training records, with the columns of `shape`.
+        train: Training records; those of another shape than `shape` name theirs in the column `shape`.
         validation: Validation records.
-        shape: Name of the samples' shape.
+        shape: Name of the samples' shape, for records that don't name it.
         batch_size: Rows per micro-batch.
         batches: How micro-batches become steps.
         lengths: Takes a record and returns its tokens; characters are counted where None.
         padded: Whether texts will be padded: rows of like length then share a batch.
         seed: Decides, with the epoch, the order of the rows.
-        views: How often each text goes through the model.
+        seen_twice: Shapes whose texts go through the model twice.
         prompts: By role (`query`, `document`), what goes before each text.
         refresh: Takes the number of the epoch that is to begin, returns as many training records as there are; the
             trainer has to reload the batches in every epoch.
@@ -82,7 +84,7 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         batches: BatchesConfig | None = None,
         lengths: Callable[[Record], int] | None = None,
         padded: bool = False,
-        views: int = 1,
+        seen_twice: Collection[str] = (),
         seed: int = 0,
         prompts: Mapping[str, str] | None = None,
         refresh: Callable[[int], Sequence[Record]] | None = None,
@@ -95,15 +97,26 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         self.batches = batches or BatchesConfig()
         self.lengths = lengths
         self.padded = padded
-        self.views = views
+        self.seen_twice = tuple(seen_twice)
         self.seed = seed
         self.prompts = dict(prompts or {})
         self.refresh = refresh
         self.refresh_epochs = refresh_epochs
         self._first = train
         self._refreshed = 0  # the epoch that the training records were made for
-        labels = sorted({record["label"] for record in (*train, *validation)}) if shape == "label" else []
+        labels = sorted({each["label"] for each in (*train, *validation) if self.shape_of(each) == "label"})
         self._label_numbers = {label: number for number, label in enumerate(labels)}
+
+    def shape_of(self, record: Record) -> str:
+        """Return the name of a record's shape."""
+        return str(record.get("shape", self.shape))
+
+    def rows_by_shape(self, records: Sequence[Record]) -> dict[str, list[int]]:
+        """Return the numbers of the records of each shape, the module's own shape first."""
+        rows: dict[str, list[int]] = {self.shape: []}
+        for number, record in enumerate(records):
+            rows.setdefault(self.shape_of(record), []).append(number)
+        return rows
 
     def train_dataloader(self) -> StepLoader:
         """Return shuffled batches, another order each epoch; the records are refreshed first where that is due."""
@@ -135,28 +148,37 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         steps = StepSampler(self._sampler(self.validation, shuffle=False))
         return StepLoader(partial(self._batch, self.validation), steps)
 
-    def _sampler(self, records: Sequence[Record], shuffle: bool) -> SeededBatchSampler:
+    def _sampler(self, records: Sequence[Record], shuffle: bool) -> SeededBatchSampler | MergedBatchSampler:
+        parts = [
+            (rows, self.sampler_of(shape, [records[row] for row in rows], shuffle=shuffle))
+            for shape, rows in self.rows_by_shape(records).items()
+            if rows or shape == self.shape
+        ]
+        return parts[0][1] if len(parts) == 1 else MergedBatchSampler(parts, seed=self.seed, shuffle=shuffle)
+
+    def sampler_of(self, shape: str, records: Sequence[Record], *, shuffle: bool = True) -> SeededBatchSampler:
+        """Return the batches of records of one shape."""
         return SeededBatchSampler(
-            [self._length(record) for record in records],
+            [self._length(shape, record) for record in records],
             self.batch_size,
             seed=self.seed,
-            keys=self._keys(records),
-            labels=[record["label"] for record in records] if self.shape == "label" else None,
+            keys=self._keys(shape, records),
+            labels=[record["label"] for record in records] if shape == "label" else None,
             shuffle=shuffle,
-            drop_single=self.shape in _CONTRASTIVE,
+            drop_single=shape in _CONTRASTIVE,
             total_length=self.batches.tokens,
             by_length=self.padded,
         )
 
-    def _length(self, record: Record) -> int:
+    def _length(self, shape: str, record: Record) -> int:
         if self.lengths is not None:
             return self.lengths(record)
-        return max(len(record[column]) for column in TEXT_COLUMNS[self.shape])
+        return max(len(record[column]) for column in TEXT_COLUMNS[shape])
 
-    def _keys(self, records: Sequence[Record]) -> list[frozenset[Any]] | None:
-        if self.shape not in ("pair", "text"):
+    def _keys(self, shape: str, records: Sequence[Record]) -> list[frozenset[Any]] | None:
+        if shape not in ("pair", "text"):
             return None
-        columns = TEXT_COLUMNS[self.shape]
+        columns = TEXT_COLUMNS[shape]
         texts = ((*(record[column] for column in columns), record.get("negative") or "") for record in records)
         clusters = (record.get(CLUSTER_COLUMN) for record in records)
         return [
@@ -166,24 +188,25 @@ class EmbeddingDataModule(lightning.LightningDataModule):
 
     def _batch(self, records: Sequence[Record], rows: list[int]) -> EmbeddingBatch:
         chosen = [records[row] for row in rows]
-        columns = [self._column(column, [record[column] for record in chosen]) for column in TEXT_COLUMNS[self.shape]]
-        columns *= self.views
-        negatives = [record["negative"] for record in chosen if record.get("negative")] if self.shape == "pair" else []
+        shape = self.shape_of(chosen[0])
+        columns = [self._column(column, [record[column] for record in chosen]) for column in TEXT_COLUMNS[shape]]
+        columns *= 2 if shape in self.seen_twice else 1
+        negatives = [record["negative"] for record in chosen if record.get("negative")] if shape == "pair" else []
         if negatives:
             columns.append(self._column("negative", negatives))
-        return EmbeddingBatch(columns=tuple(columns), target=self._target(chosen), rows=tuple(rows))
+        return EmbeddingBatch(columns=tuple(columns), target=self._target(shape, chosen), rows=tuple(rows), shape=shape)
 
     def _column(self, column: str, texts: list[str]) -> TextColumn:
         return TextColumn(texts=texts, prompt=self.prompts.get(role_of(column)) or "")
 
-    def _target(self, records: Sequence[Record]) -> Tensor | None:
+    def _target(self, shape: str, records: Sequence[Record]) -> Tensor | None:
         taught = teacher_target(records)
         if taught is not None:
             return taught
-        if self.shape == "score":
+        if shape == "score":
             return torch.tensor([record["score"] for record in records], dtype=torch.float32)
-        if self.shape == "label":
+        if shape == "label":
             return torch.tensor([self._label_numbers[record["label"]] for record in records])
-        if self.shape == "vector":
+        if shape == "vector":
             return torch.tensor([record["embedding"] for record in records], dtype=torch.float32)
         return None

@@ -54,11 +54,13 @@ class EmbeddingLearner:
     def check(self, path: str, records: Sequence[Record]) -> None:
         """Raise `ConfigError` or `SampleError` where the model, the loss and the records don't fit together."""
         dimensions = int(load_embedding_model(path).get_embedding_dimension() or 0)
-        check_loss(self.config, self.shape, records, dimensions)
-        if self.shape == "vector":
-            wrong = next((len(each["embedding"]) for each in records if len(each["embedding"]) != dimensions), None)
-            if wrong is not None:
-                raise SampleError(f"embedding must have the model's {dimensions} dimensions, got {wrong}.")
+        check_loss(self.config, self.shape, self._of_shape(records, self.shape), dimensions)
+        for shape, loss in self._further_losses.items():
+            check_records(loss, self._of_shape(records, shape))
+        vectors = (each["embedding"] for each in self._of_shape(records, "vector"))
+        wrong = next((len(vector) for vector in vectors if len(vector) != dimensions), None)
+        if wrong is not None:
+            raise SampleError(f"embedding must have the model's {dimensions} dimensions, got {wrong}.")
         self._check_prompts(path)
 
     def load(self, path: str) -> SentenceTransformer:
@@ -88,8 +90,9 @@ class EmbeddingLearner:
         `resume` is a checkpoint of the same training, which goes on from there as if it had never stopped; where
         something was `auto` there, `found` is what was found.
 
-        The records of `refresh` take the place of `train` after every so many epochs; its draws, if any, change none of
-        the training's.
+        Training records of the shapes of `config.also_train` name theirs in the column `shape`; each batch has one
+        shape. The records of `refresh` take the place of those of the learner's own shape after every so many epochs;
+        its draws, if any, change none of the training's.
         """
         found = found or self.find(path, train, training)
         training = found.applied(training)
@@ -109,11 +112,11 @@ class EmbeddingLearner:
         return module.trained(), replace(result, found=found.to_dict())
 
     def find(self, path: str, train: Sequence[Record], training: TrainingConfig) -> Found:
-        """Find what is `auto` in a training of the model of the folder `path` on these records."""
+        """Find what is `auto` in a training of the model of the folder `path` on those of the records of its shape."""
         subject = Subject(
             build=lambda records, trial: self._prepared(path, records, [], trial),
             path=path,
-            records=train,
+            records=self._of_shape(train, self.shape),
             settings={**asdict(self.config), "training": None, "shape": self.shape, "seed": self.seed},
             in_pieces=not is_row_wise(self._loss, self.config.loss_options),
             piece_rows=self.config.mini_batch_size,
@@ -131,7 +134,9 @@ class EmbeddingLearner:
     ) -> tuple[EmbeddingModule, EmbeddingDataModule]:
         """Return the module and the batches that a training begins with."""
         module = self._module(path, training)
-        check_records(self._loss, [*train, *validation], self.config.loss_options)
+        own = self._of_shape(train, self.shape)
+        further = [record for shape in self._further_losses for record in self._of_shape(train, shape)]
+        check_records(self._loss, [*own, *validation], self.config.loss_options)
         tokenized = self._tokenized(module.model, [*train, *validation])
         module.encoder.tokenized = tokenized
         prompts = configured_prompts(self.config)
@@ -140,25 +145,25 @@ class EmbeddingLearner:
             return encode_texts(module.encoder, texts, prompts[role])
 
         def tokens(record: Record) -> int:
-            columns = [name for name in TEXT_COLUMNS[self.shape] if record.get(name)]
+            columns = [name for name in TEXT_COLUMNS[self._shape_of(record)] if record.get(name)]
             counts = [tokenized.count(record[name], prompts[role_of(name)]) for name in columns]
             return sum(counts) if module.encoder.padding_free else max(counts) * len(counts)
 
         def refreshed(epoch: int) -> Sequence[Record]:
             assert refresh is not None
             with undisturbed(module):
-                return taught(refresh.records(encode, epoch))
+                return [*taught(refresh.records(encode, epoch)), *further]
 
         taught = self._teaching(module)
         data = EmbeddingDataModule(
-            train=taught(train),
+            train=[*taught(own), *further] if further else taught(own),
             validation=taught(validation),
             shape=self.shape,
             batch_size=training.rows_per_batch,
             batches=training.batches,
             lengths=tokens,
             padded=not module.encoder.padding_free,
-            views=2 if self._loss == "simcse" else 1,
+            seen_twice=[shape for shape, loss in self._losses.items() if loss == "simcse"],
             seed=self.seed,
             prompts=prompts,
             refresh=refreshed if refresh else None,
@@ -173,6 +178,7 @@ class EmbeddingLearner:
             shape=self.shape,
             loss=self._loss,
             loss_options=asdict(self.config.loss_options),
+            further_losses=self._further_losses,
             matryoshka_dimensions=list(self.config.matryoshka_dimensions),
             matryoshka_weights=None if weights is None else list(weights),
             max_length=self.config.max_length,
@@ -188,6 +194,20 @@ class EmbeddingLearner:
     @property
     def _loss(self) -> str:
         return loss_name(self.shape, self.config.loss, self.config.teacher)
+
+    @property
+    def _further_losses(self) -> dict[str, str]:
+        return {shape: loss_name(shape, loss, None) for shape, loss in self.config.also_train.losses.items()}
+
+    @property
+    def _losses(self) -> dict[str, str]:
+        return {self.shape: self._loss, **self._further_losses}
+
+    def _shape_of(self, record: Record) -> str:
+        return str(record.get("shape", self.shape))
+
+    def _of_shape(self, records: Sequence[Record], shape: str) -> list[Record]:
+        return [record for record in records if self._shape_of(record) == shape]
 
     def _teaching(self, module: EmbeddingModule) -> Callable[[Sequence[Record]], Sequence[Record]]:
         """Return what adds the teacher's word to records, if there is a teacher."""
@@ -227,7 +247,8 @@ class EmbeddingLearner:
     def _tokenized(self, model: SentenceTransformer, records: Sequence[Record]) -> TokenizedTexts:
         """Return the model's tokenizer with the texts of the records tokenised."""
         tokenized = TokenizedTexts(model, self.cache)
-        for column in shape_named(self.shape, SampleKind.EMBEDDING).columns:
+        shapes = (shape_named(shape, SampleKind.EMBEDDING) for shape in self._losses)
+        for column in dict.fromkeys(column for shape in shapes for column in shape.columns):
             texts = [record[column] for record in records if isinstance(record.get(column), str)]
             if texts and column != "label":
                 tokenized.keep(texts, configured_prompts(self.config)[role_of(column)])

@@ -34,7 +34,7 @@ def load_embedding_model(path: str, max_length: int | None = None) -> SentenceTr
 
 
 class EmbeddingModule(TrainedModule):
-    """Trains an embedding model on batches of one sample shape.
+    """Trains an embedding model on batches that are each of one sample shape.
 
     Hyper-parameters are plain Python values, so checkpoints load with `weights_only=True`.
 
@@ -43,7 +43,8 @@ class EmbeddingModule(TrainedModule):
         shape: Name of the samples' shape.
         loss: A loss that fits the shape, or `auto`.
         loss_options: Keywords of `LossConfig`.
-        matryoshka_dimensions: The loss is summed over vectors cut to these dimensions, too.
+        further_losses: Losses for batches of other shapes, by the shapes' names.
+        matryoshka_dimensions: Each loss is summed over vectors cut to these dimensions, too.
         matryoshka_weights: One for each of them.
         max_length: Longest text in tokens.
         mini_batch_size: Above 0: batches go through the model in pieces of so many rows, whose negatives are still
@@ -61,6 +62,7 @@ class EmbeddingModule(TrainedModule):
         shape: str,
         loss: str = "auto",
         loss_options: Mapping[str, Any] | None = None,
+        further_losses: Mapping[str, str] | None = None,
         matryoshka_dimensions: Sequence[int] = (),
         matryoshka_weights: Sequence[float] | None = None,
         max_length: int = 128,
@@ -77,13 +79,18 @@ class EmbeddingModule(TrainedModule):
         self.encoder: Encoder = build_encoder(self.model, TokenizedTexts(self.model), padding_free=padding_free)
         if self.encoder.padding_free:
             transformer_of(self.model).set_attn_implementation(SEGMENT_ATTENTION)
-        self._loss = build_vector_loss(
-            shape,
-            loss,
-            LossConfig(**(loss_options or {})),
-            matryoshka_dimensions=matryoshka_dimensions,
-            matryoshka_weights=matryoshka_weights,
-        )
+        losses = {shape: (loss, LossConfig(**(loss_options or {})))}
+        losses |= {other: (name, LossConfig()) for other, name in (further_losses or {}).items()}
+        self._losses = {
+            name: build_vector_loss(
+                name,
+                chosen,
+                options,
+                matryoshka_dimensions=matryoshka_dimensions,
+                matryoshka_weights=matryoshka_weights,
+            )
+            for name, (chosen, options) in losses.items()
+        }
         self._cost = token_cost(self.model)
         replace_dropout(self.model)
 
@@ -100,12 +107,12 @@ class EmbeddingModule(TrainedModule):
         pieces = cut(columns, self.piece_rows)
         self.encoder.forget()  # what an attempt counted that ran out of memory
         if len(pieces) == 1:
-            loss = self._loss(self.encoder(columns), micro_batch.target) * micro_batch.weight
+            loss = self._loss(micro_batch, self.encoder(columns))
             self.manual_backward(loss * scale)
             return self._work(loss)
         seeds = [step_seed(int(torch.randint(2**62, ())), number) for number in range(len(pieces))]
         leaves = self._vectors_without_graph(pieces, seeds)
-        loss = self._loss(leaves, micro_batch.target) * micro_batch.weight
+        loss = self._loss(micro_batch, leaves)
         gradients = torch.autograd.grad(loss * scale, leaves)
         work = self._work(loss)
         parts = zip(
@@ -119,6 +126,10 @@ class EmbeddingModule(TrainedModule):
                 self.manual_backward(surrogate)
         self.encoder.forget()
         return work
+
+    def _loss(self, micro_batch: EmbeddingBatch, vectors: list[Tensor]) -> Tensor:
+        """Return the loss of the batch's shape times its rows."""
+        return self._losses[micro_batch.shape](vectors, micro_batch.target) * micro_batch.weight
 
     def _vectors_without_graph(self, pieces: list[list[TextColumn]], seeds: list[int]) -> list[Tensor]:
         parts = []
@@ -135,9 +146,9 @@ class EmbeddingModule(TrainedModule):
     def measures_of(self, micro_batch: EmbeddingBatch) -> dict[str, Tensor]:
         """Return the batch's loss times its rows."""
         pieces = [self.encoder(piece) for piece in cut(micro_batch.columns, self.piece_rows)]
-        loss = self._loss([torch.cat(column) for column in zip(*pieces, strict=True)], micro_batch.target)
+        loss = self._loss(micro_batch, [torch.cat(column) for column in zip(*pieces, strict=True)])
         self.encoder.forget()
-        return {"loss": loss * micro_batch.weight}
+        return {"loss": loss}
 
     def is_finite(self, micro_batch: EmbeddingBatch) -> bool:
         """Tell whether the rows' vectors and target are finite numbers: many losses need more than one row."""

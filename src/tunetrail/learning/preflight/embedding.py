@@ -12,7 +12,7 @@ from tunetrail.errors import ConfigError, SampleError, TrainingError
 from tunetrail.learning.embedding.encoder import TextColumn
 from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.engine.modes import evaluating
-from tunetrail.learning.preflight.findings import Finding, broken_model, error, ok, warning
+from tunetrail.learning.preflight.findings import Finding, Severity, broken_model, error, ok, warning
 from tunetrail.learning.preflight.sampled import sampled, share
 
 OWN_NEGATIVES = ("multiple_negatives_ranking", "multiple_negatives_symmetric_ranking", "gist_embed")
@@ -28,11 +28,18 @@ _PREVIEWED, _PREVIEW_CHARACTERS = 2, 1000
 
 def check_company(trainer: lightning.Trainer, module: EmbeddingModule) -> Finding:
     """Look whether batches have enough rows for the loss."""
+    data, found = _data(trainer), []
+    for shape, numbers in data.rows_by_shape(data.train).items():
+        records = [data.train[number] for number in numbers]
+        found.append(_company(data, shape, records, _loss(module, shape)))
+    worst = [each for level in (Severity.ERROR, Severity.WARNING) for each in found if each.severity is level]
+    return worst[0] if worst else ok(found[0].name, "; ".join(each.message for each in found))
+
+
+def _company(data: Any, shape: str, records: list[Any], loss: str) -> Finding:
     name = "rows per batch"
-    data, loss = _data(trainer), _loss(module)
-    alone = loss not in OTHER_ROWS or (loss in OWN_NEGATIVES and all(record.get("negative") for record in data.train))
-    loader: Any = trainer.train_dataloader
-    rows, batches = len(data.train), len(loader.steps.batches)
+    alone = loss not in OTHER_ROWS or (loss in OWN_NEGATIVES and all(record.get("negative") for record in records))
+    rows, batches = len(records), len(data.sampler_of(shape, records))
     if not alone and rows == 1:
         return error(name, f"The training must have at least 2 rows for the loss {loss}, got 1.", SampleError)
     if not alone and batches >= rows:
@@ -51,7 +58,7 @@ def check_company(trainer: lightning.Trainer, module: EmbeddingModule) -> Findin
             f"training.batches.tokens={data.batches.tokens} leaves many batches with one row, which teaches the loss "
             f"{loss} nothing: {rows} rows in {batches} batches. Raise it.",
         )
-    if not alone and len(data.validation) == 1:
+    if not alone and shape == data.shape and len(data.validation) == 1:
         return warning(name, f"The validation has one row, to which the loss {loss} is always the same.")
     return ok(name, f"{rows} rows in {batches} batches for the loss {loss}")
 
@@ -59,8 +66,9 @@ def check_company(trainer: lightning.Trainer, module: EmbeddingModule) -> Findin
 def check_pairs(trainer: lightning.Trainer, module: EmbeddingModule) -> Finding:
     """Count the pairs of texts that are the same to the model (it may read no case): nothing is learnt from them."""
     name = "pairs"
-    train = _data(trainer).train
-    if module.hparams["shape"] != "pair" or not train:
+    data = _data(trainer)
+    train = [data.train[number] for number in data.rows_by_shape(data.train).get("pair", ())]
+    if not train:
         return ok(name, "the rows are no pairs")
     alike = [(record["anchor"].strip(), record["positive"].strip()) for record in train]
     alike = [pair for pair in alike if pair[0].casefold() == pair[1].casefold()]
@@ -76,7 +84,7 @@ def check_lengths(trainer: lightning.Trainer, module: EmbeddingModule) -> Findin
     """Count the texts that are as long as the model reads, and are probably cut off."""
     name = "lengths"
     longest = module.model.max_seq_length
-    columns = _columns(trainer, sampled(range(len(_data(trainer).train))))
+    columns = _columns(trainer, sampled(_own_rows(trainer)))
     lengths = [len(ids) for column in columns for ids in module.encoder.tokenized.ids(column.texts, column.prompt)]
     cut = sum(bool(longest) and length >= longest for length in lengths)
     message = f"{share(cut, max(len(lengths), 1))} of the texts fill max_length={longest} or are cut off there"
@@ -86,7 +94,7 @@ def check_lengths(trainer: lightning.Trainer, module: EmbeddingModule) -> Findin
 def check_packing(trainer: lightning.Trainer, module: EmbeddingModule) -> Finding:
     """Compare the vectors of some texts that go through the model together with those of each by itself."""
     name = "packing"
-    (column, *_) = _columns(trainer, sampled(range(len(_data(trainer).train)), _COMPARED))
+    (column, *_) = _columns(trainer, sampled(_own_rows(trainer), _COMPARED))
     with evaluating(module), isolate_rng(), torch.no_grad():
         (together,) = module.encoder([column])
         alone = torch.cat(
@@ -130,6 +138,14 @@ def _data(trainer: Any) -> Any:
     return trainer.datamodule
 
 
-def _loss(module: EmbeddingModule) -> str:
-    name: str = module.hparams["loss"]
-    return EMBEDDING_LOSSES[module.hparams["shape"]][0] if name == "auto" else name
+def _own_rows(trainer: Any) -> list[int]:
+    """Return the numbers of the rows of the shape that is scored."""
+    data = _data(trainer)
+    rows: list[int] = data.rows_by_shape(data.train)[data.shape]
+    return rows
+
+
+def _loss(module: EmbeddingModule, shape: str) -> str:
+    own = shape == module.hparams["shape"]
+    name: str = module.hparams["loss"] if own else module.hparams["further_losses"][shape]
+    return EMBEDDING_LOSSES[shape][0] if name == "auto" else name

@@ -36,8 +36,13 @@ def check_worst_batch(training: TrainingConfig, trainer: lightning.Trainer, modu
     """
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     loader: Any = trainer.train_dataloader
-    before, rows = module.piece_rows, worst_rows(loader.steps.batches.lengths, data.batch_size, data.batches.tokens)
-    batch = f"{len(rows)} rows with {int(loader.steps.batches.lengths[rows].sum())} tokens"
+    before, lengths = module.piece_rows, loader.steps.batches.lengths
+    worst = [
+        [company[row] for row in worst_rows(lengths[company], data.batch_size, data.batches.tokens)]
+        for company in loader.steps.batches.companies
+    ]
+    rows = max(worst, key=lambda each: int(lengths[each].sum()))
+    batch = f"{len(rows)} rows with {int(lengths[rows].sum())} tokens"
     gradients, state = state_bytes(module, training)
     state = 0 if trainer.optimizers[0].state else state  # a resumed training has it
     try:

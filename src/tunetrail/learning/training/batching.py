@@ -57,6 +57,11 @@ class SeededBatchSampler(Sampler[list[int]]):
         # a batch gets the rows whose middle lies in its share: with shares no shorter than a row, none is empty
         self._shares = max(int(self.lengths.sum()) // max(total_length, longest), 1) if total_length else 0
 
+    @property
+    def companies(self) -> list[list[int]]:
+        """The rows that may share a batch: all of them."""
+        return [list(range(len(self.lengths)))]
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order `__iter__` gives; Lightning calls this."""
         self.epoch = epoch
@@ -173,6 +178,48 @@ class SeededBatchSampler(Sampler[list[int]]):
                     used[other] = set().union(*(self.keys[each] for each in batches[other]))
                     return candidate
         return row
+
+
+class MergedBatchSampler(Sampler[list[int]]):
+    """The batches of several samplers in one order that seed and epoch decide; each batch has rows of one of them.
+
+    Args:
+        parts: For each sampler the numbers that its rows have among all rows.
+        seed: With the epoch, decides the order.
+        shuffle: False keeps the samplers' batches one after the other.
+    """
+
+    def __init__(
+        self, parts: Sequence[tuple[Sequence[int], SeededBatchSampler]], *, seed: int = 0, shuffle: bool = True
+    ) -> None:
+        self.parts = parts
+        self.seed = seed
+        self.shuffle = shuffle
+        self.epoch = 0
+        self.by_length = any(sampler.by_length for _, sampler in parts)
+        self.lengths = np.zeros(sum(len(rows) for rows, _ in parts), dtype=np.int64)
+        for rows, sampler in parts:
+            self.lengths[list(rows)] = sampler.lengths
+
+    @property
+    def companies(self) -> list[list[int]]:
+        """The rows that may share a batch, sampler by sampler."""
+        return [list(rows) for rows, _ in self.parts]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order `__iter__` gives."""
+        self.epoch = epoch
+        for _, sampler in self.parts:
+            sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return sum(len(sampler) for _, sampler in self.parts)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batches = [[rows[row] for row in batch] for rows, sampler in self.parts for batch in sampler]
+        if self.shuffle:
+            np.random.default_rng((self.seed, self.epoch)).shuffle(batches)
+        return iter(batches)
 
 
 def length_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from tunetrail.learning.training.batching import SeededBatchSampler
+from tunetrail.learning.training.batching import MergedBatchSampler, SeededBatchSampler
 from tunetrail.learning.training.module import MicroBatch, StepBatch
 
 
@@ -23,7 +23,9 @@ class StepSampler(Sampler[list[list[int]]]):
         ranks: How many there are. An epoch's last micro-batches that don't go round are left out.
     """
 
-    def __init__(self, batches: SeededBatchSampler, *, accumulate: int = 1, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(
+        self, batches: SeededBatchSampler | MergedBatchSampler, *, accumulate: int = 1, rank: int = 0, ranks: int = 1
+    ) -> None:
         self.batches = batches
         self.accumulate = accumulate
         self.rank = rank

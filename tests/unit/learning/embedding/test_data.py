@@ -1,3 +1,4 @@
+from itertools import zip_longest
 from typing import Any
 
 import pytest
@@ -108,11 +109,31 @@ def test_data_puts_the_prompt_of_its_role_before_each_column(
         assert [column(batch, number)[0] for number in range(len(batch.columns))] == expected
 
 
-def test_data_gives_each_text_as_often_as_views_are_asked_for() -> None:
+def test_data_gives_the_texts_of_some_shapes_twice() -> None:
     records = [{"text": "a"}, {"text": "bb"}]
-    data = EmbeddingDataModule(train=records, validation=records, shape="text", batch_size=2, views=2)
+    data = EmbeddingDataModule(train=records, validation=records, shape="text", batch_size=2, seen_twice=("text",))
     (batch,) = micro_batches(data.val_dataloader())
     assert [column(batch, number) for number in range(len(batch.columns))] == [[1, 2], [1, 2]]
+
+
+def test_data_gives_each_batch_rows_of_one_shape() -> None:
+    pairs = [{"anchor": f"a{n}", "positive": f"b{n}", "shape": "pair"} for n in range(10)]
+    scores = [{"sentence1": f"c{n}", "sentence2": f"d{n}", "score": n / 7, "shape": "score"} for n in range(7)]
+    records = [record for two in zip_longest(pairs, scores) for record in two if record]
+    data = EmbeddingDataModule(train=records, validation=pairs, shape="pair", batch_size=4, seed=1)
+    orders = set()
+    for epoch in range(8):
+        loader = data.train_dataloader()
+        loader.steps.set_epoch(epoch)
+        batches = micro_batches(loader)
+        for batch in batches:
+            assert {records[row]["shape"] for row in batch.rows} == {batch.shape}
+            assert (batch.target is None) == (batch.shape == "pair")
+        assert sorted(row for batch in batches for row in batch.rows) == list(range(17))
+        assert len(batches) == len(loader) == 5
+        orders.add(tuple(batch.shape for batch in batches))
+    assert len(orders) > 1  # shapes come in random turns
+    assert {batch.shape for batch in micro_batches(data.val_dataloader())} == {"pair"}
 
 
 def test_data_puts_micro_batches_together_to_steps() -> None:

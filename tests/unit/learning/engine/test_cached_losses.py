@@ -46,7 +46,7 @@ def batch(shape: str, *, negatives: int = 0, prompts: tuple[str, str] = ("", "")
         columns *= 2
     if negatives:
         columns.append(TextColumn(texts=(NEGATIVES * ROWS)[:negatives], prompt=prompts[1]))
-    return EmbeddingBatch(columns=tuple(columns), target=targets.get(shape), rows=tuple(range(ROWS)))
+    return EmbeddingBatch(columns=tuple(columns), target=targets.get(shape), rows=tuple(range(ROWS)), shape=shape)
 
 
 def plain_gradients(
@@ -61,7 +61,7 @@ def plain_gradients(
         torch.manual_seed(seed)
         pieces.append(module.encoder(piece))
     vectors = [torch.cat(column) for column in zip(*pieces, strict=True)]
-    loss = module._loss(vectors, micro_batch.target) * micro_batch.weight
+    loss = module._loss(micro_batch, vectors)
     (loss * scale).backward()
     found = {name: each.grad.clone() for name, each in module.named_parameters() if each.grad is not None}
     return float(loss.detach()), found

@@ -28,7 +28,7 @@ def batch(prompts: tuple[str, str] = ("", ""), shortest: str = "") -> EmbeddingB
     answers = [answer or shortest for answer in ANSWERS]
     texts = zip((TEXTS, answers, NEGATIVES), (*prompts, prompts[1]), strict=True)
     columns = tuple(TextColumn(texts=column, prompt=prompt) for column, prompt in texts)
-    return EmbeddingBatch(columns=columns, target=None, rows=tuple(range(len(TEXTS))))
+    return EmbeddingBatch(columns=columns, target=None, rows=tuple(range(len(TEXTS))), shape="pair")
 
 
 def assert_equal_without_padding(path: str, micro_batch: EmbeddingBatch, loss: str = "auto", **shape: Any) -> None:
@@ -83,7 +83,7 @@ def test_other_shapes_give_the_same_without_padding(encoder_folder: Folder, shap
         "vector": torch.linspace(-1, 1, rows * 32).view(rows, 32),
     }
     columns = (TextColumn(texts=TEXTS), TextColumn(texts=ANSWERS))[: 2 if shape == "score" else 1]
-    micro_batch = EmbeddingBatch(columns=columns, target=targets[shape], rows=tuple(range(rows)))
+    micro_batch = EmbeddingBatch(columns=columns, target=targets[shape], rows=tuple(range(rows)), shape=shape)
     assert_equal_without_padding(encoder_folder("bert"), micro_batch, loss=loss, shape=shape)
 
 

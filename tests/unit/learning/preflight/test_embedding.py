@@ -46,7 +46,7 @@ def checked(
         shape=shape,
         batch_size=batch_size,
         batches=batches,
-        views=2 if shape == "text" else 1,
+        seen_twice=("text",),
         prompts=prompts,
     )
     result = fit(module, data, TRAINING, seed=0, folder=folder, on_metrics=lambda metrics, step: None)

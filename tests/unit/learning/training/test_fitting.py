@@ -103,7 +103,7 @@ def validation_loss(module: EmbeddingModule, records: Any) -> float:
     with torch.no_grad():
         for step in pair_data(module, validation=records).val_dataloader():
             for batch in step.micro_batches:
-                total += float(module._loss(module.encoder(batch.columns), batch.target)) * batch.weight
+                total += float(module._loss(batch, module.encoder(batch.columns)))
     return total / len(records)
 
 
