@@ -34,7 +34,8 @@ class MetricsReporter(lightning.Callback):
         self.every = every
         self.history: dict[str, list[tuple[int, float]]] = {}
         self._losses: list[torch.Tensor] = []
-        self._tokens, self._computed, self._flops = 0, 0, 0.0
+        self._tokens, self._flops = 0, 0.0  # since the clock was started: by a resumed training, too
+        self._real, self._computed = 0, 0  # since the last report
         self._since = 0.0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -50,6 +51,7 @@ class MetricsReporter(lightning.Callback):
             return
         self._losses.append(outputs["loss"])
         self._tokens += outputs["tokens"]
+        self._real += outputs["tokens"]
         self._computed += outputs["computed"]
         self._flops += outputs["flops"]
         step = trainer.global_step
@@ -62,12 +64,12 @@ class MetricsReporter(lightning.Callback):
             "train/learning_rate": trainer.optimizers[0].param_groups[-1]["lr"],
             "train/gradient_norm": float(outputs["gradient_norm"]),
             "train/tokens_per_second": self._tokens / seconds,
-            "train/padding_share": 1.0 - self._tokens / max(self._computed, 1),
+            "train/padding_share": 1.0 - self._real / max(self._computed, 1),
             "train/mfu": self._flops / seconds / peak,
             "train/memory_gib": _memory(pl_module.device) / _GIB,
         }
         self._losses.clear()
-        self._tokens, self._computed, self._flops = 0, 0, 0.0
+        self._tokens, self._real, self._computed, self._flops = 0, 0, 0, 0.0
         self.report(metrics, step)  # last: should the sink fail, the step is done all the same
         self._since = time.perf_counter()
 
@@ -83,10 +85,11 @@ class MetricsReporter(lightning.Callback):
             self.report(found, trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the history and the losses that are still to be reported, for a checkpoint."""
+        """Return the history, and the losses and tokens that are still to be reported, for a checkpoint."""
         return {
             "history": {name: [list(pair) for pair in pairs] for name, pairs in self.history.items()},
             "losses": [float(loss) for loss in self._losses],
+            "tokens": [self._real, self._computed],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -95,6 +98,7 @@ class MetricsReporter(lightning.Callback):
             name: [(int(step), float(value)) for step, value in pairs] for name, pairs in state_dict["history"].items()
         }
         self._losses = [torch.tensor(loss) for loss in state_dict["losses"]]
+        self._real, self._computed = state_dict["tokens"]
 
     def report(self, metrics: Mapping[str, float], step: int) -> None:
         """Hand out metrics, and keep them in the history."""
