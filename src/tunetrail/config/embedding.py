@@ -206,8 +206,8 @@ class EmbeddingConfig:
     pieces of that size (the cached loss).
 
     `also_train` names further shapes of the session to train on in the same run, each with its loss (auto: the first of
-    its shape). Each batch has one shape; scores, validation, `loss_options`, the teacher and what is
-    `auto` are those of `shape` alone.
+    its shape). Each batch has one shape; scores, validation, `loss_options`, the teacher and what is `auto` are
+    those of `shape` alone.
 
     `matryoshka_dimensions` trains the first so many numbers of each vector too (Kusupati et al. 2022), with one of
     `matryoshka_weights` each (null: 1). `teacher` names the model, of the catalog or a folder, that the loss learns

@@ -31,6 +31,11 @@ TEXT_COLUMNS = {
 _CONTRASTIVE = ("pair", "text", "label")
 
 
+def shape_of(record: Record, own: str) -> str:
+    """Return the name of a record's shape, `own` where it names none."""
+    return str(record.get("shape", own))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EmbeddingBatch:
     """Rows that go through the model together.
@@ -104,18 +109,14 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         self.refresh_epochs = refresh_epochs
         self._first = train
         self._refreshed = 0  # the epoch that the training records were made for
-        labels = sorted({each["label"] for each in (*train, *validation) if self.shape_of(each) == "label"})
+        labels = sorted({each["label"] for each in (*train, *validation) if shape_of(each, shape) == "label"})
         self._label_numbers = {label: number for number, label in enumerate(labels)}
-
-    def shape_of(self, record: Record) -> str:
-        """Return the name of a record's shape."""
-        return str(record.get("shape", self.shape))
 
     def rows_by_shape(self, records: Sequence[Record]) -> dict[str, list[int]]:
         """Return the numbers of the records of each shape, the module's own shape first."""
         rows: dict[str, list[int]] = {self.shape: []}
         for number, record in enumerate(records):
-            rows.setdefault(self.shape_of(record), []).append(number)
+            rows.setdefault(shape_of(record, self.shape), []).append(number)
         return rows
 
     def train_dataloader(self) -> StepLoader:
@@ -188,7 +189,7 @@ class EmbeddingDataModule(lightning.LightningDataModule):
 
     def _batch(self, records: Sequence[Record], rows: list[int]) -> EmbeddingBatch:
         chosen = [records[row] for row in rows]
-        shape = self.shape_of(chosen[0])
+        shape = shape_of(chosen[0], self.shape)
         columns = [self._column(column, [record[column] for record in chosen]) for column in TEXT_COLUMNS[shape]]
         columns *= 2 if shape in self.seen_twice else 1
         negatives = [record["negative"] for record in chosen if record.get("negative")] if shape == "pair" else []

@@ -17,7 +17,7 @@ from sentence_transformers import SentenceTransformer
 from tunetrail.cache import ResultCache
 from tunetrail.config import EmbeddingConfig, TrainingConfig
 from tunetrail.errors import ConfigError, SampleError
-from tunetrail.learning.embedding.data import TEXT_COLUMNS, EmbeddingDataModule, Record
+from tunetrail.learning.embedding.data import TEXT_COLUMNS, EmbeddingDataModule, Record, shape_of
 from tunetrail.learning.embedding.encoder import build_encoder, concatenating, encode_texts
 from tunetrail.learning.embedding.losses import check_loss, check_records, loss_name
 from tunetrail.learning.embedding.losses.row_wise import is_row_wise
@@ -145,7 +145,7 @@ class EmbeddingLearner:
             return encode_texts(module.encoder, texts, prompts[role])
 
         def tokens(record: Record) -> int:
-            columns = [name for name in TEXT_COLUMNS[self._shape_of(record)] if record.get(name)]
+            columns = [name for name in TEXT_COLUMNS[shape_of(record, self.shape)] if record.get(name)]
             counts = [tokenized.count(record[name], prompts[role_of(name)]) for name in columns]
             return sum(counts) if module.encoder.padding_free else max(counts) * len(counts)
 
@@ -203,11 +203,8 @@ class EmbeddingLearner:
     def _losses(self) -> dict[str, str]:
         return {self.shape: self._loss, **self._further_losses}
 
-    def _shape_of(self, record: Record) -> str:
-        return str(record.get("shape", self.shape))
-
     def _of_shape(self, records: Sequence[Record], shape: str) -> list[Record]:
-        return [record for record in records if self._shape_of(record) == shape]
+        return [record for record in records if shape_of(record, self.shape) == shape]
 
     def _teaching(self, module: EmbeddingModule) -> Callable[[Sequence[Record]], Sequence[Record]]:
         """Return what adds the teacher's word to records, if there is a teacher."""
