@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
@@ -443,6 +444,7 @@ def test_execute_trains_on_further_shapes_and_scores_the_chosen_one(
             rows = [{**row, "sentence1": row["sentence2"], "sentence2": row["sentence1"]} for row in rows]
         if shape == "label":
             rows = [{**row, "text": f"{row['text']} on {number} other days"} for number, row in enumerate(rows)]
+            rows.append({**rows[0], "text": f"  {rows[0]['text']}"})
         database.ingest("s1", rows, SampleKind.EMBEDDING)
     settings = make_settings(workplace, cross_validation=CrossValidationConfig(n_splits=2))
     embedding = dataclasses.replace(
@@ -459,6 +461,9 @@ def test_execute_trains_on_further_shapes_and_scores_the_chosen_one(
     )
     sides = steps["evaluation"]["embedding"]["split"]
     assert set(account) == {"score", "label"}
+    assert [each.path for each in client.list_artifacts(run.info.run_id, "data/score") if each.path.endswith("html")]
+    kept = client.download_artifacts(run.info.run_id, "data/label/set_aside.parquet", str(workplace))
+    assert len(pd.read_parquet(kept)) == account["label"]["cleaning"]["set_aside"] == 1
     learnt = sum(each["rows"] for each in account.values())
     assert steps["training"]["embedding"]["rows"] == sides["rows"]["train"] + learnt
     # a score's second sentence is a pair's anchor: none is learnt from that the model is scored on

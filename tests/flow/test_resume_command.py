@@ -64,10 +64,11 @@ def tunetrail(
 
 @pytest.fixture
 def session(database: DatabaseManager, make_rows: Callable[[str], list[dict[str, Any]]]) -> str:
-    """A session with completions, and pairs of which a negative can be mined."""
+    """A session with completions, pairs of which a negative can be mined, and labels."""
     completions = make_rows("completion")
     pairs = [{"anchor": each["input"], "positive": each["output"]} for each in completions]
-    for kind, rows in ((SampleKind.EMBEDDING, pairs), (SampleKind.LLM, completions)):
+    labels = make_rows("label")
+    for kind, rows in ((SampleKind.EMBEDDING, pairs), (SampleKind.EMBEDDING, labels), (SampleKind.LLM, completions)):
         assert database.ingest("s1", rows, kind).added == len(rows)
     return "s1"
 
@@ -78,6 +79,7 @@ def overrides(session: str, tiny_embedding_model: str, tiny_language_model: str)
     return [
         f"session_id={session}",
         f"embedding.model={tiny_embedding_model}",
+        "embedding.shape=pair",
         f"llm.model={tiny_language_model}",
         "llm.max_length=192",
         "cross_validation=off",
@@ -137,6 +139,8 @@ REMINING = tuple(
     f"feature_engineering.hard_negatives.{each}" for each in ("enabled=true", "margin=0", "remine_every_epochs=2")
 )
 
+FURTHER = ("embedding.also_train.label=batch_all_triplet",)
+
 
 @pytest.mark.parametrize(
     ("model_type", "number", "step", "more"),
@@ -148,6 +152,8 @@ REMINING = tuple(
         pytest.param("embedding", signal.SIGTERM, 33, REMINING, marks=pytest.mark.slow),
         pytest.param("llm", signal.SIGTERM, 14, (), marks=pytest.mark.slow),
         pytest.param("llm", signal.SIGKILL, 26, (), marks=pytest.mark.slow),
+        ("embedding", signal.SIGKILL, 34, FURTHER),
+        pytest.param("embedding", signal.SIGTERM, 11, FURTHER, marks=pytest.mark.slow),
     ],
 )
 def test_resume_makes_exactly_the_model_of_a_training_that_was_not_interrupted(
@@ -169,6 +175,7 @@ def test_resume_makes_exactly_the_model_of_a_training_that_was_not_interrupted(
     (folder,) = (path.parent for path in (workplace / "training_output").glob("*/state.json"))
     assert (folder / "checkpoints" / "last.ckpt").exists()
     assert bool(list(folder.glob("mined-*.parquet"))) == (more == REMINING)
+    assert (folder / "further.parquet").exists() == (more == FURTHER)
 
     assert run.mlflow_run_id is not None
     resumed = tunetrail("resume", run.mlflow_run_id)

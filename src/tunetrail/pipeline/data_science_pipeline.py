@@ -181,7 +181,7 @@ class DataSciencePipeline:
         if "cleaning" in kept.steps:
             return kept.split()
         logger.info("%s: validation, cleaning and split", model_type)
-        further = FurtherRows(settings=self.settings)
+        further = FurtherRows(settings=self.settings, name=name)
         wants_further = model_type == "embedding" and bool(self.settings.embedding.also_train.losses)
         rows = further.noting(rows) if wants_further else rows
         session = self.prepare(model_type, rows, kept.folder / PREPARED, reference=reference, base=base)
@@ -191,7 +191,7 @@ class DataSciencePipeline:
             run.log_input(name, rows_digest(side), context, len(side))
         if wants_further:
             held_out = pd.concat([split.validation, split.test], ignore_index=True)
-            learnt, account = further.prepared(kept.folder, base, held_out)
+            learnt, account = further.prepared(run, kept.folder, base, held_out)
             run.log_dict(account, "steps/further_rows.json")
             run.log_input(name, rows_digest(learnt), "training", len(learnt))
             kept.keep_further(learnt, account)

@@ -14,7 +14,8 @@ from tunetrail.data.rows import rows_of_shapes
 from tunetrail.data.twins.duplicates import cluster_keys
 from tunetrail.errors import SampleError
 from tunetrail.learning.models.catalog import ResolvedModel
-from tunetrail.pipeline.preparing import build_preparation, prepare_rows
+from tunetrail.pipeline.preparing import build_preparation, keep_report, prepare_rows
+from tunetrail.stores.tracking import TrackedRun
 
 
 @dataclass(kw_only=True)
@@ -23,10 +24,12 @@ class FurtherRows:
 
     Attributes:
         settings: All that can be set.
+        name: Of the session.
         frames: The rows by shape, as they came.
     """
 
     settings: Settings
+    name: str
     frames: dict[str, list[pd.DataFrame]] = field(default_factory=dict)
 
     def noting(self, rows: pd.DataFrame | Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
@@ -39,11 +42,14 @@ class FurtherRows:
             yield frame
 
     def prepared(
-        self, folder: Path, base: ResolvedModel, held_out: pd.DataFrame
+        self, run: TrackedRun, folder: Path, base: ResolvedModel, held_out: pd.DataFrame
     ) -> tuple[pd.DataFrame, dict[str, Any]]:
         """Return the train side of each further shape, prepared like the other rows, and what became of them by shape.
 
+        The report of each shape's preparation and the rows that it set aside are kept in the run, in `data/SHAPE`.
+
         Args:
+            run: Keeps the reports.
             folder: A folder is made in it for each shape, with all that preparation writes.
             base: The model whose tokenizer and vectors are used.
             held_out: Rows of the shape to score on; their twins are left out.
@@ -61,6 +67,8 @@ class FurtherRows:
             settings = _settings_of(self.settings, shape)
             preparation = build_preparation("embedding", settings, base.path)
             session = prepare_rows("embedding", settings, preparation, self.frames[shape], folder / shape)
+            title, folder_of_shape = f"{self.name}, {shape} samples", f"data/{shape}"
+            keep_report(run, session, "embedding", title, settings.embedding.max_length, folder_of_shape)
             if session.stopped is not None:
                 raise SampleError(f"{shape} samples of embedding.also_train: {session.stopped}")
             train = session.frame("train")

@@ -106,15 +106,22 @@ def keep_preparation(
     steps = {"validation": session.validation_dict(), "cleaning": session.cleaning_dict()}
     for step, result in steps.items():
         log_step(run, step, result, {"rows": result["rows_out"], "set_aside": result["set_aside"]})
-    section = report_section(session, model_type, max_length)
-    write_report(ReportData(title=name, sections=(section,)), session.folder / REPORT)
-    for file in (REPORT, SUMMARY, SET_ASIDE, CHANGES, FLAGS):
-        run.log_artifact(session.folder / file, "data")
-    for picture, figure in figures(section).items():
-        run.log_figure(figure, f"data/{picture}.png")
+    keep_report(run, session, model_type, name, max_length)
     if session.stopped is not None:
         raise SampleError(session.stopped)
     return steps
+
+
+def keep_report(
+    run: TrackedRun, session: PreparedSession, model_type: str, name: str, max_length: int, folder: str = "data"
+) -> None:
+    """Write the report of prepared rows, its pictures and the rows set aside to a folder of a run's artifacts."""
+    section = report_section(session, model_type, max_length)
+    write_report(ReportData(title=name, sections=(section,)), session.folder / REPORT)
+    for file in (REPORT, SUMMARY, SET_ASIDE, CHANGES, FLAGS):
+        run.log_artifact(session.folder / file, folder)
+    for picture, figure in figures(section).items():
+        run.log_figure(figure, f"{folder}/{picture}.png")
 
 
 def warnings_of(session: PreparedSession) -> list[str]:
