@@ -43,7 +43,7 @@ def run(options: Options) -> list[Result]:
         difference = float(np.abs(np.load(files[OURS]) - np.load(files[PEER])).max())
     figures = [
         *(
-            Figure(name=f"{arm}, speed", unit=unit, values=[each[key] for each in found])
+            Figure(name=f"{arm}, {unit}", unit=unit, values=[each[key] for each in found])
             for key, unit in (("texts_per_second", "texts/s"), ("tokens_per_second", "tokens/s"))
             for arm, found in runs.items()
         ),

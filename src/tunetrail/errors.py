@@ -5,7 +5,9 @@ Knows nothing of the rest of tunetrail. The command line turns `exit_code` into 
 """
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class TunetrailError(Exception):
@@ -56,6 +58,17 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` for the known word nearest to `word`, or an empty string."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+@contextmanager
+def naming_section(section: str) -> Iterator[None]:
+    """Let an error within the block say `SECTION.training.x`, where it says `training.x`, as one would write it."""
+    try:
+        yield
+    except TunetrailError as error:
+        named = f"{section}.training."
+        error.args = tuple(re.sub(r"(?<![\w.])training\.(?=\w)", named, str(each)) for each in error.args)
+        raise
 
 
 def state_after(error: BaseException) -> tuple[str, str]:

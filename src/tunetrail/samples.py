@@ -179,7 +179,7 @@ def checked_timestamp(value: Any, column: str = TIMESTAMP_COLUMN) -> str:
         return _moment(value).astimezone(UTC).isoformat()
     except (ValueError, OverflowError, OSError) as error:
         raise SampleError(
-            f"{column} must be ISO 8601 or Unix seconds, got {_shortened(value)}. "
+            f"{column} must be ISO 8601, Unix seconds or milliseconds, got {_shortened(value)}. "
             "Write it like 2026-11-24T12:00:00+00:00, or leave it out."
         ) from error
 

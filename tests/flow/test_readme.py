@@ -3,12 +3,14 @@
 import json
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tunetrail import DatabaseManager
 from tunetrail.cli import main
+from tunetrail.cli.composition import TrainRequest, run_composed
 
 README = Path(__file__).parents[2] / "README.md"
 MAKEFILE = README.with_name("Makefile")
@@ -103,3 +105,19 @@ def test_readme_snippet_runs(
     )
     exec(compile(snippet, "README.md", "exec"), {})  # noqa: S102 - our own text
     assert "'metric': 'ndcg_at_10'" in capsys.readouterr().out
+
+
+def test_readme_recipes_compose(workplace: Path) -> None:
+    recipes = [shlex.split(line, comments=True) for block in blocks("sh") for line in block.splitlines()]
+    found: list[TrainRequest] = []
+
+    def keep(request: TrainRequest, overrides: Sequence[str]) -> dict[str, str]:
+        found.append(request)
+        return {}
+
+    for words in recipes:
+        assert words[:2] == ["tunetrail", "train"]
+        run_composed(words[2:], keep)
+    assert len(found) == len(recipes) >= 7
+    assert found[0].embedding.training.batch_size == found[0].embedding.training.learning_rate == "auto"
+    assert found[-1].llm.adapter.kind == "none" and found[-1].llm.neftune_alpha == 5.0

@@ -206,6 +206,8 @@ def test_with_specification_accepts_paths_and_whole_numbers_as_floats() -> None:
         (None, {"embeddings": {}}, "training_config has no key 'embeddings'. Did you mean 'embedding'"),
         (None, {"llm": {"learning_rte": 1e-5}}, r"training_config\['llm'\] has no key .* Did you mean 'learning_rate'"),
         (None, {"llm": {"schedule": "cosine"}}, r"training_config\['llm'\] has no key 'schedule'"),
+        (None, {"llm": {"num_epochs": "auto"}}, r"training_config\['llm'\]\['num_epochs'\] must be"),
+        (None, {"llm": {"batch_size": 0}}, r"^llm\.training\.batch_size must be auto or at least 1, got 0"),
         (None, {"llm": 3}, r"training_config\['llm'\] must be a dict, got 3"),
         ({"n_splits": "5"}, None, r"pipeline_config\['n_splits'\] must be a value of type int, got '5'"),
         ({"n_splits": True}, None, r"pipeline_config\['n_splits'\] must be a value of type int, got True"),

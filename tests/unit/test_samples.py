@@ -60,7 +60,11 @@ def test_parse_sample_finds_every_shape_from_its_columns(shape):
         ({"text": "a", "weight": -1.5}, LLM, "weight must be above 0, got -1.5"),
         ({"prompt": "a", "chosen": "b"}, LLM, r"got \[chosen, prompt\]"),
         ({"prompt": "a", "chosen": "b", "rejected": CHAT}, LLM, "rejected must be a string, got list"),
-        ({"text": "a", "timestamp": "noon"}, LLM, "timestamp must be ISO 8601 or Unix seconds, got 'noon'. Write it"),
+        (
+            {"text": "a", "timestamp": "noon"},
+            LLM,
+            "Unix seconds or milliseconds, got 'noon'. Write it",
+        ),
     ],
 )
 def test_parse_sample_names_what_is_wrong(row, kind, message):
@@ -121,7 +125,7 @@ def test_parse_sample_takes_an_absent_timestamp(value):
     ],
 )
 def test_parse_sample_refuses_what_is_no_moment(value):
-    message = r"timestamp must be ISO 8601 or Unix seconds, got .*\. Write it like 2026-11"
+    message = r"timestamp must be ISO 8601, Unix seconds or milliseconds, got .*\. Write it like 2026-11"
     with pytest.raises(SampleError, match=message):
         parse_sample({"text": "a", "timestamp": value}, LLM)
 

@@ -40,7 +40,7 @@ kinds:
 
 optional in every row:
   group          rows of one group are never on two sides of a split
-  timestamp      ISO 8601 or Unix seconds
+  timestamp      ISO 8601, Unix seconds or milliseconds
   weight         what the row counts in the training of a language model, above 0; 1 where there is none"""
 
 

@@ -1,5 +1,6 @@
 """Composition: Hydra makes one typed request of conf/, arguments and experiments. The only place that starts Hydra."""
 
+import difflib
 import logging
 import os
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tunetrail.config import MODEL_TYPES, SWEEP_RUN_VARIABLE, Settings
-from tunetrail.errors import ConfigError, did_you_mean
+from tunetrail.errors import ConfigError, did_you_mean, naming_section
 from tunetrail.paths import conf_dir, experiments_dir
 
 MISSING = "???"
@@ -106,7 +107,11 @@ def checked_request(config: Any) -> TrainRequest:
     if OmegaConf.is_missing(config, "session_id"):
         raise ConfigError("session_id must be given, as in session_id=ID. `tunetrail sessions` lists them.")
     plain = OmegaConf.to_container(config, resolve=True)
-    request = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainRequest), plain))
+    merged = OmegaConf.merge(OmegaConf.structured(TrainRequest), plain)
+    for section in MODEL_TYPES:
+        with naming_section(section):
+            OmegaConf.to_object(merged[section].training)
+    request = OmegaConf.to_object(merged)
     assert isinstance(request, TrainRequest)
     return request
 
@@ -163,8 +168,7 @@ def _explained(error: Exception) -> str:
         return f"{text}.{did_you_mean(option.group(1), option.group(2).split())}"
     wrong = re.search(r"Key '([^']+)' (?:is )?not in", text) or re.search(r"Could not override '([^']+)'", text)
     if wrong:
-        key = wrong.group(1).rpartition(".")[2]
-        text += did_you_mean(key, _all_keys(TrainRequest))
+        text += _nearest_key(wrong.group(1))
     return text
 
 
@@ -178,12 +182,28 @@ def _wrong_option(arguments: Sequence[str]) -> str:
     return "a config group takes the name of one of its options, as in embedding=minilm."
 
 
-def _all_keys(schema: Any) -> set[str]:
-    keys: set[str] = set(MODEL_TYPES)
+def _nearest_key(given: str) -> str:
+    """Return ` Did you mean 'a.b' or 'c.b'?` for the keys whose last name is nearest to that of the given key."""
+    keys = _all_keys(TrainRequest)
+    by_name: dict[str, list[str]] = {}
+    for key in keys:
+        by_name.setdefault(key.rpartition(".")[2], []).append(key)
+    sections, _, name = given.rpartition(".")
+    nearest = difflib.get_close_matches(name, by_name, n=1)
+    if not nearest:
+        return ""
+    known = by_name[nearest[0]]
+    alike = [key for key in known if sections and key.startswith(f"{sections.partition('.')[0]}.")] or known
+    ends = [key for key in alike if key.endswith(f"{sections}.{nearest[0]}")] or alike
+    return f" Did you mean {' or '.join(map(repr, ends[:2]))}?"
+
+
+def _all_keys(schema: Any, prefix: str = "") -> list[str]:
+    keys = []
     for each in fields(schema):
-        keys.add(each.name)
+        keys.append(f"{prefix}{each.name}")
         if is_dataclass(each.type):
-            keys |= _all_keys(each.type)
+            keys += _all_keys(each.type, f"{prefix}{each.name}.")
     return keys
 
 

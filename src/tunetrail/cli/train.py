@@ -7,6 +7,7 @@ from typing import Any
 
 from tunetrail.cli.composition import TrainRequest, groups_help, run_composed
 from tunetrail.config import SWEEP_RUN_VARIABLE, SWEPT_KEYS_VARIABLE
+from tunetrail.config.training import OPTIMIZERS, PRECISIONS, SCHEDULES
 
 
 def train(arguments: list[str]) -> int:
@@ -33,11 +34,28 @@ def help_text() -> str:
         "  tunetrail train session_id=s1 +experiments=quick",
         "  tunetrail train -m session_id=s1 model_type=embedding embedding.training.learning_rate=1e-5,3e-5",
         "",
+        "keys of the training (embedding.training.KEY, llm.training.KEY; --cfg job prints all with their values):",
+        *_training_help(),
+        "",
         *groups_help(),
         "",
         "--cfg job prints the composed configuration; -m trains once per combination; --debug shows tracebacks.",
     ]
     return "\n".join(lines)
+
+
+def _training_help() -> list[str]:
+    choices = {
+        "batch_size, learning_rate": "a number, or auto: found before the training",
+        "schedule": ", ".join(SCHEDULES),
+        "precision": ", ".join(PRECISIONS),
+        "optimizer.name": ", ".join(OPTIMIZERS),
+        "averaging.kind": "none, ema, swa",
+        "batches.accumulate": "batches per step",
+        "checkpoints.every_steps": "steps between checkpoints to resume from; 0: each validation",
+        "memory.gradient_checkpointing": "true: less memory, more time",
+    }
+    return [f"  {key:29} {choice}" for key, choice in choices.items()]
 
 
 def _train_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]:

@@ -18,9 +18,9 @@ from tunetrail.config.embedding import EmbeddingConfig
 from tunetrail.config.language_model import LanguageModelConfig
 from tunetrail.config.model_types import MODEL_TYPES
 from tunetrail.config.stores import DatabaseConfig, TrackingConfig
-from tunetrail.config.training import CrossValidationConfig
+from tunetrail.config.training import AUTO, CrossValidationConfig
 from tunetrail.config.validation import ValidationConfig
-from tunetrail.errors import ConfigError, did_you_mean
+from tunetrail.errors import ConfigError, did_you_mean, naming_section
 
 
 @dataclass(kw_only=True)
@@ -105,10 +105,13 @@ class Settings:
             check(isinstance(given, Mapping), f"training_config[{model_type!r}]", "a dict", given)
             _check_keys(f"training_config[{model_type!r}]", given, tuple(_TRAINING_KEYS))
             values = {
-                key: _typed(f"training_config[{model_type!r}][{key!r}]", value, _TRAINING_KEYS[key])
+                key: value
+                if value == AUTO and key in _FOUND
+                else _typed(f"training_config[{model_type!r}][{key!r}]", value, _TRAINING_KEYS[key])
                 for key, value in given.items()
             }
-            changed = _replaced(changed, (model_type, "training"), values)
+            with naming_section(model_type):
+                changed = _replaced(changed, (model_type, "training"), values)
         return changed
 
 
@@ -119,6 +122,9 @@ _PIPELINE_KEYS: dict[str, tuple[tuple[str, ...], str, type]] = {
     "models_root_dir": ((), "model_dir", str),
 }
 
+
+_FOUND = ("batch_size", "learning_rate")
+"""Keys that may be `auto`."""
 
 _TRAINING_KEYS: dict[str, type] = {
     "batch_size": int,

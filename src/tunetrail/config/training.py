@@ -41,9 +41,10 @@ class OptimizerConfig:
 class BatchesConfig:
     """How rows become optimizer steps.
 
-    One step takes `accumulate` micro-batches of `training.batch_size` rows; their gradients add up as if they were one
-    batch. With `training.batch_size=auto`, `effective_size` rows per step stay. `tokens` above 0 cuts micro-batches at
-    about so many tokens instead of by rows. `padding_free` computes no padding where the model allows it.
+    One step takes `accumulate` micro-batches of `training.batch_size` rows; their gradients add up, each row or
+    supervised token counting alike; a loss that compares rows compares those of one micro-batch. With
+    `training.batch_size=auto`, a step has `effective_size` rows. `tokens` above 0 cuts micro-batches at about so many
+    tokens instead of by rows. `padding_free` computes no padding where the model allows it.
     """
 
     accumulate: int = 1

@@ -21,11 +21,11 @@ def learning_curve_figure(history: Mapping[str, Curve], title: str) -> "Figure":
 
     Args:
         history: (step, value) points by name, for example `train/loss` and `val/loss`; `train/learning_rate` goes to a
-            small second panel. Values that are not finite leave a gap.
+            small second panel, and what is no loss is left out. Values that are not finite leave a gap.
         title: Shown above the figure.
     """
     figure = _empty_figure((7.0, 4.5))
-    losses = {name: curve for name, curve in history.items() if name != LEARNING_RATE}
+    losses = {name: curve for name, curve in history.items() if name.endswith("/loss")}
     if LEARNING_RATE in history:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         _draw_curves(upper, losses, "loss")

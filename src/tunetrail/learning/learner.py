@@ -1,4 +1,4 @@
-"""Learner: what the pipeline asks of a model type, and and which class answers. Knows no metric, session or MLflow."""
+"""Learner: what the pipeline asks of a model type, and which class answers. Knows no metric, session or MLflow."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,10 +40,12 @@ class Learner(Protocol):
         refresh: Refresh | None = None,
         resume: Path | None = None,
         found: Found | None = None,
+        budget: float = 1.0,
     ) -> tuple[Any, FitResult]:
         """Fine-tune and return the model with what the training did; `refresh` is for models that give vectors.
 
         `resume` is a checkpoint of the same training to go on from, `found` what stands for its `auto`.
+        Below 1, `budget` is the share of the steps that is taken.
         """
 
     def find(self, path: str, train: Sequence[Record], training: TrainingConfig) -> Found:

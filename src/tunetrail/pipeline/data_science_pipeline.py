@@ -14,6 +14,7 @@ from tunetrail.data.flow.prepared import PreparedSession
 from tunetrail.data.rows import records_of, rows_digest, texts_of_rows
 from tunetrail.data.splits import Split
 from tunetrail.deployment.registry import ModelVersion, Registry
+from tunetrail.errors import naming_section
 from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.plots import comparison_figure
 from tunetrail.learning.learner import build_learner
@@ -138,7 +139,7 @@ class DataSciencePipeline:
             tags={"tunetrail.model_type": model_type, **(tags or {})},
         )
         folder = self._folder(run.run_id)
-        with run.ending(), working_folder(folder):
+        with run.ending(), naming_section(model_type), working_folder(folder):
             if resumed is None:
                 kept = KeptRun(folder=folder)
                 kept.keep()

@@ -10,7 +10,6 @@ from tunetrail.evaluation.augmentation_effect import WORSENS, augmentation_effec
 from tunetrail.evaluation.cross_validation import CrossValidationResult, cross_validate
 from tunetrail.evaluation.scores import Scores
 from tunetrail.learning.training.finding import Found
-from tunetrail.learning.training.fitting import budgeted
 from tunetrail.pipeline.scoring import scorable_by_all, score
 from tunetrail.pipeline.train_rows import TrainRows
 from tunetrail.pipeline.work import Work
@@ -63,12 +62,13 @@ def _trained_folds(
                 work.base.path,
                 train,
                 [],
-                budgeted(training, len(train), settings.cross_validation.budget),
+                training,
                 folder=work.folder / name,
                 on_metrics=run.log_metrics,
                 validate=False,
                 refresh=train_rows.refresh(rows),
                 found=found,
+                budget=settings.cross_validation.budget,
             )
             scores = score(
                 work.learner, model, scorable_by_all(work.learner, [model], fold.validation), settings.evaluation

@@ -81,7 +81,10 @@ def test_train_takes_an_experiment_of_the_folder(tunetrail: Command, workplace: 
             "there is no key embedding.training.learning_rat. Did you mean 'learning_rate'?",
         ),
         (["+llm.adapter.ranks=1"], "there is no key llm.adapter.ranks. Did you mean 'rank'?"),
-        (["embedding.training.learning_rat=1"], "Did you mean 'learning_rate'?"),
+        (["embedding.training.learning_rat=1"], "Did you mean 'embedding.training.learning_rate'?"),
+        (["embedding.batch_size=auto"], "Did you mean 'embedding.training.batch_size'?"),
+        (["batch_size=8"], "Did you mean 'embedding.training.batch_size' or 'llm.training.batch_size'?"),
+        (["training.precision=32-true"], "Did you mean 'embedding.training.precision' or 'llm.training.precision'?"),
         (["embeding=minilm"], "Did you mean 'embedding'?"),
         (
             ["+experiments=missing"],
@@ -91,8 +94,11 @@ def test_train_takes_an_experiment_of_the_folder(tunetrail: Command, workplace: 
         (["experiments=quick"], "+experiments=quick"),
         (["embedding=missing"], "Available options in 'embedding': bge-small e5-small minilm mpnet"),
         (["embedding=1"], "embedding"),
-        (["embedding.training.batch_size=0"], "training.batch_size must be auto or at least 1, got 0."),
-        (["embedding.training.batch_size=many"], "training.batch_size must be auto or at least 1, got 'many'"),
+        (
+            ["embedding.training.batch_size=0"],
+            "error: embedding.training.batch_size must be auto or at least 1, got 0.",
+        ),
+        (["llm.training.batch_size=many"], "error: llm.training.batch_size must be auto or at least 1, got 'many'"),
         (["embedding.training=3"], "embedding.training=3"),
         (["split.test_share=0.9"], "split.validation_share + split.test_share must be below 1"),
         (

@@ -38,9 +38,10 @@ def assert_draws(figure: Figure) -> None:
 
 def test_learning_curve_figure_draws_losses_and_the_learning_rate() -> None:
     history = {
-        "train_loss": [(0, 2.0), (10, 1.0), (20, math.nan)],
-        "validation_loss": [(10, 1.5), (20, math.inf)],
+        "train/loss": [(0, 2.0), (10, 1.0), (20, math.nan)],
+        "val/loss": [(10, 1.5), (20, math.inf)],
         "train/learning_rate": [(0, 0.0), (20, 1e-5)],
+        "train/tokens_per_second": [(10, 5000.0), (20, 5100.0)],
     }
     figure = learning_curve_figure(history, "embedding")
     assert [len(axes.lines) for axes in figure.axes] == [2, 1]
@@ -49,7 +50,7 @@ def test_learning_curve_figure_draws_losses_and_the_learning_rate() -> None:
     assert_draws(figure)
 
 
-@pytest.mark.parametrize("history", [{}, {"train_loss": []}, {"train_loss": [(0, 1.0)]}])
+@pytest.mark.parametrize("history", [{}, {"train/loss": []}, {"train/loss": [(0, 1.0)]}])
 def test_learning_curve_figure_draws_whatever_there_is(history: dict[str, list[tuple[int, float]]]) -> None:
     figure = learning_curve_figure(history, "short")
     assert len(figure.axes) == 1

@@ -84,11 +84,13 @@ class EmbeddingLearner:
         refresh: Refresh | None = None,
         resume: Path | None = None,
         found: Found | None = None,
+        budget: float = 1.0,
     ) -> tuple[SentenceTransformer, FitResult]:
         """Fine-tune the model of the folder `path` and return it with what the training did.
 
         `resume` is a checkpoint of the same training, which goes on from there as if it had never stopped; where
-        something was `auto` there, `found` is what was found.
+        something was `auto` there, `found` is what was found. Below 1, `budget` is the share of
+        the steps that is taken.
 
         Training records of the shapes of `config.also_train` name theirs in the column `shape`; each batch has one
         shape. The records of `refresh` take the place of those of the learner's own shape after every so many epochs;
@@ -108,6 +110,7 @@ class EmbeddingLearner:
             validate=validate,
             reload_epochs=data.refresh_epochs,
             resume=resume,
+            budget=budget,
         )
         return module.trained(), replace(result, found=found.to_dict())
 
@@ -145,8 +148,13 @@ class EmbeddingLearner:
             return encode_texts(module.encoder, texts, prompts[role])
 
         def tokens(record: Record) -> int:
-            columns = [name for name in TEXT_COLUMNS[shape_of(record, self.shape)] if record.get(name)]
+            shape = shape_of(record, self.shape)
+            further = ["negative"] if refresh is None else []
+            columns = [name for name in (*TEXT_COLUMNS[shape], *further) if record.get(name)]
             counts = [tokenized.count(record[name], prompts[role_of(name)]) for name in columns]
+            if refresh is not None and shape == self.shape:
+                counts.append(counts[-1])  # a negative that changes between the epochs; the batches must not
+            counts *= 2 if shape in seen_twice else 1
             return sum(counts) if module.encoder.padding_free else max(counts) * len(counts)
 
         def refreshed(epoch: int) -> Sequence[Record]:
@@ -155,6 +163,7 @@ class EmbeddingLearner:
                 return [*taught(refresh.records(encode, epoch)), *further]
 
         taught = self._teaching(module)
+        seen_twice = [shape for shape, loss in self._losses.items() if loss == "simcse"]
         data = EmbeddingDataModule(
             train=[*taught(own), *further] if further else taught(own),
             validation=taught(validation),
@@ -163,7 +172,7 @@ class EmbeddingLearner:
             batches=training.batches,
             lengths=tokens,
             padded=not module.encoder.padding_free,
-            seen_twice=[shape for shape, loss in self._losses.items() if loss == "simcse"],
+            seen_twice=seen_twice,
             seed=self.seed,
             prompts=prompts,
             refresh=refreshed if refresh else None,

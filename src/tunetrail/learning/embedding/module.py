@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from tunetrail.config.embedding import LossConfig
+from tunetrail.errors import ModelError
 from tunetrail.learning.embedding.data import EmbeddingBatch
 from tunetrail.learning.embedding.encoder import Encoder, TextColumn, build_encoder, transformer_of
 from tunetrail.learning.embedding.losses import build_vector_loss
@@ -17,14 +19,23 @@ from tunetrail.learning.engine.cost import token_cost
 from tunetrail.learning.engine.dropout import replace_dropout
 from tunetrail.learning.engine.products import replace_linear
 from tunetrail.learning.tokens.tokenized import TokenizedTexts
+from tunetrail.learning.training.memory import undo_compile
 from tunetrail.learning.training.module import TrainedModule, Work, pieces_of, step_seed
 
 
 def load_embedding_model(path: str, max_length: int | None = None) -> SentenceTransformer:
-    """Load a local sentence-transformers folder onto the CPU, from safetensors only and without remote code."""
+    """Load a local sentence-transformers folder onto the CPU, from safetensors only and without remote code.
+
+    Raises:
+        ModelError: The model has no tokenizer of transformers, as one of static embeddings.
+    """
     model = SentenceTransformer(
         path, device="cpu", local_files_only=True, trust_remote_code=False, model_kwargs={"use_safetensors": True}
     )
+    if not isinstance(model.tokenizer, PreTrainedTokenizerBase):
+        raise ModelError(
+            f"{path} must be a model with a transformer, got {type(model[0]).__name__}. Choose another base model."
+        )
     if max_length is not None:
         config = getattr(getattr(model[0], "auto_model", None), "config", None)
         longest = getattr(config, "max_position_embeddings", None) or max_length
@@ -98,6 +109,7 @@ class EmbeddingModule(TrainedModule):
         """Return the model as it was loaded but for its weights: it takes padded texts again."""
         if self.encoder.padding_free:
             transformer_of(self.model).set_attn_implementation("sdpa")
+        undo_compile(self.model)
         model: SentenceTransformer = self.model.cpu().eval()
         return model
 
@@ -129,7 +141,10 @@ class EmbeddingModule(TrainedModule):
 
     def _loss(self, micro_batch: EmbeddingBatch, vectors: list[Tensor]) -> Tensor:
         """Return the loss of the batch's shape times its rows."""
-        return self._losses[micro_batch.shape](vectors, micro_batch.target) * micro_batch.weight
+        target = micro_batch.target
+        if target is not None:
+            target = target.to(vectors[0].device)
+        return self._losses[micro_batch.shape](vectors, target) * micro_batch.weight
 
     def _vectors_without_graph(self, pieces: list[list[TextColumn]], seeds: list[int]) -> list[Tensor]:
         parts = []
@@ -152,7 +167,7 @@ class EmbeddingModule(TrainedModule):
 
     def is_finite(self, micro_batch: EmbeddingBatch) -> bool:
         """Tell whether the rows' vectors and target are finite numbers: many losses need more than one row."""
-        numbers = self.encoder(micro_batch.columns)
+        numbers = [each for piece in cut(micro_batch.columns, self.piece_rows) for each in self.encoder(piece)]
         self.encoder.forget()
         if micro_batch.target is not None:
             numbers.append(micro_batch.target)

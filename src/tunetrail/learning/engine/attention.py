@@ -63,6 +63,8 @@ def segment_attention(
     if sliding_window is not None and segments.longest > sliding_window:
         raise NotImplementedError(f"segments of {segments.longest} tokens are longer than the sliding window")
     causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
+    if torch.is_autocast_enabled(query.device.type):  # rotary positions make float32 of it
+        query, key, value = (each.to(torch.get_autocast_dtype(query.device.type)) for each in (query, key, value))
     rows = [each[0].transpose(0, 1) for each in (query, key, value)]  # [tokens, heads, dimensions]
     if dropout == 0.0 and _has_varlen_kernel(query):
         ends = others["cu_seq_lens_q"]

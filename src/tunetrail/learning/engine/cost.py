@@ -61,6 +61,6 @@ def peak_flops(device: str = "cpu", dtype: torch.dtype = torch.float32) -> float
             started = time.perf_counter()
             linear(left, right)
             if device != "cpu":
-                torch.cuda.synchronize()
+                torch.accelerator.synchronize()
             best = min(best, time.perf_counter() - started)
     return float(2.0 * _PEAK_SIZE**3 / best)

@@ -129,6 +129,13 @@ def make_lean(model: nn.Module) -> None:
         layer.__class__ = kinds[kind] or kind
 
 
+def unmake_lean(model: nn.Module) -> None:
+    """Let layers be of their own classes again: others than these can't be found by name, as pickling does."""
+    for layer in model.modules():
+        if isinstance(layer, _LeanLayer):
+            layer.__class__ = type(layer).__bases__[1]
+
+
 def _mixin_of(layer: nn.Module) -> type[_LeanLayer] | None:
     if isinstance(layer, _LeanLayer) or any(each.dtype is not torch.float32 for each in layer.parameters()):
         return None

@@ -100,11 +100,13 @@ class LanguageModelLearner:
         refresh: Refresh | None = None,
         resume: Path | None = None,
         found: Found | None = None,
+        budget: float = 1.0,
     ) -> tuple[LanguageModel, FitResult]:
         """Fine-tune the model of the folder `path` and return it, adapters merged, with what the training did.
 
         `resume` is a checkpoint of the same training, which goes on from there as if it had never stopped; where
-        something was `auto` there, `found` is what was found.
+        something was `auto` there, `found` is what was found. Below 1, `budget` is the share of
+        the steps that is taken.
 
         Raises:
             ValueError: There is a `refresh`: a language model gives no vectors.
@@ -124,6 +126,7 @@ class LanguageModelLearner:
             on_metrics=on_metrics,
             validate=validate,
             resume=resume,
+            budget=budget,
         )
         trained = module.merged().cpu().eval()  # type: ignore[no-untyped-call]
         return LanguageModel(model=trained, tokenizer=tokenizer), replace(result, found=found.to_dict())

@@ -13,12 +13,13 @@ from tunetrail.config import PreferenceConfig
 from tunetrail.learning.engine.attention import SEGMENT_ATTENTION
 from tunetrail.learning.engine.cost import token_cost
 from tunetrail.learning.engine.dropout import replace_dropout
-from tunetrail.learning.engine.lean import make_lean
+from tunetrail.learning.engine.lean import make_lean, unmake_lean
 from tunetrail.learning.engine.products import replace_linear
 from tunetrail.learning.language_model.adapters import merged, quantization_config, with_adapter
 from tunetrail.learning.language_model.data import LanguageBatch, PreferenceBatch
 from tunetrail.learning.language_model.forward import build_forward, causal_model, head_of
 from tunetrail.learning.language_model.preference import PairLogProbabilities, implicit_rewards, preference_loss
+from tunetrail.learning.training.memory import undo_compile
 from tunetrail.learning.training.module import TrainedModule, Work, pieces_of
 
 
@@ -163,4 +164,6 @@ class LanguageModelModule(TrainedModule):
             causal_model(self.model).set_attn_implementation("sdpa")
         if self.forward_pass.noise:
             self.forward_pass.noise.remove()
+        unmake_lean(self.model)
+        undo_compile(self.model)
         return merged(self.model)

@@ -21,8 +21,8 @@ from tunetrail.learning.training.module import StepBatch, TrainedModule
 CATCHABLE = ("cuda", "mps", "xpu")
 """Devices that say when their memory is full."""
 _WORST = "worst batch"
-_FILES = 3
-"""The best checkpoint, the last one, and the one that is being written."""
+_FILES = 4
+"""The best checkpoint, the last one, the last good one, and the one that is being written."""
 _GIB = 2.0**30
 
 
@@ -121,10 +121,10 @@ def check_monitored(trainer: lightning.Trainer, module: TrainedModule) -> Findin
     return ok(name, f"val/loss is the mean over {batches:g} batches")
 
 
-def check_disk(folder: Path, trainer: lightning.Trainer, module: TrainedModule) -> Finding:
+def check_disk(folder: Path, averages: bool, trainer: lightning.Trainer, module: TrainedModule) -> Finding:
     """Compare the room for checkpoints with what they take: weights, and two numbers per weight of the optimizer."""
     name = "disk"
-    needed = checkpoint_bytes(module) * _FILES
+    needed = checkpoint_bytes(module, averages) * _FILES
     existing = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
     free = shutil.disk_usage(existing).free
     message = f"checkpoints need {needed / _GIB:.2g} GiB, and {free / _GIB:.3g} GiB are free in {existing}"
@@ -133,8 +133,12 @@ def check_disk(folder: Path, trainer: lightning.Trainer, module: TrainedModule) 
     return ok(name, message)
 
 
-def checkpoint_bytes(module: TrainedModule) -> int:
-    """Estimate the size of one checkpoint: the weights that it holds, and two float32 for each that is trained."""
+def checkpoint_bytes(module: TrainedModule, averages: bool = False) -> int:
+    """Estimate the size of one checkpoint: the weights that it holds, and two float32 for each that is trained.
+
+    With averaged weights there are two more: the average, and the weight that the optimizer goes on with.
+    """
     trained = [each for each in module.parameters() if each.requires_grad]
     weights = list(module.parameters()) if module.strict_loading else trained
-    return sum(each.numel() * each.element_size() for each in weights) + sum(each.numel() * 8 for each in trained)
+    kept = 16 if averages else 8
+    return sum(each.numel() * each.element_size() for each in weights) + sum(each.numel() * kept for each in trained)

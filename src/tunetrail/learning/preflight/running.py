@@ -61,8 +61,9 @@ class Preflight(lightning.Callback):
             SampleError: The rows do.
             TrainingError: The model or the machine does.
         """
+        averages = self.training.averaging.kind != "none"
         machine = (
-            (check_monitored, partial(check_worst_batch, self.training), partial(check_disk, self.folder))
+            (check_monitored, partial(check_worst_batch, self.training), partial(check_disk, self.folder, averages))
             if self.validate
             else ()
         )

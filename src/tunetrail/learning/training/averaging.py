@@ -69,6 +69,10 @@ class WeightAveraging(lightning.Callback):
         self._averages: list[Tensor] = []
         self._aside: list[Tensor] = []
 
+    def begin_anew(self, step: int) -> None:
+        """Forget the averages; the next step after optimizer step `step` may begin new ones."""
+        self.updates, self._step, self._averages = 0, step, []
+
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Find the trained weights."""
         if stage == "fit":

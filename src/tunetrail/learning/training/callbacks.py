@@ -1,5 +1,6 @@
 """Lightning callbacks that report a training: learning curves and cost, handed out in batches."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import psutil
 import pytorch_lightning as lightning
 import torch
+from pytorch_lightning.callbacks import EarlyStopping
 
 from tunetrail.learning.engine.cost import peak_flops
 
@@ -60,7 +62,7 @@ class MetricsReporter(lightning.Callback):
         seconds = time.perf_counter() - self._since
         peak = peak_flops(pl_module.device.type, _DTYPES.get(str(trainer.precision), torch.float32))
         metrics = {
-            "train/loss": float(torch.stack(self._losses).mean()),
+            "train/loss": float(torch.stack([each.to(outputs["loss"].device) for each in self._losses]).mean()),
             "train/learning_rate": trainer.optimizers[0].param_groups[-1]["lr"],
             "train/gradient_norm": float(outputs["gradient_norm"]),
             "train/tokens_per_second": self._tokens / seconds,
@@ -105,6 +107,15 @@ class MetricsReporter(lightning.Callback):
         for name, value in metrics.items():
             self.history.setdefault(name, []).append((step, value))
         self.sink(metrics, step)
+
+
+class StopWithoutProgress(EarlyStopping):
+    """Early stopping to which a validation without a finite loss counts for nothing: the guard rewinds it."""
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Count the validation."""
+        if math.isfinite(trainer.callback_metrics.get(self.monitor, math.nan)):
+            super().on_validation_end(trainer, pl_module)
 
 
 class EndAtStep(lightning.Callback):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as lightning
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from tunetrail.config import TrainingConfig
@@ -16,7 +16,7 @@ from tunetrail.errors import TrainingError
 from tunetrail.learning.preflight.findings import PreflightReport
 from tunetrail.learning.preflight.running import Preflight
 from tunetrail.learning.training.averaging import averaging_callback
-from tunetrail.learning.training.callbacks import EndAtStep, MetricsReporter, MetricsSink
+from tunetrail.learning.training.callbacks import EndAtStep, MetricsReporter, MetricsSink, StopWithoutProgress
 from tunetrail.learning.training.checkpoints import LastCheckpoint
 from tunetrail.learning.training.guards import NonFiniteGuard
 from tunetrail.learning.training.memory import compile_model, enable_gradient_checkpointing, is_out_of_memory
@@ -76,6 +76,7 @@ def fit(
     validate: bool = True,
     reload_epochs: int = 0,
     resume: Path | None = None,
+    budget: float = 1.0,
 ) -> FitResult:
     """Train `module` in place; afterwards it holds the weights of the best validation.
 
@@ -90,6 +91,7 @@ def fit(
         validate: False trains a fixed number of steps without validation, early stopping or checkpoints (a fold).
         reload_epochs: Above 0: `data` is asked for its batches anew in every epoch.
         resume: A checkpoint of the same training, which goes on behind its last finished step.
+        budget: Below 1: only this share of the steps, and of the warm-up, is taken (a fold).
 
     Raises:
         TrainingError: The loss was not finite, or one row doesn't fit into memory.
@@ -101,7 +103,7 @@ def fit(
     quieten_lightning()
     reporter = MetricsReporter(on_metrics, training.logging_steps)
     checkpoints = folder / "checkpoints"
-    stopping = EarlyStopping(
+    stopping = StopWithoutProgress(
         "val/loss",
         patience=max(training.early_stopping_patience, 1),
         check_finite=False,  # the guard's affair
@@ -122,6 +124,9 @@ def fit(
         [*([stopping] if training.early_stopping_patience else []), best, last, StopBetweenSteps()] if validate else []
     )
     batches = max(len(data.train_dataloader()), 1)
+    if budget < 1.0:
+        training = budgeted(training, batches, budget)
+        module.optimization["warmup_steps"] = training.warmup_steps
     precision = resolve_precision(training.precision, training.use_mixed_precision)
     if training.memory.gradient_checkpointing:
         enable_gradient_checkpointing(module.model)
@@ -186,10 +191,9 @@ def optimization_settings(training: TrainingConfig) -> dict[str, Any]:
     }
 
 
-def budgeted(training: TrainingConfig, rows: int, budget: float) -> TrainingConfig:
+def budgeted(training: TrainingConfig, steps_per_epoch: int, budget: float) -> TrainingConfig:
     """Return the same training with a share of its steps (at least one) and of its warm-up, for a fold."""
-    rows_per_step = training.rows_per_batch * training.batches.accumulate
-    full = training.max_steps if training.max_steps > 0 else training.num_epochs * -(-rows // rows_per_step)
+    full = training.max_steps if training.max_steps > 0 else training.num_epochs * steps_per_epoch
     steps = max(1, round(full * budget))
     return replace(training, max_steps=steps, warmup_steps=min(round(training.warmup_steps * budget), steps // 2))
 

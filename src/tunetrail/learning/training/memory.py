@@ -64,6 +64,12 @@ def compile_model(model: nn.Module) -> None:
         layer.compile(dynamic=True)
 
 
+def undo_compile(model: nn.Module) -> None:
+    """Let the layers that `compile_model` has compiled run as they are."""
+    for layer in model.modules():
+        layer._compiled_call_impl = None  # type: ignore[assignment]  # torch has no way back of its own
+
+
 def transformers_in(model: nn.Module) -> list[PreTrainedModel]:
     """Return the outermost transformers models of a module, whatever wraps them.
 

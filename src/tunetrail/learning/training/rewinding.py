@@ -74,10 +74,11 @@ def _leave_the_file(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _rewind_averages(trainer: lightning.Trainer, module: TrainedModule, saved: Mapping[str, Any] | None) -> None:
-    if saved is None:  # nothing was averaged yet
-        weights = {name: each.detach() for name, each in module.named_parameters() if each.requires_grad}
-        saved = {"updates": 0, "averages": weights, "current": weights}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, WeightAveraging):
+        if not isinstance(callback, WeightAveraging):
+            continue
+        if saved is None:  # nothing was averaged yet
+            callback.begin_anew(trainer.global_step)
+        else:
             callback.on_load_checkpoint(trainer, module, {"averaging": {**saved, "step": trainer.global_step}})
             callback.on_train_start(trainer, module)

@@ -287,3 +287,21 @@ def test_check_warns_of_prompts_of_the_base_model_that_are_not_used(
     assert caplog.text == ""
     learner(query_prompt="ask: ").check(str(tmp_path), RECORDS["pair"])
     assert "comes with the prompts {'document': 'tell: '}, which aren't used" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("shape", "record", "times"),
+    [
+        ("pair", {"anchor": "one", "positive": "two or three"}, 1),
+        ("pair", {"anchor": "one", "positive": "two or three", "negative": "quite another text"}, 1),
+        ("text", {"text": "seen with two dropouts"}, 2),
+    ],
+)
+def test_the_length_of_a_row_counts_every_text_that_goes_through_the_model(
+    tiny_embedding_model: str, shape: str, record: dict[str, Any], times: int
+) -> None:
+    own = learner(shape)
+    _, data = own._prepared(tiny_embedding_model, [dict(record) for _ in range(4)], [], TrainingConfig())
+    tokenizer = own.load(tiny_embedding_model).tokenizer
+    assert data.lengths is not None
+    assert data.lengths(record) == times * sum(len(tokenizer(text)["input_ids"]) for text in record.values())

@@ -3,8 +3,11 @@ from typing import Any
 
 import pytest
 import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from tunetrail.config import TrainingConfig
+from tunetrail.errors import ModelError
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule, load_embedding_model
 from tunetrail.learning.training.fitting import fit, optimization_settings
@@ -75,3 +78,23 @@ def test_load_refuses_pickled_weights(tiny_embedding_model: str, tmp_path: Path)
     torch.save(model[0].auto_model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(OSError, match="safetensors"):
         load_embedding_model(str(tmp_path))
+
+
+def test_load_refuses_a_model_without_a_transformer(tiny_embedding_model: str, tmp_path: Path) -> None:
+    tokenizer = load_embedding_model(tiny_embedding_model).tokenizer.backend_tokenizer
+    model = SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=8)], device="cpu")
+    model.save(str(tmp_path))
+    with pytest.raises(ModelError, match=r"must be a model with a transformer, got StaticEmbedding\. Choose another"):
+        load_embedding_model(str(tmp_path))
+
+
+def test_rows_are_diagnosed_in_the_pieces_that_they_are_trained_in(tiny_embedding_model: str) -> None:
+    module = EmbeddingModule(model=tiny_embedding_model, shape="pair", mini_batch_size=3)
+    data = EmbeddingDataModule(train=PAIRS, validation=[], shape="pair", batch_size=8)
+    (batch,) = next(iter(data.train_dataloader())).micro_batches
+    looked_up: list[int] = []
+    table = next(each for each in module.model.modules() if isinstance(each, torch.nn.Embedding))
+    table.register_forward_pre_hook(lambda layer, inputs: looked_up.append(inputs[0].numel()))
+    assert module.is_finite(batch)
+    whole = sum(looked_up)
+    assert len(looked_up) == 3 and max(looked_up) < whole / 2

@@ -1,4 +1,5 @@
 import copy
+import pickle
 from dataclasses import asdict
 
 import pytest
@@ -8,7 +9,7 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
 from tunetrail.config import AdapterConfig
-from tunetrail.learning.engine.lean import make_lean
+from tunetrail.learning.engine.lean import make_lean, unmake_lean
 from tunetrail.learning.language_model.adapters import with_adapter
 from tunetrail.learning.language_model.module import load_language_model
 
@@ -75,6 +76,16 @@ def test_a_layer_that_would_give_something_else_stays_as_it_is() -> None:
             return super().forward(hidden_states) + 1
 
     assert type(made_lean(ShiftedRMSNorm(WIDTH))) is ShiftedRMSNorm
+
+
+def test_afterwards_the_layers_are_of_their_own_classes_again() -> None:
+    model = nn.Sequential(feed_forward(), norm(), nn.Linear(WIDTH, WIDTH))
+    classes = [type(layer) for layer in model]
+    make_lean(model)
+    assert type(model[0]) is not classes[0] and type(model[1]) is not classes[1]
+    unmake_lean(model)
+    assert [type(layer) for layer in model] == classes
+    assert pickle.dumps(model)
 
 
 def test_without_a_gradient_and_under_autocast_the_layers_own_forward_runs() -> None:

@@ -3,6 +3,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import pytorch_lightning as lightning
 import torch
 
 from tunetrail.config import TrainingConfig
-from tunetrail.config.training import BatchesConfig, GuardsConfig
+from tunetrail.config.training import AveragingConfig, BatchesConfig, GuardsConfig
 from tunetrail.errors import ConfigError, SampleError, TrainingError
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.encoder import transformer_of
@@ -208,10 +209,14 @@ def test_disk_that_is_too_full_keeps_the_training_from_beginning(
         trained(tiny_embedding_model, tmp_path / "not" / "there")
 
 
-def test_checkpoint_bytes_are_those_of_the_file(tiny_embedding_model: str, tmp_path: Path) -> None:
-    module, _ = trained(tiny_embedding_model, tmp_path)
+@pytest.mark.parametrize("kind", ["none", "ema"])
+def test_checkpoint_bytes_are_those_of_the_file(tiny_embedding_model: str, tmp_path: Path, kind: str) -> None:
+    training = replace(TRAINING, averaging=AveragingConfig(kind=kind))
+    module, _ = trained(tiny_embedding_model, tmp_path, training=training)
     size = (tmp_path / "checkpoints" / "last.ckpt").stat().st_size
-    assert checkpoint_bytes(module) == pytest.approx(size, rel=0.25)  # tiny weights beside a header each
+    assert checkpoint_bytes(module, averages=kind != "none") == pytest.approx(
+        size, rel=0.25
+    )  # tiny weights beside a header each
 
 
 def test_worst_rows_are_the_longest_of_a_batch() -> None:

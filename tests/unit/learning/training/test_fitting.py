@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tunetrail.config import TrainingConfig
+from tunetrail.config.training import BatchesConfig
 from tunetrail.errors import TrainingError
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule
@@ -239,11 +240,27 @@ def test_fit_with_one_seed_gives_identical_weights(tiny_embedding_model: str, tm
 @pytest.mark.parametrize(
     ("training", "budget", "steps", "warmup"),
     [
-        ({"batch_size": 10, "num_epochs": 2, "warmup_steps": 10}, 0.5, 11, 5),
-        ({"batch_size": 10, "num_epochs": 2, "warmup_steps": 10}, 0.01, 1, 0),
+        ({"num_epochs": 2, "warmup_steps": 10}, 0.5, 11, 5),
+        ({"num_epochs": 2, "warmup_steps": 10}, 0.01, 1, 0),
         ({"max_steps": 10, "warmup_steps": 100}, 0.2, 2, 1),
     ],
 )
 def test_budgeted_shortens_steps_and_warmup(training: dict[str, Any], budget: float, steps: int, warmup: int) -> None:
-    shortened = budgeted(TrainingConfig(**training), rows=101, budget=budget)
+    shortened = budgeted(TrainingConfig(**training), steps_per_epoch=11, budget=budget)
     assert (shortened.max_steps, shortened.warmup_steps) == (steps, warmup)
+
+
+def test_a_share_of_the_steps_is_taken_also_where_tokens_make_the_batches(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
+    training = TrainingConfig(
+        batch_size=2, num_epochs=4, warmup_steps=6, learning_rate=1e-3, batches=BatchesConfig(tokens=120)
+    )
+    module = EmbeddingModule(model=tiny_embedding_model, shape="pair", optimization=optimization_settings(training))
+    data = EmbeddingDataModule(
+        train=PAIRS, validation=[], shape="pair", batch_size=2, batches=training.batches, lengths=lambda record: 20
+    )
+    batches = len(data.train_dataloader())
+    assert batches == 4  # of 6 rows each
+    result = fit(module, data, training, seed=0, folder=tmp_path, on_metrics=ignore, validate=False, budget=0.5)
+    assert (result.steps, module.optimization["warmup_steps"]) == (4 * batches // 2, 3)

@@ -231,6 +231,18 @@ def test_rewind_brings_the_averaged_weights_back_too(tiny_embedding_model: str, 
     assert last["averaging"]["updates"] == 5  # of the 4 steps before the checkpoint, and of the one after the rewind
 
 
+def test_rewind_before_an_average_has_begun_leaves_nothing_averaged(tiny_embedding_model: str, tmp_path: Path) -> None:
+    histories = []
+    for kind in ("none", "swa"):
+        training = replace(TRAINING, averaging=AveragingConfig(kind=kind, start=0.75))
+        _, result = fitted(tiny_embedding_model, tmp_path / kind, training, prepare=breaking(2))
+        assert result.rewinds == 1
+        histories.append(result.history["val/loss"])
+    assert histories[0][0] == histories[1][0] and histories[0][1] != histories[1][1]
+    last = torch.load(tmp_path / "swa" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["averaging"]["updates"] == 2  # steps 7 and 8
+
+
 def test_validation_loss_that_is_not_finite_brings_the_last_checkpoint_back(
     tiny_embedding_model: str, tmp_path: Path
 ) -> None:
@@ -242,7 +254,7 @@ def test_validation_loss_that_is_not_finite_brings_the_last_checkpoint_back(
                 for parameter in self.parameters():
                     parameter.data.fill_(math.nan)
 
-    training = replace(TRAINING, num_epochs=3)
+    training = replace(TRAINING, num_epochs=3, early_stopping_patience=1)
     module = Lost(model=tiny_embedding_model, shape="vector", optimization=optimization_settings(training))
     data = EmbeddingDataModule(train=VECTORS, validation=VECTORS, shape="vector", batch_size=4)
     result = fit(module, data, training, seed=0, folder=tmp_path, on_metrics=ignore)
