@@ -184,7 +184,7 @@ def test_training_through_tunetrail_is_measured_from_outside(workplace, tiny_emb
     found = train_with_tunetrail(task=task.to_dict(), folder=str(workplace), keep=str(workplace / "kept"))
     cut = [min(len(text), 48) for row in PAIRS for text in row.values()]
     assert (found["rows"], found["steps"], found["tokens"]) == (24, 6, sum(cut))
-    assert found["padding_share"] == pytest.approx(0.0, abs=0.01)
+    assert found["padding_share"] == pytest.approx(0.0, abs=0.03)
     before = held_out_before(task=task.to_dict(), folder=str(workplace))
     assert found["held_out_loss"] < before["held_out_loss"]
     assert found["losses"][-1][0] == 12

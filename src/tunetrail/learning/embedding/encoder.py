@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tunetrail.learning.engine.attention import segment_attention_of
 from tunetrail.learning.engine.modes import evaluating
+from tunetrail.learning.engine.products import has_faster_products
 from tunetrail.learning.engine.segments import concatenate
 from tunetrail.learning.tokens.tokenized import TokenizedTexts
 from tunetrail.learning.training.parts import in_parts
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 TOKENS_PER_BATCH = 4096
 """Of an encoded batch: enough for full matrix products, little enough to stay in the caches."""
+ROW_MULTIPLE = 8
+"""Rows are filled up to so many tokens where a product is compiled, and kept, for each number of tokens."""
 _PROBES = ["a", "one two three", "a text that is somewhat longer than the others, so that lengths differ"]
 _TOLERANCE = 1e-4
 
@@ -80,8 +83,8 @@ class Encoder:
             return torch.zeros(0, self.model.get_embedding_dimension() or 0, device=self.model.device)
         filler = np.array([self.model.tokenizer.pad_token_id or 0])
         rows = [ids if len(ids) else filler for ids in rows]  # an empty text, where a tokenizer puts nothing around it
-        tokens = concatenate(rows, self.model.device)
-        self.lengths += tokens.segments.lengths
+        tokens = concatenate(rows, self.model.device, multiple=ROW_MULTIPLE if has_faster_products() else 1)
+        self.lengths += [len(ids) for ids in rows]
         self.computed += tokens.segments.tokens
         transformer: Any = self.model[0]
         features = tokens.features(transformer._infer_flatten_position_offset())

@@ -49,7 +49,7 @@ class ConcatenatedTokens:
     Attributes:
         input_ids: Token ids, int64 [1, tokens].
         position_ids: Place of each token in its sequence, int64 [1, tokens].
-        segments: Where the sequences lie.
+        segments: Where the sequences lie, and behind them the filler, if any.
         order: Number of each sequence in the caller's order, int64 [sequences]: row order to caller's order.
     """
 
@@ -80,11 +80,19 @@ class ConcatenatedTokens:
         """Return `values` [sequences, ...], one per sequence in the row's order, in the caller's order."""
         places = torch.empty_like(self.order)
         places[self.order] = torch.arange(len(self.order))
-        return values[places.to(values.device)]
+        return values[places.to(values.device)]  # without the filler's
 
 
-def concatenate(rows: Sequence[TokenIds], device: torch.device | str = "cpu") -> ConcatenatedTokens:
+def concatenate(
+    rows: Sequence[TokenIds], device: torch.device | str = "cpu", *, multiple: int = 1
+) -> ConcatenatedTokens:
     """Put sequences of tokens into one row, longest first.
+
+    Args:
+        rows: Token ids.
+        device: Of the tensors.
+        multiple: A sequence of token 0 fills the row up to a multiple of this: a library that compiles a product for
+            each number of tokens (oneDNN) then meets few of them.
 
     Raises:
         ValueError: There is no sequence, or an empty one.
@@ -94,8 +102,9 @@ def concatenate(rows: Sequence[TokenIds], device: torch.device | str = "cpu") ->
     if not len(lengths) or not lengths.all():
         raise ValueError("every sequence must have a token, got none or an empty one")
     order = np.argsort(-lengths, kind="stable")
-    row = np.concatenate([arrays[number] for number in order])
-    sorted_lengths = lengths[order]
+    filler = int(-lengths.sum() % multiple)
+    row = np.concatenate([*(arrays[number] for number in order), np.zeros(filler, dtype=np.int64)])
+    sorted_lengths = np.append(lengths[order], [filler] if filler else []).astype(np.int64)
     starts = np.repeat(np.cumsum(sorted_lengths) - sorted_lengths, sorted_lengths)
     positions = np.arange(len(row), dtype=np.int64) - starts
     return ConcatenatedTokens(

@@ -40,3 +40,17 @@ def test_positions_begin_where_the_model_wants_them_to() -> None:
 def test_no_sequence_and_an_empty_one_are_refused(rows: list[list[int]]) -> None:
     with pytest.raises(ValueError, match="every sequence must have a token"):
         concatenate(rows)
+
+
+@pytest.mark.parametrize("lengths", [[3, 5, 1], [8], [16, 3, 13], [2, 7]])
+def test_a_filler_behind_all_sequences_makes_the_row_a_multiple(lengths: list[int]) -> None:
+    rows = [[number + 1] * length for number, length in enumerate(lengths)]
+    plain, filled = concatenate(rows), concatenate(rows, multiple=8)
+    tokens = sum(lengths)
+    assert filled.segments.tokens == -(-tokens // 8) * 8
+    assert torch.equal(filled.input_ids[:, :tokens], plain.input_ids)
+    assert torch.equal(filled.position_ids[:, :tokens], plain.position_ids)
+    assert not filled.input_ids[:, tokens:].any()
+    assert filled.segments.lengths[: len(rows)] == plain.segments.lengths
+    per_sequence = torch.arange(len(filled.segments.lengths))
+    assert filled.in_callers_order(per_sequence).tolist() == plain.in_callers_order(per_sequence[: len(rows)]).tolist()

@@ -117,13 +117,21 @@ def step(module: TrainedModule, data: Any, folder: Path) -> tuple[FitResult, dic
     return result, gradients
 
 
-def assert_same_step(one: tuple[FitResult, dict[str, Tensor]], other: tuple[FitResult, dict[str, Tensor]]) -> None:
+FILLER = 0.35
+"""Of pieces of a few short texts, each filled up to a multiple of 8 tokens."""
+
+
+def assert_same_step(
+    one: tuple[FitResult, dict[str, Tensor]], other: tuple[FitResult, dict[str, Tensor]], filler: float = 0.0
+) -> None:
+    """Compare two steps; `filler` is the share of computed tokens by which pieces may round up more than a batch."""
     assert one[1].keys() == other[1].keys() and one[1]
     for name, gradient in one[1].items():
         torch.testing.assert_close(other[1][name], gradient, rtol=1e-4, atol=1e-6)
     for metric in ("train/loss", "train/gradient_norm"):
         assert other[0].history[metric][0][1] == pytest.approx(one[0].history[metric][0][1], rel=1e-4)
-    assert other[0].history["train/padding_share"] == one[0].history["train/padding_share"]
+    shares = [each.history["train/padding_share"][0][1] for each, _ in (one, other)]
+    assert shares[0] <= shares[1] <= shares[0] + filler
 
 
 @pytest.mark.parametrize("kind", ["cuda", "cpu"])
@@ -145,7 +153,7 @@ def test_embedding_step_out_of_memory_has_the_same_gradient_in_pieces(
     failed = limit_memory(transformer_of(module.model), 90, kind)
     found = step(module, pairs(tiny_embedding_model, records, shape, accumulate), tmp_path)
     assert failed and module.piece_rows in (1, 2, 4)
-    assert_same_step(expected, found)
+    assert_same_step(expected, found, FILLER)
     warnings = [each.message for each in caplog.records if each.levelno == logging.WARNING]
     assert warnings == [
         f"out of memory: batches go through the model in pieces of {module.piece_rows} rows from now on; gradients "
@@ -160,7 +168,7 @@ def test_memory_that_only_the_pass_with_gradients_lacks_is_found_there(
     expected = step(embedding(tiny_embedding_model, "pair"), pairs(tiny_embedding_model, PAIRS, "pair", 2), tmp_path)
     module = embedding(tiny_embedding_model, "pair")
     failed = limit_memory(transformer_of(module.model), 100, kind, when=lambda model: torch.is_grad_enabled())
-    assert_same_step(expected, step(module, pairs(tiny_embedding_model, PAIRS, "pair", 2), tmp_path))
+    assert_same_step(expected, step(module, pairs(tiny_embedding_model, PAIRS, "pair", 2), tmp_path), FILLER)
     assert len(failed) >= 2  # in the plain pass, then in the second of a piece
 
 
