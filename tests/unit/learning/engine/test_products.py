@@ -46,13 +46,21 @@ def test_a_transposed_weight_is_taken_as_it_is(library: str) -> None:
     torch.testing.assert_close(linear(values, weight.T), values @ weight, rtol=1e-4, atol=1e-4)
 
 
-def test_only_what_is_trained_gets_a_gradient() -> None:
-    values, weight = torch.randn(300, 128), torch.randn(256, 128, requires_grad=True)
-    linear(values, weight).sum().backward()
-    assert values.grad is None and weight.grad is not None
-    values, weight = torch.randn(300, 128, requires_grad=True), torch.randn(256, 128)
-    linear(values, weight).sum().backward()
-    assert values.grad is not None and weight.grad is None
+@pytest.mark.parametrize("trained", ["weight", "values"])
+def test_only_what_the_gradient_needs_is_kept(trained: str) -> None:
+    values = torch.randn(300, 128, requires_grad=trained == "values")
+    weight = torch.randn(256, 128, requires_grad=trained == "weight")
+    kept: list[int] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = linear(values, weight)
+    output.sum().backward()
+    assert kept == [values.numel() if trained == "weight" else weight.numel()]
+    assert (values.grad is not None) == (trained == "values") and (weight.grad is not None) == (trained == "weight")
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
