@@ -166,9 +166,10 @@ def _explained(error: Exception) -> str:
     option = re.search(r"Could not find '[^'/]+/([^']+)' Available options in '[^']+': (.+)", text)
     if option:
         return f"{text}.{did_you_mean(option.group(1), option.group(2).split())}"
-    wrong = re.search(r"Key '([^']+)' (?:is )?not in", text) or re.search(r"Could not override '([^']+)'", text)
-    if wrong:
-        text += _nearest_key(wrong.group(1))
+    key = re.search(r"Could not override '([^']+)'", text)
+    wrong = re.search(r"Key '([^']+)' (?:is )?not in", text)
+    if key or wrong:
+        text += _nearest_key((key or wrong).group(1), wrong.group(1) if wrong else "")  # type: ignore[union-attr]
     return text
 
 
@@ -182,20 +183,22 @@ def _wrong_option(arguments: Sequence[str]) -> str:
     return "a config group takes the name of one of its options, as in embedding=minilm."
 
 
-def _nearest_key(given: str) -> str:
-    """Return ` Did you mean 'a.b' or 'c.b'?` for the keys whose last name is nearest to that of the given key."""
-    keys = _all_keys(TrainRequest)
+def _nearest_key(given: str, wrong: str = "") -> str:
+    """Return ` Did you mean 'a.b' or 'c.b'?` for the keys nearest to a given one, of which one name may be wrong."""
+    names, keys = given.split("."), _all_keys(TrainRequest)
+    place = names.index(wrong) if wrong in names else len(names) - 1
+    section, rest = ".".join(names[:place]), "".join(f".{name}" for name in names[place + 1 :])
     by_name: dict[str, list[str]] = {}
     for key in keys:
         by_name.setdefault(key.rpartition(".")[2], []).append(key)
-    sections, _, name = given.rpartition(".")
-    nearest = difflib.get_close_matches(name, by_name, n=1)
+    nearest = difflib.get_close_matches(names[place], by_name, n=1)
     if not nearest:
         return ""
-    known = by_name[nearest[0]]
-    alike = [key for key in known if sections and key.startswith(f"{sections.partition('.')[0]}.")] or known
-    ends = [key for key in alike if key.endswith(f"{sections}.{nearest[0]}")] or alike
-    return f" Did you mean {' or '.join(map(repr, ends[:2]))}?"
+    found = by_name[nearest[0]]
+    beside = [key for key in found if key.rpartition(".")[0] == section]
+    within = [key for key in found if section and key.startswith(f"{section.partition('.')[0]}.")]
+    suggested = [f"{key}{rest}" if f"{key}{rest}" in keys else key for key in beside or within or found]
+    return f" Did you mean {' or '.join(map(repr, suggested[:3]))}?"
 
 
 def _all_keys(schema: Any, prefix: str = "") -> list[str]:

@@ -94,7 +94,7 @@ def test_prepare_does_without_a_model_that_is_not_there(
     [
         ("session_id=none", "session_id must name a session of the database, got 'none'"),
         ("model_type=llm", "session 's1' has no llm samples"),
-        ("validation.rows.empti.severity=off", "Did you mean 'empty'?"),
+        ("validation.rows.empti.severity=off", "Did you mean 'validation.rows.empty.severity'?"),
         (
             "validation.rows.language.severity=loud",
             "validation.rows.language.severity must be one of error, warning, off",

@@ -83,7 +83,7 @@ def test_train_takes_an_experiment_of_the_folder(tunetrail: Command, workplace: 
         (["+llm.adapter.ranks=1"], "there is no key llm.adapter.ranks. Did you mean 'rank'?"),
         (["embedding.training.learning_rat=1"], "Did you mean 'embedding.training.learning_rate'?"),
         (["embedding.batch_size=auto"], "Did you mean 'embedding.training.batch_size'?"),
-        (["batch_size=8"], "Did you mean 'embedding.training.batch_size' or 'llm.training.batch_size'?"),
+        (["batch_size=8"], "Did you mean 'embedding.training.batch_size' or 'llm.training.batch_size' or"),
         (["training.precision=32-true"], "Did you mean 'embedding.training.precision' or 'llm.training.precision'?"),
         (["embeding=minilm"], "Did you mean 'embedding'?"),
         (

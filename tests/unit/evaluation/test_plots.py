@@ -45,7 +45,7 @@ def test_learning_curve_figure_draws_losses_and_the_learning_rate() -> None:
     }
     figure = learning_curve_figure(history, "embedding")
     assert [len(axes.lines) for axes in figure.axes] == [2, 1]
-    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["train loss", "validation loss"]
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["train/loss", "val/loss"]
     assert "step" in texts(figure) and "learning rate" in texts(figure)
     assert_draws(figure)
 

@@ -243,7 +243,7 @@ def test_derive_takes_the_time_of_the_row(columns: dict[str, Any], expected: str
         (conversation(assistant("a")), "must have an assistant's answer to a user, got none"),
         (conversation(assistant("a"), user("b")), "must have an assistant's answer to a user, got none"),
         (conversation(user("a"), assistant("b"), feedback="meh"), "feedback must say whether"),
-        (conversation(user("a"), assistant("b"), created_at="noon"), "created_at must be ISO 8601 .* got 'noon'"),
+        (conversation(user("a"), assistant("b"), created_at="noon"), "created_at must be ISO 8601.* got 'noon'"),
         (conversation(user("a"), assistant("b"), id=[1]), "id must be a string or an integer, got list"),
         (conversation(user("a\ud800"), assistant("b")), "must be valid Unicode"),
     ],

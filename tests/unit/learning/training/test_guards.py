@@ -234,13 +234,13 @@ def test_rewind_brings_the_averaged_weights_back_too(tiny_embedding_model: str, 
 def test_rewind_before_an_average_has_begun_leaves_nothing_averaged(tiny_embedding_model: str, tmp_path: Path) -> None:
     histories = []
     for kind in ("none", "swa"):
-        training = replace(TRAINING, averaging=AveragingConfig(kind=kind, start=0.75))
+        training = replace(TRAINING, averaging=AveragingConfig(kind=kind, start=0.5))
         _, result = fitted(tiny_embedding_model, tmp_path / kind, training, prepare=breaking(2))
         assert result.rewinds == 1
         histories.append(result.history["val/loss"])
     assert histories[0][0] == histories[1][0] and histories[0][1] != histories[1][1]
     last = torch.load(tmp_path / "swa" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert last["averaging"]["updates"] == 2  # steps 7 and 8
+    assert last["averaging"]["updates"] == 3  # steps 5 to 7
 
 
 def test_validation_loss_that_is_not_finite_brings_the_last_checkpoint_back(
