@@ -107,7 +107,7 @@ def checked_request(config: Any) -> TrainRequest:
     if OmegaConf.is_missing(config, "session_id"):
         raise ConfigError("session_id must be given, as in session_id=ID. `tunetrail sessions` lists them.")
     plain = OmegaConf.to_container(config, resolve=True)
-    merged = OmegaConf.merge(OmegaConf.structured(TrainRequest), plain)
+    merged: Any = OmegaConf.merge(OmegaConf.structured(TrainRequest), plain)
     for section in MODEL_TYPES:
         with naming_section(section):
             OmegaConf.to_object(merged[section].training)

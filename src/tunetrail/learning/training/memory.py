@@ -67,7 +67,7 @@ def compile_model(model: nn.Module) -> None:
 def undo_compile(model: nn.Module) -> None:
     """Let the layers that `compile_model` has compiled run as they are."""
     for layer in model.modules():
-        layer._compiled_call_impl = None  # type: ignore[assignment]  # torch has no way back of its own
+        layer._compiled_call_impl = None  # torch has no way back of its own
 
 
 def transformers_in(model: nn.Module) -> list[PreTrainedModel]:
