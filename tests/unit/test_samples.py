@@ -63,7 +63,7 @@ def test_parse_sample_finds_every_shape_from_its_columns(shape):
         (
             {"text": "a", "timestamp": "noon"},
             LLM,
-            "Unix seconds or milliseconds, got 'noon'. Write it",
+            "timestamp must be ISO 8601, Unix seconds or milliseconds, got 'noon'. Write it",
         ),
     ],
 )

@@ -166,10 +166,10 @@ def _explained(error: Exception) -> str:
     option = re.search(r"Could not find '[^'/]+/([^']+)' Available options in '[^']+': (.+)", text)
     if option:
         return f"{text}.{did_you_mean(option.group(1), option.group(2).split())}"
-    key = re.search(r"Could not override '([^']+)'", text)
     wrong = re.search(r"Key '([^']+)' (?:is )?not in", text)
-    if key or wrong:
-        text += _nearest_key((key or wrong).group(1), wrong.group(1) if wrong else "")  # type: ignore[union-attr]
+    key = re.search(r"Could not override '([^']+)'", text) or wrong
+    if key:
+        text += _nearest_key(key.group(1), wrong.group(1) if wrong else "")
     return text
 
 
