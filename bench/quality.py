@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from bench.engine.comparing import ROUNDS
 from bench.engine.figures import OURS
 from bench.engine.rows import Row, name_of, read_records, write_rows
@@ -139,6 +141,7 @@ def run(options: Options) -> list[Result]:
 def _measured(
     recipe: _Recipe, task: Task, measure: dict[str, Any], rounds: int
 ) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
+    console = Console(stderr=True)
     scoring = {"model": task.model, "measure": measure}
     before = {
         **called_fresh(Arm(name="before", function="bench.engine.quality:score_model", arguments=scoring)),
@@ -154,6 +157,12 @@ def _measured(
             arguments = {"train": function, "task": seeded, "arguments": {}, "measure": measure}
             arm = Arm(name=side, function="bench.engine.quality:train_and_score", arguments=arguments)
             runs[side].append(called_fresh(arm))
+            found = runs[side][-1]
+            console.print(
+                f"round {number + 1} of {rounds}: {side}, {recipe.title} {found['score']:.4f} (before "
+                f"{before['score']:.4f}), loss {found['held_out_loss']:.4f} (before {before['held_out_loss']:.4f})",
+                highlight=False,
+            )
     return before, runs
 
 
