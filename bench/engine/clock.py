@@ -5,14 +5,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
-
-from tunetrail.learning.engine.products import linear
-
-_PEAK_SIZE = 2048
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,20 +73,3 @@ class StepClock:
     def _called(self, module: nn.Module, inputs: Any) -> None:
         if isinstance(module, nn.Embedding) and inputs:
             self._lookups[id(module)] += inputs[0].numel()
-
-
-def matrix_peak(seconds: float = 1.0) -> float:
-    """Return the speed of the fastest float32 product of two 2048 x 2048 matrices within so many seconds, in FLOP/s.
-
-    By whichever of torch's two libraries is faster: the utilisation of both sides is measured by what the machine can.
-    """
-    one, other = torch.randn(_PEAK_SIZE, _PEAK_SIZE), torch.randn(_PEAK_SIZE, _PEAK_SIZE)
-    fastest = float("inf")
-    end = time.perf_counter() + seconds
-    while True:
-        began = time.perf_counter()
-        linear(one, other)
-        fastest = min(fastest, time.perf_counter() - began)
-        if time.perf_counter() >= end:
-            break
-    return 2.0 * _PEAK_SIZE**3 / fastest

@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 
-from bench.engine.clock import StepClock, matrix_peak
+from bench.engine.clock import StepClock
 from bench.engine.flops import size_of, training_flops
 from bench.engine.rows import load_rows
 from bench.engine.tasks import MAX_GRAD_NORM, WEIGHT_DECAY, Measured, Task, timed, tracked_run
 from bench.memory import peak_resident
+from tunetrail.learning.engine.cost import measured_peak
 
 COLUMNS = {"score": ("sentence1", "sentence2"), "pair": ("anchor", "positive")}
 _LOSS_ROWS = 32
@@ -35,7 +36,7 @@ def train_with_tunetrail(*, task: dict[str, Any], folder: str, keep: str = "") -
         training=given.training(),
     )
     learner = EmbeddingLearner(config=config, shape=given.shape, seed=given.seed)
-    run, peak = tracked_run(Path(folder)), matrix_peak()
+    run, peak = tracked_run(Path(folder)), measured_peak(1.0)
     with StepClock() as clock:
         model, result = learner.train(
             given.model,
@@ -84,7 +85,7 @@ def train_with_sentence_transformers(*, task: dict[str, Any], folder: str, keep:
         train_dataset=Dataset.from_dict({column: [row[column] for row in rows] for column in columns}),
         loss=_peer_loss(model, given.loss),
     )
-    peak = matrix_peak()
+    peak = measured_peak(1.0)
     with StepClock() as clock:
         trainer.train()
     losses = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
@@ -105,7 +106,7 @@ def _measured(
     task: Task, model: Any, clock: StepClock, peak: float, losses: list[tuple[int, float]], keep: str
 ) -> dict[str, Any]:
     memory, window = peak_resident(), timed(clock, task.epochs)
-    peak = max(peak, matrix_peak())
+    peak = max(peak, measured_peak(1.0))
     if clock.steps != task.steps:
         raise ValueError(f"both sides must take {task.steps} steps, got {clock.steps}.")
     lengths = token_lengths(model.tokenizer, load_rows(task.train), COLUMNS[task.shape], task.max_length)

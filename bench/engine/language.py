@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.engine.clock import StepClock, matrix_peak
+from bench.engine.clock import StepClock
 from bench.engine.flops import ModelSize, size_of, training_flops
 from bench.engine.rows import load_rows
 from bench.engine.tasks import MAX_GRAD_NORM, WEIGHT_DECAY, Measured, Task, timed, tracked_run, warmup_of
 from bench.memory import peak_resident
 from tunetrail.config import AdapterConfig, LanguageModelConfig
+from tunetrail.learning.engine.cost import measured_peak
 from tunetrail.learning.language_model.learner import LanguageModel, LanguageModelLearner
 from tunetrail.learning.language_model.module import load_language_model, load_tokenizer
 from tunetrail.learning.tokens.chat import IGNORED, tokenize_record
@@ -27,7 +28,7 @@ def train_with_tunetrail(*, task: dict[str, Any], folder: str, keep: str = "") -
     """
     given, rows = Task(**task), load_rows(task["train"])
     learner = _learner(given)
-    run, peak = tracked_run(Path(folder)), matrix_peak()
+    run, peak = tracked_run(Path(folder)), measured_peak(1.0)
     with StepClock() as clock:
         model, result = learner.train(
             given.model,
@@ -79,7 +80,7 @@ def train_with_trl(
     seen = trainer.train_dataset
     lengths = [length for each in seen["seq_lengths"] for length in each] if packing else list(map(len, seen["labels"]))
     supervised = sum(label != IGNORED for labels in seen["labels"] for label in labels)
-    size, peak = size_of(trainer.model), matrix_peak()
+    size, peak = size_of(trainer.model), measured_peak(1.0)
     with StepClock() as clock:
         trainer.train()
     memory = peak_resident()
@@ -187,7 +188,7 @@ def _measured(
         supervised=supervised * epochs,
         flops=training_flops(size, lengths, supervised) * epochs,
         window=timed(clock, task.epochs),
-        peak_flops=max(peak, matrix_peak()),
+        peak_flops=max(peak, measured_peak(1.0)),
         memory=memory,
         losses=losses,
         held_out_loss=_held_out_loss(model, task),

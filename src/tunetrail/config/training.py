@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from tunetrail.config.checks import check, check_choice, check_share
 from tunetrail.errors import ConfigError
@@ -10,6 +11,17 @@ AUTO = "auto"
 OPTIMIZERS = ("adamw", "adam", "adafactor", "sgd")
 SCHEDULES = ("linear", "cosine", "constant", "inverse_sqrt", "wsd")
 PRECISIONS = (AUTO, "32-true", "16-mixed", "bf16-mixed", "bf16-true")
+_ADAM = ("optimizer.name", ("adamw", "adam"))
+_EFFECTIVE_WITH = {
+    "optimizer.beta1": _ADAM,
+    "optimizer.beta2": _ADAM,
+    "optimizer.epsilon": _ADAM,
+    "optimizer.momentum": ("optimizer.name", ("sgd",)),
+    "averaging.decay": ("averaging.kind", ("ema",)),
+    "averaging.start": ("averaging.kind", ("swa",)),
+    "decay_ratio": ("schedule", ("wsd",)),
+}
+"""Settings that count only beside another one's values."""
 
 
 @dataclass(kw_only=True)
@@ -172,6 +184,16 @@ class TrainingConfig:
         check(
             self.max_steps == -1 or self.max_steps >= 1, "training.max_steps", "-1 (off) or at least 1", self.max_steps
         )
+
+    def without_effect(self) -> list[str]:
+        """Return a sentence about each setting that was changed and does nothing beside the others."""
+        usual, found = TrainingConfig(), []
+        for name, (other, values) in _EFFECTIVE_WITH.items():
+            value, beside = attrgetter(name)(self), attrgetter(other)(self)
+            if beside not in values and value != attrgetter(name)(usual):
+                needed = " or ".join(values)
+                found.append(f"training.{name}={value} has no effect with {other}={beside}, only with {needed}.")
+        return found
 
     @property
     def rows_per_batch(self) -> int:

@@ -102,7 +102,7 @@ class EmbeddingModule(TrainedModule):
             )
             for name, (chosen, options) in losses.items()
         }
-        self._cost = token_cost(self.model)
+        self._cost = token_cost(transformer_of(self.model))
         replace_dropout(self.model)
 
     def trained(self) -> SentenceTransformer:

@@ -40,8 +40,10 @@ class TokenCost:
 
 
 def token_cost(transformer: nn.Module, head: nn.Module | None = None) -> TokenCost:
-    """Count the linear layers of a transformer, without `head`, which not every token goes through."""
-    linear = [each for each in transformer.modules() if isinstance(each, nn.Linear) and each is not head]
+    """Count the linear layers that every token goes through: `head` doesn't count, nor does a pooler (BERT's)."""
+    pooler = [each for name, part in transformer.named_modules() if name.endswith("pooler") for each in part.modules()]
+    left_out = {id(each) for each in (head, *pooler)}
+    linear = [each for each in transformer.modules() if isinstance(each, nn.Linear) and id(each) not in left_out]
     config = getattr(transformer, "config", None)
     layers, width = (int(getattr(config, name, 0) or 0) for name in ("num_hidden_layers", "hidden_size"))
     return TokenCost(
@@ -54,10 +56,21 @@ def token_cost(transformer: nn.Module, head: nn.Module | None = None) -> TokenCo
 @cache
 def peak_flops(device: str = "cpu", dtype: torch.dtype = torch.float32) -> float:
     """Measure the floating-point operations per second of a large matrix product, once per process and kind."""
+    return measured_peak(_PEAK_SECONDS, device, dtype)
+
+
+def measured_peak(seconds: float, device: str = "cpu", dtype: torch.dtype = torch.float32) -> float:
+    """Return the speed of the fastest product of two 2048 x 2048 matrices within so many seconds, in FLOP/s.
+
+    By whichever of torch's two libraries is faster for it on a CPU.
+    """
+    generator = torch.Generator(device).manual_seed(0)  # its own: a training draws what it draws without
     with torch.inference_mode():
-        left, right = (torch.ones(_PEAK_SIZE, _PEAK_SIZE, device=device, dtype=dtype) for _ in range(2))
+        left, right = (
+            torch.randn(_PEAK_SIZE, _PEAK_SIZE, device=device, dtype=dtype, generator=generator) for _ in range(2)
+        )
         best, begun = float("inf"), time.perf_counter()
-        while time.perf_counter() - begun < _PEAK_SECONDS or best == float("inf"):
+        while best == float("inf") or time.perf_counter() - begun < seconds:
             started = time.perf_counter()
             linear(left, right)
             if device != "cpu":

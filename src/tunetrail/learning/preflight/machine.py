@@ -1,4 +1,4 @@
-"""Checks of the machine: whether a training fits into memory and onto the disk, and whether it can be judged."""
+"""Checks of machine and settings: whether a training fits into memory and onto the disk, and can be judged."""
 
 import shutil
 from pathlib import Path
@@ -119,6 +119,13 @@ def check_monitored(trainer: lightning.Trainer, module: TrainedModule) -> Findin
             SampleError,
         )
     return ok(name, f"val/loss is the mean over {batches:g} batches")
+
+
+def check_settings(training: TrainingConfig, trainer: lightning.Trainer, module: TrainedModule) -> Finding:
+    """Look for settings that were changed and do nothing beside the others."""
+    name = "settings"
+    useless = training.without_effect()
+    return warning(name, " ".join(useless)) if useless else ok(name, "each that was changed has an effect")
 
 
 def check_disk(folder: Path, averages: bool, trainer: lightning.Trainer, module: TrainedModule) -> Finding:

@@ -14,7 +14,7 @@ from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.language_model.module import LanguageModelModule
 from tunetrail.learning.preflight import embedding, language_model
 from tunetrail.learning.preflight.findings import Finding, PreflightReport, Severity
-from tunetrail.learning.preflight.machine import check_disk, check_monitored, check_worst_batch
+from tunetrail.learning.preflight.machine import check_disk, check_monitored, check_settings, check_worst_batch
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,12 @@ class Preflight(lightning.Callback):
         """
         averages = self.training.averaging.kind != "none"
         machine = (
-            (check_monitored, partial(check_worst_batch, self.training), partial(check_disk, self.folder, averages))
+            (
+                partial(check_settings, self.training),
+                check_monitored,
+                partial(check_worst_batch, self.training),
+                partial(check_disk, self.folder, averages),
+            )
             if self.validate
             else ()
         )

@@ -14,7 +14,7 @@ import pytorch_lightning as lightning
 import torch
 
 from tunetrail.config import TrainingConfig
-from tunetrail.config.training import AveragingConfig, BatchesConfig, GuardsConfig
+from tunetrail.config.training import AveragingConfig, BatchesConfig, GuardsConfig, OptimizerConfig
 from tunetrail.errors import ConfigError, SampleError, TrainingError
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.encoder import transformer_of
@@ -104,7 +104,7 @@ def test_broken_weights_keep_the_training_from_beginning(tiny_embedding_model: s
 def test_report_becomes_plain_values_and_text(tiny_embedding_model: str, tmp_path: Path) -> None:
     _, result = trained(tiny_embedding_model, tmp_path)
     plain = json.loads(json.dumps(result.to_dict()))["preflight"]
-    names = ["rows per batch", "pairs", "lengths", "validation", "worst batch", "disk", "packing"]
+    names = ["rows per batch", "pairs", "lengths", "settings", "validation", "worst batch", "disk", "packing"]
     assert [finding["name"] for finding in plain["findings"]] == names
     assert {finding["severity"] for finding in plain["findings"]} == {"ok"}
     assert "preview" not in plain
@@ -199,6 +199,22 @@ def test_optimizer_state_that_does_not_fit_keeps_the_training_from_beginning(
     monkeypatch.setattr(machine, "state_bytes", lambda module, training: (0, 2**60))
     with pytest.raises(TrainingError, match=r"The optimizer's state doesn't fit into memory beside the model\."):
         trained(tiny_embedding_model, tmp_path)
+
+
+def test_settings_without_effect_are_told_and_nothing_else_changes(
+    tiny_embedding_model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    useless = replace(TRAINING, optimizer=OptimizerConfig(momentum=0.5), averaging=AveragingConfig(decay=0.9))
+    module, result = trained(tiny_embedding_model, tmp_path / "useless", useless)
+    assert result.preflight is not None
+    (finding,) = result.preflight.of(Severity.WARNING)
+    assert finding.name == "settings"
+    assert finding.message == (
+        "training.optimizer.momentum=0.5 has no effect with optimizer.name=adamw, only with sgd. "
+        "training.averaging.decay=0.9 has no effect with averaging.kind=none, only with ema."
+    )
+    assert finding.message in caplog.text
+    assert digest(module) == digest(trained(tiny_embedding_model, tmp_path / "plain")[0])
 
 
 def test_disk_that_is_too_full_keeps_the_training_from_beginning(
