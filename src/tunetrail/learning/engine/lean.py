@@ -1,7 +1,7 @@
 """Lean layers: those of Llama's kind that keep less for the backward pass, the gradients unchanged.
 
 Per token, a feed-forward layer of torch's own operations keeps four rows of its inner width and a norm two of the
-model's; here it's two and one, and the rest is cheap to compute again.
+model's, one of them for the layers behind it; here it's two and one, and the rest is cheap to compute again.
 """
 
 from typing import Any
@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from tunetrail.learning.engine.modes import evaluating
 from tunetrail.learning.engine.products import FastLinear, linear, transposed_product
+from tunetrail.learning.engine.recomputing import recomputable
 
 _TOLERANCE = 1e-5
 
@@ -61,20 +62,25 @@ class _Normalized(torch.autograd.Function):
     """weight * x / sqrt(mean(x^2) + epsilon) (Zhang and Sennrich 2019, arXiv:1910.07467), keeping x."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    def forward(ctx: Any, values: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
         scale = _inverse_root_mean_square(values, epsilon)
         ctx.save_for_backward(values, weight, scale)
-        return (values * scale).mul_(weight)
+        ctx.mark_non_differentiable(scale)
+        return _scaled(values, scale, weight), scale
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_output: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, of_output: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         values, weight, scale = ctx.saved_tensors
         normalized = values * scale
         of_weight = (of_output * normalized).flatten(0, -2).sum(dim=0) if ctx.needs_input_grad[1] else None
         of_normalized = of_output * weight
         mean = (of_normalized * normalized).mean(dim=-1, keepdim=True)
         return of_normalized.sub_(normalized.mul_(mean)).mul_(scale), of_weight, None
+
+
+def _scaled(values: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
+    return (values * scale).mul_(weight)
 
 
 def _inverse_root_mean_square(values: Tensor, epsilon: float) -> Tensor:
@@ -109,8 +115,9 @@ class _LeanGated(_LeanLayer):
 class _LeanNorm(_LeanLayer):
     def lean(self, values: Tensor) -> Tensor:
         layer: Any = self
-        normalized: Tensor = _Normalized.apply(values, layer.weight, layer.variance_epsilon)  # type: ignore[no-untyped-call]
-        return normalized
+        weight = layer.weight
+        normalized, scale = _Normalized.apply(values, weight, layer.variance_epsilon)  # type: ignore[no-untyped-call]
+        return recomputable(normalized, _scaled, values.detach(), scale, weight.detach())
 
 
 def make_lean(model: nn.Module) -> None:

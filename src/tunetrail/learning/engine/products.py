@@ -13,6 +13,8 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from tunetrail.learning.engine.recomputing import keep, kept
+
 _LEAST_PRODUCTS = 2**22
 """Multiplications under which the call costs more than is gained."""
 
@@ -79,18 +81,19 @@ def _product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(input if weight.requires_grad else None, weight if input.requires_grad else None)
+        inputs = keep(ctx, input) if weight.requires_grad else ()
+        ctx.save_for_backward(weight if input.requires_grad else None, *inputs)
         return _product(input, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, of_output: Tensor) -> tuple[Tensor | None, ...]:
-        input, weight = ctx.saved_tensors
+        weight, *inputs = ctx.saved_tensors
         for_input, for_weight, for_bias = ctx.needs_input_grad
         of_rows = of_output.flatten(0, -2)
         return (
             _product(of_output, weight.T, None) if for_input else None,
-            transposed_product(of_rows, input.flatten(0, -2)) if for_weight else None,
+            transposed_product(of_rows, kept(ctx, inputs).flatten(0, -2)) if for_weight else None,
             of_rows.sum(dim=0) if for_bias else None,
         )
 

@@ -15,6 +15,7 @@ from tunetrail.learning.engine.cost import token_cost
 from tunetrail.learning.engine.dropout import replace_dropout
 from tunetrail.learning.engine.lean import make_lean, unmake_lean
 from tunetrail.learning.engine.products import replace_linear
+from tunetrail.learning.engine.tied import tie_gradients, untie_gradients
 from tunetrail.learning.language_model.adapters import merged, quantization_config, with_adapter
 from tunetrail.learning.language_model.data import LanguageBatch, PreferenceBatch
 from tunetrail.learning.language_model.forward import build_forward, causal_model, head_of
@@ -91,6 +92,7 @@ class LanguageModelModule(TrainedModule):
         replace_dropout(self.model)
         replace_linear(self.model)  # the adapters
         make_lean(self.model)
+        tie_gradients(causal_model(self.model).get_input_embeddings(), head_of(self.model))
         self._cost = token_cost(self.model, head_of(self.model))
         head = head_of(self.model).weight
         self._head_flops = head.numel() * (6.0 if head.requires_grad else 4.0)
@@ -164,6 +166,7 @@ class LanguageModelModule(TrainedModule):
             causal_model(self.model).set_attn_implementation("sdpa")
         if self.forward_pass.noise:
             self.forward_pass.noise.remove()
+        untie_gradients(causal_model(self.model).get_input_embeddings())
         unmake_lean(self.model)
         undo_compile(self.model)
         return merged(self.model)

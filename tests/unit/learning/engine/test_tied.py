@@ -1,0 +1,100 @@
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tunetrail.learning.engine.tied import TiedEmbedding, tie_gradients, untie_gradients
+
+WORDS, WIDTH = 50, 8
+IDS = torch.tensor([[3, 7, 3, 0, 49, 7, 7, 1]])
+
+
+class Model(nn.Module):
+    def __init__(self, padding: int | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(WORDS, WIDTH, padding_idx=padding)
+        self.head = nn.Linear(WIDTH, WORDS, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.embedding(ids).sin()).logsumexp(dim=-1).sum()
+
+
+def tied(model: Model) -> Model:
+    tie_gradients(model.embedding, model.head)
+    assert type(model.embedding) is TiedEmbedding
+    return model
+
+
+@pytest.mark.parametrize("padding", [None, 7])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_gradients_are_those_of_torch(padding: int | None, steps: int) -> None:
+    plain, found = Model(padding), tied(Model(padding))
+    for model in (plain, found):
+        for number in range(steps):  # they add up
+            model((IDS + number) % WORDS).backward()
+    torch.testing.assert_close(found.embedding.weight.grad, plain.embedding.weight.grad)
+    assert not found.embedding.weight._backward_hooks
+
+
+def test_two_losses_of_one_backward_pass_and_one_without_a_backward_pass() -> None:
+    plain, found = Model(), tied(Model())
+    found(IDS)  # never goes backwards
+    for model in (plain, found):
+        (model(IDS) + model(IDS.flip(1)[:, :3]) * 2).backward()
+    torch.testing.assert_close(found.embedding.weight.grad, plain.embedding.weight.grad)
+
+
+def test_a_backward_pass_that_fails_leaves_nothing_for_the_next() -> None:
+    plain, found = Model(), tied(Model())
+
+    def fail(gradient: Tensor) -> None:
+        raise torch.OutOfMemoryError("full")
+
+    handle = found.embedding.weight.register_hook(fail)  # before the rows are added
+    with pytest.raises(torch.OutOfMemoryError):
+        found(IDS).backward()
+    handle.remove()
+    for model in (plain, found):
+        model.zero_grad()
+        model((IDS + 1) % WORDS).backward()
+    torch.testing.assert_close(found.embedding.weight.grad, plain.embedding.weight.grad)
+    assert not found.embedding.weight._backward_hooks
+
+
+def test_no_matrix_of_zeros_is_made() -> None:
+    model = tied(Model())
+    loss = model(IDS)
+    with torch.profiler.profile(record_shapes=True) as profile:
+        loss.backward()
+    made = [event.name for event in profile.events() if "embedding" in event.name or event.name == "aten::zeros"]
+    assert made == []
+
+
+def test_copies_learn_by_themselves() -> None:
+    model = tied(Model())
+    model(IDS)
+    other, plain = copy.deepcopy(model), Model()
+    for each in (other, plain):
+        each(IDS).backward()
+    torch.testing.assert_close(other.embedding.weight.grad, plain.embedding.weight.grad)
+    assert model.embedding.weight.grad is None
+
+
+def test_other_embeddings_stay_as_they_are() -> None:
+    model, frozen = Model(), Model()
+    tie_gradients(model.embedding, nn.Linear(WIDTH, WORDS))
+    assert type(model.embedding) is nn.Embedding
+    frozen.requires_grad_(False)
+    tie_gradients(frozen.embedding, frozen.head)
+    assert type(frozen.embedding) is nn.Embedding
+
+
+def test_afterwards_the_embedding_is_torchs_again() -> None:
+    model = tied(Model())
+    untie_gradients(model.embedding)
+    assert type(model.embedding) is nn.Embedding
+    with torch.no_grad():
+        assert torch.equal(tied(model).embedding(IDS), Model().embedding(IDS))
