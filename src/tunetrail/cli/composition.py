@@ -140,7 +140,8 @@ def _check_known(given: Mapping[Any, Any], schema: Any, prefix: str) -> None:
             )
         if key not in known:
             raise ConfigError(
-                f"there is no key {prefix}{key}.{did_you_mean(str(key), known)} Known here: {', '.join(known)}."
+                f"there is no key {prefix}{key}.{_nearest_key(f'{prefix}{key}', str(key))} "
+                f"Known here: {', '.join(known)}."
             )
         section = known[key].type
         if isinstance(value, Mapping) and is_dataclass(section):

@@ -78,9 +78,9 @@ def test_train_takes_an_experiment_of_the_folder(tunetrail: Command, workplace: 
         (["+typo=1"], "there is no key typo."),
         (
             ["+embedding.training.learning_rat=1"],
-            "there is no key embedding.training.learning_rat. Did you mean 'learning_rate'?",
+            "there is no key embedding.training.learning_rat. Did you mean 'embedding.training.learning_rate'?",
         ),
-        (["+llm.adapter.ranks=1"], "there is no key llm.adapter.ranks. Did you mean 'rank'?"),
+        (["+llm.adapter.ranks=1"], "there is no key llm.adapter.ranks. Did you mean 'llm.adapter.rank'?"),
         (["embedding.training.learning_rat=1"], "Did you mean 'embedding.training.learning_rate'?"),
         (["embedding.batch_size=auto"], "Did you mean 'embedding.training.batch_size'?"),
         (["batch_size=8"], "Did you mean 'embedding.training.batch_size' or 'llm.training.batch_size' or"),
