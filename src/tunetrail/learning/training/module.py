@@ -137,14 +137,11 @@ class TrainedModule(lightning.LightningModule):
         weight = self._over_ranks(sum(micro_batch.weight for micro_batch in batch.micro_batches))
         work = self._accumulated(batch, optimizer, self._world_size / weight)
         loss = self._over_ranks(work.loss.detach()) / weight
-        if not self._is_scaled:
+        if self._scaler is None:
             self._clip()
-        # a scaled gradient that isn't finite is ordinary: the scaler leaves the step out, and scales less from then on
-        norm = torch.zeros_like(loss) if self._is_scaled else self._gradient_norm
-        allowed = self.guard is None or self.guard.allows(self, batch, loss, norm)
+        allowed = self.guard is None or self.guard.allows(self, batch, loss, self._guarded_norm())
         if allowed:
-            optimizer.step()
-            self.lr_schedulers().step()  # type: ignore[union-attr]
+            self._take_step(optimizer)
         optimizer.zero_grad()  # or gradients would take memory over a validation
         return {
             "loss": loss,
@@ -154,6 +151,13 @@ class TrainedModule(lightning.LightningModule):
             "flops": work.flops,
             "skipped": not allowed,
         }
+
+    def _take_step(self, optimizer: Any) -> None:
+        """Change the weights and the rate; where fp16's scaler leaves the step out, the rate stays as well."""
+        scale = 0.0 if self._scaler is None else self._scaler.get_scale()
+        optimizer.step()
+        if self._scaler is None or self._scaler.get_scale() >= scale:
+            self.lr_schedulers().step()  # type: ignore[union-attr]
 
     def rehearse(self, batch: StepBatch) -> None:
         """Compute the gradients of a step and drop them."""
@@ -230,12 +234,25 @@ class TrainedModule(lightning.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Clip the gradient of fp16, which is only here no longer scaled."""
-        if self._is_scaled:
+        if self._scaler is not None:
             self._clip()
 
     @property
-    def _is_scaled(self) -> bool:
-        return getattr(self.trainer.precision_plugin, "scaler", None) is not None
+    def _scaler(self) -> Any:
+        """What scales the gradients of fp16, None in other precisions."""
+        return getattr(self.trainer.precision_plugin, "scaler", None)
+
+    def _guarded_norm(self) -> Tensor:
+        """Return the gradient's norm as the guard is to see it.
+
+        A scaled gradient that isn't finite is ordinary: the scaler leaves the step out, and scales less from then on.
+        Once it doesn't enlarge the gradient any more, it isn't the scale that is to blame.
+        """
+        if self._scaler is None:
+            return self._gradient_norm
+        if self._scaler.get_scale() >= 1.0:
+            return torch.zeros_like(self._gradient_norm)
+        return torch.nn.utils.get_total_norm([each.grad for each in self.parameters() if each.grad is not None])
 
     def _clip(self) -> None:
         """Measure the gradient's norm, and scale the gradient down to the largest that is allowed."""

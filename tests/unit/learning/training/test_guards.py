@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as lightning
 import torch
+from pytorch_lightning.plugins import MixedPrecision
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from tunetrail.config import TrainingConfig
@@ -20,6 +22,7 @@ from tunetrail.learning.language_model.data import LanguageModelDataModule
 from tunetrail.learning.language_model.module import LanguageModelModule, load_tokenizer
 from tunetrail.learning.tokens.chat import TokenizedExample, tokenize_record
 from tunetrail.learning.training.fitting import FitResult, fit, optimization_settings
+from tunetrail.learning.training.guards import NonFiniteGuard
 from tunetrail.learning.training.module import Work
 from tunetrail.learning.training.rewinding import set_rate
 
@@ -331,3 +334,29 @@ def test_set_rate_changes_all_learning_rates_of_a_schedule() -> None:
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.5 / 3, 0.05 / 3])
     set_rate(optimizer, scheduler, 1.0)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([1.0 / 3, 0.1 / 3])
+
+
+def test_gradients_of_fp16_count_once_their_scale_can_fall_no_further(
+    tiny_embedding_model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = Watched(model=tiny_embedding_model, shape="vector", optimization={"learning_rate": 1e-3, "fused": False})
+    module.train().always_broken = True
+    guard = NonFiniteGuard(max_rewinds=1, rate_factor=0.5, good=lambda: None, report=ignore)
+    trainer = lightning.Trainer(
+        max_epochs=4,
+        accelerator="cpu",
+        plugins=[MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=4.0))],
+        callbacks=[guard],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        use_distributed_sampler=False,
+        limit_val_batches=0,
+        default_root_dir=tmp_path,
+    )
+    data = EmbeddingDataModule(train=VECTORS, validation=[], shape="vector", batch_size=4)
+    with pytest.raises(TrainingError, match=r"train/gradient_norm must be finite, got nan at step \d+\."):
+        trainer.fit(module, datamodule=data)
+    assert module.batches == 4  # at the scales 4, 2 and 1 it is the scaler that leaves the steps out
+    assert (guard.incidents, guard.rewinds) == (2, 1)
