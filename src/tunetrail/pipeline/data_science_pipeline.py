@@ -19,6 +19,7 @@ from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.plots import comparison_figure
 from tunetrail.learning.learner import build_learner
 from tunetrail.learning.models.catalog import ResolvedModel, resolve_model
+from tunetrail.learning.training.memory import explaining_full_memory
 from tunetrail.pipeline.deploying import Deployment, keep_reference, kept_comparison
 from tunetrail.pipeline.folds import cross_validate_split
 from tunetrail.pipeline.further_rows import FurtherRows
@@ -139,7 +140,7 @@ class DataSciencePipeline:
             tags={"tunetrail.model_type": model_type, **(tags or {})},
         )
         folder = self._folder(run.run_id)
-        with run.ending(), naming_section(model_type), working_folder(folder):
+        with run.ending(), naming_section(model_type), explaining_full_memory(), working_folder(folder):
             if resumed is None:
                 kept = KeptRun(folder=folder)
                 kept.keep()

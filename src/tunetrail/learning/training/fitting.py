@@ -9,17 +9,15 @@ from typing import Any
 import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from tunetrail.config import TrainingConfig
-from tunetrail.errors import TrainingError
 from tunetrail.learning.preflight.findings import PreflightReport
 from tunetrail.learning.preflight.running import Preflight
 from tunetrail.learning.training.averaging import averaging_callback
 from tunetrail.learning.training.callbacks import EndAtStep, MetricsReporter, MetricsSink, StopWithoutProgress
 from tunetrail.learning.training.checkpoints import LastCheckpoint
 from tunetrail.learning.training.guards import NonFiniteGuard
-from tunetrail.learning.training.memory import compile_model, enable_gradient_checkpointing, is_out_of_memory
+from tunetrail.learning.training.memory import compile_model, enable_gradient_checkpointing, explaining_full_memory
 from tunetrail.learning.training.module import TrainedModule
 from tunetrail.learning.training.position import position_of
 from tunetrail.learning.training.precision import resolve_precision, scales_gradients
@@ -163,7 +161,8 @@ def fit(
     )
     module.train()  # models are loaded in evaluation mode, and Lightning leaves the mode as it finds it: no dropout
     started = time.monotonic()
-    _run(trainer, module, data, resume)
+    with explaining_full_memory():
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     if validate and best.best_model_path:
         load_weights(module, Path(best.best_model_path))
     return FitResult(
@@ -202,19 +201,3 @@ def load_weights(module: lightning.LightningModule, checkpoint: Path) -> None:
     """Load a checkpoint's weights into the module; nothing is unpickled."""
     state = torch.load(checkpoint, weights_only=True, map_location="cpu")["state_dict"]
     module.load_state_dict(state, strict=module.strict_loading)
-
-
-def _run(
-    trainer: lightning.Trainer,
-    module: TrainedModule,
-    data: lightning.LightningDataModule,
-    resume: Path | None,
-) -> None:
-    try:
-        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-    except (SIGTERMException, TrainingError):
-        raise
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        raise TrainingError("the device is out of memory. Lower training.batch_size or max_length.") from error

@@ -1,13 +1,15 @@
 """Time for memory: activations computed twice, compiled forward passes, and the errors of a full memory."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from pytorch_lightning.utilities.memory import is_oom_error
 from torch import nn
 from transformers import AttentionInterface, PreTrainedModel
 
-from tunetrail.errors import ConfigError
+from tunetrail.errors import ConfigError, TrainingError, TunetrailError
 from tunetrail.learning.engine.attention import SEGMENT_ATTENTION, segment_attention
 from tunetrail.learning.training.layers import numbered_layers
 
@@ -90,6 +92,28 @@ def transformers_in(model: nn.Module) -> list[PreTrainedModel]:
     return outermost
 
 
+@contextmanager
+def explaining_full_memory() -> Iterator[None]:
+    """Let an error within the block that says that the memory is full say what to do as well.
+
+    Raises:
+        TrainingError: In its place.
+    """
+    try:
+        yield
+    except TunetrailError:
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            "the memory is full. Lower training.batch_size or max_length, train adapters, or set "
+            "training.memory.gradient_checkpointing=true."
+        ) from error
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error says that the device's or the machine's memory is full."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or is_oom_error(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or is_oom_error(error):
+        return True
+    return isinstance(error, OSError | RuntimeError) and "Cannot allocate memory" in str(error)  # a file isn't mapped

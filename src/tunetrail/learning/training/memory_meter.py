@@ -70,13 +70,21 @@ def release_memory(device: torch.device) -> None:
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the bytes that this process could still take on the device, within the limits of its control groups."""
+    """Return the bytes that this process could still take on the device, within the limits set for it."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused
-    available = int(psutil.virtual_memory().available)
-    room = control_group_room(_CGROUPS, _OWN_CGROUPS)
-    return available if room is None else min(available, room)
+    rooms = (control_group_room(_CGROUPS, _OWN_CGROUPS), address_space_room())
+    return min(int(psutil.virtual_memory().available), *(room for room in rooms if room is not None))
+
+
+def address_space_room() -> int | None:
+    """Return the bytes left of what `ulimit -v` allows this process, None where there is no limit."""
+    process = psutil.Process()
+    if not hasattr(process, "rlimit"):  # Linux has it
+        return None
+    limit, _ = process.rlimit(psutil.RLIMIT_AS)
+    return None if limit == psutil.RLIM_INFINITY else max(limit - int(process.memory_info().vms), 0)
 
 
 def control_group_room(mounted: Path, own: Path) -> int | None:

@@ -1,3 +1,5 @@
+import errno
+import os
 from typing import Any
 
 import pytest
@@ -7,13 +9,14 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tunetrail.errors import ConfigError
+from tunetrail.errors import ConfigError, TrainingError
 from tunetrail.learning.engine.attention import SEGMENT_ATTENTION
 from tunetrail.learning.engine.dropout import replace_dropout
 from tunetrail.learning.engine.segments import concatenate
 from tunetrail.learning.training.memory import (
     compile_model,
     enable_gradient_checkpointing,
+    explaining_full_memory,
     is_out_of_memory,
     transformers_in,
 )
@@ -192,3 +195,20 @@ def test_a_full_memory_is_recognised() -> None:
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
     assert is_out_of_memory(MemoryError())
     assert not is_out_of_memory(RuntimeError("shapes differ"))
+
+
+def test_a_file_that_is_not_mapped_for_want_of_memory_is_recognised() -> None:
+    assert is_out_of_memory(RuntimeError("unable to mmap 538 bytes from file <x>: Cannot allocate memory (12)"))
+    assert is_out_of_memory(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
+    assert not is_out_of_memory(ValueError("Cannot allocate memory"))
+
+
+def test_a_full_memory_is_explained_and_other_errors_stay() -> None:
+    message = r"^the memory is full\. Lower training\.batch_size"
+    with pytest.raises(TrainingError, match=message) as raised, explaining_full_memory():
+        torch.empty(2**60)
+    assert isinstance(raised.value.__cause__, RuntimeError)
+    for error in (RuntimeError("else"), ConfigError("out of memory"), KeyboardInterrupt()):
+        with pytest.raises(type(error)) as other, explaining_full_memory():
+            raise error
+        assert other.value is error

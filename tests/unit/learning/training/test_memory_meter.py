@@ -1,4 +1,6 @@
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,20 @@ def test_the_peak_is_measured_where_the_work_fails() -> None:
 
 def test_free_memory_is_a_part_of_the_machine() -> None:
     assert 0 < free_memory(CPU) < 2**50
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the address space of a process")
+def test_the_limit_of_the_address_space_counts() -> None:
+    code = (
+        "import resource, torch\n"
+        "from tunetrail.learning.training.memory_meter import address_space_room, free_memory\n"
+        "before = address_space_room()\n"
+        "held = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (held + 300 * 2**20, resource.RLIM_INFINITY))\n"
+        "print(before, free_memory(torch.device('cpu')) // 2**20)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert said[0] == "None" and 200 < int(said[1]) <= 300
 
 
 def group(folder: Path, files: dict[str, str]) -> None:
