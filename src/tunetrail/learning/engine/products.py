@@ -5,6 +5,7 @@ every x86 build of torch has as well, uses it, with the same rounding errors. Wi
 float32, the products stay torch's.
 """
 
+import os
 from functools import cache
 from typing import Any
 
@@ -17,6 +18,9 @@ from tunetrail.learning.engine.recomputing import keep, kept
 
 _LEAST_PRODUCTS = 2**22
 """Multiplications under which the call costs more than is gained."""
+_KEPT_PRODUCTS = 128
+"""Compiled products, one per mix of sizes, that each of oneDNN's two caches keeps: a step needs fewer than 30. Each
+takes about a megabyte, and of the usual 1,024 a training with ever new numbers of tokens would fill gigabytes."""
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -55,6 +59,8 @@ def has_faster_products() -> bool:
     """Tell whether this CPU has AVX-512 and this torch the function that brings it to float32 products."""
     if not (torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX512")):  # type: ignore[no-untyped-call]
         return False
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # read at the first product, below
+        os.environ.setdefault(name, str(_KEPT_PRODUCTS))
     ones = torch.ones(2, 2)
     try:
         return bool(torch.equal(_product(ones, ones, None), 2 * ones))

@@ -1,4 +1,7 @@
 import copy
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -96,3 +99,33 @@ def test_without_the_function_torch_goes_on_alone(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(products, "_product", missing)
     assert not has_faster_products.__wrapped__()
+
+
+_MANY_SIZES = """
+import resource, sys, torch
+from pathlib import Path
+from tunetrail.learning.engine.products import linear
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 2**20
+def multiply(sizes):
+    for tokens in sizes:
+        linear(torch.ones(tokens, 256), weight)
+weight = torch.ones(1024, 256)
+multiply(range(300, 500))
+before = resident()
+multiply(range(500, 900))
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(not has_faster_products() or sys.platform != "linux", reason="no oneDNN here, or no /proc")
+def test_ever_new_sizes_take_no_more_memory() -> None:
+    run = subprocess.run([sys.executable, "-c", _MANY_SIZES], check=True, capture_output=True, text=True)
+    assert int(run.stdout) < 100  # MiB; more than 200 where the caches have their usual size
+
+
+def test_a_cache_size_that_someone_chose_stays() -> None:
+    code = "import os; from tunetrail.learning.engine.products import *; has_faster_products(); print(dict(os.environ))"
+    chosen = os.environ | {"LRU_CACHE_CAPACITY": "77"}
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=chosen)
+    assert "'LRU_CACHE_CAPACITY': '77'" in run.stdout
