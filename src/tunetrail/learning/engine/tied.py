@@ -16,8 +16,9 @@ class TiedEmbedding(nn.Embedding):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the rows of the ids, [..., dimensions]."""
-        if not (torch.is_grad_enabled() and self.weight.requires_grad) or torch.compiler.is_compiling():
-            return super().forward(input)
+        is_trained = torch.is_grad_enabled() and self.weight.requires_grad
+        if not is_trained or input.device.type != "cpu" or torch.compiler.is_compiling():
+            return super().forward(input)  # a GPU would add up the rows in an order of its own
         pending = _PendingRows(self.weight)
         rows: Tensor = _LookUp.apply(input, self.weight, self.padding_idx, pending)  # type: ignore[no-untyped-call]
         return rows
