@@ -74,7 +74,7 @@ def test_preflight_is_silent_on_good_rows(
 ) -> None:
     report = checked(tiny_embedding_model, tmp_path, records, shape=shape)
     assert {finding.severity for finding in report.findings} == {Severity.OK}
-    assert len(report.findings) == 7
+    assert len(report.findings) == 8
     assert not [each for each in caplog.records if each.levelname == "WARNING"]
 
 

@@ -62,7 +62,7 @@ def test_preflight_is_silent_on_good_rows(
 ) -> None:
     report = checked(tiny_language_model, tmp_path, examples(tiny_language_model))
     assert {finding.severity for finding in report.findings} == {Severity.OK}
-    assert len(report.findings) == 7
+    assert len(report.findings) == 8
     assert not [each for each in caplog.records if each.levelname == "WARNING"]
 
 
