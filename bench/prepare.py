@@ -21,6 +21,7 @@ from bench.corpus import made_rows
 from bench.memory import SampledRun, run_sampled
 from bench.results import Figure, Options, Result
 from tunetrail.config import PreparationConfig, PrivacyConfig, Settings
+from tunetrail.data.flow.preparation import Preparation
 from tunetrail.data.privacy import Scrubber
 from tunetrail.data.row_files import frames_of_file
 from tunetrail.data.rows import rows_frame
@@ -179,14 +180,17 @@ def _prepare(source: Path, folder: Path, model: str | None) -> None:
     preparation = replace(preparation, judge=replace(preparation.judge, vectors=None, identity=""))
     unknown = {"planted", "source", "similarity", "kind"}
     frames = (frame.drop(columns=[*unknown & {*frame.columns}]) for frame in frames_of_file(source, _FILE_ROWS))
-    began = chunks_done = time.monotonic()
+    moments = {"began": time.monotonic()}
+    in_chunks = Preparation._chunks
 
-    def note(_: int) -> None:
-        nonlocal chunks_done
-        chunks_done = time.monotonic()
+    def noted(*arguments: Any) -> Any:
+        chunks = in_chunks(*arguments)
+        moments["chunks_done"] = time.monotonic()
+        return chunks
 
-    session = preparation.run(frames, folder, note)
-    moments = {"began": began, "chunks_done": chunks_done, "ended": time.monotonic()}
+    Preparation._chunks = noted  # what is measured lies on both sides of its end
+    session = preparation.run(frames, folder)
+    moments["ended"] = time.monotonic()
     (folder / "moments.json").write_text(json.dumps(moments))
     if session.stopped is not None:
         print(f"stopped: {session.stopped}", file=sys.stderr)

@@ -21,7 +21,7 @@ _EFFECTIVE_WITH = {
     "averaging.start": ("averaging.kind", ("swa",)),
     "decay_ratio": ("schedule", ("wsd",)),
 }
-"""Settings that count only beside another one's values."""
+"""Settings that count only beside some values of another one; more of that kind may be added."""
 
 
 @dataclass(kw_only=True)
@@ -192,7 +192,9 @@ class TrainingConfig:
             value, beside = attrgetter(name)(self), attrgetter(other)(self)
             if beside not in values and value != attrgetter(name)(usual):
                 needed = " or ".join(values)
-                found.append(f"training.{name}={value} has no effect with {other}={beside}, only with {needed}.")
+                found.append(
+                    f"training.{name}={value} has no effect with training.{other}={beside}, only with {needed}."
+                )
         return found
 
     @property

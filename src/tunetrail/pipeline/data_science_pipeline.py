@@ -140,7 +140,8 @@ class DataSciencePipeline:
             tags={"tunetrail.model_type": model_type, **(tags or {})},
         )
         folder = self._folder(run.run_id)
-        with run.ending(), naming_section(model_type), explaining_full_memory(), working_folder(folder):
+        full = explaining_full_memory("Take a smaller model, or make room.")
+        with run.ending(), naming_section(model_type), full, working_folder(folder):
             if resumed is None:
                 kept = KeptRun(folder=folder)
                 kept.keep()

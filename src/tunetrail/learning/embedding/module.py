@@ -102,7 +102,8 @@ class EmbeddingModule(TrainedModule):
             )
             for name, (chosen, options) in losses.items()
         }
-        self._cost = token_cost(transformer_of(self.model))
+        transformer = transformer_of(self.model)
+        self._cost = token_cost(self.model if transformer is None else transformer)
         replace_dropout(self.model)
 
     def trained(self) -> SentenceTransformer:

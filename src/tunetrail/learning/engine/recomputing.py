@@ -15,8 +15,9 @@ _ATTRIBUTE = "_tunetrail_recipe"
 class _Recipe:
     """How a tensor is computed again, once for all that need it in a backward pass; it holds no tensor before."""
 
-    def __init__(self, compute: Callable[..., Tensor]) -> None:
+    def __init__(self, compute: Callable[..., Tensor], version: int) -> None:
         self.users = 0
+        self.version = version
         self._compute = compute
         self._value: Tensor | None = None
 
@@ -30,17 +31,19 @@ class _Recipe:
 
 def recomputable(tensor: Tensor, compute: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """Return the tensor, marked as being `compute(*inputs)` to the last bit; `compute` isn't differentiated."""
-    setattr(tensor, _ATTRIBUTE, (_Recipe(compute), inputs))
+    setattr(tensor, _ATTRIBUTE, (_Recipe(compute, tensor._version), inputs))
     return tensor
 
 
 def keep(ctx: Any, tensor: Tensor) -> tuple[Tensor, ...]:
     """Return what `save_for_backward` of an autograd function has to keep for `kept`; once for each function."""
-    tensors: tuple[Tensor, ...]
-    ctx.recipe, tensors = getattr(tensor, _ATTRIBUTE, (None, (tensor,)))
-    if ctx.recipe is not None:
-        ctx.recipe.users += 1
-    return tensors
+    recipe, inputs = getattr(tensor, _ATTRIBUTE, (None, ()))
+    if recipe is None or recipe.version != tensor._version:  # changed in place since
+        ctx.recipe = None
+        return (tensor,)
+    ctx.recipe = recipe
+    recipe.users += 1
+    return tuple(inputs)
 
 
 def kept(ctx: Any, tensors: tuple[Tensor, ...]) -> Tensor:

@@ -12,44 +12,25 @@ from torch.autograd.function import once_differentiable
 
 
 class TiedEmbedding(nn.Embedding):
-    """Takes the place of an `nn.Embedding` whose matrix has a gradient from elsewhere in every backward pass."""
+    """Takes the place of an `nn.Embedding` whose matrix the head multiplies with in every backward pass.
+
+    The head's gradient has to be a tensor of its own, as linear layers give it: the rows are added in place.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the rows of the ids, [..., dimensions]."""
         is_trained = torch.is_grad_enabled() and self.weight.requires_grad
         if not is_trained or input.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(input)  # a GPU would add up the rows in an order of its own
-        pending = _PendingRows(self.weight)
-        rows: Tensor = _LookUp.apply(input, self.weight, self.padding_idx, pending)  # type: ignore[no-untyped-call]
+        rows: Tensor = _LookUp.apply(input, self.weight, self.padding_idx)  # type: ignore[no-untyped-call]
         return rows
-
-
-class _PendingRows:
-    """Gradients of rows that wait, within a backward pass, for the matrix's own gradient, the sum of all others."""
-
-    def __init__(self, weight: Tensor) -> None:
-        self._waiting: tuple[int, Tensor, Tensor] | None = None
-        self._handle = weight.register_hook(self._add)  # type: ignore[no-untyped-call]
-
-    def wait(self, ids: Tensor, of_rows: Tensor) -> None:
-        """Take the gradients of the rows `ids`; called in the backward pass that they are of."""
-        self._waiting = torch._C._current_graph_task_id(), ids, of_rows
-
-    def _add(self, gradient: Tensor) -> Tensor | None:
-        if self._waiting is None:  # the loss that is of this look-up has not gone backwards yet
-            return None
-        (task, ids, of_rows), self._waiting = self._waiting, None
-        self._handle.remove()
-        if task != torch._C._current_graph_task_id():  # it failed on its way
-            return None
-        return gradient.index_add_(0, ids, of_rows.to(gradient.dtype))
 
 
 class _LookUp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, ids: Tensor, weight: Tensor, padding: int | None, pending: _PendingRows) -> Tensor:
+    def forward(ctx: Any, ids: Tensor, weight: Tensor, padding: int | None) -> Tensor:
         ctx.save_for_backward(ids)
-        ctx.padding, ctx.pending = padding, pending
+        ctx.weight, ctx.padding = weight, padding
         return functional.embedding(ids, weight)
 
     @staticmethod
@@ -59,8 +40,23 @@ class _LookUp(torch.autograd.Function):
         if ctx.padding is not None:  # torch's embedding learns nothing for it
             learnt = ids != ctx.padding
             ids, of_rows = ids[learnt], of_rows[learnt]
-        ctx.pending.wait(ids, of_rows)
-        return None, None, None, None
+        _add_to_gradient(ctx.weight, ids, of_rows)
+        return None, None, None
+
+
+def _add_to_gradient(weight: Tensor, ids: Tensor, of_rows: Tensor) -> None:
+    """Add rows to the matrix's gradient once this backward pass has summed up all that it gets from elsewhere."""
+    backward_pass = torch._C._current_graph_task_id()
+
+    def add(gradient: Tensor | None) -> Tensor | None:
+        handle.remove()
+        if backward_pass != torch._C._current_graph_task_id():  # the one that the rows are of has failed
+            return None
+        if gradient is None:
+            raise RuntimeError("A tied embedding's matrix must have a gradient from the head, got none.")
+        return gradient.index_add_(0, ids, of_rows.to(gradient.dtype))
+
+    handle = weight.register_hook(add)  # type: ignore[no-untyped-call]
 
 
 def tie_gradients(embedding: nn.Module, head: nn.Module) -> None:

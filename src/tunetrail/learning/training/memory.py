@@ -15,6 +15,9 @@ from tunetrail.learning.training.layers import numbered_layers
 
 logger = logging.getLogger(__name__)
 
+_FULL = ("Cannot allocate memory", "could not create a primitive", "std::bad_alloc")
+"""What a file that isn't mapped, oneDNN and C++ say of it, beside what Lightning recognises."""
+
 
 def enable_gradient_checkpointing(model: nn.Module) -> None:
     """Let a model keep only each layer's input for the backward pass, and compute the rest a second time there.
@@ -93,7 +96,7 @@ def transformers_in(model: nn.Module) -> list[PreTrainedModel]:
 
 
 @contextmanager
-def explaining_full_memory() -> Iterator[None]:
+def explaining_full_memory(way_out: str) -> Iterator[None]:
     """Let an error within the block that says that the memory is full say what to do as well.
 
     Raises:
@@ -106,14 +109,15 @@ def explaining_full_memory() -> Iterator[None]:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise TrainingError(
-            "the memory is full. Lower training.batch_size or max_length, train adapters, or set "
-            "training.memory.gradient_checkpointing=true."
-        ) from error
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        raise TrainingError(f"the memory is full. {way_out} ({said})") from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error says that the device's or the machine's memory is full."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or is_oom_error(error):
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, OSError | RuntimeError) and "Cannot allocate memory" in str(error)  # a file isn't mapped
+    if not isinstance(error, OSError | RuntimeError):
+        return False
+    says = str(error)
+    return is_oom_error(RuntimeError(says)) or any(each in says for each in _FULL)

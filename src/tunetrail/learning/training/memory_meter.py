@@ -75,7 +75,7 @@ def free_memory(device: torch.device) -> int:
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused
     rooms = (control_group_room(_CGROUPS, _OWN_CGROUPS), address_space_room())
-    return min(int(psutil.virtual_memory().available), *(room for room in rooms if room is not None))
+    return min([int(psutil.virtual_memory().available), *(room for room in rooms if room is not None)])
 
 
 def address_space_room() -> int | None:

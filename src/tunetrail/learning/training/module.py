@@ -137,11 +137,11 @@ class TrainedModule(lightning.LightningModule):
         weight = self._over_ranks(sum(micro_batch.weight for micro_batch in batch.micro_batches))
         work = self._accumulated(batch, optimizer, self._world_size / weight)
         loss = self._over_ranks(work.loss.detach()) / weight
-        if self._scaler is None:
+        scale = None if self._scaler is None else float(self._scaler.get_scale())
+        if scale is None:
             self._clip()
-        allowed = self.guard is None or self.guard.allows(self, batch, loss, self._guarded_norm())
-        if allowed:
-            self._take_step(optimizer)
+        allowed = self.guard is None or self.guard.allows(self, batch, loss, self._guarded_norm(scale))
+        taken = allowed and self._take_step(optimizer, scale)
         optimizer.zero_grad()  # or gradients would take memory over a validation
         return {
             "loss": loss,
@@ -149,15 +149,21 @@ class TrainedModule(lightning.LightningModule):
             "tokens": work.tokens,
             "computed": work.computed,
             "flops": work.flops,
-            "skipped": not allowed,
+            "skipped": not taken,
         }
 
-    def _take_step(self, optimizer: Any) -> None:
-        """Change the weights and the rate; where fp16's scaler leaves the step out, the rate stays as well."""
-        scale = 0.0 if self._scaler is None else self._scaler.get_scale()
+    def _take_step(self, optimizer: Any, scale: float | None) -> bool:
+        """Change the weights and the rate; False where fp16's scaler leaves the step out: then the rate stays as well.
+
+        Args:
+            optimizer: Lightning's.
+            scale: Of the gradients, None where they aren't scaled.
+        """
         optimizer.step()
-        if self._scaler is None or self._scaler.get_scale() >= scale:
-            self.lr_schedulers().step()  # type: ignore[union-attr]
+        if scale is not None and self._scaler.get_scale() < scale:
+            return False
+        self.lr_schedulers().step()  # type: ignore[union-attr]
+        return True
 
     def rehearse(self, batch: StepBatch) -> None:
         """Compute the gradients of a step and drop them."""
@@ -242,15 +248,15 @@ class TrainedModule(lightning.LightningModule):
         """What scales the gradients of fp16, None in other precisions."""
         return getattr(self.trainer.precision_plugin, "scaler", None)
 
-    def _guarded_norm(self) -> Tensor:
+    def _guarded_norm(self, scale: float | None) -> Tensor:
         """Return the gradient's norm as the guard is to see it.
 
         A scaled gradient that isn't finite is ordinary: the scaler leaves the step out, and scales less from then on.
         Once it doesn't enlarge the gradient any more, it isn't the scale that is to blame.
         """
-        if self._scaler is None:
+        if scale is None:
             return self._gradient_norm
-        if self._scaler.get_scale() >= 1.0:
+        if scale >= 1.0:
             return torch.zeros_like(self._gradient_norm)
         return torch.nn.utils.get_total_norm([each.grad for each in self.parameters() if each.grad is not None])
 

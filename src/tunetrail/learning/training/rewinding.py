@@ -50,7 +50,19 @@ def rewind(module: TrainedModule, checkpoint: Path | None, start: Weights | None
         _leave_the_file(optimizer)
         scheduler.load_state_dict(state["lr_schedulers"][0])
     set_rate(optimizer, scheduler, rate)
+    _rewind_scale(trainer.precision_plugin, state)
     _rewind_averages(trainer, module, state.get("averaging"))
+
+
+def _rewind_scale(precision: Any, state: Mapping[str, Any]) -> None:
+    """Bring back the scale of fp16's gradients, which has fallen until it was no use."""
+    scaler, kept = getattr(precision, "scaler", None), state.get(type(precision).__qualname__)
+    if scaler is None:
+        return
+    if kept:
+        scaler.load_state_dict(kept)
+    else:
+        scaler.update(scaler._init_scale)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, scheduler: Any, rate: float) -> None:

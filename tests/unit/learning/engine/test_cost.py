@@ -1,4 +1,8 @@
+from pathlib import Path
+
 import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.models import Router
 from torch import nn
 from transformers import BertConfig, BertModel
 
@@ -26,6 +30,16 @@ def test_embedding_modules_count_their_attention(tiny_embedding_model: str) -> N
     module = EmbeddingModule(model=tiny_embedding_model, shape="pair")
     assert module._cost.attention > 0
     assert module._cost.trained > 0 and module._cost.frozen == 0
+
+
+def test_a_model_of_two_encoders_has_a_cost_too(tiny_embedding_model: str, tmp_path: Path) -> None:
+    one = SentenceTransformer(tiny_embedding_model, device="cpu")
+    encoders = list(one)
+    router = Router.for_query_document(query_modules=encoders, document_modules=encoders)
+    SentenceTransformer(modules=[router], device="cpu").save(str(tmp_path))
+    module = EmbeddingModule(model=str(tmp_path), shape="pair")
+    assert not module.encoder.padding_free
+    assert module._cost.trained > 0
 
 
 def test_the_peak_is_a_machines_and_leaves_the_random_generator_alone() -> None:

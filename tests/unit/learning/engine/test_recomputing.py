@@ -95,3 +95,11 @@ def test_other_tensors_are_kept_themselves() -> None:
     context, tensor = SimpleNamespace(), torch.ones(2)
     (found,) = keep(context, tensor)
     assert found is tensor and kept(context, (found,)) is tensor
+
+
+def test_a_tensor_that_was_changed_in_place_is_kept_itself() -> None:
+    context, source = SimpleNamespace(), torch.ones(2)
+    value = recomputable(source * 2, lambda tensor: tensor * 2, source)
+    value.mul_(3.0)
+    (found,) = keep(context, value)
+    assert found is value and kept(context, (found,)) is value

@@ -41,7 +41,8 @@ def test_gradients_are_those_of_torch(padding: int | None, steps: int) -> None:
 
 def test_two_losses_of_one_backward_pass_and_one_without_a_backward_pass() -> None:
     plain, found = Model(), tied(Model())
-    found(IDS)  # never goes backwards
+    lost = found(IDS)  # never goes backwards
+    assert lost.requires_grad and not found.embedding.weight._backward_hooks
     for model in (plain, found):
         (model(IDS) + model(IDS.flip(1)[:, :3]) * 2).backward()
     torch.testing.assert_close(found.embedding.weight.grad, plain.embedding.weight.grad)
@@ -62,6 +63,20 @@ def test_a_backward_pass_that_fails_leaves_nothing_for_the_next() -> None:
         model((IDS + 1) % WORDS).backward()
     torch.testing.assert_close(found.embedding.weight.grad, plain.embedding.weight.grad)
     assert not found.embedding.weight._backward_hooks
+
+
+def test_a_graph_can_go_backwards_twice() -> None:
+    plain, found = Model(), tied(Model())
+    for model in (plain, found):
+        loss = model(IDS)
+        loss.backward(retain_graph=True)
+        loss.backward()
+    torch.testing.assert_close(found.embedding.weight.grad, plain.embedding.weight.grad)
+
+
+def test_a_backward_pass_without_the_head_says_so() -> None:
+    with pytest.raises(RuntimeError, match="must have a gradient from the head, got none"):
+        tied(Model()).embedding(IDS).sum().backward()
 
 
 def test_no_matrix_of_zeros_is_made() -> None:

@@ -210,8 +210,8 @@ def test_settings_without_effect_are_told_and_nothing_else_changes(
     (finding,) = result.preflight.of(Severity.WARNING)
     assert finding.name == "settings"
     assert finding.message == (
-        "training.optimizer.momentum=0.5 has no effect with optimizer.name=adamw, only with sgd. "
-        "training.averaging.decay=0.9 has no effect with averaging.kind=none, only with ema."
+        "training.optimizer.momentum=0.5 has no effect with training.optimizer.name=adamw, only with sgd. "
+        "training.averaging.decay=0.9 has no effect with training.averaging.kind=none, only with ema."
     )
     assert finding.message in caplog.text
     assert digest(module) == digest(trained(tiny_embedding_model, tmp_path / "plain")[0])

@@ -200,15 +200,18 @@ def test_a_full_memory_is_recognised() -> None:
 def test_a_file_that_is_not_mapped_for_want_of_memory_is_recognised() -> None:
     assert is_out_of_memory(RuntimeError("unable to mmap 538 bytes from file <x>: Cannot allocate memory (12)"))
     assert is_out_of_memory(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
+    assert is_out_of_memory(RuntimeError("could not create a primitive"))
     assert not is_out_of_memory(ValueError("Cannot allocate memory"))
+    assert not is_out_of_memory(RuntimeError(ValueError("something else")))
+    assert not is_out_of_memory(NotImplementedError(int))
 
 
 def test_a_full_memory_is_explained_and_other_errors_stay() -> None:
-    message = r"^the memory is full\. Lower training\.batch_size"
-    with pytest.raises(TrainingError, match=message) as raised, explaining_full_memory():
+    message = r"^the memory is full\. Lower it\. \(\[enforce fail .*\)$"
+    with pytest.raises(TrainingError, match=message) as raised, explaining_full_memory("Lower it."):
         torch.empty(2**60)
     assert isinstance(raised.value.__cause__, RuntimeError)
     for error in (RuntimeError("else"), ConfigError("out of memory"), KeyboardInterrupt()):
-        with pytest.raises(type(error)) as other, explaining_full_memory():
+        with pytest.raises(type(error)) as other, explaining_full_memory(""):
             raise error
         assert other.value is error

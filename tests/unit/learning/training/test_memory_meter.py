@@ -3,9 +3,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
+from tunetrail.learning.training import memory_meter
 from tunetrail.learning.training.memory_meter import (
     control_group_room,
     free_memory,
@@ -37,6 +39,11 @@ def test_the_peak_is_measured_where_the_work_fails() -> None:
 
 def test_free_memory_is_a_part_of_the_machine() -> None:
     assert 0 < free_memory(CPU) < 2**50
+
+
+def test_without_any_limit_the_machines_memory_is_free(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(memory_meter, "_OWN_CGROUPS", tmp_path / "missing")
+    assert 0 < free_memory(CPU) <= psutil.virtual_memory().total
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the address space of a process")
