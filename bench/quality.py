@@ -156,8 +156,8 @@ def _measured(
             seeded = replace(task, seed=SEED + number).to_dict()
             arguments = {"train": function, "task": seeded, "arguments": {}, "measure": measure}
             arm = Arm(name=side, function="bench.engine.quality:train_and_score", arguments=arguments)
-            runs[side].append(called_fresh(arm))
-            found = runs[side][-1]
+            found = called_fresh(arm)
+            runs[side].append(found)
             console.print(
                 f"round {number + 1} of {rounds}: {side}, {recipe.title} {found['score']:.4f} (before "
                 f"{before['score']:.4f}), loss {found['held_out_loss']:.4f} (before {before['held_out_loss']:.4f})",

@@ -21,7 +21,7 @@ _EFFECTIVE_WITH = {
     "averaging.start": ("averaging.kind", ("swa",)),
     "decay_ratio": ("schedule", ("wsd",)),
 }
-"""Settings that count only beside some values of another one; more of that kind may be added."""
+"""Settings that count only beside some values of another one."""
 
 
 @dataclass(kw_only=True)

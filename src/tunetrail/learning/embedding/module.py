@@ -102,8 +102,7 @@ class EmbeddingModule(TrainedModule):
             )
             for name, (chosen, options) in losses.items()
         }
-        transformer = transformer_of(self.model)
-        self._cost = token_cost(self.model if transformer is None else transformer)
+        self._cost = token_cost(self.model)
         replace_dropout(self.model)
 
     def trained(self) -> SentenceTransformer:

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-_ATTRIBUTE = "_tunetrail_recipe"
+_ATTRIBUTE = "_tunetrail_recomputation"
 
 
-class _Recipe:
+class _Recomputation:
     """How a tensor is computed again, once for all that need it in a backward pass; it holds no tensor before."""
 
     def __init__(self, compute: Callable[..., Tensor], version: int) -> None:
@@ -31,22 +31,22 @@ class _Recipe:
 
 def recomputable(tensor: Tensor, compute: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """Return the tensor, marked as being `compute(*inputs)` to the last bit; `compute` isn't differentiated."""
-    setattr(tensor, _ATTRIBUTE, (_Recipe(compute, tensor._version), inputs))
+    setattr(tensor, _ATTRIBUTE, (_Recomputation(compute, tensor._version), inputs))
     return tensor
 
 
 def keep(ctx: Any, tensor: Tensor) -> tuple[Tensor, ...]:
     """Return what `save_for_backward` of an autograd function has to keep for `kept`; once for each function."""
-    recipe, inputs = getattr(tensor, _ATTRIBUTE, (None, ()))
-    if recipe is None or recipe.version != tensor._version:  # changed in place since
-        ctx.recipe = None
+    recomputation, inputs = getattr(tensor, _ATTRIBUTE, (None, ()))
+    if recomputation is None or recomputation.version != tensor._version:  # changed in place since
+        ctx.recomputation = None
         return (tensor,)
-    ctx.recipe = recipe
-    recipe.users += 1
+    ctx.recomputation = recomputation
+    recomputation.users += 1
     return tuple(inputs)
 
 
 def kept(ctx: Any, tensors: tuple[Tensor, ...]) -> Tensor:
     """Return the tensor that `keep` was given, from what it returned."""
-    value: Tensor = tensors[0] if ctx.recipe is None else ctx.recipe.value(*tensors)
+    value: Tensor = tensors[0] if ctx.recomputation is None else ctx.recomputation.value(*tensors)
     return value

@@ -125,9 +125,9 @@ def check_settings(training: TrainingConfig, trainer: lightning.Trainer, module:
     """Look for settings that were changed and do nothing beside the others."""
     name = "settings"
     useless = training.without_effect()
-    return (
-        warning(name, " ".join(useless)) if useless else ok(name, "none was seen that does nothing beside the others")
-    )
+    if useless:
+        return warning(name, " ".join(useless))
+    return ok(name, "none was seen that does nothing beside the others")
 
 
 def check_disk(folder: Path, averages: bool, trainer: lightning.Trainer, module: TrainedModule) -> Finding:

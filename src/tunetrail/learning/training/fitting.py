@@ -24,9 +24,6 @@ from tunetrail.learning.training.precision import resolve_precision, scales_grad
 from tunetrail.learning.training.quiet import quieten_lightning
 from tunetrail.learning.training.signals import StopBetweenSteps
 
-_SMALLER = "Lower training.batch_size or max_length, or set training.memory.gradient_checkpointing=true."
-"""The way out of a full memory."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitResult:
@@ -164,7 +161,8 @@ def fit(
     )
     module.train()  # models are loaded in evaluation mode, and Lightning leaves the mode as it finds it: no dropout
     started = time.monotonic()
-    with explaining_full_memory(_SMALLER):
+    smaller = "Lower training.batch_size or max_length, or set training.memory.gradient_checkpointing=true."
+    with explaining_full_memory(smaller):
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     if validate and best.best_model_path:
         load_weights(module, Path(best.best_model_path))

@@ -9,7 +9,7 @@ from pytorch_lightning.utilities.memory import is_oom_error
 from torch import nn
 from transformers import AttentionInterface, PreTrainedModel
 
-from tunetrail.errors import ConfigError, TrainingError, TunetrailError
+from tunetrail.errors import ConfigError, TrainingError
 from tunetrail.learning.engine.attention import SEGMENT_ATTENTION, segment_attention
 from tunetrail.learning.training.layers import numbered_layers
 
@@ -104,8 +104,6 @@ def explaining_full_memory(way_out: str) -> Iterator[None]:
     """
     try:
         yield
-    except TunetrailError:
-        raise
     except Exception as error:
         if not is_out_of_memory(error):
             raise

@@ -88,7 +88,7 @@ def test_the_last_user_lets_go_of_the_value() -> None:
     assert kept(contexts[1], tensors[1]) is first
     assert len(calls) == 2  # once to make it, once again for both
     assert torch.equal(first, value)
-    assert contexts[0].recipe._value is None
+    assert contexts[0].recomputation._value is None
 
 
 def test_other_tensors_are_kept_themselves() -> None:
