@@ -8,7 +8,9 @@ from setuptools import find_namespace_packages, setup
 
 setup(
     packages=[
-        *find_namespace_packages("src", include=["tunetrail", "tunetrail.*"], exclude=["*__pycache__*"]),
+        *find_namespace_packages(
+            "src", include=["tunetrail", "tunetrail.*"], exclude=["*__pycache__*"]
+        ),
         "tunetrail.conf",
         "tunetrail.experiments",
     ],

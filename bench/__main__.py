@@ -25,13 +25,25 @@ _OUTPUT = Path(__file__).parent / "results.json"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the chosen benchmarks, print and keep their figures; return 1 where a target is missed."""
-    parser = argparse.ArgumentParser(prog="bench", description="Measures what the documents claim of speed and memory.")
-    parser.add_argument("--only", choices=(*BENCHMARKS, *ON_DEMAND), help="one benchmark instead of all")
-    parser.add_argument("--rows", type=_positive, help="rows to make, instead of as many as the target names")
-    parser.add_argument("--data", type=Path, help="a .jsonl, .csv or .parquet file to measure instead of made rows")
+    parser = argparse.ArgumentParser(
+        prog="bench", description="Measures what the documents claim of speed and memory."
+    )
+    parser.add_argument(
+        "--only", choices=(*BENCHMARKS, *ON_DEMAND), help="one benchmark instead of all"
+    )
+    parser.add_argument(
+        "--rows", type=_positive, help="rows to make, instead of as many as the target names"
+    )
+    parser.add_argument(
+        "--data", type=Path, help="a .jsonl, .csv or .parquet file to measure instead of made rows"
+    )
     parser.add_argument("--test", type=Path, help="a file of rows that `quality` measures on")
-    parser.add_argument("--rounds", type=_positive, help="how often to measure (prepare 1, the others 3)")
-    parser.add_argument("--output", type=Path, default=_OUTPUT, help="the file that results are merged into")
+    parser.add_argument(
+        "--rounds", type=_positive, help="how often to measure (prepare 1, the others 3)"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=_OUTPUT, help="the file that results are merged into"
+    )
     given = parser.parse_args(arguments)
     options = Options(rows=given.rows, data=given.data, test=given.test, rounds=given.rounds)
     console, missed = Console(), False
@@ -42,7 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # a file for one benchmark has no rows for another: with all of them, the others go on
             skipped = isinstance(error, SampleError) and not given.only
             console.print(
-                f"{name}: {'skipped. ' if skipped else ''}{error}", highlight=False, soft_wrap=True, markup=False
+                f"{name}: {'skipped. ' if skipped else ''}{error}",
+                highlight=False,
+                soft_wrap=True,
+                markup=False,
             )
             missed = missed or not skipped
             continue
@@ -70,7 +85,9 @@ def table_of(result: Result) -> Table:
 
 def _target(figure: Figure) -> str:
     bounds = ((">=", figure.at_least), ("<=", figure.at_most))
-    return " ".join(f"{sign} {_shown(bound, figure.unit)}" for sign, bound in bounds if bound is not None)
+    return " ".join(
+        f"{sign} {_shown(bound, figure.unit)}" for sign, bound in bounds if bound is not None
+    )
 
 
 def _shown(value: float, unit: str) -> str:

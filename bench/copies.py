@@ -53,7 +53,9 @@ def judged_copies(source: Path, folder: Path) -> FoundCopies:
     gone = pd.read_parquet(folder / "set_aside.parquet", columns=["row_id", "reason"])
     reasons = dict(zip(gone["row_id"].tolist(), gone["reason"].tolist(), strict=True))
     taken_for = {
-        row_id: int(reason.rsplit(" ", 1)[1]) for row_id, reason in reasons.items() if reason.startswith("near-dup")
+        row_id: int(reason.rsplit(" ", 1)[1])
+        for row_id, reason in reasons.items()
+        if reason.startswith("near-dup")
     }
     truth = pd.read_parquet(source, columns=["row_id", "planted", "source"])
     made_from = truth[truth["planted"] == "near_copy"]
@@ -64,7 +66,9 @@ def judged_copies(source: Path, folder: Path) -> FoundCopies:
     ]
     hard = truth.loc[truth["planted"] == "hard_non_copy", "row_id"]
     texts = _texts(source, {*taken_for, *taken_for.values()})
-    right = {row for row, other in taken_for.items() if similarity_of(texts[row], texts[other]) >= _NEAR}
+    right = {
+        row for row, other in taken_for.items() if similarity_of(texts[row], texts[other]) >= _NEAR
+    }
     return FoundCopies(
         planted=len(judged),
         found=sum("duplicate" in reasons.get(row, "") for row, _ in judged),

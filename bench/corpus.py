@@ -18,13 +18,28 @@ _WORDS = (20, 200)
 _PHRASE_WORDS = (5, 14)
 """Long enough to read as English; so short that no two texts share four fifths of their phrases by chance."""
 _REMEMBERED = 20_000
-_SHARES = {"near_copy": 0.02, "hard_non_copy": 0.01, "exact_copy": 0.01, "personal": 0.01, "mojibake": 0.005}
+_SHARES = {
+    "near_copy": 0.02,
+    "hard_non_copy": 0.01,
+    "exact_copy": 0.01,
+    "personal": 0.01,
+    "mojibake": 0.005,
+}
 _REPLACED_SHARE = 0.2
 """Of the rows that copies are made from, so that some copies are near and others far away."""
 _EDITED_FROM_WORDS = 60
 """One other word in a text of 60 leaves a similarity of 0.9: shorter ones have few copies to choose from."""
 _SIMILARITIES = {"near_copy": (0.8, 1.0), "hard_non_copy": (0.5, 0.7)}
-_SKIPPED_FOLDERS = {"test", "tests", "idlelib", "lib2to3", "site-packages", "ensurepip", "__pycache__", "turtledemo"}
+_SKIPPED_FOLDERS = {
+    "test",
+    "tests",
+    "idlelib",
+    "lib2to3",
+    "site-packages",
+    "ensurepip",
+    "__pycache__",
+    "turtledemo",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,12 +114,16 @@ def _row(row_id: int, kind: str, remembered: Sequence[MadeRow], rng: random.Rand
     if kind != "plain" and remembered:
         source = rng.choice(remembered)
         if kind == "exact_copy":
-            return MadeRow(row_id=row_id, text=source.text, planted=kind, source=source.row_id, similarity=1.0)
+            return MadeRow(
+                row_id=row_id, text=source.text, planted=kind, source=source.row_id, similarity=1.0
+            )
         words = source.text.split()
         text = _edited(words, _SIMILARITIES[kind], rng)
         similarity = similarity_of(source.text, text)
         if _SIMILARITIES[kind][0] <= similarity < _SIMILARITIES[kind][1]:
-            return MadeRow(row_id=row_id, text=text, planted=kind, source=source.row_id, similarity=similarity)
+            return MadeRow(
+                row_id=row_id, text=text, planted=kind, source=source.row_id, similarity=similarity
+            )
     return MadeRow(row_id=row_id, text=plain_text(rng))
 
 
@@ -179,7 +198,11 @@ _PERSONAL_KINDS = tuple(_PERSONAL)
 def word_stream() -> tuple[str, ...]:
     """Return the words of all different paragraphs of docstrings and blocks of comments, in the order of the files."""
     root = Path(sysconfig.get_paths()["stdlib"])
-    files = sorted(path for path in root.rglob("*.py") if not _SKIPPED_FOLDERS & set(path.relative_to(root).parts[:-1]))
+    files = sorted(
+        path
+        for path in root.rglob("*.py")
+        if not _SKIPPED_FOLDERS & set(path.relative_to(root).parts[:-1])
+    )
     paragraphs = dict.fromkeys(paragraph for path in files for paragraph in _paragraphs(path))
     return tuple(word for paragraph in paragraphs for word in paragraph.split())
 
@@ -201,7 +224,11 @@ def _paragraphs(path: Path) -> Iterator[str]:
         elif block:
             comments.append(" ".join(block))
             block = []
-    documented = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module))
+    documented = (
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module)
+    )
     docstrings = [ast.get_docstring(node) or "" for node in documented]
     for paragraph in [*(part for each in docstrings for part in each.split("\n\n")), *comments]:
         text = " ".join(paragraph.split())

@@ -53,10 +53,19 @@ def run(options: Options) -> list[Result]:
             values=ratios(runs[OURS], runs[PEER], "texts_per_second"),
             at_least=_RATIO,
         ),
-        Figure(name="largest difference of a vector's number", unit="", values=[difference], at_most=1e-4),
+        Figure(
+            name="largest difference of a vector's number",
+            unit="",
+            values=[difference],
+            at_most=1e-4,
+        ),
         *memory_figures(runs, {}),
     ]
-    details = {"tokens": runs[OURS][-1]["tokens"], "max_length": _MAX_LENGTH, "batch_size": _BATCH_SIZE}
+    details = {
+        "tokens": runs[OURS][-1]["tokens"],
+        "max_length": _MAX_LENGTH,
+        "batch_size": _BATCH_SIZE,
+    }
     return [Result(name=f"encode, {name}, {len(texts):,} texts", figures=figures, details=details)]
 
 
@@ -67,6 +76,8 @@ def _corpus(options: Options) -> tuple[str, list[str]]:
         name = "stdlib documentation and code"
         texts = list(dict.fromkeys(text for row in made_records("pair") for text in row.values()))
     if not texts:
-        raise SampleError(f"{name} must have texts of more than one word, got none. Take another file.")
+        raise SampleError(
+            f"{name} must have texts of more than one word, got none. Take another file."
+        )
     random.Random(_SEED).shuffle(texts)
     return name, texts[: options.rows or _TEXTS]

@@ -93,7 +93,9 @@ def interleaved(arms: Sequence[Arm], rounds: int) -> dict[str, list[dict[str, An
             began = time.monotonic()
             results[arm.name].append(called_fresh(arm))
             seconds = time.monotonic() - began
-            console.print(f"round {number + 1} of {rounds}: {arm.name}, {seconds:.0f} s", highlight=False)
+            console.print(
+                f"round {number + 1} of {rounds}: {arm.name}, {seconds:.0f} s", highlight=False
+            )
     return results
 
 

@@ -52,7 +52,11 @@ def _time(task: Task, options: Options) -> Result:
         runs = interleaved(arms, options.rounds or ROUNDS)
     figures = [
         *(
-            Figure(name=f"{name}, speed", unit="pairs/s", values=[each["rows_per_second"] for each in found])
+            Figure(
+                name=f"{name}, speed",
+                unit="pairs/s",
+                values=[each["rows_per_second"] for each in found],
+            )
             for name, found in runs.items()
         ),
         Figure(
@@ -62,7 +66,9 @@ def _time(task: Task, options: Options) -> Result:
             at_most=_MOST_TIME,
         ),
         *(
-            Figure(name=f"{name}, {title}", unit=unit, values=[each[key] / divisor for each in found])
+            Figure(
+                name=f"{name}, {title}", unit=unit, values=[each[key] / divisor for each in found]
+            )
             for key, title, unit, divisor in (
                 ("memory", "peak memory", "GiB", GIB),
                 ("held_out_loss", "held-out loss", "", 1),
@@ -70,8 +76,14 @@ def _time(task: Task, options: Options) -> Result:
             for name, found in runs.items()
         ),
     ]
-    details = {"batch_size": _BATCH_SIZE, "mini_batch_size": _MINI_BATCH, "max_length": task.max_length}
-    return Result(name=f"gradcache, {rows.name}, {len(rows.train):,} rows", figures=figures, details=details)
+    details = {
+        "batch_size": _BATCH_SIZE,
+        "mini_batch_size": _MINI_BATCH,
+        "max_length": task.max_length,
+    }
+    return Result(
+        name=f"gradcache, {rows.name}, {len(rows.train):,} rows", figures=figures, details=details
+    )
 
 
 def _memory(task: Task, options: Options) -> Result:
@@ -87,18 +99,29 @@ def _memory(task: Task, options: Options) -> Result:
                 mini_batch_size=_MINI_BATCH,
                 max_length=_MEMORY_LENGTH,
             )
-            arm = Arm(name=f"batch of {size:,}", function=_FUNCTION, arguments={"task": given.to_dict()})
+            arm = Arm(
+                name=f"batch of {size:,}", function=_FUNCTION, arguments={"task": given.to_dict()}
+            )
             found[size] = called_fresh(arm)
     flat = max(each["memory"] for each in found.values()) / found[sizes[0]]["memory"]
     figures = [
         *(
-            Figure(name=f"peak memory, batch of {size:,}", unit="GiB", values=[each["memory"] / GIB])
+            Figure(
+                name=f"peak memory, batch of {size:,}", unit="GiB", values=[each["memory"] / GIB]
+            )
             for size, each in found.items()
         ),
-        Figure(name=f"peak memory against a batch of {sizes[0]:,}", unit="x", values=[flat], at_most=_MOST_MEMORY),
+        Figure(
+            name=f"peak memory against a batch of {sizes[0]:,}",
+            unit="x",
+            values=[flat],
+            at_most=_MOST_MEMORY,
+        ),
     ]
     details = {"mini_batch_size": _MINI_BATCH, "max_length": _MEMORY_LENGTH, "steps": 2}
-    return Result(name=f"gradcache, memory up to a batch of {largest:,}", figures=figures, details=details)
+    return Result(
+        name=f"gradcache, memory up to a batch of {largest:,}", figures=figures, details=details
+    )
 
 
 def _made_pairs(count: int) -> list[Row]:

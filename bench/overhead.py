@@ -35,7 +35,9 @@ def run(options: Options) -> list[Result]:
         ]
         runs = interleaved(arms, options.rounds or _ROUNDS)
     times = {name: [each["milliseconds"] for each in found] for name, found in runs.items()}
-    figures = [Figure(name=f"{name}, step", unit="ms", values=found) for name, found in times.items()]
+    figures = [
+        Figure(name=f"{name}, step", unit="ms", values=found) for name, found in times.items()
+    ]
     figures.append(
         Figure(
             name="Lightning, logging and tracking, step",

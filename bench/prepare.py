@@ -60,7 +60,11 @@ def run(options: Options) -> list[Result]:
     """Measure the flow, once more with a token counter for comparison, and the scrubber."""
     with tempfile.TemporaryDirectory(prefix="bench-prepare-") as folder:
         source = Path(folder) / "rows.parquet"
-        count = _write_made(source, options.rows or _ROWS) if options.data is None else _write_read(source, options)
+        count = (
+            _write_made(source, options.rows or _ROWS)
+            if options.data is None
+            else _write_read(source, options)
+        )
         flow = _flow(source, options, count)
         few = min(count, _ROWS_WITH_COUNTER)
         counted = Path(folder) / "counted.parquet"
@@ -116,12 +120,27 @@ def _flow(source: Path, options: Options, count: int) -> Result:
 
     figures = [
         Figure(
-            name="time", unit="s", values=[each.seconds for each in rounds], at_most=_MOST_SECONDS if full else None
+            name="time",
+            unit="s",
+            values=[each.seconds for each in rounds],
+            at_most=_MOST_SECONDS if full else None,
         ),
         Figure(name="speed", unit="rows/s", values=[count / each.seconds for each in rounds]),
-        Figure(name="time of all cores", unit="s", values=[each.watched.core_seconds for each in rounds]),
-        Figure(name="time in chunks", unit="s", values=[each.chunks_done - each.began for each in rounds]),
-        Figure(name="time in session", unit="s", values=[each.ended - each.chunks_done for each in rounds]),
+        Figure(
+            name="time of all cores",
+            unit="s",
+            values=[each.watched.core_seconds for each in rounds],
+        ),
+        Figure(
+            name="time in chunks",
+            unit="s",
+            values=[each.chunks_done - each.began for each in rounds],
+        ),
+        Figure(
+            name="time in session",
+            unit="s",
+            values=[each.ended - each.chunks_done for each in rounds],
+        ),
         *(
             Figure(
                 name=f"peak memory, {name}",
@@ -145,7 +164,9 @@ def _flow(source: Path, options: Options, count: int) -> Result:
     if copies is not None:
         figures += [
             Figure(name="near-duplicate recall", unit="", values=[copies.recall], at_least=0.95),
-            Figure(name="near-duplicate precision", unit="", values=[copies.precision], at_least=0.99),
+            Figure(
+                name="near-duplicate precision", unit="", values=[copies.precision], at_least=0.99
+            ),
         ]
     summary = rounds[-1].summary
     details = {
@@ -160,7 +181,14 @@ def _flow(source: Path, options: Options, count: int) -> Result:
 def _measured(source: Path, counter: str | None) -> _Measured:
     """Prepare the rows of a file in a process of its own."""
     with tempfile.TemporaryDirectory(dir=source.parent) as folder:
-        command = [sys.executable, "-m", "bench.prepare", str(source), folder, *([counter] if counter else [])]
+        command = [
+            sys.executable,
+            "-m",
+            "bench.prepare",
+            str(source),
+            folder,
+            *([counter] if counter else []),
+        ]
         watched = run_sampled(command, Path(__file__).parents[1])
         moments = json.loads((Path(folder) / "moments.json").read_text())
         planted = "planted" in pq.read_schema(source).names
@@ -179,7 +207,10 @@ def _prepare(source: Path, folder: Path, model: str | None) -> None:
     preparation = build_preparation("embedding", settings, path)
     preparation = replace(preparation, judge=replace(preparation.judge, vectors=None, identity=""))
     unknown = {"planted", "source", "similarity", "kind"}
-    frames = (frame.drop(columns=[*unknown & {*frame.columns}]) for frame in frames_of_file(source, _FILE_ROWS))
+    frames = (
+        frame.drop(columns=[*unknown & {*frame.columns}])
+        for frame in frames_of_file(source, _FILE_ROWS)
+    )
     moments = {"began": time.monotonic()}
     in_chunks = Preparation._chunks
 
@@ -200,7 +231,9 @@ def _scrubbing(source: Path, name: str) -> Result:
     texts: list[str] = []
     for frame in frames_of_file(source, _FILE_ROWS):
         columns = [
-            column for column in frame.columns if column not in ("row_id", "shape", "timestamp", "planted", "kind")
+            column
+            for column in frame.columns
+            if column not in ("row_id", "shape", "timestamp", "planted", "kind")
         ]
         texts += [value for column in columns for value in frame[column] if isinstance(value, str)]
         if len(texts) >= _SCRUBBED_ROWS:
@@ -213,7 +246,11 @@ def _scrubbing(source: Path, name: str) -> Result:
             found.update(scrubber.scrub(text)[1])
         speeds.append(size / _MB / (time.process_time() - began))
     figures = [Figure(name="speed of one core", unit="MB/s", values=speeds, at_least=20.0)]
-    return Result(name=f"{name}, scrubbing", figures=figures, details={"megabytes": size / _MB, "found": dict(found)})
+    return Result(
+        name=f"{name}, scrubbing",
+        figures=figures,
+        details={"megabytes": size / _MB, "found": dict(found)},
+    )
 
 
 def _write_made(path: Path, count: int) -> int:
@@ -252,7 +289,9 @@ def _write_read(path: Path, options: Options) -> int:
     if samples:
         write()
     if writer is None:
-        raise SampleError(f"{options.data} must hold embedding samples, got none. Choose another file.")
+        raise SampleError(
+            f"{options.data} must hold embedding samples, got none. Choose another file."
+        )
     writer.close()
     return number
 

@@ -62,7 +62,9 @@ class _Recipe:
                 max_length=self.max_length,
                 learning_rate=2e-5,
             )
-        return replace(task, epochs=self.epochs, batch_size=self.batch_size, max_length=self.max_length)
+        return replace(
+            task, epochs=self.epochs, batch_size=self.batch_size, max_length=self.max_length
+        )
 
 
 _RECIPES = {
@@ -104,7 +106,9 @@ _RECIPES = {
 def run(options: Options) -> list[Result]:
     """Train on `data` and measure on `test` by both sides, once per seed."""
     if options.data is None or options.test is None:
-        raise SampleError("quality must have a file to train on and one to measure on. Give DATA=... and TEST=...")
+        raise SampleError(
+            "quality must have a file to train on and one to measure on. Give DATA=... and TEST=..."
+        )
     kind, known = _rows_of(options.data)
     recipe, tests = _RECIPES[kind], read_records(options.test, kind)
     if recipe.peer == PADDED:
@@ -117,7 +121,9 @@ def run(options: Options) -> list[Result]:
     train, test = _prepared(kind, known), _prepared(kind, tests)
     train = train[: len(train) // recipe.batch_size * recipe.batch_size]
     if not train:
-        raise SampleError(f"{options.data} must have at least {recipe.batch_size} rows, got {len(known)}.")
+        raise SampleError(
+            f"{options.data} must have at least {recipe.batch_size} rows, got {len(known)}."
+        )
     with tempfile.TemporaryDirectory(prefix="bench-rows-") as name:
         folder = Path(name)
         task = replace(
@@ -134,8 +140,18 @@ def run(options: Options) -> list[Result]:
         }
         before, runs = _measured(recipe, task, measure, options.rounds or ROUNDS)
     if options.rows:
-        recipe = replace(recipe, at_least=None)  # it is STS-B's whole training set that the target holds for
-    return [_result(f"quality, {name_of(options.data)}, {len(train):,} rows", recipe, before, runs, len(tests))]
+        recipe = replace(
+            recipe, at_least=None
+        )  # it is STS-B's whole training set that the target holds for
+    return [
+        _result(
+            f"quality, {name_of(options.data)}, {len(train):,} rows",
+            recipe,
+            before,
+            runs,
+            len(tests),
+        )
+    ]
 
 
 def _measured(
@@ -144,9 +160,15 @@ def _measured(
     console = Console(stderr=True)
     scoring = {"model": task.model, "measure": measure}
     before = {
-        **called_fresh(Arm(name="before", function="bench.engine.quality:score_model", arguments=scoring)),
         **called_fresh(
-            Arm(name="before", function=f"{recipe.module}:held_out_before", arguments={"task": task.to_dict()})
+            Arm(name="before", function="bench.engine.quality:score_model", arguments=scoring)
+        ),
+        **called_fresh(
+            Arm(
+                name="before",
+                function=f"{recipe.module}:held_out_before",
+                arguments={"task": task.to_dict()},
+            )
         ),
     }
     sides = {OURS: f"{recipe.module}:train_with_tunetrail", recipe.peer: recipe.peer_function}
@@ -155,7 +177,9 @@ def _measured(
         for side, function in sides.items():
             seeded = replace(task, seed=SEED + number).to_dict()
             arguments = {"train": function, "task": seeded, "arguments": {}, "measure": measure}
-            arm = Arm(name=side, function="bench.engine.quality:train_and_score", arguments=arguments)
+            arm = Arm(
+                name=side, function="bench.engine.quality:train_and_score", arguments=arguments
+            )
             found = called_fresh(arm)
             runs[side].append(found)
             console.print(
@@ -167,7 +191,11 @@ def _measured(
 
 
 def _result(
-    name: str, recipe: _Recipe, before: dict[str, Any], runs: dict[str, list[dict[str, Any]]], tests: int
+    name: str,
+    recipe: _Recipe,
+    before: dict[str, Any],
+    runs: dict[str, list[dict[str, Any]]],
+    tests: int,
 ) -> Result:
     own, others = runs[OURS], runs[recipe.peer]
     figures = [
@@ -194,7 +222,9 @@ def _result(
         ),
         *(
             Figure(
-                name=f"time of all epochs but the first, {side}", unit="s", values=[each["seconds"] for each in found]
+                name=f"time of all epochs but the first, {side}",
+                unit="s",
+                values=[each["seconds"] for each in found],
             )
             for side, found in runs.items()
         ),

@@ -16,7 +16,16 @@ import psutil
 
 _LIBRARIES = (
     *("tunetrail", "ftfy", "joblib", "numpy", "pandas", "pandera", "pyarrow", "rensa", "torch"),
-    *("accelerate", "datasets", "mlflow", "peft", "pytorch-lightning", "sentence-transformers", "transformers", "trl"),
+    *(
+        "accelerate",
+        "datasets",
+        "mlflow",
+        "peft",
+        "pytorch-lightning",
+        "sentence-transformers",
+        "transformers",
+        "trl",
+    ),
 )
 
 
@@ -96,7 +105,10 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the name, JSON-serialisable."""
-        return {"figures": {each.name: each.to_dict() for each in self.figures}, "details": dict(self.details)}
+        return {
+            "figures": {each.name: each.to_dict() for each in self.figures},
+            "details": dict(self.details),
+        }
 
 
 def merge(results: Sequence[Result], path: Path) -> None:
@@ -131,8 +143,12 @@ def circumstances() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    found = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    lines = (
+        Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    )
+    found = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), ""
+    )
     return found or platform.processor() or platform.machine()
 
 
@@ -141,11 +157,15 @@ def _commit() -> str | None:
     folder = Path(__file__).parent
     try:
         commit = _git("rev-parse", "HEAD", folder=folder)
-        return commit + ("+" if _git("status", "--porcelain", "--untracked-files=no", folder=folder) else "")
+        return commit + (
+            "+" if _git("status", "--porcelain", "--untracked-files=no", folder=folder) else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
 def _git(*arguments: str, folder: Path) -> str:
-    run = subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    run = subprocess.run(
+        ["git", *arguments], cwd=folder, check=True, capture_output=True, text=True
+    )
     return run.stdout.strip()

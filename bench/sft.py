@@ -21,7 +21,12 @@ def run(options: Options) -> list[Result]:
     peers = [
         Arm(name=PADDED, function=TRL_FUNCTION),
         Arm(name=PACKED, function=TRL_FUNCTION, arguments={"packing": True}),
-        Arm(name=CHECKPOINTED, function=TRL_FUNCTION, arguments={"checkpointing": True}, most_rounds=1),
+        Arm(
+            name=CHECKPOINTED,
+            function=TRL_FUNCTION,
+            arguments={"checkpointing": True},
+            most_rounds=1,
+        ),
     ]
     return [
         compared(

@@ -124,13 +124,17 @@ def read_pairs(data: str | None) -> list[tuple[str, str]]:
 
 def framed(pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
     """Return the pairs as rows of a session."""
-    samples = (parse_sample({"text": text, "label": label}, SampleKind.EMBEDDING) for text, label in pairs)
+    samples = (
+        parse_sample({"text": text, "label": label}, SampleKind.EMBEDDING) for text, label in pairs
+    )
     return rows_frame(enumerate(samples))
 
 
 def without_twins(pairs: Sequence[tuple[str, str]], similarity: float) -> list[tuple[str, str]]:
     """Return the first pair of each cluster of twins, at most `MOST_ROWS`, spread evenly over the table."""
-    first = dict(zip(reversed(cluster_keys(framed(pairs), similarity)), reversed(pairs), strict=True))
+    first = dict(
+        zip(reversed(cluster_keys(framed(pairs), similarity)), reversed(pairs), strict=True)
+    )
     kept = sorted(first.values(), key=lambda pair: zlib.crc32(pair[0].encode()))
     return kept[:MOST_ROWS]
 
@@ -140,7 +144,9 @@ def altered(text: str, changed_words: int, vocabulary: Sequence[str]) -> str:
     generator = np.random.default_rng(zlib.crc32(text.encode()))
     words = text.split()
     for place in generator.choice(len(words), changed_words, replace=False):
-        words[place] = next(word for word in generator.choice(vocabulary, 100) if word != words[place])
+        words[place] = next(
+            word for word in generator.choice(vocabulary, 100) if word != words[place]
+        )
     return " ".join(words)
 
 
@@ -180,13 +186,19 @@ def draw_session(table: Table, twin_share: float, wrong_labels: float, seed: int
     originals = drawn[: SESSION_ROWS - twins]
     changed = round(twin_share * len(held_out))
     places = np.concatenate((originals, originals[:twins]))
-    texts = [table.texts[place] for place in originals] + [table.twins[place] for place in originals[:twins]]
+    texts = [table.texts[place] for place in originals] + [
+        table.twins[place] for place in originals[:twins]
+    ]
     return Session(
-        rows=framed((text, names[labels[place]]) for text, place in zip(texts, places, strict=True)),
+        rows=framed(
+            (text, names[labels[place]]) for text, place in zip(texts, places, strict=True)
+        ),
         vectors=np.concatenate((table.vectors[originals], table.twin_vectors[originals[:twins]])),
         labels=labels[places],
         originals=np.arange(twins),
-        held_out_vectors=np.concatenate((table.twin_vectors[held_out[:changed]], table.vectors[held_out[changed:]])),
+        held_out_vectors=np.concatenate(
+            (table.twin_vectors[held_out[:changed]], table.vectors[held_out[changed:]])
+        ),
         held_out_labels=labels[held_out],
     )
 
@@ -208,7 +220,9 @@ def cut_by_labels(session: Session, seed: int) -> Cuts:
 def cut_by_clusters(session: Session, clusters: npt.NDArray[np.object_], seed: int) -> Cuts:
     """Return tunetrail's folds as positions to train on and to score."""
     folds = make_folds(session.rows.assign(cluster=clusters), FOLDS, seed)
-    return [(fold.train["row_id"].to_numpy(), fold.validation["row_id"].to_numpy()) for fold in folds]
+    return [
+        (fold.train["row_id"].to_numpy(), fold.validation["row_id"].to_numpy()) for fold in folds
+    ]
 
 
 def measure(session: Session, cuts: Cuts, learner: Callable[[], Learner]) -> Measured:
@@ -227,7 +241,9 @@ def measure(session: Session, cuts: Cuts, learner: Callable[[], Learner]) -> Mea
     )
 
 
-def lines_of(table: Table, twin_share: float, wrong_labels: float, seeds: int, similarity: float) -> Iterator[str]:
+def lines_of(
+    table: Table, twin_share: float, wrong_labels: float, seeds: int, similarity: float
+) -> Iterator[str]:
     """Run all seeds of one setting and yield a line of the Markdown table for each learner."""
     measured: dict[str, list[list[Measured]]] = {name: [] for name in LEARNERS}
     found, planted = 0, 0
@@ -237,7 +253,11 @@ def lines_of(table: Table, twin_share: float, wrong_labels: float, seeds: int, s
         first_twin = SESSION_ROWS - len(session.originals)
         found += int((clusters[session.originals] == clusters[first_twin:]).sum())
         planted += len(session.originals)
-        ways = [cut_by_rows(session, seed), cut_by_labels(session, seed), cut_by_clusters(session, clusters, seed)]
+        ways = [
+            cut_by_rows(session, seed),
+            cut_by_labels(session, seed),
+            cut_by_clusters(session, clusters, seed),
+        ]
         for name, learner in LEARNERS.items():
             measured[name].append([measure(session, cuts, learner) for cuts in ways])
     share_found = f"{found / planted:.1%}" if planted else "-"
@@ -246,21 +266,32 @@ def lines_of(table: Table, twin_share: float, wrong_labels: float, seeds: int, s
         error = float(np.mean([each.held_out_error for each in ours]))
         truth = f"{np.mean([each.held_out for each in ours]):.4f} ± {error:.4f}"
         cells = [name, f"{wrong_labels:.0%}", f"{twin_share:.0%}", share_found, truth]
-        yield "| " + " | ".join([*cells, *(_difference(way, error) for way in (by_rows, by_labels, ours))]) + " |"
+        yield (
+            "| "
+            + " | ".join([*cells, *(_difference(way, error) for way in (by_rows, by_labels, ours))])
+            + " |"
+        )
 
 
 def _difference(measured: Sequence[Measured], error: float) -> str:
     """Return folds minus hold-out, paired: the mean over the seeds ± its standard error; `!` if beyond `error`."""
     differences = np.array([each.folds - each.held_out for each in measured])
-    mean, mean_error = float(differences.mean()), float(differences.std(ddof=1) / len(differences) ** 0.5)
+    mean, mean_error = (
+        float(differences.mean()),
+        float(differences.std(ddof=1) / len(differences) ** 0.5),
+    )
     return f"{mean:+.4f} ± {mean_error:.4f}{' !' if abs(mean) > error else ''}"
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", help="CSV whose first columns are text and label; else Python's standard library")
-    parser.add_argument("--seeds", type=int, default=20, help="sessions drawn for each line, seeds 0, 1, ...")
+    parser.add_argument(
+        "--data", help="CSV whose first columns are text and label; else Python's standard library"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=20, help="sessions drawn for each line, seeds 0, 1, ..."
+    )
     parser.add_argument("--words", type=int, default=1, help="words replaced in a twin")
     arguments = parser.parse_args()
     similarity = SplitConfig().near_duplicate_similarity
@@ -272,7 +303,9 @@ def main() -> None:
         f"{arguments.words} words replaced\n"
     )
     print("`!`: further from the hold-out than one of its standard errors\n")
-    print("| learner | wrong labels | twins | found | hold-out | by rows | by rows, stratified | by clusters |")
+    print(
+        "| learner | wrong labels | twins | found | hold-out | by rows | by rows, stratified | by clusters |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for wrong_labels in WRONG_LABELS:
         for twin_share in TWIN_SHARES:

@@ -27,7 +27,9 @@ def _tokenizer(**special: str) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: number for number, token in enumerate([*dict.fromkeys(special.values()), *alphabet])}
+    vocabulary = {
+        token: number for number, token in enumerate([*dict.fromkeys(special.values()), *alphabet])
+    }
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -99,7 +101,11 @@ def _tracking_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("tracking")
     Tracker(
-        TrackingConfig(uri=f"sqlite:///{folder}/template.db", artifacts=str(folder / "none"), experiment="template")
+        TrackingConfig(
+            uri=f"sqlite:///{folder}/template.db",
+            artifacts=str(folder / "none"),
+            experiment="template",
+        )
     )
     import sqlite3
 
@@ -111,7 +117,10 @@ def _tracking_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def workplace(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, _tracking_template: Path
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    _tracking_template: Path,
 ) -> Iterator[Path]:
     """An empty folder to work in, with a fresh MLflow store `mlflow.db` in it and, but for the real models, a cache."""
     if "slow" not in request.keywords:

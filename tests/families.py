@@ -11,9 +11,19 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-_SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+_SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+}
 _NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-_GROUPED = {**_SIZES, "num_key_value_heads": 2, "attention_dropout": 0.0, "max_position_embeddings": 128}
+_GROUPED = {
+    **_SIZES,
+    "num_key_value_heads": 2,
+    "attention_dropout": 0.0,
+    "max_position_embeddings": 128,
+}
 ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("Bert", {**_SIZES, **_NO_DROPOUT, "max_position_embeddings": 128}),
     "roberta": ("Roberta", {**_SIZES, **_NO_DROPOUT, "max_position_embeddings": 130}),
@@ -21,10 +31,23 @@ ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "mpnet": ("MPNet", {**_SIZES, **_NO_DROPOUT, "max_position_embeddings": 130}),
     "distilbert": (
         "DistilBert",
-        {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48, "dropout": 0.0, "attention_dropout": 0.0},
+        {
+            "dim": 32,
+            "n_layers": 2,
+            "n_heads": 4,
+            "hidden_dim": 48,
+            "dropout": 0.0,
+            "attention_dropout": 0.0,
+        },
     ),
-    "modernbert": ("ModernBert", {**_SIZES, "local_attention": 128, "max_position_embeddings": 128}),
-    "modernbert-local": ("ModernBert", {**_SIZES, "local_attention": 8, "max_position_embeddings": 128}),
+    "modernbert": (
+        "ModernBert",
+        {**_SIZES, "local_attention": 128, "max_position_embeddings": 128},
+    ),
+    "modernbert-local": (
+        "ModernBert",
+        {**_SIZES, "local_attention": 8, "max_position_embeddings": 128},
+    ),
     "qwen2": ("Qwen2", _GROUPED),
     "llama": ("Llama", _GROUPED),
 }
@@ -34,7 +57,14 @@ DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("Qwen2ForCausalLM", {**_GROUPED, "tie_word_embeddings": False}),
     "gpt2": (
         "GPT2LMHeadModel",
-        {"n_embd": 32, "n_layer": 2, "n_head": 4, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+        {
+            "n_embd": 32,
+            "n_layer": 2,
+            "n_head": 4,
+            "resid_pdrop": 0.0,
+            "embd_pdrop": 0.0,
+            "attn_pdrop": 0.0,
+        },
     ),
     "bloom": ("BloomForCausalLM", {"hidden_size": 32, "n_layer": 2, "n_head": 4}),
 }
@@ -42,9 +72,16 @@ DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def byte_tokenizer(*, wraps: bool) -> PreTrainedTokenizerFast:
     """Return a tokenizer of bytes; those that wrap put a token before and behind each text, as encoders' do."""
-    special = ["<s>", "<pad>", "</s>", "<unk>"]  # RoBERTa counts its positions from the padding token's number
+    special = [
+        "<s>",
+        "<pad>",
+        "</s>",
+        "<unk>",
+    ]  # RoBERTa counts its positions from the padding token's number
     alphabet = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    tokenizer = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate(alphabet)}, merges=[]))
+    tokenizer = Tokenizer(
+        models.BPE(vocab={token: number for number, token in enumerate(alphabet)}, merges=[])
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     if wraps:
         tokenizer.post_processor = processors.TemplateProcessing(
@@ -68,8 +105,13 @@ def embedding_folder(
     model = _random_model(begin, f"{begin}Model", {**sizes, **settings}, tokenizer)
     model.save_pretrained(folder / "transformer")
     tokenizer.save_pretrained(folder / "transformer")
-    modules = [Transformer(str(folder / "transformer")), Pooling(32, pooling, include_prompt=include_prompt)]
-    SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(folder / "model"), create_model_card=False)
+    modules = [
+        Transformer(str(folder / "transformer")),
+        Pooling(32, pooling, include_prompt=include_prompt),
+    ]
+    SentenceTransformer(modules=modules, device="cpu").save_pretrained(
+        str(folder / "model"), create_model_card=False
+    )
     return str(folder / "model")
 
 
@@ -83,7 +125,9 @@ def language_folder(folder: Path, family: str, **settings: Any) -> str:
     return str(folder)
 
 
-def _random_model(begin: str, name: str, settings: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -> Any:
+def _random_model(
+    begin: str, name: str, settings: dict[str, Any], tokenizer: PreTrainedTokenizerFast
+) -> Any:
     torch.manual_seed(0)
     config = getattr(transformers, f"{begin}Config")(
         vocab_size=len(tokenizer), pad_token_id=1, bos_token_id=0, eos_token_id=2, **settings
@@ -96,7 +140,9 @@ def _random_model(begin: str, name: str, settings: dict[str, Any], tokenizer: Pr
     return model
 
 
-def gradients(module: Any, *micro_batches: Any, scale: float = 1.0) -> tuple[float, dict[str, torch.Tensor]]:
+def gradients(
+    module: Any, *micro_batches: Any, scale: float = 1.0
+) -> tuple[float, dict[str, torch.Tensor]]:
     """Return the summed loss of micro-batches and its gradient."""
     module.trainer = lightning.Trainer(
         accelerator="cpu",
@@ -110,12 +156,16 @@ def gradients(module: Any, *micro_batches: Any, scale: float = 1.0) -> tuple[flo
     module.train()
     module.zero_grad()
     loss = sum(float(module.backward_of(micro_batch, scale).loss) for micro_batch in micro_batches)
-    found = {name: each.grad.clone() for name, each in module.named_parameters() if each.grad is not None}
+    found = {
+        name: each.grad.clone() for name, each in module.named_parameters() if each.grad is not None
+    }
     assert found
     return loss, found
 
 
-def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float = 1e-4) -> None:
+def assert_close(
+    found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float = 1e-4
+) -> None:
     """Compare gradients, each relative to its largest number; what is tiny beside all the others is rounding."""
     assert found.keys() == expected.keys()
     largest = max(float(each.abs().max()) for each in expected.values())

@@ -50,7 +50,9 @@ def compared(
             Arm(name=OURS, function=f"{module}:train_with_tunetrail", arguments={"task": filled}),
             *(replace(peer, arguments={**peer.arguments, "task": filled}) for peer in peers),
         ]
-        before = called_fresh(Arm(name="before", function=f"{module}:held_out_before", arguments={"task": filled}))
+        before = called_fresh(
+            Arm(name="before", function=f"{module}:held_out_before", arguments={"task": filled})
+        )
         runs = interleaved(arms, rounds or ROUNDS)
     kept = {key: value for key, value in filled.items() if key not in ("train", "held_out")}
     return comparison(

@@ -50,7 +50,9 @@ def train_with_tunetrail(*, task: dict[str, Any], folder: str, keep: str = "") -
     return _measured(given, model, clock, peak, list(result.history["train/loss"]), keep)
 
 
-def train_with_sentence_transformers(*, task: dict[str, Any], folder: str, keep: str = "") -> dict[str, Any]:
+def train_with_sentence_transformers(
+    *, task: dict[str, Any], folder: str, keep: str = ""
+) -> dict[str, Any]:
     """Train with SentenceTransformerTrainer, its defaults kept but for the task's own values; as above."""
     from datasets import Dataset
     from sentence_transformers import (
@@ -82,13 +84,17 @@ def train_with_sentence_transformers(*, task: dict[str, Any], folder: str, keep:
     trainer = SentenceTransformerTrainer(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_dict({column: [row[column] for row in rows] for column in columns}),
+        train_dataset=Dataset.from_dict(
+            {column: [row[column] for row in rows] for column in columns}
+        ),
         loss=_peer_loss(model, given.loss),
     )
     peak = measured_peak(1.0)
     with StepClock() as clock:
         trainer.train()
-    losses = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    losses = [
+        (entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry
+    ]
     return _measured(given, model, clock, peak, losses, keep)
 
 
@@ -103,13 +109,20 @@ def held_out_before(*, task: dict[str, Any], folder: str) -> dict[str, Any]:
 
 
 def _measured(
-    task: Task, model: Any, clock: StepClock, peak: float, losses: list[tuple[int, float]], keep: str
+    task: Task,
+    model: Any,
+    clock: StepClock,
+    peak: float,
+    losses: list[tuple[int, float]],
+    keep: str,
 ) -> dict[str, Any]:
     memory, window = peak_resident(), timed(clock, task.epochs)
     peak = max(peak, measured_peak(1.0))
     if clock.steps != task.steps:
         raise ValueError(f"both sides must take {task.steps} steps, got {clock.steps}.")
-    lengths = token_lengths(model.tokenizer, load_rows(task.train), COLUMNS[task.shape], task.max_length)
+    lengths = token_lengths(
+        model.tokenizer, load_rows(task.train), COLUMNS[task.shape], task.max_length
+    )
     if keep:
         model.save_pretrained(keep, create_model_card=False)
     epochs = task.epochs - 1
@@ -126,10 +139,14 @@ def _measured(
     ).to_dict()
 
 
-def token_lengths(tokenizer: Any, rows: list[dict[str, Any]], columns: tuple[str, ...], max_length: int) -> list[int]:
+def token_lengths(
+    tokenizer: Any, rows: list[dict[str, Any]], columns: tuple[str, ...], max_length: int
+) -> list[int]:
     """Return the tokens of each text, at most `max_length`."""
     texts = [row[column] for row in rows for column in columns]
-    return [len(ids) for ids in tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]]
+    return [
+        len(ids) for ids in tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
+    ]
 
 
 def _peer_loss(model: Any, name: str) -> Any:
@@ -158,5 +175,9 @@ def _held_out_loss(model: Any, task: Task) -> float:
     values = []
     for start in range(0, len(rows), _LOSS_ROWS):
         part = slice(start, start + _LOSS_ROWS)
-        values.append(float(loss.compute_loss_from_embeddings([each[part] for each in vectors], targets[part])))
+        values.append(
+            float(
+                loss.compute_loss_from_embeddings([each[part] for each in vectors], targets[part])
+            )
+        )
     return sum(values) / len(values)

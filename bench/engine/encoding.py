@@ -33,7 +33,9 @@ def encode_with_tunetrail(
 
     learner = EmbeddingLearner(config=EmbeddingConfig(max_length=max_length), shape="text", seed=0)
     loaded = learner.load(model)
-    return _timed(loaded, texts, max_length, vectors, lambda listed: learner.vectors(loaded, listed))
+    return _timed(
+        loaded, texts, max_length, vectors, lambda listed: learner.vectors(loaded, listed)
+    )
 
 
 def encode_with_sentence_transformers(
@@ -46,7 +48,9 @@ def encode_with_sentence_transformers(
     loaded.max_seq_length = max_length
 
     def encode(listed: list[str]) -> Any:
-        return loaded.encode(listed, batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False)
+        return loaded.encode(
+            listed, batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False
+        )
 
     return _timed(loaded, texts, max_length, vectors, encode)
 

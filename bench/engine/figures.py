@@ -53,9 +53,17 @@ def comparison(
     """
     own = runs[OURS]
     peers = [arm for arm in runs if arm != OURS]
-    figures = [Figure(name=f"{arm}, speed", unit=unit, values=_values(found, speed)) for arm, found in runs.items()]
+    figures = [
+        Figure(name=f"{arm}, speed", unit=unit, values=_values(found, speed))
+        for arm, found in runs.items()
+    ]
     figures += [
-        Figure(name=f"speed against {peer}", unit="x", values=ratios(own, runs[peer], speed), at_least=least)
+        Figure(
+            name=f"speed against {peer}",
+            unit="x",
+            values=ratios(own, runs[peer], speed),
+            at_least=least,
+        )
         for peer in peers
         for least in [targets.ratio.get(peer)]
     ]
@@ -81,7 +89,11 @@ def comparison(
     ]
     for place, title in ((0, "first"), (-1, "last")):
         figures += [
-            Figure(name=f"{title} training loss, {arm}", unit="", values=[each["losses"][place][1] for each in found])
+            Figure(
+                name=f"{title} training loss, {arm}",
+                unit="",
+                values=[each["losses"][place][1] for each in found],
+            )
             for arm, found in runs.items()
         ]
     measured = {arm: _account(found) for arm, found in runs.items()}
@@ -91,7 +103,9 @@ def comparison(
 def memory_figures(runs: Mapping[str, Runs], most: Mapping[str, float]) -> list[Figure]:
     """Return the peak memory of each arm, and that of tunetrail as a multiple of each peer's."""
     figures = [
-        Figure(name=f"{arm}, peak memory", unit="GiB", values=[each["memory"] / GIB for each in found])
+        Figure(
+            name=f"{arm}, peak memory", unit="GiB", values=[each["memory"] / GIB for each in found]
+        )
         for arm, found in runs.items()
     ]
     return figures + [

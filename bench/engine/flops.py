@@ -39,7 +39,9 @@ def size_of(model: Any) -> ModelSize:
     for name, parameter in inner.named_parameters():
         if "lora_" in name:
             adapter_weights += parameter.numel()
-        elif parameter.ndim >= 2 and not any(part in name for part in ("embed", "lm_head", "pooler")):
+        elif parameter.ndim >= 2 and not any(
+            part in name for part in ("embed", "lm_head", "pooler")
+        ):
             weights += parameter.numel()
     has_head = inner.get_output_embeddings() is not None
     return ModelSize(

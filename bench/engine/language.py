@@ -7,7 +7,15 @@ from typing import Any
 from bench.engine.clock import StepClock
 from bench.engine.flops import ModelSize, size_of, training_flops
 from bench.engine.rows import load_rows
-from bench.engine.tasks import MAX_GRAD_NORM, WEIGHT_DECAY, Measured, Task, timed, tracked_run, warmup_of
+from bench.engine.tasks import (
+    MAX_GRAD_NORM,
+    WEIGHT_DECAY,
+    Measured,
+    Task,
+    timed,
+    tracked_run,
+    warmup_of,
+)
 from bench.memory import peak_resident
 from tunetrail.config import AdapterConfig, LanguageModelConfig
 from tunetrail.learning.engine.cost import measured_peak
@@ -51,7 +59,12 @@ def train_with_tunetrail(*, task: dict[str, Any], folder: str, keep: str = "") -
 
 
 def train_with_trl(
-    *, task: dict[str, Any], folder: str, packing: bool = False, checkpointing: bool = False, keep: str = ""
+    *,
+    task: dict[str, Any],
+    folder: str,
+    packing: bool = False,
+    checkpointing: bool = False,
+    keep: str = "",
 ) -> dict[str, Any]:
     """Train with SFTTrainer on prompts and completions, loss on the completions; as above.
 
@@ -69,24 +82,36 @@ def train_with_trl(
 
     given, rows = Task(**task), load_rows(task["train"])
     tokenizer = load_tokenizer(given.model)
-    model = AutoModelForCausalLM.from_pretrained(given.model, local_files_only=True, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(
+        given.model, local_files_only=True, dtype=torch.float32
+    )
     trainer = SFTTrainer(
         model=model,
-        args=_trl_arguments(given, folder, packing, checkpointing, _blocks_per_step(given, tokenizer, rows)),
+        args=_trl_arguments(
+            given, folder, packing, checkpointing, _blocks_per_step(given, tokenizer, rows)
+        ),
         train_dataset=Dataset.from_list([_prompt_and_completion(row) for row in rows]),
         processing_class=tokenizer,
         peft_config=_lora(given),
     )
     seen = trainer.train_dataset
-    lengths = [length for each in seen["seq_lengths"] for length in each] if packing else list(map(len, seen["labels"]))
+    lengths = (
+        [length for each in seen["seq_lengths"] for length in each]
+        if packing
+        else list(map(len, seen["labels"]))
+    )
     supervised = sum(label != IGNORED for labels in seen["labels"] for label in labels)
     size, peak = size_of(trainer.model), measured_peak(1.0)
     with StepClock() as clock:
         trainer.train()
     memory = peak_resident()
-    losses = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    losses = [
+        (entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry
+    ]
     trained = trainer.model.merge_and_unload() if given.adapter == "lora" else trainer.model
-    trained.save_pretrained(f"{folder}/trained")  # the trainer has put a forward of its own into the model
+    trained.save_pretrained(
+        f"{folder}/trained"
+    )  # the trainer has put a forward of its own into the model
     tokenizer.save_pretrained(f"{folder}/trained")
     loaded = _learner(given).load(f"{folder}/trained")
     return _measured(given, loaded, clock, peak, memory, losses, lengths, supervised, size, keep)
@@ -154,7 +179,9 @@ def _lora(task: Task) -> Any:
 
 def _learner(task: Task) -> LanguageModelLearner:
     config = LanguageModelConfig(
-        max_length=task.max_length, adapter=AdapterConfig(kind=task.adapter), training=task.training()
+        max_length=task.max_length,
+        adapter=AdapterConfig(kind=task.adapter),
+        training=task.training(),
     )
     return LanguageModelLearner(config=config, seed=task.seed)
 

@@ -31,7 +31,9 @@ def train_through_lightning(*, task: dict[str, Any], folder: str) -> dict[str, A
     training = given.training()
     training.logging_steps = type(training)().logging_steps
     learner = EmbeddingLearner(
-        config=EmbeddingConfig(max_length=given.max_length, training=training), shape=given.shape, seed=given.seed
+        config=EmbeddingConfig(max_length=given.max_length, training=training),
+        shape=given.shape,
+        seed=given.seed,
     )
     run = tracked_run(Path(folder))
     with StepClock(counts_tokens=False) as clock:
@@ -52,7 +54,10 @@ def train_in_a_bare_loop(*, task: dict[str, Any], folder: str) -> dict[str, Any]
     given, model = Task(**task), toy_model(Path(folder) / "toy")
     training = given.training()
     module = _Bare(
-        model=model, shape=given.shape, max_length=given.max_length, optimization=optimization_settings(training)
+        model=model,
+        shape=given.shape,
+        max_length=given.max_length,
+        optimization=optimization_settings(training),
     )
     data = EmbeddingDataModule(
         train=load_rows(given.train),
@@ -62,7 +67,9 @@ def train_in_a_bare_loop(*, task: dict[str, Any], folder: str) -> dict[str, Any]
         batches=training.batches,
         seed=given.seed,
     )
-    configured = configure_optimizer(module, **optimization_settings(training), total_steps=given.steps)
+    configured = configure_optimizer(
+        module, **optimization_settings(training), total_steps=given.steps
+    )
     optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     module.train()

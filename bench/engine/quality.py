@@ -16,7 +16,12 @@ _ANSWER = re.compile(r"####\s*([-+]?[\d,]*\.?\d+)")
 
 
 def train_and_score(
-    *, train: str, task: dict[str, Any], arguments: dict[str, Any], measure: dict[str, Any], folder: str
+    *,
+    train: str,
+    task: dict[str, Any],
+    arguments: dict[str, Any],
+    measure: dict[str, Any],
+    folder: str,
 ) -> dict[str, Any]:
     """Train by a function of this package, and score the trained model.
 
@@ -29,7 +34,9 @@ def train_and_score(
     """
     module, _, name = train.partition(":")
     kept = str(Path(folder) / "kept")
-    found = getattr(importlib.import_module(module), name)(task=task, folder=folder, keep=kept, **arguments)
+    found = getattr(importlib.import_module(module), name)(
+        task=task, folder=folder, keep=kept, **arguments
+    )
     return {**found, **score_model(model=kept, measure=measure, folder=folder)}
 
 
@@ -48,7 +55,9 @@ def score_model(*, model: str, measure: dict[str, Any], folder: str) -> dict[str
 def _spearman(model: str, rows: Sequence[Row], measure: dict[str, Any]) -> float:
     from scipy.stats import spearmanr
 
-    one, other = (_vectors(model, [row[name] for row in rows], measure) for name in ("sentence1", "sentence2"))
+    one, other = (
+        _vectors(model, [row[name] for row in rows], measure) for name in ("sentence1", "sentence2")
+    )
     return float(spearmanr((one * other).sum(axis=1), [row["score"] for row in rows]).statistic)
 
 
@@ -57,9 +66,13 @@ def _neighbours(model: str, rows: Sequence[Row], measure: dict[str, Any]) -> flo
 
     known = load_rows(measure["neighbours"])
     classifier = KNeighborsClassifier(n_neighbors=min(_NEIGHBOURS, len(known)), metric="cosine")
-    classifier.fit(_vectors(model, [row["text"] for row in known], measure), [row["label"] for row in known])
+    classifier.fit(
+        _vectors(model, [row["text"] for row in known], measure), [row["label"] for row in known]
+    )
     return float(
-        classifier.score(_vectors(model, [row["text"] for row in rows], measure), [row["label"] for row in rows])
+        classifier.score(
+            _vectors(model, [row["text"] for row in rows], measure), [row["label"] for row in rows]
+        )
     )
 
 
@@ -83,15 +96,21 @@ def _exact_match(model: str, rows: Sequence[Row], measure: dict[str, Any]) -> fl
         part = rows[start : start + _BATCH_SIZE]
         prompts = [
             tokenizer.apply_chat_template(
-                [{"role": "user", "content": row["input"]}], tokenize=False, add_generation_prompt=True
+                [{"role": "user", "content": row["input"]}],
+                tokenize=False,
+                add_generation_prompt=True,
             )
             for row in part
         ]
         batch = tokenizer(prompts, padding=True, add_special_tokens=False, return_tensors="pt")
         with torch.inference_mode():
             written = loaded.generate(**batch, do_sample=False, max_new_tokens=_NEW_TOKENS)
-        answers = tokenizer.batch_decode(written[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-        right += sum(is_right(answer, row["output"]) for answer, row in zip(answers, part, strict=True))
+        answers = tokenizer.batch_decode(
+            written[:, batch["input_ids"].shape[1] :], skip_special_tokens=True
+        )
+        right += sum(
+            is_right(answer, row["output"]) for answer, row in zip(answers, part, strict=True)
+        )
     return right / len(rows)
 
 

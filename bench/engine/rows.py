@@ -17,12 +17,19 @@ from tunetrail.samples import BrokenRow, SampleKind
 Row = dict[str, Any]
 
 COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
-    "score": {"sentence1": ("sentence1",), "sentence2": ("sentence2",), "score": ("score", "label")},
+    "score": {
+        "sentence1": ("sentence1",),
+        "sentence2": ("sentence2",),
+        "score": ("score", "label"),
+    },
     "pair": {
         "anchor": ("anchor", "query", "question", "input"),
         "positive": ("positive", "document", "answer", "output"),
     },
-    "completion": {"input": ("input", "question", "prompt"), "output": ("output", "answer", "completion")},
+    "completion": {
+        "input": ("input", "question", "prompt"),
+        "output": ("output", "answer", "completion"),
+    },
     "label": {"text": ("text",), "label": ("label", "category")},
 }
 """By shape: each column with the names that files may give it."""
@@ -47,7 +54,9 @@ class TrainingRows:
     held_out: Sequence[Row]
 
 
-def training_rows(shape: str, options: Options, *, rows: int, batch_size: int, held_out: int) -> TrainingRows:
+def training_rows(
+    shape: str, options: Options, *, rows: int, batch_size: int, held_out: int
+) -> TrainingRows:
     """Return rows of that shape: of the file that was given, or made; a random choice, the same at every call.
 
     Args:
@@ -87,11 +96,17 @@ def read_records(path: Path, shape: str) -> list[Row]:
         SampleError: There is none.
     """
     headless = _headless(path) if shape == "score" else None
-    rows = headless if headless is not None else [row for row in read_rows(path) if not isinstance(row, BrokenRow)]
+    rows = (
+        headless
+        if headless is not None
+        else [row for row in read_rows(path) if not isinstance(row, BrokenRow)]
+    )
     found = [renamed for row in rows if (renamed := _renamed(row, COLUMNS[shape])) is not None]
     if not found:
         columns = " and ".join(" or ".join(names) for names in COLUMNS[shape].values())
-        raise SampleError(f"{path} must have the columns {columns} for this benchmark, got none such row.")
+        raise SampleError(
+            f"{path} must have the columns {columns} for this benchmark, got none such row."
+        )
     return found
 
 
@@ -105,7 +120,11 @@ def texts_of_file(path: Path) -> list[str]:
     rows: Sequence[Mapping[str, Any]] | None = _headless(path)
     if rows is None:
         rows = [row for row in read_rows(path) if not isinstance(row, BrokenRow)]
-    return list(dict.fromkeys(cell for row in rows for cell in row.values() if isinstance(cell, str) and " " in cell))
+    return list(
+        dict.fromkeys(
+            cell for row in rows for cell in row.values() if isinstance(cell, str) and " " in cell
+        )
+    )
 
 
 def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> str:

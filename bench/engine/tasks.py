@@ -139,11 +139,15 @@ def timed(clock: StepClock, epochs: int) -> Window:
     """Return the window of all epochs but the first."""
     per_epoch, rest = divmod(clock.steps, epochs)
     if rest:
-        raise ValueError(f"{epochs} epochs must have equally many steps each, got {clock.steps} steps.")
+        raise ValueError(
+            f"{epochs} epochs must have equally many steps each, got {clock.steps} steps."
+        )
     return clock.last(per_epoch * (epochs - 1))
 
 
 def tracked_run(folder: Path) -> TrackedRun:
     """Return a run in an MLflow store of its own, as every training of `tunetrail train` has one."""
-    config = TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db", artifacts=str(folder / "artifacts"))
+    config = TrackingConfig(
+        uri=f"sqlite:///{folder}/mlflow.db", artifacts=str(folder / "artifacts")
+    )
     return Tracker(config).start_run("benchmark")

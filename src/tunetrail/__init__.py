@@ -12,7 +12,13 @@ if TYPE_CHECKING:
     from tunetrail.stores.database import DatabaseManager
 
 __version__ = "0.1.0"
-__all__ = ["DataSciencePipeline", "DatabaseManager", "ModelTrainingNode", "NodeConfig", "__version__"]
+__all__ = [
+    "DataSciencePipeline",
+    "DatabaseManager",
+    "ModelTrainingNode",
+    "NodeConfig",
+    "__version__",
+]
 
 _HOMES = {
     "DatabaseManager": "tunetrail.stores.database",

@@ -70,8 +70,16 @@ class ResultCache:
         now = time.time()
         found: list[tuple[float, int, Path]] = []
         for path in self.folder.glob("*/*"):
-            with contextlib.suppress(OSError):  # another process finishes or removes it at this moment
-                found.append((path.stat().st_mtime, sum(file.stat().st_size for file in path.iterdir()), path))
+            with contextlib.suppress(
+                OSError
+            ):  # another process finishes or removes it at this moment
+                found.append(
+                    (
+                        path.stat().st_mtime,
+                        sum(file.stat().st_size for file in path.iterdir()),
+                        path,
+                    )
+                )
         total, removed = sum(size for _, size, _ in found), 0
         for _, size, path in sorted(found):
             too_much = total > self.gigabytes * 1e9 or path.name.startswith(".")

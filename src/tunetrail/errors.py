@@ -67,7 +67,9 @@ def naming_section(section: str) -> Iterator[None]:
         yield
     except TunetrailError as error:
         named = f"{section}.training."
-        error.args = tuple(re.sub(r"(?<![\w.])training\.(?=\w)", named, str(each)) for each in error.args)
+        error.args = tuple(
+            re.sub(r"(?<![\w.])training\.(?=\w)", named, str(each)) for each in error.args
+        )
         raise
 
 

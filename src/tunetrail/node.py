@@ -66,7 +66,9 @@ class NodeConfig:
             embedding = dataclasses.replace(settings.embedding, model=self.embedding_model)
             settings = dataclasses.replace(settings, embedding=embedding)
         if self.llm_model is not None:
-            settings = dataclasses.replace(settings, llm=dataclasses.replace(settings.llm, model=self.llm_model))
+            settings = dataclasses.replace(
+                settings, llm=dataclasses.replace(settings.llm, model=self.llm_model)
+            )
         self.settings = settings
 
 
@@ -117,7 +119,11 @@ class ModelTrainingNode:
             run = tracker.start_run(
                 self.run_name or f"{session_id} ({model_type})",
                 parent_run_id=self.parent_run_id,
-                tags={**self._tags(session_id), TRAINING_RUN_TAG: run_id, "tunetrail.model_type": model_type},
+                tags={
+                    **self._tags(session_id),
+                    TRAINING_RUN_TAG: run_id,
+                    "tunetrail.model_type": model_type,
+                },
             )
             self.db_manager.update_training_run(run_id, state="running", mlflow_run_id=run.run_id)
             return self._completed(run, run_id, summary, model_type, {})
@@ -154,10 +160,14 @@ class ModelTrainingNode:
         with recorded(self.db_manager, training.run_id):
             self._mark_interrupted_in_tracking(tracker)
             if found.changed_versions:
-                logger.warning("the run was begun with other versions: %s", ", ".join(found.changed_versions))
+                logger.warning(
+                    "the run was begun with other versions: %s", ", ".join(found.changed_versions)
+                )
             run = tracker.run(found.run_id)
             run.reopen()
-            return self._completed(run, training.run_id, summary, training.model_type, found.model_runs)
+            return self._completed(
+                run, training.run_id, summary, training.model_type, found.model_runs
+            )
 
     def prepare(self, request: Mapping[str, Any], folder: Path) -> PreparedSession:
         """Validate, clean and split a session's rows into files, and train nothing; no run is recorded.
@@ -173,7 +183,9 @@ class ModelTrainingNode:
         summary = self.db_manager.session_summary(session_id)
         counts = {"embedding": summary.embedding, "llm": summary.llm}
         present = tuple(each for each, count in counts.items() if count)
-        model_types = present if model_type == ALL and present else requested_model_types(model_type)
+        model_types = (
+            present if model_type == ALL and present else requested_model_types(model_type)
+        )
         check_samples(summary, model_types)
         pipeline = DataSciencePipeline(self.settings)
         parts = {}
@@ -186,7 +198,12 @@ class ModelTrainingNode:
                     reference=previous_rows(self.db_manager, session_id, each, self.settings),
                     base=_found_model(pipeline, each),
                 )
-            return joined(parts, folder, session_id, {each: self.settings.of(each).max_length for each in parts})
+            return joined(
+                parts,
+                folder,
+                session_id,
+                {each: self.settings.of(each).max_length for each in parts},
+            )
 
     def _completed(
         self,
@@ -202,7 +219,11 @@ class ModelTrainingNode:
                 self._log_settings(run)
             steps = self._train(run, run_id, summary, requested_model_types(model_type), begun)
             timestamp = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            identity = {"session_id": summary.session_id, "model_type": model_type, "timestamp": timestamp}
+            identity = {
+                "session_id": summary.session_id,
+                "model_type": model_type,
+                "timestamp": timestamp,
+            }
             results = {**identity, "results": {**identity, "steps": steps}}
             run.log_dict(results, "results.json")
         self.db_manager.update_training_run(run_id, state="succeeded", result=results)
@@ -231,7 +252,9 @@ class ModelTrainingNode:
             else:
                 resumed = tracker.run(begun[each].run_id) if each in begun else None
                 with resumable(run):
-                    results = self._train_type(pipeline, run, run_id, summary.session_id, each, resumed).to_dict()
+                    results = self._train_type(
+                        pipeline, run, run_id, summary.session_id, each, resumed
+                    ).to_dict()
             summarize(run, each, results)
             for name, step in results.items():
                 steps.setdefault(name, {})[each] = step
@@ -281,9 +304,12 @@ class ModelTrainingNode:
     def _mark_interrupted_in_tracking(self, tracker: Tracker) -> None:
         for interrupted in tracker.mark_interrupted_runs():
             logger.warning(
-                "the MLflow run %s was left by a process that died; it is marked as interrupted", interrupted
+                "the MLflow run %s was left by a process that died; it is marked as interrupted",
+                interrupted,
             )
-            remove_leftovers(Path(self.settings.output_dir) / check_identifier("run_id", interrupted))
+            remove_leftovers(
+                Path(self.settings.output_dir) / check_identifier("run_id", interrupted)
+            )
 
 
 def _found_model(pipeline: DataSciencePipeline, model_type: str) -> ResolvedModel | None:
@@ -291,5 +317,9 @@ def _found_model(pipeline: DataSciencePipeline, model_type: str) -> ResolvedMode
     try:
         return pipeline.resolve(model_type)
     except ModelError as error:
-        logger.warning("%s: lengths in tokens, outliers and mislabelled rows are not checked: %s", model_type, error)
+        logger.warning(
+            "%s: lengths in tokens, outliers and mislabelled rows are not checked: %s",
+            model_type,
+            error,
+        )
         return None

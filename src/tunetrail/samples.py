@@ -42,8 +42,15 @@ class SampleShape:
 
 
 SHAPES = (
-    SampleShape(name="pair", kind=SampleKind.EMBEDDING, required=("anchor", "positive"), optional=("negative",)),
-    SampleShape(name="score", kind=SampleKind.EMBEDDING, required=("sentence1", "sentence2", "score")),
+    SampleShape(
+        name="pair",
+        kind=SampleKind.EMBEDDING,
+        required=("anchor", "positive"),
+        optional=("negative",),
+    ),
+    SampleShape(
+        name="score", kind=SampleKind.EMBEDDING, required=("sentence1", "sentence2", "score")
+    ),
     SampleShape(name="label", kind=SampleKind.EMBEDDING, required=("text", "label")),
     SampleShape(name="vector", kind=SampleKind.EMBEDDING, required=("text", "embedding")),
     SampleShape(name="text", kind=SampleKind.EMBEDDING, required=("text",)),
@@ -96,7 +103,9 @@ class Sample:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of kind, content and group: equal for equal samples, whenever made and however weighted."""
-        text = json.dumps([str(self.kind), dict(self.content), self.group], sort_keys=True, ensure_ascii=True)
+        text = json.dumps(
+            [str(self.kind), dict(self.content), self.group], sort_keys=True, ensure_ascii=True
+        )
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -118,7 +127,9 @@ def find_shape(columns: Iterable[str], kind: SampleKind) -> SampleShape:
         SampleError: No shape of that kind has all its required columns here.
     """
     present = set(columns)
-    fitting = [shape for shape in SHAPES if shape.kind == kind and present.issuperset(shape.required)]
+    fitting = [
+        shape for shape in SHAPES if shape.kind == kind and present.issuperset(shape.required)
+    ]
     if not fitting:
         shapes = "; ".join(", ".join(shape.required) for shape in SHAPES if shape.kind == kind)
         known = [column for shape in SHAPES if shape.kind == kind for column in shape.columns]
@@ -140,7 +151,9 @@ def parse_sample(row: Mapping[str, Any], kind: SampleKind) -> Sample:
     """
     present = {str(column): value for column, value in row.items() if not _is_absent(value)}
     shape = find_shape(present, kind)
-    content = {column: _checked(column, present[column]) for column in shape.columns if column in present}
+    content = {
+        column: _checked(column, present[column]) for column in shape.columns if column in present
+    }
     group = present.get(GROUP_COLUMN)
     if group is not None and not isinstance(group, str | int):
         raise SampleError(f"group must be a string or an integer, got {type(group).__name__}.")
@@ -196,7 +209,9 @@ def _moment(value: Any) -> datetime:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise ValueError("no moment")
     number = float(value)
-    return datetime.fromtimestamp(number / 1000 if abs(number) > _LEAST_MILLISECONDS else number, UTC)
+    return datetime.fromtimestamp(
+        number / 1000 if abs(number) > _LEAST_MILLISECONDS else number, UTC
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -204,7 +219,9 @@ def _near_miss(column: str, absent: tuple[str, ...]) -> str:
     """Return the hint for a column that seems to be one of the absent ones, misspelt."""
     strict = [name for name in absent if name in _HARDLY_MISSPELT]
     hint = did_you_mean(column, [name for name in absent if name not in strict])
-    return hint or did_you_mean(column, difflib.get_close_matches(column, strict, cutoff=_THEIR_LIKENESS))
+    return hint or did_you_mean(
+        column, difflib.get_close_matches(column, strict, cutoff=_THEIR_LIKENESS)
+    )
 
 
 def _is_absent(value: Any) -> bool:
@@ -221,17 +238,25 @@ def _checked(column: str, value: Any) -> Any:
     if column == "label" and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        raise SampleError(f"{column} must be a string, got {type(value).__name__} ({_shortened(value)}).")
+        raise SampleError(
+            f"{column} must be a string, got {type(value).__name__} ({_shortened(value)})."
+        )
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise SampleError(f"{column} must be valid Unicode, got a lone surrogate at {error.start}.") from error
+        raise SampleError(
+            f"{column} must be valid Unicode, got a lone surrogate at {error.start}."
+        ) from error
     return value
 
 
 def _checked_number(column: str, value: Any) -> float:
     try:
-        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+        number = (
+            math.nan
+            if isinstance(value, bool) or not isinstance(value, int | float)
+            else float(value)
+        )
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
@@ -242,7 +267,9 @@ def _checked_number(column: str, value: Any) -> float:
 def _checked_weight(value: Any) -> float:
     weight = _checked_number(WEIGHT_COLUMN, value)
     if weight <= 0.0:
-        raise SampleError(f"weight must be above 0, got {_shortened(value)}. Leave the row out, or its weight.")
+        raise SampleError(
+            f"weight must be above 0, got {_shortened(value)}. Leave the row out, or its weight."
+        )
     return weight
 
 
@@ -250,7 +277,9 @@ def _checked_vector(value: Any) -> list[float]:
     if hasattr(value, "tolist"):
         value = value.tolist()
     if not isinstance(value, list | tuple) or not value:
-        raise SampleError(f"embedding must be a non-empty list of numbers, got {_shortened(value)}.")
+        raise SampleError(
+            f"embedding must be a non-empty list of numbers, got {_shortened(value)}."
+        )
     return [_checked_number("embedding", number) for number in value]
 
 
@@ -258,14 +287,20 @@ def _checked_messages(value: Any) -> list[dict[str, str]]:
     if hasattr(value, "tolist"):
         value = value.tolist()
     if not isinstance(value, list | tuple) or not value:
-        raise SampleError(f"messages must be a non-empty list of {{role, content}}, got {_shortened(value)}.")
+        raise SampleError(
+            f"messages must be a non-empty list of {{role, content}}, got {_shortened(value)}."
+        )
     messages = []
     for number, message in enumerate(value):
         if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
-            raise SampleError(f"messages[{number}] must have role and content, got {_shortened(message)}.")
+            raise SampleError(
+                f"messages[{number}] must have role and content, got {_shortened(message)}."
+            )
         role, content = message["role"], _checked("messages[].content", message["content"])
         if role not in ROLES:
-            raise SampleError(f"messages[{number}].role must be one of {', '.join(ROLES)}, got {role!r}.")
+            raise SampleError(
+                f"messages[{number}].role must be one of {', '.join(ROLES)}, got {role!r}."
+            )
         messages.append({"role": role, "content": content})
     if all(message["role"] != "assistant" for message in messages):
         raise SampleError("messages must have an assistant turn to learn from, got none.")

@@ -64,7 +64,9 @@ def _inserted(characters: str) -> Callable[[random.Random, str], str]:
 
 
 def _lost_words(rng: random.Random, text: str) -> str:
-    words = rng.choice(("Работает и с русским текстом.", "Привет, мир", "日本語 テキスト")).encode("ascii", "replace")
+    words = rng.choice(("Работает и с русским текстом.", "Привет, мир", "日本語 テキスト")).encode(
+        "ascii", "replace"
+    )
     return f"{text} {words.decode()}"
 
 
@@ -90,7 +92,9 @@ MARKUP: tuple[Callable[[str], str], ...] = (
     lambda text: f"<!-- generated --><p>{text}</p>",
     lambda text: f"<p>{text}</p><script>var a = 1 < 2;</script>",
     lambda text: f"<html><body><p>{text}</p></body></html>",
-    lambda text: f"<p>{text.replace(' ', ' <b>', 1).replace(' ', '</b> ', 2).replace('</b> <b>', ' <b>', 1)}</p>",
+    lambda text: (
+        f"<p>{text.replace(' ', ' <b>', 1).replace(' ', '</b> ', 2).replace('</b> <b>', ' <b>', 1)}</p>"
+    ),
     lambda text: f"<ul><li>{text}</li></ul>",
 )
 """Ways to write a text as HTML."""
@@ -120,5 +124,18 @@ def as_markup(rng: random.Random, text: str) -> str:
 def wrong_types(rng: random.Random) -> Any:
     """Return something that is no text."""
     return rng.choice(
-        (7, -1.5, True, ["a", "list"], {"a": "dict"}, ("a", "tuple"), "lone \udc80", 10**30, [], {}, b"bytes", {1, 2})
+        (
+            7,
+            -1.5,
+            True,
+            ["a", "list"],
+            {"a": "dict"},
+            ("a", "tuple"),
+            "lone \udc80",
+            10**30,
+            [],
+            {},
+            b"bytes",
+            {1, 2},
+        )
     )

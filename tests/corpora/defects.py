@@ -72,7 +72,9 @@ def _pairs(texts: Sequence[RealText], rng: random.Random) -> PlantedSession:
         plot.add({"anchor": next(left).documentation, "positive": elder["positive"]})
         elder = pair()
         plot.add(elder)
-        plot.add_twin({**elder, "anchor": _nearly(elder["anchor"], number, rng)}, "cleaning: near-duplicate")
+        plot.add_twin(
+            {**elder, "anchor": _nearly(elder["anchor"], number, rng)}, "cleaning: near-duplicate"
+        )
     limits = {"min_characters": FEWEST_CHARACTERS, "max_characters": MOST_CHARACTERS}
     return plot.session("pairs", quiet(**limits))
 
@@ -84,9 +86,22 @@ def _nearly(text: str, number: int, rng: random.Random) -> str:
     if number % 3 == 1:
         return text.replace(" ", "  ").replace(".", " !")
     words = text.split(" ")
-    changed = [" ".join([*words[:place], f"{words[place]}s", *words[place + 1 :]]) for place in range(len(words))]
-    near = [each for each in changed if min(jaccard(text, each, by) for by in (_grams, _triples)) >= 0.85]
-    return rng.choice(near) if near else f"{text} {text.split()[-1]}" if jaccard(text, text[:-1], _grams) else text
+    changed = [
+        " ".join([*words[:place], f"{words[place]}s", *words[place + 1 :]])
+        for place in range(len(words))
+    ]
+    near = [
+        each
+        for each in changed
+        if min(jaccard(text, each, by) for by in (_grams, _triples)) >= 0.85
+    ]
+    return (
+        rng.choice(near)
+        if near
+        else f"{text} {text.split()[-1]}"
+        if jaccard(text, text[:-1], _grams)
+        else text
+    )
 
 
 def jaccard(first: str, second: str, parts: Any) -> float:
@@ -141,7 +156,11 @@ def _misread(texts: Sequence[RealText], rng: random.Random) -> PlantedSession:
     left = iter(texts)
     for piece in damage.FOREIGN_PIECES * 4:
         plot.add({"text": f"{next(left).documentation} {piece}"})
-        for encoding, times in (("sloppy-windows-1252", 1), ("sloppy-windows-1252", 2), ("latin-1", 1)):
+        for encoding, times in (
+            ("sloppy-windows-1252", 1),
+            ("sloppy-windows-1252", 2),
+            ("latin-1", 1),
+        ):
             right = f"{next(left).documentation} {piece}"
             broken = damage.misread(right, encoding, times)
             plot.add({"text": broken}, "rows.encoding", "cleaning: encoding repaired", meant=right)
@@ -177,7 +196,9 @@ def _personal(texts: Sequence[RealText], rng: random.Random, seed: int) -> Plant
             plot.add({"text": _placed(text, found, rng)}, f"cleaning: {kind.upper()} replaced")
             if number < 60:
                 plot.add({"text": _placed(next(left).documentation, missed, rng)})
-    return plot.session("personal data", unknown=frozenset({"rows.language"}))  # ids come with words of theirs
+    return plot.session(
+        "personal data", unknown=frozenset({"rows.language"})
+    )  # ids come with words of theirs
 
 
 def _placed(text: str, piece: str, rng: random.Random) -> str:
@@ -189,7 +210,11 @@ def _scores(texts: Sequence[RealText], rng: random.Random) -> PlantedSession:
     left = iter(texts)
 
     def scored(score: Any) -> dict[str, Any]:
-        return {"sentence1": next(left).documentation, "sentence2": next(left).documentation, "score": score}
+        return {
+            "sentence1": next(left).documentation,
+            "sentence2": next(left).documentation,
+            "score": score,
+        }
 
     for _ in range(280):
         plot.add(scored(round(rng.random(), 2)))
@@ -204,7 +229,11 @@ def _scores(texts: Sequence[RealText], rng: random.Random) -> PlantedSession:
         plot.add(scored(score), "rows.missing")
     for number in range(20):
         one = scored(0.1)
-        other = {"sentence1": one["sentence2"], "sentence2": one["sentence1"]} if number % 2 else dict(one)
+        other = (
+            {"sentence1": one["sentence2"], "sentence2": one["sentence1"]}
+            if number % 2
+            else dict(one)
+        )
         plot.add(one, "rows.contradictory")
         plot.add_twin({**other, "score": 0.9}, "rows.contradictory")
         fine = scored(0.4)
@@ -239,18 +268,35 @@ def _labels(texts: Sequence[RealText], rng: random.Random) -> PlantedSession:
         wrong.add(_mistyped(rng.choice(common), rng))
     for label in sorted(wrong):
         plot.add({"text": next(left).documentation, "label": label}, "labels.unknown_label")
-    for label in ("level_3", "level_9", "refund", "phrase book", "request", "report", "bug", "suggestion", "12"):
+    for label in (
+        "level_3",
+        "level_9",
+        "refund",
+        "phrase book",
+        "request",
+        "report",
+        "bug",
+        "suggestion",
+        "12",
+    ):
         plot.add({"text": next(left).documentation, "label": label})
-    plot.add({"text": next(left).documentation, "label": " praise "}, "cleaning: white space normalised")
+    plot.add(
+        {"text": next(left).documentation, "label": " praise "}, "cleaning: white space normalised"
+    )
     for number in range(20):
         text = next(left).documentation
         plot.add({"text": text, "label": "praise"}, "rows.contradictory")
-        plot.add_twin({"text": text.upper() if number % 2 else text, "label": "question"}, "rows.contradictory")
+        plot.add_twin(
+            {"text": text.upper() if number % 2 else text, "label": "question"},
+            "rows.contradictory",
+        )
         text = next(left).documentation
         plot.add({"text": text, "label": "praise"})
         plot.add_twin({"text": text, "label": "praise"}, "rows.duplicate", "cleaning: duplicate")
     for label in (None, "", 3, ["praise"]):
-        check = {None: "rows.missing", "": "rows.empty"}.get(label if isinstance(label, str | None) else "x")
+        check = {None: "rows.missing", "": "rows.empty"}.get(
+            label if isinstance(label, str | None) else "x"
+        )
         plot.add({"text": next(left).documentation, "label": label}, check or "rows.wrong_type")
     plot.of_session.add("labels.imbalance")
     return plot.session("labels")
@@ -265,7 +311,12 @@ def _mistyped(label: str, rng: random.Random) -> str:
     place = rng.randrange(word.start() + 1, word.end() - 1)
     before, here, after = label[:place], label[place], label[place + 1 :]
     other = rng.choice([letter for letter in "aeionrstl" if letter != here])
-    slips = (before + after[0] + here + after[1:], before + after, before + here * 2 + after, before + other + after)
+    slips = (
+        before + after[0] + here + after[1:],
+        before + after,
+        before + here * 2 + after,
+        before + other + after,
+    )
     return rng.choice([slip for slip in slips if slip != label])
 
 
@@ -286,7 +337,10 @@ def _vectors(texts: Sequence[RealText], rng: random.Random) -> PlantedSession:
             plot.add({**row(), "embedding": [(0.0, -0.0, 0)[number % 3]] * 16}, "vectors.zero_norm")
             plot.add(row((15, 17, 32, 1)[number % 4]), "vectors.dimension")
             plot.add(
-                {**row(), "embedding": ([], "0.1", [[0.1] * 16], ["a"] * 16, [True] * 16)[number % 5]},
+                {
+                    **row(),
+                    "embedding": ([], "0.1", [[0.1] * 16], ["a"] * 16, [True] * 16)[number % 5],
+                },
                 "rows.wrong_type",
             )
             plot.add({**row(), "embedding": [1e-30] + [0.0] * 15})
@@ -329,13 +383,34 @@ def _chats(texts: Sequence[RealText], rng: random.Random) -> PlantedSession:
         turns = []
         for letter in order:
             text = next(left)
-            content = {"s": "You explain code in one sentence.", "a": text.documentation}.get(letter, text.code)
+            content = {"s": "You explain code in one sentence.", "a": text.documentation}.get(
+                letter, text.code
+            )
             turns.append({"role": orders[letter], "content": content})
         return {"messages": turns}
 
     for number in range(200):
-        plot.add(chat(("ua", "sua", "uaua", "uata", "suatta", "uau")[number % 6 if number < 60 else number % 2]))
-    for order in ("au", "uua", "uaa", "usa", "tua", "uta", "sa", "ssua", "uaus", "sutaa", "uasua", "suuaa") * 3:
+        plot.add(
+            chat(
+                ("ua", "sua", "uaua", "uata", "suatta", "uau")[
+                    number % 6 if number < 60 else number % 2
+                ]
+            )
+        )
+    for order in (
+        "au",
+        "uua",
+        "uaa",
+        "usa",
+        "tua",
+        "uta",
+        "sa",
+        "ssua",
+        "uaus",
+        "sutaa",
+        "uasua",
+        "suuaa",
+    ) * 3:
         plot.add(chat(order), "conversations.turn_order")
     for number in range(20):
         one = chat("sua" if number % 2 else "ua")
@@ -345,8 +420,18 @@ def _chats(texts: Sequence[RealText], rng: random.Random) -> PlantedSession:
         long = chat("ua")
         long["messages"][1]["content"] = _of_length(2 * MOST_TOKENS, texts, rng)
         plot.add(long, "rows.too_many_tokens", "conversations.truncated_output")
-    for messages in ("hello", [], [1], [{"role": "robot", "content": "x"}], {"role": "user"}, [{"role": "user"}]):
+    for messages in (
+        "hello",
+        [],
+        [1],
+        [{"role": "robot", "content": "x"}],
+        {"role": "user"},
+        [{"role": "user"}],
+    ):
         plot.add({"messages": messages}, "rows.wrong_type")
     for content in ("", " \n"):
-        plot.add({"messages": [chat("u")["messages"][0], {"role": "assistant", "content": content}]}, "rows.empty")
+        plot.add(
+            {"messages": [chat("u")["messages"][0], {"role": "assistant", "content": content}]},
+            "rows.empty",
+        )
     return plot.session("chats", most_tokens=2 * MOST_TOKENS)

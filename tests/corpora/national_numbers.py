@@ -25,9 +25,9 @@ def ssn(rng: random.Random) -> str:
 
 def nino(rng: random.Random) -> str:
     """Return a British national insurance number."""
-    number = (
-        f"{rng.choice('ABCEHJLMPRSWXY')}{rng.choice('ABCEHJLMPRSWXY')}{some(rng, string.digits, 6)}{rng.choice('ABCD')}"
-    )
+    letters = "ABCEHJLMPRSWXY"
+    prefix = f"{rng.choice(letters)}{rng.choice(letters)}"
+    number = f"{prefix}{some(rng, string.digits, 6)}{rng.choice('ABCD')}"
     gap = rng.choice(("", " "))
     return gap.join((number[:2], number[2:4], number[4:6], number[6:8], number[8]))
 
@@ -44,7 +44,11 @@ def german_tax_id(rng: random.Random) -> str:
         product = ((int(digit) + product) % 10 or 10) * 2 % 11
     number = "".join(ten) + str((11 - product) % 10)
     return rng.choice(
-        (f"{number[:2]} {number[2:5]} {number[5:8]} {number[8:]}", f"Steuer-ID {number}", f"IdNr.: {number}")
+        (
+            f"{number[:2]} {number[2:5]} {number[5:8]} {number[8:]}",
+            f"Steuer-ID {number}",
+            f"IdNr.: {number}",
+        )
     )
 
 
@@ -55,7 +59,13 @@ def nir(rng: random.Random) -> str:
     base = f"{rng.choice('12')}{rng.randrange(100):02}{month:02}{department}{rest}"
     key = 97 - int(base.replace("2A", "19").replace("2B", "18")) % 97
     grouped = " ".join(cut(base, 1, 3, 5, 7, 10))
-    return rng.choice((f"{grouped} {key:02}", f"NIR {base}{key:02}", f"numéro de sécurité sociale : {base} {key:02}"))
+    return rng.choice(
+        (
+            f"{grouped} {key:02}",
+            f"NIR {base}{key:02}",
+            f"numéro de sécurité sociale : {base} {key:02}",
+        )
+    )
 
 
 def dni(rng: random.Random) -> str:
@@ -77,7 +87,34 @@ def codice_fiscale(rng: random.Random) -> str:
         f"{rng.choice((0, 40)) + rng.randint(1, 31):02}{rng.choice('ABCDEFGHIL')}{rng.randint(1, 999):03}"
     )
     # The values of odd places, from the decree's table, as one row of letters A to Z; digits count as A to J.
-    odd = (1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23)
+    odd = (
+        1,
+        0,
+        5,
+        7,
+        9,
+        13,
+        15,
+        17,
+        19,
+        21,
+        2,
+        4,
+        18,
+        20,
+        11,
+        3,
+        6,
+        8,
+        12,
+        14,
+        16,
+        10,
+        22,
+        25,
+        24,
+        23,
+    )
     places = [int(sign) if sign.isdigit() else ord(sign) - ord("A") for sign in code]
     total = sum(odd[place] if index % 2 == 0 else place for index, place in enumerate(places))
     return code + string.ascii_uppercase[total % 26]
@@ -89,14 +126,18 @@ def bsn(rng: random.Random) -> str:
         eight = some(rng, "123456789", 8)
         check = _weighted(eight, (9, 8, 7, 6, 5, 4, 3, 2)) % 11
         if check < 10:
-            return rng.choice(("BSN {}", "BSN: {}", "burgerservicenummer {}")).format(f"{eight}{check}")
+            return rng.choice(("BSN {}", "BSN: {}", "burgerservicenummer {}")).format(
+                f"{eight}{check}"
+            )
 
 
 def pesel(rng: random.Random) -> str:
     """Return a Polish PESEL."""
     month = rng.randint(1, 12) + rng.choice((0, 20))  # 20 more for those born from 2000 on
     ten = f"{rng.randrange(100):02}{month:02}{rng.randint(1, 28):02}{rng.randrange(10_000):04}"
-    return rng.choice(("PESEL {}", "PESEL: {}")).format(f"{ten}{-_weighted(ten, (1, 3, 7, 9, 1, 3, 7, 9, 1, 3)) % 10}")
+    return rng.choice(("PESEL {}", "PESEL: {}")).format(
+        f"{ten}{-_weighted(ten, (1, 3, 7, 9, 1, 3, 7, 9, 1, 3)) % 10}"
+    )
 
 
 def cpf(rng: random.Random) -> str:
@@ -129,4 +170,15 @@ def _dihedral_product(left: int, right: int) -> int:
     return turned + (5 if (left < 5) != (right < 5) else 0)
 
 
-NATIONAL_IDS: tuple[Draw, ...] = (ssn, nino, german_tax_id, nir, dni, codice_fiscale, bsn, pesel, cpf, aadhaar)
+NATIONAL_IDS: tuple[Draw, ...] = (
+    ssn,
+    nino,
+    german_tax_id,
+    nir,
+    dni,
+    codice_fiscale,
+    bsn,
+    pesel,
+    cpf,
+    aadhaar,
+)

@@ -61,7 +61,9 @@ class Plot:
         """Add a row that comes after its elder ones."""
         self.twins.append((content, checks, None))
 
-    def session(self, name: str, validation: ValidationConfig | None = None, **more: Any) -> PlantedSession:
+    def session(
+        self, name: str, validation: ValidationConfig | None = None, **more: Any
+    ) -> PlantedSession:
         """Return the session."""
         self.rng.shuffle(self.rows)
         planted: dict[str, set[int]] = defaultdict(set)

@@ -28,7 +28,11 @@ class RealText:
 def real_texts(seed: int) -> tuple[RealText, ...]:
     """Return all short ones in random order; of those with similar documentation or code only the first."""
     found = [
-        RealText(documentation=row["anchor"], code=row["positive"], package=row["group"].partition(".")[0])
+        RealText(
+            documentation=row["anchor"],
+            code=row["positive"],
+            package=row["group"].partition(".")[0],
+        )
         for row in stdlib_docs(SampleKind.EMBEDDING, longest_code=_LONGEST_CODE)
     ]
     random.Random(seed).shuffle(found)
@@ -39,11 +43,15 @@ def real_texts(seed: int) -> tuple[RealText, ...]:
 
 def _unlike_earlier(texts: Sequence[str]) -> np.ndarray:
     """Return which texts share at most half of their character 5-grams with any earlier one (Jaccard, exact)."""
-    grams = CountVectorizer(analyzer="char", ngram_range=(5, 5), binary=True, dtype=np.int32).fit_transform(texts)
+    grams = CountVectorizer(
+        analyzer="char", ngram_range=(5, 5), binary=True, dtype=np.int32
+    ).fit_transform(texts)
     sizes = np.asarray(grams.sum(axis=1)).ravel()
     shared = (grams @ grams.T).tocoo()
     first, second = shared.row, shared.col
-    alike = (first < second) & (shared.data > _MOST_ALIKE * (sizes[first] + sizes[second] - shared.data))
+    alike = (first < second) & (
+        shared.data > _MOST_ALIKE * (sizes[first] + sizes[second] - shared.data)
+    )
     unlike = np.ones(len(texts), dtype=bool)
     unlike[second[alike]] = False
     return unlike

@@ -34,11 +34,20 @@ LABELLED = {
         words="mail|message|header|MIME|IMAP|SMTP|POP3|mailbox",
     ),
     "archives": Topic(
-        places=("tarfile.py", "zipfile.py", "gzip.py", "bz2.py", "lzma.py", "zipimport.py", "zipapp.py"),
+        places=(
+            "tarfile.py",
+            "zipfile.py",
+            "gzip.py",
+            "bz2.py",
+            "lzma.py",
+            "zipimport.py",
+            "zipapp.py",
+        ),
         words="archive|compress|tar|zip|gzip|bzip2|lzma",
     ),
     "markup": Topic(
-        places=("xml", "html", "_markupbase.py"), words="XML|HTML|DTD|SAX|DOM|element|entity|markup|document"
+        places=("xml", "html", "_markupbase.py"),
+        words="XML|HTML|DTD|SAX|DOM|element|entity|markup|document",
     ),
     "numbers": Topic(
         places=("_pydecimal.py", "fractions.py", "statistics.py", "random.py"),
@@ -49,7 +58,8 @@ LABELLED = {
         words="date|year|month|week|weekday|timezone|UTC|calendar",
     ),
     "windows": Topic(
-        places=("tkinter",), words="widget|window|canvas|menu|tk|tcl|mouse|listbox|scrollbar|font|pixel|button"
+        places=("tkinter",),
+        words="widget|window|canvas|menu|tk|tcl|mouse|listbox|scrollbar|font|pixel|button",
     ),
     "logging": Topic(places=("logging",), words="log|logger|handler|logging|logged"),
     "testing": Topic(places=("unittest", "doctest.py"), words="test|mock|assert|doctest|suite"),
@@ -72,7 +82,8 @@ def labelled_texts() -> dict[str, tuple[str, ...]]:
             text
             for text in _texts(topic)
             if topic.evidence(text) >= _FEWEST_MENTIONS
-            and topic.evidence(text) > max(other.evidence(text) for each, other in LABELLED.items() if each != name)
+            and topic.evidence(text)
+            > max(other.evidence(text) for each, other in LABELLED.items() if each != name)
         )
         for name, topic in LABELLED.items()
     }
@@ -81,13 +92,17 @@ def labelled_texts() -> dict[str, tuple[str, ...]]:
 @cache
 def interface_texts() -> tuple[str, ...]:
     """Return texts of one domain, as a session's are: what a program draws on the screen."""
-    return tuple(dict.fromkeys(text for topic in (LABELLED["windows"], _DRAWING) for text in _texts(topic)))
+    return tuple(
+        dict.fromkeys(text for topic in (LABELLED["windows"], _DRAWING) for text in _texts(topic))
+    )
 
 
 def _texts(topic: Topic) -> Iterator[str]:
     """Yield the beginnings of paragraphs of eight words or more, with a word of the topic, once each."""
     seen = set()
-    for paragraph in (each for place in topic.places for file in _files(place) for each in _paragraphs(file)):
+    for paragraph in (
+        each for place in topic.places for file in _files(place) for each in _paragraphs(file)
+    ):
         text = paragraph[:_LONGEST].strip()
         long_enough = len(_WORD.findall(text)) >= _FEWEST_WORDS
         if long_enough and ">>>" not in text and text not in seen and topic.evidence(text):
@@ -98,7 +113,11 @@ def _texts(topic: Topic) -> Iterator[str]:
 def _files(place: str) -> list[Path]:
     found = Path(sysconfig.get_paths()["stdlib"]) / place
     inside = sorted(found.rglob("*.py")) if found.is_dir() else [found] if found.is_file() else []
-    return [file for file in inside if not {"test", "tests", "tkinter.test"} & set(file.relative_to(found).parts)]
+    return [
+        file
+        for file in inside
+        if not {"test", "tests", "tkinter.test"} & set(file.relative_to(found).parts)
+    ]
 
 
 def _paragraphs(file: Path) -> Iterator[str]:

@@ -35,7 +35,10 @@ def _with_outliers(rng: random.Random) -> PlantedSession:
     plot = Plot(shape="text", rng=rng)
     for text in rng.sample(interface_texts(), _USUAL_ROWS):
         plot.add({"text": text})
-    kinds = [list(dict.fromkeys(kind(rng) for _ in range(40)))[: _STRANGE_ROWS // len(_STRANGE)] for kind in _STRANGE]
+    kinds = [
+        list(dict.fromkeys(kind(rng) for _ in range(40)))[: _STRANGE_ROWS // len(_STRANGE)]
+        for kind in _STRANGE
+    ]
     for text in (text for kind in kinds for text in kind):
         plot.add({"text": text}, "rows.outlier")
     config = quiet()
@@ -45,7 +48,9 @@ def _with_outliers(rng: random.Random) -> PlantedSession:
 
 
 def _gibberish(rng: random.Random) -> str:
-    return " ".join("".join(rng.choices(string.ascii_lowercase, k=rng.randint(2, 11))) for _ in range(14))
+    return " ".join(
+        "".join(rng.choices(string.ascii_lowercase, k=rng.randint(2, 11))) for _ in range(14)
+    )
 
 
 def _numbers(rng: random.Random) -> str:
@@ -67,7 +72,13 @@ def _server_log(rng: random.Random) -> str:
     return f'{address} - - [{time} +0000] "{request}" {rng.choice((200, 304, 404, 500))} {rng.randint(100, 90000)}'
 
 
-_STRANGE: tuple[Callable[[random.Random], str], ...] = (_gibberish, _numbers, _encoded, _foreign, _server_log)
+_STRANGE: tuple[Callable[[random.Random], str], ...] = (
+    _gibberish,
+    _numbers,
+    _encoded,
+    _foreign,
+    _server_log,
+)
 
 
 def _with_wrong_labels(rows: Sequence[tuple[str, str]], rng: random.Random) -> PlantedSession:
@@ -91,7 +102,9 @@ def drift_sessions(seed: int) -> Iterator[PlantedSession]:
     for number in range(4):
         drawn = random.Random(f"halves {seed} {number}").sample(texts, 300 + 60 * number)
         middle = len(drawn) // 2
-        yield _beside(f"halves {number}", _documentation(drawn[:middle]), _documentation(drawn[middle:]))
+        yield _beside(
+            f"halves {number}", _documentation(drawn[:middle]), _documentation(drawn[middle:])
+        )
     for number in range(2):
         drawn = random.Random(f"drift {seed} {number}").sample(texts, 600)
         before, now = _documentation(drawn[:300]), _documentation(drawn[300:])
@@ -104,7 +117,11 @@ def drift_sessions(seed: int) -> Iterator[PlantedSession]:
         every = ("drift.length", "drift.vocabulary", "drift.embedding")
         yield _beside(f"code {number}", before, code, *every)
         topics = [text.documentation for text in texts if text.package in ("tkinter", "turtle")]
-        others = [text.documentation for text in texts if text.package in ("email", "xml", "http", "urllib", "mailbox")]
+        others = [
+            text.documentation
+            for text in texts
+            if text.package in ("email", "xml", "http", "urllib", "mailbox")
+        ]
         unknown = frozenset({"drift.length", "drift.vocabulary"})
         pair = (topics, others) if number else (others, topics)
         yield _beside(f"other topics {number}", *pair, "drift.embedding", unknown=unknown)
@@ -114,7 +131,9 @@ def _documentation(texts: Sequence[RealText]) -> list[str]:
     return [text.documentation for text in texts]
 
 
-def _beside(name: str, before: Sequence[str], now: Sequence[str], *checks: str, **more: Any) -> PlantedSession:
+def _beside(
+    name: str, before: Sequence[str], now: Sequence[str], *checks: str, **more: Any
+) -> PlantedSession:
     plot = Plot(shape="text", rng=random.Random(name), of_session=set(checks))
     earlier = Plot(shape="text", rng=random.Random(name))
     for text in now:

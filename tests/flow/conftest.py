@@ -74,7 +74,11 @@ def rows_of(shape: str) -> list[dict[str, Any]]:
         return [{"anchor": text, "positive": text.upper()} for text in texts]
     if shape == "pair with some negatives":
         return [
-            {"anchor": text, "positive": text.upper(), **({"negative": other} if number % 2 else {})}
+            {
+                "anchor": text,
+                "positive": text.upper(),
+                **({"negative": other} if number % 2 else {}),
+            }
             for number, (text, other) in enumerate(zip(texts, others, strict=True))
         ]
     if shape == "score":
@@ -85,7 +89,9 @@ def rows_of(shape: str) -> list[dict[str, Any]]:
     if shape == "label":
         return [{"text": text, "label": text.split()[2]} for text in texts + others]
     if shape == "vector":
-        return [{"text": text, "embedding": [drawn.gauss(0, 1) for _ in range(32)]} for text in texts]
+        return [
+            {"text": text, "embedding": [drawn.gauss(0, 1) for _ in range(32)]} for text in texts
+        ]
     if shape in ("text", "document"):
         return [{"text": text} for text in texts]
     if shape == "completion":
@@ -102,7 +108,12 @@ def rows_of(shape: str) -> list[dict[str, Any]]:
         ]
     if shape == "preference":
         return [
-            {"prompt": text, "chosen": text.upper(), "rejected": other, **({"weight": 2} if number % 2 else {})}
+            {
+                "prompt": text,
+                "chosen": text.upper(),
+                "rejected": other,
+                **({"weight": 2} if number % 2 else {}),
+            }
             for number, (text, other) in enumerate(zip(texts, others, strict=True))
         ]
     assert shape == "mixed"
@@ -121,7 +132,12 @@ def make_settings(tiny_embedding_model: str, tiny_language_model: str) -> Callab
 
     def make(folder: Path, **changes: Any) -> Settings:
         training = TrainingConfig(
-            batch_size=16, learning_rate=1e-3, num_epochs=1, warmup_steps=0, max_steps=3, logging_steps=1
+            batch_size=16,
+            learning_rate=1e-3,
+            num_epochs=1,
+            warmup_steps=0,
+            max_steps=3,
+            logging_steps=1,
         )
         settings = Settings(
             output_dir=str(folder / "training_output"),
@@ -129,18 +145,25 @@ def make_settings(tiny_embedding_model: str, tiny_language_model: str) -> Callab
             cross_validation=CrossValidationConfig(n_splits=0),
             embedding=EmbeddingConfig(model=tiny_embedding_model, max_length=64, training=training),
             llm=LanguageModelConfig(
-                model=tiny_language_model, max_length=192, adapter=AdapterConfig(rank=2, alpha=4), training=training
+                model=tiny_language_model,
+                max_length=192,
+                adapter=AdapterConfig(rank=2, alpha=4),
+                training=training,
             ),
             evaluation=EvaluationConfig(bootstrap_samples=100),
             gate=GateConfig(require_interval=False, minimum_improvement=-10.0),
-            tracking=TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db", artifacts=str(folder / "mlartifacts")),
+            tracking=TrackingConfig(
+                uri=f"sqlite:///{folder}/mlflow.db", artifacts=str(folder / "mlartifacts")
+            ),
         )
         return dataclasses.replace(settings, **changes)
 
     return make
 
 
-def store_rows(manager: DatabaseManager, session_id: str, kind: SampleKind, rows: list[dict[str, Any]]) -> None:
+def store_rows(
+    manager: DatabaseManager, session_id: str, kind: SampleKind, rows: list[dict[str, Any]]
+) -> None:
     report = manager.ingest(session_id, rows, kind)
     assert report.rejected == 0, manager.rejected_samples(session_id)
 
@@ -172,7 +195,9 @@ class Trained:
 
 @pytest.fixture(scope="session")
 def trained(
-    tmp_path_factory: pytest.TempPathFactory, _tracking_template: Path, make_settings: Callable[..., Settings]
+    tmp_path_factory: pytest.TempPathFactory,
+    _tracking_template: Path,
+    make_settings: Callable[..., Settings],
 ) -> Trained:
     """The first training of a session with both model types, with two folds."""
     from tunetrail import ModelTrainingNode, NodeConfig

@@ -22,7 +22,14 @@ from tunetrail.config import (
 from tunetrail.errors import ConfigError, DeploymentError, SampleError, SessionError, TrainingError
 from tunetrail.samples import SampleKind
 
-DOCUMENTED_STEPS = ["validation", "cleaning", "augmentation", "feature_engineering", "cross_validation", "training"]
+DOCUMENTED_STEPS = [
+    "validation",
+    "cleaning",
+    "augmentation",
+    "feature_engineering",
+    "cross_validation",
+    "training",
+]
 OUR_STEPS = ["evaluation", "comparison", "deployment"]
 Make = Callable[..., Settings]
 Rows = Callable[[str], list[dict[str, Any]]]
@@ -35,7 +42,9 @@ def node(settings: Settings, database: DatabaseManager) -> ModelTrainingNode:
 def runs_of(settings: Settings) -> list[Any]:
     client = MlflowClient(settings.tracking.uri)
     return list(
-        client.search_runs([each.experiment_id for each in client.search_experiments()], order_by=["start_time"])
+        client.search_runs(
+            [each.experiment_id for each in client.search_experiments()], order_by=["start_time"]
+        )
     )
 
 
@@ -111,10 +120,15 @@ def test_execute_logs_what_a_person_compares(trained: Any, tmp_path: Path) -> No
     pipeline, embedding, llm = runs["s1 (all)"], runs["embedding"], runs["llm"]
     assert pipeline.data.params["embedding.training.batch_size"] == "16"
     assert pipeline.data.params["seed"] == "42"
-    assert {"embedding/after", "embedding/lower", "llm/before", "llm/improvement"} <= set(pipeline.data.metrics)
-    assert {"tunetrail.session_id", "version.torch", "tunetrail.training_run", "tunetrail.llm.decision"} <= set(
-        pipeline.data.tags
+    assert {"embedding/after", "embedding/lower", "llm/before", "llm/improvement"} <= set(
+        pipeline.data.metrics
     )
+    assert {
+        "tunetrail.session_id",
+        "version.torch",
+        "tunetrail.training_run",
+        "tunetrail.llm.decision",
+    } <= set(pipeline.data.tags)
     assert {each.path for each in client.list_artifacts(pipeline.info.run_id)} == {
         "config.json",
         "config.yaml",
@@ -123,12 +137,24 @@ def test_execute_logs_what_a_person_compares(trained: Any, tmp_path: Path) -> No
     stored = client.download_artifacts(pipeline.info.run_id, "results.json", str(tmp_path))
     assert json.loads(Path(stored).read_text()) == trained.results
     for run in (embedding, llm):
-        assert {"train/loss", "val/loss", "train/learning_rate", "training/steps", "comparison/improvement"} <= set(
-            run.data.metrics
-        )
-        assert [each.step for each in client.get_metric_history(run.info.run_id, "train/loss")] == [1, 2, 3]
+        assert {
+            "train/loss",
+            "val/loss",
+            "train/learning_rate",
+            "training/steps",
+            "comparison/improvement",
+        } <= set(run.data.metrics)
+        assert [each.step for each in client.get_metric_history(run.info.run_id, "train/loss")] == [
+            1,
+            2,
+            3,
+        ]
         assert run.data.params["base_model_source"] == "local folder"
-        assert [each.tags[0].value for each in run.inputs.dataset_inputs] == ["training", "validation", "test"]
+        assert [each.tags[0].value for each in run.inputs.dataset_inputs] == [
+            "training",
+            "validation",
+            "test",
+        ]
         assert len({each.dataset.digest for each in run.inputs.dataset_inputs}) == 3
         names = {each.path for each in client.list_artifacts(run.info.run_id)}
         assert {"learning_curves.png", "comparison.png", "steps"} <= names
@@ -144,7 +170,10 @@ def test_execute_registers_a_version_with_lineage_and_moves_root(trained: Any) -
     for model_type in ("embedding", "llm"):
         version = client.get_model_version_by_alias(model_type, "root")
         assert str(version.version) == "1" and version.run_id == runs[model_type]
-        assert version.tags["tunetrail.decision"] == "promoted" and version.tags["tunetrail.session_id"] == "s1"
+        assert (
+            version.tags["tunetrail.decision"] == "promoted"
+            and version.tags["tunetrail.session_id"] == "s1"
+        )
         assert version.tags["tunetrail.previous_root"] == "none"
 
 
@@ -152,7 +181,9 @@ def test_execute_writes_the_ledger_and_the_database(trained: Any) -> None:
     (run,) = trained.database.training_runs("s1")
     assert (run.state, run.reason, run.result) == ("succeeded", None, trained.results)
     ledger = trained.database.promotions()
-    assert [(each.model_name, each.version, each.previous_version, each.decision) for each in ledger] == [
+    assert [
+        (each.model_name, each.version, each.previous_version, each.decision) for each in ledger
+    ] == [
         ("embedding", "1", None, "promoted"),
         ("llm", "1", None, "promoted"),
     ]
@@ -172,13 +203,18 @@ def test_execute_exports_models_that_the_usual_libraries_load(trained: Any) -> N
     ).shape == (32,)
     tokenizer = AutoTokenizer.from_pretrained(root / "llm" / "root")
     model = AutoModelForCausalLM.from_pretrained(root / "llm" / "root")
-    generated = model.generate(**tokenizer("a", return_tensors="pt"), max_new_tokens=2, do_sample=False)
+    generated = model.generate(
+        **tokenizer("a", return_tensors="pt"), max_new_tokens=2, do_sample=False
+    )
     assert generated.shape[1] >= 2
 
 
 def test_execute_leaves_no_working_files(trained: Any) -> None:
     assert list(Path(trained.settings.output_dir).rglob("*")) == []
-    assert {each.name for each in (trained.folder / "models" / "embedding").iterdir()} == {"root", "versions"}
+    assert {each.name for each in (trained.folder / "models" / "embedding").iterdir()} == {
+        "root",
+        "versions",
+    }
 
 
 def test_execute_goes_on_from_root_the_second_time(
@@ -186,7 +222,9 @@ def test_execute_goes_on_from_root_the_second_time(
 ) -> None:
     settings = make_settings(workplace)
     for number in ("1", "2", "3"):
-        steps = node(settings, database).execute({"session_id": session, "model_type": "embedding"})["results"]["steps"]
+        steps = node(settings, database).execute(
+            {"session_id": session, "model_type": "embedding"}
+        )["results"]["steps"]
         assert steps["deployment"]["embedding"]["version"] == number
     assert steps["training"]["embedding"]["started_from"] == "models:/embedding/2"
     assert steps["comparison"]["embedding"]["against"] == "models:/embedding/2"
@@ -194,8 +232,12 @@ def test_execute_goes_on_from_root_the_second_time(
     folder = Path(settings.model_dir) / "embedding"
     assert (folder / "root").readlink() == Path("versions/3")
     assert sorted(each.name for each in (folder / "versions").iterdir()) == ["2", "3"]
-    again = dataclasses.replace(settings, embedding=dataclasses.replace(settings.embedding, start_from="base"))
-    steps = node(again, database).execute({"session_id": session, "model_type": "embedding"})["results"]["steps"]
+    again = dataclasses.replace(
+        settings, embedding=dataclasses.replace(settings.embedding, start_from="base")
+    )
+    steps = node(again, database).execute({"session_id": session, "model_type": "embedding"})[
+        "results"
+    ]["steps"]
     assert steps["training"]["embedding"]["started_from"] == "base"
     assert steps["comparison"]["embedding"]["against"] == "models:/embedding/3"
 
@@ -204,12 +246,21 @@ def test_execute_leaves_root_where_the_gate_refuses(
     database: DatabaseManager, session: str, workplace: Path, make_settings: Make
 ) -> None:
     settings = make_settings(workplace, gate=GateConfig(minimum_improvement=100.0))
-    steps = node(settings, database).execute({"session_id": session, "model_type": "embedding"})["results"]["steps"]
-    assert (steps["deployment"]["embedding"]["decision"], steps["deployment"]["embedding"]["exported_to"]) == (
+    steps = node(settings, database).execute({"session_id": session, "model_type": "embedding"})[
+        "results"
+    ]["steps"]
+    assert (
+        steps["deployment"]["embedding"]["decision"],
+        steps["deployment"]["embedding"]["exported_to"],
+    ) == (
         "refused",
         None,
     )
-    assert len(versions_of(settings)) == 1 and roots_of(settings) == {} and not Path(settings.model_dir).exists()
+    assert (
+        len(versions_of(settings)) == 1
+        and roots_of(settings) == {}
+        and not Path(settings.model_dir).exists()
+    )
     assert [each.decision for each in database.promotions()] == ["refused"]
 
 
@@ -218,7 +269,9 @@ def test_execute_trains_an_embedding_model_on_every_shape(
     database: DatabaseManager, workplace: Path, make_settings: Make, make_rows: Rows, shape: str
 ) -> None:
     assert database.ingest("s1", make_rows(shape), SampleKind.EMBEDDING).rejected == 0
-    results = node(make_settings(workplace), database).execute({"session_id": "s1", "model_type": "embedding"})
+    results = node(make_settings(workplace), database).execute(
+        {"session_id": "s1", "model_type": "embedding"}
+    )
     steps = results["results"]["steps"]
     assert steps["training"]["embedding"]["steps"] == 3
     json.dumps(results, allow_nan=False)
@@ -229,7 +282,9 @@ def test_execute_trains_a_language_model_on_every_shape(
     database: DatabaseManager, workplace: Path, make_settings: Make, make_rows: Rows, shape: str
 ) -> None:
     assert database.ingest("s1", make_rows(shape), SampleKind.LLM).rejected == 0
-    results = node(make_settings(workplace), database).execute({"session_id": "s1", "model_type": "llm"})
+    results = node(make_settings(workplace), database).execute(
+        {"session_id": "s1", "model_type": "llm"}
+    )
     assert results["results"]["steps"]["training"]["llm"]["steps"] == 3
 
 
@@ -249,16 +304,20 @@ def test_execute_wants_one_shape_of_a_session_with_several(
         database.ingest("s1", make_rows(shape), SampleKind.EMBEDDING)
     settings = make_settings(workplace)
     with pytest.raises(
-        SampleError, match=r"must all have one shape, got label \(\d+\), pair \(48\).*embedding.shape=label"
+        SampleError,
+        match=r"must all have one shape, got label \(\d+\), pair \(48\).*embedding.shape=label",
     ):
         node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})
     check_failed(settings, database, "must all have one shape")
     settings.embedding.shape = "pair"
-    steps = node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})["results"]["steps"]
+    steps = node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})[
+        "results"
+    ]["steps"]
     assert steps["validation"]["embedding"]["rows_in"] == 48
     settings.embedding.shape = "score"
     with pytest.raises(
-        SampleError, match=r"embedding.shape must be a shape of the session's samples \(label, pair\), got 'score'"
+        SampleError,
+        match=r"embedding.shape must be a shape of the session's samples \(label, pair\), got 'score'",
     ):
         node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})
 
@@ -270,13 +329,18 @@ def test_execute_wants_an_objective_for_a_session_with_texts_and_preferences(
         database.ingest("s1", make_rows(shape), SampleKind.LLM)
     settings = make_settings(workplace)
     request = {"session_id": "s1", "model_type": "llm"}
-    with pytest.raises(SampleError, match=r"preferences or none, got preference \(48\).*llm.objective=preference"):
+    with pytest.raises(
+        SampleError, match=r"preferences or none, got preference \(48\).*llm.objective=preference"
+    ):
         node(settings, database).execute(request)
     found = {}
     for objective in ("preference", "supervised"):
         settings.llm.objective = objective
         steps = node(settings, database).execute(request)["results"]["steps"]
-        found[objective] = (steps["validation"]["llm"]["rows_in"], steps["evaluation"]["llm"]["metric"])
+        found[objective] = (
+            steps["validation"]["llm"]["rows_in"],
+            steps["evaluation"]["llm"]["metric"],
+        )
     assert found == {"preference": (48, "preference_accuracy"), "supervised": (72, "bits_per_byte")}
 
 
@@ -289,7 +353,8 @@ def test_execute_works_with_few_rows(
     results = node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})
     steps = results["results"]["steps"]
     assert (
-        steps["comparison"]["embedding"]["lower"] is None and steps["deployment"]["embedding"]["decision"] == "refused"
+        steps["comparison"]["embedding"]["lower"] is None
+        and steps["deployment"]["embedding"]["decision"] == "refused"
     )
     json.dumps(results, allow_nan=False)
     assert database.promotions()[0].decision == "refused"
@@ -345,7 +410,9 @@ def test_execute_records_a_root_whose_files_are_gone(
     settings = make_settings(workplace)
     node(settings, database).execute({"session_id": session, "model_type": "embedding"})
     shutil.rmtree(workplace / "mlartifacts")
-    with pytest.raises(DeploymentError, match=r"models:/embedding/1 can't be loaded: .* Restore its files"):
+    with pytest.raises(
+        DeploymentError, match=r"models:/embedding/1 can't be loaded: .* Restore its files"
+    ):
         node(settings, database).execute({"session_id": session, "model_type": "embedding"})
     assert [each.state for each in database.training_runs()] == ["succeeded", "failed"]
     assert (workplace / "models" / "embedding" / "root" / "config.json").exists()
@@ -357,7 +424,9 @@ def test_execute_records_a_folder_that_cannot_be_written(
 ) -> None:
     (workplace / "file").touch()
     settings = make_settings(workplace, **{setting: str(workplace / "file" / "below")})
-    with pytest.raises((DeploymentError, TrainingError, ConfigError), match=f"{setting} .*file/below"):
+    with pytest.raises(
+        (DeploymentError, TrainingError, ConfigError), match=f"{setting} .*file/below"
+    ):
         node(settings, database).execute({"session_id": session, "model_type": "embedding"})
     assert database.training_runs()[-1].state == "failed"
     assert {each.info.status for each in runs_of(settings)} == {"FAILED"}
@@ -381,7 +450,11 @@ def test_execute_records_a_folder_that_cannot_be_written(
         ),
         ({"session_id": "a/b"}, ConfigError, "session_id must be 1 to 128 letters"),
         ({"session_id": 3}, ConfigError, "session_id must be 1 to 128 letters"),
-        ({"session_id": "s9"}, SessionError, "session_id must name a session of the database, got 's9'"),
+        (
+            {"session_id": "s9"},
+            SessionError,
+            "session_id must name a session of the database, got 's9'",
+        ),
     ],
 )
 def test_execute_refuses_a_wrong_request_before_it_begins(
@@ -405,7 +478,10 @@ def test_basic_usage_of_the_specification_runs_as_written(
     # Initialize training node
     training_node = ModelTrainingNode(
         config=NodeConfig(
-            model_dir="models", embedding_model=tiny_embedding_model, llm_model=tiny_language_model, settings=settings
+            model_dir="models",
+            embedding_model=tiny_embedding_model,
+            llm_model=tiny_language_model,
+            settings=settings,
         ),
         db_manager=db_manager,
     )
@@ -418,11 +494,15 @@ def test_basic_usage_of_the_specification_runs_as_written(
 
 
 @pytest.mark.slow
-def test_basic_usage_of_the_specification_runs_with_the_real_models(database: DatabaseManager, session: str) -> None:
+def test_basic_usage_of_the_specification_runs_with_the_real_models(
+    database: DatabaseManager, session: str
+) -> None:
     """deepseek-1.5b must be in the hub's cache: 3.5 GB."""
     training_node = ModelTrainingNode(
         config=NodeConfig(
-            model_dir="models", embedding_model="sentence-transformers/all-MiniLM-L6-v2", llm_model="deepseek-1.5b"
+            model_dir="models",
+            embedding_model="sentence-transformers/all-MiniLM-L6-v2",
+            llm_model="deepseek-1.5b",
         ),
         db_manager=database,
     )
@@ -441,34 +521,55 @@ def test_execute_trains_on_further_shapes_and_scores_the_chosen_one(
     for shape in ("pair", "score", "label"):
         rows = make_rows(shape)
         if shape == "score":
-            rows = [{**row, "sentence1": row["sentence2"], "sentence2": row["sentence1"]} for row in rows]
+            rows = [
+                {**row, "sentence1": row["sentence2"], "sentence2": row["sentence1"]}
+                for row in rows
+            ]
         if shape == "label":
-            rows = [{**row, "text": f"{row['text']} on {number} other days"} for number, row in enumerate(rows)]
+            rows = [
+                {**row, "text": f"{row['text']} on {number} other days"}
+                for number, row in enumerate(rows)
+            ]
             rows.append({**rows[0], "text": f"  {rows[0]['text']}"})
         database.ingest("s1", rows, SampleKind.EMBEDDING)
     settings = make_settings(workplace, cross_validation=CrossValidationConfig(n_splits=2))
     embedding = dataclasses.replace(
-        settings.embedding, shape="pair", also_train=FurtherLossesConfig(score="angle", label="auto")
+        settings.embedding,
+        shape="pair",
+        also_train=FurtherLossesConfig(score="angle", label="auto"),
     )
-    embedding = dataclasses.replace(embedding, training=dataclasses.replace(embedding.training, max_steps=-1))
+    embedding = dataclasses.replace(
+        embedding, training=dataclasses.replace(embedding.training, max_steps=-1)
+    )
     settings = dataclasses.replace(settings, embedding=embedding)
     results = node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})
     steps = results["results"]["steps"]
     run = next(each for each in runs_of(settings) if each.info.run_name == "embedding")
     client = MlflowClient(settings.tracking.uri)
     account = json.loads(
-        Path(client.download_artifacts(run.info.run_id, "steps/further_rows.json", str(workplace))).read_text()
+        Path(
+            client.download_artifacts(run.info.run_id, "steps/further_rows.json", str(workplace))
+        ).read_text()
     )
     sides = steps["evaluation"]["embedding"]["split"]
     assert set(account) == {"score", "label"}
-    assert [each.path for each in client.list_artifacts(run.info.run_id, "data/score") if each.path.endswith("html")]
-    kept = client.download_artifacts(run.info.run_id, "data/label/set_aside.parquet", str(workplace))
+    assert [
+        each.path
+        for each in client.list_artifacts(run.info.run_id, "data/score")
+        if each.path.endswith("html")
+    ]
+    kept = client.download_artifacts(
+        run.info.run_id, "data/label/set_aside.parquet", str(workplace)
+    )
     assert len(pd.read_parquet(kept)) == account["label"]["cleaning"]["set_aside"] == 1
     learnt = sum(each["rows"] for each in account.values())
     assert steps["training"]["embedding"]["rows"] == sides["rows"]["train"] + learnt
     # a score's second sentence is a pair's anchor: none is learnt from that the model is scored on
     assert account["score"]["twins_of_held_out"] and account["score"]["rows"] > 0
-    assert steps["evaluation"]["embedding"]["metric"] in steps["evaluation"]["embedding"]["candidate"]["metrics"]
+    assert (
+        steps["evaluation"]["embedding"]["metric"]
+        in steps["evaluation"]["embedding"]["candidate"]["metrics"]
+    )
     assert len(steps["cross_validation"]["embedding"]["folds"]) == 2
 
 
@@ -476,7 +577,9 @@ def test_execute_refuses_a_further_shape_that_the_session_lacks(
     database: DatabaseManager, session: str, make_settings: Make, workplace: Path
 ) -> None:
     settings = make_settings(workplace)
-    embedding = dataclasses.replace(settings.embedding, shape="pair", also_train=FurtherLossesConfig(score="auto"))
+    embedding = dataclasses.replace(
+        settings.embedding, shape="pair", also_train=FurtherLossesConfig(score="auto")
+    )
     settings = dataclasses.replace(settings, embedding=embedding)
     with pytest.raises(
         SampleError,

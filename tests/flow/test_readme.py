@@ -17,7 +17,9 @@ MAKEFILE = README.with_name("Makefile")
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", README.read_text(), flags=re.MULTILINE | re.DOTALL
+    )
 
 
 def commands() -> list[list[str]]:
@@ -28,11 +30,16 @@ def commands() -> list[list[str]]:
 def write_samples(folder: Path) -> None:
     words = ["river", "stone", "cloud", "paper", "engine", "garden", "silver", "window"]
     rows = [
-        {"anchor": f"{words[n % 8]} number {n} asks {n * 7}", "positive": f"{n * 7} answers {words[n % 8]} {n}"}
+        {
+            "anchor": f"{words[n % 8]} number {n} asks {n * 7}",
+            "positive": f"{n * 7} answers {words[n % 8]} {n}",
+        }
         for n in range(60)
     ]
     (folder / "samples.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    chats = [{"input": f"say {n} {words[n % 8]}", "output": f"{words[n % 8]} {n}"} for n in range(60)]
+    chats = [
+        {"input": f"say {n} {words[n % 8]}", "output": f"{words[n % 8]} {n}"} for n in range(60)
+    ]
     (folder / "chats.jsonl").write_text("\n".join(json.dumps(row) for row in chats))
     conversations = [
         {
@@ -64,7 +71,12 @@ def test_readme_make_targets_exist() -> None:
 def failed_run(folder: Path, small: list[str]) -> str:
     """A run whose last step failed, and could be done now."""
     (folder / "blocked").touch()
-    arguments = ["session_id=session_123", "model_type=embedding", "model_dir=blocked/models", "gate=point"]
+    arguments = [
+        "session_id=session_123",
+        "model_type=embedding",
+        "model_dir=blocked/models",
+        "gate=point",
+    ]
     assert main(["train", *arguments, "gate.minimum_improvement=-10", *small]) == 1
     (folder / "blocked").unlink()
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
@@ -72,7 +84,10 @@ def failed_run(folder: Path, small: list[str]) -> str:
 
 
 def test_readme_commands_run(
-    session: Path, tiny_embedding_model: str, tiny_language_model: str, capsys: pytest.CaptureFixture[str]
+    session: Path,
+    tiny_embedding_model: str,
+    tiny_language_model: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     small = [
         f"embedding.model={tiny_embedding_model}",
@@ -83,32 +98,44 @@ def test_readme_commands_run(
     ]
     ran = []
     for words in commands():
-        if words[0] != "tunetrail" or words[1] == "ui":  # the server would run on; its own test starts it
+        if (
+            words[0] != "tunetrail" or words[1] == "ui"
+        ):  # the server would run on; its own test starts it
             continue
         if words[1] == "resume":
             words = [*words[:2], failed_run(session, small)]
-        assert main([*words[1:], *(small if words[1] in ("train", "prepare") else [])]) == 0, " ".join(words)
+        assert main([*words[1:], *(small if words[1] in ("train", "prepare") else [])]) == 0, (
+            " ".join(words)
+        )
         ran.append(words[1])
     assert ran.count("train") == 3 and {"ingest", "prepare", "resume", "sessions"} <= set(ran)
     assert "nDCG@10" in capsys.readouterr().out
 
 
 def test_readme_snippet_runs(
-    session: Path, tiny_embedding_model: str, tiny_language_model: str, capsys: pytest.CaptureFixture[str]
+    session: Path,
+    tiny_embedding_model: str,
+    tiny_language_model: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (snippet,) = blocks("python")
-    snippet = snippet.replace('"sentence-transformers/all-MiniLM-L6-v2"', repr(tiny_embedding_model))
+    snippet = snippet.replace(
+        '"sentence-transformers/all-MiniLM-L6-v2"', repr(tiny_embedding_model)
+    )
     snippet = snippet.replace('"smollm2-135m"', repr(tiny_language_model))
     small = '        training_config={"embedding": {"num_epochs": 1}, "llm": {"num_epochs": 1}},\n'
     snippet = snippet.replace(
-        "    ),\n    db_manager", f"{small}        pipeline_config={{'n_splits': 0}},\n    ),\n    db_manager"
+        "    ),\n    db_manager",
+        f"{small}        pipeline_config={{'n_splits': 0}},\n    ),\n    db_manager",
     )
     exec(compile(snippet, "README.md", "exec"), {})  # noqa: S102 - our own text
     assert "'metric': 'ndcg_at_10'" in capsys.readouterr().out
 
 
 def test_readme_recipes_compose(workplace: Path) -> None:
-    recipes = [shlex.split(line, comments=True) for block in blocks("sh") for line in block.splitlines()]
+    recipes = [
+        shlex.split(line, comments=True) for block in blocks("sh") for line in block.splitlines()
+    ]
     found: list[TrainRequest] = []
 
     def keep(request: TrainRequest, overrides: Sequence[str]) -> dict[str, str]:
@@ -119,5 +146,9 @@ def test_readme_recipes_compose(workplace: Path) -> None:
         assert words[:2] == ["tunetrail", "train"]
         run_composed(words[2:], keep)
     assert len(found) == len(recipes) >= 7
-    assert found[0].embedding.training.batch_size == found[0].embedding.training.learning_rate == "auto"
+    assert (
+        found[0].embedding.training.batch_size
+        == found[0].embedding.training.learning_rate
+        == "auto"
+    )
     assert found[-1].llm.adapter.kind == "none" and found[-1].llm.neftune_alpha == 5.0

@@ -69,7 +69,9 @@ def weights(settings: Settings, model_type: str) -> str:
 def steps_of(results: dict[str, Any]) -> dict[str, Any]:
     """All that must be the same in two runs."""
     found = results["results"]["steps"]
-    steps = {name: {each: dict(step) for each, step in types.items()} for name, types in found.items()}
+    steps = {
+        name: {each: dict(step) for each, step in types.items()} for name, types in found.items()
+    }
     for step in steps["training"].values():
         for name in TIMES:
             step.pop(name)
@@ -93,7 +95,9 @@ def curves(settings: Settings) -> dict[str, list[tuple[int, float]]]:
         "comparison/",
     )
     return {
-        name: [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)]
+        name: [
+            (point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)
+        ]
         for name in sorted(run.data.metrics)
         if name.startswith(wanted)
     }
@@ -104,14 +108,19 @@ def thorough(make: Make, folder: Path) -> Settings:
     return make(
         folder,
         augmentation=AugmentationConfig(methods=["word_swap"], share=0.3),
-        feature_engineering=FeatureEngineeringConfig(hard_negatives=HardNegativesConfig(enabled=True)),
+        feature_engineering=FeatureEngineeringConfig(
+            hard_negatives=HardNegativesConfig(enabled=True)
+        ),
         cross_validation=CrossValidationConfig(n_splits=2, budget=0.4),
     )
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(
-    tmp_path_factory: pytest.TempPathFactory, _tracking_template: Path, make_settings: Make, make_rows: Any
+    tmp_path_factory: pytest.TempPathFactory,
+    _tracking_template: Path,
+    make_settings: Make,
+    make_rows: Any,
 ) -> tuple[Settings, dict[str, Any]]:
     """A run that nothing happened to, to compare with."""
     folder = tmp_path_factory.mktemp("uninterrupted")
@@ -127,8 +136,15 @@ def uninterrupted(
     ("message", "kept"),
     [
         pytest.param("validation, cleaning and split", [], marks=pytest.mark.slow),
-        pytest.param("feature engineering", ["validation", "cleaning", "augmentation"], marks=pytest.mark.slow),
-        ("cross-validation, fold-2 of 2", ["validation", "cleaning", "augmentation", "feature_engineering"]),
+        pytest.param(
+            "feature engineering",
+            ["validation", "cleaning", "augmentation"],
+            marks=pytest.mark.slow,
+        ),
+        (
+            "cross-validation, fold-2 of 2",
+            ["validation", "cleaning", "augmentation", "feature_engineering"],
+        ),
         pytest.param("training from base", 5, marks=pytest.mark.slow),
         ("evaluation on", 6),
         pytest.param("deployment, candidate", 8, marks=pytest.mark.slow),
@@ -145,13 +161,19 @@ def test_resume_goes_on_behind_the_steps_that_are_finished(
     assert (interrupted.state, interrupted.reason) == ("interrupted", "SystemExit: 143")
     assert interrupted.mlflow_run_id is not None
     assert f"`tunetrail resume {interrupted.mlflow_run_id}` goes on" in caplog.text
-    run_of_type = next(each for each in runs_of(settings) if each.info.run_name == "embedding").info.run_id
+    run_of_type = next(
+        each for each in runs_of(settings) if each.info.run_name == "embedding"
+    ).info.run_id
     steps = list(DataSciencePipeline(settings).kept(run_of_type).steps)
-    assert steps == (kept if isinstance(kept, list) else list(uninterrupted[1]["results"]["steps"])[:kept])
+    assert steps == (
+        kept if isinstance(kept, list) else list(uninterrupted[1]["results"]["steps"])[:kept]
+    )
 
     caplog.clear()
     with caplog.at_level(logging.INFO, "tunetrail"):
-        results = node(Settings(tracking=settings.tracking), database).resume(interrupted.mlflow_run_id)
+        results = node(Settings(tracking=settings.tracking), database).resume(
+            interrupted.mlflow_run_id
+        )
     assert ("validation, cleaning and split" in caplog.text) == ("cleaning" not in steps)
     assert ("embedding: feature engineering" in caplog.text) == ("feature_engineering" not in steps)
     assert ("cross-validation, fold-1" in caplog.text) == ("cross_validation" not in steps)
@@ -165,9 +187,9 @@ def test_resume_goes_on_behind_the_steps_that_are_finished(
     assert (run.state, run.reason, run.result) == ("succeeded", None, results)
     assert [each.decision for each in database.promotions()] == ["promoted"]
     found = {each.info.run_name: each for each in runs_of(settings)}
-    assert set(found) == {each.info.run_name for each in runs_of(uninterrupted[0])} and len(found) == len(
-        runs_of(settings)
-    ), "a fold that was interrupted is gone, and no run is there twice"
+    assert set(found) == {each.info.run_name for each in runs_of(uninterrupted[0])} and len(
+        found
+    ) == len(runs_of(settings)), "a fold that was interrupted is gone, and no run is there twice"
     assert {each.info.status for each in found.values()} == {"FINISHED"}
     for name in ("s1 (embedding)", "embedding"):
         assert found[name].data.tags["tunetrail.resumed"] == "1"
@@ -178,10 +200,16 @@ def test_resume_goes_on_behind_the_steps_that_are_finished(
 def test_resume_trains_only_the_model_type_that_was_not_finished(
     trained: Any, database: DatabaseManager, session: str, workplace: Path, make_settings: Make
 ) -> None:
-    settings = make_settings(workplace, cross_validation=CrossValidationConfig(n_splits=2, budget=0.5))
+    settings = make_settings(
+        workplace, cross_validation=CrossValidationConfig(n_splits=2, budget=0.5)
+    )
     with ending_at("llm: training from", SystemExit(143)), pytest.raises(SystemExit):
         node(settings, database).execute({"session_id": session, "model_type": "all"})
-    before = {each.info.run_name: each for each in runs_of(settings) if each.info.run_name in ("embedding", "llm")}
+    before = {
+        each.info.run_name: each
+        for each in runs_of(settings)
+        if each.info.run_name in ("embedding", "llm")
+    }
     assert (before["embedding"].info.status, before["llm"].info.status) == ("FINISHED", "KILLED")
     results = node(settings, database).resume(before["embedding"].info.run_id)
     assert steps_of(results) == steps_of(trained.results)
@@ -191,7 +219,10 @@ def test_resume_trains_only_the_model_type_that_was_not_finished(
     assert untouched.info.end_time == before["embedding"].info.end_time
     assert "tunetrail.resumed" not in untouched.data.tags
     assert after[before["llm"].info.run_id].info.status == "FINISHED"
-    assert [(each.model_name, each.version) for each in database.promotions()] == [("embedding", "1"), ("llm", "1")]
+    assert [(each.model_name, each.version) for each in database.promotions()] == [
+        ("embedding", "1"),
+        ("llm", "1"),
+    ]
     for model_type in ("embedding", "llm"):
         assert weights(settings, model_type) == weights(trained.settings, model_type)
 
@@ -248,7 +279,10 @@ def test_resume_uses_the_configuration_of_then(
     other = make_settings(workplace, seed=1, output_dir=str(workplace / "other"))
     other.embedding.training = dataclasses.replace(other.embedding.training, max_steps=1)
     results = node(other, database).resume(database.training_runs()[0].run_id)
-    assert results["results"]["steps"]["training"]["embedding"]["steps"] == 3 and not (workplace / "other").exists()
+    assert (
+        results["results"]["steps"]["training"]["embedding"]["steps"] == 3
+        and not (workplace / "other").exists()
+    )
 
 
 def test_resume_trains_from_the_root_of_then_and_compares_with_the_root_of_now(
@@ -279,7 +313,9 @@ def test_resume_compares_again_where_root_moved_before_the_decision(
         node(settings, database).execute(request)
     interrupted = database.training_runs()[-1]
     client = MlflowClient(settings.tracking.uri)
-    run_of_type = next(each for each in reversed(runs_of(settings)) if each.info.run_name == "embedding").info.run_id
+    run_of_type = next(
+        each for each in reversed(runs_of(settings)) if each.info.run_name == "embedding"
+    ).info.run_id
     source = client.get_model_version("embedding", "1").source
     client.create_model_version("embedding", source=source, run_id=run_of_type)
     client.create_model_version("embedding", source=source, tags={"tunetrail.base_model": "x"})
@@ -290,7 +326,10 @@ def test_resume_compares_again_where_root_moved_before_the_decision(
     assert (deployment["version"], deployment["previous_root"]) == ("2", "3")
     assert len(client.search_model_versions("name = 'embedding'")) == 3
     assert str(client.get_model_version_by_alias("embedding", "root").version) == "2"
-    assert [(each.version, each.previous_version) for each in database.promotions()] == [("1", None), ("2", "3")]
+    assert [(each.version, each.previous_version) for each in database.promotions()] == [
+        ("1", None),
+        ("2", "3"),
+    ]
 
 
 @pytest.mark.parametrize("promote", [True, False])
@@ -303,7 +342,9 @@ def test_resume_ends_a_deployment_that_was_interrupted_right_after_the_decision(
     pipeline, tracker = DataSciencePipeline(settings), Tracker(settings.tracking)
     with DatabaseManager(f"sqlite:///{workplace}/tunetrail.db") as manager:
         manager.ingest("s1", make_rows("pair"), SampleKind.EMBEDDING)
-        stored = [each for chunk in manager.read_samples("s1", SampleKind.EMBEDDING) for each in chunk]
+        stored = [
+            each for chunk in manager.read_samples("s1", SampleKind.EMBEDDING) for each in chunk
+        ]
     rows = rows_frame((each.row_id, each.sample) for each in stored)
 
     def killed(outcome: Any) -> None:

@@ -22,7 +22,13 @@ from tunetrail.cli import main
 from tunetrail.samples import SampleKind
 
 STEPS = 60
-LONG = (f"max_steps={STEPS}", "num_epochs=100", "batch_size=16", "warmup_steps=0", "logging_steps=1")
+LONG = (
+    f"max_steps={STEPS}",
+    "num_epochs=100",
+    "batch_size=16",
+    "warmup_steps=0",
+    "logging_steps=1",
+)
 OTHERS = ("early_stopping_patience=0", "checkpoints.every_steps=5")
 
 
@@ -68,7 +74,11 @@ def session(database: DatabaseManager, make_rows: Callable[[str], list[dict[str,
     completions = make_rows("completion")
     pairs = [{"anchor": each["input"], "positive": each["output"]} for each in completions]
     labels = make_rows("label")
-    for kind, rows in ((SampleKind.EMBEDDING, pairs), (SampleKind.EMBEDDING, labels), (SampleKind.LLM, completions)):
+    for kind, rows in (
+        (SampleKind.EMBEDDING, pairs),
+        (SampleKind.EMBEDDING, labels),
+        (SampleKind.LLM, completions),
+    ):
         assert database.ingest("s1", rows, kind).added == len(rows)
     return "s1"
 
@@ -86,21 +96,41 @@ def overrides(session: str, tiny_embedding_model: str, tiny_language_model: str)
         "gate=point",
         "gate.minimum_improvement=-10",
         "evaluation.bootstrap_samples=100",
-        *(f"{each}.training.{value}" for each in ("embedding", "llm") for value in (*LONG, *OTHERS)),
+        *(
+            f"{each}.training.{value}"
+            for each in ("embedding", "llm")
+            for value in (*LONG, *OTHERS)
+        ),
     ]
 
 
 def last_step(workplace: Path) -> int:
     """Of the training, as far as it was logged."""
     with contextlib.closing(sqlite3.connect(workplace / "mlflow.db", timeout=20)) as connection:
-        return int(connection.execute("SELECT max(step) FROM metrics WHERE key = 'train/loss'").fetchone()[0] or 0)
+        return int(
+            connection.execute("SELECT max(step) FROM metrics WHERE key = 'train/loss'").fetchone()[
+                0
+            ]
+            or 0
+        )
 
 
-def end_in_the_middle(workplace: Path, arguments: list[str], number: int, step: int) -> tuple[int, str]:
+def end_in_the_middle(
+    workplace: Path, arguments: list[str], number: int, step: int
+) -> tuple[int, str]:
     """Train in a process of its own, send it a signal once a step is logged, and return its code and what it said."""
-    command = [sys.executable, "-m", "tunetrail", "train", *arguments, f"tracking.uri=sqlite:///{workplace}/mlflow.db"]
+    command = [
+        sys.executable,
+        "-m",
+        "tunetrail",
+        "train",
+        *arguments,
+        f"tracking.uri=sqlite:///{workplace}/mlflow.db",
+    ]
     with open(workplace / "terminal.txt", "w") as terminal:
-        process = subprocess.Popen(command, cwd=workplace, stdout=terminal, stderr=terminal, env={**os.environ})
+        process = subprocess.Popen(
+            command, cwd=workplace, stdout=terminal, stderr=terminal, env={**os.environ}
+        )
     try:
         end = time.monotonic() + 240
         while last_step(workplace) < step:
@@ -120,7 +150,9 @@ def run_named(workplace: Path, name: str, experiment: str = "tunetrail") -> Any:
     client = MlflowClient(f"sqlite:///{workplace}/mlflow.db")
     found = client.get_experiment_by_name(experiment)
     assert found is not None
-    (run,) = [each for each in client.search_runs([found.experiment_id]) if each.info.run_name == name]
+    (run,) = [
+        each for each in client.search_runs([found.experiment_id]) if each.info.run_name == name
+    ]
     return run
 
 
@@ -129,14 +161,19 @@ def weights(workplace: Path, model_type: str) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def losses(workplace: Path, model_type: str, experiment: str = "tunetrail") -> list[tuple[int, float]]:
+def losses(
+    workplace: Path, model_type: str, experiment: str = "tunetrail"
+) -> list[tuple[int, float]]:
     client = MlflowClient(f"sqlite:///{workplace}/mlflow.db")
-    history = client.get_metric_history(run_named(workplace, model_type, experiment).info.run_id, "train/loss")
+    history = client.get_metric_history(
+        run_named(workplace, model_type, experiment).info.run_id, "train/loss"
+    )
     return sorted((each.step, each.value) for each in history)
 
 
 REMINING = tuple(
-    f"feature_engineering.hard_negatives.{each}" for each in ("enabled=true", "margin=0", "remine_every_epochs=2")
+    f"feature_engineering.hard_negatives.{each}"
+    for each in ("enabled=true", "margin=0", "remine_every_epochs=2")
 )
 
 FURTHER = ("embedding.also_train.label=batch_all_triplet",)
@@ -185,10 +222,17 @@ def test_resume_makes_exactly_the_model_of_a_training_that_was_not_interrupted(
     assert run.state == "succeeded" and not folder.exists()
     assert [each.version for each in database.promotions()] == ["1"]
     again = tunetrail("resume", run.run_id)
-    assert again.code == 2 and again.err == f"error: the run {run.run_id} has succeeded: nothing is left to do.\n"
+    assert (
+        again.code == 2
+        and again.err == f"error: the run {run.run_id} has succeeded: nothing is left to do.\n"
+    )
 
     undisturbed = workplace / "undisturbed"
-    places = [f"model_dir={undisturbed}/models", f"output_dir={undisturbed}/out", "tracking.experiment=undisturbed"]
+    places = [
+        f"model_dir={undisturbed}/models",
+        f"output_dir={undisturbed}/out",
+        "tracking.experiment=undisturbed",
+    ]
     from_base = [f"{each}.start_from=base" for each in ("embedding", "llm")]
     assert tunetrail("train", *arguments, *places, *from_base).code == 0
     assert [each for each, _ in losses(workplace, model_type)] == list(range(1, STEPS + 1))
@@ -197,10 +241,17 @@ def test_resume_makes_exactly_the_model_of_a_training_that_was_not_interrupted(
     results = [each.result for each in database.training_runs()]
     if more == REMINING:
         assert results[0] is not None
-        assert results[0]["results"]["steps"]["feature_engineering"][model_type]["hard_negatives"]["mined"] > 0
+        assert (
+            results[0]["results"]["steps"]["feature_engineering"][model_type]["hard_negatives"][
+                "mined"
+            ]
+            > 0
+        )
     for name, fields in {
         "training": ("best_validation_loss", "steps", "epochs", "stopped_early"),
         "evaluation": ("candidate",),
     }.items():
-        one, other = (each["results"]["steps"][name][model_type] for each in results if each is not None)
+        one, other = (
+            each["results"]["steps"][name][model_type] for each in results if each is not None
+        )
         assert {field: one[field] for field in fields} == {field: other[field] for field in fields}

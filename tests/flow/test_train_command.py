@@ -82,7 +82,9 @@ def train(
 def runs(workplace: Path) -> list[Any]:
     client = MlflowClient(f"sqlite:///{workplace}/mlflow.db")
     return list(
-        client.search_runs([each.experiment_id for each in client.search_experiments()], order_by=["start_time"])
+        client.search_runs(
+            [each.experiment_id for each in client.search_experiments()], order_by=["start_time"]
+        )
     )
 
 
@@ -101,13 +103,30 @@ def start_long_training(
     started: list[subprocess.Popen[str]] = []
 
     def start() -> "subprocess.Popen[str]":
-        long = ["model_type=embedding", "embedding.training.max_steps=100000", "embedding.training.logging_steps=1"]
-        command = [sys.executable, "-m", "tunetrail", "train", f"session_id={session}", *overrides, *long]
+        long = [
+            "model_type=embedding",
+            "embedding.training.max_steps=100000",
+            "embedding.training.logging_steps=1",
+        ]
+        command = [
+            sys.executable,
+            "-m",
+            "tunetrail",
+            "train",
+            f"session_id={session}",
+            *overrides,
+            *long,
+        ]
         with open(workplace / "terminal.txt", "w") as terminal:
-            process = subprocess.Popen(command, cwd=workplace, stdout=terminal, stderr=terminal, text=True)
+            process = subprocess.Popen(
+                command, cwd=workplace, stdout=terminal, stderr=terminal, text=True
+            )
         started.append(process)
         wait_for(
-            lambda: process.poll() is not None or any("train/loss" in each.data.metrics for each in runs(workplace))
+            lambda: (
+                process.poll() is not None
+                or any("train/loss" in each.data.metrics for each in runs(workplace))
+            )
         )
         assert process.poll() is None, (workplace / "terminal.txt").read_text()
         return process
@@ -119,7 +138,9 @@ def start_long_training(
             process.wait()
 
 
-def test_train_prints_the_table_and_how_to_look_closer(train: Callable[..., Ended], workplace: Path) -> None:
+def test_train_prints_the_table_and_how_to_look_closer(
+    train: Callable[..., Ended], workplace: Path
+) -> None:
     ended = train("model_type=all")
     assert ended.code == 0, ended.err
     assert "nDCG@10" in ended.out and "bits/byte" in ended.out and ended.out.count("= root") == 2
@@ -130,7 +151,10 @@ def test_train_prints_the_table_and_how_to_look_closer(train: Callable[..., Ende
 
 
 def test_train_marks_a_killed_run_and_goes_on(
-    start_long_training: Callable[[], Any], train: Callable[..., Ended], database: DatabaseManager, workplace: Path
+    start_long_training: Callable[[], Any],
+    train: Callable[..., Ended],
+    database: DatabaseManager,
+    workplace: Path,
 ) -> None:
     process = start_long_training()
     process.send_signal(signal.SIGKILL)
@@ -140,7 +164,8 @@ def test_train_marks_a_killed_run_and_goes_on(
     assert ended.code == 0, ended.err
     assert [each.state for each in database.training_runs()] == ["interrupted", "succeeded"]
     dead, alive = (
-        [each for each in runs(workplace) if each.info.status == status] for status in ("KILLED", "FINISHED")
+        [each for each in runs(workplace) if each.info.status == status]
+        for status in ("KILLED", "FINISHED")
     )
     assert [each.info.run_name for each in dead] == ["s1 (embedding)", "embedding"]
     assert {each.data.tags["tunetrail.state"] for each in dead} == {"interrupted"}
@@ -149,10 +174,15 @@ def test_train_marks_a_killed_run_and_goes_on(
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+    ("number", "code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
 )
 def test_train_ends_by_a_signal_with_its_code_and_marks_the_run(
-    start_long_training: Callable[[], Any], database: DatabaseManager, workplace: Path, number: int, code: int
+    start_long_training: Callable[[], Any],
+    database: DatabaseManager,
+    workplace: Path,
+    number: int,
+    code: int,
 ) -> None:
     process = start_long_training()
     process.send_signal(number)
@@ -164,7 +194,9 @@ def test_train_ends_by_a_signal_with_its_code_and_marks_the_run(
     assert "Traceback" not in (workplace / "terminal.txt").read_text()
 
 
-def test_train_sweeps_over_two_values_under_one_run(train: Callable[..., Ended], workplace: Path) -> None:
+def test_train_sweeps_over_two_values_under_one_run(
+    train: Callable[..., Ended], workplace: Path
+) -> None:
     ended = train("-m", "model_type=embedding", "embedding.training.learning_rate=1e-4,1e-3")
     assert ended.code == 0, ended.err
     found = runs(workplace)
@@ -172,20 +204,32 @@ def test_train_sweeps_over_two_values_under_one_run(train: Callable[..., Ended],
     (sweep,) = [each for each in found if "mlflow.parentRunId" not in each.data.tags]
     jobs = [each for each in found if each.data.tags.get("mlflow.parentRunId") == sweep.info.run_id]
     assert sweep.info.run_name == "sweep embedding.training.learning_rate=1e-4,1e-3"
-    assert [each.data.params["embedding.training.learning_rate"] for each in jobs] == ["0.0001", "0.001"]
+    assert [each.data.params["embedding.training.learning_rate"] for each in jobs] == [
+        "0.0001",
+        "0.001",
+    ]
     assert all("embedding/after" in each.data.metrics for each in jobs)
     assert "TUNETRAIL_SWEEP_RUN" not in os.environ
 
 
 def test_train_sweeps_on_after_a_failed_job(
-    train: Callable[..., Ended], database: DatabaseManager, workplace: Path, tiny_embedding_model: str
+    train: Callable[..., Ended],
+    database: DatabaseManager,
+    workplace: Path,
+    tiny_embedding_model: str,
 ) -> None:
-    ended = train("-m", "model_type=embedding", f"embedding.model=nobody/no-such-model,{tiny_embedding_model}")
+    ended = train(
+        "-m", "model_type=embedding", f"embedding.model=nobody/no-such-model,{tiny_embedding_model}"
+    )
     assert ended.code == 1
     assert "was not found" in ended.err and "Traceback" not in ended.err
     assert sorted(each.state for each in database.training_runs()) == ["failed", "succeeded"]
     (sweep,) = [each for each in runs(workplace) if "mlflow.parentRunId" not in each.data.tags]
     assert sweep.info.status == "FAILED"
-    jobs = [each for each in runs(workplace) if each.data.tags.get("mlflow.parentRunId") == sweep.info.run_id]
+    jobs = [
+        each
+        for each in runs(workplace)
+        if each.data.tags.get("mlflow.parentRunId") == sweep.info.run_id
+    ]
     assert sorted(each.info.status for each in jobs) == ["FAILED", "FINISHED"]
     assert "TUNETRAIL_SWEEP_RUN" not in os.environ

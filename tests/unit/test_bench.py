@@ -22,7 +22,11 @@ def test_made_rows_depends_on_the_seed_alone(rows):
 
 def test_made_rows_plants_copies_of_the_similarity_that_it_names(rows):
     texts = {row.row_id: row.text for row in rows}
-    for planted, low, high in (("near_copy", 0.8, 1.0), ("hard_non_copy", 0.5, 0.7), ("exact_copy", 1.0, 1.01)):
+    for planted, low, high in (
+        ("near_copy", 0.8, 1.0),
+        ("hard_non_copy", 0.5, 0.7),
+        ("exact_copy", 1.0, 1.01),
+    ):
         copies = [row for row in rows if row.planted == planted]
         assert 0.003 * len(rows) < len(copies) < 0.04 * len(rows)
         for copy in copies:
@@ -33,7 +37,14 @@ def test_made_rows_plants_copies_of_the_similarity_that_it_names(rows):
 def test_made_rows_plants_personal_data_of_the_kind_that_it_names(rows):
     scrubber = Scrubber(PrivacyConfig())
     planted = [row for row in rows if row.kind]
-    assert {row.kind for row in planted} == {"EMAIL", "PHONE", "CARD", "IBAN", "IP_ADDRESS", "SECRET"}
+    assert {row.kind for row in planted} == {
+        "EMAIL",
+        "PHONE",
+        "CARD",
+        "IBAN",
+        "IP_ADDRESS",
+        "SECRET",
+    }
     for row in planted:
         assert row.kind in scrubber.scrub(row.text)[1], row.text
 
@@ -58,12 +69,17 @@ def test_merge_replaces_the_result_of_the_same_name_and_keeps_the_others(tmp_pat
     for name, value in (("one", 1.0), ("other", 2.0), ("one", 3.0)):
         merge([Result(name=name, figures=[Figure(name="time", unit="s", values=[value])])], path)
     kept = json.loads(path.read_text())
-    assert {name: result["figures"]["time"]["median"] for name, result in kept.items()} == {"one": 3.0, "other": 2.0}
+    assert {name: result["figures"]["time"]["median"] for name, result in kept.items()} == {
+        "one": 3.0,
+        "other": 2.0,
+    }
     assert {"commit", "machine", "versions", "python", "measured_at"} <= kept["one"].keys()
 
 
 def test_table_of_names_a_missed_target():
-    table = table_of(Result(name="case", figures=[Figure(name="time", unit="s", values=[2.0], at_most=1.0)]))
+    table = table_of(
+        Result(name="case", figures=[Figure(name="time", unit="s", values=[2.0], at_most=1.0)])
+    )
     assert "missed" in str(next(iter(table.columns[-1].cells)))
 
 
@@ -72,7 +88,9 @@ def test_bench_measures_the_preparation(tmp_path):
     output = tmp_path / "results.json"
     main(["--only", "prepare", "--rows", "2000", "--output", str(output)])
     flow = json.loads(output.read_text())["prepare, 2,000 rows"]
-    assert {"time", "speed", "peak memory, resident", "near-duplicate recall"} <= flow["figures"].keys()
+    assert {"time", "speed", "peak memory, resident", "near-duplicate recall"} <= flow[
+        "figures"
+    ].keys()
     assert flow["figures"]["near-duplicate recall"]["median"] >= 0.95
     assert flow["figures"]["near-duplicate precision"]["median"] >= 0.99
     assert flow["details"]["account"][0]["rows_in"] == 2000
@@ -83,12 +101,18 @@ def test_bench_measures_a_file_of_ones_own(tmp_path):
     words = [f"word{number}" for number in range(500)]
     rng = random.Random(3)
     lines = [
-        {"anchor": " ".join(rng.sample(words, 12)), "positive": " ".join(rng.sample(words, 30))} for _ in range(90)
+        {"anchor": " ".join(rng.sample(words, 12)), "positive": " ".join(rng.sample(words, 30))}
+        for _ in range(90)
     ]
     (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, [*lines, {"unknown": 1}])))
     output = tmp_path / "results.json"
     main(["--only", "prepare", "--data", str(tmp_path / "own.jsonl"), "--output", str(output)])
-    assert json.loads(output.read_text())["prepare of own.jsonl, 90 rows"]["details"]["account"][0]["rows_in"] == 90
+    assert (
+        json.loads(output.read_text())["prepare of own.jsonl, 90 rows"]["details"]["account"][0][
+            "rows_in"
+        ]
+        == 90
+    )
 
 
 @pytest.mark.slow
@@ -96,6 +120,8 @@ def test_bench_measures_the_overhead(tmp_path):
     output = tmp_path / "results.json"
     main(["--only", "overhead", "--rows", "80", "--rounds", "1", "--output", str(output)])
     figures = json.loads(output.read_text())["overhead, 20 steps"]["figures"]
-    whole, bare = (figures[f"{name}, step"]["median"] for name in ("ordinary training", "bare loop"))
+    whole, bare = (
+        figures[f"{name}, step"]["median"] for name in ("ordinary training", "bare loop")
+    )
     assert figures["Lightning, logging and tracking, step"]["median"] == pytest.approx(whole - bare)
     assert min(whole, bare) > 0

@@ -14,7 +14,10 @@ from bench.memory import peak_resident
 
 from tunetrail.errors import ConfigError
 
-PAIRS = [{"anchor": f"what is number {n}", "positive": f"number {n} is {'very ' * n}small"} for n in range(24)]
+PAIRS = [
+    {"anchor": f"what is number {n}", "positive": f"number {n} is {'very ' * n}small"}
+    for n in range(24)
+]
 COMPLETIONS = [{"input": f"say {n} twice", "output": f"{n} {n}"} for n in range(12)]
 ECHO = """
 import os, sys
@@ -35,7 +38,13 @@ def write(rows: list[dict[str, Any]], path: Path) -> str:
 
 def task_of(folder: Path, model: str, rows: list[dict[str, Any]], **values: Any) -> Task:
     files = {name: write(rows, folder / f"{name}.jsonl") for name in ("train", "held_out")}
-    common = {"batch_size": 4, "epochs": 2, "max_length": 48, "learning_rate": 1e-3, "rows": len(rows)}
+    common = {
+        "batch_size": 4,
+        "epochs": 2,
+        "max_length": 48,
+        "learning_rate": 1e-3,
+        "rows": len(rows),
+    }
     return Task(model=model, **files, **{**common, **values})
 
 
@@ -79,7 +88,9 @@ def test_step_clock_counts_steps_and_the_tokens_of_the_table_most_looked_up():
     optimizer = torch.optim.SGD([*words.parameters(), *positions.parameters()], lr=0.1)
     with StepClock() as clock:
         for length in (3, 5, 7):
-            (words(torch.ones(2, length, dtype=torch.long)) + positions(torch.arange(length))).sum().backward()
+            (
+                words(torch.ones(2, length, dtype=torch.long)) + positions(torch.arange(length))
+            ).sum().backward()
             optimizer.step()
     optimizer.step()
     words(torch.ones(2, 2, dtype=torch.long))
@@ -110,9 +121,15 @@ def test_peak_memory_is_that_of_this_process():
 
 def test_training_flops_counts_matrices_attention_and_head():
     size = ModelSize(weights=100, layers=2, hidden=3, head_weights=50)
-    assert training_flops(size, [4, 2], supervised=5) == 6 * 100 * 6 + 12 * 2 * 3 * (16 + 4) + 6 * 50 * 5
+    assert (
+        training_flops(size, [4, 2], supervised=5)
+        == 6 * 100 * 6 + 12 * 2 * 3 * (16 + 4) + 6 * 50 * 5
+    )
     adapted = ModelSize(weights=100, layers=2, hidden=3, head_weights=50, adapter_weights=10)
-    assert training_flops(adapted, [4], supervised=5) == (4 * 100 + 6 * 10) * 4 + 12 * 2 * 3 * 16 + 4 * 50 * 5
+    assert (
+        training_flops(adapted, [4], supervised=5)
+        == (4 * 100 + 6 * 10) * 4 + 12 * 2 * 3 * 16 + 4 * 50 * 5
+    )
 
 
 def test_size_of_counts_the_layers_of_an_encoder(tiny_embedding_model):
@@ -131,16 +148,29 @@ def test_size_of_tells_adapters_and_the_tied_head_of_a_language_model(tiny_langu
     model = load_language_model(tiny_language_model)
     layer = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128
     plain = size_of(model)
-    assert plain == ModelSize(weights=2 * layer, layers=2, hidden=64, head_weights=model.config.vocab_size * 64)
-    adapted = size_of(get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")))
+    assert plain == ModelSize(
+        weights=2 * layer, layers=2, hidden=64, head_weights=model.config.vocab_size * 64
+    )
+    adapted = size_of(
+        get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    )
     assert adapted.weights == plain.weights
     assert adapted.adapter_weights == 2 * 2 * (64 + 64)
 
 
 def measured(seconds: float, **values: Any) -> dict[str, Any]:
-    common = {"rows": 20, "tokens": 90, "supervised": 0, "flops": 4e9, "peak_flops": 1e9, "memory": 2**30}
+    common = {
+        "rows": 20,
+        "tokens": 90,
+        "supervised": 0,
+        "flops": 4e9,
+        "peak_flops": 1e9,
+        "memory": 2**30,
+    }
     window = Window(steps=2, seconds=seconds, computed_tokens=120)
-    return Measured(window=window, losses=[(1, 2.0), (2, 1.0)], held_out_loss=0.5, **{**common, **values}).to_dict()
+    return Measured(
+        window=window, losses=[(1, 2.0), (2, 1.0)], held_out_loss=0.5, **{**common, **values}
+    ).to_dict()
 
 
 def test_measured_derives_speed_padding_and_mfu():
@@ -167,11 +197,17 @@ def test_comparison_takes_the_ratio_of_each_round_and_says_what_is_missed():
     figures = {figure.name: figure for figure in result.figures}
     assert list(figures["speed against peer"].values) == [3.0, 2.0, 4.0]
     assert figures["speed against peer"].is_met is False
-    assert (list(figures["speed against once"].values), figures["speed against once"].is_met) == ([2.0], None)
+    assert (list(figures["speed against once"].values), figures["speed against once"].is_met) == (
+        [2.0],
+        None,
+    )
     assert figures[f"{OURS}, MFU"].is_met is True
     assert (figures[f"{OURS}, padding"].is_met, figures["peer, padding"].is_met) == (False, None)
     assert list(figures["peak memory against peer"].values) == [1.0, 1.0, 0.5]
-    assert (figures["held-out loss before"].median, figures["last training loss, peer"].median) == (0.9, 1.0)
+    assert (figures["held-out loss before"].median, figures["last training loss, peer"].median) == (
+        0.9,
+        1.0,
+    )
     assert result.details["measured"]["once"]["tokens"] == 90
     assert result.details["kept"] == 1
 
@@ -179,22 +215,35 @@ def test_comparison_takes_the_ratio_of_each_round_and_says_what_is_missed():
 def test_training_through_tunetrail_is_measured_from_outside(workplace, tiny_embedding_model):
     from bench.engine.embedding import held_out_before, train_with_tunetrail
 
-    task = task_of(workplace, tiny_embedding_model, PAIRS, shape="pair", loss="multiple_negatives_ranking")
-    found = train_with_tunetrail(task=task.to_dict(), folder=str(workplace), keep=str(workplace / "kept"))
+    task = task_of(
+        workplace, tiny_embedding_model, PAIRS, shape="pair", loss="multiple_negatives_ranking"
+    )
+    found = train_with_tunetrail(
+        task=task.to_dict(), folder=str(workplace), keep=str(workplace / "kept")
+    )
     cut = [min(len(text), 48) for row in PAIRS for text in row.values()]
     assert (found["rows"], found["steps"], found["tokens"]) == (24, 6, sum(cut))
     assert found["padding_share"] == pytest.approx(0.0, abs=0.03)
     before = held_out_before(task=task.to_dict(), folder=str(workplace))
     assert found["held_out_loss"] < before["held_out_loss"]
     assert found["losses"][-1][0] == 12
-    kept = held_out_before(task={**task.to_dict(), "model": str(workplace / "kept")}, folder=str(workplace))
+    kept = held_out_before(
+        task={**task.to_dict(), "model": str(workplace / "kept")}, folder=str(workplace)
+    )
     assert kept["held_out_loss"] == pytest.approx(found["held_out_loss"], abs=1e-4)
 
 
 def test_fine_tuning_through_tunetrail_is_measured_from_outside(workplace, tiny_language_model):
     from bench.engine.language import held_out_before, train_with_tunetrail
 
-    task = task_of(workplace, tiny_language_model, COMPLETIONS, shape="completion", adapter="lora", max_length=128)
+    task = task_of(
+        workplace,
+        tiny_language_model,
+        COMPLETIONS,
+        shape="completion",
+        adapter="lora",
+        max_length=128,
+    )
     found = train_with_tunetrail(task=task.to_dict(), folder=str(workplace))
     assert (found["rows"], found["steps"]) == (12, 3)
     assert 0 < found["supervised_tokens"] < found["tokens"]
@@ -214,12 +263,17 @@ def test_the_bare_loop_takes_the_steps_of_the_ordinary_training(workplace):
         assert function(task=task, folder=str(folder))["milliseconds"] > 0
 
 
-def test_encoding_through_tunetrail_gives_the_vectors_of_sentence_transformers(tmp_path, tiny_embedding_model):
+def test_encoding_through_tunetrail_gives_the_vectors_of_sentence_transformers(
+    tmp_path, tiny_embedding_model
+):
     import numpy as np
     from bench.engine.encoding import encode_with_sentence_transformers, encode_with_tunetrail
 
     texts = write([{"text": row["positive"]} for row in PAIRS], tmp_path / "texts.jsonl")
-    for name, function in (("one", encode_with_tunetrail), ("other", encode_with_sentence_transformers)):
+    for name, function in (
+        ("one", encode_with_tunetrail),
+        ("other", encode_with_sentence_transformers),
+    ):
         found = function(
             model=tiny_embedding_model,
             texts=texts,
@@ -229,16 +283,22 @@ def test_encoding_through_tunetrail_gives_the_vectors_of_sentence_transformers(t
             folder=str(tmp_path),
         )
         assert found["tokens"] == sum(min(len(row["positive"]), 64) for row in PAIRS)
-    np.testing.assert_allclose(np.load(tmp_path / "one.npy"), np.load(tmp_path / "other.npy"), atol=1e-5)
+    np.testing.assert_allclose(
+        np.load(tmp_path / "one.npy"), np.load(tmp_path / "other.npy"), atol=1e-5
+    )
 
 
 @pytest.mark.slow
 def test_sentence_transformers_trainer_does_the_work_of_tunetrail(tmp_path, tiny_embedding_model):
     pytest.importorskip("datasets")
     pytest.importorskip("accelerate")
-    task = task_of(tmp_path, tiny_embedding_model, PAIRS, shape="pair", loss="multiple_negatives_ranking").to_dict()
+    task = task_of(
+        tmp_path, tiny_embedding_model, PAIRS, shape="pair", loss="multiple_negatives_ranking"
+    ).to_dict()
     own, peer = (
-        called_fresh(Arm(name=name, function=f"bench.engine.embedding:{name}", arguments={"task": task}))
+        called_fresh(
+            Arm(name=name, function=f"bench.engine.embedding:{name}", arguments={"task": task})
+        )
         for name in ("train_with_tunetrail", "train_with_sentence_transformers")
     )
     assert {key: own[key] for key in ("rows", "steps", "tokens")} == {
@@ -251,9 +311,20 @@ def test_sentence_transformers_trainer_does_the_work_of_tunetrail(tmp_path, tiny
 @pytest.mark.parametrize("adapter", ["none", "lora"])
 def test_trl_does_the_work_of_tunetrail(tmp_path, tiny_language_model, adapter):
     pytest.importorskip("trl")
-    task = task_of(tmp_path, tiny_language_model, COMPLETIONS, shape="completion", adapter=adapter, max_length=128)
+    task = task_of(
+        tmp_path,
+        tiny_language_model,
+        COMPLETIONS,
+        shape="completion",
+        adapter=adapter,
+        max_length=128,
+    )
     arms = [
-        Arm(name="own", function="bench.engine.language:train_with_tunetrail", arguments={"task": task.to_dict()}),
+        Arm(
+            name="own",
+            function="bench.engine.language:train_with_tunetrail",
+            arguments={"task": task.to_dict()},
+        ),
         *(
             Arm(
                 name=name,

@@ -19,13 +19,22 @@ def filled(cache: ResultCache, part: str, age: float, size: int = 600_000) -> Pa
 
 def test_place_depends_on_all_parts(tmp_path: Path) -> None:
     cache = ResultCache(folder=tmp_path, gigabytes=1.0)
-    places = {cache.place("a", "b"), cache.place("a"), cache.place("b", "a"), cache.place("a", "b", "")}
+    places = {
+        cache.place("a", "b"),
+        cache.place("a"),
+        cache.place("b", "a"),
+        cache.place("a", "b", ""),
+    }
     assert len(places) == 4 and cache.place("a", "b") in places
 
 
 def test_prune_removes_the_longest_unused_above_the_size(tmp_path: Path) -> None:
     cache = ResultCache(folder=tmp_path, gigabytes=0.001)
-    oldest, older, used = filled(cache, "1", 90_000), filled(cache, "2", 80_000), filled(cache, "3", 70_000)
+    oldest, older, used = (
+        filled(cache, "1", 90_000),
+        filled(cache, "2", 80_000),
+        filled(cache, "3", 70_000),
+    )
     cache.place("3")  # asking for a result counts as using it
     assert cache.prune() == 2
     assert not oldest.exists() and not older.exists() and used.exists()
@@ -59,7 +68,9 @@ def test_open_makes_a_folder_for_its_owner_alone(tmp_path: Path) -> None:
     cache.open()
     assert cache.folder.stat().st_mode & 0o077 == 0
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"preparation\.cache_dir must be a folder that can be written"):
+    with pytest.raises(
+        ConfigError, match=r"preparation\.cache_dir must be a folder that can be written"
+    ):
         ResultCache(folder=tmp_path / "file", gigabytes=1.0).open()
 
 

@@ -65,84 +65,316 @@ def compose(overrides: list[str]) -> Any:
     ("config", "name", "value", "rule"),
     [
         (ValidationConfig, "min_characters", 0, "validation.min_characters must be at least 1"),
-        (ValidationConfig, "max_characters", 0, "validation.max_characters must be at least min_characters=1"),
-        (ValidationConfig, "max_rejected_share", -0.1, "validation.max_rejected_share must be between 0 and 1"),
-        (ValidationConfig, "max_rejected_share", 1.1, "validation.max_rejected_share must be between 0 and 1"),
-        (ValidationConfig, "max_rejected_share", NAN, "validation.max_rejected_share must be between 0 and 1"),
-        (SplitConfig, "validation_share", 0.0, "split.validation_share must be between 0 and 1, both excluded"),
-        (SplitConfig, "validation_share", 1.0, "split.validation_share must be between 0 and 1, both excluded"),
+        (
+            ValidationConfig,
+            "max_characters",
+            0,
+            "validation.max_characters must be at least min_characters=1",
+        ),
+        (
+            ValidationConfig,
+            "max_rejected_share",
+            -0.1,
+            "validation.max_rejected_share must be between 0 and 1",
+        ),
+        (
+            ValidationConfig,
+            "max_rejected_share",
+            1.1,
+            "validation.max_rejected_share must be between 0 and 1",
+        ),
+        (
+            ValidationConfig,
+            "max_rejected_share",
+            NAN,
+            "validation.max_rejected_share must be between 0 and 1",
+        ),
+        (
+            SplitConfig,
+            "validation_share",
+            0.0,
+            "split.validation_share must be between 0 and 1, both excluded",
+        ),
+        (
+            SplitConfig,
+            "validation_share",
+            1.0,
+            "split.validation_share must be between 0 and 1, both excluded",
+        ),
         (SplitConfig, "test_share", 0.0, "split.test_share must be between 0 and 1, both excluded"),
         (SplitConfig, "test_share", NAN, "split.test_share must be between 0 and 1, both excluded"),
-        (SplitConfig, "test_share", 0.9, r"split.validation_share \+ split.test_share must be below 1"),
-        (SplitConfig, "near_duplicate_similarity", 1.5, "split.near_duplicate_similarity must be between 0 and 1"),
-        (AugmentationConfig, "methods", ["typos"], "augmentation.methods must be one of word_.* Did you mean 'typo'"),
-        (AugmentationConfig, "methods", ["typo", "typo"], "augmentation.methods must be all different"),
+        (
+            SplitConfig,
+            "test_share",
+            0.9,
+            r"split.validation_share \+ split.test_share must be below 1",
+        ),
+        (
+            SplitConfig,
+            "near_duplicate_similarity",
+            1.5,
+            "split.near_duplicate_similarity must be between 0 and 1",
+        ),
+        (
+            AugmentationConfig,
+            "methods",
+            ["typos"],
+            "augmentation.methods must be one of word_.* Did you mean 'typo'",
+        ),
+        (
+            AugmentationConfig,
+            "methods",
+            ["typo", "typo"],
+            "augmentation.methods must be all different",
+        ),
         (AugmentationConfig, "share", 2.0, "augmentation.share must be between 0 and 1"),
         (AugmentationConfig, "rate", 0.0, "augmentation.rate must be between 0 and 1"),
         (AugmentationConfig, "rate", 1.0, "augmentation.rate must be between 0 and 1"),
         (AugmentationConfig, "rate", NAN, "augmentation.rate must be between 0 and 1"),
-        (AugmentationConfig, "translation_models", ["a"], "augmentation.translation_models must be two models"),
-        (AugmentationConfig, "generator", "", "augmentation.generator must be root, base or a model's name"),
-        (AugmentationConfig, "generations_per_row", 0, "augmentation.generations_per_row must be at least 1"),
+        (
+            AugmentationConfig,
+            "translation_models",
+            ["a"],
+            "augmentation.translation_models must be two models",
+        ),
+        (
+            AugmentationConfig,
+            "generator",
+            "",
+            "augmentation.generator must be root, base or a model's name",
+        ),
+        (
+            AugmentationConfig,
+            "generations_per_row",
+            0,
+            "augmentation.generations_per_row must be at least 1",
+        ),
         (AugmentationConfig, "max_new_tokens", 0, "augmentation.max_new_tokens must be at least 1"),
-        (AugmentationConfig, "temperature", -0.1, "augmentation.temperature must be between 0 and 2"),
-        (AugmentationConfig, "temperature", NAN, "augmentation.temperature must be between 0 and 2"),
-        (AugmentationConfig, "round_trip_rank", 0, "augmentation.round_trip_rank must be at least 1"),
-        (FeatureEngineeringConfig, "warn_truncated_share", -1.0, "warn_truncated_share must be between 0 and 1"),
-        (HardNegativesConfig, "candidates", 0, "feature_engineering.hard_negatives.candidates must be at least 1"),
-        (HardNegativesConfig, "skip_top", 50, "hard_negatives.skip_top must be at least 0 and below candidates=50"),
-        (HardNegativesConfig, "skip_top", -1, "hard_negatives.skip_top must be at least 0 and below candidates=50"),
+        (
+            AugmentationConfig,
+            "temperature",
+            -0.1,
+            "augmentation.temperature must be between 0 and 2",
+        ),
+        (
+            AugmentationConfig,
+            "temperature",
+            NAN,
+            "augmentation.temperature must be between 0 and 2",
+        ),
+        (
+            AugmentationConfig,
+            "round_trip_rank",
+            0,
+            "augmentation.round_trip_rank must be at least 1",
+        ),
+        (
+            FeatureEngineeringConfig,
+            "warn_truncated_share",
+            -1.0,
+            "warn_truncated_share must be between 0 and 1",
+        ),
+        (
+            HardNegativesConfig,
+            "candidates",
+            0,
+            "feature_engineering.hard_negatives.candidates must be at least 1",
+        ),
+        (
+            HardNegativesConfig,
+            "skip_top",
+            50,
+            "hard_negatives.skip_top must be at least 0 and below candidates=50",
+        ),
+        (
+            HardNegativesConfig,
+            "skip_top",
+            -1,
+            "hard_negatives.skip_top must be at least 0 and below candidates=50",
+        ),
         (HardNegativesConfig, "margin", 1.1, "hard_negatives.margin must be between 0 and 1"),
         (HardNegativesConfig, "margin", NAN, "hard_negatives.margin must be between 0 and 1"),
-        (HardNegativesConfig, "sampling", "hard", "hard_negatives.sampling must be one of hardest, random, got 'hard'"),
-        (HardNegativesConfig, "remine_every_epochs", -1, r"remine_every_epochs must be at least 0 \(0: only before"),
-        (CrossValidationConfig, "n_splits", 1, r"cross_validation.n_splits must be 0 \(off\) or at least 2"),
-        (CrossValidationConfig, "n_splits", -2, r"cross_validation.n_splits must be 0 \(off\) or at least 2"),
-        (CrossValidationConfig, "budget", 0.0, "cross_validation.budget must be above 0 and at most 1"),
-        (CrossValidationConfig, "budget", 1.1, "cross_validation.budget must be above 0 and at most 1"),
-        (CrossValidationConfig, "budget", NAN, "cross_validation.budget must be above 0 and at most 1"),
+        (
+            HardNegativesConfig,
+            "sampling",
+            "hard",
+            "hard_negatives.sampling must be one of hardest, random, got 'hard'",
+        ),
+        (
+            HardNegativesConfig,
+            "remine_every_epochs",
+            -1,
+            r"remine_every_epochs must be at least 0 \(0: only before",
+        ),
+        (
+            CrossValidationConfig,
+            "n_splits",
+            1,
+            r"cross_validation.n_splits must be 0 \(off\) or at least 2",
+        ),
+        (
+            CrossValidationConfig,
+            "n_splits",
+            -2,
+            r"cross_validation.n_splits must be 0 \(off\) or at least 2",
+        ),
+        (
+            CrossValidationConfig,
+            "budget",
+            0.0,
+            "cross_validation.budget must be above 0 and at most 1",
+        ),
+        (
+            CrossValidationConfig,
+            "budget",
+            1.1,
+            "cross_validation.budget must be above 0 and at most 1",
+        ),
+        (
+            CrossValidationConfig,
+            "budget",
+            NAN,
+            "cross_validation.budget must be above 0 and at most 1",
+        ),
         (TrainingConfig, "batch_size", 0, "training.batch_size must be auto or at least 1"),
         (TrainingConfig, "num_epochs", 0, "training.num_epochs must be at least 1"),
         (TrainingConfig, "logging_steps", 0, "training.logging_steps must be at least 1"),
-        (TrainingConfig, "validations_per_epoch", 0, "training.validations_per_epoch must be at least 1"),
+        (
+            TrainingConfig,
+            "validations_per_epoch",
+            0,
+            "training.validations_per_epoch must be at least 1",
+        ),
         (TrainingConfig, "warmup_steps", -1, "training.warmup_steps must be at least 0"),
-        (TrainingConfig, "early_stopping_patience", -1, "training.early_stopping_patience must be at least 0"),
-        (TrainingConfig, "learning_rate", 0.0, "training.learning_rate must be auto, or above 0 and at most 1"),
-        (TrainingConfig, "learning_rate", 1.1, "training.learning_rate must be auto, or above 0 and at most 1"),
-        (TrainingConfig, "learning_rate", NAN, "training.learning_rate must be auto, or above 0 and at most 1"),
+        (
+            TrainingConfig,
+            "early_stopping_patience",
+            -1,
+            "training.early_stopping_patience must be at least 0",
+        ),
+        (
+            TrainingConfig,
+            "learning_rate",
+            0.0,
+            "training.learning_rate must be auto, or above 0 and at most 1",
+        ),
+        (
+            TrainingConfig,
+            "learning_rate",
+            1.1,
+            "training.learning_rate must be auto, or above 0 and at most 1",
+        ),
+        (
+            TrainingConfig,
+            "learning_rate",
+            NAN,
+            "training.learning_rate must be auto, or above 0 and at most 1",
+        ),
         (TrainingConfig, "weight_decay", -0.1, "training.weight_decay must be between 0 and 1"),
         (TrainingConfig, "weight_decay", NAN, "training.weight_decay must be between 0 and 1"),
-        (TrainingConfig, "max_grad_norm", -1.0, r"training.max_grad_norm must be at least 0 \(0: off\)"),
-        (TrainingConfig, "max_grad_norm", NAN, r"training.max_grad_norm must be at least 0 \(0: off\)"),
-        (TrainingConfig, "schedule", "cosin", "training.schedule must be one of linear, .* Did you mean 'cosine'"),
+        (
+            TrainingConfig,
+            "max_grad_norm",
+            -1.0,
+            r"training.max_grad_norm must be at least 0 \(0: off\)",
+        ),
+        (
+            TrainingConfig,
+            "max_grad_norm",
+            NAN,
+            r"training.max_grad_norm must be at least 0 \(0: off\)",
+        ),
+        (
+            TrainingConfig,
+            "schedule",
+            "cosin",
+            "training.schedule must be one of linear, .* Did you mean 'cosine'",
+        ),
         (TrainingConfig, "max_steps", 0, r"training.max_steps must be -1 \(off\) or at least 1"),
         (TrainingConfig, "max_steps", -2, r"training.max_steps must be -1 \(off\) or at least 1"),
         (EmbeddingConfig, "max_length", 3, "embedding.max_length must be at least 4 tokens"),
-        (EmbeddingConfig, "shape", "pairs", "embedding.shape must be one of pair, .* Did you mean 'pair'"),
-        (EmbeddingConfig, "loss", "cosnt", "embedding.loss must be one of auto, .* Did you mean 'cosent'"),
-        (EmbeddingConfig, "query_prompt", "\ud800", "embedding.query_prompt must be a text of valid Unicode"),
-        (EmbeddingConfig, "document_prompt", None, "embedding.document_prompt must be a text of valid Unicode"),
-        (EmbeddingConfig, "mini_batch_size", -1, r"embedding.mini_batch_size must be at least 0 \(0: off\)"),
-        (EmbeddingConfig, "start_from", "rot", "embedding.start_from must be one of root, base.* Did you mean 'root'"),
-        (AdapterConfig, "kind", "lroa", "llm.adapter.kind must be one of lora, .* Did you mean 'lora'"),
+        (
+            EmbeddingConfig,
+            "shape",
+            "pairs",
+            "embedding.shape must be one of pair, .* Did you mean 'pair'",
+        ),
+        (
+            EmbeddingConfig,
+            "loss",
+            "cosnt",
+            "embedding.loss must be one of auto, .* Did you mean 'cosent'",
+        ),
+        (
+            EmbeddingConfig,
+            "query_prompt",
+            "\ud800",
+            "embedding.query_prompt must be a text of valid Unicode",
+        ),
+        (
+            EmbeddingConfig,
+            "document_prompt",
+            None,
+            "embedding.document_prompt must be a text of valid Unicode",
+        ),
+        (
+            EmbeddingConfig,
+            "mini_batch_size",
+            -1,
+            r"embedding.mini_batch_size must be at least 0 \(0: off\)",
+        ),
+        (
+            EmbeddingConfig,
+            "start_from",
+            "rot",
+            "embedding.start_from must be one of root, base.* Did you mean 'root'",
+        ),
+        (
+            AdapterConfig,
+            "kind",
+            "lroa",
+            "llm.adapter.kind must be one of lora, .* Did you mean 'lora'",
+        ),
         (AdapterConfig, "rank", 0, "llm.adapter.rank must be at least 1"),
         (AdapterConfig, "alpha", 0, "llm.adapter.alpha must be at least 1"),
         (AdapterConfig, "dropout", 1.0, "llm.adapter.dropout must be at least 0 and below 1"),
         (AdapterConfig, "dropout", -0.1, "llm.adapter.dropout must be at least 0 and below 1"),
         (LanguageModelConfig, "max_length", 7, "llm.max_length must be at least 8 tokens"),
         (LanguageModelConfig, "start_from", "zero", "llm.start_from must be one of root, base"),
-        (LanguageModelConfig, "objective", "dpo", "llm.objective must be one of auto, supervised, preference"),
+        (
+            LanguageModelConfig,
+            "objective",
+            "dpo",
+            "llm.objective must be one of auto, supervised, preference",
+        ),
         (EvaluationConfig, "batch_size", 0, "evaluation.batch_size must be at least 1"),
-        (EvaluationConfig, "bootstrap_samples", 99, "evaluation.bootstrap_samples must be at least 100"),
-        (EvaluationConfig, "confidence", 0.49, "evaluation.confidence must be at least 0.5 and below 1"),
-        (EvaluationConfig, "confidence", 1.0, "evaluation.confidence must be at least 0.5 and below 1"),
+        (
+            EvaluationConfig,
+            "bootstrap_samples",
+            99,
+            "evaluation.bootstrap_samples must be at least 100",
+        ),
+        (
+            EvaluationConfig,
+            "confidence",
+            0.49,
+            "evaluation.confidence must be at least 0.5 and below 1",
+        ),
+        (
+            EvaluationConfig,
+            "confidence",
+            1.0,
+            "evaluation.confidence must be at least 0.5 and below 1",
+        ),
         (GateConfig, "minimum_improvement", INFINITY, "gate.minimum_improvement must be finite"),
         (GateConfig, "minimum_improvement", NAN, "gate.minimum_improvement must be finite"),
         (Settings, "seed", -1, "seed must be between 0 and"),
         (Settings, "seed", 2**32, "seed must be between 0 and"),
     ],
 )
-def test_config_refuses_a_value_out_of_range(config: type, name: str, value: Any, rule: str) -> None:
+def test_config_refuses_a_value_out_of_range(
+    config: type, name: str, value: Any, rule: str
+) -> None:
     with pytest.raises(ConfigError, match=rule):
         config(**{name: value})
 
@@ -153,7 +385,15 @@ def test_config_refuses_a_value_out_of_range(config: type, name: str, value: Any
         (ValidationConfig, {"min_characters": 5, "max_characters": 5, "max_rejected_share": 1.0}),
         (SplitConfig, {"near_duplicate_similarity": 0.0}),
         (CrossValidationConfig, {"n_splits": 2, "budget": 1.0}),
-        (TrainingConfig, {"learning_rate": 1.0, "warmup_steps": 0, "early_stopping_patience": 0, "max_grad_norm": 0.0}),
+        (
+            TrainingConfig,
+            {
+                "learning_rate": 1.0,
+                "warmup_steps": 0,
+                "early_stopping_patience": 0,
+                "max_grad_norm": 0.0,
+            },
+        ),
         (EvaluationConfig, {"confidence": 0.5, "bootstrap_samples": 100}),
         (AdapterConfig, {"kind": "none", "dropout": 0.0}),
         (Settings, {"seed": 2**32 - 1}),
@@ -166,14 +406,19 @@ def test_config_accepts_the_ends_of_its_ranges(config: type, values: dict[str, A
 
 def test_embedding_config_refuses_a_loss_of_another_shape() -> None:
     with pytest.raises(
-        ConfigError, match=r"embedding.loss for pair samples must be one of multiple_negatives_ranking, .*got 'mse'"
+        ConfigError,
+        match=r"embedding.loss for pair samples must be one of multiple_negatives_ranking, .*got 'mse'",
     ):
         EmbeddingConfig(shape="pair", loss="mse")
 
 
 def test_with_specification_applies_the_documented_dicts() -> None:
     settings = Settings().with_specification(PIPELINE_CONFIG, TRAINING_CONFIG)
-    assert (settings.output_dir, settings.model_dir, settings.seed) == ("training_output", "/path/to/models", 42)
+    assert (settings.output_dir, settings.model_dir, settings.seed) == (
+        "training_output",
+        "/path/to/models",
+        42,
+    )
     assert settings.cross_validation.n_splits == 5
     for model_type, section in (("embedding", settings.embedding), ("llm", settings.llm)):
         given = TRAINING_CONFIG[model_type]
@@ -185,11 +430,16 @@ def test_with_specification_leaves_the_original_and_what_is_not_given() -> None:
     after = before.with_specification({"n_splits": 3}, {"llm": {"batch_size": 2}})
     assert before == Settings(seed=7)
     assert after.cross_validation.n_splits == 3 and after.llm.training.batch_size == 2
-    assert dataclasses.replace(after, cross_validation=before.cross_validation, llm=before.llm) == before
+    assert (
+        dataclasses.replace(after, cross_validation=before.cross_validation, llm=before.llm)
+        == before
+    )
 
 
 def test_with_specification_accepts_paths_and_whole_numbers_as_floats() -> None:
-    settings = Settings().with_specification({"output_dir": Path("out")}, {"embedding": {"max_grad_norm": 1}})
+    settings = Settings().with_specification(
+        {"output_dir": Path("out")}, {"embedding": {"max_grad_norm": 1}}
+    )
     assert settings.output_dir == "out"
     assert isinstance(settings.embedding.training.max_grad_norm, float)
 
@@ -203,19 +453,63 @@ def test_with_specification_accepts_paths_and_whole_numbers_as_floats() -> None:
             None,
             "pipeline_config has no key 'zzz'. Known keys: output_dir, n_splits, random_state, models_root_dir",
         ),
-        (None, {"embeddings": {}}, "training_config has no key 'embeddings'. Did you mean 'embedding'"),
-        (None, {"llm": {"learning_rte": 1e-5}}, r"training_config\['llm'\] has no key .* Did you mean 'learning_rate'"),
+        (
+            None,
+            {"embeddings": {}},
+            "training_config has no key 'embeddings'. Did you mean 'embedding'",
+        ),
+        (
+            None,
+            {"llm": {"learning_rte": 1e-5}},
+            r"training_config\['llm'\] has no key .* Did you mean 'learning_rate'",
+        ),
         (None, {"llm": {"schedule": "cosine"}}, r"training_config\['llm'\] has no key 'schedule'"),
-        (None, {"llm": {"num_epochs": "auto"}}, r"training_config\['llm'\]\['num_epochs'\] must be"),
-        (None, {"llm": {"batch_size": 0}}, r"^llm\.training\.batch_size must be auto or at least 1, got 0"),
+        (
+            None,
+            {"llm": {"num_epochs": "auto"}},
+            r"training_config\['llm'\]\['num_epochs'\] must be",
+        ),
+        (
+            None,
+            {"llm": {"batch_size": 0}},
+            r"^llm\.training\.batch_size must be auto or at least 1, got 0",
+        ),
         (None, {"llm": 3}, r"training_config\['llm'\] must be a dict, got 3"),
-        ({"n_splits": "5"}, None, r"pipeline_config\['n_splits'\] must be a value of type int, got '5'"),
-        ({"n_splits": True}, None, r"pipeline_config\['n_splits'\] must be a value of type int, got True"),
-        ({"n_splits": 2.5}, None, r"pipeline_config\['n_splits'\] must be a value of type int, got 2.5"),
-        ({"output_dir": 3}, None, r"pipeline_config\['output_dir'\] must be a value of type str, got 3"),
-        ({"random_state": None}, None, r"pipeline_config\['random_state'\] must be a value of type int, got None"),
-        (None, {"llm": {"learning_rate": "1e-5"}}, r"\['learning_rate'\] must be a value of type float, got '1e-5'"),
-        (None, {"llm": {"use_mixed_precision": 1}}, r"\['use_mixed_precision'\] must be a value of type bool, got 1"),
+        (
+            {"n_splits": "5"},
+            None,
+            r"pipeline_config\['n_splits'\] must be a value of type int, got '5'",
+        ),
+        (
+            {"n_splits": True},
+            None,
+            r"pipeline_config\['n_splits'\] must be a value of type int, got True",
+        ),
+        (
+            {"n_splits": 2.5},
+            None,
+            r"pipeline_config\['n_splits'\] must be a value of type int, got 2.5",
+        ),
+        (
+            {"output_dir": 3},
+            None,
+            r"pipeline_config\['output_dir'\] must be a value of type str, got 3",
+        ),
+        (
+            {"random_state": None},
+            None,
+            r"pipeline_config\['random_state'\] must be a value of type int, got None",
+        ),
+        (
+            None,
+            {"llm": {"learning_rate": "1e-5"}},
+            r"\['learning_rate'\] must be a value of type float, got '1e-5'",
+        ),
+        (
+            None,
+            {"llm": {"use_mixed_precision": 1}},
+            r"\['use_mixed_precision'\] must be a value of type bool, got 1",
+        ),
         ({"n_splits": 1}, None, "cross_validation.n_splits must be 0"),
         (None, {"llm": {"batch_size": 0}}, "training.batch_size must be auto or at least 1, got 0"),
     ],
@@ -226,7 +520,8 @@ def test_with_specification_refuses(pipeline: Any, training: Any, message: str) 
 
 
 @pytest.mark.parametrize(
-    ("asked", "types"), [("embedding", ("embedding",)), ("llm", ("llm",)), ("all", ("embedding", "llm"))]
+    ("asked", "types"),
+    [("embedding", ("embedding",)), ("llm", ("llm",)), ("all", ("embedding", "llm"))],
 )
 def test_requested_model_types_names_them_in_order(asked: str, types: tuple[str, ...]) -> None:
     assert requested_model_types(asked) == types
@@ -234,7 +529,9 @@ def test_requested_model_types_names_them_in_order(asked: str, types: tuple[str,
 
 @pytest.mark.parametrize("asked", ["embeding", "", "ALL"])
 def test_requested_model_types_refuses_anything_else(asked: str) -> None:
-    with pytest.raises(ConfigError, match=f"model_type must be one of embedding, llm, all, got '{asked}'"):
+    with pytest.raises(
+        ConfigError, match=f"model_type must be one of embedding, llm, all, got '{asked}'"
+    ):
         requested_model_types(asked)
 
 
@@ -243,7 +540,9 @@ def test_check_identifier_returns_a_safe_name(value: str) -> None:
     assert check_identifier("session_id", value) == value
 
 
-@pytest.mark.parametrize("value", ["", ".hidden", "-x", "a/b", "../a", "a b", "a\n", "é", "x" * 129, 3, None])
+@pytest.mark.parametrize(
+    "value", ["", ".hidden", "-x", "a/b", "../a", "a b", "a\n", "é", "x" * 129, 3, None]
+)
 def test_check_identifier_refuses(value: Any) -> None:
     with pytest.raises(ConfigError, match="session_id must be 1 to 128 letters"):
         check_identifier("session_id", value)
@@ -255,7 +554,11 @@ def test_conf_has_exactly_the_keys_of_the_schema() -> None:
     composed = OmegaConf.to_container(compose(["session_id=s1"]), resolve=True)
 
     def keys(values: Any) -> Any:
-        return {name: keys(value) for name, value in values.items()} if isinstance(values, dict) else None
+        return (
+            {name: keys(value) for name, value in values.items()}
+            if isinstance(values, dict)
+            else None
+        )
 
     assert keys(composed) == keys(dataclasses.asdict(TrainRequest(session_id="s1")))
 
@@ -278,7 +581,9 @@ def test_conf_composes_to_the_schemas_defaults_() -> None:
 
 
 @pytest.mark.parametrize("file", GROUP_FILES, ids=str)
-def test_conf_composes_with_every_option_of_every_group(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_conf_composes_with_every_option_of_every_group(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TUNETRAIL_DATABASE_URL", "postgresql+psycopg://localhost/tunetrail")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     request = checked_request(compose(["session_id=s1", f"{file.parent}={file.stem}"]))
@@ -286,7 +591,9 @@ def test_conf_composes_with_every_option_of_every_group(file: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_conf_composes_with_every_experiment(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_conf_composes_with_every_experiment(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("TUNETRAIL_HOME", str(tmp_path))
     monkeypatch.setenv("TUNETRAIL_SHIPPED", str(experiments_dir().parent))
     composed = compose(["session_id=s1", f"+experiments={name}"])

@@ -3,15 +3,23 @@ import pytest
 from tunetrail import errors
 from tunetrail.errors import TunetrailError, UserError, did_you_mean
 
-ALL = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, TunetrailError)]
+ALL = [
+    each
+    for each in vars(errors).values()
+    if isinstance(each, type) and issubclass(each, TunetrailError)
+]
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_error_exits_with_two_for_the_users_mistake_and_one_for_a_failure(kind: type[TunetrailError]) -> None:
+def test_error_exits_with_two_for_the_users_mistake_and_one_for_a_failure(
+    kind: type[TunetrailError],
+) -> None:
     assert kind("reason").exit_code == (2 if issubclass(kind, UserError) else 1)
 
 
-@pytest.mark.parametrize(("word", "hint"), [("learning_rte", " Did you mean 'learning_rate'?"), ("zzz", ""), ("", "")])
+@pytest.mark.parametrize(
+    ("word", "hint"), [("learning_rte", " Did you mean 'learning_rate'?"), ("zzz", ""), ("", "")]
+)
 def test_did_you_mean_names_the_nearest_word(word: str, hint: str) -> None:
     assert did_you_mean(word, ["learning_rate", "batch_size"]) == hint
 

@@ -37,7 +37,11 @@ def broken_contracts(report: str) -> list[str]:
 def tree(tmp_path: Path) -> Path:
     """A copy of the source and of the project's configuration, with a node to import even before there is one."""
     shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
-    shutil.copytree(REPOSITORY / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    shutil.copytree(
+        REPOSITORY / "src",
+        tmp_path / "src",
+        ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"),
+    )
     (tmp_path / "src/tunetrail/node.py").touch()
     return tmp_path
 
@@ -69,7 +73,9 @@ def test_layers_hold_in_the_real_tree() -> None:
         ("utils.py", "", ONE_WAY),
     ],
 )
-def test_layers_report_a_planted_violation(tree: Path, module: str, planted: str, contract: str) -> None:
+def test_layers_report_a_planted_violation(
+    tree: Path, module: str, planted: str, contract: str
+) -> None:
     (tree / "src/tunetrail/cli.py").touch()
     with (tree / "src/tunetrail" / module).open("a") as file:
         file.write(f"\n{planted}\n")

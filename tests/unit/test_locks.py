@@ -17,7 +17,9 @@ with file_lock(pathlib.Path(sys.argv[1])):
 def test_file_lock_waits_for_another_process_and_makes_its_folder(tmp_path: Path) -> None:
     lock, done = tmp_path / "new" / "x.lock", tmp_path / "done"
     command = [sys.executable, "-c", HOLDER, str(lock), str(done)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdin is not None and other.stdout is not None
         assert other.stdout.readline() == "held\n"
         other.stdin.write("go on\n")
@@ -28,7 +30,9 @@ def test_file_lock_waits_for_another_process_and_makes_its_folder(tmp_path: Path
 
 def test_file_lock_is_free_after_a_kill(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLDER, str(tmp_path / "x.lock"), str(tmp_path / "done")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
         other.kill()
     with file_lock(tmp_path / "x.lock"):

@@ -16,8 +16,15 @@ def test_node_config_applies_what_is_given_to_the_settings() -> None:
         training_config={"llm": {"batch_size": 4}},
     )
     settings = config.settings
-    assert (settings.model_dir, settings.embedding.model) == ("models", "sentence-transformers/all-MiniLM-L6-v2")
-    assert (settings.llm.model, settings.llm.training.batch_size, settings.cross_validation.n_splits) == (
+    assert (settings.model_dir, settings.embedding.model) == (
+        "models",
+        "sentence-transformers/all-MiniLM-L6-v2",
+    )
+    assert (
+        settings.llm.model,
+        settings.llm.training.batch_size,
+        settings.cross_validation.n_splits,
+    ) == (
         "deepseek-1.5b",
         4,
         3,
@@ -38,7 +45,10 @@ def test_node_config_leaves_the_given_settings_alone() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"pipeline_config": {"n_split": 3}}, "pipeline_config has no key 'n_split'. Did you mean 'n_splits'"),
+        (
+            {"pipeline_config": {"n_split": 3}},
+            "pipeline_config has no key 'n_split'. Did you mean 'n_splits'",
+        ),
         ({"training_config": {"lm": {}}}, "training_config has no key 'lm'. Did you mean 'llm'"),
         ({"pipeline_config": {"n_splits": 1}}, "cross_validation.n_splits must be 0"),
     ],

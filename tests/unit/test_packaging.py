@@ -14,19 +14,28 @@ from packaging.requirements import Requirement
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHOW_HOME = (
-    "import tunetrail, tunetrail.paths as paths; print(tunetrail.__file__, paths.conf_dir(), paths.experiments_dir())"
+    "import tunetrail, tunetrail.paths as paths; "
+    "print(tunetrail.__file__, paths.conf_dir(), paths.experiments_dir())"
 )
 
 
 def run(command: list[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=120
+        command,
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
 
 
 def files_of(folder: Path, *, without: tuple[str, ...] = ()) -> set[str]:
     """Return the paths below `folder`, relative to it, that a person put there."""
-    paths = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    paths = (
+        path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    )
     return {path.relative_to(folder).as_posix() for path in paths if path.name not in without}
 
 
@@ -39,7 +48,11 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (REPOSITORY / name).exists():
             shutil.copy(REPOSITORY / name, copy)
     for name in ("src", "conf", "experiments"):
-        shutil.copytree(REPOSITORY / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        shutil.copytree(
+            REPOSITORY / name,
+            copy / name,
+            ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"),
+        )
     return copy
 
 
@@ -67,13 +80,21 @@ def test_wheel_holds_every_file_of_the_source(packed: set[str]) -> None:
 
 @pytest.mark.parametrize("folder", ["conf", "experiments"])
 def test_wheel_holds_every_config_file(packed: set[str], folder: str) -> None:
-    expected = {f"{folder}/{path}" for path in files_of(REPOSITORY / folder, without=("README.md", "__init__.py"))}
+    expected = {
+        f"{folder}/{path}"
+        for path in files_of(REPOSITORY / folder, without=("README.md", "__init__.py"))
+    }
     assert {path for path in packed if path.startswith(f"{folder}/")} == expected
 
 
 def test_wheel_holds_a_config_folder_that_is_added_later(source: Path, tmp_path: Path) -> None:
-    grown = Path(shutil.copytree(source, tmp_path / "grown", ignore=shutil.ignore_patterns("build", "dist")))
-    for path in ("conf/room/deeper/later.yaml", "src/tunetrail/stores/migrations/versions/9999_later.py"):
+    grown = Path(
+        shutil.copytree(source, tmp_path / "grown", ignore=shutil.ignore_patterns("build", "dist"))
+    )
+    for path in (
+        "conf/room/deeper/later.yaml",
+        "src/tunetrail/stores/migrations/versions/9999_later.py",
+    ):
         (grown / path).parent.mkdir(parents=True, exist_ok=True)
         (grown / path).touch()
     result = run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "."], grown)
@@ -87,23 +108,37 @@ def test_wheel_holds_a_config_folder_that_is_added_later(source: Path, tmp_path:
 def test_wheel_installed_elsewhere_finds_its_own_files(wheel: Path, tmp_path: Path) -> None:
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     elsewhere.mkdir()
-    pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(site),
+        str(wheel),
+    ]
     installed = run(pip, elsewhere)
     assert installed.returncode == 0, installed.stdout + installed.stderr
     shown = run([sys.executable, "-c", SHOW_HOME], elsewhere, PYTHONPATH=str(site))
     home = site / "tunetrail"
-    assert shown.stdout.split() == [str(home / "__init__.py"), str(home / "conf"), str(home / "experiments")], (
-        shown.stderr
-    )
+    assert shown.stdout.split() == [
+        str(home / "__init__.py"),
+        str(home / "conf"),
+        str(home / "experiments"),
+    ], shown.stderr
     assert (home / "conf/train.yaml").is_file()
 
 
 def test_checkout_finds_its_own_files_from_elsewhere(tmp_path: Path) -> None:
     shown = run([sys.executable, "-c", SHOW_HOME], tmp_path, PYTHONPATH=str(REPOSITORY / "src"))
     package = REPOSITORY / "src/tunetrail/__init__.py"
-    assert shown.stdout.split() == [str(package), str(REPOSITORY / "conf"), str(REPOSITORY / "experiments")], (
-        shown.stderr
-    )
+    assert shown.stdout.split() == [
+        str(package),
+        str(REPOSITORY / "conf"),
+        str(REPOSITORY / "experiments"),
+    ], shown.stderr
     assert (REPOSITORY / "conf/train.yaml").is_file()
 
 
@@ -115,13 +150,25 @@ def test_import_of_tunetrail_leaves_the_heavy_libraries_alone(tmp_path: Path) ->
 
 def test_constraints_pin_every_dependency_within_its_bounds() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    lines = [line for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    lines = [
+        line
+        for line in (REPOSITORY / "constraints.txt").read_text().splitlines()
+        if not line.startswith("#")
+    ]
     assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[a-z0-9.]+", line)] == []
-    pins = {name.lower().replace("_", "-"): version for name, version in (line.split("==") for line in lines)}
-    asked = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    pins = {
+        name.lower().replace("_", "-"): version
+        for name, version in (line.split("==") for line in lines)
+    }
+    asked = [
+        *project["dependencies"],
+        *(line for extra in project["optional-dependencies"].values() for line in extra),
+    ]
     for requirement in map(Requirement, asked):
         pinned = pins.get(requirement.name.lower().replace("_", "-"), "")
-        assert pinned and pinned in requirement.specifier, f"{requirement} is pinned to {pinned or 'nothing'}"
+        assert pinned and pinned in requirement.specifier, (
+            f"{requirement} is pinned to {pinned or 'nothing'}"
+        )
 
 
 @pytest.fixture
@@ -134,7 +181,9 @@ def checkout(tmp_path: Path) -> Path:
 
 def make(checkout: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run make as from a terminal, even when the tests were started by make."""
-    return run(["make", *arguments], checkout, **({"MAKEFLAGS": "", "MAKELEVEL": "0"} | environment))
+    return run(
+        ["make", *arguments], checkout, **({"MAKEFLAGS": "", "MAKELEVEL": "0"} | environment)
+    )
 
 
 def fake_python(checkout: Path, version: str) -> Path:
@@ -156,12 +205,16 @@ def fake_python(checkout: Path, version: str) -> Path:
 
 @pytest.mark.parametrize("arguments", [(), ("help",)])
 def test_make_help_lists_every_target(checkout: Path, arguments: tuple[str, ...]) -> None:
-    targets = re.findall(r"^([a-z][a-z-]*):", (checkout / "Makefile").read_text(), flags=re.MULTILINE)
+    targets = re.findall(
+        r"^([a-z][a-z-]*):", (checkout / "Makefile").read_text(), flags=re.MULTILINE
+    )
     assert {"help", "install", "demo", "test", "test-slow", "check", "ui", "clean"} <= set(targets)
     shown = make(checkout, *arguments)
     assert shown.returncode == 0, shown.stderr
     assert [line.split()[1] for line in shown.stdout.splitlines()] == targets
-    assert all(len(line.split()) > 3 for line in shown.stdout.splitlines()), "a target has no description"
+    assert all(len(line.split()) > 3 for line in shown.stdout.splitlines()), (
+        "a target has no description"
+    )
 
 
 def test_make_passes_the_constraints_to_every_pip(checkout: Path) -> None:
@@ -182,7 +235,9 @@ def test_make_install_refuses_an_old_interpreter(checkout: Path) -> None:
 def test_make_install_reuses_a_finished_environment(checkout: Path) -> None:
     python = f"PYTHON={fake_python(checkout, '3.11')}"
     assert make(checkout, "install", python).returncode == 0
-    assert make(checkout, "--dry-run", "test", python).stdout.splitlines() == [".venv/bin/python -m pytest"]
+    assert make(checkout, "--dry-run", "test", python).stdout.splitlines() == [
+        ".venv/bin/python -m pytest"
+    ]
 
 
 def test_make_install_begins_anew_after_an_interruption(checkout: Path) -> None:

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunetrail.errors import SampleError
-from tunetrail.samples import SHAPES, BrokenRow, SampleKind, checked_timestamp, find_shape, parse_sample, shape_named
+from tunetrail.samples import (
+    SHAPES,
+    BrokenRow,
+    SampleKind,
+    checked_timestamp,
+    find_shape,
+    parse_sample,
+    shape_named,
+)
 
 CHAT = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 VALUES = {"score": 0.5, "embedding": [1.0, 2.0], "messages": CHAT}
@@ -27,7 +35,11 @@ def test_parse_sample_finds_every_shape_from_its_columns(shape):
 @pytest.mark.parametrize(
     ("row", "kind", "message"),
     [
-        ({}, LLM, r"one of \[input, output; messages; text; prompt, chosen, rejected\] for llm samples, got \[\]"),
+        (
+            {},
+            LLM,
+            r"one of \[input, output; messages; text; prompt, chosen, rejected\] for llm samples, got \[\]",
+        ),
         ({"ancor": "a", "positive": "b"}, EMBEDDING, "Did you mean 'anchor'"),
         ({"input": "a", "output": None}, LLM, r"got \[input\]"),
         ({"input": "a", "output": math.nan}, LLM, r"got \[input\]"),
@@ -35,23 +47,71 @@ def test_parse_sample_finds_every_shape_from_its_columns(shape):
         ({"text": "\ud800"}, LLM, "text must be valid Unicode, got a lone surrogate at 0"),
         ({"text": "a", "label": 1.5}, EMBEDDING, "label must be a string, got float"),
         ({"text": "a", "label": True}, EMBEDDING, "label must be a string, got bool"),
-        ({"sentence1": "a", "sentence2": "b", "score": "x"}, EMBEDDING, "score must be a finite number, got 'x'"),
-        ({"sentence1": "a", "sentence2": "b", "score": True}, EMBEDDING, "score must be a finite number, got True"),
-        ({"sentence1": "a", "sentence2": "b", "score": math.inf}, EMBEDDING, "score must be a finite number, got inf"),
-        ({"sentence1": "a", "sentence2": "b", "score": 10**400}, EMBEDDING, "score must be a finite number, got 1000"),
-        ({"text": "a", "embedding": []}, EMBEDDING, "embedding must be a non-empty list of numbers"),
-        ({"text": "a", "embedding": "1,2"}, EMBEDDING, "embedding must be a non-empty list of numbers, got '1,2'"),
-        ({"text": "a", "embedding": [1, math.nan]}, EMBEDDING, "embedding must be a finite number, got nan"),
+        (
+            {"sentence1": "a", "sentence2": "b", "score": "x"},
+            EMBEDDING,
+            "score must be a finite number, got 'x'",
+        ),
+        (
+            {"sentence1": "a", "sentence2": "b", "score": True},
+            EMBEDDING,
+            "score must be a finite number, got True",
+        ),
+        (
+            {"sentence1": "a", "sentence2": "b", "score": math.inf},
+            EMBEDDING,
+            "score must be a finite number, got inf",
+        ),
+        (
+            {"sentence1": "a", "sentence2": "b", "score": 10**400},
+            EMBEDDING,
+            "score must be a finite number, got 1000",
+        ),
+        (
+            {"text": "a", "embedding": []},
+            EMBEDDING,
+            "embedding must be a non-empty list of numbers",
+        ),
+        (
+            {"text": "a", "embedding": "1,2"},
+            EMBEDDING,
+            "embedding must be a non-empty list of numbers, got '1,2'",
+        ),
+        (
+            {"text": "a", "embedding": [1, math.nan]},
+            EMBEDDING,
+            "embedding must be a finite number, got nan",
+        ),
         ({"messages": []}, LLM, "messages must be a non-empty list"),
         ({"messages": ["hello"]}, LLM, r"messages\[0\] must have role and content, got 'hello'"),
-        ({"messages": [{"role": "bot", "content": "a"}]}, LLM, r"messages\[0\]\.role must be one of system, user"),
-        ({"messages": [{"role": "user", "content": 1}]}, LLM, r"messages\[\]\.content must be a string, got int"),
+        (
+            {"messages": [{"role": "bot", "content": "a"}]},
+            LLM,
+            r"messages\[0\]\.role must be one of system, user",
+        ),
+        (
+            {"messages": [{"role": "user", "content": 1}]},
+            LLM,
+            r"messages\[\]\.content must be a string, got int",
+        ),
         ({"messages": CHAT[:1]}, LLM, "must have an assistant turn"),
         ({"text": "a", "group": 1.5}, LLM, "group must be a string or an integer, got float"),
-        ({"anchor": "a", "positive": "b", "negativ": "c"}, EMBEDDING, "column 'negativ' is unknown. Did you mean"),
+        (
+            {"anchor": "a", "positive": "b", "negativ": "c"},
+            EMBEDDING,
+            "column 'negativ' is unknown. Did you mean",
+        ),
         ({"text": "a", "groups": "c"}, LLM, "column 'groups' is unknown. Did you mean 'group'"),
-        ({"text": "a", "timestmp": 1}, LLM, "column 'timestmp' is unknown. Did you mean 'timestamp'"),
-        ({"text": "a", "time_stamp": 1}, LLM, "column 'time_stamp' is unknown. Did you mean 'timestamp'"),
+        (
+            {"text": "a", "timestmp": 1},
+            LLM,
+            "column 'timestmp' is unknown. Did you mean 'timestamp'",
+        ),
+        (
+            {"text": "a", "time_stamp": 1},
+            LLM,
+            "column 'time_stamp' is unknown. Did you mean 'timestamp'",
+        ),
         ({"text": "a", "weights": 2}, LLM, "column 'weights' is unknown. Did you mean 'weight'"),
         ({"text": "a", "weight": "2"}, LLM, "weight must be a finite number, got '2'"),
         ({"text": "a", "weight": True}, LLM, "weight must be a finite number, got True"),
@@ -59,7 +119,11 @@ def test_parse_sample_finds_every_shape_from_its_columns(shape):
         ({"text": "a", "weight": 0}, EMBEDDING, "weight must be above 0, got 0. Leave the row out"),
         ({"text": "a", "weight": -1.5}, LLM, "weight must be above 0, got -1.5"),
         ({"prompt": "a", "chosen": "b"}, LLM, r"got \[chosen, prompt\]"),
-        ({"prompt": "a", "chosen": "b", "rejected": CHAT}, LLM, "rejected must be a string, got list"),
+        (
+            {"prompt": "a", "chosen": "b", "rejected": CHAT},
+            LLM,
+            "rejected must be a string, got list",
+        ),
         (
             {"text": "a", "timestamp": "noon"},
             LLM,
@@ -101,7 +165,10 @@ def test_parse_sample_prefers_the_shape_with_most_columns():
         (-1, "1969-12-31T23:59:59+00:00"),
         (date(2026, 11, 24), "2026-11-24T00:00:00+00:00"),
         (datetime(2026, 11, 24, 12), "2026-11-24T12:00:00+00:00"),
-        (datetime(2026, 11, 24, 12, tzinfo=timezone(timedelta(hours=2))), "2026-11-24T10:00:00+00:00"),
+        (
+            datetime(2026, 11, 24, 12, tzinfo=timezone(timedelta(hours=2))),
+            "2026-11-24T10:00:00+00:00",
+        ),
         (pandas.Timestamp("2026-11-24T12:00:00.123456789Z"), "2026-11-24T12:00:00.123456+00:00"),
     ],
 )
@@ -120,17 +187,40 @@ def test_parse_sample_takes_an_absent_timestamp(value):
 @pytest.mark.parametrize(
     "value",
     [
-        *("", "yesterday", "24.11.2026", "2026-13-01", "20261124120000", "9" * 10_000, "2026-11-24\x00", "\ud800"),
-        *(True, math.inf, 10**400, 1e15, -1e15, [], {}, "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-01:00"),
+        *(
+            "",
+            "yesterday",
+            "24.11.2026",
+            "2026-13-01",
+            "20261124120000",
+            "9" * 10_000,
+            "2026-11-24\x00",
+            "\ud800",
+        ),
+        *(
+            True,
+            math.inf,
+            10**400,
+            1e15,
+            -1e15,
+            [],
+            {},
+            "0001-01-01T00:00:00+14:00",
+            "9999-12-31T23:59:59-01:00",
+        ),
     ],
 )
 def test_parse_sample_refuses_what_is_no_moment(value):
-    message = r"timestamp must be ISO 8601, Unix seconds or milliseconds, got .*\. Write it like 2026-11"
+    message = (
+        r"timestamp must be ISO 8601, Unix seconds or milliseconds, got .*\. Write it like 2026-11"
+    )
     with pytest.raises(SampleError, match=message):
         parse_sample({"text": "a", "timestamp": value}, LLM)
 
 
-@pytest.mark.parametrize("column", ["time", "timestep", "created_timestamp", "timestamp_ms", "created_at", "x" * 10**6])
+@pytest.mark.parametrize(
+    "column", ["time", "timestep", "created_timestamp", "timestamp_ms", "created_at", "x" * 10**6]
+)
 def test_parse_sample_keeps_columns_that_only_resemble_timestamp(column):
     assert parse_sample({"text": "a", column: 1}, LLM).metadata == {column: 1}
 
@@ -151,7 +241,9 @@ def test_parse_sample_keeps_columns_that_only_resemble_weight(column):
     assert parse_sample({"text": "a", column: 1}, LLM).metadata == {column: 1}
 
 
-@pytest.mark.parametrize(("value", "weight"), [(None, None), (math.nan, None), (2, 2.0), (numpy.float64(0.25), 0.25)])
+@pytest.mark.parametrize(
+    ("value", "weight"), [(None, None), (math.nan, None), (2, 2.0), (numpy.float64(0.25), 0.25)]
+)
 def test_parse_sample_takes_a_weight_beside_the_content(value, weight):
     sample = parse_sample({"prompt": "a", "chosen": "b", "rejected": "c", "weight": value}, LLM)
     assert (sample.shape, sample.weight, sample.metadata) == ("preference", weight, {})
@@ -175,7 +267,8 @@ def test_find_shape_ignores_columns_that_no_shape_knows():
 def test_shape_named_knows_the_shapes_of_a_kind():
     assert shape_named("pair", EMBEDDING).required == ("anchor", "positive")
     with pytest.raises(
-        SampleError, match=r"shape must be one of completion, chat, document, preference .* got 'chats'\. Did you mean"
+        SampleError,
+        match=r"shape must be one of completion, chat, document, preference .* got 'chats'\. Did you mean",
     ):
         shape_named("chats", LLM)
 

@@ -92,7 +92,9 @@ def _dispatch(arguments: list[str]) -> int:
     from tunetrail.errors import did_you_mean
 
     known = ("train", "resume", "prepare", "ingest", "sessions", "demo", "ui")
-    raise UserError(f"command must be one of {', '.join(known)}, got {command!r}.{did_you_mean(command, known)}")
+    raise UserError(
+        f"command must be one of {', '.join(known)}, got {command!r}.{did_you_mean(command, known)}"
+    )
 
 
 def _parsed_command(command: str, rest: list[str]) -> int:
@@ -108,9 +110,14 @@ def _parsed_command(command: str, rest: list[str]) -> int:
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
         parser.description = _INGEST
         parser.add_argument("file", help="a .jsonl, .csv or .parquet file")
-        parser.add_argument("--session", required=True, metavar="ID", help="the session; made if it is new")
         parser.add_argument(
-            "--kind", required=True, choices=("embedding", "llm", "conversation"), help="what the rows are"
+            "--session", required=True, metavar="ID", help="the session; made if it is new"
+        )
+        parser.add_argument(
+            "--kind",
+            required=True,
+            choices=("embedding", "llm", "conversation"),
+            help="what the rows are",
         )
         given = parser.parse_args(rest)
         from tunetrail.cli.sessions import ingest
@@ -123,7 +130,9 @@ def _parsed_command(command: str, rest: list[str]) -> int:
 
         return sessions(given.database)
     parser.description = "Open the MLflow pages of the runs and the model registry. Ctrl-C ends it."
-    parser.add_argument("--uri", default="sqlite:///mlflow.db", help="the MLflow store (default: %(default)s)")
+    parser.add_argument(
+        "--uri", default="sqlite:///mlflow.db", help="the MLflow store (default: %(default)s)"
+    )
     parser.add_argument(
         "--host",
         default="127.0.0.1",
@@ -141,7 +150,11 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, TunetrailError):
         return "error: " + " ".join([*lines, *getattr(error, "__notes__", [])])
     if isinstance(error, OSError) and error.strerror:
-        advice = ". Free some space and run the same command again." if error.errno == errno.ENOSPC else ""
+        advice = (
+            ". Free some space and run the same command again."
+            if error.errno == errno.ENOSPC
+            else ""
+        )
         place = error.filename2 or error.filename
         return f"error: {error.strerror}{f': {place}' if place else ''}{advice}"
     first = lines[0] if lines else ""

@@ -45,7 +45,9 @@ def run_composed(
     """
     os.environ.setdefault("TUNETRAIL_HOME", str(Path.cwd()))
     os.environ["TUNETRAIL_SHIPPED"] = str(experiments_dir().parent)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on instead of printing a traceback and leaving
+    os.environ["HYDRA_FULL_ERROR"] = (
+        "1"  # Hydra hands errors on instead of printing a traceback and leaving
+    )
     import hydra
     from hydra.core.config_store import ConfigStore
     from hydra.core.hydra_config import HydraConfig
@@ -90,7 +92,9 @@ def _ordered(arguments: Sequence[str], defaults: Sequence[str]) -> list[str]:
     Hydra's parser takes overrides in one piece only: those behind an option that stands between them are unknown to it.
     """
     words = sorted(arguments, key=lambda each: each not in ("-m", "--multirun"))
-    first = next((number for number, word in enumerate(words) if "=" in word and not word.startswith("-")), 0)
+    first = next(
+        (number for number, word in enumerate(words) if "=" in word and not word.startswith("-")), 0
+    )
     return [*words[:first], *defaults, *words[first:]]
 
 
@@ -105,7 +109,9 @@ def checked_request(config: Any) -> TrainRequest:
 
     _check_known(OmegaConf.to_container(config), TrainRequest, "")  # type: ignore[arg-type]
     if OmegaConf.is_missing(config, "session_id"):
-        raise ConfigError("session_id must be given, as in session_id=ID. `tunetrail sessions` lists them.")
+        raise ConfigError(
+            "session_id must be given, as in session_id=ID. `tunetrail sessions` lists them."
+        )
     plain = OmegaConf.to_container(config, resolve=True)
     merged: Any = OmegaConf.merge(OmegaConf.structured(TrainRequest), plain)
     for section in MODEL_TYPES:
@@ -148,13 +154,17 @@ def _check_known(given: Mapping[Any, Any], schema: Any, prefix: str) -> None:
             _check_known(value, section, f"{prefix}{key}.")
         elif isinstance(value, Mapping):
             default = known[key].default
-            raise ConfigError(f"{prefix}{key} must be a single value, got {dict(value)!r}; its default is {default!r}.")
+            raise ConfigError(
+                f"{prefix}{key} must be a single value, got {dict(value)!r}; its default is {default!r}."
+            )
 
 
 def experiments() -> list[str]:
     """Return the names of the experiments of the folder that tunetrail is started in and of those that come with it."""
     folders = (Path(os.environ.get("TUNETRAIL_HOME", ".")) / "experiments", experiments_dir())
-    return sorted({file.stem for folder in folders if folder.is_dir() for file in folder.glob("*.yaml")})
+    return sorted(
+        {file.stem for folder in folders if folder.is_dir() for file in folder.glob("*.yaml")}
+    )
 
 
 def _explained(error: Exception) -> str:
@@ -198,7 +208,9 @@ def _nearest_key(given: str, wrong: str = "") -> str:
     found = by_name[nearest[0]]
     beside = [key for key in found if key.rpartition(".")[0] == section]
     within = [key for key in found if section and key.startswith(f"{section.partition('.')[0]}.")]
-    suggested = [f"{key}{rest}" if f"{key}{rest}" in keys else key for key in beside or within or found]
+    suggested = [
+        f"{key}{rest}" if f"{key}{rest}" in keys else key for key in beside or within or found
+    ]
     return f" Did you mean {' or '.join(map(repr, suggested[:3]))}?"
 
 
@@ -213,9 +225,14 @@ def _all_keys(schema: Any, prefix: str = "") -> list[str]:
 
 def groups_help() -> list[str]:
     """Return the lines of a command's help that list the groups of conf/, their options and the experiments."""
-    groups = sorted(path for path in conf_dir().iterdir() if path.is_dir() and not path.name.startswith("_"))
+    groups = sorted(
+        path for path in conf_dir().iterdir() if path.is_dir() and not path.name.startswith("_")
+    )
     return [
         "groups and their options (conf/):",
-        *(f"  {group.name:20} {', '.join(sorted(file.stem for file in group.glob('*.yaml')))}" for group in groups),
+        *(
+            f"  {group.name:20} {', '.join(sorted(file.stem for file in group.glob('*.yaml')))}"
+            for group in groups
+        ),
         f"  {'+experiments':20} {', '.join(experiments())}",
     ]

@@ -24,7 +24,9 @@ def demo(arguments: list[str]) -> int:
     with DatabaseManager(given[-1] if given else default_database_url()) as manager:
         for kind, count in ROWS.items():
             with console.status(f"reading {count} {kind} samples from the standard library"):
-                report = manager.ingest(SESSION, stdlib_docs(kind, count, LONGEST_CODE), kind, source="stdlib_docs")
+                report = manager.ingest(
+                    SESSION, stdlib_docs(kind, count, LONGEST_CODE), kind, source="stdlib_docs"
+                )
             console.print(
                 f"session {SESSION}: {report.added} {kind} samples added, {report.already_present} already there"
             )

@@ -23,9 +23,15 @@ def prepare(arguments: list[str]) -> int:
         print(help_text())
         return 0
     if {"-m", "--multirun"} & set(arguments):
-        raise ConfigError("prepare takes one session and one configuration, got -m. Call it once for each.")
+        raise ConfigError(
+            "prepare takes one session and one configuration, got -m. Call it once for each."
+        )
     # No folder and no log of Hydra's: nothing is made before the request is checked.
-    no_log = ["hydra.run.dir=.", "hydra.job_logging.root.handlers=[console]", "~hydra.job_logging.handlers.file"]
+    no_log = [
+        "hydra.run.dir=.",
+        "hydra.job_logging.root.handlers=[console]",
+        "~hydra.job_logging.handlers.file",
+    ]
     defaults = ["output_dir=prepared/${session_id}", *no_log]
     run_composed(arguments, _prepare_one, job_name="prepare", defaults=defaults)
     return 0
@@ -65,7 +71,9 @@ def _prepare_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str
     with DatabaseManager(request.database.url) as manager:
         summary = manager.session_summary(request.session_id)
         node = ModelTrainingNode(NodeConfig(settings=request), manager)
-        session = node.prepare({"session_id": request.session_id, "model_type": request.model_type}, folder)
+        session = node.prepare(
+            {"session_id": request.session_id, "model_type": request.model_type}, folder
+        )
     _print(session, summary.rejected)
     if session.stopped is not None:
         raise SampleError(f"{session.stopped} See {folder / 'report.html'}.")
@@ -79,16 +87,25 @@ def _print(session: "PreparedSession", rejected: int) -> None:
     for name in ("rows in", "rows out", "set aside", "changed"):
         table.add_column(name, justify="right")
     for step in session.account:
-        table.add_row(step.step, *(f"{each:,}" for each in (step.rows_in, step.rows_out, step.set_aside, step.changed)))
+        table.add_row(
+            step.step,
+            *(f"{each:,}" for each in (step.rows_in, step.rows_out, step.set_aside, step.changed)),
+        )
     console.print(table)
     for step in session.account:
         shown = list(step.reasons.items())[:_SHOWN_REASONS]
         for reason, count in shown:
             _line(console, f"{step.step} set aside {count:,}: {reason}")
         if len(step.reasons) > len(shown):
-            _line(console, f"{step.step}: {len(step.reasons) - len(shown)} more reasons, see report.html")
+            _line(
+                console,
+                f"{step.step}: {len(step.reasons) - len(shown)} more reasons, see report.html",
+            )
     if rejected:
-        _line(console, f"ingestion kept {rejected:,} rows out that are no samples; `tunetrail sessions` counts them")
+        _line(
+            console,
+            f"ingestion kept {rejected:,} rows out that are no samples; `tunetrail sessions` counts them",
+        )
     for finding in sorted(session.findings, key=lambda each: each.severity):
         if finding.severity != "passed":
             _line(console, f"{finding.severity}: {finding.check}: {finding.message}")

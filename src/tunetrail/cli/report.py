@@ -10,7 +10,12 @@ from rich.table import Table
 
 from tunetrail.stores.tracking import shown_uri
 
-METRICS = {"ndcg_at_10": "nDCG@10", "spearman": "Spearman", "cosine_to_target": "cosine", "bits_per_byte": "bits/byte"}
+METRICS = {
+    "ndcg_at_10": "nDCG@10",
+    "spearman": "Spearman",
+    "cosine_to_target": "cosine",
+    "bits_per_byte": "bits/byte",
+}
 
 
 def print_results(results: Mapping[str, Any], tracking_uri: str) -> None:
@@ -50,7 +55,9 @@ def print_results(results: Mapping[str, Any], tracking_uri: str) -> None:
         line = f"{model_type}: before is {against}; {interval}; {deployment['reason']}"
         console.print(line, soft_wrap=True, highlight=False)
     if tracking_uri.startswith("http"):
-        console.print(f"Compare the runs: {shown_uri(tracking_uri)}", soft_wrap=True, highlight=False)
+        console.print(
+            f"Compare the runs: {shown_uri(tracking_uri)}", soft_wrap=True, highlight=False
+        )
         return
     uri = "" if tracking_uri == "sqlite:///mlflow.db" else f" --uri {shown_uri(tracking_uri)}"
     console.print(f"Compare the runs: {sys.argv[0]} ui{uri}", soft_wrap=True, highlight=False)

@@ -20,7 +20,9 @@ def resume(arguments: list[str]) -> int:
     run_ids = [each for each in arguments if each not in overrides and each not in options]
     for option in options:
         if option != _FORCE:
-            raise UserError(f"resume has no option {option}; it has {_FORCE}. `tunetrail resume --help` tells more.")
+            raise UserError(
+                f"resume has no option {option}; it has {_FORCE}. `tunetrail resume --help` tells more."
+            )
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
         if key.partition(".")[0] not in _CONNECTIONS:
@@ -29,14 +31,20 @@ def resume(arguments: list[str]) -> int:
                 "Only database and tracking, where the stores are, can be given."
             )
     if len(run_ids) != 1:
-        raise UserError(f"resume takes the id of one run, got {', '.join(run_ids) or 'none'}. `tunetrail ui` shows it.")
+        raise UserError(
+            f"resume takes the id of one run, got {', '.join(run_ids) or 'none'}. `tunetrail ui` shows it."
+        )
     force = _FORCE in options
 
     def resume_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]:
         return _resume_one(run_ids[0], force, request)
 
     # No folder and no log of Hydra's: nothing is made before the run is found.
-    no_log = ["hydra.run.dir=.", "hydra.job_logging.root.handlers=[console]", "~hydra.job_logging.handlers.file"]
+    no_log = [
+        "hydra.run.dir=.",
+        "hydra.job_logging.root.handlers=[console]",
+        "~hydra.job_logging.handlers.file",
+    ]
     run_composed(overrides, resume_one, job_name="resume", defaults=["session_id=resumed", *no_log])
     return 0
 
@@ -75,6 +83,8 @@ def _resume_one(run_id: str, force: bool, request: TrainRequest) -> Mapping[str,
     from tunetrail.stores.database import DatabaseManager
 
     with DatabaseManager(request.database.url) as manager:
-        results = ModelTrainingNode(NodeConfig(settings=request), manager).resume(run_id, force=force)
+        results = ModelTrainingNode(NodeConfig(settings=request), manager).resume(
+            run_id, force=force
+        )
     print_results(results, request.tracking.uri)
     return results

@@ -76,7 +76,9 @@ def _ingest_conversations(file: str, session_id: str, database: str) -> int:
         )
     malformed = report.rejected - tally.rejected - tally.unusable
     print(f"{tally.conversations} conversations read: {tally.pairs} pairs and {tally.chats} chats")
-    print(f"  {report.added} samples added to session {session_id}, {report.already_present} already there")
+    print(
+        f"  {report.added} samples added to session {session_id}, {report.already_present} already there"
+    )
     print(
         f"  left out, kept with the reason: {tally.rejected} answers rejected by feedback, "
         f"{tally.unusable} parts that can't be learnt from, {malformed} malformed rows"
@@ -120,6 +122,13 @@ def sessions(database: str) -> int:
         table.add_column(name, no_wrap=True)
     for each in summaries:
         trained = each.last_training.strftime("%Y-%m-%d %H:%M") if each.last_training else "never"
-        table.add_row(each.session_id, str(each.embedding), str(each.llm), str(each.rejected), str(each.state), trained)
+        table.add_row(
+            each.session_id,
+            str(each.embedding),
+            str(each.llm),
+            str(each.rejected),
+            str(each.state),
+            trained,
+        )
     Console().print(table)
     return 0

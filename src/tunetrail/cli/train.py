@@ -82,4 +82,7 @@ def _end_sweep_that_stopped() -> None:
     if SWEEP_RUN_VARIABLE in os.environ and sys.exc_info()[0] is not None:
         from tunetrail.sweeps.sweep_run import end_sweep
 
-        end_sweep("failed" if isinstance(sys.exc_info()[1], Exception) else "interrupted", str(sys.exc_info()[1]))
+        end_sweep(
+            "failed" if isinstance(sys.exc_info()[1], Exception) else "interrupted",
+            str(sys.exc_info()[1]),
+        )

@@ -19,7 +19,9 @@ def ui(uri: str, host: str, port: int) -> int:
         "DO_NOT_TRACK": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
-    print(f"MLflow comes up on http://{host}:{port} in about ten seconds; Ctrl-C ends it", flush=True)
+    print(
+        f"MLflow comes up on http://{host}:{port} in about ten seconds; Ctrl-C ends it", flush=True
+    )
     server = [
         "-m",
         "mlflow",

@@ -16,7 +16,12 @@ from tunetrail.config.data import (
     SplitConfig,
 )
 from tunetrail.config.embedding import EMBEDDING_LOSSES, EmbeddingConfig, FurtherLossesConfig
-from tunetrail.config.language_model import OBJECTIVE_SHAPES, AdapterConfig, LanguageModelConfig, PreferenceConfig
+from tunetrail.config.language_model import (
+    OBJECTIVE_SHAPES,
+    AdapterConfig,
+    LanguageModelConfig,
+    PreferenceConfig,
+)
 from tunetrail.config.model_types import ALL, MODEL_TYPES, requested_model_types
 from tunetrail.config.settings import EvaluationConfig, GateConfig, Settings
 from tunetrail.config.stores import (

@@ -15,7 +15,13 @@ def check(holds: bool, name: str, rule: str, value: object, advice: str = "") ->
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise `ConfigError` for a value that isn't among `choices`, with the nearest one."""
-    check(value in choices, name, f"one of {', '.join(choices)}", value, did_you_mean(value, choices).strip())
+    check(
+        value in choices,
+        name,
+        f"one of {', '.join(choices)}",
+        value,
+        did_you_mean(value, choices).strip(),
+    )
 
 
 def check_share(name: str, value: float) -> None:

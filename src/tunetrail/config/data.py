@@ -105,7 +105,9 @@ class PreparationConfig:
 
     def __post_init__(self) -> None:
         check(self.chunk_rows >= 1, "preparation.chunk_rows", "at least 1", self.chunk_rows)
-        check(self.workers >= 0, "preparation.workers", "at least 0 (0: one per core)", self.workers)
+        check(
+            self.workers >= 0, "preparation.workers", "at least 0 (0: one per core)", self.workers
+        )
         check_choice("preparation.engine", self.engine, ("local", "ray"))
         check(
             math.isfinite(self.cache_gigabytes) and self.cache_gigabytes >= 0.0,
@@ -140,19 +142,38 @@ class AugmentationConfig:
     def __post_init__(self) -> None:
         for method in self.methods:
             check_choice("augmentation.methods", method, AUGMENTATION_METHODS)
-        check(len(set(self.methods)) == len(self.methods), "augmentation.methods", "all different", self.methods)
+        check(
+            len(set(self.methods)) == len(self.methods),
+            "augmentation.methods",
+            "all different",
+            self.methods,
+        )
         check_share("augmentation.share", self.share)
-        check(0.0 < self.rate < 1.0, "augmentation.rate", "between 0 and 1, both excluded", self.rate)
+        check(
+            0.0 < self.rate < 1.0, "augmentation.rate", "between 0 and 1, both excluded", self.rate
+        )
         check(
             len(self.translation_models) in (0, 2),
             "augmentation.translation_models",
             "two models, there and back,",
             self.translation_models,
         )
-        check(bool(self.generator), "augmentation.generator", "root, base or a model's name", self.generator)
+        check(
+            bool(self.generator),
+            "augmentation.generator",
+            "root, base or a model's name",
+            self.generator,
+        )
         for name in ("generations_per_row", "max_new_tokens", "round_trip_rank"):
-            check(getattr(self, name) >= 1, f"augmentation.{name}", "at least 1", getattr(self, name))
-        check(0.0 <= self.temperature <= 2.0, "augmentation.temperature", "between 0 and 2", self.temperature)
+            check(
+                getattr(self, name) >= 1, f"augmentation.{name}", "at least 1", getattr(self, name)
+            )
+        check(
+            0.0 <= self.temperature <= 2.0,
+            "augmentation.temperature",
+            "between 0 and 2",
+            self.temperature,
+        )
 
 
 @dataclass(kw_only=True)

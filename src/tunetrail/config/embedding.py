@@ -103,9 +103,16 @@ class LossConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) is not None:
                 check_choice(f"{_OPTIONS}.{name}", getattr(self, name), choices)
-        self._check_number("above 0", lambda value: value > 0.0, "scale", "temperature", "hardness_strength")
+        self._check_number(
+            "above 0", lambda value: value > 0.0, "scale", "temperature", "hardness_strength"
+        )
         self._check_number("at least 0", lambda value: value >= 0.0, "margin", "orthogonality")
-        self._check_number("between -1 and 1", lambda value: -1.0 <= value <= 1.0, "positive_margin", "negative_margin")
+        self._check_number(
+            "between -1 and 1",
+            lambda value: -1.0 <= value <= 1.0,
+            "positive_margin",
+            "negative_margin",
+        )
         self._check_directions()
         check(
             (self.hardness_mode is None) == (self.hardness_strength is None),
@@ -117,7 +124,12 @@ class LossConfig:
     def _check_number(self, rule: str, holds: Callable[[float], bool], *names: str) -> None:
         for name in names:
             value = getattr(self, name)
-            check(value is None or (math.isfinite(value) and holds(value)), f"{_OPTIONS}.{name}", rule, value)
+            check(
+                value is None or (math.isfinite(value) and holds(value)),
+                f"{_OPTIONS}.{name}",
+                rule,
+                value,
+            )
 
     def _check_directions(self) -> None:
         if self.directions is not None:
@@ -152,7 +164,9 @@ def check_loss_options(loss: str, options: LossConfig) -> None:
             f"Its options are {', '.join(own)}.",
         )
     if options.distance is not None and loss in (*_BATCH_TRIPLETS, _SOFT_TRIPLET):
-        check_choice(f"{_OPTIONS}.distance for the loss {loss}", options.distance, ("cosine", "euclidean"))
+        check_choice(
+            f"{_OPTIONS}.distance for the loss {loss}", options.distance, ("cosine", "euclidean")
+        )
 
 
 def check_teacher(shape: str, loss: str, teacher: str | None) -> None:
@@ -188,13 +202,19 @@ class FurtherLossesConfig:
 
     def __post_init__(self) -> None:
         for shape, loss in self.losses.items():
-            learnt = [each for each in EMBEDDING_LOSSES[shape] if each not in TEACHER_LOSSES.get(shape, ())]
+            learnt = [
+                each
+                for each in EMBEDDING_LOSSES[shape]
+                if each not in TEACHER_LOSSES.get(shape, ())
+            ]
             check_choice(f"embedding.also_train.{shape}", loss, ("auto", *learnt))
 
     @property
     def losses(self) -> dict[str, str]:
         """The losses that are set, by shape."""
-        return {shape: loss for shape in EMBEDDING_LOSSES if (loss := getattr(self, shape)) is not None}
+        return {
+            shape: loss for shape in EMBEDDING_LOSSES if (loss := getattr(self, shape)) is not None
+        }
 
 
 @dataclass(kw_only=True)
@@ -246,17 +266,29 @@ class EmbeddingConfig:
         self._check_loss()
         self._check_further_losses()
         self._check_matryoshka()
-        check(self.mini_batch_size >= 0, "embedding.mini_batch_size", "at least 0 (0: off)", self.mini_batch_size)
+        check(
+            self.mini_batch_size >= 0,
+            "embedding.mini_batch_size",
+            "at least 0 (0: off)",
+            self.mini_batch_size,
+        )
         check_start("embedding", self.start_from)
 
     def _check_loss(self) -> None:
         """Check the loss as far as it is known while the samples' shape may still be open."""
-        check(self.teacher != "", "embedding.teacher", "null or a model's name or folder", self.teacher)
+        check(
+            self.teacher != "",
+            "embedding.teacher",
+            "null or a model's name or folder",
+            self.teacher,
+        )
         if self.shape is not None:
             check_choice("embedding.shape", self.shape, tuple(EMBEDDING_LOSSES))
         check_choice("embedding.loss", self.loss, ("auto", *_EVERY_LOSS))
         if self.shape is not None and self.loss != "auto":
-            check_choice(f"embedding.loss for {self.shape} samples", self.loss, EMBEDDING_LOSSES[self.shape])
+            check_choice(
+                f"embedding.loss for {self.shape} samples", self.loss, EMBEDDING_LOSSES[self.shape]
+            )
         shapes = [shape for shape, losses in EMBEDDING_LOSSES.items() if self.loss in losses]
         if self.shape is not None or len(shapes) == 1:
             check_teacher(self.shape or shapes[0], self.loss, self.teacher)
@@ -280,13 +312,18 @@ class EmbeddingConfig:
     def _check_matryoshka(self) -> None:
         dimensions, weights = self.matryoshka_dimensions, self.matryoshka_weights
         check(
-            all(dimension >= 1 for dimension in dimensions) and len(set(dimensions)) == len(dimensions),
+            all(dimension >= 1 for dimension in dimensions)
+            and len(set(dimensions)) == len(dimensions),
             "embedding.matryoshka_dimensions",
             "different numbers, each at least 1",
             dimensions,
         )
         check(
-            weights is None or (len(weights) == len(dimensions) and all(0.0 < weight < math.inf for weight in weights)),
+            weights is None
+            or (
+                len(weights) == len(dimensions)
+                and all(0.0 < weight < math.inf for weight in weights)
+            ),
             "embedding.matryoshka_weights",
             f"null or {len(dimensions)} numbers above 0, one for each of matryoshka_dimensions",
             weights,

@@ -35,7 +35,9 @@ class AdapterConfig:
         check_choice("llm.adapter.kind", self.kind, ADAPTERS)
         check(self.rank >= 1, "llm.adapter.rank", "at least 1", self.rank)
         check(self.alpha >= 1, "llm.adapter.alpha", "at least 1", self.alpha)
-        check(0.0 <= self.dropout < 1.0, "llm.adapter.dropout", "at least 0 and below 1", self.dropout)
+        check(
+            0.0 <= self.dropout < 1.0, "llm.adapter.dropout", "at least 0 and below 1", self.dropout
+        )
         targets = self.target_modules
         check(
             bool(targets) and all(targets) and (ALL_LINEAR not in targets or len(targets) == 1),
@@ -44,7 +46,12 @@ class AdapterConfig:
             targets,
             "llm.adapter.kind=none trains all weights." if not targets else "",
         )
-        check(len(set(targets)) == len(targets), "llm.adapter.target_modules", "all different", targets)
+        check(
+            len(set(targets)) == len(targets),
+            "llm.adapter.target_modules",
+            "all different",
+            targets,
+        )
         check_choice("llm.adapter.initialisation", self.initialisation, INITIALISATIONS)
         self._check_initialisation()
 
@@ -55,7 +62,9 @@ class AdapterConfig:
         given = f"with initialisation={self.initialisation}"
         if self.initialisation in ("pissa", "olora"):
             check(self.dropout == 0.0, "llm.adapter.dropout", f"0 {given}", self.dropout)
-            check(self.kind != "qlora", "llm.adapter.kind", f"lora, rslora or dora {given}", self.kind)
+            check(
+                self.kind != "qlora", "llm.adapter.kind", f"lora, rslora or dora {given}", self.kind
+            )
         if self.initialisation == "orthogonal":
             check(self.rank % 2 == 0, "llm.adapter.rank", f"even {given}", self.rank)
 
@@ -73,7 +82,12 @@ class PreferenceConfig:
     supervised_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        check(self.beta > 0.0 and math.isfinite(self.beta), "llm.preference.beta", "above 0 and finite", self.beta)
+        check(
+            self.beta > 0.0 and math.isfinite(self.beta),
+            "llm.preference.beta",
+            "above 0 and finite",
+            self.beta,
+        )
         check_choice("llm.preference.loss_type", self.loss_type, PREFERENCE_LOSSES)
         check(
             self.supervised_weight >= 0.0 and math.isfinite(self.supervised_weight),
@@ -100,7 +114,9 @@ class LanguageModelConfig:
     neftune_alpha: float = 0.0
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     preference: PreferenceConfig = field(default_factory=PreferenceConfig)
-    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(batch_size=8, learning_rate=2e-4))
+    training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(batch_size=8, learning_rate=2e-4)
+    )
 
     def __post_init__(self) -> None:
         check(self.max_length >= 8, "llm.max_length", "at least 8 tokens", self.max_length)

@@ -33,8 +33,18 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         check(self.batch_size >= 1, "evaluation.batch_size", "at least 1", self.batch_size)
-        check(self.bootstrap_samples >= 100, "evaluation.bootstrap_samples", "at least 100", self.bootstrap_samples)
-        check(0.5 <= self.confidence < 1.0, "evaluation.confidence", "at least 0.5 and below 1", self.confidence)
+        check(
+            self.bootstrap_samples >= 100,
+            "evaluation.bootstrap_samples",
+            "at least 100",
+            self.bootstrap_samples,
+        )
+        check(
+            0.5 <= self.confidence < 1.0,
+            "evaluation.confidence",
+            "at least 0.5 and below 1",
+            self.confidence,
+        )
 
 
 @dataclass(kw_only=True)
@@ -48,7 +58,12 @@ class GateConfig:
     require_interval: bool = True
 
     def __post_init__(self) -> None:
-        check(math.isfinite(self.minimum_improvement), "gate.minimum_improvement", "finite", self.minimum_improvement)
+        check(
+            math.isfinite(self.minimum_improvement),
+            "gate.minimum_improvement",
+            "finite",
+            self.minimum_improvement,
+        )
 
 
 @dataclass(kw_only=True)

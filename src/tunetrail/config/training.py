@@ -40,7 +40,12 @@ class OptimizerConfig:
         for name in ("beta1", "beta2", "momentum"):
             value = getattr(self, name)
             check(0.0 <= value < 1.0, f"training.optimizer.{name}", "at least 0 and below 1", value)
-        check(0.0 < self.epsilon <= 0.1, "training.optimizer.epsilon", "above 0 and at most 0.1", self.epsilon)
+        check(
+            0.0 < self.epsilon <= 0.1,
+            "training.optimizer.epsilon",
+            "above 0 and at most 0.1",
+            self.epsilon,
+        )
         check(
             0.0 < self.layer_decay <= 1.0,
             "training.optimizer.layer_decay",
@@ -67,7 +72,12 @@ class BatchesConfig:
 
     def __post_init__(self) -> None:
         check(self.accumulate >= 1, "training.batches.accumulate", "at least 1", self.accumulate)
-        check(self.effective_size >= 1, "training.batches.effective_size", "at least 1", self.effective_size)
+        check(
+            self.effective_size >= 1,
+            "training.batches.effective_size",
+            "at least 1",
+            self.effective_size,
+        )
         check(self.tokens >= 0, "training.batches.tokens", "at least 0 (0: off)", self.tokens)
         check(self.workers >= 0, "training.batches.workers", "at least 0", self.workers)
 
@@ -79,7 +89,12 @@ class CheckpointsConfig:
     every_steps: int = 0
 
     def __post_init__(self) -> None:
-        check(self.every_steps >= 0, "training.checkpoints.every_steps", "at least 0 (0: off)", self.every_steps)
+        check(
+            self.every_steps >= 0,
+            "training.checkpoints.every_steps",
+            "at least 0 (0: off)",
+            self.every_steps,
+        )
 
 
 @dataclass(kw_only=True)
@@ -118,8 +133,18 @@ class GuardsConfig:
     preflight: bool = True
 
     def __post_init__(self) -> None:
-        check(self.max_rewinds >= 0, "training.guards.max_rewinds", "at least 0 (0: stop at once)", self.max_rewinds)
-        check(0.0 < self.rate_factor <= 1.0, "training.guards.rate_factor", "above 0 and at most 1", self.rate_factor)
+        check(
+            self.max_rewinds >= 0,
+            "training.guards.max_rewinds",
+            "at least 0 (0: stop at once)",
+            self.max_rewinds,
+        )
+        check(
+            0.0 < self.rate_factor <= 1.0,
+            "training.guards.rate_factor",
+            "above 0 and at most 1",
+            self.rate_factor,
+        )
 
 
 @dataclass(kw_only=True)
@@ -156,7 +181,12 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.batch_size != AUTO:
             whole = isinstance(self.batch_size, int) and not isinstance(self.batch_size, bool)
-            check(whole and int(self.batch_size) >= 1, "training.batch_size", "auto or at least 1", self.batch_size)
+            check(
+                whole and int(self.batch_size) >= 1,
+                "training.batch_size",
+                "auto or at least 1",
+                self.batch_size,
+            )
         for name in ("num_epochs", "logging_steps", "validations_per_epoch"):
             check(getattr(self, name) >= 1, f"training.{name}", "at least 1", getattr(self, name))
         for name in ("warmup_steps", "early_stopping_patience"):
@@ -169,8 +199,18 @@ class TrainingConfig:
                 "auto, or above 0 and at most 1",
                 rate,
             )
-        check(0.0 <= self.weight_decay <= 1.0, "training.weight_decay", "between 0 and 1", self.weight_decay)
-        check(self.max_grad_norm >= 0.0, "training.max_grad_norm", "at least 0 (0: off)", self.max_grad_norm)
+        check(
+            0.0 <= self.weight_decay <= 1.0,
+            "training.weight_decay",
+            "between 0 and 1",
+            self.weight_decay,
+        )
+        check(
+            self.max_grad_norm >= 0.0,
+            "training.max_grad_norm",
+            "at least 0 (0: off)",
+            self.max_grad_norm,
+        )
         check_choice("training.schedule", self.schedule, SCHEDULES)
         check_choice("training.precision", self.precision, PRECISIONS)
         check_share("training.warmup_ratio", self.warmup_ratio)
@@ -182,7 +222,10 @@ class TrainingConfig:
             self.warmup_ratio,
         )
         check(
-            self.max_steps == -1 or self.max_steps >= 1, "training.max_steps", "-1 (off) or at least 1", self.max_steps
+            self.max_steps == -1 or self.max_steps >= 1,
+            "training.max_steps",
+            "-1 (off) or at least 1",
+            self.max_steps,
         )
 
     def without_effect(self) -> list[str]:
@@ -201,14 +244,18 @@ class TrainingConfig:
     def rows_per_batch(self) -> int:
         """Rows of one micro-batch; raises `ConfigError` while it is still `auto`."""
         if isinstance(self.batch_size, str):
-            raise ConfigError("training.batch_size must be a number here, got 'auto'. It is found before the training.")
+            raise ConfigError(
+                "training.batch_size must be a number here, got 'auto'. It is found before the training."
+            )
         return self.batch_size
 
     @property
     def peak_rate(self) -> float:
         """The learning rate as a number; raises `ConfigError` while it is still `auto`."""
         if isinstance(self.learning_rate, str):
-            raise ConfigError("training.learning_rate must be a number here, got 'auto'. It is found before training.")
+            raise ConfigError(
+                "training.learning_rate must be a number here, got 'auto'. It is found before training."
+            )
         return self.learning_rate
 
 
@@ -226,4 +273,9 @@ class CrossValidationConfig:
             "0 (off) or at least 2",
             self.n_splits,
         )
-        check(0.0 < self.budget <= 1.0, "cross_validation.budget", "above 0 and at most 1", self.budget)
+        check(
+            0.0 < self.budget <= 1.0,
+            "cross_validation.budget",
+            "above 0 and at most 1",
+            self.budget,
+        )

@@ -38,10 +38,17 @@ def _check_checks(group: str, section: object, *, unusable: tuple[str, ...] = ()
             "at least 0",
             chosen.threshold,
         )
-        if name in ("validation.labels.imbalance", "validation.drift." + each.name) and chosen.set_aside:
-            raise ConfigError(f"{name}.set_aside must be false, since the check is about the whole session, got True.")
+        if (
+            name in ("validation.labels.imbalance", "validation.drift." + each.name)
+            and chosen.set_aside
+        ):
+            raise ConfigError(
+                f"{name}.set_aside must be false, since the check is about the whole session, got True."
+            )
         if chosen.severity == "off" and chosen.set_aside:
-            raise ConfigError(f"{name}.set_aside must be false where its severity is off, got True.")
+            raise ConfigError(
+                f"{name}.set_aside must be false where its severity is off, got True."
+            )
         if each.name in unusable:
             check(
                 chosen.severity != "off" and chosen.set_aside,
@@ -51,9 +58,13 @@ def _check_checks(group: str, section: object, *, unusable: tuple[str, ...] = ()
             )
 
 
-def _check_that(severity: str = "warning", threshold: float = 0.0, *, set_aside: bool = False) -> Any:
+def _check_that(
+    severity: str = "warning", threshold: float = 0.0, *, set_aside: bool = False
+) -> Any:
     return field(
-        default_factory=lambda: CheckConfig(severity=severity, threshold=threshold, set_aside=set_aside),
+        default_factory=lambda: CheckConfig(
+            severity=severity, threshold=threshold, set_aside=set_aside
+        ),
     )
 
 
@@ -113,7 +124,9 @@ class VectorChecksConfig:
     def __post_init__(self) -> None:
         _check_checks("vectors", self, unusable=("not_finite",))
         if self.dimensions is not None:
-            check(self.dimensions >= 1, "validation.vectors.dimensions", "at least 1", self.dimensions)
+            check(
+                self.dimensions >= 1, "validation.vectors.dimensions", "at least 1", self.dimensions
+            )
 
 
 @dataclass(kw_only=True)
@@ -159,7 +172,9 @@ class ValidationConfig:
     drift: DriftChecksConfig = field(default_factory=DriftChecksConfig)
 
     def __post_init__(self) -> None:
-        check(self.min_characters >= 1, "validation.min_characters", "at least 1", self.min_characters)
+        check(
+            self.min_characters >= 1, "validation.min_characters", "at least 1", self.min_characters
+        )
         check(
             self.max_characters >= self.min_characters,
             "validation.max_characters",
@@ -173,4 +188,9 @@ class ValidationConfig:
             "auto or a code of ISO 639 such as en",
             self.language,
         )
-        check(self.judged_rows >= 0, "validation.judged_rows", "at least 0 (0: none)", self.judged_rows)
+        check(
+            self.judged_rows >= 0,
+            "validation.judged_rows",
+            "at least 0 (0: none)",
+            self.judged_rows,
+        )

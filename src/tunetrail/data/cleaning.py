@@ -15,10 +15,19 @@ import pandas as pd
 
 from tunetrail.config import CleaningConfig
 from tunetrail.data.privacy import Scrubber
-from tunetrail.data.rows import TEXT_COLUMNS, content_columns, content_text, object_series, set_aside_frame, shape_of
+from tunetrail.data.rows import (
+    TEXT_COLUMNS,
+    content_columns,
+    content_text,
+    object_series,
+    set_aside_frame,
+    shape_of,
+)
 from tunetrail.data.texts.markup import strip_markup
 
-_CONTROL_CHARACTERS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0), 0xFEFF) if chr(code) not in "\t\n\r"}
+_CONTROL_CHARACTERS = {
+    code: None for code in (*range(0x20), *range(0x7F, 0xA0), 0xFEFF) if chr(code) not in "\t\n\r"
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +74,15 @@ def clean_rows(rows: pd.DataFrame, config: CleaningConfig) -> CleanedRows:
             )
     records = after.to_dict("records")
     gone = {
-        position: reason for position, record in enumerate(records) if (reason := _why_unusable(record)) is not None
+        position: reason
+        for position, record in enumerate(records)
+        if (reason := _why_unusable(record)) is not None
     }
 
     changed = [position for position, why in enumerate(reasons) if why and position not in gone]
-    lines = _lines(before, records, {**gone, **{each: "; ".join(reasons[each]) for each in changed}}, scrubber)
+    lines = _lines(
+        before, records, {**gone, **{each: "; ".join(reasons[each]) for each in changed}}, scrubber
+    )
     return CleanedRows(
         rows=after.drop(index=list(gone)).reset_index(drop=True),
         set_aside=set_aside_frame("cleaning", [lines[position] for position in gone]),
@@ -79,7 +92,10 @@ def clean_rows(rows: pd.DataFrame, config: CleaningConfig) -> CleanedRows:
 
 
 def _lines(
-    before: pd.DataFrame, after: Sequence[Mapping[Any, Any]], reason_of: Mapping[int, str], scrubber: Scrubber
+    before: pd.DataFrame,
+    after: Sequence[Mapping[Any, Any]],
+    reason_of: Mapping[int, str],
+    scrubber: Scrubber,
 ) -> dict[int, tuple[int, str, str | None, str | None]]:
     """Return the lines of a set-aside frame, by position, of the rows that have a reason."""
     old_rows = before.iloc[list(reason_of)].to_dict("records")
@@ -113,7 +129,10 @@ def _clean_text(text: str, config: CleaningConfig) -> tuple[str, list[str]]:
         lines = (line if line.isascii() else ftfy.fix_encoding(line) for line in text.split("\n"))
         text = changed("\n".join(lines), "encoding repaired")
     if config.normalize_unicode:
-        text = changed(unicodedata.normalize("NFC", text.translate(_CONTROL_CHARACTERS)), "characters normalised")
+        text = changed(
+            unicodedata.normalize("NFC", text.translate(_CONTROL_CHARACTERS)),
+            "characters normalised",
+        )
     if config.strip_markup and ("<" in text or "&" in text):
         text = changed(strip_markup(text), "markup removed")
     if config.normalize_whitespace:
@@ -122,7 +141,9 @@ def _clean_text(text: str, config: CleaningConfig) -> tuple[str, list[str]]:
 
 
 def _with_plain_whitespace(text: str) -> str:
-    lines = [line.rstrip(" \t") for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+    lines = [
+        line.rstrip(" \t") for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    ]
     first = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
     kept = "\n".join(lines[first:]).rstrip()
     # The first line's indentation belongs to code; before a single line it is just a stray blank.
@@ -156,7 +177,9 @@ def _why_unusable(record: dict[Any, Any]) -> str | None:
     for column in shape_of(record["shape"]).required:
         value = record[column]
         if column == "messages":
-            empty = not any(turn["role"] == "assistant" and turn["content"].strip() for turn in value)
+            empty = not any(
+                turn["role"] == "assistant" and turn["content"].strip() for turn in value
+            )
         else:
             empty = isinstance(value, str) and not value.strip()
         if empty:

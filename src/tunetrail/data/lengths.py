@@ -73,11 +73,19 @@ def measure_lengths(
     """
     rows = rows.reset_index(drop=True)
     records = records_of(rows)
-    blocks = [counter.of_records(records[start : start + _AT_ONCE]) for start in range(0, len(records), _AT_ONCE)]
+    blocks = [
+        counter.of_records(records[start : start + _AT_ONCE])
+        for start in range(0, len(records), _AT_ONCE)
+    ]
     counts = np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.int64)
     longer = np.flatnonzero(counts > counter.max_length)
     found = tuple(
-        (int(records[each]["row_id"]), int(counts[each]), records[each]["shape"] in _CUT_IN_TRAINING) for each in longer
+        (
+            int(records[each]["row_id"]),
+            int(counts[each]),
+            records[each]["shape"] in _CUT_IN_TRAINING,
+        )
+        for each in longer
     )
     gone, changes = [], []
     if policy != "keep":
@@ -88,12 +96,21 @@ def measure_lengths(
             if policy == "drop" or record["shape"] in _CUT_IN_TRAINING:
                 gone.append((int(position), (record["row_id"], reason, before, None)))
                 continue
-            for column in (each for each in shape_of(record["shape"]).columns if each in TEXT_COLUMNS):
+            for column in (
+                each for each in shape_of(record["shape"]).columns if each in TEXT_COLUMNS
+            ):
                 if record.get(column) is not None:
                     record[column] = truncated(record[column], counter.max_length, counter.of_texts)
                     rows.at[position, column] = record[column]
             counts[position] = counter.of_records([record])[0]
-            changes.append((record["row_id"], f"truncated at a sentence: {reason}", before, content_text(record, mask)))
+            changes.append(
+                (
+                    record["row_id"],
+                    f"truncated at a sentence: {reason}",
+                    before,
+                    content_text(record, mask),
+                )
+            )
     return MeasuredRows(
         rows=rows.assign(token_count=counts.astype(np.int32))
         .drop(index=[each for each, _ in gone])

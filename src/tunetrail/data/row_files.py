@@ -56,7 +56,9 @@ def table_of(rows: pd.DataFrame, schema: pa.Schema) -> pa.Table:
         pyarrow.ArrowException: A value doesn't have its column's type; validated rows always do.
     """
     arrays = [
-        pa.array(rows[field.name].tolist(), field.type) if field.name in rows else pa.nulls(len(rows), field.type)
+        pa.array(rows[field.name].tolist(), field.type)
+        if field.name in rows
+        else pa.nulls(len(rows), field.type)
         for field in schema
     ]
     return pa.Table.from_arrays(arrays, schema=schema)
@@ -88,7 +90,9 @@ def row_count(path: Path) -> int:
 
 def frames_of_file(path: Path, rows: int = _GROUP_ROWS) -> Iterator[pd.DataFrame]:
     """Yield a Parquet file's rows in frames of up to `rows` rows."""
-    with pq.ParquetFile(path, pre_buffer=False) as file:  # which would keep all that was read until the end
+    with pq.ParquetFile(
+        path, pre_buffer=False
+    ) as file:  # which would keep all that was read until the end
         for batch in file.iter_batches(batch_size=rows):
             yield frame_of(pa.Table.from_batches([batch]))
 

@@ -52,7 +52,9 @@ _KEPT_CHARACTERS = 20_000
 def shape_of(name: str) -> SampleShape:
     """Return the shape of that name, whatever its kind; raises `SampleError` for an unknown name."""
     if name not in _SHAPES:
-        raise SampleError(f"shape must be one of {', '.join(_SHAPES)}, got {name!r}.{did_you_mean(str(name), _SHAPES)}")
+        raise SampleError(
+            f"shape must be one of {', '.join(_SHAPES)}, got {name!r}.{did_you_mean(str(name), _SHAPES)}"
+        )
     return _SHAPES[name]
 
 
@@ -111,7 +113,11 @@ def rows_of_kind(rows: pd.DataFrame, kind: SampleKind) -> bool:
 def records_of(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Return each row as a dict without its absent values."""
     return [
-        {str(name): value for name, value in record.items() if value is not None and value is not pd.NA}
+        {
+            str(name): value
+            for name, value in record.items()
+            if value is not None and value is not pd.NA
+        }
         for record in rows.to_dict("records")
     ]
 
@@ -157,7 +163,10 @@ def _masked(value: Any, mask: Callable[[str], str]) -> Any:
     if isinstance(value, list | tuple):
         return [_masked(each, mask) for each in value]
     if isinstance(value, dict):
-        return {_masked(key, mask) if isinstance(key, str) else key: _masked(each, mask) for key, each in value.items()}
+        return {
+            _masked(key, mask) if isinstance(key, str) else key: _masked(each, mask)
+            for key, each in value.items()
+        }
     return value
 
 
@@ -172,12 +181,16 @@ def content_text(record: Mapping[str, Any], mask: Callable[[str], str] = str) ->
         return value.tolist() if isinstance(value, np.ndarray) else value
 
     columns = shape_of(record["shape"]).columns
-    present = {column: masked(record[column]) for column in columns if record.get(column) is not None}
+    present = {
+        column: masked(record[column]) for column in columns if record.get(column) is not None
+    }
     text = json.dumps(present, ensure_ascii=False, default=repr)
     return text if len(text) < _KEPT_CHARACTERS else text[:_KEPT_CHARACTERS] + "..."
 
 
-def set_aside_frame(step: str, lines: Iterable[tuple[int, str, str | None, str | None]] = ()) -> pd.DataFrame:
+def set_aside_frame(
+    step: str, lines: Iterable[tuple[int, str, str | None, str | None]] = ()
+) -> pd.DataFrame:
     """Return a set-aside frame from lines of (row_id, reason, before, after)."""
     listed = list(lines)
     frame = pd.DataFrame({"row_id": pd.Series([line[0] for line in listed], dtype="int64")})

@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from tunetrail.errors import SampleError
-from tunetrail.samples import COMMON_COLUMNS, SHAPES, WEIGHT_COLUMN, BrokenRow, SampleKind, find_shape
+from tunetrail.samples import (
+    COMMON_COLUMNS,
+    SHAPES,
+    WEIGHT_COLUMN,
+    BrokenRow,
+    SampleKind,
+    find_shape,
+)
 
 Row = Mapping[str, Any] | BrokenRow
 
@@ -91,7 +98,12 @@ def count_rows(path: str | Path) -> int:
 
 
 def _reader(path: Path) -> Callable[[Path], Iterator[Row]]:
-    readers = {".jsonl": _jsonl_rows, ".ndjson": _jsonl_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
+    readers = {
+        ".jsonl": _jsonl_rows,
+        ".ndjson": _jsonl_rows,
+        ".csv": _csv_rows,
+        ".parquet": _parquet_rows,
+    }
     name = path.name.lower()
     suffix = Path(name.removesuffix(".gz")).suffix
     if suffix not in readers or (name.endswith(".gz") and suffix == ".parquet"):
@@ -135,7 +147,9 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _open(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path)) if path.name.lower().endswith(".gz") else open(path, "rb")
+    return (
+        cast(BinaryIO, gzip.open(path)) if path.name.lower().endswith(".gz") else open(path, "rb")
+    )
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -167,7 +181,9 @@ def _jsonl_row(text: str, number: int) -> Row:
     except ValueError as error:
         return BrokenRow(text=text, reason=f"line {number} is not JSON: {error}.")
     if not isinstance(row, dict):
-        return BrokenRow(text=text, reason=f"line {number} must be a JSON object, got {type(row).__name__}.")
+        return BrokenRow(
+            text=text, reason=f"line {number} must be a JSON object, got {type(row).__name__}."
+        )
     return row
 
 
@@ -183,8 +199,12 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             return
         except csv.Error as error:
             if header is None:
-                raise SampleError(f"{path} has a broken header: {error}. Mend its first line.") from error
-            yield BrokenRow(text=last_line[0], reason=f"line {reader.line_num} is not CSV: {error}.")
+                raise SampleError(
+                    f"{path} has a broken header: {error}. Mend its first line."
+                ) from error
+            yield BrokenRow(
+                text=last_line[0], reason=f"line {reader.line_num} is not CSV: {error}."
+            )
             continue
         if not cells:
             continue
@@ -207,7 +227,9 @@ def _checked_header(path: Path, cells: list[str]) -> list[str]:
     header = [cell.strip() for cell in cells]
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
-        raise SampleError(f"{path} must name each column once, got {', '.join(map(repr, twice))} twice. Rename one.")
+        raise SampleError(
+            f"{path} must name each column once, got {', '.join(map(repr, twice))} twice. Rename one."
+        )
     return header
 
 

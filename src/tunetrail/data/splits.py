@@ -145,7 +145,9 @@ def assign_sides(
     for cluster, positions in members.items():
         sides[positions] = side_of[cluster]
     return Sides(
-        sides=sides, method="time" if by_time else "content", warnings=_warnings(sides, members, side_of, config)
+        sides=sides,
+        method="time" if by_time else "content",
+        warnings=_warnings(sides, members, side_of, config),
     )
 
 
@@ -160,7 +162,9 @@ def check_no_leak(sides: Mapping[str, pd.DataFrame]) -> None:
             )
 
 
-def make_folds(train_rows: pd.DataFrame, n_splits: int, seed: int, *, by_time: bool = False) -> list[Fold]:
+def make_folds(
+    train_rows: pd.DataFrame, n_splits: int, seed: int, *, by_time: bool = False
+) -> list[Fold]:
     """Cut rows with a `cluster` column into folds of nearly equal size, clusters whole; `n_splits` 0 gives no fold.
 
     Rows with labels are stratified: each fold gets nearly as many rows of a label as any other. By time, the rows are
@@ -173,13 +177,19 @@ def make_folds(train_rows: pd.DataFrame, n_splits: int, seed: int, *, by_time: b
     if n_splits == 0:
         return []
     original = (
-        train_rows["parent_id"].isna().to_numpy(bool) if "parent_id" in train_rows else np.ones(len(train_rows), bool)
+        train_rows["parent_id"].isna().to_numpy(bool)
+        if "parent_id" in train_rows
+        else np.ones(len(train_rows), bool)
     )
     clusters = train_rows["cluster"].to_numpy(dtype=object)
     sizes = Counter(clusters[original])
     most = len(sizes) - by_time
     if not 2 <= n_splits <= most:
-        largest = f"at most {most}, the number of clusters{' - 1' if by_time else ''}," if most > 1 else "0"
+        largest = (
+            f"at most {most}, the number of clusters{' - 1' if by_time else ''},"
+            if most > 1
+            else "0"
+        )
         rule = "at least 2" if n_splits < 2 else f"{largest} to cut these {len(train_rows)} rows"
         raise ConfigError(
             f"cross_validation.n_splits must be {rule}, got {n_splits}. "
@@ -193,7 +203,11 @@ def make_folds(train_rows: pd.DataFrame, n_splits: int, seed: int, *, by_time: b
         block = np.array([block_of[cluster] for cluster in clusters])
         cuts = [(block < number, block == number) for number in range(1, n_splits + 1)]
     else:
-        labels = train_rows["label"] if "label" in train_rows else pd.Series([None] * len(train_rows), dtype=object)
+        labels = (
+            train_rows["label"]
+            if "label" in train_rows
+            else pd.Series([None] * len(train_rows), dtype=object)
+        )
         label_of = dict(zip(clusters[original], labels[original], strict=True))
         fold_of = _balanced(dict(sorted(sizes.items())), label_of, n_splits, seed)
         fold = np.array([fold_of[cluster] for cluster in clusters])
@@ -223,7 +237,11 @@ def _sides_by_content(clusters: Sequence[str], config: SplitConfig) -> dict[str,
 
 def _intervals(config: SplitConfig) -> dict[str, tuple[float, float]]:
     held_out = config.test_share + config.validation_share
-    return {"test": (0.0, config.test_share), "validation": (config.test_share, held_out), "train": (held_out, 1.0)}
+    return {
+        "test": (0.0, config.test_share),
+        "validation": (config.test_share, held_out),
+        "train": (held_out, 1.0),
+    }
 
 
 def _keep_labels_everywhere(
@@ -241,7 +259,9 @@ def _keep_labels_everywhere(
             continue
         before = placed[label]
         if side_of[cluster] == "train" and before["train"] and before.total() > 1:
-            side_of[cluster] = next((side for side in ("test", "validation") if not before[side]), "train")
+            side_of[cluster] = next(
+                (side for side in ("test", "validation") if not before[side]), "train"
+            )
         before[side_of[cluster]] += 1
 
 
@@ -249,7 +269,10 @@ def _sides_by_time(
     members: Mapping[str, list[int]], timestamps: Sequence[str | None], config: SplitConfig
 ) -> dict[str, str]:
     moments = _moments(timestamps)
-    oldest = {cluster: min(moments[position] for position in positions) for cluster, positions in members.items()}
+    oldest = {
+        cluster: min(moments[position] for position in positions)
+        for cluster, positions in members.items()
+    }
     total = len(members)  # not rows: twins of old ones would move the cut back
     newest_first = sorted(members, key=lambda cluster: (oldest[cluster], cluster), reverse=True)
     side_of: dict[str, str] = {}
@@ -258,7 +281,9 @@ def _sides_by_time(
         left = len(newest_first) - number
         if number == 0 or (number < config.test_share * total and left > 2):
             side = "test"
-        elif not has_validation or (number < (config.test_share + config.validation_share) * total and left > 1):
+        elif not has_validation or (
+            number < (config.test_share + config.validation_share) * total and left > 1
+        ):
             side, has_validation = "validation", True
         else:
             side = "train"
@@ -306,7 +331,10 @@ def _uniform(text: str) -> float:
 
 
 def _warnings(
-    sides: npt.NDArray[np.str_], members: Mapping[str, list[int]], side_of: Mapping[str, str], config: SplitConfig
+    sides: npt.NDArray[np.str_],
+    members: Mapping[str, list[int]],
+    side_of: Mapping[str, str],
+    config: SplitConfig,
 ) -> tuple[str, ...]:
     total = len(sides)
     wanted = {"test": config.test_share, "validation": config.validation_share}
@@ -316,7 +344,9 @@ def _warnings(
         actual = int((sides == side).sum()) / total
         # Four standard deviations of a draw row by row: what chance alone hardly ever does.
         if abs(actual - share) > 4.0 * (share * (1.0 - share) / total) ** 0.5:
-            largest = max(len(positions) for cluster, positions in members.items() if side_of[cluster] == side)
+            largest = max(
+                len(positions) for cluster, positions in members.items() if side_of[cluster] == side
+            )
             warnings.append(
                 f"the {side} split holds {actual:.0%} of the rows instead of {share:.0%}; its largest "
                 f"cluster of twins has {largest} rows."
@@ -324,7 +354,9 @@ def _warnings(
     return tuple(warnings)
 
 
-def _balanced(sizes: Mapping[str, int], label_of: Mapping[str, str | None], n_splits: int, seed: int) -> dict[str, int]:
+def _balanced(
+    sizes: Mapping[str, int], label_of: Mapping[str, str | None], n_splits: int, seed: int
+) -> dict[str, int]:
     """Return the fold of each cluster: the largest first, each to the fold with the fewest rows of its label."""
     keys = list(sizes)
     shuffled = [keys[position] for position in np.random.default_rng(seed).permutation(len(keys))]

@@ -19,7 +19,16 @@ from typing import Any
 
 from tunetrail.samples import SampleKind
 
-_SKIPPED_FOLDERS = {"test", "tests", "idlelib", "lib2to3", "site-packages", "ensurepip", "__pycache__", "turtledemo"}
+_SKIPPED_FOLDERS = {
+    "test",
+    "tests",
+    "idlelib",
+    "lib2to3",
+    "site-packages",
+    "ensurepip",
+    "__pycache__",
+    "turtledemo",
+}
 _PARAGRAPH_CHARACTERS = range(30, 401)
 _CODE_CHARACTERS = range(80, 1501)
 _SENTENCE_ENDS = (".", "!", "?")
@@ -53,15 +62,27 @@ def stdlib_docs(
         The rows in the order of module and place; they differ between Python's versions.
     """
     pairs = _spread([pair for pair in _all_pairs() if len(pair.code) <= longest_code], limit)
-    documentation, code = ("anchor", "positive") if kind == SampleKind.EMBEDDING else ("output", "input")
-    return [{documentation: pair.paragraph, code: pair.code, "group": pair.module} for pair in pairs]
+    documentation, code = (
+        ("anchor", "positive") if kind == SampleKind.EMBEDDING else ("output", "input")
+    )
+    return [
+        {documentation: pair.paragraph, code: pair.code, "group": pair.module} for pair in pairs
+    ]
 
 
 @functools.cache
 def _all_pairs() -> tuple[_Pair, ...]:
     root = Path(sysconfig.get_paths()["stdlib"])
-    files = sorted(path for path in root.rglob("*.py") if not _SKIPPED_FOLDERS & set(path.relative_to(root).parts[:-1]))
-    pairs = [pair for path in files for pair in _pairs_of_file(path, _module_name(path.relative_to(root)))]
+    files = sorted(
+        path
+        for path in root.rglob("*.py")
+        if not _SKIPPED_FOLDERS & set(path.relative_to(root).parts[:-1])
+    )
+    pairs = [
+        pair
+        for path in files
+        for pair in _pairs_of_file(path, _module_name(path.relative_to(root)))
+    ]
     distinct = list({(pair.paragraph, pair.code): pair for pair in reversed(pairs)}.values())[::-1]
     # Docstrings are gone, but a comment or a message may quote one; which do differs between Python's versions.
     all_code = "\0".join(" ".join(pair.code.split()) for pair in distinct)
@@ -99,7 +120,9 @@ def _documented_nodes(tree: ast.Module) -> Iterator[_Documented]:
         if isinstance(node, _Documented) and ast.get_docstring(node, clean=False) is not None:
             yield node
         # The list grows while it is walked; expressions hold no definitions, and ast.walk would go through them all.
-        nodes.extend(child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr))
+        nodes.extend(
+            child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr)
+        )
 
 
 def _cut_docstring(node: _Documented, lines: list[str]) -> None:
@@ -127,7 +150,9 @@ def _code(node: _Documented, lines: list[str]) -> str:
 
 def _is_usable(paragraph: str, code: str) -> bool:
     return (
-        len(paragraph) in _PARAGRAPH_CHARACTERS and paragraph.endswith(_SENTENCE_ENDS) and len(code) in _CODE_CHARACTERS
+        len(paragraph) in _PARAGRAPH_CHARACTERS
+        and paragraph.endswith(_SENTENCE_ENDS)
+        and len(code) in _CODE_CHARACTERS
     )
 
 
@@ -137,6 +162,10 @@ def _spread(pairs: Sequence[_Pair], limit: int | None) -> Sequence[_Pair]:
     by_module: dict[str, list[str]] = defaultdict(list)
     for pair in pairs:
         by_module[pair.module].append(pair.digest)
-    rounds = {digest: turn for digests in by_module.values() for turn, digest in enumerate(sorted(digests))}
+    rounds = {
+        digest: turn
+        for digests in by_module.values()
+        for turn, digest in enumerate(sorted(digests))
+    }
     chosen = set(sorted(rounds, key=lambda digest: (rounds[digest], digest))[: max(limit, 0)])
     return [pair for pair in pairs if pair.digest in chosen]

@@ -19,7 +19,9 @@ KEPT = 2
 
 
 @contextlib.contextmanager
-def staged_root(model_dir: Path, model_type: str, save: Callable[[Path], None]) -> Iterator[Callable[[str], Path]]:
+def staged_root(
+    model_dir: Path, model_type: str, save: Callable[[Path], None]
+) -> Iterator[Callable[[str], Path]]:
     """Write a model beside `root`; calling what is yielded, with the version's number, lets `root` point at it.
 
     Writing comes first, so that a full disk is found out before the registry's alias moves; pointing is one rename.
@@ -71,6 +73,9 @@ def _readable_failures(model_dir: Path) -> Iterator[None]:
 
 
 def _remove_old(versions: Path, keep: str) -> None:
-    numbered = sorted((each for each in versions.iterdir() if each.name.isdigit()), key=lambda each: int(each.name))
+    numbered = sorted(
+        (each for each in versions.iterdir() if each.name.isdigit()),
+        key=lambda each: int(each.name),
+    )
     for old in [each for each in numbered if each.name != keep][: -(KEPT - 1)]:
         shutil.rmtree(old)

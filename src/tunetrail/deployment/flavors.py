@@ -20,7 +20,10 @@ NDArray = np.ndarray[Any, np.dtype[Any]]
 
 def pinned(*packages: str) -> list[str]:
     """Return `package==version` as installed, without local labels such as `+cpu`."""
-    return [f"{package}=={importlib.metadata.version(package).partition('+')[0]}" for package in packages]
+    return [
+        f"{package}=={importlib.metadata.version(package).partition('+')[0]}"
+        for package in packages
+    ]
 
 
 class Flavor(Protocol):
@@ -48,7 +51,11 @@ class EmbeddingFlavor:
         )
         requirements = pinned("mlflow", "sentence-transformers", "transformers", "torch")
         mlflow.sentence_transformers.save_model(
-            model, str(folder), mlflow_model=metadata, signature=signature, pip_requirements=requirements
+            model,
+            str(folder),
+            mlflow_model=metadata,
+            signature=signature,
+            pip_requirements=requirements,
         )
 
     def load(self, uri: str) -> Any:

@@ -63,7 +63,9 @@ def deploy(
     """
     with contextlib.ExitStack() as stack:
         point_root = (
-            stack.enter_context(staged_root(model_dir, registry.name, candidate.save)) if decision.promote else None
+            stack.enter_context(staged_root(model_dir, registry.name, candidate.save))
+            if decision.promote
+            else None
         )
         version = registry.register(
             candidate.model,

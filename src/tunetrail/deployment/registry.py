@@ -59,7 +59,9 @@ class Registry:
                     return None
                 raise
         return ModelVersion(
-            name=self.name, version=str(found.version), base_model=found.tags.get("tunetrail.base_model")
+            name=self.name,
+            version=str(found.version),
+            base_model=found.tags.get("tunetrail.base_model"),
         )
 
     def load(self, version: ModelVersion) -> Any:
@@ -77,7 +79,13 @@ class Registry:
             ) from error
 
     def register(
-        self, model: Any, run: TrackedRun, *, base_model: str, probes: Sequence[str], tags: Mapping[str, str]
+        self,
+        model: Any,
+        run: TrackedRun,
+        *,
+        base_model: str,
+        probes: Sequence[str],
+        tags: Mapping[str, str],
     ) -> ModelVersion:
         """Write the model as a new version, load it again, and compare its outputs with the trained model's.
 
@@ -95,7 +103,10 @@ class Registry:
         version: str | None = None
         with tracking_errors(self.tracker.config.uri):
             logged = client.create_logged_model(
-                self.tracker.experiment_id, name=self.name, source_run_id=run.run_id, model_type=self.name
+                self.tracker.experiment_id,
+                name=self.name,
+                source_run_id=run.run_id,
+                model_type=self.name,
             )
         try:
             with tracking_errors(self.tracker.config.uri):
@@ -118,7 +129,9 @@ class Registry:
             raise
         return ModelVersion(name=self.name, version=version, base_model=base_model)
 
-    def move_root(self, version: ModelVersion, expected: ModelVersion | None, tags: Mapping[str, str]) -> None:
+    def move_root(
+        self, version: ModelVersion, expected: ModelVersion | None, tags: Mapping[str, str]
+    ) -> None:
         """Move `root` from the expected version to `version`.
 
         Raises:
@@ -135,7 +148,9 @@ class Registry:
             self.tracker.client.set_registered_model_alias(self.name, ROOT, version.version)
             moved = self.root()
             if moved is None or moved.version != version.version:
-                raise DeploymentError(f"root of {self.name} should be version {version.version}, got {_shown(moved)}.")
+                raise DeploymentError(
+                    f"root of {self.name} should be version {version.version}, got {_shown(moved)}."
+                )
 
     def tag(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
         """Set tags on a version."""
@@ -155,7 +170,9 @@ class Registry:
             try:
                 self.flavor.save(model, folder / "model", metadata)
             except SafetensorError as error:
-                raise DeploymentError(f"the {self.name} model can't be written to {folder}: {error}") from error
+                raise DeploymentError(
+                    f"the {self.name} model can't be written to {folder}: {error}"
+                ) from error
             self.tracker.client.log_model_artifacts(logged.model_id, str(folder / "model"))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -163,7 +180,8 @@ class Registry:
     def _ensure_registered_model(self) -> None:
         try:
             self.tracker.client.create_registered_model(
-                self.name, description=f"tunetrail: load the trusted version with models:/{self.name}@{ROOT}"
+                self.name,
+                description=f"tunetrail: load the trusted version with models:/{self.name}@{ROOT}",
             )
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":

@@ -55,7 +55,11 @@ class AugmentationEffect:
         if math.isfinite(self.lower):
             interval = f"{self.confidence:.0%} interval {self.lower:+.4f} to {self.upper:+.4f}"
             evidence = f"over {len(self.differences)} folds, {interval}"
-        advice = " Turn it off with augmentation=none, or try another method." if self.verdict == WORSENS else ""
+        advice = (
+            " Turn it off with augmentation=none, or try another method."
+            if self.verdict == WORSENS
+            else ""
+        )
         return (
             f"{said}: {self.metric} {self.without:.4f} without it, {self.with_augmentation:.4f} with it; improvement "
             f"{self.mean_difference:+.4f} {evidence}.{advice}"
@@ -81,7 +85,10 @@ class AugmentationEffect:
 
 
 def augmentation_effect(
-    without: CrossValidationResult, with_augmentation: CrossValidationResult, *, confidence: float = 0.95
+    without: CrossValidationResult,
+    with_augmentation: CrossValidationResult,
+    *,
+    confidence: float = 0.95,
 ) -> AugmentationEffect:
     """Compare two cross-validations of the same folds by a paired t interval.
 
@@ -94,10 +101,14 @@ def augmentation_effect(
         ValueError: The metrics or the numbers of folds differ, or a score is not finite.
     """
     if without.metric != with_augmentation.metric:
-        raise ValueError(f"metric must be the same in both, got {without.metric} and {with_augmentation.metric}.")
+        raise ValueError(
+            f"metric must be the same in both, got {without.metric} and {with_augmentation.metric}."
+        )
     folds = len(without.folds)
     if folds != len(with_augmentation.folds):
-        raise ValueError(f"folds must be the same in both, got {folds} and {len(with_augmentation.folds)}.")
+        raise ValueError(
+            f"folds must be the same in both, got {folds} and {len(with_augmentation.folds)}."
+        )
     sign = 1.0 if without.higher_is_better else -1.0
     differences = sign * (np.array(with_augmentation.folds) - np.array(without.folds))
     if not np.isfinite(differences).all():

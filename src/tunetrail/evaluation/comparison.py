@@ -68,7 +68,9 @@ class Comparison:
         }
 
 
-def compare(before: Scores, after: Scores, *, bootstrap_samples: int, confidence: float, seed: int) -> Comparison:
+def compare(
+    before: Scores, after: Scores, *, bootstrap_samples: int, confidence: float, seed: int
+) -> Comparison:
     """Compare two models by a paired percentile bootstrap: each resample takes the same examples for both.
 
     Where the scores name clusters, whole clusters are drawn: rows of one group are no independent evidence.
@@ -81,9 +83,13 @@ def compare(before: Scores, after: Scores, *, bootstrap_samples: int, confidence
         ValueError: The metrics or the numbers of examples differ.
     """
     if before.metric != after.metric:
-        raise ValueError(f"metric must be the same before and after, got {before.metric} and {after.metric}.")
+        raise ValueError(
+            f"metric must be the same before and after, got {before.metric} and {after.metric}."
+        )
     if before.examples != after.examples:
-        raise ValueError(f"examples must be the same before and after, got {before.examples} and {after.examples}.")
+        raise ValueError(
+            f"examples must be the same before and after, got {before.examples} and {after.examples}."
+        )
     sign = 1.0 if after.higher_is_better else -1.0
     lower, upper = -math.inf, math.inf
     clusters = None if after.clusters is None else len(set(after.clusters))
@@ -110,7 +116,9 @@ def compare(before: Scores, after: Scores, *, bootstrap_samples: int, confidence
     )
 
 
-def _resampled_differences(before: Scores, after: Scores, samples: int, seed: int) -> npt.NDArray[np.float64]:
+def _resampled_differences(
+    before: Scores, after: Scores, samples: int, seed: int
+) -> npt.NDArray[np.float64]:
     """Return `after - before` on each resample, [samples]."""
     generator = np.random.default_rng(seed)
     if after.clusters is not None:
@@ -125,14 +133,20 @@ def _resampled_differences(before: Scores, after: Scores, samples: int, seed: in
 
 
 def _cluster_differences(
-    before: Scores, after: Scores, clusters: Sequence[str], samples: int, generator: np.random.Generator
+    before: Scores,
+    after: Scores,
+    clusters: Sequence[str],
+    samples: int,
+    generator: np.random.Generator,
 ) -> npt.NDArray[np.float64]:
     """Return `after - before` on each resample of whole clusters: rows of one group are no independent evidence."""
     _, numbers = np.unique(np.asarray(clusters), return_inverse=True)
     members = [np.flatnonzero(numbers == number) for number in range(int(numbers.max()) + 1)]
     differences = np.empty(samples)
     for sample in range(samples):
-        indices = np.concatenate([members[drawn] for drawn in generator.integers(len(members), size=len(members))])
+        indices = np.concatenate(
+            [members[drawn] for drawn in generator.integers(len(members), size=len(members))]
+        )
         differences[sample] = after.statistic(indices) - before.statistic(indices)
     return differences
 

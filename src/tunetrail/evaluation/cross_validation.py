@@ -44,7 +44,9 @@ class CrossValidationResult:
         }
 
 
-def cross_validate(folds: Sequence[FoldT], train_and_score: Callable[[FoldT], Scores]) -> CrossValidationResult:
+def cross_validate(
+    folds: Sequence[FoldT], train_and_score: Callable[[FoldT], Scores]
+) -> CrossValidationResult:
     """Train and score each fold, one after the other.
 
     Args:

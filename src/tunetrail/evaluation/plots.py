@@ -69,7 +69,9 @@ def comparison_figure(comparison: Comparison) -> "Figure":
     right.plot([comparison.improvement], [0], "o", color="C0")
     if math.isfinite(comparison.lower) and math.isfinite(comparison.upper):
         right.plot([comparison.lower, comparison.upper], [0, 0], color="C0", linewidth=2)
-        interval = f"{comparison.confidence:.0%} interval [{comparison.lower:.4g}, {comparison.upper:.4g}]"
+        interval = (
+            f"{comparison.confidence:.0%} interval [{comparison.lower:.4g}, {comparison.upper:.4g}]"
+        )
     else:
         interval = "too few examples for an interval"
     right.set_yticks([])
@@ -89,9 +91,13 @@ def _empty_figure(size: tuple[float, float]) -> "Figure":
 
 def _draw_curves(axes: "Axes", curves: Mapping[str, Curve], label: str) -> None:
     for name, curve in curves.items():
-        points = [(step, value) if math.isfinite(value) else (step, math.nan) for step, value in curve]
+        points = [
+            (step, value) if math.isfinite(value) else (step, math.nan) for step, value in curve
+        ]
         steps, values = [step for step, _ in points], [value for _, value in points]
-        axes.plot(steps, values, marker="." if len(points) <= 50 else "", label=name.replace("_", " "))
+        axes.plot(
+            steps, values, marker="." if len(points) <= 50 else "", label=name.replace("_", " ")
+        )
     axes.set_ylabel(label)
     if len(curves) > 1:
         axes.legend(frameon=False)

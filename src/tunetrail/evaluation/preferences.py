@@ -28,8 +28,12 @@ def preference_scores(chosen: Scores, rejected: Scores) -> Scores:
         ValueError: There are not as many of both.
     """
     if chosen.examples != rejected.examples:
-        raise ValueError(f"examples must be as many chosen as rejected, got {chosen.examples} and {rejected.examples}.")
-    loss, other = (each.per_example["nats"] / each.per_example["tokens"] for each in (chosen, rejected))
+        raise ValueError(
+            f"examples must be as many chosen as rejected, got {chosen.examples} and {rejected.examples}."
+        )
+    loss, other = (
+        each.per_example["nats"] / each.per_example["tokens"] for each in (chosen, rejected)
+    )
     margin = other - loss
     accuracy = np.where(np.abs(margin) <= _TIE, 0.5, (margin > 0.0).astype(np.float64))
     return Scores(

@@ -73,7 +73,9 @@ class Scores:
         }
 
 
-def retrieval_scores(query_vectors: Array, document_vectors: Array, relevant: Sequence[Sequence[int]]) -> Scores:
+def retrieval_scores(
+    query_vectors: Array, document_vectors: Array, relevant: Sequence[Sequence[int]]
+) -> Scores:
     """Score the ranking of documents by cosine similarity to each query.
 
     nDCG@10 with binary gains follows Järvelin and Kekäläinen (2002), with the ideal ranking of all relevant documents
@@ -90,7 +92,10 @@ def retrieval_scores(query_vectors: Array, document_vectors: Array, relevant: Se
         ValueError: Shapes don't fit, a query has no relevant document, or a position is out of range.
         TrainingError: A vector is not finite.
     """
-    queries, documents = _unit(query_vectors, "query_vectors"), _unit(document_vectors, "document_vectors")
+    queries, documents = (
+        _unit(query_vectors, "query_vectors"),
+        _unit(document_vectors, "document_vectors"),
+    )
     _check_same("dimensions of document_vectors", documents.shape[1], queries.shape[1])
     _check_same("length of relevant", len(relevant), len(queries))
     wanted = [np.unique(np.asarray(positions, dtype=np.int64)) for positions in relevant]
@@ -106,7 +111,9 @@ def retrieval_scores(query_vectors: Array, document_vectors: Array, relevant: Se
         for row, positions in enumerate(wanted[block]):
             is_relevant[row, positions] = True
         ranks.append(_ranks_of_relevant(similarities, is_relevant))
-    return _ranking_scores(np.concatenate(ranks), np.array([len(positions) for positions in wanted]))
+    return _ranking_scores(
+        np.concatenate(ranks), np.array([len(positions) for positions in wanted])
+    )
 
 
 def label_retrieval_scores(vectors: Array, labels: Sequence[str]) -> Scores:
@@ -125,7 +132,9 @@ def label_retrieval_scores(vectors: Array, labels: Sequence[str]) -> Scores:
     """
     unit = _unit(vectors, "vectors")
     _check_same("length of labels", len(labels), len(unit))
-    _, codes, counts = np.unique(np.asarray(labels, dtype=object).astype(str), return_inverse=True, return_counts=True)
+    _, codes, counts = np.unique(
+        np.asarray(labels, dtype=object).astype(str), return_inverse=True, return_counts=True
+    )
     queries = np.flatnonzero(counts[codes] > 1)
     if len(queries) == 0:
         raise SampleError(
@@ -194,7 +203,10 @@ def vector_scores(vectors: Array, targets: Array) -> Scores:
         "mse": ((given - wanted) ** 2).mean(axis=1).astype(np.float64),
     }
     return Scores(
-        metric="cosine_to_target", higher_is_better=True, metrics=_means(per_example), per_example=per_example
+        metric="cosine_to_target",
+        higher_is_better=True,
+        metrics=_means(per_example),
+        per_example=per_example,
     )
 
 
@@ -213,7 +225,9 @@ def language_scores(nats: Array, tokens: Array, bytes: Array) -> Scores:
         ValueError: Lengths differ, there is no example, or one has no tokens or no bytes.
         TrainingError: A likelihood is not finite.
     """
-    per_example = {name: np.asarray(values, dtype=np.float64) for name, values in _named(nats, tokens, bytes)}
+    per_example = {
+        name: np.asarray(values, dtype=np.float64) for name, values in _named(nats, tokens, bytes)
+    }
     for name in ("tokens", "bytes"):
         _check_same(f"length of {name}", len(per_example[name]), len(per_example["nats"]))
         if len(per_example[name]) == 0 or not (per_example[name] > 0).all():
@@ -230,7 +244,9 @@ def language_scores(nats: Array, tokens: Array, bytes: Array) -> Scores:
         # The largest double instead of infinity, which JSON and MLflow's plots can't hold.
         "perplexity": math.exp(min(loss, _LARGEST_EXPONENT)),
     }
-    return Scores(metric="bits_per_byte", higher_is_better=False, metrics=metrics, per_example=per_example)
+    return Scores(
+        metric="bits_per_byte", higher_is_better=False, metrics=metrics, per_example=per_example
+    )
 
 
 def _named(nats: Array, tokens: Array, bytes: Array) -> tuple[tuple[str, Array], ...]:
@@ -297,7 +313,12 @@ def _ranking_scores(ranks: _Floats, relevant_counts: Array) -> Scores:
         "mrr_at_10": np.where(among[:, 0], 1.0 / ranks[:, 0], 0.0),
         **{f"recall_at_{k}": (ranks <= k).sum(axis=1) / relevant_counts for k in (1, 5, 10)},
     }
-    return Scores(metric="ndcg_at_10", higher_is_better=True, metrics=_means(per_example), per_example=per_example)
+    return Scores(
+        metric="ndcg_at_10",
+        higher_is_better=True,
+        metrics=_means(per_example),
+        per_example=per_example,
+    )
 
 
 def _means(per_example: Mapping[str, Array]) -> dict[str, float]:
@@ -320,7 +341,8 @@ def _bits_per_byte(per_example: Mapping[str, Array], indices: Array) -> _Floats:
 
 def _spearman(per_example: Mapping[str, Array], indices: Array) -> _Floats:
     return _correlation(
-        rankdata(per_example["cosine"][indices], axis=1), rankdata(per_example["gold"][indices], axis=1)
+        rankdata(per_example["cosine"][indices], axis=1),
+        rankdata(per_example["gold"][indices], axis=1),
     )
 
 

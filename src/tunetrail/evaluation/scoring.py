@@ -89,12 +89,17 @@ def _score_labels(records: Sequence[Record], encode: Encode) -> Scores:
 
 def _score_vectors(records: Sequence[Record], encode: Encode) -> Scores:
     vectors = encode([record["text"] for record in records])
-    return vector_scores(vectors, np.array([record["embedding"] for record in records], dtype=np.float32))
+    return vector_scores(
+        vectors, np.array([record["embedding"] for record in records], dtype=np.float32)
+    )
 
 
 def _score_texts(records: Sequence[Record], encode: Encode) -> Scores:
     halves = [_halves(record["text"]) for record in records]
-    queries, documents = encode([first for first, _ in halves]), encode([second for _, second in halves])
+    queries, documents = (
+        encode([first for first, _ in halves]),
+        encode([second for _, second in halves]),
+    )
     return retrieval_scores(queries, documents, [[number] for number in range(len(halves))])
 
 

@@ -58,7 +58,9 @@ class DataSciencePipeline:
         training_config: Mapping[str, Mapping[str, Any]] | None = None,
         tracker: Tracker | None = None,
     ) -> None:
-        self.settings = (settings or Settings()).with_specification(pipeline_config, training_config)
+        self.settings = (settings or Settings()).with_specification(
+            pipeline_config, training_config
+        )
         self._tracker = tracker
 
     @property
@@ -94,7 +96,9 @@ class DataSciencePipeline:
         Raises:
             SampleError: There are no rows, or they have several shapes and none is chosen.
         """
-        preparation = build_preparation(model_type, self.settings, base.path if base else None, reference)
+        preparation = build_preparation(
+            model_type, self.settings, base.path if base else None, reference
+        )
         return prepare_rows(model_type, self.settings, preparation, rows, folder)
 
     def run(
@@ -146,10 +150,15 @@ class DataSciencePipeline:
                 kept = KeptRun(folder=folder)
                 kept.keep()
             if "base_model" not in kept.facts:
-                run.log_params({"base_model": base.canonical_name, "base_model_source": base.source})
+                run.log_params(
+                    {"base_model": base.canonical_name, "base_model_source": base.source}
+                )
                 kept.keep(facts={"base_model": base.canonical_name})
             split = self._split(run, kept, model_type, rows, name, reference, base)
-            shape, cache = str(split.train["shape"].iloc[0]), result_cache(self.settings.preparation)
+            shape, cache = (
+                str(split.train["shape"].iloc[0]),
+                result_cache(self.settings.preparation),
+            )
             learner = build_learner(model_type, self.settings, shape, cache)
             work = Work(model_type=model_type, run=run, kept=kept, learner=learner, base=base)
             deployment = Deployment(
@@ -160,7 +169,9 @@ class DataSciencePipeline:
                 on_decision=on_decision,
             )
             outcome = deployment.finished(work) or self._run_steps(work, split, deployment)
-        shutil.rmtree(folder, ignore_errors=True)  # not before the run has ended: until then it may have to be resumed
+        shutil.rmtree(
+            folder, ignore_errors=True
+        )  # not before the run has ended: until then it may have to be resumed
         return outcome
 
     def kept(self, run_id: str) -> KeptRun:
@@ -185,12 +196,22 @@ class DataSciencePipeline:
             return kept.split()
         logger.info("%s: validation, cleaning and split", model_type)
         further = FurtherRows(settings=self.settings, name=name)
-        wants_further = model_type == "embedding" and bool(self.settings.embedding.also_train.losses)
+        wants_further = model_type == "embedding" and bool(
+            self.settings.embedding.also_train.losses
+        )
         rows = further.noting(rows) if wants_further else rows
-        session = self.prepare(model_type, rows, kept.folder / PREPARED, reference=reference, base=base)
-        steps = keep_preparation(run, session, model_type, name, self.settings.of(model_type).max_length)
+        session = self.prepare(
+            model_type, rows, kept.folder / PREPARED, reference=reference, base=base
+        )
+        steps = keep_preparation(
+            run, session, model_type, name, self.settings.of(model_type).max_length
+        )
         split = session.split()
-        for context, side in (("training", split.train), ("validation", split.validation), ("test", split.test)):
+        for context, side in (
+            ("training", split.train),
+            ("validation", split.validation),
+            ("test", split.test),
+        ):
             run.log_input(name, rows_digest(side), context, len(side))
         if wants_further:
             held_out = pd.concat([split.validation, split.test], ignore_index=True)
@@ -198,21 +219,32 @@ class DataSciencePipeline:
             run.log_dict(account, "steps/further_rows.json")
             run.log_input(name, rows_digest(learnt), "training", len(learnt))
             kept.keep_further(learnt, account)
-        kept.keep(steps=steps, facts={"split": {"method": split.method, "warnings": list(split.warnings)}})
+        kept.keep(
+            steps=steps, facts={"split": {"method": split.method, "warnings": list(split.warnings)}}
+        )
         return split
 
     def _run_steps(self, work: Work, split: Split, deployment: Deployment) -> Outcome:
         train_rows = TrainRows(settings=self.settings, work=work, tracker=self.tracker)
         work.learner.check(
-            work.base.path, [*train_rows.records(split.train), *records_of(split.validation), *records_of(split.test)]
+            work.base.path,
+            [
+                *train_rows.records(split.train),
+                *records_of(split.validation),
+                *records_of(split.test),
+            ],
         )
         rows, refresh = train_rows.engineered(split.train)
         records = train_rows.records(rows)
-        training = Training(config=self.settings.of(work.model_type), work=work, registry=deployment.registry)
+        training = Training(
+            config=self.settings.of(work.model_type), work=work, registry=deployment.registry
+        )
         found = training.found(records)
         if "cross_validation" not in work.steps:
             for fold in self.tracker.children(work.run.run_id) if work.run.resumed else ():
-                self.tracker.delete_run(fold.info.run_id)  # of a cross-validation that was interrupted
+                self.tracker.delete_run(
+                    fold.info.run_id
+                )  # of a cross-validation that was interrupted
             cross_validate_split(work, split, train_rows, self.settings, found)
         model = training.run(records, split.validation, refresh, found)
         reference = deployment.reference(work)
@@ -252,7 +284,10 @@ class DataSciencePipeline:
             confidence=config.confidence,
             seed=self.settings.seed,
         )
-        bounds = {name: getattr(comparison, name) for name in ("after", "before", "improvement", "lower", "upper")}
+        bounds = {
+            name: getattr(comparison, name)
+            for name in ("after", "before", "improvement", "lower", "upper")
+        }
         work.run.log_figure(comparison_figure(comparison), "comparison.png")
         work.finish_step("comparison", {**comparison.to_dict(), "against": against}, bounds)
         return comparison

@@ -58,7 +58,9 @@ class Deployment:
         step = work.steps.get("deployment")
         if step is None:
             return None
-        version = ModelVersion(name=step["name"], version=step["version"], base_model=work.base.canonical_name)
+        version = ModelVersion(
+            name=step["name"], version=step["version"], base_model=work.base.canonical_name
+        )
         return _outcome(
             work,
             comparison_of(work.steps["comparison"]),
@@ -68,11 +70,18 @@ class Deployment:
         )
 
     def run(
-        self, work: Work, model: Any, probes: list[str], reference: ModelVersion | None, comparison: Comparison
+        self,
+        work: Work,
+        model: Any,
+        probes: list[str],
+        reference: ModelVersion | None,
+        comparison: Comparison,
     ) -> Outcome:
         """Register the trained model and, where the gate lets it, make it root."""
         decision = decide(comparison, self.gate)
-        logger.info("%s: deployment, candidate %s (%s)", work.model_type, decision.word, decision.reason)
+        logger.info(
+            "%s: deployment, candidate %s (%s)", work.model_type, decision.word, decision.reason
+        )
         candidate = Candidate(
             model=model,
             save=partial(work.learner.save, model),
@@ -91,11 +100,15 @@ class Deployment:
 
         registered = self._registered(work)
         if registered is None:
-            version, exported = deploy(candidate, decision, self.registry, reference, self.model_dir, decided)
+            version, exported = deploy(
+                candidate, decision, self.registry, reference, self.model_dir, decided
+            )
         else:
             version = registered
             exported = self._end(candidate, decision, reference, registered, decided)
-        work.run.set_tags({"tunetrail.decision": decision.word, "tunetrail.version": version.version})
+        work.run.set_tags(
+            {"tunetrail.decision": decision.word, "tunetrail.version": version.version}
+        )
         work.finish_step(
             "deployment",
             {
@@ -116,7 +129,11 @@ class Deployment:
             return None
         version = self.registry.tracker.version_of_run(self.registry.name, work.run.run_id)
         base = work.base.canonical_name
-        return ModelVersion(name=self.registry.name, version=version, base_model=base) if version else None
+        return (
+            ModelVersion(name=self.registry.name, version=version, base_model=base)
+            if version
+            else None
+        )
 
     def _end(
         self,
@@ -133,10 +150,14 @@ class Deployment:
             decided(version)
             return None
         with contextlib.ExitStack() as stack:
-            point_root = stack.enter_context(staged_root(self.model_dir, self.registry.name, candidate.save))
+            point_root = stack.enter_context(
+                staged_root(self.model_dir, self.registry.name, candidate.save)
+            )
             root = self.registry.root()
             if root is None or root.version != version.version:
-                self.registry.move_root(version, reference, {"tunetrail.run_id": candidate.run.run_id, **facts})
+                self.registry.move_root(
+                    version, reference, {"tunetrail.run_id": candidate.run.run_id, **facts}
+                )
             decided(version)
             return point_root(version.version)
 

@@ -27,7 +27,9 @@ def cross_validate_split(
     """
     config = settings.cross_validation
     if config.n_splits == 0:
-        work.finish_step("cross_validation", {"folds": [], "note": "off: cross_validation.n_splits is 0"})
+        work.finish_step(
+            "cross_validation", {"folds": [], "note": "off: cross_validation.n_splits is 0"}
+        )
         return
     folds = make_folds(split.train, config.n_splits, settings.seed, by_time=split.method == "time")
     found = found or Found()
@@ -42,12 +44,21 @@ def cross_validate_split(
     work.finish_step(
         "cross_validation",
         step,
-        {f"{result.metric}_mean": result.mean, f"{result.metric}_standard_deviation": result.standard_deviation},
+        {
+            f"{result.metric}_mean": result.mean,
+            f"{result.metric}_standard_deviation": result.standard_deviation,
+        },
     )
 
 
 def _trained_folds(
-    work: Work, folds: Sequence[Fold], train_rows: TrainRows, settings: Settings, found: Found, *, augmented: bool
+    work: Work,
+    folds: Sequence[Fold],
+    train_rows: TrainRows,
+    settings: Settings,
+    found: Found,
+    *,
+    augmented: bool,
 ) -> CrossValidationResult:
     training = found.applied(settings.of(work.model_type).training)
 
@@ -71,9 +82,14 @@ def _trained_folds(
                 budget=settings.cross_validation.budget,
             )
             scores = score(
-                work.learner, model, scorable_by_all(work.learner, [model], fold.validation), settings.evaluation
+                work.learner,
+                model,
+                scorable_by_all(work.learner, [model], fold.validation),
+                settings.evaluation,
             )
-            run.log_metrics({f"cross_validation/{metric}": value for metric, value in scores.metrics.items()})
+            run.log_metrics(
+                {f"cross_validation/{metric}": value for metric, value in scores.metrics.items()}
+            )
             return scores
 
     return cross_validate(folds, train_and_score)

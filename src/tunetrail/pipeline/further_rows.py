@@ -66,9 +66,13 @@ class FurtherRows:
                 )
             settings = _settings_of(self.settings, shape)
             preparation = build_preparation("embedding", settings, base.path)
-            session = prepare_rows("embedding", settings, preparation, self.frames[shape], folder / shape)
+            session = prepare_rows(
+                "embedding", settings, preparation, self.frames[shape], folder / shape
+            )
             title, folder_of_shape = f"{self.name}, {shape} samples", f"data/{shape}"
-            keep_report(run, session, "embedding", title, settings.embedding.max_length, folder_of_shape)
+            keep_report(
+                run, session, "embedding", title, settings.embedding.max_length, folder_of_shape
+            )
             if session.stopped is not None:
                 raise SampleError(f"{shape} samples of embedding.also_train: {session.stopped}")
             train = session.frame("train")
@@ -84,10 +88,16 @@ class FurtherRows:
                 "cleaning": session.cleaning_dict(),
                 "split": session.split_dict(),
                 "rows": len(learnt),
-                "twins_of_held_out": sorted(set(map(int, train["row_id"])) - set(map(int, learnt["row_id"]))),
+                "twins_of_held_out": sorted(
+                    set(map(int, train["row_id"])) - set(map(int, learnt["row_id"]))
+                ),
             }
-        schema = row_files.schema_of(list(dict.fromkeys(column for side in sides for column in side.columns)))
-        tables = [row_files.table_of(side, schema) for side in sides]  # pandas would make NaN of what a shape lacks
+        schema = row_files.schema_of(
+            list(dict.fromkeys(column for side in sides for column in side.columns))
+        )
+        tables = [
+            row_files.table_of(side, schema) for side in sides
+        ]  # pandas would make NaN of what a shape lacks
         return row_files.frame_of(pa.concat_tables(tables)), accounts
 
 
@@ -105,5 +115,7 @@ def without_twins(rows: pd.DataFrame, held_out: pd.DataFrame, similarity: float)
 
 
 def _settings_of(settings: Settings, shape: str) -> Settings:
-    embedding = replace(settings.embedding, shape=shape, also_train=FurtherLossesConfig(), loss="auto", teacher=None)
+    embedding = replace(
+        settings.embedding, shape=shape, also_train=FurtherLossesConfig(), loss="auto", teacher=None
+    )
     return replace(settings, embedding=embedding)

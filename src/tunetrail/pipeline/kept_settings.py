@@ -40,8 +40,12 @@ def settings_of(plain: Mapping[str, Any], tracking: TrackingConfig) -> Settings:
     Raises:
         UserError: A key is unknown to this version, or its value is no longer allowed.
     """
-    settings = _section_of(Settings, {name: value for name, value in plain.items() if name not in _REQUEST}, "")
-    return dataclasses.replace(settings, tracking=dataclasses.replace(settings.tracking, uri=tracking.uri))
+    settings = _section_of(
+        Settings, {name: value for name, value in plain.items() if name not in _REQUEST}, ""
+    )
+    return dataclasses.replace(
+        settings, tracking=dataclasses.replace(settings.tracking, uri=tracking.uri)
+    )
 
 
 def _section_of(section: type[_Section], plain: Mapping[str, Any], prefix: str) -> _Section:

@@ -18,7 +18,9 @@ def wants_negatives(rows: pd.DataFrame, config: HardNegativesConfig) -> bool:
     return config.enabled and set(rows["shape"]) == {"pair"}
 
 
-def mine_negatives(rows: pd.DataFrame, encode: Encode, config: HardNegativesConfig, seed: int) -> MiningResult:
+def mine_negatives(
+    rows: pd.DataFrame, encode: Encode, config: HardNegativesConfig, seed: int
+) -> MiningResult:
     """Mine hard negatives for pairs of the train side, with the model behind `encode`."""
     return mine(
         rows,

@@ -113,7 +113,12 @@ def keep_preparation(
 
 
 def keep_report(
-    run: TrackedRun, session: PreparedSession, model_type: str, name: str, max_length: int, folder: str = "data"
+    run: TrackedRun,
+    session: PreparedSession,
+    model_type: str,
+    name: str,
+    max_length: int,
+    folder: str = "data",
 ) -> None:
     """Write the report of prepared rows, its pictures and the rows set aside to a folder of a run's artifacts."""
     section = report_section(session, model_type, max_length)
@@ -126,14 +131,18 @@ def keep_report(
 
 def warnings_of(session: PreparedSession) -> list[str]:
     """Return what a person should know of a prepared session, a sentence each."""
-    found = [f"{each.check}: {each.message}" for each in session.findings if each.severity == "warning"]
+    found = [
+        f"{each.check}: {each.message}" for each in session.findings if each.severity == "warning"
+    ]
     return [*found, *session.warnings]
 
 
 class _Chosen:
     """The rows of the chosen shapes out of all that come, and which shapes came."""
 
-    def __init__(self, rows: pd.DataFrame | Iterable[pd.DataFrame], model_type: str, settings: Settings) -> None:
+    def __init__(
+        self, rows: pd.DataFrame | Iterable[pd.DataFrame], model_type: str, settings: Settings
+    ) -> None:
         self._rows = [rows] if isinstance(rows, pd.DataFrame) else rows
         self._model_type = model_type
         self._settings = settings
@@ -152,12 +161,24 @@ class _Chosen:
             yield chosen
 
     def say_what_was_left_out(self) -> None:
-        used = (*self._shapes, *(self._settings.embedding.also_train.losses if self._model_type == "embedding" else ()))
+        used = (
+            *self._shapes,
+            *(
+                self._settings.embedding.also_train.losses
+                if self._model_type == "embedding"
+                else ()
+            ),
+        )
         others = {shape: count for shape, count in self._seen.items() if shape not in used}
         if others:
             listed = ", ".join(f"{count} of {shape}" for shape, count in others.items())
             wanted = ", ".join(self._shapes)
-            logger.warning("%s: rows of other shapes than %s are not prepared: %s", self._model_type, wanted, listed)
+            logger.warning(
+                "%s: rows of other shapes than %s are not prepared: %s",
+                self._model_type,
+                wanted,
+                listed,
+            )
 
     def check(self) -> None:
         if not self._shapes or self._found:
@@ -165,6 +186,10 @@ class _Chosen:
         present = ", ".join(sorted(self._seen)) or "none"
         if self._model_type == "llm":
             objective = self._settings.llm.objective
-            raise SampleError(f"llm.objective must fit the session's samples ({present}), got {objective!r}.")
+            raise SampleError(
+                f"llm.objective must fit the session's samples ({present}), got {objective!r}."
+            )
         shape = self._settings.embedding.shape
-        raise SampleError(f"embedding.shape must be a shape of the session's samples ({present}), got {shape!r}.")
+        raise SampleError(
+            f"embedding.shape must be a shape of the session's samples ({present}), got {shape!r}."
+        )

@@ -34,11 +34,15 @@ def resumable(run: TrackedRun) -> Iterator[None]:
         yield
     except BaseException as error:
         if not isinstance(error, UserError):
-            logger.warning("`tunetrail resume %s` goes on with this run from where it stopped", run.run_id)
+            logger.warning(
+                "`tunetrail resume %s` goes on with this run from where it stopped", run.run_id
+            )
         raise
 
 
-def record_promotion(database: DatabaseManager, outcome: Outcome, run_id: str, session_id: str) -> None:
+def record_promotion(
+    database: DatabaseManager, outcome: Outcome, run_id: str, session_id: str
+) -> None:
     """Append the decision to the ledger, unless it is there: a resumed run may come by here a second time.
 
     Args:

@@ -21,7 +21,10 @@ def checked_request(request: Mapping[str, Any]) -> tuple[str, str]:
             raise ConfigError(f"the request has no key {key!r}.{did_you_mean(str(key), _KEYS)}")
     if "session_id" not in request:
         raise ConfigError("session_id must be given. `tunetrail sessions` lists them.")
-    session_id, model_type = check_identifier("session_id", request["session_id"]), request.get("model_type", "all")
+    session_id, model_type = (
+        check_identifier("session_id", request["session_id"]),
+        request.get("model_type", "all"),
+    )
     requested_model_types(str(model_type))
     return session_id, str(model_type)
 

@@ -64,7 +64,11 @@ class KeptRun:
         """
         kept = cls._read(folder)
         kept.checkpoint()
-        sides = [side_file(folder / PREPARED, side) for side in SIDES] if "cleaning" in kept.steps else []
+        sides = (
+            [side_file(folder / PREPARED, side) for side in SIDES]
+            if "cleaning" in kept.steps
+            else []
+        )
         names = {"augmentation": AUGMENTED, "feature_engineering": TRAIN}
         files = [name for step, name in names.items() if step in kept.steps]
         files += [FURTHER] if _FURTHER in kept.facts else []
@@ -138,7 +142,9 @@ class KeptRun:
         path = self.folder / CHECKPOINTS / LAST_CHECKPOINT
         if not path.exists():
             return None
-        if not zipfile.is_zipfile(path):  # torch's checkpoints are; their table of contents is at the end
+        if not zipfile.is_zipfile(
+            path
+        ):  # torch's checkpoints are; their table of contents is at the end
             raise UserError(
                 f"{path} must be a whole checkpoint, got a broken one. Delete it to train from the beginning."
             )
@@ -170,7 +176,9 @@ class KeptRun:
 
 def is_kept(name: str) -> bool:
     """Whether a file or folder of that name in a run's folder is needed to resume the run."""
-    return name in (STATE, PREPARED, START, CHECKPOINTS, AUGMENTED, TRAIN, FURTHER) or fnmatch(name, _MINED.format("*"))
+    return name in (STATE, PREPARED, START, CHECKPOINTS, AUGMENTED, TRAIN, FURTHER) or fnmatch(
+        name, _MINED.format("*")
+    )
 
 
 @contextmanager
@@ -183,4 +191,6 @@ def _readable(path: Path) -> Iterator[None]:
 
 def _unreadable(path: Path, error: Exception) -> UserError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return UserError(f"{path} must be readable to resume the run: {reason}. Start it again with `tunetrail train`.")
+    return UserError(
+        f"{path} must be readable to resume the run: {reason}. Start it again with `tunetrail train`."
+    )

@@ -27,7 +27,9 @@ def score(learner: Learner, model: Any, rows: pd.DataFrame, config: EvaluationCo
     """Score a model on rows that it was not trained on."""
     records = records_of(rows)
     if isinstance(learner, EmbeddingLearner):
-        encode, encode_documents = (partial(learner.vectors, model, role=role) for role in (QUERY, DOCUMENT))
+        encode, encode_documents = (
+            partial(learner.vectors, model, role=role) for role in (QUERY, DOCUMENT)
+        )
         return score_embedding(learner.shape, records, encode, encode_documents)
     assert isinstance(learner, LanguageModelLearner)
     if any(map(is_preference, records)):
@@ -45,7 +47,10 @@ def scorable_by_all(learner: Learner, models: Sequence[Any], rows: pd.DataFrame)
     masks = [learner.scorable(model, records_of(rows)) for model in models]
     kept = rows[np.logical_and.reduce(masks)].reset_index(drop=True)
     if len(kept) < len(rows):
-        logger.warning("llm: llm.max_length cuts off all that could be scored of %d rows", len(rows) - len(kept))
+        logger.warning(
+            "llm: llm.max_length cuts off all that could be scored of %d rows",
+            len(rows) - len(kept),
+        )
     if kept.empty:
         raise SampleError(
             f"llm.max_length={learner.config.max_length} cuts off the outputs of all rows to be scored. Raise it."

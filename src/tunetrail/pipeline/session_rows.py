@@ -11,7 +11,9 @@ from tunetrail.samples import SampleKind
 from tunetrail.stores.database import DatabaseManager
 
 
-def session_frames(database: DatabaseManager, session_id: str, model_type: str) -> Iterator[pd.DataFrame]:
+def session_frames(
+    database: DatabaseManager, session_id: str, model_type: str
+) -> Iterator[pd.DataFrame]:
     """Yield a session's samples of a model type, as `tunetrail.data.rows.rows_frame` makes frames of them."""
     for chunk in database.read_samples(session_id, SampleKind(model_type)):
         yield rows_frame((stored.row_id, stored.sample) for stored in chunk)

@@ -57,8 +57,16 @@ class TrainRows:
         Both steps are kept with their rows, and not done again in a resumed run.
         """
         work, kept = self.work, self.work.kept
-        augmented = kept.rows(AUGMENTED) if "augmentation" in work.steps else self._augmented_and_kept(train)
-        rows = kept.rows(TRAIN) if "feature_engineering" in work.steps else self._engineered_and_kept(augmented)
+        augmented = (
+            kept.rows(AUGMENTED)
+            if "augmentation" in work.steps
+            else self._augmented_and_kept(train)
+        )
+        rows = (
+            kept.rows(TRAIN)
+            if "feature_engineering" in work.steps
+            else self._engineered_and_kept(augmented)
+        )
         return rows, kept.refresh(self.refresh(augmented))
 
     def _augmented_and_kept(self, train: pd.DataFrame) -> pd.DataFrame:
@@ -79,7 +87,8 @@ class TrainRows:
         self._warn((*features.warnings, *(mined.warnings if mined else ())))
         self.work.kept.write_rows(features.rows, TRAIN)
         self.work.finish_step(
-            "feature_engineering", {**features.to_dict(), "hard_negatives": mined.to_dict() if mined else None}
+            "feature_engineering",
+            {**features.to_dict(), "hard_negatives": mined.to_dict() if mined else None},
         )
         return features.rows
 
@@ -87,13 +96,17 @@ class TrainRows:
         for sentence in sentences:
             logger.warning("%s: %s", self.work.model_type, sentence)
 
-    def records(self, rows: pd.DataFrame, held_out: pd.DataFrame | None = None) -> list[dict[str, Any]]:
+    def records(
+        self, rows: pd.DataFrame, held_out: pd.DataFrame | None = None
+    ) -> list[dict[str, Any]]:
         """Return rows, and those of further shapes behind them, as records; none of these is a twin of `held_out`."""
         further = self.work.kept.further()
         if further is None:
             return records_of(rows)
         if held_out is not None:
-            further = without_twins(further, held_out, self.settings.split.near_duplicate_similarity)
+            further = without_twins(
+                further, held_out, self.settings.split.near_duplicate_similarity
+            )
         return [*records_of(rows), *records_of(further)]
 
     def augmented(self, rows: pd.DataFrame) -> AugmentationResult:
@@ -125,7 +138,9 @@ class TrainRows:
         counts = np.array(rows["token_count"], dtype=np.int64)
         added = rows["parent_id"].notna().to_numpy(bool)
         counts[added] = counter.of_records(records_of(rows[added]))
-        return engineer_features(rows, counts, counter.max_length, self.settings.feature_engineering)
+        return engineer_features(
+            rows, counts, counter.max_length, self.settings.feature_engineering
+        )
 
     @cached_property
     def _tools(self) -> AugmentationTools:
@@ -154,7 +169,11 @@ class TrainRows:
             logger.info("%s: %s writes rows", self.work.model_type, root.uri)
             model = registry.load(root)
         else:
-            name = self.settings.llm.model if config.generator in ("root", "base") else config.generator
+            name = (
+                self.settings.llm.model
+                if config.generator in ("root", "base")
+                else config.generator
+            )
             logger.info("%s: %s writes rows", self.work.model_type, name)
             learner = LanguageModelLearner(config=self.settings.llm, seed=self.settings.seed)
             model = learner.load(resolve_model(name, "llm").path)
@@ -167,7 +186,9 @@ class TrainRows:
 
     @cached_property
     def _translator(self) -> Translator:
-        there, back = (load_translation_model(name) for name in self.settings.augmentation.translation_models)
+        there, back = (
+            load_translation_model(name) for name in self.settings.augmentation.translation_models
+        )
         return Translator(there=there, back=back)
 
     def _vectors(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:

@@ -53,7 +53,13 @@ class Training:
         work.kept.keep(facts={_FOUND: found.to_dict()})
         return found
 
-    def run(self, records: Sequence[Record], validation: pd.DataFrame, refresh: Refresh | None, found: Found) -> Any:
+    def run(
+        self,
+        records: Sequence[Record],
+        validation: pd.DataFrame,
+        refresh: Refresh | None,
+        found: Found,
+    ) -> Any:
         """Return the trained model; a training that was interrupted goes on from its last checkpoint."""
         work, checkpoint = self.work, self.work.kept.checkpoint()
         start, path = self._start()
@@ -76,7 +82,8 @@ class Training:
         if result.preflight is not None:
             work.run.log_text(str(result.preflight), "preflight.txt")
         work.run.log_figure(
-            learning_curve_figure(result.history, f"{work.model_type}: learning curves"), "learning_curves.png"
+            learning_curve_figure(result.history, f"{work.model_type}: learning curves"),
+            "learning_curves.png",
         )
         work.finish_step(
             "training",
@@ -98,7 +105,11 @@ class Training:
             return kept, work.base.path if kept == _BASE else str(folder)
         root = self.registry.root()
         start = _BASE
-        if root is not None and self.config.start_from == "root" and root.base_model == work.base.canonical_name:
+        if (
+            root is not None
+            and self.config.start_from == "root"
+            and root.base_model == work.base.canonical_name
+        ):
             start = root.uri
             shutil.rmtree(folder, ignore_errors=True)  # cut off, if it is there
             work.learner.save(self.registry.load(root), folder)

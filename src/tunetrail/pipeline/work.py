@@ -68,13 +68,17 @@ class Work:
         """The results of the steps that are finished."""
         return self.kept.steps
 
-    def finish_step(self, name: str, result: dict[str, Any], metrics: Mapping[str, float] | None = None) -> None:
+    def finish_step(
+        self, name: str, result: dict[str, Any], metrics: Mapping[str, float] | None = None
+    ) -> None:
         """Write a step's result and its metrics to the run, and keep it: a resumed run doesn't do the step again."""
         log_step(self.run, name, result, metrics)
         self.kept.keep(steps={name: result})
 
 
-def log_step(run: TrackedRun, name: str, result: dict[str, Any], metrics: Mapping[str, float] | None = None) -> None:
+def log_step(
+    run: TrackedRun, name: str, result: dict[str, Any], metrics: Mapping[str, float] | None = None
+) -> None:
     """Write a step's result and its metrics to a run."""
     run.log_metrics({f"{name}/{key}": value for key, value in (metrics or {}).items()})
     run.log_dict(result, f"steps/{name}.json")

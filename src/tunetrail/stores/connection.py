@@ -13,7 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import URL, Connection, Engine, NullPool, column, event, make_url, select, table, text
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    NullPool,
+    column,
+    event,
+    make_url,
+    select,
+    table,
+    text,
+)
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError
 
@@ -100,7 +111,11 @@ def _with_absolute_path(url: URL) -> URL:
 
 def make_engine(url: URL) -> Engine:
     """Return an engine with the settings of the URL's dialect; nothing is opened yet."""
-    settings: dict[str, Any] = {"poolclass": NullPool, "json_serializer": json_text, "hide_parameters": True}
+    settings: dict[str, Any] = {
+        "poolclass": NullPool,
+        "json_serializer": json_text,
+        "hide_parameters": True,
+    }
     if url.get_backend_name() == "postgresql":
         timeout = {} if "connect_timeout" in url.query else {"connect_timeout": _CONNECT_SECONDS}
         return sqlalchemy.create_engine(url, connect_args=timeout, **settings)

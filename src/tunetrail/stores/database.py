@@ -50,7 +50,10 @@ class DatabaseManager:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         """Close it."""
         self.close()
@@ -93,7 +96,9 @@ class DatabaseManager:
         """
         check_identifier("session_id", session_id)
         items = ingestion.parsed_rows(rows, SampleKind(kind), source)
-        return ingestion.store(self._database, session_id, items, chunk_size=chunk_size, on_progress=on_progress)
+        return ingestion.store(
+            self._database, session_id, items, chunk_size=chunk_size, on_progress=on_progress
+        )
 
     def ingest_derived(
         self,
@@ -124,9 +129,13 @@ class DatabaseManager:
         """
         check_identifier("session_id", session_id)
         items = ingestion.derived_items(rows, derive, SampleKind(kind), source)
-        return ingestion.store(self._database, session_id, items, chunk_size=chunk_size, on_progress=on_progress)
+        return ingestion.store(
+            self._database, session_id, items, chunk_size=chunk_size, on_progress=on_progress
+        )
 
-    def add_samples(self, session_id: str, samples: Iterable[Sample], *, chunk_size: int = 1000) -> IngestReport:
+    def add_samples(
+        self, session_id: str, samples: Iterable[Sample], *, chunk_size: int = 1000
+    ) -> IngestReport:
         """Store samples that are checked already; adding them again adds nothing."""
         return ingestion.store(self._database, session_id, samples, chunk_size=chunk_size)
 
@@ -176,7 +185,12 @@ class DatabaseManager:
             DatabaseError: There is no such run, or its present state can't be followed by `state`.
         """
         training_runs.update_training_run(
-            self._database, run_id, state=state, reason=reason, mlflow_run_id=mlflow_run_id, result=result
+            self._database,
+            run_id,
+            state=state,
+            reason=reason,
+            mlflow_run_id=mlflow_run_id,
+            result=result,
         )
 
     def training_runs(self, session_id: str | None = None) -> list[TrainingRun]:

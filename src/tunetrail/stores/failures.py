@@ -11,23 +11,53 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from tunetrail.errors import DatabaseError
 
 _ADVICE = (
-    ("database or disk is full", "The disk is full. Free some space and run the same command again."),
-    ("no space left on device", "The disk is full. Free some space and run the same command again."),
-    ("could not extend file", "The server's disk is full. Free some space and run the same command again."),
-    ("file is not a database", "The file is no SQLite database. Give another path in database.url."),
-    ("malformed", "The file is damaged. Restore it from a backup or give another path in database.url."),
+    (
+        "database or disk is full",
+        "The disk is full. Free some space and run the same command again.",
+    ),
+    (
+        "no space left on device",
+        "The disk is full. Free some space and run the same command again.",
+    ),
+    (
+        "could not extend file",
+        "The server's disk is full. Free some space and run the same command again.",
+    ),
+    (
+        "file is not a database",
+        "The file is no SQLite database. Give another path in database.url.",
+    ),
+    (
+        "malformed",
+        "The file is damaged. Restore it from a backup or give another path in database.url.",
+    ),
     ("unable to open database file", "The file can't be opened. Check its path and permissions."),
     ("readonly database", "The file or its folder can't be written. Check the permissions."),
-    ("database is locked", "Another process kept it locked for too long. Stop that process or try again."),
-    ("disk i/o error", "The disk or the network folder failed. Check it and run the same command again."),
+    (
+        "database is locked",
+        "Another process kept it locked for too long. Stop that process or try again.",
+    ),
+    (
+        "disk i/o error",
+        "The disk or the network folder failed. Check it and run the same command again.",
+    ),
     ("append-only", "The ledger of promotions is append-only. Record a new decision instead."),
-    ("connection refused", "The server can't be reached. Check that it runs, and its host and port."),
+    (
+        "connection refused",
+        "The server can't be reached. Check that it runs, and its host and port.",
+    ),
     ("failed to resolve host", "The server's host name is unknown. Check database.url."),
     ("timeout expired", "The server doesn't answer. Check its host, port and the network."),
-    ("password authentication failed", "The server refuses this user or password. Check database.url."),
+    (
+        "password authentication failed",
+        "The server refuses this user or password. Check database.url.",
+    ),
     ("no password supplied", "The server wants a password. Put it into database.url."),
     ("does not exist", "Create what is missing on the server, or check database.url."),
-    ("permission denied", "Permission is denied. Check the permissions of the file or of the database user."),
+    (
+        "permission denied",
+        "Permission is denied. Check the permissions of the file or of the database user.",
+    ),
 )
 _ADVICE_BY_NUMBER = {
     errno.ENOSPC: "The disk is full. Free some space and run the same command again.",

@@ -77,10 +77,18 @@ def derived_items(
         except SampleError as error:
             yield _rejection(kind, source, number, str(error), _row_text(row))
         except (RecursionError, ValueError):
-            yield _rejection(kind, source, number, "row must be plain JSON, not too deep, got more.", _row_text(row))
+            yield _rejection(
+                kind,
+                source,
+                number,
+                "row must be plain JSON, not too deep, got more.",
+                _row_text(row),
+            )
 
 
-def _derived(row: Mapping[str, Any], derive: Derive, source: str, number: int) -> list[Sample | Rejection]:
+def _derived(
+    row: Mapping[str, Any], derive: Derive, source: str, number: int
+) -> list[Sample | Rejection]:
     if not isinstance(row, Mapping):
         raise SampleError(f"row must be a mapping of columns to values, got {type(row).__name__}.")
     return [
@@ -100,7 +108,13 @@ def _storable_sample(sample: Sample) -> Sample:
 
 
 def _rejection(kind: SampleKind, source: str, number: int, reason: str, row: str) -> Rejection:
-    return Rejection(kind=kind, source=storable(source), row_number=number, reason=storable(reason), row=storable(row))
+    return Rejection(
+        kind=kind,
+        source=storable(source),
+        row_number=number,
+        reason=storable(reason),
+        row=storable(row),
+    )
 
 
 def _row_text(row: Any) -> str:
@@ -125,10 +139,18 @@ def store(
     seen: Counter[int] = Counter()
     report = IngestReport()
     for chunk in chunked(items, chunk_size):
-        samples = [_sample_values(item, session_id, seen) for item in chunk if isinstance(item, Sample)]
-        rejected = [_rejection_values(item, session_id, seen) for item in chunk if isinstance(item, Rejection)]
+        samples = [
+            _sample_values(item, session_id, seen) for item in chunk if isinstance(item, Sample)
+        ]
+        rejected = [
+            _rejection_values(item, session_id, seen)
+            for item in chunk
+            if isinstance(item, Rejection)
+        ]
         with database.transaction() as connection:
-            insert_missing(connection, SessionRow, [{"session_id": session_id, "created_at": now()}])
+            insert_missing(
+                connection, SessionRow, [{"session_id": session_id, "created_at": now()}]
+            )
             added = insert_missing(connection, SampleRow, samples)
             insert_missing(connection, RejectedSampleRow, rejected)
         report = IngestReport(
@@ -155,7 +177,9 @@ def insert_missing(connection: Connection, table: type[Base], values: list[dict[
         return 0
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     statement = insert(table).on_conflict_do_nothing()
-    return connection.execute(statement, values, execution_options={"preserve_rowcount": True}).rowcount
+    return connection.execute(
+        statement, values, execution_options={"preserve_rowcount": True}
+    ).rowcount
 
 
 def _occurrence(seen: Counter[int], digest: str) -> int:

@@ -64,10 +64,14 @@ def append_promotion(database: DatabaseConnection, record: PromotionRecord) -> i
     values = dataclasses.asdict(record) | {"created_at": now(), "reason": storable(record.reason)}
     del values["record_id"]
     with database.transaction() as connection:
-        return connection.execute(insert(PromotionRow).values(values).returning(PromotionRow.id)).scalar_one()
+        return connection.execute(
+            insert(PromotionRow).values(values).returning(PromotionRow.id)
+        ).scalar_one()
 
 
-def read_promotions(database: DatabaseConnection, model_name: str | None = None) -> list[PromotionRecord]:
+def read_promotions(
+    database: DatabaseConnection, model_name: str | None = None
+) -> list[PromotionRecord]:
     """Return the lines of one model or of all, the oldest first."""
     statement = select(PromotionRow.__table__).order_by(PromotionRow.id)
     if model_name is not None:

@@ -5,7 +5,15 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 
-_LIBRARIES = ("tunetrail", "torch", "pytorch-lightning", "transformers", "sentence-transformers", "peft", "mlflow")
+_LIBRARIES = (
+    "tunetrail",
+    "torch",
+    "pytorch-lightning",
+    "transformers",
+    "sentence-transformers",
+    "peft",
+    "mlflow",
+)
 
 
 def version_tags() -> dict[str, str]:
@@ -39,4 +47,7 @@ def git_tags() -> dict[str, str]:
     commit = git("rev-parse", "HEAD")
     if commit is None:
         return {}
-    return {"mlflow.source.git.commit": commit, "git.dirty": str(bool(git("status", "--porcelain"))).lower()}
+    return {
+        "mlflow.source.git.commit": commit,
+        "git.dirty": str(bool(git("status", "--porcelain"))).lower(),
+    }

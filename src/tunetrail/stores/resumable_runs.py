@@ -91,7 +91,9 @@ def find_resumable_run(
     )
 
 
-def finished_steps(tracker: Tracker, run_id: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+def finished_steps(
+    tracker: Tracker, run_id: str, names: Sequence[str]
+) -> dict[str, dict[str, Any]]:
     """Return the results of the named steps of a model type's run that has succeeded.
 
     Raises:
@@ -101,7 +103,9 @@ def finished_steps(tracker: Tracker, run_id: str, names: Sequence[str]) -> dict[
     try:
         return {name: run.read_dict(f"steps/{name}.json") for name in names}
     except TrackingError as error:
-        raise UserError(f"the results of the finished run {run_id} can't be read: {error} {_AGAIN}") from error
+        raise UserError(
+            f"the results of the finished run {run_id} can't be read: {error} {_AGAIN}"
+        ) from error
 
 
 def _pipeline_run(tracker: Tracker, database: DatabaseManager, run_id: str) -> Run:
@@ -115,7 +119,9 @@ def _pipeline_run(tracker: Tracker, database: DatabaseManager, run_id: str) -> R
             )
         run = tracker.find_run(training.mlflow_run_id) if training.mlflow_run_id else None
         if run is None:
-            raise UserError(f"nothing is kept of the run {run_id}: MLflow has no run of it. {_AGAIN}")
+            raise UserError(
+                f"nothing is kept of the run {run_id}: MLflow has no run of it. {_AGAIN}"
+            )
     while run is not None and TRAINING_RUN_TAG not in run.data.tags:
         parent = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
         run = tracker.find_run(parent) if parent else None
@@ -134,7 +140,9 @@ def _check_ended(run_id: str, training: TrainingRun, force: bool) -> None:
     if training.state not in (RunState.PENDING, RunState.RUNNING) or process.is_dead():
         return
     if process.is_here:
-        raise UserError(f"the run {run_id} is still alive: process {process.pid}. Wait for its end, or end it.")
+        raise UserError(
+            f"the run {run_id} is still alive: process {process.pid}. Wait for its end, or end it."
+        )
     if not force:
         raise UserError(
             f"the run {run_id} belongs to process {process.pid} on the host {process.host}, which may be alive. "
@@ -151,4 +159,6 @@ def _settings(tracker: Tracker, run_id: str) -> dict[str, Any]:
     try:
         return run.read_dict(CONFIGURATION)
     except TrackingError as error:
-        raise UserError(f"the configuration of the run {run_id} can't be read: {error} {_AGAIN}") from error
+        raise UserError(
+            f"the configuration of the run {run_id} can't be read: {error} {_AGAIN}"
+        ) from error

@@ -41,7 +41,10 @@ class RejectedSample:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
-        return dataclasses.asdict(self) | {"kind": str(self.kind), "created_at": self.created_at.isoformat()}
+        return dataclasses.asdict(self) | {
+            "kind": str(self.kind),
+            "created_at": self.created_at.isoformat(),
+        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,11 +82,19 @@ class SessionSummary:
 def check_session(database: DatabaseConnection, session_id: str) -> None:
     """Raise `SessionError`, naming the nearest known session, unless the session exists."""
     with database.transaction() as connection:
-        found = connection.scalar(select(SessionRow.session_id).where(SessionRow.session_id == session_id))
+        found = connection.scalar(
+            select(SessionRow.session_id).where(SessionRow.session_id == session_id)
+        )
         known = [] if found else list(connection.scalars(select(SessionRow.session_id)))
     if found is None:
-        advice = did_you_mean(session_id, known) if known else " There are none yet: ingest samples first."
-        raise SessionError(f"session_id must name a session of the database, got {session_id!r}.{advice}")
+        advice = (
+            did_you_mean(session_id, known)
+            if known
+            else " There are none yet: ingest samples first."
+        )
+        raise SessionError(
+            f"session_id must name a session of the database, got {session_id!r}.{advice}"
+        )
 
 
 def read_samples(
@@ -164,14 +175,20 @@ def summarize(database: DatabaseConnection, session_id: str | None = None) -> li
         .group_by(sample.session_id, sample.kind, sample.shape)
     )
     rejections = (
-        select(rejected.session_id, func.count()).where(chosen(rejected.session_id)).group_by(rejected.session_id)
+        select(rejected.session_id, func.count())
+        .where(chosen(rejected.session_id))
+        .group_by(rejected.session_id)
     )
     runs = (
-        select(run.session_id, run.state, run.created_at).where(chosen(run.session_id)).order_by(run.created_at, run.id)
+        select(run.session_id, run.state, run.created_at)
+        .where(chosen(run.session_id))
+        .order_by(run.created_at, run.id)
     )
     with database.transaction() as connection:
         sessions = connection.execute(created).all()
-        counts: dict[str, dict[str, dict[str, int]]] = defaultdict(lambda: {kind.value: {} for kind in SampleKind})
+        counts: dict[str, dict[str, dict[str, int]]] = defaultdict(
+            lambda: {kind.value: {} for kind in SampleKind}
+        )
         for name, kind, shape, count in connection.execute(shapes):
             counts[name][kind][shape] = count
         rejected_counts = {name: count for name, count in connection.execute(rejections)}

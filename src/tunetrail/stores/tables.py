@@ -68,7 +68,9 @@ class SampleRow(Base):
     )
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
-    session_id: Mapped[str] = mapped_column(ForeignKey("sessions.session_id", name="samples_session"))
+    session_id: Mapped[str] = mapped_column(
+        ForeignKey("sessions.session_id", name="samples_session")
+    )
     kind: Mapped[str] = mapped_column(Text)
     shape: Mapped[str] = mapped_column(Text)
     content: Mapped[dict[str, Any]] = mapped_column(JSON)
@@ -85,10 +87,14 @@ class RejectedSampleRow(Base):
     """A row that could not become a sample, kept with the reason; `row` is its text (JSON where it was a mapping)."""
 
     __tablename__ = "rejected_samples"
-    __table_args__ = (UniqueConstraint("session_id", "digest", "occurrence", name="rejected_samples_once"),)
+    __table_args__ = (
+        UniqueConstraint("session_id", "digest", "occurrence", name="rejected_samples_once"),
+    )
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
-    session_id: Mapped[str] = mapped_column(ForeignKey("sessions.session_id", name="rejected_samples_session"))
+    session_id: Mapped[str] = mapped_column(
+        ForeignKey("sessions.session_id", name="rejected_samples_session")
+    )
     kind: Mapped[str] = mapped_column(Text)
     source: Mapped[str] = mapped_column(Text)
     row_number: Mapped[int] = mapped_column(RowId)
@@ -106,7 +112,9 @@ class TrainingRunRow(Base):
     __table_args__ = (Index("training_runs_of_session", "session_id", "created_at"),)
 
     id: Mapped[str] = mapped_column(Text, primary_key=True)
-    session_id: Mapped[str] = mapped_column(ForeignKey("sessions.session_id", name="training_runs_session"))
+    session_id: Mapped[str] = mapped_column(
+        ForeignKey("sessions.session_id", name="training_runs_session")
+    )
     model_type: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(Text)
     reason: Mapped[str | None] = mapped_column(Text)

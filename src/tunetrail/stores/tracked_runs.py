@@ -65,7 +65,9 @@ class TrackedRun:
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags."""
-        self._log_batch(tags=[RunTag(safe_name(name), _shortened(str(value))) for name, value in tags.items()])
+        self._log_batch(
+            tags=[RunTag(safe_name(name), _shortened(str(value))) for name, value in tags.items()]
+        )
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log metrics of one step; values that aren't finite are left out, as MLflow would store them as numbers.
@@ -74,10 +76,14 @@ class TrackedRun:
         """
         now = int(time.time() * 1000)
         entries = [
-            Metric(safe_name(name), float(value), now, step) for name, value in metrics.items() if math.isfinite(value)
+            Metric(safe_name(name), float(value), now, step)
+            for name, value in metrics.items()
+            if math.isfinite(value)
         ]
         if self.resumed:
-            entries = [each for each in entries if self._history(each.key).get(each.step) != each.value]
+            entries = [
+                each for each in entries if self._history(each.key).get(each.step) != each.value
+            ]
         self._log_batch(metrics=entries)
 
     def log_dict(self, content: Mapping[str, Any], file: str) -> None:
@@ -96,12 +102,17 @@ class TrackedRun:
         Raises:
             TrackingError: It isn't there, or it can't be read.
         """
-        with tracking_errors(self.tracker.config.uri), tempfile.TemporaryDirectory(prefix="tunetrail-") as folder:
+        with (
+            tracking_errors(self.tracker.config.uri),
+            tempfile.TemporaryDirectory(prefix="tunetrail-") as folder,
+        ):
             path = Path(self.tracker.client.download_artifacts(self.run_id, file, folder))
             try:
                 content = json.loads(path.read_text(encoding="utf-8"))
             except ValueError as error:
-                raise TrackingError(f"the artifact {file} of the run {self.run_id} is no JSON: {error}") from error
+                raise TrackingError(
+                    f"the artifact {file} of the run {self.run_id} is no JSON: {error}"
+                ) from error
         return dict(content)
 
     def log_text(self, text: str, file: str) -> None:
@@ -135,7 +146,9 @@ class TrackedRun:
 
     def finish(self, state: str, reason: str | None = None) -> None:
         """End the run as `succeeded`, `failed` or `interrupted`, with the reason as a tag."""
-        self.set_tags({"tunetrail.state": state, **({"tunetrail.reason": reason} if reason else {})})
+        self.set_tags(
+            {"tunetrail.state": state, **({"tunetrail.reason": reason} if reason else {})}
+        )
         with tracking_errors(self.tracker.config.uri):
             self.tracker.client.set_terminated(self.run_id, _FINISHED[state])
 
@@ -167,7 +180,9 @@ class TrackedRun:
 
     def _keep_log(self, log: io.StringIO) -> None:
         if log.getvalue():
-            self.log_text(log.getvalue(), f"log_resumed_{self.resumed}.txt" if self.resumed else "log.txt")
+            self.log_text(
+                log.getvalue(), f"log_resumed_{self.resumed}.txt" if self.resumed else "log.txt"
+            )
 
     def _history(self, metric: str) -> dict[int, float]:
         """Return what the run had logged of a metric when it was reopened, by step."""
@@ -178,12 +193,17 @@ class TrackedRun:
         return self._logged[metric]
 
     def _log_batch(
-        self, params: Sequence[Param] = (), metrics: Sequence[Metric] = (), tags: Sequence[RunTag] = ()
+        self,
+        params: Sequence[Param] = (),
+        metrics: Sequence[Metric] = (),
+        tags: Sequence[RunTag] = (),
     ) -> None:
         with tracking_errors(self.tracker.config.uri):
             for start in range(0, max(len(params), len(metrics), len(tags)), 100):
                 part = slice(start, start + 100)
-                self.tracker.client.log_batch(self.run_id, params=params[part], metrics=metrics[part], tags=tags[part])
+                self.tracker.client.log_batch(
+                    self.run_id, params=params[part], metrics=metrics[part], tags=tags[part]
+                )
 
 
 @contextlib.contextmanager
@@ -207,4 +227,8 @@ def safe_name(name: str) -> str:
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 20]}… ({len(text)} characters)"
+    return (
+        text
+        if len(text) <= LONGEST_VALUE
+        else f"{text[: LONGEST_VALUE - 20]}… ({len(text)} characters)"
+    )

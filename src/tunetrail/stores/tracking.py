@@ -30,7 +30,15 @@ from tunetrail.stores.processes import ProcessIdentity
 from tunetrail.stores.tracked_runs import LONGEST_VALUE, TrackedRun, safe_name
 from tunetrail.stores.tracking_errors import shown_uri, tracking_errors
 
-__all__ = ["LONGEST_VALUE", "TrackedRun", "Tracker", "safe_name", "shown_uri", "sqlite_file", "tracking_errors"]
+__all__ = [
+    "LONGEST_VALUE",
+    "TrackedRun",
+    "Tracker",
+    "safe_name",
+    "shown_uri",
+    "sqlite_file",
+    "tracking_errors",
+]
 
 BATCH = 1000
 
@@ -53,7 +61,9 @@ class Tracker:
             _check_reachable(self.config.uri)
             with self.lock("initialise"):
                 self.activate()
-                self.client = MlflowClient(tracking_uri=self.config.uri, registry_uri=self.config.uri)
+                self.client = MlflowClient(
+                    tracking_uri=self.config.uri, registry_uri=self.config.uri
+                )
                 self.experiment_id = self._experiment()
             _write_ahead(self.config.uri)
 
@@ -111,7 +121,11 @@ class Tracker:
         with tracking_errors(self.config.uri):
             experiment = self.client.get_run(run_id).info.experiment_id
             below = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}'"
-            return list(self.client.search_runs([experiment], below, order_by=["start_time ASC"], max_results=BATCH))
+            return list(
+                self.client.search_runs(
+                    [experiment], below, order_by=["start_time ASC"], max_results=BATCH
+                )
+            )
 
     def delete_run(self, run_id: str) -> None:
         """Put a run into MLflow's trash, from which it can be brought back."""
@@ -131,7 +145,10 @@ class Tracker:
             token: str | None = None
             while True:
                 page = self.client.search_runs(
-                    [self.experiment_id], "attributes.status = 'RUNNING'", max_results=BATCH, page_token=token
+                    [self.experiment_id],
+                    "attributes.status = 'RUNNING'",
+                    max_results=BATCH,
+                    page_token=token,
                 )
                 for run in page:
                     if _is_dead(run.data.tags):
@@ -140,7 +157,9 @@ class Tracker:
                 if not token:
                     break
             for run_id in marked:
-                self.run(run_id).finish("interrupted", "the process died without a word (killed, or out of memory)")
+                self.run(run_id).finish(
+                    "interrupted", "the process died without a word (killed, or out of memory)"
+                )
         return marked
 
     def _experiment(self) -> str:
@@ -151,7 +170,11 @@ class Tracker:
         location = Path(self.config.artifacts).expanduser().resolve().as_uri() if local else None
         # the pages then show what belongs to training, not to chat applications
         tags = {"mlflow.experimentKind": "custom_model_development"}
-        return str(self.client.create_experiment(self.config.experiment, artifact_location=location, tags=tags))
+        return str(
+            self.client.create_experiment(
+                self.config.experiment, artifact_location=location, tags=tags
+            )
+        )
 
 
 def _check_reachable(uri: str) -> None:
@@ -161,7 +184,9 @@ def _check_reachable(uri: str) -> None:
         port = parts.port
     except ValueError as error:
         raise OSError("its port must be a number from 0 to 65535") from error
-    default = {"http": 80, "https": 443, "postgresql": 5432, "postgres": 5432}.get(parts.scheme.partition("+")[0])
+    default = {"http": 80, "https": 443, "postgresql": 5432, "postgres": 5432}.get(
+        parts.scheme.partition("+")[0]
+    )
     if default is not None and parts.hostname:
         with socket.create_connection((parts.hostname, port or default), timeout=10):
             pass

@@ -30,4 +30,9 @@ def shown_uri(text: str) -> str:
         return f"://{user}:***@" if colon else "://***@"
 
     without = re.sub(r"://([^\s'\"]*)@", hidden, text)
-    return re.sub(r"([?&][^=&\s]*(?:password|token|secret)[^=&\s]*=)[^&\s]*", r"\1***", without, flags=re.IGNORECASE)
+    return re.sub(
+        r"([?&][^=&\s]*(?:password|token|secret)[^=&\s]*=)[^&\s]*",
+        r"\1***",
+        without,
+        flags=re.IGNORECASE,
+    )

@@ -91,13 +91,20 @@ def update_training_run(
     result: Mapping[str, Any] | None = None,
 ) -> None:
     """Set what is given; a state only if it may follow the present one, whoever else writes at the same moment."""
-    values: dict[str, Any] = {"mlflow_run_id": mlflow_run_id, "result": None if result is None else dict(result)}
+    values: dict[str, Any] = {
+        "mlflow_run_id": mlflow_run_id,
+        "result": None if result is None else dict(result),
+    }
     values["reason"] = None if reason is None else storable(reason)
-    values = {name: value for name, value in values.items() if value is not None} | {"updated_at": now()}
+    values = {name: value for name, value in values.items() if value is not None} | {
+        "updated_at": now()
+    }
     statement = update(TrainingRunRow).where(TrainingRunRow.id == run_id)
     if state is not None:
         state = RunState(state)
-        statement = statement.where(TrainingRunRow.state.in_([str(before) for before in _BEFORE[state]]))
+        statement = statement.where(
+            TrainingRunRow.state.in_([str(before) for before in _BEFORE[state]])
+        )
         values["state"] = str(state)
     with database.transaction() as connection:
         if connection.execute(statement.values(values)).rowcount:
@@ -112,7 +119,9 @@ def read_training_runs(
     database: DatabaseConnection, session_id: str | None = None, states: tuple[RunState, ...] = ()
 ) -> list[TrainingRun]:
     """Return the runs of one session or of all, in some states or in all, the oldest first."""
-    statement = select(TrainingRunRow.__table__).order_by(TrainingRunRow.created_at, TrainingRunRow.id)
+    statement = select(TrainingRunRow.__table__).order_by(
+        TrainingRunRow.created_at, TrainingRunRow.id
+    )
     if session_id is not None:
         statement = statement.where(TrainingRunRow.session_id == session_id)
     if states:
@@ -196,5 +205,9 @@ def mark_interrupted_runs(database: DatabaseConnection) -> list[TrainingRun]:
         with database.transaction() as connection:
             changed = connection.execute(statement).rowcount
         if changed:
-            marked.append(dataclasses.replace(run, state=RunState.INTERRUPTED, reason=reason, updated_at=moment))
+            marked.append(
+                dataclasses.replace(
+                    run, state=RunState.INTERRUPTED, reason=reason, updated_at=moment
+                )
+            )
     return marked

@@ -21,7 +21,8 @@ class SweepRunCallback(Callback):
         overrides = list(config.hydra.overrides.task)
         swept = [each for each in overrides if "," in each]
         run = tracker.start_run(
-            f"sweep {' '.join(swept)}".strip(), tags={"tunetrail.sweep": shown_uri(" ".join(overrides))}
+            f"sweep {' '.join(swept)}".strip(),
+            tags={"tunetrail.sweep": shown_uri(" ".join(overrides))},
         )
         os.environ[SWEEP_RUN_VARIABLE] = run.run_id
         os.environ[SWEPT_KEYS_VARIABLE] = ",".join(each.partition("=")[0] for each in swept)

@@ -39,7 +39,9 @@ def tunetrail(
     handlers, level = list(root.handlers), root.level
 
     def run(*arguments: str) -> Ended:
-        if arguments[:1] == ("train",) and not any(each.startswith("tracking.uri=") for each in arguments):
+        if arguments[:1] == ("train",) and not any(
+            each.startswith("tracking.uri=") for each in arguments
+        ):
             # not the relative default: MLflow keeps one open store per URI, whichever folder the process is in by now
             arguments = ("train", f"tracking.uri=sqlite:///{workplace}/mlflow.db", *arguments[1:])
         code = main(arguments)

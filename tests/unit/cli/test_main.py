@@ -27,11 +27,13 @@ Command = Callable[..., Any]
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["train", "--help"], ["resume", "--help"], ["trian"], []]
+    "arguments",
+    [["--help"], ["--version"], ["train", "--help"], ["resume", "--help"], ["trian"], []],
 )
 def test_main_imports_nothing_heavy_before_it_is_needed(arguments: list[str]) -> None:
     code = (
-        f"import sys; from tunetrail.cli import main; main({arguments!r}); print(*(set({HEAVY!r}) & set(sys.modules)))"
+        f"import sys; from tunetrail.cli import main; main({arguments!r}); "
+        f"print(*(set({HEAVY!r}) & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == ""
@@ -41,7 +43,9 @@ def test_main_imports_nothing_heavy_before_it_is_needed(arguments: list[str]) ->
 def test_main_helps_with_a_command_without_tensors(command: str) -> None:
     heavy = {"torch", "mlflow", "hydra"}
     call = f"main([{command!r}, '--help'])"
-    code = f"import sys; from tunetrail.cli import main; {call}; print(*({heavy} & set(sys.modules)))"
+    code = (
+        f"import sys; from tunetrail.cli import main; {call}; print(*({heavy} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "" and f"usage: tunetrail {command}" in done.stdout
 
@@ -64,12 +68,17 @@ def test_main_prints_the_version(tunetrail: Command, flag: str) -> None:
     assert tunetrail(flag).out.strip() == __version__
 
 
-@pytest.mark.parametrize(("command", "hint"), [("trian", "Did you mean 'train'?"), ("zzz", ""), ("--wrong", "")])
+@pytest.mark.parametrize(
+    ("command", "hint"), [("trian", "Did you mean 'train'?"), ("zzz", ""), ("--wrong", "")]
+)
 def test_main_refuses_an_unknown_command(tunetrail: Command, command: str, hint: str) -> None:
     ended = tunetrail(command)
     assert ended.code == 2
     known = "train, resume, prepare, ingest, sessions, demo, ui"
-    assert ended.err.strip() == f"error: command must be one of {known}, got {command!r}. {hint}".strip()
+    assert (
+        ended.err.strip()
+        == f"error: command must be one of {known}, got {command!r}. {hint}".strip()
+    )
 
 
 @pytest.mark.parametrize(
@@ -83,20 +92,29 @@ def test_main_refuses_an_unknown_command(tunetrail: Command, command: str, hint:
 )
 def test_main_exits_with_two_for_wrong_arguments(tunetrail: Command, arguments: list[str]) -> None:
     ended = tunetrail(*arguments)
-    assert ended.code == 2 and "error:" in ended.err.splitlines()[-1] and "Traceback" not in ended.err
+    assert (
+        ended.code == 2 and "error:" in ended.err.splitlines()[-1] and "Traceback" not in ended.err
+    )
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--debug", "sessions", "--database", "mysql://x/y"], ["sessions", "--database", "mysql://x/y", "--debug"]],
+    [
+        ["--debug", "sessions", "--database", "mysql://x/y"],
+        ["sessions", "--database", "mysql://x/y", "--debug"],
+    ],
 )
-def test_main_shows_the_traceback_with_debug_anywhere(tunetrail: Command, arguments: list[str]) -> None:
+def test_main_shows_the_traceback_with_debug_anywhere(
+    tunetrail: Command, arguments: list[str]
+) -> None:
     ended = tunetrail(*arguments)
     assert ended.code == 2 and "Traceback (most recent call last)" in ended.err
     assert ended.err.splitlines()[-1].startswith("error: database.url must be sqlite:///FILE")
 
 
-def test_main_shows_the_traceback_with_the_variable(tunetrail: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_main_shows_the_traceback_with_the_variable(
+    tunetrail: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TUNETRAIL_DEBUG", "1")
     assert "Traceback" in tunetrail("zzz").err
 
@@ -108,7 +126,9 @@ def test_main_leaves_the_signals_as_they_were(tunetrail: Command) -> None:
 
 
 def test_module_is_the_command() -> None:
-    done = subprocess.run([sys.executable, "-m", "tunetrail", "zzz"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "tunetrail", "zzz"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2 and done.stderr.startswith("error: command must be one of")
 
 
@@ -122,7 +142,10 @@ def test_main_ends_with_the_code_of_the_signal(number: int, code: int, tmp_path:
     with open(tmp_path / "tunetrail.db.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         process = subprocess.Popen(
-            [sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [sys.executable, "-c", program],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         assert process.stdout is not None and process.stdout.readline() == b"up\n"
         with pytest.raises(subprocess.TimeoutExpired):

@@ -14,11 +14,23 @@ def sentence(number: int) -> str:
 @pytest.fixture
 def session(workplace: Path, tiny_embedding_model: str) -> list[str]:
     """The arguments of a prepared call on a session of 40 pairs, one of them a twin and one without a text."""
-    rows = [{"anchor": sentence(number), "positive": f"Answer {number * 104729}."} for number in range(40)]
-    rows += [rows[3], {"anchor": "", "positive": "x"}, {"anchor": "Write to joe@corp.example now", "positive": "y z"}]
+    rows = [
+        {"anchor": sentence(number), "positive": f"Answer {number * 104729}."}
+        for number in range(40)
+    ]
+    rows += [
+        rows[3],
+        {"anchor": "", "positive": "x"},
+        {"anchor": "Write to joe@corp.example now", "positive": "y z"},
+    ]
     (workplace / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     assert main(["ingest", "rows.jsonl", "--session", "s1", "--kind", "embedding"]) == 0
-    return ["prepare", "session_id=s1", f"embedding.model={tiny_embedding_model}", "preparation.cache_dir=cache"]
+    return [
+        "prepare",
+        "session_id=s1",
+        f"embedding.model={tiny_embedding_model}",
+        "preparation.cache_dir=cache",
+    ]
 
 
 def test_prepare_writes_the_files_and_prints_the_account(
@@ -28,7 +40,10 @@ def test_prepare_writes_the_files_and_prints_the_account(
     assert main([*session, "output_dir=look"]) == 0
     printed = capsys.readouterr().out
     look = workplace / "look"
-    sides = {side: pd.read_parquet(look / "rows" / f"{side}.parquet") for side in ("train", "validation", "test")}
+    sides = {
+        side: pd.read_parquet(look / "rows" / f"{side}.parquet")
+        for side in ("train", "validation", "test")
+    }
     set_aside = pd.read_parquet(look / "set_aside.parquet")
     assert list(set_aside.columns) == ["row_id", "step", "reason", "before", "after"]
     assert sum(map(len, sides.values())) + len(set_aside) == 43
@@ -53,7 +68,10 @@ def test_prepare_leaves_files_behind_where_an_error_finding_stops_it(
 ) -> None:
     assert main([*session, "output_dir=look", "validation.rows.empty.threshold=0.01"]) == 2
     error = capsys.readouterr().err
-    assert "error: validation found 1 error: rows.empty: 1 of 43 rows" in error and "See look/report.html." in error
+    assert (
+        "error: validation found 1 error: rows.empty: 1 of 43 rows" in error
+        and "See look/report.html." in error
+    )
     assert len(pd.read_parquet(workplace / "look" / "set_aside.parquet")) >= 1
 
 
@@ -63,7 +81,9 @@ def test_prepare_has_a_folder_of_its_own_by_default(session: list[str], workplac
     assert main(session) == 0  # and once more into the same folder
 
 
-def test_prepare_joins_both_kinds_of_a_session(session: list[str], workplace: Path, tiny_language_model: str) -> None:
+def test_prepare_joins_both_kinds_of_a_session(
+    session: list[str], workplace: Path, tiny_language_model: str
+) -> None:
     chats = [
         {
             "messages": [
@@ -86,7 +106,9 @@ def test_prepare_does_without_a_model_that_is_not_there(
 ) -> None:
     assert main([*session, "embedding.model=nobody/nothing", "output_dir=look"]) == 0
     assert "are not checked: model 'nobody/nothing' was not found" in capsys.readouterr().err
-    assert set(pd.read_parquet(workplace / "look" / "rows" / "train.parquet")["token_count"]) == {-1}
+    assert set(pd.read_parquet(workplace / "look" / "rows" / "train.parquet")["token_count"]) == {
+        -1
+    }
 
 
 @pytest.mark.parametrize(
@@ -99,12 +121,21 @@ def test_prepare_does_without_a_model_that_is_not_there(
             "validation.rows.language.severity=loud",
             "validation.rows.language.severity must be one of error, warning, off",
         ),
-        ("validation.rows.empty.set_aside=false", "validation.rows.empty must be error or warning with set_aside"),
+        (
+            "validation.rows.empty.set_aside=false",
+            "validation.rows.empty must be error or warning with set_aside",
+        ),
         ("cleaning.length=cut", "cleaning.length must be one of keep, truncate, drop, got 'cut'"),
         ("split.method=random", "split.method must be one of auto, content, time, got 'random'"),
         ("split.method=time", "split.method must be content where rows have no timestamp"),
-        ("output_dir=rows.jsonl/x", "output_dir must be a folder that can be written, got 'rows.jsonl/x'"),
-        ("embedding.shape=label", "embedding.shape must be a shape of the session's samples (pair)"),
+        (
+            "output_dir=rows.jsonl/x",
+            "output_dir must be a folder that can be written, got 'rows.jsonl/x'",
+        ),
+        (
+            "embedding.shape=label",
+            "embedding.shape must be a shape of the session's samples (pair)",
+        ),
         ("preparation.engine=spark", "preparation.engine must be one of local, ray, got 'spark'"),
     ],
 )
@@ -128,14 +159,18 @@ def test_prepare_shows_the_configuration_and_makes_nothing(
     assert set(workplace.iterdir()) == before
 
 
-def test_prepare_makes_nothing_for_a_session_that_is_not_there(session: list[str], workplace: Path) -> None:
+def test_prepare_makes_nothing_for_a_session_that_is_not_there(
+    session: list[str], workplace: Path
+) -> None:
     before = set(workplace.iterdir())
     for name in ("none", "../../outside"):
         assert main(["prepare", f"session_id={name}"]) == 2
     assert set(workplace.iterdir()) == before
 
 
-def test_prepare_takes_one_session_at_a_time(session: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_prepare_takes_one_session_at_a_time(
+    session: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([*session, "-m"]) == 2
     assert "prepare takes one session" in capsys.readouterr().err
 

@@ -25,7 +25,10 @@ def results(**comparison: Any) -> dict[str, Any]:
         "decision": "promoted",
         "reason": "it is better",
     }
-    steps = {"comparison": {"embedding": {**numbers, **comparison}}, "deployment": {"embedding": deployment}}
+    steps = {
+        "comparison": {"embedding": {**numbers, **comparison}},
+        "deployment": {"embedding": deployment},
+    }
     return {"results": {"steps": steps}}
 
 
@@ -35,25 +38,36 @@ def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def row(printed: str) -> str:
-    return next(" ".join(line.split()) for line in printed.splitlines() if line.strip().startswith("embedding "))
+    return next(
+        " ".join(line.split())
+        for line in printed.splitlines()
+        if line.strip().startswith("embedding ")
+    )
 
 
 def test_print_results_shows_one_line_per_model_type(capsys: pytest.CaptureFixture[str]) -> None:
     print_results(results(), "sqlite:///mlflow.db")
     printed = capsys.readouterr().out
     assert row(printed) == "embedding nDCG@10 ↑ 0.5000 0.6250 +0.0500 … +0.2000 promoted 3 = root"
-    assert "embedding: before is the base model; 95% interval over 40 test rows; it is better" in printed
+    assert (
+        "embedding: before is the base model; 95% interval over 40 test rows; it is better"
+        in printed
+    )
     assert printed.rstrip().endswith(" ui")
 
 
 def test_print_results_names_the_root_and_the_store(capsys: pytest.CaptureFixture[str]) -> None:
-    print_results(results(against="models:/embedding/2", higher_is_better=False), "http://host:5000")
+    print_results(
+        results(against="models:/embedding/2", higher_is_better=False), "http://host:5000"
+    )
     printed = capsys.readouterr().out
     assert "nDCG@10 ↓" in row(printed) and "before is models:/embedding/2" in printed
     assert printed.endswith("Compare the runs: http://host:5000\n")
 
 
-def test_print_results_shows_a_comparison_without_an_interval(capsys: pytest.CaptureFixture[str]) -> None:
+def test_print_results_shows_a_comparison_without_an_interval(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """With fewer than six test examples there is none."""
     print_results(results(lower=None, upper=None), "sqlite:///mlflow.db")
     assert "unbounded … unbounded" in row(capsys.readouterr().out)

@@ -9,7 +9,9 @@ Command = Callable[..., Any]
 
 def test_resume_help_tells_what_it_takes(tunetrail: Command) -> None:
     ended = tunetrail("resume", "--help")
-    assert ended.code == 0 and "usage: tunetrail resume RUN_ID" in ended.out and "--force" in ended.out
+    assert (
+        ended.code == 0 and "usage: tunetrail resume RUN_ID" in ended.out and "--force" in ended.out
+    )
 
 
 @pytest.mark.parametrize(
@@ -18,8 +20,14 @@ def test_resume_help_tells_what_it_takes(tunetrail: Command) -> None:
         ((), "resume takes the id of one run, got none"),
         (("a", "b"), "resume takes the id of one run, got a, b"),
         (("a", "-m"), "resume has no option -m; it has --force"),
-        (("a", "embedding.training.num_epochs=9"), "with the configuration that it began with, got embedding.training"),
-        (("a", "+experiments=quick"), "with the configuration that it began with, got +experiments=quick"),
+        (
+            ("a", "embedding.training.num_epochs=9"),
+            "with the configuration that it began with, got embedding.training",
+        ),
+        (
+            ("a", "+experiments=quick"),
+            "with the configuration that it began with, got +experiments=quick",
+        ),
         (("a", "tracking.urri=x"), "urri"),
         (("a/b",), "RUN_ID must be 1 to 128 letters, digits"),
     ],

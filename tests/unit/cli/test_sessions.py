@@ -20,13 +20,23 @@ def write_jsonl(path: Path, rows: list[Any]) -> str:
 def test_ingest_stores_the_rows_and_says_so(tunetrail: Command, workplace: Path) -> None:
     file = write_jsonl(workplace / "rows.jsonl", PAIRS)
     ended = tunetrail("ingest", file, "--session", "s1", "--kind", "embedding")
-    assert ended.code == 0 and "5 rows read: 5 added to session s1, 0 already there, 0 rejected" in ended.out
+    assert (
+        ended.code == 0
+        and "5 rows read: 5 added to session s1, 0 already there, 0 rejected" in ended.out
+    )
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         assert manager.session_summary("s1").embedding == 5
 
 
 def test_ingest_of_the_same_file_twice_adds_nothing(tunetrail: Command, workplace: Path) -> None:
-    command = ("ingest", write_jsonl(workplace / "rows.jsonl", PAIRS), "--session", "s1", "--kind", "embedding")
+    command = (
+        "ingest",
+        write_jsonl(workplace / "rows.jsonl", PAIRS),
+        "--session",
+        "s1",
+        "--kind",
+        "embedding",
+    )
     tunetrail(*command)
     again = tunetrail(*command)
     assert again.code == 0 and "0 added to session s1, 5 already there, 0 rejected" in again.out
@@ -49,7 +59,11 @@ def test_ingest_reads_every_format(tunetrail: Command, workplace: Path, suffix: 
 def test_ingest_rejects_rows_with_a_reason_and_goes_on(tunetrail: Command, workplace: Path) -> None:
     file = write_jsonl(workplace / "rows.jsonl", [*PAIRS, {"anchor": "a", "positive": 3}])
     ended = tunetrail("ingest", file, "--session", "s1", "--kind", "embedding")
-    assert ended.code == 0 and "5 added" in ended.out and "1 rejected (kept with the reason)" in ended.out
+    assert (
+        ended.code == 0
+        and "5 added" in ended.out
+        and "1 rejected (kept with the reason)" in ended.out
+    )
     assert f"row 6 of {file}: positive must be a string, got int (3)." in ended.out
 
 
@@ -59,10 +73,22 @@ def test_ingest_rejects_rows_with_a_reason_and_goes_on(tunetrail: Command, workp
         ("absent.jsonl", None, "absent.jsonl doesn't exist. Check the path."),
         ("rows.xlsx", b"x", "the file's suffix must be one of .jsonl, .ndjson, .csv, .parquet"),
         ("empty.jsonl", b"", "empty.jsonl is empty. Give a file with at least one row."),
-        ("header.csv", b"anchor,positive\n", "header.csv has no rows. Give a file with at least one row."),
-        ("broken.jsonl", b"{{{\n", "broken.jsonl has no row that embedding samples can be made of: line 1 is not JSON"),
+        (
+            "header.csv",
+            b"anchor,positive\n",
+            "header.csv has no rows. Give a file with at least one row.",
+        ),
+        (
+            "broken.jsonl",
+            b"{{{\n",
+            "broken.jsonl has no row that embedding samples can be made of: line 1 is not JSON",
+        ),
         ("broken.parquet", b"PAR1 and no more", "broken.parquet is no whole Parquet file"),
-        ("latin.csv", "anchor,positive\nun \xe9t\xe9,b\n".encode("latin-1"), "latin.csv must be UTF-8"),
+        (
+            "latin.csv",
+            "anchor,positive\nun \xe9t\xe9,b\n".encode("latin-1"),
+            "latin.csv must be UTF-8",
+        ),
         ("columns.jsonl", b'{"question": "a", "positive": "b"}\n', "columns must hold one of"),
         ("typo.jsonl", b'{"anchr": "a", "positive": "b"}\n', "Did you mean 'anchor'?"),
         ("llm.jsonl", b'{"input": "a", "output": "b"}\n', "columns must hold one of"),
@@ -75,15 +101,27 @@ def test_ingest_refuses_a_file_in_one_line(
         (workplace / name).write_bytes(content)
     ended = tunetrail("ingest", name, "--session", "s1", "--kind", "embedding")
     assert ended.code == 2 and ended.out == ""
-    assert ended.err.startswith("error: ") and message in ended.err and len(ended.err.splitlines()) == 1
+    assert (
+        ended.err.startswith("error: ")
+        and message in ended.err
+        and len(ended.err.splitlines()) == 1
+    )
     assert not (workplace / "tunetrail.db").exists()
 
 
 def test_ingest_refuses_an_unsafe_session_id(tunetrail: Command, workplace: Path) -> None:
     ended = tunetrail(
-        "ingest", write_jsonl(workplace / "rows.jsonl", PAIRS), "--session", "../x", "--kind", "embedding"
+        "ingest",
+        write_jsonl(workplace / "rows.jsonl", PAIRS),
+        "--session",
+        "../x",
+        "--kind",
+        "embedding",
     )
-    assert ended.code == 2 and "error: session_id must be 1 to 128 letters" in ended.err.splitlines()[-1]
+    assert (
+        ended.code == 2
+        and "error: session_id must be 1 to 128 letters" in ended.err.splitlines()[-1]
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,7 +143,11 @@ def test_commands_say_in_one_line_why_the_database_failed(
 ) -> None:
     (workplace / "file").touch()
     file = write_jsonl(workplace / "rows.jsonl", PAIRS)
-    arguments = ["ingest", file, "--session", "s1", "--kind", "embedding"] if command == "ingest" else ["sessions"]
+    arguments = (
+        ["ingest", file, "--session", "s1", "--kind", "embedding"]
+        if command == "ingest"
+        else ["sessions"]
+    )
     ended = tunetrail(*arguments, "--database", url)
     lines = [line for line in ended.err.splitlines() if line.startswith("error: ")]
     assert ended.code == code and len(lines) == 1 and message in lines[0]
@@ -114,7 +156,10 @@ def test_commands_say_in_one_line_why_the_database_failed(
 
 def turns(*texts: Any, **more: Any) -> list[dict[str, Any]]:
     """User and assistant in turn; `more` goes to the last message."""
-    messages = [{"role": ("user", "assistant")[number % 2], "content": text} for number, text in enumerate(texts)]
+    messages = [
+        {"role": ("user", "assistant")[number % 2], "content": text}
+        for number, text in enumerate(texts)
+    ]
     messages[-1] |= more
     return messages
 
@@ -122,11 +167,26 @@ def turns(*texts: Any, **more: Any) -> list[dict[str, Any]]:
 LATER = "How do I change my address?"
 CALLS = [{"id": "1", "type": "function", "function": {"name": "age", "arguments": '{"of": "me"}'}}]
 CHAT_LOGS: list[Any] = [
-    {"id": 1, "messages": turns("Reset?", "Click here.", "thanks", "You're welcome."), "created_at": 1_764_000_000},
+    {
+        "id": 1,
+        "messages": turns("Reset?", "Click here.", "thanks", "You're welcome."),
+        "created_at": 1_764_000_000,
+    },
     {"id": 2, "messages": turns("Hi", "Hello", LATER, "Don't.", feedback="thumbs_down")},
-    {"id": 3, "messages": [*turns("Why?", "Because.", rating=1), *turns("x", "So.")[1:]], "timestamp": "2026-11-24"},
-    {"conversation_id": "4", "conversation": turns("Bad?", "Very."), "feedback": {"rating": "thumbsDown"}},
-    {"conversations": [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "Me."}], "feedback": True},
+    {
+        "id": 3,
+        "messages": [*turns("Why?", "Because.", rating=1), *turns("x", "So.")[1:]],
+        "timestamp": "2026-11-24",
+    },
+    {
+        "conversation_id": "4",
+        "conversation": turns("Bad?", "Very."),
+        "feedback": {"rating": "thumbsDown"},
+    },
+    {
+        "conversations": [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "Me."}],
+        "feedback": True,
+    },
     {
         "id": 6,
         "messages": [
@@ -142,14 +202,21 @@ CHAT_LOGS: list[Any] = [
         ],
         "model": "m1",
     },
-    {"id": 7, "messages": turns("Hi", "Hello", [{"type": "image_url", "image_url": {"url": "data:"}}], "A cat.")},
+    {
+        "id": 7,
+        "messages": turns(
+            "Hi", "Hello", [{"type": "image_url", "image_url": {"url": "data:"}}], "A cat."
+        ),
+    },
     {"id": 8, "messages": turns("Hi", "Hello"), "feedback": "meh"},
     {"id": 9, "messages": turns("Hi")},
     {"id": 10, "question": "Hi"},
 ]
 
 
-def test_ingest_of_chat_logs_stores_both_kinds_and_keeps_what_was_rejected(tunetrail: Command, workplace: Path) -> None:
+def test_ingest_of_chat_logs_stores_both_kinds_and_keeps_what_was_rejected(
+    tunetrail: Command, workplace: Path
+) -> None:
     file = write_jsonl(workplace / "chats.jsonl", CHAT_LOGS)
     with open(file, "a") as stream:
         stream.write("{broken\n")
@@ -178,7 +245,10 @@ def test_ingest_of_chat_logs_stores_both_kinds_and_keeps_what_was_rejected(tunet
         ("Hi", "Hello"),
     ]
     assert [len(each.sample.content["messages"]) for each in chats] == [4, 2, 2, 2, 5, 2]
-    assert chats[4].sample.content["messages"][2]["content"] == '{"name": "age", "arguments": {"of": "me"}}'
+    assert (
+        chats[4].sample.content["messages"][2]["content"]
+        == '{"name": "age", "arguments": {"of": "me"}}'
+    )
     assert chats[4].sample.metadata == {"model": "m1"}
     groups = [each.sample.group or "" for each in (*pairs, *chats)]
     assert groups[:6] == groups[6:] and len(set(groups)) == 6
@@ -192,11 +262,20 @@ def test_ingest_of_chat_logs_stores_both_kinds_and_keeps_what_was_rejected(tunet
         (2, "assistant answer 2 was rejected by feedback: thumbs_down"),
         (3, "assistant answer 1 was rejected by feedback: 1 of 5 stars"),
         (4, "assistant answer 1 was rejected by the conversation's feedback: thumbsDown"),
-        (7, "messages[2] (user) holds more than text (image_url), and the rest of the conversation builds on it"),
+        (
+            7,
+            "messages[2] (user) holds more than text (image_url), and the rest of the conversation builds on it",
+        ),
         (8, "feedback must say whether an answer was accepted or rejected, got 'meh'"),
         (9, "messages must have an assistant's answer to a user, got none"),
-        (10, "columns must hold one of [messages; conversation; conversations] for a conversation, got [id, question]"),
-        (11, "line 11 is not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+        (
+            10,
+            "columns must hold one of [messages; conversation; conversations] for a conversation, got [id, question]",
+        ),
+        (
+            11,
+            "line 11 is not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+        ),
     ]
     assert json.loads(rejected[0].row) == {"group": "2", "messages": CHAT_LOGS[1]["messages"][2:]}
 
@@ -220,7 +299,11 @@ def test_ingest_of_chat_logs_refuses_a_file_in_one_line(
         (workplace / name).write_bytes(content)
     ended = tunetrail("ingest", name, "--session", "s1", "--kind", "conversation")
     assert ended.code == 2 and ended.out == ""
-    assert ended.err.startswith("error: ") and message in ended.err and len(ended.err.splitlines()) == 1
+    assert (
+        ended.err.startswith("error: ")
+        and message in ended.err
+        and len(ended.err.splitlines()) == 1
+    )
     assert not (workplace / "tunetrail.db").exists()
 
 
@@ -228,34 +311,53 @@ def test_ingest_of_chat_logs_reads_csv_and_parquet(tunetrail: Command, workplace
     import pandas as pd
 
     messages = turns("Hi", "Hello")
-    pd.DataFrame([{"messages": json.dumps(messages), "id": "1", "feedback": ""}]).to_csv("a.csv", index=False)
+    pd.DataFrame([{"messages": json.dumps(messages), "id": "1", "feedback": ""}]).to_csv(
+        "a.csv", index=False
+    )
     pd.DataFrame([{"conversation": messages, "id": "2", "thumbs": None}]).to_parquet("a.parquet")
     for name in ("a.csv", "a.parquet"):
         ended = tunetrail("ingest", name, "--session", "s1", "--kind", "conversation")
-        assert "1 conversations read: 1 pairs and 1 chats" in ended.out and "2 samples added" in ended.out
+        assert (
+            "1 conversations read: 1 pairs and 1 chats" in ended.out
+            and "2 samples added" in ended.out
+        )
 
 
 def test_ingest_help_names_the_kinds_and_the_optional_columns(tunetrail: Command) -> None:
     ended = tunetrail("ingest", "--help")
     assert ended.code == 0
-    assert all(word in ended.out for word in ("conversation   chat logs", "timestamp      ISO 8601", "--session ID"))
+    assert all(
+        word in ended.out
+        for word in ("conversation   chat logs", "timestamp      ISO 8601", "--session ID")
+    )
 
 
 def test_sessions_of_an_empty_database_tells_how_to_make_one(tunetrail: Command) -> None:
     ended = tunetrail("sessions")
-    assert ended.code == 0 and ended.out.startswith("no sessions yet. Make one: tunetrail ingest FILE")
+    assert ended.code == 0 and ended.out.startswith(
+        "no sessions yet. Make one: tunetrail ingest FILE"
+    )
 
 
 def test_sessions_shows_counts_state_and_last_training(
     tunetrail: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
-    tunetrail("ingest", write_jsonl(workplace / "rows.jsonl", PAIRS), "--session", "s1", "--kind", "embedding")
+    tunetrail(
+        "ingest",
+        write_jsonl(workplace / "rows.jsonl", PAIRS),
+        "--session",
+        "s1",
+        "--kind",
+        "embedding",
+    )
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         run = manager.create_training_run("s1", "embedding")
         manager.update_training_run(run, state="failed", reason="a reason")
     ended = tunetrail("sessions")
-    header, row = (line.split() for line in ended.out.splitlines() if "s1" in line or "rejected" in line)
+    header, row = (
+        line.split() for line in ended.out.splitlines() if "s1" in line or "rejected" in line
+    )
     assert header[:5] == ["session", "embedding", "llm", "rejected", "state"]
     assert row[:4] == ["s1", "5", "0", "0"] and "never" not in row
 

@@ -13,7 +13,9 @@ Command = Callable[..., Any]
 
 
 def pairs(count: int = 5) -> list[dict[str, Any]]:
-    return [{"anchor": f"question {number}", "positive": f"answer {number}"} for number in range(count)]
+    return [
+        {"anchor": f"question {number}", "positive": f"answer {number}"} for number in range(count)
+    ]
 
 
 @pytest.fixture
@@ -53,15 +55,23 @@ def test_train_help_names_every_group_and_experiment(tunetrail: Command) -> None
         assert word in ended.out
 
 
-def test_train_help_names_the_experiments_of_the_folder(tunetrail: Command, workplace: Path) -> None:
+def test_train_help_names_the_experiments_of_the_folder(
+    tunetrail: Command, workplace: Path
+) -> None:
     (workplace / "experiments").mkdir()
     (workplace / "experiments" / "mine.yaml").write_text("# @package _global_\nseed: 1\n")
     assert "demo, mine, quick" in tunetrail("train", "--help").out
 
 
-def test_train_prints_the_configuration_without_training(tunetrail: Command, workplace: Path) -> None:
-    ended = tunetrail("train", "session_id=s1", "embedding.training.learning_rate=3e-5", "--cfg", "job")
-    assert ended.code == 0 and "learning_rate: 3.0e-05" in ended.out and "session_id: s1" in ended.out
+def test_train_prints_the_configuration_without_training(
+    tunetrail: Command, workplace: Path
+) -> None:
+    ended = tunetrail(
+        "train", "session_id=s1", "embedding.training.learning_rate=3e-5", "--cfg", "job"
+    )
+    assert (
+        ended.code == 0 and "learning_rate: 3.0e-05" in ended.out and "session_id: s1" in ended.out
+    )
     assert not (workplace / "tunetrail.db").exists()
 
 
@@ -80,11 +90,20 @@ def test_train_takes_an_experiment_of_the_folder(tunetrail: Command, workplace: 
             ["+embedding.training.learning_rat=1"],
             "there is no key embedding.training.learning_rat. Did you mean 'embedding.training.learning_rate'?",
         ),
-        (["+llm.adapter.ranks=1"], "there is no key llm.adapter.ranks. Did you mean 'llm.adapter.rank'?"),
+        (
+            ["+llm.adapter.ranks=1"],
+            "there is no key llm.adapter.ranks. Did you mean 'llm.adapter.rank'?",
+        ),
         (["embedding.training.learning_rat=1"], "Did you mean 'embedding.training.learning_rate'?"),
         (["embedding.batch_size=auto"], "Did you mean 'embedding.training.batch_size'?"),
-        (["batch_size=8"], "Did you mean 'embedding.training.batch_size' or 'llm.training.batch_size' or"),
-        (["training.precision=32-true"], "Did you mean 'embedding.training.precision' or 'llm.training.precision'?"),
+        (
+            ["batch_size=8"],
+            "Did you mean 'embedding.training.batch_size' or 'llm.training.batch_size' or",
+        ),
+        (
+            ["training.precision=32-true"],
+            "Did you mean 'embedding.training.precision' or 'llm.training.precision'?",
+        ),
         (["embeding=minilm"], "Did you mean 'embedding'?"),
         (
             ["+experiments=missing"],
@@ -92,13 +111,19 @@ def test_train_takes_an_experiment_of_the_folder(tunetrail: Command, workplace: 
         ),
         (["+experiments={a: 1}"], "experiments must be one of demo, quick"),
         (["experiments=quick"], "+experiments=quick"),
-        (["embedding=missing"], "Available options in 'embedding': bge-small e5-small minilm mpnet"),
+        (
+            ["embedding=missing"],
+            "Available options in 'embedding': bge-small e5-small minilm mpnet",
+        ),
         (["embedding=1"], "embedding"),
         (
             ["embedding.training.batch_size=0"],
             "error: embedding.training.batch_size must be auto or at least 1, got 0.",
         ),
-        (["llm.training.batch_size=many"], "error: llm.training.batch_size must be auto or at least 1, got 'many'"),
+        (
+            ["llm.training.batch_size=many"],
+            "error: llm.training.batch_size must be auto or at least 1, got 'many'",
+        ),
         (["embedding.training=3"], "embedding.training=3"),
         (["split.test_share=0.9"], "split.validation_share + split.test_share must be below 1"),
         (
@@ -118,7 +143,11 @@ def test_train_refuses_what_it_does_not_know(
     tunetrail: Command, session: str, overrides: list[str], message: str
 ) -> None:
     ended = tunetrail("train", "session_id=s1", *overrides)
-    assert ended.err.startswith("error: ") and message in ended.err and len(ended.err.splitlines()) == 1
+    assert (
+        ended.err.startswith("error: ")
+        and message in ended.err
+        and len(ended.err.splitlines()) == 1
+    )
     assert ended.code == 2 and ended.out == ""
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         assert manager.training_runs() == []
@@ -128,17 +157,22 @@ def test_train_asks_for_a_session(tunetrail: Command) -> None:
     ended = tunetrail("train")
     assert (
         ended.code == 2
-        and ended.err == "error: session_id must be given, as in session_id=ID. `tunetrail sessions` lists them.\n"
+        and ended.err
+        == "error: session_id must be given, as in session_id=ID. `tunetrail sessions` lists them.\n"
     )
 
 
 def test_train_refuses_an_unknown_session(tunetrail: Command, session: str) -> None:
     ended = tunetrail("train", "session_id=s11")
     assert ended.code == 2 and len(ended.err.splitlines()) == 1
-    assert "session_id must name a session of the database, got 's11'. Did you mean 's1'?" in ended.err
+    assert (
+        "session_id must name a session of the database, got 's11'. Did you mean 's1'?" in ended.err
+    )
 
 
-def test_train_refuses_a_session_whose_rows_were_all_rejected(tunetrail: Command, workplace: Path) -> None:
+def test_train_refuses_a_session_whose_rows_were_all_rejected(
+    tunetrail: Command, workplace: Path
+) -> None:
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         report = manager.ingest("s1", [{"anchor": "a"}, {"positive": "b"}], SampleKind.EMBEDDING)
         assert (report.added, report.rejected) == (0, 2)
@@ -149,10 +183,15 @@ def test_train_refuses_a_session_whose_rows_were_all_rejected(tunetrail: Command
 
 
 @pytest.mark.parametrize("model_type", ["llm", "all"])
-def test_train_refuses_a_model_type_without_samples(tunetrail: Command, session: str, model_type: str) -> None:
+def test_train_refuses_a_model_type_without_samples(
+    tunetrail: Command, session: str, model_type: str
+) -> None:
     ended = tunetrail("train", "session_id=s1", f"model_type={model_type}")
     assert ended.code == 2 and len(ended.err.splitlines()) == 1
-    assert "session 's1' has no llm samples (5 embedding). Train with model_type=embedding" in ended.err
+    assert (
+        "session 's1' has no llm samples (5 embedding). Train with model_type=embedding"
+        in ended.err
+    )
     check_failed_run("has no llm samples")
 
 
@@ -164,7 +203,11 @@ def test_train_refuses_a_model_type_without_samples(tunetrail: Command, session:
             1,
             "model 'nobody/no-such-model' was not found. Tried: local folder nobody/no-such-model",
         ),
-        ("./absent", 2, "embedding.model must be a local folder, a hub id owner/name or one of minilm"),
+        (
+            "./absent",
+            2,
+            "embedding.model must be a local folder, a hub id owner/name or one of minilm",
+        ),
         ("minlm", 2, "got 'minlm'. Did you mean 'minilm'?"),
         (".", 1, "must hold config.json or modules.json"),
     ],
@@ -210,7 +253,11 @@ def test_train_marks_the_run_failed_where_mlflow_is_unreachable(
     )
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         (run,) = manager.training_runs()
-    assert run.state == "failed" and run.reason is not None and run.reason.startswith("TrackingError: MLflow store")
+    assert (
+        run.state == "failed"
+        and run.reason is not None
+        and run.reason.startswith("TrackingError: MLflow store")
+    )
 
 
 def test_train_shows_the_traceback_with_debug_only(tunetrail: Command, session: str) -> None:

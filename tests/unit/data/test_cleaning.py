@@ -11,14 +11,21 @@ from tunetrail.data.cleaning import clean_rows, clean_text
 from tunetrail.data.rows import rows_frame
 from tunetrail.samples import Sample, SampleKind
 
-OFF = CleaningConfig(fix_encoding=False, normalize_unicode=False, normalize_whitespace=False, strip_markup=False)
+OFF = CleaningConfig(
+    fix_encoding=False, normalize_unicode=False, normalize_whitespace=False, strip_markup=False
+)
 CODE = "def double(x):\n    if x:\n\n        return  x * 2\n\treturn 0"
 
 
 def frame(shape: str, *contents: dict[str, Any]) -> pd.DataFrame:
-    kind = SampleKind.LLM if shape in ("completion", "chat", "document", "preference") else SampleKind.EMBEDDING
+    kind = (
+        SampleKind.LLM
+        if shape in ("completion", "chat", "document", "preference")
+        else SampleKind.EMBEDDING
+    )
     return rows_frame(
-        (number, Sample(kind=kind, shape=shape, content=content)) for number, content in enumerate(contents)
+        (number, Sample(kind=kind, shape=shape, content=content))
+        for number, content in enumerate(contents)
     )
 
 
@@ -28,7 +35,10 @@ def frame(shape: str, *contents: dict[str, Any]) -> pd.DataFrame:
         ("  plain  ", "plain"),
         (CODE, CODE),
         ("    indented = 1\n    again = 2\n", "    indented = 1\n    again = 2"),
-        ("\n \n  first\nsecond  \t\nthird\r\nfourth\rfifth \n\n", "  first\nsecond\nthird\nfourth\nfifth"),
+        (
+            "\n \n  first\nsecond  \t\nthird\r\nfourth\rfifth \n\n",
+            "  first\nsecond\nthird\nfourth\nfifth",
+        ),
         ("cafÃ© au lait", "café au lait"),
         ("cafe\u0301", "café"),
         ("a\x00b\x07c\ufeffd\x0ce\x81", "abcde"),
@@ -62,7 +72,8 @@ def test_clean_text_takes_linear_time_on_runs_of_blanks() -> None:
 
 def test_clean_rows_keeps_before_and_after_of_what_it_changed() -> None:
     result = clean_rows(
-        frame("label", *({"text": text, "label": "l"} for text in ("a", "b ", "sch\u00c3\u00b6n"))), CleaningConfig()
+        frame("label", *({"text": text, "label": "l"} for text in ("a", "b ", "sch\u00c3\u00b6n"))),
+        CleaningConfig(),
     )
     assert result.rows["text"].tolist() == ["a", "b", "schön"]
     assert result.changes[["row_id", "step", "reason"]].values.tolist() == [
@@ -76,7 +87,9 @@ def test_clean_rows_keeps_before_and_after_of_what_it_changed() -> None:
 def test_clean_rows_replaces_personal_data_also_in_what_it_keeps() -> None:
     rows = frame("pair", {"anchor": "Mail to jane.doe@corp.example now", "positive": " p"})
     result = clean_rows(rows, CleaningConfig())
-    assert result.rows.at[0, "anchor"] == "Mail to [EMAIL] now" and result.placeholders == {"EMAIL": 1}
+    assert result.rows.at[0, "anchor"] == "Mail to [EMAIL] now" and result.placeholders == {
+        "EMAIL": 1
+    }
     assert result.changes.at[0, "reason"] == "EMAIL replaced; white space normalised"
     assert "jane" not in str(result.changes.values.tolist())
     kept = clean_rows(rows, CleaningConfig(privacy=PrivacyConfig(enabled=False)))
@@ -89,7 +102,9 @@ def test_clean_rows_leaves_labels_their_numbers() -> None:
 
 
 def test_clean_rows_removes_markup_and_says_so() -> None:
-    result = clean_rows(frame("text", {"text": "<p>Plain <b>words</b> here.</p>"}), CleaningConfig())
+    result = clean_rows(
+        frame("text", {"text": "<p>Plain <b>words</b> here.</p>"}), CleaningConfig()
+    )
     assert result.rows.at[0, "text"] == "Plain words here."
     assert result.changes.at[0, "reason"].startswith("markup removed")
 
@@ -102,15 +117,29 @@ def test_clean_rows_sets_rows_aside_that_repair_leaves_empty() -> None:
 
 
 def test_clean_rows_sets_preferences_aside_that_repair_leaves_without_a_difference() -> None:
-    answers = [("Write to ann@example.org.", "Write to bob@example.org."), ("Call me.", "Write to me.")]
-    rows = frame("preference", *({"prompt": "How?", "chosen": one, "rejected": other} for one, other in answers))
+    answers = [
+        ("Write to ann@example.org.", "Write to bob@example.org."),
+        ("Call me.", "Write to me."),
+    ]
+    rows = frame(
+        "preference",
+        *({"prompt": "How?", "chosen": one, "rejected": other} for one, other in answers),
+    )
     result = clean_rows(rows, CleaningConfig())
     assert result.set_aside["reason"].tolist() == ["chosen equals rejected after cleaning"]
     assert result.rows["rejected"].tolist() == ["Write to me."]
 
 
 def test_clean_rows_repairs_messages_without_touching_the_frame_it_was_given() -> None:
-    rows = frame("chat", {"messages": [{"role": "user", "content": " a "}, {"role": "assistant", "content": "b\x00"}]})
+    rows = frame(
+        "chat",
+        {
+            "messages": [
+                {"role": "user", "content": " a "},
+                {"role": "assistant", "content": "b\x00"},
+            ]
+        },
+    )
     result = clean_rows(rows, CleaningConfig())
     assert [turn["content"] for turn in result.rows.at[0, "messages"]] == ["a", "b"]
     assert rows.at[0, "messages"][0]["content"] == " a "

@@ -47,7 +47,9 @@ class WordCounter:
         return np.array([len(TOKEN.findall(text)) for text in texts], dtype=np.int64)
 
     def of_records(self, records: Sequence[dict[str, Any]]) -> npt.NDArray[np.int64]:
-        return np.array([self.of_texts(texts_of(record)).sum() for record in records], dtype=np.int64)
+        return np.array(
+            [self.of_texts(texts_of(record)).sum() for record in records], dtype=np.int64
+        )
 
 
 def hashed_vectors(texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -64,7 +66,12 @@ def found_in(session: PlantedSession, folder: Path, vectors: Vectors) -> Found:
     """Prepare a session and return the rows that each check and each repair concerned."""
     counter = None if session.most_tokens is None else WordCounter(max_length=session.most_tokens)
     preparation = Preparation(
-        steps=ChunkSteps(kind=session.kind, validation=session.validation, cleaning=CleaningConfig(), counter=counter),
+        steps=ChunkSteps(
+            kind=session.kind,
+            validation=session.validation,
+            cleaning=CleaningConfig(),
+            counter=counter,
+        ),
         split=SplitConfig(),
         config=PreparationConfig(cache_gigabytes=0.0, workers=1),
         judge=Judge(vectors=vectors, identity="vectors", reference=session.reference),
@@ -130,14 +137,18 @@ def show(scores: Scores, capsys: pytest.CaptureFixture[str]) -> None:
         print(f"\n{scores.table()}")
 
 
-def test_checks_find_what_was_planted_and_little_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_checks_find_what_was_planted_and_little_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     scores = scored(row_level_sessions(SEED), tmp_path, hashed_vectors)
     show(scores, capsys)
     weak = [line for line in scores.measured() if min(line[1:]) < TARGET]
     assert weak == []
 
 
-def test_drift_is_found_where_sessions_differ_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_drift_is_found_where_sessions_differ_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     scores = scored(drift_sessions(SEED), tmp_path, hashed_vectors)
     show(scores, capsys)
     drift = [line for line in scores.measured() if line[0].startswith("drift.")]
@@ -149,7 +160,10 @@ def test_cleaning_gives_back_the_text_that_was_damaged(tmp_path: Path) -> None:
     for number, session in enumerate(each for each in row_level_sessions(SEED) if each.meant):
         found_in(session, tmp_path / str(number), hashed_vectors)
         lines = row_files.read_rows(tmp_path / str(number) / CHANGES)
-        after = {row_id: json.loads(text)["text"] for row_id, text in zip(lines["row_id"], lines["after"], strict=True)}
+        after = {
+            row_id: json.loads(text)["text"]
+            for row_id, text in zip(lines["row_id"], lines["after"], strict=True)
+        }
         asked += len(session.meant)
         right += sum(after.get(row_id) == text for row_id, text in session.meant.items())
     assert asked > 250 and right / asked >= TARGET

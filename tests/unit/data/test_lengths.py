@@ -20,25 +20,55 @@ class Words:
         return np.array([len(text.split()) for text in texts], dtype=np.int64)
 
     def of_records(self, records: Sequence[dict[str, Any]]) -> npt.NDArray[np.int64]:
-        return np.array([max(len(str(value).split()) for value in record.values()) for record in records])
+        return np.array(
+            [max(len(str(value).split()) for value in record.values()) for record in records]
+        )
 
 
 LONG = "One two three. Four five six seven eight."
 ROWS = rows_frame(
     [
-        (1, Sample(kind=SampleKind.EMBEDDING, shape="pair", content={"anchor": "short", "positive": "words"})),
-        (2, Sample(kind=SampleKind.EMBEDDING, shape="pair", content={"anchor": "short", "positive": LONG})),
+        (
+            1,
+            Sample(
+                kind=SampleKind.EMBEDDING,
+                shape="pair",
+                content={"anchor": "short", "positive": "words"},
+            ),
+        ),
+        (
+            2,
+            Sample(
+                kind=SampleKind.EMBEDDING,
+                shape="pair",
+                content={"anchor": "short", "positive": LONG},
+            ),
+        ),
     ]
 )
-COMPLETIONS = rows_frame([(3, Sample(kind=SampleKind.LLM, shape="completion", content={"input": "a", "output": LONG}))])
+COMPLETIONS = rows_frame(
+    [(3, Sample(kind=SampleKind.LLM, shape="completion", content={"input": "a", "output": LONG}))]
+)
 PREFERENCES = rows_frame(
-    [(4, Sample(kind=SampleKind.LLM, shape="preference", content={"prompt": "a", "chosen": "b", "rejected": LONG}))]
+    [
+        (
+            4,
+            Sample(
+                kind=SampleKind.LLM,
+                shape="preference",
+                content={"prompt": "a", "chosen": "b", "rejected": LONG},
+            ),
+        )
+    ]
 )
 
 
 def test_measure_lengths_counts_and_keeps() -> None:
     result = measure_lengths(ROWS, "keep", Words())
-    assert result.rows["token_count"].tolist() == [1, 8] and len(result.set_aside) == len(result.changes) == 0
+    assert (
+        result.rows["token_count"].tolist() == [1, 8]
+        and len(result.set_aside) == len(result.changes) == 0
+    )
     assert result.too_long == ((2, 8, False),)
 
 
@@ -59,7 +89,9 @@ def test_measure_lengths_truncates_at_a_sentence_and_says_so() -> None:
 def test_measure_lengths_drops_rows_and_never_cuts_an_answer(rows: Any, policy: str) -> None:
     result = measure_lengths(rows, policy, Words())
     assert len(result.rows) == len(rows) - 1
-    assert result.set_aside["reason"].tolist() == ["8 tokens are more than the 6 that the model reads"]
+    assert result.set_aside["reason"].tolist() == [
+        "8 tokens are more than the 6 that the model reads"
+    ]
 
 
 def test_measure_lengths_takes_no_rows() -> None:
@@ -75,7 +107,9 @@ def test_measure_lengths_hands_the_counter_a_thousand_rows_at_a_time() -> None:
             return super().of_records(records)
 
     texts = [" ".join(["word"] * (1 + number % 9)) for number in range(2100)]
-    samples = [Sample(kind=SampleKind.EMBEDDING, shape="text", content={"text": text}) for text in texts]
+    samples = [
+        Sample(kind=SampleKind.EMBEDDING, shape="text", content={"text": text}) for text in texts
+    ]
     result = measure_lengths(rows_frame(enumerate(samples)), "keep", Noting())
     assert result.rows["token_count"].tolist() == [len(text.split()) for text in texts]
     assert handed == [1000, 1000, 100]

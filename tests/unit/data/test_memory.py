@@ -57,5 +57,8 @@ def peak_megabytes(folder: Path, rows: int) -> int:
 
 
 def test_memory_does_not_grow_with_the_session(tmp_path: Path) -> None:
-    few, many = 800, 8000  # the longer session's texts are 38 MB, and several times as much as Python objects
+    few, many = (
+        800,
+        8000,
+    )  # the longer session's texts are 38 MB, and several times as much as Python objects
     assert peak_megabytes(tmp_path / "many", many) - peak_megabytes(tmp_path / "few", few) < 80

@@ -60,31 +60,77 @@ def nested(depth: int) -> Any:
     return value
 
 
-DEEP = (nested(50), nested(700), nested(950), nested(100_000), {"a": nested(2_000)}, [nested(3), {"b": [1]}])
+DEEP = (
+    nested(50),
+    nested(700),
+    nested(950),
+    nested(100_000),
+    {"a": nested(2_000)},
+    [nested(3), {"b": [1]}],
+)
 HOSTILE: tuple[Callable[[random.Random], Any], ...] = (
     lambda rng: None,
     lambda rng: rng.choice((0, 1, -1, 2**63, -(2**63) - 1, 10**400, -(10**30))),
     lambda rng: rng.choice((0.0, -0.0, math.nan, math.inf, -math.inf, 5e-324, 1e308)),
     lambda rng: rng.choice((True, False)),
     lambda rng: rng.choice((b"", b"\xff\x00", bytearray(b"x"), memoryview(b"y"))),
-    lambda rng: rng.choice((set(), {1, "a"}, frozenset({2}), (), [], {}, [None], {"": None}, {None: 1}, {1: {2: 3}})),
+    lambda rng: rng.choice(
+        (set(), {1, "a"}, frozenset({2}), (), [], {}, [None], {"": None}, {None: 1}, {1: {2: 3}})
+    ),
     lambda rng: rng.choice(DEEP),
-    lambda rng: rng.choice((object(), len, int, 1j, decimal.Decimal("NaN"), range(3), pd.NA, pd.NaT)),
-    lambda rng: rng.choice((datetime.datetime.now(datetime.UTC), datetime.date(1, 1, 1), datetime.timedelta(1))),
     lambda rng: rng.choice(
-        (np.float32(1), np.int64(3), np.array([]), np.array([[1.0]]), np.array("x"), np.array([np.nan]), np.bool_(True))
+        (object(), len, int, 1j, decimal.Decimal("NaN"), range(3), pd.NA, pd.NaT)
     ),
     lambda rng: rng.choice(
-        ("\ud800", "a\udfff b", "\ud83d", "\x00", "a\x00b", "\x1b[31m", "\ufeff", "\u202e", "\ufffe")
+        (datetime.datetime.now(datetime.UTC), datetime.date(1, 1, 1), datetime.timedelta(1))
     ),
-    lambda rng: rng.choice(("", " ", "\n", "\u200b", "\u00a0", "\t\r\n", "\u2028", "&nbsp;", "<p></p>", "<!-- -->")),
     lambda rng: rng.choice(
-        ("<" * 5_000, "&" * 5_000, "@" * 5_000, "[" * 5_000, "?" * 5_000, "1 " * 5_000, "\u0301" * 999)
+        (
+            np.float32(1),
+            np.int64(3),
+            np.array([]),
+            np.array([[1.0]]),
+            np.array("x"),
+            np.array([np.nan]),
+            np.bool_(True),
+        )
     ),
-    lambda rng: rng.choice(("{}", "[[1]]", "null", "NaN", "{'role': 'user'}", "'; DROP TABLE rows;--", "../..")),
-    lambda rng: rng.choice((nested(4), [{"role": "user", "content": "x"}], {"role": "assistant", "content": "y"})),
+    lambda rng: rng.choice(
+        (
+            "\ud800",
+            "a\udfff b",
+            "\ud83d",
+            "\x00",
+            "a\x00b",
+            "\x1b[31m",
+            "\ufeff",
+            "\u202e",
+            "\ufffe",
+        )
+    ),
+    lambda rng: rng.choice(
+        ("", " ", "\n", "\u200b", "\u00a0", "\t\r\n", "\u2028", "&nbsp;", "<p></p>", "<!-- -->")
+    ),
+    lambda rng: rng.choice(
+        (
+            "<" * 5_000,
+            "&" * 5_000,
+            "@" * 5_000,
+            "[" * 5_000,
+            "?" * 5_000,
+            "1 " * 5_000,
+            "\u0301" * 999,
+        )
+    ),
+    lambda rng: rng.choice(
+        ("{}", "[[1]]", "null", "NaN", "{'role': 'user'}", "'; DROP TABLE rows;--", "../..")
+    ),
+    lambda rng: rng.choice(
+        (nested(4), [{"role": "user", "content": "x"}], {"role": "assistant", "content": "y"})
+    ),
     lambda rng: [
-        rng.choice((1.0, math.nan, "1", None, True, math.inf, [1.0], 10**400)) for _ in range(rng.randint(1, 6))
+        rng.choice((1.0, math.nan, "1", None, True, math.inf, [1.0], 10**400))
+        for _ in range(rng.randint(1, 6))
     ],
     lambda rng: [message(rng) for _ in range(rng.randint(0, 5))],
     lambda rng: sentence(rng),
@@ -93,11 +139,15 @@ HOSTILE: tuple[Callable[[random.Random], Any], ...] = (
 
 
 def sentence(rng: random.Random) -> str:
-    return " ".join(rng.choices(WORDS, k=rng.randint(3, 20))) + rng.choice((".", "?", "", " é", " 日本", " 🎉"))
+    return " ".join(rng.choices(WORDS, k=rng.randint(3, 20))) + rng.choice(
+        (".", "?", "", " é", " 日本", " 🎉")
+    )
 
 
 def huge(rng: random.Random, characters: int) -> str:
-    piece = rng.choice(("a", "ab ", "<b>", "&lt;", "é", "1", "a@", "x.", "\n", "{", sentence(rng), "\u0301", "-"))
+    piece = rng.choice(
+        ("a", "ab ", "<b>", "&lt;", "é", "1", "a@", "x.", "\n", "{", sentence(rng), "\u0301", "-")
+    )
     return (piece * (characters // len(piece) + 1))[:characters]
 
 
@@ -105,7 +155,9 @@ def message(rng: random.Random) -> Any:
     turn: dict[str, Any] = {"role": rng.choice(ROLES), "content": sentence(rng)}
     fault = rng.random()
     if fault < 0.1:
-        turn[rng.choice(("role", "content"))] = rng.choice((None, 3, "", "robot", [], "\udc00", {"a": 1}, ["user"]))
+        turn[rng.choice(("role", "content"))] = rng.choice(
+            (None, 3, "", "robot", [], "\udc00", {"a": 1}, ["user"])
+        )
     elif fault < 0.15:
         turn.pop(rng.choice(("role", "content")))
     elif fault < 0.2:
@@ -132,11 +184,15 @@ def mutated(shape: str, rng: random.Random) -> Sample:
         column = rng.choice(list(content))
         content[column] = rng.choice(HOSTILE)(rng)
     if rng.random() < 0.1:
-        extras["shape"] = rng.choice((None, "", "pear", 3, "chat\0", math.nan, ["pair"], "document", "pair", b"text"))
+        extras["shape"] = rng.choice(
+            (None, "", "pear", 3, "chat\0", math.nan, ["pair"], "document", "pair", b"text")
+        )
     if rng.random() < 0.1:
         extras["group"] = rng.choice(HOSTILE)(rng)
     if rng.random() < 0.1:
-        extras["timestamp"] = rng.choice(("2026-11-24T12:00:00+00:00", "soon", "9999-99-99", "", 3, -1e30, "1" * 99))
+        extras["timestamp"] = rng.choice(
+            ("2026-11-24T12:00:00+00:00", "soon", "9999-99-99", "", 3, -1e30, "1" * 99)
+        )
     if rng.random() < 0.2:
         extras["weight"] = rng.choice((0.5, 3, *(hostile(rng) for hostile in HOSTILE)))
     return Sample(kind=SampleKind.EMBEDDING, content=content, **extras)
@@ -158,7 +214,9 @@ def hostile_frame(shapes: tuple[str, ...], seed: str) -> pd.DataFrame:
         }
         for number, each in enumerate(listed, start=1)
     ]
-    text_columns = [column for column in columns if column not in ("score", "embedding", "messages")]
+    text_columns = [
+        column for column in columns if column not in ("score", "embedding", "messages")
+    ]
     for number, characters in enumerate([100_000] * 12 + [1_000_000] * 2):
         record = records[number * 50]
         for column in [each for each in text_columns if each in record][:1]:
@@ -186,7 +244,9 @@ def prepare(rows: pd.DataFrame, kind: SampleKind, folder: Path, **settings: Any)
 def only_shapes(rows: pd.DataFrame, shapes: tuple[str, ...]) -> pd.DataFrame:
     """Without valid rows of other shapes, which sessions of embedding samples or of preferences refuse as a whole."""
     known = [shape.name for shape in SHAPES if shape.name not in shapes]
-    return rows[[not (isinstance(shape, str) and shape in known) for shape in rows["shape"]]].reset_index(drop=True)
+    return rows[
+        [not (isinstance(shape, str) and shape in known) for shape in rows["shape"]]
+    ].reset_index(drop=True)
 
 
 @pytest.mark.parametrize(

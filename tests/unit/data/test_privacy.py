@@ -19,7 +19,16 @@ from tunetrail.data.privacy import Scrubber
 
 SCRUBBER = Scrubber(PrivacyConfig())
 STDLIB = Path(sysconfig.get_paths()["stdlib"])
-DOCUMENTED = ("argparse", "bisect", "collections/__init__", "configparser", "datetime", "decimal", "difflib", "enum")
+DOCUMENTED = (
+    "argparse",
+    "bisect",
+    "collections/__init__",
+    "configparser",
+    "datetime",
+    "decimal",
+    "difflib",
+    "enum",
+)
 PLACEHOLDER = re.compile(r"\[(?:EMAIL|PHONE|CARD|IBAN|IP_ADDRESS|NATIONAL_ID|SECRET)\]")
 PLANTED = 400
 
@@ -28,9 +37,20 @@ PLANTED = 400
 def sentences() -> list[str]:
     """First paragraphs of docstrings: technical prose with names, numbers and punctuation."""
     found = []
-    for module in (*DOCUMENTED, "functools", "heapq", "shutil", "statistics", "subprocess", "threading", "typing"):
+    for module in (
+        *DOCUMENTED,
+        "functools",
+        "heapq",
+        "shutil",
+        "statistics",
+        "subprocess",
+        "threading",
+        "typing",
+    ):
         for node in ast.walk(ast.parse((STDLIB / f"{module}.py").read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and (docstring := ast.get_docstring(node)):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and (
+                docstring := ast.get_docstring(node)
+            ):
                 found.append(" ".join(docstring.partition("\n\n")[0].split()))
     return [sentence for sentence in found if 30 <= len(sentence) <= 300]
 
@@ -40,8 +60,12 @@ def test_sentences_of_the_standard_library_are_left_alone(sentences: list[str]) 
     assert [sentence for sentence in sentences if SCRUBBER.scrub(sentence) != (sentence, {})] == []
 
 
-@pytest.mark.parametrize("folder", ["asyncio", "concurrent", "importlib", "json", "logging", "unittest", "xml"])
-def test_source_of_the_standard_library_holds_nothing_but_its_authors_addresses(folder: str) -> None:
+@pytest.mark.parametrize(
+    "folder", ["asyncio", "concurrent", "importlib", "json", "logging", "unittest", "xml"]
+)
+def test_source_of_the_standard_library_holds_nothing_but_its_authors_addresses(
+    folder: str,
+) -> None:
     counts: Counter[str] = Counter()
     for path in (STDLIB / folder).rglob("*.py"):
         if "test" not in path.parts and "__pycache__" not in path.parts:
@@ -59,7 +83,9 @@ def test_scrubber_finds_what_was_planted_and_little_else(kind: str, sentences: l
         found += sum(counts.values())
     assert right / PLANTED >= 0.98
     for text in near_misses(kind, PLANTED, seed=1):
-        found += sum(SCRUBBER.scrub(f"{rng.choice(sentences)} {text} {rng.choice(sentences)}")[1].values())
+        found += sum(
+            SCRUBBER.scrub(f"{rng.choice(sentences)} {text} {rng.choice(sentences)}")[1].values()
+        )
     assert right / found >= 0.98
 
 
@@ -96,7 +122,10 @@ def test_a_scrubber_that_is_turned_off_changes_nothing() -> None:
     ("text", "scrubbed"),
     [
         ("mail a@b.io or c+d@e.org.", "mail [EMAIL] or [EMAIL]."),
-        ("IBAN DE89 3704 0044 0532 0130 00, card 4111 1111 1111 1111.", "IBAN [IBAN], card [CARD]."),
+        (
+            "IBAN DE89 3704 0044 0532 0130 00, card 4111 1111 1111 1111.",
+            "IBAN [IBAN], card [CARD].",
+        ),
         ("https://bob:s3cr3t@db.example.com/x", "https://bob:[SECRET]@db.example.com/x"),
         ("https://bob:p@ss@db.example.com/x", "https://bob:[SECRET]@db.example.com/x"),
         ("password: 'bob@example.com'", "password: '[SECRET]'"),
@@ -109,14 +138,36 @@ def test_a_scrubber_that_is_turned_off_changes_nothing() -> None:
 def test_neighbours_and_overlaps_are_told_apart(text: str, scrubbed: str) -> None:
     result, counts = SCRUBBER.scrub(text)
     assert result == SCRUBBER.mask(text) == scrubbed
-    assert sum(counts.values()) == len(PLACEHOLDER.findall(scrubbed)) - len(PLACEHOLDER.findall(text))
+    assert sum(counts.values()) == len(PLACEHOLDER.findall(scrubbed)) - len(
+        PLACEHOLDER.findall(text)
+    )
 
 
 _PIECES = st.one_of(
-    st.sampled_from([text for kind in KINDS for text in (*instances(kind, 40, 5), *near_misses(kind, 40, 5))]),
+    st.sampled_from(
+        [text for kind in KINDS for text in (*instances(kind, 40, 5), *near_misses(kind, 40, 5))]
+    ),
     st.sampled_from([f"[{kind.upper()}]" for kind in KINDS]),
     st.sampled_from(
-        [" ", "", "\n", ", ", "-", ".", "/", ":", "@", "+", "1", "password=", 'token = "', '"', "(", ")", "://a:"]
+        [
+            " ",
+            "",
+            "\n",
+            ", ",
+            "-",
+            ".",
+            "/",
+            ":",
+            "@",
+            "+",
+            "1",
+            "password=",
+            'token = "',
+            '"',
+            "(",
+            ")",
+            "://a:",
+        ]
     ),
     st.text(max_size=8),
     st.text(alphabet="0123456789 -.+()/@:aF", max_size=24),
@@ -128,7 +179,9 @@ _PIECES = st.one_of(
 def test_scrubbing_once_more_changes_nothing(text: str) -> None:
     scrubbed, counts = SCRUBBER.scrub(text)
     assert SCRUBBER.scrub(scrubbed) == (scrubbed, {})
-    assert all(number > 0 for number in counts.values()) and {name.lower() for name in counts} <= set(KINDS)
+    assert all(number > 0 for number in counts.values()) and {
+        name.lower() for name in counts
+    } <= set(KINDS)
     if not counts:
         assert scrubbed == text
 

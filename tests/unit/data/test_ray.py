@@ -41,12 +41,20 @@ print(json.dumps(sides))
 
 
 def test_ray_gives_the_same_rows_as_this_process(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=240
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     accounts = json.loads(done.stdout.splitlines()[-1])
     assert accounts["local"] == accounts["ray"] and accounts["ray"][0]["rows_in"] == 124
-    names = [f"rows/{side}" for side in ("train", "validation", "test")] + ["set_aside", "changes", "flags"]
+    names = [f"rows/{side}" for side in ("train", "validation", "test")] + [
+        "set_aside",
+        "changes",
+        "flags",
+    ]
     for name in names:
-        local, on_ray = (pd.read_parquet(tmp_path / engine / f"{name}.parquet") for engine in ("local", "ray"))
+        local, on_ray = (
+            pd.read_parquet(tmp_path / engine / f"{name}.parquet") for engine in ("local", "ray")
+        )
         pd.testing.assert_frame_equal(local, on_ray)
         assert len(local) or name == "flags"

@@ -5,7 +5,15 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from tunetrail.data.row_files import RowWriter, frames_of_file, read_rows, row_count, schema_of, table_of, write_rows
+from tunetrail.data.row_files import (
+    RowWriter,
+    frames_of_file,
+    read_rows,
+    row_count,
+    schema_of,
+    table_of,
+    write_rows,
+)
 
 SCHEMA = schema_of(["row_id", "text", "score", "embedding", "weight"])
 ROWS = pd.DataFrame(
@@ -45,7 +53,11 @@ def test_frames_of_file_keeps_no_more_than_it_yields(tmp_path: Path) -> None:
     writer = RowWriter(tmp_path / "rows.parquet", schema)
     for group in range(30):
         texts = [rng.randbytes(500).hex() for _ in range(1000)]
-        writer.write(pd.DataFrame({"row_id": range(1000 * group, 1000 * group + 1000), "text": texts}, dtype=object))
+        writer.write(
+            pd.DataFrame(
+                {"row_id": range(1000 * group, 1000 * group + 1000), "text": texts}, dtype=object
+            )
+        )
     writer.close()
     before, held, ids = pa.total_allocated_bytes(), 0, []
     for frame in frames_of_file(tmp_path / "rows.parquet", rows=1000):

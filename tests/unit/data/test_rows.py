@@ -21,13 +21,28 @@ CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "c
 
 
 def llm_samples() -> list[tuple[int, Sample]]:
-    contents = [{"input": "a", "output": "b", "group": 7}, CHAT, {"text": "d", "timestamp": 1_764_000_000}]
-    return [(number + 10, parse_sample(content, SampleKind.LLM)) for number, content in enumerate(contents)]
+    contents = [
+        {"input": "a", "output": "b", "group": 7},
+        CHAT,
+        {"text": "d", "timestamp": 1_764_000_000},
+    ]
+    return [
+        (number + 10, parse_sample(content, SampleKind.LLM))
+        for number, content in enumerate(contents)
+    ]
 
 
 def test_rows_frame_keeps_ids_shapes_and_absent_values_as_none() -> None:
     rows = rows_frame(llm_samples())
-    assert list(rows.columns) == ["row_id", "shape", "input", "output", "messages", "text", *COMMON_COLUMNS]
+    assert list(rows.columns) == [
+        "row_id",
+        "shape",
+        "input",
+        "output",
+        "messages",
+        "text",
+        *COMMON_COLUMNS,
+    ]
     assert rows["row_id"].dtype == "int64" and list(rows["row_id"]) == [10, 11, 12]
     assert list(rows["shape"]) == ["completion", "chat", "document"]
     assert rows["input"].tolist() == ["a", None, None]
@@ -56,29 +71,44 @@ def test_records_of_rows_of_one_shape_have_a_timestamp_where_there_is_one() -> N
 def test_rows_digest_depends_on_content_not_on_ids_or_timestamps() -> None:
     rows = rows_frame(llm_samples())
     digest = rows_digest(rows)
-    assert digest == rows_digest(rows.assign(row_id=0, timestamp=None)) == rows_digest(rows.drop(columns="timestamp"))
+    assert (
+        digest
+        == rows_digest(rows.assign(row_id=0, timestamp=None))
+        == rows_digest(rows.drop(columns="timestamp"))
+    )
     assert digest != rows_digest(rows.assign(group=None))
 
 
 def test_rows_digest_depends_on_weights_where_there_are_any() -> None:
     rows = rows_frame(llm_samples())
-    assert rows_digest(rows) == rows_digest(rows.drop(columns="weight")) != rows_digest(rows.assign(weight=2.0))
+    assert (
+        rows_digest(rows)
+        == rows_digest(rows.drop(columns="weight"))
+        != rows_digest(rows.assign(weight=2.0))
+    )
 
 
 def test_weights_and_preferences_go_from_samples_to_records() -> None:
     preference = {"prompt": "p", "chosen": "c", "rejected": "r"}
     rows = rows_frame(
-        (number, parse_sample(row, SampleKind.LLM)) for number, row in enumerate([preference | {"weight": 2}, CHAT])
+        (number, parse_sample(row, SampleKind.LLM))
+        for number, row in enumerate([preference | {"weight": 2}, CHAT])
     )
     assert records_of(rows)[0] == {"row_id": 0, "shape": "preference", **preference, "weight": 2.0}
-    assert "weight" not in records_of(rows)[1] and texts_of_rows(rows) == [["p", "c", "r"], ["Hi", "Hello"]]
+    assert "weight" not in records_of(rows)[1] and texts_of_rows(rows) == [
+        ["p", "c", "r"],
+        ["Hi", "Hello"],
+    ]
     assert records_of(rows_of_shapes(rows, ["preference"]))[0]["weight"] == 2.0
 
 
 def test_texts_of_rows_come_in_order_and_leave_out_what_is_no_text() -> None:
     assert texts_of_rows(rows_frame(llm_samples())) == [["a", "b"], ["Hi", "Hello"], ["d"]]
     assert texts_of({"shape": "label", "text": "t", "label": "l"}) == ["t"]
-    assert texts_of({"shape": "pair", "anchor": "a", "positive": "p", "negative": None}) == ["a", "p"]
+    assert texts_of({"shape": "pair", "anchor": "a", "positive": "p", "negative": None}) == [
+        "a",
+        "p",
+    ]
 
 
 def test_rows_of_kind_tells_embedding_rows_from_llm_rows() -> None:
@@ -88,7 +118,9 @@ def test_rows_of_kind_tells_embedding_rows_from_llm_rows() -> None:
 
 
 def test_shape_of_an_unknown_name_suggests_the_nearest() -> None:
-    with pytest.raises(SampleError, match=r"shape must be one of pair.*got 'pairs'\. Did you mean 'pair'"):
+    with pytest.raises(
+        SampleError, match=r"shape must be one of pair.*got 'pairs'\. Did you mean 'pair'"
+    ):
         shape_of("pairs")
 
 

@@ -9,7 +9,10 @@ from tunetrail.data.sources import check_columns, check_rows, count_rows, read_r
 from tunetrail.errors import SampleError
 from tunetrail.samples import BrokenRow, SampleKind, parse_sample
 
-ROWS = [{"anchor": f"question {number}\nmore, “quoted” text", "positive": f"answer {number}"} for number in range(25)]
+ROWS = [
+    {"anchor": f"question {number}\nmore, “quoted” text", "positive": f"answer {number}"}
+    for number in range(25)
+]
 
 
 def written(path, rows=ROWS):
@@ -25,7 +28,9 @@ def written(path, rows=ROWS):
     return path
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "A.JSONL", "a.jsonl.gz", "a.csv", "a.csv.gz", "a.parquet"])
+@pytest.mark.parametrize(
+    "name", ["a.jsonl", "a.ndjson", "A.JSONL", "a.jsonl.gz", "a.csv", "a.csv.gz", "a.parquet"]
+)
 def test_read_rows_gives_the_same_rows_in_every_format(tmp_path, name):
     path = written(tmp_path / name)
     assert list(read_rows(path)) == ROWS
@@ -36,7 +41,9 @@ def test_read_rows_gives_the_same_rows_in_every_format(tmp_path, name):
 def test_read_rows_goes_on_after_broken_lines_of_jsonl(tmp_path):
     path = tmp_path / "a.jsonl"
     deep = "[" * 100_000
-    path.write_text(f'\ufeff{{"text": "a"}}\n{{"text": \n\n[1]\n{deep}\n{"1" * 5000}\n{{"text": "b\u2028"}}')
+    path.write_text(
+        f'\ufeff{{"text": "a"}}\n{{"text": \n\n[1]\n{deep}\n{"1" * 5000}\n{{"text": "b\u2028"}}'
+    )
     rows = list(read_rows(path))
     broken = [row for row in rows if isinstance(row, BrokenRow)]
     assert [row["text"] for row in rows if not isinstance(row, BrokenRow)] == ["a", "b\u2028"]
@@ -64,7 +71,10 @@ def test_read_rows_goes_on_after_broken_rows_of_csv(tmp_path):
         "line 5 is not CSV: ',' expected after '\"'.",
         "line 9 is not CSV: unexpected end of data.",
     ]
-    assert [row.text for row in rows if isinstance(row, BrokenRow)][1:3] == ['["d", "e", "f"]', '"g"x,h\n']
+    assert [row.text for row in rows if isinstance(row, BrokenRow)][1:3] == [
+        '["d", "e", "f"]',
+        '"g"x,h\n',
+    ]
 
 
 def test_read_rows_gives_csv_cells_their_types(tmp_path):
@@ -73,15 +83,34 @@ def test_read_rows_gives_csv_cells_their_types(tmp_path):
     messages = '[{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]'
     pandas.DataFrame(
         [
-            {"score": "0.5", "embedding": "[1, 2]", "messages": messages, "negative": "n", "group": "7", "text": "NA"},
-            {"score": "high", "embedding": "[1, 2", "messages": "", "negative": "", "group": "", "text": ""},
+            {
+                "score": "0.5",
+                "embedding": "[1, 2]",
+                "messages": messages,
+                "negative": "n",
+                "group": "7",
+                "text": "NA",
+            },
+            {
+                "score": "high",
+                "embedding": "[1, 2",
+                "messages": "",
+                "negative": "",
+                "group": "",
+                "text": "",
+            },
         ]
     ).assign(timestamp=[moment, ""], weight=["2.5", ""]).to_csv(path, index=False)
     first, second = read_rows(path)
     assert (first["score"], first["weight"]) == (0.5, 2.5)
     assert first["embedding"] == [1, 2]
     assert first["messages"][1] == {"role": "assistant", "content": "a"}
-    assert (first["negative"], first["group"], first["text"], first["timestamp"]) == ("n", "7", "NA", moment)
+    assert (first["negative"], first["group"], first["text"], first["timestamp"]) == (
+        "n",
+        "7",
+        "NA",
+        moment,
+    )
     assert second == {"score": "high", "embedding": "[1, 2", "messages": "", "text": ""}
 
 
@@ -93,10 +122,14 @@ def test_read_rows_reads_long_csv_cells(tmp_path):
 def test_read_rows_gives_parquet_values_that_samples_take(tmp_path):
     moment = datetime(2026, 1, 2, tzinfo=UTC)
     path = written(
-        tmp_path / "a.parquet", [{"text": "a", "embedding": [0.5, 1.0], "seen": moment}, {"text": "b", "seen": None}]
+        tmp_path / "a.parquet",
+        [{"text": "a", "embedding": [0.5, 1.0], "seen": moment}, {"text": "b", "seen": None}],
     )
     first, second = read_rows(path)
-    assert parse_sample(first, SampleKind.EMBEDDING).content == {"text": "a", "embedding": [0.5, 1.0]}
+    assert parse_sample(first, SampleKind.EMBEDDING).content == {
+        "text": "a",
+        "embedding": [0.5, 1.0],
+    }
     assert parse_sample(second, SampleKind.EMBEDDING).shape == "text"
 
 
@@ -144,7 +177,9 @@ def test_read_rows_names_a_damaged_page_of_parquet(tmp_path):
         list(read_rows(path))
 
 
-@pytest.mark.parametrize("function", [read_rows, count_rows, lambda path: check_columns(path, SampleKind.LLM)])
+@pytest.mark.parametrize(
+    "function", [read_rows, count_rows, lambda path: check_columns(path, SampleKind.LLM)]
+)
 def test_sources_name_a_missing_file_and_a_folder_at_once(tmp_path, function):
     with pytest.raises(SampleError, match=r"b\.csv doesn't exist"):
         function(tmp_path / "b.csv")
@@ -156,7 +191,9 @@ def test_sources_name_a_missing_file_and_a_folder_at_once(tmp_path, function):
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
 def test_check_columns_refuses_columns_of_no_shape(tmp_path, name):
     path = written(tmp_path / name, [{"ancor": "a", "positive": "b"}] * 30)
-    with pytest.raises(SampleError, match=rf"{name} has no row .*got \[ancor, positive\]\. Did you mean 'anchor'\?"):
+    with pytest.raises(
+        SampleError, match=rf"{name} has no row .*got \[ancor, positive\]\. Did you mean 'anchor'\?"
+    ):
         check_columns(path, SampleKind.EMBEDDING)
 
 
@@ -177,5 +214,7 @@ def test_check_rows_passes_when_one_of_the_first_rows_does(tmp_path):
 
     path = written(tmp_path / "a.jsonl", [*ROWS[:19], {"anchor": "the one"}])
     check_rows(path, check, "ones")
-    with pytest.raises(SampleError, match=r"a\.jsonl has no row that ones can be made of: not the one\."):
+    with pytest.raises(
+        SampleError, match=r"a\.jsonl has no row that ones can be made of: not the one\."
+    ):
         check_rows(written(path, [*ROWS[:20], {"anchor": "the one"}]), check, "ones")

@@ -12,13 +12,19 @@ from tunetrail.data.splits import SIDES, Split, assign_sides, check_no_leak, mak
 from tunetrail.errors import ConfigError, SampleError
 from tunetrail.samples import Sample, SampleKind
 
-WORDS = ["".join(random.Random(number).choices("abcdefghijklmnop", k=4 + number % 5)) for number in range(3000)]
+WORDS = [
+    "".join(random.Random(number).choices("abcdefghijklmnop", k=4 + number % 5))
+    for number in range(3000)
+]
 
 
 def frame(texts: list[str], groups: list[str | None] | None = None) -> pd.DataFrame:
     groups = groups or [None] * len(texts)
     return rows_frame(
-        (number, Sample(kind=SampleKind.EMBEDDING, shape="text", content={"text": text}, group=group))
+        (
+            number,
+            Sample(kind=SampleKind.EMBEDDING, shape="text", content={"text": text}, group=group),
+        )
         for number, (text, group) in enumerate(zip(texts, groups, strict=True))
     )
 
@@ -34,7 +40,9 @@ def sides(split: Split) -> dict[int, str]:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.integers(3, 60), st.integers(0, 20))
-def test_split_rows_keeps_planted_twins_and_groups_on_one_side(seed: int, count: int, grouped: int) -> None:
+def test_split_rows_keeps_planted_twins_and_groups_on_one_side(
+    seed: int, count: int, grouped: int
+) -> None:
     texts = varied(seed, count)
     exact, near = [text.upper() + "!" for text in texts], [f"{text} indeed" for text in texts]
     groups = [f"g{number}" if number < min(grouped, count - 3) else None for number in range(count)]
@@ -48,7 +56,11 @@ def test_split_rows_keeps_planted_twins_and_groups_on_one_side(seed: int, count:
     everything = pd.concat([split.train, split.validation, split.test])
     assert sorted(everything["row_id"]) == rows["row_id"].tolist()
     fold_of = {}
-    for fold in make_folds(split.train, min(3, split.train["cluster"].nunique()), seed) if len(split.train) > 8 else []:
+    for fold in (
+        make_folds(split.train, min(3, split.train["cluster"].nunique()), seed)
+        if len(split.train) > 8
+        else []
+    ):
         fold_of.update(dict.fromkeys(fold.validation["row_id"], fold.number))
     for number in range(count):
         assert fold_of.get(number) == fold_of.get(count + number) == fold_of.get(2 * count + number)
@@ -56,7 +68,9 @@ def test_split_rows_keeps_planted_twins_and_groups_on_one_side(seed: int, count:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.integers(60, 90), st.integers(0, 60))
-def test_split_rows_keeps_the_side_of_rows_when_the_session_grows(seed: int, count: int, more: int) -> None:
+def test_split_rows_keeps_the_side_of_rows_when_the_session_grows(
+    seed: int, count: int, more: int
+) -> None:
     texts = varied(seed, count)
     added = varied(seed + 1, more) + [f"{text} indeed" for text in texts[: more // 2]]
     before, after = (
@@ -70,8 +84,12 @@ def test_split_rows_reaches_the_shares_and_hears_only_the_salt() -> None:
     rows = frame(varied(0, 2000))
     split = split_rows(rows, SplitConfig(test_share=0.2, validation_share=0.1))
     assert 0.17 < len(split.test) / 2000 < 0.23 and 0.08 < len(split.validation) / 2000 < 0.12
-    assert sides(split) == sides(split_rows(rows, SplitConfig(test_share=0.2, validation_share=0.1)))
-    assert sides(split) != sides(split_rows(rows, SplitConfig(test_share=0.2, validation_share=0.1, salt="other")))
+    assert sides(split) == sides(
+        split_rows(rows, SplitConfig(test_share=0.2, validation_share=0.1))
+    )
+    assert sides(split) != sides(
+        split_rows(rows, SplitConfig(test_share=0.2, validation_share=0.1, salt="other"))
+    )
     assert split.warnings == ()
     assert json.loads(json.dumps(split.to_dict()))["rows"]["test"] == len(split.test)
 
@@ -87,7 +105,9 @@ def test_split_rows_nests_a_larger_test_share() -> None:
 @pytest.mark.parametrize("share", [0.001, 0.15, 0.49])
 def test_split_rows_leaves_no_side_empty(count: int, share: float) -> None:
     for seed in range(10):
-        split = split_rows(frame(varied(seed, count)), SplitConfig(test_share=share, validation_share=share))
+        split = split_rows(
+            frame(varied(seed, count)), SplitConfig(test_share=share, validation_share=share)
+        )
         assert min(len(split.train), len(split.validation), len(split.test)) >= 1
         assert split.train.index.equals(pd.RangeIndex(len(split.train)))
 
@@ -97,13 +117,16 @@ def test_split_rows_warns_when_one_cluster_outweighs_its_side() -> None:
     splits = [split_rows(rows, SplitConfig(salt=str(salt))) for salt in range(12)]
     heavy = [split for split in splits if max(len(split.validation), len(split.test)) >= 150]
     assert heavy
-    assert all("its largest cluster of twins has 150 rows" in " ".join(split.warnings) for split in heavy)
+    assert all(
+        "its largest cluster of twins has 150 rows" in " ".join(split.warnings) for split in heavy
+    )
 
 
 @pytest.mark.parametrize("groups", [["g"] * 9, ["g"] * 5 + ["h"] * 4])
 def test_split_rows_refuses_fewer_than_three_clusters(groups: list[str | None]) -> None:
     with pytest.raises(
-        SampleError, match=r"at least 3 clusters of twins to be split, got [12] from 9 rows. Collect more"
+        SampleError,
+        match=r"at least 3 clusters of twins to be split, got [12] from 9 rows. Collect more",
     ):
         split_rows(frame(varied(0, 9), groups), SplitConfig())
 
@@ -111,7 +134,9 @@ def test_split_rows_refuses_fewer_than_three_clusters(groups: list[str | None]) 
 def test_check_no_leak_raises_on_a_shared_cluster() -> None:
     rows = frame(["a", "b"]).assign(cluster=object_series(["k1", "k2"]))
     check_no_leak({"train": rows.iloc[:1], "test": rows.iloc[1:]})
-    with pytest.raises(SampleError, match="clusters must be on one side only, got 1 both in train and in test"):
+    with pytest.raises(
+        SampleError, match="clusters must be on one side only, got 1 both in train and in test"
+    ):
         check_no_leak({"train": rows, "test": rows.iloc[1:]})
 
 
@@ -129,7 +154,9 @@ def test_make_folds_hold_out_every_row_once_in_balanced_folds(n_splits: int) -> 
 
 def test_make_folds_follow_the_seed() -> None:
     train = split_rows(frame(varied(0, 100)), SplitConfig()).train
-    first, again, other = (make_folds(train, 4, seed)[0].validation["row_id"].tolist() for seed in (1, 1, 2))
+    first, again, other = (
+        make_folds(train, 4, seed)[0].validation["row_id"].tolist() for seed in (1, 1, 2)
+    )
     assert first == again != other
 
 
@@ -158,7 +185,9 @@ def test_make_folds_of_zero_splits_are_none() -> None:
 )
 def test_make_folds_refuse_impossible_numbers(clusters: str, n_splits: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        make_folds(frame(list("xyz")).assign(cluster=object_series(list(clusters))), n_splits, seed=0)
+        make_folds(
+            frame(list("xyz")).assign(cluster=object_series(list(clusters))), n_splits, seed=0
+        )
 
 
 def test_assign_sides_by_time_needs_time_in_proportion_to_the_rows():
@@ -169,19 +198,25 @@ def test_assign_sides_by_time_needs_time_in_proportion_to_the_rows():
     assert [int((assigned.sides == side).sum()) for side in SIDES] == [70_000, 15_000, 15_000]
 
 
-def sides_as_rows_come(labels: list[str], timestamps: list[str | None], salt: str) -> list[dict[str, str]]:
+def sides_as_rows_come(
+    labels: list[str], timestamps: list[str | None], salt: str
+) -> list[dict[str, str]]:
     """The side of each cluster, after each row from the third on; every row is a cluster of its own."""
     clusters = [f"{number:04d}" for number in range(len(labels))]
     config = SplitConfig(salt=salt, validation_share=0.2, test_share=0.2)
     found = []
     for count in range(6, len(labels) + 1):
-        assigned = assign_sides(clusters[:count], config, timestamps=timestamps[:count], labels=labels[:count])
+        assigned = assign_sides(
+            clusters[:count], config, timestamps=timestamps[:count], labels=labels[:count]
+        )
         found.append(dict(zip(clusters, assigned.sides.tolist(), strict=False)))
     return found
 
 
 @given(labels=st.lists(st.sampled_from("abc"), min_size=30, max_size=60), salt=st.text(max_size=3))
-def test_a_row_that_was_trained_on_never_becomes_a_test_row_as_labels_come_in(labels: list[str], salt: str) -> None:
+def test_a_row_that_was_trained_on_never_becomes_a_test_row_as_labels_come_in(
+    labels: list[str], salt: str
+) -> None:
     steps = sides_as_rows_come(labels, [None] * len(labels), salt)
     trained: set[str] = set()
     for sides in steps[15:]:  # a side that nothing falls to has borrowed a cluster before
@@ -192,7 +227,9 @@ def test_a_row_that_was_trained_on_never_becomes_a_test_row_as_labels_come_in(la
 @given(known=st.lists(st.booleans(), min_size=30, max_size=60))
 def test_rows_move_towards_the_train_split_as_newer_ones_come_in(known: list[bool]) -> None:
     moments = [f"2026-01-01T00:{number:02d}:00+00:00" for number in range(len(known))]
-    times = [moment if each else None for moment, each in zip(moments, [True, *known[1:]], strict=True)]
+    times = [
+        moment if each else None for moment, each in zip(moments, [True, *known[1:]], strict=True)
+    ]
     order = {"test": 0, "validation": 1, "train": 2}
     last: dict[str, int] = {}
     for sides in sides_as_rows_come(["l"] * len(times), times, "s"):
@@ -206,11 +243,19 @@ def test_one_row_without_a_timestamp_changes_no_method() -> None:
     times: list[str | None] = [f"2026-01-{number + 1:02d}T00:00:00+00:00" for number in range(20)]
     by_time = assign_sides(clusters, SplitConfig(), timestamps=times)
     with_gap = assign_sides(clusters, SplitConfig(), timestamps=[*times[:9], None, *times[10:]])
-    assert by_time.method == with_gap.method == "time" and by_time.sides.tolist() == with_gap.sides.tolist()
+    assert (
+        by_time.method == with_gap.method == "time"
+        and by_time.sides.tolist() == with_gap.sides.tolist()
+    )
     assert assign_sides(clusters, SplitConfig(), timestamps=[None, *times[1:]]).method == "content"
 
 
 def test_a_time_without_a_zone_is_utc() -> None:
-    times = ["0001-01-01T00:00:00", "2026-01-01T00:00:00", "2026-01-01T00:00:00+02:00", "2026-01-02T00:00:00"]
+    times = [
+        "0001-01-01T00:00:00",
+        "2026-01-01T00:00:00",
+        "2026-01-01T00:00:00+02:00",
+        "2026-01-02T00:00:00",
+    ]
     assigned = assign_sides(list("abcd"), SplitConfig(), timestamps=times)
     assert assigned.sides.tolist() == ["train", "validation", "train", "test"]

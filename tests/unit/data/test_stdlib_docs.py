@@ -76,7 +76,9 @@ def test_stdlib_docs_keeps_every_anchor_out_of_every_code(pairs):
 def test_stdlib_docs_cuts_every_docstring_and_leaves_valid_python(pairs):
     definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     for row in pairs:
-        nodes = [node for node in ast.walk(ast.parse(row["positive"])) if isinstance(node, definitions)]
+        nodes = [
+            node for node in ast.walk(ast.parse(row["positive"])) if isinstance(node, definitions)
+        ]
         assert not [node.name for node in nodes if ast.get_docstring(node) is not None]
 
 
@@ -95,7 +97,9 @@ def test_stdlib_docs_keeps_to_its_lengths(pairs):
 
 
 def test_stdlib_docs_leaves_tests_out(pairs):
-    assert not [row for row in pairs if {"test", "tests", "idlelib"} & set(row["group"].split(".")[:-1])]
+    assert not [
+        row for row in pairs if {"test", "tests", "idlelib"} & set(row["group"].split(".")[:-1])
+    ]
 
 
 def test_stdlib_docs_gives_rows_that_are_samples(pairs):
@@ -108,7 +112,9 @@ def test_stdlib_docs_gives_rows_that_are_samples(pairs):
 def test_stdlib_docs_turns_pairs_round_for_language_models(pairs):
     limited = stdlib_docs(SampleKind.EMBEDDING, limit=50)
     turned = stdlib_docs(SampleKind.LLM, limit=50)
-    assert [(row["input"], row["output"]) for row in turned] == [(row["positive"], row["anchor"]) for row in limited]
+    assert [(row["input"], row["output"]) for row in turned] == [
+        (row["positive"], row["anchor"]) for row in limited
+    ]
 
 
 def test_stdlib_docs_spreads_a_limit_over_modules(pairs):

@@ -8,7 +8,9 @@ from tunetrail.deployment.export import staged_root
 from tunetrail.errors import DeploymentError
 
 
-def export_root(model_dir: Path, model_type: str, version: str, save: Callable[[Path], None]) -> Path:
+def export_root(
+    model_dir: Path, model_type: str, version: str, save: Callable[[Path], None]
+) -> Path:
     with staged_root(model_dir, model_type, save) as point_root:
         return point_root(version)
 
@@ -46,11 +48,21 @@ def test_export_root_replaces_the_same_version(tmp_path: Path) -> None:
     for text in ("first", "second"):
         path = export_root(tmp_path, "llm", "1", writer(text))
     assert (path / "a.txt").read_text() == "second"
-    assert everything(tmp_path / "llm") == {"root", "versions", "versions/1", "versions/1/a.txt", "versions/1/b.txt"}
+    assert everything(tmp_path / "llm") == {
+        "root",
+        "versions",
+        "versions/1",
+        "versions/1/a.txt",
+        "versions/1/b.txt",
+    }
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("broken"), KeyboardInterrupt()])
-def test_export_root_leaves_root_as_it_was_where_saving_fails(tmp_path: Path, error: BaseException) -> None:
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), ValueError("broken"), KeyboardInterrupt()]
+)
+def test_export_root_leaves_root_as_it_was_where_saving_fails(
+    tmp_path: Path, error: BaseException
+) -> None:
     def save(folder: Path) -> None:
         folder.mkdir()
         (folder / "a.txt").write_text("half")
@@ -69,7 +81,8 @@ def test_export_root_says_that_the_disk_is_full(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(
-        DeploymentError, match=r"model_dir .* can't be written: .*No space left on device.* Free some space"
+        DeploymentError,
+        match=r"model_dir .* can't be written: .*No space left on device.* Free some space",
     ):
         export_root(tmp_path, "llm", "1", save)
 

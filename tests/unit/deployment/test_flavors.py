@@ -13,11 +13,16 @@ def test_embedding_flavor_keeps_the_prompts(tiny_embedding_model: str, tmp_path:
     model = EmbeddingLearner(config=config, shape="pair", seed=0).load(tiny_embedding_model)
     EmbeddingFlavor().save(model, tmp_path / "saved", Model())
     loaded = EmbeddingFlavor().load(str(tmp_path / "saved"))
-    assert loaded.prompts == {"query": "query: ", "document": "passage: "} and loaded.default_prompt_name is None
+    assert (
+        loaded.prompts == {"query": "query: ", "document": "passage: "}
+        and loaded.default_prompt_name is None
+    )
     for before, after in (
         (model.encode_query, loaded.encode_query),
         (model.encode_document, loaded.encode_document),
         (model.encode, loaded.encode),
     ):
         np.testing.assert_allclose(after(["a text"]), before(["a text"]), atol=1e-6)
-    assert not np.allclose(loaded.encode_query(["a text"]), loaded.encode_document(["a text"]), atol=1e-4)
+    assert not np.allclose(
+        loaded.encode_query(["a text"]), loaded.encode_document(["a text"]), atol=1e-4
+    )

@@ -46,7 +46,12 @@ def test_decide_lets_through_what_is_above_the_minimum(
     improvement: float, lower: float, minimum: float, interval: bool, promote: bool
 ) -> None:
     comparison = dataclasses.replace(COMPARISON, improvement=improvement, lower=lower)
-    assert decide(comparison, GateConfig(minimum_improvement=minimum, require_interval=interval)).promote is promote
+    assert (
+        decide(
+            comparison, GateConfig(minimum_improvement=minimum, require_interval=interval)
+        ).promote
+        is promote
+    )
 
 
 @pytest.mark.parametrize(
@@ -54,7 +59,10 @@ def test_decide_lets_through_what_is_above_the_minimum(
     [
         (
             GateConfig(),
-            Decision(promote=True, reason="ndcg_at_10: lower bound of the improvement +0.0200 is above +0.0000"),
+            Decision(
+                promote=True,
+                reason="ndcg_at_10: lower bound of the improvement +0.0200 is above +0.0000",
+            ),
         ),
         (
             GateConfig(minimum_improvement=0.5, require_interval=False),
@@ -67,5 +75,9 @@ def test_decide_says_why(config: GateConfig, decision: Decision) -> None:
 
 
 def test_decision_to_dict_has_the_word() -> None:
-    assert Decision(promote=True, reason="r").to_dict() == {"promote": True, "reason": "r", "decision": "promoted"}
+    assert Decision(promote=True, reason="r").to_dict() == {
+        "promote": True,
+        "reason": "r",
+        "decision": "promoted",
+    }
     assert Decision(promote=False, reason="r").word == "refused"

@@ -17,7 +17,9 @@ REFUSE = Decision(promote=False, reason="not better")
 
 @pytest.fixture
 def registry(workplace: Path) -> Registry:
-    config = TrackingConfig(uri=f"sqlite:///{workplace}/mlflow.db", artifacts=str(workplace / "mlartifacts"))
+    config = TrackingConfig(
+        uri=f"sqlite:///{workplace}/mlflow.db", artifacts=str(workplace / "mlartifacts")
+    )
     return Registry(Tracker(config), "embedding")
 
 
@@ -29,14 +31,18 @@ def candidate(registry: Registry, tiny_embedding_model: str) -> Candidate:
         model.save_pretrained(str(folder), create_model_card=False)
 
     run = registry.tracker.start_run("embedding")
-    return Candidate(model=model, save=save, run=run, base_model="tiny", probes=["a text"], tags={"k": "v"})
+    return Candidate(
+        model=model, save=save, run=run, base_model="tiny", probes=["a text"], tags={"k": "v"}
+    )
 
 
 def versions(registry: Registry) -> list[Any]:
     return list(registry.tracker.client.search_model_versions("name = 'embedding'"))
 
 
-def test_deploy_promotes_then_tells_then_exports(registry: Registry, candidate: Candidate, workplace: Path) -> None:
+def test_deploy_promotes_then_tells_then_exports(
+    registry: Registry, candidate: Candidate, workplace: Path
+) -> None:
     seen: list[tuple[ModelVersion, ModelVersion | None, bool]] = []
 
     def on_decision(version: ModelVersion) -> None:
@@ -71,12 +77,15 @@ def test_deploy_registers_nothing_where_the_export_cannot_be_written(
 def test_deploy_leaves_the_export_where_root_moved_meanwhile(
     registry: Registry, candidate: Candidate, workplace: Path
 ) -> None:
-    first, path = deploy(candidate, PROMOTE, registry, None, workplace / "models", lambda version: None)
+    first, path = deploy(
+        candidate, PROMOTE, registry, None, workplace / "models", lambda version: None
+    )
     assert path is not None
     before = path.readlink()
     told: list[ModelVersion] = []
     with pytest.raises(
-        DeploymentError, match="moved while the candidate was trained: it was none, it is now version 1"
+        DeploymentError,
+        match="moved while the candidate was trained: it was none, it is now version 1",
     ):
         deploy(candidate, PROMOTE, registry, None, workplace / "models", told.append)
     assert (told, registry.root(), path.readlink()) == ([], first, before)

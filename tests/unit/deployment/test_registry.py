@@ -50,7 +50,11 @@ class FullDiskFlavor(EmbeddingFlavor):
 
 @pytest.fixture
 def tracker(workplace: Path) -> Tracker:
-    return Tracker(TrackingConfig(uri=f"sqlite:///{workplace}/mlflow.db", artifacts=str(workplace / "mlartifacts")))
+    return Tracker(
+        TrackingConfig(
+            uri=f"sqlite:///{workplace}/mlflow.db", artifacts=str(workplace / "mlartifacts")
+        )
+    )
 
 
 @pytest.fixture
@@ -66,12 +70,15 @@ def embedding_model(tiny_embedding_model: str) -> Any:
 @pytest.fixture(scope="module")
 def language_model(tiny_language_model: str) -> LanguageModel:
     return LanguageModel(
-        model=load_language_model(tiny_language_model).eval(), tokenizer=load_tokenizer(tiny_language_model)
+        model=load_language_model(tiny_language_model).eval(),
+        tokenizer=load_tokenizer(tiny_language_model),
     )
 
 
 def register(registry: Registry, model: Any, run: TrackedRun) -> ModelVersion:
-    return registry.register(model, run, base_model="tiny", probes=PROBES, tags={"tunetrail.session_id": "s1"})
+    return registry.register(
+        model, run, base_model="tiny", probes=PROBES, tags={"tunetrail.session_id": "s1"}
+    )
 
 
 def left_over(tracker: Tracker, name: str) -> list[Any]:
@@ -81,14 +88,21 @@ def left_over(tracker: Tracker, name: str) -> list[Any]:
 
 
 def test_register_and_move_root_give_a_model_that_mlflow_loads_offline(
-    tracker: Tracker, run: TrackedRun, embedding_model: Any, language_model: LanguageModel, workplace: Path
+    tracker: Tracker,
+    run: TrackedRun,
+    embedding_model: Any,
+    language_model: LanguageModel,
+    workplace: Path,
 ) -> None:
     """A fresh process loads both by alias with MLflow alone, gets the same outputs, and asks no network."""
     for name, model in (("embedding", embedding_model), ("llm", language_model)):
         registry = Registry(tracker, name)
         assert registry.root() is None
         version = register(registry, model, run)
-        assert version == ModelVersion(name=name, version="1", base_model="tiny") and version.uri == f"models:/{name}/1"
+        assert (
+            version == ModelVersion(name=name, version="1", base_model="tiny")
+            and version.uri == f"models:/{name}/1"
+        )
         assert registry.root() is None
         registry.move_root(version, None, {"tunetrail.run_id": run.run_id})
         assert registry.root() == version
@@ -113,7 +127,9 @@ with torch.inference_mode():
     logits = parts["model"].cpu().eval()(**encoded).logits[0, -1]
 print(json.dumps([model.cpu().encode("a short text", show_progress_bar=False).tolist(), logits.tolist()]))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     vector, logits = json.loads(done.stdout.splitlines()[-1])
     assert np.allclose(vector, EmbeddingFlavor().outputs(embedding_model, PROBES)[0], atol=1e-5)
@@ -135,9 +151,15 @@ def test_register_writes_signature_and_requirements(
     name: str,
     packages: set[str],
 ) -> None:
-    version = register(Registry(tracker, name), embedding_model if name == "embedding" else language_model, run)
+    version = register(
+        Registry(tracker, name), embedding_model if name == "embedding" else language_model, run
+    )
     info = Model.load(version.uri)
-    assert info.signature is not None and info.signature.inputs is not None and info.signature.outputs is not None
+    assert (
+        info.signature is not None
+        and info.signature.inputs is not None
+        and info.signature.outputs is not None
+    )
     if name == "llm":
         assert "max_new_tokens" in info.signature.params.to_dict()[0].values()
     (logged,) = tracker.client.search_logged_models([tracker.experiment_id])
@@ -186,17 +208,24 @@ def test_register_gives_versions_their_numbers_in_order(
     assert [register(registry, embedding_model, run).version for _ in range(2)] == ["1", "2"]
 
 
-def test_move_root_refuses_where_root_moved_meanwhile(tracker: Tracker, run: TrackedRun, embedding_model: Any) -> None:
+def test_move_root_refuses_where_root_moved_meanwhile(
+    tracker: Tracker, run: TrackedRun, embedding_model: Any
+) -> None:
     registry = Registry(tracker, "embedding")
     first, second, third = (register(registry, embedding_model, run) for _ in range(3))
     registry.move_root(first, None, {})
     with pytest.raises(DeploymentError, match=r"it was none, it is now version 1. Train again"):
         registry.move_root(second, None, {})
     registry.move_root(second, first, {})
-    with pytest.raises(DeploymentError, match=r"it was version 1, it is now version 2. Train again"):
+    with pytest.raises(
+        DeploymentError, match=r"it was version 1, it is now version 2. Train again"
+    ):
         registry.move_root(third, first, {})
     assert registry.root() == second
-    assert tracker.client.get_model_version("embedding", "2").tags["tunetrail.previous_root"] == "version 1"
+    assert (
+        tracker.client.get_model_version("embedding", "2").tags["tunetrail.previous_root"]
+        == "version 1"
+    )
     assert "tunetrail.previous_root" not in tracker.client.get_model_version("embedding", "3").tags
 
 
@@ -206,11 +235,15 @@ def test_load_says_what_to_do_where_the_files_are_gone(
     registry = Registry(tracker, "embedding")
     version = register(registry, embedding_model, run)
     shutil.rmtree(workplace / "mlartifacts")
-    with pytest.raises(DeploymentError, match=r"models:/embedding/1 can't be loaded: .* Restore its files"):
+    with pytest.raises(
+        DeploymentError, match=r"models:/embedding/1 can't be loaded: .* Restore its files"
+    ):
         registry.load(version)
 
 
-def test_root_is_none_after_its_version_was_deleted(tracker: Tracker, run: TrackedRun, embedding_model: Any) -> None:
+def test_root_is_none_after_its_version_was_deleted(
+    tracker: Tracker, run: TrackedRun, embedding_model: Any
+) -> None:
     """MLflow deletes the alias with the version."""
     registry = Registry(tracker, "embedding")
     version = register(registry, embedding_model, run)
@@ -220,12 +253,20 @@ def test_root_is_none_after_its_version_was_deleted(tracker: Tracker, run: Track
 
 
 def test_registry_uses_its_own_store_after_another_was_opened(
-    tracker: Tracker, run: TrackedRun, embedding_model: Any, workplace: Path, tmp_path_factory: pytest.TempPathFactory
+    tracker: Tracker,
+    run: TrackedRun,
+    embedding_model: Any,
+    workplace: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     registry = Registry(tracker, "embedding")
     version = register(registry, embedding_model, run)
     other = tmp_path_factory.mktemp("other")
     shutil.copy(workplace / "mlflow.db", other / "mlflow.db")
-    Tracker(dataclasses.replace(tracker.config, uri=f"sqlite:///{other}/mlflow.db", experiment="other"))
+    Tracker(
+        dataclasses.replace(tracker.config, uri=f"sqlite:///{other}/mlflow.db", experiment="other")
+    )
     loaded = registry.load(version)
-    assert np.allclose(registry.flavor.outputs(loaded, PROBES), registry.flavor.outputs(embedding_model, PROBES))
+    assert np.allclose(
+        registry.flavor.outputs(loaded, PROBES), registry.flavor.outputs(embedding_model, PROBES)
+    )

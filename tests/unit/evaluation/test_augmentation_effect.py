@@ -14,7 +14,9 @@ PLAIN = (0.50, 0.55, 0.60, 0.52, 0.58)
 SCORES = st.lists(st.floats(0.0, 1.0), min_size=5, max_size=5)
 
 
-def result(*folds: float, metric: str = "ndcg@10", higher_is_better: bool = True) -> CrossValidationResult:
+def result(
+    *folds: float, metric: str = "ndcg@10", higher_is_better: bool = True
+) -> CrossValidationResult:
     return CrossValidationResult(
         metric=metric,
         higher_is_better=higher_is_better,
@@ -38,7 +40,9 @@ def shifted(*changes: float) -> CrossValidationResult:
         ((0.0, 0.0, 0.0, 0.0, 0.0), "makes no measurable difference"),
     ],
 )
-def test_augmentation_effect_tells_help_from_harm_and_noise(changes: tuple[float, ...], verdict: str) -> None:
+def test_augmentation_effect_tells_help_from_harm_and_noise(
+    changes: tuple[float, ...], verdict: str
+) -> None:
     effect = augmentation_effect(result(*PLAIN), shifted(*changes))
     assert effect.verdict == verdict and verdict in effect.sentence
     assert ("augmentation=none" in effect.sentence) == (verdict == "worsens")
@@ -54,11 +58,15 @@ def test_augmentation_effect_turns_the_sign_where_lower_is_better() -> None:
 
 
 @given(SCORES, SCORES)
-def test_augmentation_effect_is_more_careful_than_a_paired_t_test(without: list[float], with_: list[float]) -> None:
+def test_augmentation_effect_is_more_careful_than_a_paired_t_test(
+    without: list[float], with_: list[float]
+) -> None:
     effect = augmentation_effect(result(*without), result(*with_))
     differences = np.array(with_) - np.array(without)
     plain = differences.std(ddof=1) / math.sqrt(5)
-    assert effect.standard_error == pytest.approx(plain * 1.5)  # sqrt(1/5 + 1/4) is half as much again as sqrt(1/5)
+    assert effect.standard_error == pytest.approx(
+        plain * 1.5
+    )  # sqrt(1/5 + 1/4) is half as much again as sqrt(1/5)
     assert effect.lower <= effect.mean_difference <= effect.upper
     if plain > 1e-9 and effect.verdict != "makes no measurable difference":
         assert ttest_rel(with_, without).pvalue < 0.05
@@ -82,6 +90,8 @@ def test_augmentation_effect_decides_nothing_from_a_single_fold() -> None:
         (result(0.1, 0.2, 0.3, 0.4, math.nan), "scores must be finite"),
     ],
 )
-def test_augmentation_effect_refuses_what_cannot_be_compared(other: CrossValidationResult, rule: str) -> None:
+def test_augmentation_effect_refuses_what_cannot_be_compared(
+    other: CrossValidationResult, rule: str
+) -> None:
     with pytest.raises(ValueError, match=rule):
         augmentation_effect(result(*PLAIN), other)

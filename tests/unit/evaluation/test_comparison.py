@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from tunetrail.evaluation.comparison import compare
-from tunetrail.evaluation.scores import Array, Scores, language_scores, similarity_scores, vector_scores
+from tunetrail.evaluation.scores import (
+    Array,
+    Scores,
+    language_scores,
+    similarity_scores,
+    vector_scores,
+)
 
 
 def scored(values: Array) -> Scores:
@@ -51,7 +57,9 @@ def test_compare_turned_round_mirrors_the_interval() -> None:
     generator = np.random.default_rng(0)
     a, b = scored(generator.uniform(size=60)), scored(generator.uniform(size=60))
     forth, back = compare(a, b, **OPTIONS), compare(b, a, **OPTIONS)
-    assert (back.improvement, back.lower, back.upper) == pytest.approx((-forth.improvement, -forth.upper, -forth.lower))
+    assert (back.improvement, back.lower, back.upper) == pytest.approx(
+        (-forth.improvement, -forth.upper, -forth.lower)
+    )
 
 
 def test_compare_uses_the_pairing() -> None:
@@ -70,7 +78,9 @@ def test_compare_covers_the_null_about_as_often_as_it_says(examples: int) -> Non
     for seed in range(300):
         base = generator.uniform(size=examples)
         noisy = base + generator.normal(scale=0.1, size=examples)
-        result = compare(scored(base), scored(noisy), bootstrap_samples=400, confidence=0.9, seed=seed)
+        result = compare(
+            scored(base), scored(noisy), bootstrap_samples=400, confidence=0.9, seed=seed
+        )
         covered += result.lower <= 0.0 <= result.upper
     assert 0.85 <= covered / 300 <= 0.95
 
@@ -79,7 +89,10 @@ def test_compare_resamples_spearman_and_ratios() -> None:
     generator = np.random.default_rng(0)
     a, gold = generator.normal(size=(80, 8)), np.linspace(0, 1, 80)
     exact = np.stack([np.cos(1 - gold), np.sin(1 - gold)], axis=1)
-    poor, good = similarity_scores(a, a[::-1], gold), similarity_scores(np.tile([1.0, 0.0], (80, 1)), exact, gold)
+    poor, good = (
+        similarity_scores(a, a[::-1], gold),
+        similarity_scores(np.tile([1.0, 0.0], (80, 1)), exact, gold),
+    )
     result = compare(poor, good, **OPTIONS)
     assert result.lower > 0.0 and result.better_share is None and result.worse_share is None
     assert result.after == pytest.approx(1.0)
@@ -87,18 +100,26 @@ def test_compare_resamples_spearman_and_ratios() -> None:
 
 def test_compare_in_blocks_covers_all_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(0)
-    a, b = vector_scores(*generator.normal(size=(2, 40, 4))), vector_scores(*generator.normal(size=(2, 40, 4)))
+    a, b = (
+        vector_scores(*generator.normal(size=(2, 40, 4))),
+        vector_scores(*generator.normal(size=(2, 40, 4))),
+    )
     whole = compare(a, b, **OPTIONS)
     monkeypatch.setattr("tunetrail.evaluation.comparison._CELLS_AT_ONCE", 1700)
     assert compare(a, b, **OPTIONS) == whole
 
 
 @pytest.mark.parametrize(
-    ("examples", "confidence", "bounded"), [(1, 0.95, False), (5, 0.95, False), (6, 0.95, True), (5, 0.9, True)]
+    ("examples", "confidence", "bounded"),
+    [(1, 0.95, False), (5, 0.95, False), (6, 0.95, True), (5, 0.9, True)],
 )
-def test_compare_gives_no_interval_that_chance_could_reach(examples: int, confidence: float, bounded: bool) -> None:
+def test_compare_gives_no_interval_that_chance_could_reach(
+    examples: int, confidence: float, bounded: bool
+) -> None:
     values = np.linspace(0, 1, examples)
-    result = compare(scored(values), scored(values + 0.5), bootstrap_samples=100, confidence=confidence, seed=0)
+    result = compare(
+        scored(values), scored(values + 0.5), bootstrap_samples=100, confidence=confidence, seed=0
+    )
     assert math.isfinite(result.lower) == math.isfinite(result.upper) == bounded
     assert (result.to_dict()["lower"] is not None) == bounded
     json.dumps(result.to_dict(), allow_nan=False)
@@ -107,13 +128,18 @@ def test_compare_gives_no_interval_that_chance_could_reach(examples: int, confid
 def test_compare_refuses_scores_that_do_not_pair() -> None:
     with pytest.raises(ValueError, match="examples must be the same before and after, got 3 and 4"):
         compare(scored(np.ones(3)), scored(np.ones(4)), **OPTIONS)
-    with pytest.raises(ValueError, match="metric must be the same before and after, got ndcg_at_10 and bits_per_byte"):
+    with pytest.raises(
+        ValueError,
+        match="metric must be the same before and after, got ndcg_at_10 and bits_per_byte",
+    ):
         compare(scored(np.ones(3)), language(np.ones(3)), **OPTIONS)
 
 
 def test_compare_resamples_whole_clusters() -> None:
     generator = np.random.default_rng(0)
-    effects = np.repeat(generator.normal(0.05, 0.2, size=12), 20)  # 12 groups of 20 rows that move together
+    effects = np.repeat(
+        generator.normal(0.05, 0.2, size=12), 20
+    )  # 12 groups of 20 rows that move together
     before = language_scores(np.full(240, 2.0), np.full(240, 1), np.full(240, 1))
     after = language_scores(2.0 - effects, np.full(240, 1), np.full(240, 1))
     clusters = [str(number // 20) for number in range(240)]

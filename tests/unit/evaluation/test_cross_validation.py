@@ -35,5 +35,8 @@ def test_cross_validate_refuses_folds_of_different_metrics() -> None:
     def either(number: int) -> Scores:
         return scored(1.0) if number else vector_scores(np.ones((1, 2)), np.ones((1, 2)))
 
-    with pytest.raises(ValueError, match="metric must be the same in all folds, got bits_per_byte, cosine_to_target"):
+    with pytest.raises(
+        ValueError,
+        match="metric must be the same in all folds, got bits_per_byte, cosine_to_target",
+    ):
         cross_validate([0, 1], either)

@@ -27,7 +27,11 @@ COMPARISON = Comparison(
 
 
 def texts(figure: Figure) -> str:
-    return " ".join(label for axes in figure.axes for label in (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()))
+    return " ".join(
+        label
+        for axes in figure.axes
+        for label in (axes.get_title(), axes.get_xlabel(), axes.get_ylabel())
+    )
 
 
 def assert_draws(figure: Figure) -> None:
@@ -45,13 +49,18 @@ def test_learning_curve_figure_draws_losses_and_the_learning_rate() -> None:
     }
     figure = learning_curve_figure(history, "embedding")
     assert [len(axes.lines) for axes in figure.axes] == [2, 1]
-    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["train/loss", "val/loss"]
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [
+        "train/loss",
+        "val/loss",
+    ]
     assert "step" in texts(figure) and "learning rate" in texts(figure)
     assert_draws(figure)
 
 
 @pytest.mark.parametrize("history", [{}, {"train/loss": []}, {"train/loss": [(0, 1.0)]}])
-def test_learning_curve_figure_draws_whatever_there_is(history: dict[str, list[tuple[int, float]]]) -> None:
+def test_learning_curve_figure_draws_whatever_there_is(
+    history: dict[str, list[tuple[int, float]]],
+) -> None:
     figure = learning_curve_figure(history, "short")
     assert len(figure.axes) == 1
     assert_draws(figure)

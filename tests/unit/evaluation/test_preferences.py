@@ -13,9 +13,16 @@ def scored(nats: list[float], tokens: list[int] | None = None) -> Scores:
 
 def test_preference_scores_follow_their_formulas() -> None:
     # for each token: 1.0 against 2.0, 3.0 against 1.0, and two ties
-    chosen, rejected = scored([4.0, 6.0, 5.0, 2.0], [4, 2, 5, 1]), scored([6.0, 4.0, 3.0, 2.0 + 1e-9], [3, 4, 3, 1])
+    chosen, rejected = (
+        scored([4.0, 6.0, 5.0, 2.0], [4, 2, 5, 1]),
+        scored([6.0, 4.0, 3.0, 2.0 + 1e-9], [3, 4, 3, 1]),
+    )
     scores = preference_scores(chosen, rejected)
-    assert (scores.metric, scores.higher_is_better, scores.examples) == ("preference_accuracy", True, 4)
+    assert (scores.metric, scores.higher_is_better, scores.examples) == (
+        "preference_accuracy",
+        True,
+        4,
+    )
     assert scores.per_example["preference_accuracy"].tolist() == [1.0, 0.0, 0.5, 0.5]
     assert scores.metrics["preference_accuracy"] == scores.statistic() == 0.5
     assert scores.metrics["preference_margin"] == pytest.approx((1.0 - 2.0) / 4)

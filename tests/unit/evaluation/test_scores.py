@@ -30,11 +30,14 @@ def cosine(first: Array, second: Array) -> Array:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 20), st.integers(12, 60), st.integers(1, 15))
-def test_retrieval_scores_agree_with_scikit_learn(seed: int, queries: int, documents: int, most: int) -> None:
+def test_retrieval_scores_agree_with_scikit_learn(
+    seed: int, queries: int, documents: int, most: int
+) -> None:
     generator = np.random.default_rng(seed)
     a, b = vectors(seed, queries), vectors(seed + 1, documents)
     relevant = [
-        generator.choice(documents, generator.integers(1, most + 1) % 12 + 1, False).tolist() for _ in range(queries)
+        generator.choice(documents, generator.integers(1, most + 1) % 12 + 1, False).tolist()
+        for _ in range(queries)
     ]
     truth = np.zeros((queries, documents))
     for query, positions in enumerate(relevant):
@@ -45,9 +48,13 @@ def test_retrieval_scores_agree_with_scikit_learn(seed: int, queries: int, docum
     order = np.argsort(-similarities, axis=1)
     hits = np.take_along_axis(truth, order, axis=1)
     for k in (1, 5, 10):
-        assert scores.metrics[f"recall_at_{k}"] == pytest.approx((hits[:, :k].sum(1) / truth.sum(1)).mean())
+        assert scores.metrics[f"recall_at_{k}"] == pytest.approx(
+            (hits[:, :k].sum(1) / truth.sum(1)).mean()
+        )
     first = hits.argmax(axis=1)
-    assert scores.metrics["mrr_at_10"] == pytest.approx(np.where(first < 10, 1.0 / (first + 1), 0.0).mean())
+    assert scores.metrics["mrr_at_10"] == pytest.approx(
+        np.where(first < 10, 1.0 / (first + 1), 0.0).mean()
+    )
 
 
 def test_retrieval_scores_of_perfect_vectors_are_one() -> None:
@@ -72,7 +79,9 @@ def test_retrieval_scores_rank_ties_against_the_model() -> None:
     assert retrieval_scores(documents[:1], documents, [[0, 1]]).value == pytest.approx(1.0)
 
 
-def test_retrieval_scores_in_blocks_equal_those_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retrieval_scores_in_blocks_equal_those_in_one_piece(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     a, b = vectors(0, 40), vectors(1, 60)
     relevant = [[number, (number * 7) % 60] for number in range(40)]
     whole = retrieval_scores(a, b, relevant)
@@ -96,7 +105,9 @@ def test_label_retrieval_scores_agree_with_retrieval_over_the_other_rows() -> No
 
 def test_label_retrieval_scores_of_separated_labels_are_one() -> None:
     labels = ["a", "b"] * 5
-    assert label_retrieval_scores(np.array([[1.0, 0.0], [0.0, 1.0]] * 5), labels).value == pytest.approx(1.0)
+    assert label_retrieval_scores(
+        np.array([[1.0, 0.0], [0.0, 1.0]] * 5), labels
+    ).value == pytest.approx(1.0)
 
 
 @settings(max_examples=25, deadline=None)
@@ -107,8 +118,12 @@ def test_similarity_scores_agree_with_scipy(seed: int, pairs: int) -> None:
     gold[:2] = (0.0, 1.0)
     similarities = np.round(np.diag(cosine(a, b)), 6)
     scores = similarity_scores(a, b, gold)
-    assert scores.metrics["spearman"] == pytest.approx(spearmanr(similarities, gold).statistic, abs=0.01)
-    assert scores.metrics["pearson"] == pytest.approx(pearsonr(similarities, gold).statistic, abs=1e-4)
+    assert scores.metrics["spearman"] == pytest.approx(
+        spearmanr(similarities, gold).statistic, abs=0.01
+    )
+    assert scores.metrics["pearson"] == pytest.approx(
+        pearsonr(similarities, gold).statistic, abs=1e-4
+    )
 
 
 @pytest.mark.parametrize("gold", [[1.0, 2.0, 3.0], [1.0, 1.0, 1.0]])
@@ -181,23 +196,67 @@ def test_scores_statistic_recomputes_the_primary_metric(scores) -> None:  # type
             ValueError,
             r"relevant\[0\] must hold positions",
         ),
-        (lambda: retrieval_scores(vectors(0, 1), vectors(0, 3), [[3]]), ValueError, "positions from 0 to 2, got"),
-        (lambda: retrieval_scores(vectors(0, 1), vectors(0, 3), [[-1]]), ValueError, "positions from 0 to 2, got"),
-        (lambda: retrieval_scores(np.zeros(3), vectors(0, 3), [[0]]), ValueError, "query_vectors must have the shape"),
-        (lambda: retrieval_scores(np.full((1, 2), np.nan), np.ones((1, 2)), [[0]]), TrainingError, "1 of 1 rows"),
+        (
+            lambda: retrieval_scores(vectors(0, 1), vectors(0, 3), [[3]]),
+            ValueError,
+            "positions from 0 to 2, got",
+        ),
+        (
+            lambda: retrieval_scores(vectors(0, 1), vectors(0, 3), [[-1]]),
+            ValueError,
+            "positions from 0 to 2, got",
+        ),
+        (
+            lambda: retrieval_scores(np.zeros(3), vectors(0, 3), [[0]]),
+            ValueError,
+            "query_vectors must have the shape",
+        ),
+        (
+            lambda: retrieval_scores(np.full((1, 2), np.nan), np.ones((1, 2)), [[0]]),
+            TrainingError,
+            "1 of 1 rows",
+        ),
         (
             lambda: label_retrieval_scores(vectors(0, 3), ["a", "b", "c"]),
             SampleError,
             "labels must occur at least twice",
         ),
-        (lambda: label_retrieval_scores(vectors(0, 3), ["a"]), ValueError, "length of labels must be 3, got 1"),
-        (lambda: similarity_scores(vectors(0, 1), vectors(0, 1), [1.0]), ValueError, "gold must hold at least 2"),
-        (lambda: similarity_scores(vectors(0, 2), vectors(0, 3), [1.0, 2.0]), ValueError, "shape of vectors_b"),
+        (
+            lambda: label_retrieval_scores(vectors(0, 3), ["a"]),
+            ValueError,
+            "length of labels must be 3, got 1",
+        ),
+        (
+            lambda: similarity_scores(vectors(0, 1), vectors(0, 1), [1.0]),
+            ValueError,
+            "gold must hold at least 2",
+        ),
+        (
+            lambda: similarity_scores(vectors(0, 2), vectors(0, 3), [1.0, 2.0]),
+            ValueError,
+            "shape of vectors_b",
+        ),
         (lambda: vector_scores(vectors(0, 2), vectors(0, 2, 8)), ValueError, "shape of targets"),
-        (lambda: language_scores(np.ones(1), np.ones(2), np.ones(1)), ValueError, "length of tokens must be 1, got 2"),
-        (lambda: language_scores(np.ones(1), np.ones(1), np.zeros(1)), ValueError, "bytes must be above 0"),
-        (lambda: language_scores(np.ones(0), np.ones(0), np.ones(0)), ValueError, "tokens must be above 0"),
-        (lambda: language_scores(np.full(1, np.inf), np.ones(1), np.ones(1)), TrainingError, "nats must be finite"),
+        (
+            lambda: language_scores(np.ones(1), np.ones(2), np.ones(1)),
+            ValueError,
+            "length of tokens must be 1, got 2",
+        ),
+        (
+            lambda: language_scores(np.ones(1), np.ones(1), np.zeros(1)),
+            ValueError,
+            "bytes must be above 0",
+        ),
+        (
+            lambda: language_scores(np.ones(0), np.ones(0), np.ones(0)),
+            ValueError,
+            "tokens must be above 0",
+        ),
+        (
+            lambda: language_scores(np.full(1, np.inf), np.ones(1), np.ones(1)),
+            TrainingError,
+            "nats must be finite",
+        ),
     ],
 )
 def test_scores_refuse_what_they_cannot_score(call, error, message: str) -> None:  # type: ignore[no-untyped-def]

@@ -11,16 +11,24 @@ WORDS = ("red", "green", "blue", "black", "white", "pink")
 
 def encode(texts: Sequence[str]) -> np.ndarray:
     """One dimension per word, whatever its case: texts that share words are near."""
-    return np.array([[float(text.lower().count(word)) + 1e-3 for word in WORDS] for text in texts], dtype=np.float32)
+    return np.array(
+        [[float(text.lower().count(word)) + 1e-3 for word in WORDS] for text in texts],
+        dtype=np.float32,
+    )
 
 
 def test_score_embedding_finds_each_positive_of_a_pair() -> None:
-    scores = score_embedding("pair", [{"anchor": word, "positive": word.upper()} for word in WORDS], encode)
+    scores = score_embedding(
+        "pair", [{"anchor": word, "positive": word.upper()} for word in WORDS], encode
+    )
     assert (scores.metric, scores.value, scores.examples) == ("ndcg_at_10", pytest.approx(1.0), 6)
 
 
 def test_score_embedding_ranks_negatives_among_the_documents() -> None:
-    records = [{"anchor": "red", "positive": "red blue", "negative": "RED"}, {"anchor": "green", "positive": "GREEN"}]
+    records = [
+        {"anchor": "red", "positive": "red blue", "negative": "RED"},
+        {"anchor": "green", "positive": "GREEN"},
+    ]
     scores = score_embedding("pair", records, encode)
     assert scores.metrics["recall_at_1"] == pytest.approx(0.5)
 
@@ -45,7 +53,10 @@ def test_score_embedding_correlates_similarity_with_scores() -> None:
 
 
 def test_score_embedding_retrieves_texts_of_the_same_label() -> None:
-    records = [{"text": text, "label": text.split()[0].lower()} for text in ("red a", "RED b", "blue a", "BLUE b")]
+    records = [
+        {"text": text, "label": text.split()[0].lower()}
+        for text in ("red a", "RED b", "blue a", "BLUE b")
+    ]
     assert score_embedding("label", records, encode).value == pytest.approx(1.0)
 
 
@@ -66,9 +77,14 @@ def test_score_embedding_names_the_cluster_of_each_example() -> None:
     def encode(texts: Sequence[str]) -> Any:
         return np.eye(8)[[len(text) % 8 for text in texts]]
 
-    pairs = [{"anchor": a, "positive": a + "!", "cluster": c} for a, c in [("x", "1"), ("yy", "2"), ("x", "1")]]
+    pairs = [
+        {"anchor": a, "positive": a + "!", "cluster": c}
+        for a, c in [("x", "1"), ("yy", "2"), ("x", "1")]
+    ]
     assert score_embedding("pair", pairs, encode).clusters == ["1", "2"]
-    labelled = [{"text": "a" * n, "label": label, "cluster": str(n)} for n, label in enumerate("ppqp")]
+    labelled = [
+        {"text": "a" * n, "label": label, "cluster": str(n)} for n, label in enumerate("ppqp")
+    ]
     assert score_embedding("label", labelled, encode).clusters == ["0", "1", "3"]
     assert score_embedding("pair", [{"anchor": "x", "positive": "y"}], encode).clusters is None
 
@@ -83,7 +99,9 @@ def test_score_embedding_reads_the_documents_of_pairs_in_their_own_way() -> None
 
         return encode_as
 
-    pairs = [{"anchor": word, "positive": word.upper(), "negative": f"{word} not"} for word in WORDS]
+    pairs = [
+        {"anchor": word, "positive": word.upper(), "negative": f"{word} not"} for word in WORDS
+    ]
     score_embedding("pair", pairs, reader("query"), reader("document"))
     assert read["query"] == list(WORDS)
     assert read["document"] == [word.upper() for word in WORDS] + [f"{word} not" for word in WORDS]

@@ -21,8 +21,12 @@ SECRET = TrackingConfig(uri="https://me:hunter2@host/", experiment="mine", artif
 CHANGED = Settings(
     seed=7,
     output_dir="elsewhere",
-    embedding=EmbeddingConfig(shape="pair", training=TrainingConfig(batch_size="auto", learning_rate=1e-05)),
-    llm=LanguageModelConfig(adapter=AdapterConfig(rank=3), training=TrainingConfig(learning_rate="auto")),
+    embedding=EmbeddingConfig(
+        shape="pair", training=TrainingConfig(batch_size="auto", learning_rate=1e-05)
+    ),
+    llm=LanguageModelConfig(
+        adapter=AdapterConfig(rank=3), training=TrainingConfig(learning_rate="auto")
+    ),
     cross_validation=CrossValidationConfig(n_splits=0),
     tracking=SECRET,
 )
@@ -37,7 +41,9 @@ def plain(settings: Settings) -> dict[str, Any]:
 def test_settings_come_back_from_json_but_for_the_connections(settings: Settings) -> None:
     present = TrackingConfig(uri="sqlite:///now.db", experiment="other")
     read = settings_of(plain(settings), present)
-    expected = dataclasses.replace(settings, tracking=dataclasses.replace(settings.tracking, uri="sqlite:///now.db"))
+    expected = dataclasses.replace(
+        settings, tracking=dataclasses.replace(settings.tracking, uri="sqlite:///now.db")
+    )
     expected.database.url = "postgresql://me:***@host/db"
     assert read == expected
 
@@ -73,4 +79,8 @@ def test_settings_of_an_older_version_get_the_defaults_of_what_is_new() -> None:
 
 
 def test_leaves_are_named_by_their_path() -> None:
-    assert dict(leaves({"a": 1, "b": {"c": [2], "d": {"e": None}}})) == {"a": 1, "b.c": [2], "b.d.e": None}
+    assert dict(leaves({"a": 1, "b": {"c": [2], "d": {"e": None}}})) == {
+        "a": 1,
+        "b.c": [2],
+        "b.d.e": None,
+    }

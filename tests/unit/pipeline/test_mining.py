@@ -19,7 +19,10 @@ CONFIG = HardNegativesConfig(enabled=True, margin=0.0, remine_every_epochs=1)
 def pairs(*, repeated: bool = False) -> pd.DataFrame:
     contents = [{"anchor": f"what is {each}", "positive": f"{each} is this"} for each in SUBJECTS]
     contents += contents[:2] if repeated else []
-    return rows_frame((number, parse_sample(content, SampleKind.EMBEDDING)) for number, content in enumerate(contents))
+    return rows_frame(
+        (number, parse_sample(content, SampleKind.EMBEDDING))
+        for number, content in enumerate(contents)
+    )
 
 
 def encoder(path: str, read: list[tuple[str, list[str]]] | None = None) -> Encode:
@@ -41,7 +44,9 @@ def test_wants_negatives_for_pairs_only_and_if_asked_for() -> None:
     assert not wants_negatives(pairs().iloc[:0], CONFIG)
 
 
-def test_mine_negatives_reads_anchors_as_queries_and_each_text_once(tiny_embedding_model: str) -> None:
+def test_mine_negatives_reads_anchors_as_queries_and_each_text_once(
+    tiny_embedding_model: str,
+) -> None:
     read: list[tuple[str, list[str]]] = []
     result = mine_negatives(pairs(repeated=True), encoder(tiny_embedding_model, read), CONFIG, 0)
     assert read == [("query", list(pairs()["anchor"])), ("document", list(pairs()["positive"]))]
@@ -56,7 +61,9 @@ def test_remining_is_there_if_asked_for() -> None:
     assert found is not None and found.every_epochs == 2
 
 
-def test_remining_draws_anew_in_each_epoch_and_the_same_in_each_run(tiny_embedding_model: str) -> None:
+def test_remining_draws_anew_in_each_epoch_and_the_same_in_each_run(
+    tiny_embedding_model: str,
+) -> None:
     config = HardNegativesConfig(enabled=True, margin=0.0, remine_every_epochs=1, sampling="random")
     refresh = remining(pairs(), config, 3)
     assert refresh is not None

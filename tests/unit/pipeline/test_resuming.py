@@ -22,21 +22,40 @@ ROWS: dict[str, tuple[SampleKind, list[dict[str, Any]]]] = {
     "pair": (
         SampleKind.EMBEDDING,
         [
-            {"anchor": text, "positive": text.upper(), **({"negative": "x y z"} if number % 2 else {})}
+            {
+                "anchor": text,
+                "positive": text.upper(),
+                **({"negative": "x y z"} if number % 2 else {}),
+            }
             for number, text in enumerate(TEXTS)
         ],
     ),
     "score": (
         SampleKind.EMBEDDING,
-        [{"sentence1": text, "sentence2": text[::-1], "score": 0.1 * number} for number, text in enumerate(TEXTS)],
+        [
+            {"sentence1": text, "sentence2": text[::-1], "score": 0.1 * number}
+            for number, text in enumerate(TEXTS)
+        ],
     ),
-    "label": (SampleKind.EMBEDDING, [{"text": text, "label": text[0], "group": "g"} for text in TEXTS]),
-    "vector": (SampleKind.EMBEDDING, [{"text": text, "embedding": [0.1, -1 / 3, 1e-30]} for text in TEXTS]),
-    "text": (SampleKind.EMBEDDING, [{"text": text, "timestamp": "2024-01-01T00:00:00Z"} for text in TEXTS]),
+    "label": (
+        SampleKind.EMBEDDING,
+        [{"text": text, "label": text[0], "group": "g"} for text in TEXTS],
+    ),
+    "vector": (
+        SampleKind.EMBEDDING,
+        [{"text": text, "embedding": [0.1, -1 / 3, 1e-30]} for text in TEXTS],
+    ),
+    "text": (
+        SampleKind.EMBEDDING,
+        [{"text": text, "timestamp": "2024-01-01T00:00:00Z"} for text in TEXTS],
+    ),
     "completion": (SampleKind.LLM, [{"input": text, "output": text[::-1]} for text in TEXTS]),
     "chat": (
         SampleKind.LLM,
-        [{"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "é"}]} for text in TEXTS],
+        [
+            {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "é"}]}
+            for text in TEXTS
+        ],
     ),
     "document": (SampleKind.LLM, [{"text": text} for text in TEXTS]),
 }
@@ -45,8 +64,12 @@ ROWS: dict[str, tuple[SampleKind, list[dict[str, Any]]]] = {
 def train_rows(shape: str) -> pd.DataFrame:
     """Rows as they are trained on: augmented where their shape allows it, with features."""
     kind, rows = ROWS[shape]
-    frame = rows_frame((number, parse_sample(row, kind)) for number, row in enumerate(rows, start=1))
-    frame = frame.assign(cluster=pd.Series([f"c{number}" for number in range(len(frame))], dtype=object))
+    frame = rows_frame(
+        (number, parse_sample(row, kind)) for number, row in enumerate(rows, start=1)
+    )
+    frame = frame.assign(
+        cluster=pd.Series([f"c{number}" for number in range(len(frame))], dtype=object)
+    )
     rows_ = augment(frame, AugmentationConfig(methods=["word_swap"], share=1.0), 0).rows
     return engineer_features(rows_, np.full(len(rows_), 7), 64, FeatureEngineeringConfig()).rows
 
@@ -59,7 +82,10 @@ def kept(folder: Path) -> KeptRun:
 
 def test_kept_run_gives_back_steps_in_order_and_facts(tmp_path: Path) -> None:
     run = kept(tmp_path)
-    run.keep(steps={"validation": {"rows": 3, "share": 1 / 3}, "training": {"é": None}}, facts={"root": None})
+    run.keep(
+        steps={"validation": {"rows": 3, "share": 1 / 3}, "training": {"é": None}},
+        facts={"root": None},
+    )
     run.keep(steps={"evaluation": {"added": []}})
     opened = KeptRun.open(tmp_path)
     assert list(opened.steps) == ["validation", "training", "evaluation"]
@@ -94,7 +120,9 @@ def test_kept_rows_are_the_very_records_that_were_written(tmp_path: Path, shape:
     run.write_rows(rows, "train.parquet")
     read = run.rows("train.parquet")
     assert records_of(read) == records_of(rows)
-    assert json.dumps(records_of(read), default=float) == json.dumps(records_of(rows), default=float)
+    assert json.dumps(records_of(read), default=float) == json.dumps(
+        records_of(rows), default=float
+    )
     added = rows["parent_id"].notna()
     assert list(read["parent_id"].notna()) == list(added)
     assert added.any() == (shape in ("pair", "label", "vector", "text", "completion"))
@@ -105,7 +133,9 @@ def test_kept_rows_that_are_broken_are_refused(tmp_path: Path) -> None:
     run.write_rows(train_rows("pair"), "train.parquet")
     whole = (tmp_path / "train.parquet").read_bytes()
     (tmp_path / "train.parquet").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match=r"train.parquet must be readable to resume the run: .*tunetrail train"):
+    with pytest.raises(
+        UserError, match=r"train.parquet must be readable to resume the run: .*tunetrail train"
+    ):
         run.rows("train.parquet")
     with pytest.raises(UserError, match=r"augmented\.parquet must be readable"):
         run.rows("augmented.parquet")
@@ -119,7 +149,10 @@ def test_checkpoint_is_the_last_one_and_whole(tmp_path: Path) -> None:
     torch.save({"state_dict": {"weight": torch.ones(1000)}}, path)
     assert run.checkpoint() == path
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"last.ckpt must be a whole checkpoint, got a broken one. Delete it to train"):
+    with pytest.raises(
+        UserError,
+        match=r"last.ckpt must be a whole checkpoint, got a broken one. Delete it to train",
+    ):
         run.checkpoint()
 
 
@@ -130,7 +163,10 @@ def encode(texts: Sequence[str], role: str = "query") -> Any:
 def counting_refresh(calls: list[int], every: int = 1) -> Refresh:
     def records(encode: Any, epoch: int) -> list[dict[str, Any]]:
         calls.append(epoch)
-        return [{"anchor": "a", "positive": "b"}, {"anchor": "c", "positive": "d", "negative": f"mined in {epoch}"}]
+        return [
+            {"anchor": "a", "positive": "b"},
+            {"anchor": "c", "positive": "d", "negative": f"mined in {epoch}"},
+        ]
 
     return Refresh(every_epochs=every, records=records)
 
@@ -140,7 +176,10 @@ def test_kept_run_is_opened_only_if_all_of_it_is_there(tmp_path: Path) -> None:
     (tmp_path / "prepared" / "rows").mkdir(parents=True)
     for side in ("train", "validation", "test"):
         rows.to_parquet(tmp_path / "prepared" / "rows" / f"{side}.parquet")
-    for name, step in (("augmented.parquet", "augmentation"), ("train.parquet", "feature_engineering")):
+    for name, step in (
+        ("augmented.parquet", "augmentation"),
+        ("train.parquet", "feature_engineering"),
+    ):
         run.write_rows(rows, name)
         run.keep(steps={"cleaning": {}, step: {}})
     KeptRun.open(tmp_path)
@@ -161,14 +200,19 @@ def test_refresh_gives_the_same_records_again_after_an_interruption(tmp_path: Pa
     refresh = kept(tmp_path).refresh(counting_refresh(calls))
     assert refresh is not None and refresh.every_epochs == 1
     first = refresh.records(encode, 1)
-    assert first == [{"anchor": "a", "positive": "b"}, {"anchor": "c", "positive": "d", "negative": "mined in 1"}]
+    assert first == [
+        {"anchor": "a", "positive": "b"},
+        {"anchor": "c", "positive": "d", "negative": "mined in 1"},
+    ]
     resumed = KeptRun.open(tmp_path).refresh(counting_refresh(calls))
     assert resumed is not None and resumed.records(encode, 1) == first
     assert calls == [1]
 
 
 @pytest.mark.parametrize("every", [1, 2])
-def test_refresh_keeps_the_records_of_this_epoch_and_of_the_one_before(tmp_path: Path, every: int) -> None:
+def test_refresh_keeps_the_records_of_this_epoch_and_of_the_one_before(
+    tmp_path: Path, every: int
+) -> None:
     refresh = kept(tmp_path).refresh(counting_refresh([], every))
     assert refresh is not None
     for epoch in range(every, 5 * every, every):

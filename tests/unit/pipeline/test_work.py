@@ -7,13 +7,26 @@ import pytest
 from tunetrail.errors import SampleError, TrainingError
 from tunetrail.pipeline.work import remove_leftovers, working_folder
 
-NEEDED = ["augmented.parquet", "checkpoints", "mined-1.parquet", "prepared", "start", "state.json", "train.parquet"]
+NEEDED = [
+    "augmented.parquet",
+    "checkpoints",
+    "mined-1.parquet",
+    "prepared",
+    "start",
+    "state.json",
+    "train.parquet",
+]
 
 
 def fill(folder: Path, *, checkpoint: bool = True) -> None:
     for name in ("start", "fold-1", "prepared/rows"):
         (folder / name).mkdir(parents=True)
-    for name in ("prepared/rows/train", "prepared/report.html", "augmentation_rejected.parquet", ".train.parquet"):
+    for name in (
+        "prepared/rows/train",
+        "prepared/report.html",
+        "augmentation_rejected.parquet",
+        ".train.parquet",
+    ):
         (folder / name).touch()
     for name in ("state.json", "augmented.parquet", "train.parquet", "mined-1.parquet"):
         (folder / name).touch()
@@ -36,7 +49,9 @@ def test_working_folder_is_left_to_its_run_after_success(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "error", [ValueError("bad"), SystemExit(143), KeyboardInterrupt(), OSError(errno.EACCES, "no")]
 )
-def test_working_folder_keeps_what_a_resumed_run_needs(tmp_path: Path, error: BaseException) -> None:
+def test_working_folder_keeps_what_a_resumed_run_needs(
+    tmp_path: Path, error: BaseException
+) -> None:
     with pytest.raises(type(error)), working_folder(tmp_path / "run"):
         fill(tmp_path / "run")
         raise error

@@ -55,7 +55,10 @@ def clear_postgres():
 @pytest.fixture(
     params=[
         "sqlite",
-        pytest.param("postgres", marks=pytest.mark.skipif(not POSTGRES, reason="TUNETRAIL_TEST_POSTGRES is not set")),
+        pytest.param(
+            "postgres",
+            marks=pytest.mark.skipif(not POSTGRES, reason="TUNETRAIL_TEST_POSTGRES is not set"),
+        ),
     ]
 )
 def url(request, tmp_path):
@@ -78,7 +81,9 @@ def session(manager):
 
 
 def run_python(code, *arguments):
-    return subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True
+    )
 
 
 @pytest.mark.parametrize("shape", ROWS)
@@ -144,8 +149,16 @@ def test_ingest_keeps_malformed_rows_once_with_their_reason(manager):
 
 def test_ingest_keeps_the_timestamp_and_ignores_it_in_a_repeated_ingest(manager):
     moment, later = "2026-11-24T12:00:00+00:00", "2026-11-25T12:00:00+00:00"
-    assert manager.ingest("s1", [{"text": "a", "timestamp": moment}, {"text": "b"}], SampleKind.LLM).added == 2
-    assert manager.ingest("s1", [{"text": "a", "timestamp": later}], SampleKind.LLM).already_present == 1
+    assert (
+        manager.ingest(
+            "s1", [{"text": "a", "timestamp": moment}, {"text": "b"}], SampleKind.LLM
+        ).added
+        == 2
+    )
+    assert (
+        manager.ingest("s1", [{"text": "a", "timestamp": later}], SampleKind.LLM).already_present
+        == 1
+    )
     (chunk,) = manager.read_samples("s1", SampleKind.LLM)
     assert [stored.sample.timestamp for stored in chunk] == [moment, None]
     assert [stored.sample.metadata for stored in chunk] == [{}, {}]
@@ -157,7 +170,9 @@ def test_ingest_derived_stores_samples_of_both_kinds_and_what_is_left_out(manage
             raise SampleError("text must be there.")
         yield parse_sample({"text": row["text"], "group": row.get("group")}, SampleKind.LLM)
         yield parse_sample({"text": row["text"]}, SampleKind.EMBEDDING)
-        yield LeftOut(kind=SampleKind.EMBEDDING, row={"half": row["text"][:1]}, reason="only a half\x00")
+        yield LeftOut(
+            kind=SampleKind.EMBEDDING, row={"half": row["text"][:1]}, reason="only a half\x00"
+        )
 
     nested = []
     for _ in range(100_000):
@@ -173,8 +188,15 @@ def test_ingest_derived_stores_samples_of_both_kinds_and_what_is_left_out(manage
     ]
     heard = []
     for added in (4, 0):
-        report = manager.ingest_derived("s1", rows, derive, source="logs", on_progress=heard.append, chunk_size=4)
-        assert (report.received, report.added, report.already_present, report.rejected) == (11, added, 4 - added, 7)
+        report = manager.ingest_derived(
+            "s1", rows, derive, source="logs", on_progress=heard.append, chunk_size=4
+        )
+        assert (report.received, report.added, report.already_present, report.rejected) == (
+            11,
+            added,
+            4 - added,
+            7,
+        )
     summary = manager.session_summary("s1")
     assert (summary.embedding, summary.llm, summary.rejected) == (2, 2, 7)
     assert heard == [4, 8, 11, 4, 8, 11]
@@ -224,7 +246,9 @@ def test_read_samples_of_the_other_kind_gives_nothing(manager, session):
     assert list(manager.read_samples(session, SampleKind.LLM)) == []
 
 
-@pytest.mark.parametrize("method", ["session_summary", "rejected_samples", "read_samples", "create_training_run"])
+@pytest.mark.parametrize(
+    "method", ["session_summary", "rejected_samples", "read_samples", "create_training_run"]
+)
 def test_unknown_session_is_named_with_the_nearest_known_one(manager, session, method):
     more = {"read_samples": (SampleKind.LLM,), "create_training_run": ("all",)}.get(method, ())
     with pytest.raises(SessionError, match=r"got 'sesion_1'\. Did you mean 'session_1'\?"):
@@ -243,7 +267,12 @@ def test_session_summary_counts_shapes_rejections_and_runs(manager, session):
     manager.update_training_run(run_id, state="running")
     summary = manager.session_summary(session)
     assert summary.shapes == {"embedding": {"pair": 25}, "llm": {"chat": 1, "document": 1}}
-    assert (summary.embedding, summary.llm, summary.rejected, summary.state) == (25, 2, 1, "running")
+    assert (summary.embedding, summary.llm, summary.rejected, summary.state) == (
+        25,
+        2,
+        1,
+        "running",
+    )
     assert summary.created_at.tzinfo is UTC
     assert summary.last_training is not None
     assert [item.session_id for item in manager.sessions()] == ["session_1", "s0"]
@@ -255,9 +284,16 @@ def test_session_summary_counts_shapes_rejections_and_runs(manager, session):
 def test_training_run_keeps_what_is_set(manager, session):
     run_id = manager.create_training_run(session, "all")
     manager.update_training_run(run_id, state="running", mlflow_run_id="m1")
-    manager.update_training_run(run_id, state=RunState.SUCCEEDED, result={"loss": float("nan"), "steps": 3})
+    manager.update_training_run(
+        run_id, state=RunState.SUCCEEDED, result={"loss": float("nan"), "steps": 3}
+    )
     (run,) = manager.training_runs(session)
-    assert (run.run_id, run.state, run.mlflow_run_id, run.reason) == (run_id, "succeeded", "m1", None)
+    assert (run.run_id, run.state, run.mlflow_run_id, run.reason) == (
+        run_id,
+        "succeeded",
+        "m1",
+        None,
+    )
     assert run.result == {"loss": None, "steps": 3}
     assert run.process == ProcessIdentity.current()
     assert run.updated_at > run.created_at
@@ -299,7 +335,11 @@ def test_reopen_training_run_lets_it_go_on_in_this_process(manager, session, pat
     run = manager.training_run(run_id)
     manager.reopen_training_run(run)
     reopened = manager.training_run(run_id)
-    assert (reopened.state, reopened.reason, reopened.process) == ("running", None, ProcessIdentity.current())
+    assert (reopened.state, reopened.reason, reopened.process) == (
+        "running",
+        None,
+        ProcessIdentity.current(),
+    )
     manager.update_training_run(run_id, state="succeeded")
 
 
@@ -321,7 +361,10 @@ def test_reopen_training_run_refuses_one_that_succeeded(manager, session):
         manager.update_training_run(run_id, state=state)
     with pytest.raises(DatabaseError, match="has been moved on"):
         manager.reopen_training_run(manager.training_run(run_id))
-    assert manager.training_run(run_id).state == "succeeded" and manager.training_run("nothing") is None
+    assert (
+        manager.training_run(run_id).state == "succeeded"
+        and manager.training_run("nothing") is None
+    )
 
 
 def test_mark_interrupted_runs_finds_the_run_of_a_killed_process(manager, session, url):
@@ -342,14 +385,26 @@ def test_mark_interrupted_runs_finds_the_run_of_a_killed_process(manager, sessio
     (marked,) = manager.mark_interrupted_runs()
     assert (marked.run_id, marked.state) == (run_id, RunState.INTERRUPTED)
     assert "ended without a word while the run was running" in marked.reason
-    assert {run.run_id: run.state for run in manager.training_runs()} == {mine: "pending", run_id: "interrupted"}
+    assert {run.run_id: run.state for run in manager.training_runs()} == {
+        mine: "pending",
+        run_id: "interrupted",
+    }
     assert manager.mark_interrupted_runs() == []
 
 
 def test_promotions_come_back_in_order(manager):
-    measured = {"metric": "nDCG@10", "before": 0.5, "after": 0.75, "improvement": 0.25, "lower": 0.125, "upper": 0.375}
+    measured = {
+        "metric": "nDCG@10",
+        "before": 0.5,
+        "after": 0.75,
+        "improvement": 0.25,
+        "lower": 0.125,
+        "upper": 0.375,
+    }
     origin = {"run_id": "r", "mlflow_run_id": "f", "session_id": "s", "previous_version": "1"}
-    promoted = PromotionRecord(model_name="m", version="2", decision="promoted", reason="better", **measured, **origin)
+    promoted = PromotionRecord(
+        model_name="m", version="2", decision="promoted", reason="better", **measured, **origin
+    )
     refused = PromotionRecord(model_name="n", version="1", decision="refused", reason="worse")
     assert [manager.record_promotion(record) for record in (promoted, refused)] == [1, 2]
     first, second = manager.promotions()
@@ -360,9 +415,13 @@ def test_promotions_come_back_in_order(manager):
     json.dumps(first.to_dict())
 
 
-@pytest.mark.parametrize("statement", ["UPDATE promotions SET decision = 'x'", "DELETE FROM promotions"])
+@pytest.mark.parametrize(
+    "statement", ["UPDATE promotions SET decision = 'x'", "DELETE FROM promotions"]
+)
 def test_promotions_refuse_every_change(manager, url, statement):
-    manager.record_promotion(PromotionRecord(model_name="m", version="1", decision="refused", reason="worse"))
+    manager.record_promotion(
+        PromotionRecord(model_name="m", version="1", decision="refused", reason="worse")
+    )
     with (
         pytest.raises(DatabaseError, match="ledger of promotions is append-only"),
         DatabaseConnection(url).transaction() as connection,
@@ -381,7 +440,12 @@ def test_fresh_database_survives_four_processes_at_once(url):
         "print(DatabaseManager(sys.argv[1]).ingest('s1', rows, SampleKind.LLM, chunk_size=20).added)\n"
     )
     children = [
-        subprocess.Popen([sys.executable, "-c", code, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", code, url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         for _ in range(4)
     ]
     for child in children:
@@ -408,7 +472,9 @@ def test_migrations_bring_a_database_of_the_first_tables_up_to_date(manager, ses
         connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0001'"))  # noqa: S608
     with DatabaseManager(url) as reopened:
         assert list(reopened.read_samples(session, SampleKind.EMBEDDING)) == before
-        report = reopened.ingest(session, [*PAIRS, ROWS["text"] | {"timestamp": 0}], SampleKind.EMBEDDING)
+        report = reopened.ingest(
+            session, [*PAIRS, ROWS["text"] | {"timestamp": 0}], SampleKind.EMBEDDING
+        )
         assert (report.added, report.already_present) == (1, 25)
 
 
@@ -467,7 +533,9 @@ def test_database_manager_refuses_a_wrong_url_at_once(url, message):
 
 def test_database_manager_names_an_unreachable_server_without_its_password():
     manager = DatabaseManager("postgresql://user:secret@127.0.0.1:1/name?password=secret")
-    with pytest.raises(DatabaseError, match=r"user:\*{3}@127\.0\.0\.1:1/name failed\. The server can.t be") as caught:
+    with pytest.raises(
+        DatabaseError, match=r"user:\*{3}@127\.0\.0\.1:1/name failed\. The server can.t be"
+    ) as caught:
         manager.sessions()
     assert "secret" not in str(caught.value) + repr(manager)
     assert "\n" not in str(caught.value)
@@ -524,7 +592,8 @@ def test_database_manager_hides_the_content_of_samples_from_its_errors(manager, 
         DatabaseConnection(url).transaction() as connection,
     ):
         connection.execute(
-            text("INSERT INTO sessions (session_id, created_at) VALUES (:name, NULL)"), {"name": "a private text"}
+            text("INSERT INTO sessions (session_id, created_at) VALUES (:name, NULL)"),
+            {"name": "a private text"},
         )
     assert "private" not in str(caught.value)
 
@@ -537,4 +606,10 @@ def test_database_manager_imports_neither_torch_nor_mlflow():
 
 def test_json_text_makes_every_value_plain():
     value = {"a": float("inf"), 2: {3}, "c": ("x", None), "d": UTC, "e": 1.5}
-    assert json.loads(json_text(value)) == {"a": None, "2": [3], "c": ["x", None], "d": "UTC", "e": 1.5}
+    assert json.loads(json_text(value)) == {
+        "a": None,
+        "2": [3],
+        "c": ["x", None],
+        "d": "UTC",
+        "e": 1.5,
+    }

@@ -14,7 +14,11 @@ from tunetrail.stores.tracking import TrackedRun, Tracker
 @pytest.fixture
 def tracker(workplace: Path) -> Tracker:
     """A store whose migrations have run."""
-    return Tracker(TrackingConfig(uri=f"sqlite:///{workplace}/mlflow.db", artifacts=str(workplace / "mlartifacts")))
+    return Tracker(
+        TrackingConfig(
+            uri=f"sqlite:///{workplace}/mlflow.db", artifacts=str(workplace / "mlartifacts")
+        )
+    )
 
 
 def read(tracker: Tracker, run: TrackedRun) -> Any:
@@ -22,11 +26,17 @@ def read(tracker: Tracker, run: TrackedRun) -> Any:
 
 
 def history(tracker: Tracker, run: TrackedRun, metric: str) -> list[tuple[int, float]]:
-    return [(each.step, each.value) for each in tracker.client.get_metric_history(run.run_id, metric)]
+    return [
+        (each.step, each.value) for each in tracker.client.get_metric_history(run.run_id, metric)
+    ]
 
 
 def ended(tracker: Tracker, state: str = "interrupted") -> TrackedRun:
-    foreign = {"tunetrail.pid": "1", "tunetrail.host": "another", "tunetrail.process_started": "0.0"}
+    foreign = {
+        "tunetrail.pid": "1",
+        "tunetrail.host": "another",
+        "tunetrail.process_started": "0.0",
+    }
     run = tracker.start_run("r", tags=foreign)
     run.log_metrics({"train/loss": 3.0, "train/rate": 0.5}, 1)
     run.log_metrics({"train/loss": 2.0}, 2)
@@ -41,7 +51,10 @@ def test_reopen_makes_the_run_this_process_s_own_and_running(tracker: Tracker, s
     run.reopen()
     found = read(tracker, run)
     assert found.info.status == "RUNNING"
-    assert found.data.tags["tunetrail.pid"] == str(os.getpid()) and found.data.tags["tunetrail.resumed"] == "1"
+    assert (
+        found.data.tags["tunetrail.pid"] == str(os.getpid())
+        and found.data.tags["tunetrail.resumed"] == "1"
+    )
     assert "tunetrail.reason" not in found.data.tags and "tunetrail.state" not in found.data.tags
     run.finish("succeeded")
     assert read(tracker, run).info.status == "FINISHED"
@@ -104,7 +117,9 @@ def test_children_are_those_of_the_run_without_deleted_ones(tracker: Tracker) ->
     parent = tracker.start_run("parent")
     folds = [parent.child(f"fold-{number}") for number in (1, 2)]
     folds[0].child("below")
-    assert {each.info.run_id for each in tracker.children(parent.run_id)} == {each.run_id for each in folds}
+    assert {each.info.run_id for each in tracker.children(parent.run_id)} == {
+        each.run_id for each in folds
+    }
     tracker.delete_run(folds[0].run_id)
     assert [each.info.run_id for each in tracker.children(parent.run_id)] == [folds[1].run_id]
 

@@ -12,13 +12,22 @@ from mlflow.exceptions import MlflowException
 
 from tunetrail.config import TrackingConfig
 from tunetrail.errors import TrackingError
-from tunetrail.stores.tracking import LONGEST_VALUE, Tracker, safe_name, shown_uri, sqlite_file, tracking_errors
+from tunetrail.stores.tracking import (
+    LONGEST_VALUE,
+    Tracker,
+    safe_name,
+    shown_uri,
+    sqlite_file,
+    tracking_errors,
+)
 
 
 @pytest.fixture
 def config(workplace: Path) -> TrackingConfig:
     """A store whose migrations have run."""
-    return TrackingConfig(uri=f"sqlite:///{workplace}/mlflow.db", artifacts=str(workplace / "mlartifacts"))
+    return TrackingConfig(
+        uri=f"sqlite:///{workplace}/mlflow.db", artifacts=str(workplace / "mlartifacts")
+    )
 
 
 @pytest.fixture
@@ -46,7 +55,9 @@ def test_tracker_prepares_a_fresh_store_for_four_processes_at_once(tmp_path: Pat
         f"t = Tracker(TrackingConfig(uri='sqlite:///{tmp_path}/new.db', artifacts='{tmp_path}/artifacts')); "
         "t.start_run('r').finish('succeeded')"
     )
-    processes = [subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) for _ in range(4)]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) for _ in range(4)
+    ]
     printed = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0, 0], printed
     tracker = Tracker(TrackingConfig(uri=f"sqlite:///{tmp_path}/new.db"))
@@ -54,7 +65,9 @@ def test_tracker_prepares_a_fresh_store_for_four_processes_at_once(tmp_path: Pat
     assert [each.name for each in tracker.client.search_experiments()].count("tunetrail") == 1
 
 
-def test_tracker_writes_ahead_and_keeps_artifacts_where_it_was_told(tracker: Tracker, workplace: Path) -> None:
+def test_tracker_writes_ahead_and_keeps_artifacts_where_it_was_told(
+    tracker: Tracker, workplace: Path
+) -> None:
     with sqlite3.connect(workplace / "mlflow.db") as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
@@ -73,9 +86,15 @@ def test_tracker_takes_an_existing_experiment(tracker: Tracker, config: Tracking
 def test_log_metrics_keeps_steps_and_leaves_out_what_is_not_finite(tracker: Tracker) -> None:
     run = tracker.start_run("r")
     for step in range(3):
-        run.log_metrics({"train/loss": 1.0 / (step + 1), "nan": float("nan"), "infinite": float("-inf")}, step)
+        run.log_metrics(
+            {"train/loss": 1.0 / (step + 1), "nan": float("nan"), "infinite": float("-inf")}, step
+        )
     history = tracker.client.get_metric_history(run.run_id, "train/loss")
-    assert [(each.step, each.value) for each in history] == [(0, 1.0), (1, 0.5), (2, pytest.approx(1 / 3))]
+    assert [(each.step, each.value) for each in history] == [
+        (0, 1.0),
+        (1, 0.5),
+        (2, pytest.approx(1 / 3)),
+    ]
     assert set(read(tracker, run.run_id).data.metrics) == {"train/loss"}
 
 
@@ -86,7 +105,11 @@ def test_log_batches_hold_more_than_mlflow_takes_at_once(tracker: Tracker) -> No
     run.set_tags({f"tag_{number}": number for number in range(234)})
     data = read(tracker, run.run_id).data
     assert len(data.metrics) == 1234 and data.metrics["metric_1233"] == 1233.0
-    assert len(data.params) == 234 and data.params["param_233"] == "233" and data.tags["tag_233"] == "233"
+    assert (
+        len(data.params) == 234
+        and data.params["param_233"] == "233"
+        and data.tags["tag_233"] == "233"
+    )
 
 
 def test_log_makes_unsafe_names_safe(tracker: Tracker) -> None:
@@ -95,7 +118,11 @@ def test_log_makes_unsafe_names_safe(tracker: Tracker) -> None:
     run.log_params({"a=b": 1})
     run.set_tags({"x\ny": "z"})
     data = read(tracker, run.run_id).data
-    assert data.metrics == {"recall_10 ___": 1.0} and data.params == {"a_b": "1"} and data.tags["x_y"] == "z"
+    assert (
+        data.metrics == {"recall_10 ___": 1.0}
+        and data.params == {"a_b": "1"}
+        and data.tags["x_y"] == "z"
+    )
 
 
 def test_log_params_shortens_what_is_too_long_with_a_mark(tracker: Tracker) -> None:
@@ -185,14 +212,21 @@ def test_ending_marks_the_run_and_lets_the_error_through(
 
 
 def test_ending_keeps_the_first_error_where_the_run_cannot_be_marked(tracker: Tracker) -> None:
-    with pytest.raises(ValueError, match="the first") as caught, tracker.run("no-such-run").ending():
+    with (
+        pytest.raises(ValueError, match="the first") as caught,
+        tracker.run("no-such-run").ending(),
+    ):
         raise ValueError("the first")
     assert "could not be marked as failed" in caught.value.__notes__[0]
 
 
-def test_mark_interrupted_runs_finds_those_of_a_killed_process(config: TrackingConfig, tracker: Tracker) -> None:
+def test_mark_interrupted_runs_finds_those_of_a_killed_process(
+    config: TrackingConfig, tracker: Tracker
+) -> None:
     mine = tracker.start_run("mine")
-    process = start_in_another_process(config, "run = tracker.start_run('theirs'); run.child('child')")
+    process = start_in_another_process(
+        config, "run = tracker.start_run('theirs'); run.child('child')"
+    )
     assert process.stdout is not None and process.stdout.readline() == "up\n"
     assert tracker.mark_interrupted_runs() == []
     process.send_signal(signal.SIGKILL)
@@ -208,14 +242,21 @@ def test_mark_interrupted_runs_finds_those_of_a_killed_process(config: TrackingC
 
 def test_mark_interrupted_runs_leaves_other_hosts_and_strangers_alone(tracker: Tracker) -> None:
     tracker.start_run(
-        "elsewhere", tags={"tunetrail.pid": "1", "tunetrail.host": "another", "tunetrail.process_started": "0.0"}
+        "elsewhere",
+        tags={
+            "tunetrail.pid": "1",
+            "tunetrail.host": "another",
+            "tunetrail.process_started": "0.0",
+        },
     )
     tracker.client.create_run(tracker.experiment_id, run_name="not ours")
     tracker.start_run("odd", tags={"tunetrail.pid": "one"})
     assert tracker.mark_interrupted_runs() == []
 
 
-def test_lock_keeps_a_second_process_out(config: TrackingConfig, tracker: Tracker, workplace: Path) -> None:
+def test_lock_keeps_a_second_process_out(
+    config: TrackingConfig, tracker: Tracker, workplace: Path
+) -> None:
     with tracker.lock("purpose"):
         process = start_in_another_process(
             config, "print('opened', flush=True); lock = tracker.lock('purpose'); lock.__enter__()"
@@ -276,7 +317,10 @@ def test_tracking_errors_are_one_line(error: Exception) -> None:
         ("http://host:notaport", "http://host:notaport"),
         ("http://token@host", "http://***@host"),
         ("postgresql://user:a/b@c@host/db", "postgresql://user:***@host/db"),
-        ("postgresql://host/db?user=u&password=secret&x=1", "postgresql://host/db?user=u&password=***&x=1"),
+        (
+            "postgresql://host/db?user=u&password=secret&x=1",
+            "postgresql://host/db?user=u&password=***&x=1",
+        ),
     ],
 )
 def test_shown_uri_hides_the_password(uri: str, shown: str) -> None:

@@ -15,7 +15,11 @@ def config(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """What Hydra hands to its callbacks."""
     monkeypatch.setenv(SWEEP_RUN_VARIABLE, "")
     overrides = ["session_id=s1", "seed=1,2"]
-    tracking = {"uri": f"sqlite:///{workplace}/mlflow.db", "artifacts": str(workplace / "artifacts"), "experiment": "e"}
+    tracking = {
+        "uri": f"sqlite:///{workplace}/mlflow.db",
+        "artifacts": str(workplace / "artifacts"),
+        "experiment": "e",
+    }
     return OmegaConf.create({"tracking": tracking, "hydra": {"overrides": {"task": overrides}}})
 
 
@@ -50,6 +54,8 @@ def test_end_sweep_does_nothing_without_one(monkeypatch: pytest.MonkeyPatch) -> 
     end_sweep("failed")
 
 
-def test_end_sweep_leaves_the_sweep_of_another_process_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_end_sweep_leaves_the_sweep_of_another_process_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv(SWEEP_RUN_VARIABLE, "somebody-elses-run")
     end_sweep("failed")

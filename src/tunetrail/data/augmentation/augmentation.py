@@ -15,10 +15,21 @@ import numpy.typing as npt
 import pandas as pd
 
 from tunetrail.config import AugmentationConfig
-from tunetrail.data.augmentation.drafts import READ_COLUMN, Draft, rejected_frame, rejections, stacked
+from tunetrail.data.augmentation.drafts import (
+    READ_COLUMN,
+    Draft,
+    rejected_frame,
+    rejections,
+    stacked,
+)
 from tunetrail.data.augmentation.lexicon import load_lexicon
 from tunetrail.data.augmentation.round_trip import with_round_trip
-from tunetrail.data.augmentation.word_variants import with_synonyms, with_typos, with_words_dropped, with_words_swapped
+from tunetrail.data.augmentation.word_variants import (
+    with_synonyms,
+    with_typos,
+    with_words_dropped,
+    with_words_swapped,
+)
 from tunetrail.errors import ConfigError
 
 QUERY_REQUEST = ("Write a question that this text answers.", "Question:")
@@ -81,7 +92,8 @@ class AugmentationResult:
             "rows_out": len(self.rows),
             "added": added,
             "methods": {
-                method: {"added": count, "rejected": dict(rejected[method])} for method, count in self.added.items()
+                method: {"added": count, "rejected": dict(rejected[method])}
+                for method, count in self.added.items()
             },
             "notes": list(self.notes),
         }
@@ -112,12 +124,20 @@ def augment(
         _check_tools(method, config, tools)
     seen: set[tuple[int, str]] = set()
     tries = [_try(method, rows, config, seed, tools, seen) for method in config.methods]
-    kept = {each.method: [draft for draft, reason in each.judged if reason is None] for each in tries}
+    kept = {
+        each.method: [draft for draft, reason in each.judged if reason is None] for each in tries
+    }
     return AugmentationResult(
         rows=stacked(rows, [draft for drafts in kept.values() for draft in drafts]),
         added={method: len(drafts) for method, drafts in kept.items()},
         rejected=rejected_frame(
-            rows, [(each.method, draft, reason) for each in tries for draft, reason in each.judged if reason]
+            rows,
+            [
+                (each.method, draft, reason)
+                for each in tries
+                for draft, reason in each.judged
+                if reason
+            ],
         ),
         notes=tuple(note for each in tries for note in each.notes),
     )
@@ -147,10 +167,14 @@ def _try(
     if method in _MODEL_METHODS:
         drafts = _modelled(method, sources, order[:wanted], config, tools)
     else:
-        drafts = _varied(rows, sources, order, _word_method(method, config), wanted, f"{seed}/{method}")
+        drafts = _varied(
+            rows, sources, order, _word_method(method, config), wanted, f"{seed}/{method}"
+        )
     reasons = rejections(drafts, rows, seen, exact=method not in _MODEL_METHODS)
     if method in _WRITTEN and tools.vectors is not None:
-        reasons = with_round_trip(drafts, reasons, rows, sources, tools.vectors, config.round_trip_rank)
+        reasons = with_round_trip(
+            drafts, reasons, rows, sources, tools.vectors, config.round_trip_rank
+        )
     notes = _notes(rows, columns, method, wanted, len({draft.position for draft in drafts}))
     return _Tried(method=method, judged=list(zip(drafts, reasons, strict=True)), notes=notes)
 
@@ -159,7 +183,11 @@ def _word_method(method: str, config: AugmentationConfig) -> Vary:
     if method == "synonym":
         lexicon = load_lexicon(config.lexicon)
         return lambda text, generator: with_synonyms(text, config.rate, generator, lexicon)
-    vary = {"word_dropout": with_words_dropped, "word_swap": with_words_swapped, "typo": with_typos}[method]
+    vary = {
+        "word_dropout": with_words_dropped,
+        "word_swap": with_words_swapped,
+        "typo": with_typos,
+    }[method]
     return lambda text, generator: vary(text, config.rate, generator)
 
 
@@ -194,7 +222,10 @@ def _sources(rows: pd.DataFrame, columns: Mapping[str, str]) -> list[str | None]
 def _order(rows: pd.DataFrame, sources: Sequence[str | None], method: str, seed: int) -> list[int]:
     """Return the positions of the rows with a source, in the order in which the method takes them."""
     places = [_number(f"{seed}/{method}/{row_id}") for row_id in rows["row_id"]]
-    return sorted((row for row, source in enumerate(sources) if source is not None), key=lambda row: places[row])
+    return sorted(
+        (row for row, source in enumerate(sources) if source is not None),
+        key=lambda row: places[row],
+    )
 
 
 def _number(text: str) -> int:
@@ -202,7 +233,12 @@ def _number(text: str) -> int:
 
 
 def _varied(
-    rows: pd.DataFrame, sources: Sequence[str | None], order: Sequence[int], vary: Vary, wanted: int, salt: str
+    rows: pd.DataFrame,
+    sources: Sequence[str | None],
+    order: Sequence[int],
+    vary: Vary,
+    wanted: int,
+    salt: str,
 ) -> list[Draft]:
     """Vary the first `wanted` rows of which the method can make something else."""
 
@@ -210,7 +246,10 @@ def _varied(
         for position in order:
             source = sources[position]
             assert source is not None
-            varied = vary(source, np.random.default_rng(_number(f"{salt}/{rows.at[position, 'row_id']}/words")))
+            varied = vary(
+                source,
+                np.random.default_rng(_number(f"{salt}/{rows.at[position, 'row_id']}/words")),
+            )
             if varied is not None:
                 yield Draft(position=position, source=source, text=varied)
 
@@ -227,7 +266,9 @@ def _modelled(
     """Have a model make something from the chosen rows."""
     repeats = config.generations_per_row if method in _WRITTEN else 1
     positions = [position for position in chosen for _ in range(repeats)]
-    texts = [source for source in (sources[position] for position in positions) if source is not None]
+    texts = [
+        source for source in (sources[position] for position in positions) if source is not None
+    ]
     if not texts:
         return []
     if method == "back_translation":
@@ -243,7 +284,9 @@ def _modelled(
     ]
 
 
-def _notes(rows: pd.DataFrame, columns: Mapping[str, str], method: str, wanted: int, varied: int) -> list[str]:
+def _notes(
+    rows: pd.DataFrame, columns: Mapping[str, str], method: str, wanted: int, varied: int
+) -> list[str]:
     notes = []
     skipped = sorted({shape for shape in rows["shape"] if shape not in columns})
     if skipped:

@@ -90,7 +90,9 @@ def _places() -> Iterator[Path]:
 
 
 def _holds_wordnet(place: Path) -> bool:
-    return all((place / name).is_file() for name in _FILES) or (place.suffix == ".zip" and zipfile.is_zipfile(place))
+    return all((place / name).is_file() for name in _FILES) or (
+        place.suffix == ".zip" and zipfile.is_zipfile(place)
+    )
 
 
 def _lines(place: Path, names: Sequence[str]) -> Iterator[str]:
@@ -125,7 +127,10 @@ def _senses(place: Path) -> dict[str, list[tuple[str, ...]]]:
                 continue
             _, _, _, count, rest = line.split(" ", 4)
             twice = 2 * int(count, 16)
-            words = tuple(word.partition("(")[0].replace("_", " ") for word in rest.split(" ", twice)[:twice:2])
+            words = tuple(
+                word.partition("(")[0].replace("_", " ")
+                for word in rest.split(" ", twice)[:twice:2]
+            )
             for word in {word.lower() for word in words}:
                 senses[word].append(words)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
@@ -142,10 +147,19 @@ def _unambiguous(place: Path) -> dict[str, tuple[str, ...]]:
     senses, left_out = _senses(place), ENGLISH_STOP_WORDS | _irregular_forms(place)
     synonyms = {}
     for word, groups in senses.items():
-        if len(word) < _SHORTEST_WORD or not word.isalpha() or word in left_out or _is_form(word, senses):
+        if (
+            len(word) < _SHORTEST_WORD
+            or not word.isalpha()
+            or word in left_out
+            or _is_form(word, senses)
+        ):
             continue
         counts = Counter(each for group in groups for each in sorted(set(group)))
-        found = [each for each, count in counts.items() if 2 * count > len(groups) and _stands_for(each, word)]
+        found = [
+            each
+            for each, count in counts.items()
+            if 2 * count > len(groups) and _stands_for(each, word)
+        ]
         if found:
             synonyms[word] = tuple(sorted(found))
     return synonyms
@@ -153,7 +167,11 @@ def _unambiguous(place: Path) -> dict[str, tuple[str, ...]]:
 
 def _stands_for(synonym: str, word: str) -> bool:
     """Whether it is another word, and no name, abbreviation or formula: those aren't written in lower-case letters."""
-    return synonym != word and synonym.islower() and synonym.replace(" ", "").replace("-", "").isalpha()
+    return (
+        synonym != word
+        and synonym.islower()
+        and synonym.replace(" ", "").replace("-", "").isalpha()
+    )
 
 
 def _is_form(word: str, senses: Mapping[str, object]) -> bool:

@@ -38,7 +38,9 @@ def with_round_trip(
     checked = [number for number, reason in enumerate(reasons) if reason is None]
     if not checked:
         return list(reasons)
-    number_of = {text: number for number, text in enumerate(dict.fromkeys(text for text in sources if text))}
+    number_of = {
+        text: number for number, text in enumerate(dict.fromkeys(text for text in sources if text))
+    }
     clusters = list(rows["cluster"]) if "cluster" in rows else list(rows.index)
     of_cluster: dict[Any, set[int]] = defaultdict(set)
     for cluster, text in zip(clusters, sources, strict=True):
@@ -82,7 +84,9 @@ def own_ranks(
         numbers = range(start, min(start + height, len(written)))
         similarities: npt.NDArray[Any] = written[start : start + height] @ sources.T
         for similarity, number in zip(similarities, numbers, strict=True):
-            nearer = ~(similarity < similarity[own[number]])  # turned round, so that NaN is no success
+            nearer = ~(
+                similarity < similarity[own[number]]
+            )  # turned round, so that NaN is no success
             nearer[[own[number], *allowed[number]]] = False
             ranks[number] += nearer.sum()
     return ranks

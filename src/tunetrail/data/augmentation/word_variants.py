@@ -17,10 +17,16 @@ _GAP = re.compile(r"(\s+)")
 _PLAIN_WORD = re.compile(r"(?P<before>[\"'(]*)(?P<word>[^\W\d_]+)(?P<after>[.,;:!?\"')]*)")
 _SHORTEST_MISTYPED = 4
 _KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
-_KEYS = {key: (row, column + 0.35 * row) for row, keys in enumerate(_KEYBOARD) for column, key in enumerate(keys)}
+_KEYS = {
+    key: (row, column + 0.35 * row)
+    for row, keys in enumerate(_KEYBOARD)
+    for column, key in enumerate(keys)
+}
 _NEIGHBOURS = {
     key: "".join(
-        other for other, (y, x) in _KEYS.items() if other != key and abs(y - row) <= 1 and abs(x - column) <= 1
+        other
+        for other, (y, x) in _KEYS.items()
+        if other != key and abs(y - row) <= 1 and abs(x - column) <= 1
     )
     for key, (row, column) in _KEYS.items()
 }
@@ -47,7 +53,9 @@ def with_words_swapped(text: str, rate: float, generator: np.random.Generator) -
     places = [
         position
         for position in range(0, len(pieces) - 2, 2)
-        if pieces[position] and pieces[position + 2] not in ("", pieces[position]) and "\n" not in pieces[position + 1]
+        if pieces[position]
+        and pieces[position + 2] not in ("", pieces[position])
+        and "\n" not in pieces[position + 1]
     ]
     if not places:
         return None
@@ -69,7 +77,9 @@ def with_typos(text: str, rate: float, generator: np.random.Generator) -> str | 
     return _with_words_replaced(text, rate, generator, replacement)
 
 
-def with_synonyms(text: str, rate: float, generator: np.random.Generator, lexicon: Lexicon) -> str | None:
+def with_synonyms(
+    text: str, rate: float, generator: np.random.Generator, lexicon: Lexicon
+) -> str | None:
     """Put synonyms for words that have any, in the word's own capitalisation."""
 
     def replacement(word: str) -> Callable[[], str] | None:
@@ -95,7 +105,9 @@ def _with_words_replaced(
             found.append((position, match, replaced))
     if not found:
         return None
-    for (position, match, replaced), is_drawn in zip(found, _drawn(len(found), rate, generator), strict=True):
+    for (position, match, replaced), is_drawn in zip(
+        found, _drawn(len(found), rate, generator), strict=True
+    ):
         if is_drawn:
             pieces[position] = match["before"] + replaced() + match["after"]
     return "".join(pieces)
@@ -119,5 +131,7 @@ def _mistyped(word: str, generator: np.random.Generator) -> str:
         variants.append(word[: place - 1] + letter + word[place - 1] + word[place + 1 :])
     if near:
         hit = near[generator.integers(len(near))]
-        variants.append(word[:place] + (hit.upper() if letter.isupper() else hit) + word[place + 1 :])
+        variants.append(
+            word[:place] + (hit.upper() if letter.isupper() else hit) + word[place + 1 :]
+        )
     return variants[generator.integers(len(variants))]

@@ -75,7 +75,9 @@ def drift(
     if vectors_before is not None and vectors_now is not None:
         embedding = embedding_drift(vectors_before, vectors_now, seed=seed)
     return Drift(
-        length=length_drift(np.array([len(text) for text in before]), np.array([len(text) for text in now])),
+        length=length_drift(
+            np.array([len(text) for text in before]), np.array([len(text) for text in now])
+        ),
         vocabulary=vocabulary_drift(before, now, seed=seed),
         embedding=embedding,
     )
@@ -86,7 +88,9 @@ def length_drift(before: _Numbers, now: _Numbers) -> float:
     if len(before) == 0 or len(now) == 0:
         return 0.0
     points = np.concatenate([before, now])
-    shares = [np.searchsorted(np.sort(side), points, side="right") / len(side) for side in (before, now)]
+    shares = [
+        np.searchsorted(np.sort(side), points, side="right") / len(side) for side in (before, now)
+    ]
     statistic = float(np.abs(shares[0] - shares[1]).max())
     return _beyond_chance(statistic, _MEAN_KOLMOGOROV * np.sqrt(1.0 / len(before) + 1.0 / len(now)))
 
@@ -109,7 +113,9 @@ def vocabulary_drift(before: Iterable[str], now: Iterable[str], *, seed: int = 0
     counts = _word_counts([*texts_before, *texts_now])
     of_before = np.arange(counts.shape[0]) < len(texts_before)
     generator = np.random.default_rng(seed)
-    chance = [_split_distance(counts, generator.permutation(of_before)) for _ in range(_RANDOM_SPLITS)]
+    chance = [
+        _split_distance(counts, generator.permutation(of_before)) for _ in range(_RANDOM_SPLITS)
+    ]
     return _beyond_chance(_split_distance(counts, of_before), float(np.mean(chance)))
 
 
@@ -131,15 +137,20 @@ def embedding_drift(before: _Numbers, now: _Numbers, *, seed: int) -> float:
     if min(sizes) < FEWEST_ROWS:
         return 0.0
     if before.shape[1] != now.shape[1]:
-        raise ValueError(f"vectors must have the same dimensions, got {before.shape[1]} and {now.shape[1]}.")
+        raise ValueError(
+            f"vectors must have the same dimensions, got {before.shape[1]} and {now.shape[1]}."
+        )
     generator = np.random.default_rng(seed)
     drawn = [
-        side[np.sort(generator.permutation(len(side))[:size])] for side, size in zip((before, now), sizes, strict=True)
+        side[np.sort(generator.permutation(len(side))[:size])]
+        for side, size in zip((before, now), sizes, strict=True)
     ]
     x = unit_vectors(np.concatenate(drawn), seed=seed)
     side = np.repeat([0, 1], sizes)
     areas = []
-    for learned, held_out in StratifiedKFold(_FOLDS, shuffle=True, random_state=seed).split(x, side):
+    for learned, held_out in StratifiedKFold(_FOLDS, shuffle=True, random_state=seed).split(
+        x, side
+    ):
         model = LogisticRegression(C=_INVERSE_RIDGE, max_iter=1_000, class_weight="balanced")
         scores = model.fit(x[learned], side[learned]).decision_function(x[held_out])
         areas.append(roc_auc_score(side[held_out], scores))
@@ -159,7 +170,9 @@ def _word_counts(texts: Sequence[Counter[str]]) -> csr_array:
     columns = [number_of.setdefault(word, len(number_of)) for text in texts for word in text]
     counts = np.array([count for text in texts for count in text.values()], dtype=np.float64)
     ends = np.cumsum([0, *(len(text) for text in texts)])
-    return csr_array((counts, np.array(columns, dtype=np.int64), ends), shape=(len(texts), len(number_of)))
+    return csr_array(
+        (counts, np.array(columns, dtype=np.int64), ends), shape=(len(texts), len(number_of))
+    )
 
 
 def _split_distance(counts: csr_array, first: npt.NDArray[np.bool_]) -> float:

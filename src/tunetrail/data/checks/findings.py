@@ -53,7 +53,10 @@ class Finding:
             "threshold": self.threshold,
             "set_aside": self.set_aside,
             "message": self.message,
-            "examples": [{"row_id": each.row_id, "text": each.text, "detail": each.detail} for each in self.examples],
+            "examples": [
+                {"row_id": each.row_id, "text": each.text, "detail": each.detail}
+                for each in self.examples
+            ],
         }
 
 

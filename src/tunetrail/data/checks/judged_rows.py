@@ -69,7 +69,9 @@ def kept_vectors(judge: Judge, texts: Sequence[str], cache: ResultCache) -> npt.
             found.update(zip(distinct, kept, strict=True))
         else:
             missing.append((path, distinct))
-    computed = judge.vectors([text for _, distinct in missing for text in distinct]) if missing else None
+    computed = (
+        judge.vectors([text for _, distinct in missing for text in distinct]) if missing else None
+    )
     start = 0
     for path, distinct in missing:
         assert computed is not None
@@ -78,7 +80,9 @@ def kept_vectors(judge: Judge, texts: Sequence[str], cache: ResultCache) -> npt.
         with cache.writing(path) as unfinished:
             np.save(unfinished, part, allow_pickle=False)
         found.update(zip(distinct, part, strict=True))
-    return np.stack([found[text] for text in texts]) if texts else np.zeros((0, 0), dtype=np.float32)
+    return (
+        np.stack([found[text] for text in texts]) if texts else np.zeros((0, 0), dtype=np.float32)
+    )
 
 
 def _read(file: Path) -> npt.NDArray[np.float32] | None:

@@ -9,7 +9,15 @@ import numpy.typing as npt
 
 from tunetrail.errors import did_you_mean
 
-USUAL_SCALES = ((0.0, 1.0), (-1.0, 1.0), (1.0, 5.0), (0.0, 5.0), (0.0, 10.0), (0.0, 100.0), (-100.0, 100.0))
+USUAL_SCALES = (
+    (0.0, 1.0),
+    (-1.0, 1.0),
+    (1.0, 5.0),
+    (0.0, 5.0),
+    (0.0, 10.0),
+    (0.0, 100.0),
+    (-100.0, 100.0),
+)
 """Scales that scores are usually given on, as (minimum, maximum), narrowest first."""
 
 _ENOUGH_ON_SCALE = 0.95
@@ -50,16 +58,22 @@ def unknown_labels(counts: Mapping[str, int], known: Sequence[str] | None) -> di
     if known is not None:
         allowed = set(known)
         return {label: _not_listed(label, known) for label in present if label not in allowed}
-    common = sorted((label for label in present if counts[label] > _RARE_ROWS), key=lambda label: -counts[label])
+    common = sorted(
+        (label for label in present if counts[label] > _RARE_ROWS), key=lambda label: -counts[label]
+    )
     found: dict[str, str] = {}
     for label in present:
         meant = _meant_label(label, counts, common)
         if meant is not None:
-            found[label] = f"looks like a misspelling of a common label. Did you mean {_shown(meant)}?"
+            found[label] = (
+                f"looks like a misspelling of a common label. Did you mean {_shown(meant)}?"
+            )
     return found
 
 
-def usual_scale(scores: npt.NDArray[np.float64], minimum: float | None, maximum: float | None) -> tuple[float, float]:
+def usual_scale(
+    scores: npt.NDArray[np.float64], minimum: float | None, maximum: float | None
+) -> tuple[float, float]:
     """Return the (minimum, maximum) that scores should lie between.
 
     What is configured counts. Without any bound, it is the smallest of `USUAL_SCALES` that holds at least 95 % of the
@@ -98,7 +112,9 @@ def _meant_label(label: str, counts: Mapping[str, int], common: Sequence[str]) -
     if counts[label] > _RARE_ROWS or len(label) > _LONGEST_LABEL:
         return None
     enough = counts[label] / _RARE_SHARE
-    candidates = [other for other in common if counts[other] >= enough and len(other) <= _LONGEST_LABEL]
+    candidates = [
+        other for other in common if counts[other] >= enough and len(other) <= _LONGEST_LABEL
+    ]
     words = _words(label)
     same = next((other for other in candidates if words and _words(other) == words), None)
     return same or next((other for other in candidates if _misspelt(words, _words(other))), None)
@@ -122,7 +138,11 @@ def _misspelt(words: Sequence[str], right: Sequence[str]) -> bool:
 def _slipped(word: str, right: str) -> bool:
     allowed = min(_MOST_EDITS, len(right) // _CHARACTERS_PER_EDIT)
     # a wrong first letter is a rare slip, but the difference between many opposites
-    return word[0] == right[0] and abs(len(word) - len(right)) <= allowed and _edits(word, right) <= allowed
+    return (
+        word[0] == right[0]
+        and abs(len(word) - len(right)) <= allowed
+        and _edits(word, right) <= allowed
+    )
 
 
 def _edits(first: str, second: str) -> int:

@@ -97,7 +97,9 @@ def mislabelled(
     return MislabelledResult(flagged=flagged, suggested=suggested, self_confidence=confidence)
 
 
-def _folds(given: _Integers, groups: Sequence[Hashable] | None, seed: int) -> Iterator[tuple[_Integers, _Integers]]:
+def _folds(
+    given: _Integers, groups: Sequence[Hashable] | None, seed: int
+) -> Iterator[tuple[_Integers, _Integers]]:
     if groups is None:
         yield from StratifiedKFold(_FOLDS, shuffle=True, random_state=seed).split(given, given)
         return
@@ -105,7 +107,9 @@ def _folds(given: _Integers, groups: Sequence[Hashable] | None, seed: int) -> It
     count = min(_FOLDS, len(number_of))
     if count >= 2:
         numbers = [number_of[group] for group in groups]
-        yield from StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(given, given, numbers)
+        yield from StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(
+            given, given, numbers
+        )
 
 
 def _out_of_fold_probabilities(
@@ -168,7 +172,9 @@ def _pruned(probabilities: _Floats, given: _Integers, nearby: _Integers) -> _Fla
     for label in np.unique(labels):
         thresholds[label] = confidence[labels == label].mean()
     confident = np.where(likely >= thresholds, likely, -1.0)
-    off_diagonal = int(((confident.max(axis=1, initial=-1.0) >= 0.0) & (confident.argmax(axis=1) != labels)).sum())
+    off_diagonal = int(
+        ((confident.max(axis=1, initial=-1.0) >= 0.0) & (confident.argmax(axis=1) != labels)).sum()
+    )
     lowest = np.argsort(confidence, kind="stable")[:off_diagonal]
     best = likely.max(axis=1, initial=0.0)
     likeliest = likely.argmax(axis=1)

@@ -39,7 +39,9 @@ _Floats = npt.NDArray[np.float64]
 _Flags = npt.NDArray[np.bool_]
 
 
-def outlier_scores(vectors: npt.NDArray[np.floating[Any]], *, neighbors: int = 5, seed: int) -> _Floats:
+def outlier_scores(
+    vectors: npt.NDArray[np.floating[Any]], *, neighbors: int = 5, seed: int
+) -> _Floats:
     """Return how foreign each row is, [rows], higher for more; comparable within one session only.
 
     A score is the sum of two log squared Mahalanobis distances, with a ridge of a tenth of the mean variance, of the
@@ -56,12 +58,16 @@ def outlier_scores(vectors: npt.NDArray[np.floating[Any]], *, neighbors: int = 5
     x = unit_vectors(vectors, seed=seed)
     if len(x) < 3 or not np.any(np.ptp(x, axis=0) > 1e-9):
         return np.zeros(len(x))
-    left_out = [_log(_left_out_distances(x, _clusters(x, seed + turn))) for turn in range(_CLUSTERINGS)]
+    left_out = [
+        _log(_left_out_distances(x, _clusters(x, seed + turn))) for turn in range(_CLUSTERINGS)
+    ]
     apart: _Floats = np.mean(left_out, axis=0)
     scores = apart + _log(_trimmed_distances(x, apart))
     search = NearestNeighbors(n_neighbors=min(neighbors, len(x) - 1), algorithm="brute").fit(x)
     nearest = search.kneighbors(return_distance=False)
-    smoothed: _Floats = (1.0 - _NEIGHBORS_WEIGHT) * scores + _NEIGHBORS_WEIGHT * scores[nearest].mean(axis=1)
+    smoothed: _Floats = (1.0 - _NEIGHBORS_WEIGHT) * scores + _NEIGHBORS_WEIGHT * scores[
+        nearest
+    ].mean(axis=1)
     return smoothed
 
 
@@ -94,7 +100,9 @@ def _log(distances: _Floats) -> _Floats:
 
 def _clusters(x: _Floats, seed: int) -> npt.NDArray[np.int64]:
     distinct = len(np.unique(x.round(9), axis=0))
-    model = KMeans(max(1, min(_CLUSTERS, len(x) // 2, distinct)), n_init=1, max_iter=30, random_state=seed)
+    model = KMeans(
+        max(1, min(_CLUSTERS, len(x) // 2, distinct)), n_init=1, max_iter=30, random_state=seed
+    )
     return np.asarray(model.fit_predict(x), dtype=np.int64)
 
 
@@ -112,7 +120,9 @@ def _left_out_distances(x: _Floats, labels: npt.NDArray[np.int64]) -> _Floats:
         own = labels == label
         if rest > 0:
             outer_rest = outer - np.add.reduce([outers[other] for other in left])
-            distances[own] = _squared_distances(x[own], sums.sum(axis=0) - sums[left].sum(axis=0), outer_rest, rest)
+            distances[own] = _squared_distances(
+                x[own], sums.sum(axis=0) - sums[left].sum(axis=0), outer_rest, rest
+            )
     return distances
 
 
@@ -133,7 +143,9 @@ def _squared_distances(x: _Floats, total: _Floats, outer: _Floats, count: int) -
     covariance = outer / count - np.outer(mean, mean)
     width = len(mean)
     covariance.flat[:: width + 1] += max(_RIDGE * float(np.trace(covariance)) / width, 1e-6)
-    scaled = solve_triangular(np.linalg.cholesky(covariance), (x - mean).T, lower=True, check_finite=False)
+    scaled = solve_triangular(
+        np.linalg.cholesky(covariance), (x - mean).T, lower=True, check_finite=False
+    )
     squares: _Floats = np.einsum("ij,ij->j", scaled, scaled)
     return squares
 
@@ -153,7 +165,9 @@ def _threshold(scores: _Floats) -> float:
     # One row more on either: an empty valley before three rows is less than one before thirty.
     depth = np.where(possible, (density + 1.0) / (bump + 1.0), np.inf)
     valley = int(np.argmin(depth))
-    return middle + unit * (float(grid[valley]) if depth[valley] < _VALLEY_DEPTH else _USUAL_THRESHOLD)
+    return middle + unit * (
+        float(grid[valley]) if depth[valley] < _VALLEY_DEPTH else _USUAL_THRESHOLD
+    )
 
 
 def _kinds_of_their_own(flagged: _Flags, labels: Sequence[str | None]) -> _Flags:

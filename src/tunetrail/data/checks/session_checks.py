@@ -97,7 +97,11 @@ def judge_facts(facts: SessionFacts, config: ValidationConfig) -> SessionJudgeme
         judgement.add("labels.score_range", _out_of_range(facts.row_ids, facts.scores, config))
     if facts.labels is not None:
         _judge_labels(facts.row_ids, facts.labels, config, judgement)
-    if facts.dimensions is not None and len(facts.dimensions) and config.vectors.dimension.severity != "off":
+    if (
+        facts.dimensions is not None
+        and len(facts.dimensions)
+        and config.vectors.dimension.severity != "off"
+    ):
         usual = config.vectors.dimensions or Counter(facts.dimensions.tolist()).most_common(1)[0][0]
         wrong = np.flatnonzero(facts.dimensions != usual)
         reason = "embedding has {} dimensions, not " + (
@@ -128,7 +132,9 @@ def judge_vectors(
         if len(rows) >= _JUDGED_FROM_ROWS:
             labels = list(rows["label"]) if "label" in rows else None
             odd = np.flatnonzero(outliers(vectors, seed=seed, labels=labels))
-            judgement.add("rows.outlier", ((int(ids[each]), "unlike all other rows") for each in odd))
+            judgement.add(
+                "rows.outlier", ((int(ids[each]), "unlike all other rows") for each in odd)
+            )
     if "label" in rows and config.labels.mislabelled.severity != "off":
         judgement.judged["labels.mislabelled"] = len(rows)
         if len(rows) >= _JUDGED_FROM_ROWS:
@@ -137,7 +143,10 @@ def judge_vectors(
             judgement.add(
                 "labels.mislabelled",
                 (
-                    (int(ids[each]), f"labelled {labels[each]!r}, looks like {found.suggested[each]!r}")
+                    (
+                        int(ids[each]),
+                        f"labelled {labels[each]!r}, looks like {found.suggested[each]!r}",
+                    )
                     for each in np.flatnonzero(found.flagged)
                 ),
             )
@@ -156,14 +165,24 @@ def judge_drift(
     judgement = SessionJudgement()
     if min(len(rows), len(reference)) < _COMPARED_FROM_ROWS:
         return judgement
-    now, before = (["\n".join(each) for each in texts_of_rows(frame)] for frame in (rows, reference))
+    now, before = (
+        ["\n".join(each) for each in texts_of_rows(frame)] for frame in (rows, reference)
+    )
     if config.drift.length.severity != "off":
-        lengths = [np.array([len(text) for text in texts], dtype=np.float64) for texts in (before, now)]
+        lengths = [
+            np.array([len(text) for text in texts], dtype=np.float64) for texts in (before, now)
+        ]
         judgement.measures["drift.length"] = length_drift(*lengths)
     if config.drift.vocabulary.severity != "off":
         judgement.measures["drift.vocabulary"] = vocabulary_drift(before, now, seed=seed)
-    if config.drift.embedding.severity != "off" and vectors is not None and reference_vectors is not None:
-        judgement.measures["drift.embedding"] = embedding_drift(reference_vectors, vectors, seed=seed)
+    if (
+        config.drift.embedding.severity != "off"
+        and vectors is not None
+        and reference_vectors is not None
+    ):
+        judgement.measures["drift.embedding"] = embedding_drift(
+            reference_vectors, vectors, seed=seed
+        )
     for check in judgement.measures:
         judgement.judged[check] = len(rows)
     return judgement
@@ -193,7 +212,10 @@ def _out_of_range(
 
 
 def _judge_labels(
-    row_ids: npt.NDArray[np.int64], labels: Sequence[str], config: ValidationConfig, judgement: SessionJudgement
+    row_ids: npt.NDArray[np.int64],
+    labels: Sequence[str],
+    config: ValidationConfig,
+    judgement: SessionJudgement,
 ) -> None:
     counts = Counter(labels)
     if config.labels.unknown_label.severity != "off":
@@ -201,7 +223,11 @@ def _judge_labels(
         ids = row_ids.tolist()
         judgement.add(
             "labels.unknown_label",
-            ((row_id, reasons[label]) for row_id, label in zip(ids, labels, strict=True) if label in reasons),
+            (
+                (row_id, reasons[label])
+                for row_id, label in zip(ids, labels, strict=True)
+                if label in reasons
+            ),
         )
     if config.labels.imbalance.severity != "off" and counts:
         (commonest, most), (rarest, fewest) = counts.most_common()[0], counts.most_common()[-1]

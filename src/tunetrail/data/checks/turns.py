@@ -23,6 +23,10 @@ def disorder(messages: Sequence[Mapping[str, str]]) -> str | None:
             "tool": ("assistant", "tool"),
         }[previous]
         if role not in allowed:
-            return f"turn {number + 1} is the {role}'s behind the {previous}'s" if number else f"turn 1 is the {role}'s"
+            return (
+                f"turn {number + 1} is the {role}'s behind the {previous}'s"
+                if number
+                else f"turn 1 is the {role}'s"
+            )
         previous = role
     return None

@@ -18,7 +18,15 @@ import pandera.pandas as pandera
 
 from tunetrail.config import CheckConfig, ValidationConfig
 from tunetrail.data.checks.turns import disorder
-from tunetrail.data.rows import TEXT_COLUMNS, content_text, object_series, set_aside_frame, shape_of, shown, texts_of
+from tunetrail.data.rows import (
+    TEXT_COLUMNS,
+    content_text,
+    object_series,
+    set_aside_frame,
+    shape_of,
+    shown,
+    texts_of,
+)
 from tunetrail.data.texts import encoding
 from tunetrail.samples import (
     COMMON_COLUMNS,
@@ -76,12 +84,18 @@ def check_rows(
         if isinstance(name, str) and name in shapes:
             of_shape[name].append(position)
         else:
-            found[position].append(("rows.wrong_type", f"shape is not one of {', '.join(sorted(shapes))}", name))
+            found[position].append(
+                ("rows.wrong_type", f"shape is not one of {', '.join(sorted(shapes))}", name)
+            )
     for name, positions in of_shape.items():
-        for position, check, reason, value in _failures(rows.loc[positions], shape_of(name), config):
+        for position, check, reason, value in _failures(
+            rows.loc[positions], shape_of(name), config
+        ):
             found[position].append((check, reason, value))
     unusable = {
-        position for position, failed in found.items() if any(_sets_aside(check, config) for check, *_ in failed)
+        position
+        for position, failed in found.items()
+        if any(_sets_aside(check, config) for check, *_ in failed)
     }
     records = rows.to_dict("records")
     for position in (each for each in range(len(rows)) if each not in unusable):
@@ -91,7 +105,8 @@ def check_rows(
                 unusable.add(position)
     ids = rows["row_id"].tolist()
     lines = [
-        (position, [line for line in found[position] if _sets_aside(line[0], config)]) for position in sorted(unusable)
+        (position, [line for line in found[position] if _sets_aside(line[0], config)])
+        for position in sorted(unusable)
     ]
     return CheckedRows(
         rows=_with_floats(rows.drop(index=sorted(unusable)).reset_index(drop=True)),
@@ -108,12 +123,16 @@ def check_rows(
             ],
         ),
         flags=flag_frame(
-            (ids[position], check, reason) for position, failed in found.items() for check, reason, _ in failed
+            (ids[position], check, reason)
+            for position, failed in found.items()
+            for check, reason, _ in failed
         ),
     )
 
 
-def flag_frame(lines: "Iterator[tuple[int, str, str]] | list[tuple[int, str, str]]") -> pd.DataFrame:
+def flag_frame(
+    lines: "Iterator[tuple[int, str, str]] | list[tuple[int, str, str]]",
+) -> pd.DataFrame:
     """Return flags, lines of (row_id, check, detail), as a frame."""
     listed = list(lines)
     frame = pd.DataFrame({"row_id": pd.Series([line[0] for line in listed], dtype="int64")})
@@ -134,14 +153,24 @@ def _sets_aside(check: str, config: ValidationConfig) -> bool:
     return check_config(check, config).set_aside
 
 
-def _before(record: dict[Any, Any], failed: list[tuple[str, str, Any]], mask: Callable[[str], str]) -> str | None:
+def _before(
+    record: dict[Any, Any], failed: list[tuple[str, str, Any]], mask: Callable[[str], str]
+) -> str | None:
     check, _, value = failed[0]
     if check in _OF_VALID_ROWS:
         return content_text(record, mask)
     if value is not None:
         return shown(value, mask)
-    rest = {column: shown(each, mask) for column, each in record.items() if column not in ("row_id", "shape")}
-    return shown(json.dumps({column: text for column, text in rest.items() if text is not None}, ensure_ascii=False))
+    rest = {
+        column: shown(each, mask)
+        for column, each in record.items()
+        if column not in ("row_id", "shape")
+    }
+    return shown(
+        json.dumps(
+            {column: text for column, text in rest.items() if text is not None}, ensure_ascii=False
+        )
+    )
 
 
 def _with_all_columns(rows: pd.DataFrame, kind: SampleKind) -> pd.DataFrame:
@@ -154,13 +183,17 @@ def _with_all_columns(rows: pd.DataFrame, kind: SampleKind) -> pd.DataFrame:
         values = rows[column] if column in rows else [None] * len(rows)
         columns[column] = object_series(
             [
-                None if _is_absent(value, column) or (isinstance(name, str) and name in foreign) else value
+                None
+                if _is_absent(value, column) or (isinstance(name, str) and name in foreign)
+                else value
                 for value, name in zip(values, names, strict=True)
             ]
         )
     for column in COMMON_COLUMNS:
         values = rows[column] if column in rows else [None] * len(rows)
-        columns[column] = object_series([None if _is_absent(value, column) else value for value in values])
+        columns[column] = object_series(
+            [None if _is_absent(value, column) else value for value in values]
+        )
     rest = {str(column): rows[column] for column in rows.columns if str(column) not in columns}
     return pd.DataFrame({**columns, **rest})
 
@@ -178,7 +211,10 @@ def _with_floats(rows: pd.DataFrame) -> pd.DataFrame:
         if column in rows:
             columns[column] = object_series([_as_float(number) for number in rows[column]])
     if "embedding" in rows:
-        vectors = [[_as_float(each) for each in value] if _is_vector(value) else value for value in rows["embedding"]]
+        vectors = [
+            [_as_float(each) for each in value] if _is_vector(value) else value
+            for value in rows["embedding"]
+        ]
         columns["embedding"] = object_series(vectors)
     return rows.assign(**columns)
 
@@ -190,7 +226,9 @@ def _as_float(value: Any) -> Any:
         return math.inf if value > 0 else -math.inf
 
 
-def _failures(rows: pd.DataFrame, shape: SampleShape, config: ValidationConfig) -> Iterator[tuple[int, str, str, Any]]:
+def _failures(
+    rows: pd.DataFrame, shape: SampleShape, config: ValidationConfig
+) -> Iterator[tuple[int, str, str, Any]]:
     """Yield (position in the frame, check, reason, offending value) for each failed check of rows of one shape."""
     try:
         _schema(shape, config).validate(_with_readable_texts(rows, shape), lazy=True)
@@ -210,7 +248,10 @@ def _with_readable_texts(rows: pd.DataFrame, shape: SampleShape) -> pd.DataFrame
     for column in (*shape.columns, *COMMON_COLUMNS):
         broken = [isinstance(value, str) and not _is_text(value) for value in rows[column]]
         if any(broken):
-            values = [b"" if is_broken else value for is_broken, value in zip(broken, rows[column], strict=True)]
+            values = [
+                b"" if is_broken else value
+                for is_broken, value in zip(broken, rows[column], strict=True)
+            ]
             columns[column] = object_series(values, rows.index)
     return rows.assign(**columns) if columns else rows
 
@@ -218,16 +259,24 @@ def _with_readable_texts(rows: pd.DataFrame, shape: SampleShape) -> pd.DataFrame
 def _schema(shape: SampleShape, config: ValidationConfig) -> Any:
     columns: dict[str, Any] = {
         "row_id": pandera.Column(int),
-        GROUP_COLUMN: _column([("rows.wrong_type", "group is not a string", _is_text)], config, nullable=True),
+        GROUP_COLUMN: _column(
+            [("rows.wrong_type", "group is not a string", _is_text)], config, nullable=True
+        ),
         TIMESTAMP_COLUMN: _column(
-            [("rows.wrong_type", "timestamp is not a time in ISO 8601", _is_time)], config, nullable=True
+            [("rows.wrong_type", "timestamp is not a time in ISO 8601", _is_time)],
+            config,
+            nullable=True,
         ),
         WEIGHT_COLUMN: _column(
-            [("rows.wrong_type", "weight is not a number above 0", _is_weight)], config, nullable=True
+            [("rows.wrong_type", "weight is not a number above 0", _is_weight)],
+            config,
+            nullable=True,
         ),
     }
     for column in shape.columns:
-        columns[column] = _column(_column_checks(column, config), config, nullable=column not in shape.required)
+        columns[column] = _column(
+            _column_checks(column, config), config, nullable=column not in shape.required
+        )
     return pandera.DataFrameSchema(columns)
 
 
@@ -249,7 +298,11 @@ def _column_checks(column: str, config: ValidationConfig) -> list[_Check]:
     if column == "embedding":
         return [
             ("rows.wrong_type", "embedding is not a non-empty list of numbers", _is_vector),
-            ("vectors.not_finite", "embedding holds numbers that are not finite", _unless(_is_vector, _is_finite)),
+            (
+                "vectors.not_finite",
+                "embedding holds numbers that are not finite",
+                _unless(_is_vector, _is_finite),
+            ),
             (
                 "vectors.zero_norm",
                 "embedding has a norm of zero",
@@ -275,10 +328,16 @@ def _column_checks(column: str, config: ValidationConfig) -> list[_Check]:
         ("rows.wrong_type", f"{column} is not a string of valid Unicode", _is_text),
         ("rows.empty", f"{column} is empty", _unless(_is_text, lambda value: bool(value.strip()))),
     ]
-    return [*checks, *_length_checks(column, config, _text_or_none)] if column in TEXT_COLUMNS else checks
+    return (
+        [*checks, *_length_checks(column, config, _text_or_none)]
+        if column in TEXT_COLUMNS
+        else checks
+    )
 
 
-def _length_checks(column: str, config: ValidationConfig, text_of: Callable[[Any], str | None]) -> list[_Check]:
+def _length_checks(
+    column: str, config: ValidationConfig, text_of: Callable[[Any], str | None]
+) -> list[_Check]:
     def long_enough(value: Any) -> bool:
         text = text_of(value)
         return text is None or not text.strip() or len(text.strip()) >= config.min_characters
@@ -288,8 +347,16 @@ def _length_checks(column: str, config: ValidationConfig, text_of: Callable[[Any
         return text is None or len(text) <= config.max_characters
 
     return [
-        ("rows.too_short", f"{column} is shorter than {config.min_characters} characters", long_enough),
-        ("rows.too_long", f"{column} is longer than {config.max_characters} characters", short_enough),
+        (
+            "rows.too_short",
+            f"{column} is shorter than {config.min_characters} characters",
+            long_enough,
+        ),
+        (
+            "rows.too_long",
+            f"{column} is longer than {config.max_characters} characters",
+            short_enough,
+        ),
     ]
 
 
@@ -335,7 +402,10 @@ def _is_weight(value: Any) -> bool:
 def _is_vector(value: Any) -> bool:
     if not isinstance(value, list | tuple | np.ndarray) or len(value) == 0:
         return False
-    return all(isinstance(number, int | float | np.number) and not isinstance(number, bool) for number in value)
+    return all(
+        isinstance(number, int | float | np.number) and not isinstance(number, bool)
+        for number in value
+    )
 
 
 def _is_finite(value: Any) -> bool:
@@ -347,7 +417,8 @@ def _is_conversation(value: Any) -> bool:
         isinstance(value, list | tuple)
         and len(value) > 0
         and all(
-            isinstance(turn, dict) and turn.get("role") in ROLES and _is_text(turn.get("content")) for turn in value
+            isinstance(turn, dict) and turn.get("role") in ROLES and _is_text(turn.get("content"))
+            for turn in value
         )
     )
 
@@ -367,13 +438,20 @@ def _oddities(record: dict[str, Any], config: ValidationConfig) -> Iterator[tupl
         if reason is not None:
             yield "rows.constant", reason
     if config.rows.encoding.severity != "off":
-        reason = next((reason for text in texts_of(record) if (reason := encoding.damage(text)) is not None), None)
+        reason = next(
+            (reason for text in texts_of(record) if (reason := encoding.damage(text)) is not None),
+            None,
+        )
         if reason is not None:
             yield "rows.encoding", reason
 
 
 _CONSTANT_FROM_WORDS = 4
-_SIDES = {"pair": ("anchor", "positive"), "completion": ("input", "output"), "preference": ("chosen", "rejected")}
+_SIDES = {
+    "pair": ("anchor", "positive"),
+    "completion": ("input", "output"),
+    "preference": ("chosen", "rejected"),
+}
 
 
 def _constant(record: dict[str, Any]) -> str | None:

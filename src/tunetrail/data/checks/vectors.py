@@ -24,5 +24,7 @@ def unit_vectors(vectors: npt.NDArray[np.floating[Any]], *, seed: int) -> npt.ND
     raw = raw / np.maximum(np.abs(raw).max(axis=1, keepdims=True, initial=0.0), 1e-300)
     x: npt.NDArray[np.float64] = raw / np.maximum(np.linalg.norm(raw, axis=1, keepdims=True), 1e-12)
     if min(x.shape) > MOST_DIMENSIONS:
-        x = np.asarray(PCA(MOST_DIMENSIONS, svd_solver="randomized", random_state=seed).fit_transform(x))
+        x = np.asarray(
+            PCA(MOST_DIMENSIONS, svd_solver="randomized", random_state=seed).fit_transform(x)
+        )
     return x

@@ -116,7 +116,11 @@ def with_examples(
         replace(
             finding,
             examples=tuple(
-                Example(row_id=row_id, text=texts[row_id], detail=details.get((finding.check, row_id), ""))
+                Example(
+                    row_id=row_id,
+                    text=texts[row_id],
+                    detail=details.get((finding.check, row_id), ""),
+                )
                 for row_id in finding.row_ids[:EXAMPLES]
                 if row_id in texts
             ),
@@ -149,7 +153,9 @@ def stop_reason(findings: Sequence[Finding]) -> str | None:
     errors = [finding for finding in findings if finding.severity == "error"]
     if not errors:
         return None
-    listed = "; ".join(f"{each.check}: {each.message} (allowed: {each.threshold:g})" for each in errors)
+    listed = "; ".join(
+        f"{each.check}: {each.message} (allowed: {each.threshold:g})" for each in errors
+    )
     first = errors[0].check
     return (
         f"validation found {len(errors)} error{'s' if len(errors) > 1 else ''}: {listed}. Mend the rows, or set "

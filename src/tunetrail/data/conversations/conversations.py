@@ -23,7 +23,13 @@ from itertools import islice
 from typing import Any
 
 from tunetrail.data.conversations.feedback import FEEDBACK_COLUMNS, verdict_of
-from tunetrail.data.conversations.messages import MESSAGE_COLUMNS, Turn, joined, messages_of, read_turns
+from tunetrail.data.conversations.messages import (
+    MESSAGE_COLUMNS,
+    Turn,
+    joined,
+    messages_of,
+    read_turns,
+)
 from tunetrail.errors import SampleError
 from tunetrail.samples import (
     GROUP_COLUMN,
@@ -98,9 +104,13 @@ def derive(row: Mapping[str, Any]) -> Derived:
 
 
 def _without_greeting(turns: Sequence[Turn]) -> list[Turn]:
-    first = next((position for position, turn in enumerate(turns) if turn.role == "user"), len(turns))
+    first = next(
+        (position for position, turn in enumerate(turns) if turn.role == "user"), len(turns)
+    )
     if all(turn.role != "assistant" for turn in turns[first:]):
-        raise SampleError("messages must have an assistant's answer to a user, got none. Leave such conversations out.")
+        raise SampleError(
+            "messages must have an assistant's answer to a user, got none. Leave such conversations out."
+        )
     return [*(turn for turn in turns[:first] if turn.role == "system"), *turns[first:]]
 
 
@@ -122,7 +132,9 @@ def _group_of(row: Mapping[str, Any], turns: Sequence[Turn]) -> str:
         return str(value)
     if column:
         raise SampleError(f"{column} must be a string or an integer, got {type(value).__name__}.")
-    first = [next(turn.text for turn in turns if turn.role == role) for role in ("user", "assistant")]
+    first = [
+        next(turn.text for turn in turns if turn.role == role) for role in ("user", "assistant")
+    ]
     return "conversation-" + hashlib.sha256(json.dumps(first).encode()).hexdigest()[:16]
 
 
@@ -131,7 +143,9 @@ def _time_of(row: Mapping[str, Any]) -> str | None:
     return checked_timestamp(value, column) if column else None
 
 
-def _sorted_out(turns: Sequence[Turn], group: str) -> tuple[list[list[Turn]], list[LeftOut], list[LeftOut]]:
+def _sorted_out(
+    turns: Sequence[Turn], group: str
+) -> tuple[list[list[Turn]], list[LeftOut], list[LeftOut]]:
     """Return the stretches of turns that follow from each other, the rejected answers, and what else is left out."""
     stretches: list[list[Turn]] = [[]]
     rejected, unusable = [], []
@@ -192,21 +206,33 @@ def _is_answer(turn: Turn) -> bool:
 
 def _left_out(group: str, reason: str, turns: Sequence[Turn]) -> LeftOut:
     messages = [message for turn in turns for message in turn.messages]
-    return LeftOut(kind=SampleKind.LLM, row={GROUP_COLUMN: group, "messages": messages}, reason=reason)
+    return LeftOut(
+        kind=SampleKind.LLM, row={GROUP_COLUMN: group, "messages": messages}, reason=reason
+    )
 
 
-def _chats(stretch: Sequence[Turn], shared: Mapping[str, Any], row: Mapping[str, Any]) -> list[Sample]:
+def _chats(
+    stretch: Sequence[Turn], shared: Mapping[str, Any], row: Mapping[str, Any]
+) -> list[Sample]:
     turns = joined(stretch)
     while turns and turns[-1].role != "assistant":
         turns.pop()
     if not turns:
         return []
     messages = [{"role": turn.role, "content": turn.text} for turn in turns]
-    metadata = {str(name): value for name, value in row.items() if name not in _USED_COLUMNS and value is not None}
-    return [replace(parse_sample({"messages": messages, **shared}, SampleKind.LLM), metadata=metadata)]
+    metadata = {
+        str(name): value
+        for name, value in row.items()
+        if name not in _USED_COLUMNS and value is not None
+    }
+    return [
+        replace(parse_sample({"messages": messages, **shared}, SampleKind.LLM), metadata=metadata)
+    ]
 
 
-def _pairs(stretches: Sequence[Sequence[Turn]], shared: Mapping[str, Any]) -> tuple[list[Sample], tuple[LeftOut, ...]]:
+def _pairs(
+    stretches: Sequence[Sequence[Turn]], shared: Mapping[str, Any]
+) -> tuple[list[Sample], tuple[LeftOut, ...]]:
     pairs, short_questions = [], []
     first = next((turn for turn in stretches[0] if turn.role == "user"), None)
     for stretch in stretches:
@@ -217,7 +243,9 @@ def _pairs(stretches: Sequence[Sequence[Turn]], shared: Mapping[str, Any]) -> tu
             if words == least:
                 pairs.append(parse_sample(row, SampleKind.EMBEDDING))
             else:
-                reason = f"a later question must have {LEAST_WORDS} words to stand alone, got {words}"
+                reason = (
+                    f"a later question must have {LEAST_WORDS} words to stand alone, got {words}"
+                )
                 short_questions.append(LeftOut(kind=SampleKind.EMBEDDING, row=row, reason=reason))
     return pairs, tuple(short_questions)
 

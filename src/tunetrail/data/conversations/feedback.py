@@ -25,7 +25,9 @@ _NUMBER = re.compile(r"[+-]?[0-9]{1,3}(\.[0-9]{1,6})?")
 _VOTES = {1.0: True, -1.0: False}
 _MOST_STARS = 5
 _LEAST_ACCEPTED_STARS = 3
-_WAY_OUT = "Write up or down, true or false, 1 or -1, or stars from 1 to 5 as `rating`, or leave it out."
+_WAY_OUT = (
+    "Write up or down, true or false, 1 or -1, or stars from 1 to 5 as `rating`, or leave it out."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,14 +50,19 @@ def verdict_of(record: Mapping[str, Any]) -> Verdict | None:
     Raises:
         SampleError: A value is none of these, or two columns disagree.
     """
-    return _agreed((_verdict(name, record[name], depth=0) for name in FEEDBACK_COLUMNS if name in record), "feedback")
+    return _agreed(
+        (_verdict(name, record[name], depth=0) for name in FEEDBACK_COLUMNS if name in record),
+        "feedback",
+    )
 
 
 def _agreed(verdicts: Iterable[Verdict | None], name: str) -> Verdict | None:
     found = [verdict for verdict in verdicts if verdict is not None]
     if len({verdict.accepted for verdict in found}) > 1:
         given = ", ".join(verdict.given for verdict in found)
-        raise SampleError(f"{name} must say one thing of an answer, got {given}. Remove what doesn't count.")
+        raise SampleError(
+            f"{name} must say one thing of an answer, got {given}. Remove what doesn't count."
+        )
     return found[0] if found else None
 
 
@@ -71,7 +78,10 @@ def _verdict(name: str, value: Any, depth: int) -> Verdict | None:
     if isinstance(value, Mapping) and depth == 0:
         nested = [key for key in _NESTED if key in value]
         if nested or not value:
-            inner = (_verdict("rating" if key == "rating" else name, value[key], depth=1) for key in nested)
+            inner = (
+                _verdict("rating" if key == "rating" else name, value[key], depth=1)
+                for key in nested
+            )
             return _agreed(inner, name)
     raise _unknown(name, f"{type(value).__name__}")
 
@@ -81,7 +91,9 @@ def _verdict_of_text(name: str, text: str) -> Verdict | None:
     if not shown:
         return None
     if len(shown) > _LONGEST_WORD:
-        raise _unknown(name, f"a text of {len(shown)} characters")  # a comment perhaps: not to be repeated in a log
+        raise _unknown(
+            name, f"a text of {len(shown)} characters"
+        )  # a comment perhaps: not to be repeated in a log
     word = shown.casefold().translate({ord(mark): None for mark in " -_"})
     if word in _WORDS:
         accepted = _WORDS[word]
@@ -98,11 +110,15 @@ def _verdict_of_number(name: str, value: SupportsFloat) -> Verdict:
         number = math.inf
     if name == "rating":
         if 1 <= number <= _MOST_STARS:
-            return Verdict(accepted=number >= _LEAST_ACCEPTED_STARS, given=f"{number:g} of {_MOST_STARS} stars")
+            return Verdict(
+                accepted=number >= _LEAST_ACCEPTED_STARS, given=f"{number:g} of {_MOST_STARS} stars"
+            )
     elif number in _VOTES:
         return Verdict(accepted=_VOTES[number], given=f"{number:g}")
     raise _unknown(name, f"{number:g}")
 
 
 def _unknown(name: str, shown: str) -> SampleError:
-    return SampleError(f"{name} must say whether an answer was accepted or rejected, got {shown}. {_WAY_OUT}")
+    return SampleError(
+        f"{name} must say whether an answer was accepted or rejected, got {shown}. {_WAY_OUT}"
+    )

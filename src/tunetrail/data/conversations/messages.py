@@ -64,14 +64,18 @@ def messages_of(row: Mapping[str, Any]) -> list[Any]:
         given = sorted(map(str, row))
         hint = next((hint for name in given if (hint := did_you_mean(name, MESSAGE_COLUMNS))), "")
         wanted = "; ".join(MESSAGE_COLUMNS)
-        raise SampleError(f"columns must hold one of [{wanted}] for a conversation, got [{', '.join(given)}].{hint}")
+        raise SampleError(
+            f"columns must hold one of [{wanted}] for a conversation, got [{', '.join(given)}].{hint}"
+        )
     value = row[column]
     if isinstance(value, str):
         value = _json_or_text(value)
     if hasattr(value, "tolist"):
         value = value.tolist()
     if not isinstance(value, list | tuple) or not value:
-        raise SampleError(f"{column} must be a non-empty list of {{role, content}}, got {_shortened(value)}.")
+        raise SampleError(
+            f"{column} must be a non-empty list of {{role, content}}, got {_shortened(value)}."
+        )
     return list(value)
 
 
@@ -116,24 +120,35 @@ def joined(turns: Iterable[Turn], roles: Sequence[str] = _JOINED_ROLES) -> list[
 def _role(number: int, message: Any) -> str:
     name = (message.get("role") or message.get("from")) if isinstance(message, Mapping) else None
     if name is None:
-        raise SampleError(f"messages[{number}] must have role and content, got {_outline(message)}.")
+        raise SampleError(
+            f"messages[{number}] must have role and content, got {_outline(message)}."
+        )
     role = _ROLES.get(name.casefold()) if isinstance(name, str) else None
     if role is None:
-        raise SampleError(f"messages[{number}].role must be one of {', '.join(_ROLES)}, got {_shortened(name)}.")
+        raise SampleError(
+            f"messages[{number}].role must be one of {', '.join(_ROLES)}, got {_shortened(name)}."
+        )
     return role
 
 
-def _turn(number: int, role: str, answer: int, message: Mapping[str, Any], default: Verdict | None) -> Turn:
+def _turn(
+    number: int, role: str, answer: int, message: Mapping[str, Any], default: Verdict | None
+) -> Turn:
     text, foreign = _content(number, role, message)
     calls = _calls(number, message) if role == "assistant" else []
     own = verdict_of(message)
     if own is not None and role != "assistant":
-        raise SampleError(f"messages[{number}] must have no feedback, as it's the {role}'s, got {own.given}. Move it.")
+        raise SampleError(
+            f"messages[{number}] must have no feedback, as it's the {role}'s, got {own.given}. Move it."
+        )
     verdict = own or default
     problem, rejected = "", False
     if role == "assistant" and verdict is not None and not verdict.accepted:
         whose = "feedback" if own else "the conversation's feedback"
-        problem, rejected = f"assistant answer {answer} was rejected by {whose}: {verdict.given}", True
+        problem, rejected = (
+            f"assistant answer {answer} was rejected by {whose}: {verdict.given}",
+            True,
+        )
     elif foreign:
         problem = f"messages[{number}] ({role}) holds more than text ({foreign})"
     elif role == "assistant" and not calls and not text.strip():
@@ -160,7 +175,9 @@ def _content(number: int, role: str, message: Mapping[str, Any]) -> tuple[str, s
     if hasattr(content, "tolist"):
         content = content.tolist()
     if not isinstance(content, list | tuple):
-        raise SampleError(f"messages[{number}].content must be text or a list of parts, got {type(content).__name__}.")
+        raise SampleError(
+            f"messages[{number}].content must be text or a list of parts, got {type(content).__name__}."
+        )
     texts, foreign = [], ""
     for position, part in enumerate(content):
         text, kind = _part(part)
@@ -198,17 +215,25 @@ def _calls(number: int, message: Mapping[str, Any]) -> list[str]:
     if message.get("function_call") is not None:  # OpenAI's older notation
         calls = [message["function_call"]]
     if not isinstance(calls, list | tuple) or not all(isinstance(call, Mapping) for call in calls):
-        raise SampleError(f"messages[{number}].tool_calls must be a list of calls, got {_outline(calls)}.")
+        raise SampleError(
+            f"messages[{number}].tool_calls must be a list of calls, got {_outline(calls)}."
+        )
     try:
         return [json.dumps(_plain_call(call), ensure_ascii=False, default=str) for call in calls]
     except (RecursionError, ValueError, TypeError) as error:
-        raise SampleError(f"messages[{number}].tool_calls must be plain JSON, not too deep, got more.") from error
+        raise SampleError(
+            f"messages[{number}].tool_calls must be plain JSON, not too deep, got more."
+        ) from error
 
 
 def _plain_call(call: Mapping[str, Any]) -> dict[str, Any]:
     function = call.get("function")
     if not isinstance(function, Mapping):
-        return {str(name): value for name, value in call.items() if name not in ("id", "type") and value is not None}
+        return {
+            str(name): value
+            for name, value in call.items()
+            if name not in ("id", "type") and value is not None
+        }
     arguments = function.get("arguments")
     return {
         "name": function.get("name"),
@@ -225,7 +250,11 @@ def _json_or_text(text: str) -> Any:
 
 def _outline(value: Any) -> str:
     """Return what a value looks like, without what people wrote in it."""
-    return f"one with {_shortened(sorted(map(str, value)))}" if isinstance(value, Mapping) else type(value).__name__
+    return (
+        f"one with {_shortened(sorted(map(str, value)))}"
+        if isinstance(value, Mapping)
+        else type(value).__name__
+    )
 
 
 def _shortened(value: Any) -> str:

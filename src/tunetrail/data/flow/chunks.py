@@ -44,7 +44,9 @@ class RawChunk:
     rows: int
 
 
-def write_chunks(frames: Iterable[pd.DataFrame], chunk_rows: int, folder: Path) -> Iterator[RawChunk]:
+def write_chunks(
+    frames: Iterable[pd.DataFrame], chunk_rows: int, folder: Path
+) -> Iterator[RawChunk]:
     """Write frames of rows, whatever their values, into chunks of about `chunk_rows` rows; yield each when it is full.
 
     A chunk ends behind a row whose checksum is a multiple of `chunk_rows`, at a quarter of `chunk_rows` at the earliest
@@ -92,9 +94,15 @@ def _row_text(record: Mapping[Any, Any]) -> str:
     try:
         text = json.dumps(present, default=_plain)
     except (TypeError, ValueError, RecursionError):
-        return json.dumps({column: _readable(value) for column, value in present.items()}, default=_plain)
-    if text.count("[") + text.count("{") > _DEEPEST:  # whether these are nested or only many is dear to find out
-        return json.dumps({column: _readable(value) for column, value in present.items()}, default=_plain)
+        return json.dumps(
+            {column: _readable(value) for column, value in present.items()}, default=_plain
+        )
+    if (
+        text.count("[") + text.count("{") > _DEEPEST
+    ):  # whether these are nested or only many is dear to find out
+        return json.dumps(
+            {column: _readable(value) for column, value in present.items()}, default=_plain
+        )
     return text
 
 
@@ -121,5 +129,9 @@ def _levels(value: Any) -> int:
         if not nested:
             break
         levels += 1
-        inside = [child for each in nested for child in (each.values() if isinstance(each, dict) else each)]
+        inside = [
+            child
+            for each in nested
+            for child in (each.values() if isinstance(each, dict) else each)
+        ]
     return levels

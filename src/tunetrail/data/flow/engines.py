@@ -43,7 +43,9 @@ def run_jobs(run: Run, jobs: Iterable[Job], config: PreparationConfig) -> Iterat
         return
     from joblib import Parallel, delayed
 
-    parallel = Parallel(n_jobs=workers, return_as="generator", pre_dispatch=2 * workers, batch_size=1)
+    parallel = Parallel(
+        n_jobs=workers, return_as="generator", pre_dispatch=2 * workers, batch_size=1
+    )
     yield from parallel(delayed(_run_job)(run, job) for job in chain(first, ahead))
 
 

@@ -47,7 +47,8 @@ class FateWriter:
         columns = [*row_files.columns_of_shapes(kind, shapes), *_ALSO_WRITTEN]
         (folder / "rows").mkdir(exist_ok=True)
         self._sides = {
-            side: row_files.RowWriter(side_file(folder, side), row_files.schema_of(columns)) for side in SIDES
+            side: row_files.RowWriter(side_file(folder, side), row_files.schema_of(columns))
+            for side in SIDES
         }
         self._set_aside = row_files.RowWriter(folder / SET_ASIDE, row_files.SET_ASIDE_SCHEMA)
         self._changes = row_files.RowWriter(folder / CHANGES, row_files.SET_ASIDE_SCHEMA)
@@ -77,7 +78,11 @@ class FateWriter:
         for chunk in chunks:
             rows, early, changes = chunk.rows(), chunk.set_aside(), chunk.changes()
             examples.update(_example_texts(rows, early, wanted))
-            fate_of = {each: fate for each in range(len(rows)) if (fate := fates.step_of(start + each)) is not None}
+            fate_of = {
+                each: fate
+                for each in range(len(rows))
+                if (fate := fates.step_of(start + each)) is not None
+            }
             self._set_aside.write(early)
             before = dict(zip(changes["row_id"], changes["before"], strict=True))
             for step in ("validation", "cleaning", "split"):
@@ -118,6 +123,10 @@ def _example_texts(rows: pd.DataFrame, set_aside: pd.DataFrame, wanted: set[int]
         if row_id in wanted:
             found[row_id] = before or ""
     for position in np.flatnonzero(rows["row_id"].isin(wanted)):
-        record = {str(name): value for name, value in rows.loc[position].to_dict().items() if value is not None}
+        record = {
+            str(name): value
+            for name, value in rows.loc[position].to_dict().items()
+            if value is not None
+        }
         found[int(record["row_id"])] = " | ".join(texts_of(record))
     return {row_id: text[:_EXAMPLE_CHARACTERS] for row_id, text in found.items()}

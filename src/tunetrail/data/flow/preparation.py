@@ -67,17 +67,27 @@ class Preparation:
         kept = result_cache(self.config)
         if kept is not None:
             kept.open()
-        with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch:
+        with (
+            contextlib.ExitStack() as stack,
+            tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch,
+        ):
             if kept is not None:
                 stack.callback(kept.prune)
             cache = kept or ResultCache(folder=Path(scratch) / "results", gigabytes=0.0)
             chunks = self._chunks(frames, cache, Path(scratch))
             stage = SessionStage(
-                chunks=chunks, steps=self.steps, split=self.split, judge=self.judge, cache=cache, seed=self.seed
+                chunks=chunks,
+                steps=self.steps,
+                split=self.split,
+                judge=self.judge,
+                cache=cache,
+                seed=self.seed,
             )
             return stage.run(folder, Path(scratch))
 
-    def _chunks(self, frames: Iterable[pd.DataFrame], cache: ResultCache, scratch: Path) -> list[PreparedChunk]:
+    def _chunks(
+        self, frames: Iterable[pd.DataFrame], cache: ResultCache, scratch: Path
+    ) -> list[PreparedChunk]:
         raw = scratch / "raw"
         raw.mkdir()
         identity = self.steps.identity
@@ -89,7 +99,10 @@ class Preparation:
                     shutil.rmtree(place)
                 yield Job(raw=chunk.path, folder=place)
 
-        chunks = [PreparedChunk(folder=job.folder) for job in run_jobs(self.steps.run, jobs(), self.config)]
+        chunks = [
+            PreparedChunk(folder=job.folder)
+            for job in run_jobs(self.steps.run, jobs(), self.config)
+        ]
         _check_rows(chunks, str(self.steps.kind))
         return chunks
 

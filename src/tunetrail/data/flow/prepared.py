@@ -73,7 +73,9 @@ class PreparedSession:
         """Return the result of the validation step, JSON-serialisable."""
         return {
             **self.step("validation").to_dict(),
-            "findings": [finding.to_dict() for finding in self.findings if finding.severity != "passed"],
+            "findings": [
+                finding.to_dict() for finding in self.findings if finding.severity != "passed"
+            ],
             "passed": [finding.check for finding in self.findings if finding.severity == "passed"],
         }
 

@@ -68,9 +68,13 @@ class SessionStage:
         judgement = self._judged(book, clusters)
         judgement = judgement.masked(Scrubber(self.steps.cleaning.privacy).mask)
         flags = [*self._chunk_flags(), *judgement.flags]
-        fates = self._fates(book, [flag for flag in flags if flag[1] in _LENGTH_CHECKS] + judgement.flags)
+        fates = self._fates(
+            book, [flag for flag in flags if flag[1] in _LENGTH_CHECKS] + judgement.flags
+        )
         rows_in = self._total("rows_in")
-        shapes: Counter[str] = sum((Counter(chunk.counts["shapes"]) for chunk in self.chunks), Counter())
+        shapes: Counter[str] = sum(
+            (Counter(chunk.counts["shapes"]) for chunk in self.chunks), Counter()
+        )
         findings = findings_of(self.steps.validation, flags, judgement, rows_in, shapes)
         account = self._account(fates)
         sides, without_side = self._sides(fates, clusters, account[1])
@@ -78,7 +82,9 @@ class SessionStage:
         stopped = stop_reason(findings) or self._too_few_left(account[0]) or without_side
         writer = FateWriter(folder=folder, kind=str(self.steps.kind), shapes=tuple(shapes))
         examples = writer.write(self.chunks, fates, sides, clusters, _wanted(findings))
-        row_files.write_rows(flag_frame(flags), row_files.schema_of(("row_id", "check", "detail")), folder / FLAGS)
+        row_files.write_rows(
+            flag_frame(flags), row_files.schema_of(("row_id", "check", "detail")), folder / FLAGS
+        )
         details = {(check, row_id): detail for row_id, check, detail in reversed(flags)}
         session = PreparedSession(
             folder=folder,
@@ -88,7 +94,9 @@ class SessionStage:
             clusters=writer.clusters_by_side,
             method=sides.method if sides else self.split.method,
             warnings=sides.warnings if sides else (),
-            placeholders=sum((Counter(chunk.counts["placeholders"]) for chunk in self.chunks), Counter()),
+            placeholders=sum(
+                (Counter(chunk.counts["placeholders"]) for chunk in self.chunks), Counter()
+            ),
             stopped=stopped,
         )
         session.write_summary()
@@ -101,8 +109,12 @@ class SessionStage:
     def _facts(self) -> SessionFacts:
         columns = ["row_id", "language", "timestamp"]
         shapes = {shape for chunk in self.chunks for shape in chunk.counts["shapes"]}
-        columns += [name for name, shape in (("score", "score"), ("label", "label")) if shape in shapes]
-        tables = [pq.read_table(chunk.folder / "rows.parquet", columns=columns) for chunk in self.chunks]
+        columns += [
+            name for name, shape in (("score", "score"), ("label", "label")) if shape in shapes
+        ]
+        tables = [
+            pq.read_table(chunk.folder / "rows.parquet", columns=columns) for chunk in self.chunks
+        ]
         table = pa.concat_tables(tables)
 
         def values(name: str) -> list[Any]:
@@ -110,8 +122,13 @@ class SessionStage:
 
         dimensions = None
         if "vector" in shapes:
-            files = (pq.read_table(chunk.folder / "rows.parquet", columns=["embedding"]) for chunk in self.chunks)
-            dimensions = np.concatenate([pc.list_value_length(each.column("embedding")).to_numpy() for each in files])
+            files = (
+                pq.read_table(chunk.folder / "rows.parquet", columns=["embedding"])
+                for chunk in self.chunks
+            )
+            dimensions = np.concatenate(
+                [pc.list_value_length(each.column("embedding")).to_numpy() for each in files]
+            )
         return SessionFacts(
             row_ids=table.column("row_id").to_numpy(),
             languages=values("language"),
@@ -132,13 +149,20 @@ class SessionStage:
         ids = facts.row_ids
         if config.rows.contradictory.severity != "off":
             odd = np.flatnonzero(book.contradictions())
-            judgement.add("rows.contradictory", ((int(ids[each]), "same input, other target") for each in odd))
+            judgement.add(
+                "rows.contradictory", ((int(ids[each]), "same input, other target") for each in odd)
+            )
         if config.rows.duplicate.severity != "off":
             older = book.exact_duplicates()
             twice = np.flatnonzero(older >= 0)
-            judgement.add("rows.duplicate", ((int(ids[each]), f"equal to row {ids[older[each]]}") for each in twice))
+            judgement.add(
+                "rows.duplicate",
+                ((int(ids[each]), f"equal to row {ids[older[each]]}") for each in twice),
+            )
         positions = drawn(ids, config.judged_rows)
-        wants_rows = any(each.severity != "off" for each in (config.rows.outlier, config.labels.mislabelled))
+        wants_rows = any(
+            each.severity != "off" for each in (config.rows.outlier, config.labels.mislabelled)
+        )
         reference = self._cleaned_reference()
         if not len(positions) or (self.judge.vectors is None and reference is None):
             return judgement
@@ -158,7 +182,9 @@ class SessionStage:
     def _cleaned_reference(self) -> pd.DataFrame | None:
         """Return the previous session's rows as this session's come out of cleaning, or drift would be found in it."""
         drift = self.steps.validation.drift
-        wanted = any(each.severity != "off" for each in (drift.length, drift.vocabulary, drift.embedding))
+        wanted = any(
+            each.severity != "off" for each in (drift.length, drift.vocabulary, drift.embedding)
+        )
         if self.judge.reference is None or not wanted:
             return None
         checked = check_rows(self.judge.reference, self.steps.kind, self.steps.validation)
@@ -182,7 +208,9 @@ class SessionStage:
         for row_id, check, detail in flags:
             if check_config(check, self.steps.validation).set_aside:
                 place = int(np.searchsorted(ordered, row_id))
-                if place < len(ordered) and ordered[place] == row_id:  # else a step of its chunk has taken it out
+                if (
+                    place < len(ordered) and ordered[place] == row_id
+                ):  # else a step of its chunk has taken it out
                     validation[int(by_id[place])][f"{check.partition('.')[2]}: {detail}"] = None
         alive = np.ones(len(ids), dtype=bool)
         alive[list(validation)] = False
@@ -190,17 +218,25 @@ class SessionStage:
         config = self.steps.cleaning
         if config.drop_duplicates:
             older = book.exact_duplicates(alive)
-            cleaning.update((int(each), f"duplicate of row {ids[older[each]]}") for each in np.flatnonzero(older >= 0))
+            cleaning.update(
+                (int(each), f"duplicate of row {ids[older[each]]}")
+                for each in np.flatnonzero(older >= 0)
+            )
             alive[list(cleaning)] = False
         if config.near_duplicate_similarity:
             older = book.near_duplicates(config.near_duplicate_similarity, alive)
             cleaning.update(
-                (int(each), f"near-duplicate of row {ids[older[each]]}") for each in np.flatnonzero(older >= 0)
+                (int(each), f"near-duplicate of row {ids[older[each]]}")
+                for each in np.flatnonzero(older >= 0)
             )
-        return Fates(validation={each: "; ".join(why) for each, why in validation.items()}, cleaning=cleaning)
+        return Fates(
+            validation={each: "; ".join(why) for each, why in validation.items()}, cleaning=cleaning
+        )
 
     def _account(self, fates: Fates) -> tuple[StepAccount, StepAccount]:
-        rows_in, validated, cleaned = (self._total(name) for name in ("rows_in", "validated", "cleaned"))
+        rows_in, validated, cleaned = (
+            self._total(name) for name in ("rows_in", "validated", "cleaned")
+        )
         reasons: dict[str, Counter[str]] = {"validation": Counter(), "cleaning": Counter()}
         changed = 0
         gone = {int(self._facts.row_ids[each]) for each in (*fates.validation, *fates.cleaning)}
@@ -208,7 +244,9 @@ class SessionStage:
             lines = chunk.set_aside(["step", "reason"])
             for step, reason in zip(lines["step"], lines["reason"], strict=True):
                 reasons[step][reason_kind(reason)] += 1
-            changed += sum(row_id not in gone for row_id in chunk.changes(["row_id"])["row_id"].tolist())
+            changed += sum(
+                row_id not in gone for row_id in chunk.changes(["row_id"])["row_id"].tolist()
+            )
         reasons["validation"].update(map(reason_kind, fates.validation.values()))
         reasons["cleaning"].update(map(reason_kind, fates.cleaning.values()))
         first = StepAccount(
@@ -240,14 +278,19 @@ class SessionStage:
             f"commonest reason: {reason} ({count} rows). {way_out}"
         )
 
-    def _sides(self, fates: Fates, clusters: Sequence[str], cleaning: StepAccount) -> tuple[Sides | None, str | None]:
+    def _sides(
+        self, fates: Fates, clusters: Sequence[str], cleaning: StepAccount
+    ) -> tuple[Sides | None, str | None]:
         """Return the sides of the rows that stay (`""` for those that go), or why they can't have any."""
         stays = np.ones(len(clusters), dtype=bool)
         stays[[*fates.validation, *fates.cleaning]] = False
         stay = np.flatnonzero(stays).tolist()
         if not stay:
             reason, count = next(iter(cleaning.reasons.items()), ("none came", 0))
-            return None, f"no row is left to split; commonest reason of the cleaning: {reason} ({count} rows)."
+            return (
+                None,
+                f"no row is left to split; commonest reason of the cleaning: {reason} ({count} rows).",
+            )
         labels = self._facts.labels
         try:
             assigned = assign_sides(
@@ -267,7 +310,11 @@ def _split_account(rows: int, without_side: str | None) -> StepAccount:
     if without_side is None or not rows:
         return StepAccount(step="split", rows_in=rows, rows_out=rows, set_aside=0)
     return StepAccount(
-        step="split", rows_in=rows, rows_out=0, set_aside=rows, reasons={reason_kind(without_side): rows}
+        step="split",
+        rows_in=rows,
+        rows_out=0,
+        set_aside=rows,
+        reasons={reason_kind(without_side): rows},
     )
 
 
@@ -278,5 +325,7 @@ def _wanted(findings: Sequence[Finding]) -> set[int]:
 def reason_kind(reason: str) -> str:
     """Return a reason without the numbers that differ from row to row."""
     return (
-        re.sub(r"\d+(\.\d+)?", "N", reason) if " row " in reason or "tokens" in reason or "score" in reason else reason
+        re.sub(r"\d+(\.\d+)?", "N", reason)
+        if " row " in reason or "tokens" in reason or "score" in reason
+        else reason
     )

@@ -16,7 +16,9 @@ _CARD = re.compile(
     re.VERBOSE,
 )
 _IBAN_HEAD = re.compile(r"[A-Za-z](?<![^\W_].)[A-Za-z][0-9]{2}")
-_IBAN = re.compile(rf"[A-Z]{{2}}[0-9]{{2}}(?:(?:{BLANK}|-)?[A-Z0-9]){{11,29}}|[a-z]{{2}}[0-9]{{2}}[a-z0-9]{{11,29}}")
+_IBAN = re.compile(
+    rf"[A-Z]{{2}}[0-9]{{2}}(?:(?:{BLANK}|-)?[A-Z0-9]){{11,29}}|[a-z]{{2}}[0-9]{{2}}[a-z0-9]{{11,29}}"
+)
 _NOT_ALPHANUMERIC = re.compile(r"[^A-Za-z0-9]+")
 _IBAN_SO_FAR = re.compile(r"(?<![^\W_])[A-Z]{2}[0-9]{2}(?:[ -][A-Z0-9]{4}){0,5}[ -]$")
 
@@ -42,7 +44,9 @@ def _possible_ends(match: re.Match[str]) -> list[int]:
     if match["plain"]:
         return [match.end("plain")]
     rest = match["rest"] or ""
-    return [match.end("grouped"), match.end("grouped") - len(rest)] if rest else [match.end("grouped")]
+    return (
+        [match.end("grouped"), match.end("grouped") - len(rest)] if rest else [match.end("grouped")]
+    )
 
 
 def _is_in_an_iban(text: str, match: re.Match[str]) -> bool:
@@ -63,7 +67,9 @@ def find_ibans(text: str) -> list[Span]:
             continue
         found = match[0]
         end = start + _characters_until(found, length)
-        is_whole = end > start and not (text[end : end + 1].isalnum() and text[end : end + 1].isascii())
+        is_whole = end > start and not (
+            text[end : end + 1].isalnum() and text[end : end + 1].isascii()
+        )
         if is_whole and iban_holds(_NOT_ALPHANUMERIC.sub("", text[start:end]).upper()):
             spans.append((start, end))
             reached = end

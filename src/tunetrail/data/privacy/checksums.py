@@ -22,7 +22,11 @@ _IBAN_COUNTRIES = {
     32: "LC",
     33: "RU",
 }
-IBAN_LENGTHS = {country: length for length, countries in _IBAN_COUNTRIES.items() for country in countries.split()}
+IBAN_LENGTHS = {
+    country: length
+    for length, countries in _IBAN_COUNTRIES.items()
+    for country in countries.split()
+}
 """Characters of an IBAN by country (the SWIFT registry of ISO 13616)."""
 
 _DOUBLED = {str(digit): sum(divmod(2 * digit, 10)) for digit in range(10)}
@@ -31,7 +35,11 @@ _OMOCODIA = str.maketrans("LMNPQRSTUV", "0123456789")
 _ODD_DIGITS = (1, 0, 5, 7, 9, 13, 15, 17, 19, 21)
 _ODD_LETTERS = (2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23)
 _CODICE_FISCALE_ODD = dict(
-    zip("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ", (*_ODD_DIGITS, *_ODD_DIGITS, *_ODD_LETTERS), strict=True)
+    zip(
+        "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+        (*_ODD_DIGITS, *_ODD_DIGITS, *_ODD_LETTERS),
+        strict=True,
+    )
 )
 # Verhoeff's tables: the dihedral group of order 10, and the permutation applied once more at each place.
 _DIHEDRAL = (
@@ -46,7 +54,9 @@ _PERMUTATIONS = (
 
 def luhn_holds(digits: str) -> bool:
     """Whether the last digit is the Luhn check digit (ISO/IEC 7812-1, annex B)."""
-    return (sum(map(int, digits[-1::-2])) + sum(_DOUBLED[digit] for digit in digits[-2::-2])) % 10 == 0
+    return (
+        sum(map(int, digits[-1::-2])) + sum(_DOUBLED[digit] for digit in digits[-2::-2])
+    ) % 10 == 0
 
 
 def card_holds(digits: str) -> bool:
@@ -57,14 +67,19 @@ def card_holds(digits: str) -> bool:
         (digits[0] == "4" and length in (13, 16, 19))  # Visa
         or ((51 <= two <= 55 or 2221 <= four <= 2720) and length == 16)  # Mastercard
         or (two in (34, 37) and length == 15)  # American Express
-        or ((four == 6011 or 644 <= three <= 659 or 622126 <= six <= 622925) and 16 <= length <= 19)  # Discover
-        or ((300 <= three <= 305 or three == 309 or two in (36, 38, 39)) and 14 <= length <= 19)  # Diners Club
+        or (
+            (four == 6011 or 644 <= three <= 659 or 622126 <= six <= 622925) and 16 <= length <= 19
+        )  # Discover
+        or (
+            (300 <= three <= 305 or three == 309 or two in (36, 38, 39)) and 14 <= length <= 19
+        )  # Diners Club
         or (3528 <= four <= 3589 and 16 <= length <= 19)  # JCB
         or (four in (1800, 2131) and length == 15)  # JCB's older numbers
         or (two == 62 and 16 <= length <= 19)  # UnionPay
         or (2200 <= four <= 2204 and 16 <= length <= 19)  # Mir
         or (
-            (56 <= two <= 58 or four in (5018, 5020, 5038, 6304, 6390, 6759, 6761, 6762, 6763)) and 13 <= length <= 19
+            (56 <= two <= 58 or four in (5018, 5020, 5038, 6304, 6390, 6759, 6761, 6762, 6763))
+            and 13 <= length <= 19
         )  # Maestro
     )
     return issued and luhn_holds(digits)
@@ -79,7 +94,12 @@ def iban_holds(iban: str) -> bool:
 
 def ssn_holds(digits: str) -> bool:
     """Whether a US social security number has an area, a group and a serial that are given out."""
-    return digits[:3] not in ("000", "666") and digits[0] != "9" and digits[3:5] != "00" and digits[5:] != "0000"
+    return (
+        digits[:3] not in ("000", "666")
+        and digits[0] != "9"
+        and digits[3:5] != "00"
+        and digits[5:] != "0000"
+    )
 
 
 def nino_holds(number: str) -> bool:
@@ -126,7 +146,9 @@ def codice_fiscale_holds(code: str) -> bool:
     if not (1 <= day <= 31 or 41 <= day <= 71):
         return False
     odd = sum(_CODICE_FISCALE_ODD[character] for character in code[0:15:2])
-    even = sum(int(character, 36) - (0 if character.isdigit() else 10) for character in code[1:15:2])
+    even = sum(
+        int(character, 36) - (0 if character.isdigit() else 10) for character in code[1:15:2]
+    )
     return chr(ord("A") + (odd + even) % 26) == code[15]
 
 
@@ -145,7 +167,12 @@ def pesel_holds(digits: str) -> bool:
     except ValueError:
         return False
     return (
-        sum(weight * int(digit) for weight, digit in zip((1, 3, 7, 9) * 2 + (1, 3, 1), digits, strict=True)) % 10 == 0
+        sum(
+            weight * int(digit)
+            for weight, digit in zip((1, 3, 7, 9) * 2 + (1, 3, 1), digits, strict=True)
+        )
+        % 10
+        == 0
     )
 
 
@@ -154,7 +181,9 @@ def cpf_holds(digits: str) -> bool:
     if len(set(digits)) == 1:
         return False
     for length in (9, 10):
-        total = sum(int(digit) * (length + 1 - place) for place, digit in enumerate(digits[:length]))
+        total = sum(
+            int(digit) * (length + 1 - place) for place, digit in enumerate(digits[:length])
+        )
         if total * 10 % 11 % 10 != int(digits[length]):
             return False
     return True

@@ -21,7 +21,9 @@ _NO_TOP_LEVEL_DOMAIN = re.compile(
 _LONGEST_LOCAL_PART = 64
 
 # The look-behind follows the first digit: a pattern that begins with a set of characters is searched much faster.
-_IPV4 = re.compile(r"[0-9](?<![\w.].)(?<![A-Za-z]-.)[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?!\w|\.[0-9a-z]|-[A-Za-z])")
+_IPV4 = re.compile(
+    r"[0-9](?<![\w.].)(?<![A-Za-z]-.)[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?!\w|\.[0-9a-z]|-[A-Za-z])"
+)
 # A number of four parts is a version or a section where the words in front say so.
 _NUMBERED = re.compile(
     r"(?i)(?:\b(?:versions?|ver\.?|v|releases?|rev(?:ision)?|build|firmware|sections?|sect?\.|chapters?|clauses?|"
@@ -38,13 +40,16 @@ _SMALL = 20
 # Begins as one of the networks below does.
 _IPV6 = re.compile(r"[236fF:](?<![\w:.].)[0-9A-Fa-f:.]{2,45}+(?![\w:])")
 _PEOPLES_NETWORKS = tuple(
-    ipaddress.IPv6Network(network) for network in ("2000::/3", "fc00::/7", "fe80::/10", "64:ff9b::/96", "::ffff:0:0/96")
+    ipaddress.IPv6Network(network)
+    for network in ("2000::/3", "fc00::/7", "fe80::/10", "64:ff9b::/96", "::ffff:0:0/96")
 )
 
 
 def find_emails(text: str) -> list[Span]:
     """Return the e-mail addresses with a domain of two labels or more; local parts may be of any script."""
-    return [match.span() for match in _EMAIL.finditer(text) if _is_email(match)] if "@" in text else []
+    return (
+        [match.span() for match in _EMAIL.finditer(text) if _is_email(match)] if "@" in text else []
+    )
 
 
 def _is_email(match: re.Match[str]) -> bool:
@@ -59,7 +64,11 @@ def _is_email(match: re.Match[str]) -> bool:
 
 def find_ipv4_addresses(text: str) -> list[Span]:
     """Return the IPv4 addresses that may be someone's: not loopback, unspecified, multicast or netmasks."""
-    return [match.span() for match in _IPV4.finditer(text) if _is_ipv4(text, match)] if text.count(".") >= 3 else []
+    return (
+        [match.span() for match in _IPV4.finditer(text) if _is_ipv4(text, match)]
+        if text.count(".") >= 3
+        else []
+    )
 
 
 def find_ipv6_addresses(text: str) -> list[Span]:

@@ -15,8 +15,34 @@ from tunetrail.data.privacy.spans import Span
 # What rules out vendors' keys in most texts, cheaply: each has such a run and begins with one of these.
 _LONG_RUN = re.compile(r"[A-Z0-9_-][A-Za-z0-9_+/=-]{15}")
 _VENDOR_BEGINNINGS = (
-    *("AKIA", "ASIA", "AIza", "eyJ", "ghp_", "gho_", "ghs_", "ghu_", "ghr_", "github_pat_", "glpat-", "xox", "xapp-"),
-    *("sk-", "k_live_", "k_test_", "whsec_", "hf_", "pypi-", "npm_", "SG.", "GOCSPX-", "dop_v1_", "shpat_"),
+    *(
+        "AKIA",
+        "ASIA",
+        "AIza",
+        "eyJ",
+        "ghp_",
+        "gho_",
+        "ghs_",
+        "ghu_",
+        "ghr_",
+        "github_pat_",
+        "glpat-",
+        "xox",
+        "xapp-",
+    ),
+    *(
+        "sk-",
+        "k_live_",
+        "k_test_",
+        "whsec_",
+        "hf_",
+        "pypi-",
+        "npm_",
+        "SG.",
+        "GOCSPX-",
+        "dop_v1_",
+        "shpat_",
+    ),
 )
 _VENDOR_KEY = re.compile(
     r"""(?<![A-Za-z0-9_])(?:
@@ -46,11 +72,15 @@ _PRIVATE_KEY = re.compile(
     r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
     r"(?P<body>(?:[^-]|-(?!----))*+)(?P<end>-----END [A-Z0-9 ]{0,40}-----)?"
 )
-_ENCODED_LINES = re.compile(r"[A-Za-z0-9+/]{24,}+={0,2}(?:(?:\s|\\[nr])*+[A-Za-z0-9+/]{24,}+={0,2})*+")
+_ENCODED_LINES = re.compile(
+    r"[A-Za-z0-9+/]{24,}+={0,2}(?:(?:\s|\\[nr])*+[A-Za-z0-9+/]{24,}+={0,2})*+"
+)
 
 _BEARER = re.compile(r"\b[Bb](?:earer|EARER)[ \t]{1,4}(?P<value>[A-Za-z0-9._~+/-]{16,4096}+=*)")
 _BASIC = re.compile(r"\b[Bb]asic[ \t]{1,4}(?P<value>[A-Za-z0-9+/]{8,1024}+={0,2})")
-_URL_PASSWORD = re.compile(r"""://[^\s/:@?\#"'`<>()]{0,64}:(?P<value>[^\s/"'`<>(),]{1,256})@(?=[\w\[])""")
+_URL_PASSWORD = re.compile(
+    r"""://[^\s/:@?\#"'`<>()]{0,64}:(?P<value>[^\s/"'`<>(),]{1,256})@(?=[\w\[])"""
+)
 
 _NAMES_OF_SECRETS = ("passw", "pwd", "secret", "token", "passp", "passc", "credential")
 _KINDS_OF_KEYS = ("api", "access", "private")
@@ -69,7 +99,9 @@ _ABOUT_A_SECRET = re.compile(
     r"expir\w*|expires?(?:_?(?:in|at))?|ttl|endpoint|hint|prefix|arn|env|var|format|list|class|input|prompt|hash|"
     r"algorithm|version|manager|provider|store|error|message|text|title|help|description)$"
 )
-_NO_LITERAL = re.compile(r"[{}<>]|%[(sdr]|\$[({]|\[[A-Z_]+\]|://|^[/~.$%@-]|\.\.\.|\*\*|xxx|XXX|^(.)\1*$")
+_NO_LITERAL = re.compile(
+    r"[{}<>]|%[(sdr]|\$[({]|\[[A-Z_]+\]|://|^[/~.$%@-]|\.\.\.|\*\*|xxx|XXX|^(.)\1*$"
+)
 _WORDS_FOR_A_SECRET = re.compile(
     r"(?:my|your|the|new|old|user|some|enter|insert|current|confirm|repeat|invalid|wrong|test|db|admin|root|no|a|an|"
     r"pass(?:word|wd|phrase|code)?s?|pwd|secrets?|tokens?|api|access|private|auth|keys?|credentials?|here|goes|string|"
@@ -92,15 +124,25 @@ def find_secrets(text: str) -> list[Span]:
     if "PRIVATE KEY" in text:
         spans.extend(_private_keys(text))
     if "earer" in text or "EARER" in text:
-        spans.extend(match.span("value") for match in _BEARER.finditer(text) if _is_random(match["value"]))
+        spans.extend(
+            match.span("value") for match in _BEARER.finditer(text) if _is_random(match["value"])
+        )
     if "asic " in text:
-        spans.extend(match.span("value") for match in _BASIC.finditer(text) if _is_basic(match["value"]))
+        spans.extend(
+            match.span("value") for match in _BASIC.finditer(text) if _is_basic(match["value"])
+        )
     if "://" in text and "@" in text:
         spans.extend(
-            match.span("value") for match in _URL_PASSWORD.finditer(text) if not _NO_LITERAL.search(match["value"])
+            match.span("value")
+            for match in _URL_PASSWORD.finditer(text)
+            if not _NO_LITERAL.search(match["value"])
         )
     if ("=" in text or ":" in text) and _names_a_secret(text.lower()):
-        spans.extend(span for match in _ASSIGNMENT.finditer(text) if (span := _assigned(text, match)) is not None)
+        spans.extend(
+            span
+            for match in _ASSIGNMENT.finditer(text)
+            if (span := _assigned(text, match)) is not None
+        )
     return spans
 
 
@@ -142,8 +184,14 @@ def _assigned(text: str, match: re.Match[str]) -> Span | None:
         literal = not ("f" in match["prefix"].lower() and "{" in value)
     else:
         value, start = match["bare"].rstrip(".:?") or match["bare"], match.start("bare")
-        literal = text[match.end() : match.end() + 1] not in ("(", "[", "{") or not value[-1].isalnum()
-    if not literal or _DATE.match(value) or (_NO_LITERAL.search(value) and not _AWS_SECRET.fullmatch(value)):
+        literal = (
+            text[match.end() : match.end() + 1] not in ("(", "[", "{") or not value[-1].isalnum()
+        )
+    if (
+        not literal
+        or _DATE.match(value)
+        or (_NO_LITERAL.search(value) and not _AWS_SECRET.fullmatch(value))
+    ):
         return None
     is_secret = _is_password(value, match) if match["password"] else _is_random(value)
     return (start, start + len(value)) if is_secret else None
@@ -154,7 +202,9 @@ def _is_password(value: str, match: re.Match[str]) -> bool:
     phrase = "phrase" in match["password"].lower()
     if any(map(str.isspace, value)) and not phrase:
         return False
-    if _WORDS_FOR_A_SECRET.fullmatch(re.sub("[^a-z]", "", value.lower())) and not re.search("[0-9]", value):
+    if _WORDS_FOR_A_SECRET.fullmatch(re.sub("[^a-z]", "", value.lower())) and not re.search(
+        "[0-9]", value
+    ):
         return False
     if _REFERENCE.fullmatch(value) or _TYPE_OR_CODEC.fullmatch(value):
         return False
@@ -165,7 +215,11 @@ def _is_password(value: str, match: re.Match[str]) -> bool:
         return digits > 0 and letters > 0
     # In `password = line2` the value is a variable's name; in `password=hunter2` and `password: hunter2` it is literal.
     spaced_equals = match["sign"] != ":" and match.end("sign") < match.start("bare")
-    return letters > 0 and digits >= (2 if spaced_equals else 1) and match["password"].lower()[:4] not in value.lower()
+    return (
+        letters > 0
+        and digits >= (2 if spaced_equals else 1)
+        and match["password"].lower()[:4] not in value.lower()
+    )
 
 
 def _is_random(value: str) -> bool:
@@ -180,7 +234,9 @@ def _is_random(value: str) -> bool:
 
 def _is_mixed_case(value: str) -> bool:
     """Whether the case of 20 letters or more changes as by chance; words in camel case have few capitals in a row."""
-    pairs = Counter((before.isupper(), behind.isupper()) for before, behind in itertools.pairwise(value))
+    pairs = Counter(
+        (before.isupper(), behind.isupper()) for before, behind in itertools.pairwise(value)
+    )
     capitals = sum(map(str.isupper, value)) / len(value)
     return (
         len(value) >= 20
@@ -192,4 +248,6 @@ def _is_mixed_case(value: str) -> bool:
 
 def _entropy(value: str) -> float:
     """Shannon's entropy of the characters, in bits a character."""
-    return -sum(count / len(value) * math.log2(count / len(value)) for count in Counter(value).values())
+    return -sum(
+        count / len(value) * math.log2(count / len(value)) for count in Counter(value).values()
+    )

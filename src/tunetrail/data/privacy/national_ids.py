@@ -64,19 +64,32 @@ _FORMS = (
     _form("[1-9]", r"[0-9]_[0-9]{3}_[0-9]{3}_[0-9]{3}", german_tax_id_holds),
     _form("[1-9]", r"[0-9]{10}", german_tax_id_holds, _GERMAN_TAX_ID),
     _form("[12]", r"_[0-9]{2}_[0-9]{2}_(?:[0-9]{2}|2[AB])_[0-9]{3}_[0-9]{3}_[0-9]{2}", nir_holds),
-    _form("[12]", r"_?[0-9]{2}_?[0-9]{2}_?(?:[0-9]{2}|2[AB])_?[0-9]{3}_?[0-9]{3}_?[0-9]{2}", nir_holds, _NIR),
+    _form(
+        "[12]",
+        r"_?[0-9]{2}_?[0-9]{2}_?(?:[0-9]{2}|2[AB])_?[0-9]{3}_?[0-9]{3}_?[0-9]{2}",
+        nir_holds,
+        _NIR,
+    ),
     _form("[0-9]", r"[0-9]{7}-?[A-HJ-NP-TV-Z]", dni_holds),
     _form("[XYZ]", r"-?[0-9]{7}-?[A-HJ-NP-TV-Z]", dni_holds),
     _form("[0-9]", r"[0-9]{8}|[0-9]{3}\.[0-9]{2}\.[0-9]{3}", bsn_holds, _BSN),
     _form("[0-9]", r"[0-9]{10}", pesel_holds, r"pesel(?:u|em)?"),
     _form("[0-9]", r"[0-9]{2}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}", cpf_holds),
     _form("[0-9]", r"[0-9]{10}", cpf_holds, r"cpf|cadastro de pessoas? f[íi]sicas?"),
-    _form("[2-9]", r"[0-9]{3}_[0-9]{4}_[0-9]{4}|[0-9]{3}-[0-9]{4}-[0-9]{4}", _aadhaar_is_no_row_of_years),
+    _form(
+        "[2-9]",
+        r"[0-9]{3}_[0-9]{4}_[0-9]{4}|[0-9]{3}-[0-9]{4}-[0-9]{4}",
+        _aadhaar_is_no_row_of_years,
+    ),
     _form("[2-9]", r"[0-9]{11}", aadhaar_holds, r"aadhaar|aadhar|uidai"),
 )
 _LETTERED_FORMS = (
     _form("[A-Z]", r"[A-Z]_?[0-9]{2}_?[0-9]{2}_?[0-9]{2}_?[A-D]", nino_holds),
-    _form("[A-Z]", r"[A-Z]{5}[0-9L-NP-V]{2}[A-EHLMPR-T][0-9L-NP-V]{2}[A-Z][0-9L-NP-V]{3}[A-Z]", codice_fiscale_holds),
+    _form(
+        "[A-Z]",
+        r"[A-Z]{5}[0-9L-NP-V]{2}[A-EHLMPR-T][0-9L-NP-V]{2}[A-Z][0-9L-NP-V]{3}[A-Z]",
+        codice_fiscale_holds,
+    ),
 )
 _SEPARATORS = re.compile(r"[^A-Z0-9]+")
 

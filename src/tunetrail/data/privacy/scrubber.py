@@ -43,7 +43,9 @@ class Scrubber:
     """Replaces personal data and secrets by `[EMAIL]`, `[PHONE]`, `[CARD]` and so on; picklable and cheap to build."""
 
     def __init__(self, config: PrivacyConfig) -> None:
-        self._wanted = frozenset(name for name, _, _ in _FINDERS if config.enabled and getattr(config, name))
+        self._wanted = frozenset(
+            name for name, _, _ in _FINDERS if config.enabled and getattr(config, name)
+        )
 
     def scrub(self, text: str) -> tuple[str, dict[str, int]]:
         """Return the text with placeholders, and how many of each were put, as in `{"EMAIL": 2}`.
@@ -57,7 +59,9 @@ class Scrubber:
         # A placeholder is a new edge beside which the next pass may see a number that was part of a row before.
         # Made-up rows can go on so for ever; the longer the text, the sooner it has to end.
         for _ in range(max(_FEWEST_PASSES, _CHARACTERS_OF_ALL_PASSES // (len(text) + 1))):
-            findings = [finding for finding in _settled(self._findings(text)) if finding[3] in self._wanted]
+            findings = [
+                finding for finding in _settled(self._findings(text)) if finding[3] in self._wanted
+            ]
             if not findings:
                 break
             text = _replaced(text, findings, counts)
@@ -70,7 +74,11 @@ class Scrubber:
     @staticmethod
     def _findings(text: str) -> list[_Finding]:
         has_number = _NUMBER.search(text) is not None
-        present = {None: True, _NUMBER: has_number, _DIGITS: has_number and _DIGITS.search(text) is not None}
+        present = {
+            None: True,
+            _NUMBER: has_number,
+            _DIGITS: has_number and _DIGITS.search(text) is not None,
+        }
         findings: list[_Finding] = []
         for rank, (name, find, gate) in enumerate(_FINDERS):
             if present[gate]:

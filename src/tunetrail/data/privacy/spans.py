@@ -20,7 +20,9 @@ def first(characters: str) -> str:
     return rf"{characters}(?<![\w+].)(?<![0-9][-./:].)"
 
 
-def stands_near(text: str, span: Span, word: re.Pattern[str], *, before: int = 48, after: int = 28) -> bool:
+def stands_near(
+    text: str, span: Span, word: re.Pattern[str], *, before: int = 48, after: int = 28
+) -> bool:
     """Whether `word` is found in the `before` characters ahead of the span or in the `after` ones behind it."""
     start, end = span
     return word.search(text, max(0, start - before), start) is not None or (

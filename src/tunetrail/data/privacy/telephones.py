@@ -34,7 +34,9 @@ _TRUNK = re.compile(
     {NUMBER_ENDS} (?!{BLANK}[0-9])""",
     re.VERBOSE,
 )
-_ANY = re.compile(rf"[0-9(]{_EDGE}(?:(?<=[0-9])|(?=[0-9]{{1,5}}\)))(?:{_GAP}?[0-9]){{6,14}}{_EXTENSION}{NUMBER_ENDS}")
+_ANY = re.compile(
+    rf"[0-9(]{_EDGE}(?:(?<=[0-9])|(?=[0-9]{{1,5}}\)))(?:{_GAP}?[0-9]){{6,14}}{_EXTENSION}{NUMBER_ENDS}"
+)
 _EQUALS = re.compile(r"\w = $")
 _CALLED_BY_NAME = re.compile(
     r"(?i)(?:\b(?:(?:tele|mobile ?|cell ?)?phone|tel|mobile|mob|cell|fax|whats ?app|hotline|telefon(?:nummer|o|e)?|"
@@ -49,10 +51,16 @@ def find_phones(text: str) -> list[Span]:
     spans = [match.span() for match in _AMERICAN.finditer(text)]
     if "+" in text or "00" in text:
         spans.extend(
-            span for match in _INTERNATIONAL.finditer(text) if (span := _international(text, match)) is not None
+            span
+            for match in _INTERNATIONAL.finditer(text)
+            if (span := _international(text, match)) is not None
         )
     spans.extend(match.span() for match in _TRUNK.finditer(text) if _is_national(match[0]))
-    spans.extend(match.span() for match in _ANY.finditer(text) if leads_to(text, match.start(), _CALLED_BY_NAME))
+    spans.extend(
+        match.span()
+        for match in _ANY.finditer(text)
+        if leads_to(text, match.start(), _CALLED_BY_NAME)
+    )
     return spans
 
 
@@ -72,8 +80,14 @@ def _international(text: str, match: re.Match[str]) -> Span | None:
     end = match.start("number") + groups[kept - 1].end()
     if match["prefix"].startswith("0"):
         # 0040 4142 4344 is rather a dump of bytes; 00 before a 1 is not how anyone calls America.
-        groups_of_four = kept > 2 and all(len(group[0]) == 4 for group in groups[1:kept]) and len(groups[0][0]) == 2
-        is_number = len(digits) >= (11 if kept == 1 else 9) and digits[0] != "1" and not groups_of_four
+        groups_of_four = (
+            kept > 2
+            and all(len(group[0]) == 4 for group in groups[1:kept])
+            and len(groups[0][0]) == 2
+        )
+        is_number = (
+            len(digits) >= (11 if kept == 1 else 9) and digits[0] != "1" and not groups_of_four
+        )
     elif digits[0] == "1":
         is_number = re.fullmatch("1[2-9][0-9]{9}", digits) is not None
     else:

@@ -57,14 +57,22 @@ def finite_lengths(section: ReportSection) -> dict[str, NDArray[np.float64]]:
         unit: np.asarray(values, dtype=np.float64).ravel()
         for unit, values in list(section.lengths.items())[:_SHOWN_LENGTHS]
     }
-    return {unit: values[np.isfinite(values)] for unit, values in numbers.items() if np.isfinite(values).any()}
+    return {
+        unit: values[np.isfinite(values)]
+        for unit, values in numbers.items()
+        if np.isfinite(values).any()
+    }
 
 
 def _rows_figure(section: ReportSection) -> "Figure | None":
     account = section.account[:_SHOWN_STEPS]
     bars: list[tuple[str, list[tuple[int, str]], str]] = []
     for step in account:
-        shares = [(step.rows_out - step.changed, _STAYS), (step.changed, _CHANGED), (step.set_aside, _SET_ASIDE)]
+        shares = [
+            (step.rows_out - step.changed, _STAYS),
+            (step.changed, _CHANGED),
+            (step.set_aside, _SET_ASIDE),
+        ]
         bars.append((step.step, shares, f"{step.rows_out:,} of {step.rows_in:,}"))
     sides = list(section.sides.items())[:_SHOWN_SIDES]
     if sides:
@@ -79,7 +87,9 @@ def _rows_figure(section: ReportSection) -> "Figure | None":
     for position, (_, shares, text) in enumerate(bars):
         _draw_stacked(axes, position, shares)
         total = sum(rows for rows, _ in shares)
-        note = axes.text(total + 0.012 * widest, position, text, va="center", fontsize=8, color=_INK)
+        note = axes.text(
+            total + 0.012 * widest, position, text, va="center", fontsize=8, color=_INK
+        )
         note.set_in_layout(False)
     _name_bars(axes, [name for name, _, _ in bars])
     axes.set_xlim(0, 1.22 * widest)
@@ -91,7 +101,15 @@ def _draw_stacked(axes: "Axes", position: int, shares: Sequence[tuple[int, str]]
     left = 0
     for rows, colour in shares:
         if rows > 0:
-            axes.barh(position, rows, left=left, height=0.6, color=colour, edgecolor="white", linewidth=0.8)
+            axes.barh(
+                position,
+                rows,
+                left=left,
+                height=0.6,
+                color=colour,
+                edgecolor="white",
+                linewidth=0.8,
+            )
         left += rows
 
 
@@ -103,9 +121,18 @@ def _add_legend(figure: "Figure", section: ReportSection) -> None:
         "changed": (_CHANGED, any(step.changed for step in section.account)),
         "set aside": (_SET_ASIDE, any(step.set_aside for step in section.account)),
     }
-    handles = [Patch(color=colour, label=name) for name, (colour, present) in seen.items() if present]
+    handles = [
+        Patch(color=colour, label=name) for name, (colour, present) in seen.items() if present
+    ]
     if section.account:
-        figure.legend(handles=handles, loc="outside upper left", ncols=3, frameon=False, fontsize=8, labelcolor=_INK)
+        figure.legend(
+            handles=handles,
+            loc="outside upper left",
+            ncols=3,
+            frameon=False,
+            fontsize=8,
+            labelcolor=_INK,
+        )
 
 
 def _lengths_figure(section: ReportSection) -> "Figure | None":
@@ -153,14 +180,20 @@ def _draw_lengths(axes: "Axes", unit: str, values: NDArray[np.float64], limit: i
         )
 
 
-def _counts_figure(counts: Mapping[str, int], plural: str, unit: str, limit: int, colour: str) -> "Figure | None":
+def _counts_figure(
+    counts: Mapping[str, int], plural: str, unit: str, limit: int, colour: str
+) -> "Figure | None":
     shown, others, rest = largest(counts, limit)
     if not any(rows for _, rows in shown):
         return None
     names, rows = [name for name, _ in shown], [count for _, count in shown]
     colours = [colour] * len(shown)
     if others:
-        names, rows, colours = [*names, f"{others:,} other {plural}"], [*rows, rest], [*colours, "#a5abb3"]
+        names, rows, colours = (
+            [*names, f"{others:,} other {plural}"],
+            [*rows, rest],
+            [*colours, "#a5abb3"],
+        )
     figure = _empty_figure(0.6 + 0.26 * len(names))
     axes = figure.subplots()
     bars = axes.barh(range(len(names)), rows, height=0.7, color=colours)
@@ -201,7 +234,9 @@ def _drawable(text: str, limit: int = _LABEL_CHARACTERS) -> str:
     """Return a short text that the font has the characters of, with no part that reads as a formula."""
     line = " ".join(readable(text, limit).split()) or "(empty)"
     known = _characters_of_font()
-    return "".join(character if ord(character) in known else "\ufffd" for character in line).replace("$", r"\$")
+    return "".join(
+        character if ord(character) in known else "\ufffd" for character in line
+    ).replace("$", r"\$")
 
 
 @cache

@@ -24,7 +24,9 @@ _UNREADABLE: dict[int, str | int | None] = {
     **dict.fromkeys(range(0xD800, 0xE000), _REPLACEMENT),
     **dict.fromkeys((0xFFFE, 0xFFFF), _REPLACEMENT),
 }
-_INVISIBLE = {code: f"<U+{code:04X}>" for code in (0xA0, 0xAD, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF)}
+_INVISIBLE = {
+    code: f"<U+{code:04X}>" for code in (0xA0, 0xAD, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF)
+}
 _BLANK = {ord(" "): "␣", ord("\t"): "⇥", ord("\n"): "↵\n"}
 # A placeholder for personal data, at the end of a shortened text perhaps not whole.
 _PLACEHOLDER = re.compile(r"\[[A-Z][A-Z0-9_]{1,40}(?:\]|$|\.\.\.$)")
@@ -99,17 +101,28 @@ def _compared(before: list[str], after: list[str], *, masked: bool, cut: bool) -
     for kind, first, last, after_first, after_last in steps:
         old, new = "".join(before[first:last]), "".join(after[after_first:after_last])
         # A blank or a comma between two changed words is no island of its own.
-        island = removed and added and last < len(before) and not any(character.isalnum() for character in old)
+        island = (
+            removed
+            and added
+            and last < len(before)
+            and not any(character.isalnum() for character in old)
+        )
         if kind != "equal" or island:
             removed, added = removed + old, added + new
             continue
-        spans += [*_changed(removed, added, masked), Span(kind="same", text=readable(old, len(old)))]
+        spans += [
+            *_changed(removed, added, masked),
+            Span(kind="same", text=readable(old, len(old))),
+        ]
         removed, added = "", ""
     return [*spans, *_changed(removed, added, masked)]
 
 
 def _changed(removed: str, added: str, masked: bool) -> list[Span]:
-    pieces = (("removed", _MASK if masked and removed.strip() else _visible(removed)), ("added", _visible(added)))
+    pieces = (
+        ("removed", _MASK if masked and removed.strip() else _visible(removed)),
+        ("added", _visible(added)),
+    )
     return [Span(kind=kind, text=text) for kind, text in pieces if text]
 
 

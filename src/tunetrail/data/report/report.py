@@ -88,7 +88,9 @@ def verdict(section: ReportSection) -> str:
     else:
         found = f"{_counted(warnings, 'warning')}, no errors"
     refused = errors or section.stopped is not None
-    return f"{found}: training is refused; {rows} would go on" if refused else f"{found}: {rows} go on"
+    return (
+        f"{found}: training is refused; {rows} would go on" if refused else f"{found}: {rows} go on"
+    )
 
 
 def _view(section: ReportSection) -> dict[str, Any]:
@@ -98,15 +100,24 @@ def _view(section: ReportSection) -> dict[str, Any]:
         "name": section.name,
         "verdict": verdict(section),
         "stopped": section.stopped,
-        "tone": "error" if section.stopped or _number_of(findings, "error") else "warning" if noticed else "good",
+        "tone": "error"
+        if section.stopped or _number_of(findings, "error")
+        else "warning"
+        if noticed
+        else "good",
         "account": section.account[:_SHOWN_ENTRIES],
         "sides": dict(list(section.sides.items())[:_SHOWN_ENTRIES]),
         "noticed": noticed[:_SHOWN_FINDINGS],
         "passed": findings[len(noticed) :][:_SHOWN_FINDINGS],
         "unseen": max(len(noticed) - _SHOWN_FINDINGS, 0),
         "drift": dict(list(section.drift.items())[:_SHOWN_ENTRIES]),
-        "pictures": [(name, _PICTURES[name], _address(png(each))) for name, each in figures(section).items()],
-        "lengths": [_length_summary(unit, values, section) for unit, values in finite_lengths(section).items()],
+        "pictures": [
+            (name, _PICTURES[name], _address(png(each))) for name, each in figures(section).items()
+        ],
+        "lengths": [
+            _length_summary(unit, values, section)
+            for unit, values in finite_lengths(section).items()
+        ],
         "numbers": {
             "labels": largest(section.labels, SHOWN_LABELS),
             "privacy": largest(section.privacy, _SHOWN_ENTRIES),
@@ -130,12 +141,16 @@ def _sample(frame: pd.DataFrame) -> _Sample:
         for (step, reason), found in list(places.items())[:_SHOWN_ROWS]
     )
     others = [len(found) for found in list(places.values())[_SHOWN_ROWS:]]
-    return _Sample(rows=len(frame), reasons=reasons, other_reasons=len(others), other_rows=sum(others))
+    return _Sample(
+        rows=len(frame), reasons=reasons, other_reasons=len(others), other_rows=sum(others)
+    )
 
 
 def _lines(rows: pd.DataFrame) -> tuple[_Line, ...]:
     records = rows[["row_id", "before", "after"]].itertuples(index=False)
-    return tuple(_Line(row_id=int(row_id), spans=_spans(before, after)) for row_id, before, after in records)
+    return tuple(
+        _Line(row_id=int(row_id), spans=_spans(before, after)) for row_id, before, after in records
+    )
 
 
 def _spans(before: Any, after: Any) -> tuple[Span, ...]:
@@ -146,7 +161,9 @@ def _spans(before: Any, after: Any) -> tuple[Span, ...]:
     return differences(before, after)
 
 
-def _length_summary(unit: str, values: NDArray[np.float64], section: ReportSection) -> dict[str, Any]:
+def _length_summary(
+    unit: str, values: NDArray[np.float64], section: ReportSection
+) -> dict[str, Any]:
     limit = section.max_length if unit == "tokens" else None
     median, high = np.quantile(values, (0.5, 0.95))
     return {
@@ -165,7 +182,9 @@ def _number_of(findings: Iterable[Finding], severity: str) -> int:
 
 
 def _counted(number: int, noun: str) -> str:
-    return f"{number or 'no' if noun != 'row' else f'{number:,}'} {noun}{'' if number == 1 else 's'}"
+    return (
+        f"{number or 'no' if noun != 'row' else f'{number:,}'} {noun}{'' if number == 1 else 's'}"
+    )
 
 
 def _count(number: int) -> str:

@@ -11,7 +11,14 @@ import pyarrow.parquet as pq
 
 from tunetrail.data import row_files
 from tunetrail.data.checks.findings import StepAccount
-from tunetrail.data.flow.prepared import CHANGES, FLAGS, REPORT, SET_ASIDE, PreparedSession, side_file
+from tunetrail.data.flow.prepared import (
+    CHANGES,
+    FLAGS,
+    REPORT,
+    SET_ASIDE,
+    PreparedSession,
+    side_file,
+)
 from tunetrail.data.flow.session_stage import reason_kind
 from tunetrail.data.report.report import render
 from tunetrail.data.report.report_data import ReportData, ReportSection
@@ -38,7 +45,9 @@ def report_section(session: PreparedSession, name: str, max_length: int | None) 
     lengths = {"characters": rows["characters"].to_numpy()}
     if len(tokens) and tokens.min() >= 0:
         lengths["tokens"] = tokens
-    measures = {each.check: each.measure for each in session.findings if each.check.startswith("drift.")}
+    measures = {
+        each.check: each.measure for each in session.findings if each.check.startswith("drift.")
+    }
     return ReportSection(
         name=name,
         account=session.account,
@@ -61,13 +70,18 @@ def write_report(data: ReportData, path: Path) -> None:
 
 
 def joined(
-    sessions: Mapping[str, PreparedSession], folder: Path, title: str, max_lengths: Mapping[str, int]
+    sessions: Mapping[str, PreparedSession],
+    folder: Path,
+    title: str,
+    max_lengths: Mapping[str, int],
 ) -> PreparedSession:
     """Put the prepared parts of one session, by model type, together in `folder`, with one report over all of them.
 
     The files of the parts are moved or copied; the account and the findings of the result are those of all parts.
     """
-    sections = tuple(report_section(part, name, max_lengths[name]) for name, part in sessions.items())
+    sections = tuple(
+        report_section(part, name, max_lengths[name]) for name, part in sessions.items()
+    )
     parts = list(sessions.values())
     (folder / "rows").mkdir(exist_ok=True)
     for name in (*(str(side_file(Path(), side)) for side in SIDES), SET_ASIDE, CHANGES, FLAGS):
@@ -75,7 +89,9 @@ def joined(
     write_report(ReportData(title=title, sections=sections), folder / REPORT)
     session = PreparedSession(
         folder=folder,
-        account=tuple(_sum_of(steps) for steps in zip(*(part.account for part in parts), strict=True)),
+        account=tuple(
+            _sum_of(steps) for steps in zip(*(part.account for part in parts), strict=True)
+        ),
         findings=tuple(
             replace(finding, message=f"{name}: {finding.message}") if len(parts) > 1 else finding
             for name, part in sessions.items()
@@ -86,7 +102,10 @@ def joined(
         method=", ".join(dict.fromkeys(part.method for part in parts)),
         warnings=tuple(warning for part in parts for warning in part.warnings),
         placeholders=sum((Counter(part.placeholders) for part in parts), Counter()),
-        stopped=" ".join(_named(name, part, len(parts)) for name, part in sessions.items() if part.stopped) or None,
+        stopped=" ".join(
+            _named(name, part, len(parts)) for name, part in sessions.items() if part.stopped
+        )
+        or None,
     )
     session.write_summary()
     return session

@@ -39,10 +39,14 @@ def detect(text: str) -> Language:
         return Language(code=None, confidence=0.0)
     best = _detector().detect(prose.text.encode(errors="ignore").decode(), model="lite")[0]
     confidence = float(best["score"])
-    return Language(code=str(best["lang"]) if confidence >= _MIN_CONFIDENCE else None, confidence=confidence)
+    return Language(
+        code=str(best["lang"]) if confidence >= _MIN_CONFIDENCE else None, confidence=confidence
+    )
 
 
 @functools.cache
 def _detector() -> LangDetector:
     # Of the models, only `lite` is a file of the package; the limits are off because the words come bounded and folded.
-    return LangDetector(LangDetectConfig(model="lite", normalize_input=False, max_input_length=None))
+    return LangDetector(
+        LangDetectConfig(model="lite", normalize_input=False, max_input_length=None)
+    )

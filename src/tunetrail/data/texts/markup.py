@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from tunetrail.data.texts.plain_text import PlainText, unescaped
 from tunetrail.data.texts.prose import read_prose
 
-_PARAGRAPHS = frozenset("blockquote caption dl fieldset figure h1 h2 h3 h4 h5 h6 hr p pre table title".split())  # noqa: SIM905
+_PARAGRAPHS = frozenset(
+    """
+    blockquote caption dl fieldset figure h1 h2 h3 h4 h5 h6 hr p pre table title
+    """.split()  # noqa: SIM905 -- a list would take a line for each name
+)
 _LINES = frozenset(
     """
     address article aside body br center dd details dialog div dt figcaption footer form head header html legend li
@@ -29,7 +33,8 @@ _INLINE = frozenset(
 _KNOWN = _PARAGRAPHS | _LINES | _INLINE
 _EMPTY = frozenset("area base br col embed hr img input link meta param source track wbr".split())  # noqa: SIM905
 _DROPPED = {
-    name: re.compile(rf"</{name}[^<>]*+>", re.IGNORECASE) for name in ("script", "style", "svg", "template", "object")
+    name: re.compile(rf"</{name}[^<>]*+>", re.IGNORECASE)
+    for name in ("script", "style", "svg", "template", "object")
 }
 _CODE = frozenset(("pre", "code", "tt", "kbd", "samp"))
 
@@ -121,9 +126,16 @@ def _tokens(text: str) -> Iterator[_Token]:
             position = end + 3
             yield _Token(kind="dropped", start=start, end=position)
         elif found["declared"] is not None:
-            yield _Token(kind="declared", start=start, end=position, name=text[start + 2 : start + 14].lower())
+            yield _Token(
+                kind="declared",
+                start=start,
+                end=position,
+                name=text[start + 2 : start + 14].lower(),
+            )
         elif name not in _KNOWN:
-            yield _Token(kind="unknown", start=start, end=position, name=name, closing=bool(found["closing"]))
+            yield _Token(
+                kind="unknown", start=start, end=position, name=name, closing=bool(found["closing"])
+            )
         else:
             closing = None
             if name in _DROPPED and not found["closing"] and name not in absent:
@@ -131,30 +143,41 @@ def _tokens(text: str) -> Iterator[_Token]:
                 absent.update(() if closing else (name,))
             position = closing.end() if closing else position
             kind = "dropped" if closing else "tag"
-            yield _Token(kind=kind, start=start, end=position, name=name, closing=bool(found["closing"]))
+            yield _Token(
+                kind=kind, start=start, end=position, name=name, closing=bool(found["closing"])
+            )
 
 
 def _is_html(text: str, tokens: Sequence[_Token]) -> bool:
     """Whether `text` is a page, or prose in HTML: not XML, no template, not about HTML, no code."""
     tags = [token for token in tokens if token.kind == "tag"]
-    if not tags or any(_TEMPLATE.search(text, start, end) for start, end in _outside_code(text, tokens)):
+    if not tags or any(
+        _TEMPLATE.search(text, start, end) for start, end in _outside_code(text, tokens)
+    ):
         return False
     if _is_page(text, tokens):
         return True
-    if any((token.kind == "unknown" and token.closing) or token.kind == "declared" for token in tokens):
+    if any(
+        (token.kind == "unknown" and token.closing) or token.kind == "declared" for token in tokens
+    ):
         return False
     if _mentions_tags(text, tags) or not _has_element(tags):
         return False
     rest = "".join(_running_text(text, tokens))
     lines = sum(1 for line in rest.split("\n") if line.strip())
-    if _CODE_LINE.match(rest.lstrip()) or len(_CODE_LINE.findall(rest)) > _MAX_SHARE_OF_CODE_LINES * lines:
+    if (
+        _CODE_LINE.match(rest.lstrip())
+        or len(_CODE_LINE.findall(rest)) > _MAX_SHARE_OF_CODE_LINES * lines
+    ):
         return False
     return _is_wrapped(text) or read_prose(rest).share >= _MIN_SHARE_OF_PROSE
 
 
 def _is_page(text: str, tokens: Sequence[_Token]) -> bool:
     roots = ("html",) if text.lstrip().startswith("<?xml") else ("html", "body")
-    return _is_wrapped(text) and any(token.kind == "tag" and token.name in roots for token in tokens)
+    return _is_wrapped(text) and any(
+        token.kind == "tag" and token.name in roots for token in tokens
+    )
 
 
 def _is_wrapped(text: str) -> bool:
@@ -217,7 +240,9 @@ def _rendered(text: str, tokens: Sequence[_Token]) -> str:
     position = 0
     for token in tokens:
         before = text[token.start - 1 : token.start]
-        is_type_parameter = before.isalnum() and token.end - token.start == 3 and token.name not in closed
+        is_type_parameter = (
+            before.isalnum() and token.end - token.start == 3 and token.name not in closed
+        )
         if (token.kind == "unknown" and not is_page) or is_type_parameter:
             continue
         plain.write(text[position : token.start])
@@ -225,7 +250,9 @@ def _rendered(text: str, tokens: Sequence[_Token]) -> str:
         if token.kind == "code":
             plain.write_unchanged(text[token.start : token.end])
         elif token.kind == "tag":
-            _render_tag(plain, token, is_power=before.isalnum() and text[position : position + 1].isdigit())
+            _render_tag(
+                plain, token, is_power=before.isalnum() and text[position : position + 1].isdigit()
+            )
     plain.write(text[position:])
     return plain.finish()
 

@@ -107,7 +107,9 @@ def _character(entity: re.Match[str]) -> str:
         return character
     if character.isspace():
         return " "
-    unwanted = character in ("", "\ufffd") or any(unicodedata.category(sign) in _KEPT_CATEGORIES for sign in character)
+    unwanted = character in ("", "\ufffd") or any(
+        unicodedata.category(sign) in _KEPT_CATEGORIES for sign in character
+    )
     return entity[0] if unwanted else character
 
 

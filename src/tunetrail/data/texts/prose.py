@@ -16,7 +16,10 @@ _LETTER = (
 _GAP = "\\s\u2013\u2014\u2026\u3001\u3002\u300a-\u300f\uff01\uff08\uff09\uff0c\uff1a\uff1b\uff1f"
 """Blanks, dashes, and the punctuation that Chinese and Japanese put between words without blanks."""
 
-_OPENING, _CLOSING = "\"'(\\[*\u00ab\u201e\u201c\u2018\u00bf\u00a1", "\"')\\].,;:!?*\u00bb\u201c\u201d\u2019"
+_OPENING, _CLOSING = (
+    "\"'(\\[*\u00ab\u201e\u201c\u2018\u00bf\u00a1",
+    "\"')\\].,;:!?*\u00bb\u201c\u201d\u2019",
+)
 _WORD = re.compile(
     rf"(?<![^{_GAP}])[{_OPENING}]*+([{_LETTER}]++(?:['\u2019\-][{_LETTER}]++)*+)[{_CLOSING}]*+(?![^{_GAP}])"
 )
@@ -52,7 +55,8 @@ def read_prose(text: str) -> Prose:
     words = [
         word
         for word in _WORD.findall(beginning)
-        if (word[1:] == word[1:].lower() or word.isupper()) and (len(word) > 1 or not word.isascii())
+        if (word[1:] == word[1:].lower() or word.isupper())
+        and (len(word) > 1 or not word.isascii())
     ]
     if 0 < 2 * sum(map(str.isupper, words)) <= len(words):
         words = [word for word in words if not word.isupper()]

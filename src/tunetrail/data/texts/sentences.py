@@ -34,7 +34,9 @@ _ABBREVIATION = re.compile(
     )\Z""",
     re.VERBOSE,
 )
-_BEFORE_NUMBER = re.compile(r"(?:^|\W)(?:art|chap|eq|fig|figs|no|nos|nr|p|pp|sec|vol)\Z", re.IGNORECASE)
+_BEFORE_NUMBER = re.compile(
+    r"(?:^|\W)(?:art|chap|eq|fig|figs|no|nos|nr|p|pp|sec|vol)\Z", re.IGNORECASE
+)
 _LONGEST_ABBREVIATION = 16
 
 
@@ -54,7 +56,9 @@ def truncated(text: str, max_tokens: int, count_tokens: CountTokens) -> str:
     if _fits(text, max_tokens, count_tokens):
         return text
     is_prose = read_prose(text).share >= _MIN_SHARE_OF_PROSE
-    ends = _sentence_ends(text) if is_prose else [match.start() for match in _LINE_END.finditer(text)]
+    ends = (
+        _sentence_ends(text) if is_prose else [match.start() for match in _LINE_END.finditer(text)]
+    )
     prefix = _longest(text, ends, max_tokens, count_tokens)
     if not prefix:
         words = [match.start() for match in _WORD_END.finditer(text)]
@@ -87,7 +91,9 @@ def _ends_sentence(text: str, stop: re.Match[str]) -> bool:
     before = text[max(0, stop.start() - _LONGEST_ABBREVIATION) : stop.start()]
     if following[0].isdigit() and _BEFORE_NUMBER.search(before):
         return False
-    return not (_ABBREVIATION.search(before) or (following[1:] == "." and _is_single_letter(before)))
+    return not (
+        _ABBREVIATION.search(before) or (following[1:] == "." and _is_single_letter(before))
+    )
 
 
 def _is_single_letter(before: str) -> bool:
@@ -107,10 +113,16 @@ def _longest(text: str, ends: Sequence[int], max_tokens: int, count_tokens: Coun
     while too_long - fitting > 1:
         if too_long == len(ends):
             # Nothing says yet how far a token reaches, and the end of the text may be megabytes away.
-            chosen = {fitting + 1, *(bisect.bisect_right(ends, reach * factor) - 1 for factor in (1, 2, 4))}
+            chosen = {
+                fitting + 1,
+                *(bisect.bisect_right(ends, reach * factor) - 1 for factor in (1, 2, 4)),
+            }
             reach *= 8
         else:
-            chosen = {fitting + (too_long - fitting) * part // (_BATCH + 1) for part in range(1, _BATCH + 1)}
+            chosen = {
+                fitting + (too_long - fitting) * part // (_BATCH + 1)
+                for part in range(1, _BATCH + 1)
+            }
             chosen.add(fitting + 1)
         indexes = sorted(index for index in chosen if fitting < index < too_long)
         prefixes = [text[: ends[index]].rstrip() for index in indexes]

@@ -22,7 +22,13 @@ from tunetrail.data.twins.sketches import KINDS, RowSketches, sketch_rows
 from tunetrail.data.twins.text_index import TextIndex
 
 _ROWS_AT_ONCE = 10_000
-_NUMBERS_OF_TEXTS = ("row_text", "whole_text", "link_text", "mask_text", *(f"{kind}.text" for kind in KINDS))
+_NUMBERS_OF_TEXTS = (
+    "row_text",
+    "whole_text",
+    "link_text",
+    "mask_text",
+    *(f"{kind}.text" for kind in KINDS),
+)
 
 
 def cluster_keys(rows: pd.DataFrame, similarity: float) -> list[str]:
@@ -56,7 +62,9 @@ class SketchBook:
         self._index: TextIndex | None = None
         empty = pd.DataFrame({"row_id": pd.Series(dtype="int64"), "shape": [], "group": []})
         self._arrays = {
-            name: GrowingArray(folder / f"{name}.bin", values.dtype, values.shape[1] if values.ndim == 2 else 0)
+            name: GrowingArray(
+                folder / f"{name}.bin", values.dtype, values.shape[1] if values.ndim == 2 else 0
+            )
             for name, values in sketch_rows(empty).arrays()
         }
 
@@ -108,7 +116,10 @@ class SketchBook:
     def cluster_keys(self, similarity: float, included: Mask | None = None) -> list[str]:
         """Return the key of each row's cluster, 64 hex digits; an empty text for a row that isn't included."""
         keys = np.array(self._array("own_key"))
-        return [keys[row].tobytes().hex() if row >= 0 else "" for row in self.clusters(similarity, included)]
+        return [
+            keys[row].tobytes().hex() if row >= 0 else ""
+            for row in self.clusters(similarity, included)
+        ]
 
     def clusters(self, similarity: float, included: Mask | None = None) -> Integers:
         """Return the oldest row of each row's cluster of twins, -1 for a row that isn't included.
@@ -139,7 +150,9 @@ class SketchBook:
         found[rows[by_age]] = rows[by_age][_first_of_run(labels[by_age, None])]
         return found
 
-    def _similar_texts(self, index: TextIndex, edges: Sequence[Pairs], size: int, similarity: float) -> list[Pairs]:
+    def _similar_texts(
+        self, index: TextIndex, edges: Sequence[Pairs], size: int, similarity: float
+    ) -> list[Pairs]:
         """Return what connects nodes besides `edges`; the nodes of texts stand behind those of rows."""
         rows = len(self)
         is_linked = np.zeros(index.size, dtype=bool)
@@ -149,7 +162,9 @@ class SketchBook:
         for kind, stored in index.stored.items():
             texts = np.flatnonzero(is_linked & (index.entry_of[kind] >= 0))
             labels = _components([*edges, *found], size)[texts + rows]
-            first, second = connecting_pairs(stored, index.entry_of[kind][texts], labels, similarity)
+            first, second = connecting_pairs(
+                stored, index.entry_of[kind][texts], labels, similarity
+            )
             found.append((texts[first] + rows, texts[second] + rows))
         return found
 

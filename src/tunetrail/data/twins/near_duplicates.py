@@ -4,7 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tunetrail.data.twins.near_pairs import PAIRS_PASSED_AT_THE_COST_OF_ONE, Mask, bands, is_mixed, with_lag
+from tunetrail.data.twins.near_pairs import (
+    PAIRS_PASSED_AT_THE_COST_OF_ONE,
+    Mask,
+    bands,
+    is_mixed,
+    with_lag,
+)
 from tunetrail.data.twins.shingles import Hashes, Integers
 from tunetrail.data.twins.text_index import TextIndex
 
@@ -70,13 +76,17 @@ class _Search:
         entries = self._index.entry_of[kind][self._rows.whole[candidates]]
         candidates, entries = candidates[entries >= 0], entries[entries >= 0]
         salts = self._rows.match_key[candidates]
-        for members, bucket, allowed in bands(self._index.stored[kind], entries, salts, self._similarity):
+        for members, bucket, allowed in bands(
+            self._index.stored[kind], entries, salts, self._similarity
+        ):
             nodes = candidates[members]
             self.has_met[nodes] = True
             found = self._similar_of_band(kind, nodes, bucket, allowed)
             self._settle(np.concatenate([self._pairs, *found]))
 
-    def _similar_of_band(self, kind: str, nodes: Integers, bucket: Integers, allowed: int) -> list[Integers]:
+    def _similar_of_band(
+        self, kind: str, nodes: Integers, bucket: Integers, allowed: int
+    ) -> list[Integers]:
         """Return similar pairs (newer, older) of nodes, which are sorted by bucket and age."""
         self._passed_over[nodes[self.is_hit[nodes]]] = True
         nodes, bucket = nodes[~self.is_hit[nodes]], bucket[~self.is_hit[nodes]]
@@ -101,7 +111,9 @@ class _Search:
         needed = ~(self.is_hit[older] | self.is_hit[newer])
         older, newer = older[needed], newer[needed]
         entries, whole = self._index.entry_of[kind], self._rows.whole
-        similar = self._index.stored[kind].similar(entries[whole[older]], entries[whole[newer]], self._similarity)
+        similar = self._index.stored[kind].similar(
+            entries[whole[older]], entries[whole[newer]], self._similarity
+        )
         similar[similar] = self._are_alike(older[similar], newer[similar])
         self.is_hit[newer[similar]] = True
         self._passed_over[newer[similar]] = True
@@ -117,7 +129,9 @@ class _Search:
             # a row of one text was compared by it already
             is_whole = (texts[one, number] == whole[one]) & (texts[other, number] == whole[other])
             left, one, other = left[~is_whole], one[~is_whole], other[~is_whole]
-            alike[left] = self._index.are_similar(texts[one, number], texts[other, number], self._similarity)
+            alike[left] = self._index.are_similar(
+                texts[one, number], texts[other, number], self._similarity
+            )
         return alike
 
     def _settle(self, pairs: Integers) -> None:

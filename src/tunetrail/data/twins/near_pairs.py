@@ -69,7 +69,10 @@ class StoredSketches:
         margin = 1.645 * (similarity * (1.0 - similarity) / LARGEST_SAMPLE) ** 0.5
         found = np.zeros(len(first), dtype=bool)
         for start in range(0, len(first), _PAIRS_AT_ONCE):
-            one, other = first[start : start + _PAIRS_AT_ONCE], second[start : start + _PAIRS_AT_ONCE]
+            one, other = (
+                first[start : start + _PAIRS_AT_ONCE],
+                second[start : start + _PAIRS_AT_ONCE],
+            )
             estimate = self._estimates(one, other)
             likely = np.flatnonzero(estimate >= similarity - 2.5 * deviation)
             exact, rest = likely[: self.exact_left], likely[self.exact_left :]
@@ -115,7 +118,9 @@ def components(first: Integers, second: Integers, size: int) -> npt.NDArray[np.i
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int32)
 
 
-def connecting_pairs(sketches: StoredSketches, entries: Integers, labels: Integers, similarity: float) -> Pairs:
+def connecting_pairs(
+    sketches: StoredSketches, entries: Integers, labels: Integers, similarity: float
+) -> Pairs:
     """Return pairs of positions in `entries` of similar sketches, enough of them to connect all that are.
 
     What has an equal label is connected already and needs no second proof; that keeps large sets of twins from costing
@@ -147,7 +152,9 @@ def connecting_pairs(sketches: StoredSketches, entries: Integers, labels: Intege
 def _joined(pairs: list[Pairs]) -> Pairs:
     if not pairs:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    return np.concatenate([first for first, _ in pairs]), np.concatenate([second for _, second in pairs])
+    return np.concatenate([first for first, _ in pairs]), np.concatenate(
+        [second for _, second in pairs]
+    )
 
 
 def _merged(labels: Integers, pairs: list[Pairs]) -> Integers:

@@ -80,14 +80,22 @@ def _parts_of_conversation(record: Mapping[Any, Any]) -> RowParts:
     spoken = [content for role, content in turns if role != "system"]
     # a log that is ingested again and again holds the same conversation at several lengths: its opening stays
     opening = [content for role, content in turns if role == "user"][:1]
-    last = max((place for place, (role, _) in enumerate(turns) if role == "assistant"), default=None)
-    before = [content for place, (role, content) in enumerate(turns) if role != "system" and place != last]
+    last = max(
+        (place for place, (role, _) in enumerate(turns) if role == "assistant"), default=None
+    )
+    before = [
+        content for place, (role, content) in enumerate(turns) if role != "system" and place != last
+    ]
     conversation = "\n".join(spoken)
     return RowParts(
         twins=[*opening, conversation],
         compared=["\n".join(before), None if last is None else turns[last][1]],
         whole=conversation,
-        setting=("chat", *(content for role, content in turns if role == "system"), [role for role, _ in turns]),
+        setting=(
+            "chat",
+            *(content for role, content in turns if role == "system"),
+            [role for role, _ in turns],
+        ),
         answer=None,
         answered_by_text=last is not None,
     )

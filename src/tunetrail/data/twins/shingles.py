@@ -54,7 +54,9 @@ class Ragged:
 
     def of(self, texts: Integers) -> "Ragged":
         """Return the runs of these texts alone, in their order."""
-        return ragged(self.values[spans(self.starts[texts], self.counts[texts])], self.counts[texts])
+        return ragged(
+            self.values[spans(self.starts[texts], self.counts[texts])], self.counts[texts]
+        )
 
 
 def ragged(values: npt.NDArray[Any], counts: npt.NDArray[Any]) -> Ragged:
@@ -169,7 +171,9 @@ def signatures(shingles: Ragged) -> npt.NDArray[np.uint8]:
     if texts == 0:
         return np.empty((0, PERMUTATIONS), dtype=np.uint8)
     starts = shingles.starts.astype(np.uint64)
-    matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(shingles.values, starts, PERMUTATIONS, _SEED)
+    matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
+        shingles.values, starts, PERMUTATIONS, _SEED
+    )
     slots = np.fromiter(chain.from_iterable(matrix.to_rows()), np.uint32, texts * PERMUTATIONS)
     mixed_slots = (slots * np.uint32(2654435769)) >> np.uint32(24)
     return mixed_slots.astype(np.uint8).reshape(texts, PERMUTATIONS)
@@ -180,7 +184,9 @@ def smallest(shingles: Ragged) -> Ragged:
     texts = np.repeat(np.arange(len(shingles.starts) - 1, dtype=np.uint64), shingles.counts)
     keys = np.sort((texts << np.uint64(32)) | (shingles.values >> np.uint64(32)))
     keys = keys[begins_run(keys)]
-    counts = np.bincount((keys >> np.uint64(32)).astype(np.int64), minlength=len(shingles.starts) - 1)
+    counts = np.bincount(
+        (keys >> np.uint64(32)).astype(np.int64), minlength=len(shingles.starts) - 1
+    )
     firsts = np.cumsum(counts) - counts
     rank = np.arange(len(keys)) - np.repeat(firsts, counts)
     return ragged(keys[rank < LARGEST_SAMPLE].astype(np.uint32), np.minimum(counts, LARGEST_SAMPLE))
@@ -212,8 +218,14 @@ def one_word_masks(words: Ragged, fewest: int) -> tuple[Hashes, Integers, npt.ND
         positions[size] = WHOLE
         kept = slice(size, size + 1) if size < fewest else slice(0, size + 1)
         keys, positions = mixed(hashes + lengths)[:, kept], positions[kept]
-        found.append((keys.ravel(), np.repeat(texts, len(positions)), np.tile(positions, len(texts))))
+        found.append(
+            (keys.ravel(), np.repeat(texts, len(positions)), np.tile(positions, len(texts)))
+        )
     if not found:
-        return np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.uint8)
+        return (
+            np.empty(0, dtype=np.uint64),
+            np.empty(0, dtype=np.int64),
+            np.empty(0, dtype=np.uint8),
+        )
     joined = [np.concatenate(column) for column in zip(*found, strict=True)]
     return joined[0], joined[1], joined[2]

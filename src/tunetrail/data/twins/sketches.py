@@ -113,7 +113,9 @@ class RowSketches:
         with np.load(path, allow_pickle=False) as archive:
             plain = {name: archive[name] for name in archive.files}
         of_texts: dict[str, Any] = {
-            kind: TextSketches(**{each.name: plain.pop(f"{kind}.{each.name}") for each in fields(TextSketches)})
+            kind: TextSketches(
+                **{each.name: plain.pop(f"{kind}.{each.name}") for each in fields(TextSketches)}
+            )
             for kind in KINDS
         }
         return cls(**plain, **of_texts)
@@ -123,7 +125,10 @@ class RowSketches:
         for each in fields(self):
             value = getattr(self, each.name)
             if isinstance(value, TextSketches):
-                yield from ((f"{each.name}.{inner.name}", getattr(value, inner.name)) for inner in fields(value))
+                yield from (
+                    (f"{each.name}.{inner.name}", getattr(value, inner.name))
+                    for inner in fields(value)
+                )
             else:
                 yield each.name, value
 
@@ -158,10 +163,14 @@ def sketch_rows(rows: pd.DataFrame) -> RowSketches:
     lines = [
         _line(record, group, table)
         for record, group in zip(
-            rows[["shape", *content_columns(rows)]].to_dict("records"), rows[GROUP_COLUMN], strict=True
+            rows[["shape", *content_columns(rows)]].to_dict("records"),
+            rows[GROUP_COLUMN],
+            strict=True,
         )
     ]
-    links = [(number, text) for number, line in enumerate(lines) for text in dict.fromkeys(line.twins)]
+    links = [
+        (number, text) for number, line in enumerate(lines) for text in dict.fromkeys(line.twins)
+    ]
     link_row, link_text = np.array(links, dtype=np.int32).reshape(-1, 2).T
     hashes = np.frombuffer(b"".join(line.hashes for line in lines), dtype=np.uint8).reshape(-1, 80)
     keys = np.ascontiguousarray(hashes[:, :48]).view("<u8").astype(np.uint64)
@@ -174,7 +183,9 @@ def sketch_rows(rows: pd.DataFrame) -> RowSketches:
         match_key=keys[:, 4],
         group_key=keys[:, 5],
         own_key=hashes[:, 48:],
-        row_text=np.array([line.compared for line in lines], dtype=np.int32).reshape(-1, TEXTS_PER_ROW),
+        row_text=np.array([line.compared for line in lines], dtype=np.int32).reshape(
+            -1, TEXTS_PER_ROW
+        ),
         whole_text=np.array([line.whole for line in lines], dtype=np.int32),
         link_row=link_row,
         link_text=link_text,
@@ -222,12 +233,18 @@ def _line(record: dict[Any, Any], group: str | None, table: _TextTable) -> _Line
 def _asked_and_answered(parts: RowParts, keys: Sequence[int]) -> tuple[bytes, bytes]:
     """Return the keys of both sides; two sentences, or two answers to choose from, ask the same in either order."""
     if parts.answered_by_text and len(keys) == 2:
-        return hash_of([*parts.setting, keys[0].to_bytes(8, "little")]), keys[1].to_bytes(8, "little")
+        return hash_of([*parts.setting, keys[0].to_bytes(8, "little")]), keys[1].to_bytes(
+            8, "little"
+        )
     if parts.answered_by_choice and len(keys) == 3:
         asked = (keys[0], *sorted(keys[1:]))
-        return hash_of([*parts.setting, *(key.to_bytes(8, "little") for key in asked)]), keys[1].to_bytes(8, "little")
+        return hash_of([*parts.setting, *(key.to_bytes(8, "little") for key in asked)]), keys[
+            1
+        ].to_bytes(8, "little")
     if parts.answer is not None:
-        return hash_of([*parts.setting, *(key.to_bytes(8, "little") for key in sorted(keys))]), hash_of([parts.answer])
+        return hash_of(
+            [*parts.setting, *(key.to_bytes(8, "little") for key in sorted(keys))]
+        ), hash_of([parts.answer])
     return _NONE, _NONE
 
 
@@ -244,7 +261,11 @@ def _text_arrays(texts: Sequence[str], masked: npt.NDArray[np.int32]) -> dict[st
         long = np.flatnonzero(words.counts >= _LONG_FROM_WORDS)
         for kind, chosen in (("short", short), ("long", long)):
             chosen_texts = [block[number] for number in chosen.tolist()]
-            shingles = character_shingles(chosen_texts) if kind == "short" else word_shingles(words.of(chosen))
+            shingles = (
+                character_shingles(chosen_texts)
+                if kind == "short"
+                else word_shingles(words.of(chosen))
+            )
             kept = smallest(shingles)
             kinds[kind].append(
                 TextSketches(
@@ -260,7 +281,10 @@ def _text_arrays(texts: Sequence[str], masked: npt.NDArray[np.int32]) -> dict[st
     key, text, position = (np.concatenate(column) for column in zip(*masks, strict=True))
     joined = {
         kind: TextSketches(
-            **{each.name: np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(TextSketches)}
+            **{
+                each.name: np.concatenate([getattr(part, each.name) for part in parts])
+                for each in fields(TextSketches)
+            }
         )
         for kind, parts in kinds.items()
     }

@@ -50,8 +50,14 @@ class TextIndex:
             )
         self._age = np.full(self.size, np.iinfo(np.int64).max)
         linked = self.number_of[arrays["link_text"]]
-        np.minimum.at(self._age, linked, np.asarray(arrays["row_id"])[arrays["link_row"]].astype(np.int64))
-        self._masks = (arrays["mask_key"].view(np.uint64), arrays["mask_text"], arrays["mask_position"].view(np.uint8))
+        np.minimum.at(
+            self._age, linked, np.asarray(arrays["row_id"])[arrays["link_row"]].astype(np.int64)
+        )
+        self._masks = (
+            arrays["mask_key"].view(np.uint64),
+            arrays["mask_text"],
+            arrays["mask_position"].view(np.uint8),
+        )
 
     def allow_comparisons(self, texts: int, share: float = 1.0) -> None:
         """Set how many pairs of each kind the next search among `texts` may compare; usual sessions need far fewer."""
@@ -64,7 +70,9 @@ class TextIndex:
         alike: Mask = np.equal(first, second)
         for kind, stored in self.stored.items():
             one, other = self.entry_of[kind][first], self.entry_of[kind][second]
-            open_pairs = np.flatnonzero(~alike & (first >= 0) & (second >= 0) & (one >= 0) & (other >= 0))
+            open_pairs = np.flatnonzero(
+                ~alike & (first >= 0) & (second >= 0) & (one >= 0) & (other >= 0)
+            )
             alike[open_pairs] = stored.similar(one[open_pairs], other[open_pairs], similarity)
         return alike
 
@@ -78,7 +86,8 @@ class TextIndex:
         parts = max(1, -(-len(keys) // _MASKS_AT_ONCE))
         for part in range(parts):
             chosen = [
-                start + np.flatnonzero(_part_of(keys[start : start + _MASKS_AT_ONCE], parts) == part)
+                start
+                + np.flatnonzero(_part_of(keys[start : start + _MASKS_AT_ONCE], parts) == part)
                 for start in range(0, len(keys), _MASKS_AT_ONCE)
             ]
             if not chosen:
@@ -95,7 +104,10 @@ def _part_of(keys: Hashes, parts: int) -> Integers:
 
 
 def _pairs_of_masks(
-    keys: Hashes, texts: npt.NDArray[np.int32], positions: npt.NDArray[np.uint8], ages: npt.NDArray[np.int64]
+    keys: Hashes,
+    texts: npt.NDArray[np.int32],
+    positions: npt.NDArray[np.uint8],
+    ages: npt.NDArray[np.int64],
 ) -> Iterator[Pairs]:
     order = np.argsort(keys, kind="stable")
     order = order[in_shared_run(keys[order])]

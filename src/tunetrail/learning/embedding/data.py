@@ -109,7 +109,9 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         self.refresh_epochs = refresh_epochs
         self._first = train
         self._refreshed = 0  # the epoch that the training records were made for
-        labels = sorted({each["label"] for each in (*train, *validation) if shape_of(each, shape) == "label"})
+        labels = sorted(
+            {each["label"] for each in (*train, *validation) if shape_of(each, shape) == "label"}
+        )
         self._label_numbers = {label: number for number, label in enumerate(labels)}
 
     def rows_by_shape(self, records: Sequence[Record]) -> dict[str, list[int]]:
@@ -124,12 +126,21 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         epoch = self.trainer.current_epoch if self.trainer else 0
         if self.refresh and epoch > self._refreshed and epoch % self.refresh_epochs == 0:
             renewed = self.refresh(epoch)
-            if len(renewed) != len(self.train):  # the learning rate's schedule counts on as many batches
-                raise ValueError(f"refresh must return {len(self.train)} records, got {len(renewed)}.")
+            if len(renewed) != len(
+                self.train
+            ):  # the learning rate's schedule counts on as many batches
+                raise ValueError(
+                    f"refresh must return {len(self.train)} records, got {len(renewed)}."
+                )
             self.train, self._refreshed = renewed, epoch
-        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        ranks, rank = (
+            (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        )
         steps = StepSampler(
-            self._sampler(self.train, shuffle=True), accumulate=self.batches.accumulate, rank=rank, ranks=ranks
+            self._sampler(self.train, shuffle=True),
+            accumulate=self.batches.accumulate,
+            rank=rank,
+            ranks=ranks,
         )
         return StepLoader(partial(self._batch, self.train), steps, workers=self.batches.workers)
 
@@ -149,15 +160,23 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         steps = StepSampler(self._sampler(self.validation, shuffle=False))
         return StepLoader(partial(self._batch, self.validation), steps)
 
-    def _sampler(self, records: Sequence[Record], shuffle: bool) -> SeededBatchSampler | MergedBatchSampler:
+    def _sampler(
+        self, records: Sequence[Record], shuffle: bool
+    ) -> SeededBatchSampler | MergedBatchSampler:
         parts = [
             (rows, self.sampler_of(shape, [records[row] for row in rows], shuffle=shuffle))
             for shape, rows in self.rows_by_shape(records).items()
             if rows or shape == self.shape
         ]
-        return parts[0][1] if len(parts) == 1 else MergedBatchSampler(parts, seed=self.seed, shuffle=shuffle)
+        return (
+            parts[0][1]
+            if len(parts) == 1
+            else MergedBatchSampler(parts, seed=self.seed, shuffle=shuffle)
+        )
 
-    def sampler_of(self, shape: str, records: Sequence[Record], *, shuffle: bool = True) -> SeededBatchSampler:
+    def sampler_of(
+        self, shape: str, records: Sequence[Record], *, shuffle: bool = True
+    ) -> SeededBatchSampler:
         """Return the batches of records of one shape."""
         return SeededBatchSampler(
             [self._length(shape, record) for record in records],
@@ -180,22 +199,42 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         if shape not in ("pair", "text"):
             return None
         columns = TEXT_COLUMNS[shape]
-        texts = ((*(record[column] for column in columns), record.get("negative") or "") for record in records)
+        texts = (
+            (*(record[column] for column in columns), record.get("negative") or "")
+            for record in records
+        )
         clusters = (record.get(CLUSTER_COLUMN) for record in records)
         return [
-            frozenset((*(text.casefold() for text in row if text), *(() if cluster is None else (cluster,))))
+            frozenset(
+                (
+                    *(text.casefold() for text in row if text),
+                    *(() if cluster is None else (cluster,)),
+                )
+            )
             for row, cluster in zip(texts, clusters, strict=True)
         ]
 
     def _batch(self, records: Sequence[Record], rows: list[int]) -> EmbeddingBatch:
         chosen = [records[row] for row in rows]
         shape = shape_of(chosen[0], self.shape)
-        columns = [self._column(column, [record[column] for record in chosen]) for column in TEXT_COLUMNS[shape]]
+        columns = [
+            self._column(column, [record[column] for record in chosen])
+            for column in TEXT_COLUMNS[shape]
+        ]
         columns *= 2 if shape in self.seen_twice else 1
-        negatives = [record["negative"] for record in chosen if record.get("negative")] if shape == "pair" else []
+        negatives = (
+            [record["negative"] for record in chosen if record.get("negative")]
+            if shape == "pair"
+            else []
+        )
         if negatives:
             columns.append(self._column("negative", negatives))
-        return EmbeddingBatch(columns=tuple(columns), target=self._target(shape, chosen), rows=tuple(rows), shape=shape)
+        return EmbeddingBatch(
+            columns=tuple(columns),
+            target=self._target(shape, chosen),
+            rows=tuple(rows),
+            shape=shape,
+        )
 
     def _column(self, column: str, texts: list[str]) -> TextColumn:
         return TextColumn(texts=texts, prompt=self.prompts.get(role_of(column)) or "")

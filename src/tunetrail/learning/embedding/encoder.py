@@ -31,7 +31,11 @@ TOKENS_PER_BATCH = 4096
 """Of an encoded batch: enough for full matrix products, little enough to stay in the caches."""
 ROW_MULTIPLE = 8
 """Rows are filled up to so many tokens where a product is compiled, and kept, for each number of tokens."""
-_PROBES = ["a", "one two three", "a text that is somewhat longer than the others, so that lengths differ"]
+_PROBES = [
+    "a",
+    "one two three",
+    "a text that is somewhat longer than the others, so that lengths differ",
+]
 _TOLERANCE = 1e-4
 
 
@@ -66,7 +70,9 @@ class Encoder:
         if not self.padding_free:
             return [self._padded(column) for column in columns]
         constants = [self.tokenized.constants(column.prompt) for column in columns]
-        if any(each != constants[0] for each in constants):  # prompts that pooling leaves out, of different lengths
+        if any(
+            each != constants[0] for each in constants
+        ):  # prompts that pooling leaves out, of different lengths
             return [self._concatenated([column]) for column in columns]
         sizes = [len(column.texts) for column in columns]
         return list(torch.split(self._concatenated(columns), sizes))
@@ -78,12 +84,20 @@ class Encoder:
         return counted
 
     def _concatenated(self, columns: Sequence[TextColumn]) -> Tensor:
-        rows = [ids for column in columns for ids in self.tokenized.ids(column.texts, column.prompt)]
+        rows = [
+            ids for column in columns for ids in self.tokenized.ids(column.texts, column.prompt)
+        ]
         if not rows:
-            return torch.zeros(0, self.model.get_embedding_dimension() or 0, device=self.model.device)
+            return torch.zeros(
+                0, self.model.get_embedding_dimension() or 0, device=self.model.device
+            )
         filler = np.array([self.model.tokenizer.pad_token_id or 0])
-        rows = [ids if len(ids) else filler for ids in rows]  # an empty text, where a tokenizer puts nothing around it
-        tokens = concatenate(rows, self.model.device, multiple=ROW_MULTIPLE if has_faster_products() else 1)
+        rows = [
+            ids if len(ids) else filler for ids in rows
+        ]  # an empty text, where a tokenizer puts nothing around it
+        tokens = concatenate(
+            rows, self.model.device, multiple=ROW_MULTIPLE if has_faster_products() else 1
+        )
         self.lengths += [len(ids) for ids in rows]
         self.computed += tokens.segments.tokens
         transformer: Any = self.model[0]
@@ -93,14 +107,17 @@ class Encoder:
 
     def _padded(self, column: TextColumn) -> Tensor:
         if not column.texts:
-            return torch.zeros(0, self.model.get_embedding_dimension() or 0, device=self.model.device)
+            return torch.zeros(
+                0, self.model.get_embedding_dimension() or 0, device=self.model.device
+            )
         features = self.tokenized(list(column.texts), column.prompt)
         mask = features.get("attention_mask")
         if mask is not None:
             self.lengths += mask.sum(dim=1).tolist()
             self.computed += mask.numel()
         moved = {
-            key: each.to(self.model.device) if isinstance(each, Tensor) else each for key, each in features.items()
+            key: each.to(self.model.device) if isinstance(each, Tensor) else each
+            for key, each in features.items()
         }
         return self.model(moved)["sentence_embedding"]  # type: ignore[no-any-return]
 
@@ -127,7 +144,9 @@ def why_padded(model: SentenceTransformer, tokenized: TokenizedTexts) -> str | N
         return "it is no transformer"
     if not transformer.is_backend_compatible():
         return "its attention can't be exchanged"
-    window = getattr(transformer.config, "sliding_window", None) or getattr(transformer.config, "local_attention", None)
+    window = getattr(transformer.config, "sliding_window", None) or getattr(
+        transformer.config, "local_attention", None
+    )
     if window and window < (model.max_seq_length or window):
         return f"its layers see {window} tokens only"
     if tokenized.constants("") is None:
@@ -142,19 +161,32 @@ def why_padded(model: SentenceTransformer, tokenized: TokenizedTexts) -> str | N
         return f"{type(error).__name__}: {error}"
     difference = float((expected - found).abs().max())
     scale = float(expected.abs().max())
-    return None if difference <= _TOLERANCE * scale else f"its vectors would differ by {difference / scale:.1e}"
+    return (
+        None
+        if difference <= _TOLERANCE * scale
+        else f"its vectors would differ by {difference / scale:.1e}"
+    )
 
 
-def build_encoder(model: SentenceTransformer, tokenized: TokenizedTexts, *, padding_free: bool = True) -> Encoder:
+def build_encoder(
+    model: SentenceTransformer, tokenized: TokenizedTexts, *, padding_free: bool = True
+) -> Encoder:
     """Return an encoder without padding, or with it where it isn't wanted or the model needs it, which is logged."""
-    reason = why_padded(model, tokenized) if padding_free else "training.batches.padding_free is false"
+    reason = (
+        why_padded(model, tokenized) if padding_free else "training.batches.padding_free is false"
+    )
     if padding_free and reason:
         logger.warning("texts are padded: the model can't do without (%s)", reason)
     return Encoder(model=model, tokenized=tokenized, padding_free=reason is None)
 
 
 def encode_texts(
-    encoder: Encoder, texts: Sequence[str], prompt: str = "", *, unit: bool = True, shown: bool = False
+    encoder: Encoder,
+    texts: Sequence[str],
+    prompt: str = "",
+    *,
+    unit: bool = True,
+    shown: bool = False,
 ) -> npt.NDArray[np.float32]:
     """Return the vectors of texts, of length 1 unless `unit` is false, float32 [texts, dimensions], in their order.
 
@@ -166,12 +198,18 @@ def encode_texts(
     order = np.argsort(-lengths, kind="stable")
 
     def encoded(numbers: npt.NDArray[Any]) -> Tensor:
-        (vectors,) = encoder([TextColumn(texts=[texts[number] for number in numbers], prompt=prompt)])
+        (vectors,) = encoder(
+            [TextColumn(texts=[texts[number] for number in numbers], prompt=prompt)]
+        )
         vectors = vectors.float()
         return (torch.nn.functional.normalize(vectors, dim=-1) if unit else vectors).cpu()
 
     batches = track(
-        list(_batches(order, lengths)), "Encoding", console=Console(stderr=True), transient=True, disable=not shown
+        list(_batches(order, lengths)),
+        "Encoding",
+        console=Console(stderr=True),
+        transient=True,
+        disable=not shown,
     )
     with torch.inference_mode():
         parts = [vectors for _, vectors in in_parts(batches, encoded)]
@@ -184,7 +222,9 @@ def encode_texts(
 _CHARACTERS_PER_TOKEN = 4
 
 
-def _batches(order: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
+def _batches(
+    order: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
+) -> Iterator[npt.NDArray[np.int64]]:
     """Yield the numbers of texts that make up a batch, as estimated from their characters."""
     tokens = np.minimum(lengths[order] // _CHARACTERS_PER_TOKEN + 2, TOKENS_PER_BATCH)
     numbers = (np.cumsum(tokens) - tokens) // TOKENS_PER_BATCH

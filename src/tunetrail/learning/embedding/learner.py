@@ -22,7 +22,13 @@ from tunetrail.learning.embedding.encoder import build_encoder, concatenating, e
 from tunetrail.learning.embedding.losses import check_loss, check_records, loss_name
 from tunetrail.learning.embedding.losses.row_wise import is_row_wise
 from tunetrail.learning.embedding.module import EmbeddingModule, load_embedding_model
-from tunetrail.learning.embedding.prompts import QUERY, configured_prompts, own_prompts, prompt_of, role_of
+from tunetrail.learning.embedding.prompts import (
+    QUERY,
+    configured_prompts,
+    own_prompts,
+    prompt_of,
+    role_of,
+)
 from tunetrail.learning.embedding.refreshing import Refresh, undisturbed
 from tunetrail.learning.embedding.teacher import taught_records
 from tunetrail.learning.engine.modes import evaluating
@@ -60,7 +66,9 @@ class EmbeddingLearner:
         vectors = (each["embedding"] for each in self._of_shape(records, "vector"))
         wrong = next((len(vector) for vector in vectors if len(vector) != dimensions), None)
         if wrong is not None:
-            raise SampleError(f"embedding must have the model's {dimensions} dimensions, got {wrong}.")
+            raise SampleError(
+                f"embedding must have the model's {dimensions} dimensions, got {wrong}."
+            )
         self._check_prompts(path)
 
     def load(self, path: str) -> SentenceTransformer:
@@ -120,7 +128,12 @@ class EmbeddingLearner:
             build=lambda records, trial: self._prepared(path, records, [], trial),
             path=path,
             records=self._of_shape(train, self.shape),
-            settings={**asdict(self.config), "training": None, "shape": self.shape, "seed": self.seed},
+            settings={
+                **asdict(self.config),
+                "training": None,
+                "shape": self.shape,
+                "seed": self.seed,
+            },
             in_pieces=not is_row_wise(self._loss, self.config.loss_options),
             piece_rows=self.config.mini_batch_size,
             rates=WHOLE_MODEL,
@@ -138,7 +151,9 @@ class EmbeddingLearner:
         """Return the module and the batches that a training begins with."""
         module = self._module(path, training)
         own = self._of_shape(train, self.shape)
-        further = [record for shape in self._further_losses for record in self._of_shape(train, shape)]
+        further = [
+            record for shape in self._further_losses for record in self._of_shape(train, shape)
+        ]
         check_records(self._loss, [*own, *validation], self.config.loss_options)
         tokenized = self._tokenized(module.model, [*train, *validation])
         module.encoder.tokenized = tokenized
@@ -153,7 +168,9 @@ class EmbeddingLearner:
             columns = [name for name in (*TEXT_COLUMNS[shape], *further) if record.get(name)]
             counts = [tokenized.count(record[name], prompts[role_of(name)]) for name in columns]
             if refresh is not None and shape == self.shape:
-                counts.append(counts[-1])  # a negative that changes between the epochs; the batches must not
+                counts.append(
+                    counts[-1]
+                )  # a negative that changes between the epochs; the batches must not
             counts *= 2 if shape in seen_twice else 1
             return sum(counts) if module.encoder.padding_free else max(counts) * len(counts)
 
@@ -206,7 +223,10 @@ class EmbeddingLearner:
 
     @property
     def _further_losses(self) -> dict[str, str]:
-        return {shape: loss_name(shape, loss, None) for shape, loss in self.config.also_train.losses.items()}
+        return {
+            shape: loss_name(shape, loss, None)
+            for shape, loss in self.config.also_train.losses.items()
+        }
 
     @property
     def _losses(self) -> dict[str, str]:
@@ -219,10 +239,14 @@ class EmbeddingLearner:
         """Return what adds the teacher's word to records, if there is a teacher."""
         if self.config.teacher is None:
             return lambda records: records
-        teacher = load_embedding_model(resolve_model(self.config.teacher, "embedding").path, self.config.max_length)
+        teacher = load_embedding_model(
+            resolve_model(self.config.teacher, "embedding").path, self.config.max_length
+        )
 
         def encode(texts: Sequence[str], role: str) -> NDArray:
-            return self._encoded(teacher, texts, role, unit=False)  # as long as the student's are to be
+            return self._encoded(
+                teacher, texts, role, unit=False
+            )  # as long as the student's are to be
 
         return partial(
             taught_records,
@@ -232,7 +256,9 @@ class EmbeddingLearner:
             similarity=self.config.loss_options.similarity,
         )
 
-    def vectors(self, model: SentenceTransformer, texts: Sequence[str], *, role: str = QUERY) -> NDArray:
+    def vectors(
+        self, model: SentenceTransformer, texts: Sequence[str], *, role: str = QUERY
+    ) -> NDArray:
         """Return the unit vectors of the texts, each behind the model's own prompt for `query` or `document`.
 
         Returns:
@@ -240,10 +266,14 @@ class EmbeddingLearner:
         """
         return self._encoded(model, texts, role)
 
-    def _encoded(self, model: SentenceTransformer, texts: Sequence[str], role: str, *, unit: bool = True) -> NDArray:
+    def _encoded(
+        self, model: SentenceTransformer, texts: Sequence[str], role: str, *, unit: bool = True
+    ) -> NDArray:
         encoder = build_encoder(model, TokenizedTexts(model))
         with evaluating(model), concatenating(model) if encoder.padding_free else nullcontext():
-            return encode_texts(encoder, texts, prompt_of(model, role), unit=unit, shown=len(texts) > SHOWN_FROM)
+            return encode_texts(
+                encoder, texts, prompt_of(model, role), unit=unit, shown=len(texts) > SHOWN_FROM
+            )
 
     def _with_prompts(self, model: SentenceTransformer) -> SentenceTransformer:
         model.prompts = {**configured_prompts(self.config)}
@@ -261,7 +291,9 @@ class EmbeddingLearner:
         return tokenized
 
     def _check_prompts(self, path: str) -> None:
-        prompts = {name: prompt for name, prompt in configured_prompts(self.config).items() if prompt}
+        prompts = {
+            name: prompt for name, prompt in configured_prompts(self.config).items() if prompt
+        }
         tokenizer = load_embedding_model(path).tokenizer if prompts else None
         for name, prompt in prompts.items():
             assert tokenizer is not None
@@ -271,7 +303,11 @@ class EmbeddingLearner:
                     f"embedding.{name}_prompt must have fewer tokens than max_length={self.config.max_length}, got "
                     f"{tokens}. Shorten it or raise max_length."
                 )
-        unused = {name: prompt for name, prompt in own_prompts(path).items() if prompt not in prompts.values()}
+        unused = {
+            name: prompt
+            for name, prompt in own_prompts(path).items()
+            if prompt not in prompts.values()
+        }
         if unused:
             logger.warning(
                 "the base model comes with the prompts %s, which aren't used: set embedding.query_prompt and "

@@ -30,7 +30,11 @@ def load_embedding_model(path: str, max_length: int | None = None) -> SentenceTr
         ModelError: The model has no tokenizer of transformers, as one of static embeddings.
     """
     model = SentenceTransformer(
-        path, device="cpu", local_files_only=True, trust_remote_code=False, model_kwargs={"use_safetensors": True}
+        path,
+        device="cpu",
+        local_files_only=True,
+        trust_remote_code=False,
+        model_kwargs={"use_safetensors": True},
     )
     if not isinstance(model.tokenizer, PreTrainedTokenizerBase):
         raise ModelError(
@@ -87,7 +91,9 @@ class EmbeddingModule(TrainedModule):
         self.save_hyperparameters()
         self.model = load_embedding_model(model, max_length)
         self.piece_rows = mini_batch_size
-        self.encoder: Encoder = build_encoder(self.model, TokenizedTexts(self.model), padding_free=padding_free)
+        self.encoder: Encoder = build_encoder(
+            self.model, TokenizedTexts(self.model), padding_free=padding_free
+        )
         if self.encoder.padding_free:
             transformer_of(self.model).set_attn_implementation(SEGMENT_ATTENTION)
         losses = {shape: (loss, LossConfig(**(loss_options or {})))}
@@ -128,12 +134,18 @@ class EmbeddingModule(TrainedModule):
         gradients = torch.autograd.grad(loss * scale, leaves)
         work = self._work(loss)
         parts = zip(
-            *(torch.split(gradient, _sizes(pieces, column)) for column, gradient in enumerate(gradients)), strict=True
+            *(
+                torch.split(gradient, _sizes(pieces, column))
+                for column, gradient in enumerate(gradients)
+            ),
+            strict=True,
         )
         for piece, part, seed in zip(pieces, parts, seeds, strict=True):
             torch.manual_seed(seed)  # the same dropout as in the first pass
             vectors = self.encoder(piece)
-            surrogate = torch.stack([(each * its).sum() for each, its in zip(vectors, part, strict=True)]).sum()
+            surrogate = torch.stack(
+                [(each * its).sum() for each, its in zip(vectors, part, strict=True)]
+            ).sum()
             with nullcontext() if piece is pieces[-1] else self.without_synchronisation():
                 self.manual_backward(surrogate)
         self.encoder.forget()
@@ -146,7 +158,9 @@ class EmbeddingModule(TrainedModule):
             target = target.to(vectors[0].device)
         return self._losses[micro_batch.shape](vectors, target) * micro_batch.weight
 
-    def _vectors_without_graph(self, pieces: list[list[TextColumn]], seeds: list[int]) -> list[Tensor]:
+    def _vectors_without_graph(
+        self, pieces: list[list[TextColumn]], seeds: list[int]
+    ) -> list[Tensor]:
         parts = []
         with torch.no_grad():
             for piece, seed in zip(pieces, seeds, strict=True):
@@ -156,7 +170,12 @@ class EmbeddingModule(TrainedModule):
 
     def _work(self, loss: Tensor) -> Work:
         lengths, computed = self.encoder.forget()
-        return Work(loss=loss.detach(), tokens=sum(lengths), computed=computed, flops=self._cost.training(lengths))
+        return Work(
+            loss=loss.detach(),
+            tokens=sum(lengths),
+            computed=computed,
+            flops=self._cost.training(lengths),
+        )
 
     def measures_of(self, micro_batch: EmbeddingBatch) -> dict[str, Tensor]:
         """Return the batch's loss times its rows."""
@@ -167,7 +186,11 @@ class EmbeddingModule(TrainedModule):
 
     def is_finite(self, micro_batch: EmbeddingBatch) -> bool:
         """Tell whether the rows' vectors and target are finite numbers: many losses need more than one row."""
-        numbers = [each for piece in cut(micro_batch.columns, self.piece_rows) for each in self.encoder(piece)]
+        numbers = [
+            each
+            for piece in cut(micro_batch.columns, self.piece_rows)
+            for each in self.encoder(piece)
+        ]
         self.encoder.forget()
         if micro_batch.target is not None:
             numbers.append(micro_batch.target)

@@ -35,7 +35,11 @@ def own_prompts(path: str) -> dict[str, str]:
     """Return the prompts, by name, that a model folder comes with; the empty ones left out."""
     try:
         found = json.loads((Path(path) / _MODEL_CONFIG).read_text(encoding="utf-8")).get("prompts")
-    except (OSError, ValueError, AttributeError):  # no such file, or not what it should be: loading will say so
+    except (
+        OSError,
+        ValueError,
+        AttributeError,
+    ):  # no such file, or not what it should be: loading will say so
         return {}
     prompts = found if isinstance(found, Mapping) else {}
     return {name: text for name, text in prompts.items() if isinstance(text, str) and text}

@@ -16,7 +16,11 @@ def record_changes(before: Sequence[Record], after: Sequence[Record]) -> list[di
     """
     return [
         {
-            **{name: _plain(value) for name, value in new.items() if not _same(old.get(name), value)},
+            **{
+                name: _plain(value)
+                for name, value in new.items()
+                if not _same(old.get(name), value)
+            },
             **{name: None for name in old if name not in new},
         }
         for old, new in zip(before, after, strict=True)
@@ -26,7 +30,11 @@ def record_changes(before: Sequence[Record], after: Sequence[Record]) -> list[di
 def changed_records(before: Sequence[Record], changes: Sequence[Mapping[str, Any]]) -> list[Record]:
     """Return the records that `record_changes` was given as `after`, without the columns that are None now."""
     return [
-        {name: _as_it_was(value) for name, value in {**old, **changed}.items() if changed.get(name, value) is not None}
+        {
+            name: _as_it_was(value)
+            for name, value in {**old, **changed}.items()
+            if changed.get(name, value) is not None
+        }
         if changed
         else old
         for old, changed in zip(before, changes, strict=True)

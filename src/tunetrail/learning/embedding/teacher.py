@@ -25,7 +25,12 @@ _PAIR_COLUMNS = ("anchor", "positive", "negative")
 
 
 def taught_records(
-    records: Sequence[Record], *, loss: str, encode: TeacherEncode, dimensions: int, similarity: str | None = None
+    records: Sequence[Record],
+    *,
+    loss: str,
+    encode: TeacherEncode,
+    dimensions: int,
+    similarity: str | None = None,
 ) -> list[Record]:
     """Return the records with what the teacher says of them; each different text is encoded once.
 
@@ -59,7 +64,10 @@ def taught_records(
             f"{vectors.shape[1]}. Take another teacher, or learn from it on pairs (gist_embed, margin_mse, "
             "distill_kl_div)."
         )
-    return [{**record, TEACHER_EMBEDDING: vector} for record, vector in zip(records, vectors, strict=True)]
+    return [
+        {**record, TEACHER_EMBEDDING: vector}
+        for record, vector in zip(records, vectors, strict=True)
+    ]
 
 
 def teacher_target(records: Sequence[Record]) -> Tensor | None:
@@ -89,9 +97,14 @@ def _guide_column(column: str) -> str:
 
 
 def _with_scores(records: Sequence[Record], encode: TeacherEncode, similarity: str) -> list[Record]:
-    columns = [_vectors([record[name] for record in records], name, encode) for name in _PAIR_COLUMNS]
+    columns = [
+        _vectors([record[name] for record in records], name, encode) for name in _PAIR_COLUMNS
+    ]
     if similarity == "cosine":
-        columns = [vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-8) for vectors in columns]
+        columns = [
+            vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-8)
+            for vectors in columns
+        ]
     anchors, positives, negatives = columns
     scores = np.stack([(anchors * others).sum(axis=1) for others in (positives, negatives)], axis=1)
     return [{**record, TEACHER_SCORES: row} for record, row in zip(records, scores, strict=True)]
@@ -114,8 +127,12 @@ def _vectors(texts: Sequence[str], column: str, encode: TeacherEncode) -> NDArra
     different = list(dict.fromkeys(texts))
     vectors = np.asarray(encode(different, role_of(column)), dtype=np.float32)
     if vectors.ndim != 2 or len(vectors) != len(different):
-        raise ValueError(f"encode must return [{len(different)}, dimensions], got {list(vectors.shape)}.")
+        raise ValueError(
+            f"encode must return [{len(different)}, dimensions], got {list(vectors.shape)}."
+        )
     if not np.isfinite(vectors).all():
-        raise ModelError("the teacher's vectors must be finite numbers, got NaN or infinity. Take another teacher.")
+        raise ModelError(
+            "the teacher's vectors must be finite numbers, got NaN or infinity. Take another teacher."
+        )
     numbers = {text: number for number, text in enumerate(different)}
     return vectors[[numbers[text] for text in texts]]

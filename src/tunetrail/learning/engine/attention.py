@@ -59,12 +59,18 @@ def segment_attention(
     """
     wanted = [name for name in _UNSUPPORTED if others.get(name) is not None]
     if segments is None or attention_mask is not None or wanted:
-        raise NotImplementedError(f"attention within segments takes segments and no mask, got {wanted or 'neither'}")
+        raise NotImplementedError(
+            f"attention within segments takes segments and no mask, got {wanted or 'neither'}"
+        )
     if sliding_window is not None and segments.longest > sliding_window:
-        raise NotImplementedError(f"segments of {segments.longest} tokens are longer than the sliding window")
+        raise NotImplementedError(
+            f"segments of {segments.longest} tokens are longer than the sliding window"
+        )
     causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
     if torch.is_autocast_enabled(query.device.type):  # rotary positions make float32 of it
-        query, key, value = (each.to(torch.get_autocast_dtype(query.device.type)) for each in (query, key, value))
+        query, key, value = (
+            each.to(torch.get_autocast_dtype(query.device.type)) for each in (query, key, value)
+        )
     rows = [each[0].transpose(0, 1) for each in (query, key, value)]  # [tokens, heads, dimensions]
     if dropout == 0.0 and _has_varlen_kernel(query):
         ends = others["cu_seq_lens_q"]
@@ -83,7 +89,9 @@ def segment_attention(
         assert isinstance(attended, Tensor)
         return attended[None], None
     sizes = [count * length for count, length in segments.groups]
-    queries, keys, values = (torch.split(each, sizes) for each in rows)  # those of one length are a view of the row
+    queries, keys, values = (
+        torch.split(each, sizes) for each in rows
+    )  # those of one length are a view of the row
     blocks = []
     for (count, length), *parts in zip(segments.groups, queries, keys, values, strict=True):
         block = [part.reshape(count, length, *part.shape[1:]).transpose(1, 2) for part in parts]
@@ -100,7 +108,13 @@ def _has_varlen_kernel(query: Tensor) -> bool:
 
 
 def _attend(
-    query: Tensor, key: Tensor, value: Tensor, *, scaling: float | None, dropout: float, causal: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    scaling: float | None,
+    dropout: float,
+    causal: bool,
 ) -> Tensor:
     """Return attention [sequences, heads, length, dimensions] of sequences of one length."""
     shared = query.shape[1] != key.shape[1]
@@ -114,7 +128,9 @@ def _attend(
 
 
 @contextmanager
-def segment_attention_of(model: PreTrainedModel, implementation: str = SEGMENT_ATTENTION) -> Iterator[None]:
+def segment_attention_of(
+    model: PreTrainedModel, implementation: str = SEGMENT_ATTENTION
+) -> Iterator[None]:
     """Let a model attend within segments; afterwards it attends as before."""
     before = model.config._attn_implementation
     model.set_attn_implementation(implementation)

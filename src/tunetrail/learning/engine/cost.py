@@ -41,11 +41,22 @@ class TokenCost:
 
 def token_cost(transformer: nn.Module, head: nn.Module | None = None) -> TokenCost:
     """Count the linear layers that every token goes through: `head` doesn't count, nor does a pooler (BERT's)."""
-    pooler = [each for name, part in transformer.named_modules() if name.endswith("pooler") for each in part.modules()]
+    pooler = [
+        each
+        for name, part in transformer.named_modules()
+        if name.endswith("pooler")
+        for each in part.modules()
+    ]
     left_out = {id(each) for each in (head, *pooler)}
-    linear = [each for each in transformer.modules() if isinstance(each, nn.Linear) and id(each) not in left_out]
+    linear = [
+        each
+        for each in transformer.modules()
+        if isinstance(each, nn.Linear) and id(each) not in left_out
+    ]
     config = getattr(transformer, "config", None)
-    layers, width = (int(getattr(config, name, 0) or 0) for name in ("num_hidden_layers", "hidden_size"))
+    layers, width = (
+        int(getattr(config, name, 0) or 0) for name in ("num_hidden_layers", "hidden_size")
+    )
     return TokenCost(
         trained=sum(each.weight.numel() for each in linear if each.weight.requires_grad),
         frozen=sum(each.weight.numel() for each in linear if not each.weight.requires_grad),
@@ -64,10 +75,13 @@ def measured_peak(seconds: float, device: str = "cpu", dtype: torch.dtype = torc
 
     By whichever of torch's two libraries is faster for it on a CPU.
     """
-    generator = torch.Generator(device).manual_seed(0)  # its own: a training draws what it draws without
+    generator = torch.Generator(device).manual_seed(
+        0
+    )  # its own: a training draws what it draws without
     with torch.inference_mode():
         left, right = (
-            torch.randn(_PEAK_SIZE, _PEAK_SIZE, device=device, dtype=dtype, generator=generator) for _ in range(2)
+            torch.randn(_PEAK_SIZE, _PEAK_SIZE, device=device, dtype=dtype, generator=generator)
+            for _ in range(2)
         )
         best, begun = float("inf"), time.perf_counter()
         while best == float("inf") or time.perf_counter() - begun < seconds:

@@ -47,12 +47,16 @@ class _GatedDown(torch.autograd.Function):
         gate, up, weight = ctx.saved_tensors
         activated, of_weight = functional.silu(gate), None
         if ctx.needs_input_grad[2]:
-            of_weight = transposed_product(of_output.flatten(0, -2), (activated * up).flatten(0, -2))
+            of_weight = transposed_product(
+                of_output.flatten(0, -2), (activated * up).flatten(0, -2)
+            )
         of_product = linear(of_output, weight.T)
         return *_gated_gradients(of_product, gate, up, activated), of_weight
 
 
-def _gated_gradients(of_product: Tensor, gate: Tensor, up: Tensor, activated: Tensor) -> tuple[Tensor, Tensor]:
+def _gated_gradients(
+    of_product: Tensor, gate: Tensor, up: Tensor, activated: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return the gradients of gate and up; `of_product` and `activated`, silu(gate), are changed in place."""
     of_up = activated.mul_(of_product)
     return torch.ops.aten.silu_backward(of_product.mul_(up), gate), of_up
@@ -73,7 +77,9 @@ class _Normalized(torch.autograd.Function):
     def backward(ctx: Any, of_output: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         values, weight, scale = ctx.saved_tensors
         normalized = values * scale
-        of_weight = (of_output * normalized).flatten(0, -2).sum(dim=0) if ctx.needs_input_grad[1] else None
+        of_weight = (
+            (of_output * normalized).flatten(0, -2).sum(dim=0) if ctx.needs_input_grad[1] else None
+        )
         of_normalized = of_output * weight
         mean = (of_normalized * normalized).mean(dim=-1, keepdim=True)
         return of_normalized.sub_(normalized.mul_(mean)).mul_(scale), of_weight, None
@@ -93,7 +99,11 @@ class _LeanLayer(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Return what the layer's own forward returns."""
-        is_plain = torch.is_grad_enabled() and values.dtype is torch.float32 and values.device.type == "cpu"
+        is_plain = (
+            torch.is_grad_enabled()
+            and values.dtype is torch.float32
+            and values.device.type == "cpu"
+        )
         if is_plain and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling():
             return self.lean(values)
         return super().forward(values)  # type: ignore[no-any-return]
@@ -144,12 +154,18 @@ def unmake_lean(model: nn.Module) -> None:
 
 
 def _mixin_of(layer: nn.Module) -> type[_LeanLayer] | None:
-    if isinstance(layer, _LeanLayer) or any(each.dtype is not torch.float32 for each in layer.parameters()):
+    if isinstance(layer, _LeanLayer) or any(
+        each.dtype is not torch.float32 for each in layer.parameters()
+    ):
         return None
     parts = {name for name, _ in layer.named_children()}
     if parts == {"gate_proj", "up_proj", "down_proj", "act_fn"}:
         return _LeanGated
-    is_norm = not parts and type(layer).__name__.endswith("RMSNorm") and hasattr(layer, "variance_epsilon")
+    is_norm = (
+        not parts
+        and type(layer).__name__.endswith("RMSNorm")
+        and hasattr(layer, "variance_epsilon")
+    )
     return _LeanNorm if is_norm else None
 
 

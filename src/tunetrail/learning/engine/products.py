@@ -33,7 +33,9 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if not _is_for_onednn(input, weight):
         return functional.linear(input, weight, bias)
-    if torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in (input, weight, bias)):
+    if torch.is_grad_enabled() and any(
+        each is not None and each.requires_grad for each in (input, weight, bias)
+    ):
         return _Linear.apply(input, weight, bias)  # type: ignore[no-any-return, no-untyped-call]
     return _product(input, weight, bias)
 
@@ -57,9 +59,15 @@ def replace_linear(module: nn.Module) -> None:
 @cache
 def has_faster_products() -> bool:
     """Tell whether this CPU has AVX-512 and this torch the function that brings it to float32 products."""
-    if not (torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX512")):  # type: ignore[no-untyped-call]
+    has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    has_avx512 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    if not (has_onednn and has_avx512):
         return False
-    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # read at the first product, below
+
+    for name in (
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY",
+        "LRU_CACHE_CAPACITY",
+    ):  # read at the first product, below
         os.environ.setdefault(name, str(_KEPT_PRODUCTS))
     ones = torch.ones(2, 2)
     try:

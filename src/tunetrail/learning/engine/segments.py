@@ -68,7 +68,9 @@ class ConcatenatedTokens:
         ends = lengths.cumsum(0).to(device=self.input_ids.device, dtype=torch.int32)
         return {
             "input_ids": self.input_ids,
-            "position_ids": self.position_ids + position_offset if position_offset else self.position_ids,
+            "position_ids": self.position_ids + position_offset
+            if position_offset
+            else self.position_ids,
             "cu_seq_lens_q": ends,
             "cu_seq_lens_k": ends,
             "max_length_q": self.segments.longest,
@@ -110,6 +112,8 @@ def concatenate(
     return ConcatenatedTokens(
         input_ids=torch.from_numpy(row)[None].to(device),
         position_ids=torch.from_numpy(positions)[None].to(device),
-        segments=Segments(groups=tuple((len(list(same)), int(length)) for length, same in groupby(sorted_lengths))),
+        segments=Segments(
+            groups=tuple((len(list(same)), int(length)) for length, same in groupby(sorted_lengths))
+        ),
         order=torch.from_numpy(order),
     )

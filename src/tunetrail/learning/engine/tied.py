@@ -50,10 +50,14 @@ def _add_to_gradient(weight: Tensor, ids: Tensor, of_rows: Tensor) -> None:
 
     def add(gradient: Tensor | None) -> Tensor | None:
         handle.remove()
-        if backward_pass != torch._C._current_graph_task_id():  # the one that the rows are of has failed
+        if (
+            backward_pass != torch._C._current_graph_task_id()
+        ):  # the one that the rows are of has failed
             return None
         if gradient is None:
-            raise RuntimeError("A tied embedding's matrix must have a gradient from the head, got none.")
+            raise RuntimeError(
+                "A tied embedding's matrix must have a gradient from the head, got none."
+            )
         return gradient.index_add_(0, ids, of_rows.to(gradient.dtype))
 
     handle = weight.register_hook(add)  # type: ignore[no-untyped-call]
@@ -61,7 +65,11 @@ def _add_to_gradient(weight: Tensor, ids: Tensor, of_rows: Tensor) -> None:
 
 def tie_gradients(embedding: nn.Module, head: nn.Module) -> None:
     """Make an embedding that shares its trained matrix with the head a `TiedEmbedding`; others stay as they are."""
-    if type(embedding) is not nn.Embedding or embedding.weight is not head.weight or not embedding.weight.requires_grad:
+    if (
+        type(embedding) is not nn.Embedding
+        or embedding.weight is not head.weight
+        or not embedding.weight.requires_grad
+    ):
         return
     if embedding.max_norm is None and not embedding.scale_grad_by_freq and not embedding.sparse:
         embedding.__class__ = TiedEmbedding

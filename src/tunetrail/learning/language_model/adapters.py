@@ -126,7 +126,9 @@ def merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
 def _wrapped(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
     with warnings.catch_warnings():
         # PEFT 0.21 asks transformers 5.23 for an attribute under its old name
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        warnings.filterwarnings(
+            "ignore", message=".*is_gradient_checkpointing", category=FutureWarning
+        )
         # PEFT sees by itself that GPT-2's layers have their weights transposed, and says so for each one
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to", category=UserWarning)
         return get_peft_model(model, config)
@@ -139,7 +141,9 @@ def _targets(model: PreTrainedModel, names: Collection[str]) -> str | list[str]:
     modules = {name: module for name, module in model.named_modules() if name}
     output = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     linear = {
-        name for name, module in modules.items() if isinstance(module, nn.Linear | Conv1D) and module is not output
+        name
+        for name, module in modules.items()
+        if isinstance(module, nn.Linear | Conv1D) and module is not output
     }
     known = sorted({name.rsplit(".", 1)[-1] for name in linear})
     for name in names:

@@ -30,12 +30,15 @@ class LanguageBatch:
     def weight(self) -> float:
         """Supervised tokens, each times the weight of its example."""
         return sum(
-            weight * example.supervised_tokens for example, weight in zip(self.examples, self.weights, strict=True)
+            weight * example.supervised_tokens
+            for example, weight in zip(self.examples, self.weights, strict=True)
         )
 
     def part(self, rows: slice) -> "LanguageBatch":
         """Return some of the examples."""
-        return LanguageBatch(examples=self.examples[rows], rows=self.rows[rows], weights=self.weights[rows])
+        return LanguageBatch(
+            examples=self.examples[rows], rows=self.rows[rows], weights=self.weights[rows]
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,19 +129,32 @@ class LanguageModelDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> StepLoader:
         """Return shuffled batches, another order each epoch."""
-        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        steps = StepSampler(
-            self._sampler(self.train, shuffle=True), accumulate=self.batches.accumulate, rank=rank, ranks=ranks
+        ranks, rank = (
+            (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         )
-        return StepLoader(partial(_batch, self.train), steps, workers=self.batches.workers, numbers=self.numbers)
+        steps = StepSampler(
+            self._sampler(self.train, shuffle=True),
+            accumulate=self.batches.accumulate,
+            rank=rank,
+            ranks=ranks,
+        )
+        return StepLoader(
+            partial(_batch, self.train), steps, workers=self.batches.workers, numbers=self.numbers
+        )
 
     def val_dataloader(self) -> StepLoader:
         """Return batches in the rows' own order."""
-        return StepLoader(partial(_batch, self.validation), StepSampler(self._sampler(self.validation, shuffle=False)))
+        return StepLoader(
+            partial(_batch, self.validation),
+            StepSampler(self._sampler(self.validation, shuffle=False)),
+        )
 
     def _sampler(self, examples: Sequence[Item], shuffle: bool) -> SeededBatchSampler:
         return SeededBatchSampler(
-            [each.tokens if isinstance(each, PreferencePair) else len(each.input_ids) for each in examples],
+            [
+                each.tokens if isinstance(each, PreferencePair) else len(each.input_ids)
+                for each in examples
+            ],
             self.batch_size,
             seed=self.seed,
             shuffle=shuffle,
@@ -153,4 +169,6 @@ def _batch(items: Sequence[Item], rows: list[int]) -> LanguageBatch | Preference
     if pairs:
         return PreferenceBatch(pairs=pairs, rows=tuple(rows))
     examples = tuple(item for item in chosen if isinstance(item, TokenizedExample))
-    return LanguageBatch(examples=examples, rows=tuple(rows), weights=tuple(example.weight for example in examples))
+    return LanguageBatch(
+        examples=examples, rows=tuple(rows), weights=tuple(example.weight for example in examples)
+    )

@@ -61,9 +61,13 @@ class LanguageForward:
     def loss(self, examples: Sequence[TokenizedExample], weights: Sequence[float]) -> Tensor:
         """Return the sum over supervised tokens of their nats, each times the weight of its example."""
         if not self.padding_free:
-            return (self._padded_nats(examples) * torch.tensor(weights, device=self.model.device)).sum()
+            return (
+                self._padded_nats(examples) * torch.tensor(weights, device=self.model.device)
+            ).sum()
         found, head = self._supervised(examples), head_of(self.model)
-        each = torch.tensor(weights, dtype=torch.float32, device=found.hidden.device)[found.examples]
+        each = torch.tensor(weights, dtype=torch.float32, device=found.hidden.device)[
+            found.examples
+        ]
         return supervised_loss(found.hidden, found.targets, each, head.weight, head.bias)
 
     def nats(self, examples: Sequence[TokenizedExample]) -> Tensor:
@@ -82,19 +86,28 @@ class LanguageForward:
     def _supervised(self, examples: Sequence[TokenizedExample]) -> Supervised:
         device = self.model.device
         tokens = concatenate([example.input_ids for example in examples], device)
-        labels = torch.tensor([label for number in tokens.order.tolist() for label in examples[number].labels])
+        labels = torch.tensor(
+            [label for number in tokens.order.tolist() for label in examples[number].labels]
+        )
         # a segment's first label is never learnt, so no segment predicts the beginning of the next
         targets = torch.cat([labels[1:], labels.new_full((1,), IGNORED)])
         positions = (targets != IGNORED).nonzero().flatten()
         owners = tokens.order.repeat_interleave(torch.tensor(tokens.segments.lengths))[positions]
         with self._noise_over(tokens.segments.lengths):
-            states = decoder_of(self.model)(**tokens.features(), use_cache=False).last_hidden_state[0]
+            states = decoder_of(self.model)(**tokens.features(), use_cache=False).last_hidden_state[
+                0
+            ]
         return Supervised(
-            hidden=states[positions.to(device)], targets=targets[positions].to(device), examples=owners.to(device)
+            hidden=states[positions.to(device)],
+            targets=targets[positions].to(device),
+            examples=owners.to(device),
         )
 
     def _padded_nats(self, examples: Sequence[TokenizedExample]) -> Tensor:
-        batch = {name: value.to(self.model.device) for name, value in padded(examples, self.pad_token_id).items()}
+        batch = {
+            name: value.to(self.model.device)
+            for name, value in padded(examples, self.pad_token_id).items()
+        }
         with self._noise_over([len(example.input_ids) for example in examples]):
             return padded_nats(self.model, batch).sum(dim=1)
 
@@ -177,22 +190,42 @@ def why_padded(model: PreTrainedModel | PeftModel) -> str | None:
         return f"its layers see {window} tokens only"
     vocabulary = causal.config.get_text_config().vocab_size
     examples = [
-        TokenizedExample(input_ids=ids, labels=[IGNORED, *ids[1:]], supervised_bytes=0, truncated=False)
-        for ids in ([number % vocabulary for number in range(start, start + 3 + start)] for start in (1, 2, 5))
+        TokenizedExample(
+            input_ids=ids, labels=[IGNORED, *ids[1:]], supervised_bytes=0, truncated=False
+        )
+        for ids in (
+            [number % vocabulary for number in range(start, start + 3 + start)]
+            for start in (1, 2, 5)
+        )
     ]
     try:
         with evaluating(model), torch.inference_mode():
-            expected = LanguageForward(model=model, pad_token_id=0, padding_free=False).nats(examples)
+            expected = LanguageForward(model=model, pad_token_id=0, padding_free=False).nats(
+                examples
+            )
             with concatenating(model):
-                found = LanguageForward(model=model, pad_token_id=0, padding_free=True).nats(examples)
-    except (NotImplementedError, TypeError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+                found = LanguageForward(model=model, pad_token_id=0, padding_free=True).nats(
+                    examples
+                )
+    except (
+        NotImplementedError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        KeyError,
+        AttributeError,
+    ) as error:
         return f"{type(error).__name__}: {error}"
     difference = float(((expected - found) / expected).abs().max())
     return None if difference <= _TOLERANCE else f"its loss would differ by {difference:.1e}"
 
 
 def build_forward(
-    model: PreTrainedModel | PeftModel, pad_token_id: int, *, padding_free: bool = True, noise_alpha: float = 0.0
+    model: PreTrainedModel | PeftModel,
+    pad_token_id: int,
+    *,
+    padding_free: bool = True,
+    noise_alpha: float = 0.0,
 ) -> LanguageForward:
     """Return the way without padding, or with it where it isn't wanted or the model needs it, which is logged.
 
@@ -202,4 +235,6 @@ def build_forward(
     if padding_free and reason:
         logger.warning("examples are padded: the model can't do without (%s)", reason)
     noise = EmbeddingNoise(model, noise_alpha) if noise_alpha else None
-    return LanguageForward(model=model, pad_token_id=pad_token_id, padding_free=reason is None, noise=noise)
+    return LanguageForward(
+        model=model, pad_token_id=pad_token_id, padding_free=reason is None, noise=noise
+    )

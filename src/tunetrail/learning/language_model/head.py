@@ -20,7 +20,12 @@ _Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 def supervised_nats(
-    hidden: Tensor, targets: Tensor, weight: Tensor, bias: Tensor | None = None, *, chunk_tokens: int = CHUNK_TOKENS
+    hidden: Tensor,
+    targets: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    chunk_tokens: int = CHUNK_TOKENS,
 ) -> Tensor:
     """Return each token's negative log-likelihood; the backward pass computes the logits a second time.
 
@@ -68,7 +73,9 @@ def supervised_loss(
         sum_i weights_i * nats_i, a float32 scalar (float64 for float64 inputs). Its backward pass can run once.
     """
     head = _Head(hidden, targets, weight, bias, chunk_tokens)
-    weights = torch.ones(len(targets), device=hidden.device) if weights is None else weights.detach()
+    weights = (
+        torch.ones(len(targets), device=hidden.device) if weights is None else weights.detach()
+    )
     trained = any(each is not None and each.requires_grad for each in (hidden, weight, bias))
     if not (trained and torch.is_grad_enabled()):
         return (head.nats() * weights).sum()
@@ -81,7 +88,14 @@ class _Head:
     Types are chosen once, by hand: autocast leaves products alone whose factors have its type already.
     """
 
-    def __init__(self, hidden: Tensor, targets: Tensor, weight: Tensor, bias: Tensor | None, chunk_tokens: int) -> None:
+    def __init__(
+        self,
+        hidden: Tensor,
+        targets: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        chunk_tokens: int,
+    ) -> None:
         device = hidden.device.type
         self.dtype = torch.promote_types(hidden.dtype, weight.dtype)
         if torch.is_autocast_enabled(device) and self.dtype != torch.float64:
@@ -91,7 +105,9 @@ class _Head:
         self.bias = None if bias is None else bias.detach().to(self.dtype)
         self.targets = targets[:, None]
         chunks = max(1, math.ceil(len(hidden) / chunk_tokens))
-        self.chunk = max(1, math.ceil(len(hidden) / chunks))  # chunks of one size: a small last one would be slow
+        self.chunk = max(
+            1, math.ceil(len(hidden) / chunks)
+        )  # chunks of one size: a small last one would be slow
 
     def nats(self) -> Tensor:
         """Return the nats of each token, [tokens]."""
@@ -101,7 +117,9 @@ class _Head:
                 _, _, nats[tokens] = self._exponentials(tokens)
         return nats
 
-    def nats_and_gradients(self, weights: Tensor, needed: tuple[bool, bool, bool]) -> tuple[Tensor, _Gradients]:
+    def nats_and_gradients(
+        self, weights: Tensor, needed: tuple[bool, bool, bool]
+    ) -> tuple[Tensor, _Gradients]:
         """Return the nats, and the gradients of sum_i weights_i * nats_i.
 
         Args:
@@ -111,12 +129,18 @@ class _Head:
         nats = self.hidden.new_empty(len(self.hidden), dtype=self.exact)
         of_hidden = torch.empty_like(self.hidden, dtype=self.exact) if needed[0] else None
         of_weight: Tensor | None = None
-        of_bias = torch.zeros_like(self.bias, dtype=self.exact) if needed[2] and self.bias is not None else None
+        of_bias = (
+            torch.zeros_like(self.bias, dtype=self.exact)
+            if needed[2] and self.bias is not None
+            else None
+        )
         weights = weights.to(self.exact)[:, None]
         with torch.no_grad():
             for tokens in self._chunks():
                 exponentials, sums, nats[tokens] = self._exponentials(tokens)
-                of_logits = exponentials.mul_(weights[tokens] / sums)  # of nats: softmax, and 1 less at the target
+                of_logits = exponentials.mul_(
+                    weights[tokens] / sums
+                )  # of nats: softmax, and 1 less at the target
                 of_logits.scatter_add_(1, self.targets[tokens], -weights[tokens])
                 if of_bias is not None:
                     of_bias += of_logits.sum(dim=0)
@@ -147,8 +171,12 @@ class _Head:
 
 class _SupervisedNats(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, head: _Head) -> Tensor:
-        ctx.save_for_backward(hidden, weight, bias)  # so that autograd refuses a backward pass after they changed
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, head: _Head
+    ) -> Tensor:
+        ctx.save_for_backward(
+            hidden, weight, bias
+        )  # so that autograd refuses a backward pass after they changed
         ctx.head = head
         return head.nats()
 
@@ -163,9 +191,13 @@ class _SupervisedNats(torch.autograd.Function):
 
 class _SupervisedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, head: _Head, weights: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, head: _Head, weights: Tensor
+    ) -> Tensor:
         ctx.magnitude = _magnitude(weights)
-        nats, ctx.gradients = head.nats_and_gradients(weights / ctx.magnitude, ctx.needs_input_grad[:3])
+        nats, ctx.gradients = head.nats_and_gradients(
+            weights / ctx.magnitude, ctx.needs_input_grad[:3]
+        )
         ctx.dtypes = [None if each is None else each.dtype for each in (hidden, weight, bias)]
         return (nats * weights).sum()
 
@@ -173,7 +205,9 @@ class _SupervisedLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, of_loss: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.gradients is None:
-            raise RuntimeError("The backward pass of supervised_loss can run only once: it changes what it has kept.")
+            raise RuntimeError(
+                "The backward pass of supervised_loss can run only once: it changes what it has kept."
+            )
         gradients, ctx.gradients = ctx.gradients, None
         return (*_scaled(gradients, of_loss * ctx.magnitude, ctx.dtypes), None, None)
 
@@ -184,7 +218,11 @@ def _magnitude(weights: Tensor) -> Tensor:
     return mean.clamp(min=torch.finfo(mean.dtype).tiny)
 
 
-def _scaled(gradients: _Gradients, factor: Tensor, dtypes: list[torch.dtype | None]) -> list[Tensor | None]:
+def _scaled(
+    gradients: _Gradients, factor: Tensor, dtypes: list[torch.dtype | None]
+) -> list[Tensor | None]:
     """Return the gradients times `factor`, in place where the type stays."""
     pairs = zip(gradients, dtypes, strict=True)
-    return [None if gradient is None else gradient.mul_(factor).to(dtype) for gradient, dtype in pairs]
+    return [
+        None if gradient is None else gradient.mul_(factor).to(dtype) for gradient, dtype in pairs
+    ]

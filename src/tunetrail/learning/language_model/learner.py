@@ -22,7 +22,11 @@ from tunetrail.learning.embedding.data import Record
 from tunetrail.learning.embedding.refreshing import Refresh, undisturbed
 from tunetrail.learning.language_model.data import Item, LanguageModelDataModule, PreferencePair
 from tunetrail.learning.language_model.forward import LanguageForward, build_forward, concatenating
-from tunetrail.learning.language_model.module import LanguageModelModule, load_language_model, load_tokenizer
+from tunetrail.learning.language_model.module import (
+    LanguageModelModule,
+    load_language_model,
+    load_tokenizer,
+)
 from tunetrail.learning.tokens.chat import TokenizedExample, is_preference
 from tunetrail.learning.tokens.tokenized import kept_examples, kept_preferences
 from tunetrail.learning.training.batching import length_batches
@@ -53,7 +57,9 @@ class Likelihoods:
 
     def part(self, records: slice) -> "Likelihoods":
         """Return those of some of the records."""
-        return Likelihoods(nats=self.nats[records], tokens=self.tokens[records], bytes=self.bytes[records])
+        return Likelihoods(
+            nats=self.nats[records], tokens=self.tokens[records], bytes=self.bytes[records]
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,12 +135,16 @@ class LanguageModelLearner:
             budget=budget,
         )
         trained = module.merged().cpu().eval()  # type: ignore[no-untyped-call]
-        return LanguageModel(model=trained, tokenizer=tokenizer), replace(result, found=found.to_dict())
+        return LanguageModel(model=trained, tokenizer=tokenizer), replace(
+            result, found=found.to_dict()
+        )
 
     def find(self, path: str, train: Sequence[Record], training: TrainingConfig) -> Found:
         """Find what is `auto` in a training of the model of the folder `path` on these records."""
         subject = Subject(
-            build=lambda records, trial: self._prepared(path, load_tokenizer(path), records, [], trial),
+            build=lambda records, trial: self._prepared(
+                path, load_tokenizer(path), records, [], trial
+            ),
             path=path,
             records=train,
             settings={**asdict(self.config), "training": None, "seed": self.seed},
@@ -184,10 +194,17 @@ class LanguageModelLearner:
         """
         if any(map(is_preference, records)):
             pairs = self._pairs(model.tokenizer, records)
-            return [_teaches(pair) and all(example.supervised_bytes for example in pair) for pair in pairs]
-        return [example.supervised_bytes > 0 for example in self._tokenized(model.tokenizer, records)]
+            return [
+                _teaches(pair) and all(example.supervised_bytes for example in pair)
+                for pair in pairs
+            ]
+        return [
+            example.supervised_bytes > 0 for example in self._tokenized(model.tokenizer, records)
+        ]
 
-    def likelihoods(self, model: LanguageModel, records: Sequence[Record], batch_size: int) -> Likelihoods:
+    def likelihoods(
+        self, model: LanguageModel, records: Sequence[Record], batch_size: int
+    ) -> Likelihoods:
         """Score each record's supervised tokens; a record cut off before its first one counts 0 everywhere."""
         return _likelihoods(model, self._tokenized(model.tokenizer, records), batch_size)
 
@@ -213,7 +230,11 @@ class LanguageModelLearner:
         """
         if not any(is_preference(record) for record in records):
             return self._examples(tokenizer, records)
-        teaching = [(number, pair) for number, pair in enumerate(self._pairs(tokenizer, records)) if _teaches(pair)]
+        teaching = [
+            (number, pair)
+            for number, pair in enumerate(self._pairs(tokenizer, records))
+            if _teaches(pair)
+        ]
         if not teaching:
             raise SampleError(
                 f"llm.max_length={self.config.max_length} cuts off what two answers differ by of all {len(records)} "
@@ -223,7 +244,9 @@ class LanguageModelLearner:
         with undisturbed(module):
             found = (-_nats(module.forward_pass, answers, batch_size, "Reference")).tolist()
         return [number for number, _ in teaching], [
-            PreferencePair(chosen=chosen, rejected=rejected, reference=(found[2 * place], found[2 * place + 1]))
+            PreferencePair(
+                chosen=chosen, rejected=rejected, reference=(found[2 * place], found[2 * place + 1])
+            )
             for place, (_, (chosen, rejected)) in enumerate(teaching)
         ]
 
@@ -239,7 +262,9 @@ class LanguageModelLearner:
             )
         return numbers, [examples[number] for number in numbers]
 
-    def _tokenized(self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]) -> list[TokenizedExample]:
+    def _tokenized(
+        self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]
+    ) -> list[TokenizedExample]:
         return kept_examples(tokenizer, records, self.config.max_length, self.cache)
 
     def _pairs(
@@ -248,27 +273,37 @@ class LanguageModelLearner:
         return kept_preferences(tokenizer, records, self.config.max_length, self.cache)
 
 
-def _nats(forward: LanguageForward, examples: Sequence[TokenizedExample], batch_size: int, title: str) -> NDArray:
+def _nats(
+    forward: LanguageForward, examples: Sequence[TokenizedExample], batch_size: int, title: str
+) -> NDArray:
     """Return each example's negative log-likelihood in nats, float64 [examples]."""
 
     def scored(numbers: NDArray) -> NDArray:
-        found: NDArray = forward.nats([examples[number] for number in numbers]).double().cpu().numpy()
+        found: NDArray = (
+            forward.nats([examples[number] for number in numbers]).double().cpu().numpy()
+        )
         return found
 
     nats = np.zeros(len(examples))
     batches = length_batches([len(example.input_ids) for example in examples], batch_size)
     with torch.inference_mode():
-        for numbers, found in in_parts(track(batches, title, console=Console(stderr=True), transient=True), scored):
+        for numbers, found in in_parts(
+            track(batches, title, console=Console(stderr=True), transient=True), scored
+        ):
             nats[numbers] = found
     return nats
 
 
-def _likelihoods(model: LanguageModel, examples: Sequence[TokenizedExample], batch_size: int) -> Likelihoods:
+def _likelihoods(
+    model: LanguageModel, examples: Sequence[TokenizedExample], batch_size: int
+) -> Likelihoods:
     nats = np.zeros(len(examples))
     scored = [number for number, example in enumerate(examples) if _learns(example)]
     forward = build_forward(model.model, int(model.tokenizer.pad_token_id))
     with concatenating(model.model) if forward.padding_free else nullcontext():
-        nats[scored] = _nats(forward, [examples[number] for number in scored], batch_size, "Scoring")
+        nats[scored] = _nats(
+            forward, [examples[number] for number in scored], batch_size, "Scoring"
+        )
     return Likelihoods(
         nats=nats,
         tokens=np.array([example.supervised_tokens for example in examples]),

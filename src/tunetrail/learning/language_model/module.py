@@ -7,7 +7,12 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from tunetrail.config import PreferenceConfig
 from tunetrail.learning.engine.attention import SEGMENT_ATTENTION
@@ -19,7 +24,11 @@ from tunetrail.learning.engine.tied import tie_gradients, untie_gradients
 from tunetrail.learning.language_model.adapters import merged, quantization_config, with_adapter
 from tunetrail.learning.language_model.data import LanguageBatch, PreferenceBatch
 from tunetrail.learning.language_model.forward import build_forward, causal_model, head_of
-from tunetrail.learning.language_model.preference import PairLogProbabilities, implicit_rewards, preference_loss
+from tunetrail.learning.language_model.preference import (
+    PairLogProbabilities,
+    implicit_rewards,
+    preference_loss,
+)
 from tunetrail.learning.training.memory import undo_compile
 from tunetrail.learning.training.module import TrainedModule, Work, pieces_of
 
@@ -27,7 +36,12 @@ from tunetrail.learning.training.module import TrainedModule, Work, pieces_of
 def load_language_model(path: str, **settings: Any) -> PreTrainedModel:
     """Load a local causal language model in float32, from safetensors only and without remote code."""
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        path, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, **settings
+        path,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        dtype=torch.float32,
+        **settings,
     )
     replace_linear(model)
     return model
@@ -100,7 +114,9 @@ class LanguageModelModule(TrainedModule):
     def backward_of(self, micro_batch: LanguageBatch | PreferenceBatch, scale: float) -> Work:
         """Add the gradient of the batch's loss, piece by piece."""
         work = Work()
-        parts = [micro_batch.part(rows) for rows in pieces_of(len(micro_batch.rows), self.piece_rows)]
+        parts = [
+            micro_batch.part(rows) for rows in pieces_of(len(micro_batch.rows), self.piece_rows)
+        ]
         for part in parts:
             with nullcontext() if part is parts[-1] else self.without_synchronisation():
                 loss = self._loss_of(part)
@@ -120,7 +136,10 @@ class LanguageModelModule(TrainedModule):
         chosen, rejected = found.chunk(2)
         reference = chosen.new_tensor([pair.reference for pair in batch.pairs])
         counts = chosen.new_tensor(
-            [[each.supervised_tokens for each in (pair.chosen, pair.rejected)] for pair in batch.pairs]
+            [
+                [each.supervised_tokens for each in (pair.chosen, pair.rejected)]
+                for pair in batch.pairs
+            ]
         )
         pairs = PairLogProbabilities(
             policy_chosen=chosen,
@@ -131,8 +150,12 @@ class LanguageModelModule(TrainedModule):
             rejected_tokens=counts[:, 1],
         )
         weights = chosen.new_tensor([pair.chosen.weight for pair in batch.pairs])
-        rewards = implicit_rewards(chosen, rejected, reference[:, 0], reference[:, 1], self._preference.beta)
-        return (preference_loss(pairs, self._preference) * weights).sum(), (rewards.accuracy * weights).sum()
+        rewards = implicit_rewards(
+            chosen, rejected, reference[:, 0], reference[:, 1], self._preference.beta
+        )
+        return (preference_loss(pairs, self._preference) * weights).sum(), (
+            rewards.accuracy * weights
+        ).sum()
 
     def _work(self, batch: LanguageBatch | PreferenceBatch, loss: Tensor) -> Work:
         lengths = [len(example.input_ids) for example in batch.examples]
@@ -146,7 +169,9 @@ class LanguageModelModule(TrainedModule):
 
     def measures_of(self, micro_batch: LanguageBatch | PreferenceBatch) -> dict[str, Tensor]:
         """Return the batch's summed loss; of preferences also `preference_accuracy`, by the implicit rewards."""
-        parts = [micro_batch.part(rows) for rows in pieces_of(len(micro_batch.rows), self.piece_rows)]
+        parts = [
+            micro_batch.part(rows) for rows in pieces_of(len(micro_batch.rows), self.piece_rows)
+        ]
         if isinstance(micro_batch, LanguageBatch):
             return {"loss": torch.stack([self._loss_of(part) for part in parts]).sum()}
         found = [self._preferences(part) for part in parts if isinstance(part, PreferenceBatch)]
@@ -156,8 +181,12 @@ class LanguageModelModule(TrainedModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep only the trained weights: the frozen ones lie unchanged in the model's folder."""
         if isinstance(self.model, PeftModel):
-            trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-            kept = {name: value for name, value in checkpoint["state_dict"].items() if name in trained}
+            trained = {
+                name for name, parameter in self.named_parameters() if parameter.requires_grad
+            }
+            kept = {
+                name: value for name, value in checkpoint["state_dict"].items() if name in trained
+            }
             checkpoint["state_dict"] = kept
 
     def merged(self) -> PreTrainedModel:

@@ -58,6 +58,8 @@ class EmbeddingNoise:
         elif len(lengths) == rows:
             length = lengths[:, None, None]
         else:
-            raise ValueError(f"lengths must be those of a batch {[rows, tokens]}, got {lengths.tolist()}.")
+            raise ValueError(
+                f"lengths must be those of a batch {[rows, tokens]}, got {lengths.tolist()}."
+            )
         size = (self.alpha / (length * dimensions).sqrt()).to(output)
         return output + torch.empty_like(output).uniform_(-1.0, 1.0) * size

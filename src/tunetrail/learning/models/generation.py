@@ -15,7 +15,13 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from tunetrail.learning.language_model.learner import LanguageModel
 
@@ -26,7 +32,9 @@ LONGEST_PROMPT = 512
 
 _TOP_K = 50
 _QUOTES = "\"'`\u201c\u201d\u2018\u2019"
-_CHARACTERS_PER_TOKEN = 20  # no tokenizer packs more into one, so what lies beyond needn't be tokenised to be cut off
+_CHARACTERS_PER_TOKEN = (
+    20  # no tokenizer packs more into one, so what lies beyond needn't be tokenised to be cut off
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,33 +83,43 @@ class TextWriter:
         copies: Counter[str] = Counter()
         requests = []
         for text in texts:
-            requests.append(_Request(instruction=instruction, opening=opening, text=text, copy=copies[text]))
+            requests.append(
+                _Request(instruction=instruction, opening=opening, text=text, copy=copies[text])
+            )
             copies[text] += 1
         new = [request for request in requests if request not in self._written]
         prompts = [self._prompt(request) for request in new]
         order = sorted(range(len(new)), key=lambda number: -len(prompts[number]))
         starts = range(0, len(new), self.batch_size)
         hidden = len(new) < SHOWN_FROM
-        for start in track(starts, "Writing", console=Console(stderr=True), transient=True, disable=hidden):
+        for start in track(
+            starts, "Writing", console=Console(stderr=True), transient=True, disable=hidden
+        ):
             numbers = order[start : start + self.batch_size]
-            lines = self._lines([prompts[number] for number in numbers], [new[number] for number in numbers])
+            lines = self._lines(
+                [prompts[number] for number in numbers], [new[number] for number in numbers]
+            )
             self._written.update(zip([new[number] for number in numbers], lines, strict=True))
         return [self._written[request] for request in requests]
 
     def _prompt(self, request: _Request) -> list[int]:
         """Return the tokens of the request, as much of its text as there is room for."""
-        context = getattr(self.model.model.config, "max_position_embeddings", None) or LONGEST_PROMPT
+        context = (
+            getattr(self.model.model.config, "max_position_embeddings", None) or LONGEST_PROMPT
+        )
         longest = max(1, min(LONGEST_PROMPT, context - self.max_new_tokens))
         room = longest - len(self._tokens(self._rendered(request, "")))
-        text = request.text[: max(0, room) * _CHARACTERS_PER_TOKEN].encode(errors="replace").decode()
+        text = (
+            request.text[: max(0, room) * _CHARACTERS_PER_TOKEN].encode(errors="replace").decode()
+        )
         while True:
             tokens = self._tokens(self._rendered(request, text))
             surplus = len(tokens) - longest
             if surplus <= 0 or not text:
                 return tokens[-longest:]
-            offsets = self.model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)[
-                "offset_mapping"
-            ]
+            offsets = self.model.tokenizer(
+                text, add_special_tokens=False, return_offsets_mapping=True
+            )["offset_mapping"]
             text = text[: offsets[-surplus][0]] if surplus < len(offsets) else ""
 
     def _rendered(self, request: _Request, text: str) -> str:
@@ -115,7 +133,9 @@ class TextWriter:
 
     def _tokens(self, text: str) -> list[int]:
         special = not self.model.tokenizer.chat_template  # a template writes them itself
-        return list(self.model.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+        return list(
+            self.model.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
+        )
 
     def _lines(self, prompts: Sequence[list[int]], requests: Sequence[_Request]) -> list[str]:
         """Return the lines written after a batch of prompts, padded on the left so that all end in the same place."""
@@ -125,9 +145,14 @@ class TextWriter:
         mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
         ends = _ends(model, tokenizer)
         settings = GenerationConfig(  # type: ignore[no-untyped-call]
-            max_new_tokens=self.max_new_tokens, do_sample=False, pad_token_id=padding, eos_token_id=ends
+            max_new_tokens=self.max_new_tokens,
+            do_sample=False,
+            pad_token_id=padding,
+            eos_token_id=ends,
         )
-        sampling: Any = _SeededSampling([self._seed_of(request) for request in requests], self.temperature)
+        sampling: Any = _SeededSampling(
+            [self._seed_of(request) for request in requests], self.temperature
+        )
         with torch.inference_mode():
             written = model.generate(  # type: ignore[operator]
                 input_ids=torch.tensor(ids, device=model.device),
@@ -141,8 +166,16 @@ class TextWriter:
         return [_line(answer, is_ended) for answer, is_ended in zip(answers, ended, strict=True)]
 
     def _seed_of(self, request: _Request) -> int:
-        parts = (str(self.seed), request.instruction, request.opening, request.text, str(request.copy))
-        return int.from_bytes(hashlib.sha256("\0".join(parts).encode(errors="replace")).digest()[:16], "big")
+        parts = (
+            str(self.seed),
+            request.instruction,
+            request.opening,
+            request.text,
+            str(request.copy),
+        )
+        return int.from_bytes(
+            hashlib.sha256("\0".join(parts).encode(errors="replace")).digest()[:16], "big"
+        )
 
 
 class _SeededSampling(LogitsProcessor):
@@ -154,8 +187,12 @@ class _SeededSampling(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         likeliest = scores.topk(min(_TOP_K, scores.shape[1]), dim=1)
-        noise = np.stack([generator.gumbel(size=likeliest.values.shape[1]) for generator in self._generators])
-        noisy = likeliest.values.double() / self._temperature + torch.from_numpy(noise).to(scores.device)
+        noise = np.stack(
+            [generator.gumbel(size=likeliest.values.shape[1]) for generator in self._generators]
+        )
+        noisy = likeliest.values.double() / self._temperature + torch.from_numpy(noise).to(
+            scores.device
+        )
         chosen = likeliest.indices.gather(1, noisy.argmax(dim=1, keepdim=True))
         return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)
 
@@ -167,8 +204,12 @@ class _FirstLine(StoppingCriteria):
         self._tokenizer, self._start = tokenizer, start
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        answers = self._tokenizer.batch_decode(input_ids[:, self._start :], skip_special_tokens=True)
-        return torch.tensor(["\n" in answer.lstrip() for answer in answers], device=input_ids.device)
+        answers = self._tokenizer.batch_decode(
+            input_ids[:, self._start :], skip_special_tokens=True
+        )
+        return torch.tensor(
+            ["\n" in answer.lstrip() for answer in answers], device=input_ids.device
+        )
 
 
 def _ends(model: Any, tokenizer: Any) -> list[int]:

@@ -28,8 +28,12 @@ def convert_gguf(file: Path) -> Path:
             if not target.is_dir():
                 _convert(file, target)
         return target
-    except Exception as error:  # a broken file raises whatever its reader trips over: struct's, NumPy's, Python's
-        raise ModelError(f"GGUF file {file} could not be converted into {cache_dir()}: {error}") from error
+    except (
+        Exception
+    ) as error:  # a broken file raises whatever its reader trips over: struct's, NumPy's, Python's
+        raise ModelError(
+            f"GGUF file {file} could not be converted into {cache_dir()}: {error}"
+        ) from error
 
 
 def _convert(file: Path, target: Path) -> None:

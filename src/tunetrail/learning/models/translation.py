@@ -49,18 +49,30 @@ def load_translation_model(name: str) -> TranslationModel:
         ConfigError: The name is neither.
         ModelError: The model isn't there, or is no sequence-to-sequence model.
     """
-    if not (name and Path(name).expanduser().is_dir()) and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
+    if not (name and Path(name).expanduser().is_dir()) and (
+        name.count("/") != 1 or name.startswith((".", "/", "~"))
+    ):
         raise ConfigError(
             f"augmentation.translation_models must be local folders or hub ids owner/name, got {name!r}. "
             "Name a model such as Helsinki-NLP/opus-mt-en-de."
         )
     path = resolve_model(name, "llm").path
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-        model = AutoModelForSeq2SeqLM.from_pretrained(
-            path, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False
         )
-    except (ImportError, OSError, ValueError) as error:  # a missing tokenizer library, missing files, another kind
+        model = AutoModelForSeq2SeqLM.from_pretrained(
+            path,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+        )
+    except (
+        ImportError,
+        OSError,
+        ValueError,
+    ) as error:  # a missing tokenizer library, missing files, another kind
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"augmentation.translation_models must be sequence-to-sequence models, got {name!r} ({reason}). "
@@ -86,11 +98,15 @@ class Translator:
         """Return each text as it comes back, in the order of the texts."""
         pieces = [_BREAK.split(text.encode(errors="replace").decode()) for text in texts]
         sentences = (piece.strip() for each in pieces for piece in each[::2])
-        new = list(dict.fromkeys(each for each in sentences if each and each not in self._translated))
+        new = list(
+            dict.fromkeys(each for each in sentences if each and each not in self._translated)
+        )
         foreign = translated(self.there, new)
         returned = iter(translated(self.back, [each for each in foreign if each is not None]))
         for sentence, abroad in zip(new, foreign, strict=True):
-            self._translated[sentence] = (next(returned) if abroad is not None else None) or sentence
+            self._translated[sentence] = (
+                next(returned) if abroad is not None else None
+            ) or sentence
         return ["".join(self._returned(piece) for piece in each) for each in pieces]
 
     def _returned(self, piece: str) -> str:
@@ -113,9 +129,13 @@ def translated(translator: TranslationModel, sentences: Sequence[str]) -> list[s
     order = sorted(fitting, key=lambda number: -len(encoded[number]))
     hidden = len(order) < SHOWN_FROM
     starts = range(0, len(order), _BATCH)
-    for start in track(starts, "Translating", console=Console(stderr=True), transient=True, disable=hidden):
+    for start in track(
+        starts, "Translating", console=Console(stderr=True), transient=True, disable=hidden
+    ):
         numbers = order[start : start + _BATCH]
-        batch = tokenizer.pad({"input_ids": [encoded[number] for number in numbers]}, return_tensors="pt")
+        batch = tokenizer.pad(
+            {"input_ids": [encoded[number] for number in numbers]}, return_tensors="pt"
+        )
         settings = copy.deepcopy(model.generation_config)
         settings.num_beams, settings.do_sample, settings.max_length = _BEAMS, False, None
         # twice the length is more than any translation needs: a model gone astray repeats itself without end

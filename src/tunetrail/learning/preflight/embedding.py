@@ -12,12 +12,26 @@ from tunetrail.errors import ConfigError, SampleError, TrainingError
 from tunetrail.learning.embedding.encoder import TextColumn
 from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.engine.modes import evaluating
-from tunetrail.learning.preflight.findings import Finding, Severity, broken_model, error, ok, warning
+from tunetrail.learning.preflight.findings import (
+    Finding,
+    Severity,
+    broken_model,
+    error,
+    ok,
+    warning,
+)
 from tunetrail.learning.preflight.sampled import sampled, share
 
 OWN_NEGATIVES = ("multiple_negatives_ranking", "multiple_negatives_symmetric_ranking", "gist_embed")
 """Losses that need other rows of the batch, unless each row has a negative of its own."""
-OTHER_ROWS = (*OWN_NEGATIVES, "mega_batch_margin", "simcse", "cosent", "angle", *EMBEDDING_LOSSES["label"])
+OTHER_ROWS = (
+    *OWN_NEGATIVES,
+    "mega_batch_margin",
+    "simcse",
+    "cosent",
+    "angle",
+    *EMBEDDING_LOSSES["label"],
+)
 """Losses to which a row by itself says nothing."""
 EQUAL_SHARE = 0.5
 CUT_SHARE = 0.1
@@ -32,16 +46,25 @@ def check_company(trainer: lightning.Trainer, module: EmbeddingModule) -> Findin
     for shape, numbers in data.rows_by_shape(data.train).items():
         records = [data.train[number] for number in numbers]
         found.append(_company(data, shape, records, _loss(module, shape)))
-    worst = [each for level in (Severity.ERROR, Severity.WARNING) for each in found if each.severity is level]
+    worst = [
+        each
+        for level in (Severity.ERROR, Severity.WARNING)
+        for each in found
+        if each.severity is level
+    ]
     return worst[0] if worst else ok(found[0].name, "; ".join(each.message for each in found))
 
 
 def _company(data: Any, shape: str, records: list[Any], loss: str) -> Finding:
     name = "rows per batch"
-    alone = loss not in OTHER_ROWS or (loss in OWN_NEGATIVES and all(record.get("negative") for record in records))
+    alone = loss not in OTHER_ROWS or (
+        loss in OWN_NEGATIVES and all(record.get("negative") for record in records)
+    )
     rows, batches = len(records), len(data.sampler_of(shape, records))
     if not alone and rows == 1:
-        return error(name, f"The training must have at least 2 rows for the loss {loss}, got 1.", SampleError)
+        return error(
+            name, f"The training must have at least 2 rows for the loss {loss}, got 1.", SampleError
+        )
     if not alone and batches >= rows:
         wanted = "training.batches.tokens must allow several rows per batch"
         if not data.batches.tokens:
@@ -59,7 +82,9 @@ def _company(data: Any, shape: str, records: list[Any], loss: str) -> Finding:
             f"{loss} nothing: {rows} rows in {batches} batches. Raise it.",
         )
     if not alone and shape == data.shape and len(data.validation) == 1:
-        return warning(name, f"The validation has one row, to which the loss {loss} is always the same.")
+        return warning(
+            name, f"The validation has one row, to which the loss {loss} is always the same."
+        )
     return ok(name, f"{rows} rows in {batches} batches for the loss {loss}")
 
 
@@ -76,8 +101,14 @@ def check_pairs(trainer: lightning.Trainer, module: EmbeddingModule) -> Finding:
     equal = sum(np.array_equal(anchor, positive) for anchor, positive in tokens)
     message = f"{share(equal, len(train))} of the anchors equal their positive"
     if equal > EQUAL_SHARE * len(train):
-        return error(name, f"{message} ({equal} of {len(train)} rows). Look at the rows' columns.", SampleError)
-    return warning(name, f"{message} ({equal} of {len(train)} rows).") if equal else ok(name, message)
+        return error(
+            name,
+            f"{message} ({equal} of {len(train)} rows). Look at the rows' columns.",
+            SampleError,
+        )
+    return (
+        warning(name, f"{message} ({equal} of {len(train)} rows).") if equal else ok(name, message)
+    )
 
 
 def check_lengths(trainer: lightning.Trainer, module: EmbeddingModule) -> Finding:
@@ -85,7 +116,11 @@ def check_lengths(trainer: lightning.Trainer, module: EmbeddingModule) -> Findin
     name = "lengths"
     longest = module.model.max_seq_length
     columns = _columns(trainer, sampled(_own_rows(trainer)))
-    lengths = [len(ids) for column in columns for ids in module.encoder.tokenized.ids(column.texts, column.prompt)]
+    lengths = [
+        len(ids)
+        for column in columns
+        for ids in module.encoder.tokenized.ids(column.texts, column.prompt)
+    ]
     cut = sum(bool(longest) and length >= longest for length in lengths)
     message = f"{share(cut, max(len(lengths), 1))} of the texts fill max_length={longest} or are cut off there"
     return warning(name, f"{message}.") if cut > CUT_SHARE * len(lengths) else ok(name, message)
@@ -98,7 +133,10 @@ def check_packing(trainer: lightning.Trainer, module: EmbeddingModule) -> Findin
     with evaluating(module), isolate_rng(), torch.no_grad():
         (together,) = module.encoder([column])
         alone = torch.cat(
-            [module.encoder([TextColumn(texts=[text], prompt=column.prompt)])[0] for text in column.texts]
+            [
+                module.encoder([TextColumn(texts=[text], prompt=column.prompt)])[0]
+                for text in column.texts
+            ]
         )
     module.encoder.forget()
     if not bool(alone.isfinite().all()):
@@ -112,7 +150,10 @@ def check_packing(trainer: lightning.Trainer, module: EmbeddingModule) -> Findin
             "see each other. Set training.batches.padding_free=false.",
             TrainingError,
         )
-    return ok(name, f"{len(column.texts)} texts have the same vectors together as one by one, to {difference:.1e}")
+    return ok(
+        name,
+        f"{len(column.texts)} texts have the same vectors together as one by one, to {difference:.1e}",
+    )
 
 
 def preview(trainer: lightning.Trainer, module: EmbeddingModule) -> str:

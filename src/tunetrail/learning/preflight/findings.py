@@ -83,7 +83,10 @@ class PreflightReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, without the preview."""
-        return {"findings": [finding.to_dict() for finding in self.findings], "seconds": self.seconds}
+        return {
+            "findings": [finding.to_dict() for finding in self.findings],
+            "seconds": self.seconds,
+        }
 
     def __str__(self) -> str:
         """Return the findings and the preview as text, for people."""

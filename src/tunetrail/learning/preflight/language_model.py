@@ -37,7 +37,11 @@ def check_supervised(trainer: lightning.Trainer, module: LanguageModelModule) ->
     empty = trainer.datamodule.left_out  # type: ignore[attr-defined]
     message = f"{share(learnt, max(tokens, 1))} of the tokens are learnt"
     if not learnt:
-        return error(name, "No token of the rows is learnt. Raise llm.max_length, or look at the rows.", SampleError)
+        return error(
+            name,
+            "No token of the rows is learnt. Raise llm.max_length, or look at the rows.",
+            SampleError,
+        )
     if empty:
         message += f"; {empty} rows are left out: their output is empty or beyond llm.max_length"
     if learnt < LOW_SHARE * tokens or empty:
@@ -52,7 +56,9 @@ def check_end_of_sequence(trainer: lightning.Trainer, module: LanguageModelModul
     last = [token for example in sampled(_examples(trainer)) for token in _last_tokens(example)]
     without = sum(token not in ends for token in last)
     if not last:
-        return warning(name, "Every row is cut off at llm.max_length, so no end is learnt. Raise it.")
+        return warning(
+            name, "Every row is cut off at llm.max_length, so no end is learnt. Raise it."
+        )
     if without:
         return warning(
             name,
@@ -67,7 +73,9 @@ def check_lengths(trainer: lightning.Trainer, module: LanguageModelModule) -> Fi
     name = "lengths"
     examples = _examples(trainer)
     longest = max((len(example.input_ids) for example in examples), default=0)
-    positions = getattr(causal_model(module.model).config.get_text_config(), "max_position_embeddings", None)
+    positions = getattr(
+        causal_model(module.model).config.get_text_config(), "max_position_embeddings", None
+    )
     if positions and longest > positions:
         longer = sum(len(example.input_ids) > positions for example in examples)
         return error(
@@ -78,7 +86,9 @@ def check_lengths(trainer: lightning.Trainer, module: LanguageModelModule) -> Fi
         )
     cut = sum(example.truncated for example in examples)
     message = f"up to {longest} tokens; {share(cut, max(len(examples), 1))} of the rows are cut off at llm.max_length"
-    return warning(name, f"{message}.") if cut > TRUNCATED_SHARE * len(examples) else ok(name, message)
+    return (
+        warning(name, f"{message}.") if cut > TRUNCATED_SHARE * len(examples) else ok(name, message)
+    )
 
 
 def check_packing(trainer: lightning.Trainer, module: LanguageModelModule) -> Finding:
@@ -100,7 +110,10 @@ def check_packing(trainer: lightning.Trainer, module: LanguageModelModule) -> Fi
             "see each other. Set training.batches.padding_free=false.",
             TrainingError,
         )
-    return ok(name, f"{len(compared)} examples have the same loss together as one by one, to {difference:.1e}")
+    return ok(
+        name,
+        f"{len(compared)} examples have the same loss together as one by one, to {difference:.1e}",
+    )
 
 
 def preview(trainer: lightning.Trainer, module: LanguageModelModule) -> str:
@@ -111,7 +124,9 @@ def preview(trainer: lightning.Trainer, module: LanguageModelModule) -> str:
     for number, item in enumerate(items):
         for title, example in _titled(item):
             learnt = f"{example.supervised_tokens} of {len(example.input_ids)} tokens are learnt"
-            parts.append(f"Example {number}{title} ({learnt}):\n{_shortened(marked(tokenizer, example))}")
+            parts.append(
+                f"Example {number}{title} ({learnt}):\n{_shortened(marked(tokenizer, example))}"
+            )
     return "\n\n".join(["What is learnt stands in [[ ]].", *parts])
 
 
@@ -119,7 +134,9 @@ def marked(tokenizer: PreTrainedTokenizerBase, example: TokenizedExample) -> str
     """Return an example's text, with what is learnt of it in double brackets."""
     labels = [IGNORED, *example.labels[1:]]  # a first token is never predicted
     text = ""
-    for learnt, pairs in groupby(zip(example.input_ids, labels, strict=True), lambda pair: pair[1] != IGNORED):
+    for learnt, pairs in groupby(
+        zip(example.input_ids, labels, strict=True), lambda pair: pair[1] != IGNORED
+    ):
         part = tokenizer.decode([token for token, _ in pairs])
         text += f"[[{part}]]" if learnt else str(part)
     return text

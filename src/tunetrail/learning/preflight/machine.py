@@ -26,7 +26,9 @@ _FILES = 4
 _GIB = 2.0**30
 
 
-def check_worst_batch(training: TrainingConfig, trainer: lightning.Trainer, module: TrainedModule) -> Finding:
+def check_worst_batch(
+    training: TrainingConfig, trainer: lightning.Trainer, module: TrainedModule
+) -> Finding:
     """See whether the longest rows fit into memory, as many as share a batch, beside the optimizer's state.
 
     On a GPU they are taken forwards and backwards. Elsewhere a process that takes too much is ended without a word, so
@@ -78,7 +80,9 @@ def _try(trainer: lightning.Trainer, module: TrainedModule, rows: list[int], sta
     del held
 
 
-def _estimate(trainer: lightning.Trainer, module: TrainedModule, rows: list[int], fixed: int) -> None:
+def _estimate(
+    trainer: lightning.Trainer, module: TrainedModule, rows: list[int], fixed: int
+) -> None:
     loader: Any = trainer.train_dataloader
     free = free_memory(module.device)
     probe = ModuleProbe(trainer, module, loader)
@@ -121,7 +125,9 @@ def check_monitored(trainer: lightning.Trainer, module: TrainedModule) -> Findin
     return ok(name, f"val/loss is the mean over {batches:g} batches")
 
 
-def check_settings(training: TrainingConfig, trainer: lightning.Trainer, module: TrainedModule) -> Finding:
+def check_settings(
+    training: TrainingConfig, trainer: lightning.Trainer, module: TrainedModule
+) -> Finding:
     """Look for settings that were changed and do nothing beside the others."""
     name = "settings"
     useless = training.without_effect()
@@ -130,15 +136,21 @@ def check_settings(training: TrainingConfig, trainer: lightning.Trainer, module:
     return ok(name, "none was seen that does nothing beside the others")
 
 
-def check_disk(folder: Path, averages: bool, trainer: lightning.Trainer, module: TrainedModule) -> Finding:
+def check_disk(
+    folder: Path, averages: bool, trainer: lightning.Trainer, module: TrainedModule
+) -> Finding:
     """Compare the room for checkpoints with what they take: weights, and two numbers per weight of the optimizer."""
     name = "disk"
     needed = checkpoint_bytes(module, averages) * _FILES
-    existing = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    existing = next(
+        each for each in (folder.absolute(), *folder.absolute().parents) if each.exists()
+    )
     free = shutil.disk_usage(existing).free
     message = f"checkpoints need {needed / _GIB:.2g} GiB, and {free / _GIB:.3g} GiB are free in {existing}"
     if needed > free:
-        return error(name, f"The disk is too full: {message}. Make room, or train adapters.", TrainingError)
+        return error(
+            name, f"The disk is too full: {message}. Make room, or train adapters.", TrainingError
+        )
     return ok(name, message)
 
 
@@ -150,4 +162,6 @@ def checkpoint_bytes(module: TrainedModule, averages: bool = False) -> int:
     trained = [each for each in module.parameters() if each.requires_grad]
     weights = list(module.parameters()) if module.strict_loading else trained
     kept = 16 if averages else 8
-    return sum(each.numel() * each.element_size() for each in weights) + sum(each.numel() * kept for each in trained)
+    return sum(each.numel() * each.element_size() for each in weights) + sum(
+        each.numel() * kept for each in trained
+    )

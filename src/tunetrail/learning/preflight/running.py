@@ -14,7 +14,12 @@ from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.language_model.module import LanguageModelModule
 from tunetrail.learning.preflight import embedding, language_model
 from tunetrail.learning.preflight.findings import Finding, PreflightReport, Severity
-from tunetrail.learning.preflight.machine import check_disk, check_monitored, check_settings, check_worst_batch
+from tunetrail.learning.preflight.machine import (
+    check_disk,
+    check_monitored,
+    check_settings,
+    check_worst_batch,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +58,9 @@ class Preflight(lightning.Callback):
         self.training = training
         self.report: PreflightReport | None = None
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Run the checks.
 
         Raises:
@@ -75,9 +82,16 @@ class Preflight(lightning.Callback):
         self.report = preflight(trainer, pl_module, machine)
         warnings = self.report.of(Severity.WARNING)
         for finding in warnings:
-            logger.log(logging.WARNING if self.validate else logging.DEBUG, "%s: %s", finding.name, finding.message)
+            logger.log(
+                logging.WARNING if self.validate else logging.DEBUG,
+                "%s: %s",
+                finding.name,
+                finding.message,
+            )
         self.report.raise_error()
-        logger.info("preflight: %d checks in %.1f s, %d warnings", *_counts(self.report, len(warnings)))
+        logger.info(
+            "preflight: %d checks in %.1f s, %d warnings", *_counts(self.report, len(warnings))
+        )
 
 
 def preflight(
@@ -95,11 +109,15 @@ def preflight(
         if findings[-1].severity is Severity.ERROR:
             break
     return PreflightReport(
-        findings=findings, preview=preview(trainer, module), seconds=round(time.monotonic() - started, 3)
+        findings=findings,
+        preview=preview(trainer, module),
+        seconds=round(time.monotonic() - started, 3),
     )
 
 
-def _checks_of(module: Any) -> tuple[Sequence[Check], Sequence[Check], Callable[[lightning.Trainer, Any], str]]:
+def _checks_of(
+    module: Any,
+) -> tuple[Sequence[Check], Sequence[Check], Callable[[lightning.Trainer, Any], str]]:
     """Return the checks of the rows, that of packing, which needs memory, and the preview."""
     if isinstance(module, LanguageModelModule):
         return LANGUAGE_MODEL_CHECKS, (language_model.check_packing,), language_model.preview

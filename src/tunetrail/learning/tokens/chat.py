@@ -46,11 +46,16 @@ def record_messages(record: Mapping[str, Any]) -> list[dict[str, str]] | None:
     if record.get("messages") is not None:
         return list(record["messages"])
     if record.get("output") is not None:
-        return [{"role": "user", "content": record["input"]}, {"role": "assistant", "content": record["output"]}]
+        return [
+            {"role": "user", "content": record["input"]},
+            {"role": "assistant", "content": record["output"]},
+        ]
     return None
 
 
-def tokenize_record(tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any], max_length: int) -> TokenizedExample:
+def tokenize_record(
+    tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any], max_length: int
+) -> TokenizedExample:
     """Render, tokenise and label one record, but for a preference; tokens past `max_length` are cut off.
 
     Raises:
@@ -66,10 +71,14 @@ def tokenize_record(tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     input_ids, offsets = list(encoded["input_ids"]), list(encoded["offset_mapping"])
     labels = [
-        token if any(start <= begin and end <= stop for start, stop in spans) and end > begin else IGNORED
+        token
+        if any(start <= begin and end <= stop for start, stop in spans) and end > begin
+        else IGNORED
         for token, (begin, end) in zip(input_ids, offsets, strict=True)
     ]
-    labels[:1] = [IGNORED for _ in labels[:1]]  # nothing stands before the first token, so no model can predict it
+    labels[:1] = [
+        IGNORED for _ in labels[:1]
+    ]  # nothing stands before the first token, so no model can predict it
     if messages is None:
         input_ids.append(tokenizer.eos_token_id)
         labels.append(tokenizer.eos_token_id)
@@ -97,7 +106,9 @@ def tokenize_preference(
     Raises:
         SampleError: The chat template drops an answer.
     """
-    chosen, rejected = (tokenize_record(tokenizer, each, max_length) for each in completions_of(record))
+    chosen, rejected = (
+        tokenize_record(tokenizer, each, max_length) for each in completions_of(record)
+    )
     return chosen, rejected
 
 
@@ -118,11 +129,17 @@ def weight_of(record: Mapping[str, Any]) -> float:
     return 1.0 if weight is None else float(weight)
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> tuple[str, list[tuple[int, int]]]:
+def _render(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]
+) -> tuple[str, list[tuple[int, int]]]:
     """Return the conversation's text and the spans of the assistant's turns, each with its end-of-sequence token."""
 
     def rendered(count: int, prompt: bool) -> str:
-        return str(tokenizer.apply_chat_template(messages[:count], tokenize=False, add_generation_prompt=prompt))
+        return str(
+            tokenizer.apply_chat_template(
+                messages[:count], tokenize=False, add_generation_prompt=prompt
+            )
+        )
 
     text = rendered(len(messages), prompt=False)
     spans = []
@@ -150,7 +167,9 @@ def _shared_prefix(first: str, second: str) -> int:
     if second.startswith(first):
         return len(first)
     pairs = enumerate(zip(first, second, strict=False))
-    return next((number for number, (one, other) in pairs if one != other), min(len(first), len(second)))
+    return next(
+        (number for number, (one, other) in pairs if one != other), min(len(first), len(second))
+    )
 
 
 def _render_plainly(
@@ -160,7 +179,9 @@ def _render_plainly(
     text, spans = "", []
     for message in messages:
         start = len(text)
-        text += message["content"] + (tokenizer.eos_token if message["role"] == "assistant" else "\n")
+        text += message["content"] + (
+            tokenizer.eos_token if message["role"] == "assistant" else "\n"
+        )
         if message["role"] == "assistant":
             spans.append((start, len(text)))
     return text, spans

@@ -21,7 +21,12 @@ from tunetrail.learning.embedding.prompts import DOCUMENT, QUERY, role_of
 Counts = npt.NDArray[np.int64]
 
 _NO_LIMIT = 1 << 31
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +53,11 @@ class EmbeddingTokenCounter:
         """Return the tokens of the longest text of each row, [records]."""
         prompts = {QUERY: self.query_prompt, DOCUMENT: self.document_prompt}
         texts = [
-            [prompts[role_of(name)] + value for name, value in record.items() if name in _TEXTS and value]
+            [
+                prompts[role_of(name)] + value
+                for name, value in record.items()
+                if name in _TEXTS and value
+            ]
             for record in records
         ]
         counts = self.of_texts([text for row in texts for text in row])
@@ -73,7 +82,9 @@ class LanguageModelTokenCounter:
 
     def of_texts(self, texts: Sequence[str]) -> Counts:
         """Return the tokens of each text, without special ones, [texts]."""
-        encoded = _fast_tokenizer(self.path).encode_batch_fast(list(texts), add_special_tokens=False)
+        encoded = _fast_tokenizer(self.path).encode_batch_fast(
+            list(texts), add_special_tokens=False
+        )
         return np.array([len(each) for each in encoded], dtype=np.int64)
 
     def of_records(self, records: Sequence[dict[str, Any]]) -> Counts:
@@ -82,7 +93,12 @@ class LanguageModelTokenCounter:
 
         return np.array(
             [
-                max(map(self._of_example, completions_of(record) if is_preference(record) else (record,)))
+                max(
+                    map(
+                        self._of_example,
+                        completions_of(record) if is_preference(record) else (record,),
+                    )
+                )
                 for record in records
             ],
             dtype=np.int64,
@@ -93,9 +109,15 @@ class LanguageModelTokenCounter:
 
         try:
             return len(tokenize_record(_chat_tokenizer(self.path), record, _NO_LIMIT).input_ids)
-        except (SampleError, jinja2.TemplateError):  # training says so; here the texts alone are counted
+        except (
+            SampleError,
+            jinja2.TemplateError,
+        ):  # training says so; here the texts alone are counted
             turns = record.get("messages") or []
-            texts = [turn["content"] for turn in turns] or [str(record.get("input")), str(record.get("output"))]
+            texts = [turn["content"] for turn in turns] or [
+                str(record.get("input")),
+                str(record.get("output")),
+            ]
             return int(self.of_texts(texts).sum())
 
 
@@ -106,7 +128,9 @@ _TEXTS = ("anchor", "positive", "negative", "sentence1", "sentence2", "text")
 def _fast_tokenizer(path: str) -> Tokenizer:
     file = _tokenizer_folder(path) / "tokenizer.json"
     if not file.is_file():
-        raise ModelError(f"model folder {path} must hold tokenizer.json. Save the model with a fast tokenizer.")
+        raise ModelError(
+            f"model folder {path} must hold tokenizer.json. Save the model with a fast tokenizer."
+        )
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -122,7 +146,9 @@ def _chat_tokenizer(path: str) -> Any:
 
 def _tokenizer_folder(path: str) -> Path:
     """Return the folder of the tokenizer: of sentence-transformers folders it may be one of a module."""
-    found = sorted(Path(path).rglob("tokenizer.json"), key=lambda file: (len(file.parts), str(file)))
+    found = sorted(
+        Path(path).rglob("tokenizer.json"), key=lambda file: (len(file.parts), str(file))
+    )
     return found[0].parent if found else Path(path)
 
 

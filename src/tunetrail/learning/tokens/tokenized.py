@@ -15,7 +15,12 @@ from sentence_transformers import SentenceTransformer
 from transformers import PreTrainedTokenizerBase
 
 from tunetrail.cache import ResultCache
-from tunetrail.learning.tokens.chat import TokenizedExample, completions_of, tokenize_record, weight_of
+from tunetrail.learning.tokens.chat import (
+    TokenizedExample,
+    completions_of,
+    tokenize_record,
+    weight_of,
+)
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -32,7 +37,9 @@ def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> str:
     rules: Any = json.loads(backend.to_str()) if backend is not None else {"slow": repr(tokenizer)}
     # what the last call left behind
     rules = {name: rule for name, rule in rules.items() if name not in ("padding", "truncation")}
-    made_by = [importlib.metadata.version(name) for name in ("tunetrail", "tokenizers", "transformers")]
+    made_by = [
+        importlib.metadata.version(name) for name in ("tunetrail", "tokenizers", "transformers")
+    ]
     parts = [_FORMAT, made_by, rules, tokenizer.chat_template, tokenizer.eos_token_id]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -51,17 +58,22 @@ def kept_examples(
             "input_ids": _flat(example.input_ids for example in examples),
             "labels": _flat(example.labels for example in examples),
             "lengths": np.array([len(example.input_ids) for example in examples], dtype=np.int64),
-            "supervised_bytes": np.array([example.supervised_bytes for example in examples], dtype=np.int64),
+            "supervised_bytes": np.array(
+                [example.supervised_bytes for example in examples], dtype=np.int64
+            ),
             "truncated": np.array([example.truncated for example in examples], dtype=bool),
         }
 
     if cache is None:
         return [tokenize_record(tokenizer, record, max_length) for record in records]
     contents = [
-        json.dumps([record.get(name) for name in ("input", "output", "messages", "text")]) for record in records
+        json.dumps([record.get(name) for name in ("input", "output", "messages", "text")])
+        for record in records
     ]
     found: list[TokenizedExample] = []
-    for arrays in _blocks(cache, f"examples:{tokenizer_identity(tokenizer)}:{max_length}", contents, make):
+    for arrays in _blocks(
+        cache, f"examples:{tokenizer_identity(tokenizer)}:{max_length}", contents, make
+    ):
         ends = np.cumsum(arrays["lengths"])
         for end, length, size, cut in zip(
             ends, arrays["lengths"], arrays["supervised_bytes"], arrays["truncated"], strict=True
@@ -114,7 +126,10 @@ class TokenizedTexts:
 
         def make(numbers: range) -> Arrays:
             rows = self._rows_of([new[number] for number in numbers], prompt)
-            return {"ids": _flat(rows), "lengths": np.array([len(row) for row in rows], dtype=np.int64)}
+            return {
+                "ids": _flat(rows),
+                "lengths": np.array([len(row) for row in rows], dtype=np.int64),
+            }
 
         blocks = (
             [make(range(len(new)))]
@@ -146,7 +161,9 @@ class TokenizedTexts:
             return self._preprocess(texts, prompt=prompt) if prompt else self._preprocess(texts)
         self.keep(texts, named)
         padded = self._tokenizer.pad(
-            {"input_ids": [self._ids[named, text] for text in texts]}, padding=True, return_tensors="pt"
+            {"input_ids": [self._ids[named, text] for text in texts]},
+            padding=True,
+            return_tensors="pt",
         )
         features: dict[str, Any] = {**self._constants[named], **padded}
         if "token_type_ids" in self._tokenizer.model_input_names:
@@ -173,7 +190,10 @@ class TokenizedTexts:
         rows: list[npt.NDArray[np.int64]] = []
         for start in range(0, len(texts), _BLOCK):
             features = self._features(texts[start : start + _BLOCK], prompt)
-            ids, mask = features["input_ids"].numpy(), features["attention_mask"].numpy().astype(bool)
+            ids, mask = (
+                features["input_ids"].numpy(),
+                features["attention_mask"].numpy().astype(bool),
+            )
             rows.extend(row[wanted] for row, wanted in zip(ids, mask, strict=True))
         return rows
 

@@ -13,7 +13,9 @@ Update = Callable[[Sequence[Tensor], Sequence[Tensor], int], None]
 """Takes the averages, the current weights and the number of updates before, and changes the averages."""
 
 
-def averaging_callback(kind: str, decay: float, start: float, total_steps: int) -> "WeightAveraging | None":
+def averaging_callback(
+    kind: str, decay: float, start: float, total_steps: int
+) -> "WeightAveraging | None":
     """Return the callback for `training.averaging`, or None where nothing is averaged.
 
     Args:
@@ -73,13 +75,19 @@ class WeightAveraging(lightning.Callback):
         """Forget the averages; the next step after optimizer step `step` may begin new ones."""
         self.updates, self._step, self._averages = 0, step, []
 
-    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+    def setup(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
+    ) -> None:
         """Find the trained weights."""
         if stage == "fit":
-            self._weights = {name: each for name, each in pl_module.named_parameters() if each.requires_grad}
+            self._weights = {
+                name: each for name, each in pl_module.named_parameters() if each.requires_grad
+            }
             self.updates, self._step, self._averages, self._aside = 0, 0, [], []
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Put averages from a checkpoint where the weights are now."""
         pairs = zip(self._averages, self._weights.values(), strict=False)
         self._averages = [average.to(weight.device) for average, weight in pairs]
@@ -103,31 +111,45 @@ class WeightAveraging(lightning.Callback):
             self._averages = [weight.clone() for weight in current]
         self.updates += 1
 
-    def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_validation_epoch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Validate the averaged weights."""
         self._show_averages()
 
-    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_validation_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Give the optimizer its weights back."""
         self._show_current()
 
     def on_exception(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        exception: BaseException,
     ) -> None:
         """Give the optimizer its weights back, should the validation have failed."""
         self._show_current()
 
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Leave the averaged weights in the module."""
         self._show_averages()
 
-    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+    def teardown(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
+    ) -> None:
         """Free the memory."""
         if stage == "fit":
             self._weights, self._averages, self._aside = {}, [], []
 
     def on_save_checkpoint(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        checkpoint: dict[str, Any],
     ) -> None:
         """Put the averaged weights into `state_dict`, and both sets into `averaging`."""
         if not self._averages:
@@ -140,12 +162,17 @@ class WeightAveraging(lightning.Callback):
             "current": dict(zip(self._weights, current, strict=True)),
         }
         averages = dict(zip(map(id, self._weights.values()), self._averages, strict=True))
-        for name, parameter in pl_module.named_parameters(remove_duplicate=False):  # tied weights have two names
+        for name, parameter in pl_module.named_parameters(
+            remove_duplicate=False
+        ):  # tied weights have two names
             if id(parameter) in averages:
                 checkpoint["state_dict"][name] = averages[id(parameter)].to(parameter.dtype)
 
     def on_load_checkpoint(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        checkpoint: dict[str, Any],
     ) -> None:
         """Go on with the average, and put the optimizer's weights in the place of the averaged ones."""
         saved = checkpoint.get("averaging")

@@ -118,7 +118,9 @@ class BatchSearch:
         found = []
         for power in (2**exponent for exponent in range(self.rows.bit_length())):
             divisor = max(each for each in range(1, power + 1) if self.rows % each == 0)
-            found.append(divisor if 2 * divisor >= power else -(-self.rows // -(-self.rows // power)))
+            found.append(
+                divisor if 2 * divisor >= power else -(-self.rows // -(-self.rows // power))
+            )
         return sorted({*found, self.rows})
 
     def tried_rows(self, candidate: int) -> int:
@@ -155,7 +157,9 @@ def find_batch_size(
     begun, candidates = clock(), search.candidates()
     measured: list[MeasuredBatch] = []
     memory = _Memory(search, probe)
-    for share in _FOOTHOLDS:  # single rows, shorter than the longest: a safe way to the first candidate
+    for (
+        share
+    ) in _FOOTHOLDS:  # single rows, shorter than the longest: a safe way to the first candidate
         memory.climb(share)
     queue, slower, fastest = list(candidates), 0, 0.0
     while queue:
@@ -209,7 +213,9 @@ class _Memory:
         return int(self.lengths[list(rows[: piece_rows or None])].sum())
 
 
-def _measured(search: BatchSearch, probe: BatchProbe, memory: _Memory, candidate: int) -> MeasuredBatch:
+def _measured(
+    search: BatchSearch, probe: BatchProbe, memory: _Memory, candidate: int
+) -> MeasuredBatch:
     rows, piece_rows = memory.longest(search.tried_rows(candidate)), search.piece_rows(candidate)
     needed = memory.needed(rows, piece_rows)
     taken = memory.take(rows, piece_rows) if needed <= search.limit_bytes else None
@@ -217,7 +223,9 @@ def _measured(search: BatchSearch, probe: BatchProbe, memory: _Memory, candidate
     fits = taken is not None and taken <= search.limit_bytes
     typical = typical_rows(probe.lengths, len(rows), like_lengths=search.like_lengths)
     speed = probe.speed(typical, piece_rows) if fits else 0.0
-    return MeasuredBatch(rows=candidate, tokens_per_second=speed, memory_bytes=memory_bytes, fits=fits)
+    return MeasuredBatch(
+        rows=candidate, tokens_per_second=speed, memory_bytes=memory_bytes, fits=fits
+    )
 
 
 def _leap(search: BatchSearch, probe: BatchProbe, queue: list[int], speed: float) -> list[int]:
@@ -241,8 +249,12 @@ def _chosen(search: BatchSearch, measured: Sequence[MeasuredBatch]) -> MeasuredB
     return good[-1] if good[-1].rows == search.rows and search.in_pieces else good[0]
 
 
-def _result(search: BatchSearch, chosen: MeasuredBatch, measured: Sequence[MeasuredBatch]) -> FoundBatchSize:
-    return replace(divided(search.rows, chosen.rows, in_pieces=search.in_pieces), measured=tuple(measured))
+def _result(
+    search: BatchSearch, chosen: MeasuredBatch, measured: Sequence[MeasuredBatch]
+) -> FoundBatchSize:
+    return replace(
+        divided(search.rows, chosen.rows, in_pieces=search.in_pieces), measured=tuple(measured)
+    )
 
 
 def divided(rows: int, at_once: int, *, in_pieces: bool) -> FoundBatchSize:
@@ -254,11 +266,15 @@ def divided(rows: int, at_once: int, *, in_pieces: bool) -> FoundBatchSize:
         in_pieces: Whether a step stays one batch.
     """
     if in_pieces:
-        return FoundBatchSize(batch_size=rows, accumulate=1, piece_rows=at_once if at_once < rows else 0)
+        return FoundBatchSize(
+            batch_size=rows, accumulate=1, piece_rows=at_once if at_once < rows else 0
+        )
     return FoundBatchSize(batch_size=at_once, accumulate=-(-rows // at_once))
 
 
-def agreed(found: FoundBatchSize, values: Sequence[int], *, rows: int, in_pieces: bool) -> FoundBatchSize:
+def agreed(
+    found: FoundBatchSize, values: Sequence[int], *, rows: int, in_pieces: bool
+) -> FoundBatchSize:
     """Return what all ranks take: the least that one of them has room for.
 
     Args:

@@ -18,7 +18,12 @@ from tunetrail.learning.training.batch_size_finder import (
     find_batch_size,
 )
 from tunetrail.learning.training.memory import is_out_of_memory
-from tunetrail.learning.training.memory_meter import free_memory, held_memory, peak_memory, release_memory
+from tunetrail.learning.training.memory_meter import (
+    free_memory,
+    held_memory,
+    peak_memory,
+    release_memory,
+)
 from tunetrail.learning.training.module import TrainedModule
 from tunetrail.learning.training.progress import progress_bar
 from tunetrail.learning.training.steps import StepLoader
@@ -42,16 +47,27 @@ class BatchSizeTrial(lightning.Callback):
         found: The result.
     """
 
-    def __init__(self, training: TrainingConfig, *, rows: int, in_pieces: bool, limit_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        training: TrainingConfig,
+        *,
+        rows: int,
+        in_pieces: bool,
+        limit_bytes: int | None = None,
+    ) -> None:
         self.training = training
         self.rows = rows
         self.in_pieces = in_pieces
         self.limit_bytes = limit_bytes
         self.found: FoundBatchSize | None = None
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Search."""
-        assert isinstance(pl_module, TrainedModule) and isinstance(trainer.train_dataloader, StepLoader)
+        assert isinstance(pl_module, TrainedModule) and isinstance(
+            trainer.train_dataloader, StepLoader
+        )
         gc.collect()
         release_memory(pl_module.device)
         gradients, state = state_bytes(pl_module, self.training)
@@ -90,7 +106,11 @@ class ModuleProbe:
     """
 
     def __init__(
-        self, trainer: lightning.Trainer, module: TrainedModule, loader: StepLoader, state_bytes: int = 0
+        self,
+        trainer: lightning.Trainer,
+        module: TrainedModule,
+        loader: StepLoader,
+        state_bytes: int = 0,
     ) -> None:
         self.trainer = trainer
         self.module = module
@@ -129,7 +149,9 @@ class ModuleProbe:
             if parameter.requires_grad:
                 parameter.grad = torch.zeros_like(parameter)
         if self.module.device.type == "cuda":
-            self._kept_free = torch.empty(self.state_bytes, dtype=torch.uint8, device=self.module.device)
+            self._kept_free = torch.empty(
+                self.state_bytes, dtype=torch.uint8, device=self.module.device
+            )
         self._pass(rows, piece_rows)
         release_memory(self.module.device)
         self._held = held_memory(self.module.device)
@@ -159,6 +181,8 @@ def _over_ranks(found: FoundBatchSize) -> list[int]:
     value = found.piece_rows or found.batch_size
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return [value]
-    least = torch.tensor(value, device="cuda" if torch.distributed.get_backend() == "nccl" else "cpu")
+    least = torch.tensor(
+        value, device="cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    )
     torch.distributed.all_reduce(least, op=torch.distributed.ReduceOp.MIN)
     return [int(least)]

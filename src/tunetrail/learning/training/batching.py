@@ -55,7 +55,9 @@ class SeededBatchSampler(Sampler[list[int]]):
         self.epoch = 0
         longest = int(self.lengths.max(initial=1))
         # a batch gets the rows whose middle lies in its share: with shares no shorter than a row, none is empty
-        self._shares = max(int(self.lengths.sum()) // max(total_length, longest), 1) if total_length else 0
+        self._shares = (
+            max(int(self.lengths.sum()) // max(total_length, longest), 1) if total_length else 0
+        )
 
     @property
     def companies(self) -> list[list[int]]:
@@ -92,7 +94,11 @@ class SeededBatchSampler(Sampler[list[int]]):
             return [int(row) for row in rows]
         window = self.batch_size * WINDOW_BATCHES
         windows = [rows[start : start + window] for start in range(0, len(rows), window)]
-        return [int(row) for part in windows for row in part[np.argsort(-self.lengths[part], kind="stable")]]
+        return [
+            int(row)
+            for part in windows
+            for row in part[np.argsort(-self.lengths[part], kind="stable")]
+        ]
 
     def _labels_in_twos(self, rows: np.ndarray, generator: np.random.Generator) -> list[int]:
         assert self.labels is not None
@@ -109,7 +115,9 @@ class SeededBatchSampler(Sampler[list[int]]):
         alone = list(waiting.values())
         order: list[int] = []
         for two in twos:
-            if alone and len(order) % self.batch_size == self.batch_size - 1:  # one place left: no two is torn apart
+            if (
+                alone and len(order) % self.batch_size == self.batch_size - 1
+            ):  # one place left: no two is torn apart
                 order.append(alone.pop())
             order += two
         return order + alone
@@ -120,7 +128,10 @@ class SeededBatchSampler(Sampler[list[int]]):
             middles = ends - self.lengths[order] / 2
             cuts = np.searchsorted(middles, np.arange(1, self._shares) * (ends[-1] / self._shares))
             return [part.tolist() for part in np.split(np.asarray(order), cuts)]
-        return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        return [
+            order[start : start + self.batch_size]
+            for start in range(0, len(order), self.batch_size)
+        ]
 
     def _separated(self, order: list[int]) -> list[list[int]]:
         """Put each row into the first open batch behind all batches that hold one of its keys; place the rest last."""
@@ -128,7 +139,9 @@ class SeededBatchSampler(Sampler[list[int]]):
         sizes = [len(batch) for batch in self._sliced(order)]
         batches: list[list[int]] = [[] for _ in sizes]
         used: list[set[Hashable]] = [set() for _ in sizes]
-        later = list(range(len(sizes) + 1))  # per batch the next one with room, itself if it has; found by path halving
+        later = list(
+            range(len(sizes) + 1)
+        )  # per batch the next one with room, itself if it has; found by path halving
         next_batch: dict[Hashable, int] = {}
         left_over = []
         for row in order:
@@ -147,10 +160,14 @@ class SeededBatchSampler(Sampler[list[int]]):
         self._place(left_over, batches, used, sizes)
         return batches
 
-    def _place(self, rows: list[int], batches: list[list[int]], used: list[set[Hashable]], sizes: list[int]) -> None:
+    def _place(
+        self, rows: list[int], batches: list[list[int]], used: list[set[Hashable]], sizes: list[int]
+    ) -> None:
         """Fill the gaps with `rows`; one that clashes there changes places with a row of a near batch if that helps."""
         assert self.keys is not None
-        gaps = [number for number, size in enumerate(sizes) for _ in range(size - len(batches[number]))]
+        gaps = [
+            number for number, size in enumerate(sizes) for _ in range(size - len(batches[number]))
+        ]
         counts = Counter(key for row in rows for key in self.keys[row])
         crowded = {key for key, count in counts.items() if count > len(sizes)}
         for row in rows:
@@ -158,14 +175,19 @@ class SeededBatchSampler(Sampler[list[int]]):
                 batches[gaps.pop()].append(row)
                 continue
             nearest = range(max(len(gaps) - SEARCHED_BATCHES, 0), len(gaps))
-            free = next((gap for gap in reversed(nearest) if not self.keys[row] & used[gaps[gap]]), len(gaps) - 1)
+            free = next(
+                (gap for gap in reversed(nearest) if not self.keys[row] & used[gaps[gap]]),
+                len(gaps) - 1,
+            )
             number = gaps.pop(free)
             if self.keys[row] & used[number]:
                 row = self._exchanged(row, number, batches, used)
             batches[number].append(row)
             used[number] |= self.keys[row]
 
-    def _exchanged(self, row: int, number: int, batches: list[list[int]], used: list[set[Hashable]]) -> int:
+    def _exchanged(
+        self, row: int, number: int, batches: list[list[int]], used: list[set[Hashable]]
+    ) -> int:
         """Put `row` into a batch near `number` that lacks its keys; return the row that fits into `number` instead."""
         assert self.keys is not None
         for distance in range(1, min(len(batches), SEARCHED_BATCHES)):
@@ -190,7 +212,11 @@ class MergedBatchSampler(Sampler[list[int]]):
     """
 
     def __init__(
-        self, parts: Sequence[tuple[Sequence[int], SeededBatchSampler]], *, seed: int = 0, shuffle: bool = True
+        self,
+        parts: Sequence[tuple[Sequence[int], SeededBatchSampler]],
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
     ) -> None:
         self.parts = parts
         self.seed = seed
@@ -216,7 +242,9 @@ class MergedBatchSampler(Sampler[list[int]]):
         return sum(len(sampler) for _, sampler in self.parts)
 
     def __iter__(self) -> Iterator[list[int]]:
-        batches = [[rows[row] for row in batch] for rows, sampler in self.parts for batch in sampler]
+        batches = [
+            [rows[row] for row in batch] for rows, sampler in self.parts for batch in sampler
+        ]
         if self.shuffle:
             np.random.default_rng((self.seed, self.epoch)).shuffle(batches)
         return iter(batches)

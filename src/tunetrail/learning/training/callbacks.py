@@ -36,17 +36,27 @@ class MetricsReporter(lightning.Callback):
         self.every = every
         self.history: dict[str, list[tuple[int, float]]] = {}
         self._losses: list[torch.Tensor] = []
-        self._tokens, self._flops = 0, 0.0  # since the clock was started: by a resumed training, too
+        self._tokens, self._flops = (
+            0,
+            0.0,
+        )  # since the clock was started: by a resumed training, too
         self._real, self._computed = 0, 0  # since the last report
         self._since = 0.0
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Start the clock; the device's peak is measured outside of it."""
         peak_flops(pl_module.device.type, _DTYPES.get(str(trainer.precision), torch.float32))
         self._since = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Report on the first step, and then every `every` steps; a step that was skipped counts as time only."""
         if outputs.get("skipped"):
@@ -62,7 +72,9 @@ class MetricsReporter(lightning.Callback):
         seconds = time.perf_counter() - self._since
         peak = peak_flops(pl_module.device.type, _DTYPES.get(str(trainer.precision), torch.float32))
         metrics = {
-            "train/loss": float(torch.stack([each.to(outputs["loss"].device) for each in self._losses]).mean()),
+            "train/loss": float(
+                torch.stack([each.to(outputs["loss"].device) for each in self._losses]).mean()
+            ),
             "train/learning_rate": trainer.optimizers[0].param_groups[-1]["lr"],
             "train/gradient_norm": float(outputs["gradient_norm"]),
             "train/tokens_per_second": self._tokens / seconds,
@@ -75,21 +87,31 @@ class MetricsReporter(lightning.Callback):
         self.report(metrics, step)  # last: should the sink fail, the step is done all the same
         self._since = time.perf_counter()
 
-    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_validation_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Stop the clock."""
         self._since -= time.perf_counter()
 
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_validation_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Report the validation loss, and let the clock go on."""
         self._since += time.perf_counter()
-        found = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        found = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("val/")
+        }
         if found and not trainer.sanity_checking:
             self.report(found, trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the history, and the losses and tokens that are still to be reported, for a checkpoint."""
         return {
-            "history": {name: [list(pair) for pair in pairs] for name, pairs in self.history.items()},
+            "history": {
+                name: [list(pair) for pair in pairs] for name, pairs in self.history.items()
+            },
             "losses": [float(loss) for loss in self._losses],
             "tokens": [self._real, self._computed],
         }
@@ -97,7 +119,8 @@ class MetricsReporter(lightning.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the history of a checkpoint."""
         self.history = {
-            name: [(int(step), float(value)) for step, value in pairs] for name, pairs in state_dict["history"].items()
+            name: [(int(step), float(value)) for step, value in pairs]
+            for name, pairs in state_dict["history"].items()
         }
         self._losses = [torch.tensor(loss) for loss in state_dict["losses"]]
         self._real, self._computed = state_dict["tokens"]
@@ -112,7 +135,9 @@ class MetricsReporter(lightning.Callback):
 class StopWithoutProgress(EarlyStopping):
     """Early stopping to which a validation without a finite loss counts for nothing: the guard rewinds it."""
 
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_validation_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Count the validation."""
         if math.isfinite(trainer.callback_metrics.get(self.monitor, math.nan)):
             super().on_validation_end(trainer, pl_module)
@@ -131,7 +156,12 @@ class EndAtStep(lightning.Callback):
         self.steps = steps
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Ask the trainer to stop."""
         if 0 < self.steps <= trainer.global_step:

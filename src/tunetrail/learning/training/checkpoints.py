@@ -48,7 +48,9 @@ class LastCheckpoint(Checkpoint):
         self._saved = -1  # batches that were finished when the file was written
         self._pending = self._stopping = False  # of the checkpoint that the training goes on from
         self._per_epoch = 0
-        self._settled: tuple[int, int] | None = None  # batches finished, and optimizer steps begun, once all know
+        self._settled: tuple[int, int] | None = (
+            None  # batches finished, and optimizer steps begun, once all know
+        )
         self._before_validation: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -67,7 +69,10 @@ class LastCheckpoint(Checkpoint):
             self.good = kept
 
     def on_save_checkpoint(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        checkpoint: dict[str, Any],
     ) -> None:
         """Put down where the training goes on; with a validation that is due, what callbacks knew before it began."""
         position = position_of(trainer)
@@ -83,7 +88,9 @@ class LastCheckpoint(Checkpoint):
         }
         checkpoint["loops"]["fit_loop"] = loops_at(position, checkpoint["loops"]["fit_loop"])
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Do what the checkpoint left open: a validation, the end of the training.
 
         Raises:
@@ -102,32 +109,58 @@ class LastCheckpoint(Checkpoint):
             trainer.validating = True
             validation.run()
             trainer.training = True
-            validation._has_run = False  # or Lightning takes the epoch that it restarts for one that is over
+            validation._has_run = (
+                False  # or Lightning takes the epoch that it restarts for one that is over
+            )
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Save where it is due, unless a validation follows, after which it is saved anyway."""
         self._settled = _progress(trainer)
-        if self.every_steps and trainer.global_step % self.every_steps == 0 and not validation_is_due(trainer):
+        if (
+            self.every_steps
+            and trainer.global_step % self.every_steps == 0
+            and not validation_is_due(trainer)
+        ):
             self._save_due(trainer)
 
-    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_validation_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Remember what callbacks know."""
         callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        self._before_validation = copy.deepcopy({each.state_key: each.state_dict() for each in callbacks})
+        self._before_validation = copy.deepcopy(
+            {each.state_key: each.state_dict() for each in callbacks}
+        )
 
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_validation_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Save."""
         self._validated, self._before_validation = position_of(trainer).finished, None
         self._save_due(trainer)
 
     def on_exception(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        exception: BaseException,
     ) -> None:
         """Save what the last finished step left, if it was finished."""
-        alone = trainer.world_size == 1 or isinstance(exception, SIGTERMException)  # or this rank would wait for others
-        if alone and self._is_between_steps(trainer, exception) and position_of(trainer).finished != self._saved:
+        alone = trainer.world_size == 1 or isinstance(
+            exception, SIGTERMException
+        )  # or this rank would wait for others
+        if (
+            alone
+            and self._is_between_steps(trainer, exception)
+            and position_of(trainer).finished != self._saved
+        ):
             if trainer.is_global_zero:
                 self._keep_good()
             self._save(trainer)

@@ -36,11 +36,15 @@ class Diagnosis:
         """Name the rows by number and length; texts may be personal."""
         if not self.rows:
             return "no row by itself"
-        named = [f"{row} ({tokens} tokens)" for row, tokens in zip(self.rows, self.tokens, strict=True)]
+        named = [
+            f"{row} ({tokens} tokens)" for row, tokens in zip(self.rows, self.tokens, strict=True)
+        ]
         return f"row{'s' * (len(self.rows) > 1)} {', '.join(named)}"
 
 
-def diagnose(module: TrainedModule, loader: StepLoader, micro_batches: Sequence[MicroBatch]) -> Diagnosis:
+def diagnose(
+    module: TrainedModule, loader: StepLoader, micro_batches: Sequence[MicroBatch]
+) -> Diagnosis:
     """Score micro-batches, then the rows of the broken ones, one by one, as in evaluation and without gradients.
 
     Leaves the module's modes and the random generators as they were.
@@ -61,7 +65,11 @@ def diagnose(module: TrainedModule, loader: StepLoader, micro_batches: Sequence[
         healthy = len(rows) < len(scored)
         if rows and not healthy:
             step = {row for each in micro_batches for row in each.rows}
-            others = [row for row in range(len(step) + OTHER_ROWS) if row not in step and row < loader.rows]
+            others = [
+                row
+                for row in range(len(step) + OTHER_ROWS)
+                if row not in step and row < loader.rows
+            ]
             healthy = any(is_finite(row) for row in others[:OTHER_ROWS])
     return Diagnosis(
         micro_batches=tuple(broken),

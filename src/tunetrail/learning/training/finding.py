@@ -20,7 +20,12 @@ from tunetrail.errors import ConfigError
 from tunetrail.learning.training.batch_size_finder import USABLE_SHARE, FoundBatchSize, divided
 from tunetrail.learning.training.batch_size_trial import BatchSizeTrial
 from tunetrail.learning.training.callbacks import MetricsSink
-from tunetrail.learning.training.identity import length_classes, machine_identity, model_identity, records_digest
+from tunetrail.learning.training.identity import (
+    length_classes,
+    machine_identity,
+    model_identity,
+    records_digest,
+)
 from tunetrail.learning.training.memory_meter import free_memory
 from tunetrail.learning.training.module import TrainedModule
 from tunetrail.learning.training.precision import resolve_precision
@@ -91,12 +96,15 @@ class Found:
         """Return what `to_dict` was made of."""
         batch, rate = plain.get("batch_size"), plain.get("learning_rate")
         return cls(
-            batch=FoundBatchSize.from_dict(batch) if batch else None, rate=FoundRate.from_dict(rate) if rate else None
+            batch=FoundBatchSize.from_dict(batch) if batch else None,
+            rate=FoundRate.from_dict(rate) if rate else None,
         )
 
 
 Record = Mapping[str, Any]
-Build = Callable[[Sequence[Record], TrainingConfig], tuple[TrainedModule, lightning.LightningDataModule]]
+Build = Callable[
+    [Sequence[Record], TrainingConfig], tuple[TrainedModule, lightning.LightningDataModule]
+]
 """Takes records and a training without `auto`; returns module and data as that training would begin with them."""
 
 
@@ -142,11 +150,15 @@ def find(subject: Subject, training: TrainingConfig, cache: ResultCache | None) 
     return found
 
 
-def _batch_size(subject: Subject, training: TrainingConfig, cache: ResultCache | None) -> FoundBatchSize:
+def _batch_size(
+    subject: Subject, training: TrainingConfig, cache: ResultCache | None
+) -> FoundBatchSize:
     rows = -(-training.batches.effective_size // _ranks())
     if subject.in_pieces and subject.piece_rows:
         return divided(rows, subject.piece_rows, in_pieces=True)
-    trial = _trial(replace(training, batch_size=1, batches=replace(training.batches, accumulate=1, workers=0)))
+    trial = _trial(
+        replace(training, batch_size=1, batches=replace(training.batches, accumulate=1, workers=0))
+    )
     module, data = subject.build(sampled(subject.records, training.batches.effective_size), trial)
     loader = data.train_dataloader()
     assert isinstance(loader, StepLoader)
@@ -170,7 +182,9 @@ def _batch_size(subject: Subject, training: TrainingConfig, cache: ResultCache |
         if found.memory_bytes <= USABLE_SHARE * free_memory(_device()):
             _log_batch_size(found, "found before")
             return found
-        logger.info("training.batch_size=auto: less memory is free than when it was found; it is looked for again")
+        logger.info(
+            "training.batch_size=auto: less memory is free than when it was found; it is looked for again"
+        )
     callback = BatchSizeTrial(trial, rows=rows, in_pieces=subject.in_pieces)
     run_trial(module, data, trial, callback, max_steps=1)
     assert callback.found is not None and callback.limit_bytes is not None
@@ -179,7 +193,9 @@ def _batch_size(subject: Subject, training: TrainingConfig, cache: ResultCache |
     return callback.found
 
 
-def _rate(subject: Subject, training: TrainingConfig, found: Found, cache: ResultCache | None) -> FoundRate:
+def _rate(
+    subject: Subject, training: TrainingConfig, found: Found, cache: ResultCache | None
+) -> FoundRate:
     trial = _trial(found.applied(training))
     plain = {name: value for name, value in asdict(trial).items() if name not in _IRRELEVANT}
     place = _Place(
@@ -188,7 +204,10 @@ def _rate(subject: Subject, training: TrainingConfig, found: Found, cache: Resul
         {
             "model": model_identity(Path(subject.path), contents=True),
             "settings": subject.settings,
-            "training": {**plain, "precision": resolve_precision(trial.precision, trial.use_mixed_precision)},
+            "training": {
+                **plain,
+                "precision": resolve_precision(trial.precision, trial.use_mixed_precision),
+            },
             "records": records_digest(subject.records),
             "rates": asdict(subject.rates),
             "steps": STEPS,
@@ -198,23 +217,38 @@ def _rate(subject: Subject, training: TrainingConfig, found: Found, cache: Resul
     if rate is not None:
         logger.info("training.learning_rate=auto: %s, found before", rate.rate)
         return rate
-    module, data = subject.build(sampled(subject.records, trial.rows_per_batch * trial.batches.accumulate), trial)
+    module, data = subject.build(
+        sampled(subject.records, trial.rows_per_batch * trial.batches.accumulate), trial
+    )
     module.piece_rows = found.piece_rows or module.piece_rows
     callback = RangeTest(nominal=_NOMINAL_RATE, tried=subject.rates)
     run_trial(module, data, trial, callback, max_steps=STEPS)
     rate = callback.found(subject.rates)
     place.write(rate.to_dict())
-    logger.info("training.learning_rate=auto: %s, after a range test of %d steps", rate.rate, len(rate.curve))
+    logger.info(
+        "training.learning_rate=auto: %s, after a range test of %d steps",
+        rate.rate,
+        len(rate.curve),
+    )
     return rate
 
 
 def _trial(training: TrainingConfig) -> TrainingConfig:
     """Return a training with a rate to scale and without a schedule of its own."""
-    return replace(training, learning_rate=_NOMINAL_RATE, schedule="constant", warmup_steps=0, warmup_ratio=0.0)
+    return replace(
+        training, learning_rate=_NOMINAL_RATE, schedule="constant", warmup_steps=0, warmup_ratio=0.0
+    )
 
 
 def _log_batch_size(found: FoundBatchSize, remark: str) -> None:
-    speed = next((each.tokens_per_second for each in found.measured if each.memory_bytes == found.memory_bytes), 0.0)
+    speed = next(
+        (
+            each.tokens_per_second
+            for each in found.measured
+            if each.memory_bytes == found.memory_bytes
+        ),
+        0.0,
+    )
     logger.info(
         "training.batch_size=auto: %d rows%s, %d times per step; %.0f tokens/s, %.1f GiB beside the model; %s",
         found.batch_size,
@@ -251,7 +285,10 @@ class _Place:
 
     def _file(self, cache: ResultCache) -> Path:
         everything = {"format": _FORMAT, "machine": machine_identity(), **self.parts}
-        return cache.place(self.kind, json.dumps(everything, sort_keys=True, default=str)) / "found.json"
+        return (
+            cache.place(self.kind, json.dumps(everything, sort_keys=True, default=str))
+            / "found.json"
+        )
 
 
 def sampled(records: Sequence[Record], longest: int) -> Sequence[Record]:

@@ -14,10 +14,19 @@ from tunetrail.config import TrainingConfig
 from tunetrail.learning.preflight.findings import PreflightReport
 from tunetrail.learning.preflight.running import Preflight
 from tunetrail.learning.training.averaging import averaging_callback
-from tunetrail.learning.training.callbacks import EndAtStep, MetricsReporter, MetricsSink, StopWithoutProgress
+from tunetrail.learning.training.callbacks import (
+    EndAtStep,
+    MetricsReporter,
+    MetricsSink,
+    StopWithoutProgress,
+)
 from tunetrail.learning.training.checkpoints import LastCheckpoint
 from tunetrail.learning.training.guards import NonFiniteGuard
-from tunetrail.learning.training.memory import compile_model, enable_gradient_checkpointing, explaining_full_memory
+from tunetrail.learning.training.memory import (
+    compile_model,
+    enable_gradient_checkpointing,
+    explaining_full_memory,
+)
 from tunetrail.learning.training.module import TrainedModule
 from tunetrail.learning.training.position import position_of
 from tunetrail.learning.training.precision import resolve_precision, scales_gradients
@@ -59,7 +68,9 @@ class FitResult:
         """Return plain values; the history's pairs become lists."""
         plain = asdict(replace(self, preflight=None))
         plain["preflight"] = None if self.preflight is None else self.preflight.to_dict()
-        plain["history"] = {name: [list(pair) for pair in pairs] for name, pairs in self.history.items()}
+        plain["history"] = {
+            name: [list(pair) for pair in pairs] for name, pairs in self.history.items()
+        }
         return plain
 
 
@@ -108,7 +119,11 @@ def fit(
         check_on_train_epoch_end=False,  # but after each validation: what it decides is in the checkpoint
     )
     best = ModelCheckpoint(
-        checkpoints, filename="best", monitor="val/loss", enable_version_counter=False, save_on_train_epoch_end=False
+        checkpoints,
+        filename="best",
+        monitor="val/loss",
+        enable_version_counter=False,
+        save_on_train_epoch_end=False,
     )
     last = LastCheckpoint(checkpoints, training.checkpoints.every_steps, resume)
     guard = NonFiniteGuard(
@@ -119,7 +134,9 @@ def fit(
     )
     checks = Preflight(folder, validate, training)
     keeping = (
-        [*([stopping] if training.early_stopping_patience else []), best, last, StopBetweenSteps()] if validate else []
+        [*([stopping] if training.early_stopping_patience else []), best, last, StopBetweenSteps()]
+        if validate
+        else []
     )
     batches = max(len(data.train_dataloader()), 1)
     if budget < 1.0:
@@ -132,9 +149,13 @@ def fit(
         compile_model(module.model)
     steps = training.max_steps if training.max_steps > 0 else training.num_epochs * batches
     module.total_steps = steps
-    averaging = averaging_callback(training.averaging.kind, training.averaging.decay, training.averaging.start, steps)
+    averaging = averaging_callback(
+        training.averaging.kind, training.averaging.decay, training.averaging.start, steps
+    )
     trainer = lightning.Trainer(
-        max_epochs=training.num_epochs if training.max_steps < 0 else -(-training.max_steps // batches),
+        max_epochs=training.num_epochs
+        if training.max_steps < 0
+        else -(-training.max_steps // batches),
         devices=1,
         use_distributed_sampler=False,
         precision=precision,  # type: ignore[arg-type]
@@ -142,7 +163,9 @@ def fit(
         limit_train_batches=min(training.max_steps, batches) if training.max_steps > 0 else 1.0,
         limit_val_batches=1.0 if validate else 0,
         num_sanity_val_steps=0,
-        reload_dataloaders_every_n_epochs=min(reload_epochs, 1),  # `data` counts the epochs: a stop would change them
+        reload_dataloaders_every_n_epochs=min(
+            reload_epochs, 1
+        ),  # `data` counts the epochs: a stop would change them
         callbacks=[
             *([checks] if training.guards.preflight else []),
             # what a failing sink must not keep from its part comes before the reporter
@@ -171,8 +194,11 @@ def fit(
         epochs=-(-position_of(trainer).finished // batches),
         seconds=round(time.monotonic() - started, 3),
         precision=precision,
-        stopped_early=stopping.stopping_reason_message is not None,  # stopped_epoch is 0 within the first epoch, too
-        best_validation_loss=None if best.best_model_score is None else float(best.best_model_score),
+        stopped_early=stopping.stopping_reason_message
+        is not None,  # stopped_epoch is 0 within the first epoch, too
+        best_validation_loss=None
+        if best.best_model_score is None
+        else float(best.best_model_score),
         history=reporter.history,
         rewinds=guard.rewinds,
         skipped_rows=guard.skipped_rows,
@@ -187,7 +213,9 @@ def optimization_settings(training: TrainingConfig) -> dict[str, Any]:
         "learning_rate": float(training.peak_rate),
         **{name: getattr(training, name) for name in names},
         "optimizer": asdict(training.optimizer),
-        "fused": not scales_gradients(resolve_precision(training.precision, training.use_mixed_precision)),
+        "fused": not scales_gradients(
+            resolve_precision(training.precision, training.use_mixed_precision)
+        ),
     }
 
 
@@ -195,7 +223,11 @@ def budgeted(training: TrainingConfig, steps_per_epoch: int, budget: float) -> T
     """Return the same training with a share of its steps (at least one) and of its warm-up, for a fold."""
     full = training.max_steps if training.max_steps > 0 else training.num_epochs * steps_per_epoch
     steps = max(1, round(full * budget))
-    return replace(training, max_steps=steps, warmup_steps=min(round(training.warmup_steps * budget), steps // 2))
+    return replace(
+        training,
+        max_steps=steps,
+        warmup_steps=min(round(training.warmup_steps * budget), steps // 2),
+    )
 
 
 def load_weights(module: lightning.LightningModule, checkpoint: Path) -> None:

@@ -45,7 +45,12 @@ class NonFiniteGuard(lightning.Callback):
     """
 
     def __init__(
-        self, *, max_rewinds: int, rate_factor: float, good: Callable[[], Path | None], report: MetricsSink
+        self,
+        *,
+        max_rewinds: int,
+        rate_factor: float,
+        good: Callable[[], Path | None],
+        report: MetricsSink,
     ) -> None:
         self.max_rewinds = max_rewinds
         self.rate_factor = rate_factor
@@ -58,13 +63,17 @@ class NonFiniteGuard(lightning.Callback):
         self.faulty_rows: list[int] = []
         self._start: Weights | None = None
 
-    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+    def setup(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
+    ) -> None:
         """Have the module ask before each step."""
         if stage == "fit" and isinstance(pl_module, TrainedModule):
             self._start = starting_weights(pl_module)
             pl_module.guard = self
 
-    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+    def teardown(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
+    ) -> None:
         """Let go of the module."""
         if stage == "fit" and isinstance(pl_module, TrainedModule):
             self._start = pl_module.guard = None
@@ -79,19 +88,27 @@ class NonFiniteGuard(lightning.Callback):
             setattr(self, name, state_dict[name])
 
     def on_save_checkpoint(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        checkpoint: dict[str, Any],
     ) -> None:
         """Keep the size of the pieces that fit into memory, which has a say in what dropout draws."""
         checkpoint["piece_rows"] = getattr(pl_module, "piece_rows", 0)
 
     def on_load_checkpoint(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        checkpoint: dict[str, Any],
     ) -> None:
         """Take the size of the pieces."""
         if isinstance(pl_module, TrainedModule) and "piece_rows" in checkpoint:
             pl_module.piece_rows = checkpoint["piece_rows"]
 
-    def allows(self, module: TrainedModule, batch: StepBatch, loss: Tensor, gradient_norm: Tensor) -> bool:
+    def allows(
+        self, module: TrainedModule, batch: StepBatch, loss: Tensor, gradient_norm: Tensor
+    ) -> bool:
         """Tell whether loss and gradient are finite; where not, see to the weights.
 
         Raises:
@@ -100,7 +117,9 @@ class NonFiniteGuard(lightning.Callback):
         if bool(torch.isfinite(loss + gradient_norm)):  # one look at the device, not two
             return True
         lost = not bool(torch.isfinite(loss))
-        name, value = ("train/loss", float(loss)) if lost else ("train/gradient_norm", float(gradient_norm))
+        name, value = (
+            ("train/loss", float(loss)) if lost else ("train/gradient_norm", float(gradient_norm))
+        )
         loader: Any = module.trainer.train_dataloader
         found = self._examined(module, loader, batch.micro_batches)
         self._count(module, name, value, found)
@@ -108,7 +127,9 @@ class NonFiniteGuard(lightning.Callback):
         self._act(module, f"{name} is {value}", found)
         return False
 
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_validation_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """See to the weights if the validation's loss isn't finite.
 
         Raises:
@@ -116,7 +137,11 @@ class NonFiniteGuard(lightning.Callback):
         """
         value = float(trainer.callback_metrics.get("val/loss", 0.0))
         loader: Any = trainer.val_dataloaders
-        if math.isfinite(value) or not isinstance(pl_module, TrainedModule) or trainer.sanity_checking:
+        if (
+            math.isfinite(value)
+            or not isinstance(pl_module, TrainedModule)
+            or trainer.sanity_checking
+        ):
             return
         micro_batches = [each for step in loader for each in step.micro_batches]
         with trainer.precision_plugin.val_step_context():
@@ -129,7 +154,9 @@ class NonFiniteGuard(lightning.Callback):
         self._count(pl_module, "val/loss", value, found)
         self._act(pl_module, f"val/loss is {value}", found)
 
-    def _examined(self, module: TrainedModule, loader: Any, micro_batches: Sequence[MicroBatch]) -> Diagnosis:
+    def _examined(
+        self, module: TrainedModule, loader: Any, micro_batches: Sequence[MicroBatch]
+    ) -> Diagnosis:
         module.zero_grad()  # free memory for what follows
         assert isinstance(loader, StepLoader)
         return diagnose(module, loader, micro_batches)
@@ -150,7 +177,11 @@ class NonFiniteGuard(lightning.Callback):
 
     def _act(self, module: TrainedModule, what: str, found: Diagnosis) -> None:
         step = module.trainer.global_step
-        where = f" (micro-batch {', '.join(map(str, found.micro_batches))})" if found.micro_batches else ""
+        where = (
+            f" (micro-batch {', '.join(map(str, found.micro_batches))})"
+            if found.micro_batches
+            else ""
+        )
         if found.rows_at_fault:
             logger.warning("%s at step %d%s: %s; the step is left out", what, step, where, found)
         else:
@@ -167,7 +198,9 @@ class NonFiniteGuard(lightning.Callback):
                 "the start" if checkpoint is None else checkpoint,
                 self.rate,
             )
-        self.report({"train/rewinds": self.rewinds, "train/skipped_rows": len(self.skipped_rows)}, step)
+        self.report(
+            {"train/rewinds": self.rewinds, "train/skipped_rows": len(self.skipped_rows)}, step
+        )
 
 
 def _advice(found: Diagnosis) -> str:

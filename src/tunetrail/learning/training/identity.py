@@ -20,7 +20,13 @@ def machine_identity() -> list[Any]:
         properties = torch.cuda.get_device_properties(0)
         return ["cuda", properties.name, round(properties.total_memory / _GIB), *versions]
     memory = round(psutil.virtual_memory().total / _GIB)
-    return ["cpu", torch.backends.cpu.get_cpu_capability(), torch.get_num_threads(), memory, *versions]
+    return [
+        "cpu",
+        torch.backends.cpu.get_cpu_capability(),
+        torch.get_num_threads(),
+        memory,
+        *versions,
+    ]
 
 
 def model_identity(folder: Path, *, contents: bool) -> str:

@@ -13,10 +13,17 @@ def numbered_layers(module: nn.Module) -> tuple[str, nn.ModuleList] | None:
     Of lists with the same weights it is the outer one. Wrappers of Lightning, sentence-transformers and PEFT keep the
     list as it is; experts and heads are smaller lists.
     """
-    lists = {name: each for name, each in module.named_modules() if isinstance(each, nn.ModuleList) and len(each)}
+    lists = {
+        name: each
+        for name, each in module.named_modules()
+        if isinstance(each, nn.ModuleList) and len(each)
+    }
     if not lists:
         return None
-    sizes = {name: sum(parameter.numel() for parameter in each.parameters()) for name, each in lists.items()}
+    sizes = {
+        name: sum(parameter.numel() for parameter in each.parameters())
+        for name, each in lists.items()
+    }
     name = max(sizes, key=lambda each: sizes[each])
     return name, lists[name]
 
@@ -50,7 +57,12 @@ def layer_depths(module: nn.Module) -> dict[str, int]:
 def _is_embedding(module: nn.Module, name: str, layers: str) -> bool:
     """Look at the part of the name that it doesn't share with the layers': what wraps both says nothing."""
     parts = name.split(".")
-    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(parts, layers.split("."), strict=False)))
+    shared = sum(
+        1
+        for _ in takewhile(
+            lambda pair: pair[0] == pair[1], zip(parts, layers.split("."), strict=False)
+        )
+    )
     if any("embed" in part.lower() for part in parts[shared:]):
         return True
     return isinstance(module.get_submodule(".".join(parts[:-1])), nn.Embedding)

@@ -83,9 +83,13 @@ def transformers_in(model: nn.Module) -> list[PreTrainedModel]:
     """
     if isinstance(model, PreTrainedModel):
         return [model]
-    found = [(name, each) for name, each in model.named_modules() if isinstance(each, PreTrainedModel)]
+    found = [
+        (name, each) for name, each in model.named_modules() if isinstance(each, PreTrainedModel)
+    ]
     outermost = [
-        each for name, each in found if not any(name.startswith(f"{other}.") for other, _ in found if other != name)
+        each
+        for name, each in found
+        if not any(name.startswith(f"{other}.") for other, _ in found if other != name)
     ]
     if not outermost:
         raise ConfigError(

@@ -64,7 +64,9 @@ def release_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
         return
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None  # glibc has it
+    trim = (
+        getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    )  # glibc has it
     if trim is not None:
         trim(0)
 
@@ -75,7 +77,9 @@ def free_memory(device: torch.device) -> int:
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused
     rooms = (control_group_room(_CGROUPS, _OWN_CGROUPS), address_space_room())
-    return min([int(psutil.virtual_memory().available), *(room for room in rooms if room is not None)])
+    return min(
+        [int(psutil.virtual_memory().available), *(room for room in rooms if room is not None)]
+    )
 
 
 def address_space_room() -> int | None:
@@ -102,7 +106,11 @@ def control_group_room(mounted: Path, own: Path) -> int | None:
         if controllers not in ("", "memory"):
             continue
         root = mounted / controllers
-        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
+        names = (
+            ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            if controllers
+            else ("memory.max", "memory.current")
+        )
         group = root / path.lstrip("/")
         for folder in (group, *group.parents):
             if folder == mounted.parent:

@@ -43,7 +43,9 @@ class MicroBatch(Protocol):
 class Guard(Protocol):
     """What looks at a step before it changes the weights."""
 
-    def allows(self, module: "TrainedModule", batch: "StepBatch", loss: Tensor, gradient_norm: Tensor) -> bool:
+    def allows(
+        self, module: "TrainedModule", batch: "StepBatch", loss: Tensor, gradient_norm: Tensor
+    ) -> bool:
         """Whether the optimizer may take the step; where not, the module's weights may be others: rewound."""
 
 
@@ -140,7 +142,9 @@ class TrainedModule(lightning.LightningModule):
         scale = None if self._scaler is None else float(self._scaler.get_scale())
         if scale is None:
             self._clip()
-        allowed = self.guard is None or self.guard.allows(self, batch, loss, self._guarded_norm(scale))
+        allowed = self.guard is None or self.guard.allows(
+            self, batch, loss, self._guarded_norm(scale)
+        )
         taken = allowed and self._take_step(optimizer, scale)
         optimizer.zero_grad()  # or gradients would take memory over a validation
         return {
@@ -178,12 +182,16 @@ class TrainedModule(lightning.LightningModule):
             optimizer.zero_grad()
             work, last = Work(), len(batch.micro_batches) - 1
             for number, micro_batch in enumerate(batch.micro_batches):
-                torch.manual_seed(step_seed(self.seed, self.trainer.global_step, number, self.global_rank))
+                torch.manual_seed(
+                    step_seed(self.seed, self.trainer.global_step, number, self.global_rank)
+                )
                 with nullcontext() if number == last else self.without_synchronisation():
                     work.add(self.backward_of(micro_batch, scale))
             return work
 
-        return self.in_memory(attempt, max(len(micro_batch.rows) for micro_batch in batch.micro_batches))
+        return self.in_memory(
+            attempt, max(len(micro_batch.rows) for micro_batch in batch.micro_batches)
+        )
 
     def in_memory(self, compute: Callable[[], Result], rows: int) -> Result:
         """Return what `compute` returns; while memory doesn't suffice, it is called again with half of `piece_rows`.
@@ -236,7 +244,9 @@ class TrainedModule(lightning.LightningModule):
         """Log the mean of each measure, by rows or tokens: `val/loss` among them."""
         weight = self._over_ranks(self._measured)
         for name, value in self._measures.items():
-            self.log(f"val/{name}", self._over_ranks(value) / max(weight, 1e-12), prog_bar=name == "loss")
+            self.log(
+                f"val/{name}", self._over_ranks(value) / max(weight, 1e-12), prog_bar=name == "loss"
+            )
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Clip the gradient of fp16, which is only here no longer scaled."""
@@ -258,7 +268,9 @@ class TrainedModule(lightning.LightningModule):
             return self._gradient_norm
         if scale >= 1.0:
             return torch.zeros_like(self._gradient_norm)
-        return torch.nn.utils.get_total_norm([each.grad for each in self.parameters() if each.grad is not None])
+        return torch.nn.utils.get_total_norm(
+            [each.grad for each in self.parameters() if each.grad is not None]
+        )
 
     def _clip(self) -> None:
         """Measure the gradient's norm, and scale the gradient down to the largest that is allowed."""
@@ -269,7 +281,11 @@ class TrainedModule(lightning.LightningModule):
     def without_synchronisation(self) -> AbstractContextManager[Any]:
         """Return a context in which backward leaves the other ranks alone."""
         strategy = self.trainer.strategy
-        return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
+        return (
+            strategy.block_backward_sync()
+            if isinstance(strategy, ParallelStrategy)
+            else nullcontext()
+        )
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and the schedule over all steps."""

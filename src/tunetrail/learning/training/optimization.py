@@ -85,7 +85,10 @@ def parameter_groups(
     if layer_decay == 1.0:
         trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
         return [
-            {"params": [each for each in trainable if each.ndim >= 2], "weight_decay": weight_decay},
+            {
+                "params": [each for each in trainable if each.ndim >= 2],
+                "weight_decay": weight_decay,
+            },
             {"params": [each for each in trainable if each.ndim < 2], "weight_decay": 0.0},
         ]
     depths = layer_depths(module)
@@ -112,7 +115,9 @@ def _build_optimizer(
     if settings.name == "adafactor":
         return torch.optim.Adafactor(groups, lr=learning_rate)
     parameters = [parameter for group in groups for parameter in group["params"]]
-    fused = fused and all(each.is_floating_point() and each.device.type in FUSED_DEVICES for each in parameters)
+    fused = fused and all(
+        each.is_floating_point() and each.device.type in FUSED_DEVICES for each in parameters
+    )
     kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
     return kind(
         groups,
@@ -124,7 +129,12 @@ def _build_optimizer(
 
 
 def build_schedule(
-    optimizer: torch.optim.Optimizer, *, schedule: str, warmup_steps: int, decay_ratio: float, total_steps: int
+    optimizer: torch.optim.Optimizer,
+    *,
+    schedule: str,
+    warmup_steps: int,
+    decay_ratio: float,
+    total_steps: int,
 ) -> LambdaLR:
     """Return a schedule that multiplies each group's own rate; all rise linearly from 0 in the warm-up.
 

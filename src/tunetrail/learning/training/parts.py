@@ -37,7 +37,9 @@ def in_parts(
                 if not is_out_of_memory(error):
                     raise
                 if len(waiting[0]) == 1:
-                    raise TrainingError("one text alone doesn't fit into memory. Lower max_length.") from error
+                    raise TrainingError(
+                        "one text alone doesn't fit into memory. Lower max_length."
+                    ) from error
             else:
                 yield waiting.pop(0), result
                 continue

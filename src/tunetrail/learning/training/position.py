@@ -68,7 +68,11 @@ def loops_at(position: Position, loops: Mapping[str, Any]) -> dict[str, Any]:
             "current": _all(position.done),
             "is_last_batch": position.done == position.per_epoch,
         },
-        "epoch_loop.val_loop.batch_progress": {"total": _all(0), "current": _all(0), "is_last_batch": False},
+        "epoch_loop.val_loop.batch_progress": {
+            "total": _all(0),
+            "current": _all(0),
+            "is_last_batch": False,
+        },
     }
 
 

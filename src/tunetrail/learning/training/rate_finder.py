@@ -72,7 +72,10 @@ class FoundRate:
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "FoundRate":
         """Return what `to_dict` was made of; raises `KeyError` or `TypeError` where something else is there."""
-        return cls(rate=float(plain["rate"]), curve=tuple((float(rate), float(loss)) for rate, loss in plain["curve"]))
+        return cls(
+            rate=float(plain["rate"]),
+            curve=tuple((float(rate), float(loss)) for rate, loss in plain["curve"]),
+        )
 
 
 class RangeTest(lightning.Callback):
@@ -98,12 +101,18 @@ class RangeTest(lightning.Callback):
         self._bar = progress_bar()
         self._task = self._bar.add_task("Learning rate", total=2 * steps)
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Note what the batches of all steps lose before the first one; raise `ConfigError` if it isn't finite."""
-        assert isinstance(pl_module, TrainedModule) and isinstance(trainer.train_dataloader, StepLoader)
+        assert isinstance(pl_module, TrainedModule) and isinstance(
+            trainer.train_dataloader, StepLoader
+        )
         self._bar.start()
         with torch.no_grad(), trainer.precision_plugin.train_step_context():
-            for number, batch in enumerate(islice(_epochs(trainer.train_dataloader), len(self.rates))):
+            for number, batch in enumerate(
+                islice(_epochs(trainer.train_dataloader), len(self.rates))
+            ):
                 self.before.append(_loss_of(pl_module, batch, number))
                 if not math.isfinite(self.before[-1]):
                     raise ConfigError(
@@ -113,7 +122,11 @@ class RangeTest(lightning.Callback):
                 self._advance(trainer)
 
     def on_train_batch_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Set the rate, whatever the schedule has set before."""
         rate = self.rates[min(len(self.losses), len(self.rates) - 1)]
@@ -121,7 +134,12 @@ class RangeTest(lightning.Callback):
             group["lr"] = rate * group["initial_lr"] / self.nominal
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Note the loss, which is that before the step; stop where it has risen too far."""
         self.losses.append(float(outputs["loss"]))
@@ -129,12 +147,17 @@ class RangeTest(lightning.Callback):
         if has_diverged(self.relative()) or len(self.losses) == len(self.rates):
             trainer.should_stop = True
 
-    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+    def teardown(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
+    ) -> None:
         """Take the bar away."""
         self._bar.stop()
 
     def on_exception(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        exception: BaseException,
     ) -> None:
         """Take the bar away."""
         self._bar.stop()
@@ -142,7 +165,9 @@ class RangeTest(lightning.Callback):
     def relative(self) -> list[float]:
         """Return the loss of each step beside what the same rows lost before all steps: rows of a step differ more."""
         start = sum(self.before) / len(self.before)
-        return [start + loss - before for loss, before in zip(self.losses, self.before, strict=False)]
+        return [
+            start + loss - before for loss, before in zip(self.losses, self.before, strict=False)
+        ]
 
     def found(self, tried: RateRange) -> FoundRate:
         """Return the suggestion."""

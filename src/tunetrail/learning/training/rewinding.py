@@ -22,10 +22,16 @@ def starting_weights(module: nn.Module) -> Weights | None:
     """Return a copy of the trained weights, None where all are trained: then they lie in the model's folder."""
     if all(parameter.requires_grad for parameter in module.parameters()):
         return None
-    return {name: each.detach().clone() for name, each in module.named_parameters() if each.requires_grad}
+    return {
+        name: each.detach().clone()
+        for name, each in module.named_parameters()
+        if each.requires_grad
+    }
 
 
-def rewind(module: TrainedModule, checkpoint: Path | None, start: Weights | None, rate: float) -> None:
+def rewind(
+    module: TrainedModule, checkpoint: Path | None, start: Weights | None, rate: float
+) -> None:
     """Bring back weights, optimizer, schedule and averaged weights.
 
     Args:
@@ -40,7 +46,9 @@ def rewind(module: TrainedModule, checkpoint: Path | None, start: Weights | None
     optimizer.state.clear()  # first, or there would be two of it in memory
     if checkpoint is None:
         state: dict[str, Any] = {}
-        module.load_state_dict(_built_anew(module) if start is None else start, strict=start is None)
+        module.load_state_dict(
+            _built_anew(module) if start is None else start, strict=start is None
+        )
         scheduler.load_state_dict({**scheduler.state_dict(), "last_epoch": 0, "_step_count": 1})
     else:
         # the file is mapped into memory: only what is being copied is there
@@ -69,7 +77,9 @@ def set_rate(optimizer: torch.optim.Optimizer, scheduler: Any, rate: float) -> N
     """Multiply the learning rates of a schedule by `rate`, now and later; 1 gives those that were asked for."""
     scheduler.base_lrs = [group["initial_lr"] * rate for group in optimizer.param_groups]
     factors = [each(scheduler.last_epoch) for each in scheduler.lr_lambdas]
-    scheduler._last_lr = [base * factor for base, factor in zip(scheduler.base_lrs, factors, strict=True)]
+    scheduler._last_lr = [
+        base * factor for base, factor in zip(scheduler.base_lrs, factors, strict=True)
+    ]
     for group, now in zip(optimizer.param_groups, scheduler._last_lr, strict=True):
         group["lr"] = now
 
@@ -82,15 +92,21 @@ def _built_anew(module: TrainedModule) -> Weights:
 
 def _leave_the_file(optimizer: torch.optim.Optimizer) -> None:
     for state in optimizer.state.values():
-        state.update({name: each.clone() for name, each in state.items() if isinstance(each, Tensor)})
+        state.update(
+            {name: each.clone() for name, each in state.items() if isinstance(each, Tensor)}
+        )
 
 
-def _rewind_averages(trainer: lightning.Trainer, module: TrainedModule, saved: Mapping[str, Any] | None) -> None:
+def _rewind_averages(
+    trainer: lightning.Trainer, module: TrainedModule, saved: Mapping[str, Any] | None
+) -> None:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if not isinstance(callback, WeightAveraging):
             continue
         if saved is None:  # nothing was averaged yet
             callback.begin_anew(trainer.global_step)
         else:
-            callback.on_load_checkpoint(trainer, module, {"averaging": {**saved, "step": trainer.global_step}})
+            callback.on_load_checkpoint(
+                trainer, module, {"averaging": {**saved, "step": trainer.global_step}}
+            )
             callback.on_train_start(trainer, module)

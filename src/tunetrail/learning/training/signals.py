@@ -26,13 +26,20 @@ class StopBetweenSteps(Checkpoint):
         self._before: dict[int, Any] = {}
         self._received: int | None = None
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Take the signals."""
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._receive) for number in _STOPPING}
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Stop, if that was asked for."""
         self._obey()
@@ -49,13 +56,18 @@ class StopBetweenSteps(Checkpoint):
         """Stop, if that was asked for."""
         self._obey()
 
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Give the signals back; one that came after the last step is obeyed now."""
         self._obey()
         self._give_back()
 
     def on_exception(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        exception: BaseException,
     ) -> None:
         """Give the signals back."""
         self._give_back()
@@ -65,7 +77,9 @@ class StopBetweenSteps(Checkpoint):
             self._received = number
             self._obey()
         self._received = number
-        logger.warning("%s: stopping after this step; once more stops at once", signal.Signals(number).name)
+        logger.warning(
+            "%s: stopping after this step; once more stops at once", signal.Signals(number).name
+        )
 
     def _obey(self) -> None:
         if self._received is None:

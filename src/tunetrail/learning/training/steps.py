@@ -24,7 +24,12 @@ class StepSampler(Sampler[list[list[int]]]):
     """
 
     def __init__(
-        self, batches: SeededBatchSampler | MergedBatchSampler, *, accumulate: int = 1, rank: int = 0, ranks: int = 1
+        self,
+        batches: SeededBatchSampler | MergedBatchSampler,
+        *,
+        accumulate: int = 1,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         self.batches = batches
         self.accumulate = accumulate
@@ -42,7 +47,9 @@ class StepSampler(Sampler[list[list[int]]]):
     def __iter__(self) -> Iterator[list[list[int]]]:
         own = list(self.batches)
         own = own[: len(own) // self.ranks * self.ranks][self.rank :: self.ranks]
-        steps = [own[start : start + self.accumulate] for start in range(0, len(own), self.accumulate)]
+        steps = [
+            own[start : start + self.accumulate] for start in range(0, len(own), self.accumulate)
+        ]
         return iter(steps[self.skipped :])
 
 
@@ -74,7 +81,12 @@ class StepLoader(DataLoader[Any]):
     """
 
     def __init__(
-        self, build: Build, sampler: StepSampler, *, workers: int = 0, numbers: Sequence[int] | None = None
+        self,
+        build: Build,
+        sampler: StepSampler,
+        *,
+        workers: int = 0,
+        numbers: Sequence[int] | None = None,
     ) -> None:
         super().__init__(
             _Steps(build),

@@ -23,7 +23,18 @@ from tunetrail.samples import Sample, SampleKind
 
 TEXT = "one two three four five"
 WORD_METHODS = ("word_dropout", "word_swap", "typo", "synonym")
-TOPICS = ("invoice", "garden", "violin", "harbour", "compiler", "bakery", "glacier", "parrot", "theatre", "motor")
+TOPICS = (
+    "invoice",
+    "garden",
+    "violin",
+    "harbour",
+    "compiler",
+    "bakery",
+    "glacier",
+    "parrot",
+    "theatre",
+    "motor",
+)
 CONTENTS: dict[str, dict[str, Any]] = {
     "pair": {"anchor": TEXT, "positive": TEXT, "negative": TEXT},
     "score": {"sentence1": TEXT, "sentence2": TEXT, "score": 0.5},
@@ -46,7 +57,11 @@ READ = {
 
 
 def frame(shape: str, count: int = 10, **content: Any) -> pd.DataFrame:
-    kind = SampleKind.LLM if shape in ("completion", "chat", "document", "preference") else SampleKind.EMBEDDING
+    kind = (
+        SampleKind.LLM
+        if shape in ("completion", "chat", "document", "preference")
+        else SampleKind.EMBEDDING
+    )
     sample = Sample(kind=kind, shape=shape, content=CONTENTS[shape] | content, group="g")
     return rows_frame((number + 100, sample) for number in range(count)).assign(
         cluster=object_series([f"k{number}" for number in range(count)])
@@ -70,7 +85,9 @@ def config(*methods: str, **values: Any) -> AugmentationConfig:
 
 def vectors(texts: Sequence[str]) -> npt.NDArray[np.float32]:
     """Unit vectors of the topics in each text; one with none points away from all passages."""
-    found = np.array([[float(topic in text.lower()) for topic in TOPICS] for text in texts], dtype=np.float32)
+    found = np.array(
+        [[float(topic in text.lower()) for topic in TOPICS] for text in texts], dtype=np.float32
+    )
     found = np.hstack([found, 1e-3 * np.ones((len(texts), 1), dtype=np.float32)])
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
@@ -85,13 +102,18 @@ class Writer:
     def __call__(self, instruction: str, texts: Sequence[str], opening: str) -> list[str]:
         self.asked.append((instruction, list(texts), opening))
         topic = [next((topic for topic in TOPICS if topic in text), "thing") for text in texts]
-        return [self.wrong.get(each, f"how does a {each} work, {number}?") for number, each in enumerate(topic)]
+        return [
+            self.wrong.get(each, f"how does a {each} work, {number}?")
+            for number, each in enumerate(topic)
+        ]
 
 
 def tools(write: Writer | None = None) -> AugmentationTools:
     return AugmentationTools(
         write=write or Writer(),
-        translate=lambda texts: [text.replace("five", "5").replace("All about", "Everything on") for text in texts],
+        translate=lambda texts: [
+            text.replace("five", "5").replace("All about", "Everything on") for text in texts
+        ],
         vectors=vectors,
     )
 
@@ -139,7 +161,9 @@ def test_augment_keeps_the_original_rows_as_they_are(shape: str, method: str, le
     [(method, shape) for method in AUGMENTATION_METHODS for shape in ("score", "chat", "document")]
     + [("generated_query", "vector"), ("generated_query", "completion")],
 )
-def test_augment_skips_shapes_that_it_would_falsify_and_says_so(method: str, shape: str, lexicon: str) -> None:
+def test_augment_skips_shapes_that_it_would_falsify_and_says_so(
+    method: str, shape: str, lexicon: str
+) -> None:
     result = augment(frame(shape), config(method, lexicon=lexicon), 0, tools())
     assert result.added == {method: 0} and len(result.rows) == 10
     assert f"{method} leaves {shape} rows as they are" in result.notes[0]
@@ -148,7 +172,10 @@ def test_augment_skips_shapes_that_it_would_falsify_and_says_so(method: str, sha
 @pytest.mark.parametrize("method", WORD_METHODS)
 def test_augment_makes_no_row_where_there_is_nothing_to_vary(method: str, lexicon: str) -> None:
     result = augment(frame("text", text="a"), config(method, lexicon=lexicon), 0)
-    assert result.added == {method: 0} and "asks for 5 rows to be varied, 0 hold a text" in result.notes[0]
+    assert (
+        result.added == {method: 0}
+        and "asks for 5 rows to be varied, 0 hold a text" in result.notes[0]
+    )
 
 
 def test_augment_finds_the_rows_that_a_method_can_vary() -> None:
@@ -163,7 +190,9 @@ def test_augment_finds_the_rows_that_a_method_can_vary() -> None:
 
 @pytest.mark.parametrize("method", WORD_METHODS[:3])
 def test_augment_follows_the_seed(method: str) -> None:
-    first, again, other = (augment(frame("text"), config(method), seed).rows["text"].tolist() for seed in (0, 0, 1))
+    first, again, other = (
+        augment(frame("text"), config(method), seed).rows["text"].tolist() for seed in (0, 0, 1)
+    )
     assert first == again != other
 
 
@@ -172,7 +201,11 @@ def test_augment_takes_the_same_rows_from_a_fold_as_from_the_whole_train_side() 
     whole = added_rows(augment(rows, config("word_dropout"), 0))
     fold = added_rows(augment(rows.iloc[20:], config("word_dropout"), 0))
     texts = dict(zip(whole["parent_id"], whole["text"], strict=True))
-    common = [(row_id, text) for row_id, text in zip(fold["parent_id"], fold["text"], strict=True) if row_id in texts]
+    common = [
+        (row_id, text)
+        for row_id, text in zip(fold["parent_id"], fold["text"], strict=True)
+        if row_id in texts
+    ]
     assert len(common) > 0.8 * len(fold)
     assert all(texts[row_id] == text for row_id, text in common)
 
@@ -206,7 +239,9 @@ def test_augment_takes_an_empty_train_side(method: str, lexicon: str) -> None:
     assert augment(empty, config(method, lexicon=lexicon), 0, tools()).added == {method: 0}
 
 
-@pytest.mark.parametrize(("shape", "read"), [("pair", "anchor"), ("label", "text"), ("text", "text")])
+@pytest.mark.parametrize(
+    ("shape", "read"), [("pair", "anchor"), ("label", "text"), ("text", "text")]
+)
 def test_augment_writes_queries_that_keep_the_rows_shape(shape: str, read: str) -> None:
     write = Writer()
     result = augment(topics(shape), config("generated_query"), 0, tools(write))
@@ -231,11 +266,15 @@ def test_augment_paraphrases_what_the_model_reads() -> None:
 
 
 def test_augment_drops_what_does_not_find_its_passage_again() -> None:
-    write = Writer(invoice="What about the garden?", violin="", bakery="all ABOUT the bakery and how it works")
+    write = Writer(
+        invoice="What about the garden?", violin="", bakery="all ABOUT the bakery and how it works"
+    )
     result = augment(topics(), config("generated_query", share=1.0), 0, tools(write))
     assert result.added == {"generated_query": 7}
     reasons = dict(zip(result.rejected["row_id"], result.rejected["reason"], strict=True))
-    again = "not found again: its own text came at place 10 of 10, augmentation.round_trip_rank is 1"
+    again = (
+        "not found again: its own text came at place 10 of 10, augmentation.round_trip_rank is 1"
+    )
     assert reasons == {100: again, 102: "nothing was made", 105: "no different from its parent"}
     line = result.rejected.set_index("row_id").loc[100]
     assert (line["step"], line["before"], line["after"]) == (
@@ -245,20 +284,32 @@ def test_augment_drops_what_does_not_find_its_passage_again() -> None:
     )
     assert result.to_dict()["methods"]["generated_query"] == {
         "added": 7,
-        "rejected": {"not found again": 1, "nothing was made": 1, "no different from its parent": 1},
+        "rejected": {
+            "not found again": 1,
+            "nothing was made": 1,
+            "no different from its parent": 1,
+        },
     }
-    deeper = augment(topics(), config("generated_query", share=1.0, round_trip_rank=10), 0, tools(write))
+    deeper = augment(
+        topics(), config("generated_query", share=1.0, round_trip_rank=10), 0, tools(write)
+    )
     assert deeper.added == {"generated_query": 8}
 
 
 def test_augment_counts_no_twin_of_the_parent_as_wrong() -> None:
     rows = topics()
-    rows["cluster"] = object_series(["twins" if number < 2 else f"k{number}" for number in range(10)])
+    rows["cluster"] = object_series(
+        ["twins" if number < 2 else f"k{number}" for number in range(10)]
+    )
     rows.at[1, "positive"] = "The invoice once more"
     write = Writer()
     tied = rows.assign(cluster=object_series([f"k{number}" for number in range(10)]))
     kept = {
-        name: set(added_rows(augment(each, config("generated_query", share=1.0), 0, tools(write)))["parent_id"])
+        name: set(
+            added_rows(augment(each, config("generated_query", share=1.0), 0, tools(write)))[
+                "parent_id"
+            ]
+        )
         for name, each in (("twins", rows), ("strangers", tied))
     }
     assert kept["twins"] >= {100, 101} and not kept["strangers"] & {100, 101}
@@ -270,7 +321,9 @@ def test_augment_tries_several_times_and_takes_each_text_once() -> None:
             lines = super().__call__(instruction, texts, opening)
             return [line.partition(",")[0] if "parrot" in line else line for line in lines]
 
-    result = augment(topics(), config("generated_query", share=1.0, generations_per_row=3), 0, tools(Same()))
+    result = augment(
+        topics(), config("generated_query", share=1.0, generations_per_row=3), 0, tools(Same())
+    )
     assert result.added == {"generated_query": 28}
     assert result.rejected["reason"].tolist() == ["made before from the same row"] * 2
 
@@ -278,20 +331,40 @@ def test_augment_tries_several_times_and_takes_each_text_once() -> None:
 @pytest.mark.parametrize(
     ("method", "given", "rule"),
     [
-        ("back_translation", {"translate": None}, r"augmentation\.translation_models must name two models.* got \[\]"),
-        ("generated_query", {"write": None}, r"augmentation\.generator must be .* generated_query, got 'root'"),
-        ("paraphrase", {"write": None}, r"augmentation\.generator must be .* paraphrase, got 'root'"),
-        ("paraphrase", {"vectors": None}, r"augmentation\.methods must do without paraphrase .* got \['paraphrase'\]"),
+        (
+            "back_translation",
+            {"translate": None},
+            r"augmentation\.translation_models must name two models.* got \[\]",
+        ),
+        (
+            "generated_query",
+            {"write": None},
+            r"augmentation\.generator must be .* generated_query, got 'root'",
+        ),
+        (
+            "paraphrase",
+            {"write": None},
+            r"augmentation\.generator must be .* paraphrase, got 'root'",
+        ),
+        (
+            "paraphrase",
+            {"vectors": None},
+            r"augmentation\.methods must do without paraphrase .* got \['paraphrase'\]",
+        ),
     ],
 )
-def test_augment_names_the_way_out_where_a_tool_is_missing(method: str, given: dict[str, None], rule: str) -> None:
+def test_augment_names_the_way_out_where_a_tool_is_missing(
+    method: str, given: dict[str, None], rule: str
+) -> None:
     with pytest.raises(ConfigError, match=rule):
         augment(topics(), config(method), 0, replace(tools(), **given))
 
 
 def test_augment_needs_no_cluster_and_survives_odd_texts() -> None:
     rows = frame("text").drop(columns="cluster")
-    rows["text"] = object_series(["", " ", "\x00", "\ud800 lone", "x" * 100_000, None, "a b", "\n\n", "é è", "1 2"])
+    rows["text"] = object_series(
+        ["", " ", "\x00", "\ud800 lone", "x" * 100_000, None, "a b", "\n\n", "é è", "1 2"]
+    )
     result = augment(rows, config(*WORD_METHODS[:3], share=1.0), 0)
     assert sum(result.added.values()) > 0
     assert all(isinstance(text, str) and text.strip() for text in added_rows(result)["text"])

@@ -1,7 +1,13 @@
 import pandas as pd
 import pytest
 
-from tunetrail.data.augmentation.drafts import Draft, normalised, rejected_frame, rejections, stacked
+from tunetrail.data.augmentation.drafts import (
+    Draft,
+    normalised,
+    rejected_frame,
+    rejections,
+    stacked,
+)
 from tunetrail.data.rows import SET_ASIDE_COLUMNS, rows_frame
 from tunetrail.samples import Sample, SampleKind
 
@@ -11,7 +17,11 @@ TEXTS = ["How do I pay?", "Where is it?", "When?"]
 @pytest.fixture
 def rows() -> pd.DataFrame:
     samples = [
-        Sample(kind=SampleKind.EMBEDDING, shape="pair", content={"anchor": text, "positive": f"answer {number}"})
+        Sample(
+            kind=SampleKind.EMBEDDING,
+            shape="pair",
+            content={"anchor": text, "positive": f"answer {number}"},
+        )
         for number, text in enumerate(TEXTS)
     ]
     frame = rows_frame(enumerate(samples, start=10))
@@ -50,7 +60,11 @@ def test_rejections_name_what_speaks_against_a_draft(
 def test_rejections_take_each_text_once_from_each_row(rows: pd.DataFrame) -> None:
     seen: set[tuple[int, str]] = set()
     again = "made before from the same row"
-    assert rejections([draft(0, "x"), draft(0, "x"), draft(1, "x")], rows, seen, exact=False) == [None, again, None]
+    assert rejections([draft(0, "x"), draft(0, "x"), draft(1, "x")], rows, seen, exact=False) == [
+        None,
+        again,
+        None,
+    ]
     assert rejections([draft(1, "x")], rows, seen, exact=True) == [again]
 
 
@@ -63,7 +77,11 @@ def test_stacked_copies_the_parent_but_for_what_is_read(rows: pd.DataFrame) -> N
     assert added["row_id"].tolist() == [-1, -2, -3] and added["parent_id"].tolist() == [12, 10, 12]
     assert added["anchor"].tolist() == ["x", "y", "z"]
     assert added["positive"].tolist() == ["answer 2", "answer 0", "answer 2"]
-    assert (longer.dtypes == rows.dtypes).all() and longer["negative"].isna().all() if "negative" in longer else True
+    assert (
+        (longer.dtypes == rows.dtypes).all() and longer["negative"].isna().all()
+        if "negative" in longer
+        else True
+    )
     assert stacked(rows, []) is rows
 
 

@@ -8,8 +8,22 @@ from tunetrail.errors import ConfigError
 
 # Senses written for this test, in the format of WordNet's database files: wndb(5WN).
 SENSES = {
-    "noun": ["dwelling abode", "gadget gizmo", "hill", "hills ridge_top", "Gizmoland gizmo_land", "gale strong_wind"],
-    "verb": ["begin start", "begin start commence", "begin found", "reckon suppose", "wend go", "went_by pass"],
+    "noun": [
+        "dwelling abode",
+        "gadget gizmo",
+        "hill",
+        "hills ridge_top",
+        "Gizmoland gizmo_land",
+        "gale strong_wind",
+    ],
+    "verb": [
+        "begin start",
+        "begin start commence",
+        "begin found",
+        "reckon suppose",
+        "wend go",
+        "went_by pass",
+    ],
     "adj": ["glad(p) joyful", "strange odd", "strange foreign", "when while", "went passed"],
     "adv": ["swiftly fast D.V. x2"],
 }
@@ -21,7 +35,9 @@ def wordnet(folder: Path) -> Path:
         lines = ["  1 This is a licence.  "]
         for number, words in enumerate(senses):
             fields = " ".join(f"{word} 0" for word in words.split())
-            lines.append(f"{number:08} 03 {part[0]} {len(words.split()):02x} {fields} 000 | a gloss with abode")
+            lines.append(
+                f"{number:08} 03 {part[0]} {len(words.split()):02x} {fields} 000 | a gloss with abode"
+            )
         (folder / f"data.{part}").write_text("\n".join(lines) + "\n")
     (folder / "verb.exc").write_text("went wend\n")
     return folder
@@ -57,7 +73,9 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("unknown", ()),
     ],
 )
-def test_lexicon_takes_from_wordnet_what_is_unambiguous(tmp_path: Path, word: str, synonyms: tuple[str, ...]) -> None:
+def test_lexicon_takes_from_wordnet_what_is_unambiguous(
+    tmp_path: Path, word: str, synonyms: tuple[str, ...]
+) -> None:
     assert load_lexicon(str(wordnet(tmp_path / "dict"))).of(word) == synonyms
 
 
@@ -72,7 +90,11 @@ def test_lexicon_takes_from_wordnet_what_is_unambiguous(tmp_path: Path, word: st
     ],
 )
 def test_lexicon_finds_wordnet_where_it_is_usually_installed(
-    nowhere: Path, monkeypatch: pytest.MonkeyPatch, place: str, variable: str | None, value: str | None
+    nowhere: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    variable: str | None,
+    value: str | None,
 ) -> None:
     folder = wordnet(nowhere / place)
     if variable and value:
@@ -82,7 +104,10 @@ def test_lexicon_finds_wordnet_where_it_is_usually_installed(
 
 
 def test_lexicon_reads_the_archive_that_nltk_downloads(nowhere: Path) -> None:
-    folder, corpora = wordnet(nowhere / "made" / "wordnet"), nowhere / "home" / "nltk_data" / "corpora"
+    folder, corpora = (
+        wordnet(nowhere / "made" / "wordnet"),
+        nowhere / "home" / "nltk_data" / "corpora",
+    )
     corpora.mkdir(parents=True)
     with zipfile.ZipFile(corpora / "wordnet.zip", "w") as archive:
         for file in folder.iterdir():
@@ -91,7 +116,9 @@ def test_lexicon_reads_the_archive_that_nltk_downloads(nowhere: Path) -> None:
 
 
 def test_lexicon_says_what_to_install(nowhere: Path) -> None:
-    with pytest.raises(ConfigError, match=r"augmentation\.lexicon must be set .*got None.*apt install wordnet-base"):
+    with pytest.raises(
+        ConfigError, match=r"augmentation\.lexicon must be set .*got None.*apt install wordnet-base"
+    ):
         load_lexicon()
 
 
@@ -99,7 +126,9 @@ def test_lexicon_says_what_to_install(nowhere: Path) -> None:
 def test_lexicon_refuses_a_broken_wordnet(tmp_path: Path, line: str) -> None:
     folder = wordnet(tmp_path / "dict")
     (folder / "data.adv").write_text(line)
-    with pytest.raises(ConfigError, match=r"augmentation.lexicon must be WordNet's database files, got .*dict"):
+    with pytest.raises(
+        ConfigError, match=r"augmentation.lexicon must be WordNet's database files, got .*dict"
+    ):
         load_lexicon(str(folder))
 
 
@@ -112,7 +141,9 @@ def test_lexicon_refuses_an_archive_of_something_else(tmp_path: Path) -> None:
 
 def test_lexicon_reads_a_users_file(tmp_path: Path) -> None:
     file = tmp_path / "words.tsv"
-    file.write_text("\ufeffInvoice\tbill, statement of account,\n\nRücksendung\tRetoure\ninvoice\tinvoice, note\n")
+    file.write_text(
+        "\ufeffInvoice\tbill, statement of account,\n\nRücksendung\tRetoure\ninvoice\tinvoice, note\n"
+    )
     found = load_lexicon(str(file))
     assert found.of("invoice") == ("bill", "statement of account", "note")
     assert found.of("RÜCKSENDUNG") == ("RETOURE",)
@@ -122,14 +153,18 @@ def test_lexicon_reads_a_users_file(tmp_path: Path) -> None:
 def test_lexicon_names_a_line_that_it_cannot_read(tmp_path: Path, line: str) -> None:
     file = tmp_path / "words.tsv"
     file.write_text(f"good\tfine\n{line}\n")
-    with pytest.raises(ConfigError, match="must hold lines word<TAB>synonym, synonym, got another one at line 2 of"):
+    with pytest.raises(
+        ConfigError, match="must hold lines word<TAB>synonym, synonym, got another one at line 2 of"
+    ):
         load_lexicon(str(file))
 
 
 def test_lexicon_refuses_what_is_no_text_file(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     for name in ("binary", "missing", "."):
-        with pytest.raises(ConfigError, match=r"augmentation\.lexicon must be a file of UTF-8 text or a WordNet"):
+        with pytest.raises(
+            ConfigError, match=r"augmentation\.lexicon must be a file of UTF-8 text or a WordNet"
+        ):
             load_lexicon(str(tmp_path / name))
 
 
@@ -143,7 +178,9 @@ def test_lexicon_keeps_the_capitals_of_the_word() -> None:
 def test_lexicon_reads_a_hundred_thousand_senses_in_seconds(tmp_path: Path) -> None:
     """Looking for the stems of inflected forms was quadratic once."""
     folder = wordnet(tmp_path / "dict")
-    names = ["".join(chr(97 + int(digit)) for digit in str(number)) for number in range(100_000, 160_000)]
+    names = [
+        "".join(chr(97 + int(digit)) for digit in str(number)) for number in range(100_000, 160_000)
+    ]
     lines = "".join(f"00000000 03 n 02 {name}s 0 other{name}s 0 000 | x\n" for name in names)
     (folder / "data.noun").write_text(lines)
     assert load_lexicon(str(folder)).of(names[0] + "s") == (f"other{names[0]}s",)

@@ -16,7 +16,9 @@ PASSAGES = ["aaaa", "bbbb", "abab", "aaaa b", "cccc"]
 
 def letters(texts: Sequence[str]) -> npt.NDArray[np.float32]:
     """Unit vectors of the letters in each text."""
-    counts = np.array([[text.count(letter) + 1e-6 for letter in "abc"] for text in texts], dtype=np.float32)
+    counts = np.array(
+        [[text.count(letter) + 1e-6 for letter in "abc"] for text in texts], dtype=np.float32
+    )
     return counts / np.linalg.norm(counts, axis=1, keepdims=True)
 
 
@@ -40,19 +42,26 @@ def test_own_ranks_takes_a_tie_or_a_broken_vector_for_no_success() -> None:
 
 
 @given(st.integers(1, 30), st.integers(1, 12), st.integers(0, 99))
-def test_own_ranks_agrees_with_a_sorted_list(written_count: int, source_count: int, seed: int) -> None:
+def test_own_ranks_agrees_with_a_sorted_list(
+    written_count: int, source_count: int, seed: int
+) -> None:
     generator = np.random.default_rng(seed)
     written, sources = (
-        generator.standard_normal((count, 5)).astype(np.float32) for count in (written_count, source_count)
+        generator.standard_normal((count, 5)).astype(np.float32)
+        for count in (written_count, source_count)
     )
     own = generator.integers(source_count, size=written_count).tolist()
     order = np.argsort(-(written @ sources.T), axis=1)
-    expected = [int(np.flatnonzero(row == number)[0]) + 1 for row, number in zip(order, own, strict=True)]
+    expected = [
+        int(np.flatnonzero(row == number)[0]) + 1 for row, number in zip(order, own, strict=True)
+    ]
     assert own_ranks(written, sources, own=own, allowed=[()] * written_count).tolist() == expected
 
 
 def drafts(*pairs: tuple[int, str]) -> list[Draft]:
-    return [Draft(position=position, source=PASSAGES[position], text=text) for position, text in pairs]
+    return [
+        Draft(position=position, source=PASSAGES[position], text=text) for position, text in pairs
+    ]
 
 
 @pytest.mark.parametrize(
@@ -63,13 +72,18 @@ def drafts(*pairs: tuple[int, str]) -> list[Draft]:
         (1, ["k0", "k1", "k2", "k0", "k4"], [True, True, True]),  # the better one is a twin
     ],
 )
-def test_round_trip_keeps_what_finds_its_own_text(deepest: int, clusters: list[str], kept: list[bool]) -> None:
+def test_round_trip_keeps_what_finds_its_own_text(
+    deepest: int, clusters: list[str], kept: list[bool]
+) -> None:
     rows = pd.DataFrame({"cluster": object_series(clusters)})
     made = drafts((0, "aaa"), (1, "bb"), (3, "aa"))
     reasons = with_round_trip(made, [None] * 3, rows, PASSAGES, letters, deepest)
     assert [reason is None for reason in reasons] == kept
     for reason in filter(None, reasons):
-        assert reason == "not found again: its own text came at place 2 of 5, augmentation.round_trip_rank is 1"
+        assert (
+            reason
+            == "not found again: its own text came at place 2 of 5, augmentation.round_trip_rank is 1"
+        )
 
 
 def test_round_trip_leaves_what_is_rejected_already() -> None:
@@ -80,6 +94,11 @@ def test_round_trip_leaves_what_is_rejected_already() -> None:
         asked.append(list(texts))
         return letters(texts)
 
-    assert with_round_trip(drafts((0, "x")), ["blank"], rows, PASSAGES, vectors, 1) == ["blank"] and not asked
-    found = with_round_trip(drafts((0, "x"), (4, "cc")), ["blank", None], rows, PASSAGES, vectors, 1)
+    assert (
+        with_round_trip(drafts((0, "x")), ["blank"], rows, PASSAGES, vectors, 1) == ["blank"]
+        and not asked
+    )
+    found = with_round_trip(
+        drafts((0, "x"), (4, "cc")), ["blank", None], rows, PASSAGES, vectors, 1
+    )
     assert found == ["blank", None] and asked == [["cc"], PASSAGES]

@@ -7,7 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunetrail.data.augmentation.lexicon import Lexicon
-from tunetrail.data.augmentation.word_variants import with_synonyms, with_typos, with_words_dropped, with_words_swapped
+from tunetrail.data.augmentation.word_variants import (
+    with_synonyms,
+    with_typos,
+    with_words_dropped,
+    with_words_swapped,
+)
 
 LEXICON = Lexicon(source="test", synonyms={"dwelling": ("abode",), "glad": ("joyful", "happy")})
 Variation = Callable[[str, float, np.random.Generator], str | None]
@@ -18,7 +23,20 @@ def synonyms(text: str, rate: float, generator: np.random.Generator) -> str | No
 
 
 VARIATIONS = [with_words_dropped, with_words_swapped, with_typos, synonyms]
-ENGLISH = ["a", "the", "glad", "dwelling,", "stood", "(quite)", "alone", "\n", "on", "some_hill", "x1", "Glad"]
+ENGLISH = [
+    "a",
+    "the",
+    "glad",
+    "dwelling,",
+    "stood",
+    "(quite)",
+    "alone",
+    "\n",
+    "on",
+    "some_hill",
+    "x1",
+    "Glad",
+]
 TEXTS = st.one_of(
     st.text(), st.text("ab \n.GLAD"), st.lists(st.sampled_from(ENGLISH), max_size=12).map(" ".join)
 )  # fmt: skip
@@ -70,18 +88,26 @@ def test_typos_change_one_letter_and_never_the_first(text: str, seed: int) -> No
             if old != new:
                 core = old.strip("\"'(.,;:!?)")
                 assert len(core) >= 4 and core.isalpha()
-                assert abs(len(old) - len(new)) <= 1 and old[: old.index(core) + 1] == new[: old.index(core) + 1]
+                assert (
+                    abs(len(old) - len(new)) <= 1
+                    and old[: old.index(core) + 1] == new[: old.index(core) + 1]
+                )
 
 
 def test_typos_are_of_four_kinds() -> None:
     found = {varied(with_typos, "keyboard", seed=seed) for seed in range(1000)}
     assert {"keybord", "keybooard", "keybaord", "keyboars"} <= found
-    hit_beside_the_d = {word for word in found if word and word.startswith("keyboar") and len(word) == 8}
+    hit_beside_the_d = {
+        word for word in found if word and word.startswith("keyboar") and len(word) == 8
+    }
     assert {word[7:] for word in hit_beside_the_d} == set("sfercx")
 
 
 def test_typos_leave_code_alone() -> None:
-    assert varied(with_typos, "os.path.join(a_name, x1) -> self.value[0] 12345 foo() != none_of_it") is None
+    assert (
+        varied(with_typos, "os.path.join(a_name, x1) -> self.value[0] 12345 foo() != none_of_it")
+        is None
+    )
 
 
 def test_typos_keep_capitals() -> None:
@@ -99,7 +125,9 @@ def test_rate_is_the_share_of_the_words_that_change() -> None:
 
 def test_synonyms_keep_capitals_signs_and_white_space() -> None:
     text = 'The dwelling,\n\t"Dwelling" (DWELLING)!  dwelling_place dwelling.size'
-    assert varied(synonyms, text, rate=0.999) == ('The abode,\n\t"Abode" (ABODE)!  dwelling_place dwelling.size')
+    assert varied(synonyms, text, rate=0.999) == (
+        'The abode,\n\t"Abode" (ABODE)!  dwelling_place dwelling.size'
+    )
     assert varied(synonyms, "nothing to replace") is None
     assert {varied(synonyms, "glad", seed=seed) for seed in range(20)} == {"joyful", "happy"}
 
@@ -107,7 +135,16 @@ def test_synonyms_keep_capitals_signs_and_white_space() -> None:
 @pytest.mark.parametrize("variation", VARIATIONS)
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "\x00", "\ud800", "word " * 100_000, "x" * 1_000_000, " " * 1_000_000, "(" * 500_000 + "a" * 500_000],
+    [
+        "",
+        " ",
+        "\x00",
+        "\ud800",
+        "word " * 100_000,
+        "x" * 1_000_000,
+        " " * 1_000_000,
+        "(" * 500_000 + "a" * 500_000,
+    ],
 )
 def test_variation_takes_linear_time_on_any_text(variation: Variation, text: str) -> None:
     varied(variation, text)

@@ -57,7 +57,9 @@ def test_embedding_drift_sees_another_domain_and_no_chance(rows: int) -> None:
 def test_embedding_drift_draws_rows_by_the_seed() -> None:
     before, now = vectors(2500, 1), vectors(2200, 2, shift=1.0)
     assert embedding_drift(before, now, seed=0) == embedding_drift(before, now, seed=0)
-    assert embedding_drift(before, now, seed=0) == pytest.approx(embedding_drift(before, now, seed=1), abs=0.1)
+    assert embedding_drift(before, now, seed=0) == pytest.approx(
+        embedding_drift(before, now, seed=1), abs=0.1
+    )
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 30])
@@ -72,12 +74,18 @@ def test_embedding_drift_refuses_other_dimensions() -> None:
         embedding_drift(vectors(30, 1), vectors(30, 2)[:, :5], seed=0)
 
 
-@pytest.mark.parametrize("texts", [[], [""], ["..."], ["a"], ["\ud800\x00", "x" * 1_000_000], ["a a"] * 9])
+@pytest.mark.parametrize(
+    "texts", [[], [""], ["..."], ["a"], ["\ud800\x00", "x" * 1_000_000], ["a a"] * 9]
+)
 def test_drift_survives_degenerate_texts(texts: list[str]) -> None:
     found = drift(texts, [*texts, "word"], seed=0)
     assert 0.0 <= found.length <= 1.0
     assert 0.0 <= found.vocabulary <= 1.0
-    assert drift(texts, texts, seed=0).to_dict() == {"length": 0.0, "vocabulary": 0.0, "embedding": None}
+    assert drift(texts, texts, seed=0).to_dict() == {
+        "length": 0.0,
+        "vocabulary": 0.0,
+        "embedding": None,
+    }
 
 
 @given(st.lists(st.text(max_size=20), max_size=8), st.lists(st.text(max_size=20), max_size=8))
@@ -89,7 +97,9 @@ def test_drift_joins_all_distances() -> None:
     texts = documentation(1)[:60]
     first, second = vectors(30, 1), vectors(30, 2, shift=20.0)
     found = drift(texts[:30], texts[30:], vectors_before=first, vectors_now=second, seed=4)
-    assert found.length == length_drift(np.array([*map(len, texts[:30])]), np.array([*map(len, texts[30:])]))
+    assert found.length == length_drift(
+        np.array([*map(len, texts[:30])]), np.array([*map(len, texts[30:])])
+    )
     assert found.vocabulary == vocabulary_drift(texts[:30], texts[30:], seed=4)
     assert found.embedding == embedding_drift(first, second, seed=4)
     json.dumps(found.to_dict(), allow_nan=False)

@@ -11,9 +11,17 @@ from tunetrail.data.checks.labels import USUAL_SCALES, imbalance, unknown_labels
 
 @pytest.mark.parametrize(
     ("labels", "wanted"),
-    [({"a": 40, "b": 2}, 20.0), ({"a": 3, "b": 2, "c": 3}, 1.5), ({"a": 7}, 1.0), ({}, 1.0), ({"a": 7, "b": 0}, 1.0)],
+    [
+        ({"a": 40, "b": 2}, 20.0),
+        ({"a": 3, "b": 2, "c": 3}, 1.5),
+        ({"a": 7}, 1.0),
+        ({}, 1.0),
+        ({"a": 7, "b": 0}, 1.0),
+    ],
 )
-def test_imbalance_is_rows_of_the_commonest_for_one_of_the_rarest(labels: Mapping[str, int], wanted: float) -> None:
+def test_imbalance_is_rows_of_the_commonest_for_one_of_the_rarest(
+    labels: Mapping[str, int], wanted: float
+) -> None:
     assert imbalance(labels) == pytest.approx(wanted)
 
 
@@ -99,7 +107,10 @@ def test_usual_scale_finds_the_scale_that_was_used(scale: tuple[float, float]) -
 @pytest.mark.parametrize(("share", "wanted"), [(0.005, (0.0, 1.0)), (0.04, (-1.0, 1.0))])
 def test_usual_scale_widens_for_what_is_used(share: float, wanted: tuple[float, float]) -> None:
     below = round(1000 * share)
-    assert usual_scale(np.r_[np.linspace(0.0, 1.0, 1000 - below), np.full(below, -0.4)], None, None) == wanted
+    assert (
+        usual_scale(np.r_[np.linspace(0.0, 1.0, 1000 - below), np.full(below, -0.4)], None, None)
+        == wanted
+    )
 
 
 def test_usual_scale_knows_no_bounds_without_a_usual_scale() -> None:

@@ -20,7 +20,9 @@ def flipped(given: list[str], share: float, seed: int) -> tuple[list[str], npt.N
     names = sorted(set(given))
     wrong = generator.random(len(given)) < share
     other = [str(generator.choice([name for name in names if name != label])) for label in given]
-    return [new if flip else label for label, new, flip in zip(given, other, wrong, strict=True)], wrong
+    return [
+        new if flip else label for label, new, flip in zip(given, other, wrong, strict=True)
+    ], wrong
 
 
 @pytest.mark.parametrize("labels", [2, 10, 20])
@@ -81,11 +83,22 @@ def test_mislabelled_repeats_itself_for_a_seed() -> None:
 
 
 @pytest.mark.parametrize(
-    "labels", [[], ["a"], ["a", "b"], ["a"] * 30, ["a"] * 4 + ["b"] * 4, ["a"] * 5 + ["b"] * 5, ["a", "b"] * 20]
+    "labels",
+    [
+        [],
+        ["a"],
+        ["a", "b"],
+        ["a"] * 30,
+        ["a"] * 4 + ["b"] * 4,
+        ["a"] * 5 + ["b"] * 5,
+        ["a", "b"] * 20,
+    ],
 )
 @pytest.mark.parametrize("value", [0.0, 1.0])
 @pytest.mark.parametrize("grouped", [False, True])
-def test_mislabelled_survives_what_teaches_nothing(labels: list[str], value: float, grouped: bool) -> None:
+def test_mislabelled_survives_what_teaches_nothing(
+    labels: list[str], value: float, grouped: bool
+) -> None:
     vectors = np.full((len(labels), 6), value, dtype=np.float32)
     found = mislabelled(vectors, labels, groups=["all"] * len(labels) if grouped else None, seed=0)
     assert np.isfinite(found.self_confidence).all()

@@ -22,19 +22,25 @@ def session(rows: int, seed: int, topics: int = 20, dimensions: int = 64) -> Vec
     spectrum = np.arange(1, dimensions + 1) ** -0.5
     centres = generator.normal(size=(topics, dimensions)) * spectrum
     noise = 0.6 * generator.normal(size=(rows, dimensions)) * spectrum
-    return (1.5 * spectrum + centres[generator.integers(topics, size=rows)] + noise).astype(np.float32)
+    return (1.5 * spectrum + centres[generator.integers(topics, size=rows)] + noise).astype(
+        np.float32
+    )
 
 
 def foreign(rows: int, seed: int, spread: float, dimensions: int = 64) -> Vectors:
     """Rows about a direction that the session hardly uses; a small spread makes them one kind, a large one many."""
     generator = np.random.default_rng(seed)
-    centre = np.where(np.arange(dimensions) >= dimensions // 2, generator.normal(size=dimensions), 0.0)
+    centre = np.where(
+        np.arange(dimensions) >= dimensions // 2, generator.normal(size=dimensions), 0.0
+    )
     return (0.6 * centre + spread * generator.normal(size=(rows, dimensions))).astype(np.float32)
 
 
 @pytest.mark.parametrize("spread", [0.02, 0.15, 0.6])
 @pytest.mark.parametrize(("rows", "planted"), [(300, 6), (300, 15), (1000, 5), (1000, 50)])
-def test_outliers_finds_planted_rows_and_nothing_else(rows: int, planted: int, spread: float) -> None:
+def test_outliers_finds_planted_rows_and_nothing_else(
+    rows: int, planted: int, spread: float
+) -> None:
     found = outliers(np.concatenate([session(rows, 1), foreign(planted, 2, spread)]), seed=0)
     assert found[rows:].mean() >= 0.95
     assert found[:rows].sum() <= 0.05 * planted
@@ -46,7 +52,9 @@ def test_outliers_flags_nearly_nothing_in_a_clean_session(seed: int) -> None:
 
 
 def test_outlier_scores_rank_a_whole_kind_larger_than_the_neighbourhood() -> None:
-    scores = outlier_scores(np.concatenate([session(1000, 3), foreign(50, 4, 0.02)]), neighbors=5, seed=0)
+    scores = outlier_scores(
+        np.concatenate([session(1000, 3), foreign(50, 4, 0.02)]), neighbors=5, seed=0
+    )
     assert scores[1000:].min() > np.quantile(scores[:1000], 0.999)
 
 
@@ -62,7 +70,9 @@ def test_outliers_does_not_depend_on_length_and_repeats_itself() -> None:
     vectors = np.concatenate([session(200, 7), foreign(5, 8, 0.1)])
     found = outliers(vectors, seed=3)
     assert found.any()
-    assert found.tolist() == outliers(vectors * np.linspace(1.0, 9.0, 205)[:, None], seed=3).tolist()
+    assert (
+        found.tolist() == outliers(vectors * np.linspace(1.0, 9.0, 205)[:, None], seed=3).tolist()
+    )
     assert outlier_scores(vectors, seed=3).tolist() == outlier_scores(vectors, seed=3).tolist()
 
 
@@ -75,7 +85,13 @@ def test_outliers_survives_rows_that_are_all_equal(rows: int, value: float) -> N
 
 
 @settings(max_examples=15, deadline=None)
-@given(arrays(np.float32, st.tuples(st.integers(3, 70), st.integers(1, 4)), elements=st.sampled_from([-1.0, 0.0, 1.0])))
+@given(
+    arrays(
+        np.float32,
+        st.tuples(st.integers(3, 70), st.integers(1, 4)),
+        elements=st.sampled_from([-1.0, 0.0, 1.0]),
+    )
+)
 def test_outlier_scores_are_finite_for_many_twins(vectors: Vectors) -> None:
     assert np.isfinite(outlier_scores(vectors, seed=0)).all()
     assert len(outliers(vectors, seed=0)) == len(vectors)
@@ -91,7 +107,9 @@ def test_outliers_finds_gibberish_among_documentation() -> None:
     texts = [row["anchor"] for row in stdlib_docs(SampleKind.EMBEDDING, 400)]
     drawn = random.Random(0)
     gibberish = [
-        " ".join("".join(drawn.choices(string.ascii_lowercase, k=drawn.randint(2, 9))) for _ in range(8))
+        " ".join(
+            "".join(drawn.choices(string.ascii_lowercase, k=drawn.randint(2, 9))) for _ in range(8)
+        )
         for _ in range(12)
     ]
     vectors = np.asarray(model.encode([*texts, *gibberish]), dtype=np.float32)

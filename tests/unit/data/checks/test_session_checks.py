@@ -5,14 +5,22 @@ import numpy as np
 import pytest
 
 from tunetrail.config import CheckConfig, LabelChecksConfig, ValidationConfig, VectorChecksConfig
-from tunetrail.data.checks.session_checks import SessionFacts, SessionJudgement, judge_drift, judge_facts, judge_vectors
+from tunetrail.data.checks.session_checks import (
+    SessionFacts,
+    SessionJudgement,
+    judge_drift,
+    judge_facts,
+    judge_vectors,
+)
 from tunetrail.data.rows import rows_frame
 from tunetrail.samples import Sample, SampleKind
 
 
 def facts(rows: int, languages: Sequence[str | None] | None = None, **more: Any) -> SessionFacts:
     ids = np.arange(1, rows + 1, dtype=np.int64)
-    return SessionFacts(row_ids=ids, languages=languages or [None] * rows, timestamps=[None] * rows, **more)
+    return SessionFacts(
+        row_ids=ids, languages=languages or [None] * rows, timestamps=[None] * rows, **more
+    )
 
 
 def flagged(judgement: SessionJudgement, check: str) -> list[int]:
@@ -45,16 +53,25 @@ def test_judge_facts_flags_rows_in_another_language(
 
 def test_judge_facts_flags_scores_off_the_scale() -> None:
     scores = np.array([0.5] * 30 + [1.5])
-    assert flagged(judge_facts(facts(31, scores=scores), ValidationConfig()), "labels.score_range") == [31]
+    assert flagged(
+        judge_facts(facts(31, scores=scores), ValidationConfig()), "labels.score_range"
+    ) == [31]
     bounded = ValidationConfig(labels=LabelChecksConfig(minimum_score=1.0, maximum_score=2.0))
-    assert flagged(judge_facts(facts(31, scores=scores), bounded), "labels.score_range") == list(range(1, 31))
+    assert flagged(judge_facts(facts(31, scores=scores), bounded), "labels.score_range") == list(
+        range(1, 31)
+    )
 
 
 def test_judge_facts_flags_vectors_of_another_size() -> None:
     dimensions = np.array([4, 4, 3])
-    assert flagged(judge_facts(facts(3, dimensions=dimensions), ValidationConfig()), "vectors.dimension") == [3]
+    assert flagged(
+        judge_facts(facts(3, dimensions=dimensions), ValidationConfig()), "vectors.dimension"
+    ) == [3]
     asked = ValidationConfig(vectors=VectorChecksConfig(dimensions=3))
-    assert flagged(judge_facts(facts(3, dimensions=dimensions), asked), "vectors.dimension") == [1, 2]
+    assert flagged(judge_facts(facts(3, dimensions=dimensions), asked), "vectors.dimension") == [
+        1,
+        2,
+    ]
 
 
 def test_judge_facts_judges_labels() -> None:
@@ -68,10 +85,16 @@ def test_judge_facts_judges_labels() -> None:
 def test_judge_facts_runs_no_check_that_is_off() -> None:
     config = ValidationConfig()
     off = CheckConfig(severity="off")
-    config.rows.language = config.labels.score_range = config.labels.unknown_label = config.labels.imbalance = off
+    config.rows.language = config.labels.score_range = config.labels.unknown_label = (
+        config.labels.imbalance
+    ) = off
     config.vectors.dimension = off
     everything = facts(
-        3, ["en", "en", "de"], scores=np.array([0, 0, 99.0]), labels=["a"] * 3, dimensions=np.array([1, 1, 2])
+        3,
+        ["en", "en", "de"],
+        scores=np.array([0, 0, 99.0]),
+        labels=["a"] * 3,
+        dimensions=np.array([1, 1, 2]),
     )
     found = judge_facts(everything, config)
     assert found.flags == [] and found.measures == {}
@@ -84,7 +107,10 @@ def test_judge_vectors_needs_enough_rows_to_know_what_is_usual() -> None:
 
 
 def test_judge_drift_measures_what_differs_and_nothing_among_few_rows() -> None:
-    short, long = frame(["two words"] * 40), frame(["many other words, again and again and again"] * 40)
+    short, long = (
+        frame(["two words"] * 40),
+        frame(["many other words, again and again and again"] * 40),
+    )
     found = judge_drift(long, short, None, None, ValidationConfig(), seed=0)
     assert found.measures["drift.length"] == 1.0 and "drift.embedding" not in found.measures
     assert found.judged == {"drift.length": 40, "drift.vocabulary": 40}

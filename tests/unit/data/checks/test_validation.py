@@ -31,7 +31,10 @@ def kind_of(shape: str) -> SampleKind:
 
 
 def frame(shape: str, *contents: dict[str, Any]) -> pd.DataFrame:
-    samples = [Sample(kind=kind_of(shape), shape=shape, content={**GOOD[shape], **content}) for content in contents]
+    samples = [
+        Sample(kind=kind_of(shape), shape=shape, content={**GOOD[shape], **content})
+        for content in contents
+    ]
     return rows_frame(enumerate(samples, start=1))
 
 
@@ -49,7 +52,12 @@ def test_check_rows_passes_good_rows_of_every_shape(shape: str) -> None:
         ("pair", {"anchor": " \n\t"}, "rows.empty", "anchor is empty"),
         ("pair", {"positive": None}, "rows.missing", "positive is missing"),
         ("pair", {"positive": 3}, "rows.wrong_type", "positive is not a string of valid Unicode"),
-        ("pair", {"anchor": "\ud800"}, "rows.wrong_type", "anchor is not a string of valid Unicode"),
+        (
+            "pair",
+            {"anchor": "\ud800"},
+            "rows.wrong_type",
+            "anchor is not a string of valid Unicode",
+        ),
         ("pair", {"negative": 3}, "rows.wrong_type", "negative is not a string of valid Unicode"),
         ("pair", {"anchor": "x" * 51}, "rows.too_long", "anchor is longer than 50 characters"),
         ("pair", {"anchor": " b"}, "rows.constant", "anchor equals positive"),
@@ -61,10 +69,30 @@ def test_check_rows_passes_good_rows_of_every_shape(shape: str) -> None:
         ("score", {"score": 10**400}, "rows.wrong_type", "score is not a finite number"),
         ("label", {"label": " "}, "rows.empty", "label is empty"),
         ("vector", {"embedding": [0.0, 0.0]}, "vectors.zero_norm", "embedding has a norm of zero"),
-        ("vector", {"embedding": [1.0, math.nan]}, "vectors.not_finite", "embedding holds numbers that are not finite"),
-        ("vector", {"embedding": []}, "rows.wrong_type", "embedding is not a non-empty list of numbers"),
-        ("vector", {"embedding": [1.0, "2"]}, "rows.wrong_type", "embedding is not a non-empty list of numbers"),
-        ("vector", {"embedding": [[1.0], [2.0]]}, "rows.wrong_type", "embedding is not a non-empty list of numbers"),
+        (
+            "vector",
+            {"embedding": [1.0, math.nan]},
+            "vectors.not_finite",
+            "embedding holds numbers that are not finite",
+        ),
+        (
+            "vector",
+            {"embedding": []},
+            "rows.wrong_type",
+            "embedding is not a non-empty list of numbers",
+        ),
+        (
+            "vector",
+            {"embedding": [1.0, "2"]},
+            "rows.wrong_type",
+            "embedding is not a non-empty list of numbers",
+        ),
+        (
+            "vector",
+            {"embedding": [[1.0], [2.0]]},
+            "rows.wrong_type",
+            "embedding is not a non-empty list of numbers",
+        ),
         ("completion", {"output": ""}, "rows.empty", "output is empty"),
         (
             "chat",
@@ -72,7 +100,12 @@ def test_check_rows_passes_good_rows_of_every_shape(shape: str) -> None:
             "rows.empty",
             "messages has no assistant turn with text",
         ),
-        ("chat", {"messages": "hello"}, "rows.wrong_type", "messages is not a list of {role, content}"),
+        (
+            "chat",
+            {"messages": "hello"},
+            "rows.wrong_type",
+            "messages is not a list of {role, content}",
+        ),
         (
             "chat",
             {"messages": [{"role": "robot", "content": "x"}]},
@@ -85,11 +118,21 @@ def test_check_rows_passes_good_rows_of_every_shape(shape: str) -> None:
             "rows.too_long",
             "messages is longer than 50 characters",
         ),
-        ("chat", {"messages": [ASSISTANT, USER]}, "conversations.turn_order", "messages has turns out of order"),
+        (
+            "chat",
+            {"messages": [ASSISTANT, USER]},
+            "conversations.turn_order",
+            "messages has turns out of order",
+        ),
         ("document", {"text": "\u3000"}, "rows.empty", "text is empty"),
         ("preference", {"rejected": None}, "rows.missing", "rejected is missing"),
         ("preference", {"chosen": " "}, "rows.empty", "chosen is empty"),
-        ("preference", {"prompt": ["a"]}, "rows.wrong_type", "prompt is not a string of valid Unicode"),
+        (
+            "preference",
+            {"prompt": ["a"]},
+            "rows.wrong_type",
+            "prompt is not a string of valid Unicode",
+        ),
         ("preference", {"rejected": "b\n"}, "rows.constant", "chosen equals rejected"),
         ("preference", {"chosen": "la la la la"}, "rows.constant", "a text is one word, 4 times"),
     ],
@@ -97,25 +140,41 @@ def test_check_rows_passes_good_rows_of_every_shape(shape: str) -> None:
 def test_check_rows_sets_a_broken_row_aside_with_its_reason(
     shape: str, broken: dict[str, Any], check: str, reason: str
 ) -> None:
-    result = check_rows(frame(shape, {}, broken, {}), kind_of(shape), ValidationConfig(max_characters=50))
+    result = check_rows(
+        frame(shape, {}, broken, {}), kind_of(shape), ValidationConfig(max_characters=50)
+    )
     assert list(result.rows["row_id"]) == [1, 3]
-    assert result.set_aside[["row_id", "step", "reason"]].values.tolist() == [[2, "validation", reason]]
+    assert result.set_aside[["row_id", "step", "reason"]].values.tolist() == [
+        [2, "validation", reason]
+    ]
     assert result.flags.values.tolist() == [[2, check, reason]]
 
 
 def test_check_rows_flags_what_is_odd_and_keeps_the_row() -> None:
-    rows = frame("text", {"text": "plain"}, {"text": "cafÃ© au lait, sâ€™il vous plaÃ®t"}, {"text": "lost \ufffd"})
+    rows = frame(
+        "text",
+        {"text": "plain"},
+        {"text": "cafÃ© au lait, sâ€™il vous plaÃ®t"},
+        {"text": "lost \ufffd"},
+    )
     result = check_rows(rows, EMBEDDING, ValidationConfig())
     assert len(result.rows) == 3 and len(result.set_aside) == 0
-    assert result.flags[["row_id", "check"]].values.tolist() == [[2, "rows.encoding"], [3, "rows.encoding"]]
+    assert result.flags[["row_id", "check"]].values.tolist() == [
+        [2, "rows.encoding"],
+        [3, "rows.encoding"],
+    ]
 
 
 def test_check_rows_does_as_the_check_is_configured() -> None:
     rows = frame("pair", {}, {"anchor": "b"}, {"anchor": "\ufffd"})
     off = CheckConfig(severity="off")
-    config = ValidationConfig(rows=RowChecksConfig(constant=off, encoding=CheckConfig(set_aside=True)))
+    config = ValidationConfig(
+        rows=RowChecksConfig(constant=off, encoding=CheckConfig(set_aside=True))
+    )
     result = check_rows(rows, EMBEDDING, config)
-    assert result.rows["row_id"].tolist() == [1, 2] and result.flags["check"].tolist() == ["rows.encoding"]
+    assert result.rows["row_id"].tolist() == [1, 2] and result.flags["check"].tolist() == [
+        "rows.encoding"
+    ]
 
 
 def test_check_rows_sets_short_texts_aside() -> None:
@@ -125,26 +184,34 @@ def test_check_rows_sets_short_texts_aside() -> None:
 
 
 def test_check_rows_names_all_reasons_of_a_row_once() -> None:
-    result = check_rows(frame("pair", {}, {}, {"anchor": "", "positive": None}), EMBEDDING, ValidationConfig())
+    result = check_rows(
+        frame("pair", {}, {}, {"anchor": "", "positive": None}), EMBEDDING, ValidationConfig()
+    )
     assert result.set_aside["reason"].tolist() == ["anchor is empty; positive is missing"]
 
 
 def test_check_rows_checks_each_shape_of_a_mixed_llm_frame() -> None:
     contents = [("completion", {}), ("chat", {}), ("document", {"text": ""}), ("document", {})]
-    samples = [Sample(kind=LLM, shape=shape, content={**GOOD[shape], **content}) for shape, content in contents]
+    samples = [
+        Sample(kind=LLM, shape=shape, content={**GOOD[shape], **content})
+        for shape, content in contents
+    ]
     result = check_rows(rows_frame(enumerate(samples)), LLM, ValidationConfig())
     assert list(result.rows["shape"]) == ["completion", "chat", "document"]
     assert result.set_aside["row_id"].tolist() == [2]
 
 
 def test_check_rows_treats_a_blank_negative_as_absent() -> None:
-    result = check_rows(frame("pair", {"negative": " "}, {"negative": "n"}), EMBEDDING, ValidationConfig())
+    result = check_rows(
+        frame("pair", {"negative": " "}, {"negative": "n"}), EMBEDDING, ValidationConfig()
+    )
     assert result.rows["negative"].tolist() == [None, "n"]
 
 
 def test_check_rows_sets_rows_of_foreign_shapes_and_groups_of_other_types_aside() -> None:
     rows = frame("text", {}, {}, {}, {}).assign(
-        shape=object_series(["text", "document", 5, "text"]), group=object_series([None, None, None, ["g"]])
+        shape=object_series(["text", "document", 5, "text"]),
+        group=object_series([None, None, None, ["g"]]),
     )
     result = check_rows(rows, EMBEDDING, ValidationConfig())
     assert result.rows["row_id"].tolist() == [1]
@@ -163,7 +230,9 @@ def test_check_rows_accepts_frames_with_gaps_and_without_optional_columns() -> N
 
 def test_check_rows_masks_what_it_keeps_of_a_row() -> None:
     rows = frame("pair", {"anchor": "", "positive": "secret"})
-    result = check_rows(rows, EMBEDDING, ValidationConfig(), lambda text: text.replace("secret", "[SECRET]"))
+    result = check_rows(
+        rows, EMBEDDING, ValidationConfig(), lambda text: text.replace("secret", "[SECRET]")
+    )
     assert "secret" not in str(result.set_aside.values.tolist())
 
 
@@ -176,10 +245,14 @@ ANYTHING = st.recursive(
 
 @settings(max_examples=60, deadline=None)
 @given(shape=st.sampled_from(sorted(GOOD)), data=st.data())
-def test_check_rows_accounts_for_every_row_whatever_its_values(shape: str, data: st.DataObject) -> None:
+def test_check_rows_accounts_for_every_row_whatever_its_values(
+    shape: str, data: st.DataObject
+) -> None:
     contents = data.draw(
         st.lists(
-            st.fixed_dictionaries({}, optional={column: ANYTHING for column in GOOD[shape]}), min_size=1, max_size=5
+            st.fixed_dictionaries({}, optional={column: ANYTHING for column in GOOD[shape]}),
+            min_size=1,
+            max_size=5,
         )
     )
     result = check_rows(frame(shape, *contents), kind_of(shape), ValidationConfig())
@@ -189,14 +262,20 @@ def test_check_rows_accounts_for_every_row_whatever_its_values(shape: str, data:
 
 
 def test_check_rows_takes_nan_and_values_of_other_shapes_as_absent() -> None:
-    rows = frame("text", {}, {}).assign(label=object_series([3, None]), group=object_series([math.nan, "g"]))
+    rows = frame("text", {}, {}).assign(
+        label=object_series([3, None]), group=object_series([math.nan, "g"])
+    )
     result = check_rows(rows, EMBEDDING, ValidationConfig())
     assert list(result.rows["label"]) == [None, None] and list(result.rows["group"]) == [None, "g"]
 
 
 def test_check_rows_gives_numbers_as_floats() -> None:
-    scores = check_rows(frame("score", {"score": 10**30}), EMBEDDING, ValidationConfig()).rows["score"]
-    vectors = check_rows(frame("vector", {"embedding": [1, 10**30]}), EMBEDDING, ValidationConfig()).rows["embedding"]
+    scores = check_rows(frame("score", {"score": 10**30}), EMBEDDING, ValidationConfig()).rows[
+        "score"
+    ]
+    vectors = check_rows(
+        frame("vector", {"embedding": [1, 10**30]}), EMBEDDING, ValidationConfig()
+    ).rows["embedding"]
     assert [type(each) for each in (*scores, *vectors[0])] == [float] * 3
 
 

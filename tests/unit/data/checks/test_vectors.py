@@ -14,13 +14,18 @@ def test_unit_vectors_have_length_one_at_any_scale(scale: float) -> None:
 
 @pytest.mark.parametrize("shape", [(0, 7), (1, 7), (3, 0)])
 def test_unit_vectors_keeps_zeros_and_emptiness(shape: tuple[int, int]) -> None:
-    assert unit_vectors(np.zeros(shape, dtype=np.float32), seed=0).tolist() == np.zeros(shape).tolist()
+    assert (
+        unit_vectors(np.zeros(shape, dtype=np.float32), seed=0).tolist() == np.zeros(shape).tolist()
+    )
 
 
 def test_unit_vectors_reduces_many_dimensions_and_keeps_distances() -> None:
     generator = np.random.default_rng(0)
     vectors = generator.normal(size=(600, 20)) @ generator.normal(size=(20, 700))
-    reduced, whole = unit_vectors(vectors, seed=1), vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    reduced, whole = (
+        unit_vectors(vectors, seed=1),
+        vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
+    )
     assert reduced.shape == (600, MOST_DIMENSIONS)
     assert np.linalg.norm(reduced[:-1] - reduced[1:], axis=1) == pytest.approx(
         np.linalg.norm(whole[:-1] - whole[1:], axis=1), rel=1e-6

@@ -2,9 +2,20 @@ import pytest
 
 from tunetrail.config import CheckConfig, ValidationConfig
 from tunetrail.data.checks.session_checks import SessionJudgement
-from tunetrail.data.checks.verdicts import EXAMPLES, MEANINGS, active_checks, findings_of, stop_reason, with_examples
+from tunetrail.data.checks.verdicts import (
+    EXAMPLES,
+    MEANINGS,
+    active_checks,
+    findings_of,
+    stop_reason,
+    with_examples,
+)
 
-FLAGS = [(1, "rows.empty", "anchor is empty"), (2, "rows.empty", "anchor is empty"), (3, "rows.language", "is in 'de'")]
+FLAGS = [
+    (1, "rows.empty", "anchor is empty"),
+    (2, "rows.empty", "anchor is empty"),
+    (3, "rows.language", "is in 'de'"),
+]
 
 
 def test_active_checks_names_every_check_that_is_on() -> None:
@@ -18,7 +29,8 @@ def test_active_checks_names_every_check_that_is_on() -> None:
 @pytest.mark.parametrize(("rows", "severity"), [(3, "error"), (4, "passed")])
 def test_findings_of_holds_the_share_against_the_threshold(rows: int, severity: str) -> None:
     found = {
-        each.check: each for each in findings_of(ValidationConfig(), FLAGS, SessionJudgement(), rows, {"pair": rows})
+        each.check: each
+        for each in findings_of(ValidationConfig(), FLAGS, SessionJudgement(), rows, {"pair": rows})
     }
     empty = found["rows.empty"]
     assert (empty.severity, empty.rows, empty.judged, empty.row_ids) == (severity, 2, rows, (1, 2))
@@ -32,28 +44,50 @@ def test_findings_of_counts_a_row_once_however_often_it_is_flagged() -> None:
 
 
 def test_findings_of_leaves_out_what_does_not_apply() -> None:
-    names = {each.check for each in findings_of(ValidationConfig(), [], SessionJudgement(), 5, {"pair": 5})}
-    assert not names & {"labels.score_range", "vectors.dimension", "conversations.turn_order", "drift.length"}
+    names = {
+        each.check
+        for each in findings_of(ValidationConfig(), [], SessionJudgement(), 5, {"pair": 5})
+    }
+    assert not names & {
+        "labels.score_range",
+        "vectors.dimension",
+        "conversations.turn_order",
+        "drift.length",
+    }
     for shape in ("completion", "preference"):
-        names = {each.check for each in findings_of(ValidationConfig(), [], SessionJudgement(), 5, {shape: 5})}
+        names = {
+            each.check
+            for each in findings_of(ValidationConfig(), [], SessionJudgement(), 5, {shape: 5})
+        }
         assert "conversations.truncated_output" in names
 
 
 def test_findings_of_takes_measures_of_the_session() -> None:
     judgement = SessionJudgement(
-        measures={"labels.imbalance": 40.0, "drift.length": 0.1}, notes={"labels.imbalance": "'a' has 40 rows, 'b' 1"}
+        measures={"labels.imbalance": 40.0, "drift.length": 0.1},
+        notes={"labels.imbalance": "'a' has 40 rows, 'b' 1"},
     )
-    found = {each.check: each for each in findings_of(ValidationConfig(), [], judgement, 41, {"label": 41})}
-    assert found["labels.imbalance"].severity == "warning" and "'a' has 40 rows" in found["labels.imbalance"].message
+    found = {
+        each.check: each
+        for each in findings_of(ValidationConfig(), [], judgement, 41, {"label": 41})
+    }
+    assert (
+        found["labels.imbalance"].severity == "warning"
+        and "'a' has 40 rows" in found["labels.imbalance"].message
+    )
     assert found["drift.length"].severity == "passed"
 
 
 def test_stop_reason_names_every_error_and_the_way_out() -> None:
     found = findings_of(ValidationConfig(), FLAGS, SessionJudgement(), 3, {"pair": 3})
     reason = stop_reason(found)
-    assert reason is not None and reason.startswith("validation found 1 error: rows.empty: 2 of 3 rows")
+    assert reason is not None and reason.startswith(
+        "validation found 1 error: rows.empty: 2 of 3 rows"
+    )
     assert "validation.rows.empty.threshold" in reason
-    assert stop_reason(findings_of(ValidationConfig(), [], SessionJudgement(), 3, {"pair": 3})) is None
+    assert (
+        stop_reason(findings_of(ValidationConfig(), [], SessionJudgement(), 3, {"pair": 3})) is None
+    )
 
 
 def test_with_examples_shows_the_first_rows_and_their_details() -> None:

@@ -32,7 +32,11 @@ def chat_of(derived: Derived) -> list[str] | None:
     """The chat as `role: content` lines."""
     chats = [sample for sample in derived.samples if sample.kind == SampleKind.LLM]
     assert len(chats) <= 1
-    return [f"{each['role']}: {each['content']}" for each in chats[0].content["messages"]] if chats else None
+    return (
+        [f"{each['role']}: {each['content']}" for each in chats[0].content["messages"]]
+        if chats
+        else None
+    )
 
 
 def pairs_of(derived: Derived) -> list[tuple[str, str]]:
@@ -65,7 +69,9 @@ def test_derive_gives_one_chat_and_a_pair_for_each_question() -> None:
         "assistant: Click there.",
     ]
     assert pairs_of(derived) == [(QUESTION, "Click here."), (LATER, "Click there.")]
-    assert {(each.group, each.timestamp) for each in derived.samples} == {("c1", "2025-11-24T16:00:00+00:00")}
+    assert {(each.group, each.timestamp) for each in derived.samples} == {
+        ("c1", "2025-11-24T16:00:00+00:00")
+    }
     assert {each.weight for each in derived.samples} == {2.0}
     assert [each.metadata for each in derived.samples] == [{"language": "en"}, {}, {}]
     assert derived.kept == derived.samples
@@ -77,11 +83,16 @@ def test_derive_leaves_out_questions_that_can_not_stand_alone() -> None:
     derived = derive(conversation(user("Reset?"), assistant("Click."), *messages))
     assert pairs_of(derived) == [("Reset?", "Click.")]
     assert [each.row["anchor"] for each in derived.short_questions] == short
-    assert derived.short_questions[0].reason == "a later question must have 5 words to stand alone, got 2"
+    assert (
+        derived.short_questions[0].reason
+        == "a later question must have 5 words to stand alone, got 2"
+    )
     assert chat_of(derived) is not None and not derived.rejected and not derived.unusable
 
 
-@pytest.mark.parametrize("text", ["one two three four five", "如何重置我的密码呢请告诉", "ฉันจะรีเซ็ตรหัสผ่านได้อย่างไร"])
+@pytest.mark.parametrize(
+    "text", ["one two three four five", "如何重置我的密码呢请告诉", "ฉันจะรีเซ็ตรหัสผ่านได้อย่างไร"]
+)
 def test_derive_keeps_later_questions_of_five_words(text: str) -> None:
     derived = derive(conversation(user("Hi"), assistant("Hi!"), user(text), assistant("ok")))
     assert pairs_of(derived) == [("Hi", "Hi!"), (text, "ok")]
@@ -99,17 +110,23 @@ def test_derive_ends_the_chat_before_a_rejected_answer_and_keeps_the_rest() -> N
     assert chat_of(derived) == ["user: Hi", "assistant: Hello"]
     assert pairs_of(derived) == [("Hi", "Hello"), (LATER, "Click there.")]
     reason = "assistant answer 2 was rejected by feedback: thumbs_down"
-    assert reasons_of(derived) == [reason, f"{reason}, and the rest of the conversation builds on it"]
+    assert reasons_of(derived) == [
+        reason,
+        f"{reason}, and the rest of the conversation builds on it",
+    ]
     assert derived.rejected[0].row == {"group": "c1", "messages": [user(QUESTION), bad]}
     assert derived.unusable[0].row == {"group": "c1", "messages": rest}
     assert len(derived.kept) == 5
 
 
 def test_derive_of_a_wholly_rejected_conversation_learns_nothing() -> None:
-    derived = derive(conversation(user(QUESTION), assistant("a"), user(LATER), assistant("b"), rating=1))
+    derived = derive(
+        conversation(user(QUESTION), assistant("a"), user(LATER), assistant("b"), rating=1)
+    )
     assert derived.samples == ()
     assert [each.reason for each in derived.rejected] == [
-        f"assistant answer {number} was rejected by the conversation's feedback: 1 of 5 stars" for number in (1, 2)
+        f"assistant answer {number} was rejected by the conversation's feedback: 1 of 5 stars"
+        for number in (1, 2)
     ]
 
 
@@ -122,10 +139,20 @@ def test_derive_lets_an_answers_own_feedback_count_more() -> None:
 
 def test_derive_goes_on_with_the_regenerated_answer() -> None:
     first, second = assistant("bad", rating=1), assistant("worse", feedback=False)
-    derived = derive(conversation(user(QUESTION), first, second, assistant("good"), user(LATER), assistant("b")))
-    assert chat_of(derived) == [f"user: {QUESTION}", "assistant: good", f"user: {LATER}", "assistant: b"]
+    derived = derive(
+        conversation(user(QUESTION), first, second, assistant("good"), user(LATER), assistant("b"))
+    )
+    assert chat_of(derived) == [
+        f"user: {QUESTION}",
+        "assistant: good",
+        f"user: {LATER}",
+        "assistant: b",
+    ]
     assert pairs_of(derived) == [(QUESTION, "good"), (LATER, "b")]
-    assert [each.row["messages"] for each in derived.rejected] == [[user(QUESTION), first], [second]]
+    assert [each.row["messages"] for each in derived.rejected] == [
+        [user(QUESTION), first],
+        [second],
+    ]
     assert derived.unusable == ()
 
 
@@ -143,9 +170,16 @@ def test_derive_goes_on_with_the_same_question_asked_again() -> None:
         assistant("good"),
     )
     derived = derive(conversation(*messages))
-    assert chat_of(derived) == ["user: Hi", "assistant: Hello", f"user: {QUESTION} ", "assistant: good"]
+    assert chat_of(derived) == [
+        "user: Hi",
+        "assistant: Hello",
+        f"user: {QUESTION} ",
+        "assistant: good",
+    ]
     assert pairs_of(derived) == [("Hi", "Hello"), (f"{QUESTION} ", "good")]
-    assert [each.row["messages"] for each in derived.rejected] == [[user(QUESTION), call, tool, bad]]
+    assert [each.row["messages"] for each in derived.rejected] == [
+        [user(QUESTION), call, tool, bad]
+    ]
 
 
 def test_derive_never_learns_from_tool_calls_that_led_to_a_rejected_answer() -> None:
@@ -154,12 +188,17 @@ def test_derive_never_learns_from_tool_calls_that_led_to_a_rejected_answer() -> 
     bad = assistant("bad", feedback="down")
     derived = derive(conversation(user(QUESTION), call, tool, bad))
     assert derived.samples == () and derived.unusable == ()
-    assert [each.row["messages"] for each in derived.rejected] == [[user(QUESTION), call, tool, bad]]
+    assert [each.row["messages"] for each in derived.rejected] == [
+        [user(QUESTION), call, tool, bad]
+    ]
 
 
 def test_derive_keeps_tool_calls_and_results_in_the_chat_and_pairs_the_answer() -> None:
     call = assistant("I look.", tool_calls=[{"function": {"name": "f", "arguments": '{"x": 1}'}}])
-    tools = [{"role": "tool", "content": "42", "name": "f"}, {"role": "function", "content": None, "name": "f"}]
+    tools = [
+        {"role": "tool", "content": "42", "name": "f"},
+        {"role": "function", "content": None, "name": "f"},
+    ]
     derived = derive(conversation(user(QUESTION), call, *tools, assistant("It's 42.")))
     assert chat_of(derived) == [
         f"user: {QUESTION}",
@@ -172,21 +211,41 @@ def test_derive_keeps_tool_calls_and_results_in_the_chat_and_pairs_the_answer() 
 
 
 def test_derive_ends_at_an_image_and_pairs_nothing_with_it() -> None:
-    image = user([{"type": "text", "text": "What do you see here, please?"}, {"type": "image_url", "image_url": {}}])
-    messages = (user("Hi"), assistant("Hello"), image, user("Look at it closely, please!"), assistant("A cat."))
+    image = user(
+        [
+            {"type": "text", "text": "What do you see here, please?"},
+            {"type": "image_url", "image_url": {}},
+        ]
+    )
+    messages = (
+        user("Hi"),
+        assistant("Hello"),
+        image,
+        user("Look at it closely, please!"),
+        assistant("A cat."),
+    )
     derived = derive(conversation(*messages))
     assert chat_of(derived) == ["user: Hi", "assistant: Hello"]
     assert pairs_of(derived) == [("Hi", "Hello")]
     (rest,) = derived.unusable
-    assert rest.reason.startswith("messages[2] (user) holds more than text (image_url), and the rest of the")
+    assert rest.reason.startswith(
+        "messages[2] (user) holds more than text (image_url), and the rest of the"
+    )
     assert rest.row["messages"] == list(messages[2:])
 
 
 def test_derive_keeps_a_tool_call_that_ends_at_an_image() -> None:
     call = assistant(None, tool_calls=[{"function": {"name": "f", "arguments": "{}"}}])
-    messages = (user(QUESTION), call, {"role": "tool", "content": [{"type": "image"}]}, assistant("a"))
+    messages = (
+        user(QUESTION),
+        call,
+        {"role": "tool", "content": [{"type": "image"}]},
+        assistant("a"),
+    )
     derived = derive(conversation(*messages))
-    assert derived.samples == () and [each.row["messages"] for each in derived.unusable] == [list(messages)]
+    assert derived.samples == () and [each.row["messages"] for each in derived.unusable] == [
+        list(messages)
+    ]
 
 
 def test_derive_keeps_an_unreadable_answer_that_was_given_again() -> None:
@@ -198,7 +257,14 @@ def test_derive_keeps_an_unreadable_answer_that_was_given_again() -> None:
 
 def test_derive_leaves_out_greetings_and_questions_without_an_answer() -> None:
     system = {"role": "system", "content": "s"}
-    messages = (system, assistant("Welcome!"), user(QUESTION), assistant("a"), assistant("b"), user("Thanks"))
+    messages = (
+        system,
+        assistant("Welcome!"),
+        user(QUESTION),
+        assistant("a"),
+        assistant("b"),
+        user("Thanks"),
+    )
     derived = derive(conversation(*messages))
     assert chat_of(derived) == ["system: s", f"user: {QUESTION}", "assistant: a\n\nb"]
     assert pairs_of(derived) == [(QUESTION, "a\n\nb")]
@@ -225,7 +291,10 @@ def test_derive_groups_conversations_without_an_id_by_their_first_question_and_a
     ("columns", "expected"),
     [
         ({"timestamp": "2026-11-24T13:00:00+01:00"}, "2026-11-24T12:00:00+00:00"),
-        ({"timestamp": "", "created_at": datetime(2026, 11, 24, 12, tzinfo=UTC)}, "2026-11-24T12:00:00+00:00"),
+        (
+            {"timestamp": "", "created_at": datetime(2026, 11, 24, 12, tzinfo=UTC)},
+            "2026-11-24T12:00:00+00:00",
+        ),
         ({"create_time": 1_764_000_000.5}, "2025-11-24T16:00:00.500000+00:00"),
         ({}, None),
     ],
@@ -241,10 +310,19 @@ def test_derive_takes_the_time_of_the_row(columns: dict[str, Any], expected: str
         ({"text": "a"}, "columns must hold one of"),
         (conversation(user("a")), "must have an assistant's answer to a user, got none"),
         (conversation(assistant("a")), "must have an assistant's answer to a user, got none"),
-        (conversation(assistant("a"), user("b")), "must have an assistant's answer to a user, got none"),
+        (
+            conversation(assistant("a"), user("b")),
+            "must have an assistant's answer to a user, got none",
+        ),
         (conversation(user("a"), assistant("b"), feedback="meh"), "feedback must say whether"),
-        (conversation(user("a"), assistant("b"), created_at="noon"), "created_at must be ISO 8601.* got 'noon'"),
-        (conversation(user("a"), assistant("b"), id=[1]), "id must be a string or an integer, got list"),
+        (
+            conversation(user("a"), assistant("b"), created_at="noon"),
+            "created_at must be ISO 8601.* got 'noon'",
+        ),
+        (
+            conversation(user("a"), assistant("b"), id=[1]),
+            "id must be a string or an integer, got list",
+        ),
         (conversation(user("a\ud800"), assistant("b")), "must be valid Unicode"),
     ],
 )
@@ -256,13 +334,20 @@ def test_derive_refuses_malformed_conversations(row: dict[str, Any], message: st
 def test_derive_takes_time_and_space_in_proportion_to_the_conversation() -> None:
     question = user("word " * 200_000)
     answers = [assistant(f"answer {number}", feedback="down") for number in range(20_000)]
-    derived = derive(conversation(question, *answers, *([user("more")] * 20_000), assistant("x" * 1_000_000)))
-    assert sum(len(json.dumps(each.row)) for each in (*derived.rejected, *derived.unusable)) < 8_000_000
+    derived = derive(
+        conversation(question, *answers, *([user("more")] * 20_000), assistant("x" * 1_000_000))
+    )
+    assert (
+        sum(len(json.dumps(each.row)) for each in (*derived.rejected, *derived.unusable))
+        < 8_000_000
+    )
 
 
 TEXTS = st.sampled_from(["a", "b", "one two three four five", "", [{"type": "image"}]])
 CALLS = st.just([{"function": {"name": "f", "arguments": "{}"}}])
-OTHERS = st.fixed_dictionaries({"role": st.sampled_from(["user", "user", "user", "system", "tool"]), "content": TEXTS})
+OTHERS = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "user", "user", "system", "tool"]), "content": TEXTS}
+)
 ANSWERS = st.fixed_dictionaries(
     {"role": st.just("assistant"), "content": st.none() | TEXTS},
     optional={"feedback": st.sampled_from(["up", "down", None]), "tool_calls": CALLS},
@@ -285,11 +370,20 @@ def test_derive_never_learns_from_a_rejected_answer_and_loses_none(row: dict[str
         derived = derive(row)
     except SampleError:
         return
-    questions = [number for number, message in enumerate(row["messages"]) if message["role"] == "user"]
-    answers = [message for message in row["messages"][questions[0] :] if message["role"] == "assistant"]
+    questions = [
+        number for number, message in enumerate(row["messages"]) if message["role"] == "user"
+    ]
+    answers = [
+        message for message in row["messages"][questions[0] :] if message["role"] == "assistant"
+    ]
     rejected = [each for each in answers if not _is_accepted(each, row)]
     learnt = json.dumps([dict(sample.content) for sample in derived.samples])
-    kept = [message for each in derived.kept if not isinstance(each, Sample) for message in each.row["messages"]]
+    kept = [
+        message
+        for each in derived.kept
+        if not isinstance(each, Sample)
+        for message in each.row["messages"]
+    ]
     assert len(derived.rejected) == len(rejected)
     assert all(message in kept for message in rejected)
     for message in answers:
@@ -307,11 +401,18 @@ def _is_accepted(message: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["role", "content", "type", "from"]), inner),
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(st.sampled_from(["role", "content", "type", "from"]), inner)
+        ),
     )
 )
 def test_derive_of_anything_is_derived_or_a_sample_error(value: Any) -> None:
-    for row in ({"messages": value}, {"messages": [value]}, conversation(user("a"), assistant("b"), group=value)):
+    for row in (
+        {"messages": value},
+        {"messages": [value]},
+        conversation(user("a"), assistant("b"), group=value),
+    ):
         try:
             derive(row)
         except SampleError:

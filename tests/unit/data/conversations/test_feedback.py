@@ -51,7 +51,9 @@ def test_verdict_of_reads_what_rejects_an_answer(record: dict[str, Any], given_t
     assert verdict_of(record) == Verdict(accepted=False, given=given_text)
 
 
-@pytest.mark.parametrize("value", [None, "", "  ", "neutral", math.nan, {}, {"rating": None}, {"score": math.nan}])
+@pytest.mark.parametrize(
+    "value", [None, "", "  ", "neutral", math.nan, {}, {"rating": None}, {"score": math.nan}]
+)
 def test_verdict_of_is_none_where_nothing_is_said(value: Any) -> None:
     assert verdict_of({"feedback": value}) is None
     assert verdict_of({}) is None
@@ -60,7 +62,10 @@ def test_verdict_of_is_none_where_nothing_is_said(value: Any) -> None:
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"feedback": "meh"}, r"feedback must say whether an answer was accepted or rejected, got 'meh'\. Write up"),
+        (
+            {"feedback": "meh"},
+            r"feedback must say whether an answer was accepted or rejected, got 'meh'\. Write up",
+        ),
         ({"feedback": 0}, "feedback must .* got 0"),
         ({"thumbs": 4}, "thumbs must .* got 4"),
         ({"feedback": 0.7}, "feedback must .* got 0.7"),
@@ -72,8 +77,14 @@ def test_verdict_of_is_none_where_nothing_is_said(value: Any) -> None:
         ({"feedback": ["up"]}, "feedback must .* got list"),
         ({"feedback": {"comment": "fine"}}, "feedback must .* got dict"),
         ({"feedback": {"value": {"value": "up"}}}, "feedback must .* got dict"),
-        ({"feedback": "up", "rating": 1}, "feedback must say one thing of an answer, got up, 1 of 5 stars"),
-        ({"feedback": {"score": 1, "value": -1}}, "feedback must say one thing of an answer, got 1, -1"),
+        (
+            {"feedback": "up", "rating": 1},
+            "feedback must say one thing of an answer, got up, 1 of 5 stars",
+        ),
+        (
+            {"feedback": {"score": 1, "value": -1}},
+            "feedback must say one thing of an answer, got 1, -1",
+        ),
     ],
 )
 def test_verdict_of_never_guesses(record: dict[str, Any], message: str) -> None:
@@ -97,7 +108,10 @@ def test_verdict_of_a_megabyte_takes_no_time() -> None:
         st.sampled_from(FEEDBACK_COLUMNS),
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-            lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["rating", "score", "value", "x"]), inner),
+            lambda inner: (
+                st.lists(inner)
+                | st.dictionaries(st.sampled_from(["rating", "score", "value", "x"]), inner)
+            ),
         ),
     )
 )

@@ -8,7 +8,11 @@ from tunetrail.data.conversations.feedback import Verdict
 from tunetrail.data.conversations.messages import messages_of, read_turns
 from tunetrail.errors import SampleError
 
-CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Łódź"}'}}
+CALL = {
+    "id": "c1",
+    "type": "function",
+    "function": {"name": "weather", "arguments": '{"city": "Łódź"}'},
+}
 
 
 def said(*pairs: tuple[str, Any]) -> list[dict[str, Any]]:
@@ -25,10 +29,16 @@ def test_messages_of_takes_every_name_json_text_and_arrays() -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"question": "q"}, r"columns must hold one of \[messages; conversation; conversations\] .* got \[question\]"),
+        (
+            {"question": "q"},
+            r"columns must hold one of \[messages; conversation; conversations\] .* got \[question\]",
+        ),
         ({"mesages": []}, "Did you mean 'messages'"),
         ({"messages": []}, "messages must be a non-empty list"),
-        ({"conversation": "no JSON"}, "conversation must be a non-empty list of {role, content}, got 'no JSON'"),
+        (
+            {"conversation": "no JSON"},
+            "conversation must be a non-empty list of {role, content}, got 'no JSON'",
+        ),
         ({"messages": "[" * 100_000}, "messages must be a non-empty list"),
         ({"messages": {"role": "user"}}, "messages must be a non-empty list"),
     ],
@@ -39,8 +49,14 @@ def test_messages_of_names_what_is_wrong(row: dict[str, Any], message: str) -> N
 
 
 def test_read_turns_knows_both_notations_and_all_roles() -> None:
-    openai = said(("developer", "s"), ("user", "q"), ("assistant", "a"), ("function", "f"), ("Tool", "t"))
-    sharegpt = [{"from": "system", "value": "s"}, {"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    openai = said(
+        ("developer", "s"), ("user", "q"), ("assistant", "a"), ("function", "f"), ("Tool", "t")
+    )
+    sharegpt = [
+        {"from": "system", "value": "s"},
+        {"from": "human", "value": "q"},
+        {"from": "gpt", "value": "a"},
+    ]
     assert [(turn.role, turn.text) for turn in read_turns(openai)] == [
         ("system", "s"),
         ("user", "q"),
@@ -57,23 +73,39 @@ def test_read_turns_knows_both_notations_and_all_roles() -> None:
 
 def test_read_turns_joins_parts_and_the_messages_of_one_user() -> None:
     parts = [{"type": "text", "text": "one", "image_url": None}, "two", {"text": "three"}]
-    messages = said(("user", parts), ("user", "four"), ("assistant", [{"type": "refusal", "refusal": "No."}]))
+    messages = said(
+        ("user", parts), ("user", "four"), ("assistant", [{"type": "refusal", "refusal": "No."}])
+    )
     user, assistant = read_turns(messages)
-    assert (user.text, user.messages, user.problem) == ("one\ntwo\nthree\n\nfour", tuple(messages[:2]), "")
+    assert (user.text, user.messages, user.problem) == (
+        "one\ntwo\nthree\n\nfour",
+        tuple(messages[:2]),
+        "",
+    )
     assert assistant.text == "No."
 
 
 def test_read_turns_keeps_the_assistants_messages_apart() -> None:
-    assert [turn.text for turn in read_turns(said(("assistant", "a"), ("assistant", "b")))] == ["a", "b"]
+    assert [turn.text for turn in read_turns(said(("assistant", "a"), ("assistant", "b")))] == [
+        "a",
+        "b",
+    ]
 
 
 def test_read_turns_writes_tool_calls_as_json() -> None:
     line = '{"name": "weather", "arguments": {"city": "Łódź"}}'
     messages = [
         {"role": "assistant", "content": None, "tool_calls": [CALL, CALL], "name": "bot"},
-        {"role": "assistant", "content": "I look.", "tool_calls": numpy.array([CALL], dtype=object)},
+        {
+            "role": "assistant",
+            "content": "I look.",
+            "tool_calls": numpy.array([CALL], dtype=object),
+        },
         {"role": "assistant", "function_call": {"name": "f", "arguments": "not JSON"}},
-        {"role": "assistant", "tool_calls": [{"type": "custom", "id": "x", "custom": {"name": "sql", "input": "s"}}]},
+        {
+            "role": "assistant",
+            "tool_calls": [{"type": "custom", "id": "x", "custom": {"name": "sql", "input": "s"}}],
+        },
         {"from": "function_call", "value": "{}"},
     ]
     turns = read_turns(messages)
@@ -88,7 +120,10 @@ def test_read_turns_writes_tool_calls_as_json() -> None:
 
 
 def test_read_turns_says_what_can_not_be_learnt_from() -> None:
-    image = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": "data:"}}]
+    image = [
+        {"type": "text", "text": "What is this?"},
+        {"type": "image_url", "image_url": {"url": "data:"}},
+    ]
     messages = [
         *said(("user", image), ("assistant", " \n"), ("assistant", None)),
         {"role": "assistant", "content": "a", "thumbs": "down"},
@@ -105,25 +140,52 @@ def test_read_turns_says_what_can_not_be_learnt_from() -> None:
     ]
     turns = read_turns(messages, Verdict(accepted=False, given="2 of 5 stars"))
     assert [turn.rejected for turn in turns] == [False, True, True, True, False, True]
-    assert turns[-1].problem == "assistant answer 5 was rejected by the conversation's feedback: 2 of 5 stars"
+    assert (
+        turns[-1].problem
+        == "assistant answer 5 was rejected by the conversation's feedback: 2 of 5 stars"
+    )
 
 
 @pytest.mark.parametrize(
     ("message", "reason"),
     [
         ("hello", r"messages\[0\] must have role and content, got str"),
-        ({"content": "a secret"}, r"messages\[0\] must have role and content, got one with \['content'\]"),
-        ({"role": "bot", "content": "a"}, r"messages\[0\]\.role must be one of system, developer, user, .* got 'bot'"),
-        ({"role": ["user"], "content": "a"}, r"messages\[0\]\.role must be one of .* got \['user'\]"),
-        ({"role": "user", "content": None}, r"messages\[0\]\.content must be text or a list of parts, got NoneType"),
-        ({"role": "user", "content": 3}, r"messages\[0\]\.content must be text or a list of parts, got int"),
+        (
+            {"content": "a secret"},
+            r"messages\[0\] must have role and content, got one with \['content'\]",
+        ),
+        (
+            {"role": "bot", "content": "a"},
+            r"messages\[0\]\.role must be one of system, developer, user, .* got 'bot'",
+        ),
+        (
+            {"role": ["user"], "content": "a"},
+            r"messages\[0\]\.role must be one of .* got \['user'\]",
+        ),
+        (
+            {"role": "user", "content": None},
+            r"messages\[0\]\.content must be text or a list of parts, got NoneType",
+        ),
+        (
+            {"role": "user", "content": 3},
+            r"messages\[0\]\.content must be text or a list of parts, got int",
+        ),
         (
             {"role": "user", "content": [3]},
             r"messages\[0\]\.content\[0\] must be a text or a part with.*got int",
         ),
-        ({"role": "user", "content": [{"type": "text"}]}, r"messages\[0\]\.content\[0\] must be a text or a part"),
-        ({"role": "user", "content": [{"type": 1}]}, r"messages\[0\]\.content\[0\] must be a text or a part"),
-        ({"role": "assistant", "tool_calls": "x"}, r"messages\[0\]\.tool_calls must be a list of calls, got str"),
+        (
+            {"role": "user", "content": [{"type": "text"}]},
+            r"messages\[0\]\.content\[0\] must be a text or a part",
+        ),
+        (
+            {"role": "user", "content": [{"type": 1}]},
+            r"messages\[0\]\.content\[0\] must be a text or a part",
+        ),
+        (
+            {"role": "assistant", "tool_calls": "x"},
+            r"messages\[0\]\.tool_calls must be a list of calls, got str",
+        ),
         (
             {"role": "user", "content": "a", "feedback": "up"},
             r"messages\[0\] must have no feedback, as it",
@@ -142,4 +204,6 @@ def test_read_turns_refuses_calls_that_are_too_deep() -> None:
     for _ in range(100_000):
         deep = [deep]
     with pytest.raises(SampleError, match=r"messages\[0\]\.tool_calls must be plain JSON"):
-        read_turns([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": deep}}]}])
+        read_turns(
+            [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": deep}}]}]
+        )

@@ -16,7 +16,12 @@ CONFIG = FeatureEngineeringConfig()
 def frame() -> pd.DataFrame:
     contents = [("one two", "three"), ("äöü", "x"), ("a b c", "d e f"), ("p", "q")]
     return rows_frame(
-        (number, Sample(kind=SampleKind.LLM, shape="completion", content={"input": first, "output": second}))
+        (
+            number,
+            Sample(
+                kind=SampleKind.LLM, shape="completion", content={"input": first, "output": second}
+            ),
+        )
         for number, (first, second) in enumerate(contents)
     )
 
@@ -68,17 +73,25 @@ def test_engineer_features_describes_words() -> None:
     assert (found["mean_word_length"], found["lexical_diversity"]) == (3.0, 0.75)
     assert found["digits_share"] == pytest.approx(2 / 15)
     empty = statistics("")
-    assert [empty[name] for name in ("mean_word_length", "digits_share", "lexical_diversity")] == [0.0, 0.0, 0.0]
+    assert [empty[name] for name in ("mean_word_length", "digits_share", "lexical_diversity")] == [
+        0.0,
+        0.0,
+        0.0,
+    ]
 
 
-@pytest.mark.parametrize("text", ["." * 1_000_000 + "x", "\x00" * 1_000_000, '."' * 500_000, "\ud800" * 10])
+@pytest.mark.parametrize(
+    "text", ["." * 1_000_000 + "x", "\x00" * 1_000_000, '."' * 500_000, "\ud800" * 10]
+)
 def test_engineer_features_takes_linear_time_on_any_text(text: str) -> None:
     assert statistics(text)["characters"] == len(text)
 
 
 def test_engineer_features_counts_languages_where_rows_have_one() -> None:
     rows = texts("a", "b", "c", "d").assign(language=["en", "de", "en", None])
-    assert engineer_features(rows, np.ones(4, dtype=np.int64), 8, CONFIG).to_dict()["languages"] == {"en": 2, "de": 1}
+    assert engineer_features(rows, np.ones(4, dtype=np.int64), 8, CONFIG).to_dict()[
+        "languages"
+    ] == {"en": 2, "de": 1}
     assert engineer_features(texts("a"), np.array([1]), 8, CONFIG).to_dict()["languages"] == {}
 
 
@@ -91,8 +104,12 @@ def test_engineer_features_plans_the_packing_of_a_language_models_rows() -> None
     assert engineer_features(pairs, np.array([3]), 8, CONFIG).to_dict()["packing"] is None
 
 
-@pytest.mark.parametrize(("max_length", "truncated", "warned"), [(9, 0, False), (8, 1, True), (1, 4, True)])
-def test_engineer_features_warns_of_truncated_rows(max_length: int, truncated: int, warned: bool) -> None:
+@pytest.mark.parametrize(
+    ("max_length", "truncated", "warned"), [(9, 0, False), (8, 1, True), (1, 4, True)]
+)
+def test_engineer_features_warns_of_truncated_rows(
+    max_length: int, truncated: int, warned: bool
+) -> None:
     result = engineer_features(frame(), np.array([4, 9, 6, 2]), max_length, CONFIG)
     assert (result.truncated, result.truncated_share) == (truncated, truncated / 4)
     assert bool(result.warnings) == warned
@@ -104,6 +121,8 @@ def test_engineer_features_keeps_quiet_below_the_share() -> None:
 
 
 @pytest.mark.parametrize(("rows", "counts"), [(frame(), [1, 2]), (frame().iloc[:0], [])])
-def test_engineer_features_refuses_counts_that_do_not_fit(rows: pd.DataFrame, counts: list[int]) -> None:
+def test_engineer_features_refuses_counts_that_do_not_fit(
+    rows: pd.DataFrame, counts: list[int]
+) -> None:
     with pytest.raises(ValueError, match="token_counts must hold one count for each row"):
         engineer_features(rows, np.array(counts, dtype=np.int64), 8, CONFIG)

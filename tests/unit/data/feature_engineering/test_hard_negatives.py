@@ -17,11 +17,17 @@ from tunetrail.samples import Sample, SampleKind
 
 
 def pairs(count: int, **columns: list[Any]) -> pd.DataFrame:
-    contents = [{"anchor": f"question {n}", "positive": f"answer {n}", "negative": None} for n in range(count)]
+    contents = [
+        {"anchor": f"question {n}", "positive": f"answer {n}", "negative": None}
+        for n in range(count)
+    ]
     rows = rows_frame(
-        (10 + n, Sample(kind=SampleKind.EMBEDDING, shape="pair", content=content)) for n, content in enumerate(contents)
+        (10 + n, Sample(kind=SampleKind.EMBEDDING, shape="pair", content=content))
+        for n, content in enumerate(contents)
     )
-    return rows.assign(**{name: pd.Series(values, dtype=object) for name, values in columns.items()})
+    return rows.assign(
+        **{name: pd.Series(values, dtype=object) for name, values in columns.items()}
+    )
 
 
 def at(*cosines: float) -> np.ndarray:
@@ -46,7 +52,9 @@ def test_mine_takes_the_hardest_that_is_not_nearly_as_near_as_the_positive() -> 
     assert negatives(result) == ["answer 2", "answer 3", "answer 3", None]
     assert (result.mined, result.kept, result.without, result.passages) == (3, 0, 1, 4)
     assert result.filtered == 1 + 2 + 2 + 3
-    assert result.similarity == pytest.approx({"0.0": 0.1, "0.25": 0.1, "0.5": 0.1, "0.75": 0.45, "1.0": 0.8})
+    assert result.similarity == pytest.approx(
+        {"0.0": 0.1, "0.25": 0.1, "0.5": 0.1, "0.75": 0.45, "1.0": 0.8}
+    )
     assert result.positive_similarity["0.5"] == pytest.approx(0.85)
     assert result.warnings == (
         "1 of 4 pairs (25%) have no hard negative: all of their 50 candidates may be true answers. "
@@ -66,7 +74,12 @@ def test_mine_takes_no_passage_of_the_same_source(column: str) -> None:
     rows = pairs(4, **{column: ["a", "a", "b", None]})
     assert negatives(mined(rows, 0.9, 0.8, 0.7, 0.6))[:2] == ["answer 2", "answer 2"]
     nothing_in_common = pairs(4, **{column: [None, None, float("nan"), float("nan")]})
-    assert negatives(mined(nothing_in_common, 0.9, 0.8, 0.7, 0.6)) == ["answer 1", "answer 2", "answer 3", None]
+    assert negatives(mined(nothing_in_common, 0.9, 0.8, 0.7, 0.6)) == [
+        "answer 1",
+        "answer 2",
+        "answer 3",
+        None,
+    ]
 
 
 def test_mine_bars_a_passage_with_any_of_the_rows_that_have_it() -> None:
@@ -92,7 +105,11 @@ def test_mine_keeps_a_negative_that_a_row_has_unless_told_to_replace_it() -> Non
     assert negatives(kept) == ["given", "answer 2", "given too"]
     assert (kept.mined, kept.kept, kept.without) == (1, 2, 0)
     replaced = mined(rows, 0.9, 0.8, 0.1, replace=True)
-    assert negatives(replaced) == ["answer 1", "answer 2", "given too"]  # nothing is allowed for the last
+    assert negatives(replaced) == [
+        "answer 1",
+        "answer 2",
+        "given too",
+    ]  # nothing is allowed for the last
     assert (replaced.mined, replaced.kept, replaced.without) == (2, 1, 0)
     assert list(rows["negative"]) == ["given", "", "given too"]
 
@@ -108,14 +125,23 @@ def test_mine_looks_at_ranks_from_skip_top_to_candidates() -> None:
 def test_mine_draws_at_random_from_all_that_is_allowed() -> None:
     cosines = (1.0, 0.95, 0.6, 0.5, 0.4)
     drawn = {
-        seed: negatives(mined(pairs(5), *cosines, seed=seed, sampling="random", candidates=3)) for seed in range(30)
+        seed: negatives(mined(pairs(5), *cosines, seed=seed, sampling="random", candidates=3))
+        for seed in range(30)
     }
-    assert {found[0] for found in drawn.values()} == {"answer 2", "answer 3"}  # 1 is too near, 4 not a candidate
+    assert {found[0] for found in drawn.values()} == {
+        "answer 2",
+        "answer 3",
+    }  # 1 is too near, 4 not a candidate
     assert negatives(mined(pairs(5), *cosines, seed=3, sampling="random", candidates=3)) == drawn[3]
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 25), st.integers(0, 2**32 - 1), st.sampled_from(["hardest", "random"]), st.integers(0, 3))
+@given(
+    st.integers(1, 25),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(["hardest", "random"]),
+    st.integers(0, 3),
+)
 def test_mine_never_breaks_its_rules(count: int, seed: int, sampling: str, skip_top: int) -> None:
     generator = np.random.default_rng(seed)
     rows = pairs(
@@ -157,7 +183,11 @@ def test_mine_gives_the_same_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPat
 
 def test_mine_of_no_rows_and_of_one() -> None:
     empty = mine(
-        pairs(1).iloc[:0], np.zeros((0, 4), np.float32), np.zeros((0, 4), np.float32), HardNegativesConfig(), 0
+        pairs(1).iloc[:0],
+        np.zeros((0, 4), np.float32),
+        np.zeros((0, 4), np.float32),
+        HardNegativesConfig(),
+        0,
     )
     assert (empty.mined, empty.passages, empty.to_dict()["similarity"]) == (0, 0, {})
     assert negatives(mined(pairs(1), 0.5)) == [None]

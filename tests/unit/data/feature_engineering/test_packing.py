@@ -27,12 +27,17 @@ def best_fit_decreasing(lengths: list[int], capacity: int) -> int:
 
 
 @given(LENGTHS, st.integers(1, 45))
-def test_packing_plan_places_every_row_once_and_never_above_the_capacity(lengths: list[int], capacity: int) -> None:
+def test_packing_plan_places_every_row_once_and_never_above_the_capacity(
+    lengths: list[int], capacity: int
+) -> None:
     plan = packing_plan(np.array(lengths, dtype=np.int64), capacity)
     placed = [row for pack in plan.packs for row in pack]
     assert sorted([*placed, *plan.too_long]) == list(range(len(lengths)))
     assert list(plan.too_long) == [row for row, length in enumerate(lengths) if length > capacity]
-    assert all(pack and load <= capacity for pack, load in zip(plan.packs, loads(plan.packs, lengths), strict=True))
+    assert all(
+        pack and load <= capacity
+        for pack, load in zip(plan.packs, loads(plan.packs, lengths), strict=True)
+    )
 
 
 @given(LENGTHS, st.integers(1, 45))
@@ -41,16 +46,22 @@ def test_packing_plan_is_as_full_as_best_fit_decreasing(lengths: list[int], capa
     plan = packing_plan(np.array(lengths, dtype=np.int64), capacity)
     assert len(plan.packs) == best_fit_decreasing(fitting, capacity)
     assert len(plan.packs) >= -(-sum(fitting) // capacity)
-    assert plan.fill == pytest.approx(sum(fitting) / (len(plan.packs) * capacity) if plan.packs else 0.0)
+    assert plan.fill == pytest.approx(
+        sum(fitting) / (len(plan.packs) * capacity) if plan.packs else 0.0
+    )
     two_emptiest = sorted(loads(plan.packs, lengths))[:2]
-    assert len(two_emptiest) < 2 or sum(two_emptiest) > capacity  # no two sequences could have been one
+    assert (
+        len(two_emptiest) < 2 or sum(two_emptiest) > capacity
+    )  # no two sequences could have been one
 
 
 @settings(max_examples=20)
 @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=40), st.integers(1, 10**9))
 def test_packing_plan_reads_any_capacity(lengths: list[int], capacity: int) -> None:
     plan = packing_plan(np.array(lengths, dtype=np.int64), capacity)
-    assert len(plan.packs) == best_fit_decreasing([length for length in lengths if length <= capacity], capacity)
+    assert len(plan.packs) == best_fit_decreasing(
+        [length for length in lengths if length <= capacity], capacity
+    )
 
 
 def test_packing_plan_of_a_worked_example() -> None:
@@ -63,15 +74,23 @@ def test_packing_plan_of_a_worked_example() -> None:
     assert (found["packs"], found["capacity"], found["too_long"]) == (3, 10, 1)
 
 
-@pytest.mark.parametrize(("lengths", "packs"), [([], ()), ([0, 0], ((0, 1),)), ([3], ()), ([2, 0], ((0, 1),))])
-def test_packing_plan_of_nearly_nothing(lengths: list[int], packs: tuple[tuple[int, ...], ...]) -> None:
+@pytest.mark.parametrize(
+    ("lengths", "packs"), [([], ()), ([0, 0], ((0, 1),)), ([3], ()), ([2, 0], ((0, 1),))]
+)
+def test_packing_plan_of_nearly_nothing(
+    lengths: list[int], packs: tuple[tuple[int, ...], ...]
+) -> None:
     plan = packing_plan(np.array(lengths, dtype=np.int64), 2)
     assert plan.packs == packs
     assert plan.padding_without in (0.0, 0.5)
 
 
-@pytest.mark.parametrize(("lengths", "capacity", "batch_size"), [([1], 0, 1), ([-1], 4, 1), ([1], 4, 0)])
-def test_packing_plan_refuses_what_is_no_length(lengths: list[int], capacity: int, batch_size: int) -> None:
+@pytest.mark.parametrize(
+    ("lengths", "capacity", "batch_size"), [([1], 0, 1), ([-1], 4, 1), ([1], 4, 0)]
+)
+def test_packing_plan_refuses_what_is_no_length(
+    lengths: list[int], capacity: int, batch_size: int
+) -> None:
     with pytest.raises(ValueError, match="must be at least 1 and lengths at least 0"):
         packing_plan(np.array(lengths), capacity, batch_size)
 

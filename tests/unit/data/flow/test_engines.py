@@ -29,7 +29,9 @@ def jobs(folder: Path, count: int) -> Iterator[Job]:
 @pytest.mark.parametrize("count", [0, 1, 7])
 def test_run_jobs_runs_all_and_keeps_their_order(tmp_path: Path, workers: int, count: int) -> None:
     done = list(run_jobs(Upper(), jobs(tmp_path, count), PreparationConfig(workers=workers)))
-    assert [(job.folder / "text").read_text() for job in done] == [f"TEXT {number}" for number in range(count)]
+    assert [(job.folder / "text").read_text() for job in done] == [
+        f"TEXT {number}" for number in range(count)
+    ]
     assert not list(tmp_path.glob("raw-*"))
 
 
@@ -54,5 +56,11 @@ def test_run_jobs_has_few_chunks_waiting(tmp_path: Path) -> None:
 def test_run_jobs_hands_on_the_error_of_a_step(tmp_path: Path) -> None:
     (tmp_path / "raw").write_bytes(b"\xff")
     with pytest.raises(UnicodeDecodeError):
-        list(run_jobs(Upper(), [Job(raw=tmp_path / "raw", folder=tmp_path / "done")], PreparationConfig(workers=1)))
+        list(
+            run_jobs(
+                Upper(),
+                [Job(raw=tmp_path / "raw", folder=tmp_path / "done")],
+                PreparationConfig(workers=1),
+            )
+        )
     shutil.rmtree(tmp_path / "done", ignore_errors=True)

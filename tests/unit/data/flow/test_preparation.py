@@ -55,7 +55,11 @@ def prepare(
     cleaning: CleaningConfig | None = None,
     split: SplitConfig | None = None,
 ) -> PreparedSession:
-    steps = ChunkSteps(kind=kind, validation=validation or ValidationConfig(), cleaning=cleaning or CleaningConfig())
+    steps = ChunkSteps(
+        kind=kind,
+        validation=validation or ValidationConfig(),
+        cleaning=cleaning or CleaningConfig(),
+    )
     preparation = Preparation(
         steps=steps,
         split=split or SplitConfig(),
@@ -91,17 +95,30 @@ def test_preparation_gives_every_row_a_side_or_a_reason(tmp_path: Path) -> None:
     texts = [sentence(number) for number in range(60)]
     twin = texts[5] + " \n"
     near = texts[6] + " end"
-    session = prepare(samples([*texts, twin, near, "", "Mail jane.doe@corp.example about it, please."]), tmp_path)
+    session = prepare(
+        samples([*texts, twin, near, "", "Mail jane.doe@corp.example about it, please."]), tmp_path
+    )
     check_account(session, 64)
     set_aside = pd.read_parquet(tmp_path / "set_aside.parquet").set_index("row_id")
-    assert set_aside.loc[[61, 62], "reason"].tolist() == ["duplicate of row 6", "near-duplicate of row 7"]
+    assert set_aside.loc[[61, 62], "reason"].tolist() == [
+        "duplicate of row 6",
+        "near-duplicate of row 7",
+    ]
     assert set_aside.loc[63, "reason"] == "text is empty"
     assert json.loads(set_aside.loc[61, "before"])["text"] == twin
     assert json.loads(set_aside.loc[61, "after"])["text"] == texts[5]
     changes = pd.read_parquet(tmp_path / "changes.parquet")
     assert changes[["row_id", "reason"]].values.tolist() == [[64, "EMAIL replaced"]]
     assert session.placeholders == {"EMAIL": 1} and session.step("cleaning").changed == 1
-    assert set(session.frame("train")) >= {"row_id", "shape", "text", "group", "timestamp", "cluster", "characters"}
+    assert set(session.frame("train")) >= {
+        "row_id",
+        "shape",
+        "text",
+        "group",
+        "timestamp",
+        "cluster",
+        "characters",
+    }
     assert {each.check for each in session.findings if each.severity == "error"} == set()
     assert not list(tmp_path.glob(".*"))
 
@@ -120,7 +137,10 @@ def test_preparation_gives_the_same_whatever_the_chunks_and_workers(
     for side in whole.sides:
         pd.testing.assert_frame_equal(parts.frame(side), whole.frame(side))
     for name in ("set_aside", "changes", "flags"):
-        frames = [pd.read_parquet(each.folder / f"{name}.parquet").sort_values("row_id") for each in (whole, parts)]
+        frames = [
+            pd.read_parquet(each.folder / f"{name}.parquet").sort_values("row_id")
+            for each in (whole, parts)
+        ]
         assert frames[0].values.tolist() == frames[1].values.tolist()
 
 
@@ -137,14 +157,18 @@ def test_preparation_does_nothing_twice(tmp_path: Path) -> None:
     assert len(first) > 5
     assert cached(tmp_path, texts) == first
     assert len(cached(tmp_path, [*texts, sentence(300)]) - first) == 1
-    assert len(cached(tmp_path, texts, split=SplitConfig(test_share=0.3)) - first) == 1  # only the row added before
+    assert (
+        len(cached(tmp_path, texts, split=SplitConfig(test_share=0.3)) - first) == 1
+    )  # only the row added before
     other = cached(tmp_path, texts, cleaning=CleaningConfig(strip_markup=False))
     assert len(other) >= 2 * len(first)
 
 
 def word_vectors(texts: Sequence[str]) -> npt.NDArray[np.float32]:
     """Bags of letters as unit vectors: a real, very small embedding."""
-    vectors = np.array([[text.count(letter) + 1e-3 for letter in LETTERS] for text in texts], dtype=np.float32)
+    vectors = np.array(
+        [[text.count(letter) + 1e-3 for letter in LETTERS] for text in texts], dtype=np.float32
+    )
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
@@ -173,7 +197,9 @@ def test_preparation_stops_at_an_error_finding_and_writes_all_the_same(tmp_path:
     validation = ValidationConfig(rows=RowChecksConfig(empty=strict))
     session = prepare(rows, tmp_path, validation=validation)
     assert session.stopped is not None
-    assert session.stopped.startswith("validation found 1 error: rows.empty: 10 of 30 rows, set aside: texts are empty")
+    assert session.stopped.startswith(
+        "validation found 1 error: rows.empty: 10 of 30 rows, set aside: texts are empty"
+    )
     assert "validation.rows.empty.threshold" in session.stopped
     assert len(pd.read_parquet(tmp_path / "set_aside.parquet")) == 10
     assert json.loads((tmp_path / "summary.json").read_text())["stopped"] == session.stopped
@@ -199,11 +225,19 @@ def test_preparation_refuses_no_rows_and_several_shapes(tmp_path: Path) -> None:
     with pytest.raises(SampleError, match="rows must hold at least one embedding sample, got 0"):
         prepare(samples([]), tmp_path)
     mixed = rows_frame(
-        (number, Sample(kind=SampleKind.EMBEDDING, shape=shape, content={"text": sentence(number), **more}))
-        for number, (shape, more) in enumerate([("text", {}), ("label", {"label": "l"}), ("label", {"label": "m"})])
+        (
+            number,
+            Sample(
+                kind=SampleKind.EMBEDDING, shape=shape, content={"text": sentence(number), **more}
+            ),
+        )
+        for number, (shape, more) in enumerate(
+            [("text", {}), ("label", {"label": "l"}), ("label", {"label": "m"})]
+        )
     )
     with pytest.raises(
-        SampleError, match=r"one shape, got label \(2\), text \(1\). Choose one, for example embedding.shape=label"
+        SampleError,
+        match=r"one shape, got label \(2\), text \(1\). Choose one, for example embedding.shape=label",
     ):
         prepare(mixed, tmp_path)
 
@@ -238,20 +272,30 @@ def test_preparation_refuses_preferences_among_other_samples(tmp_path: Path) -> 
     content = {"input": sentence(1), "output": sentence(2)}
     others = rows_frame([(9, Sample(kind=SampleKind.LLM, shape="completion", content=content))])
     with pytest.raises(
-        SampleError, match=r"preferences or none, got preference \(3\), completion \(1\). Choose llm.objective="
+        SampleError,
+        match=r"preferences or none, got preference \(3\), completion \(1\). Choose llm.objective=",
     ):
-        prepare(pd.concat([preferences(3), others], ignore_index=True), tmp_path, kind=SampleKind.LLM)
+        prepare(
+            pd.concat([preferences(3), others], ignore_index=True), tmp_path, kind=SampleKind.LLM
+        )
 
 
 def labelled(pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
     return rows_frame(
-        (number, Sample(kind=SampleKind.EMBEDDING, shape="label", content={"text": text, "label": label}))
+        (
+            number,
+            Sample(
+                kind=SampleKind.EMBEDDING, shape="label", content={"text": text, "label": label}
+            ),
+        )
         for number, (text, label) in enumerate(pairs)
     )
 
 
 def test_preparation_flags_contradictions_and_sets_them_aside_when_asked(tmp_path: Path) -> None:
-    rows = labelled([*((sentence(number), "ab"[number % 2]) for number in range(30)), (sentence(3), "a")])
+    rows = labelled(
+        [*((sentence(number), "ab"[number % 2]) for number in range(30)), (sentence(3), "a")]
+    )
     session = prepare(rows, tmp_path / "kept")
     (finding,) = (each for each in session.findings if each.check == "rows.contradictory")
     assert finding.row_ids == (3, 30) and session.step("validation").set_aside == 0
@@ -263,7 +307,9 @@ def test_preparation_flags_contradictions_and_sets_them_aside_when_asked(tmp_pat
 
 
 def test_preparation_measures_the_balance_of_labels(tmp_path: Path) -> None:
-    rows = labelled([(sentence(number), "rare" if number < 2 else "common") for number in range(60)])
+    rows = labelled(
+        [(sentence(number), "rare" if number < 2 else "common") for number in range(60)]
+    )
     labels = LabelChecksConfig(imbalance=CheckConfig(threshold=10.0))
     session = prepare(rows, tmp_path, validation=ValidationConfig(labels=labels))
     (finding,) = (each for each in session.findings if each.check == "labels.imbalance")
@@ -286,8 +332,12 @@ def test_preparation_splits_by_time_where_every_row_has_one(tmp_path: Path) -> N
     assert newest["train"] <= oldest["validation"] <= newest["validation"] <= oldest["test"]
 
 
-WORDS = st.sampled_from(["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "\x00", "<b>x</b>"])
-TEXTS = st.lists(WORDS, max_size=12).map(" ".join) | st.text(max_size=20) | st.none() | st.integers()
+WORDS = st.sampled_from(
+    ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "\x00", "<b>x</b>"]
+)
+TEXTS = (
+    st.lists(WORDS, max_size=12).map(" ".join) | st.text(max_size=20) | st.none() | st.integers()
+)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -327,7 +377,11 @@ def test_planted_twins_never_straddle_a_split(
 ) -> None:
     generator = np.random.default_rng(seed)
     originals = [sentence(int(generator.integers(2**31)), words) for _ in range(count)]
-    planted = [(variant, origin) for origin, text in enumerate(originals) for variant in variants(text, generator)]
+    planted = [
+        (variant, origin)
+        for origin, text in enumerate(originals)
+        for variant in variants(text, generator)
+    ]
     rows = rows_frame(
         (
             int(number),
@@ -344,7 +398,9 @@ def test_planted_twins_never_straddle_a_split(
     cleaning = CleaningConfig(drop_duplicates=False, near_duplicate_similarity=0.0)
     session = prepare(rows, tmp_path_factory.mktemp("prepared"), cleaning=cleaning)
     if session.stopped is not None:
-        assert count <= 3 and "at least 3 clusters" in session.stopped  # two of three originals share a group
+        assert (
+            count <= 3 and "at least 3 clusters" in session.stopped
+        )  # two of three originals share a group
         return
     sides: dict[int, set[str]] = {}
     for side in session.sides:
@@ -388,14 +444,18 @@ def test_preparation_sets_long_rows_aside_when_asked(tmp_path: Path) -> None:
             counter=Words(),
         )
         config = PreparationConfig(workers=1, cache_gigabytes=0.0)
-        preparation = Preparation(steps=steps, split=SplitConfig(), config=config, judge=Judge(), seed=0)
+        preparation = Preparation(
+            steps=steps, split=SplitConfig(), config=config, judge=Judge(), seed=0
+        )
         session = preparation.run([rows], tmp_path / length)
         check_account(session, 60)
         assert session.step(step).set_aside == 12
 
 
 def test_preparation_refuses_a_length_policy_without_a_tokenizer(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cleaning\.length must be keep where the model isn't found, got 'drop'"):
+    with pytest.raises(
+        ConfigError, match=r"cleaning\.length must be keep where the model isn't found, got 'drop'"
+    ):
         prepare(samples(["a b c"]), tmp_path, cleaning=CleaningConfig(length="drop"))
 
 
@@ -411,5 +471,8 @@ def test_preparation_keeps_nothing_unmasked_of_a_conversation_out_of_order(tmp_p
 def test_preparation_of_rows_that_all_go_says_which_way(tmp_path: Path) -> None:
     session = prepare(samples(["\x00", "\x01", "\x02"]), tmp_path)
     assert session.stopped is not None
-    assert "no row is left to split; commonest reason of the cleaning: text is empty after cleaning" in session.stopped
+    assert (
+        "no row is left to split; commonest reason of the cleaning: text is empty after cleaning"
+        in session.stopped
+    )
     check_account(session, 3)

@@ -31,7 +31,9 @@ PUBLISHED = [
 
 
 @pytest.mark.parametrize(("holds", "number"), PUBLISHED)
-def test_checksums_hold_for_the_published_examples(holds: Callable[[str], bool], number: str) -> None:
+def test_checksums_hold_for_the_published_examples(
+    holds: Callable[[str], bool], number: str
+) -> None:
     assert holds(number)
 
 
@@ -67,7 +69,9 @@ def test_checksums_catch_another_last_character(holds: Callable[[str], bool], nu
         (checksums.aadhaar_holds, "134123412346"),
     ],
 )
-def test_checksums_refuse_numbers_that_nobody_is_given(holds: Callable[[str], bool], number: str) -> None:
+def test_checksums_refuse_numbers_that_nobody_is_given(
+    holds: Callable[[str], bool], number: str
+) -> None:
     assert not holds(number)
 
 

@@ -16,7 +16,10 @@ def found(text: str, spans: list[Span]) -> list[str]:
         ("see...bob@x.com", ["bob@x.com"]),
         (f"{'a' * 64}@x.com", [f"{'a' * 64}@x.com"]),
         (f"{'a' * 65}@x.com", []),
-        ("x = w@v.reshape(2); @decorator.setter; user@; a@b; git@github.com:a/b.git; icon@2x.png", []),
+        (
+            "x = w@v.reshape(2); @decorator.setter; user@; a@b; git@github.com:a/b.git; icon@2x.png",
+            [],
+        ),
     ],
 )
 def test_emails_need_a_local_part_and_a_domain(text: str, addresses: list[str]) -> None:
@@ -44,7 +47,10 @@ def test_ipv4_addresses_are_no_versions_and_somebodys(text: str, addresses: list
         ("http://[2001:db8::1]:80/ fe80::1%eth0.", ["2001:db8::1", "fe80::1"]),
         ("It is 2001:0db8:0:0:0:0:0:1.", ["2001:0db8:0:0:0:0:0:1"]),
         ("::ffff:10.1.2.3", ["::ffff:10.1.2.3"]),
-        (":: ::1 ::ffff:127.0.0.1 ff02::1 std::vector face::bead x[2000::2] 00:1a:2b:3c:4d:5e Note:: 12:30:45", []),
+        (
+            ":: ::1 ::ffff:127.0.0.1 ff02::1 std::vector face::bead x[2000::2] 00:1a:2b:3c:4d:5e Note:: 12:30:45",
+            [],
+        ),
     ],
 )
 def test_ipv6_addresses_are_no_slices_and_somebodys(text: str, addresses: list[str]) -> None:

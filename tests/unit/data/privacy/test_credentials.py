@@ -17,19 +17,32 @@ def test_keys_of_known_vendors_need_no_name(key: str) -> None:
 @pytest.mark.parametrize(
     ("text", "secret"),
     [
-        *(('password = "hunter2"', "hunter2"), ("DB_PASSWORD=hunter2", "hunter2"), ("password: hunter2\n", "hunter2")),
+        *(
+            ('password = "hunter2"', "hunter2"),
+            ("DB_PASSWORD=hunter2", "hunter2"),
+            ("password: hunter2\n", "hunter2"),
+        ),
         *(
             ('{"password": "pa$$w0rd"}', "pa$$w0rd"),
             ("config['passwd'] = 'geheim'", "geheim"),
             ("Password: Winter23!", "Winter23!"),
         ),
-        *(("userPassword := `x9x9x`", "x9x9x"), ('passphrase: "correct horse battery"', "correct horse battery")),
-        *(("api_key: 9f8e7d6c5b4a3928", "9f8e7d6c5b4a3928"), ("?access_token=AbC123dEf456&x=1", "AbC123dEf456")),
+        *(
+            ("userPassword := `x9x9x`", "x9x9x"),
+            ('passphrase: "correct horse battery"', "correct horse battery"),
+        ),
+        *(
+            ("api_key: 9f8e7d6c5b4a3928", "9f8e7d6c5b4a3928"),
+            ("?access_token=AbC123dEf456&x=1", "AbC123dEf456"),
+        ),
         *(
             ("SECRET_KEY = 'a1%x&k)7s3+o9-hj'", "a1%x&k)7s3+o9-hj"),
             ("Authorization: Basic dXNlcjpwYXNzd29yZA==", "dXNlcjpwYXNzd29yZA=="),
         ),
-        *(("authorization: bearer a1b2c3d4e5f6g7h8i9", "a1b2c3d4e5f6g7h8i9"), ("redis://:s3cr3t@cache:6379", "s3cr3t")),
+        *(
+            ("authorization: bearer a1b2c3d4e5f6g7h8i9", "a1b2c3d4e5f6g7h8i9"),
+            ("redis://:s3cr3t@cache:6379", "s3cr3t"),
+        ),
         ("token=c2VjcmV0LTEyMzQ1Njc4OTA=", "c2VjcmV0LTEyMzQ1Njc4OTA="),
     ],
 )
@@ -48,7 +61,12 @@ def test_names_keep_and_values_go(text: str, secret: str) -> None:
             "password = None",
             "pwd = line2",
         ),
-        *("password = passwords[0]", "api_key = os.environ['KEY12345']", 'password = f"{user}1"', "password=password2"),
+        *(
+            "password = passwords[0]",
+            "api_key = os.environ['KEY12345']",
+            'password = f"{user}1"',
+            "password=password2",
+        ),
         *(
             'password = "%s"',
             'password = "<here1>"',

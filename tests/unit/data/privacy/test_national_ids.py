@@ -4,7 +4,9 @@ from tunetrail.data.privacy.national_ids import find_lettered_ids, find_national
 
 
 def found(text: str) -> list[str]:
-    return sorted({text[start:end] for start, end in (*find_national_ids(text), *find_lettered_ids(text))})
+    return sorted(
+        {text[start:end] for start, end in (*find_national_ids(text), *find_lettered_ids(text))}
+    )
 
 
 @pytest.mark.parametrize(
@@ -29,8 +31,17 @@ def test_numbers_with_a_form_of_their_own_need_no_word(number: str) -> None:
 @pytest.mark.parametrize(
     ("word", "number"),
     [
-        *(("SSN", "078051120"), ("Social Security Number:", "078 05 1120"), ("Steuer-ID", "86095742719")),
-        *(("NIR", "255081416802538"), ("BSN", "111222333"), ("PESEL", "44051401359"), ("CPF:", "11144477735")),
+        *(
+            ("SSN", "078051120"),
+            ("Social Security Number:", "078 05 1120"),
+            ("Steuer-ID", "86095742719"),
+        ),
+        *(
+            ("NIR", "255081416802538"),
+            ("BSN", "111222333"),
+            ("PESEL", "44051401359"),
+            ("CPF:", "11144477735"),
+        ),
         ("aadhaar_no=", "234123412346"),
     ],
 )

@@ -34,7 +34,9 @@ FULL = replace(
         StepAccount(step="cleaning", rows_in=90, rows_out=90, set_aside=0, changed=20),
     ),
     sides={"train": 60, "validation": 15, "test": 15},
-    set_aside=set_aside_frame("validation", [(number, "too_short", "x", None) for number in range(10)]),
+    set_aside=set_aside_frame(
+        "validation", [(number, "too_short", "x", None) for number in range(10)]
+    ),
     lengths={"characters": np.arange(90), "tokens": np.arange(90) / 4},
     labels={"bug": 50, "question": 40},
     max_length=16,
@@ -63,8 +65,14 @@ def test_figures_show_what_there_is() -> None:
 def test_figures_leave_out_what_is_empty() -> None:
     assert figures(EMPTY) == {}
     nothing = StepAccount(step="validation", rows_in=0, rows_out=0, set_aside=0)
-    assert figures(replace(EMPTY, account=(nothing,), sides={"train": 0, "validation": 0, "test": 0})) == {}
-    assert figures(replace(EMPTY, lengths={"tokens": np.array([]), "characters": np.array([np.nan])})) == {}
+    assert (
+        figures(replace(EMPTY, account=(nothing,), sides={"train": 0, "validation": 0, "test": 0}))
+        == {}
+    )
+    assert (
+        figures(replace(EMPTY, lengths={"tokens": np.array([]), "characters": np.array([np.nan])}))
+        == {}
+    )
 
 
 def test_rows_figure_adds_up() -> None:
@@ -116,14 +124,20 @@ def test_reasons_figure_keeps_the_steps_apart() -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.dictionaries(st.text(st.characters(), max_size=12), st.integers(0, 10**9), min_size=1, max_size=4))
+@given(
+    st.dictionaries(
+        st.text(st.characters(), max_size=12), st.integers(0, 10**9), min_size=1, max_size=4
+    )
+)
 def test_any_label_can_be_drawn(labels: dict[str, int]) -> None:
     drawn = figures(replace(EMPTY, labels=labels))
     assert set(drawn) == ({"labels"} if any(labels.values()) else set())
     assert all(png(figure).startswith(b"\x89PNG") for figure in drawn.values())
 
 
-@pytest.mark.parametrize("label", [r"$\frac{$", "$x$", "\0\ud800", "標籤", "🙂", "a" * 1_000_000, "\n", "تسمية"])
+@pytest.mark.parametrize(
+    "label", [r"$\frac{$", "$x$", "\0\ud800", "標籤", "🙂", "a" * 1_000_000, "\n", "تسمية"]
+)
 def test_hostile_labels_can_be_drawn(label: str) -> None:
     drawn = figures(replace(EMPTY, labels={label: 3, "plain": 1}, privacy={label: 1}))
     assert all(png(figure).startswith(b"\x89PNG") for figure in drawn.values())
@@ -134,7 +148,9 @@ def test_hostile_labels_can_be_drawn(label: str) -> None:
 def test_wide_names_leave_room_for_the_bars(text: str) -> None:
     step = StepAccount(step=text, rows_in=3, rows_out=2, set_aside=1, changed=1)
     frame = set_aside_frame(text, [(1, text, text, None)])
-    section = replace(EMPTY, account=(step,), sides={text: 2}, set_aside=frame, lengths={text: np.array([1, 2])})
+    section = replace(
+        EMPTY, account=(step,), sides={text: 2}, set_aside=frame, lengths={text: np.array([1, 2])}
+    )
     for figure in figures(section).values():
         png(figure)
         assert all(axes.get_window_extent().width > 0.3 * figure.bbox.width for axes in figure.axes)

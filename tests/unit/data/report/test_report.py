@@ -15,7 +15,11 @@ from tunetrail.data.report.report_data import ReportData, ReportSection
 from tunetrail.data.rows import set_aside_frame
 
 SCRIPT = "<script>alert(1)</script>"
-DOCS = [str(getattr(kind, name).__doc__) for kind in (str, bytes, dict, list, set, int) for name in dir(kind)]
+DOCS = [
+    str(getattr(kind, name).__doc__)
+    for kind in (str, bytes, dict, list, set, int)
+    for name in dir(kind)
+]
 VOID = {"meta", "br", "img", "link", "hr", "input"}
 EMPTY = ReportSection(
     name="embedding",
@@ -33,24 +37,49 @@ EMPTY = ReportSection(
 
 
 def finding(check: str, severity: str, **values: object) -> Finding:
-    known = dict(rows=12, judged=900, measure=12 / 900, threshold=0.0, set_aside=False, message=f"about {check}")
+    known = dict(
+        rows=12,
+        judged=900,
+        measure=12 / 900,
+        threshold=0.0,
+        set_aside=False,
+        message=f"about {check}",
+    )
     return Finding(check=check, severity=severity, **{**known, **values})  # type: ignore[arg-type]
 
 
 def full_section() -> ReportSection:
     aside = [(number, "too_short", text[:8], None) for number, text in enumerate(DOCS[:12])]
-    changed = [(20 + number, "markup", f"<p>{text}</p>", text) for number, text in enumerate(DOCS[20:40])]
+    changed = [
+        (20 + number, "markup", f"<p>{text}</p>", text) for number, text in enumerate(DOCS[20:40])
+    ]
     return replace(
         EMPTY,
         account=(
-            StepAccount(step="validation", rows_in=900, rows_out=888, set_aside=12, reasons={"too_short": 12}),
             StepAccount(
-                step="cleaning", rows_in=888, rows_out=812, set_aside=76, changed=20, reasons={"duplicate": 76}
+                step="validation",
+                rows_in=900,
+                rows_out=888,
+                set_aside=12,
+                reasons={"too_short": 12},
+            ),
+            StepAccount(
+                step="cleaning",
+                rows_in=888,
+                rows_out=812,
+                set_aside=76,
+                changed=20,
+                reasons={"duplicate": 76},
             ),
         ),
         findings=(
             finding("rows.outlier", "passed", rows=0, measure=0.0, threshold=0.05),
-            finding("rows.too_short", "warning", set_aside=True, examples=(Example(row_id=7, text="Ab", detail="2"),)),
+            finding(
+                "rows.too_short",
+                "warning",
+                set_aside=True,
+                examples=(Example(row_id=7, text="Ab", detail="2"),),
+            ),
             finding("rows.missing", "error"),
             finding("labels.imbalance", "warning", measure=34.2, threshold=20.0),
         ),
@@ -122,7 +151,9 @@ def test_report_has_every_section() -> None:
         "Rows changed", "How to go on from here",
     ]  # fmt: skip
     assert [heading for heading in headings if heading not in shown] == []
-    assert [shown.index(heading) for heading in headings] == sorted(shown.index(heading) for heading in headings)
+    assert [shown.index(heading) for heading in headings] == sorted(
+        shown.index(heading) for heading in headings
+    )
     assert "set_aside.parquet" in shown
     assert full_page().count("<img ") == 5
 
@@ -135,7 +166,10 @@ def test_report_says_what_became_of_the_rows() -> None:
 
 def test_report_puts_errors_before_warnings_before_passed_checks() -> None:
     shown = visible(full_page())
-    places = [shown.index(check) for check in ("rows.missing", "rows.too_short", "labels.imbalance", "rows.outlier")]
+    places = [
+        shown.index(check)
+        for check in ("rows.missing", "rows.too_short", "labels.imbalance", "rows.outlier")
+    ]
     assert places == sorted(places)
     assert "1.33% > 0%" in shown and "34.2 > 20" in shown and "0% ≤ 5%" in shown
     assert "row 7 2 Ab" in shown.replace("\n", " ")
@@ -147,13 +181,27 @@ def test_report_puts_errors_before_warnings_before_passed_checks() -> None:
         (["warning"] * 3 + ["passed"], None, "3 warnings, no errors: 812 of 900 rows go on"),
         (["warning"], None, "1 warning, no errors: 812 of 900 rows go on"),
         (["passed"], None, "no warnings, no errors: 812 of 900 rows go on"),
-        (["error", "warning"], None, "1 error, 1 warning: training is refused; 812 of 900 rows would go on"),
-        (["error"] * 2, None, "2 errors, no warnings: training is refused; 812 of 900 rows would go on"),
-        (["passed"], "too few", "no warnings, no errors: training is refused; 812 of 900 rows would go on"),
+        (
+            ["error", "warning"],
+            None,
+            "1 error, 1 warning: training is refused; 812 of 900 rows would go on",
+        ),
+        (
+            ["error"] * 2,
+            None,
+            "2 errors, no warnings: training is refused; 812 of 900 rows would go on",
+        ),
+        (
+            ["passed"],
+            "too few",
+            "no warnings, no errors: training is refused; 812 of 900 rows would go on",
+        ),
         ([], None, "no checks: 812 of 900 rows go on"),
     ],
 )
-def test_verdict_says_whether_training_goes_on(severities: list[str], stopped: str | None, expected: str) -> None:
+def test_verdict_says_whether_training_goes_on(
+    severities: list[str], stopped: str | None, expected: str
+) -> None:
     findings = tuple(finding("rows.empty", severity) for severity in severities)
     section = replace(EMPTY, account=full_section().account, findings=findings, stopped=stopped)
     assert verdict(section) == expected
@@ -177,7 +225,9 @@ def test_report_samples_every_reason() -> None:
 
 
 def test_report_counts_the_reasons_that_it_has_no_room_for() -> None:
-    frame = set_aside_frame("cleaning", [(number, f"reason {number:03}", "text", None) for number in range(25)])
+    frame = set_aside_frame(
+        "cleaning", [(number, f"reason {number:03}", "text", None) for number in range(25)]
+    )
     shown = visible(page(replace(EMPTY, set_aside=frame)))
     assert "5 more rows have one of 5 other reasons." in shown
 
@@ -203,7 +253,11 @@ def test_report_without_sections_says_so() -> None:
 def test_report_needs_nothing_from_outside() -> None:
     text = full_page()
     reader = read(text)
-    sources = [value or "" for name, value in reader.attributes if name in ("src", "href", "srcset", "action")]
+    sources = [
+        value or ""
+        for name, value in reader.attributes
+        if name in ("src", "href", "srcset", "action")
+    ]
     assert sources and all(source.startswith(("data:image/png;base64,", "#")) for source in sources)
     assert not {"script", "iframe", "object", "embed", "form", "base", "link"} & set(reader.seen)
     assert "url(" not in text and "@import" not in text
@@ -219,7 +273,9 @@ def hostile_section(text: str, rows: int = 2) -> ReportSection:
     lines = [(1, text, text, None), (2, "other", text, f"{text} {text}"), (3, "gone", None, text)]
     return ReportSection(
         name=text,
-        account=(StepAccount(step=text, rows_in=rows, rows_out=rows, set_aside=0, reasons={text: 1}),),
+        account=(
+            StepAccount(step=text, rows_in=rows, rows_out=rows, set_aside=0, reasons={text: 1}),
+        ),
         findings=tuple(found),
         sides={text: rows},
         set_aside=set_aside_frame(text, lines),
@@ -234,7 +290,8 @@ def hostile_section(text: str, rows: int = 2) -> ReportSection:
 
 
 @pytest.mark.parametrize(
-    "text", [SCRIPT, '"><img src=x onerror=alert(1)>', "</style></title>'", "{{ 7 * 7 }}{% raw %}", "&lt;"]
+    "text",
+    [SCRIPT, '"><img src=x onerror=alert(1)>', "</style></title>'", "{{ 7 * 7 }}{% raw %}", "&lt;"],
 )
 def test_report_shows_markup_as_text(text: str) -> None:
     reader = read(page(hostile_section(text), title=text))
@@ -251,24 +308,32 @@ def test_report_of_any_text_is_well_formed(any_text: str, markup: str) -> None:
         assert "script" not in read(page(hostile_section(text, rows=0), title=text)).seen
 
 
-@pytest.mark.parametrize("text", ["x" * 1_000_000, '"' * 1_000_000, "\0\ud800" * 500_000, "word <b> " * 200_000])
+@pytest.mark.parametrize(
+    "text", ["x" * 1_000_000, '"' * 1_000_000, "\0\ud800" * 500_000, "word <b> " * 200_000]
+)
 def test_report_stays_short_whatever_the_texts(text: str) -> None:
     many = [(number, "duplicate", text, text[::-1]) for number in range(300)]
     frame = set_aside_frame("cleaning", many)
     labels = {f"label {number}": number for number in range(10_000)}
     base = hostile_section(text)
-    section = replace(base, findings=base.findings * 9, set_aside=frame, changes=frame, labels=labels)
+    section = replace(
+        base, findings=base.findings * 9, set_aside=frame, changes=frame, labels=labels
+    )
     report = page(section)
     assert len(without_pictures(report).encode()) < 500_000
 
 
 def test_report_of_a_large_session_stays_short() -> None:
     texts = [" ".join(DOCS[number : number + 5]) for number in range(len(DOCS))]
-    lines = [(number, f"reason {number % 9}", f"<p>{text}\n", text.lower()) for number, text in enumerate(texts)]
+    lines = [
+        (number, f"reason {number % 9}", f"<p>{text}\n", text.lower())
+        for number, text in enumerate(texts)
+    ]
     frame = set_aside_frame("cleaning", lines * 100)
     examples = [Example(row_id=number, text=text) for number, text in enumerate(texts)]
     checks = [
-        finding(f"rows.check{number}", "warning", examples=tuple(examples[number : number + 5])) for number in range(27)
+        finding(f"rows.check{number}", "warning", examples=tuple(examples[number : number + 5]))
+        for number in range(27)
     ]
     section = replace(full_section(), findings=tuple(checks), set_aside=frame, changes=frame)
     report = page(section, replace(section, name="llm"))
@@ -282,5 +347,7 @@ def test_report_is_the_same_each_time() -> None:
 def test_report_leads_to_each_of_its_sections() -> None:
     reader = read(page(EMPTY, replace(EMPTY, name="llm")))
     places = [value for name, value in reader.attributes if name == "id"]
-    assert [value for name, value in reader.attributes if name == "href"] == [f"#{place}" for place in places]
+    assert [value for name, value in reader.attributes if name == "href"] == [
+        f"#{place}" for place in places
+    ]
     assert len(places) == 2

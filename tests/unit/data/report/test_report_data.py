@@ -12,7 +12,9 @@ def test_largest_sums_up_the_rest() -> None:
 
 def test_rows_by_reason_finds_the_commonest_first() -> None:
     lines = [(1, "empty", "", None), (2, "duplicate", "a", None), (3, "duplicate", "b", None)]
-    frame = pd.concat([set_aside_frame("cleaning", lines), set_aside_frame("validation", lines[:1])])
+    frame = pd.concat(
+        [set_aside_frame("cleaning", lines), set_aside_frame("validation", lines[:1])]
+    )
     assert list(rows_by_reason(frame).items()) == [
         (("cleaning", "duplicate"), [1, 2]),
         (("cleaning", "empty"), [0]),
@@ -22,4 +24,6 @@ def test_rows_by_reason_finds_the_commonest_first() -> None:
 
 
 def test_rows_by_reason_takes_any_text() -> None:
-    assert rows_by_reason(set_aside_frame("step", [(1, "\ud800", None, None)])) == {("step", "\ud800"): [0]}
+    assert rows_by_reason(set_aside_frame("step", [(1, "\ud800", None, None)])) == {
+        ("step", "\ud800"): [0]
+    }

@@ -30,7 +30,10 @@ ACCENTED = [sentence for sentence in ALL if not sentence.isascii()]
         ("What??? Are you sure?? Is that so?!", None),
         ("a = b ?? c ?? d; x ? y : z", None),
         ("glob('backup-????-??-??.tar')", None),
-        ("\u201csmart\u201d \u2013 quotes\u2026 na\xefve caf\xe9 \u20ac5 \u2192 \u2713 \xbd \u2116 \xb0 \xb1", None),
+        (
+            "\u201csmart\u201d \u2013 quotes\u2026 na\xefve caf\xe9 \u20ac5 \u2192 \u2713 \xbd \u2116 \xb0 \xb1",
+            None,
+        ),
         ("\u251c\u2500\u2500 src\n\u2502   \u2514\u2500\u2500 main.py\n\u255a\u255d", None),
         ("\u221a\u03c0 \u2248 1.77, \u0394x \u2264 \u221e", None),
         ("smile \U0001f600, family \U0001f468\u200d\U0001f469\u200d\U0001f467", None),
@@ -53,20 +56,28 @@ def test_damage_finds_mojibake_of_real_text(encoding: str) -> None:
 
 
 def test_damage_finds_text_that_was_garbled_twice() -> None:
-    planted = [sentence.encode().decode("latin-1").encode().decode("latin-1") for sentence in ACCENTED]
+    planted = [
+        sentence.encode().decode("latin-1").encode().decode("latin-1") for sentence in ACCENTED
+    ]
     assert all(damage(text) == MOJIBAKE for text in planted)
 
 
 @pytest.mark.parametrize("handler", ["replace", "surrogateescape"])
 def test_damage_finds_text_that_was_cut_within_a_character(handler: str) -> None:
     for sentence in ACCENTED:
-        last = max(position for position, character in enumerate(sentence) if not character.isascii())
+        last = max(
+            position for position, character in enumerate(sentence) if not character.isascii()
+        )
         cut = sentence.encode()[: len(sentence[:last].encode()) + 1]
         assert damage(cut.decode(errors=handler)) is not None
 
 
 def test_damage_finds_scripts_that_were_lost_to_question_marks() -> None:
-    lost = [text.encode("ascii", "replace").decode() for code in ("ru", "zh", "ja") for text in SENTENCES[code]]
+    lost = [
+        text.encode("ascii", "replace").decode()
+        for code in ("ru", "zh", "ja")
+        for text in SENTENCES[code]
+    ]
     assert sum(damage(text) is not None for text in lost) >= 0.95 * len(lost)
 
 
@@ -75,7 +86,11 @@ def test_damage_finds_nothing_in_good_text() -> None:
     assert damage("\n".join(ALL)) is None
 
 
-@given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E)).filter(lambda text: "??" not in text))
+@given(
+    st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E)).filter(
+        lambda text: "??" not in text
+    )
+)
 def test_damage_finds_nothing_in_printable_ascii(text: str) -> None:
     assert damage(text) is None
 

@@ -46,7 +46,9 @@ def test_detect_takes_nearly_no_foreign_sentence_for_english_or_for_nothing() ->
 
 
 def test_detect_takes_nearly_no_documentation_for_another_language() -> None:
-    paragraphs = sorted({text for module in MODULES for text, _ in definitions(module) if text is not None})
+    paragraphs = sorted(
+        {text for module in MODULES for text, _ in definitions(module) if text is not None}
+    )
     found = Counter(detect(paragraph).code for paragraph in paragraphs)
     assert len(paragraphs) >= 400
     assert found["en"] >= 0.6 * len(paragraphs)
@@ -87,7 +89,12 @@ def test_detect_judges_no_text_that_is_too_short_or_no_prose(text: str) -> None:
 
 
 def test_detect_looks_past_code_signs_and_line_breaks_in_prose() -> None:
-    assert detect("Gibt den Wert von `max_length` zurück,\nwenn er mit set_length() gesetzt wurde.").code == "de"
+    assert (
+        detect(
+            "Gibt den Wert von `max_length` zurück,\nwenn er mit set_length() gesetzt wurde."
+        ).code
+        == "de"
+    )
     assert detect("BITTE STARTEN SIE DEN SERVER NEU").code == "de"
     assert detect("\n" * 100_000 + SENTENCES["fr"][0]).code == "fr"
     assert detect("\ud800 " + SENTENCES["ja"][0]).code == "ja"

@@ -110,7 +110,9 @@ def test_strip_markup_gives_back_every_sentence_that_a_page_was_made_of() -> Non
     sentences = [sentence for language in SENTENCES.values() for sentence in language]
     for sentence in sentences:
         first, _, rest = html.escape(sentence, quote=False).partition(" ")
-        assert strip_markup(f'<div class="a"><p><em>{first}</em> {rest}</p></div>') == sentence.strip()
+        assert (
+            strip_markup(f'<div class="a"><p><em>{first}</em> {rest}</p></div>') == sentence.strip()
+        )
     page = (
         "<html><body>"
         + "\n".join(f"<p>{html.escape(sentence, quote=False)}</p>" for sentence in sentences)
@@ -122,12 +124,20 @@ def test_strip_markup_gives_back_every_sentence_that_a_page_was_made_of() -> Non
 @pytest.mark.parametrize(
     "module", [difflib, html, html.parser, http.server, logging, pydoc, saxutils, smtplib, textwrap]
 )
-def test_strip_markup_changes_no_code_and_no_documentation_of_the_standard_library(module: ModuleType) -> None:
+def test_strip_markup_changes_no_code_and_no_documentation_of_the_standard_library(
+    module: ModuleType,
+) -> None:
     source = inspect.getsource(module)
-    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    nodes = [
+        node
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    ]
     lines = source.split("\n")
     texts = [source, *("\n".join(lines[node.lineno - 1 : node.end_lineno]) for node in nodes)]
-    texts += [documentation for node in nodes if (documentation := ast.get_docstring(node)) is not None]
+    texts += [
+        documentation for node in nodes if (documentation := ast.get_docstring(node)) is not None
+    ]
     assert [text for text in texts if strip_markup(text) != text] == []
 
 

@@ -14,7 +14,10 @@ from tunetrail.data.texts.prose import read_prose
     ("text", "words"),
     [
         ("Don't call well-known (or new) Numbers!", "don't call well-known or new numbers"),
-        ("Set foo_bar to baz() or x.y, see https://example.org/a and camelCase", "set to or see and"),
+        (
+            "Set foo_bar to baz() or x.y, see https://example.org/a and camelCase",
+            "set to or see and",
+        ),
         ("Send the JSON file over HTTP", "send the file over"),
         ("STOP THE ENGINE NOW", "stop the engine now"),
         ("f = a + b", ""),
@@ -38,8 +41,16 @@ def test_read_prose_counts_two_letters_as_a_word_where_there_are_no_blanks() -> 
 
 
 def test_read_prose_gives_sentences_a_high_share_and_code_a_low_one() -> None:
-    assert min(read_prose(sentence).share for language in SENTENCES.values() for sentence in language) >= 0.85
-    assert read_prose(inspect.getsource(textwrap.TextWrapper._wrap_chunks).partition('"""')[2][-600:]).share < 0.5
+    assert (
+        min(read_prose(sentence).share for language in SENTENCES.values() for sentence in language)
+        >= 0.85
+    )
+    assert (
+        read_prose(
+            inspect.getsource(textwrap.TextWrapper._wrap_chunks).partition('"""')[2][-600:]
+        ).share
+        < 0.5
+    )
     assert read_prose(json.dumps({"name": "some value", "numbers": [1, 2.5]})).share < 0.5
 
 

@@ -54,7 +54,10 @@ def test_truncated_ends_where_a_reader_would_stop(text: str, words: int, wanted:
 def test_truncated_knows_the_sentence_ends_of_scripts_without_blanks(language: str) -> None:
     first, second, third = SENTENCES[language][:3]
     text = first + second + third
-    assert truncated(text, len(first + second) + 5, lambda texts: [len(each) for each in texts]) == first + second
+    assert (
+        truncated(text, len(first + second) + 5, lambda texts: [len(each) for each in texts])
+        == first + second
+    )
 
 
 @pytest.mark.parametrize("language", sorted(SENTENCES))
@@ -83,7 +86,9 @@ def test_truncated_fits_and_is_a_prefix(text: str, limit: int) -> None:
 
 @given(st.lists(st.sampled_from(["one ", "two. ", "Three! ", "\n", "\n\n", "x = 1\n", "a_b(c) "]), max_size=60),
        st.integers(min_value=1, max_value=40))  # fmt: skip
-def test_truncated_takes_the_longest_prefix_of_whole_words_at_least(parts: list[str], limit: int) -> None:
+def test_truncated_takes_the_longest_prefix_of_whole_words_at_least(
+    parts: list[str], limit: int
+) -> None:
     text = "".join(parts)
     result = truncated(text, limit, count_words)
     if text.split():
@@ -106,7 +111,8 @@ def test_truncated_asks_few_times_for_few_characters() -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["a", ". ", " ", "\n", "\n\n", ".", "?!", "e.g. ", "1. ", "z. B. ", "Word. ", "\0\ud800"]
+    "piece",
+    ["a", ". ", " ", "\n", "\n\n", ".", "?!", "e.g. ", "1. ", "z. B. ", "Word. ", "\0\ud800"],
 )
 def test_truncated_ends_on_a_megabyte_of_anything(piece: str) -> None:
     text = "Some words to begin with. " + piece * (1_000_000 // len(piece))

@@ -15,14 +15,28 @@ from tunetrail.data.twins.duplicates import SketchBook, cluster_keys
 from tunetrail.data.twins.sketches import sketch_rows
 from tunetrail.samples import Sample, SampleKind, parse_sample
 
-WORDS = ["".join(random.Random(number).choices("abcdefghijklmnop", k=4 + number % 5)) for number in range(3000)]
+WORDS = [
+    "".join(random.Random(number).choices("abcdefghijklmnop", k=4 + number % 5))
+    for number in range(3000)
+]
 UNHURRIED = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 
 
-def frame(shape: str, *contents: dict[str, Any], groups: list[str | None] | None = None) -> pd.DataFrame:
-    kind = SampleKind.LLM if shape in ("completion", "chat", "document", "preference") else SampleKind.EMBEDDING
+def frame(
+    shape: str, *contents: dict[str, Any], groups: list[str | None] | None = None
+) -> pd.DataFrame:
+    kind = (
+        SampleKind.LLM
+        if shape in ("completion", "chat", "document", "preference")
+        else SampleKind.EMBEDDING
+    )
     return rows_frame(
-        (number, Sample(kind=kind, shape=shape, content=content, group=groups[number] if groups else None))
+        (
+            number,
+            Sample(
+                kind=kind, shape=shape, content=content, group=groups[number] if groups else None
+            ),
+        )
         for number, content in enumerate(contents)
     )
 
@@ -49,7 +63,9 @@ def sentence(generator: random.Random, words: int) -> str:
 
 def chat(*contents: str, system: str = "") -> dict[str, Any]:
     roles = ("user", "assistant") * len(contents)
-    turns = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=False)]
+    turns = [
+        {"role": role, "content": content} for role, content in zip(roles, contents, strict=False)
+    ]
     return {"messages": [{"role": "system", "content": system}, *turns]}
 
 
@@ -66,14 +82,25 @@ def score(first: str, second: str, value: float) -> dict[str, Any]:
     [
         (frame("text", {"text": "One two."}, {"text": "one  TWO"}, {"text": "three"}), [0, 0, 1]),
         (frame("label", *({"text": text, "label": "l"} for text in "abc")), [0, 1, 2]),
-        (frame("pair", *(pair(a, b, "n") for a, b in map(tuple, ["ab", "ac", "dc", "ef", "ge"]))), [0, 0, 0, 1, 1]),
+        (
+            frame(
+                "pair", *(pair(a, b, "n") for a, b in map(tuple, ["ab", "ac", "dc", "ef", "ge"]))
+            ),
+            [0, 0, 0, 1, 1],
+        ),
         (
             frame("score", *(score(a, b, 1.0) for a, b in map(tuple, ["ab", "ca", "de"]))),
             [0, 0, 1],
         ),
         (frame("completion", *({"input": text, "output": "yes"} for text in "aab")), [0, 0, 1]),
         (frame("vector", *({"text": text, "embedding": [1.0]} for text in "ab")), [0, 1]),
-        (frame("chat", *(chat(a, "yes", system="Be kind. " * 99) for a in ("left", "right", "left"))), [0, 1, 0]),
+        (
+            frame(
+                "chat",
+                *(chat(a, "yes", system="Be kind. " * 99) for a in ("left", "right", "left")),
+            ),
+            [0, 1, 0],
+        ),
         (texts(*"abcd", groups=["g", None, "g", "h"]), [0, 1, 0, 2]),
         (texts("{}", "...", "{}"), [0, 1, 0]),
     ],
@@ -101,18 +128,30 @@ def test_cluster_keys_find_near_duplicates_of_every_length(words: int) -> None:
 
 def test_cluster_keys_find_one_word_paraphrases_that_shingles_do_not() -> None:
     base = "please tell me how the new card works abroad"
-    rows = [base.replace("abroad", "internationally"), base.replace("please ", ""), base.replace("card", "credit card")]
-    far = [base.replace("new", "old").replace("works", "fails"), "how the new card works abroad please tell me"]
+    rows = [
+        base.replace("abroad", "internationally"),
+        base.replace("please ", ""),
+        base.replace("card", "credit card"),
+    ]
+    far = [
+        base.replace("new", "old").replace("works", "fails"),
+        "how the new card works abroad please tell me",
+    ]
     keys = cluster_keys(texts(base, *rows, *far), 0.99)
     assert len(set(keys[:4])) == 1 and len(set(keys)) == 3
-    assert len(set(cluster_keys(texts("how do i reset my card", "how do i lock my card"), 0.99))) == 2
+    assert (
+        len(set(cluster_keys(texts("how do i reset my card", "how do i lock my card"), 0.99))) == 2
+    )
 
 
 @settings(parent=UNHURRIED)
 @given(st.data())
 def test_all_copies_of_a_text_share_a_cluster(data: st.DataObject) -> None:
     generator = random.Random(data.draw(st.integers(0, 10**6)))
-    bases = [sentence(generator, data.draw(st.integers(8, 50))) for _ in range(data.draw(st.integers(1, 5)))]
+    bases = [
+        sentence(generator, data.draw(st.integers(8, 50)))
+        for _ in range(data.draw(st.integers(1, 5)))
+    ]
     values, origins = list(bases), list(range(len(bases)))
     for number, base in enumerate(bases):
         words = base.split(" ")
@@ -148,7 +187,9 @@ SHAPED = st.one_of(
 
 
 @settings(parent=UNHURRIED)
-@given(st.lists(SHAPED, min_size=1, max_size=25), st.integers(1, 9), st.randoms(use_true_random=False))
+@given(
+    st.lists(SHAPED, min_size=1, max_size=25), st.integers(1, 9), st.randoms(use_true_random=False)
+)
 def test_nothing_depends_on_chunks_or_the_order_of_rows(
     rows: list[tuple[str, dict[str, Any]]], chunk_rows: int, shuffler: random.Random
 ) -> None:
@@ -171,13 +212,17 @@ def test_nothing_depends_on_chunks_or_the_order_of_rows(
                 "keys": book.cluster_keys(0.8),
             }
             by_age = np.argsort(book.row_ids)
-            results.append({name: np.asarray(values)[by_age].tolist() for name, values in found.items()})
+            results.append(
+                {name: np.asarray(values)[by_age].tolist() for name, values in found.items()}
+            )
     assert results[0] == results[1] == results[2]
 
 
 @settings(parent=UNHURRIED)
 @given(st.lists(st.sampled_from("abcdefgh"), min_size=2, max_size=12), st.integers(1, 11))
-def test_cluster_keys_of_old_rows_stay_when_rows_come_that_merge_nothing(letters: list[str], cut: int) -> None:
+def test_cluster_keys_of_old_rows_stay_when_rows_come_that_merge_nothing(
+    letters: list[str], cut: int
+) -> None:
     values = [f"{letter} {letter * 3} {letter * 9}" for letter in letters]
     cut = min(cut, len(values))
     assert cluster_keys(texts(*values), 0.8)[:cut] == cluster_keys(texts(*values[:cut]), 0.8)
@@ -211,7 +256,9 @@ def test_cluster_keys_of_thousands_of_twins_do_not_take_their_square() -> None:
     assert len(set(cluster_keys(texts(*values), 0.8))) == 1
 
 
-def test_cluster_keys_join_a_conversation_at_several_lengths_and_its_opening_as_a_completion() -> None:
+def test_cluster_keys_join_a_conversation_at_several_lengths_and_its_opening_as_a_completion() -> (
+    None
+):
     turns = [
         {"role": "user", "content": "How do I reset the password of my account?"},
         {"role": "assistant", "content": "Open the settings and choose reset."},
@@ -225,7 +272,10 @@ def test_cluster_keys_join_a_conversation_at_several_lengths_and_its_opening_as_
         {"messages": [{"role": "user", "content": "Something else entirely."}, turns[1]]},
     ]
     keys = cluster_keys(
-        rows_frame((number, parse_sample(each, SampleKind.LLM)) for number, each in enumerate(contents)), 0.8
+        rows_frame(
+            (number, parse_sample(each, SampleKind.LLM)) for number, each in enumerate(contents)
+        ),
+        0.8,
     )
     assert keys[0] == keys[1] == keys[2] != keys[3]
 
@@ -245,7 +295,13 @@ def test_exact_duplicates_are_of_the_oldest_row(tmp_path: Path) -> None:
         (texts("a b", "A B.", "a b", "c"), [-1, 0, -1, -1]),
         (frame("label", {"text": "a b", "label": "x"}, {"text": "A b", "label": "y"}), [-1, -1]),
         (
-            frame("score", *({"sentence1": a, "sentence2": "b", "score": s} for a, s in [("a", 1.0), ("A", 0.0)])),
+            frame(
+                "score",
+                *(
+                    {"sentence1": a, "sentence2": "b", "score": s}
+                    for a, s in [("a", 1.0), ("A", 0.0)]
+                ),
+            ),
             [-1] * 2,
         ),
         (frame("pair", pair("a", "b c"), pair("a b", "c"), pair("A", "B c")), [-1, -1, 0]),
@@ -253,7 +309,9 @@ def test_exact_duplicates_are_of_the_oldest_row(tmp_path: Path) -> None:
         (frame("chat", chat("a", "b"), chat("A", "b"), chat("A", "b", system="s")), [-1, 0, -1]),
     ],
 )
-def test_near_duplicates_are_equal_in_all_that_is_fixed(tmp_path: Path, rows: pd.DataFrame, wanted: list[int]) -> None:
+def test_near_duplicates_are_equal_in_all_that_is_fixed(
+    tmp_path: Path, rows: pd.DataFrame, wanted: list[int]
+) -> None:
     assert book_of(tmp_path, rows).near_duplicates(0.8).tolist() == wanted
 
 
@@ -276,7 +334,9 @@ def test_near_duplicates_need_every_text_to_be_similar(tmp_path: Path) -> None:
 
 def test_contradictions_are_found_on_both_sides(tmp_path: Path) -> None:
     contents = [("A b", "x"), ("a b!", "y"), ("c", "x"), ("c", "x"), ("a b", "x")]
-    book = book_of(tmp_path, frame("label", *({"text": text, "label": label} for text, label in contents)), 2)
+    book = book_of(
+        tmp_path, frame("label", *({"text": text, "label": label} for text, label in contents)), 2
+    )
     assert book.contradictions().tolist() == [True, True, False, False, True]
     assert book.contradictions(np.array([True, False, True, True, True])).tolist() == [False] * 5
 
@@ -330,7 +390,9 @@ def test_a_book_sees_what_is_added_after_a_question(tmp_path: Path) -> None:
 
 
 def test_a_form_filled_in_again_and_again_is_no_cluster_of_twins() -> None:
-    names = ["".join(random.Random(number).choices("abcdefghijklmnop", k=7)) for number in range(40)]
+    names = [
+        "".join(random.Random(number).choices("abcdefghijklmnop", k=7)) for number in range(40)
+    ]
     rows = texts(*(f"how can the new {name} be sent back today" for name in names))
     keys = cluster_keys(rows, 0.8)
     assert len(set(keys)) == 31 and len(set(keys[:10])) == 1

@@ -12,7 +12,9 @@ from tunetrail.samples import Sample, SampleKind
 VOCABULARY = ["".join(random.Random(number).choices("abcdefghij", k=6)) for number in range(2000)]
 
 
-def represented(texts: list[list[str]], match: list[int] | None = None, similarity: float = 0.8) -> list[int]:
+def represented(
+    texts: list[list[str]], match: list[int] | None = None, similarity: float = 0.8
+) -> list[int]:
     """Return who stands for each row of one text, in the order of age."""
     rows = rows_frame(
         (row_id, Sample(kind=SampleKind.EMBEDDING, shape="text", content={"text": " ".join(text)}))
@@ -36,7 +38,12 @@ def sentence(seed: int, count: int) -> list[str]:
 
 def test_representatives_are_the_oldest_and_stay_themselves() -> None:
     base = sentence(1, 100)
-    chain = [base, edited(base, 20, 40), edited(base, 20, 40, 60, 80), edited(base, 20, 40, 60, 80, 90, 95)]
+    chain = [
+        base,
+        edited(base, 20, 40),
+        edited(base, 20, 40, 60, 80),
+        edited(base, 20, 40, 60, 80, 90, 95),
+    ]
     # the second is near the first, the third near the second only, the fourth near the third only
     assert represented(chain, similarity=0.85) == [0, 0, 2, 2]
     assert represented(chain[::-1], similarity=0.85) == [0, 0, 2, 2]
@@ -50,7 +57,9 @@ def test_representatives_have_an_equal_match_key() -> None:
 def test_representatives_of_thousands_of_near_copies_take_seconds() -> None:
     base = sentence(3, 80)
     generator = random.Random(4)
-    copies = [[*edited(base, generator.randrange(80))[:-1], VOCABULARY[number]] for number in range(2000)]
+    copies = [
+        [*edited(base, generator.randrange(80))[:-1], VOCABULARY[number]] for number in range(2000)
+    ]
     assert set(represented(copies, similarity=0.6)) == {0}
 
 
@@ -63,11 +72,19 @@ def test_representatives_are_those_of_the_greedy_rule() -> None:
             texts.append(text)
             text = edited(text, *generator.sample(range(90), 2))
     generator.shuffle(texts)
-    shingles = [{tuple(text[start : start + 3]) for start in range(len(text) - 2)} for text in texts]
+    shingles = [
+        {tuple(text[start : start + 3]) for start in range(len(text) - 2)} for text in texts
+    ]
     wanted: list[int] = []
     for newer, own in enumerate(shingles):
-        older = (o for o in range(newer) if wanted[o] == o and len(own & shingles[o]) / len(own | shingles[o]) >= 0.7)
+        older = (
+            o
+            for o in range(newer)
+            if wanted[o] == o and len(own & shingles[o]) / len(own | shingles[o]) >= 0.7
+        )
         wanted.append(next(older, newer))
     found = represented(texts, similarity=0.7)
-    assert [older == number for number, older in enumerate(found)] == [o == n for n, o in enumerate(wanted)]
+    assert [older == number for number, older in enumerate(found)] == [
+        o == n for n, o in enumerate(wanted)
+    ]
     assert all(found[older] == older <= number for number, older in enumerate(found))

@@ -17,7 +17,9 @@ PLENTY = 10**9
 
 
 def stored(sets: list[Integers], exact: int = PLENTY) -> StoredSketches:
-    shingles = ragged(np.concatenate(sets).astype(np.uint64), np.array([len(each) for each in sets]))
+    shingles = ragged(
+        np.concatenate(sets).astype(np.uint64), np.array([len(each) for each in sets])
+    )
     kept = smallest(shingles)
     return StoredSketches(
         signature=signatures(shingles),
@@ -36,7 +38,9 @@ def overlapping(pairs: int, size: int, index: float, seed: int = 0) -> list[Inte
 
 
 @pytest.mark.parametrize("size", [20, 100, 900, 3000])
-@pytest.mark.parametrize(("index", "similar"), [(0.0, False), (0.5, False), (0.75, False), (0.82, True), (0.95, True)])
+@pytest.mark.parametrize(
+    ("index", "similar"), [(0.0, False), (0.5, False), (0.75, False), (0.82, True), (0.95, True)]
+)
 def test_similar_is_right_near_the_threshold(size: int, index: float, similar: bool) -> None:
     pairs = 300 if size < LARGEST_SAMPLE else 100
     sketches = stored(overlapping(pairs, size, index))
@@ -47,7 +51,11 @@ def test_similar_is_right_near_the_threshold(size: int, index: float, similar: b
 def test_similar_without_exact_comparisons_passes_only_what_is_beyond_doubt() -> None:
     pairs = np.arange(200)
     for index, low, high in [(0.7, 0.0, 0.0), (0.8, 0.0, 0.05), (0.97, 0.95, 1.0)]:
-        assert low <= stored(overlapping(200, 100, index), exact=0).similar(pairs, pairs + 200, 0.8).mean() <= high
+        assert (
+            low
+            <= stored(overlapping(200, 100, index), exact=0).similar(pairs, pairs + 200, 0.8).mean()
+            <= high
+        )
     half = stored(overlapping(200, 100, 0.82), exact=100)
     assert half.similar(pairs, pairs + 200, 0.8)[:95].all() and half.exact_left == 0
 
@@ -76,7 +84,9 @@ def test_buckets() -> None:
     bucket = np.array([0, 0, 0, 2, 2])
     assert is_mixed(bucket, np.array([1, 1, 1, 1, 3])).tolist() == [False] * 3 + [True] * 2
     assert is_mixed(bucket[:0], bucket[:0]).tolist() == []
-    assert with_lag(np.arange(5), bucket, 1).tolist() == [0, 1, 3] and with_lag(np.arange(5), bucket, 2).tolist() == [0]
+    assert with_lag(np.arange(5), bucket, 1).tolist() == [0, 1, 3] and with_lag(
+        np.arange(5), bucket, 2
+    ).tolist() == [0]
 
 
 def test_bands_compare_only_what_has_an_equal_salt() -> None:
@@ -90,7 +100,9 @@ def test_connecting_pairs_connect_what_is_similar_and_only_that() -> None:
     sketches = stored(overlapping(500, 60, 0.85))
     first, second = connecting_pairs(sketches, np.arange(1000), np.arange(1000), 0.8)
     found = {frozenset(pair) for pair in zip(first.tolist(), second.tolist(), strict=True)}
-    assert found <= {frozenset((number, number + 500)) for number in range(500)} and len(found) >= 495
+    assert (
+        found <= {frozenset((number, number + 500)) for number in range(500)} and len(found) >= 495
+    )
     connected = np.arange(1000) % 500
     assert len(connecting_pairs(sketches, np.arange(1000), connected, 0.8)[0]) == 0
 

@@ -9,7 +9,10 @@ from tunetrail.samples import SHAPES
 
 
 def chat(*turns: tuple[str, str]) -> dict[str, Any]:
-    return {"shape": "chat", "messages": [{"role": role, "content": content} for role, content in turns]}
+    return {
+        "shape": "chat",
+        "messages": [{"role": role, "content": content} for role, content in turns],
+    }
 
 
 def vector(embedding: Any) -> dict[str, Any]:
@@ -23,16 +26,28 @@ PAIR = {"shape": "pair", "anchor": "a", "positive": "p", "negative": None}
     ("record", "twins", "compared", "answer"),
     [
         (PAIR, ["a", "p"], ["a", "p", None], None),
-        ({"shape": "score", "sentence1": "s", "sentence2": "t", "score": 0.5}, ["s", "t"], ["s", "t"], 0.5),
+        (
+            {"shape": "score", "sentence1": "s", "sentence2": "t", "score": 0.5},
+            ["s", "t"],
+            ["s", "t"],
+            0.5,
+        ),
         ({"shape": "label", "text": "t", "label": "l"}, ["t"], ["t"], "l"),
         ({"shape": "text", "text": "t"}, ["t"], ["t"], None),
         ({"shape": "document", "text": "t"}, ["t"], ["t"], None),
         ({"shape": "completion", "input": "i", "output": "o"}, ["i"], ["i", "o"], None),
-        ({"shape": "preference", "prompt": "p", "chosen": "c", "rejected": "r"}, ["p"], ["p", "c", "r"], None),
+        (
+            {"shape": "preference", "prompt": "p", "chosen": "c", "rejected": "r"},
+            ["p"],
+            ["p", "c", "r"],
+            None,
+        ),
         ({"shape": "text", "text": None}, [], [None], None),
     ],
 )
-def test_parts_of_each_shape(record: dict[str, Any], twins: list[str], compared: list[Any], answer: Any) -> None:
+def test_parts_of_each_shape(
+    record: dict[str, Any], twins: list[str], compared: list[Any], answer: Any
+) -> None:
     parts = parts_of(record)
     assert (list(parts.twins), list(parts.compared), parts.answer) == (twins, compared, answer)
     assert parts.answered_by_text == (record["shape"] == "completion")
@@ -41,10 +56,16 @@ def test_parts_of_each_shape(record: dict[str, Any], twins: list[str], compared:
 
 
 def test_parts_of_a_conversation() -> None:
-    parts = parts_of(chat(("system", "s"), ("user", "u"), ("assistant", "a"), ("user", "v"), ("assistant", "b")))
+    parts = parts_of(
+        chat(("system", "s"), ("user", "u"), ("assistant", "a"), ("user", "v"), ("assistant", "b"))
+    )
     assert list(parts.twins) == ["u", "u\na\nv\nb"] and parts.whole == "u\na\nv\nb"
     assert list(parts.compared) == ["u\na\nv", "b"] and parts.answered_by_text
-    assert list(parts.setting) == ["chat", "s", ["system", "user", "assistant", "user", "assistant"]]
+    assert list(parts.setting) == [
+        "chat",
+        "s",
+        ["system", "user", "assistant", "user", "assistant"],
+    ]
     unanswered = parts_of(chat(("user", "u")))
     assert list(unanswered.compared) == ["u", None] and not unanswered.answered_by_text
 
@@ -71,11 +92,30 @@ def test_rows_are_compared_by_few_enough_texts() -> None:
         (chat(("user", "a"), ("assistant", "b")), chat(("user", "a"), ("user", "b")), False),
     ],
 )
-def test_identity_is_that_of_shape_and_content(record: dict[str, Any], other: dict[str, Any], equal: bool) -> None:
+def test_identity_is_that_of_shape_and_content(
+    record: dict[str, Any], other: dict[str, Any], equal: bool
+) -> None:
     assert (identity(record) == identity(other)) == equal and len(identity(record)) == 16
 
 
 def test_hash_of_knows_values_of_other_types_apart() -> None:
-    values = [None, "", "1", 1.0, math.nan, math.inf, ["1"], [1.0], [], b"1", "\ud800", "\0", ["1", "2"], ["12"]]
+    values = [
+        None,
+        "",
+        "1",
+        1.0,
+        math.nan,
+        math.inf,
+        ["1"],
+        [1.0],
+        [],
+        b"1",
+        "\ud800",
+        "\0",
+        ["1", "2"],
+        ["12"],
+    ]
     assert len({hash_of([value]) for value in values}) == len(values)
-    assert hash_of([-0.0]) == hash_of([0]) and hash_of(["a", "b"]) != hash_of(["ab"]) != hash_of(["b", "a"])
+    assert hash_of([-0.0]) == hash_of([0]) and hash_of(["a", "b"]) != hash_of(["ab"]) != hash_of(
+        ["b", "a"]
+    )

@@ -56,7 +56,9 @@ def test_hashes_are_the_same_in_every_process() -> None:
     )
     environments = ({**os.environ, "PYTHONHASHSEED": seed} for seed in "12")
     printed = {
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=each).stdout
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=each
+        ).stdout
         for each in environments
     }
     assert printed == {f"{text_hash('a')} {word_shingles(word_hashes(['a b c'])).values}\n"}
@@ -72,7 +74,9 @@ def test_runs_of_sorted_values() -> None:
     values = np.array([1, 1, 2, 3, 3])
     assert begins_run(values).tolist() == [True, False, True, True, False]
     assert in_shared_run(values).tolist() == [True, True, False, True, True]
-    assert in_shared_run(values[:0]).tolist() == [] and in_shared_run(values[:1]).tolist() == [False]
+    assert in_shared_run(values[:0]).tolist() == [] and in_shared_run(values[:1]).tolist() == [
+        False
+    ]
 
 
 def test_spans_lists_each_range() -> None:
@@ -99,7 +103,9 @@ def test_shingles_are_those_of_each_text_alone(texts: list[str]) -> None:
 
 
 def test_character_shingles_know_short_texts_apart() -> None:
-    assert len(set(character_shingles(["", "a", "b", "aa", "a\0", "a\0\0\0\0"]).values.tolist())) == 6
+    assert (
+        len(set(character_shingles(["", "a", "b", "aa", "a\0", "a\0\0\0\0"]).values.tolist())) == 6
+    )
 
 
 @pytest.mark.parametrize("index", [0.0, 0.5, 0.8, 1.0])
@@ -120,9 +126,16 @@ def test_signatures_of_no_text() -> None:
 
 def test_smallest_keeps_distinct_hashes_sorted_and_not_more_than_the_sample() -> None:
     values = np.random.default_rng(2).integers(0, 2**63, 3 * LARGEST_SAMPLE, dtype=np.uint64)
-    kept = smallest(ragged(np.concatenate((values, [7, 7, 2**33])).astype(np.uint64), np.array([len(values), 0, 3])))
+    kept = smallest(
+        ragged(
+            np.concatenate((values, [7, 7, 2**33])).astype(np.uint64), np.array([len(values), 0, 3])
+        )
+    )
     assert kept.counts.tolist() == [LARGEST_SAMPLE, 0, 2]
-    assert kept.values[:LARGEST_SAMPLE].tolist() == sorted((values >> np.uint64(32)).tolist())[:LARGEST_SAMPLE]
+    assert (
+        kept.values[:LARGEST_SAMPLE].tolist()
+        == sorted((values >> np.uint64(32)).tolist())[:LARGEST_SAMPLE]
+    )
     assert kept.values[LARGEST_SAMPLE:].tolist() == [0, 2]
 
 
@@ -131,13 +144,19 @@ def differ_by_one_word(one: list[str], other: list[str]) -> bool:
         one, other = other, one
     if len(one) == len(other):
         return sum(a != b for a, b in zip(one, other, strict=True)) <= 1
-    return len(one) == len(other) + 1 and any(one[:i] + one[i + 1 :] == other for i in range(len(one)))
+    return len(one) == len(other) + 1 and any(
+        one[:i] + one[i + 1 :] == other for i in range(len(one))
+    )
 
 
 def share_a_mask(texts: list[str]) -> bool:
     key, text, position = one_word_masks(word_hashes(texts), 4)
     masks = [
-        {(k, p) for k, t, p in zip(key.tolist(), text.tolist(), position.tolist(), strict=True) if t == number}
+        {
+            (k, p)
+            for k, t, p in zip(key.tolist(), text.tolist(), position.tolist(), strict=True)
+            if t == number
+        }
         for number in (0, 1)
     ]
     whole = [{k for k, p in each if p == WHOLE} for each in masks]
@@ -149,13 +168,19 @@ WORDS = st.lists(st.sampled_from("abc"), min_size=1, max_size=7)
 
 
 @given(WORDS, WORDS)
-def test_one_word_masks_are_shared_if_one_word_differs_and_else_not(one: list[str], other: list[str]) -> None:
+def test_one_word_masks_are_shared_if_one_word_differs_and_else_not(
+    one: list[str], other: list[str]
+) -> None:
     is_long_enough = max(len(one), len(other)) >= (3 if one == other else 4)
-    assert share_a_mask([" ".join(one), " ".join(other)]) == (is_long_enough and differ_by_one_word(one, other))
+    assert share_a_mask([" ".join(one), " ".join(other)]) == (
+        is_long_enough and differ_by_one_word(one, other)
+    )
 
 
 @given(WORDS, st.integers(0, 6), st.sampled_from(["substitute", "insert", "delete"]))
-def test_one_word_masks_find_every_change_of_one_word(words: list[str], place: int, change: str) -> None:
+def test_one_word_masks_find_every_change_of_one_word(
+    words: list[str], place: int, change: str
+) -> None:
     words = [*"abcd", *words]
     changed = {
         "substitute": [*words[:place], "new", *words[place + 1 :]],
@@ -167,4 +192,10 @@ def test_one_word_masks_find_every_change_of_one_word(words: list[str], place: i
 
 def test_one_word_masks_end_at_64_words() -> None:
     texts = [" ".join(random.Random(size).choices("abcdef", k=size)) for size in (2, 3, 4, 64, 65)]
-    assert np.bincount(one_word_masks(word_hashes(texts), 4)[1], minlength=5).tolist() == [0, 1, 5, 65, 0]
+    assert np.bincount(one_word_masks(word_hashes(texts), 4)[1], minlength=5).tolist() == [
+        0,
+        1,
+        5,
+        65,
+        0,
+    ]

@@ -16,7 +16,10 @@ from tunetrail.samples import Sample, SampleKind
 
 
 def frame(shape: str, *contents: dict[str, Any], group: str | None = None) -> pd.DataFrame:
-    samples = [Sample(kind=SampleKind.EMBEDDING, shape=shape, content=content, group=group) for content in contents]
+    samples = [
+        Sample(kind=SampleKind.EMBEDDING, shape=shape, content=content, group=group)
+        for content in contents
+    ]
     return rows_frame(enumerate(samples))
 
 
@@ -30,12 +33,16 @@ def score(first: str, second: str, value: float) -> dict[str, Any]:
 
 def chat(*contents: str, system: str = "be kind") -> dict[str, Any]:
     roles = ("user", "assistant") * len(contents)
-    turns = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=False)]
+    turns = [
+        {"role": role, "content": content} for role, content in zip(roles, contents, strict=False)
+    ]
     return {"messages": [{"role": "system", "content": system}, *turns]}
 
 
 def test_sketch_rows_name_a_row_by_its_group_or_else_its_first_text() -> None:
-    rows = [frame("pair", {"anchor": "A, b!", "positive": "c"}, group=group) for group in (None, "g")]
+    rows = [
+        frame("pair", {"anchor": "A, b!", "positive": "c"}, group=group) for group in (None, "g")
+    ]
     wanted = [hashlib.sha256(b"text:a b").digest(), hashlib.sha256(b"group:g").digest()]
     assert [sketch_rows(each).own_key[0].tobytes() for each in rows] == wanted
     assert [sketch_rows(each).group_key[0] for each in rows] == [0, text_hash("g")]
@@ -50,7 +57,12 @@ def test_sketch_rows_keep_one_text_of_equal_ones() -> None:
 
 
 def test_sketch_rows_sketch_a_text_by_its_length() -> None:
-    rows = texts(*(" ".join(random.Random(count).choices("abcdefg", k=count)) for count in (1, 15, 16, 32, 33)))
+    rows = texts(
+        *(
+            " ".join(random.Random(count).choices("abcdefg", k=count))
+            for count in (1, 15, 16, 32, 33)
+        )
+    )
     sketches = sketch_rows(rows)
     assert sketches.short.text.tolist() == [0, 1, 2, 3] and sketches.long.text.tolist() == [2, 3, 4]
     assert sketches.long.counts.sum() == len(sketches.long.shingles)
@@ -60,18 +72,44 @@ def test_sketch_rows_sketch_a_text_by_its_length() -> None:
 @pytest.mark.parametrize(
     ("rows", "contradict", "match"),
     [
-        (frame("label", {"text": "A b", "label": "x"}, {"text": "a b!", "label": "y"}), True, False),
-        (frame("label", {"text": "A b", "label": "x"}, {"text": "a b!", "label": "x"}), False, True),
+        (
+            frame("label", {"text": "A b", "label": "x"}, {"text": "a b!", "label": "y"}),
+            True,
+            False,
+        ),
+        (
+            frame("label", {"text": "A b", "label": "x"}, {"text": "a b!", "label": "x"}),
+            False,
+            True,
+        ),
         (frame("score", score("a", "b", 1.0), score("b", "a", 0.0)), True, False),
-        (frame("completion", {"input": "a", "output": "Yes."}, {"input": "a", "output": "yes"}), False, True),
-        (frame("completion", {"input": "a", "output": "yes"}, {"input": "a", "output": "no"}), True, True),
-        (frame("vector", {"text": "a", "embedding": [1.0]}, {"text": "a", "embedding": [2.0]}), True, False),
+        (
+            frame("completion", {"input": "a", "output": "Yes."}, {"input": "a", "output": "yes"}),
+            False,
+            True,
+        ),
+        (
+            frame("completion", {"input": "a", "output": "yes"}, {"input": "a", "output": "no"}),
+            True,
+            True,
+        ),
+        (
+            frame("vector", {"text": "a", "embedding": [1.0]}, {"text": "a", "embedding": [2.0]}),
+            True,
+            False,
+        ),
         (frame("chat", chat("a", "b", "c", "d"), chat("a", "b", "c", "e")), True, True),
         (frame("chat", chat("a", "b"), chat("a", "c", system="be rude")), False, False),
-        (frame("pair", {"anchor": "a", "positive": "b"}, {"anchor": "a", "positive": "c"}), False, True),
+        (
+            frame("pair", {"anchor": "a", "positive": "b"}, {"anchor": "a", "positive": "c"}),
+            False,
+            True,
+        ),
     ],
 )
-def test_sketch_rows_know_what_is_asked_answered_and_fixed(rows: pd.DataFrame, contradict: bool, match: bool) -> None:
+def test_sketch_rows_know_what_is_asked_answered_and_fixed(
+    rows: pd.DataFrame, contradict: bool, match: bool
+) -> None:
     sketches = sketch_rows(rows)
     asked, answered = sketches.input_key, sketches.target_key
     assert (bool(asked[0]) and asked[0] == asked[1] and answered[0] != answered[1]) == contradict
@@ -88,7 +126,17 @@ def test_row_sketches_survive_the_file(tmp_path: Path) -> None:
 
 
 def test_sketch_rows_survive_hostile_texts() -> None:
-    hostile = ["", " ", "\0", "\ud800 \udfff", "...", "x" * 200_000, "y " * 100_000, "\u0301" * 50, "\U0010ffff" * 5]
+    hostile = [
+        "",
+        " ",
+        "\0",
+        "\ud800 \udfff",
+        "...",
+        "x" * 200_000,
+        "y " * 100_000,
+        "\u0301" * 50,
+        "\U0010ffff" * 5,
+    ]
     sketches = sketch_rows(texts(*hostile))
     assert len(sketches) == len(hostile)
     assert len(set(sketches.text_key.tolist())) == len({normalized(text) for text in hostile})

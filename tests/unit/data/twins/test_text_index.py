@@ -23,7 +23,9 @@ def index_of(*texts: str) -> tuple[TextIndex, list[int]]:
 
 
 def words(seed: int, count: int) -> str:
-    return " ".join("".join(random.Random(f"{seed} {n}").choices("abcdefgh", k=6)) for n in range(count))
+    return " ".join(
+        "".join(random.Random(f"{seed} {n}").choices("abcdefgh", k=6)) for n in range(count)
+    )
 
 
 def test_numbers_do_not_depend_on_the_order_of_texts() -> None:
@@ -38,7 +40,13 @@ def test_are_similar_takes_the_kind_that_both_have(count: int) -> None:
     index, (one, near, far) = index_of(words(1, count), words(1, count) + " x", words(2, count))
     index.allow_comparisons(3)
     pairs = np.array([[one, near], [one, far], [one, one], [-1, -1], [one, -1]])
-    assert index.are_similar(pairs[:, 0], pairs[:, 1], 0.8).tolist() == [True, False, True, True, False]
+    assert index.are_similar(pairs[:, 0], pairs[:, 1], 0.8).tolist() == [
+        True,
+        False,
+        True,
+        True,
+        False,
+    ]
 
 
 def test_are_similar_knows_a_text_of_few_words_from_one_of_many() -> None:
@@ -52,7 +60,14 @@ def test_one_word_pairs_connect_wanted_texts_in_any_number_of_parts(
 ) -> None:
     monkeypatch.setattr(text_index, "_MASKS_AT_ONCE", at_once)
     base = ["a", "b", "c", "d", "e", "f", "g", "h"]
-    texts = [base, [*base, "i"], ["x", *base[1:]], base[1:], [*base[::-1]], ["k", *base[:3], *base[4:]]]
+    texts = [
+        base,
+        [*base, "i"],
+        ["x", *base[1:]],
+        base[1:],
+        [*base[::-1]],
+        ["k", *base[:3], *base[4:]],
+    ]
     index, numbers = index_of(*(" ".join(text) for text in texts))
     wanted = np.ones(index.size, dtype=bool)
     found = np.concatenate([np.column_stack(pair) for pair in index.one_word_pairs(wanted)])

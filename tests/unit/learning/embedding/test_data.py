@@ -16,7 +16,9 @@ def micro_batches(loader: StepLoader) -> list[EmbeddingBatch]:
 def loaded(
     shape: str, records: list[dict[str, Any]], batch_size: int = 4, shuffled: bool = False
 ) -> list[EmbeddingBatch]:
-    data = EmbeddingDataModule(train=records, validation=records, shape=shape, batch_size=batch_size)
+    data = EmbeddingDataModule(
+        train=records, validation=records, shape=shape, batch_size=batch_size
+    )
     return micro_batches(data.train_dataloader() if shuffled else data.val_dataloader())
 
 
@@ -42,12 +44,22 @@ def test_data_pair_batch_has_the_negatives_of_the_rows_that_have_one() -> None:
 @pytest.mark.parametrize(
     ("shape", "records", "expected"),
     [
-        ("score", [{"sentence1": "a", "sentence2": "b", "score": score} for score in (0.25, 1)], [0.25, 1.0]),
+        (
+            "score",
+            [{"sentence1": "a", "sentence2": "b", "score": score} for score in (0.25, 1)],
+            [0.25, 1.0],
+        ),
         ("label", [{"text": "a", "label": label} for label in ("y", "x", "y", "x")], [1, 1, 0, 0]),
-        ("vector", [{"text": "a", "embedding": [1, 2.5]}, {"text": "b", "embedding": [0, 0]}], [[1, 2.5], [0, 0]]),
+        (
+            "vector",
+            [{"text": "a", "embedding": [1, 2.5]}, {"text": "b", "embedding": [0, 0]}],
+            [[1, 2.5], [0, 0]],
+        ),
     ],
 )
-def test_data_targets_of_each_shape(shape: str, records: list[dict[str, Any]], expected: list[Any]) -> None:
+def test_data_targets_of_each_shape(
+    shape: str, records: list[dict[str, Any]], expected: list[Any]
+) -> None:
     (batch,) = loaded(shape, records)
     assert batch.target.tolist() == expected
     assert batch.target.dtype == (torch.int64 if shape == "label" else torch.float32)
@@ -75,7 +87,9 @@ def test_data_keeps_equal_texts_of_pairs_in_different_batches(shuffled: bool) ->
 
 @pytest.mark.parametrize("shape", ["pair", "text", "label"])
 def test_data_leaves_out_a_last_single_row_where_others_are_the_negatives(shape: str) -> None:
-    records = [{"anchor": f"a{n}", "positive": f"p{n}", "text": f"t{n}", "label": "one"} for n in range(5)]
+    records = [
+        {"anchor": f"a{n}", "positive": f"p{n}", "text": f"t{n}", "label": "one"} for n in range(5)
+    ]
     assert [len(batch.rows) for batch in loaded(shape, records)] == [4]
 
 
@@ -111,14 +125,19 @@ def test_data_puts_the_prompt_of_its_role_before_each_column(
 
 def test_data_gives_the_texts_of_some_shapes_twice() -> None:
     records = [{"text": "a"}, {"text": "bb"}]
-    data = EmbeddingDataModule(train=records, validation=records, shape="text", batch_size=2, seen_twice=("text",))
+    data = EmbeddingDataModule(
+        train=records, validation=records, shape="text", batch_size=2, seen_twice=("text",)
+    )
     (batch,) = micro_batches(data.val_dataloader())
     assert [column(batch, number) for number in range(len(batch.columns))] == [[1, 2], [1, 2]]
 
 
 def test_data_gives_each_batch_rows_of_one_shape() -> None:
     pairs = [{"anchor": f"a{n}", "positive": f"b{n}", "shape": "pair"} for n in range(10)]
-    scores = [{"sentence1": f"c{n}", "sentence2": f"d{n}", "score": n / 7, "shape": "score"} for n in range(7)]
+    scores = [
+        {"sentence1": f"c{n}", "sentence2": f"d{n}", "score": n / 7, "shape": "score"}
+        for n in range(7)
+    ]
     records = [record for two in zip_longest(pairs, scores) for record in two if record]
     data = EmbeddingDataModule(train=records, validation=pairs, shape="pair", batch_size=4, seed=1)
     orders = set()
@@ -139,7 +158,11 @@ def test_data_gives_each_batch_rows_of_one_shape() -> None:
 def test_data_puts_micro_batches_together_to_steps() -> None:
     records = [{"sentence1": "a", "sentence2": "b", "score": n / 9} for n in range(9)]
     data = EmbeddingDataModule(
-        train=records, validation=records, shape="score", batch_size=2, batches=BatchesConfig(accumulate=2)
+        train=records,
+        validation=records,
+        shape="score",
+        batch_size=2,
+        batches=BatchesConfig(accumulate=2),
     )
     steps = list(data.train_dataloader())
     assert sorted(len(step.micro_batches) for step in steps) == [1, 2, 2]

@@ -14,11 +14,18 @@ from tunetrail.learning.embedding.data import EmbeddingBatch, EmbeddingDataModul
 from tunetrail.learning.embedding.learner import EmbeddingLearner
 from tunetrail.learning.embedding.module import EmbeddingModule
 
-PAIRS = [{"anchor": f"question {n}", "positive": f"answer {n * 7}", "shape": "pair"} for n in range(12)]
-SCORES = [{"sentence1": f"one {n}", "sentence2": f"two {n}", "score": n / 8, "shape": "score"} for n in range(8)]
+PAIRS = [
+    {"anchor": f"question {n}", "positive": f"answer {n * 7}", "shape": "pair"} for n in range(12)
+]
+SCORES = [
+    {"sentence1": f"one {n}", "sentence2": f"two {n}", "score": n / 8, "shape": "score"}
+    for n in range(8)
+]
 TEXTS = [{"text": f"a text {n} by itself", "shape": "text"} for n in range(6)]
 FURTHER = FurtherLossesConfig(score="auto", text="simcse")
-TRAINING = TrainingConfig(batch_size=4, learning_rate=1e-3, num_epochs=1, warmup_steps=0, logging_steps=1)
+TRAINING = TrainingConfig(
+    batch_size=4, learning_rate=1e-3, num_epochs=1, warmup_steps=0, logging_steps=1
+)
 
 
 def ignore(metrics: Mapping[str, float], step: int) -> None:
@@ -31,14 +38,18 @@ def learner(**config: Any) -> EmbeddingLearner:
 
 
 def batches(records: list[dict[str, Any]]) -> list[EmbeddingBatch]:
-    data = EmbeddingDataModule(train=records, validation=[], shape="pair", batch_size=4, seen_twice=("text",))
+    data = EmbeddingDataModule(
+        train=records, validation=[], shape="pair", batch_size=4, seen_twice=("text",)
+    )
     return [batch for step in data.train_dataloader() for batch in step.micro_batches]
 
 
 @pytest.mark.parametrize("piece_rows", [0, 2])
 def test_each_batch_has_the_loss_of_its_shape(tiny_embedding_model: str, piece_rows: int) -> None:
     together = EmbeddingModule(
-        model=tiny_embedding_model, shape="pair", further_losses={"score": "cosent", "text": "simcse"}
+        model=tiny_embedding_model,
+        shape="pair",
+        further_losses={"score": "cosent", "text": "simcse"},
     ).eval()
     together.piece_rows = piece_rows
     seen = set()
@@ -53,7 +64,12 @@ def test_a_training_learns_from_every_shape(tiny_embedding_model: str, tmp_path:
     losses = {}
     for name, records in (("pairs", PAIRS), ("all", [*PAIRS, *SCORES, *TEXTS])):
         _, result = learner().train(
-            tiny_embedding_model, records, PAIRS, TRAINING, folder=tmp_path / name, on_metrics=ignore
+            tiny_embedding_model,
+            records,
+            PAIRS,
+            TRAINING,
+            folder=tmp_path / name,
+            on_metrics=ignore,
         )
         losses[name] = result.history["val/loss"][-1][1]
         assert result.steps == {"pairs": 3, "all": 3 + 2 + 2}[name]
@@ -70,9 +86,18 @@ def test_what_is_auto_is_found_with_the_rows_that_are_scored(tiny_embedding_mode
     ("config", "message"),
     [
         ({"shape": None}, r"embedding\.shape must be the shape to score and compare by"),
-        ({"also_train": {"pair": "auto"}}, r"embedding\.also_train\.pair must be null for the shape that is scored"),
-        ({"also_train": {"score": "triplet"}}, r"embedding\.also_train\.score must be one of auto, cosent"),
-        ({"also_train": {"text": "mse"}}, r"embedding\.also_train\.text must be one of auto, simcse, got 'mse'"),
+        (
+            {"also_train": {"pair": "auto"}},
+            r"embedding\.also_train\.pair must be null for the shape that is scored",
+        ),
+        (
+            {"also_train": {"score": "triplet"}},
+            r"embedding\.also_train\.score must be one of auto, cosent",
+        ),
+        (
+            {"also_train": {"text": "mse"}},
+            r"embedding\.also_train\.text must be one of auto, simcse, got 'mse'",
+        ),
     ],
 )
 def test_what_cannot_be_trained_along_is_refused(config: dict[str, Any], message: str) -> None:
@@ -84,12 +109,23 @@ def test_what_cannot_be_trained_along_is_refused(config: dict[str, Any], message
 
 def test_rows_that_a_further_loss_cannot_learn_from_are_refused(tiny_embedding_model: str) -> None:
     wrong = [{**record, "score": 3.0} for record in SCORES]
-    with pytest.raises(SampleError, match=r"score must be between -1 and 1 for the loss cosine_similarity, got 3"):
-        learner(also_train=FurtherLossesConfig(score="cosine_similarity")).check(tiny_embedding_model, [*PAIRS, *wrong])
+    with pytest.raises(
+        SampleError, match=r"score must be between -1 and 1 for the loss cosine_similarity, got 3"
+    ):
+        learner(also_train=FurtherLossesConfig(score="cosine_similarity")).check(
+            tiny_embedding_model, [*PAIRS, *wrong]
+        )
 
 
 def test_a_single_row_for_a_loss_that_needs_others_is_refused_before_training(
     tiny_embedding_model: str, tmp_path: Path
 ) -> None:
     with pytest.raises(SampleError, match=r"at least 2 rows for the loss simcse, got 1"):
-        learner().train(tiny_embedding_model, [*PAIRS, *TEXTS[:1]], PAIRS, TRAINING, folder=tmp_path, on_metrics=ignore)
+        learner().train(
+            tiny_embedding_model,
+            [*PAIRS, *TEXTS[:1]],
+            PAIRS,
+            TRAINING,
+            folder=tmp_path,
+            on_metrics=ignore,
+        )

@@ -15,7 +15,10 @@ from tunetrail.learning.embedding.refreshing import Encode, Refresh
 
 TEXTS = ["a", "a much longer text about foxes", "日本語", "two words", "a"]
 RECORDS: dict[str, list[dict[str, Any]]] = {
-    "pair": [{"anchor": f"question {n}", "positive": f"answer {n * 7}", "negative": None} for n in range(8)],
+    "pair": [
+        {"anchor": f"question {n}", "positive": f"answer {n * 7}", "negative": None}
+        for n in range(8)
+    ],
     "score": [{"sentence1": f"one {n}", "sentence2": f"two {n}", "score": n / 8} for n in range(8)],
     "label": [{"text": f"text {n}", "label": f"label {n % 2}"} for n in range(8)],
     "vector": [{"text": f"text {n}", "embedding": [float(n)] * 32} for n in range(8)],
@@ -43,7 +46,13 @@ def ignore(metrics: Mapping[str, float], step: int) -> None:
         ),
         ("score", {"loss": "simcse"}, {}, ConfigError, r"for score samples, got 'simcse'"),
         ("label", {"loss": "mse"}, {}, ConfigError, r"for label samples, got 'mse'"),
-        ("score", {"loss": "cosine_similarity"}, {"score": 1.5}, SampleError, r"score must be between -1 and 1"),
+        (
+            "score",
+            {"loss": "cosine_similarity"},
+            {"score": 1.5},
+            SampleError,
+            r"score must be between -1 and 1",
+        ),
         (
             "score",
             {"loss": "cosine_similarity"},
@@ -51,8 +60,20 @@ def ignore(metrics: Mapping[str, float], step: int) -> None:
             SampleError,
             r"score must be between -1 and 1",
         ),
-        ("vector", {}, {"embedding": [0.0] * 31}, SampleError, r"must have the model's 32 dimensions, got 31"),
-        ("vector", {"loss": "cosine"}, {"embedding": [0.0] * 33}, SampleError, r"32 dimensions, got 33"),
+        (
+            "vector",
+            {},
+            {"embedding": [0.0] * 31},
+            SampleError,
+            r"must have the model's 32 dimensions, got 31",
+        ),
+        (
+            "vector",
+            {"loss": "cosine"},
+            {"embedding": [0.0] * 33},
+            SampleError,
+            r"32 dimensions, got 33",
+        ),
     ],
 )
 def test_check_refuses_what_does_not_fit_together(
@@ -78,7 +99,9 @@ def test_check_refuses_what_does_not_fit_together(
         ("score", {"loss": "cosine_similarity"}),
     ],
 )
-def test_check_passes_what_can_be_trained(tiny_embedding_model: str, shape: str, config: dict[str, Any]) -> None:
+def test_check_passes_what_can_be_trained(
+    tiny_embedding_model: str, shape: str, config: dict[str, Any]
+) -> None:
     learner(shape, **config).check(tiny_embedding_model, RECORDS[shape])
 
 
@@ -105,7 +128,12 @@ def test_train_changes_the_vectors_and_keeps_them_through_a_folder(
     trained = learner(shape, mini_batch_size=mini_batch_size)
     training = TrainingConfig(batch_size=4, num_epochs=1, warmup_steps=0, learning_rate=1e-3)
     model, result = trained.train(
-        tiny_embedding_model, RECORDS[shape], RECORDS[shape], training, folder=tmp_path / "fit", on_metrics=ignore
+        tiny_embedding_model,
+        RECORDS[shape],
+        RECORDS[shape],
+        training,
+        folder=tmp_path / "fit",
+        on_metrics=ignore,
     )
     assert (result.steps, model.training) == (2, False)
     vectors = trained.vectors(model, TEXTS)
@@ -116,13 +144,21 @@ def test_train_changes_the_vectors_and_keeps_them_through_a_folder(
     np.testing.assert_allclose(reloaded, vectors, atol=1e-6)
 
 
-def test_train_with_one_seed_gives_identical_models(tiny_embedding_model: str, tmp_path: Path) -> None:
+def test_train_with_one_seed_gives_identical_models(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
     training = TrainingConfig(batch_size=4, num_epochs=1, warmup_steps=0, learning_rate=1e-3)
     found = []
     for seed in (5, 5, 6):
         trained = learner(seed=seed)
         model, _ = trained.train(
-            tiny_embedding_model, RECORDS["pair"], [], training, folder=tmp_path, on_metrics=ignore, validate=False
+            tiny_embedding_model,
+            RECORDS["pair"],
+            [],
+            training,
+            folder=tmp_path,
+            on_metrics=ignore,
+            validate=False,
         )
         found.append(trained.vectors(model, TEXTS))
     assert np.array_equal(found[0], found[1])
@@ -137,7 +173,13 @@ def trained_vectors(path: str, folder: Path, refresh: Refresh | None, **config: 
     trained = learner(**config)
     training = TrainingConfig(batch_size=4, num_epochs=3, warmup_steps=0, learning_rate=1e-3)
     model, result = trained.train(
-        path, RECORDS["pair"], RECORDS["pair"], training, folder=folder, on_metrics=ignore, refresh=refresh
+        path,
+        RECORDS["pair"],
+        RECORDS["pair"],
+        training,
+        folder=folder,
+        on_metrics=ignore,
+        refresh=refresh,
     )
     assert (result.steps, result.epochs) == (6, 3)
     rates = [rate for _, rate in result.history["train/learning_rate"]]
@@ -156,7 +198,10 @@ def test_train_refreshes_its_records_between_epochs_with_the_current_model(
         assert float(np.abs(encode(TEXTS, "document") - vectors).max()) > 1e-3
         np.random.rand(3)
         seen.append((epoch, vectors))
-        return [record | {"negative": f"not {epoch} {number}"} for number, record in enumerate(RECORDS["pair"])]
+        return [
+            record | {"negative": f"not {epoch} {number}"}
+            for number, record in enumerate(RECORDS["pair"])
+        ]
 
     refresh = Refresh(every_epochs=1, records=records)
     first = trained_vectors(tiny_embedding_model, tmp_path / "first", refresh, **PROMPTED)
@@ -181,7 +226,11 @@ def test_train_is_the_same_whether_equal_records_are_loaded_again_or_not(
         raise AssertionError("three epochs were trained")
 
     found = [
-        trained_vectors(tiny_embedding_model, tmp_path / str(every), Refresh(every_epochs=every, records=records))
+        trained_vectors(
+            tiny_embedding_model,
+            tmp_path / str(every),
+            Refresh(every_epochs=every, records=records),
+        )
         for every, records in ((1, same), (2, same), (9, never))
     ]
     assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
@@ -195,7 +244,8 @@ def trained_on_refreshed(
     def records(encode: Encode, epoch: int) -> Sequence[Mapping[str, Any]]:
         order = np.argsort(encode([record["positive"] for record in RECORDS["pair"]])[:, 0])
         return [
-            record | {"negative": f"not {epoch} {place}"} for record, place in zip(RECORDS["pair"], order, strict=True)
+            record | {"negative": f"not {epoch} {place}"}
+            for record, place in zip(RECORDS["pair"], order, strict=True)
         ]
 
     def sink(metrics: Mapping[str, float], step: int) -> None:
@@ -203,7 +253,12 @@ def trained_on_refreshed(
             raise RuntimeError("the store is gone")
 
     training = TrainingConfig(
-        batch_size=4, num_epochs=4, warmup_steps=0, learning_rate=1e-2, logging_steps=1, early_stopping_patience=0
+        batch_size=4,
+        num_epochs=4,
+        warmup_steps=0,
+        learning_rate=1e-2,
+        logging_steps=1,
+        early_stopping_patience=0,
     )
     model, result = learner().train(
         path,
@@ -215,10 +270,14 @@ def trained_on_refreshed(
         refresh=Refresh(every_epochs=every, records=records),
         resume=resume,
     )
-    return learner().vectors(model, TEXTS), {name: result.history[name] for name in ("train/loss", "val/loss")}
+    return learner().vectors(model, TEXTS), {
+        name: result.history[name] for name in ("train/loss", "val/loss")
+    }
 
 
-@pytest.mark.parametrize(("every", "stop"), [(1, 2), (1, 3), (1, 5), (1, 8), (2, 3), (2, 4), (2, 5), (2, 7)])
+@pytest.mark.parametrize(
+    ("every", "stop"), [(1, 2), (1, 3), (1, 5), (1, 8), (2, 3), (2, 4), (2, 5), (2, 7)]
+)
 def test_train_resumes_with_the_records_that_were_refreshed_before_the_stop(
     tiny_embedding_model: str, tmp_path: Path, every: int, stop: int
 ) -> None:
@@ -226,7 +285,9 @@ def test_train_resumes_with_the_records_that_were_refreshed_before_the_stop(
     with pytest.raises(RuntimeError, match="the store is gone"):
         trained_on_refreshed(tiny_embedding_model, tmp_path / "cut", every, stop=stop)
     last = tmp_path / "cut" / "checkpoints" / "last.ckpt"
-    found, found_history = trained_on_refreshed(tiny_embedding_model, tmp_path / "cut", every, resume=last)
+    found, found_history = trained_on_refreshed(
+        tiny_embedding_model, tmp_path / "cut", every, resume=last
+    )
     assert found_history == history
     assert np.array_equal(found, vectors)
 
@@ -237,19 +298,29 @@ def test_train_refuses_another_number_of_records(tiny_embedding_model: str, tmp_
         trained_vectors(tiny_embedding_model, tmp_path, refresh)
 
 
-def test_prompts_change_the_training_and_stay_with_the_model(tiny_embedding_model: str, tmp_path: Path) -> None:
+def test_prompts_change_the_training_and_stay_with_the_model(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
     training = TrainingConfig(batch_size=4, num_epochs=1, warmup_steps=0, learning_rate=1e-3)
     histories = {}
     for name, config in (("plain", {}), ("prompted", PROMPTED)):
         model, result = learner(**config).train(
-            tiny_embedding_model, RECORDS["pair"], RECORDS["pair"], training, folder=tmp_path, on_metrics=ignore
+            tiny_embedding_model,
+            RECORDS["pair"],
+            RECORDS["pair"],
+            training,
+            folder=tmp_path,
+            on_metrics=ignore,
         )
         histories[name] = result.history
         learner(**config).save(model, tmp_path / name)
     for metric in ("train/loss", "val/loss"):
         assert histories["plain"][metric] != histories["prompted"][metric]
     written = json.loads((tmp_path / "prompted" / "config_sentence_transformers.json").read_text())
-    assert written["prompts"] == {"query": "ask: ", "document": "tell: "} and written["default_prompt_name"] is None
+    assert (
+        written["prompts"] == {"query": "ask: ", "document": "tell: "}
+        and written["default_prompt_name"] is None
+    )
     model = SentenceTransformer(str(tmp_path / "prompted"), device="cpu")
     for role, prompt, encode in (
         ("query", "ask: ", model.encode_query),
@@ -257,10 +328,14 @@ def test_prompts_change_the_training_and_stay_with_the_model(tiny_embedding_mode
     ):
         vectors = encode(TEXTS, normalize_embeddings=True)
         np.testing.assert_allclose(
-            vectors, model.encode([prompt + text for text in TEXTS], normalize_embeddings=True), atol=1e-6
+            vectors,
+            model.encode([prompt + text for text in TEXTS], normalize_embeddings=True),
+            atol=1e-6,
         )
         np.testing.assert_allclose(learner().vectors(model, TEXTS, role=role), vectors, atol=1e-6)
-    plain = learner().load(str(tmp_path / "prompted"))  # another learner's configuration, as for the base model
+    plain = learner().load(
+        str(tmp_path / "prompted")
+    )  # another learner's configuration, as for the base model
     assert plain.prompts == {"query": "", "document": ""}
 
 
@@ -272,7 +347,9 @@ def test_prompts_count_towards_the_length(tiny_embedding_model: str) -> None:
 
 
 def test_check_refuses_a_prompt_that_leaves_no_room(tiny_embedding_model: str) -> None:
-    message = r"embedding\.document_prompt must have fewer tokens than max_length=6, got 6\. Shorten it"
+    message = (
+        r"embedding\.document_prompt must have fewer tokens than max_length=6, got 6\. Shorten it"
+    )
     with pytest.raises(ConfigError, match=message):
         learner(max_length=6, **PROMPTED).check(tiny_embedding_model, RECORDS["pair"])
     learner(max_length=7, **PROMPTED).check(tiny_embedding_model, RECORDS["pair"])
@@ -293,7 +370,11 @@ def test_check_warns_of_prompts_of_the_base_model_that_are_not_used(
     ("shape", "record", "times"),
     [
         ("pair", {"anchor": "one", "positive": "two or three"}, 1),
-        ("pair", {"anchor": "one", "positive": "two or three", "negative": "quite another text"}, 1),
+        (
+            "pair",
+            {"anchor": "one", "positive": "two or three", "negative": "quite another text"},
+            1,
+        ),
         ("text", {"text": "seen with two dropouts"}, 2),
     ],
 )
@@ -301,7 +382,11 @@ def test_the_length_of_a_row_counts_every_text_that_goes_through_the_model(
     tiny_embedding_model: str, shape: str, record: dict[str, Any], times: int
 ) -> None:
     own = learner(shape)
-    _, data = own._prepared(tiny_embedding_model, [dict(record) for _ in range(4)], [], TrainingConfig())
+    _, data = own._prepared(
+        tiny_embedding_model, [dict(record) for _ in range(4)], [], TrainingConfig()
+    )
     tokenizer = own.load(tiny_embedding_model).tokenizer
     assert data.lengths is not None
-    assert data.lengths(record) == times * sum(len(tokenizer(text)["input_ids"]) for text in record.values())
+    assert data.lengths(record) == times * sum(
+        len(tokenizer(text)["input_ids"]) for text in record.values()
+    )

@@ -8,7 +8,13 @@ from tunetrail.errors import ConfigError
 from tunetrail.learning.embedding.losses import build_vector_loss
 
 ROWS, DIMENSIONS = 6, 16
-BY_COSINES = ("multiple_negatives_ranking", "mega_batch_margin", "cosent", "cosine_similarity", "simcse")
+BY_COSINES = (
+    "multiple_negatives_ranking",
+    "mega_batch_margin",
+    "cosent",
+    "cosine_similarity",
+    "simcse",
+)
 
 
 class Given(nn.Module):
@@ -20,21 +26,32 @@ class Given(nn.Module):
 
 
 def batch_of(shape: str, name: str) -> tuple[list[Tensor], Tensor | None]:
-    columns = 2 if name in ("mega_batch_margin", "simcse") else {"pair": 3, "score": 2}.get(shape, 1)
+    columns = (
+        2 if name in ("mega_batch_margin", "simcse") else {"pair": 3, "score": 2}.get(shape, 1)
+    )
     draws = torch.Generator().manual_seed(4)
-    vectors = [torch.randn(ROWS, DIMENSIONS, generator=draws, requires_grad=True) for _ in range(columns)]
+    vectors = [
+        torch.randn(ROWS, DIMENSIONS, generator=draws, requires_grad=True) for _ in range(columns)
+    ]
     if name in ("margin_mse", "distill_kl_div"):
         return vectors, torch.randn(ROWS, 2, generator=draws)
     if name == "gist_embed":
         return vectors, torch.randn(columns * ROWS, 12, generator=draws)
     if shape in ("vector", "text") and name != "simcse":
         return vectors, torch.randn(ROWS, DIMENSIONS, generator=draws)
-    target = {"score": torch.tensor([0.0, 1.0, 1.0, 0.0, 0.0, 1.0]), "label": torch.tensor([0, 1, 0, 1, 2, 2])}
+    target = {
+        "score": torch.tensor([0.0, 1.0, 1.0, 0.0, 0.0, 1.0]),
+        "label": torch.tensor([0, 1, 0, 1, 2, 2]),
+    }
     return vectors, target.get(shape)
 
 
-@pytest.mark.parametrize(("shape", "name"), [(shape, name) for shape, its in EMBEDDING_LOSSES.items() for name in its])
-def test_matryoshka_is_the_weighted_sum_over_cut_vectors_and_the_full_ones(shape: str, name: str) -> None:
+@pytest.mark.parametrize(
+    ("shape", "name"), [(shape, name) for shape, its in EMBEDDING_LOSSES.items() for name in its]
+)
+def test_matryoshka_is_the_weighted_sum_over_cut_vectors_and_the_full_ones(
+    shape: str, name: str
+) -> None:
     vectors, target = batch_of(shape, name)
     plain = build_vector_loss(shape, name)
     cuts_target = name in ("mse", "cosine", "l2")
@@ -43,7 +60,9 @@ def test_matryoshka_is_the_weighted_sum_over_cut_vectors_and_the_full_ones(shape
     for dimensions, weight in ((8, 0.5), (3, 2.0)):
         cut = target[:, :dimensions] if cuts_target and target is not None else target
         by_hand = by_hand + weight * plain([each[:, :dimensions] for each in vectors], cut)
-    summed = build_vector_loss(shape, name, matryoshka_dimensions=[8, 3], matryoshka_weights=[0.5, 2.0])
+    summed = build_vector_loss(
+        shape, name, matryoshka_dimensions=[8, 3], matryoshka_weights=[0.5, 2.0]
+    )
     value = summed(vectors, target)
     assert value.item() == pytest.approx(by_hand.item(), rel=1e-6)
     expected, found = torch.autograd.grad(by_hand, vectors), torch.autograd.grad(value, vectors)
@@ -57,13 +76,17 @@ def test_matryoshka_equals_the_librarys_for_losses_by_cosines(name: str) -> None
     vectors, target = batch_of(shape, name)
     model = Given()
     inner = {
-        "mega_batch_margin": lambda: library.MegaBatchMarginLoss(model, use_mini_batched_version=False),
+        "mega_batch_margin": lambda: library.MegaBatchMarginLoss(
+            model, use_mini_batched_version=False
+        ),
         "cosent": lambda: library.CoSENTLoss(model),
         "cosine_similarity": lambda: library.CosineSimilarityLoss(model),
     }.get(name, lambda: library.MultipleNegativesRankingLoss(model))()
     theirs = library.MatryoshkaLoss(model, inner, [DIMENSIONS, 8, 2], [1.0, 0.5, 0.25])
     expected = theirs([{"sentence_embedding": each} for each in vectors], target)
-    ours = build_vector_loss(shape, name, matryoshka_dimensions=[2, 8], matryoshka_weights=[0.25, 0.5])
+    ours = build_vector_loss(
+        shape, name, matryoshka_dimensions=[2, 8], matryoshka_weights=[0.25, 0.5]
+    )
     assert ours(vectors, target).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
@@ -73,7 +96,9 @@ def test_matryoshka_weights_are_one_by_default_and_may_be_set_for_the_full_vecto
     full, half = loss(vectors, None).item(), loss([each[:, :8] for each in vectors], None).item()
 
     def value(dimensions: list[int], weights: list[float] | None) -> float:
-        built = build_vector_loss("pair", "auto", matryoshka_dimensions=dimensions, matryoshka_weights=weights)
+        built = build_vector_loss(
+            "pair", "auto", matryoshka_dimensions=dimensions, matryoshka_weights=weights
+        )
         return built(vectors, None).item()
 
     assert value([8], None) == pytest.approx(full + half, rel=1e-6)
@@ -82,7 +107,9 @@ def test_matryoshka_weights_are_one_by_default_and_may_be_set_for_the_full_vecto
 
 def test_matryoshka_dimensions_above_the_vectors_are_refused() -> None:
     loss = build_vector_loss("pair", "auto", matryoshka_dimensions=[DIMENSIONS + 1])
-    with pytest.raises(ConfigError, match=f"at most the model's {DIMENSIONS} dimensions, got {DIMENSIONS + 1}"):
+    with pytest.raises(
+        ConfigError, match=f"at most the model's {DIMENSIONS} dimensions, got {DIMENSIONS + 1}"
+    ):
         loss(batch_of("pair", "auto")[0], None)
 
 

@@ -67,7 +67,9 @@ def vectors_of(columns: int) -> list[Tensor]:
 
 
 def batch_of(shape: str, name: str) -> tuple[list[Tensor], Tensor | None]:
-    columns = 2 if name in ("mega_batch_margin", "simcse") else {"pair": 3, "score": 2}.get(shape, 1)
+    columns = (
+        2 if name in ("mega_batch_margin", "simcse") else {"pair": 3, "score": 2}.get(shape, 1)
+    )
     draws = torch.Generator().manual_seed(2)
     if name in ("margin_mse", "distill_kl_div"):
         return vectors_of(columns), torch.randn(ROWS, 2, generator=draws)
@@ -75,7 +77,10 @@ def batch_of(shape: str, name: str) -> tuple[list[Tensor], Tensor | None]:
         return vectors_of(columns), torch.randn(columns * ROWS, 5, generator=draws)
     if shape in ("vector", "text") and name != "simcse":
         return vectors_of(columns), torch.randn(ROWS, 8, generator=draws)
-    target = {"score": torch.tensor([0.0, 1.0, 1.0, 0.0, 0.0, 1.0]), "label": torch.tensor([0, 1, 0, 1, 2, 2])}
+    target = {
+        "score": torch.tensor([0.0, 1.0, 1.0, 0.0, 0.0, 1.0]),
+        "label": torch.tensor([0, 1, 0, 1, 2, 2]),
+    }
     return vectors_of(columns), target.get(shape)
 
 
@@ -83,14 +88,20 @@ def shape_of(name: str) -> str:
     return next(shape for shape, losses in EMBEDDING_LOSSES.items() if name in losses)
 
 
-@pytest.mark.parametrize(("option", "name"), [(option, name) for option, its in LOSS_OPTIONS.items() for name in its])
+@pytest.mark.parametrize(
+    ("option", "name"), [(option, name) for option, its in LOSS_OPTIONS.items() for name in its]
+)
 def test_each_option_reaches_each_loss_that_has_it(option: str, name: str) -> None:
-    beside = {key: value for key, value in TOGETHER.get(option, {}).items() if name in LOSS_OPTIONS[key]}
+    beside = {
+        key: value for key, value in TOGETHER.get(option, {}).items() if name in LOSS_OPTIONS[key]
+    }
     plain = {} if option.startswith("hardness") else beside
     batch = batch_of(shape_of(name), name)
     value = DEFAULTS.get((name, option), OPTIONS[option])
     default = build_vector_loss(shape_of(name), name, LossConfig(**plain))(*batch)
-    changed = build_vector_loss(shape_of(name), name, LossConfig(**{**beside, option: value}))(*batch)
+    changed = build_vector_loss(shape_of(name), name, LossConfig(**{**beside, option: value}))(
+        *batch
+    )
     assert bool(torch.isfinite(changed))
     assert changed.item() != pytest.approx(default.item(), rel=1e-4)
 
@@ -102,7 +113,10 @@ def test_each_option_reaches_each_loss_that_has_it(option: str, name: str) -> No
             "multiple_negatives_ranking",
             {"scale": 3.0, "similarity": "dot", "directions": ["query_to_doc", "doc_to_doc"]},
             lambda model: library.MultipleNegativesRankingLoss(
-                model, scale=3.0, similarity_fct=util.dot_score, directions=("query_to_doc", "doc_to_doc")
+                model,
+                scale=3.0,
+                similarity_fct=util.dot_score,
+                directions=("query_to_doc", "doc_to_doc"),
             ),
         ),
         (
@@ -122,17 +136,23 @@ def test_each_option_reaches_each_loss_that_has_it(option: str, name: str) -> No
         (
             "mega_batch_margin",
             {"positive_margin": 0.9, "negative_margin": 0.1},
-            lambda model: library.MegaBatchMarginLoss(model, 0.9, 0.1, use_mini_batched_version=False),
+            lambda model: library.MegaBatchMarginLoss(
+                model, 0.9, 0.1, use_mini_batched_version=False
+            ),
         ),
         (
             "contrastive",
             {"margin": 2.0, "distance": "euclidean"},
-            lambda model: library.ContrastiveLoss(model, library.SiameseDistanceMetric.EUCLIDEAN, margin=2.0),
+            lambda model: library.ContrastiveLoss(
+                model, library.SiameseDistanceMetric.EUCLIDEAN, margin=2.0
+            ),
         ),
         (
             "online_contrastive",
             {"margin": 9.0, "distance": "manhattan"},
-            lambda model: library.OnlineContrastiveLoss(model, library.SiameseDistanceMetric.MANHATTAN, margin=9.0),
+            lambda model: library.OnlineContrastiveLoss(
+                model, library.SiameseDistanceMetric.MANHATTAN, margin=9.0
+            ),
         ),
         (
             "batch_semi_hard_triplet",
@@ -141,7 +161,11 @@ def test_each_option_reaches_each_loss_that_has_it(option: str, name: str) -> No
                 model, library.BatchHardTripletLossDistanceFunction.cosine_distance, margin=0.2
             ),
         ),
-        ("distill_kl_div", {"temperature": 2.0}, lambda model: library.DistillKLDivLoss(model, temperature=2.0)),
+        (
+            "distill_kl_div",
+            {"temperature": 2.0},
+            lambda model: library.DistillKLDivLoss(model, temperature=2.0),
+        ),
         (
             "margin_mse",
             {"similarity": "cosine"},
@@ -150,7 +174,9 @@ def test_each_option_reaches_each_loss_that_has_it(option: str, name: str) -> No
         ("angle", {"scale": 5.0}, lambda model: library.AnglELoss(model, scale=5.0)),
     ],
 )
-def test_options_mean_what_the_librarys_mean(name: str, options: dict[str, Any], theirs: Callable[..., Any]) -> None:
+def test_options_mean_what_the_librarys_mean(
+    name: str, options: dict[str, Any], theirs: Callable[..., Any]
+) -> None:
     vectors, target = batch_of(shape_of(name), name)
     expected = theirs(Given())([{"sentence_embedding": each} for each in vectors], target)
     found = build_vector_loss(shape_of(name), name, LossConfig(**options))(vectors, target)
@@ -161,12 +187,20 @@ def test_orthogonality_adds_the_regularisation_of_every_column() -> None:
     vectors, _ = batch_of("pair", "multiple_negatives_ranking")
     plain = build_vector_loss("pair", "auto")(vectors, None)
     added = build_vector_loss("pair", "auto", LossConfig(orthogonality=0.5))(vectors, None)
-    terms = library.GlobalOrthogonalRegularizationLoss(Given())([{"sentence_embedding": each} for each in vectors])
-    assert added.item() == pytest.approx(plain.item() + 0.5 * sum(term.item() for term in terms.values()), rel=1e-6)
+    terms = library.GlobalOrthogonalRegularizationLoss(Given())(
+        [{"sentence_embedding": each} for each in vectors]
+    )
+    assert added.item() == pytest.approx(
+        plain.item() + 0.5 * sum(term.item() for term in terms.values()), rel=1e-6
+    )
 
 
-@pytest.mark.parametrize("options", [{"hardness_mode": "hard_negatives", "hardness_strength": 1.0}, {}])
-def test_options_that_need_whole_negatives_refuse_a_batch_with_some(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "options", [{"hardness_mode": "hard_negatives", "hardness_strength": 1.0}, {}]
+)
+def test_options_that_need_whole_negatives_refuse_a_batch_with_some(
+    options: dict[str, Any],
+) -> None:
     options = options or {"directions": ["query_to_doc", "doc_to_doc"]}
     loss = build_vector_loss("pair", "auto", LossConfig(**options))
     anchors, positives, negatives = vectors_of(3)
@@ -191,23 +225,34 @@ def test_option_that_the_loss_does_not_have_is_refused(option: str, name: str) -
     beside = TOGETHER[option] if option.startswith("hardness") else {}
     options = LossConfig(**{**beside, option: OPTIONS[option]})
     with pytest.raises(
-        ConfigError, match=rf"loss_options\.\w+ must be null for the loss {name}, got .*Its options are"
+        ConfigError,
+        match=rf"loss_options\.\w+ must be null for the loss {name}, got .*Its options are",
     ):
         build_vector_loss(shape_of(name), name, options)
 
 
 def test_embedding_config_refuses_options_of_another_loss() -> None:
-    with pytest.raises(ConfigError, match=r"loss_options\.margin must be null for the loss cosent, got 0\.5\. Its opt"):
+    with pytest.raises(
+        ConfigError,
+        match=r"loss_options\.margin must be null for the loss cosent, got 0\.5\. Its opt",
+    ):
         EmbeddingConfig(loss="cosent", loss_options=LossConfig(margin=0.5))
 
 
 def test_manhattan_distance_is_refused_where_the_library_has_none() -> None:
-    with pytest.raises(ConfigError, match="distance for the loss batch_all_triplet must be one of cosine, euclidean"):
+    with pytest.raises(
+        ConfigError,
+        match="distance for the loss batch_all_triplet must be one of cosine, euclidean",
+    ):
         EmbeddingConfig(loss="batch_all_triplet", loss_options=LossConfig(distance="manhattan"))
 
 
 def test_every_option_has_its_losses() -> None:
-    assert list(LOSS_OPTIONS) == [each.name for each in dataclasses.fields(LossConfig)] == list(OPTIONS)
+    assert (
+        list(LOSS_OPTIONS)
+        == [each.name for each in dataclasses.fields(LossConfig)]
+        == list(OPTIONS)
+    )
 
 
 @pytest.mark.parametrize(
@@ -220,25 +265,60 @@ def test_every_option_has_its_losses() -> None:
         ({"orthogonality": -1.0}, r"loss_options\.orthogonality must be at least 0"),
         ({"positive_margin": 1.5}, r"loss_options\.positive_margin must be between -1 and 1"),
         ({"negative_margin": -1.5}, r"loss_options\.negative_margin must be between -1 and 1"),
-        ({"similarity": "cosin"}, r"loss_options\.similarity must be one of cosine, dot, .* Did you mean 'cosine'"),
-        ({"distance": "l1"}, r"loss_options\.distance must be one of cosine, euclidean, manhattan, got 'l1'"),
-        ({"margin_strategy": "x"}, r"loss_options\.margin_strategy must be one of absolute, relative"),
-        ({"partition_mode": "x"}, r"loss_options\.partition_mode must be one of joint, per_direction"),
-        ({"hardness_mode": "x"}, r"loss_options\.hardness_mode must be one of in_batch_negatives, "),
-        ({"directions": ["query_to_dog"]}, r"directions must be one of .* Did you mean 'query_to_doc'"),
-        ({"directions": []}, r"directions must be all different, query_to_doc among them, got \[\]"),
-        ({"directions": ["doc_to_doc"]}, r"directions must be all different, query_to_doc among them"),
-        ({"directions": ["query_to_doc"] * 2}, r"directions must be all different, query_to_doc among them"),
+        (
+            {"similarity": "cosin"},
+            r"loss_options\.similarity must be one of cosine, dot, .* Did you mean 'cosine'",
+        ),
+        (
+            {"distance": "l1"},
+            r"loss_options\.distance must be one of cosine, euclidean, manhattan, got 'l1'",
+        ),
+        (
+            {"margin_strategy": "x"},
+            r"loss_options\.margin_strategy must be one of absolute, relative",
+        ),
+        (
+            {"partition_mode": "x"},
+            r"loss_options\.partition_mode must be one of joint, per_direction",
+        ),
+        (
+            {"hardness_mode": "x"},
+            r"loss_options\.hardness_mode must be one of in_batch_negatives, ",
+        ),
+        (
+            {"directions": ["query_to_dog"]},
+            r"directions must be one of .* Did you mean 'query_to_doc'",
+        ),
+        (
+            {"directions": []},
+            r"directions must be all different, query_to_doc among them, got \[\]",
+        ),
+        (
+            {"directions": ["doc_to_doc"]},
+            r"directions must be all different, query_to_doc among them",
+        ),
+        (
+            {"directions": ["query_to_doc"] * 2},
+            r"directions must be all different, query_to_doc among them",
+        ),
         (
             {"directions": ["query_to_doc", "doc_to_doc"], "partition_mode": "per_direction"},
             r"partition_mode must be joint with the directions doc_to_doc",
         ),
-        ({"hardness_mode": "all_negatives"}, r"hardness_strength must be above 0 with a hardness_mode, got None"),
-        ({"hardness_strength": 1.0}, r"hardness_strength must be null without a hardness_mode, got 1\.0"),
+        (
+            {"hardness_mode": "all_negatives"},
+            r"hardness_strength must be above 0 with a hardness_mode, got None",
+        ),
+        (
+            {"hardness_strength": 1.0},
+            r"hardness_strength must be null without a hardness_mode, got 1\.0",
+        ),
     ],
 )
 def test_loss_options_refuse_a_value_out_of_range(options: dict[str, Any], rule: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^embedding\.{rule}" if rule.startswith("loss_options") else rule):
+    with pytest.raises(
+        ConfigError, match=rf"^embedding\.{rule}" if rule.startswith("loss_options") else rule
+    ):
         LossConfig(**options)
 
 
@@ -259,27 +339,63 @@ def test_auto_is_the_first_of_the_shape_and_with_a_teacher_the_first_that_learns
     if taught is not None:
         assert loss_name(shape, "auto", "minilm") == taught
     else:
-        with pytest.raises(ConfigError, match=f"embedding.teacher must be null for the loss auto on {shape} samples"):
+        with pytest.raises(
+            ConfigError,
+            match=f"embedding.teacher must be null for the loss auto on {shape} samples",
+        ):
             loss_name(shape, "auto", "minilm")
 
 
 @pytest.mark.parametrize(
     ("config", "rule"),
     [
-        ({"loss": "gist_embed"}, "embedding.teacher must be a model's name or folder for the loss gist_embed on pair"),
-        ({"loss": "margin_mse", "shape": "pair"}, "must be a model's name or folder for the loss margin_mse on pair"),
-        ({"loss": "mse", "shape": "text"}, "must be a model's name or folder for the loss mse on text samples"),
-        ({"loss": "mse", "shape": "vector", "teacher": "minilm"}, "must be null for the loss mse on vector samples"),
-        ({"loss": "cosent", "teacher": "minilm"}, "must be null for the loss cosent on score samples, got 'minilm'. L"),
-        ({"loss": "auto", "shape": "label", "teacher": "minilm"}, "must be null for the loss auto on label samples"),
+        (
+            {"loss": "gist_embed"},
+            "embedding.teacher must be a model's name or folder for the loss gist_embed on pair",
+        ),
+        (
+            {"loss": "margin_mse", "shape": "pair"},
+            "must be a model's name or folder for the loss margin_mse on pair",
+        ),
+        (
+            {"loss": "mse", "shape": "text"},
+            "must be a model's name or folder for the loss mse on text samples",
+        ),
+        (
+            {"loss": "mse", "shape": "vector", "teacher": "minilm"},
+            "must be null for the loss mse on vector samples",
+        ),
+        (
+            {"loss": "cosent", "teacher": "minilm"},
+            "must be null for the loss cosent on score samples, got 'minilm'. L",
+        ),
+        (
+            {"loss": "auto", "shape": "label", "teacher": "minilm"},
+            "must be null for the loss auto on label samples",
+        ),
         ({"teacher": ""}, "embedding.teacher must be null or a model's name or folder, got ''"),
         ({"loss": "cosnt"}, "embedding.loss must be one of auto, .* Did you mean 'cosent'"),
-        ({"loss": "mse", "shape": "pair"}, "loss for pair samples must be one of multiple_negatives_ranking, .* 'mse'"),
-        ({"matryoshka_dimensions": [64, 0]}, "embedding.matryoshka_dimensions must be different numbers, each at leas"),
-        ({"matryoshka_dimensions": [64, 64]}, "embedding.matryoshka_dimensions must be different numbers, each at lea"),
+        (
+            {"loss": "mse", "shape": "pair"},
+            "loss for pair samples must be one of multiple_negatives_ranking, .* 'mse'",
+        ),
+        (
+            {"matryoshka_dimensions": [64, 0]},
+            "embedding.matryoshka_dimensions must be different numbers, each at leas",
+        ),
+        (
+            {"matryoshka_dimensions": [64, 64]},
+            "embedding.matryoshka_dimensions must be different numbers, each at lea",
+        ),
         ({"matryoshka_weights": [1.0]}, "matryoshka_weights must be null or 0 numbers above 0"),
-        ({"matryoshka_dimensions": [8, 4], "matryoshka_weights": [1.0]}, "matryoshka_weights must be null or 2 number"),
-        ({"matryoshka_dimensions": [8], "matryoshka_weights": [0.0]}, "matryoshka_weights must be null or 1 numbers a"),
+        (
+            {"matryoshka_dimensions": [8, 4], "matryoshka_weights": [1.0]},
+            "matryoshka_weights must be null or 2 number",
+        ),
+        (
+            {"matryoshka_dimensions": [8], "matryoshka_weights": [0.0]},
+            "matryoshka_weights must be null or 1 numbers a",
+        ),
     ],
 )
 def test_embedding_config_refuses_a_loss_that_can_not_be(config: dict[str, Any], rule: str) -> None:
@@ -293,7 +409,11 @@ def test_embedding_config_refuses_a_loss_that_can_not_be(config: dict[str, Any],
         {"loss": "mse"},
         {"loss": "mse", "teacher": "minilm"},
         {"loss": "auto", "teacher": "minilm"},
-        {"loss": "gist_embed", "teacher": "minilm", "loss_options": LossConfig(margin=0.0, temperature=0.02)},
+        {
+            "loss": "gist_embed",
+            "teacher": "minilm",
+            "loss_options": LossConfig(margin=0.0, temperature=0.02),
+        },
         {"matryoshka_dimensions": [64, 1], "matryoshka_weights": [1.0, 0.1]},
     ],
 )
@@ -309,16 +429,38 @@ SCORES = [{"sentence1": "a", "sentence2": "b", "score": score} for score in (0.0
 @pytest.mark.parametrize(
     ("name", "records", "rule"),
     [
-        ("triplet", PAIRS, "negative must be in every row for the loss triplet, got 1 for 2 rows. Give each row one"),
+        (
+            "triplet",
+            PAIRS,
+            "negative must be in every row for the loss triplet, got 1 for 2 rows. Give each row one",
+        ),
         ("margin_mse", PAIRS, "negative must be in every row for the loss margin_mse"),
-        ("distill_kl_div", [{**PAIRS[0], "negative": ""}], "negative must be in every row for the loss distill_kl_div"),
+        (
+            "distill_kl_div",
+            [{**PAIRS[0], "negative": ""}],
+            "negative must be in every row for the loss distill_kl_div",
+        ),
         ("mega_batch_margin", PAIRS, "negative must be in no row for the loss mega_batch_margin"),
-        ("contrastive", SCORES, r"score must be 0 \(different\) or 1 \(alike\) for the loss contrastive, got 0.5. Ro"),
-        ("online_contrastive", SCORES, "score must be 0 .* for the loss online_contrastive, got 0.5"),
-        ("cosine_similarity", [{"score": 1.5}], "score must be between -1 and 1 for the loss cosine_similarity, got 1"),
+        (
+            "contrastive",
+            SCORES,
+            r"score must be 0 \(different\) or 1 \(alike\) for the loss contrastive, got 0.5. Ro",
+        ),
+        (
+            "online_contrastive",
+            SCORES,
+            "score must be 0 .* for the loss online_contrastive, got 0.5",
+        ),
+        (
+            "cosine_similarity",
+            [{"score": 1.5}],
+            "score must be between -1 and 1 for the loss cosine_similarity, got 1",
+        ),
     ],
 )
-def test_records_that_lack_what_the_loss_needs_are_refused(name: str, records: list[Any], rule: str) -> None:
+def test_records_that_lack_what_the_loss_needs_are_refused(
+    name: str, records: list[Any], rule: str
+) -> None:
     with pytest.raises(SampleError, match=rule):
         check_records(name, records)
 
@@ -344,13 +486,19 @@ def test_records_that_the_loss_can_take_pass(name: str, records: list[Any]) -> N
 def test_matryoshka_dimensions_above_the_models_are_refused() -> None:
     check_matryoshka([384, 64], 384)
     check_matryoshka([], 384)
-    with pytest.raises(ConfigError, match="matryoshka_dimensions must be at most the model's 384 dimensions, got 512"):
+    with pytest.raises(
+        ConfigError,
+        match="matryoshka_dimensions must be at most the model's 384 dimensions, got 512",
+    ):
         check_matryoshka([64, 512], 384)
 
 
 def test_check_loss_names_the_loss_and_checks_all_of_it() -> None:
     assert check_loss(EmbeddingConfig(teacher="minilm"), "pair", PAIRS, 32) == "gist_embed"
-    assert check_loss(EmbeddingConfig(matryoshka_dimensions=[32, 8]), "text", [{"text": "a"}], 32) == "simcse"
+    assert (
+        check_loss(EmbeddingConfig(matryoshka_dimensions=[32, 8]), "text", [{"text": "a"}], 32)
+        == "simcse"
+    )
     with pytest.raises(ConfigError, match="must be at most the model's 32 dimensions, got 64"):
         check_loss(EmbeddingConfig(matryoshka_dimensions=[64]), "pair", PAIRS, 32)
     with pytest.raises(ConfigError, match="margin must be null for the loss cosent"):
@@ -358,11 +506,20 @@ def test_check_loss_names_the_loss_and_checks_all_of_it() -> None:
     with pytest.raises(SampleError, match="negative must be in every row"):
         check_loss(EmbeddingConfig(loss="triplet"), "pair", PAIRS, 32)
     whole = LossConfig(directions=["query_to_doc", "doc_to_doc"])
-    assert check_loss(EmbeddingConfig(loss_options=whole), "pair", PAIRS[:1], 32) == "multiple_negatives_ranking"
-    assert check_loss(EmbeddingConfig(loss_options=whole), "pair", PAIRS[1:], 32) == "multiple_negatives_ranking"
+    assert (
+        check_loss(EmbeddingConfig(loss_options=whole), "pair", PAIRS[:1], 32)
+        == "multiple_negatives_ranking"
+    )
+    assert (
+        check_loss(EmbeddingConfig(loss_options=whole), "pair", PAIRS[1:], 32)
+        == "multiple_negatives_ranking"
+    )
     with pytest.raises(
-        SampleError, match="for the loss multiple_negatives_ranking with hardness_mode or doc_to_doc, got 1 for 2"
+        SampleError,
+        match="for the loss multiple_negatives_ranking with hardness_mode or doc_to_doc, got 1 for 2",
     ):
         check_loss(EmbeddingConfig(loss_options=whole), "pair", PAIRS, 32)
-    with pytest.raises(ConfigError, match="must be a model's name or folder for the loss mse on text"):
+    with pytest.raises(
+        ConfigError, match="must be a model's name or folder for the loss mse on text"
+    ):
         check_loss(EmbeddingConfig(loss="mse"), "text", [{"text": "a"}], 32)

@@ -11,7 +11,13 @@ EVERY = [(shape, loss) for shape, losses in EMBEDDING_LOSSES.items() for loss in
 
 def vectors_and_target(shape: str, loss: str) -> tuple[list[torch.Tensor], torch.Tensor | None]:
     torch.manual_seed(0)
-    columns = {"pair": 3, "score": 2, "label": 1, "vector": 1, "text": 2 if loss == "simcse" else 1}[shape]
+    columns = {
+        "pair": 3,
+        "score": 2,
+        "label": 1,
+        "vector": 1,
+        "text": 2 if loss == "simcse" else 1,
+    }[shape]
     if loss == "mega_batch_margin":
         columns = 2
     vectors = [torch.randn(ROWS, DIMENSIONS) for _ in range(columns)]

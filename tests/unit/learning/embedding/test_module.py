@@ -18,7 +18,11 @@ PAIRS = [{"anchor": f"question {n}", "positive": f"the answer is {n * 7}"} for n
 def trained(path: str, folder: Path) -> EmbeddingModule:
     training = TrainingConfig(num_epochs=1, warmup_steps=0, learning_rate=1e-3, weight_decay=0.2)
     module = EmbeddingModule(
-        model=path, shape="pair", mini_batch_size=3, optimization=optimization_settings(training), seed=7
+        model=path,
+        shape="pair",
+        mini_batch_size=3,
+        optimization=optimization_settings(training),
+        seed=7,
     )
     data = EmbeddingDataModule(train=PAIRS, validation=PAIRS, shape="pair", batch_size=4)
     fit(module, data, training, seed=0, folder=folder, on_metrics=lambda metrics, step: None)
@@ -32,7 +36,9 @@ def plain_types(value: Any) -> set[type]:
     return {type(value)}
 
 
-def test_module_checkpoint_loads_without_unpickling(tiny_embedding_model: str, tmp_path: Path) -> None:
+def test_module_checkpoint_loads_without_unpickling(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
     module = trained(tiny_embedding_model, tmp_path)
     checkpoint = tmp_path / "checkpoints" / "best.ckpt"
     plain = torch.load(checkpoint, weights_only=True)
@@ -43,7 +49,9 @@ def test_module_checkpoint_loads_without_unpickling(tiny_embedding_model: str, t
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     original = load_embedding_model(tiny_embedding_model).state_dict()
-    assert any(not torch.equal(original[name.removeprefix("model.")], found[name]) for name in found)
+    assert any(
+        not torch.equal(original[name.removeprefix("model.")], found[name]) for name in found
+    )
 
 
 def test_module_state_holds_each_weight_once(tiny_embedding_model: str) -> None:
@@ -51,14 +59,20 @@ def test_module_state_holds_each_weight_once(tiny_embedding_model: str) -> None:
     assert set(module.state_dict()) == {f"model.{name}" for name in module.model.state_dict()}
 
 
-def test_module_optimizer_decays_neither_biases_nor_norms(tiny_embedding_model: str, tmp_path: Path) -> None:
+def test_module_optimizer_decays_neither_biases_nor_norms(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
     module = trained(tiny_embedding_model, tmp_path)
     groups = module.trainer.optimizers[0].param_groups
-    decay = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    decay = {
+        id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]
+    }
     named = dict(module.named_parameters())
     assert set(decay) == {id(parameter) for parameter in named.values()}
     for name, parameter in named.items():
-        assert decay[id(parameter)] == (0.0 if name.endswith("bias") or "LayerNorm" in name else 0.2), name
+        assert decay[id(parameter)] == (
+            0.0 if name.endswith("bias") or "LayerNorm" in name else 0.2
+        ), name
 
 
 @pytest.mark.parametrize(("asked", "used"), [(16, 16), (None, 512), (10_000, 512)])
@@ -80,15 +94,22 @@ def test_load_refuses_pickled_weights(tiny_embedding_model: str, tmp_path: Path)
         load_embedding_model(str(tmp_path))
 
 
-def test_load_refuses_a_model_without_a_transformer(tiny_embedding_model: str, tmp_path: Path) -> None:
+def test_load_refuses_a_model_without_a_transformer(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
     tokenizer = load_embedding_model(tiny_embedding_model).tokenizer.backend_tokenizer
     model = SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=8)], device="cpu")
     model.save(str(tmp_path))
-    with pytest.raises(ModelError, match=r"must be a model with a transformer, got StaticEmbedding\. Choose another"):
+    with pytest.raises(
+        ModelError,
+        match=r"must be a model with a transformer, got StaticEmbedding\. Choose another",
+    ):
         load_embedding_model(str(tmp_path))
 
 
-def test_rows_are_diagnosed_in_the_pieces_that_they_are_trained_in(tiny_embedding_model: str) -> None:
+def test_rows_are_diagnosed_in_the_pieces_that_they_are_trained_in(
+    tiny_embedding_model: str,
+) -> None:
     module = EmbeddingModule(model=tiny_embedding_model, shape="pair", mini_batch_size=3)
     data = EmbeddingDataModule(train=PAIRS, validation=[], shape="pair", batch_size=8)
     (batch,) = next(iter(data.train_dataloader())).micro_batches

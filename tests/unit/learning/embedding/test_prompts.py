@@ -9,8 +9,13 @@ from tunetrail.samples import SHAPES, SampleKind
 
 
 def test_role_of_makes_documents_of_what_answers_an_anchor_only() -> None:
-    columns = {column for shape in SHAPES if shape.kind == SampleKind.EMBEDDING for column in shape.columns}
-    assert {column for column in columns if role_of(column) == "document"} == {"positive", "negative"}
+    columns = {
+        column for shape in SHAPES if shape.kind == SampleKind.EMBEDDING for column in shape.columns
+    }
+    assert {column for column in columns if role_of(column) == "document"} == {
+        "positive",
+        "negative",
+    }
     assert {role_of(column) for column in columns} == {"query", "document"}
 
 
@@ -20,7 +25,10 @@ def test_configured_prompts_have_the_names_that_sentence_transformers_looks_for(
 
 
 def test_own_prompts_leaves_out_empty_ones(tmp_path: Path) -> None:
-    written = {"prompts": {"query": "Ask: ", "document": "", "s2s": None}, "default_prompt_name": None}
+    written = {
+        "prompts": {"query": "Ask: ", "document": "", "s2s": None},
+        "default_prompt_name": None,
+    }
     (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(written))
     assert own_prompts(str(tmp_path)) == {"query": "Ask: "}
 

@@ -15,7 +15,12 @@ BEFORE: list[dict[str, Any]] = [
 ]
 AFTER: list[dict[str, Any]] = [
     {"anchor": "a", "positive": "b", "negative": "other", "row_id": 1},
-    {"anchor": "d", "positive": "e", "negative": "new", "guide": np.array([0.5, 1.5], dtype=np.float32)},
+    {
+        "anchor": "d",
+        "positive": "e",
+        "negative": "new",
+        "guide": np.array([0.5, 1.5], dtype=np.float32),
+    },
     {"anchor": "f", "positive": "g", "guide": np.array([1.0, 3.0])},
     {"anchor": "h", "positive": "i"},
     {"anchor": "k", "positive": "m"},
@@ -39,4 +44,6 @@ def test_only_what_changed_is_kept() -> None:
     assert changes[0] == {"negative": "other"} and changes[3] == {"negative": None}
     same = [{**record} for record in BEFORE]
     assert record_changes(BEFORE, same) == [{}] * 5
-    assert all(one is other for one, other in zip(changed_records(BEFORE, [{}] * 5), BEFORE, strict=True))
+    assert all(
+        one is other for one, other in zip(changed_records(BEFORE, [{}] * 5), BEFORE, strict=True)
+    )

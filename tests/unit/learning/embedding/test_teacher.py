@@ -27,7 +27,11 @@ class Teacher:
     def __call__(self, texts: Sequence[str], role: str) -> Any:
         self.seen.append((tuple(texts), role))
         rows = [
-            [len(text), sum(letter in "aeiou" for letter in text) + 1.0, 2.0 if role == "query" else -1.0]
+            [
+                len(text),
+                sum(letter in "aeiou" for letter in text) + 1.0,
+                2.0 if role == "query" else -1.0,
+            ]
             for text in texts
         ]
         return np.array(rows, dtype=np.float64)
@@ -48,7 +52,9 @@ def test_texts_get_the_teachers_vectors_and_each_text_is_encoded_once(loss: str)
 
 def test_a_student_that_equals_its_teacher_has_nothing_to_learn() -> None:
     taught = taught_records(TEXTS, loss="mse", encode=Teacher(), dimensions=3)
-    student = torch.tensor(Teacher()([record["text"] for record in TEXTS], "query"), dtype=torch.float32)
+    student = torch.tensor(
+        Teacher()([record["text"] for record in TEXTS], "query"), dtype=torch.float32
+    )
     loss = build_vector_loss("text", "mse")
     assert loss([student], teacher_target(taught)).item() == 0.0
     assert loss([student + 1.0], teacher_target(taught)).item() == pytest.approx(1.0)
@@ -57,7 +63,8 @@ def test_a_student_that_equals_its_teacher_has_nothing_to_learn() -> None:
 @pytest.mark.parametrize("loss", ["mse", "cosine", "l2"])
 def test_teacher_of_other_dimensions_is_refused(loss: str) -> None:
     with pytest.raises(
-        ConfigError, match=f"embedding.teacher must give vectors of the model's 384 dimensions for the loss {loss}, got"
+        ConfigError,
+        match=f"embedding.teacher must give vectors of the model's 384 dimensions for the loss {loss}, got",
     ):
         taught_records(TEXTS, loss=loss, encode=Teacher(), dimensions=384)
 
@@ -67,17 +74,25 @@ def test_teacher_of_other_dimensions_is_refused(loss: str) -> None:
 def test_pairs_with_negatives_get_the_teachers_scores(loss: str, similarity: str | None) -> None:
     records = [PAIRS[0], PAIRS[2]]
     teacher = Teacher()
-    taught = taught_records(records, loss=loss, encode=teacher, dimensions=384, similarity=similarity)
+    taught = taught_records(
+        records, loss=loss, encode=teacher, dimensions=384, similarity=similarity
+    )
     assert [role for _, role in teacher.seen] == ["query", "document", "document"]
     assert teacher.seen[0][0] == ("who",)
     expected = []
     for record in records:
         anchor, positive, negative = (
             Teacher()([record[column]], role)[0]
-            for column, role in (("anchor", "query"), ("positive", "document"), ("negative", "document"))
+            for column, role in (
+                ("anchor", "query"),
+                ("positive", "document"),
+                ("negative", "document"),
+            )
         )
         if similarity == "cosine":
-            anchor, positive, negative = (each / np.linalg.norm(each) for each in (anchor, positive, negative))
+            anchor, positive, negative = (
+                each / np.linalg.norm(each) for each in (anchor, positive, negative)
+            )
         expected.append([float(anchor @ positive), float(anchor @ negative)])
     target = teacher_target(taught)
     assert target is not None
@@ -99,7 +114,9 @@ def test_margin_loss_is_zero_where_the_student_scores_as_its_teacher() -> None:
 
 @pytest.mark.parametrize("loss", ["margin_mse", "distill_kl_div"])
 def test_pairs_without_negatives_are_refused_where_scores_are_to_be_learnt(loss: str) -> None:
-    with pytest.raises(SampleError, match=f"negative must be in every row for the loss {loss}, got 2 for 3 rows"):
+    with pytest.raises(
+        SampleError, match=f"negative must be in every row for the loss {loss}, got 2 for 3 rows"
+    ):
         taught_records(PAIRS, loss=loss, encode=Teacher(), dimensions=3)
 
 
@@ -114,7 +131,9 @@ def test_guide_vectors_come_column_after_column_and_only_where_there_is_a_text()
         *Teacher()(["she", "there", "he himself"], "document").tolist(),
         *Teacher()(["nobody at all", "it"], "document").tolist(),
     ]
-    vectors = [torch.randn(rows, 5, generator=torch.Generator().manual_seed(rows)) for rows in (3, 3, 2)]
+    vectors = [
+        torch.randn(rows, 5, generator=torch.Generator().manual_seed(rows)) for rows in (3, 3, 2)
+    ]
     assert bool(torch.isfinite(build_vector_loss("pair", "gist_embed")(vectors, target)))
 
 
@@ -169,7 +188,11 @@ def test_a_real_model_teaches_another_one(tiny_embedding_model: str) -> None:
     with torch.no_grad():
         for parameter in student.parameters():
             parameter.add_(0.2 * torch.randn(parameter.shape, generator=draws))
-    loss, optimizer, values = build_vector_loss("text", "mse"), torch.optim.Adam(student.parameters(), lr=0.01), []
+    loss, optimizer, values = (
+        build_vector_loss("text", "mse"),
+        torch.optim.Adam(student.parameters(), lr=0.01),
+        [],
+    )
     for _ in range(5):
         features = student.preprocess([record["text"] for record in records])
         value = loss([student(features)["sentence_embedding"]], target)

@@ -32,16 +32,32 @@ EXAMPLES = [
     )
     for number, (length, weight) in enumerate(zip(LENGTHS, WEIGHTS, strict=True))
 ]
-SCORES = [{"sentence1": f"text {'a ' * n}", "sentence2": f"other {n * 7}", "score": math.cos(n)} for n in range(8)]
-VECTORS = [{"text": f"text {'a ' * n}", "embedding": [math.sin(n + i) for i in range(32)]} for n in range(8)]
+SCORES = [
+    {"sentence1": f"text {'a ' * n}", "sentence2": f"other {n * 7}", "score": math.cos(n)}
+    for n in range(8)
+]
+VECTORS = [
+    {"text": f"text {'a ' * n}", "embedding": [math.sin(n + i) for i in range(32)]}
+    for n in range(8)
+]
 SHARES = [(8, 1), (1, 8), (4, 2), (2, 4), (3, 3), (100, 1)]
 """Rows per micro-batch, and micro-batches per step; of three times three rows one is missing."""
 
 
-def one_step(module: Any, data: Any, training: TrainingConfig, folder: Path) -> tuple[float, dict[str, torch.Tensor]]:
+def one_step(
+    module: Any, data: Any, training: TrainingConfig, folder: Path
+) -> tuple[float, dict[str, torch.Tensor]]:
     """Return the loss of a step and its gradient: what plain descent with the rate 1 takes off the weights."""
     before = {name: each.detach().clone() for name, each in module.named_parameters()}
-    result = fit(module, data, training, seed=0, folder=folder, on_metrics=lambda metrics, step: None, validate=False)
+    result = fit(
+        module,
+        data,
+        training,
+        seed=0,
+        folder=folder,
+        on_metrics=lambda metrics, step: None,
+        validate=False,
+    )
     assert result.steps == 1
     gradient = {name: before[name] - each.detach() for name, each in module.named_parameters()}
     ((_, loss),) = result.history["train/loss"]
@@ -94,7 +110,9 @@ def test_a_language_models_step_is_normalised_over_all_its_tokens(
     assert_close(found, expected)
 
 
-def test_a_language_models_step_is_the_same_in_pieces_and_by_tokens(decoder_folder: Folder, tmp_path: Path) -> None:
+def test_a_language_models_step_is_the_same_in_pieces_and_by_tokens(
+    decoder_folder: Folder, tmp_path: Path
+) -> None:
     path = decoder_folder("qwen2")
     expected_loss, expected = language_step(path, tmp_path, descent(8, 1))
     for training, piece_rows in ((descent(4, 2), 3), (descent(4, 8, tokens=50), 0)):
@@ -104,11 +122,17 @@ def test_a_language_models_step_is_the_same_in_pieces_and_by_tokens(decoder_fold
 
 
 @pytest.mark.parametrize(
-    ("shape", "loss", "records"), [("score", "cosine_similarity", SCORES), ("vector", "mse", VECTORS)]
+    ("shape", "loss", "records"),
+    [("score", "cosine_similarity", SCORES), ("vector", "mse", VECTORS)],
 )
 @pytest.mark.parametrize("share", SHARES[1:])
 def test_an_embedding_models_step_is_normalised_over_all_its_rows(
-    encoder_folder: Folder, tmp_path: Path, share: tuple[int, int], shape: str, loss: str, records: Any
+    encoder_folder: Folder,
+    tmp_path: Path,
+    share: tuple[int, int],
+    shape: str,
+    loss: str,
+    records: Any,
 ) -> None:
     def step(training: TrainingConfig) -> Any:
         module = EmbeddingModule(

@@ -6,7 +6,11 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
-from tunetrail.learning.engine.attention import SEGMENT_ATTENTION, segment_attention, segment_attention_of
+from tunetrail.learning.engine.attention import (
+    SEGMENT_ATTENTION,
+    segment_attention,
+    segment_attention_of,
+)
 from tunetrail.learning.engine.segments import Segments
 
 SEGMENTS = Segments(groups=((1, 7), (3, 4), (2, 1)))
@@ -25,7 +29,9 @@ def masked(causal: bool) -> Tensor:
     return same & torch.ones_like(same).tril() if causal else same
 
 
-def expected_attention(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float | None) -> Tensor:
+def expected_attention(
+    query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float | None
+) -> Tensor:
     return functional.scaled_dot_product_attention(
         query, key, value, attn_mask=masked(causal), scale=scale, enable_gqa=True
     ).transpose(1, 2)
@@ -54,12 +60,16 @@ def test_segment_attention_equals_a_mask_per_sequence(
 
 
 @pytest.mark.parametrize("causal", [True, False])
-def test_the_layer_says_whether_attention_is_causal_where_the_argument_does_not(causal: bool) -> None:
+def test_the_layer_says_whether_attention_is_causal_where_the_argument_does_not(
+    causal: bool,
+) -> None:
     layer = nn.Identity()
     layer.is_causal = causal  # type: ignore[assignment]
     inputs = tensors(4, 2)
     found, _ = segment_attention(layer, *inputs, None, segments=SEGMENTS)
-    torch.testing.assert_close(found, expected_attention(*inputs, causal, None), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        found, expected_attention(*inputs, causal, None), atol=1e-6, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -67,10 +77,15 @@ def test_dropout_leaves_the_mean_and_stays_within_segments(causal: bool) -> None
     query, key, value = tensors(4, 4)
     torch.manual_seed(0)
     found = [
-        segment_attention(nn.Identity(), query, key, value, None, dropout=0.5, is_causal=causal, segments=SEGMENTS)[0]
+        segment_attention(
+            nn.Identity(), query, key, value, None, dropout=0.5, is_causal=causal, segments=SEGMENTS
+        )[0]
         for _ in range(1500)
     ]
-    mean, expected = torch.stack(found).mean(dim=0), expected_attention(query, key, value, causal, None)
+    mean, expected = (
+        torch.stack(found).mean(dim=0),
+        expected_attention(query, key, value, causal, None),
+    )
     assert float((found[0] - found[1]).detach().abs().max()) > 0.1
     assert float((mean - expected).detach().abs().max()) < 0.2
     (gradient,) = torch.autograd.grad(found[0][0, :7].sum(), value)
@@ -95,7 +110,9 @@ def test_what_a_model_wants_beyond_segments_is_refused(given: dict[str, Any], na
 
 
 def test_a_model_attends_within_segments_for_a_while() -> None:
-    model = BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8))
+    model = BertModel(
+        BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    )
     before = model.config._attn_implementation
     with pytest.raises(RuntimeError, match="stop"), segment_attention_of(model):
         assert model.config._attn_implementation == SEGMENT_ATTENTION

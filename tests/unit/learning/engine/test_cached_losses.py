@@ -24,10 +24,17 @@ Build = Callable[..., EmbeddingModule]
 
 @pytest.fixture
 def build(encoder_folder: Callable[..., str]) -> Build:
-    def built(shape: str, loss: str, piece_rows: int, dropout: bool, **settings: Any) -> EmbeddingModule:
+    def built(
+        shape: str, loss: str, piece_rows: int, dropout: bool, **settings: Any
+    ) -> EmbeddingModule:
         path = encoder_folder("bert", include_prompt=False, **(DROPOUT if dropout else {}))
         return EmbeddingModule(
-            model=path, shape=shape, loss=loss, mini_batch_size=piece_rows, max_length=64, **settings
+            model=path,
+            shape=shape,
+            loss=loss,
+            mini_batch_size=piece_rows,
+            max_length=64,
+            **settings,
         )
 
     return built
@@ -46,7 +53,9 @@ def batch(shape: str, *, negatives: int = 0, prompts: tuple[str, str] = ("", "")
         columns *= 2
     if negatives:
         columns.append(TextColumn(texts=(NEGATIVES * ROWS)[:negatives], prompt=prompts[1]))
-    return EmbeddingBatch(columns=tuple(columns), target=targets.get(shape), rows=tuple(range(ROWS)), shape=shape)
+    return EmbeddingBatch(
+        columns=tuple(columns), target=targets.get(shape), rows=tuple(range(ROWS)), shape=shape
+    )
 
 
 def plain_gradients(
@@ -55,7 +64,10 @@ def plain_gradients(
     """Compute the loss with one graph, each piece with the dropout that it has in GradCache."""
     module.train()
     module.zero_grad()
-    seeds = [step_seed(int(torch.randint(2**62, ())), number) for number in range(-(-ROWS // module.piece_rows))]
+    seeds = [
+        step_seed(int(torch.randint(2**62, ())), number)
+        for number in range(-(-ROWS // module.piece_rows))
+    ]
     pieces = []
     for piece, seed in zip(cut(micro_batch.columns, module.piece_rows), seeds, strict=True):
         torch.manual_seed(seed)
@@ -63,7 +75,9 @@ def plain_gradients(
     vectors = [torch.cat(column) for column in zip(*pieces, strict=True)]
     loss = module._loss(micro_batch, vectors)
     (loss * scale).backward()
-    found = {name: each.grad.clone() for name, each in module.named_parameters() if each.grad is not None}
+    found = {
+        name: each.grad.clone() for name, each in module.named_parameters() if each.grad is not None
+    }
     return float(loss.detach()), found
 
 
@@ -112,7 +126,14 @@ def test_pieces_equal_the_whole_batch_with_matryoshka_around_the_loss(build: Bui
     micro_batch = batch("pair", negatives=2)
     (found_loss, found), (expected_loss, expected) = (
         gradients(
-            build("pair", "auto", rows, dropout=False, matryoshka_dimensions=[8, 16], matryoshka_weights=[0.5, 2.0]),
+            build(
+                "pair",
+                "auto",
+                rows,
+                dropout=False,
+                matryoshka_dimensions=[8, 16],
+                matryoshka_weights=[0.5, 2.0],
+            ),
             micro_batch,
         )
         for rows in (3, 0)

@@ -15,7 +15,11 @@ PER_LAYER = 4 * WIDTH * WIDTH + 2 * WIDTH * INNER
 
 def test_token_cost_counts_what_every_token_goes_through() -> None:
     config = BertConfig(
-        vocab_size=30, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=2, intermediate_size=INNER
+        vocab_size=30,
+        hidden_size=WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=2,
+        intermediate_size=INNER,
     )
     model, head = BertModel(config), nn.Linear(WIDTH, 30)
     model.encoder.layer[0].requires_grad_(False)

@@ -15,7 +15,9 @@ def test_cheap_dropout_keeps_its_share_and_the_mean(probability: float) -> None:
     deviation = (probability * (1 - probability) / COUNT) ** 0.5
     assert float(kept.double().mean()) == pytest.approx(1 - probability, abs=4 * deviation + 2**-16)
     assert float(dropped[kept].min()) == pytest.approx(2.0 / (1 - probability), rel=1e-4)
-    assert float(dropped.double().mean()) == pytest.approx(2.0, abs=2 * (4 * deviation + 2**-16) / (1 - probability))
+    assert float(dropped.double().mean()) == pytest.approx(
+        2.0, abs=2 * (4 * deviation + 2**-16) / (1 - probability)
+    )
 
 
 def test_cheap_dropout_drops_each_place_as_often_as_the_others() -> None:
@@ -23,7 +25,9 @@ def test_cheap_dropout_drops_each_place_as_often_as_the_others() -> None:
     kept = torch.stack([cheap_dropout(torch.ones(4, 16), 0.3) != 0 for _ in range(4000)]).double()
     assert float((kept.mean(dim=0) - 0.7).abs().max()) < 4.5 * (0.21 / 4000) ** 0.5
     pairs = torch.corrcoef(kept.flatten(1).T) - torch.eye(64, dtype=torch.float64)
-    assert float(pairs.abs().max()) < 5 / 4000**0.5  # neighbours share a random number, and nothing else
+    assert (
+        float(pairs.abs().max()) < 5 / 4000**0.5
+    )  # neighbours share a random number, and nothing else
 
 
 def test_cheap_dropout_is_a_function_of_the_generator() -> None:
@@ -38,7 +42,9 @@ def test_cheap_dropout_is_a_function_of_the_generator() -> None:
 @pytest.mark.parametrize("layout", ["plain", "transposed", "part"])
 def test_cheap_dropouts_gradient_has_its_mask_and_scale(layout: str) -> None:
     values = torch.randn(6, 10)
-    values = {"plain": values, "transposed": values.T, "part": values[:, 2:5]}[layout].requires_grad_()
+    values = {"plain": values, "transposed": values.T, "part": values[:, 2:5]}[
+        layout
+    ].requires_grad_()
     torch.manual_seed(1)
     dropped = cheap_dropout(values, 0.4)
     direction = torch.randn(values.shape)
@@ -72,7 +78,9 @@ def test_cheap_dropout_keeps_the_type(dtype: torch.dtype) -> None:
 
 
 def test_replace_dropout_takes_the_place_of_every_dropout_and_of_nothing_else() -> None:
-    module = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Dropout(0.3), nn.Dropout1d(0.2)), nn.Dropout(0.1))
+    module = nn.Sequential(
+        nn.Linear(2, 2), nn.Sequential(nn.Dropout(0.3), nn.Dropout1d(0.2)), nn.Dropout(0.1)
+    )
     module[2].eval()
     names = list(module.state_dict())
     replace_dropout(module)

@@ -19,7 +19,9 @@ WIDTH, INNER, TOKENS = 24, 64, 50
 def feed_forward(activation: str = "silu") -> LlamaMLP:
     torch.manual_seed(0)
     return LlamaMLP(
-        LlamaConfig(hidden_size=WIDTH, intermediate_size=INNER, num_attention_heads=2, hidden_act=activation)
+        LlamaConfig(
+            hidden_size=WIDTH, intermediate_size=INNER, num_attention_heads=2, hidden_act=activation
+        )
     )
 
 
@@ -58,7 +60,9 @@ def kept_numbers(layer: nn.Module, values: Tensor) -> int:
     return sum(kept.values())
 
 
-@pytest.mark.parametrize("layer, share", [(feed_forward(), 0.65), (norm(), 0.6)], ids=["SwiGLU", "RMSNorm"])
+@pytest.mark.parametrize(
+    "layer, share", [(feed_forward(), 0.65), (norm(), 0.6)], ids=["SwiGLU", "RMSNorm"]
+)
 def test_a_lean_layer_keeps_less_and_has_the_same_gradients(layer: nn.Module, share: float) -> None:
     torch.manual_seed(1)
     values, lean = torch.randn(1, TOKENS, WIDTH), made_lean(layer)
@@ -110,7 +114,11 @@ def test_adapters_of_the_lean_layers_get_their_gradients(tiny_language_model: st
     def found() -> dict[str, Tensor]:
         model.zero_grad()
         model(input_ids=ids, labels=ids).loss.backward()
-        return {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
+        return {
+            name: each.grad.clone()
+            for name, each in model.named_parameters()
+            if each.grad is not None
+        }
 
     expected = found()
     make_lean(model)

@@ -21,8 +21,12 @@ NEGATIVES = ["wrong", "also wrong, and longer"]
 Folder = Callable[..., str]
 
 
-def module_of(path: str, *, padding_free: bool, loss: str = "auto", shape: str = "pair") -> EmbeddingModule:
-    return EmbeddingModule(model=path, shape=shape, loss=loss, max_length=64, padding_free=padding_free)
+def module_of(
+    path: str, *, padding_free: bool, loss: str = "auto", shape: str = "pair"
+) -> EmbeddingModule:
+    return EmbeddingModule(
+        model=path, shape=shape, loss=loss, max_length=64, padding_free=padding_free
+    )
 
 
 def batch(prompts: tuple[str, str] = ("", ""), shortest: str = "") -> EmbeddingBatch:
@@ -32,25 +36,41 @@ def batch(prompts: tuple[str, str] = ("", ""), shortest: str = "") -> EmbeddingB
     return EmbeddingBatch(columns=columns, target=None, rows=tuple(range(len(TEXTS))), shape="pair")
 
 
-def assert_equal_without_padding(path: str, micro_batch: EmbeddingBatch, loss: str = "auto", **shape: Any) -> None:
-    free, padded = (module_of(path, padding_free=each, loss=loss, **shape) for each in (True, False))
+def assert_equal_without_padding(
+    path: str, micro_batch: EmbeddingBatch, loss: str = "auto", **shape: Any
+) -> None:
+    free, padded = (
+        module_of(path, padding_free=each, loss=loss, **shape) for each in (True, False)
+    )
     assert (free.encoder.padding_free, padded.encoder.padding_free) == (True, False)
     with torch.no_grad():
-        pairs = list(zip(free.encoder(micro_batch.columns), padded.encoder(micro_batch.columns), strict=True))
-    assert [len(found) for found, _ in pairs] == [len(column.texts) for column in micro_batch.columns]
+        pairs = list(
+            zip(free.encoder(micro_batch.columns), padded.encoder(micro_batch.columns), strict=True)
+        )
+    assert [len(found) for found, _ in pairs] == [
+        len(column.texts) for column in micro_batch.columns
+    ]
     for found, expected in pairs:
-        torch.testing.assert_close(found, expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-4)
-    (loss_found, found_gradient), (loss_expected, gradient) = (gradients(each, micro_batch) for each in (free, padded))
+        torch.testing.assert_close(
+            found, expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-4
+        )
+    (loss_found, found_gradient), (loss_expected, gradient) = (
+        gradients(each, micro_batch) for each in (free, padded)
+    )
     assert loss_found == pytest.approx(loss_expected, rel=1e-4)
     assert_close(found_gradient, gradient)
 
 
 @pytest.mark.parametrize("pooling", [*POOLINGS, ("cls", "max", "mean")])
-def test_every_pooling_gives_the_same_without_padding(encoder_folder: Folder, pooling: str | tuple[str, ...]) -> None:
+def test_every_pooling_gives_the_same_without_padding(
+    encoder_folder: Folder, pooling: str | tuple[str, ...]
+) -> None:
     assert_equal_without_padding(encoder_folder("bert", pooling=pooling), batch())
 
 
-@pytest.mark.parametrize("family", ["roberta", "xlm-roberta", "distilbert", "modernbert", "qwen2", "llama"])
+@pytest.mark.parametrize(
+    "family", ["roberta", "xlm-roberta", "distilbert", "modernbert", "qwen2", "llama"]
+)
 def test_every_family_gives_the_same_without_padding(encoder_folder: Folder, family: str) -> None:
     decoder = family in ("qwen2", "llama")
     path = encoder_folder(family, pooling="lasttoken" if decoder else "mean")
@@ -75,8 +95,12 @@ def test_prompts_that_count_give_the_same_without_padding(encoder_folder: Folder
     assert_equal_without_padding(encoder_folder("bert"), batch(("question: ", "tell: ")))
 
 
-@pytest.mark.parametrize(("shape", "loss"), [("score", "cosent"), ("label", "auto"), ("vector", "mse")])
-def test_other_shapes_give_the_same_without_padding(encoder_folder: Folder, shape: str, loss: str) -> None:
+@pytest.mark.parametrize(
+    ("shape", "loss"), [("score", "cosent"), ("label", "auto"), ("vector", "mse")]
+)
+def test_other_shapes_give_the_same_without_padding(
+    encoder_folder: Folder, shape: str, loss: str
+) -> None:
     rows = len(TEXTS)
     targets: dict[str, Any] = {
         "score": torch.linspace(-1, 1, rows),
@@ -84,13 +108,18 @@ def test_other_shapes_give_the_same_without_padding(encoder_folder: Folder, shap
         "vector": torch.linspace(-1, 1, rows * 32).view(rows, 32),
     }
     columns = (TextColumn(texts=TEXTS), TextColumn(texts=ANSWERS))[: 2 if shape == "score" else 1]
-    micro_batch = EmbeddingBatch(columns=columns, target=targets[shape], rows=tuple(range(rows)), shape=shape)
+    micro_batch = EmbeddingBatch(
+        columns=columns, target=targets[shape], rows=tuple(range(rows)), shape=shape
+    )
     assert_equal_without_padding(encoder_folder("bert"), micro_batch, loss=loss, shape=shape)
 
 
 @pytest.mark.parametrize(
     ("family", "reason"),
-    [("mpnet", "its attention can't be exchanged"), ("modernbert-local", "its layers see 4 tokens only")],
+    [
+        ("mpnet", "its attention can't be exchanged"),
+        ("modernbert-local", "its layers see 4 tokens only"),
+    ],
 )
 def test_families_that_need_padding_get_it_and_it_is_logged(
     encoder_folder: Folder, caplog: pytest.LogCaptureFixture, family: str, reason: str
@@ -115,7 +144,9 @@ def test_a_text_has_the_same_vector_in_any_company(encoder_folder: Folder) -> No
     torch.testing.assert_close(together[len(ANSWERS) + 3], alone[0], atol=1e-6, rtol=1e-5)
 
 
-def test_a_text_without_any_token_has_a_vector_and_leaves_the_others_alone(encoder_folder: Folder) -> None:
+def test_a_text_without_any_token_has_a_vector_and_leaves_the_others_alone(
+    encoder_folder: Folder,
+) -> None:
     module = module_of(encoder_folder("llama", pooling="lasttoken"), padding_free=True).eval()
     with torch.no_grad():
         (found,) = module.encoder([TextColumn(texts=["a", "", "b c"])])

@@ -28,10 +28,14 @@ def example(number: int, length: int, weight: float = 1.0) -> TokenizedExample:
     learnt = [place >= length // 3 and place % 5 > 0 for place in range(length)]
     labels = [token if wanted else IGNORED for token, wanted in zip(ids, learnt, strict=True)]
     labels[-1] = ids[-1]
-    return TokenizedExample(input_ids=ids, labels=labels, supervised_bytes=0, truncated=False, weight=weight)
+    return TokenizedExample(
+        input_ids=ids, labels=labels, supervised_bytes=0, truncated=False, weight=weight
+    )
 
 
-EXAMPLES = [example(number, *pair) for number, pair in enumerate(zip(LENGTHS, WEIGHTS, strict=True))]
+EXAMPLES = [
+    example(number, *pair) for number, pair in enumerate(zip(LENGTHS, WEIGHTS, strict=True))
+]
 
 
 def batch(examples: Sequence[TokenizedExample] = EXAMPLES) -> LanguageBatch:
@@ -46,8 +50,12 @@ def full_loss(module: LanguageModelModule, examples: Sequence[TokenizedExample])
     """All logits, torch's cross-entropy: the weighted sum over the supervised tokens."""
     inputs = padded(examples, 1)
     with segment_attention_of(causal_model(module.model), "sdpa"):
-        logits = module.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
-    nats = torch.nn.functional.cross_entropy(logits[:, :-1].mT, inputs["labels"][:, 1:], reduction="none")
+        logits = module.model(
+            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
+        ).logits
+    nats = torch.nn.functional.cross_entropy(
+        logits[:, :-1].mT, inputs["labels"][:, 1:], reduction="none"
+    )
     return (nats.sum(dim=1) * torch.tensor([example.weight for example in examples])).sum()
 
 
@@ -63,20 +71,29 @@ def test_concatenated_examples_have_the_loss_and_gradient_of_all_logits_of_padde
     loss = full_loss(module, EXAMPLES)
     (0.5 * loss).backward()
     assert found_loss == pytest.approx(float(loss.detach()), rel=1e-5)
-    assert_close(found, {name: each.grad for name, each in module.named_parameters() if each.grad is not None})
+    assert_close(
+        found,
+        {name: each.grad for name, each in module.named_parameters() if each.grad is not None},
+    )
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2"])
 def test_padding_gives_the_same(decoder_folder: Folder, family: str) -> None:
     free, with_padding = (
-        LanguageModelModule(model=decoder_folder(family), pad_token_id=1, padding_free=each) for each in (True, False)
+        LanguageModelModule(model=decoder_folder(family), pad_token_id=1, padding_free=each)
+        for each in (True, False)
     )
-    (found_loss, found), (expected_loss, expected) = (gradients(each, batch()) for each in (free, with_padding))
+    (found_loss, found), (expected_loss, expected) = (
+        gradients(each, batch()) for each in (free, with_padding)
+    )
     assert found_loss == pytest.approx(expected_loss, rel=1e-5)
     assert_close(found, expected)
     with torch.no_grad():
         torch.testing.assert_close(
-            free.forward_pass.nats(EXAMPLES), with_padding.forward_pass.nats(EXAMPLES), rtol=1e-5, atol=1e-4
+            free.forward_pass.nats(EXAMPLES),
+            with_padding.forward_pass.nats(EXAMPLES),
+            rtol=1e-5,
+            atol=1e-4,
         )
 
 
@@ -87,7 +104,10 @@ def test_a_family_without_exchangeable_attention_is_padded_and_it_is_logged(
     with caplog.at_level(logging.WARNING):
         module = LanguageModelModule(model=path, pad_token_id=1)
     assert not module.forward_pass.padding_free
-    assert "examples are padded: the model can't do without (its attention can't be exchanged)" in caplog.text
+    assert (
+        "examples are padded: the model can't do without (its attention can't be exchanged)"
+        in caplog.text
+    )
     found_loss, found = gradients(module, batch())
     one_by_one_loss, one_by_one = gradients(module, *(batch([each]) for each in EXAMPLES))
     assert found_loss == pytest.approx(one_by_one_loss, rel=1e-4)

@@ -8,7 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from tunetrail.learning.engine import products
-from tunetrail.learning.engine.products import FastLinear, has_faster_products, linear, replace_linear
+from tunetrail.learning.engine.products import (
+    FastLinear,
+    has_faster_products,
+    linear,
+    replace_linear,
+)
 
 SHAPES = [(300, 64, 256), (300, 256, 64), (1, 512, 9000), (64, 3, 70_000)]
 """Rows, inputs, outputs; large enough for the other library."""
@@ -25,7 +30,9 @@ def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def gradients(product: object, *tensors: Tensor) -> list[Tensor]:
     leaves = [each.detach().clone().requires_grad_() for each in tensors]
     output = product(*leaves)  # type: ignore[operator]
-    signs = torch.arange(output.numel()).mul(7919).remainder(3).sub(1).view_as(output)  # exact in every type
+    signs = (
+        torch.arange(output.numel()).mul(7919).remainder(3).sub(1).view_as(output)
+    )  # exact in every type
     return [output.detach(), *torch.autograd.grad((output * signs).sum(), leaves)]
 
 
@@ -63,7 +70,9 @@ def test_only_what_the_gradient_needs_is_kept(trained: str) -> None:
         output = linear(values, weight)
     output.sum().backward()
     assert kept == [values.numel() if trained == "weight" else weight.numel()]
-    assert (values.grad is not None) == (trained == "values") and (weight.grad is not None) == (trained == "weight")
+    assert (values.grad is not None) == (trained == "values") and (weight.grad is not None) == (
+        trained == "weight"
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -90,7 +99,9 @@ def test_layers_keep_their_weights_and_names() -> None:
     assert type(model["plain"]) is (FastLinear if has_faster_products() else nn.Linear)
     assert type(model["own"]) is Own
     after = model.state_dict()
-    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+    assert after.keys() == before.keys() and all(
+        torch.equal(after[name], before[name]) for name in before
+    )
 
 
 def test_without_the_function_torch_goes_on_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,14 +129,20 @@ print(resident() - before)
 """
 
 
-@pytest.mark.skipif(not has_faster_products() or sys.platform != "linux", reason="no oneDNN here, or no /proc")
+@pytest.mark.skipif(
+    not has_faster_products() or sys.platform != "linux", reason="no oneDNN here, or no /proc"
+)
 def test_ever_new_sizes_take_no_more_memory() -> None:
-    run = subprocess.run([sys.executable, "-c", _MANY_SIZES], check=True, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", _MANY_SIZES], check=True, capture_output=True, text=True
+    )
     assert int(run.stdout) < 100  # MiB; more than 200 where the caches have their usual size
 
 
 def test_a_cache_size_that_someone_chose_stays() -> None:
     code = "import os; from tunetrail.learning.engine.products import *; has_faster_products(); print(dict(os.environ))"
     chosen = os.environ | {"LRU_CACHE_CAPACITY": "77"}
-    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=chosen)
+    run = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=chosen
+    )
     assert "'LRU_CACHE_CAPACITY': '77'" in run.stdout

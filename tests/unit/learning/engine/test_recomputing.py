@@ -68,7 +68,9 @@ def test_the_layers_behind_a_norm_keep_its_input_only() -> None:
 def test_gradients_are_those_of_the_layers_themselves(checkpointed: bool) -> None:
     plain, layers, given, same = Layers(), lean(), values(), values()
     output = checkpoint(layers, same, use_reentrant=False) if checkpointed else layers(same)
-    for found, expected in zip(gradients(layers, same, output), gradients(plain, given, plain(given)), strict=True):
+    for found, expected in zip(
+        gradients(layers, same, output), gradients(plain, given, plain(given)), strict=True
+    ):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
 
 

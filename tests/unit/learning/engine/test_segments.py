@@ -53,4 +53,7 @@ def test_a_filler_behind_all_sequences_makes_the_row_a_multiple(lengths: list[in
     assert not filled.input_ids[:, tokens:].any()
     assert filled.segments.lengths[: len(rows)] == plain.segments.lengths
     per_sequence = torch.arange(len(filled.segments.lengths))
-    assert filled.in_callers_order(per_sequence).tolist() == plain.in_callers_order(per_sequence[: len(rows)]).tolist()
+    assert (
+        filled.in_callers_order(per_sequence).tolist()
+        == plain.in_callers_order(per_sequence[: len(rows)]).tolist()
+    )

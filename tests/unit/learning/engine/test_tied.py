@@ -84,7 +84,11 @@ def test_no_matrix_of_zeros_is_made() -> None:
     loss = model(IDS)
     with torch.profiler.profile(record_shapes=True) as profile:
         loss.backward()
-    made = [event.name for event in profile.events() if "embedding" in event.name or event.name == "aten::zeros"]
+    made = [
+        event.name
+        for event in profile.events()
+        if "embedding" in event.name or event.name == "aten::zeros"
+    ]
     assert made == []
 
 

@@ -20,14 +20,23 @@ from tunetrail.learning.language_model.data import LanguageModelDataModule
 from tunetrail.learning.language_model.module import LanguageModelModule
 from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
 
-SCORES = [{"sentence1": f"text {'a ' * (n % 5)}", "sentence2": f"other {n * 7}", "score": n / 24} for n in range(24)]
+SCORES = [
+    {"sentence1": f"text {'a ' * (n % 5)}", "sentence2": f"other {n * 7}", "score": n / 24}
+    for n in range(24)
+]
 PAIRS = [
-    {"anchor": f"question {n} {'a ' * (n % 4)}", "positive": f"answer {n * 7}", "negative": "no" * (n % 2)}
+    {
+        "anchor": f"question {n} {'a ' * (n % 4)}",
+        "positive": f"answer {n * 7}",
+        "negative": "no" * (n % 2),
+    }
     for n in range(24)
 ]
 EXAMPLES = [
     TokenizedExample(
-        input_ids=(ids := [3 + (number * 37 + place * 11) % 250 for place in range(3 + number * 7 % 19)]),
+        input_ids=(
+            ids := [3 + (number * 37 + place * 11) % 250 for place in range(3 + number * 7 % 19)]
+        ),
         labels=[IGNORED, *ids[1:]],
         supervised_bytes=0,
         truncated=False,
@@ -49,21 +58,27 @@ class Losses(lightning.Callback):
     def __init__(self) -> None:
         self.found: list[float] = []
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         self.found += [float(outputs["loss"]), float(outputs["gradient_norm"])]
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         self.found.append(float(trainer.callback_metrics["val/loss"]))
 
 
-def trained(case: str, encoder: str, decoder: str, ranks: int) -> tuple[list[float], dict[str, torch.Tensor]]:
+def trained(
+    case: str, encoder: str, decoder: str, ranks: int
+) -> tuple[list[float], dict[str, torch.Tensor]]:
     """Train for two epochs of three steps of eight rows; a rank takes its share of a step's four micro-batches."""
     batches = BatchesConfig(accumulate=4 // ranks)
     common: dict[str, Any] = {"batch_size": 2, "batches": batches}
     module: Any
     data: Any
     if case.startswith("language model"):
-        module = LanguageModelModule(model=decoder, pad_token_id=1, optimization=OPTIMIZATION, max_grad_norm=0.5)
+        module = LanguageModelModule(
+            model=decoder, pad_token_id=1, optimization=OPTIMIZATION, max_grad_norm=0.5
+        )
         module.piece_rows = int("pieces" in case)
         data = LanguageModelDataModule(train=EXAMPLES, validation=EXAMPLES[:5], **common)
     else:
@@ -83,7 +98,9 @@ def trained(case: str, encoder: str, decoder: str, ranks: int) -> tuple[list[flo
     trainer = lightning.Trainer(
         accelerator="cpu",
         devices=ranks,
-        strategy=DDPStrategy(process_group_backend="gloo", find_unused_parameters=True) if ranks > 1 else "auto",
+        strategy=DDPStrategy(process_group_backend="gloo", find_unused_parameters=True)
+        if ranks > 1
+        else "auto",
         max_epochs=2,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
@@ -108,7 +125,12 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "WORLD_SIZE": "2"}
+    common = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "NODE_RANK": "0",
+        "WORLD_SIZE": "2",
+    }
     paths = {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
@@ -148,10 +170,15 @@ def _train_as_a_rank(folder: Path) -> None:
     paths = str(folder / "encoder" / "model"), str(folder / "decoder")
     for case in CASES:
         module: Any = (
-            LanguageModelModule(model=paths[1]) if "language" in case else EmbeddingModule(model=paths[0], shape="pair")
+            LanguageModelModule(model=paths[1])
+            if "language" in case
+            else EmbeddingModule(model=paths[0], shape="pair")
         )
         if os.environ["LOCAL_RANK"] == "0":
-            torch.save({name: each.detach() for name, each in module.named_parameters()}, folder / f"{case}.start")
+            torch.save(
+                {name: each.detach() for name, each in module.named_parameters()},
+                folder / f"{case}.start",
+            )
         torch.save(trained(case, *paths, ranks=2), folder / f"{case}.{os.environ['LOCAL_RANK']}")
 
 

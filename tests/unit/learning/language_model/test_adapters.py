@@ -8,9 +8,20 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GPT2Config, GPT2LMHeadModel, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+)
 
-from tunetrail.config.language_model import ADAPTERS, AdapterConfig, LanguageModelConfig, PreferenceConfig
+from tunetrail.config.language_model import (
+    ADAPTERS,
+    AdapterConfig,
+    LanguageModelConfig,
+    PreferenceConfig,
+)
 from tunetrail.errors import ConfigError, TrainingError
 from tunetrail.learning.language_model.adapters import merged, quantization_config, with_adapter
 from tunetrail.learning.language_model.module import load_language_model
@@ -31,7 +42,9 @@ def logits(model: Any) -> Tensor:
 
 def trained(model: Any, steps: int = 2) -> None:
     model.train()
-    optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=1e-2)
+    optimizer = torch.optim.AdamW(
+        [each for each in model.parameters() if each.requires_grad], lr=1e-2
+    )
     for _ in range(steps):
         model(input_ids=IDS, labels=IDS).loss.backward()
         optimizer.step()
@@ -49,7 +62,9 @@ def trained(model: Any, steps: int = 2) -> None:
         ("dora", "olora"),
     ],
 )
-def test_merged_model_equals_the_adapted_one(tiny_language_model: str, kind: str, initialisation: str) -> None:
+def test_merged_model_equals_the_adapted_one(
+    tiny_language_model: str, kind: str, initialisation: str
+) -> None:
     base = load_language_model(tiny_language_model).eval()
     torch.manual_seed(0)
     dropout = 0.1 if initialisation == "default" else 0.0
@@ -74,8 +89,12 @@ def test_only_the_adapter_is_trained(tiny_language_model: str) -> None:
 
 def test_each_kind_scales_as_its_paper_says(tiny_language_model: str) -> None:
     def scaling(kind: str) -> float:
-        model = with_adapter(load_language_model(tiny_language_model), **adapter(kind=kind, rank=16, alpha=8))
-        (scale,) = {each.scaling["default"] for each in model.modules() if isinstance(each, LoraLayer)}
+        model = with_adapter(
+            load_language_model(tiny_language_model), **adapter(kind=kind, rank=16, alpha=8)
+        )
+        (scale,) = {
+            each.scaling["default"] for each in model.modules() if isinstance(each, LoraLayer)
+        }
         return float(scale)
 
     assert (scaling("lora"), scaling("dora"), scaling("rslora")) == (0.5, 0.5, 2.0)
@@ -127,17 +146,24 @@ def test_named_targets_are_the_only_ones(tiny_language_model: str) -> None:
         ("embed_tokens", "got 'embed_tokens'"),
     ],
 )
-def test_target_that_is_no_inner_linear_layer_is_refused(tiny_language_model: str, target: str, hint: str) -> None:
+def test_target_that_is_no_inner_linear_layer_is_refused(
+    tiny_language_model: str, target: str, hint: str
+) -> None:
     rule = (
-        r"llm.adapter.target_modules must be all-linear or names of the model's linear layers \(down_proj, gate_proj, "
+        r"llm.adapter.target_modules must be all-linear or names of the model's linear layers "
+        r"\(down_proj, gate_proj, "
     )
     with pytest.raises(ConfigError, match=rule + f".*{hint}"):
-        with_adapter(load_language_model(tiny_language_model), **adapter(target_modules=["v_proj", target]))
+        with_adapter(
+            load_language_model(tiny_language_model), **adapter(target_modules=["v_proj", target])
+        )
 
 
 def test_transposed_layers_of_gpt2_are_adapted_and_merged() -> None:
     torch.manual_seed(0)
-    model = with_adapter(GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=260)), **adapter())
+    model = with_adapter(
+        GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=260)), **adapter()
+    )
     trained(model)
     adapted = logits(model.eval())
     torch.testing.assert_close(logits(merged(model).eval()), adapted, atol=1e-5, rtol=0)
@@ -163,14 +189,20 @@ def test_qlora_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         quantization_config("qlora")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="the package is there")
+@pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is not None, reason="the package is there"
+)
 def test_qlora_needs_bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.raises(ConfigError, match="on a machine without the package bitsandbytes, got 'qlora'"):
+    with pytest.raises(
+        ConfigError, match="on a machine without the package bitsandbytes, got 'qlora'"
+    ):
         quantization_config("qlora")
 
 
-@pytest.mark.filterwarnings("ignore")  # bitsandbytes warns of the kernels that it hasn't got on a CPU
+@pytest.mark.filterwarnings(
+    "ignore"
+)  # bitsandbytes warns of the kernels that it hasn't got on a CPU
 def test_merged_qlora_equals_the_adapted_model_in_4_bits(
     tiny_language_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,7 +211,10 @@ def test_merged_qlora_equals_the_adapted_model_in_4_bits(
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **options: True)
     quantised = quantization_config("qlora")
     monkeypatch.undo()
-    assert isinstance(quantised, BitsAndBytesConfig) and quantised.bnb_4bit_compute_dtype == torch.bfloat16
+    assert (
+        isinstance(quantised, BitsAndBytesConfig)
+        and quantised.bnb_4bit_compute_dtype == torch.bfloat16
+    )
     quantised.bnb_4bit_compute_dtype = torch.float32
     loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         tiny_language_model, quantization_config=quantised, dtype=torch.float32
@@ -201,18 +236,42 @@ def test_merged_qlora_equals_the_adapted_model_in_4_bits(
 @pytest.mark.parametrize(
     ("given", "rule"),
     [
-        ({"kind": "lroa"}, "llm.adapter.kind must be one of lora, rslora, dora, qlora, none.* Did you mean 'lora'"),
-        ({"target_modules": []}, r"target_modules must be \[all-linear\] or names .*kind=none trains all weights"),
-        ({"target_modules": [""]}, r"llm.adapter.target_modules must be \[all-linear\] or names of linear layers"),
-        ({"target_modules": ["all-linear", "q_proj"]}, r"llm.adapter.target_modules must be \[all-linear\] or names"),
-        ({"target_modules": ["q_proj", "q_proj"]}, "llm.adapter.target_modules must be all different"),
-        ({"initialisation": "pisa"}, "llm.adapter.initialisation must be one of .* Did you mean 'pissa'"),
-        ({"initialisation": "pissa"}, "llm.adapter.dropout must be 0 with initialisation=pissa, got 0.05"),
+        (
+            {"kind": "lroa"},
+            "llm.adapter.kind must be one of lora, rslora, dora, qlora, none.* Did you mean 'lora'",
+        ),
+        (
+            {"target_modules": []},
+            r"target_modules must be \[all-linear\] or names .*kind=none trains all weights",
+        ),
+        (
+            {"target_modules": [""]},
+            r"llm.adapter.target_modules must be \[all-linear\] or names of linear layers",
+        ),
+        (
+            {"target_modules": ["all-linear", "q_proj"]},
+            r"llm.adapter.target_modules must be \[all-linear\] or names",
+        ),
+        (
+            {"target_modules": ["q_proj", "q_proj"]},
+            "llm.adapter.target_modules must be all different",
+        ),
+        (
+            {"initialisation": "pisa"},
+            "llm.adapter.initialisation must be one of .* Did you mean 'pissa'",
+        ),
+        (
+            {"initialisation": "pissa"},
+            "llm.adapter.dropout must be 0 with initialisation=pissa, got 0.05",
+        ),
         (
             {"initialisation": "olora", "dropout": 0.0, "kind": "qlora"},
             "llm.adapter.kind must be lora, rslora or dora with initialisation=olora, got 'qlora'",
         ),
-        ({"initialisation": "orthogonal", "rank": 3}, "llm.adapter.rank must be even with initialisation=orthogonal"),
+        (
+            {"initialisation": "orthogonal", "rank": 3},
+            "llm.adapter.rank must be even with initialisation=orthogonal",
+        ),
     ],
 )
 def test_config_refuses_an_impossible_adapter(given: dict[str, Any], rule: str) -> None:
@@ -226,9 +285,21 @@ def test_config_refuses_an_impossible_adapter(given: dict[str, Any], rule: str) 
         ("beta", 0.0, "llm.preference.beta must be above 0 and finite"),
         ("beta", math.nan, "llm.preference.beta must be above 0 and finite"),
         ("beta", math.inf, "llm.preference.beta must be above 0 and finite"),
-        ("loss_type", "sigmoud", "llm.preference.loss_type must be one of sigmoid, ipo.* Did you mean 'sigmoid'"),
-        ("supervised_weight", -1.0, r"llm.preference.supervised_weight must be at least 0 \(0: off\) and finite"),
-        ("supervised_weight", math.inf, r"llm.preference.supervised_weight must be at least 0 \(0: off\) and finite"),
+        (
+            "loss_type",
+            "sigmoud",
+            "llm.preference.loss_type must be one of sigmoid, ipo.* Did you mean 'sigmoid'",
+        ),
+        (
+            "supervised_weight",
+            -1.0,
+            r"llm.preference.supervised_weight must be at least 0 \(0: off\) and finite",
+        ),
+        (
+            "supervised_weight",
+            math.inf,
+            r"llm.preference.supervised_weight must be at least 0 \(0: off\) and finite",
+        ),
     ],
 )
 def test_config_refuses_an_impossible_preference(name: str, value: Any, rule: str) -> None:

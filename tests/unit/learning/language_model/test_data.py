@@ -6,7 +6,9 @@ from tunetrail.learning.training.steps import StepLoader
 
 def example(*ids: int) -> TokenizedExample:
     labels = [IGNORED, *ids[1:]]
-    return TokenizedExample(input_ids=list(ids), labels=labels, supervised_bytes=len(ids), truncated=False)
+    return TokenizedExample(
+        input_ids=list(ids), labels=labels, supervised_bytes=len(ids), truncated=False
+    )
 
 
 def micro_batches(loader: StepLoader) -> list[LanguageBatch]:
@@ -21,7 +23,9 @@ def test_padded_pads_on_the_right_and_masks_the_padding() -> None:
 
 
 def test_padded_keeps_a_padding_token_that_ends_the_text() -> None:
-    batch = padded([example(5, 9), example(5, 6, 9)], pad_token_id=9)  # pad is the end-of-sequence token
+    batch = padded(
+        [example(5, 9), example(5, 6, 9)], pad_token_id=9
+    )  # pad is the end-of-sequence token
     assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
     assert batch["labels"].tolist() == [[IGNORED, 9, IGNORED], [IGNORED, 6, 9]]
 
@@ -36,6 +40,10 @@ def test_data_gives_every_example_once_in_an_order_of_the_seed() -> None:
         orders.append([example.input_ids[0] for batch in batches for example in batch.examples])
         assert [row + 10 for batch in batches for row in batch.rows] == orders[-1]
         assert sorted(orders[-1]) == list(range(10, 21))
-        kept = [example.input_ids[0] for batch in micro_batches(data.val_dataloader()) for example in batch.examples]
+        kept = [
+            example.input_ids[0]
+            for batch in micro_batches(data.val_dataloader())
+            for example in batch.examples
+        ]
         assert kept == list(range(10, 21))
     assert orders[0] == orders[1] != orders[2]

@@ -19,7 +19,9 @@ class Sizes(TorchDispatchMode):
         super().__init__()
         self.seen: list[int] = []
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         result = function(*args, **(kwargs or {}))
         self.seen += [leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         return result
@@ -31,7 +33,11 @@ def inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
 
-    hidden, weight, bias = normal(TOKENS, DIMENSIONS), normal(VOCABULARY, DIMENSIONS), normal(VOCABULARY)
+    hidden, weight, bias = (
+        normal(TOKENS, DIMENSIONS),
+        normal(VOCABULARY, DIMENSIONS),
+        normal(VOCABULARY),
+    )
     targets = torch.randint(0, VOCABULARY, (TOKENS,), generator=generator)
     weights = torch.rand(TOKENS, generator=generator).to(dtype)
     for tensor in (hidden, weight, bias):
@@ -50,7 +56,9 @@ def gradients(loss: Tensor, *of: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize("chunk_tokens", [1, 7, 40, 1000])
 @pytest.mark.parametrize("biased", [True, False])
-def test_supervised_nats_equal_the_full_heads_cross_entropy(chunk_tokens: int, biased: bool) -> None:
+def test_supervised_nats_equal_the_full_heads_cross_entropy(
+    chunk_tokens: int, biased: bool
+) -> None:
     hidden, targets, _, weight, bias = inputs()
     given = bias if biased else None
     expected = full_nats(hidden, targets, weight, given)
@@ -64,13 +72,19 @@ def test_supervised_nats_equal_the_full_heads_cross_entropy(chunk_tokens: int, b
 
 @pytest.mark.parametrize("chunk_tokens", [1, 7, 40, 1000])
 @pytest.mark.parametrize("biased", [True, False])
-def test_supervised_loss_and_its_gradients_equal_the_full_heads(chunk_tokens: int, biased: bool) -> None:
+def test_supervised_loss_and_its_gradients_equal_the_full_heads(
+    chunk_tokens: int, biased: bool
+) -> None:
     hidden, targets, weights, weight, bias = inputs()
     trained = (hidden, weight, bias) if biased else (hidden, weight)
     expected = (full_nats(hidden, targets, weight, bias if biased else None) * weights).sum()
-    found = supervised_loss(hidden, targets, weights, weight, bias if biased else None, chunk_tokens=chunk_tokens)
+    found = supervised_loss(
+        hidden, targets, weights, weight, bias if biased else None, chunk_tokens=chunk_tokens
+    )
     assert found.item() == pytest.approx(expected.item(), abs=1e-11)
-    for left, right in zip(gradients(-3.0 * found, *trained), gradients(-3.0 * expected, *trained), strict=True):
+    for left, right in zip(
+        gradients(-3.0 * found, *trained), gradients(-3.0 * expected, *trained), strict=True
+    ):
         torch.testing.assert_close(left, right, atol=1e-12, rtol=1e-10)
 
 
@@ -87,7 +101,9 @@ def test_supervised_nats_pass_gradcheck() -> None:
 def test_supervised_loss_without_weights_counts_every_token_once() -> None:
     hidden, targets, _, weight, _ = inputs(torch.float32)
     counted = supervised_loss(hidden, targets, None, weight, chunk_tokens=16)
-    assert counted.item() == pytest.approx(full_nats(hidden, targets, weight, None).sum().item(), rel=1e-6)
+    assert counted.item() == pytest.approx(
+        full_nats(hidden, targets, weight, None).sum().item(), rel=1e-6
+    )
     with torch.no_grad():
         silent = supervised_loss(hidden, targets, None, weight, chunk_tokens=16)
     assert not silent.requires_grad and silent.item() == pytest.approx(counted.item(), rel=1e-6)
@@ -101,7 +117,9 @@ def test_frozen_head_gets_no_gradient_and_costs_no_memory() -> None:
         supervised_loss(hidden, targets, weights, weight, chunk_tokens=2).backward()
     assert hidden.grad is not None and weight.grad is None
     torch.testing.assert_close(hidden.grad, expected, atol=1e-12, rtol=1e-10)
-    largest = sorted(size for size in sizes.seen if size != weight.numel())[-1]  # views of the head's matrix apart
+    largest = sorted(size for size in sizes.seen if size != weight.numel())[
+        -1
+    ]  # views of the head's matrix apart
     assert largest == 2 * VOCABULARY
 
 
@@ -142,11 +160,18 @@ def test_autocast_multiplies_in_its_type_and_keeps_the_gradients_types(dtype: to
         found = supervised_loss(hidden, targets, weights, weight, bias, chunk_tokens=16)
         repeated = (supervised_nats(hidden, targets, weight, bias, chunk_tokens=16) * weights).sum()
         expected = (full_nats(hidden, targets, weight, bias) * weights).sum()
-        exact = (full_nats(hidden.double(), targets, weight.double(), bias.double()) * weights).sum()
-        assert found.dtype == torch.float32 and found.item() != pytest.approx(exact.item(), rel=1e-8)
+        exact = (
+            full_nats(hidden.double(), targets, weight.double(), bias.double()) * weights
+        ).sum()
+        assert found.dtype == torch.float32 and found.item() != pytest.approx(
+            exact.item(), rel=1e-8
+        )
         assert found.item() == repeated.item() == pytest.approx(expected.item(), rel=1e-3)
         right = gradients(expected, *trained)
-        for loss in (found, repeated):  # inside of autocast, where manual optimization runs its backward pass
+        for loss in (
+            found,
+            repeated,
+        ):  # inside of autocast, where manual optimization runs its backward pass
             left = gradients(loss, *trained)
             for one, other in zip(left, right, strict=True):
                 assert one.dtype == torch.float32
@@ -193,7 +218,9 @@ def test_tied_head_of_a_real_model_gets_the_full_models_gradients(tiny_language_
     logits = model(input_ids=ids).logits[0, supervised]
     expected = torch.nn.functional.cross_entropy(logits, ids[0, supervised + 1], reduction="sum")
     hidden = model.model(input_ids=ids).last_hidden_state[0, supervised]
-    found = supervised_loss(hidden, ids[0, supervised + 1], None, model.lm_head.weight, chunk_tokens=10)
+    found = supervised_loss(
+        hidden, ids[0, supervised + 1], None, model.lm_head.weight, chunk_tokens=10
+    )
     assert found.item() == pytest.approx(expected.item(), abs=1e-10)
     left, right = gradients(found, *parameters), gradients(expected, *parameters)
     assert "model.embed_tokens.weight" in names and "lm_head.weight" not in names

@@ -9,20 +9,31 @@ import torch
 from tunetrail.config import AdapterConfig, LanguageModelConfig, TrainingConfig
 from tunetrail.errors import SampleError
 from tunetrail.learning.embedding.refreshing import Refresh
-from tunetrail.learning.language_model.learner import LanguageModel, LanguageModelLearner, last_logits
+from tunetrail.learning.language_model.learner import (
+    LanguageModel,
+    LanguageModelLearner,
+    last_logits,
+)
 
 RECORDS: list[dict[str, Any]] = [
-    {"input": f"What is {n} + {n}?", "output": f"It is {2 * n}." + " Really." * (n % 3)} for n in range(8)
+    {"input": f"What is {n} + {n}?", "output": f"It is {2 * n}." + " Really." * (n % 3)}
+    for n in range(8)
 ]
 PREFERENCES: list[dict[str, Any]] = [
-    {"prompt": f"What is {n} + {n}?", "chosen": f"It is {2 * n}.", "rejected": "No idea." + " None." * (n % 3)}
+    {
+        "prompt": f"What is {n} + {n}?",
+        "chosen": f"It is {2 * n}.",
+        "rejected": "No idea." + " None." * (n % 3),
+    }
     for n in range(8)
 ]
 TRAINING = TrainingConfig(batch_size=4, num_epochs=2, warmup_steps=0, learning_rate=1e-2)
 
 
 def learner(max_length: int = 256, seed: int = 0, kind: str = "lora") -> LanguageModelLearner:
-    config = LanguageModelConfig(max_length=max_length, adapter=AdapterConfig(kind=kind, rank=4, alpha=8))
+    config = LanguageModelConfig(
+        max_length=max_length, adapter=AdapterConfig(kind=kind, rank=4, alpha=8)
+    )
     return LanguageModelLearner(config=config, seed=seed)
 
 
@@ -55,23 +66,33 @@ def test_check_refuses_a_length_that_cuts_off_most_outputs(
 
 
 @pytest.mark.parametrize("records", [RECORDS, PREFERENCES, [{"text": "A story."}], []])
-def test_check_passes_what_can_be_learnt(tiny_language_model: str, records: list[dict[str, Any]]) -> None:
+def test_check_passes_what_can_be_learnt(
+    tiny_language_model: str, records: list[dict[str, Any]]
+) -> None:
     learner().check(tiny_language_model, records)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 50])
-def test_likelihoods_do_not_depend_on_the_batch_size_or_order(model: LanguageModel, batch_size: int) -> None:
+def test_likelihoods_do_not_depend_on_the_batch_size_or_order(
+    model: LanguageModel, batch_size: int
+) -> None:
     expected = learner().likelihoods(model, RECORDS, 1)
     found = learner().likelihoods(model, RECORDS, batch_size)
     np.testing.assert_allclose(found.nats, expected.nats, atol=1e-4)
     turned = learner().likelihoods(model, RECORDS[::-1], batch_size)
     np.testing.assert_allclose(turned.nats[::-1], expected.nats, atol=1e-4)
-    assert found.tokens.tolist() == [len(record["output"]) + 1 for record in RECORDS]  # bytes are tokens; and the end
+    assert found.tokens.tolist() == [
+        len(record["output"]) + 1 for record in RECORDS
+    ]  # bytes are tokens; and the end
     assert found.bytes.tolist() == [len(record["output"].encode()) for record in RECORDS]
-    assert found.nats / found.tokens == pytest.approx(np.log(len(model.tokenizer)), rel=0.1)  # it knows nothing yet
+    assert found.nats / found.tokens == pytest.approx(
+        np.log(len(model.tokenizer)), rel=0.1
+    )  # it knows nothing yet
 
 
-def test_likelihoods_count_nothing_for_a_row_cut_off_before_its_output(model: LanguageModel) -> None:
+def test_likelihoods_count_nothing_for_a_row_cut_off_before_its_output(
+    model: LanguageModel,
+) -> None:
     records = [RECORDS[0], {"input": "x" * 500, "output": "y"}, RECORDS[1]]
     found = learner().likelihoods(model, records, 2)
     assert (found.nats[1], found.tokens[1], found.bytes[1]) == (0.0, 0, 0)
@@ -87,7 +108,10 @@ def test_train_raises_the_likelihood_and_keeps_it_through_a_folder(
     tiny_language_model: str, model: LanguageModel, tmp_path: Path, kind: str
 ) -> None:
     taught = learner(kind=kind)
-    records = [*RECORDS, {"input": "x" * 500, "output": "never seen"}]  # left out of training: nothing of it is left
+    records = [
+        *RECORDS,
+        {"input": "x" * 500, "output": "never seen"},
+    ]  # left out of training: nothing of it is left
     trained, result = taught.train(
         tiny_language_model, records, records, TRAINING, folder=tmp_path / "fit", on_metrics=ignore
     )
@@ -101,14 +125,24 @@ def test_train_raises_the_likelihood_and_keeps_it_through_a_folder(
 
 
 @pytest.mark.parametrize("kind", ["lora", "none"])
-def test_train_with_one_seed_gives_identical_models(tiny_language_model: str, tmp_path: Path, kind: str) -> None:
+def test_train_with_one_seed_gives_identical_models(
+    tiny_language_model: str, tmp_path: Path, kind: str
+) -> None:
     found = []
     for number, seed in enumerate((5, 5, 6)):
         torch.manual_seed(number)  # what was drawn before doesn't matter
         trained, _ = learner(seed=seed, kind=kind).train(
-            tiny_language_model, RECORDS, [], TRAINING, folder=tmp_path, on_metrics=ignore, validate=False
+            tiny_language_model,
+            RECORDS,
+            [],
+            TRAINING,
+            folder=tmp_path,
+            on_metrics=ignore,
+            validate=False,
         )
-        found.append(torch.cat([parameter.detach().flatten() for parameter in trained.model.parameters()]))
+        found.append(
+            torch.cat([parameter.detach().flatten() for parameter in trained.model.parameters()])
+        )
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
 
@@ -124,7 +158,15 @@ def test_last_logits_are_those_behind_the_last_token(model: LanguageModel) -> No
 def test_train_refuses_to_refresh_its_records(tiny_language_model: str, tmp_path: Path) -> None:
     refresh = Refresh(every_epochs=1, records=lambda encode, epoch: RECORDS)
     with pytest.raises(ValueError, match="refresh must be None for a language model"):
-        learner().train(tiny_language_model, RECORDS, [], TRAINING, folder=tmp_path, on_metrics=ignore, refresh=refresh)
+        learner().train(
+            tiny_language_model,
+            RECORDS,
+            [],
+            TRAINING,
+            folder=tmp_path,
+            on_metrics=ignore,
+            refresh=refresh,
+        )
 
 
 def test_scorable_wants_text_behind_the_labels(model: LanguageModel) -> None:
@@ -144,7 +186,10 @@ def test_preference_likelihoods_are_those_of_the_answers_given_their_prompt(
         records = [{"input": record["prompt"], "output": record[answer]} for record in PREFERENCES]
         expected = learner().likelihoods(model, records, 1)
         np.testing.assert_allclose(side.nats, expected.nats, atol=1e-4)
-        assert side.tokens.tolist() == expected.tokens.tolist() and side.bytes.tolist() == expected.bytes.tolist()
+        assert (
+            side.tokens.tolist() == expected.tokens.tolist()
+            and side.bytes.tolist() == expected.bytes.tolist()
+        )
     chosen, rejected = learner().preference_likelihoods(model, [], 2)
     assert chosen.nats.shape == rejected.nats.shape == (0,)
 
@@ -157,13 +202,17 @@ def test_train_on_preferences_learns_to_prefer_and_starts_at_log_2(
     def keep(metrics: Mapping[str, float], step: int) -> None:
         logged.extend(value for name, value in metrics.items() if name.endswith("train/loss"))
 
-    training = TrainingConfig(batch_size=8, num_epochs=6, warmup_steps=0, learning_rate=1e-2, logging_steps=1)
+    training = TrainingConfig(
+        batch_size=8, num_epochs=6, warmup_steps=0, learning_rate=1e-2, logging_steps=1
+    )
     taught = learner()
     trained, result = taught.train(
         tiny_language_model, PREFERENCES, PREFERENCES, training, folder=tmp_path, on_metrics=keep
     )
     assert result.steps == 6
-    assert logged[0] == pytest.approx(np.log(2.0), abs=1e-3)  # model and reference are equal, but for dropout
+    assert logged[0] == pytest.approx(
+        np.log(2.0), abs=1e-3
+    )  # model and reference are equal, but for dropout
     margins = []
     for each in (model, trained):
         chosen, rejected = taught.preference_likelihoods(each, PREFERENCES, 8)
@@ -172,7 +221,10 @@ def test_train_on_preferences_learns_to_prefer_and_starts_at_log_2(
 
 
 def test_train_weighs_preferences(tiny_language_model: str, tmp_path: Path) -> None:
-    swapped = [{**record, "chosen": record["rejected"], "rejected": record["chosen"]} for record in PREFERENCES]
+    swapped = [
+        {**record, "chosen": record["rejected"], "rejected": record["chosen"]}
+        for record in PREFERENCES
+    ]
     training = TrainingConfig(batch_size=16, num_epochs=4, warmup_steps=0, learning_rate=1e-2)
     found = []
     for weights in ((9.0, 1.0), (1.0, 9.0)):
@@ -182,7 +234,13 @@ def test_train_weighs_preferences(tiny_language_model: str, tmp_path: Path) -> N
             for record in side
         ]
         trained, _ = learner().train(
-            tiny_language_model, records, [], training, folder=tmp_path, on_metrics=ignore, validate=False
+            tiny_language_model,
+            records,
+            [],
+            training,
+            folder=tmp_path,
+            on_metrics=ignore,
+            validate=False,
         )
         chosen, rejected = learner().preference_likelihoods(trained, PREFERENCES, 8)
         found.append(float((rejected.nats / rejected.tokens - chosen.nats / chosen.tokens).mean()))

@@ -11,7 +11,11 @@ from tunetrail.config import AdapterConfig, TrainingConfig
 from tunetrail.learning.engine.attention import segment_attention_of
 from tunetrail.learning.language_model.data import LanguageModelDataModule
 from tunetrail.learning.language_model.forward import causal_model, padded, padded_nats
-from tunetrail.learning.language_model.module import LanguageModelModule, load_language_model, load_tokenizer
+from tunetrail.learning.language_model.module import (
+    LanguageModelModule,
+    load_language_model,
+    load_tokenizer,
+)
 from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample, tokenize_record
 from tunetrail.learning.training.fitting import fit, optimization_settings
 
@@ -34,7 +38,9 @@ def batch(examples: list[TokenizedExample]) -> dict[str, Tensor]:
     return padded(examples, 0)
 
 
-def trained(path: str, examples: list[TokenizedExample], folder: Path, adapter: str) -> LanguageModelModule:
+def trained(
+    path: str, examples: list[TokenizedExample], folder: Path, adapter: str
+) -> LanguageModelModule:
     training = TrainingConfig(num_epochs=2, warmup_steps=0, learning_rate=1e-2)
     module = LanguageModelModule(
         model=path,
@@ -49,7 +55,9 @@ def trained(path: str, examples: list[TokenizedExample], folder: Path, adapter: 
 
 def logits(model: Any, batch: dict[str, Tensor]) -> Tensor:
     with torch.no_grad(), segment_attention_of(causal_model(model), "sdpa"):
-        found: Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        found: Tensor = model(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+        ).logits
     return found
 
 
@@ -63,11 +71,15 @@ def test_padded_nats_equal_full_cross_entropy_one_by_one(
         for number, example in enumerate(examples):
             full = exact(input_ids=torch.tensor([example.input_ids])).logits[0, :-1]
             targets = torch.tensor(example.labels[1:])
-            expected = torch.nn.functional.cross_entropy(full, targets, ignore_index=IGNORED, reduction="sum")
+            expected = torch.nn.functional.cross_entropy(
+                full, targets, ignore_index=IGNORED, reduction="sum"
+            )
             assert float(found[number]) == pytest.approx(float(expected), abs=1e-4)
 
 
-def test_padded_nats_are_zero_where_nothing_is_learnt(tiny_language_model: str, batch: dict[str, Tensor]) -> None:
+def test_padded_nats_are_zero_where_nothing_is_learnt(
+    tiny_language_model: str, batch: dict[str, Tensor]
+) -> None:
     model = load_language_model(tiny_language_model).eval()
     batch["labels"][2] = IGNORED
     with torch.no_grad():
@@ -82,7 +94,9 @@ def test_padded_nats_of_a_row_do_not_depend_on_the_others(
     tiny_language_model: str, examples: list[TokenizedExample]
 ) -> None:
     model = load_language_model(tiny_language_model).eval()
-    longer = TokenizedExample(input_ids=[5] * 120, labels=[7] * 120, supervised_bytes=120, truncated=False)
+    longer = TokenizedExample(
+        input_ids=[5] * 120, labels=[7] * 120, supervised_bytes=120, truncated=False
+    )
     with torch.no_grad():
         before = padded_nats(model, padded(examples, 0)).sum(dim=1)
         after = padded_nats(model, padded([examples[0], longer, *examples[2:]], 0)).sum(dim=1)
@@ -96,10 +110,14 @@ def test_module_loss_is_the_mean_over_supervised_tokens(
     tiny_language_model: str, examples: list[TokenizedExample], tmp_path: Path, padding_free: bool
 ) -> None:
     weights = (1.0, 0.5, 2.0, 0.0)
-    weighted = [replace(example, weight=weight) for example, weight in zip(examples, weights, strict=True)]
+    weighted = [
+        replace(example, weight=weight) for example, weight in zip(examples, weights, strict=True)
+    ]
     training = TrainingConfig(max_steps=1)
     module = LanguageModelModule(
-        model=tiny_language_model, padding_free=padding_free, optimization=optimization_settings(training)
+        model=tiny_language_model,
+        padding_free=padding_free,
+        optimization=optimization_settings(training),
     )
     data = LanguageModelDataModule(train=weighted, validation=[], batch_size=4)
     result = fit(
@@ -113,7 +131,9 @@ def test_module_loss_is_the_mean_over_supervised_tokens(
     )
     batch = padded(examples, 0)
     logit = logits(load_language_model(tiny_language_model).eval(), batch)[:, :-1]
-    nats = torch.nn.functional.cross_entropy(logit.mT, batch["labels"][:, 1:], reduction="none").sum(dim=1)
+    nats = torch.nn.functional.cross_entropy(
+        logit.mT, batch["labels"][:, 1:], reduction="none"
+    ).sum(dim=1)
     tokens = (batch["labels"][:, 1:] != IGNORED).sum(dim=1)
     expected = (nats * torch.tensor(weights)).sum() / (tokens * torch.tensor(weights)).sum()
     assert result.history["train/loss"] == [(1, pytest.approx(float(expected), abs=1e-5))]
@@ -123,31 +143,48 @@ def test_module_loss_is_the_mean_over_supervised_tokens(
     "ignore:Found keys that are in the model state dict"
 )  # the frozen ones, left out on purpose
 def test_adapter_checkpoint_holds_only_trained_weights(
-    tiny_language_model: str, examples: list[TokenizedExample], batch: dict[str, Tensor], tmp_path: Path
+    tiny_language_model: str,
+    examples: list[TokenizedExample],
+    batch: dict[str, Tensor],
+    tmp_path: Path,
 ) -> None:
     module = trained(tiny_language_model, examples, tmp_path, "lora")
     checkpoint = tmp_path / "checkpoints" / "best.ckpt"
     state = torch.load(checkpoint, weights_only=True)["state_dict"]
-    assert set(state) == {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    assert set(state) == {
+        name for name, parameter in module.named_parameters() if parameter.requires_grad
+    }
     assert all("lora_" in name for name in state)
     loaded = LanguageModelModule.load_from_checkpoint(checkpoint, weights_only=True).eval()
-    torch.testing.assert_close(logits(loaded.model, batch), logits(module.model, batch), atol=0, rtol=0)
+    torch.testing.assert_close(
+        logits(loaded.model, batch), logits(module.model, batch), atol=0, rtol=0
+    )
 
 
 def test_full_checkpoint_round_trip(
-    tiny_language_model: str, examples: list[TokenizedExample], batch: dict[str, Tensor], tmp_path: Path
+    tiny_language_model: str,
+    examples: list[TokenizedExample],
+    batch: dict[str, Tensor],
+    tmp_path: Path,
 ) -> None:
     module = trained(tiny_language_model, examples, tmp_path, "none")
-    loaded = LanguageModelModule.load_from_checkpoint(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    loaded = LanguageModelModule.load_from_checkpoint(
+        tmp_path / "checkpoints" / "best.ckpt", weights_only=True
+    )
     assert dict(loaded.hparams) == dict(module.hparams)
-    torch.testing.assert_close(logits(loaded.eval().model, batch), logits(module.model, batch), atol=0, rtol=0)
+    torch.testing.assert_close(
+        logits(loaded.eval().model, batch), logits(module.model, batch), atol=0, rtol=0
+    )
     base = load_language_model(tiny_language_model).eval()
     assert float((logits(base, batch) - logits(module.model, batch)).abs().max()) > 1e-2
     assert module.merged() is module.model
 
 
 def test_merged_model_equals_the_adapted_one_and_differs_from_its_base(
-    tiny_language_model: str, examples: list[TokenizedExample], batch: dict[str, Tensor], tmp_path: Path
+    tiny_language_model: str,
+    examples: list[TokenizedExample],
+    batch: dict[str, Tensor],
+    tmp_path: Path,
 ) -> None:
     module = trained(tiny_language_model, examples, tmp_path, "lora")
     adapted = logits(module.model, batch)
@@ -162,12 +199,16 @@ def test_merged_model_equals_the_adapted_one_and_differs_from_its_base(
 
 
 def test_fresh_adapters_change_nothing(tiny_language_model: str, batch: dict[str, Tensor]) -> None:
-    module = LanguageModelModule(model=tiny_language_model, adapter=asdict(AdapterConfig(kind="lora"))).eval()
+    module = LanguageModelModule(
+        model=tiny_language_model, adapter=asdict(AdapterConfig(kind="lora"))
+    ).eval()
     base = load_language_model(tiny_language_model).eval()
     torch.testing.assert_close(logits(module.model, batch), logits(base, batch), atol=1e-6, rtol=0)
 
 
-def test_load_gives_a_model_without_padding_token_one(tiny_language_model: str, tmp_path: Path) -> None:
+def test_load_gives_a_model_without_padding_token_one(
+    tiny_language_model: str, tmp_path: Path
+) -> None:
     tokenizer = load_tokenizer(tiny_language_model)
     tokenizer.pad_token = None
     tokenizer.save_pretrained(tmp_path)

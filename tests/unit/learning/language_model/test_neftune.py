@@ -25,7 +25,9 @@ def embedded(model: PreTrainedModel, ids: Tensor = IDS) -> Tensor:
     return output
 
 
-def test_noise_has_the_size_of_each_sequence_in_a_concatenated_batch(model: PreTrainedModel) -> None:
+def test_noise_has_the_size_of_each_sequence_in_a_concatenated_batch(
+    model: PreTrainedModel,
+) -> None:
     clean = embedded(model)
     noise = EmbeddingNoise(model, alpha=5.0)
     torch.manual_seed(0)
@@ -35,7 +37,9 @@ def test_noise_has_the_size_of_each_sequence_in_a_concatenated_batch(model: PreT
         bound = 5.0 / math.sqrt(len(segment) * clean.shape[-1])
         assert 0.95 * bound < float(segment.abs().max()) <= bound * (1 + 1e-5)
         assert abs(float(segment.mean())) < 0.2 * bound
-        assert float(segment.std()) == pytest.approx(bound / math.sqrt(3.0), rel=0.1)  # of a uniform distribution
+        assert float(segment.std()) == pytest.approx(
+            bound / math.sqrt(3.0), rel=0.1
+        )  # of a uniform distribution
 
 
 def test_noise_has_the_size_of_each_row_in_a_padded_batch(model: PreTrainedModel) -> None:
@@ -98,7 +102,9 @@ def test_noise_reaches_a_model_with_adapters(model: PreTrainedModel) -> None:
 def test_a_failed_pass_ends_the_noise(model: PreTrainedModel) -> None:
     noise = EmbeddingNoise(model, alpha=5.0)
     with (
-        pytest.raises(ValueError, match=r"lengths must be those of a batch \[1, 60\], got \[5, 40\]"),
+        pytest.raises(
+            ValueError, match=r"lengths must be those of a batch \[1, 60\], got \[5, 40\]"
+        ),
         noise.over([5, 40]),
     ):
         embedded(model)
@@ -107,6 +113,8 @@ def test_a_failed_pass_ends_the_noise(model: PreTrainedModel) -> None:
 
 @pytest.mark.parametrize("alpha", [-0.1, math.nan, math.inf])
 def test_config_refuses_a_noise_that_is_no_size(alpha: float) -> None:
-    with pytest.raises(ConfigError, match=r"llm.neftune_alpha must be at least 0 \(0: off\) and finite"):
+    with pytest.raises(
+        ConfigError, match=r"llm.neftune_alpha must be at least 0 \(0: off\) and finite"
+    ):
         LanguageModelConfig(neftune_alpha=alpha)
     assert LanguageModelConfig(neftune_alpha=5.0).neftune_alpha == 5.0

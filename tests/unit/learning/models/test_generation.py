@@ -13,7 +13,12 @@ from tunetrail.learning.models.generation import TextWriter, _SeededSampling
 
 ASK = "Ask."
 OPENING = "Q:"
-ANSWERS = {"apple": ' "red or green?"\nMore.', "boat": " how deep?", "cloud": " is it rain?\nNo.", "door": ""}
+ANSWERS = {
+    "apple": ' "red or green?"\nMore.',
+    "boat": " how deep?",
+    "cloud": " is it rain?\nNo.",
+    "door": "",
+}
 LINES = ["red or green?", "how deep?", "is it rain?", ""]
 
 
@@ -22,15 +27,20 @@ def ignore(metrics: Mapping[str, float], step: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def model(tiny_language_model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanguageModel]:
+def model(
+    tiny_language_model: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LanguageModel]:
     """The tiny model, taught one answer for each of four texts."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # tensors this small are trained far slower by threads that wait for one another
+    torch.set_num_threads(
+        1
+    )  # tensors this small are trained far slower by threads that wait for one another
     learner = LanguageModelLearner(
         config=LanguageModelConfig(max_length=96, adapter=AdapterConfig(kind="none")), seed=0
     )
     records: list[dict[str, Any]] = [
-        {"input": f"{ASK}\n\n{text}", "output": OPENING + answer} for text, answer in ANSWERS.items()
+        {"input": f"{ASK}\n\n{text}", "output": OPENING + answer}
+        for text, answer in ANSWERS.items()
     ]
     training = TrainingConfig(batch_size=4, num_epochs=150, warmup_steps=0, learning_rate=5e-3)
     folder = tmp_path_factory.mktemp("writer")
@@ -59,7 +69,9 @@ def test_writer_leaves_out_a_line_that_came_to_no_end(model: LanguageModel) -> N
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_writer_does_not_depend_on_the_batch(model: LanguageModel, batch_size: int, temperature: float) -> None:
+def test_writer_does_not_depend_on_the_batch(
+    model: LanguageModel, batch_size: int, temperature: float
+) -> None:
     one, other = (
         TextWriter(model=model, seed=3, max_new_tokens=24, temperature=temperature, batch_size=size)
         for size in (16, batch_size)
@@ -72,7 +84,9 @@ def test_writer_does_not_depend_on_the_batch(model: LanguageModel, batch_size: i
 
 def test_writer_samples_by_the_seed_and_anew_for_each_copy(model: LanguageModel) -> None:
     lines = {
-        (seed, run): TextWriter(model=model, seed=seed, max_new_tokens=60, temperature=2.0).write(ASK, ["boat"] * 8)
+        (seed, run): TextWriter(model=model, seed=seed, max_new_tokens=60, temperature=2.0).write(
+            ASK, ["boat"] * 8
+        )
         for seed, run in ((0, 0), (0, 1), (1, 0))
     }
     assert lines[0, 0] == lines[0, 1] != lines[1, 0]
@@ -107,7 +121,9 @@ def test_writer_does_not_write_twice(writer: TextWriter) -> None:
     handle.remove()
 
 
-@pytest.mark.parametrize("text", ["x" * 1_000_000, "é\x00" * 5_000, "\ud800 lone", "", "<|end|>" * 300, "\n" * 3000])
+@pytest.mark.parametrize(
+    "text", ["x" * 1_000_000, "é\x00" * 5_000, "\ud800 lone", "", "<|end|>" * 300, "\n" * 3000]
+)
 def test_writer_survives_any_text(model: LanguageModel, text: str) -> None:
     writer = TextWriter(model=model, seed=0, max_new_tokens=8)
     assert len(writer.write(ASK, [text, "boat"], OPENING)) == 2
@@ -125,7 +141,9 @@ def test_writer_cuts_the_end_of_the_text_and_keeps_the_question(model: LanguageM
     assert "Ask.\n\nbegin xxx" in prompt and prompt.endswith("<|start|>assistant\nQ:")
 
 
-def test_writer_asks_plainly_where_there_is_no_chat_template(model: LanguageModel, tmp_path: Path) -> None:
+def test_writer_asks_plainly_where_there_is_no_chat_template(
+    model: LanguageModel, tmp_path: Path
+) -> None:
     from tunetrail.learning.language_model.module import load_tokenizer
 
     model.tokenizer.save_pretrained(tmp_path)

@@ -14,10 +14,18 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"this is no model", b"GGUF", b"GGUF\x03\x00\x00\x00" + b"\xff" * 64, b"GGUF\x03\x00\x00\x00" + bytes(64)],
+    [
+        b"",
+        b"this is no model",
+        b"GGUF",
+        b"GGUF\x03\x00\x00\x00" + b"\xff" * 64,
+        b"GGUF\x03\x00\x00\x00" + bytes(64),
+    ],
     ids=["empty", "text", "magic only", "hostile counts", "zeros"],
 )
-def test_convert_refuses_a_broken_file_and_leaves_nothing(cache: Path, tmp_path: Path, content: bytes) -> None:
+def test_convert_refuses_a_broken_file_and_leaves_nothing(
+    cache: Path, tmp_path: Path, content: bytes
+) -> None:
     file = tmp_path / "broken.gguf"
     file.write_bytes(content)
     for _ in range(2):  # the second call doesn't take what the first left for a model
@@ -32,7 +40,9 @@ def test_convert_names_a_missing_file(cache: Path, tmp_path: Path) -> None:
         convert_gguf(tmp_path / "gone.gguf")
 
 
-def test_convert_names_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_convert_names_a_cache_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     monkeypatch.setenv("TUNETRAIL_CACHE", str(tmp_path / "file"))

@@ -7,14 +7,26 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
 
 from tunetrail.errors import ConfigError, ModelError
-from tunetrail.learning.models.translation import TranslationModel, Translator, load_translation_model, translated
+from tunetrail.learning.models.translation import (
+    TranslationModel,
+    Translator,
+    load_translation_model,
+    translated,
+)
 
 # Two English words may have one foreign word, so that what comes back is the original or its synonym.
 FOREIGN = {
     "big": "grob", "large": "grob", "small": "kalin", "little": "kalin", "dog": "hund", "cat": "kats",
     "sleeps": "slafa", "runs": "lofa",
 }  # fmt: skip
-BACK = {"grob": "large", "kalin": "small", "hund": "dog", "kats": "cat", "slafa": "sleeps", "lofa": "runs"}
+BACK = {
+    "grob": "large",
+    "kalin": "small",
+    "hund": "dog",
+    "kats": "cat",
+    "slafa": "sleeps",
+    "lofa": "runs",
+}
 SYNONYMS = {"big": "large", "little": "small"}
 
 
@@ -25,7 +37,9 @@ def toy_tokenizer(words: dict[str, str]) -> PreTrainedTokenizerFast:
     vocabulary = {token: number for number, token in enumerate(tokens)}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token=special["unk_token"]))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    backend.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
     return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=12, **special)
 
 
@@ -46,11 +60,15 @@ def toy_translator(folder: Path, words: dict[str, str]) -> str:
     for _ in range(200):
         drawn = torch.randint(len(known), (64, 4), generator=generator).tolist()
         batch, labels = (
-            tokenizer([" ".join(names[number] for number in row) for row in drawn], return_tensors="pt")
+            tokenizer(
+                [" ".join(names[number] for number in row) for row in drawn], return_tensors="pt"
+            )
             for names in (known, [words[word] for word in known])
         )
         loss = model(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels["input_ids"]
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            labels=labels["input_ids"],
         ).loss
         optimizer.zero_grad()
         loss.backward()
@@ -63,7 +81,9 @@ def toy_translator(folder: Path, words: dict[str, str]) -> str:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     place, threads = tmp_path_factory.mktemp("translation"), torch.get_num_threads()
-    torch.set_num_threads(1)  # tensors this small are trained thirty times slower by threads that wait for one another
+    torch.set_num_threads(
+        1
+    )  # tensors this small are trained thirty times slower by threads that wait for one another
     yield toy_translator(place / "there", FOREIGN), toy_translator(place / "back", BACK)
     torch.set_num_threads(threads)
 
@@ -75,7 +95,12 @@ def translator(folders: tuple[str, str]) -> Translator:
 
 
 def test_translator_returns_each_word_or_its_synonym(translator: Translator) -> None:
-    texts = ["big dog sleeps runs", "little cat runs sleeps", "small large dog cat", "big dog sleeps runs"]
+    texts = [
+        "big dog sleeps runs",
+        "little cat runs sleeps",
+        "small large dog cat",
+        "big dog sleeps runs",
+    ]
     expected = [" ".join(SYNONYMS.get(word, word) for word in text.split()) for text in texts]
     assert translated(translator.there, texts[:1]) == ["grob hund slafa lofa"]
     assert translator.back_translated(texts) == expected
@@ -84,13 +109,23 @@ def test_translator_returns_each_word_or_its_synonym(translator: Translator) -> 
 
 def test_translator_keeps_white_space_between_sentences(translator: Translator) -> None:
     text = "\n  big dog sleeps runs\n\n\tlittle cat runs sleeps \n"
-    assert translator.back_translated([text]) == ["\n  large dog sleeps runs\n\n\tsmall cat runs sleeps \n"]
+    assert translator.back_translated([text]) == [
+        "\n  large dog sleeps runs\n\n\tsmall cat runs sleeps \n"
+    ]
 
 
 def test_translator_leaves_what_the_models_cannot_read(translator: Translator) -> None:
     long = "big dog " * 7
-    assert translated(translator.there, [long.strip(), "big cat big cat"]) == [None, "grob kats grob kats"]
-    assert translator.back_translated([long, "", " \n ", "  " * 50_000]) == [long, "", " \n ", "  " * 50_000]
+    assert translated(translator.there, [long.strip(), "big cat big cat"]) == [
+        None,
+        "grob kats grob kats",
+    ]
+    assert translator.back_translated([long, "", " \n ", "  " * 50_000]) == [
+        long,
+        "",
+        " \n ",
+        "  " * 50_000,
+    ]
     assert translator.back_translated([]) == []
     assert len(translator.back_translated(["\ud800\x00", "?!" * 100_000])) == 2
 
@@ -112,16 +147,22 @@ def test_load_translation_model_knows_what_a_model_can_read(folders: tuple[str, 
 
 @pytest.mark.parametrize("name", ["opus", "./missing/folder", "/missing", "a/b/c", ""])
 def test_load_translation_model_refuses_what_names_no_model(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"translation_models must be local folders or hub ids owner/name, got"):
+    with pytest.raises(
+        ConfigError, match=r"translation_models must be local folders or hub ids owner/name, got"
+    ):
         load_translation_model(name)
 
 
 def test_load_translation_model_refuses_another_kind_of_model(tiny_language_model: str) -> None:
-    with pytest.raises(ModelError, match="translation_models must be sequence-to-sequence models, got"):
+    with pytest.raises(
+        ModelError, match="translation_models must be sequence-to-sequence models, got"
+    ):
         load_translation_model(tiny_language_model)
 
 
-def test_load_translation_model_refuses_weights_that_can_run_code(folders: tuple[str, str], tmp_path: Path) -> None:
+def test_load_translation_model_refuses_weights_that_can_run_code(
+    folders: tuple[str, str], tmp_path: Path
+) -> None:
     for file in Path(folders[0]).iterdir():
         if file.suffix != ".safetensors":
             (tmp_path / file.name).write_bytes(file.read_bytes())

@@ -14,7 +14,12 @@ from tunetrail.learning.language_model.data import Item, LanguageModelDataModule
 from tunetrail.learning.language_model.module import LanguageModelModule, load_tokenizer
 from tunetrail.learning.preflight.findings import PreflightReport, Severity
 from tunetrail.learning.preflight.language_model import marked
-from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample, tokenize_preference, tokenize_record
+from tunetrail.learning.tokens.chat import (
+    IGNORED,
+    TokenizedExample,
+    tokenize_preference,
+    tokenize_record,
+)
 from tunetrail.learning.training.fitting import fit, optimization_settings
 
 TRAINING = TrainingConfig(max_steps=1, warmup_steps=0)
@@ -42,12 +47,16 @@ def examples(path: str, records: Any = RECORDS, max_length: int = 256) -> list[T
 def checked(path: str, folder: Path, items: list[Any], **data: Any) -> PreflightReport:
     module = LanguageModelModule(model=path, optimization=optimization_settings(TRAINING))
     batches = LanguageModelDataModule(train=items, validation=items, batch_size=4, **data)
-    result = fit(module, batches, TRAINING, seed=0, folder=folder, on_metrics=lambda metrics, step: None)
+    result = fit(
+        module, batches, TRAINING, seed=0, folder=folder, on_metrics=lambda metrics, step: None
+    )
     assert result.preflight is not None
     return result.preflight
 
 
-def refused(path: str, folder: Path, items: list[Any], kind: type[TunetrailError], message: str) -> None:
+def refused(
+    path: str, folder: Path, items: list[Any], kind: type[TunetrailError], message: str
+) -> None:
     with pytest.raises(kind, match=message):
         checked(path, folder, items)
     assert not list(folder.rglob("*.ckpt"))  # nothing was trained
@@ -75,7 +84,9 @@ def test_preview_marks_what_is_learnt(tiny_language_model: str, tmp_path: Path) 
     assert "[[日本<|end|>]]" in text and "[[no<|end|>]]" in text and text.count("[[") == 2
 
 
-def test_preview_shows_both_answers_of_a_preference(tiny_language_model: str, tmp_path: Path) -> None:
+def test_preview_shows_both_answers_of_a_preference(
+    tiny_language_model: str, tmp_path: Path
+) -> None:
     record = {"prompt": "Which?", "chosen": "This one.", "rejected": "That."}
     chosen, rejected = tokenize_preference(load_tokenizer(tiny_language_model), record, 256)
     pair = PreferencePair(chosen=chosen, rejected=rejected, reference=(-40.0, -30.0))
@@ -85,19 +96,33 @@ def test_preview_shows_both_answers_of_a_preference(tiny_language_model: str, tm
     assert "Example 0, rejected (" in report.preview and "[[That.<|end|>]]" in report.preview
 
 
-def test_preview_leaves_out_the_middle_of_long_examples(tiny_language_model: str, tmp_path: Path) -> None:
+def test_preview_leaves_out_the_middle_of_long_examples(
+    tiny_language_model: str, tmp_path: Path
+) -> None:
     module_limit = 512
     long = examples(tiny_language_model, [{"input": "x", "output": "日" * 2000}], module_limit)
     report = checked(tiny_language_model, tmp_path, [*long, *examples(tiny_language_model)])
     assert len(report.preview) < 5000
 
 
-def test_preflight_refuses_rows_that_teach_nothing(tiny_language_model: str, tmp_path: Path) -> None:
-    silent = [replace(each, labels=[IGNORED] * len(each.labels)) for each in examples(tiny_language_model)]
-    refused(tiny_language_model, tmp_path, silent, SampleError, "No token of the rows is learnt. Raise llm.max_length")
+def test_preflight_refuses_rows_that_teach_nothing(
+    tiny_language_model: str, tmp_path: Path
+) -> None:
+    silent = [
+        replace(each, labels=[IGNORED] * len(each.labels)) for each in examples(tiny_language_model)
+    ]
+    refused(
+        tiny_language_model,
+        tmp_path,
+        silent,
+        SampleError,
+        "No token of the rows is learnt. Raise llm.max_length",
+    )
 
 
-def test_preflight_warns_of_rows_that_teach_little(tiny_language_model: str, tmp_path: Path) -> None:
+def test_preflight_warns_of_rows_that_teach_little(
+    tiny_language_model: str, tmp_path: Path
+) -> None:
     items = examples(tiny_language_model, [{"input": "x" * 450, "output": "y"}] * 4, 512)
     report = checked(tiny_language_model, tmp_path, items)
     assert warnings(report) == {"supervised tokens": "0.424 % of the tokens are learnt."}
@@ -108,15 +133,21 @@ def test_preflight_counts_rows_that_were_left_out(tiny_language_model: str, tmp_
     assert "3 rows are left out" in warnings(report)["supervised tokens"]
 
 
-def test_preflight_warns_where_the_end_is_not_learnt(tiny_language_model: str, tmp_path: Path) -> None:
+def test_preflight_warns_where_the_end_is_not_learnt(
+    tiny_language_model: str, tmp_path: Path
+) -> None:
     end = load_tokenizer(tiny_language_model).eos_token_id
 
     def endless(example: TokenizedExample) -> TokenizedExample:
-        return replace(example, labels=[IGNORED if label == end else label for label in example.labels])
+        return replace(
+            example, labels=[IGNORED if label == end else label for label in example.labels]
+        )
 
     good = examples(tiny_language_model)
     report = checked(tiny_language_model, tmp_path / "one", [endless(good[1]), *good[:1]])
-    assert warnings(report)["end of sequence"].startswith("50 % of what is learnt doesn't end with a token at which")
+    assert warnings(report)["end of sequence"].startswith(
+        "50 % of what is learnt doesn't end with a token at which"
+    )
     assert "<|end|>" in warnings(report)["end of sequence"]
     # one turn of a chat is enough
     chat = good[3]
@@ -126,24 +157,37 @@ def test_preflight_warns_where_the_end_is_not_learnt(tiny_language_model: str, t
     assert warnings(report)["end of sequence"].startswith("50 %")
 
 
-def test_preflight_does_not_ask_for_the_end_of_rows_that_are_cut_off(tiny_language_model: str, tmp_path: Path) -> None:
+def test_preflight_does_not_ask_for_the_end_of_rows_that_are_cut_off(
+    tiny_language_model: str, tmp_path: Path
+) -> None:
     cut = examples(tiny_language_model, [{"text": "a story " * 20}], 64)
     assert cut[0].truncated
-    report = checked(tiny_language_model, tmp_path / "some", [*cut, *examples(tiny_language_model) * 3])
+    report = checked(
+        tiny_language_model, tmp_path / "some", [*cut, *examples(tiny_language_model) * 3]
+    )
     assert warnings(report) == {}
     report = checked(tiny_language_model, tmp_path / "all", cut * 2)
     assert "Every row is cut off" in warnings(report)["end of sequence"]
     assert warnings(report)["lengths"].startswith("up to 64 tokens; 100 % of the rows are cut off")
 
 
-def test_preflight_refuses_rows_that_are_longer_than_the_model(tiny_language_model: str, tmp_path: Path) -> None:
-    items = [*examples(tiny_language_model), *examples(tiny_language_model, [{"text": "a" * 600}], 1000)]
+def test_preflight_refuses_rows_that_are_longer_than_the_model(
+    tiny_language_model: str, tmp_path: Path
+) -> None:
+    items = [
+        *examples(tiny_language_model),
+        *examples(tiny_language_model, [{"text": "a" * 600}], 1000),
+    ]
     message = r"llm\.max_length must be at most the model's 512 positions: 1 of 5 rows are longer, up to 601 tokens"
     refused(tiny_language_model, tmp_path, items, ConfigError, message)
 
 
-def test_preflight_refuses_examples_that_see_each_other(tiny_language_model: str, tmp_path: Path) -> None:
-    def blind(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **others: Any) -> tuple[Tensor, None]:
+def test_preflight_refuses_examples_that_see_each_other(
+    tiny_language_model: str, tmp_path: Path
+) -> None:
+    def blind(
+        module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **others: Any
+    ) -> tuple[Tensor, None]:
         shared = query.shape[1] != key.shape[1]
         attended = torch.nn.functional.scaled_dot_product_attention(
             query, key, value, is_causal=True, enable_gqa=shared
@@ -151,30 +195,49 @@ def test_preflight_refuses_examples_that_see_each_other(tiny_language_model: str
         return attended.transpose(1, 2), None
 
     items = examples(tiny_language_model)
-    module = LanguageModelModule(model=tiny_language_model, optimization=optimization_settings(TRAINING))
+    module = LanguageModelModule(
+        model=tiny_language_model, optimization=optimization_settings(TRAINING)
+    )
     data = LanguageModelDataModule(train=items, validation=items, batch_size=4)
     AttentionInterface.register(SEGMENT_ATTENTION, blind)
     try:
-        with pytest.raises(TrainingError, match=r"another loss than one by one, by .*: they see each other\."):
-            fit(module, data, TRAINING, seed=0, folder=tmp_path, on_metrics=lambda metrics, step: None)
+        with pytest.raises(
+            TrainingError, match=r"another loss than one by one, by .*: they see each other\."
+        ):
+            fit(
+                module,
+                data,
+                TRAINING,
+                seed=0,
+                folder=tmp_path,
+                on_metrics=lambda metrics, step: None,
+            )
     finally:
         AttentionInterface.register(SEGMENT_ATTENTION, segment_attention)
 
 
-def test_packing_is_checked_where_rows_are_padded_too(tiny_language_model: str, tmp_path: Path) -> None:
+def test_packing_is_checked_where_rows_are_padded_too(
+    tiny_language_model: str, tmp_path: Path
+) -> None:
     items: list[Item] = [*examples(tiny_language_model)]
     module = LanguageModelModule(
         model=tiny_language_model, padding_free=False, optimization=optimization_settings(TRAINING)
     )
     data = LanguageModelDataModule(train=items, validation=items, batch_size=4, padded=True)
-    result = fit(module, data, TRAINING, seed=0, folder=tmp_path, on_metrics=lambda metrics, step: None)
+    result = fit(
+        module, data, TRAINING, seed=0, folder=tmp_path, on_metrics=lambda metrics, step: None
+    )
     assert result.preflight is not None and warnings(result.preflight) == {}
 
 
 def test_preflight_refuses_a_broken_model(tiny_language_model: str, tmp_path: Path) -> None:
     items = examples(tiny_language_model)
-    module = LanguageModelModule(model=tiny_language_model, optimization=optimization_settings(TRAINING))
+    module = LanguageModelModule(
+        model=tiny_language_model, optimization=optimization_settings(TRAINING)
+    )
     module.model.model.norm.weight.data.fill_(float("nan"))
     data = LanguageModelDataModule(train=items, validation=items, batch_size=4)
-    with pytest.raises(TrainingError, match=r"train/loss must be finite, got nan before the first step"):
+    with pytest.raises(
+        TrainingError, match=r"train/loss must be finite, got nan before the first step"
+    ):
         fit(module, data, TRAINING, seed=0, folder=tmp_path, on_metrics=lambda metrics, step: None)

@@ -35,7 +35,12 @@ def test_training_counts_the_rows_that_it_leaves_out_and_names_rows_as_the_recor
     records = [{"input": "x" * 300, "output": "y"}, *RECORDS]
     records[5] = {**records[5], "weight": math.nan}
     _, result = language_learner().train(
-        tiny_language_model, records, RECORDS[:2], TRAINING, folder=tmp_path, on_metrics=lambda metrics, step: None
+        tiny_language_model,
+        records,
+        RECORDS[:2],
+        TRAINING,
+        folder=tmp_path,
+        on_metrics=lambda metrics, step: None,
     )
     assert "1 rows are left out" in warnings(result.preflight)["supervised tokens"]
     assert 5 in result.skipped_rows and 0 not in result.skipped_rows
@@ -46,23 +51,42 @@ def test_preflight_is_silent_in_an_ordinary_training(
     tiny_language_model: str, tiny_embedding_model: str, tmp_path: Path
 ) -> None:
     _, result = language_learner().train(
-        tiny_language_model, RECORDS, RECORDS, TRAINING, folder=tmp_path, on_metrics=lambda metrics, step: None
+        tiny_language_model,
+        RECORDS,
+        RECORDS,
+        TRAINING,
+        folder=tmp_path,
+        on_metrics=lambda metrics, step: None,
     )
     assert warnings(result.preflight) == {}
     learner = EmbeddingLearner(config=EmbeddingConfig(query_prompt="find: "), shape="pair", seed=0)
     _, result = learner.train(
-        tiny_embedding_model, PAIRS, PAIRS, TRAINING, folder=tmp_path / "e", on_metrics=lambda metrics, step: None
+        tiny_embedding_model,
+        PAIRS,
+        PAIRS,
+        TRAINING,
+        folder=tmp_path / "e",
+        on_metrics=lambda metrics, step: None,
     )
     assert warnings(result.preflight) == {}
     assert result.preflight is not None and "read: find: question 0" in result.preflight.preview
 
 
-def test_embedding_training_with_one_row_per_batch_does_not_begin(tiny_embedding_model: str, tmp_path: Path) -> None:
+def test_embedding_training_with_one_row_per_batch_does_not_begin(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
     learner = EmbeddingLearner(config=EmbeddingConfig(), shape="pair", seed=0)
     training = TrainingConfig(batch_size=1, num_epochs=1)
-    with pytest.raises(ConfigError, match=r"training\.batch_size must be at least 2 for the loss multiple"):
+    with pytest.raises(
+        ConfigError, match=r"training\.batch_size must be at least 2 for the loss multiple"
+    ):
         learner.train(
-            tiny_embedding_model, PAIRS, PAIRS, training, folder=tmp_path, on_metrics=lambda metrics, step: None
+            tiny_embedding_model,
+            PAIRS,
+            PAIRS,
+            training,
+            folder=tmp_path,
+            on_metrics=lambda metrics, step: None,
         )
 
 

@@ -25,7 +25,9 @@ from tunetrail.learning.preflight.machine import checkpoint_bytes, worst_rows
 from tunetrail.learning.preflight.sampled import sampled, share
 from tunetrail.learning.training.fitting import FitResult, fit, optimization_settings
 
-PAIRS = [{"anchor": f"question {n} {'why ' * (n % 5)}", "positive": f"it is {n * 7}"} for n in range(16)]
+PAIRS = [
+    {"anchor": f"question {n} {'why ' * (n % 5)}", "positive": f"it is {n * 7}"} for n in range(16)
+]
 TRAINING = TrainingConfig(num_epochs=2, warmup_steps=0)
 
 
@@ -34,7 +36,12 @@ class Watched(EmbeddingModule):
 
     def on_train_epoch_start(self) -> None:
         if self.trainer.global_step == 0:
-            self.state = (self.training, self.piece_rows, torch.get_rng_state(), np.random.get_state()[1].tolist())
+            self.state = (
+                self.training,
+                self.piece_rows,
+                torch.get_rng_state(),
+                np.random.get_state()[1].tolist(),
+            )
             self.gradients = [each.grad for each in self.parameters()]
 
 
@@ -54,13 +61,21 @@ def trained(
         train=records, validation=validation, shape="pair", batch_size=4, batches=training.batches
     )
     result = fit(
-        module, data, training, seed=0, folder=folder, on_metrics=lambda metrics, step: None, validate=validate
+        module,
+        data,
+        training,
+        seed=0,
+        folder=folder,
+        on_metrics=lambda metrics, step: None,
+        validate=validate,
     )
     return module, result
 
 
 def digest(module: torch.nn.Module) -> str:
-    return hashlib.sha256(b"".join(each.detach().numpy().tobytes() for each in module.parameters())).hexdigest()
+    return hashlib.sha256(
+        b"".join(each.detach().numpy().tobytes() for each in module.parameters())
+    ).hexdigest()
 
 
 def limited(tokens: int) -> Callable[[EmbeddingModule], None]:
@@ -80,7 +95,9 @@ def limited(tokens: int) -> Callable[[EmbeddingModule], None]:
     return prepare
 
 
-def test_preflight_changes_nothing_that_the_training_draws_or_learns(tiny_embedding_model: str, tmp_path: Path) -> None:
+def test_preflight_changes_nothing_that_the_training_draws_or_learns(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
     off = TrainingConfig(num_epochs=2, warmup_steps=0, guards=GuardsConfig(preflight=False))
     with_checks, checked = trained(tiny_embedding_model, tmp_path / "on")
     without, plain = trained(tiny_embedding_model, tmp_path / "off", off)
@@ -93,18 +110,32 @@ def test_preflight_changes_nothing_that_the_training_draws_or_learns(tiny_embedd
     assert with_checks.gradients == without.gradients == [None] * len(with_checks.gradients)
 
 
-def test_broken_weights_keep_the_training_from_beginning(tiny_embedding_model: str, tmp_path: Path) -> None:
+def test_broken_weights_keep_the_training_from_beginning(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
     def break_weights(module: Watched) -> None:
         next(module.parameters()).data.fill_(float("nan"))
 
-    with pytest.raises(TrainingError, match=r"train/loss must be finite, got nan before the first step: the model's"):
+    with pytest.raises(
+        TrainingError,
+        match=r"train/loss must be finite, got nan before the first step: the model's",
+    ):
         trained(tiny_embedding_model, tmp_path, prepare=break_weights)
 
 
 def test_report_becomes_plain_values_and_text(tiny_embedding_model: str, tmp_path: Path) -> None:
     _, result = trained(tiny_embedding_model, tmp_path)
     plain = json.loads(json.dumps(result.to_dict()))["preflight"]
-    names = ["rows per batch", "pairs", "lengths", "settings", "validation", "worst batch", "disk", "packing"]
+    names = [
+        "rows per batch",
+        "pairs",
+        "lengths",
+        "settings",
+        "validation",
+        "worst batch",
+        "disk",
+        "packing",
+    ]
     assert [finding["name"] for finding in plain["findings"]] == names
     assert {finding["severity"] for finding in plain["findings"]} == {"ok"}
     assert "preview" not in plain
@@ -113,7 +144,11 @@ def test_report_becomes_plain_values_and_text(tiny_embedding_model: str, tmp_pat
 
 
 def test_report_raises_its_error_by_its_kind() -> None:
-    findings = [ok("one", "fine"), warning("two", "so so"), error("three", "Raise it.", ConfigError)]
+    findings = [
+        ok("one", "fine"),
+        warning("two", "so so"),
+        error("three", "Raise it.", ConfigError),
+    ]
     report = PreflightReport(findings=findings, preview="", seconds=0.1)
     with pytest.raises(ConfigError, match=r"Raise it\."):
         report.raise_error()
@@ -125,9 +160,13 @@ def test_preflight_of_a_fold_checks_the_rows_only_and_tells_no_warnings(
 ) -> None:
     equal = [record | {"positive": record["anchor"]} for record in PAIRS]
     records = [*equal[:2], *PAIRS[2:]]
-    _, result = trained(tiny_embedding_model, tmp_path, records=records, validation=[], validate=False)
+    _, result = trained(
+        tiny_embedding_model, tmp_path, records=records, validation=[], validate=False
+    )
     assert result.preflight is not None
-    assert [each.severity for each in result.preflight.findings if each.name == "pairs"] == [Severity.WARNING]
+    assert [each.severity for each in result.preflight.findings if each.name == "pairs"] == [
+        Severity.WARNING
+    ]
     assert "worst batch" not in [each.name for each in result.preflight.findings]
     assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
     with pytest.raises(SampleError, match="of the anchors equal their positive"):
@@ -135,8 +174,13 @@ def test_preflight_of_a_fold_checks_the_rows_only_and_tells_no_warnings(
 
 
 @pytest.mark.filterwarnings("ignore:Total length of `StepLoader` across ranks is zero")
-def test_preflight_refuses_a_training_without_validation_rows(tiny_embedding_model: str, tmp_path: Path) -> None:
-    with pytest.raises(SampleError, match=r"The validation must have rows, got none.*Raise split\.validation_share\."):
+def test_preflight_refuses_a_training_without_validation_rows(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        SampleError,
+        match=r"The validation must have rows, got none.*Raise split\.validation_share\.",
+    ):
         trained(tiny_embedding_model, tmp_path, validation=[])
     assert not list(tmp_path.rglob("*.ckpt"))
 
@@ -150,7 +194,9 @@ def test_worst_batch_that_does_not_fit_goes_through_in_pieces(
     accumulate: int,
 ) -> None:
     monkeypatch.setattr(machine, "CATCHABLE", ("cpu",))  # where torch says so
-    training = TrainingConfig(num_epochs=1, warmup_steps=0, batches=BatchesConfig(accumulate=accumulate))
+    training = TrainingConfig(
+        num_epochs=1, warmup_steps=0, batches=BatchesConfig(accumulate=accumulate)
+    )
     module, result = trained(tiny_embedding_model, tmp_path, training, prepare=limited(90))
     assert module.state[1] == 2  # before the first step
     assert result.preflight is not None
@@ -163,32 +209,46 @@ def test_worst_batch_that_does_not_fit_goes_through_in_pieces(
 def test_row_that_does_not_fit_keeps_the_training_from_beginning(
     tiny_embedding_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(TrainingError, match=r"The longest row needs more memory than there is: .* GiB are free"):
+    with pytest.raises(
+        TrainingError, match=r"The longest row needs more memory than there is: .* GiB are free"
+    ):
         trained(tiny_embedding_model, tmp_path, prepare=limited(5))
     monkeypatch.setattr(machine, "CATCHABLE", ("cpu",))
-    with pytest.raises(TrainingError, match=r"one row alone doesn't fit into memory\. Lower max_length"):
+    with pytest.raises(
+        TrainingError, match=r"one row alone doesn't fit into memory\. Lower max_length"
+    ):
         trained(tiny_embedding_model, tmp_path, prepare=limited(5))
 
 
 @pytest.mark.parametrize(("rows", "pieces"), [(4.0, 0), (2.6, 0), (2.4, 3), (1.0, 1)])
 def test_memory_of_the_worst_batch_is_estimated_where_nothing_says_that_it_is_full(
-    tiny_embedding_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: float, pieces: int
+    tiny_embedding_model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rows: float,
+    pieces: int,
 ) -> None:
-    monkeypatch.setattr(machine.ModuleProbe, "memory", lambda probe, rows, piece_rows: 500 + 500 * len(rows))
+    monkeypatch.setattr(
+        machine.ModuleProbe, "memory", lambda probe, rows, piece_rows: 500 + 500 * len(rows)
+    )
     monkeypatch.setattr(machine, "state_bytes", lambda module, training: (100, 200))
     monkeypatch.setattr(machine, "free_memory", lambda device: int(300 + rows * 1000))
     same = [record | {"anchor": "a question"} for record in PAIRS]
     module, result = trained(tiny_embedding_model, tmp_path, records=same)
     assert module.state[1] == pieces
     assert result.preflight is not None
-    assert [each.name for each in result.preflight.of(Severity.WARNING)] == (["worst batch"] if pieces else [])
+    assert [each.name for each in result.preflight.of(Severity.WARNING)] == (
+        ["worst batch"] if pieces else []
+    )
 
 
 def test_memory_that_is_not_there_keeps_the_training_from_beginning(
     tiny_embedding_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "free_memory", lambda device: 1000)
-    with pytest.raises(TrainingError, match=r"The longest row needs more memory than there is: 9\.3e-07 GiB are"):
+    with pytest.raises(
+        TrainingError, match=r"The longest row needs more memory than there is: 9\.3e-07 GiB are"
+    ):
         trained(tiny_embedding_model, tmp_path)
 
 
@@ -197,14 +257,18 @@ def test_optimizer_state_that_does_not_fit_keeps_the_training_from_beginning(
 ) -> None:
     monkeypatch.setattr(machine, "CATCHABLE", ("cpu",))
     monkeypatch.setattr(machine, "state_bytes", lambda module, training: (0, 2**60))
-    with pytest.raises(TrainingError, match=r"The optimizer's state doesn't fit into memory beside the model\."):
+    with pytest.raises(
+        TrainingError, match=r"The optimizer's state doesn't fit into memory beside the model\."
+    ):
         trained(tiny_embedding_model, tmp_path)
 
 
 def test_settings_without_effect_are_told_and_nothing_else_changes(
     tiny_embedding_model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    useless = replace(TRAINING, optimizer=OptimizerConfig(momentum=0.5), averaging=AveragingConfig(decay=0.9))
+    useless = replace(
+        TRAINING, optimizer=OptimizerConfig(momentum=0.5), averaging=AveragingConfig(decay=0.9)
+    )
     module, result = trained(tiny_embedding_model, tmp_path / "useless", useless)
     assert result.preflight is not None
     (finding,) = result.preflight.of(Severity.WARNING)
@@ -221,12 +285,17 @@ def test_disk_that_is_too_full_keeps_the_training_from_beginning(
     tiny_embedding_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100_000))
-    with pytest.raises(TrainingError, match=r"The disk is too full: checkpoints need .* GiB, and .* GiB are free in /"):
+    with pytest.raises(
+        TrainingError,
+        match=r"The disk is too full: checkpoints need .* GiB, and .* GiB are free in /",
+    ):
         trained(tiny_embedding_model, tmp_path / "not" / "there")
 
 
 @pytest.mark.parametrize("kind", ["none", "ema"])
-def test_checkpoint_bytes_are_those_of_the_file(tiny_embedding_model: str, tmp_path: Path, kind: str) -> None:
+def test_checkpoint_bytes_are_those_of_the_file(
+    tiny_embedding_model: str, tmp_path: Path, kind: str
+) -> None:
     training = replace(TRAINING, averaging=AveragingConfig(kind=kind))
     module, _ = trained(tiny_embedding_model, tmp_path, training=training)
     size = (tmp_path / "checkpoints" / "last.ckpt").stat().st_size
@@ -254,5 +323,8 @@ def test_sampled_spreads_evenly() -> None:
 def test_preflight_lets_other_modules_be() -> None:
     from tunetrail.learning.preflight.running import preflight
 
-    report = preflight(lightning.Trainer(logger=False, accelerator="cpu", barebones=True), lightning.LightningModule())
+    report = preflight(
+        lightning.Trainer(logger=False, accelerator="cpu", barebones=True),
+        lightning.LightningModule(),
+    )
     assert (list(report.findings), report.preview) == ([], "")

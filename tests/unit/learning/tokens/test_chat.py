@@ -55,12 +55,17 @@ def test_tokenize_learns_the_output_and_its_end_only(tokenizer: PreTrainedTokeni
     assert tokenizer.decode(example.input_ids) == (
         "<|start|>user\nWhat is 2 + 2?<|end|>\n<|start|>assistant\nIt is 4.<|end|>\n"
     )
-    assert all(label in (token, IGNORED) for token, label in zip(example.input_ids, example.labels, strict=True))
+    assert all(
+        label in (token, IGNORED)
+        for token, label in zip(example.input_ids, example.labels, strict=True)
+    )
     assert example.supervised_bytes == len("It is 4.")
     assert not example.truncated
 
 
-def test_tokenize_learns_every_assistant_turn_and_nothing_else(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_tokenize_learns_every_assistant_turn_and_nothing_else(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
     example = tokenize_record(tokenizer, CHAT, 512)
     assert learnt(tokenizer, example) == "Hello!<|end|>See you.<|end|>"
     assert example.supervised_bytes == len("Hello!See you.")
@@ -71,7 +76,12 @@ def test_tokenize_learns_no_header_of_a_chat_that_the_assistant_begins(
     tokenizer: PreTrainedTokenizerBase, template: str | None
 ) -> None:
     tokenizer.chat_template = template or tokenizer.chat_template
-    record = {"messages": [{"role": "assistant", "content": "Welcome."}, {"role": "user", "content": "Hi."}]}
+    record = {
+        "messages": [
+            {"role": "assistant", "content": "Welcome."},
+            {"role": "user", "content": "Hi."},
+        ]
+    }
     assert learnt(tokenizer, tokenize_record(tokenizer, record, 512)) == "Welcome.<|end|>"
 
 
@@ -88,10 +98,14 @@ def test_tokenize_copes_with_an_empty_document(tokenizer: PreTrainedTokenizerBas
     assert example.supervised_bytes == 0
 
 
-def test_tokenize_writes_turns_on_lines_for_a_model_without_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_tokenize_writes_turns_on_lines_for_a_model_without_chat_template(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
     tokenizer.chat_template = None
     example = tokenize_record(tokenizer, CHAT, 512)
-    assert tokenizer.decode(example.input_ids) == "Be brief.\nHi.\nHello!<|end|>Bye.\nSee you.<|end|>"
+    assert (
+        tokenizer.decode(example.input_ids) == "Be brief.\nHi.\nHello!<|end|>Bye.\nSee you.<|end|>"
+    )
     assert learnt(tokenizer, example) == "Hello!<|end|>See you.<|end|>"
 
 
@@ -124,19 +138,24 @@ def test_tokenize_counts_the_bytes_of_characters_that_take_several_tokens(
     assert document.supervised_bytes == len(output.encode())
 
 
-@pytest.mark.parametrize("template", [DROPS_EARLIER_TURNS, SHORTENS_EARLIER_TURNS], ids=["drops", "shortens"])
+@pytest.mark.parametrize(
+    "template", [DROPS_EARLIER_TURNS, SHORTENS_EARLIER_TURNS], ids=["drops", "shortens"]
+)
 def test_tokenize_refuses_a_template_that_changes_earlier_turns(
     tokenizer: PreTrainedTokenizerBase, template: str
 ) -> None:
     tokenizer.chat_template = template
-    with pytest.raises(SampleError, match=r"messages\[2\] \(assistant\) is changed or dropped .* Use another model"):
+    with pytest.raises(
+        SampleError, match=r"messages\[2\] \(assistant\) is changed or dropped .* Use another model"
+    ):
         tokenize_record(tokenizer, CHAT, 512)
 
 
-def test_tokenize_refuses_a_template_that_drops_the_answer(tokenizer: PreTrainedTokenizerBase) -> None:
-    tokenizer.chat_template = (
-        "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"
-    )
+def test_tokenize_refuses_a_template_that_drops_the_answer(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    user_turns = "{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}"
+    tokenizer.chat_template = f"{{% for m in messages %}}{user_turns}{{% endfor %}}"
     with pytest.raises(SampleError, match=r"messages\[1\] \(assistant\)"):
         tokenize_record(tokenizer, COMPLETION, 512)
 
@@ -149,16 +168,24 @@ def test_tokenize_refuses_a_template_that_drops_the_answer(tokenizer: PreTrained
         ({"text": "A story."}, None),
     ],
 )
-def test_record_messages_of_each_shape(record: dict[str, Any], expected: list[tuple[str, str]] | None) -> None:
+def test_record_messages_of_each_shape(
+    record: dict[str, Any], expected: list[tuple[str, str]] | None
+) -> None:
     messages = record_messages(record)
     assert (messages and [(each["role"], each["content"]) for each in messages]) == expected
 
 
-def test_tokenize_preference_learns_both_answers_behind_the_same_prompt(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_tokenize_preference_learns_both_answers_behind_the_same_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
     chosen, rejected = tokenize_preference(tokenizer, {**PREFERENCE, "weight": 0.5}, 512)
-    assert (learnt(tokenizer, chosen), learnt(tokenizer, rejected)) == ("It is 4.<|end|>", "Five, I think.<|end|>")
+    assert (learnt(tokenizer, chosen), learnt(tokenizer, rejected)) == (
+        "It is 4.<|end|>",
+        "Five, I think.<|end|>",
+    )
     prompts = [
-        example.input_ids[: len(example.input_ids) - example.supervised_tokens - 1] for example in (chosen, rejected)
+        example.input_ids[: len(example.input_ids) - example.supervised_tokens - 1]
+        for example in (chosen, rejected)
     ]
     assert prompts[0] == prompts[1] and tokenizer.decode(prompts[0]).endswith(
         "What is 2 + 2?<|end|>\n<|start|>assistant\n"
@@ -167,7 +194,9 @@ def test_tokenize_preference_learns_both_answers_behind_the_same_prompt(tokenize
     assert (chosen.weight, rejected.weight) == (0.5, 0.5)
 
 
-def test_tokenize_preference_cuts_each_answer_off_by_itself(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_tokenize_preference_cuts_each_answer_off_by_itself(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
     whole = tokenize_preference(tokenizer, PREFERENCE, 512)
     length = len(whole[0].input_ids)
     chosen, rejected = tokenize_preference(tokenizer, PREFERENCE, length)
@@ -188,7 +217,9 @@ def test_is_preference_needs_both_answers(record: dict[str, Any], preference: bo
     assert is_preference(record) == preference
 
 
-@pytest.mark.parametrize("record", [COMPLETION, CHAT, {"text": "A story."}, {"text": ""}, {"input": "a", "output": ""}])
+@pytest.mark.parametrize(
+    "record", [COMPLETION, CHAT, {"text": "A story."}, {"text": ""}, {"input": "a", "output": ""}]
+)
 def test_supervised_tokens_are_those_that_something_stands_before(
     tokenizer: PreTrainedTokenizerBase, record: dict[str, Any]
 ) -> None:

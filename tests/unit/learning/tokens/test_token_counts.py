@@ -14,7 +14,12 @@ CHAT = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "
 
 def test_embedding_rows_count_as_their_longest_text(tiny_embedding_model: str) -> None:
     counter = EmbeddingTokenCounter(path=tiny_embedding_model, max_length=8)
-    records = [{"anchor": "ab", "positive": "abcd"}, {"text": "é", "label": "long label"}, {"text": "x" * 2000}, {}]
+    records = [
+        {"anchor": "ab", "positive": "abcd"},
+        {"text": "é", "label": "long label"},
+        {"text": "x" * 2000},
+        {},
+    ]
     assert counter.of_records(records).tolist() == [4, 2, 2000, 0]
     assert counter.of_texts(["abc", ""]).tolist() == [3, 0]
 
@@ -39,7 +44,9 @@ def test_language_model_rows_count_as_they_are_trained_on(tiny_language_model: s
 def test_preferences_count_with_their_longer_answer(tiny_language_model: str) -> None:
     counter = LanguageModelTokenCounter(path=tiny_language_model, max_length=8)
     answers = [("yes", "it may be so"), ("it may be so", "yes")]
-    records = [{"prompt": "ab", "chosen": chosen, "rejected": rejected} for chosen, rejected in answers]
+    records = [
+        {"prompt": "ab", "chosen": chosen, "rejected": rejected} for chosen, rejected in answers
+    ]
     longer = counter.of_records([{"input": "ab", "output": "it may be so"}]).tolist()
     assert counter.of_records(records).tolist() == longer * 2
     assert counter.of_records([]).tolist() == []

@@ -13,7 +13,12 @@ from tunetrail.learning.tokens.tokenized import TokenizedTexts, kept_examples, k
 TEXTS = ["a first text", "b", "", "é" * 40, "a first text"]
 RECORDS: list[dict[str, Any]] = [
     {"input": "question", "output": "answer", "row_id": 1},
-    {"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "long " * 50}]},
+    {
+        "messages": [
+            {"role": "user", "content": "u"},
+            {"role": "assistant", "content": "long " * 50},
+        ]
+    },
     {"text": "a document"},
 ]
 
@@ -35,10 +40,16 @@ def test_tokenized_texts_give_the_features_of_the_model(
     for features in (tokenized(TEXTS, prompt), TokenizedTexts(model, cache)(TEXTS, prompt)):
         assert set(features) == set(expected)
         for name, value in expected.items():
-            assert torch.equal(features[name], value) if isinstance(value, torch.Tensor) else features[name] == value
+            assert (
+                torch.equal(features[name], value)
+                if isinstance(value, torch.Tensor)
+                else features[name] == value
+            )
 
 
-def test_tokenized_texts_are_tokenised_once_across_runs(tiny_embedding_model: str, cache: ResultCache) -> None:
+def test_tokenized_texts_are_tokenised_once_across_runs(
+    tiny_embedding_model: str, cache: ResultCache
+) -> None:
     texts = [f"text number {number}" for number in range(600)]
     model = load_embedding_model(tiny_embedding_model, 32)
     TokenizedTexts(model, cache).keep(texts)
@@ -48,12 +59,21 @@ def test_tokenized_texts_are_tokenised_once_across_runs(tiny_embedding_model: st
     assert sorted(cache.folder.rglob("tokens.npz")) == written
     TokenizedTexts(model, cache).keep([*texts, "one more"])
     assert len(set(cache.folder.rglob("tokens.npz")) - set(written)) == 1
-    assert len(TokenizedTexts(load_embedding_model(tiny_embedding_model, 16), cache)(texts[:2])["input_ids"][0]) == 13
+    assert (
+        len(
+            TokenizedTexts(load_embedding_model(tiny_embedding_model, 16), cache)(texts[:2])[
+                "input_ids"
+            ][0]
+        )
+        == 13
+    )
     TokenizedTexts(load_embedding_model(tiny_embedding_model, 16), cache).keep(texts)
     assert len(list(cache.folder.rglob("tokens.npz"))) > 4  # another length is another result
 
 
-def test_kept_examples_are_those_of_the_tokenizer(tiny_language_model: str, cache: ResultCache) -> None:
+def test_kept_examples_are_those_of_the_tokenizer(
+    tiny_language_model: str, cache: ResultCache
+) -> None:
     tokenizer = load_tokenizer(tiny_language_model)
     expected = [tokenize_record(tokenizer, record, 64) for record in RECORDS]
     for _ in range(2):
@@ -64,15 +84,25 @@ def test_kept_examples_are_those_of_the_tokenizer(tiny_language_model: str, cach
     assert kept_examples(tokenizer, [], 8, cache) == []
 
 
-def test_kept_examples_have_the_weights_of_this_run(tiny_language_model: str, cache: ResultCache) -> None:
+def test_kept_examples_have_the_weights_of_this_run(
+    tiny_language_model: str, cache: ResultCache
+) -> None:
     tokenizer = load_tokenizer(tiny_language_model)
     assert [each.weight for each in kept_examples(tokenizer, RECORDS, 64, cache)] == [1.0, 1.0, 1.0]
-    weighted = [{**record, "weight": weight} for record, weight in zip(RECORDS, (0.5, 2, 4.0), strict=True)]
-    assert [each.weight for each in kept_examples(tokenizer, weighted, 64, cache)] == [0.5, 2.0, 4.0]
+    weighted = [
+        {**record, "weight": weight} for record, weight in zip(RECORDS, (0.5, 2, 4.0), strict=True)
+    ]
+    assert [each.weight for each in kept_examples(tokenizer, weighted, 64, cache)] == [
+        0.5,
+        2.0,
+        4.0,
+    ]
     assert len(list(cache.folder.rglob("tokens.npz"))) == 1
 
 
-def test_kept_preferences_are_those_of_the_tokenizer(tiny_language_model: str, cache: ResultCache) -> None:
+def test_kept_preferences_are_those_of_the_tokenizer(
+    tiny_language_model: str, cache: ResultCache
+) -> None:
     tokenizer = load_tokenizer(tiny_language_model)
     records = [
         {"prompt": "p", "chosen": "c", "rejected": "r", "weight": 3.0},

@@ -11,7 +11,9 @@ from torch.utils.data import DataLoader
 from tunetrail.learning.training.averaging import WeightAveraging, averaging_callback
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*does not have many workers", "ignore:.*exists and is not empty", "ignore:.*the `mode` of"
+    "ignore:.*does not have many workers",
+    "ignore:.*exists and is not empty",
+    "ignore:.*the `mode` of",
 )
 STEPS_PER_EPOCH = 4
 
@@ -36,7 +38,11 @@ class Network(lightning.LightningModule):
         self.validated: list[dict[str, Tensor]] = []
 
     def weights(self) -> dict[str, Tensor]:
-        return {name: each.detach().clone() for name, each in self.named_parameters() if each.requires_grad}
+        return {
+            name: each.detach().clone()
+            for name, each in self.named_parameters()
+            if each.requires_grad
+        }
 
     def loss(self, batch: Tensor) -> Tensor:
         batch = batch.to(self.first.weight.dtype)
@@ -63,17 +69,29 @@ class Network(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: value for name, value in state.items() if "frozen" not in name}
+        checkpoint["state_dict"] = {
+            name: value for name, value in state.items() if "frozen" not in name
+        }
 
 
 def fit(
-    module: Network, callback: lightning.Callback | None, folder: Path, epochs: int = 3, resume: Path | None = None
+    module: Network,
+    callback: lightning.Callback | None,
+    folder: Path,
+    epochs: int = 3,
+    resume: Path | None = None,
 ) -> Network:
     torch.manual_seed(1)
     data: Any = DataLoader(torch.randn(2 * STEPS_PER_EPOCH, 4), batch_size=2)  # type: ignore[arg-type]
-    best = ModelCheckpoint(folder, filename="best", monitor="val/loss", enable_version_counter=False)
+    best = ModelCheckpoint(
+        folder, filename="best", monitor="val/loss", enable_version_counter=False
+    )
     each = ModelCheckpoint(
-        folder, filename="epoch-{epoch}", auto_insert_metric_name=False, save_top_k=-1, save_on_exception=True
+        folder,
+        filename="epoch-{epoch}",
+        auto_insert_metric_name=False,
+        save_top_k=-1,
+        save_on_exception=True,
     )
     trainer = lightning.Trainer(
         max_epochs=epochs,
@@ -97,7 +115,10 @@ def callback_of(kind: str, start: float = 0.5, epochs: int = 3) -> WeightAveragi
 def average_of(kind: str, stepped: list[dict[str, Tensor]], first: int = 6) -> dict[str, Tensor]:
     """Return the average in its closed form."""
     if kind == "swa":
-        return {name: torch.stack([each[name] for each in stepped[first:]]).mean(dim=0) for name in stepped[0]}
+        return {
+            name: torch.stack([each[name] for each in stepped[first:]]).mean(dim=0)
+            for name in stepped[0]
+        }
     average = dict(stepped[0])
     for updates, weights in enumerate(stepped[1:], start=1):
         kept = min(0.6, (1 + updates) / (10 + updates))
@@ -105,14 +126,20 @@ def average_of(kind: str, stepped: list[dict[str, Tensor]], first: int = 6) -> d
     return average
 
 
-def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], exact: bool = False) -> None:
+def assert_close(
+    found: dict[str, Tensor], expected: dict[str, Tensor], exact: bool = False
+) -> None:
     assert found.keys() == expected.keys()
     for name in expected:
-        torch.testing.assert_close(found[name], expected[name], **({"rtol": 0, "atol": 0} if exact else {}))
+        torch.testing.assert_close(
+            found[name], expected[name], **({"rtol": 0, "atol": 0} if exact else {})
+        )
 
 
 @pytest.mark.parametrize("kind", ["ema", "swa"])
-def test_training_ends_with_the_average_and_the_optimizer_never_sees_it(kind: str, tmp_path: Path) -> None:
+def test_training_ends_with_the_average_and_the_optimizer_never_sees_it(
+    kind: str, tmp_path: Path
+) -> None:
     plain = fit(Network(), None, tmp_path / "plain")
     module = fit(Network(), callback_of(kind), tmp_path / "averaged")
     assert len(module.stepped) == 12
@@ -124,7 +151,9 @@ def test_training_ends_with_the_average_and_the_optimizer_never_sees_it(kind: st
     assert torch.equal(module.frozen.weight, plain.frozen.weight)
 
 
-def test_validation_sees_the_average_and_before_it_begins_the_current_weights(tmp_path: Path) -> None:
+def test_validation_sees_the_average_and_before_it_begins_the_current_weights(
+    tmp_path: Path,
+) -> None:
     module = fit(Network(), callback_of("swa"), tmp_path)
     sanity, first, second, third = module.validated
     assert_close(sanity, Network().weights(), exact=True)
@@ -134,28 +163,38 @@ def test_validation_sees_the_average_and_before_it_begins_the_current_weights(tm
 
 
 @pytest.mark.parametrize("kind", ["ema", "swa"])
-def test_checkpoints_hold_what_was_validated_under_all_names_of_tied_weights(kind: str, tmp_path: Path) -> None:
+def test_checkpoints_hold_what_was_validated_under_all_names_of_tied_weights(
+    kind: str, tmp_path: Path
+) -> None:
     module = fit(Network(), callback_of(kind), tmp_path)
     for epoch in range(3):
         checkpoint = torch.load(tmp_path / f"epoch-{epoch}.ckpt", weights_only=True)
         state = checkpoint["state_dict"]
         assert state.keys() == {"first.weight", "first.bias", "tied.weight", "tied.bias", "ids"}
         assert torch.equal(state["tied.weight"], state["first.weight"])
-        assert_close({name: state[name] for name in module.weights()}, module.validated[epoch + 1], exact=True)
+        assert_close(
+            {name: state[name] for name in module.weights()},
+            module.validated[epoch + 1],
+            exact=True,
+        )
     best = torch.load(tmp_path / "best.ckpt", weights_only=True)["state_dict"]
     other = Network()
     other.load_state_dict(best, strict=False)
     torch.manual_seed(1)
     losses = [float(other.loss(batch).detach()) for batch in torch.randn(8, 4).split(2)]
     score = torch.load(tmp_path / "epoch-2.ckpt", weights_only=True)["callbacks"]
-    recorded = next(state["best_model_score"] for state in score.values() if state.get("monitor") == "val/loss")
+    recorded = next(
+        state["best_model_score"] for state in score.values() if state.get("monitor") == "val/loss"
+    )
     assert sum(losses) / 4 == pytest.approx(float(recorded), rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["ema", "swa"])
 @pytest.mark.parametrize("epoch", [0, 1])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_resumed_training_ends_with_the_same_bits(kind: str, epoch: int, dtype: torch.dtype, tmp_path: Path) -> None:
+def test_a_resumed_training_ends_with_the_same_bits(
+    kind: str, epoch: int, dtype: torch.dtype, tmp_path: Path
+) -> None:
     whole = fit(Network(dtype), callback_of(kind), tmp_path)
     callback = callback_of(kind)
     resumed = fit(Network(dtype), callback, tmp_path, resume=tmp_path / f"epoch-{epoch}.ckpt")
@@ -166,9 +205,13 @@ def test_a_resumed_training_ends_with_the_same_bits(kind: str, epoch: int, dtype
 
 
 @pytest.mark.parametrize("kind", ["ema", "swa"])
-def test_a_stop_within_a_validation_saves_each_set_of_weights_as_itself(kind: str, tmp_path: Path) -> None:
+def test_a_stop_within_a_validation_saves_each_set_of_weights_as_itself(
+    kind: str, tmp_path: Path
+) -> None:
     whole = fit(Network(), callback_of(kind), tmp_path / "whole")
-    stopped = Network(fail_in_validation=4)  # after the first batch of the last; the sanity check is one, too
+    stopped = Network(
+        fail_in_validation=4
+    )  # after the first batch of the last; the sanity check is one, too
     with pytest.raises(RuntimeError, match="killed"):
         fit(stopped, callback_of(kind), tmp_path / "stopped")
     assert_close(stopped.weights(), whole.stepped[-1], exact=True)
@@ -180,8 +223,14 @@ def test_a_stop_within_a_validation_saves_each_set_of_weights_as_itself(kind: st
 def test_averages_of_bfloat16_weights_are_float32(tmp_path: Path) -> None:
     module = fit(Network(torch.bfloat16), averaging_callback("ema", 0.999, 0.5, 12), tmp_path)
     checkpoint = torch.load(tmp_path / "epoch-2.ckpt", weights_only=True)
-    assert {value.dtype for value in checkpoint["averaging"]["averages"].values()} == {torch.float32}
-    assert checkpoint["state_dict"]["first.weight"].dtype == module.first.weight.dtype == torch.bfloat16
+    assert {value.dtype for value in checkpoint["averaging"]["averages"].values()} == {
+        torch.float32
+    }
+    assert (
+        checkpoint["state_dict"]["first.weight"].dtype
+        == module.first.weight.dtype
+        == torch.bfloat16
+    )
 
 
 def test_a_step_that_the_optimizer_skipped_is_not_averaged_twice(tmp_path: Path) -> None:
@@ -194,7 +243,9 @@ def test_a_step_that_the_optimizer_skipped_is_not_averaged_twice(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("start", "first"), [(0.0, 0), (0.99, 11), (1.0, 11)])
-def test_swa_takes_the_steps_after_its_start_and_at_least_the_last(start: float, first: int, tmp_path: Path) -> None:
+def test_swa_takes_the_steps_after_its_start_and_at_least_the_last(
+    start: float, first: int, tmp_path: Path
+) -> None:
     module = fit(Network(), callback_of("swa", start), tmp_path)
     assert_close(module.weights(), average_of("swa", module.stepped, first))
 

@@ -43,8 +43,12 @@ class Machine:
         return reached / self.second_pass if piece_rows else reached
 
 
-def search(rows: int = 64, *, in_pieces: bool = False, fixed: int = 0, limit: int = 10**9) -> BatchSearch:
-    return BatchSearch(rows=rows, in_pieces=in_pieces, like_lengths=False, fixed_bytes=fixed, limit_bytes=limit)
+def search(
+    rows: int = 64, *, in_pieces: bool = False, fixed: int = 0, limit: int = 10**9
+) -> BatchSearch:
+    return BatchSearch(
+        rows=rows, in_pieces=in_pieces, like_lengths=False, fixed_bytes=fixed, limit_bytes=limit
+    )
 
 
 def test_the_smallest_of_the_fastest_is_chosen_and_the_step_keeps_its_rows() -> None:
@@ -77,7 +81,9 @@ def test_a_device_that_runs_out_of_memory_ends_the_search() -> None:
 @pytest.mark.parametrize("fixed", [10**6, 400_000])
 def test_no_room_for_one_row_is_said_before_it_is_tried(fixed: int) -> None:
     machine = Machine(per_token=10_000.0)
-    with pytest.raises(ConfigError, match=r"training\.batch_size must leave room for one row, got 'auto'") as caught:
+    with pytest.raises(
+        ConfigError, match=r"training\.batch_size must leave room for one row, got 'auto'"
+    ) as caught:
         find_batch_size(search(fixed=fixed, limit=900_000), machine)
     assert "max_length" in str(caught.value)
     assert machine.most + fixed <= 900_000 or not machine.tried
@@ -146,7 +152,9 @@ def test_ranks_agree_on_the_least() -> None:
 
 def test_ranks_agree_on_pieces() -> None:
     whole = FoundBatchSize(batch_size=32, accumulate=1)
-    assert agreed(whole, [32, 8], rows=32, in_pieces=True) == FoundBatchSize(batch_size=32, accumulate=1, piece_rows=8)
+    assert agreed(whole, [32, 8], rows=32, in_pieces=True) == FoundBatchSize(
+        batch_size=32, accumulate=1, piece_rows=8
+    )
     assert agreed(whole, [32, 32], rows=32, in_pieces=True) == whole
 
 

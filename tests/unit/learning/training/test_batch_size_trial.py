@@ -15,7 +15,10 @@ from tunetrail.learning.training.fitting import optimization_settings
 from tunetrail.learning.training.module import Work
 from tunetrail.learning.training.trial import run_trial
 
-PAIRS = [{"anchor": f"question {n} {'why ' * (n % 5)}", "positive": f"the answer is {n * 7}"} for n in range(24)]
+PAIRS = [
+    {"anchor": f"question {n} {'why ' * (n % 5)}", "positive": f"the answer is {n * 7}"}
+    for n in range(24)
+]
 SCORES = [{"sentence1": f"text {n}", "sentence2": f"other {n}", "score": n / 24} for n in range(24)]
 TRAINING = TrainingConfig(batch_size=1, learning_rate=1e-3, warmup_steps=0)
 
@@ -35,19 +38,25 @@ def searched(
     module: EmbeddingModule, *, in_pieces: bool, limit_bytes: int | None = None, rows: int = 8
 ) -> FoundBatchSize | None:
     records = PAIRS if module.hparams["shape"] == "pair" else SCORES
-    data = EmbeddingDataModule(train=records, validation=[], shape=module.hparams["shape"], batch_size=1)
+    data = EmbeddingDataModule(
+        train=records, validation=[], shape=module.hparams["shape"], batch_size=1
+    )
     trial = BatchSizeTrial(TRAINING, rows=rows, in_pieces=in_pieces, limit_bytes=limit_bytes)
     run_trial(module, data, TRAINING, trial, max_steps=1)
     return trial.found
 
 
-def built(path: str, shape: str = "pair", kind: type[EmbeddingModule] = EmbeddingModule) -> EmbeddingModule:
+def built(
+    path: str, shape: str = "pair", kind: type[EmbeddingModule] = EmbeddingModule
+) -> EmbeddingModule:
     loss = "cosine_similarity" if shape == "score" else "auto"
     return kind(model=path, shape=shape, loss=loss, optimization=optimization_settings(TRAINING))
 
 
 @pytest.mark.parametrize(("shape", "in_pieces"), [("pair", True), ("score", False)])
-def test_the_step_keeps_its_rows_and_no_weight_changes(tiny_embedding_model: str, shape: str, in_pieces: bool) -> None:
+def test_the_step_keeps_its_rows_and_no_weight_changes(
+    tiny_embedding_model: str, shape: str, in_pieces: bool
+) -> None:
     module = built(tiny_embedding_model, shape)
     before = copy.deepcopy(module.state_dict())
     torch.manual_seed(7)
@@ -58,13 +67,18 @@ def test_the_step_keeps_its_rows_and_no_weight_changes(tiny_embedding_model: str
     assert found is not None
     assert found.batch_size * found.accumulate == 8
     assert in_pieces or found.piece_rows == 0
-    assert all(each.fits and each.tokens_per_second > 0.0 and each.memory_bytes > 0 for each in found.measured)
+    assert all(
+        each.fits and each.tokens_per_second > 0.0 and each.memory_bytes > 0
+        for each in found.measured
+    )
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     assert module.piece_rows == 0
 
 
 @pytest.mark.parametrize(("shape", "in_pieces"), [("pair", True), ("score", False)])
-def test_the_search_ends_where_torch_has_no_memory(tiny_embedding_model: str, shape: str, in_pieces: bool) -> None:
+def test_the_search_ends_where_torch_has_no_memory(
+    tiny_embedding_model: str, shape: str, in_pieces: bool
+) -> None:
     found = searched(built(tiny_embedding_model, shape, Narrow), in_pieces=in_pieces)
     assert found is not None
     assert (found.measured[-1].rows, found.measured[-1].fits) == (4, False)
@@ -82,7 +96,9 @@ def test_an_error_that_is_not_of_memory_is_not_hidden(tiny_embedding_model: str)
 
 
 def test_no_memory_to_spare_is_a_clear_error(tiny_embedding_model: str) -> None:
-    with pytest.raises(ConfigError, match=r"training\.batch_size must leave room for one row") as caught:
+    with pytest.raises(
+        ConfigError, match=r"training\.batch_size must leave room for one row"
+    ) as caught:
         searched(built(tiny_embedding_model), in_pieces=True, limit_bytes=100_000)
     assert caught.value.exit_code == 2
 
@@ -97,14 +113,18 @@ def test_the_state_of_the_optimizer_is_counted(tiny_embedding_model: str) -> Non
     module = built(tiny_embedding_model)
     numbers = sum(each.numel() for each in module.parameters())
     assert state_bytes(module, TRAINING) == (4 * numbers, 8 * numbers)
-    plain = TrainingConfig(optimizer=OptimizerConfig(name="sgd"), averaging=AveragingConfig(kind="ema"))
+    plain = TrainingConfig(
+        optimizer=OptimizerConfig(name="sgd"), averaging=AveragingConfig(kind="ema")
+    )
     assert state_bytes(module, plain) == (4 * numbers, 8 * numbers)
     next(iter(module.parameters())).requires_grad_(False)
     assert state_bytes(module, TRAINING)[0] < 4 * numbers
 
 
 def test_ranks_are_asked_where_there_are_some(tiny_embedding_model: str) -> None:
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
     try:
         found = searched(built(tiny_embedding_model, "score", Narrow), in_pieces=False)
     finally:

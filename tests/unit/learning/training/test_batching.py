@@ -24,7 +24,8 @@ def separable(keys: list[int], batch_size: int) -> bool:
     sizes = [len(keys[start : start + batch_size]) for start in range(0, len(keys), batch_size)]
     counts = Counter(keys).values()
     return all(
-        sum(sizes[:number]) <= sum(min(count, number) for count in counts) for number in range(1, len(sizes) + 1)
+        sum(sizes[:number]) <= sum(min(count, number) for count in counts)
+        for number in range(1, len(sizes) + 1)
     )
 
 
@@ -38,7 +39,12 @@ def separable(keys: list[int], batch_size: int) -> bool:
     by=st.sampled_from(["nothing", "keys", "labels"]),
 )
 def test_sampler_gives_each_row_once_and_knows_its_length(
-    rows: list[tuple[int, int, int]], batch_size: int, seed: int, shuffle: bool, drop_single: bool, by: str
+    rows: list[tuple[int, int, int]],
+    batch_size: int,
+    seed: int,
+    shuffle: bool,
+    drop_single: bool,
+    by: str,
 ) -> None:
     sampler = SeededBatchSampler(
         [length for *_, length in rows],
@@ -51,7 +57,9 @@ def test_sampler_gives_each_row_once_and_knows_its_length(
     )
     batches = epoch(sampler, 0)
     given_rows = [row for batch in batches for row in batch]
-    dropped = int(drop_single and batch_size > 1 and len(rows) > batch_size and len(rows) % batch_size == 1)
+    dropped = int(
+        drop_single and batch_size > 1 and len(rows) > batch_size and len(rows) % batch_size == 1
+    )
     assert len(sampler) == len(batches)
     assert len(given_rows) == len(set(given_rows)) == len(rows) - dropped
     assert set(given_rows) <= set(range(len(rows)))
@@ -60,9 +68,17 @@ def test_sampler_gives_each_row_once_and_knows_its_length(
 
 
 @settings(deadline=None, max_examples=300)
-@given(keys=st.lists(st.integers(0, 9), max_size=50), batch_size=st.integers(1, 8), seed=st.integers(0, 3))
-def test_sampler_keeps_equal_keys_apart_wherever_rows_suffice(keys: list[int], batch_size: int, seed: int) -> None:
-    keys = keys[: len(keys) // batch_size * batch_size]  # full batches only: the ragged one has a test of its own
+@given(
+    keys=st.lists(st.integers(0, 9), max_size=50),
+    batch_size=st.integers(1, 8),
+    seed=st.integers(0, 3),
+)
+def test_sampler_keeps_equal_keys_apart_wherever_rows_suffice(
+    keys: list[int], batch_size: int, seed: int
+) -> None:
+    keys = keys[
+        : len(keys) // batch_size * batch_size
+    ]  # full batches only: the ragged one has a test of its own
     sets = [frozenset([key]) for key in keys]
     batches = epoch(SeededBatchSampler([1] * len(keys), batch_size, seed=seed, keys=sets), 0)
     assert not separable(keys, batch_size) or sum(clashes(batch, sets) for batch in batches) == 0
@@ -109,14 +125,19 @@ def test_sampler_sorts_by_length_so_that_little_is_padded() -> None:
 def test_sampler_length_sorting_still_mixes_company() -> None:
     sampler = SeededBatchSampler(list(range(1, 401)), 8)
     met = {
-        frozenset(pair) for number in range(2) for batch in epoch(sampler, number) for pair in pairwise(sorted(batch))
+        frozenset(pair)
+        for number in range(2)
+        for batch in epoch(sampler, number)
+        for pair in pairwise(sorted(batch))
     }
     assert len(met) > 500  # of 700 neighbours in two epochs, most are new
 
 
 @pytest.mark.parametrize("batch_size", [2, 4, 6, 5, 7])
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_sampler_gives_rows_of_a_label_a_partner_in_their_batch(batch_size: int, shuffle: bool) -> None:
+def test_sampler_gives_rows_of_a_label_a_partner_in_their_batch(
+    batch_size: int, shuffle: bool
+) -> None:
     labels = [f"label {row % 9}" for row in range(90)] + [f"alone {row}" for row in range(30)]
     batches = epoch(SeededBatchSampler([1] * 120, batch_size, labels=labels, shuffle=shuffle), 0)
     for batch in batches:
@@ -133,7 +154,10 @@ def test_sampler_drops_a_last_single_row_only() -> None:
 def test_sampler_orders_a_large_file() -> None:
     generator = np.random.default_rng(0)
     lengths = generator.integers(1, 500, size=200_000)
-    keys = [frozenset([int(key), -int(other)]) for key, other in generator.integers(1, 50_000, size=(200_000, 2))]
+    keys = [
+        frozenset([int(key), -int(other)])
+        for key, other in generator.integers(1, 50_000, size=(200_000, 2))
+    ]
     batches = epoch(SeededBatchSampler(lengths.tolist(), 32, keys=keys), 0)
     assert len(batches) == 6250
     assert sum(clashes(batch, keys) for batch in batches) == 0

@@ -29,7 +29,9 @@ class Line(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
-def run(callback: lightning.Callback, numbers: list[float], epochs: int = 1, sanity: int = 0) -> lightning.Trainer:
+def run(
+    callback: lightning.Callback, numbers: list[float], epochs: int = 1, sanity: int = 0
+) -> lightning.Trainer:
     data = DataLoader(torch.tensor(numbers)[:, None])  # type: ignore[arg-type]
     trainer = lightning.Trainer(
         max_epochs=epochs,
@@ -49,7 +51,9 @@ def run(callback: lightning.Callback, numbers: list[float], epochs: int = 1, san
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 
 
-@pytest.mark.parametrize(("every", "steps"), [(1, [1, 2, 3, 4, 5, 6]), (2, [1, 2, 4, 6]), (5, [1, 5]), (100, [1])])
+@pytest.mark.parametrize(
+    ("every", "steps"), [(1, [1, 2, 3, 4, 5, 6]), (2, [1, 2, 4, 6]), (5, [1, 5]), (100, [1])]
+)
 def test_reporter_hands_out_the_first_step_and_every_nth(every: int, steps: list[int]) -> None:
     received: list[tuple[int, dict[str, float]]] = []
     reporter = MetricsReporter(lambda metrics, step: received.append((step, dict(metrics))), every)

@@ -20,21 +20,33 @@ from tunetrail.learning.training.finding import Found, sampled
 from tunetrail.learning.training.rate_finder import FoundRate
 
 RECORDS: dict[str, list[dict[str, Any]]] = {
-    "pair": [{"anchor": f"question {n}", "positive": f"answer {n * 7}", "negative": f"no {n}"} for n in range(16)],
-    "score": [{"sentence1": f"one {n}", "sentence2": f"two {n}", "score": float(n % 2)} for n in range(16)],
+    "pair": [
+        {"anchor": f"question {n}", "positive": f"answer {n * 7}", "negative": f"no {n}"}
+        for n in range(16)
+    ],
+    "score": [
+        {"sentence1": f"one {n}", "sentence2": f"two {n}", "score": float(n % 2)} for n in range(16)
+    ],
     "label": [{"text": f"text {n}", "label": f"label {n % 2}"} for n in range(16)],
     "vector": [{"text": f"text {n}", "embedding": [float(n)] * 32} for n in range(16)],
     "text": [{"text": f"text {n}"} for n in range(16)],
 }
-OUTPUTS = [{"input": f"question {n}", "output": f"answer {n * 7} " * (n % 4 + 1)} for n in range(16)]
-PREFERENCES = [{"prompt": f"question {n}", "chosen": f"answer {n}", "rejected": f"no {n}"} for n in range(16)]
-AUTO_SIZE = TrainingConfig(batch_size="auto", learning_rate=1e-3, batches=BatchesConfig(effective_size=8))
+OUTPUTS = [
+    {"input": f"question {n}", "output": f"answer {n * 7} " * (n % 4 + 1)} for n in range(16)
+]
+PREFERENCES = [
+    {"prompt": f"question {n}", "chosen": f"answer {n}", "rejected": f"no {n}"} for n in range(16)
+]
+AUTO_SIZE = TrainingConfig(
+    batch_size="auto", learning_rate=1e-3, batches=BatchesConfig(effective_size=8)
+)
 AUTO_RATE = TrainingConfig(batch_size=8, learning_rate="auto", max_steps=2, warmup_steps=0)
 WITHOUT_TEACHER = [
     (shape, loss)
     for shape, losses in EMBEDDING_LOSSES.items()
     for loss in losses
-    if loss not in ("gist_embed", "margin_mse", "distill_kl_div") and not (shape == "text" and loss != "simcse")
+    if loss not in ("gist_embed", "margin_mse", "distill_kl_div")
+    and not (shape == "text" and loss != "simcse")
 ]
 
 
@@ -43,7 +55,9 @@ def cache(tmp_path: Path) -> ResultCache:
     return ResultCache(folder=tmp_path / "cache", gigabytes=1.0)
 
 
-def embedding(shape: str = "pair", cache: ResultCache | None = None, **config: Any) -> EmbeddingLearner:
+def embedding(
+    shape: str = "pair", cache: ResultCache | None = None, **config: Any
+) -> EmbeddingLearner:
     return EmbeddingLearner(config=EmbeddingConfig(**config), shape=shape, seed=0, cache=cache)
 
 
@@ -56,7 +70,9 @@ def ignore(metrics: Mapping[str, float], step: int) -> None:
 
 
 @pytest.mark.parametrize(("shape", "loss"), WITHOUT_TEACHER)
-def test_a_batch_size_is_found_for_every_loss(tiny_embedding_model: str, shape: str, loss: str) -> None:
+def test_a_batch_size_is_found_for_every_loss(
+    tiny_embedding_model: str, shape: str, loss: str
+) -> None:
     records = RECORDS[shape]
     if loss == "mega_batch_margin":
         records = [{**record, "negative": None} for record in records]
@@ -77,14 +93,22 @@ def test_a_batch_size_is_found_for_a_language_model(
     training = found.applied(AUTO_SIZE)
     assert training.rows_per_batch * training.batches.accumulate == 8
     assert found.piece_rows == 0
-    lines = [record.message for record in caplog.records if "training.batch_size=auto: " in record.message]
+    lines = [
+        record.message
+        for record in caplog.records
+        if "training.batch_size=auto: " in record.message
+    ]
     assert len(lines) == 1 and f"{training.rows_per_batch} rows" in lines[0]
 
 
 @pytest.mark.parametrize(
-    "options", [{"memory": MemoryConfig(gradient_checkpointing=True)}, {"precision": "bf16-mixed"}], ids=str
+    "options",
+    [{"memory": MemoryConfig(gradient_checkpointing=True)}, {"precision": "bf16-mixed"}],
+    ids=str,
 )
-def test_precision_and_memory_are_those_of_the_training(tiny_embedding_model: str, options: dict[str, Any]) -> None:
+def test_precision_and_memory_are_those_of_the_training(
+    tiny_embedding_model: str, options: dict[str, Any]
+) -> None:
     training = TrainingConfig(batch_size="auto", batches=BatchesConfig(effective_size=4), **options)
     found = embedding().find(tiny_embedding_model, RECORDS["pair"], training)
     assert found.batch is not None and found.batch.batch_size == 4
@@ -111,7 +135,9 @@ def test_a_second_run_takes_what_the_first_has_found(
     tiny_embedding_model: str, cache: ResultCache, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "tunetrail")
-    training = TrainingConfig(batch_size="auto", learning_rate="auto", batches=BatchesConfig(effective_size=8))
+    training = TrainingConfig(
+        batch_size="auto", learning_rate="auto", batches=BatchesConfig(effective_size=8)
+    )
     learner = embedding(cache=cache)
     first = learner.find(tiny_embedding_model, RECORDS["pair"], training)
     assert "found before" not in caplog.text
@@ -158,12 +184,19 @@ def test_a_kept_batch_size_for_which_memory_is_gone_is_looked_for_again(
     assert found.batch is not None and found.batch.memory_bytes < 2**60
 
 
-def test_a_training_with_a_rate_found_is_that_with_the_rate_given(tiny_embedding_model: str, tmp_path: Path) -> None:
+def test_a_training_with_a_rate_found_is_that_with_the_rate_given(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
     records = RECORDS["pair"]
     learner = embedding()
     torch.manual_seed(0)
     model, result = learner.train(
-        tiny_embedding_model, records, records, AUTO_RATE, folder=tmp_path / "auto", on_metrics=ignore
+        tiny_embedding_model,
+        records,
+        records,
+        AUTO_RATE,
+        folder=tmp_path / "auto",
+        on_metrics=ignore,
     )
     rate = result.found["learning_rate"]["rate"]
     assert json.loads(json.dumps(result.to_dict()))["found"]["learning_rate"]["curve"]
@@ -173,13 +206,18 @@ def test_a_training_with_a_rate_found_is_that_with_the_rate_given(tiny_embedding
         tiny_embedding_model, records, records, given, folder=tmp_path / "given", on_metrics=ignore
     )
     assert plain.found == {}
-    assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
+    assert all(
+        torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items()
+    )
 
 
-def test_a_training_goes_with_what_it_is_told_was_found(tiny_embedding_model: str, tmp_path: Path) -> None:
+def test_a_training_goes_with_what_it_is_told_was_found(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
     training = TrainingConfig(batch_size="auto", learning_rate="auto", num_epochs=1, warmup_steps=0)
     found = Found(
-        batch=FoundBatchSize(batch_size=4, accumulate=2), rate=FoundRate(rate=1e-3, curve=((1e-4, 1.0), (1e-3, 0.9)))
+        batch=FoundBatchSize(batch_size=4, accumulate=2),
+        rate=FoundRate(rate=1e-3, curve=((1e-4, 1.0), (1e-3, 0.9))),
     )
     _, result = embedding().train(
         tiny_embedding_model,
@@ -206,12 +244,20 @@ def test_the_curve_is_handed_out_step_by_step() -> None:
     ]
 
 
-def test_a_language_model_trains_with_what_was_found(tiny_language_model: str, tmp_path: Path) -> None:
+def test_a_language_model_trains_with_what_was_found(
+    tiny_language_model: str, tmp_path: Path
+) -> None:
     training = TrainingConfig(
-        batch_size="auto", learning_rate="auto", max_steps=2, warmup_steps=0, batches=BatchesConfig(effective_size=8)
+        batch_size="auto",
+        learning_rate="auto",
+        max_steps=2,
+        warmup_steps=0,
+        batches=BatchesConfig(effective_size=8),
     )
     learner = language(adapter=AdapterConfig(rank=2, alpha=4))
-    _, result = learner.train(tiny_language_model, OUTPUTS, OUTPUTS, training, folder=tmp_path, on_metrics=ignore)
+    _, result = learner.train(
+        tiny_language_model, OUTPUTS, OUTPUTS, training, folder=tmp_path, on_metrics=ignore
+    )
     found = Found.from_dict(result.found)
     assert result.steps == 2
     assert found.batch is not None and found.rate is not None
@@ -219,10 +265,16 @@ def test_a_language_model_trains_with_what_was_found(tiny_language_model: str, t
 
 
 def test_a_trial_has_the_longest_records_and_evenly_spaced_ones_in_their_order() -> None:
-    records = [{"text": "x" * (number % 50 + 200 * (number in (5001, 7003)))} for number in range(20_000)]
+    records = [
+        {"text": "x" * (number % 50 + 200 * (number in (5001, 7003)))} for number in range(20_000)
+    ]
     found = sampled(records, 2)
     assert len(found) <= 4096 + 2
     assert records[5001] in found and records[7003] in found
-    numbers = [number for number, record in enumerate(records) if any(record is each for each in found[:50])]
+    numbers = [
+        number
+        for number, record in enumerate(records)
+        if any(record is each for each in found[:50])
+    ]
     assert numbers == sorted(numbers)
     assert sampled(records[:100], 2) == records[:100]

@@ -14,7 +14,12 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from tunetrail.config import TrainingConfig
 from tunetrail.config.language_model import AdapterConfig
-from tunetrail.config.training import AveragingConfig, BatchesConfig, CheckpointsConfig, GuardsConfig
+from tunetrail.config.training import (
+    AveragingConfig,
+    BatchesConfig,
+    CheckpointsConfig,
+    GuardsConfig,
+)
 from tunetrail.errors import TrainingError
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule
@@ -27,14 +32,20 @@ from tunetrail.learning.training.module import Work
 from tunetrail.learning.training.rewinding import set_rate
 
 VECTORS = [
-    {"text": f"text {n} {'and ' * (n % 3)}", "embedding": [math.sin(n + i) for i in range(32)]} for n in range(16)
+    {"text": f"text {n} {'and ' * (n % 3)}", "embedding": [math.sin(n + i) for i in range(32)]}
+    for n in range(16)
 ]
-TRAINING = TrainingConfig(batch_size=4, num_epochs=2, warmup_steps=0, learning_rate=1e-3, logging_steps=1)
+TRAINING = TrainingConfig(
+    batch_size=4, num_epochs=2, warmup_steps=0, learning_rate=1e-3, logging_steps=1
+)
 
 
 def broken(*rows: int) -> list[dict[str, Any]]:
     """Return VECTORS with some rows whose target isn't a number."""
-    return [{**record, "embedding": [math.nan] * 32} if row in rows else record for row, record in enumerate(VECTORS)]
+    return [
+        {**record, "embedding": [math.nan] * 32} if row in rows else record
+        for row, record in enumerate(VECTORS)
+    ]
 
 
 class Watched(EmbeddingModule):
@@ -90,12 +101,23 @@ def fitted(
     prepare: Callable[[Watched], None] = lambda module: None,
     on_metrics: Any = ignore,
 ) -> tuple[Watched, FitResult]:
-    module = Watched(model=path, shape="vector", optimization=optimization_settings(training), seed=0)
+    module = Watched(
+        model=path, shape="vector", optimization=optimization_settings(training), seed=0
+    )
     prepare(module)
     data = EmbeddingDataModule(
         train=train, validation=validation, shape="vector", batch_size=4, batches=training.batches
     )
-    result = fit(module, data, training, seed=0, folder=folder, on_metrics=on_metrics, validate=validate, resume=resume)
+    result = fit(
+        module,
+        data,
+        training,
+        seed=0,
+        folder=folder,
+        on_metrics=on_metrics,
+        validate=validate,
+        resume=resume,
+    )
     return module, result
 
 
@@ -122,22 +144,34 @@ def test_guard_leaves_out_the_step_of_rows_that_are_at_fault_and_names_them(
     assert max(module.rates) == 1e-3
     assert all(bool(each.isfinite().all()) for each in module.parameters())
     first, second = (each.message for each in caplog.records if "is nan" in each.message)
-    assert "train/loss is nan at step " in first and "row 5 (" in first and "tokens); the step is left out" in first
+    assert (
+        "train/loss is nan at step " in first
+        and "row 5 (" in first
+        and "tokens); the step is left out" in first
+    )
     assert "micro-batch 0)" in first or "micro-batch 1)" in first
     assert "row 5 (" in second
 
 
-def test_rows_that_are_known_to_be_at_fault_count_once(tiny_embedding_model: str, tmp_path: Path) -> None:
+def test_rows_that_are_known_to_be_at_fault_count_once(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
     training = replace(TRAINING, num_epochs=4, guards=GuardsConfig(max_rewinds=1))
     _, result = fitted(tiny_embedding_model, tmp_path / "one", training, train=broken(5))
     assert result.skipped_rows.count(5) == 4
-    with pytest.raises(TrainingError, match=r"Look at rows? \d+ \(\d+ tokens\).*, or leave them out"):
+    with pytest.raises(
+        TrainingError, match=r"Look at rows? \d+ \(\d+ tokens\).*, or leave them out"
+    ):
         fitted(tiny_embedding_model, tmp_path / "more", training, train=broken(0, 4, 8, 9, 12, 15))
 
 
-def test_guard_takes_a_whole_batch_of_broken_rows_for_broken_rows(tiny_embedding_model: str, tmp_path: Path) -> None:
+def test_guard_takes_a_whole_batch_of_broken_rows_for_broken_rows(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
     training = replace(TRAINING, batch_size=1)
-    module = Watched(model=tiny_embedding_model, shape="vector", optimization=optimization_settings(training))
+    module = Watched(
+        model=tiny_embedding_model, shape="vector", optimization=optimization_settings(training)
+    )
     data = EmbeddingDataModule(train=broken(5), validation=VECTORS, shape="vector", batch_size=1)
     result = fit(module, data, training, seed=0, folder=tmp_path, on_metrics=ignore)
     assert (result.rewinds, result.skipped_rows) == (0, [5, 5])
@@ -159,7 +193,9 @@ def test_guard_goes_back_to_the_last_checkpoint_with_optimizer_and_schedule(
 ) -> None:
     training = replace(TRAINING, guards=GuardsConfig(rate_factor=0.25))
     module, result = fitted(tiny_embedding_model, tmp_path, training, prepare=breaking(6))
-    assert module.before[7] == module.before[4] != module.before[6]  # the checkpoint of the validation behind step 4
+    assert (
+        module.before[7] == module.before[4] != module.before[6]
+    )  # the checkpoint of the validation behind step 4
     assert module.rates[7] == pytest.approx(0.25 * module.rates[4])
     assert (result.rewinds, result.steps) == (1, 7)
     # what Adam knows: one more step from the checkpoint's state, at the lower rate
@@ -178,20 +214,26 @@ def test_guard_gives_up_with_a_diagnosis(tiny_embedding_model: str, tmp_path: Pa
     )
     with pytest.raises(TrainingError, match=message):
         fitted(tiny_embedding_model, tmp_path, training, train=broken(*range(16)))
-    with pytest.raises(TrainingError, match=r"train/gradient_norm must be finite.*after 0 rewinds.*max_rewinds=0"):
+    with pytest.raises(
+        TrainingError, match=r"train/gradient_norm must be finite.*after 0 rewinds.*max_rewinds=0"
+    ):
         stop = replace(TRAINING, guards=GuardsConfig(max_rewinds=0))
         fitted(tiny_embedding_model, tmp_path, stop, prepare=breaking(1))
 
 
 def test_guard_works_without_checkpoints(tiny_embedding_model: str, tmp_path: Path) -> None:
     training = replace(TRAINING, max_steps=4)
-    module, result = fitted(tiny_embedding_model, tmp_path, training, prepare=breaking(2), validate=False)
+    module, result = fitted(
+        tiny_embedding_model, tmp_path, training, prepare=breaking(2), validate=False
+    )
     assert module.before[3] == module.before[0]
     assert (result.rewinds, result.steps) == (1, 3)  # as many batches as asked for, and no more
     assert list(tmp_path.rglob("*")) == []
 
 
-def test_guard_ends_with_max_steps_where_there_are_batches_left(tiny_embedding_model: str, tmp_path: Path) -> None:
+def test_guard_ends_with_max_steps_where_there_are_batches_left(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
     training = replace(TRAINING, max_steps=6)
     _, result = fitted(tiny_embedding_model, tmp_path, training, prepare=breaking(1))
     assert (result.steps, result.history["val/loss"][-1][0]) == (6, 6)
@@ -202,9 +244,13 @@ def test_guard_ends_with_max_steps_where_there_are_batches_left(tiny_embedding_m
 def test_training_with_a_rewind_resumes_exactly(
     tiny_embedding_model: str, tmp_path: Path, stop_at: int, every_steps: int
 ) -> None:
-    training = replace(TRAINING, num_epochs=3, checkpoints=CheckpointsConfig(every_steps=every_steps))
+    training = replace(
+        TRAINING, num_epochs=3, checkpoints=CheckpointsConfig(every_steps=every_steps)
+    )
     faults, epochs = broken(5), breaking(7)
-    whole, expected = fitted(tiny_embedding_model, tmp_path / "whole", training, train=faults, prepare=epochs)
+    whole, expected = fitted(
+        tiny_embedding_model, tmp_path / "whole", training, train=faults, prepare=epochs
+    )
 
     def stopping(module: Watched) -> None:
         module.broken_steps, module.stop_at = {7}, stop_at
@@ -217,24 +263,44 @@ def test_training_with_a_rewind_resumes_exactly(
         module.broken_steps, module.batches = {7}, stop_at
 
     resumed, found = fitted(
-        tiny_embedding_model, tmp_path / "cut", training, train=faults, prepare=going_on, resume=last
+        tiny_embedding_model,
+        tmp_path / "cut",
+        training,
+        train=faults,
+        prepare=going_on,
+        resume=last,
     )
     assert resumed.before == whole.before[stop_at:]
     assert digest(resumed) == digest(whole)
-    assert (found.rewinds, found.skipped_rows, found.steps) == (1, expected.skipped_rows, expected.steps)
+    assert (found.rewinds, found.skipped_rows, found.steps) == (
+        1,
+        expected.skipped_rows,
+        expected.steps,
+    )
 
 
 @pytest.mark.parametrize("kind", ["ema", "swa"])
-def test_rewind_brings_the_averaged_weights_back_too(tiny_embedding_model: str, tmp_path: Path, kind: str) -> None:
+def test_rewind_brings_the_averaged_weights_back_too(
+    tiny_embedding_model: str, tmp_path: Path, kind: str
+) -> None:
     training = replace(TRAINING, averaging=AveragingConfig(kind=kind, start=0.0))
-    module, result = fitted(tiny_embedding_model, tmp_path / "rewound", training, prepare=breaking(4, 6))
-    assert module.before[5] == module.before[4] and module.before[7] == module.before[4] != module.before[6]
+    module, result = fitted(
+        tiny_embedding_model, tmp_path / "rewound", training, prepare=breaking(4, 6)
+    )
+    assert (
+        module.before[5] == module.before[4]
+        and module.before[7] == module.before[4] != module.before[6]
+    )
     assert result.rewinds == 2
     last = torch.load(tmp_path / "rewound" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert last["averaging"]["updates"] == 5  # of the 4 steps before the checkpoint, and of the one after the rewind
+    assert (
+        last["averaging"]["updates"] == 5
+    )  # of the 4 steps before the checkpoint, and of the one after the rewind
 
 
-def test_rewind_before_an_average_has_begun_leaves_nothing_averaged(tiny_embedding_model: str, tmp_path: Path) -> None:
+def test_rewind_before_an_average_has_begun_leaves_nothing_averaged(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
     histories = []
     for kind in ("none", "swa"):
         training = replace(TRAINING, averaging=AveragingConfig(kind=kind, start=0.5))
@@ -258,7 +324,9 @@ def test_validation_loss_that_is_not_finite_brings_the_last_checkpoint_back(
                     parameter.data.fill_(math.nan)
 
     training = replace(TRAINING, num_epochs=3, early_stopping_patience=1)
-    module = Lost(model=tiny_embedding_model, shape="vector", optimization=optimization_settings(training))
+    module = Lost(
+        model=tiny_embedding_model, shape="vector", optimization=optimization_settings(training)
+    )
     data = EmbeddingDataModule(train=VECTORS, validation=VECTORS, shape="vector", batch_size=4)
     result = fit(module, data, training, seed=0, folder=tmp_path, on_metrics=ignore)
     assert (result.rewinds, result.stopped_early, len(result.skipped_rows)) == (1, False, 0)
@@ -266,8 +334,13 @@ def test_validation_loss_that_is_not_finite_brings_the_last_checkpoint_back(
     assert math.isfinite(result.history["val/loss"][-1][1])
 
 
-def test_validation_rows_without_a_finite_loss_are_named(tiny_embedding_model: str, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"val/loss must be finite, got nan at step 4: row 3 \(\d+ tokens\) of the"):
+def test_validation_rows_without_a_finite_loss_are_named(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        TrainingError,
+        match=r"val/loss must be finite, got nan at step 4: row 3 \(\d+ tokens\) of the",
+    ):
         fitted(tiny_embedding_model, tmp_path, validation=broken(3))
 
 
@@ -290,7 +363,10 @@ class WatchedLanguageModel(LanguageModelModule):
 
 def language_examples(path: str) -> list[TokenizedExample]:
     tokenizer = load_tokenizer(path)
-    return [tokenize_record(tokenizer, {"input": f"say {n}", "output": "a" * n}, 64) for n in range(1, 9)]
+    return [
+        tokenize_record(tokenizer, {"input": f"say {n}", "output": "a" * n}, 64)
+        for n in range(1, 9)
+    ]
 
 
 @pytest.mark.parametrize("adapter", [None, asdict(AdapterConfig(rank=4))])
@@ -303,7 +379,9 @@ def test_language_model_goes_back_to_its_start_and_to_its_checkpoint(
         model=tiny_language_model, adapter=adapter, optimization=optimization_settings(TRAINING)
     )
     data = LanguageModelDataModule(train=examples, validation=examples[:3], batch_size=2)
-    result = fit(module, data, TRAINING, seed=0, folder=tmp_path, on_metrics=ignore, validate=validate)
+    result = fit(
+        module, data, TRAINING, seed=0, folder=tmp_path, on_metrics=ignore, validate=validate
+    )
     assert module.before[2] == module.before[0] != module.before[1]
     assert module.before[7] == module.before[4 if validate else 0] != module.before[6]
     assert (result.rewinds, len(result.skipped_rows), result.steps) == (2, 4, 6)
@@ -314,7 +392,9 @@ def test_language_model_names_the_example_that_is_at_fault(
 ) -> None:
     examples = language_examples(tiny_language_model)
     examples[3] = replace(examples[3], weight=math.nan)
-    module = LanguageModelModule(model=tiny_language_model, optimization=optimization_settings(TRAINING))
+    module = LanguageModelModule(
+        model=tiny_language_model, optimization=optimization_settings(TRAINING)
+    )
     data = LanguageModelDataModule(train=examples, validation=examples[:3], batch_size=2)
     result = fit(module, data, TRAINING, seed=0, folder=tmp_path, on_metrics=ignore)
     assert (result.rewinds, result.skipped_rows.count(3)) == (0, 2)
@@ -323,12 +403,18 @@ def test_language_model_names_the_example_that_is_at_fault(
 
 def test_set_rate_changes_all_learning_rates_of_a_schedule() -> None:
     parameters = [torch.nn.Parameter(torch.ones(1)) for _ in range(2)]
-    optimizer = torch.optim.SGD([{"params": [parameters[0]], "lr": 1.0}, {"params": [parameters[1]], "lr": 0.1}])
+    optimizer = torch.optim.SGD(
+        [{"params": [parameters[0]], "lr": 1.0}, {"params": [parameters[1]], "lr": 0.1}]
+    )
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 / (step + 1))
     optimizer.step()
     scheduler.step()
     set_rate(optimizer, scheduler, 0.5)
-    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.025] == scheduler.get_last_lr()
+    assert (
+        [group["lr"] for group in optimizer.param_groups]
+        == [0.25, 0.025]
+        == scheduler.get_last_lr()
+    )
     optimizer.step()
     scheduler.step()
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.5 / 3, 0.05 / 3])
@@ -339,13 +425,19 @@ def test_set_rate_changes_all_learning_rates_of_a_schedule() -> None:
 def test_gradients_of_fp16_count_once_their_scale_can_fall_no_further(
     tiny_embedding_model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    module = Watched(model=tiny_embedding_model, shape="vector", optimization={"learning_rate": 1e-3, "fused": False})
+    module = Watched(
+        model=tiny_embedding_model,
+        shape="vector",
+        optimization={"learning_rate": 1e-3, "fused": False},
+    )
     module.train().always_broken = True
     guard = NonFiniteGuard(max_rewinds=1, rate_factor=0.5, good=lambda: None, report=ignore)
     trainer = lightning.Trainer(
         max_epochs=2,
         accelerator="cpu",
-        plugins=[MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=4.0))],
+        plugins=[
+            MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=4.0))
+        ],
         callbacks=[guard],
         logger=False,
         enable_checkpointing=False,
@@ -356,7 +448,9 @@ def test_gradients_of_fp16_count_once_their_scale_can_fall_no_further(
         default_root_dir=tmp_path,
     )
     data = EmbeddingDataModule(train=VECTORS, validation=[], shape="vector", batch_size=4)
-    with pytest.raises(TrainingError, match=r"train/gradient_norm must be finite, got nan at step \d+\."):
+    with pytest.raises(
+        TrainingError, match=r"train/gradient_norm must be finite, got nan at step \d+\."
+    ):
         trainer.fit(module, datamodule=data)
     # at the scales 4, 2 and 1 it is the scaler that leaves the steps out, and after a rewind again
     assert module.batches == 7

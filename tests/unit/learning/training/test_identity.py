@@ -3,17 +3,28 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from tunetrail.learning.training.identity import length_classes, machine_identity, model_identity, records_digest
+from tunetrail.learning.training.identity import (
+    length_classes,
+    machine_identity,
+    model_identity,
+    records_digest,
+)
 
 
-def test_models_of_one_kind_share_a_batch_size_but_no_rate(tiny_embedding_model: str, tmp_path: Path) -> None:
+def test_models_of_one_kind_share_a_batch_size_but_no_rate(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
     other = Path(shutil.copytree(tiny_embedding_model, tmp_path / "other"))
     same = model_identity(Path(tiny_embedding_model), contents=True)
     assert model_identity(other, contents=True) == same
     (file,) = other.rglob("*.safetensors")
     weights = load_file(file)
-    save_file({name: value + 1.0 for name, value in weights.items()}, file, metadata={"format": "pt"})
-    shape = [model_identity(folder, contents=False) for folder in (Path(tiny_embedding_model), other)]
+    save_file(
+        {name: value + 1.0 for name, value in weights.items()}, file, metadata={"format": "pt"}
+    )
+    shape = [
+        model_identity(folder, contents=False) for folder in (Path(tiny_embedding_model), other)
+    ]
     assert shape[0] == shape[1]
     assert model_identity(other, contents=True) != same
 
@@ -26,7 +37,9 @@ def test_like_rows_have_one_class_of_lengths() -> None:
 def test_the_digest_of_records_knows_their_order() -> None:
     records = [{"anchor": f"question {n}", "positive": f"answer {n}"} for n in range(16)]
     assert records_digest(records) != records_digest(records[::-1])
-    assert records_digest(records) == records_digest([dict(reversed(record.items())) for record in records])
+    assert records_digest(records) == records_digest(
+        [dict(reversed(record.items())) for record in records]
+    )
 
 
 def test_the_machine_is_plain_values() -> None:

@@ -38,7 +38,9 @@ def language_model(folder: str, adapter: str) -> Any:
 def gradients_of(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
     model.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    return {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
+    return {
+        name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None
+    }
 
 
 def kept_by(compute: Any) -> tuple[Tensor, int]:
@@ -75,31 +77,45 @@ def test_checkpointing_an_embedding_model_keeps_its_gradients(tiny_embedding_mod
     features = model.preprocess(["a bird", "a rather longer text about birds"])
     weights = torch.randn(2, 32)
     assert_equal_gradients(
-        model, lambda: (model(dict(features))["sentence_embedding"] * weights).sum(), enable_gradient_checkpointing
+        model,
+        lambda: (model(dict(features))["sentence_embedding"] * weights).sum(),
+        enable_gradient_checkpointing,
     )
 
 
 @pytest.mark.parametrize("adapter", ["none", "lora"])
-def test_checkpointing_a_language_model_keeps_its_gradients(adapter: str, tiny_language_model: str) -> None:
+def test_checkpointing_a_language_model_keeps_its_gradients(
+    adapter: str, tiny_language_model: str
+) -> None:
     model = language_model(tiny_language_model, adapter)
-    tokens = AutoTokenizer.from_pretrained(tiny_language_model)(["a bird", "cd efg"], return_tensors="pt")
+    tokens = AutoTokenizer.from_pretrained(tiny_language_model)(
+        ["a bird", "cd efg"], return_tensors="pt"
+    )
     assert_equal_gradients(
-        model, lambda: model(**tokens, labels=tokens["input_ids"]).loss, enable_gradient_checkpointing
+        model,
+        lambda: model(**tokens, labels=tokens["input_ids"]).loss,
+        enable_gradient_checkpointing,
     )
 
 
 @pytest.mark.parametrize("adapter", ["none", "lora"])
-def test_checkpointing_attention_within_segments_keeps_its_gradients(adapter: str, tiny_language_model: str) -> None:
+def test_checkpointing_attention_within_segments_keeps_its_gradients(
+    adapter: str, tiny_language_model: str
+) -> None:
     model = language_model(tiny_language_model, adapter)
     replace_dropout(model)
     transformers_in(model)[0].set_attn_implementation(SEGMENT_ATTENTION)
     batch = concatenate([[1, 2, 3], [4, 5], [6, 7, 8, 9]]).features()
     assert_equal_gradients(
-        model, lambda: model(**batch, use_cache=False).logits.square().mean(), enable_gradient_checkpointing
+        model,
+        lambda: model(**batch, use_cache=False).logits.square().mean(),
+        enable_gradient_checkpointing,
     )
 
 
-def test_checkpointing_leaves_frozen_embeddings_without_a_gradient(tiny_language_model: str) -> None:
+def test_checkpointing_leaves_frozen_embeddings_without_a_gradient(
+    tiny_language_model: str,
+) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_language_model)
     model.get_input_embeddings().requires_grad_(False)
     enable_gradient_checkpointing(model)
@@ -111,15 +127,24 @@ def test_checkpointing_is_off_in_evaluation_mode(tiny_language_model: str) -> No
     enable_gradient_checkpointing(model)
     model.eval()
     with torch.inference_mode():
-        assert model(input_ids=torch.tensor([[1, 2, 3]])).logits.shape == (1, 3, model.config.vocab_size)
+        assert model(input_ids=torch.tensor([[1, 2, 3]])).logits.shape == (
+            1,
+            3,
+            model.config.vocab_size,
+        )
 
 
 def test_checkpointing_an_unsuitable_model_says_so(tiny_language_model: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_language_model)
     model.supports_gradient_checkpointing = False
-    with pytest.raises(ConfigError, match=r"training\.memory\.gradient_checkpointing must be false .*LlamaForCausalLM"):
+    with pytest.raises(
+        ConfigError,
+        match=r"training\.memory\.gradient_checkpointing must be false .*LlamaForCausalLM",
+    ):
         enable_gradient_checkpointing(nn.ModuleDict({"wrapped": model}))
-    with pytest.raises(ConfigError, match=r"gradient_checkpointing must be false .*Linear has none"):
+    with pytest.raises(
+        ConfigError, match=r"gradient_checkpointing must be false .*Linear has none"
+    ):
         enable_gradient_checkpointing(nn.Linear(2, 2))
 
 
@@ -139,7 +164,10 @@ def test_compiled_layers_have_the_same_gradients_and_names(tiny_embedding_model:
     from torch._dynamo.utils import counters
 
     model = SentenceTransformer(tiny_embedding_model, device="cpu").eval()
-    batches = [model.preprocess(texts) for texts in (["a bird", "a longer text on birds"], ["one", "two", "three"])]
+    batches = [
+        model.preprocess(texts)
+        for texts in (["a bird", "a longer text on birds"], ["one", "two", "three"])
+    ]
 
     def losses() -> list[Tensor]:
         return [model(dict(batch))["sentence_embedding"].pow(3).sum() for batch in batches]
@@ -159,11 +187,21 @@ def test_compiled_layers_have_the_same_gradients_and_names(tiny_embedding_model:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_compiled_layers_are_not_compiled_again_for_each_mix_of_lengths(tiny_language_model: str) -> None:
+def test_compiled_layers_are_not_compiled_again_for_each_mix_of_lengths(
+    tiny_language_model: str,
+) -> None:
     from torch._dynamo.utils import counters
 
-    model = AutoModelForCausalLM.from_pretrained(tiny_language_model, attn_implementation=SEGMENT_ATTENTION)
-    rows = [[[1, 2, 3], [4, 5]], [[1, 2, 3, 4], [4, 5, 6, 7], [1]], [[5, 6]], [[7, 8, 9]] * 4, [[1, 1, 1, 1, 1], [2]]]
+    model = AutoModelForCausalLM.from_pretrained(
+        tiny_language_model, attn_implementation=SEGMENT_ATTENTION
+    )
+    rows = [
+        [[1, 2, 3], [4, 5]],
+        [[1, 2, 3, 4], [4, 5, 6, 7], [1]],
+        [[5, 6]],
+        [[7, 8, 9]] * 4,
+        [[1, 1, 1, 1, 1], [2]],
+    ]
     batches = [concatenate(each).features() for each in rows]
     expected = [model(**batch, use_cache=False).logits for batch in batches]
     compile_model(model)
@@ -184,7 +222,9 @@ def test_compiling_with_checkpointing_says_that_it_does_nothing(
     assert [record.getMessage().split(" for ")[0] for record in caplog.records] == [
         "training.memory.compile does nothing"
     ]
-    with pytest.raises(ConfigError, match=r"training\.memory\.compile must be false .*Linear has none"):
+    with pytest.raises(
+        ConfigError, match=r"training\.memory\.compile must be false .*Linear has none"
+    ):
         compile_model(nn.Linear(2, 2))
 
 
@@ -198,7 +238,9 @@ def test_a_full_memory_is_recognised() -> None:
 
 
 def test_a_file_that_is_not_mapped_for_want_of_memory_is_recognised() -> None:
-    assert is_out_of_memory(RuntimeError("unable to mmap 538 bytes from file <x>: Cannot allocate memory (12)"))
+    assert is_out_of_memory(
+        RuntimeError("unable to mmap 538 bytes from file <x>: Cannot allocate memory (12)")
+    )
     assert is_out_of_memory(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
     assert is_out_of_memory(RuntimeError("could not create a primitive"))
     assert not is_out_of_memory(ValueError("Cannot allocate memory"))

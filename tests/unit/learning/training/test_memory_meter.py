@@ -41,12 +41,16 @@ def test_free_memory_is_a_part_of_the_machine() -> None:
     assert 0 < free_memory(CPU) < 2**50
 
 
-def test_without_any_limit_the_machines_memory_is_free(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_any_limit_the_machines_memory_is_free(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(memory_meter, "_OWN_CGROUPS", tmp_path / "missing")
     assert 0 < free_memory(CPU) <= psutil.virtual_memory().total
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the address space of a process")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux limits the address space of a process"
+)
 def test_the_limit_of_the_address_space_counts() -> None:
     code = (
         "import resource, torch\n"
@@ -56,7 +60,9 @@ def test_the_limit_of_the_address_space_counts() -> None:
         "resource.setrlimit(resource.RLIMIT_AS, (held + 300 * 2**20, resource.RLIM_INFINITY))\n"
         "print(before, free_memory(torch.device('cpu')) // 2**20)\n"
     )
-    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    said = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout.split()
     assert said[0] == "None" and 200 < int(said[1]) <= 300
 
 
@@ -69,7 +75,10 @@ def group(folder: Path, files: dict[str, str]) -> None:
 def test_the_tightest_group_above_the_process_counts(tmp_path: Path) -> None:
     own, mounted = tmp_path / "own", tmp_path / "cgroup"
     own.write_text("0::/outer/inner\n")
-    group(mounted / "outer", {"memory.max": "1000\n", "memory.current": "700\n", "memory.stat": "inactive_file 50\n"})
+    group(
+        mounted / "outer",
+        {"memory.max": "1000\n", "memory.current": "700\n", "memory.stat": "inactive_file 50\n"},
+    )
     group(mounted / "outer" / "inner", {"memory.max": "max\n", "memory.current": "600\n"})
     assert control_group_room(mounted, own) == 350
     group(mounted / "outer" / "inner", {"memory.max": "650\n"})

@@ -49,7 +49,9 @@ def test_every_schedule_has_its_closed_form_here() -> None:
 def test_schedule_rises_to_the_learning_rate_and_goes_on_as_named(schedule: str) -> None:
     found = rates(schedule, 20, warmup_steps=4, decay_ratio=0.25)
     assert found[:5] == pytest.approx([0.0, 0.025, 0.05, 0.075, 0.1])
-    assert found[4:] == pytest.approx([0.1 * CLOSED_FORMS[schedule](step) for step in range(4, 21)], abs=1e-12)
+    assert found[4:] == pytest.approx(
+        [0.1 * CLOSED_FORMS[schedule](step) for step in range(4, 21)], abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -75,27 +77,36 @@ def test_wsd_with_shares_that_fill_the_training_never_jumps(
     found = rates("wsd", total, warmup_ratio=ratio, decay_ratio=1 - ratio)
     peak = found.index(max(found))
     assert max(found) == 0.1
-    assert found[: peak + 1] == sorted(found[: peak + 1]) and found[peak:] == sorted(found[peak:], reverse=True)
+    assert found[: peak + 1] == sorted(found[: peak + 1]) and found[peak:] == sorted(
+        found[peak:], reverse=True
+    )
     assert caplog.records == []
 
 
-def test_wsd_shortens_its_decay_where_the_warmup_leaves_no_room(caplog: pytest.LogCaptureFixture) -> None:
+def test_wsd_shortens_its_decay_where_the_warmup_leaves_no_room(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     found = rates("wsd", 20, warmup_steps=10, decay_ratio=0.8)
-    assert found[10:] == pytest.approx([0.1 * (1 - math.sqrt(step / 10)) for step in range(11)], abs=1e-12)
+    assert found[10:] == pytest.approx(
+        [0.1 * (1 - math.sqrt(step / 10)) for step in range(11)], abs=1e-12
+    )
     assert [record.getMessage() for record in caplog.records] == [
         "a warm-up of 10 steps and training.decay_ratio=0.8 are more than the 20 training steps; 10 decay"
     ]
 
 
 @pytest.mark.parametrize(
-    ("asked", "total", "used"), [(0, 1, 0), (50, 100, 50), (100, 200, 100), (51, 100, 10), (100, 30, 3), (100, 3, 0)]
+    ("asked", "total", "used"),
+    [(0, 1, 0), (50, 100, 50), (100, 200, 100), (51, 100, 10), (100, 30, 3), (100, 3, 0)],
 )
 def test_warmup_is_shortened_for_a_short_training_and_says_so(
     asked: int, total: int, used: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="tunetrail.learning.training.optimization"):
         assert effective_warmup_steps(asked, total) == used
-    expected = [f"training.warmup_steps={asked} is more than half of the {total} training steps; {used} are used"]
+    expected = [
+        f"training.warmup_steps={asked} is more than half of the {total} training steps; {used} are used"
+    ]
     assert [record.getMessage() for record in caplog.records] == ([] if used == asked else expected)
 
 
@@ -105,13 +116,22 @@ def test_parameter_groups_decay_matrices_only_and_leave_out_frozen_ones() -> Non
     decaying, plain = parameter_groups(module, 0.3)
     assert (decaying["weight_decay"], plain["weight_decay"]) == (0.3, 0.0)
     assert [id(each) for each in decaying["params"]] == [id(module[0].weight), id(module[1].weight)]
-    assert [id(each) for each in plain["params"]] == [id(module[1].bias), id(module[2].weight), id(module[2].bias)]
+    assert [id(each) for each in plain["params"]] == [
+        id(module[1].bias),
+        id(module[2].weight),
+        id(module[2].bias),
+    ]
 
 
 def rate_by_name(module: nn.Module) -> dict[str, float]:
     """Return each trainable parameter's rate at a learning rate of 1 and a layer decay of 0.5."""
     optimizer = configure_optimizer(
-        module, learning_rate=1.0, schedule="constant", total_steps=4, optimizer={"layer_decay": 0.5}, weight_decay=0.3
+        module,
+        learning_rate=1.0,
+        schedule="constant",
+        total_steps=4,
+        optimizer={"layer_decay": 0.5},
+        weight_decay=0.3,
     )["optimizer"]
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     found = {}
@@ -119,19 +139,27 @@ def rate_by_name(module: nn.Module) -> dict[str, float]:
         for parameter in group["params"]:
             assert group["weight_decay"] == (0.3 if parameter.ndim >= 2 else 0.0)
             found[names[id(parameter)]] = group["lr"]
-    assert found.keys() == {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    assert found.keys() == {
+        name for name, parameter in module.named_parameters() if parameter.requires_grad
+    }
     return found
 
 
-def test_layer_decay_lowers_the_rate_of_an_embedding_model_layer_by_layer(tiny_embedding_model: str) -> None:
-    found = rate_by_name(nn.ModuleDict({"model": SentenceTransformer(tiny_embedding_model, device="cpu")}))
+def test_layer_decay_lowers_the_rate_of_an_embedding_model_layer_by_layer(
+    tiny_embedding_model: str,
+) -> None:
+    found = rate_by_name(
+        nn.ModuleDict({"model": SentenceTransformer(tiny_embedding_model, device="cpu")})
+    )
     expected = {".embeddings.": 0.125, ".layer.0.": 0.25, ".layer.1.": 0.5, ".pooler.": 1.0}
     for name, rate in found.items():
         assert [rate] == [value for part, value in expected.items() if part in name], name
     assert set(found.values()) == set(expected.values())
 
 
-def test_layer_decay_lowers_the_rate_of_a_language_model_layer_by_layer(tiny_language_model: str) -> None:
+def test_layer_decay_lowers_the_rate_of_a_language_model_layer_by_layer(
+    tiny_language_model: str,
+) -> None:
     found = rate_by_name(AutoModelForCausalLM.from_pretrained(tiny_language_model))
     assert found["model.embed_tokens.weight"] == 0.125  # tied to the head
     assert found["model.layers.0.mlp.up_proj.weight"] == 0.25
@@ -143,11 +171,16 @@ def test_layer_decay_finds_the_layers_of_adapters(tiny_language_model: str) -> N
     model = AutoModelForCausalLM.from_pretrained(tiny_language_model)
     found = rate_by_name(get_peft_model(model, LoraConfig(r=2, target_modules="all-linear")))
     assert found
-    assert all("lora" in name and rate == (0.25 if ".layers.0." in name else 0.5) for name, rate in found.items())
+    assert all(
+        "lora" in name and rate == (0.25 if ".layers.0." in name else 0.5)
+        for name, rate in found.items()
+    )
 
 
 def test_layer_decay_survives_the_schedule() -> None:
-    module = nn.ModuleDict({"embed": nn.Embedding(3, 2), "layers": nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])})
+    module = nn.ModuleDict(
+        {"embed": nn.Embedding(3, 2), "layers": nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])}
+    )
     configured = configure_optimizer(
         module, learning_rate=1.0, total_steps=10, optimizer={"layer_decay": 0.5}, schedule="linear"
     )
@@ -159,20 +192,29 @@ def test_layer_decay_survives_the_schedule() -> None:
 
 
 def test_layer_decay_without_layers_says_so() -> None:
-    with pytest.raises(ConfigError, match=r"training\.optimizer\.layer_decay must be 1 \(off\) .*Linear has none"):
-        configure_optimizer(nn.Linear(2, 2), learning_rate=0.1, total_steps=3, optimizer={"layer_decay": 0.9})
+    with pytest.raises(
+        ConfigError, match=r"training\.optimizer\.layer_decay must be 1 \(off\) .*Linear has none"
+    ):
+        configure_optimizer(
+            nn.Linear(2, 2), learning_rate=0.1, total_steps=3, optimizer={"layer_decay": 0.9}
+        )
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"name": "adamv"}, r"training\.optimizer\.name"), ({"beta2": 1.0}, r"training\.optimizer\.beta2")],
+    [
+        ({"name": "adamv"}, r"training\.optimizer\.name"),
+        ({"beta2": 1.0}, r"training\.optimizer\.beta2"),
+    ],
 )
 def test_impossible_settings_name_their_field(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         configure_optimizer(nn.Linear(2, 2), learning_rate=0.1, total_steps=3, optimizer=settings)
 
 
-def trained(name: str, dtype: torch.dtype = torch.float32, steps: int = 30, **options: Any) -> tuple[Any, list[float]]:
+def trained(
+    name: str, dtype: torch.dtype = torch.float32, steps: int = 30, **options: Any
+) -> tuple[Any, list[float]]:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1)).to(dtype)
     inputs = torch.randn(32, 4, dtype=dtype)
@@ -217,10 +259,14 @@ def test_fused_and_plain_steps_are_the_same(name: str) -> None:
 def test_settings_reach_the_optimizer() -> None:
     settings = {"name": "adamw", "beta1": 0.8, "beta2": 0.95, "epsilon": 1e-6}
     module = nn.Linear(2, 2)
-    adamw = configure_optimizer(module, learning_rate=0.1, total_steps=3, optimizer=settings)["optimizer"]
+    adamw = configure_optimizer(module, learning_rate=0.1, total_steps=3, optimizer=settings)[
+        "optimizer"
+    ]
     assert (adamw.defaults["betas"], adamw.defaults["eps"]) == ((0.8, 0.95), 1e-6)
     settings = {"name": "sgd", "momentum": 0.5}
-    sgd = configure_optimizer(module, learning_rate=0.1, total_steps=3, optimizer=settings)["optimizer"]
+    sgd = configure_optimizer(module, learning_rate=0.1, total_steps=3, optimizer=settings)[
+        "optimizer"
+    ]
     assert sgd.defaults["momentum"] == 0.5
 
 
@@ -228,11 +274,16 @@ def test_settings_reach_the_optimizer() -> None:
 def test_the_optimizers_state_survives_a_checkpoint(name: str, tmp_path: Any) -> None:
     (module, optimizer), _ = trained(name, steps=3)
     torch.save(optimizer.state_dict(), tmp_path / "state.pt")
-    other = configure_optimizer(module, learning_rate=0.02, total_steps=3, optimizer={"name": name})["optimizer"]
+    other = configure_optimizer(
+        module, learning_rate=0.02, total_steps=3, optimizer={"name": name}
+    )["optimizer"]
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     for key, value in optimizer.state_dict()["state"].items():
         assert all(
-            torch.equal(torch.as_tensor(value[part]), torch.as_tensor(other.state_dict()["state"][key][part]))
+            torch.equal(
+                torch.as_tensor(value[part]),
+                torch.as_tensor(other.state_dict()["state"][key][part]),
+            )
             for part in value
             if value[part] is not None
         )

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from tunetrail.config import AdapterConfig, TrainingConfig
-from tunetrail.config.training import AveragingConfig, BatchesConfig, CheckpointsConfig, MemoryConfig, OptimizerConfig
+from tunetrail.config.training import (
+    AveragingConfig,
+    BatchesConfig,
+    CheckpointsConfig,
+    MemoryConfig,
+    OptimizerConfig,
+)
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.language_model.data import LanguageModelDataModule
@@ -42,13 +48,20 @@ def language_model_parts(path: str, config: TrainingConfig) -> tuple[TrainedModu
         adapter=asdict(AdapterConfig(kind="lora", rank=4, alpha=8)),
         optimization=optimization_settings(config),
     )
-    return module, LanguageModelDataModule(train=examples, validation=examples, batch_size=4, batches=config.batches)
+    return module, LanguageModelDataModule(
+        train=examples, validation=examples, batch_size=4, batches=config.batches
+    )
 
 
 def embedding_parts(path: str, config: TrainingConfig) -> tuple[TrainedModule, Any]:
-    records = [{"anchor": f"{number} ?", "positive": f"{number * 7} {'abc' * (number % 3)}"} for number in range(12)]
+    records = [
+        {"anchor": f"{number} ?", "positive": f"{number * 7} {'abc' * (number % 3)}"}
+        for number in range(12)
+    ]
     module = EmbeddingModule(model=path, shape="pair", optimization=optimization_settings(config))
-    data = EmbeddingDataModule(train=records, validation=records, shape="pair", batch_size=4, batches=config.batches)
+    data = EmbeddingDataModule(
+        train=records, validation=records, shape="pair", batch_size=4, batches=config.batches
+    )
     return module, data
 
 
@@ -59,14 +72,18 @@ class KilledError(Exception):
 def train(
     kind: str, path: str, folder: Path, *, resume: bool = False, kill_at: int = -1, **options: Any
 ) -> tuple[TrainedModule, FitResult]:
-    config = TrainingConfig(**({"num_epochs": 3, "warmup_steps": 0, "learning_rate": 3e-3} | options))
+    config = TrainingConfig(
+        **({"num_epochs": 3, "warmup_steps": 0, "learning_rate": 3e-3} | options)
+    )
     module, data = (embedding_parts if kind == "embedding" else language_model_parts)(path, config)
 
     def kill(*arguments: Any) -> None:
         if module.training and module._trainer and module.trainer.global_step == kill_at:
             raise KilledError
 
-    next(each for each in module.modules() if isinstance(each, torch.nn.Embedding)).register_forward_pre_hook(kill)
+    next(
+        each for each in module.modules() if isinstance(each, torch.nn.Embedding)
+    ).register_forward_pre_hook(kill)
     last = folder / "checkpoints" / "last.ckpt"
     result = fit(
         module,
@@ -87,7 +104,9 @@ def paths(tiny_embedding_model: str, tiny_language_model: str) -> dict[str, str]
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("option", OPTIONS)
-def test_option_lowers_the_validation_loss(option: str, kind: str, paths: dict[str, str], tmp_path: Path) -> None:
+def test_option_lowers_the_validation_loss(
+    option: str, kind: str, paths: dict[str, str], tmp_path: Path
+) -> None:
     _, result = train(kind, paths[kind], tmp_path, **OPTIONS[option])
     losses = [loss for _, loss in result.history["val/loss"]]
     assert result.steps == 9
@@ -100,7 +119,9 @@ def trained_weights(module: TrainedModule) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("option", ["ema", "swa"])
-def test_averages_are_the_same_bits_after_a_kill(option: str, kind: str, paths: dict[str, str], tmp_path: Path) -> None:
+def test_averages_are_the_same_bits_after_a_kill(
+    option: str, kind: str, paths: dict[str, str], tmp_path: Path
+) -> None:
     options = OPTIONS[option] | {
         "checkpoints": CheckpointsConfig(every_steps=1),
         "batches": BatchesConfig(accumulate=2),
@@ -111,7 +132,9 @@ def test_averages_are_the_same_bits_after_a_kill(option: str, kind: str, paths: 
         train(kind, paths[kind], tmp_path / "killed", kill_at=5, **options)
     resumed, again = train(kind, paths[kind], tmp_path / "killed", resume=True, **options)
     assert again.best_validation_loss == result.best_validation_loss
-    best = torch.load(tmp_path / "whole" / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    best = torch.load(tmp_path / "whole" / "checkpoints" / "best.ckpt", weights_only=True)[
+        "state_dict"
+    ]
     for name, weight in trained_weights(whole).items():
         assert torch.equal(weight, trained_weights(resumed)[name]), name
         assert torch.equal(weight, best[name]), name
@@ -120,6 +143,8 @@ def test_averages_are_the_same_bits_after_a_kill(option: str, kind: str, paths: 
 @pytest.mark.parametrize("kind", KINDS)
 def test_checkpointing_changes_no_bit(kind: str, paths: dict[str, str], tmp_path: Path) -> None:
     plain, _ = train(kind, paths[kind], tmp_path / "plain")
-    checkpointed, _ = train(kind, paths[kind], tmp_path / "again", **OPTIONS["gradient_checkpointing"])
+    checkpointed, _ = train(
+        kind, paths[kind], tmp_path / "again", **OPTIONS["gradient_checkpointing"]
+    )
     for name, weight in trained_weights(plain).items():
         assert torch.equal(weight, trained_weights(checkpointed)[name]), name

@@ -35,12 +35,17 @@ PAIRS = [
     | ({"negative": f"no, {n}"} if n % 3 else {})
     for n in range(16)
 ]
-SCORES = [{"sentence1": f"one {n}", "sentence2": f"other {n * n}", "score": n / 16} for n in range(16)]
+SCORES = [
+    {"sentence1": f"one {n}", "sentence2": f"other {n * n}", "score": n / 16} for n in range(16)
+]
 LABELS = [{"text": f"text {n} of its kind", "label": "abcd"[n % 4]} for n in range(16)]
 
 
 def limit_memory(
-    model: nn.Module, tokens: int, kind: str = "cuda", when: Callable[[nn.Module], bool] = lambda model: True
+    model: nn.Module,
+    tokens: int,
+    kind: str = "cuda",
+    when: Callable[[nn.Module], bool] = lambda model: True,
 ) -> list[int]:
     """Let forward passes of more than so many tokens fail; returns the sizes of those that did."""
     failed: list[int] = []
@@ -83,18 +88,27 @@ def without_dropout(module: Module) -> Module:
 
 def pairs(path: str, records: Any, shape: str, accumulate: int = 1) -> EmbeddingDataModule:
     return EmbeddingDataModule(
-        train=records, validation=records, shape=shape, batch_size=8, batches=BatchesConfig(accumulate=accumulate)
+        train=records,
+        validation=records,
+        shape=shape,
+        batch_size=8,
+        batches=BatchesConfig(accumulate=accumulate),
     )
 
 
 def examples(path: str, accumulate: int = 1) -> LanguageModelDataModule:
     tokenizer = load_tokenizer(path)
     found = [
-        tokenize_record(tokenizer, {"input": f"say {n}", "output": "a" * (n % 5 + 1), "weight": 1.0 + n % 2}, 64)
+        tokenize_record(
+            tokenizer, {"input": f"say {n}", "output": "a" * (n % 5 + 1), "weight": 1.0 + n % 2}, 64
+        )
         for n in range(16)
     ]
     return LanguageModelDataModule(
-        train=found, validation=found[:8], batch_size=8, batches=BatchesConfig(accumulate=accumulate)
+        train=found,
+        validation=found[:8],
+        batch_size=8,
+        batches=BatchesConfig(accumulate=accumulate),
     )
 
 
@@ -104,7 +118,13 @@ def step(module: TrainedModule, data: Any, folder: Path) -> tuple[FitResult, dic
     configure = module.configure_optimizers
 
     def keep(optimizer: Any, arguments: Any, keywords: Any) -> None:
-        gradients.update({name: each.grad.clone() for name, each in module.named_parameters() if each.grad is not None})
+        gradients.update(
+            {
+                name: each.grad.clone()
+                for name, each in module.named_parameters()
+                if each.grad is not None
+            }
+        )
 
     def configured() -> Any:
         found = configure()
@@ -113,7 +133,15 @@ def step(module: TrainedModule, data: Any, folder: Path) -> tuple[FitResult, dic
 
     module.configure_optimizers = configured  # type: ignore[method-assign]
     training = TrainingConfig(max_steps=1, warmup_steps=0, guards=GuardsConfig(preflight=False))
-    result = fit(module, data, training, seed=0, folder=folder, on_metrics=lambda metrics, number: None, validate=False)
+    result = fit(
+        module,
+        data,
+        training,
+        seed=0,
+        folder=folder,
+        on_metrics=lambda metrics, number: None,
+        validate=False,
+    )
     return result, gradients
 
 
@@ -122,21 +150,27 @@ FILLER = 0.35
 
 
 def assert_same_step(
-    one: tuple[FitResult, dict[str, Tensor]], other: tuple[FitResult, dict[str, Tensor]], filler: float = 0.0
+    one: tuple[FitResult, dict[str, Tensor]],
+    other: tuple[FitResult, dict[str, Tensor]],
+    filler: float = 0.0,
 ) -> None:
     """Compare two steps; `filler` is the share of computed tokens by which pieces may round up more than a batch."""
     assert one[1].keys() == other[1].keys() and one[1]
     for name, gradient in one[1].items():
         torch.testing.assert_close(other[1][name], gradient, rtol=1e-4, atol=1e-6)
     for metric in ("train/loss", "train/gradient_norm"):
-        assert other[0].history[metric][0][1] == pytest.approx(one[0].history[metric][0][1], rel=1e-4)
+        assert other[0].history[metric][0][1] == pytest.approx(
+            one[0].history[metric][0][1], rel=1e-4
+        )
     shares = [each.history["train/padding_share"][0][1] for each, _ in (one, other)]
     assert shares[0] <= shares[1] <= shares[0] + filler
 
 
 @pytest.mark.parametrize("kind", ["cuda", "cpu"])
 @pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize(("shape", "records"), [("pair", PAIRS), ("score", SCORES), ("label", LABELS)])
+@pytest.mark.parametrize(
+    ("shape", "records"), [("pair", PAIRS), ("score", SCORES), ("label", LABELS)]
+)
 def test_embedding_step_out_of_memory_has_the_same_gradient_in_pieces(
     tiny_embedding_model: str,
     tmp_path: Path,
@@ -147,7 +181,9 @@ def test_embedding_step_out_of_memory_has_the_same_gradient_in_pieces(
     records: Any,
 ) -> None:
     expected = step(
-        embedding(tiny_embedding_model, shape), pairs(tiny_embedding_model, records, shape, accumulate), tmp_path
+        embedding(tiny_embedding_model, shape),
+        pairs(tiny_embedding_model, records, shape, accumulate),
+        tmp_path,
     )
     module = embedding(tiny_embedding_model, shape)
     failed = limit_memory(transformer_of(module.model), 90, kind)
@@ -165,10 +201,18 @@ def test_embedding_step_out_of_memory_has_the_same_gradient_in_pieces(
 def test_memory_that_only_the_pass_with_gradients_lacks_is_found_there(
     tiny_embedding_model: str, tmp_path: Path, kind: str
 ) -> None:
-    expected = step(embedding(tiny_embedding_model, "pair"), pairs(tiny_embedding_model, PAIRS, "pair", 2), tmp_path)
+    expected = step(
+        embedding(tiny_embedding_model, "pair"),
+        pairs(tiny_embedding_model, PAIRS, "pair", 2),
+        tmp_path,
+    )
     module = embedding(tiny_embedding_model, "pair")
-    failed = limit_memory(transformer_of(module.model), 100, kind, when=lambda model: torch.is_grad_enabled())
-    assert_same_step(expected, step(module, pairs(tiny_embedding_model, PAIRS, "pair", 2), tmp_path), FILLER)
+    failed = limit_memory(
+        transformer_of(module.model), 100, kind, when=lambda model: torch.is_grad_enabled()
+    )
+    assert_same_step(
+        expected, step(module, pairs(tiny_embedding_model, PAIRS, "pair", 2), tmp_path), FILLER
+    )
     assert len(failed) >= 2  # in the plain pass, then in the second of a piece
 
 
@@ -200,7 +244,9 @@ def test_later_steps_go_on_in_pieces(tiny_embedding_model: str, tmp_path: Path) 
     assert state["piece_rows"] == module.piece_rows > 0  # a resumed training draws the same dropout
 
 
-def test_one_row_that_does_not_fit_says_what_to_do(tiny_language_model: str, tmp_path: Path) -> None:
+def test_one_row_that_does_not_fit_says_what_to_do(
+    tiny_language_model: str, tmp_path: Path
+) -> None:
     module = language(tiny_language_model)
     limit_memory(decoder_of(module.model), 10)
     message = r"one row alone doesn't fit into memory\. Lower max_length, or set training\.memory\.gradient_checkpoin"
@@ -232,12 +278,20 @@ def test_validation_out_of_memory_has_the_same_loss_in_pieces(
             module, data = language(tiny_language_model), examples(tiny_language_model)
             inner = decoder_of(module.model)
         else:
-            module, data = embedding(tiny_embedding_model, "pair"), pairs(tiny_embedding_model, PAIRS, "pair")
+            module, data = (
+                embedding(tiny_embedding_model, "pair"),
+                pairs(tiny_embedding_model, PAIRS, "pair"),
+            )
             inner = transformer_of(module.model)
         failed = limit_memory(inner, 100, when=lambda model: not model.training) if limited else []
         training = TrainingConfig(num_epochs=1, warmup_steps=0)
         result = fit(
-            module, data, training, seed=0, folder=tmp_path / str(limited), on_metrics=lambda metrics, number: None
+            module,
+            data,
+            training,
+            seed=0,
+            folder=tmp_path / str(limited),
+            on_metrics=lambda metrics, number: None,
         )
         losses.append(result.history["val/loss"][0][1])
     assert failed and module.piece_rows > 0

@@ -28,17 +28,23 @@ def test_auto_on_a_gpu_is_mixed_where_asked_for() -> None:
 
 
 def test_float16_on_a_cpu_names_field_value_and_way_out() -> None:
-    message = r"training\.precision must be .* on a CPU, got '16-mixed'.* Set training\.precision=auto"
+    message = (
+        r"training\.precision must be .* on a CPU, got '16-mixed'.* Set training\.precision=auto"
+    )
     with pytest.raises(ConfigError, match=message):
         resolve_precision("16-mixed", True, "cpu")
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
-def test_an_explicit_precision_is_taken_and_a_slow_one_said(precision: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_explicit_precision_is_taken_and_a_slow_one_said(
+    precision: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, logger="tunetrail.learning.training.precision"):
         assert resolve_precision(precision, False, "cpu") == precision
     slow = precision.startswith("bf16") and not has_bfloat16("cpu")
-    assert ["several times slower" in record.getMessage() for record in caplog.records] == [True] * slow
+    assert ["several times slower" in record.getMessage() for record in caplog.records] == [
+        True
+    ] * slow
 
 
 def test_bfloat16_is_slow_on_a_cpu_without_its_instructions(
@@ -54,9 +60,12 @@ def test_bfloat16_is_slow_on_a_cpu_without_its_instructions(
 
 
 @pytest.mark.parametrize(
-    "capabilities", [{"avx512_bf16": True}, {"amx_bf16": True}, {"architecture": "arm64", "bf16": True}]
+    "capabilities",
+    [{"avx512_bf16": True}, {"amx_bf16": True}, {"architecture": "arm64", "bf16": True}],
 )
-def test_bfloat16_instructions_are_found(capabilities: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_instructions_are_found(
+    capabilities: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert has_bfloat16("cpu")
 

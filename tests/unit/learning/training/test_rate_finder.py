@@ -24,15 +24,22 @@ from tunetrail.learning.training.rate_finder import (
 )
 from tunetrail.learning.training.trial import run_trial
 
-PAIRS = [{"anchor": f"question {n} {'why ' * (n % 5)}", "positive": f"the answer is {n * 7}"} for n in range(64)]
+PAIRS = [
+    {"anchor": f"question {n} {'why ' * (n % 5)}", "positive": f"the answer is {n * 7}"}
+    for n in range(64)
+]
 RATES = [float(rate) for rate in np.geomspace(WHOLE_MODEL.first, WHOLE_MODEL.last, 61)]
 
 
-def module_and_data(path: str, **training: object) -> tuple[EmbeddingModule, EmbeddingDataModule, TrainingConfig]:
+def module_and_data(
+    path: str, **training: object
+) -> tuple[EmbeddingModule, EmbeddingDataModule, TrainingConfig]:
     defaults = {"batch_size": 16, "learning_rate": 1e-3, "warmup_steps": 0, "schedule": "constant"}
     config = TrainingConfig(**{**defaults, **training})
     module = EmbeddingModule(model=path, shape="pair", optimization=optimization_settings(config))
-    data = EmbeddingDataModule(train=PAIRS, validation=[], shape="pair", batch_size=config.rows_per_batch)
+    data = EmbeddingDataModule(
+        train=PAIRS, validation=[], shape="pair", batch_size=config.rows_per_batch
+    )
     return module, data, config
 
 
@@ -59,7 +66,9 @@ def test_a_loss_has_diverged_at_four_times_the_least_not_before() -> None:
     assert not has_diverged(falling)
     assert not has_diverged([*falling, 4.0])  # one step of noise
     assert has_diverged([*falling, *[20.0] * 5])
-    assert not has_diverged([1.0, *[0.01] * 30, *[0.05] * 20])  # five times the least, and far below the start
+    assert not has_diverged(
+        [1.0, *[0.01] * 30, *[0.05] * 20]
+    )  # five times the least, and far below the start
 
 
 def valley(center: float) -> list[tuple[float, float]]:
@@ -104,7 +113,9 @@ def test_the_curve_begins_level_falls_and_rises(whole_test: RangeTest) -> None:
     test = whole_test
     found = test.found(WHOLE_MODEL)
     rates, losses = np.array(found.curve).T
-    assert losses[rates < 1e-5] == pytest.approx(losses[0], rel=0.01)  # the rows of the steps differ by far more
+    assert losses[rates < 1e-5] == pytest.approx(
+        losses[0], rel=0.01
+    )  # the rows of the steps differ by far more
     assert np.ptp(test.before) > 0.05 * losses[0]
     assert losses.min() < 0.97 * losses[0]
     assert losses[-1] > losses.min()
@@ -141,7 +152,9 @@ def test_the_suggested_rate_trains_better_than_a_tenth_of_it_and_does_not_diverg
 
 def test_a_test_that_diverges_ends_before_its_last_rate(tiny_embedding_model: str) -> None:
     high = RateRange(first=1e-3, last=1e6, lowest=1e-6, highest=1.0)
-    module, data, config = module_and_data(tiny_embedding_model, optimizer=OptimizerConfig(name="sgd"), max_grad_norm=0)
+    module, data, config = module_and_data(
+        tiny_embedding_model, optimizer=OptimizerConfig(name="sgd"), max_grad_norm=0
+    )
     diverging = RangeTest(nominal=1e-3, tried=high, steps=40)
     run_trial(module, data, config, diverging, max_steps=40)
     assert len(diverging.losses) < 40
@@ -152,7 +165,10 @@ def test_a_model_whose_loss_is_not_finite_needs_a_rate(tiny_embedding_model: str
     module, data, config = module_and_data(tiny_embedding_model)
     with torch.no_grad():
         next(iter(module.parameters())).fill_(math.nan)
-    with pytest.raises(ConfigError, match=r"training\.learning_rate must be a number .* loss of nan before any step"):
+    with pytest.raises(
+        ConfigError,
+        match=r"training\.learning_rate must be a number .* loss of nan before any step",
+    ):
         run_trial(module, data, config, RangeTest(nominal=1e-3, tried=WHOLE_MODEL), max_steps=80)
 
 
@@ -165,17 +181,27 @@ class Watched(EmbeddingModule):
         configured = super().configure_optimizers()
         self.seen = []
         configured["optimizer"].register_step_pre_hook(
-            lambda optimizer, *arguments: self.seen.append([group["lr"] for group in optimizer.param_groups])
+            lambda optimizer, *arguments: self.seen.append(
+                [group["lr"] for group in optimizer.param_groups]
+            )
         )
         return configured
 
 
 def test_each_step_has_its_rate_and_each_layer_its_share(tiny_embedding_model: str) -> None:
-    _, data, config = module_and_data(tiny_embedding_model, optimizer=OptimizerConfig(layer_decay=0.5))
-    module = Watched(model=tiny_embedding_model, shape="pair", optimization=optimization_settings(config))
-    run_trial(module, data, config, RangeTest(nominal=1e-3, tried=WHOLE_MODEL, steps=4), max_steps=4)
+    _, data, config = module_and_data(
+        tiny_embedding_model, optimizer=OptimizerConfig(layer_decay=0.5)
+    )
+    module = Watched(
+        model=tiny_embedding_model, shape="pair", optimization=optimization_settings(config)
+    )
+    run_trial(
+        module, data, config, RangeTest(nominal=1e-3, tried=WHOLE_MODEL, steps=4), max_steps=4
+    )
     assert [max(rates) for rates in module.seen] == pytest.approx([1e-7, 1e-5, 1e-3, 0.1])
-    assert [max(rates) / min(rates) for rates in module.seen] == pytest.approx([8.0] * 4)  # two layers, then embeddings
+    assert [max(rates) / min(rates) for rates in module.seen] == pytest.approx(
+        [8.0] * 4
+    )  # two layers, then embeddings
 
 
 def test_the_random_generators_are_as_before(tiny_embedding_model: str) -> None:

@@ -20,7 +20,12 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from tests.families import embedding_folder, language_folder
 
 from tunetrail.config import AdapterConfig, TrainingConfig
-from tunetrail.config.training import AveragingConfig, BatchesConfig, CheckpointsConfig, OptimizerConfig
+from tunetrail.config.training import (
+    AveragingConfig,
+    BatchesConfig,
+    CheckpointsConfig,
+    OptimizerConfig,
+)
 from tunetrail.errors import TrainingError
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule
@@ -32,7 +37,11 @@ from tunetrail.learning.training.position import position_of
 
 ROWS = 27  # seven batches of four, or three steps of three batches
 PAIRS = [
-    {"anchor": f"question {n} {'why ' * (n % 5)}", "positive": f"the answer is {n * 7}", "negative": "no" * (n % 2)}
+    {
+        "anchor": f"question {n} {'why ' * (n % 5)}",
+        "positive": f"the answer is {n * 7}",
+        "negative": "no" * (n % 2),
+    }
     for n in range(ROWS)
 ]
 SAME = [{"sentence1": f"text {n}", "sentence2": f"other {n}", "score": 1.0} for n in range(ROWS)]
@@ -40,7 +49,12 @@ OPPOSITE = [record | {"score": -1.0} for record in SAME[:9]]
 """Whoever learns SAME gets worse on OPPOSITE with every step."""
 LORA = asdict(AdapterConfig(kind="lora", rank=4, alpha=8, dropout=0.2))
 TRAINING = TrainingConfig(
-    batch_size=4, num_epochs=3, warmup_steps=3, learning_rate=3e-3, logging_steps=1, early_stopping_patience=0
+    batch_size=4,
+    num_epochs=3,
+    warmup_steps=3,
+    learning_rate=3e-3,
+    logging_steps=1,
+    early_stopping_patience=0,
 )
 TIMED = ("train/tokens_per_second", "train/mfu", "train/memory_gib")
 
@@ -48,7 +62,11 @@ TIMED = ("train/tokens_per_second", "train/mfu", "train/memory_gib")
 def example(number: int) -> TokenizedExample:
     ids = [*(3 + (number * 31 + place * place) % 250 for place in range(4 + number * 5 % 17)), 2]
     return TokenizedExample(
-        input_ids=ids, labels=[IGNORED, *ids[1:]], supervised_bytes=0, truncated=False, weight=1.0 + number % 3
+        input_ids=ids,
+        labels=[IGNORED, *ids[1:]],
+        supervised_bytes=0,
+        truncated=False,
+        weight=1.0 + number % 3,
     )
 
 
@@ -123,7 +141,9 @@ class Killable:
     def on_train_end(self) -> None:
         trainer: Any = self.trainer  # type: ignore[attr-defined]
         schedule = trainer.lr_scheduler_configs[0].scheduler
-        self.final = digest([self.state_dict(), trainer.optimizers[0].state_dict(), schedule.last_epoch])  # type: ignore[attr-defined]
+        self.final = digest(
+            [self.state_dict(), trainer.optimizers[0].state_dict(), schedule.last_epoch]
+        )  # type: ignore[attr-defined]
 
 
 class KillableEmbedding(Killable, EmbeddingModule):
@@ -172,7 +192,11 @@ class Trainings:
         return self.root / str(self.count)
 
     def train(
-        self, case: Case, folder: Path, strike: Strike = Killable.on_place, resume: Path | None = None
+        self,
+        case: Case,
+        folder: Path,
+        strike: Strike = Killable.on_place,
+        resume: Path | None = None,
     ) -> Outcome:
         training = case.training
         settings: dict[str, Any] = {
@@ -180,7 +204,11 @@ class Trainings:
             "seed": 3,
             "max_grad_norm": training.max_grad_norm,
         }
-        common: dict[str, Any] = {"batch_size": training.batch_size, "batches": training.batches, "seed": 3}
+        common: dict[str, Any] = {
+            "batch_size": training.batch_size,
+            "batches": training.batches,
+            "seed": 3,
+        }
         module: Any
         if case.model.startswith("embedding"):
             opposed = case.model == "embedding-opposed"
@@ -192,7 +220,9 @@ class Trainings:
                 **settings,
             )
             train, validation = (SAME, OPPOSITE) if opposed else (PAIRS, PAIRS[:9])
-            data: Any = EmbeddingDataModule(train=train, validation=validation, shape=module.hparams["shape"], **common)
+            data: Any = EmbeddingDataModule(
+                train=train, validation=validation, shape=module.hparams["shape"], **common
+            )
         else:
             module = KillableLanguageModel(
                 model=self.folders["language"],
@@ -219,7 +249,9 @@ class Trainings:
         """Train; after each kill, go on from the last checkpoint that there is."""
         folder = self.new_folder()
         _, passed = self.uninterrupted(text_of(case))
-        places = sorted((passed[kill.place][kill.at % len(passed[kill.place])], kill) for kill in kills)
+        places = sorted(
+            (passed[kill.place][kill.at % len(passed[kill.place])], kill) for kill in kills
+        )
         checkpoints, aside = folder / "checkpoints", folder / "aside"
         for at, kill in places:
 
@@ -261,7 +293,11 @@ def digest(values: Any) -> str:
             for each in value:
                 add(each)
         elif isinstance(value, torch.Tensor):
-            found.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.ndim else b"")
+            found.update(
+                value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+                if value.ndim
+                else b""
+            )
             found.update(repr(value.tolist()).encode() if not value.ndim else b"")
         else:
             found.update(repr(value).encode())
@@ -274,7 +310,9 @@ def assert_same(found: Outcome, expected: Outcome) -> None:
     assert found.final and found.history == expected.history
     assert (found.best, found.final) == (expected.best, expected.final)
     names = ("steps", "epochs", "stopped_early", "best_validation_loss")
-    assert [getattr(found.result, name) for name in names] == [getattr(expected.result, name) for name in names]
+    assert [getattr(found.result, name) for name in names] == [
+        getattr(expected.result, name) for name in names
+    ]
 
 
 CASES: dict[str, Case] = {}
@@ -294,7 +332,9 @@ def drawn(seed: int) -> tuple[Case, Kill]:
     """Draw a training and a kill."""
     draw = random.Random(seed)
     way = draw.choice(["exception", "sigterm", "sigkill"])
-    place = draw.choice(["step", "step", "sink", "sink", "validation", "val_sink", "validated", "epoch"])
+    place = draw.choice(
+        ["step", "step", "sink", "sink", "validation", "val_sink", "validated", "epoch"]
+    )
     # few trainings, many kills: each training has to be done once without any
     case = Case(model=draw.choice(["embedding", "language", "lora"])).with_training(
         batches=BatchesConfig(accumulate=draw.choice([1, 3])),
@@ -305,14 +345,18 @@ def drawn(seed: int) -> tuple[Case, Kill]:
 
 
 @pytest.mark.parametrize("seed", range(36))
-def test_killed_anywhere_and_resumed_it_is_the_same_training(trainings: Trainings, seed: int) -> None:
+def test_killed_anywhere_and_resumed_it_is_the_same_training(
+    trainings: Trainings, seed: int
+) -> None:
     case, kill = drawn(seed)
     expected, _ = trainings.uninterrupted(text_of(case))
     assert_same(trainings.killed(case, kill), expected)
 
 
 BASE = Case()
-OPPOSED = Case(model="embedding-opposed").with_training(schedule="constant", early_stopping_patience=2)
+OPPOSED = Case(model="embedding-opposed").with_training(
+    schedule="constant", early_stopping_patience=2
+)
 TARGETED: dict[str, tuple[Case, list[Kill]]] = {
     "a checkpoint at every step": (
         BASE.with_training(checkpoints=CheckpointsConfig(every_steps=1)),
@@ -344,7 +388,10 @@ TARGETED: dict[str, tuple[Case, list[Kill]]] = {
         BASE.with_training(logging_steps=4),
         [Kill(way="sigterm", place="step", at=9)],
     ),
-    "in pieces (GradCache)": (replace(BASE, model="embedding-cached"), [Kill(way="sigterm", place="step", at=9)]),
+    "in pieces (GradCache)": (
+        replace(BASE, model="embedding-cached"),
+        [Kill(way="sigterm", place="step", at=9)],
+    ),
     "with max_steps in the middle of an epoch": (
         BASE.with_training(max_steps=10),
         [Kill(way="sigterm", place="step", at=8)],
@@ -358,7 +405,9 @@ TARGETED: dict[str, tuple[Case, list[Kill]]] = {
         [Kill(way="sigkill", place="validated", at=-1)],
     ),
     "an average over all steps": (
-        BASE.with_training(averaging=AveragingConfig(kind="ema", decay=0.8), validations_per_epoch=3),
+        BASE.with_training(
+            averaging=AveragingConfig(kind="ema", decay=0.8), validations_per_epoch=3
+        ),
         [Kill(way="sigterm", place="step", at=5), Kill(way="exception", place="validation", at=-2)],
     ),
     "an average over the last steps": (
@@ -373,11 +422,23 @@ TARGETED: dict[str, tuple[Case, list[Kill]]] = {
         Case(model="lora").with_training(averaging=AveragingConfig(kind="ema", decay=0.8)),
         [Kill(way="sigterm", place="validation", at=1)],
     ),
-    "stopping early, behind the validation that stops": (OPPOSED, [Kill(way="sigkill", place="validated", at=-1)]),
-    "stopping early, in the validation that stops": (OPPOSED, [Kill(way="exception", place="validation", at=-1)]),
-    "stopping early, when its loss is reported": (OPPOSED, [Kill(way="exception", place="val_sink", at=-1)]),
+    "stopping early, behind the validation that stops": (
+        OPPOSED,
+        [Kill(way="sigkill", place="validated", at=-1)],
+    ),
+    "stopping early, in the validation that stops": (
+        OPPOSED,
+        [Kill(way="exception", place="validation", at=-1)],
+    ),
+    "stopping early, when its loss is reported": (
+        OPPOSED,
+        [Kill(way="exception", place="val_sink", at=-1)],
+    ),
     "stopping early, behind its last step": (OPPOSED, [Kill(way="exception", place="sink", at=-1)]),
-    "stopping early, one validation before": (OPPOSED, [Kill(way="sigterm", place="validation", at=-2)]),
+    "stopping early, one validation before": (
+        OPPOSED,
+        [Kill(way="sigterm", place="validation", at=-2)],
+    ),
     "stopping early within an epoch": (
         OPPOSED.with_training(validations_per_epoch=3),
         [Kill(way="sigkill", place="validated", at=-1)],
@@ -390,7 +451,9 @@ TARGETED: dict[str, tuple[Case, list[Kill]]] = {
 
 
 @pytest.mark.parametrize("name", TARGETED)
-def test_killed_at_a_delicate_place_and_resumed_it_is_the_same_training(trainings: Trainings, name: str) -> None:
+def test_killed_at_a_delicate_place_and_resumed_it_is_the_same_training(
+    trainings: Trainings, name: str
+) -> None:
     case, kills = TARGETED[name]
     expected, _ = trainings.uninterrupted(text_of(case))
     assert expected.result.stopped_early == (case.model == "embedding-opposed")
@@ -399,12 +462,18 @@ def test_killed_at_a_delicate_place_and_resumed_it_is_the_same_training(training
 
 @pytest.mark.parametrize("model", ["embedding", "language"])
 @pytest.mark.parametrize("way", ["sigterm", "sigkill"])
-def test_killed_with_workers_and_resumed_it_is_the_same_training(trainings: Trainings, model: str, way: str) -> None:
+def test_killed_with_workers_and_resumed_it_is_the_same_training(
+    trainings: Trainings, model: str, way: str
+) -> None:
     case = Case(model=model).with_training(
-        batches=BatchesConfig(accumulate=3, workers=2), checkpoints=CheckpointsConfig(every_steps=1), num_epochs=2
+        batches=BatchesConfig(accumulate=3, workers=2),
+        checkpoints=CheckpointsConfig(every_steps=1),
+        num_epochs=2,
     )
     expected, _ = trainings.uninterrupted(text_of(case))
-    without, _ = trainings.uninterrupted(text_of(case.with_training(batches=BatchesConfig(accumulate=3))))
+    without, _ = trainings.uninterrupted(
+        text_of(case.with_training(batches=BatchesConfig(accumulate=3)))
+    )
     assert_same(expected, without)
     assert_same(trainings.killed(case, Kill(way=way, place="step", at=4)), expected)
 
@@ -415,7 +484,9 @@ def test_a_training_that_has_ended_ends_at_once_with_the_same_result(trainings: 
         expected = trainings.train(case, folder)
         steps: list[str] = []
         last = folder / "checkpoints" / "last.ckpt"
-        found = trainings.train(case, folder, lambda place, finished, to=steps: to.append(place), resume=last)
+        found = trainings.train(
+            case, folder, lambda place, finished, to=steps: to.append(place), resume=last
+        )
         assert steps.count("step") <= 1  # behind the last validation
         assert_same(found, expected)
 
@@ -423,8 +494,13 @@ def test_a_training_that_has_ended_ends_at_once_with_the_same_result(trainings: 
 def test_another_number_of_batches_is_refused(trainings: Trainings) -> None:
     folder = trainings.new_folder()
     trainings.train(BASE.with_training(num_epochs=1), folder)
-    last, other = folder / "checkpoints" / "last.ckpt", BASE.with_training(batches=BatchesConfig(accumulate=2))
-    with pytest.raises(TrainingError, match=r"the checkpoint has 7 steps per epoch, got 4\. Restore its rows"):
+    last, other = (
+        folder / "checkpoints" / "last.ckpt",
+        BASE.with_training(batches=BatchesConfig(accumulate=2)),
+    )
+    with pytest.raises(
+        TrainingError, match=r"the checkpoint has 7 steps per epoch, got 4\. Restore its rows"
+    ):
         trainings.train(other, folder, resume=last)
     assert torch.load(last, weights_only=True)["global_step"] == 7  # untouched
 
@@ -445,7 +521,9 @@ def test_the_last_checkpoint_of_an_interruption_tells_the_step(trainings: Traini
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "workers", "lines"), [("embedding", 0, 6), ("embedding", 2, 9), ("lora", 0, 13)])
+@pytest.mark.parametrize(
+    ("model", "workers", "lines"), [("embedding", 0, 6), ("embedding", 2, 9), ("lora", 0, 13)]
+)
 def test_a_process_that_is_really_killed_leaves_a_training_that_can_go_on(
     trainings: Trainings, model: str, workers: int, lines: int
 ) -> None:
@@ -454,7 +532,16 @@ def test_a_process_that_is_really_killed_leaves_a_training_that_can_go_on(
     )
     expected, _ = trainings.uninterrupted(text_of(case))
     folder = trainings.new_folder()
-    command = [sys.executable, "-W", "ignore", __file__, str(trainings.root), str(folder), model, str(workers)]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        __file__,
+        str(trainings.root),
+        str(folder),
+        model,
+        str(workers),
+    ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -463,7 +550,9 @@ def test_a_process_that_is_really_killed_leaves_a_training_that_can_go_on(
             seen += line.startswith("place sink")
             if seen == lines:
                 break
-        time.sleep(random.Random(lines).random() / 20)  # anywhere in what follows, a checkpoint being written too
+        time.sleep(
+            random.Random(lines).random() / 20
+        )  # anywhere in what follows, a checkpoint being written too
         process.kill()
     assert (process.returncode, seen) == (-signal.SIGKILL, lines)
     last = trainings.last_of(folder / "checkpoints")

@@ -30,7 +30,14 @@ def stopped(path: str, folder: Path, signals: Mapping[int, list[int]]) -> None:
     module = InsideTheOptimizer(model=path, shape="pair", optimization={"learning_rate": 1e-3})
     module.signals = signals
     data = EmbeddingDataModule(train=PAIRS, validation=PAIRS, shape="pair", batch_size=4)
-    fit(module, data, TrainingConfig(num_epochs=2), seed=0, folder=folder, on_metrics=lambda metrics, step: None)
+    fit(
+        module,
+        data,
+        TrainingConfig(num_epochs=2),
+        seed=0,
+        folder=folder,
+        on_metrics=lambda metrics, step: None,
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -48,10 +55,14 @@ def test_a_signal_within_a_step_stops_behind_it_with_a_checkpoint(
 def test_a_second_signal_stops_at_once(tiny_embedding_model: str, tmp_path: Path) -> None:
     with pytest.raises(SystemExit):  # what Lightning makes of the interrupt
         stopped(tiny_embedding_model, tmp_path, {2: [signal.SIGINT, signal.SIGINT]})
-    assert not (tmp_path / "checkpoints" / "last.ckpt").exists()  # the step was half done: nothing can be saved of it
+    assert not (
+        tmp_path / "checkpoints" / "last.ckpt"
+    ).exists()  # the step was half done: nothing can be saved of it
 
 
-def test_the_process_own_handler_has_the_last_word(tiny_embedding_model: str, tmp_path: Path) -> None:
+def test_the_process_own_handler_has_the_last_word(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
     def end(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 

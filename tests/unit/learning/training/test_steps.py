@@ -28,15 +28,26 @@ def loader(rows: int = 15, workers: int = 0, accumulate: int = 3) -> StepLoader:
     return StepLoader(build, sampler(rows, accumulate=accumulate), workers=workers)
 
 
-@given(rows=st.integers(0, 40), batch_size=st.integers(1, 5), accumulate=st.integers(1, 5), ranks=st.integers(1, 4))
+@given(
+    rows=st.integers(0, 40),
+    batch_size=st.integers(1, 5),
+    accumulate=st.integers(1, 5),
+    ranks=st.integers(1, 4),
+)
 def test_steps_of_all_ranks_are_those_of_one_that_accumulates_as_much(
     rows: int, batch_size: int, accumulate: int, ranks: int
 ) -> None:
-    of_ranks = [sampler(rows, batch_size, accumulate=accumulate, rank=rank, ranks=ranks) for rank in range(ranks)]
+    of_ranks = [
+        sampler(rows, batch_size, accumulate=accumulate, rank=rank, ranks=ranks)
+        for rank in range(ranks)
+    ]
     alone = sampler(rows, batch_size, accumulate=accumulate * ranks)
     steps = [list(each) for each in of_ranks]
     assert {len(each) for each in steps} == {len(of_ranks[0])} == {len(steps[0])}
-    together = [[batch for micro in zip(*step, strict=True) for batch in micro] for step in zip(*steps, strict=True)]
+    together = [
+        [batch for micro in zip(*step, strict=True) for batch in micro]
+        for step in zip(*steps, strict=True)
+    ]
     expected = list(alone)
     assert together[:-1] == expected[: max(len(together) - 1, 0)]
     if together:
@@ -69,7 +80,9 @@ def test_loader_gives_steps_of_micro_batches(workers: int) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("done", [0, 1, 2, 3])
-def test_loader_goes_on_behind_the_steps_that_are_done_and_then_from_the_beginning(workers: int, done: int) -> None:
+def test_loader_goes_on_behind_the_steps_that_are_done_and_then_from_the_beginning(
+    workers: int, done: int
+) -> None:
     expected = loader()
     expected.steps.set_epoch(4)
     steps = [step.rows for step in expected]

@@ -45,7 +45,9 @@ def check_fits(shape: str, name: str) -> None:
         )
 
 
-def check_loss(config: EmbeddingConfig, shape: str, records: Sequence[Record], dimensions: int) -> str:
+def check_loss(
+    config: EmbeddingConfig, shape: str, records: Sequence[Record], dimensions: int
+) -> str:
     """Return the name of the configured loss, once it fits the records and the model.
 
     Args:
@@ -105,4 +107,6 @@ def check_negatives(name: str, negatives: int, rows: int, options: LossConfig) -
 
 def _refuse(name: str, score: float | None, rule: str, way: str) -> None:
     if score is not None:
-        raise SampleError(f"score must be {rule} for the loss {name}, got {score}. {way}, or use cosent.")
+        raise SampleError(
+            f"score must be {rule} for the loss {name}, got {score}. {way}, or use cosent."
+        )

@@ -114,13 +114,21 @@ def library_loss(name: str, options: LossConfig) -> nn.Module:
     """Return sentence-transformers' loss of that name, which takes the vectors among its features."""
     keywords = {**_KEYWORDS.get(name, {}), **_option_keywords(name, options)}
     if name == "gist_embed":
-        return _CLASSES[name](_WithTokenizer(VECTORS), guide=_WithTokenizer(GUIDE_VECTORS), **keywords)
+        return _CLASSES[name](
+            _WithTokenizer(VECTORS), guide=_WithTokenizer(GUIDE_VECTORS), **keywords
+        )
     return _CLASSES[name](GivenVectors(VECTORS), **keywords)
 
 
 def _option_keywords(name: str, options: LossConfig) -> dict[str, Any]:
-    given = {each: getattr(options, each) for each, losses in LOSS_OPTIONS.items() if name in losses}
-    given = {each: value for each, value in given.items() if value is not None and each != "orthogonality"}
+    given = {
+        each: getattr(options, each) for each, losses in LOSS_OPTIONS.items() if name in losses
+    }
+    given = {
+        each: value
+        for each, value in given.items()
+        if value is not None and each != "orthogonality"
+    }
     if "similarity" in given:
         given["similarity_fct"] = _similarity(name, given.pop("similarity"))
     if "distance" in given:
@@ -142,4 +150,6 @@ def _distance(name: str, distance: str) -> Callable[..., Tensor]:
     if name in ("contrastive", "online_contrastive"):
         metric = "COSINE_DISTANCE" if distance == "cosine" else distance.upper()
         return cast(Callable[..., Tensor], getattr(SiameseDistanceMetric, metric))
-    return cast(Callable[..., Tensor], getattr(BatchHardTripletLossDistanceFunction, f"{distance}_distance"))
+    return cast(
+        Callable[..., Tensor], getattr(BatchHardTripletLossDistanceFunction, f"{distance}_distance")
+    )

@@ -11,7 +11,11 @@ EmbeddingLoss = Callable[[list[Tensor], Tensor | None], Tensor]
 
 
 def matryoshka_loss(
-    loss: EmbeddingLoss, dimensions: Sequence[int], weights: Sequence[float] | None = None, *, cuts_target: bool = False
+    loss: EmbeddingLoss,
+    dimensions: Sequence[int],
+    weights: Sequence[float] | None = None,
+    *,
+    cuts_target: bool = False,
 ) -> EmbeddingLoss:
     """Return the weighted sum of a loss over the first so many numbers of each vector.
 

@@ -2,7 +2,16 @@
 
 from tunetrail.config.embedding import LossConfig
 
-_ROW_WISE = ("triplet", "margin_mse", "distill_kl_div", "cosine_similarity", "contrastive", "mse", "cosine", "l2")
+_ROW_WISE = (
+    "triplet",
+    "margin_mse",
+    "distill_kl_div",
+    "cosine_similarity",
+    "contrastive",
+    "mse",
+    "cosine",
+    "l2",
+)
 
 
 def is_row_wise(name: str, options: LossConfig) -> bool:

@@ -5,7 +5,9 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 
-def supervised_contrastive_loss(embeddings: Tensor, labels: Tensor, temperature: float = 0.05) -> Tensor:
+def supervised_contrastive_loss(
+    embeddings: Tensor, labels: Tensor, temperature: float = 0.05
+) -> Tensor:
     """Supervised contrastive loss, L_out of Khosla et al. 2020 (https://arxiv.org/abs/2004.11362), equation 2.
 
     Args:

@@ -12,7 +12,12 @@ from tunetrail.learning.embedding.losses.library import GUIDE_VECTORS, VECTORS, 
 from tunetrail.learning.embedding.losses.matryoshka import EmbeddingLoss, matryoshka_loss
 from tunetrail.learning.embedding.losses.supervised import supervised_contrastive_loss
 
-_WITHOUT_TARGET = ("multiple_negatives_ranking", "multiple_negatives_symmetric_ranking", "mega_batch_margin", "triplet")
+_WITHOUT_TARGET = (
+    "multiple_negatives_ranking",
+    "multiple_negatives_symmetric_ranking",
+    "mega_batch_margin",
+    "triplet",
+)
 
 
 def build_vector_loss(
@@ -57,7 +62,10 @@ def build_vector_loss(
         loss = _with_orthogonality(loss, options.orthogonality)
     if matryoshka_dimensions:
         loss = matryoshka_loss(
-            loss, matryoshka_dimensions, matryoshka_weights, cuts_target=name in EMBEDDING_LOSSES["vector"]
+            loss,
+            matryoshka_dimensions,
+            matryoshka_weights,
+            cuts_target=name in EMBEDDING_LOSSES["vector"],
         )
     return _checked(loss, name, options)
 
@@ -65,14 +73,18 @@ def build_vector_loss(
 def _named_loss(name: str, options: LossConfig) -> EmbeddingLoss:
     if name == "supervised_contrastive":
         temperature = {} if options.temperature is None else {"temperature": options.temperature}
-        return lambda vectors, target: supervised_contrastive_loss(vectors[0], _present(target), **temperature)
+        return lambda vectors, target: supervised_contrastive_loss(
+            vectors[0], _present(target), **temperature
+        )
     module = library_loss(name, options)
 
     def loss(vectors: list[Tensor], target: Tensor | None) -> Tensor:
         features = [{VECTORS: each} for each in vectors]
         if name == "gist_embed":
             guides = torch.split(_present(target), [len(each) for each in vectors])
-            features = [{**own, GUIDE_VECTORS: guide} for own, guide in zip(features, guides, strict=True)]
+            features = [
+                {**own, GUIDE_VECTORS: guide} for own, guide in zip(features, guides, strict=True)
+            ]
         value: Tensor = module(features, target)
         return value
 
@@ -100,7 +112,9 @@ def _checked(loss: EmbeddingLoss, name: str, options: LossConfig) -> EmbeddingLo
         check_negatives(name, len(vectors[2]) if len(vectors) > 2 else 0, len(vectors[0]), options)
         halves = (torch.float16, torch.bfloat16)
         with torch.autocast(vectors[0].device.type, enabled=False):
-            return loss([each.float() if each.dtype in halves else each for each in vectors], target)
+            return loss(
+                [each.float() if each.dtype in halves else each for each in vectors], target
+            )
 
     return checked
 
