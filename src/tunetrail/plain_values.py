@@ -1,0 +1,60 @@
+"""Plain values: frozen results as dicts that JSON can hold.
+
+The one way from a result to the ledger, the database, MLflow and the API's return value.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from datetime import date
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+NOT_PLAIN = {"plain": False}
+"""Metadata of a dataclass field that plain values leave out: `field(metadata=NOT_PLAIN)`."""
+
+
+def plain_values(result: Any, *properties: str) -> dict[str, Any]:
+    """Return the fields of a dataclass, by name, as values that `json.dumps` accepts.
+
+    Nested dataclasses become dicts (by their own `to_dict`, if they have one), sequences and
+    arrays become lists, NumPy scalars Python numbers, infinities None, enums their values, paths
+    strings, and dates ISO 8601.
+
+    Args:
+        result: An instance of a dataclass.
+        properties: Names of properties to add to the fields.
+    """
+    shown = [field.name for field in fields(result) if field.metadata.get("plain", True)]
+    return {name: _plain(getattr(result, name)) for name in (*shown, *properties)}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return value.to_dict() if hasattr(value, "to_dict") else plain_values(value)
+
+    if isinstance(value, Mapping):
+        return {key: _plain(content) for key, content in value.items()}
+
+    if isinstance(value, list | tuple):
+        return list(map(_plain, value))
+
+    # NumPy's arrays and scalars, recognised without importing NumPy into the lowest layer.
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+
+    if isinstance(value, Enum):
+        return value.value
+
+    if isinstance(value, Path):
+        return str(value)
+
+    if isinstance(value, date):
+        return value.isoformat()
+
+    # JSON has no infinity: an unbounded interval's bounds are null.
+    if isinstance(value, float) and math.isinf(value):
+        return None
+
+    return value
