@@ -67,6 +67,7 @@ def test_layers_hold_in_the_real_tree() -> None:
         ("stores/planted.py", "from tunetrail import ModelTrainingNode", ONE_WAY),
         ("data/planted.py", "import tunetrail.learning", ONE_WAY),
         ("learning/planted.py", "from tunetrail import deployment", ONE_WAY),
+        ("reporting/planted.py", "from tunetrail import data", ONE_WAY),
         ("samples.py", "from tunetrail.config import Settings", ONE_WAY),
         ("errors.py", "from tunetrail import samples", ONE_WAY),
         ("sweeps/planted.py", "from tunetrail import cli", ONE_WAY),
@@ -92,7 +93,8 @@ def test_layers_report_a_planted_violation(
         ("stores/planted.py", "import mlflow"),
         ("deployment/planted.py", "from tunetrail import learning, stores\nimport mlflow"),
         ("sweeps/planted.py", "import hydra, omegaconf\nfrom tunetrail import node"),
-        ("data/planted.py", "from tunetrail import config, errors, samples\nimport pandas"),
+        ("data/planted.py", "from tunetrail import config, errors, reporting\nimport pandas"),
+        ("evaluation/planted.py", "from tunetrail import reporting, samples\nimport seaborn"),
     ],
 )
 def test_layers_allow_each_room_its_own_libraries(tree: Path, module: str, allowed: str) -> None:

@@ -1,99 +1,111 @@
-"""Pictures: what became of a session's rows, drawn on canvases of their own. Knows no files, no HTML, no pyplot."""
+"""The data report's pictures: what became of a session's rows, their lengths, labels and reasons."""
 
-import io
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tunetrail.data.report.readable import readable
-from tunetrail.data.report.report_data import ReportSection, largest, rows_by_reason
+from tunetrail.data.report.report_data import ReportSection, rows_by_reason
+from tunetrail.reporting.charts import (
+    BLUE,
+    INK,
+    LIGHT_BLUE,
+    MIDDLE_BLUE,
+    RUST,
+    TEXT,
+    bar_chart,
+    drawable,
+    name_bars,
+    new_figure,
+    style_axes,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SHOWN_LABELS = 30
-"""Labels, the commonest first, that get a bar of their own."""
+"""Number of labels, the commonest first, that get a bar of their own."""
 
-_STAYS, _CHANGED, _SET_ASIDE = "#9dbfe0", "#1f5fa8", "#b3420f"
-_SIDES = ("#1f5fa8", "#5b92c9", "#9dbfe0")
-_INK = "#3c4148"
-_SHOWN_REASONS, _SHOWN_STEPS, _SHOWN_SIDES, _SHOWN_LENGTHS = 15, 12, 3, 4
-_LABEL_CHARACTERS, _NAME_CHARACTERS = 36, 16
-_WIDTH = 7.2
-_DPI = 130
+_SHOWN_REASONS = 15
+_NAME_CHARACTERS = 16
+_UNCHANGED, _CHANGED, _SET_ASIDE = LIGHT_BLUE, BLUE, RUST
+_SIDES = (BLUE, MIDDLE_BLUE, LIGHT_BLUE)
+_BAR: Mapping[str, Any] = {"height": 0.6, "edgecolor": "white", "linewidth": 0.8}
+
+_Shares = list[tuple[int, str]]
+"""The pieces of a bar: rows and colour."""
 
 
 def figures(section: ReportSection) -> dict[str, "Figure"]:
     """Return the figures of a section by name, without those that have nothing to show.
 
-    The names are `rows` (by step and side), `lengths`, `labels`, `reasons` (of rows set aside) and `privacy`.
+    The names are `rows` (by step and side), `lengths`, `labels`, `reasons` (of rows set aside) and
+    `privacy`.
     """
-    aside = rows_by_reason(section.set_aside)
-    reasons = {f"{step}: {reason}": len(places) for (step, reason), places in aside.items()}
+    reasons = {}
+    for (step, reason), positions in rows_by_reason(section.set_aside).items():
+        reasons[f"{step}: {reason}"] = len(positions)
+
     drawn = {
-        "rows": _rows_figure(section),
-        "lengths": _lengths_figure(section),
-        "labels": _counts_figure(section.labels, "labels", "rows", SHOWN_LABELS, _CHANGED),
-        "reasons": _counts_figure(reasons, "reasons", "rows set aside", _SHOWN_REASONS, _SET_ASIDE),
-        "privacy": _counts_figure(section.privacy, "types", "replaced", _SHOWN_REASONS, _CHANGED),
+        "rows": _draw_rows(section),
+        "lengths": _draw_lengths(section),
+        "labels": bar_chart(
+            section.labels, limit=SHOWN_LABELS, noun="labels", unit="rows", colour=_CHANGED
+        ),
+        "reasons": bar_chart(
+            reasons, limit=_SHOWN_REASONS, noun="reasons", unit="rows set aside", colour=_SET_ASIDE
+        ),
+        "privacy": bar_chart(
+            section.privacy, limit=_SHOWN_REASONS, noun="types", unit="replaced", colour=_CHANGED
+        ),
     }
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def png(figure: "Figure") -> bytes:
-    """Return the figure as a PNG on white, the same bytes for the same figure."""
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})
-    return picture.getvalue()
-
-
 def finite_lengths(section: ReportSection) -> dict[str, NDArray[np.float64]]:
-    """Return the lengths that are numbers, by unit, without units that have none."""
-    numbers = {
-        unit: np.asarray(values, dtype=np.float64).ravel()
-        for unit, values in list(section.lengths.items())[:_SHOWN_LENGTHS]
-    }
-    return {
-        unit: values[np.isfinite(values)]
-        for unit, values in numbers.items()
-        if np.isfinite(values).any()
-    }
+    """Return the finite lengths of the rows by unit, without units that have none."""
+    finite = {}
+    for unit, lengths in section.lengths.items():
+        values = np.asarray(lengths, dtype=np.float64).ravel()
+        values = values[np.isfinite(values)]
+        if len(values):
+            finite[unit] = values
+    return finite
 
 
-def _rows_figure(section: ReportSection) -> "Figure | None":
-    account = section.account[:_SHOWN_STEPS]
-    bars: list[tuple[str, list[tuple[int, str]], str]] = []
-    for step in account:
-        shares = [
-            (step.rows_out - step.changed, _STAYS),
-            (step.changed, _CHANGED),
-            (step.set_aside, _SET_ASIDE),
-        ]
+def _draw_rows(section: ReportSection) -> "Figure | None":
+    """Draw one bar for each step and one for the sides, divided by what became of the rows."""
+    bars: list[tuple[str, _Shares, str]] = []
+    for step in section.account:
+        unchanged = step.rows_out - step.changed
+        shares = [(unchanged, _UNCHANGED), (step.changed, _CHANGED), (step.set_aside, _SET_ASIDE)]
         bars.append((step.step, shares, f"{step.rows_out:,} of {step.rows_in:,}"))
-    sides = list(section.sides.items())[:_SHOWN_SIDES]
-    if sides:
-        shares = [(rows, colour) for (_, rows), colour in zip(sides, _SIDES, strict=False)]
-        names = [f"{_drawable(side, _NAME_CHARACTERS)} {rows:,}" for side, rows in sides]
-        bars.append(("sides", shares, "\n".join(names)))
-    if not any(rows for _, shares, _ in bars for rows, _ in shares):
+    if section.sides:
+        names = [
+            f"{drawable(side, _NAME_CHARACTERS)} {rows:,}" for side, rows in section.sides.items()
+        ]
+        sides = list(zip(section.sides.values(), _SIDES, strict=False))
+        bars.append(("sides", sides, "\n".join(names)))
+
+    totals = [sum(rows for rows, _ in shares) for _, shares, _ in bars]
+    if not any(totals):
         return None
-    figure = _empty_figure(0.8 + 0.42 * len(bars) + (0.2 if sides else 0.0))
+
+    figure = new_figure(0.8 + 0.42 * len(bars) + (0.2 if section.sides else 0.0))
     axes = figure.subplots()
-    widest = max(sum(rows for rows, _ in shares) for _, shares, _ in bars)
     for position, (_, shares, text) in enumerate(bars):
         _draw_stacked(axes, position, shares)
-        total = sum(rows for rows, _ in shares)
-        note = axes.text(
-            total + 0.012 * widest, position, text, va="center", fontsize=8, color=_INK
-        )
+        x = totals[position] + 0.012 * max(totals)
+        note = axes.text(x, position, text, va="center", **TEXT)
+        # A long note may run over the edge, but never takes room from the bars.
         note.set_in_layout(False)
-    _name_bars(axes, [name for name, _, _ in bars])
-    axes.set_xlim(0, 1.22 * widest)
-    _add_legend(figure, section)
+
+    name_bars(axes, [name for name, _, _ in bars])
+    axes.set_xlim(0, 1.22 * max(totals))
+    if section.account:
+        _add_legend(figure, section)
     return figure
 
 
@@ -101,146 +113,82 @@ def _draw_stacked(axes: "Axes", position: int, shares: Sequence[tuple[int, str]]
     left = 0
     for rows, colour in shares:
         if rows > 0:
-            axes.barh(
-                position,
-                rows,
-                left=left,
-                height=0.6,
-                color=colour,
-                edgecolor="white",
-                linewidth=0.8,
-            )
+            axes.barh(position, rows, left=left, color=colour, **_BAR)
         left += rows
 
 
 def _add_legend(figure: "Figure", section: ReportSection) -> None:
     from matplotlib.patches import Patch
 
-    seen = {
-        "unchanged": (_STAYS, True),
-        "changed": (_CHANGED, any(step.changed for step in section.account)),
-        "set aside": (_SET_ASIDE, any(step.set_aside for step in section.account)),
-    }
-    handles = [
-        Patch(color=colour, label=name) for name, (colour, present) in seen.items() if present
-    ]
-    if section.account:
-        figure.legend(
-            handles=handles,
-            loc="outside upper left",
-            ncols=3,
-            frameon=False,
-            fontsize=8,
-            labelcolor=_INK,
-        )
+    handles = [Patch(color=_UNCHANGED, label="unchanged")]
+    if any(step.changed for step in section.account):
+        handles.append(Patch(color=_CHANGED, label="changed"))
+    if any(step.set_aside for step in section.account):
+        handles.append(Patch(color=_SET_ASIDE, label="set aside"))
+
+    style = {"ncols": 3, "frameon": False, "fontsize": 8, "labelcolor": INK}
+    figure.legend(handles=handles, loc="outside upper left", **style)
 
 
-def _lengths_figure(section: ReportSection) -> "Figure | None":
+def _draw_lengths(section: ReportSection) -> "Figure | None":
     lengths = finite_lengths(section)
     if not lengths:
         return None
+
     columns = min(len(lengths), 2)
     lines = -(-len(lengths) // columns)
-    figure = _empty_figure(2.6 * lines)
-    panels = np.atleast_1d(figure.subplots(lines, columns, squeeze=False)).ravel()
+    figure = new_figure(2.6 * lines)
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
     for axes, (unit, values) in zip(panels, lengths.items(), strict=False):
-        _draw_lengths(axes, unit, values, section.max_length if unit == "tokens" else None)
+        _draw_histogram(axes, unit, values, section.max_length if unit == "tokens" else None)
+
     for axes in panels[len(lengths) :]:
         axes.remove()
     return figure
 
 
-def _draw_lengths(axes: "Axes", unit: str, values: NDArray[np.float64], limit: int | None) -> None:
-    # A few very long rows would press all others into one bar: the axis ends a little after 99 % of them.
-    low, high = min(0.0, float(values.min())), max(1.15 * float(np.quantile(values, 0.99)), 1.0)
-    far = limit is not None and limit > 4 * high
-    if limit is not None and not far:
-        high = max(high, 1.1 * limit)
-    axes.hist(values, bins=40, range=(low, high), color=_STAYS, edgecolor="white", linewidth=0.4)
-    _style(axes)
+def _draw_histogram(
+    axes: "Axes", unit: str, values: NDArray[np.float64], max_length: int | None
+) -> None:
+    # A few very long rows would press all others into one bar: the axis ends a little after the
+    # 99 % quantile, or a little after max_length if that isn't far away.
+    low = min(0.0, float(values.min()))
+    high = max(1.15 * float(np.quantile(values, 0.99)), 1.0)
+    is_far = max_length is not None and max_length > 4 * high
+    if max_length is not None and not is_far:
+        high = max(high, 1.1 * max_length)
+
+    axes.hist(
+        values, bins=40, range=(low, high), color=LIGHT_BLUE, edgecolor="white", linewidth=0.4
+    )
+    style_axes(axes)
     axes.set_xlim(low, high)
-    axes.set_ylabel("rows", fontsize=8, color=_INK)
-    beyond = int((values > high).sum())
-    note = f" ({beyond:,} longer, up to {values.max():,.0f})" if beyond else ""
-    axes.set_xlabel(f"{_drawable(unit, _NAME_CHARACTERS)}{note}", fontsize=8, color=_INK)
-    if limit is not None:
-        position = high if far else float(limit)
-        axes.axvline(position, color=_SET_ASIDE, linewidth=1.4, linestyle=":" if far else "-")
-        side = "right" if position - low > 0.5 * (high - low) else "left"
-        axes.annotate(
-            f"max_length {limit:,}{' (further right)' if far else ''}",
-            (position, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(-4 if side == "right" else 4, 0),
-            textcoords="offset points",
-            fontsize=8,
-            ha=side,
-            va="bottom",
-            color=_SET_ASIDE,
-        )
+    axes.set_ylabel("rows", **TEXT)
+
+    longer = int((values > high).sum())
+    note = f" ({longer:,} longer, up to {values.max():,.0f})" if longer else ""
+    axes.set_xlabel(f"{drawable(unit, _NAME_CHARACTERS)}{note}", **TEXT)
+
+    if max_length is not None:
+        _mark_limit(axes, max_length, is_far=is_far)
 
 
-def _counts_figure(
-    counts: Mapping[str, int], plural: str, unit: str, limit: int, colour: str
-) -> "Figure | None":
-    shown, others, rest = largest(counts, limit)
-    if not any(rows for _, rows in shown):
-        return None
-    names, rows = [name for name, _ in shown], [count for _, count in shown]
-    colours = [colour] * len(shown)
-    if others:
-        names, rows, colours = (
-            [*names, f"{others:,} other {plural}"],
-            [*rows, rest],
-            [*colours, "#a5abb3"],
-        )
-    figure = _empty_figure(0.6 + 0.26 * len(names))
-    axes = figure.subplots()
-    bars = axes.barh(range(len(names)), rows, height=0.7, color=colours)
-    axes.bar_label(bars, [f"{count:,}" for count in rows], padding=3, fontsize=8, color=_INK)
-    axes.margins(x=0.12)
-    axes.set_xlabel(unit, fontsize=8, color=_INK)
-    _name_bars(axes, names)
-    return figure
+def _mark_limit(axes: "Axes", max_length: int, *, is_far: bool) -> None:
+    """Draw max_length as a line, or as a dotted one at the right edge if it is far beyond it."""
+    low, high = axes.get_xlim()
+    position = high if is_far else float(max_length)
+    axes.axvline(position, color=RUST, linewidth=1.4, linestyle=":" if is_far else "-")
 
-
-def _name_bars(axes: "Axes", names: Sequence[str]) -> None:
-    _style(axes)
-    axes.set_yticks(range(len(names)), [_drawable(name) for name in names])
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
-
-
-def _style(axes: "Axes") -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#c4c8cd")
-    axes.tick_params(labelsize=8, color="#c4c8cd", labelcolor=_INK)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-
-
-def _empty_figure(height: float) -> "Figure":
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _drawable(text: str, limit: int = _LABEL_CHARACTERS) -> str:
-    """Return a short text that the font has the characters of, with no part that reads as a formula."""
-    line = " ".join(readable(text, limit).split()) or "(empty)"
-    known = _characters_of_font()
-    return "".join(
-        character if ord(character) in known else "\ufffd" for character in line
-    ).replace("$", r"\$")
-
-
-@cache
-def _characters_of_font() -> Mapping[int, Any]:
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    return get_font(findfont(FontProperties())).get_charmap()
+    # The text goes to the side of the line that has more room.
+    side = "right" if position - low > 0.5 * (high - low) else "left"
+    axes.annotate(
+        f"max_length {max_length:,}{' (further right)' if is_far else ''}",
+        (position, 1.0),
+        xycoords=("data", "axes fraction"),
+        xytext=(-4 if side == "right" else 4, 0),
+        textcoords="offset points",
+        ha=side,
+        va="bottom",
+        fontsize=8,
+        color=RUST,
+    )

@@ -1,12 +1,6 @@
-"""The data report: one HTML file that says what became of a session's rows and why. Judges nothing, writes no file.
+"""The data report: one HTML page that says what became of a session's rows, and why."""
 
-The file needs no script and no other file: its pictures are inside it. A content security policy forbids scripts and
-requests even where a viewer would allow them, and the template escapes all that it is given.
-"""
-
-import base64
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,22 +11,23 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tunetrail.data.checks.findings import Finding, StepAccount
-from tunetrail.data.report.pictures import SHOWN_LABELS, figures, finite_lengths, png
-from tunetrail.data.report.readable import SHOWN_CHARACTERS, Span, differences, readable
-from tunetrail.data.report.report_data import ReportData, ReportSection, largest, rows_by_reason
+from tunetrail.data.report.pictures import SHOWN_LABELS, figures, finite_lengths
+from tunetrail.data.report.report_data import ReportData, ReportSection, rows_by_reason
+from tunetrail.reporting.charts import png
+from tunetrail.reporting.html import load_template, picture_address
+from tunetrail.reporting.readable import Span, compact, counted, differences, largest, readable
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-_TEMPLATE = Path(__file__).with_name("report.html")
 _SHOWN_ROWS = 20
 _SHOWN_FINDINGS = 60
 _SHOWN_EXAMPLES = 3
 _SHOWN_ENTRIES = 12
-_LONGEST_VALUE = 2 * SHOWN_CHARACTERS
 _SEVERITIES = ("error", "warning", "passed")
+# Checks whose measure isn't a share of the rows.
 _NO_SHARES = ("drift.", "labels.imbalance")
-_PICTURES = {
+_CAPTIONS = {
     "rows": "Rows that go on, step by step, and the sides that they are split into",
     "lengths": "Lengths of the rows",
     "labels": "Rows by label",
@@ -41,204 +36,168 @@ _PICTURES = {
 }
 
 
-class _DataAddress(str):
-    """A picture's `data:` address: the one value that is not shortened."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Line:
+class _ShownRow:
     row_id: int
     spans: tuple[Span, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Reason:
+class _ReasonGroup:
     step: str
     reason: str
     rows: int
-    lines: tuple[_Line, ...]
+    shown: tuple[_ShownRow, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Sample:
     rows: int
-    reasons: tuple[_Reason, ...]
+    groups: tuple[_ReasonGroup, ...]
     other_reasons: int
     other_rows: int
 
 
 def render(data: ReportData) -> str:
-    """Return the report as the text of one HTML file, the same for the same data.
+    """Return the report as the text of one HTML file; the same data always gives the same text.
 
-    Whatever the session's size, the text besides the pictures stays short: tables show samples, texts are cut.
+    Apart from the pictures, the text stays short whatever the session's size: tables show samples,
+    and long texts are cut.
     """
-    return _template().render(data=data, sections=[_view(section) for section in data.sections])
+    sections = [_section_values(section) for section in data.sections]
+    return _template().render(data=data, sections=sections)
 
 
-def verdict(section: ReportSection) -> str:
-    """Return the section in one sentence: how many errors and warnings, and how many rows go on."""
-    errors, warnings = (_number_of(section.findings, severity) for severity in ("error", "warning"))
-    rows_in = section.account[0].rows_in if section.account else sum(section.sides.values())
-    rows_out = section.account[-1].rows_out if section.account else sum(section.sides.values())
-    rows = f"{rows_out:,} of {_counted(rows_in, 'row')}"
+def headline(section: ReportSection) -> str:
+    """Return the section in one sentence: its errors and warnings, and how many rows go on."""
+    errors = _count_severity(section.findings, "error")
+    warnings = counted(_count_severity(section.findings, "warning"), "warning", zero="no")
     if not section.findings:
-        found = "no checks"
+        result = "no checks"
     elif errors:
-        found = f"{_counted(errors, 'error')}, {_counted(warnings, 'warning')}"
+        result = f"{counted(errors, 'error')}, {warnings}"
     else:
-        found = f"{_counted(warnings, 'warning')}, no errors"
-    refused = errors or section.stopped is not None
-    return (
-        f"{found}: training is refused; {rows} would go on" if refused else f"{found}: {rows} go on"
-    )
+        result = f"{warnings}, no errors"
+
+    rows_in = rows_out = sum(section.sides.values())
+    if section.account:
+        rows_in, rows_out = section.account[0].rows_in, section.account[-1].rows_out
+    rows = f"{rows_out:,} of {counted(rows_in, 'row')}"
+
+    if errors or section.stopped is not None:
+        return f"{result}: training is refused; {rows} would go on"
+    return f"{result}: {rows} go on"
 
 
-def _view(section: ReportSection) -> dict[str, Any]:
+def _section_values(section: ReportSection) -> dict[str, Any]:
+    """Return the values of a section that the template prints."""
     findings = sorted(section.findings, key=lambda finding: _SEVERITIES.index(finding.severity))
     noticed = [finding for finding in findings if finding.severity != "passed"]
+    passed = findings[len(noticed) :]
+
+    tone = "warning" if noticed else "good"
+    if section.stopped or _count_severity(findings, "error"):
+        tone = "error"
+
+    pictures = []
+    for name, figure in figures(section).items():
+        pictures.append((name, _CAPTIONS[name], picture_address(png(figure))))
+    lengths = []
+    for unit, values in finite_lengths(section).items():
+        max_length = section.max_length if unit == "tokens" else None
+        lengths.append(_summarise_lengths(unit, values, max_length))
+
     return {
         "name": section.name,
-        "verdict": verdict(section),
+        "headline": headline(section),
         "stopped": section.stopped,
-        "tone": "error"
-        if section.stopped or _number_of(findings, "error")
-        else "warning"
-        if noticed
-        else "good",
-        "account": section.account[:_SHOWN_ENTRIES],
-        "sides": dict(list(section.sides.items())[:_SHOWN_ENTRIES]),
+        "tone": tone,
+        "account": section.account,
+        "sides": section.sides,
         "noticed": noticed[:_SHOWN_FINDINGS],
-        "passed": findings[len(noticed) :][:_SHOWN_FINDINGS],
-        "unseen": max(len(noticed) - _SHOWN_FINDINGS, 0),
-        "drift": dict(list(section.drift.items())[:_SHOWN_ENTRIES]),
-        "pictures": [
-            (name, _PICTURES[name], _address(png(each))) for name, each in figures(section).items()
-        ],
-        "lengths": [
-            _length_summary(unit, values, section)
-            for unit, values in finite_lengths(section).items()
-        ],
-        "numbers": {
-            "labels": largest(section.labels, SHOWN_LABELS),
-            "privacy": largest(section.privacy, _SHOWN_ENTRIES),
-        },
-        "set_aside": _sample(section.set_aside),
-        "changes": _sample(section.changes),
+        "not_shown": max(len(noticed) - _SHOWN_FINDINGS, 0),
+        "passed": passed[:_SHOWN_FINDINGS],
+        "drift": section.drift,
+        "pictures": pictures,
+        "lengths": lengths,
+        "labels": largest(section.labels, SHOWN_LABELS),
+        "privacy": largest(section.privacy, _SHOWN_ENTRIES),
+        "set_aside": _sample_rows(section.set_aside),
+        "changes": _sample_rows(section.changes),
     }
 
 
-def _sample(frame: pd.DataFrame) -> _Sample:
-    """Return some rows of the commonest reasons, `_SHOWN_ROWS` at most in all."""
-    places = rows_by_reason(frame)
-    each = max(_SHOWN_ROWS // max(len(places), 1), 1)
-    reasons = tuple(
-        _Reason(
+def _sample_rows(frame: pd.DataFrame) -> _Sample:
+    """Return some rows for each of the commonest reasons, about `_SHOWN_ROWS` in all."""
+    by_reason = list(rows_by_reason(frame).items())
+    rows_per_reason = max(_SHOWN_ROWS // max(len(by_reason), 1), 1)
+
+    groups = []
+    for (step, reason), positions in by_reason[:_SHOWN_ROWS]:
+        group = _ReasonGroup(
             step=readable(step, 60),
             reason=readable(reason),
-            rows=len(found),
-            lines=_lines(frame.iloc[found[:each]]),
+            rows=len(positions),
+            shown=_show_rows(frame.iloc[positions[:rows_per_reason]]),
         )
-        for (step, reason), found in list(places.items())[:_SHOWN_ROWS]
-    )
-    others = [len(found) for found in list(places.values())[_SHOWN_ROWS:]]
+        groups.append(group)
+
+    hidden = [len(positions) for _, positions in by_reason[_SHOWN_ROWS:]]
     return _Sample(
-        rows=len(frame), reasons=reasons, other_reasons=len(others), other_rows=sum(others)
+        rows=len(frame), groups=tuple(groups), other_reasons=len(hidden), other_rows=sum(hidden)
     )
 
 
-def _lines(rows: pd.DataFrame) -> tuple[_Line, ...]:
-    records = rows[["row_id", "before", "after"]].itertuples(index=False)
+def _show_rows(rows: pd.DataFrame) -> tuple[_ShownRow, ...]:
+    columns = rows[["row_id", "before", "after"]].itertuples(index=False)
     return tuple(
-        _Line(row_id=int(row_id), spans=_spans(before, after)) for row_id, before, after in records
+        _ShownRow(row_id=int(row_id), spans=_content_spans(before, after))
+        for row_id, before, after in columns
     )
 
 
-def _spans(before: Any, after: Any) -> tuple[Span, ...]:
-    if not isinstance(before, str):
-        return (Span(kind="added", text=readable(after)),) if isinstance(after, str) else ()
-    if not isinstance(after, str):
+def _content_spans(before: Any, after: Any) -> tuple[Span, ...]:
+    if isinstance(before, str) and isinstance(after, str):
+        return differences(before, after)
+    if isinstance(before, str):
         return (Span(kind="same", text=readable(before)),)
-    return differences(before, after)
+    return (Span(kind="added", text=readable(after)),) if isinstance(after, str) else ()
 
 
-def _length_summary(
-    unit: str, values: NDArray[np.float64], section: ReportSection
+def _summarise_lengths(
+    unit: str, values: NDArray[np.float64], max_length: int | None
 ) -> dict[str, Any]:
-    limit = section.max_length if unit == "tokens" else None
     median, high = np.quantile(values, (0.5, 0.95))
     return {
         "unit": unit,
-        "numbers": [f"{number:,.0f}" for number in (values.min(), median, high, values.max())],
-        "above": "" if limit is None else f"{int((values > limit).sum()):,}",
+        "quantiles": [f"{length:,.0f}" for length in (values.min(), median, high, values.max())],
+        "above": "" if max_length is None else f"{int((values > max_length).sum()):,}",
     }
 
 
-def _address(picture: bytes) -> _DataAddress:
-    return _DataAddress(f"data:image/png;base64,{base64.b64encode(picture).decode()}")
-
-
-def _number_of(findings: Iterable[Finding], severity: str) -> int:
+def _count_severity(findings: Iterable[Finding], severity: str) -> int:
     return sum(finding.severity == severity for finding in findings)
 
 
-def _counted(number: int, noun: str) -> str:
-    return (
-        f"{number or 'no' if noun != 'row' else f'{number:,}'} {noun}{'' if number == 1 else 's'}"
-    )
-
-
-def _count(number: int) -> str:
-    return f"{number:,}"
-
-
-def _measured(finding: Finding) -> str:
-    """Return the measure beside its threshold, as shares in percent and other measures as they are."""
-    share = not finding.check.startswith(_NO_SHARES)
+def _compare_with_threshold(finding: Finding) -> str:
+    """Return the measure and its threshold, such as `1.3% > 0%` or `34.2 > 20`."""
+    as_share = not finding.check.startswith(_NO_SHARES)
     relation = ">" if finding.measure > finding.threshold else "≤"
-    return f"{_plain(finding.measure, share)} {relation} {_plain(finding.threshold, share)}"
+    measure = compact(finding.measure, as_share=as_share)
+    return f"{measure} {relation} {compact(finding.threshold, as_share=as_share)}"
 
 
-def _plain(number: float, share: bool = False) -> str:
-    if not math.isfinite(number):
-        return "n/a"
-    return f"{100 * number:.3g}%" if share and 100 * abs(number) < 1000 else f"{number:.3g}"
-
-
-def _reasons(step: StepAccount) -> str:
-    shown, others, rest = largest(step.reasons, _SHOWN_ENTRIES)
-    listed = [f"{readable(reason, 40)} {rows:,}" for reason, rows in shown]
-    return ", ".join([*listed, *([f"{others:,} others {rest:,}"] if others else [])])
-
-
-def _finalized(value: Any) -> Any:
-    """Return what the template prints: never longer than a paragraph, never unprintable.
-
-    Markup comes from the template's own macros only; pictures are the other long values.
-    """
-    from markupsafe import Markup
-
-    return value if isinstance(value, (Markup, _DataAddress)) else readable(value, _LONGEST_VALUE)
+def _list_reasons(step: StepAccount) -> str:
+    reasons = largest(step.reasons, _SHOWN_ENTRIES)
+    listed = [f"{readable(reason, 40)} {rows:,}" for reason, rows in reasons.shown]
+    if reasons.hidden:
+        listed.append(f"{reasons.hidden:,} others {reasons.hidden_sum:,}")
+    return ", ".join(listed)
 
 
 @cache
 def _template() -> "Template":
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True,
-        finalize=_finalized,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    filters: Mapping[str, Any] = {
-        "count": _count,
-        "measured": _measured,
-        "plain": _plain,
-        "reasons": _reasons,
-        "readable": readable,
-    }
-    environment.filters.update(filters)
-    environment.globals["shown_examples"] = _SHOWN_EXAMPLES
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    filters: dict[str, Any] = {"measured": _compare_with_threshold, "reasons": _list_reasons}
+    template = load_template(Path(__file__).with_name("report.html"), filters)
+    template.globals["shown_examples"] = _SHOWN_EXAMPLES
+    return template

@@ -1,4 +1,4 @@
-"""What the data report shows: plain values of one session, a section for each model type. Draws and writes nothing."""
+"""What the data report shows: plain values of a session, a section for each model type."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -17,17 +17,18 @@ class ReportSection:
 
     Attributes:
         name: `embedding` or `llm`.
-        account: The steps in their order.
+        account: The steps in order.
         findings: Errors, warnings and passed checks, in any order.
         sides: Rows by side: train, validation, test.
-        set_aside: `rows.SET_ASIDE_COLUMNS`; a sample of the rows is shown, personal data in it as it is here.
-        changes: The same columns for rows that were changed and go on.
-        lengths: One number for each row, by unit: characters, tokens.
+        set_aside: A frame of `rows.SET_ASIDE_COLUMNS`. Some of its rows are shown as they are: personal
+            data has to be replaced before.
+        changes: The same columns, for rows that were changed and go on.
+        lengths: The length of each row, by unit: characters, tokens.
         labels: Rows by label; empty where the samples have none.
         max_length: Tokens that the model reads.
         drift: Distances from the previous session, by name.
-        privacy: Number of placeholders by type, for example `{"EMAIL": 12}`.
-        stopped: Why the rows can't be trained on, or None.
+        privacy: Number of placeholders by type, such as `{"EMAIL": 12}`.
+        stopped: Why the rows can't be trained on; None if they can.
     """
 
     name: str
@@ -46,23 +47,16 @@ class ReportSection:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
-    """A session's report: its title, for example the session's id, and its sections."""
+    """A session's report: its title, such as the session's id, and its sections."""
 
     title: str
     sections: tuple[ReportSection, ...]
 
 
-def largest(counts: Mapping[str, int], limit: int) -> tuple[list[tuple[str, int]], int, int]:
-    """Return the `limit` largest counts, largest first, and how many others there are with what sum."""
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
-    rest = ordered[limit:]
-    return ordered[:limit], len(rest), sum(count for _, count in rest)
-
-
 def rows_by_reason(frame: pd.DataFrame) -> dict[tuple[str, str], list[int]]:
-    """Return the positions of a set-aside frame's rows by (step, reason), the commonest reason first."""
-    # pandas would group these into an index of Arrow's texts, which can't hold a lone surrogate.
-    places: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for place, key in enumerate(zip(frame["step"], frame["reason"], strict=True)):
-        places[key].append(place)
-    return dict(sorted(places.items(), key=lambda item: (-len(item[1]), str(item[0]))))
+    """Return the positions of a set-aside frame's rows by (step, reason), the commonest first."""
+    # pandas would group the rows by an index of Arrow's texts, which can't hold a lone surrogate.
+    positions: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for position, step_and_reason in enumerate(zip(frame["step"], frame["reason"], strict=True)):
+        positions[step_and_reason].append(position)
+    return dict(sorted(positions.items(), key=lambda pair: (-len(pair[1]), str(pair[0]))))

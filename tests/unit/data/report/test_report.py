@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunetrail.data.checks.findings import Example, Finding, StepAccount
-from tunetrail.data.report.report import render, verdict
+from tunetrail.data.report.report import headline, render
 from tunetrail.data.report.report_data import ReportData, ReportSection
 from tunetrail.data.rows import set_aside_frame
 
@@ -199,12 +199,12 @@ def test_report_puts_errors_before_warnings_before_passed_checks() -> None:
         ([], None, "no checks: 812 of 900 rows go on"),
     ],
 )
-def test_verdict_says_whether_training_goes_on(
+def test_headline_says_whether_training_goes_on(
     severities: list[str], stopped: str | None, expected: str
 ) -> None:
     findings = tuple(finding("rows.empty", severity) for severity in severities)
     section = replace(EMPTY, account=full_section().account, findings=findings, stopped=stopped)
-    assert verdict(section) == expected
+    assert headline(section) == expected
     shown = visible(page(section))
     assert expected in shown and (stopped or "") in shown
 

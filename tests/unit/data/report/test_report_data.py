@@ -1,13 +1,7 @@
 import pandas as pd
 
-from tunetrail.data.report.report_data import largest, rows_by_reason
+from tunetrail.data.report.report_data import rows_by_reason
 from tunetrail.data.rows import set_aside_frame
-
-
-def test_largest_sums_up_the_rest() -> None:
-    assert largest({"b": 2, "a": 2, "c": 9, "d": 1}, 2) == ([("c", 9), ("a", 2)], 2, 3)
-    assert largest({"a": 1}, 2) == ([("a", 1)], 0, 0)
-    assert largest({}, 2) == ([], 0, 0)
 
 
 def test_rows_by_reason_finds_the_commonest_first() -> None:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunetrail.data.report.readable import Span, differences, readable
+from tunetrail.reporting.readable import Span, compact, counted, differences, largest, readable
 
 ANY_TEXT = st.text(st.characters(), max_size=80)
 
@@ -132,3 +132,23 @@ def test_differences_of_megabytes_are_short_and_fast(unit: str) -> None:
     spans = differences(text, "b " + text[::-1])
     assert len(spans) <= 62
     assert len(words(spans, "same", "removed", "added")) <= 1_300
+
+
+def test_largest_sums_up_the_other_counts() -> None:
+    assert largest({"b": 2, "a": 2, "c": 9, "d": 1}, 2) == ([("c", 9), ("a", 2)], 2, 3)
+    assert largest({"a": 1}, 2) == ([("a", 1)], 0, 0)
+    assert largest({}, 2) == ([], 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("count", "zero", "text"),
+    [(0, "no", "no rows"), (0, "0", "0 rows"), (1, "0", "1 row"), (1_200, "no", "1,200 rows")],
+)
+def test_counted_writes_the_noun_in_singular_and_plural(count: int, zero: str, text: str) -> None:
+    assert counted(count, "row", zero) == text
+
+
+def test_compact_numbers_have_three_digits() -> None:
+    assert compact(34.2179) == "34.2"
+    assert compact(0.01333, as_share=True) == "1.33%"
+    assert compact(float("nan")) == "n/a"
