@@ -1,6 +1,8 @@
-"""A candidate on its way: staged for export, registered, root moved where the gate lets it, exported, in that order.
+"""The deployment of a candidate: staged, registered, made root or refused, recorded, exported, in this order.
 
-What can fail slowly (writing a model) comes before what others see (the alias): a failure leaves root as it was.
+Each step is done unless it is already done. A first run is the case in which nothing is done yet; a run that was
+interrupted within its deployment takes the same steps and comes to the same end. What can fail slowly (writing a
+model) comes before what everybody sees (the alias), so that a failure leaves root as it was.
 """
 
 import contextlib
@@ -23,7 +25,7 @@ class Candidate:
     Attributes:
         model: The model, adapters merged.
         save: Writes it as a plain model folder.
-        run: The run that trained it.
+        run: The run that trained it; a run registers one version at most.
         base_model: Canonical name of the model that the chain of trainings began with.
         probes: Texts on which the registered version must give the trained model's outputs.
         tags: Tags of the version.
@@ -41,48 +43,66 @@ def deploy(
     candidate: Candidate,
     decision: Decision,
     registry: Registry,
-    root: ModelVersion | None,
+    version_to_beat: ModelVersion | None,
     model_dir: Path,
     on_decision: Callable[[ModelVersion], None],
 ) -> tuple[ModelVersion, Path | None]:
-    """Register the candidate and, where the decision says so, make it root.
+    """Register the candidate and, if the decision says so, make it root.
 
     Args:
         candidate: The trained model.
         decision: The gate's.
         registry: The registry of its model type.
-        root: The version that it was compared with; None before the first promotion.
+        version_to_beat: The version that it was compared with; None before the first promotion.
         model_dir: Folder of the exported root models.
-        on_decision: Called once root has moved or was refused, before the model directory follows.
+        on_decision: Called once root has moved or the candidate is refused, before the model directory follows; again
+            if the deployment was interrupted after that.
 
     Returns:
-        The version, and the path of the exported root where it was promoted.
+        The version, and the path of the exported root if the candidate was promoted.
 
     Raises:
-        DeploymentError: Something can't be written, the version differs from the model, or root moved meanwhile.
+        DeploymentError: Something can't be written, the version differs from the model, or root moved in the meantime.
     """
     with contextlib.ExitStack() as stack:
-        point_root = (
-            stack.enter_context(staged_root(model_dir, registry.name, candidate.save))
-            if decision.promote
-            else None
-        )
-        version = registry.register(
-            candidate.model,
-            candidate.run,
-            base_model=candidate.base_model,
-            probes=candidate.probes,
-            tags=candidate.tags,
-        )
-        facts = {"tunetrail.decision": decision.word, "tunetrail.reason": decision.reason}
-        if point_root is None:
-            registry.tag(version, facts)
-            on_decision(version)
-            return version, None
-        try:
-            registry.move_root(version, root, {"tunetrail.run_id": candidate.run.run_id, **facts})
-        except DeploymentError as error:
-            registry.tag(version, {"tunetrail.decision": "refused", "tunetrail.reason": str(error)})
-            raise
+        # Whether an interrupted export is whole is as expensive to tell as writing it again.
+        point_root = None
+        if decision.promote:
+            staging = staged_root(model_dir, registry.name, candidate.save)
+            point_root = stack.enter_context(staging)
+
+        version = registry.version_of_run(candidate.run, candidate.base_model)
+        if version is None:
+            version = registry.register(
+                candidate.model,
+                candidate.run,
+                base_model=candidate.base_model,
+                probes=candidate.probes,
+                tags=candidate.tags,
+            )
+
+        _move_or_refuse(version, decision, registry, version_to_beat, candidate.run.run_id)
         on_decision(version)
-        return version, point_root(version.version)
+
+        return version, point_root(version.version) if point_root else None
+
+
+def _move_or_refuse(
+    version: ModelVersion,
+    decision: Decision,
+    registry: Registry,
+    version_to_beat: ModelVersion | None,
+    run_id: str,
+) -> None:
+    """Tag the version with what was decided, and move root to it if it was promoted."""
+    tags = {"tunetrail.decision": decision.word, "tunetrail.reason": decision.reason}
+    if not decision.promote:
+        registry.tag(version, tags)
+        return
+
+    try:
+        registry.move_root(version, version_to_beat, {"tunetrail.run_id": run_id, **tags})
+    except DeploymentError as error:
+        # Somebody else's candidate became root first: the version stays, marked as refused.
+        registry.tag(version, {"tunetrail.decision": "refused", "tunetrail.reason": str(error)})
+        raise

@@ -64,6 +64,13 @@ class Registry:
             base_model=found.tags.get("tunetrail.base_model"),
         )
 
+    def version_of_run(self, run: TrackedRun, base_model: str) -> ModelVersion | None:
+        """Return the version that a run has registered, None if it has registered none."""
+        version = self.tracker.version_of_run(self.name, run.run_id)
+        if version is None:
+            return None
+        return ModelVersion(name=self.name, version=version, base_model=base_model)
+
     def load(self, version: ModelVersion) -> Any:
         """Load a version's model; raises `DeploymentError` where its files are gone or broken."""
         return self._loaded(version.uri)
@@ -132,20 +139,27 @@ class Registry:
     def move_root(
         self, version: ModelVersion, expected: ModelVersion | None, tags: Mapping[str, str]
     ) -> None:
-        """Move `root` from the expected version to `version`.
+        """Move `root` from the expected version to `version`, unless it is there already.
 
         Raises:
             DeploymentError: `root` is no longer the version that `version` was compared with.
         """
         with self.tracker.lock(f"{self.name}.{ROOT}"), tracking_errors(self.tracker.config.uri):
-            current = self.root()
-            if (current and current.version) != (expected and expected.version):
+            root = self.root()
+            if root is not None and root.version == version.version:
+                return
+
+            if (root and root.version) != (expected and expected.version):
                 raise DeploymentError(
-                    f"root of {self.name} moved while the candidate was trained: it was {_shown(expected)}, it is now "
-                    f"{_shown(current)}. Train again, so that the candidate is compared with the new root."
+                    f"root of {self.name} moved while the candidate was trained: it was "
+                    f"{_shown(expected)}, it is now {_shown(root)}. Train again, so that the "
+                    "candidate is compared with the new root."
                 )
-            self.tag(version, {"tunetrail.previous_root": _shown(current), **tags})
+
+            # Tags first: once the alias has moved, nothing is left to do here.
+            self.tag(version, {"tunetrail.previous_root": _shown(root), **tags})
             self.tracker.client.set_registered_model_alias(self.name, ROOT, version.version)
+
             moved = self.root()
             if moved is None or moved.version != version.version:
                 raise DeploymentError(

@@ -247,7 +247,7 @@ class DataSciencePipeline:
                 )  # of a cross-validation that was interrupted
             cross_validate_split(work, split, train_rows, self.settings, found)
         model = training.run(records, split.validation, refresh, found)
-        reference = deployment.reference(work)
+        reference = deployment.version_to_beat(work)
         comparison = kept_comparison(work, reference)
         if comparison is None:
             comparison = self._evaluate(work, model, split, deployment.registry, reference)

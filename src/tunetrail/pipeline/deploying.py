@@ -1,6 +1,5 @@
 """From a comparison to a registered version, and the outcome; ends a deployment that was interrupted, too."""
 
-import contextlib
 import dataclasses
 import logging
 import math
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from tunetrail.config import GateConfig
-from tunetrail.deployment.export import staged_root
 from tunetrail.deployment.gate import Decision, decide
 from tunetrail.deployment.promotion import Candidate, deploy
 from tunetrail.deployment.registry import ModelVersion, Registry
@@ -43,15 +41,18 @@ class Deployment:
     tags: Mapping[str, str]
     on_decision: Callable[[Outcome], None]
 
-    def reference(self, work: Work) -> ModelVersion | None:
-        """Return the version that the candidate has to be better than: root, or None before there is one.
+    def version_to_beat(self, work: Work) -> ModelVersion | None:
+        """Return the version that the candidate is compared with: root, or None before the first promotion.
 
-        Where root is this very candidate, since the run was interrupted behind the move, it is the one before it.
+        If an earlier attempt of this run had already moved root to its candidate, return the root before that.
         """
-        root, own = self.registry.root(), self._registered(work)
-        if root is not None and own is not None and root.version == own.version:
-            return _version_of(work.kept.facts.get(_ROOT))
-        return root
+        root = self.registry.root()
+        candidate = self.registry.version_of_run(work.run, work.base.canonical_name)
+
+        root_is_our_candidate = (
+            root is not None and candidate is not None and root.version == candidate.version
+        )
+        return _version_of(work.kept.facts.get(_ROOT)) if root_is_our_candidate else root
 
     def finished(self, work: Work) -> Outcome | None:
         """Return the outcome of a run whose deployment was finished before it was interrupted, else None."""
@@ -98,14 +99,9 @@ class Deployment:
         def decided(version: ModelVersion) -> None:
             self.on_decision(_outcome(work, comparison, decision, version, reference))
 
-        registered = self._registered(work)
-        if registered is None:
-            version, exported = deploy(
-                candidate, decision, self.registry, reference, self.model_dir, decided
-            )
-        else:
-            version = registered
-            exported = self._end(candidate, decision, reference, registered, decided)
+        version, exported = deploy(
+            candidate, decision, self.registry, reference, self.model_dir, decided
+        )
         work.run.set_tags(
             {"tunetrail.decision": decision.word, "tunetrail.version": version.version}
         )
@@ -122,44 +118,6 @@ class Deployment:
             },
         )
         return _outcome(work, comparison, decision, version, reference)
-
-    def _registered(self, work: Work) -> ModelVersion | None:
-        """Return the version that the run had registered when it was interrupted."""
-        if not work.run.resumed:
-            return None
-        version = self.registry.tracker.version_of_run(self.registry.name, work.run.run_id)
-        base = work.base.canonical_name
-        return (
-            ModelVersion(name=self.registry.name, version=version, base_model=base)
-            if version
-            else None
-        )
-
-    def _end(
-        self,
-        candidate: Candidate,
-        decision: Decision,
-        reference: ModelVersion | None,
-        version: ModelVersion,
-        decided: Callable[[ModelVersion], None],
-    ) -> Path | None:
-        """Do what `deploy` does behind the registration, as far as it wasn't done."""
-        facts = {"tunetrail.decision": decision.word, "tunetrail.reason": decision.reason}
-        if not decision.promote:
-            self.registry.tag(version, facts)
-            decided(version)
-            return None
-        with contextlib.ExitStack() as stack:
-            point_root = stack.enter_context(
-                staged_root(self.model_dir, self.registry.name, candidate.save)
-            )
-            root = self.registry.root()
-            if root is None or root.version != version.version:
-                self.registry.move_root(
-                    version, reference, {"tunetrail.run_id": candidate.run.run_id, **facts}
-                )
-            decided(version)
-            return point_root(version.version)
 
 
 def kept_comparison(work: Work, reference: ModelVersion | None) -> Comparison | None:

@@ -1,9 +1,11 @@
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tunetrail.config import TrackingConfig
+from tunetrail.deployment import export
 from tunetrail.deployment.gate import Decision
 from tunetrail.deployment.promotion import Candidate, deploy
 from tunetrail.deployment.registry import ModelVersion, Registry
@@ -13,6 +15,7 @@ from tunetrail.stores.tracking import Tracker
 
 PROMOTE = Decision(promote=True, reason="better")
 REFUSE = Decision(promote=False, reason="not better")
+MOVED = "moved while the candidate was trained: it was none, it is now version 1"
 
 
 @pytest.fixture
@@ -24,20 +27,50 @@ def registry(workplace: Path) -> Registry:
 
 
 @pytest.fixture
-def candidate(registry: Registry, tiny_embedding_model: str) -> Candidate:
+def make_candidate(registry: Registry, tiny_embedding_model: str) -> Callable[[], Candidate]:
+    """Candidates of one model, each of a run of its own."""
     model = load_embedding_model(tiny_embedding_model).eval()
 
     def save(folder: Path) -> None:
         model.save_pretrained(str(folder), create_model_card=False)
 
-    run = registry.tracker.start_run("embedding")
-    return Candidate(
-        model=model, save=save, run=run, base_model="tiny", probes=["a text"], tags={"k": "v"}
-    )
+    def make() -> Candidate:
+        run = registry.tracker.start_run("embedding")
+        return Candidate(
+            model=model, save=save, run=run, base_model="tiny", probes=["a text"], tags={"k": "v"}
+        )
+
+    return make
+
+
+@pytest.fixture
+def candidate(make_candidate: Callable[[], Candidate]) -> Candidate:
+    return make_candidate()
+
+
+def ignore(version: ModelVersion) -> None:
+    """Take the decision and forget it."""
 
 
 def versions(registry: Registry) -> list[Any]:
     return list(registry.tracker.client.search_model_versions("name = 'embedding'"))
+
+
+def decisions(registry: Registry) -> dict[int, str | None]:
+    return {
+        version.version: version.tags.get("tunetrail.decision") for version in versions(registry)
+    }
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+    """End the process, as it were, once this function has done its work."""
+    function = getattr(owner, name)
+
+    def interrupted(*arguments: Any, **keywords: Any) -> None:
+        function(*arguments, **keywords)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(owner, name, interrupted)
 
 
 def test_deploy_promotes_then_tells_then_exports(
@@ -49,6 +82,7 @@ def test_deploy_promotes_then_tells_then_exports(
         seen.append((version, registry.root(), (workplace / "models/embedding/root").exists()))
 
     version, path = deploy(candidate, PROMOTE, registry, None, workplace / "models", on_decision)
+
     assert seen == [(version, version, False)]
     assert path == workplace / "models/embedding/root"
     assert load_embedding_model(str(path)).get_embedding_dimension() == 32
@@ -58,7 +92,9 @@ def test_deploy_registers_a_refused_candidate_and_leaves_root(
     registry: Registry, candidate: Candidate, workplace: Path
 ) -> None:
     told: list[ModelVersion] = []
+
     version, path = deploy(candidate, REFUSE, registry, None, workplace / "models", told.append)
+
     assert (told, path, registry.root()) == ([version], None, None)
     assert len(versions(registry)) == 1
     assert not (workplace / "models").exists()
@@ -69,25 +105,90 @@ def test_deploy_registers_nothing_where_the_export_cannot_be_written(
 ) -> None:
     (workplace / "models").touch()
     told: list[ModelVersion] = []
+
     with pytest.raises(DeploymentError, match=r"model_dir .*models can't be written"):
         deploy(candidate, PROMOTE, registry, None, workplace / "models", told.append)
+
     assert (told, versions(registry), registry.root()) == ([], [], None)
 
 
 def test_deploy_leaves_the_export_where_root_moved_meanwhile(
-    registry: Registry, candidate: Candidate, workplace: Path
+    registry: Registry, make_candidate: Callable[[], Candidate], workplace: Path
 ) -> None:
-    first, path = deploy(
-        candidate, PROMOTE, registry, None, workplace / "models", lambda version: None
-    )
+    first, path = deploy(make_candidate(), PROMOTE, registry, None, workplace / "models", ignore)
     assert path is not None
     before = path.readlink()
     told: list[ModelVersion] = []
-    with pytest.raises(
-        DeploymentError,
-        match="moved while the candidate was trained: it was none, it is now version 1",
-    ):
-        deploy(candidate, PROMOTE, registry, None, workplace / "models", told.append)
+
+    with pytest.raises(DeploymentError, match=MOVED):
+        deploy(make_candidate(), PROMOTE, registry, None, workplace / "models", told.append)
+
     assert (told, registry.root(), path.readlink()) == ([], first, before)
-    decisions = {each.version: each.tags["tunetrail.decision"] for each in versions(registry)}
-    assert decisions == {1: "promoted", 2: "refused"}
+    assert decisions(registry) == {1: "promoted", 2: "refused"}
+
+
+def test_deploy_tags_the_refused_version_of_a_deployment_that_was_interrupted(
+    registry: Registry,
+    make_candidate: Callable[[], Candidate],
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It had registered its version; before it went on, another candidate became root."""
+    models, interrupted = workplace / "models", make_candidate()
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        interrupt_after(patched, Registry, "register")
+        deploy(interrupted, PROMOTE, registry, None, models, ignore)
+    assert decisions(registry) == {1: None}
+    deploy(make_candidate(), PROMOTE, registry, None, models, ignore)
+
+    with pytest.raises(DeploymentError, match="it was none, it is now version 2"):
+        deploy(interrupted, PROMOTE, registry, None, models, ignore)
+
+    assert decisions(registry) == {1: "refused", 2: "promoted"}
+
+
+@pytest.mark.parametrize(
+    ("decision", "owner", "name"),
+    [
+        (PROMOTE, Registry, "register"),
+        (PROMOTE, Registry, "tag"),
+        (PROMOTE, Registry, "move_root"),
+        (PROMOTE, None, "on_decision"),
+        (PROMOTE, export, "_point"),
+        (REFUSE, Registry, "register"),
+        (REFUSE, Registry, "tag"),
+        (REFUSE, None, "on_decision"),
+    ],
+)
+def test_deploy_comes_to_the_same_end_after_an_interruption_of_any_step(
+    registry: Registry,
+    candidate: Candidate,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    decision: Decision,
+    owner: Any,
+    name: str,
+) -> None:
+    models, told = workplace / "models", list[str]()
+
+    def on_decision(version: ModelVersion) -> None:
+        told.append(version.version)
+        if owner is None and len(told) == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        if owner is not None:
+            interrupt_after(patched, owner, name)
+        deploy(candidate, decision, registry, None, models, on_decision)
+
+    version, path = deploy(candidate, decision, registry, None, models, on_decision)
+
+    assert decisions(registry) == {1: decision.word}
+    assert set(told) == {"1"}
+    assert registry.root() == (version if decision.promote else None)
+    assert (path is not None) == decision.promote
+    exported = sorted(str(file.relative_to(models)) for file in models.glob("*/*"))
+    assert exported == (["embedding/root", "embedding/versions"] if decision.promote else [])
+    if path is not None:
+        assert path.readlink() == Path("versions/1") and (path / "config.json").exists()
+        assert [folder.name for folder in (models / "embedding/versions").iterdir()] == ["1"]
