@@ -111,6 +111,8 @@ class ModelTrainingNode:
         """
         session_id, model_type = checked_request(request)
         summary = self.db_manager.session_summary(session_id)
+        check_samples(summary, requested_model_types(model_type))
+
         self._mark_interrupted_in_database()
         run_id = self.db_manager.create_training_run(session_id, model_type)
         with recorded(self.db_manager, run_id):
@@ -151,6 +153,8 @@ class ModelTrainingNode:
     def _go_on(self, found: ResumableRun) -> dict[str, Any]:
         training = found.training
         summary = self.db_manager.session_summary(training.session_id)
+        check_samples(summary, requested_model_types(training.model_type))
+
         tracker = Tracker(self.settings.tracking)
         pipeline = DataSciencePipeline(self.settings, tracker=tracker)
         for model_run in found.model_runs.values():
@@ -238,7 +242,6 @@ class ModelTrainingNode:
         begun: Mapping[str, ModelRun],
     ) -> dict[str, dict[str, Any]]:
         """Train the model types that aren't finished, and return the results by step and type."""
-        check_samples(summary, model_types)
         tracker = run.tracker
         pipeline = DataSciencePipeline(self.settings, tracker=tracker)
         finished = [each for each in model_types if each in begun and begun[each].finished]
