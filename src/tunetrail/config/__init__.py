@@ -15,7 +15,7 @@ from tunetrail.config.data import (
     PrivacyConfig,
     SplitConfig,
 )
-from tunetrail.config.embedding import EMBEDDING_LOSSES, EmbeddingConfig, FurtherLossesConfig
+from tunetrail.config.embedding import EmbeddingConfig, FurtherLossesConfig
 from tunetrail.config.language_model import (
     OBJECTIVE_SHAPES,
     AdapterConfig,

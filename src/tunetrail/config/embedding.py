@@ -5,62 +5,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tunetrail.config.checks import check, check_choice
+from tunetrail.config.losses import (
+    EMBEDDING_LOSSES,
+    LOSSES,
+    check_loss_options,
+    check_teacher,
+    losses_of,
+)
 from tunetrail.config.model_types import check_start
 from tunetrail.config.training import TrainingConfig
-
-EMBEDDING_LOSSES = {
-    "pair": (
-        "multiple_negatives_ranking",
-        "multiple_negatives_symmetric_ranking",
-        "mega_batch_margin",
-        "triplet",
-        "gist_embed",
-        "margin_mse",
-        "distill_kl_div",
-    ),
-    "score": ("cosent", "angle", "cosine_similarity", "contrastive", "online_contrastive"),
-    "label": (
-        "supervised_contrastive",
-        "batch_all_triplet",
-        "batch_hard_triplet",
-        "batch_semi_hard_triplet",
-        "batch_hard_soft_margin_triplet",
-    ),
-    "vector": ("mse", "cosine", "l2"),
-    "text": ("simcse", "mse", "cosine", "l2"),
-}
-"""Losses by sample shape; the first of each is what `loss: auto` takes."""
-
-TEACHER_LOSSES = {
-    "pair": ("gist_embed", "margin_mse", "distill_kl_div"),
-    "text": ("mse", "cosine", "l2"),
-}
-"""Those that learn from a teacher, by sample shape; with a teacher, `loss: auto` takes the first of each."""
-
-_EVERY_LOSS = tuple(dict.fromkeys(loss for losses in EMBEDDING_LOSSES.values() for loss in losses))
-_RANKING = ("multiple_negatives_ranking", "simcse")
-_SYMMETRIC = "multiple_negatives_symmetric_ranking"
-_BATCH_TRIPLETS = ("batch_all_triplet", "batch_hard_triplet", "batch_semi_hard_triplet")
-_SOFT_TRIPLET = "batch_hard_soft_margin_triplet"
-
-LOSS_OPTIONS = {
-    "scale": (*_RANKING, _SYMMETRIC, "cosent", "angle"),
-    "temperature": ("gist_embed", "distill_kl_div", "supervised_contrastive"),
-    "similarity": (*_RANKING, _SYMMETRIC, "cosent", "margin_mse", "distill_kl_div"),
-    "distance": ("triplet", "contrastive", "online_contrastive", *_BATCH_TRIPLETS, _SOFT_TRIPLET),
-    "margin": ("triplet", "contrastive", "online_contrastive", "gist_embed", *_BATCH_TRIPLETS),
-    "margin_strategy": ("gist_embed",),
-    "positive_margin": ("mega_batch_margin",),
-    "negative_margin": ("mega_batch_margin",),
-    "directions": _RANKING,
-    "partition_mode": _RANKING,
-    "hardness_mode": _RANKING,
-    "hardness_strength": _RANKING,
-    "contrast_anchors": ("gist_embed",),
-    "contrast_positives": ("gist_embed",),
-    "orthogonality": _EVERY_LOSS,
-}
-"""The losses that have an option, by its field in `LossConfig`."""
 
 _DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
 _CHOICES = {
@@ -151,45 +104,6 @@ class LossConfig:
         )
 
 
-def check_loss_options(loss: str, options: LossConfig) -> None:
-    """Raise `ConfigError` for an option that is set and that this loss doesn't have."""
-    own = [name for name, losses in LOSS_OPTIONS.items() if loss in losses]
-    for name in LOSS_OPTIONS:
-        value = getattr(options, name)
-        check(
-            value is None or name in own,
-            f"{_OPTIONS}.{name}",
-            f"null for the loss {loss}",
-            value,
-            f"Its options are {', '.join(own)}.",
-        )
-    if options.distance is not None and loss in (*_BATCH_TRIPLETS, _SOFT_TRIPLET):
-        check_choice(
-            f"{_OPTIONS}.distance for the loss {loss}", options.distance, ("cosine", "euclidean")
-        )
-
-
-def check_teacher(shape: str, loss: str, teacher: str | None) -> None:
-    """Raise `ConfigError` where the loss needs a teacher and has none, or has one and no use for it."""
-    taught = TEACHER_LOSSES.get(shape, ())
-    if teacher is None:
-        check(
-            loss not in taught,
-            "embedding.teacher",
-            f"a model's name or folder for the loss {loss} on {shape} samples",
-            teacher,
-        )
-        return
-    having = "; ".join(f"{each}: {', '.join(losses)}" for each, losses in TEACHER_LOSSES.items())
-    check(
-        loss in taught or (loss == "auto" and bool(taught)),
-        "embedding.teacher",
-        f"null for the loss {loss} on {shape} samples",
-        teacher,
-        f"Losses that learn from a teacher are {having}.",
-    )
-
-
 @dataclass(kw_only=True)
 class FurtherLossesConfig:
     """The losses of further shapes of samples; null: not trained on, auto: the first loss of the shape."""
@@ -202,12 +116,8 @@ class FurtherLossesConfig:
 
     def __post_init__(self) -> None:
         for shape, loss in self.losses.items():
-            learnt = [
-                each
-                for each in EMBEDDING_LOSSES[shape]
-                if each not in TEACHER_LOSSES.get(shape, ())
-            ]
-            check_choice(f"embedding.also_train.{shape}", loss, ("auto", *learnt))
+            choices = ("auto", *losses_of(shape, taught=False))
+            check_choice(f"embedding.also_train.{shape}", loss, choices)
 
     @property
     def losses(self) -> dict[str, str]:
@@ -284,7 +194,7 @@ class EmbeddingConfig:
         )
         if self.shape is not None:
             check_choice("embedding.shape", self.shape, tuple(EMBEDDING_LOSSES))
-        check_choice("embedding.loss", self.loss, ("auto", *_EVERY_LOSS))
+        check_choice("embedding.loss", self.loss, ("auto", *LOSSES))
         if self.shape is not None and self.loss != "auto":
             check_choice(
                 f"embedding.loss for {self.shape} samples", self.loss, EMBEDDING_LOSSES[self.shape]
@@ -293,7 +203,7 @@ class EmbeddingConfig:
         if self.shape is not None or len(shapes) == 1:
             check_teacher(self.shape or shapes[0], self.loss, self.teacher)
         if self.loss != "auto":
-            check_loss_options(self.loss, self.loss_options)
+            check_loss_options(LOSSES[self.loss], self.loss_options)
 
     def _check_further_losses(self) -> None:
         check(

@@ -16,11 +16,11 @@ from sentence_transformers import SentenceTransformer
 
 from tunetrail.cache import ResultCache
 from tunetrail.config import EmbeddingConfig, TrainingConfig
+from tunetrail.config.losses import Loss, choose_loss
 from tunetrail.errors import ConfigError, SampleError
 from tunetrail.learning.embedding.data import TEXT_COLUMNS, EmbeddingDataModule, Record, shape_of
 from tunetrail.learning.embedding.encoder import build_encoder, concatenating, encode_texts
-from tunetrail.learning.embedding.losses import check_loss, check_records, loss_name
-from tunetrail.learning.embedding.losses.row_wise import is_row_wise
+from tunetrail.learning.embedding.losses import check_loss, check_records
 from tunetrail.learning.embedding.module import EmbeddingModule, load_embedding_model
 from tunetrail.learning.embedding.prompts import (
     QUERY,
@@ -134,7 +134,7 @@ class EmbeddingLearner:
                 "shape": self.shape,
                 "seed": self.seed,
             },
-            in_pieces=not is_row_wise(self._loss, self.config.loss_options),
+            in_pieces=not self._loss.is_row_wise(self.config.loss_options),
             piece_rows=self.config.mini_batch_size,
             rates=WHOLE_MODEL,
         )
@@ -180,7 +180,7 @@ class EmbeddingLearner:
                 return [*taught(refresh.records(encode, epoch)), *further]
 
         taught = self._teaching(module)
-        seen_twice = [shape for shape, loss in self._losses.items() if loss == "simcse"]
+        seen_twice = [shape for shape, loss in self._losses.items() if loss.views == 2]
         data = EmbeddingDataModule(
             train=[*taught(own), *further] if further else taught(own),
             validation=taught(validation),
@@ -202,9 +202,9 @@ class EmbeddingLearner:
         module = EmbeddingModule(
             model=path,
             shape=self.shape,
-            loss=self._loss,
+            loss=self._loss.name,
             loss_options=asdict(self.config.loss_options),
-            further_losses=self._further_losses,
+            further_losses={shape: loss.name for shape, loss in self._further_losses.items()},
             matryoshka_dimensions=list(self.config.matryoshka_dimensions),
             matryoshka_weights=None if weights is None else list(weights),
             max_length=self.config.max_length,
@@ -218,18 +218,17 @@ class EmbeddingLearner:
         return module
 
     @property
-    def _loss(self) -> str:
-        return loss_name(self.shape, self.config.loss, self.config.teacher)
+    def _loss(self) -> Loss:
+        return choose_loss(self.shape, self.config.loss, self.config.teacher)
 
     @property
-    def _further_losses(self) -> dict[str, str]:
+    def _further_losses(self) -> dict[str, Loss]:
         return {
-            shape: loss_name(shape, loss, None)
-            for shape, loss in self.config.also_train.losses.items()
+            shape: choose_loss(shape, loss) for shape, loss in self.config.also_train.losses.items()
         }
 
     @property
-    def _losses(self) -> dict[str, str]:
+    def _losses(self) -> dict[str, Loss]:
         return {self.shape: self._loss, **self._further_losses}
 
     def _of_shape(self, records: Sequence[Record], shape: str) -> list[Record]:

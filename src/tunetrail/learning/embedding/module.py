@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from tunetrail.config.embedding import LossConfig
+from tunetrail.config.losses import resolve_loss
 from tunetrail.errors import ModelError
 from tunetrail.learning.embedding.data import EmbeddingBatch
 from tunetrail.learning.embedding.encoder import Encoder, TextColumn, build_encoder, transformer_of
@@ -96,17 +97,18 @@ class EmbeddingModule(TrainedModule):
         )
         if self.encoder.padding_free:
             transformer_of(self.model).set_attn_implementation(SEGMENT_ATTENTION)
-        losses = {shape: (loss, LossConfig(**(loss_options or {})))}
-        losses |= {other: (name, LossConfig()) for other, name in (further_losses or {}).items()}
+        names = {shape: loss, **(further_losses or {})}
+        self.losses = {shape: resolve_loss(shape, name) for shape, name in names.items()}
+        options = {shape: LossConfig(**(loss_options or {}))}
         self._losses = {
             name: build_vector_loss(
                 name,
-                chosen,
-                options,
+                chosen.name,
+                options.get(name),
                 matryoshka_dimensions=matryoshka_dimensions,
                 matryoshka_weights=matryoshka_weights,
             )
-            for name, (chosen, options) in losses.items()
+            for name, chosen in self.losses.items()
         }
         self._cost = token_cost(self.model)
         replace_dropout(self.model)

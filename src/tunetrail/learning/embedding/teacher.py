@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tunetrail.config.losses import Loss, Teaching
 from tunetrail.errors import ConfigError, ModelError
-from tunetrail.learning.embedding.losses.choice import check_records
+from tunetrail.learning.embedding.losses import check_records
 from tunetrail.learning.embedding.prompts import role_of
 
 Record = Mapping[str, Any]
@@ -27,7 +28,7 @@ _PAIR_COLUMNS = ("anchor", "positive", "negative")
 def taught_records(
     records: Sequence[Record],
     *,
-    loss: str,
+    loss: Loss,
     encode: TeacherEncode,
     dimensions: int,
     similarity: str | None = None,
@@ -42,7 +43,7 @@ def taught_records(
 
     Args:
         records: Texts, or pairs.
-        loss: Name of a loss that learns from a teacher.
+        loss: A loss that learns from a teacher.
         encode: Gives the teacher's vectors, scaled as the student's are to be.
         dimensions: Of the student's vectors.
         similarity: By which the teacher scores, `dot` or `cosine`; None: `dot`, as the student is scored by default.
@@ -53,14 +54,14 @@ def taught_records(
         ModelError: The teacher's vectors hold something that isn't a finite number.
     """
     check_records(loss, records)
-    if loss in ("margin_mse", "distill_kl_div"):
+    if loss.teaching is Teaching.SCORES:
         return _with_scores(records, encode, similarity or "dot")
-    if loss == "gist_embed":
+    if loss.teaching is Teaching.GUIDANCE:
         return _with_guide_vectors(records, encode)
     vectors = _vectors([record["text"] for record in records], "text", encode)
     if len(vectors) and vectors.shape[1] != dimensions:
         raise ConfigError(
-            f"embedding.teacher must give vectors of the model's {dimensions} dimensions for the loss {loss}, got "
+            f"embedding.teacher must give vectors of the model's {dimensions} dimensions for the loss {loss.name}, got "
             f"{vectors.shape[1]}. Take another teacher, or learn from it on pairs (gist_embed, margin_mse, "
             "distill_kl_div)."
         )

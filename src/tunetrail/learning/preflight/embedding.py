@@ -7,7 +7,7 @@ import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 
-from tunetrail.config import EMBEDDING_LOSSES
+from tunetrail.config.losses import Loss
 from tunetrail.errors import ConfigError, SampleError, TrainingError
 from tunetrail.learning.embedding.encoder import TextColumn
 from tunetrail.learning.embedding.module import EmbeddingModule
@@ -22,17 +22,6 @@ from tunetrail.learning.preflight.findings import (
 )
 from tunetrail.learning.preflight.sampled import sampled, share
 
-OWN_NEGATIVES = ("multiple_negatives_ranking", "multiple_negatives_symmetric_ranking", "gist_embed")
-"""Losses that need other rows of the batch, unless each row has a negative of its own."""
-OTHER_ROWS = (
-    *OWN_NEGATIVES,
-    "mega_batch_margin",
-    "simcse",
-    "cosent",
-    "angle",
-    *EMBEDDING_LOSSES["label"],
-)
-"""Losses to which a row by itself says nothing."""
 EQUAL_SHARE = 0.5
 CUT_SHARE = 0.1
 _TOLERANCE, _HALF_TOLERANCE = 1e-3, 5e-2
@@ -45,7 +34,7 @@ def check_company(trainer: lightning.Trainer, module: EmbeddingModule) -> Findin
     data, found = _data(trainer), []
     for shape, numbers in data.rows_by_shape(data.train).items():
         records = [data.train[number] for number in numbers]
-        found.append(_company(data, shape, records, _loss(module, shape)))
+        found.append(_company(data, shape, records, module.losses[shape]))
     worst = [
         each
         for level in (Severity.ERROR, Severity.WARNING)
@@ -55,15 +44,15 @@ def check_company(trainer: lightning.Trainer, module: EmbeddingModule) -> Findin
     return worst[0] if worst else ok(found[0].name, "; ".join(each.message for each in found))
 
 
-def _company(data: Any, shape: str, records: list[Any], loss: str) -> Finding:
+def _company(data: Any, shape: str, records: list[Any], loss: Loss) -> Finding:
     name = "rows per batch"
-    alone = loss not in OTHER_ROWS or (
-        loss in OWN_NEGATIVES and all(record.get("negative") for record in records)
-    )
+    alone = loss.learns_alone(with_negative=all(record.get("negative") for record in records))
     rows, batches = len(records), len(data.sampler_of(shape, records))
     if not alone and rows == 1:
         return error(
-            name, f"The training must have at least 2 rows for the loss {loss}, got 1.", SampleError
+            name,
+            f"The training must have at least 2 rows for the loss {loss.name}, got 1.",
+            SampleError,
         )
     if not alone and batches >= rows:
         wanted = "training.batches.tokens must allow several rows per batch"
@@ -71,21 +60,21 @@ def _company(data: Any, shape: str, records: list[Any], loss: str) -> Finding:
             wanted = "training.batch_size must be at least 2"
         return error(
             name,
-            f"{wanted} for the loss {loss}, got {rows} rows in {batches} batches: a row by itself teaches it nothing. "
-            "Raise it.",
+            f"{wanted} for the loss {loss.name}, got {rows} rows in {batches} batches: "
+            "a row by itself teaches it nothing. Raise it.",
             ConfigError,
         )
     if not alone and data.batches.tokens and batches * 2 > rows:
         return warning(
             name,
             f"training.batches.tokens={data.batches.tokens} leaves many batches with one row, which teaches the loss "
-            f"{loss} nothing: {rows} rows in {batches} batches. Raise it.",
+            f"{loss.name} nothing: {rows} rows in {batches} batches. Raise it.",
         )
     if not alone and shape == data.shape and len(data.validation) == 1:
         return warning(
-            name, f"The validation has one row, to which the loss {loss} is always the same."
+            name, f"The validation has one row, to which the loss {loss.name} is always the same."
         )
-    return ok(name, f"{rows} rows in {batches} batches for the loss {loss}")
+    return ok(name, f"{rows} rows in {batches} batches for the loss {loss.name}")
 
 
 def check_pairs(trainer: lightning.Trainer, module: EmbeddingModule) -> Finding:
@@ -184,9 +173,3 @@ def _own_rows(trainer: Any) -> list[int]:
     data = _data(trainer)
     rows: list[int] = data.rows_by_shape(data.train)[data.shape]
     return rows
-
-
-def _loss(module: EmbeddingModule, shape: str) -> str:
-    own = shape == module.hparams["shape"]
-    name: str = module.hparams["loss"] if own else module.hparams["further_losses"][shape]
-    return EMBEDDING_LOSSES[shape][0] if name == "auto" else name

@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import losses as library
 from torch import Tensor
 
-from tunetrail.config import EMBEDDING_LOSSES
+from tunetrail.config.losses import EMBEDDING_LOSSES
 from tunetrail.errors import ConfigError, SampleError
 from tunetrail.learning.embedding.losses import build_vector_loss, supervised_contrastive_loss
 from tunetrail.learning.embedding.module import load_embedding_model

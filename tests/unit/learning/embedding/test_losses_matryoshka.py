@@ -3,7 +3,7 @@ import torch
 from sentence_transformers.sentence_transformer import losses as library
 from torch import Tensor, nn
 
-from tunetrail.config import EMBEDDING_LOSSES
+from tunetrail.config.losses import EMBEDDING_LOSSES
 from tunetrail.errors import ConfigError
 from tunetrail.learning.embedding.losses import build_vector_loss
 

@@ -10,18 +10,23 @@ from sentence_transformers import util
 from sentence_transformers.sentence_transformer import losses as library
 from torch import Tensor, nn
 
-from tunetrail.config import EMBEDDING_LOSSES, EmbeddingConfig
-from tunetrail.config.embedding import LOSS_OPTIONS, LossConfig
+from tunetrail.config import EmbeddingConfig
+from tunetrail.config.embedding import LossConfig
+from tunetrail.config.losses import EMBEDDING_LOSSES, LOSSES, choose_loss
 from tunetrail.errors import ConfigError, SampleError
 from tunetrail.learning.embedding.losses import (
     build_vector_loss,
     check_loss,
     check_matryoshka,
     check_records,
-    loss_name,
 )
 
 ROWS = 6
+LOSS_OPTIONS = {
+    field.name: [loss.name for loss in LOSSES.values() if field.name in loss.all_options]
+    for field in dataclasses.fields(LossConfig)
+}
+"""The losses that have an option, by its field in `LossConfig`."""
 OPTIONS: dict[str, Any] = {
     "scale": 7.0,
     "temperature": 0.3,
@@ -248,11 +253,10 @@ def test_manhattan_distance_is_refused_where_the_library_has_none() -> None:
 
 
 def test_every_option_has_its_losses() -> None:
-    assert (
-        list(LOSS_OPTIONS)
-        == [each.name for each in dataclasses.fields(LossConfig)]
-        == list(OPTIONS)
-    )
+    options = [option for loss in LOSSES.values() for option in loss.all_options]
+
+    assert all(LOSS_OPTIONS.values())
+    assert set(options) == set(LOSS_OPTIONS) == set(OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -335,15 +339,15 @@ def test_loss_options_refuse_a_value_out_of_range(options: dict[str, Any], rule:
 def test_auto_is_the_first_of_the_shape_and_with_a_teacher_the_first_that_learns_from_it(
     shape: str, default: str, taught: str | None
 ) -> None:
-    assert loss_name(shape, "auto") == default
+    assert choose_loss(shape, "auto").name == default
     if taught is not None:
-        assert loss_name(shape, "auto", "minilm") == taught
+        assert choose_loss(shape, "auto", "minilm").name == taught
     else:
         with pytest.raises(
             ConfigError,
             match=f"embedding.teacher must be null for the loss auto on {shape} samples",
         ):
-            loss_name(shape, "auto", "minilm")
+            choose_loss(shape, "auto", "minilm")
 
 
 @pytest.mark.parametrize(
@@ -444,7 +448,7 @@ SCORES = [{"sentence1": "a", "sentence2": "b", "score": score} for score in (0.0
         (
             "contrastive",
             SCORES,
-            r"score must be 0 \(different\) or 1 \(alike\) for the loss contrastive, got 0.5. Ro",
+            r"score must be 0 \(different\) or 1 \(equal\) for the loss contrastive, got 0.5. Ro",
         ),
         (
             "online_contrastive",
@@ -462,7 +466,7 @@ def test_records_that_lack_what_the_loss_needs_are_refused(
     name: str, records: list[Any], rule: str
 ) -> None:
     with pytest.raises(SampleError, match=rule):
-        check_records(name, records)
+        check_records(LOSSES[name], records)
 
 
 @pytest.mark.parametrize(
@@ -480,7 +484,7 @@ def test_records_that_lack_what_the_loss_needs_are_refused(
     ],
 )
 def test_records_that_the_loss_can_take_pass(name: str, records: list[Any]) -> None:
-    check_records(name, records)
+    check_records(LOSSES[name], records)
 
 
 def test_matryoshka_dimensions_above_the_models_are_refused() -> None:
@@ -494,9 +498,9 @@ def test_matryoshka_dimensions_above_the_models_are_refused() -> None:
 
 
 def test_check_loss_names_the_loss_and_checks_all_of_it() -> None:
-    assert check_loss(EmbeddingConfig(teacher="minilm"), "pair", PAIRS, 32) == "gist_embed"
+    assert check_loss(EmbeddingConfig(teacher="minilm"), "pair", PAIRS, 32).name == "gist_embed"
     assert (
-        check_loss(EmbeddingConfig(matryoshka_dimensions=[32, 8]), "text", [{"text": "a"}], 32)
+        check_loss(EmbeddingConfig(matryoshka_dimensions=[32, 8]), "text", [{"text": "a"}], 32).name
         == "simcse"
     )
     with pytest.raises(ConfigError, match="must be at most the model's 32 dimensions, got 64"):
@@ -507,11 +511,11 @@ def test_check_loss_names_the_loss_and_checks_all_of_it() -> None:
         check_loss(EmbeddingConfig(loss="triplet"), "pair", PAIRS, 32)
     whole = LossConfig(directions=["query_to_doc", "doc_to_doc"])
     assert (
-        check_loss(EmbeddingConfig(loss_options=whole), "pair", PAIRS[:1], 32)
+        check_loss(EmbeddingConfig(loss_options=whole), "pair", PAIRS[:1], 32).name
         == "multiple_negatives_ranking"
     )
     assert (
-        check_loss(EmbeddingConfig(loss_options=whole), "pair", PAIRS[1:], 32)
+        check_loss(EmbeddingConfig(loss_options=whole), "pair", PAIRS[1:], 32).name
         == "multiple_negatives_ranking"
     )
     with pytest.raises(

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from tunetrail.config.embedding import EMBEDDING_LOSSES, LossConfig
+from tunetrail.config.embedding import LossConfig
+from tunetrail.config.losses import EMBEDDING_LOSSES, LOSSES
 from tunetrail.learning.embedding.losses import build_vector_loss
-from tunetrail.learning.embedding.losses.row_wise import is_row_wise
 
 ROWS, DIMENSIONS = 8, 6
 EVERY = [(shape, loss) for shape, losses in EMBEDDING_LOSSES.items() for loss in losses]
@@ -48,9 +48,9 @@ def test_a_loss_is_row_wise_if_the_mean_of_two_halves_is_the_whole(shape: str, n
             part = target[half]
         halves.append(float(loss([each[half] for each in vectors], part)))
     equal = sum(halves) / 2 == pytest.approx(whole, rel=1e-5)
-    assert equal == is_row_wise(name, LossConfig())
+    assert equal == LOSSES[name].is_row_wise(LossConfig())
 
 
 @pytest.mark.parametrize(("shape", "name"), EVERY)
 def test_with_orthogonality_no_loss_is_row_wise(shape: str, name: str) -> None:
-    assert not is_row_wise(name, LossConfig(orthogonality=0.1))
+    assert not LOSSES[name].is_row_wise(LossConfig(orthogonality=0.1))

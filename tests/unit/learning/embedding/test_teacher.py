@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from tunetrail.config.losses import LOSSES
 from tunetrail.errors import ConfigError, ModelError, SampleError
 from tunetrail.learning.embedding.losses import build_vector_loss
 from tunetrail.learning.embedding.module import load_embedding_model
@@ -40,7 +41,7 @@ class Teacher:
 @pytest.mark.parametrize("loss", ["mse", "cosine", "l2"])
 def test_texts_get_the_teachers_vectors_and_each_text_is_encoded_once(loss: str) -> None:
     teacher = Teacher()
-    taught = taught_records(TEXTS, loss=loss, encode=teacher, dimensions=3)
+    taught = taught_records(TEXTS, loss=LOSSES[loss], encode=teacher, dimensions=3)
     assert teacher.seen == [(("ab", "c", "defg"), "query")]
     assert [record["text"] for record in taught] == ["ab", "c", "ab", "defg"]
     target = teacher_target(taught)
@@ -51,7 +52,7 @@ def test_texts_get_the_teachers_vectors_and_each_text_is_encoded_once(loss: str)
 
 
 def test_a_student_that_equals_its_teacher_has_nothing_to_learn() -> None:
-    taught = taught_records(TEXTS, loss="mse", encode=Teacher(), dimensions=3)
+    taught = taught_records(TEXTS, loss=LOSSES["mse"], encode=Teacher(), dimensions=3)
     student = torch.tensor(
         Teacher()([record["text"] for record in TEXTS], "query"), dtype=torch.float32
     )
@@ -66,7 +67,7 @@ def test_teacher_of_other_dimensions_is_refused(loss: str) -> None:
         ConfigError,
         match=f"embedding.teacher must give vectors of the model's 384 dimensions for the loss {loss}, got",
     ):
-        taught_records(TEXTS, loss=loss, encode=Teacher(), dimensions=384)
+        taught_records(TEXTS, loss=LOSSES[loss], encode=Teacher(), dimensions=384)
 
 
 @pytest.mark.parametrize("loss", ["margin_mse", "distill_kl_div"])
@@ -75,7 +76,7 @@ def test_pairs_with_negatives_get_the_teachers_scores(loss: str, similarity: str
     records = [PAIRS[0], PAIRS[2]]
     teacher = Teacher()
     taught = taught_records(
-        records, loss=loss, encode=teacher, dimensions=384, similarity=similarity
+        records, loss=LOSSES[loss], encode=teacher, dimensions=384, similarity=similarity
     )
     assert [role for _, role in teacher.seen] == ["query", "document", "document"]
     assert teacher.seen[0][0] == ("who",)
@@ -101,7 +102,7 @@ def test_pairs_with_negatives_get_the_teachers_scores(loss: str, similarity: str
 
 def test_margin_loss_is_zero_where_the_student_scores_as_its_teacher() -> None:
     records = [PAIRS[0], PAIRS[2]]
-    taught = taught_records(records, loss="margin_mse", encode=Teacher(), dimensions=3)
+    taught = taught_records(records, loss=LOSSES["margin_mse"], encode=Teacher(), dimensions=3)
     roles = (("anchor", "query"), ("positive", "document"), ("negative", "document"))
     student = [
         torch.tensor(Teacher()([record[column] for record in records], role), dtype=torch.float32)
@@ -117,11 +118,11 @@ def test_pairs_without_negatives_are_refused_where_scores_are_to_be_learnt(loss:
     with pytest.raises(
         SampleError, match=f"negative must be in every row for the loss {loss}, got 2 for 3 rows"
     ):
-        taught_records(PAIRS, loss=loss, encode=Teacher(), dimensions=3)
+        taught_records(PAIRS, loss=LOSSES[loss], encode=Teacher(), dimensions=3)
 
 
 def test_guide_vectors_come_column_after_column_and_only_where_there_is_a_text() -> None:
-    taught = taught_records(PAIRS, loss="gist_embed", encode=Teacher(), dimensions=384)
+    taught = taught_records(PAIRS, loss=LOSSES["gist_embed"], encode=Teacher(), dimensions=384)
     assert taught[1]["group"] == "g"
     assert ["teacher_negative" in record for record in taught] == [True, False, True]
     target = teacher_target(taught)
@@ -156,7 +157,7 @@ def test_records_of_no_teacher_have_no_target() -> None:
 
 @pytest.mark.parametrize("loss", ["mse", "margin_mse", "gist_embed"])
 def test_no_records_stay_none(loss: str) -> None:
-    assert taught_records([], loss=loss, encode=Teacher(), dimensions=3) == []
+    assert taught_records([], loss=LOSSES[loss], encode=Teacher(), dimensions=3) == []
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
@@ -165,12 +166,14 @@ def test_teacher_that_gives_no_finite_numbers_is_refused(wrong: float) -> None:
         return np.array([[wrong, 1.0, 1.0]] * len(texts))
 
     with pytest.raises(ModelError, match="the teacher's vectors must be finite numbers"):
-        taught_records(TEXTS, loss="mse", encode=broken, dimensions=3)
+        taught_records(TEXTS, loss=LOSSES["mse"], encode=broken, dimensions=3)
 
 
 def test_encode_of_another_form_is_a_programming_error() -> None:
     with pytest.raises(ValueError, match=r"encode must return \[3, dimensions\], got \[2, 3\]"):
-        taught_records(TEXTS, loss="mse", encode=lambda texts, role: np.zeros((2, 3)), dimensions=3)
+        taught_records(
+            TEXTS, loss=LOSSES["mse"], encode=lambda texts, role: np.zeros((2, 3)), dimensions=3
+        )
 
 
 def test_a_real_model_teaches_another_one(tiny_embedding_model: str) -> None:
@@ -178,7 +181,7 @@ def test_a_real_model_teaches_another_one(tiny_embedding_model: str) -> None:
     records = [{"text": text} for text in ("a red fox", "the blue sea", "an old book", "rain")]
     taught = taught_records(
         records,
-        loss="mse",
+        loss=LOSSES["mse"],
         encode=lambda texts, role: teacher.encode(list(texts), show_progress_bar=False),
         dimensions=32,
     )

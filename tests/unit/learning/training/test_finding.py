@@ -9,8 +9,8 @@ import torch
 
 from tunetrail.cache import ResultCache
 from tunetrail.config import EmbeddingConfig, LanguageModelConfig, TrainingConfig
-from tunetrail.config.embedding import EMBEDDING_LOSSES
 from tunetrail.config.language_model import AdapterConfig
+from tunetrail.config.losses import EMBEDDING_LOSSES
 from tunetrail.config.training import BatchesConfig, MemoryConfig
 from tunetrail.errors import ConfigError
 from tunetrail.learning.embedding.learner import EmbeddingLearner

@@ -1,13 +1,10 @@
-"""Losses for each shape of embedding samples: functions of vectors, sentence-transformers' own where they exist."""
+"""Losses of vectors: the formulas, what is put around them, and what they need of the records."""
 
-from tunetrail.learning.embedding.losses.choice import (
-    check_loss,
-    check_matryoshka,
-    check_records,
-    loss_name,
+from tunetrail.learning.embedding.losses.checks import check_loss, check_matryoshka, check_records
+from tunetrail.learning.embedding.losses.constructors import (
+    EmbeddingLoss,
+    supervised_contrastive_loss,
 )
-from tunetrail.learning.embedding.losses.matryoshka import EmbeddingLoss
-from tunetrail.learning.embedding.losses.supervised import supervised_contrastive_loss
 from tunetrail.learning.embedding.losses.vector_loss import build_vector_loss
 
 __all__ = [
@@ -16,6 +13,5 @@ __all__ = [
     "check_loss",
     "check_matryoshka",
     "check_records",
-    "loss_name",
     "supervised_contrastive_loss",
 ]

@@ -1,22 +1,17 @@
-"""A loss of vectors by its name: what the embedding module trains with. Knows nothing of texts, models or Lightning."""
+"""The loss that an embedding module trains with: a named loss with its options around it."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from tunetrail.config import EMBEDDING_LOSSES
-from tunetrail.config.embedding import LossConfig, check_loss_options
-from tunetrail.learning.embedding.losses.choice import check_fits, check_negatives
-from tunetrail.learning.embedding.losses.library import GUIDE_VECTORS, VECTORS, library_loss
-from tunetrail.learning.embedding.losses.matryoshka import EmbeddingLoss, matryoshka_loss
-from tunetrail.learning.embedding.losses.supervised import supervised_contrastive_loss
-
-_WITHOUT_TARGET = (
-    "multiple_negatives_ranking",
-    "multiple_negatives_symmetric_ranking",
-    "mega_batch_margin",
-    "triplet",
+from tunetrail.config.embedding import LossConfig
+from tunetrail.config.losses import Loss, check_loss_options, resolve_loss
+from tunetrail.learning.embedding.losses.checks import check_matryoshka, check_negatives
+from tunetrail.learning.embedding.losses.constructors import (
+    EmbeddingLoss,
+    construct_loss,
+    with_orthogonality,
 )
 
 
@@ -30,96 +25,91 @@ def build_vector_loss(
 ) -> EmbeddingLoss:
     """Return the loss of that name as a function of the vectors and the target of a batch.
 
-    A batch has one tensor [rows, dimensions] per text column; that of a pair's negatives may be absent or shorter.
-    `simcse` takes two, the two views of each text. The target is, by the shape and the loss:
+    A batch has one tensor [rows, dimensions] per text column; the column of a pair's negatives may
+    be absent or shorter. `simcse` takes two columns, the two views of each text. The target is, by
+    the shape and the loss:
 
-    - score: scores [rows]; label: label numbers [rows]; vector: vectors [rows, dimensions].
+    - score: scores [rows]; label: label indices [rows]; vector: vectors [rows, dimensions].
     - text with `mse`, `cosine` or `l2`: the teacher's vectors [rows, dimensions].
-    - pair with `margin_mse` or `distill_kl_div`: the teacher's scores [rows, 2] of the positive and of the negative.
-    - pair with `gist_embed`: the guide's vectors of all texts, column after column [texts, its dimensions].
+    - pair with `margin_mse` or `distill_kl_div`: the teacher's scores [rows, 2] of the positive
+      and of the negative.
+    - pair with `gist_embed`: the guide's vectors of all texts, column after column
+      [texts, dimensions of the guide].
 
-    The value is the library's own, one number per batch. For most losses it is the mean over the rows; for `cosent` and
-    `angle` it is one logarithm over all pairs of rows, for `online_contrastive` a sum over the hard rows. Vectors of
-    half precision are taken as float32, autocast or not.
+    The value is the library's own, one number per batch. For most losses it is the mean over the
+    rows; for `cosent` and `angle` it is one logarithm over all pairs of rows, for
+    `online_contrastive` a sum over the hard rows. Vectors of half precision are taken as float32,
+    with autocast or without.
 
     Args:
         shape: Name of the samples' shape.
-        name: A loss of `EMBEDDING_LOSSES`, or `auto`: the shape's default without a teacher. `loss_name` knows of
-            teachers.
+        name: A loss of the shape, or `auto` for the shape's first loss without a teacher.
         options: Options of the loss.
-        matryoshka_dimensions: The loss is summed over vectors cut to these dimensions and the full ones.
-        matryoshka_weights: One for each of them.
+        matryoshka_dimensions: The loss is summed over the full vectors and the vectors cut to each
+            of these numbers of dimensions.
+        matryoshka_weights: A weight for each of them; None: 1.
 
     Raises:
         ConfigError: The loss doesn't fit the shape, or doesn't have an option.
     """
-    check_fits(shape, name)
-    name = EMBEDDING_LOSSES[shape][0] if name == "auto" else name
+    loss = resolve_loss(shape, name)
     options = options or LossConfig()
-    check_loss_options(name, options)
-    loss = _named_loss(name, options)
+    check_loss_options(loss, options)
+
+    set_options = {
+        option: getattr(options, option)
+        for option in loss.options
+        if getattr(options, option) is not None
+    }
+    function = construct_loss(loss.name, set_options)
     if options.orthogonality:
-        loss = _with_orthogonality(loss, options.orthogonality)
+        function = with_orthogonality(function, options.orthogonality)
     if matryoshka_dimensions:
-        loss = matryoshka_loss(
-            loss,
-            matryoshka_dimensions,
-            matryoshka_weights,
-            cuts_target=name in EMBEDDING_LOSSES["vector"],
-        )
-    return _checked(loss, name, options)
+        weights = matryoshka_weights or [1.0] * len(matryoshka_dimensions)
+        weight_by_dimensions = dict(zip(matryoshka_dimensions, weights, strict=True))
+        function = _summed_over_dimensions(loss, function, weight_by_dimensions)
+    return _checked(loss, function, options)
 
 
-def _named_loss(name: str, options: LossConfig) -> EmbeddingLoss:
-    if name == "supervised_contrastive":
-        temperature = {} if options.temperature is None else {"temperature": options.temperature}
-        return lambda vectors, target: supervised_contrastive_loss(
-            vectors[0], _present(target), **temperature
-        )
-    module = library_loss(name, options)
+def _summed_over_dimensions(
+    loss: Loss, function: EmbeddingLoss, weight_by_dimensions: dict[int, float]
+) -> EmbeddingLoss:
+    """Return the weighted sum of a loss over the leading dimensions of each vector.
 
-    def loss(vectors: list[Tensor], target: Tensor | None) -> Tensor:
-        features = [{VECTORS: each} for each in vectors]
-        if name == "gist_embed":
-            guides = torch.split(_present(target), [len(each) for each in vectors])
-            features = [
-                {**own, GUIDE_VECTORS: guide} for own, guide in zip(features, guides, strict=True)
-            ]
-        value: Tensor = module(features, target)
-        return value
+    Equation 1 of Kusupati et al. 2022 (https://arxiv.org/abs/2205.13147). The full vectors are
+    always included, with the weight 1 unless they have another. The leading parts aren't
+    normalised, so that the full vectors' loss is the plain one; losses by cosines, which are most,
+    normalise themselves.
+    """
 
-    return loss
+    def summed(vectors: list[Tensor], target: Tensor | None) -> Tensor:
+        full = vectors[0].shape[1]
+        check_matryoshka(list(weight_by_dimensions), full)
 
+        total = vectors[0].new_zeros(())
+        for dimensions, weight in {full: 1.0, **weight_by_dimensions}.items():
+            cut_target = target
+            if loss.target_is_vector and target is not None:
+                cut_target = target[:, :dimensions]
+            cut_vectors = [column[:, :dimensions] for column in vectors]
+            total = total + weight * function(cut_vectors, cut_target)
+        return total
 
-def _with_orthogonality(loss: EmbeddingLoss, weight: float) -> EmbeddingLoss:
-    """Add the global orthogonal regularisation of Zhang et al. 2017 (https://arxiv.org/abs/1708.06320)."""
-    regularization = library_loss("global_orthogonal_regularization", LossConfig())
-
-    def regularized(vectors: list[Tensor], target: Tensor | None) -> Tensor:
-        terms: dict[str, Tensor] = regularization([{VECTORS: each} for each in vectors])
-        return loss(vectors, target) + weight * torch.stack(list(terms.values())).sum()
-
-    return regularized
+    return summed
 
 
-def _checked(loss: EmbeddingLoss, name: str, options: LossConfig) -> EmbeddingLoss:
+def _checked(loss: Loss, function: EmbeddingLoss, options: LossConfig) -> EmbeddingLoss:
     """Refuse batches that the loss can't take, and compute it in full precision."""
-    takes_target = name not in (*_WITHOUT_TARGET, "simcse")
 
     def checked(vectors: list[Tensor], target: Tensor | None) -> Tensor:
-        if takes_target:
-            _present(target)
-        check_negatives(name, len(vectors[2]) if len(vectors) > 2 else 0, len(vectors[0]), options)
+        if loss.takes_target and target is None:
+            raise ValueError(f"the loss {loss.name} needs a target per row")
+        negatives = len(vectors[2]) if len(vectors) > 2 else 0
+        check_negatives(loss, negatives, len(vectors[0]), options)
+
         halves = (torch.float16, torch.bfloat16)
+        full = [column.float() if column.dtype in halves else column for column in vectors]
         with torch.autocast(vectors[0].device.type, enabled=False):
-            return loss(
-                [each.float() if each.dtype in halves else each for each in vectors], target
-            )
+            return function(full, target)
 
     return checked
-
-
-def _present(target: Tensor | None) -> Tensor:
-    if target is None:
-        raise ValueError("this loss needs a target per row")
-    return target

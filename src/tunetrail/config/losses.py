@@ -1,0 +1,359 @@
+"""The losses of embedding models: one record each, with everything about a loss except its formula.
+
+A new loss is a record in `LOSSES` and a constructor of the same name in
+`tunetrail.learning.embedding.losses.constructors`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from tunetrail.config.checks import check, check_choice
+from tunetrail.errors import ConfigError
+from tunetrail.samples import SHAPES, SampleKind
+
+if TYPE_CHECKING:
+    from tunetrail.config.embedding import LossConfig
+
+
+class Negatives(Enum):
+    """Where a loss takes its negatives from."""
+
+    NONE = "none: the loss learns from scores, labels or target vectors"
+    IN_BATCH = "other rows of the batch; a row's own negative joins them"
+    ONLY_IN_BATCH = "other rows of the batch; rows must not have negatives of their own"
+    OWN = "each row's own negative, which must be there"
+
+
+class Teaching(Enum):
+    """What a loss learns from a teacher."""
+
+    VECTORS = "the teacher's vector of each text"
+    SCORES = "the teacher's scores of each row's positive and negative"
+    GUIDANCE = "the teacher's vectors of all texts, which tell false negatives from true ones"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoreRule:
+    """What the scores of `sentence1, sentence2, score` samples must be.
+
+    Attributes:
+        rule: The rule in words, for the error message.
+        advice: What to do about a score that breaks it.
+        holds: Tells whether a score keeps to it.
+    """
+
+    rule: str
+    advice: str
+    holds: Callable[[float], bool]
+
+
+_COSINE = ScoreRule(
+    rule="between -1 and 1", advice="Scale it", holds=lambda score: -1.0 <= score <= 1.0
+)
+_BINARY = ScoreRule(
+    rule="0 (different) or 1 (equal)", advice="Round it", holds=lambda score: score in (0.0, 1.0)
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loss:
+    """A loss of embedding models.
+
+    Attributes:
+        name: Its name in the configuration.
+        shapes: The sample shapes that it learns from as they are.
+        taught_shapes: The sample shapes that it learns from only with a teacher.
+        teaching: What the teacher gives; None if the loss never has one.
+        negatives: Where its negatives come from.
+        options: The fields of `LossConfig` that it has, except `orthogonality`, which all have.
+        distances: The values that its option `distance` takes.
+        score_rule: What the samples' scores must be; None if any finite number will do.
+        row_wise: Whether a batch's loss is the mean over its rows, so that the gradients of the
+            pieces of a batch add up to the gradient of the whole.
+        learns_from_single_row: Whether one row by itself teaches it anything although it isn't
+            row-wise.
+        views: How often each text goes through the model, each time with other dropout.
+    """
+
+    name: str
+    shapes: tuple[str, ...] = ()
+    taught_shapes: tuple[str, ...] = ()
+    teaching: Teaching | None = None
+    negatives: Negatives = Negatives.NONE
+    options: tuple[str, ...] = ()
+    distances: tuple[str, ...] = ()
+    score_rule: ScoreRule | None = None
+    row_wise: bool = False
+    learns_from_single_row: bool = False
+    views: int = 1
+
+    @property
+    def all_options(self) -> tuple[str, ...]:
+        """The fields of `LossConfig` that it has."""
+        return (*self.options, "orthogonality")
+
+    @property
+    def target_is_vector(self) -> bool:
+        """Whether the target is a vector of the model's own space."""
+        return "vector" in self.shapes
+
+    @property
+    def takes_target(self) -> bool:
+        """Whether the loss learns from a target, of the samples' own or the teacher's."""
+        own_targets = {"score", "label", "vector"}
+        return self.teaching is not None or not own_targets.isdisjoint(self.shapes)
+
+    def is_row_wise(self, options: "LossConfig") -> bool:
+        """Tell whether a batch's loss is the mean over its rows, given the options."""
+        return self.row_wise and not options.orthogonality
+
+    def learns_alone(self, *, with_negative: bool) -> bool:
+        """Tell whether a batch of one row, with or without its own negative, teaches anything."""
+        has_negative = with_negative and self.negatives is Negatives.IN_BATCH
+        return self.row_wise or self.learns_from_single_row or has_negative
+
+
+_RANKING_OPTIONS = (
+    "scale",
+    "similarity",
+    "directions",
+    "partition_mode",
+    "hardness_mode",
+    "hardness_strength",
+)
+_ALL_DISTANCES = ("cosine", "euclidean", "manhattan")
+_BATCH_DISTANCES = ("cosine", "euclidean")
+
+# The order matters: `auto` takes the first loss of a shape, or the first that has a teacher.
+_RECORDS = (
+    Loss(
+        name="multiple_negatives_ranking",
+        shapes=("pair",),
+        negatives=Negatives.IN_BATCH,
+        options=_RANKING_OPTIONS,
+    ),
+    Loss(
+        name="multiple_negatives_symmetric_ranking",
+        shapes=("pair",),
+        negatives=Negatives.IN_BATCH,
+        options=("scale", "similarity"),
+    ),
+    Loss(
+        name="mega_batch_margin",
+        shapes=("pair",),
+        negatives=Negatives.ONLY_IN_BATCH,
+        options=("positive_margin", "negative_margin"),
+    ),
+    Loss(
+        name="triplet",
+        shapes=("pair",),
+        negatives=Negatives.OWN,
+        options=("distance", "margin"),
+        distances=_ALL_DISTANCES,
+        row_wise=True,
+    ),
+    Loss(
+        name="gist_embed",
+        taught_shapes=("pair",),
+        teaching=Teaching.GUIDANCE,
+        negatives=Negatives.IN_BATCH,
+        options=(
+            "temperature",
+            "margin",
+            "margin_strategy",
+            "contrast_anchors",
+            "contrast_positives",
+        ),
+    ),
+    Loss(
+        name="margin_mse",
+        taught_shapes=("pair",),
+        teaching=Teaching.SCORES,
+        negatives=Negatives.OWN,
+        options=("similarity",),
+        row_wise=True,
+    ),
+    Loss(
+        name="distill_kl_div",
+        taught_shapes=("pair",),
+        teaching=Teaching.SCORES,
+        negatives=Negatives.OWN,
+        options=("temperature", "similarity"),
+        row_wise=True,
+    ),
+    Loss(name="cosent", shapes=("score",), options=("scale", "similarity")),
+    Loss(name="angle", shapes=("score",), options=("scale",)),
+    Loss(
+        name="cosine_similarity",
+        shapes=("score",),
+        score_rule=_COSINE,
+        row_wise=True,
+    ),
+    Loss(
+        name="contrastive",
+        shapes=("score",),
+        options=("distance", "margin"),
+        distances=_ALL_DISTANCES,
+        score_rule=_BINARY,
+        row_wise=True,
+    ),
+    # A sum over the hard rows of a batch: one row is learnt from, but halves don't add up.
+    Loss(
+        name="online_contrastive",
+        shapes=("score",),
+        options=("distance", "margin"),
+        distances=_ALL_DISTANCES,
+        score_rule=_BINARY,
+        learns_from_single_row=True,
+    ),
+    Loss(name="supervised_contrastive", shapes=("label",), options=("temperature",)),
+    Loss(
+        name="batch_all_triplet",
+        shapes=("label",),
+        options=("distance", "margin"),
+        distances=_BATCH_DISTANCES,
+    ),
+    Loss(
+        name="batch_hard_triplet",
+        shapes=("label",),
+        options=("distance", "margin"),
+        distances=_BATCH_DISTANCES,
+    ),
+    Loss(
+        name="batch_semi_hard_triplet",
+        shapes=("label",),
+        options=("distance", "margin"),
+        distances=_BATCH_DISTANCES,
+    ),
+    Loss(
+        name="batch_hard_soft_margin_triplet",
+        shapes=("label",),
+        options=("distance",),
+        distances=_BATCH_DISTANCES,
+    ),
+    Loss(
+        name="simcse",
+        shapes=("text",),
+        negatives=Negatives.ONLY_IN_BATCH,
+        options=_RANKING_OPTIONS,
+        views=2,
+    ),
+    *(
+        Loss(
+            name=name,
+            shapes=("vector",),
+            taught_shapes=("text",),
+            teaching=Teaching.VECTORS,
+            row_wise=True,
+        )
+        for name in ("mse", "cosine", "l2")
+    ),
+)
+
+LOSSES = {loss.name: loss for loss in _RECORDS}
+"""The losses by name."""
+
+
+def losses_of(shape: str, *, taught: bool | None = None) -> tuple[str, ...]:
+    """Return the names of a shape's losses.
+
+    Args:
+        shape: Name of the samples' shape.
+        taught: True for the losses that need a teacher on this shape, False for the other ones,
+            None for both.
+    """
+    untaught_names = tuple(loss.name for loss in _RECORDS if shape in loss.shapes)
+    taught_names = tuple(loss.name for loss in _RECORDS if shape in loss.taught_shapes)
+    if taught is None:
+        return untaught_names + taught_names
+    return taught_names if taught else untaught_names
+
+
+EMBEDDING_LOSSES = {
+    shape.name: losses_of(shape.name) for shape in SHAPES if shape.kind is SampleKind.EMBEDDING
+}
+"""The names of the losses by sample shape."""
+
+
+def resolve_loss(shape: str, name: str, *, taught: bool = False) -> Loss:
+    """Return the loss that a name means for samples of a shape: `auto` is resolved here only.
+
+    Args:
+        shape: Name of the samples' shape.
+        name: A loss, or `auto`: the shape's first loss, with a teacher the first that has one.
+        taught: Whether there is a teacher.
+
+    Raises:
+        ConfigError: The loss isn't one of the shape's.
+    """
+    if name == "auto":
+        return LOSSES[losses_of(shape, taught=taught)[0]]
+
+    fitting = losses_of(shape)
+    if name not in fitting:
+        raise ConfigError(
+            f"embedding.loss must be one of auto, {', '.join(fitting)} for {shape} samples, "
+            f"got {name!r}."
+        )
+    return LOSSES[name]
+
+
+def choose_loss(shape: str, name: str, teacher: str | None = None) -> Loss:
+    """Return the loss that a configuration means for samples of a shape.
+
+    Args:
+        shape: Name of the samples' shape.
+        name: A loss, or `auto`.
+        teacher: Name of the teacher, None if there is none.
+
+    Raises:
+        ConfigError: The loss doesn't fit the shape, needs a teacher, or has no use for one.
+    """
+    if name != "auto":
+        resolve_loss(shape, name)
+    check_teacher(shape, name, teacher)
+
+    return resolve_loss(shape, name, taught=teacher is not None)
+
+
+def check_teacher(shape: str, name: str, teacher: str | None) -> None:
+    """Raise `ConfigError` if the loss lacks the teacher it needs, or has one and no use for it."""
+    taught_names = losses_of(shape, taught=True)
+    if teacher is None:
+        check(
+            name not in taught_names,
+            "embedding.teacher",
+            f"a model's name or folder for the loss {name} on {shape} samples",
+            teacher,
+        )
+        return
+
+    names_by_shape = {shape: losses_of(shape, taught=True) for shape in EMBEDDING_LOSSES}
+    choices = "; ".join(
+        f"{shape}: {', '.join(names)}" for shape, names in names_by_shape.items() if names
+    )
+    check(
+        name in taught_names or (name == "auto" and bool(taught_names)),
+        "embedding.teacher",
+        f"null for the loss {name} on {shape} samples",
+        teacher,
+        f"Losses that learn from a teacher are {choices}.",
+    )
+
+
+def check_loss_options(loss: Loss, options: "LossConfig") -> None:
+    """Raise `ConfigError` for an option that is set although this loss doesn't have it."""
+    for name, value in vars(options).items():
+        check(
+            value is None or name in loss.all_options,
+            f"embedding.loss_options.{name}",
+            f"null for the loss {loss.name}",
+            value,
+            f"Its options are {', '.join(loss.all_options)}.",
+        )
+
+    if options.distance is not None:
+        field = f"embedding.loss_options.distance for the loss {loss.name}"
+        check_choice(field, options.distance, loss.distances)
