@@ -1,1 +1,1 @@
-"""Scores: metrics, cross-validation, comparison with root, and their pictures."""
+"""Evaluation: scores, metrics, cross-validation, comparison with root, and their figures."""

@@ -1,41 +1,43 @@
-"""Comparison: how much better one model is than another on the same examples, with an interval. Decides nothing."""
+"""Comparison: how much better one model is than another on the same examples, with an interval."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import norm, t
 
+from tunetrail.evaluation.metrics import Floats, metric_named
 from tunetrail.evaluation.scores import Scores
+from tunetrail.plain_values import plain_values
 
 _CELLS_AT_ONCE = 2_000_000
+"""Drawn indices held in memory at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two models on the same examples; `improvement`, `lower` and `upper` are positive where `after` is better.
+    """Two models on the same examples; positive differences mean that `after` is better.
 
     Attributes:
-        metric: The metric compared.
-        higher_is_better: Its direction.
+        metric: Name of the metric compared.
         before: Its value for the older model.
         after: Its value for the newer model.
-        improvement: `after - before`, its sign turned where lower is better.
-        lower: Lower bound of the improvement; minus infinity with too few examples for any interval.
+        improvement: `after - before`, or `before - after` if lower is better.
+        lower: Lower bound of the improvement; minus infinity with too few examples for an interval.
         upper: Upper bound.
         confidence: Coverage of the interval.
         examples: Number of examples.
         bootstrap_samples: Number of resamples drawn.
-        better_share: Share of the examples on which `after` is better; None where the metric has no value per example.
-        worse_share: Share of the examples on which it is worse; the rest are equal.
-        clusters: Number of clusters that were resampled as wholes; None where the examples are independent.
+        better_share: Share of the examples on which `after` is better; None if the metric has no
+            value per example.
+        worse_share: Share of the examples on which it is worse; the other examples are equal.
+        clusters: Number of clusters that were resampled as wholes; None if the examples are
+            independent.
     """
 
     metric: str
-    higher_is_better: bool
     before: float
     after: float
     improvement: float
@@ -48,60 +50,61 @@ class Comparison:
     worse_share: float | None
     clusters: int | None = None
 
+    @property
+    def higher_is_better(self) -> bool:
+        """The direction of the metric."""
+        return metric_named(self.metric).higher_is_better
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What the ledger and MLflow keep: both values, and the improvement with its bounds."""
+        names = ("after", "before", "improvement", "lower", "upper")
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Comparison":
+        """Return the comparison that `to_dict` gave as plain values; further keys are ignored."""
+        names = {field.name for field in fields(cls)}
+        known = {name: value for name, value in values.items() if name in names}
+        if known["lower"] is None:
+            known |= {"lower": -math.inf, "upper": math.inf}
+        return cls(**known)
+
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields, JSON-serialisable: an infinite bound is None."""
-        bounded = math.isfinite(self.lower)
-        return {
-            "metric": self.metric,
-            "higher_is_better": self.higher_is_better,
-            "before": self.before,
-            "after": self.after,
-            "improvement": self.improvement,
-            "lower": self.lower if bounded else None,
-            "upper": self.upper if bounded else None,
-            "confidence": self.confidence,
-            "examples": self.examples,
-            "bootstrap_samples": self.bootstrap_samples,
-            "better_share": self.better_share,
-            "worse_share": self.worse_share,
-            "clusters": self.clusters,
-        }
+        """Return all fields and the direction as plain values: an infinite bound is None."""
+        return plain_values(self, "higher_is_better")
 
 
 def compare(
     before: Scores, after: Scores, *, bootstrap_samples: int, confidence: float, seed: int
 ) -> Comparison:
-    """Compare two models by a paired percentile bootstrap: each resample takes the same examples for both.
+    """Compare two models by a paired percentile bootstrap on the same resamples for both.
 
-    Where the scores name clusters, whole clusters are drawn: rows of one group are no independent evidence.
+    If the scores name clusters, whole clusters are drawn: rows of one group are no independent
+    evidence.
 
-    The percentiles are those of the expanded percentile interval (Hesterberg, "What Teachers Should Know About the
-    Bootstrap", 2015), which keeps its coverage with few examples. Below log2(2 / (1 - confidence)) examples (6 at 95%)
-    no interval can have that coverage, because all examples agree by chance too often: then the bounds are infinite.
+    The percentiles are those of the expanded percentile interval (Hesterberg, "What Teachers Should
+    Know About the Bootstrap", 2015), which keeps its coverage with few examples. Below
+    log2(2 / (1 - confidence)) examples (6 at 95%) no interval can have that coverage, because all
+    examples agree by chance too often: then the bounds are infinite.
 
     Raises:
-        ValueError: The metrics or the numbers of examples differ.
+        ValueError: The metrics or the examples differ.
     """
-    if before.metric != after.metric:
-        raise ValueError(
-            f"metric must be the same before and after, got {before.metric} and {after.metric}."
-        )
-    if before.examples != after.examples:
-        raise ValueError(
-            f"examples must be the same before and after, got {before.examples} and {after.examples}."
-        )
+    _check_same_examples(before, after)
     sign = 1.0 if after.higher_is_better else -1.0
-    lower, upper = -math.inf, math.inf
+
     clusters = None if after.clusters is None else len(set(after.clusters))
     independent = after.examples if clusters is None else clusters
+    lower, upper = -math.inf, math.inf
     if independent >= math.log2(2.0 / (1.0 - confidence)):
-        drawn = sign * _resampled_differences(before, after, bootstrap_samples, seed)
+        differences = sign * _resampled_differences(before, after, bootstrap_samples, seed)
         tail = _expanded_tail(confidence, independent)
-        lower, upper = (float(bound) for bound in np.quantile(drawn, (tail, 1.0 - tail)))
-    better, worse = _shares(before, after, sign)
+        lower, upper = map(float, np.quantile(differences, (tail, 1.0 - tail)))
+
+    better_share, worse_share = _shares(before, after, sign)
     return Comparison(
         metric=after.metric,
-        higher_is_better=after.higher_is_better,
         before=before.value,
         after=after.value,
         improvement=sign * (after.value - before.value),
@@ -111,18 +114,29 @@ def compare(
         examples=after.examples,
         bootstrap_samples=bootstrap_samples,
         clusters=clusters,
-        better_share=better,
-        worse_share=worse,
+        better_share=better_share,
+        worse_share=worse_share,
     )
 
 
-def _resampled_differences(
-    before: Scores, after: Scores, samples: int, seed: int
-) -> npt.NDArray[np.float64]:
+def _check_same_examples(before: Scores, after: Scores) -> None:
+    for name in ("metric", "examples"):
+        old, new = getattr(before, name), getattr(after, name)
+        if old != new:
+            raise ValueError(f"{name} must be the same before and after, got {old} and {new}.")
+
+    both_known = before.row_ids is not None and after.row_ids is not None
+    if both_known and before.row_ids != after.row_ids:
+        raise ValueError("row_ids must be the same before and after, in the same order.")
+
+
+def _resampled_differences(before: Scores, after: Scores, samples: int, seed: int) -> Floats:
     """Return `after - before` on each resample, [samples]."""
     generator = np.random.default_rng(seed)
     if after.clusters is not None:
         return _cluster_differences(before, after, after.clusters, samples, generator)
+
+    # In blocks of resamples: all at once may not fit into memory.
     height = max(1, _CELLS_AT_ONCE // after.examples)
     differences = []
     for start in range(0, samples, height):
@@ -138,26 +152,30 @@ def _cluster_differences(
     clusters: Sequence[str],
     samples: int,
     generator: np.random.Generator,
-) -> npt.NDArray[np.float64]:
-    """Return `after - before` on each resample of whole clusters: rows of one group are no independent evidence."""
-    _, numbers = np.unique(np.asarray(clusters), return_inverse=True)
-    members = [np.flatnonzero(numbers == number) for number in range(int(numbers.max()) + 1)]
+) -> Floats:
+    """Return `after - before` on each resample of whole clusters, [samples]."""
+    names, cluster_of = np.unique(np.asarray(clusters), return_inverse=True)
+    members = [np.flatnonzero(cluster_of == cluster) for cluster in range(len(names))]
+
+    # One at a time: resamples differ in their number of examples.
     differences = np.empty(samples)
     for sample in range(samples):
-        indices = np.concatenate(
-            [members[drawn] for drawn in generator.integers(len(members), size=len(members))]
-        )
+        drawn = generator.integers(len(members), size=len(members))
+        indices = np.concatenate([members[cluster] for cluster in drawn])
         differences[sample] = after.statistic(indices) - before.statistic(indices)
     return differences
 
 
 def _expanded_tail(confidence: float, examples: int) -> float:
+    """Return the share of resamples to leave out on each side, for the expanded interval."""
     quantile = t.ppf((1.0 - confidence) / 2.0, examples - 1)
     return float(norm.cdf(math.sqrt(examples / (examples - 1)) * quantile))
 
 
 def _shares(before: Scores, after: Scores, sign: float) -> tuple[float | None, float | None]:
-    if after.metric not in after.per_example:
+    """Return the shares of examples on which `after` is better, and worse."""
+    metric = metric_named(after.metric)
+    if not metric.per_example:
         return None, None
-    differences = sign * (after.per_example[after.metric] - before.per_example[before.metric])
+    differences = sign * (after.per_example[metric.name] - before.per_example[metric.name])
     return float((differences > 0).mean()), float((differences < 0).mean())

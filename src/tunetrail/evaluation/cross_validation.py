@@ -1,4 +1,4 @@
-"""Cross-validation: trains and scores every fold and sums up the scores. Knows not how rows are cut or models learn."""
+"""Cross-validation: train and score each fold, and sum up the scores."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.scores import Scores
+from tunetrail.plain_values import plain_values
 
 FoldT = TypeVar("FoldT")
 
@@ -17,31 +19,31 @@ class CrossValidationResult:
 
     Attributes:
         metric: Name of the primary metric.
-        higher_is_better: Its direction.
         folds: Its value in each fold.
         mean: Mean of the folds.
-        standard_deviation: Sample standard deviation of the folds (divisor n - 1); 0 for a single fold.
+        standard_deviation: Sample standard deviation of the folds (divisor n - 1); 0 for one fold.
         fold_metrics: All metrics of each fold.
     """
 
     metric: str
-    higher_is_better: bool
     folds: tuple[float, ...]
     mean: float
     standard_deviation: float
     fold_metrics: tuple[dict[str, float], ...]
 
+    @property
+    def higher_is_better(self) -> bool:
+        """The direction of the metric."""
+        return metric_named(self.metric).higher_is_better
+
+    @property
+    def n_splits(self) -> int:
+        """Number of folds."""
+        return len(self.folds)
+
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields, JSON-serialisable."""
-        return {
-            "metric": self.metric,
-            "higher_is_better": self.higher_is_better,
-            "n_splits": len(self.folds),
-            "folds": list(self.folds),
-            "mean": self.mean,
-            "standard_deviation": self.standard_deviation,
-            "fold_metrics": [dict(metrics) for metrics in self.fold_metrics],
-        }
+        """Return all fields, the direction and the number of folds as plain values."""
+        return plain_values(self, "higher_is_better", "n_splits")
 
 
 def cross_validate(
@@ -58,16 +60,17 @@ def cross_validate(
     """
     if not folds:
         raise ValueError("folds must hold at least one fold, got 0.")
-    scores = [train_and_score(fold) for fold in folds]
-    metrics = sorted({score.metric for score in scores})
+
+    fold_scores = list(map(train_and_score, folds))
+    metrics = sorted({scores.metric for scores in fold_scores})
     if len(metrics) > 1:
         raise ValueError(f"metric must be the same in all folds, got {', '.join(metrics)}.")
-    values = [score.value for score in scores]
+
+    values = [scores.value for scores in fold_scores]
     return CrossValidationResult(
-        metric=scores[0].metric,
-        higher_is_better=scores[0].higher_is_better,
+        metric=metrics[0],
         folds=tuple(values),
         mean=float(np.mean(values)),
         standard_deviation=float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
-        fold_metrics=tuple(dict(score.metrics) for score in scores),
+        fold_metrics=tuple(dict(scores.metrics) for scores in fold_scores),
     )

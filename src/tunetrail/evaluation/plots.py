@@ -1,31 +1,38 @@
-"""Plots: figures of a training and of a comparison. Draws on canvases of its own; knows no files, no pyplot."""
+"""Figures of a training and of a comparison, for MLflow."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tunetrail.evaluation.comparison import Comparison
+from tunetrail.evaluation.metrics import metric_named
+from tunetrail.reporting.charts import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 LEARNING_RATE = "train/learning_rate"
-"""The curve that gets an axis of its own."""
+"""The curve that gets a panel of its own."""
 
 Curve = Sequence[tuple[int, float]]
+
+_MOST_MARKED_POINTS = 50
+_WIDTH = 7.0
 
 
 def learning_curve_figure(history: Mapping[str, Curve], title: str) -> "Figure":
     """Draw curves over training steps.
 
     Args:
-        history: (step, value) points by name, for example `train/loss` and `val/loss`; `train/learning_rate` goes to a
-            small second panel, and what is no loss is left out. Values that are not finite leave a gap.
+        history: Points (step, value) by name, for example `train/loss` and `val/loss`. The curve
+            `train/learning_rate` goes to a small second panel; other curves that are no loss are
+            left out. Values that are not finite leave a gap.
         title: Shown above the figure.
     """
-    figure = _empty_figure((7.0, 4.5))
+    figure = new_figure(4.5, _WIDTH)
     losses = {name: curve for name, curve in history.items() if name.endswith("/loss")}
+
     if LEARNING_RATE in history:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         _draw_curves(upper, losses, "loss")
@@ -33,6 +40,7 @@ def learning_curve_figure(history: Mapping[str, Curve], title: str) -> "Figure":
     else:
         lower = figure.subplots()
         _draw_curves(lower, losses, "loss")
+
     lower.set_xlabel("step")
     figure.suptitle(title)
     return figure
@@ -45,11 +53,12 @@ def rate_figure(curve: Sequence[tuple[float, float]], chosen: float) -> "Figure"
         curve: Learning rates in ascending order, with their smoothed losses.
         chosen: The learning rate chosen.
     """
-    figure = _empty_figure((7.0, 3.5))
+    figure = new_figure(3.5, _WIDTH)
     axes = figure.subplots()
     axes.set_xscale("log")
     axes.plot([rate for rate, _ in curve], [loss for _, loss in curve])
     axes.axvline(chosen, color="C1", linestyle="--", linewidth=1, label=f"chosen: {chosen:.2g}")
+
     axes.set_xlabel("learning rate")
     axes.set_ylabel("loss")
     axes.legend(frameon=False)
@@ -57,47 +66,38 @@ def rate_figure(curve: Sequence[tuple[float, float]], chosen: float) -> "Figure"
 
 
 def comparison_figure(comparison: Comparison) -> "Figure":
-    """Draw the metric before and after, and the improvement with its interval beside the line of no change."""
-    figure = _empty_figure((7.0, 3.2))
+    """Draw the metric before and after, and the improvement's interval next to no change."""
+    figure = new_figure(3.2, _WIDTH)
     left, right = figure.subplots(1, 2)
+
     direction = "higher" if comparison.higher_is_better else "lower"
+    label = metric_named(comparison.metric).label
     bars = left.bar(["before", "after"], [comparison.before, comparison.after], color=["0.7", "C0"])
     left.bar_label(bars, fmt="%.4g")
     left.margins(y=0.15)
-    left.set_title(f"{comparison.metric} ({direction} is better)", fontsize="medium")
+    left.set_title(f"{label} ({direction} is better)", fontsize="medium")
+
+    interval = "too few examples for an interval"
     right.axvline(0.0, color="0.5", linestyle="--", linewidth=1)
     right.plot([comparison.improvement], [0], "o", color="C0")
     if math.isfinite(comparison.lower) and math.isfinite(comparison.upper):
         right.plot([comparison.lower, comparison.upper], [0, 0], color="C0", linewidth=2)
-        interval = (
-            f"{comparison.confidence:.0%} interval [{comparison.lower:.4g}, {comparison.upper:.4g}]"
-        )
-    else:
-        interval = "too few examples for an interval"
+        bounds = f"[{comparison.lower:.4g}, {comparison.upper:.4g}]"
+        interval = f"{comparison.confidence:.0%} interval {bounds}"
     right.set_yticks([])
     right.set_xlabel(f"{interval}, {comparison.examples} examples", fontsize="small")
     right.set_title(f"improvement {comparison.improvement:+.4g}", fontsize="medium")
     return figure
 
 
-def _empty_figure(size: tuple[float, float]) -> "Figure":
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def _draw_curves(axes: "Axes", curves: Mapping[str, Curve], label: str) -> None:
     for name, curve in curves.items():
-        points = [
-            (step, value) if math.isfinite(value) else (step, math.nan) for step, value in curve
-        ]
-        steps, values = [step for step, _ in points], [value for _, value in points]
-        axes.plot(
-            steps, values, marker="." if len(points) <= 50 else "", label=name.replace("_", " ")
-        )
+        steps = [step for step, _ in curve]
+        # Infinity would stretch the axis; NaN leaves a gap.
+        values = [value if math.isfinite(value) else math.nan for _, value in curve]
+        marker = "." if len(curve) <= _MOST_MARKED_POINTS else ""
+        axes.plot(steps, values, marker=marker, label=name.replace("_", " "))
+
     axes.set_ylabel(label)
     if len(curves) > 1:
         axes.legend(frameon=False)

@@ -1,19 +1,13 @@
 """Which scores suit which shape of samples. The model comes in as a function from texts to vectors."""
 
-import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from tunetrail.evaluation.scores import (
-    Scores,
-    label_retrieval_scores,
-    retrieval_scores,
-    similarity_scores,
-    vector_scores,
-)
+from tunetrail.evaluation.ranking import label_retrieval_scores, retrieval_scores
+from tunetrail.evaluation.scores import Scores, similarity_scores, vector_scores
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 Encode = Callable[[Sequence[str]], NDArray]
@@ -26,84 +20,84 @@ def score_embedding(
 ) -> Scores:
     """Score an embedding model on held-out records of one shape.
 
-    Pairs are scored by retrieval: each anchor is a query, the documents are all positives and negatives of the records.
-    Labelled texts: each text retrieves those of its label. Plain texts: each text's first half retrieves its second
-    half (the inverse cloze task of Lee et al. 2019, https://arxiv.org/abs/1906.00300, section 4).
+    Pairs are scored by retrieval: each anchor is a query, the documents are all positives and
+    negatives of the records. A labelled text retrieves the texts of its label. A plain text's first
+    half retrieves its second half (the inverse cloze task of Lee et al. 2019,
+    https://arxiv.org/abs/1906.00300, section 4).
 
     Args:
         shape: Name of the samples' shape.
-        records: What to score on.
+        records: The records to score on.
         encode: The model, as it reads queries and texts that are compared with one another.
-        encode_documents: The model as it reads the documents of pairs, where that is another way.
+        encode_documents: The model as it reads the documents of pairs, if it reads them in another
+            way.
+
+    Returns:
+        The scores with the row id and the cluster of each example.
     """
     if shape == "pair":
-        scores = _score_pairs(records, encode, encode_documents or encode)
-    else:
-        scores = _SCORERS[shape](records, encode)
-    return with_clusters(scores, _scored_records(shape, records))
-
-
-def with_clusters(scores: Scores, records: Sequence[Record]) -> Scores:
-    """Return the scores with the cluster of each example, where the records (one for each example) name theirs."""
-    if not all("cluster" in record for record in records):
-        return scores
-    return dataclasses.replace(scores, clusters=[record["cluster"] for record in records])
-
-
-def _scored_records(shape: str, records: Sequence[Record]) -> list[Record]:
-    """Return one record for each example: equal anchors are one query, a label that occurs once is none."""
-    if shape == "pair":
-        first: dict[str, Record] = {}
-        for record in records:
-            first.setdefault(record["anchor"], record)
-        return list(first.values())
-    if shape == "label":
-        counts = Counter(record["label"] for record in records)
-        return [record for record in records if counts[record["label"]] > 1]
-    return list(records)
+        return _score_pairs(records, encode, encode_documents or encode)
+    return _SCORERS[shape](records, encode)
 
 
 def _score_pairs(records: Sequence[Record], encode: Encode, encode_documents: Encode) -> Scores:
+    # Equal anchors are one query, which stands for the first of its rows.
+    first_records: dict[str, Record] = {}
+    positives_by_anchor: dict[str, set[str]] = {}
+    for record in records:
+        first_records.setdefault(record["anchor"], record)
+        positives_by_anchor.setdefault(record["anchor"], set()).add(record["positive"])
+
     positives = [record["positive"] for record in records]
     negatives = [record["negative"] for record in records if record.get("negative")]
     documents = list(dict.fromkeys([*positives, *negatives]))
-    place = {document: number for number, document in enumerate(documents)}
-    wanted: dict[str, list[int]] = {}
-    for record in records:
-        wanted.setdefault(record["anchor"], []).append(place[record["positive"]])
-    relevant = [sorted(set(places)) for places in wanted.values()]
-    return retrieval_scores(encode(list(wanted)), encode_documents(documents), relevant)
+    position_of = {document: position for position, document in enumerate(documents)}
+
+    relevant = [
+        sorted(map(position_of.__getitem__, positives))
+        for positives in positives_by_anchor.values()
+    ]
+    query_vectors, document_vectors = encode(list(first_records)), encode_documents(documents)
+    scores = retrieval_scores(query_vectors, document_vectors, relevant)
+    return scores.identified(list(first_records.values()))
 
 
 def _score_similarity(records: Sequence[Record], encode: Encode) -> Scores:
-    first = encode([record["sentence1"] for record in records])
-    second = encode([record["sentence2"] for record in records])
-    return similarity_scores(first, second, [record["score"] for record in records])
+    first = encode(_column(records, "sentence1"))
+    second = encode(_column(records, "sentence2"))
+    scores = similarity_scores(first, second, _column(records, "score"))
+    return scores.identified(records)
 
 
 def _score_labels(records: Sequence[Record], encode: Encode) -> Scores:
-    return label_retrieval_scores(
-        encode([record["text"] for record in records]), [record["label"] for record in records]
-    )
+    labels = _column(records, "label")
+    scores = label_retrieval_scores(encode(_column(records, "text")), labels)
+
+    # A row whose label no other row has is no query.
+    counts = Counter(labels)
+    queries = [record for record in records if counts[record["label"]] > 1]
+    return scores.identified(queries)
 
 
 def _score_vectors(records: Sequence[Record], encode: Encode) -> Scores:
-    vectors = encode([record["text"] for record in records])
-    return vector_scores(
-        vectors, np.array([record["embedding"] for record in records], dtype=np.float32)
-    )
+    targets = np.array(_column(records, "embedding"), dtype=np.float32)
+    scores = vector_scores(encode(_column(records, "text")), targets)
+    return scores.identified(records)
 
 
 def _score_texts(records: Sequence[Record], encode: Encode) -> Scores:
-    halves = [_halves(record["text"]) for record in records]
-    queries, documents = (
-        encode([first for first, _ in halves]),
-        encode([second for _, second in halves]),
-    )
-    return retrieval_scores(queries, documents, [[number] for number in range(len(halves))])
+    first_halves, second_halves = zip(*map(_halves, _column(records, "text")), strict=True)
+    relevant = [[row] for row in range(len(records))]
+    scores = retrieval_scores(encode(list(first_halves)), encode(list(second_halves)), relevant)
+    return scores.identified(records)
+
+
+def _column(records: Sequence[Record], name: str) -> list[Any]:
+    return [record[name] for record in records]
 
 
 def _halves(text: str) -> tuple[str, str]:
+    """Return the first half of a text's words and the second; a text of one word is both."""
     words = text.split()
     if len(words) < 2:
         return text, text

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -64,7 +63,7 @@ class Deployment:
         )
         return _outcome(
             work,
-            comparison_of(work.steps["comparison"]),
+            Comparison.from_dict(work.steps["comparison"]),
             Decision(promote=step["promote"], reason=step["reason"]),
             version,
             _version_of(work.kept.facts.get(_ROOT)),
@@ -124,20 +123,12 @@ def kept_comparison(work: Work, reference: ModelVersion | None) -> Comparison | 
     """Return the comparison that was made before the run was interrupted, if it was made with the same reference."""
     if "comparison" not in work.steps or _version_of(work.kept.facts.get(_ROOT)) != reference:
         return None
-    return comparison_of(work.steps["comparison"])
+    return Comparison.from_dict(work.steps["comparison"])
 
 
 def keep_reference(work: Work, reference: ModelVersion | None) -> None:
     """Keep what the candidate was compared with, once it was: see `kept_comparison`."""
     work.kept.keep(facts={_ROOT: dataclasses.asdict(reference) if reference else None})
-
-
-def comparison_of(step: Mapping[str, Any]) -> Comparison:
-    """Return the comparison of a step's result."""
-    names = {each.name for each in dataclasses.fields(Comparison)}
-    values = {name: value for name, value in step.items() if name in names}
-    unbounded = values["lower"] is None
-    return Comparison(**values | ({"lower": -math.inf, "upper": math.inf} if unbounded else {}))
 
 
 def _version_of(fact: Mapping[str, Any] | None) -> ModelVersion | None:

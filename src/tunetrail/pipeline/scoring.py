@@ -11,9 +11,8 @@ import pandas as pd
 from tunetrail.config import EvaluationConfig
 from tunetrail.data.rows import records_of
 from tunetrail.errors import SampleError
-from tunetrail.evaluation.preferences import preference_scores
-from tunetrail.evaluation.scores import Scores, language_scores
-from tunetrail.evaluation.scoring import score_embedding, with_clusters
+from tunetrail.evaluation.scores import Scores, language_scores, preference_scores
+from tunetrail.evaluation.scoring import score_embedding
 from tunetrail.learning.embedding.learner import EmbeddingLearner
 from tunetrail.learning.embedding.prompts import DOCUMENT, QUERY
 from tunetrail.learning.language_model.learner import LanguageModelLearner
@@ -35,9 +34,9 @@ def score(learner: Learner, model: Any, rows: pd.DataFrame, config: EvaluationCo
     if any(map(is_preference, records)):
         sides = learner.preference_likelihoods(model, records, config.batch_size)
         chosen, rejected = (language_scores(side.nats, side.tokens, side.bytes) for side in sides)
-        return with_clusters(preference_scores(chosen, rejected), records)
+        return preference_scores(chosen, rejected).identified(records)
     found = learner.likelihoods(model, records, config.batch_size)
-    return with_clusters(language_scores(found.nats, found.tokens, found.bytes), records)
+    return language_scores(found.nats, found.tokens, found.bytes).identified(records)
 
 
 def scorable_by_all(learner: Learner, models: Sequence[Any], rows: pd.DataFrame) -> pd.DataFrame:

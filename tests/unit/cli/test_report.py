@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from tunetrail.cli.report import print_results
+from tunetrail.evaluation.metrics import METRICS, Metric
 
 
 def results(**comparison: Any) -> dict[str, Any]:
@@ -16,6 +17,9 @@ def results(**comparison: Any) -> dict[str, Any]:
         "upper": 0.2,
         "confidence": 0.95,
         "examples": 40,
+        "bootstrap_samples": 1000,
+        "better_share": 0.5,
+        "worse_share": 0.25,
         "against": "base",
     }
     deployment = {
@@ -58,11 +62,21 @@ def test_print_results_shows_one_line_per_model_type(capsys: pytest.CaptureFixtu
 
 def test_print_results_names_the_root_and_the_store(capsys: pytest.CaptureFixture[str]) -> None:
     print_results(
-        results(against="models:/embedding/2", higher_is_better=False), "http://host:5000"
+        results(against="models:/embedding/2", metric="bits_per_byte"), "http://host:5000"
     )
     printed = capsys.readouterr().out
-    assert "nDCG@10 ↓" in row(printed) and "before is models:/embedding/2" in printed
+    assert "bits/byte ↓" in row(printed) and "before is models:/embedding/2" in printed
     assert printed.endswith("Compare the runs: http://host:5000\n")
+
+
+@pytest.mark.parametrize("metric", list(METRICS.values()), ids=list(METRICS))
+def test_print_results_labels_every_metric(
+    metric: Metric, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_results(results(metric=metric.name), "sqlite:///mlflow.db")
+
+    arrow = "↑" if metric.higher_is_better else "↓"
+    assert f"embedding {metric.label} {arrow} 0.5000" in row(capsys.readouterr().out)
 
 
 def test_print_results_shows_a_comparison_without_an_interval(

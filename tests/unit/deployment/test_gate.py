@@ -9,7 +9,6 @@ from tunetrail.evaluation.comparison import Comparison
 
 COMPARISON = Comparison(
     metric="ndcg_at_10",
-    higher_is_better=True,
     before=0.5,
     after=0.6,
     improvement=0.1,

@@ -14,12 +14,9 @@ PLAIN = (0.50, 0.55, 0.60, 0.52, 0.58)
 SCORES = st.lists(st.floats(0.0, 1.0), min_size=5, max_size=5)
 
 
-def result(
-    *folds: float, metric: str = "ndcg@10", higher_is_better: bool = True
-) -> CrossValidationResult:
+def result(*folds: float, metric: str = "ndcg_at_10") -> CrossValidationResult:
     return CrossValidationResult(
         metric=metric,
-        higher_is_better=higher_is_better,
         folds=folds,
         mean=float(np.mean(folds)),
         standard_deviation=0.0,
@@ -50,8 +47,8 @@ def test_augmentation_effect_tells_help_from_harm_and_noise(
 
 
 def test_augmentation_effect_turns_the_sign_where_lower_is_better() -> None:
-    before = result(2.0, 2.1, 2.2, metric="loss", higher_is_better=False)
-    after = result(1.0, 1.1, 1.2, metric="loss", higher_is_better=False)
+    before = result(2.0, 2.1, 2.2, metric="loss")
+    after = result(1.0, 1.1, 1.2, metric="loss")
     effect = augmentation_effect(before, after)
     assert effect.mean_difference == pytest.approx(1.0) and effect.verdict == "helps"
     assert augmentation_effect(after, before).verdict == "worsens"
@@ -85,7 +82,10 @@ def test_augmentation_effect_decides_nothing_from_a_single_fold() -> None:
 @pytest.mark.parametrize(
     ("other", "rule"),
     [
-        (result(*PLAIN, metric="mrr"), "metric must be the same in both, got ndcg@10 and mrr"),
+        (
+            result(*PLAIN, metric="mrr_at_10"),
+            "metric must be the same in both, got ndcg_at_10 and mrr_at_10",
+        ),
         (result(0.1, 0.2), "folds must be the same in both, got 5 and 2"),
         (result(0.1, 0.2, 0.3, 0.4, math.nan), "scores must be finite"),
     ],

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from tunetrail.evaluation.comparison import compare
+from tunetrail.evaluation.comparison import Comparison, compare
+from tunetrail.evaluation.metrics import Array
 from tunetrail.evaluation.scores import (
-    Array,
     Scores,
     language_scores,
     similarity_scores,
@@ -19,7 +19,6 @@ def scored(values: Array) -> Scores:
     per_example = {"ndcg_at_10": np.asarray(values, dtype=np.float64)}
     return Scores(
         metric="ndcg_at_10",
-        higher_is_better=True,
         metrics={"ndcg_at_10": float(np.mean(values))},
         per_example=per_example,
     )
@@ -122,6 +121,7 @@ def test_compare_gives_no_interval_that_chance_could_reach(
     )
     assert math.isfinite(result.lower) == math.isfinite(result.upper) == bounded
     assert (result.to_dict()["lower"] is not None) == bounded
+    assert Comparison.from_dict({**result.to_dict(), "against": "base"}) == result
     json.dumps(result.to_dict(), allow_nan=False)
 
 
@@ -133,6 +133,15 @@ def test_compare_refuses_scores_that_do_not_pair() -> None:
         match="metric must be the same before and after, got ndcg_at_10 and bits_per_byte",
     ):
         compare(scored(np.ones(3)), language(np.ones(3)), **OPTIONS)
+
+
+def test_compare_refuses_scores_of_other_rows() -> None:
+    first = scored(np.ones(2)).identified([{"row_id": 1}, {"row_id": 2}])
+    second = scored(np.ones(2)).identified([{"row_id": 1}, {"row_id": 3}])
+
+    assert compare(first, first, **OPTIONS).examples == 2
+    with pytest.raises(ValueError, match="row_ids must be the same before and after"):
+        compare(first, second, **OPTIONS)
 
 
 def test_compare_resamples_whole_clusters() -> None:

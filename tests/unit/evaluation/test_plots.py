@@ -12,7 +12,6 @@ from tunetrail.evaluation.plots import comparison_figure, learning_curve_figure,
 
 COMPARISON = Comparison(
     metric="ndcg_at_10",
-    higher_is_better=True,
     before=0.5,
     after=0.6,
     improvement=0.1,
@@ -79,7 +78,7 @@ def test_rate_figure_marks_the_rate_chosen_in_the_curve() -> None:
 
 def test_comparison_figure_shows_values_and_interval() -> None:
     figure = comparison_figure(COMPARISON)
-    assert "ndcg_at_10 (higher is better)" in texts(figure)
+    assert "nDCG@10 (higher is better)" in texts(figure)
     assert "95% interval [0.05, 0.15], 100 examples" in texts(figure)
     assert_draws(figure)
 

@@ -6,14 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import ndcg_score
 
 from tunetrail.errors import SampleError, TrainingError
+from tunetrail.evaluation.metrics import Array
+from tunetrail.evaluation.ranking import label_retrieval_scores, retrieval_scores
 from tunetrail.evaluation.scores import (
-    Array,
-    label_retrieval_scores,
+    Scores,
     language_scores,
-    retrieval_scores,
     similarity_scores,
     vector_scores,
 )
@@ -26,88 +25,6 @@ def vectors(seed: int, rows: int, dimensions: int = 16) -> Array:
 def cosine(first: Array, second: Array) -> Array:
     unit = [values / np.linalg.norm(values, axis=1, keepdims=True) for values in (first, second)]
     return np.asarray(unit[0] @ unit[1].T)
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10_000), st.integers(1, 20), st.integers(12, 60), st.integers(1, 15))
-def test_retrieval_scores_agree_with_scikit_learn(
-    seed: int, queries: int, documents: int, most: int
-) -> None:
-    generator = np.random.default_rng(seed)
-    a, b = vectors(seed, queries), vectors(seed + 1, documents)
-    relevant = [
-        generator.choice(documents, generator.integers(1, most + 1) % 12 + 1, False).tolist()
-        for _ in range(queries)
-    ]
-    truth = np.zeros((queries, documents))
-    for query, positions in enumerate(relevant):
-        truth[query, positions] = 1.0
-    similarities = cosine(a, b)
-    scores = retrieval_scores(a, b, relevant)
-    assert scores.value == pytest.approx(ndcg_score(truth, similarities, k=10), abs=1e-6)
-    order = np.argsort(-similarities, axis=1)
-    hits = np.take_along_axis(truth, order, axis=1)
-    for k in (1, 5, 10):
-        assert scores.metrics[f"recall_at_{k}"] == pytest.approx(
-            (hits[:, :k].sum(1) / truth.sum(1)).mean()
-        )
-    first = hits.argmax(axis=1)
-    assert scores.metrics["mrr_at_10"] == pytest.approx(
-        np.where(first < 10, 1.0 / (first + 1), 0.0).mean()
-    )
-
-
-def test_retrieval_scores_of_perfect_vectors_are_one() -> None:
-    same = vectors(0, 50)
-    scores = retrieval_scores(same, same, [[number] for number in range(50)])
-    assert all(value == pytest.approx(1.0) for value in scores.metrics.values())
-    assert scores.metric == "ndcg_at_10" and scores.higher_is_better and scores.examples == 50
-    json.dumps(scores.to_dict(), allow_nan=False)
-
-
-@pytest.mark.parametrize("row", [np.zeros(384), np.full(384, 0.123)])
-def test_retrieval_scores_of_a_constant_model_are_the_worst(row: Array) -> None:
-    constant = np.tile(row, (501, 1))
-    scores = retrieval_scores(constant, constant, [[number] for number in range(501)])
-    assert set(scores.metrics.values()) == {0.0}
-    assert set(label_retrieval_scores(constant, ["a", "b", "c"] * 167).metrics.values()) == {0.0}
-
-
-def test_retrieval_scores_rank_ties_against_the_model() -> None:
-    documents = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    assert retrieval_scores(documents[:1], documents, [[0]]).metrics["mrr_at_10"] == 0.5
-    assert retrieval_scores(documents[:1], documents, [[0, 1]]).value == pytest.approx(1.0)
-
-
-def test_retrieval_scores_in_blocks_equal_those_in_one_piece(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    a, b = vectors(0, 40), vectors(1, 60)
-    relevant = [[number, (number * 7) % 60] for number in range(40)]
-    whole = retrieval_scores(a, b, relevant)
-    monkeypatch.setattr("tunetrail.evaluation.scores._CELLS_AT_ONCE", 190)
-    assert retrieval_scores(a, b, relevant).metrics == pytest.approx(whole.metrics)
-
-
-def test_label_retrieval_scores_agree_with_retrieval_over_the_other_rows() -> None:
-    rows = vectors(0, 60)
-    labels = [str(number % 4) for number in range(59)] + ["alone"]
-    scores = label_retrieval_scores(rows, labels)
-    assert scores.examples == 59
-    singles = []
-    for number in range(59):
-        others = [other for other in range(60) if other != number]
-        wanted = [place for place, other in enumerate(others) if labels[other] == labels[number]]
-        singles.append(retrieval_scores(rows[[number]], rows[others], [wanted]).metrics)
-    for name, value in scores.metrics.items():
-        assert value == pytest.approx(np.mean([single[name] for single in singles]))
-
-
-def test_label_retrieval_scores_of_separated_labels_are_one() -> None:
-    labels = ["a", "b"] * 5
-    assert label_retrieval_scores(
-        np.array([[1.0, 0.0], [0.0, 1.0]] * 5), labels
-    ).value == pytest.approx(1.0)
 
 
 @settings(max_examples=25, deadline=None)
@@ -176,6 +93,34 @@ def test_scores_statistic_recomputes_the_primary_metric(scores) -> None:  # type
     draws = np.random.default_rng(0).integers(30, size=(4, 30))
     assert scores.statistics(draws) == pytest.approx([scores.statistic(draw) for draw in draws])
     assert all(len(values) == scores.examples for values in scores.per_example.values())
+
+
+def test_scores_table_has_a_line_for_each_example() -> None:
+    scores = language_scores(np.array([2.0, 4.0]), np.array([1, 2]), np.array([4, 8]))
+    records = [{"row_id": 7, "cluster": "b"}, {"row_id": 3, "cluster": "a"}]
+
+    table = scores.identified(records).table()
+
+    assert table["row_id"].tolist() == [7, 3] and table["cluster"].tolist() == ["b", "a"]
+    assert table["bits_per_byte"].tolist() == scores.per_example["bits_per_byte"].tolist()
+    assert list(scores.table().columns) == list(scores.per_example)
+
+
+def test_scores_have_no_ids_unless_every_record_has_one() -> None:
+    scores = vector_scores(vectors(0, 2), vectors(1, 2))
+
+    some = scores.identified([{"row_id": 1, "cluster": "a"}, {"cluster": "a"}])
+
+    assert (some.row_ids, some.clusters) == (None, ["a", "a"])
+    with pytest.raises(ValueError, match="number of records must be 2, got 1"):
+        scores.identified([{"row_id": 1}])
+
+
+def test_scores_of_an_unknown_metric_are_refused() -> None:
+    scores = Scores(metric="bleu", metrics={"bleu": 1.0}, per_example={"bleu": np.ones(2)})
+
+    with pytest.raises(ValueError, match=r"metric must be one of ndcg_at_10, .*, got 'bleu'"):
+        scores.statistic()
 
 
 @pytest.mark.parametrize(
@@ -262,8 +207,3 @@ def test_scores_statistic_recomputes_the_primary_metric(scores) -> None:  # type
 def test_scores_refuse_what_they_cannot_score(call, error, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(error, match=message):
         call()
-
-
-def test_retrieval_scores_of_5000_by_5000_take_seconds() -> None:
-    a = vectors(0, 5000, 64)
-    retrieval_scores(a, a + 0.1, [[number] for number in range(5000)])

@@ -73,6 +73,52 @@ def test_score_embedding_retrieves_the_second_half_of_a_text_by_its_first() -> N
     assert score_embedding("text", records, encode).examples == 7
 
 
+@pytest.mark.parametrize(
+    ("shape", "records", "row_ids"),
+    [
+        (
+            "pair",
+            [
+                {"anchor": "red", "positive": "RED", "row_id": 4},
+                {"anchor": "blue", "positive": "BLUE", "row_id": 2},
+                {"anchor": "red", "positive": "red red", "row_id": 3},
+            ],
+            [4, 2],
+        ),
+        (
+            "score",
+            [
+                {"sentence1": "red", "sentence2": "RED", "score": 1.0, "row_id": 9},
+                {"sentence1": "red", "sentence2": "pink", "score": 0.0, "row_id": 1},
+            ],
+            [9, 1],
+        ),
+        (
+            "label",
+            [
+                {"text": "red", "label": "x", "row_id": 5},
+                {"text": "blue", "label": "once", "row_id": 6},
+                {"text": "RED", "label": "x", "row_id": 7},
+            ],
+            [5, 7],
+        ),
+        (
+            "vector",
+            [{"text": "red", "embedding": [1.0] * len(WORDS), "row_id": 3}],
+            [3],
+        ),
+        ("text", [{"text": "red RED", "row_id": 8}, {"text": "blue", "row_id": 2}], [8, 2]),
+    ],
+)
+def test_score_embedding_names_the_row_of_each_example(
+    shape: str, records: list[dict[str, Any]], row_ids: list[int]
+) -> None:
+    scores = score_embedding(shape, records, encode)
+
+    assert scores.row_ids == row_ids
+    assert scores.table()["row_id"].tolist() == row_ids
+
+
 def test_score_embedding_names_the_cluster_of_each_example() -> None:
     def encode(texts: Sequence[str]) -> Any:
         return np.eye(8)[[len(text) % 8 for text in texts]]

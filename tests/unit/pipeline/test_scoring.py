@@ -43,6 +43,29 @@ def test_score_gives_each_kind_its_primary_metric(
     assert set(scores.metrics) == {"preference_accuracy", "preference_margin", "bits_per_byte"}
 
 
+@pytest.mark.parametrize(
+    "contents",
+    [
+        [{"input": "say", "output": f"{n}"} for n in range(3)],
+        [{"text": f"{n} and more"} for n in range(3)],
+        [{"prompt": "say", "chosen": f"{n}", "rejected": "no"} for n in range(3)],
+    ],
+    ids=["completion", "document", "preference"],
+)
+def test_score_of_a_language_model_names_the_row_of_each_example(
+    tiny_language_model: str, contents: list[dict[str, str]]
+) -> None:
+    learner = LanguageModelLearner(config=LanguageModelConfig(), seed=0)
+    frame = rows(SampleKind.LLM, *contents).assign(cluster=["a", "a", "b"])[::-1]
+
+    scores = score(learner, learner.load(tiny_language_model), frame, EvaluationConfig())
+
+    table = scores.table()
+    assert table["row_id"].tolist() == [2, 1, 0]
+    assert table["cluster"].tolist() == ["b", "a", "a"]
+    assert scores.metric in table
+
+
 def test_scorable_by_all_leaves_out_rows_that_are_cut_off(
     tiny_language_model: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from tunetrail.evaluation.comparison import compare
-from tunetrail.evaluation.preferences import preference_scores
-from tunetrail.evaluation.scores import Scores, language_scores
+from tunetrail.evaluation.scores import Scores, language_scores, preference_scores
 
 
 def scored(nats: list[float], tokens: list[int] | None = None) -> Scores:

@@ -1,0 +1,150 @@
+"""Scores of retrieval: how high a model ranks the documents that answer a query."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from tunetrail.errors import SampleError
+from tunetrail.evaluation.metrics import Array, Floats
+from tunetrail.evaluation.scores import Scores, check_equal, scores_from, unit_vectors
+
+_CUTOFF = 10
+_DISCOUNTS = 1.0 / np.log2(np.arange(2, _CUTOFF + 2))
+_TIE = 1e-6
+"""Cosines that differ by less are equal: rounding must not order documents."""
+_CELLS_AT_ONCE = 4_000_000
+"""Similarities held in memory at a time."""
+
+
+def retrieval_scores(
+    query_vectors: Array, document_vectors: Array, relevant: Sequence[Sequence[int]]
+) -> Scores:
+    """Score the ranking of documents by cosine similarity to each query.
+
+    nDCG@10 with binary gains follows Järvelin and Kekäläinen (2002), with the ideal ranking of all
+    relevant documents as its denominator; MRR@10 is the reciprocal rank of the first relevant
+    document (Voorhees, 1999); recall@k is the share of a query's relevant documents among the first
+    k. A document that ties with a relevant one is ranked before it, so a model that says the same
+    of everything scores worst. Give documents of equal content once.
+
+    Args:
+        query_vectors: [queries, dimensions].
+        document_vectors: [documents, dimensions].
+        relevant: Positions of the relevant documents of each query, at least one.
+
+    Raises:
+        ValueError: Shapes don't fit, a query has no relevant document, or a position is out of
+            range.
+        TrainingError: A vector is not finite.
+    """
+    queries = unit_vectors(query_vectors, "query_vectors")
+    documents = unit_vectors(document_vectors, "document_vectors")
+    check_equal("dimensions of document_vectors", documents.shape[1], queries.shape[1])
+    check_equal("length of relevant", len(relevant), len(queries))
+
+    relevant_positions = []
+    for query, query_relevant in enumerate(relevant):
+        positions = np.unique(np.asarray(query_relevant, dtype=np.int64))
+        if len(positions) == 0 or positions[0] < 0 or positions[-1] >= len(documents):
+            raise ValueError(
+                f"relevant[{query}] must hold positions from 0 to {len(documents) - 1}, "
+                f"got {positions.tolist()[:5]}."
+            )
+        relevant_positions.append(positions)
+
+    ranks = []
+    for block in _blocks(len(queries), len(documents)):
+        similarities = queries[block] @ documents.T
+        is_relevant = np.zeros(similarities.shape, dtype=bool)
+        for row, positions in enumerate(relevant_positions[block]):
+            is_relevant[row, positions] = True
+        ranks.append(_ranks_of_relevant(similarities, is_relevant))
+
+    relevant_counts = np.array(list(map(len, relevant_positions)))
+    return _ranking_scores(np.concatenate(ranks), relevant_counts)
+
+
+def label_retrieval_scores(vectors: Array, labels: Sequence[str]) -> Scores:
+    """Score each row as a query over all other rows, of which the rows with its label are relevant.
+
+    The metrics are the same as of `retrieval_scores`. A row whose label no other row has is a
+    document but no query.
+
+    Args:
+        vectors: [rows, dimensions].
+        labels: [rows].
+
+    Raises:
+        ValueError: There are more labels than rows, or fewer.
+        SampleError: No label occurs twice.
+        TrainingError: A vector is not finite.
+    """
+    unit = unit_vectors(vectors, "vectors")
+    check_equal("length of labels", len(labels), len(unit))
+    names = np.asarray(labels, dtype=object).astype(str)
+    _, codes, counts = np.unique(names, return_inverse=True, return_counts=True)
+    queries = np.flatnonzero(counts[codes] > 1)
+    if len(queries) == 0:
+        raise SampleError(
+            f"labels must occur at least twice to be scored, got {len(counts)} once each. "
+            "Collect more samples."
+        )
+
+    ranks = []
+    for block in _blocks(len(queries), len(unit)):
+        rows = queries[block]
+        similarities = unit[rows] @ unit.T
+        is_relevant = codes[rows][:, np.newaxis] == codes[np.newaxis, :]
+
+        # A row doesn't retrieve itself.
+        itself = np.arange(len(rows)), rows
+        similarities[itself] = -np.inf
+        is_relevant[itself] = False
+        ranks.append(_ranks_of_relevant(similarities, is_relevant))
+
+    return _ranking_scores(np.concatenate(ranks), counts[codes[queries]] - 1)
+
+
+def _blocks(rows: int, columns: int) -> Iterator[slice]:
+    """Yield the slices that cut a matrix into blocks of rows that fit into memory."""
+    height = max(1, _CELLS_AT_ONCE // columns)
+    for start in range(0, rows, height):
+        yield slice(start, start + height)
+
+
+def _ranks_of_relevant(similarities: Array, is_relevant: npt.NDArray[np.bool_]) -> Floats:
+    """Return the ranks (from 1) of each query's best 10 relevant documents, [queries, 10].
+
+    Infinity if a query has fewer. Documents beyond the best 10 can't be among the first 10.
+    """
+    best_count = min(_CUTOFF, int(is_relevant.sum(axis=1).max()))
+    relevant = np.where(is_relevant, similarities, -np.inf)
+    irrelevant = np.where(is_relevant, -np.inf, similarities)
+    best = -np.sort(np.partition(-relevant, best_count - 1, axis=1)[:, :best_count], axis=1)
+
+    # The k-th best relevant document comes after k-1 relevant ones and after every irrelevant one
+    # that is as similar.
+    ranks = np.full((len(similarities), _CUTOFF), np.inf)
+    for position in range(best_count):
+        similarity = best[:, position]
+        before = np.count_nonzero(irrelevant >= similarity[:, np.newaxis] - _TIE, axis=1)
+        ranks[:, position] = np.where(np.isfinite(similarity), position + 1 + before, np.inf)
+    return ranks
+
+
+def _ranking_scores(ranks: Floats, relevant_counts: Array) -> Scores:
+    """Return the scores from the ranks [queries, 10] and the counts of relevant documents."""
+    among_first = ranks <= _CUTOFF
+    discounts = 1.0 / np.log2(np.where(among_first, ranks, 1.0) + 1.0)
+    gains = np.where(among_first, discounts, 0.0).sum(axis=1)
+    ideal_gains = np.cumsum(_DISCOUNTS)[np.minimum(relevant_counts, _CUTOFF) - 1]
+
+    per_example = {
+        "ndcg_at_10": gains / ideal_gains,
+        "mrr_at_10": np.where(among_first[:, 0], 1.0 / ranks[:, 0], 0.0),
+        "recall_at_1": (ranks <= 1).sum(axis=1) / relevant_counts,
+        "recall_at_5": (ranks <= 5).sum(axis=1) / relevant_counts,
+        "recall_at_10": (ranks <= 10).sum(axis=1) / relevant_counts,
+    }
+    return scores_from(per_example, *per_example)
