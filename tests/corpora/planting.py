@@ -10,7 +10,7 @@ import pandas as pd
 
 from tunetrail.config import CheckConfig, ValidationConfig
 from tunetrail.data.rows import rows_frame
-from tunetrail.samples import SHAPES, Sample, SampleKind
+from tunetrail.samples import Sample, SampleKind, shape_named
 
 WHOLE_SESSION = 0
 """Stands for the row where a check is about the session as a whole; rows are numbered from 1."""
@@ -70,7 +70,7 @@ class Plot:
         meant, samples = {}, []
         for check in self.of_session:
             planted[check].add(WHOLE_SESSION)
-        kind = next(shape.kind for shape in SHAPES if shape.name == self.shape)
+        kind = shape_named(self.shape).kind
         for row_id, (content, checks, text) in enumerate([*self.rows, *self.twins], start=1):
             samples.append((row_id, Sample(kind=kind, shape=self.shape, content=content)))
             for check in checks:

@@ -68,7 +68,7 @@ def test_layers_hold_in_the_real_tree() -> None:
         ("data/planted.py", "import tunetrail.learning", ONE_WAY),
         ("learning/planted.py", "from tunetrail import deployment", ONE_WAY),
         ("reporting/planted.py", "from tunetrail import data", ONE_WAY),
-        ("samples.py", "from tunetrail.config import Settings", ONE_WAY),
+        ("samples/planted.py", "from tunetrail.config import Settings", ONE_WAY),
         ("errors.py", "from tunetrail import samples", ONE_WAY),
         ("sweeps/planted.py", "from tunetrail import cli", ONE_WAY),
         ("utils.py", "", ONE_WAY),

@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 import warnings
 from datetime import UTC, date, datetime, timedelta, timezone
 
@@ -10,12 +12,14 @@ from hypothesis import strategies as st
 
 from tunetrail.errors import SampleError
 from tunetrail.samples import (
-    SHAPES,
     BrokenRow,
     SampleKind,
+    SampleShape,
+    all_shapes,
     checked_timestamp,
     find_shape,
     parse_sample,
+    register_shape,
     shape_named,
 )
 
@@ -24,7 +28,7 @@ VALUES = {"score": 0.5, "embedding": [1.0, 2.0], "messages": CHAT}
 EMBEDDING, LLM = SampleKind.EMBEDDING, SampleKind.LLM
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape.kind}-{shape.name}")
+@pytest.mark.parametrize("shape", all_shapes(), ids=lambda shape: f"{shape.kind}-{shape.name}")
 def test_parse_sample_finds_every_shape_from_its_columns(shape):
     row = {column: VALUES.get(column, f"a {column}") for column in shape.columns}
     sample = parse_sample({**row, "group": 7, "origin": {"page": 1}, "nothing": None}, shape.kind)
@@ -275,3 +279,69 @@ def test_shape_named_knows_the_shapes_of_a_kind():
 
 def test_broken_row_holds_text_and_reason():
     assert BrokenRow(text="{", reason="line 1") == BrokenRow(text="{", reason="line 1")
+
+
+def test_shape_named_finds_a_shape_of_any_kind():
+    assert shape_named("preference").kind is LLM
+    with pytest.raises(SampleError, match=r"for llm samples, got 'pair'"):
+        shape_named("pair", LLM)
+
+
+def test_sample_kind_names_the_nearest_known_kind():
+    assert SampleKind("llm") is LLM and f"{LLM}" == "llm"
+    with pytest.raises(SampleError, match=r"one of embedding, llm, got 'embeding'\. Did you mean"):
+        SampleKind("embeding")
+
+
+@pytest.mark.parametrize(
+    ("name", "identifying", "truncatable", "is_preference"),
+    [
+        ("pair", ("anchor", "positive"), ("anchor", "positive", "negative"), False),
+        ("score", ("sentence1", "sentence2"), ("sentence1", "sentence2"), False),
+        ("label", ("text",), ("text",), False),
+        ("completion", ("input",), (), False),
+        ("chat", (), (), False),
+        ("document", ("text",), ("text",), False),
+        ("preference", ("prompt",), (), True),
+    ],
+)
+def test_shapes_derive_what_follows_from_their_target(
+    name, identifying, truncatable, is_preference
+):
+    shape = shape_named(name)
+
+    assert shape.identifying_texts == identifying
+    assert shape.truncatable == truncatable
+    assert shape.is_preference == is_preference
+
+
+def test_register_shape_refuses_a_name_or_a_column_that_is_taken():
+    with pytest.raises(SampleError, match="name of its own, got 'pair'"):
+        register_shape(SampleShape(name="pair", kind=LLM, required=("text",)))
+    with pytest.raises(SampleError, match="'score' of the shape grade must be of type NUMBER"):
+        register_shape(SampleShape(name="grade", kind=LLM, required=("text", "score")))
+
+    assert "grade" not in {shape.name for shape in all_shapes()}
+
+
+def test_a_registered_kind_takes_its_shapes_to_another_process():
+    program = """
+import pickle, sys
+from tunetrail.samples import SampleKind, SampleShape, register_shape
+kind = SampleKind.register("ticket")
+register_shape(SampleShape(name="ticket", kind=kind, required=("subject",)))
+sys.stdout.buffer.write(pickle.dumps(kind))
+"""
+    pickled = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True
+    ).stdout
+    reading = (
+        "import pickle, sys; kind = pickle.load(sys.stdin.buffer);"
+        "from tunetrail.samples import parse_sample; print(parse_sample({'subject': 's'}, kind).shape)"
+    )
+
+    result = subprocess.run(
+        [sys.executable, "-c", reading], input=pickled, capture_output=True, check=True
+    )
+
+    assert result.stdout.decode().strip() == "ticket"

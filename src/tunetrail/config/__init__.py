@@ -17,7 +17,7 @@ from tunetrail.config.data import (
 )
 from tunetrail.config.embedding import EmbeddingConfig, FurtherLossesConfig
 from tunetrail.config.language_model import (
-    OBJECTIVE_SHAPES,
+    OBJECTIVES,
     AdapterConfig,
     LanguageModelConfig,
     PreferenceConfig,
@@ -60,7 +60,7 @@ __all__ = [
     "AUTO",
     "EMBEDDING_LOSSES",
     "MODEL_TYPES",
-    "OBJECTIVE_SHAPES",
+    "OBJECTIVES",
     "OPTIMIZERS",
     "SCHEDULES",
     "SWEEP_RUN_VARIABLE",

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from tunetrail.config.checks import check, check_choice
 from tunetrail.config.model_types import check_start
 from tunetrail.config.training import AUTO, TrainingConfig
+from tunetrail.samples import SampleKind, shapes_of_kind
 
 ADAPTERS = ("lora", "rslora", "dora", "qlora", "none")
 ALL_LINEAR = "all-linear"
 INITIALISATIONS = ("default", "orthogonal", "pissa", "olora")
 PREFERENCE_LOSSES = ("sigmoid", "ipo")
-OBJECTIVE_SHAPES = {"supervised": ("completion", "chat", "document"), "preference": ("preference",)}
-"""The shapes of the samples that each objective learns from."""
+OBJECTIVES = tuple(dict.fromkeys(shape.objective for shape in shapes_of_kind(SampleKind.LLM)))
 
 
 @dataclass(kw_only=True)
@@ -127,4 +127,4 @@ class LanguageModelConfig:
             self.neftune_alpha,
         )
         check_start("llm", self.start_from)
-        check_choice("llm.objective", self.objective, (AUTO, *OBJECTIVE_SHAPES))
+        check_choice("llm.objective", self.objective, (AUTO, *OBJECTIVES))

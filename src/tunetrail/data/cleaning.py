@@ -16,18 +16,19 @@ import pandas as pd
 from tunetrail.config import CleaningConfig
 from tunetrail.data.privacy import Scrubber
 from tunetrail.data.rows import (
-    TEXT_COLUMNS,
     content_columns,
     content_text,
     object_series,
     set_aside_frame,
-    shape_of,
 )
 from tunetrail.data.texts.markup import strip_markup
+from tunetrail.samples import ColumnType, column_type, shape_named
 
 _CONTROL_CHARACTERS = {
     code: None for code in (*range(0x20), *range(0x7F, 0xA0), 0xFEFF) if chr(code) not in "\t\n\r"
 }
+
+_REPAIRED_TYPES = (ColumnType.TEXT, ColumnType.LABEL, ColumnType.MESSAGES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +59,14 @@ def clean_rows(rows: pd.DataFrame, config: CleaningConfig) -> CleanedRows:
     after = before.copy()
     reasons: list[dict[str, None]] = [{} for _ in range(len(before))]
     for column in content_columns(before):
-        if column in TEXT_COLUMNS or column in ("label", "messages"):
+        if column_type(column) in _REPAIRED_TYPES:
             repaired = []
             for position, value in enumerate(before[column]):
                 new, why, found = _repaired(value, column, config, scrubber)
                 repaired.append(new)
                 placeholders.update(found)
                 reasons[position].update(dict.fromkeys(why))
-            is_optional = [column not in shape_of(name).required for name in before["shape"]]
+            is_optional = [column not in shape_named(name).required for name in before["shape"]]
             after[column] = object_series(
                 [
                     None if optional and isinstance(value, str) and not value.strip() else value
@@ -157,7 +158,7 @@ def _repaired(
     found: Counter[str] = Counter()
     if value is None:
         return None, [], found
-    if column == "messages":
+    if column_type(column) is ColumnType.MESSAGES:
         turns, reasons = [], []
         for turn in value:
             content, why, of_turn = _repaired(turn["content"], "content", config, scrubber)
@@ -166,7 +167,7 @@ def _repaired(
             found += of_turn
         return turns, reasons, found
     text, reasons = _clean_text(value, config)
-    if column != "label":
+    if column_type(column) is not ColumnType.LABEL:
         text, counts = scrubber.scrub(text)
         found.update(counts)
         reasons += [f"{name} replaced" for name in counts]
@@ -174,9 +175,10 @@ def _repaired(
 
 
 def _why_unusable(record: dict[Any, Any]) -> str | None:
-    for column in shape_of(record["shape"]).required:
+    shape = shape_named(record["shape"])
+    for column in shape.required:
         value = record[column]
-        if column == "messages":
+        if column_type(column) is ColumnType.MESSAGES:
             empty = not any(
                 turn["role"] == "assistant" and turn["content"].strip() for turn in value
             )
@@ -184,6 +186,8 @@ def _why_unusable(record: dict[Any, Any]) -> str | None:
             empty = isinstance(value, str) and not value.strip()
         if empty:
             return f"{column} is empty after cleaning"
-    if record["shape"] == "preference" and record["chosen"] == record["rejected"]:
-        return "chosen equals rejected after cleaning"
+    if shape.is_preference:
+        preferred, rejected = shape.target
+        if record[preferred] == record[rejected]:
+            return f"{preferred} equals {rejected} after cleaning"
     return None

@@ -8,11 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tunetrail.data.rows import TEXT_COLUMNS, content_text, records_of, set_aside_frame, shape_of
+from tunetrail.data.rows import content_text, records_of, set_aside_frame
 from tunetrail.data.texts.sentences import truncated
-
-_CUT_IN_TRAINING = ("completion", "chat", "preference")
-"""Shapes that end in what is learnt: cut off, they would teach a model to stop in the middle."""
+from tunetrail.samples import shape_named
 
 _AT_ONCE = 1000
 """Records: what a tokenizer returns of a text is many times as large as the text."""
@@ -83,7 +81,7 @@ def measure_lengths(
         (
             int(records[each]["row_id"]),
             int(counts[each]),
-            records[each]["shape"] in _CUT_IN_TRAINING,
+            shape_named(records[each]["shape"]).target_is_written,
         )
         for each in longer
     )
@@ -93,12 +91,11 @@ def measure_lengths(
             record = records[position]
             before = content_text(record, mask)
             reason = f"{counts[position]} tokens are more than the {counter.max_length} that the model reads"
-            if policy == "drop" or record["shape"] in _CUT_IN_TRAINING:
+            truncatable = shape_named(record["shape"]).truncatable
+            if policy == "drop" or not truncatable:
                 gone.append((int(position), (record["row_id"], reason, before, None)))
                 continue
-            for column in (
-                each for each in shape_of(record["shape"]).columns if each in TEXT_COLUMNS
-            ):
+            for column in truncatable:
                 if record.get(column) is not None:
                     record[column] = truncated(record[column], counter.max_length, counter.of_texts)
                     rows.at[position, column] = record[column]

@@ -9,36 +9,34 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunetrail.data.rows import SET_ASIDE_COLUMNS, object_series
-from tunetrail.samples import COMMON_COLUMNS, GROUP_COLUMN, SHAPES, TIMESTAMP_COLUMN, WEIGHT_COLUMN
+from tunetrail.samples import COMMON_COLUMNS, ColumnType, column_type, shapes_of_kind
 
 _TYPES = {
     "row_id": pa.int64(),
     "shape": pa.string(),
-    "score": pa.float64(),
-    "embedding": pa.list_(pa.float64()),
-    "messages": pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
-    GROUP_COLUMN: pa.string(),
-    TIMESTAMP_COLUMN: pa.string(),
-    WEIGHT_COLUMN: pa.float64(),
     "cluster": pa.string(),
     "language": pa.string(),
     "token_count": pa.int32(),
     "characters": pa.int32(),
 }
-"""Arrow types by column; every other column holds text."""
+"""Arrow types of the columns that the steps add; every other column has the type of its values."""
+_TYPES_OF_VALUES = {
+    ColumnType.NUMBER: pa.float64(),
+    ColumnType.WEIGHT: pa.float64(),
+    ColumnType.VECTOR: pa.list_(pa.float64()),
+    ColumnType.MESSAGES: pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
+}
+"""Arrow types by type of column; values of every other type are text."""
 _NUMBERS = ("row_id", "token_count", "characters")
 _GROUP_ROWS = 10_000
-
-SET_ASIDE_SCHEMA = pa.schema([(name, _TYPES.get(name, pa.string())) for name in SET_ASIDE_COLUMNS])
-"""Of `set_aside.parquet` and `changes.parquet`."""
 
 
 def columns_of_shapes(kind: str, shapes: Sequence[str]) -> list[str]:
     """Return the columns that rows of these shapes can have; those of every shape of the kind where none is given."""
     content = dict.fromkeys(
         column
-        for shape in SHAPES
-        if shape.kind == kind and (shape.name in shapes or not shapes)
+        for shape in shapes_of_kind(kind)
+        if shape.name in shapes or not shapes
         for column in shape.columns
     )
     return ["row_id", "shape", *content, *COMMON_COLUMNS]
@@ -46,7 +44,15 @@ def columns_of_shapes(kind: str, shapes: Sequence[str]) -> list[str]:
 
 def schema_of(columns: Sequence[str]) -> pa.Schema:
     """Return the Arrow schema of these columns."""
-    return pa.schema([(name, _TYPES.get(name, pa.string())) for name in columns])
+    return pa.schema([(name, _arrow_type(name)) for name in columns])
+
+
+def _arrow_type(column: str) -> pa.DataType:
+    return _TYPES.get(column) or _TYPES_OF_VALUES.get(column_type(column), pa.string())
+
+
+SET_ASIDE_SCHEMA = schema_of(SET_ASIDE_COLUMNS)
+"""Schema of `set_aside.parquet` and `changes.parquet`."""
 
 
 def table_of(rows: pd.DataFrame, schema: pa.Schema) -> pa.Table:

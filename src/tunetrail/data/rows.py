@@ -1,7 +1,7 @@
 """Rows: the pandas form of samples that every data step takes and gives. Knows nothing of what the steps do with them.
 
-A frame of rows has a RangeIndex and the columns `row_id` (int64, the sample's id in the database), `shape` (a name in
-`samples.SHAPES`), the content columns of the shapes present (absent values are None), `group` (str or None),
+A frame of rows has a RangeIndex and the columns `row_id` (int64, the sample's id in the database), `shape` (the name of
+a registered shape), the content columns of the shapes present (absent values are None), `group` (str or None),
 `timestamp` (ISO 8601 in UTC, or None) and `weight` (a float above 0, or None).
 All columns but `row_id` have the object dtype: pandas' own text dtype would turn None into NaN.
 """
@@ -14,52 +14,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tunetrail.errors import SampleError, did_you_mean
 from tunetrail.samples import (
     COMMON_COLUMNS,
     GROUP_COLUMN,
-    SHAPES,
     TIMESTAMP_COLUMN,
     WEIGHT_COLUMN,
+    ColumnType,
     Sample,
     SampleKind,
-    SampleShape,
+    all_shapes,
+    column_type,
+    shape_named,
 )
-
-TEXT_COLUMNS = (
-    "anchor",
-    "positive",
-    "negative",
-    "sentence1",
-    "sentence2",
-    "text",
-    "input",
-    "output",
-    "prompt",
-    "chosen",
-    "rejected",
-)
-"""Content columns that hold one text; `messages` holds several, the others none."""
 
 SET_ASIDE_COLUMNS = ("row_id", "step", "reason", "before", "after")
 """Columns of a set-aside frame: one line for each row that a step took out, with its content before and after."""
 
-_SHAPES = {shape.name: shape for shape in SHAPES}
 _KEPT_CHARACTERS = 20_000
 """Of one row in a set-aside frame: the database holds it whole."""
 
 
-def shape_of(name: str) -> SampleShape:
-    """Return the shape of that name, whatever its kind; raises `SampleError` for an unknown name."""
-    if name not in _SHAPES:
-        raise SampleError(
-            f"shape must be one of {', '.join(_SHAPES)}, got {name!r}.{did_you_mean(str(name), _SHAPES)}"
-        )
-    return _SHAPES[name]
-
-
 def content_columns(rows: pd.DataFrame) -> list[str]:
-    """Return the content columns of the shapes present in `rows`, in the order in which `SHAPES` names them."""
+    """Return the content columns of the shapes present in `rows`, in the order of their registration."""
     return _columns_of(set(rows["shape"]))
 
 
@@ -88,13 +64,13 @@ def texts_of(row: Mapping[str, Any]) -> list[str]:
     Labels, scores and vectors are no texts. The contents of `messages` come in the order of the conversation.
     """
     texts: list[str] = []
-    for column in shape_of(row["shape"]).columns:
+    for column in shape_named(row["shape"]).columns:
         value = row.get(column)
         if value is None:
             continue
-        if column == "messages":
+        if column_type(column) is ColumnType.MESSAGES:
             texts.extend(message["content"] for message in value)
-        elif column in TEXT_COLUMNS:
+        elif column_type(column) is ColumnType.TEXT:
             texts.append(value)
     return texts
 
@@ -107,7 +83,7 @@ def texts_of_rows(rows: pd.DataFrame) -> list[list[str]]:
 
 def rows_of_kind(rows: pd.DataFrame, kind: SampleKind) -> bool:
     """Whether every row has a shape of that kind."""
-    return all(shape_of(name).kind == kind for name in set(rows["shape"]))
+    return all(shape_named(name).kind == kind for name in set(rows["shape"]))
 
 
 def records_of(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -180,7 +156,7 @@ def content_text(record: Mapping[str, Any], mask: Callable[[str], str] = str) ->
             return [{"role": turn["role"], "content": mask(turn["content"])} for turn in value]
         return value.tolist() if isinstance(value, np.ndarray) else value
 
-    columns = shape_of(record["shape"]).columns
+    columns = shape_named(record["shape"]).columns
     present = {
         column: masked(record[column]) for column in columns if record.get(column) is not None
     }
@@ -203,8 +179,8 @@ def set_aside_frame(
 def _columns_of(shape_names: set[str]) -> list[str]:
     columns: list[str] = []
     for name in shape_names:
-        shape_of(name)
-    for shape in SHAPES:
+        shape_named(name)
+    for shape in all_shapes():
         if shape.name in shape_names:
             columns.extend(column for column in shape.columns if column not in columns)
     return columns

@@ -17,10 +17,11 @@ from typing import Any, BinaryIO, cast
 from tunetrail.errors import SampleError
 from tunetrail.samples import (
     COMMON_COLUMNS,
-    SHAPES,
-    WEIGHT_COLUMN,
     BrokenRow,
+    ColumnType,
     SampleKind,
+    all_shapes,
+    column_type,
     find_shape,
 )
 
@@ -31,7 +32,6 @@ _BATCH_ROWS = 1000
 _BLOCK_BYTES = 1 << 20
 _LONGEST_CELL = 16 << 20
 """Characters; Python's default of 131,072 is too short for long texts; without a limit a lost quote eats the file."""
-_OPTIONAL_COLUMNS = {*COMMON_COLUMNS, *(column for shape in SHAPES for column in shape.optional)}
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -234,18 +234,19 @@ def _checked_header(path: Path, cells: list[str]) -> list[str]:
 
 
 def _typed_cells(header: list[str], cells: list[str]) -> dict[str, Any]:
+    optional = {*COMMON_COLUMNS, *(column for shape in all_shapes() for column in shape.optional)}
     return {
         column: _typed_cell(column, cell)
         for column, cell in zip(header, cells, strict=True)
-        if cell or column not in _OPTIONAL_COLUMNS
+        if cell or column not in optional
     }
 
 
 def _typed_cell(column: str, cell: str) -> Any:
     try:
-        if column in ("score", WEIGHT_COLUMN):
+        if column_type(column) in (ColumnType.NUMBER, ColumnType.WEIGHT):
             return float(cell)
-        if column in ("embedding", "messages"):
+        if column_type(column) in (ColumnType.VECTOR, ColumnType.MESSAGES):
             return json.loads(cell)
     except (ValueError, RecursionError):
         return cell

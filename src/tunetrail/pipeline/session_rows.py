@@ -5,9 +5,9 @@ from itertools import islice
 
 import pandas as pd
 
-from tunetrail.config import OBJECTIVE_SHAPES, Settings
+from tunetrail.config import Settings
 from tunetrail.data.rows import rows_frame, rows_of_shapes
-from tunetrail.samples import SampleKind
+from tunetrail.samples import SampleKind, shapes_of_kind
 from tunetrail.stores.database import DatabaseManager
 
 
@@ -38,5 +38,6 @@ def previous_rows(
 def chosen_shapes(model_type: str, settings: Settings) -> tuple[str, ...]:
     """Return the shapes of samples that the settings choose for a model type; none means all of them."""
     if model_type == "llm":
-        return OBJECTIVE_SHAPES.get(settings.llm.objective, ())
+        shapes = shapes_of_kind(SampleKind.LLM)
+        return tuple(shape.name for shape in shapes if shape.objective == settings.llm.objective)
     return () if settings.embedding.shape is None else (settings.embedding.shape,)

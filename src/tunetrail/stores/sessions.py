@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, func, select, true
 from sqlalchemy.orm import InstrumentedAttribute
 
 from tunetrail.errors import SessionError, did_you_mean
-from tunetrail.samples import Sample, SampleKind
+from tunetrail.samples import Sample, SampleKind, sample_kinds
 from tunetrail.stores.connection import DatabaseConnection
 from tunetrail.stores.tables import RejectedSampleRow, SampleRow, SessionRow, TrainingRunRow
 
@@ -187,7 +187,7 @@ def summarize(database: DatabaseConnection, session_id: str | None = None) -> li
     with database.transaction() as connection:
         sessions = connection.execute(created).all()
         counts: dict[str, dict[str, dict[str, int]]] = defaultdict(
-            lambda: {kind.value: {} for kind in SampleKind}
+            lambda: {str(kind): {} for kind in sample_kinds()}
         )
         for name, kind, shape, count in connection.execute(shapes):
             counts[name][kind][shape] = count

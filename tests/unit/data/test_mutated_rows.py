@@ -27,7 +27,15 @@ from tunetrail.data.flow.chunk_steps import ChunkSteps
 from tunetrail.data.flow.preparation import Preparation
 from tunetrail.data.flow.prepared import SET_ASIDE, PreparedSession, side_file
 from tunetrail.data.splits import SIDES
-from tunetrail.samples import COMMON_COLUMNS, ROLES, SHAPES, Sample, SampleKind
+from tunetrail.samples import (
+    COMMON_COLUMNS,
+    Sample,
+    SampleKind,
+    all_shapes,
+    shape_named,
+    shapes_of_kind,
+)
+from tunetrail.samples.values import ROLES
 
 ROWS_OF_SHAPE = 1_350
 WORDS = [
@@ -49,7 +57,7 @@ WORDS = [
     "index",
     "byte",
 ]
-EMBEDDING_SHAPES = tuple(shape.name for shape in SHAPES if shape.kind == SampleKind.EMBEDDING)
+EMBEDDING_SHAPES = tuple(shape.name for shape in shapes_of_kind(SampleKind.EMBEDDING))
 TEXT_SHAPES = OBJECTIVE_SHAPES["supervised"]
 
 
@@ -166,7 +174,7 @@ def message(rng: random.Random) -> Any:
 
 
 def good(shape: str, rng: random.Random) -> dict[str, Any]:
-    columns = next(each for each in SHAPES if each.name == shape).columns
+    columns = shape_named(shape).columns
     turns = [{"role": role, "content": sentence(rng)} for role in ("user", "assistant")]
     special: dict[str, Callable[[], Any]] = {
         "score": lambda: rng.random(),
@@ -243,7 +251,7 @@ def prepare(rows: pd.DataFrame, kind: SampleKind, folder: Path, **settings: Any)
 
 def only_shapes(rows: pd.DataFrame, shapes: tuple[str, ...]) -> pd.DataFrame:
     """Without valid rows of other shapes, which sessions of embedding samples or of preferences refuse as a whole."""
-    known = [shape.name for shape in SHAPES if shape.name not in shapes]
+    known = [shape.name for shape in all_shapes() if shape.name not in shapes]
     return rows[
         [not (isinstance(shape, str) and shape in known) for shape in rows["shape"]]
     ].reset_index(drop=True)
@@ -281,7 +289,7 @@ def test_mutated_rows_come_out_valid_or_are_set_aside_with_a_reason(
 
 def check_valid(record: dict[Any, Any], shapes: tuple[str, ...]) -> None:
     assert record["shape"] in shapes
-    shape = next(each for each in SHAPES if each.name == record["shape"])
+    shape = shape_named(record["shape"])
     for column in shape.columns:
         value = record[column]
         if column == "score":

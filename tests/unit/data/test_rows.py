@@ -9,13 +9,12 @@ from tunetrail.data.rows import (
     rows_of_kind,
     rows_of_shapes,
     set_aside_frame,
-    shape_of,
     shown,
     texts_of,
     texts_of_rows,
 )
 from tunetrail.errors import SampleError
-from tunetrail.samples import COMMON_COLUMNS, Sample, SampleKind, parse_sample
+from tunetrail.samples import COMMON_COLUMNS, Sample, SampleKind, parse_sample, shape_named
 
 CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
 
@@ -121,7 +120,7 @@ def test_shape_of_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(
         SampleError, match=r"shape must be one of pair.*got 'pairs'\. Did you mean 'pair'"
     ):
-        shape_of("pairs")
+        shape_named("pairs")
 
 
 def test_set_aside_frame_has_its_columns_even_when_empty() -> None:

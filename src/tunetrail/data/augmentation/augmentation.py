@@ -16,7 +16,6 @@ import pandas as pd
 
 from tunetrail.config import AugmentationConfig
 from tunetrail.data.augmentation.drafts import (
-    READ_COLUMN,
     Draft,
     rejected_frame,
     rejections,
@@ -31,14 +30,13 @@ from tunetrail.data.augmentation.word_variants import (
     with_words_swapped,
 )
 from tunetrail.errors import ConfigError
+from tunetrail.samples import all_shapes
 
 QUERY_REQUEST = ("Write a question that this text answers.", "Question:")
 """What a language model is asked for a query, and the words that its answer begins with."""
 PARAPHRASE_REQUEST = ("Say this in other words.", "In other words,")
 """What a language model is asked for a paraphrase, and the words that its answer begins with."""
 
-_PASSAGE_COLUMN = {"pair": "positive", "label": "text", "text": "text"}
-"""The column that a query is written for, by shape."""
 _WRITTEN = ("generated_query", "paraphrase")
 _MODEL_METHODS = ("back_translation", *_WRITTEN)
 
@@ -160,7 +158,7 @@ def _try(
     tools: AugmentationTools,
     seen: set[tuple[int, str]],
 ) -> _Tried:
-    columns = _PASSAGE_COLUMN if method == "generated_query" else READ_COLUMN
+    columns = _source_columns(method)
     sources = _sources(rows, columns)
     wanted = round(config.share * len(rows))
     order = _order(rows, sources, method, seed)
@@ -177,6 +175,15 @@ def _try(
         )
     notes = _notes(rows, columns, method, wanted, len({draft.position for draft in drafts}))
     return _Tried(method=method, judged=list(zip(drafts, reasons, strict=True)), notes=notes)
+
+
+def _source_columns(method: str) -> dict[str, str]:
+    """Return the column whose text a method starts from, by shape; a shape without one stays as it is."""
+    columns = {
+        shape.name: shape.passage if method == "generated_query" else shape.reworded
+        for shape in all_shapes()
+    }
+    return {name: column for name, column in columns.items() if column is not None}
 
 
 def _word_method(method: str, config: AugmentationConfig) -> Vary:

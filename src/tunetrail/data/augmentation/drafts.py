@@ -7,16 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tunetrail.data.rows import object_series, set_aside_frame, shown
-
-READ_COLUMN = {
-    "pair": "anchor",
-    "label": "text",
-    "vector": "text",
-    "text": "text",
-    "completion": "input",
-    "preference": "prompt",
-}
-"""The column that may vary without changing what the row teaches, by shape; other shapes have none."""
+from tunetrail.samples import shape_named
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +44,7 @@ def rejections(
     alike: Callable[[str], str] = str if exact else normalised
     reasons: list[str | None] = []
     for draft in drafts:
-        read = rows.at[draft.position, READ_COLUMN[rows.at[draft.position, "shape"]]]
+        read = rows.at[draft.position, shape_named(rows.at[draft.position, "shape"]).reworded]
         reason = None
         if not alike(draft.text).strip():
             reason = "nothing was made"
@@ -83,7 +74,7 @@ def stacked(rows: pd.DataFrame, drafts: Sequence[Draft]) -> pd.DataFrame:
         values = rows[column].tolist()
         copies = [values[position] for position in positions]
         for number, (draft, shape) in enumerate(zip(drafts, shapes, strict=True)):
-            if READ_COLUMN[shape] == column:
+            if shape_named(shape).reworded == column:
                 copies[number] = draft.text
         longer[column] = object_series([*values, *copies])
     longer.loc[len(rows) :, "parent_id"] = rows["row_id"].to_numpy()[positions]

@@ -19,11 +19,9 @@ import pandera.pandas as pandera
 from tunetrail.config import CheckConfig, ValidationConfig
 from tunetrail.data.checks.turns import disorder
 from tunetrail.data.rows import (
-    TEXT_COLUMNS,
     content_text,
     object_series,
     set_aside_frame,
-    shape_of,
     shown,
     texts_of,
 )
@@ -31,13 +29,16 @@ from tunetrail.data.texts import encoding
 from tunetrail.samples import (
     COMMON_COLUMNS,
     GROUP_COLUMN,
-    ROLES,
-    SHAPES,
     TIMESTAMP_COLUMN,
     WEIGHT_COLUMN,
+    ColumnType,
     SampleKind,
     SampleShape,
+    column_type,
+    shape_named,
+    shapes_of_kind,
 )
+from tunetrail.samples.values import ROLES
 
 FLAG_COLUMNS = ("row_id", "check", "detail")
 _OF_VALID_ROWS = ("rows.constant", "rows.encoding")
@@ -78,7 +79,7 @@ def check_rows(
     """
     rows = _with_all_columns(rows.reset_index(drop=True), kind)
     found: dict[int, list[tuple[str, str, Any]]] = defaultdict(list)
-    shapes = {shape.name for shape in SHAPES if shape.kind == kind}
+    shapes = {shape.name for shape in shapes_of_kind(kind)}
     of_shape: dict[str, list[int]] = defaultdict(list)
     for position, name in enumerate(rows["shape"]):
         if isinstance(name, str) and name in shapes:
@@ -89,7 +90,7 @@ def check_rows(
             )
     for name, positions in of_shape.items():
         for position, check, reason, value in _failures(
-            rows.loc[positions], shape_of(name), config
+            rows.loc[positions], shape_named(name), config
         ):
             found[position].append((check, reason, value))
     unusable = {
@@ -175,7 +176,7 @@ def _before(
 
 def _with_all_columns(rows: pd.DataFrame, kind: SampleKind) -> pd.DataFrame:
     """Return the rows with every column of their kind; what is absent, or of another shape than the row, is None."""
-    shapes = [shape for shape in SHAPES if shape.kind == kind]
+    shapes = shapes_of_kind(kind)
     names = rows["shape"] if "shape" in rows else [None] * len(rows)
     columns: dict[str, pd.Series] = {"row_id": rows["row_id"], "shape": object_series(names)}
     for column in dict.fromkeys(column for shape in shapes for column in shape.columns):
@@ -293,33 +294,33 @@ def _column(checks: list[_Check], config: ValidationConfig, *, nullable: bool) -
 
 
 def _column_checks(column: str, config: ValidationConfig) -> list[_Check]:
-    if column == "score":
-        return [("rows.wrong_type", "score is not a finite number", _is_finite_number)]
-    if column == "embedding":
+    if column_type(column) is ColumnType.NUMBER:
+        return [("rows.wrong_type", f"{column} is not a finite number", _is_finite_number)]
+    if column_type(column) is ColumnType.VECTOR:
         return [
-            ("rows.wrong_type", "embedding is not a non-empty list of numbers", _is_vector),
+            ("rows.wrong_type", f"{column} is not a non-empty list of numbers", _is_vector),
             (
                 "vectors.not_finite",
-                "embedding holds numbers that are not finite",
+                f"{column} holds numbers that are not finite",
                 _unless(_is_vector, _is_finite),
             ),
             (
                 "vectors.zero_norm",
-                "embedding has a norm of zero",
+                f"{column} has a norm of zero",
                 _unless(_is_vector, lambda value: bool(np.any(value))),
             ),
         ]
-    if column == "messages":
+    if column_type(column) is ColumnType.MESSAGES:
         return [
-            ("rows.wrong_type", "messages is not a list of {role, content}", _is_conversation),
+            ("rows.wrong_type", f"{column} is not a list of {{role, content}}", _is_conversation),
             (
                 "rows.empty",
-                "messages has no assistant turn with text",
+                f"{column} has no assistant turn with text",
                 _unless(_is_conversation, partial(_has_text_by, "assistant")),
             ),
             (
                 "conversations.turn_order",
-                "messages has turns out of order",
+                f"{column} has turns out of order",
                 _unless(_is_conversation, lambda value: disorder(value) is None),
             ),
             *_length_checks(column, config, _conversation_text),
@@ -330,7 +331,7 @@ def _column_checks(column: str, config: ValidationConfig) -> list[_Check]:
     ]
     return (
         [*checks, *_length_checks(column, config, _text_or_none)]
-        if column in TEXT_COLUMNS
+        if column_type(column) is ColumnType.TEXT
         else checks
     )
 
@@ -447,20 +448,18 @@ def _oddities(record: dict[str, Any], config: ValidationConfig) -> Iterator[tupl
 
 
 _CONSTANT_FROM_WORDS = 4
-_SIDES = {
-    "pair": ("anchor", "positive"),
-    "completion": ("input", "output"),
-    "preference": ("chosen", "rejected"),
-}
 
 
 def _constant(record: dict[str, Any]) -> str | None:
     """Return why nothing can be learnt from a row: its two sides are equal, or a text is one word again and again."""
-    if record["shape"] in _SIDES:
-        first, second = _SIDES[record["shape"]]
+    shape = shape_named(record["shape"])
+    if shape.distinct is not None:
+        first, second = shape.distinct
         if record[first].strip() == record[second].strip():
             return f"{first} equals {second}"
-    for text in texts_of({**record, "rejected": None}):  # an answer may well be rejected for that
+    # An answer may well be rejected for being one word again and again.
+    rejected = {shape.target[1]: None} if shape.is_preference else {}
+    for text in texts_of({**record, **rejected}):
         words = text.split()
         if len(words) >= _CONSTANT_FROM_WORDS and len(set(words)) == 1:
             return f"a text is one word, {len(words)} times"

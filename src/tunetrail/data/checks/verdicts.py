@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from tunetrail.config import CheckConfig, ValidationConfig
 from tunetrail.data.checks.findings import Example, Finding
 from tunetrail.data.checks.session_checks import Flag, SessionJudgement
+from tunetrail.samples import ColumnType, column_type, shape_named
 
 EXAMPLES = 5
 """Rows shown of each finding."""
@@ -41,14 +42,15 @@ MEANINGS = {
 
 _MEASURED = ("labels.imbalance", "drift.length", "drift.vocabulary", "drift.embedding")
 _ONLY_FOR = {
-    "labels.score_range": "score",
-    "labels.unknown_label": "label",
-    "labels.mislabelled": "label",
-    "vectors.not_finite": "vector",
-    "vectors.zero_norm": "vector",
-    "vectors.dimension": "vector",
-    "conversations.turn_order": "chat",
+    "labels.score_range": ColumnType.NUMBER,
+    "labels.unknown_label": ColumnType.LABEL,
+    "labels.mislabelled": ColumnType.LABEL,
+    "vectors.not_finite": ColumnType.VECTOR,
+    "vectors.zero_norm": ColumnType.VECTOR,
+    "vectors.dimension": ColumnType.VECTOR,
+    "conversations.turn_order": ColumnType.MESSAGES,
 }
+"""The type of column that a check is about, for checks that not every shape has a column for."""
 
 
 def active_checks(config: ValidationConfig) -> Iterator[tuple[str, CheckConfig]]:
@@ -80,12 +82,14 @@ def findings_of(
     of_check: dict[str, dict[int, str]] = defaultdict(dict)
     for row_id, name, detail in flags:
         of_check[name].setdefault(row_id, detail)
+    present = [shape_named(name) for name, count in shapes.items() if count]
+    column_types = {column_type(column) for shape in present for column in shape.columns}
     found = []
     for name, check in active_checks(config):
         concerned = of_check.get(name, {})
-        applies = shapes.get(_ONLY_FOR[name], 0) > 0 if name in _ONLY_FOR else True
+        applies = name not in _ONLY_FOR or _ONLY_FOR[name] in column_types
         if name == "conversations.truncated_output":
-            applies = any(shapes.get(shape) for shape in ("completion", "chat", "preference"))
+            applies = any(shape.target_is_written for shape in present)
         if name in _MEASURED:
             applies = name in judgement.measures
         if not applies and not concerned:

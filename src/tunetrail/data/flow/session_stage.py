@@ -41,6 +41,7 @@ from tunetrail.data.privacy import Scrubber
 from tunetrail.data.splits import Sides, assign_sides
 from tunetrail.data.twins.duplicates import SketchBook
 from tunetrail.errors import SampleError
+from tunetrail.samples import shape_named
 
 _LENGTH_CHECKS = ("rows.too_many_tokens", "conversations.truncated_output")
 """Checks of the chunks that set rows aside only here: the length policy of the cleaning comes first."""
@@ -109,9 +110,8 @@ class SessionStage:
     def _facts(self) -> SessionFacts:
         columns = ["row_id", "language", "timestamp"]
         shapes = {shape for chunk in self.chunks for shape in chunk.counts["shapes"]}
-        columns += [
-            name for name, shape in (("score", "score"), ("label", "label")) if shape in shapes
-        ]
+        content = {column for shape in shapes for column in shape_named(shape).columns}
+        columns += sorted({"score", "label"} & content)
         tables = [
             pq.read_table(chunk.folder / "rows.parquet", columns=columns) for chunk in self.chunks
         ]
@@ -121,7 +121,7 @@ class SessionStage:
             return list(table.column(name).dictionary_encode().to_pylist())
 
         dimensions = None
-        if "vector" in shapes:
+        if "embedding" in content:
             files = (
                 pq.read_table(chunk.folder / "rows.parquet", columns=["embedding"])
                 for chunk in self.chunks
@@ -133,8 +133,8 @@ class SessionStage:
             row_ids=table.column("row_id").to_numpy(),
             languages=values("language"),
             timestamps=values("timestamp"),
-            scores=table.column("score").to_numpy() if "score" in shapes else None,
-            labels=values("label") if "label" in shapes else None,
+            scores=table.column("score").to_numpy() if "score" in content else None,
+            labels=values("label") if "label" in content else None,
             dimensions=dimensions,
         )
 

@@ -10,28 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from tunetrail.data.rows import shape_of
 from tunetrail.data.twins.shingles import encoded
+from tunetrail.samples import ColumnType, shape_named
 
 TEXTS_PER_ROW = 3
 """Texts at most that a row is compared by: a pair has an anchor, a positive and perhaps a negative."""
-
-_COMPARED_COLUMNS = {
-    "pair": ("anchor", "positive", "negative"),
-    "score": ("sentence1", "sentence2"),
-    "completion": ("input", "output"),
-    "preference": ("prompt", "chosen", "rejected"),
-}
-"""Columns that a row is compared by, by shape; `text` where a shape isn't named. A conversation has turns instead."""
-_TWIN_COLUMNS = {
-    "pair": ("anchor", "positive"),
-    "score": ("sentence1", "sentence2"),
-    "completion": ("input",),
-    "preference": ("prompt",),
-}
-"""Columns whose texts connect rows, by shape; `text` where a shape isn't named. The first one names the row."""
-_ANSWER_COLUMNS = {"label": "label", "score": "score", "vector": "embedding"}
-_ANSWERED_BY_TEXT = ("completion", "chat")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,18 +42,19 @@ class RowParts:
 
 def parts_of(record: Mapping[Any, Any]) -> RowParts:
     """Return the parts of one row."""
-    if record["shape"] == "chat":
+    shape = shape_named(record["shape"])
+    if ColumnType.MESSAGES in shape.types.values():
         return _parts_of_conversation(record)
-    shape = record["shape"]
-    twins = [record.get(column) for column in _TWIN_COLUMNS.get(shape, ("text",))]
+    twins = [record.get(column) for column in shape.identifying_texts]
+    answer = shape.target[0] if shape.target and not shape.target_is_written else None
     return RowParts(
         twins=[text for text in twins if text is not None],
-        compared=[record.get(column) for column in _COMPARED_COLUMNS.get(shape, ("text",))],
+        compared=[record.get(column) for column in shape.texts],
         whole=None,
-        setting=(shape,),
-        answer=record.get(_ANSWER_COLUMNS.get(shape)),
-        answered_by_text=shape in _ANSWERED_BY_TEXT,
-        answered_by_choice=shape == "preference",
+        setting=(shape.name,),
+        answer=record.get(answer),
+        answered_by_text=shape.target_is_written and not shape.is_preference,
+        answered_by_choice=shape.is_preference,
     )
 
 
@@ -103,7 +87,7 @@ def _parts_of_conversation(record: Mapping[Any, Any]) -> RowParts:
 
 def identity(record: Mapping[Any, Any]) -> bytes:
     """Return 16 bytes that are equal for rows of equal shape and content, as it is written, whatever their group."""
-    columns = shape_of(record["shape"]).columns
+    columns = shape_named(record["shape"]).columns
     return hash_of([record["shape"], *(record.get(column) for column in columns)], 16)
 
 

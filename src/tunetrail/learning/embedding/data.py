@@ -16,19 +16,12 @@ from tunetrail.learning.embedding.record_changes import changed_records, record_
 from tunetrail.learning.embedding.teacher import teacher_target
 from tunetrail.learning.training.batching import MergedBatchSampler, SeededBatchSampler
 from tunetrail.learning.training.steps import StepLoader, StepSampler
+from tunetrail.samples import shape_named
 
 Record = Mapping[str, Any]
 
 CLUSTER_COLUMN = "cluster"
 """Column with the number of a row's cluster of near-duplicates, where there is one."""
-TEXT_COLUMNS = {
-    "pair": ("anchor", "positive"),
-    "score": ("sentence1", "sentence2"),
-    "label": ("text",),
-    "vector": ("text",),
-    "text": ("text",),
-}
-_CONTRASTIVE = ("pair", "text", "label")
 
 
 def shape_of(record: Record, own: str) -> str:
@@ -185,7 +178,7 @@ class EmbeddingDataModule(lightning.LightningDataModule):
             keys=self._keys(shape, records),
             labels=[record["label"] for record in records] if shape == "label" else None,
             shuffle=shuffle,
-            drop_single=shape in _CONTRASTIVE,
+            drop_single=shape_named(shape).compares_rows,
             total_length=self.batches.tokens,
             by_length=self.padded,
         )
@@ -193,12 +186,13 @@ class EmbeddingDataModule(lightning.LightningDataModule):
     def _length(self, shape: str, record: Record) -> int:
         if self.lengths is not None:
             return self.lengths(record)
-        return max(len(record[column]) for column in TEXT_COLUMNS[shape])
+        return max(len(record[column]) for column in shape_named(shape).required_texts)
 
     def _keys(self, shape: str, records: Sequence[Record]) -> list[frozenset[Any]] | None:
-        if shape not in ("pair", "text"):
+        compared = shape_named(shape)
+        if not compared.compares_rows or compared.target:
             return None
-        columns = TEXT_COLUMNS[shape]
+        columns = compared.required_texts
         texts = (
             (*(record[column] for column in columns), record.get("negative") or "")
             for record in records
@@ -219,7 +213,7 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         shape = shape_of(chosen[0], self.shape)
         columns = [
             self._column(column, [record[column] for record in chosen])
-            for column in TEXT_COLUMNS[shape]
+            for column in shape_named(shape).required_texts
         ]
         columns *= 2 if shape in self.seen_twice else 1
         negatives = (

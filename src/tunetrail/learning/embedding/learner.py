@@ -18,7 +18,7 @@ from tunetrail.cache import ResultCache
 from tunetrail.config import EmbeddingConfig, TrainingConfig
 from tunetrail.config.losses import Loss, choose_loss
 from tunetrail.errors import ConfigError, SampleError
-from tunetrail.learning.embedding.data import TEXT_COLUMNS, EmbeddingDataModule, Record, shape_of
+from tunetrail.learning.embedding.data import EmbeddingDataModule, Record, shape_of
 from tunetrail.learning.embedding.encoder import build_encoder, concatenating, encode_texts
 from tunetrail.learning.embedding.losses import check_loss, check_records
 from tunetrail.learning.embedding.module import EmbeddingModule, load_embedding_model
@@ -38,7 +38,7 @@ from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.training.finding import Found, Subject, find
 from tunetrail.learning.training.fitting import FitResult, fit, optimization_settings
 from tunetrail.learning.training.rate_finder import WHOLE_MODEL
-from tunetrail.samples import SampleKind, shape_named
+from tunetrail.samples import shape_named
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +165,9 @@ class EmbeddingLearner:
         def tokens(record: Record) -> int:
             shape = shape_of(record, self.shape)
             further = ["negative"] if refresh is None else []
-            columns = [name for name in (*TEXT_COLUMNS[shape], *further) if record.get(name)]
+            columns = [
+                name for name in (*shape_named(shape).required_texts, *further) if record.get(name)
+            ]
             counts = [tokenized.count(record[name], prompts[role_of(name)]) for name in columns]
             if refresh is not None and shape == self.shape:
                 counts.append(
@@ -282,10 +284,10 @@ class EmbeddingLearner:
     def _tokenized(self, model: SentenceTransformer, records: Sequence[Record]) -> TokenizedTexts:
         """Return the model's tokenizer with the texts of the records tokenised."""
         tokenized = TokenizedTexts(model, self.cache)
-        shapes = (shape_named(shape, SampleKind.EMBEDDING) for shape in self._losses)
-        for column in dict.fromkeys(column for shape in shapes for column in shape.columns):
+        shapes = map(shape_named, self._losses)
+        for column in dict.fromkeys(column for shape in shapes for column in shape.texts):
             texts = [record[column] for record in records if isinstance(record.get(column), str)]
-            if texts and column != "label":
+            if texts:
                 tokenized.keep(texts, configured_prompts(self.config)[role_of(column)])
         return tokenized
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tunetrail.config import EmbeddingConfig
+from tunetrail.samples import is_document
 
 QUERY = "query"
 DOCUMENT = "document"
 
-_DOCUMENT_COLUMNS = ("positive", "negative")
 _MODEL_CONFIG = "config_sentence_transformers.json"
 
 
@@ -23,7 +23,7 @@ def role_of(column: str) -> str:
     A shape whose texts are compared with one another takes one prompt for all, the query's, as E5's authors have it
     (Wang et al. 2022, https://arxiv.org/abs/2212.03533: `query: ` on both sides of symmetric tasks).
     """
-    return DOCUMENT if column in _DOCUMENT_COLUMNS else QUERY
+    return DOCUMENT if is_document(column) else QUERY
 
 
 def configured_prompts(config: EmbeddingConfig) -> dict[str, str]:

@@ -14,6 +14,7 @@ from tunetrail.config.losses import Loss, Teaching
 from tunetrail.errors import ConfigError, ModelError
 from tunetrail.learning.embedding.losses import check_records
 from tunetrail.learning.embedding.prompts import role_of
+from tunetrail.samples import shape_named
 
 Record = Mapping[str, Any]
 NDArray = np.ndarray[Any, np.dtype[Any]]
@@ -22,7 +23,7 @@ TeacherEncode = Callable[[Sequence[str], str], NDArray]
 
 TEACHER_EMBEDDING = "teacher_embedding"
 TEACHER_SCORES = "teacher_scores"
-_PAIR_COLUMNS = ("anchor", "positive", "negative")
+_PAIR_COLUMNS = shape_named("pair").texts
 
 
 def taught_records(

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 from tunetrail.errors import ModelError, SampleError
 from tunetrail.learning.embedding.prompts import DOCUMENT, QUERY, role_of
+from tunetrail.samples import SampleKind, shapes_of_kind
 
 Counts = npt.NDArray[np.int64]
 
@@ -52,11 +53,12 @@ class EmbeddingTokenCounter:
     def of_records(self, records: Sequence[dict[str, Any]]) -> Counts:
         """Return the tokens of the longest text of each row, [records]."""
         prompts = {QUERY: self.query_prompt, DOCUMENT: self.document_prompt}
+        columns = {name for shape in shapes_of_kind(SampleKind.EMBEDDING) for name in shape.texts}
         texts = [
             [
                 prompts[role_of(name)] + value
                 for name, value in record.items()
-                if name in _TEXTS and value
+                if name in columns and value
             ]
             for record in records
         ]
@@ -119,9 +121,6 @@ class LanguageModelTokenCounter:
                 str(record.get("output")),
             ]
             return int(self.of_texts(texts).sum())
-
-
-_TEXTS = ("anchor", "positive", "negative", "sentence1", "sentence2", "text")
 
 
 @functools.lru_cache(maxsize=4)

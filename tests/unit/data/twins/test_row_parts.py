@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tunetrail.data.twins.row_parts import TEXTS_PER_ROW, hash_of, identity, parts_of
-from tunetrail.samples import SHAPES
+from tunetrail.samples import all_shapes
 
 
 def chat(*turns: tuple[str, str]) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def test_parts_of_a_conversation() -> None:
 
 
 def test_rows_are_compared_by_few_enough_texts() -> None:
-    for shape in SHAPES:
+    for shape in all_shapes():
         record = {"shape": shape.name, **dict.fromkeys(shape.columns)}
         assert len(parts_of(record).compared) <= TEXTS_PER_ROW
 

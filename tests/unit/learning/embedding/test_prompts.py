@@ -5,13 +5,11 @@ import pytest
 
 from tunetrail.config import EmbeddingConfig
 from tunetrail.learning.embedding.prompts import configured_prompts, own_prompts, role_of
-from tunetrail.samples import SHAPES, SampleKind
+from tunetrail.samples import SampleKind, shapes_of_kind
 
 
 def test_role_of_makes_documents_of_what_answers_an_anchor_only() -> None:
-    columns = {
-        column for shape in SHAPES if shape.kind == SampleKind.EMBEDDING for column in shape.columns
-    }
+    columns = {column for shape in shapes_of_kind(SampleKind.EMBEDDING) for column in shape.columns}
     assert {column for column in columns if role_of(column) == "document"} == {
         "positive",
         "negative",

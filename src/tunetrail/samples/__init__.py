@@ -1,0 +1,46 @@
+"""The vocabulary of samples: kinds, shapes, and the check that turns a row into a sample.
+
+Knows nothing of files or databases.
+"""
+
+from tunetrail.samples.parsing import BrokenRow, LeftOut, Sample, find_shape, parse_sample
+from tunetrail.samples.shapes import (
+    COMMON_COLUMNS,
+    GROUP_COLUMN,
+    TIMESTAMP_COLUMN,
+    WEIGHT_COLUMN,
+    ColumnType,
+    SampleKind,
+    SampleShape,
+    all_shapes,
+    column_type,
+    is_document,
+    register_shape,
+    sample_kinds,
+    shape_named,
+    shapes_of_kind,
+)
+from tunetrail.samples.timestamps import checked_timestamp
+
+__all__ = [
+    "COMMON_COLUMNS",
+    "GROUP_COLUMN",
+    "TIMESTAMP_COLUMN",
+    "WEIGHT_COLUMN",
+    "BrokenRow",
+    "ColumnType",
+    "LeftOut",
+    "Sample",
+    "SampleKind",
+    "SampleShape",
+    "all_shapes",
+    "checked_timestamp",
+    "column_type",
+    "find_shape",
+    "is_document",
+    "parse_sample",
+    "register_shape",
+    "sample_kinds",
+    "shape_named",
+    "shapes_of_kind",
+]

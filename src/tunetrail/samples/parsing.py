@@ -1,0 +1,195 @@
+"""Samples: a row with the columns of a known shape becomes a checked sample.
+
+The shape follows from the columns of a row and is never guessed from its content.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from tunetrail.errors import SampleError, did_you_mean
+from tunetrail.samples.shapes import (
+    COMMON_COLUMNS,
+    GROUP_COLUMN,
+    TIMESTAMP_COLUMN,
+    WEIGHT_COLUMN,
+    ColumnType,
+    SampleKind,
+    SampleShape,
+    column_type,
+    shapes_of_kind,
+)
+from tunetrail.samples.timestamps import checked_timestamp
+from tunetrail.samples.values import (
+    checked_group,
+    checked_label,
+    checked_messages,
+    checked_number,
+    checked_text,
+    checked_vector,
+    checked_weight,
+)
+
+_CHECKED_VALUE: dict[ColumnType, Callable[[Any, str], Any]] = {
+    ColumnType.TEXT: checked_text,
+    ColumnType.LABEL: checked_label,
+    ColumnType.NUMBER: checked_number,
+    ColumnType.VECTOR: checked_vector,
+    ColumnType.MESSAGES: checked_messages,
+    ColumnType.GROUP: checked_group,
+    ColumnType.TIMESTAMP: checked_timestamp,
+    ColumnType.WEIGHT: checked_weight,
+}
+"""What checks and converts a value, by the type of its column."""
+
+_LONGEST_MISSPELLING = 64
+_RARELY_MISSPELT = (TIMESTAMP_COLUMN, WEIGHT_COLUMN)
+_CLOSE_MATCH = 0.88
+"""Similarity from which a column counts as one of these two, misspelt. It is higher than for other
+columns, because `time`, `created_timestamp` and `height` are columns in their own right."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One row to learn from.
+
+    Attributes:
+        kind: What it teaches.
+        shape: The name of its shape.
+        content: The values of the shape's columns, JSON-serialisable.
+        group: Rows of one group stay on one side of every split.
+        timestamp: When it was made: ISO 8601 in UTC, as `checked_timestamp` returns it.
+        weight: How much it counts in training, above 0; None for 1, the weight of most samples.
+        metadata: Columns that no shape knows; stored, never trained on.
+    """
+
+    kind: SampleKind
+    shape: str
+    content: Mapping[str, Any]
+    group: str | None = None
+    timestamp: str | None = None
+    weight: float | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of kind, content and group; the timestamp and the weight don't change it."""
+        content = [str(self.kind), dict(self.content), self.group]
+        text = json.dumps(content, sort_keys=True, ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeftOut:
+    """A piece of a row that nothing is learnt from, on purpose; stored with the malformed rows.
+
+    Attributes:
+        kind: What it could have taught.
+        row: The piece.
+        reason: Why it's left out.
+    """
+
+    kind: SampleKind
+    row: Mapping[str, Any]
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BrokenRow:
+    """A piece of a file that is no row at all, such as a line of broken JSON.
+
+    Attributes:
+        text: The piece as it was read.
+        reason: What is wrong with it and where.
+    """
+
+    text: str
+    reason: str
+
+
+def find_shape(columns: Iterable[str], kind: SampleKind) -> SampleShape:
+    """Return the shape of `kind` that has the most of these columns.
+
+    Raises:
+        SampleError: No shape of that kind has all its required columns here.
+    """
+    present = set(columns)
+    shapes = shapes_of_kind(kind)
+    fitting = [shape for shape in shapes if present.issuperset(shape.required)]
+    if fitting:
+        return max(fitting, key=lambda shape: len(shape.required))
+
+    listed = "; ".join(", ".join(shape.required) for shape in shapes)
+    known = [column for shape in shapes for column in shape.columns]
+    hints = (did_you_mean(column, known) for column in sorted(present - set(known)))
+    raise SampleError(
+        f"columns must hold one of [{listed}] for {kind} samples, "
+        f"got [{', '.join(sorted(present))}].{next(filter(None, hints), '')}"
+    )
+
+
+def parse_sample(row: Mapping[str, Any], kind: SampleKind) -> Sample:
+    """Check one row and return it as a sample.
+
+    A value of None (or NaN outside `score`) counts as an absent column. Columns of no shape become
+    metadata. Empty texts pass here and are set aside by the validation step.
+
+    Raises:
+        SampleError: A column is missing, misspelt or of the wrong type. The message is the reason
+            that is stored with the row.
+    """
+    present = {str(column): value for column, value in row.items() if not _is_absent(value)}
+    shape = find_shape(present, kind)
+
+    known = (*shape.columns, *COMMON_COLUMNS)
+    values = {
+        column: _CHECKED_VALUE[column_type(column)](present[column], column)
+        for column in known
+        if column in present
+    }
+    metadata = {column: value for column, value in present.items() if column not in known}
+    _check_spelling(metadata, present, shape)
+
+    return Sample(
+        kind=kind,
+        shape=shape.name,
+        group=values.pop(GROUP_COLUMN, None),
+        timestamp=values.pop(TIMESTAMP_COLUMN, None),
+        weight=values.pop(WEIGHT_COLUMN, None),
+        content=values,
+        metadata=metadata,
+    )
+
+
+def _is_absent(value: Any) -> bool:
+    # NaN and pandas' NaT (a datetime) are equal to nothing, not even to themselves.
+    return value is None or (isinstance(value, float | datetime) and value != value)
+
+
+def _check_spelling(metadata: Iterable[str], present: Iterable[str], shape: SampleShape) -> None:
+    """Raise `SampleError` if a column of no shape seems to be a misspelt absent one."""
+    optional = (*shape.optional, *COMMON_COLUMNS)
+    absent = tuple(column for column in optional if column not in present)
+
+    for column in metadata:
+        hint = _misspelling_hint(column, absent) if len(column) <= _LONGEST_MISSPELLING else ""
+        if hint:
+            raise SampleError(f"column {column!r} is unknown.{hint} Rename or remove it.")
+
+
+@lru_cache(maxsize=1024)
+def _misspelling_hint(column: str, absent: tuple[str, ...]) -> str:
+    """Return the hint for a column that seems to be one of the absent ones, or an empty string."""
+    often_misspelt = [name for name in absent if name not in _RARELY_MISSPELT]
+    hint = did_you_mean(column, often_misspelt)
+    if hint:
+        return hint
+
+    rarely_misspelt = [name for name in absent if name in _RARELY_MISSPELT]
+    close = difflib.get_close_matches(column, rarely_misspelt, cutoff=_CLOSE_MATCH)
+    return did_you_mean(column, close)

@@ -1,0 +1,314 @@
+"""Sample shapes: which columns a sample may have, and what each of them is for.
+
+This is the one place that describes a shape. Losses, metrics, row files and checks look it up here. Further shapes
+and kinds can be registered from outside the package.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any, ClassVar
+
+from tunetrail.errors import SampleError, did_you_mean
+
+GROUP_COLUMN = "group"
+TIMESTAMP_COLUMN = "timestamp"
+WEIGHT_COLUMN = "weight"
+COMMON_COLUMNS = (GROUP_COLUMN, TIMESTAMP_COLUMN, WEIGHT_COLUMN)
+"""Columns that a row of any shape may have in addition to its content."""
+
+
+class SampleKind(str):
+    """What a sample teaches: `embedding`, `llm`, or a kind that was registered.
+
+    Raises:
+        SampleError: No kind of that name is registered.
+    """
+
+    __slots__ = ()
+    EMBEDDING: ClassVar["SampleKind"]
+    LLM: ClassVar["SampleKind"]
+
+    def __new__(cls, name: str) -> "SampleKind":
+        """Return the registered kind of that name."""
+        if name not in _KINDS:
+            known = ", ".join(_KINDS)
+            raise SampleError(
+                f"kind must be one of {known}, got {name!r}.{did_you_mean(str(name), _KINDS)}"
+            )
+        return _KINDS[name]
+
+    @classmethod
+    def register(cls, name: str) -> "SampleKind":
+        """Add a kind and return it; a kind that is known already stays as it is."""
+        return _KINDS.setdefault(name, str.__new__(cls, name))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A worker process starts without the kinds and shapes that were registered in this one,
+        # so a kind takes its shapes along. They contain the kind, hence a state, not arguments.
+        registered = [shape for shape in shapes_of_kind(self) if shape not in _BUILT_IN]
+        return SampleKind.register, (str(self),), registered or None
+
+    def __setstate__(self, shapes: "list[SampleShape]") -> None:
+        for shape in shapes:
+            register_shape(shape)
+
+
+_KINDS: dict[str, SampleKind] = {}
+SampleKind.EMBEDDING = SampleKind.register("embedding")
+SampleKind.LLM = SampleKind.register("llm")
+
+
+class ColumnType(Enum):
+    """What the values of a column are."""
+
+    TEXT = auto()
+    """One text."""
+    LABEL = auto()
+    """The name of a class."""
+    NUMBER = auto()
+    """A finite number."""
+    VECTOR = auto()
+    """A list of finite numbers."""
+    MESSAGES = auto()
+    """The turns of a conversation, each with `role` and `content`."""
+    GROUP = auto()
+    """The name of a group of rows."""
+    TIMESTAMP = auto()
+    """A moment."""
+    WEIGHT = auto()
+    """A finite number above 0."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleShape:
+    """One set of columns that a sample may have, and what each of them is for.
+
+    Attributes:
+        name: Its name, different from every other shape's, whatever their kinds.
+        kind: The kind of the samples.
+        required: Columns that every sample has.
+        optional: Columns that a sample may have.
+        types: Types of the columns that hold something other than one text.
+        documents: Texts that an embedding model reads as documents. It reads all others as queries.
+        target: Columns that hold what is learnt from the other columns: a label, a score, a vector, the answer to
+            write, or a preferred answer and a rejected one. Empty if the model learns from the texts themselves.
+        distinct: Two texts that have to differ: a row in which they are equal teaches nothing.
+        reworded: The text that can be reworded without changing what the row teaches, if any.
+        passage: The text that a query can be written for, if any.
+        compares_rows: Whether the rows of a batch are compared with one another, so that one row alone teaches nothing
+            and equal rows have to stay apart.
+        objective: Samples of one kind are trained together if they have the same objective. Empty for the shape's name:
+            such samples are trained on by themselves.
+    """
+
+    name: str
+    kind: SampleKind
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    types: Mapping[str, ColumnType] = field(default_factory=dict, hash=False)
+    documents: tuple[str, ...] = ()
+    target: tuple[str, ...] = ()
+    distinct: tuple[str, str] | None = None
+    reworded: str | None = None
+    passage: str | None = None
+    compares_rows: bool = False
+    objective: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.objective:
+            object.__setattr__(self, "objective", self.name)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Required columns, then the optional ones."""
+        return self.required + self.optional
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Columns that hold one text each."""
+        return tuple(column for column in self.columns if column not in self.types)
+
+    @property
+    def required_texts(self) -> tuple[str, ...]:
+        """Columns that hold one text each in every sample."""
+        return tuple(column for column in self.required if column not in self.types)
+
+    @property
+    def queries(self) -> tuple[str, ...]:
+        """Texts that an embedding model reads as queries."""
+        return tuple(column for column in self.texts if column not in self.documents)
+
+    @property
+    def identifying_texts(self) -> tuple[str, ...]:
+        """Texts that make two rows twins if they are nearly equal: the required ones that aren't the target."""
+        return tuple(column for column in self.required_texts if column not in self.target)
+
+    @property
+    def target_is_written(self) -> bool:
+        """Whether the target is text that the model learns to write."""
+        written = (ColumnType.TEXT, ColumnType.MESSAGES)
+        return any(self.types.get(column, ColumnType.TEXT) in written for column in self.target)
+
+    @property
+    def truncatable(self) -> tuple[str, ...]:
+        """Texts that may be shortened to the model's length.
+
+        None of them if the target is written: cut off, it would teach a model to stop in the middle.
+        """
+        return () if self.target_is_written else self.texts
+
+    @property
+    def is_preference(self) -> bool:
+        """Whether the target is a choice between two answers, the preferred one first."""
+        return self.target_is_written and len(self.target) == 2
+
+
+_BUILT_IN = (
+    SampleShape(
+        name="pair",
+        kind=SampleKind.EMBEDDING,
+        required=("anchor", "positive"),
+        optional=("negative",),
+        documents=("positive", "negative"),
+        distinct=("anchor", "positive"),
+        reworded="anchor",
+        passage="positive",
+        compares_rows=True,
+    ),
+    SampleShape(
+        name="score",
+        kind=SampleKind.EMBEDDING,
+        required=("sentence1", "sentence2", "score"),
+        types={"score": ColumnType.NUMBER},
+        target=("score",),
+    ),
+    SampleShape(
+        name="label",
+        kind=SampleKind.EMBEDDING,
+        required=("text", "label"),
+        types={"label": ColumnType.LABEL},
+        target=("label",),
+        reworded="text",
+        passage="text",
+        compares_rows=True,
+    ),
+    SampleShape(
+        name="vector",
+        kind=SampleKind.EMBEDDING,
+        required=("text", "embedding"),
+        types={"embedding": ColumnType.VECTOR},
+        target=("embedding",),
+        reworded="text",
+    ),
+    SampleShape(
+        name="text",
+        kind=SampleKind.EMBEDDING,
+        required=("text",),
+        reworded="text",
+        passage="text",
+        compares_rows=True,
+    ),
+    SampleShape(
+        name="completion",
+        kind=SampleKind.LLM,
+        required=("input", "output"),
+        target=("output",),
+        distinct=("input", "output"),
+        reworded="input",
+        objective="supervised",
+    ),
+    SampleShape(
+        name="chat",
+        kind=SampleKind.LLM,
+        required=("messages",),
+        types={"messages": ColumnType.MESSAGES},
+        target=("messages",),
+        objective="supervised",
+    ),
+    SampleShape(name="document", kind=SampleKind.LLM, required=("text",), objective="supervised"),
+    SampleShape(
+        name="preference",
+        kind=SampleKind.LLM,
+        required=("prompt", "chosen", "rejected"),
+        target=("chosen", "rejected"),
+        distinct=("chosen", "rejected"),
+        reworded="prompt",
+        objective="preference",
+    ),
+)
+
+_SHAPES: dict[str, SampleShape] = {}
+_COLUMN_TYPES: dict[str, ColumnType] = {
+    GROUP_COLUMN: ColumnType.GROUP,
+    TIMESTAMP_COLUMN: ColumnType.TIMESTAMP,
+    WEIGHT_COLUMN: ColumnType.WEIGHT,
+}
+
+
+def register_shape(shape: SampleShape) -> SampleShape:
+    """Add a shape that samples can have, and return it; registering an equal one again changes nothing.
+
+    Raises:
+        SampleError: Another shape has that name, or gives one of its columns another type.
+    """
+    if _SHAPES.setdefault(shape.name, shape) != shape:
+        raise SampleError(f"shape must have a name of its own, got {shape.name!r}.")
+
+    # A file's cells are read, and rows are stored, before it is known which shape a row has.
+    for column in shape.columns:
+        column_type = shape.types.get(column, ColumnType.TEXT)
+        if _COLUMN_TYPES.setdefault(column, column_type) is not column_type:
+            del _SHAPES[shape.name]
+            raise SampleError(
+                f"column {column!r} of the shape {shape.name} must be of type "
+                f"{_COLUMN_TYPES[column].name}, as in other shapes, got {column_type.name}."
+            )
+    return shape
+
+
+for _shape in _BUILT_IN:
+    register_shape(_shape)
+
+
+def all_shapes() -> tuple[SampleShape, ...]:
+    """Return every registered shape, in the order of their registration."""
+    return tuple(_SHAPES.values())
+
+
+def shapes_of_kind(kind: str) -> tuple[SampleShape, ...]:
+    """Return the shapes that samples of a kind can have."""
+    return tuple(shape for shape in _SHAPES.values() if shape.kind == kind)
+
+
+def sample_kinds() -> tuple[SampleKind, ...]:
+    """Return every registered kind of sample, in the order of their registration."""
+    return tuple(_KINDS.values())
+
+
+def shape_named(name: str, kind: str | None = None) -> SampleShape:
+    """Return the shape of that name, and of that kind if one is given.
+
+    Raises:
+        SampleError: There is no such shape.
+    """
+    shape = _SHAPES.get(name) if isinstance(name, str) else None
+    if shape is not None and kind in (None, shape.kind):
+        return shape
+
+    known = [shape.name for shape in _SHAPES.values() if kind in (None, shape.kind)]
+    of_kind = "" if kind is None else f" for {kind} samples"
+    raise SampleError(
+        f"shape must be one of {', '.join(known)}{of_kind}, got {name!r}."
+        f"{did_you_mean(str(name), known)}"
+    )
+
+
+def is_document(column: str) -> bool:
+    """Whether an embedding model reads the texts of a column as documents, not as queries."""
+    return any(column in shape.documents for shape in _SHAPES.values())
+
+
+def column_type(column: str) -> ColumnType:
+    """Return the type of a column in the shapes that have it; a column of no shape holds text."""
+    return _COLUMN_TYPES.get(column, ColumnType.TEXT)

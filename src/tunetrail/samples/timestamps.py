@@ -1,0 +1,66 @@
+"""Timestamps of samples: many ways to write a moment become ISO 8601 in UTC."""
+
+import numbers
+import re
+from datetime import UTC, date, datetime, time
+from typing import Any
+
+from tunetrail.errors import SampleError
+from tunetrail.samples.shapes import TIMESTAMP_COLUMN
+from tunetrail.samples.values import shortened
+
+_UNIX_TEXT = re.compile(r"[0-9]{9,10}(\.[0-9]{1,9})?|[0-9]{12,13}")
+"""Seconds or milliseconds. Other lengths are left to ISO 8601: 20261124 is a date."""
+_LEAST_MILLISECONDS = 1e11
+"""As seconds, this would be the year 5138."""
+
+
+def checked_timestamp(value: Any, column: str = TIMESTAMP_COLUMN) -> str:
+    """Return a moment as ISO 8601 in UTC, such as `2026-11-24T12:00:00+00:00`.
+
+    These texts sort in the order of their moments.
+
+    Args:
+        value: ISO 8601 (UTC if it names no zone), a date or datetime, or Unix seconds, or
+            milliseconds if above 1e11. Text of 9 or 10 digits counts as seconds, of 12 or 13 as
+            milliseconds.
+        column: The name of the value in the error message.
+
+    Raises:
+        SampleError: The value is none of these, or outside the years 1 to 9999.
+    """
+    try:
+        return _moment(value).astimezone(UTC).isoformat()
+    except (ValueError, OverflowError, OSError) as error:
+        raise SampleError(
+            f"{column} must be ISO 8601, Unix seconds or milliseconds, got {shortened(value)}. "
+            "Write it like 2026-11-24T12:00:00+00:00, or leave it out."
+        ) from error
+
+
+def is_timestamp(value: Any) -> bool:
+    """Whether a value is a moment as stored samples have it: text in ISO 8601."""
+    try:
+        return isinstance(value, str) and datetime.fromisoformat(value) is not None
+    except ValueError:
+        return False
+
+
+def _moment(value: Any) -> datetime:
+    if isinstance(value, str):
+        text = value.strip()
+        value = float(text) if _UNIX_TEXT.fullmatch(text) else datetime.fromisoformat(text)
+
+    if isinstance(value, datetime):
+        # Rebuilt, so that subclasses with nanoseconds (pandas) become plain datetimes.
+        moment = datetime.combine(value.date(), value.timetz())
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if isinstance(value, date):
+        return datetime.combine(value, time(), UTC)
+
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ValueError("no moment")
+    seconds = float(value)
+    if abs(seconds) > _LEAST_MILLISECONDS:
+        seconds /= 1000
+    return datetime.fromtimestamp(seconds, UTC)

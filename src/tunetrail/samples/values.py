@@ -1,0 +1,161 @@
+"""What one value of a sample may be: a test and a checked conversion for each type of column.
+
+Parsing a row rejects what fails here; the validation step tests stored rows with the same functions.
+"""
+
+import math
+import numbers
+from collections.abc import Mapping
+from typing import Any
+
+from tunetrail.errors import SampleError
+
+ROLES = ("system", "user", "assistant", "tool")
+_SHOWN_CHARACTERS = 60
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value is a string of valid Unicode."""
+    return isinstance(value, str) and _surrogate_position(value) is None
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a real number; NaN and infinity are, truth values aren't."""
+    return isinstance(value, int | float | numbers.Real) and not isinstance(value, bool)
+
+
+def is_finite_number(value: Any) -> bool:
+    """Whether a value is a number that fits a finite float."""
+    try:
+        return is_number(value) and math.isfinite(value)
+    except OverflowError:  # an integer larger than any float
+        return False
+
+
+def is_weight(value: Any) -> bool:
+    """Whether a value is a finite number above 0."""
+    return is_finite_number(value) and value > 0.0
+
+
+def is_vector(value: Any) -> bool:
+    """Whether a value is a non-empty list or array of numbers, finite or not."""
+    components = _as_list(value)
+    return bool(components) and all(map(is_number, components))
+
+
+def is_conversation(value: Any) -> bool:
+    """Whether a value is a non-empty list of turns, each with a known role and a text as content."""
+    turns = _as_list(value)
+    return bool(turns) and all(map(_is_turn, turns))
+
+
+def has_turn_with_text(conversation: Any, role: str) -> bool:
+    """Whether a conversation has a turn of that role that isn't blank."""
+    return any(turn["role"] == role and turn["content"].strip() for turn in conversation)
+
+
+def checked_text(value: Any, column: str) -> str:
+    """Return a text; raises `SampleError` unless it is a string of valid Unicode."""
+    if not isinstance(value, str):
+        raise SampleError(
+            f"{column} must be a string, got {type(value).__name__} ({shortened(value)})."
+        )
+    position = _surrogate_position(value)
+    if position is not None:
+        raise SampleError(f"{column} must be valid Unicode, got a lone surrogate at {position}.")
+    return value
+
+
+def checked_label(value: Any, column: str) -> str:
+    """Return a label as text; integers are labels, too. Raises `SampleError` for anything else."""
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    return str(value) if is_integer else checked_text(value, column)
+
+
+def checked_number(value: Any, column: str) -> float:
+    """Return a number as a float; raises `SampleError` unless it is finite."""
+    if not is_finite_number(value):
+        raise SampleError(f"{column} must be a finite number, got {shortened(value)}.")
+    return float(value)
+
+
+def checked_weight(value: Any, column: str) -> float:
+    """Return a weight as a float; raises `SampleError` unless it is finite and above 0."""
+    weight = checked_number(value, column)
+    if weight <= 0.0:
+        raise SampleError(
+            f"{column} must be above 0, got {shortened(value)}. Leave the row out, or its {column}."
+        )
+    return weight
+
+
+def checked_group(value: Any, column: str) -> str:
+    """Return the name of a group; raises `SampleError` unless it is a string or an integer."""
+    if not isinstance(value, str | int):
+        raise SampleError(f"{column} must be a string or an integer, got {type(value).__name__}.")
+    return str(value)
+
+
+def checked_vector(value: Any, column: str) -> list[float]:
+    """Return a vector as a list of floats; raises `SampleError` if it is empty or not finite."""
+    vector = _as_list(value)
+    if not vector:
+        raise SampleError(f"{column} must be a non-empty list of numbers, got {shortened(value)}.")
+    return [checked_number(component, column) for component in vector]
+
+
+def checked_messages(value: Any, column: str) -> list[dict[str, str]]:
+    """Return the turns of a conversation, each with its role and its content only.
+
+    Raises:
+        SampleError: A turn has no known role or no text, or there is no assistant turn to learn
+            from.
+    """
+    turns = _as_list(value)
+    if not turns:
+        raise SampleError(
+            f"{column} must be a non-empty list of {{role, content}}, got {shortened(value)}."
+        )
+
+    messages = [_checked_turn(turn, column, index) for index, turn in enumerate(turns)]
+    if all(message["role"] != "assistant" for message in messages):
+        raise SampleError(f"{column} must have an assistant turn to learn from, got none.")
+    return messages
+
+
+def shortened(value: Any) -> str:
+    """Return a value as an error message shows it."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
+
+
+def _surrogate_position(text: str) -> int | None:
+    """Return the position of the first character that can't be stored as UTF-8, or None."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return error.start
+    return None
+
+
+def _as_list(value: Any) -> list[Any]:
+    """Return the elements of a list, tuple or array; any other value has none."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def _is_turn(turn: Any) -> bool:
+    return isinstance(turn, Mapping) and turn.get("role") in ROLES and is_text(turn.get("content"))
+
+
+def _checked_turn(turn: Any, column: str, index: int) -> dict[str, str]:
+    if not isinstance(turn, Mapping) or not {"role", "content"} <= set(turn):
+        raise SampleError(f"{column}[{index}] must have role and content, got {shortened(turn)}.")
+
+    role, content = turn["role"], checked_text(turn["content"], f"{column}[].content")
+    if role not in ROLES:
+        raise SampleError(
+            f"{column}[{index}].role must be one of {', '.join(ROLES)}, got {role!r}."
+        )
+    return {"role": role, "content": content}
