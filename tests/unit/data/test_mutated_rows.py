@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from tunetrail.config import (
-    OBJECTIVE_SHAPES,
     CheckConfig,
     CleaningConfig,
     PreparationConfig,
@@ -58,7 +57,9 @@ WORDS = [
     "byte",
 ]
 EMBEDDING_SHAPES = tuple(shape.name for shape in shapes_of_kind(SampleKind.EMBEDDING))
-TEXT_SHAPES = OBJECTIVE_SHAPES["supervised"]
+TEXT_SHAPES = tuple(
+    shape.name for shape in shapes_of_kind(SampleKind.LLM) if shape.objective == "supervised"
+)
 
 
 def nested(depth: int) -> Any:
