@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tunetrail.config.checks import check, check_choice
 from tunetrail.errors import ConfigError
-from tunetrail.samples import SHAPES, SampleKind
+from tunetrail.samples import SampleKind, shapes_of_kind
 
 if TYPE_CHECKING:
     from tunetrail.config.embedding import LossConfig
@@ -272,7 +272,7 @@ def losses_of(shape: str, *, taught: bool | None = None) -> tuple[str, ...]:
 
 
 EMBEDDING_LOSSES = {
-    shape.name: losses_of(shape.name) for shape in SHAPES if shape.kind is SampleKind.EMBEDDING
+    shape.name: losses_of(shape.name) for shape in shapes_of_kind(SampleKind.EMBEDDING)
 }
 """The names of the losses by sample shape."""
 
