@@ -14,7 +14,7 @@ from tunetrail.config import EmbeddingConfig
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.learner import EmbeddingLearner
 from tunetrail.learning.embedding.module import EmbeddingModule
-from tunetrail.learning.training.fitting import optimization_settings
+from tunetrail.learning.fitting import optimization_settings
 from tunetrail.learning.training.optimization import configure_optimizer
 
 _DIMENSIONS, _LAYERS, _HEADS = 32, 2, 2

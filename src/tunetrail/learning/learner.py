@@ -6,13 +6,13 @@ from typing import Any, Protocol
 
 from tunetrail.cache import ResultCache
 from tunetrail.config import Settings, TrainingConfig
+from tunetrail.learning.automatic.auto_values import AutoValues
 from tunetrail.learning.embedding.data import Record
 from tunetrail.learning.embedding.learner import EmbeddingLearner
 from tunetrail.learning.embedding.refreshing import Refresh
+from tunetrail.learning.fitting import FitResult
 from tunetrail.learning.language_model.learner import LanguageModelLearner
 from tunetrail.learning.training.callbacks import MetricsSink
-from tunetrail.learning.training.finding import Found
-from tunetrail.learning.training.fitting import FitResult
 
 
 class Learner(Protocol):
@@ -39,7 +39,7 @@ class Learner(Protocol):
         validate: bool = True,
         refresh: Refresh | None = None,
         resume: Path | None = None,
-        found: Found | None = None,
+        found: AutoValues | None = None,
         budget: float = 1.0,
     ) -> tuple[Any, FitResult]:
         """Fine-tune and return the model with what the training did; `refresh` is for models that give vectors.
@@ -48,7 +48,9 @@ class Learner(Protocol):
         Below 1, `budget` is the share of the steps that is taken.
         """
 
-    def find(self, path: str, train: Sequence[Record], training: TrainingConfig) -> Found:
+    def find_auto_values(
+        self, path: str, train: Sequence[Record], training: TrainingConfig
+    ) -> AutoValues:
         """Find what is `auto` in a training of the model of the folder `path` on these records."""
 
 

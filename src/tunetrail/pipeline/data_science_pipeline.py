@@ -19,7 +19,7 @@ from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.plots import comparison_figure
 from tunetrail.learning.learner import build_learner
 from tunetrail.learning.models.catalog import ResolvedModel, resolve_model
-from tunetrail.learning.training.memory import explaining_full_memory
+from tunetrail.learning.training.out_of_memory import explaining_full_memory
 from tunetrail.pipeline.deploying import Deployment, keep_reference, kept_comparison
 from tunetrail.pipeline.folds import cross_validate_split
 from tunetrail.pipeline.further_rows import FurtherRows

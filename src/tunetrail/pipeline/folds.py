@@ -9,7 +9,7 @@ from tunetrail.data.splits import Fold, Split, make_folds
 from tunetrail.evaluation.augmentation_effect import WORSENS, augmentation_effect
 from tunetrail.evaluation.cross_validation import CrossValidationResult, cross_validate
 from tunetrail.evaluation.scores import Scores
-from tunetrail.learning.training.finding import Found
+from tunetrail.learning.automatic.auto_values import AutoValues
 from tunetrail.pipeline.scoring import scorable_by_all, score
 from tunetrail.pipeline.train_rows import TrainRows
 from tunetrail.pipeline.work import Work
@@ -18,7 +18,11 @@ logger = logging.getLogger(__name__)
 
 
 def cross_validate_split(
-    work: Work, split: Split, train_rows: TrainRows, settings: Settings, found: Found | None = None
+    work: Work,
+    split: Split,
+    train_rows: TrainRows,
+    settings: Settings,
+    found: AutoValues | None = None,
 ) -> None:
     """Train and score once per fold of the train side, from the base model: root may have learnt from these very rows.
 
@@ -32,7 +36,7 @@ def cross_validate_split(
         )
         return
     folds = make_folds(split.train, config.n_splits, settings.seed, by_time=split.method == "time")
-    found = found or Found()
+    found = found or AutoValues()
     result = _trained_folds(work, folds, train_rows, settings, found, augmented=True)
     step: dict[str, Any] = {**result.to_dict(), "budget": config.budget}
     if settings.augmentation.methods:
@@ -56,7 +60,7 @@ def _trained_folds(
     folds: Sequence[Fold],
     train_rows: TrainRows,
     settings: Settings,
-    found: Found,
+    found: AutoValues,
     *,
     augmented: bool,
 ) -> CrossValidationResult:

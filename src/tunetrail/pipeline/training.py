@@ -12,9 +12,9 @@ from tunetrail.config import EmbeddingConfig, LanguageModelConfig
 from tunetrail.data.rows import records_of
 from tunetrail.deployment.registry import Registry
 from tunetrail.evaluation.plots import learning_curve_figure, rate_figure
+from tunetrail.learning.automatic.auto_values import AutoValues
 from tunetrail.learning.embedding.data import Record
 from tunetrail.learning.embedding.refreshing import Refresh
-from tunetrail.learning.training.finding import Found
 from tunetrail.pipeline.resuming import START
 from tunetrail.pipeline.work import Work
 
@@ -39,13 +39,13 @@ class Training:
     work: Work
     registry: Registry
 
-    def found(self, records: Sequence[Record]) -> Found:
+    def found(self, records: Sequence[Record]) -> AutoValues:
         """Return what stands for `auto` in the training's settings: found once for a run, however often resumed."""
         work = self.work
         kept = work.kept.facts.get(_FOUND)
         if kept is not None:
-            return Found.from_dict(kept)
-        found = work.learner.find(self._start()[1], records, self.config.training)
+            return AutoValues.from_dict(kept)
+        found = work.learner.find_auto_values(self._start()[1], records, self.config.training)
         found.report(work.run.log_metrics)
         if found.rate is not None:
             figure = rate_figure(found.rate.curve, found.rate.rate)
@@ -58,7 +58,7 @@ class Training:
         records: Sequence[Record],
         validation: pd.DataFrame,
         refresh: Refresh | None,
-        found: Found,
+        found: AutoValues,
     ) -> Any:
         """Return the trained model; a training that was interrupted goes on from its last checkpoint."""
         work, checkpoint = self.work, self.work.kept.checkpoint()

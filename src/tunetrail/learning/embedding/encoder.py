@@ -23,7 +23,7 @@ from tunetrail.learning.engine.modes import evaluating
 from tunetrail.learning.engine.products import has_faster_products
 from tunetrail.learning.engine.segments import concatenate
 from tunetrail.learning.tokens.tokenized import TokenizedTexts
-from tunetrail.learning.training.parts import in_parts
+from tunetrail.learning.training.out_of_memory import compute_batches
 
 logger = logging.getLogger(__name__)
 
@@ -212,7 +212,7 @@ def encode_texts(
         disable=not shown,
     )
     with torch.inference_mode():
-        parts = [vectors for _, vectors in in_parts(batches, encoded)]
+        parts = [vectors for _, vectors in compute_batches(batches, encoded)]
     encoder.forget()
     found = np.empty((len(texts), parts[0].shape[1]), dtype=np.float32)
     found[order] = torch.cat(parts).numpy()

@@ -18,6 +18,8 @@ from tunetrail.cache import ResultCache
 from tunetrail.config import EmbeddingConfig, TrainingConfig
 from tunetrail.config.losses import Loss, choose_loss
 from tunetrail.errors import ConfigError, SampleError
+from tunetrail.learning.automatic.auto_values import AutoValues, TrialSetup, find_auto_values
+from tunetrail.learning.automatic.learning_rate_finder import WHOLE_MODEL
 from tunetrail.learning.embedding.data import EmbeddingDataModule, Record, shape_of
 from tunetrail.learning.embedding.encoder import build_encoder, concatenating, encode_texts
 from tunetrail.learning.embedding.losses import check_loss, check_records
@@ -32,12 +34,10 @@ from tunetrail.learning.embedding.prompts import (
 from tunetrail.learning.embedding.refreshing import Refresh, undisturbed
 from tunetrail.learning.embedding.teacher import taught_records
 from tunetrail.learning.engine.modes import evaluating
+from tunetrail.learning.fitting import FitResult, fit, optimization_settings
 from tunetrail.learning.models.catalog import resolve_model
 from tunetrail.learning.tokens.tokenized import TokenizedTexts
 from tunetrail.learning.training.callbacks import MetricsSink
-from tunetrail.learning.training.finding import Found, Subject, find
-from tunetrail.learning.training.fitting import FitResult, fit, optimization_settings
-from tunetrail.learning.training.rate_finder import WHOLE_MODEL
 from tunetrail.samples import shape_named
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class EmbeddingLearner:
         validate: bool = True,
         refresh: Refresh | None = None,
         resume: Path | None = None,
-        found: Found | None = None,
+        found: AutoValues | None = None,
         budget: float = 1.0,
     ) -> tuple[SentenceTransformer, FitResult]:
         """Fine-tune the model of the folder `path` and return it with what the training did.
@@ -104,10 +104,10 @@ class EmbeddingLearner:
         shape. The records of `refresh` take the place of those of the learner's own shape after every so many epochs;
         its draws, if any, change none of the training's.
         """
-        found = found or self.find(path, train, training)
+        found = found or self.find_auto_values(path, train, training)
         training = found.applied(training)
         module, data = self._prepared(path, train, validation, training, refresh)
-        module.piece_rows = found.piece_rows or module.piece_rows
+        module.mini_batch_size = found.mini_batch_size or module.mini_batch_size
         result = fit(
             module,
             data,
@@ -122,9 +122,11 @@ class EmbeddingLearner:
         )
         return module.trained(), replace(result, found=found.to_dict())
 
-    def find(self, path: str, train: Sequence[Record], training: TrainingConfig) -> Found:
+    def find_auto_values(
+        self, path: str, train: Sequence[Record], training: TrainingConfig
+    ) -> AutoValues:
         """Find what is `auto` in a training of the model of the folder `path` on those of the records of its shape."""
-        subject = Subject(
+        subject = TrialSetup(
             build=lambda records, trial: self._prepared(path, records, [], trial),
             path=path,
             records=self._of_shape(train, self.shape),
@@ -134,11 +136,11 @@ class EmbeddingLearner:
                 "shape": self.shape,
                 "seed": self.seed,
             },
-            in_pieces=not self._loss.is_row_wise(self.config.loss_options),
-            piece_rows=self.config.mini_batch_size,
+            in_mini_batches=not self._loss.is_row_wise(self.config.loss_options),
+            mini_batch_size=self.config.mini_batch_size,
             rates=WHOLE_MODEL,
         )
-        return find(subject, training, self.cache)
+        return find_auto_values(subject, training, self.cache)
 
     def _prepared(
         self,

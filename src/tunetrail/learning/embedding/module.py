@@ -20,8 +20,13 @@ from tunetrail.learning.engine.cost import token_cost
 from tunetrail.learning.engine.dropout import replace_dropout
 from tunetrail.learning.engine.products import replace_linear
 from tunetrail.learning.tokens.tokenized import TokenizedTexts
-from tunetrail.learning.training.memory import undo_compile
-from tunetrail.learning.training.module import TrainedModule, Work, pieces_of, step_seed
+from tunetrail.learning.training.memory_settings import undo_compile
+from tunetrail.learning.training.module import (
+    StepTotals,
+    TrainedModule,
+    mini_batch_slices,
+    step_seed,
+)
 
 
 def load_embedding_model(path: str, max_length: int | None = None) -> SentenceTransformer:
@@ -91,7 +96,7 @@ class EmbeddingModule(TrainedModule):
         super().__init__(optimization=optimization or {}, seed=seed, max_grad_norm=max_grad_norm)
         self.save_hyperparameters()
         self.model = load_embedding_model(model, max_length)
-        self.piece_rows = mini_batch_size
+        self.mini_batch_size = mini_batch_size
         self.encoder: Encoder = build_encoder(
             self.model, TokenizedTexts(self.model), padding_free=padding_free
         )
@@ -121,10 +126,10 @@ class EmbeddingModule(TrainedModule):
         model: SentenceTransformer = self.model.cpu().eval()
         return model
 
-    def backward_of(self, micro_batch: EmbeddingBatch, scale: float) -> Work:
+    def backward_of(self, micro_batch: EmbeddingBatch, scale: float) -> StepTotals:
         """Add the gradient of the batch's loss; in pieces, each goes through the model twice (GradCache)."""
         columns = micro_batch.columns
-        pieces = cut(columns, self.piece_rows)
+        pieces = cut(columns, self.mini_batch_size)
         self.encoder.forget()  # what an attempt counted that ran out of memory
         if len(pieces) == 1:
             loss = self._loss(micro_batch, self.encoder(columns))
@@ -170,9 +175,9 @@ class EmbeddingModule(TrainedModule):
                 parts.append(self.encoder(piece))
         return [torch.cat(column).requires_grad_() for column in zip(*parts, strict=True)]
 
-    def _work(self, loss: Tensor) -> Work:
+    def _work(self, loss: Tensor) -> StepTotals:
         lengths, computed = self.encoder.forget()
-        return Work(
+        return StepTotals(
             loss=loss.detach(),
             tokens=sum(lengths),
             computed=computed,
@@ -181,7 +186,7 @@ class EmbeddingModule(TrainedModule):
 
     def measures_of(self, micro_batch: EmbeddingBatch) -> dict[str, Tensor]:
         """Return the batch's loss times its rows."""
-        pieces = [self.encoder(piece) for piece in cut(micro_batch.columns, self.piece_rows)]
+        pieces = [self.encoder(piece) for piece in cut(micro_batch.columns, self.mini_batch_size)]
         loss = self._loss(micro_batch, [torch.cat(column) for column in zip(*pieces, strict=True)])
         self.encoder.forget()
         return {"loss": loss}
@@ -190,7 +195,7 @@ class EmbeddingModule(TrainedModule):
         """Tell whether the rows' vectors and target are finite numbers: many losses need more than one row."""
         numbers = [
             each
-            for piece in cut(micro_batch.columns, self.piece_rows)
+            for piece in cut(micro_batch.columns, self.mini_batch_size)
             for each in self.encoder(piece)
         ]
         self.encoder.forget()
@@ -204,7 +209,7 @@ def cut(columns: Sequence[TextColumn], rows: int) -> list[list[TextColumn]]:
     longest = max(len(column.texts) for column in columns)
     return [
         [TextColumn(texts=column.texts[part], prompt=column.prompt) for column in columns]
-        for part in pieces_of(longest, rows)
+        for part in mini_batch_slices(longest, rows)
     ]
 
 

@@ -18,8 +18,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tunetrail.cache import ResultCache
 from tunetrail.config import LanguageModelConfig, TrainingConfig
 from tunetrail.errors import SampleError
+from tunetrail.learning.automatic.auto_values import AutoValues, TrialSetup, find_auto_values
+from tunetrail.learning.automatic.learning_rate_finder import ADAPTER, WHOLE_MODEL
 from tunetrail.learning.embedding.data import Record
 from tunetrail.learning.embedding.refreshing import Refresh, undisturbed
+from tunetrail.learning.fitting import FitResult, fit, optimization_settings
 from tunetrail.learning.language_model.data import Item, LanguageModelDataModule, PreferencePair
 from tunetrail.learning.language_model.forward import LanguageForward, build_forward, concatenating
 from tunetrail.learning.language_model.module import (
@@ -31,10 +34,7 @@ from tunetrail.learning.tokens.chat import TokenizedExample, is_preference
 from tunetrail.learning.tokens.tokenized import kept_examples, kept_preferences
 from tunetrail.learning.training.batching import length_batches
 from tunetrail.learning.training.callbacks import MetricsSink
-from tunetrail.learning.training.finding import Found, Subject, find
-from tunetrail.learning.training.fitting import FitResult, fit, optimization_settings
-from tunetrail.learning.training.parts import in_parts
-from tunetrail.learning.training.rate_finder import ADAPTER, WHOLE_MODEL
+from tunetrail.learning.training.out_of_memory import compute_batches
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 
@@ -105,7 +105,7 @@ class LanguageModelLearner:
         validate: bool = True,
         refresh: Refresh | None = None,
         resume: Path | None = None,
-        found: Found | None = None,
+        found: AutoValues | None = None,
         budget: float = 1.0,
     ) -> tuple[LanguageModel, FitResult]:
         """Fine-tune the model of the folder `path` and return it, adapters merged, with what the training did.
@@ -119,7 +119,7 @@ class LanguageModelLearner:
         """
         if refresh is not None:
             raise ValueError("refresh must be None for a language model, which gives no vectors.")
-        found = found or self.find(path, train, training)
+        found = found or self.find_auto_values(path, train, training)
         training = found.applied(training)
         tokenizer = load_tokenizer(path)
         module, data = self._prepared(path, tokenizer, train, validation, training)
@@ -139,19 +139,21 @@ class LanguageModelLearner:
             result, found=found.to_dict()
         )
 
-    def find(self, path: str, train: Sequence[Record], training: TrainingConfig) -> Found:
+    def find_auto_values(
+        self, path: str, train: Sequence[Record], training: TrainingConfig
+    ) -> AutoValues:
         """Find what is `auto` in a training of the model of the folder `path` on these records."""
-        subject = Subject(
+        subject = TrialSetup(
             build=lambda records, trial: self._prepared(
                 path, load_tokenizer(path), records, [], trial
             ),
             path=path,
             records=train,
             settings={**asdict(self.config), "training": None, "seed": self.seed},
-            in_pieces=False,
+            in_mini_batches=False,
             rates=WHOLE_MODEL if self.config.adapter.kind == "none" else ADAPTER,
         )
-        return find(subject, training, self.cache)
+        return find_auto_values(subject, training, self.cache)
 
     def _prepared(
         self,
@@ -287,7 +289,7 @@ def _nats(
     nats = np.zeros(len(examples))
     batches = length_batches([len(example.input_ids) for example in examples], batch_size)
     with torch.inference_mode():
-        for numbers, found in in_parts(
+        for numbers, found in compute_batches(
             track(batches, title, console=Console(stderr=True), transient=True), scored
         ):
             nats[numbers] = found

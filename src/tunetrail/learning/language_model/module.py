@@ -29,8 +29,8 @@ from tunetrail.learning.language_model.preference import (
     implicit_rewards,
     preference_loss,
 )
-from tunetrail.learning.training.memory import undo_compile
-from tunetrail.learning.training.module import TrainedModule, Work, pieces_of
+from tunetrail.learning.training.memory_settings import undo_compile
+from tunetrail.learning.training.module import StepTotals, TrainedModule, mini_batch_slices
 
 
 def load_language_model(path: str, **settings: Any) -> PreTrainedModel:
@@ -111,11 +111,12 @@ class LanguageModelModule(TrainedModule):
         head = head_of(self.model).weight
         self._head_flops = head.numel() * (6.0 if head.requires_grad else 4.0)
 
-    def backward_of(self, micro_batch: LanguageBatch | PreferenceBatch, scale: float) -> Work:
+    def backward_of(self, micro_batch: LanguageBatch | PreferenceBatch, scale: float) -> StepTotals:
         """Add the gradient of the batch's loss, piece by piece."""
-        work = Work()
+        work = StepTotals()
         parts = [
-            micro_batch.part(rows) for rows in pieces_of(len(micro_batch.rows), self.piece_rows)
+            micro_batch.part(rows)
+            for rows in mini_batch_slices(len(micro_batch.rows), self.mini_batch_size)
         ]
         for part in parts:
             with nullcontext() if part is parts[-1] else self.without_synchronisation():
@@ -157,10 +158,10 @@ class LanguageModelModule(TrainedModule):
             rewards.accuracy * weights
         ).sum()
 
-    def _work(self, batch: LanguageBatch | PreferenceBatch, loss: Tensor) -> Work:
+    def _work(self, batch: LanguageBatch | PreferenceBatch, loss: Tensor) -> StepTotals:
         lengths = [len(example.input_ids) for example in batch.examples]
         supervised = sum(example.supervised_tokens for example in batch.examples)
-        return Work(
+        return StepTotals(
             loss=loss,
             tokens=sum(lengths),
             computed=self.forward_pass.computed(batch.examples),
@@ -170,7 +171,8 @@ class LanguageModelModule(TrainedModule):
     def measures_of(self, micro_batch: LanguageBatch | PreferenceBatch) -> dict[str, Tensor]:
         """Return the batch's summed loss; of preferences also `preference_accuracy`, by the implicit rewards."""
         parts = [
-            micro_batch.part(rows) for rows in pieces_of(len(micro_batch.rows), self.piece_rows)
+            micro_batch.part(rows)
+            for rows in mini_batch_slices(len(micro_batch.rows), self.mini_batch_size)
         ]
         if isinstance(micro_batch, LanguageBatch):
             return {"loss": torch.stack([self._loss_of(part) for part in parts]).sum()}

@@ -17,7 +17,7 @@ class Severity(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
+class PreflightFinding:
     """What one check found.
 
     Attributes:
@@ -37,22 +37,22 @@ class Finding:
         return {"name": self.name, "severity": self.severity.value, "message": self.message}
 
 
-def ok(name: str, message: str) -> Finding:
+def ok(name: str, message: str) -> PreflightFinding:
     """Return a finding that all is well."""
-    return Finding(name=name, severity=Severity.OK, message=message)
+    return PreflightFinding(name=name, severity=Severity.OK, message=message)
 
 
-def warning(name: str, message: str) -> Finding:
+def warning(name: str, message: str) -> PreflightFinding:
     """Return a finding that someone should know of."""
-    return Finding(name=name, severity=Severity.WARNING, message=message)
+    return PreflightFinding(name=name, severity=Severity.WARNING, message=message)
 
 
-def error(name: str, message: str, raises: type[TunetrailError]) -> Finding:
+def error(name: str, message: str, raises: type[TunetrailError]) -> PreflightFinding:
     """Return a finding that keeps a training from beginning."""
-    return Finding(name=name, severity=Severity.ERROR, message=message, raises=raises)
+    return PreflightFinding(name=name, severity=Severity.ERROR, message=message, raises=raises)
 
 
-def broken_model(name: str) -> Finding:
+def broken_model(name: str) -> PreflightFinding:
     """Return the finding that a model's own numbers aren't finite, before any training."""
     message = "train/loss must be finite, got nan before the first step: the model's weights are broken. Take another."
     return error(name, message, TrainingError)
@@ -68,11 +68,11 @@ class PreflightReport:
         seconds: Wall-clock time of the checks.
     """
 
-    findings: Sequence[Finding]
+    findings: Sequence[PreflightFinding]
     preview: str
     seconds: float
 
-    def of(self, severity: Severity) -> list[Finding]:
+    def of(self, severity: Severity) -> list[PreflightFinding]:
         """Return the findings that are so bad."""
         return [finding for finding in self.findings if finding.severity == severity]
 

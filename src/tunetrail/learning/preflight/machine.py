@@ -12,11 +12,11 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 from tunetrail.config import TrainingConfig
 from tunetrail.errors import SampleError, TrainingError
-from tunetrail.learning.preflight.findings import Finding, error, ok, warning
-from tunetrail.learning.training.batch_size_trial import ModuleProbe, state_bytes
-from tunetrail.learning.training.memory import is_out_of_memory
-from tunetrail.learning.training.memory_meter import free_memory, release_memory
+from tunetrail.learning.automatic.batch_size_trial import ModuleProbe, state_bytes
+from tunetrail.learning.automatic.memory_meter import free_memory, release_memory
+from tunetrail.learning.preflight.findings import PreflightFinding, error, ok, warning
 from tunetrail.learning.training.module import StepBatch, TrainedModule
+from tunetrail.learning.training.out_of_memory import is_out_of_memory
 
 CATCHABLE = ("cuda", "mps", "xpu")
 """Devices that say when their memory is full."""
@@ -28,7 +28,7 @@ _GIB = 2.0**30
 
 def check_worst_batch(
     training: TrainingConfig, trainer: lightning.Trainer, module: TrainedModule
-) -> Finding:
+) -> PreflightFinding:
     """See whether the longest rows fit into memory, as many as share a batch, beside the optimizer's state.
 
     On a GPU they are taken forwards and backwards. Elsewhere a process that takes too much is ended without a word, so
@@ -38,7 +38,7 @@ def check_worst_batch(
     """
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     loader: Any = trainer.train_dataloader
-    before, lengths = module.piece_rows, loader.steps.batches.lengths
+    before, lengths = module.mini_batch_size, loader.steps.batches.lengths
     worst = [
         [company[row] for row in worst_rows(lengths[company], data.batch_size, data.batches.tokens)]
         for company in loader.steps.batches.companies
@@ -58,8 +58,8 @@ def check_worst_batch(
     finally:
         module.zero_grad()
         release_memory(module.device)
-    if module.piece_rows != before:
-        pieces = f"batches go through the model in pieces of {module.piece_rows} rows"
+    if module.mini_batch_size != before:
+        pieces = f"batches go through the model in mini-batches of {module.mini_batch_size} rows"
         return warning(_WORST, f"{batch} don't fit into memory at once; {pieces}.")
     return ok(_WORST, f"{batch} fit into memory")
 
@@ -92,14 +92,14 @@ def _estimate(
             f"The longest row needs more memory than there is: {free / _GIB:.2g} GiB are free beside the model. Lower "
             "max_length, train adapters, or set training.memory.gradient_checkpointing=true."
         )
-    lengths = loader.steps.batches.lengths[rows[: module.piece_rows or None]]
+    lengths = loader.steps.batches.lengths[rows[: module.mini_batch_size or None]]
     others = float(lengths.sum() / lengths[0]) - 1.0  # in rows as long as the longest
     if fixed + one * (1.0 + others) <= free:
         return
     two = probe.memory(rows[:2], 0)  # for some memory is needed once, whatever the number of rows
     each = one if two is None else max(two - one, 1)
     if fixed + one + each * others > free:
-        module.piece_rows = 1 + int((free - fixed - one) / each)
+        module.mini_batch_size = 1 + int((free - fixed - one) / each)
 
 
 def worst_rows(lengths: npt.NDArray[np.int64], batch_size: int, total_length: int = 0) -> list[int]:
@@ -112,7 +112,7 @@ def worst_rows(lengths: npt.NDArray[np.int64], batch_size: int, total_length: in
     return rows
 
 
-def check_monitored(trainer: lightning.Trainer, module: TrainedModule) -> Finding:
+def check_monitored(trainer: lightning.Trainer, module: TrainedModule) -> PreflightFinding:
     """Look for validation batches: without them there is no `val/loss` to stop by and to choose the weights by."""
     name = "validation"
     batches = sum(trainer.num_val_batches)
@@ -127,7 +127,7 @@ def check_monitored(trainer: lightning.Trainer, module: TrainedModule) -> Findin
 
 def check_settings(
     training: TrainingConfig, trainer: lightning.Trainer, module: TrainedModule
-) -> Finding:
+) -> PreflightFinding:
     """Look for settings that were changed and do nothing beside the others."""
     name = "settings"
     useless = training.without_effect()
@@ -138,7 +138,7 @@ def check_settings(
 
 def check_disk(
     folder: Path, averages: bool, trainer: lightning.Trainer, module: TrainedModule
-) -> Finding:
+) -> PreflightFinding:
     """Compare the room for checkpoints with what they take: weights, and two numbers per weight of the optimizer."""
     name = "disk"
     needed = checkpoint_bytes(module, averages) * _FILES

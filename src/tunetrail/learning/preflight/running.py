@@ -10,10 +10,11 @@ from typing import Any
 import pytorch_lightning as lightning
 
 from tunetrail.config import TrainingConfig
+from tunetrail.learning.embedding import preflight as embedding
 from tunetrail.learning.embedding.module import EmbeddingModule
+from tunetrail.learning.language_model import preflight as language_model
 from tunetrail.learning.language_model.module import LanguageModelModule
-from tunetrail.learning.preflight import embedding, language_model
-from tunetrail.learning.preflight.findings import Finding, PreflightReport, Severity
+from tunetrail.learning.preflight.findings import PreflightFinding, PreflightReport, Severity
 from tunetrail.learning.preflight.machine import (
     check_disk,
     check_monitored,
@@ -23,7 +24,7 @@ from tunetrail.learning.preflight.machine import (
 
 logger = logging.getLogger(__name__)
 
-Check = Callable[[lightning.Trainer, Any], Finding]
+Check = Callable[[lightning.Trainer, Any], PreflightFinding]
 """Takes the trainer, whose module and batches are there, and the module."""
 
 EMBEDDING_CHECKS: Sequence[Check] = (
@@ -103,7 +104,7 @@ def preflight(
     """
     checks, packing, preview = _checks_of(module)
     started = time.monotonic()
-    findings: list[Finding] = []
+    findings: list[PreflightFinding] = []
     for check in (*checks, *machine, *packing):
         findings.append(check(trainer, module))
         if findings[-1].severity is Severity.ERROR:

@@ -20,8 +20,8 @@ from pytorch_lightning.utilities.memory import garbage_collection_cuda
 from torch import Tensor
 
 from tunetrail.errors import TrainingError
-from tunetrail.learning.training.memory import is_out_of_memory
 from tunetrail.learning.training.optimization import configure_optimizer
+from tunetrail.learning.training.out_of_memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +62,8 @@ class StepBatch:
 
 
 @dataclass(kw_only=True, slots=True)
-class Work:
-    """What was computed.
+class StepTotals:
+    """Sums over the micro-batches of a step.
 
     Attributes:
         loss: Sum of the loss over what it is averaged over.
@@ -77,12 +77,12 @@ class Work:
     computed: int = 0
     flops: float = 0.0
 
-    def add(self, other: "Work") -> None:
-        """Add the work of a further part."""
-        self.loss = self.loss.to(other.loss.device) + other.loss
-        self.tokens += other.tokens
-        self.computed += other.computed
-        self.flops += other.flops
+    def add(self, further: "StepTotals") -> None:
+        """Add the totals of a further micro-batch."""
+        self.loss = self.loss.to(further.loss.device) + further.loss
+        self.tokens += further.tokens
+        self.computed += further.computed
+        self.flops += further.flops
 
 
 def step_seed(seed: int, *numbers: int) -> int:
@@ -102,7 +102,7 @@ class TrainedModule(lightning.LightningModule):
         max_grad_norm: Gradients are scaled down to this norm; 0: off.
 
     Attributes:
-        piece_rows: Above 0: a micro-batch goes through the model in pieces of so many rows.
+        mini_batch_size: Above 0: a micro-batch goes through the model in mini-batches of this many rows.
         total_steps: Optimizer steps of the whole training; 0: the trainer's estimate.
         guard: Asked before each optimizer step whether it may be taken.
     """
@@ -114,7 +114,7 @@ class TrainedModule(lightning.LightningModule):
         self.optimization = dict(optimization)
         self.seed = seed
         self.max_grad_norm = max_grad_norm
-        self.piece_rows = 0
+        self.mini_batch_size = 0
         self.total_steps = 0
         self.guard: Guard | None = None
         self._gradient_norm = torch.zeros(())
@@ -122,8 +122,8 @@ class TrainedModule(lightning.LightningModule):
         self._measured = 0.0
 
     @abstractmethod
-    def backward_of(self, micro_batch: Any, scale: float) -> Work:
-        """Add the gradient of `scale` times the micro-batch's summed loss, in pieces of `piece_rows` rows if set."""
+    def backward_of(self, micro_batch: Any, scale: float) -> StepTotals:
+        """Add the gradient of `scale` times the micro-batch's summed loss, in mini-batches if set."""
 
     @abstractmethod
     def measures_of(self, micro_batch: Any) -> dict[str, Tensor]:
@@ -175,12 +175,12 @@ class TrainedModule(lightning.LightningModule):
         self._accumulated(batch, optimizer, 1.0)
         optimizer.zero_grad()
 
-    def _accumulated(self, batch: StepBatch, optimizer: Any, scale: float) -> Work:
+    def _accumulated(self, batch: StepBatch, optimizer: Any, scale: float) -> StepTotals:
         """Add up the gradients of a step; where memory doesn't suffice, the step is taken again in smaller pieces."""
 
-        def attempt() -> Work:
+        def attempt() -> StepTotals:
             optimizer.zero_grad()
-            work, last = Work(), len(batch.micro_batches) - 1
+            work, last = StepTotals(), len(batch.micro_batches) - 1
             for number, micro_batch in enumerate(batch.micro_batches):
                 torch.manual_seed(
                     step_seed(self.seed, self.trainer.global_step, number, self.global_rank)
@@ -194,16 +194,16 @@ class TrainedModule(lightning.LightningModule):
         )
 
     def in_memory(self, compute: Callable[[], Result], rows: int) -> Result:
-        """Return what `compute` returns; while memory doesn't suffice, it is called again with half of `piece_rows`.
+        """Return what `compute` returns; after a lack of memory it is called again with half of the mini-batch.
 
         Args:
-            compute: Takes micro-batches through the model in pieces of `piece_rows` rows.
+            compute: Takes micro-batches through the model in mini-batches.
             rows: Of the largest micro-batch.
 
         Raises:
             TrainingError: Not even one row fits.
         """
-        before = self.piece_rows
+        before = self.mini_batch_size
         while True:
             try:
                 result = compute()
@@ -211,20 +211,21 @@ class TrainedModule(lightning.LightningModule):
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                pieces = min(self.piece_rows or rows, rows)
+                pieces = min(self.mini_batch_size or rows, rows)
                 if pieces <= 1:
                     raise TrainingError(
                         "one row alone doesn't fit into memory. Lower max_length, or set "
                         "training.memory.gradient_checkpointing=true."
                     ) from error
             # only here are the tensors gone that the error's traceback held
-            self.piece_rows = -(-pieces // 2)
+            self.mini_batch_size = -(-pieces // 2)
             self.zero_grad()
             garbage_collection_cuda()
-        if self.piece_rows != before:
+        if self.mini_batch_size != before:
             logger.warning(
-                "out of memory: batches go through the model in pieces of %d rows from now on; gradients stay the same",
-                self.piece_rows,
+                "out of memory: batches go through the model in mini-batches of %d rows from now on; "
+                "gradients stay the same",
+                self.mini_batch_size,
             )
         return result
 
@@ -306,7 +307,7 @@ class TrainedModule(lightning.LightningModule):
         return summed if isinstance(value, Tensor) else float(summed)
 
 
-def pieces_of(count: int, size: int) -> Iterator[slice]:
+def mini_batch_slices(count: int, size: int) -> Iterator[slice]:
     """Yield the slices that cut `count` rows into pieces of `size`; one piece where it is 0."""
     size = size or count
     return (slice(start, start + size) for start in range(0, count, size))

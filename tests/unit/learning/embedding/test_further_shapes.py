@@ -44,14 +44,16 @@ def batches(records: list[dict[str, Any]]) -> list[EmbeddingBatch]:
     return [batch for step in data.train_dataloader() for batch in step.micro_batches]
 
 
-@pytest.mark.parametrize("piece_rows", [0, 2])
-def test_each_batch_has_the_loss_of_its_shape(tiny_embedding_model: str, piece_rows: int) -> None:
+@pytest.mark.parametrize("mini_batch_size", [0, 2])
+def test_each_batch_has_the_loss_of_its_shape(
+    tiny_embedding_model: str, mini_batch_size: int
+) -> None:
     together = EmbeddingModule(
         model=tiny_embedding_model,
         shape="pair",
         further_losses={"score": "cosent", "text": "simcse"},
     ).eval()
-    together.piece_rows = piece_rows
+    together.mini_batch_size = mini_batch_size
     seen = set()
     for batch in batches([*PAIRS, *SCORES, *TEXTS]):
         alone = EmbeddingModule(model=tiny_embedding_model, shape=batch.shape).eval()
@@ -78,7 +80,7 @@ def test_a_training_learns_from_every_shape(tiny_embedding_model: str, tmp_path:
 
 def test_what_is_auto_is_found_with_the_rows_that_are_scored(tiny_embedding_model: str) -> None:
     training = replace(TRAINING, batch_size="auto")
-    found = learner().find(tiny_embedding_model, [*SCORES, *PAIRS, *TEXTS], training)
+    found = learner().find_auto_values(tiny_embedding_model, [*SCORES, *PAIRS, *TEXTS], training)
     assert found.batch is not None and 1 <= found.batch.batch_size <= len(PAIRS)
 
 

@@ -10,7 +10,7 @@ from tunetrail.config import TrainingConfig
 from tunetrail.errors import ModelError
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule, load_embedding_model
-from tunetrail.learning.training.fitting import fit, optimization_settings
+from tunetrail.learning.fitting import fit, optimization_settings
 
 PAIRS = [{"anchor": f"question {n}", "positive": f"the answer is {n * 7}"} for n in range(8)]
 

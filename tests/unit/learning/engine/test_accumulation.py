@@ -13,10 +13,10 @@ from tunetrail.config import TrainingConfig
 from tunetrail.config.training import BatchesConfig, GuardsConfig, OptimizerConfig
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule
+from tunetrail.learning.fitting import fit, optimization_settings
 from tunetrail.learning.language_model.data import LanguageModelDataModule
 from tunetrail.learning.language_model.module import LanguageModelModule
 from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
-from tunetrail.learning.training.fitting import fit, optimization_settings
 
 Folder = Callable[..., str]
 
@@ -79,7 +79,9 @@ def descent(batch_size: int, accumulate: int, **training: Any) -> TrainingConfig
     )
 
 
-def language_step(path: str, folder: Path, training: TrainingConfig, piece_rows: int = 0) -> Any:
+def language_step(
+    path: str, folder: Path, training: TrainingConfig, mini_batch_size: int = 0
+) -> Any:
     module = LanguageModelModule(
         model=path,
         pad_token_id=1,
@@ -87,7 +89,7 @@ def language_step(path: str, folder: Path, training: TrainingConfig, piece_rows:
         optimization=optimization_settings(training),
         max_grad_norm=0.0,
     )
-    module.piece_rows = piece_rows
+    module.mini_batch_size = mini_batch_size
     data = LanguageModelDataModule(
         train=EXAMPLES,
         validation=[],
@@ -115,8 +117,8 @@ def test_a_language_models_step_is_the_same_in_pieces_and_by_tokens(
 ) -> None:
     path = decoder_folder("qwen2")
     expected_loss, expected = language_step(path, tmp_path, descent(8, 1))
-    for training, piece_rows in ((descent(4, 2), 3), (descent(4, 8, tokens=50), 0)):
-        loss, found = language_step(path, tmp_path, training, piece_rows)
+    for training, mini_batch_size in ((descent(4, 2), 3), (descent(4, 8, tokens=50), 0)):
+        loss, found = language_step(path, tmp_path, training, mini_batch_size)
         assert loss == pytest.approx(expected_loss, rel=1e-5)
         assert_close(found, expected)
 

@@ -25,14 +25,14 @@ Build = Callable[..., EmbeddingModule]
 @pytest.fixture
 def build(encoder_folder: Callable[..., str]) -> Build:
     def built(
-        shape: str, loss: str, piece_rows: int, dropout: bool, **settings: Any
+        shape: str, loss: str, mini_batch_size: int, dropout: bool, **settings: Any
     ) -> EmbeddingModule:
         path = encoder_folder("bert", include_prompt=False, **(DROPOUT if dropout else {}))
         return EmbeddingModule(
             model=path,
             shape=shape,
             loss=loss,
-            mini_batch_size=piece_rows,
+            mini_batch_size=mini_batch_size,
             max_length=64,
             **settings,
         )
@@ -66,10 +66,10 @@ def plain_gradients(
     module.zero_grad()
     seeds = [
         step_seed(int(torch.randint(2**62, ())), number)
-        for number in range(-(-ROWS // module.piece_rows))
+        for number in range(-(-ROWS // module.mini_batch_size))
     ]
     pieces = []
-    for piece, seed in zip(cut(micro_batch.columns, module.piece_rows), seeds, strict=True):
+    for piece, seed in zip(cut(micro_batch.columns, module.mini_batch_size), seeds, strict=True):
         torch.manual_seed(seed)
         pieces.append(module.encoder(piece))
     vectors = [torch.cat(column) for column in zip(*pieces, strict=True)]
@@ -109,14 +109,15 @@ def test_pieces_have_the_loss_and_gradient_of_one_graph(
     assert_close(found, expected)
 
 
-@pytest.mark.parametrize("piece_rows", [1, 2, 3, 6])
+@pytest.mark.parametrize("mini_batch_size", [1, 2, 3, 6])
 @pytest.mark.parametrize(("shape", "loss", "columns"), CASES)
 def test_pieces_equal_the_whole_batch_without_dropout(
-    build: Build, shape: str, loss: str, columns: dict[str, Any], piece_rows: int
+    build: Build, shape: str, loss: str, columns: dict[str, Any], mini_batch_size: int
 ) -> None:
     micro_batch = batch(shape, **columns)
     (found_loss, found), (expected_loss, expected) = (
-        gradients(build(shape, loss, rows, dropout=False), micro_batch) for rows in (piece_rows, 0)
+        gradients(build(shape, loss, rows, dropout=False), micro_batch)
+        for rows in (mini_batch_size, 0)
     )
     assert found_loss == pytest.approx(expected_loss, rel=1e-4)
     assert_close(found, expected)

@@ -147,11 +147,11 @@ def test_another_example_in_the_row_changes_neither_loss_nor_gradient_of_the_oth
     assert_close(other_gradient, gradient)
 
 
-@pytest.mark.parametrize("piece_rows", [1, 2, 4, 100])
-def test_pieces_equal_the_whole_batch(decoder_folder: Folder, piece_rows: int) -> None:
+@pytest.mark.parametrize("mini_batch_size", [1, 2, 4, 100])
+def test_pieces_equal_the_whole_batch(decoder_folder: Folder, mini_batch_size: int) -> None:
     module = LanguageModelModule(model=decoder_folder("llama"), pad_token_id=1)
     expected_loss, expected = gradients(module, batch())
-    module.piece_rows = piece_rows
+    module.mini_batch_size = mini_batch_size
     found_loss, found = gradients(module, batch())
     assert found_loss == pytest.approx(expected_loss, rel=1e-5)
     assert_close(found, expected)

@@ -79,7 +79,7 @@ def trained(
         module = LanguageModelModule(
             model=decoder, pad_token_id=1, optimization=OPTIMIZATION, max_grad_norm=0.5
         )
-        module.piece_rows = int("pieces" in case)
+        module.mini_batch_size = int("pieces" in case)
         data = LanguageModelDataModule(train=EXAMPLES, validation=EXAMPLES[:5], **common)
     else:
         shape = "score" if case == "scores" else "pair"

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tunetrail.config import AdapterConfig, TrainingConfig
 from tunetrail.learning.engine.attention import segment_attention_of
+from tunetrail.learning.fitting import fit, optimization_settings
 from tunetrail.learning.language_model.data import LanguageModelDataModule
 from tunetrail.learning.language_model.forward import causal_model, padded, padded_nats
 from tunetrail.learning.language_model.module import (
@@ -17,7 +18,6 @@ from tunetrail.learning.language_model.module import (
     load_tokenizer,
 )
 from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample, tokenize_record
-from tunetrail.learning.training.fitting import fit, optimization_settings
 
 RECORDS: list[dict[str, Any]] = [
     {"input": "What is 2 + 2?", "output": "4"},

@@ -19,11 +19,11 @@ from tunetrail.errors import ConfigError, SampleError, TrainingError
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.encoder import transformer_of
 from tunetrail.learning.embedding.module import EmbeddingModule
+from tunetrail.learning.fitting import FitResult, fit, optimization_settings
 from tunetrail.learning.preflight import machine
+from tunetrail.learning.preflight.checks import sampled, share
 from tunetrail.learning.preflight.findings import PreflightReport, Severity, error, ok, warning
 from tunetrail.learning.preflight.machine import checkpoint_bytes, worst_rows
-from tunetrail.learning.preflight.sampled import sampled, share
-from tunetrail.learning.training.fitting import FitResult, fit, optimization_settings
 
 PAIRS = [
     {"anchor": f"question {n} {'why ' * (n % 5)}", "positive": f"it is {n * 7}"} for n in range(16)
@@ -38,7 +38,7 @@ class Watched(EmbeddingModule):
         if self.trainer.global_step == 0:
             self.state = (
                 self.training,
-                self.piece_rows,
+                self.mini_batch_size,
                 torch.get_rng_state(),
                 np.random.get_state()[1].tolist(),
             )
@@ -202,7 +202,7 @@ def test_worst_batch_that_does_not_fit_goes_through_in_pieces(
     assert result.preflight is not None
     (finding,) = result.preflight.of(Severity.WARNING)
     assert finding.name == "worst batch"
-    assert "4 rows with" in finding.message and "pieces of 2 rows" in finding.message
+    assert "4 rows with" in finding.message and "mini-batches of 2 rows" in finding.message
     assert "worst batch: 4 rows" in caplog.text
 
 
@@ -229,7 +229,7 @@ def test_memory_of_the_worst_batch_is_estimated_where_nothing_says_that_it_is_fu
     pieces: int,
 ) -> None:
     monkeypatch.setattr(
-        machine.ModuleProbe, "memory", lambda probe, rows, piece_rows: 500 + 500 * len(rows)
+        machine.ModuleProbe, "memory", lambda probe, rows, mini_batch_size: 500 + 500 * len(rows)
     )
     monkeypatch.setattr(machine, "state_bytes", lambda module, training: (100, 200))
     monkeypatch.setattr(machine, "free_memory", lambda device: int(300 + rows * 1000))

@@ -1,0 +1,50 @@
+"""Trials: a few passes through Lightning's Trainer, on the device and in the precision of the training to come.
+
+Whatever they do to a module stays with it, so they get one of their own. Knows nothing of what is tried.
+"""
+
+import pytorch_lightning as lightning
+from pytorch_lightning.utilities.seed import isolate_rng
+
+from tunetrail.config import TrainingConfig
+from tunetrail.learning.training.console import silence_lightning
+from tunetrail.learning.training.memory_settings import enable_gradient_checkpointing
+from tunetrail.learning.training.module import TrainedModule
+from tunetrail.learning.training.precision import resolve_precision
+
+
+def run_trial(
+    module: TrainedModule,
+    data: lightning.LightningDataModule,
+    training: TrainingConfig,
+    callback: lightning.Callback,
+    max_steps: int,
+) -> None:
+    """Put a module through a short training without validation; the random generators are as before afterwards.
+
+    Args:
+        module: It can't be trained from where it was afterwards.
+        data: Its batches.
+        training: Precision and memory as in the training to come; nothing is compiled.
+        callback: Does what the trial is for.
+        max_steps: Optimizer steps at most.
+    """
+    silence_lightning()
+    if training.memory.gradient_checkpointing:
+        enable_gradient_checkpointing(module.model)
+    with isolate_rng():
+        trainer = lightning.Trainer(
+            max_epochs=-1,
+            max_steps=max_steps,
+            devices=1,
+            use_distributed_sampler=False,
+            precision=resolve_precision(training.precision, training.use_mixed_precision),  # type: ignore[arg-type]
+            limit_val_batches=0,
+            callbacks=[callback],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        module.train()
+        trainer.fit(module, datamodule=data)

@@ -1,0 +1,1 @@
+"""Recovery: how a training survives a stop, a crash, and a loss that is not finite."""

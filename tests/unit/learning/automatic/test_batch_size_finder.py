@@ -1,0 +1,182 @@
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from tunetrail.errors import ConfigError
+from tunetrail.learning.automatic.batch_size_finder import (
+    BatchSearch,
+    BatchSizeResult,
+    MeasuredBatch,
+    agreed,
+    divided,
+    find_batch_size,
+    typical_rows,
+)
+
+LENGTHS = [10 * (number % 10 + 1) for number in range(200)]
+"""Of 10 to 100 tokens."""
+
+
+@dataclass
+class Machine:
+    """A device of so many bytes that takes some per token at once and reaches its speed with so many tokens."""
+
+    memory_bytes: int = 10**9
+    per_token: float = 1000.0
+    saturated_at: int = 500
+    second_pass: float = 4.0 / 3.0
+    lengths: list[int] = field(default_factory=lambda: list(LENGTHS))
+    most: int = 0
+    tried: list[tuple[int, int]] = field(default_factory=list)
+
+    def memory(self, rows: Sequence[int], mini_batch_size: int) -> int | None:
+        taken = int(
+            self.per_token * sum(self.lengths[row] for row in rows[: mini_batch_size or None])
+        )
+        self.tried.append((len(rows), mini_batch_size))
+        self.most = max(self.most, taken)
+        return taken if taken <= self.memory_bytes else None
+
+    def speed(self, rows: Sequence[int], mini_batch_size: int) -> float:
+        tokens = sum(self.lengths[row] for row in rows[: mini_batch_size or None])
+        reached = 1000.0 * min(tokens / self.saturated_at, 1.0)
+        return reached / self.second_pass if mini_batch_size else reached
+
+
+def search(
+    rows: int = 64, *, in_mini_batches: bool = False, fixed: int = 0, limit: int = 10**9
+) -> BatchSearch:
+    return BatchSearch(
+        rows=rows,
+        in_mini_batches=in_mini_batches,
+        like_lengths=False,
+        fixed_bytes=fixed,
+        limit_bytes=limit,
+    )
+
+
+def test_the_smallest_of_the_fastest_is_chosen_and_the_step_keeps_its_rows() -> None:
+    found = find_batch_size(search(), Machine(saturated_at=800))
+    assert (found.batch_size, found.accumulate, found.mini_batch_size) == (16, 4, 0)
+    assert [each.rows for each in found.measured] == [1, 2, 4, 8, 16, 32, 64]
+    assert found.memory_bytes == 16 * 100 * 1000
+
+
+def test_the_search_ends_when_larger_batches_are_no_faster() -> None:
+    found = find_batch_size(search(rows=1024), Machine(saturated_at=100, lengths=LENGTHS * 6))
+    assert [each.rows for each in found.measured][-1] == 8
+    assert found.batch_size == 2
+
+
+def test_what_does_not_fit_is_never_tried() -> None:
+    machine = Machine(saturated_at=10**6)
+    found = find_batch_size(search(fixed=200_000, limit=1_000_000), machine)
+    assert (found.batch_size, found.accumulate) == (8, 8)
+    assert machine.most == 800_000
+    assert [each.fits for each in found.measured] == [True] * 4 + [False]
+    assert found.measured[-1].memory_bytes == 200_000 + 16 * 100 * 1000
+
+
+def test_a_device_that_runs_out_of_memory_ends_the_search() -> None:
+    found = find_batch_size(search(), Machine(memory_bytes=900_000, saturated_at=10**6))
+    assert (found.batch_size, found.measured[-1].rows, found.measured[-1].fits) == (8, 16, False)
+
+
+@pytest.mark.parametrize("fixed", [10**6, 400_000])
+def test_no_room_for_one_row_is_said_before_it_is_tried(fixed: int) -> None:
+    machine = Machine(per_token=10_000.0)
+    with pytest.raises(
+        ConfigError, match=r"training\.batch_size must leave room for one row, got 'auto'"
+    ) as caught:
+        find_batch_size(search(fixed=fixed, limit=900_000), machine)
+    assert "max_length" in str(caught.value)
+    assert machine.most + fixed <= 900_000 or not machine.tried
+
+
+def test_a_batch_whose_rows_are_compared_stays_whole_where_it_fits() -> None:
+    machine = Machine(saturated_at=100)
+    found = find_batch_size(search(in_mini_batches=True), machine)
+    assert (found.batch_size, found.accumulate, found.mini_batch_size) == (64, 1, 0)
+    assert machine.tried[-1] == (64, 0)
+    assert len(found.measured) < 7  # larger pieces brought nothing, so that the whole came next
+
+
+def test_a_batch_whose_rows_are_compared_goes_in_pieces_where_it_does_not_fit() -> None:
+    machine = Machine(saturated_at=10**6)
+    found = find_batch_size(search(in_mini_batches=True, limit=1_700_000), machine)
+    assert (found.batch_size, found.accumulate, found.mini_batch_size) == (64, 1, 16)
+    assert machine.most == 1_600_000
+
+
+def test_pieces_are_taken_where_the_whole_is_slower() -> None:
+    class Thrashing(Machine):
+        def speed(self, rows: Sequence[int], mini_batch_size: int) -> float:
+            return super().speed(rows, mini_batch_size) * (1.0 if mini_batch_size else 0.1)
+
+    found = find_batch_size(search(in_mini_batches=True), Thrashing(saturated_at=100))
+    assert (found.batch_size, found.accumulate) == (64, 1)
+    assert 0 < found.mini_batch_size < 64
+
+
+def test_no_further_candidate_is_tried_once_the_time_is_over() -> None:
+    seconds = iter([0.0, 1.0, 1e9])
+    found = find_batch_size(search(), Machine(saturated_at=10**6), clock=lambda: next(seconds))
+    assert [each.rows for each in found.measured] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (1, [1]),
+        (32, [1, 2, 4, 8, 16, 32]),
+        (48, [1, 2, 4, 8, 16, 24, 48]),
+        (50, [1, 2, 5, 10, 25, 50]),
+        (31, [1, 4, 8, 16, 31]),
+    ],
+)
+def test_candidates_divide_the_step_where_they_can(rows: int, expected: list[int]) -> None:
+    assert search(rows).candidates() == expected
+
+
+@pytest.mark.parametrize("rows", range(1, 200))
+def test_no_candidate_changes_the_rows_of_a_step_by_much(rows: int) -> None:
+    for candidate in search(rows).candidates():
+        found = divided(rows, candidate, in_mini_batches=False)
+        assert rows <= found.batch_size * found.accumulate < rows + found.accumulate
+
+
+def test_ranks_agree_on_the_least() -> None:
+    measured = (MeasuredBatch(rows=16, tokens_per_second=1.0, memory_bytes=1, fits=True),)
+    found = BatchSizeResult(batch_size=16, accumulate=2, measured=measured)
+    assert agreed(found, [16, 8, 32], rows=32, in_mini_batches=False) == BatchSizeResult(
+        batch_size=8, accumulate=4, measured=measured
+    )
+    assert agreed(found, [16, 16], rows=32, in_mini_batches=False) == found
+
+
+def test_ranks_agree_on_pieces() -> None:
+    whole = BatchSizeResult(batch_size=32, accumulate=1)
+    assert agreed(whole, [32, 8], rows=32, in_mini_batches=True) == BatchSizeResult(
+        batch_size=32, accumulate=1, mini_batch_size=8
+    )
+    assert agreed(whole, [32, 32], rows=32, in_mini_batches=True) == whole
+
+
+def test_typical_rows_are_of_all_lengths() -> None:
+    lengths = np.array(LENGTHS)
+    for count in (1, 2, 7, 64, 200):
+        rows = typical_rows(LENGTHS, count, like_lengths=False)
+        assert len(set(rows)) == count
+        assert lengths[rows].mean() == pytest.approx(lengths.mean(), rel=0.15)
+
+
+def test_typical_rows_of_like_length_are_about_the_median() -> None:
+    rows = typical_rows([number**2 for number in range(100)], 11, like_lengths=True)
+    assert sorted(rows) == list(range(44, 55))
+
+
+def test_what_was_found_becomes_plain_values_and_back() -> None:
+    found = find_batch_size(search(), Machine())
+    assert BatchSizeResult.from_dict(found.to_dict()) == found

@@ -1,0 +1,135 @@
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from tunetrail.config import TrainingConfig
+from tunetrail.config.training import AveragingConfig, OptimizerConfig
+from tunetrail.errors import ConfigError
+from tunetrail.learning.automatic.batch_size_finder import BatchSizeResult
+from tunetrail.learning.automatic.batch_size_trial import BatchSizeTrial, state_bytes
+from tunetrail.learning.automatic.trial_run import run_trial
+from tunetrail.learning.embedding.data import EmbeddingDataModule
+from tunetrail.learning.embedding.module import EmbeddingModule
+from tunetrail.learning.fitting import optimization_settings
+from tunetrail.learning.training.module import StepTotals
+
+PAIRS = [
+    {"anchor": f"question {n} {'why ' * (n % 5)}", "positive": f"the answer is {n * 7}"}
+    for n in range(24)
+]
+SCORES = [{"sentence1": f"text {n}", "sentence2": f"other {n}", "score": n / 24} for n in range(24)]
+TRAINING = TrainingConfig(batch_size=1, learning_rate=1e-3, warmup_steps=0)
+
+
+class Narrow(EmbeddingModule):
+    """Has room for so many rows at once."""
+
+    room = 2
+
+    def backward_of(self, micro_batch: Any, scale: float) -> StepTotals:
+        if (self.mini_batch_size or len(micro_batch.rows)) > self.room:
+            torch.empty(2**50)
+        return super().backward_of(micro_batch, scale)
+
+
+def searched(
+    module: EmbeddingModule, *, in_mini_batches: bool, limit_bytes: int | None = None, rows: int = 8
+) -> BatchSizeResult | None:
+    records = PAIRS if module.hparams["shape"] == "pair" else SCORES
+    data = EmbeddingDataModule(
+        train=records, validation=[], shape=module.hparams["shape"], batch_size=1
+    )
+    trial = BatchSizeTrial(
+        TRAINING, rows=rows, in_mini_batches=in_mini_batches, limit_bytes=limit_bytes
+    )
+    run_trial(module, data, TRAINING, trial, max_steps=1)
+    return trial.found
+
+
+def built(
+    path: str, shape: str = "pair", kind: type[EmbeddingModule] = EmbeddingModule
+) -> EmbeddingModule:
+    loss = "cosine_similarity" if shape == "score" else "auto"
+    return kind(model=path, shape=shape, loss=loss, optimization=optimization_settings(TRAINING))
+
+
+@pytest.mark.parametrize(("shape", "in_mini_batches"), [("pair", True), ("score", False)])
+def test_the_step_keeps_its_rows_and_no_weight_changes(
+    tiny_embedding_model: str, shape: str, in_mini_batches: bool
+) -> None:
+    module = built(tiny_embedding_model, shape)
+    before = copy.deepcopy(module.state_dict())
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    found = searched(module, in_mini_batches=in_mini_batches)
+    assert torch.equal(torch.rand(3), expected)
+    assert found is not None
+    assert found.batch_size * found.accumulate == 8
+    assert in_mini_batches or found.mini_batch_size == 0
+    assert all(
+        each.fits and each.tokens_per_second > 0.0 and each.memory_bytes > 0
+        for each in found.measured
+    )
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert module.mini_batch_size == 0
+
+
+@pytest.mark.parametrize(("shape", "in_mini_batches"), [("pair", True), ("score", False)])
+def test_the_search_ends_where_torch_has_no_memory(
+    tiny_embedding_model: str, shape: str, in_mini_batches: bool
+) -> None:
+    found = searched(built(tiny_embedding_model, shape, Narrow), in_mini_batches=in_mini_batches)
+    assert found is not None
+    assert (found.measured[-1].rows, found.measured[-1].fits) == (4, False)
+    assert (found.mini_batch_size if in_mini_batches else found.batch_size) in (1, 2)
+    assert found.batch_size * found.accumulate == 8
+
+
+def test_an_error_that_is_not_of_memory_is_not_hidden(tiny_embedding_model: str) -> None:
+    class Broken(EmbeddingModule):
+        def backward_of(self, micro_batch: Any, scale: float) -> StepTotals:
+            raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        searched(built(tiny_embedding_model, kind=Broken), in_mini_batches=True)
+
+
+def test_no_memory_to_spare_is_a_clear_error(tiny_embedding_model: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"training\.batch_size must leave room for one row"
+    ) as caught:
+        searched(built(tiny_embedding_model), in_mini_batches=True, limit_bytes=100_000)
+    assert caught.value.exit_code == 2
+
+
+def test_a_step_has_no_more_rows_than_there_are(tiny_embedding_model: str) -> None:
+    found = searched(built(tiny_embedding_model, "score"), in_mini_batches=False, rows=10_000)
+    assert found is not None
+    assert found.batch_size * found.accumulate == 24
+
+
+def test_the_state_of_the_optimizer_is_counted(tiny_embedding_model: str) -> None:
+    module = built(tiny_embedding_model)
+    numbers = sum(each.numel() for each in module.parameters())
+    assert state_bytes(module, TRAINING) == (4 * numbers, 8 * numbers)
+    plain = TrainingConfig(
+        optimizer=OptimizerConfig(name="sgd"), averaging=AveragingConfig(kind="ema")
+    )
+    assert state_bytes(module, plain) == (4 * numbers, 8 * numbers)
+    next(iter(module.parameters())).requires_grad_(False)
+    assert state_bytes(module, TRAINING)[0] < 4 * numbers
+
+
+def test_ranks_are_asked_where_there_are_some(tiny_embedding_model: str) -> None:
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
+    try:
+        found = searched(built(tiny_embedding_model, "score", Narrow), in_mini_batches=False)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert found is not None and found.batch_size in (1, 2)
+    assert found.batch_size * found.accumulate == 8

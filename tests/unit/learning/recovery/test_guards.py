@@ -1,0 +1,457 @@
+import hashlib
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as lightning
+import torch
+from pytorch_lightning.plugins import MixedPrecision
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from tunetrail.config import TrainingConfig
+from tunetrail.config.language_model import AdapterConfig
+from tunetrail.config.training import (
+    AveragingConfig,
+    BatchesConfig,
+    CheckpointsConfig,
+    GuardsConfig,
+)
+from tunetrail.errors import TrainingError
+from tunetrail.learning.embedding.data import EmbeddingDataModule
+from tunetrail.learning.embedding.module import EmbeddingModule
+from tunetrail.learning.fitting import FitResult, fit, optimization_settings
+from tunetrail.learning.language_model.data import LanguageModelDataModule
+from tunetrail.learning.language_model.module import LanguageModelModule, load_tokenizer
+from tunetrail.learning.recovery.guards import NonFiniteGuard
+from tunetrail.learning.recovery.rewinding import set_rate
+from tunetrail.learning.tokens.chat import TokenizedExample, tokenize_record
+from tunetrail.learning.training.module import StepTotals
+
+VECTORS = [
+    {"text": f"text {n} {'and ' * (n % 3)}", "embedding": [math.sin(n + i) for i in range(32)]}
+    for n in range(16)
+]
+TRAINING = TrainingConfig(
+    batch_size=4, num_epochs=2, warmup_steps=0, learning_rate=1e-3, logging_steps=1
+)
+
+
+def broken(*rows: int) -> list[dict[str, Any]]:
+    """Return VECTORS with some rows whose target isn't a number."""
+    return [
+        {**record, "embedding": [math.nan] * 32} if row in rows else record
+        for row, record in enumerate(VECTORS)
+    ]
+
+
+class Watched(EmbeddingModule):
+    """Notes the weights and the learning rate at each step, and breaks the losses of the steps that it is told to.
+
+    The steps count from 0 and go on after a rewind: they are batches.
+    """
+
+    def __init__(self, **hparams: Any) -> None:
+        super().__init__(**hparams)
+        self.broken_steps: set[int] = set()
+        self.always_broken = False
+        self.stop_at = -1
+        self.batches = 0
+        self.before: list[str] = []
+        self.rates: list[float] = []
+
+    def training_step(self, batch: Any, batch_index: int) -> dict[str, Any]:
+        if self.batches == self.stop_at:
+            raise SIGTERMException
+        self.before.append(digest(self))
+        self.rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
+        returned = super().training_step(batch, batch_index)
+        self.batches += 1
+        return returned
+
+    @property
+    def _is_broken(self) -> bool:
+        return self.always_broken or self.batches in self.broken_steps
+
+    def backward_of(self, micro_batch: Any, scale: float) -> StepTotals:
+        return super().backward_of(micro_batch, scale * math.nan if self._is_broken else scale)
+
+
+def digest(module: torch.nn.Module) -> str:
+    values = [each.detach().numpy().tobytes() for each in module.parameters()]
+    return hashlib.sha256(b"".join(values)).hexdigest()
+
+
+def ignore(metrics: Mapping[str, float], step: int) -> None:
+    """Take metrics and forget them."""
+
+
+def fitted(
+    path: str,
+    folder: Path,
+    training: TrainingConfig = TRAINING,
+    *,
+    train: Any = VECTORS,
+    validation: Any = VECTORS,
+    validate: bool = True,
+    resume: Path | None = None,
+    prepare: Callable[[Watched], None] = lambda module: None,
+    on_metrics: Any = ignore,
+) -> tuple[Watched, FitResult]:
+    module = Watched(
+        model=path, shape="vector", optimization=optimization_settings(training), seed=0
+    )
+    prepare(module)
+    data = EmbeddingDataModule(
+        train=train, validation=validation, shape="vector", batch_size=4, batches=training.batches
+    )
+    result = fit(
+        module,
+        data,
+        training,
+        seed=0,
+        folder=folder,
+        on_metrics=on_metrics,
+        validate=validate,
+        resume=resume,
+    )
+    return module, result
+
+
+def breaking(*steps: int) -> Callable[[Watched], None]:
+    return lambda module: module.broken_steps.update(steps)
+
+
+def test_guard_is_silent_where_all_is_finite(
+    tiny_embedding_model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, result = fitted(tiny_embedding_model, tmp_path)
+    assert (result.rewinds, list(result.skipped_rows), result.steps) == (0, [], 8)
+    assert "train/rewinds" not in result.history
+    assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
+
+
+def test_guard_leaves_out_the_step_of_rows_that_are_at_fault_and_names_them(
+    tiny_embedding_model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    training = replace(TRAINING, batches=BatchesConfig(accumulate=2))
+    module, result = fitted(tiny_embedding_model, tmp_path, training, train=broken(5))
+    assert (result.rewinds, result.steps) == (0, 2)  # two epochs of two steps, one of them left out
+    assert len(result.skipped_rows) == 16 and result.skipped_rows.count(5) == 2
+    assert max(module.rates) == 1e-3
+    assert all(bool(each.isfinite().all()) for each in module.parameters())
+    first, second = (each.message for each in caplog.records if "is nan" in each.message)
+    assert (
+        "train/loss is nan at step " in first
+        and "row 5 (" in first
+        and "tokens); the step is left out" in first
+    )
+    assert "micro-batch 0)" in first or "micro-batch 1)" in first
+    assert "row 5 (" in second
+
+
+def test_rows_that_are_known_to_be_at_fault_count_once(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
+    training = replace(TRAINING, num_epochs=4, guards=GuardsConfig(max_rewinds=1))
+    _, result = fitted(tiny_embedding_model, tmp_path / "one", training, train=broken(5))
+    assert result.skipped_rows.count(5) == 4
+    with pytest.raises(
+        TrainingError, match=r"Look at rows? \d+ \(\d+ tokens\).*, or leave them out"
+    ):
+        fitted(tiny_embedding_model, tmp_path / "more", training, train=broken(0, 4, 8, 9, 12, 15))
+
+
+def test_guard_takes_a_whole_batch_of_broken_rows_for_broken_rows(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
+    training = replace(TRAINING, batch_size=1)
+    module = Watched(
+        model=tiny_embedding_model, shape="vector", optimization=optimization_settings(training)
+    )
+    data = EmbeddingDataModule(train=broken(5), validation=VECTORS, shape="vector", batch_size=1)
+    result = fit(module, data, training, seed=0, folder=tmp_path, on_metrics=ignore)
+    assert (result.rewinds, result.skipped_rows) == (0, [5, 5])
+
+
+def test_guard_goes_back_to_the_start_before_there_is_a_checkpoint(
+    tiny_embedding_model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    module, result = fitted(tiny_embedding_model, tmp_path, prepare=breaking(2))
+    assert module.before[3] == module.before[0] != module.before[2]
+    assert module.rates[3] == pytest.approx(0.5 * module.rates[0])
+    assert (result.rewinds, len(result.skipped_rows), result.steps) == (1, 4, 7)
+    assert result.history["train/rewinds"] == [(2, 1)]
+    assert "no row by itself; back to the start, with 0.5 of the learning rate" in caplog.text
+
+
+def test_guard_goes_back_to_the_last_checkpoint_with_optimizer_and_schedule(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
+    training = replace(TRAINING, guards=GuardsConfig(rate_factor=0.25))
+    module, result = fitted(tiny_embedding_model, tmp_path, training, prepare=breaking(6))
+    assert (
+        module.before[7] == module.before[4] != module.before[6]
+    )  # the checkpoint of the validation behind step 4
+    assert module.rates[7] == pytest.approx(0.25 * module.rates[4])
+    assert (result.rewinds, result.steps) == (1, 7)
+    # what Adam knows: one more step from the checkpoint's state, at the lower rate
+    last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert {int(each["step"]) for each in last["optimizer_states"][0]["state"].values()} == {5}
+    assert last["callbacks"]["NonFiniteGuard"]["rewinds"] == 1
+    assert last["lr_schedulers"][0]["base_lrs"] == pytest.approx([0.25e-3] * 2)
+
+
+def test_guard_gives_up_with_a_diagnosis(tiny_embedding_model: str, tmp_path: Path) -> None:
+    training = replace(TRAINING, guards=GuardsConfig(max_rewinds=2))
+    message = (
+        r"train/loss must be finite, got nan at step 0\. Lower training\.learning_rate, or lengthen "
+        r"training\.warmup_steps: no row that was scored has a finite loss \(rows .*\), so .* It was incident 3, after "
+        r"2 rewinds, at a learning rate of 0\.00025; training\.guards\.max_rewinds=2 allows no more\."
+    )
+    with pytest.raises(TrainingError, match=message):
+        fitted(tiny_embedding_model, tmp_path, training, train=broken(*range(16)))
+    with pytest.raises(
+        TrainingError, match=r"train/gradient_norm must be finite.*after 0 rewinds.*max_rewinds=0"
+    ):
+        stop = replace(TRAINING, guards=GuardsConfig(max_rewinds=0))
+        fitted(tiny_embedding_model, tmp_path, stop, prepare=breaking(1))
+
+
+def test_guard_works_without_checkpoints(tiny_embedding_model: str, tmp_path: Path) -> None:
+    training = replace(TRAINING, max_steps=4)
+    module, result = fitted(
+        tiny_embedding_model, tmp_path, training, prepare=breaking(2), validate=False
+    )
+    assert module.before[3] == module.before[0]
+    assert (result.rewinds, result.steps) == (1, 3)  # as many batches as asked for, and no more
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_guard_ends_with_max_steps_where_there_are_batches_left(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
+    training = replace(TRAINING, max_steps=6)
+    _, result = fitted(tiny_embedding_model, tmp_path, training, prepare=breaking(1))
+    assert (result.steps, result.history["val/loss"][-1][0]) == (6, 6)
+
+
+@pytest.mark.parametrize("stop_at", [3, 5, 6, 7, 8])
+@pytest.mark.parametrize("every_steps", [0, 2])
+def test_training_with_a_rewind_resumes_exactly(
+    tiny_embedding_model: str, tmp_path: Path, stop_at: int, every_steps: int
+) -> None:
+    training = replace(
+        TRAINING, num_epochs=3, checkpoints=CheckpointsConfig(every_steps=every_steps)
+    )
+    faults, epochs = broken(5), breaking(7)
+    whole, expected = fitted(
+        tiny_embedding_model, tmp_path / "whole", training, train=faults, prepare=epochs
+    )
+
+    def stopping(module: Watched) -> None:
+        module.broken_steps, module.stop_at = {7}, stop_at
+
+    with pytest.raises(SIGTERMException):
+        fitted(tiny_embedding_model, tmp_path / "cut", training, train=faults, prepare=stopping)
+    last = tmp_path / "cut" / "checkpoints" / "last.ckpt"
+
+    def going_on(module: Watched) -> None:
+        module.broken_steps, module.batches = {7}, stop_at
+
+    resumed, found = fitted(
+        tiny_embedding_model,
+        tmp_path / "cut",
+        training,
+        train=faults,
+        prepare=going_on,
+        resume=last,
+    )
+    assert resumed.before == whole.before[stop_at:]
+    assert digest(resumed) == digest(whole)
+    assert (found.rewinds, found.skipped_rows, found.steps) == (
+        1,
+        expected.skipped_rows,
+        expected.steps,
+    )
+
+
+@pytest.mark.parametrize("kind", ["ema", "swa"])
+def test_rewind_brings_the_averaged_weights_back_too(
+    tiny_embedding_model: str, tmp_path: Path, kind: str
+) -> None:
+    training = replace(TRAINING, averaging=AveragingConfig(kind=kind, start=0.0))
+    module, result = fitted(
+        tiny_embedding_model, tmp_path / "rewound", training, prepare=breaking(4, 6)
+    )
+    assert (
+        module.before[5] == module.before[4]
+        and module.before[7] == module.before[4] != module.before[6]
+    )
+    assert result.rewinds == 2
+    last = torch.load(tmp_path / "rewound" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert (
+        last["averaging"]["updates"] == 5
+    )  # of the 4 steps before the checkpoint, and of the one after the rewind
+
+
+def test_rewind_before_an_average_has_begun_leaves_nothing_averaged(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
+    histories = []
+    for kind in ("none", "swa"):
+        training = replace(TRAINING, averaging=AveragingConfig(kind=kind, start=0.5))
+        _, result = fitted(tiny_embedding_model, tmp_path / kind, training, prepare=breaking(2))
+        assert result.rewinds == 1
+        histories.append(result.history["val/loss"])
+    assert histories[0][0] == histories[1][0] and histories[0][1] != histories[1][1]
+    last = torch.load(tmp_path / "swa" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["averaging"]["updates"] == 3  # steps 5 to 7
+
+
+def test_validation_loss_that_is_not_finite_brings_the_last_checkpoint_back(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
+    class Lost(Watched):
+        """Loses its weights in the steps that it is told to, after the gradient."""
+
+        def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
+            if self.batches == 8:
+                for parameter in self.parameters():
+                    parameter.data.fill_(math.nan)
+
+    training = replace(TRAINING, num_epochs=3, early_stopping_patience=1)
+    module = Lost(
+        model=tiny_embedding_model, shape="vector", optimization=optimization_settings(training)
+    )
+    data = EmbeddingDataModule(train=VECTORS, validation=VECTORS, shape="vector", batch_size=4)
+    result = fit(module, data, training, seed=0, folder=tmp_path, on_metrics=ignore)
+    assert (result.rewinds, result.stopped_early, len(result.skipped_rows)) == (1, False, 0)
+    assert module.before[8] == module.before[4]
+    assert math.isfinite(result.history["val/loss"][-1][1])
+
+
+def test_validation_rows_without_a_finite_loss_are_named(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        TrainingError,
+        match=r"val/loss must be finite, got nan at step 4: row 3 \(\d+ tokens\) of the",
+    ):
+        fitted(tiny_embedding_model, tmp_path, validation=broken(3))
+
+
+class WatchedLanguageModel(LanguageModelModule):
+    """Notes the weights before each step, and breaks the gradients of the second and of the seventh."""
+
+    def __init__(self, **hparams: Any) -> None:
+        super().__init__(**hparams)
+        self.before: list[str] = []
+        self.broken_steps = {1, 6}
+
+    def training_step(self, batch: Any, batch_index: int) -> dict[str, Any]:
+        self.before.append(digest(self))
+        return super().training_step(batch, batch_index)
+
+    def backward_of(self, micro_batch: Any, scale: float) -> StepTotals:
+        is_broken = len(self.before) - 1 in self.broken_steps
+        return super().backward_of(micro_batch, scale * math.nan if is_broken else scale)
+
+
+def language_examples(path: str) -> list[TokenizedExample]:
+    tokenizer = load_tokenizer(path)
+    return [
+        tokenize_record(tokenizer, {"input": f"say {n}", "output": "a" * n}, 64)
+        for n in range(1, 9)
+    ]
+
+
+@pytest.mark.parametrize("adapter", [None, asdict(AdapterConfig(rank=4))])
+@pytest.mark.parametrize("validate", [False, True])
+def test_language_model_goes_back_to_its_start_and_to_its_checkpoint(
+    tiny_language_model: str, tmp_path: Path, adapter: dict[str, Any] | None, validate: bool
+) -> None:
+    examples = language_examples(tiny_language_model)
+    module = WatchedLanguageModel(
+        model=tiny_language_model, adapter=adapter, optimization=optimization_settings(TRAINING)
+    )
+    data = LanguageModelDataModule(train=examples, validation=examples[:3], batch_size=2)
+    result = fit(
+        module, data, TRAINING, seed=0, folder=tmp_path, on_metrics=ignore, validate=validate
+    )
+    assert module.before[2] == module.before[0] != module.before[1]
+    assert module.before[7] == module.before[4 if validate else 0] != module.before[6]
+    assert (result.rewinds, len(result.skipped_rows), result.steps) == (2, 4, 6)
+
+
+def test_language_model_names_the_example_that_is_at_fault(
+    tiny_language_model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    examples = language_examples(tiny_language_model)
+    examples[3] = replace(examples[3], weight=math.nan)
+    module = LanguageModelModule(
+        model=tiny_language_model, optimization=optimization_settings(TRAINING)
+    )
+    data = LanguageModelDataModule(train=examples, validation=examples[:3], batch_size=2)
+    result = fit(module, data, TRAINING, seed=0, folder=tmp_path, on_metrics=ignore)
+    assert (result.rewinds, result.skipped_rows.count(3)) == (0, 2)
+    assert f"row 3 ({len(examples[3].input_ids)} tokens); the step is left out" in caplog.text
+
+
+def test_set_rate_changes_all_learning_rates_of_a_schedule() -> None:
+    parameters = [torch.nn.Parameter(torch.ones(1)) for _ in range(2)]
+    optimizer = torch.optim.SGD(
+        [{"params": [parameters[0]], "lr": 1.0}, {"params": [parameters[1]], "lr": 0.1}]
+    )
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 / (step + 1))
+    optimizer.step()
+    scheduler.step()
+    set_rate(optimizer, scheduler, 0.5)
+    assert (
+        [group["lr"] for group in optimizer.param_groups]
+        == [0.25, 0.025]
+        == scheduler.get_last_lr()
+    )
+    optimizer.step()
+    scheduler.step()
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.5 / 3, 0.05 / 3])
+    set_rate(optimizer, scheduler, 1.0)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([1.0 / 3, 0.1 / 3])
+
+
+def test_gradients_of_fp16_count_once_their_scale_can_fall_no_further(
+    tiny_embedding_model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = Watched(
+        model=tiny_embedding_model,
+        shape="vector",
+        optimization={"learning_rate": 1e-3, "fused": False},
+    )
+    module.train().always_broken = True
+    guard = NonFiniteGuard(max_rewinds=1, rate_factor=0.5, good=lambda: None, report=ignore)
+    trainer = lightning.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        plugins=[
+            MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=4.0))
+        ],
+        callbacks=[guard],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        use_distributed_sampler=False,
+        limit_val_batches=0,
+        default_root_dir=tmp_path,
+    )
+    data = EmbeddingDataModule(train=VECTORS, validation=[], shape="vector", batch_size=4)
+    with pytest.raises(
+        TrainingError, match=r"train/gradient_norm must be finite, got nan at step \d+\."
+    ):
+        trainer.fit(module, datamodule=data)
+    # at the scales 4, 2 and 1 it is the scaler that leaves the steps out, and after a rewind again
+    assert module.batches == 7
+    assert (guard.incidents, guard.rewinds) == (2, 1)

@@ -1,0 +1,577 @@
+"""A training that was killed and goes on has the losses and the weights of one that was not, to the last bit."""
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+from tests.families import embedding_folder, language_folder
+
+from tunetrail.config import AdapterConfig, TrainingConfig
+from tunetrail.config.training import (
+    AveragingConfig,
+    BatchesConfig,
+    CheckpointsConfig,
+    OptimizerConfig,
+)
+from tunetrail.errors import TrainingError
+from tunetrail.learning.embedding.data import EmbeddingDataModule
+from tunetrail.learning.embedding.module import EmbeddingModule
+from tunetrail.learning.fitting import FitResult, fit, optimization_settings
+from tunetrail.learning.language_model.data import LanguageModelDataModule
+from tunetrail.learning.language_model.module import LanguageModelModule
+from tunetrail.learning.recovery.position import position_of
+from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
+
+ROWS = 27  # seven batches of four, or three steps of three batches
+PAIRS = [
+    {
+        "anchor": f"question {n} {'why ' * (n % 5)}",
+        "positive": f"the answer is {n * 7}",
+        "negative": "no" * (n % 2),
+    }
+    for n in range(ROWS)
+]
+SAME = [{"sentence1": f"text {n}", "sentence2": f"other {n}", "score": 1.0} for n in range(ROWS)]
+OPPOSITE = [record | {"score": -1.0} for record in SAME[:9]]
+"""Whoever learns SAME gets worse on OPPOSITE with every step."""
+LORA = asdict(AdapterConfig(kind="lora", rank=4, alpha=8, dropout=0.2))
+TRAINING = TrainingConfig(
+    batch_size=4,
+    num_epochs=3,
+    warmup_steps=3,
+    learning_rate=3e-3,
+    logging_steps=1,
+    early_stopping_patience=0,
+)
+TIMED = ("train/tokens_per_second", "train/mfu", "train/memory_gib")
+
+
+def example(number: int) -> TokenizedExample:
+    ids = [*(3 + (number * 31 + place * place) % 250 for place in range(4 + number * 5 % 17)), 2]
+    return TokenizedExample(
+        input_ids=ids,
+        labels=[IGNORED, *ids[1:]],
+        supervised_bytes=0,
+        truncated=False,
+        weight=1.0 + number % 3,
+    )
+
+
+EXAMPLES = [example(number) for number in range(ROWS)]
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Kill:
+    """How a training is killed, and where.
+
+    Attributes:
+        way: `exception`, `sigterm`, `sigkill` (nothing is written afterwards) or `keyboard`.
+        place: `step` (before it), `sink` (behind it), `validation` (at its second batch), `val_sink` (when its loss is
+            reported), `validated` (behind it), `epoch` (at its end).
+        at: Number of the step, of the validation or of the epoch among those of the training.
+    """
+
+    way: str
+    place: str
+    at: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A training."""
+
+    model: str = "embedding"
+    training: TrainingConfig = field(default_factory=lambda: TRAINING)
+
+    def with_training(self, **changes: Any) -> "Case":
+        return replace(self, training=replace(self.training, **changes))
+
+
+class KilledError(Exception):
+    """The end, as far as this process is concerned."""
+
+
+Strike = Callable[[str, int], None]
+"""Takes a place and the number of batches that are finished there."""
+
+
+class Killable:
+    """Says at which place of its training it is."""
+
+    on_place: Strike = staticmethod(lambda place, finished: None)
+    validation_batches = 0
+    final = ""
+
+    def strike(self, place: str) -> None:
+        self.on_place(place, position_of(self.trainer).finished)  # type: ignore[attr-defined]
+
+    def training_step(self, batch: Any, batch_index: int) -> Any:
+        self.strike("step")
+        return super().training_step(batch, batch_index)  # type: ignore[misc]
+
+    def on_validation_epoch_start(self) -> None:
+        self.validation_batches = 0
+        super().on_validation_epoch_start()  # type: ignore[misc]
+
+    def measures_of(self, micro_batch: Any) -> Any:
+        self.validation_batches += 1
+        if self.validation_batches == 2:
+            self.strike("validation")
+        return super().measures_of(micro_batch)  # type: ignore[misc]
+
+    def on_validation_end(self) -> None:
+        self.strike("validated")
+
+    def on_train_epoch_end(self) -> None:
+        self.strike("epoch")
+
+    def on_train_end(self) -> None:
+        trainer: Any = self.trainer  # type: ignore[attr-defined]
+        schedule = trainer.lr_scheduler_configs[0].scheduler
+        self.final = digest(
+            [self.state_dict(), trainer.optimizers[0].state_dict(), schedule.last_epoch]
+        )  # type: ignore[attr-defined]
+
+
+class KillableEmbedding(Killable, EmbeddingModule):
+    """An embedding model's training."""
+
+
+class KillableLanguageModel(Killable, LanguageModelModule):
+    """A language model's training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a training left: its result, and digests of its best weights and of its last state."""
+
+    result: FitResult
+    history: dict[str, Any]
+    best: str
+    final: str
+
+
+class Trainings:
+    """Trains cases, each uninterrupted one once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folders = {
+            "embedding": embedding_folder(
+                root / "bert", "bert", hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1
+            ),
+            "language": language_folder(root / "llama", "llama", attention_dropout=0.1),
+        }
+        self.count = 0
+        self.uninterrupted = cache(self._uninterrupted)
+
+    def _uninterrupted(self, case_text: str) -> tuple[Outcome, dict[str, list[int]]]:
+        """Return the outcome, and how many batches were finished whenever a place was passed."""
+        passed: dict[str, list[int]] = {}
+
+        def note(place: str, finished: int) -> None:
+            passed.setdefault(place, []).append(finished)
+
+        return self.train(CASES[case_text], self.new_folder(), note), passed
+
+    def new_folder(self) -> Path:
+        self.count += 1
+        return self.root / str(self.count)
+
+    def train(
+        self,
+        case: Case,
+        folder: Path,
+        strike: Strike = Killable.on_place,
+        resume: Path | None = None,
+    ) -> Outcome:
+        training = case.training
+        settings: dict[str, Any] = {
+            "optimization": optimization_settings(training),
+            "seed": 3,
+            "max_grad_norm": training.max_grad_norm,
+        }
+        common: dict[str, Any] = {
+            "batch_size": training.batch_size,
+            "batches": training.batches,
+            "seed": 3,
+        }
+        module: Any
+        if case.model.startswith("embedding"):
+            opposed = case.model == "embedding-opposed"
+            module = KillableEmbedding(
+                model=self.folders["embedding"],
+                shape="score" if opposed else "pair",
+                loss="cosine_similarity" if opposed else "auto",
+                mini_batch_size=3 if case.model == "embedding-cached" else 0,
+                **settings,
+            )
+            train, validation = (SAME, OPPOSITE) if opposed else (PAIRS, PAIRS[:9])
+            data: Any = EmbeddingDataModule(
+                train=train, validation=validation, shape=module.hparams["shape"], **common
+            )
+        else:
+            module = KillableLanguageModel(
+                model=self.folders["language"],
+                adapter=LORA if case.model == "lora" else None,
+                neftune_alpha=5.0,
+                pad_token_id=1,
+                **settings,
+            )
+            data = LanguageModelDataModule(train=EXAMPLES, validation=EXAMPLES[:9], **common)
+        module.on_place = strike
+
+        def sink(metrics: Mapping[str, float], step: int) -> None:
+            module.strike("val_sink" if "val/loss" in metrics else "sink")
+
+        result = fit(module, data, training, seed=3, folder=folder, on_metrics=sink, resume=resume)
+        return Outcome(
+            result=result,
+            history={name: values for name, values in result.history.items() if name not in TIMED},
+            best=digest(module.state_dict()),
+            final=module.final,
+        )
+
+    def killed(self, case: Case, *kills: Kill) -> Outcome:
+        """Train; after each kill, go on from the last checkpoint that there is."""
+        folder = self.new_folder()
+        _, passed = self.uninterrupted(text_of(case))
+        places = sorted(
+            (passed[kill.place][kill.at % len(passed[kill.place])], kill) for kill in kills
+        )
+        checkpoints, aside = folder / "checkpoints", folder / "aside"
+        for at, kill in places:
+
+            def strike(place: str, finished: int, kill: Kill = kill, at: int = at) -> None:
+                if (place, finished) != (kill.place, at):
+                    return
+                if kill.way == "sigterm":
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    return
+                if kill.way == "sigkill" and checkpoints.exists():
+                    shutil.copytree(checkpoints, aside)
+                raise KeyboardInterrupt if kill.way == "keyboard" else KilledError
+
+            resume = self.last_of(checkpoints)
+            with pytest.raises((KilledError, SIGTERMException, SystemExit)):
+                self.train(case, folder, strike, resume)
+                pytest.fail("it was not killed")
+            if kill.way == "sigkill":
+                shutil.rmtree(checkpoints, ignore_errors=True)
+                if aside.exists():
+                    aside.rename(checkpoints)
+        return self.train(case, folder, resume=self.last_of(checkpoints))
+
+    def last_of(self, checkpoints: Path) -> Path | None:
+        last = checkpoints / "last.ckpt"
+        return last if last.exists() else None
+
+
+def digest(values: Any) -> str:
+    """Return a hash of all numbers in nested collections of tensors and plain values."""
+    found = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, Mapping):
+            for name in sorted(value, key=str):
+                found.update(str(name).encode())
+                add(value[name])
+        elif isinstance(value, list | tuple):
+            for each in value:
+                add(each)
+        elif isinstance(value, torch.Tensor):
+            found.update(
+                value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+                if value.ndim
+                else b""
+            )
+            found.update(repr(value.tolist()).encode() if not value.ndim else b"")
+        else:
+            found.update(repr(value).encode())
+
+    add(values)
+    return found.hexdigest()
+
+
+def assert_same(found: Outcome, expected: Outcome) -> None:
+    assert found.final and found.history == expected.history
+    assert (found.best, found.final) == (expected.best, expected.final)
+    names = ("steps", "epochs", "stopped_early", "best_validation_loss")
+    assert [getattr(found.result, name) for name in names] == [
+        getattr(expected.result, name) for name in names
+    ]
+
+
+CASES: dict[str, Case] = {}
+
+
+def text_of(case: Case) -> str:
+    CASES[repr(case)] = case
+    return repr(case)
+
+
+@pytest.fixture(scope="module")
+def trainings(tmp_path_factory: pytest.TempPathFactory) -> Trainings:
+    return Trainings(tmp_path_factory.mktemp("resume"))
+
+
+def drawn(seed: int) -> tuple[Case, Kill]:
+    """Draw a training and a kill."""
+    draw = random.Random(seed)
+    way = draw.choice(["exception", "sigterm", "sigkill"])
+    place = draw.choice(
+        ["step", "step", "sink", "sink", "validation", "val_sink", "validated", "epoch"]
+    )
+    # few trainings, many kills: each training has to be done once without any
+    case = Case(model=draw.choice(["embedding", "language", "lora"])).with_training(
+        batches=BatchesConfig(accumulate=draw.choice([1, 3])),
+        checkpoints=CheckpointsConfig(every_steps=draw.choice([0, 2])),
+        validations_per_epoch=draw.choice([1, 3]),
+    )
+    return case, Kill(way=way, place=place, at=draw.randrange(100))
+
+
+@pytest.mark.parametrize("seed", range(36))
+def test_killed_anywhere_and_resumed_it_is_the_same_training(
+    trainings: Trainings, seed: int
+) -> None:
+    case, kill = drawn(seed)
+    expected, _ = trainings.uninterrupted(text_of(case))
+    assert_same(trainings.killed(case, kill), expected)
+
+
+BASE = Case()
+OPPOSED = Case(model="embedding-opposed").with_training(
+    schedule="constant", early_stopping_patience=2
+)
+TARGETED: dict[str, tuple[Case, list[Kill]]] = {
+    "a checkpoint at every step": (
+        BASE.with_training(checkpoints=CheckpointsConfig(every_steps=1)),
+        [Kill(way="sigkill", place="step", at=11)],
+    ),
+    "a checkpoint at every third step": (
+        BASE.with_training(checkpoints=CheckpointsConfig(every_steps=3), validations_per_epoch=3),
+        [Kill(way="sigkill", place="sink", at=16)],
+    ),
+    "before the first step": (BASE, [Kill(way="exception", place="step", at=0)]),
+    "behind the first step": (BASE, [Kill(way="sigterm", place="sink", at=0)]),
+    "behind the last step": (BASE, [Kill(way="exception", place="sink", at=-1)]),
+    "by the keyboard, in a step": (BASE, [Kill(way="keyboard", place="step", at=9)]),
+    "by the keyboard, behind a step": (BASE, [Kill(way="keyboard", place="sink", at=9)]),
+    "by the keyboard, in a validation": (BASE, [Kill(way="keyboard", place="validation", at=1)]),
+    "in the last validation": (BASE, [Kill(way="exception", place="validation", at=-1)]),
+    "behind the last validation": (BASE, [Kill(way="sigkill", place="validated", at=-1)]),
+    "at the end of the last epoch": (BASE, [Kill(way="sigterm", place="epoch", at=-1)]),
+    "again and again": (
+        BASE.with_training(batches=BatchesConfig(accumulate=3), validations_per_epoch=3),
+        [
+            Kill(way="sigterm", place="step", at=1),
+            Kill(way="exception", place="validation", at=1),
+            Kill(way="sigkill", place="sink", at=5),
+            Kill(way="sigterm", place="validation", at=-2),
+        ],
+    ),
+    "losses that are still to be reported": (
+        BASE.with_training(logging_steps=4),
+        [Kill(way="sigterm", place="step", at=9)],
+    ),
+    "in pieces (GradCache)": (
+        replace(BASE, model="embedding-cached"),
+        [Kill(way="sigterm", place="step", at=9)],
+    ),
+    "with max_steps in the middle of an epoch": (
+        BASE.with_training(max_steps=10),
+        [Kill(way="sigterm", place="step", at=8)],
+    ),
+    "in the validation that max_steps asks for": (
+        BASE.with_training(max_steps=10),
+        [Kill(way="exception", place="validation", at=-1)],
+    ),
+    "behind the validation that max_steps asks for": (
+        BASE.with_training(max_steps=10),
+        [Kill(way="sigkill", place="validated", at=-1)],
+    ),
+    "an average over all steps": (
+        BASE.with_training(
+            averaging=AveragingConfig(kind="ema", decay=0.8), validations_per_epoch=3
+        ),
+        [Kill(way="sigterm", place="step", at=5), Kill(way="exception", place="validation", at=-2)],
+    ),
+    "an average over the last steps": (
+        BASE.with_training(averaging=AveragingConfig(kind="swa", start=0.4)),
+        [Kill(way="sigkill", place="step", at=5), Kill(way="exception", place="validation", at=-1)],
+    ),
+    "another optimizer and schedule": (
+        BASE.with_training(optimizer=OptimizerConfig(name="sgd", layer_decay=0.8), schedule="wsd"),
+        [Kill(way="sigterm", place="sink", at=12)],
+    ),
+    "adapters, in a validation": (
+        Case(model="lora").with_training(averaging=AveragingConfig(kind="ema", decay=0.8)),
+        [Kill(way="sigterm", place="validation", at=1)],
+    ),
+    "stopping early, behind the validation that stops": (
+        OPPOSED,
+        [Kill(way="sigkill", place="validated", at=-1)],
+    ),
+    "stopping early, in the validation that stops": (
+        OPPOSED,
+        [Kill(way="exception", place="validation", at=-1)],
+    ),
+    "stopping early, when its loss is reported": (
+        OPPOSED,
+        [Kill(way="exception", place="val_sink", at=-1)],
+    ),
+    "stopping early, behind its last step": (OPPOSED, [Kill(way="exception", place="sink", at=-1)]),
+    "stopping early, one validation before": (
+        OPPOSED,
+        [Kill(way="sigterm", place="validation", at=-2)],
+    ),
+    "stopping early within an epoch": (
+        OPPOSED.with_training(validations_per_epoch=3),
+        [Kill(way="sigkill", place="validated", at=-1)],
+    ),
+    "stopping early within an epoch, in the validation": (
+        OPPOSED.with_training(validations_per_epoch=3),
+        [Kill(way="exception", place="validation", at=-1)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TARGETED)
+def test_killed_at_a_delicate_place_and_resumed_it_is_the_same_training(
+    trainings: Trainings, name: str
+) -> None:
+    case, kills = TARGETED[name]
+    expected, _ = trainings.uninterrupted(text_of(case))
+    assert expected.result.stopped_early == (case.model == "embedding-opposed")
+    assert_same(trainings.killed(case, *kills), expected)
+
+
+@pytest.mark.parametrize("model", ["embedding", "language"])
+@pytest.mark.parametrize("way", ["sigterm", "sigkill"])
+def test_killed_with_workers_and_resumed_it_is_the_same_training(
+    trainings: Trainings, model: str, way: str
+) -> None:
+    case = Case(model=model).with_training(
+        batches=BatchesConfig(accumulate=3, workers=2),
+        checkpoints=CheckpointsConfig(every_steps=1),
+        num_epochs=2,
+    )
+    expected, _ = trainings.uninterrupted(text_of(case))
+    without, _ = trainings.uninterrupted(
+        text_of(case.with_training(batches=BatchesConfig(accumulate=3)))
+    )
+    assert_same(expected, without)
+    assert_same(trainings.killed(case, Kill(way=way, place="step", at=4)), expected)
+
+
+def test_a_training_that_has_ended_ends_at_once_with_the_same_result(trainings: Trainings) -> None:
+    for case in (BASE, OPPOSED, BASE.with_training(max_steps=10)):
+        folder = trainings.new_folder()
+        expected = trainings.train(case, folder)
+        steps: list[str] = []
+        last = folder / "checkpoints" / "last.ckpt"
+        found = trainings.train(
+            case, folder, lambda place, finished, to=steps: to.append(place), resume=last
+        )
+        assert steps.count("step") <= 1  # behind the last validation
+        assert_same(found, expected)
+
+
+def test_another_number_of_batches_is_refused(trainings: Trainings) -> None:
+    folder = trainings.new_folder()
+    trainings.train(BASE.with_training(num_epochs=1), folder)
+    last, other = (
+        folder / "checkpoints" / "last.ckpt",
+        BASE.with_training(batches=BatchesConfig(accumulate=2)),
+    )
+    with pytest.raises(
+        TrainingError, match=r"the checkpoint has 7 steps per epoch, got 4\. Restore its rows"
+    ):
+        trainings.train(other, folder, resume=last)
+    assert torch.load(last, weights_only=True)["global_step"] == 7  # untouched
+
+
+def test_the_last_checkpoint_of_an_interruption_tells_the_step(trainings: Trainings) -> None:
+    folder = trainings.new_folder()
+
+    def strike(place: str, finished: int) -> None:
+        if (place, finished) == ("step", 5):
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        trainings.train(BASE, folder, strike)
+    checkpoints = folder / "checkpoints"
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["last.ckpt"]
+    state = torch.load(checkpoints / "last.ckpt", weights_only=True)
+    assert (state["global_step"], state["callbacks"]["LastCheckpoint"]["pending"]) == (5, False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "workers", "lines"), [("embedding", 0, 6), ("embedding", 2, 9), ("lora", 0, 13)]
+)
+def test_a_process_that_is_really_killed_leaves_a_training_that_can_go_on(
+    trainings: Trainings, model: str, workers: int, lines: int
+) -> None:
+    case = Case(model=model).with_training(
+        batches=BatchesConfig(workers=workers), checkpoints=CheckpointsConfig(every_steps=2)
+    )
+    expected, _ = trainings.uninterrupted(text_of(case))
+    folder = trainings.new_folder()
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        __file__,
+        str(trainings.root),
+        str(folder),
+        model,
+        str(workers),
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        seen = 0
+        for line in process.stdout:
+            seen += line.startswith("place sink")
+            if seen == lines:
+                break
+        time.sleep(
+            random.Random(lines).random() / 20
+        )  # anywhere in what follows, a checkpoint being written too
+        process.kill()
+    assert (process.returncode, seen) == (-signal.SIGKILL, lines)
+    last = trainings.last_of(folder / "checkpoints")
+    assert last is not None
+    assert_same(trainings.train(case, folder, resume=last), expected)
+
+
+def _train_in_a_process_of_its_own(root: str, folder: str, model: str, workers: str) -> None:
+    case = Case(model=model).with_training(
+        batches=BatchesConfig(workers=int(workers)), checkpoints=CheckpointsConfig(every_steps=2)
+    )
+    trainings = Trainings(Path(root))
+
+    def tell(place: str, finished: int) -> None:
+        print("place", place, finished, flush=True)
+        time.sleep(0.02)  # there is time enough to kill it
+
+    trainings.train(case, Path(folder), tell)
+
+
+if __name__ == "__main__":
+    _train_in_a_process_of_its_own(*sys.argv[1:])
