@@ -16,6 +16,7 @@ from tunetrail.config.data import (
     SplitConfig,
 )
 from tunetrail.config.embedding import EmbeddingConfig, FurtherLossesConfig
+from tunetrail.config.evaluation import CrossValidationConfig, EvaluationConfig, GateConfig
 from tunetrail.config.language_model import (
     OBJECTIVES,
     AdapterConfig,
@@ -23,7 +24,7 @@ from tunetrail.config.language_model import (
     PreferenceConfig,
 )
 from tunetrail.config.model_types import ALL, MODEL_TYPES, requested_model_types
-from tunetrail.config.settings import EvaluationConfig, GateConfig, Settings
+from tunetrail.config.settings import Settings
 from tunetrail.config.stores import (
     SWEEP_RUN_VARIABLE,
     SWEPT_KEYS_VARIABLE,
@@ -38,7 +39,6 @@ from tunetrail.config.training import (
     AveragingConfig,
     BatchesConfig,
     CheckpointsConfig,
-    CrossValidationConfig,
     GuardsConfig,
     MemoryConfig,
     OptimizerConfig,

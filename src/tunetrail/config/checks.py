@@ -1,40 +1,95 @@
-"""The checks that every section of the schema shares: one sentence that names the field, the rule and the value."""
+"""The rule for each setting's value: stated once, next to the field, in the words of the error message."""
 
+import dataclasses
+import math
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from tunetrail.errors import ConfigError, did_you_mean
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
+@dataclass(frozen=True)
+class Rule:
+    """What a setting's value must be.
+
+    Attributes:
+        text: The rule in words, as it follows "must be" in an error message.
+        allows: Tells whether a value satisfies the rule.
+        choices: The allowed words, if the value is one of a few.
+    """
+
+    text: str
+    allows: Callable[[Any], bool]
+    choices: tuple[str, ...] = ()
+
+
+def at_least(minimum: int, note: str = "") -> Rule:
+    """Return the rule for a finite number from `minimum` up; `note` is added to its text."""
+    return Rule(f"at least {minimum}{note}", lambda value: minimum <= value < math.inf)
+
+
+def one_of(*choices: str) -> Rule:
+    """Return the rule for a value that is one of a few words."""
+    return Rule(f"one of {', '.join(choices)}", lambda value: value in choices, choices)
+
+
+# Comparisons with NaN are false, so that every rule below refuses it.
+SHARE = Rule("between 0 and 1", lambda share: 0.0 <= share <= 1.0)
+POSITIVE = Rule("above 0", lambda value: 0.0 < value < math.inf)
+ABOVE_ZERO_TO_ONE = Rule("above 0 and at most 1", lambda value: 0.0 < value <= 1.0)
+ZERO_TO_BELOW_ONE = Rule("at least 0 and below 1", lambda value: 0.0 <= value < 1.0)
+
+
+def setting(default: Any, rule: Rule) -> Any:
+    """Return a dataclass field with this default, whose values `check_settings` holds to the rule."""
+    return dataclasses.field(default=default, metadata={"rule": rule})
+
+
+def check_settings(section: str, config: Any) -> None:
+    """Raise `ConfigError` for the first setting of a section that breaks the rule of its field.
+
+    None is allowed for a field whose default is None: the setting is then not made.
+
+    Args:
+        section: Dotted key of the section, for the message; empty for the settings at the top.
+        config: The section, a dataclass whose fields may be `setting`s.
+    """
+    for field in dataclasses.fields(config):
+        rule, value = field.metadata.get("rule"), getattr(config, field.name)
+        if rule is None or (value is None and field.default is None):
+            continue
+
+        key = f"{section}.{field.name}" if section else field.name
+        if rule.choices:
+            check_choice(key, value, rule.choices)
+        else:
+            check(rule.allows(value), key, rule.text, value)
+
+
 def check(holds: bool, name: str, rule: str, value: object, advice: str = "") -> None:
-    """Raise `ConfigError` unless `holds`: NAME must be RULE, got VALUE."""
+    """Raise `ConfigError` unless `holds`: NAME must be RULE, got VALUE. ADVICE"""
     if not holds:
         raise ConfigError(f"{name} must be {rule}, got {value!r}.{' ' + advice if advice else ''}")
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise `ConfigError` for a value that isn't among `choices`, with the nearest one."""
-    check(
-        value in choices,
-        name,
-        f"one of {', '.join(choices)}",
-        value,
-        did_you_mean(value, choices).strip(),
-    )
+    """Raise `ConfigError` for a value that isn't one of `choices`; the message suggests the nearest."""
+    advice = did_you_mean(value, choices).strip() if value not in choices else ""
+    check(value in choices, name, f"one of {', '.join(choices)}", value, advice)
 
 
-def check_share(name: str, value: float) -> None:
-    """Raise `ConfigError` for a value that isn't between 0 and 1."""
-    check(0.0 <= value <= 1.0, name, "between 0 and 1", value)
+def check_different(name: str, values: list[Any]) -> None:
+    """Raise `ConfigError` for a list in which a value is repeated."""
+    check(len(set(values)) == len(values), name, "all different", values)
 
 
 def check_identifier(name: str, value: str) -> str:
-    """Return `value` if it is safe in a path, a tag and SQL; raises `ConfigError` otherwise."""
-    check(
-        isinstance(value, str) and _IDENTIFIER.fullmatch(value) is not None,
-        name,
-        "1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit",
-        value,
-    )
+    """Return `value` if it is safe in a path, a tag and SQL; raise `ConfigError` if not."""
+    is_safe = isinstance(value, str) and _IDENTIFIER.fullmatch(value) is not None
+    rule = "1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit"
+    check(is_safe, name, rule, value)
     return value

@@ -1,9 +1,18 @@
-"""Cleaning, splitting, augmentation and features: what happens to rows before they are trained on."""
+"""Settings of the preparation: how rows are read, cleaned, split, augmented and given features."""
 
-import math
 from dataclasses import dataclass, field
 
-from tunetrail.config.checks import check, check_choice, check_share
+from tunetrail.config.checks import (
+    SHARE,
+    Rule,
+    at_least,
+    check,
+    check_choice,
+    check_different,
+    check_settings,
+    one_of,
+    setting,
+)
 
 AUGMENTATION_METHODS = (
     "word_dropout",
@@ -14,211 +23,249 @@ AUGMENTATION_METHODS = (
     "generated_query",
     "paraphrase",
 )
-"""Ways to make a row from another one."""
+"""The ways to make a row from another one."""
 
-
-@dataclass(kw_only=True)
-class PrivacyConfig:
-    """Which personal data and secrets are replaced by placeholders such as `[EMAIL]`, and whether at all."""
-
-    enabled: bool = True
-    email: bool = True
-    phone: bool = True
-    card: bool = True
-    iban: bool = True
-    ip_address: bool = True
-    national_id: bool = True
-    secret: bool = True
-
-
-@dataclass(kw_only=True)
-class CleaningConfig:
-    """How texts are repaired; each option can be turned off.
-
-    `near_duplicate_similarity` is the Jaccard similarity from which of two rows only the older one stays; 0 keeps both.
-    `length` says what becomes of texts with more tokens than the model reads: `keep` (the model cuts them),
-    `truncate` (at the last sentence that fits) or `drop`.
-    """
-
-    fix_encoding: bool = True
-    normalize_unicode: bool = True
-    normalize_whitespace: bool = True
-    strip_markup: bool = True
-    drop_duplicates: bool = True
-    near_duplicate_similarity: float = 0.8
-    length: str = "keep"
-    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
-
-    def __post_init__(self) -> None:
-        similarity = self.near_duplicate_similarity
-        check(
-            similarity == 0.0 or 0.5 <= similarity <= 1.0,
-            "cleaning.near_duplicate_similarity",
-            "0 (off) or between 0.5 and 1",
-            similarity,
-        )
-        check_choice("cleaning.length", self.length, ("keep", "truncate", "drop"))
-
-
-@dataclass(kw_only=True)
-class SplitConfig:
-    """Shares of the rows held out, and what counts as a twin.
-
-    A row's side depends on its content (and group) and on `salt` alone, never on the seed: a row that the root model
-    was trained on in an earlier run doesn't become a test row of the next, unless a new row joins two clusters or a
-    share is raised. With `method: time` the newest clusters are the test split and those before them the validation
-    split; `auto` takes it where the oldest row has a timestamp. `stratify` brings every label of four clusters or more
-    to every side.
-    """
-
-    validation_share: float = 0.15
-    test_share: float = 0.15
-    near_duplicate_similarity: float = 0.8
-    method: str = "auto"
-    stratify: bool = True
-    salt: str = "tunetrail"
-
-    def __post_init__(self) -> None:
-        for name in ("validation_share", "test_share"):
-            value = getattr(self, name)
-            check(0.0 < value < 1.0, f"split.{name}", "between 0 and 1, both excluded", value)
-        held_out = self.validation_share + self.test_share
-        check(held_out < 1.0, "split.validation_share + split.test_share", "below 1", held_out)
-        check_share("split.near_duplicate_similarity", self.near_duplicate_similarity)
-        check_choice("split.method", self.method, ("auto", "content", "time"))
+_OPEN_SHARE = Rule("between 0 and 1, both excluded", lambda share: 0.0 < share < 1.0)
 
 
 @dataclass(kw_only=True)
 class PreparationConfig:
-    """How the rows flow: in chunks of about `chunk_rows`, on `workers` processes (0: one per core), or on Ray Data.
+    """How rows flow through the preparation, and what is cached of it."""
 
-    Each chunk's result is kept under `cache_dir` (None: the user's cache folder), keyed by its content and all that it
-    depends on, so that a sweep prepares once and one new row rebuilds one chunk; the longest unused ones go when
-    `cache_gigabytes` are exceeded (0: no cache).
-    """
+    chunk_rows: int = setting(10_000, at_least(1))
+    """Rows that a process holds in memory at a time. Each chunk is cached by its content,
+    so that one new row only rebuilds one chunk."""
 
-    chunk_rows: int = 10_000
-    workers: int = 0
-    engine: str = "local"
+    workers: int = setting(0, at_least(0, " (0: one per core)"))
+    """Processes that work on chunks; 0 starts one per core."""
+
+    engine: str = setting("local", one_of("local", "ray"))
+    """`local` runs the chunks on processes of this machine, `ray` on a Ray cluster (`pip
+    install 'tunetrail[ray]'`; `RAY_ADDRESS` names it, otherwise one is started here). All
+    machines of the cluster must see `output_dir` and `cache_dir` under the same path."""
+
     cache_dir: str | None = None
-    cache_gigabytes: float = 5.0
+    """Folder in which prepared chunks, tokens, vectors and searched batch sizes and
+    learning rates are kept from run to run; null is `$TUNETRAIL_CACHE` or else the user's
+    cache folder."""
+
+    cache_gigabytes: float = setting(5.0, at_least(0, " (0: no cache)"))
+    """Size of the cache of prepared chunks in gigabytes, above which the chunks that were
+    unused for longest are deleted; 0 turns the cache off."""
 
     def __post_init__(self) -> None:
-        check(self.chunk_rows >= 1, "preparation.chunk_rows", "at least 1", self.chunk_rows)
-        check(
-            self.workers >= 0, "preparation.workers", "at least 0 (0: one per core)", self.workers
-        )
-        check_choice("preparation.engine", self.engine, ("local", "ray"))
-        check(
-            math.isfinite(self.cache_gigabytes) and self.cache_gigabytes >= 0.0,
-            "preparation.cache_gigabytes",
-            "at least 0 (0: no cache)",
-            self.cache_gigabytes,
-        )
+        check_settings("preparation", self)
+
+
+@dataclass(kw_only=True)
+class PrivacyConfig:
+    """Which personal data and secrets are replaced by placeholders."""
+
+    enabled: bool = True
+    """Whether anything is replaced at all; false keeps every text as it is."""
+
+    email: bool = True
+    """Replace e-mail addresses by `[EMAIL]`."""
+
+    phone: bool = True
+    """Replace telephone numbers by `[PHONE]`."""
+
+    card: bool = True
+    """Replace payment card numbers with a valid checksum by `[CARD]`."""
+
+    iban: bool = True
+    """Replace bank account numbers (IBAN) with a valid checksum by `[IBAN]`."""
+
+    ip_address: bool = True
+    """Replace IP addresses by `[IP_ADDRESS]`."""
+
+    national_id: bool = True
+    """Replace national identification numbers by `[NATIONAL_ID]`."""
+
+    secret: bool = True
+    """Replace passwords, API keys, tokens and private keys by `[SECRET]`."""
+
+
+@dataclass(kw_only=True)
+class CleaningConfig:
+    """How texts are repaired, and which repeated or overlong rows are removed."""
+
+    fix_encoding: bool = True
+    """Repair text that was decoded with the wrong encoding (`cafÃ©` becomes `café`)."""
+
+    normalize_unicode: bool = True
+    """Remove control characters and bring Unicode to the composed form NFC, so that
+    characters that look the same have the same code points."""
+
+    normalize_whitespace: bool = True
+    """Use `\\n` for line breaks and remove blanks at the ends of lines and empty lines
+    around a text; indentation and blanks within a line stay, so that source code keeps its
+    form."""
+
+    strip_markup: bool = True
+    """Remove HTML from prose; code and Markdown stay. Set it to false if an answer is meant
+    to be a raw HTML page."""
+
+    drop_duplicates: bool = True
+    """Keep only the oldest of rows that are equal."""
+
+    near_duplicate_similarity: float = setting(
+        0.8,
+        Rule("0 (off) or between 0.5 and 1", lambda value: value == 0.0 or 0.5 <= value <= 1.0),
+    )
+    """Jaccard similarity of whole rows from which only the older of two rows is kept; 0
+    keeps both."""
+
+    length: str = setting("keep", one_of("keep", "truncate", "drop"))
+    """What happens to rows with more tokens than the model reads: `keep` leaves the cut to
+    the model, `truncate` cuts after the last sentence that fits, `drop` sets the row
+    aside."""
+
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    """Replacement of personal data and secrets."""
+
+    def __post_init__(self) -> None:
+        check_settings("cleaning", self)
+
+
+@dataclass(kw_only=True)
+class SplitConfig:
+    """Which rows are held out for validation and test, and which rows count as twins."""
+
+    validation_share: float = setting(0.15, _OPEN_SHARE)
+    """Share of the rows held out for validation: early stopping and the choice of the
+    checkpoint."""
+
+    test_share: float = setting(0.15, _OPEN_SHARE)
+    """Share of the rows held out for the comparison with root; no training sees them."""
+
+    near_duplicate_similarity: float = setting(0.8, SHARE)
+    """Jaccard similarity from which two rows are twins, which always end up on the same
+    side of the split. 0: only rows with equal texts, texts that differ in one word, or a
+    common group are."""
+
+    method: str = setting("auto", one_of("auto", "content", "time"))
+    """`content` assigns rows to sides by a hash of their content, so that a row keeps its
+    side in later runs, whatever the seed; `time` holds out the newest rows; `auto` is
+    `time` if the oldest row has a timestamp, else `content`."""
+
+    stratify: bool = True
+    """Bring every label with at least four clusters of twins to every side of the split."""
+
+    salt: str = "tunetrail"
+    """Text that goes into the hash of `content`: another salt is another split. Change it
+    only before the first training, since root may have learned from rows that would become
+    test rows."""
+
+    def __post_init__(self) -> None:
+        check_settings("split", self)
+        held_out = self.validation_share + self.test_share
+        check(held_out < 1.0, "split.validation_share + split.test_share", "below 1", held_out)
 
 
 @dataclass(kw_only=True)
 class AugmentationConfig:
-    """Extra rows made from rows of the train side, by any of `AUGMENTATION_METHODS`; none are made without a method.
-
-    Each method varies `share` of the rows. `rate` is the share of a text's words that the word methods change.
-    `lexicon` is a file of synonyms or a WordNet folder (None: the installed WordNet); `translation_models` are two
-    seq2seq models, there and back. `generator` is the language model that writes queries and paraphrases: `root`, else
-    `base` where there is no root yet, or a model's name; it tries `generations_per_row` times per row, and what the
-    embedding model doesn't find again among its first `round_trip_rank` results is dropped.
-    """
+    """How extra rows are made from rows of the train side; without a method, none are."""
 
     methods: list[str] = field(default_factory=list)
-    share: float = 0.2
-    rate: float = 0.1
+    """Ways to make a row from another: `word_dropout`, `word_swap`, `typo`, `synonym`,
+    `back_translation`, and by a language model `generated_query` (Promptagator, Dai et al.
+    2022, https://arxiv.org/abs/2209.11755) or `paraphrase`. Cross-validation also trains
+    without the added rows and says if they make the score worse."""
+
+    share: float = setting(0.2, SHARE)
+    """Share of the train rows that each method makes a new row from."""
+
+    rate: float = setting(0.1, _OPEN_SHARE)
+    """Share of a text's words that `word_dropout`, `word_swap`, `typo` and `synonym`
+    change, at least one."""
+
     lexicon: str | None = None
+    """Synonyms for `synonym`: a file with lines `word<TAB>synonym, synonym` or a WordNet
+    folder; null is the installed WordNet (Debian: `apt install wordnet-base`)."""
+
     translation_models: list[str] = field(default_factory=list)
-    generator: str = "root"
-    generations_per_row: int = 1
-    max_new_tokens: int = 48
-    temperature: float = 0.5
-    round_trip_rank: int = 1
+    """Two sequence-to-sequence models for `back_translation`, there and back: folders or
+    hub ids with safetensors, such as two of `Helsinki-NLP/opus-mt`."""
+
+    generator: str = setting("root", Rule("root, base or a model's name", bool))
+    """Language model that writes queries and paraphrases: `root` is the current root
+    version, or the model of `llm.model` before the first promotion; `base` is always the
+    latter; otherwise a model's name."""
+
+    generations_per_row: int = setting(1, at_least(1))
+    """Texts that the generator writes for each row."""
+
+    max_new_tokens: int = setting(48, at_least(1))
+    """Length limit of a generated text in tokens; a text that is not finished by then is
+    dropped."""
+
+    temperature: float = setting(0.5, Rule("between 0 and 2", lambda value: 0.0 <= value <= 2.0))
+    """Sampling temperature of the generator; 0 always takes the likeliest token."""
+
+    round_trip_rank: int = setting(1, at_least(1))
+    """Round-trip filter: a generated text is dropped unless the embedding model finds the
+    original among its first `round_trip_rank` results."""
 
     def __post_init__(self) -> None:
         for method in self.methods:
             check_choice("augmentation.methods", method, AUGMENTATION_METHODS)
-        check(
-            len(set(self.methods)) == len(self.methods),
-            "augmentation.methods",
-            "all different",
-            self.methods,
-        )
-        check_share("augmentation.share", self.share)
-        check(
-            0.0 < self.rate < 1.0, "augmentation.rate", "between 0 and 1, both excluded", self.rate
-        )
-        check(
-            len(self.translation_models) in (0, 2),
-            "augmentation.translation_models",
-            "two models, there and back,",
-            self.translation_models,
-        )
-        check(
-            bool(self.generator),
-            "augmentation.generator",
-            "root, base or a model's name",
-            self.generator,
-        )
-        for name in ("generations_per_row", "max_new_tokens", "round_trip_rank"):
-            check(
-                getattr(self, name) >= 1, f"augmentation.{name}", "at least 1", getattr(self, name)
-            )
-        check(
-            0.0 <= self.temperature <= 2.0,
-            "augmentation.temperature",
-            "between 0 and 2",
-            self.temperature,
-        )
+        check_different("augmentation.methods", self.methods)
+
+        check_settings("augmentation", self)
+        models = self.translation_models
+        name, rule = "augmentation.translation_models", "two models, there and back,"
+        check(len(models) in (0, 2), name, rule, models)
 
 
 @dataclass(kw_only=True)
 class HardNegativesConfig:
-    """Hard negatives for pairs that have none, mined with the model itself among the positives of the train side.
-
-    A negative is one of the `candidates` passages nearest to the anchor, the `skip_top` nearest left out, whose
-    similarity is at most that of the positive less the share `margin`: what is nearer may be a true answer. With
-    `replace` rows that have a negative get another one. With `remine_every_epochs` above 0 the negatives are mined
-    again after so many epochs each, with the weights that the model has by then.
-    """
+    """How hard negatives are mined for pairs, with the model itself and among the train side's positives."""
 
     enabled: bool = False
-    candidates: int = 50
+    """Mine a hard negative for each pair that has none."""
+
+    candidates: int = setting(50, at_least(1))
+    """Nearest passages of an anchor among which its negative is chosen."""
+
     skip_top: int = 0
-    margin: float = 0.05
-    sampling: str = "hardest"
+    """Nearest passages that are skipped, since they may be unlabelled answers; below
+    `candidates`."""
+
+    margin: float = setting(0.05, SHARE)
+    """Share by which a negative must be less similar to the anchor than the positive is;
+    with 0.05, at most 95 % as similar. What is nearer may be a true answer (TopK-PercPos of
+    NV-Retriever, Moreira et al. 2024, https://arxiv.org/abs/2407.15831)."""
+
+    sampling: str = setting("hardest", one_of("hardest", "random"))
+    """Which of the allowed candidates becomes the negative: the most similar one, or one at
+    random."""
+
     replace: bool = False
-    remine_every_epochs: int = 0
+    """Mine a negative also for rows that already have one, and replace it."""
+
+    remine_every_epochs: int = setting(0, at_least(0, " (0: only before the training)"))
+    """Epochs after which the negatives are mined again with the current weights (ANCE,
+    Xiong et al. 2020, https://arxiv.org/abs/2007.00808); 0 mines once, before the
+    training."""
 
     def __post_init__(self) -> None:
-        name = "feature_engineering.hard_negatives"
-        check(self.candidates >= 1, f"{name}.candidates", "at least 1", self.candidates)
-        check(
-            0 <= self.skip_top < self.candidates,
-            f"{name}.skip_top",
-            f"at least 0 and below candidates={self.candidates}",
-            self.skip_top,
-        )
-        check_share(f"{name}.margin", self.margin)
-        check_choice(f"{name}.sampling", self.sampling, ("hardest", "random"))
-        check(
-            self.remine_every_epochs >= 0,
-            f"{name}.remine_every_epochs",
-            "at least 0 (0: only before the training)",
-            self.remine_every_epochs,
-        )
+        section = "feature_engineering.hard_negatives"
+        check_settings(section, self)
+        allowed = 0 <= self.skip_top < self.candidates
+        rule = f"at least 0 and below candidates={self.candidates}"
+        check(allowed, f"{section}.skip_top", rule, self.skip_top)
 
 
 @dataclass(kw_only=True)
 class FeatureEngineeringConfig:
-    """Text statistics; from `warn_truncated_share` of rows cut by the model's length on, a warning is given."""
+    """Statistics of the prepared texts, and what is mined for the training."""
 
-    warn_truncated_share: float = 0.1
+    warn_truncated_share: float = setting(0.1, SHARE)
+    """Share of rows longer than the model reads from which a warning is given."""
+
     hard_negatives: HardNegativesConfig = field(default_factory=HardNegativesConfig)
+    """Mining of hard negatives for pairs."""
 
     def __post_init__(self) -> None:
-        check_share("feature_engineering.warn_truncated_share", self.warn_truncated_share)
+        check_settings("feature_engineering", self)

@@ -1,10 +1,17 @@
-"""The embedding model, its prompts, its loss and its training."""
+"""Settings of the embedding model: its prompts, its loss and its training."""
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tunetrail.config.checks import check, check_choice
+from tunetrail.config.checks import (
+    POSITIVE,
+    Rule,
+    at_least,
+    check,
+    check_choice,
+    check_settings,
+    one_of,
+    setting,
+)
 from tunetrail.config.losses import (
     EMBEDDING_LOSSES,
     LOSSES,
@@ -12,107 +19,133 @@ from tunetrail.config.losses import (
     check_teacher,
     losses_of,
 )
-from tunetrail.config.model_types import check_start
+from tunetrail.config.model_types import START
 from tunetrail.config.training import TrainingConfig
 
 _DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
-_CHOICES = {
-    "similarity": ("cosine", "dot"),
-    "distance": ("cosine", "euclidean", "manhattan"),
-    "margin_strategy": ("absolute", "relative"),
-    "partition_mode": ("joint", "per_direction"),
-    "hardness_mode": ("in_batch_negatives", "hard_negatives", "all_negatives"),
-}
 _OPTIONS = "embedding.loss_options"
+_NOT_NEGATIVE = at_least(0)
+_COSINE = Rule("between -1 and 1", lambda value: -1.0 <= value <= 1.0)
+_UNICODE_TEXT = Rule(
+    "a text of valid Unicode",
+    lambda text: isinstance(text, str) and text.encode(errors="ignore").decode() == text,
+)
 
 
 @dataclass(kw_only=True)
 class LossConfig:
-    """Options of the loss; null is the library's default, and an option that the loss doesn't have is refused.
+    """Options of the loss, with the names and meanings of sentence-transformers; null is its default."""
 
-    They have the names and meanings of sentence-transformers: `scale` multiplies similarities, `temperature` divides
-    them. `directions` (of query_to_doc, query_to_query, doc_to_query, doc_to_doc) says what counts as a negative,
-    `hardness_mode` which negatives weigh more the nearer they are. `orthogonality` adds so much of the global
-    orthogonal regularisation (Zhang et al. 2017) to any loss.
-    """
+    scale: float | None = setting(None, POSITIVE)
+    """Factor of the similarities before the softmax, the inverse of a temperature; null is
+    20."""
 
-    scale: float | None = None
-    temperature: float | None = None
-    similarity: str | None = None
-    distance: str | None = None
-    margin: float | None = None
-    margin_strategy: str | None = None
-    positive_margin: float | None = None
-    negative_margin: float | None = None
+    temperature: float | None = setting(None, POSITIVE)
+    """Divisor of the similarities: null is 0.01 for `gist_embed`, 1 for `distill_kl_div`
+    and 0.05 for `supervised_contrastive`."""
+
+    similarity: str | None = setting(None, one_of("cosine", "dot"))
+    """Similarity of two vectors: `cosine` or the `dot` product. Null is cosine, except for
+    `margin_mse` and `distill_kl_div`, which compare dot products."""
+
+    distance: str | None = setting(None, one_of("cosine", "euclidean", "manhattan"))
+    """Distance of two vectors. Null is euclidean for the triplet losses and cosine for the
+    contrastive ones; the triplet losses of labels don't have manhattan."""
+
+    margin: float | None = setting(None, _NOT_NEGATIVE)
+    """Distance that a negative must keep: null is 5 for the triplet losses, 0.5 for the
+    contrastive ones. For `gist_embed`, the distance from the positive by which a candidate
+    must be less similar to the anchor than the positive is, by the guide; null is 0."""
+
+    margin_strategy: str | None = setting(None, one_of("absolute", "relative"))
+    """How `gist_embed` applies its margin: subtracted (`absolute`, the default) or as a
+    share of the positive's similarity (`relative`)."""
+
+    positive_margin: float | None = setting(None, _COSINE)
+    """Cosine that `mega_batch_margin` wants a positive to reach; null is 0.8."""
+
+    negative_margin: float | None = setting(None, _COSINE)
+    """Cosine that `mega_batch_margin` wants a negative to stay below; null is 0.3."""
+
     directions: list[str] | None = None
-    partition_mode: str | None = None
-    hardness_mode: str | None = None
-    hardness_strength: float | None = None
+    """What the ranking losses contrast, any of `query_to_doc` (always needed),
+    `query_to_query`, `doc_to_query` and `doc_to_doc`; null is `[query_to_doc]`."""
+
+    partition_mode: str | None = setting(None, one_of("joint", "per_direction"))
+    """Whether the directions share one softmax (`joint`, the default) or have one each
+    (`per_direction`)."""
+
+    hardness_mode: str | None = setting(
+        None, one_of("in_batch_negatives", "hard_negatives", "all_negatives")
+    )
+    """Which negatives weigh more the more similar they are to the anchor (Lan et al. 2025,
+    https://arxiv.org/abs/2503.04812); null is none. Needs `hardness_strength`."""
+
+    hardness_strength: float | None = setting(None, POSITIVE)
+    """How much more these negatives weigh; the papers take 9 for the negatives of the batch
+    and 5 for hard ones (EmbeddingGemma, Schechter Vera et al. 2025,
+    https://arxiv.org/abs/2509.20354)."""
+
     contrast_anchors: bool | None = None
+    """Whether `gist_embed` also contrasts anchors with each other; null is true."""
+
     contrast_positives: bool | None = None
-    orthogonality: float | None = None
+    """Whether `gist_embed` also contrasts positives with each other; null is true."""
+
+    orthogonality: float | None = setting(None, _NOT_NEGATIVE)
+    """Weight of the global orthogonal regularisation (Zhang et al. 2017,
+    https://arxiv.org/abs/1708.06320) that is added to any loss; null adds none."""
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) is not None:
-                check_choice(f"{_OPTIONS}.{name}", getattr(self, name), choices)
-        self._check_number(
-            "above 0", lambda value: value > 0.0, "scale", "temperature", "hardness_strength"
-        )
-        self._check_number("at least 0", lambda value: value >= 0.0, "margin", "orthogonality")
-        self._check_number(
-            "between -1 and 1",
-            lambda value: -1.0 <= value <= 1.0,
-            "positive_margin",
-            "negative_margin",
-        )
+        check_settings(_OPTIONS, self)
         self._check_directions()
-        check(
-            (self.hardness_mode is None) == (self.hardness_strength is None),
-            f"{_OPTIONS}.hardness_strength",
-            f"{'null without' if self.hardness_mode is None else 'above 0 with'} a hardness_mode",
-            self.hardness_strength,
-        )
 
-    def _check_number(self, rule: str, holds: Callable[[float], bool], *names: str) -> None:
-        for name in names:
-            value = getattr(self, name)
-            check(
-                value is None or (math.isfinite(value) and holds(value)),
-                f"{_OPTIONS}.{name}",
-                rule,
-                value,
-            )
+        rule = "null without a hardness_mode"
+        if self.hardness_mode is not None:
+            rule = "above 0 with a hardness_mode"
+        go_together = (self.hardness_mode is None) == (self.hardness_strength is None)
+        check(go_together, f"{_OPTIONS}.hardness_strength", rule, self.hardness_strength)
 
     def _check_directions(self) -> None:
+        directions = self.directions or []
+        for direction in directions:
+            check_choice(f"{_OPTIONS}.directions", direction, _DIRECTIONS)
+
         if self.directions is not None:
-            for direction in self.directions:
-                check_choice(f"{_OPTIONS}.directions", direction, _DIRECTIONS)
-            different = len(set(self.directions)) == len(self.directions)
-            check(
-                different and "query_to_doc" in self.directions,
-                f"{_OPTIONS}.directions",
-                "all different, query_to_doc among them",
-                self.directions,
-            )
-        within = {"query_to_query", "doc_to_doc"}.intersection(self.directions or ())
+            are_different = len(set(directions)) == len(directions)
+            rule = "all different, query_to_doc among them"
+            is_valid = are_different and "query_to_doc" in directions
+            check(is_valid, f"{_OPTIONS}.directions", rule, directions)
+
+        # A direction within one side has no positive of its own, so that it needs the others' softmax.
+        within_side = sorted({"query_to_query", "doc_to_doc"}.intersection(directions))
         check(
-            self.partition_mode != "per_direction" or not within,
+            self.partition_mode != "per_direction" or not within_side,
             f"{_OPTIONS}.partition_mode",
-            f"joint with the directions {', '.join(sorted(within))}, which hold no positive",
+            f"joint with the directions {', '.join(within_side)}, which hold no positive",
             self.partition_mode,
         )
 
 
 @dataclass(kw_only=True)
 class FurtherLossesConfig:
-    """The losses of further shapes of samples; null: not trained on, auto: the first loss of the shape."""
+    """Further shapes of samples to train on in the same run, each with its loss."""
 
     pair: str | None = None
+    """Loss of pairs (`anchor, positive`); `auto` is the first loss of the shape, null
+    doesn't train on it."""
+
     score: str | None = None
+    """Loss of scored pairs (`sentence1, sentence2, score`), `auto` or null."""
+
     label: str | None = None
+    """Loss of labelled texts (`text, label`), `auto` or null."""
+
     vector: str | None = None
+    """Loss of texts with a target vector (`text, embedding`), `auto` or null."""
+
     text: str | None = None
+    """Loss of plain texts (`text`), `auto` or null."""
 
     def __post_init__(self) -> None:
         for shape, loss in self.losses.items():
@@ -122,83 +155,81 @@ class FurtherLossesConfig:
     @property
     def losses(self) -> dict[str, str]:
         """The losses that are set, by shape."""
-        return {
-            shape: loss for shape in EMBEDDING_LOSSES if (loss := getattr(self, shape)) is not None
-        }
+        losses = {shape: getattr(self, shape) for shape in EMBEDDING_LOSSES}
+        return {shape: loss for shape, loss in losses.items() if loss is not None}
 
 
 @dataclass(kw_only=True)
 class EmbeddingConfig:
-    """The embedding model, its loss and its training.
-
-    `shape` chooses the samples when a session holds several shapes. `start_from: root` goes on from the root version if
-    it was made from the same base model. With `mini_batch_size` above 0, contrastive batches go through the model in
-    pieces of that size (the cached loss).
-
-    `also_train` names further shapes of the session to train on in the same run, each with its loss (auto: the first of
-    its shape). Each batch has one shape; scores, validation, `loss_options`, the teacher and what is `auto` are
-    those of `shape` alone.
-
-    `matryoshka_dimensions` trains the first so many numbers of each vector too (Kusupati et al. 2022), with one of
-    `matryoshka_weights` each (null: 1). `teacher` names the model, of the catalog or a folder, that the loss learns
-    from.
-
-    `query_prompt` goes before anchors and before the texts of all shapes but pairs, `document_prompt` before positives
-    and negatives; their tokens count towards `max_length`, and the trained model keeps them under the names `query` and
-    `document`. An empty one is none, even where the base model comes with its own.
-    """
+    """The embedding model, its prompts, its loss and its training."""
 
     model: str = "minilm"
-    max_length: int = 128
-    query_prompt: str = ""
-    document_prompt: str = ""
-    shape: str | None = None
+    """Short name from the catalog, hub id or folder of the base model. The group
+    `embedding=NAME` also sets what suits the model; this key changes the weights only."""
+
+    max_length: int = setting(128, at_least(4, " tokens"))
+    """Tokens of a text that the model reads, the prompt's included; the rest is cut off."""
+
+    query_prompt: str = setting("", _UNICODE_TEXT)
+    """Text before anchors, and before the texts of all other shapes. The trained model
+    keeps it under the name `query`. An empty one is none, even if the base model comes with
+    its own."""
+
+    document_prompt: str = setting("", _UNICODE_TEXT)
+    """Text before positives and negatives, kept by the trained model under the name
+    `document`."""
+
+    shape: str | None = setting(None, one_of(*EMBEDDING_LOSSES))
+    """Shape of the samples to train on and to be scored by. Needed only if the session
+    holds several shapes; null is the only one."""
+
     also_train: FurtherLossesConfig = field(default_factory=FurtherLossesConfig)
-    loss: str = "auto"
+    """Further shapes of the session to train on, as in `{score: cosent}`. Each batch has
+    one shape. Scores, validation, `loss_options`, the teacher and what is `auto` are about
+    `shape` alone."""
+
+    loss: str = setting("auto", one_of("auto", *LOSSES))
+    """Loss of the samples; it must be one of the losses of their shape. `auto` is the first
+    loss of the shape, or with a teacher the first that learns from one."""
+
     loss_options: LossConfig = field(default_factory=LossConfig)
+    """Options of the loss. An option that the loss doesn't have is refused."""
+
     matryoshka_dimensions: list[int] = field(default_factory=list)
+    """Sizes, such as `[256, 128, 64]`, to which vectors are cut for the training as well,
+    so that their beginnings are useful vectors (Matryoshka, Kusupati et al. 2022,
+    https://arxiv.org/abs/2205.13147)."""
+
     matryoshka_weights: list[float] | None = None
-    teacher: str | None = None
-    mini_batch_size: int = 0
-    start_from: str = "root"
+    """Weight of the loss for each of `matryoshka_dimensions`; null weighs each 1."""
+
+    teacher: str | None = setting(None, Rule("null or a model's name or folder", bool))
+    """Model that the loss learns from, as a short name, hub id or folder; null is none."""
+
+    mini_batch_size: int = setting(0, at_least(0, " (0: off)"))
+    """Rows of the pieces in which a batch goes through the model while all its negatives
+    count, for contrastive batches larger than memory (GradCache, Gao et al. 2021,
+    https://arxiv.org/abs/2101.06983); 0 is off."""
+
+    start_from: str = setting("root", START)
+    """`root` continues from the current root version if it was made from the same base
+    model; `base` always starts from the base model."""
+
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    """Hyperparameters of the training."""
 
     def __post_init__(self) -> None:
-        check(self.max_length >= 4, "embedding.max_length", "at least 4 tokens", self.max_length)
-        for name in ("query_prompt", "document_prompt"):
-            prompt = getattr(self, name)
-            check(
-                isinstance(prompt, str) and prompt.encode(errors="ignore").decode() == prompt,
-                f"embedding.{name}",
-                "a text of valid Unicode",
-                prompt,
-            )
+        check_settings("embedding", self)
         self._check_loss()
         self._check_further_losses()
         self._check_matryoshka()
-        check(
-            self.mini_batch_size >= 0,
-            "embedding.mini_batch_size",
-            "at least 0 (0: off)",
-            self.mini_batch_size,
-        )
-        check_start("embedding", self.start_from)
 
     def _check_loss(self) -> None:
-        """Check the loss as far as it is known while the samples' shape may still be open."""
-        check(
-            self.teacher != "",
-            "embedding.teacher",
-            "null or a model's name or folder",
-            self.teacher,
-        )
-        if self.shape is not None:
-            check_choice("embedding.shape", self.shape, tuple(EMBEDDING_LOSSES))
-        check_choice("embedding.loss", self.loss, ("auto", *LOSSES))
+        """Check the loss as far as it is known: the shape may only follow from the samples."""
         if self.shape is not None and self.loss != "auto":
-            check_choice(
-                f"embedding.loss for {self.shape} samples", self.loss, EMBEDDING_LOSSES[self.shape]
-            )
+            name = f"embedding.loss for {self.shape} samples"
+            check_choice(name, self.loss, EMBEDDING_LOSSES[self.shape])
+
         shapes = [shape for shape, losses in EMBEDDING_LOSSES.items() if self.loss in losses]
         if self.shape is not None or len(shapes) == 1:
             check_teacher(self.shape or shapes[0], self.loss, self.teacher)
@@ -206,35 +237,30 @@ class EmbeddingConfig:
             check_loss_options(LOSSES[self.loss], self.loss_options)
 
     def _check_further_losses(self) -> None:
+        losses = self.also_train.losses
+        rule = "the shape to score and compare by with also_train"
+        check(self.shape is not None or not losses, "embedding.shape", rule, self.shape)
+
         check(
-            self.shape is not None or not self.also_train.losses,
-            "embedding.shape",
-            "the shape to score and compare by with also_train",
-            self.shape,
-        )
-        check(
-            self.shape not in self.also_train.losses,
+            self.shape not in losses,
             f"embedding.also_train.{self.shape}",
             "null for the shape that is scored, whose loss is embedding.loss",
-            self.also_train.losses.get(str(self.shape)),
+            losses.get(str(self.shape)),
         )
 
     def _check_matryoshka(self) -> None:
         dimensions, weights = self.matryoshka_dimensions, self.matryoshka_weights
-        check(
-            all(dimension >= 1 for dimension in dimensions)
-            and len(set(dimensions)) == len(dimensions),
-            "embedding.matryoshka_dimensions",
-            "different numbers, each at least 1",
-            dimensions,
-        )
-        check(
-            weights is None
-            or (
-                len(weights) == len(dimensions)
-                and all(0.0 < weight < math.inf for weight in weights)
-            ),
-            "embedding.matryoshka_weights",
-            f"null or {len(dimensions)} numbers above 0, one for each of matryoshka_dimensions",
-            weights,
-        )
+        are_different = len(set(dimensions)) == len(dimensions)
+        are_sizes = all(dimension >= 1 for dimension in dimensions)
+        name, rule = "embedding.matryoshka_dimensions", "different numbers, each at least 1"
+        check(are_different and are_sizes, name, rule, dimensions)
+
+        if weights is not None:
+            is_complete = len(weights) == len(dimensions)
+            count = len(dimensions)
+            check(
+                is_complete and all(map(POSITIVE.allows, weights)),
+                "embedding.matryoshka_weights",
+                f"null or {count} numbers above 0, one for each of matryoshka_dimensions",
+                weights,
+            )

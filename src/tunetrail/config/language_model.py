@@ -1,10 +1,19 @@
-"""The language model, its adapter, what it learns from preferences, and its training."""
+"""Settings of the language model: what is trained of it, and what it learns from."""
 
-import math
 from dataclasses import dataclass, field
 
-from tunetrail.config.checks import check, check_choice
-from tunetrail.config.model_types import check_start
+from tunetrail.config.checks import (
+    POSITIVE,
+    ZERO_TO_BELOW_ONE,
+    Rule,
+    at_least,
+    check,
+    check_different,
+    check_settings,
+    one_of,
+    setting,
+)
+from tunetrail.config.model_types import START
 from tunetrail.config.training import AUTO, TrainingConfig
 from tunetrail.samples import SampleKind, shapes_of_kind
 
@@ -14,117 +23,121 @@ INITIALISATIONS = ("default", "orthogonal", "pissa", "olora")
 PREFERENCE_LOSSES = ("sigmoid", "ipo")
 OBJECTIVES = tuple(dict.fromkeys(shape.objective for shape in shapes_of_kind(SampleKind.LLM)))
 
+_SIZE = at_least(0, " (0: off) and finite")
+
 
 @dataclass(kw_only=True)
 class AdapterConfig:
-    """What is trained of a language model: all (`none`) or low-rank adapters (PEFT), merged when registered.
+    """What is trained of a language model: low-rank adapters, or all weights."""
 
-    `lora` scales the adapter by alpha / rank, `rslora` by alpha / sqrt(rank); `dora` learns how large the weights are
-    apart; `qlora` is `lora` on weights in 4 bits (bitsandbytes and an NVIDIA GPU). `target_modules` are names of linear
-    layers, or `all-linear`. With `initialisation` `pissa` or `olora` the adapter begins as each weight's leading part.
-    """
+    kind: str = setting("lora", one_of(*ADAPTERS))
+    """`lora` adds low-rank adapters scaled by alpha / rank (Hu et al. 2021,
+    https://arxiv.org/abs/2106.09685), `rslora` scales them by alpha / sqrt(rank)
+    (Kalajdzievski 2023, https://arxiv.org/abs/2312.03732), `dora` also learns the magnitude
+    of the weights (Liu et al. 2024, https://arxiv.org/abs/2402.09353), `qlora` is `lora` on
+    weights in 4 bits (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314; needs
+    bitsandbytes and an NVIDIA GPU), and `none` trains all weights: set
+    `llm.training.learning_rate=2e-5` with it. Adapters are merged into the weights before
+    the model is scored."""
 
-    kind: str = "lora"
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.05
+    rank: int = setting(16, at_least(1))
+    """Rank of the adapters' matrices."""
+
+    alpha: int = setting(32, at_least(1))
+    """Scale of the adapters, in relation to their rank (see `kind`)."""
+
+    dropout: float = setting(0.05, ZERO_TO_BELOW_ONE)
+    """Share of the adapters' inputs that are dropped in training."""
+
     target_modules: list[str] = field(default_factory=lambda: [ALL_LINEAR])
-    initialisation: str = "default"
+    """Layers that get an adapter: `[all-linear]`, or names of linear layers such as
+    `[q_proj, v_proj]`."""
+
+    initialisation: str = setting("default", one_of(*INITIALISATIONS))
+    """How adapters begin: `default` with no effect on the model; `orthogonal` likewise,
+    with orthogonal matrices (an even rank); `pissa` (Meng et al. 2024,
+    https://arxiv.org/abs/2404.02948) or `olora` (Büyükakyüz 2024,
+    https://arxiv.org/abs/2406.01775) with the principal part of each weight, which needs
+    `dropout=0`."""
 
     def __post_init__(self) -> None:
-        check_choice("llm.adapter.kind", self.kind, ADAPTERS)
-        check(self.rank >= 1, "llm.adapter.rank", "at least 1", self.rank)
-        check(self.alpha >= 1, "llm.adapter.alpha", "at least 1", self.alpha)
-        check(
-            0.0 <= self.dropout < 1.0, "llm.adapter.dropout", "at least 0 and below 1", self.dropout
-        )
+        check_settings("llm.adapter", self)
+
         targets = self.target_modules
-        check(
-            bool(targets) and all(targets) and (ALL_LINEAR not in targets or len(targets) == 1),
-            "llm.adapter.target_modules",
-            f"[{ALL_LINEAR}] or names of linear layers",
-            targets,
-            "llm.adapter.kind=none trains all weights." if not targets else "",
-        )
-        check(
-            len(set(targets)) == len(targets),
-            "llm.adapter.target_modules",
-            "all different",
-            targets,
-        )
-        check_choice("llm.adapter.initialisation", self.initialisation, INITIALISATIONS)
-        self._check_initialisation()
+        is_alone = ALL_LINEAR not in targets or len(targets) == 1
+        name, rule = "llm.adapter.target_modules", f"[{ALL_LINEAR}] or names of linear layers"
+        advice = "" if targets else "llm.adapter.kind=none trains all weights."
+        check(bool(targets) and all(targets) and is_alone, name, rule, targets, advice)
+        check_different(name, targets)
+
+        if self.kind != "none":
+            self._check_initialisation()
 
     def _check_initialisation(self) -> None:
-        """Check what goes with the initialisation: dropout would drop the weights' own leading part, for example."""
-        if self.kind == "none":
-            return
-        given = f"with initialisation={self.initialisation}"
+        setting_text = f"with initialisation={self.initialisation}"
         if self.initialisation in ("pissa", "olora"):
-            check(self.dropout == 0.0, "llm.adapter.dropout", f"0 {given}", self.dropout)
-            check(
-                self.kind != "qlora", "llm.adapter.kind", f"lora, rslora or dora {given}", self.kind
-            )
+            # Dropout would drop the principal part of the weights themselves, and 4 bits can't hold the rest.
+            check(self.dropout == 0.0, "llm.adapter.dropout", f"0 {setting_text}", self.dropout)
+            rule = f"lora, rslora or dora {setting_text}"
+            check(self.kind != "qlora", "llm.adapter.kind", rule, self.kind)
         if self.initialisation == "orthogonal":
-            check(self.rank % 2 == 0, "llm.adapter.rank", f"even {given}", self.rank)
+            check(self.rank % 2 == 0, "llm.adapter.rank", f"even {setting_text}", self.rank)
 
 
 @dataclass(kw_only=True)
 class PreferenceConfig:
-    """How rows of `prompt, chosen, rejected` are learnt from, against the model that training starts from.
+    """How the model learns from rows of `prompt, chosen, rejected`, against the model that training starts from."""
 
-    `beta` is the weight of staying near that model; `loss_type` is `sigmoid` (DPO) or `ipo`. `supervised_weight` above
-    0 adds that much of the chosen answer's supervised loss.
-    """
+    beta: float = setting(0.1, Rule("above 0 and finite", POSITIVE.allows))
+    """Weight of staying near the model that training starts from: the beta of DPO and
+    IPO."""
 
-    beta: float = 0.1
-    loss_type: str = "sigmoid"
-    supervised_weight: float = 0.0
+    loss_type: str = setting("sigmoid", one_of(*PREFERENCE_LOSSES))
+    """`sigmoid` is direct preference optimisation (DPO, Rafailov et al. 2023,
+    https://arxiv.org/abs/2305.18290), `ipo` its bounded relative (Azar et al. 2023,
+    https://arxiv.org/abs/2310.12036)."""
+
+    supervised_weight: float = setting(0.0, _SIZE)
+    """Weight of the supervised loss of the chosen answer, per token, that is added (Pang et
+    al. 2024, https://arxiv.org/abs/2404.19733); 0 adds none."""
 
     def __post_init__(self) -> None:
-        check(
-            self.beta > 0.0 and math.isfinite(self.beta),
-            "llm.preference.beta",
-            "above 0 and finite",
-            self.beta,
-        )
-        check_choice("llm.preference.loss_type", self.loss_type, PREFERENCE_LOSSES)
-        check(
-            self.supervised_weight >= 0.0 and math.isfinite(self.supervised_weight),
-            "llm.preference.supervised_weight",
-            "at least 0 (0: off) and finite",
-            self.supervised_weight,
-        )
+        check_settings("llm.preference", self)
 
 
 @dataclass(kw_only=True)
 class LanguageModelConfig:
-    """The language model, its adapter and its training.
-
-    `objective` chooses the samples of a session that holds preferences and others: `supervised` learns from texts,
-    `preference` from preferences, `auto` from what there is.
-
-    `neftune_alpha` above 0 adds noise of that size to the embeddings in training (NEFTune; 5 is usual).
-    """
+    """The language model, its adapter and its training."""
 
     model: str = "smollm2-135m"
-    max_length: int = 512
-    start_from: str = "root"
-    objective: str = AUTO
-    neftune_alpha: float = 0.0
+    """Short name from the catalog, hub id or folder of the base model. The group `llm=NAME`
+    also sets what suits the model; this key changes the weights only."""
+
+    max_length: int = setting(512, at_least(8, " tokens"))
+    """Tokens of an example that the model reads; the rest is cut off."""
+
+    start_from: str = setting("root", START)
+    """`root` continues from the current root version if it was made from the same base
+    model; `base` always starts from the base model."""
+
+    objective: str = setting(AUTO, one_of(AUTO, *OBJECTIVES))
+    """`supervised` learns from texts, `preference` from preferences; `auto` takes what the
+    session has. Set it if the session has both."""
+
+    neftune_alpha: float = setting(0.0, _SIZE)
+    """Size of the noise on the token embeddings in training (NEFTune, Jain et al. 2023,
+    https://arxiv.org/abs/2310.05914); 5 is usual, 0 adds none."""
+
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    """What is trained of the model."""
+
     preference: PreferenceConfig = field(default_factory=PreferenceConfig)
+    """Learning from preferences."""
+
     training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(batch_size=8, learning_rate=2e-4)
     )
+    """Hyperparameters of the training."""
 
     def __post_init__(self) -> None:
-        check(self.max_length >= 8, "llm.max_length", "at least 8 tokens", self.max_length)
-        check(
-            self.neftune_alpha >= 0.0 and math.isfinite(self.neftune_alpha),
-            "llm.neftune_alpha",
-            "at least 0 (0: off) and finite",
-            self.neftune_alpha,
-        )
-        check_start("llm", self.start_from)
-        check_choice("llm.objective", self.objective, (AUTO, *OBJECTIVES))
+        check_settings("llm", self)

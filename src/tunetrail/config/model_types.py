@@ -1,17 +1,19 @@
-"""The kinds of models, and where a training may start from."""
+"""The kinds of models, and what a training may start from."""
 
-from tunetrail.config.checks import check_choice
+from tunetrail.config.checks import check_choice, one_of
 
 MODEL_TYPES = ("embedding", "llm")
 ALL = "all"
 
-
-def check_start(name: str, value: str) -> None:
-    """Raise `ConfigError` unless `value` says where a training starts: root or the base model."""
-    check_choice(f"{name}.start_from", value, ("root", "base"))
+START = one_of("root", "base")
+"""The rule for `start_from`: a training starts from the root version or from the base model."""
 
 
 def requested_model_types(model_type: str) -> tuple[str, ...]:
-    """Return the model types behind `embedding`, `llm` or `all`; raises `ConfigError` for anything else."""
+    """Return the model types that `embedding`, `llm` or `all` stands for.
+
+    Raises:
+        ConfigError: `model_type` is none of these.
+    """
     check_choice("model_type", model_type, (*MODEL_TYPES, ALL))
     return MODEL_TYPES if model_type == ALL else (model_type,)

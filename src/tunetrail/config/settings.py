@@ -1,12 +1,11 @@
-"""Settings: all sections in the order in which data flows, and the specification's two dicts."""
+"""All settings, section by section in the order in which data flows, and the specification's dicts."""
 
 import dataclasses
-import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from tunetrail.config.checks import check
+from tunetrail.config.checks import Rule, check, check_settings, setting
 from tunetrail.config.data import (
     AugmentationConfig,
     CleaningConfig,
@@ -15,80 +14,71 @@ from tunetrail.config.data import (
     SplitConfig,
 )
 from tunetrail.config.embedding import EmbeddingConfig
+from tunetrail.config.evaluation import CrossValidationConfig, EvaluationConfig, GateConfig
 from tunetrail.config.language_model import LanguageModelConfig
 from tunetrail.config.model_types import MODEL_TYPES
 from tunetrail.config.stores import DatabaseConfig, TrackingConfig
-from tunetrail.config.training import AUTO, CrossValidationConfig
+from tunetrail.config.training import AUTO
 from tunetrail.config.validation import ValidationConfig
 from tunetrail.errors import ConfigError, did_you_mean, naming_section
 
 
 @dataclass(kw_only=True)
-class EvaluationConfig:
-    """How candidates are scored and compared with root: a paired bootstrap of `bootstrap_samples` draws."""
-
-    batch_size: int = 32
-    bootstrap_samples: int = 2000
-    confidence: float = 0.95
-
-    def __post_init__(self) -> None:
-        check(self.batch_size >= 1, "evaluation.batch_size", "at least 1", self.batch_size)
-        check(
-            self.bootstrap_samples >= 100,
-            "evaluation.bootstrap_samples",
-            "at least 100",
-            self.bootstrap_samples,
-        )
-        check(
-            0.5 <= self.confidence < 1.0,
-            "evaluation.confidence",
-            "at least 0.5 and below 1",
-            self.confidence,
-        )
-
-
-@dataclass(kw_only=True)
-class GateConfig:
-    """When root moves: the lower bound of the improvement's interval must be above `minimum_improvement`.
-
-    With `require_interval: false` the point estimate is enough.
-    """
-
-    minimum_improvement: float = 0.0
-    require_interval: bool = True
-
-    def __post_init__(self) -> None:
-        check(
-            math.isfinite(self.minimum_improvement),
-            "gate.minimum_improvement",
-            "finite",
-            self.minimum_improvement,
-        )
-
-
-@dataclass(kw_only=True)
 class Settings:
-    """Everything that a training run can be told, but for the session and the model type."""
+    """Everything that a training run can be told, except for the session and the model type."""
 
-    seed: int = 42
+    seed: int = setting(42, Rule("between 0 and 2**32 - 1", lambda seed: 0 <= seed < 2**32))
+    """Seed of every random number: dropout, the order of rows, folds, resamples. A row's
+    side of the split doesn't depend on it."""
+
     output_dir: str = "training_output"
+    """Folder for reports, prepared rows and checkpoints of the runs."""
+
     model_dir: str = "models"
+    """Folder to which the root version of each model type is exported, as
+    `model_dir/TYPE/root`."""
+
     database: DatabaseConfig = field(default_factory=DatabaseConfig)
+    """Database of sessions and samples."""
+
     preparation: PreparationConfig = field(default_factory=PreparationConfig)
+    """Flow of the rows through the preparation."""
+
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+    """Checks of the rows."""
+
     cleaning: CleaningConfig = field(default_factory=CleaningConfig)
+    """Repair of the texts, and removal of repeated rows."""
+
     split: SplitConfig = field(default_factory=SplitConfig)
+    """Rows held out for validation and test."""
+
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    """Extra rows for the train side."""
+
     feature_engineering: FeatureEngineeringConfig = field(default_factory=FeatureEngineeringConfig)
+    """Statistics of the texts, and hard negatives."""
+
     cross_validation: CrossValidationConfig = field(default_factory=CrossValidationConfig)
+    """Folds trained before the training itself."""
+
     embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
+    """Embedding model."""
+
     llm: LanguageModelConfig = field(default_factory=LanguageModelConfig)
+    """Language model."""
+
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """Comparison of the candidate with root."""
+
     gate: GateConfig = field(default_factory=GateConfig)
+    """Condition for moving root to the candidate."""
+
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    """MLflow's store of runs and model versions."""
 
     def __post_init__(self) -> None:
-        check(0 <= self.seed < 2**32, "seed", "between 0 and 2**32 - 1", self.seed)
+        check_settings("", self)
 
     def of(self, model_type: str) -> EmbeddingConfig | LanguageModelConfig:
         """Return the section of a model type."""
@@ -103,30 +93,35 @@ class Settings:
 
         Args:
             pipeline_config: Any of `output_dir`, `n_splits`, `random_state`, `models_root_dir`.
-            training_config: Any of `embedding` and `llm`, each with any of the nine keys of the specification.
+            training_config: Any of `embedding` and `llm`, each with any of the nine keys of the
+                specification.
 
         Raises:
-            ConfigError: An unknown key (with the nearest known one), a wrong type or a value out of range.
+            ConfigError: An unknown key (with the nearest known one), a wrong type or a value out of
+                range.
         """
         pipeline_config, training_config = dict(pipeline_config or {}), dict(training_config or {})
-        _check_keys("pipeline_config", pipeline_config, tuple(_PIPELINE_KEYS))
+        _check_keys("pipeline_config", pipeline_config, _PIPELINE_KEYS)
         _check_keys("training_config", training_config, MODEL_TYPES)
         changed = self
-        for key, (section, name, kind) in _PIPELINE_KEYS.items():
-            if key in pipeline_config:
-                value = _typed(f"pipeline_config[{key!r}]", pipeline_config[key], kind)
-                changed = _replaced(changed, section, {name: value})
-        for model_type, given in training_config.items():
-            check(isinstance(given, Mapping), f"training_config[{model_type!r}]", "a dict", given)
-            _check_keys(f"training_config[{model_type!r}]", given, tuple(_TRAINING_KEYS))
-            values = {
-                key: value
-                if value == AUTO and key in _FOUND
-                else _typed(f"training_config[{model_type!r}][{key!r}]", value, _TRAINING_KEYS[key])
-                for key, value in given.items()
-            }
+
+        for key, value in pipeline_config.items():
+            section, name, kind = _PIPELINE_KEYS[key]
+            typed = _typed(f"pipeline_config[{key!r}]", value, kind)
+            changed = _replaced(changed, section, {name: typed})
+
+        for model_type, hyperparameters in training_config.items():
+            name = f"training_config[{model_type!r}]"
+            check(isinstance(hyperparameters, Mapping), name, "a dict", hyperparameters)
+            _check_keys(name, hyperparameters, _TRAINING_KEYS)
+
+            values = dict(hyperparameters)
+            for key, value in hyperparameters.items():
+                if value != AUTO or key not in _SEARCHED_KEYS:
+                    values[key] = _typed(f"{name}[{key!r}]", value, _TRAINING_KEYS[key])
             with naming_section(model_type):
                 changed = _replaced(changed, (model_type, "training"), values)
+
         return changed
 
 
@@ -136,10 +131,7 @@ _PIPELINE_KEYS: dict[str, tuple[tuple[str, ...], str, type]] = {
     "random_state": ((), "seed", int),
     "models_root_dir": ((), "model_dir", str),
 }
-
-
-_FOUND = ("batch_size", "learning_rate")
-"""Keys that may be `auto`."""
+"""The section, the setting and the type that each key of `pipeline_config` stands for."""
 
 _TRAINING_KEYS: dict[str, type] = {
     "batch_size": int,
@@ -152,7 +144,10 @@ _TRAINING_KEYS: dict[str, type] = {
     "early_stopping_patience": int,
     "logging_steps": int,
 }
+"""The type of each key of `training_config`; the keys are fields of `TrainingConfig`."""
 
+_SEARCHED_KEYS = ("batch_size", "learning_rate")
+"""Keys that may also be `auto`."""
 
 _Config = TypeVar("_Config")
 
@@ -166,15 +161,18 @@ def _replaced(config: _Config, section: tuple[str, ...], values: Mapping[str, An
 
 
 def _typed(name: str, value: Any, kind: type) -> Any:
+    """Return the value as its type: a path may stand for text, a whole number for a float."""
     if kind is str and hasattr(value, "__fspath__"):
         return str(value)
+
+    # A bool is an int to Python, but no number of splits.
     accepted = (int, float) if kind is float else (kind,)
-    right = isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
-    check(right, name, f"a value of type {kind.__name__}", value)
+    has_type = isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
+    check(has_type, name, f"a value of type {kind.__name__}", value)
     return kind(value)
 
 
-def _check_keys(name: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
+def _check_keys(name: str, given: Mapping[str, Any], known: Collection[str]) -> None:
     for key in given:
         if key not in known:
             hint = did_you_mean(str(key), known)

@@ -1,16 +1,26 @@
-"""Training: hyper-parameters, and how often they are tried in cross-validation."""
+"""Settings of a training: batches, optimizer, learning rate, checkpoints and guards."""
 
-import math
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from tunetrail.config.checks import check, check_choice, check_share
+from tunetrail.config.checks import (
+    ABOVE_ZERO_TO_ONE,
+    SHARE,
+    ZERO_TO_BELOW_ONE,
+    Rule,
+    at_least,
+    check,
+    check_settings,
+    one_of,
+    setting,
+)
 from tunetrail.errors import ConfigError
 
 AUTO = "auto"
 OPTIMIZERS = ("adamw", "adam", "adafactor", "sgd")
 SCHEDULES = ("linear", "cosine", "constant", "inverse_sqrt", "wsd")
 PRECISIONS = (AUTO, "32-true", "16-mixed", "bf16-mixed", "bf16-true")
+
 _ADAM = ("optimizer.name", ("adamw", "adam"))
 _EFFECTIVE_WITH = {
     "optimizer.beta1": _ADAM,
@@ -21,228 +31,262 @@ _EFFECTIVE_WITH = {
     "averaging.start": ("averaging.kind", ("swa",)),
     "decay_ratio": ("schedule", ("wsd",)),
 }
-"""Settings that count only beside some values of another one."""
+"""Settings that only have an effect with some values of another setting, by key."""
+
+
+def _is_batch_size(value: object) -> bool:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value >= 1
+    return value == AUTO
+
+
+def _is_learning_rate(value: object) -> bool:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return 0.0 < value <= 1.0
+    return value == AUTO
 
 
 @dataclass(kw_only=True)
 class OptimizerConfig:
-    """The optimizer. `layer_decay` below 1 gives each layer this share of the rate of the one above it."""
+    """Which optimizer takes the steps, and its constants."""
 
-    name: str = "adamw"
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-    momentum: float = 0.9
-    layer_decay: float = 1.0
+    name: str = setting("adamw", one_of(*OPTIMIZERS))
+    """`adamw` (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101), `adam`,
+    `adafactor` (Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235; least memory, and
+    a learning rate relative to the size of the weights) or `sgd`."""
+
+    beta1: float = setting(0.9, ZERO_TO_BELOW_ONE)
+    """Decay of Adam's average of the gradients, per step."""
+
+    beta2: float = setting(0.999, ZERO_TO_BELOW_ONE)
+    """Decay of Adam's average of the squared gradients, per step."""
+
+    epsilon: float = setting(
+        1e-8, Rule("above 0 and at most 0.1", lambda value: 0.0 < value <= 0.1)
+    )
+    """Constant that Adam adds to the denominator, so that tiny gradients don't blow up a
+    step."""
+
+    momentum: float = setting(0.9, ZERO_TO_BELOW_ONE)
+    """Momentum of `sgd`; 0 is none."""
+
+    layer_decay: float = setting(
+        1.0, Rule("above 0 and at most 1 (1: off)", lambda value: 0.0 < value <= 1.0)
+    )
+    """Learning rate of each layer as a share of the rate of the layer above it (ELECTRA,
+    Clark et al. 2020, https://arxiv.org/abs/2003.10555); 1 gives all layers the same
+    rate."""
 
     def __post_init__(self) -> None:
-        check_choice("training.optimizer.name", self.name, OPTIMIZERS)
-        for name in ("beta1", "beta2", "momentum"):
-            value = getattr(self, name)
-            check(0.0 <= value < 1.0, f"training.optimizer.{name}", "at least 0 and below 1", value)
-        check(
-            0.0 < self.epsilon <= 0.1,
-            "training.optimizer.epsilon",
-            "above 0 and at most 0.1",
-            self.epsilon,
-        )
-        check(
-            0.0 < self.layer_decay <= 1.0,
-            "training.optimizer.layer_decay",
-            "above 0 and at most 1 (1: off)",
-            self.layer_decay,
-        )
+        check_settings("training.optimizer", self)
 
 
 @dataclass(kw_only=True)
 class BatchesConfig:
-    """How rows become optimizer steps.
+    """How rows become batches, and batches optimizer steps."""
 
-    One step takes `accumulate` micro-batches of `training.batch_size` rows; their gradients add up, each row or
-    supervised token counting alike; a loss that compares rows compares those of one micro-batch. With
-    `training.batch_size=auto`, a step has `effective_size` rows. `tokens` above 0 cuts micro-batches at about so many
-    tokens instead of by rows. `padding_free` computes no padding where the model allows it.
-    """
+    accumulate: int = setting(1, at_least(1))
+    """Batches whose gradients add up to one optimizer step; each row or supervised token
+    counts the same, whichever batch it is in. A loss that compares rows only compares those
+    of one batch."""
 
-    accumulate: int = 1
-    effective_size: int = 32
-    tokens: int = 0
+    effective_size: int = setting(32, at_least(1))
+    """Rows per optimizer step with `training.batch_size=auto`; without effect otherwise."""
+
+    tokens: int = setting(0, at_least(0, " (0: off)"))
+    """Approximate tokens per batch, which then takes the place of `training.batch_size`; 0
+    cuts batches by rows."""
+
     padding_free: bool = True
-    workers: int = 0
+    """Lay the tokens of a batch end to end instead of padding texts to the same length. A
+    model that does not support it is padded, and the log says so."""
+
+    workers: int = setting(0, at_least(0))
+    """Processes that prepare batches while the model computes; 0 prepares them in the
+    training's process."""
 
     def __post_init__(self) -> None:
-        check(self.accumulate >= 1, "training.batches.accumulate", "at least 1", self.accumulate)
-        check(
-            self.effective_size >= 1,
-            "training.batches.effective_size",
-            "at least 1",
-            self.effective_size,
-        )
-        check(self.tokens >= 0, "training.batches.tokens", "at least 0 (0: off)", self.tokens)
-        check(self.workers >= 0, "training.batches.workers", "at least 0", self.workers)
+        check_settings("training.batches", self)
 
 
 @dataclass(kw_only=True)
 class CheckpointsConfig:
-    """A checkpoint every so many optimizer steps (0: with each validation only), from which a run can be resumed."""
+    """When the checkpoint is written from which a run can be resumed."""
 
-    every_steps: int = 0
+    every_steps: int = setting(0, at_least(0, " (0: off)"))
+    """Optimizer steps between checkpoints, in addition to one after each validation; 0
+    writes those only."""
 
     def __post_init__(self) -> None:
-        check(
-            self.every_steps >= 0,
-            "training.checkpoints.every_steps",
-            "at least 0 (0: off)",
-            self.every_steps,
-        )
+        check_settings("training.checkpoints", self)
 
 
 @dataclass(kw_only=True)
 class AveragingConfig:
-    """Averaged weights: `ema` (exponential, `decay` per step) or `swa` (equal, after the share `start`)."""
+    """Whether the trained model is an average of the weights of many steps."""
 
-    kind: str = "none"
-    decay: float = 0.999
-    start: float = 0.75
+    kind: str = setting("none", one_of("none", "ema", "swa"))
+    """`none` keeps the weights of the best validation; `ema` validates and keeps their
+    exponential moving average; `swa` the equal average of the last steps (Izmailov et al.
+    2018, https://arxiv.org/abs/1803.05407)."""
+
+    decay: float = setting(0.999, Rule("above 0 and below 1", lambda value: 0.0 < value < 1.0))
+    """Share of the old average that `ema` keeps in each step; less in the first steps, so
+    that the average isn't dominated by the untrained weights."""
+
+    start: float = setting(0.75, SHARE)
+    """Share of all steps after which `swa` begins to average."""
 
     def __post_init__(self) -> None:
-        check_choice("training.averaging.kind", self.kind, ("none", "ema", "swa"))
-        check(0.0 < self.decay < 1.0, "training.averaging.decay", "above 0 and below 1", self.decay)
-        check_share("training.averaging.start", self.start)
+        check_settings("training.averaging", self)
 
 
 @dataclass(kw_only=True)
 class MemoryConfig:
-    """Time for memory: `gradient_checkpointing` computes activations twice; `compile`: torch.compile, slow to start."""
+    """What trades time for memory, or start-up time for speed."""
 
     gradient_checkpointing: bool = False
+    """Compute activations a second time in the backward pass instead of keeping them: less
+    memory, more time (Chen et al. 2016, https://arxiv.org/abs/1604.06174)."""
+
     compile: bool = False
+    """Compile the model with torch.compile. It takes minutes at the start and needs a C++
+    compiler on a CPU; a fine-tuning rarely earns that back."""
 
 
 @dataclass(kw_only=True)
 class GuardsConfig:
-    """What keeps a training from being lost.
+    """What keeps a training from being lost."""
 
-    A loss or gradient that isn't finite brings back the last good state with `rate_factor` of the learning rate; where
-    only some rows have no finite loss, their step is left out instead. That may happen `max_rewinds` times. `preflight`
-    checks model, rows and machine in seconds before the training.
-    """
+    max_rewinds: int = setting(3, at_least(0, " (0: stop at once)"))
+    """How many times the training may recover from a loss or gradient that isn't finite, by
+    leaving out the step of the rows at fault or by going back to the last good checkpoint;
+    0 stops at the first."""
 
-    max_rewinds: int = 3
-    rate_factor: float = 0.5
+    rate_factor: float = setting(0.5, ABOVE_ZERO_TO_ONE)
+    """Factor of all later learning rates with each return to a checkpoint; 1 leaves them as
+    they are."""
+
     preflight: bool = True
+    """Check model, rows, settings and machine for some seconds before the first step, and
+    stop if nothing could be learned. The report is the artifact `preflight.txt` of the
+    run."""
 
     def __post_init__(self) -> None:
-        check(
-            self.max_rewinds >= 0,
-            "training.guards.max_rewinds",
-            "at least 0 (0: stop at once)",
-            self.max_rewinds,
-        )
-        check(
-            0.0 < self.rate_factor <= 1.0,
-            "training.guards.rate_factor",
-            "above 0 and at most 1",
-            self.rate_factor,
-        )
+        check_settings("training.guards", self)
 
 
 @dataclass(kw_only=True)
 class TrainingConfig:
-    """Hyper-parameters of one training; the first nine are the specification's `training_config`.
+    """The hyperparameters of one training; the first nine are the specification's `training_config`."""
 
-    `batch_size` and `learning_rate` may be `auto`: found by a short search before the training. `warmup_ratio` above 0
-    is the warm-up as a share of all steps and takes the place of `warmup_steps`; `decay_ratio` is the share of the
-    steps in which `schedule=wsd` (warm-up, stable, decay) decays.
-    """
+    batch_size: int | str = setting(32, Rule("auto or at least 1", _is_batch_size))
+    """Rows per batch (the field's micro-batch, if `batches.accumulate` adds up several), or
+    `auto`: the smallest size that is as fast as the fastest on this machine, found by a
+    short search before the training, with as many batches per step as
+    `batches.effective_size` asks for."""
 
-    batch_size: int | str = 32
-    learning_rate: int | float | str = 2e-5
-    num_epochs: int = 3
-    warmup_steps: int = 100
-    weight_decay: float = 0.01
+    learning_rate: int | float | str = setting(
+        2e-5, Rule("auto, or above 0 and at most 1", _is_learning_rate)
+    )
+    """Peak of the learning-rate schedule, or `auto`: found by a range test before the
+    training (Smith 2017, https://arxiv.org/abs/1506.01186). The default of `llm` suits
+    low-rank adapters; use 2e-5 with `llm.adapter.kind=none`."""
+
+    num_epochs: int = setting(3, at_least(1))
+    """Passes over the train rows, unless `max_steps` or early stopping ends the training
+    before."""
+
+    warmup_steps: int = setting(100, at_least(0))
+    """Optimizer steps in which the learning rate rises linearly from 0 to its peak. In a
+    training shorter than twice as many steps, a tenth of its steps is taken instead."""
+
+    weight_decay: float = setting(0.01, SHARE)
+    """Decay of the weight matrices; biases and norms never decay."""
+
     use_mixed_precision: bool = True
-    max_grad_norm: float = 1.0
-    early_stopping_patience: int = 3
-    logging_steps: int = 10
-    schedule: str = "linear"
-    warmup_ratio: float = 0.0
-    decay_ratio: float = 0.2
-    precision: str = AUTO
-    max_steps: int = -1
-    validations_per_epoch: int = 1
+    """Let `precision=auto` compute in bfloat16 or float16 if the GPU is fast at it; false
+    is float32 always."""
+
+    # Infinity is allowed, too: it clips nothing.
+    max_grad_norm: float = setting(1.0, Rule("at least 0 (0: off)", lambda value: value >= 0.0))
+    """Norm to which the gradient of a step is clipped; 0 turns clipping off."""
+
+    early_stopping_patience: int = setting(3, at_least(0))
+    """Validations in a row without a lower loss after which the training stops; 0 never
+    stops early."""
+
+    logging_steps: int = setting(10, at_least(1))
+    """Optimizer steps between two points of the training curves."""
+
+    schedule: str = setting("linear", one_of(*SCHEDULES))
+    """Course of the learning rate after the warm-up: `linear` or `cosine` to 0, `constant`,
+    `inverse_sqrt` (proportional to 1 / sqrt(step)), or `wsd`, constant until the decay of
+    the last steps (Hägele et al. 2024, https://arxiv.org/abs/2405.18392)."""
+
+    warmup_ratio: float = setting(0.0, SHARE)
+    """Warm-up as a share of all steps, which then takes the place of `warmup_steps`; 0 is
+    off."""
+
+    decay_ratio: float = setting(0.2, SHARE)
+    """Share of the steps in which `schedule=wsd` decays, the last ones."""
+
+    precision: str = setting(AUTO, one_of(*PRECISIONS))
+    """Number format of the training, in Lightning's words. `auto` is bfloat16 on a GPU that
+    has it, float16 on another GPU, and float32 on a CPU (see `use_mixed_precision`)."""
+
+    max_steps: int = setting(
+        -1, Rule("-1 (off) or at least 1", lambda steps: steps == -1 or steps >= 1)
+    )
+    """Optimizer steps after which the training ends, which then takes the place of
+    `num_epochs`; -1 is off."""
+
+    validations_per_epoch: int = setting(1, at_least(1))
+    """Validations per epoch, each followed by a checkpoint."""
+
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Optimizer and its constants."""
+
     batches: BatchesConfig = field(default_factory=BatchesConfig)
+    """From rows to batches and optimizer steps."""
+
     checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
+    """Checkpoints from which a run can be resumed."""
+
     averaging: AveragingConfig = field(default_factory=AveragingConfig)
+    """Averaging of the weights over many steps."""
+
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+    """Trade-offs of time and memory."""
+
     guards: GuardsConfig = field(default_factory=GuardsConfig)
+    """Protection against lost trainings."""
 
     def __post_init__(self) -> None:
-        if self.batch_size != AUTO:
-            whole = isinstance(self.batch_size, int) and not isinstance(self.batch_size, bool)
-            check(
-                whole and int(self.batch_size) >= 1,
-                "training.batch_size",
-                "auto or at least 1",
-                self.batch_size,
-            )
-        for name in ("num_epochs", "logging_steps", "validations_per_epoch"):
-            check(getattr(self, name) >= 1, f"training.{name}", "at least 1", getattr(self, name))
-        for name in ("warmup_steps", "early_stopping_patience"):
-            check(getattr(self, name) >= 0, f"training.{name}", "at least 0", getattr(self, name))
-        if self.learning_rate != AUTO:
-            rate = self.learning_rate
-            check(
-                not isinstance(rate, str | bool) and math.isfinite(rate) and 0.0 < rate <= 1.0,
-                "training.learning_rate",
-                "auto, or above 0 and at most 1",
-                rate,
-            )
-        check(
-            0.0 <= self.weight_decay <= 1.0,
-            "training.weight_decay",
-            "between 0 and 1",
-            self.weight_decay,
-        )
-        check(
-            self.max_grad_norm >= 0.0,
-            "training.max_grad_norm",
-            "at least 0 (0: off)",
-            self.max_grad_norm,
-        )
-        check_choice("training.schedule", self.schedule, SCHEDULES)
-        check_choice("training.precision", self.precision, PRECISIONS)
-        check_share("training.warmup_ratio", self.warmup_ratio)
-        check_share("training.decay_ratio", self.decay_ratio)
-        check(
-            self.warmup_ratio + self.decay_ratio <= 1.0 or self.schedule != "wsd",
-            "training.warmup_ratio",
-            f"at most 1 - decay_ratio={self.decay_ratio} for schedule=wsd",
-            self.warmup_ratio,
-        )
-        check(
-            self.max_steps == -1 or self.max_steps >= 1,
-            "training.max_steps",
-            "-1 (off) or at least 1",
-            self.max_steps,
-        )
+        check_settings("training", self)
+
+        # With wsd, the last steps decay: the warm-up has to be over by then.
+        fits = self.warmup_ratio + self.decay_ratio <= 1.0 or self.schedule != "wsd"
+        rule = f"at most 1 - decay_ratio={self.decay_ratio} for schedule=wsd"
+        check(fits, "training.warmup_ratio", rule, self.warmup_ratio)
 
     def without_effect(self) -> list[str]:
-        """Return a sentence about each setting that was changed and does nothing beside the others."""
-        usual, found = TrainingConfig(), []
-        for name, (other, values) in _EFFECTIVE_WITH.items():
-            value, beside = attrgetter(name)(self), attrgetter(other)(self)
-            if beside not in values and value != attrgetter(name)(usual):
-                needed = " or ".join(values)
-                found.append(
-                    f"training.{name}={value} has no effect with training.{other}={beside}, only with {needed}."
+        """Return a sentence about each changed setting that has no effect with the other settings."""
+        defaults = TrainingConfig()
+        sentences = []
+        for key, (other_key, effective_values) in _EFFECTIVE_WITH.items():
+            value, other_value = attrgetter(key)(self), attrgetter(other_key)(self)
+            is_changed = value != attrgetter(key)(defaults)
+            if is_changed and other_value not in effective_values:
+                sentences.append(
+                    f"training.{key}={value} has no effect with training.{other_key}={other_value}, "
+                    f"only with {' or '.join(effective_values)}."
                 )
-        return found
+        return sentences
 
     @property
     def rows_per_batch(self) -> int:
-        """Rows of one micro-batch; raises `ConfigError` while it is still `auto`."""
+        """Rows of one batch; raises `ConfigError` while it is still `auto`."""
         if isinstance(self.batch_size, str):
             raise ConfigError(
                 "training.batch_size must be a number here, got 'auto'. It is found before the training."
@@ -257,25 +301,3 @@ class TrainingConfig:
                 "training.learning_rate must be a number here, got 'auto'. It is found before training."
             )
         return self.learning_rate
-
-
-@dataclass(kw_only=True)
-class CrossValidationConfig:
-    """How many folds are trained (0: off), and how long each: `budget` is the share of a full training's steps."""
-
-    n_splits: int = 5
-    budget: float = 0.2
-
-    def __post_init__(self) -> None:
-        check(
-            self.n_splits == 0 or self.n_splits >= 2,
-            "cross_validation.n_splits",
-            "0 (off) or at least 2",
-            self.n_splits,
-        )
-        check(
-            0.0 < self.budget <= 1.0,
-            "cross_validation.budget",
-            "above 0 and at most 1",
-            self.budget,
-        )

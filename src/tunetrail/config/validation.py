@@ -1,196 +1,260 @@
-"""Validation: which rows are unfit, what is reported, and what stops a run."""
+"""Settings of the validation: which rows are set aside, what is reported, and what stops a run."""
 
 import dataclasses
-import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from tunetrail.config.checks import check, check_choice, check_share
+from tunetrail.config.checks import (
+    SHARE,
+    Rule,
+    at_least,
+    check,
+    check_settings,
+    one_of,
+    setting,
+)
 from tunetrail.errors import ConfigError
+
+_SESSION_CHECKS = ("labels.imbalance", "drift.length", "drift.vocabulary", "drift.embedding")
+"""Checks of a whole session: they name no rows that could be set aside."""
 
 
 @dataclass(kw_only=True)
 class CheckConfig:
-    """What one check of the validation does.
+    """What one check of the validation does."""
 
-    `severity` is `error` (a finding stops the run), `warning` (it is reported) or `off`. The check becomes a finding
-    where its measure is above `threshold`: the share of the rows concerned, but for `labels.imbalance` (the commonest
-    label's rows for one of the rarest) and `drift` (a distance between 0 and 1). `set_aside` takes those rows out.
-    """
+    severity: str = setting("warning", one_of("error", "warning", "off"))
+    """`error` stops the run if the check has a finding, `warning` reports the finding,
+    `off` skips the check."""
 
-    severity: str = "warning"
-    threshold: float = 0.0
+    threshold: float = setting(0.0, at_least(0))
+    """Measure above which the check has a finding: the share of the rows concerned, except
+    for `labels.imbalance` (a ratio) and `drift` (a distance between 0 and 1)."""
+
     set_aside: bool = False
+    """Set the rows concerned aside, whether or not they are enough for a finding."""
 
 
-def _check_checks(group: str, section: object, *, unusable: tuple[str, ...] = ()) -> None:
-    """Check the checks of one group; rows that `unusable` ones are about can't be learnt from and have to go."""
-    for each in dataclasses.fields(section):  # type: ignore[arg-type]
-        chosen = getattr(section, each.name)
-        if not isinstance(chosen, CheckConfig):
-            continue
-        name = f"validation.{group}.{each.name}"
-        check_choice(f"{name}.severity", chosen.severity, ("error", "warning", "off"))
-        check(
-            math.isfinite(chosen.threshold) and chosen.threshold >= 0.0,
-            f"{name}.threshold",
-            "at least 0",
-            chosen.threshold,
-        )
-        if (
-            name in ("validation.labels.imbalance", "validation.drift." + each.name)
-            and chosen.set_aside
-        ):
-            raise ConfigError(
-                f"{name}.set_aside must be false, since the check is about the whole session, got True."
-            )
-        if chosen.severity == "off" and chosen.set_aside:
-            raise ConfigError(
-                f"{name}.set_aside must be false where its severity is off, got True."
-            )
-        if each.name in unusable:
-            check(
-                chosen.severity != "off" and chosen.set_aside,
-                name,
-                "error or warning with set_aside, since such rows can't be learnt from",
-                f"severity={chosen.severity}, set_aside={chosen.set_aside}",
-            )
-
-
-def _check_that(
-    severity: str = "warning", threshold: float = 0.0, *, set_aside: bool = False
-) -> Any:
+def _check(severity: str = "warning", threshold: float = 0.0, *, set_aside: bool = False) -> Any:
+    """Return a field whose default is a check with these settings."""
     return field(
         default_factory=lambda: CheckConfig(
             severity=severity, threshold=threshold, set_aside=set_aside
-        ),
+        )
     )
+
+
+def _check_group(group: str, section: Any, *, unusable: tuple[str, ...] = ()) -> None:
+    """Raise `ConfigError` for a check of one group that is set in an impossible way.
+
+    Args:
+        group: Name of the group in `validation`.
+        section: The group, a dataclass with `CheckConfig` fields.
+        unusable: Checks of rows that nothing can be learned from: these rows have to be set aside.
+    """
+    for check_field in dataclasses.fields(section):
+        chosen = getattr(section, check_field.name)
+        if not isinstance(chosen, CheckConfig):
+            continue
+
+        key = f"validation.{group}.{check_field.name}"
+        check_settings(key, chosen)
+
+        if chosen.set_aside and f"{group}.{check_field.name}" in _SESSION_CHECKS:
+            raise ConfigError(
+                f"{key}.set_aside must be false, since the check is about the whole session, got True."
+            )
+        if chosen.set_aside and chosen.severity == "off":
+            raise ConfigError(f"{key}.set_aside must be false if its severity is off, got True.")
+
+        if check_field.name in unusable:
+            rule = "error or warning with set_aside, since nothing can be learned from such rows"
+            value = f"severity={chosen.severity}, set_aside={chosen.set_aside}"
+            check(chosen.severity != "off" and chosen.set_aside, key, rule, value)
 
 
 @dataclass(kw_only=True)
 class RowChecksConfig:
-    """Checks of each row's content; what can't be learnt from at all is set aside, what is only odd is reported."""
+    """Checks of the content of each row."""
 
-    wrong_type: CheckConfig = _check_that("error", 0.5, set_aside=True)
-    missing: CheckConfig = _check_that("error", 0.5, set_aside=True)
-    empty: CheckConfig = _check_that("error", 0.5, set_aside=True)
-    too_short: CheckConfig = _check_that(set_aside=True)
-    too_long: CheckConfig = _check_that(set_aside=True)
-    too_many_tokens: CheckConfig = _check_that(threshold=0.1)
-    encoding: CheckConfig = _check_that()
-    language: CheckConfig = _check_that()
-    constant: CheckConfig = _check_that(set_aside=True)
-    contradictory: CheckConfig = _check_that()
-    duplicate: CheckConfig = _check_that(threshold=0.05)
-    outlier: CheckConfig = _check_that()
+    wrong_type: CheckConfig = _check("error", 0.5, set_aside=True)
+    """Values of the wrong type, such as a number in place of a text, or invalid Unicode."""
+
+    missing: CheckConfig = _check("error", 0.5, set_aside=True)
+    """Required values that are missing."""
+
+    empty: CheckConfig = _check("error", 0.5, set_aside=True)
+    """Texts without a visible character."""
+
+    too_short: CheckConfig = _check(set_aside=True)
+    """Texts with fewer characters than `validation.min_characters`."""
+
+    too_long: CheckConfig = _check(set_aside=True)
+    """Texts with more characters than `validation.max_characters`."""
+
+    too_many_tokens: CheckConfig = _check(threshold=0.1)
+    """Rows with more tokens than the model reads; `cleaning.length` says what happens to
+    them."""
+
+    encoding: CheckConfig = _check()
+    """Texts with damaged characters; cleaning repairs the ones that can be repaired."""
+
+    language: CheckConfig = _check()
+    """Rows in another language than `validation.language`."""
+
+    constant: CheckConfig = _check(set_aside=True)
+    """Rows with two equal sides, or with one word over and over."""
+
+    contradictory: CheckConfig = _check()
+    """Rows with the same input and another output, label, score or preference."""
+
+    duplicate: CheckConfig = _check(threshold=0.05)
+    """Rows that equal an earlier one; cleaning keeps the earlier one."""
+
+    outlier: CheckConfig = _check()
+    """Rows unlike all others, by the vectors of the model."""
 
     def __post_init__(self) -> None:
-        _check_checks("rows", self, unusable=("wrong_type", "missing", "empty"))
+        _check_group("rows", self, unusable=("wrong_type", "missing", "empty"))
 
 
 @dataclass(kw_only=True)
 class LabelChecksConfig:
-    """Checks of scores and labels. Without bounds, the usual scale that holds nearly all scores is taken."""
+    """Checks of scores and labels, and the values that are known to be right."""
 
-    score_range: CheckConfig = _check_that(set_aside=True)
-    unknown_label: CheckConfig = _check_that()
-    imbalance: CheckConfig = _check_that(threshold=20.0)
-    mislabelled: CheckConfig = _check_that()
+    score_range: CheckConfig = _check(set_aside=True)
+    """Scores outside `minimum_score` to `maximum_score`."""
+
+    unknown_label: CheckConfig = _check()
+    """Labels that are not in `known` or, without it, rare labels that look like a misspelt
+    common one."""
+
+    imbalance: CheckConfig = _check(threshold=20.0)
+    """Imbalance of the labels; the measure is the rows of the most common label per row of
+    the rarest."""
+
+    mislabelled: CheckConfig = _check()
+    """Rows whose label doesn't fit their text, by the vectors of the model (confident
+    learning, Northcutt et al. 2021, https://arxiv.org/abs/1911.00068)."""
+
     minimum_score: float | None = None
+    """Lowest valid score; null, together with `maximum_score`, is the usual scale (such as
+    0 to 1 or 1 to 5) that nearly all scores lie on."""
+
     maximum_score: float | None = None
+    """Highest valid score; see `minimum_score`."""
+
     known: list[str] | None = None
+    """All labels that exist; null if that isn't known."""
 
     def __post_init__(self) -> None:
-        _check_checks("labels", self)
+        _check_group("labels", self)
         if self.minimum_score is not None and self.maximum_score is not None:
-            check(
-                self.minimum_score < self.maximum_score,
-                "validation.labels.minimum_score",
-                f"below maximum_score={self.maximum_score}",
-                self.minimum_score,
-            )
+            is_ordered = self.minimum_score < self.maximum_score
+            rule = f"below maximum_score={self.maximum_score}"
+            check(is_ordered, "validation.labels.minimum_score", rule, self.minimum_score)
 
 
 @dataclass(kw_only=True)
 class VectorChecksConfig:
-    """Checks of target vectors. Without `dimensions`, those of most rows are taken."""
+    """Checks of target vectors."""
 
-    not_finite: CheckConfig = _check_that("error", 0.5, set_aside=True)
-    zero_norm: CheckConfig = _check_that(set_aside=True)
-    dimension: CheckConfig = _check_that("error", 0.5, set_aside=True)
-    dimensions: int | None = None
+    not_finite: CheckConfig = _check("error", 0.5, set_aside=True)
+    """Vectors with values that are infinite or not a number."""
+
+    zero_norm: CheckConfig = _check(set_aside=True)
+    """Vectors of zeros only, which have no direction."""
+
+    dimension: CheckConfig = _check("error", 0.5, set_aside=True)
+    """Vectors of another size than `dimensions`."""
+
+    dimensions: int | None = setting(None, at_least(1))
+    """Size that target vectors must have; null is the size of most."""
 
     def __post_init__(self) -> None:
-        _check_checks("vectors", self, unusable=("not_finite",))
-        if self.dimensions is not None:
-            check(
-                self.dimensions >= 1, "validation.vectors.dimensions", "at least 1", self.dimensions
-            )
+        _check_group("vectors", self, unusable=("not_finite",))
+        check_settings("validation.vectors", self)
 
 
 @dataclass(kw_only=True)
 class ConversationChecksConfig:
-    """Checks of conversations, and of outputs that the model's length cuts off."""
+    """Checks of conversations and outputs."""
 
-    turn_order: CheckConfig = _check_that(set_aside=True)
-    truncated_output: CheckConfig = _check_that(threshold=0.1)
+    turn_order: CheckConfig = _check(set_aside=True)
+    """Conversations with turns out of order."""
+
+    truncated_output: CheckConfig = _check(threshold=0.1)
+    """Outputs that the maximum length of the model cuts off."""
 
     def __post_init__(self) -> None:
-        _check_checks("conversations", self)
+        _check_group("conversations", self)
 
 
 @dataclass(kw_only=True)
 class DriftChecksConfig:
-    """Differences from the previous session, each a distance between 0 (alike) and 1 (nothing in common)."""
+    """Distances from the previous session, between 0 (no difference) and 1 (nothing in common)."""
 
-    length: CheckConfig = _check_that(threshold=0.15)
-    vocabulary: CheckConfig = _check_that(threshold=0.25)
-    embedding: CheckConfig = _check_that(threshold=0.3)
+    length: CheckConfig = _check(threshold=0.15)
+    """Distance of the text lengths: the Kolmogorov-Smirnov statistic, less what chance
+    would give."""
+
+    vocabulary: CheckConfig = _check(threshold=0.25)
+    """Distance of the word frequencies: the Jensen-Shannon distance, less what chance would
+    give."""
+
+    embedding: CheckConfig = _check(threshold=0.3)
+    """Distance of the texts' vectors: how well a classifier tells the two sessions
+    apart."""
 
     def __post_init__(self) -> None:
-        _check_checks("drift", self)
+        _check_group("drift", self)
 
 
 @dataclass(kw_only=True)
 class ValidationConfig:
-    """Which rows are set aside, what is reported, and what stops the run.
+    """Which rows are set aside, what is reported, and what stops the run."""
 
-    `language` is an ISO 639-1 code, or `auto`: that of most rows. Checks that need the model's vectors (outliers,
-    mislabelled rows, drift) look at `judged_rows` rows at most, drawn from all.
-    """
+    min_characters: int = setting(1, at_least(1))
+    """Characters that a text must have at least (`rows.too_short`)."""
 
-    min_characters: int = 1
     max_characters: int = 100_000
-    max_rejected_share: float = 0.5
-    language: str = "auto"
-    judged_rows: int = 5_000
+    """Characters that a text may have at most (`rows.too_long`)."""
+
+    max_rejected_share: float = setting(0.5, SHARE)
+    """Share of rows set aside above which the run stops."""
+
+    language: str = setting(
+        "auto",
+        Rule(
+            "auto or a code of ISO 639 such as en",
+            lambda language: language == "auto" or re.fullmatch("[a-z]{2,3}", language) is not None,
+        ),
+    )
+    """Language of the session as an ISO 639 code such as `en`; `auto` is the language of
+    most rows."""
+
+    judged_rows: int = setting(5_000, at_least(0, " (0: none)"))
+    """Rows at most, drawn from all, whose vectors are computed for the checks that need the
+    model (outliers, mislabelled rows, drift); 0 skips these checks."""
+
     rows: RowChecksConfig = field(default_factory=RowChecksConfig)
+    """Checks of the content of each row."""
+
     labels: LabelChecksConfig = field(default_factory=LabelChecksConfig)
+    """Checks of scores and labels."""
+
     vectors: VectorChecksConfig = field(default_factory=VectorChecksConfig)
+    """Checks of target vectors."""
+
     conversations: ConversationChecksConfig = field(default_factory=ConversationChecksConfig)
+    """Checks of conversations and outputs."""
+
     drift: DriftChecksConfig = field(default_factory=DriftChecksConfig)
+    """Distances from the previous session."""
 
     def __post_init__(self) -> None:
-        check(
-            self.min_characters >= 1, "validation.min_characters", "at least 1", self.min_characters
-        )
-        check(
-            self.max_characters >= self.min_characters,
-            "validation.max_characters",
-            f"at least min_characters={self.min_characters}",
-            self.max_characters,
-        )
-        check_share("validation.max_rejected_share", self.max_rejected_share)
-        check(
-            self.language == "auto" or re.fullmatch("[a-z]{2,3}", self.language) is not None,
-            "validation.language",
-            "auto or a code of ISO 639 such as en",
-            self.language,
-        )
-        check(
-            self.judged_rows >= 0,
-            "validation.judged_rows",
-            "at least 0 (0: none)",
-            self.judged_rows,
-        )
+        check_settings("validation", self)
+        is_ordered = self.max_characters >= self.min_characters
+        rule = f"at least min_characters={self.min_characters}"
+        check(is_ordered, "validation.max_characters", rule, self.max_characters)
