@@ -39,6 +39,7 @@ _LIBRARIES = (
     "numpy",
     "pandera",
     "pyarrow",
+    "python-stdnum",
     "rensa",
     "tokenizers",
     "transformers",

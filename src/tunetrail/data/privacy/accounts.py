@@ -1,85 +1,141 @@
-"""Payment cards and IBANs in a text, each proved by its check digits. Knows nothing of other personal data."""
+"""Find payment cards and IBANs in a text, each confirmed by its check digits."""
 
+import functools
 import re
 
-from tunetrail.data.privacy.checksums import IBAN_LENGTHS, card_holds, iban_holds
+from stdnum import iban, luhn, numdb
+
 from tunetrail.data.privacy.spans import BLANK, Span, leads_to
 
-# Look-aheads, so that a number that fails its check doesn't hide one that begins inside it.
+# Each issuer's prefixes (single ones or ranges), and the lengths of its numbers.
+_ISSUERS = (
+    ("Visa", "4", (13, 16, 19)),
+    ("Mastercard", "51-55 2221-2720", (16,)),
+    ("American Express", "34 37", (15,)),
+    ("Discover", "6011 644-659 622126-622925", range(16, 20)),
+    ("Diners Club", "300-305 309 36 38 39", range(14, 20)),
+    ("JCB", "3528-3589", range(16, 20)),
+    ("JCB, older numbers", "1800 2131", (15,)),
+    ("UnionPay", "62", range(16, 20)),
+    ("Mir", "2200-2204", range(16, 20)),
+    ("Maestro", "56-58 5018 5020 5038 6304 6390 6759 6761-6763", range(13, 20)),
+)
+
+# A card's groups are 4-4-4-4 (up to 19 digits) or 4-6-4 and 4-6-5, with the same gap between them.
+# Everything after the first digit is a look-ahead, so that a number that fails its check doesn't
+# hide one that begins inside it.
 _CARD = re.compile(
     rf"""[1-6] (?<![\w.].) (?<![0-9]-.) (?=
         (?P<plain> [0-9]{{12,18}} (?!\w) )
       | (?P<grouped> [0-9]{{3}} (?P<gap>{BLANK}|-)
-            (?: [0-9]{{4}} (?P=gap) [0-9]{{4}} (?P=gap) [0-9]{{1,4}} (?P<rest> (?P=gap) [0-9]{{1,3}} (?!\w) )?
+            (?: [0-9]{{4}} (?P=gap) [0-9]{{4}} (?P=gap) [0-9]{{1,4}}
+                (?P<last_group> (?P=gap) [0-9]{{1,3}} (?!\w) )?
               | [0-9]{{6}} (?P=gap) [0-9]{{4,5}} ) (?!\w) )
     )""",
     re.VERBOSE,
 )
+
+# The head alone is searched first: two letters and two digits are rare, the whole form is slow.
 _IBAN_HEAD = re.compile(r"[A-Za-z](?<![^\W_].)[A-Za-z][0-9]{2}")
 _IBAN = re.compile(
-    rf"[A-Z]{{2}}[0-9]{{2}}(?:(?:{BLANK}|-)?[A-Z0-9]){{11,29}}|[a-z]{{2}}[0-9]{{2}}[a-z0-9]{{11,29}}"
+    rf"[A-Z]{{2}}[0-9]{{2}}(?:(?:{BLANK}|-)?[A-Z0-9]){{11,29}}"
+    r"|[a-z]{2}[0-9]{2}[a-z0-9]{11,29}"
 )
 _NOT_ALPHANUMERIC = re.compile(r"[^A-Za-z0-9]+")
 _IBAN_SO_FAR = re.compile(r"(?<![^\W_])[A-Z]{2}[0-9]{2}(?:[ -][A-Z0-9]{4}){0,5}[ -]$")
 
 
 def find_cards(text: str) -> list[Span]:
-    """Return the payment cards: 13 to 19 digits, together or in the groups that are embossed on cards."""
+    """Return the payment cards: 13 to 19 digits, together or grouped as they are on cards."""
     spans: list[Span] = []
-    reached = 0
+    end_of_last = 0
     for match in _CARD.finditer(text):
         start = match.start()
-        if start < reached or _is_in_an_iban(text, match):
+        if start < end_of_last or _continues_iban(text, match):
             continue
+
         for end in _possible_ends(match):
-            if card_holds(_NOT_ALPHANUMERIC.sub("", text[start:end])):
+            if _is_card(_NOT_ALPHANUMERIC.sub("", text[start:end])):
                 spans.append((start, end))
-                reached = end
+                end_of_last = end
                 break
     return spans
 
 
+def _continues_iban(text: str, match: re.Match[str]) -> bool:
+    """Whether the groups belong to what begins as an IBAN, even if that one has a typing error."""
+    return match["grouped"] is not None and leads_to(text, match.start(), _IBAN_SO_FAR)
+
+
 def _possible_ends(match: re.Match[str]) -> list[int]:
-    """Return where the card may end, longest first: three digits after the fourth group may be its security code."""
+    """Return where the card may end, longest first.
+
+    Three digits after the fourth group are either the card's last group or its security code.
+    """
     if match["plain"]:
         return [match.end("plain")]
-    rest = match["rest"] or ""
-    return (
-        [match.end("grouped"), match.end("grouped") - len(rest)] if rest else [match.end("grouped")]
-    )
+    end = match.end("grouped")
+    return [end, match.start("last_group")] if match["last_group"] else [end]
 
 
-def _is_in_an_iban(text: str, match: re.Match[str]) -> bool:
-    """Whether the groups go on from what begins as an IBAN does, if one with a slip in it."""
-    start = match.start()
-    return match["grouped"] is not None and leads_to(text, start, _IBAN_SO_FAR)
+def _is_card(digits: str) -> bool:
+    """Whether a number has an issuer's prefix, that issuer's length and its Luhn digit."""
+    return any(
+        first <= digits[: len(first)] <= last for first, last in _prefixes_of_length(len(digits))
+    ) and luhn.is_valid(digits)
+
+
+@functools.cache
+def _prefixes_of_length(length: int) -> list[tuple[str, str]]:
+    """Return the first and the last prefix of each range of card numbers of this length."""
+    prefixes = []
+    for _, ranges, lengths in _ISSUERS:
+        for prefix_range in ranges.split() if length in lengths else ():
+            first, _, last = prefix_range.partition("-")
+            prefixes.append((first, last or first))
+    return prefixes
 
 
 def find_ibans(text: str) -> list[Span]:
     """Return the IBANs: in capitals with or without gaps, or in small letters without."""
     spans: list[Span] = []
-    reached = 0
+    end_of_last = 0
     for head in _IBAN_HEAD.finditer(text):
         start = head.start()
-        length = IBAN_LENGTHS.get(head[0][:2].upper(), 0)
-        match = _IBAN.match(text, start) if length and start >= reached else None
+        length = _iban_length(head[0][:2].upper())
+        match = _IBAN.match(text, start) if length and start >= end_of_last else None
         if match is None:
             continue
-        found = match[0]
-        end = start + _characters_until(found, length)
-        is_whole = end > start and not (
-            text[end : end + 1].isalnum() and text[end : end + 1].isascii()
-        )
-        if is_whole and iban_holds(_NOT_ALPHANUMERIC.sub("", text[start:end]).upper()):
+
+        end = start + _characters_until(match[0], length)
+        next_character = text[end : end + 1]
+        is_whole = end > start and not (next_character.isalnum() and next_character.isascii())
+        if is_whole and _is_iban(_NOT_ALPHANUMERIC.sub("", text[start:end])):
             spans.append((start, end))
-            reached = end
+            end_of_last = end
     return spans
 
 
-def _characters_until(found: str, length: int) -> int:
-    """Return how many characters of `found` hold `length` letters and digits; 0 if it has fewer."""
-    for position, character in enumerate(found):
+@functools.cache
+def _iban_length(country: str) -> int:
+    """Return the length of a country's IBANs by SWIFT's registry (ISO 13616), 0 if it has none."""
+    # The registry describes what follows the check digits, as in "4!a6!n8!n" for Great Britain.
+    structure = numdb.get("iban").info(country)[0][1].get("bban", "")
+    lengths = list(map(int, re.findall("[0-9]+", structure)))
+    return 4 + sum(lengths) if lengths else 0
+
+
+def _characters_until(text: str, length: int) -> int:
+    """Return how many characters of `text` hold `length` letters and digits; 0 if it has fewer."""
+    for position, character in enumerate(text):
         length -= character.isalnum()
         if length == 0:
             return position + 1
     return 0
+
+
+def _is_iban(number: str) -> bool:
+    """Whether a number has the form of its country's IBANs and leaves 1 modulo 97 (ISO 7064)."""
+    # Without the checks of single countries' account numbers: an IBAN of a closed or a made-up
+    # account is still one that somebody wrote down as theirs.
+    return iban.is_valid(number, check_country=False)

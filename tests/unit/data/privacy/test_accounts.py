@@ -1,6 +1,54 @@
+import string
+
 import pytest
 
 from tunetrail.data.privacy.accounts import find_cards, find_ibans
+
+# Examples that the issuers or the standards publish.
+PUBLISHED_CARDS = (
+    "4111111111111111",
+    "378282246310005",
+    "30569309025904",
+    "3530111333300000",
+    "5555555555554444",
+    "2223003122003222",
+)
+PUBLISHED_IBANS = (
+    "GB82WEST12345698765432",
+    "DE89370400440532013000",
+    "NO9386011117947",
+    "MT84MALT011000012345MTLCAST001S",
+)
+
+
+@pytest.mark.parametrize("card", PUBLISHED_CARDS)
+def test_published_cards_are_found_with_their_check_digit_only(card: str) -> None:
+    found = [digit for digit in string.digits if find_cards(card[:-1] + digit)]
+
+    assert found == [card[-1]]
+
+
+@pytest.mark.parametrize("iban", PUBLISHED_IBANS)
+def test_published_ibans_are_found_with_their_last_character_only(iban: str) -> None:
+    characters = string.digits if iban[-1].isdigit() else string.ascii_uppercase
+
+    found = [character for character in characters if find_ibans(iban[:-1] + character)]
+
+    assert found == [iban[-1]]
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        "7992739871300018",  # Luhn's digit is right, but no issuer has the prefix
+        "411111111111116",  # Luhn's digit is right, the length isn't Visa's
+        "DE8937040044053201300",
+        "XX82WEST12345698765432",
+        "GB82WEST1234569876543é",
+    ],
+)
+def test_numbers_that_no_bank_gives_out_are_left_alone(number: str) -> None:
+    assert find_cards(number) == find_ibans(number) == []
 
 
 @pytest.mark.parametrize(

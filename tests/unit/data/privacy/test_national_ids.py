@@ -1,3 +1,5 @@
+import string
+
 import pytest
 
 from tunetrail.data.privacy.national_ids import find_lettered_ids, find_national_ids
@@ -7,6 +9,52 @@ def found(text: str) -> list[str]:
     return sorted(
         {text[start:end] for start, end in (*find_national_ids(text), *find_lettered_ids(text))}
     )
+
+
+# Examples that the authorities publish, with the word that must stand near bare digits.
+PUBLISHED = (
+    ("Steuer-ID ", "86095742719"),
+    ("Steuer-ID ", "47036892816"),
+    ("NIR ", "255081416802538"),
+    ("NIR ", "180122A01234548"),  # Corsica
+    ("", "12345678Z"),
+    ("", "X1234567L"),
+    ("", "RSSMRA85T10A562S"),
+    ("BSN ", "111222333"),
+    ("PESEL ", "44051401359"),
+    ("CPF ", "11144477735"),
+    ("aadhaar ", "234123412346"),
+)
+
+
+@pytest.mark.parametrize(("word", "number"), PUBLISHED)
+def test_published_numbers_are_found_with_their_last_character_only(word: str, number: str) -> None:
+    characters = string.digits if number[-1].isdigit() else string.ascii_uppercase
+
+    accepted = [character for character in characters if found(word + number[:-1] + character)]
+
+    assert accepted == [number[-1]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("000-12-1234", "666-12-1234", "912-12-1234", "123-00-1234", "123-12-0000"),
+        *("QQ123456C", "GB123456C"),
+        *("Steuer-ID 11111111111", "Steuer-ID 01234567899"),
+        "NIR 255131416802538",  # month 13
+        "NIR 180122B01234548",  # the check digits of another department
+        "RSSMRA85T99A562S",  # day 99
+        "RSSMRA85B30A562G",  # 30 February
+        "BSN 000000000",
+        "PESEL 44991401359",
+        "PESEL 44023001357",  # 30 February
+        "CPF 11111111111",
+        "aadhaar 134123412346",
+    ],
+)
+def test_numbers_that_nobody_is_given_are_left_alone(text: str) -> None:
+    assert found(text) == []
 
 
 @pytest.mark.parametrize(
