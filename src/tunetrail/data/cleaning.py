@@ -111,13 +111,8 @@ def _lines(
     }
 
 
-def clean_text(text: str, config: CleaningConfig) -> str:
-    """Return one text repaired as `config` says: encoding, Unicode form, control characters, markup, white space."""
-    return _clean_text(text, config)[0]
-
-
-def _clean_text(text: str, config: CleaningConfig) -> tuple[str, list[str]]:
-    """Return a repaired text and the names of the repairs that changed it."""
+def clean_text(text: str, config: CleaningConfig) -> tuple[str, list[str]]:
+    """Return a text repaired as `config` says, and the names of the repairs that changed it."""
     reasons = []
 
     def changed(new: str, reason: str) -> str:
@@ -166,7 +161,7 @@ def _repaired(
             reasons += why
             found += of_turn
         return turns, reasons, found
-    text, reasons = _clean_text(value, config)
+    text, reasons = clean_text(value, config)
     if column_type(column) is not ColumnType.LABEL:
         text, counts = scrubber.scrub(text)
         found.update(counts)

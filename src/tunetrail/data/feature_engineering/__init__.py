@@ -1,1 +1,1 @@
-"""Feature engineering: statistics, hard negatives and packing of rows. Knows vectors and lengths, no model."""
+"""Feature engineering: lengths and hard negatives of the train side's rows."""

@@ -1,9 +1,6 @@
-"""Feature engineering: statistics of each row's texts, and how much the model's length cuts off. Knows no tokenizer."""
+"""Measure the rows that a model learns from, and warn when its maximum length cuts many of them."""
 
-import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,50 +8,22 @@ import numpy.typing as npt
 import pandas as pd
 
 from tunetrail.config import FeatureEngineeringConfig
-from tunetrail.data.feature_engineering.packing import PackingPlan, packing_plan
-from tunetrail.data.rows import rows_of_kind, texts_of_rows
-from tunetrail.samples import SampleKind
-
-STATISTICS = (
-    "token_count",
-    "characters",
-    "words",
-    "sentences",
-    "mean_word_length",
-    "digits_share",
-    "lexical_diversity",
-)
-"""Columns that `engineer_features` adds: what errors can later be sliced by."""
+from tunetrail.data.rows import texts_of_rows
 
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
-_CLOSING = "\"')\\]\N{RIGHT SINGLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}"
-_FULL_WIDTH_END = (
-    "\N{IDEOGRAPHIC FULL STOP}\N{FULLWIDTH EXCLAMATION MARK}\N{FULLWIDTH QUESTION MARK}"
-)
-# one character, and at most two behind it: without repetition, linear whatever the text
-_SENTENCE_END = re.compile(
-    rf"[.!?\u2026](?=[{_CLOSING}]?(?:\s|\Z))|[{_FULL_WIDTH_END}](?![{_FULL_WIDTH_END}])",
-)
-
-_Column = npt.NDArray[np.number[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureResult:
-    """Rows with their statistics.
+    """Rows with their lengths.
 
     Attributes:
-        rows: With the columns of `STATISTICS`: `token_count` as given; of all texts of a row together `characters`,
-            `words` and `sentences` (int64), and as float64 `mean_word_length` (characters), `digits_share` (of the
-            characters) and `lexical_diversity` (distinct words, casefolded, for each word); 0 where there is no word.
+        rows: The rows with `token_count` as passed in, and `characters` of all texts of a row.
         max_length: Tokens that the model reads.
-        truncated: Number of rows whose `token_count` is above that.
-        truncated_share: Their share.
-        quantiles: By column, then by quantile ("0.5" is the median).
-        languages: Rows by language, where the rows have a `language` column.
-        packing: How the rows of a language model would share sequences of `max_length` tokens, cut rows as cut; None
-            for embedding models, and for preferences, whose two sequences are trained on together.
-        warnings: Readable sentences.
+        truncated: Number of rows whose `token_count` is above `max_length`.
+        truncated_share: Share of the truncated rows, between 0 and 1.
+        quantiles: Of `token_count` and `characters`, by column and quantile ("0.5" is the median).
+        warnings: Sentences for people.
     """
 
     rows: pd.DataFrame
@@ -62,8 +31,6 @@ class FeatureResult:
     truncated: int
     truncated_share: float
     quantiles: dict[str, dict[str, float]]
-    languages: Mapping[str, int] = field(default_factory=dict)
-    packing: PackingPlan | None = None
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -73,9 +40,7 @@ class FeatureResult:
             "max_length": self.max_length,
             "truncated": self.truncated,
             "truncated_share": self.truncated_share,
-            "quantiles": {column: dict(values) for column, values in self.quantiles.items()},
-            "languages": dict(self.languages),
-            "packing": self.packing.to_dict() if self.packing else None,
+            "quantiles": self.quantiles,
             "warnings": list(self.warnings),
         }
 
@@ -86,77 +51,47 @@ def engineer_features(
     max_length: int,
     config: FeatureEngineeringConfig,
 ) -> FeatureResult:
-    """Add text statistics to rows.
+    """Add the lengths of the texts to the rows.
 
     Args:
         rows: Rows of the train side.
-        token_counts: Tokens that the model reads of each row, before any truncation, [rows]: those of its longest text
-            for an embedding model, of all of its texts for a language model.
-        max_length: Tokens that the model reads; what is longer is cut.
-        config: From which truncated share on to warn.
+        token_counts: Tokens of each row before any truncation, [rows]: of the longest text for an
+            embedding model, of all texts together for a language model.
+        max_length: Tokens that the model reads; longer texts are cut.
+        config: The share of truncated rows from which on a warning is given.
 
     Raises:
-        ValueError: There are no rows, or not one count for each.
+        ValueError: There are no rows, or there is not one count for each row.
     """
     if rows.empty or len(token_counts) != len(rows):
         raise ValueError(
-            f"token_counts must hold one count for each row, got {len(token_counts)} for {len(rows)} rows."
+            f"token_counts must hold one count for each row, got {len(token_counts)} counts for "
+            f"{len(rows)} rows."
         )
-    counts = np.asarray(token_counts, dtype=np.int64)
-    features = {"token_count": counts, **_statistics(texts_of_rows(rows))}
-    truncated = int((counts > max_length).sum())
+    lengths = {
+        "token_count": np.asarray(token_counts, dtype=np.int64),
+        "characters": np.array([sum(map(len, texts)) for texts in texts_of_rows(rows)]),
+    }
+
+    truncated = int((lengths["token_count"] > max_length).sum())
     share = truncated / len(rows)
-    warnings = (
-        f"{truncated} of {len(rows)} rows ({share:.0%}) are longer than max_length={max_length} tokens and are cut. "
-        "Raise max_length or shorten them.",
+    warning = (
+        f"{truncated} of {len(rows)} rows ({share:.0%}) are longer than max_length={max_length} "
+        "tokens and are cut. Raise max_length or shorten them."
     )
-    written = rows_of_kind(rows, SampleKind.LLM) and "preference" not in set(rows["shape"])
+
     return FeatureResult(
-        rows=rows.assign(**features),
+        rows=rows.assign(**lengths),
         max_length=max_length,
         truncated=truncated,
         truncated_share=share,
-        quantiles={column: _quantiles(values) for column, values in features.items()},
-        languages=_languages(rows),
-        packing=packing_plan(np.minimum(counts, max_length), max_length) if written else None,
-        warnings=warnings if truncated and share >= config.warn_truncated_share else (),
+        quantiles={column: quantiles(values, _QUANTILES) for column, values in lengths.items()},
+        warnings=(warning,) if truncated and share >= config.warn_truncated_share else (),
     )
 
 
-def _statistics(texts: Sequence[Sequence[str]]) -> dict[str, _Column]:
-    """Return the columns of `STATISTICS` but for the first, each [rows]."""
-    table = np.array([_statistics_of(row) for row in texts], dtype=np.float64)
-    whole = STATISTICS.index("sentences")
-    return {
-        name: values.astype(np.int64) if place <= whole else values
-        for place, (name, values) in enumerate(zip(STATISTICS[1:], table.T, strict=True), start=1)
-    }
-
-
-def _statistics_of(texts: Sequence[str]) -> tuple[float, ...]:
-    characters = sum(map(len, texts))
-    words = [word for text in texts for word in text.split()]
-    sentences = sum(max(1, len(_SENTENCE_END.findall(text))) for text in texts if text.strip())
-    digits = sum(character.isdigit() for text in texts for character in text)
-    return (
-        characters,
-        len(words),
-        sentences,
-        sum(map(len, words)) / max(len(words), 1),
-        digits / max(characters, 1),
-        len({word.casefold() for word in words}) / max(len(words), 1),
-    )
-
-
-def _languages(rows: pd.DataFrame) -> dict[str, int]:
-    if "language" not in rows:
+def quantiles(values: npt.NDArray[Any], shares: tuple[float, ...]) -> dict[str, float]:
+    """Return the quantiles of the values by share ("0.5" is the median); empty for no values."""
+    if not len(values):
         return {}
-    named = [language for language in rows["language"] if isinstance(language, str)]
-    return dict(Counter(named).most_common())
-
-
-def _quantiles(values: _Column) -> dict[str, float]:
-    return {
-        str(share): float(value)
-        for share, value in zip(_QUANTILES, np.quantile(values, _QUANTILES), strict=True)
-    }
+    return dict(zip(map(str, shares), np.quantile(values, shares).tolist(), strict=True))

@@ -98,20 +98,6 @@ def tokenize_record(
     )
 
 
-def tokenize_preference(
-    tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any], max_length: int
-) -> tuple[TokenizedExample, TokenizedExample]:
-    """Return the chosen and the rejected answer of a preference, each tokenised as the completion of its prompt.
-
-    Raises:
-        SampleError: The chat template drops an answer.
-    """
-    chosen, rejected = (
-        tokenize_record(tokenizer, each, max_length) for each in completions_of(record)
-    )
-    return chosen, rejected
-
-
 def is_preference(record: Mapping[str, Any]) -> bool:
     """Whether a record has two answers to choose from, instead of a text to learn."""
     return record.get("chosen") is not None and record.get("rejected") is not None

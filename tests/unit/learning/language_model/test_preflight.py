@@ -18,7 +18,7 @@ from tunetrail.learning.preflight.findings import PreflightReport, Severity
 from tunetrail.learning.tokens.chat import (
     IGNORED,
     TokenizedExample,
-    tokenize_preference,
+    completions_of,
     tokenize_record,
 )
 
@@ -88,7 +88,7 @@ def test_preview_shows_both_answers_of_a_preference(
     tiny_language_model: str, tmp_path: Path
 ) -> None:
     record = {"prompt": "Which?", "chosen": "This one.", "rejected": "That."}
-    chosen, rejected = tokenize_preference(load_tokenizer(tiny_language_model), record, 256)
+    chosen, rejected = examples(tiny_language_model, completions_of(record))
     pair = PreferencePair(chosen=chosen, rejected=rejected, reference=(-40.0, -30.0))
     report = checked(tiny_language_model, tmp_path, [pair, pair])
     assert warnings(report) == {}

@@ -8,9 +8,9 @@ from tunetrail.learning.language_model.module import load_tokenizer
 from tunetrail.learning.tokens.chat import (
     IGNORED,
     TokenizedExample,
+    completions_of,
     is_preference,
     record_messages,
-    tokenize_preference,
     tokenize_record,
 )
 
@@ -47,6 +47,15 @@ def tokenizer(tiny_language_model: str) -> PreTrainedTokenizerBase:
 
 def learnt(tokenizer: PreTrainedTokenizerBase, example: TokenizedExample) -> str:
     return str(tokenizer.decode([label for label in example.labels if label != IGNORED]))
+
+
+def tokenized_answers(
+    tokenizer: PreTrainedTokenizerBase, preference: dict[str, Any], max_length: int
+) -> list[TokenizedExample]:
+    return [
+        tokenize_record(tokenizer, completion, max_length)
+        for completion in completions_of(preference)
+    ]
 
 
 def test_tokenize_learns_the_output_and_its_end_only(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -175,10 +184,11 @@ def test_record_messages_of_each_shape(
     assert (messages and [(each["role"], each["content"]) for each in messages]) == expected
 
 
-def test_tokenize_preference_learns_both_answers_behind_the_same_prompt(
+def test_both_answers_of_a_preference_are_learnt_after_the_same_prompt(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    chosen, rejected = tokenize_preference(tokenizer, {**PREFERENCE, "weight": 0.5}, 512)
+    chosen, rejected = tokenized_answers(tokenizer, {**PREFERENCE, "weight": 0.5}, 512)
+
     assert (learnt(tokenizer, chosen), learnt(tokenizer, rejected)) == (
         "It is 4.<|end|>",
         "Five, I think.<|end|>",
@@ -194,12 +204,14 @@ def test_tokenize_preference_learns_both_answers_behind_the_same_prompt(
     assert (chosen.weight, rejected.weight) == (0.5, 0.5)
 
 
-def test_tokenize_preference_cuts_each_answer_off_by_itself(
+def test_each_answer_of_a_preference_is_cut_off_by_itself(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    whole = tokenize_preference(tokenizer, PREFERENCE, 512)
+    whole = tokenized_answers(tokenizer, PREFERENCE, 512)
     length = len(whole[0].input_ids)
-    chosen, rejected = tokenize_preference(tokenizer, PREFERENCE, length)
+
+    chosen, rejected = tokenized_answers(tokenizer, PREFERENCE, length)
+
     assert not chosen.truncated and rejected.truncated
     assert chosen == whole[0] and rejected.input_ids == whole[1].input_ids[:length]
 

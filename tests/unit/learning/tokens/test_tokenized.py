@@ -7,7 +7,7 @@ import torch
 from tunetrail.cache import ResultCache
 from tunetrail.learning.embedding.module import load_embedding_model
 from tunetrail.learning.language_model.module import load_tokenizer
-from tunetrail.learning.tokens.chat import tokenize_preference, tokenize_record
+from tunetrail.learning.tokens.chat import completions_of, tokenize_record
 from tunetrail.learning.tokens.tokenized import TokenizedTexts, kept_examples, kept_preferences
 
 TEXTS = ["a first text", "b", "", "é" * 40, "a first text"]
@@ -108,7 +108,12 @@ def test_kept_preferences_are_those_of_the_tokenizer(
         {"prompt": "p", "chosen": "c", "rejected": "r", "weight": 3.0},
         {"prompt": "q", "chosen": "long " * 20, "rejected": "s"},
     ]
-    expected = [tokenize_preference(tokenizer, record, 64) for record in records]
+    answers = [completions_of(record) for record in records]
+    expected = [
+        (tokenize_record(tokenizer, chosen, 64), tokenize_record(tokenizer, rejected, 64))
+        for chosen, rejected in answers
+    ]
+
     for _ in range(2):
         assert kept_preferences(tokenizer, records, 64, cache) == expected
     assert kept_preferences(tokenizer, records, 64, None) == expected
