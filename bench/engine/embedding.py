@@ -11,6 +11,7 @@ from bench.engine.rows import load_rows
 from bench.engine.tasks import MAX_GRAD_NORM, WEIGHT_DECAY, Measured, Task, timed, tracked_run
 from bench.memory import peak_resident
 from tunetrail.learning.engine.cost import measured_peak
+from tunetrail.learning.training_plan import TrainingPlan
 
 COLUMNS = {"score": ("sentence1", "sentence2"), "pair": ("anchor", "positive")}
 _LOSS_ROWS = 32
@@ -43,9 +44,7 @@ def train_with_tunetrail(*, task: dict[str, Any], folder: str, keep: str = "") -
             rows,
             [],
             config.training,
-            folder=Path(folder),
-            on_metrics=run.log_metrics,
-            validate=False,
+            TrainingPlan(folder=Path(folder), on_metrics=run.log_metrics, validate=False),
         )
     return _measured(given, model, clock, peak, list(result.history["train/loss"]), keep)
 

@@ -22,6 +22,7 @@ from tunetrail.learning.engine.cost import measured_peak
 from tunetrail.learning.language_model.learner import LanguageModel, LanguageModelLearner
 from tunetrail.learning.language_model.module import load_language_model, load_tokenizer
 from tunetrail.learning.tokens.chat import IGNORED, tokenize_record
+from tunetrail.learning.training_plan import TrainingPlan
 
 _LOSS_ROWS = 4
 
@@ -43,9 +44,7 @@ def train_with_tunetrail(*, task: dict[str, Any], folder: str, keep: str = "") -
             rows,
             [],
             learner.config.training,
-            folder=Path(folder),
-            on_metrics=run.log_metrics,
-            validate=False,
+            TrainingPlan(folder=Path(folder), on_metrics=run.log_metrics, validate=False),
         )
     memory = peak_resident()
     if clock.steps != given.steps:

@@ -16,6 +16,7 @@ from tunetrail.learning.embedding.learner import EmbeddingLearner
 from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.fitting import optimization_settings
 from tunetrail.learning.training.optimization import configure_optimizer
+from tunetrail.learning.training_plan import TrainingPlan
 
 _DIMENSIONS, _LAYERS, _HEADS = 32, 2, 2
 
@@ -42,9 +43,7 @@ def train_through_lightning(*, task: dict[str, Any], folder: str) -> dict[str, A
             load_rows(given.train),
             [],
             training,
-            folder=Path(folder),
-            on_metrics=run.log_metrics,
-            validate=False,
+            TrainingPlan(folder=Path(folder), on_metrics=run.log_metrics, validate=False),
         )
     return _per_step(clock, given)
 

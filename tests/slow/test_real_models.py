@@ -14,6 +14,7 @@ from tunetrail.config import AdapterConfig, EmbeddingConfig, LanguageModelConfig
 from tunetrail.learning.embedding.learner import EmbeddingLearner
 from tunetrail.learning.language_model.learner import LanguageModelLearner
 from tunetrail.learning.models.catalog import resolve_model
+from tunetrail.learning.training_plan import TrainingPlan
 
 pytestmark = [
     pytest.mark.slow,
@@ -87,7 +88,9 @@ def test_minilm_knows_what_is_alike_and_learns_new_words(tmp_path: Path) -> None
     cat, kitten, stocks = learner.vectors(base, ["a cat", "a kitten", "the stock market"])
     assert cat @ kitten > 0.6 > 0.3 > cat @ stocks
     training = TrainingConfig(batch_size=4, num_epochs=8, warmup_steps=0, learning_rate=1e-4)
-    model, result = learner.train(path, PAIRS, PAIRS, training, folder=tmp_path, on_metrics=ignore)
+    model, result = learner.train(
+        path, PAIRS, PAIRS, training, TrainingPlan(folder=tmp_path, on_metrics=ignore)
+    )
     losses = [loss for _, loss in result.history["val/loss"]]
     assert losses[-1] < 0.5 * losses[0]
     anchors = learner.vectors(model, [pair["anchor"] for pair in PAIRS])
@@ -121,7 +124,7 @@ def test_smollm2_learns_answers_with_adapters(smollm2: Path, tmp_path: Path) -> 
     base = learner.load(str(smollm2))
     training = TrainingConfig(batch_size=2, num_epochs=4, warmup_steps=0, learning_rate=1e-3)
     model, _ = learner.train(
-        str(smollm2), ANSWERS, ANSWERS, training, folder=tmp_path, on_metrics=ignore
+        str(smollm2), ANSWERS, ANSWERS, training, TrainingPlan(folder=tmp_path, on_metrics=ignore)
     )
     before, after = (learner.likelihoods(each, ANSWERS, 2) for each in (base, model))
     assert before.bytes.tolist() == [len(record["output"]) for record in ANSWERS]

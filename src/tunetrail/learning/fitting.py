@@ -1,5 +1,6 @@
-"""One training by Lightning's Trainer: precision, clipping, early stopping and checkpoints from a TrainingConfig."""
+"""Run one training from start to end: checks, loop, recovery, and the best weights as its result."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -11,6 +12,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 
 from tunetrail.config import TrainingConfig
+from tunetrail.learning.preflight.checks import NO_FAMILY_CHECKS, FamilyChecks
 from tunetrail.learning.preflight.findings import PreflightReport
 from tunetrail.learning.preflight.running import Preflight
 from tunetrail.learning.recovery.checkpoints import LastCheckpoint
@@ -21,7 +23,6 @@ from tunetrail.learning.training.averaging import averaging_callback
 from tunetrail.learning.training.callbacks import (
     EndAtStep,
     MetricsReporter,
-    MetricsSink,
     StopWithoutProgress,
 )
 from tunetrail.learning.training.console import silence_lightning
@@ -29,6 +30,12 @@ from tunetrail.learning.training.memory_settings import compile_model, enable_gr
 from tunetrail.learning.training.module import TrainedModule
 from tunetrail.learning.training.out_of_memory import explaining_full_memory
 from tunetrail.learning.training.precision import resolve_precision, scales_gradients
+from tunetrail.learning.training_plan import TrainingPlan
+from tunetrail.plain_values import plain_values
+
+_LESS_MEMORY = (
+    "Lower training.batch_size or max_length, or set training.memory.gradient_checkpointing=true."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,14 +46,16 @@ class FitResult:
         steps: Optimizer steps taken.
         epochs: Epochs begun.
         seconds: Wall-clock time.
-        precision: Lightning's name of the precision used.
+        precision: Lightning's name of the precision.
         stopped_early: Whether early stopping ended it.
-        best_validation_loss: The lowest validation loss, whose weights are the result; None without validation.
-        history: Per metric the (step, value) pairs reported.
-        found: What was found in the place of `auto`, as plain values: `batch_size`, `learning_rate`.
-        rewinds: How often a good state was brought back, because loss or gradient were not finite.
-        skipped_rows: Numbers of the rows whose step was left out for that reason.
-        preflight: What the checks before the training found; None where they were off.
+        best_validation_loss: The lowest validation loss, whose weights are the result; None without
+            validation.
+        history: The reported (step, value) pairs of each metric.
+        auto_values: The values that replaced `auto`, as plain values: `batch_size`,
+            `learning_rate`.
+        rewinds: How often a good state was restored because a loss or gradient was not finite.
+        skipped_rows: Indices of the rows whose step was skipped for that reason.
+        preflight: What the checks before the training found; None if they were off.
     """
 
     steps: int
@@ -56,18 +65,19 @@ class FitResult:
     stopped_early: bool
     best_validation_loss: float | None
     history: Mapping[str, Sequence[tuple[int, float]]]
-    found: Mapping[str, Any] = field(default_factory=dict)
+    auto_values: Mapping[str, Any] = field(default_factory=dict)
     rewinds: int = 0
     skipped_rows: Sequence[int] = ()
     preflight: PreflightReport | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values; the history's pairs become lists."""
-        plain = asdict(replace(self, preflight=None))
-        plain["preflight"] = None if self.preflight is None else self.preflight.to_dict()
-        plain["history"] = {
-            name: [list(pair) for pair in pairs] for name, pairs in self.history.items()
-        }
+        """Return plain values."""
+        plain = plain_values(self)
+
+        # Stored under the name that the first version gave it.
+        plain["found"] = plain.pop("auto_values")
+        # An infinite gradient norm is part of the learning curve; plain values would lose it.
+        plain["history"] = {name: list(map(list, curve)) for name, curve in self.history.items()}
         return plain
 
 
@@ -75,156 +85,175 @@ def fit(
     module: TrainedModule,
     data: lightning.LightningDataModule,
     training: TrainingConfig,
+    plan: TrainingPlan,
     *,
     seed: int,
-    folder: Path,
-    on_metrics: MetricsSink,
-    validate: bool = True,
-    reload_epochs: int = 0,
-    resume: Path | None = None,
-    budget: float = 1.0,
+    checks: FamilyChecks = NO_FAMILY_CHECKS,
 ) -> FitResult:
     """Train `module` in place; afterwards it holds the weights of the best validation.
 
     Args:
-        module: An EmbeddingModule or LanguageModelModule.
+        module: The module of a model family.
         data: Its batches.
-        training: Hyper-parameters; those of the optimizer are the module's own.
-        seed: Of dropout and of every other draw in training.
-        folder: `checkpoints/best.ckpt` and `last.ckpt` go there; the last is also written when training fails or is
-            stopped.
-        on_metrics: Receives metrics while training.
-        validate: False trains a fixed number of steps without validation, early stopping or checkpoints (a fold).
-        reload_epochs: Above 0: `data` is asked for its batches anew in every epoch.
-        resume: A checkpoint of the same training, which goes on behind its last finished step.
-        budget: Below 1: only this share of the steps, and of the warm-up, is taken (a fold).
+        training: Hyper-parameters; the module already holds its optimizer's.
+        plan: Folder, metrics, validation, and where to resume. The last checkpoint is written even
+            if the training fails or is stopped.
+        seed: Seed of dropout and of every other random draw of the training.
+        checks: The checks of the model family before the first step.
 
     Raises:
         TrainingError: The loss was not finite, or one row doesn't fit into memory.
-        ConfigError: The checks before the training found a setting with which nothing can be learnt.
-        SampleError: They found rows from which nothing can be learnt.
+        ConfigError: A check found a setting with which nothing can be learnt.
+        SampleError: A check found rows from which nothing can be learnt.
         SIGTERMException: The process was asked to stop; its state is in the last checkpoint.
     """
     lightning.seed_everything(seed, workers=True, verbose=False)
     silence_lightning()
-    reporter = MetricsReporter(on_metrics, training.logging_steps)
-    checkpoints = folder / "checkpoints"
-    stopping = StopWithoutProgress(
-        "val/loss",
-        patience=max(training.early_stopping_patience, 1),
-        check_finite=False,  # the guard's affair
-        check_on_train_epoch_end=False,  # but after each validation: what it decides is in the checkpoint
-    )
-    best = ModelCheckpoint(
-        checkpoints,
-        filename="best",
-        monitor="val/loss",
-        enable_version_counter=False,
-        save_on_train_epoch_end=False,
-    )
-    last = LastCheckpoint(checkpoints, training.checkpoints.every_steps, resume)
-    guard = NonFiniteGuard(
-        max_rewinds=training.guards.max_rewinds,
-        rate_factor=training.guards.rate_factor,
-        good=lambda: last.good,
-        report=reporter.report,
-    )
-    checks = Preflight(folder, validate, training)
-    keeping = (
-        [*([stopping] if training.early_stopping_patience else []), best, last, StopBetweenSteps()]
-        if validate
-        else []
-    )
+    preflight = Preflight(plan, training, checks)
+
     batches = max(len(data.train_dataloader()), 1)
-    if budget < 1.0:
-        training = budgeted(training, batches, budget)
+    if plan.budget < 1.0:
+        training = budgeted(training, batches, plan.budget)
         module.optimization["warmup_steps"] = training.warmup_steps
-    precision = resolve_precision(training.precision, training.use_mixed_precision)
+    has_max_steps = training.max_steps > 0
+    module.total_steps = training.max_steps if has_max_steps else training.num_epochs * batches
+
     if training.memory.gradient_checkpointing:
         enable_gradient_checkpointing(module.model)
     if training.memory.compile:
         compile_model(module.model)
-    steps = training.max_steps if training.max_steps > 0 else training.num_epochs * batches
-    module.total_steps = steps
-    averaging = averaging_callback(
-        training.averaging.kind, training.averaging.decay, training.averaging.start, steps
-    )
+
+    callbacks = _Callbacks(training, plan, preflight, module.total_steps)
     trainer = lightning.Trainer(
-        max_epochs=training.num_epochs
-        if training.max_steps < 0
-        else -(-training.max_steps // batches),
+        max_epochs=math.ceil(training.max_steps / batches)
+        if has_max_steps
+        else training.num_epochs,
         devices=1,
         use_distributed_sampler=False,
-        precision=precision,  # type: ignore[arg-type]
+        precision=resolve_precision(training.precision, training.use_mixed_precision),  # type: ignore[arg-type]
         val_check_interval=1.0 / training.validations_per_epoch,
-        limit_train_batches=min(training.max_steps, batches) if training.max_steps > 0 else 1.0,
-        limit_val_batches=1.0 if validate else 0,
+        limit_train_batches=min(training.max_steps, batches) if has_max_steps else 1.0,
+        limit_val_batches=1.0 if plan.validate else 0,
         num_sanity_val_steps=0,
-        reload_dataloaders_every_n_epochs=min(
-            reload_epochs, 1
-        ),  # `data` counts the epochs: a stop would change them
-        callbacks=[
-            *([checks] if training.guards.preflight else []),
-            # what a failing sink must not keep from its part comes before the reporter
-            EndAtStep(training.max_steps),
-            *([averaging] if averaging else []),
-            reporter,
-            guard,
-            RichProgressBar(leave=True),
-            *keeping,
-        ],
+        # Every epoch, not every few: a resumed training would count the epochs differently.
+        reload_dataloaders_every_n_epochs=1 if plan.refresh else 0,
+        callbacks=callbacks.in_order(),
         logger=False,
-        enable_checkpointing=validate,
         enable_model_summary=False,
         log_every_n_steps=1,
-        default_root_dir=folder,
+        default_root_dir=plan.folder,
     )
-    module.train()  # models are loaded in evaluation mode, and Lightning leaves the mode as it finds it: no dropout
+
+    # Models are loaded in evaluation mode, and Lightning keeps the mode: there would be no dropout.
+    module.train()
     started = time.monotonic()
-    smaller = "Lower training.batch_size or max_length, or set training.memory.gradient_checkpointing=true."
-    with explaining_full_memory(smaller):
-        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-    if validate and best.best_model_path:
+    with explaining_full_memory(_LESS_MEMORY):
+        trainer.fit(module, datamodule=data, ckpt_path=plan.resume, weights_only=True)
+
+    best, stopping = callbacks.best, callbacks.stopping
+    if plan.validate and best.best_model_path:
         load_weights(module, Path(best.best_model_path))
     return FitResult(
         steps=trainer.global_step,
-        epochs=-(-position_of(trainer).finished // batches),
+        epochs=math.ceil(position_of(trainer).finished / batches),
         seconds=round(time.monotonic() - started, 3),
-        precision=precision,
-        stopped_early=stopping.stopping_reason_message
-        is not None,  # stopped_epoch is 0 within the first epoch, too
-        best_validation_loss=None
-        if best.best_model_score is None
-        else float(best.best_model_score),
-        history=reporter.history,
-        rewinds=guard.rewinds,
-        skipped_rows=guard.skipped_rows,
-        preflight=checks.report,
+        precision=str(trainer.precision),
+        # `stopped_epoch` wouldn't do: it is 0 in the first epoch, too.
+        stopped_early=stopping.stopping_reason_message is not None,
+        best_validation_loss=(
+            None if best.best_model_score is None else float(best.best_model_score)
+        ),
+        history=callbacks.reporter.history,
+        rewinds=callbacks.guard.rewinds,
+        skipped_rows=callbacks.guard.skipped_rows,
+        preflight=preflight.report,
     )
 
 
+class _Callbacks:
+    """The callbacks of one training."""
+
+    def __init__(
+        self, training: TrainingConfig, plan: TrainingPlan, preflight: Preflight, total_steps: int
+    ) -> None:
+        self.training = training
+        self.validate = plan.validate
+        self.preflight = preflight
+
+        averaging, guards = training.averaging, training.guards
+        self.averaging = averaging_callback(
+            averaging.kind, averaging.decay, averaging.start, total_steps
+        )
+        self.reporter = MetricsReporter(plan.on_metrics, training.logging_steps)
+        self.stopping = StopWithoutProgress(
+            "val/loss",
+            patience=max(training.early_stopping_patience, 1),
+            check_finite=False,  # the guard takes care of that
+            # After each validation instead, so that the decision is part of its checkpoint.
+            check_on_train_epoch_end=False,
+        )
+
+        checkpoints = plan.folder / "checkpoints"
+        self.best = ModelCheckpoint(
+            checkpoints,
+            filename="best",
+            monitor="val/loss",
+            enable_version_counter=False,
+            save_on_train_epoch_end=False,
+        )
+        self.last = LastCheckpoint(checkpoints, training.checkpoints.every_steps, plan.resume)
+        self.guard = NonFiniteGuard(
+            max_rewinds=guards.max_rewinds,
+            rate_factor=guards.rate_factor,
+            good=lambda: self.last.good,
+            report=self.reporter.report,
+        )
+
+    def in_order(self) -> list[lightning.Callback]:
+        """Return the callbacks in the order in which Lightning calls them."""
+        callbacks: list[lightning.Callback] = []
+        if self.training.guards.preflight:
+            callbacks.append(self.preflight)
+
+        # What has to happen even if the metrics sink fails comes before the reporter.
+        callbacks.append(EndAtStep(self.training.max_steps))
+        if self.averaging is not None:
+            callbacks.append(self.averaging)
+        callbacks += [self.reporter, self.guard, RichProgressBar(leave=True)]
+
+        if self.validate and self.training.early_stopping_patience:
+            callbacks.append(self.stopping)
+        if self.validate:
+            callbacks.append(self.best)
+        return [*callbacks, self.last, StopBetweenSteps()]
+
+
 def optimization_settings(training: TrainingConfig) -> dict[str, Any]:
-    """Return the keywords of `configure_optimizer` as plain values: a module keeps them in its checkpoints."""
-    names = ("weight_decay", "warmup_steps", "warmup_ratio", "schedule", "decay_ratio")
+    """Return the keyword arguments of `configure_optimizer` as plain values.
+
+    A module keeps them in its checkpoints.
+    """
+    precision = resolve_precision(training.precision, training.use_mixed_precision)
     return {
         "learning_rate": float(training.peak_rate),
-        **{name: getattr(training, name) for name in names},
+        "weight_decay": training.weight_decay,
+        "warmup_steps": training.warmup_steps,
+        "warmup_ratio": training.warmup_ratio,
+        "schedule": training.schedule,
+        "decay_ratio": training.decay_ratio,
         "optimizer": asdict(training.optimizer),
-        "fused": not scales_gradients(
-            resolve_precision(training.precision, training.use_mixed_precision)
-        ),
+        "fused": not scales_gradients(precision),
     }
 
 
 def budgeted(training: TrainingConfig, steps_per_epoch: int, budget: float) -> TrainingConfig:
-    """Return the same training with a share of its steps (at least one) and of its warm-up, for a fold."""
-    full = training.max_steps if training.max_steps > 0 else training.num_epochs * steps_per_epoch
-    steps = max(1, round(full * budget))
-    return replace(
-        training,
-        max_steps=steps,
-        warmup_steps=min(round(training.warmup_steps * budget), steps // 2),
+    """Return the training of a fold: a share of the steps, at least one, and of the warm-up."""
+    all_steps = (
+        training.max_steps if training.max_steps > 0 else training.num_epochs * steps_per_epoch
     )
+    steps = max(1, round(all_steps * budget))
+    warmup_steps = min(round(training.warmup_steps * budget), steps // 2)
+    return replace(training, max_steps=steps, warmup_steps=warmup_steps)
 
 
 def load_weights(module: lightning.LightningModule, checkpoint: Path) -> None:

@@ -7,12 +7,11 @@ from typing import Any, Protocol
 from tunetrail.cache import ResultCache
 from tunetrail.config import Settings, TrainingConfig
 from tunetrail.learning.automatic.auto_values import AutoValues
-from tunetrail.learning.embedding.data import Record
 from tunetrail.learning.embedding.learner import EmbeddingLearner
-from tunetrail.learning.embedding.refreshing import Refresh
 from tunetrail.learning.fitting import FitResult
 from tunetrail.learning.language_model.learner import LanguageModelLearner
-from tunetrail.learning.training.callbacks import MetricsSink
+from tunetrail.learning.training.records import Record
+from tunetrail.learning.training_plan import TrainingPlan
 
 
 class Learner(Protocol):
@@ -33,20 +32,9 @@ class Learner(Protocol):
         train: Sequence[Record],
         validation: Sequence[Record],
         training: TrainingConfig,
-        *,
-        folder: Path,
-        on_metrics: MetricsSink,
-        validate: bool = True,
-        refresh: Refresh | None = None,
-        resume: Path | None = None,
-        found: AutoValues | None = None,
-        budget: float = 1.0,
+        plan: TrainingPlan,
     ) -> tuple[Any, FitResult]:
-        """Fine-tune and return the model with what the training did; `refresh` is for models that give vectors.
-
-        `resume` is a checkpoint of the same training to go on from, `found` what stands for its `auto`.
-        Below 1, `budget` is the share of the steps that is taken.
-        """
+        """Fine-tune the model of the folder `path`; return it with what the training did."""
 
     def find_auto_values(
         self, path: str, train: Sequence[Record], training: TrainingConfig

@@ -10,6 +10,7 @@ from tunetrail.evaluation.augmentation_effect import WORSENS, augmentation_effec
 from tunetrail.evaluation.cross_validation import CrossValidationResult, cross_validate
 from tunetrail.evaluation.scores import Scores
 from tunetrail.learning.automatic.auto_values import AutoValues
+from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.pipeline.scoring import scorable_by_all, score
 from tunetrail.pipeline.train_rows import TrainRows
 from tunetrail.pipeline.work import Work
@@ -64,7 +65,7 @@ def _trained_folds(
     *,
     augmented: bool,
 ) -> CrossValidationResult:
-    training = found.applied(settings.of(work.model_type).training)
+    training = found.applied_to(settings.of(work.model_type).training)
 
     def train_and_score(fold: Fold) -> Scores:
         name = f"fold-{fold.number + 1}{'' if augmented else '-not-augmented'}"
@@ -78,12 +79,14 @@ def _trained_folds(
                 train,
                 [],
                 training,
-                folder=work.folder / name,
-                on_metrics=run.log_metrics,
-                validate=False,
-                refresh=train_rows.refresh(rows),
-                found=found,
-                budget=settings.cross_validation.budget,
+                TrainingPlan(
+                    folder=work.folder / name,
+                    on_metrics=run.log_metrics,
+                    validate=False,
+                    refresh=train_rows.refresh(rows),
+                    auto_values=found,
+                    budget=settings.cross_validation.budget,
+                ),
             )
             scores = score(
                 work.learner,

@@ -9,8 +9,8 @@ import pandas as pd
 from tunetrail.config import HardNegativesConfig
 from tunetrail.data.feature_engineering.hard_negatives import MiningResult, mine
 from tunetrail.data.rows import records_of
-from tunetrail.learning.embedding.prompts import DOCUMENT, QUERY
-from tunetrail.learning.embedding.refreshing import Encode, Refresh
+from tunetrail.learning.tokens.prompts import DOCUMENT, QUERY
+from tunetrail.learning.training.records import Encode, Refresh
 
 
 def wants_negatives(rows: pd.DataFrame, config: HardNegativesConfig) -> bool:

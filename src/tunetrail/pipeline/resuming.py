@@ -29,7 +29,7 @@ from tunetrail.data.flow.prepared import side_file
 from tunetrail.data.rows import records_of
 from tunetrail.data.splits import SIDES, Split
 from tunetrail.errors import UserError
-from tunetrail.learning.embedding.refreshing import Encode, Refresh
+from tunetrail.learning.training.records import Encode, Refresh
 
 STATE, PREPARED, START, CHECKPOINTS = "state.json", "prepared", "start", "checkpoints"
 AUGMENTED, TRAIN, FURTHER = "augmented.parquet", "train.parquet", "further.parquet"

@@ -14,10 +14,10 @@ from tunetrail.errors import SampleError
 from tunetrail.evaluation.scores import Scores, language_scores, preference_scores
 from tunetrail.evaluation.scoring import score_embedding
 from tunetrail.learning.embedding.learner import EmbeddingLearner
-from tunetrail.learning.embedding.prompts import DOCUMENT, QUERY
 from tunetrail.learning.language_model.learner import LanguageModelLearner
 from tunetrail.learning.learner import Learner
 from tunetrail.learning.tokens.chat import is_preference
+from tunetrail.learning.tokens.prompts import DOCUMENT, QUERY
 
 logger = logging.getLogger(__name__)
 

@@ -20,13 +20,13 @@ from tunetrail.data.feature_engineering.hard_negatives import MiningResult
 from tunetrail.data.rows import records_of
 from tunetrail.deployment.registry import Registry
 from tunetrail.learning.embedding.learner import EmbeddingLearner
-from tunetrail.learning.embedding.prompts import QUERY
-from tunetrail.learning.embedding.refreshing import Refresh
 from tunetrail.learning.judging import judging_vectors
 from tunetrail.learning.language_model.learner import LanguageModelLearner
 from tunetrail.learning.models.catalog import resolve_model
 from tunetrail.learning.models.generation import TextWriter
 from tunetrail.learning.models.translation import Translator, load_translation_model
+from tunetrail.learning.tokens.prompts import QUERY
+from tunetrail.learning.training.records import Refresh
 from tunetrail.pipeline.further_rows import without_twins
 from tunetrail.pipeline.mining import mine_negatives, remining, wants_negatives
 from tunetrail.pipeline.preparing import token_counter

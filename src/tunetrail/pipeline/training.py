@@ -13,8 +13,8 @@ from tunetrail.data.rows import records_of
 from tunetrail.deployment.registry import Registry
 from tunetrail.evaluation.plots import learning_curve_figure, rate_figure
 from tunetrail.learning.automatic.auto_values import AutoValues
-from tunetrail.learning.embedding.data import Record
-from tunetrail.learning.embedding.refreshing import Refresh
+from tunetrail.learning.training.records import Record, Refresh
+from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.pipeline.resuming import START
 from tunetrail.pipeline.work import Work
 
@@ -71,11 +71,13 @@ class Training:
             records,
             records_of(validation),
             self.config.training,
-            folder=work.folder,
-            on_metrics=work.run.log_metrics,
-            refresh=refresh,
-            resume=checkpoint,
-            found=found,
+            TrainingPlan(
+                folder=work.folder,
+                on_metrics=work.run.log_metrics,
+                refresh=refresh,
+                resume=checkpoint,
+                auto_values=found,
+            ),
         )
         if "training" in work.steps:  # it was at its end, and only the model wasn't kept
             return model

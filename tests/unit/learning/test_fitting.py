@@ -20,6 +20,7 @@ from tunetrail.learning.fitting import (
     optimization_settings,
 )
 from tunetrail.learning.training.module import StepBatch
+from tunetrail.learning.training_plan import TrainingPlan
 
 PAIRS = [
     {"anchor": f"question {n} {'why ' * (n % 5)}", "positive": f"the answer is {n * 7}"}
@@ -101,7 +102,11 @@ def fitted(
     )
     data = pair_data(module, records, validation)
     result = fit(
-        module, data, config, seed=seed, folder=folder, on_metrics=on_metrics, validate=validate
+        module,
+        data,
+        config,
+        TrainingPlan(folder=folder, on_metrics=on_metrics, validate=validate),
+        seed=seed,
     )
     return module, result
 
@@ -341,10 +346,7 @@ def test_a_share_of_the_steps_is_taken_also_where_tokens_make_the_batches(
         module,
         data,
         training,
+        TrainingPlan(folder=tmp_path, on_metrics=ignore, validate=False, budget=0.5),
         seed=0,
-        folder=tmp_path,
-        on_metrics=ignore,
-        validate=False,
-        budget=0.5,
     )
     assert (result.steps, module.optimization["warmup_steps"]) == (4 * batches // 2, 3)

@@ -8,7 +8,8 @@ import pytest
 from tunetrail.config import EmbeddingConfig, HardNegativesConfig, TrainingConfig
 from tunetrail.data.rows import records_of, rows_frame
 from tunetrail.learning.embedding.learner import EmbeddingLearner
-from tunetrail.learning.embedding.refreshing import Encode
+from tunetrail.learning.training.records import Encode
+from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.pipeline.mining import mine_negatives, remining, wants_negatives
 from tunetrail.samples import SampleKind, parse_sample
 
@@ -91,10 +92,9 @@ def test_remining_follows_the_model_through_a_training(
             start,
             [],
             training,
-            folder=tmp_path / str(number),
-            on_metrics=ignore,
-            validate=False,
-            refresh=refresh,
+            TrainingPlan(
+                folder=tmp_path / str(number), on_metrics=ignore, validate=False, refresh=refresh
+            ),
         )
         found.append(learner.vectors(model, SUBJECTS))
     assert np.array_equal(found[0], found[1])

@@ -13,7 +13,7 @@ from tunetrail.data.augmentation.augmentation import augment
 from tunetrail.data.feature_engineering.features import engineer_features
 from tunetrail.data.rows import records_of, rows_frame
 from tunetrail.errors import UserError
-from tunetrail.learning.embedding.refreshing import Refresh
+from tunetrail.learning.training.records import Refresh
 from tunetrail.pipeline.resuming import KeptRun, is_kept
 from tunetrail.samples import SampleKind, parse_sample
 

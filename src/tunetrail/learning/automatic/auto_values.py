@@ -36,6 +36,7 @@ from tunetrail.learning.automatic.trial_run import run_trial
 from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.training.module import TrainedModule
 from tunetrail.learning.training.precision import resolve_precision
+from tunetrail.learning.training.records import Record
 from tunetrail.learning.training.steps import StepLoader
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class AutoValues:
     batch: BatchSizeResult | None = None
     rate: RangeTestResult | None = None
 
-    def applied(self, training: TrainingConfig) -> TrainingConfig:
+    def applied_to(self, training: TrainingConfig) -> TrainingConfig:
         """Return the training with numbers in the place of `auto`."""
         if self.batch is not None and training.batch_size == AUTO:
             batches = replace(training.batches, accumulate=self.batch.accumulate)
@@ -106,7 +107,6 @@ class AutoValues:
         )
 
 
-Record = Mapping[str, Any]
 Build = Callable[
     [Sequence[Record], TrainingConfig], tuple[TrainedModule, lightning.LightningDataModule]
 ]
@@ -203,7 +203,7 @@ def _batch_size(
 def _rate(
     subject: TrialSetup, training: TrainingConfig, found: AutoValues, cache: ResultCache | None
 ) -> RangeTestResult:
-    trial = _trial(found.applied(training))
+    trial = _trial(found.applied_to(training))
     plain = {name: value for name, value in asdict(trial).items() if name not in _IRRELEVANT}
     place = _Place(
         cache,

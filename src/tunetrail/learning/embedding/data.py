@@ -11,9 +11,9 @@ from torch import Tensor
 
 from tunetrail.config import BatchesConfig
 from tunetrail.learning.embedding.encoder import TextColumn
-from tunetrail.learning.embedding.prompts import role_of
 from tunetrail.learning.embedding.record_changes import changed_records, record_changes
 from tunetrail.learning.embedding.teacher import teacher_target
+from tunetrail.learning.tokens.prompts import role_of
 from tunetrail.learning.training.batching import MergedBatchSampler, SeededBatchSampler
 from tunetrail.learning.training.steps import StepLoader, StepSampler
 from tunetrail.samples import shape_named

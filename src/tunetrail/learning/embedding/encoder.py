@@ -19,7 +19,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from tunetrail.learning.engine.attention import segment_attention_of
-from tunetrail.learning.engine.modes import evaluating
+from tunetrail.learning.engine.evaluation_mode import evaluating
 from tunetrail.learning.engine.products import has_faster_products
 from tunetrail.learning.engine.segments import concatenate
 from tunetrail.learning.tokens.tokenized import TokenizedTexts

@@ -24,20 +24,21 @@ from tunetrail.learning.embedding.data import EmbeddingDataModule, Record, shape
 from tunetrail.learning.embedding.encoder import build_encoder, concatenating, encode_texts
 from tunetrail.learning.embedding.losses import check_loss, check_records
 from tunetrail.learning.embedding.module import EmbeddingModule, load_embedding_model
-from tunetrail.learning.embedding.prompts import (
+from tunetrail.learning.embedding.preflight import EMBEDDING_CHECKS
+from tunetrail.learning.embedding.teacher import taught_records
+from tunetrail.learning.engine.evaluation_mode import evaluating, undisturbed
+from tunetrail.learning.fitting import FitResult, fit, optimization_settings
+from tunetrail.learning.models.catalog import resolve_model
+from tunetrail.learning.tokens.prompts import (
     QUERY,
     configured_prompts,
     own_prompts,
     prompt_of,
     role_of,
 )
-from tunetrail.learning.embedding.refreshing import Refresh, undisturbed
-from tunetrail.learning.embedding.teacher import taught_records
-from tunetrail.learning.engine.modes import evaluating
-from tunetrail.learning.fitting import FitResult, fit, optimization_settings
-from tunetrail.learning.models.catalog import resolve_model
 from tunetrail.learning.tokens.tokenized import TokenizedTexts
-from tunetrail.learning.training.callbacks import MetricsSink
+from tunetrail.learning.training.records import Refresh
+from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.samples import shape_named
 
 logger = logging.getLogger(__name__)
@@ -85,48 +86,28 @@ class EmbeddingLearner:
         train: Sequence[Record],
         validation: Sequence[Record],
         training: TrainingConfig,
-        *,
-        folder: Path,
-        on_metrics: MetricsSink,
-        validate: bool = True,
-        refresh: Refresh | None = None,
-        resume: Path | None = None,
-        found: AutoValues | None = None,
-        budget: float = 1.0,
+        plan: TrainingPlan,
     ) -> tuple[SentenceTransformer, FitResult]:
         """Fine-tune the model of the folder `path` and return it with what the training did.
 
-        `resume` is a checkpoint of the same training, which goes on from there as if it had never stopped; where
-        something was `auto` there, `found` is what was found. Below 1, `budget` is the share of
-        the steps that is taken.
-
-        Training records of the shapes of `config.also_train` name theirs in the column `shape`; each batch has one
-        shape. The records of `refresh` take the place of those of the learner's own shape after every so many epochs;
-        its draws, if any, change none of the training's.
+        Training records of the shapes of `config.also_train` name their shape in the column
+        `shape`; each batch has one shape. The records of `plan.refresh` replace the records of the
+        learner's own shape; its random draws, if any, change none of the training's.
         """
-        found = found or self.find_auto_values(path, train, training)
-        training = found.applied(training)
-        module, data = self._prepared(path, train, validation, training, refresh)
-        module.mini_batch_size = found.mini_batch_size or module.mini_batch_size
-        result = fit(
-            module,
-            data,
-            training,
-            seed=self.seed,
-            folder=folder,
-            on_metrics=on_metrics,
-            validate=validate,
-            reload_epochs=data.refresh_epochs,
-            resume=resume,
-            budget=budget,
-        )
-        return module.trained(), replace(result, found=found.to_dict())
+        auto_values = plan.auto_values or self.find_auto_values(path, train, training)
+        training = auto_values.applied_to(training)
+
+        module, data = self._prepared(path, train, validation, training, plan.refresh)
+        module.mini_batch_size = auto_values.mini_batch_size or module.mini_batch_size
+        result = fit(module, data, training, plan, seed=self.seed, checks=EMBEDDING_CHECKS)
+
+        return module.trained(), replace(result, auto_values=auto_values.to_dict())
 
     def find_auto_values(
         self, path: str, train: Sequence[Record], training: TrainingConfig
     ) -> AutoValues:
         """Find what is `auto` in a training of the model of the folder `path` on those of the records of its shape."""
-        subject = TrialSetup(
+        setup = TrialSetup(
             build=lambda records, trial: self._prepared(path, records, [], trial),
             path=path,
             records=self._of_shape(train, self.shape),
@@ -140,7 +121,7 @@ class EmbeddingLearner:
             mini_batch_size=self.config.mini_batch_size,
             rates=WHOLE_MODEL,
         )
-        return find_auto_values(subject, training, self.cache)
+        return find_auto_values(setup, training, self.cache)
 
     def _prepared(
         self,

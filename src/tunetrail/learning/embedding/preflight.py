@@ -11,8 +11,8 @@ from tunetrail.config.losses import Loss
 from tunetrail.errors import ConfigError, SampleError, TrainingError
 from tunetrail.learning.embedding.encoder import TextColumn
 from tunetrail.learning.embedding.module import EmbeddingModule
-from tunetrail.learning.engine.modes import evaluating
-from tunetrail.learning.preflight.checks import sampled, share
+from tunetrail.learning.engine.evaluation_mode import evaluating
+from tunetrail.learning.preflight.checks import FamilyChecks, sampled, share
 from tunetrail.learning.preflight.findings import (
     PreflightFinding,
     Severity,
@@ -173,3 +173,8 @@ def _own_rows(trainer: Any) -> list[int]:
     data = _data(trainer)
     rows: list[int] = data.rows_by_shape(data.train)[data.shape]
     return rows
+
+
+EMBEDDING_CHECKS = FamilyChecks(
+    rows=(check_company, check_pairs, check_lengths), model=(check_packing,), preview=preview
+)

@@ -13,7 +13,7 @@ from torch import Tensor
 from tunetrail.config.losses import Loss, Teaching
 from tunetrail.errors import ConfigError, ModelError
 from tunetrail.learning.embedding.losses import check_records
-from tunetrail.learning.embedding.prompts import role_of
+from tunetrail.learning.tokens.prompts import role_of
 from tunetrail.samples import shape_named
 
 Record = Mapping[str, Any]

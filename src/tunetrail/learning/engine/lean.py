@@ -11,7 +11,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from tunetrail.learning.engine.modes import evaluating
+from tunetrail.learning.engine.evaluation_mode import evaluating
 from tunetrail.learning.engine.products import FastLinear, linear, transposed_product
 from tunetrail.learning.engine.recomputing import recomputable
 

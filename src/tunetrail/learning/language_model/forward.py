@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from tunetrail.learning.engine.attention import segment_attention_of
-from tunetrail.learning.engine.modes import evaluating
+from tunetrail.learning.engine.evaluation_mode import evaluating
 from tunetrail.learning.engine.segments import concatenate
 from tunetrail.learning.language_model.head import supervised_loss, supervised_nats
 from tunetrail.learning.language_model.neftune import EmbeddingNoise

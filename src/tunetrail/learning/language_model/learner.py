@@ -20,8 +20,7 @@ from tunetrail.config import LanguageModelConfig, TrainingConfig
 from tunetrail.errors import SampleError
 from tunetrail.learning.automatic.auto_values import AutoValues, TrialSetup, find_auto_values
 from tunetrail.learning.automatic.learning_rate_finder import ADAPTER, WHOLE_MODEL
-from tunetrail.learning.embedding.data import Record
-from tunetrail.learning.embedding.refreshing import Refresh, undisturbed
+from tunetrail.learning.engine.evaluation_mode import undisturbed
 from tunetrail.learning.fitting import FitResult, fit, optimization_settings
 from tunetrail.learning.language_model.data import Item, LanguageModelDataModule, PreferencePair
 from tunetrail.learning.language_model.forward import LanguageForward, build_forward, concatenating
@@ -30,11 +29,13 @@ from tunetrail.learning.language_model.module import (
     load_language_model,
     load_tokenizer,
 )
+from tunetrail.learning.language_model.preflight import LANGUAGE_MODEL_CHECKS
 from tunetrail.learning.tokens.chat import TokenizedExample, is_preference
 from tunetrail.learning.tokens.tokenized import kept_examples, kept_preferences
 from tunetrail.learning.training.batching import length_batches
-from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.training.out_of_memory import compute_batches
+from tunetrail.learning.training.records import Record
+from tunetrail.learning.training_plan import TrainingPlan
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 
@@ -99,51 +100,34 @@ class LanguageModelLearner:
         train: Sequence[Record],
         validation: Sequence[Record],
         training: TrainingConfig,
-        *,
-        folder: Path,
-        on_metrics: MetricsSink,
-        validate: bool = True,
-        refresh: Refresh | None = None,
-        resume: Path | None = None,
-        found: AutoValues | None = None,
-        budget: float = 1.0,
+        plan: TrainingPlan,
     ) -> tuple[LanguageModel, FitResult]:
-        """Fine-tune the model of the folder `path` and return it, adapters merged, with what the training did.
+        """Fine-tune the model of the folder `path`, and merge its adapters.
 
-        `resume` is a checkpoint of the same training, which goes on from there as if it had never stopped; where
-        something was `auto` there, `found` is what was found. Below 1, `budget` is the share of
-        the steps that is taken.
+        Returns:
+            The model, with what the training did.
 
         Raises:
-            ValueError: There is a `refresh`: a language model gives no vectors.
+            ValueError: The plan has a `refresh`: a language model gives no vectors.
         """
-        if refresh is not None:
+        if plan.refresh is not None:
             raise ValueError("refresh must be None for a language model, which gives no vectors.")
-        found = found or self.find_auto_values(path, train, training)
-        training = found.applied(training)
+        auto_values = plan.auto_values or self.find_auto_values(path, train, training)
+        training = auto_values.applied_to(training)
+
         tokenizer = load_tokenizer(path)
         module, data = self._prepared(path, tokenizer, train, validation, training)
-        result = fit(
-            module,
-            data,
-            training,
-            seed=self.seed,
-            folder=folder,
-            on_metrics=on_metrics,
-            validate=validate,
-            resume=resume,
-            budget=budget,
-        )
+        result = fit(module, data, training, plan, seed=self.seed, checks=LANGUAGE_MODEL_CHECKS)
+
         trained = module.merged().cpu().eval()  # type: ignore[no-untyped-call]
-        return LanguageModel(model=trained, tokenizer=tokenizer), replace(
-            result, found=found.to_dict()
-        )
+        model = LanguageModel(model=trained, tokenizer=tokenizer)
+        return model, replace(result, auto_values=auto_values.to_dict())
 
     def find_auto_values(
         self, path: str, train: Sequence[Record], training: TrainingConfig
     ) -> AutoValues:
         """Find what is `auto` in a training of the model of the folder `path` on these records."""
-        subject = TrialSetup(
+        setup = TrialSetup(
             build=lambda records, trial: self._prepared(
                 path, load_tokenizer(path), records, [], trial
             ),
@@ -153,7 +137,7 @@ class LanguageModelLearner:
             in_mini_batches=False,
             rates=WHOLE_MODEL if self.config.adapter.kind == "none" else ADAPTER,
         )
-        return find_auto_values(subject, training, self.cache)
+        return find_auto_values(setup, training, self.cache)
 
     def _prepared(
         self,

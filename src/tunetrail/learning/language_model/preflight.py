@@ -12,11 +12,11 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from transformers import PreTrainedTokenizerBase
 
 from tunetrail.errors import ConfigError, SampleError, TrainingError
-from tunetrail.learning.engine.modes import evaluating
+from tunetrail.learning.engine.evaluation_mode import evaluating
 from tunetrail.learning.language_model.data import PreferencePair
 from tunetrail.learning.language_model.forward import causal_model
 from tunetrail.learning.language_model.module import LanguageModelModule, load_tokenizer
-from tunetrail.learning.preflight.checks import sampled, share
+from tunetrail.learning.preflight.checks import FamilyChecks, sampled, share
 from tunetrail.learning.preflight.findings import PreflightFinding, broken_model, error, ok, warning
 from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
 
@@ -192,3 +192,10 @@ def _shortened(text: str) -> str:
         return text
     half = _PREVIEW_CHARACTERS // 2
     return f"{text[:half]} [... {len(text) - 2 * half} characters ...] {text[-half:]}"
+
+
+LANGUAGE_MODEL_CHECKS = FamilyChecks(
+    rows=(check_supervised, check_lengths, check_end_of_sequence),
+    model=(check_packing,),
+    preview=preview,
+)

@@ -1,20 +1,50 @@
-"""Rows for checks that need not see all of them."""
+"""What a check before the training is, and what checks have in common."""
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pytorch_lightning as lightning
+
+from tunetrail.learning.preflight.findings import PreflightFinding
 
 Item = TypeVar("Item")
 
+Check = Callable[[lightning.Trainer, Any], PreflightFinding]
+"""Takes the trainer, which has its module and its batches by then, and the module."""
+
 SAMPLED = 1000
-"""Rows from which shares are estimated."""
+"""Number of rows from which shares are estimated."""
+
+
+def _no_preview(trainer: lightning.Trainer, module: Any) -> str:
+    return ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FamilyChecks:
+    """The checks that a model family brings to its trainings.
+
+    Attributes:
+        rows: Checks of the rows. They run first.
+        model: Checks that compute with the model. They run last, when its memory is known to suffice.
+        preview: Returns some training examples as the model reads them.
+    """
+
+    rows: Sequence[Check] = ()
+    model: Sequence[Check] = ()
+    preview: Callable[[lightning.Trainer, Any], str] = _no_preview
+
+
+NO_FAMILY_CHECKS = FamilyChecks()
 
 
 def sampled(items: Sequence[Item], count: int = SAMPLED) -> list[Item]:
-    """Return at most so many items, spread evenly."""
+    """Return at most `count` items, evenly spread."""
     step = max(-(-len(items) // count), 1)
     return list(items[::step])
 
 
-def share(part: float, whole: float) -> str:
+def share(numerator: float, denominator: float) -> str:
     """Return a share as a percentage, for messages."""
-    return f"{100.0 * part / whole:.3g} %"
+    return f"{100.0 * numerator / denominator:.3g} %"

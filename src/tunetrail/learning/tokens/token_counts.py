@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from tunetrail.errors import ModelError, SampleError
-from tunetrail.learning.embedding.prompts import DOCUMENT, QUERY, role_of
+from tunetrail.learning.tokens.prompts import DOCUMENT, QUERY, role_of
 from tunetrail.samples import SampleKind, shapes_of_kind
 
 Counts = npt.NDArray[np.int64]

@@ -18,6 +18,7 @@ from tunetrail.learning.automatic.batch_size_finder import BatchSizeResult
 from tunetrail.learning.automatic.learning_rate_finder import RangeTestResult
 from tunetrail.learning.embedding.learner import EmbeddingLearner
 from tunetrail.learning.language_model.learner import LanguageModelLearner
+from tunetrail.learning.training_plan import TrainingPlan
 
 RECORDS: dict[str, list[dict[str, Any]]] = {
     "pair": [
@@ -78,7 +79,7 @@ def test_a_batch_size_is_found_for_every_loss(
         records = [{**record, "negative": None} for record in records]
     found = embedding(shape, loss=loss).find_auto_values(tiny_embedding_model, records, AUTO_SIZE)
     assert found.batch is not None and found.rate is None
-    training = found.applied(AUTO_SIZE)
+    training = found.applied_to(AUTO_SIZE)
     assert training.rows_per_batch * training.batches.accumulate == 8
     whole_step = loss not in ("triplet", "cosine_similarity", "contrastive", "mse", "cosine", "l2")
     assert not whole_step or training.rows_per_batch == 8
@@ -90,7 +91,7 @@ def test_a_batch_size_is_found_for_a_language_model(
 ) -> None:
     caplog.set_level(logging.INFO, "tunetrail")
     found = language().find_auto_values(tiny_language_model, records, AUTO_SIZE)
-    training = found.applied(AUTO_SIZE)
+    training = found.applied_to(AUTO_SIZE)
     assert training.rows_per_batch * training.batches.accumulate == 8
     assert found.mini_batch_size == 0
     lines = [
@@ -117,7 +118,7 @@ def test_precision_and_memory_are_those_of_the_training(
 def test_what_is_not_auto_is_not_looked_for(tiny_embedding_model: str) -> None:
     training = TrainingConfig(batch_size=4, learning_rate=1e-3)
     found = embedding().find_auto_values(tiny_embedding_model, RECORDS["pair"], training)
-    assert (found, found.to_dict(), found.applied(training)) == (AutoValues(), {}, training)
+    assert (found, found.to_dict(), found.applied_to(training)) == (AutoValues(), {}, training)
 
 
 def test_given_pieces_are_kept(tiny_embedding_model: str) -> None:
@@ -199,17 +200,20 @@ def test_a_training_with_a_rate_found_is_that_with_the_rate_given(
         records,
         records,
         AUTO_RATE,
-        folder=tmp_path / "auto",
-        on_metrics=ignore,
+        TrainingPlan(folder=tmp_path / "auto", on_metrics=ignore),
     )
-    rate = result.found["learning_rate"]["rate"]
+    rate = result.auto_values["learning_rate"]["rate"]
     assert json.loads(json.dumps(result.to_dict()))["found"]["learning_rate"]["curve"]
     given = TrainingConfig(batch_size=8, learning_rate=rate, max_steps=2, warmup_steps=0)
     torch.manual_seed(1)
     other, plain = learner.train(
-        tiny_embedding_model, records, records, given, folder=tmp_path / "given", on_metrics=ignore
+        tiny_embedding_model,
+        records,
+        records,
+        given,
+        TrainingPlan(folder=tmp_path / "given", on_metrics=ignore),
     )
-    assert plain.found == {}
+    assert plain.auto_values == {}
     assert all(
         torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items()
     )
@@ -228,13 +232,15 @@ def test_a_training_goes_with_what_it_is_told_was_found(
         RECORDS["pair"],
         [],
         training,
-        folder=tmp_path,
-        on_metrics=ignore,
-        validate=False,
-        found=AutoValues.from_dict(json.loads(json.dumps(found.to_dict()))),
+        TrainingPlan(
+            folder=tmp_path,
+            on_metrics=ignore,
+            validate=False,
+            auto_values=AutoValues.from_dict(json.loads(json.dumps(found.to_dict()))),
+        ),
     )
     assert result.steps == 2
-    assert result.found == found.to_dict()
+    assert result.auto_values == found.to_dict()
 
 
 def test_the_curve_is_handed_out_step_by_step() -> None:
@@ -260,9 +266,13 @@ def test_a_language_model_trains_with_what_was_found(
     )
     learner = language(adapter=AdapterConfig(rank=2, alpha=4))
     _, result = learner.train(
-        tiny_language_model, OUTPUTS, OUTPUTS, training, folder=tmp_path, on_metrics=ignore
+        tiny_language_model,
+        OUTPUTS,
+        OUTPUTS,
+        training,
+        TrainingPlan(folder=tmp_path, on_metrics=ignore),
     )
-    found = AutoValues.from_dict(result.found)
+    found = AutoValues.from_dict(result.auto_values)
     assert result.steps == 2
     assert found.batch is not None and found.rate is not None
     assert 1e-5 <= found.rate.rate <= 0.1

@@ -13,6 +13,7 @@ from tunetrail.errors import ConfigError, SampleError
 from tunetrail.learning.embedding.data import EmbeddingBatch, EmbeddingDataModule
 from tunetrail.learning.embedding.learner import EmbeddingLearner
 from tunetrail.learning.embedding.module import EmbeddingModule
+from tunetrail.learning.training_plan import TrainingPlan
 
 PAIRS = [
     {"anchor": f"question {n}", "positive": f"answer {n * 7}", "shape": "pair"} for n in range(12)
@@ -70,8 +71,7 @@ def test_a_training_learns_from_every_shape(tiny_embedding_model: str, tmp_path:
             records,
             PAIRS,
             TRAINING,
-            folder=tmp_path / name,
-            on_metrics=ignore,
+            TrainingPlan(folder=tmp_path / name, on_metrics=ignore),
         )
         losses[name] = result.history["val/loss"][-1][1]
         assert result.steps == {"pairs": 3, "all": 3 + 2 + 2}[name]
@@ -128,6 +128,5 @@ def test_a_single_row_for_a_loss_that_needs_others_is_refused_before_training(
             [*PAIRS, *TEXTS[:1]],
             PAIRS,
             TRAINING,
-            folder=tmp_path,
-            on_metrics=ignore,
+            TrainingPlan(folder=tmp_path, on_metrics=ignore),
         )

@@ -11,7 +11,8 @@ from sentence_transformers import SentenceTransformer
 from tunetrail.config import EmbeddingConfig, TrainingConfig
 from tunetrail.errors import ConfigError, SampleError, TunetrailError
 from tunetrail.learning.embedding.learner import EmbeddingLearner
-from tunetrail.learning.embedding.refreshing import Encode, Refresh
+from tunetrail.learning.training.records import Encode, Refresh
+from tunetrail.learning.training_plan import TrainingPlan
 
 TEXTS = ["a", "a much longer text about foxes", "日本語", "two words", "a"]
 RECORDS: dict[str, list[dict[str, Any]]] = {
@@ -132,8 +133,7 @@ def test_train_changes_the_vectors_and_keeps_them_through_a_folder(
         RECORDS[shape],
         RECORDS[shape],
         training,
-        folder=tmp_path / "fit",
-        on_metrics=ignore,
+        TrainingPlan(folder=tmp_path / "fit", on_metrics=ignore),
     )
     assert (result.steps, model.training) == (2, False)
     vectors = trained.vectors(model, TEXTS)
@@ -156,9 +156,7 @@ def test_train_with_one_seed_gives_identical_models(
             RECORDS["pair"],
             [],
             training,
-            folder=tmp_path,
-            on_metrics=ignore,
-            validate=False,
+            TrainingPlan(folder=tmp_path, on_metrics=ignore, validate=False),
         )
         found.append(trained.vectors(model, TEXTS))
     assert np.array_equal(found[0], found[1])
@@ -177,9 +175,7 @@ def trained_vectors(path: str, folder: Path, refresh: Refresh | None, **config: 
         RECORDS["pair"],
         RECORDS["pair"],
         training,
-        folder=folder,
-        on_metrics=ignore,
-        refresh=refresh,
+        TrainingPlan(folder=folder, on_metrics=ignore, refresh=refresh),
     )
     assert (result.steps, result.epochs) == (6, 3)
     rates = [rate for _, rate in result.history["train/learning_rate"]]
@@ -265,10 +261,12 @@ def trained_on_refreshed(
         RECORDS["pair"],
         RECORDS["pair"],
         training,
-        folder=folder,
-        on_metrics=sink,
-        refresh=Refresh(every_epochs=every, records=records),
-        resume=resume,
+        TrainingPlan(
+            folder=folder,
+            on_metrics=sink,
+            refresh=Refresh(every_epochs=every, records=records),
+            resume=resume,
+        ),
     )
     return learner().vectors(model, TEXTS), {
         name: result.history[name] for name in ("train/loss", "val/loss")
@@ -309,8 +307,7 @@ def test_prompts_change_the_training_and_stay_with_the_model(
             RECORDS["pair"],
             RECORDS["pair"],
             training,
-            folder=tmp_path,
-            on_metrics=ignore,
+            TrainingPlan(folder=tmp_path, on_metrics=ignore),
         )
         histories[name] = result.history
         learner(**config).save(model, tmp_path / name)

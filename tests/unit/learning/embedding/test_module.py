@@ -11,6 +11,7 @@ from tunetrail.errors import ModelError
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule, load_embedding_model
 from tunetrail.learning.fitting import fit, optimization_settings
+from tunetrail.learning.training_plan import TrainingPlan
 
 PAIRS = [{"anchor": f"question {n}", "positive": f"the answer is {n * 7}"} for n in range(8)]
 
@@ -25,7 +26,13 @@ def trained(path: str, folder: Path) -> EmbeddingModule:
         seed=7,
     )
     data = EmbeddingDataModule(train=PAIRS, validation=PAIRS, shape="pair", batch_size=4)
-    fit(module, data, training, seed=0, folder=folder, on_metrics=lambda metrics, step: None)
+    fit(
+        module,
+        data,
+        training,
+        TrainingPlan(folder=folder, on_metrics=lambda metrics, step: None),
+        seed=0,
+    )
     return module
 
 

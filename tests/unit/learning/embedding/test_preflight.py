@@ -11,9 +11,11 @@ from tunetrail.config.training import BatchesConfig
 from tunetrail.errors import ConfigError, SampleError, TrainingError
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule
+from tunetrail.learning.embedding.preflight import EMBEDDING_CHECKS
 from tunetrail.learning.engine.attention import SEGMENT_ATTENTION, segment_attention
 from tunetrail.learning.fitting import fit, optimization_settings
 from tunetrail.learning.preflight.findings import PreflightReport, Severity
+from tunetrail.learning.training_plan import TrainingPlan
 
 TRAINING = TrainingConfig(max_steps=1, warmup_steps=0)
 PAIRS = [{"anchor": f"question {n}", "positive": f"the answer is {n * 7}"} for n in range(8)]
@@ -56,7 +58,12 @@ def checked(
         prompts=prompts,
     )
     result = fit(
-        module, data, TRAINING, seed=0, folder=folder, on_metrics=lambda metrics, step: None
+        module,
+        data,
+        TRAINING,
+        TrainingPlan(folder=folder, on_metrics=lambda metrics, step: None),
+        seed=0,
+        checks=EMBEDDING_CHECKS,
     )
     assert result.preflight is not None
     return result.preflight
@@ -218,9 +225,9 @@ def test_preflight_refuses_texts_that_see_each_other(
                 module,
                 data,
                 TRAINING,
+                TrainingPlan(folder=tmp_path, on_metrics=lambda metrics, step: None),
                 seed=0,
-                folder=tmp_path,
-                on_metrics=lambda metrics, step: None,
+                checks=EMBEDDING_CHECKS,
             )
     finally:
         AttentionInterface.register(SEGMENT_ATTENTION, segment_attention)

@@ -17,6 +17,7 @@ from tunetrail.learning.fitting import fit, optimization_settings
 from tunetrail.learning.language_model.data import LanguageModelDataModule
 from tunetrail.learning.language_model.module import LanguageModelModule
 from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
+from tunetrail.learning.training_plan import TrainingPlan
 
 Folder = Callable[..., str]
 
@@ -53,10 +54,8 @@ def one_step(
         module,
         data,
         training,
+        TrainingPlan(folder=folder, on_metrics=lambda metrics, step: None, validate=False),
         seed=0,
-        folder=folder,
-        on_metrics=lambda metrics, step: None,
-        validate=False,
     )
     assert result.steps == 1
     gradient = {name: before[name] - each.detach() for name, each in module.named_parameters()}

@@ -8,12 +8,13 @@ import torch
 
 from tunetrail.config import AdapterConfig, LanguageModelConfig, TrainingConfig
 from tunetrail.errors import SampleError
-from tunetrail.learning.embedding.refreshing import Refresh
 from tunetrail.learning.language_model.learner import (
     LanguageModel,
     LanguageModelLearner,
     last_logits,
 )
+from tunetrail.learning.training.records import Refresh
+from tunetrail.learning.training_plan import TrainingPlan
 
 RECORDS: list[dict[str, Any]] = [
     {"input": f"What is {n} + {n}?", "output": f"It is {2 * n}." + " Really." * (n % 3)}
@@ -113,7 +114,11 @@ def test_train_raises_the_likelihood_and_keeps_it_through_a_folder(
         {"input": "x" * 500, "output": "never seen"},
     ]  # left out of training: nothing of it is left
     trained, result = taught.train(
-        tiny_language_model, records, records, TRAINING, folder=tmp_path / "fit", on_metrics=ignore
+        tiny_language_model,
+        records,
+        records,
+        TRAINING,
+        TrainingPlan(folder=tmp_path / "fit", on_metrics=ignore),
     )
     assert (result.steps, trained.model.training) == (4, False)
     assert not any("lora" in name for name in trained.model.state_dict())
@@ -136,9 +141,7 @@ def test_train_with_one_seed_gives_identical_models(
             RECORDS,
             [],
             TRAINING,
-            folder=tmp_path,
-            on_metrics=ignore,
-            validate=False,
+            TrainingPlan(folder=tmp_path, on_metrics=ignore, validate=False),
         )
         found.append(
             torch.cat([parameter.detach().flatten() for parameter in trained.model.parameters()])
@@ -163,9 +166,7 @@ def test_train_refuses_to_refresh_its_records(tiny_language_model: str, tmp_path
             RECORDS,
             [],
             TRAINING,
-            folder=tmp_path,
-            on_metrics=ignore,
-            refresh=refresh,
+            TrainingPlan(folder=tmp_path, on_metrics=ignore, refresh=refresh),
         )
 
 
@@ -207,7 +208,11 @@ def test_train_on_preferences_learns_to_prefer_and_starts_at_log_2(
     )
     taught = learner()
     trained, result = taught.train(
-        tiny_language_model, PREFERENCES, PREFERENCES, training, folder=tmp_path, on_metrics=keep
+        tiny_language_model,
+        PREFERENCES,
+        PREFERENCES,
+        training,
+        TrainingPlan(folder=tmp_path, on_metrics=keep),
     )
     assert result.steps == 6
     assert logged[0] == pytest.approx(
@@ -238,9 +243,7 @@ def test_train_weighs_preferences(tiny_language_model: str, tmp_path: Path) -> N
             records,
             [],
             training,
-            folder=tmp_path,
-            on_metrics=ignore,
-            validate=False,
+            TrainingPlan(folder=tmp_path, on_metrics=ignore, validate=False),
         )
         chosen, rejected = learner().preference_likelihoods(trained, PREFERENCES, 8)
         found.append(float((rejected.nats / rejected.tokens - chosen.nats / chosen.tokens).mean()))

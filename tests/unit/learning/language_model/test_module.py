@@ -18,6 +18,7 @@ from tunetrail.learning.language_model.module import (
     load_tokenizer,
 )
 from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample, tokenize_record
+from tunetrail.learning.training_plan import TrainingPlan
 
 RECORDS: list[dict[str, Any]] = [
     {"input": "What is 2 + 2?", "output": "4"},
@@ -48,7 +49,13 @@ def trained(
         optimization=optimization_settings(training),
     )
     data = LanguageModelDataModule(train=examples, validation=examples, batch_size=2)
-    fit(module, data, training, seed=0, folder=folder, on_metrics=lambda metrics, step: None)
+    fit(
+        module,
+        data,
+        training,
+        TrainingPlan(folder=folder, on_metrics=lambda metrics, step: None),
+        seed=0,
+    )
     module.eval()
     return module
 
@@ -124,10 +131,8 @@ def test_module_loss_is_the_mean_over_supervised_tokens(
         module,
         data,
         training,
+        TrainingPlan(folder=tmp_path, on_metrics=lambda metrics, step: None, validate=False),
         seed=0,
-        folder=tmp_path,
-        on_metrics=lambda metrics, step: None,
-        validate=False,
     )
     batch = padded(examples, 0)
     logit = logits(load_language_model(tiny_language_model).eval(), batch)[:, :-1]

@@ -13,7 +13,7 @@ from tunetrail.learning.engine.attention import SEGMENT_ATTENTION, segment_atten
 from tunetrail.learning.fitting import fit, optimization_settings
 from tunetrail.learning.language_model.data import Item, LanguageModelDataModule, PreferencePair
 from tunetrail.learning.language_model.module import LanguageModelModule, load_tokenizer
-from tunetrail.learning.language_model.preflight import marked
+from tunetrail.learning.language_model.preflight import LANGUAGE_MODEL_CHECKS, marked
 from tunetrail.learning.preflight.findings import PreflightReport, Severity
 from tunetrail.learning.tokens.chat import (
     IGNORED,
@@ -21,6 +21,7 @@ from tunetrail.learning.tokens.chat import (
     completions_of,
     tokenize_record,
 )
+from tunetrail.learning.training_plan import TrainingPlan
 
 TRAINING = TrainingConfig(max_steps=1, warmup_steps=0)
 CHAT = {
@@ -48,7 +49,12 @@ def checked(path: str, folder: Path, items: list[Any], **data: Any) -> Preflight
     module = LanguageModelModule(model=path, optimization=optimization_settings(TRAINING))
     batches = LanguageModelDataModule(train=items, validation=items, batch_size=4, **data)
     result = fit(
-        module, batches, TRAINING, seed=0, folder=folder, on_metrics=lambda metrics, step: None
+        module,
+        batches,
+        TRAINING,
+        TrainingPlan(folder=folder, on_metrics=lambda metrics, step: None),
+        seed=0,
+        checks=LANGUAGE_MODEL_CHECKS,
     )
     assert result.preflight is not None
     return result.preflight
@@ -208,9 +214,9 @@ def test_preflight_refuses_examples_that_see_each_other(
                 module,
                 data,
                 TRAINING,
+                TrainingPlan(folder=tmp_path, on_metrics=lambda metrics, step: None),
                 seed=0,
-                folder=tmp_path,
-                on_metrics=lambda metrics, step: None,
+                checks=LANGUAGE_MODEL_CHECKS,
             )
     finally:
         AttentionInterface.register(SEGMENT_ATTENTION, segment_attention)
@@ -225,7 +231,12 @@ def test_packing_is_checked_where_rows_are_padded_too(
     )
     data = LanguageModelDataModule(train=items, validation=items, batch_size=4, padded=True)
     result = fit(
-        module, data, TRAINING, seed=0, folder=tmp_path, on_metrics=lambda metrics, step: None
+        module,
+        data,
+        TRAINING,
+        TrainingPlan(folder=tmp_path, on_metrics=lambda metrics, step: None),
+        seed=0,
+        checks=LANGUAGE_MODEL_CHECKS,
     )
     assert result.preflight is not None and warnings(result.preflight) == {}
 
@@ -240,4 +251,11 @@ def test_preflight_refuses_a_broken_model(tiny_language_model: str, tmp_path: Pa
     with pytest.raises(
         TrainingError, match=r"train/loss must be finite, got nan before the first step"
     ):
-        fit(module, data, TRAINING, seed=0, folder=tmp_path, on_metrics=lambda metrics, step: None)
+        fit(
+            module,
+            data,
+            TRAINING,
+            TrainingPlan(folder=tmp_path, on_metrics=lambda metrics, step: None),
+            seed=0,
+            checks=LANGUAGE_MODEL_CHECKS,
+        )

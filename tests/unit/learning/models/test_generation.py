@@ -10,6 +10,7 @@ import torch
 from tunetrail.config import AdapterConfig, LanguageModelConfig, TrainingConfig
 from tunetrail.learning.language_model.learner import LanguageModel, LanguageModelLearner
 from tunetrail.learning.models.generation import TextWriter, _SeededSampling
+from tunetrail.learning.training_plan import TrainingPlan
 
 ASK = "Ask."
 OPENING = "Q:"
@@ -45,7 +46,11 @@ def model(
     training = TrainingConfig(batch_size=4, num_epochs=150, warmup_steps=0, learning_rate=5e-3)
     folder = tmp_path_factory.mktemp("writer")
     trained, _ = learner.train(
-        tiny_language_model, records, [], training, folder=folder, on_metrics=ignore, validate=False
+        tiny_language_model,
+        records,
+        [],
+        training,
+        TrainingPlan(folder=folder, on_metrics=ignore, validate=False),
     )
     yield trained
     torch.set_num_threads(threads)

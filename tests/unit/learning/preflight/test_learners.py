@@ -13,6 +13,7 @@ from tunetrail.errors import ConfigError
 from tunetrail.learning.embedding.learner import EmbeddingLearner
 from tunetrail.learning.language_model.learner import LanguageModelLearner
 from tunetrail.learning.preflight.findings import PreflightReport, Severity
+from tunetrail.learning.training_plan import TrainingPlan
 
 RECORDS: list[dict[str, Any]] = [{"input": f"Say {n}.", "output": f"It is {n}."} for n in range(8)]
 PAIRS = [{"anchor": f"question {n}", "positive": f"the answer is {n * 7}"} for n in range(8)]
@@ -39,8 +40,7 @@ def test_training_counts_the_rows_that_it_leaves_out_and_names_rows_as_the_recor
         records,
         RECORDS[:2],
         TRAINING,
-        folder=tmp_path,
-        on_metrics=lambda metrics, step: None,
+        TrainingPlan(folder=tmp_path, on_metrics=lambda metrics, step: None),
     )
     assert "1 rows are left out" in warnings(result.preflight)["supervised tokens"]
     assert 5 in result.skipped_rows and 0 not in result.skipped_rows
@@ -55,8 +55,7 @@ def test_preflight_is_silent_in_an_ordinary_training(
         RECORDS,
         RECORDS,
         TRAINING,
-        folder=tmp_path,
-        on_metrics=lambda metrics, step: None,
+        TrainingPlan(folder=tmp_path, on_metrics=lambda metrics, step: None),
     )
     assert warnings(result.preflight) == {}
     learner = EmbeddingLearner(config=EmbeddingConfig(query_prompt="find: "), shape="pair", seed=0)
@@ -65,8 +64,7 @@ def test_preflight_is_silent_in_an_ordinary_training(
         PAIRS,
         PAIRS,
         TRAINING,
-        folder=tmp_path / "e",
-        on_metrics=lambda metrics, step: None,
+        TrainingPlan(folder=tmp_path / "e", on_metrics=lambda metrics, step: None),
     )
     assert warnings(result.preflight) == {}
     assert result.preflight is not None and "read: find: question 0" in result.preflight.preview
@@ -85,8 +83,7 @@ def test_embedding_training_with_one_row_per_batch_does_not_begin(
             PAIRS,
             PAIRS,
             training,
-            folder=tmp_path,
-            on_metrics=lambda metrics, step: None,
+            TrainingPlan(folder=tmp_path, on_metrics=lambda metrics, step: None),
         )
 
 

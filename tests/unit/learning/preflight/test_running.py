@@ -19,11 +19,13 @@ from tunetrail.errors import ConfigError, SampleError, TrainingError
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.encoder import transformer_of
 from tunetrail.learning.embedding.module import EmbeddingModule
+from tunetrail.learning.embedding.preflight import EMBEDDING_CHECKS
 from tunetrail.learning.fitting import FitResult, fit, optimization_settings
 from tunetrail.learning.preflight import machine
 from tunetrail.learning.preflight.checks import sampled, share
 from tunetrail.learning.preflight.findings import PreflightReport, Severity, error, ok, warning
 from tunetrail.learning.preflight.machine import checkpoint_bytes, worst_rows
+from tunetrail.learning.training_plan import TrainingPlan
 
 PAIRS = [
     {"anchor": f"question {n} {'why ' * (n % 5)}", "positive": f"it is {n * 7}"} for n in range(16)
@@ -64,10 +66,9 @@ def trained(
         module,
         data,
         training,
+        TrainingPlan(folder=folder, on_metrics=lambda metrics, step: None, validate=validate),
         seed=0,
-        folder=folder,
-        on_metrics=lambda metrics, step: None,
-        validate=validate,
+        checks=EMBEDDING_CHECKS,
     )
     return module, result
 

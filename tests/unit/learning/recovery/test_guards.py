@@ -30,6 +30,7 @@ from tunetrail.learning.recovery.guards import NonFiniteGuard
 from tunetrail.learning.recovery.rewinding import set_rate
 from tunetrail.learning.tokens.chat import TokenizedExample, tokenize_record
 from tunetrail.learning.training.module import StepTotals
+from tunetrail.learning.training_plan import TrainingPlan
 
 VECTORS = [
     {"text": f"text {n} {'and ' * (n % 3)}", "embedding": [math.sin(n + i) for i in range(32)]}
@@ -112,11 +113,8 @@ def fitted(
         module,
         data,
         training,
+        TrainingPlan(folder=folder, on_metrics=on_metrics, validate=validate, resume=resume),
         seed=0,
-        folder=folder,
-        on_metrics=on_metrics,
-        validate=validate,
-        resume=resume,
     )
     return module, result
 
@@ -173,7 +171,7 @@ def test_guard_takes_a_whole_batch_of_broken_rows_for_broken_rows(
         model=tiny_embedding_model, shape="vector", optimization=optimization_settings(training)
     )
     data = EmbeddingDataModule(train=broken(5), validation=VECTORS, shape="vector", batch_size=1)
-    result = fit(module, data, training, seed=0, folder=tmp_path, on_metrics=ignore)
+    result = fit(module, data, training, TrainingPlan(folder=tmp_path, on_metrics=ignore), seed=0)
     assert (result.rewinds, result.skipped_rows) == (0, [5, 5])
 
 
@@ -328,7 +326,7 @@ def test_validation_loss_that_is_not_finite_brings_the_last_checkpoint_back(
         model=tiny_embedding_model, shape="vector", optimization=optimization_settings(training)
     )
     data = EmbeddingDataModule(train=VECTORS, validation=VECTORS, shape="vector", batch_size=4)
-    result = fit(module, data, training, seed=0, folder=tmp_path, on_metrics=ignore)
+    result = fit(module, data, training, TrainingPlan(folder=tmp_path, on_metrics=ignore), seed=0)
     assert (result.rewinds, result.stopped_early, len(result.skipped_rows)) == (1, False, 0)
     assert module.before[8] == module.before[4]
     assert math.isfinite(result.history["val/loss"][-1][1])
@@ -380,7 +378,11 @@ def test_language_model_goes_back_to_its_start_and_to_its_checkpoint(
     )
     data = LanguageModelDataModule(train=examples, validation=examples[:3], batch_size=2)
     result = fit(
-        module, data, TRAINING, seed=0, folder=tmp_path, on_metrics=ignore, validate=validate
+        module,
+        data,
+        TRAINING,
+        TrainingPlan(folder=tmp_path, on_metrics=ignore, validate=validate),
+        seed=0,
     )
     assert module.before[2] == module.before[0] != module.before[1]
     assert module.before[7] == module.before[4 if validate else 0] != module.before[6]
@@ -396,7 +398,7 @@ def test_language_model_names_the_example_that_is_at_fault(
         model=tiny_language_model, optimization=optimization_settings(TRAINING)
     )
     data = LanguageModelDataModule(train=examples, validation=examples[:3], batch_size=2)
-    result = fit(module, data, TRAINING, seed=0, folder=tmp_path, on_metrics=ignore)
+    result = fit(module, data, TRAINING, TrainingPlan(folder=tmp_path, on_metrics=ignore), seed=0)
     assert (result.rewinds, result.skipped_rows.count(3)) == (0, 2)
     assert f"row 3 ({len(examples[3].input_ids)} tokens); the step is left out" in caplog.text
 

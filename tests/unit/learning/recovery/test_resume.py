@@ -34,6 +34,7 @@ from tunetrail.learning.language_model.data import LanguageModelDataModule
 from tunetrail.learning.language_model.module import LanguageModelModule
 from tunetrail.learning.recovery.position import position_of
 from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
+from tunetrail.learning.training_plan import TrainingPlan
 
 ROWS = 27  # seven batches of four, or three steps of three batches
 PAIRS = [
@@ -237,7 +238,13 @@ class Trainings:
         def sink(metrics: Mapping[str, float], step: int) -> None:
             module.strike("val_sink" if "val/loss" in metrics else "sink")
 
-        result = fit(module, data, training, seed=3, folder=folder, on_metrics=sink, resume=resume)
+        result = fit(
+            module,
+            data,
+            training,
+            TrainingPlan(folder=folder, on_metrics=sink, resume=resume),
+            seed=3,
+        )
         return Outcome(
             result=result,
             history={name: values for name, values in result.history.items() if name not in TIMED},

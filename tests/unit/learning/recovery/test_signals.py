@@ -11,6 +11,7 @@ from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.fitting import fit
 from tunetrail.learning.recovery.signals import StopBetweenSteps
+from tunetrail.learning.training_plan import TrainingPlan
 
 PAIRS = [{"anchor": f"question {n}", "positive": f"the answer is {n * 7}"} for n in range(16)]
 
@@ -34,9 +35,8 @@ def stopped(path: str, folder: Path, signals: Mapping[int, list[int]]) -> None:
         module,
         data,
         TrainingConfig(num_epochs=2),
+        TrainingPlan(folder=folder, on_metrics=lambda metrics, step: None),
         seed=0,
-        folder=folder,
-        on_metrics=lambda metrics, step: None,
     )
 
 

@@ -23,6 +23,7 @@ from tunetrail.learning.language_model.data import LanguageModelDataModule
 from tunetrail.learning.language_model.module import LanguageModelModule, load_tokenizer
 from tunetrail.learning.tokens.chat import tokenize_record
 from tunetrail.learning.training.module import TrainedModule
+from tunetrail.learning.training_plan import TrainingPlan
 
 KINDS = ("embedding", "lora")
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -89,10 +90,10 @@ def train(
         module,
         data,
         config,
+        TrainingPlan(
+            folder=folder, on_metrics=lambda metrics, step: None, resume=last if resume else None
+        ),
         seed=0,
-        folder=folder,
-        on_metrics=lambda metrics, step: None,
-        resume=last if resume else None,
     )
     return module, result
 

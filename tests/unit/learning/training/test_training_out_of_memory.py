@@ -22,6 +22,7 @@ from tunetrail.learning.language_model.forward import decoder_of
 from tunetrail.learning.language_model.module import LanguageModelModule, load_tokenizer
 from tunetrail.learning.tokens.chat import tokenize_record
 from tunetrail.learning.training.module import TrainedModule
+from tunetrail.learning.training_plan import TrainingPlan
 
 ERRORS: dict[str, Callable[[], Exception]] = {
     "cuda": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
@@ -137,10 +138,8 @@ def step(module: TrainedModule, data: Any, folder: Path) -> tuple[FitResult, dic
         module,
         data,
         training,
+        TrainingPlan(folder=folder, on_metrics=lambda metrics, number: None, validate=False),
         seed=0,
-        folder=folder,
-        on_metrics=lambda metrics, number: None,
-        validate=False,
     )
     return result, gradients
 
@@ -235,9 +234,8 @@ def test_later_steps_go_on_in_pieces(tiny_embedding_model: str, tmp_path: Path) 
         module,
         pairs(tiny_embedding_model, PAIRS, "pair"),
         TrainingConfig(num_epochs=3, warmup_steps=0),
+        TrainingPlan(folder=tmp_path, on_metrics=lambda metrics, number: None),
         seed=0,
-        folder=tmp_path,
-        on_metrics=lambda metrics, number: None,
     )
     assert len(failed) <= 3
     state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
@@ -291,9 +289,8 @@ def test_validation_out_of_memory_has_the_same_loss_in_pieces(
             module,
             data,
             training,
+            TrainingPlan(folder=tmp_path / str(limited), on_metrics=lambda metrics, number: None),
             seed=0,
-            folder=tmp_path / str(limited),
-            on_metrics=lambda metrics, number: None,
         )
         losses.append(result.history["val/loss"][0][1])
     assert failed and module.mini_batch_size > 0

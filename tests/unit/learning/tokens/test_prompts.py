@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tunetrail.config import EmbeddingConfig
-from tunetrail.learning.embedding.prompts import configured_prompts, own_prompts, role_of
+from tunetrail.learning.tokens.prompts import configured_prompts, own_prompts, role_of
 from tunetrail.samples import SampleKind, shapes_of_kind
 
 

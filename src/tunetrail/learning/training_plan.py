@@ -1,0 +1,31 @@
+"""The circumstances of one training: everything but its model, its rows and its configuration."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunetrail.learning.automatic.auto_values import AutoValues
+from tunetrail.learning.training.callbacks import MetricsSink
+from tunetrail.learning.training.records import Refresh
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingPlan:
+    """How one training is run.
+
+    Attributes:
+        folder: Folder of the checkpoints, `checkpoints/best.ckpt` and `checkpoints/last.ckpt`.
+        on_metrics: Receives metrics during the training.
+        validate: False trains without validation, early stopping and best checkpoint (a fold).
+        refresh: How the training records are made again between epochs; None if they never are.
+        resume: Checkpoint of the same training, which continues after its last finished step.
+        auto_values: The values that replace `auto` in the configuration; None searches for them.
+        budget: Share of the steps, and of the warm-up, that is taken; below 1 for a fold.
+    """
+
+    folder: Path
+    on_metrics: MetricsSink
+    validate: bool = True
+    refresh: Refresh | None = None
+    resume: Path | None = None
+    auto_values: AutoValues | None = None
+    budget: float = 1.0
