@@ -8,7 +8,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 PIP_INSTALL := $(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check bench ui clean
+.PHONY: help install demo test test-slow check docs bench ui clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -42,6 +42,9 @@ check: install ## Check style, format, types and layers
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+docs: install ## Write docs/configuration.md from the settings' docstrings
+	$(VENV)/bin/python docs/write_configuration.py
 
 # make bench ONLY=prepare ROWS=20000, or DATA=my.jsonl instead of made rows; ROUNDS=5 measures oftener.
 # make bench ONLY=quality DATA=train.csv TEST=dev.csv trains whole models and compares what they learnt (hours).

@@ -1,4 +1,7 @@
 import dataclasses
+import re
+import runpy
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -598,3 +601,106 @@ def test_conf_composes_with_every_experiment(
     monkeypatch.setenv("TUNETRAIL_SHIPPED", str(experiments_dir().parent))
     composed = compose(["session_id=s1", f"+experiments={name}"])
     assert checked_request(composed) != checked_request(compose(["session_id=s1"]))
+
+
+def leaves(values: Any, prefix: str = "") -> dict[str, Any]:
+    values_by_key = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            values_by_key.update(leaves(value, f"{prefix}{name}."))
+        else:
+            values_by_key[f"{prefix}{name}"] = value
+    return values_by_key
+
+
+@pytest.mark.parametrize("file", GROUP_FILES, ids=str)
+def test_conf_repeats_no_default_of_the_schema(file: Path) -> None:
+    """A default has one home: an option sets what differs, and the key that it is named after."""
+    from omegaconf import OmegaConf
+
+    path = conf_dir() / file
+    is_global = "# @package _global_" in path.read_text()
+    option: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    values = leaves(option if is_global else {str(file.parent): option})
+    defaults = leaves(dataclasses.asdict(TrainRequest()))
+
+    repeated = [key for key, value in values.items() if value == defaults[key] != file.stem]
+
+    assert repeated == []
+
+
+@pytest.mark.parametrize(
+    ("option", "key", "value"),
+    [
+        ("optimizer=adamw", "optimizer.name", "adamw"),
+        ("optimizer=adam", "optimizer.name", "adam"),
+        ("optimizer=adafactor", "optimizer.name", "adafactor"),
+        ("optimizer=sgd", "optimizer.name", "sgd"),
+        ("schedule=linear", "schedule", "linear"),
+        ("schedule=cosine", "schedule", "cosine"),
+        ("schedule=constant", "schedule", "constant"),
+        ("schedule=inverse_sqrt", "schedule", "inverse_sqrt"),
+        ("schedule=wsd", "schedule", "wsd"),
+        ("trainer=default", "precision", "auto"),
+        ("trainer=float32", "precision", "32-true"),
+        ("trainer=bfloat16", "precision", "bf16-mixed"),
+        ("trainer=float16", "precision", "16-mixed"),
+        ("trainer=accumulate", "batches.accumulate", 4),
+        ("trainer=low_memory", "memory.gradient_checkpointing", True),
+        ("callbacks=default", "early_stopping_patience", 3),
+        ("callbacks=no_early_stopping", "early_stopping_patience", 0),
+        ("callbacks=frequent_checkpoints", "checkpoints.every_steps", 100),
+        ("callbacks=ema", "averaging.kind", "ema"),
+        ("callbacks=swa", "averaging.kind", "swa"),
+    ],
+)
+def test_training_group_sets_both_model_types(option: str, key: str, value: Any) -> None:
+    default = checked_request(compose(["session_id=s1"]))
+    request = checked_request(compose(["session_id=s1", option]))
+
+    for section in (request.embedding.training, request.llm.training):
+        assert attrgetter(key)(section) == value
+    changed = dataclasses.replace(request, embedding=default.embedding, llm=default.llm)
+    assert changed == default
+
+
+def test_training_groups_have_no_option_without_a_test() -> None:
+    groups = ("optimizer", "schedule", "trainer", "callbacks")
+
+    options = [file for file in GROUP_FILES if str(file.parent) in groups]
+
+    assert len(options) == 20
+
+
+def test_callbacks_go_together_and_a_key_has_the_last_word() -> None:
+    overrides = ["callbacks=[ema,frequent_checkpoints]", "llm.training.averaging.kind=swa"]
+
+    request = checked_request(compose(["session_id=s1", *overrides]))
+
+    assert request.embedding.training.averaging.kind == "ema"
+    assert request.llm.training.averaging.kind == "swa"
+    assert request.llm.training.checkpoints.every_steps == 100
+
+
+def test_specification_and_old_keys_stay_valid() -> None:
+    keys = {**EMBEDDING_TRAINING, "optimizer.name": "sgd", "schedule": "cosine"}
+    overrides = [f"embedding.training.{key}={value}" for key, value in keys.items()]
+
+    training = checked_request(compose(["session_id=s1", *overrides])).embedding.training
+
+    assert {key: attrgetter(key)(training) for key in keys} == keys
+
+
+def test_configuration_page_is_current_and_explains_every_setting() -> None:
+    script = runpy.run_path(str(conf_dir().parent / "docs" / "write_configuration.py"))
+
+    page = script["reference"]()
+
+    assert script["PAGE"].read_text() == page, "docs/configuration.md is old: run `make docs`"
+    documented = re.findall(r"^- \*\*`([^`]+)`\*\*.*\n  \S", page, re.MULTILINE)
+    settings = leaves(dataclasses.asdict(TrainRequest()))
+    for key in settings:
+        # The keys of a check are explained once, and so are the keys of a training.
+        check, _, name = key.rpartition(".")
+        name_of_check = f"validation.CHECK.{name}" if check in documented else key
+        assert name_of_check.replace("llm.training.", "embedding.training.") in documented

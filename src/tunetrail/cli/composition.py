@@ -22,7 +22,10 @@ class TrainRequest(Settings):
     """The schema of conf/train.yaml: the settings, the session and the model type."""
 
     session_id: str = MISSING
+    """Session to learn from, which has to be named; `tunetrail sessions` lists them."""
+
     model_type: str = "all"
+    """Models to train: `embedding`, `llm` or `all`."""
 
 
 def run_composed(

@@ -190,7 +190,7 @@ class TrainingConfig:
         2e-5, Rule("auto, or above 0 and at most 1", _is_learning_rate)
     )
     """Peak of the learning-rate schedule, or `auto`: found by a range test before the
-    training (Smith 2017, https://arxiv.org/abs/1506.01186). The default of `llm` suits
+    training (Smith 2015, https://arxiv.org/abs/1506.01186). The default of `llm` suits
     low-rank adapters; use 2e-5 with `llm.adapter.kind=none`."""
 
     num_epochs: int = setting(3, at_least(1))

@@ -22,7 +22,7 @@ _SESSION_CHECKS = ("labels.imbalance", "drift.length", "drift.vocabulary", "drif
 
 @dataclass(kw_only=True)
 class CheckConfig:
-    """What one check of the validation does."""
+    """What one check of the validation does, as in `validation.rows.outlier.severity=off`."""
 
     severity: str = setting("warning", one_of("error", "warning", "off"))
     """`error` stops the run if the check has a finding, `warning` reports the finding,
