@@ -1,1 +1,1 @@
-"""Twins: rows of a session that are equal or alike, found from sketches in bounded memory. Drops no row."""
+"""Twins: finds equal and similar rows of a session from sketches, in bounded memory. Drops no row."""

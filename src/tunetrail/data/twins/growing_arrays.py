@@ -1,4 +1,4 @@
-"""Growing arrays: arrays on disk, appended to, then read without being loaded. Knows nothing of what they hold."""
+"""Arrays on disk that grow by appending and are read without being loaded."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 
 class GrowingArray:
-    """One array in one file of its own; each row has `width` values, or the array is flat with `width` 0."""
+    """An array in a file of its own. Each row has `width` values; with `width` 0 the array is flat."""
 
     def __init__(self, path: Path, dtype: npt.DTypeLike, width: int = 0) -> None:
         self._path = path
@@ -21,7 +21,7 @@ class GrowingArray:
         return self._length
 
     def append(self, values: npt.NDArray[Any]) -> None:
-        """Add rows of the same width behind the others."""
+        """Append rows of the same width."""
         with self._path.open("ab") as file:
             np.ascontiguousarray(values, dtype=self._dtype).tofile(file)
         self._length += len(values)

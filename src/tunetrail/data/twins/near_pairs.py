@@ -1,10 +1,11 @@
-"""Near pairs: finds similar sketches among many by locality-sensitive hashing. Knows nothing of rows or texts.
+"""Finds pairs of similar sketches among many by locality-sensitive hashing.
 
-Signatures are cut into bands; those with an equal band share a bucket, and only they are compared (Indyk and Motwani
-1998; Broder 1997). Where a bucket is so large that its pairs can't all be compared, its neighbours in sorted order are.
+Signatures are cut into bands. Sketches with an equal band share a bucket, and only they are compared
+(Indyk and Motwani 1998; Broder 1997). If a bucket is too large to compare all of its pairs, its
+neighbours in sorted order are compared.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,25 +27,28 @@ from tunetrail.data.twins.shingles import (
 Mask = npt.NDArray[np.bool_]
 Pairs = tuple[Integers, Integers]
 
-_WANTED_RECALL = 0.98
+_MINIMUM_RECALL = 0.98
 _PAIRS_AT_ONCE = 1 << 15
 _EXACT_AT_ONCE = 1 << 12
 _ENTRIES_AT_ONCE = 1 << 16
 _CHANCE = 1.0 / 256.0
+"""Probability that slots of 8 bits are equal although the shingles differ."""
 PAIRS_PASSED_AT_THE_COST_OF_ONE = 8
-"""Pairs of a bucket that need no comparison and take the time of one that does."""
+"""Skipping this many pairs of a bucket takes as long as comparing one pair."""
 
 
 @dataclass(kw_only=True)
 class StoredSketches:
-    """Sketches of texts, one entry each, most likely on disk.
+    """Sketches of texts, one entry for each text; the arrays usually lie on disk.
 
     Attributes:
         signature: MinHash signatures, 8 bits a slot, [entries, `PERMUTATIONS`].
-        shingles: The smallest shingle hashes of each text, sorted, one text behind the other.
-        counts: How many each has, [entries].
-        pairs_left: How many pairs may be compared in a search; more are passed over in the largest buckets.
-        exact_left: How many of them may be compared exactly; after that, those that need it count as not similar.
+        shingles: The smallest shingle hashes of each text, sorted, one text after the other.
+        counts: Number of shingles of each text, [entries].
+        pairs_left: Number of pairs that a search may compare; the largest buckets skip the others.
+        exact_left: Number of pairs that may be compared exactly. Afterwards, pairs that need an
+            exact comparison count as not similar.
+        starts: Position of each text's first shingle, [entries].
     """
 
     signature: npt.NDArray[np.uint8]
@@ -58,130 +62,149 @@ class StoredSketches:
         self.starts = np.cumsum(self.counts, dtype=np.int64) - self.counts
 
     def similar(self, first: Integers, second: Integers, similarity: float) -> Mask:
-        """Whether the Jaccard index of each pair of entries is at least `similarity`.
+        """Tell whether the Jaccard index of each pair of entries is at least `similarity`.
 
-        The estimate rules out what is 2.5 standard deviations below. The shingles decide on the rest: exactly for texts
-        of fewer than 1,024 of them; longer ones are judged by so many, with a standard error of at most 0.016, and pass
-        where a pair at the threshold would in 19 of 20 cases. Once `exact_left` is used up, only pairs with an estimate
-        of three standard deviations above the threshold pass.
+        The signatures' estimate rules out pairs that are 2.5 standard deviations below the
+        threshold. The shingles decide on the others: exactly for texts with fewer than 1,024
+        shingles, and by a sample of 1,024 for longer ones (standard error at most 0.016), which
+        pass if a pair at the threshold would pass in 19 of 20 cases. Once `exact_left` is used up,
+        only pairs whose estimate is three standard deviations above the threshold pass.
         """
-        deviation = (similarity * (1.0 - similarity) / PERMUTATIONS) ** 0.5
-        margin = 1.645 * (similarity * (1.0 - similarity) / LARGEST_SAMPLE) ** 0.5
-        found = np.zeros(len(first), dtype=bool)
+        variance = similarity * (1.0 - similarity)
+        deviation = (variance / PERMUTATIONS) ** 0.5
+        sample_margin = 1.645 * (variance / LARGEST_SAMPLE) ** 0.5
+
+        is_similar = np.zeros(len(first), dtype=bool)
         for start in range(0, len(first), _PAIRS_AT_ONCE):
-            one, other = (
-                first[start : start + _PAIRS_AT_ONCE],
-                second[start : start + _PAIRS_AT_ONCE],
-            )
-            estimate = self._estimates(one, other)
+            block = slice(start, start + _PAIRS_AT_ONCE)
+            left, right, passes = first[block], second[block], is_similar[block]
+
+            estimate = self._estimates(left, right)
             likely = np.flatnonzero(estimate >= similarity - 2.5 * deviation)
-            exact, rest = likely[: self.exact_left], likely[self.exact_left :]
+            exact, unverified = likely[: self.exact_left], likely[self.exact_left :]
             self.exact_left -= len(exact)
-            passes = found[start : start + _PAIRS_AT_ONCE]
-            passes[rest] = estimate[rest] >= min(1.0, similarity + 3.0 * deviation)
-            for part in np.split(exact, range(_EXACT_AT_ONCE, len(exact), _EXACT_AT_ONCE)):
-                index, is_sample = self._jaccard(one[part], other[part])
-                passes[part] = index >= similarity - np.where(is_sample, margin, 0.0)
-        return found
+            passes[unverified] = estimate[unverified] >= min(1.0, similarity + 3.0 * deviation)
+
+            for pairs in np.split(exact, range(_EXACT_AT_ONCE, len(exact), _EXACT_AT_ONCE)):
+                jaccard, is_sample = self._jaccard(left[pairs], right[pairs])
+                passes[pairs] = jaccard >= similarity - np.where(is_sample, sample_margin, 0.0)
+
+        return is_similar
 
     def _estimates(self, first: Integers, second: Integers) -> npt.NDArray[np.float64]:
-        equal = np.packbits(self.signature[first] == self.signature[second], axis=1).view(np.uint64)
-        share = np.bitwise_count(equal).sum(axis=1) / PERMUTATIONS
+        is_equal = self.signature[first] == self.signature[second]
+        # Counting bits of whole words is many times faster than a sum of booleans.
+        equal_words = np.packbits(is_equal, axis=1).view(np.uint64)
+        share = np.bitwise_count(equal_words).sum(axis=1) / PERMUTATIONS
         return np.asarray((share - _CHANCE) / (1.0 - _CHANCE), dtype=np.float64)
 
     def _jaccard(self, first: Integers, second: Integers) -> tuple[npt.NDArray[np.float64], Mask]:
-        """Return the index of each pair, and whether it is that of the smallest shingles of the union (bottom-k)."""
+        """Return each pair's Jaccard index, and whether it comes from a bottom-k sample of the union."""
+        # The pair in the upper half of each key sorts the shingles of both texts together.
         pair = np.arange(len(first), dtype=np.uint64) << np.uint64(32)
-        keys = np.sort(
-            np.concatenate(
-                [
-                    np.repeat(pair, self.counts[side])
-                    | self.shingles[spans(self.starts[side], self.counts[side].astype(np.int64))]
-                    for side in (first, second)
-                ]
-            )
-        )
+        keys_of_sides = []
+        for entries in (first, second):
+            counts = self.counts[entries]
+            shingles = self.shingles[spans(self.starts[entries], counts.astype(np.int64))]
+            keys_of_sides.append(np.repeat(pair, counts) | shingles)
+        keys = np.sort(np.concatenate(keys_of_sides))
+
+        # A shingle that both texts have stands in two neighbouring keys.
         distinct = np.flatnonzero(begins_run(keys))
-        owner = (keys[distinct] >> np.uint64(32)).astype(np.int64)
-        shared = np.diff(distinct, append=len(keys)) == 2
-        union = np.bincount(owner, minlength=len(first))
-        rank = np.arange(len(owner)) - np.repeat(np.cumsum(union) - union, union)
+        pair_of_key = (keys[distinct] >> np.uint64(32)).astype(np.int64)
+        is_shared = np.diff(distinct, append=len(keys)) == 2
+        union = np.bincount(pair_of_key, minlength=len(first))
+        rank = np.arange(len(pair_of_key)) - np.repeat(np.cumsum(union) - union, union)
+
         is_sample = np.maximum(self.counts[first], self.counts[second]) == LARGEST_SAMPLE
         limit = np.where(is_sample, LARGEST_SAMPLE, 2 * LARGEST_SAMPLE)
-        common = np.bincount(owner[shared & (rank < limit[owner])], minlength=len(first))
+        is_counted = is_shared & (rank < limit[pair_of_key])
+        common = np.bincount(pair_of_key[is_counted], minlength=len(first))
         return np.asarray(common / np.minimum(union, limit), dtype=np.float64), is_sample
 
 
 def components(first: Integers, second: Integers, size: int) -> npt.NDArray[np.int32]:
-    """Return the number of the connected component of each of `size` nodes."""
-    graph = coo_array((np.ones(len(first), dtype=np.int8), (first, second)), shape=(size, size))
+    """Return the label of each node's connected component, [size]."""
+    weights = np.ones(len(first), dtype=np.int8)
+    graph = coo_array((weights, (first, second)), shape=(size, size))
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int32)
 
 
 def connecting_pairs(
     sketches: StoredSketches, entries: Integers, labels: Integers, similarity: float
 ) -> Pairs:
-    """Return pairs of positions in `entries` of similar sketches, enough of them to connect all that are.
+    """Return enough pairs of similar sketches, as positions in `entries`, to connect all that are.
 
-    What has an equal label is connected already and needs no second proof; that keeps large sets of twins from costing
-    their square.
+    Sketches with equal labels are connected already and are not compared again, so that a large set
+    of twins doesn't cost its square.
     """
     labels = np.unique(labels, return_inverse=True)[1].astype(np.int64)
-    found: list[Pairs] = []
+    pairs: list[Pairs] = []
+
     for members, bucket, allowed in bands(sketches, entries, None, similarity):
-        places, lag, merged = np.arange(len(members)), 1, len(found)
+        positions, lag, merged_pairs = np.arange(len(members)), 1, len(pairs)
         while allowed > 0:
+            # Sorted neighbours are the likeliest pairs: the first lags connect most of a large set
+            # of twins. So labels are merged after lags 1, 2, 4, ..., and finished buckets left out.
             if lag & (lag - 1) == 0:
-                # sorted neighbours are the likeliest pairs: the first few lags connect most of a large set of twins
-                labels, merged = _merged(labels, found[merged:]), len(found)
-                places = places[is_mixed(bucket, labels[members])[places]]
-            places = with_lag(places, bucket, lag)
-            if len(places) == 0:
+                labels, merged_pairs = _merge_labels(labels, pairs[merged_pairs:]), len(pairs)
+                positions = positions[is_mixed(bucket, labels[members])[positions]]
+            positions = with_lag(positions, bucket, lag)
+            if len(positions) == 0:
                 break
-            first, second = members[places], members[places + lag]
-            new = labels[first] != labels[second]
-            first, second = first[new], second[new]
-            allowed -= len(first) + len(places) // PAIRS_PASSED_AT_THE_COST_OF_ONE
-            similar = sketches.similar(entries[first], entries[second], similarity)
-            found.append((first[similar], second[similar]))
+
+            first, second = members[positions], members[positions + lag]
+            is_open = labels[first] != labels[second]
+            first, second = first[is_open], second[is_open]
+            allowed -= len(first) + len(positions) // PAIRS_PASSED_AT_THE_COST_OF_ONE
+            is_similar = sketches.similar(entries[first], entries[second], similarity)
+            pairs.append((first[is_similar], second[is_similar]))
             lag += 1
-        labels = _merged(labels, found[merged:])
-    return _joined(found)
+
+        labels = _merge_labels(labels, pairs[merged_pairs:])
+
+    return join_pairs(pairs)
 
 
-def _joined(pairs: list[Pairs]) -> Pairs:
+def join_pairs(pairs: Sequence[Pairs]) -> Pairs:
+    """Return all pairs as one."""
     if not pairs:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    return np.concatenate([first for first, _ in pairs]), np.concatenate(
-        [second for _, second in pairs]
-    )
+    first, second = zip(*pairs, strict=True)
+    return np.concatenate(first), np.concatenate(second)
 
 
-def _merged(labels: Integers, pairs: list[Pairs]) -> Integers:
-    first, second = _joined(pairs)
+def _merge_labels(labels: Integers, pairs: list[Pairs]) -> Integers:
+    """Return the labels after connecting the pairs."""
+    first, second = join_pairs(pairs)
     if len(first) == 0:
         return labels
     return np.asarray(components(labels[first], labels[second], len(labels))[labels])
 
 
 def is_mixed(bucket: Integers, labels: Integers) -> Mask:
-    """Whether the bucket of each member, of sorted buckets, holds several labels."""
+    """Tell of each member of sorted buckets whether its bucket holds several labels."""
     begins = begins_run(bucket)
-    firsts = np.flatnonzero(begins)
-    mixed = np.minimum.reduceat(labels, firsts) != np.maximum.reduceat(labels, firsts)
-    return np.asarray(mixed[np.cumsum(begins) - 1], dtype=bool)
+    bucket_starts = np.flatnonzero(begins)
+    lowest = np.minimum.reduceat(labels, bucket_starts)
+    highest = np.maximum.reduceat(labels, bucket_starts)
+    return np.asarray((lowest != highest)[np.cumsum(begins) - 1], dtype=bool)
 
 
-def with_lag(places: Integers, bucket: Integers, lag: int) -> Integers:
-    """Return the places that have another member of their bucket `lag` behind them."""
-    places = places[places + lag < len(bucket)]
-    return np.asarray(places[bucket[places] == bucket[places + lag]])
+def with_lag(positions: Integers, bucket: Integers, lag: int) -> Integers:
+    """Return the positions whose bucket also holds the member `lag` positions later."""
+    positions = positions[positions + lag < len(bucket)]
+    return np.asarray(positions[bucket[positions] == bucket[positions + lag]])
 
 
 def rows_per_band(similarity: float) -> int:
-    """Return the widest band that still finds nearly every pair at the threshold: recall 1 - (1 - s^r)^(p/r)."""
+    """Return the widest band that still finds nearly every pair at the threshold.
+
+    With p slots in bands of r, a pair of similarity s is found with probability 1 - (1 - s^r)^(p/r).
+    """
     for width in range(32, 1, -1):
-        if 1.0 - (1.0 - similarity**width) ** (PERMUTATIONS // width) >= _WANTED_RECALL:
+        recall = 1.0 - (1.0 - similarity**width) ** (PERMUTATIONS // width)
+        if recall >= _MINIMUM_RECALL:
             return width
     return 1
 
@@ -189,23 +212,28 @@ def rows_per_band(similarity: float) -> int:
 def bands(
     sketches: StoredSketches, entries: Integers, salts: Hashes | None, similarity: float
 ) -> Iterator[tuple[Integers, Integers, int]]:
-    """Yield, for each band, the positions that share a bucket, sorted by it, their buckets, and the pairs allowed.
+    """Yield the members, their buckets and the number of pairs allowed of each band.
 
-    Inside a bucket positions with a salt are sorted by age, those without by the slots that follow the band.
+    Members are positions in `entries` that share a bucket, sorted by bucket. Within a bucket they
+    are in the order of `entries` if there are salts, which keep unequal sketches apart, and
+    otherwise sorted by the slots after the band, so that similar ones are neighbours.
     """
     width = rows_per_band(similarity)
     starts = range(0, PERMUTATIONS - width + 1, width)
     allowed = sketches.pairs_left // len(starts)
+
     for start in starts:
         keys = _slot_keys(sketches.signature, entries, slice(start, start + width))
         if salts is not None:
             keys ^= salts
         order = np.argsort(keys, kind="stable")
         members = order[in_shared_run(keys[order])]
+
         if salts is None:
             following = np.arange(start + width, start + width + 8) % PERMUTATIONS
             next_slots = sketches.signature[entries[members, None], following].view(">u8").ravel()
             members = members[np.lexsort((next_slots, keys[members]))]
+
         bucket = np.cumsum(begins_run(keys[members])) - 1
         yield members, bucket, allowed
 
