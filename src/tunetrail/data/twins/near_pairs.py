@@ -1,8 +1,8 @@
 """Finds pairs of similar sketches among many by locality-sensitive hashing.
 
-Signatures are cut into bands. Sketches with an equal band share a bucket, and only they are compared
-(Indyk and Motwani 1998; Broder 1997). If a bucket is too large to compare all of its pairs, its
-neighbours in sorted order are compared.
+Signatures are cut into bands. Sketches with an equal band share a bucket, and only they are
+compared (Indyk and Motwani 1998; Broder 1997). If a bucket is too large to compare all of its
+pairs, its neighbours in sorted order are compared.
 """
 
 from collections.abc import Iterator, Sequence
@@ -99,7 +99,7 @@ class StoredSketches:
         return np.asarray((share - _CHANCE) / (1.0 - _CHANCE), dtype=np.float64)
 
     def _jaccard(self, first: Integers, second: Integers) -> tuple[npt.NDArray[np.float64], Mask]:
-        """Return each pair's Jaccard index, and whether it comes from a bottom-k sample of the union."""
+        """Return each pair's Jaccard index, and whether it comes from a bottom-k sample."""
         # The pair in the upper half of each key sorts the shingles of both texts together.
         pair = np.arange(len(first), dtype=np.uint64) << np.uint64(32)
         keys_of_sides = []
@@ -200,7 +200,8 @@ def with_lag(positions: Integers, bucket: Integers, lag: int) -> Integers:
 def rows_per_band(similarity: float) -> int:
     """Return the widest band that still finds nearly every pair at the threshold.
 
-    With p slots in bands of r, a pair of similarity s is found with probability 1 - (1 - s^r)^(p/r).
+    With p slots in bands of r, a pair of similarity s is found with the probability
+    1 - (1 - s^r)^(p/r).
     """
     for width in range(32, 1, -1):
         recall = 1.0 - (1.0 - similarity**width) ** (PERMUTATIONS // width)

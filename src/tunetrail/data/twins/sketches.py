@@ -1,8 +1,9 @@
-"""Sketches of rows: the numbers from which duplicates are found, made of one chunk of rows by itself.
+"""Sketches of rows: the hashes from which duplicates are found, computed chunk by chunk.
 
-They are small, plain arrays, so that another process can make them and a file can keep them. Compares no rows.
+They are small, plain arrays, so that another process can compute them and a file can store them.
 """
 
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -18,6 +19,7 @@ from tunetrail.data.twins.row_parts import TEXTS_PER_ROW, RowParts, hash_of, ide
 from tunetrail.data.twins.shingles import (
     Hashes,
     Integers,
+    Ragged,
     character_shingles,
     encoded,
     normalized,
@@ -35,19 +37,22 @@ KINDS = ("short", "long")
 _LONG_FROM_WORDS = 16
 _SHORT_UP_TO_WORDS = 32
 _MASKED_FROM_WORDS = 7
-"""One word of fewer is too much: "how do I lock my card" and "how do I track my card" would be twins."""
+"""In a shorter text one word matters too much.
+
+"how do I lock my card" and "how do I track my card" would be twins.
+"""
 _CHARACTERS_AT_ONCE = 1 << 21
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextSketches:
-    """MinHash signatures over one kind of shingles, of those texts that are compared by it.
+    """MinHash signatures over one kind of shingles, of the texts that are compared by it.
 
     Attributes:
         text: The text of each signature, [s].
         signature: [s, `PERMUTATIONS`], 8 bits of each slot.
-        shingles: The smallest shingle hashes of each text, sorted, one text behind the other.
-        counts: How many of them each text has, [s].
+        shingles: The smallest shingle hashes of each text, sorted, one text after the other.
+        counts: Number of shingles of each text, [s].
     """
 
     text: npt.NDArray[np.int32]
@@ -56,27 +61,30 @@ class TextSketches:
     counts: npt.NDArray[np.int32]
 
 
+_TEXT_FIELDS = tuple(field.name for field in fields(TextSketches))
+
+
 @dataclass(frozen=True, kw_only=True)
 class RowSketches:
-    """What is known of n rows and of their t distinct normalised texts.
+    """Sketches of n rows and of their t distinct normalised texts.
 
     Attributes:
         row_id: [n].
-        row_key: 128 bits of the hash of shape and whole content, as it is written, [n, 2].
-        input_key: Hash of what a row asks, and 0 where several answers may be right, [n].
-        target_key: Hash of what it answers, [n].
-        match_key: Hash of what must be equal for one of two similar rows to be dispensable: shape, label, score,
-            vector, the system's turns and the roles, [n].
+        row_key: 128 bits of the hash of the shape and the unchanged content, [n, 2].
+        input_key: Hash of the row's question, 0 if several answers may be right, [n].
+        target_key: Hash of its answer, [n].
+        match_key: Hash of everything that must be equal for one of two similar rows to be dispensable:
+            shape, label, score, vector, the system's turns and the roles, [n].
         group_key: Hash of the group, 0 for none, [n].
-        own_key: SHA-256 of the group or else of the text that names the row, [n, 32].
+        own_key: SHA-256 of the group, or of the text that names the row if it has none, [n, 32].
         row_text: The texts that a row is compared by, -1 for none, [n, `TEXTS_PER_ROW`].
-        whole_text: The one text of all of them, [n].
-        link_row: Row of each link between a row and a text that connects it to others.
+        whole_text: The text that joins all of them, [n].
+        link_row: Row of each link between a row and a text that connects it to other rows.
         link_text: Text of each link.
         text_key: Hash of each text, [t].
         mask_key: One-word masks of linked texts (see `one_word_masks`).
         mask_text: Text of each mask.
-        mask_position: Place of the word that a mask leaves out.
+        mask_position: Position of the word that a mask leaves out.
         short: Sketches of texts of up to 32 words, over character 5-shingles.
         long: Sketches of texts of 16 words and more, over word 3-shingles.
     """
@@ -111,70 +119,63 @@ class RowSketches:
     def load(cls, path: Path) -> "RowSketches":
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as archive:
-            plain = {name: archive[name] for name in archive.files}
-        of_texts: dict[str, Any] = {
-            kind: TextSketches(
-                **{each.name: plain.pop(f"{kind}.{each.name}") for each in fields(TextSketches)}
-            )
-            for kind in KINDS
-        }
-        return cls(**plain, **of_texts)
+            arrays: dict[str, Any] = dict(archive)
+        for kind in KINDS:
+            sketches = {name: arrays.pop(f"{kind}.{name}") for name in _TEXT_FIELDS}
+            arrays[kind] = TextSketches(**sketches)
+        return cls(**arrays)
 
     def arrays(self) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-        """Yield the name and the array of everything; those of texts are named `short.signature` and so on."""
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if isinstance(value, TextSketches):
-                yield from (
-                    (f"{each.name}.{inner.name}", getattr(value, inner.name))
-                    for inner in fields(value)
-                )
-            else:
-                yield each.name, value
+        """Yield all arrays with their names; texts have names such as `short.signature`."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, TextSketches):
+                yield field.name, value
+                continue
+            for name in _TEXT_FIELDS:
+                yield f"{field.name}.{name}", getattr(value, name)
 
 
 class _TextTable:
-    """Numbers the distinct normalised texts of a chunk, in the order in which they come."""
+    """The distinct normalised texts of a chunk, indexed in the order in which they come."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.keys: list[int] = []
-        self._number_of_raw: dict[str, int] = {}
-        self._number_of: dict[str, int] = {}
+        self._index_of_raw: dict[str, int] = {}
+        self._index_of: dict[str, int] = {}
 
     def add(self, raw: str) -> int:
-        number = self._number_of_raw.get(raw)
-        if number is None:
-            number = self._number_of_raw[raw] = self.add_normalized(normalized(raw))
-        return number
+        """Return the index of a text, which is normalised once."""
+        if raw not in self._index_of_raw:
+            self._index_of_raw[raw] = self.add_normalized(normalized(raw))
+        return self._index_of_raw[raw]
 
     def add_normalized(self, text: str) -> int:
-        number = self._number_of.get(text)
-        if number is None:
-            number = self._number_of[text] = len(self.texts)
+        """Return the index of a text that is normalised already."""
+        if text not in self._index_of:
+            self._index_of[text] = len(self.texts)
             self.texts.append(text)
             self.keys.append(text_hash(text))
-        return number
+        return self._index_of[text]
 
 
 def sketch_rows(rows: pd.DataFrame) -> RowSketches:
-    """Return the sketches of rows; what they say of a row doesn't depend on the other rows."""
+    """Return the sketches of rows; the sketch of a row doesn't depend on the other rows."""
     table = _TextTable()
-    lines = [
-        _line(record, group, table)
-        for record, group in zip(
-            rows[["shape", *content_columns(rows)]].to_dict("records"),
-            rows[GROUP_COLUMN],
-            strict=True,
-        )
-    ]
-    links = [
-        (number, text) for number, line in enumerate(lines) for text in dict.fromkeys(line.twins)
-    ]
+    records = rows[["shape", *content_columns(rows)]].to_dict("records")
+    sketched_rows, links = [], []
+    for row, (record, group) in enumerate(zip(records, rows[GROUP_COLUMN], strict=True)):
+        sketched = _sketch_row(record, group, table)
+        sketched_rows.append(sketched)
+        links += [(row, text) for text in dict.fromkeys(sketched.twins)]
+
     link_row, link_text = np.array(links, dtype=np.int32).reshape(-1, 2).T
-    hashes = np.frombuffer(b"".join(line.hashes for line in lines), dtype=np.uint8).reshape(-1, 80)
+    joined_hashes = b"".join(sketched.hashes for sketched in sketched_rows)
+    hashes = np.frombuffer(joined_hashes, dtype=np.uint8).reshape(-1, 80)
     keys = np.ascontiguousarray(hashes[:, :48]).view("<u8").astype(np.uint64)
-    masked = np.unique(link_text)
+    compared = np.array([sketched.compared for sketched in sketched_rows], dtype=np.int32)
+
     return RowSketches(
         row_id=rows["row_id"].to_numpy(dtype=np.int64),
         row_key=keys[:, :2],
@@ -183,20 +184,22 @@ def sketch_rows(rows: pd.DataFrame) -> RowSketches:
         match_key=keys[:, 4],
         group_key=keys[:, 5],
         own_key=hashes[:, 48:],
-        row_text=np.array([line.compared for line in lines], dtype=np.int32).reshape(
-            -1, TEXTS_PER_ROW
-        ),
-        whole_text=np.array([line.whole for line in lines], dtype=np.int32),
+        row_text=compared.reshape(-1, TEXTS_PER_ROW),
+        whole_text=np.array([sketched.whole for sketched in sketched_rows], dtype=np.int32),
         link_row=link_row,
         link_text=link_text,
         text_key=np.array(table.keys, dtype=np.uint64),
-        **_text_arrays(table.texts, masked),
+        **_text_arrays(table.texts, masked=np.unique(link_text)),
     )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Line:
-    """One row's part of the arrays; `hashes` are 80 bytes: identity, five keys of 8 bytes, and the own key."""
+class _SketchedRow:
+    """One row's texts, as indices, and its hashes.
+
+    The 80 bytes of `hashes` are the row key (16), the input, target, match and group key (8 each) and
+    the own key (32).
+    """
 
     twins: Sequence[int]
     compared: Sequence[int]
@@ -204,100 +207,114 @@ class _Line:
     hashes: bytes
 
 
-_NONE = bytes(8)
+_NO_KEY = bytes(8)
 
 
-def _line(record: dict[Any, Any], group: str | None, table: _TextTable) -> _Line:
-    parts = parts_of(record)
-    twins = [table.add(text) for text in parts.twins] or [table.add("")]
-    compared = [-1 if text is None else table.add(text) for text in parts.compared]
-    present = [number for number in compared if number >= 0]
-    if parts.whole is not None:
-        whole = table.add(parts.whole)
+def _sketch_row(record: dict[Any, Any], group: str | None, table: _TextTable) -> _SketchedRow:
+    """Add the row's texts to the table and return its sketch."""
+    row_parts = parts_of(record)
+    twins = [table.add(text) for text in row_parts.twins] or [table.add("")]
+    compared = [-1 if text is None else table.add(text) for text in row_parts.compared]
+    present = [text for text in compared if text >= 0]
+
+    if row_parts.whole is not None:
+        whole = table.add(row_parts.whole)
     elif len(present) == 1:
         whole = present[0]
     else:
-        whole = table.add_normalized(" ".join(table.texts[number] for number in present))
-    named = f"text:{table.texts[twins[0]]}" if group is None else f"group:{group}"
+        whole = table.add_normalized(" ".join(table.texts[text] for text in present))
+
+    name = f"text:{table.texts[twins[0]]}" if group is None else f"group:{group}"
+    text_keys = [table.keys[text].to_bytes(8, "little") for text in present]
     hashes = (
         identity(record),
-        *_asked_and_answered(parts, [table.keys[number] for number in present]),
-        hash_of([*parts.setting, parts.answer]),
-        _NONE if group is None else text_hash(group).to_bytes(8, "little"),
-        hashlib.sha256(encoded(named)).digest(),
+        *_input_and_target_keys(row_parts, text_keys),
+        hash_of([*row_parts.setting, row_parts.answer]),
+        _NO_KEY if group is None else text_hash(group).to_bytes(8, "little"),
+        hashlib.sha256(encoded(name)).digest(),
     )
-    padding = [-1] * (TEXTS_PER_ROW - len(compared))
-    return _Line(twins=twins, compared=compared + padding, whole=whole, hashes=b"".join(hashes))
+    padded = compared + [-1] * (TEXTS_PER_ROW - len(compared))
+    return _SketchedRow(twins=twins, compared=padded, whole=whole, hashes=b"".join(hashes))
 
 
-def _asked_and_answered(parts: RowParts, keys: Sequence[int]) -> tuple[bytes, bytes]:
-    """Return the keys of both sides; two sentences, or two answers to choose from, ask the same in either order."""
-    if parts.answered_by_text and len(keys) == 2:
-        return hash_of([*parts.setting, keys[0].to_bytes(8, "little")]), keys[1].to_bytes(
-            8, "little"
-        )
-    if parts.answered_by_choice and len(keys) == 3:
-        asked = (keys[0], *sorted(keys[1:]))
-        return hash_of([*parts.setting, *(key.to_bytes(8, "little") for key in asked)]), keys[
-            1
-        ].to_bytes(8, "little")
-    if parts.answer is not None:
-        return hash_of(
-            [*parts.setting, *(key.to_bytes(8, "little") for key in sorted(keys))]
-        ), hash_of([parts.answer])
-    return _NONE, _NONE
+def _input_and_target_keys(row_parts: RowParts, text_keys: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """Return the keys of a row's question and answer.
+
+    Two sentences, or two answers to choose from, are the same question in either order. Sorting the
+    little-endian keys as numbers keeps their order in stored sketches.
+    """
+    as_number = functools.partial(int.from_bytes, byteorder="little")
+    if row_parts.answered_by_text and len(text_keys) == 2:
+        question, answer = text_keys
+        return hash_of([*row_parts.setting, question]), answer
+
+    if row_parts.answered_by_choice and len(text_keys) == 3:
+        prompt, *answers = text_keys
+        input_key = hash_of([*row_parts.setting, prompt, *sorted(answers, key=as_number)])
+        return input_key, answers[0]
+
+    if row_parts.answer is not None:
+        input_key = hash_of([*row_parts.setting, *sorted(text_keys, key=as_number)])
+        return input_key, hash_of([row_parts.answer])
+
+    return _NO_KEY, _NO_KEY
 
 
 def _text_arrays(texts: Sequence[str], masked: npt.NDArray[np.int32]) -> dict[str, Any]:
-    """Return the sketches and masks of texts; only those in `masked` have masks."""
+    """Return the sketches and masks of texts; only the texts in `masked` have masks."""
     is_masked = np.zeros(len(texts), dtype=bool)
     is_masked[masked] = True
-    kinds: dict[str, list[TextSketches]] = {kind: [] for kind in KINDS}
-    masks = []
+
+    short_sketches, long_sketches, masks = [], [], []
     for start, stop in _blocks(texts):
         block = texts[start:stop]
         words = word_hashes(block)
+
         short = np.flatnonzero(words.counts <= _SHORT_UP_TO_WORDS)
+        short_shingles = character_shingles([block[text] for text in short.tolist()])
+        short_sketches.append(_sketch_texts(short + start, short_shingles))
         long = np.flatnonzero(words.counts >= _LONG_FROM_WORDS)
-        for kind, chosen in (("short", short), ("long", long)):
-            chosen_texts = [block[number] for number in chosen.tolist()]
-            shingles = (
-                character_shingles(chosen_texts)
-                if kind == "short"
-                else word_shingles(words.of(chosen))
-            )
-            kept = smallest(shingles)
-            kinds[kind].append(
-                TextSketches(
-                    text=(chosen + start).astype(np.int32),
-                    signature=signatures(shingles),
-                    shingles=kept.values.astype(np.uint32),
-                    counts=kept.counts.astype(np.int32),
-                )
-            )
+        long_sketches.append(_sketch_texts(long + start, word_shingles(words.of(long))))
+
         linked = np.flatnonzero(is_masked[start:stop])
         key, text, position = one_word_masks(words.of(linked), _MASKED_FROM_WORDS)
         masks.append((key, (linked[text] + start).astype(np.int32), position))
-    key, text, position = (np.concatenate(column) for column in zip(*masks, strict=True))
-    joined = {
-        kind: TextSketches(
-            **{
-                each.name: np.concatenate([getattr(part, each.name) for part in parts])
-                for each in fields(TextSketches)
-            }
-        )
-        for kind, parts in kinds.items()
+
+    key, text, position = map(np.concatenate, zip(*masks, strict=True))
+    return {
+        "mask_key": key,
+        "mask_text": text,
+        "mask_position": position,
+        "short": _join_sketches(short_sketches),
+        "long": _join_sketches(long_sketches),
     }
-    return {"mask_key": key, "mask_text": text, "mask_position": position, **joined}
+
+
+def _sketch_texts(texts: Integers, shingles: Ragged) -> TextSketches:
+    """Return the sketches of texts from their shingles."""
+    sample = smallest(shingles)
+    return TextSketches(
+        text=texts.astype(np.int32),
+        signature=signatures(shingles),
+        shingles=sample.values.astype(np.uint32),
+        counts=sample.counts.astype(np.int32),
+    )
+
+
+def _join_sketches(blocks: Sequence[TextSketches]) -> TextSketches:
+    joined = {}
+    for name in _TEXT_FIELDS:
+        joined[name] = np.concatenate([getattr(block, name) for block in blocks])
+    return TextSketches(**joined)
 
 
 def _blocks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Yield (start, stop) of blocks of texts that together take little memory; at least one block."""
+    """Yield (start, stop) of blocks of texts that together take little memory; at least one."""
     start, characters = 0, 0
-    for number, text in enumerate(texts):
+    for position, text in enumerate(texts, start=1):
         characters += len(text)
         if characters > _CHARACTERS_AT_ONCE:
-            yield start, number + 1
-            start, characters = number + 1, 0
+            yield start, position
+            start, characters = position, 0
     if start < len(texts) or start == 0:
         yield start, len(texts)
