@@ -30,9 +30,9 @@ _TEXT_INDICES = ("row_text", "whole_text", "link_text", "mask_text", *_SKETCHED_
 def cluster_keys(rows: pd.DataFrame, similarity: float) -> list[str]:
     """Return a key (64 hex digits) for each row; rows with the same key are one cluster of twins.
 
-    `SketchBook.clusters` says what connects rows. A cluster has the key of its oldest row (the smallest
-    `row_id`): the hash of its group, or of its normalised text if it has none. A cluster that newer
-    rows join therefore keeps its key.
+    `SketchBook.clusters` says what connects rows. A cluster has the key of its oldest row (the
+    smallest `row_id`): the hash of its group, or of its normalised text if it has none. A cluster
+    that newer rows join therefore keeps its key.
 
     Args:
         rows: Rows with RangeIndex.
@@ -48,9 +48,9 @@ def cluster_keys(rows: pd.DataFrame, similarity: float) -> list[str]:
 class SketchBook:
     """Holds the sketches of a whole session and finds the rows that are related.
 
-    Rows have the index of the order in which they were added. Results depend neither on that order nor
-    on the chunks: of equal rows, the one with the smallest `row_id` counts as the oldest. If a method
-    takes `included`, a mask of rows, all other rows count as absent.
+    Rows have the index of the order in which they were added. Results depend neither on that order
+    nor on the chunks: of equal rows, the one with the smallest `row_id` counts as the oldest. If a
+    method takes `included`, a mask of rows, all other rows count as absent.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -95,10 +95,11 @@ class SketchBook:
     def contradictions(self, included: Mask | None = None) -> Mask:
         """Return a mask of the rows that ask what another row asks and answer it differently.
 
-        Two labels of the same text contradict each other, and so do two scores of the same sentences in
-        either order, two outputs of the same input, two last turns of the assistant after the same
-        turns, two vectors of the same text, and two opposite preferences. Texts are compared
-        normalised. An anchor may have several positives, and a prompt several preferred answers.
+        Two labels of the same text contradict each other, and so do two scores of the same
+        sentences in either order, two outputs of the same input, two last turns of the assistant
+        after the same turns, two vectors of the same text, and two opposite preferences. Texts are
+        compared normalised. An anchor may have several positives, and a prompt several preferred
+        answers.
         """
         rows = self._rows(included)
         rows = rows[self._array("input_key")[rows] != 0]
@@ -106,7 +107,8 @@ class SketchBook:
         order = np.lexsort((targets, inputs))
         rows, inputs, targets = rows[order], inputs[order], targets[order]
 
-        # Targets are sorted within each input: if any differs from the first, the input is disputed.
+        # Targets are sorted within each input: if any differs from the first, the input is
+        # disputed.
         first = _first_of_run(inputs[:, None])
         differs = targets != targets[first]
         disputes = np.bincount(first, differs, minlength=len(order))
@@ -124,13 +126,13 @@ class SketchBook:
     def clusters(self, similarity: float, included: Mask | None = None) -> Integers:
         """Return the oldest row of each row's cluster of twins, -1 for a row that isn't included.
 
-        Rows are connected by an equal normalised text, by an equal group and, unless `similarity` is 0,
-        by similar texts: by a Jaccard index of at least `similarity` (over word 3-shingles of long and
-        character 5-shingles of short texts), or by 7 to 64 words of which all except one are equal (the
-        ten oldest texts that differ in one place). A cluster is a connected component. The texts are
-        anchors and positives, both sentences of a score, `text`, `input`, `prompt`, and the turns of a
-        conversation except the system's, which all rows may share. Labels, scores, negatives, outputs
-        and the answers of a preference connect nothing.
+        Rows are connected by an equal normalised text, by an equal group and, unless `similarity`
+        is 0, by similar texts: by a Jaccard index of at least `similarity` (over word 3-shingles of
+        long and character 5-shingles of short texts), or by 7 to 64 words of which all except one
+        are equal (the ten oldest texts that differ in one place). A cluster is a connected
+        component. The texts are anchors and positives, both sentences of a score, `text`, `input`,
+        `prompt`, and the turns of a conversation except the system's, which all rows may share.
+        Labels, scores, negatives, outputs and the answers of a preference connect nothing.
         """
         index, rows = self._text_index(), self._rows(included)
         is_included = np.zeros(len(self), dtype=bool)
@@ -177,10 +179,10 @@ class SketchBook:
     def near_duplicates(self, similarity: float, included: Mask | None = None) -> Integers:
         """Return the older row that makes each row dispensable, -1 for a row that stays.
 
-        A row is dispensable if an older row that stays has the same shape, label, score, vector, system
-        turns and roles, and similar texts: each text, and all of them together, have a Jaccard index of
-        at least `similarity`. Exact duplicates are left to `exact_duplicates`; the oldest of them stands
-        for all. With a similarity of 0 every row stays.
+        A row is dispensable if an older row that stays has the same shape, label, score, vector,
+        system turns and roles, and similar texts: each text, and all of them together, have a
+        Jaccard index of at least `similarity`. Exact duplicates are left to `exact_duplicates`; the
+        oldest of them stands for all. With a similarity of 0 every row stays.
         """
         index, rows = self._text_index(), self._rows(included)
         if similarity == 0.0:

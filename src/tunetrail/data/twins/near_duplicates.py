@@ -33,9 +33,9 @@ class ComparedRows:
 def representatives(rows: ComparedRows, index: TextIndex, similarity: float) -> Integers:
     """Return which row stands for each row: itself, or an older similar row that stands for itself.
 
-    A row that is similar only to rows that have to go stays itself. The search skips a row as soon as
-    one older row is similar, and looks at it again if that older row turns out to go, until no such
-    row is left.
+    A row that is similar only to rows that have to go stays itself. The search skips a row as soon
+    as one older row is similar, and looks at it again if that older row turns out to go, until no
+    such row is left.
     """
     search = _Search(rows, index, similarity)
     candidates, share = np.arange(len(rows.whole)), 1.0
@@ -102,7 +102,8 @@ class _Search:
 
         positions, lag = np.arange(len(nodes)), 1
         while allowed > 0:
-            # Buckets in which every row is hit, or only one is not, are dropped at lags 1, 2, 4, ...
+            # Buckets in which every row is hit, or only one is not, are dropped at lags 1, 2, 4,
+            # ...
             if lag & (lag - 1) == 0:
                 open_nodes = np.where(self.is_hit[nodes], -1, nodes)
                 positions = positions[is_mixed(bucket, open_nodes)[positions]]

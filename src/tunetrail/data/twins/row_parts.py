@@ -21,14 +21,12 @@ TEXTS_PER_ROW = 3
 class RowParts:
     """One row, taken apart.
 
-    Attributes:
-        twins: Texts that connect the row to others; the first one names it.
-        compared: Texts that it is compared by, None for an absent one.
-        whole: The text of the whole row, where it isn't just `compared`, one behind the other.
-        setting: What rows must have in common to be compared at all: shape, system turns, roles.
-        answer: Label, score or vector.
-        answered_by_text: Whether the second of `compared` answers the first.
-        answered_by_choice: Whether the second of `compared` is preferred to the third, as an answer to the first.
+    Attributes: twins: Texts that connect the row to others; the first one names it. compared: Texts
+        that it is compared by, None for an absent one. whole: The text of the whole row, where it
+        isn't just `compared`, one behind the other. setting: What rows must have in common to be
+        compared at all: shape, system turns, roles. answer: Label, score or vector.
+        answered_by_text: Whether the second of `compared` answers the first. answered_by_choice:
+        Whether the second of `compared` is preferred to the third, as an answer to the first.
     """
 
     twins: Sequence[str]
@@ -62,7 +60,8 @@ def _parts_of_conversation(record: Mapping[Any, Any]) -> RowParts:
     messages = record.get("messages")
     turns = [(turn["role"], turn["content"]) for turn in ([] if messages is None else messages)]
     spoken = [content for role, content in turns if role != "system"]
-    # a log that is ingested again and again holds the same conversation at several lengths: its opening stays
+    # a log that is ingested again and again holds the same conversation at several lengths: its
+    # opening stays
     opening = [content for role, content in turns if role == "user"][:1]
     last = max(
         (place for place, (role, _) in enumerate(turns) if role == "assistant"), default=None

@@ -170,8 +170,8 @@ def signatures(shingles: Ragged) -> npt.NDArray[np.uint8]:
     """Return MinHash signatures, [texts, `PERMUTATIONS`].
 
     The share of equal slots of two signatures estimates the Jaccard index of their texts. This is
-    rensa's fast similarity sketching (Dahlgaard, Knudsen and Thorup 2017); each text needs a shingle.
-    rensa keeps threads that a forked process would lose, so workers have to be spawned.
+    rensa's fast similarity sketching (Dahlgaard, Knudsen and Thorup 2017); each text needs a
+    shingle. rensa keeps threads that a forked process would lose, so workers have to be spawned.
     """
     texts = len(shingles.starts) - 1
     if texts == 0:
@@ -210,11 +210,11 @@ def one_word_masks(words: Ragged, fewest: int) -> tuple[Hashes, Integers, npt.ND
     """Return the masks of all texts of `fewest` to 64 words: the text without each of its words, and whole.
 
     Two texts whose masks at one position are equal differ by a substituted word. A text whose mask
-    equals another whole text has one word more. For that, texts with one word fewer than `fewest` have
-    a whole mask too.
+    equals another whole text has one word more. For that, texts with one word fewer than `fewest`
+    have a whole mask too.
 
-    Returns:
-        The hash, the text and the position of each mask; the position is `WHOLE` if no word is left out.
+    Returns: The hash, the text and the position of each mask; the position is `WHOLE` if no word is
+        left out.
     """
     masks: list[tuple[Hashes, Integers, npt.NDArray[np.uint8]]] = []
     for size in range(max(fewest - 1, 1), _LONGEST_MASKED + 1):

@@ -68,12 +68,10 @@ _TEXT_FIELDS = tuple(field.name for field in fields(TextSketches))
 class RowSketches:
     """Sketches of n rows and of their t distinct normalised texts.
 
-    Attributes:
-        row_id: [n].
-        row_key: 128 bits of the hash of the shape and the unchanged content, [n, 2].
-        input_key: Hash of the row's question, 0 if several answers may be right, [n].
-        target_key: Hash of its answer, [n].
-        match_key: Hash of everything that must be equal for one of two similar rows to be dispensable:
+    Attributes: row_id: [n]. row_key: 128 bits of the hash of the shape and the unchanged content,
+        [n, 2]. input_key: Hash of the row's question, 0 if several answers may be right, [n].
+        target_key: Hash of its answer, [n]. match_key: Hash of everything that must be equal for
+        one of two similar rows to be dispensable:
             shape, label, score, vector, the system's turns and the roles, [n].
         group_key: Hash of the group, 0 for none, [n].
         own_key: SHA-256 of the group, or of the text that names the row if it has none, [n, 32].
@@ -197,8 +195,8 @@ def sketch_rows(rows: pd.DataFrame) -> RowSketches:
 class _SketchedRow:
     """One row's texts, as indices, and its hashes.
 
-    The 80 bytes of `hashes` are the row key (16), the input, target, match and group key (8 each) and
-    the own key (32).
+    The 80 bytes of `hashes` are the row key (16), the input, target, match and group key (8 each)
+    and the own key (32).
     """
 
     twins: Sequence[int]

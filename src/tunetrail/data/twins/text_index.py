@@ -1,6 +1,7 @@
 """The distinct texts of all chunks, each with its sketches, and the similar ones among them.
 
-Texts are numbered in the order of their hashes, so the numbers depend on no order of rows or chunks.
+Texts are numbered in the order of their hashes, so the numbers depend on no order of rows or
+chunks.
 """
 
 from collections.abc import Iterator, Mapping
@@ -87,8 +88,8 @@ class TextIndex:
     def one_word_pairs(self, is_linked: Mask) -> Iterator[Pairs]:
         """Yield enough pairs of linked texts that differ by one word to connect all that do.
 
-        If more than a few texts differ in the same place, they are a form that was filled in again and
-        again: the oldest of them are connected, and the others aren't twins for that reason.
+        If more than a few texts differ in the same place, they are a form that was filled in again
+        and again: the oldest of them are connected, and the others aren't twins for that reason.
         """
         keys, texts, positions = self._masks
         starts = range(0, len(keys), _MASKS_AT_ONCE)
