@@ -1,1 +1,1 @@
-"""Twins: finds equal and similar rows of a session from sketches, in bounded memory. Drops no row."""
+"""Twins: finds equal and similar rows of a session from sketches, in bounded memory."""

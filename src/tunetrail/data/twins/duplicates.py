@@ -54,7 +54,7 @@ class SketchBook:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Create an empty book with its files in `folder`, which must exist and belong to it alone."""
+        """Create an empty book with its files in `folder`, which must exist and be its own."""
         self._folder = folder
         self._index: TextIndex | None = None
         empty = pd.DataFrame({"row_id": pd.Series(dtype="int64"), "shape": [], "group": []})
@@ -84,7 +84,7 @@ class SketchBook:
         return self._array("row_id")
 
     def exact_duplicates(self, included: Mask | None = None) -> Integers:
-        """Return the oldest row of equal shape and content for each row, -1 if that is the row itself."""
+        """Return each row's oldest row of equal shape and content, -1 if that is the row itself."""
         rows = self._rows(included)
         keys = self._array("row_key")[rows]
         order = np.lexsort((self.row_ids[rows], keys[:, 1], keys[:, 0]))
@@ -107,8 +107,7 @@ class SketchBook:
         order = np.lexsort((targets, inputs))
         rows, inputs, targets = rows[order], inputs[order], targets[order]
 
-        # Targets are sorted within each input: if any differs from the first, the input is
-        # disputed.
+        # Targets are sorted within each input: one that differs from the first disputes it.
         first = _first_of_run(inputs[:, None])
         differs = targets != targets[first]
         disputes = np.bincount(first, differs, minlength=len(order))
@@ -159,7 +158,7 @@ class SketchBook:
     def _similar_texts(
         self, index: TextIndex, edges: Sequence[Pairs], size: int, similarity: float
     ) -> list[Pairs]:
-        """Return edges between similar texts, in addition to `edges` from rows to texts and groups."""
+        """Return edges between similar texts; `edges` lead from rows to texts and groups."""
         rows = len(self)
         is_linked = np.zeros(index.size, dtype=bool)
         is_linked[edges[0][1] - rows] = True
@@ -227,7 +226,7 @@ class SketchBook:
 
 
 def _first_of_run(values: npt.NDArray[Any]) -> Integers:
-    """Return the position of the first equal row of values for each row; equal rows are neighbours."""
+    """Return the position of the first equal row of each row; equal rows are neighbours."""
     is_first = np.ones(len(values), dtype=bool)
     is_first[1:] = (values[1:] != values[:-1]).any(axis=1)
     return np.maximum.accumulate(np.where(is_first, np.arange(len(values)), 0))

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 
 class GrowingArray:
-    """An array in a file of its own. Each row has `width` values; with `width` 0 the array is flat."""
+    """An array in a file of its own; each row has `width` values, or one if `width` is 0."""
 
     def __init__(self, path: Path, dtype: npt.DTypeLike, width: int = 0) -> None:
         self._path = path

@@ -102,8 +102,7 @@ class _Search:
 
         positions, lag = np.arange(len(nodes)), 1
         while allowed > 0:
-            # Buckets in which every row is hit, or only one is not, are dropped at lags 1, 2, 4,
-            # ...
+            # At lags 1, 2, 4, ... buckets with at most one row that isn't hit are dropped.
             if lag & (lag - 1) == 0:
                 open_nodes = np.where(self.is_hit[nodes], -1, nodes)
                 positions = positions[is_mixed(bucket, open_nodes)[positions]]
@@ -119,7 +118,7 @@ class _Search:
         return similar_pairs
 
     def _similar(self, kind: str, older: Integers, newer: Integers) -> tuple[Integers, int]:
-        """Return similar pairs (newer, older) and the number compared; mark the newer rows as hit."""
+        """Return similar pairs (newer, older) and the number compared; mark newer rows as hit."""
         is_open = ~(self.is_hit[older] | self.is_hit[newer])
         older, newer = older[is_open], newer[is_open]
 

@@ -1,4 +1,4 @@
-"""Parts of a row: which of its texts connect it to others, which it is compared by, and what must be equal besides.
+"""Takes a row apart: texts that connect it to other rows, texts to compare it by, and the rest.
 
 Knows the shapes of samples; compares nothing itself.
 """
@@ -14,19 +14,22 @@ from tunetrail.data.twins.shingles import encoded
 from tunetrail.samples import ColumnType, shape_named
 
 TEXTS_PER_ROW = 3
-"""Texts at most that a row is compared by: a pair has an anchor, a positive and perhaps a negative."""
+"""Most texts that a row is compared by: a pair has an anchor, a positive and perhaps a negative."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowParts:
-    """One row, taken apart.
+    """The parts of one row.
 
-    Attributes: twins: Texts that connect the row to others; the first one names it. compared: Texts
-        that it is compared by, None for an absent one. whole: The text of the whole row, where it
-        isn't just `compared`, one behind the other. setting: What rows must have in common to be
-        compared at all: shape, system turns, roles. answer: Label, score or vector.
-        answered_by_text: Whether the second of `compared` answers the first. answered_by_choice:
-        Whether the second of `compared` is preferred to the third, as an answer to the first.
+    Attributes:
+        twins: Texts that connect the row to other rows; the first one names it.
+        compared: Texts that the row is compared by, None for an absent one.
+        whole: The text of the whole row, or None if it is the texts of `compared`, joined.
+        setting: Values that rows must have in common to be compared: shape, system turns, roles.
+        answer: Label, score or vector.
+        answered_by_text: Whether the second text of `compared` answers the first.
+        answered_by_choice: Whether the second text of `compared` is preferred to the third, as an
+            answer to the first.
     """
 
     twins: Sequence[str]
@@ -58,49 +61,50 @@ def parts_of(record: Mapping[Any, Any]) -> RowParts:
 
 def _parts_of_conversation(record: Mapping[Any, Any]) -> RowParts:
     messages = record.get("messages")
-    turns = [(turn["role"], turn["content"]) for turn in ([] if messages is None else messages)]
-    spoken = [content for role, content in turns if role != "system"]
-    # a log that is ingested again and again holds the same conversation at several lengths: its
-    # opening stays
-    opening = [content for role, content in turns if role == "user"][:1]
-    last = max(
-        (place for place, (role, _) in enumerate(turns) if role == "assistant"), default=None
-    )
-    before = [
-        content for place, (role, content) in enumerate(turns) if role != "system" and place != last
-    ]
-    conversation = "\n".join(spoken)
+    turns = [] if messages is None else list(messages)
+    roles = [turn["role"] for turn in turns]
+    contents = [turn["content"] for turn in turns]
+    spoken = [index for index, role in enumerate(roles) if role != "system"]
+
+    # A log that is ingested repeatedly holds the same conversation at several lengths: its first
+    # question stays the same.
+    opening = contents[roles.index("user")] if "user" in roles else None
+    answer = max((index for index in spoken if roles[index] == "assistant"), default=None)
+    question = "\n".join(contents[index] for index in spoken if index != answer)
+    conversation = "\n".join(contents[index] for index in spoken)
+    system_turns = [turn["content"] for turn in turns if turn["role"] == "system"]
+
     return RowParts(
-        twins=[*opening, conversation],
-        compared=["\n".join(before), None if last is None else turns[last][1]],
+        twins=[conversation] if opening is None else [opening, conversation],
+        compared=[question, None if answer is None else contents[answer]],
         whole=conversation,
-        setting=(
-            "chat",
-            *(content for role, content in turns if role == "system"),
-            [role for role, _ in turns],
-        ),
+        setting=("chat", *system_turns, roles),
         answer=None,
-        answered_by_text=last is not None,
+        answered_by_text=answer is not None,
     )
 
 
 def identity(record: Mapping[Any, Any]) -> bytes:
-    """Return 16 bytes that are equal for rows of equal shape and content, as it is written, whatever their group."""
+    """Return 16 bytes that are equal for rows of equal shape and unchanged content."""
     columns = shape_named(record["shape"]).columns
     return hash_of([record["shape"], *(record.get(column) for column in columns)], 16)
 
 
 def hash_of(values: Iterable[Any], size: int = 8) -> bytes:
-    """Return `size` bytes of the hash of texts, numbers, vectors and lists of them; knows `1` and `"1"` apart."""
+    """Return `size` bytes of the hash of texts, numbers, vectors and lists of them.
+
+    `1` and `"1"` have different hashes.
+    """
     state = hashlib.blake2b(digest_size=size)
     for value in values:
-        data = _encoded_value(value)
-        state.update(len(data).to_bytes(8, "little"))
-        state.update(data)
+        encoding = _encode_value(value)
+        state.update(len(encoding).to_bytes(8, "little"))
+        state.update(encoding)
     return state.digest()
 
 
-def _encoded_value(value: Any) -> bytes:
+def _encode_value(value: Any) -> bytes:
+    """Return the value as bytes that begin with its type."""
     if value is None:
         return b"none"
     if isinstance(value, str):
@@ -108,6 +112,7 @@ def _encoded_value(value: Any) -> bytes:
     if isinstance(value, bytes):
         return b"hash" + value
     if isinstance(value, int | float | np.number):
+        # Adding 0.0 turns -0.0 into 0.0.
         return b"number" + repr(float(value) + 0.0).encode()
     if isinstance(value, Mapping):
         return b"turn" + hash_of((value["role"], value["content"]), 32)

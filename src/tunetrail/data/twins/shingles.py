@@ -75,7 +75,7 @@ def spans(starts: Integers, counts: Integers) -> Integers:
 
 
 def begins_run(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Return a mask of the sorted values that differ from the one before; the first one does."""
+    """Return a mask of the sorted values that differ from the one before."""
     begins = np.ones(len(values), dtype=bool)
     begins[1:] = values[1:] != values[:-1]
     return begins
@@ -136,7 +136,7 @@ class _WordHashes(dict[str, int]):
 
 
 def word_hashes(texts: Sequence[str]) -> Ragged:
-    """Return the hash of each word of normalised texts; an empty text has one empty word."""
+    """Return the hash of each word of normalised texts; an empty text has one word."""
     words = [text.split(" ") for text in texts]
     counts = np.fromiter(map(len, words), np.int64, len(words))
     hashes = map(_WordHashes().__getitem__, chain.from_iterable(words))
@@ -207,14 +207,15 @@ def smallest(shingles: Ragged) -> Ragged:
 
 
 def one_word_masks(words: Ragged, fewest: int) -> tuple[Hashes, Integers, npt.NDArray[np.uint8]]:
-    """Return the masks of all texts of `fewest` to 64 words: the text without each of its words, and whole.
+    """Return the masks of texts of `fewest` to 64 words: without each word, and whole.
 
     Two texts whose masks at one position are equal differ by a substituted word. A text whose mask
     equals another whole text has one word more. For that, texts with one word fewer than `fewest`
     have a whole mask too.
 
-    Returns: The hash, the text and the position of each mask; the position is `WHOLE` if no word is
-        left out.
+    Returns:
+        The hash, the text and the position of each mask; the position is `WHOLE` if no word is left
+        out.
     """
     masks: list[tuple[Hashes, Integers, npt.NDArray[np.uint8]]] = []
     for size in range(max(fewest - 1, 1), _LONGEST_MASKED + 1):

@@ -68,11 +68,13 @@ _TEXT_FIELDS = tuple(field.name for field in fields(TextSketches))
 class RowSketches:
     """Sketches of n rows and of their t distinct normalised texts.
 
-    Attributes: row_id: [n]. row_key: 128 bits of the hash of the shape and the unchanged content,
-        [n, 2]. input_key: Hash of the row's question, 0 if several answers may be right, [n].
-        target_key: Hash of its answer, [n]. match_key: Hash of everything that must be equal for
-        one of two similar rows to be dispensable:
-            shape, label, score, vector, the system's turns and the roles, [n].
+    Attributes:
+        row_id: [n].
+        row_key: 128 bits of the hash of the shape and the unchanged content, [n, 2].
+        input_key: Hash of the row's question, 0 if several answers may be right, [n].
+        target_key: Hash of its answer, [n].
+        match_key: Hash of everything that must be equal for one of two similar rows to be
+            dispensable: shape, label, score, vector, the system's turns and the roles, [n].
         group_key: Hash of the group, 0 for none, [n].
         own_key: SHA-256 of the group, or of the text that names the row if it has none, [n, 32].
         row_text: The texts that a row is compared by, -1 for none, [n, `TEXTS_PER_ROW`].
