@@ -1,12 +1,13 @@
-"""Cleaning of rows, each by itself: repairs texts, replaces personal data, and keeps what it changed and why.
+"""Cleaning: repairs the texts of rows one by one, replaces personal data and records each change.
 
-Rows may hold source code, so indentation and line breaks inside a text always survive. Judges no content; finds no
-duplicates (they need the whole session: see `duplicates`).
+Rows may hold source code, so indentation and line breaks within a text always survive. Duplicates
+need the whole session and are found in `twins`.
 """
 
+import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +16,7 @@ import pandas as pd
 
 from tunetrail.config import CleaningConfig
 from tunetrail.data.privacy import Scrubber
-from tunetrail.data.rows import (
-    content_columns,
-    content_text,
-    object_series,
-    set_aside_frame,
-)
+from tunetrail.data.rows import content_columns, content_text, object_series, set_aside_frame
 from tunetrail.data.texts.markup import strip_markup
 from tunetrail.samples import ColumnType, column_type, shape_named
 
@@ -33,13 +29,13 @@ _REPAIRED_TYPES = (ColumnType.TEXT, ColumnType.LABEL, ColumnType.MESSAGES)
 
 @dataclass(frozen=True, kw_only=True)
 class CleanedRows:
-    """Repaired rows, and those that cleaning took out; together they are as many as came in.
+    """Repaired rows and the rows that cleaning set aside, together as many as came in.
 
     Attributes:
         rows: Rows that stay, in their order.
-        set_aside: Rows that repairing left without text, or without a difference to prefer.
-        changes: One line for each row that stays and of which something was changed, with the reasons.
-        placeholders: How many personal data of each type were replaced.
+        set_aside: Rows that have no text left, or whose two answers have become equal.
+        changes: One line for each row that stays and was changed, with the reasons.
+        placeholders: Number of replaced personal data by type.
     """
 
     rows: pd.DataFrame
@@ -48,141 +44,158 @@ class CleanedRows:
     placeholders: "Counter[str]"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _RepairedCell:
+    """The repaired value of a cell, the reasons of its changes and its replaced personal data."""
+
+    value: Any
+    reasons: list[str]
+    placeholders: "Counter[str]"
+
+
 def clean_rows(rows: pd.DataFrame, config: CleaningConfig) -> CleanedRows:
     """Repair the texts of validated rows.
 
-    What is kept of a changed row from before has its personal data replaced too, unless that is turned off.
+    Personal data is also replaced in the earlier content of a changed row, unless that is off.
     """
     scrubber = Scrubber(config.privacy)
     placeholders: Counter[str] = Counter()
     before = rows.reset_index(drop=True)
     after = before.copy()
-    reasons: list[dict[str, None]] = [{} for _ in range(len(before))]
-    for column in content_columns(before):
-        if column_type(column) in _REPAIRED_TYPES:
-            repaired = []
-            for position, value in enumerate(before[column]):
-                new, why, found = _repaired(value, column, config, scrubber)
-                repaired.append(new)
-                placeholders.update(found)
-                reasons[position].update(dict.fromkeys(why))
-            is_optional = [column not in shape_named(name).required for name in before["shape"]]
-            after[column] = object_series(
-                [
-                    None if optional and isinstance(value, str) and not value.strip() else value
-                    for value, optional in zip(repaired, is_optional, strict=True)
-                ]
-            )
-    records = after.to_dict("records")
-    gone = {
-        position: reason
-        for position, record in enumerate(records)
-        if (reason := _why_unusable(record)) is not None
-    }
+    reasons_by_row: list[dict[str, None]] = [{} for _ in range(len(before))]
 
-    changed = [position for position, why in enumerate(reasons) if why and position not in gone]
-    lines = _lines(
-        before, records, {**gone, **{each: "; ".join(reasons[each]) for each in changed}}, scrubber
-    )
+    for column in content_columns(before):
+        if column_type(column) not in _REPAIRED_TYPES:
+            continue
+        values = []
+        for position, shape_name in enumerate(before["shape"]):
+            cell = _repair_cell(before.at[position, column], column, config, scrubber)
+            is_optional = column not in shape_named(shape_name).required
+            values.append(None if is_optional and _is_blank(cell.value) else cell.value)
+            placeholders.update(cell.placeholders)
+            reasons_by_row[position].update(dict.fromkeys(cell.reasons))
+        after[column] = object_series(values)
+
+    records = after.to_dict("records")
+    unusable, changed = {}, {}
+    for position, (record, reasons) in enumerate(zip(records, reasons_by_row, strict=True)):
+        why_unusable = _why_unusable(record)
+        if why_unusable is not None:
+            unusable[position] = why_unusable
+        elif reasons:
+            changed[position] = "; ".join(reasons)
+
     return CleanedRows(
-        rows=after.drop(index=list(gone)).reset_index(drop=True),
-        set_aside=set_aside_frame("cleaning", [lines[position] for position in gone]),
-        changes=set_aside_frame("cleaning", [lines[position] for position in changed]),
+        rows=after.drop(index=list(unusable)).reset_index(drop=True),
+        set_aside=_account_for(before, records, unusable, scrubber),
+        changes=_account_for(before, records, changed, scrubber),
         placeholders=placeholders,
     )
 
 
-def _lines(
+def _account_for(
     before: pd.DataFrame,
-    after: Sequence[Mapping[Any, Any]],
-    reason_of: Mapping[int, str],
+    records: Sequence[Mapping[Any, Any]],
+    reasons: Mapping[int, str],
     scrubber: Scrubber,
-) -> dict[int, tuple[int, str, str | None, str | None]]:
-    """Return the lines of a set-aside frame, by position, of the rows that have a reason."""
-    old_rows = before.iloc[list(reason_of)].to_dict("records")
-    return {
-        position: (
-            int(after[position]["row_id"]),
-            reason,
-            content_text(old, scrubber.mask),
-            content_text(after[position], scrubber.mask),
-        )
-        for (position, reason), old in zip(reason_of.items(), old_rows, strict=True)
-    }
+) -> pd.DataFrame:
+    """Return a set-aside frame of the rows at the positions that have a reason."""
+    lines = []
+    old_records = before.iloc[list(reasons)].to_dict("records")
+    for (position, reason), old_record in zip(reasons.items(), old_records, strict=True):
+        record = records[position]
+        old_text, new_text = (content_text(row, scrubber.mask) for row in (old_record, record))
+        lines.append((int(record["row_id"]), reason, old_text, new_text))
+    return set_aside_frame("cleaning", lines)
 
 
 def clean_text(text: str, config: CleaningConfig) -> tuple[str, list[str]]:
-    """Return a text repaired as `config` says, and the names of the repairs that changed it."""
+    """Return the repaired text and the names of the repairs that changed it."""
+    repairs: list[tuple[bool, str, Callable[[str], str]]] = [
+        (config.fix_encoding and not text.isascii(), "encoding repaired", _fix_encoding),
+        (config.normalize_unicode, "characters normalised", _normalize_unicode),
+        (config.strip_markup, "markup removed", _remove_markup),
+        (config.normalize_whitespace, "white space normalised", _normalize_whitespace),
+    ]
     reasons = []
-
-    def changed(new: str, reason: str) -> str:
-        if new != text:
+    for is_on, reason, repair in repairs:
+        repaired = repair(text) if is_on else text
+        if repaired != text:
             reasons.append(reason)
-        return new
-
-    if config.fix_encoding and not text.isascii():
-        # Line by line: ftfy judges a text as a whole, and one broken line mustn't depend on its neighbours.
-        lines = (line if line.isascii() else ftfy.fix_encoding(line) for line in text.split("\n"))
-        text = changed("\n".join(lines), "encoding repaired")
-    if config.normalize_unicode:
-        text = changed(
-            unicodedata.normalize("NFC", text.translate(_CONTROL_CHARACTERS)),
-            "characters normalised",
-        )
-    if config.strip_markup and ("<" in text or "&" in text):
-        text = changed(strip_markup(text), "markup removed")
-    if config.normalize_whitespace:
-        text = changed(_with_plain_whitespace(text), "white space normalised")
+        text = repaired
     return text, reasons
 
 
-def _with_plain_whitespace(text: str) -> str:
-    lines = [
-        line.rstrip(" \t") for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    ]
-    first = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
-    kept = "\n".join(lines[first:]).rstrip()
-    # The first line's indentation belongs to code; before a single line it is just a stray blank.
-    return kept if "\n" in kept else kept.strip()
+def _fix_encoding(text: str) -> str:
+    # Line by line, because ftfy judges a text as a whole: one broken line must not depend on its
+    # neighbours.
+    lines = (line if line.isascii() else ftfy.fix_encoding(line) for line in text.split("\n"))
+    return "\n".join(lines)
 
 
-def _repaired(
+def _normalize_unicode(text: str) -> str:
+    return unicodedata.normalize("NFC", text.translate(_CONTROL_CHARACTERS))
+
+
+def _remove_markup(text: str) -> str:
+    return strip_markup(text) if "<" in text or "&" in text else text
+
+
+def _normalize_whitespace(text: str) -> str:
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    stripped = "\n".join(line.rstrip(" \t") for line in lines).rstrip()
+
+    # Blank lines at the start go, but the first line's indentation belongs to code.
+    without_blank_start = re.sub(r"\A(?:\s*\n)+", "", stripped)
+    # In a single line it is just a stray blank.
+    return without_blank_start if "\n" in without_blank_start else without_blank_start.strip()
+
+
+def _repair_cell(
     value: Any, column: str, config: CleaningConfig, scrubber: Scrubber
-) -> tuple[Any, list[str], Counter[str]]:
-    """Return a cell repaired, the reasons of its changes, and the personal data replaced in it."""
-    found: Counter[str] = Counter()
+) -> _RepairedCell:
+    """Repair a text, a label or all turns of a conversation."""
+    placeholders: Counter[str] = Counter()
     if value is None:
-        return None, [], found
+        return _RepairedCell(value=None, reasons=[], placeholders=placeholders)
+
     if column_type(column) is ColumnType.MESSAGES:
-        turns, reasons = [], []
+        turns, all_reasons = [], []
         for turn in value:
-            content, why, of_turn = _repaired(turn["content"], "content", config, scrubber)
-            turns.append({"role": turn["role"], "content": content})
-            reasons += why
-            found += of_turn
-        return turns, reasons, found
+            content = _repair_cell(turn["content"], "content", config, scrubber)
+            turns.append({"role": turn["role"], "content": content.value})
+            all_reasons += content.reasons
+            placeholders += content.placeholders
+        return _RepairedCell(value=turns, reasons=all_reasons, placeholders=placeholders)
+
     text, reasons = clean_text(value, config)
     if column_type(column) is not ColumnType.LABEL:
         text, counts = scrubber.scrub(text)
-        found.update(counts)
+        placeholders.update(counts)
         reasons += [f"{name} replaced" for name in counts]
-    return text, reasons, found
+    return _RepairedCell(value=text, reasons=reasons, placeholders=placeholders)
 
 
 def _why_unusable(record: dict[Any, Any]) -> str | None:
+    """Return the reason why nothing can be learned from a cleaned row, None if something can."""
     shape = shape_named(record["shape"])
     for column in shape.required:
-        value = record[column]
-        if column_type(column) is ColumnType.MESSAGES:
-            empty = not any(
-                turn["role"] == "assistant" and turn["content"].strip() for turn in value
-            )
-        else:
-            empty = isinstance(value, str) and not value.strip()
-        if empty:
+        if _is_empty(record[column], column):
             return f"{column} is empty after cleaning"
+
     if shape.is_preference:
         preferred, rejected = shape.target
         if record[preferred] == record[rejected]:
             return f"{preferred} equals {rejected} after cleaning"
     return None
+
+
+def _is_empty(value: Any, column: str) -> bool:
+    if column_type(column) is not ColumnType.MESSAGES:
+        return _is_blank(value)
+    answers = (turn["content"] for turn in value if turn["role"] == "assistant")
+    return all(map(_is_blank, answers))
+
+
+def _is_blank(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip()

@@ -1,4 +1,4 @@
-"""Lengths in the tokens of the model that will read the rows, and what becomes of rows that are too long for it."""
+"""Lengths in the model's own tokens, and the policy for rows that are longer than the model reads."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,42 +13,40 @@ from tunetrail.data.texts.sentences import truncated
 from tunetrail.samples import shape_named
 
 _AT_ONCE = 1000
-"""Records: what a tokenizer returns of a text is many times as large as the text."""
+"""Records tokenised at once: a tokenizer's result is many times as large as the text."""
 
 
 class TokenCounter(Protocol):
-    """Counts tokens as one model does; can be handed to another process.
-
-    Attributes:
-        max_length: Tokens that the model reads.
-        identity: Names the tokenizer and its settings; equal ones count alike.
-    """
+    """Counts tokens as one model does; it can be handed to another process."""
 
     @property
     def max_length(self) -> int:
-        """Return the tokens that the model reads."""
+        """Number of tokens that the model reads."""
 
     @property
     def identity(self) -> str:
-        """Return what the counts depend on."""
+        """Name of the tokenizer and its settings; equal ones give equal counts."""
 
     def of_texts(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
-        """Return the tokens of each text, [texts]."""
+        """Return the number of tokens of each text, [texts]."""
 
     def of_records(self, records: Sequence[dict[str, Any]]) -> npt.NDArray[np.int64]:
-        """Return the tokens of each row as the model reads it, [records]: its longest text, or the whole example."""
+        """Return the number of tokens of each row as the model reads it, [records].
+
+        That is the longest text of a row, or the whole example of a language model.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredRows:
-    """Rows with a column `token_count`, and what the length policy did.
+    """Rows with a column `token_count`, and the result of the length policy.
 
     Attributes:
         rows: Rows that stay.
         set_aside: Rows that were too long.
-        changes: Rows of which a text was truncated.
-        too_long: One (`row_id`, tokens, whether what is learnt would be cut off) for each incoming row that is longer
-            than the model reads.
+        changes: Rows with a truncated text.
+        too_long: (`row_id`, tokens, whether the target would be cut off) of each incoming row that
+            is longer than the model reads.
     """
 
     rows: pd.DataFrame
@@ -60,59 +58,61 @@ class MeasuredRows:
 def measure_lengths(
     rows: pd.DataFrame, policy: str, counter: TokenCounter, mask: Callable[[str], str] = str
 ) -> MeasuredRows:
-    """Count the tokens of cleaned rows and apply the length policy to those longer than the model reads.
+    """Count the tokens of cleaned rows, and apply the length policy to rows that are too long.
 
     Args:
         rows: Cleaned rows.
-        policy: `keep` (the model cuts them), `truncate` (at the last sentence that fits; a row that ends in what is
-            learnt is dropped, since a cut answer teaches a model to stop in the middle) or `drop`.
+        policy: `keep` (the model cuts them), `drop`, or `truncate` at the last sentence that fits.
+            `truncate` drops a row that ends in its target, because a truncated answer teaches a
+            model to stop in the middle.
         counter: The model's tokenizer.
-        mask: Replaces personal data in what is kept of a changed row.
+        mask: Replaces personal data in the recorded content of a changed row.
     """
     rows = rows.reset_index(drop=True)
     records = records_of(rows)
-    blocks = [
-        counter.of_records(records[start : start + _AT_ONCE])
-        for start in range(0, len(records), _AT_ONCE)
-    ]
-    counts = np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.int64)
-    longer = np.flatnonzero(counts > counter.max_length)
-    found = tuple(
-        (
-            int(records[each]["row_id"]),
-            int(counts[each]),
-            shape_named(records[each]["shape"]).target_is_written,
-        )
-        for each in longer
-    )
-    gone, changes = [], []
-    if policy != "keep":
-        for position in longer:
-            record = records[position]
-            before = content_text(record, mask)
-            reason = f"{counts[position]} tokens are more than the {counter.max_length} that the model reads"
-            truncatable = shape_named(record["shape"]).truncatable
-            if policy == "drop" or not truncatable:
-                gone.append((int(position), (record["row_id"], reason, before, None)))
-                continue
-            for column in truncatable:
-                if record.get(column) is not None:
-                    record[column] = truncated(record[column], counter.max_length, counter.of_texts)
-                    rows.at[position, column] = record[column]
-            counts[position] = counter.of_records([record])[0]
-            changes.append(
-                (
-                    record["row_id"],
-                    f"truncated at a sentence: {reason}",
-                    before,
-                    content_text(record, mask),
-                )
-            )
+    counts = _count_tokens(records, counter)
+    too_long = np.flatnonzero(counts > counter.max_length)
+    lengths = []
+    for position in too_long:
+        record = records[position]
+        target_is_cut = shape_named(record["shape"]).target_is_written
+        lengths.append((int(record["row_id"]), int(counts[position]), target_is_cut))
+
+    dropped, set_aside, changes = [], [], []
+    for position in [] if policy == "keep" else too_long:
+        record = records[position]
+        row_id, before = record["row_id"], content_text(record, mask)
+        limit = f"the {counter.max_length} that the model reads"
+        reason = f"{counts[position]} tokens are more than {limit}"
+
+        truncatable = shape_named(record["shape"]).truncatable
+        if policy == "drop" or not truncatable:
+            dropped.append(position)
+            set_aside.append((row_id, reason, before, None))
+            continue
+        for column in truncatable:
+            if record.get(column) is not None:
+                record[column] = truncated(record[column], counter.max_length, counter.of_texts)
+                rows.at[position, column] = record[column]
+        counts[position] = counter.of_records([record])[0]
+        after = content_text(record, mask)
+        changes.append((row_id, f"truncated at a sentence: {reason}", before, after))
+
+    counted_rows = rows.assign(token_count=counts.astype(np.int32))
     return MeasuredRows(
-        rows=rows.assign(token_count=counts.astype(np.int32))
-        .drop(index=[each for each, _ in gone])
-        .reset_index(drop=True),
-        set_aside=set_aside_frame("cleaning", [line for _, line in gone]),
+        rows=counted_rows.drop(index=dropped).reset_index(drop=True),
+        set_aside=set_aside_frame("cleaning", set_aside),
         changes=set_aside_frame("cleaning", changes),
-        too_long=found,
+        too_long=tuple(lengths),
     )
+
+
+def _count_tokens(
+    records: Sequence[dict[str, Any]], counter: TokenCounter
+) -> npt.NDArray[np.int64]:
+    """Return the number of tokens of each row, counted block by block."""
+    counts = np.zeros(len(records), dtype=np.int64)
+    for start in range(0, len(records), _AT_ONCE):
+        block = slice(start, start + _AT_ONCE)
+        counts[block] = counter.of_records(records[block])
+    return counts

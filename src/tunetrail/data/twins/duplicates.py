@@ -117,7 +117,7 @@ class SketchBook:
         return contradicts
 
     def cluster_keys(self, similarity: float, included: Mask | None = None) -> list[str]:
-        """Return the key of each row's cluster, 64 hex digits; an empty text if it isn't included."""
+        """Return the key of each row's cluster, 64 hex digits; empty if the row isn't included."""
         keys = np.array(self._array("own_key"))
         oldest_rows = self.clusters(similarity, included)
         return ["" if row < 0 else keys[row].tobytes().hex() for row in oldest_rows]

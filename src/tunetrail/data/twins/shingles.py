@@ -113,7 +113,7 @@ def text_hash(text: str) -> int:
 
 
 def mixed(values: Hashes) -> Hashes:
-    """Return hashes whose bits all depend on every bit of the value (SplitMix64's finaliser)."""
+    """Return hashes whose bits all depend on all bits of the value (as in SplitMix64)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
