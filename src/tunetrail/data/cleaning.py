@@ -68,8 +68,9 @@ def clean_rows(rows: pd.DataFrame, config: CleaningConfig) -> CleanedRows:
         if column_type(column) not in _REPAIRED_TYPES:
             continue
         values = []
-        for position, shape_name in enumerate(before["shape"]):
-            cell = _repair_cell(before.at[position, column], column, config, scrubber)
+        cells = zip(before[column], before["shape"], strict=True)
+        for position, (cell_value, shape_name) in enumerate(cells):
+            cell = _repair_cell(cell_value, column, config, scrubber)
             is_optional = column not in shape_named(shape_name).required
             values.append(None if is_optional and _is_blank(cell.value) else cell.value)
             placeholders.update(cell.placeholders)
@@ -146,7 +147,7 @@ def _normalize_whitespace(text: str) -> str:
     stripped = "\n".join(line.rstrip(" \t") for line in lines).rstrip()
 
     # Blank lines at the start go, but the first line's indentation belongs to code.
-    without_blank_start = re.sub(r"\A(?:\s*\n)+", "", stripped)
+    without_blank_start = re.sub(r"\A\s*\n", "", stripped)
     # In a single line it is just a stray blank.
     return without_blank_start if "\n" in without_blank_start else without_blank_start.strip()
 

@@ -1,4 +1,4 @@
-"""Lengths in the model's own tokens, and the policy for rows that are longer than the model reads."""
+"""Counts rows in the model's own tokens, and applies the policy for rows that are too long."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Row files: frames of rows as Parquet, typed and without pickle. Knows which type a column has, not what it means."""
+"""Row files: frames of rows as Parquet, typed and without pickle."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,27 +19,25 @@ _TYPES = {
     "token_count": pa.int32(),
     "characters": pa.int32(),
 }
-"""Arrow types of the columns that the steps add; every other column has the type of its values."""
+"""Arrow types of the columns that steps add; other columns have the type of their values."""
 _TYPES_OF_VALUES = {
     ColumnType.NUMBER: pa.float64(),
     ColumnType.WEIGHT: pa.float64(),
     ColumnType.VECTOR: pa.list_(pa.float64()),
     ColumnType.MESSAGES: pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
 }
-"""Arrow types by type of column; values of every other type are text."""
-_NUMBERS = ("row_id", "token_count", "characters")
+"""Arrow types by type of column; values of all other types are text."""
+_INTEGER_COLUMNS = ("row_id", "token_count", "characters")
 _GROUP_ROWS = 10_000
 
 
 def columns_of_shapes(kind: str, shapes: Sequence[str]) -> list[str]:
-    """Return the columns that rows of these shapes can have; those of every shape of the kind where none is given."""
-    content = dict.fromkeys(
-        column
-        for shape in shapes_of_kind(kind)
-        if shape.name in shapes or not shapes
-        for column in shape.columns
-    )
-    return ["row_id", "shape", *content, *COMMON_COLUMNS]
+    """Return the columns that rows of these shapes can have; of all shapes if none are named."""
+    columns = ["row_id", "shape"]
+    for shape in shapes_of_kind(kind):
+        if shape.name in shapes or not shapes:
+            columns += shape.columns
+    return list(dict.fromkeys([*columns, *COMMON_COLUMNS]))
 
 
 def schema_of(columns: Sequence[str]) -> pa.Schema:
@@ -61,21 +59,19 @@ def table_of(rows: pd.DataFrame, schema: pa.Schema) -> pa.Table:
     Raises:
         pyarrow.ArrowException: A value doesn't have its column's type; validated rows always do.
     """
-    arrays = [
-        pa.array(rows[field.name].tolist(), field.type)
-        if field.name in rows
-        else pa.nulls(len(rows), field.type)
-        for field in schema
-    ]
+    arrays = []
+    for field in schema:
+        values = rows[field.name].tolist() if field.name in rows else [None] * len(rows)
+        arrays.append(pa.array(values, field.type))
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def frame_of(table: pa.Table) -> pd.DataFrame:
-    """Return an Arrow table as a frame of rows: numbers as NumPy's, everything else as Python objects."""
+    """Return an Arrow table as a frame of rows: integers in NumPy's type, the rest as objects."""
     columns: dict[str, Any] = {}
-    for name in table.column_names:
-        column = table.column(name)
-        columns[name] = column.to_numpy() if name in _NUMBERS else object_series(column.to_pylist())
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        is_integer = name in _INTEGER_COLUMNS
+        columns[name] = column.to_numpy() if is_integer else object_series(column.to_pylist())
     return pd.DataFrame(columns)
 
 
@@ -85,7 +81,7 @@ def write_rows(rows: pd.DataFrame, schema: pa.Schema, path: Path) -> None:
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """Read one Parquet file as a frame; only `columns`, where given."""
+    """Read one Parquet file as a frame; only `columns` if they are given."""
     return frame_of(pq.read_table(path, columns=None if columns is None else list(columns)))
 
 
@@ -96,15 +92,14 @@ def row_count(path: Path) -> int:
 
 def frames_of_file(path: Path, rows: int = _GROUP_ROWS) -> Iterator[pd.DataFrame]:
     """Yield a Parquet file's rows in frames of up to `rows` rows."""
-    with pq.ParquetFile(
-        path, pre_buffer=False
-    ) as file:  # which would keep all that was read until the end
+    # Pre-buffering would hold everything that was read until the end.
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         for batch in file.iter_batches(batch_size=rows):
             yield frame_of(pa.Table.from_batches([batch]))
 
 
 class RowWriter:
-    """Writes frames of one schema to a Parquet file, one after the other; the file exists even if none comes."""
+    """Writes frames of one schema to a Parquet file, which exists even if no frame comes."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.rows = 0
