@@ -32,7 +32,7 @@ _GROUP_ROWS = 10_000
 
 
 def columns_of_shapes(kind: str, shapes: Sequence[str]) -> list[str]:
-    """Return the columns that rows of these shapes can have; of all shapes if none are named."""
+    """Return the columns that rows of these shapes can have; of all shapes if none is named."""
     columns = ["row_id", "shape"]
     for shape in shapes_of_kind(kind):
         if shape.name in shapes or not shapes:
@@ -54,7 +54,7 @@ SET_ASIDE_SCHEMA = schema_of(SET_ASIDE_COLUMNS)
 
 
 def table_of(rows: pd.DataFrame, schema: pa.Schema) -> pa.Table:
-    """Return a frame of valid rows as an Arrow table; a column that the frame lacks is full of nulls.
+    """Return a frame of valid rows as an Arrow table; columns that it lacks are full of nulls.
 
     Raises:
         pyarrow.ArrowException: A value doesn't have its column's type; validated rows always do.
@@ -67,7 +67,7 @@ def table_of(rows: pd.DataFrame, schema: pa.Schema) -> pa.Table:
 
 
 def frame_of(table: pa.Table) -> pd.DataFrame:
-    """Return an Arrow table as a frame of rows: integers in NumPy's type, the rest as objects."""
+    """Return an Arrow table as a frame: integers in NumPy's type, everything else as objects."""
     columns: dict[str, Any] = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         is_integer = name in _INTEGER_COLUMNS

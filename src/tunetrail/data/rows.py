@@ -37,7 +37,7 @@ _SHOWN_CHARACTERS = 20_000
 
 
 def content_columns(rows: pd.DataFrame) -> list[str]:
-    """Return the content columns of the shapes present in `rows`, in the order of their registration."""
+    """Return the content columns of the shapes that are present in `rows`."""
     return _columns_of(set(rows["shape"]))
 
 

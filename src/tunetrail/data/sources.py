@@ -1,13 +1,14 @@
-"""Files into rows: JSONL, CSV and Parquet, streamed. Knows columns only where CSV needs their type, and no database.
+"""Reads rows from JSONL, CSV and Parquet files as a stream.
 
-A piece of a file that is no row (a broken line of JSON, a CSV row of the wrong length) becomes a `BrokenRow`, and
-reading goes on; a file that can't be read at all raises `SampleError`.
+A part of a file that is no row (a broken line of JSON, a CSV row of the wrong length) becomes a
+`BrokenRow`, and reading continues; a file that can't be read at all raises `SampleError`.
 """
 
 import csv
 import gzip
 import json
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -31,19 +32,24 @@ _CHECKED_ROWS = 20
 _BATCH_ROWS = 1000
 _BLOCK_BYTES = 1 << 20
 _LONGEST_CELL = 16 << 20
-"""Characters; Python's default of 131,072 is too short for long texts; without a limit a lost quote eats the file."""
+"""Characters of a CSV cell.
+
+Python's default of 131,072 is too short for long texts, and without a limit a missing quote would
+swallow the file.
+"""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def read_rows(path: str | Path) -> Iterator[Row]:
-    """Return an iterator over the rows of a file, in order, without ever holding the whole file in memory.
+    """Return an iterator over the rows of a file, in order; the file is never in memory as a whole.
 
-    In CSV, `score` and `weight` become numbers, `embedding` and `messages` are read as JSON, and an empty cell of an
-    optional column counts as absent; what can't be read so stays text, and the check of the row says what is wrong.
+    In CSV, `score` and `weight` become numbers, `embedding` and `messages` are read as JSON, and an
+    empty cell of an optional column counts as absent. A cell that can't be converted stays text,
+    and the check of the row says what is wrong with it.
 
     Raises:
-        SampleError: The file is missing, a folder, empty, of an unknown suffix, not UTF-8 or damaged. The first four
-            are raised here, the others when the reading comes to the place.
+        SampleError: The file is missing, a folder, empty, of an unknown suffix, not UTF-8 or
+            damaged. The first four are raised here, the others when reading reaches the damage.
     """
     path = Path(path)
     reader = _reader(path)
@@ -52,19 +58,25 @@ def read_rows(path: str | Path) -> Iterator[Row]:
 
 
 def check_columns(path: str | Path, kind: SampleKind) -> None:
-    """Look at the first rows, so that a file with the wrong columns fails before a million of its rows are rejected.
+    """Check the columns of the first rows, so that a wrong file fails at once.
 
     Raises:
-        SampleError: None of the first 20 rows has the columns of a shape of that kind, or the file can't be read.
+        SampleError: None of the first 20 rows has the columns of a shape of that kind, or the file
+            can't be read.
     """
     check_rows(path, lambda row: find_shape(map(str, row), kind), f"{kind} samples")
 
 
-def check_rows(path: str | Path, check: Callable[[Mapping[str, Any]], object], wanted: str) -> None:
-    """Look at the first rows as `check_columns` does, with a check that raises `SampleError` for an unfit row.
+def check_rows(path: str | Path, check: Callable[[Mapping[str, Any]], object], goal: str) -> None:
+    """Check the first rows of a file.
+
+    Args:
+        path: The file.
+        check: Raises `SampleError` for an unsuitable row.
+        goal: What the rows are meant to become, for the error.
 
     Raises:
-        SampleError: None of the first 20 rows passes, so that nothing `wanted` can be made of the file.
+        SampleError: None of the first 20 rows passes the check.
     """
     problem = ""
     for row in islice(read_rows(path), _CHECKED_ROWS):
@@ -76,11 +88,15 @@ def check_rows(path: str | Path, check: Callable[[Mapping[str, Any]], object], w
             return
         except SampleError as error:
             problem = problem or str(error)
-    raise SampleError(f"{path} has no row that {wanted} can be made of: {problem}")
+    raise SampleError(f"{path} has no row that {goal} can be made of: {problem}")
 
 
 def count_rows(path: str | Path) -> int:
-    """Return how many rows to expect: exact for Parquet; for text its lines, which are more if cells hold several."""
+    """Return the number of rows to expect.
+
+    It is exact for Parquet. For text it is the number of lines, which is too high if CSV cells have
+    line breaks.
+    """
     path = Path(path)
     reader = _reader(path)
     _check_file(path)
@@ -91,13 +107,15 @@ def count_rows(path: str | Path) -> int:
             with pyarrow.parquet.ParquetFile(path) as file:
                 return int(file.metadata.num_rows)
         with _open(path) as stream:
-            lines, last = 0, b"\n"
+            lines, last_byte = 0, b"\n"
             while block := stream.read(_BLOCK_BYTES):
-                lines, last = lines + block.count(b"\n"), block[-1:]
-    return lines + (last != b"\n") - (reader is _csv_rows)
+                lines, last_byte = lines + block.count(b"\n"), block[-1:]
+    has_unfinished_line, has_header = last_byte != b"\n", reader is _csv_rows
+    return lines + has_unfinished_line - has_header
 
 
 def _reader(path: Path) -> Callable[[Path], Iterator[Row]]:
+    """Return the reader for the file's suffix."""
     readers = {
         ".jsonl": _jsonl_rows,
         ".ndjson": _jsonl_rows,
@@ -108,8 +126,8 @@ def _reader(path: Path) -> Callable[[Path], Iterator[Row]]:
     suffix = Path(name.removesuffix(".gz")).suffix
     if suffix not in readers or (name.endswith(".gz") and suffix == ".parquet"):
         raise SampleError(
-            f"the file's suffix must be one of {', '.join(readers)} (.gz may follow the text ones), got {str(path)!r}. "
-            "Convert the file or rename it."
+            f"the file's suffix must be one of {', '.join(readers)} (all except .parquet may be "
+            f"followed by .gz), got {str(path)!r}. Convert the file or rename it."
         )
     return readers[suffix]
 
@@ -123,23 +141,26 @@ def _check_file(path: Path) -> None:
 
 
 def _rows(path: Path, reader: Callable[[Path], Iterator[Row]]) -> Iterator[Row]:
-    empty = True
+    is_empty = True
     with _readable(path):
         for row in reader(path):
-            empty = False
+            is_empty = False
             yield row
-    if empty:
+    if is_empty:
         raise SampleError(f"{path} has no rows. Give a file with at least one row.")
 
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
+    """Turn errors of reading into `SampleError`."""
     try:
         yield
     except FileNotFoundError as error:
         raise SampleError(f"{path} doesn't exist. Check the path.") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise SampleError(f"{path} is no whole gzip file ({error}). Make it again.") from error
+        raise SampleError(
+            f"{path} is not a complete gzip file ({error}). Compress it again."
+        ) from error
     except OSError as error:
         raise SampleError(
             f"{path} can't be read ({error.strerror or error}). Check the file and its permissions."
@@ -147,51 +168,53 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _open(path: Path) -> BinaryIO:
-    return (
-        cast(BinaryIO, gzip.open(path)) if path.name.lower().endswith(".gz") else open(path, "rb")
-    )
+    is_compressed = path.name.lower().endswith(".gz")
+    return cast(BinaryIO, gzip.open(path)) if is_compressed else open(path, "rb")
 
 
 def _lines(path: Path) -> Iterator[str]:
     with _open(path) as stream:
-        for number, line in enumerate(stream, start=1):
-            if number == 1:
+        for line_number, line in enumerate(stream, start=1):
+            if line_number == 1:
                 line = line.removeprefix(_BYTE_ORDER_MARK)
             try:
                 yield line.decode()
             except UnicodeDecodeError as error:
                 raise SampleError(
-                    f"{path} must be UTF-8, got byte 0x{line[error.start]:02x} in line {number}. "
-                    "Save it as UTF-8, for example by `iconv -f WINDOWS-1252 -t UTF-8`."
+                    f"{path} must be UTF-8, got byte 0x{line[error.start]:02x} in line "
+                    f"{line_number}. Save it as UTF-8, for example with "
+                    "`iconv -f WINDOWS-1252 -t UTF-8`."
                 ) from error
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(_lines(path), start=1):
+    for line_number, line in enumerate(_lines(path), start=1):
         text = line.strip()
         if text:
-            yield _jsonl_row(text, number)
+            yield _jsonl_row(text, line_number)
 
 
-def _jsonl_row(text: str, number: int) -> Row:
+def _jsonl_row(text: str, line_number: int) -> Row:
     try:
         row = json.loads(text)
     except RecursionError:
-        return BrokenRow(text=text, reason=f"line {number} is JSON nested too deeply.")
+        reason = f"line {line_number} is JSON nested too deeply."
     except ValueError as error:
-        return BrokenRow(text=text, reason=f"line {number} is not JSON: {error}.")
-    if not isinstance(row, dict):
-        return BrokenRow(
-            text=text, reason=f"line {number} must be a JSON object, got {type(row).__name__}."
-        )
-    return row
+        reason = f"line {line_number} is not JSON: {error}."
+    else:
+        if isinstance(row, dict):
+            return row
+        reason = f"line {line_number} must be a JSON object, got {type(row).__name__}."
+    return BrokenRow(text=text, reason=reason)
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
     csv.field_size_limit(_LONGEST_CELL)
-    last_line = [""]
-    reader = csv.reader(_remembered(_lines(path), last_line), strict=True)
+    lines = _LastLine(_lines(path))
+    reader = csv.reader(lines, strict=True)
     header: list[str] | None = None
+
+    # A for loop would end at the first broken row; the reader itself can go on after it.
     while True:
         try:
             cells = next(reader)
@@ -199,13 +222,12 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             return
         except csv.Error as error:
             if header is None:
-                raise SampleError(
-                    f"{path} has a broken header: {error}. Mend its first line."
-                ) from error
-            yield BrokenRow(
-                text=last_line[0], reason=f"line {reader.line_num} is not CSV: {error}."
-            )
+                message = f"{path} has a broken header: {error}. Fix its first line."
+                raise SampleError(message) from error
+            reason = f"line {reader.line_num} is not CSV: {error}."
+            yield BrokenRow(text=lines.last, reason=reason)
             continue
+
         if not cells:
             continue
         if header is None:
@@ -213,28 +235,35 @@ def _csv_rows(path: Path) -> Iterator[Row]:
         elif len(cells) == len(header):
             yield _typed_cells(header, cells)
         else:
-            reason = f"line {reader.line_num} ends a row of {len(cells)} cells, but the header has {len(header)}."
+            cell_counts = f"a row of {len(cells)} cells, but the header has {len(header)}"
+            reason = f"line {reader.line_num} ends {cell_counts}."
             yield BrokenRow(text=json.dumps(cells, ensure_ascii=False), reason=reason)
 
 
-def _remembered(lines: Iterator[str], last_line: list[str]) -> Iterator[str]:
-    for line in lines:
-        last_line[0] = line
-        yield line
+class _LastLine(Iterator[str]):
+    """Lines of a file, and the last one that was read."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self.last = ""
+
+    def __next__(self) -> str:
+        self.last = next(self._lines)
+        return self.last
 
 
 def _checked_header(path: Path, cells: list[str]) -> list[str]:
     header = [cell.strip() for cell in cells]
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise SampleError(
-            f"{path} must name each column once, got {', '.join(map(repr, twice))} twice. Rename one."
-        )
+    repeated = sorted(name for name, count in Counter(header).items() if count > 1)
+    if repeated:
+        names = ", ".join(map(repr, repeated))
+        raise SampleError(f"{path} must name each column once, got {names} twice. Rename one.")
     return header
 
 
 def _typed_cells(header: list[str], cells: list[str]) -> dict[str, Any]:
-    optional = {*COMMON_COLUMNS, *(column for shape in all_shapes() for column in shape.optional)}
+    """Return a CSV row with its cells in their columns' types; empty optional cells are absent."""
+    optional = set(COMMON_COLUMNS).union(*(shape.optional for shape in all_shapes()))
     return {
         column: _typed_cell(column, cell)
         for column, cell in zip(header, cells, strict=True)
@@ -243,6 +272,7 @@ def _typed_cells(header: list[str], cells: list[str]) -> dict[str, Any]:
 
 
 def _typed_cell(column: str, cell: str) -> Any:
+    """Return a cell in its column's type, or as text if it can't be converted."""
     try:
         if column_type(column) in (ColumnType.NUMBER, ColumnType.WEIGHT):
             return float(cell)
@@ -258,10 +288,12 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     import pyarrow.parquet
 
     try:
-        # its read-ahead would keep everything that was read
+        # Pre-buffering would hold everything that was read until the end.
         with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
             for batch in file.iter_batches(batch_size=_BATCH_ROWS):
                 yield from batch.to_pylist()
     except pyarrow.ArrowException as error:
         reason = " ".join(str(error).split())
-        raise SampleError(f"{path} is no whole Parquet file ({reason}). Make it again.") from error
+        raise SampleError(
+            f"{path} is not a complete Parquet file ({reason}). Write it again."
+        ) from error

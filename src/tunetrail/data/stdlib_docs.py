@@ -1,7 +1,8 @@
-"""Real pairs of documentation and code from Python's own standard library: samples that need no network and no licence.
+"""Real pairs of documentation and code from Python's own standard library, for demo and tests.
 
-A row pairs the first paragraph of a docstring with the code below it; every docstring is cut out of the code, those of
-nested functions and classes too, so that nothing but the code's meaning links the two. Knows nothing of models.
+A row pairs the first paragraph of a docstring with the code below it. Every docstring is cut out of
+the code, including those of nested functions and classes, so that only the code's meaning links the
+two.
 """
 
 import ast
@@ -50,61 +51,64 @@ class _Pair:
 def stdlib_docs(
     kind: SampleKind, limit: int | None = None, longest_code: int = _CODE_CHARACTERS[-1]
 ) -> list[dict[str, Any]]:
-    """Return rows made of documented functions, methods and classes of the running Python's standard library.
+    """Return rows from the documented functions, methods and classes of the standard library.
 
     Args:
         kind: `embedding` gives `anchor` (documentation), `positive` (code) and `group` (module);
             `llm` gives `input` (code), `output` (documentation) and `group`.
-        limit: At most so many rows, spread evenly over the modules and the same ones at every call.
-        longest_code: Characters of code that a row may have; 1,500 at most.
+        limit: Maximum number of rows, spread evenly over the modules; the same ones in each call.
+        longest_code: Maximum number of characters of code in a row, up to 1,500.
 
     Returns:
-        The rows in the order of module and place; they differ between Python's versions.
+        The rows in the order of the modules; they differ between Python versions.
     """
-    pairs = _spread([pair for pair in _all_pairs() if len(pair.code) <= longest_code], limit)
-    documentation, code = (
-        ("anchor", "positive") if kind == SampleKind.EMBEDDING else ("output", "input")
-    )
-    return [
-        {documentation: pair.paragraph, code: pair.code, "group": pair.module} for pair in pairs
-    ]
+    columns = ("anchor", "positive") if kind == SampleKind.EMBEDDING else ("output", "input")
+    documentation, code = columns
+
+    short_pairs = [pair for pair in _all_pairs() if len(pair.code) <= longest_code]
+    rows = []
+    for pair in _spread(short_pairs, limit):
+        rows.append({documentation: pair.paragraph, code: pair.code, "group": pair.module})
+    return rows
 
 
 @functools.cache
 def _all_pairs() -> tuple[_Pair, ...]:
     root = Path(sysconfig.get_paths()["stdlib"])
-    files = sorted(
-        path
-        for path in root.rglob("*.py")
-        if not _SKIPPED_FOLDERS & set(path.relative_to(root).parts[:-1])
-    )
-    pairs = [
-        pair
-        for path in files
-        for pair in _pairs_of_file(path, _module_name(path.relative_to(root)))
-    ]
-    distinct = list({(pair.paragraph, pair.code): pair for pair in reversed(pairs)}.values())[::-1]
-    # Docstrings are gone, but a comment or a message may quote one; which do differs between Python's versions.
-    all_code = "\0".join(" ".join(pair.code.split()) for pair in distinct)
-    return tuple(pair for pair in distinct if pair.paragraph not in all_code)
+    distinct: dict[tuple[str, str], _Pair] = {}
+    for path in sorted(root.rglob("*.py")):
+        location = path.relative_to(root)
+        if _SKIPPED_FOLDERS.isdisjoint(location.parts[:-1]):
+            for pair in _pairs_of_file(path, _module_name(location)):
+                # A repeated pair stays in its first module, at its last position.
+                content = (pair.paragraph, pair.code)
+                distinct[content] = distinct.pop(content, pair)
+
+    # Docstrings are gone, but a comment or a message may quote one.
+    all_code = "\0".join(" ".join(pair.code.split()) for pair in distinct.values())
+    return tuple(pair for pair in distinct.values() if pair.paragraph not in all_code)
 
 
 def _module_name(path: Path) -> str:
-    parts = path.with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+    names = path.with_suffix("").parts
+    is_package = names[-1] == "__init__" and len(names) > 1
+    return ".".join(names[:-1] if is_package else names)
 
 
 def _pairs_of_file(path: Path, module: str) -> Iterator[_Pair]:
+    """Yield the usable pairs of a file; a file that can't be parsed has none."""
     try:
         with tokenize.open(path) as file:
-            # Not str.splitlines: it also breaks at form feeds, which the parser doesn't count as lines.
+            # str.splitlines also breaks at form feeds, which the parser doesn't count as lines.
             lines = file.readlines()
         with warnings.catch_warnings():
-            # The parser warns of odd escapes in code that isn't ours.
+            # The parser warns about odd escapes in code that isn't ours.
             warnings.simplefilter("ignore")
             tree = ast.parse("".join(lines))
     except (SyntaxError, UnicodeDecodeError, OSError):
         return
+
+    # All docstrings are cut before any code is read: functions are nested.
     documented = list(_documented_nodes(tree))
     for node in documented:
         _cut_docstring(node, lines)
@@ -119,22 +123,23 @@ def _documented_nodes(tree: ast.Module) -> Iterator[_Documented]:
     for node in nodes:
         if isinstance(node, _Documented) and ast.get_docstring(node, clean=False) is not None:
             yield node
-        # The list grows while it is walked; expressions hold no definitions, and ast.walk would go through them all.
-        nodes.extend(
-            child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr)
-        )
+        # The list grows while it is walked. ast.walk would also visit all expressions, which hold
+        # no definitions.
+        children = ast.iter_child_nodes(node)
+        nodes.extend(child for child in children if not isinstance(child, ast.expr))
 
 
 def _cut_docstring(node: _Documented, lines: list[str]) -> None:
-    """Cut the node's docstring out of the file's lines, in place; a line left empty stays as `""`, so none moves."""
+    """Cut the node's docstring out of the file's lines, in place; no line moves."""
     docstring = node.body[0]
     assert docstring.end_lineno is not None and docstring.end_col_offset is not None
     first, last = docstring.lineno - 1, docstring.end_lineno - 1
+
     # The parser counts columns in bytes of UTF-8.
     before = lines[first].encode()[: docstring.col_offset].decode()
     after = lines[last].encode()[docstring.end_col_offset :].decode()
-    kept = before + (f"pass{after}" if len(node.body) == 1 else after.lstrip(" \t;"))
-    lines[first : last + 1] = [kept if kept.strip() else "", *[""] * (last - first)]
+    remainder = before + (f"pass{after}" if len(node.body) == 1 else after.lstrip(" \t;"))
+    lines[first : last + 1] = [remainder if remainder.strip() else "", *[""] * (last - first)]
 
 
 def _first_paragraph(node: _Documented) -> str:
@@ -157,15 +162,17 @@ def _is_usable(paragraph: str, code: str) -> bool:
 
 
 def _spread(pairs: Sequence[_Pair], limit: int | None) -> Sequence[_Pair]:
+    """Return at most `limit` pairs, spread evenly over the modules."""
     if limit is None or limit >= len(pairs):
         return pairs
-    by_module: dict[str, list[str]] = defaultdict(list)
+
+    digests_by_module: dict[str, list[str]] = defaultdict(list)
     for pair in pairs:
-        by_module[pair.module].append(pair.digest)
-    rounds = {
-        digest: turn
-        for digests in by_module.values()
-        for turn, digest in enumerate(sorted(digests))
-    }
-    chosen = set(sorted(rounds, key=lambda digest: (rounds[digest], digest))[: max(limit, 0)])
+        digests_by_module[pair.module].append(pair.digest)
+
+    # Each module gives one pair per round, in the order of the digests.
+    turns = []
+    for digests in digests_by_module.values():
+        turns += list(enumerate(sorted(digests)))
+    chosen = {digest for _, digest in sorted(turns)[: max(limit, 0)]}
     return [pair for pair in pairs if pair.digest in chosen]

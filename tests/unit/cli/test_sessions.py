@@ -83,7 +83,7 @@ def test_ingest_rejects_rows_with_a_reason_and_goes_on(tunetrail: Command, workp
             b"{{{\n",
             "broken.jsonl has no row that embedding samples can be made of: line 1 is not JSON",
         ),
-        ("broken.parquet", b"PAR1 and no more", "broken.parquet is no whole Parquet file"),
+        ("broken.parquet", b"PAR1 and no more", "broken.parquet is not a complete Parquet file"),
         (
             "latin.csv",
             "anchor,positive\nun \xe9t\xe9,b\n".encode("latin-1"),
