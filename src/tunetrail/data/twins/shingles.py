@@ -234,8 +234,8 @@ def one_word_masks(words: Ragged, fewest: int) -> tuple[Hashes, Integers, npt.ND
     if not masks:
         no_text = np.empty(0, dtype=np.int64)
         return no_text.astype(np.uint64), no_text, no_text.astype(np.uint8)
-    hashes, texts, positions = zip(*masks, strict=True)
-    return np.concatenate(hashes), np.concatenate(texts), np.concatenate(positions)
+    joined = [np.concatenate(arrays) for arrays in zip(*masks, strict=True)]
+    return joined[0], joined[1], joined[2]
 
 
 def _masked_hashes(words: Hashes) -> Hashes:
