@@ -1,7 +1,7 @@
-"""Write docs/configuration.md: every setting with its key, its values, its default and its meaning, and every group.
+"""Write docs/configuration.md, the page that explains every setting and every group.
 
-`make docs` runs it. The meanings are the docstrings of the settings in src/tunetrail/config/, those of
-groups the first comment of each file in conf/.
+`make docs` runs it. A setting is explained by the docstring under it in src/tunetrail/config/, an
+option of a group by the comment that opens its file in conf/.
 """
 
 import ast
@@ -24,7 +24,7 @@ from tunetrail.paths import conf_dir
 PAGE = Path(__file__).with_name("configuration.md")
 
 INTRODUCTION = """\
-<!-- `make docs` writes this page from the docstrings in src/tunetrail/config/ and the files in conf/. -->
+<!-- `make docs` writes this page from the docstrings in src/tunetrail/config/ and from conf/. -->
 
 # Configuration
 
@@ -41,15 +41,15 @@ from tunetrail.config import EmbeddingConfig, Settings, TrainingConfig
 settings = Settings(embedding=EmbeddingConfig(training=TrainingConfig(learning_rate=3e-5)))
 ```
 
-An unknown key, a value of the wrong type and a value out of range are errors that name the key. `null`
-means that a setting isn't made.
+An unknown key, a value of the wrong type and a value out of range are errors that name the key.
+`null` means that a setting isn't made.
 
 ## Groups
 
-`GROUP=OPTION` sets several keys at once, and `KEY=VALUE` has the last word, wherever it stands. `optimizer`,
-`schedule`, `trainer` and `callbacks` set the same for `embedding.training` and `llm.training`; options
-of one group go together as a list, as in `'callbacks=[ema,frequent_checkpoints]'`. A default comes from the
-schema; a file in `conf/` holds what differs.
+`GROUP=OPTION` sets several keys at once, and `KEY=VALUE` has the last word, wherever it stands. The
+groups `optimizer`, `schedule`, `trainer` and `callbacks` set the same for `embedding.training` and
+`llm.training`; options of `trainer` and of `callbacks` go together, as in
+`'callbacks=[ema,frequent_checkpoints]'`.
 """
 
 TYPE_NAMES = {int: "integer", float: "number", str: "text", bool: "true or false"}

@@ -1,7 +1,8 @@
 """The typed schema of conf/: what can be set, its default, and the check of each value.
 
-Hydra composes the YAML files of conf/ against these dataclasses; the Python API builds the very same objects, so both
-doors share every check. Knows nothing of Hydra, torch or MLflow.
+Hydra composes the YAML files of conf/ against these dataclasses, and the Python API builds the
+same objects, so that both share every check. A setting is one line with its default and its rule,
+and a docstring from which `make docs` writes docs/configuration.md.
 """
 
 from tunetrail.config.checks import check_identifier

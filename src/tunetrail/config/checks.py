@@ -1,4 +1,4 @@
-"""The rule for each setting's value: stated once, next to the field, in the words of the error message."""
+"""Rules for the values of settings, each stated once and next to its field."""
 
 import dataclasses
 import math
@@ -37,7 +37,7 @@ def one_of(*choices: str) -> Rule:
     return Rule(f"one of {', '.join(choices)}", lambda value: value in choices, choices)
 
 
-# Comparisons with NaN are false, so that every rule below refuses it.
+# Comparisons with NaN are false, so that every rule refuses it.
 SHARE = Rule("between 0 and 1", lambda share: 0.0 <= share <= 1.0)
 POSITIVE = Rule("above 0", lambda value: 0.0 < value < math.inf)
 ABOVE_ZERO_TO_ONE = Rule("above 0 and at most 1", lambda value: 0.0 < value <= 1.0)
@@ -45,7 +45,8 @@ ZERO_TO_BELOW_ONE = Rule("at least 0 and below 1", lambda value: 0.0 <= value < 
 
 
 def setting(default: Any, rule: Rule) -> Any:
-    """Return a dataclass field with this default, whose values `check_settings` holds to the rule."""
+    """Return a dataclass field with this default and this rule for `check_settings`."""
+    # Metadata is invisible to Hydra and OmegaConf, which see an ordinary field.
     return dataclasses.field(default=default, metadata={"rule": rule})
 
 
@@ -77,7 +78,7 @@ def check(holds: bool, name: str, rule: str, value: object, advice: str = "") ->
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise `ConfigError` for a value that isn't one of `choices`; the message suggests the nearest."""
+    """Raise `ConfigError`, with the nearest choice, for a value that isn't among `choices`."""
     advice = did_you_mean(value, choices).strip() if value not in choices else ""
     check(value in choices, name, f"one of {', '.join(choices)}", value, advice)
 

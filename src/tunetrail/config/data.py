@@ -188,6 +188,7 @@ class AugmentationConfig:
     """Two sequence-to-sequence models for `back_translation`, there and back: folders or
     hub ids with safetensors, such as two of `Helsinki-NLP/opus-mt`."""
 
+    # Which names are models is only known to the catalog, when the model is loaded.
     generator: str = setting("root", Rule("root, base or a model's name", bool))
     """Language model that writes queries and paraphrases: `root` is the current root
     version, or the model of `llm.model` before the first promotion; `base` is always the
@@ -220,7 +221,7 @@ class AugmentationConfig:
 
 @dataclass(kw_only=True)
 class HardNegativesConfig:
-    """How hard negatives are mined for pairs, with the model itself and among the train side's positives."""
+    """How hard negatives are mined, with the model itself, among the train side's positives."""
 
     enabled: bool = False
     """Mine a hard negative for each pair that has none."""
@@ -228,6 +229,7 @@ class HardNegativesConfig:
     candidates: int = setting(50, at_least(1))
     """Nearest passages of an anchor among which its negative is chosen."""
 
+    # Its rule depends on `candidates`: see `__post_init__`.
     skip_top: int = 0
     """Nearest passages that are skipped, since they may be unlabelled answers; below
     `candidates`."""

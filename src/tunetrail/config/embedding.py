@@ -34,7 +34,7 @@ _UNICODE_TEXT = Rule(
 
 @dataclass(kw_only=True)
 class LossConfig:
-    """Options of the loss, with the names and meanings of sentence-transformers; null is its default."""
+    """Options of the loss, as sentence-transformers names them; null is its default."""
 
     scale: float | None = setting(None, POSITIVE)
     """Factor of the similarities before the softmax, the inverse of a temperature; null is
@@ -54,8 +54,8 @@ class LossConfig:
 
     margin: float | None = setting(None, _NOT_NEGATIVE)
     """Distance that a negative must keep: null is 5 for the triplet losses, 0.5 for the
-    contrastive ones. For `gist_embed`, the distance from the positive by which a candidate
-    must be less similar to the anchor than the positive is, by the guide; null is 0."""
+    contrastive ones. For `gist_embed`: how much less similar to the anchor than the
+    positive is a candidate must be, by the guide, to count as a negative; null is 0."""
 
     margin_strategy: str | None = setting(None, one_of("absolute", "relative"))
     """How `gist_embed` applies its margin: subtracted (`absolute`, the default) or as a
@@ -117,7 +117,7 @@ class LossConfig:
             is_valid = are_different and "query_to_doc" in directions
             check(is_valid, f"{_OPTIONS}.directions", rule, directions)
 
-        # A direction within one side has no positive of its own, so that it needs the others' softmax.
+        # A direction within one side holds no positive: a softmax of its own would teach nothing.
         within_side = sorted({"query_to_query", "doc_to_doc"}.intersection(directions))
         check(
             self.partition_mode != "per_direction" or not within_side,
@@ -238,7 +238,7 @@ class EmbeddingConfig:
 
     def _check_further_losses(self) -> None:
         losses = self.also_train.losses
-        rule = "the shape to score and compare by with also_train"
+        rule = "the shape that is scored if also_train names further shapes"
         check(self.shape is not None or not losses, "embedding.shape", rule, self.shape)
 
         check(

@@ -76,7 +76,8 @@ class AdapterConfig:
     def _check_initialisation(self) -> None:
         setting_text = f"with initialisation={self.initialisation}"
         if self.initialisation in ("pissa", "olora"):
-            # Dropout would drop the principal part of the weights themselves, and 4 bits can't hold the rest.
+            # The adapter holds the principal part of the weights: dropout would drop it, and
+            # quantised weights can't have it taken out of them.
             check(self.dropout == 0.0, "llm.adapter.dropout", f"0 {setting_text}", self.dropout)
             rule = f"lora, rslora or dora {setting_text}"
             check(self.kind != "qlora", "llm.adapter.kind", rule, self.kind)
@@ -86,7 +87,7 @@ class AdapterConfig:
 
 @dataclass(kw_only=True)
 class PreferenceConfig:
-    """How the model learns from rows of `prompt, chosen, rejected`, against the model that training starts from."""
+    """How the model learns from rows of `prompt, chosen, rejected`."""
 
     beta: float = setting(0.1, Rule("above 0 and finite", POSITIVE.allows))
     """Weight of staying near the model that training starts from: the beta of DPO and
@@ -134,6 +135,7 @@ class LanguageModelConfig:
     preference: PreferenceConfig = field(default_factory=PreferenceConfig)
     """Learning from preferences."""
 
+    # Adapters take about ten times the learning rate of full fine-tuning.
     training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(batch_size=8, learning_rate=2e-4)
     )

@@ -1,4 +1,4 @@
-"""All settings, section by section in the order in which data flows, and the specification's dicts."""
+"""All settings in the order in which data flows, and the specification's two dicts."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -115,6 +115,7 @@ class Settings:
             check(isinstance(hyperparameters, Mapping), name, "a dict", hyperparameters)
             _check_keys(name, hyperparameters, _TRAINING_KEYS)
 
+            # `auto` is the only word among the specification's numbers.
             values = dict(hyperparameters)
             for key, value in hyperparameters.items():
                 if value != AUTO or key not in _SEARCHED_KEYS:
@@ -154,6 +155,7 @@ _Config = TypeVar("_Config")
 
 def _replaced(config: _Config, section: tuple[str, ...], values: Mapping[str, Any]) -> _Config:
     """Return a copy of the dataclass with `values` set in the section of that path."""
+    # The innermost section is replaced first; each section around it is a new copy.
     if section:
         inner = _replaced(getattr(config, section[0]), section[1:], values)
         values = {section[0]: inner}

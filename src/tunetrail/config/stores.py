@@ -21,7 +21,7 @@ class DatabaseConfig:
 
 
 def default_database_url() -> str:
-    """Return $TUNETRAIL_DATABASE_URL, or a SQLite file in the folder that tunetrail is started in."""
+    """Return $TUNETRAIL_DATABASE_URL, or a SQLite file in the current folder."""
     return os.environ.get("TUNETRAIL_DATABASE_URL") or DatabaseConfig().url
 
 

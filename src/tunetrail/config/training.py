@@ -21,6 +21,7 @@ OPTIMIZERS = ("adamw", "adam", "adafactor", "sgd")
 SCHEDULES = ("linear", "cosine", "constant", "inverse_sqrt", "wsd")
 PRECISIONS = (AUTO, "32-true", "16-mixed", "bf16-mixed", "bf16-true")
 
+# A setting without effect is no error: a sweep over optimizers may set the constants of them all.
 _ADAM = ("optimizer.name", ("adamw", "adam"))
 _EFFECTIVE_WITH = {
     "optimizer.beta1": _ADAM,
@@ -55,6 +56,7 @@ class OptimizerConfig:
     `adafactor` (Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235; least memory, and
     a learning rate relative to the size of the weights) or `sgd`."""
 
+    # The constants are the defaults of Kingma and Ba 2015, https://arxiv.org/abs/1412.6980.
     beta1: float = setting(0.9, ZERO_TO_BELOW_ONE)
     """Decay of Adam's average of the gradients, per step."""
 
@@ -178,7 +180,9 @@ class GuardsConfig:
 
 @dataclass(kw_only=True)
 class TrainingConfig:
-    """The hyperparameters of one training; the first nine are the specification's `training_config`."""
+    """The hyperparameters of a training, first the specification's `training_config`."""
+
+    # The specification's keys, in its order.
 
     batch_size: int | str = setting(32, Rule("auto or at least 1", _is_batch_size))
     """Rows per batch (the field's micro-batch, if `batches.accumulate` adds up several), or
@@ -218,6 +222,8 @@ class TrainingConfig:
 
     logging_steps: int = setting(10, at_least(1))
     """Optimizer steps between two points of the training curves."""
+
+    # Keys in addition to the specification's.
 
     schedule: str = setting("linear", one_of(*SCHEDULES))
     """Course of the learning rate after the warm-up: `linear` or `cosine` to 0, `constant`,
@@ -271,33 +277,36 @@ class TrainingConfig:
         check(fits, "training.warmup_ratio", rule, self.warmup_ratio)
 
     def without_effect(self) -> list[str]:
-        """Return a sentence about each changed setting that has no effect with the other settings."""
+        """Return a sentence about each changed setting that has no effect with the others."""
         defaults = TrainingConfig()
         sentences = []
         for key, (other_key, effective_values) in _EFFECTIVE_WITH.items():
             value, other_value = attrgetter(key)(self), attrgetter(other_key)(self)
             is_changed = value != attrgetter(key)(defaults)
             if is_changed and other_value not in effective_values:
+                allowed = " or ".join(effective_values)
                 sentences.append(
-                    f"training.{key}={value} has no effect with training.{other_key}={other_value}, "
-                    f"only with {' or '.join(effective_values)}."
+                    f"training.{key}={value} has no effect with "
+                    f"training.{other_key}={other_value}, only with {allowed}."
                 )
         return sentences
 
     @property
     def rows_per_batch(self) -> int:
-        """Rows of one batch; raises `ConfigError` while it is still `auto`."""
+        """Rows of one batch; raises `ConfigError` while `batch_size` is still `auto`."""
         if isinstance(self.batch_size, str):
             raise ConfigError(
-                "training.batch_size must be a number here, got 'auto'. It is found before the training."
+                "training.batch_size must be a number here, got 'auto'. "
+                "It is found before the training."
             )
         return self.batch_size
 
     @property
     def peak_rate(self) -> float:
-        """The learning rate as a number; raises `ConfigError` while it is still `auto`."""
+        """Peak of the learning rate; raises `ConfigError` while it is still `auto`."""
         if isinstance(self.learning_rate, str):
             raise ConfigError(
-                "training.learning_rate must be a number here, got 'auto'. It is found before training."
+                "training.learning_rate must be a number here, got 'auto'. "
+                "It is found before the training."
             )
         return self.learning_rate

@@ -38,6 +38,7 @@ class CheckConfig:
 
 def _check(severity: str = "warning", threshold: float = 0.0, *, set_aside: bool = False) -> Any:
     """Return a field whose default is a check with these settings."""
+    # Each section needs a check of its own: a shared default would be changed for all.
     return field(
         default_factory=lambda: CheckConfig(
             severity=severity, threshold=threshold, set_aside=set_aside
@@ -63,7 +64,8 @@ def _check_group(group: str, section: Any, *, unusable: tuple[str, ...] = ()) ->
 
         if chosen.set_aside and f"{group}.{check_field.name}" in _SESSION_CHECKS:
             raise ConfigError(
-                f"{key}.set_aside must be false, since the check is about the whole session, got True."
+                f"{key}.set_aside must be false, since the check is about the whole session, "
+                "got True."
             )
         if chosen.set_aside and chosen.severity == "off":
             raise ConfigError(f"{key}.set_aside must be false if its severity is off, got True.")
@@ -218,6 +220,7 @@ class ValidationConfig:
     min_characters: int = setting(1, at_least(1))
     """Characters that a text must have at least (`rows.too_short`)."""
 
+    # Its rule depends on `min_characters`: see `__post_init__`.
     max_characters: int = 100_000
     """Characters that a text may have at most (`rows.too_long`)."""
 

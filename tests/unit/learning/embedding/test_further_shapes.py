@@ -87,7 +87,7 @@ def test_what_is_auto_is_found_with_the_rows_that_are_scored(tiny_embedding_mode
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"shape": None}, r"embedding\.shape must be the shape to score and compare by"),
+        ({"shape": None}, r"embedding\.shape must be the shape that is scored if"),
         (
             {"also_train": {"pair": "auto"}},
             r"embedding\.also_train\.pair must be null for the shape that is scored",
