@@ -10,7 +10,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from typing import Any
 import yaml
 
 from tunetrail.cli.composition import MISSING, TrainRequest
-from tunetrail.config import CheckConfig, ValidationConfig
+from tunetrail.config import CheckConfig, EmbeddingConfig, ValidationConfig
+from tunetrail.config.losses import EMBEDDING_LOSSES, losses_of
 from tunetrail.paths import conf_dir
 
 PAGE = Path(__file__).with_name("configuration.md")
@@ -52,6 +53,7 @@ groups `optimizer`, `schedule`, `trainer` and `callbacks` set the same for `embe
 `'callbacks=[ema,frequent_checkpoints]'`.
 """
 
+_MOST_CHOICES = 8
 TYPE_NAMES = {int: "integer", float: "number", str: "text", bool: "true or false"}
 
 
@@ -124,8 +126,26 @@ def section_lines(config: Any, section: str, documented: dict[type, str]) -> Ite
 
     if isinstance(config, ValidationConfig):
         yield from section_lines(CheckConfig(), f"{section}.CHECK", documented)
+    if isinstance(config, EmbeddingConfig):
+        yield from loss_lines()
     for value, key in inner_sections:
         yield from section_lines(value, key, documented)
+
+
+def loss_lines() -> Iterator[str]:
+    """Yield a table of the losses of each shape."""
+    yield "| shape | `auto` | with a teacher | other losses |"
+    yield "|---|---|---|---|"
+    for shape in EMBEDDING_LOSSES:
+        first, *others = losses_of(shape, taught=False)
+        taught = losses_of(shape, taught=True)
+        yield f"| `{shape}` | `{first}` | {code_words(taught)} | {code_words(others)} |"
+    yield ""
+
+
+def code_words(words: Iterable[str]) -> str:
+    """Return the words as code, separated by commas."""
+    return ", ".join(f"`{word}`" for word in words)
 
 
 def heading(section: str) -> str:
@@ -181,8 +201,9 @@ def allowed_values(config_class: type, field: "Field[Any]") -> str:
     # The rule of a text, or of a union such as `int | str`, says it all: "auto or at least 1".
     says_all = rule and (len(concrete) > 1 or concrete == [str])
     names = [] if says_all else [type_name(concrete[0])]
-    if rule and not (is_optional and rule.text.startswith("null")):
-        names.append(rule.text)
+    if rule:
+        is_long = len(rule.choices) > _MOST_CHOICES
+        names.append("see the table" if is_long else rule.text.removeprefix("null or "))
     return ", ".join(names) + (", or null" if is_optional else "")
 
 
