@@ -10,7 +10,7 @@ from bench.engine.flops import size_of, training_flops
 from bench.engine.rows import load_rows
 from bench.engine.tasks import MAX_GRAD_NORM, WEIGHT_DECAY, Measured, Task, timed, tracked_run
 from bench.memory import peak_resident
-from tunetrail.learning.engine.cost import measured_peak
+from tunetrail.learning.flops import measured_peak
 from tunetrail.learning.training_plan import TrainingPlan
 
 COLUMNS = {"score": ("sentence1", "sentence2"), "pair": ("anchor", "positive")}

@@ -18,7 +18,7 @@ from bench.engine.tasks import (
 )
 from bench.memory import peak_resident
 from tunetrail.config import AdapterConfig, LanguageModelConfig
-from tunetrail.learning.engine.cost import measured_peak
+from tunetrail.learning.flops import measured_peak
 from tunetrail.learning.language_model.learner import LanguageModel, LanguageModelLearner
 from tunetrail.learning.language_model.module import load_language_model, load_tokenizer
 from tunetrail.learning.tokens.chat import IGNORED, tokenize_record

@@ -18,10 +18,10 @@ from rich.progress import track
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
-from tunetrail.learning.engine.attention import segment_attention_of
-from tunetrail.learning.engine.evaluation_mode import evaluating
-from tunetrail.learning.engine.products import has_faster_products
-from tunetrail.learning.engine.segments import concatenate
+from tunetrail.learning.cpu_layers.linear import has_faster_products
+from tunetrail.learning.evaluation_mode import evaluating
+from tunetrail.learning.padding_free.attention import segment_attention_of
+from tunetrail.learning.padding_free.segments import concatenate
 from tunetrail.learning.tokens.tokenized import TokenizedTexts
 from tunetrail.learning.training.out_of_memory import compute_batches
 

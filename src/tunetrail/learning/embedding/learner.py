@@ -26,7 +26,7 @@ from tunetrail.learning.embedding.losses import check_loss, check_records
 from tunetrail.learning.embedding.module import EmbeddingModule, load_embedding_model
 from tunetrail.learning.embedding.preflight import EMBEDDING_CHECKS
 from tunetrail.learning.embedding.teacher import taught_records
-from tunetrail.learning.engine.evaluation_mode import evaluating, undisturbed
+from tunetrail.learning.evaluation_mode import evaluating, undisturbed
 from tunetrail.learning.fitting import FitResult, fit, optimization_settings
 from tunetrail.learning.models.catalog import resolve_model
 from tunetrail.learning.tokens.prompts import (

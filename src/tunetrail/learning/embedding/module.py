@@ -12,13 +12,12 @@ from transformers import PreTrainedTokenizerBase
 from tunetrail.config.embedding import LossConfig
 from tunetrail.config.losses import resolve_loss
 from tunetrail.errors import ModelError
+from tunetrail.learning.cpu_layers import optimise, optimise_for_training
 from tunetrail.learning.embedding.data import EmbeddingBatch
 from tunetrail.learning.embedding.encoder import Encoder, TextColumn, build_encoder, transformer_of
 from tunetrail.learning.embedding.losses import build_vector_loss
-from tunetrail.learning.engine.attention import SEGMENT_ATTENTION
-from tunetrail.learning.engine.cost import token_cost
-from tunetrail.learning.engine.dropout import replace_dropout
-from tunetrail.learning.engine.products import replace_linear
+from tunetrail.learning.flops import token_cost
+from tunetrail.learning.padding_free.attention import SEGMENT_ATTENTION
 from tunetrail.learning.tokens.tokenized import TokenizedTexts
 from tunetrail.learning.training.memory_settings import undo_compile
 from tunetrail.learning.training.module import (
@@ -50,7 +49,7 @@ def load_embedding_model(path: str, max_length: int | None = None) -> SentenceTr
         config = getattr(getattr(model[0], "auto_model", None), "config", None)
         longest = getattr(config, "max_position_embeddings", None) or max_length
         model.max_seq_length = min(max_length, longest)
-    replace_linear(model)
+    optimise(model)
     return model
 
 
@@ -116,7 +115,7 @@ class EmbeddingModule(TrainedModule):
             for name, chosen in self.losses.items()
         }
         self._cost = token_cost(self.model)
-        replace_dropout(self.model)
+        optimise_for_training(self.model)
 
     def trained(self) -> SentenceTransformer:
         """Return the model as it was loaded but for its weights: it takes padded texts again."""

@@ -11,7 +11,7 @@ from tunetrail.config.losses import Loss
 from tunetrail.errors import ConfigError, SampleError, TrainingError
 from tunetrail.learning.embedding.encoder import TextColumn
 from tunetrail.learning.embedding.module import EmbeddingModule
-from tunetrail.learning.engine.evaluation_mode import evaluating
+from tunetrail.learning.evaluation_mode import evaluating
 from tunetrail.learning.preflight.checks import FamilyChecks, sampled, share
 from tunetrail.learning.preflight.findings import (
     PreflightFinding,

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from tunetrail.learning.engine.attention import segment_attention_of
-from tunetrail.learning.engine.evaluation_mode import evaluating
-from tunetrail.learning.engine.segments import concatenate
+from tunetrail.learning.evaluation_mode import evaluating
 from tunetrail.learning.language_model.head import supervised_loss, supervised_nats
 from tunetrail.learning.language_model.neftune import EmbeddingNoise
+from tunetrail.learning.padding_free.attention import segment_attention_of
+from tunetrail.learning.padding_free.segments import concatenate
 from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tunetrail.learning.engine.products import linear, transposed_product
+from tunetrail.learning.cpu_layers.linear import linear, transposed_product
 
 CHUNK_TOKENS = 512
 """Fewer cost time for adding up the gradient of the head's matrix (measured with 49,152 x 576), more only memory."""

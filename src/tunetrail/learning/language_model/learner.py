@@ -20,7 +20,7 @@ from tunetrail.config import LanguageModelConfig, TrainingConfig
 from tunetrail.errors import SampleError
 from tunetrail.learning.automatic.auto_values import AutoValues, TrialSetup, find_auto_values
 from tunetrail.learning.automatic.learning_rate_finder import ADAPTER, WHOLE_MODEL
-from tunetrail.learning.engine.evaluation_mode import undisturbed
+from tunetrail.learning.evaluation_mode import undisturbed
 from tunetrail.learning.fitting import FitResult, fit, optimization_settings
 from tunetrail.learning.language_model.data import Item, LanguageModelDataModule, PreferencePair
 from tunetrail.learning.language_model.forward import LanguageForward, build_forward, concatenating

@@ -15,12 +15,8 @@ from transformers import (
 )
 
 from tunetrail.config import PreferenceConfig
-from tunetrail.learning.engine.attention import SEGMENT_ATTENTION
-from tunetrail.learning.engine.cost import token_cost
-from tunetrail.learning.engine.dropout import replace_dropout
-from tunetrail.learning.engine.lean import make_lean, unmake_lean
-from tunetrail.learning.engine.products import replace_linear
-from tunetrail.learning.engine.tied import tie_gradients, untie_gradients
+from tunetrail.learning.cpu_layers import optimise, optimise_for_training, restore
+from tunetrail.learning.flops import token_cost
 from tunetrail.learning.language_model.adapters import merged, quantization_config, with_adapter
 from tunetrail.learning.language_model.data import LanguageBatch, PreferenceBatch
 from tunetrail.learning.language_model.forward import build_forward, causal_model, head_of
@@ -29,6 +25,7 @@ from tunetrail.learning.language_model.preference import (
     implicit_rewards,
     preference_loss,
 )
+from tunetrail.learning.padding_free.attention import SEGMENT_ATTENTION
 from tunetrail.learning.training.memory_settings import undo_compile
 from tunetrail.learning.training.module import StepTotals, TrainedModule, mini_batch_slices
 
@@ -43,7 +40,7 @@ def load_language_model(path: str, **settings: Any) -> PreTrainedModel:
         dtype=torch.float32,
         **settings,
     )
-    replace_linear(model)
+    optimise(model)
     return model
 
 
@@ -103,10 +100,8 @@ class LanguageModelModule(TrainedModule):
         )
         if self.forward_pass.padding_free:
             causal_model(self.model).set_attn_implementation(SEGMENT_ATTENTION)
-        replace_dropout(self.model)
-        replace_linear(self.model)  # the adapters
-        make_lean(self.model)
-        tie_gradients(causal_model(self.model).get_input_embeddings(), head_of(self.model))
+        embedding = causal_model(self.model).get_input_embeddings()
+        optimise_for_training(self.model, embedding=embedding, head=head_of(self.model))
         self._cost = token_cost(self.model, head_of(self.model))
         head = head_of(self.model).weight
         self._head_flops = head.numel() * (6.0 if head.requires_grad else 4.0)
@@ -197,7 +192,6 @@ class LanguageModelModule(TrainedModule):
             causal_model(self.model).set_attn_implementation("sdpa")
         if self.forward_pass.noise:
             self.forward_pass.noise.remove()
-        untie_gradients(causal_model(self.model).get_input_embeddings())
-        unmake_lean(self.model)
+        restore(self.model)
         undo_compile(self.model)
         return merged(self.model)

@@ -12,7 +12,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from transformers import PreTrainedTokenizerBase
 
 from tunetrail.errors import ConfigError, SampleError, TrainingError
-from tunetrail.learning.engine.evaluation_mode import evaluating
+from tunetrail.learning.evaluation_mode import evaluating
 from tunetrail.learning.language_model.data import PreferencePair
 from tunetrail.learning.language_model.forward import causal_model
 from tunetrail.learning.language_model.module import LanguageModelModule, load_tokenizer

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 
-from tunetrail.learning.engine.evaluation_mode import evaluating
+from tunetrail.learning.evaluation_mode import evaluating
 from tunetrail.learning.training.module import MicroBatch, TrainedModule
 from tunetrail.learning.training.steps import StepLoader
 

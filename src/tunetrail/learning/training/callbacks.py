@@ -10,7 +10,7 @@ import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
 
-from tunetrail.learning.engine.cost import peak_flops
+from tunetrail.learning.flops import peak_flops
 
 MetricsSink = Callable[[Mapping[str, float], int], None]
 """Takes metrics by name and the optimizer step that they belong to."""

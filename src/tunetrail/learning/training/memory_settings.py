@@ -7,7 +7,7 @@ from torch import nn
 from transformers import AttentionInterface, PreTrainedModel
 
 from tunetrail.errors import ConfigError
-from tunetrail.learning.engine.attention import SEGMENT_ATTENTION, segment_attention
+from tunetrail.learning.padding_free.attention import SEGMENT_ATTENTION, segment_attention
 from tunetrail.learning.training.layers import numbered_layers
 
 logger = logging.getLogger(__name__)

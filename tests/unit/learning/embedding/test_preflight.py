@@ -12,8 +12,8 @@ from tunetrail.errors import ConfigError, SampleError, TrainingError
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.embedding.preflight import EMBEDDING_CHECKS
-from tunetrail.learning.engine.attention import SEGMENT_ATTENTION, segment_attention
 from tunetrail.learning.fitting import fit, optimization_settings
+from tunetrail.learning.padding_free.attention import SEGMENT_ATTENTION, segment_attention
 from tunetrail.learning.preflight.findings import PreflightReport, Severity
 from tunetrail.learning.training_plan import TrainingPlan
 

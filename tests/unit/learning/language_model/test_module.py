@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from tunetrail.config import AdapterConfig, TrainingConfig
-from tunetrail.learning.engine.attention import segment_attention_of
 from tunetrail.learning.fitting import fit, optimization_settings
 from tunetrail.learning.language_model.data import LanguageModelDataModule
 from tunetrail.learning.language_model.forward import causal_model, padded, padded_nats
@@ -17,6 +16,7 @@ from tunetrail.learning.language_model.module import (
     load_language_model,
     load_tokenizer,
 )
+from tunetrail.learning.padding_free.attention import segment_attention_of
 from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample, tokenize_record
 from tunetrail.learning.training_plan import TrainingPlan
 

@@ -9,11 +9,11 @@ from transformers import AttentionInterface
 
 from tunetrail.config import TrainingConfig
 from tunetrail.errors import ConfigError, SampleError, TrainingError, TunetrailError
-from tunetrail.learning.engine.attention import SEGMENT_ATTENTION, segment_attention
 from tunetrail.learning.fitting import fit, optimization_settings
 from tunetrail.learning.language_model.data import Item, LanguageModelDataModule, PreferencePair
 from tunetrail.learning.language_model.module import LanguageModelModule, load_tokenizer
 from tunetrail.learning.language_model.preflight import LANGUAGE_MODEL_CHECKS, marked
+from tunetrail.learning.padding_free.attention import SEGMENT_ATTENTION, segment_attention
 from tunetrail.learning.preflight.findings import PreflightReport, Severity
 from tunetrail.learning.tokens.chat import (
     IGNORED,

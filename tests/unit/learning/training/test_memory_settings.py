@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunetrail.errors import ConfigError
-from tunetrail.learning.engine.attention import SEGMENT_ATTENTION
-from tunetrail.learning.engine.dropout import replace_dropout
-from tunetrail.learning.engine.segments import concatenate
+from tunetrail.learning.cpu_layers.dropout import replace_dropout
+from tunetrail.learning.padding_free.attention import SEGMENT_ATTENTION
+from tunetrail.learning.padding_free.segments import concatenate
 from tunetrail.learning.training.memory_settings import (
     compile_model,
     enable_gradient_checkpointing,

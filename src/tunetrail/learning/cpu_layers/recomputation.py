@@ -1,7 +1,8 @@
-"""Tensors that are computed again in the backward pass, from others that are kept anyway.
+"""Tensors that are computed again in the backward pass, from other tensors that are kept anyway.
 
-What computes such a tensor says how (`recomputable`); an autograd function that needs it asks for that (`keep`,
-`kept`), and never notices the difference but in memory.
+A layer that can compute its output again says so with `recomputable`. An autograd function that
+needs the tensor in its backward pass saves it with `save` and reads it with `saved`; the only
+difference is in memory.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ _ATTRIBUTE = "_tunetrail_recomputation"
 
 
 class _Recomputation:
-    """How a tensor is computed again, once for all that need it in a backward pass; it holds no tensor before."""
+    """Computes a tensor again, once for all functions that need it in a backward pass."""
 
     def __init__(self, compute: Callable[..., Tensor], version: int) -> None:
         self.users = 0
@@ -22,7 +23,7 @@ class _Recomputation:
         self._value: Tensor | None = None
 
     def value(self, *inputs: Tensor) -> Tensor:
-        """Return the tensor; whoever is the last to ask lets go of it."""
+        """Return the tensor, and release it with the last user."""
         value = self._compute(*inputs) if self._value is None else self._value
         self.users -= 1
         self._value = value if self.users > 0 else None
@@ -30,23 +31,29 @@ class _Recomputation:
 
 
 def recomputable(tensor: Tensor, compute: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """Return the tensor, marked as being `compute(*inputs)` to the last bit; `compute` isn't differentiated."""
+    """Return the tensor, marked as equal to `compute(*inputs)` to the last bit.
+
+    `compute` isn't differentiated.
+    """
     setattr(tensor, _ATTRIBUTE, (_Recomputation(compute, tensor._version), inputs))
     return tensor
 
 
-def keep(ctx: Any, tensor: Tensor) -> tuple[Tensor, ...]:
-    """Return what `save_for_backward` of an autograd function has to keep for `kept`; once for each function."""
+def save(ctx: Any, tensor: Tensor) -> tuple[Tensor, ...]:
+    """Return the tensors that `save_for_backward` has to keep for `saved`; once per function."""
     recomputation, inputs = getattr(tensor, _ATTRIBUTE, (None, ()))
-    if recomputation is None or recomputation.version != tensor._version:  # changed in place since
+
+    # A tensor that was changed in place since can't be computed again.
+    if recomputation is None or recomputation.version != tensor._version:
         ctx.recomputation = None
         return (tensor,)
+
     ctx.recomputation = recomputation
     recomputation.users += 1
     return tuple(inputs)
 
 
-def kept(ctx: Any, tensors: tuple[Tensor, ...]) -> Tensor:
-    """Return the tensor that `keep` was given, from what it returned."""
+def saved(ctx: Any, tensors: tuple[Tensor, ...]) -> Tensor:
+    """Return the tensor that was given to `save`, from the tensors that `save` returned."""
     value: Tensor = tensors[0] if ctx.recomputation is None else ctx.recomputation.value(*tensors)
     return value

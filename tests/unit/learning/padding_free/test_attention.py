@@ -6,12 +6,12 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
-from tunetrail.learning.engine.attention import (
+from tunetrail.learning.padding_free.attention import (
     SEGMENT_ATTENTION,
     segment_attention,
     segment_attention_of,
 )
-from tunetrail.learning.engine.segments import Segments
+from tunetrail.learning.padding_free.segments import Segments
 
 SEGMENTS = Segments(groups=((1, 7), (3, 4), (2, 1)))
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from tunetrail.learning.engine.dropout import CheapDropout, cheap_dropout, replace_dropout
+from tunetrail.learning.cpu_layers.dropout import CheapDropout, cheap_dropout, replace_dropout
 
 COUNT = 400_003  # no multiple of four
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from tunetrail.learning.engine.evaluation_mode import undisturbed
+from tunetrail.learning.evaluation_mode import undisturbed
 
 
 def draws() -> tuple[float, float, float]:

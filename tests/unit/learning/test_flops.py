@@ -7,7 +7,7 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from tunetrail.learning.embedding.module import EmbeddingModule
-from tunetrail.learning.engine.cost import TokenCost, measured_peak, token_cost
+from tunetrail.learning.flops import TokenCost, measured_peak, token_cost
 
 WIDTH, INNER, LAYERS = 8, 16, 3
 PER_LAYER = 4 * WIDTH * WIDTH + 2 * WIDTH * INNER

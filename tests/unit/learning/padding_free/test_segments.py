@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunetrail.learning.engine.segments import concatenate
+from tunetrail.learning.padding_free.segments import concatenate
 
 
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=20))

@@ -8,10 +8,10 @@ import pytest
 import torch
 from tests.families import assert_close, gradients
 
+from tunetrail.learning.cpu_layers.linear import has_faster_products
 from tunetrail.learning.embedding.data import EmbeddingBatch
 from tunetrail.learning.embedding.encoder import TextColumn
 from tunetrail.learning.embedding.module import EmbeddingModule
-from tunetrail.learning.engine.products import has_faster_products
 
 POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 TEXTS = ["one two", "a", "three words here", "the longest of all of these texts", "five", "a"]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tunetrail.learning.engine import products
-from tunetrail.learning.engine.products import (
+from tunetrail.learning.cpu_layers import linear as products
+from tunetrail.learning.cpu_layers.linear import (
     FastLinear,
     has_faster_products,
     linear,
@@ -115,7 +115,7 @@ def test_without_the_function_torch_goes_on_alone(monkeypatch: pytest.MonkeyPatc
 _MANY_SIZES = """
 import resource, sys, torch
 from pathlib import Path
-from tunetrail.learning.engine.products import linear
+from tunetrail.learning.cpu_layers.linear import linear
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 2**20
 def multiply(sizes):
@@ -140,7 +140,10 @@ def test_ever_new_sizes_take_no_more_memory() -> None:
 
 
 def test_a_cache_size_that_someone_chose_stays() -> None:
-    code = "import os; from tunetrail.learning.engine.products import *; has_faster_products(); print(dict(os.environ))"
+    code = (
+        "import os; from tunetrail.learning.cpu_layers.linear import *; "
+        "has_faster_products(); print(dict(os.environ))"
+    )
     chosen = os.environ | {"LRU_CACHE_CAPACITY": "77"}
     run = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=chosen

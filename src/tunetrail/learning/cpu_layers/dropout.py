@@ -1,4 +1,4 @@
-"""Dropout whose mask costs a fraction of torch's on a CPU: four elements per 64-bit random number."""
+"""Dropout whose mask costs a fraction of torch's on a CPU: four elements per random number."""
 
 from typing import Any
 
@@ -7,16 +7,17 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 _LEVELS = 2**16
-"""16 random bits per element: a probability is met to within 1 / 131,072."""
+"""16 random bits per element, so a probability is met to within 1 / 131,072."""
 
 
 class _CheapDropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, probability: float) -> Tensor:
         dropped = round(probability * _LEVELS)
-        # the whole range of int64, or every fourth lane would lack its highest bit
-        numbers = torch.empty((values.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        lanes = numbers.view(torch.int16)[: values.numel()].view(values.shape)
+        # The whole range of int64, or every fourth lane would lack its highest bit.
+        draws = torch.empty((values.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        lanes = draws.view(torch.int16)[: values.numel()].view(values.shape)
+
         mask = lanes >= dropped - _LEVELS // 2
         ctx.save_for_backward(mask)
         ctx.scale = _LEVELS / (_LEVELS - dropped)
@@ -31,8 +32,8 @@ class _CheapDropout(torch.autograd.Function):
 def cheap_dropout(values: Tensor, probability: float, training: bool = True) -> Tensor:
     """Set each element to 0 with this probability and scale the others by 1 / (1 - probability).
 
-    The same distribution as `torch.nn.functional.dropout`, to within 16 bits of the probability, from torch's global
-    generator; on a GPU it is that function.
+    The distribution is that of `torch.nn.functional.dropout`, to within 16 bits of the probability,
+    from torch's global generator. On a GPU it is that function.
     """
     if not training or probability == 0.0:
         return values
@@ -43,7 +44,7 @@ def cheap_dropout(values: Tensor, probability: float, training: bool = True) -> 
 
 
 class CheapDropout(nn.Dropout):
-    """Takes the place of `nn.Dropout`."""
+    """Replaces `nn.Dropout`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return `cheap_dropout` of the input."""
@@ -51,7 +52,7 @@ class CheapDropout(nn.Dropout):
 
 
 def replace_dropout(module: nn.Module) -> None:
-    """Put `CheapDropout` in the place of every `nn.Dropout` of a module; weights and their names stay as they are."""
+    """Replace every `nn.Dropout` of a module by `CheapDropout`."""
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.Dropout:

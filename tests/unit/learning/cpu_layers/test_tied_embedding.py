@@ -4,7 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tunetrail.learning.engine.tied import TiedEmbedding, tie_gradients, untie_gradients
+from tunetrail.learning.cpu_layers.tied_embedding import (
+    TiedEmbedding,
+    restore_embedding,
+    tie_gradients,
+)
 
 WORDS, WIDTH = 50, 8
 IDS = torch.tensor([[3, 7, 3, 0, 49, 7, 7, 1]])
@@ -113,7 +117,7 @@ def test_other_embeddings_stay_as_they_are() -> None:
 
 def test_afterwards_the_embedding_is_torchs_again() -> None:
     model = tied(Model())
-    untie_gradients(model.embedding)
+    restore_embedding(model.embedding)
     assert type(model.embedding) is nn.Embedding
     with torch.no_grad():
         assert torch.equal(tied(model).embedding(IDS), Model().embedding(IDS))

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from tunetrail.learning.engine.lean import make_lean
-from tunetrail.learning.engine.products import has_faster_products, replace_linear
-from tunetrail.learning.engine.recomputing import keep, kept, recomputable
+from tunetrail.learning.cpu_layers.linear import has_faster_products, replace_linear
+from tunetrail.learning.cpu_layers.llama_layers import replace_llama_layers
+from tunetrail.learning.cpu_layers.recomputation import recomputable, save, saved
 
 TOKENS, WIDTH, OUTPUTS = 64, 64, 1100  # large enough for the product that keeps by itself
 
@@ -31,7 +31,7 @@ class Layers(nn.Module):
 def lean() -> Layers:
     layers = Layers()
     replace_linear(layers)
-    make_lean(layers)
+    replace_llama_layers(layers)
     return layers
 
 
@@ -84,10 +84,10 @@ def test_the_last_user_lets_go_of_the_value() -> None:
     source = torch.ones(3)
     value = recomputable(twice(source), twice, source)
     contexts = [SimpleNamespace(), SimpleNamespace()]
-    tensors = [keep(context, value) for context in contexts]
+    tensors = [save(context, value) for context in contexts]
     assert all(each[0] is source for each in tensors)
-    first = kept(contexts[0], tensors[0])
-    assert kept(contexts[1], tensors[1]) is first
+    first = saved(contexts[0], tensors[0])
+    assert saved(contexts[1], tensors[1]) is first
     assert len(calls) == 2  # once to make it, once again for both
     assert torch.equal(first, value)
     assert contexts[0].recomputation._value is None
@@ -95,13 +95,13 @@ def test_the_last_user_lets_go_of_the_value() -> None:
 
 def test_other_tensors_are_kept_themselves() -> None:
     context, tensor = SimpleNamespace(), torch.ones(2)
-    (found,) = keep(context, tensor)
-    assert found is tensor and kept(context, (found,)) is tensor
+    (found,) = save(context, tensor)
+    assert found is tensor and saved(context, (found,)) is tensor
 
 
 def test_a_tensor_that_was_changed_in_place_is_kept_itself() -> None:
     context, source = SimpleNamespace(), torch.ones(2)
     value = recomputable(source * 2, lambda tensor: tensor * 2, source)
     value.mul_(3.0)
-    (found,) = keep(context, value)
-    assert found is value and kept(context, (found,)) is value
+    (found,) = save(context, value)
+    assert found is value and saved(context, (found,)) is value

@@ -1,8 +1,8 @@
 """Attention within the segments of a concatenated row, for unmodified transformers models.
 
-Registered with transformers under `SEGMENT_ATTENTION`; a model that is set to it passes the keyword `segments` down to
-here. Segments of one length go through torch's attention as one block; on a GPU in half precision, flash attention's
-kernel for segments of any length takes the whole row.
+Registered with transformers under `SEGMENT_ATTENTION`; a model that is set to it passes the keyword
+`segments` down to here. Segments of one length go through torch's attention as one block; on a GPU
+in half precision, flash attention's kernel for segments of any length takes the whole row.
 """
 
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, PreTrainedModel
 
-from tunetrail.learning.engine.dropout import cheap_dropout
-from tunetrail.learning.engine.segments import Segments
+from tunetrail.learning.cpu_layers.dropout import cheap_dropout
+from tunetrail.learning.padding_free.segments import Segments
 
 SEGMENT_ATTENTION = "tunetrail_segments"
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")
@@ -41,7 +41,8 @@ def segment_attention(
     Args:
         module: The attention layer; its `is_causal` counts where the argument isn't given.
         query: [1, heads, tokens, dimensions].
-        key: [1, key heads, tokens, dimensions]; fewer heads than `query` are shared by groups of them.
+        key: [1, key heads, tokens, dimensions]; fewer heads than `query` are shared by groups of
+            them.
         value: As `key`.
         attention_mask: None.
         scaling: Factor of the scores; 1 / sqrt(dimensions) where None.

@@ -9,7 +9,7 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
 from tunetrail.config import AdapterConfig
-from tunetrail.learning.engine.lean import make_lean, unmake_lean
+from tunetrail.learning.cpu_layers.llama_layers import replace_llama_layers, restore_llama_layers
 from tunetrail.learning.language_model.adapters import with_adapter
 from tunetrail.learning.language_model.module import load_language_model
 
@@ -34,7 +34,7 @@ def norm() -> LlamaRMSNorm:
 
 def made_lean(layer: nn.Module) -> nn.Module:
     model = nn.Sequential(copy.deepcopy(layer))
-    make_lean(model)
+    replace_llama_layers(model)
     return model[0]
 
 
@@ -85,9 +85,9 @@ def test_a_layer_that_would_give_something_else_stays_as_it_is() -> None:
 def test_afterwards_the_layers_are_of_their_own_classes_again() -> None:
     model = nn.Sequential(feed_forward(), norm(), nn.Linear(WIDTH, WIDTH))
     classes = [type(layer) for layer in model]
-    make_lean(model)
+    replace_llama_layers(model)
     assert type(model[0]) is not classes[0] and type(model[1]) is not classes[1]
-    unmake_lean(model)
+    restore_llama_layers(model)
     assert [type(layer) for layer in model] == classes
     assert pickle.dumps(model)
 
@@ -121,8 +121,8 @@ def test_adapters_of_the_lean_layers_get_their_gradients(tiny_language_model: st
         }
 
     expected = found()
-    make_lean(model)
-    assert any(type(each).__name__ == "LeanLlamaMLP" for each in model.modules())
+    replace_llama_layers(model)
+    assert any(type(each).__name__ == "MemorySavingLlamaMLP" for each in model.modules())
     lean = found()
     assert lean.keys() == expected.keys() and any("down_proj" in name for name in lean)
     for name, gradient in expected.items():

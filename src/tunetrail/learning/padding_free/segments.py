@@ -17,8 +17,8 @@ TokenIds = Sequence[int] | npt.NDArray[np.int64]
 class Segments:
     """The lengths of the sequences of one row, longest first.
 
-    Equal lengths lie side by side, so that attention takes them as one block [sequences, length] that is cut from the
-    row without copying and has no padding.
+    Equal lengths lie side by side, so that attention takes them as one block [sequences, length]
+    that is cut from the row without copying and has no padding.
 
     Attributes:
         groups: (number of sequences, their length), in the row's order.
@@ -50,7 +50,8 @@ class ConcatenatedTokens:
         input_ids: Token ids, int64 [1, tokens].
         position_ids: Place of each token in its sequence, int64 [1, tokens].
         segments: Where the sequences lie, and behind them the filler, if any.
-        order: Number of each sequence in the caller's order, int64 [sequences]: row order to caller's order.
+        order: Number of each sequence in the caller's order, int64 [sequences]: row order to
+            caller's order.
     """
 
     input_ids: Tensor
@@ -62,7 +63,8 @@ class ConcatenatedTokens:
         """Return what a model takes: ids, positions, and the segments in our form and in flash attention's.
 
         Args:
-            position_offset: Position of a sequence's first token (RoBERTa's begin behind the padding token).
+            position_offset: Position of a sequence's first token (RoBERTa's begin behind the
+                padding token).
         """
         lengths = torch.tensor([0, *self.segments.lengths])
         ends = lengths.cumsum(0).to(device=self.input_ids.device, dtype=torch.int32)
@@ -93,8 +95,8 @@ def concatenate(
     Args:
         rows: Token ids.
         device: Of the tensors.
-        multiple: A sequence of token 0 fills the row up to a multiple of this: a library that compiles a product for
-            each number of tokens (oneDNN) then meets few of them.
+        multiple: A sequence of token 0 fills the row up to a multiple of this: a library that
+            compiles a product for each number of tokens (oneDNN) then meets few of them.
 
     Raises:
         ValueError: There is no sequence, or an empty one.

@@ -1,8 +1,8 @@
-"""Matrix products of linear layers by the faster of torch's two libraries on a CPU.
+"""Linear layers that multiply with the faster of torch's two libraries on a CPU.
 
-torch multiplies float32 matrices with MKL, which leaves the AVX-512 of CPUs that aren't Intel's unused; oneDNN, which
-every x86 build of torch has as well, uses it, with the same rounding errors. Without AVX-512, and for everything but
-float32, the products stay torch's.
+torch multiplies float32 matrices with MKL, which doesn't use the AVX-512 of CPUs that aren't
+Intel's. oneDNN, which every x86 build of torch has as well, uses it and has the same rounding
+errors. Without AVX-512, and for other types than float32, the products stay torch's.
 """
 
 import os
@@ -14,13 +14,18 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from tunetrail.learning.engine.recomputing import keep, kept
+from tunetrail.learning.cpu_layers.recomputation import save, saved
 
 _LEAST_PRODUCTS = 2**22
-"""Multiplications under which the call costs more than is gained."""
-_KEPT_PRODUCTS = 128
-"""Compiled products, one per mix of sizes, that each of oneDNN's two caches keeps: a step needs fewer than 30. Each
-takes about a megabyte, and of the usual 1,024 a training with ever new numbers of tokens would fill gigabytes."""
+"""Multiplications below which the call costs more than it gains."""
+_CACHED_PRODUCTS = 128
+"""Compiled products, one per combination of sizes, in each of oneDNN's two caches.
+
+A step needs fewer than 30. Each takes about a megabyte, so the default of 1,024 would fill
+gigabytes in a training whose steps all have different numbers of tokens.
+"""
+_CACHE_VARIABLES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+"""Environment variables with the capacities of the caches, read at the first product."""
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -33,15 +38,14 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if not _is_for_onednn(input, weight):
         return functional.linear(input, weight, bias)
-    if torch.is_grad_enabled() and any(
-        each is not None and each.requires_grad for each in (input, weight, bias)
-    ):
+    tensors = (input, weight) if bias is None else (input, weight, bias)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return _Linear.apply(input, weight, bias)  # type: ignore[no-any-return, no-untyped-call]
     return _product(input, weight, bias)
 
 
 class FastLinear(nn.Linear):
-    """Takes the place of `nn.Linear`, with the same weights under the same names."""
+    """Replaces `nn.Linear`, with the same weights under the same names."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return `linear` of the input."""
@@ -49,30 +53,28 @@ class FastLinear(nn.Linear):
 
 
 def replace_linear(module: nn.Module) -> None:
-    """Make every `nn.Linear` within a module a `FastLinear`; subclasses of it keep the forward that they have."""
+    """Replace every `nn.Linear` within a module; its subclasses keep their own forward pass."""
     if has_faster_products():
-        for each in module.modules():
-            if type(each) is nn.Linear:
-                each.__class__ = FastLinear
+        for layer in module.modules():
+            if type(layer) is nn.Linear:
+                layer.__class__ = FastLinear
 
 
 @cache
 def has_faster_products() -> bool:
-    """Tell whether this CPU has AVX-512 and this torch the function that brings it to float32 products."""
+    """Tell whether this CPU has AVX-512 and this torch can use it for float32 products."""
     has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     has_avx512 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     if not (has_onednn and has_avx512):
         return False
 
-    for name in (
-        "ONEDNN_PRIMITIVE_CACHE_CAPACITY",
-        "LRU_CACHE_CAPACITY",
-    ):  # read at the first product, below
-        os.environ.setdefault(name, str(_KEPT_PRODUCTS))
+    for variable in _CACHE_VARIABLES:
+        os.environ.setdefault(variable, str(_CACHED_PRODUCTS))
     ones = torch.ones(2, 2)
     try:
         return bool(torch.equal(_product(ones, ones, None), 2 * ones))
-    except (AttributeError, RuntimeError, TypeError):  # it isn't part of torch's public API
+    # The function isn't part of torch's public API.
+    except (AttributeError, RuntimeError, TypeError):
         return False
 
 
@@ -95,21 +97,25 @@ def _product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        inputs = keep(ctx, input) if weight.requires_grad else ()
+        inputs = save(ctx, input) if weight.requires_grad else ()
         ctx.save_for_backward(weight if input.requires_grad else None, *inputs)
         return _product(input, weight, bias)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_output: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, output_gradient: Tensor) -> tuple[Tensor | None, ...]:
         weight, *inputs = ctx.saved_tensors
-        for_input, for_weight, for_bias = ctx.needs_input_grad
-        of_rows = of_output.flatten(0, -2)
-        return (
-            _product(of_output, weight.T, None) if for_input else None,
-            transposed_product(of_rows, kept(ctx, inputs).flatten(0, -2)) if for_weight else None,
-            of_rows.sum(dim=0) if for_bias else None,
-        )
+        needs_input, needs_weight, needs_bias = ctx.needs_input_grad
+        row_gradients = output_gradient.flatten(0, -2)
+
+        input_gradient, weight_gradient = None, None
+        if needs_input:
+            input_gradient = _product(output_gradient, weight.T, None)
+        if needs_weight:
+            input_rows = saved(ctx, inputs).flatten(0, -2)
+            weight_gradient = transposed_product(row_gradients, input_rows)
+        bias_gradient = row_gradients.sum(dim=0) if needs_bias else None
+        return input_gradient, weight_gradient, bias_gradient
 
 
 def transposed_product(left: Tensor, right: Tensor) -> Tensor:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from tests.families import assert_close, gradients
 
-from tunetrail.learning.engine.attention import segment_attention_of
 from tunetrail.learning.language_model.data import LanguageBatch
 from tunetrail.learning.language_model.forward import causal_model, padded
 from tunetrail.learning.language_model.module import LanguageModelModule
+from tunetrail.learning.padding_free.attention import segment_attention_of
 from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
 
 Folder = Callable[..., str]

@@ -1,0 +1,1 @@
+"""Training and encoding without padding: all sequences in one row, attention within each sequence."""
