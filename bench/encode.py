@@ -13,7 +13,7 @@ from bench.fresh import Arm, interleaved
 from bench.results import Figure, Options, Result
 from bench.stsb import PEER
 from tunetrail.errors import SampleError
-from tunetrail.learning.models.catalog import resolve_model
+from tunetrail.learning.models.catalog import EMBEDDING_MODELS, resolve_model
 
 _TEXTS, _BATCH_SIZE, _MAX_LENGTH, _SEED = 2000, 32, 256, 42
 _RATIO = 1.4
@@ -25,7 +25,7 @@ def run(options: Options) -> list[Result]:
     name, texts = _corpus(options)
     with tempfile.TemporaryDirectory(prefix="bench-texts-") as folder:
         arguments = {
-            "model": resolve_model("minilm", "embedding").path,
+            "model": resolve_model("minilm", EMBEDDING_MODELS).path,
             "texts": write_rows([{"text": text} for text in texts], Path(folder) / "texts.jsonl"),
             "max_length": _MAX_LENGTH,
             "batch_size": _BATCH_SIZE,

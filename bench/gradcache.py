@@ -13,7 +13,7 @@ from bench.engine.rows import Row, training_rows, write_rows
 from bench.engine.tasks import Task
 from bench.fresh import Arm, called_fresh, interleaved
 from bench.results import Figure, Options, Result
-from tunetrail.learning.models.catalog import resolve_model
+from tunetrail.learning.models.catalog import EMBEDDING_MODELS, resolve_model
 
 _FUNCTION = "bench.engine.embedding:train_with_tunetrail"
 _PLAIN, _CACHED = "plain loss", "cached loss"
@@ -26,7 +26,7 @@ _SEED = 42
 def run(options: Options) -> list[Result]:
     """Train MiniLM on pairs with and without the cache, then with it on ever larger batches of short texts."""
     task = Task(
-        model=resolve_model("minilm", "embedding").path,
+        model=resolve_model("minilm", EMBEDDING_MODELS).path,
         train="",
         held_out="",
         shape="pair",

@@ -7,7 +7,7 @@ from bench.engine.tasks import Task
 from bench.fresh import Arm, require
 from bench.results import Options, Result
 from bench.stsb import PEER, PEER_FUNCTION
-from tunetrail.learning.models.catalog import resolve_model
+from tunetrail.learning.models.catalog import EMBEDDING_MODELS, resolve_model
 
 _ROWS, _HELD_OUT, _BATCH_SIZE = 320, 128, 32
 _RATIOS = {128: 1.5, 256: 1.7}
@@ -21,7 +21,7 @@ def run(options: Options) -> list[Result]:
     results = []
     for max_length, ratio in _RATIOS.items():
         task = Task(
-            model=resolve_model("minilm", "embedding").path,
+            model=resolve_model("minilm", EMBEDDING_MODELS).path,
             train="",
             held_out="",
             shape="pair",

@@ -27,7 +27,8 @@ from tunetrail.data.row_files import frames_of_file
 from tunetrail.data.rows import rows_frame
 from tunetrail.data.sources import read_rows
 from tunetrail.errors import SampleError
-from tunetrail.learning.models.catalog import resolve_model
+from tunetrail.learning.models.catalog import EMBEDDING_MODELS, resolve_model
+from tunetrail.pipeline.families import EMBEDDING
 from tunetrail.pipeline.preparing import build_preparation
 from tunetrail.samples import BrokenRow, Sample, SampleKind, parse_sample
 
@@ -203,8 +204,8 @@ def _measured(source: Path, counter: str | None) -> _Measured:
 def _prepare(source: Path, folder: Path, model: str | None) -> None:
     """What the measured process does."""
     settings = replace(Settings(), preparation=PreparationConfig(cache_gigabytes=0.0))
-    path = None if model is None else resolve_model(model, "embedding").path
-    preparation = build_preparation("embedding", settings, path)
+    path = None if model is None else resolve_model(model, EMBEDDING_MODELS).path
+    preparation = build_preparation(EMBEDDING, settings, path)
     preparation = replace(preparation, judge=replace(preparation.judge, vectors=None, identity=""))
     unknown = {"planted", "source", "similarity", "kind"}
     frames = (

@@ -22,7 +22,7 @@ from bench.results import Figure, Options, Result
 from bench.sft import PADDED, TRL_FUNCTION, language_task
 from bench.stsb import PEER, PEER_FUNCTION
 from tunetrail.errors import SampleError
-from tunetrail.learning.models.catalog import resolve_model
+from tunetrail.learning.models.catalog import EMBEDDING_MODELS, resolve_model
 
 _HELD_OUT = 256
 """Test rows that the loss is measured on."""
@@ -51,7 +51,7 @@ class _Recipe:
             task = language_task(adapter="lora", learning_rate=2e-4)
         else:
             task = Task(
-                model=resolve_model("minilm", "embedding").path,
+                model=resolve_model("minilm", EMBEDDING_MODELS).path,
                 train="",
                 held_out="",
                 shape=self.shape,

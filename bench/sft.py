@@ -6,7 +6,7 @@ from bench.engine.rows import training_rows
 from bench.engine.tasks import Task
 from bench.fresh import Arm, require
 from bench.results import Options, Result
-from tunetrail.learning.models.catalog import resolve_model
+from tunetrail.learning.models.catalog import LANGUAGE_MODELS, resolve_model
 
 PADDED, PACKED, CHECKPOINTED = "TRL padded", "TRL packed", "TRL padded, gradient checkpointing"
 TRL_FUNCTION = "bench.engine.language:train_with_trl"
@@ -46,7 +46,7 @@ def run(options: Options) -> list[Result]:
 def language_task(*, adapter: str, learning_rate: float) -> Task:
     """Return the task of fine-tuning SmolLM2, its files yet to be filled in."""
     return Task(
-        model=resolve_model("smollm2-135m", "llm").path,
+        model=resolve_model("smollm2-135m", LANGUAGE_MODELS).path,
         train="",
         held_out="",
         shape="completion",

@@ -6,7 +6,7 @@ from bench.engine.rows import training_rows
 from bench.engine.tasks import Task
 from bench.fresh import Arm, require
 from bench.results import Options, Result
-from tunetrail.learning.models.catalog import resolve_model
+from tunetrail.learning.models.catalog import EMBEDDING_MODELS, resolve_model
 
 PEER = "sentence-transformers"
 PEER_FUNCTION = "bench.engine.embedding:train_with_sentence_transformers"
@@ -18,7 +18,7 @@ def run(options: Options) -> list[Result]:
     require("datasets", "accelerate")
     rows = training_rows("score", options, rows=_ROWS, batch_size=_BATCH_SIZE, held_out=_HELD_OUT)
     task = Task(
-        model=resolve_model("minilm", "embedding").path,
+        model=resolve_model("minilm", EMBEDDING_MODELS).path,
         train="",
         held_out="",
         shape="score",

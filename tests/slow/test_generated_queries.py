@@ -19,7 +19,7 @@ from tunetrail.data.augmentation.augmentation import AugmentationTools, augment
 from tunetrail.data.rows import object_series, rows_frame
 from tunetrail.learning.embedding.learner import EmbeddingLearner
 from tunetrail.learning.language_model.learner import LanguageModelLearner
-from tunetrail.learning.models.catalog import resolve_model
+from tunetrail.learning.models.catalog import EMBEDDING_MODELS, LANGUAGE_MODELS, resolve_model
 from tunetrail.learning.models.generation import TextWriter
 from tunetrail.samples import Sample, SampleKind
 
@@ -64,10 +64,10 @@ def documentation() -> pd.DataFrame:
 
 def test_queries_of_a_small_model_lead_back_to_their_passages() -> None:
     language = LanguageModelLearner(config=LanguageModelConfig(), seed=0)
-    model = language.load(resolve_model("smollm2-135m", "llm").path)
+    model = language.load(resolve_model("smollm2-135m", LANGUAGE_MODELS).path)
     writer = TextWriter(model=model, seed=0, max_new_tokens=48, temperature=0.5)
     embedding = EmbeddingLearner(config=EmbeddingConfig(), shape="pair", seed=0)
-    encoder = embedding.load(resolve_model("minilm", "embedding").path)
+    encoder = embedding.load(resolve_model("minilm", EMBEDDING_MODELS).path)
 
     def write(instruction: str, texts: Sequence[str], opening: str) -> list[str]:
         lines = writer.write(instruction, texts, opening)

@@ -13,7 +13,7 @@ from huggingface_hub import constants
 from tunetrail.config import AdapterConfig, EmbeddingConfig, LanguageModelConfig, TrainingConfig
 from tunetrail.learning.embedding.learner import EmbeddingLearner
 from tunetrail.learning.language_model.learner import LanguageModelLearner
-from tunetrail.learning.models.catalog import resolve_model
+from tunetrail.learning.models.catalog import EMBEDDING_MODELS, LANGUAGE_MODELS, resolve_model
 from tunetrail.learning.training_plan import TrainingPlan
 
 pytestmark = [
@@ -57,7 +57,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("TUNETRAIL_CACHE", str(cache))
         patched.setattr(constants, "HF_HUB_OFFLINE", True)
-        found = resolve_model("smollm2-135m", "llm")
+        found = resolve_model("smollm2-135m", LANGUAGE_MODELS)
         assert (found.canonical_name, found.source) == (
             "HuggingFaceTB/SmolLM2-135M-Instruct",
             "packaged weights",
@@ -66,7 +66,9 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert folder.is_relative_to(cache.resolve())
         weights = folder / "model.safetensors"
         written = weights.stat().st_mtime_ns, weights.stat().st_ino
-        assert resolve_model("HuggingFaceTB/SmolLM2-135M-Instruct", "llm").path == found.path
+        assert (
+            resolve_model("HuggingFaceTB/SmolLM2-135M-Instruct", LANGUAGE_MODELS).path == found.path
+        )
         assert (
             weights.stat().st_mtime_ns,
             weights.stat().st_ino,
@@ -81,7 +83,7 @@ def ignore(metrics: Mapping[str, float], step: int) -> None:
 
 @pytest.mark.usefixtures("offline")
 def test_minilm_knows_what_is_alike_and_learns_new_words(tmp_path: Path) -> None:
-    path = resolve_model("minilm", "embedding").path
+    path = resolve_model("minilm", EMBEDDING_MODELS).path
     learner = EmbeddingLearner(config=EmbeddingConfig(max_length=32), shape="pair", seed=0)
     learner.check(path, PAIRS)
     base = learner.load(path)

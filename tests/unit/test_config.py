@@ -23,7 +23,6 @@ from tunetrail.config import (
     TrainingConfig,
     ValidationConfig,
     check_identifier,
-    requested_model_types,
 )
 from tunetrail.errors import ConfigError
 from tunetrail.paths import conf_dir, experiments_dir
@@ -520,22 +519,6 @@ def test_with_specification_accepts_paths_and_whole_numbers_as_floats() -> None:
 def test_with_specification_refuses(pipeline: Any, training: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Settings().with_specification(pipeline, training)
-
-
-@pytest.mark.parametrize(
-    ("asked", "types"),
-    [("embedding", ("embedding",)), ("llm", ("llm",)), ("all", ("embedding", "llm"))],
-)
-def test_requested_model_types_names_them_in_order(asked: str, types: tuple[str, ...]) -> None:
-    assert requested_model_types(asked) == types
-
-
-@pytest.mark.parametrize("asked", ["embeding", "", "ALL"])
-def test_requested_model_types_refuses_anything_else(asked: str) -> None:
-    with pytest.raises(
-        ConfigError, match=f"model_type must be one of embedding, llm, all, got '{asked}'"
-    ):
-        requested_model_types(asked)
 
 
 @pytest.mark.parametrize("value", ["a", "session_123", "2024-03-07.b", "x" * 128])

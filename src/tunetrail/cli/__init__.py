@@ -12,6 +12,7 @@ from types import FrameType
 
 from tunetrail.config import default_database_url
 from tunetrail.errors import TunetrailError, UserError
+from tunetrail.samples import sample_kinds
 
 _DESCRIPTION = """\
 tunetrail turns the samples that an application collects in its sessions into better embedding models and LLMs.
@@ -116,7 +117,7 @@ def _parsed_command(command: str, rest: list[str]) -> int:
         parser.add_argument(
             "--kind",
             required=True,
-            choices=("embedding", "llm", "conversation"),
+            choices=(*sample_kinds(), "conversation"),
             help="what the rows are",
         )
         given = parser.parse_args(rest)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from tunetrail.config import MODEL_TYPES, SWEEP_RUN_VARIABLE, Settings
+from tunetrail.config import MODEL_SECTIONS, SWEEP_RUN_VARIABLE, Settings
 from tunetrail.errors import ConfigError, did_you_mean, naming_section
 from tunetrail.paths import conf_dir, experiments_dir
 
@@ -117,7 +117,7 @@ def checked_request(config: Any) -> TrainRequest:
         )
     plain = OmegaConf.to_container(config, resolve=True)
     merged: Any = OmegaConf.merge(OmegaConf.structured(TrainRequest), plain)
-    for section in MODEL_TYPES:
+    for section in MODEL_SECTIONS:
         with naming_section(section):
             OmegaConf.to_object(merged[section].training)
     request = OmegaConf.to_object(merged)

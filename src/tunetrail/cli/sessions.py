@@ -13,7 +13,7 @@ from rich.table import Table
 from tunetrail.data.conversations.conversations import derive
 from tunetrail.data.conversations.messages import messages_of
 from tunetrail.data.sources import check_columns, check_rows, count_rows, read_rows
-from tunetrail.samples import LeftOut, Sample, SampleKind
+from tunetrail.samples import LeftOut, Sample, SampleKind, sample_kinds
 from tunetrail.stores.database import DatabaseManager
 
 
@@ -118,14 +118,13 @@ def sessions(database: str) -> int:
         print("no sessions yet. Make one: tunetrail ingest FILE --session ID --kind embedding")
         return 0
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("session", "embedding", "llm", "rejected", "state", "last training"):
+    for name in ("session", *sample_kinds(), "rejected", "state", "last training"):
         table.add_column(name, no_wrap=True)
     for each in summaries:
         trained = each.last_training.strftime("%Y-%m-%d %H:%M") if each.last_training else "never"
         table.add_row(
             each.session_id,
-            str(each.embedding),
-            str(each.llm),
+            *(str(each.samples[kind]) for kind in sample_kinds()),
             str(each.rejected),
             str(each.state),
             trained,

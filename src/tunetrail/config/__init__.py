@@ -24,8 +24,7 @@ from tunetrail.config.language_model import (
     LanguageModelConfig,
     PreferenceConfig,
 )
-from tunetrail.config.model_types import ALL, MODEL_TYPES, requested_model_types
-from tunetrail.config.settings import Settings
+from tunetrail.config.settings import MODEL_SECTIONS, ModelSection, Settings
 from tunetrail.config.stores import (
     SWEEP_RUN_VARIABLE,
     SWEPT_KEYS_VARIABLE,
@@ -56,11 +55,10 @@ from tunetrail.config.validation import (
 )
 
 __all__ = [
-    "ALL",
     "AUGMENTATION_METHODS",
     "AUTO",
     "EMBEDDING_LOSSES",
-    "MODEL_TYPES",
+    "MODEL_SECTIONS",
     "OBJECTIVES",
     "OPTIMIZERS",
     "SCHEDULES",
@@ -87,6 +85,7 @@ __all__ = [
     "LabelChecksConfig",
     "LanguageModelConfig",
     "MemoryConfig",
+    "ModelSection",
     "OptimizerConfig",
     "PreferenceConfig",
     "PreparationConfig",
@@ -100,5 +99,4 @@ __all__ = [
     "VectorChecksConfig",
     "check_identifier",
     "default_database_url",
-    "requested_model_types",
 ]

@@ -19,8 +19,7 @@ from tunetrail.config.losses import (
     check_teacher,
     losses_of,
 )
-from tunetrail.config.model_types import START
-from tunetrail.config.training import TrainingConfig
+from tunetrail.config.training import START, TrainingConfig
 
 _DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
 _OPTIONS = "embedding.loss_options"

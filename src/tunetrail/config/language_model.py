@@ -13,8 +13,7 @@ from tunetrail.config.checks import (
     one_of,
     setting,
 )
-from tunetrail.config.model_types import START
-from tunetrail.config.training import AUTO, TrainingConfig
+from tunetrail.config.training import AUTO, START, TrainingConfig
 from tunetrail.samples import SampleKind, shapes_of_kind
 
 ADAPTERS = ("lora", "rslora", "dora", "qlora", "none")

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from tunetrail.config.checks import Rule, check, check_settings, setting
 from tunetrail.config.data import (
@@ -16,11 +16,34 @@ from tunetrail.config.data import (
 from tunetrail.config.embedding import EmbeddingConfig
 from tunetrail.config.evaluation import CrossValidationConfig, EvaluationConfig, GateConfig
 from tunetrail.config.language_model import LanguageModelConfig
-from tunetrail.config.model_types import MODEL_TYPES
 from tunetrail.config.stores import DatabaseConfig, TrackingConfig
-from tunetrail.config.training import AUTO
+from tunetrail.config.training import AUTO, TrainingConfig
 from tunetrail.config.validation import ValidationConfig
 from tunetrail.errors import ConfigError, did_you_mean, naming_section
+
+
+class ModelSection(Protocol):
+    """What the sections of the settings that configure a model have in common."""
+
+    @property
+    def model(self) -> str:
+        """The base model: a short name, a hub id or a folder."""
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that the model reads of a row."""
+
+    @property
+    def start_from(self) -> str:
+        """Where a training starts: `root` or `base`."""
+
+    @property
+    def training(self) -> TrainingConfig:
+        """Hyper-parameters."""
+
+
+MODEL_SECTIONS = ("embedding", "llm")
+"""The sections of the settings that configure a model and its training."""
 
 
 @dataclass(kw_only=True)
@@ -80,10 +103,6 @@ class Settings:
     def __post_init__(self) -> None:
         check_settings("", self)
 
-    def of(self, model_type: str) -> EmbeddingConfig | LanguageModelConfig:
-        """Return the section of a model type."""
-        return self.embedding if model_type == "embedding" else self.llm
-
     def with_specification(
         self,
         pipeline_config: Mapping[str, Any] | None = None,
@@ -102,7 +121,7 @@ class Settings:
         """
         pipeline_config, training_config = dict(pipeline_config or {}), dict(training_config or {})
         _check_keys("pipeline_config", pipeline_config, _PIPELINE_KEYS)
-        _check_keys("training_config", training_config, MODEL_TYPES)
+        _check_keys("training_config", training_config, MODEL_SECTIONS)
         changed = self
 
         for key, value in pipeline_config.items():

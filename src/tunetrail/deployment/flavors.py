@@ -1,4 +1,4 @@
-"""How each model type is written as an MLflow model, read back and compared. Knows nothing of runs or aliases."""
+"""Flavors: how the models of each family are written as MLflow models, read back and compared."""
 
 import importlib.metadata
 import tempfile
@@ -27,7 +27,7 @@ def pinned(*packages: str) -> list[str]:
 
 
 class Flavor(Protocol):
-    """What the registry asks of a model type."""
+    """What the registry asks of a family of models."""
 
     def save(self, model: Any, folder: Path, metadata: Model) -> None:
         """Write the model with signature and requirements as an MLflow model."""
@@ -99,6 +99,3 @@ class LanguageModelFlavor:
     def outputs(self, model: LanguageModel, probes: Sequence[str]) -> NDArray:
         """Return the logits behind each probe's last token."""
         return last_logits(model, probes)
-
-
-FLAVORS: dict[str, Flavor] = {"embedding": EmbeddingFlavor(), "llm": LanguageModelFlavor()}

@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from safetensors import SafetensorError
 
-from tunetrail.deployment.flavors import FLAVORS
+from tunetrail.deployment.flavors import Flavor
 from tunetrail.errors import DeploymentError, TrackingError
 from tunetrail.stores.tracking import TrackedRun, Tracker, tracking_errors
 
@@ -42,12 +42,18 @@ class ModelVersion:
 
 
 class Registry:
-    """The versions of one model type, registered under its name (`embedding` or `llm`)."""
+    """The versions of one family of models.
 
-    def __init__(self, tracker: Tracker, model_type: str) -> None:
+    Args:
+        tracker: The MLflow store.
+        name: The name under which the versions are registered.
+        flavor: How a version is written and read back.
+    """
+
+    def __init__(self, tracker: Tracker, name: str, flavor: Flavor) -> None:
         self.tracker = tracker
-        self.name = model_type
-        self.flavor = FLAVORS[model_type]
+        self.name = name
+        self.flavor = flavor
 
     def root(self) -> ModelVersion | None:
         """Return the version that the alias `root` names, None before the first promotion."""

@@ -1,30 +1,27 @@
-"""Learner: what the pipeline asks of a model type, and which class answers. Knows no metric, session or MLflow."""
+"""Learner: what the pipeline asks of the class that loads, trains and saves a family's models."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from tunetrail.cache import ResultCache
-from tunetrail.config import Settings, TrainingConfig
+from tunetrail.config import TrainingConfig
 from tunetrail.learning.automatic.auto_values import AutoValues
-from tunetrail.learning.embedding.learner import EmbeddingLearner
 from tunetrail.learning.fitting import FitResult
-from tunetrail.learning.language_model.learner import LanguageModelLearner
 from tunetrail.learning.training.records import Record
 from tunetrail.learning.training_plan import TrainingPlan
 
 
 class Learner(Protocol):
-    """What the pipeline asks of a model type."""
+    """Loads, trains and saves the models of one family."""
 
     def check(self, path: str, records: Sequence[Record]) -> None:
-        """Raise where model, config and records don't fit together."""
+        """Raise an error if the model, the settings and the records don't fit together."""
 
     def load(self, path: str) -> Any:
-        """Load a model folder."""
+        """Load the model of a folder."""
 
     def save(self, model: Any, folder: Path) -> None:
-        """Write a model folder."""
+        """Write a model to a folder."""
 
     def train(
         self,
@@ -39,13 +36,4 @@ class Learner(Protocol):
     def find_auto_values(
         self, path: str, train: Sequence[Record], training: TrainingConfig
     ) -> AutoValues:
-        """Find what is `auto` in a training of the model of the folder `path` on these records."""
-
-
-def build_learner(
-    model_type: str, settings: Settings, shape: str, cache: ResultCache | None = None
-) -> EmbeddingLearner | LanguageModelLearner:
-    """Return the learner of a model type for samples of that shape; tokens are kept in the cache, if any."""
-    if model_type == "llm":
-        return LanguageModelLearner(config=settings.llm, seed=settings.seed, cache=cache)
-    return EmbeddingLearner(config=settings.embedding, shape=shape, seed=settings.seed, cache=cache)
+        """Find what stands for `auto` in a training of the model of the folder on these records."""

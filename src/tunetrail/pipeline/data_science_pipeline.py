@@ -17,15 +17,14 @@ from tunetrail.deployment.registry import ModelVersion, Registry
 from tunetrail.errors import naming_section
 from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.plots import comparison_figure
-from tunetrail.learning.learner import build_learner
-from tunetrail.learning.models.catalog import ResolvedModel, resolve_model
+from tunetrail.learning.models.catalog import ResolvedModel
 from tunetrail.learning.training.out_of_memory import explaining_full_memory
 from tunetrail.pipeline.deploying import Deployment, keep_reference, kept_comparison
+from tunetrail.pipeline.families import family_named
 from tunetrail.pipeline.folds import cross_validate_split
 from tunetrail.pipeline.further_rows import FurtherRows
 from tunetrail.pipeline.preparing import build_preparation, keep_preparation, prepare_rows
 from tunetrail.pipeline.resuming import PREPARED, KeptRun
-from tunetrail.pipeline.scoring import scorable_by_all, score
 from tunetrail.pipeline.train_rows import TrainRows
 from tunetrail.pipeline.training import Training
 from tunetrail.pipeline.work import Outcome, Work, working_folder
@@ -72,7 +71,7 @@ class DataSciencePipeline:
 
     def resolve(self, model_type: str) -> ResolvedModel:
         """Find the configured base model, so that a wrong name fails before any work is done."""
-        return resolve_model(self.settings.of(model_type).model, model_type)
+        return family_named(model_type).resolve_base(self.settings)
 
     def prepare(
         self,
@@ -97,9 +96,9 @@ class DataSciencePipeline:
             SampleError: There are no rows, or they have several shapes and none is chosen.
         """
         preparation = build_preparation(
-            model_type, self.settings, base.path if base else None, reference
+            family_named(model_type), self.settings, base.path if base else None, reference
         )
-        return prepare_rows(model_type, self.settings, preparation, rows, folder)
+        return prepare_rows(family_named(model_type), self.settings, preparation, rows, folder)
 
     def run(
         self,
@@ -134,6 +133,7 @@ class DataSciencePipeline:
             UserError: What is kept of the resumed run is gone or broken.
         """
         check_identifier("name", name)
+        family = family_named(model_type)
         base = self.resolve(model_type)
         if resumed is not None:
             kept = self.kept(resumed.run_id)
@@ -159,10 +159,10 @@ class DataSciencePipeline:
                 str(split.train["shape"].iloc[0]),
                 result_cache(self.settings.preparation),
             )
-            learner = build_learner(model_type, self.settings, shape, cache)
+            learner = family.learner(self.settings, shape, cache)
             work = Work(model_type=model_type, run=run, kept=kept, learner=learner, base=base)
             deployment = Deployment(
-                registry=Registry(self.tracker, model_type),
+                registry=Registry(self.tracker, family.name, family.flavor),
                 gate=self.settings.gate,
                 model_dir=Path(self.settings.model_dir),
                 tags=tags or {},
@@ -196,15 +196,14 @@ class DataSciencePipeline:
             return kept.split()
         logger.info("%s: validation, cleaning and split", model_type)
         further = FurtherRows(settings=self.settings, name=name)
-        wants_further = model_type == "embedding" and bool(
-            self.settings.embedding.also_train.losses
-        )
+        family = family_named(model_type)
+        wants_further = bool(family.further_shapes(self.settings))
         rows = further.noting(rows) if wants_further else rows
         session = self.prepare(
             model_type, rows, kept.folder / PREPARED, reference=reference, base=base
         )
         steps = keep_preparation(
-            run, session, model_type, name, self.settings.of(model_type).max_length
+            run, session, model_type, name, family.section(self.settings).max_length
         )
         split = session.split()
         for context, side in (
@@ -237,7 +236,7 @@ class DataSciencePipeline:
         rows, refresh = train_rows.engineered(split.train)
         records = train_rows.records(rows)
         training = Training(
-            config=self.settings.of(work.model_type), work=work, registry=deployment.registry
+            config=work.family.section(self.settings), work=work, registry=deployment.registry
         )
         found = training.found(records)
         if "cross_validation" not in work.steps:
@@ -261,9 +260,11 @@ class DataSciencePipeline:
         """Score the candidate and root (the base model before there is a root) on the test rows, and compare them."""
         logger.info("%s: evaluation on %d test rows", work.model_type, len(split.test))
         reference = work.learner.load(work.base.path) if root is None else registry.load(root)
-        test = scorable_by_all(work.learner, [model, reference], split.test)
+        models = (model, reference)
+        test = work.family.scorable_rows(self.settings, work.learner, models, split.test)
+        records = records_of(test)
         config = self.settings.evaluation
-        after, before = (score(work.learner, each, test, config) for each in (model, reference))
+        after, before = (work.family.score(work.learner, each, records, config) for each in models)
         against = "base" if root is None else root.uri
         work.finish_step(
             "evaluation",

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from tunetrail.config import Settings
+from tunetrail.data.rows import records_of
 from tunetrail.data.splits import Fold, Split, make_folds
 from tunetrail.evaluation.augmentation_effect import WORSENS, augmentation_effect
 from tunetrail.evaluation.cross_validation import CrossValidationResult, cross_validate
 from tunetrail.evaluation.scores import Scores
 from tunetrail.learning.automatic.auto_values import AutoValues
 from tunetrail.learning.training_plan import TrainingPlan
-from tunetrail.pipeline.scoring import scorable_by_all, score
 from tunetrail.pipeline.train_rows import TrainRows
 from tunetrail.pipeline.work import Work
 
@@ -65,7 +65,7 @@ def _trained_folds(
     *,
     augmented: bool,
 ) -> CrossValidationResult:
-    training = found.applied_to(settings.of(work.model_type).training)
+    training = found.applied_to(work.family.section(settings).training)
 
     def train_and_score(fold: Fold) -> Scores:
         name = f"fold-{fold.number + 1}{'' if augmented else '-not-augmented'}"
@@ -88,12 +88,9 @@ def _trained_folds(
                     budget=settings.cross_validation.budget,
                 ),
             )
-            scores = score(
-                work.learner,
-                model,
-                scorable_by_all(work.learner, [model], fold.validation),
-                settings.evaluation,
-            )
+            held_out = work.family.scorable_rows(settings, work.learner, [model], fold.validation)
+            records = records_of(held_out)
+            scores = work.family.score(work.learner, model, records, settings.evaluation)
             run.log_metrics(
                 {f"cross_validation/{metric}": value for metric, value in scores.metrics.items()}
             )

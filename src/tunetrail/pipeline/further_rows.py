@@ -14,6 +14,7 @@ from tunetrail.data.rows import rows_of_shapes
 from tunetrail.data.twins.duplicates import cluster_keys
 from tunetrail.errors import SampleError
 from tunetrail.learning.models.catalog import ResolvedModel
+from tunetrail.pipeline.families import EMBEDDING
 from tunetrail.pipeline.preparing import build_preparation, keep_report, prepare_rows
 from tunetrail.stores.tracking import TrackedRun
 
@@ -65,13 +66,13 @@ class FurtherRows:
                     f"{self.settings.embedding.also_train.losses[shape]!r}. Leave it out, or log samples of it."
                 )
             settings = _settings_of(self.settings, shape)
-            preparation = build_preparation("embedding", settings, base.path)
+            preparation = build_preparation(EMBEDDING, settings, base.path)
             session = prepare_rows(
-                "embedding", settings, preparation, self.frames[shape], folder / shape
+                EMBEDDING, settings, preparation, self.frames[shape], folder / shape
             )
             title, folder_of_shape = f"{self.name}, {shape} samples", f"data/{shape}"
             keep_report(
-                run, session, "embedding", title, settings.embedding.max_length, folder_of_shape
+                run, session, EMBEDDING.name, title, settings.embedding.max_length, folder_of_shape
             )
             if session.stopped is not None:
                 raise SampleError(f"{shape} samples of embedding.also_train: {session.stopped}")

@@ -1,10 +1,11 @@
-"""What is asked of the node, checked: the request itself, and that the session holds samples for it."""
+"""Requests: a request to the node is checked, and so is the session that it names."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunetrail.config import check_identifier, requested_model_types
+from tunetrail.config import check_identifier
 from tunetrail.errors import ConfigError, SessionError, did_you_mean
+from tunetrail.pipeline.families import ALL_FAMILIES, ModelFamily, requested_families
 from tunetrail.stores.database import SessionSummary
 
 _KEYS = ("session_id", "model_type")
@@ -21,26 +22,31 @@ def checked_request(request: Mapping[str, Any]) -> tuple[str, str]:
             raise ConfigError(f"the request has no key {key!r}.{did_you_mean(str(key), _KEYS)}")
     if "session_id" not in request:
         raise ConfigError("session_id must be given. `tunetrail sessions` lists them.")
-    session_id, model_type = (
-        check_identifier("session_id", request["session_id"]),
-        request.get("model_type", "all"),
-    )
-    requested_model_types(str(model_type))
-    return session_id, str(model_type)
+
+    session_id = check_identifier("session_id", request["session_id"])
+    model_type = str(request.get("model_type", ALL_FAMILIES))
+    requested_families(model_type)
+    return session_id, model_type
 
 
-def check_samples(summary: SessionSummary, model_types: tuple[str, ...]) -> None:
-    """Raise `SessionError` where a session lacks samples for one of the model types."""
-    counts = {"embedding": summary.embedding, "llm": summary.llm}
-    if not any(counts.values()):
+def check_samples(summary: SessionSummary, families: Sequence[ModelFamily]) -> None:
+    """Raise `SessionError` if a session lacks samples for one of the families."""
+    session_id = summary.session_id
+    counts = {kind: count for kind, count in summary.samples.items() if count}
+    if not counts:
         raise SessionError(
-            f"session {summary.session_id!r} has no samples. "
-            f"Add some: tunetrail ingest FILE --session {summary.session_id} --kind embedding"
+            f"session {session_id!r} has no samples. "
+            f"Add some: tunetrail ingest FILE --session {session_id} --kind embedding"
         )
-    for model_type in model_types:
-        if not counts[model_type]:
-            other = next(each for each, count in counts.items() if count)
+
+    for family in families:
+        if family.kind not in counts:
+            other_kind, count = next(iter(counts.items()))
+            trainable = [
+                other.name for other in requested_families(ALL_FAMILIES) if other.kind == other_kind
+            ]
+            advice = f"Train with model_type={trainable[0]}, or ingest" if trainable else "Ingest"
             raise SessionError(
-                f"session {summary.session_id!r} has no {model_type} samples ({counts[other]} {other}). "
-                f"Train with model_type={other}, or ingest some with --kind {model_type}."
+                f"session {session_id!r} has no {family.kind} samples ({count} {other_kind}). "
+                f"{advice} some with --kind {family.kind}."
             )

@@ -19,17 +19,14 @@ from tunetrail.data.feature_engineering.features import FeatureResult, engineer_
 from tunetrail.data.feature_engineering.hard_negatives import MiningResult
 from tunetrail.data.rows import records_of
 from tunetrail.deployment.registry import Registry
-from tunetrail.learning.embedding.learner import EmbeddingLearner
-from tunetrail.learning.judging import judging_vectors
-from tunetrail.learning.language_model.learner import LanguageModelLearner
 from tunetrail.learning.models.catalog import resolve_model
 from tunetrail.learning.models.generation import TextWriter
 from tunetrail.learning.models.translation import Translator, load_translation_model
 from tunetrail.learning.tokens.prompts import QUERY
 from tunetrail.learning.training.records import Refresh
+from tunetrail.pipeline.families import EMBEDDING, LLM
 from tunetrail.pipeline.further_rows import without_twins
 from tunetrail.pipeline.mining import mine_negatives, remining, wants_negatives
-from tunetrail.pipeline.preparing import token_counter
 from tunetrail.pipeline.resuming import AUGMENTED, TRAIN
 from tunetrail.pipeline.work import Work
 from tunetrail.stores.tracking import Tracker
@@ -116,14 +113,15 @@ class TrainRows:
     def mined(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, MiningResult | None]:
         """Return the rows with hard negatives by the base model, where these are asked for, and what the mining did."""
         config, learner = self.settings.feature_engineering.hard_negatives, self.work.learner
-        if not wants_negatives(rows, config) or not isinstance(learner, EmbeddingLearner):
+        vectors = self.work.family.encode
+        if not wants_negatives(rows, config) or vectors is None:
             if config.enabled:
                 logger.warning("%s: hard negatives are mined for pairs only", self.work.model_type)
             return rows, None
         model = learner.load(self.work.base.path)
 
         def encode(texts: Sequence[str], role: str = QUERY) -> npt.NDArray[np.float32]:
-            return learner.vectors(model, texts, role=role)
+            return vectors(learner, model, texts, role)
 
         result = mine_negatives(rows, encode, config, self.settings.seed)
         return result.rows, result
@@ -134,7 +132,7 @@ class TrainRows:
 
     def features(self, rows: pd.DataFrame) -> FeatureResult:
         """Add the statistics of the rows; added rows are counted in tokens here, the others were when prepared."""
-        counter = token_counter(self.work.model_type, self.settings, self.work.base.path)
+        counter = self.work.family.token_counter(self.settings, self.work.base.path)
         counts = np.array(rows["token_count"], dtype=np.int64)
         added = rows["parent_id"].notna().to_numpy(bool)
         counts[added] = counter.of_records(records_of(rows[added]))
@@ -163,7 +161,7 @@ class TrainRows:
     @cached_property
     def _writer(self) -> TextWriter:
         config = self.settings.augmentation
-        registry = Registry(self.tracker, "llm")
+        registry = Registry(self.tracker, LLM.name, LLM.flavor)
         root = registry.root() if config.generator == "root" else None
         if root is not None:
             logger.info("%s: %s writes rows", self.work.model_type, root.uri)
@@ -175,8 +173,8 @@ class TrainRows:
                 else config.generator
             )
             logger.info("%s: %s writes rows", self.work.model_type, name)
-            learner = LanguageModelLearner(config=self.settings.llm, seed=self.settings.seed)
-            model = learner.load(resolve_model(name, "llm").path)
+            learner = LLM.learner(self.settings, "", None)
+            model = learner.load(resolve_model(name, LLM.catalog).path)
         return TextWriter(
             model=model,
             seed=self.settings.seed,
@@ -192,5 +190,6 @@ class TrainRows:
         return Translator(there=there, back=back)
 
     def _vectors(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        path = resolve_model(self.settings.embedding.model, "embedding").path
-        return judging_vectors("embedding", self.settings, path)(texts)
+        learner = EMBEDDING.learner(self.settings, "", None)
+        model = learner.load(EMBEDDING.resolve_base(self.settings).path)
+        return EMBEDDING.row_vectors(learner, model, texts)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from tunetrail.config import EmbeddingConfig, LanguageModelConfig
+from tunetrail.config import ModelSection
 from tunetrail.data.rows import records_of
 from tunetrail.deployment.registry import Registry
 from tunetrail.evaluation.plots import learning_curve_figure, rate_figure
@@ -35,7 +35,7 @@ class Training:
         registry: Where the root that it may begin with is.
     """
 
-    config: EmbeddingConfig | LanguageModelConfig
+    config: ModelSection
     work: Work
     registry: Registry
 

@@ -14,6 +14,7 @@ from tunetrail.errors import TrainingError, UserError
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.learning.learner import Learner
 from tunetrail.learning.models.catalog import ResolvedModel
+from tunetrail.pipeline.families import ModelFamily, family_named
 from tunetrail.pipeline.resuming import CHECKPOINTS, PREPARED, KeptRun, is_kept
 from tunetrail.stores.tracking import TrackedRun
 
@@ -57,6 +58,11 @@ class Work:
     kept: KeptRun
     learner: Learner
     base: ResolvedModel
+
+    @property
+    def family(self) -> ModelFamily:
+        """The family of the model."""
+        return family_named(self.model_type)
 
     @property
     def folder(self) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from tunetrail.config import MODEL_TYPES, TrackingConfig, check_identifier
+from tunetrail.config import TrackingConfig, check_identifier
 from tunetrail.errors import TrackingError, UserError
 from tunetrail.stores.database import DatabaseManager, RunState, TrainingRun
 from tunetrail.stores.provenance import changed_versions
@@ -85,7 +85,7 @@ def find_resumable_run(
                 run_id=each.info.run_id, finished=each.info.status == "FINISHED"
             )
             for each in tracker.children(run.info.run_id)
-            if each.data.tags.get("tunetrail.model_type") in MODEL_TYPES
+            if "tunetrail.model_type" in each.data.tags
         },
         changed_versions=tuple(changed_versions(run.data.tags)),
     )

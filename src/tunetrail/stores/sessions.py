@@ -54,8 +54,6 @@ class SessionSummary:
     Attributes:
         session_id: Its name.
         created_at: When its first row arrived.
-        embedding: Number of embedding samples.
-        llm: Number of llm samples.
         rejected: Number of rejected rows.
         shapes: Number of samples by kind and shape.
         state: State of the last training run, or `new`.
@@ -64,12 +62,15 @@ class SessionSummary:
 
     session_id: str
     created_at: datetime
-    embedding: int = 0
-    llm: int = 0
     rejected: int = 0
     shapes: dict[str, dict[str, int]] = field(default_factory=dict)
     state: str = NEW
     last_training: datetime | None = None
+
+    @property
+    def samples(self) -> dict[str, int]:
+        """Number of samples by kind."""
+        return {kind: sum(shapes.values()) for kind, shapes in self.shapes.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
@@ -190,15 +191,13 @@ def summarize(database: DatabaseConnection, session_id: str | None = None) -> li
             lambda: {str(kind): {} for kind in sample_kinds()}
         )
         for name, kind, shape, count in connection.execute(shapes):
-            counts[name][kind][shape] = count
+            counts[name].setdefault(kind, {})[shape] = count
         rejected_counts = {name: count for name, count in connection.execute(rejections)}
         last_runs = {name: (state, moment) for name, state, moment in connection.execute(runs)}
     return [
         SessionSummary(
             session_id=name,
             created_at=created_at,
-            embedding=sum(counts[name][SampleKind.EMBEDDING].values()),
-            llm=sum(counts[name][SampleKind.LLM].values()),
             rejected=rejected_counts.get(name, 0),
             shapes=counts[name],
             state=last_runs[name][0] if name in last_runs else NEW,

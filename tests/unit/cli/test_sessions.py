@@ -25,7 +25,7 @@ def test_ingest_stores_the_rows_and_says_so(tunetrail: Command, workplace: Path)
         and "5 rows read: 5 added to session s1, 0 already there, 0 rejected" in ended.out
     )
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
-        assert manager.session_summary("s1").embedding == 5
+        assert manager.session_summary("s1").samples["embedding"] == 5
 
 
 def test_ingest_of_the_same_file_twice_adds_nothing(tunetrail: Command, workplace: Path) -> None:

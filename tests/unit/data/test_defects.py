@@ -174,9 +174,9 @@ def minilm_vectors() -> Vectors:
     """Unit vectors by MiniLM, which encodes each distinct text once."""
     from sentence_transformers import SentenceTransformer
 
-    from tunetrail.learning.models.catalog import resolve_model
+    from tunetrail.learning.models.catalog import EMBEDDING_MODELS, resolve_model
 
-    model = SentenceTransformer(resolve_model("minilm", "embedding").path, device="cpu")
+    model = SentenceTransformer(resolve_model("minilm", EMBEDDING_MODELS).path, device="cpu")
     known: dict[str, npt.NDArray[np.float32]] = {}
 
     def vectors(texts: Sequence[str]) -> npt.NDArray[np.float32]:

@@ -6,6 +6,7 @@ import pytest
 
 from tunetrail.config import TrackingConfig
 from tunetrail.deployment import export
+from tunetrail.deployment.flavors import EmbeddingFlavor
 from tunetrail.deployment.gate import Decision
 from tunetrail.deployment.promotion import Candidate, deploy
 from tunetrail.deployment.registry import ModelVersion, Registry
@@ -23,7 +24,7 @@ def registry(workplace: Path) -> Registry:
     config = TrackingConfig(
         uri=f"sqlite:///{workplace}/mlflow.db", artifacts=str(workplace / "mlartifacts")
     )
-    return Registry(Tracker(config), "embedding")
+    return Registry(Tracker(config), "embedding", EmbeddingFlavor())
 
 
 @pytest.fixture

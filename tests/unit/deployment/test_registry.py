@@ -21,6 +21,7 @@ from tunetrail.learning.language_model.learner import LanguageModel
 from tunetrail.learning.language_model.module import load_language_model, load_tokenizer
 from tunetrail.stores.tracking import TrackedRun, Tracker
 
+FLAVORS = {"embedding": EmbeddingFlavor(), "llm": LanguageModelFlavor()}
 PROBES = ["a short text", "another", ""]
 
 
@@ -96,7 +97,7 @@ def test_register_and_move_root_give_a_model_that_mlflow_loads_offline(
 ) -> None:
     """A fresh process loads both by alias with MLflow alone, gets the same outputs, and asks no network."""
     for name, model in (("embedding", embedding_model), ("llm", language_model)):
-        registry = Registry(tracker, name)
+        registry = Registry(tracker, name, FLAVORS[name])
         assert registry.root() is None
         version = register(registry, model, run)
         assert (
@@ -152,7 +153,9 @@ def test_register_writes_signature_and_requirements(
     packages: set[str],
 ) -> None:
     version = register(
-        Registry(tracker, name), embedding_model if name == "embedding" else language_model, run
+        Registry(tracker, name, FLAVORS[name]),
+        embedding_model if name == "embedding" else language_model,
+        run,
     )
     info = Model.load(version.uri)
     assert (
@@ -192,7 +195,7 @@ def test_register_leaves_nothing_of_a_version_that_failed(
 ) -> None:  # fmt: skip
     temporary = tmp_path_factory.mktemp("tmp")
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    registry = Registry(tracker, "embedding")
+    registry = Registry(tracker, "embedding", EmbeddingFlavor())
     registry.flavor = flavor
     with pytest.raises(error, match=message):
         register(registry, embedding_model, run)
@@ -204,14 +207,14 @@ def test_register_leaves_nothing_of_a_version_that_failed(
 def test_register_gives_versions_their_numbers_in_order(
     tracker: Tracker, run: TrackedRun, embedding_model: Any
 ) -> None:
-    registry = Registry(tracker, "embedding")
+    registry = Registry(tracker, "embedding", EmbeddingFlavor())
     assert [register(registry, embedding_model, run).version for _ in range(2)] == ["1", "2"]
 
 
 def test_move_root_refuses_where_root_moved_meanwhile(
     tracker: Tracker, run: TrackedRun, embedding_model: Any
 ) -> None:
-    registry = Registry(tracker, "embedding")
+    registry = Registry(tracker, "embedding", EmbeddingFlavor())
     first, second, third = (register(registry, embedding_model, run) for _ in range(3))
     registry.move_root(first, None, {})
     with pytest.raises(DeploymentError, match=r"it was none, it is now version 1. Train again"):
@@ -232,7 +235,7 @@ def test_move_root_refuses_where_root_moved_meanwhile(
 def test_load_says_what_to_do_where_the_files_are_gone(
     tracker: Tracker, run: TrackedRun, embedding_model: Any, workplace: Path
 ) -> None:
-    registry = Registry(tracker, "embedding")
+    registry = Registry(tracker, "embedding", EmbeddingFlavor())
     version = register(registry, embedding_model, run)
     shutil.rmtree(workplace / "mlartifacts")
     with pytest.raises(
@@ -245,7 +248,7 @@ def test_root_is_none_after_its_version_was_deleted(
     tracker: Tracker, run: TrackedRun, embedding_model: Any
 ) -> None:
     """MLflow deletes the alias with the version."""
-    registry = Registry(tracker, "embedding")
+    registry = Registry(tracker, "embedding", EmbeddingFlavor())
     version = register(registry, embedding_model, run)
     registry.move_root(version, None, {})
     MlflowClient(tracker.config.uri).delete_model_version("embedding", "1")
@@ -259,7 +262,7 @@ def test_registry_uses_its_own_store_after_another_was_opened(
     workplace: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    registry = Registry(tracker, "embedding")
+    registry = Registry(tracker, "embedding", EmbeddingFlavor())
     version = register(registry, embedding_model, run)
     other = tmp_path_factory.mktemp("other")
     shutil.copy(workplace / "mlflow.db", other / "mlflow.db")

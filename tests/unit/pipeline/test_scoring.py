@@ -1,12 +1,15 @@
+from typing import Any
+
 import pandas as pd
 import pytest
 
-from tunetrail.config import EmbeddingConfig, EvaluationConfig, LanguageModelConfig
-from tunetrail.data.rows import rows_frame
+from tunetrail.config import EmbeddingConfig, EvaluationConfig, LanguageModelConfig, Settings
+from tunetrail.data.rows import records_of, rows_frame
 from tunetrail.errors import SampleError
 from tunetrail.learning.embedding.learner import EmbeddingLearner
 from tunetrail.learning.language_model.learner import LanguageModelLearner
-from tunetrail.pipeline.scoring import scorable_by_all, score
+from tunetrail.pipeline.families import LLM
+from tunetrail.pipeline.scoring import score_embedding_model, score_language_model
 from tunetrail.samples import SampleKind, parse_sample
 
 
@@ -16,31 +19,37 @@ def rows(kind: SampleKind, *contents: dict[str, str]) -> pd.DataFrame:
     )
 
 
-def test_score_gives_each_kind_its_primary_metric(
-    tiny_embedding_model: str, tiny_language_model: str
+def test_score_embedding_model_scores_pairs_by_retrieval(tiny_embedding_model: str) -> None:
+    learner = EmbeddingLearner(config=EmbeddingConfig(), shape="pair", seed=0)
+    pairs = [{"anchor": f"ask {n}", "positive": f"answer {n}"} for n in range(4)]
+
+    scores = score_embedding_model(
+        learner, learner.load(tiny_embedding_model), pairs, EvaluationConfig()
+    )
+
+    assert scores.metric == "ndcg_at_10"
+
+
+def test_score_language_model_gives_texts_and_preferences_their_primary_metrics(
+    tiny_language_model: str,
 ) -> None:
-    embedding = EmbeddingLearner(config=EmbeddingConfig(), shape="pair", seed=0)
-    pairs = rows(
-        SampleKind.EMBEDDING, *({"anchor": f"ask {n}", "positive": f"answer {n}"} for n in range(4))
+    learner = LanguageModelLearner(config=LanguageModelConfig(), seed=0)
+    model = learner.load(tiny_language_model)
+    completions = [{"input": "say", "output": f"{n}"} for n in range(4)]
+    preferences = [{"prompt": "say", "chosen": f"{n}", "rejected": "no"} for n in range(4)]
+
+    texts, choices = (
+        score_language_model(learner, model, records, EvaluationConfig())
+        for records in (completions, preferences)
     )
-    assert (
-        score(embedding, embedding.load(tiny_embedding_model), pairs, EvaluationConfig()).metric
-        == "ndcg_at_10"
-    )
-    llm = LanguageModelLearner(config=LanguageModelConfig(), seed=0)
-    chats = rows(SampleKind.LLM, *({"input": "say", "output": f"{n}"} for n in range(4)))
-    scores = score(llm, llm.load(tiny_language_model), chats, EvaluationConfig())
-    assert (scores.metric, scores.higher_is_better, scores.examples) == ("bits_per_byte", False, 4)
-    preferences = rows(
-        SampleKind.LLM, *({"prompt": "say", "chosen": f"{n}", "rejected": "no"} for n in range(4))
-    )
-    scores = score(llm, llm.load(tiny_language_model), preferences, EvaluationConfig())
-    assert (scores.metric, scores.higher_is_better, scores.examples) == (
+
+    assert (texts.metric, texts.higher_is_better, texts.examples) == ("bits_per_byte", False, 4)
+    assert (choices.metric, choices.higher_is_better, choices.examples) == (
         "preference_accuracy",
         True,
         4,
     )
-    assert set(scores.metrics) == {"preference_accuracy", "preference_margin", "bits_per_byte"}
+    assert set(choices.metrics) == {"preference_accuracy", "preference_margin", "bits_per_byte"}
 
 
 @pytest.mark.parametrize(
@@ -58,7 +67,8 @@ def test_score_of_a_language_model_names_the_row_of_each_example(
     learner = LanguageModelLearner(config=LanguageModelConfig(), seed=0)
     frame = rows(SampleKind.LLM, *contents).assign(cluster=["a", "a", "b"])[::-1]
 
-    scores = score(learner, learner.load(tiny_language_model), frame, EvaluationConfig())
+    model = learner.load(tiny_language_model)
+    scores = score_language_model(learner, model, records_of(frame), EvaluationConfig())
 
     table = scores.table()
     assert table["row_id"].tolist() == [2, 1, 0]
@@ -66,23 +76,26 @@ def test_score_of_a_language_model_names_the_row_of_each_example(
     assert scores.metric in table
 
 
-def test_scorable_by_all_leaves_out_rows_that_are_cut_off(
+def test_scorable_rows_leaves_out_rows_that_are_cut_off(
     tiny_language_model: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    learner = LanguageModelLearner(config=LanguageModelConfig(max_length=40), seed=0)
+    settings = Settings(llm=LanguageModelConfig(max_length=40))
+    learner = LLM.learner(settings, "completion", None)
     model = learner.load(tiny_language_model)
     frame = rows(
         SampleKind.LLM,
         {"input": "say", "output": "short"},
         {"input": "say " * 50, "output": "cut off"},
     )
-    kept = scorable_by_all(learner, [model, model], frame)
-    assert list(kept["row_id"]) == [0]
+
+    scorable = LLM.scorable_rows(settings, learner, [model, model], frame)
+
+    assert list(scorable["row_id"]) == [0]
     assert "cuts off all that could be scored of 1 rows" in caplog.text
     with pytest.raises(
         SampleError, match=r"llm\.max_length=40 cuts off the outputs of all rows.* Raise it"
     ):
-        scorable_by_all(learner, [model], frame.tail(1).reset_index(drop=True))
+        LLM.scorable_rows(settings, learner, [model], frame.tail(1).reset_index(drop=True))
 
 
 def test_score_reads_queries_and_documents_behind_the_models_own_prompts(
@@ -91,23 +104,17 @@ def test_score_reads_queries_and_documents_behind_the_models_own_prompts(
     def learner(**prompts: str) -> EmbeddingLearner:
         return EmbeddingLearner(config=EmbeddingConfig(**prompts), shape="pair", seed=0)
 
-    pairs = [(f"ask {n}", f"answer {n * 3}") for n in range(12)]
+    def scores(model: Any, records: list[dict[str, str]]) -> Any:
+        return score_embedding_model(learner(), model, records, EvaluationConfig())
+
+    pairs = [{"anchor": f"ask {n}", "positive": f"answer {n * 3}"} for n in range(12)]
+    written = [
+        {"anchor": f"query: {pair['anchor']}", "positive": f"passage: {pair['positive']}"}
+        for pair in pairs
+    ]
     prompted = learner(query_prompt="query: ", document_prompt="passage: ").load(
         tiny_embedding_model
     )
-    found = score(
-        learner(),
-        prompted,
-        rows(
-            SampleKind.EMBEDDING,
-            *({"anchor": anchor, "positive": positive} for anchor, positive in pairs),
-        ),
-        EvaluationConfig(),
-    )
-    written = [
-        {"anchor": f"query: {anchor}", "positive": f"passage: {positive}"}
-        for anchor, positive in pairs
-    ]
     plain = learner().load(tiny_embedding_model)
-    expected = score(learner(), plain, rows(SampleKind.EMBEDDING, *written), EvaluationConfig())
-    assert found.metrics == pytest.approx(expected.metrics)
+
+    assert scores(prompted, pairs).metrics == pytest.approx(scores(plain, written).metrics)

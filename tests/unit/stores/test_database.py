@@ -101,7 +101,7 @@ def test_ingest_twice_adds_nothing_and_keeps_duplicates_within_a_file(manager):
     second = manager.ingest("s1", rows, SampleKind.EMBEDDING, chunk_size=10)
     assert first.to_dict() == {"received": 27, "added": 27, "already_present": 0, "rejected": 0}
     assert second.to_dict() == {"received": 27, "added": 0, "already_present": 27, "rejected": 0}
-    assert manager.session_summary("s1").embedding == 27
+    assert manager.session_summary("s1").samples["embedding"] == 27
 
 
 def test_ingest_that_was_interrupted_can_be_repeated(manager):
@@ -111,7 +111,7 @@ def test_ingest_that_was_interrupted_can_be_repeated(manager):
 
     with pytest.raises(KeyboardInterrupt):
         manager.ingest("s1", interrupted(), SampleKind.EMBEDDING, chunk_size=10)
-    assert manager.session_summary("s1").embedding == 10
+    assert manager.session_summary("s1").samples["embedding"] == 10
     assert manager.ingest("s1", PAIRS, SampleKind.EMBEDDING).added == 15
 
 
@@ -198,7 +198,7 @@ def test_ingest_derived_stores_samples_of_both_kinds_and_what_is_left_out(manage
             7,
         )
     summary = manager.session_summary("s1")
-    assert (summary.embedding, summary.llm, summary.rejected) == (2, 2, 7)
+    assert (summary.samples["embedding"], summary.samples["llm"], summary.rejected) == (2, 2, 7)
     assert heard == [4, 8, 11, 4, 8, 11]
     rejected = manager.rejected_samples("s1")
     assert [(row.row_number, row.kind) for row in rejected] == [
@@ -267,7 +267,12 @@ def test_session_summary_counts_shapes_rejections_and_runs(manager, session):
     manager.update_training_run(run_id, state="running")
     summary = manager.session_summary(session)
     assert summary.shapes == {"embedding": {"pair": 25}, "llm": {"chat": 1, "document": 1}}
-    assert (summary.embedding, summary.llm, summary.rejected, summary.state) == (
+    assert (
+        summary.samples["embedding"],
+        summary.samples["llm"],
+        summary.rejected,
+        summary.state,
+    ) == (
         25,
         2,
         1,
@@ -454,7 +459,7 @@ def test_fresh_database_survives_four_processes_at_once(url):
     outputs = [child.communicate(timeout=60)[0] for child in children]
     assert [child.returncode for child in children] == [0, 0, 0, 0]
     assert sum(map(int, outputs)) == 200
-    assert DatabaseManager(url).session_summary("s1").llm == 200
+    assert DatabaseManager(url).session_summary("s1").samples["llm"] == 200
 
 
 def test_migrations_make_exactly_the_tables(url):
@@ -487,7 +492,7 @@ def test_migrations_of_a_newer_tunetrail_are_not_touched(manager, session, url):
 
 def test_database_manager_opens_again_after_close(manager, session):
     manager.close()
-    assert manager.session_summary(session).embedding == 25
+    assert manager.session_summary(session).samples["embedding"] == 25
 
 
 def test_database_manager_waits_for_another_writer(tmp_path):
@@ -582,7 +587,7 @@ def test_database_manager_names_a_full_disk_and_goes_on_after_it(tmp_path):
     with pytest.raises(DatabaseError, match="The disk is full"):
         manager.ingest("s1", rows, SampleKind.EMBEDDING)
     event.remove(engine, "connect", fill)
-    assert manager.session_summary("s1").embedding == 25
+    assert manager.session_summary("s1").samples["embedding"] == 25
     assert manager.ingest("s1", rows, SampleKind.EMBEDDING).added == 200
 
 

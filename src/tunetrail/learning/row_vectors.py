@@ -1,0 +1,61 @@
+"""Row vectors: cheap vectors of texts, by which rows are checked before a model learns from them."""
+
+import functools
+import hashlib
+import importlib.metadata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunetrail.learning.language_model.learner import LanguageModel
+
+NDArray = np.ndarray[Any, np.dtype[np.float32]]
+
+_WEIGHTS_AND_SETTINGS = (".safetensors", ".json", ".txt")
+_LIBRARIES = ("sentence-transformers", "transformers")
+
+
+def mean_input_embeddings(model: LanguageModel, texts: Sequence[str]) -> NDArray:
+    """Return the mean of each text's input embeddings, which costs a look-up for each token.
+
+    The common mean of all embeddings is subtracted: it is most of every such vector and tells no texts apart (Arora,
+    Liang and Ma, A Simple but Tough-to-Beat Baseline for Sentence Embeddings, 2017).
+
+    Returns:
+        Unit vectors, float32 [texts, dimensions]; a text without tokens has a vector of zeros.
+    """
+    weights: Any = model.model.get_input_embeddings().weight
+    embeddings = weights.detach().numpy()
+    common_mean = embeddings.mean(axis=0)
+
+    vectors = np.zeros((len(texts), embeddings.shape[1]), dtype=embeddings.dtype)
+    encoded = model.tokenizer(list(texts), add_special_tokens=False, verbose=False)
+    for position, token_ids in enumerate(encoded["input_ids"]):
+        if token_ids:
+            vectors[position] = embeddings[token_ids].mean(axis=0) - common_mean
+
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(norms, 1e-12), dtype=np.float32)
+
+
+def vectors_identity(path: str, reading: str) -> str:
+    """Return what row vectors depend on besides their texts: equal identities give equal vectors.
+
+    Args:
+        path: The folder of the model.
+        reading: What decides how the model reads texts, such as the identity of its token counter.
+    """
+    versions = list(map(importlib.metadata.version, _LIBRARIES))
+    return f"{reading}:{_folder_digest(path)}:{versions}"
+
+
+@functools.lru_cache(maxsize=4)
+def _folder_digest(path: str) -> str:
+    digest = hashlib.sha256()
+    files = (file for file in Path(path).rglob("*") if file.suffix in _WEIGHTS_AND_SETTINGS)
+    for file in sorted(files):
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
