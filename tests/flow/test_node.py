@@ -317,7 +317,7 @@ def test_execute_wants_one_shape_of_a_session_with_several(
     settings.embedding.shape = "score"
     with pytest.raises(
         SampleError,
-        match=r"embedding.shape must be a shape of the session's samples \(label, pair\), got 'score'",
+        match=r"embedding.shape must fit the session's samples \(label, pair\), got 'score'",
     ):
         node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})
 

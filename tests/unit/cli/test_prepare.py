@@ -134,7 +134,7 @@ def test_prepare_does_without_a_model_that_is_not_there(
         ),
         (
             "embedding.shape=label",
-            "embedding.shape must be a shape of the session's samples (pair)",
+            "embedding.shape must fit the session's samples (pair)",
         ),
         ("preparation.engine=spark", "preparation.engine must be one of local, ray, got 'spark'"),
     ],
