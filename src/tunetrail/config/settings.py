@@ -39,7 +39,7 @@ class ModelSection(Protocol):
 
     @property
     def training(self) -> TrainingConfig:
-        """Hyper-parameters."""
+        """Hyperparameters of the training."""
 
 
 MODEL_SECTIONS = ("embedding", "llm")

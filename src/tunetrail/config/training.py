@@ -19,9 +19,10 @@ from tunetrail.errors import ConfigError
 AUTO = "auto"
 OPTIMIZERS = ("adamw", "adam", "adafactor", "sgd")
 SCHEDULES = ("linear", "cosine", "constant", "inverse_sqrt", "wsd")
+PRECISIONS = (AUTO, "32-true", "16-mixed", "bf16-mixed", "bf16-true")
+
 START = one_of("root", "base")
 """The rule for `start_from`: a training starts from the root version or from the base model."""
-PRECISIONS = (AUTO, "32-true", "16-mixed", "bf16-mixed", "bf16-true")
 
 # A setting without effect is no error: a sweep over optimizers may set the constants of them all.
 _ADAM = ("optimizer.name", ("adamw", "adam"))
