@@ -1,33 +1,34 @@
-"""Errors that people read: one line that names the field, the value and the way out.
+"""Errors that people read: one line that names the field, the value and what to do.
 
-Knows nothing of the rest of tunetrail. The command line turns `exit_code` into the process's exit status:
-2 for a mistake that the user can mend, 1 for a failure of the world (a full disk, an unreachable database).
+`exit_code` is the exit status of the command line: 2 for a mistake that the user can fix, 1 for a
+failure of the machine or a server, such as a full disk or an unreachable database.
 """
 
 import difflib
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class TunetrailError(Exception):
-    """A failure with a readable message. Base class of every error that tunetrail raises on purpose."""
+    """A failure with a readable message: the base of all errors that tunetrail raises on purpose."""
 
     exit_code = 1
 
 
 class UserError(TunetrailError):
-    """A mistake in what the user asked for; the message says how to mend it."""
+    """A mistake in what the user asked for; the message says how to fix it."""
 
     exit_code = 2
 
 
 class ConfigError(UserError):
-    """A config value that is unknown, of the wrong type, out of range or impossible together with another."""
+    """A setting that is unknown, of the wrong type, out of range or in conflict with another."""
 
 
 class SampleError(UserError):
-    """Rows or files that can't be learnt from: wrong columns, a broken file, a malformed row."""
+    """Rows or files that can't be used: wrong columns, a broken file, a malformed row."""
 
 
 class SessionError(UserError):
@@ -39,7 +40,7 @@ class ModelError(TunetrailError):
 
 
 class DatabaseError(TunetrailError):
-    """The samples' database can't be reached, read or written."""
+    """The database can't be reached, read or written."""
 
 
 class TrackingError(TunetrailError):
@@ -47,7 +48,7 @@ class TrackingError(TunetrailError):
 
 
 class TrainingError(TunetrailError):
-    """Training or evaluation failed, for example by a loss that is not finite."""
+    """Training or evaluation failed, for example because the loss became infinite."""
 
 
 class DeploymentError(TunetrailError):
@@ -56,27 +57,43 @@ class DeploymentError(TunetrailError):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` for the known word nearest to `word`, or an empty string."""
-    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" Did you mean {matches[0]!r}?" if matches else ""
+    nearest = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def not_writable(
+    key: str, folder: Path | str, error: OSError, advice: str = "Name another folder."
+) -> ConfigError:
+    """Return the error for a configured folder that can't be made or written."""
+    return ConfigError(
+        f"{key} must be a folder that can be written, got {str(folder)!r}: "
+        f"{error.strerror}. {advice}"
+    )
 
 
 @contextmanager
 def naming_section(section: str) -> Iterator[None]:
-    """Let an error within the block say `SECTION.training.x`, where it says `training.x`, as one would write it."""
+    """Let errors raised in the block say `SECTION.training.x` where they say `training.x`.
+
+    The sections `embedding` and `llm` share the class of their settings, which doesn't know which
+    of them it belongs to; the user has to read the key as it is typed.
+    """
     try:
         yield
     except TunetrailError as error:
-        named = f"{section}.training."
+        messages = map(str, error.args)
+        whole_key = f"{section}.training."
         error.args = tuple(
-            re.sub(r"(?<![\w.])training\.(?=\w)", named, str(each)) for each in error.args
+            re.sub(r"(?<![\w.])training\.(?=\w)", whole_key, message) for message in messages
         )
         raise
 
 
 def state_after(error: BaseException) -> tuple[str, str]:
-    """Return the state in which an exception leaves a run, and the reason to keep with it.
+    """Return the state in which an exception leaves a run, and the reason to store with it.
 
-    An error means `failed`; a signal or an exit (no `Exception`) means `interrupted`.
+    An error means `failed`; a signal or an exit, which is no `Exception`, means `interrupted`.
     """
     state = "failed" if isinstance(error, Exception) else "interrupted"
-    return state, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    name = type(error).__name__
+    return state, f"{name}: {error}" if str(error) else name

@@ -1,4 +1,4 @@
-"""A lock that all processes of this machine share, by a file. Knows nothing of what it protects."""
+"""A lock on a file, which all processes of a machine share."""
 
 import contextlib
 import fcntl
@@ -8,9 +8,10 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def file_lock(file: Path) -> Iterator[None]:
-    """Hold the lock of `file`, which is made if it's absent and stays; waits for whoever holds it.
+    """Hold the lock of a file, after waiting for the process that holds it.
 
-    The kernel lets go of it when the process ends, however that happens.
+    The file is made if it doesn't exist, and stays. The kernel releases the lock when the process
+    ends, even if it is killed.
 
     Raises:
         OSError: The file or its folder can't be made.

@@ -1,20 +1,21 @@
-"""Where tunetrail's own files lie: conf/ and experiments/ in the package (a wheel) or at the checkout's root."""
+"""Where tunetrail's own files lie: conf/ and experiments/, in the package or in the checkout."""
 
 import os
 from pathlib import Path
 
-from tunetrail.errors import ConfigError
+from tunetrail.errors import not_writable
 
 _PACKAGE = Path(__file__).resolve().parent
 
 
 def _shipped(name: str) -> Path:
+    # A wheel holds the folder within the package, a checkout at its root.
     installed = _PACKAGE / name
     return installed if installed.is_dir() else _PACKAGE.parents[1] / name
 
 
 def conf_dir() -> Path:
-    """Return the folder of Hydra groups with train.yaml in it."""
+    """Return the folder of Hydra's groups, in which train.yaml is."""
     return _shipped("conf")
 
 
@@ -24,19 +25,21 @@ def experiments_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """Return the folder for converted models: $TUNETRAIL_CACHE, else `tunetrail` in the user's cache folder."""
-    own = os.environ.get("TUNETRAIL_CACHE")
-    if own:
-        return Path(own).expanduser()
+    """Return $TUNETRAIL_CACHE, or else the folder `tunetrail` in the user's cache folder."""
+    configured = os.environ.get("TUNETRAIL_CACHE")
+    if configured:
+        return Path(configured).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tunetrail"
 
 
 def made_folder(folder: Path) -> Path:
-    """Make a folder for results and return it; raises `ConfigError` where that can't be done."""
+    """Make the folder for results and return it.
+
+    Raises:
+        ConfigError: The folder can't be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(
-            f"output_dir must be a folder that can be written, got {str(folder)!r}: {error.strerror}. Name another one."
-        ) from error
+        raise not_writable("output_dir", folder, error) from error
     return folder

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tunetrail.cli.composition import TrainRequest, checked_request
+from tunetrail.cli.composition import TrainRequest, checked_request, register_schema
 from tunetrail.config import (
     AdapterConfig,
     AugmentationConfig,
@@ -56,9 +56,8 @@ EXPERIMENTS = sorted(file.stem for file in experiments_dir().glob("*.yaml"))
 def compose(overrides: list[str]) -> Any:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
-    from hydra.core.config_store import ConfigStore
 
-    ConfigStore.instance().store(name="train_schema", node=TrainRequest)
+    register_schema()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return hydra_compose("train", overrides)
 

@@ -1,20 +1,34 @@
-"""Composition: Hydra makes one typed request of conf/, arguments and experiments. The only place that starts Hydra."""
+"""Compose one typed request from conf/, experiments and the arguments, with Hydra.
+
+This is the only module that starts Hydra.
+"""
 
 import difflib
 import logging
 import os
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from tunetrail.config import MODEL_SECTIONS, SWEEP_RUN_VARIABLE, Settings
-from tunetrail.errors import ConfigError, did_you_mean, naming_section
+from tunetrail.errors import ConfigError, did_you_mean, naming_section, not_writable
 from tunetrail.paths import conf_dir, experiments_dir
 
 MISSING = "???"
+NO_HYDRA_FILES = (
+    "hydra.run.dir=.",
+    "hydra.job_logging.root.handlers=[console]",
+    "~hydra.job_logging.handlers.file",
+)
+"""Overrides that keep Hydra from making a folder and a log before the request is checked."""
+_OPTIONS_WITH_VALUE = (
+    *("--cfg", "-c", "--info", "-i", "--package", "-p", "--experimental-rerun"),
+    *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"),
+)
 
 
 @dataclass(kw_only=True)
@@ -35,44 +49,53 @@ def run_composed(
     job_name: str = "train",
     defaults: Sequence[str] = (),
 ) -> None:
-    """Compose conf/train.yaml with Hydra's arguments and run the task on the request, once for each job of a sweep.
+    """Compose conf/train.yaml with the arguments and run the task, once for each job of a sweep.
 
     Args:
-        arguments: Overrides and Hydra's own options; `-m` sweeps over every combination of comma-separated values.
-        task: Takes the checked request and the overrides that made it.
+        arguments: Overrides and Hydra's own options, in any order; `-m` sweeps over every
+            combination of comma-separated values.
+        task: Takes the checked request and the overrides that led to it.
         job_name: Names the log file.
-        defaults: Overrides that those of the arguments go over.
+        defaults: Overrides that apply unless the arguments say otherwise.
 
     Raises:
-        ConfigError: Something of the arguments can't be composed.
+        ConfigError: The arguments or an experiment file can't be composed.
     """
     os.environ.setdefault("TUNETRAIL_HOME", str(Path.cwd()))
     os.environ["TUNETRAIL_SHIPPED"] = str(experiments_dir().parent)
-    os.environ["HYDRA_FULL_ERROR"] = (
-        "1"  # Hydra hands errors on instead of printing a traceback and leaving
-    )
+    # Hydra then raises its errors, instead of printing a traceback and exiting.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
-    from hydra.core.config_store import ConfigStore
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    ConfigStore.instance().store(name="train_schema", node=TrainRequest)
-    original = list(sys.argv)
+    text_keys = register_schema()
+    from tunetrail.cli.text_values import keep_text, without_quotes
+
+    original_arguments = list(sys.argv)
+    task_started = False
     failures: list[Exception] = []
 
     def run_one(config: Any) -> Mapping[str, Any]:
-        sys.argv = original  # Lightning's ddp starts its processes with it
+        nonlocal task_started
+        task_started = True
+        sys.argv = original_arguments  # Lightning's ddp starts its processes with them
         quieten()
         try:
-            return task(checked_request(config), list(HydraConfig.get().overrides.task))
+            job_overrides = map(without_quotes, HydraConfig.get().overrides.task)
+            return task(checked_request(config), list(job_overrides))
         except Exception as error:
             if SWEEP_RUN_VARIABLE in os.environ:
-                raise  # Hydra goes on with the sweep's other jobs and names the failed one
+                raise  # Hydra goes on with the other jobs of the sweep and names the failed one
             failures.append(error)
             return {}
 
-    sys.argv = [original[0], *_ordered(arguments, [f"hydra.job.name={job_name}", *defaults])]
+    overrides, options = _split_arguments(arguments)
+    overrides = [keep_text(override, text_keys) for override in overrides]
+    job_defaults = [f"hydra.job.name={job_name}", *defaults]
+    sys.argv = [original_arguments[0], *job_defaults, *overrides, *options]
+
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(run_one)()
         if failures:
@@ -81,161 +104,217 @@ def run_composed(
         raise ConfigError(_explained(error)) from error
     except ValueError as error:
         if "Config group override must be" in str(error):
-            raise ConfigError(_wrong_option(arguments)) from error
+            advice = "a config group takes the name of one of its options, as in embedding=minilm."
+            raise ConfigError(advice) from error
         if "--multirun" in str(error):
             raise ConfigError(str(error)) from error
         raise
+    except OSError as error:
+        if task_started or not error.filename:
+            raise
+        # Hydra makes the folders of its logs below output_dir, unless it was told another place.
+        hydra_folders = ("hydra.run.dir=", "hydra.sweep.dir=")
+        moved = [override for override in overrides if override.startswith(hydra_folders)]
+        key = moved[0].partition("=")[0] if moved else "output_dir"
+        raise not_writable(key, error.filename, error) from error
     finally:
-        sys.argv = original
+        sys.argv = original_arguments
 
 
-def _ordered(arguments: Sequence[str], defaults: Sequence[str]) -> list[str]:
-    """Return the arguments with the defaults before the first override, and `-m` in front of all.
+def register_schema() -> dict[str, bool]:
+    """Tell Hydra the schema and how to read experiment files, and return the text keys.
 
-    Hydra's parser takes overrides in one piece only: those behind an option that stands between them are unknown to it.
+    The names of groups are text keys, too: an experiment may be called 2026_11_24.
     """
-    words = sorted(arguments, key=lambda each: each not in ("-m", "--multirun"))
-    first = next(
-        (number for number, word in enumerate(words) if "=" in word and not word.startswith("-")), 0
-    )
-    return [*words[:first], *defaults, *words[first:]]
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+
+    from tunetrail.cli.text_values import TypedFileSource, text_keys
+
+    groups = [*(folder.name for folder in _group_folders()), "experiments"]
+    keys = text_keys(TrainRequest) | dict.fromkeys(groups, True)
+
+    TypedFileSource.keys = keys
+    Plugins.instance().register(TypedFileSource)
+    ConfigStore.instance().store(name="train_schema", node=TrainRequest)
+    return keys
+
+
+def _split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the overrides and Hydra's options: its parser takes overrides in one piece only."""
+    overrides, options = [], []
+
+    previous = ""
+    for argument in arguments:
+        is_value = previous in _OPTIONS_WITH_VALUE and "=" not in argument
+        if argument.startswith("-") or is_value:
+            options.append(argument)
+        else:
+            overrides.append(argument)
+        previous = argument
+
+    return overrides, options
 
 
 def checked_request(config: Any) -> TrainRequest:
     """Return the typed request of a composed configuration.
 
     Raises:
-        ConfigError: A key that the schema doesn't have (Hydra accepts `+typo=1`), an experiment that was not found, a
-            missing session_id, or a value that is out of range.
+        ConfigError: A key is unknown (Hydra accepts `+typo=1`), an experiment was not found,
+            session_id is missing, or a value is out of range.
     """
     from omegaconf import OmegaConf
 
-    _check_known(OmegaConf.to_container(config), TrainRequest, "")  # type: ignore[arg-type]
+    composed: Any = OmegaConf.to_container(config)
+    if "experiments" in composed:
+        name = composed["experiments"]
+        raise ConfigError(
+            f"experiments must be one of {', '.join(experiment_names()) or '(none here)'}, "
+            f"got {name!r}: no file experiments/{name}.yaml in "
+            f"{os.environ.get('TUNETRAIL_HOME', '.')} or among tunetrail's own. "
+            "Write +experiments=NAME."
+        )
+    _check_known_keys(composed, TrainRequest)
     if OmegaConf.is_missing(config, "session_id"):
         raise ConfigError(
             "session_id must be given, as in session_id=ID. `tunetrail sessions` lists them."
         )
-    plain = OmegaConf.to_container(config, resolve=True)
-    merged: Any = OmegaConf.merge(OmegaConf.structured(TrainRequest), plain)
+
+    plain_values = OmegaConf.to_container(config, resolve=True)
+    merged: Any = OmegaConf.merge(OmegaConf.structured(TrainRequest), plain_values)
     for section in MODEL_SECTIONS:
         with naming_section(section):
             OmegaConf.to_object(merged[section].training)
+
     request = OmegaConf.to_object(merged)
     assert isinstance(request, TrainRequest)
     return request
 
 
 def quieten() -> None:
-    """Keep other libraries' chatter out of the terminal; their warnings still come through."""
+    """Keep the progress bars and notices of libraries out of the terminal, but not warnings."""
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
     for name in ("mlflow", "sentence_transformers", "alembic", "httpx", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # it asks the hub for a model card and a licence of every model, local folders included
+    # It asks the hub for a model card and a licence of every model, even of local folders.
     logging.getLogger("mlflow.transformers").setLevel(logging.ERROR)
-    # it prints the traceback of every database error that it raises anyway
+    # It prints the traceback of every database error, and then raises the error anyway.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
-def _check_known(given: Mapping[Any, Any], schema: Any, prefix: str) -> None:
-    known = {each.name: each for each in fields(schema)}
-    for key, value in given.items():
-        if key == "experiments" and not prefix:
+def _check_known_keys(config: Mapping[Any, Any], schema: Any, prefix: str = "") -> None:
+    """Raise `ConfigError` for a key that the schema doesn't have, or a section given as a value."""
+    known_fields = {field.name: field for field in fields(schema)}
+
+    for name, value in config.items():
+        key = f"{prefix}{name}"
+        if name not in known_fields:
+            suggestion = _nearest_keys(key, str(name))
             raise ConfigError(
-                f"experiments must be one of {', '.join(experiments()) or '(none here)'}, got {value!r}: "
-                f"no file experiments/{value}.yaml in {os.environ.get('TUNETRAIL_HOME', '.')} "
-                "or among tunetrail's own. Write +experiments=NAME."
+                f"there is no key {key}.{suggestion} Known here: {', '.join(known_fields)}."
             )
-        if key not in known:
-            raise ConfigError(
-                f"there is no key {prefix}{key}.{_nearest_key(f'{prefix}{key}', str(key))} "
-                f"Known here: {', '.join(known)}."
-            )
-        section = known[key].type
-        if isinstance(value, Mapping) and is_dataclass(section):
-            _check_known(value, section, f"{prefix}{key}.")
+
+        field = known_fields[name]
+        if isinstance(value, Mapping) and is_dataclass(field.type):
+            _check_known_keys(value, field.type, f"{key}.")
         elif isinstance(value, Mapping):
-            default = known[key].default
             raise ConfigError(
-                f"{prefix}{key} must be a single value, got {dict(value)!r}; its default is {default!r}."
+                f"{key} must be a single value, got {dict(value)!r}; "
+                f"its default is {field.default!r}."
             )
-
-
-def experiments() -> list[str]:
-    """Return the names of the experiments of the folder that tunetrail is started in and of those that come with it."""
-    folders = (Path(os.environ.get("TUNETRAIL_HOME", ".")) / "experiments", experiments_dir())
-    return sorted(
-        {file.stem for folder in folders if folder.is_dir() for file in folder.glob("*.yaml")}
-    )
 
 
 def _explained(error: Exception) -> str:
-    """Return Hydra's or OmegaConf's message in one line, with the nearest known key."""
-    causes = [error, *([error.__cause__] if error.__cause__ else [])]
-    text = " ".join(" ".join(str(each).split()) for each in causes)
+    """Return Hydra's or OmegaConf's message in one line, with the nearest known key or option."""
+    messages = [str(error), str(error.__cause__ or "")]
+    text = " ".join(" ".join(messages).split())
     text = re.sub(r"\s*(full_key|object_type|reference_type)[:=]\S*", "", text)
     text = re.sub(r" To append to your config use \+\S+", "", text)
     text = re.sub(r" Config search path:.*", "", text)
+
+    # Without a package header, the keys of a file go below the group that it was chosen from.
+    experiment = re.search(r"In '(experiments/[^']+)': .*Key 'experiments' not in", text)
+    if experiment:
+        return (
+            f"{experiment[1]}.yaml must say that its keys belong to the whole configuration: "
+            f"add `# @package _global_` as the first line of {experiment[1]}.yaml."
+        )
+
     option = re.search(r"Could not find '[^'/]+/([^']+)' Available options in '[^']+': (.+)", text)
     if option:
-        return f"{text}.{did_you_mean(option.group(1), option.group(2).split())}"
-    wrong = re.search(r"Key '([^']+)' (?:is )?not in", text)
-    key = re.search(r"Could not override '([^']+)'", text) or wrong
+        return f"{text}.{did_you_mean(option[1], option[2].split())}"
+
+    wrong_name = re.search(r"Key '([^']+)' (?:is )?not in", text)
+    key = re.search(r"Could not override '([^']+)'", text) or wrong_name
     if key:
-        text += _nearest_key(key.group(1), wrong.group(1) if wrong else "")
+        text += _nearest_keys(key[1], wrong_name[1] if wrong_name else "")
     return text
 
 
-def _wrong_option(arguments: Sequence[str]) -> str:
-    """Return what is wrong with the first group that was given something other than the name of one of its options."""
-    for argument in arguments:
-        group, _, option = argument.partition("=")
-        known = sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
-        if known and option not in known:
-            return f"{group} must be one of {', '.join(known)}, got {option}.{did_you_mean(option, known)}"
-    return "a config group takes the name of one of its options, as in embedding=minilm."
+def _nearest_keys(unknown_key: str, wrong_name: str = "") -> str:
+    """Return ` Did you mean 'a.b' or 'c.b'?` for the existing keys nearest to an unknown one.
 
+    `wrong_name` is the name within the key that is unknown; by default its last one.
+    """
+    names = unknown_key.split(".")
+    wrong_index = names.index(wrong_name) if wrong_name in names else len(names) - 1
+    section = ".".join(names[:wrong_index])
+    below = ".".join(["", *names[wrong_index + 1 :]])
 
-def _nearest_key(given: str, wrong: str = "") -> str:
-    """Return ` Did you mean 'a.b' or 'c.b'?` for the keys nearest to a given one, of which one name may be wrong."""
-    names, keys = given.split("."), _all_keys(TrainRequest)
-    place = names.index(wrong) if wrong in names else len(names) - 1
-    section, rest = ".".join(names[:place]), "".join(f".{name}" for name in names[place + 1 :])
-    by_name: dict[str, list[str]] = {}
+    keys = _all_keys(TrainRequest)
+    keys_by_name: dict[str, list[str]] = defaultdict(list)
     for key in keys:
-        by_name.setdefault(key.rpartition(".")[2], []).append(key)
-    nearest = difflib.get_close_matches(names[place], by_name, n=1)
-    if not nearest:
+        keys_by_name[key.rpartition(".")[2]].append(key)
+    nearest_names = difflib.get_close_matches(names[wrong_index], keys_by_name, n=1)
+    if not nearest_names:
         return ""
-    found = by_name[nearest[0]]
-    beside = [key for key in found if key.rpartition(".")[0] == section]
-    within = [key for key in found if section and key.startswith(f"{section.partition('.')[0]}.")]
-    suggested = [
-        f"{key}{rest}" if f"{key}{rest}" in keys else key for key in beside or within or found
-    ]
-    return f" Did you mean {' or '.join(map(repr, suggested[:3]))}?"
+
+    # Prefer keys of the same section, then of the same model type, then any.
+    candidates = keys_by_name[nearest_names[0]]
+    model_type = section.partition(".")[0]
+    candidates = (
+        [key for key in candidates if key.rpartition(".")[0] == section]
+        or [key for key in candidates if key.partition(".")[0] == model_type]
+        or candidates
+    )
+
+    suggestions = []
+    for key in candidates[:3]:
+        whole_key = f"{key}{below}"
+        suggestions.append(repr(whole_key if whole_key in keys else key))
+    return f" Did you mean {' or '.join(suggestions)}?"
 
 
 def _all_keys(schema: Any, prefix: str = "") -> list[str]:
     keys = []
-    for each in fields(schema):
-        keys.append(f"{prefix}{each.name}")
-        if is_dataclass(each.type):
-            keys += _all_keys(each.type, f"{prefix}{each.name}.")
+    for field in fields(schema):
+        keys.append(f"{prefix}{field.name}")
+        if is_dataclass(field.type):
+            keys += _all_keys(field.type, f"{prefix}{field.name}.")
     return keys
 
 
 def groups_help() -> list[str]:
-    """Return the lines of a command's help that list the groups of conf/, their options and the experiments."""
-    groups = sorted(
-        path for path in conf_dir().iterdir() if path.is_dir() and not path.name.startswith("_")
-    )
-    return [
-        "groups and their options (conf/):",
-        *(
-            f"  {group.name:20} {', '.join(sorted(file.stem for file in group.glob('*.yaml')))}"
-            for group in groups
-        ),
-        f"  {'+experiments':20} {', '.join(experiments())}",
-    ]
+    """Return the lines of a command's help that list the groups, their options and experiments."""
+    lines = ["groups and their options (conf/):"]
+    for folder in _group_folders():
+        lines.append(f"  {folder.name:20} {', '.join(_yaml_names(folder))}")
+    return [*lines, f"  {'+experiments':20} {', '.join(experiment_names())}"]
+
+
+def experiment_names() -> list[str]:
+    """Return the names of the experiments in the current folder and of those of tunetrail."""
+    here = Path(os.environ.get("TUNETRAIL_HOME", ".")) / "experiments"
+    return sorted({*_yaml_names(here), *_yaml_names(experiments_dir())})
+
+
+def _group_folders() -> list[Path]:
+    folders = (path for path in conf_dir().iterdir() if path.is_dir())
+    return sorted(folder for folder in folders if not folder.name.startswith("_"))
+
+
+def _yaml_names(folder: Path) -> list[str]:
+    return sorted(file.stem for file in folder.glob("*.yaml"))

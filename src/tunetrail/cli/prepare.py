@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from tunetrail.cli.composition import TrainRequest, groups_help, run_composed
+from tunetrail.cli.composition import NO_HYDRA_FILES, TrainRequest, groups_help, run_composed
 from tunetrail.errors import ConfigError, SampleError
 
 if TYPE_CHECKING:
@@ -26,13 +26,8 @@ def prepare(arguments: list[str]) -> int:
         raise ConfigError(
             "prepare takes one session and one configuration, got -m. Call it once for each."
         )
-    # No folder and no log of Hydra's: nothing is made before the request is checked.
-    no_log = [
-        "hydra.run.dir=.",
-        "hydra.job_logging.root.handlers=[console]",
-        "~hydra.job_logging.handlers.file",
-    ]
-    defaults = ["output_dir=prepared/${session_id}", *no_log]
+
+    defaults = ["output_dir=prepared/${session_id}", *NO_HYDRA_FILES]
     run_composed(arguments, _prepare_one, job_name="prepare", defaults=defaults)
     return 0
 

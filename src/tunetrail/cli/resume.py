@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunetrail.cli.composition import TrainRequest, run_composed
+from tunetrail.cli.composition import NO_HYDRA_FILES, TrainRequest, run_composed
 from tunetrail.errors import ConfigError, UserError
 
 _CONNECTIONS = ("database", "tracking")
@@ -39,13 +39,8 @@ def resume(arguments: list[str]) -> int:
     def resume_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]:
         return _resume_one(run_ids[0], force, request)
 
-    # No folder and no log of Hydra's: nothing is made before the run is found.
-    no_log = [
-        "hydra.run.dir=.",
-        "hydra.job_logging.root.handlers=[console]",
-        "~hydra.job_logging.handlers.file",
-    ]
-    run_composed(overrides, resume_one, job_name="resume", defaults=["session_id=resumed", *no_log])
+    defaults = ["session_id=resumed", *NO_HYDRA_FILES]
+    run_composed(overrides, resume_one, job_name="resume", defaults=defaults)
     return 0
 
 

@@ -1,0 +1,247 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tunetrail.cli.composition import register_schema
+from tunetrail.cli.text_values import keep_text, without_quotes
+
+Command = Callable[..., Any]
+
+
+def value_at(printed: str, key: str) -> Any:
+    """Return the value of a dotted key in a printed configuration."""
+    value = yaml.safe_load(printed)
+    for name in key.split("."):
+        value = value[name]
+    return value
+
+
+def as_overrides(values: dict[str, Any]) -> list[str]:
+    return [f"{key}={value}" for key, value in values.items()]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        {
+            "session_id": "2026_11_24",
+            "tracking.experiment": "1e3",
+            "embedding.model": "007",
+            "llm.model": "null",
+            "output_dir": "runs (old)",
+            "database.url": "postgresql+psycopg://u:p@h/db?sslmode=require",
+            "embedding.query_prompt": " query: ",
+            "preparation.cache_dir": "1_0",
+        },
+        {
+            "session_id": "1_000",
+            "++tracking.experiment": "-1.50",
+            "embedding.model": "true",
+            "llm.model": "0x10",
+            "output_dir": "it's; 100 %!",
+            "embedding.query_prompt": "问题: ?",
+            "+preparation.cache_dir": "nan",
+        },
+        {"session_id": "yes", "tracking.experiment": "0b1", "model_dir": "2026-11-24"},
+    ],
+)
+def test_a_value_of_a_text_key_is_the_text_that_was_typed(
+    tunetrail: Command, texts: dict[str, str]
+) -> None:
+    ended = tunetrail("prepare", *as_overrides(texts), "--cfg", "job")
+
+    assert ended.err == ""
+    composed = {key: value_at(ended.out, key.lstrip("+")) for key in texts}
+    assert composed == texts
+
+
+def test_lists_quotes_interpolations_and_numbers_keep_their_meaning(tunetrail: Command) -> None:
+    meanings = {
+        "augmentation.methods": ("[typo,2026_11]", ["typo", "2026_11"]),
+        "augmentation.translation_models": ("[ 1e3 , '0_1' ]", ["1e3", "0_1"]),
+        "llm.adapter.target_modules": ("[no,true]", ["no", "true"]),
+        "embedding.shape": ("null", None),
+        "embedding.teacher": ("'1_0'", "1_0"),
+        "tracking.experiment": ("s${seed}", "s10"),
+        "seed": ("1_0", 10),
+        "embedding.training.learning_rate": ("1e-3", 0.001),
+    }
+    overrides = as_overrides({key: typed for key, (typed, _) in meanings.items()})
+
+    ended = tunetrail("prepare", "session_id=s", *overrides, "--cfg", "job", "--resolve")
+
+    composed = {key: value_at(ended.out, key) for key in meanings}
+    assert composed == {key: meaning for key, (_, meaning) in meanings.items()}
+
+
+@pytest.mark.parametrize(
+    ("override", "kept"),
+    [
+        ("session_id=2026_11_24,20261125", "session_id='2026_11_24','20261125'"),
+        ("session_id=choice(1_0,b)", "session_id=choice('1_0',b)"),
+        ("session_id=range(1,3)", "session_id=range(1,3)"),
+        ("session_id=a\\,1,2", "session_id=a\\,1,'2'"),
+        ("session_id='a,1',2", "session_id='a,1','2'"),
+        ("embedding.shape=null,pair", "embedding.shape=null,pair"),
+        ("embedding.model=null,007", "embedding.model='null',007"),
+        ("+experiments=2026_11", "+experiments='2026_11'"),
+        ("seed=1_0,2", "seed=1_0,2"),
+        ("~session_id", "~session_id"),
+        ("session_id=[", "session_id=["),
+    ],
+)
+def test_keep_text_quotes_the_values_that_hydra_would_read_as_numbers(
+    override: str, kept: str
+) -> None:
+    assert keep_text(override, register_schema()) == kept
+
+
+def test_without_quotes_is_what_people_read() -> None:
+    assert without_quotes("session_id='2026_11_24'") == "session_id=2026_11_24"
+    assert without_quotes("seed=1") == "seed=1"
+
+
+@pytest.fixture
+def experiment(workplace: Path) -> Callable[[str], None]:
+    """Write experiments/mine.yaml."""
+    (workplace / "experiments").mkdir()
+    return lambda text: (workplace / "experiments" / "mine.yaml").write_text(text) and None
+
+
+def test_a_text_in_an_experiment_is_the_text_in_the_file(
+    tunetrail: Command, experiment: Callable[[str], None]
+) -> None:
+    experiment(
+        """# @package _global_
+        defaults: [override /cross_validation: off]
+        session_id: 2026_11_24
+        model_dir: 0x10
+        tracking: {experiment: 1e3, artifacts: yes, uri: 2026-11-24}
+        embedding:
+            model: 007
+            shape: null
+            query_prompt: "1_0"
+        llm:
+            model: s${seed}
+            adapter: {target_modules: [no, 1_0]}
+        seed: 1_0
+        """
+    )
+
+    ended = tunetrail("prepare", "+experiments=mine", "--cfg", "job", "--resolve")
+
+    assert ended.err == ""
+    composed = yaml.safe_load(ended.out)
+    assert composed["session_id"] == "2026_11_24"
+    assert composed["model_dir"] == "0x10"
+    assert composed["tracking"] == {"experiment": "1e3", "artifacts": "yes", "uri": "2026-11-24"}
+    assert composed["embedding"]["model"] == "007"
+    assert composed["embedding"]["shape"] is None
+    assert composed["embedding"]["query_prompt"] == "1_0"
+    assert composed["llm"]["model"] == "s10"
+    assert composed["llm"]["adapter"]["target_modules"] == ["no", "1_0"]
+    assert composed["seed"] == 10
+    assert composed["cross_validation"]["n_splits"] == 0
+
+
+def test_a_text_in_a_group_file_of_the_folder_is_the_text_in_the_file(
+    tunetrail: Command, workplace: Path
+) -> None:
+    (workplace / "tracking").mkdir()
+    (workplace / "tracking" / "mine.yaml").write_text("experiment: 2026_11\n")
+
+    ended = tunetrail("prepare", "session_id=s", "tracking=mine", "--cfg", "job")
+
+    assert value_at(ended.out, "tracking.experiment") == "2026_11"
+
+
+def test_an_experiment_may_have_a_name_that_looks_like_a_number(
+    tunetrail: Command, workplace: Path
+) -> None:
+    (workplace / "experiments").mkdir()
+    (workplace / "experiments" / "2026_11.yaml").write_text("# @package _global_\nseed: 7\n")
+
+    ended = tunetrail("prepare", "session_id=s", "+experiments=2026_11", "--cfg", "job")
+
+    assert value_at(ended.out, "seed") == 7
+
+
+def test_sweep_values_of_an_experiment_are_the_texts_in_the_file(
+    tunetrail: Command, experiment: Callable[[str], None]
+) -> None:
+    experiment(
+        "# @package _global_\nhydra:\n  sweeper:\n    params:\n      session_id: 2026_11,1_0\n"
+    )
+
+    ended = tunetrail("prepare", "+experiments=mine", "--cfg", "hydra")
+
+    params = value_at(ended.out, "hydra.sweeper.params")
+    assert params == {"session_id": "'2026_11','1_0'"}
+
+
+@pytest.mark.parametrize(
+    ("name", "choice"), [("mine", "+experiments=mine"), ("sub/mine", "+experiments/sub=mine")]
+)
+def test_an_experiment_without_a_package_header_is_told_what_to_add(
+    tunetrail: Command, workplace: Path, name: str, choice: str
+) -> None:
+    file = workplace / "experiments" / f"{name}.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("seed: 1\n")
+
+    ended = tunetrail("train", "session_id=s", choice)
+
+    assert ended.code == 2
+    advice = f"add `# @package _global_` as the first line of experiments/{name}.yaml."
+    assert ended.err.endswith(f"{advice}\n") and ended.err.count("\n") == 1
+
+
+def test_the_one_of_two_experiments_without_a_package_header_is_named(
+    tunetrail: Command, experiment: Callable[[str], None], workplace: Path
+) -> None:
+    experiment("seed: 1\n")
+
+    ended = tunetrail("train", "session_id=s", "+experiments=[quick,mine]")
+
+    assert ended.code == 2 and "first line of experiments/mine.yaml" in ended.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "session_id=s", "--cfg", "job", "seed=1"],
+        ["train", "-c", "job", "session_id=s", "--resolve", "seed=1"],
+        ["prepare", "session_id=s", "--cfg=job", "seed=1", "--package", "_global_", "gate=point"],
+        ["prepare", "session_id=s", "--info", "config", "seed=1"],
+    ],
+)
+def test_overrides_are_taken_on_both_sides_of_an_option(
+    tunetrail: Command, arguments: list[str]
+) -> None:
+    ended = tunetrail(*arguments)
+
+    assert ended.code == 0 and ended.err == ""
+    assert "seed: 1\n" in ended.out and "session_id: s\n" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "folder"),
+    [
+        (["output_dir=file/below"], "output_dir", "file/below"),
+        (["output_dir=/proc/nothing"], "output_dir", "/proc/nothing"),
+        (["hydra.run.dir=file/logs"], "hydra.run.dir", "file/logs"),
+        (["-m", "output_dir=/proc/nothing", "seed=1,2"], "output_dir", "/proc/nothing"),
+    ],
+)
+def test_a_folder_that_can_not_be_made_is_named_with_its_key(
+    tunetrail: Command, workplace: Path, overrides: list[str], key: str, folder: str
+) -> None:
+    (workplace / "file").touch()
+
+    ended = tunetrail("train", "session_id=s", *overrides)
+
+    assert ended.code == 2
+    assert f"error: {key} must be a folder that can be written, got '{folder}" in ended.err
