@@ -1,4 +1,4 @@
-"""Drafts: texts made from rows, on their way to become rows. Says what speaks against one; knows not who made it."""
+"""Turn texts made from rows (drafts) into rows, and say why a draft can't become one."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from tunetrail.samples import shape_named
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draft:
-    """A text for the read column of a copy of a row.
+    """A text for a copy of a row, in the column that may be reworded.
 
     Attributes:
-        position: Of the parent in its frame.
-        source: The parent's text that it was made from.
-        text: What was made.
+        position: The parent's position in its frame.
+        source: The parent's text that the draft was made from.
+        text: The text of the draft.
     """
 
     position: int
@@ -26,29 +26,34 @@ class Draft:
 
 
 def normalised(text: str) -> str:
-    """Return the text's letters and digits in lower case: what is left when spelling, signs and spaces don't count."""
-    return "".join(character for character in text.casefold() if character.isalnum())
+    """Return the letters and digits of a text in lower case, without punctuation and spaces."""
+    return "".join(filter(str.isalnum, text.casefold()))
 
 
 def rejections(
     drafts: Sequence[Draft], rows: pd.DataFrame, seen: set[tuple[int, str]], *, exact: bool
 ) -> list[str | None]:
-    """Return why each draft can't be added, None where it can; what can is put among the `seen`.
+    """Return why each draft can't be added, None if it can; drafts that can are added to `seen`.
 
     Args:
-        drafts: What was made.
-        rows: The rows that it was made from.
-        seen: Position and text of what was made before from the same rows.
-        exact: Whether spelling, signs and white space make a difference between a draft and its parent.
+        drafts: Drafts of one method.
+        rows: The rows that they were made from.
+        seen: Position and text of the drafts accepted before, by any method.
+        exact: Whether capitals, punctuation and spaces make a draft differ from its parent.
     """
-    alike: Callable[[str], str] = str if exact else normalised
+    comparable: Callable[[str], str] = str if exact else normalised
     reasons: list[str | None] = []
+
     for draft in drafts:
-        read = rows.at[draft.position, shape_named(rows.at[draft.position, "shape"]).reworded]
+        shape = shape_named(rows.at[draft.position, "shape"])
+        original = rows.at[draft.position, shape.reworded]
+        text = comparable(draft.text)
+
         reason = None
-        if not alike(draft.text).strip():
+        if not text.strip():
             reason = "nothing was made"
-        elif alike(draft.text) in (alike(read), alike(draft.source)):
+        # A query is made from the passage, but replaces the row's own query: it may repeat neither.
+        elif text in (comparable(original), comparable(draft.source)):
             reason = "no different from its parent"
         elif (draft.position, draft.text) in seen:
             reason = "made before from the same row"
@@ -59,34 +64,35 @@ def rejections(
 
 
 def stacked(rows: pd.DataFrame, drafts: Sequence[Draft]) -> pd.DataFrame:
-    """Return the rows, and below them a copy of the parent for each draft with its read text replaced.
+    """Return the rows, followed by a copy of the parent for each draft with the draft's text.
 
-    The copies have the row ids -1, -2, and so on, and their parent's in the column `parent_id`.
+    The copies have the row ids -1, -2, and so on, and their parents' in the column `parent_id`.
     """
     if not drafts:
         return rows
     positions = [draft.position for draft in drafts]
-    shapes = rows["shape"].iloc[positions].tolist()
+    columns = [shape_named(name).reworded for name in rows["shape"].iloc[positions]]
     longer = pd.concat([rows, rows.iloc[positions]], ignore_index=True)
-    for column in rows.columns:
-        if rows[column].dtype != object:
-            continue
+
+    # pandas would turn None into NaN when it concatenates, so objects are written again as lists.
+    for column in rows.columns[rows.dtypes == object]:
         values = rows[column].tolist()
-        copies = [values[position] for position in positions]
-        for number, (draft, shape) in enumerate(zip(drafts, shapes, strict=True)):
-            if shape_named(shape).reworded == column:
-                copies[number] = draft.text
-        longer[column] = object_series([*values, *copies])
+        for draft, reworded in zip(drafts, columns, strict=True):
+            is_reworded = reworded == column
+            values.append(draft.text if is_reworded else values[draft.position])
+        longer[column] = object_series(values)
+
     longer.loc[len(rows) :, "parent_id"] = rows["row_id"].to_numpy()[positions]
     longer.loc[len(rows) :, "row_id"] = -1 - np.arange(len(drafts), dtype=np.int64)
     return longer
 
 
-def rejected_frame(rows: pd.DataFrame, lines: Sequence[tuple[str, Draft, str]]) -> pd.DataFrame:
-    """Return a set-aside frame from lines of (method, draft, reason); `row_id` is the parent's."""
-    described = [
-        (int(rows.at[draft.position, "row_id"]), reason, shown(draft.source), shown(draft.text))
-        for _, draft, reason in lines
-    ]
-    frame = set_aside_frame("augmentation", described)
-    return frame.assign(step=object_series([f"augmentation.{method}" for method, _, _ in lines]))
+def rejected_frame(rows: pd.DataFrame, rejected: Sequence[tuple[str, Draft, str]]) -> pd.DataFrame:
+    """Return rejected drafts, as (method, draft, reason), as a frame of rows set aside."""
+    lines = []
+    for _, draft, reason in rejected:
+        row_id = int(rows.at[draft.position, "row_id"])
+        lines.append((row_id, reason, shown(draft.source), shown(draft.text)))
+
+    steps = object_series([f"augmentation.{method}" for method, _, _ in rejected])
+    return set_aside_frame("augmentation", lines).assign(step=steps)

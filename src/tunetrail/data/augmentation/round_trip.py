@@ -1,7 +1,7 @@
-"""Round trips: whether what was written about a text leads back to it. Knows vectors and texts, but no model.
+"""Check round trips: whether a text written about another text leads back to it.
 
-Round-trip consistency as in Dai et al., "Promptagator" (2022): a generated query is kept only where a retriever finds
-the passage that it was written for.
+Round-trip consistency as in Dai et al., "Promptagator" (2022): a generated query is used only if a
+retriever finds the passage that it was written for.
 """
 
 from collections import defaultdict
@@ -14,7 +14,8 @@ import pandas as pd
 
 from tunetrail.data.augmentation.drafts import Draft
 
-_CELLS_AT_ONCE = 20_000_000
+# Similarities computed at once: 80 MB of float32, whatever the number of rows.
+_SIMILARITIES_AT_ONCE = 20_000_000
 
 
 def with_round_trip(
@@ -25,41 +26,46 @@ def with_round_trip(
     vectors: Callable[[Sequence[str]], npt.NDArray[np.float32]],
     deepest: int,
 ) -> list[str | None]:
-    """Return the reasons, with one more for each draft that doesn't find its own source among the first `deepest`.
+    """Return the reasons, and a new one for each draft that doesn't find its own source.
 
     Args:
-        drafts: What was made.
-        reasons: Why a draft is rejected already; those aren't looked at.
-        rows: The rows that it was made from; the sources of one `cluster` don't compete with one another.
-        sources: The text of each row that a draft may be made from, None where there is none.
+        drafts: Drafts of one method.
+        reasons: Why a draft is rejected already; only the other drafts are checked.
+        rows: The rows that the drafts were made from; sources of one `cluster` don't compete.
+        sources: The text of each row that a draft may be made from, None if there is none.
         vectors: From texts to their unit vectors, [texts, dimensions].
-        deepest: The last place that is good enough.
+        deepest: The last rank at which the source counts as found.
     """
-    checked = [number for number, reason in enumerate(reasons) if reason is None]
+    checked = [index for index, reason in enumerate(reasons) if reason is None]
     if not checked:
         return list(reasons)
-    number_of = {
-        text: number for number, text in enumerate(dict.fromkeys(text for text in sources if text))
-    }
+
+    distinct_sources = list(dict.fromkeys(filter(None, sources)))
+    index_of_source = {text: index for index, text in enumerate(distinct_sources)}
+
+    # Twins of a source answer the query as well as the source does.
     clusters = list(rows["cluster"]) if "cluster" in rows else list(rows.index)
-    of_cluster: dict[Any, set[int]] = defaultdict(set)
-    for cluster, text in zip(clusters, sources, strict=True):
-        if text is not None:
-            of_cluster[cluster].add(number_of[text])
+    sources_of_cluster: dict[Any, set[int]] = defaultdict(set)
+    for cluster, source in zip(clusters, sources, strict=True):
+        if source is not None:
+            sources_of_cluster[cluster].add(index_of_source[source])
+
+    checked_drafts = [drafts[index] for index in checked]
     ranks = own_ranks(
-        vectors([drafts[number].text for number in checked]),
-        vectors(list(number_of)),
-        own=[number_of[drafts[number].source] for number in checked],
-        allowed=[of_cluster[clusters[drafts[number].position]] for number in checked],
+        vectors([draft.text for draft in checked_drafts]),
+        vectors(distinct_sources),
+        own=[index_of_source[draft.source] for draft in checked_drafts],
+        allowed=[sources_of_cluster[clusters[draft.position]] for draft in checked_drafts],
     )
-    found = list(reasons)
-    for number, rank in zip(checked, ranks, strict=True):
+
+    extended = list(reasons)
+    for index, rank in zip(checked, ranks, strict=True):
         if rank > deepest:
-            found[number] = (
-                f"not found again: its own text came at place {rank} of {len(number_of)}, "
+            extended[index] = (
+                f"not found again: its own text came at place {rank} of {len(distinct_sources)}, "
                 f"augmentation.round_trip_rank is {deepest}"
             )
-    return found
+    return extended
 
 
 def own_ranks(
@@ -68,25 +74,25 @@ def own_ranks(
     own: Sequence[int],
     allowed: Sequence[Collection[int]],
 ) -> npt.NDArray[np.int64]:
-    """Return at which place each written text finds its own source, by cosine similarity; 1 is the first.
+    """Return the rank of each written text's own source by cosine similarity; 1 is the nearest.
 
-    A source that is exactly as near as the own one counts as nearer: it proves nothing.
+    A source that is exactly as near as the text's own source counts as nearer: a tie proves
+    nothing.
 
     Args:
         written: Unit vectors of the written texts, [texts, dimensions].
         sources: Unit vectors of all sources, [sources, dimensions].
         own: The source of each written text.
-        allowed: Per written text the sources that are as good as its own, and don't count.
+        allowed: For each written text, the sources that are as good as its own and don't count.
     """
     ranks = np.ones(len(written), dtype=np.int64)
-    height = max(1, _CELLS_AT_ONCE // max(1, len(sources)))
-    for start in range(0, len(written), height):
-        numbers = range(start, min(start + height, len(written)))
-        similarities: npt.NDArray[Any] = written[start : start + height] @ sources.T
-        for similarity, number in zip(similarities, numbers, strict=True):
-            nearer = ~(
-                similarity < similarity[own[number]]
-            )  # turned round, so that NaN is no success
-            nearer[[own[number], *allowed[number]]] = False
-            ranks[number] += nearer.sum()
+    block_size = max(1, _SIMILARITIES_AT_ONCE // max(1, len(sources)))
+
+    for start in range(0, len(written), block_size):
+        similarities: npt.NDArray[Any] = written[start : start + block_size] @ sources.T
+        for index, similarity in enumerate(similarities, start=start):
+            # "Not below" instead of "at or above", so that NaN never counts as a success.
+            is_nearer = ~(similarity < similarity[own[index]])
+            is_nearer[[own[index], *allowed[index]]] = False
+            ranks[index] += is_nearer.sum()
     return ranks

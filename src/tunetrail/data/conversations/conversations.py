@@ -1,16 +1,18 @@
-"""Conversations, as applications log them, into samples: chats, and pairs of question and answer. Knows no database.
+"""Turn logged conversations into samples: chats, and pairs of question and answer.
 
-`data.messages` reads the notations; here is decided what is learnt from:
+`messages` reads the notations; this module decides what is learnt from:
 
 - What an assistant says before the user's first turn is a greeting, not an answer, and left out.
-- An answer that its feedback rejects is never learnt from. Where another one to the same question follows, the
-  conversation goes on with that one: a regeneration (an assistant's message right behind the rejected one), or the
-  same question asked again (which is then kept once). Else the conversation ends there: what follows builds on it.
+- An answer that feedback rejects is never learnt from. If another answer to the same question
+  follows, the conversation goes on with it: a regeneration (an assistant's message right after the
+  rejected one), or the same question asked again (which is then stored once). Otherwise the
+  conversation ends there, because everything after a rejected answer builds on it.
 - A turn that holds more than text (an image, say), or an empty answer, ends it as well.
-- One chat for each conversation: all up to the last answer before that end.
-- One pair for each user's turn with an answer, behind that end as well, since a pair has no context: the first turn
-  always, later ones of five words or more, as "and then?" says nothing by itself. (Two characters of Chinese or
-  Japanese count as a word, and four of Thai, Lao, Burmese or Khmer: those scripts put no spaces between words.)
+- Each conversation gives one chat: everything up to the last answer before that end.
+- Each user's turn with an answer gives one pair, after that end as well, since a pair has no
+  context: the first turn always, later ones from five words on, as "and then?" says nothing by
+  itself. (Two characters of Chinese or Japanese count as a word, and four of Thai, Lao, Burmese or
+  Khmer: those scripts put no spaces between words.)
 """
 
 import hashlib
@@ -19,7 +21,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from tunetrail.data.conversations.feedback import FEEDBACK_COLUMNS, verdict_of
@@ -44,10 +46,11 @@ from tunetrail.samples import (
 ID_COLUMNS = (GROUP_COLUMN, "conversation_id", "id")
 TIME_COLUMNS = ("timestamp", "created_at", "create_time")
 LEAST_WORDS = 5
-"""Of a later question that can stand alone."""
+"""Words that a later question must have to stand alone."""
 
 _USED_COLUMNS = {*MESSAGE_COLUMNS, *ID_COLUMNS, *TIME_COLUMNS, *FEEDBACK_COLUMNS, WEIGHT_COLUMN}
-_WITH_NAN = (float, datetime)  # NaN, and pandas' NaT
+_WITH_NAN = (float, datetime)  # pandas' NaT is a datetime that is not equal to itself
+# Scripts without spaces between words; a word is about two characters, or four with vowel signs.
 _EAST_ASIAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _SOUTHEAST_ASIAN = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 _WORD = re.compile(
@@ -57,13 +60,15 @@ _WORD = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Derived:
-    """What one conversation gives.
+    """The samples of one conversation, and the turns left out of it.
 
     Attributes:
-        samples: At most one chat, then the pairs; all of one group.
+        samples: At most one chat, then the pairs, all of one group.
         rejected: Answers that feedback rejects, with their questions and the tool calls between.
-        unusable: Where it ends before its last turn: the rest; and unreadable answers that were given again.
-        short_questions: Questions that can't stand alone, with their answers. They are in the chat or in the rest.
+        unusable: The end of a conversation that can't be learnt from, and unreadable answers that
+            another answer replaced.
+        short_questions: Questions that can't stand alone, with their answers. They are also in the
+            chat or among the unusable turns.
     """
 
     samples: tuple[Sample, ...] = ()
@@ -73,51 +78,62 @@ class Derived:
 
     @property
     def kept(self) -> tuple[Sample | LeftOut, ...]:
-        """All that must be stored so that nothing of the conversation is lost."""
+        """Everything that must be stored so that nothing of the conversation is lost."""
         return (*self.samples, *self.rejected, *self.unusable)
 
 
 def derive(row: Mapping[str, Any]) -> Derived:
-    """Return the samples of one logged conversation, and what is left out of it.
+    """Return the samples of one logged conversation, and the turns left out of it.
 
-    The messages are in `messages`, `conversation` or `conversations`. Optional are the conversation's id (`group`,
-    `conversation_id` or `id`, the first present; else a digest of its first question and answer stands for it), its
-    time (`timestamp`, `created_at` or `create_time`), its samples' `weight`, and feedback (see `data.feedback`), of the
-    conversation or of one answer; an answer's own counts more. Other columns become metadata of the chat.
+    The messages are in `messages`, `conversation` or `conversations`. All other columns are
+    optional:
+
+    - `group`, `conversation_id` or `id`: the conversation's id, from the first of them that is
+      present; without one, a digest of the first question and answer stands for it.
+    - `timestamp`, `created_at` or `create_time`: its time.
+    - `weight`: of its samples.
+    - Feedback on the conversation (see `feedback`); feedback on a single answer takes precedence.
+
+    Columns with other names become metadata of the chat.
 
     Raises:
-        SampleError: It's malformed, or has no answer to a user.
+        SampleError: The conversation is malformed, or has no answer to a user.
     """
     turns = _without_greeting(read_turns(messages_of(row), verdict_of(row)))
     group = _group_of(row, turns)
     shared: dict[str, Any] = {GROUP_COLUMN: group, "timestamp": _time_of(row)}
     if row.get(WEIGHT_COLUMN) is not None:
         shared[WEIGHT_COLUMN] = row[WEIGHT_COLUMN]
-    stretches, rejected, unusable = _sorted_out(turns, group)
-    pairs, short_questions = _pairs(stretches, shared)
+
+    stretches, rejected, unusable = _split_at_problems(turns, group)
+    pairs, short_questions = _derive_pairs(stretches, shared)
+
     return Derived(
-        samples=(*_chats(stretches[0], shared, row), *pairs),
+        samples=(*_derive_chat(stretches[0], shared, row), *pairs),
         rejected=tuple(rejected),
         unusable=tuple(unusable),
-        short_questions=short_questions,
+        short_questions=tuple(short_questions),
     )
 
 
 def _without_greeting(turns: Sequence[Turn]) -> list[Turn]:
-    first = next(
-        (position for position, turn in enumerate(turns) if turn.role == "user"), len(turns)
-    )
-    if all(turn.role != "assistant" for turn in turns[first:]):
+    """Return the turns without what an assistant says before the user's first turn."""
+    roles = [turn.role for turn in turns]
+    first = roles.index("user") if "user" in roles else len(turns)
+    if "assistant" not in roles[first:]:
         raise SampleError(
             "messages must have an assistant's answer to a user, got none. Leave such conversations out."
         )
-    return [*(turn for turn in turns[:first] if turn.role == "system"), *turns[first:]]
+    instructions = [turn for turn in turns[:first] if turn.role == "system"]
+    return [*instructions, *turns[first:]]
 
 
-def _present(row: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, Any]:
+def _first_present(row: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, Any]:
+    """Return the name and the value of the first column that isn't empty, ("", None) if all are."""
     for column in columns:
         value = row.get(column)
-        if value is not None and not (isinstance(value, str) and not value) and not _is_nan(value):
+        is_empty_text = isinstance(value, str) and not value
+        if value is not None and not is_empty_text and not _is_nan(value):
             return column, value
     return "", None
 
@@ -127,74 +143,94 @@ def _is_nan(value: Any) -> bool:
 
 
 def _group_of(row: Mapping[str, Any], turns: Sequence[Turn]) -> str:
-    column, value = _present(row, ID_COLUMNS)
+    column, value = _first_present(row, ID_COLUMNS)
     if isinstance(value, str | int):
         return str(value)
     if column:
         raise SampleError(f"{column} must be a string or an integer, got {type(value).__name__}.")
-    first = [
-        next(turn.text for turn in turns if turn.role == role) for role in ("user", "assistant")
-    ]
-    return "conversation-" + hashlib.sha256(json.dumps(first).encode()).hexdigest()[:16]
+
+    # Without an id, the same conversation logged twice must still be one group.
+    question = next(turn.text for turn in turns if turn.role == "user")
+    answer = next(turn.text for turn in turns if turn.role == "assistant")
+    digest = hashlib.sha256(json.dumps([question, answer]).encode()).hexdigest()
+    return f"conversation-{digest[:16]}"
 
 
 def _time_of(row: Mapping[str, Any]) -> str | None:
-    column, value = _present(row, TIME_COLUMNS)
+    column, value = _first_present(row, TIME_COLUMNS)
     return checked_timestamp(value, column) if column else None
 
 
-def _sorted_out(
+def _split_at_problems(
     turns: Sequence[Turn], group: str
 ) -> tuple[list[list[Turn]], list[LeftOut], list[LeftOut]]:
-    """Return the stretches of turns that follow from each other, the rejected answers, and what else is left out."""
+    """Return the stretches of turns that follow from each other, and the turns left out.
+
+    Returns:
+        The stretches (the first is the chat), the rejected answers, and the unusable turns.
+    """
     stretches: list[list[Turn]] = [[]]
     rejected, unusable = [], []
     question: Turn | None = None
-    untold: list[Turn] = []
+    # Turns taken out of the stretches that aren't yet among the rejected or the unusable.
+    unreported: list[Turn] = []
+
     for position, turn in enumerate(turns):
         if turn.role == "user":
-            question, untold = turn, [turn]
+            question, unreported = turn, [turn]
         if not turn.problem:
             stretches[-1].append(turn)
             continue
-        given_again = _given_again(turns, position, question)
-        if given_again != "assistant":
-            untold = _taken_back(stretches[-1], question if given_again else None)
+
+        # After a regeneration, the question stays and waits for the next answer.
+        continues_with = _who_continues(turns, position, question)
+        if continues_with != "assistant":
+            unreported = _take_back(stretches[-1], question if continues_with else None)
+
         if turn.rejected:
-            rejected.append(_left_out(group, turn.problem, [*untold, turn]))
-            untold = []
-        elif given_again:
-            unusable.append(_left_out(group, turn.problem, [*untold, turn]))
-            untold = []
-        if not given_again:
-            rest = [] if len(stretches) > 1 else [*untold, *turns[position + turn.rejected :]]
-            if rest:
+            rejected.append(_left_out(group, turn.problem, [*unreported, turn]))
+            unreported = []
+        elif continues_with:
+            unusable.append(_left_out(group, turn.problem, [*unreported, turn]))
+            unreported = []
+
+        # Nobody continues: the chat ends here, and its remaining turns are reported once.
+        if not continues_with:
+            is_chat = len(stretches) == 1
+            remaining = [*unreported, *turns[position + turn.rejected :]] if is_chat else []
+            if remaining:
                 reason = f"{turn.problem}, and the rest of the conversation builds on it"
-                unusable.append(_left_out(group, reason, rest))
+                unusable.append(_left_out(group, reason, remaining))
             stretches.append([])
     return stretches, rejected, unusable
 
 
-def _given_again(turns: Sequence[Turn], position: int, question: Turn | None) -> str:
-    """Return who goes on so that another answer to the same question comes: assistant, user, or nobody."""
+def _who_continues(turns: Sequence[Turn], position: int, question: Turn | None) -> str:
+    """Return the role whose next turn leads to another answer to the question, "" if none does."""
     if turns[position].role != "assistant" or position + 1 == len(turns):
         return ""
+
     following = turns[position + 1]
     if following.role == "user" and question is not None and not question.problem:
-        return "user" if following.text.strip() == question.text.strip() else ""
+        is_same_question = following.text.strip() == question.text.strip()
+        return "user" if is_same_question else ""
     return "assistant" if following.role == "assistant" else ""
 
 
-def _taken_back(stretch: list[Turn], question: Turn | None) -> list[Turn]:
-    """Take the end of the stretch off and return it: from the question on, or all behind the last answer.
+def _take_back(stretch: list[Turn], question: Turn | None) -> list[Turn]:
+    """Remove and return the end of a stretch: from the question on, or all after the last answer.
 
-    Tool calls are no answers: those before an answer go with it.
+    Tool calls aren't answers: the calls before an answer go with it.
     """
-    backwards = reversed(range(len(stretch)))
+    start = len(stretch)
     if question is not None:
-        start = next((position for position in backwards if stretch[position] is question), 0)
+        while start and stretch[start - 1] is not question:
+            start -= 1
+        start = max(0, start - 1)
     else:
-        start = next((position + 1 for position in backwards if _is_answer(stretch[position])), 0)
+        while start and not _is_answer(stretch[start - 1]):
+            start -= 1
+
     taken = stretch[start:]
     del stretch[start:]
     return taken
@@ -211,46 +247,48 @@ def _left_out(group: str, reason: str, turns: Sequence[Turn]) -> LeftOut:
     )
 
 
-def _chats(
+def _derive_chat(
     stretch: Sequence[Turn], shared: Mapping[str, Any], row: Mapping[str, Any]
 ) -> list[Sample]:
+    """Return the stretch up to its last answer as a chat; no chat if there is no answer."""
     turns = joined(stretch)
     while turns and turns[-1].role != "assistant":
         turns.pop()
     if not turns:
         return []
+
     messages = [{"role": turn.role, "content": turn.text} for turn in turns]
-    metadata = {
-        str(name): value
-        for name, value in row.items()
-        if name not in _USED_COLUMNS and value is not None
-    }
-    return [
-        replace(parse_sample({"messages": messages, **shared}, SampleKind.LLM), metadata=metadata)
-    ]
+    chat = parse_sample({"messages": messages, **shared}, SampleKind.LLM)
+
+    metadata = {}
+    for column, value in row.items():
+        if column not in _USED_COLUMNS and value is not None:
+            metadata[str(column)] = value
+    return [replace(chat, metadata=metadata)]
 
 
-def _pairs(
+def _derive_pairs(
     stretches: Sequence[Sequence[Turn]], shared: Mapping[str, Any]
-) -> tuple[list[Sample], tuple[LeftOut, ...]]:
+) -> tuple[list[Sample], list[LeftOut]]:
+    """Return the pairs of question and answer, and the questions too short to stand alone."""
     pairs, short_questions = [], []
-    first = next((turn for turn in stretches[0] if turn.role == "user"), None)
-    for stretch in stretches:
-        for question, answer in _answered(stretch):
-            row = {"anchor": question.text, "positive": answer.text, **shared}
-            least = 1 if question is first else LEAST_WORDS
-            words = sum(1 for _ in islice(_WORD.finditer(question.text), least))
-            if words == least:
-                pairs.append(parse_sample(row, SampleKind.EMBEDDING))
-            else:
-                reason = (
-                    f"a later question must have {LEAST_WORDS} words to stand alone, got {words}"
-                )
-                short_questions.append(LeftOut(kind=SampleKind.EMBEDDING, row=row, reason=reason))
-    return pairs, tuple(short_questions)
+    first_question = next((turn for turn in stretches[0] if turn.role == "user"), None)
+
+    for question, answer in chain.from_iterable(map(_answered_questions, stretches)):
+        row = {"anchor": question.text, "positive": answer.text, **shared}
+        least_words = 1 if question is first_question else LEAST_WORDS
+
+        # A question can be megabytes of pasted text: counting stops at the least number of words.
+        words = sum(1 for _ in islice(_WORD.finditer(question.text), least_words))
+        if words == least_words:
+            pairs.append(parse_sample(row, SampleKind.EMBEDDING))
+            continue
+        reason = f"a later question must have {LEAST_WORDS} words to stand alone, got {words}"
+        short_questions.append(LeftOut(kind=SampleKind.EMBEDDING, row=row, reason=reason))
+    return pairs, short_questions
 
 
-def _answered(stretch: Sequence[Turn]) -> Iterator[tuple[Turn, Turn]]:
+def _answered_questions(stretch: Sequence[Turn]) -> Iterator[tuple[Turn, Turn]]:
     """Yield each user's turn with the first answer to it that calls no tool."""
     question = None
     for turn in joined(stretch):

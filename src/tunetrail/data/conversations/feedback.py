@@ -1,124 +1,138 @@
-"""Feedback on an answer, as applications record it: accepted, rejected, or no word. Never guesses; knows no turns."""
+"""Read feedback on an answer as applications record it: accepted, rejected, or no verdict."""
 
 import math
 import numbers
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, SupportsFloat
 
 from tunetrail.errors import SampleError
 
 FEEDBACK_COLUMNS = ("feedback", "rating", "thumbs")
-"""Of a conversation, or of one of its answers."""
+"""Columns of a conversation, or keys of one of its answers."""
 
-_NESTED = ("rating", "score", "value")
+# Keys under which tracing tools put the verdict when feedback is an object.
+_NESTED_KEYS = ("rating", "score", "value")
 _ACCEPTED = "up thumbsup thumbup positive accepted accept good like liked helpful true yes 👍"
-_REJECTED = "down thumbsdown thumbdown negative rejected reject bad dislike disliked unhelpful nothelpful false no 👎"
+_REJECTED = (
+    "down thumbsdown thumbdown negative rejected reject bad dislike disliked unhelpful nothelpful "
+    "false no 👎"
+)
 _WORDS: dict[str, bool | None] = {
     **dict.fromkeys(_ACCEPTED.split(), True),
     **dict.fromkeys(_REJECTED.split(), False),
     "neutral": None,
 }
+# Longer texts are comments, not verdicts.
 _LONGEST_WORD = 20
 _NUMBER = re.compile(r"[+-]?[0-9]{1,3}(\.[0-9]{1,6})?")
+
+# 0 is no vote: some applications write it for a bad answer, others for no vote at all.
 _VOTES = {1.0: True, -1.0: False}
 _MOST_STARS = 5
 _LEAST_ACCEPTED_STARS = 3
-_WAY_OUT = (
-    "Write up or down, true or false, 1 or -1, or stars from 1 to 5 as `rating`, or leave it out."
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """What the feedback says of an answer; `given` is the feedback as a person reads it."""
+    """What feedback says of an answer.
+
+    Attributes:
+        accepted: Whether the answer was accepted; otherwise it was rejected.
+        wording: The feedback as a person reads it.
+    """
 
     accepted: bool
-    given: str
+    wording: str
 
 
 def verdict_of(record: Mapping[str, Any]) -> Verdict | None:
-    """Return the verdict in the columns `feedback`, `rating` and `thumbs`, or None where they say nothing.
+    """Return the verdict in the columns `feedback`, `rating` and `thumbs`, None if there is none.
 
-    - Words: up, thumbs_up, positive, accepted, good, like, helpful, yes, true, 👍; and their opposites, down,
-      thumbs_down, negative, rejected, bad, dislike, unhelpful, no, false, 👎; in any case. `neutral` says nothing.
-    - Booleans, and the votes 1 and -1. (0 is refused: some write it for a bad answer, others for no vote.)
+    - Words, in any case: up, thumbs_up, positive, accepted, good, like, helpful, yes, true,
+      👍; and their opposites, down, thumbs_down, negative, rejected, bad, dislike, unhelpful, no,
+      false, 👎. `neutral` is no verdict.
+    - Booleans, and the votes 1 and -1. 0 is refused because applications disagree on it.
     - Under `rating` a number counts stars: 1 and 2 (below 3) reject, 3 to 5 accept.
     - An object holds one of these under `rating`, `score` or `value`; its other keys are ignored.
 
     Raises:
         SampleError: A value is none of these, or two columns disagree.
     """
-    return _agreed(
-        (_verdict(name, record[name], depth=0) for name in FEEDBACK_COLUMNS if name in record),
-        "feedback",
-    )
+    columns = [column for column in FEEDBACK_COLUMNS if column in record]
+    return _agreed_verdict("feedback", [_read_verdict(name, record[name]) for name in columns])
 
 
-def _agreed(verdicts: Iterable[Verdict | None], name: str) -> Verdict | None:
-    found = [verdict for verdict in verdicts if verdict is not None]
-    if len({verdict.accepted for verdict in found}) > 1:
-        given = ", ".join(verdict.given for verdict in found)
+def _agreed_verdict(name: str, verdicts: list[Verdict | None]) -> Verdict | None:
+    stated = list(filter(None, verdicts))
+    if len({verdict.accepted for verdict in stated}) > 1:
+        wordings = ", ".join(verdict.wording for verdict in stated)
         raise SampleError(
-            f"{name} must say one thing of an answer, got {given}. Remove what doesn't count."
+            f"{name} must say one thing of an answer, got {wordings}. Remove what doesn't count."
         )
-    return found[0] if found else None
+    return stated[0] if stated else None
 
 
-def _verdict(name: str, value: Any, depth: int) -> Verdict | None:
+def _read_verdict(name: str, value: Any, *, is_nested: bool = False) -> Verdict | None:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
+
+    # Booleans first: to Python they are numbers as well.
     if isinstance(value, bool):
-        return Verdict(accepted=value, given=str(value).lower())
+        return Verdict(accepted=value, wording=str(value).lower())
     if isinstance(value, str):
         return _verdict_of_text(name, value)
     if isinstance(value, numbers.Real):
         return _verdict_of_number(name, value)
-    if isinstance(value, Mapping) and depth == 0:
-        nested = [key for key in _NESTED if key in value]
-        if nested or not value:
-            inner = (
-                _verdict("rating" if key == "rating" else name, value[key], depth=1)
-                for key in nested
-            )
-            return _agreed(inner, name)
-    raise _unknown(name, f"{type(value).__name__}")
+
+    if isinstance(value, Mapping) and not is_nested:
+        verdicts = []
+        for key in filter(value.__contains__, _NESTED_KEYS):
+            # Under `rating`, a number counts stars at this level too.
+            nested_name = "rating" if key == "rating" else name
+            verdicts.append(_read_verdict(nested_name, value[key], is_nested=True))
+        if verdicts or not value:
+            return _agreed_verdict(name, verdicts)
+
+    raise _unknown_feedback(name, type(value).__name__)
 
 
 def _verdict_of_text(name: str, text: str) -> Verdict | None:
-    shown = text.strip()
-    if not shown:
+    wording = text.strip()
+    if not wording:
         return None
-    if len(shown) > _LONGEST_WORD:
-        raise _unknown(
-            name, f"a text of {len(shown)} characters"
-        )  # a comment perhaps: not to be repeated in a log
-    word = shown.casefold().translate({ord(mark): None for mark in " -_"})
+    if len(wording) > _LONGEST_WORD:
+        # Perhaps a person's comment, which mustn't be repeated in a log.
+        raise _unknown_feedback(name, f"a text of {len(wording)} characters")
+
+    # "Thumbs up", "thumbs_up" and "thumbs-up" are the same word.
+    word = re.sub("[ _-]", "", wording.casefold())
     if word in _WORDS:
         accepted = _WORDS[word]
-        return None if accepted is None else Verdict(accepted=accepted, given=shown)
-    if _NUMBER.fullmatch(shown):
-        return _verdict_of_number(name, float(shown))
-    raise _unknown(name, repr(shown))
+        return None if accepted is None else Verdict(accepted=accepted, wording=wording)
+
+    if _NUMBER.fullmatch(wording):
+        return _verdict_of_number(name, float(wording))
+    raise _unknown_feedback(name, repr(wording))
 
 
 def _verdict_of_number(name: str, value: SupportsFloat) -> Verdict:
     try:
-        number = float(value)
+        score = float(value)
     except OverflowError:
-        number = math.inf
-    if name == "rating":
-        if 1 <= number <= _MOST_STARS:
-            return Verdict(
-                accepted=number >= _LEAST_ACCEPTED_STARS, given=f"{number:g} of {_MOST_STARS} stars"
-            )
-    elif number in _VOTES:
-        return Verdict(accepted=_VOTES[number], given=f"{number:g}")
-    raise _unknown(name, f"{number:g}")
+        score = math.inf
+
+    if name == "rating" and 1 <= score <= _MOST_STARS:
+        stars = f"{score:g} of {_MOST_STARS} stars"
+        return Verdict(accepted=score >= _LEAST_ACCEPTED_STARS, wording=stars)
+    if name != "rating" and score in _VOTES:
+        return Verdict(accepted=_VOTES[score], wording=f"{score:g}")
+    raise _unknown_feedback(name, f"{score:g}")
 
 
-def _unknown(name: str, shown: str) -> SampleError:
+def _unknown_feedback(name: str, shown: str) -> SampleError:
     return SampleError(
-        f"{name} must say whether an answer was accepted or rejected, got {shown}. {_WAY_OUT}"
+        f"{name} must say whether an answer was accepted or rejected, got {shown}. Write up or "
+        "down, true or false, 1 or -1, or stars from 1 to 5 as `rating`, or leave it out."
     )

@@ -1,7 +1,8 @@
-"""Messages as applications log them, in OpenAI's or ShareGPT's notation, read as turns of text. Derives no samples.
+"""Read messages as applications log them, in OpenAI's or ShareGPT's notation, as turns of text.
 
-The text of a message is its `content` (or `value`): a string, or a list of parts, whose texts are joined by line
-breaks. An assistant's tool calls become text as well, a line of JSON each: `{"name": ..., "arguments": ...}`.
+The text of a message is its `content` (or `value`): a string, or a list of parts, whose texts are
+joined by line breaks. An assistant's tool calls become text as well, a line of JSON for each call:
+`{"name": ..., "arguments": ...}`.
 """
 
 import json
@@ -14,7 +15,9 @@ from tunetrail.data.conversations.feedback import Verdict, verdict_of
 from tunetrail.errors import SampleError, did_you_mean
 
 MESSAGE_COLUMNS = ("messages", "conversation", "conversations")
-_JOINED_ROLES = ("system", "user", "assistant")
+# Tool results stay apart: each answers one call.
+_MERGED_ROLES = ("system", "user", "assistant")
+# OpenAI's and ShareGPT's names of the roles.
 _ROLES = {
     "system": "system",
     "developer": "system",
@@ -28,21 +31,21 @@ _ROLES = {
     "function": "tool",
     "observation": "tool",
 }
-_TEXT_PARTS = ("text", "input_text", "output_text")
+_TEXT_TYPES = ("text", "input_text", "output_text")
 _SHOWN_CHARACTERS = 40
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Turn:
-    """What one side says before another does.
+    """What one side says before another side speaks.
 
     Attributes:
         role: system, user, assistant or tool.
-        text: What is said; tool calls included.
+        text: What is said, including tool calls.
         messages: The messages as they were logged.
         calls: Whether a tool is called.
-        problem: Why nothing can be learnt from it; empty where something can.
-        rejected: Whether that is feedback.
+        problem: Why nothing can be learnt from the turn; empty if something can.
+        rejected: Whether the problem is feedback that rejects the answer.
     """
 
     role: str
@@ -59,186 +62,209 @@ def messages_of(row: Mapping[str, Any]) -> list[Any]:
     Raises:
         SampleError: No column holds a list of messages.
     """
-    column = next((column for column in MESSAGE_COLUMNS if row.get(column) is not None), None)
+    column = next((name for name in MESSAGE_COLUMNS if row.get(name) is not None), None)
     if column is None:
-        given = sorted(map(str, row))
-        hint = next((hint for name in given if (hint := did_you_mean(name, MESSAGE_COLUMNS))), "")
-        wanted = "; ".join(MESSAGE_COLUMNS)
+        names = sorted(map(str, row))
+        hints = (did_you_mean(name, MESSAGE_COLUMNS) for name in names)
         raise SampleError(
-            f"columns must hold one of [{wanted}] for a conversation, got [{', '.join(given)}].{hint}"
+            f"columns must hold one of [{'; '.join(MESSAGE_COLUMNS)}] for a conversation, "
+            f"got [{', '.join(names)}].{next(filter(None, hints), '')}"
         )
+
     value = row[column]
     if isinstance(value, str):
         value = _json_or_text(value)
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if not isinstance(value, list | tuple) or not value:
+    messages = _without_numpy(value)
+
+    if not isinstance(messages, list | tuple) or not messages:
         raise SampleError(
-            f"{column} must be a non-empty list of {{role, content}}, got {_shortened(value)}."
+            f"{column} must be a non-empty list of {{role, content}}, got {_shortened(messages)}."
         )
-    return list(value)
+    return list(messages)
 
 
 def read_turns(messages: Sequence[Any], verdict: Verdict | None = None) -> list[Turn]:
-    """Return the turns of a conversation; the system's and the user's messages in a row are one turn.
+    """Return the turns of a conversation.
+
+    Consecutive messages of the system, and of the user, are one turn.
 
     Args:
         messages: As `messages_of` returns them.
-        verdict: What feedback says of the conversation; it counts for the answers without feedback of their own.
+        verdict: The feedback on the conversation; it counts for the answers that have no feedback
+            of their own.
 
     Raises:
         SampleError: A message is malformed.
     """
-    turns, answer = [], 0
-    for number, message in enumerate(messages):
-        role = _role(number, message)
-        answer += role == "assistant"
-        turns.append(_turn(number, role, answer, message, verdict))
+    turns = []
+    # Answers are counted from 1, as people count them when they read the reason of a problem.
+    answer_number = 0
+    for index, message in enumerate(messages):
+        role = _read_role(index, message)
+        answer_number += role == "assistant"
+        turns.append(_read_turn(index, role, answer_number, message, verdict))
     return joined(turns, ("system", "user"))
 
 
-def joined(turns: Iterable[Turn], roles: Sequence[str] = _JOINED_ROLES) -> list[Turn]:
-    """Return the turns with neighbours of one of these roles made one, their texts in paragraphs."""
-    result: list[Turn] = []
-    for role, neighbours in groupby(turns, key=lambda turn: turn.role):
-        several = list(neighbours)
-        if len(several) == 1 or role not in roles:
-            result.extend(several)
+def joined(turns: Iterable[Turn], roles: Sequence[str] = _MERGED_ROLES) -> list[Turn]:
+    """Return the turns with neighbours of one of these roles merged, their texts as paragraphs."""
+    merged: list[Turn] = []
+    for role, group in groupby(turns, key=lambda turn: turn.role):
+        neighbours = list(group)
+        if len(neighbours) == 1 or role not in roles:
+            merged.extend(neighbours)
             continue
-        result.append(
+
+        messages = chain.from_iterable(turn.messages for turn in neighbours)
+        problems = (turn.problem for turn in neighbours)
+        merged.append(
             Turn(
                 role=role,
-                text="\n\n".join(turn.text for turn in several if turn.text),
-                messages=tuple(chain.from_iterable(turn.messages for turn in several)),
-                calls=any(turn.calls for turn in several),
-                problem=next((turn.problem for turn in several if turn.problem), ""),
+                text="\n\n".join(turn.text for turn in neighbours if turn.text),
+                messages=tuple(messages),
+                calls=any(turn.calls for turn in neighbours),
+                problem=next(filter(None, problems), ""),
             )
         )
-    return result
+    return merged
 
 
-def _role(number: int, message: Any) -> str:
+def _read_role(index: int, message: Any) -> str:
     name = (message.get("role") or message.get("from")) if isinstance(message, Mapping) else None
     if name is None:
-        raise SampleError(
-            f"messages[{number}] must have role and content, got {_outline(message)}."
-        )
+        raise SampleError(f"messages[{index}] must have role and content, got {_outline(message)}.")
+
     role = _ROLES.get(name.casefold()) if isinstance(name, str) else None
     if role is None:
         raise SampleError(
-            f"messages[{number}].role must be one of {', '.join(_ROLES)}, got {_shortened(name)}."
+            f"messages[{index}].role must be one of {', '.join(_ROLES)}, got {_shortened(name)}."
         )
     return role
 
 
-def _turn(
-    number: int, role: str, answer: int, message: Mapping[str, Any], default: Verdict | None
+def _read_turn(
+    index: int,
+    role: str,
+    answer_number: int,
+    message: Mapping[str, Any],
+    verdict_on_conversation: Verdict | None,
 ) -> Turn:
-    text, foreign = _content(number, role, message)
-    calls = _calls(number, message) if role == "assistant" else []
-    own = verdict_of(message)
-    if own is not None and role != "assistant":
+    text, other_type = _read_content(index, role, message)
+    calls = _read_calls(index, message) if role == "assistant" else []
+    verdict = verdict_of(message)
+    if verdict is not None and role != "assistant":
         raise SampleError(
-            f"messages[{number}] must have no feedback, as it's the {role}'s, got {own.given}. Move it."
+            f"messages[{index}] must have no feedback, as it's the {role}'s, got "
+            f"{verdict.wording}. Move it to the assistant's message."
         )
-    verdict = own or default
-    problem, rejected = "", False
-    if role == "assistant" and verdict is not None and not verdict.accepted:
-        whose = "feedback" if own else "the conversation's feedback"
-        problem, rejected = (
-            f"assistant answer {answer} was rejected by {whose}: {verdict.given}",
-            True,
-        )
-    elif foreign:
-        problem = f"messages[{number}] ({role}) holds more than text ({foreign})"
+
+    # Feedback weighs most: a rejected answer stays rejected whatever it holds.
+    problem, is_rejected = "", False
+    effective = verdict or verdict_on_conversation
+    if role == "assistant" and effective is not None and not effective.accepted:
+        source = "feedback" if verdict else "the conversation's feedback"
+        problem = f"assistant answer {answer_number} was rejected by {source}: {effective.wording}"
+        is_rejected = True
+    elif other_type:
+        problem = f"messages[{index}] ({role}) holds more than text ({other_type})"
     elif role == "assistant" and not calls and not text.strip():
-        problem = f"assistant answer {answer} is empty"
+        problem = f"assistant answer {answer_number} is empty"
+
     return Turn(
         role=role,
-        text="\n".join([*([text] if text else []), *calls]),
+        text="\n".join([text, *calls] if text else calls),
         messages=(message,),
         calls=bool(calls) or message.get("from") == "function_call",
         problem=problem,
-        rejected=rejected,
+        rejected=is_rejected,
     )
 
 
-def _content(number: int, role: str, message: Mapping[str, Any]) -> tuple[str, str]:
-    """Return a message's text, and the type of the first part of it that is no text."""
-    content: Any = message.get("content")
+def _read_content(index: int, role: str, message: Mapping[str, Any]) -> tuple[str, str]:
+    """Return a message's text, and the type of its first part that isn't text ("" if all are)."""
+    content = message.get("content")
     if content is None:
         content = message.get("value")
+    content = _without_numpy(content)
+
     if isinstance(content, str):
         return content, ""
     if content is None and role in ("assistant", "tool"):
         return "", ""
-    if hasattr(content, "tolist"):
-        content = content.tolist()
     if not isinstance(content, list | tuple):
         raise SampleError(
-            f"messages[{number}].content must be text or a list of parts, got {type(content).__name__}."
+            f"messages[{index}].content must be text or a list of parts, "
+            f"got {type(content).__name__}."
         )
-    texts, foreign = [], ""
-    for position, part in enumerate(content):
-        text, kind = _part(part)
+
+    texts: list[str] = []
+    other_types: list[str] = []
+    for position, content_part in enumerate(content):
+        text, other_type = _read_part(content_part)
         if text is not None:
             texts.append(text)
-        elif kind is None:
+        elif other_type is not None:
+            other_types.append(other_type)
+        else:
             raise SampleError(
-                f"messages[{number}].content[{position}] must be a text or a part with a type, got {_outline(part)}."
+                f"messages[{index}].content[{position}] must be a text or a part with a type, "
+                f"got {_outline(content_part)}."
             )
-        foreign = foreign or (kind if text is None and kind is not None else "")
-    return "\n".join(texts), foreign
+    return "\n".join(texts), next(filter(None, other_types), "")
 
 
-def _part(part: Any) -> tuple[str | None, str | None]:
-    """Return the text of a part of a message, or what else it is; (None, None) for what is no part."""
-    if isinstance(part, str):
-        return part, None
-    if not isinstance(part, Mapping):
+def _read_part(content_part: Any) -> tuple[str | None, str | None]:
+    """Return the text of a part, or its type if it isn't text; neither if it is malformed."""
+    if isinstance(content_part, str):
+        return content_part, None
+    if not isinstance(content_part, Mapping):
         return None, None
-    kind = part.get("type") or "text"
-    if not isinstance(kind, str):
+    part_type = content_part.get("type") or "text"
+    if not isinstance(part_type, str):
         return None, None
-    text = part.get("refusal" if kind == "refusal" else "text")
-    if kind == "refusal" or kind in _TEXT_PARTS:
-        return (text, None) if isinstance(text, str) else (None, None)
-    return None, kind[:_SHOWN_CHARACTERS]
+
+    if part_type != "refusal" and part_type not in _TEXT_TYPES:
+        return None, part_type[:_SHOWN_CHARACTERS]
+    text = content_part.get("refusal" if part_type == "refusal" else "text")
+    return (text, None) if isinstance(text, str) else (None, None)
 
 
-def _calls(number: int, message: Mapping[str, Any]) -> list[str]:
-    calls: Any = message.get("tool_calls")
-    if calls is None:
-        calls = []
-    if hasattr(calls, "tolist"):
-        calls = calls.tolist()
+def _read_calls(index: int, message: Mapping[str, Any]) -> list[str]:
+    """Return the tool calls of a message as JSON, one string for each call."""
+    calls = _without_numpy(message.get("tool_calls"))
     if message.get("function_call") is not None:  # OpenAI's older notation
         calls = [message["function_call"]]
+    if calls is None:
+        return []
+
     if not isinstance(calls, list | tuple) or not all(isinstance(call, Mapping) for call in calls):
         raise SampleError(
-            f"messages[{number}].tool_calls must be a list of calls, got {_outline(calls)}."
+            f"messages[{index}].tool_calls must be a list of calls, got {_outline(calls)}."
         )
+
     try:
         return [json.dumps(_plain_call(call), ensure_ascii=False, default=str) for call in calls]
     except (RecursionError, ValueError, TypeError) as error:
         raise SampleError(
-            f"messages[{number}].tool_calls must be plain JSON, not too deep, got more."
+            f"messages[{index}].tool_calls must be plain JSON that isn't nested too deeply, got "
+            "more. Leave the conversation out."
         ) from error
 
 
 def _plain_call(call: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the name and the arguments of a tool call, without ids and empty values."""
     function = call.get("function")
-    if not isinstance(function, Mapping):
-        return {
-            str(name): value
-            for name, value in call.items()
-            if name not in ("id", "type") and value is not None
-        }
-    arguments = function.get("arguments")
-    return {
-        "name": function.get("name"),
-        "arguments": _json_or_text(arguments) if isinstance(arguments, str) else arguments,
-    }
+    if isinstance(function, Mapping):
+        arguments = function.get("arguments")
+        if isinstance(arguments, str):
+            arguments = _json_or_text(arguments)
+        return {"name": function.get("name"), "arguments": arguments}
+
+    plain = {}
+    for name, value in call.items():
+        if name not in ("id", "type") and value is not None:
+            plain[str(name)] = value
+    return plain
 
 
 def _json_or_text(text: str) -> Any:
@@ -248,13 +274,16 @@ def _json_or_text(text: str) -> Any:
         return text
 
 
+def _without_numpy(value: Any) -> Any:
+    """Return an array of a Parquet file as a list, any other value as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def _outline(value: Any) -> str:
     """Return what a value looks like, without what people wrote in it."""
-    return (
-        f"one with {_shortened(sorted(map(str, value)))}"
-        if isinstance(value, Mapping)
-        else type(value).__name__
-    )
+    if isinstance(value, Mapping):
+        return f"one with {_shortened(sorted(map(str, value)))}"
+    return type(value).__name__
 
 
 def _shortened(value: Any) -> str:

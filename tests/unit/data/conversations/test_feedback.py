@@ -27,7 +27,7 @@ from tunetrail.errors import SampleError
     ],
 )
 def test_verdict_of_reads_what_accepts_an_answer(record: dict[str, Any], given_text: str) -> None:
-    assert verdict_of(record) == Verdict(accepted=True, given=given_text)
+    assert verdict_of(record) == Verdict(accepted=True, wording=given_text)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_verdict_of_reads_what_accepts_an_answer(record: dict[str, Any], given_t
     ],
 )
 def test_verdict_of_reads_what_rejects_an_answer(record: dict[str, Any], given_text: str) -> None:
-    assert verdict_of(record) == Verdict(accepted=False, given=given_text)
+    assert verdict_of(record) == Verdict(accepted=False, wording=given_text)
 
 
 @pytest.mark.parametrize(

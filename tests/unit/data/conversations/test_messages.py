@@ -138,7 +138,7 @@ def test_read_turns_says_what_can_not_be_learnt_from() -> None:
         ("", False),
         ("", False),
     ]
-    turns = read_turns(messages, Verdict(accepted=False, given="2 of 5 stars"))
+    turns = read_turns(messages, Verdict(accepted=False, wording="2 of 5 stars"))
     assert [turn.rejected for turn in turns] == [False, True, True, True, False, True]
     assert (
         turns[-1].problem
