@@ -75,7 +75,9 @@ def stacked(rows: pd.DataFrame, drafts: Sequence[Draft]) -> pd.DataFrame:
     longer = pd.concat([rows, rows.iloc[positions]], ignore_index=True)
 
     # pandas would turn None into NaN when it concatenates, so objects are written again as lists.
-    for column in rows.columns[rows.dtypes == object]:
+    for column in rows.columns:
+        if rows[column].dtype != object:
+            continue
         values = rows[column].tolist()
         for draft, reworded in zip(drafts, columns, strict=True):
             is_reworded = reworded == column

@@ -1,7 +1,7 @@
-"""Lexicons: which words can stand for a word. Reads WordNet's own files or a user's list; knows nothing of texts.
+"""Lexicons: the synonyms of words, read from WordNet's own files or from a user's list.
 
-WordNet is read from its database files (`data.noun` and the like, wndb(5WN)), which Debian's wordnet-base, Princeton's
-archive and nltk's corpus all consist of, so that no library is needed for it.
+WordNet is read from its database files (`data.noun` and the like, wndb(5WN)), which Debian's
+wordnet-base, Princeton's archive and nltk's corpus all consist of, so it needs no library.
 """
 
 import contextlib
@@ -20,7 +20,8 @@ _FILES = ("data.noun", "data.verb", "data.adj", "data.adv")
 _NLTK_NAMES = ("wordnet", "wordnet31", "wordnet2022", "wordnet2021")
 _IRREGULAR_FILES = ("noun.exc", "verb.exc", "adj.exc", "adv.exc")
 _ENDINGS = ("s", "ed", "ing")
-_SHORTEST_WORD = 4  # below, WordNet is full of abbreviations: "in" is an inch, "it" is technology
+# Below four letters, WordNet is full of abbreviations: "in" is an inch, "it" is technology.
+_SHORTEST_WORD = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,184 +29,201 @@ class Lexicon:
     """Synonyms by word.
 
     Attributes:
-        source: Where they were read.
-        synonyms: For a word in lower case, the words that can stand for it.
+        source: The file or folder that they were read from.
+        synonyms: The words that can replace a word in lower case.
     """
 
     source: str
     synonyms: Mapping[str, tuple[str, ...]] = field(repr=False)
 
     def of(self, word: str) -> tuple[str, ...]:
-        """Return the synonyms of a word in its own capitalisation; none where that is neither low, Title nor UPPER."""
-        found = self.synonyms.get(word.lower(), ())
+        """Return the synonyms of a word in its own capitalisation (lower, Title or UPPER)."""
+        synonyms = self.synonyms.get(word.lower(), ())
         if word.islower():
-            return found
+            return synonyms
         if word.isupper():
-            return tuple(each.upper() for each in found)
-        return tuple(each[:1].upper() + each[1:] for each in found) if word.istitle() else ()
+            return tuple(map(str.upper, synonyms))
+
+        # Mixed case is a name or an identifier.
+        if not word.istitle():
+            return ()
+        return tuple(synonym[:1].upper() + synonym[1:] for synonym in synonyms)
 
 
 @functools.lru_cache(maxsize=2)
 def load_lexicon(source: str | None = None) -> Lexicon:
     """Read synonyms.
 
-    Of WordNet, a synonym counts only where it is one in more than half of the word's senses, over all parts of speech,
-    and only for words of four letters or more that are no inflected form and no stop word.
+    From WordNet, only synonyms that hold in more than half of the word's senses are taken, over
+    all parts of speech, and only for words of four letters or more that are neither inflected
+    forms nor stop words.
 
     Args:
-        source: A file of lines `word<TAB>synonym, synonym`, a folder of WordNet's database files, or None: WordNet
-            where it is installed.
+        source: A file of lines `word<TAB>synonym, synonym`, a folder of WordNet's database files,
+            or None for the WordNet that is installed.
 
     Raises:
         ConfigError: There is no lexicon, or the file can't be read as one.
     """
     if source is None:
-        place = next((place for place in _places() if _holds_wordnet(place)), None)
-        if place is None:
+        installed = next(filter(_holds_wordnet, _usual_paths()), None)
+        if installed is None:
             raise ConfigError(
-                "augmentation.lexicon must be set where no WordNet is installed, got None. Install it "
-                "(apt install wordnet-base, or python -m nltk.downloader wordnet; $WNHOME and $NLTK_DATA name other "
-                "places), or name a file of lines word<TAB>synonym, synonym."
+                "augmentation.lexicon must be set if no WordNet is installed, got None. Install it "
+                "(apt install wordnet-base, or python -m nltk.downloader wordnet; $WNHOME and "
+                "$NLTK_DATA name other folders), or name a file of lines word<TAB>synonym, synonym."
             )
-        return Lexicon(source=str(place), synonyms=_unambiguous(place))
+        return Lexicon(source=str(installed), synonyms=_read_wordnet(installed))
+
     path = Path(source).expanduser()
-    if _holds_wordnet(path):
-        return Lexicon(source=source, synonyms=_unambiguous(path))
-    return Lexicon(source=source, synonyms=_listed(path, source))
+    synonyms = _read_wordnet(path) if _holds_wordnet(path) else _read_list(path, source)
+    return Lexicon(source=source, synonyms=synonyms)
 
 
-def _places() -> Iterator[Path]:
+def _usual_paths() -> Iterator[Path]:
+    """Yield the paths at which WordNet's tools and nltk look for it, in their order."""
     variables = os.environ
     if "WNSEARCHDIR" in variables:
         yield Path(variables["WNSEARCHDIR"])
     if "WNHOME" in variables:
         yield Path(variables["WNHOME"]) / "dict"
     yield from (Path("/usr/share/wordnet"), Path("/usr/local/WordNet-3.0/dict"))
-    named = [Path(place) for place in variables.get("NLTK_DATA", "").split(os.pathsep) if place]
-    prefixes = (Path(sys.prefix), Path(sys.prefix) / "share", Path(sys.prefix) / "lib")
-    usual = [Path.home(), *prefixes, Path("/usr/share"), Path("/usr/local/share"), Path("/usr/lib")]
-    for data in (*named, *(place / "nltk_data" for place in usual)):
+
+    # nltk.data.path: $NLTK_DATA first, then the home folder, the environment and the system.
+    named = filter(None, variables.get("NLTK_DATA", "").split(os.pathsep))
+    prefix = Path(sys.prefix)
+    roots = (Path.home(), prefix, prefix / "share", prefix / "lib")
+    system = (Path("/usr/share"), Path("/usr/local/share"), Path("/usr/lib"))
+    folders = [*map(Path, named), *(root / "nltk_data" for root in (*roots, *system))]
+
+    for folder in folders:
         for name in _NLTK_NAMES:
-            yield from (data / "corpora" / name, data / "corpora" / f"{name}.zip")
+            yield from (folder / "corpora" / name, folder / "corpora" / f"{name}.zip")
 
 
-def _holds_wordnet(place: Path) -> bool:
-    return all((place / name).is_file() for name in _FILES) or (
-        place.suffix == ".zip" and zipfile.is_zipfile(place)
-    )
+def _holds_wordnet(path: Path) -> bool:
+    has_files = all((path / name).is_file() for name in _FILES)
+    return has_files or (path.suffix == ".zip" and zipfile.is_zipfile(path))
 
 
-def _lines(place: Path, names: Sequence[str]) -> Iterator[str]:
-    if place.is_dir():
+def _lines(path: Path, names: Sequence[str]) -> Iterator[str]:
+    """Yield the lines of WordNet's files, from a folder or from nltk's archive."""
+    if path.is_dir():
         for name in names:
-            yield from (place / name).read_text(encoding="utf-8", errors="replace").split("\n")
+            yield from (path / name).read_text(encoding="utf-8", errors="replace").split("\n")
         return
-    with zipfile.ZipFile(place) as archive:
+
+    with zipfile.ZipFile(path) as archive:
         for name in names:
-            yield from archive.read(f"{place.stem}/{name}").decode("utf-8", "replace").split("\n")
+            yield from archive.read(f"{path.stem}/{name}").decode("utf-8", "replace").split("\n")
 
 
-def _irregular_forms(place: Path) -> set[str]:
-    """Return words such as "built" or "mice", as far as the place lists them."""
+def _read_irregular_forms(path: Path) -> set[str]:
+    """Return words such as "built" or "mice", if WordNet lists them there."""
     forms: set[str] = set()
     for name in _IRREGULAR_FILES:
         with contextlib.suppress(OSError, KeyError):
-            forms.update(line.partition(" ")[0] for line in _lines(place, [name]))
+            forms.update(line.partition(" ")[0] for line in _lines(path, [name]))
     return forms
 
 
-def _senses(place: Path) -> dict[str, list[tuple[str, ...]]]:
-    """Return for each word in lower case the words of each of its senses, as they are written.
+def _read_senses(path: Path) -> dict[str, list[tuple[str, ...]]]:
+    """Return the words of each sense of each word in lower case, as WordNet writes them.
 
     Raises:
         ConfigError: A line isn't in WordNet's format.
     """
     senses: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     try:
-        for line in _lines(place, _FILES):
+        for line in _lines(path, _FILES):
             if not line or line.startswith(" "):  # the licence
                 continue
-            _, _, _, count, rest = line.split(" ", 4)
+
+            # offset, file, part of speech, count of words (hexadecimal), then word and id by turns
+            _, _, _, count, fields = line.split(" ", 4)
             twice = 2 * int(count, 16)
-            words = tuple(
-                word.partition("(")[0].replace("_", " ")
-                for word in rest.split(" ", twice)[:twice:2]
-            )
-            for word in {word.lower() for word in words}:
+            spelled = fields.split(" ", twice)[:twice:2]
+            words = tuple(word.partition("(")[0].replace("_", " ") for word in spelled)
+            for word in set(map(str.lower, words)):
                 senses[word].append(words)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise ConfigError(
-            f"augmentation.lexicon must be WordNet's database files, got {str(place)!r} ({error}). "
+            f"augmentation.lexicon must be WordNet's database files, got {str(path)!r} ({error}). "
             "Install WordNet again."
         ) from error
     return senses
 
 
-def _unambiguous(place: Path) -> dict[str, tuple[str, ...]]:
+def _read_wordnet(path: Path) -> dict[str, tuple[str, ...]]:
+    """Return the synonyms that hold in most senses of a word: others would change the meaning."""
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-    senses, left_out = _senses(place), ENGLISH_STOP_WORDS | _irregular_forms(place)
+    senses = _read_senses(path)
+    excluded = ENGLISH_STOP_WORDS | _read_irregular_forms(path)
+
     synonyms = {}
-    for word, groups in senses.items():
-        if (
-            len(word) < _SHORTEST_WORD
-            or not word.isalpha()
-            or word in left_out
-            or _is_form(word, senses)
-        ):
+    for word, senses_of_word in senses.items():
+        is_plain = len(word) >= _SHORTEST_WORD and word.isalpha() and word not in excluded
+        if not is_plain or _is_inflected(word, senses):
             continue
-        counts = Counter(each for group in groups for each in sorted(set(group)))
-        found = [
-            each
-            for each, count in counts.items()
-            if 2 * count > len(groups) and _stands_for(each, word)
-        ]
-        if found:
-            synonyms[word] = tuple(sorted(found))
+
+        counts: Counter[str] = Counter()
+        for words in senses_of_word:
+            counts.update(set(words))
+        usable = []
+        for name, count in counts.items():
+            if 2 * count > len(senses_of_word) and _can_replace(name, word):
+                usable.append(name)
+        if usable:
+            synonyms[word] = tuple(sorted(usable))
     return synonyms
 
 
-def _stands_for(synonym: str, word: str) -> bool:
-    """Whether it is another word, and no name, abbreviation or formula: those aren't written in lower-case letters."""
-    return (
-        synonym != word
-        and synonym.islower()
-        and synonym.replace(" ", "").replace("-", "").isalpha()
-    )
+def _can_replace(synonym: str, word: str) -> bool:
+    """Whether a synonym is another word, and no name, abbreviation or formula."""
+    letters = synonym.replace(" ", "").replace("-", "")
+    return synonym != word and synonym.islower() and letters.isalpha()
 
 
-def _is_form(word: str, senses: Mapping[str, object]) -> bool:
-    """Whether it looks like an inflected form of a word: "strings" is a section of an orchestra, and hardly meant."""
+def _is_inflected(word: str, senses: Mapping[str, object]) -> bool:
+    """Whether a word looks like an inflected form of another one.
+
+    "strings" has a sense of its own (a section of an orchestra), which is hardly ever meant.
+    """
     for ending in _ENDINGS:
         if word.endswith(ending):
             stem = word.removesuffix(ending)
+            # "mak-ing" from "make", "tri-es" from "try", "runn-ing" from "run"
             stems = {stem, stem + "e", stem.removesuffix("e"), stem.removesuffix("ie") + "y"}
             if stem[-2:-1] == stem[-1:]:
                 stems.add(stem[:-1])
-            return any(each in senses for each in stems)
+            return any(map(senses.__contains__, stems))
     return False
 
 
-def _listed(path: Path, source: str) -> dict[str, tuple[str, ...]]:
+def _read_list(path: Path, source: str) -> dict[str, tuple[str, ...]]:
+    """Return the synonyms of a file of lines `word<TAB>synonym, synonym`."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"augmentation.lexicon must be a file of UTF-8 text or a WordNet folder, got {source!r} ({error}). "
-            "Name a file of lines word<TAB>synonym, synonym."
+            "augmentation.lexicon must be a file of UTF-8 text or a WordNet folder, got "
+            f"{source!r} ({error}). Name a file of lines word<TAB>synonym, synonym."
         ) from error
+
     synonyms: dict[str, tuple[str, ...]] = {}
-    for number, line in enumerate(text.split("\n"), start=1):
+    for line_number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         word, _, listed = line.partition("\t")
         word = word.strip().lower()
-        found = dict.fromkeys(each.strip() for each in listed.split(","))
-        kept = tuple(each for each in found if each and each.lower() != word)
-        if not word or not kept:
+
+        names = dict.fromkeys(map(str.strip, listed.split(",")))
+        usable = tuple(name for name in names if name and name.lower() != word)
+        if not word or not usable:
             raise ConfigError(
-                f"augmentation.lexicon must hold lines word<TAB>synonym, synonym, got another one at line {number} of "
-                f"{source}. Mend or remove it."
+                "augmentation.lexicon must hold lines word<TAB>synonym, synonym, got another one "
+                f"at line {line_number} of {source}. Fix or remove it."
             )
-        synonyms[word] = (*synonyms.get(word, ()), *kept)
+        synonyms[word] = (*synonyms.get(word, ()), *usable)
     return synonyms
