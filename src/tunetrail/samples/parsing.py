@@ -78,7 +78,8 @@ class Sample:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of kind, content and group; the timestamp and the weight don't change it."""
+        """SHA-256 (hex) of kind, content and group; timestamp and weight don't change it."""
+        # The database knows a sample that it has by this, so its ingredients can't change.
         content = [str(self.kind), dict(self.content), self.group]
         text = json.dumps(content, sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -120,6 +121,7 @@ def find_shape(columns: Iterable[str], kind: SampleKind) -> SampleShape:
     """
     present = set(columns)
     shapes = shapes_of_kind(kind)
+    # `text, label` has the columns of a plain text as well: the shape that explains more wins.
     fitting = [shape for shape in shapes if present.issuperset(shape.required)]
     if fitting:
         return max(fitting, key=lambda shape: len(shape.required))
@@ -146,12 +148,14 @@ def parse_sample(row: Mapping[str, Any], kind: SampleKind) -> Sample:
     present = {str(column): value for column, value in row.items() if not _is_absent(value)}
     shape = find_shape(present, kind)
 
+    # Checked in this order, so that the reason names a broken text before a broken weight.
     known = (*shape.columns, *COMMON_COLUMNS)
     values = {
         column: _CHECKED_VALUE[column_type(column)](present[column], column)
         for column in known
         if column in present
     }
+    # A misspelt `group` would silently become metadata and let twins onto both sides of a split.
     metadata = {column: value for column, value in present.items() if column not in known}
     _check_spelling(metadata, present, shape)
 
@@ -177,6 +181,7 @@ def _check_spelling(metadata: Iterable[str], present: Iterable[str], shape: Samp
     absent = tuple(column for column in optional if column not in present)
 
     for column in metadata:
+        # The comparison takes quadratic time, and a broken file has columns as long as its lines.
         hint = _misspelling_hint(column, absent) if len(column) <= _LONGEST_MISSPELLING else ""
         if hint:
             raise SampleError(f"column {column!r} is unknown.{hint} Rename or remove it.")

@@ -1,7 +1,7 @@
 """Sample shapes: which columns a sample may have, and what each of them is for.
 
-This is the one place that describes a shape. Losses, metrics, row files and checks look it up here. Further shapes
-and kinds can be registered from outside the package.
+This is the one place that describes a shape: losses, metrics, row files and checks look it up
+here. Further kinds and shapes can be registered from outside the package.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,9 @@ COMMON_COLUMNS = (GROUP_COLUMN, TIMESTAMP_COLUMN, WEIGHT_COLUMN)
 
 
 class SampleKind(str):
-    """What a sample teaches: `embedding`, `llm`, or a kind that was registered.
+    """What a sample teaches: `embedding`, `llm`, or another registered kind.
+
+    A kind is its name, so it can be stored, compared and printed as text.
 
     Raises:
         SampleError: No kind of that name is registered.
@@ -85,21 +87,22 @@ class SampleShape:
     """One set of columns that a sample may have, and what each of them is for.
 
     Attributes:
-        name: Its name, different from every other shape's, whatever their kinds.
+        name: Its name, different from the name of every other shape of any kind.
         kind: The kind of the samples.
         required: Columns that every sample has.
         optional: Columns that a sample may have.
         types: Types of the columns that hold something other than one text.
-        documents: Texts that an embedding model reads as documents. It reads all others as queries.
-        target: Columns that hold what is learnt from the other columns: a label, a score, a vector, the answer to
-            write, or a preferred answer and a rejected one. Empty if the model learns from the texts themselves.
-        distinct: Two texts that have to differ: a row in which they are equal teaches nothing.
+        documents: Texts that an embedding model reads as documents; it reads others as queries.
+        target: Columns with what is learnt from the other columns: a label, a score, a vector, the
+            answer to write, or a preferred answer and a rejected one. Empty if the model learns
+            from the texts themselves.
+        distinct: Two texts that have to differ: if they are equal, the row teaches nothing.
         reworded: The text that can be reworded without changing what the row teaches, if any.
         passage: The text that a query can be written for, if any.
-        compares_rows: Whether the rows of a batch are compared with one another, so that one row alone teaches nothing
-            and equal rows have to stay apart.
-        objective: Samples of one kind are trained together if they have the same objective. Empty for the shape's name:
-            such samples are trained on by themselves.
+        compares_rows: Whether the rows of a batch are compared with one another. One row alone
+            teaches nothing then, and equal rows have to stay apart.
+        objective: Samples of one kind and one objective can be trained together. Empty for the name
+            of the shape, whose samples are then trained on by themselves.
     """
 
     name: str
@@ -116,6 +119,7 @@ class SampleShape:
     objective: str = ""
 
     def __post_init__(self) -> None:
+        # The class is frozen, so a default that depends on another field is set by this detour.
         if not self.objective:
             object.__setattr__(self, "objective", self.name)
 
@@ -130,19 +134,10 @@ class SampleShape:
         return tuple(column for column in self.columns if column not in self.types)
 
     @property
-    def required_texts(self) -> tuple[str, ...]:
-        """Columns that hold one text each in every sample."""
-        return tuple(column for column in self.required if column not in self.types)
-
-    @property
-    def queries(self) -> tuple[str, ...]:
-        """Texts that an embedding model reads as queries."""
-        return tuple(column for column in self.texts if column not in self.documents)
-
-    @property
-    def identifying_texts(self) -> tuple[str, ...]:
-        """Texts that make two rows twins if they are nearly equal: the required ones that aren't the target."""
-        return tuple(column for column in self.required_texts if column not in self.target)
+    def input_texts(self) -> tuple[str, ...]:
+        """Required texts that aren't the target. Rows in which they are nearly equal are twins."""
+        other_columns = {*self.optional, *self.target}
+        return tuple(column for column in self.texts if column not in other_columns)
 
     @property
     def target_is_written(self) -> bool:
@@ -154,7 +149,7 @@ class SampleShape:
     def truncatable(self) -> tuple[str, ...]:
         """Texts that may be shortened to the model's length.
 
-        None of them if the target is written: cut off, it would teach a model to stop in the middle.
+        None may be if the target is written: cut off, it teaches a model to stop in the middle.
         """
         return () if self.target_is_written else self.texts
 
@@ -165,6 +160,7 @@ class SampleShape:
 
 
 _BUILT_IN = (
+    # In-batch negatives: the positives of other rows are wrong answers to an anchor.
     SampleShape(
         name="pair",
         kind=SampleKind.EMBEDDING,
@@ -176,6 +172,7 @@ _BUILT_IN = (
         passage="positive",
         compares_rows=True,
     ),
+    # The similarity of two texts, on any scale.
     SampleShape(
         name="score",
         kind=SampleKind.EMBEDDING,
@@ -183,6 +180,7 @@ _BUILT_IN = (
         types={"score": ColumnType.NUMBER},
         target=("score",),
     ),
+    # Texts of one label belong together, texts of different labels apart.
     SampleShape(
         name="label",
         kind=SampleKind.EMBEDDING,
@@ -193,6 +191,8 @@ _BUILT_IN = (
         passage="text",
         compares_rows=True,
     ),
+    # Distillation: another model's vector of a text. There is no passage, since a query that is
+    # written for the text would have another vector.
     SampleShape(
         name="vector",
         kind=SampleKind.EMBEDDING,
@@ -201,6 +201,7 @@ _BUILT_IN = (
         target=("embedding",),
         reworded="text",
     ),
+    # Unsupervised: a text is compared with itself, seen twice with different dropout.
     SampleShape(
         name="text",
         kind=SampleKind.EMBEDDING,
@@ -209,6 +210,7 @@ _BUILT_IN = (
         passage="text",
         compares_rows=True,
     ),
+    # Supervised fine-tuning on an answer, or on the assistant's turns of a conversation.
     SampleShape(
         name="completion",
         kind=SampleKind.LLM,
@@ -226,7 +228,9 @@ _BUILT_IN = (
         target=("messages",),
         objective="supervised",
     ),
+    # Continued pretraining: all of the text is learnt, so it may end anywhere.
     SampleShape(name="document", kind=SampleKind.LLM, required=("text",), objective="supervised"),
+    # Preference optimisation: the chosen answer has to become likelier than the rejected one.
     SampleShape(
         name="preference",
         kind=SampleKind.LLM,
@@ -247,23 +251,27 @@ _COLUMN_TYPES: dict[str, ColumnType] = {
 
 
 def register_shape(shape: SampleShape) -> SampleShape:
-    """Add a shape that samples can have, and return it; registering an equal one again changes nothing.
+    """Add a shape that samples can have, and return it; the same shape can be registered twice.
 
     Raises:
-        SampleError: Another shape has that name, or gives one of its columns another type.
+        SampleError: Another shape has that name, or gives one of the columns another type.
     """
-    if _SHAPES.setdefault(shape.name, shape) != shape:
+    if _SHAPES.get(shape.name, shape) != shape:
         raise SampleError(f"shape must have a name of its own, got {shape.name!r}.")
 
-    # A file's cells are read, and rows are stored, before it is known which shape a row has.
-    for column in shape.columns:
-        column_type = shape.types.get(column, ColumnType.TEXT)
-        if _COLUMN_TYPES.setdefault(column, column_type) is not column_type:
-            del _SHAPES[shape.name]
+    # Cells of a file are read before it is known which shape a row has, and rows of several shapes
+    # share a frame: a column has to mean the same in all of them.
+    column_types = {column: shape.types.get(column, ColumnType.TEXT) for column in shape.columns}
+    for column, column_type in column_types.items():
+        known_type = _COLUMN_TYPES.get(column, column_type)
+        if known_type is not column_type:
             raise SampleError(
-                f"column {column!r} of the shape {shape.name} must be of type "
-                f"{_COLUMN_TYPES[column].name}, as in other shapes, got {column_type.name}."
+                f"column {column!r} of the shape {shape.name} must be of type {known_type.name}, "
+                f"as in other shapes, got {column_type.name}."
             )
+
+    _COLUMN_TYPES.update(column_types)
+    _SHAPES[shape.name] = shape
     return shape
 
 
@@ -286,22 +294,12 @@ def sample_kinds() -> tuple[SampleKind, ...]:
     return tuple(_KINDS.values())
 
 
-def shape_named(name: str, kind: str | None = None) -> SampleShape:
-    """Return the shape of that name, and of that kind if one is given.
-
-    Raises:
-        SampleError: There is no such shape.
-    """
-    shape = _SHAPES.get(name) if isinstance(name, str) else None
-    if shape is not None and kind in (None, shape.kind):
-        return shape
-
-    known = [shape.name for shape in _SHAPES.values() if kind in (None, shape.kind)]
-    of_kind = "" if kind is None else f" for {kind} samples"
-    raise SampleError(
-        f"shape must be one of {', '.join(known)}{of_kind}, got {name!r}."
-        f"{did_you_mean(str(name), known)}"
-    )
+def shape_named(name: str) -> SampleShape:
+    """Return the shape of that name; raises `SampleError` for an unknown one."""
+    if name not in _SHAPES:
+        hint = did_you_mean(str(name), _SHAPES)
+        raise SampleError(f"shape must be one of {', '.join(_SHAPES)}, got {name!r}.{hint}")
+    return _SHAPES[name]
 
 
 def is_document(column: str) -> bool:

@@ -29,6 +29,7 @@ def checked_timestamp(value: Any, column: str = TIMESTAMP_COLUMN) -> str:
     Raises:
         SampleError: The value is none of these, or outside the years 1 to 9999.
     """
+    # ValueError: not a time at all. OverflowError and OSError: outside the years of datetime.
     try:
         return _moment(value).astimezone(UTC).isoformat()
     except (ValueError, OverflowError, OSError) as error:
@@ -54,12 +55,15 @@ def _moment(value: Any) -> datetime:
     if isinstance(value, datetime):
         # Rebuilt, so that subclasses with nanoseconds (pandas) become plain datetimes.
         moment = datetime.combine(value.date(), value.timetz())
+        # A time without a zone is read as UTC: logs of servers usually are.
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    # A date without a time is its midnight.
     if isinstance(value, date):
         return datetime.combine(value, time(), UTC)
 
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise ValueError("no moment")
+    # Whatever would be thousands of years away in seconds was meant in milliseconds.
     seconds = float(value)
     if abs(seconds) > _LEAST_MILLISECONDS:
         seconds /= 1000

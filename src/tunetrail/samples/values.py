@@ -1,6 +1,7 @@
 """What one value of a sample may be: a test and a checked conversion for each type of column.
 
-Parsing a row rejects what fails here; the validation step tests stored rows with the same functions.
+Parsing rejects a row if one of its values fails here; the validation step tests stored rows with
+the same functions.
 """
 
 import math
@@ -21,6 +22,8 @@ def is_text(value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     """Whether a value is a real number; NaN and infinity are, truth values aren't."""
+    # The first two only save time: NumPy's numbers are known by the slower test.
+    # True and False are integers to Python, but in a file of rows they are a mistake.
     return isinstance(value, int | float | numbers.Real) and not isinstance(value, bool)
 
 
@@ -68,6 +71,7 @@ def checked_text(value: Any, column: str) -> str:
 
 def checked_label(value: Any, column: str) -> str:
     """Return a label as text; integers are labels, too. Raises `SampleError` for anything else."""
+    # Class numbers are labels; 1 and "1" are the same class.
     is_integer = isinstance(value, int) and not isinstance(value, bool)
     return str(value) if is_integer else checked_text(value, column)
 
@@ -117,6 +121,7 @@ def checked_messages(value: Any, column: str) -> list[dict[str, str]]:
             f"{column} must be a non-empty list of {{role, content}}, got {shortened(value)}."
         )
 
+    # Further keys of a turn, such as a name or tool calls, are dropped: no chat template gets them.
     messages = [_checked_turn(turn, column, index) for index, turn in enumerate(turns)]
     if all(message["role"] != "assistant" for message in messages):
         raise SampleError(f"{column} must have an assistant turn to learn from, got none.")
@@ -131,6 +136,7 @@ def shortened(value: Any) -> str:
 
 def _surrogate_position(text: str) -> int | None:
     """Return the position of the first character that can't be stored as UTF-8, or None."""
+    # JSON can hold half of a character ("\\ud800"); no tokenizer and no database takes it.
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -140,6 +146,7 @@ def _surrogate_position(text: str) -> int | None:
 
 def _as_list(value: Any) -> list[Any]:
     """Return the elements of a list, tuple or array; any other value has none."""
+    # NumPy's arrays and pandas' columns are known by their method: this module imports neither.
     if hasattr(value, "tolist"):
         value = value.tolist()
     return list(value) if isinstance(value, list | tuple) else []

@@ -46,7 +46,7 @@ def parts_of(record: Mapping[Any, Any]) -> RowParts:
     shape = shape_named(record["shape"])
     if ColumnType.MESSAGES in shape.types.values():
         return _parts_of_conversation(record)
-    twins = [record.get(column) for column in shape.identifying_texts]
+    twins = [record.get(column) for column in shape.input_texts]
     answer = shape.target[0] if shape.target and not shape.target_is_written else None
     return RowParts(
         twins=[text for text in twins if text is not None],

@@ -186,13 +186,13 @@ class EmbeddingDataModule(lightning.LightningDataModule):
     def _length(self, shape: str, record: Record) -> int:
         if self.lengths is not None:
             return self.lengths(record)
-        return max(len(record[column]) for column in shape_named(shape).required_texts)
+        return max(len(record[column]) for column in shape_named(shape).input_texts)
 
     def _keys(self, shape: str, records: Sequence[Record]) -> list[frozenset[Any]] | None:
         compared = shape_named(shape)
         if not compared.compares_rows or compared.target:
             return None
-        columns = compared.required_texts
+        columns = compared.input_texts
         texts = (
             (*(record[column] for column in columns), record.get("negative") or "")
             for record in records
@@ -213,7 +213,7 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         shape = shape_of(chosen[0], self.shape)
         columns = [
             self._column(column, [record[column] for record in chosen])
-            for column in shape_named(shape).required_texts
+            for column in shape_named(shape).input_texts
         ]
         columns *= 2 if shape in self.seen_twice else 1
         negatives = (

@@ -149,7 +149,7 @@ class EmbeddingLearner:
             shape = shape_of(record, self.shape)
             further = ["negative"] if refresh is None else []
             columns = [
-                name for name in (*shape_named(shape).required_texts, *further) if record.get(name)
+                name for name in (*shape_named(shape).input_texts, *further) if record.get(name)
             ]
             counts = [tokenized.count(record[name], prompts[role_of(name)]) for name in columns]
             if refresh is not None and shape == self.shape:

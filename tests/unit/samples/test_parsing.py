@@ -1,26 +1,15 @@
 import math
-import subprocess
-import sys
-import warnings
-from datetime import UTC, date, datetime, timedelta, timezone
 
 import numpy
-import pandas
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tunetrail.errors import SampleError
 from tunetrail.samples import (
     BrokenRow,
     SampleKind,
-    SampleShape,
     all_shapes,
-    checked_timestamp,
     find_shape,
     parse_sample,
-    register_shape,
-    shape_named,
 )
 
 CHAT = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
@@ -151,95 +140,6 @@ def test_parse_sample_prefers_the_shape_with_most_columns():
     assert parse_sample({"text": "a", "label": "b"}, LLM).shape == "document"
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ("2026-11-24T12:00:00Z", "2026-11-24T12:00:00+00:00"),
-        ("2026-11-24T13:30:00+01:30", "2026-11-24T12:00:00+00:00"),
-        (" 2026-11-24 12:00:00.25 ", "2026-11-24T12:00:00.250000+00:00"),
-        ("2026-11-24", "2026-11-24T00:00:00+00:00"),
-        ("20261124", "2026-11-24T00:00:00+00:00"),
-        (1_764_000_000, "2025-11-24T16:00:00+00:00"),
-        (1_764_000_000.5, "2025-11-24T16:00:00.500000+00:00"),
-        (1_764_000_000_500, "2025-11-24T16:00:00.500000+00:00"),
-        ("1764000000", "2025-11-24T16:00:00+00:00"),
-        ("1764000000.5", "2025-11-24T16:00:00.500000+00:00"),
-        ("1764000000500", "2025-11-24T16:00:00.500000+00:00"),
-        (numpy.int64(1_764_000_000), "2025-11-24T16:00:00+00:00"),
-        (-1, "1969-12-31T23:59:59+00:00"),
-        (date(2026, 11, 24), "2026-11-24T00:00:00+00:00"),
-        (datetime(2026, 11, 24, 12), "2026-11-24T12:00:00+00:00"),
-        (
-            datetime(2026, 11, 24, 12, tzinfo=timezone(timedelta(hours=2))),
-            "2026-11-24T10:00:00+00:00",
-        ),
-        (pandas.Timestamp("2026-11-24T12:00:00.123456789Z"), "2026-11-24T12:00:00.123456+00:00"),
-    ],
-)
-def test_parse_sample_brings_timestamps_to_utc(value, expected):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # pandas warns that nanoseconds are dropped
-        sample = parse_sample({"text": "a", "timestamp": value}, LLM)
-    assert (sample.timestamp, sample.metadata) == (expected, {})
-
-
-@pytest.mark.parametrize("value", [None, math.nan, pandas.NaT])
-def test_parse_sample_takes_an_absent_timestamp(value):
-    assert parse_sample({"text": "a", "timestamp": value}, LLM).timestamp is None
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        *(
-            "",
-            "yesterday",
-            "24.11.2026",
-            "2026-13-01",
-            "20261124120000",
-            "9" * 10_000,
-            "2026-11-24\x00",
-            "\ud800",
-        ),
-        *(
-            True,
-            math.inf,
-            10**400,
-            1e15,
-            -1e15,
-            [],
-            {},
-            "0001-01-01T00:00:00+14:00",
-            "9999-12-31T23:59:59-01:00",
-        ),
-    ],
-)
-def test_parse_sample_refuses_what_is_no_moment(value):
-    message = (
-        r"timestamp must be ISO 8601, Unix seconds or milliseconds, got .*\. Write it like 2026-11"
-    )
-    with pytest.raises(SampleError, match=message):
-        parse_sample({"text": "a", "timestamp": value}, LLM)
-
-
-@pytest.mark.parametrize(
-    "column", ["time", "timestep", "created_timestamp", "timestamp_ms", "created_at", "x" * 10**6]
-)
-def test_parse_sample_keeps_columns_that_only_resemble_timestamp(column):
-    assert parse_sample({"text": "a", column: 1}, LLM).metadata == {column: 1}
-
-
-MOMENTS = st.datetimes(datetime(1, 1, 3), datetime(9999, 12, 29), timezones=st.timezones())
-
-
-@given(MOMENTS, MOMENTS)
-def test_checked_timestamp_sorts_as_time_does(first, second):
-    texts = [checked_timestamp(first.isoformat()), checked_timestamp(second)]
-    assert (texts[0] < texts[1]) == (first.astimezone(UTC) < second.astimezone(UTC))
-    assert [checked_timestamp(text) for text in texts] == texts
-    assert datetime.fromisoformat(texts[0]) == first.astimezone(UTC)
-
-
 @pytest.mark.parametrize("column", ["height", "Weight", "weight_kg", "weighting"])
 def test_parse_sample_keeps_columns_that_only_resemble_weight(column):
     assert parse_sample({"text": "a", column: 1}, LLM).metadata == {column: 1}
@@ -268,80 +168,5 @@ def test_find_shape_ignores_columns_that_no_shape_knows():
     assert find_shape(["input", "output", "date"], LLM).name == "completion"
 
 
-def test_shape_named_knows_the_shapes_of_a_kind():
-    assert shape_named("pair", EMBEDDING).required == ("anchor", "positive")
-    with pytest.raises(
-        SampleError,
-        match=r"shape must be one of completion, chat, document, preference .* got 'chats'\. Did you mean",
-    ):
-        shape_named("chats", LLM)
-
-
 def test_broken_row_holds_text_and_reason():
     assert BrokenRow(text="{", reason="line 1") == BrokenRow(text="{", reason="line 1")
-
-
-def test_shape_named_finds_a_shape_of_any_kind():
-    assert shape_named("preference").kind is LLM
-    with pytest.raises(SampleError, match=r"for llm samples, got 'pair'"):
-        shape_named("pair", LLM)
-
-
-def test_sample_kind_names_the_nearest_known_kind():
-    assert SampleKind("llm") is LLM and f"{LLM}" == "llm"
-    with pytest.raises(SampleError, match=r"one of embedding, llm, got 'embeding'\. Did you mean"):
-        SampleKind("embeding")
-
-
-@pytest.mark.parametrize(
-    ("name", "identifying", "truncatable", "is_preference"),
-    [
-        ("pair", ("anchor", "positive"), ("anchor", "positive", "negative"), False),
-        ("score", ("sentence1", "sentence2"), ("sentence1", "sentence2"), False),
-        ("label", ("text",), ("text",), False),
-        ("completion", ("input",), (), False),
-        ("chat", (), (), False),
-        ("document", ("text",), ("text",), False),
-        ("preference", ("prompt",), (), True),
-    ],
-)
-def test_shapes_derive_what_follows_from_their_target(
-    name, identifying, truncatable, is_preference
-):
-    shape = shape_named(name)
-
-    assert shape.identifying_texts == identifying
-    assert shape.truncatable == truncatable
-    assert shape.is_preference == is_preference
-
-
-def test_register_shape_refuses_a_name_or_a_column_that_is_taken():
-    with pytest.raises(SampleError, match="name of its own, got 'pair'"):
-        register_shape(SampleShape(name="pair", kind=LLM, required=("text",)))
-    with pytest.raises(SampleError, match="'score' of the shape grade must be of type NUMBER"):
-        register_shape(SampleShape(name="grade", kind=LLM, required=("text", "score")))
-
-    assert "grade" not in {shape.name for shape in all_shapes()}
-
-
-def test_a_registered_kind_takes_its_shapes_to_another_process():
-    program = """
-import pickle, sys
-from tunetrail.samples import SampleKind, SampleShape, register_shape
-kind = SampleKind.register("ticket")
-register_shape(SampleShape(name="ticket", kind=kind, required=("subject",)))
-sys.stdout.buffer.write(pickle.dumps(kind))
-"""
-    pickled = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, check=True
-    ).stdout
-    reading = (
-        "import pickle, sys; kind = pickle.load(sys.stdin.buffer);"
-        "from tunetrail.samples import parse_sample; print(parse_sample({'subject': 's'}, kind).shape)"
-    )
-
-    result = subprocess.run(
-        [sys.executable, "-c", reading], input=pickled, capture_output=True, check=True
-    )
-
-    assert result.stdout.decode().strip() == "ticket"
