@@ -79,7 +79,7 @@ def check(holds: bool, name: str, rule: str, value: object, advice: str = "") ->
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise `ConfigError`, with the nearest choice, for a value that isn't among `choices`."""
-    advice = did_you_mean(value, choices).strip() if value not in choices else ""
+    advice = did_you_mean(str(value), choices).strip() if value not in choices else ""
     check(value in choices, name, f"one of {', '.join(choices)}", value, advice)
 
 
