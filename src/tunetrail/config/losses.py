@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tunetrail.config.checks import check, check_choice
 from tunetrail.errors import ConfigError
-from tunetrail.samples import SampleKind, shapes_of_kind
+from tunetrail.samples import SampleKind, shape_named, shapes_of_kind
 
 if TYPE_CHECKING:
     from tunetrail.config.embedding import LossConfig
@@ -102,8 +102,8 @@ class Loss:
     @property
     def takes_target(self) -> bool:
         """Whether the loss learns from a target, of the samples' own or the teacher's."""
-        own_targets = {"score", "label", "vector"}
-        return self.teaching is not None or not own_targets.isdisjoint(self.shapes)
+        targets = [shape_named(shape).target for shape in self.shapes]
+        return self.teaching is not None or any(targets)
 
     def is_row_wise(self, options: "LossConfig") -> bool:
         """Tell whether a batch's loss is the mean over its rows, given the options."""

@@ -98,7 +98,7 @@ def test_scorable_rows_leaves_out_rows_that_are_cut_off(
         LLM.scorable_rows(settings, learner, [model], frame.tail(1).reset_index(drop=True))
 
 
-def test_score_reads_queries_and_documents_behind_the_models_own_prompts(
+def test_score_reads_queries_and_documents_behind_the_models_prompts_of_folder(
     tiny_embedding_model: str,
 ) -> None:
     def learner(**prompts: str) -> EmbeddingLearner:

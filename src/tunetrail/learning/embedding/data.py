@@ -1,4 +1,4 @@
-"""EmbeddingDataModule: records become batches of one shape: tokenised columns and targets."""
+"""Records become batches of one sample shape: texts by column, and the target."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,22 +11,24 @@ from torch import Tensor
 
 from tunetrail.config import BatchesConfig
 from tunetrail.learning.embedding.encoder import TextColumn
-from tunetrail.learning.embedding.record_changes import changed_records, record_changes
+from tunetrail.learning.embedding.record_differences import (
+    differing_columns,
+    with_differing_columns,
+)
 from tunetrail.learning.embedding.teacher import teacher_target
 from tunetrail.learning.tokens.prompts import role_of
 from tunetrail.learning.training.batching import MergedBatchSampler, SeededBatchSampler
+from tunetrail.learning.training.records import Record
 from tunetrail.learning.training.steps import StepLoader, StepSampler
-from tunetrail.samples import shape_named
-
-Record = Mapping[str, Any]
+from tunetrail.samples import ColumnType, SampleShape, shape_named
 
 CLUSTER_COLUMN = "cluster"
-"""Column with the number of a row's cluster of near-duplicates, where there is one."""
+"""Column with a row's cluster of near-duplicates, if it is in one."""
 
 
-def shape_of(record: Record, own: str) -> str:
-    """Return the name of a record's shape, `own` where it names none."""
-    return str(record.get("shape", own))
+def shape_of(record: Record, default: str) -> str:
+    """Return the name of a record's shape, `default` if it names none."""
+    return str(record.get("shape", default))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,9 +36,11 @@ class EmbeddingBatch:
     """Rows that go through the model together.
 
     Attributes:
-        columns: Their texts, column by column; a pair's negatives only where there are some.
-        target: Scores [rows], label numbers [rows], vectors [rows, dimensions], what a teacher says, or None.
-        rows: Their numbers.
+        columns: Their texts, column by column; an optional column has the texts of the rows that
+            have one, and is left out if none has.
+        target: Scores [rows], label indices [rows], vectors [rows, dimensions], what a teacher
+            gives, or None.
+        rows: Positions of the rows in the records.
         shape: Name of their shape.
     """
 
@@ -54,22 +58,23 @@ class EmbeddingBatch:
 class EmbeddingDataModule(lightning.LightningDataModule):
     """Training and validation batches of embedding samples.
 
-    Rows with equal texts are kept out of each other's batch where they would count as negatives.
+    Rows with equal texts are kept out of each other's batch if they would count as negatives.
 
     Args:
-        train: Training records; those of another shape than `shape` name theirs in the column `shape`.
+        train: Training records; a record of another shape than `shape` names it in the column
+            `shape`.
         validation: Validation records.
-        shape: Name of the samples' shape, for records that don't name it.
+        shape: Name of the shape of records that name none.
         batch_size: Rows per micro-batch.
         batches: How micro-batches become steps.
-        lengths: Takes a record and returns its tokens; characters are counted where None.
-        padded: Whether texts will be padded: rows of like length then share a batch.
-        seed: Decides, with the epoch, the order of the rows.
+        lengths: Takes a record and returns its number of tokens; None: its characters count.
+        padded: Whether texts will be padded: rows of similar length then share a batch.
         seen_twice: Shapes whose texts go through the model twice.
-        prompts: By role (`query`, `document`), what goes before each text.
-        refresh: Takes the number of the epoch that is to begin, returns as many training records as there are; the
-            trainer has to reload the batches in every epoch.
-        refresh_epochs: After so many epochs each `refresh` is called.
+        seed: Decides, with the epoch, the order of the rows.
+        prompts: The prompt of each role (`query`, `document`).
+        refresh: Takes the number of the epoch that is to begin, and returns as many training
+            records as there are. The trainer has to reload the batches in every epoch.
+        refresh_epochs: Number of epochs between two calls of `refresh`.
     """
 
     def __init__(
@@ -100,147 +105,154 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         self.prompts = dict(prompts or {})
         self.refresh = refresh
         self.refresh_epochs = refresh_epochs
-        self._first = train
-        self._refreshed = 0  # the epoch that the training records were made for
-        labels = sorted(
-            {each["label"] for each in (*train, *validation) if shape_of(each, shape) == "label"}
-        )
-        self._label_numbers = {label: number for number, label in enumerate(labels)}
+
+        self._first_records = train
+        self._refreshed_epoch = 0  # the epoch that the training records were made for
+        self._label_indices = self._index_labels()
 
     def rows_by_shape(self, records: Sequence[Record]) -> dict[str, list[int]]:
-        """Return the numbers of the records of each shape, the module's own shape first."""
+        """Return the positions of the records of each shape, the module's own shape first."""
         rows: dict[str, list[int]] = {self.shape: []}
-        for number, record in enumerate(records):
-            rows.setdefault(shape_of(record, self.shape), []).append(number)
+        for row, record in enumerate(records):
+            rows.setdefault(shape_of(record, self.shape), []).append(row)
         return rows
 
     def train_dataloader(self) -> StepLoader:
-        """Return shuffled batches, another order each epoch; the records are refreshed first where that is due."""
-        epoch = self.trainer.current_epoch if self.trainer else 0
-        if self.refresh and epoch > self._refreshed and epoch % self.refresh_epochs == 0:
-            renewed = self.refresh(epoch)
-            if len(renewed) != len(
-                self.train
-            ):  # the learning rate's schedule counts on as many batches
-                raise ValueError(
-                    f"refresh must return {len(self.train)} records, got {len(renewed)}."
-                )
-            self.train, self._refreshed = renewed, epoch
-        ranks, rank = (
-            (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        )
-        steps = StepSampler(
-            self._sampler(self.train, shuffle=True),
-            accumulate=self.batches.accumulate,
-            rank=rank,
-            ranks=ranks,
-        )
+        """Return shuffled batches in another order each epoch, of refreshed records if it is time."""
+        ranks, rank = 1, 0
+        if self.trainer:
+            self._refresh_if_due(self.trainer.current_epoch)
+            ranks, rank = self.trainer.world_size, self.trainer.global_rank
+
+        sampler = self._sampler(self.train, shuffle=True)
+        steps = StepSampler(sampler, accumulate=self.batches.accumulate, rank=rank, ranks=ranks)
         return StepLoader(partial(self._batch, self.train), steps, workers=self.batches.workers)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what the last refreshing changed, for a checkpoint: the model that it used is another one by now."""
-        if not self._refreshed:
-            return {}
-        return {"refreshed": self._refreshed, "changes": record_changes(self._first, self.train)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the records of a checkpoint."""
-        self._refreshed = state_dict["refreshed"]
-        self.train = changed_records(self._first, state_dict["changes"])
-
     def val_dataloader(self) -> StepLoader:
-        """Return batches in the rows' own order."""
+        """Return batches in the order of the rows."""
         steps = StepSampler(self._sampler(self.validation, shuffle=False))
         return StepLoader(partial(self._batch, self.validation), steps)
 
-    def _sampler(
-        self, records: Sequence[Record], shuffle: bool
-    ) -> SeededBatchSampler | MergedBatchSampler:
-        parts = [
-            (rows, self.sampler_of(shape, [records[row] for row in rows], shuffle=shuffle))
-            for shape, rows in self.rows_by_shape(records).items()
-            if rows or shape == self.shape
-        ]
-        return (
-            parts[0][1]
-            if len(parts) == 1
-            else MergedBatchSampler(parts, seed=self.seed, shuffle=shuffle)
-        )
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the last refresh changed: it can't be repeated, the model has moved on."""
+        if not self._refreshed_epoch:
+            return {}
+        changes = differing_columns(self._first_records, self.train)
+        return {"refreshed": self._refreshed_epoch, "changes": changes}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue with the records of a checkpoint."""
+        self._refreshed_epoch = state_dict["refreshed"]
+        self.train = with_differing_columns(self._first_records, state_dict["changes"])
 
     def sampler_of(
         self, shape: str, records: Sequence[Record], *, shuffle: bool = True
     ) -> SeededBatchSampler:
         """Return the batches of records of one shape."""
+        sample_shape = shape_named(shape)
+        label = _label_column(sample_shape)
         return SeededBatchSampler(
-            [self._length(shape, record) for record in records],
+            [self._length(sample_shape, record) for record in records],
             self.batch_size,
             seed=self.seed,
-            keys=self._keys(shape, records),
-            labels=[record["label"] for record in records] if shape == "label" else None,
+            keys=_keys(sample_shape, records),
+            labels=[record[label] for record in records] if label else None,
             shuffle=shuffle,
-            drop_single=shape_named(shape).compares_rows,
+            drop_single=sample_shape.compares_rows,
             total_length=self.batches.tokens,
             by_length=self.padded,
         )
 
-    def _length(self, shape: str, record: Record) -> int:
+    def _refresh_if_due(self, epoch: int) -> None:
+        has_begun = epoch > self._refreshed_epoch
+        if self.refresh is None or not has_begun or epoch % self.refresh_epochs:
+            return
+
+        records = self.refresh(epoch)
+        # The learning rate's schedule relies on the number of batches.
+        if len(records) != len(self.train):
+            raise ValueError(f"refresh must return {len(self.train)} records, got {len(records)}.")
+        self.train, self._refreshed_epoch = records, epoch
+
+    def _sampler(
+        self, records: Sequence[Record], *, shuffle: bool
+    ) -> SeededBatchSampler | MergedBatchSampler:
+        samplers = []
+        for shape, rows in self.rows_by_shape(records).items():
+            if rows or shape == self.shape:
+                of_shape = [records[row] for row in rows]
+                samplers.append((rows, self.sampler_of(shape, of_shape, shuffle=shuffle)))
+
+        if len(samplers) == 1:
+            return samplers[0][1]
+        return MergedBatchSampler(samplers, seed=self.seed, shuffle=shuffle)
+
+    def _length(self, shape: SampleShape, record: Record) -> int:
         if self.lengths is not None:
             return self.lengths(record)
-        return max(len(record[column]) for column in shape_named(shape).input_texts)
+        return max(len(record[column]) for column in shape.input_texts)
 
-    def _keys(self, shape: str, records: Sequence[Record]) -> list[frozenset[Any]] | None:
-        compared = shape_named(shape)
-        if not compared.compares_rows or compared.target:
-            return None
-        columns = compared.input_texts
-        texts = (
-            (*(record[column] for column in columns), record.get("negative") or "")
-            for record in records
-        )
-        clusters = (record.get(CLUSTER_COLUMN) for record in records)
-        return [
-            frozenset(
-                (
-                    *(text.casefold() for text in row if text),
-                    *(() if cluster is None else (cluster,)),
-                )
-            )
-            for row, cluster in zip(texts, clusters, strict=True)
-        ]
+    def _index_labels(self) -> dict[str, int]:
+        """Number all labels, so that training and validation agree on them."""
+        labels = set()
+        for record in (*self.train, *self.validation):
+            column = _label_column(shape_named(shape_of(record, self.shape)))
+            if column:
+                labels.add(record[column])
+        return {label: index for index, label in enumerate(sorted(labels))}
 
     def _batch(self, records: Sequence[Record], rows: list[int]) -> EmbeddingBatch:
-        chosen = [records[row] for row in rows]
-        shape = shape_of(chosen[0], self.shape)
-        columns = [
-            self._column(column, [record[column] for record in chosen])
-            for column in shape_named(shape).input_texts
-        ]
-        columns *= 2 if shape in self.seen_twice else 1
-        negatives = (
-            [record["negative"] for record in chosen if record.get("negative")]
-            if shape == "pair"
-            else []
-        )
-        if negatives:
-            columns.append(self._column("negative", negatives))
+        batch_records = [records[row] for row in rows]
+        shape = shape_named(shape_of(batch_records[0], self.shape))
+
+        columns = [self._column(name, batch_records) for name in shape.input_texts]
+        if shape.name in self.seen_twice:
+            columns *= 2
+        for name in shape.optional:
+            having = [record for record in batch_records if record.get(name)]
+            if having:
+                columns.append(self._column(name, having))
+
         return EmbeddingBatch(
             columns=tuple(columns),
-            target=self._target(shape, chosen),
+            target=self._target(shape, batch_records),
             rows=tuple(rows),
-            shape=shape,
+            shape=shape.name,
         )
 
-    def _column(self, column: str, texts: list[str]) -> TextColumn:
-        return TextColumn(texts=texts, prompt=self.prompts.get(role_of(column)) or "")
+    def _column(self, name: str, records: Sequence[Record]) -> TextColumn:
+        texts = [record[name] for record in records]
+        return TextColumn(texts=texts, prompt=self.prompts.get(role_of(name)) or "")
 
-    def _target(self, shape: str, records: Sequence[Record]) -> Tensor | None:
+    def _target(self, shape: SampleShape, records: Sequence[Record]) -> Tensor | None:
         taught = teacher_target(records)
-        if taught is not None:
+        if taught is not None or not shape.target:
             return taught
-        if shape == "score":
-            return torch.tensor([record["score"] for record in records], dtype=torch.float32)
-        if shape == "label":
-            return torch.tensor([self._label_numbers[record["label"]] for record in records])
-        if shape == "vector":
-            return torch.tensor([record["embedding"] for record in records], dtype=torch.float32)
+
+        (column,) = shape.target
+        values = [record[column] for record in records]
+        if column == _label_column(shape):
+            return torch.tensor([self._label_indices[label] for label in values])
+        return torch.tensor(values, dtype=torch.float32)
+
+
+def _label_column(shape: SampleShape) -> str | None:
+    """Return the column with a row's class, None if rows of the shape have none."""
+    labels = (column for column in shape.target if shape.types.get(column) is ColumnType.LABEL)
+    return next(labels, None)
+
+
+def _keys(shape: SampleShape, records: Sequence[Record]) -> list[frozenset[Any]] | None:
+    """Return what two rows of one batch must not share, or a text would be its own negative.
+
+    None if a row's negatives aren't the texts of other rows.
+    """
+    if not shape.compares_rows or shape.target:
         return None
+
+    keys = []
+    for record in records:
+        texts = [record[column].casefold() for column in shape.texts if record.get(column)]
+        cluster = record.get(CLUSTER_COLUMN)
+        keys.append(frozenset(texts if cluster is None else [*texts, cluster]))
+    return keys

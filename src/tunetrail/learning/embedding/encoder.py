@@ -1,12 +1,13 @@
-"""Texts to vectors through a sentence-transformers model: in training and in evaluation, without padding where it can.
+"""Texts to vectors through a sentence-transformers model, without padding if the model allows it.
 
-The concatenated form is sentence-transformers' own for flash attention, so pooling and all modules behind it work on it
-as they are; attention within segments takes flash attention's place on any device.
+The concatenated form is sentence-transformers' own for flash attention, so that pooling and all
+later modules work on it as they are; attention within segments takes flash attention's place on any
+device.
 """
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,20 +29,24 @@ from tunetrail.learning.training.out_of_memory import compute_batches
 logger = logging.getLogger(__name__)
 
 TOKENS_PER_BATCH = 4096
-"""Of an encoded batch: enough for full matrix products, little enough to stay in the caches."""
+"""Tokens of an encoded batch: enough for full matrix products, few enough to stay in the caches."""
 ROW_MULTIPLE = 8
-"""Rows are filled up to so many tokens where a product is compiled, and kept, for each number of tokens."""
+"""Rows are filled up to a multiple of this if a product is compiled for each number of tokens."""
 _PROBES = [
     "a",
     "one two three",
     "a text that is somewhat longer than the others, so that lengths differ",
 ]
 _TOLERANCE = 1e-4
+"""Largest difference of vectors without padding, relative to the largest entry."""
+_CHARACTERS_PER_TOKEN = 4
+SHOWN_FROM = 500
+"""Texts from which on encoding shows a progress bar."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextColumn:
-    """Texts, and what is read before each of them."""
+    """Texts, and the prompt that the model reads before each of them."""
 
     texts: Sequence[str]
     prompt: str = ""
@@ -53,7 +58,7 @@ class Encoder:
 
     Attributes:
         model: The model; without padding only within `concatenating`.
-        tokenized: Its tokens.
+        tokenized: The tokens of its texts.
         padding_free: Whether texts are concatenated instead of padded.
         lengths: Tokens of the texts encoded since the last `forget`.
         computed: Tokens computed for them, padding included.
@@ -68,58 +73,62 @@ class Encoder:
     def __call__(self, columns: Sequence[TextColumn]) -> list[Tensor]:
         """Return the vectors [texts, dimensions] of each column."""
         if not self.padding_free:
-            return [self._padded(column) for column in columns]
+            return list(map(self._encode_padded, columns))
+
+        # Prompts that pooling leaves out must have one length within a pass through the model.
         constants = [self.tokenized.constants(column.prompt) for column in columns]
-        if any(
-            each != constants[0] for each in constants
-        ):  # prompts that pooling leaves out, of different lengths
-            return [self._concatenated([column]) for column in columns]
+        if any(constant != constants[0] for constant in constants):
+            return [self._encode_concatenated([column]) for column in columns]
+
         sizes = [len(column.texts) for column in columns]
-        return list(torch.split(self._concatenated(columns), sizes))
+        return list(torch.split(self._encode_concatenated(columns), sizes))
 
     def forget(self) -> tuple[list[int], int]:
-        """Return the lengths of the texts encoded and the tokens computed for them, and count from zero."""
+        """Return the lengths of the texts encoded and the tokens computed, and restart the count."""
         counted = (self.lengths, self.computed)
         self.lengths, self.computed = [], 0
         return counted
 
-    def _concatenated(self, columns: Sequence[TextColumn]) -> Tensor:
-        rows = [
-            ids for column in columns for ids in self.tokenized.ids(column.texts, column.prompt)
-        ]
+    def _encode_concatenated(self, columns: Sequence[TextColumn]) -> Tensor:
+        rows: list[Any] = []
+        for column in columns:
+            rows += self.tokenized.ids(column.texts, column.prompt)
         if not rows:
-            return torch.zeros(
-                0, self.model.get_embedding_dimension() or 0, device=self.model.device
-            )
+            return self._no_vectors()
+
+        # An empty text has no tokens if the tokenizer puts nothing around it.
         filler = np.array([self.model.tokenizer.pad_token_id or 0])
-        rows = [
-            ids if len(ids) else filler for ids in rows
-        ]  # an empty text, where a tokenizer puts nothing around it
-        tokens = concatenate(
-            rows, self.model.device, multiple=ROW_MULTIPLE if has_faster_products() else 1
-        )
-        self.lengths += [len(ids) for ids in rows]
+        rows = [ids if len(ids) else filler for ids in rows]
+        multiple = ROW_MULTIPLE if has_faster_products() else 1
+        tokens = concatenate(rows, self.model.device, multiple=multiple)
+        self.lengths += map(len, rows)
         self.computed += tokens.segments.tokens
+
         transformer: Any = self.model[0]
         features = tokens.features(transformer._infer_flatten_position_offset())
         features |= self.tokenized.constants(columns[0].prompt) or {}
         return tokens.in_callers_order(self.model(features)["sentence_embedding"])
 
-    def _padded(self, column: TextColumn) -> Tensor:
+    def _encode_padded(self, column: TextColumn) -> Tensor:
         if not column.texts:
-            return torch.zeros(
-                0, self.model.get_embedding_dimension() or 0, device=self.model.device
-            )
+            return self._no_vectors()
+
         features = self.tokenized(list(column.texts), column.prompt)
         mask = features.get("attention_mask")
         if mask is not None:
             self.lengths += mask.sum(dim=1).tolist()
             self.computed += mask.numel()
-        moved = {
-            key: each.to(self.model.device) if isinstance(each, Tensor) else each
-            for key, each in features.items()
-        }
-        return self.model(moved)["sentence_embedding"]  # type: ignore[no-any-return]
+
+        moved = dict(features)
+        for name, feature in features.items():
+            if isinstance(feature, Tensor):
+                moved[name] = feature.to(self.model.device)
+        vectors: Tensor = self.model(moved)["sentence_embedding"]
+        return vectors
+
+    def _no_vectors(self) -> Tensor:
+        dimensions = self.model.get_embedding_dimension() or 0
+        return torch.zeros(0, dimensions, device=self.model.device)
 
 
 @contextmanager
@@ -135,47 +144,51 @@ def transformer_of(model: SentenceTransformer) -> Any:
 
 
 def why_padded(model: SentenceTransformer, tokenized: TokenizedTexts) -> str | None:
-    """Return why a model needs padded batches, None where it gives the same vectors without padding.
+    """Return why a model needs padded batches, None if its vectors are the same without padding.
 
-    Found by trying: a few texts go through both ways. Leaves the model's mode and random generators as they were.
+    The answer is found by trying: a few texts go through both ways. The model's mode and the random
+    generators stay as they were.
     """
     transformer = transformer_of(model)
     if transformer is None:
         return "it is no transformer"
     if not transformer.is_backend_compatible():
         return "its attention can't be exchanged"
-    window = getattr(transformer.config, "sliding_window", None) or getattr(
-        transformer.config, "local_attention", None
-    )
+
+    config = transformer.config
+    window = getattr(config, "sliding_window", None) or getattr(config, "local_attention", None)
     if window and window < (model.max_seq_length or window):
         return f"its layers see {window} tokens only"
     if tokenized.constants("") is None:
         return "its tokenizer gives features of its own"
+
     column = [TextColumn(texts=_PROBES)]
     try:
         with evaluating(model), torch.inference_mode():
-            expected = Encoder(model=model, tokenized=tokenized)(column)[0]
+            padded = Encoder(model=model, tokenized=tokenized)(column)[0]
             with concatenating(model):
-                found = Encoder(model=model, tokenized=tokenized, padding_free=True)(column)[0]
+                concatenated = Encoder(model=model, tokenized=tokenized, padding_free=True)(column)[
+                    0
+                ]
     except (NotImplementedError, TypeError, ValueError, RuntimeError, KeyError) as error:
         return f"{type(error).__name__}: {error}"
-    difference = float((expected - found).abs().max())
-    scale = float(expected.abs().max())
-    return (
-        None
-        if difference <= _TOLERANCE * scale
-        else f"its vectors would differ by {difference / scale:.1e}"
-    )
+
+    difference = float((padded - concatenated).abs().max())
+    scale = float(padded.abs().max())
+    if difference <= _TOLERANCE * scale:
+        return None
+    return f"its vectors would differ by {difference / scale:.1e}"
 
 
 def build_encoder(
     model: SentenceTransformer, tokenized: TokenizedTexts, *, padding_free: bool = True
 ) -> Encoder:
-    """Return an encoder without padding, or with it where it isn't wanted or the model needs it, which is logged."""
-    reason = (
-        why_padded(model, tokenized) if padding_free else "training.batches.padding_free is false"
-    )
-    if padding_free and reason:
+    """Return an encoder; it pads if `padding_free` is off or the model needs it, which is logged."""
+    if not padding_free:
+        return Encoder(model=model, tokenized=tokenized)
+
+    reason = why_padded(model, tokenized)
+    if reason:
         logger.warning("texts are padded: the model can't do without (%s)", reason)
     return Encoder(model=model, tokenized=tokenized, padding_free=reason is None)
 
@@ -188,44 +201,54 @@ def encode_texts(
     unit: bool = True,
     shown: bool = False,
 ) -> npt.NDArray[np.float32]:
-    """Return the vectors of texts, of length 1 unless `unit` is false, float32 [texts, dimensions], in their order.
+    """Return the vectors of texts, float32 [texts, dimensions], in their order.
 
-    Batches of about `TOKENS_PER_BATCH` tokens, long texts first; the model has to be in evaluation mode.
+    Batches have about `TOKENS_PER_BATCH` tokens, long texts first. The model has to be in
+    evaluation mode.
+
+    Args:
+        encoder: The model's encoder.
+        texts: The texts.
+        prompt: Read before each of them.
+        unit: Whether the vectors are scaled to length 1.
+        shown: Whether a progress bar is shown.
     """
     if not texts:
         return np.zeros((0, encoder.model.get_embedding_dimension() or 0), dtype=np.float32)
-    lengths = np.array([len(text) for text in texts])
-    order = np.argsort(-lengths, kind="stable")
 
-    def encoded(numbers: npt.NDArray[Any]) -> Tensor:
-        (vectors,) = encoder(
-            [TextColumn(texts=[texts[number] for number in numbers], prompt=prompt)]
-        )
-        vectors = vectors.float()
+    def encode_rows(rows: npt.NDArray[Any]) -> Tensor:
+        column = TextColumn(texts=[texts[row] for row in rows], prompt=prompt)
+        vectors = encoder([column])[0].float()
         return (torch.nn.functional.normalize(vectors, dim=-1) if unit else vectors).cpu()
 
-    batches = track(
-        list(_batches(order, lengths)),
-        "Encoding",
-        console=Console(stderr=True),
-        transient=True,
-        disable=not shown,
-    )
+    lengths = np.array(list(map(len, texts)))
+    order = np.argsort(-lengths, kind="stable")
+    batches = _batches(order, lengths)
+    console = Console(stderr=True)
+    tracked = track(batches, "Encoding", console=console, transient=True, disable=not shown)
     with torch.inference_mode():
-        parts = [vectors for _, vectors in compute_batches(batches, encoded)]
+        encoded = [vectors for _, vectors in compute_batches(tracked, encode_rows)]
     encoder.forget()
-    found = np.empty((len(texts), parts[0].shape[1]), dtype=np.float32)
-    found[order] = torch.cat(parts).numpy()
-    return found
+
+    result = np.empty((len(texts), encoded[0].shape[1]), dtype=np.float32)
+    result[order] = torch.cat(encoded).numpy()
+    return result
 
 
-_CHARACTERS_PER_TOKEN = 4
+def encode_with_prompt(
+    model: SentenceTransformer, texts: Sequence[str], prompt: str, *, unit: bool = True
+) -> npt.NDArray[np.float32]:
+    """Return the vectors of texts by a model that isn't in training; see `encode_texts`."""
+    encoder = build_encoder(model, TokenizedTexts(model))
+    without_padding = concatenating(model) if encoder.padding_free else nullcontext()
+    with evaluating(model), without_padding:
+        return encode_texts(encoder, texts, prompt, unit=unit, shown=len(texts) > SHOWN_FROM)
 
 
 def _batches(
     order: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
-) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield the numbers of texts that make up a batch, as estimated from their characters."""
+) -> list[npt.NDArray[np.int64]]:
+    """Return the rows of each batch; tokens are estimated from the texts' characters."""
     tokens = np.minimum(lengths[order] // _CHARACTERS_PER_TOKEN + 2, TOKENS_PER_BATCH)
-    numbers = (np.cumsum(tokens) - tokens) // TOKENS_PER_BATCH
-    yield from np.split(order, np.flatnonzero(np.diff(numbers)) + 1)
+    batch_of = (np.cumsum(tokens) - tokens) // TOKENS_PER_BATCH
+    return np.split(order, np.flatnonzero(np.diff(batch_of)) + 1)

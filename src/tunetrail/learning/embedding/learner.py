@@ -1,11 +1,11 @@
 """EmbeddingLearner: everything that the pipeline asks of an embedding model, in one place.
 
-Takes plain records, gives back models and NumPy arrays; knows nothing of metrics, sessions or MLflow.
+Takes plain records, gives back models and NumPy arrays; knows nothing of metrics, sessions or
+MLflow.
 """
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,38 +20,43 @@ from tunetrail.config.losses import Loss, choose_loss
 from tunetrail.errors import ConfigError, SampleError
 from tunetrail.learning.automatic.auto_values import AutoValues, TrialSetup, find_auto_values
 from tunetrail.learning.automatic.learning_rate_finder import WHOLE_MODEL
-from tunetrail.learning.embedding.data import EmbeddingDataModule, Record, shape_of
-from tunetrail.learning.embedding.encoder import build_encoder, concatenating, encode_texts
+from tunetrail.learning.embedding.data import EmbeddingDataModule, shape_of
+from tunetrail.learning.embedding.encoder import encode_texts, encode_with_prompt
 from tunetrail.learning.embedding.losses import check_loss, check_records
 from tunetrail.learning.embedding.module import EmbeddingModule, load_embedding_model
 from tunetrail.learning.embedding.preflight import EMBEDDING_CHECKS
 from tunetrail.learning.embedding.teacher import taught_records
-from tunetrail.learning.evaluation_mode import evaluating, undisturbed
+from tunetrail.learning.evaluation_mode import undisturbed
 from tunetrail.learning.fitting import FitResult, fit, optimization_settings
 from tunetrail.learning.models.catalog import EMBEDDING_MODELS, resolve_model
 from tunetrail.learning.tokens.prompts import (
     QUERY,
     configured_prompts,
-    own_prompts,
     prompt_of,
+    prompts_of_folder,
     role_of,
 )
 from tunetrail.learning.tokens.tokenized import TokenizedTexts
-from tunetrail.learning.training.records import Refresh
+from tunetrail.learning.training.records import Record, Refresh
 from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.samples import shape_named
 
 logger = logging.getLogger(__name__)
-
-SHOWN_FROM = 500
-"""Texts from which encoding shows a progress bar."""
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EmbeddingLearner:
-    """Loads, trains and applies embedding models for samples of one shape."""
+    """Loads, trains and applies embedding models for samples of one shape.
+
+    Attributes:
+        config: The model, its loss and its training.
+        shape: Name of the shape that is scored. Records of other shapes (`config.also_train`) name
+            theirs in the column `shape`.
+        seed: Decides the order of the rows, and dropout.
+        cache: Keeps tokens and what was found for `auto` from run to run.
+    """
 
     config: EmbeddingConfig
     shape: str
@@ -59,18 +64,20 @@ class EmbeddingLearner:
     cache: ResultCache | None = None
 
     def check(self, path: str, records: Sequence[Record]) -> None:
-        """Raise `ConfigError` or `SampleError` where the model, the loss and the records don't fit together."""
-        dimensions = int(load_embedding_model(path).get_embedding_dimension() or 0)
+        """Raise `ConfigError` or `SampleError` if model, loss and records don't fit together."""
+        model = load_embedding_model(path)
+        dimensions = int(model.get_embedding_dimension() or 0)
         check_loss(self.config, self.shape, self._of_shape(records, self.shape), dimensions)
         for shape, loss in self._further_losses.items():
             check_records(loss, self._of_shape(records, shape))
-        vectors = (each["embedding"] for each in self._of_shape(records, "vector"))
-        wrong = next((len(vector) for vector in vectors if len(vector) != dimensions), None)
-        if wrong is not None:
-            raise SampleError(
-                f"embedding must have the model's {dimensions} dimensions, got {wrong}."
-            )
-        self._check_prompts(path)
+
+        for record in self._of_shape(records, "vector"):
+            if len(record["embedding"]) != dimensions:
+                raise SampleError(
+                    f"embedding must have the model's {dimensions} dimensions, "
+                    f"got {len(record['embedding'])}."
+                )
+        self._check_prompts(path, model.tokenizer)
 
     def load(self, path: str) -> SentenceTransformer:
         """Load a model folder; its prompts become the configured ones."""
@@ -97,7 +104,7 @@ class EmbeddingLearner:
         auto_values = plan.auto_values or self.find_auto_values(path, train, training)
         training = auto_values.applied_to(training)
 
-        module, data = self._prepared(path, train, validation, training, plan.refresh)
+        module, data = self._prepare(path, train, validation, training, plan.refresh)
         module.mini_batch_size = auto_values.mini_batch_size or module.mini_batch_size
         result = fit(module, data, training, plan, seed=self.seed, checks=EMBEDDING_CHECKS)
 
@@ -106,24 +113,40 @@ class EmbeddingLearner:
     def find_auto_values(
         self, path: str, train: Sequence[Record], training: TrainingConfig
     ) -> AutoValues:
-        """Find what is `auto` in a training of the model of the folder `path` on those of the records of its shape."""
+        """Find what is `auto` in a training of a model, on the records of the learner's shape."""
+        settings = {
+            **asdict(self.config),
+            "training": None,
+            "shape": self.shape,
+            "seed": self.seed,
+        }
         setup = TrialSetup(
-            build=lambda records, trial: self._prepared(path, records, [], trial),
+            build=lambda records, trial: self._prepare(path, records, [], trial),
             path=path,
             records=self._of_shape(train, self.shape),
-            settings={
-                **asdict(self.config),
-                "training": None,
-                "shape": self.shape,
-                "seed": self.seed,
-            },
+            settings=settings,
             in_mini_batches=not self._loss.is_row_wise(self.config.loss_options),
             mini_batch_size=self.config.mini_batch_size,
             rates=WHOLE_MODEL,
         )
         return find_auto_values(setup, training, self.cache)
 
-    def _prepared(
+    def vectors(
+        self, model: SentenceTransformer, texts: Sequence[str], *, role: str = QUERY
+    ) -> NDArray:
+        """Return the unit vectors of texts, each read after the model's own prompt.
+
+        Args:
+            model: The model.
+            texts: The texts.
+            role: `query` or `document`.
+
+        Returns:
+            float32 [texts, dimensions], in the order of the texts.
+        """
+        return encode_with_prompt(model, texts, prompt_of(model, role))
+
+    def _prepare(
         self,
         path: str,
         train: Sequence[Record],
@@ -132,49 +155,34 @@ class EmbeddingLearner:
         refresh: Refresh | None = None,
     ) -> tuple[EmbeddingModule, EmbeddingDataModule]:
         """Return the module and the batches that a training begins with."""
-        module = self._module(path, training)
-        own = self._of_shape(train, self.shape)
-        further = [
-            record for shape in self._further_losses for record in self._of_shape(train, shape)
-        ]
+        own: Sequence[Record] = self._of_shape(train, self.shape)
+        further: list[Record] = []
+        for shape in self._further_losses:
+            further += self._of_shape(train, shape)
         check_records(self._loss, [*own, *validation], self.config.loss_options)
-        tokenized = self._tokenized(module.model, [*train, *validation])
-        module.encoder.tokenized = tokenized
+
+        module = self._build_module(path, training)
+        module.encoder.tokenized = self._tokenize(module.model, [*train, *validation])
+        teach = self._teaching(module)
         prompts = configured_prompts(self.config)
 
         def encode(texts: Sequence[str], role: str = QUERY) -> NDArray:
             return encode_texts(module.encoder, texts, prompts[role])
 
-        def tokens(record: Record) -> int:
-            shape = shape_of(record, self.shape)
-            further = ["negative"] if refresh is None else []
-            columns = [
-                name for name in (*shape_named(shape).input_texts, *further) if record.get(name)
-            ]
-            counts = [tokenized.count(record[name], prompts[role_of(name)]) for name in columns]
-            if refresh is not None and shape == self.shape:
-                counts.append(
-                    counts[-1]
-                )  # a negative that changes between the epochs; the batches must not
-            counts *= 2 if shape in seen_twice else 1
-            return sum(counts) if module.encoder.padding_free else max(counts) * len(counts)
-
         def refreshed(epoch: int) -> Sequence[Record]:
             assert refresh is not None
             with undisturbed(module):
-                return [*taught(refresh.records(encode, epoch)), *further]
+                return [*teach(refresh.records(encode, epoch)), *further]
 
-        taught = self._teaching(module)
-        seen_twice = [shape for shape, loss in self._losses.items() if loss.views == 2]
         data = EmbeddingDataModule(
-            train=[*taught(own), *further] if further else taught(own),
-            validation=taught(validation),
+            train=[*teach(own), *further] if further else teach(own),
+            validation=teach(validation),
             shape=self.shape,
             batch_size=training.rows_per_batch,
             batches=training.batches,
-            lengths=tokens,
+            lengths=self._token_counter(module, refreshes=refresh is not None),
             padded=not module.encoder.padding_free,
-            seen_twice=seen_twice,
+            seen_twice=self._seen_twice,
             seed=self.seed,
             prompts=prompts,
             refresh=refreshed if refresh else None,
@@ -182,7 +190,8 @@ class EmbeddingLearner:
         )
         return module, data
 
-    def _module(self, path: str, training: TrainingConfig) -> EmbeddingModule:
+    def _build_module(self, path: str, training: TrainingConfig) -> EmbeddingModule:
+        # Plain lists and dicts: a checkpoint holds them, and loads without unpickling.
         weights = self.config.matryoshka_weights
         module = EmbeddingModule(
             model=path,
@@ -202,35 +211,62 @@ class EmbeddingLearner:
         self._with_prompts(module.model)
         return module
 
-    @property
-    def _loss(self) -> Loss:
-        return choose_loss(self.shape, self.config.loss, self.config.teacher)
+    def _token_counter(
+        self, module: EmbeddingModule, *, refreshes: bool
+    ) -> Callable[[Record], int]:
+        """Return what counts the tokens of a record, padding within the record included.
 
-    @property
-    def _further_losses(self) -> dict[str, Loss]:
-        return {
-            shape: choose_loss(shape, loss) for shape, loss in self.config.also_train.losses.items()
-        }
+        Args:
+            module: The module; its tokenizer knows the records' texts.
+            refreshes: Whether negatives change between epochs. The batches must not change with
+                them, so each record then counts a negative as long as its positive.
+        """
+        prompts, seen_twice = configured_prompts(self.config), self._seen_twice
+        encoder = module.encoder
 
-    @property
-    def _losses(self) -> dict[str, Loss]:
-        return {self.shape: self._loss, **self._further_losses}
+        def count_tokens(record: Record) -> int:
+            name = shape_of(record, self.shape)
+            shape = shape_named(name)
+            columns = shape.input_texts if refreshes else shape.texts
+            counts = [
+                encoder.tokenized.count(record[column], prompts[role_of(column)])
+                for column in columns
+                if record.get(column)
+            ]
 
-    def _of_shape(self, records: Sequence[Record], shape: str) -> list[Record]:
-        return [record for record in records if shape_of(record, self.shape) == shape]
+            if refreshes and name == self.shape:
+                counts.append(counts[-1])
+            if name in seen_twice:
+                counts *= 2
+            return sum(counts) if encoder.padding_free else max(counts) * len(counts)
+
+        return count_tokens
+
+    def _tokenize(self, model: SentenceTransformer, records: Sequence[Record]) -> TokenizedTexts:
+        """Return the model's tokenizer with the texts of the records tokenised."""
+        tokenized = TokenizedTexts(model, self.cache)
+        prompts = configured_prompts(self.config)
+
+        columns: list[str] = []
+        for shape in self._losses:
+            columns += shape_named(shape).texts
+        for column in dict.fromkeys(columns):
+            texts = [record[column] for record in records if isinstance(record.get(column), str)]
+            if texts:
+                tokenized.keep(texts, prompts[role_of(column)])
+        return tokenized
 
     def _teaching(self, module: EmbeddingModule) -> Callable[[Sequence[Record]], Sequence[Record]]:
-        """Return what adds the teacher's word to records, if there is a teacher."""
+        """Return what adds the teacher's vectors or scores to records, if there is a teacher."""
         if self.config.teacher is None:
             return lambda records: records
-        teacher = load_embedding_model(
-            resolve_model(self.config.teacher, EMBEDDING_MODELS).path, self.config.max_length
-        )
+
+        folder = resolve_model(self.config.teacher, EMBEDDING_MODELS).path
+        teacher = load_embedding_model(folder, self.config.max_length)
 
         def encode(texts: Sequence[str], role: str) -> NDArray:
-            return self._encoded(
-                teacher, texts, role, unit=False
-            )  # as long as the student's are to be
+            # Not of unit length: the student's vectors are to be as long as the teacher's.
+            return encode_with_prompt(teacher, texts, prompt_of(teacher, role), unit=False)
 
         return partial(
             taught_records,
@@ -240,61 +276,51 @@ class EmbeddingLearner:
             similarity=self.config.loss_options.similarity,
         )
 
-    def vectors(
-        self, model: SentenceTransformer, texts: Sequence[str], *, role: str = QUERY
-    ) -> NDArray:
-        """Return the unit vectors of the texts, each behind the model's own prompt for `query` or `document`.
+    @property
+    def _loss(self) -> Loss:
+        return choose_loss(self.shape, self.config.loss, self.config.teacher)
 
-        Returns:
-            float32 [texts, dimensions], in the texts' order.
-        """
-        return self._encoded(model, texts, role)
+    @property
+    def _further_losses(self) -> dict[str, Loss]:
+        names = self.config.also_train.losses
+        return {shape: choose_loss(shape, name) for shape, name in names.items()}
 
-    def _encoded(
-        self, model: SentenceTransformer, texts: Sequence[str], role: str, *, unit: bool = True
-    ) -> NDArray:
-        encoder = build_encoder(model, TokenizedTexts(model))
-        with evaluating(model), concatenating(model) if encoder.padding_free else nullcontext():
-            return encode_texts(
-                encoder, texts, prompt_of(model, role), unit=unit, shown=len(texts) > SHOWN_FROM
-            )
+    @property
+    def _losses(self) -> dict[str, Loss]:
+        return {self.shape: self._loss, **self._further_losses}
+
+    @property
+    def _seen_twice(self) -> list[str]:
+        return [shape for shape, loss in self._losses.items() if loss.views == 2]
+
+    def _of_shape(self, records: Sequence[Record], shape: str) -> list[Record]:
+        return [record for record in records if shape_of(record, self.shape) == shape]
 
     def _with_prompts(self, model: SentenceTransformer) -> SentenceTransformer:
         model.prompts = {**configured_prompts(self.config)}
         model.default_prompt_name = None
         return model
 
-    def _tokenized(self, model: SentenceTransformer, records: Sequence[Record]) -> TokenizedTexts:
-        """Return the model's tokenizer with the texts of the records tokenised."""
-        tokenized = TokenizedTexts(model, self.cache)
-        shapes = map(shape_named, self._losses)
-        for column in dict.fromkeys(column for shape in shapes for column in shape.texts):
-            texts = [record[column] for record in records if isinstance(record.get(column), str)]
-            if texts:
-                tokenized.keep(texts, configured_prompts(self.config)[role_of(column)])
-        return tokenized
-
-    def _check_prompts(self, path: str) -> None:
-        prompts = {
-            name: prompt for name, prompt in configured_prompts(self.config).items() if prompt
-        }
-        tokenizer = load_embedding_model(path).tokenizer if prompts else None
+    def _check_prompts(self, path: str, tokenizer: Any) -> None:
+        """Refuse prompts that leave no room for a text; warn of the model's own, unused prompts."""
+        max_length, prompts = self.config.max_length, configured_prompts(self.config)
         for name, prompt in prompts.items():
-            assert tokenizer is not None
+            if not prompt:
+                continue
             tokens = len(tokenizer(prompt, truncation=False, verbose=False)["input_ids"])
-            if tokens >= self.config.max_length:
+            if tokens >= max_length:
                 raise ConfigError(
-                    f"embedding.{name}_prompt must have fewer tokens than max_length={self.config.max_length}, got "
-                    f"{tokens}. Shorten it or raise max_length."
+                    f"embedding.{name}_prompt must have fewer tokens than max_length={max_length}, "
+                    f"got {tokens}. Shorten it or raise max_length."
                 )
-        unused = {
-            name: prompt
-            for name, prompt in own_prompts(path).items()
-            if prompt not in prompts.values()
-        }
+
+        unused = prompts_of_folder(path)
+        for name, prompt in list(unused.items()):
+            if prompt in prompts.values():
+                del unused[name]
         if unused:
             logger.warning(
-                "the base model comes with the prompts %s, which aren't used: set embedding.query_prompt and "
-                "embedding.document_prompt if they should be",
+                "the base model comes with the prompts %s, which aren't used: set "
+                "embedding.query_prompt and embedding.document_prompt if they should be",
                 unused,
             )

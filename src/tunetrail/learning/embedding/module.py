@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from tunetrail.config.losses import resolve_loss
 from tunetrail.errors import ModelError
 from tunetrail.learning.cpu_layers import optimise, optimise_for_training
 from tunetrail.learning.embedding.data import EmbeddingBatch
-from tunetrail.learning.embedding.encoder import Encoder, TextColumn, build_encoder, transformer_of
+from tunetrail.learning.embedding.encoder import TextColumn, build_encoder, transformer_of
 from tunetrail.learning.embedding.losses import build_vector_loss
 from tunetrail.learning.flops import token_cost
 from tunetrail.learning.padding_free.attention import SEGMENT_ATTENTION
@@ -29,10 +30,16 @@ from tunetrail.learning.training.module import (
 
 
 def load_embedding_model(path: str, max_length: int | None = None) -> SentenceTransformer:
-    """Load a local sentence-transformers folder onto the CPU, from safetensors only and without remote code.
+    """Load a local sentence-transformers folder onto the CPU.
+
+    Only safetensors are read, and no remote code is run.
+
+    Args:
+        path: The model's folder.
+        max_length: Longest text in tokens; None for the model's own limit.
 
     Raises:
-        ModelError: The model has no tokenizer of transformers, as one of static embeddings.
+        ModelError: The model has no tokenizer of transformers, as a model of static embeddings.
     """
     model = SentenceTransformer(
         path,
@@ -43,10 +50,12 @@ def load_embedding_model(path: str, max_length: int | None = None) -> SentenceTr
     )
     if not isinstance(model.tokenizer, PreTrainedTokenizerBase):
         raise ModelError(
-            f"{path} must be a model with a transformer, got {type(model[0]).__name__}. Choose another base model."
+            f"{path} must be a model with a transformer, got {type(model[0]).__name__}. "
+            "Choose another base model."
         )
+
     if max_length is not None:
-        config = getattr(getattr(model[0], "auto_model", None), "config", None)
+        config = getattr(transformer_of(model), "config", None)
         longest = getattr(config, "max_position_embeddings", None) or max_length
         model.max_seq_length = min(max_length, longest)
     optimise(model)
@@ -56,7 +65,7 @@ def load_embedding_model(path: str, max_length: int | None = None) -> SentenceTr
 class EmbeddingModule(TrainedModule):
     """Trains an embedding model on batches that are each of one sample shape.
 
-    Hyper-parameters are plain Python values, so checkpoints load with `weights_only=True`.
+    Hyper-parameters are plain Python values, so that checkpoints load with `weights_only=True`.
 
     Args:
         model: Folder of the model that training starts from.
@@ -64,15 +73,19 @@ class EmbeddingModule(TrainedModule):
         loss: A loss that fits the shape, or `auto`.
         loss_options: Keywords of `LossConfig`.
         further_losses: Losses for batches of other shapes, by the shapes' names.
-        matryoshka_dimensions: Each loss is summed over vectors cut to these dimensions, too.
-        matryoshka_weights: One for each of them.
+        matryoshka_dimensions: Each loss is also summed over vectors cut to these dimensions.
+        matryoshka_weights: A weight for each of them.
         max_length: Longest text in tokens.
-        mini_batch_size: Above 0: batches go through the model in pieces of so many rows, whose negatives are still
-            those of the whole batch (GradCache, Gao et al. 2021, https://arxiv.org/abs/2101.06983).
-        padding_free: Compute no padding where the model allows it.
+        mini_batch_size: Above 0, batches go through the model in pieces of this many rows, whose
+            negatives are still those of the whole batch (GradCache, Gao et al. 2021,
+            https://arxiv.org/abs/2101.06983).
+        padding_free: Compute no padding if the model allows it.
         optimization: Keywords of `configure_optimizer`.
-        seed: Of dropout.
+        seed: Seed of dropout.
         max_grad_norm: Gradients are scaled down to this norm; 0: off.
+
+    Attributes:
+        losses: The loss of each shape.
     """
 
     def __init__(
@@ -94,31 +107,34 @@ class EmbeddingModule(TrainedModule):
     ) -> None:
         super().__init__(optimization=optimization or {}, seed=seed, max_grad_norm=max_grad_norm)
         self.save_hyperparameters()
+
         self.model = load_embedding_model(model, max_length)
         self.mini_batch_size = mini_batch_size
-        self.encoder: Encoder = build_encoder(
-            self.model, TokenizedTexts(self.model), padding_free=padding_free
-        )
+        tokenized = TokenizedTexts(self.model)
+        self.encoder = build_encoder(self.model, tokenized, padding_free=padding_free)
         if self.encoder.padding_free:
             transformer_of(self.model).set_attn_implementation(SEGMENT_ATTENTION)
-        names = {shape: loss, **(further_losses or {})}
-        self.losses = {shape: resolve_loss(shape, name) for shape, name in names.items()}
+
+        # The options are for the loss of the module's own shape.
+        loss_names = {shape: loss, **(further_losses or {})}
         options = {shape: LossConfig(**(loss_options or {}))}
-        self._losses = {
+        self.losses = {name: resolve_loss(name, chosen) for name, chosen in loss_names.items()}
+        self._loss_functions = {
             name: build_vector_loss(
                 name,
-                chosen.name,
+                chosen,
                 options.get(name),
                 matryoshka_dimensions=matryoshka_dimensions,
                 matryoshka_weights=matryoshka_weights,
             )
-            for name, chosen in self.losses.items()
+            for name, chosen in loss_names.items()
         }
+
         self._cost = token_cost(self.model)
         optimise_for_training(self.model)
 
     def trained(self) -> SentenceTransformer:
-        """Return the model as it was loaded but for its weights: it takes padded texts again."""
+        """Return the model as it was loaded except for its weights: it takes padded texts again."""
         if self.encoder.padding_free:
             transformer_of(self.model).set_attn_implementation("sdpa")
         undo_compile(self.model)
@@ -126,55 +142,58 @@ class EmbeddingModule(TrainedModule):
         return model
 
     def backward_of(self, micro_batch: EmbeddingBatch, scale: float) -> StepTotals:
-        """Add the gradient of the batch's loss; in pieces, each goes through the model twice (GradCache)."""
+        """Add the gradient of the batch's loss; in pieces, each goes through the model twice."""
         columns = micro_batch.columns
         pieces = cut(columns, self.mini_batch_size)
         self.encoder.forget()  # what an attempt counted that ran out of memory
         if len(pieces) == 1:
             loss = self._loss(micro_batch, self.encoder(columns))
             self.manual_backward(loss * scale)
-            return self._work(loss)
-        seeds = [step_seed(int(torch.randint(2**62, ())), number) for number in range(len(pieces))]
-        leaves = self._vectors_without_graph(pieces, seeds)
-        loss = self._loss(micro_batch, leaves)
-        gradients = torch.autograd.grad(loss * scale, leaves)
-        work = self._work(loss)
-        parts = zip(
-            *(
-                torch.split(gradient, _sizes(pieces, column))
-                for column, gradient in enumerate(gradients)
-            ),
-            strict=True,
-        )
-        for piece, part, seed in zip(pieces, parts, seeds, strict=True):
-            torch.manual_seed(seed)  # the same dropout as in the first pass
-            vectors = self.encoder(piece)
-            surrogate = torch.stack(
-                [(each * its).sum() for each, its in zip(vectors, part, strict=True)]
-            ).sum()
-            with nullcontext() if piece is pieces[-1] else self.without_synchronisation():
-                self.manual_backward(surrogate)
+            return self._totals(loss)
+
+        # First pass: all vectors without a graph, and the loss's gradient with respect to them.
+        seeds = [step_seed(int(torch.randint(2**62, ())), piece) for piece in range(len(pieces))]
+        vectors = self._vectors_without_graph(pieces, seeds)
+        loss = self._loss(micro_batch, vectors)
+        gradients = torch.autograd.grad(loss * scale, vectors)
+        totals = self._totals(loss)
+
+        # Second pass: each piece again, with the same dropout, and its share of that gradient.
+        piece_gradients = [
+            torch.split(gradient, [len(piece[column].texts) for piece in pieces])
+            for column, gradient in enumerate(gradients)
+        ]
+        for index, (piece, seed) in enumerate(zip(pieces, seeds, strict=True)):
+            torch.manual_seed(seed)
+            products = [
+                (column_vectors * piece_gradients[column][index]).sum()
+                for column, column_vectors in enumerate(self.encoder(piece))
+            ]
+            is_last = index == len(pieces) - 1
+            with nullcontext() if is_last else self.without_synchronisation():
+                self.manual_backward(torch.stack(products).sum())
         self.encoder.forget()
-        return work
+        return totals
 
     def _loss(self, micro_batch: EmbeddingBatch, vectors: list[Tensor]) -> Tensor:
         """Return the loss of the batch's shape times its rows."""
         target = micro_batch.target
         if target is not None:
             target = target.to(vectors[0].device)
-        return self._losses[micro_batch.shape](vectors, target) * micro_batch.weight
+        return self._loss_functions[micro_batch.shape](vectors, target) * micro_batch.weight
 
     def _vectors_without_graph(
         self, pieces: list[list[TextColumn]], seeds: list[int]
     ) -> list[Tensor]:
-        parts = []
+        """Return the vectors of each column, from all pieces, as leaves of a new graph."""
+        piece_vectors = []
         with torch.no_grad():
             for piece, seed in zip(pieces, seeds, strict=True):
                 torch.manual_seed(seed)
-                parts.append(self.encoder(piece))
-        return [torch.cat(column).requires_grad_() for column in zip(*parts, strict=True)]
+                piece_vectors.append(self.encoder(piece))
+        return [torch.cat(column).requires_grad_() for column in zip(*piece_vectors, strict=True)]
 
-    def _work(self, loss: Tensor) -> StepTotals:
+    def _totals(self, loss: Tensor) -> StepTotals:
         lengths, computed = self.encoder.forget()
         return StepTotals(
             loss=loss.detach(),
@@ -185,32 +204,29 @@ class EmbeddingModule(TrainedModule):
 
     def measures_of(self, micro_batch: EmbeddingBatch) -> dict[str, Tensor]:
         """Return the batch's loss times its rows."""
-        pieces = [self.encoder(piece) for piece in cut(micro_batch.columns, self.mini_batch_size)]
-        loss = self._loss(micro_batch, [torch.cat(column) for column in zip(*pieces, strict=True)])
-        self.encoder.forget()
-        return {"loss": loss}
+        return {"loss": self._loss(micro_batch, self._vectors(micro_batch))}
 
     def is_finite(self, micro_batch: EmbeddingBatch) -> bool:
-        """Tell whether the rows' vectors and target are finite numbers: many losses need more than one row."""
-        numbers = [
-            each
-            for piece in cut(micro_batch.columns, self.mini_batch_size)
-            for each in self.encoder(piece)
-        ]
-        self.encoder.forget()
+        """Tell whether the rows' vectors and target are finite numbers.
+
+        The loss itself can't tell: many losses need more than one row.
+        """
+        tensors = self._vectors(micro_batch)
         if micro_batch.target is not None:
-            numbers.append(micro_batch.target)
-        return all(bool(torch.isfinite(each).all()) for each in numbers)
+            tensors.append(micro_batch.target)
+        return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+
+    def _vectors(self, micro_batch: EmbeddingBatch) -> list[Tensor]:
+        """Return the vectors of each column, computed in pieces."""
+        pieces = map(self.encoder, cut(micro_batch.columns, self.mini_batch_size))
+        vectors = [torch.cat(column) for column in zip(*pieces, strict=True)]
+        self.encoder.forget()
+        return vectors
 
 
 def cut(columns: Sequence[TextColumn], rows: int) -> list[list[TextColumn]]:
-    """Cut the columns of a batch into pieces of so many rows; one piece where it is 0."""
-    longest = max(len(column.texts) for column in columns)
-    return [
-        [TextColumn(texts=column.texts[part], prompt=column.prompt) for column in columns]
-        for part in mini_batch_slices(longest, rows)
-    ]
-
-
-def _sizes(pieces: list[list[TextColumn]], column: int) -> list[int]:
-    return [len(piece[column].texts) for piece in pieces]
+    """Cut the columns of a batch into pieces of this many rows; one piece if it is 0."""
+    pieces = []
+    for rows_of_piece in mini_batch_slices(max(len(column.texts) for column in columns), rows):
+        pieces.append([replace(column, texts=column.texts[rows_of_piece]) for column in columns])
+    return pieces

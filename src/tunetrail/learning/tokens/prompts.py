@@ -1,6 +1,7 @@
-"""Prompts: which text an embedding model reads before queries and before documents. Knows no tensors and no training.
+"""Prompts: which text an embedding model reads before queries and before documents.
 
-Follows sentence-transformers' two names, `query` and `document`, which `encode_query` and `encode_document` look for.
+Their names are sentence-transformers' own, `query` and `document`: the names that its
+`encode_query` and `encode_document` look for.
 """
 
 import json
@@ -18,10 +19,11 @@ _MODEL_CONFIG = "config_sentence_transformers.json"
 
 
 def role_of(column: str) -> str:
-    """Return whose prompt goes before a column's texts: a pair's positives and negatives are documents.
+    """Return whose prompt goes before a column's texts: a pair's positives are documents.
 
-    A shape whose texts are compared with one another takes one prompt for all, the query's, as E5's authors have it
-    (Wang et al. 2022, https://arxiv.org/abs/2212.03533: `query: ` on both sides of symmetric tasks).
+    A shape whose texts are compared with one another takes one prompt for all, the query's, as E5's
+    authors have it (Wang et al. 2022, https://arxiv.org/abs/2212.03533: `query: ` on both sides of
+    symmetric tasks).
     """
     return DOCUMENT if is_document(column) else QUERY
 
@@ -31,22 +33,21 @@ def configured_prompts(config: EmbeddingConfig) -> dict[str, str]:
     return {QUERY: config.query_prompt, DOCUMENT: config.document_prompt}
 
 
-def own_prompts(path: str) -> dict[str, str]:
-    """Return the prompts, by name, that a model folder comes with; the empty ones left out."""
+def prompts_of_folder(path: str) -> dict[str, str]:
+    """Return the prompts, by name, that a model folder comes with, except empty ones."""
     try:
-        found = json.loads((Path(path) / _MODEL_CONFIG).read_text(encoding="utf-8")).get("prompts")
-    except (
-        OSError,
-        ValueError,
-        AttributeError,
-    ):  # no such file, or not what it should be: loading will say so
+        config = json.loads((Path(path) / _MODEL_CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # no such file, or a broken one: loading the model will say so
+
+    prompts = config.get("prompts") if isinstance(config, Mapping) else None
+    if not isinstance(prompts, Mapping):
         return {}
-    prompts = found if isinstance(found, Mapping) else {}
     return {name: text for name, text in prompts.items() if isinstance(text, str) and text}
 
 
 def prompt_of(model: Any, role: str) -> str:
-    """Return what a sentence-transformers model reads before queries or documents, as its `encode_*` choose it."""
+    """Return what a model reads before queries or documents, as its `encode_*` choose it."""
     names = ("query",) if role == QUERY else ("document", "passage", "corpus")
     chosen = next((name for name in names if name in model.prompts), model.default_prompt_name)
     return str(model.prompts.get(chosen) or "") if chosen else ""

@@ -379,7 +379,7 @@ def test_the_length_of_a_row_counts_every_text_that_goes_through_the_model(
     tiny_embedding_model: str, shape: str, record: dict[str, Any], times: int
 ) -> None:
     own = learner(shape)
-    _, data = own._prepared(
+    _, data = own._prepare(
         tiny_embedding_model, [dict(record) for _ in range(4)], [], TrainingConfig()
     )
     tokenizer = own.load(tiny_embedding_model).tokenizer

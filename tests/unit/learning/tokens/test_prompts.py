@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tunetrail.config import EmbeddingConfig
-from tunetrail.learning.tokens.prompts import configured_prompts, own_prompts, role_of
+from tunetrail.learning.tokens.prompts import configured_prompts, prompts_of_folder, role_of
 from tunetrail.samples import SampleKind, shapes_of_kind
 
 
@@ -22,17 +22,17 @@ def test_configured_prompts_have_the_names_that_sentence_transformers_looks_for(
     assert configured_prompts(config) == {"query": "query: ", "document": "passage: "}
 
 
-def test_own_prompts_leaves_out_empty_ones(tmp_path: Path) -> None:
+def test_prompts_of_folder_leaves_out_empty_ones(tmp_path: Path) -> None:
     written = {
         "prompts": {"query": "Ask: ", "document": "", "s2s": None},
         "default_prompt_name": None,
     }
     (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(written))
-    assert own_prompts(str(tmp_path)) == {"query": "Ask: "}
+    assert prompts_of_folder(str(tmp_path)) == {"query": "Ask: "}
 
 
 @pytest.mark.parametrize("written", [None, "{", "[]", '{"prompts": 3}', "{}"])
-def test_own_prompts_of_a_folder_that_names_none(tmp_path: Path, written: str | None) -> None:
+def test_prompts_of_folder_of_a_folder_that_names_none(tmp_path: Path, written: str | None) -> None:
     if written is not None:
         (tmp_path / "config_sentence_transformers.json").write_text(written)
-    assert own_prompts(str(tmp_path)) == {}
+    assert prompts_of_folder(str(tmp_path)) == {}

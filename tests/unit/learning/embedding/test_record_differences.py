@@ -4,7 +4,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from tunetrail.learning.embedding.record_changes import changed_records, record_changes
+from tunetrail.learning.embedding.record_differences import (
+    differing_columns,
+    with_differing_columns,
+)
 
 BEFORE: list[dict[str, Any]] = [
     {"anchor": "a", "positive": "b", "negative": "c", "row_id": 1},
@@ -29,9 +32,9 @@ AFTER: list[dict[str, Any]] = [
 
 def test_records_come_back_from_their_changes_through_a_file_without_pickling() -> None:
     file = io.BytesIO()
-    torch.save(record_changes(BEFORE, AFTER), file)
+    torch.save(differing_columns(BEFORE, AFTER), file)
     file.seek(0)
-    found = changed_records(BEFORE, torch.load(file, weights_only=True))
+    found = with_differing_columns(BEFORE, torch.load(file, weights_only=True))
     for record, expected in zip(found, AFTER, strict=True):
         assert record.keys() == expected.keys()
         for name, value in expected.items():
@@ -40,10 +43,11 @@ def test_records_come_back_from_their_changes_through_a_file_without_pickling() 
 
 
 def test_only_what_changed_is_kept() -> None:
-    changes = record_changes(BEFORE, AFTER)
+    changes = differing_columns(BEFORE, AFTER)
     assert changes[0] == {"negative": "other"} and changes[3] == {"negative": None}
     same = [{**record} for record in BEFORE]
-    assert record_changes(BEFORE, same) == [{}] * 5
+    assert differing_columns(BEFORE, same) == [{}] * 5
     assert all(
-        one is other for one, other in zip(changed_records(BEFORE, [{}] * 5), BEFORE, strict=True)
+        one is other
+        for one, other in zip(with_differing_columns(BEFORE, [{}] * 5), BEFORE, strict=True)
     )
