@@ -1,6 +1,6 @@
 """Measure the rows that a model learns from, and warn when its maximum length cuts many of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import pandas as pd
 
 from tunetrail.config import FeatureEngineeringConfig
 from tunetrail.data.rows import texts_of_rows
+from tunetrail.plain_values import NOT_PLAIN, plain_values
 
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
 
@@ -26,7 +27,7 @@ class FeatureResult:
         warnings: Sentences for people.
     """
 
-    rows: pd.DataFrame
+    rows: pd.DataFrame = field(metadata=NOT_PLAIN)
     max_length: int
     truncated: int
     truncated_share: float
@@ -35,14 +36,7 @@ class FeatureResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result without its rows, JSON-serialisable."""
-        return {
-            "rows": len(self.rows),
-            "max_length": self.max_length,
-            "truncated": self.truncated,
-            "truncated_share": self.truncated_share,
-            "quantiles": self.quantiles,
-            "warnings": list(self.warnings),
-        }
+        return {"rows": len(self.rows)} | plain_values(self)
 
 
 def engineer_features(
@@ -73,6 +67,7 @@ def engineer_features(
         "characters": np.array([sum(map(len, texts)) for texts in texts_of_rows(rows)]),
     }
 
+    # A text cut here and there is normal; many cut texts mean that max_length is too small.
     truncated = int((lengths["token_count"] > max_length).sum())
     share = truncated / len(rows)
     warning = (

@@ -1,6 +1,6 @@
-"""Hard negatives: gives pairs the passage that a model most wrongly holds for an answer. Knows no model, only vectors.
+"""Mine hard negatives: give pairs the passage that a model most wrongly takes for an answer.
 
-Only the train side comes in, so no passage of another side is ever a negative.
+Only rows of the train side come in, so no passage of another side is ever a negative.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
@@ -12,13 +12,17 @@ import numpy.typing as npt
 import pandas as pd
 
 from tunetrail.config import HardNegativesConfig
+from tunetrail.data.feature_engineering.features import quantiles
 from tunetrail.data.rows import object_series
 from tunetrail.data.twins.duplicates import normalized
 from tunetrail.errors import SampleError
+from tunetrail.plain_values import NOT_PLAIN, plain_values
 from tunetrail.samples import GROUP_COLUMN
 
+# Rows with the same value here are twins, or were logged together: they may answer each other.
 _SOURCE_COLUMNS = ("cluster", GROUP_COLUMN)
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+# 16 MB of float32, whatever the number of rows.
 _SIMILARITIES_AT_ONCE = 1 << 22
 _WARN_SHARE = 0.1
 
@@ -31,18 +35,19 @@ class MiningResult:
     """The rows with their negatives; `mined` + `kept` + `without` are all of them.
 
     Attributes:
-        rows: As they came, the column `negative` filled where a negative was found.
+        rows: The rows, with the column `negative` filled if a negative was mined.
         mined: Rows that got a negative.
-        kept: Rows that kept the one they had.
-        without: Rows that have none: no candidate was allowed.
-        passages: Distinct passages that negatives were looked for among.
-        filtered: Candidates left out as probable answers, those of all rows counted together.
-        similarity: Quantiles ("0.5" is the median) of the mined negatives' similarity to their anchors; empty if none.
-        positive_similarity: Those of the same rows' positives.
-        warnings: Readable sentences.
+        kept: Rows that kept the negative they had.
+        without: Rows without a negative, because no candidate was allowed.
+        passages: Distinct passages that the negatives were chosen from.
+        filtered: Candidates left out as probable answers, over all rows.
+        similarity: Quantiles ("0.5" is the median) of the similarity between the mined negatives
+            and their anchors; empty if none was mined.
+        positive_similarity: The same quantiles for the positives of these rows.
+        warnings: Sentences for people.
     """
 
-    rows: pd.DataFrame
+    rows: pd.DataFrame = field(metadata=NOT_PLAIN)
     mined: int
     kept: int
     without: int
@@ -54,22 +59,18 @@ class MiningResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result without its rows, JSON-serialisable."""
-        return {
-            "rows": len(self.rows),
-            "mined": self.mined,
-            "kept": self.kept,
-            "without": self.without,
-            "passages": self.passages,
-            "filtered": self.filtered,
-            "similarity": dict(self.similarity),
-            "positive_similarity": dict(self.positive_similarity),
-            "warnings": list(self.warnings),
-        }
+        return {"rows": len(self.rows)} | plain_values(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Choice:
-    """Per row: the passage chosen (-1: none), its similarity, and how many candidates were too near."""
+    """The choice for each query.
+
+    Attributes:
+        passage: The chosen passage, -1 if there is none.
+        similarity: Its similarity to the query.
+        filtered: Number of candidates that are too similar.
+    """
 
     passage: _Integers
     similarity: _Floats
@@ -81,72 +82,80 @@ def mine(
 ) -> MiningResult:
     """Give each pair without a negative a hard one from the distinct positives of all rows.
 
-    A passage is never the negative of a row of its own cluster or group, nor of an anchor that some row names as its
-    question (texts compared normalised). Among the others, the `candidates` nearest are looked at, from rank `skip_top`
-    on; allowed are those with similarity <= p - margin * |p|, where p is the similarity of the row's own positive: for
-    positive p the rule TopK-PercPos of NV-Retriever (Moreira et al. 2024, https://arxiv.org/abs/2407.15831, section 3).
+    A passage is never the negative of a row of its own cluster or group, nor of an anchor that some
+    row pairs it with (texts are compared normalised). Of the remaining passages, the nearest
+    `candidates` are considered, from rank `skip_top` on. Allowed are candidates with a similarity
+    of at most p - margin * |p|, where p is the similarity of the row's own positive: for positive
+    p, this is the rule TopK-PercPos of NV-Retriever (Moreira et al. 2024,
+    https://arxiv.org/abs/2407.15831, section 3).
 
     Args:
         rows: Pairs of the train side.
         queries: Unit vectors of the anchors, [rows, dimensions].
         passages: Unit vectors of the positives, [rows, dimensions].
-        config: What is allowed, and which of the allowed is taken.
+        config: Which passages are allowed, and which of the allowed ones is taken.
         seed: Of `sampling: random`.
 
     Raises:
-        ValueError: Other rows than pairs, or not one vector of each kind for each.
+        ValueError: The rows aren't all pairs, or there isn't one vector of each kind for each row.
         SampleError: A vector is not finite.
     """
     _check_input(rows, queries, passages)
-    before = list(rows["negative"]) if "negative" in rows else [None] * len(rows)
-    wanted = np.array(
-        [row for row, text in enumerate(before) if config.replace or not text], dtype=np.int64
-    )
+    negatives = list(rows["negative"]) if "negative" in rows else [None] * len(rows)
+    needs_negative = [config.replace or not text for text in negatives]
+    mined_rows = np.flatnonzero(needs_negative)
+
+    # Equal positives are one passage, so that a row's own answer can't come back as a twin.
     texts = list(rows["positive"])
-    passage_of, first = _numbered([normalized(text) for text in texts])
-    positive = (
-        np.einsum("ij,ij->i", queries, passages, dtype=np.float32)
-        if len(rows)
-        else np.zeros(0, np.float32)
-    )
-    choice = _chosen(
-        queries[wanted],
-        passages[first],
-        positive[wanted] - config.margin * np.abs(positive[wanted]),
-        _barred(rows, passage_of, wanted),
-        np.random.default_rng(seed).random(len(rows))[wanted],
+    passage_of_row, first_rows = _unique_passages(texts)
+
+    positive_similarity = np.zeros(0, np.float32)
+    if len(rows):
+        positive_similarity = np.einsum("ij,ij->i", queries, passages, dtype=np.float32)
+    limits = positive_similarity - config.margin * np.abs(positive_similarity)
+
+    # One draw for each row, used or not: which rows need a negative doesn't change the draws.
+    draws = np.random.default_rng(seed).random(len(rows))
+    choice = _choose_passages(
+        queries[mined_rows],
+        passages[first_rows],
+        limits[mined_rows],
+        _barred_passages(rows, passage_of_row, mined_rows),
+        draws[mined_rows],
         config,
     )
-    found = wanted[choice.passage >= 0]
-    after = list(before)
-    for row, passage in zip(
-        found.tolist(), choice.passage[choice.passage >= 0].tolist(), strict=True
-    ):
-        after[row] = texts[first[passage]]
-    without = sum(not text for text in after)
+
+    has_choice = choice.passage >= 0
+    filled_rows = mined_rows[has_choice]
+    source_rows = first_rows[choice.passage[has_choice]]
+    for row_index, source_row in zip(filled_rows.tolist(), source_rows.tolist(), strict=True):
+        negatives[row_index] = texts[source_row]
+
+    without = sum(not text for text in negatives)
+    filled = object_series([text or None for text in negatives], index=rows.index)
     return MiningResult(
-        rows=rows.assign(
-            negative=object_series([text or None for text in after], index=rows.index)
-        ),
-        mined=len(found),
-        kept=len(rows) - len(found) - without,
+        rows=rows.assign(negative=filled),
+        mined=len(filled_rows),
+        kept=len(rows) - len(filled_rows) - without,
         without=without,
-        passages=len(first),
+        passages=len(first_rows),
         filtered=int(choice.filtered.sum()),
-        similarity=_quantiles(choice.similarity[choice.passage >= 0]),
-        positive_similarity=_quantiles(positive[found]),
+        similarity=quantiles(choice.similarity[has_choice], _QUANTILES),
+        positive_similarity=quantiles(positive_similarity[filled_rows], _QUANTILES),
         warnings=_warnings(len(rows), without, config),
     )
 
 
 def _check_input(rows: pd.DataFrame, queries: _Floats, passages: _Floats) -> None:
-    others = sorted(set(rows["shape"]) - {"pair"})
-    if others:
-        raise ValueError(f"rows must be pairs, got {', '.join(others)}.")
+    other_shapes = sorted(set(rows["shape"]) - {"pair"})
+    if other_shapes:
+        raise ValueError(f"rows must be pairs, got {', '.join(other_shapes)}.")
     if queries.shape != passages.shape or queries.ndim != 2 or len(queries) != len(rows):
         raise ValueError(
-            f"queries and passages must be [{len(rows)}, dimensions], got {queries.shape} and {passages.shape}."
+            f"queries and passages must be [{len(rows)}, dimensions], got {queries.shape} and "
+            f"{passages.shape}."
         )
+
     for name, vectors in (("anchor", queries), ("positive", passages)):
         broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if len(broken):
@@ -157,49 +166,62 @@ def _check_input(rows: pd.DataFrame, queries: _Floats, passages: _Floats) -> Non
             )
 
 
-def _numbered(values: Sequence[Hashable]) -> tuple[_Integers, _Integers]:
-    """Return each value's number among the distinct ones, and the position at which each of those comes first."""
-    number_of: dict[Hashable, int] = {}
-    first: list[int] = []
-    for position, value in enumerate(values):
-        if value not in number_of:
-            number_of[value] = len(first)
-            first.append(position)
-    return np.array([number_of[value] for value in values], dtype=np.int64), np.array(
-        first, dtype=np.int64
-    )
+def _unique_passages(texts: Sequence[str]) -> tuple[_Integers, _Integers]:
+    """Return the passage of each row, numbered by first appearance, and each passage's first row."""
+    passage_of_text: dict[str, int] = {}
+    passage_of_row: list[int] = []
+    first_rows: list[int] = []
+    for row_index, text in enumerate(map(normalized, texts)):
+        if text not in passage_of_text:
+            passage_of_text[text] = len(first_rows)
+            first_rows.append(row_index)
+        passage_of_row.append(passage_of_text[text])
+    return np.array(passage_of_row, dtype=np.int64), np.array(first_rows, dtype=np.int64)
 
 
-def _barred(rows: pd.DataFrame, passage_of: _Integers, wanted: _Integers) -> list[list[_Integers]]:
-    """Return for each wanted row the passages that can't be its negative, as one array for each reason."""
-    anchors: list[Hashable] = [normalized(text) for text in rows["anchor"]]
-    reasons = [(anchors, _members(anchors, passage_of))]
+def _barred_passages(
+    rows: pd.DataFrame, passage_of_row: _Integers, mined_rows: _Integers
+) -> list[list[_Integers]]:
+    """Return the passages that can't be the negative of each row, as one array for each reason."""
+    anchors: list[Hashable] = list(map(normalized, rows["anchor"]))
+    positives: list[Hashable] = list(map(normalized, rows["positive"]))
+
+    # Pairs of a value for each row, and the passages that it rules out.
+    reasons = [(anchors, _passages_by_value(anchors, passage_of_row))]
     for column in _SOURCE_COLUMNS:
         if column in rows:
-            reasons.append((list(rows[column]), _members(list(rows[column]), passage_of)))
-    # an anchor can be the positive of another row, word for word
-    positives: list[Hashable] = [normalized(text) for text in rows["positive"]]
-    reasons.append((anchors, _members(positives, passage_of)))
-    return [
-        [members[values[row]] for values, members in reasons if values[row] in members]
-        for row in wanted.tolist()
-    ]
+            values: list[Hashable] = list(rows[column])
+            reasons.append((values, _passages_by_value(values, passage_of_row)))
+
+    # An anchor can be the positive of another row, word for word.
+    reasons.append((anchors, _passages_by_value(positives, passage_of_row)))
+
+    barred = []
+    for row_index in mined_rows.tolist():
+        looked_up = [passages.get(values[row_index]) for values, passages in reasons]
+        barred.append([array for array in looked_up if array is not None])
+    return barred
 
 
-def _members(values: Sequence[Hashable], passage_of: _Integers) -> dict[Hashable, _Integers]:
-    """Return the passages of the rows with each value; an absent value connects nothing."""
-    found: dict[Hashable, set[int]] = {}
-    for value, passage in zip(values, passage_of.tolist(), strict=True):
-        if not _is_absent(value):
-            found.setdefault(value, set()).add(passage)
-    return {value: np.array(sorted(passages), dtype=np.int64) for value, passages in found.items()}
+def _passages_by_value(
+    values: Sequence[Hashable], passage_of_row: _Integers
+) -> dict[Hashable, _Integers]:
+    """Return the passages of the rows with each value; a missing value connects no rows."""
+    passages_of: dict[Hashable, set[int]] = {}
+    for value, passage in zip(values, passage_of_row.tolist(), strict=True):
+        if not _is_missing(value):
+            passages_of.setdefault(value, set()).add(passage)
+
+    return {
+        value: np.array(sorted(passages), dtype=np.int64) for value, passages in passages_of.items()
+    }
 
 
-def _is_absent(value: Any) -> bool:
-    return value is None or value != value  # NaN is not itself
+def _is_missing(value: Any) -> bool:
+    return value is None or value != value  # NaN is not equal to itself
 
 
-def _chosen(
+def _choose_passages(
     queries: _Floats,
     passages: _Floats,
     limits: _Floats,
@@ -207,67 +229,71 @@ def _chosen(
     draws: npt.NDArray[np.float64],
     config: HardNegativesConfig,
 ) -> _Choice:
-    """Choose for each query, a block of them at a time: memory is bounded whatever the number of rows."""
+    """Choose a passage for each query, in blocks of queries that bound the memory."""
     passage = np.full(len(queries), -1, dtype=np.int64)
     similarity = np.zeros(len(queries), dtype=np.float32)
     filtered = np.zeros(len(queries), dtype=np.int64)
+
     for block in _blocks(len(queries), len(passages)):
-        ranked, values = _ranked(queries[block] @ passages.T, barred[block], config)
-        open_to = values > -np.inf
-        allowed = open_to & (values <= limits[block, None])
-        filtered[block] = (open_to & ~allowed).sum(axis=1)
-        counts = allowed.sum(axis=1)
-        turn = (
-            np.zeros_like(counts)
-            if config.sampling == "hardest"
-            else (draws[block] * counts).astype(np.int64)
-        )
-        place = (allowed & (allowed.cumsum(axis=1) - 1 == turn[:, None])).argmax(axis=1)[:, None]
-        passage[block] = np.where(counts > 0, np.take_along_axis(ranked, place, axis=1)[:, 0], -1)
-        similarity[block] = np.take_along_axis(values, place, axis=1)[:, 0]
+        ranked, similarities = _rank_candidates(queries[block] @ passages.T, barred[block], config)
+        is_candidate = similarities > -np.inf
+        is_allowed = is_candidate & (similarities <= limits[block, None])
+        filtered[block] = (is_candidate & ~is_allowed).sum(axis=1)
+
+        # Which of the allowed candidates is taken, counted from the nearest: 0 is the hardest.
+        counts = is_allowed.sum(axis=1)
+        turn = np.zeros_like(counts)
+        if config.sampling != "hardest":
+            turn = (draws[block] * counts).astype(np.int64)
+        is_taken = is_allowed & (is_allowed.cumsum(axis=1) - 1 == turn[:, None])
+        rank = is_taken.argmax(axis=1)[:, None]
+
+        chosen = np.take_along_axis(ranked, rank, axis=1)[:, 0]
+        passage[block] = np.where(counts > 0, chosen, -1)
+        similarity[block] = np.take_along_axis(similarities, rank, axis=1)[:, 0]
     return _Choice(passage=passage, similarity=similarity, filtered=filtered)
 
 
 def _blocks(rows: int, passages: int) -> Iterator[slice]:
     size = max(1, _SIMILARITIES_AT_ONCE // max(passages, 1))
-    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+    for start in range(0, rows, size):
+        yield slice(start, min(start + size, rows))
 
 
-def _ranked(
+def _rank_candidates(
     similarities: _Floats, barred: Sequence[Sequence[_Integers]], config: HardNegativesConfig
 ) -> tuple[_Integers, _Floats]:
-    """Return the passages from rank `skip_top` to `candidates`, nearest first, and their similarities; barred: -inf."""
+    """Return the passages from rank `skip_top` to `candidates`, nearest first.
+
+    Returns:
+        The passages and their similarities, both [queries, ranks]; barred passages have -inf.
+    """
     for row, arrays in enumerate(barred):
         for array in arrays:
             similarities[row, array] = -np.inf
+
+    # A partition first: sorting all passages would take most of the time.
     count = similarities.shape[1]
     width = min(config.candidates, count)
-    top = np.argpartition(similarities, count - width, axis=1)[:, count - width :]
-    values = np.take_along_axis(similarities, top, axis=1)
-    order = np.lexsort((top, -values), axis=-1)
+    nearest = np.argpartition(similarities, count - width, axis=1)[:, count - width :]
+    values = np.take_along_axis(similarities, nearest, axis=1)
+
+    # Ties are ordered by passage, so that the result doesn't depend on the partition.
+    order = np.lexsort((nearest, -values), axis=-1)
     order = order[:, min(config.skip_top, width - 1) :]
-    ranked, values = (
-        np.take_along_axis(top, order, axis=1),
-        np.take_along_axis(values, order, axis=1),
-    )
+    ranked = np.take_along_axis(nearest, order, axis=1)
+    values = np.take_along_axis(values, order, axis=1)
+
     if config.skip_top >= width:
-        values[:] = -np.inf  # so few passages that all are skipped
+        values[:] = -np.inf  # so few passages that all of them are skipped
     return ranked, values
-
-
-def _quantiles(values: _Floats) -> dict[str, float]:
-    if len(values) == 0:
-        return {}
-    return {
-        str(share): float(value)
-        for share, value in zip(_QUANTILES, np.quantile(values, _QUANTILES), strict=True)
-    }
 
 
 def _warnings(rows: int, without: int, config: HardNegativesConfig) -> tuple[str, ...]:
     if without == 0 or without < _WARN_SHARE * rows:
         return ()
     return (
-        f"{without} of {rows} pairs ({without / rows:.0%}) have no hard negative: all of their {config.candidates} "
-        "candidates may be true answers. Raise feature_engineering.hard_negatives.candidates or lower its margin.",
+        f"{without} of {rows} pairs ({without / rows:.0%}) have no hard negative: all of their "
+        f"{config.candidates} candidates may be true answers. Raise "
+        "feature_engineering.hard_negatives.candidates or lower its margin.",
     )

@@ -1,4 +1,4 @@
-"""Privacy: replaces personal data and secrets in a text by typed placeholders. Knows nothing of rows or files."""
+"""Privacy: replaces personal data and secrets in a text with typed placeholders."""
 
 from tunetrail.data.privacy.scrubber import Scrubber
 

@@ -63,7 +63,7 @@ def find_cards(text: str) -> list[Span]:
 
 
 def _continues_iban(text: str, match: re.Match[str]) -> bool:
-    """Whether the groups belong to what begins as an IBAN, even if that one has a typing error."""
+    """Whether the groups belong to what begins as an IBAN, even one with a typing error."""
     return match["grouped"] is not None and leads_to(text, match.start(), _IBAN_SO_FAR)
 
 

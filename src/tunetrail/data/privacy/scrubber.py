@@ -1,6 +1,7 @@
-"""The scrubber: finds personal data and secrets of every kind, settles where findings overlap, puts placeholders.
+"""Scrub texts: replace personal data and secrets of every kind with placeholders.
 
-Knows the order of the kinds, not how any of them is recognised.
+This module knows the order of the kinds and settles overlaps; the finders know how each kind is
+recognised.
 """
 
 import re
@@ -15,15 +16,17 @@ from tunetrail.data.privacy.spans import Span
 from tunetrail.data.privacy.telephones import find_phones
 
 _Finder = Callable[[str], list[Span]]
-# Start, rank, end with a minus, and kind: sorted so, the earlier, then the higher, then the longer one comes first.
+# Start, rank, negative end and kind, so that sorting puts the earlier finding first, then the one
+# of the higher rank, then the longer one.
 _Finding = tuple[int, int, int, str]
 
-# What rules out most texts, cheaply: seven characters of a number, gaps and capitals included, and seven digits with no
-# more than three other characters between any two.
+# Cheap checks that rule out most texts: seven characters of a number, including gaps and capitals;
+# and seven digits with at most three other characters between any two.
 _NUMBER = re.compile(r"[0-9][0-9A-Z .()/\u00a0\u202f\u2010-\u2013-]{6}")
 _DIGITS = re.compile(r"[0-9](?:[^0-9\n]{0,3}[0-9]){6}")
 
-# Where two findings overlap, the kind named first stays: what has check digits before what has only a form.
+# The rank of the kinds: if two findings overlap, the kind named first stays. Kinds with check
+# digits or a distinctive form come before kinds that any row of digits could be.
 _FINDERS: tuple[tuple[str, _Finder, re.Pattern[str] | None], ...] = (
     ("secret", find_secrets, None),
     ("email", find_emails, None),
@@ -40,69 +43,77 @@ _CHARACTERS_OF_ALL_PASSES = 1_000_000
 
 
 class Scrubber:
-    """Replaces personal data and secrets by `[EMAIL]`, `[PHONE]`, `[CARD]` and so on; picklable and cheap to build."""
+    """Replaces personal data and secrets with `[EMAIL]`, `[PHONE]`, `[CARD]` and so on.
+
+    Scrubbers are picklable and cheap to build.
+    """
 
     def __init__(self, config: PrivacyConfig) -> None:
-        self._wanted = frozenset(
-            name for name, _, _ in _FINDERS if config.enabled and getattr(config, name)
-        )
+        kinds = {kind for kind, _, _ in _FINDERS} if config.enabled else set()
+        self._enabled_kinds = {kind for kind in kinds if getattr(config, kind)}
 
     def scrub(self, text: str) -> tuple[str, dict[str, int]]:
-        """Return the text with placeholders, and how many of each were put, as in `{"EMAIL": 2}`.
+        """Return the text with placeholders, and the count of each, as in `{"EMAIL": 2}`.
 
-        Scrubbing once more changes nothing, but for made-up texts of hundreds of numbers without anything between them.
-        A kind that is turned off still keeps its findings from the others: a card never becomes a telephone number.
+        Scrubbing the result again changes nothing, except for made-up texts of hundreds of numbers
+        without anything between them. A kind that is turned off still keeps its findings from the
+        other kinds: a card never becomes a telephone number.
         """
         counts: dict[str, int] = {}
-        if not self._wanted:
+        if not self._enabled_kinds:
             return text, counts
-        # A placeholder is a new edge beside which the next pass may see a number that was part of a row before.
-        # Made-up rows can go on so for ever; the longer the text, the sooner it has to end.
-        for _ in range(max(_FEWEST_PASSES, _CHARACTERS_OF_ALL_PASSES // (len(text) + 1))):
-            findings = [
-                finding for finding in _settled(self._findings(text)) if finding[3] in self._wanted
-            ]
+
+        # A placeholder is a new edge: next to it, a later pass may see a number that was part of a
+        # longer row before. Made-up rows can go on like this for ever, so the number of passes is
+        # bounded, the more tightly the longer the text.
+        passes = max(_FEWEST_PASSES, _CHARACTERS_OF_ALL_PASSES // (len(text) + 1))
+        for _ in range(passes):
+            settled = _settle_overlaps(_find_all(text))
+            findings = [finding for finding in settled if finding[3] in self._enabled_kinds]
             if not findings:
                 break
-            text = _replaced(text, findings, counts)
+            text = _replace_findings(text, findings, counts)
         return text, counts
 
     def mask(self, text: str) -> str:
-        """Return the text with placeholders, for those who don't count them."""
+        """Return the text with placeholders, without their counts."""
         return self.scrub(text)[0]
 
-    @staticmethod
-    def _findings(text: str) -> list[_Finding]:
-        has_number = _NUMBER.search(text) is not None
-        present = {
-            None: True,
-            _NUMBER: has_number,
-            _DIGITS: has_number and _DIGITS.search(text) is not None,
-        }
-        findings: list[_Finding] = []
-        for rank, (name, find, gate) in enumerate(_FINDERS):
-            if present[gate]:
-                findings.extend((start, rank, -end, name) for start, end in find(text))
-        return findings
+
+def _find_all(text: str) -> list[_Finding]:
+    has_number = _NUMBER.search(text) is not None
+    has_digits = has_number and _DIGITS.search(text) is not None
+    passes_check = {None: True, _NUMBER: has_number, _DIGITS: has_digits}
+
+    findings: list[_Finding] = []
+    for rank, (kind, find, check) in enumerate(_FINDERS):
+        if passes_check[check]:
+            findings.extend((start, rank, -end, kind) for start, end in find(text))
+    return findings
 
 
-def _settled(findings: list[_Finding]) -> list[_Finding]:
-    """Return findings that don't overlap, left to right: of two the higher kind stays, then the earlier and longer."""
+def _settle_overlaps(findings: list[_Finding]) -> list[_Finding]:
+    """Return findings that don't overlap, from left to right.
+
+    Of two that overlap the higher kind stays, then the earlier and longer one.
+    """
     settled: list[_Finding] = []
     for finding in sorted(findings):
-        if not settled or finding[0] >= -settled[-1][2]:
+        start, rank, _, _ = finding
+        if not settled or start >= -settled[-1][2]:
             settled.append(finding)
-        elif finding[1] < settled[-1][1]:
+        elif rank < settled[-1][1]:
             settled[-1] = finding
     return settled
 
 
-def _replaced(text: str, findings: list[_Finding], counts: dict[str, int]) -> str:
+def _replace_findings(text: str, findings: list[_Finding], counts: dict[str, int]) -> str:
+    """Return the text with a placeholder for each finding, and add the placeholders to `counts`."""
     pieces: list[str] = []
-    reached = 0
-    for start, _, negative_end, name in findings:
-        placeholder = name.upper()
+    end_of_last = 0
+    for start, _, negative_end, kind in findings:
+        placeholder = kind.upper()
         counts[placeholder] = counts.get(placeholder, 0) + 1
-        pieces += (text[reached:start], f"[{placeholder}]")
-        reached = -negative_end
-    return "".join((*pieces, text[reached:]))
+        pieces += (text[end_of_last:start], f"[{placeholder}]")
+        end_of_last = -negative_end
+    return "".join((*pieces, text[end_of_last:]))

@@ -1,4 +1,4 @@
-"""Spans: where in a text something was found, and what stands beside it. Knows nothing of what was found."""
+"""Spans of findings in a text, and checks of the words around them."""
 
 import re
 
@@ -6,16 +6,17 @@ Span = tuple[int, int]
 """Start and end of a finding, in characters, as in `text[start:end]`."""
 
 BLANK = "[ \u00a0\u202f]"
-"""What people put between groups of digits, for use inside patterns."""
+"""Pattern of the blank between groups of digits, some of them unbreakable."""
 
 NUMBER_ENDS = r"(?!\w)(?![-./:][0-9])"
-"""Right edge of such a number; the end of a sentence may follow."""
+"""Pattern of the right edge of a number; the end of a sentence may follow."""
 
 
 def first(characters: str) -> str:
-    """Return a pattern of a number's first character, which isn't the rest of a word, a date or a longer number.
+    """Return the pattern of a number's first character, which doesn't continue a word or a number.
 
-    The look-behind follows the character: a pattern that begins with a set of characters is searched much faster.
+    The lookbehind follows the character: a pattern that begins with a set of characters is
+    searched much faster.
     """
     return rf"{characters}(?<![\w+].)(?<![0-9][-./:].)"
 
@@ -23,13 +24,12 @@ def first(characters: str) -> str:
 def stands_near(
     text: str, span: Span, word: re.Pattern[str], *, before: int = 48, after: int = 28
 ) -> bool:
-    """Whether `word` is found in the `before` characters ahead of the span or in the `after` ones behind it."""
+    """Whether `word` occurs in the `before` characters ahead of the span or the `after` next ones."""
     start, end = span
-    return word.search(text, max(0, start - before), start) is not None or (
-        word.search(text, end, end + after) is not None
-    )
+    stands_before = word.search(text, max(0, start - before), start)
+    return stands_before is not None or word.search(text, end, end + after) is not None
 
 
 def leads_to(text: str, start: int, words: re.Pattern[str], *, reach: int = 40) -> bool:
-    """Whether the text ahead of `start` ends in `words`, a pattern that ends in `$`."""
+    """Whether the text before `start` ends in `words`, a pattern that ends in `$`."""
     return words.search(text[max(0, start - reach) : start]) is not None

@@ -1,112 +1,135 @@
-"""Telephone numbers in a text. Knows the ways in which several countries write them, and no other personal data.
+"""Find telephone numbers in a text, in the forms in which people of several countries write them.
 
-No number has a check digit, so each form is accepted only as far as it can't be taken for a date, a version or a table.
+No number has a check digit, so a form is accepted only as far as it can't be taken for a date, a
+version or a table.
 """
 
 import re
 
 from tunetrail.data.privacy.spans import BLANK, NUMBER_ENDS, Span, leads_to
 
+# Between groups: a dot, a hyphen or slash with blanks around it, a bracket, or a blank.
 _GAP = rf"(?:\.|{BLANK}?[-\u2010\u2011\u2013/(]{BLANK}?|\){BLANK}?[-/(]?|{BLANK})"
 _EXTENSION = rf"(?:{BLANK}?(?:x|ext\.?){BLANK}?[0-9]{{1,5}})?"
-# All below begin with a set of characters, which is searched much faster, and look behind from its end.
+# All patterns begin with a set of characters, which is searched much faster, and use lookbehinds from
+# the end of that first character: a number doesn't continue a word, an amount of money or a date.
 _EDGE = r"(?<![\w$€£#].)(?<![0-9][-.:/].)"
 
+# + or 00, the country's code and up to seven more groups: +49 (0) 170 1234567, 0044 20 7946 0958
 _INTERNATIONAL = re.compile(
-    rf"""(?P<prefix> [+0] (?<![\w+.)\]].) (?<![0-9][-:/].) (?: (?<=\+) | (?<![0-9]{BLANK}.)(?<=0)0{BLANK}? ) )
+    rf"""(?P<prefix> [+0] (?<![\w+.)\]].) (?<![0-9][-:/].)
+        (?: (?<=\+) | (?<![0-9]{BLANK}.)(?<=0)0{BLANK}? ) )
     \(? (?P<number> [1-9][0-9]*+ (?:{_GAP}[0-9]++){{0,7}} ) (?!\w)""",
     re.VERBOSE,
 )
-# The examples that people make up, such as 555-123-4567, break the rules of the North American plan.
+# (415) 555-2671, 1-415-555-2671, 415.555.2671. The numbering plan's rules aren't checked: examples
+# that people make up, such as 555-123-4567, break them.
 _CLOSING = rf"[0-9]{{2}}\){BLANK}?[0-9]{{3}}[-.\u2011]"
 _OPEN = r"[0-9]{2}(?:-[0-9]{3}-|\.[0-9]{3}\.|\u2011[0-9]{3}\u2011)"
 _AMERICAN = re.compile(
     rf"""[1-9(] {_EDGE} (?<![+/-].)
-    (?: (?<=\()[1-9]{_CLOSING} | (?<=1)(?:[-.]|{BLANK})(?:\([1-9]{_CLOSING}|[1-9]{_OPEN}) | (?<=[1-9]){_OPEN} )
+    (?: (?<=\()[1-9]{_CLOSING}
+      | (?<=1)(?:[-.]|{BLANK})(?:\([1-9]{_CLOSING}|[1-9]{_OPEN})
+      | (?<=[1-9]){_OPEN} )
     [0-9]{{4}} {_EXTENSION} {NUMBER_ENDS}""",
     re.VERBOSE,
 )
-# 0170/1234567, 030 12345678, (020) 7946 0958, 03-1234-5678, 06 12 34 56 78
+# A leading 0: 0170/1234567, 030 12345678, (020) 7946 0958, 03-1234-5678, 06 12 34 56 78
 _TRUNK = re.compile(
     rf"""[0(] {_EDGE} (?<![+/-].) (?<![0-9]{BLANK}.)
-    (?: (?<=\()0[1-9][0-9]{{1,4}}\){BLANK}? | (?<=0)[1-9][0-9]{{0,4}}(?:{BLANK}?[/-]{BLANK}?|{BLANK}|\.) )
+    (?: (?<=\()0[1-9][0-9]{{1,4}}\){BLANK}?
+      | (?<=0)[1-9][0-9]{{0,4}}(?:{BLANK}?[/-]{BLANK}?|{BLANK}|\.) )
     [0-9]{{2,8}} (?: (?:{BLANK}|[-.])[0-9]{{2,6}} ){{0,4}}
     {NUMBER_ENDS} (?!{BLANK}[0-9])""",
     re.VERBOSE,
 )
+# Any 7 to 15 digits, for which the words before them must say that they are a telephone number.
 _ANY = re.compile(
-    rf"[0-9(]{_EDGE}(?:(?<=[0-9])|(?=[0-9]{{1,5}}\)))(?:{_GAP}?[0-9]){{6,14}}{_EXTENSION}{NUMBER_ENDS}"
+    rf"[0-9(]{_EDGE}(?:(?<=[0-9])|(?=[0-9]{{1,5}}\)))(?:{_GAP}?[0-9]){{6,14}}"
+    rf"{_EXTENSION}{NUMBER_ENDS}"
 )
 _EQUALS = re.compile(r"\w = $")
 _CALLED_BY_NAME = re.compile(
-    r"(?i)(?:\b(?:(?:tele|mobile ?|cell ?)?phone|tel|mobile|mob|cell|fax|whats ?app|hotline|telefon(?:nummer|o|e)?|"
-    r"handy(?:nummer)?|mobil(?:nummer|e)?|rufnummer|t[ée]l[ée]phone|portable|m[óo]vil|celular|telefoon)\b"
-    r"(?:[ _-]?(?:numbers?|no|nr|nummer)\b)?[\"'.]{0,2}(?: (?:is|at|on|ist|est|es))?[ :=#\"'(\u00a0]{0,4}|"
+    r"(?i)(?:\b(?:(?:tele|mobile ?|cell ?)?phone|tel|mobile|mob|cell|fax|whats ?app|hotline|"
+    r"telefon(?:nummer|o|e)?|handy(?:nummer)?|mobil(?:nummer|e)?|rufnummer|t[ée]l[ée]phone|portable|"
+    r"m[óo]vil|celular|telefoon)\b(?:[ _-]?(?:numbers?|no|nr|nummer)\b)?[\"'.]{0,2}"
+    r"(?: (?:is|at|on|ist|est|es))?[ :=#\"'(\u00a0]{0,4}|"
     r"\b(?:call|dial|ring|text|sms)(?: (?:me|us|him|her|them))?(?: (?:at|on))? )$"
 )
 
 
 def find_phones(text: str) -> list[Span]:
-    """Return the telephone numbers: international, American, with a leading 0, or called so by the words in front."""
+    """Return the telephone numbers: international, American, with a leading 0, or named as such."""
     spans = [match.span() for match in _AMERICAN.finditer(text)]
+
     if "+" in text or "00" in text:
-        spans.extend(
-            span
-            for match in _INTERNATIONAL.finditer(text)
-            if (span := _international(text, match)) is not None
-        )
-    spans.extend(match.span() for match in _TRUNK.finditer(text) if _is_national(match[0]))
-    spans.extend(
-        match.span()
-        for match in _ANY.finditer(text)
-        if leads_to(text, match.start(), _CALLED_BY_NAME)
-    )
+        for match in _INTERNATIONAL.finditer(text):
+            span = _international_number(text, match)
+            if span is not None:
+                spans.append(span)
+
+    for match in _TRUNK.finditer(text):
+        if _is_national(match[0]):
+            spans.append(match.span())
+
+    for match in _ANY.finditer(text):
+        if leads_to(text, match.start(), _CALLED_BY_NAME):
+            spans.append(match.span())
     return spans
 
 
-def _international(text: str, match: re.Match[str]) -> Span | None:
-    """Return the number without groups that can't belong to it, if it has the 8 to 15 digits of E.164."""
-    number = match["number"]
-    groups = list(re.finditer("[0-9]+", number))
-    digits, kept = "", 0
-    for group in groups:
-        if len(digits) + len(group[0]) > (11 if number[0] == "1" else 15):
+def _international_number(text: str, match: re.Match[str]) -> Span | None:
+    """Return the number without the groups that can't belong to it, if it can be one by E.164."""
+    digits = ""
+    groups: list[str] = []
+    end = match.start("number")
+    most_digits = 11 if match["number"][0] == "1" else 15
+    all_groups = list(re.finditer("[0-9]+", match["number"]))
+    for group in all_groups:
+        if len(digits) + len(group[0]) > most_digits:
             break
         digits += group[0]
-        kept += 1
-    is_decimal = len(groups) == 2 and "." in number
-    if not kept or is_decimal:
+        groups.append(group[0])
+        end = match.start("number") + group.end()
+
+    is_decimal = len(all_groups) == 2 and "." in match["number"]
+    if not groups or is_decimal:
         return None
-    end = match.start("number") + groups[kept - 1].end()
+
     if match["prefix"].startswith("0"):
-        # 0040 4142 4344 is rather a dump of bytes; 00 before a 1 is not how anyone calls America.
-        groups_of_four = (
-            kept > 2
-            and all(len(group[0]) == 4 for group in groups[1:kept])
-            and len(groups[0][0]) == 2
-        )
-        is_number = (
-            len(digits) >= (11 if kept == 1 else 9) and digits[0] != "1" and not groups_of_four
-        )
+        is_number = _follows_00(digits, groups)
     elif digits[0] == "1":
         is_number = re.fullmatch("1[2-9][0-9]{9}", digits) is not None
     else:
         # In code, `a = +4294967296` is a signed integer.
-        is_number = len(digits) >= 8 and (
-            kept > 1 or (len(digits) >= 10 and not leads_to(text, match.start(), _EQUALS))
+        is_integer = len(groups) == 1 and (
+            len(digits) < 10 or leads_to(text, match.start(), _EQUALS)
         )
+        is_number = len(digits) >= 8 and not is_integer
     return (match.start(), end) if is_number else None
 
 
-def _is_national(found: str) -> bool:
-    groups = re.findall("[0-9]+", found)
-    lengths = [len(group) for group in groups]
+def _follows_00(digits: str, groups: list[str]) -> bool:
+    """Whether the groups after 00 are a number; nobody calls America with 00 1."""
+    # 0040 4142 4344 is more likely a dump of bytes.
+    lengths = list(map(len, groups))
+    is_byte_dump = len(lengths) > 2 and lengths[0] == 2 and set(lengths[1:]) == {4}
+    least_digits = 11 if len(groups) == 1 else 9
+    return len(digits) >= least_digits and digits[0] != "1" and not is_byte_dump
+
+
+def _is_national(written: str) -> bool:
+    """Whether groups of digits after a leading 0 are a telephone number, not a date or a zip code."""
+    lengths = list(map(len, re.findall("[0-9]+", written)))
     total = sum(lengths)
+
+    # France writes five pairs, with the same separator between all of them.
     if lengths == [2, 2, 2, 2, 2]:
-        return len({gap for gap in re.findall("[^0-9]+", found)}) == 1
-    is_zip_code = lengths == [5, 4] and "-" in found
-    if "." in found or is_zip_code or not 9 <= total <= 12:
+        return len(set(re.findall("[^0-9]+", written))) == 1
+
+    is_zip_code = lengths == [5, 4] and "-" in written
+    if "." in written or is_zip_code or not 9 <= total <= 12:
         return False
     if lengths[0] == 2:
         return lengths[1:] in ([4, 4], [3, 4], [8], [7])
-    return total >= 10 or (len(groups) == 2 and lengths[1] >= 3)
+    return total >= 10 or (len(lengths) == 2 and lengths[1] >= 3)

@@ -1,1 +1,1 @@
-"""What texts are made of: encoding, language, markup, prose, sentences. Knows no rows."""
+"""Texts: their encoding, language, markup, prose and sentences, whatever rows they come from."""

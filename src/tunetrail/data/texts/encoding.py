@@ -1,4 +1,4 @@
-"""Encoding damage: what a wrong encoding did to a text before it came here. Says what it sees; repairs nothing."""
+"""Detect damage that a wrong encoding did to a text, without repairing it."""
 
 import re
 
@@ -6,12 +6,13 @@ from ftfy.badness import is_bad
 
 # Tabs, line ends and page breaks are layout; text files hold them on purpose.
 _ASCII_CONTROLS = bytes(code for code in (*range(1, 0x20), 0x7F) if chr(code) not in "\t\n\v\f\r")
+# Encodings that ftfy's heuristic knows little of.
 _OTHER_ENCODINGS = ("cp1250", "cp1251", "cp437")
 _ASCII_LETTER = re.compile("[A-Za-z]")
 _CONTROL = re.compile("[\x01-\x08\x0e-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LOST_WORDS = re.compile(r"(?<!\S)(?:\?{6,}+|\?{2,}+[,.]?+ \?{2,})")
-"""Words of question marks only. One after a word is emphasis, and one inside a word may be a pattern or an address."""
+"""Words of question marks only. After a word they are emphasis, inside one a pattern or an address."""
 
 _NUL_REASON = "holds NUL"
 _CONTROL_REASON = "holds control characters"
@@ -19,10 +20,10 @@ _LOST_WORDS_REASON = "holds question marks in place of words"
 
 
 def damage(text: str) -> str | None:
-    """Return in a few words what is wrong with the encoding of `text`, the gravest first; None if nothing is.
+    """Return in a few words the gravest damage to the encoding of `text`; None if there is none.
 
-    Mojibake is judged line by line by the heuristic of ftfy, because in a long text the odds of a false alarm add up,
-    and by reading lines back in encodings that the heuristic knows little of.
+    Mojibake is judged by the heuristic of ftfy, and by reading lines back in encodings that the
+    heuristic knows little of; line by line, because the odds of a false alarm add up in a long text.
     """
     if text.isascii():
         return _ascii_damage(text)
@@ -32,6 +33,7 @@ def damage(text: str) -> str | None:
         return "holds unpaired surrogates"
     if "\ufffd" in text:
         return "holds U+FFFD, the mark of lost characters"
+
     if any(not line.isascii() and (is_bad(line) or _is_misread(line)) for line in text.split("\n")):
         return "looks like UTF-8 read as another encoding (mojibake)"
     if _CONTROL.search(text):
@@ -50,13 +52,13 @@ def _ascii_damage(text: str) -> str | None:
 
 
 def _is_misread(line: str) -> bool:
-    """Whether the bytes that another encoding has for this line are UTF-8: by chance they hardly ever are."""
+    """Whether another encoding's bytes for this line are UTF-8, which they hardly are by chance."""
     for encoding in _OTHER_ENCODINGS:
         try:
             line.encode(encoding).decode()
         except UnicodeError:
             continue
-        # A line of box-drawing characters alone may be by chance.
+        # A line of box-drawing characters alone may be valid UTF-8 by chance.
         return _ASCII_LETTER.search(line) is not None
     return False
 

@@ -1,7 +1,7 @@
-"""Markup: takes HTML out of prose and leaves everything else byte for byte as it is. Renders no page, runs no script.
+"""Take HTML out of prose, and leave everything else byte for byte as it is.
 
-Source code, XML, templates, Markdown and texts about HTML are no HTML prose. `html.parser` wouldn't do: it can't hand
-back unchanged what isn't HTML, and takes quadratic time over some broken input.
+Source code, XML, templates, Markdown and texts about HTML aren't HTML prose. `html.parser` wouldn't
+do: it can't return unchanged what isn't HTML, and takes quadratic time on some broken input.
 """
 
 import re
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from tunetrail.data.texts.plain_text import PlainText, unescaped
 from tunetrail.data.texts.prose import read_prose
 
+# Elements set apart by empty lines, elements on lines of their own, and elements within a line.
 _PARAGRAPHS = frozenset(
     """
     blockquote caption dl fieldset figure h1 h2 h3 h4 h5 h6 hr p pre table title
@@ -31,6 +32,7 @@ _INLINE = frozenset(
     """.split()  # noqa: SIM905
 )
 _KNOWN = _PARAGRAPHS | _LINES | _INLINE
+# Elements that have no closing tag, and elements whose content nobody reads.
 _EMPTY = frozenset("area base br col embed hr img input link meta param source track wbr".split())  # noqa: SIM905
 _DROPPED = {
     name: re.compile(rf"</{name}[^<>]*+>", re.IGNORECASE)
@@ -38,28 +40,39 @@ _DROPPED = {
 }
 _CODE = frozenset(("pre", "code", "tt", "kbd", "samp"))
 
+# Fenced code, doctests, code spans, comments, declarations, and tags. Possessive quantifiers keep
+# the search linear; an attribute's quotation marks may hold `>`.
 _TOKEN = re.compile(
     r"""
-      (?P<code>^[ \t]*+(?P<fence>`{3,}+|~{3,}+)[^`\n]*+\n (?:.*?^[ \t]*+(?P=fence)[`~]*+[ \t]*+$ | .*\Z)
+      (?P<code>^[ \t]*+(?P<fence>`{3,}+|~{3,}+)[^`\n]*+\n
+            (?:.*?^[ \t]*+(?P=fence)[`~]*+[ \t]*+$ | .*\Z)
         | ^[ \t]*+>>>\ [^\n]*+(?:\n(?![ \t]*+$)[^\n]++)*+
         | ``[^\n]*?`` | `[^`\n]++`)
     | (?P<comment><!--)
     | <(?P<declared>[!?%])[^<>]*+>
-    | <(?P<closing>/?)(?P<name>[A-Za-z][A-Za-z0-9:._-]*+)(?P<attributes>(?:[\s/](?:[^"'<>]++|"[^"<]*+"|'[^'<]*+')*+)?+)>
+    | <(?P<closing>/?)(?P<name>[A-Za-z][A-Za-z0-9:._-]*+)
+        (?P<attributes>(?:[\s/](?:[^"'<>]++|"[^"<]*+"|'[^'<]*+')*+)?+)>
     """,
     re.VERBOSE | re.MULTILINE | re.DOTALL,
 )
+# Jinja, PHP, ASP and JavaScript templates are programs, not prose.
 _TEMPLATE = re.compile(r"\{\{|\{%|=\{|<\?(?!xml)|<%|\$\{")
+# "the <b> tag": the text is about HTML.
 _MENTION = re.compile(r"\s++(?:and|or|tag|element|attribute|block|section|node)s?\b", re.IGNORECASE)
+# Lines of Python, JavaScript, C and the like; their generics and comparisons look like tags.
 _CODE_LINE = re.compile(
     r"""^[ \t]*+(?:
-      (?:async\ )?def\ \w+\([^\n]*+$ | class\ \w+[^\n]*[:({]$ | (?:import|from)\ [\w.]+(?:\ import\ [^\n]*+|$)
-    | (?:if|elif|for|while|with|try|except|else|finally)\b[^\n]*:$ | (?:return|yield|raise|assert|del|print)\b[^\n]*+$
+      (?:async\ )?def\ \w+\([^\n]*+$ | class\ \w+[^\n]*[:({]$
+    | (?:import|from)\ [\w.]+(?:\ import\ [^\n]*+|$)
+    | (?:if|elif|for|while|with|try|except|else|finally)\b[^\n]*:$
+    | (?:return|yield|raise|assert|del|print)\b[^\n]*+$
     | (?:function|var|let|const|public|private|static|using|fn|func|package|struct|enum)\ [^\n]*+$
     | @\w[^\n]*+$ | \#include[^\n]*+$ | //[^\n]*+$
-    | [\w.\[\]'"]++(?:,\ [\w.]++)*+\ ?[-+|&*/]?=[^=][^\n]*+$ | [^\n]*[;{}(\[]$ | [\w.]++\([^\n]*\)$)""",
+    | [\w.\[\]'"]++(?:,\ [\w.]++)*+\ ?[-+|&*/]?=[^=][^\n]*+$ | [^\n]*[;{}(\[]$
+    | [\w.]++\([^\n]*\)$)""",
     re.MULTILINE | re.VERBOSE,
 )
+# Entities that an export left in prose without tags. `&lt;` stays: it may quote a tag.
 _LEFTOVER = re.compile(
     r"""(?<=[\w\s])&amp;(?=[\w\s]) | (?<=\w)&nbsp;(?=\w) | (?<=\w)&(?:apos|\#39);(?=\w)
     | &(?:quot|\#34);(?=\w) | (?<=[\w.!?])&(?:quot|\#34);""",
@@ -73,7 +86,16 @@ _PASSES = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Token:
-    """A piece that isn't plain text: `code` that stays, a `tag` or an `unknown` one, `declared` and `dropped` ones."""
+    """A piece of a text that isn't plain text.
+
+    Attributes:
+        kind: `code` (stays as it is), `tag`, `unknown` (a tag that isn't HTML's), `declared` (a
+            declaration or an instruction) or `dropped` (a comment, or an element with its content).
+        start: Position of the first character.
+        end: Position after the last character.
+        name: Of a tag or a declaration, in lower case.
+        closing: Whether it is a closing tag.
+    """
 
     kind: str
     start: int
@@ -83,101 +105,106 @@ class _Token:
 
 
 def strip_markup(text: str) -> str:
-    """Return the prose of an HTML text: blocks on lines, items with dashes, links by their text; else `text` itself.
+    """Return the prose of an HTML text, any other text unchanged.
 
-    Scripts, styles and comments go with their content, entities become characters, and code is set in Markdown. Fenced
-    blocks, code spans and doctests stay as they are. A whole page that isn't fenced counts as prose. Of prose without
-    any tag only `&amp;`, `&nbsp;` and quotation marks are read. A second call changes nothing more.
+    Blocks are put on lines of their own, items get dashes, and links are replaced by their text.
+    Scripts, styles and comments are removed with their content, entities become characters, and
+    code is set in Markdown. Fenced blocks, code spans and doctests stay as they are. A whole page
+    that isn't fenced counts as prose. In prose without any tag, only `&amp;`, `&nbsp;` and
+    quotation marks are read. A second call changes nothing more.
     """
     current = text
     for _ in range(_PASSES):
-        stripped = _stripped(current)
+        stripped = _strip_once(current)
         if stripped == current:
             return current
         current = stripped
-    # Tags that only appear when others have gone, again and again, are nobody's prose.
+
+    # Tags that only appear when others have been removed, again and again, are nobody's prose.
     return text
 
 
-def _stripped(text: str) -> str:
+def _strip_once(text: str) -> str:
     if "<" in text:
-        tokens = list(_tokens(text))
-        return _rendered(text, tokens) if _is_html(text, tokens) else text
+        tokens = list(_read_tokens(text))
+        return _render(text, tokens) if _is_html(text, tokens) else text
+
     if "&" not in text or _ABOUT_ENTITIES.search(text):
         return text
-    read = _LEFTOVER.sub(lambda found: unescaped(found[0]), text)
+    read = _LEFTOVER.sub(lambda match: unescaped(match[0]), text)
     return read if read != text and read_prose(read).share >= _MIN_SHARE_OF_PROSE else text
 
 
-def _tokens(text: str) -> Iterator[_Token]:
-    """Yield the pieces of `text` that are no plain text, in their order."""
+def _read_tokens(text: str) -> Iterator[_Token]:
+    """Yield the pieces of `text` that aren't plain text, in their order."""
     position = 0
+    # Ends that don't come any more; searching for them again and again would be quadratic.
     absent: set[str] = set()
-    while (found := _TOKEN.search(text, position)) is not None:
-        start, position = found.span()
-        name = (found["name"] or "").lower()
-        if found["code"] is not None:
-            yield _Token(kind="code", start=start, end=position)
-        elif found["comment"] is not None:
+
+    while (match := _TOKEN.search(text, position)) is not None:
+        start, position = match.span()
+        name = (match["name"] or "").lower()
+        closing = bool(match["closing"])
+
+        if match["code"] is not None:
+            kind = "code"
+        elif match["comment"] is not None:
             end = -1 if "-->" in absent else text.find("-->", position)
             if end < 0:
                 absent.add("-->")
                 continue
-            position = end + 3
-            yield _Token(kind="dropped", start=start, end=position)
-        elif found["declared"] is not None:
-            yield _Token(
-                kind="declared",
-                start=start,
-                end=position,
-                name=text[start + 2 : start + 14].lower(),
-            )
+            kind, position = "dropped", end + len("-->")
+        elif match["declared"] is not None:
+            # The first letters, as in "doctype html" or "xml version".
+            kind, name = "declared", text[start + 2 : start + 14].lower()
         elif name not in _KNOWN:
-            yield _Token(
-                kind="unknown", start=start, end=position, name=name, closing=bool(found["closing"])
-            )
+            kind = "unknown"
         else:
-            closing = None
-            if name in _DROPPED and not found["closing"] and name not in absent:
-                closing = _DROPPED[name].search(text, position)
-                absent.update(() if closing else (name,))
-            position = closing.end() if closing else position
-            kind = "dropped" if closing else "tag"
-            yield _Token(
-                kind=kind, start=start, end=position, name=name, closing=bool(found["closing"])
-            )
+            kind = "tag"
+            if name in _DROPPED and not closing and name not in absent:
+                closing_tag = _DROPPED[name].search(text, position)
+                if closing_tag is None:
+                    absent.add(name)
+                else:
+                    kind, position = "dropped", closing_tag.end()
+
+        yield _Token(kind=kind, start=start, end=position, name=name, closing=closing)
 
 
 def _is_html(text: str, tokens: Sequence[_Token]) -> bool:
-    """Whether `text` is a page, or prose in HTML: not XML, no template, not about HTML, no code."""
+    """Whether `text` is a page, or prose in HTML: not XML, a template, code, or about HTML."""
     tags = [token for token in tokens if token.kind == "tag"]
-    if not tags or any(
-        _TEMPLATE.search(text, start, end) for start, end in _outside_code(text, tokens)
-    ):
+    if not tags or _holds_template(text, tokens):
         return False
     if _is_page(text, tokens):
         return True
-    if any(
-        (token.kind == "unknown" and token.closing) or token.kind == "declared" for token in tokens
-    ):
+
+    if any(map(_is_foreign, tokens)) or _mentions_tags(text, tags) or not _has_element(tags):
         return False
-    if _mentions_tags(text, tags) or not _has_element(tags):
+
+    running_text = "".join(_running_text(text, tokens))
+    lines = list(filter(str.strip, running_text.split("\n")))
+    code_lines = _CODE_LINE.findall(running_text)
+    begins_as_code = _CODE_LINE.match(running_text.lstrip())
+    if begins_as_code or len(code_lines) > _MAX_SHARE_OF_CODE_LINES * len(lines):
         return False
-    rest = "".join(_running_text(text, tokens))
-    lines = sum(1 for line in rest.split("\n") if line.strip())
-    if (
-        _CODE_LINE.match(rest.lstrip())
-        or len(_CODE_LINE.findall(rest)) > _MAX_SHARE_OF_CODE_LINES * lines
-    ):
-        return False
-    return _is_wrapped(text) or read_prose(rest).share >= _MIN_SHARE_OF_PROSE
+    return _is_wrapped(text) or read_prose(running_text).share >= _MIN_SHARE_OF_PROSE
+
+
+def _holds_template(text: str, tokens: Sequence[_Token]) -> bool:
+    stretches = _outside_code(text, tokens)
+    return any(_TEMPLATE.search(text, start, end) for start, end in stretches)
+
+
+def _is_foreign(token: _Token) -> bool:
+    """Whether a token belongs to XML or to another language rather than to HTML prose."""
+    return token.kind == "declared" or (token.kind == "unknown" and token.closing)
 
 
 def _is_page(text: str, tokens: Sequence[_Token]) -> bool:
     roots = ("html",) if text.lstrip().startswith("<?xml") else ("html", "body")
-    return _is_wrapped(text) and any(
-        token.kind == "tag" and token.name in roots for token in tokens
-    )
+    names = {token.name for token in tokens if token.kind == "tag"}
+    return _is_wrapped(text) and not names.isdisjoint(roots)
 
 
 def _is_wrapped(text: str) -> bool:
@@ -186,10 +213,12 @@ def _is_wrapped(text: str) -> bool:
 
 
 def _mentions_tags(text: str, tags: Sequence[_Token]) -> bool:
+    """Whether a tag is quoted or followed by a word such as "element": the text is about HTML."""
     for tag in tags:
         before, after = text[tag.start - 1 : tag.start], text[tag.end : tag.end + 1]
         if before == after and before in ("'", '"'):
             return True
+
         is_opening = not tag.closing and tag.name != "br" and not before.isalnum()
         if is_opening and _MENTION.match(text, tag.end):
             return True
@@ -207,6 +236,7 @@ def _has_element(tags: Sequence[_Token]) -> bool:
 
 
 def _outside_code(text: str, tokens: Sequence[_Token]) -> Iterator[tuple[int, int]]:
+    """Yield the start and the end of each stretch that is neither code nor dropped."""
     position = 0
     for token in tokens:
         if token.kind in ("code", "dropped"):
@@ -216,7 +246,7 @@ def _outside_code(text: str, tokens: Sequence[_Token]) -> Iterator[tuple[int, in
 
 
 def _running_text(text: str, tokens: Sequence[_Token]) -> Iterator[str]:
-    """Yield the text between the tags that is no code, with line breaks where blocks part it."""
+    """Yield the text between the tags that isn't code, with line breaks between blocks."""
     position, code_until = 0, ""
     for token in tokens:
         if token.kind == "unknown":
@@ -224,6 +254,7 @@ def _running_text(text: str, tokens: Sequence[_Token]) -> Iterator[str]:
         if not code_until:
             yield text[position : token.start]
         position = token.end
+
         if token.kind == "tag":
             yield "" if token.name in _INLINE else "\n"
             if token.name == code_until and token.closing:
@@ -233,26 +264,30 @@ def _running_text(text: str, tokens: Sequence[_Token]) -> Iterator[str]:
     yield text[position:]
 
 
-def _rendered(text: str, tokens: Sequence[_Token]) -> str:
+def _render(text: str, tokens: Sequence[_Token]) -> str:
+    """Return the text with its tags rendered as line breaks, dashes and Markdown."""
     plain = PlainText()
     is_page = _is_page(text, tokens)
     closed = {token.name for token in tokens if token.closing}
     position = 0
+
     for token in tokens:
+        # `List<T>` in prose about code: one letter that is never closed.
         before = text[token.start - 1 : token.start]
-        is_type_parameter = (
-            before.isalnum() and token.end - token.start == 3 and token.name not in closed
-        )
+        has_one_letter = token.end - token.start == len("<b>")
+        is_type_parameter = before.isalnum() and has_one_letter and token.name not in closed
         if (token.kind == "unknown" and not is_page) or is_type_parameter:
             continue
+
         plain.write(text[position : token.start])
         position = token.end
         if token.kind == "code":
             plain.write_unchanged(text[token.start : token.end])
         elif token.kind == "tag":
-            _render_tag(
-                plain, token, is_power=before.isalnum() and text[position : position + 1].isdigit()
-            )
+            # 10<sup>3</sup> becomes 10^3; a footnote's mark after a word doesn't.
+            is_power = before.isalnum() and text[position : position + 1].isdigit()
+            _render_tag(plain, token, is_power=is_power)
+
     plain.write(text[position:])
     return plain.finish()
 

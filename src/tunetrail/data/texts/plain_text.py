@@ -1,4 +1,4 @@
-"""Plain text as it is written: breaks between blocks, dashes before items, code set off. Knows entities, no tags."""
+"""Write plain text: breaks between blocks, dashes before items, code in Markdown, no entities."""
 
 import html
 import re
@@ -11,12 +11,14 @@ _ENTITY_OR_TAG = re.compile(
     r"(?P<tag>(?:(?<![\w:.])[\w:.]{1,60}+)?&lt;[/!]?[A-Za-z](?:(?!&[lg]t;)[^<>\n`])*+&gt;)"
     r"|(?P<sign>&lt;(?=[A-Za-z/!?%]))|" + _CHARACTER
 )
-_KEPT_CATEGORIES = ("Cc", "Cn", "Co", "Cs")
+# Control characters, and code points that are unassigned, private or surrogates: no text should
+# hold them, so their entities stay.
+_UNWANTED_CATEGORIES = ("Cc", "Cn", "Co", "Cs")
 _TICKS = re.compile("`+")
 
 
 class PlainText:
-    """Collects the pieces of a text. White space beside a break goes; all other white space stays."""
+    """Collects the pieces of a text. White space next to a break goes, all other white space stays."""
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
@@ -25,7 +27,7 @@ class PlainText:
         self._code: list[str] | None = None
 
     def write(self, text: str) -> None:
-        """Add text with entities; a tag that is spelt with them becomes a code span, so that it stays a quoted one."""
+        """Add text with entities; a tag spelt with entities becomes a code span, so it stays quoted."""
         if self._code is not None:
             self._code.append(_ENTITY.sub(_character, text))
         else:
@@ -44,7 +46,7 @@ class PlainText:
         self._pieces.append(text)
 
     def break_line(self, lines: int = 1) -> None:
-        """Let the next text begin on a new line, or below an empty one (`lines` is 2)."""
+        """Let the next text begin on a new line, or after an empty line if `lines` is 2."""
         if self._code is None:
             self._breaks = max(self._breaks, lines)
         elif self._code and not self._code[-1].endswith("\n"):
@@ -61,17 +63,20 @@ class PlainText:
             self._code = []
 
     def end_code(self, *, block: bool) -> None:
-        """Write the collected code in Markdown: as a fenced block, or as a code span if it has one line only."""
+        """Write the collected code in Markdown: as a fenced block, or one line as a code span."""
         if self._code is None:
             return
         code, self._code = "".join(self._code), None
+
+        # A fence must be longer than any row of ticks in the code.
         ticks = max(map(len, _TICKS.findall(code)), default=0)
         if not code.strip():
             self.write_unchanged(code)
         elif block or "\n" in code.strip() or ticks > 1:
             fence = "`" * max(3, ticks + 1)
             self.break_line(2)
-            self.write_unchanged(f"{fence}\n{code.rstrip().lstrip(chr(10))}\n{fence}")
+            lines = code.rstrip().lstrip("\n")
+            self.write_unchanged(f"{fence}\n{lines}\n{fence}")
             self.break_line(2)
         elif ticks:
             self.write_unchanged(f"`` {code.strip()} ``")
@@ -79,42 +84,46 @@ class PlainText:
             self.write_unchanged(f"`{code.strip()}`")
 
     def finish(self) -> str:
-        """Return all that was written."""
+        """Return the whole text."""
         self.end_code(block=True)
         return "".join(self._pieces).strip("\n").rstrip()
 
     def _beginning(self) -> str:
+        """Return the breaks and the dash before the next text, and drop the blanks before them."""
         while self._pieces and not self._pieces[-1].strip():
             self._pieces.pop()
         beginning = "- " if self._item else ""
         if self._pieces:
             self._pieces[-1] = self._pieces[-1].rstrip()
             beginning = "\n" * self._breaks + beginning
+
         self._breaks, self._item = 0, False
         return beginning
 
 
 def unescaped(text: str) -> str:
-    """Return `text` with its entities as characters; those of characters that no text should hold stay."""
+    """Return `text` with entities as characters, except characters that no text should hold."""
     return _ENTITY.sub(_character, text)
 
 
 def _character(entity: re.Match[str]) -> str:
     name = entity[0][1:]
-    # Not html.unescape for names: it also takes `&notit;` for `&not` and a rest.
+    # Not html.unescape for names: it also reads `&notit;` as `&not` followed by `it;`.
     character = html.unescape(entity[0]) if name.startswith("#") else html5.get(name, entity[0])
     if character in ("\n", "\t"):
         return character
     if character.isspace():
         return " "
-    unwanted = character in ("", "\ufffd") or any(
-        unicodedata.category(sign) in _KEPT_CATEGORIES for sign in character
+
+    categories = map(unicodedata.category, character)
+    is_unwanted = character in ("", "\ufffd") or any(
+        category in _UNWANTED_CATEGORIES for category in categories
     )
-    return entity[0] if unwanted else character
+    return entity[0] if is_unwanted else character
 
 
-def _readable(found: re.Match[str]) -> str:
-    if found["tag"] is not None:
-        return f"`{unescaped(found[0])}`"
+def _readable(match: re.Match[str]) -> str:
+    if match["tag"] is not None:
+        return f"`{unescaped(match[0])}`"
     # As a character, the sign would open a tag that the text doesn't have.
-    return found[0] if found["sign"] is not None else _character(found)
+    return match[0] if match["sign"] is not None else _character(match)
