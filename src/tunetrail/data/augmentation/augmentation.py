@@ -135,6 +135,7 @@ def augment(
     notes: list[str] = []
     seen: set[tuple[int, str]] = set()
     for method in config.methods:
+        # `seen` grows from method to method, so that no text is added twice.
         judged, notes_of_method = _apply_method(method, rows, config, seed, tools, seen)
         accepted = [draft for draft, reason in judged if reason is None]
 
@@ -177,6 +178,7 @@ def _apply_method(
         deepest = config.round_trip_rank
         reasons = with_round_trip(drafts, reasons, rows, sources, tools.vectors, deepest)
 
+    # Several drafts can come from one row; the share counts rows.
     varied_count = len({draft.position for draft in drafts})
     notes = _write_notes(rows, columns, method, target_count, varied_count)
     return list(zip(drafts, reasons, strict=True)), notes
@@ -196,6 +198,7 @@ def _word_method(method: str, config: AugmentationConfig) -> Vary:
     if method == "synonym":
         lexicon = load_lexicon(config.lexicon)
         return lambda text, generator: with_synonyms(text, config.rate, generator, lexicon)
+    # Each takes the text, the rate and the generator.
     functions = {
         "word_dropout": with_words_dropped,
         "word_swap": with_words_swapped,
@@ -242,7 +245,7 @@ def _draw_order(
     rows: pd.DataFrame, sources: Sequence[str | None], method: str, seed: int
 ) -> list[int]:
     """Return the positions of the rows with a source, in the order in which they are varied."""
-    # A hash of the row's id, not a shuffle: another row more or less changes nothing for the rest.
+    # A hash of the row's id, not a shuffle: a row more or less doesn't reorder the other rows.
     keys = [_hash(f"{seed}/{method}/{row_id}") for row_id in rows["row_id"]]
     with_source = [position for position, source in enumerate(sources) if source is not None]
     return sorted(with_source, key=keys.__getitem__)
@@ -283,6 +286,7 @@ def _drafts_of_model(
     tools: AugmentationTools,
 ) -> list[Draft]:
     """Have a model translate or write about the chosen rows."""
+    # Writing is sampled, so several texts of one row differ; a translation is always the same.
     repeats = config.generations_per_row if method in _WRITTEN else 1
     positions = np.repeat(np.array(chosen, dtype=np.int64), repeats).tolist()
     texts = [text for text in map(sources.__getitem__, positions) if text is not None]

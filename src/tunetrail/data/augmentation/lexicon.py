@@ -169,6 +169,7 @@ def _read_wordnet(path: Path) -> dict[str, tuple[str, ...]]:
 
         counts: Counter[str] = Counter()
         for words in senses_of_word:
+            # A sense counts once for each word, even if it lists it twice.
             counts.update(set(words))
         usable = []
         for name, count in counts.items():
@@ -218,6 +219,7 @@ def _read_list(path: Path, source: str) -> dict[str, tuple[str, ...]]:
         word, _, listed = line.partition("\t")
         word = word.strip().lower()
 
+        # A dict keeps the order of the list, and each synonym once.
         names = dict.fromkeys(map(str.strip, listed.split(",")))
         usable = tuple(name for name in names if name and name.lower() != word)
         if not word or not usable:

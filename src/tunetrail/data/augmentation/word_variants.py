@@ -30,12 +30,10 @@ def _neighbours_on_keyboard() -> dict[str, str]:
 
     neighbours = {}
     for key, position in positions.items():
-        is_near = [
-            near
-            for near, near_position in positions.items()
-            if near != key and (np.abs(near_position - position) <= 1).all()
-        ]
-        neighbours[key] = "".join(is_near)
+        neighbours[key] = ""
+        for near, near_position in positions.items():
+            if near != key and (np.abs(near_position - position) <= 1).all():
+                neighbours[key] += near
     return neighbours
 
 
@@ -45,11 +43,13 @@ _NEIGHBOURS = _neighbours_on_keyboard()
 def with_words_dropped(text: str, rate: float, generator: np.random.Generator) -> str | None:
     """Drop words, never all, together with the white space after them."""
     pieces = _GAP.split(text)
+    # Words are at the even positions, white space at the odd ones.
     words = [position for position in range(0, len(pieces), 2) if pieces[position]]
     if len(words) < 2:
         return None
 
     is_dropped = _draw_words(len(words), rate, generator)
+    # An empty text would teach nothing.
     if is_dropped.all():
         is_dropped[generator.integers(len(words))] = False
 
@@ -141,6 +141,7 @@ def _mistyped(word: str, generator: np.random.Generator) -> str:
     position = int(generator.integers(1, len(word)))
     before, letter, after = word[:position], word[position], word[position + 1 :]
 
+    # The first letter stays, as people seldom mistype it.
     variants = [before + after, before + letter + letter + after]
     if position > 1 and before[-1] != letter:
         variants.append(before[:-1] + letter + before[-1] + after)

@@ -260,6 +260,7 @@ def _derive_chat(
     messages = [{"role": turn.role, "content": turn.text} for turn in turns]
     chat = parse_sample({"messages": messages, **shared}, SampleKind.LLM)
 
+    # What the application logged with the conversation stays with it.
     metadata = {}
     for column, value in row.items():
         if column not in _USED_COLUMNS and value is not None:
@@ -279,7 +280,7 @@ def _derive_pairs(
         least_words = 1 if question is first_question else LEAST_WORDS
 
         # A question can be megabytes of pasted text: counting stops at the least number of words.
-        words = sum(1 for _ in islice(_WORD.finditer(question.text), least_words))
+        words = len(list(islice(_WORD.finditer(question.text), least_words)))
         if words == least_words:
             pairs.append(parse_sample(row, SampleKind.EMBEDDING))
             continue

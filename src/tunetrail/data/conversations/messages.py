@@ -130,6 +130,7 @@ def joined(turns: Iterable[Turn], roles: Sequence[str] = _MERGED_ROLES) -> list[
 
 
 def _read_role(index: int, message: Any) -> str:
+    # OpenAI names the speaker `role`, ShareGPT `from`.
     name = (message.get("role") or message.get("from")) if isinstance(message, Mapping) else None
     if name is None:
         raise SampleError(f"messages[{index}] must have role and content, got {_outline(message)}.")
@@ -182,6 +183,7 @@ def _read_turn(
 
 def _read_content(index: int, role: str, message: Mapping[str, Any]) -> tuple[str, str]:
     """Return a message's text, and the type of its first part that isn't text ("" if all are)."""
+    # An assistant that only calls a tool, and a tool without output, have no content at all.
     content = message.get("content")
     if content is None:
         content = message.get("value")
@@ -259,6 +261,8 @@ def _plain_call(call: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(arguments, str):
             arguments = _json_or_text(arguments)
         return {"name": function.get("name"), "arguments": arguments}
+
+    # ShareGPT and older logs put the name and the arguments into the call itself.
 
     plain = {}
     for name, value in call.items():

@@ -224,7 +224,7 @@ def _is_missing(value: Any) -> bool:
 def _choose_passages(
     queries: _Floats,
     passages: _Floats,
-    limits: _Floats,
+    limits: npt.NDArray[np.floating[Any]],
     barred: Sequence[Sequence[_Integers]],
     draws: npt.NDArray[np.float64],
     config: HardNegativesConfig,

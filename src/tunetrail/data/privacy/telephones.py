@@ -11,8 +11,8 @@ from tunetrail.data.privacy.spans import BLANK, NUMBER_ENDS, Span, leads_to
 # Between groups: a dot, a hyphen or slash with blanks around it, a bracket, or a blank.
 _GAP = rf"(?:\.|{BLANK}?[-\u2010\u2011\u2013/(]{BLANK}?|\){BLANK}?[-/(]?|{BLANK})"
 _EXTENSION = rf"(?:{BLANK}?(?:x|ext\.?){BLANK}?[0-9]{{1,5}})?"
-# All patterns begin with a set of characters, which is searched much faster, and use lookbehinds from
-# the end of that first character: a number doesn't continue a word, an amount of money or a date.
+# All patterns begin with a set of characters, which is searched much faster; the lookbehinds follow
+# that character. A number doesn't continue a word, an amount of money or a date.
 _EDGE = r"(?<![\w$€£#].)(?<![0-9][-.:/].)"
 
 # + or 00, the country's code and up to seven more groups: +49 (0) 170 1234567, 0044 20 7946 0958
