@@ -1,4 +1,4 @@
-"""Floating-point operations: the number that tokens need, and the most this machine does per second."""
+"""Floating-point operations: how many tokens need, and how many this machine does per second."""
 
 import time
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class TokenCost:
     attention: int
 
     def forward(self, lengths: Sequence[int]) -> float:
-        """Return the operations of a forward pass over sequences: two per weight and token."""
+        """Return the operations of a forward pass: two per weight and token."""
         linear = 2.0 * (self.trained + self.frozen) * sum(lengths)
         return linear + 4.0 * self.attention * sum(length * length for length in lengths)
 
@@ -43,7 +43,7 @@ class TokenCost:
 
 
 def token_cost(transformer: nn.Module, head: nn.Module | None = None) -> TokenCost:
-    """Return the cost of a token: of all linear layers except `head` and a pooler such as BERT's."""
+    """Return the cost of a token: all linear layers except `head` and a pooler such as BERT's."""
     excluded = {head}
     for name, module in transformer.named_modules():
         if name.endswith("pooler"):

@@ -68,7 +68,7 @@ def _gated_gradients(
 
 
 class _Normalized(torch.autograd.Function):
-    """weight * x / sqrt(mean(x^2) + epsilon), keeping x (Zhang and Sennrich 2019, arXiv:1910.07467)."""
+    """weight * x / sqrt(mean(x^2) + epsilon) (Zhang and Sennrich 2019), keeping x."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:

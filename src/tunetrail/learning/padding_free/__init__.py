@@ -1,1 +1,1 @@
-"""Training and encoding without padding: all sequences in one row, attention within each sequence."""
+"""Trains and encodes without padding: all sequences in one row, attention within each."""

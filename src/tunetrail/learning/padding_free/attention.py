@@ -1,8 +1,8 @@
 """Attention within the segments of a concatenated row, for unmodified transformers models.
 
-Registered with transformers under `SEGMENT_ATTENTION`; a model that is set to it passes the keyword
-`segments` down to here. Segments of one length go through torch's attention as one block; on a GPU
-in half precision, flash attention's kernel for segments of any length takes the whole row.
+It is registered with transformers under `SEGMENT_ATTENTION`; a model that is set to it passes the
+keyword `segments` on to it. Segments of equal length go through torch's attention as one block. On
+a GPU in half precision, flash attention's kernel for segments of any length takes the whole row.
 """
 
 from collections.abc import Iterator
@@ -34,51 +34,55 @@ def segment_attention(
     is_causal: bool | None = None,
     segments: Segments | None = None,
     sliding_window: int | None = None,
-    **others: Any,
+    **further: Any,
 ) -> tuple[Tensor, None]:
-    """Attend within each segment; transformers' signature of an attention function.
+    """Attend within each segment, with the signature of transformers' attention functions.
 
     Args:
-        module: The attention layer; its `is_causal` counts where the argument isn't given.
+        module: The attention layer; its `is_causal` counts if the argument is None.
         query: [1, heads, tokens, dimensions].
-        key: [1, key heads, tokens, dimensions]; fewer heads than `query` are shared by groups of
-            them.
+        key: [1, key heads, tokens, dimensions]; groups of query heads share fewer key heads.
         value: As `key`.
         attention_mask: None.
-        scaling: Factor of the scores; 1 / sqrt(dimensions) where None.
+        scaling: Factor of the scores; 1 / sqrt(dimensions) if None.
         dropout: Probability with which an attention weight is set to 0.
-        is_causal: Whether a token sees only itself and those before it.
+        is_causal: Whether a token sees only itself and the tokens before it.
         segments: Where the sequences lie in the row.
-        sliding_window: How far a token sees; has to reach over the longest segment.
-        others: Keywords of other attention functions.
+        sliding_window: How far a token sees; it has to reach over the longest segment.
+        further: Keywords of other attention functions.
 
     Returns:
         [1, tokens, heads, dimensions], and None for the weights.
 
     Raises:
-        NotImplementedError: The model wants something that attention within segments doesn't have.
+        NotImplementedError: The model needs a feature that attention within segments doesn't have.
     """
-    wanted = [name for name in _UNSUPPORTED if others.get(name) is not None]
-    if segments is None or attention_mask is not None or wanted:
+    unsupported = [name for name in _UNSUPPORTED if further.get(name) is not None]
+    if segments is None or attention_mask is not None or unsupported:
+        reason = unsupported or "neither"
         raise NotImplementedError(
-            f"attention within segments takes segments and no mask, got {wanted or 'neither'}"
+            f"attention within segments takes segments and no mask, got {reason}"
         )
     if sliding_window is not None and segments.longest > sliding_window:
         raise NotImplementedError(
             f"segments of {segments.longest} tokens are longer than the sliding window"
         )
     causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
-    if torch.is_autocast_enabled(query.device.type):  # rotary positions make float32 of it
-        query, key, value = (
-            each.to(torch.get_autocast_dtype(query.device.type)) for each in (query, key, value)
-        )
-    rows = [each[0].transpose(0, 1) for each in (query, key, value)]  # [tokens, heads, dimensions]
-    if dropout == 0.0 and _has_varlen_kernel(query):
-        ends = others["cu_seq_lens_q"]
+
+    # Under autocast, rotary positions turn queries and keys into float32.
+    heads = (query, key, value)
+    if torch.is_autocast_enabled(query.device.type):
+        dtype = torch.get_autocast_dtype(query.device.type)
+        heads = (query.to(dtype), key.to(dtype), value.to(dtype))
+
+    # [tokens, heads, dimensions]
+    queries, keys, values = (tensor[0].transpose(0, 1) for tensor in heads)
+    if dropout == 0.0 and _has_varlen_kernel(queries):
+        ends = further["cu_seq_lens_q"]
         attended = varlen_attn(
-            rows[0],
-            rows[1],
-            rows[2],
+            queries,
+            keys,
+            values,
             ends,
             ends,
             segments.longest,
@@ -89,20 +93,20 @@ def segment_attention(
         )
         assert isinstance(attended, Tensor)
         return attended[None], None
+
+    # The segments of one length are a view of the row.
     sizes = [count * length for count, length in segments.groups]
-    queries, keys, values = (
-        torch.split(each, sizes) for each in rows
-    )  # those of one length are a view of the row
+    splits = zip(*(torch.split(x, sizes) for x in (queries, keys, values)), strict=True)
     blocks = []
-    for (count, length), *parts in zip(segments.groups, queries, keys, values, strict=True):
-        block = [part.reshape(count, length, *part.shape[1:]).transpose(1, 2) for part in parts]
-        within = _attend(*block, scaling=scaling, dropout=dropout, causal=causal)
-        blocks.append(within.transpose(1, 2).flatten(0, 1))
+    for (count, length), tensors in zip(segments.groups, splits, strict=True):
+        block = [x.reshape(count, length, *x.shape[1:]).transpose(1, 2) for x in tensors]
+        attended = _attend(*block, scaling=scaling, dropout=dropout, causal=causal)
+        blocks.append(attended.transpose(1, 2).flatten(0, 1))
     return torch.cat(blocks)[None], None
 
 
 def _has_varlen_kernel(query: Tensor) -> bool:
-    """Whether flash attention takes these numbers: half precision on a GPU of the Ampere generation or later."""
+    """Tell whether flash attention takes this tensor: half precision on an Ampere GPU or later."""
     if not query.is_cuda or query.dtype not in (torch.float16, torch.bfloat16):
         return False
     return torch.cuda.get_device_capability(query.device) >= (8, 0)
@@ -117,12 +121,14 @@ def _attend(
     dropout: float,
     causal: bool,
 ) -> Tensor:
-    """Return attention [sequences, heads, length, dimensions] of sequences of one length."""
+    """Return the attention of sequences of one length, [sequences, heads, length, dimensions]."""
     shared = query.shape[1] != key.shape[1]
     if dropout == 0.0 or causal or shared or query.device.type != "cpu":
         return functional.scaled_dot_product_attention(
             query, key, value, dropout_p=dropout, is_causal=causal, scale=scaling, enable_gqa=shared
         )
+
+    # torch's own dropout would take longer than the attention itself.
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     weights = (query * scale @ key.transpose(-1, -2)).softmax(dim=-1)
     return cheap_dropout(weights, dropout) @ value
@@ -132,7 +138,7 @@ def _attend(
 def segment_attention_of(
     model: PreTrainedModel, implementation: str = SEGMENT_ATTENTION
 ) -> Iterator[None]:
-    """Let a model attend within segments; afterwards it attends as before."""
+    """Make a model attend within segments, and as before afterwards."""
     before = model.config._attn_implementation
     model.set_attn_implementation(implementation)
     try:

@@ -1,4 +1,4 @@
-"""Segments: where each sequence begins and ends in a row of concatenated tokens. Knows nothing of models."""
+"""Sequences of tokens concatenated to one row, and where each of them begins and ends."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ TokenIds = Sequence[int] | npt.NDArray[np.int64]
 class Segments:
     """The lengths of the sequences of one row, longest first.
 
-    Equal lengths lie side by side, so that attention takes them as one block [sequences, length]
-    that is cut from the row without copying and has no padding.
+    Sequences of equal length are neighbours, so that attention takes them as one block
+    [sequences, length], which is a view of the row and has no padding.
 
     Attributes:
         groups: (number of sequences, their length), in the row's order.
@@ -28,17 +28,17 @@ class Segments:
 
     @property
     def tokens(self) -> int:
-        """Tokens of the row."""
+        """Number of tokens of the row."""
         return sum(count * length for count, length in self.groups)
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest sequence."""
+        """Number of tokens of the longest sequence."""
         return max((length for _, length in self.groups), default=0)
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens per sequence."""
+        """Number of tokens of each sequence."""
         return [length for count, length in self.groups for _ in range(count)]
 
 
@@ -48,10 +48,9 @@ class ConcatenatedTokens:
 
     Attributes:
         input_ids: Token ids, int64 [1, tokens].
-        position_ids: Place of each token in its sequence, int64 [1, tokens].
-        segments: Where the sequences lie, and behind them the filler, if any.
-        order: Number of each sequence in the caller's order, int64 [sequences]: row order to
-            caller's order.
+        position_ids: Position of each token in its sequence, int64 [1, tokens].
+        segments: Where the sequences lie; after them comes the filler, if there is any.
+        order: Index in the caller's order of each sequence of the row, int64 [sequences].
     """
 
     input_ids: Tensor
@@ -60,19 +59,21 @@ class ConcatenatedTokens:
     order: Tensor
 
     def features(self, position_offset: int = 0) -> dict[str, Any]:
-        """Return what a model takes: ids, positions, and the segments in our form and in flash attention's.
+        """Return a model's inputs: ids, positions, and the segments for us and for flash attention.
 
         Args:
-            position_offset: Position of a sequence's first token (RoBERTa's begin behind the
-                padding token).
+            position_offset: Position of a sequence's first token; RoBERTa's positions begin after
+                that of the padding token.
         """
+        position_ids = self.position_ids
+        if position_offset:
+            position_ids = position_ids + position_offset
         lengths = torch.tensor([0, *self.segments.lengths])
         ends = lengths.cumsum(0).to(device=self.input_ids.device, dtype=torch.int32)
+
         return {
             "input_ids": self.input_ids,
-            "position_ids": self.position_ids + position_offset
-            if position_offset
-            else self.position_ids,
+            "position_ids": position_ids,
             "cu_seq_lens_q": ends,
             "cu_seq_lens_k": ends,
             "max_length_q": self.segments.longest,
@@ -81,41 +82,49 @@ class ConcatenatedTokens:
         }
 
     def in_callers_order(self, values: Tensor) -> Tensor:
-        """Return `values` [sequences, ...], one per sequence in the row's order, in the caller's order."""
-        places = torch.empty_like(self.order)
-        places[self.order] = torch.arange(len(self.order))
-        return values[places.to(values.device)]  # without the filler's
+        """Return values of the row's sequences, [sequences, ...], in the caller's order.
+
+        The filler's value is left out.
+        """
+        positions = torch.empty_like(self.order)
+        positions[self.order] = torch.arange(len(self.order))
+        return values[positions.to(values.device)]
 
 
 def concatenate(
-    rows: Sequence[TokenIds], device: torch.device | str = "cpu", *, multiple: int = 1
+    sequences: Sequence[TokenIds], device: torch.device | str = "cpu", *, multiple: int = 1
 ) -> ConcatenatedTokens:
-    """Put sequences of tokens into one row, longest first.
+    """Concatenate sequences of tokens to one row, longest first.
 
     Args:
-        rows: Token ids.
-        device: Of the tensors.
-        multiple: A sequence of token 0 fills the row up to a multiple of this: a library that
-            compiles a product for each number of tokens (oneDNN) then meets few of them.
+        sequences: Token ids.
+        device: Device of the tensors.
+        multiple: A sequence of token 0 fills the row up to a multiple of this number. oneDNN
+            compiles a product for each number of tokens, and so has to compile fewer.
 
     Raises:
         ValueError: There is no sequence, or an empty one.
     """
-    arrays = [np.asarray(row, dtype=np.int64) for row in rows]
-    lengths = np.array([len(array) for array in arrays], dtype=np.int64)
+    arrays = [np.asarray(sequence, dtype=np.int64) for sequence in sequences]
+    lengths = np.array(list(map(len, arrays)), dtype=np.int64)
     if not len(lengths) or not lengths.all():
         raise ValueError("every sequence must have a token, got none or an empty one")
+
     order = np.argsort(-lengths, kind="stable")
+    ordered = [arrays[index] for index in order]
     filler = int(-lengths.sum() % multiple)
-    row = np.concatenate([*(arrays[number] for number in order), np.zeros(filler, dtype=np.int64)])
-    sorted_lengths = np.append(lengths[order], [filler] if filler else []).astype(np.int64)
-    starts = np.repeat(np.cumsum(sorted_lengths) - sorted_lengths, sorted_lengths)
+    if filler:
+        ordered.append(np.zeros(filler, dtype=np.int64))
+
+    row = np.concatenate(ordered)
+    ordered_lengths = np.array(list(map(len, ordered)), dtype=np.int64)
+    starts = np.repeat(np.cumsum(ordered_lengths) - ordered_lengths, ordered_lengths)
     positions = np.arange(len(row), dtype=np.int64) - starts
+    groups = tuple((len(list(equal)), int(length)) for length, equal in groupby(ordered_lengths))
+
     return ConcatenatedTokens(
         input_ids=torch.from_numpy(row)[None].to(device),
         position_ids=torch.from_numpy(positions)[None].to(device),
-        segments=Segments(
-            groups=tuple((len(list(same)), int(length)) for length, same in groupby(sorted_lengths))
-        ),
+        segments=Segments(groups=groups),
         order=torch.from_numpy(order),
     )
