@@ -1,6 +1,6 @@
-"""Low-rank adapters of a language model, through PEFT: put in before the training, merged into the weights after it.
+"""Low-rank adapters of a language model by PEFT: added before training, merged after it.
 
-Knows nothing of training; its keyword arguments are the fields of `llm.adapter`.
+The keyword arguments are the fields of `llm.adapter`.
 """
 
 import importlib.util
@@ -26,31 +26,35 @@ from tunetrail.errors import ConfigError, TrainingError, did_you_mean
 
 
 def quantization_config(kind: str) -> BitsAndBytesConfig | None:
-    """Return what `from_pretrained` needs to load the model that an adapter of this kind is put into.
+    """Return the argument of `from_pretrained` for the base model of an adapter of this kind.
 
-    For `qlora` it is 4-bit NormalFloat with quantised constants (Dettmers et al. 2023, arXiv:2305.14314); for all other
-    kinds None: the weights as they are.
+    For `qlora` it is 4-bit NormalFloat with quantised constants (Dettmers et al. 2023,
+    arXiv:2305.14314); for all other kinds it is None, and the weights stay as they are.
 
     Raises:
         ConfigError: `qlora` without the package bitsandbytes or without a GPU.
     """
     if kind != "qlora":
         return None
-    lacking = [
-        *(["the package bitsandbytes"] if importlib.util.find_spec("bitsandbytes") is None else []),
-        *(["an NVIDIA GPU"] if not torch.cuda.is_available() else []),
-    ]
-    if lacking:
+
+    missing = []
+    if importlib.util.find_spec("bitsandbytes") is None:
+        missing.append("the package bitsandbytes")
+    if not torch.cuda.is_available():
+        missing.append("an NVIDIA GPU")
+    if missing:
         raise ConfigError(
-            f"llm.adapter.kind must be lora, rslora, dora or none on a machine without {' and '.join(lacking)}, "
-            "got 'qlora'. It runs after `pip install bitsandbytes` on a machine with an NVIDIA GPU."
+            "llm.adapter.kind must be lora, rslora, dora or none on a machine without "
+            f"{' and '.join(missing)}, got 'qlora'. It runs after `pip install bitsandbytes` on a "
+            "machine with an NVIDIA GPU."
         )
-    fast = torch.cuda.is_bf16_supported(including_emulation=False)
+
+    has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
     return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16 if fast else torch.float16,
+        bnb_4bit_compute_dtype=torch.bfloat16 if has_bfloat16 else torch.float16,
     )
 
 
@@ -64,32 +68,33 @@ def with_adapter(
     target_modules: Sequence[str] = (ALL_LINEAR,),
     initialisation: str = "default",
 ) -> PreTrainedModel | PeftModel:
-    """Return the model with a new adapter, all else frozen; at first it computes what the model computed.
+    """Return the model with a new adapter and frozen weights; at first its outputs are unchanged.
 
-    The first weights come from torch's generator.
+    The adapter's first weights come from torch's generator.
 
     Args:
-        model: It is changed in place. For `qlora` it was loaded with `quantization_config`.
-        kind: `lora` (Hu et al. 2021), `rslora` (Kalajdzievski 2023), `dora` (Liu et al. 2024), `qlora`; `none` returns
-            the model as it is.
-        rank: Of the two matrices whose product is added to a weight.
+        model: The model, which is changed in place; for `qlora`, loaded with `quantization_config`.
+        kind: `lora` (Hu et al. 2021), `rslora` (Kalajdzievski 2023), `dora` (Liu et al. 2024),
+            `qlora`; `none` returns the model as it is.
+        rank: Rank of the two matrices whose product is added to a weight.
         alpha: The product is scaled by alpha / rank, for `rslora` by alpha / sqrt(rank).
-        dropout: On the adapter's input.
-        target_modules: Names of linear layers, or `all-linear`: all but the output layer.
-        initialisation: `default` or `orthogonal` leave the weights as they are; `pissa` (Meng et al. 2024) and `olora`
-            (Büyükakyüz 2024) move each weight's leading part into the adapter.
+        dropout: Dropout on the adapter's input.
+        target_modules: Names of linear layers, or `all-linear` for all except the output layer.
+        initialisation: `default` and `orthogonal` leave the weights as they are; `pissa` (Meng et
+            al. 2024) and `olora` (Büyükakyüz 2024) move each weight's leading part into the adapter.
 
     Raises:
-        ConfigError: A target module is no linear layer of the model, or its output layer.
+        ConfigError: A target module isn't a linear layer of the model, or is its output layer.
     """
     if kind == "none":
         return model
+
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
-        target_modules=_targets(model, target_modules),
-        init_lora_weights=True if initialisation == "default" else initialisation,  # type: ignore[arg-type]
+        target_modules=_target_modules(model, target_modules),
+        init_lora_weights=initialisation == "default" or initialisation,  # type: ignore[arg-type]
         use_rslora=kind == "rslora",
         use_dora=kind == "dora",
         task_type="CAUSAL_LM",
@@ -98,59 +103,63 @@ def with_adapter(
         model = prepare_model_for_kbit_training(  # type: ignore[no-untyped-call]
             model, use_gradient_checkpointing=False
         )
-    return _wrapped(model, config)
+    return _wrap(model, config)
 
 
 def merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    """Return the plain model with the adapter added into its weights; it can't be trained on.
+    """Return the plain model with the adapter added to its weights; it can't be trained further.
 
-    A model in 4 bits is brought back to float32 first, so that the merged one computes what was trained: adding the
-    adapter to the original weights would not, nor would rounding the sum to 4 bits.
+    A model in 4 bits is converted to float32 first, so that the merged model computes what was
+    trained. Adding the adapter to the original weights would not, nor would rounding the sum to 4
+    bits.
 
     Raises:
         TrainingError: The adapter's weights aren't finite.
     """
     if not isinstance(model, PeftModel):
         return model
+
     if getattr(model.get_base_model(), "is_loaded_in_4bit", False):
         config, adapter = model.peft_config["default"], get_peft_model_state_dict(model)
         plain: PreTrainedModel = model.unload().dequantize(dtype=torch.float32).float()
-        model = _wrapped(plain, config)
+        model = _wrap(plain, config)
         set_peft_model_state_dict(model, adapter)
+
     try:
         return model.merge_and_unload(safe_merge=True)  # type: ignore[no-any-return]
     except ValueError as error:
         raise TrainingError(f"The adapter can't be merged: {error}") from error
 
 
-def _wrapped(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
+def _wrap(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
     with warnings.catch_warnings():
-        # PEFT 0.21 asks transformers 5.23 for an attribute under its old name
+        # PEFT 0.21 asks transformers 5.23 for an attribute under its old name.
         warnings.filterwarnings(
             "ignore", message=".*is_gradient_checkpointing", category=FutureWarning
         )
-        # PEFT sees by itself that GPT-2's layers have their weights transposed, and says so for each one
+        # PEFT notices by itself that GPT-2's weights are transposed, and warns for each layer.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to", category=UserWarning)
         return get_peft_model(model, config)
 
 
-def _targets(model: PreTrainedModel, names: Collection[str]) -> str | list[str]:
-    """Return the target modules in PEFT's form; PEFT alone would pass over a name that matches nothing."""
+def _target_modules(model: PreTrainedModel, names: Collection[str]) -> str | list[str]:
+    """Return the target modules in PEFT's form, checked: PEFT ignores a name without a match."""
     if list(names) == [ALL_LINEAR]:
         return ALL_LINEAR
-    modules = {name: module for name, module in model.named_modules() if name}
+
+    modules = {path for path, _ in model.named_modules() if path}
     output = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    linear = {
-        name
-        for name, module in modules.items()
-        if isinstance(module, nn.Linear | Conv1D) and module is not output
-    }
-    known = sorted({name.rsplit(".", 1)[-1] for name in linear})
+    linear = set()
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Linear | Conv1D) and module is not output:
+            linear.add(path)
+
+    known = sorted({path.rsplit(".", 1)[-1] for path in linear})
     for name in names:
-        matching = {each for each in modules if each == name or each.endswith(f".{name}")}
+        matching = {path for path in modules if path == name or path.endswith(f".{name}")}
         if not matching or not matching <= linear:
             raise ConfigError(
-                f"llm.adapter.target_modules must be {ALL_LINEAR} or names of the model's linear layers "
-                f"({', '.join(known)}), got {name!r}.{did_you_mean(name, known)}"
+                f"llm.adapter.target_modules must be {ALL_LINEAR} or names of the model's linear "
+                f"layers ({', '.join(known)}), got {name!r}.{did_you_mean(name, known)}"
             )
     return list(names)

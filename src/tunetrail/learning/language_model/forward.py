@@ -1,12 +1,14 @@
-"""Examples through a causal language model, concatenated where it can: hidden states, then the head at what is learnt.
+"""Puts examples through a causal language model, concatenated if the model allows it.
 
-One sequence never sees another: attention stays within a segment and positions begin anew in each.
+The head is applied only to the tokens that are learned. One example never sees another: attention
+stays within a segment, and positions begin again in each.
 """
 
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -25,16 +27,24 @@ from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
 logger = logging.getLogger(__name__)
 
 _TOLERANCE = 1e-4
+_ERRORS_OF_UNSUITABLE_MODELS = (
+    NotImplementedError,
+    TypeError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    AttributeError,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Supervised:
-    """What a batch teaches, as tensors.
+    """The supervised tokens of a batch.
 
     Attributes:
         hidden: Hidden states from which a token is predicted, [supervised tokens, dimensions].
-        targets: Ids of these tokens.
-        examples: Number of each one's example.
+        targets: Ids of these tokens, [supervised tokens].
+        examples: Index of the example of each token, [supervised tokens].
     """
 
     hidden: Tensor
@@ -48,8 +58,8 @@ class LanguageForward:
 
     Attributes:
         model: The model, or the model within its adapters.
-        pad_token_id: Fills up shorter rows where examples are padded.
-        padding_free: Whether they are concatenated; the model has to attend within segments then.
+        pad_token_id: Fills up shorter rows if examples are padded.
+        padding_free: Whether examples are concatenated; the model then has to attend within segments.
         noise: Noise on the embeddings in training.
     """
 
@@ -59,55 +69,51 @@ class LanguageForward:
     noise: EmbeddingNoise | None = None
 
     def loss(self, examples: Sequence[TokenizedExample], weights: Sequence[float]) -> Tensor:
-        """Return the sum over supervised tokens of their nats, each times the weight of its example."""
+        """Return the sum of the supervised tokens' nats, each times the weight of its example."""
+        example_weights = torch.tensor(weights, dtype=torch.float32, device=self.model.device)
         if not self.padding_free:
-            return (
-                self._padded_nats(examples) * torch.tensor(weights, device=self.model.device)
-            ).sum()
-        found, head = self._supervised(examples), head_of(self.model)
-        each = torch.tensor(weights, dtype=torch.float32, device=found.hidden.device)[
-            found.examples
-        ]
-        return supervised_loss(found.hidden, found.targets, each, head.weight, head.bias)
+            return (self._padded_nats(examples) * example_weights).sum()
+
+        tokens, head = self._supervised(examples), head_of(self.model)
+        token_weights = example_weights.to(tokens.hidden.device)[tokens.examples]
+        return supervised_loss(tokens.hidden, tokens.targets, token_weights, head.weight, head.bias)
 
     def nats(self, examples: Sequence[TokenizedExample]) -> Tensor:
         """Return each example's negative log-likelihood in nats, float32 [examples]."""
         if not self.padding_free:
             return self._padded_nats(examples)
-        found, head = self._supervised(examples), head_of(self.model)
-        nats = supervised_nats(found.hidden, found.targets, head.weight, head.bias)
-        return nats.new_zeros(len(examples)).index_add(0, found.examples, nats)
+        tokens, head = self._supervised(examples), head_of(self.model)
+        nats = supervised_nats(tokens.hidden, tokens.targets, head.weight, head.bias)
+        return nats.new_zeros(len(examples)).index_add(0, tokens.examples, nats)
 
     def computed(self, examples: Sequence[TokenizedExample]) -> int:
-        """Return the tokens that go through the model for these examples, padding included."""
+        """Return the number of tokens that go through the model, padding included."""
         lengths = [len(example.input_ids) for example in examples]
         return sum(lengths) if self.padding_free else max(lengths) * len(lengths)
 
     def _supervised(self, examples: Sequence[TokenizedExample]) -> Supervised:
         device = self.model.device
         tokens = concatenate([example.input_ids for example in examples], device)
-        labels = torch.tensor(
-            [label for number in tokens.order.tolist() for label in examples[number].labels]
-        )
-        # a segment's first label is never learnt, so no segment predicts the beginning of the next
+        lengths = tokens.segments.lengths
+        ordered_labels = [examples[index].labels for index in tokens.order.tolist()]
+        labels = torch.tensor(list(chain.from_iterable(ordered_labels)))
+
+        # A segment's first label is never learned, so no segment predicts the next one's beginning.
         targets = torch.cat([labels[1:], labels.new_full((1,), IGNORED)])
         positions = (targets != IGNORED).nonzero().flatten()
-        owners = tokens.order.repeat_interleave(torch.tensor(tokens.segments.lengths))[positions]
-        with self._noise_over(tokens.segments.lengths):
-            states = decoder_of(self.model)(**tokens.features(), use_cache=False).last_hidden_state[
-                0
-            ]
+        example_of_token = tokens.order.repeat_interleave(torch.tensor(lengths))[positions]
+
+        with self._noise_over(lengths):
+            output = decoder_of(self.model)(**tokens.features(), use_cache=False)
         return Supervised(
-            hidden=states[positions.to(device)],
+            hidden=output.last_hidden_state[0][positions.to(device)],
             targets=targets[positions].to(device),
-            examples=owners.to(device),
+            examples=example_of_token.to(device),
         )
 
     def _padded_nats(self, examples: Sequence[TokenizedExample]) -> Tensor:
-        batch = {
-            name: value.to(self.model.device)
-            for name, value in padded(examples, self.pad_token_id).items()
-        }
+        padded_batch = padded(examples, self.pad_token_id)
+        batch = {name: tensor.to(self.model.device) for name, tensor in padded_batch.items()}
         with self._noise_over([len(example.input_ids) for example in examples]):
             return padded_nats(self.model, batch).sum(dim=1)
 
@@ -119,7 +125,7 @@ def padded(examples: Sequence[TokenizedExample], pad_token_id: int) -> dict[str,
     """Return `input_ids`, `attention_mask` and `labels`, each [batch, tokens], padded on the right."""
     ids = [torch.tensor(example.input_ids) for example in examples]
     labels = [torch.tensor(example.labels) for example in examples]
-    ones = [torch.ones_like(each) for each in ids]
+    ones = list(map(torch.ones_like, ids))
     return {
         "input_ids": pad_sequence(ids, batch_first=True, padding_value=pad_token_id),
         "attention_mask": pad_sequence(ones, batch_first=True),
@@ -128,9 +134,9 @@ def padded(examples: Sequence[TokenizedExample], pad_token_id: int) -> dict[str,
 
 
 def padded_nats(model: Any, batch: dict[str, Tensor]) -> Tensor:
-    """Return the negative log-likelihood, in nats, of each token; 0 where nothing is learnt.
+    """Return the negative log-likelihood of each token in nats; 0 for tokens that aren't learned.
 
-    Logits are the model's own, computed only at the positions where some row of the batch has a label.
+    The logits are the model's own, at the positions where any row of the batch has a label.
 
     Args:
         model: A causal language model of transformers, or a PEFT model around one.
@@ -147,21 +153,24 @@ def padded_nats(model: Any, batch: dict[str, Tensor]) -> Tensor:
         logits_to_keep=positions,
         use_cache=False,
     ).logits
+
     targets = targets[:, positions]
-    supervised = targets != IGNORED
-    chosen = logits[supervised].float()
-    # logsumexp - logit: two digits more exact in float32 than torch's cross_entropy
-    nats = chosen.logsumexp(dim=-1) - chosen.gather(1, targets[supervised][:, None]).squeeze(1)
-    return torch.zeros(targets.shape, device=nats.device).masked_scatter(supervised, nats)
+    is_supervised = targets != IGNORED
+    supervised_logits = logits[is_supervised].float()
+    target_logits = supervised_logits.gather(1, targets[is_supervised][:, None]).squeeze(1)
+
+    # logsumexp - logit is two digits more exact in float32 than torch's cross_entropy.
+    nats = supervised_logits.logsumexp(dim=-1) - target_logits
+    return torch.zeros(targets.shape, device=nats.device).masked_scatter(is_supervised, nats)
 
 
 def causal_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    """Return the model without the object that holds its adapters; the adapters stay in its layers."""
+    """Return the model without PEFT's wrapper; the adapters stay in its layers."""
     return model.get_base_model() if isinstance(model, PeftModel) else model  # type: ignore[return-value]
 
 
 def decoder_of(model: PreTrainedModel | PeftModel) -> nn.Module:
-    """Return the part of a causal language model that gives hidden states."""
+    """Return the module of a causal language model that gives hidden states."""
     return causal_model(model).get_decoder()  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -172,15 +181,15 @@ def head_of(model: PreTrainedModel | PeftModel) -> Any:
 
 @contextmanager
 def concatenating(model: PreTrainedModel | PeftModel) -> Iterator[None]:
-    """Let the model take concatenated examples; afterwards it takes padded ones, as before."""
+    """Make the model take concatenated examples, and padded ones again afterwards."""
     with segment_attention_of(causal_model(model)):
         yield
 
 
 def why_padded(model: PreTrainedModel | PeftModel) -> str | None:
-    """Return why a model needs padded batches, None where it gives the same loss without padding.
+    """Return why a model needs padded batches; None if it gives the same loss without padding.
 
-    Found by trying: a few tokens go through both ways. Leaves the model's mode and random generators as they were.
+    A few tokens go through the model in both ways. Its mode and the random generators stay.
     """
     causal = causal_model(model)
     if not causal.is_backend_compatible():  # type: ignore[no-untyped-call]
@@ -188,36 +197,32 @@ def why_padded(model: PreTrainedModel | PeftModel) -> str | None:
     window = getattr(causal.config, "sliding_window", None)
     if window and getattr(causal.config, "use_sliding_window", True):
         return f"its layers see {window} tokens only"
-    vocabulary = causal.config.get_text_config().vocab_size
-    examples = [
-        TokenizedExample(
-            input_ids=ids, labels=[IGNORED, *ids[1:]], supervised_bytes=0, truncated=False
-        )
-        for ids in (
-            [number % vocabulary for number in range(start, start + 3 + start)]
-            for start in (1, 2, 5)
-        )
-    ]
+
+    examples = _probe_examples(causal.config.get_text_config().vocab_size)
+    with_padding = LanguageForward(model=model, pad_token_id=0, padding_free=False)
+    without_padding = LanguageForward(model=model, pad_token_id=0, padding_free=True)
     try:
         with evaluating(model), torch.inference_mode():
-            expected = LanguageForward(model=model, pad_token_id=0, padding_free=False).nats(
-                examples
-            )
+            expected = with_padding.nats(examples)
             with concatenating(model):
-                found = LanguageForward(model=model, pad_token_id=0, padding_free=True).nats(
-                    examples
-                )
-    except (
-        NotImplementedError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-        KeyError,
-        AttributeError,
-    ) as error:
+                nats = without_padding.nats(examples)
+    except _ERRORS_OF_UNSUITABLE_MODELS as error:
         return f"{type(error).__name__}: {error}"
-    difference = float(((expected - found) / expected).abs().max())
+
+    difference = float(((expected - nats) / expected).abs().max())
     return None if difference <= _TOLERANCE else f"its loss would differ by {difference:.1e}"
+
+
+def _probe_examples(vocabulary: int) -> list[TokenizedExample]:
+    """Return short examples of different lengths."""
+    examples = []
+    for start in (1, 2, 5):
+        ids = [token % vocabulary for token in range(start, start + 3 + start)]
+        labels = [IGNORED, *ids[1:]]
+        examples.append(
+            TokenizedExample(input_ids=ids, labels=labels, supervised_bytes=0, truncated=False)
+        )
+    return examples
 
 
 def build_forward(
@@ -227,14 +232,21 @@ def build_forward(
     padding_free: bool = True,
     noise_alpha: float = 0.0,
 ) -> LanguageForward:
-    """Return the way without padding, or with it where it isn't wanted or the model needs it, which is logged.
+    """Return the model's forward pass, without padding if the settings and the model allow it.
 
-    `noise_alpha` above 0 adds noise of that size to the embeddings in training (NEFTune).
+    Args:
+        model: The model, or the model within its adapters.
+        pad_token_id: Fills up shorter rows if examples are padded.
+        padding_free: Whether to avoid padding; if the model needs it, a warning says why.
+        noise_alpha: Size of NEFTune's noise on the embeddings in training; 0: off.
     """
-    reason = why_padded(model) if padding_free else "training.batches.padding_free is false"
-    if padding_free and reason:
-        logger.warning("examples are padded: the model can't do without (%s)", reason)
-    noise = EmbeddingNoise(model, noise_alpha) if noise_alpha else None
+    needs_padding = why_padded(model) if padding_free else None
+    if needs_padding:
+        logger.warning("examples are padded: the model can't do without (%s)", needs_padding)
+
     return LanguageForward(
-        model=model, pad_token_id=pad_token_id, padding_free=reason is None, noise=noise
+        model=model,
+        pad_token_id=pad_token_id,
+        padding_free=padding_free and needs_padding is None,
+        noise=EmbeddingNoise(model, noise_alpha) if noise_alpha else None,
     )

@@ -1,10 +1,10 @@
-"""The language model's head and its loss, a few tokens at a time: never more than [chunk, vocabulary] logits exist.
+"""The language model's head and its loss, computed for a chunk of tokens at a time.
 
-Knows nothing of models and batches: it takes hidden states, targets and the head's matrix.
+There are never more than [chunk, vocabulary] logits in memory.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from tunetrail.learning.cpu_layers.linear import linear, transposed_product
 
 CHUNK_TOKENS = 512
-"""Fewer cost time for adding up the gradient of the head's matrix (measured with 49,152 x 576), more only memory."""
+"""Fewer cost time for adding up the head's gradient (measured with 49,152 x 576), more memory."""
 
 _Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
@@ -29,8 +29,9 @@ def supervised_nats(
 ) -> Tensor:
     """Return each token's negative log-likelihood; the backward pass computes the logits a second time.
 
-    It is logsumexp(logits) - logits[target], in float32 at least: two digits more exact than torch's `cross_entropy`.
-    Under autocast the matrix products have autocast's type, as in the model's own head.
+    It is logsumexp(logits) - logits[target] in at least float32, which is two digits more exact than
+    torch's `cross_entropy`. Under autocast, the matrix products have autocast's type, as in the
+    model's own head.
 
     Args:
         hidden: The last hidden states, [tokens, dimensions].
@@ -57,35 +58,39 @@ def supervised_loss(
 ) -> Tensor:
     """Return the weighted sum of the tokens' negative log-likelihoods, for training.
 
-    The gradients with respect to `hidden`, `weight` and `bias` are computed chunk by chunk together with the loss, as
-    in Liger Kernel's fused linear cross-entropy (Hsu et al. 2024, arXiv:2410.10989): the logits are computed once and
-    not kept, and the backward pass only scales. What needs no gradient (a frozen head) costs nothing.
+    The gradients with respect to `hidden`, `weight` and `bias` are computed chunk by chunk together
+    with the loss, as in Liger Kernel's fused linear cross-entropy (Hsu et al. 2024,
+    arXiv:2410.10989): the logits are computed once and not kept, and the backward pass only scales.
+    A frozen head costs nothing.
 
     Args:
         hidden: The last hidden states, [tokens, dimensions].
         targets: Ids of the tokens to predict from them, int64 [tokens].
-        weights: What each token counts, [tokens]; None: each counts 1. They get no gradient.
+        weights: Weight of each token, [tokens], without gradient; 1 each if None.
         weight: The head's matrix, [vocabulary, dimensions].
         bias: The head's bias, [vocabulary].
         chunk_tokens: Tokens whose logits are in memory at a time.
 
     Returns:
-        sum_i weights_i * nats_i, a float32 scalar (float64 for float64 inputs). Its backward pass can run once.
+        sum_i weights_i * nats_i, a float32 scalar (float64 for float64 inputs). Its backward pass can
+        run once.
     """
     head = _Head(hidden, targets, weight, bias, chunk_tokens)
-    weights = (
-        torch.ones(len(targets), device=hidden.device) if weights is None else weights.detach()
-    )
-    trained = any(each is not None and each.requires_grad for each in (hidden, weight, bias))
-    if not (trained and torch.is_grad_enabled()):
+    if weights is None:
+        weights = torch.ones(len(targets), device=hidden.device)
+    weights = weights.detach()
+
+    tensors = (hidden, weight) if bias is None else (hidden, weight, bias)
+    is_trained = any(tensor.requires_grad for tensor in tensors)
+    if not (is_trained and torch.is_grad_enabled()):
         return (head.nats() * weights).sum()
     return _SupervisedLoss.apply(hidden, weight, bias, head, weights)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Head:
-    """The head and its loss as plain numbers: autograd sees nothing of what happens here.
+    """The head and its loss without autograd.
 
-    Types are chosen once, by hand: autocast leaves products alone whose factors have its type already.
+    Types are chosen once, because autocast leaves products alone whose factors have its type.
     """
 
     def __init__(
@@ -104,10 +109,9 @@ class _Head:
         self.hidden, self.weight = hidden.detach().to(self.dtype), weight.detach().to(self.dtype)
         self.bias = None if bias is None else bias.detach().to(self.dtype)
         self.targets = targets[:, None]
+        # Chunks of equal size, because a small last chunk would be slow.
         chunks = max(1, math.ceil(len(hidden) / chunk_tokens))
-        self.chunk = max(
-            1, math.ceil(len(hidden) / chunks)
-        )  # chunks of one size: a small last one would be slow
+        self.chunk = max(1, math.ceil(len(hidden) / chunks))
 
     def nats(self) -> Tensor:
         """Return the nats of each token, [tokens]."""
@@ -124,49 +128,55 @@ class _Head:
 
         Args:
             weights: [tokens].
-            needed: Whether the gradients of hidden, weight and bias are needed; the others are None.
+            needed: Whether the gradients of hidden, weight and bias are needed; else they are None.
         """
+        needs_hidden, needs_weight, needs_bias = needed
         nats = self.hidden.new_empty(len(self.hidden), dtype=self.exact)
-        of_hidden = torch.empty_like(self.hidden, dtype=self.exact) if needed[0] else None
-        of_weight: Tensor | None = None
-        of_bias = (
-            torch.zeros_like(self.bias, dtype=self.exact)
-            if needed[2] and self.bias is not None
-            else None
-        )
+        hidden_gradient, weight_gradient, bias_gradient = None, None, None
+        if needs_hidden:
+            hidden_gradient = torch.empty_like(self.hidden, dtype=self.exact)
+        if needs_bias and self.bias is not None:
+            bias_gradient = torch.zeros_like(self.bias, dtype=self.exact)
         weights = weights.to(self.exact)[:, None]
+
         with torch.no_grad():
             for tokens in self._chunks():
+                # The gradient of the nats with respect to the logits is softmax, less 1 at the target.
                 exponentials, sums, nats[tokens] = self._exponentials(tokens)
-                of_logits = exponentials.mul_(
-                    weights[tokens] / sums
-                )  # of nats: softmax, and 1 less at the target
-                of_logits.scatter_add_(1, self.targets[tokens], -weights[tokens])
-                if of_bias is not None:
-                    of_bias += of_logits.sum(dim=0)
-                rounded = of_logits.to(self.dtype)
-                if of_hidden is not None:
-                    of_hidden[tokens] = linear(rounded, self.weight.T)
-                if needed[1]:
-                    part = transposed_product(rounded, self.hidden[tokens]).to(self.exact)
-                    of_weight = part if of_weight is None else of_weight.add_(part)
-                    del part
-                del exponentials, of_logits, rounded  # before the next chunk's logits exist
-        if needed[1] and of_weight is None:  # no token at all
-            of_weight = torch.zeros_like(self.weight, dtype=self.exact)
-        return nats, (of_hidden, of_weight, of_bias)
+                logit_gradient = exponentials.mul_(weights[tokens] / sums)
+                logit_gradient.scatter_add_(1, self.targets[tokens], -weights[tokens])
+
+                if bias_gradient is not None:
+                    bias_gradient += logit_gradient.sum(dim=0)
+                rounded = logit_gradient.to(self.dtype)
+                if hidden_gradient is not None:
+                    hidden_gradient[tokens] = linear(rounded, self.weight.T)
+                if needs_weight:
+                    product = transposed_product(rounded, self.hidden[tokens]).to(self.exact)
+                    is_first = weight_gradient is None
+                    weight_gradient = product if is_first else weight_gradient.add_(product)
+                    del product
+
+                # Release the memory before the next chunk's logits exist.
+                del exponentials, logit_gradient, rounded
+
+        has_no_tokens = needs_weight and weight_gradient is None
+        if has_no_tokens:
+            weight_gradient = torch.zeros_like(self.weight, dtype=self.exact)
+        return nats, (hidden_gradient, weight_gradient, bias_gradient)
 
     def _chunks(self) -> Iterator[slice]:
         for start in range(0, len(self.hidden), self.chunk):
             yield slice(start, min(start + self.chunk, len(self.hidden)))
 
     def _exponentials(self, tokens: slice) -> tuple[Tensor, Tensor, Tensor]:
-        """Return exp(x - max x) of a chunk's logits x, their sums, [chunk, 1], and the nats, [chunk]."""
+        """Return exp(x - max x) of a chunk's logits x, their sums [chunk, 1], and the nats [chunk]."""
         logits = linear(self.hidden[tokens], self.weight, self.bias).to(self.exact)
         logits.sub_(logits.amax(dim=1, keepdim=True))
-        at_target = logits.gather(1, self.targets[tokens])
-        sums = logits.exp_().sum(dim=1, keepdim=True)
-        return logits, sums, (sums.log() - at_target).squeeze(1)
+        target_logits = logits.gather(1, self.targets[tokens])
+        exponentials = logits.exp_()
+        sums = exponentials.sum(dim=1, keepdim=True)
+        return exponentials, sums, (sums.log() - target_logits).squeeze(1)
 
 
 class _SupervisedNats(torch.autograd.Function):
@@ -174,19 +184,18 @@ class _SupervisedNats(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, head: _Head
     ) -> Tensor:
-        ctx.save_for_backward(
-            hidden, weight, bias
-        )  # so that autograd refuses a backward pass after they changed
+        # Saved so that autograd refuses a backward pass after they have changed.
+        ctx.save_for_backward(hidden, weight, bias)
         ctx.head = head
         return head.nats()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_nats: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, magnitude = ctx.saved_tensors, _magnitude(of_nats)
-        _, gradients = ctx.head.nats_and_gradients(of_nats / magnitude, ctx.needs_input_grad[:3])
-        dtypes = [None if each is None else each.dtype for each in inputs]
-        return (*_scaled(gradients, magnitude, dtypes), None)
+    def backward(ctx: Any, nats_gradient: Tensor) -> tuple[Tensor | None, ...]:
+        magnitude = _magnitude(nats_gradient)
+        weights = nats_gradient / magnitude
+        _, gradients = ctx.head.nats_and_gradients(weights, ctx.needs_input_grad[:3])
+        return (*_scale(gradients, magnitude, _dtypes(ctx.saved_tensors)), None)
 
 
 class _SupervisedLoss(torch.autograd.Function):
@@ -195,33 +204,40 @@ class _SupervisedLoss(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, head: _Head, weights: Tensor
     ) -> Tensor:
         ctx.magnitude = _magnitude(weights)
-        nats, ctx.gradients = head.nats_and_gradients(
-            weights / ctx.magnitude, ctx.needs_input_grad[:3]
-        )
-        ctx.dtypes = [None if each is None else each.dtype for each in (hidden, weight, bias)]
+        scaled_weights = weights / ctx.magnitude
+        nats, ctx.gradients = head.nats_and_gradients(scaled_weights, ctx.needs_input_grad[:3])
+        ctx.dtypes = _dtypes((hidden, weight, bias))
         return (nats * weights).sum()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_loss: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, loss_gradient: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.gradients is None:
             raise RuntimeError(
-                "The backward pass of supervised_loss can run only once: it changes what it has kept."
+                "The backward pass of supervised_loss can run only once, because it scales its "
+                "gradients in place."
             )
         gradients, ctx.gradients = ctx.gradients, None
-        return (*_scaled(gradients, of_loss * ctx.magnitude, ctx.dtypes), None, None)
+        return (*_scale(gradients, loss_gradient * ctx.magnitude, ctx.dtypes), None, None)
+
+
+def _dtypes(tensors: Sequence[Tensor | None]) -> list[torch.dtype | None]:
+    return [None if tensor is None else tensor.dtype for tensor in tensors]
 
 
 def _magnitude(weights: Tensor) -> Tensor:
-    """Return the mean of |weights|, above 0: divided by it, their gradients neither vanish nor overflow in float16."""
+    """Return the mean of |weights|, above 0.
+
+    Divided by it, gradients neither vanish nor overflow in float16.
+    """
     mean = weights.abs().sum() / max(len(weights), 1)
     return mean.clamp(min=torch.finfo(mean.dtype).tiny)
 
 
-def _scaled(
+def _scale(
     gradients: _Gradients, factor: Tensor, dtypes: list[torch.dtype | None]
 ) -> list[Tensor | None]:
-    """Return the gradients times `factor`, in place where the type stays."""
+    """Multiply the gradients by a factor, in place, and return them in the given types."""
     pairs = zip(gradients, dtypes, strict=True)
     return [
         None if gradient is None else gradient.mul_(factor).to(dtype) for gradient, dtype in pairs

@@ -1,4 +1,4 @@
-"""Losses of preferences: from the log-probabilities of two answers to what a pair costs. Knows no model, no tokens."""
+"""Losses of preferences: from the log-probabilities of two answers to the loss of the pair."""
 
 from dataclasses import dataclass
 
@@ -11,18 +11,19 @@ from tunetrail.config import PreferenceConfig
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairLogProbabilities:
-    """What the model in training and its reference make of pairs of answers.
+    """Log-probabilities of pairs of answers by the model in training (policy) and its reference.
 
-    The reference is the model that the training started from. Log-probabilities are in nats, summed over the answer's
-    tokens (those with a label): the negative of what `LanguageForward.nats` returns.
+    The reference is the model that the training started from. Log-probabilities are in nats, summed
+    over the tokens of the answer: the negative of `LanguageForward.nats`.
 
     Attributes:
-        policy_chosen: Log-probability of each chosen answer by the model in training, [pairs].
-        policy_rejected: That of each rejected answer, [pairs].
-        reference_chosen: Log-probability of each chosen answer by the reference, [pairs]; without gradient.
-        reference_rejected: That of each rejected answer, [pairs].
-        chosen_tokens: Tokens with a label of each chosen answer, [pairs].
-        rejected_tokens: Those of each rejected answer, [pairs].
+        policy_chosen: Log-probability of each chosen answer by the policy, [pairs].
+        policy_rejected: Log-probability of each rejected answer by the policy, [pairs].
+        reference_chosen: Log-probability of each chosen answer by the reference, [pairs]; without
+            gradient.
+        reference_rejected: Log-probability of each rejected answer by the reference, [pairs].
+        chosen_tokens: Number of supervised tokens of each chosen answer, [pairs].
+        rejected_tokens: Number of supervised tokens of each rejected answer, [pairs].
     """
 
     policy_chosen: Tensor
@@ -35,11 +36,11 @@ class PairLogProbabilities:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImplicitRewards:
-    """beta * (log-probability by the model in training - that by the reference): Rafailov et al. 2023, section 5.
+    """beta * (log-probability by the policy - by the reference): Rafailov et al. 2023, section 5.
 
     Attributes:
-        chosen: Of each chosen answer, [pairs].
-        rejected: Of each rejected answer, [pairs].
+        chosen: Reward of each chosen answer, [pairs].
+        rejected: Reward of each rejected answer, [pairs].
     """
 
     chosen: Tensor
@@ -47,12 +48,12 @@ class ImplicitRewards:
 
     @property
     def margin(self) -> Tensor:
-        """By how much the chosen answer's reward is above the rejected one's, [pairs]."""
+        """Reward of the chosen answer minus that of the rejected answer, [pairs]."""
         return self.chosen - self.rejected
 
     @property
     def accuracy(self) -> Tensor:
-        """1 where the chosen answer's reward is above the rejected one's, 1/2 where they are equal, else 0, [pairs]."""
+        """1 if the chosen answer has the higher reward, 1/2 if they are equal, otherwise 0, [pairs]."""
         return (torch.sign(self.margin) + 1.0) / 2.0
 
 
@@ -63,7 +64,7 @@ def implicit_rewards(
     reference_rejected: Tensor,
     beta: float,
 ) -> ImplicitRewards:
-    """Return the rewards that a model's training by preferences amounts to; arguments as in `dpo_loss`."""
+    """Return the implicit rewards of both answers; the arguments are those of `dpo_loss`."""
     return ImplicitRewards(
         chosen=beta * (policy_chosen - reference_chosen),
         rejected=beta * (policy_rejected - reference_rejected),
@@ -77,17 +78,17 @@ def dpo_loss(
     reference_rejected: Tensor,
     beta: float,
 ) -> Tensor:
-    """Return -log sigmoid(margin of the implicit rewards): direct preference optimisation, Rafailov et al. 2023, eq. 7.
+    """Return -log sigmoid(margin of the implicit rewards), [pairs].
+
+    This is direct preference optimisation (Rafailov et al. 2023, eq. 7); the loss is log 2 if policy
+    and reference are equal.
 
     Args:
-        policy_chosen: Log-probability of each chosen answer by the model in training, in nats, [pairs].
-        policy_rejected: That of each rejected answer, [pairs].
-        reference_chosen: Log-probability of each chosen answer by the model that training started from, [pairs].
-        reference_rejected: That of each rejected answer, [pairs].
-        beta: Weight of staying near the reference, above 0.
-
-    Returns:
-        Loss of each pair, [pairs]; log 2 where model and reference are equal.
+        policy_chosen: Log-probability of each chosen answer by the policy, in nats, [pairs].
+        policy_rejected: Log-probability of each rejected answer by the policy, [pairs].
+        reference_chosen: Log-probability of each chosen answer by the reference, [pairs].
+        reference_rejected: Log-probability of each rejected answer by the reference, [pairs].
+        beta: Weight of staying close to the reference, above 0.
     """
     rewards = implicit_rewards(
         policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta
@@ -96,10 +97,11 @@ def dpo_loss(
 
 
 def ipo_loss(pairs: PairLogProbabilities, beta: float) -> Tensor:
-    """Return (margin - 1 / (2 beta))^2, [pairs]: identity preference optimisation, Azar et al. 2023, eq. 17.
+    """Return (margin - 1 / (2 beta))^2, [pairs].
 
-    The margin is that of log-probability ratios for each token, as in the paper's experiments: without the division
-    the loss would grow with the square of an answer's length.
+    This is identity preference optimisation (Azar et al. 2023, eq. 17). The margin is that of the
+    log-probability ratios per token, as in the paper's experiments; otherwise the loss would grow
+    with the square of an answer's length.
     """
     chosen = (pairs.policy_chosen - pairs.reference_chosen) / pairs.chosen_tokens
     rejected = (pairs.policy_rejected - pairs.reference_rejected) / pairs.rejected_tokens
@@ -109,8 +111,8 @@ def ipo_loss(pairs: PairLogProbabilities, beta: float) -> Tensor:
 def preference_loss(pairs: PairLogProbabilities, config: PreferenceConfig) -> Tensor:
     """Return the configured loss of each pair, [pairs].
 
-    With `supervised_weight`, so much of the chosen answer's nats for each token comes on top (Pang et al. 2024,
-    Iterative Reasoning Preference Optimization, section 2).
+    With a `supervised_weight`, the chosen answer's nats per token times that weight are added (Pang
+    et al. 2024, Iterative Reasoning Preference Optimization, section 2).
     """
     if config.loss_type == "ipo":
         loss = ipo_loss(pairs, config.beta)
