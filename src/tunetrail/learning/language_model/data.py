@@ -1,5 +1,6 @@
-"""LanguageModelDataModule: tokenised examples become batches, and batches become steps."""
+"""LanguageModelDataModule: turns tokenised examples into batches, and batches into steps."""
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +19,8 @@ class LanguageBatch:
 
     Attributes:
         examples: The examples.
-        rows: Their numbers.
-        weights: What each of their supervised tokens counts.
+        rows: Indices of the examples.
+        weights: Weight of each example's supervised tokens.
     """
 
     examples: tuple[TokenizedExample, ...]
@@ -28,11 +29,9 @@ class LanguageBatch:
 
     @property
     def weight(self) -> float:
-        """Supervised tokens, each times the weight of its example."""
-        return sum(
-            weight * example.supervised_tokens
-            for example, weight in zip(self.examples, self.weights, strict=True)
-        )
+        """Sum of the supervised tokens, each times the weight of its example."""
+        counts = [example.supervised_tokens for example in self.examples]
+        return sum(map(operator.mul, self.weights, counts), start=0.0)
 
     def part(self, rows: slice) -> "LanguageBatch":
         """Return some of the examples."""
@@ -48,8 +47,8 @@ class PreferencePair:
     Attributes:
         chosen: The better answer.
         rejected: The worse one.
-        reference: Log-probability of the chosen and of the rejected answer, in nats, by the model that training starts
-            from.
+        reference: Log-probability of the chosen and of the rejected answer, in nats, by the model that
+            training starts from.
     """
 
     chosen: TokenizedExample
@@ -58,7 +57,7 @@ class PreferencePair:
 
     @property
     def tokens(self) -> int:
-        """Tokens of both answers, each behind the prompt."""
+        """Number of tokens of both answers, each after the prompt."""
         return len(self.chosen.input_ids) + len(self.rejected.input_ids)
 
 
@@ -68,7 +67,7 @@ class PreferenceBatch:
 
     Attributes:
         pairs: The pairs.
-        rows: Their numbers.
+        rows: Indices of the pairs.
     """
 
     pairs: tuple[PreferencePair, ...]
@@ -76,12 +75,12 @@ class PreferenceBatch:
 
     @property
     def examples(self) -> tuple[TokenizedExample, ...]:
-        """All chosen answers, then all rejected ones."""
+        """All chosen answers, then all rejected answers."""
         return (*(pair.chosen for pair in self.pairs), *(pair.rejected for pair in self.pairs))
 
     @property
     def weight(self) -> float:
-        """The weights of the pairs."""
+        """Sum of the weights of the pairs."""
         return sum(pair.chosen.weight for pair in self.pairs)
 
     def part(self, rows: slice) -> "PreferenceBatch":
@@ -100,10 +99,10 @@ class LanguageModelDataModule(lightning.LightningDataModule):
         validation: Validation examples.
         batch_size: Rows per micro-batch.
         batches: How micro-batches become steps.
-        padded: Whether examples will be padded: those of like length then share a batch.
-        seed: Decides, with the epoch, the order of the rows.
-        numbers: Which of the training records each training example comes from; None: as many records as examples.
-        left_out: Training records that teach nothing, and are no examples.
+        padded: Whether examples will be padded; examples of similar length then share a batch.
+        seed: Decides the order of the rows, together with the epoch.
+        numbers: Index of the training record of each training example; None if all are examples.
+        left_out: Number of training records that teach nothing and are no examples.
     """
 
     def __init__(
@@ -129,32 +128,22 @@ class LanguageModelDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> StepLoader:
         """Return shuffled batches, another order each epoch."""
-        ranks, rank = (
-            (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        )
-        steps = StepSampler(
-            self._sampler(self.train, shuffle=True),
-            accumulate=self.batches.accumulate,
-            rank=rank,
-            ranks=ranks,
-        )
-        return StepLoader(
-            partial(_batch, self.train), steps, workers=self.batches.workers, numbers=self.numbers
-        )
+        ranks, rank = 1, 0
+        if self.trainer:
+            ranks, rank = self.trainer.world_size, self.trainer.global_rank
+        batches = self._sampler(self.train, shuffle=True)
+        steps = StepSampler(batches, accumulate=self.batches.accumulate, rank=rank, ranks=ranks)
+        build_batch = partial(_build_batch, self.train)
+        return StepLoader(build_batch, steps, workers=self.batches.workers, numbers=self.numbers)
 
     def val_dataloader(self) -> StepLoader:
         """Return batches in the rows' own order."""
-        return StepLoader(
-            partial(_batch, self.validation),
-            StepSampler(self._sampler(self.validation, shuffle=False)),
-        )
+        steps = StepSampler(self._sampler(self.validation, shuffle=False))
+        return StepLoader(partial(_build_batch, self.validation), steps)
 
     def _sampler(self, examples: Sequence[Item], shuffle: bool) -> SeededBatchSampler:
         return SeededBatchSampler(
-            [
-                each.tokens if isinstance(each, PreferencePair) else len(each.input_ids)
-                for each in examples
-            ],
+            list(map(_length, examples)),
             self.batch_size,
             seed=self.seed,
             shuffle=shuffle,
@@ -163,12 +152,22 @@ class LanguageModelDataModule(lightning.LightningDataModule):
         )
 
 
-def _batch(items: Sequence[Item], rows: list[int]) -> LanguageBatch | PreferenceBatch:
-    chosen = [items[row] for row in rows]
-    pairs = tuple(item for item in chosen if isinstance(item, PreferencePair))
+def _length(item: Item) -> int:
+    return item.tokens if isinstance(item, PreferencePair) else len(item.input_ids)
+
+
+def _build_batch(items: Sequence[Item], rows: list[int]) -> LanguageBatch | PreferenceBatch:
+    """Return the batch of some rows, all of which are examples or all preferences."""
+    pairs: list[PreferencePair] = []
+    examples: list[TokenizedExample] = []
+    for row in rows:
+        item = items[row]
+        if isinstance(item, PreferencePair):
+            pairs.append(item)
+        else:
+            examples.append(item)
+
     if pairs:
-        return PreferenceBatch(pairs=pairs, rows=tuple(rows))
-    examples = tuple(item for item in chosen if isinstance(item, TokenizedExample))
-    return LanguageBatch(
-        examples=examples, rows=tuple(rows), weights=tuple(example.weight for example in examples)
-    )
+        return PreferenceBatch(pairs=tuple(pairs), rows=tuple(rows))
+    weights = tuple(example.weight for example in examples)
+    return LanguageBatch(examples=tuple(examples), rows=tuple(rows), weights=weights)

@@ -132,7 +132,8 @@ class _Head:
         """
         needs_hidden, needs_weight, needs_bias = needed
         nats = self.hidden.new_empty(len(self.hidden), dtype=self.exact)
-        hidden_gradient, weight_gradient, bias_gradient = None, None, None
+        hidden_gradient, bias_gradient = None, None
+        weight_gradient: Tensor | None = None
         if needs_hidden:
             hidden_gradient = torch.empty_like(self.hidden, dtype=self.exact)
         if needs_bias and self.bias is not None:
@@ -153,8 +154,10 @@ class _Head:
                     hidden_gradient[tokens] = linear(rounded, self.weight.T)
                 if needs_weight:
                     product = transposed_product(rounded, self.hidden[tokens]).to(self.exact)
-                    is_first = weight_gradient is None
-                    weight_gradient = product if is_first else weight_gradient.add_(product)
+                    if weight_gradient is None:
+                        weight_gradient = product
+                    else:
+                        weight_gradient.add_(product)
                     del product
 
                 # Release the memory before the next chunk's logits exist.

@@ -31,7 +31,7 @@ from tunetrail.learning.language_model.module import (
 )
 from tunetrail.learning.language_model.preflight import LANGUAGE_MODEL_CHECKS
 from tunetrail.learning.tokens.chat import TokenizedExample, is_preference
-from tunetrail.learning.tokens.tokenized import kept_examples, kept_preferences
+from tunetrail.learning.tokens.tokenized import tokenize_examples, tokenize_preferences
 from tunetrail.learning.training.batching import length_batches
 from tunetrail.learning.training.out_of_memory import compute_batches
 from tunetrail.learning.training.records import Record
@@ -251,12 +251,12 @@ class LanguageModelLearner:
     def _tokenized(
         self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]
     ) -> list[TokenizedExample]:
-        return kept_examples(tokenizer, records, self.config.max_length, self.cache)
+        return tokenize_examples(tokenizer, records, self.config.max_length, self.cache)
 
     def _pairs(
         self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]
     ) -> list[tuple[TokenizedExample, TokenizedExample]]:
-        return kept_preferences(tokenizer, records, self.config.max_length, self.cache)
+        return tokenize_preferences(tokenizer, records, self.config.max_length, self.cache)
 
 
 def _nats(

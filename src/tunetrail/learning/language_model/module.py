@@ -1,4 +1,4 @@
-"""LanguageModelModule: a causal language model, whole or with low-rank adapters, that Lightning trains."""
+"""LanguageModelModule: trains a causal language model, all of it or its low-rank adapters."""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -31,7 +31,7 @@ from tunetrail.learning.training.module import StepTotals, TrainedModule, mini_b
 
 
 def load_language_model(path: str, **settings: Any) -> PreTrainedModel:
-    """Load a local causal language model in float32, from safetensors only and without remote code."""
+    """Load a local causal language model in float32, only from safetensors."""
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         path,
         local_files_only=True,
@@ -45,7 +45,7 @@ def load_language_model(path: str, **settings: Any) -> PreTrainedModel:
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """Load a local tokenizer; a model without a padding token pads with its end-of-sequence token."""
+    """Load a local tokenizer; it pads with its end-of-sequence token if it has no padding token."""
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
         path, local_files_only=True, trust_remote_code=False
     )
@@ -57,18 +57,18 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
 class LanguageModelModule(TrainedModule):
     """Fine-tunes a causal language model; the loss is the mean over the supervised tokens of a step.
 
-    Hyper-parameters are plain Python values, so checkpoints load with `weights_only=True`. With adapters, checkpoints
-    hold the trained weights only.
+    Hyper-parameters are plain Python values, so checkpoints load with `weights_only=True`. With
+    adapters, checkpoints hold only the trained weights.
 
     Args:
         model: Folder of the model that training starts from.
-        adapter: Keywords of `with_adapter`; without, all weights are trained.
-        pad_token_id: Fills up shorter rows where the model needs padding.
-        padding_free: Compute no padding where the model allows it.
+        adapter: Keywords of `with_adapter`; all weights are trained if None.
+        pad_token_id: Fills up shorter rows if the model needs padding.
+        padding_free: Whether to avoid padding if the model allows it.
         neftune_alpha: Size of the noise on the embeddings in training; 0: off.
         preference: Keywords of `PreferenceConfig`, for batches of preferences.
         optimization: Keywords of `configure_optimizer`.
-        seed: Of dropout and of the adapters' first weights.
+        seed: Seed of dropout and of the adapters' first weights.
         max_grad_norm: Gradients are scaled down to this norm; 0: off.
     """
 
@@ -88,6 +88,7 @@ class LanguageModelModule(TrainedModule):
         super().__init__(optimization=optimization or {}, seed=seed, max_grad_norm=max_grad_norm)
         self.save_hyperparameters()
         torch.manual_seed(seed)
+
         quantization = quantization_config(adapter["kind"]) if adapter else None
         loading = {"quantization_config": quantization} if quantization else {}
         self.model: PreTrainedModel | PeftModel = load_language_model(model, **loading)
@@ -95,65 +96,67 @@ class LanguageModelModule(TrainedModule):
             self.model = with_adapter(self.model, **adapter)
         self._preference = PreferenceConfig(**(preference or {}))
         self.strict_loading = not isinstance(self.model, PeftModel)
+
         self.forward_pass = build_forward(
             self.model, pad_token_id, padding_free=padding_free, noise_alpha=neftune_alpha
         )
         if self.forward_pass.padding_free:
             causal_model(self.model).set_attn_implementation(SEGMENT_ATTENTION)
         embedding = causal_model(self.model).get_input_embeddings()
-        optimise_for_training(self.model, embedding=embedding, head=head_of(self.model))
-        self._cost = token_cost(self.model, head_of(self.model))
-        head = head_of(self.model).weight
-        self._head_flops = head.numel() * (6.0 if head.requires_grad else 4.0)
+        head = head_of(self.model)
+        optimise_for_training(self.model, embedding=embedding, head=head)
+
+        # The head sees only supervised tokens, so its cost is counted apart.
+        self._cost = token_cost(self.model, head)
+        self._head_flops = head.weight.numel() * (6.0 if head.weight.requires_grad else 4.0)
 
     def backward_of(self, micro_batch: LanguageBatch | PreferenceBatch, scale: float) -> StepTotals:
-        """Add the gradient of the batch's loss, piece by piece."""
-        work = StepTotals()
-        parts = [
-            micro_batch.part(rows)
-            for rows in mini_batch_slices(len(micro_batch.rows), self.mini_batch_size)
-        ]
-        for part in parts:
-            with nullcontext() if part is parts[-1] else self.without_synchronisation():
-                loss = self._loss_of(part)
+        """Add the gradient of the batch's loss, one mini-batch after the other."""
+        totals = StepTotals()
+        mini_batches = self._mini_batches(micro_batch)
+        for mini_batch in mini_batches:
+            is_last = mini_batch is mini_batches[-1]
+            with nullcontext() if is_last else self.without_synchronisation():
+                loss = self._loss_of(mini_batch)
                 self.manual_backward(loss * scale)
-            work.add(self._work(part, loss.detach()))
-        return work
+            totals.add(self._totals(mini_batch, loss.detach()))
+        return totals
+
+    def _mini_batches(
+        self, micro_batch: LanguageBatch | PreferenceBatch
+    ) -> list[LanguageBatch | PreferenceBatch]:
+        slices = mini_batch_slices(len(micro_batch.rows), self.mini_batch_size)
+        return list(map(micro_batch.part, slices))
 
     def _loss_of(self, batch: LanguageBatch | PreferenceBatch) -> Tensor:
-        """Return the sum of the batch's loss over its supervised tokens or its pairs, weighted."""
+        """Return the weighted sum of the loss over the batch's supervised tokens or pairs."""
         if isinstance(batch, LanguageBatch):
             return self.forward_pass.loss(batch.examples, batch.weights)
         return self._preferences(batch)[0]
 
     def _preferences(self, batch: PreferenceBatch) -> tuple[Tensor, Tensor]:
-        """Return the sums over the pairs of their loss, and of 1 where the chosen answer has the higher reward."""
-        found = -self.forward_pass.nats(batch.examples)
-        chosen, rejected = found.chunk(2)
-        reference = chosen.new_tensor([pair.reference for pair in batch.pairs])
-        counts = chosen.new_tensor(
-            [
-                [each.supervised_tokens for each in (pair.chosen, pair.rejected)]
-                for pair in batch.pairs
-            ]
-        )
+        """Return the weighted sums of the pairs' losses and of their accuracies."""
+        chosen, rejected = (-self.forward_pass.nats(batch.examples)).chunk(2)
+        reference = chosen.new_tensor([pair.reference for pair in batch.pairs]).T
+        token_counts = [example.supervised_tokens for example in batch.examples]
+        chosen_tokens, rejected_tokens = chosen.new_tensor(token_counts).chunk(2)
+        weights = chosen.new_tensor([pair.chosen.weight for pair in batch.pairs])
+
         pairs = PairLogProbabilities(
             policy_chosen=chosen,
             policy_rejected=rejected,
-            reference_chosen=reference[:, 0],
-            reference_rejected=reference[:, 1],
-            chosen_tokens=counts[:, 0],
-            rejected_tokens=counts[:, 1],
+            reference_chosen=reference[0],
+            reference_rejected=reference[1],
+            chosen_tokens=chosen_tokens,
+            rejected_tokens=rejected_tokens,
         )
-        weights = chosen.new_tensor([pair.chosen.weight for pair in batch.pairs])
+        losses = preference_loss(pairs, self._preference)
         rewards = implicit_rewards(
-            chosen, rejected, reference[:, 0], reference[:, 1], self._preference.beta
+            chosen, rejected, reference[0], reference[1], self._preference.beta
         )
-        return (preference_loss(pairs, self._preference) * weights).sum(), (
-            rewards.accuracy * weights
-        ).sum()
+        return (losses * weights).sum(), (rewards.accuracy * weights).sum()
 
-    def _work(self, batch: LanguageBatch | PreferenceBatch, loss: Tensor) -> StepTotals:
+    def _totals(self, batch: LanguageBatch | PreferenceBatch, loss: Tensor) -> StepTotals:
         lengths = [len(example.input_ids) for example in batch.examples]
         supervised = sum(example.supervised_tokens for example in batch.examples)
         return StepTotals(
@@ -164,30 +167,32 @@ class LanguageModelModule(TrainedModule):
         )
 
     def measures_of(self, micro_batch: LanguageBatch | PreferenceBatch) -> dict[str, Tensor]:
-        """Return the batch's summed loss; of preferences also `preference_accuracy`, by the implicit rewards."""
-        parts = [
-            micro_batch.part(rows)
-            for rows in mini_batch_slices(len(micro_batch.rows), self.mini_batch_size)
-        ]
-        if isinstance(micro_batch, LanguageBatch):
-            return {"loss": torch.stack([self._loss_of(part) for part in parts]).sum()}
-        found = [self._preferences(part) for part in parts if isinstance(part, PreferenceBatch)]
-        losses, accuracies = (torch.stack(each).sum() for each in zip(*found, strict=True))
-        return {"loss": losses, "preference_accuracy": accuracies}
+        """Return the batch's summed loss, and for preferences the summed accuracy of the rewards."""
+        losses, accuracies = [], []
+        for mini_batch in self._mini_batches(micro_batch):
+            if isinstance(mini_batch, LanguageBatch):
+                losses.append(self._loss_of(mini_batch))
+                continue
+            loss, accuracy = self._preferences(mini_batch)
+            losses.append(loss)
+            accuracies.append(accuracy)
+
+        measures = {"loss": torch.stack(losses).sum()}
+        if accuracies:
+            measures["preference_accuracy"] = torch.stack(accuracies).sum()
+        return measures
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep only the trained weights: the frozen ones lie unchanged in the model's folder."""
-        if isinstance(self.model, PeftModel):
-            trained = {
-                name for name, parameter in self.named_parameters() if parameter.requires_grad
-            }
-            kept = {
-                name: value for name, value in checkpoint["state_dict"].items() if name in trained
-            }
-            checkpoint["state_dict"] = kept
+        """Keep only the trained weights; the frozen ones are in the model's folder."""
+        if not isinstance(self.model, PeftModel):
+            return
+        state = checkpoint["state_dict"]
+        parameters = self.named_parameters()
+        trained = {name for name, parameter in parameters if parameter.requires_grad}
+        checkpoint["state_dict"] = {name: state[name] for name in state if name in trained}
 
     def merged(self) -> PreTrainedModel:
-        """Return the plain model with the adapters added into its weights; the module can't be trained afterwards."""
+        """Return the plain model with the adapters added to its weights; it ends the training."""
         if self.forward_pass.padding_free:
             causal_model(self.model).set_attn_implementation("sdpa")
         if self.forward_pass.noise:

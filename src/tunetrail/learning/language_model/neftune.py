@@ -1,4 +1,4 @@
-"""NEFTune: noise on a language model's embeddings during training (Jain et al. 2023, arXiv:2310.05914)."""
+"""NEFTune: noise on a language model's embeddings in training (Jain et al. 2023)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,11 +13,11 @@ from transformers import PreTrainedModel
 class EmbeddingNoise:
     """Adds uniform noise of at most alpha / sqrt(length * dimensions) to the embeddings of each sequence.
 
-    It acts only within `over`, and only while the model is in training mode. The noise comes from torch's generator of
-    the model's device.
+    It acts only within `over` and in training mode (arXiv:2310.05914). The noise comes from torch's
+    generator of the model's device.
 
     Args:
-        model: The model whose input embeddings' output is changed; its weights are left alone.
+        model: The model whose input embeddings' output is changed; its weights stay.
         alpha: Size of the noise; 0 adds none.
     """
 
@@ -25,18 +25,18 @@ class EmbeddingNoise:
         self.alpha = alpha
         self._lengths: Tensor | None = None
         embeddings: nn.Module = model.get_input_embeddings()
-        self._hook = embeddings.register_forward_hook(self._noisy)
+        self._hook = embeddings.register_forward_hook(self._add_noise)
 
     @contextmanager
     def over(self, lengths: Sequence[int] | Tensor) -> Iterator[None]:
-        """Add noise in the forward passes of the with block.
+        """Add noise in the forward passes of the block.
 
         Args:
-            lengths: Tokens of each sequence: those of the sequences concatenated in a batch [1, tokens], which add up
-                to `tokens`, or those of the rows of a padded batch [rows, tokens], padding apart.
+            lengths: Number of tokens of each sequence, either concatenated to one row [1, tokens] or
+                in the rows of a padded batch [rows, tokens], without padding.
 
         Raises:
-            ValueError: In the forward pass, if the lengths are not those of the batch.
+            ValueError: In the forward pass, if the lengths don't match the batch.
         """
         self._lengths = torch.as_tensor(lengths)
         try:
@@ -45,12 +45,13 @@ class EmbeddingNoise:
             self._lengths = None
 
     def remove(self) -> None:
-        """Take the noise out of the model."""
+        """Remove the noise from the model."""
         self._hook.remove()
 
-    def _noisy(self, embeddings: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    def _add_noise(self, embeddings: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         if self._lengths is None or not embeddings.training or self.alpha == 0.0:
             return output
+
         lengths = self._lengths
         rows, tokens, dimensions = output.shape
         if rows == 1 and int(lengths.sum()) == tokens:
@@ -59,7 +60,8 @@ class EmbeddingNoise:
             length = lengths[:, None, None]
         else:
             raise ValueError(
-                f"lengths must be those of a batch {[rows, tokens]}, got {lengths.tolist()}."
+                f"lengths must match a batch {[rows, tokens]}, got {lengths.tolist()}."
             )
+
         size = (self.alpha / (length * dimensions).sqrt()).to(output)
         return output + torch.empty_like(output).uniform_(-1.0, 1.0) * size

@@ -1,10 +1,10 @@
-"""LLM records made into tokens: the model's own chat template, and a label only where the model should learn.
+"""Turns LLM records into tokens with the model's own chat template, and labels what is learned.
 
-What is learnt: the output of a completion, the assistant's turns of a chat, all of a document, both answers of a
-preference; and always the end-of-sequence token behind them. Knows nothing of batches or of training.
+A model learns the output of a completion, the assistant's turns of a chat, all of a document, both
+answers of a preference, and always the end-of-sequence token after them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from tunetrail.errors import SampleError
 
 IGNORED = -100
-"""The label of a token from which nothing is learnt."""
+"""The label of a token from which nothing is learned."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,10 +22,10 @@ class TokenizedExample:
 
     Attributes:
         input_ids: Token ids.
-        labels: The same ids where the model should learn, `IGNORED` elsewhere.
-        supervised_bytes: UTF-8 bytes of the text behind the labels, special tokens not counted.
+        labels: The same ids for tokens that are learned, `IGNORED` for all others.
+        supervised_bytes: Number of UTF-8 bytes of the labelled text, without special tokens.
         truncated: Whether tokens were cut off at the maximum length.
-        weight: What each of its supervised tokens counts in training.
+        weight: Weight of each of its supervised tokens in training.
     """
 
     input_ids: list[int]
@@ -36,9 +36,8 @@ class TokenizedExample:
 
     @property
     def supervised_tokens(self) -> int:
-        """Tokens that are predicted: those with a label, but for a first one, before which nothing stands."""
-        first = bool(self.labels) and self.labels[0] != IGNORED
-        return len(self.labels) - self.labels.count(IGNORED) - first
+        """Number of tokens with a label, except the first token, which can't be predicted."""
+        return len(self.labels[1:]) - self.labels[1:].count(IGNORED)
 
 
 def record_messages(record: Mapping[str, Any]) -> list[dict[str, str]] | None:
@@ -56,10 +55,10 @@ def record_messages(record: Mapping[str, Any]) -> list[dict[str, str]] | None:
 def tokenize_record(
     tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any], max_length: int
 ) -> TokenizedExample:
-    """Render, tokenise and label one record, but for a preference; tokens past `max_length` are cut off.
+    """Render, tokenise and label one record that isn't a preference; cut it at `max_length` tokens.
 
     Raises:
-        SampleError: The chat template drops what should be learnt.
+        SampleError: The chat template drops text that should be learned.
     """
     messages = record_messages(record)
     if messages is None:
@@ -68,49 +67,57 @@ def tokenize_record(
         text, spans = _render(tokenizer, messages)
     else:
         text, spans = _render_plainly(tokenizer, messages)
+
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     input_ids, offsets = list(encoded["input_ids"]), list(encoded["offset_mapping"])
-    labels = [
-        token
-        if any(start <= begin and end <= stop for start, stop in spans) and end > begin
-        else IGNORED
-        for token, (begin, end) in zip(input_ids, offsets, strict=True)
-    ]
-    labels[:1] = [
-        IGNORED for _ in labels[:1]
-    ]  # nothing stands before the first token, so no model can predict it
+    labels = list(map(_labeller(spans), input_ids, offsets))
+    # No model can predict the first token.
+    labels[:1] = [IGNORED] * len(labels[:1])
     if messages is None:
         input_ids.append(tokenizer.eos_token_id)
         labels.append(tokenizer.eos_token_id)
         offsets.append((len(text), len(text)))
-    special = set(tokenizer.all_special_ids)
-    kept = [
-        (begin, end)
-        for label, (begin, end) in zip(labels[:max_length], offsets[:max_length], strict=True)
-        if label != IGNORED and label not in special
-    ]
+
+    unsupervised = {IGNORED, *tokenizer.all_special_ids}
+    supervised_spans = []
+    for label, span in zip(labels[:max_length], offsets[:max_length], strict=True):
+        if label not in unsupervised:
+            supervised_spans.append(span)
+    supervised_texts = [text[begin:end] for begin, end in _join_spans(supervised_spans)]
+
     return TokenizedExample(
         input_ids=input_ids[:max_length],
         labels=labels[:max_length],
-        supervised_bytes=sum(len(text[begin:end].encode()) for begin, end in _merged(kept)),
+        supervised_bytes=len("".join(supervised_texts).encode()),
         truncated=len(input_ids) > max_length,
         weight=weight_of(record),
     )
 
 
+def _labeller(spans: list[tuple[int, int]]) -> Callable[[int, tuple[int, int]], int]:
+    """Return a function that labels a token if its characters lie within one of the spans."""
+
+    def label(token: int, offset: tuple[int, int]) -> int:
+        begin, end = offset
+        is_learned = any(start <= begin < end <= stop for start, stop in spans)
+        return token if is_learned else IGNORED
+
+    return label
+
+
 def is_preference(record: Mapping[str, Any]) -> bool:
-    """Whether a record has two answers to choose from, instead of a text to learn."""
+    """Tell whether a record has two answers to choose from instead of a text to learn."""
     return record.get("chosen") is not None and record.get("rejected") is not None
 
 
 def completions_of(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a preference as two completions, the chosen answer's first; both keep its weight."""
+    """Return a preference as two completions, the chosen answer first, with its weight."""
     shared = {"input": record["prompt"], "weight": record.get("weight")}
     return {**shared, "output": record["chosen"]}, {**shared, "output": record["rejected"]}
 
 
 def weight_of(record: Mapping[str, Any]) -> float:
-    """Return what a record counts in training, 1 where it doesn't say."""
+    """Return the weight of a record in training; 1 if it has none."""
     weight = record.get("weight")
     return 1.0 if weight is None else float(weight)
 
@@ -118,62 +125,66 @@ def weight_of(record: Mapping[str, Any]) -> float:
 def _render(
     tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]
 ) -> tuple[str, list[tuple[int, int]]]:
-    """Return the conversation's text and the spans of the assistant's turns, each with its end-of-sequence token."""
+    """Return the conversation's text and the spans of the assistant's turns.
 
-    def rendered(count: int, prompt: bool) -> str:
-        return str(
-            tokenizer.apply_chat_template(
-                messages[:count], tokenize=False, add_generation_prompt=prompt
-            )
+    A span includes the turn's end-of-sequence token.
+    """
+
+    def render(turns: int, *, prompt: bool) -> str:
+        rendered = tokenizer.apply_chat_template(
+            messages[:turns], tokenize=False, add_generation_prompt=prompt
         )
+        return str(rendered)
 
-    text = rendered(len(messages), prompt=False)
+    text = render(len(messages), prompt=False)
     spans = []
-    for number, message in enumerate(messages):
+    for index, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        turn = rendered(number + 1, prompt=False)
-        if number:
-            start = _shared_prefix(rendered(number, prompt=True), turn)
-        else:  # many templates can't render nothing
-            start = max(turn.find(message["content"].strip()), 0)
-        end_token = turn.rfind(tokenizer.eos_token, start)
-        end = end_token + len(tokenizer.eos_token) if end_token >= 0 else len(turn.rstrip("\n"))
+
+        # The turn begins where the prompt for it ends; many templates can't render no turns.
+        so_far = render(index + 1, prompt=False)
+        if index:
+            start = _common_prefix_length(render(index, prompt=True), so_far)
+        else:
+            start = max(so_far.find(message["content"].strip()), 0)
+        end_token = so_far.rfind(tokenizer.eos_token, start)
+        end = len(so_far.rstrip("\n"))
+        if end_token >= 0:
+            end = end_token + len(tokenizer.eos_token)
+
         tail = message["content"].strip()[-40:]
-        if not text.startswith(turn[:end]) or tail not in turn[start:end]:
+        if not text.startswith(so_far[:end]) or tail not in so_far[start:end]:
             raise SampleError(
-                f"messages[{number}] (assistant) is changed or dropped by the model's chat template, "
-                "so it can't be learnt. Use another model, or a template that keeps earlier turns."
+                f"messages[{index}] (assistant) is changed or dropped by the model's chat template, "
+                "so it can't be learned. Use another model, or a template that keeps earlier turns."
             )
         spans.append((start, end))
     return text, spans
 
 
-def _shared_prefix(first: str, second: str) -> int:
-    if second.startswith(first):
-        return len(first)
-    pairs = enumerate(zip(first, second, strict=False))
-    return next(
-        (number for number, (one, other) in pairs if one != other), min(len(first), len(second))
-    )
+def _common_prefix_length(first: str, second: str) -> int:
+    for index, (left, right) in enumerate(zip(first, second, strict=False)):
+        if left != right:
+            return index
+    return min(len(first), len(second))
 
 
 def _render_plainly(
     tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]
 ) -> tuple[str, list[tuple[int, int]]]:
-    """Return turns on lines of their own, for a model without a chat template."""
+    """Return each turn on lines of its own, for a model without a chat template."""
     text, spans = "", []
     for message in messages:
+        is_answer = message["role"] == "assistant"
         start = len(text)
-        text += message["content"] + (
-            tokenizer.eos_token if message["role"] == "assistant" else "\n"
-        )
-        if message["role"] == "assistant":
+        text += message["content"] + (tokenizer.eos_token if is_answer else "\n")
+        if is_answer:
             spans.append((start, len(text)))
     return text, spans
 
 
-def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def _join_spans(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """Join touching and overlapping spans, so that a character of several tokens counts once."""
     joined: list[tuple[int, int]] = []
     for begin, end in spans:

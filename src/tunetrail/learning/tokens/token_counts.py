@@ -1,12 +1,13 @@
-"""Token counters: how many tokens a text or a row is for one model. Small enough to be handed to another process.
+"""Token counters: the number of tokens of a text or a row for one model.
 
-Only the tokenizer's file is read, never the weights.
+They are small enough to be handed to another process, and read only the tokenizer's file.
 """
 
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,10 @@ _TOKENIZER_FILES = (
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingTokenCounter:
-    """Counts as an embedding model of the folder `path` does; a row counts as its longest text with its prompt."""
+    """Counts tokens as the embedding model in the folder `path` does.
+
+    The count of a row is that of its longest text with its prompt.
+    """
 
     path: str
     max_length: int
@@ -46,33 +50,30 @@ class EmbeddingTokenCounter:
         return f"embedding:{_identity(self.path)}:{self.max_length}:{prompts}"
 
     def of_texts(self, texts: Sequence[str]) -> Counts:
-        """Return the tokens of each text, special ones included, [texts]."""
-        encoded = _fast_tokenizer(self.path).encode_batch_fast(list(texts))
-        return np.array([len(each) for each in encoded], dtype=np.int64)
+        """Return the number of tokens of each text, special tokens included, [texts]."""
+        encodings = _fast_tokenizer(self.path).encode_batch_fast(list(texts))
+        return np.array(list(map(len, encodings)), dtype=np.int64)
 
     def of_records(self, records: Sequence[dict[str, Any]]) -> Counts:
-        """Return the tokens of the longest text of each row, [records]."""
+        """Return the number of tokens of the longest text of each row, [records]."""
         prompts = {QUERY: self.query_prompt, DOCUMENT: self.document_prompt}
-        columns = {name for shape in shapes_of_kind(SampleKind.EMBEDDING) for name in shape.texts}
-        texts = [
-            [
-                prompts[role_of(name)] + value
-                for name, value in record.items()
-                if name in columns and value
-            ]
-            for record in records
-        ]
-        counts = self.of_texts([text for row in texts for text in row])
-        longest, start = np.zeros(len(records), dtype=np.int64), 0
-        for number, row in enumerate(texts):
-            longest[number] = counts[start : start + len(row)].max(initial=0)
-            start += len(row)
+        shapes = shapes_of_kind(SampleKind.EMBEDDING)
+        columns = set(chain.from_iterable(shape.texts for shape in shapes))
+        texts, row_of_text = [], []
+        for row, record in enumerate(records):
+            for column in columns.intersection(record):
+                if record[column]:
+                    texts.append(prompts[role_of(column)] + record[column])
+                    row_of_text.append(row)
+
+        longest = np.zeros(len(records), dtype=np.int64)
+        np.maximum.at(longest, np.array(row_of_text, dtype=np.int64), self.of_texts(texts))
         return longest
 
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModelTokenCounter:
-    """Counts as a language model of the folder `path` does, its chat template included."""
+    """Counts tokens as the language model in the folder `path` does, with its chat template."""
 
     path: str
     max_length: int
@@ -83,43 +84,33 @@ class LanguageModelTokenCounter:
         return f"llm:{_identity(self.path)}:{self.max_length}"
 
     def of_texts(self, texts: Sequence[str]) -> Counts:
-        """Return the tokens of each text, without special ones, [texts]."""
-        encoded = _fast_tokenizer(self.path).encode_batch_fast(
-            list(texts), add_special_tokens=False
-        )
-        return np.array([len(each) for each in encoded], dtype=np.int64)
+        """Return the number of tokens of each text, without special tokens, [texts]."""
+        tokenizer = _fast_tokenizer(self.path)
+        encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return np.array(list(map(len, encodings)), dtype=np.int64)
 
     def of_records(self, records: Sequence[dict[str, Any]]) -> Counts:
-        """Return the tokens of each row as it is trained on, [records]; of a preference, with the longer answer."""
+        """Return the number of tokens of each row as it is trained on, [records].
+
+        The count of a preference is that of the longer answer with the prompt.
+        """
         from tunetrail.learning.tokens.chat import completions_of, is_preference
 
-        return np.array(
-            [
-                max(
-                    map(
-                        self._of_example,
-                        completions_of(record) if is_preference(record) else (record,),
-                    )
-                )
-                for record in records
-            ],
-            dtype=np.int64,
-        )
+        counts = []
+        for record in records:
+            examples = completions_of(record) if is_preference(record) else (record,)
+            counts.append(max(map(self._of_example, examples)))
+        return np.array(counts, dtype=np.int64)
 
     def _of_example(self, record: Mapping[str, Any]) -> int:
         from tunetrail.learning.tokens.chat import tokenize_record
 
         try:
             return len(tokenize_record(_chat_tokenizer(self.path), record, _NO_LIMIT).input_ids)
-        except (
-            SampleError,
-            jinja2.TemplateError,
-        ):  # training says so; here the texts alone are counted
-            turns = record.get("messages") or []
-            texts = [turn["content"] for turn in turns] or [
-                str(record.get("input")),
-                str(record.get("output")),
-            ]
+        # Training reports such a record; here only its texts are counted.
+        except (SampleError, jinja2.TemplateError):
+            texts = [turn["content"] for turn in record.get("messages") or []]
+            texts = texts or [str(record.get("input")), str(record.get("output"))]
             return int(self.of_texts(texts).sum())
 
 
@@ -144,11 +135,10 @@ def _chat_tokenizer(path: str) -> Any:
 
 
 def _tokenizer_folder(path: str) -> Path:
-    """Return the folder of the tokenizer: of sentence-transformers folders it may be one of a module."""
-    found = sorted(
-        Path(path).rglob("tokenizer.json"), key=lambda file: (len(file.parts), str(file))
-    )
-    return found[0].parent if found else Path(path)
+    """Return the folder of the tokenizer, which may be a module of sentence-transformers."""
+    files = Path(path).rglob("tokenizer.json")
+    nearest = min(files, key=lambda file: (len(file.parts), str(file)), default=None)
+    return Path(path) if nearest is None else nearest.parent
 
 
 @functools.lru_cache(maxsize=4)

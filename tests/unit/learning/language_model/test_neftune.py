@@ -102,9 +102,7 @@ def test_noise_reaches_a_model_with_adapters(model: PreTrainedModel) -> None:
 def test_a_failed_pass_ends_the_noise(model: PreTrainedModel) -> None:
     noise = EmbeddingNoise(model, alpha=5.0)
     with (
-        pytest.raises(
-            ValueError, match=r"lengths must be those of a batch \[1, 60\], got \[5, 40\]"
-        ),
+        pytest.raises(ValueError, match=r"lengths must match a batch \[1, 60\], got \[5, 40\]"),
         noise.over([5, 40]),
     ):
         embedded(model)

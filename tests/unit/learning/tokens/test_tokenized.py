@@ -8,7 +8,11 @@ from tunetrail.cache import ResultCache
 from tunetrail.learning.embedding.module import load_embedding_model
 from tunetrail.learning.language_model.module import load_tokenizer
 from tunetrail.learning.tokens.chat import completions_of, tokenize_record
-from tunetrail.learning.tokens.tokenized import TokenizedTexts, kept_examples, kept_preferences
+from tunetrail.learning.tokens.tokenized import (
+    TokenizedTexts,
+    tokenize_examples,
+    tokenize_preferences,
+)
 
 TEXTS = ["a first text", "b", "", "é" * 40, "a first text"]
 RECORDS: list[dict[str, Any]] = [
@@ -71,28 +75,32 @@ def test_tokenized_texts_are_tokenised_once_across_runs(
     assert len(list(cache.folder.rglob("tokens.npz"))) > 4  # another length is another result
 
 
-def test_kept_examples_are_those_of_the_tokenizer(
+def test_tokenize_examples_are_those_of_the_tokenizer(
     tiny_language_model: str, cache: ResultCache
 ) -> None:
     tokenizer = load_tokenizer(tiny_language_model)
     expected = [tokenize_record(tokenizer, record, 64) for record in RECORDS]
     for _ in range(2):
-        assert kept_examples(tokenizer, RECORDS, 64, cache) == expected
+        assert tokenize_examples(tokenizer, RECORDS, 64, cache) == expected
     assert len(list(cache.folder.rglob("tokens.npz"))) == 1
-    assert kept_examples(tokenizer, RECORDS, 64, None) == expected
-    assert kept_examples(tokenizer, RECORDS, 8, cache) != expected
-    assert kept_examples(tokenizer, [], 8, cache) == []
+    assert tokenize_examples(tokenizer, RECORDS, 64, None) == expected
+    assert tokenize_examples(tokenizer, RECORDS, 8, cache) != expected
+    assert tokenize_examples(tokenizer, [], 8, cache) == []
 
 
-def test_kept_examples_have_the_weights_of_this_run(
+def test_tokenize_examples_have_the_weights_of_this_run(
     tiny_language_model: str, cache: ResultCache
 ) -> None:
     tokenizer = load_tokenizer(tiny_language_model)
-    assert [each.weight for each in kept_examples(tokenizer, RECORDS, 64, cache)] == [1.0, 1.0, 1.0]
+    assert [each.weight for each in tokenize_examples(tokenizer, RECORDS, 64, cache)] == [
+        1.0,
+        1.0,
+        1.0,
+    ]
     weighted = [
         {**record, "weight": weight} for record, weight in zip(RECORDS, (0.5, 2, 4.0), strict=True)
     ]
-    assert [each.weight for each in kept_examples(tokenizer, weighted, 64, cache)] == [
+    assert [each.weight for each in tokenize_examples(tokenizer, weighted, 64, cache)] == [
         0.5,
         2.0,
         4.0,
@@ -100,7 +108,7 @@ def test_kept_examples_have_the_weights_of_this_run(
     assert len(list(cache.folder.rglob("tokens.npz"))) == 1
 
 
-def test_kept_preferences_are_those_of_the_tokenizer(
+def test_tokenize_preferences_are_those_of_the_tokenizer(
     tiny_language_model: str, cache: ResultCache
 ) -> None:
     tokenizer = load_tokenizer(tiny_language_model)
@@ -115,7 +123,7 @@ def test_kept_preferences_are_those_of_the_tokenizer(
     ]
 
     for _ in range(2):
-        assert kept_preferences(tokenizer, records, 64, cache) == expected
-    assert kept_preferences(tokenizer, records, 64, None) == expected
+        assert tokenize_preferences(tokenizer, records, 64, cache) == expected
+    assert tokenize_preferences(tokenizer, records, 64, None) == expected
     assert len(list(cache.folder.rglob("tokens.npz"))) == 2
-    assert kept_preferences(tokenizer, [], 64, cache) == []
+    assert tokenize_preferences(tokenizer, [], 64, cache) == []
