@@ -81,7 +81,8 @@ def with_adapter(
         dropout: Dropout on the adapter's input.
         target_modules: Names of linear layers, or `all-linear` for all except the output layer.
         initialisation: `default` and `orthogonal` leave the weights as they are; `pissa` (Meng et
-            al. 2024) and `olora` (Büyükakyüz 2024) move each weight's leading part into the adapter.
+            al. 2024) and `olora` (Büyükakyüz 2024) move each weight's leading part into the
+            adapter.
 
     Raises:
         ConfigError: A target module isn't a linear layer of the model, or is its output layer.

@@ -47,8 +47,8 @@ class PreferencePair:
     Attributes:
         chosen: The better answer.
         rejected: The worse one.
-        reference: Log-probability of the chosen and of the rejected answer, in nats, by the model that
-            training starts from.
+        reference: Log-probability of the chosen and of the rejected answer, in nats, by the model
+            that training starts from.
     """
 
     chosen: TokenizedExample

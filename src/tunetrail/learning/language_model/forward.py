@@ -59,7 +59,8 @@ class LanguageForward:
     Attributes:
         model: The model, or the model within its adapters.
         pad_token_id: Fills up shorter rows if examples are padded.
-        padding_free: Whether examples are concatenated; the model then has to attend within segments.
+        padding_free: Whether examples are concatenated; the model then has to attend within
+            segments.
         noise: Noise on the embeddings in training.
     """
 

@@ -29,9 +29,9 @@ def supervised_nats(
 ) -> Tensor:
     """Return each token's negative log-likelihood; the backward pass computes the logits a second time.
 
-    It is logsumexp(logits) - logits[target] in at least float32, which is two digits more exact than
-    torch's `cross_entropy`. Under autocast, the matrix products have autocast's type, as in the
-    model's own head.
+    It is logsumexp(logits) - logits[target] in at least float32, which is two digits more exact
+    than torch's `cross_entropy`. Under autocast, the matrix products have autocast's type, as in
+    the model's own head.
 
     Args:
         hidden: The last hidden states, [tokens, dimensions].
@@ -72,8 +72,8 @@ def supervised_loss(
         chunk_tokens: Tokens whose logits are in memory at a time.
 
     Returns:
-        sum_i weights_i * nats_i, a float32 scalar (float64 for float64 inputs). Its backward pass can
-        run once.
+        sum_i weights_i * nats_i, a float32 scalar (float64 for float64 inputs). Its backward pass
+        can run once.
     """
     head = _Head(hidden, targets, weight, bias, chunk_tokens)
     if weights is None:
@@ -142,7 +142,8 @@ class _Head:
 
         with torch.no_grad():
             for tokens in self._chunks():
-                # The gradient of the nats with respect to the logits is softmax, less 1 at the target.
+                # The gradient of the nats with respect to the logits is softmax, less 1 at the
+                # target.
                 exponentials, sums, nats[tokens] = self._exponentials(tokens)
                 logit_gradient = exponentials.mul_(weights[tokens] / sums)
                 logit_gradient.scatter_add_(1, self.targets[tokens], -weights[tokens])

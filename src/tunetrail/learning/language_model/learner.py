@@ -1,6 +1,7 @@
 """LanguageModelLearner: everything that the pipeline asks of a language model, in one place.
 
-Takes plain records, gives back models and NumPy arrays; knows nothing of metrics, sessions or MLflow.
+Takes plain records, gives back models and NumPy arrays; knows nothing of metrics, sessions or
+MLflow.
 """
 
 from collections.abc import Sequence

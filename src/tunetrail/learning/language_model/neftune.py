@@ -32,8 +32,8 @@ class EmbeddingNoise:
         """Add noise in the forward passes of the block.
 
         Args:
-            lengths: Number of tokens of each sequence, either concatenated to one row [1, tokens] or
-                in the rows of a padded batch [rows, tokens], without padding.
+            lengths: Number of tokens of each sequence, either concatenated to one row [1, tokens]
+                or in the rows of a padded batch [rows, tokens], without padding.
 
         Raises:
             ValueError: In the forward pass, if the lengths don't match the batch.

@@ -80,8 +80,8 @@ def dpo_loss(
 ) -> Tensor:
     """Return -log sigmoid(margin of the implicit rewards), [pairs].
 
-    This is direct preference optimisation (Rafailov et al. 2023, eq. 7); the loss is log 2 if policy
-    and reference are equal.
+    This is direct preference optimisation (Rafailov et al. 2023, eq. 7); the loss is log 2 if
+    policy and reference are equal.
 
     Args:
         policy_chosen: Log-probability of each chosen answer by the policy, in nats, [pairs].

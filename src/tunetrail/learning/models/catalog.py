@@ -1,7 +1,8 @@
 """The catalog of models: short names, and the way from a name to a folder of weights on this machine.
 
-A name is looked for as a local folder, then among the weights that installed packages carry, then in the hub's cache,
-then on the hub. Only safetensors (and GGUF, converted once) are accepted: nothing is unpickled, no remote code is run.
+A name is looked for as a local folder, then among the weights that installed packages carry, then
+in the hub's cache, then on the hub. Only safetensors (and GGUF, converted once) are accepted:
+nothing is unpickled, no remote code is run.
 """
 
 import importlib.util

@@ -1,7 +1,8 @@
-"""Generation: a causal language model writes one line about each text. Knows not what the lines are wanted for.
+"""Generation: a causal language model writes one line about each text.
 
-Every line is drawn by a generator of its own, seeded from the seed, the request and how often it was made: it depends
-neither on the other texts nor on what was drawn before, and no global generator is touched.
+Every line has a random generator of its own, seeded from the seed, the request and its repetition.
+So a line depends neither on the other texts nor on earlier lines, and no global generator is
+touched.
 """
 
 import hashlib
@@ -28,16 +29,15 @@ from tunetrail.learning.language_model.learner import LanguageModel
 SHOWN_FROM = 200
 """Lines from which writing shows a progress bar."""
 LONGEST_PROMPT = 512
-"""Tokens of instruction and text together; what is longer loses the end of its text."""
+"""Tokens of instruction and text together; a longer text loses its end."""
 
 _TOP_K = 50
 _QUOTES = "\"'`\u201c\u201d\u2018\u2019"
-_CHARACTERS_PER_TOKEN = (
-    20  # no tokenizer packs more into one, so what lies beyond needn't be tokenised to be cut off
-)
+_CHARACTERS_PER_TOKEN = 20
+"""No tokenizer's tokens are longer on average, so later text needn't be tokenised to be cut."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class _Request:
     instruction: str
     opening: str
@@ -47,18 +47,19 @@ class _Request:
 
 @dataclass(frozen=True, kw_only=True)
 class TextWriter:
-    """Writes with a causal language model, through its chat template where it has one.
+    """Writes with a causal language model, using its chat template if it has one.
 
-    Lines are sampled from the 50 likeliest tokens at `temperature` (0: the likeliest) by the Gumbel-max trick, which
-    draws from the softmax exactly (Gumbel, 1954; Maddison et al., "A* Sampling", 2014). A line once written is kept,
-    so that the folds of a cross-validation don't have it written again.
+    Lines are sampled from the 50 likeliest tokens at `temperature` (0: the likeliest) by the
+    Gumbel-max trick, which draws exactly from the softmax (Gumbel 1954; Maddison et al., "A*
+    Sampling", 2014). Lines are remembered, so that the folds of a cross-validation don't write
+    again.
 
     Attributes:
         model: The model with its tokenizer.
-        seed: Decides, with the request, what is written.
-        max_new_tokens: Longest line, in tokens.
-        temperature: Above 0: the higher, the more varied the lines.
-        batch_size: Texts per batch.
+        seed: Decides, together with the request, what is written.
+        max_new_tokens: Maximum length of a line in tokens.
+        temperature: At least 0; the higher, the more varied are the lines.
+        batch_size: Number of texts per batch.
     """
 
     model: LanguageModel
@@ -69,90 +70,88 @@ class TextWriter:
     _written: dict[_Request, str] = field(default_factory=dict, repr=False, compare=False)
 
     def write(self, instruction: str, texts: Sequence[str], opening: str = "") -> list[str]:
-        """Return one line for each text; a text that comes twice gets two, each drawn anew.
+        """Return one line for each text; a repeated text gets a new line each time.
 
         Args:
             instruction: What to do with a text.
-            texts: Any texts; the end of a long one is left unread.
+            texts: Any texts; the end of a long one is not read.
             opening: The words that the answer begins with; they aren't returned.
 
         Returns:
-            The first line of each answer without quotes and white space around it; empty where the model wrote nothing,
-            or hadn't come to an end after `max_new_tokens`.
+            The first line of each answer, without quotes and white space around it. It is empty if
+            the model wrote nothing, or hadn't finished after `max_new_tokens`.
         """
         copies: Counter[str] = Counter()
         requests = []
         for text in texts:
-            requests.append(
-                _Request(instruction=instruction, opening=opening, text=text, copy=copies[text])
-            )
+            request = _Request(instruction, opening, text, copies[text])
+            requests.append(request)
             copies[text] += 1
-        new = [request for request in requests if request not in self._written]
-        prompts = [self._prompt(request) for request in new]
-        order = sorted(range(len(new)), key=lambda number: -len(prompts[number]))
-        starts = range(0, len(new), self.batch_size)
-        hidden = len(new) < SHOWN_FROM
-        for start in track(
-            starts, "Writing", console=Console(stderr=True), transient=True, disable=hidden
-        ):
-            numbers = order[start : start + self.batch_size]
-            lines = self._lines(
-                [prompts[number] for number in numbers], [new[number] for number in numbers]
-            )
-            self._written.update(zip([new[number] for number in numbers], lines, strict=True))
+
+        # The longest prompts first, so that the texts of a batch have similar lengths.
+        new_requests = [request for request in requests if request not in self._written]
+        prompts = {request: self._prompt(request) for request in new_requests}
+        new_requests.sort(key=lambda request: -len(prompts[request]))
+        console, is_short = Console(stderr=True), len(new_requests) < SHOWN_FROM
+        starts = range(0, len(new_requests), self.batch_size)
+        for start in track(starts, "Writing", console=console, transient=True, disable=is_short):
+            batch = new_requests[start : start + self.batch_size]
+            lines = self._lines([prompts[request] for request in batch], batch)
+            self._written.update(zip(batch, lines, strict=True))
         return [self._written[request] for request in requests]
 
     def _prompt(self, request: _Request) -> list[int]:
-        """Return the tokens of the request, as much of its text as there is room for."""
-        context = (
-            getattr(self.model.model.config, "max_position_embeddings", None) or LONGEST_PROMPT
-        )
-        longest = max(1, min(LONGEST_PROMPT, context - self.max_new_tokens))
-        room = longest - len(self._tokens(self._rendered(request, "")))
-        text = (
-            request.text[: max(0, room) * _CHARACTERS_PER_TOKEN].encode(errors="replace").decode()
-        )
+        """Return the tokens of the request, with as much of its text as there is room for."""
+        positions = getattr(self.model.model.config, "max_position_embeddings", None)
+        longest = max(1, min(LONGEST_PROMPT, (positions or LONGEST_PROMPT) - self.max_new_tokens))
+        room = max(0, longest - len(self._tokens(self._render(request, ""))))
+        text = request.text[: room * _CHARACTERS_PER_TOKEN].encode(errors="replace").decode()
+
+        # Cutting changes the tokens at the end, so it may take more than one attempt.
         while True:
-            tokens = self._tokens(self._rendered(request, text))
+            tokens = self._tokens(self._render(request, text))
             surplus = len(tokens) - longest
             if surplus <= 0 or not text:
                 return tokens[-longest:]
-            offsets = self.model.tokenizer(
+            encoded = self.model.tokenizer(
                 text, add_special_tokens=False, return_offsets_mapping=True
-            )["offset_mapping"]
+            )
+            offsets = encoded["offset_mapping"]
             text = text[: offsets[-surplus][0]] if surplus < len(offsets) else ""
 
-    def _rendered(self, request: _Request, text: str) -> str:
-        asked = f"{request.instruction}\n\n{text}"
+    def _render(self, request: _Request, text: str) -> str:
+        question = f"{request.instruction}\n\n{text}"
         if not self.model.tokenizer.chat_template:
-            return f"{asked}\n\n{request.opening}"
+            return f"{question}\n\n{request.opening}"
         rendered = self.model.tokenizer.apply_chat_template(
-            [{"role": "user", "content": asked}], tokenize=False, add_generation_prompt=True
+            [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
         )
         return f"{rendered}{request.opening}"
 
     def _tokens(self, text: str) -> list[int]:
-        special = not self.model.tokenizer.chat_template  # a template writes them itself
-        return list(
-            self.model.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
-        )
+        # A chat template writes the special tokens itself.
+        tokenizer = self.model.tokenizer
+        has_template = bool(tokenizer.chat_template)
+        encoded = tokenizer(text, add_special_tokens=not has_template, verbose=False)
+        return list(encoded["input_ids"])
 
     def _lines(self, prompts: Sequence[list[int]], requests: Sequence[_Request]) -> list[str]:
-        """Return the lines written after a batch of prompts, padded on the left so that all end in the same place."""
+        """Return the lines written after a batch of prompts."""
         model, tokenizer = self.model.model, self.model.tokenizer
+
+        # Padded on the left, so that all prompts end in the same place.
         width, padding = max(map(len, prompts)), int(tokenizer.pad_token_id)
         ids = [[padding] * (width - len(prompt)) + prompt for prompt in prompts]
         mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        ends = _ends(model, tokenizer)
+
+        ends = _end_tokens(model, tokenizer)
         settings = GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=self.max_new_tokens,
             do_sample=False,
             pad_token_id=padding,
             eos_token_id=ends,
         )
-        sampling: Any = _SeededSampling(
-            [self._seed_of(request) for request in requests], self.temperature
-        )
+        sampling: Any = _SeededSampling(list(map(self._seed_of, requests)), self.temperature)
         with torch.inference_mode():
             written = model.generate(  # type: ignore[operator]
                 input_ids=torch.tensor(ids, device=model.device),
@@ -161,25 +160,20 @@ class TextWriter:
                 logits_processor=LogitsProcessorList([sampling] if self.temperature > 0 else []),
                 stopping_criteria=StoppingCriteriaList([_FirstLine(tokenizer, width)]),
             )[:, width:]
-        ended = torch.isin(written, torch.tensor(ends, device=written.device)).any(dim=1).tolist()
+
+        is_end = torch.isin(written, torch.tensor(ends, device=written.device))
         answers = tokenizer.batch_decode(written, skip_special_tokens=True)
-        return [_line(answer, is_ended) for answer, is_ended in zip(answers, ended, strict=True)]
+        return list(map(_first_line, answers, is_end.any(dim=1).tolist()))
 
     def _seed_of(self, request: _Request) -> int:
-        parts = (
-            str(self.seed),
-            request.instruction,
-            request.opening,
-            request.text,
-            str(request.copy),
-        )
-        return int.from_bytes(
-            hashlib.sha256("\0".join(parts).encode(errors="replace")).digest()[:16], "big"
-        )
+        fields = (self.seed, request.instruction, request.opening, request.text, request.copy)
+        text = "\0".join(map(str, fields))
+        digest = hashlib.sha256(text.encode(errors="replace")).digest()
+        return int.from_bytes(digest[:16], "big")
 
 
 class _SeededSampling(LogitsProcessor):
-    """Leaves one token of each row possible: the one that the row's own generator draws."""
+    """Leaves one token of each row possible, which the row's own generator draws."""
 
     def __init__(self, seeds: Sequence[int], temperature: float) -> None:
         self._generators = [np.random.default_rng(seed) for seed in seeds]
@@ -187,39 +181,35 @@ class _SeededSampling(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         likeliest = scores.topk(min(_TOP_K, scores.shape[1]), dim=1)
-        noise = np.stack(
-            [generator.gumbel(size=likeliest.values.shape[1]) for generator in self._generators]
-        )
-        noisy = likeliest.values.double() / self._temperature + torch.from_numpy(noise).to(
-            scores.device
-        )
-        chosen = likeliest.indices.gather(1, noisy.argmax(dim=1, keepdim=True))
-        return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)
+        tokens = likeliest.values.shape[1]
+        draws = np.stack([generator.gumbel(size=tokens) for generator in self._generators])
+        noise = torch.from_numpy(draws).to(scores.device)
+
+        noisy_scores = likeliest.values.double() / self._temperature + noise
+        drawn = likeliest.indices.gather(1, noisy_scores.argmax(dim=1, keepdim=True))
+        return torch.full_like(scores, -torch.inf).scatter(1, drawn, 0.0)
 
 
 class _FirstLine(StoppingCriteria):
-    """Ends a row once its answer holds a whole line."""
+    """Ends a row once its answer has a whole line."""
 
     def __init__(self, tokenizer: Any, start: int) -> None:
         self._tokenizer, self._start = tokenizer, start
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        answers = self._tokenizer.batch_decode(
-            input_ids[:, self._start :], skip_special_tokens=True
-        )
-        return torch.tensor(
-            ["\n" in answer.lstrip() for answer in answers], device=input_ids.device
-        )
+        written = input_ids[:, self._start :]
+        answers = self._tokenizer.batch_decode(written, skip_special_tokens=True)
+        has_line = ["\n" in answer.lstrip() for answer in answers]
+        return torch.tensor(has_line, device=input_ids.device)
 
 
-def _ends(model: Any, tokenizer: Any) -> list[int]:
+def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
     known = model.generation_config.eos_token_id
     ends = known if isinstance(known, list) else [known, tokenizer.eos_token_id]
     return sorted({int(end) for end in ends if end is not None})
 
 
-def _line(answer: str, ended: bool) -> str:
-    """Return the answer's first line; a line that neither it nor the model ended is half a thought and left out."""
-    line, _, _ = answer.lstrip().partition("\n")
-    whole = ended or "\n" in answer.lstrip()
-    return line.strip().strip(_QUOTES).strip() if whole else ""
+def _first_line(answer: str, has_ended: bool) -> str:
+    """Return the answer's first line; empty if the model hadn't finished it."""
+    line, line_break, _ = answer.lstrip().partition("\n")
+    return line.strip().strip(_QUOTES).strip() if has_ended or line_break else ""

@@ -1,4 +1,4 @@
-"""GGUF files made trainable: dequantised to float32 once, kept in the cache as an ordinary Hugging Face folder."""
+"""Converts GGUF files to float32 once, and caches them as ordinary Hugging Face folders."""
 
 import hashlib
 import os
@@ -12,10 +12,11 @@ from tunetrail.paths import cache_dir
 
 
 def convert_gguf(file: Path) -> Path:
-    """Return the folder of the converted model, made on the first call and reused afterwards.
+    """Return the folder of the converted model, which is converted on the first call.
 
-    The folder's name holds the file's SHA-256, so another file never meets an old conversion. Conversions by several
-    processes at once are done by one of them; a killed one leaves nothing that a later one would take for complete.
+    The folder's name has the file's SHA-256, so another file never gets an old conversion. If
+    several processes convert at once, one of them does the work; a killed one leaves nothing that a
+    later one would take for complete.
 
     Raises:
         ModelError: The file can't be read as GGUF, or the cache can't be written.
@@ -28,26 +29,29 @@ def convert_gguf(file: Path) -> Path:
             if not target.is_dir():
                 _convert(file, target)
         return target
-    except (
-        Exception
-    ) as error:  # a broken file raises whatever its reader trips over: struct's, NumPy's, Python's
+    # A broken file raises whatever its reader stumbles over: errors of struct, NumPy or Python.
+    except Exception as error:
         raise ModelError(
-            f"GGUF file {file} could not be converted into {cache_dir()}: {error}"
+            f"GGUF file {file} could not be converted to {cache_dir()}: {error}"
         ) from error
 
 
 def _convert(file: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    work = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
+    unfinished = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
     try:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name)
-        # transformers refuses to save what it still takes for a quantised model, though all weights are float32 by now
+
+        # All weights are float32 now, but transformers refuses to save a model it takes for
+        # quantised.
         del model.hf_quantizer, model.config.quantization_config
-        setattr(model, "is_quantized", False)  # noqa: B010 - torch types every attribute of a module as a tensor
-        model.save_pretrained(work)
-        tokenizer.save_pretrained(work)
-        os.replace(work, target)
+        # torch types every attribute of a module as a tensor.
+        setattr(model, "is_quantized", False)  # noqa: B010
+
+        model.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
+        os.replace(unfinished, target)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Translation: texts there and back through two sequence-to-sequence models. Knows not what the copies are for."""
+"""Back-translation: texts there and back through two sequence-to-sequence models."""
 
 import copy
 import re
@@ -22,7 +22,7 @@ _BATCH = 32
 _BEAMS = 4
 _LONGEST = 512
 _BREAK = re.compile(r"(\n+|(?<=[.!?]) +)")
-"""Between sentences, for which such models are made: line breaks, or spaces behind the end of a sentence."""
+"""Breaks between sentences: line breaks, or spaces after the end of a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class TranslationModel:
 
     @property
     def longest(self) -> int:
-        """The most tokens that the model reads or writes."""
+        """Maximum number of tokens that the model reads or writes."""
         known = getattr(self.model.config, "max_position_embeddings", None) or _LONGEST
         return int(min(known, self.tokenizer.model_max_length, _LONGEST))
 
@@ -47,15 +47,16 @@ def load_translation_model(name: str) -> TranslationModel:
 
     Raises:
         ConfigError: The name is neither.
-        ModelError: The model isn't there, or is no sequence-to-sequence model.
+        ModelError: The model isn't there, or isn't a sequence-to-sequence model.
     """
-    if not (name and Path(name).expanduser().is_dir()) and (
-        name.count("/") != 1 or name.startswith((".", "/", "~"))
-    ):
+    is_folder = bool(name) and Path(name).expanduser().is_dir()
+    is_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
+    if not is_folder and not is_hub_id:
         raise ConfigError(
-            f"augmentation.translation_models must be local folders or hub ids owner/name, got {name!r}. "
-            "Name a model such as Helsinki-NLP/opus-mt-en-de."
+            "augmentation.translation_models must be local folders or hub ids owner/name, "
+            f"got {name!r}. Name a model such as Helsinki-NLP/opus-mt-en-de."
         )
+
     path = resolve_model(name, LANGUAGE_MODELS).path
     try:
         tokenizer = AutoTokenizer.from_pretrained(
@@ -68,14 +69,12 @@ def load_translation_model(name: str) -> TranslationModel:
             use_safetensors=True,
             dtype=torch.float32,
         )
-    except (
-        ImportError,
-        OSError,
-        ValueError,
-    ) as error:  # a missing tokenizer library, missing files, another kind
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    # A tokenizer library or files are missing, or it is another kind of model.
+    except (ImportError, OSError, ValueError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(
-            f"augmentation.translation_models must be sequence-to-sequence models, got {name!r} ({reason}). "
+            "augmentation.translation_models must be sequence-to-sequence models, "
+            f"got {name!r} ({lines[0]}). "
             "Name one with safetensors; some tokenizers need `pip install sentencepiece`."
         ) from error
     return TranslationModel(model=model.eval(), tokenizer=tokenizer)
@@ -85,9 +84,9 @@ def load_translation_model(name: str) -> TranslationModel:
 class Translator:
     """Translates texts there and back, sentence by sentence, with beam search.
 
-    White space between and around sentences stays. A sentence that is too long for one of the models, or whose
-    translation doesn't come to an end, stays as it is. What was translated once is kept, so that the folds of a
-    cross-validation don't do it again.
+    White space between and around sentences stays. A sentence that is too long for one of the
+    models, or whose translation has no end, stays as it is. Translations are remembered, so that
+    the folds of a cross-validation don't translate again.
     """
 
     there: TranslationModel
@@ -96,49 +95,61 @@ class Translator:
 
     def back_translated(self, texts: Sequence[str]) -> list[str]:
         """Return each text as it comes back, in the order of the texts."""
-        pieces = [_BREAK.split(text.encode(errors="replace").decode()) for text in texts]
-        sentences = (piece.strip() for each in pieces for piece in each[::2])
-        new = list(
-            dict.fromkeys(each for each in sentences if each and each not in self._translated)
-        )
-        foreign = translated(self.there, new)
-        returned = iter(translated(self.back, [each for each in foreign if each is not None]))
-        for sentence, abroad in zip(new, foreign, strict=True):
-            self._translated[sentence] = (
-                next(returned) if abroad is not None else None
-            ) or sentence
-        return ["".join(self._returned(piece) for piece in each) for each in pieces]
+        split_texts = [_BREAK.split(text.encode(errors="replace").decode()) for text in texts]
+        new_sentences: dict[str, None] = {}
+        for sentences_and_breaks in split_texts:
+            for sentence in map(str.strip, sentences_and_breaks[::2]):
+                if sentence and sentence not in self._translated:
+                    new_sentences[sentence] = None
 
-    def _returned(self, piece: str) -> str:
-        sentence = piece.strip()
-        before, _, after = piece.partition(sentence) if sentence else (piece, "", "")
+        self._translated.update(self._translate(list(new_sentences)))
+        return ["".join(map(self._replace, segments)) for segments in split_texts]
+
+    def _translate(self, sentences: Sequence[str]) -> dict[str, str]:
+        """Return each sentence's translation back, or the sentence if one of the models fails."""
+        abroad = translated(self.there, sentences)
+        translatable = [text for text in abroad if text is not None]
+        returned = iter(translated(self.back, translatable))
+
+        translations = {}
+        for sentence, foreign in zip(sentences, abroad, strict=True):
+            back = None if foreign is None else next(returned)
+            translations[sentence] = back or sentence
+        return translations
+
+    def _replace(self, segment: str) -> str:
+        """Return a sentence's translation with the white space around the sentence."""
+        sentence = segment.strip()
+        before, _, after = segment.partition(sentence) if sentence else (segment, "", "")
         return before + self._translated.get(sentence, "") + after
 
 
 def translated(translator: TranslationModel, sentences: Sequence[str]) -> list[str | None]:
-    """Return the translations; None for a sentence with more tokens than the model reads, or whose end isn't reached.
+    """Return the translations of sentences.
+
+    A translation is None if its sentence has more tokens than the model reads, or if its end isn't
+    reached.
 
     Args:
         translator: The model.
-        sentences: Of the model's source language.
+        sentences: Sentences of the model's source language.
     """
     model, tokenizer = translator.model, translator.tokenizer
-    found: list[str | None] = [None] * len(sentences)
-    encoded = tokenizer(list(sentences), verbose=False)["input_ids"] if sentences else []
-    fitting = [number for number, ids in enumerate(encoded) if len(ids) <= translator.longest]
-    order = sorted(fitting, key=lambda number: -len(encoded[number]))
-    hidden = len(order) < SHOWN_FROM
+    translations: list[str | None] = [None] * len(sentences)
+    token_ids = tokenizer(list(sentences), verbose=False)["input_ids"] if sentences else []
+    fitting = [index for index, ids in enumerate(token_ids) if len(ids) <= translator.longest]
+    order = sorted(fitting, key=lambda index: -len(token_ids[index]))
+
+    console, is_short = Console(stderr=True), len(order) < SHOWN_FROM
     starts = range(0, len(order), _BATCH)
-    for start in track(
-        starts, "Translating", console=Console(stderr=True), transient=True, disable=hidden
-    ):
-        numbers = order[start : start + _BATCH]
-        batch = tokenizer.pad(
-            {"input_ids": [encoded[number] for number in numbers]}, return_tensors="pt"
-        )
+    for start in track(starts, "Translating", console=console, transient=True, disable=is_short):
+        indices = order[start : start + _BATCH]
+        inputs = {"input_ids": [token_ids[index] for index in indices]}
+        batch = tokenizer.pad(inputs, return_tensors="pt")
+
+        # Twice the length is more than a translation needs; a model gone astray never ends.
         settings = copy.deepcopy(model.generation_config)
         settings.num_beams, settings.do_sample, settings.max_length = _BEAMS, False, None
-        # twice the length is more than any translation needs: a model gone astray repeats itself without end
         settings.max_new_tokens = min(translator.longest - 1, 2 * batch["input_ids"].shape[1] + 16)
         with torch.inference_mode():
             written = model.generate(
@@ -146,8 +157,9 @@ def translated(translator: TranslationModel, sentences: Sequence[str]) -> list[s
                 attention_mask=batch["attention_mask"].to(model.device),
                 generation_config=settings,
             )
-        ended = (written[:, 1:] == settings.eos_token_id).any(dim=1).tolist()
+
+        has_ended = (written[:, 1:] == settings.eos_token_id).any(dim=1).tolist()
         texts = tokenizer.batch_decode(written, skip_special_tokens=True)
-        for number, text, is_ended in zip(numbers, texts, ended, strict=True):
-            found[number] = text.strip() if is_ended else None
-    return found
+        for index, text, is_complete in zip(indices, texts, has_ended, strict=True):
+            translations[index] = text.strip() if is_complete else None
+    return translations

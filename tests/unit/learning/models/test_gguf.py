@@ -46,5 +46,5 @@ def test_convert_names_a_cache_that_cannot_be_written(
     (tmp_path / "file").write_text("")
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     monkeypatch.setenv("TUNETRAIL_CACHE", str(tmp_path / "file"))
-    with pytest.raises(ModelError, match=r"could not be converted into .*file"):
+    with pytest.raises(ModelError, match=r"could not be converted to .*file"):
         convert_gguf(tmp_path / "model.gguf")
