@@ -1,6 +1,6 @@
-"""What takes the place of `auto` in a training's configuration: found by trials, once, and kept for the next time.
+"""Find what replaces `auto` in a training's configuration: by trials, once, cached for later runs.
 
-Knows no models: they are built by a function that comes in.
+Knows no models: a function that is passed in builds them.
 """
 
 import json
@@ -17,7 +17,11 @@ from tunetrail.cache import ResultCache
 from tunetrail.config import TrainingConfig
 from tunetrail.config.training import AUTO
 from tunetrail.errors import ConfigError
-from tunetrail.learning.automatic.batch_size_finder import USABLE_SHARE, BatchSizeResult, divided
+from tunetrail.learning.automatic.batch_size_finder import (
+    USABLE_SHARE,
+    BatchSizeResult,
+    divide_step,
+)
 from tunetrail.learning.automatic.batch_size_trial import BatchSizeTrial
 from tunetrail.learning.automatic.fingerprints import (
     length_fingerprint,
@@ -46,7 +50,7 @@ Result = TypeVar("Result")
 _FORMAT = 1
 _NOMINAL_RATE = 1e-3
 _GIB = 2.0**30
-_ENOUGH = 4096
+_TRIAL_RECORDS = 4096
 """Records of a trial: more than a range test sees with the usual batches."""
 _IRRELEVANT = (
     "num_epochs",
@@ -63,18 +67,18 @@ _IRRELEVANT = (
     "guards",
     "learning_rate",
 )
-"""Settings of a training on which no learning rate found depends."""
+"""Settings of a training that don't influence the learning rate of a range test."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AutoValues:
-    """What was found for one training; empty where nothing was `auto`."""
+    """What replaces `auto` in one training; empty if nothing was `auto`."""
 
     batch: BatchSizeResult | None = None
     rate: RangeTestResult | None = None
 
     def applied_to(self, training: TrainingConfig) -> TrainingConfig:
-        """Return the training with numbers in the place of `auto`."""
+        """Return the training with numbers in place of `auto`."""
         if self.batch is not None and training.batch_size == AUTO:
             batches = replace(training.batches, accumulate=self.batch.accumulate)
             training = replace(training, batch_size=self.batch.batch_size, batches=batches)
@@ -84,22 +88,28 @@ class AutoValues:
 
     @property
     def mini_batch_size(self) -> int:
-        """Rows of the pieces in which a micro-batch goes through the model; 0: not found, or whole."""
+        """Rows of the mini-batches in which a micro-batch goes through the model; 0 if undivided."""
         return self.batch.mini_batch_size if self.batch else 0
 
     def report(self, on_metrics: MetricsSink) -> None:
-        """Hand out the curve of the range test, if there was one: `finder/loss` and `finder/learning_rate` per step."""
-        for step, (rate, loss) in enumerate(self.rate.curve if self.rate else ()):
+        """Report the curve of the range test, if any: `finder/loss` and `finder/learning_rate`."""
+        if self.rate is None:
+            return
+        for step, (rate, loss) in enumerate(self.rate.curve):
             on_metrics({"finder/loss": loss, "finder/learning_rate": rate}, step)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values: `batch_size` and `learning_rate`, each where it was found."""
-        found = {"batch_size": self.batch, "learning_rate": self.rate}
-        return {name: each.to_dict() for name, each in found.items() if each is not None}
+        """Return plain values: `batch_size` and `learning_rate`, each if it was `auto`."""
+        plain: dict[str, Any] = {}
+        if self.batch is not None:
+            plain["batch_size"] = self.batch.to_dict()
+        if self.rate is not None:
+            plain["learning_rate"] = self.rate.to_dict()
+        return plain
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "AutoValues":
-        """Return what `to_dict` was made of."""
+        """Return the values that `to_dict` has turned into plain values."""
         batch, rate = plain.get("batch_size"), plain.get("learning_rate")
         return cls(
             batch=BatchSizeResult.from_dict(batch) if batch else None,
@@ -110,21 +120,22 @@ class AutoValues:
 Build = Callable[
     [Sequence[Record], TrainingConfig], tuple[TrainedModule, lightning.LightningDataModule]
 ]
-"""Takes records and a training without `auto`; returns module and data as that training would begin with them."""
+"""Takes records and a training without `auto`; returns module and data as they begin."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialSetup:
-    """What a training is about.
+    """What a trial needs to know of the training to come.
 
     Attributes:
-        build: Makes module and data.
-        path: Folder of the model that training starts from.
-        records: What is trained on.
-        settings: Plain values of all else that the module depends on: lengths, adapter, loss, seed.
+        build: Builds module and data.
+        path: Folder of the model that the training starts from.
+        records: The training records.
+        settings: Plain values of everything else that the module depends on: lengths, adapter,
+            loss, seed.
         in_mini_batches: Whether a step has to stay one batch, because the loss compares its rows.
-        mini_batch_size: Above 0: the rows of a piece are given, and needn't be found.
-        rates: Which learning rates are tried.
+        mini_batch_size: Above 0, the configured rows of a mini-batch, which needn't be found.
+        rates: The learning rates that are tried.
     """
 
     build: Build
@@ -137,146 +148,147 @@ class TrialSetup:
 
 
 def find_auto_values(
-    subject: TrialSetup, training: TrainingConfig, cache: ResultCache | None
+    setup: TrialSetup, training: TrainingConfig, cache: ResultCache | None
 ) -> AutoValues:
-    """Return the numbers for what is `auto` in a training; what an earlier one has found is taken from the cache.
+    """Return the numbers that replace `auto` in a training; earlier results come from the cache.
 
     Raises:
         ConfigError: Not even one row fits into memory, or batches are cut by tokens.
     """
-    found = AutoValues()
+    values = AutoValues()
     if training.batch_size == AUTO:
         if training.batches.tokens:
             raise ConfigError(
-                f"training.batches.tokens must be 0 with training.batch_size=auto, got {training.batches.tokens}: the "
-                "tokens decide how large a batch is. Set one of the two."
+                "training.batches.tokens must be 0 with training.batch_size=auto, got "
+                f"{training.batches.tokens}: the tokens decide how large a batch is. Set one of "
+                "the two."
             )
-        found = replace(found, batch=_batch_size(subject, training, cache))
+        values = replace(values, batch=_find_batch_size(setup, training, cache))
+
+    # The range test runs with the batch size that the training will have.
     if training.learning_rate == AUTO:
-        found = replace(found, rate=_rate(subject, training, found, cache))
-    return found
+        values = replace(values, rate=_find_learning_rate(setup, training, values, cache))
+    return values
 
 
-def _batch_size(
-    subject: TrialSetup, training: TrainingConfig, cache: ResultCache | None
+def _find_batch_size(
+    setup: TrialSetup, training: TrainingConfig, cache: ResultCache | None
 ) -> BatchSizeResult:
-    rows = -(-training.batches.effective_size // _ranks())
-    if subject.in_mini_batches and subject.mini_batch_size:
-        return divided(rows, subject.mini_batch_size, in_mini_batches=True)
-    trial = _trial(
-        replace(training, batch_size=1, batches=replace(training.batches, accumulate=1, workers=0))
-    )
-    module, data = subject.build(sampled(subject.records, training.batches.effective_size), trial)
+    rows = -(-training.batches.effective_size // _world_size())
+    if setup.in_mini_batches and setup.mini_batch_size:
+        return divide_step(rows, setup.mini_batch_size, in_mini_batches=True)
+
+    single_rows = replace(training.batches, accumulate=1, workers=0)
+    trial = _trial_training(replace(training, batch_size=1, batches=single_rows))
+    records = trial_records(setup.records, training.batches.effective_size)
+    module, data = setup.build(records, trial)
     loader = data.train_dataloader()
     assert isinstance(loader, StepLoader)
-    place = _Place(
-        cache,
-        "batch size",
-        {
-            "model": model_fingerprint(Path(subject.path), contents=False),
-            "settings": subject.settings,
-            "rows": min(rows, len(loader.steps.batches.lengths)),
-            "in_pieces": subject.in_mini_batches,
-            "lengths": length_fingerprint(loader.steps.batches.lengths.tolist()),
-            "like_lengths": loader.steps.batches.by_length,
-            "memory": asdict(training.memory),
-            "state": [training.optimizer.name, training.averaging.kind],
-            "precision": resolve_precision(training.precision, training.use_mixed_precision),
-        },
-    )
-    found = place.read(BatchSizeResult.from_dict)
-    if found is not None:
-        if found.memory_bytes <= USABLE_SHARE * free_memory(_device()):
-            _log_batch_size(found, "found before")
-            return found
+
+    lengths = loader.steps.batches.lengths.tolist()
+    dependencies = {
+        "model": model_fingerprint(Path(setup.path), contents=False),
+        "settings": setup.settings,
+        "rows": min(rows, len(lengths)),
+        "in_pieces": setup.in_mini_batches,
+        "lengths": length_fingerprint(lengths),
+        "like_lengths": loader.steps.batches.by_length,
+        "memory": asdict(training.memory),
+        "state": [training.optimizer.name, training.averaging.kind],
+        "precision": resolve_precision(training.precision, training.use_mixed_precision),
+    }
+    cached = _CachedResult(cache, "batch size", dependencies)
+    result = cached.read(BatchSizeResult.from_dict)
+    if result is not None:
+        if result.memory_bytes <= USABLE_SHARE * free_memory(_device()):
+            _log_batch_size(result, "found before")
+            return result
         logger.info(
-            "training.batch_size=auto: less memory is free than when it was found; it is looked for again"
+            "training.batch_size=auto: less memory is free than when it was found; "
+            "searching for it again"
         )
-    callback = BatchSizeTrial(trial, rows=rows, in_mini_batches=subject.in_mini_batches)
-    run_trial(module, data, trial, callback, max_steps=1)
-    assert callback.found is not None and callback.limit_bytes is not None
-    place.write(callback.found.to_dict())
-    _log_batch_size(callback.found, f"{callback.limit_bytes / _GIB:.1f} GiB may be taken")
-    return callback.found
+
+    search = BatchSizeTrial(trial, rows=rows, in_mini_batches=setup.in_mini_batches)
+    run_trial(module, data, trial, search, max_steps=1)
+    assert search.result is not None and search.limit_bytes is not None
+    cached.write(search.result.to_dict())
+    _log_batch_size(search.result, f"{search.limit_bytes / _GIB:.1f} GiB may be taken")
+    return search.result
 
 
-def _rate(
-    subject: TrialSetup, training: TrainingConfig, found: AutoValues, cache: ResultCache | None
+def _find_learning_rate(
+    setup: TrialSetup, training: TrainingConfig, values: AutoValues, cache: ResultCache | None
 ) -> RangeTestResult:
-    trial = _trial(found.applied_to(training))
-    plain = {name: value for name, value in asdict(trial).items() if name not in _IRRELEVANT}
-    place = _Place(
-        cache,
-        "learning rate",
-        {
-            "model": model_fingerprint(Path(subject.path), contents=True),
-            "settings": subject.settings,
-            "training": {
-                **plain,
-                "precision": resolve_precision(trial.precision, trial.use_mixed_precision),
-            },
-            "records": records_fingerprint(subject.records),
-            "rates": asdict(subject.rates),
-            "steps": STEPS,
-        },
-    )
-    rate = place.read(RangeTestResult.from_dict)
-    if rate is not None:
-        logger.info("training.learning_rate=auto: %s, found before", rate.rate)
-        return rate
-    module, data = subject.build(
-        sampled(subject.records, trial.rows_per_batch * trial.batches.accumulate), trial
-    )
-    module.mini_batch_size = found.mini_batch_size or module.mini_batch_size
-    callback = RangeTest(nominal=_NOMINAL_RATE, tried=subject.rates)
-    run_trial(module, data, trial, callback, max_steps=STEPS)
-    rate = callback.found(subject.rates)
-    place.write(rate.to_dict())
+    trial = _trial_training(values.applied_to(training))
+
+    relevant = {name: value for name, value in asdict(trial).items() if name not in _IRRELEVANT}
+    relevant["precision"] = resolve_precision(trial.precision, trial.use_mixed_precision)
+    dependencies = {
+        "model": model_fingerprint(Path(setup.path), contents=True),
+        "settings": setup.settings,
+        "training": relevant,
+        "records": records_fingerprint(setup.records),
+        "rates": asdict(setup.rates),
+        "steps": STEPS,
+    }
+    cached = _CachedResult(cache, "learning rate", dependencies)
+    result = cached.read(RangeTestResult.from_dict)
+    if result is not None:
+        logger.info("training.learning_rate=auto: %s, found before", result.rate)
+        return result
+
+    step_rows = trial.rows_per_batch * trial.batches.accumulate
+    module, data = setup.build(trial_records(setup.records, step_rows), trial)
+    module.mini_batch_size = values.mini_batch_size or module.mini_batch_size
+
+    range_test = RangeTest(nominal=_NOMINAL_RATE, tried=setup.rates)
+    run_trial(module, data, trial, range_test, max_steps=STEPS)
+    result = range_test.result(setup.rates)
+    cached.write(result.to_dict())
     logger.info(
         "training.learning_rate=auto: %s, after a range test of %d steps",
-        rate.rate,
-        len(rate.curve),
+        result.rate,
+        len(result.curve),
     )
-    return rate
+    return result
 
 
-def _trial(training: TrainingConfig) -> TrainingConfig:
+def _trial_training(training: TrainingConfig) -> TrainingConfig:
     """Return a training with a rate to scale and without a schedule of its own."""
     return replace(
         training, learning_rate=_NOMINAL_RATE, schedule="constant", warmup_steps=0, warmup_ratio=0.0
     )
 
 
-def _log_batch_size(found: BatchSizeResult, remark: str) -> None:
-    speed = next(
-        (
-            each.tokens_per_second
-            for each in found.measured
-            if each.memory_bytes == found.memory_bytes
-        ),
-        0.0,
-    )
+def _log_batch_size(result: BatchSizeResult, remark: str) -> None:
+    speed = 0.0
+    for candidate in result.measured:
+        if candidate.rows == result.rows_at_once:
+            speed = candidate.tokens_per_second
+
+    mini_batches = f" in mini-batches of {result.mini_batch_size}" if result.mini_batch_size else ""
     logger.info(
-        "training.batch_size=auto: %d rows%s, %d times per step; %.0f tokens/s, %.1f GiB beside the model; %s",
-        found.batch_size,
-        f" in mini-batches of {found.mini_batch_size}" if found.mini_batch_size else "",
-        found.accumulate,
+        "training.batch_size=auto: %d rows%s, %d times per step; %.0f tokens/s, %.1f GiB in "
+        "addition to the model; %s",
+        result.batch_size,
+        mini_batches,
+        result.accumulate,
         speed,
-        found.memory_bytes / _GIB,
+        result.memory_bytes / _GIB,
         remark,
     )
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a result is kept: it depends on `parts`, on this machine and on what computes."""
+class _CachedResult:
+    """A result in the cache: it depends on this machine and on `dependencies`."""
 
     cache: ResultCache | None
     kind: str
-    parts: Mapping[str, Any] = field(repr=False)
+    dependencies: Mapping[str, Any] = field(repr=False)
 
     def read(self, parse: Callable[[Mapping[str, Any]], Result]) -> Result | None:
-        """Return what is kept, None where there is nothing or it is broken."""
+        """Return the cached result; None if there is none or it is broken."""
         if self.cache is None:
             return None
         try:
@@ -285,39 +297,40 @@ class _Place:
             return None
 
     def write(self, result: Mapping[str, Any]) -> None:
-        """Keep a result."""
+        """Write the result to the cache, if there is one."""
         if self.cache is not None:
             with self.cache.writing(self._file(self.cache)) as unfinished:
                 unfinished.write_text(json.dumps(result))
 
     def _file(self, cache: ResultCache) -> Path:
-        everything = {"format": _FORMAT, "machine": machine_fingerprint(), **self.parts}
-        return (
-            cache.place(self.kind, json.dumps(everything, sort_keys=True, default=str))
-            / "found.json"
-        )
+        everything = {"format": _FORMAT, "machine": machine_fingerprint(), **self.dependencies}
+        key = json.dumps(everything, sort_keys=True, default=str)
+        return cache.place(self.kind, key) / "found.json"
 
 
-def sampled(records: Sequence[Record], longest: int) -> Sequence[Record]:
-    """Return enough records for a trial, in their order: all of a few, of many the longest and evenly spaced ones.
+def trial_records(records: Sequence[Record], longest: int) -> Sequence[Record]:
+    """Return enough records for a trial, in their order.
+
+    If there are few records, that is all of them; otherwise the longest and evenly spaced ones.
 
     Args:
-        records: All of them.
-        longest: How many of the longest are surely among them.
+        records: All records.
+        longest: Number of the longest records that are among them for sure.
     """
-    count = max(_ENOUGH, 8 * longest)
+    count = max(_TRIAL_RECORDS, 8 * longest)
     if len(records) <= count:
         return records
+
     sizes = [sum(len(str(value)) for value in record.values()) for record in records]
-    largest = sorted(range(len(records)), key=lambda number: -sizes[number])[:longest]
-    spaced = (number * len(records) // count for number in range(count))
-    return [records[number] for number in sorted({*largest, *spaced})]
+    longest_first = sorted(range(len(records)), key=sizes.__getitem__, reverse=True)
+    evenly_spaced = (index * len(records) // count for index in range(count))
+    return [records[index] for index in sorted({*longest_first[:longest], *evenly_spaced})]
 
 
 def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _ranks() -> int:
+def _world_size() -> int:
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     return torch.distributed.get_world_size() if distributed else 1

@@ -1,4 +1,4 @@
-"""What a result that was found on this machine depends on, as plain values. Finds nothing."""
+"""Fingerprints of what a result that was found on this machine depends on, as plain values."""
 
 import hashlib
 import importlib.metadata
@@ -11,32 +11,39 @@ import psutil
 import torch
 
 _GIB = 2.0**30
+_PACKAGES = ("tunetrail", "torch", "transformers")
 
 
 def machine_fingerprint() -> list[Any]:
-    """Return what a measurement on this machine depends on: device, threads, memory in GiB, and what computes."""
-    versions = [importlib.metadata.version(name) for name in ("tunetrail", "torch", "transformers")]
+    """Return what a measurement on this machine depends on.
+
+    That is the device, its threads and its memory in GiB, and the versions of what computes.
+    """
+    versions = map(importlib.metadata.version, _PACKAGES)
     if torch.cuda.is_available():
-        properties = torch.cuda.get_device_properties(0)
-        return ["cuda", properties.name, round(properties.total_memory / _GIB), *versions]
+        gpu = torch.cuda.get_device_properties(0)
+        return ["cuda", gpu.name, round(gpu.total_memory / _GIB), *versions]
+
+    capability = torch.backends.cpu.get_cpu_capability()
     memory = round(psutil.virtual_memory().total / _GIB)
-    return [
-        "cpu",
-        torch.backends.cpu.get_cpu_capability(),
-        torch.get_num_threads(),
-        memory,
-        *versions,
-    ]
+    return ["cpu", capability, torch.get_num_threads(), memory, *versions]
 
 
 def model_fingerprint(folder: Path, *, contents: bool) -> str:
-    """Return SHA-256 (hex) of a model's configuration and of its weights: of their values, or of their shapes only."""
+    """Return SHA-256 (hex) of a model's configuration and weights.
+
+    Args:
+        folder: The model's folder.
+        contents: Whether the weights count by their values, or by their names and shapes only.
+    """
     digest = hashlib.sha256()
     for file in sorted([*folder.rglob("*.json"), *folder.rglob("*.safetensors")]):
         digest.update(f"{file.relative_to(folder)}:{file.stat().st_size}:".encode())
         with file.open("rb") as stream:
             if file.suffix == ".safetensors" and not contents:
-                digest.update(stream.read(int.from_bytes(stream.read(8), "little")))
+                # The file begins with the length of its header of names and shapes.
+                header_length = int.from_bytes(stream.read(8), "little")
+                digest.update(stream.read(header_length))
             else:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
@@ -51,6 +58,10 @@ def records_fingerprint(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def length_fingerprint(lengths: Sequence[int]) -> list[int]:
-    """Return the longest and the median length as exponents of the powers of two above: alike for like rows."""
+    """Return the longest and the median length, as exponents of the next powers of two.
+
+    So similar rows have the same fingerprint.
+    """
     ordered = sorted(lengths)
-    return [int(length - 1).bit_length() for length in (ordered[-1], ordered[len(ordered) // 2])]
+    longest, median = ordered[-1], ordered[len(ordered) // 2]
+    return [int(longest - 1).bit_length(), int(median - 1).bit_length()]

@@ -1,6 +1,7 @@
-"""The learning-rate range test of Smith 2015 (https://arxiv.org/abs/1506.01186): a rate that rises step by step.
+"""Find the learning rate by the range test of Smith 2015 (https://arxiv.org/abs/1506.01186).
 
-Lightning's own needs automatic optimization. Knows nothing of models.
+The rate rises step by step; the suggestion is read off the curve of the loss. Lightning's own range
+test needs automatic optimization.
 """
 
 import math
@@ -18,11 +19,13 @@ from tunetrail.errors import ConfigError
 from tunetrail.learning.training.console import progress_bar
 from tunetrail.learning.training.module import StepBatch, TrainedModule, step_seed
 from tunetrail.learning.training.steps import StepLoader
+from tunetrail.plain_values import plain_values
 
 STEPS = 80
 """Optimizer steps of a range test."""
 _SMOOTHING = 0.9
 _DIVERGED = 4.0
+"""Factor of the least loss above which the training has diverged."""
 _SETTLED = 8
 """Steps after which a rise of the loss counts."""
 
@@ -35,8 +38,8 @@ class RateRange:
     """Which rates are tried, and which may be suggested.
 
     Attributes:
-        first: The lowest rate tried.
-        last: The highest rate tried.
+        first: The lowest rate that is tried.
+        last: The highest rate that is tried.
         lowest: The lowest suggestion.
         highest: The highest suggestion.
     """
@@ -48,18 +51,18 @@ class RateRange:
 
 
 WHOLE_MODEL = RateRange(first=1e-7, last=0.1, lowest=1e-6, highest=1e-2)
-"""Where all weights are trained."""
+"""For a training of all weights."""
 ADAPTER = RateRange(first=1e-6, last=1.0, lowest=1e-5, highest=1e-1)
-"""Adapters begin at nothing and take about ten times the rate."""
+"""For adapters, which begin at zero and take about ten times the rate."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RangeTestResult:
-    """The learning rate that takes the place of `auto`.
+    """The learning rate that replaces `auto`.
 
     Attributes:
         rate: The suggestion.
-        curve: Rates tried, with the smoothed losses.
+        curve: The rates that were tried, with the smoothed losses.
     """
 
     rate: float
@@ -67,36 +70,40 @@ class RangeTestResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        return {"rate": self.rate, "curve": [list(point) for point in self.curve]}
+        return plain_values(self)
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "RangeTestResult":
-        """Return what `to_dict` was made of; raises `KeyError` or `TypeError` where something else is there."""
-        return cls(
-            rate=float(plain["rate"]),
-            curve=tuple((float(rate), float(loss)) for rate, loss in plain["curve"]),
-        )
+        """Return the result that `to_dict` has turned into plain values.
+
+        Raises:
+            KeyError: A value is missing.
+            TypeError: A value has another type.
+        """
+        curve = tuple((float(rate), float(loss)) for rate, loss in plain["curve"])
+        return cls(rate=float(plain["rate"]), curve=curve)
 
 
 class RangeTest(lightning.Callback):
-    """Sets the learning rate of each step, from the first to the last by equal factors, and notes the losses.
+    """Raises the learning rate from step to step by equal factors, and records the losses.
 
-    Ends the training where the loss isn't finite, or is four times the least so far, both smoothed.
+    Ends the training when the loss is not finite, or is four times the least so far, both smoothed.
 
     Args:
-        nominal: The learning rate that the optimizer was built with; groups with a share of it keep their share.
+        nominal: The learning rate that the optimizer was built with; parameter groups with a share
+            of it keep their share.
         tried: The rates.
         steps: Number of steps.
 
     Attributes:
-        before: What the batch of each step loses before the first step.
-        losses: Of the steps taken.
+        initial_losses: Loss of each step's batch before the first step.
+        losses: Losses of the steps that were taken.
     """
 
     def __init__(self, *, nominal: float, tried: RateRange, steps: int = STEPS) -> None:
         self.nominal = nominal
-        self.rates = [float(rate) for rate in np.geomspace(tried.first, tried.last, steps)]
-        self.before: list[float] = []
+        self.rates: list[float] = np.geomspace(tried.first, tried.last, steps).tolist()
+        self.initial_losses: list[float] = []
         self.losses: list[float] = []
         self._bar = progress_bar()
         self._task = self._bar.add_task("Learning rate", total=2 * steps)
@@ -104,21 +111,26 @@ class RangeTest(lightning.Callback):
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Note what the batches of all steps lose before the first one; raise `ConfigError` if it isn't finite."""
-        assert isinstance(pl_module, TrainedModule) and isinstance(
-            trainer.train_dataloader, StepLoader
-        )
+        """Record the loss of all steps' batches before the first step.
+
+        Raises:
+            ConfigError: One of them is not finite.
+        """
+        loader = trainer.train_dataloader
+        assert isinstance(pl_module, TrainedModule) and isinstance(loader, StepLoader)
         self._bar.start()
+
+        batches = islice(_steps_of_all_epochs(loader), len(self.rates))
         with torch.no_grad(), trainer.precision_plugin.train_step_context():
-            for number, batch in enumerate(
-                islice(_epochs(trainer.train_dataloader), len(self.rates))
-            ):
-                self.before.append(_loss_of(pl_module, batch, number))
-                if not math.isfinite(self.before[-1]):
+            for step, batch in enumerate(batches):
+                loss = _loss_of(pl_module, batch, step)
+                if not math.isfinite(loss):
                     raise ConfigError(
-                        "training.learning_rate must be a number for this model and these rows, got 'auto' and a loss "
-                        f"of {self.before[-1]} before any step. With a number, the training names the rows."
+                        "training.learning_rate must be a number for this model and these rows, "
+                        f"got 'auto' and a loss of {loss} before any step. With a number, the "
+                        "training names the rows."
                     )
+                self.initial_losses.append(loss)
                 self._advance(trainer)
 
     def on_train_batch_start(
@@ -141,16 +153,16 @@ class RangeTest(lightning.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Note the loss, which is that before the step; stop where it has risen too far."""
+        """Record the loss, which was computed before the step; stop if it has risen too far."""
         self.losses.append(float(outputs["loss"]))
         self._advance(trainer)
-        if has_diverged(self.relative()) or len(self.losses) == len(self.rates):
+        if has_diverged(self.relative_losses()) or len(self.losses) == len(self.rates):
             trainer.should_stop = True
 
     def teardown(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
     ) -> None:
-        """Take the bar away."""
+        """Remove the progress bar."""
         self._bar.stop()
 
     def on_exception(
@@ -159,20 +171,22 @@ class RangeTest(lightning.Callback):
         pl_module: lightning.LightningModule,
         exception: BaseException,
     ) -> None:
-        """Take the bar away."""
+        """Remove the progress bar."""
         self._bar.stop()
 
-    def relative(self) -> list[float]:
-        """Return the loss of each step beside what the same rows lost before all steps: rows of a step differ more."""
-        start = sum(self.before) / len(self.before)
-        return [
-            start + loss - before for loss, before in zip(self.losses, self.before, strict=False)
-        ]
+    def relative_losses(self) -> list[float]:
+        """Return the loss of each step relative to the initial loss of its rows.
 
-    def found(self, tried: RateRange) -> RangeTestResult:
-        """Return the suggestion."""
-        finite = [loss for loss in self.relative() if math.isfinite(loss)]
-        curve = tuple(zip(self.rates[: len(finite)], smoothed(finite), strict=True))
+        The rows of two steps differ more than the losses before and after a step.
+        """
+        mean_initial = sum(self.initial_losses) / len(self.initial_losses)
+        pairs = zip(self.losses, self.initial_losses, strict=False)
+        return [mean_initial + loss - initial for loss, initial in pairs]
+
+    def result(self, tried: RateRange) -> RangeTestResult:
+        """Return the suggestion with the curve."""
+        losses = smoothed(list(filter(math.isfinite, self.relative_losses())))
+        curve = tuple(zip(self.rates[: len(losses)], losses, strict=True))
         return RangeTestResult(rate=suggested_rate(curve, tried), curve=curve)
 
     def _advance(self, trainer: lightning.Trainer) -> None:
@@ -181,7 +195,7 @@ class RangeTest(lightning.Callback):
         self._bar.advance(self._task)
 
 
-def _epochs(loader: StepLoader) -> Iterator[StepBatch]:
+def _steps_of_all_epochs(loader: StepLoader) -> Iterator[StepBatch]:
     """Yield the steps of one epoch after the other, as the training will take them."""
     for epoch in count():
         loader.steps.set_epoch(epoch)
@@ -190,35 +204,45 @@ def _epochs(loader: StepLoader) -> Iterator[StepBatch]:
 
 def _loss_of(module: TrainedModule, batch: StepBatch, step: int) -> float:
     """Return a step's loss with the dropout that the step will have."""
-    total = 0.0
-    for number, micro_batch in enumerate(batch.micro_batches):
-        torch.manual_seed(step_seed(module.seed, step, number, module.global_rank))
-        total += float(module.measures_of(micro_batch)["loss"])
-    return total / sum(micro_batch.weight for micro_batch in batch.micro_batches)
+    loss = weight = 0.0
+    for index, micro_batch in enumerate(batch.micro_batches):
+        torch.manual_seed(step_seed(module.seed, step, index, module.global_rank))
+        loss += float(module.measures_of(micro_batch)["loss"])
+        weight += micro_batch.weight
+    return loss / weight
 
 
 def smoothed(losses: Sequence[float]) -> list[float]:
-    """Return the exponential moving average of the losses, each corrected for its beginning at 0 (as in Adam)."""
-    found, average = [], 0.0
-    for number, loss in enumerate(losses, start=1):
+    """Return the exponential moving average of the losses, corrected for its start at 0 (as Adam)."""
+    averages, average = [], 0.0
+    for step, loss in enumerate(losses, start=1):
         average = _SMOOTHING * average + (1.0 - _SMOOTHING) * loss
-        found.append(average / (1.0 - _SMOOTHING**number))
-    return found
+        averages.append(average / (1.0 - _SMOOTHING**step))
+    return averages
 
 
 def has_diverged(losses: Sequence[float]) -> bool:
-    """Whether the last loss isn't finite, or has risen to four times the least and above the first, smoothed."""
-    if not losses or not math.isfinite(losses[-1]):
-        return bool(losses)
-    found = smoothed(losses)
-    return len(found) > _SETTLED and found[-1] > max(_DIVERGED * min(found), found[0])
+    """Tell whether a training has diverged.
+
+    It has if the last loss is not finite, or is more than four times the least and above the first
+    loss, all smoothed.
+    """
+    if not losses:
+        return False
+    if not math.isfinite(losses[-1]):
+        return True
+
+    averages = smoothed(losses)
+    limit = max(_DIVERGED * min(averages), averages[0])
+    return len(averages) > _SETTLED and averages[-1] > limit
 
 
 def suggested_rate(curve: Curve, tried: RateRange) -> float:
-    """Return the rate at which the loss falls fastest, or a tenth of that with the least loss if it is lower.
+    """Return the rate at which the loss falls fastest, rounded to two digits.
 
-    A hint: it is the rate at which this model begins to learn these rows, found in a few steps; the best rate of a
-    whole training also depends on its length. Rounded to two digits.
+    A tenth of the rate with the least loss is returned if that is lower. The suggestion is a hint:
+    it is the rate at which this model begins to learn these rows, found in a few steps; the best
+    rate of a whole training also depends on its length.
 
     Args:
         curve: Rates in ascending order, with smoothed losses.
@@ -226,10 +250,15 @@ def suggested_rate(curve: Curve, tried: RateRange) -> float:
     """
     if not curve:
         return tried.lowest
+
     rates, losses = np.array(curve, dtype=float).T
     least = int(losses.argmin())
     suggestion = rates[least] / 10.0
+
+    # With fewer points there is no slope.
     if least >= 2:
-        slopes = np.gradient(losses[: least + 1], np.log10(rates[: least + 1]))
-        suggestion = min(suggestion, rates[slopes.argmin()])
-    return float(f"{min(max(suggestion, tried.lowest), tried.highest):.1e}")
+        falling_rates = rates[: least + 1]
+        slopes = np.gradient(losses[: least + 1], np.log10(falling_rates))
+        suggestion = min(suggestion, falling_rates[slopes.argmin()])
+
+    return float(f"{np.clip(suggestion, tried.lowest, tried.highest):.1e}")

@@ -1,4 +1,4 @@
-"""Memory: what a training may take, and the most that a piece of work held. Knows nothing of models or batches."""
+"""Measure memory: how much a training may take, and the most that a piece of work held."""
 
 import ctypes
 import sys
@@ -12,7 +12,10 @@ import psutil
 import torch
 
 _INTERVAL = 0.002
-_CGROUPS, _OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+_CONTROL_GROUPS = Path("/sys/fs/cgroup")
+_GROUPS_OF_PROCESS = Path("/proc/self/cgroup")
+_V1_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+_V2_FILES = ("memory.max", "memory.current")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -24,9 +27,10 @@ class Peak:
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[Peak]:
-    """Measure the most bytes held within the block: on a GPU by torch, on a CPU by this process, resident.
+    """Measure the most bytes held within the block.
 
-    On a CPU nothing counts them, so they are looked at every two milliseconds.
+    On a GPU torch counts them. On a CPU nothing does, so this process's resident memory is read
+    every two milliseconds.
     """
     peak = Peak()
     if device.type == "cuda":
@@ -36,6 +40,7 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
         finally:
             peak.bytes = torch.cuda.max_memory_allocated(device)
         return
+
     done = threading.Event()
 
     def watch() -> None:
@@ -60,69 +65,75 @@ def held_memory(device: torch.device) -> int:
 
 
 def release_memory(device: torch.device) -> None:
-    """Give back what was freed but is still held, so that it isn't taken for what the next piece of work needs."""
+    """Return freed but reserved memory, or it would be counted for the next piece of work."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
-        return
-    trim = (
-        getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    )  # glibc has it
-    if trim is not None:
-        trim(0)
+    elif sys.platform == "linux":
+        # glibc has it; other C libraries don't.
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the bytes that this process could still take on the device, within the limits set for it."""
+    """Return the bytes that this process may still take on the device, within its limits."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused
-    rooms = (control_group_room(_CGROUPS, _OWN_CGROUPS), address_space_room())
-    return min(
-        [int(psutil.virtual_memory().available), *(room for room in rooms if room is not None)]
-    )
+
+    rooms = [
+        int(psutil.virtual_memory().available),
+        control_group_room(_CONTROL_GROUPS, _GROUPS_OF_PROCESS),
+        address_space_room(),
+    ]
+    return min(room for room in rooms if room is not None)
 
 
 def address_space_room() -> int | None:
-    """Return the bytes left of what `ulimit -v` allows this process, None where there is no limit."""
+    """Return the bytes left of what `ulimit -v` allows this process; None without a limit."""
     process = psutil.Process()
-    if not hasattr(process, "rlimit"):  # Linux has it
+    if not hasattr(process, "rlimit"):  # only Linux has it
         return None
+
     limit, _ = process.rlimit(psutil.RLIMIT_AS)
-    return None if limit == psutil.RLIM_INFINITY else max(limit - int(process.memory_info().vms), 0)
+    if limit == psutil.RLIM_INFINITY:
+        return None
+    used = int(process.memory_info().vms)
+    return max(int(limit) - used, 0)
 
 
-def control_group_room(mounted: Path, own: Path) -> int | None:
-    """Return the bytes left in the tightest control group above this process, None where there is no limit.
+def control_group_room(mounted: Path, groups_of_process: Path) -> int | None:
+    """Return the bytes left in the tightest control group of this process; None without a limit.
 
     Cached files that can be dropped count as free.
 
     Args:
-        mounted: Where Linux shows the control groups, of version 1 or 2.
-        own: File that names the groups of this process.
+        mounted: Folder in which Linux shows the control groups, of version 1 or 2.
+        groups_of_process: File that names the groups of this process.
     """
+    if not groups_of_process.is_file():
+        return None
+
     rooms = []
-    for line in own.read_text().splitlines() if own.is_file() else ():
+    for line in groups_of_process.read_text().splitlines():
+        # `hierarchy:controllers:path`; version 2 names no controllers.
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
             continue
-        root = mounted / controllers
-        names = (
-            ("memory.limit_in_bytes", "memory.usage_in_bytes")
-            if controllers
-            else ("memory.max", "memory.current")
-        )
-        group = root / path.lstrip("/")
+
+        group = mounted / controllers / path.lstrip("/")
+        files = _V1_FILES if controllers else _V2_FILES
         for folder in (group, *group.parents):
             if folder == mounted.parent:
                 break
-            limit, used = (_number(folder / name) for name in names)
+            limit, used = (_read_number(folder / name) for name in files)
             if limit is not None and used is not None:
                 rooms.append(max(limit - used + _droppable(folder / "memory.stat"), 0))
     return min(rooms, default=None)
 
 
-def _number(file: Path) -> int | None:
-    """Return the number in a file; None where there is none, as in `max`."""
+def _read_number(file: Path) -> int | None:
+    """Return the number in a file; None if it holds no number, such as `max`."""
     try:
         return int(file.read_text())
     except (OSError, ValueError):
@@ -130,8 +141,9 @@ def _number(file: Path) -> int | None:
 
 
 def _droppable(statistics: Path) -> int:
+    """Return the bytes of cached files that the kernel can drop."""
     try:
-        pairs = dict(line.split() for line in statistics.read_text().splitlines())
-        return int(pairs.get("total_inactive_file", pairs.get("inactive_file", 0)))
+        values = dict(line.split() for line in statistics.read_text().splitlines())
+        return int(values.get("total_inactive_file", values.get("inactive_file", 0)))
     except (OSError, ValueError):
         return 0

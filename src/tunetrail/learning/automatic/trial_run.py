@@ -1,6 +1,6 @@
-"""Trials: a few passes through Lightning's Trainer, on the device and in the precision of the training to come.
+"""Run a few passes through Lightning's Trainer, as the training to come: its device, its precision.
 
-Whatever they do to a module stays with it, so they get one of their own. Knows nothing of what is tried.
+Whatever a trial does to a module stays with it, so it gets a module of its own.
 """
 
 import pytorch_lightning as lightning
@@ -20,18 +20,19 @@ def run_trial(
     callback: lightning.Callback,
     max_steps: int,
 ) -> None:
-    """Put a module through a short training without validation; the random generators are as before afterwards.
+    """Run a short training without validation; leaves the random generators as they were.
 
     Args:
-        module: It can't be trained from where it was afterwards.
+        module: The module; the training to come needs another one.
         data: Its batches.
-        training: Precision and memory as in the training to come; nothing is compiled.
+        training: Precision and memory of the training to come; nothing is compiled.
         callback: Does what the trial is for.
         max_steps: Optimizer steps at most.
     """
     silence_lightning()
     if training.memory.gradient_checkpointing:
         enable_gradient_checkpointing(module.model)
+
     with isolate_rng():
         trainer = lightning.Trainer(
             max_epochs=-1,
@@ -46,5 +47,6 @@ def run_trial(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
+
         module.train()
         trainer.fit(module, datamodule=data)

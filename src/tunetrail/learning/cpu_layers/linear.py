@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tunetrail.learning.cpu_layers.recomputation import save, saved
+from tunetrail.learning.torch_internals import onednn_linear
 
 _LEAST_PRODUCTS = 2**22
 """Multiplications below which the call costs more than it gains."""
@@ -41,7 +42,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     tensors = (input, weight) if bias is None else (input, weight, bias)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return _Linear.apply(input, weight, bias)  # type: ignore[no-any-return, no-untyped-call]
-    return _product(input, weight, bias)
+    return onednn_linear(input, weight, bias)
 
 
 class FastLinear(nn.Linear):
@@ -72,7 +73,7 @@ def has_faster_products() -> bool:
         os.environ.setdefault(variable, str(_CACHED_PRODUCTS))
     ones = torch.ones(2, 2)
     try:
-        return bool(torch.equal(_product(ones, ones, None), 2 * ones))
+        return bool(torch.equal(onednn_linear(ones, ones, None), 2 * ones))
     # The function isn't part of torch's public API.
     except (AttributeError, RuntimeError, TypeError):
         return False
@@ -90,16 +91,12 @@ def _is_for_onednn(input: Tensor, weight: Tensor) -> bool:
     )
 
 
-def _product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")  # type: ignore[no-any-return]
-
-
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         inputs = save(ctx, input) if weight.requires_grad else ()
         ctx.save_for_backward(weight if input.requires_grad else None, *inputs)
-        return _product(input, weight, bias)
+        return onednn_linear(input, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -110,7 +107,7 @@ class _Linear(torch.autograd.Function):
 
         input_gradient, weight_gradient = None, None
         if needs_input:
-            input_gradient = _product(output_gradient, weight.T, None)
+            input_gradient = onednn_linear(output_gradient, weight.T, None)
         if needs_weight:
             input_rows = saved(ctx, inputs).flatten(0, -2)
             weight_gradient = transposed_product(row_gradients, input_rows)
@@ -127,4 +124,4 @@ def transposed_product(left: Tensor, right: Tensor) -> Tensor:
     """
     if not _is_for_onednn(left, right.T):
         return left.T @ right
-    return _product(left.T, right.T, None)
+    return onednn_linear(left.T, right.T, None)

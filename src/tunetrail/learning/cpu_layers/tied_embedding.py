@@ -11,6 +11,8 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from tunetrail.learning.torch_internals import backward_pass_id
+
 
 class TiedEmbedding(nn.Embedding):
     """Replaces an `nn.Embedding` whose matrix is also the head's.
@@ -52,12 +54,12 @@ class _LookUp(torch.autograd.Function):
 
 def _add_to_gradient(weight: Tensor, ids: Tensor, row_gradients: Tensor) -> None:
     """Add rows to the matrix's gradient after this backward pass has summed up its other parts."""
-    backward_pass = torch._C._current_graph_task_id()
+    backward_pass = backward_pass_id()
 
     def add(gradient: Tensor | None) -> Tensor | None:
         handle.remove()
         # Another backward pass means that the one of these rows has failed.
-        if backward_pass != torch._C._current_graph_task_id():
+        if backward_pass != backward_pass_id():
             return None
         if gradient is None:
             raise RuntimeError(

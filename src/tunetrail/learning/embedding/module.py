@@ -20,7 +20,7 @@ from tunetrail.learning.embedding.losses import build_vector_loss
 from tunetrail.learning.flops import token_cost
 from tunetrail.learning.padding_free.attention import SEGMENT_ATTENTION
 from tunetrail.learning.tokens.tokenized import TokenizedTexts
-from tunetrail.learning.training.memory_settings import undo_compile
+from tunetrail.learning.torch_internals import undo_compile
 from tunetrail.learning.training.module import (
     StepTotals,
     TrainedModule,

@@ -134,7 +134,7 @@ class LanguageModelDataModule(lightning.LightningDataModule):
         batches = self._sampler(self.train, shuffle=True)
         steps = StepSampler(batches, accumulate=self.batches.accumulate, rank=rank, ranks=ranks)
         build_batch = partial(_build_batch, self.train)
-        return StepLoader(build_batch, steps, workers=self.batches.workers, numbers=self.numbers)
+        return StepLoader(build_batch, steps, workers=self.batches.workers, indices=self.numbers)
 
     def val_dataloader(self) -> StepLoader:
         """Return batches in the rows' own order."""

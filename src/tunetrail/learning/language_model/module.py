@@ -26,7 +26,7 @@ from tunetrail.learning.language_model.preference import (
     preference_loss,
 )
 from tunetrail.learning.padding_free.attention import SEGMENT_ATTENTION
-from tunetrail.learning.training.memory_settings import undo_compile
+from tunetrail.learning.torch_internals import undo_compile
 from tunetrail.learning.training.module import StepTotals, TrainedModule, mini_batch_slices
 
 

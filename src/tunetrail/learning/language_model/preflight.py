@@ -1,4 +1,4 @@
-"""Checks of a language model's training: what it learns, that it learns to stop, and that packing changes nothing."""
+"""Check a language model's training: what it learns, that it learns to stop, and its packing."""
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as lightning
 import torch
-from pytorch_lightning.utilities.seed import isolate_rng
 from transformers import PreTrainedTokenizerBase
 
 from tunetrail.errors import ConfigError, SampleError, TrainingError
-from tunetrail.learning.evaluation_mode import evaluating
+from tunetrail.learning.evaluation_mode import undisturbed
 from tunetrail.learning.language_model.data import PreferencePair
 from tunetrail.learning.language_model.forward import causal_model
 from tunetrail.learning.language_model.module import LanguageModelModule, load_tokenizer
@@ -23,28 +22,30 @@ from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
 LOW_SHARE = 0.01
 """Share of supervised tokens below which nearly all of the work teaches nothing."""
 TRUNCATED_SHARE = 0.1
+"""Share of rows that are cut off above which a warning is given."""
 _TOLERANCE, _HALF_TOLERANCE = 1e-4, 5e-2
 _COMPARED = 3
 _PREVIEWED, _PREVIEW_CHARACTERS = 2, 2000
 
 
 def check_supervised(trainer: lightning.Trainer, module: LanguageModelModule) -> PreflightFinding:
-    """Count the tokens that are learnt."""
+    """Count the tokens from which the model learns."""
     name = "supervised tokens"
     examples = sampled(_examples(trainer))
     learnt = sum(example.supervised_tokens for example in examples)
-    tokens = sum(len(example.input_ids) for example in examples)
-    empty = trainer.datamodule.left_out  # type: ignore[attr-defined]
-    message = f"{share(learnt, max(tokens, 1))} of the tokens are learnt"
     if not learnt:
         return error(
             name,
             "No token of the rows is learnt. Raise llm.max_length, or look at the rows.",
             SampleError,
         )
-    if empty:
-        message += f"; {empty} rows are left out: their output is empty or beyond llm.max_length"
-    if learnt < LOW_SHARE * tokens or empty:
+
+    tokens = sum(len(example.input_ids) for example in examples)
+    message = f"{share(learnt, tokens)} of the tokens are learnt"
+    left_out = trainer.datamodule.left_out  # type: ignore[attr-defined]
+    if left_out:
+        message += f"; {left_out} rows are left out: their output is empty or beyond llm.max_length"
+    if left_out or learnt < LOW_SHARE * tokens:
         return warning(name, f"{message}.")
     return ok(name, message)
 
@@ -52,64 +53,79 @@ def check_supervised(trainer: lightning.Trainer, module: LanguageModelModule) ->
 def check_end_of_sequence(
     trainer: lightning.Trainer, module: LanguageModelModule
 ) -> PreflightFinding:
-    """Look whether what is learnt ends with a token at which the model stops; a cut-off end doesn't count."""
+    """Check that what is learnt ends with a token at which the model stops.
+
+    An end that is cut off doesn't count.
+    """
     name = "end of sequence"
-    ends = _end_tokens(module)
-    last = [token for example in sampled(_examples(trainer)) for token in _last_tokens(example)]
-    without = sum(token not in ends for token in last)
-    if not last:
+    last_tokens: list[int] = []
+    for example in sampled(_examples(trainer)):
+        last_tokens += _last_tokens(example)
+    if not last_tokens:
         return warning(
             name, "Every row is cut off at llm.max_length, so no end is learnt. Raise it."
         )
-    if without:
+
+    end_tokens = _end_tokens(module)
+    names = ", ".join(_tokenizer(module).convert_ids_to_tokens(sorted(end_tokens)))
+    endless = sum(token not in end_tokens for token in last_tokens)
+    if endless:
         return warning(
             name,
-            f"{share(without, len(last))} of what is learnt doesn't end with a token at which the model stops "
-            f"({_named(module, ends)}), so it may not learn to stop. Look at the model's chat template.",
+            f"{share(endless, len(last_tokens))} of what is learnt doesn't end with a token at "
+            f"which the model stops ({names}), so it may not learn to stop. Look at the model's "
+            "chat template.",
         )
-    return ok(name, f"the end is learnt ({_named(module, ends)})")
+    return ok(name, f"the end is learnt ({names})")
 
 
 def check_lengths(trainer: lightning.Trainer, module: LanguageModelModule) -> PreflightFinding:
-    """Compare the rows' lengths with the positions that the model has, and count those that are cut off."""
+    """Compare the rows' lengths with the model's positions, and count the rows that are cut off."""
     name = "lengths"
     examples = _examples(trainer)
-    longest = max((len(example.input_ids) for example in examples), default=0)
-    positions = getattr(
-        causal_model(module.model).config.get_text_config(), "max_position_embeddings", None
-    )
+    lengths = [len(example.input_ids) for example in examples]
+    longest = max(lengths, default=0)
+
+    config = causal_model(module.model).config.get_text_config()
+    positions = getattr(config, "max_position_embeddings", None)
     if positions and longest > positions:
-        longer = sum(len(example.input_ids) > positions for example in examples)
+        longer = sum(length > positions for length in lengths)
         return error(
             name,
-            f"llm.max_length must be at most the model's {positions} positions: {longer} of {len(examples)} rows are "
-            f"longer, up to {longest} tokens. Lower it.",
+            f"llm.max_length must be at most the model's {positions} positions: {longer} of "
+            f"{len(examples)} rows are longer, up to {longest} tokens. Lower it.",
             ConfigError,
         )
+
     cut = sum(example.truncated for example in examples)
-    message = f"up to {longest} tokens; {share(cut, max(len(examples), 1))} of the rows are cut off at llm.max_length"
-    return (
-        warning(name, f"{message}.") if cut > TRUNCATED_SHARE * len(examples) else ok(name, message)
+    message = (
+        f"up to {longest} tokens; {share(cut, max(len(examples), 1))} of the rows are cut off at "
+        "llm.max_length"
     )
+    too_many = cut > TRUNCATED_SHARE * len(examples)
+    return warning(name, f"{message}.") if too_many else ok(name, message)
 
 
 def check_packing(trainer: lightning.Trainer, module: LanguageModelModule) -> PreflightFinding:
-    """Compare the loss of some examples that go through the model together with that of each by itself."""
+    """Compare the loss of examples that go through the model together with that of single ones."""
     name = "packing"
     examples = sorted(sampled(_examples(trainer), 100), key=lambda example: len(example.input_ids))
     compared = [example for example in examples if example.supervised_tokens][:_COMPARED]
-    with evaluating(module), isolate_rng(), torch.no_grad():
+    with undisturbed(module), torch.no_grad():
         together = module.forward_pass.nats(compared)
         alone = torch.cat([module.forward_pass.nats([example]) for example in compared])
+
     if not bool(alone.isfinite().all()):
         return broken_model(name)
+
     difference = float(((together - alone).abs() / alone.abs().clamp(min=1.0)).max())
-    exact = all(each.dtype == torch.float32 for each in module.parameters())
-    if not difference <= (_TOLERANCE if exact else _HALF_TOLERANCE):
+    is_exact = all(weight.dtype == torch.float32 for weight in module.parameters())
+    # Written so that a difference of NaN is an error.
+    if not difference <= (_TOLERANCE if is_exact else _HALF_TOLERANCE):
         return error(
             name,
-            f"Examples that go through the model together have another loss than one by one, by {difference:.1e}: they "
-            "see each other. Set training.batches.padding_free=false.",
+            "Examples that go through the model together have another loss than one by one, by "
+            f"{difference:.1e}: they see each other. Set training.batches.padding_free=false.",
             TrainingError,
         )
     return ok(
@@ -119,28 +135,27 @@ def check_packing(trainer: lightning.Trainer, module: LanguageModelModule) -> Pr
 
 
 def preview(trainer: lightning.Trainer, module: LanguageModelModule) -> str:
-    """Return the first training examples as the model reads them; what is learnt stands in [[ ]]."""
+    """Return the first training examples as the model reads them, what is learnt in [[ ]]."""
     tokenizer = _tokenizer(module)
-    items = trainer.datamodule.train[:_PREVIEWED]  # type: ignore[attr-defined]
-    parts = []
-    for number, item in enumerate(items):
+    blocks = ["What is learnt stands in [[ ]]."]
+    for index, item in enumerate(trainer.datamodule.train[:_PREVIEWED]):  # type: ignore[attr-defined]
         for title, example in _titled(item):
             learnt = f"{example.supervised_tokens} of {len(example.input_ids)} tokens are learnt"
-            parts.append(
-                f"Example {number}{title} ({learnt}):\n{_shortened(marked(tokenizer, example))}"
-            )
-    return "\n\n".join(["What is learnt stands in [[ ]].", *parts])
+            text = _shorten(marked(tokenizer, example))
+            blocks.append(f"Example {index}{title} ({learnt}):\n{text}")
+    return "\n\n".join(blocks)
 
 
 def marked(tokenizer: PreTrainedTokenizerBase, example: TokenizedExample) -> str:
-    """Return an example's text, with what is learnt of it in double brackets."""
-    labels = [IGNORED, *example.labels[1:]]  # a first token is never predicted
+    """Return an example's text with what is learnt of it in double brackets."""
+    # A first token is never predicted.
+    labels = [IGNORED, *example.labels[1:]]
+    tokens = zip(example.input_ids, labels, strict=True)
+
     text = ""
-    for learnt, pairs in groupby(
-        zip(example.input_ids, labels, strict=True), lambda pair: pair[1] != IGNORED
-    ):
-        part = tokenizer.decode([token for token, _ in pairs])
-        text += f"[[{part}]]" if learnt else str(part)
+    for is_learnt, stretch in groupby(tokens, lambda token: token[1] != IGNORED):
+        stretch_text = tokenizer.decode([token_id for token_id, _ in stretch])
+        text += f"[[{stretch_text}]]" if is_learnt else str(stretch_text)
     return text
 
 
@@ -150,6 +165,7 @@ def _examples(trainer: Any) -> Sequence[TokenizedExample]:
 
 
 def _titled(item: Any) -> Iterator[tuple[str, TokenizedExample]]:
+    """Yield the examples of a training item, each with its title in the preview."""
     if isinstance(item, PreferencePair):
         yield ", chosen", item.chosen
         yield ", rejected", item.rejected
@@ -169,27 +185,28 @@ def _tokenizer(module: LanguageModelModule) -> PreTrainedTokenizerBase:
 def _end_tokens(module: LanguageModelModule) -> set[int]:
     """Return the ids at which the model stops: its own, and its tokenizer's."""
     settings = getattr(causal_model(module.model), "generation_config", None)
-    own = getattr(settings, "eos_token_id", None)
-    listed = own if isinstance(own, list) else [own]
-    return {int(token) for token in (*listed, _tokenizer(module).eos_token_id) if token is not None}
-
-
-def _named(module: LanguageModelModule, tokens: set[int]) -> str:
-    return ", ".join(_tokenizer(module).convert_ids_to_tokens(sorted(tokens)))
+    of_model = getattr(settings, "eos_token_id", None)
+    ids = of_model if isinstance(of_model, list) else [of_model]
+    ids = [*ids, _tokenizer(module).eos_token_id]
+    return {int(token_id) for token_id in ids if token_id is not None}
 
 
 def _last_tokens(example: TokenizedExample) -> list[int]:
-    """Return the last token of each stretch that is learnt, but for one that is cut off."""
+    """Return the last token of each stretch that is learnt, except for one that is cut off."""
     labels = np.array([*example.labels, IGNORED])
-    ends = np.flatnonzero((labels[:-1] != IGNORED) & (labels[1:] == IGNORED))
+    is_learnt = labels != IGNORED
+    ends = np.flatnonzero(is_learnt[:-1] & ~is_learnt[1:])
     if example.truncated:
         ends = ends[ends < len(example.labels) - 1]
-    return [int(label) for label in labels[ends]]
+
+    tokens: list[int] = labels[ends].tolist()
+    return tokens
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     if len(text) <= _PREVIEW_CHARACTERS:
         return text
+
     half = _PREVIEW_CHARACTERS // 2
     return f"{text[:half]} [... {len(text) - 2 * half} characters ...] {text[-half:]}"
 

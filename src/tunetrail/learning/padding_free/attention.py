@@ -17,6 +17,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from tunetrail.learning.cpu_layers.dropout import cheap_dropout
 from tunetrail.learning.padding_free.segments import Segments
+from tunetrail.learning.torch_internals import attention_implementation
 
 SEGMENT_ATTENTION = "tunetrail_segments"
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")
@@ -139,7 +140,7 @@ def segment_attention_of(
     model: PreTrainedModel, implementation: str = SEGMENT_ATTENTION
 ) -> Iterator[None]:
     """Make a model attend within segments, and as before afterwards."""
-    before = model.config._attn_implementation
+    before = attention_implementation(model)
     model.set_attn_implementation(implementation)
     try:
         yield

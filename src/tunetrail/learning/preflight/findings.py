@@ -1,15 +1,16 @@
-"""Findings: what the checks before a training found. Knows nothing of what is checked."""
+"""What the checks before a training report."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from tunetrail.errors import TrainingError, TunetrailError
+from tunetrail.plain_values import NOT_PLAIN, plain_values
 
 
 class Severity(StrEnum):
-    """How bad a finding is: an error keeps the training from beginning."""
+    """How bad a finding is; an error prevents the training."""
 
     OK = "ok"
     WARNING = "warning"
@@ -18,23 +19,19 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreflightFinding:
-    """What one check found.
+    """The result of one check.
 
     Attributes:
-        name: Of the check.
+        name: Name of the check.
         severity: How bad it is.
         message: What was seen and, unless it is ok, what to do.
-        raises: The kind of error that an error is raised as: whose mistake it is.
+        raises: The class of the exception for an error: it tells whose mistake it is.
     """
 
     name: str
     severity: Severity
     message: str
-    raises: type[TunetrailError] = TrainingError
-
-    def to_dict(self) -> dict[str, str]:
-        """Return plain values."""
-        return {"name": self.name, "severity": self.severity.value, "message": self.message}
+    raises: type[TunetrailError] = field(default=TrainingError, metadata=NOT_PLAIN)
 
 
 def ok(name: str, message: str) -> PreflightFinding:
@@ -48,32 +45,35 @@ def warning(name: str, message: str) -> PreflightFinding:
 
 
 def error(name: str, message: str, raises: type[TunetrailError]) -> PreflightFinding:
-    """Return a finding that keeps a training from beginning."""
+    """Return a finding that prevents the training."""
     return PreflightFinding(name=name, severity=Severity.ERROR, message=message, raises=raises)
 
 
 def broken_model(name: str) -> PreflightFinding:
-    """Return the finding that a model's own numbers aren't finite, before any training."""
-    message = "train/loss must be finite, got nan before the first step: the model's weights are broken. Take another."
+    """Return the finding that a model computes no finite numbers, before any training."""
+    message = (
+        "train/loss must be finite, got nan before the first step: the model's weights are broken. "
+        "Choose another model."
+    )
     return error(name, message, TrainingError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreflightReport:
-    """All that was found before a training.
+    """The results of all checks before a training.
 
     Attributes:
-        findings: One per check.
-        preview: Some training examples as the model reads them.
+        findings: One finding per check.
         seconds: Wall-clock time of the checks.
+        preview: Some training examples as the model reads them.
     """
 
     findings: Sequence[PreflightFinding]
-    preview: str
     seconds: float
+    preview: str = field(metadata=NOT_PLAIN)
 
     def of(self, severity: Severity) -> list[PreflightFinding]:
-        """Return the findings that are so bad."""
+        """Return the findings of a severity."""
         return [finding for finding in self.findings if finding.severity == severity]
 
     def raise_error(self) -> None:
@@ -83,12 +83,11 @@ class PreflightReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, without the preview."""
-        return {
-            "findings": [finding.to_dict() for finding in self.findings],
-            "seconds": self.seconds,
-        }
+        return plain_values(self)
 
     def __str__(self) -> str:
         """Return the findings and the preview as text, for people."""
-        lines = [f"{each.severity:<8} {each.name}: {each.message}" for each in self.findings]
+        lines = []
+        for finding in self.findings:
+            lines.append(f"{finding.severity:<8} {finding.name}: {finding.message}")
         return "\n".join([*lines, "", self.preview, ""])

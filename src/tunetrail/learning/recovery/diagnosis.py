@@ -1,30 +1,29 @@
-"""Diagnosis: which rows of a step have no finite loss, and whether it is they that are at fault or the weights."""
+"""Find the rows of a step without a finite loss, and whether the rows or the weights are at fault."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from pytorch_lightning.utilities.seed import isolate_rng
 
-from tunetrail.learning.evaluation_mode import evaluating
+from tunetrail.learning.evaluation_mode import undisturbed
 from tunetrail.learning.training.module import MicroBatch, TrainedModule
 from tunetrail.learning.training.steps import StepLoader
 
 SCORED_ROWS = 32
 """Rows of a step that are scored one by one."""
 OTHER_ROWS = 4
-"""Rows outside of the step that are scored where none of its own is finite."""
+"""Rows outside of the step that are scored if none of the step's rows has a finite loss."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Diagnosis:
-    """What was found out about a loss or gradient that isn't finite.
+    """What was found out about a loss or gradient that is not finite.
 
     Attributes:
-        micro_batches: Numbers of the step's micro-batches whose loss isn't finite.
-        rows: Numbers, in the records, of the rows without a finite loss of their own.
-        tokens: How long each of them is, in what the batches are composed by.
-        rows_at_fault: Whether other rows have a finite loss, so that it isn't the weights.
+        micro_batches: Indices of the step's micro-batches whose loss is not finite.
+        rows: Indices, in the records, of the rows that have no finite loss by themselves.
+        tokens: Length of each of these rows, in the unit by which batches are composed.
+        rows_at_fault: Whether other rows have a finite loss, so that the weights are fine.
     """
 
     micro_batches: tuple[int, ...]
@@ -33,47 +32,59 @@ class Diagnosis:
     rows_at_fault: bool
 
     def __str__(self) -> str:
-        """Name the rows by number and length; texts may be personal."""
+        """Name the rows by index and length; their texts may be personal."""
         if not self.rows:
             return "no row by itself"
-        named = [
-            f"{row} ({tokens} tokens)" for row, tokens in zip(self.rows, self.tokens, strict=True)
-        ]
-        return f"row{'s' * (len(self.rows) > 1)} {', '.join(named)}"
+
+        rows = zip(self.rows, self.tokens, strict=True)
+        listed = ", ".join(f"{row} ({tokens} tokens)" for row, tokens in rows)
+        return f"row{'s' * (len(self.rows) > 1)} {listed}"
 
 
 def diagnose(
     module: TrainedModule, loader: StepLoader, micro_batches: Sequence[MicroBatch]
 ) -> Diagnosis:
-    """Score micro-batches, then the rows of the broken ones, one by one, as in evaluation and without gradients.
+    """Score micro-batches, then each row of the broken ones, as in evaluation, without gradients.
 
     Leaves the module's modes and the random generators as they were.
 
     Args:
-        module: With the weights that gave the loss.
-        loader: Of the rows.
-        micro_batches: Of the step.
+        module: The module with the weights that gave the loss.
+        loader: The loader of the rows.
+        micro_batches: The micro-batches of the step.
     """
 
     def is_finite(row: int) -> bool:
         return module.is_finite(loader.build([row]))
 
-    with evaluating(module), isolate_rng(), torch.no_grad():
-        broken = [number for number, each in enumerate(micro_batches) if not module.is_finite(each)]
-        scored = [row for number in broken for row in micro_batches[number].rows][:SCORED_ROWS]
-        rows = [row for row in scored if not is_finite(row)]
-        healthy = len(rows) < len(scored)
-        if rows and not healthy:
-            step = {row for each in micro_batches for row in each.rows}
-            others = [
-                row
-                for row in range(len(step) + OTHER_ROWS)
-                if row not in step and row < loader.rows
-            ]
-            healthy = any(is_finite(row) for row in others[:OTHER_ROWS])
+    broken: list[int] = []
+    suspects: list[int] = []
+    with undisturbed(module), torch.no_grad():
+        for index, micro_batch in enumerate(micro_batches):
+            if not module.is_finite(micro_batch):
+                broken.append(index)
+                suspects += micro_batch.rows
+
+        del suspects[SCORED_ROWS:]
+        rows = [row for row in suspects if not is_finite(row)]
+
+        has_finite_rows = len(rows) < len(suspects)
+        if rows and not has_finite_rows:
+            has_finite_rows = any(map(is_finite, _rows_outside(micro_batches, loader)))
+
     return Diagnosis(
         micro_batches=tuple(broken),
-        rows=tuple(loader.numbers_of(rows)),
+        rows=tuple(loader.record_indices(rows)),
         tokens=tuple(int(loader.steps.batches.lengths[row]) for row in rows),
-        rows_at_fault=bool(rows) and healthy,
+        rows_at_fault=bool(rows) and has_finite_rows,
     )
+
+
+def _rows_outside(micro_batches: Sequence[MicroBatch], loader: StepLoader) -> list[int]:
+    """Return the first rows that are in none of the micro-batches."""
+    inside: set[int] = set()
+    for micro_batch in micro_batches:
+        inside.update(micro_batch.rows)
+
+    candidates = range(min(len(inside) + OTHER_ROWS, loader.rows))
+    return [row for row in candidates if row not in inside][:OTHER_ROWS]

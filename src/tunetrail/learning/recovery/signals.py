@@ -1,4 +1,4 @@
-"""Signals that ask a training to stop are obeyed between two steps, where a checkpoint can be saved."""
+"""Obey signals that ask a training to stop between two steps, where a checkpoint can be saved."""
 
 import logging
 import signal
@@ -16,22 +16,24 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopBetweenSteps(Checkpoint):
-    """Lets the step that is under way come to its end, then does what the process does on that signal; a second signal
-    is obeyed at once.
+    """Finishes the running step before the process does what it does on SIGINT or SIGTERM.
 
-    Of the kind that Lightning runs last, so that all others have done their part. Acts in the main thread only.
+    A second signal is obeyed at once. Lightning calls callbacks of this kind last, so that all
+    others have done their part. Acts in the main thread only.
     """
 
     def __init__(self) -> None:
-        self._before: dict[int, Any] = {}
+        self._original_handlers: dict[int, Any] = {}
         self._received: int | None = None
 
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Take the signals."""
+        """Install the handlers."""
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._receive) for number in _STOPPING}
+            for signal_number in _STOPPING:
+                handler = signal.signal(signal_number, self._receive)
+                self._original_handlers[signal_number] = handler
 
     def on_train_batch_end(
         self,
@@ -41,7 +43,7 @@ class StopBetweenSteps(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Stop, if that was asked for."""
+        """Stop if a signal asked for it."""
         self._obey()
 
     def on_validation_batch_end(
@@ -53,15 +55,15 @@ class StopBetweenSteps(Checkpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Stop, if that was asked for."""
+        """Stop if a signal asked for it."""
         self._obey()
 
     def on_train_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Give the signals back; one that came after the last step is obeyed now."""
+        """Obey a signal that came after the last step, and restore the handlers."""
         self._obey()
-        self._give_back()
+        self._restore_handlers()
 
     def on_exception(
         self,
@@ -69,28 +71,31 @@ class StopBetweenSteps(Checkpoint):
         pl_module: lightning.LightningModule,
         exception: BaseException,
     ) -> None:
-        """Give the signals back."""
-        self._give_back()
+        """Restore the handlers."""
+        self._restore_handlers()
 
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self._received is not None:
-            self._received = number
+    def _receive(self, signal_number: int, frame: FrameType | None) -> None:
+        is_second = self._received is not None
+        self._received = signal_number
+        if is_second:
             self._obey()
-        self._received = number
-        logger.warning(
-            "%s: stopping after this step; once more stops at once", signal.Signals(number).name
-        )
+
+        name = signal.Signals(signal_number).name
+        logger.warning("%s: stopping after this step; a second signal stops at once", name)
 
     def _obey(self) -> None:
+        """Let the original handler act on the signal, if one was received."""
         if self._received is None:
             return
-        number, before = self._received, self._before.get(self._received)
-        self._give_back()
-        if callable(before):
-            before(number, None)
-        raise KeyboardInterrupt if number == signal.SIGINT else SIGTERMException
 
-    def _give_back(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before, self._received = {}, None
+        signal_number = self._received
+        handler = self._original_handlers.get(signal_number)
+        self._restore_handlers()
+        if callable(handler):
+            handler(signal_number, None)
+        raise KeyboardInterrupt if signal_number == signal.SIGINT else SIGTERMException
+
+    def _restore_handlers(self) -> None:
+        for signal_number, handler in self._original_handlers.items():
+            signal.signal(signal_number, handler)
+        self._original_handlers, self._received = {}, None

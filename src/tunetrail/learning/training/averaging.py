@@ -1,6 +1,6 @@
-"""Averaged weights in training: exponential over all steps (EMA), or equal over the last ones (SWA)."""
+"""Average the weights during training: exponentially over all steps (EMA), or the last ones (SWA)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytorch_lightning as lightning
@@ -10,56 +10,59 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 Update = Callable[[Sequence[Tensor], Sequence[Tensor], int], None]
-"""Takes the averages, the current weights and the number of updates before, and changes the averages."""
+"""Takes the averages, the weights and the number of earlier updates, and changes the averages."""
 
 
 def averaging_callback(
     kind: str, decay: float, start: float, total_steps: int
 ) -> "WeightAveraging | None":
-    """Return the callback for `training.averaging`, or None where nothing is averaged.
+    """Return the callback for `training.averaging`, or None if nothing is averaged.
 
     Args:
         kind: `none`, `ema` or `swa`.
         decay: Share of the old average that an EMA keeps per step.
-        start: Share of the steps after which SWA begins; at the latest with the last step.
+        start: Share of the steps after which SWA begins; it begins with the last step at the latest.
         total_steps: Optimizer steps of the training.
     """
     if kind == "ema":
         return WeightAveraging(exponential(decay))
+
     if kind == "swa":
-        first = min(int(start * total_steps), max(total_steps - 1, 0))
-        return WeightAveraging(get_swa_multi_avg_fn(), first_step=first)  # type: ignore[no-untyped-call]
+        first_step = min(int(start * total_steps), max(total_steps - 1, 0))
+        return WeightAveraging(get_swa_multi_avg_fn(), first_step=first_step)  # type: ignore[no-untyped-call]
+
     return None
 
 
 def exponential(decay: float) -> Update:
     """Return the update of an exponential moving average.
 
-    After n updates it keeps min(decay, (1 + n) / (10 + n)) of the old average, so that a short training isn't left with
-    its first weights (as TensorFlow's ExponentialMovingAverage with `num_updates`).
+    After n updates, min(decay, (1 + n) / (10 + n)) of the old average is kept, so that a short
+    training isn't left with its first weights (as TensorFlow's ExponentialMovingAverage with
+    `num_updates`).
     """
 
     def update(averages: Sequence[Tensor], weights: Sequence[Tensor], updates: int) -> None:
-        kept = min(decay, (1 + updates) / (10 + updates))
-        get_ema_multi_avg_fn(kept)(list(averages), list(weights), updates)  # type: ignore[no-untyped-call]
+        warmed_up = min(decay, (1 + updates) / (10 + updates))
+        get_ema_multi_avg_fn(warmed_up)(list(averages), list(weights), updates)  # type: ignore[no-untyped-call]
 
     return update
 
 
 class WeightAveraging(lightning.Callback):
-    """Validates, checkpoints and ends with averaged weights; the optimizer goes on with its own.
+    """Validates, checkpoints and ends with averaged weights; the optimizer continues with its own.
 
-    In a checkpoint, `state_dict` holds the averaged weights and `averaging` what a resumed training needs. Before the
-    first average, everything is as without this callback.
+    In a checkpoint, `state_dict` holds the averaged weights and `averaging` what a resumed training
+    needs. Before the first average, everything is as without this callback.
 
-    Lightning 2.6 has a callback of this name that doesn't do for fine-tuning: it averages whole-number buffers
-    (position ids come out wrong), copies frozen weights, validates and returns the untrained model until the first
-    average, can't load a checkpoint that holds the trained weights only, and saves the two sets the wrong way round
-    where a validation fails.
+    Lightning 2.6 has a callback of this name that isn't suited to fine-tuning: it averages integer
+    buffers (position ids come out wrong), copies frozen weights, validates and returns the
+    untrained model until the first average, can't load a checkpoint that holds the trained weights
+    only, and saves the two sets the wrong way round when a validation fails.
 
     Args:
-        update: How a step's weights go into the average, in float32.
-        first_step: Steps that pass before.
+        update: Takes a step's weights into the average, in float32.
+        first_step: Number of steps before the first average.
     """
 
     def __init__(self, update: Update, first_step: int = 0) -> None:
@@ -69,26 +72,32 @@ class WeightAveraging(lightning.Callback):
         self._step = 0
         self._weights: dict[str, nn.Parameter] = {}
         self._averages: list[Tensor] = []
-        self._aside: list[Tensor] = []
 
-    def begin_anew(self, step: int) -> None:
-        """Forget the averages; the next step after optimizer step `step` may begin new ones."""
+        # The optimizer's weights while the module shows the averages.
+        self._set_aside: list[Tensor] = []
+
+    def restart(self, step: int) -> None:
+        """Forget the averages; new ones may begin with the step after optimizer step `step`."""
         self.updates, self._step, self._averages = 0, step, []
 
     def setup(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
     ) -> None:
         """Find the trained weights."""
-        if stage == "fit":
-            self._weights = {
-                name: each for name, each in pl_module.named_parameters() if each.requires_grad
-            }
-            self.updates, self._step, self._averages, self._aside = 0, 0, [], []
+        if stage != "fit":
+            return
+
+        self._weights = {}
+        for name, weight in pl_module.named_parameters():
+            if weight.requires_grad:
+                self._weights[name] = weight
+        self._set_aside = []
+        self.restart(0)
 
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Put averages from a checkpoint where the weights are now."""
+        """Move averages from a checkpoint to the device of the weights."""
         pairs = zip(self._averages, self._weights.values(), strict=False)
         self._averages = [average.to(weight.device) for average, weight in pairs]
 
@@ -101,14 +110,16 @@ class WeightAveraging(lightning.Callback):
         batch_idx: int,
     ) -> None:
         """Take the step's weights into the average, if the optimizer took a step."""
-        if trainer.global_step == self._step or trainer.global_step <= self.first_step:
+        step = trainer.global_step
+        if step == self._step or step <= self.first_step:
             return
-        self._step = trainer.global_step
-        current = [weight.detach().to(torch.float32) for weight in self._weights.values()]
+
+        self._step = step
+        weights = [weight.detach().to(torch.float32) for weight in self._weights.values()]
         if self.updates:
-            self.update(self._averages, current, self.updates)
+            self.update(self._averages, weights, self.updates)
         else:
-            self._averages = [weight.clone() for weight in current]
+            self._averages = [weight.clone() for weight in weights]
         self.updates += 1
 
     def on_validation_epoch_start(
@@ -120,8 +131,8 @@ class WeightAveraging(lightning.Callback):
     def on_validation_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Give the optimizer its weights back."""
-        self._show_current()
+        """Return the optimizer's weights to the module."""
+        self._show_weights()
 
     def on_exception(
         self,
@@ -129,8 +140,8 @@ class WeightAveraging(lightning.Callback):
         pl_module: lightning.LightningModule,
         exception: BaseException,
     ) -> None:
-        """Give the optimizer its weights back, should the validation have failed."""
-        self._show_current()
+        """Return the optimizer's weights to the module if a validation failed."""
+        self._show_weights()
 
     def on_train_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -143,7 +154,7 @@ class WeightAveraging(lightning.Callback):
     ) -> None:
         """Free the memory."""
         if stage == "fit":
-            self._weights, self._averages, self._aside = {}, [], []
+            self._weights, self._averages, self._set_aside = {}, [], []
 
     def on_save_checkpoint(
         self,
@@ -154,17 +165,18 @@ class WeightAveraging(lightning.Callback):
         """Put the averaged weights into `state_dict`, and both sets into `averaging`."""
         if not self._averages:
             return
-        current = self._aside or [weight.detach() for weight in self._weights.values()]
+
+        weights = self._set_aside or [weight.detach() for weight in self._weights.values()]
         checkpoint["averaging"] = {
             "updates": self.updates,
             "step": self._step,
             "averages": dict(zip(self._weights, self._averages, strict=True)),
-            "current": dict(zip(self._weights, current, strict=True)),
+            "current": dict(zip(self._weights, weights, strict=True)),
         }
+
+        # By identity, because tied weights have two names.
         averages = dict(zip(map(id, self._weights.values()), self._averages, strict=True))
-        for name, parameter in pl_module.named_parameters(
-            remove_duplicate=False
-        ):  # tied weights have two names
+        for name, parameter in pl_module.named_parameters(remove_duplicate=False):
             if id(parameter) in averages:
                 checkpoint["state_dict"][name] = averages[id(parameter)].to(parameter.dtype)
 
@@ -174,26 +186,27 @@ class WeightAveraging(lightning.Callback):
         pl_module: lightning.LightningModule,
         checkpoint: dict[str, Any],
     ) -> None:
-        """Go on with the average, and put the optimizer's weights in the place of the averaged ones."""
+        """Restore the averages, and replace the averaged weights by the optimizer's."""
         saved = checkpoint.get("averaging")
         if saved is None:
             return
+
         self.updates, self._step = saved["updates"], saved["step"]
         self._averages = [saved["averages"][name].clone() for name in self._weights]
         _copy([saved["current"][name] for name in self._weights], self._weights.values())
 
     def _show_averages(self) -> None:
-        if self._averages and not self._aside:
-            self._aside = [weight.detach().clone() for weight in self._weights.values()]
+        if self._averages and not self._set_aside:
+            self._set_aside = [weight.detach().clone() for weight in self._weights.values()]
             _copy(self._averages, self._weights.values())
 
-    def _show_current(self) -> None:
-        if self._aside:
-            _copy(self._aside, self._weights.values())
-            self._aside = []
+    def _show_weights(self) -> None:
+        if self._set_aside:
+            _copy(self._set_aside, self._weights.values())
+            self._set_aside = []
 
 
 @torch.no_grad()
-def _copy(values: Any, parameters: Any) -> None:
+def _copy(values: Iterable[Tensor], parameters: Iterable[nn.Parameter]) -> None:
     for value, parameter in zip(values, parameters, strict=True):
         parameter.copy_(value)

@@ -1,4 +1,4 @@
-"""Lightning callbacks that report a training: learning curves and cost, handed out in batches."""
+"""Lightning callbacks of a training: curves and cost, early stopping, and the end after some steps."""
 
 import math
 import time
@@ -20,15 +20,16 @@ _GIB = 2.0**30
 
 
 class MetricsReporter(lightning.Callback):
-    """Hands out curves and cost of the training every `every` steps, and each validation's loss.
+    """Reports curves and cost of the training every `every` steps, and each validation's loss.
 
-    Of the steps since the last report: mean `train/loss`, the last `train/learning_rate` and `train/gradient_norm`,
-    `train/tokens_per_second` (real tokens; validations not counted), `train/padding_share` of the tokens computed,
-    `train/mfu` (operations that the real tokens need over those that the device could have done, measured) and
-    `train/memory_gib` (of the device, of this process on a CPU).
+    Of the steps since the last report: mean `train/loss`, the last `train/learning_rate` and
+    `train/gradient_norm`, `train/tokens_per_second` (tokens without padding, time without
+    validations), `train/padding_share` of the computed tokens, `train/mfu` (operations that the
+    tokens need over the operations that the device could have done, measured) and
+    `train/memory_gib` (of the device; of this process on a CPU).
 
     Attributes:
-        history: All that was handed out: per metric the (step, value) pairs.
+        history: Everything that was reported: the (step, value) pairs of each metric.
     """
 
     def __init__(self, sink: MetricsSink, every: int) -> None:
@@ -36,18 +37,19 @@ class MetricsReporter(lightning.Callback):
         self.every = every
         self.history: dict[str, list[tuple[int, float]]] = {}
         self._losses: list[torch.Tensor] = []
-        self._tokens, self._flops = (
-            0,
-            0.0,
-        )  # since the clock was started: by a resumed training, too
-        self._real, self._computed = 0, 0  # since the last report
+
+        # Since the clock was started, which a resumed training does as well.
+        self._tokens = 0
+        self._flops = 0.0
+        # Since the last report.
+        self._real_tokens = self._computed_tokens = 0
         self._since = 0.0
 
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Start the clock; the device's peak is measured outside of it."""
-        peak_flops(pl_module.device.type, _DTYPES.get(str(trainer.precision), torch.float32))
+        """Start the clock, after the device's peak has been measured."""
+        _peak_flops(trainer, pl_module)
         self._since = time.perf_counter()
 
     def on_train_batch_end(
@@ -58,33 +60,38 @@ class MetricsReporter(lightning.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Report on the first step, and then every `every` steps; a step that was skipped counts as time only."""
+        """Report after the first step and every `every` steps; a skipped step only takes time."""
         if outputs.get("skipped"):
             return
+
         self._losses.append(outputs["loss"])
         self._tokens += outputs["tokens"]
-        self._real += outputs["tokens"]
-        self._computed += outputs["computed"]
+        self._real_tokens += outputs["tokens"]
+        self._computed_tokens += outputs["computed"]
         self._flops += outputs["flops"]
+
         step = trainer.global_step
         if step > 1 and step % self.every:
             return
+
         seconds = time.perf_counter() - self._since
-        peak = peak_flops(pl_module.device.type, _DTYPES.get(str(trainer.precision), torch.float32))
+        # The losses of a checkpoint lie on the CPU.
+        losses = [loss.to(outputs["loss"].device) for loss in self._losses]
         metrics = {
-            "train/loss": float(
-                torch.stack([each.to(outputs["loss"].device) for each in self._losses]).mean()
-            ),
+            "train/loss": float(torch.stack(losses).mean()),
             "train/learning_rate": trainer.optimizers[0].param_groups[-1]["lr"],
             "train/gradient_norm": float(outputs["gradient_norm"]),
             "train/tokens_per_second": self._tokens / seconds,
-            "train/padding_share": 1.0 - self._real / max(self._computed, 1),
-            "train/mfu": self._flops / seconds / peak,
+            "train/padding_share": 1.0 - self._real_tokens / max(self._computed_tokens, 1),
+            "train/mfu": self._flops / seconds / _peak_flops(trainer, pl_module),
             "train/memory_gib": _memory(pl_module.device) / _GIB,
         }
         self._losses.clear()
-        self._tokens, self._real, self._computed, self._flops = 0, 0, 0, 0.0
-        self.report(metrics, step)  # last: should the sink fail, the step is done all the same
+        self._tokens = self._real_tokens = self._computed_tokens = 0
+        self._flops = 0.0
+
+        # At the end: if the sink fails, the step is finished all the same.
+        self.report(metrics, step)
         self._since = time.perf_counter()
 
     def on_validation_start(
@@ -96,44 +103,42 @@ class MetricsReporter(lightning.Callback):
     def on_validation_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Report the validation loss, and let the clock go on."""
+        """Report the validation loss, and restart the clock."""
         self._since += time.perf_counter()
-        found = {
-            name: float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith("val/")
-        }
-        if found and not trainer.sanity_checking:
-            self.report(found, trainer.global_step)
+
+        metrics = {}
+        for name, value in trainer.callback_metrics.items():
+            if name.startswith("val/"):
+                metrics[name] = float(value)
+        if metrics and not trainer.sanity_checking:
+            self.report(metrics, trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the history, and the losses and tokens that are still to be reported, for a checkpoint."""
+        """Return the history, and the losses and tokens of the next report, for a checkpoint."""
         return {
-            "history": {
-                name: [list(pair) for pair in pairs] for name, pairs in self.history.items()
-            },
-            "losses": [float(loss) for loss in self._losses],
-            "tokens": [self._real, self._computed],
+            "history": {name: list(map(list, curve)) for name, curve in self.history.items()},
+            "losses": list(map(float, self._losses)),
+            "tokens": [self._real_tokens, self._computed_tokens],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the history of a checkpoint."""
-        self.history = {
-            name: [(int(step), float(value)) for step, value in pairs]
-            for name, pairs in state_dict["history"].items()
-        }
-        self._losses = [torch.tensor(loss) for loss in state_dict["losses"]]
-        self._real, self._computed = state_dict["tokens"]
+        """Continue the history of a checkpoint."""
+        self.history = {}
+        for name, curve in state_dict["history"].items():
+            self.history[name] = [(int(step), float(value)) for step, value in curve]
+
+        self._losses = list(map(torch.tensor, state_dict["losses"]))
+        self._real_tokens, self._computed_tokens = state_dict["tokens"]
 
     def report(self, metrics: Mapping[str, float], step: int) -> None:
-        """Hand out metrics, and keep them in the history."""
+        """Add metrics to the history, and pass them to the sink."""
         for name, value in metrics.items():
             self.history.setdefault(name, []).append((step, value))
         self.sink(metrics, step)
 
 
 class StopWithoutProgress(EarlyStopping):
-    """Early stopping to which a validation without a finite loss counts for nothing: the guard rewinds it."""
+    """Early stopping that ignores a validation without a finite loss: the guard rewinds it."""
 
     def on_validation_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -144,12 +149,13 @@ class StopWithoutProgress(EarlyStopping):
 
 
 class EndAtStep(lightning.Callback):
-    """Ends a training after so many steps as early stopping would, so that the last weights are validated, too.
+    """Ends a training after some steps as early stopping would: the last weights are validated.
 
-    Lightning's own `max_steps` leaves in the middle of an epoch, and a resumed training could no more validate.
+    Lightning's own `max_steps` leaves in the middle of an epoch, and a resumed training could not
+    validate any more.
 
     Args:
-        steps: Optimizer steps of the training; not above 0: no limit.
+        steps: Optimizer steps of the training; no limit unless above 0.
     """
 
     def __init__(self, steps: int) -> None:
@@ -166,6 +172,12 @@ class EndAtStep(lightning.Callback):
         """Ask the trainer to stop."""
         if 0 < self.steps <= trainer.global_step:
             trainer.should_stop = True
+
+
+def _peak_flops(trainer: lightning.Trainer, module: lightning.LightningModule) -> float:
+    """Return the operations per second that the device reaches in the training's precision."""
+    dtype = _DTYPES.get(str(trainer.precision), torch.float32)
+    return peak_flops(module.device.type, dtype)
 
 
 def _memory(device: torch.device) -> float:

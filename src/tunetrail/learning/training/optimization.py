@@ -1,4 +1,4 @@
-"""The optimizer and learning-rate schedule that both Lightning modules share. Knows nothing of losses or data."""
+"""Build the optimizer and the learning-rate schedule that all families share."""
 
 import logging
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ SCHEDULES = {
     "inverse_sqrt": "inverse_sqrt",
     "wsd": "warmup_stable_decay",
 }
-"""conf/'s schedule names to transformers'."""
+"""The name of each schedule in transformers, by its name in conf/."""
 
 FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
-"""Where torch has Adam as one kernel."""
+"""Devices for which torch has Adam as one kernel."""
 
 
 def configure_optimizer(
@@ -43,28 +43,35 @@ def configure_optimizer(
     """Return the optimizer and a per-step schedule in the form of Lightning's `configure_optimizers`.
 
     Args:
-        module: Whose trainable parameters are optimized.
+        module: The module whose trainable parameters are optimized.
         learning_rate: Peak of the schedule.
         total_steps: Optimizer steps of the training.
-        weight_decay: Of the matrices; biases and norms never decay.
+        weight_decay: Decay of the matrices; biases and norms never decay.
         warmup_steps: Steps of linear warm-up.
-        warmup_ratio: Above 0: the warm-up as a share of the steps, in place of `warmup_steps`.
-        schedule: `linear` or `cosine` to 0, `constant`, `inverse_sqrt`, or `wsd` (warm-up, stable, decay).
+        warmup_ratio: Above 0, the warm-up as a share of the steps; replaces `warmup_steps`.
+        schedule: `linear` or `cosine` to 0, `constant`, `inverse_sqrt`, or `wsd` (warm-up, stable,
+            decay).
         decay_ratio: Share of the steps in which `wsd` decays.
-        optimizer: Settings of `training.optimizer` as plain values; its defaults where None.
-        fused: Use Adam's fused kernel where torch has one. False for fp16 with gradient scaling: a fused kernel
-            unscales the gradients itself, and they would be clipped before.
+        optimizer: Settings of `training.optimizer` as plain values; None for its defaults.
+        fused: Use Adam's fused kernel if torch has one. False for fp16 with gradient scaling: a
+            fused kernel unscales the gradients itself, and they would be clipped before.
 
     Raises:
-        ConfigError: An optimizer's setting is out of range, or `layer_decay` is below 1 and there are no layers.
+        ConfigError: An optimizer's setting is out of range, or `layer_decay` is below 1 and the
+            model has no layers.
     """
     settings = OptimizerConfig(**dict(optimizer or {}))
+    if warmup_ratio > 0.0:
+        warmup_steps = int(warmup_ratio * total_steps)
+    else:
+        warmup_steps = effective_warmup_steps(warmup_steps, total_steps)
+
     groups = parameter_groups(module, weight_decay, learning_rate, settings.layer_decay)
     built = _build_optimizer(groups, learning_rate, settings, fused)
     scheduler = build_schedule(
         built,
         schedule=schedule,
-        warmup_steps=_warmup_steps(warmup_steps, warmup_ratio, total_steps),
+        warmup_steps=warmup_steps,
         decay_ratio=decay_ratio,
         total_steps=total_steps,
     )
@@ -74,57 +81,66 @@ def configure_optimizer(
 def parameter_groups(
     module: nn.Module, weight_decay: float, learning_rate: float = 0.0, layer_decay: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Split the trainable parameters: matrices decay, biases and norms (fewer than two dimensions) don't.
+    """Split the trainable parameters: matrices decay, biases and norms don't.
 
-    With a `layer_decay` below 1 they are split by depth, too, from the embeddings up, and each group has its own rate:
-    learning_rate * layer_decay ** depth (ELECTRA, https://arxiv.org/abs/2003.10555, appendix A).
+    Biases and norms are the parameters with fewer than two dimensions. With a `layer_decay` below
+    1, the parameters are split by depth as well, from the embeddings up, and each group has its own
+    rate: learning_rate * layer_decay ** depth (ELECTRA, https://arxiv.org/abs/2003.10555, appendix
+    A).
 
     Raises:
         ConfigError: `layer_decay` is below 1 and the model has no numbered layers.
     """
-    if layer_decay == 1.0:
-        trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        return [
-            {
-                "params": [each for each in trainable if each.ndim >= 2],
-                "weight_decay": weight_decay,
-            },
-            {"params": [each for each in trainable if each.ndim < 2], "weight_decay": 0.0},
-        ]
-    depths = layer_depths(module)
-    members: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    trainable = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            members.setdefault((depths[name], parameter.ndim < 2), []).append(parameter)
-    return [
-        {
-            "params": members[depth, plain],
-            "weight_decay": 0.0 if plain else weight_decay,
+            trainable[name] = parameter
+
+    if layer_decay == 1.0:
+        matrices = [weight for weight in trainable.values() if weight.ndim >= 2]
+        vectors = [weight for weight in trainable.values() if weight.ndim < 2]
+        return [
+            {"params": matrices, "weight_decay": weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+
+    depths = layer_depths(module)
+    members: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for name, parameter in trainable.items():
+        members.setdefault((depths[name], parameter.ndim < 2), []).append(parameter)
+
+    groups = []
+    for depth, is_vector in sorted(members, reverse=True):
+        group = {
+            "params": members[depth, is_vector],
+            "weight_decay": 0.0 if is_vector else weight_decay,
             "lr": learning_rate * layer_decay**depth,
         }
-        for depth, plain in sorted(members, reverse=True)
-    ]
+        groups.append(group)
+    return groups
 
 
 def _build_optimizer(
     groups: list[dict[str, Any]], learning_rate: float, settings: OptimizerConfig, fused: bool
 ) -> torch.optim.Optimizer:
-    """Return the optimizer; Adafactor has settings of its own kind, and its rate is relative to the weights' size."""
     if settings.name == "sgd":
         return torch.optim.SGD(groups, lr=learning_rate, momentum=settings.momentum)
+
+    # Adafactor has its own kind of settings, and its rate is relative to the size of the weights.
     if settings.name == "adafactor":
         return torch.optim.Adafactor(groups, lr=learning_rate)
+
     parameters = [parameter for group in groups for parameter in group["params"]]
-    fused = fused and all(
-        each.is_floating_point() and each.device.type in FUSED_DEVICES for each in parameters
+    can_fuse = all(
+        weight.is_floating_point() and weight.device.type in FUSED_DEVICES for weight in parameters
     )
-    kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
-    return kind(
+    optimizer = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
+    return optimizer(
         groups,
         lr=learning_rate,
         betas=(settings.beta1, settings.beta2),
         eps=settings.epsilon,
-        fused=fused or None,  # None: torch chooses among its other forms
+        fused=(fused and can_fuse) or None,  # None: torch chooses among its other forms
     )
 
 
@@ -136,24 +152,28 @@ def build_schedule(
     decay_ratio: float,
     total_steps: int,
 ) -> LambdaLR:
-    """Return a schedule that multiplies each group's own rate; all rise linearly from 0 in the warm-up.
+    """Return a schedule that multiplies each group's own rate.
 
-    `inverse_sqrt` falls as sqrt(warm-up / step) after the warm-up, and without one as sqrt(10,000 / (10,000 + step)).
-    `wsd` falls by 1 - sqrt(share of the decay), after https://arxiv.org/abs/2405.18392.
+    All schedules rise linearly from 0 during the warm-up. `inverse_sqrt` then falls as
+    sqrt(warm-up / step), and without a warm-up as sqrt(10,000 / (10,000 + step)). `wsd` falls by
+    1 - sqrt(share of the decay), after https://arxiv.org/abs/2405.18392.
     """
     options: dict[str, Any] = {}
     if schedule == "wsd":
         decay_steps = round(decay_ratio * total_steps)
-        if warmup_steps + decay_steps > total_steps:
+        longest_decay = total_steps - warmup_steps
+        if decay_steps > longest_decay:
             logger.warning(
-                "a warm-up of %d steps and training.decay_ratio=%s are more than the %d training steps; %d decay",
+                "a warm-up of %d steps and training.decay_ratio=%s are more than the %d training "
+                "steps; %d decay",
                 warmup_steps,
                 decay_ratio,
                 total_steps,
-                total_steps - warmup_steps,
+                longest_decay,
             )
-            decay_steps = total_steps - warmup_steps
+            decay_steps = longest_decay
         options = {"num_decay_steps": decay_steps, "decay_type": "1-sqrt"}
+
     scheduler: LambdaLR = get_scheduler(
         SCHEDULES[schedule],
         optimizer,
@@ -164,19 +184,14 @@ def build_schedule(
     return scheduler
 
 
-def _warmup_steps(warmup_steps: int, warmup_ratio: float, total_steps: int) -> int:
-    if warmup_ratio > 0.0:
-        return int(warmup_ratio * total_steps)
-    return effective_warmup_steps(warmup_steps, total_steps)
-
-
 def effective_warmup_steps(warmup_steps: int, total_steps: int) -> int:
-    """Return the warm-up that a training of `total_steps` can afford: as asked for, or a tenth of a short training.
+    """Return the configured warm-up, or a tenth of a training that is too short for it.
 
     A warm-up longer than half of the training would never let the learning rate reach its value.
     """
     if warmup_steps * 2 <= total_steps:
         return warmup_steps
+
     shortened = total_steps // 10
     logger.warning(
         "training.warmup_steps=%d is more than half of the %d training steps; %d are used",

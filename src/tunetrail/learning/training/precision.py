@@ -1,4 +1,4 @@
-"""The numbers' precision in training: what the hardware allows, and what is worth a warning."""
+"""Choose the precision of a training: what the hardware allows, and what deserves a warning."""
 
 import logging
 from collections.abc import Mapping
@@ -13,38 +13,42 @@ logger = logging.getLogger(__name__)
 
 FLOAT32, FLOAT16_MIXED, BFLOAT16_MIXED = "32-true", "16-mixed", "bf16-mixed"
 _BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16")
-"""Of x86 and ARM, by torch's names."""
+"""The CPU instructions of x86 and ARM, by torch's names."""
 
 
 def resolve_precision(precision: str, use_mixed_precision: bool, device: str | None = None) -> str:
-    """Return Lightning's precision.
+    """Return Lightning's name of the precision.
 
-    `auto` is bf16 on a GPU that has it, else fp16 on a GPU, and float32 on a CPU: there, without instructions of its
-    own, mixed precision is several times slower, so `use_mixed_precision` means "where it helps". Any other precision
-    is taken as asked for, whatever `use_mixed_precision` says.
+    `auto` is bf16 on a GPU that has it, otherwise fp16 on a GPU, and float32 on a CPU: without
+    instructions for it, mixed precision is several times slower there, so `use_mixed_precision`
+    means "where it helps". Any other precision is used as configured, whatever
+    `use_mixed_precision` says.
 
     Args:
         precision: `training.precision`.
         use_mixed_precision: `training.use_mixed_precision`.
-        device: Kind of the device, `cpu` or `cuda`; None: the one that Lightning trains on.
+        device: Kind of the device, `cpu` or `cuda`; None for the one that Lightning trains on.
 
     Raises:
-        ConfigError: float16 was asked for on a CPU, where Lightning would silently take bfloat16.
+        ConfigError: float16 on a CPU, where Lightning would silently use bfloat16.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if precision == AUTO:
         if not use_mixed_precision or device != "cuda":
             return FLOAT32
         return BFLOAT16_MIXED if has_bfloat16(device) else FLOAT16_MIXED
+
     if device == "cpu" and precision == FLOAT16_MIXED:
         raise ConfigError(
-            f"training.precision must be auto, 32-true or a bf16 one on a CPU, got {precision!r}: float16 needs a GPU. "
-            "Set training.precision=auto, which chooses what the machine is fast at."
+            "training.precision must be auto, 32-true or a bf16 precision on a CPU, got "
+            f"{precision!r}: float16 needs a GPU. Set training.precision=auto, which chooses what "
+            "the machine is fast at."
         )
+
     if precision.startswith("bf16") and not has_bfloat16(device):
         logger.warning(
-            "training.precision=%s: this %s has no bfloat16 instructions, so the training will be several times "
-            "slower than with training.precision=32-true",
+            "training.precision=%s: this %s has no bfloat16 instructions, so the training will be "
+            "several times slower than with training.precision=32-true",
             precision,
             "CPU" if device == "cpu" else "GPU",
         )
@@ -52,17 +56,17 @@ def resolve_precision(precision: str, use_mixed_precision: bool, device: str | N
 
 
 def scales_gradients(precision: str) -> bool:
-    """Tell whether gradients are scaled in this precision (fp16), which fused optimizers don't go with."""
+    """Tell whether gradients are scaled in this precision (fp16); fused optimizers can't do that."""
     return precision == FLOAT16_MIXED
 
 
 def has_bfloat16(device: str) -> bool:
-    """Tell whether this machine's CPU or GPU computes with bfloat16 by itself, not by emulation."""
+    """Tell whether this machine's CPU or GPU computes bfloat16 natively, not by emulation."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device != "cpu":
         return True
-    capabilities: Mapping[str, Any] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # an older torch can't tell
+
+    # An older torch doesn't report the capabilities.
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name, False) for name in _BFLOAT16_INSTRUCTIONS)

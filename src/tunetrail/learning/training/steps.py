@@ -1,6 +1,6 @@
-"""Steps: micro-batches put together to optimizer steps, shared out over ranks, and taken up again after a stop.
+"""Group micro-batches into optimizer steps, share them out over ranks, and resume within an epoch.
 
-Knows numbers of rows only; what a micro-batch is made of comes in as a function.
+Knows row indices only; a function that is passed in builds a micro-batch from them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,13 +14,14 @@ from tunetrail.learning.training.module import MicroBatch, StepBatch
 
 
 class StepSampler(Sampler[list[list[int]]]):
-    """Each item is one step of this rank: the row numbers of its micro-batches.
+    """Gives the steps of this rank, each as the row indices of its micro-batches.
 
     Args:
         batches: Gives an epoch's micro-batches, in an order that only its seed and the epoch decide.
-        accumulate: Micro-batches per step and rank; an epoch's last step may have fewer.
-        rank: Which rank this is.
-        ranks: How many there are. An epoch's last micro-batches that don't go round are left out.
+        accumulate: Micro-batches per step and rank; the last step of an epoch may have fewer.
+        rank: This rank.
+        ranks: Number of ranks. The last micro-batches of an epoch are dropped if they are too few
+            for all ranks.
     """
 
     def __init__(
@@ -45,16 +46,18 @@ class StepSampler(Sampler[list[list[int]]]):
         return -(-(len(self.batches) // self.ranks) // self.accumulate)
 
     def __iter__(self) -> Iterator[list[list[int]]]:
-        own = list(self.batches)
-        own = own[: len(own) // self.ranks * self.ranks][self.rank :: self.ranks]
-        steps = [
-            own[start : start + self.accumulate] for start in range(0, len(own), self.accumulate)
-        ]
-        return iter(steps[self.skipped :])
+        batches = list(self.batches)
+
+        # Every rank gets the same number of micro-batches, or one would wait for the others.
+        shared = len(batches) // self.ranks * self.ranks
+        batches_of_rank = batches[:shared][self.rank :: self.ranks]
+
+        starts = range(self.skipped * self.accumulate, len(batches_of_rank), self.accumulate)
+        return (batches_of_rank[start : start + self.accumulate] for start in starts)
 
 
 Build = Callable[[list[int]], MicroBatch]
-"""Takes row numbers and returns the micro-batch of these rows."""
+"""Takes row indices and returns the micro-batch of these rows."""
 
 
 class _Steps(Dataset[StepBatch]):
@@ -66,18 +69,19 @@ class _Steps(Dataset[StepBatch]):
 
 
 class StepLoader(DataLoader[Any]):
-    """Gives one `StepBatch` per optimizer step, and goes on in the middle of an epoch after a stop.
+    """Gives one `StepBatch` per optimizer step, and resumes in the middle of an epoch.
 
     Args:
-        build: Makes a micro-batch.
+        build: Builds a micro-batch.
         sampler: The steps of an epoch.
-        workers: Processes that build micro-batches.
-        numbers: The rows' numbers in the records, where some records are no rows; None: their own.
+        workers: Number of processes that build micro-batches.
+        indices: The index of each row in the records, if some records are not among the rows; None
+            if all are.
 
     Attributes:
-        build: Makes a micro-batch of row numbers.
+        build: Builds a micro-batch.
         steps: The steps of an epoch.
-        done: Steps that the next run through them leaves out: the training has finished them.
+        done: Number of steps that the next iteration leaves out: the training has finished them.
     """
 
     def __init__(
@@ -86,7 +90,7 @@ class StepLoader(DataLoader[Any]):
         sampler: StepSampler,
         *,
         workers: int = 0,
-        numbers: Sequence[int] | None = None,
+        indices: Sequence[int] | None = None,
     ) -> None:
         super().__init__(
             _Steps(build),
@@ -94,11 +98,12 @@ class StepLoader(DataLoader[Any]):
             batch_size=None,
             collate_fn=_as_it_is,  # type: ignore[arg-type]
             num_workers=workers,
-            generator=torch.Generator(),  # the loader's own draws: the global generator belongs to dropout
+            # The loader's own draws: the global generator belongs to dropout.
+            generator=torch.Generator(),
         )
         self.build = build
         self.steps = sampler
-        self.numbers = numbers
+        self.indices = indices
         self.done = 0
 
     @property
@@ -106,20 +111,23 @@ class StepLoader(DataLoader[Any]):
         """Number of rows."""
         return len(self.steps.batches.lengths)
 
-    def numbers_of(self, rows: Sequence[int]) -> list[int]:
-        """Return the numbers that rows have in the records."""
-        return list(rows) if self.numbers is None else [self.numbers[row] for row in rows]
+    def record_indices(self, rows: Sequence[int]) -> list[int]:
+        """Return the indices that rows have in the records."""
+        return list(rows) if self.indices is None else [self.indices[row] for row in rows]
 
     def __iter__(self) -> Any:
         self.steps.skipped, self.done = self.done, 0
         return super().__iter__()
 
     def state_dict(self) -> dict[str, int]:
-        """Return what `load_state_dict` takes; in a checkpoint, what `position` knows takes its place."""
+        """Return what `load_state_dict` takes; checkpoints store the training's position instead."""
         return {"epoch": self.steps.batches.epoch, "done": self.done}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on behind the steps that were done; workers fetch before Lightning says which epoch it is."""
+        """Continue after the finished steps of an epoch.
+
+        Sets the epoch as well: workers fetch rows before Lightning says which epoch it is.
+        """
         self.done = state["done"]
         self.steps.set_epoch(state["epoch"])
 

@@ -13,7 +13,7 @@ from tunetrail.config.language_model import AdapterConfig
 from tunetrail.config.losses import EMBEDDING_LOSSES
 from tunetrail.config.training import BatchesConfig, MemoryConfig
 from tunetrail.errors import ConfigError
-from tunetrail.learning.automatic.auto_values import AutoValues, sampled
+from tunetrail.learning.automatic.auto_values import AutoValues, trial_records
 from tunetrail.learning.automatic.batch_size_finder import BatchSizeResult
 from tunetrail.learning.automatic.learning_rate_finder import RangeTestResult
 from tunetrail.learning.embedding.learner import EmbeddingLearner
@@ -282,7 +282,7 @@ def test_a_trial_has_the_longest_records_and_evenly_spaced_ones_in_their_order()
     records = [
         {"text": "x" * (number % 50 + 200 * (number in (5001, 7003)))} for number in range(20_000)
     ]
-    found = sampled(records, 2)
+    found = trial_records(records, 2)
     assert len(found) <= 4096 + 2
     assert records[5001] in found and records[7003] in found
     numbers = [
@@ -291,4 +291,4 @@ def test_a_trial_has_the_longest_records_and_evenly_spaced_ones_in_their_order()
         if any(record is each for each in found[:50])
     ]
     assert numbers == sorted(numbers)
-    assert sampled(records[:100], 2) == records[:100]
+    assert trial_records(records[:100], 2) == records[:100]

@@ -9,8 +9,8 @@ from tunetrail.learning.automatic.batch_size_finder import (
     BatchSearch,
     BatchSizeResult,
     MeasuredBatch,
-    agreed,
-    divided,
+    agree_over_ranks,
+    divide_step,
     find_batch_size,
     typical_rows,
 )
@@ -51,7 +51,7 @@ def search(
     return BatchSearch(
         rows=rows,
         in_mini_batches=in_mini_batches,
-        like_lengths=False,
+        by_length=False,
         fixed_bytes=fixed,
         limit_bytes=limit,
     )
@@ -143,37 +143,37 @@ def test_candidates_divide_the_step_where_they_can(rows: int, expected: list[int
 @pytest.mark.parametrize("rows", range(1, 200))
 def test_no_candidate_changes_the_rows_of_a_step_by_much(rows: int) -> None:
     for candidate in search(rows).candidates():
-        found = divided(rows, candidate, in_mini_batches=False)
+        found = divide_step(rows, candidate, in_mini_batches=False)
         assert rows <= found.batch_size * found.accumulate < rows + found.accumulate
 
 
 def test_ranks_agree_on_the_least() -> None:
     measured = (MeasuredBatch(rows=16, tokens_per_second=1.0, memory_bytes=1, fits=True),)
     found = BatchSizeResult(batch_size=16, accumulate=2, measured=measured)
-    assert agreed(found, [16, 8, 32], rows=32, in_mini_batches=False) == BatchSizeResult(
+    assert agree_over_ranks(found, [16, 8, 32], rows=32, in_mini_batches=False) == BatchSizeResult(
         batch_size=8, accumulate=4, measured=measured
     )
-    assert agreed(found, [16, 16], rows=32, in_mini_batches=False) == found
+    assert agree_over_ranks(found, [16, 16], rows=32, in_mini_batches=False) == found
 
 
 def test_ranks_agree_on_pieces() -> None:
     whole = BatchSizeResult(batch_size=32, accumulate=1)
-    assert agreed(whole, [32, 8], rows=32, in_mini_batches=True) == BatchSizeResult(
+    assert agree_over_ranks(whole, [32, 8], rows=32, in_mini_batches=True) == BatchSizeResult(
         batch_size=32, accumulate=1, mini_batch_size=8
     )
-    assert agreed(whole, [32, 32], rows=32, in_mini_batches=True) == whole
+    assert agree_over_ranks(whole, [32, 32], rows=32, in_mini_batches=True) == whole
 
 
 def test_typical_rows_are_of_all_lengths() -> None:
     lengths = np.array(LENGTHS)
     for count in (1, 2, 7, 64, 200):
-        rows = typical_rows(LENGTHS, count, like_lengths=False)
+        rows = typical_rows(LENGTHS, count, by_length=False)
         assert len(set(rows)) == count
         assert lengths[rows].mean() == pytest.approx(lengths.mean(), rel=0.15)
 
 
 def test_typical_rows_of_like_length_are_about_the_median() -> None:
-    rows = typical_rows([number**2 for number in range(100)], 11, like_lengths=True)
+    rows = typical_rows([number**2 for number in range(100)], 11, by_length=True)
     assert sorted(rows) == list(range(44, 55))
 
 

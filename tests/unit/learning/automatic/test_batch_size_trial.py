@@ -45,7 +45,7 @@ def searched(
         TRAINING, rows=rows, in_mini_batches=in_mini_batches, limit_bytes=limit_bytes
     )
     run_trial(module, data, TRAINING, trial, max_steps=1)
-    return trial.found
+    return trial.result
 
 
 def built(

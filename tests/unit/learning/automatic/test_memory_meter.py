@@ -44,7 +44,7 @@ def test_free_memory_is_a_part_of_the_machine() -> None:
 def test_without_any_limit_the_machines_memory_is_free(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(memory_meter, "_OWN_CGROUPS", tmp_path / "missing")
+    monkeypatch.setattr(memory_meter, "_GROUPS_OF_PROCESS", tmp_path / "missing")
     assert 0 < free_memory(CPU) <= psutil.virtual_memory().total
 
 

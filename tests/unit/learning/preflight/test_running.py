@@ -259,7 +259,7 @@ def test_optimizer_state_that_does_not_fit_keeps_the_training_from_beginning(
     monkeypatch.setattr(machine, "CATCHABLE", ("cpu",))
     monkeypatch.setattr(machine, "state_bytes", lambda module, training: (0, 2**60))
     with pytest.raises(
-        TrainingError, match=r"The optimizer's state doesn't fit into memory beside the model\."
+        TrainingError, match=r"The optimizer's state doesn't fit into memory next to the model\."
     ):
         trained(tiny_embedding_model, tmp_path)
 

@@ -145,7 +145,7 @@ def test_guard_leaves_out_the_step_of_rows_that_are_at_fault_and_names_them(
     assert (
         "train/loss is nan at step " in first
         and "row 5 (" in first
-        and "tokens); the step is left out" in first
+        and "tokens); the step is skipped" in first
     )
     assert "micro-batch 0)" in first or "micro-batch 1)" in first
     assert "row 5 (" in second
@@ -400,7 +400,7 @@ def test_language_model_names_the_example_that_is_at_fault(
     data = LanguageModelDataModule(train=examples, validation=examples[:3], batch_size=2)
     result = fit(module, data, TRAINING, TrainingPlan(folder=tmp_path, on_metrics=ignore), seed=0)
     assert (result.rewinds, result.skipped_rows.count(3)) == (0, 2)
-    assert f"row 3 ({len(examples[3].input_ids)} tokens); the step is left out" in caplog.text
+    assert f"row 3 ({len(examples[3].input_ids)} tokens); the step is skipped" in caplog.text
 
 
 def test_set_rate_changes_all_learning_rates_of_a_schedule() -> None:

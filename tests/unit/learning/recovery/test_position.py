@@ -1,6 +1,7 @@
 import pytest
 
-from tunetrail.learning.recovery.position import Position, loops_at
+from tunetrail.learning.lightning_internals import loops_at
+from tunetrail.learning.recovery.position import Position
 
 
 @pytest.mark.parametrize(
@@ -15,7 +16,13 @@ def test_the_end_of_an_epoch_belongs_to_it(finished: int, epoch: int, done: int)
 @pytest.mark.parametrize(("finished", "last"), [(9, False), (14, True)])
 def test_loops_are_left_in_the_middle_of_an_epoch(finished: int, last: bool) -> None:
     position = Position(finished=finished, per_epoch=7)
-    loops = loops_at(position, {"epoch_progress": None, "epoch_loop.scheduler_progress": "kept"})
+    loops = loops_at(
+        {"epoch_progress": None, "epoch_loop.scheduler_progress": "kept"},
+        epoch=position.epoch,
+        batches=position.done,
+        finished=position.finished,
+        is_last=position.ends_epoch,
+    )
     assert loops["epoch_loop.scheduler_progress"] == "kept"
     assert loops["epoch_progress"]["total"] == {
         "ready": 2,

@@ -95,6 +95,6 @@ def test_loader_goes_on_behind_the_steps_that_are_done_and_then_from_the_beginni
 
 
 def test_loader_knows_the_numbers_that_rows_have_in_the_records() -> None:
-    assert loader().numbers_of([2, 0]) == [2, 0]
-    numbered = StepLoader(build, sampler(3), numbers=[5, 7, 9])
-    assert (numbered.numbers_of([2, 0]), numbered.rows) == ([9, 5], 3)
+    assert loader().record_indices([2, 0]) == [2, 0]
+    numbered = StepLoader(build, sampler(3), indices=[5, 7, 9])
+    assert (numbered.record_indices([2, 0]), numbered.rows) == ([9, 5], 3)

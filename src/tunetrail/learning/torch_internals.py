@@ -1,0 +1,53 @@
+"""Internals of torch and transformers: every name of them that is not public, in one place.
+
+Written for torch 2.13 and transformers 5.23. `tests/unit/learning/test_torch_internals.py` has a
+test per name, so that an upgrade says which one has gone.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import PreTrainedModel
+
+
+def backward_pass_id() -> int:
+    """Return the id of the backward pass that is running; -1 outside of one."""
+    return int(torch._C._current_graph_task_id())
+
+
+def onednn_linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return `input @ weight.T + bias`, computed by oneDNN.
+
+    Raises:
+        AttributeError: This build of torch comes without oneDNN.
+    """
+    return torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")  # type: ignore[no-any-return]
+
+
+def undo_compile(module: nn.Module) -> None:
+    """Let the submodules that `Module.compile` has compiled run uncompiled again."""
+    for submodule in module.modules():
+        submodule._compiled_call_impl = None
+
+
+def restart_schedule(scheduler: LRScheduler) -> None:
+    """Set a schedule to its first step."""
+    scheduler.load_state_dict({**scheduler.state_dict(), "last_epoch": 0, "_step_count": 1})
+
+
+def set_last_rates(scheduler: LRScheduler, rates: Sequence[float]) -> None:
+    """Set the learning rates that `get_last_lr` returns."""
+    scheduler._last_lr = list(rates)
+
+
+def restart_scaler(scaler: Any) -> None:
+    """Set the scale of a `GradScaler` to the scale that it began with."""
+    scaler.update(scaler._init_scale)
+
+
+def attention_implementation(model: PreTrainedModel) -> str:
+    """Return the name of the attention that a transformers model computes with."""
+    return str(model.config._attn_implementation)

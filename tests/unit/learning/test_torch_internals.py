@@ -1,0 +1,94 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import AutoModelForCausalLM
+
+from tunetrail.learning.torch_internals import (
+    attention_implementation,
+    backward_pass_id,
+    onednn_linear,
+    restart_scaler,
+    restart_schedule,
+    set_last_rates,
+    undo_compile,
+)
+
+
+def schedule() -> LambdaLR:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0)
+    return LambdaLR(optimizer, lambda step: 1.0 / (1 + step))
+
+
+def test_backward_pass_id_differs_between_passes_and_is_negative_outside() -> None:
+    ids = []
+    weight = nn.Parameter(torch.ones(1))
+    weight.register_hook(lambda gradient: ids.append(backward_pass_id()))
+
+    for _ in range(2):
+        weight.sum().backward()
+
+    assert len(set(ids)) == 2 and min(ids) >= 0
+    assert backward_pass_id() == -1
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="a torch without oneDNN")
+def test_onednn_linear_is_a_linear_layer() -> None:
+    torch.manual_seed(0)
+    input, layer = torch.randn(5, 4), nn.Linear(4, 3)
+
+    output = onednn_linear(input, layer.weight, layer.bias)
+
+    torch.testing.assert_close(output, layer(input))
+
+
+def test_undo_compile_lets_the_layer_itself_run() -> None:
+    layer = nn.Linear(2, 2)
+    layer.compile(backend=lambda graph, inputs: lambda *arguments: (torch.zeros(1),))
+
+    undo_compile(nn.Sequential(layer))
+
+    inputs = torch.ones(1, 2)
+    assert torch.equal(layer(inputs), nn.functional.linear(inputs, layer.weight, layer.bias))
+
+
+def test_restart_schedule_takes_the_same_steps_again() -> None:
+    scheduler = schedule()
+    beginning = copy.deepcopy(scheduler.state_dict())
+    for _ in range(3):
+        scheduler.optimizer.step()
+        scheduler.step()
+
+    restart_schedule(scheduler)
+
+    restarted = scheduler.state_dict()
+    for name in ("last_epoch", "_step_count"):
+        assert restarted[name] == beginning[name]
+
+
+def test_set_last_rates_is_what_get_last_lr_returns() -> None:
+    scheduler = schedule()
+
+    set_last_rates(scheduler, [0.25])
+
+    assert scheduler.get_last_lr() == [0.25]
+
+
+def test_restart_scaler_brings_back_the_first_scale() -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler.scale(torch.ones(1))
+    scaler.update(4.0)
+
+    restart_scaler(scaler)
+
+    assert scaler.get_scale() == 1024.0
+
+
+def test_attention_implementation_names_what_was_set(tiny_language_model: str) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_language_model)
+
+    model.set_attn_implementation("eager")
+
+    assert attention_implementation(model) == "eager"
