@@ -1,4 +1,4 @@
-"""Run one training from start to end: checks, loop, recovery, and the best weights as its result."""
+"""Run one training from start to end: checks, loop, recovery, and the best weights."""
 
 import math
 import time
@@ -7,8 +7,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as lightning
 import torch
+from pytorch_lightning import (
+    Callback,
+    LightningDataModule,
+    LightningModule,
+    Trainer,
+    seed_everything,
+)
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 
 from tunetrail.config import TrainingConfig
@@ -20,11 +26,7 @@ from tunetrail.learning.recovery.guards import NonFiniteGuard
 from tunetrail.learning.recovery.position import position_of
 from tunetrail.learning.recovery.signals import StopBetweenSteps
 from tunetrail.learning.training.averaging import averaging_callback
-from tunetrail.learning.training.callbacks import (
-    EndAtStep,
-    MetricsReporter,
-    StopWithoutProgress,
-)
+from tunetrail.learning.training.callbacks import EndAtStep, MetricsReporter, StopWithoutProgress
 from tunetrail.learning.training.console import silence_lightning
 from tunetrail.learning.training.memory_settings import compile_model, enable_gradient_checkpointing
 from tunetrail.learning.training.module import TrainedModule
@@ -83,7 +85,7 @@ class FitResult:
 
 def fit(
     module: TrainedModule,
-    data: lightning.LightningDataModule,
+    data: LightningDataModule,
     training: TrainingConfig,
     plan: TrainingPlan,
     *,
@@ -107,10 +109,11 @@ def fit(
         SampleError: A check found rows from which nothing can be learnt.
         SIGTERMException: The process was asked to stop; its state is in the last checkpoint.
     """
-    lightning.seed_everything(seed, workers=True, verbose=False)
+    seed_everything(seed, workers=True, verbose=False)
     silence_lightning()
     preflight = Preflight(plan, training, checks)
 
+    # One batch is one optimizer step.
     batches = max(len(data.train_dataloader()), 1)
     if plan.budget < 1.0:
         training = budgeted(training, batches, plan.budget)
@@ -120,24 +123,29 @@ def fit(
 
     if training.memory.gradient_checkpointing:
         enable_gradient_checkpointing(module.model)
+    # After checkpointing was enabled: layers that recompute can't be compiled.
     if training.memory.compile:
         compile_model(module.model)
 
     callbacks = _Callbacks(training, plan, preflight, module.total_steps)
-    trainer = lightning.Trainer(
+    trainer = Trainer(
         max_epochs=math.ceil(training.max_steps / batches)
         if has_max_steps
         else training.num_epochs,
         devices=1,
+        # The loader shares the rows out over the ranks itself.
         use_distributed_sampler=False,
         precision=resolve_precision(training.precision, training.use_mixed_precision),  # type: ignore[arg-type]
         val_check_interval=1.0 / training.validations_per_epoch,
+        # Below one epoch, the epoch ends with the last step.
         limit_train_batches=min(training.max_steps, batches) if has_max_steps else 1.0,
         limit_val_batches=1.0 if plan.validate else 0,
+        # The preflight checks take the place of the sanity check.
         num_sanity_val_steps=0,
         # Every epoch, not every few: a resumed training would count the epochs differently.
         reload_dataloaders_every_n_epochs=1 if plan.refresh else 0,
         callbacks=callbacks.in_order(),
+        # The reporter passes the metrics on.
         logger=False,
         enable_model_summary=False,
         log_every_n_steps=1,
@@ -151,6 +159,7 @@ def fit(
         trainer.fit(module, datamodule=data, ckpt_path=plan.resume, weights_only=True)
 
     best, stopping = callbacks.best, callbacks.stopping
+    # The result is the best weights, not the last ones.
     if plan.validate and best.best_model_path:
         load_weights(module, Path(best.best_model_path))
     return FitResult(
@@ -187,6 +196,7 @@ class _Callbacks:
         self.reporter = MetricsReporter(plan.on_metrics, training.logging_steps)
         self.stopping = StopWithoutProgress(
             "val/loss",
+            # Without patience the callback isn't used: see `in_order`.
             patience=max(training.early_stopping_patience, 1),
             check_finite=False,  # the guard takes care of that
             # After each validation instead, so that the decision is part of its checkpoint.
@@ -205,13 +215,14 @@ class _Callbacks:
         self.guard = NonFiniteGuard(
             max_rewinds=guards.max_rewinds,
             rate_factor=guards.rate_factor,
+            # Asked at the incident: the good checkpoint changes during the training.
             good=lambda: self.last.good,
             report=self.reporter.report,
         )
 
-    def in_order(self) -> list[lightning.Callback]:
+    def in_order(self) -> list[Callback]:
         """Return the callbacks in the order in which Lightning calls them."""
-        callbacks: list[lightning.Callback] = []
+        callbacks: list[Callback] = []
         if self.training.guards.preflight:
             callbacks.append(self.preflight)
 
@@ -252,11 +263,12 @@ def budgeted(training: TrainingConfig, steps_per_epoch: int, budget: float) -> T
         training.max_steps if training.max_steps > 0 else training.num_epochs * steps_per_epoch
     )
     steps = max(1, round(all_steps * budget))
+    # A warm-up longer than half of the steps would never reach the learning rate.
     warmup_steps = min(round(training.warmup_steps * budget), steps // 2)
     return replace(training, max_steps=steps, warmup_steps=warmup_steps)
 
 
-def load_weights(module: lightning.LightningModule, checkpoint: Path) -> None:
+def load_weights(module: LightningModule, checkpoint: Path) -> None:
     """Load a checkpoint's weights into the module; nothing is unpickled."""
     state = torch.load(checkpoint, weights_only=True, map_location="cpu")["state_dict"]
     module.load_state_dict(state, strict=module.strict_loading)

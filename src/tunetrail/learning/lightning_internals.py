@@ -7,22 +7,22 @@ that an upgrade says which one has gone.
 from collections.abc import Mapping
 from typing import Any
 
-import pytorch_lightning as lightning
+from pytorch_lightning import Trainer
 
 
-def finished_batches(trainer: lightning.Trainer) -> int:
+def finished_batches(trainer: Trainer) -> int:
     """Return the training batches since the start whose training step has returned."""
     total: Any = trainer.fit_loop.epoch_loop.batch_progress.total
     return int(total.processed)
 
 
-def begun_optimizer_steps(trainer: lightning.Trainer) -> int:
+def begun_optimizer_steps(trainer: Trainer) -> int:
     """Return the optimizer steps that were begun under manual optimisation."""
     progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
     return int(progress.total.ready)
 
 
-def validate_before_training(trainer: lightning.Trainer) -> None:
+def validate_before_training(trainer: Trainer) -> None:
     """Run the validation loop at the start of a resumed training."""
     validation = trainer.fit_loop.epoch_loop.val_loop
     trainer.validating = True

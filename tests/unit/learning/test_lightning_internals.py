@@ -43,6 +43,14 @@ class Network(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+class StatefulLoader(DataLoader[Tensor]):
+    def state_dict(self) -> dict[str, int]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        assert state == {"epoch": 0, "done": BATCHES}
+
+
 class ValidateFirst(lightning.Callback):
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -66,7 +74,7 @@ def train(
         default_root_dir=folder,
         callbacks=list(callbacks),
     )
-    module, loader = Network(), DataLoader(torch.ones(BATCHES, 1))
+    module, loader = Network(), StatefulLoader(torch.ones(BATCHES, 1))
     trainer.fit(module, loader, loader, ckpt_path=resume, weights_only=True)
     return module, trainer
 

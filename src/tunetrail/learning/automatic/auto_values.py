@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pytorch_lightning as lightning
 import torch
+from pytorch_lightning import LightningDataModule
 
 from tunetrail.cache import ResultCache
 from tunetrail.config import TrainingConfig
@@ -88,7 +88,7 @@ class AutoValues:
 
     @property
     def mini_batch_size(self) -> int:
-        """Rows of the mini-batches in which a micro-batch goes through the model; 0 if undivided."""
+        """Rows of the mini-batches that go through the model; 0 if micro-batches are undivided."""
         return self.batch.mini_batch_size if self.batch else 0
 
     def report(self, on_metrics: MetricsSink) -> None:
@@ -117,9 +117,7 @@ class AutoValues:
         )
 
 
-Build = Callable[
-    [Sequence[Record], TrainingConfig], tuple[TrainedModule, lightning.LightningDataModule]
-]
+Build = Callable[[Sequence[Record], TrainingConfig], tuple[TrainedModule, LightningDataModule]]
 """Takes records and a training without `auto`; returns module and data as they begin."""
 
 
@@ -175,14 +173,16 @@ def _find_batch_size(
     setup: TrialSetup, training: TrainingConfig, cache: ResultCache | None
 ) -> BatchSizeResult:
     rows = -(-training.batches.effective_size // _world_size())
+    # With a configured mini-batch there is nothing left to find.
     if setup.in_mini_batches and setup.mini_batch_size:
         return divide_step(rows, setup.mini_batch_size, in_mini_batches=True)
 
+    # The trial builds its own batches from single rows.
     single_rows = replace(training.batches, accumulate=1, workers=0)
     trial = _trial_training(replace(training, batch_size=1, batches=single_rows))
     records = trial_records(setup.records, training.batches.effective_size)
-    module, data = setup.build(records, trial)
-    loader = data.train_dataloader()
+    module, datamodule = setup.build(records, trial)
+    loader = datamodule.train_dataloader()
     assert isinstance(loader, StepLoader)
 
     lengths = loader.steps.batches.lengths.tolist()
@@ -200,6 +200,7 @@ def _find_batch_size(
     cached = _CachedResult(cache, "batch size", dependencies)
     result = cached.read(BatchSizeResult.from_dict)
     if result is not None:
+        # Another process may have taken memory in the meantime.
         if result.memory_bytes <= USABLE_SHARE * free_memory(_device()):
             _log_batch_size(result, "found before")
             return result
@@ -209,7 +210,7 @@ def _find_batch_size(
         )
 
     search = BatchSizeTrial(trial, rows=rows, in_mini_batches=setup.in_mini_batches)
-    run_trial(module, data, trial, search, max_steps=1)
+    run_trial(module, datamodule, trial, search, max_steps=1)
     assert search.result is not None and search.limit_bytes is not None
     cached.write(search.result.to_dict())
     _log_batch_size(search.result, f"{search.limit_bytes / _GIB:.1f} GiB may be taken")
@@ -221,7 +222,10 @@ def _find_learning_rate(
 ) -> RangeTestResult:
     trial = _trial_training(values.applied_to(training))
 
-    relevant = {name: value for name, value in asdict(trial).items() if name not in _IRRELEVANT}
+    relevant = asdict(trial)
+    for name in _IRRELEVANT:
+        del relevant[name]
+    # The same `auto` is another precision on another machine.
     relevant["precision"] = resolve_precision(trial.precision, trial.use_mixed_precision)
     dependencies = {
         "model": model_fingerprint(Path(setup.path), contents=True),
@@ -238,11 +242,11 @@ def _find_learning_rate(
         return result
 
     step_rows = trial.rows_per_batch * trial.batches.accumulate
-    module, data = setup.build(trial_records(setup.records, step_rows), trial)
+    module, datamodule = setup.build(trial_records(setup.records, step_rows), trial)
     module.mini_batch_size = values.mini_batch_size or module.mini_batch_size
 
     range_test = RangeTest(nominal=_NOMINAL_RATE, tried=setup.rates)
-    run_trial(module, data, trial, range_test, max_steps=STEPS)
+    run_trial(module, datamodule, trial, range_test, max_steps=STEPS)
     result = range_test.result(setup.rates)
     cached.write(result.to_dict())
     logger.info(
@@ -321,8 +325,11 @@ def trial_records(records: Sequence[Record], longest: int) -> Sequence[Record]:
     if len(records) <= count:
         return records
 
-    sizes = [sum(len(str(value)) for value in record.values()) for record in records]
-    longest_first = sorted(range(len(records)), key=sizes.__getitem__, reverse=True)
+    def characters(index: int) -> int:
+        return sum(len(str(value)) for value in records[index].values())
+
+    # The longest records decide what fits into memory.
+    longest_first = sorted(range(len(records)), key=characters, reverse=True)
     evenly_spaced = (index * len(records) // count for index in range(count))
     return [records[index] for index in sorted({*longest_first[:longest], *evenly_spaced})]
 

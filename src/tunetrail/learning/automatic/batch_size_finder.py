@@ -146,6 +146,7 @@ class BatchSearch:
         candidates = {self.rows}
         for exponent in range(self.rows.bit_length()):
             power = 2**exponent
+            # A divisor of the step leaves no small micro-batch at its end.
             divisor = max(rows for rows in range(1, power + 1) if self.rows % rows == 0)
             if 2 * divisor >= power:
                 candidates.add(divisor)
@@ -207,6 +208,7 @@ def find_batch_size(
         if not batch.fits:
             break
 
+        # Noise of the measurement must not keep the search going.
         is_faster = batch.tokens_per_second > fastest * (1.0 + TOLERANCE)
         slower_in_a_row = 0 if is_faster else slower_in_a_row + 1
         fastest = max(fastest, batch.tokens_per_second)
@@ -267,6 +269,7 @@ def _measure(
     mini_batch_size = search.mini_batch_size(candidate)
 
     memory_bytes = memory.predict(rows, mini_batch_size)
+    # What is predicted not to fit isn't tried: on a CPU the system would end the process.
     fits = memory_bytes <= search.limit_bytes
     if fits:
         taken = memory.measure(rows, mini_batch_size)
@@ -275,6 +278,7 @@ def _measure(
 
     tokens_per_second = 0.0
     if fits:
+        # Memory depends on the longest rows, speed on typical ones.
         typical = typical_rows(probe.lengths, len(rows), by_length=search.by_length)
         tokens_per_second = probe.speed(typical, mini_batch_size)
     return MeasuredBatch(
@@ -330,7 +334,7 @@ def divide_step(rows: int, rows_at_once: int, *, in_mini_batches: bool) -> Batch
 def agree_over_ranks(
     result: BatchSizeResult, rows_at_once: Sequence[int], *, rows: int, in_mini_batches: bool
 ) -> BatchSizeResult:
-    """Return the result of all ranks: the least that one of them has room for.
+    """Return the result of all ranks: the fewest rows at once of any rank.
 
     Args:
         result: The result of this rank.

@@ -5,8 +5,8 @@ import statistics
 import time
 from collections.abc import Sequence
 
-import pytorch_lightning as lightning
 import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from tunetrail.config import TrainingConfig
@@ -34,7 +34,7 @@ _STATES = {"adamw": 2.0, "adam": 2.0, "sgd": 1.0, "adafactor": 0.1}
 """Values that an optimizer keeps per weight; Adafactor's are sums over rows and columns."""
 
 
-class BatchSizeTrial(lightning.Callback):
+class BatchSizeTrial(Callback):
     """Searches for the batch size at the start of a training, and ends it before its first step.
 
     Args:
@@ -62,13 +62,12 @@ class BatchSizeTrial(lightning.Callback):
         self.limit_bytes = limit_bytes
         self.result: BatchSizeResult | None = None
 
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Search."""
         loader = trainer.train_dataloader
         assert isinstance(pl_module, TrainedModule) and isinstance(loader, StepLoader)
 
+        # Tensors in reference cycles would count as held.
         gc.collect()
         release_memory(pl_module.device)
         gradients, state = state_bytes(pl_module, self.training)
@@ -116,11 +115,7 @@ class ModuleProbe:
     """
 
     def __init__(
-        self,
-        trainer: lightning.Trainer,
-        module: TrainedModule,
-        loader: StepLoader,
-        state_bytes: int = 0,
+        self, trainer: Trainer, module: TrainedModule, loader: StepLoader, state_bytes: int = 0
     ) -> None:
         self.trainer = trainer
         self.module = module
@@ -154,6 +149,7 @@ class ModuleProbe:
             started = time.perf_counter()
             self._forward_and_backward(rows, mini_batch_size)
             seconds.append(time.perf_counter() - started)
+        # The median ignores a pass that another process slowed down.
         return sum(self.lengths[row] for row in rows) / statistics.median(seconds)
 
     def _prepare(self, rows: Sequence[int], mini_batch_size: int) -> None:
@@ -183,6 +179,7 @@ class ModuleProbe:
             self.module.mini_batch_size = size_before
 
         if self.module.device.type == "cuda":
+            # A GPU computes asynchronously: the pass has only ended after this.
             torch.cuda.synchronize(self.module.device)
 
 
@@ -204,5 +201,6 @@ def _least_over_ranks(rows_at_once: int) -> list[int]:
 
     device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
     least = torch.tensor(rows_at_once, device=device)
+    # All ranks take the same step, so the one with the least memory decides.
     torch.distributed.all_reduce(least, op=torch.distributed.ReduceOp.MIN)
     return [int(least)]

@@ -19,6 +19,7 @@ def machine_fingerprint() -> list[Any]:
 
     That is the device, its threads and its memory in GiB, and the versions of what computes.
     """
+    # A new version may be faster, or take other memory.
     versions = map(importlib.metadata.version, _PACKAGES)
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_properties(0)

@@ -11,8 +11,8 @@ from itertools import count, islice
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as lightning
 import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from tunetrail.errors import ConfigError
@@ -84,7 +84,7 @@ class RangeTestResult:
         return cls(rate=float(plain["rate"]), curve=curve)
 
 
-class RangeTest(lightning.Callback):
+class RangeTest(Callback):
     """Raises the learning rate from step to step by equal factors, and records the losses.
 
     Ends the training when the loss is not finite, or is four times the least so far, both smoothed.
@@ -106,11 +106,10 @@ class RangeTest(lightning.Callback):
         self.initial_losses: list[float] = []
         self.losses: list[float] = []
         self._bar = progress_bar()
+        # Each batch goes through the model before all steps, and again in its own step.
         self._task = self._bar.add_task("Learning rate", total=2 * steps)
 
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the loss of all steps' batches before the first step.
 
         Raises:
@@ -134,11 +133,7 @@ class RangeTest(lightning.Callback):
                 self._advance(trainer)
 
     def on_train_batch_start(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Set the rate, whatever the schedule has set before."""
         rate = self.rates[min(len(self.losses), len(self.rates) - 1)]
@@ -146,12 +141,7 @@ class RangeTest(lightning.Callback):
             group["lr"] = rate * group["initial_lr"] / self.nominal
 
     def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Record the loss, which was computed before the step; stop if it has risen too far."""
         self.losses.append(float(outputs["loss"]))
@@ -159,17 +149,12 @@ class RangeTest(lightning.Callback):
         if has_diverged(self.relative_losses()) or len(self.losses) == len(self.rates):
             trainer.should_stop = True
 
-    def teardown(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
-    ) -> None:
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Remove the progress bar."""
         self._bar.stop()
 
     def on_exception(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        exception: BaseException,
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Remove the progress bar."""
         self._bar.stop()
@@ -180,6 +165,7 @@ class RangeTest(lightning.Callback):
         The rows of two steps differ more than the losses before and after a step.
         """
         mean_initial = sum(self.initial_losses) / len(self.initial_losses)
+        # The test may have ended before the last rate.
         pairs = zip(self.losses, self.initial_losses, strict=False)
         return [mean_initial + loss - initial for loss, initial in pairs]
 
@@ -189,7 +175,7 @@ class RangeTest(lightning.Callback):
         curve = tuple(zip(self.rates[: len(losses)], losses, strict=True))
         return RangeTestResult(rate=suggested_rate(curve, tried), curve=curve)
 
-    def _advance(self, trainer: lightning.Trainer) -> None:
+    def _advance(self, trainer: Trainer) -> None:
         if trainer.received_sigterm:
             raise SIGTERMException
         self._bar.advance(self._task)
@@ -206,6 +192,7 @@ def _loss_of(module: TrainedModule, batch: StepBatch, step: int) -> float:
     """Return a step's loss with the dropout that the step will have."""
     loss = weight = 0.0
     for index, micro_batch in enumerate(batch.micro_batches):
+        # The same dropout, so that only the weights make a difference.
         torch.manual_seed(step_seed(module.seed, step, index, module.global_rank))
         loss += float(module.measures_of(micro_batch)["loss"])
         weight += micro_batch.weight
@@ -213,7 +200,7 @@ def _loss_of(module: TrainedModule, batch: StepBatch, step: int) -> float:
 
 
 def smoothed(losses: Sequence[float]) -> list[float]:
-    """Return the exponential moving average of the losses, corrected for its start at 0 (as Adam)."""
+    """Return the exponential moving average of the losses, bias-corrected as in Adam."""
     averages, average = [], 0.0
     for step, loss in enumerate(losses, start=1):
         average = _SMOOTHING * average + (1.0 - _SMOOTHING) * loss
@@ -253,6 +240,7 @@ def suggested_rate(curve: Curve, tried: RateRange) -> float:
 
     rates, losses = np.array(curve, dtype=float).T
     least = int(losses.argmin())
+    # At the rate with the least loss, the loss is about to rise.
     suggestion = rates[least] / 10.0
 
     # With fewer points there is no slope.

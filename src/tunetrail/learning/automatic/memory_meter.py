@@ -47,6 +47,7 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
         while not done.wait(_INTERVAL):
             peak.bytes = max(peak.bytes, held_memory(device))
 
+    # A daemon can't keep a failing process alive.
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
@@ -78,6 +79,7 @@ def release_memory(device: torch.device) -> None:
 def free_memory(device: torch.device) -> int:
     """Return the bytes that this process may still take on the device, within its limits."""
     if device.type == "cuda":
+        # torch keeps freed memory reserved for this process.
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused
 
@@ -123,6 +125,7 @@ def control_group_room(mounted: Path, groups_of_process: Path) -> int | None:
 
         group = mounted / controllers / path.lstrip("/")
         files = _V1_FILES if controllers else _V2_FILES
+        # The limits of all groups above apply as well.
         for folder in (group, *group.parents):
             if folder == mounted.parent:
                 break

@@ -3,7 +3,7 @@
 Whatever a trial does to a module stays with it, so it gets a module of its own.
 """
 
-import pytorch_lightning as lightning
+from pytorch_lightning import Callback, LightningDataModule, Trainer
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from tunetrail.config import TrainingConfig
@@ -15,9 +15,9 @@ from tunetrail.learning.training.precision import resolve_precision
 
 def run_trial(
     module: TrainedModule,
-    data: lightning.LightningDataModule,
+    data: LightningDataModule,
     training: TrainingConfig,
-    callback: lightning.Callback,
+    callback: Callback,
     max_steps: int,
 ) -> None:
     """Run a short training without validation; leaves the random generators as they were.
@@ -34,7 +34,8 @@ def run_trial(
         enable_gradient_checkpointing(module.model)
 
     with isolate_rng():
-        trainer = lightning.Trainer(
+        trainer = Trainer(
+            # `max_steps` ends the trial.
             max_epochs=-1,
             max_steps=max_steps,
             devices=1,
@@ -48,5 +49,6 @@ def run_trial(
             enable_model_summary=False,
         )
 
+        # Models are loaded in evaluation mode, in which dropout is off.
         module.train()
         trainer.fit(module, datamodule=data)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as lightning
 import torch
+from pytorch_lightning import Trainer
 
 from tunetrail.config.losses import Loss
 from tunetrail.errors import ConfigError, SampleError, TrainingError
@@ -31,13 +31,13 @@ _COMPARED = 4
 _PREVIEWED, _PREVIEW_CHARACTERS = 2, 1000
 
 
-def check_batches(trainer: lightning.Trainer, module: EmbeddingModule) -> PreflightFinding:
+def check_batches(trainer: Trainer, module: EmbeddingModule) -> PreflightFinding:
     """Check that batches have enough rows for the loss."""
-    data = _data(trainer)
+    datamodule = _data(trainer)
     findings = []
-    for shape, indices in data.rows_by_shape(data.train).items():
-        records = [data.train[index] for index in indices]
-        findings.append(_check_batches_of(data, shape, records, module.losses[shape]))
+    for shape, indices in datamodule.rows_by_shape(datamodule.train).items():
+        records = [datamodule.train[index] for index in indices]
+        findings.append(_check_batches_of(datamodule, shape, records, module.losses[shape]))
 
     for severity in (Severity.ERROR, Severity.WARNING):
         for finding in findings:
@@ -47,11 +47,11 @@ def check_batches(trainer: lightning.Trainer, module: EmbeddingModule) -> Prefli
 
 
 def _check_batches_of(
-    data: Any, shape: str, records: Sequence[Any], loss: Loss
+    datamodule: Any, shape: str, records: Sequence[Any], loss: Loss
 ) -> PreflightFinding:
     name = "rows per batch"
-    rows, batches = len(records), len(data.sampler_of(shape, records))
-    by_tokens = data.batches.tokens
+    rows, batches = len(records), len(datamodule.sampler_of(shape, records))
+    by_tokens = datamodule.batches.tokens
     if loss.learns_alone(with_negative=all(record.get("negative") for record in records)):
         return ok(name, f"{rows} rows in {batches} batches for the loss {loss.name}")
 
@@ -59,6 +59,7 @@ def _check_batches_of(
         message = f"The training must have at least 2 rows for the loss {loss.name}, got 1."
         return error(name, message, SampleError)
 
+    # As many batches as rows: each has a single one.
     if batches >= rows:
         rule = (
             "training.batches.tokens must allow several rows per batch"
@@ -79,25 +80,27 @@ def _check_batches_of(
             f"the loss {loss.name} nothing: {rows} rows in {batches} batches. Raise it.",
         )
 
-    if shape == data.shape and len(data.validation) == 1:
+    if shape == datamodule.shape and len(datamodule.validation) == 1:
         message = f"The validation has one row, for which the loss {loss.name} is always the same."
         return warning(name, message)
 
     return ok(name, f"{rows} rows in {batches} batches for the loss {loss.name}")
 
 
-def check_pairs(trainer: lightning.Trainer, module: EmbeddingModule) -> PreflightFinding:
+def check_pairs(trainer: Trainer, module: EmbeddingModule) -> PreflightFinding:
     """Count the pairs whose texts are equal to the model, from which nothing is learnt."""
     name = "pairs"
-    data = _data(trainer)
-    indices = data.rows_by_shape(data.train).get("pair", ())
+    datamodule = _data(trainer)
+    indices = datamodule.rows_by_shape(datamodule.train).get("pair", ())
     if not indices:
         return ok(name, "the rows are no pairs")
 
     # Only texts that differ in case at most are tokenised: a model may read no case.
     equal = 0
     for index in indices:
-        anchor, positive = (data.train[index][name].strip() for name in ("anchor", "positive"))
+        anchor, positive = (
+            datamodule.train[index][name].strip() for name in ("anchor", "positive")
+        )
         if anchor.casefold() == positive.casefold():
             anchor_ids, positive_ids = module.encoder.tokenized.ids([anchor, positive])
             equal += np.array_equal(anchor_ids, positive_ids)
@@ -112,7 +115,7 @@ def check_pairs(trainer: lightning.Trainer, module: EmbeddingModule) -> Prefligh
     return warning(name, message)
 
 
-def check_lengths(trainer: lightning.Trainer, module: EmbeddingModule) -> PreflightFinding:
+def check_lengths(trainer: Trainer, module: EmbeddingModule) -> PreflightFinding:
     """Count the texts that are as long as the model reads, and are probably cut off."""
     name = "lengths"
     longest = module.model.max_seq_length
@@ -129,14 +132,15 @@ def check_lengths(trainer: lightning.Trainer, module: EmbeddingModule) -> Prefli
     return warning(name, f"{message}.") if cut > CUT_SHARE * len(lengths) else ok(name, message)
 
 
-def check_packing(trainer: lightning.Trainer, module: EmbeddingModule) -> PreflightFinding:
-    """Compare the vectors of texts that go through the model together with those of single texts."""
+def check_packing(trainer: Trainer, module: EmbeddingModule) -> PreflightFinding:
+    """Compare the vectors of texts encoded together with the vectors of the same texts alone."""
     name = "packing"
     column = _columns(trainer, sampled(_rows_of_own_shape(trainer), _COMPARED))[0]
     singles = [TextColumn(texts=[text], prompt=column.prompt) for text in column.texts]
     with undisturbed(module), torch.no_grad():
         (together,) = module.encoder([column])
         alone = torch.cat([module.encoder([single])[0] for single in singles])
+    # The encoder counts tokens for the training's cost; these are none of it.
     module.encoder.forget()
 
     if not bool(alone.isfinite().all()):
@@ -159,7 +163,7 @@ def check_packing(trainer: lightning.Trainer, module: EmbeddingModule) -> Prefli
     )
 
 
-def preview(trainer: lightning.Trainer, module: EmbeddingModule) -> str:
+def preview(trainer: Trainer, module: EmbeddingModule) -> str:
     """Return the first training rows as the model reads them, and what it learns for them."""
     rows = []
     for index, record in enumerate(_data(trainer).train[:_PREVIEWED]):
@@ -175,7 +179,7 @@ def preview(trainer: lightning.Trainer, module: EmbeddingModule) -> str:
     return "\n\n".join(rows)
 
 
-def _columns(trainer: lightning.Trainer, rows: list[int]) -> list[TextColumn]:
+def _columns(trainer: Trainer, rows: list[int]) -> list[TextColumn]:
     loader: Any = trainer.train_dataloader
     return list(loader.build(rows).columns)
 
@@ -186,8 +190,8 @@ def _data(trainer: Any) -> Any:
 
 def _rows_of_own_shape(trainer: Any) -> list[int]:
     """Return the indices of the rows of the shape that is scored."""
-    data = _data(trainer)
-    rows: list[int] = data.rows_by_shape(data.train)[data.shape]
+    datamodule = _data(trainer)
+    rows: list[int] = datamodule.rows_by_shape(datamodule.train)[datamodule.shape]
     return rows
 
 

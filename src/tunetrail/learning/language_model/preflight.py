@@ -6,8 +6,8 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as lightning
 import torch
+from pytorch_lightning import Trainer
 from transformers import PreTrainedTokenizerBase
 
 from tunetrail.errors import ConfigError, SampleError, TrainingError
@@ -28,7 +28,7 @@ _COMPARED = 3
 _PREVIEWED, _PREVIEW_CHARACTERS = 2, 2000
 
 
-def check_supervised(trainer: lightning.Trainer, module: LanguageModelModule) -> PreflightFinding:
+def check_supervised(trainer: Trainer, module: LanguageModelModule) -> PreflightFinding:
     """Count the tokens from which the model learns."""
     name = "supervised tokens"
     examples = sampled(_examples(trainer))
@@ -50,9 +50,7 @@ def check_supervised(trainer: lightning.Trainer, module: LanguageModelModule) ->
     return ok(name, message)
 
 
-def check_end_of_sequence(
-    trainer: lightning.Trainer, module: LanguageModelModule
-) -> PreflightFinding:
+def check_end_of_sequence(trainer: Trainer, module: LanguageModelModule) -> PreflightFinding:
     """Check that what is learnt ends with a token at which the model stops.
 
     An end that is cut off doesn't count.
@@ -79,7 +77,7 @@ def check_end_of_sequence(
     return ok(name, f"the end is learnt ({names})")
 
 
-def check_lengths(trainer: lightning.Trainer, module: LanguageModelModule) -> PreflightFinding:
+def check_lengths(trainer: Trainer, module: LanguageModelModule) -> PreflightFinding:
     """Compare the rows' lengths with the model's positions, and count the rows that are cut off."""
     name = "lengths"
     examples = _examples(trainer)
@@ -106,9 +104,10 @@ def check_lengths(trainer: lightning.Trainer, module: LanguageModelModule) -> Pr
     return warning(name, f"{message}.") if too_many else ok(name, message)
 
 
-def check_packing(trainer: lightning.Trainer, module: LanguageModelModule) -> PreflightFinding:
-    """Compare the loss of examples that go through the model together with that of single ones."""
+def check_packing(trainer: Trainer, module: LanguageModelModule) -> PreflightFinding:
+    """Compare the loss of examples computed together with the loss of the same examples alone."""
     name = "packing"
+    # The shortest examples take the least time and memory.
     examples = sorted(sampled(_examples(trainer), 100), key=lambda example: len(example.input_ids))
     compared = [example for example in examples if example.supervised_tokens][:_COMPARED]
     with undisturbed(module), torch.no_grad():
@@ -134,7 +133,7 @@ def check_packing(trainer: lightning.Trainer, module: LanguageModelModule) -> Pr
     )
 
 
-def preview(trainer: lightning.Trainer, module: LanguageModelModule) -> str:
+def preview(trainer: Trainer, module: LanguageModelModule) -> str:
     """Return the first training examples as the model reads them, what is learnt in [[ ]]."""
     tokenizer = _tokenizer(module)
     blocks = ["What is learnt stands in [[ ]]."]
@@ -195,6 +194,7 @@ def _last_tokens(example: TokenizedExample) -> list[int]:
     """Return the last token of each stretch that is learnt, except for one that is cut off."""
     labels = np.array([*example.labels, IGNORED])
     is_learnt = labels != IGNORED
+    # A stretch ends where the next token isn't learnt.
     ends = np.flatnonzero(is_learnt[:-1] & ~is_learnt[1:])
     if example.truncated:
         ends = ends[ends < len(example.labels) - 1]

@@ -1,1 +1,1 @@
-"""Preflight: seconds of checks on the very model, rows and machine of a training, before it begins."""
+"""Preflight: checks of model, rows and machine that take seconds, before a training begins."""

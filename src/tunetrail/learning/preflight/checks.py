@@ -4,20 +4,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import pytorch_lightning as lightning
+from pytorch_lightning import Trainer
 
 from tunetrail.learning.preflight.findings import PreflightFinding
 
 Item = TypeVar("Item")
 
-Check = Callable[[lightning.Trainer, Any], PreflightFinding]
+Check = Callable[[Trainer, Any], PreflightFinding]
 """Takes the trainer, which has its module and its batches by then, and the module."""
 
 SAMPLED = 1000
 """Number of rows from which shares are estimated."""
 
 
-def _no_preview(trainer: lightning.Trainer, module: Any) -> str:
+def _no_preview(trainer: Trainer, module: Any) -> str:
     return ""
 
 
@@ -27,13 +27,13 @@ class FamilyChecks:
 
     Attributes:
         rows: Checks of the rows. They run first.
-        model: Checks that compute with the model. They run last, when its memory is known to suffice.
+        model: Checks that compute with the model. They run last, when memory is known to suffice.
         preview: Returns some training examples as the model reads them.
     """
 
     rows: Sequence[Check] = ()
     model: Sequence[Check] = ()
-    preview: Callable[[lightning.Trainer, Any], str] = _no_preview
+    preview: Callable[[Trainer, Any], str] = _no_preview
 
 
 NO_FAMILY_CHECKS = FamilyChecks()
@@ -41,6 +41,7 @@ NO_FAMILY_CHECKS = FamilyChecks()
 
 def sampled(items: Sequence[Item], count: int = SAMPLED) -> list[Item]:
     """Return at most `count` items, evenly spread."""
+    # Evenly spread: rows of one source often stand together.
     step = max(-(-len(items) // count), 1)
     return list(items[::step])
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pytorch_lightning as lightning
 import torch
+from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from tunetrail.config import TrainingConfig
@@ -26,7 +26,7 @@ _GIB = 2.0**30
 
 
 def check_worst_batch(
-    training: TrainingConfig, trainer: lightning.Trainer, module: TrainedModule
+    training: TrainingConfig, trainer: Trainer, module: TrainedModule
 ) -> PreflightFinding:
     """Check that a batch of the longest rows fits into memory along with the optimizer's state.
 
@@ -63,22 +63,22 @@ def check_worst_batch(
     return ok(name, f"{batch} fit into memory")
 
 
-def _lengths(trainer: lightning.Trainer) -> npt.NDArray[np.int64]:
+def _lengths(trainer: Trainer) -> npt.NDArray[np.int64]:
     loader: Any = trainer.train_dataloader
     lengths: npt.NDArray[np.int64] = loader.steps.batches.lengths
     return lengths
 
 
-def _worst_batch(trainer: lightning.Trainer) -> list[int]:
+def _worst_batch(trainer: Trainer) -> list[int]:
     """Return the batch with the most tokens that the rows can give."""
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
     loader: Any = trainer.train_dataloader
     lengths = _lengths(trainer)
 
     worst: list[int] = []
     most_tokens = -1
     for group in loader.steps.batches.row_groups:
-        longest = worst_rows(lengths[group], data.batch_size, data.batches.tokens)
+        longest = worst_rows(lengths[group], datamodule.batch_size, datamodule.batches.tokens)
         rows = [group[index] for index in longest]
         tokens = int(lengths[rows].sum())
         if tokens > most_tokens:
@@ -86,7 +86,7 @@ def _worst_batch(trainer: lightning.Trainer) -> list[int]:
     return worst
 
 
-def _try(trainer: lightning.Trainer, module: TrainedModule, rows: list[int], state: int) -> None:
+def _try(trainer: Trainer, module: TrainedModule, rows: list[int], state: int) -> None:
     """Compute the gradients of rows while memory is reserved for the optimizer's state."""
     loader: Any = trainer.train_dataloader
     try:
@@ -104,9 +104,7 @@ def _try(trainer: lightning.Trainer, module: TrainedModule, rows: list[int], sta
     del reserved
 
 
-def _estimate(
-    trainer: lightning.Trainer, module: TrainedModule, rows: list[int], fixed: int
-) -> None:
+def _estimate(trainer: Trainer, module: TrainedModule, rows: list[int], fixed: int) -> None:
     """Estimate the memory of rows from that of the longest, and choose a mini-batch that fits."""
     loader: Any = trainer.train_dataloader
     free = free_memory(module.device)
@@ -135,6 +133,7 @@ def _estimate(
 
 def worst_rows(lengths: npt.NDArray[np.int64], batch_size: int, total_length: int = 0) -> list[int]:
     """Return the longest rows: as many as a batch has, by rows or by tokens."""
+    # Stable, so that equal lengths always give the same batch.
     longest_first = np.argsort(-lengths, kind="stable")
     count = batch_size
     if total_length:
@@ -144,7 +143,7 @@ def worst_rows(lengths: npt.NDArray[np.int64], batch_size: int, total_length: in
     return rows
 
 
-def check_monitored(trainer: lightning.Trainer, module: TrainedModule) -> PreflightFinding:
+def check_monitored(trainer: Trainer, module: TrainedModule) -> PreflightFinding:
     """Check that there are validation batches: `val/loss` chooses the weights and stops early."""
     name = "validation"
     batches = sum(trainer.num_val_batches)
@@ -159,7 +158,7 @@ def check_monitored(trainer: lightning.Trainer, module: TrainedModule) -> Prefli
 
 
 def check_settings(
-    training: TrainingConfig, trainer: lightning.Trainer, module: TrainedModule
+    training: TrainingConfig, trainer: Trainer, module: TrainedModule
 ) -> PreflightFinding:
     """Look for changed settings that have no effect together with the others."""
     name = "settings"
@@ -170,13 +169,14 @@ def check_settings(
 
 
 def check_disk(
-    folder: Path, averages: bool, trainer: lightning.Trainer, module: TrainedModule
+    folder: Path, averages: bool, trainer: Trainer, module: TrainedModule
 ) -> PreflightFinding:
     """Compare the free disk space with what the checkpoints take."""
     name = "disk"
     needed = checkpoint_bytes(module, averages) * _FILES
 
     existing = folder.absolute()
+    # The folder is only created with the first checkpoint.
     while not existing.exists():
         existing = existing.parent
     free = shutil.disk_usage(existing).free

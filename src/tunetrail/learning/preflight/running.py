@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-import pytorch_lightning as lightning
+from pytorch_lightning import Callback, LightningModule, Trainer
 
 from tunetrail.config import TrainingConfig
 from tunetrail.learning.preflight.checks import NO_FAMILY_CHECKS, Check, FamilyChecks
@@ -21,7 +21,7 @@ from tunetrail.learning.training_plan import TrainingPlan
 logger = logging.getLogger(__name__)
 
 
-class Preflight(lightning.Callback):
+class Preflight(Callback):
     """Checks a training before its first step: raises errors, logs warnings.
 
     In a training without validation (a fold) only the rows are checked, and its warnings are logged
@@ -42,9 +42,7 @@ class Preflight(lightning.Callback):
         self.family = family
         self.report: PreflightReport | None = None
 
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run the checks.
 
         Raises:
@@ -80,8 +78,8 @@ class Preflight(lightning.Callback):
 
 
 def preflight(
-    trainer: lightning.Trainer,
-    module: lightning.LightningModule,
+    trainer: Trainer,
+    module: LightningModule,
     family: FamilyChecks = NO_FAMILY_CHECKS,
     machine: Sequence[Check] = (),
 ) -> PreflightReport:

@@ -1,4 +1,4 @@
-"""Keep the last checkpoint of a training: between two optimizer steps, written whole or not at all."""
+"""Keep the last checkpoint of a training: between two steps, written whole or not at all."""
 
 import copy
 import os
@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as lightning
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
@@ -25,16 +25,16 @@ _ITSELF = "itself"
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes `last.ckpt` after each validation, every few steps, and when a training is interrupted.
+    """Writes `last.ckpt` after validations, every few steps, and when a training is interrupted.
 
     Lightning calls callbacks of this kind after all others, so the checkpoint contains what they
     know of a validation. A training that was stopped during a validation, or before one that was
     due, continues with that validation from its beginning.
 
     A training whose loss is no longer finite goes back to the last checkpoint that was due, not to
-    one of an interruption: the moment of an interruption must not change what is learnt. When the
-    checkpoint of an interruption replaces the one that was due, that one is kept as `good.ckpt`
-    until the next.
+    one of an interruption: the moment of an interruption must not change what is learnt. Before the
+    checkpoint of an interruption replaces the one that was due, the latter is kept as `good.ckpt`
+    until the next is due.
 
     Args:
         folder: Folder of the file.
@@ -83,10 +83,7 @@ class LastCheckpoint(Checkpoint):
             self.good = self._good_path
 
     def on_save_checkpoint(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        checkpoint: dict[str, Any],
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Store where the training resumes.
 
@@ -112,9 +109,7 @@ class LastCheckpoint(Checkpoint):
             is_last=position.ends_epoch,
         )
 
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do what the checkpoint left to do: a validation, or ending the training.
 
         Raises:
@@ -134,12 +129,7 @@ class LastCheckpoint(Checkpoint):
             validate_before_training(trainer)
 
     def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save if a checkpoint is due, unless a validation follows: it saves anyway."""
         self._settled = _progress(trainer)
@@ -148,28 +138,22 @@ class LastCheckpoint(Checkpoint):
         if is_due and not validation_is_due(trainer):
             self._save_due(trainer)
 
-    def on_validation_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember what the callbacks know."""
         states = {}
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             states[callback.state_key] = callback.state_dict()
+        # A copy: callbacks change their state during the validation.
         self._before_validation = copy.deepcopy(states)
 
-    def on_validation_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save."""
         self._validated = position_of(trainer).finished
         self._before_validation = None
         self._save_due(trainer)
 
     def on_exception(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        exception: BaseException,
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Save the state after the last step, if that step was finished."""
         # With several ranks, only an exception that all of them get: this one would wait for them.
@@ -186,7 +170,7 @@ class LastCheckpoint(Checkpoint):
     def _good_path(self) -> Path:
         return self.path.with_name(GOOD)
 
-    def _is_between_steps(self, trainer: lightning.Trainer, exception: BaseException) -> bool:
+    def _is_between_steps(self, trainer: Trainer, exception: BaseException) -> bool:
         if self._settled is None or not trainer.global_step:
             return False
         if _progress(trainer) == self._settled:
@@ -196,7 +180,8 @@ class LastCheckpoint(Checkpoint):
         one_more = _progress(trainer)[0] == self._settled[0] + 1
         return one_more and not isinstance(exception, KeyboardInterrupt)
 
-    def _save_due(self, trainer: lightning.Trainer) -> None:
+    def _save_due(self, trainer: Trainer) -> None:
+        # `state_dict` is called while the file is written.
         self._due = True
         try:
             self._save(trainer)
@@ -216,21 +201,23 @@ class LastCheckpoint(Checkpoint):
         if self.good is None:
             return
         try:
+            # A link costs nothing, a copy the size of the checkpoint.
             os.link(self.good, self._good_path)
         except OSError:  # not every file system has links
             shutil.copyfile(self.good, self._good_path)
 
-    def _save(self, trainer: lightning.Trainer) -> None:
+    def _save(self, trainer: Trainer) -> None:
         unfinished = self.path.with_name(self.path.name + _WRITING)
         try:
             trainer.save_checkpoint(unfinished)
             if trainer.is_global_zero:
+                # Atomic: after a crash there is the old file or the new one.
                 os.replace(unfinished, self.path)
             self._saved = position_of(trainer).finished
         finally:
             unfinished.unlink(missing_ok=True)
 
 
-def _progress(trainer: lightning.Trainer) -> tuple[int, int]:
+def _progress(trainer: Trainer) -> tuple[int, int]:
     """Return the batches that are finished and the optimizer steps that were begun."""
     return position_of(trainer).finished, begun_optimizer_steps(trainer)

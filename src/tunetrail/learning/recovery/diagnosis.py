@@ -1,4 +1,4 @@
-"""Find the rows of a step without a finite loss, and whether the rows or the weights are at fault."""
+"""Find the rows without a finite loss, and whether the rows or the weights are at fault."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

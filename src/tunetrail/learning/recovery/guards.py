@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as lightning
 import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from tunetrail.errors import TrainingError
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 _STATE = ("rewinds", "incidents", "rate", "skipped_rows", "faulty_rows")
 
 
-class NonFiniteGuard(lightning.Callback):
+class NonFiniteGuard(Callback):
     """Skips a step whose loss or gradient is not finite, and rewinds if the weights may be broken.
 
     If only some rows have no finite loss, the weights are good: their step is skipped, and that is
@@ -65,17 +65,13 @@ class NonFiniteGuard(lightning.Callback):
         self.faulty_rows: list[int] = []
         self._start: Weights | None = None
 
-    def setup(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
-    ) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Have the module ask before each step."""
         if stage == "fit" and isinstance(pl_module, TrainedModule):
             self._start = starting_weights(pl_module)
             pl_module.guard = self
 
-    def teardown(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
-    ) -> None:
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Release the module and the starting weights."""
         if stage == "fit" and isinstance(pl_module, TrainedModule):
             self._start = pl_module.guard = None
@@ -90,19 +86,13 @@ class NonFiniteGuard(lightning.Callback):
             setattr(self, name, state_dict[name])
 
     def on_save_checkpoint(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        checkpoint: dict[str, Any],
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Store the size of the mini-batches that fit into memory: dropout's draws depend on it."""
         checkpoint["piece_rows"] = getattr(pl_module, "mini_batch_size", 0)
 
     def on_load_checkpoint(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        checkpoint: dict[str, Any],
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Restore the size of the mini-batches."""
         if isinstance(pl_module, TrainedModule) and "piece_rows" in checkpoint:
@@ -131,9 +121,7 @@ class NonFiniteGuard(lightning.Callback):
         self._recover(module, f"{name} is {value}", diagnosis)
         return False
 
-    def on_validation_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take care of the weights if the validation loss is not finite.
 
         Raises:
@@ -161,6 +149,7 @@ class NonFiniteGuard(lightning.Callback):
 
     def _count(self, module: TrainedModule, name: str, value: float, diagnosis: Diagnosis) -> None:
         """Count an incident, and end the training if it was one too many."""
+        # Known rows at fault return in every epoch: they count once.
         if not diagnosis.rows_at_fault or set(diagnosis.rows) - set(self.faulty_rows):
             self.incidents += 1
         if diagnosis.rows_at_fault:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-import pytorch_lightning as lightning
+from pytorch_lightning import Trainer
 
 from tunetrail.learning.lightning_internals import finished_batches
 
@@ -37,17 +37,18 @@ class Position:
         return self.done == self.per_epoch
 
 
-def position_of(trainer: lightning.Trainer) -> Position:
+def position_of(trainer: Trainer) -> Position:
     """Return where a training is; a batch is finished as soon as its training step has returned."""
     per_epoch = max(int(trainer.num_training_batches), 1)
     return Position(finished=finished_batches(trainer), per_epoch=per_epoch)
 
 
-def validation_is_due(trainer: lightning.Trainer) -> bool:
+def validation_is_due(trainer: Trainer) -> bool:
     """Tell whether the trainer validates after the last finished batch, or has just done so."""
     done = position_of(trainer).done
     if not done or not trainer.enable_validation:
         return False
 
+    # Without an interval there is no validation within the epoch.
     interval = trainer.val_check_batch or float("inf")
     return bool(trainer.should_stop or done % interval == 0)

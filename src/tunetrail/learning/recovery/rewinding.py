@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as lightning
 import torch
+from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
@@ -71,6 +71,7 @@ def set_rate(optimizer: torch.optim.Optimizer, scheduler: Any, rate: float) -> N
     """Multiply the configured learning rates of a schedule by `rate`, now and for later steps."""
     scheduler.base_lrs = [group["initial_lr"] * rate for group in optimizer.param_groups]
 
+    # `LambdaLR` multiplies a base rate by a factor of the step.
     rates = []
     for group, base_rate, factor in zip(
         optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
@@ -109,7 +110,7 @@ def _copy_from_file(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _rewind_averages(
-    trainer: lightning.Trainer, module: TrainedModule, saved: Mapping[str, Any] | None
+    trainer: Trainer, module: TrainedModule, saved: Mapping[str, Any] | None
 ) -> None:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if not isinstance(callback, WeightAveraging):

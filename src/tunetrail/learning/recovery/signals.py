@@ -6,7 +6,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-import pytorch_lightning as lightning
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
@@ -26,30 +26,24 @@ class StopBetweenSteps(Checkpoint):
         self._original_handlers: dict[int, Any] = {}
         self._received: int | None = None
 
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Install the handlers."""
+        # Python installs signal handlers in the main thread only.
         if threading.current_thread() is threading.main_thread():
             for signal_number in _STOPPING:
                 handler = signal.signal(signal_number, self._receive)
                 self._original_handlers[signal_number] = handler
 
     def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop if a signal asked for it."""
         self._obey()
 
     def on_validation_batch_end(
         self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
+        trainer: Trainer,
+        pl_module: LightningModule,
         outputs: Any,
         batch: Any,
         batch_idx: int,
@@ -58,18 +52,13 @@ class StopBetweenSteps(Checkpoint):
         """Stop if a signal asked for it."""
         self._obey()
 
-    def on_train_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Obey a signal that came after the last step, and restore the handlers."""
         self._obey()
         self._restore_handlers()
 
     def on_exception(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        exception: BaseException,
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Restore the handlers."""
         self._restore_handlers()
@@ -93,6 +82,7 @@ class StopBetweenSteps(Checkpoint):
         self._restore_handlers()
         if callable(handler):
             handler(signal_number, None)
+        # The original handler may have returned, or there is none.
         raise KeyboardInterrupt if signal_number == signal.SIGINT else SIGTERMException
 
     def _restore_handlers(self) -> None:

@@ -1,10 +1,10 @@
-"""Average the weights during training: exponentially over all steps (EMA), or the last ones (SWA)."""
+"""Average the weights: exponentially over all steps (EMA), or over the last ones (SWA)."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import pytorch_lightning as lightning
 import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
@@ -21,13 +21,14 @@ def averaging_callback(
     Args:
         kind: `none`, `ema` or `swa`.
         decay: Share of the old average that an EMA keeps per step.
-        start: Share of the steps after which SWA begins; it begins with the last step at the latest.
+        start: Share of the steps after which SWA begins; at the latest, it is the last step.
         total_steps: Optimizer steps of the training.
     """
     if kind == "ema":
         return WeightAveraging(exponential(decay))
 
     if kind == "swa":
+        # At least the last step is averaged.
         first_step = min(int(start * total_steps), max(total_steps - 1, 0))
         return WeightAveraging(get_swa_multi_avg_fn(), first_step=first_step)  # type: ignore[no-untyped-call]
 
@@ -49,7 +50,7 @@ def exponential(decay: float) -> Update:
     return update
 
 
-class WeightAveraging(lightning.Callback):
+class WeightAveraging(Callback):
     """Validates, checkpoints and ends with averaged weights; the optimizer continues with its own.
 
     In a checkpoint, `state_dict` holds the averaged weights and `averaging` what a resumed training
@@ -80,9 +81,7 @@ class WeightAveraging(lightning.Callback):
         """Forget the averages; new ones may begin with the step after optimizer step `step`."""
         self.updates, self._step, self._averages = 0, step, []
 
-    def setup(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
-    ) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the trained weights."""
         if stage != "fit":
             return
@@ -94,27 +93,27 @@ class WeightAveraging(lightning.Callback):
         self._set_aside = []
         self.restart(0)
 
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Move averages from a checkpoint to the device of the weights."""
         pairs = zip(self._averages, self._weights.values(), strict=False)
         self._averages = [average.to(weight.device) for average, weight in pairs]
 
     def on_train_batch_end(
         self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
+        trainer: Trainer,
+        pl_module: LightningModule,
         outputs: STEP_OUTPUT,
         batch: Any,
         batch_idx: int,
     ) -> None:
         """Take the step's weights into the average, if the optimizer took a step."""
         step = trainer.global_step
+        # A step that the optimizer skipped isn't counted.
         if step == self._step or step <= self.first_step:
             return
 
         self._step = step
+        # In float32: small changes would vanish in the precision of bf16 weights.
         weights = [weight.detach().to(torch.float32) for weight in self._weights.values()]
         if self.updates:
             self.update(self._averages, weights, self.updates)
@@ -122,45 +121,31 @@ class WeightAveraging(lightning.Callback):
             self._averages = [weight.clone() for weight in weights]
         self.updates += 1
 
-    def on_validation_epoch_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validate the averaged weights."""
         self._show_averages()
 
-    def on_validation_epoch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Return the optimizer's weights to the module."""
         self._show_weights()
 
     def on_exception(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        exception: BaseException,
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Return the optimizer's weights to the module if a validation failed."""
         self._show_weights()
 
-    def on_train_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the averaged weights in the module."""
         self._show_averages()
 
-    def teardown(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
-    ) -> None:
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Free the memory."""
         if stage == "fit":
             self._weights, self._averages, self._set_aside = {}, [], []
 
     def on_save_checkpoint(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        checkpoint: dict[str, Any],
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Put the averaged weights into `state_dict`, and both sets into `averaging`."""
         if not self._averages:
@@ -181,16 +166,14 @@ class WeightAveraging(lightning.Callback):
                 checkpoint["state_dict"][name] = averages[id(parameter)].to(parameter.dtype)
 
     def on_load_checkpoint(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        checkpoint: dict[str, Any],
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Restore the averages, and replace the averaged weights by the optimizer's."""
         saved = checkpoint.get("averaging")
         if saved is None:
             return
 
+        # The module holds the averaged weights by now, from `state_dict`.
         self.updates, self._step = saved["updates"], saved["step"]
         self._averages = [saved["averages"][name].clone() for name in self._weights]
         _copy([saved["current"][name] for name in self._weights], self._weights.values())

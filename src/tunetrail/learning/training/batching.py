@@ -33,7 +33,7 @@ class SeededBatchSampler(Sampler[list[int]]):
         labels: The label of each row; rows are drawn in twos of one label, so that each has a
             partner in its batch.
         shuffle: False keeps the rows' order (validation).
-        drop_single: Leave out a last batch of one row, from which a contrastive loss learns nothing.
+        drop_single: Leave out a last batch of one row: a contrastive loss learns nothing from it.
         total_length: Above 0, batches are cut where their rows' lengths add up to about this,
             instead of by rows; their number is the same in every epoch.
         by_length: Whether rows of similar length share a batch; without padding, a random order is
@@ -86,6 +86,7 @@ class SeededBatchSampler(Sampler[list[int]]):
         return full_batches + (last_rows >= least_rows)
 
     def __iter__(self) -> Iterator[list[int]]:
+        # A generator of its own: the global ones belong to dropout and augmentation.
         generator = np.random.default_rng((self.seed, self.epoch))
         order = self._order(generator)
         if self.keys:
@@ -94,6 +95,7 @@ class SeededBatchSampler(Sampler[list[int]]):
         else:
             batches = self._slice(order)
 
+        # Without the last batch, if it has a single row that teaches nothing.
         batches = batches[: len(self)]
         if self.shuffle:
             generator.shuffle(batches)
@@ -146,6 +148,7 @@ class SeededBatchSampler(Sampler[list[int]]):
             return _in_batches(order, self.batch_size)
 
         ends = np.cumsum(self.lengths[order])
+        # A row belongs to the share in which its middle lies.
         middles = ends - self.lengths[order] / 2
         share = ends[-1] / self._shares
         cuts = np.searchsorted(middles, np.arange(1, self._shares) * share)
@@ -168,7 +171,7 @@ class _KeyedBatches:
 
     def fill(self, order: list[int]) -> list[list[int]]:
         """Put each row into the first open batch after all batches that hold one of its keys."""
-        # For each batch the next one with room, found by path halving; a batch with room is its own.
+        # The next batch with room after each batch, by path halving; one with room is its own.
         open_batch = list(range(len(self.sizes) + 1))
         next_batch: dict[Hashable, int] = {}
         left_over: list[int] = []
@@ -222,6 +225,7 @@ class _KeyedBatches:
 
     def _exchange(self, row: int, batch: int) -> int:
         """Put a row into a batch near `batch` that lacks its keys; return the row it replaces."""
+        # The nearest batches first: their rows have similar lengths.
         for distance in range(1, min(len(self.batches), SEARCHED_BATCHES)):
             near = (batch - distance) % len(self.batches)
             if self.keys[row] & self.used[near]:
@@ -278,7 +282,8 @@ class MergedBatchSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         batches: list[list[int]] = []
         for rows, sampler in self.samplers:
-            batches += ([rows[row] for row in batch] for batch in sampler)
+            for batch in sampler:
+                batches.append([rows[row] for row in batch])
 
         if self.shuffle:
             np.random.default_rng((self.seed, self.epoch)).shuffle(batches)
@@ -287,6 +292,7 @@ class MergedBatchSampler(Sampler[list[int]]):
 
 def length_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     """Return batches of row indices, long rows first: for scoring, where the order is free."""
+    # Long rows first: if they don't fit into memory, it shows at once.
     order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
     return _in_batches(order.tolist(), batch_size)
 

@@ -1,4 +1,4 @@
-"""Lightning callbacks of a training: curves and cost, early stopping, and the end after some steps."""
+"""Lightning callbacks: report curves and cost, stop early, and end after some steps."""
 
 import math
 import time
@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import psutil
-import pytorch_lightning as lightning
 import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
 
 from tunetrail.learning.flops import peak_flops
@@ -19,7 +19,7 @@ _DTYPES = {"bf16-mixed": torch.bfloat16, "bf16-true": torch.bfloat16, "16-mixed"
 _GIB = 2.0**30
 
 
-class MetricsReporter(lightning.Callback):
+class MetricsReporter(Callback):
     """Reports curves and cost of the training every `every` steps, and each validation's loss.
 
     Of the steps since the last report: mean `train/loss`, the last `train/learning_rate` and
@@ -45,20 +45,13 @@ class MetricsReporter(lightning.Callback):
         self._real_tokens = self._computed_tokens = 0
         self._since = 0.0
 
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, after the device's peak has been measured."""
         _peak_flops(trainer, pl_module)
         self._since = time.perf_counter()
 
     def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Report after the first step and every `every` steps; a skipped step only takes time."""
         if outputs.get("skipped"):
@@ -71,6 +64,7 @@ class MetricsReporter(lightning.Callback):
         self._flops += outputs["flops"]
 
         step = trainer.global_step
+        # The first step is reported, so that a curve starts where the training does.
         if step > 1 and step % self.every:
             return
 
@@ -79,6 +73,7 @@ class MetricsReporter(lightning.Callback):
         losses = [loss.to(outputs["loss"].device) for loss in self._losses]
         metrics = {
             "train/loss": float(torch.stack(losses).mean()),
+            # With layer decay, the last group has the highest rate.
             "train/learning_rate": trainer.optimizers[0].param_groups[-1]["lr"],
             "train/gradient_norm": float(outputs["gradient_norm"]),
             "train/tokens_per_second": self._tokens / seconds,
@@ -94,15 +89,11 @@ class MetricsReporter(lightning.Callback):
         self.report(metrics, step)
         self._since = time.perf_counter()
 
-    def on_validation_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""
         self._since -= time.perf_counter()
 
-    def on_validation_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report the validation loss, and restart the clock."""
         self._since += time.perf_counter()
 
@@ -140,15 +131,13 @@ class MetricsReporter(lightning.Callback):
 class StopWithoutProgress(EarlyStopping):
     """Early stopping that ignores a validation without a finite loss: the guard rewinds it."""
 
-    def on_validation_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the validation."""
         if math.isfinite(trainer.callback_metrics.get(self.monitor, math.nan)):
             super().on_validation_end(trainer, pl_module)
 
 
-class EndAtStep(lightning.Callback):
+class EndAtStep(Callback):
     """Ends a training after some steps as early stopping would: the last weights are validated.
 
     Lightning's own `max_steps` leaves in the middle of an epoch, and a resumed training could not
@@ -162,19 +151,15 @@ class EndAtStep(lightning.Callback):
         self.steps = steps
 
     def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Ask the trainer to stop."""
+        # Lightning still validates before it stops.
         if 0 < self.steps <= trainer.global_step:
             trainer.should_stop = True
 
 
-def _peak_flops(trainer: lightning.Trainer, module: lightning.LightningModule) -> float:
+def _peak_flops(trainer: Trainer, module: LightningModule) -> float:
     """Return the operations per second that the device reaches in the training's precision."""
     dtype = _DTYPES.get(str(trainer.precision), torch.float32)
     return peak_flops(module.device.type, dtype)

@@ -7,6 +7,14 @@ from rich.console import Console
 from rich.progress import Progress
 from transformers.utils.logging import disable_progress_bar
 
+_LOGGERS = ("pytorch_lightning", "lightning.pytorch", "pytorch_lightning.utilities.rank_zero")
+_IGNORED_WARNINGS = (
+    r".*does not have many workers.*",
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+    r".*Checkpoint directory .* exists and is not empty.*",
+    r".*is_gradient_checkpointing.*",
+)
+
 
 def progress_bar() -> Progress:
     """Return a progress bar on the error stream that disappears when it is finished."""
@@ -14,14 +22,11 @@ def progress_bar() -> Progress:
 
 
 def silence_lightning() -> None:
-    """Silence what Lightning says on every fit and nobody can act on."""
-    disable_progress_bar()  # type: ignore[no-untyped-call] # transformers' bar for every loading of weights
-    for name in ("pytorch_lightning", "lightning.pytorch", "pytorch_lightning.utilities.rank_zero"):
+    """Silence what Lightning and transformers say in every training and nobody can act on."""
+    # transformers shows a bar whenever it loads weights.
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+
+    for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        r".*does not have many workers.*",
-        r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
-        r".*Checkpoint directory .* exists and is not empty.*",
-        r".*is_gradient_checkpointing.*",
-    ):
+    for message in _IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)

@@ -17,6 +17,7 @@ def numbered_layers(module: nn.Module) -> tuple[str, nn.ModuleList] | None:
         if not isinstance(submodule, nn.ModuleList) or not len(submodule):
             continue
         weights = sum(parameter.numel() for parameter in submodule.parameters())
+        # Of equal lists the first is the outer one: `named_modules` goes from the outside in.
         if weights > most_weights:
             stack, most_weights = (name, submodule), weights
     return stack
@@ -43,6 +44,7 @@ def layer_depths(module: nn.Module) -> dict[str, int]:
     depths = {}
     for name, _ in module.named_parameters():
         if name.startswith(prefix):
+            # Layers are named by their index in the list.
             layer = int(name.removeprefix(prefix).split(".")[0])
             depths[name] = len(layers) - layer
         elif _is_embedding(module, name, path):

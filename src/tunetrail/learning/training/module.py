@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-import pytorch_lightning as lightning
 import torch
+from pytorch_lightning import LightningModule
 from pytorch_lightning.strategies import ParallelStrategy
 from pytorch_lightning.utilities.memory import garbage_collection_cuda
 from torch import Tensor
@@ -83,6 +83,7 @@ class StepTotals:
 
     def add(self, further: "StepTotals") -> None:
         """Add the totals of a further micro-batch."""
+        # An empty sum lies on the CPU.
         self.loss = self.loss.to(further.loss.device) + further.loss
         self.tokens += further.tokens
         self.computed += further.computed
@@ -92,10 +93,11 @@ class StepTotals:
 def step_seed(seed: int, *counters: int) -> int:
     """Return a seed for torch's generators: a pure function of the run's seed and of counters."""
     digest = hashlib.blake2b(repr((seed, *counters)).encode(), digest_size=8).digest()
+    # torch takes seeds of 63 bits.
     return int.from_bytes(digest, "little") >> 1
 
 
-class TrainedModule(lightning.LightningModule):
+class TrainedModule(LightningModule):
     """Takes one optimizer step per batch: gradients, clipping, optimizer, learning rate.
 
     Every micro-batch draws its random numbers from (seed, step, its index), so that a resumed
@@ -116,6 +118,7 @@ class TrainedModule(lightning.LightningModule):
     def __init__(self, *, optimization: Mapping[str, Any], seed: int, max_grad_norm: float) -> None:
         super().__init__()
         self.model: Any
+        # A batch is one optimizer step, however many micro-batches it has.
         self.automatic_optimization = False
         self.optimization = dict(optimization)
         self.seed = seed
@@ -124,6 +127,7 @@ class TrainedModule(lightning.LightningModule):
         self.total_steps = 0
         self.guard: Guard | None = None
         self._gradient_norm = torch.zeros(())
+        # The sums of the running validation, and the weight that divides them.
         self._measures: dict[str, Any] = {}
         self._measured = 0.0
 
@@ -182,6 +186,7 @@ class TrainedModule(lightning.LightningModule):
             False if fp16's scaler skips the step: then the learning rate stays as well.
         """
         optimizer.step()
+        # The scaler lowers its scale when it skips a step.
         if scale is not None and self._scaler.get_scale() < scale:
             return False
 
@@ -204,6 +209,7 @@ class TrainedModule(lightning.LightningModule):
             for index, micro_batch in enumerate(batch.micro_batches):
                 step = self.trainer.global_step
                 torch.manual_seed(step_seed(self.seed, step, index, self.global_rank))
+                # The ranks exchange gradients once per step, in the last backward pass.
                 with nullcontext() if index == last else self.without_synchronisation():
                     totals.add(self.backward_of(micro_batch, scale))
             return totals
@@ -237,6 +243,7 @@ class TrainedModule(lightning.LightningModule):
                     ) from error
 
             # Only after the except block are the tensors free that the traceback held.
+            # Half, rounded up.
             self.mini_batch_size = -(-size // 2)
             self.zero_grad()
             garbage_collection_cuda()
@@ -263,6 +270,7 @@ class TrainedModule(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean of each measure over rows or tokens, `val/loss` among them."""
+        # A validation without rows has no weight.
         weight = max(self._over_ranks(self._measured), 1e-12)
         for name, value in self._measures.items():
             self.log(f"val/{name}", self._over_ranks(value) / weight, prog_bar=name == "loss")
@@ -294,6 +302,7 @@ class TrainedModule(lightning.LightningModule):
     def _clip(self) -> None:
         """Measure the gradient's norm, and scale the gradient down to the largest allowed norm."""
         weights = [weight for weight in self.parameters() if weight.grad is not None]
+        # An infinite limit measures the norm without clipping.
         limit = self.max_grad_norm or float("inf")
         self._gradient_norm = torch.nn.utils.clip_grad_norm_(weights, limit)
 
@@ -326,6 +335,6 @@ class TrainedModule(lightning.LightningModule):
 
 
 def mini_batch_slices(rows: int, size: int) -> Iterator[slice]:
-    """Yield the slices that cut `rows` rows into mini-batches of `size`; a single one if it is 0."""
+    """Yield the slices that cut rows into mini-batches of `size`; 0 means a single one."""
     size = size or rows
     return (slice(start, start + size) for start in range(0, rows, size))

@@ -40,7 +40,7 @@ def configure_optimizer(
     optimizer: Mapping[str, Any] | None = None,
     fused: bool = True,
 ) -> dict[str, Any]:
-    """Return the optimizer and a per-step schedule in the form of Lightning's `configure_optimizers`.
+    """Return the optimizer and a per-step schedule, as `configure_optimizers` of Lightning does.
 
     Args:
         module: The module whose trainable parameters are optimized.
@@ -97,6 +97,7 @@ def parameter_groups(
             trainable[name] = parameter
 
     if layer_decay == 1.0:
+        # Decay pulls a weight towards 0, where a norm's scale would switch off its input.
         matrices = [weight for weight in trainable.values() if weight.ndim >= 2]
         vectors = [weight for weight in trainable.values() if weight.ndim < 2]
         return [
@@ -110,6 +111,7 @@ def parameter_groups(
         members.setdefault((depths[name], parameter.ndim < 2), []).append(parameter)
 
     groups = []
+    # From the embeddings up: the deepest groups come first.
     for depth, is_vector in sorted(members, reverse=True):
         group = {
             "params": members[depth, is_vector],
@@ -162,6 +164,7 @@ def build_schedule(
     if schedule == "wsd":
         decay_steps = round(decay_ratio * total_steps)
         longest_decay = total_steps - warmup_steps
+        # The decay can't begin before the warm-up has ended.
         if decay_steps > longest_decay:
             logger.warning(
                 "a warm-up of %d steps and training.decay_ratio=%s are more than the %d training "

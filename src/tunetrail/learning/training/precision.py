@@ -56,7 +56,7 @@ def resolve_precision(precision: str, use_mixed_precision: bool, device: str | N
 
 
 def scales_gradients(precision: str) -> bool:
-    """Tell whether gradients are scaled in this precision (fp16); fused optimizers can't do that."""
+    """Tell whether a precision scales gradients (fp16), which rules out fused optimizers."""
     return precision == FLOAT16_MIXED
 
 

@@ -17,7 +17,7 @@ class StepSampler(Sampler[list[list[int]]]):
     """Gives the steps of this rank, each as the row indices of its micro-batches.
 
     Args:
-        batches: Gives an epoch's micro-batches, in an order that only its seed and the epoch decide.
+        batches: Gives an epoch's micro-batches, in an order that seed and epoch decide.
         accumulate: Micro-batches per step and rank; the last step of an epoch may have fewer.
         rank: This rank.
         ranks: Number of ranks. The last micro-batches of an epoch are dropped if they are too few
@@ -43,6 +43,7 @@ class StepSampler(Sampler[list[list[int]]]):
         self.batches.set_epoch(epoch)
 
     def __len__(self) -> int:
+        # Rounded up: the last step of an epoch may have fewer micro-batches.
         return -(-(len(self.batches) // self.ranks) // self.accumulate)
 
     def __iter__(self) -> Iterator[list[list[int]]]:
@@ -95,6 +96,7 @@ class StepLoader(DataLoader[Any]):
         super().__init__(
             _Steps(build),
             sampler=sampler,  # not batch_sampler: Lightning looks for set_epoch here only
+            # A step comes as it is: nothing is left to batch or to collate.
             batch_size=None,
             collate_fn=_as_it_is,  # type: ignore[arg-type]
             num_workers=workers,
@@ -116,11 +118,12 @@ class StepLoader(DataLoader[Any]):
         return list(rows) if self.indices is None else [self.indices[row] for row in rows]
 
     def __iter__(self) -> Any:
+        # Only the epoch in which a training resumes leaves out steps.
         self.steps.skipped, self.done = self.done, 0
         return super().__iter__()
 
     def state_dict(self) -> dict[str, int]:
-        """Return what `load_state_dict` takes; checkpoints store the training's position instead."""
+        """Return the position for `load_state_dict`; checkpoints store the training's instead."""
         return {"epoch": self.steps.batches.epoch, "done": self.done}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
