@@ -215,8 +215,8 @@ def test_compiling_with_checkpointing_says_that_it_does_nothing(
     model = AutoModelForCausalLM.from_pretrained(tiny_language_model)
     enable_gradient_checkpointing(model)
     compile_model(model)
-    assert [record.getMessage().split(" for ")[0] for record in caplog.records] == [
-        "training.memory.compile does nothing"
+    assert [record.getMessage().split(" on ")[0] for record in caplog.records] == [
+        "training.memory.compile has no effect"
     ]
     with pytest.raises(
         ConfigError, match=r"training\.memory\.compile must be false .*Linear has none"
