@@ -1,8 +1,13 @@
-"""The command line. Each command is a module of this folder, imported only when called, so that help comes at once."""
+"""The command line of tunetrail.
+
+Each command is a module of this folder. It is imported only when it is called, so that help
+appears at once.
+"""
 
 import argparse
 import contextlib
 import errno
+import importlib
 import os
 import signal
 import sys
@@ -11,48 +16,56 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from tunetrail.config import default_database_url
-from tunetrail.errors import TunetrailError, UserError
+from tunetrail.errors import TunetrailError, UserError, did_you_mean
 from tunetrail.samples import sample_kinds
 
-_DESCRIPTION = """\
-tunetrail turns the samples that an application collects in its sessions into better embedding models and LLMs.
+_COMMANDS = ("train", "resume", "prepare", "ingest", "sessions", "demo", "ui")
+
+_USAGE = """\
+usage: tunetrail COMMAND [ARGUMENT ...] [--debug] [--version]
+
+tunetrail turns the samples that an application collects into better embedding models and LLMs.
 
 commands:
-  train      train on a session, compare with root, and move root where the new model is measurably better
-  resume     go on with a run that failed, was stopped or was killed, from where it was
-  prepare    validate, clean and split a session's rows into files, with a report, and train nothing
-  ingest     store the samples or the chat logs of a file (JSONL, CSV, Parquet) under a session
-  sessions   list the sessions, what they hold and how their last training ended
-  demo       the whole way on samples from Python's own standard library
-  ui         open the MLflow pages of the runs and the model registry
+  train      train on a session's samples; the new model becomes `root` if it is measurably better
+  resume     continue a run that failed, was stopped or was killed
+  prepare    validate, clean and split a session's rows into files, without training
+  ingest     store the samples or chat logs of a file (JSONL, CSV, Parquet) under a session
+  sessions   list the sessions, their samples and how their last training ended
+  demo       run everything once, on samples from Python's standard library
+  ui         open MLflow's pages with the runs and the registered models
 
-`tunetrail COMMAND --help` tells what a command takes."""
-
+`tunetrail COMMAND --help` shows the arguments of a command. --debug shows tracebacks."""
 
 _INGEST = """\
-Store the samples of a file under a session. The same file twice adds nothing.
+Store the samples of a file under a session. Ingesting the same file again adds nothing.
 
 kinds:
-  embedding      rows with anchor, positive[, negative] | sentence1, sentence2, score | text, label |
-                 text, embedding | text
+  embedding      rows with anchor, positive[, negative] | sentence1, sentence2, score |
+                 text, label | text, embedding | text
   llm            rows with input, output | messages | text | prompt, chosen, rejected
-  conversation   chat logs: messages[, feedback][, conversation_id][, created_at]. They give chats for the LLM and
-                 pairs of question and answer for the embedding model; answers that users rejected are kept apart.
+  conversation   chat logs: messages[, feedback][, conversation_id][, created_at]. They become chats
+                 for the LLM and question-answer pairs for the embedding model; answers that users
+                 rejected are stored separately and never trained on.
 
-optional in every row:
-  group          rows of one group are never on two sides of a split
+optional columns of every row:
+  group          rows of one group stay on the same side of the split
   timestamp      ISO 8601, Unix seconds or milliseconds
-  weight         what the row counts in the training of a language model, above 0; 1 where there is none"""
+  weight         weight of the row in the training of a language model, above 0 (default: 1)"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit code: 0, 1 for a failure, 2 for the user's mistake, 128 + n for signal n."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in arguments or bool(os.environ.get("TUNETRAIL_DEBUG"))
-    arguments = [each for each in arguments if each != "--debug"]
+    """Run a command and return the exit code.
+
+    The code is 0, 1 for a failure, 2 for a mistake of the user, and 128 + n after signal n.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words or bool(os.environ.get("TUNETRAIL_DEBUG"))
+    words = [word for word in words if word != "--debug"]
+
     with _signals_end_the_process():
         try:
-            return _dispatch(arguments)
+            return _run_command(words)
         except SystemExit as end:
             return end.code if isinstance(end.code, int) else int(bool(end.code))
         except Exception as error:
@@ -62,116 +75,110 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return error.exit_code if isinstance(error, TunetrailError) else 1
 
 
-def _dispatch(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"usage: tunetrail COMMAND [ARGUMENT ...] [--debug] [--version]\n\n{_DESCRIPTION}")
-        return 0 if arguments else 2
-    command, rest = arguments[0], arguments[1:]
+def _run_command(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(_USAGE)
+        return 0 if words else 2
+
+    command, *arguments = words
     if command in ("-V", "--version"):
         from tunetrail import __version__
 
         print(__version__)
         return 0
-    if command == "train":
-        from tunetrail.cli.train import train
 
-        return train(rest)
-    if command == "resume":
-        from tunetrail.cli.resume import resume
-
-        return resume(rest)
-    if command == "prepare":
-        from tunetrail.cli.prepare import prepare
-
-        return prepare(rest)
-    if command == "demo":
-        from tunetrail.cli.demo import demo
-
-        return demo(rest)
     if command in ("ingest", "sessions", "ui"):
-        return _parsed_command(command, rest)
-    from tunetrail.errors import did_you_mean
-
-    known = ("train", "resume", "prepare", "ingest", "sessions", "demo", "ui")
+        return _run_parsed_command(command, arguments)
+    if command in _COMMANDS:
+        module = importlib.import_module(f"tunetrail.cli.{command}")
+        return int(getattr(module, command)(arguments))
     raise UserError(
-        f"command must be one of {', '.join(known)}, got {command!r}.{did_you_mean(command, known)}"
+        f"command must be one of {', '.join(_COMMANDS)}, got {command!r}."
+        f"{did_you_mean(command, _COMMANDS)}"
     )
 
 
-def _parsed_command(command: str, rest: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog=f"tunetrail {command}")
-    if command != "ui":
-        parser.add_argument(
-            "--database",
-            default=default_database_url(),
-            metavar="URL",
-            help="sqlite:///FILE or postgresql+psycopg://… (default: $TUNETRAIL_DATABASE_URL, else sqlite:///tunetrail.db)",
-        )
-    if command == "ingest":
-        parser.formatter_class = argparse.RawDescriptionHelpFormatter
-        parser.description = _INGEST
-        parser.add_argument("file", help="a .jsonl, .csv or .parquet file")
-        parser.add_argument(
-            "--session", required=True, metavar="ID", help="the session; made if it is new"
-        )
-        parser.add_argument(
-            "--kind",
-            required=True,
-            choices=(*sample_kinds(), "conversation"),
-            help="what the rows are",
-        )
-        given = parser.parse_args(rest)
-        from tunetrail.cli.sessions import ingest
+def _run_parsed_command(command: str, arguments: list[str]) -> int:
+    """Run a command with options; those of the others are Hydra's."""
+    parser = argparse.ArgumentParser(
+        prog=f"tunetrail {command}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    if command == "ui":
+        return _run_ui(parser, arguments)
 
-        return ingest(given.file, given.session, given.kind, given.database)
+    database_help = (
+        "sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME "
+        "(default: $TUNETRAIL_DATABASE_URL, or else sqlite:///tunetrail.db)"
+    )
+    database = default_database_url()
+    parser.add_argument("--database", default=database, metavar="URL", help=database_help)
+
     if command == "sessions":
-        parser.description = "List the sessions, what they hold and how their last training ended."
-        given = parser.parse_args(rest)
+        parser.description = "List the sessions, their samples and how their last training ended."
+        options = parser.parse_args(arguments)
         from tunetrail.cli.sessions import sessions
 
-        return sessions(given.database)
-    parser.description = "Open the MLflow pages of the runs and the model registry. Ctrl-C ends it."
-    parser.add_argument(
-        "--uri", default="sqlite:///mlflow.db", help="the MLflow store (default: %(default)s)"
+        return sessions(options.database)
+
+    parser.description = _INGEST
+    session_help = "id of the session, which is created if it doesn't exist"
+    kinds = (*sample_kinds(), "conversation")
+    parser.add_argument("file", help="a .jsonl, .csv or .parquet file")
+    parser.add_argument("--session", required=True, metavar="ID", help=session_help)
+    parser.add_argument("--kind", required=True, choices=kinds, help="kind of the rows, see above")
+    options = parser.parse_args(arguments)
+    from tunetrail.cli.sessions import ingest
+
+    return ingest(options.file, options.session, options.kind, options.database)
+
+
+def _run_ui(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
+    parser.description = (
+        "Open MLflow's pages with the runs and the registered models. Ctrl-C ends it."
     )
-    parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="address to listen on; other than loopback, others can reach it (default: %(default)s)",
-    )
+    uri_help = "the MLflow store (default: %(default)s)"
+    host_help = "address to listen on; 0.0.0.0 lets other machines in (default: %(default)s)"
+    parser.add_argument("--uri", default="sqlite:///mlflow.db", help=uri_help)
+    parser.add_argument("--host", default="127.0.0.1", help=host_help)
     parser.add_argument("--port", default=5000, type=int, help="port (default: %(default)s)")
+    options = parser.parse_args(arguments)
     from tunetrail.cli.ui import ui
 
-    given = parser.parse_args(rest)
-    return ui(given.uri, given.host, given.port)
+    return ui(options.uri, options.host, options.port)
 
 
 def _one_line(error: Exception) -> str:
+    """Return what the terminal says about an error."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, TunetrailError):
         return "error: " + " ".join([*lines, *getattr(error, "__notes__", [])])
+
     if isinstance(error, OSError) and error.strerror:
-        advice = (
-            ". Free some space and run the same command again."
-            if error.errno == errno.ENOSPC
-            else ""
-        )
-        place = error.filename2 or error.filename
-        return f"error: {error.strerror}{f': {place}' if place else ''}{advice}"
-    first = lines[0] if lines else ""
-    return f"error: unexpected {type(error).__name__}: {first} (--debug shows where)"
+        file = error.filename2 or error.filename
+        message = f"error: {error.strerror}{f': {file}' if file else ''}"
+        if error.errno == errno.ENOSPC:
+            message += ". Free some space and run the same command again."
+        return message
+
+    first_line = lines[0] if lines else ""
+    return f"error: unexpected {type(error).__name__}: {first_line} (--debug shows where)"
 
 
 @contextlib.contextmanager
 def _signals_end_the_process() -> Iterator[None]:
-    """Let SIGINT and SIGTERM unwind the stack, so that runs are marked and checkpoints saved; exit code 128 + n."""
+    """Turn SIGINT and SIGTERM into SystemExit(128 + n).
 
-    def end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
+    The exception unwinds the stack, so that runs are marked and checkpoints are saved.
+    """
 
-    previous = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    def raise_exit(signal_number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + signal_number)
+
+    previous_handlers = {
+        number: signal.signal(number, raise_exit) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for signal_number, handler in previous_handlers.items():
+            signal.signal(signal_number, handler)

@@ -1,4 +1,4 @@
-"""`tunetrail demo`: the main job on real samples, read from the standard library of the Python that runs it."""
+"""`tunetrail demo`: ingest and train once, on samples from Python's own standard library."""
 
 from rich.console import Console
 
@@ -13,21 +13,34 @@ ROWS = {SampleKind.EMBEDDING: 800, SampleKind.LLM: 180}
 LONGEST_CODE = 500
 """Characters: short functions train fast and fit into the demo's max_length."""
 
+_HELP = """\
+usage: tunetrail demo [KEY=VALUE ...]
+
+Stores docstrings and code of Python's standard library as a session, and trains an embedding model
+and an LLM on them. Takes the arguments of `tunetrail train`, too."""
+
 
 def demo(arguments: list[str]) -> int:
-    """Store docstrings and code as a session and train both model types on it; takes the arguments of `train` too."""
+    """Store docstrings and code as a session and train both model types on it."""
     if {"-h", "--help"} & set(arguments):
-        print("usage: tunetrail demo [KEY=VALUE ...]\n\n" + (demo.__doc__ or ""))
+        print(_HELP)
         return 0
+
+    # The samples have to go where the training will look for them.
+    database_url = default_database_url()
+    for argument in arguments:
+        if argument.startswith("database.url="):
+            database_url = argument.removeprefix("database.url=")
+
     console = Console(stderr=True)
-    given = [each.partition("=")[2] for each in arguments if each.startswith("database.url=")]
-    with DatabaseManager(given[-1] if given else default_database_url()) as manager:
+    with DatabaseManager(database_url) as manager:
         for kind, count in ROWS.items():
             with console.status(f"reading {count} {kind} samples from the standard library"):
-                report = manager.ingest(
-                    SESSION, stdlib_docs(kind, count, LONGEST_CODE), kind, source="stdlib_docs"
-                )
+                rows = stdlib_docs(kind, count, LONGEST_CODE)
+                report = manager.ingest(SESSION, rows, kind, source="stdlib_docs")
             console.print(
-                f"session {SESSION}: {report.added} {kind} samples added, {report.already_present} already there"
+                f"session {SESSION}: {report.added} {kind} samples added, "
+                f"{report.already_present} already there"
             )
+
     return train([f"session_id={SESSION}", "model_type=all", "+experiments=demo", *arguments])

@@ -1,4 +1,4 @@
-"""The short table at the end of a training: before, after, interval, decision, version."""
+"""Print the short table at the end of a training."""
 
 import math
 import sys
@@ -15,19 +15,12 @@ from tunetrail.stores.tracking import shown_uri
 
 
 def print_results(results: Mapping[str, Any], tracking_uri: str) -> None:
-    """Print one line per model type, and how to look closer."""
+    """Print a row for each model type, what it was compared with, and how to look closer."""
     steps = results["results"]["steps"]
-    table = Table(
-        "model",
-        "metric",
-        "before",
-        "after",
-        "improvement",
-        "decision",
-        "version",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
+    columns = ("model", "metric", "before", "after", "improvement", "decision", "version")
+    table = Table(*columns, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    lines = []
+
     for model_type, step in steps["comparison"].items():
         comparison, deployment = Comparison.from_dict(step), steps["deployment"][model_type]
         arrow = "↑" if comparison.higher_is_better else "↓"
@@ -40,25 +33,24 @@ def print_results(results: Mapping[str, Any], tracking_uri: str) -> None:
             deployment["decision"],
             deployment["version"] + (" = root" if deployment["promote"] else ""),
         )
-    console = Console()
-    console.print(table)
-    for model_type, deployment in steps["deployment"].items():
-        step = steps["comparison"][model_type]
-        comparison = Comparison.from_dict(step)
+
         against = "the base model" if step["against"] == "base" else step["against"]
         groups = f" in {comparison.clusters} groups" if comparison.clusters else ""
-        interval = (
-            f"{comparison.confidence:.0%} interval over {comparison.examples} test rows{groups}"
+        lines.append(
+            f"{model_type}: before is {against}; {comparison.confidence:.0%} interval over "
+            f"{comparison.examples} test rows{groups}; {deployment['reason']}"
         )
-        line = f"{model_type}: before is {against}; {interval}; {deployment['reason']}"
+
+    look_closer = shown_uri(tracking_uri)
+    if not tracking_uri.startswith("http"):
+        option = "" if tracking_uri == "sqlite:///mlflow.db" else f" --uri {look_closer}"
+        look_closer = f"{sys.argv[0]} ui{option}"
+    lines.append(f"Compare the runs: {look_closer}")
+
+    console = Console()
+    console.print(table)
+    for line in lines:
         console.print(line, soft_wrap=True, highlight=False)
-    if tracking_uri.startswith("http"):
-        console.print(
-            f"Compare the runs: {shown_uri(tracking_uri)}", soft_wrap=True, highlight=False
-        )
-        return
-    uri = "" if tracking_uri == "sqlite:///mlflow.db" else f" --uri {shown_uri(tracking_uri)}"
-    console.print(f"Compare the runs: {sys.argv[0]} ui{uri}", soft_wrap=True, highlight=False)
 
 
 def _bound(value: float) -> str:

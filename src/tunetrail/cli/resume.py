@@ -1,4 +1,4 @@
-"""`tunetrail resume`: a run that failed, was stopped or was killed goes on from where it was."""
+"""`tunetrail resume`: continue a run that failed, was stopped or was killed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,65 +11,70 @@ _FORCE = "--force"
 
 
 def resume(arguments: list[str]) -> int:
-    """Run `tunetrail resume RUN_ID` with overrides of where the stores are."""
+    """Run `tunetrail resume RUN_ID`; overrides may only say where the stores are."""
     if {"-h", "--help"} & set(arguments):
         print(help_text())
         return 0
-    overrides = [each for each in arguments if "=" in each]
-    options = [each for each in arguments if each.startswith("-") and each not in overrides]
-    run_ids = [each for each in arguments if each not in overrides and each not in options]
-    for option in options:
-        if option != _FORCE:
-            raise UserError(
-                f"resume has no option {option}; it has {_FORCE}. `tunetrail resume --help` tells more."
-            )
-    for override in overrides:
-        key = override.partition("=")[0].lstrip("+~")
-        if key.partition(".")[0] not in _CONNECTIONS:
-            raise ConfigError(
-                f"a run is resumed with the configuration that it began with, got {override}. "
-                "Only database and tracking, where the stores are, can be given."
-            )
-    if len(run_ids) != 1:
-        raise UserError(
-            f"resume takes the id of one run, got {', '.join(run_ids) or 'none'}. `tunetrail ui` shows it."
-        )
-    force = _FORCE in options
+
+    overrides = [argument for argument in arguments if "=" in argument]
+    words = [argument for argument in arguments if "=" not in argument]
+    options = [word for word in words if word.startswith("-")]
+    run_ids = [word for word in words if not word.startswith("-")]
+    _check(options, overrides, run_ids)
 
     def resume_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]:
-        return _resume_one(run_ids[0], force, request)
+        return _resume_one(run_ids[0], _FORCE in options, request)
 
     defaults = ["session_id=resumed", *NO_HYDRA_FILES]
     run_composed(overrides, resume_one, job_name="resume", defaults=defaults)
     return 0
 
 
+def _check(options: list[str], overrides: list[str], run_ids: list[str]) -> None:
+    for option in options:
+        if option != _FORCE:
+            raise UserError(
+                f"resume has no option {option}; it has {_FORCE}. See `tunetrail resume --help`."
+            )
+
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if key.partition(".")[0] not in _CONNECTIONS:
+            raise ConfigError(
+                "a run is resumed with the configuration that it began with, "
+                f"got {override}. Only the keys of database and tracking can be set."
+            )
+
+    if len(run_ids) != 1:
+        raise UserError(
+            f"resume takes the id of one run, got {', '.join(run_ids) or 'none'}. "
+            "`tunetrail ui` shows the ids."
+        )
+
+
 def help_text() -> str:
     """Return what `tunetrail resume --help` prints."""
-    return "\n".join(
-        [
-            "usage: tunetrail resume RUN_ID [database.url=URL] [tracking.uri=URI] [--force]",
-            "",
-            "Goes on with a run that failed, was stopped (Ctrl-C, SIGTERM) or was killed, in the same MLflow run and",
-            "with the configuration that it began with. Finished steps are not done again, the rows are those that",
-            "were prepared, and the training goes on from its last checkpoint.",
-            "",
-            "RUN_ID is the run's id in MLflow (`tunetrail ui`), or that of a run below it. Only the stores can be",
-            "given anew, also as groups: tracking=server.",
-            "",
-            "What this needs lies in output_dir/ID of the model type's run until that has succeeded, or has failed by",
-            "a mistake in its settings or rows; delete the folder to give the run up. Resume in the folder in which",
-            "the run was started: its paths may be relative.",
-            "",
-            "  --force   take a run of another host, which can't be looked at from here, for dead",
-            "",
-            "Exit code: 0; 2 for a run that can't be resumed, with the reason; else as `tunetrail train`.",
-            "",
-            "examples:",
-            "  tunetrail resume 0f8fad5bd9cb469fa16570867728950e",
-            "  tunetrail resume 0f8fad5bd9cb469fa16570867728950e tracking.uri=sqlite:///runs/mlflow.db",
-        ]
-    )
+    return """\
+usage: tunetrail resume RUN_ID [database.url=URL] [tracking.uri=URI] [--force]
+
+Continues a run that failed, was stopped (Ctrl-C, SIGTERM) or was killed: in the same MLflow run,
+with the configuration and the prepared rows that it began with. Finished steps are not repeated,
+and the training continues from its last checkpoint.
+
+RUN_ID is the run's id in MLflow (`tunetrail ui` shows it), or the id of a run below it. Only the
+stores can be changed, also by their groups: tracking=server.
+
+The folder output_dir/ID holds what is needed. It is removed when the run succeeds, or fails because
+of its settings or rows; delete it to give the run up. Resume in the folder in which the run was
+started, as its paths may be relative.
+
+  --force   treat a run of another host as dead, although that can't be checked from here
+
+Exit code: 0; 2 for a run that can't be resumed, with the reason; otherwise as `tunetrail train`.
+
+examples:
+  tunetrail resume 0f8fad5bd9cb469fa16570867728950e
+  tunetrail resume 0f8fad5bd9cb469fa16570867728950e tracking.uri=sqlite:///runs/mlflow.db"""
 
 
 def _resume_one(run_id: str, force: bool, request: TrainRequest) -> Mapping[str, Any]:
@@ -78,8 +83,8 @@ def _resume_one(run_id: str, force: bool, request: TrainRequest) -> Mapping[str,
     from tunetrail.stores.database import DatabaseManager
 
     with DatabaseManager(request.database.url) as manager:
-        results = ModelTrainingNode(NodeConfig(settings=request), manager).resume(
-            run_id, force=force
-        )
+        node = ModelTrainingNode(NodeConfig(settings=request), manager)
+        results = node.resume(run_id, force=force)
+
     print_results(results, request.tracking.uri)
     return results

@@ -1,4 +1,4 @@
-"""`tunetrail ingest` and `tunetrail sessions`: files into the database, and what the database holds."""
+"""`tunetrail ingest` and `tunetrail sessions`: fill the database, and list what it holds."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,9 +18,10 @@ from tunetrail.stores.database import DatabaseManager
 
 
 def ingest(file: str, session_id: str, kind: str, database: str) -> int:
-    """Store the samples of a file and say what became of its rows; the kind `conversation` is a file of chat logs."""
+    """Store the samples of a file, or of the chat logs of a file, and print what became of them."""
     if kind == "conversation":
         return _ingest_conversations(file, session_id, database)
+
     sample_kind = SampleKind(kind)
     check_columns(file, sample_kind)
     with DatabaseManager(database) as manager, _progress(file) as (progress, task):
@@ -31,9 +32,11 @@ def ingest(file: str, session_id: str, kind: str, database: str) -> int:
             source=file,
             on_progress=lambda rows: progress.update(task, completed=rows),
         )
+
     print(
         f"{report.received} rows read: {report.added} added to session {session_id}, "
-        f"{report.already_present} already there, {report.rejected} rejected (kept with the reason)"
+        f"{report.already_present} already there, "
+        f"{report.rejected} rejected (kept with the reason)"
     )
     _print_rejected(database, session_id, report.rejected)
     return 0
@@ -41,7 +44,7 @@ def ingest(file: str, session_id: str, kind: str, database: str) -> int:
 
 @dataclass(kw_only=True)
 class _Tally:
-    """What conversations gave, counted while they are stored."""
+    """Counts of what conversations were turned into while they were stored."""
 
     conversations: int = 0
     pairs: int = 0
@@ -51,7 +54,7 @@ class _Tally:
     short_questions: int = 0
 
     def derive(self, row: Mapping[str, Any]) -> tuple[Sample | LeftOut, ...]:
-        """Return all that a conversation gives to store."""
+        """Return the samples and the left-out pieces of a conversation."""
         derived = derive(row)
         pairs = sum(sample.kind == SampleKind.EMBEDDING for sample in derived.samples)
         self.conversations += 1
@@ -74,10 +77,12 @@ def _ingest_conversations(file: str, session_id: str, database: str) -> int:
             source=file,
             on_progress=lambda _: progress.update(task, completed=tally.conversations),
         )
+
     malformed = report.rejected - tally.rejected - tally.unusable
     print(f"{tally.conversations} conversations read: {tally.pairs} pairs and {tally.chats} chats")
     print(
-        f"  {report.added} samples added to session {session_id}, {report.already_present} already there"
+        f"  {report.added} samples added to session {session_id}, "
+        f"{report.already_present} already there"
     )
     print(
         f"  left out, kept with the reason: {tally.rejected} answers rejected by feedback, "
@@ -105,29 +110,31 @@ def _print_rejected(database: str, session_id: str, count: int) -> None:
         return
     with DatabaseManager(database) as manager:
         rejected = manager.rejected_samples(session_id)
+
     for row in rejected[-3:]:
         print(f"  row {row.row_number} of {row.source}: {row.reason}")
 
 
 def sessions(database: str) -> int:
-    """Print a table of all sessions; runs left by dead processes are marked first."""
+    """Print a table of all sessions, after marking the runs of dead processes as interrupted."""
     with DatabaseManager(database) as manager:
         manager.mark_interrupted_runs()
         summaries = manager.sessions()
     if not summaries:
         print("no sessions yet. Make one: tunetrail ingest FILE --session ID --kind embedding")
         return 0
+
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("session", *sample_kinds(), "rejected", "state", "last training"):
         table.add_column(name, no_wrap=True)
-    for each in summaries:
-        trained = each.last_training.strftime("%Y-%m-%d %H:%M") if each.last_training else "never"
+    for summary in summaries:
+        trained = summary.last_training
         table.add_row(
-            each.session_id,
-            *(str(each.samples[kind]) for kind in sample_kinds()),
-            str(each.rejected),
-            str(each.state),
-            trained,
+            summary.session_id,
+            *(str(summary.samples[kind]) for kind in sample_kinds()),
+            str(summary.rejected),
+            str(summary.state),
+            trained.strftime("%Y-%m-%d %H:%M") if trained else "never",
         )
     Console().print(table)
     return 0

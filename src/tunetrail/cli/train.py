@@ -1,4 +1,4 @@
-"""`tunetrail train`: the node does the work on the request that Hydra composes."""
+"""`tunetrail train`: compose the request with Hydra and give it to the node."""
 
 import os
 import sys
@@ -11,10 +11,11 @@ from tunetrail.config.training import OPTIMIZERS, PRECISIONS, SCHEDULES
 
 
 def train(arguments: list[str]) -> int:
-    """Run `tunetrail train` with Hydra's arguments; `-m` sweeps over every combination of comma-separated values."""
+    """Run `tunetrail train` with Hydra's arguments."""
     if {"-h", "--help"} & set(arguments):
         print(help_text())
         return 0
+
     try:
         run_composed(arguments, _train_one)
     finally:
@@ -23,27 +24,31 @@ def train(arguments: list[str]) -> int:
 
 
 def help_text() -> str:
-    """Return what `tunetrail train --help` prints: usage, the groups of conf/ and their options, the experiments."""
+    """Return what `tunetrail train --help` prints."""
     lines = [
-        "usage: tunetrail train session_id=ID [model_type=embedding|llm|all] [GROUP=OPTION ...] [KEY=VALUE ...] [-m]",
+        "usage: tunetrail train session_id=ID [model_type=embedding|llm|all]",
+        "                       [GROUP=OPTION ...] [KEY=VALUE ...] [-m]",
         "",
-        "Trains on a session, compares the result with root, registers it, moves root where it is measurably better.",
+        "Trains on a session's samples, compares the new model with `root` (the model in use),",
+        "registers it, and makes it the new root if it is measurably better.",
         "",
         "examples:",
-        "  tunetrail train session_id=s1 model_type=embedding embedding=minilm embedding.training.learning_rate=3e-5",
+        "  tunetrail train session_id=s1 model_type=embedding embedding=minilm",
+        "  tunetrail train session_id=s1 model_type=llm llm.training.learning_rate=3e-5",
         "  tunetrail train session_id=s1 +experiments=quick optimizer=adafactor schedule=cosine",
-        "  tunetrail train -m session_id=s1 model_type=embedding embedding.training.learning_rate=1e-5,3e-5",
+        "  tunetrail train -m session_id=s1 model_type=llm llm.training.learning_rate=1e-5,3e-5",
         "",
-        "keys of the training (embedding.training.KEY, llm.training.KEY; --cfg job prints all with their values,",
-        "docs/configuration.md explains them):",
+        "keys of embedding.training and llm.training (docs/configuration.md has all):",
         *_training_help(),
         "",
-        "optimizer, schedule, trainer and callbacks set keys of both trainings; KEY=VALUE has the last word:",
+        "optimizer, schedule, trainer and callbacks set keys of both trainings; keys override them:",
         "  optimizer=sgd llm.training.optimizer.name=adamw 'callbacks=[ema,frequent_checkpoints]'",
         "",
         *groups_help(),
         "",
-        "--cfg job prints the composed configuration; -m trains once per combination; --debug shows tracebacks.",
+        "  --cfg job   print the composed configuration instead of training",
+        "  -m          train once for each combination of comma-separated values",
+        "  --debug     show tracebacks",
     ]
     return "\n".join(lines)
 
@@ -68,7 +73,8 @@ def _train_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, 
     from tunetrail.stores.database import DatabaseManager
 
     swept = os.environ.get(SWEPT_KEYS_VARIABLE, "").split(",")
-    choices = [each for each in overrides if each.partition("=")[0] in swept]
+    choices = [override for override in overrides if override.partition("=")[0] in swept]
+
     with DatabaseManager(request.database.url) as manager:
         node = ModelTrainingNode(
             NodeConfig(settings=request),
@@ -77,16 +83,15 @@ def _train_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, 
             run_name=", ".join(choices) or None,
         )
         results = node.execute({"session_id": request.session_id, "model_type": request.model_type})
+
     print_results(results, request.tracking.uri)
     return results
 
 
 def _end_sweep_that_stopped() -> None:
-    """End the sweep's run where a failed or stopped job kept Hydra from saying that the multirun is over."""
-    if SWEEP_RUN_VARIABLE in os.environ and sys.exc_info()[0] is not None:
+    """End the run of a sweep that an exception stopped: Hydra tells only of sweeps that succeed."""
+    error = sys.exc_info()[1]
+    if SWEEP_RUN_VARIABLE in os.environ and error is not None:
         from tunetrail.sweeps.sweep_run import end_sweep
 
-        end_sweep(
-            "failed" if isinstance(sys.exc_info()[1], Exception) else "interrupted",
-            str(sys.exc_info()[1]),
-        )
+        end_sweep("failed" if isinstance(error, Exception) else "interrupted", str(error))

@@ -7,32 +7,28 @@ from tunetrail.errors import UserError
 
 
 def ui(uri: str, host: str, port: int) -> int:
-    """Replace this process by `mlflow server`; one worker and no job runner, since one person looks at it."""
+    """Replace this process by `mlflow server`.
+
+    One worker and no job runner are enough for one person's browser.
+
+    Raises:
+        UserError: The SQLite file of the store doesn't exist.
+    """
     if uri.startswith("sqlite:///") and not os.path.exists(uri.removeprefix("sqlite:///")):
         raise UserError(
             f"--uri must name a store with runs, got {uri}: there is no such file. "
-            "Train first, or run it in the folder of the runs."
+            "Train first, or start it in the folder in which you trained."
         )
+
     environment = {
         **os.environ,
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
-    print(
-        f"MLflow comes up on http://{host}:{port} in about ten seconds; Ctrl-C ends it", flush=True
-    )
-    server = [
-        "-m",
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        uri,
-        "--host",
-        host,
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
-    os.execve(sys.executable, [sys.executable, *server], environment)  # noqa: S606
+    address = f"http://{host}:{port}"
+    print(f"MLflow will answer on {address} in about ten seconds; Ctrl-C ends it", flush=True)
+
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    command += ["--host", host, "--port", str(port), "--workers", "1"]
+    os.execve(sys.executable, command, environment)  # noqa: S606

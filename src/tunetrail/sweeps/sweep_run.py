@@ -1,4 +1,8 @@
-"""The parent run of a multirun: Hydra calls this at beginning and end; jobs find it by an environment variable."""
+"""The MLflow run of a sweep, which is the parent of its jobs' runs.
+
+Hydra calls the callback at the beginning and the end of a sweep. The jobs find the run by an
+environment variable.
+"""
 
 import os
 from typing import Any
@@ -10,33 +14,39 @@ from tunetrail.config import SWEEP_RUN_VARIABLE, SWEPT_KEYS_VARIABLE, TrackingCo
 from tunetrail.stores.tracking import Tracker, shown_uri
 
 _open: dict[str, Tracker] = {}
+"""The stores of the open sweeps of this process, by the id of their run."""
 
 
 class SweepRunCallback(Callback):
-    """Opens the sweep's MLflow run before the first job and closes it behind the last."""
+    """Opens the sweep's MLflow run before the first job and closes it after the last."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Start the run, named after what is swept over."""
         tracker = Tracker(TrackingConfig(**OmegaConf.to_container(config.tracking, resolve=True)))  # type: ignore[arg-type]
         overrides = list(config.hydra.overrides.task)
-        swept = [each for each in overrides if "," in each]
+        swept = [override for override in overrides if "," in override]
+
         run = tracker.start_run(
             f"sweep {' '.join(swept)}".strip(),
             tags={"tunetrail.sweep": shown_uri(" ".join(overrides))},
         )
+
+        swept_keys = [override.partition("=")[0] for override in swept]
         os.environ[SWEEP_RUN_VARIABLE] = run.run_id
-        os.environ[SWEPT_KEYS_VARIABLE] = ",".join(each.partition("=")[0] for each in swept)
+        os.environ[SWEPT_KEYS_VARIABLE] = ",".join(swept_keys)
         _open[run.run_id] = tracker
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """End the run; Hydra comes here only if every job succeeded."""
+        """End the run; Hydra calls this only if every job succeeded."""
         end_sweep("succeeded")
 
 
 def end_sweep(state: str, reason: str | None = None) -> None:
-    """End this process's open sweep as `succeeded`, `failed` or `interrupted`; does nothing where there is none."""
+    """End the open sweep of this process, if any: `succeeded`, `failed` or `interrupted`."""
     run_id = os.environ.pop(SWEEP_RUN_VARIABLE, "")
     os.environ.pop(SWEPT_KEYS_VARIABLE, None)
+
+    # The run may belong to the sweep of another process.
     tracker = _open.pop(run_id, None)
     if tracker is not None:
         tracker.run(run_id).finish(state, reason)
