@@ -41,7 +41,7 @@ def help_text() -> str:
         "keys of embedding.training and llm.training (docs/configuration.md has all):",
         *_training_help(),
         "",
-        "optimizer, schedule, trainer and callbacks set keys of both trainings; keys override them:",
+        "optimizer, schedule, trainer and callbacks set keys of both trainings; keys override:",
         "  optimizer=sgd llm.training.optimizer.name=adamw 'callbacks=[ema,frequent_checkpoints]'",
         "",
         *groups_help(),

@@ -1,7 +1,7 @@
-"""The engine behind the database: its URL, its settings per dialect, its migrations. Knows no table's meaning.
+"""The connection to the database: its URL, its settings per dialect, and its migrations.
 
-Connections aren't pooled: opening one costs far less than a chunk of rows, a training of many hours holds none, and
-a forked data loader inherits none.
+Connections aren't pooled: opening one costs far less than a chunk of rows, a training of many hours
+holds none, and a forked data loader inherits none.
 """
 
 import json
@@ -33,9 +33,9 @@ from tunetrail.locks import file_lock
 from tunetrail.stores.failures import readable_failures, shown
 
 HEAD_REVISION = "0003"
-"""The newest revision in migrations/versions; an up-to-date database opens without importing Alembic."""
+"""The newest revision in migrations/versions; a database at it opens without importing Alembic."""
 VERSION_TABLE = "tunetrail_version"
-"""Not Alembic's default name: MLflow may live in the same database and has taken that."""
+"""Not Alembic's default name, which MLflow uses: it may be in the same database."""
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _ADVISORY_LOCK = 7_368_617_021
 _BUSY_SECONDS = 30
@@ -63,7 +63,7 @@ class DatabaseConnection:
                 yield connection
 
     def close(self) -> None:
-        """Let go of the engine; a later transaction opens it again."""
+        """Dispose of the engine; a later transaction opens it again."""
         with self._lock:
             if self._engine is not None:
                 self._engine.dispose()
@@ -84,7 +84,8 @@ def parse_url(url: str) -> URL:
     """Return the URL with the driver that tunetrail uses, and with an absolute path for SQLite.
 
     Raises:
-        ConfigError: It's no URL of a SQLite file or a PostgreSQL server. It isn't shown, as it may hold a password.
+        ConfigError: The URL is not of a SQLite file or a PostgreSQL server. The message doesn't
+            show it, as it may hold a password.
     """
     rule = "database.url must be sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME"
     try:
@@ -104,13 +105,14 @@ def _with_absolute_path(url: URL) -> URL:
     name = url.database or ""
     if not name or name == ":memory:" or name.startswith("file:"):
         raise ConfigError(
-            "database.url must name a SQLite file, got a database in memory. Write sqlite:///tunetrail.db, for example."
+            "database.url must name a SQLite file, got a database in memory. "
+            "Write sqlite:///tunetrail.db, for example."
         )
     return url.set(drivername="sqlite", database=str(Path(name).expanduser().absolute()))
 
 
 def make_engine(url: URL) -> Engine:
-    """Return an engine with the settings of the URL's dialect; nothing is opened yet."""
+    """Return an engine with the settings of the URL's dialect, without connecting to it."""
     settings: dict[str, Any] = {
         "poolclass": NullPool,
         "json_serializer": json_text,
@@ -126,7 +128,8 @@ def make_engine(url: URL) -> Engine:
 
 
 def _set_up_sqlite(connection: DBAPIConnection, _record: object) -> None:
-    # Python's driver begins no transaction before DDL or SELECT; with that off, the BEGIN below covers everything.
+    # Python's driver begins no transaction before DDL or SELECT. With its transactions off, the
+    # BEGIN of _begin_sqlite covers everything.
     connection.isolation_level = None
     connection.execute("PRAGMA foreign_keys = ON")
 
@@ -137,7 +140,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 @contextmanager
 def _only_one_process(url: URL) -> Iterator[None]:
-    """Let one process at a time prepare the file; PostgreSQL's lock is taken within the migration."""
+    """Let one process at a time prepare a SQLite file; PostgreSQL is locked by the migration."""
     if url.get_backend_name() == "postgresql":
         yield
         return
@@ -193,7 +196,7 @@ def _upgrade(connection: Connection) -> None:
 
 
 def json_text(value: Any) -> str:
-    """Return JSON that every database takes: numbers that aren't finite become null, unknown objects text."""
+    """Return JSON that every database accepts: NaN and infinities become null, objects text."""
     try:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
@@ -215,5 +218,5 @@ def _plain(value: Any) -> Any:
 
 
 def storable(text: str) -> str:
-    """Return the text without what PostgreSQL's text can't hold: lone surrogates and NUL are written out as escapes."""
+    """Return the text with lone surrogates and NUL escaped, which PostgreSQL can't store."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")

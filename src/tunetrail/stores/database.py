@@ -1,6 +1,6 @@
-"""`DatabaseManager`: the one door to the database of sessions, training runs and promotions.
+"""`DatabaseManager`: all access to sessions, training runs and promotions.
 
-Each method delegates to the module that owns its table. Knows nothing of files, models, torch or MLflow.
+Each method delegates to the module that owns its table.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,14 +32,14 @@ __all__ = [
 class DatabaseManager:
     """Sessions, samples, training runs and the ledger, in SQLite or PostgreSQL.
 
-    The constructor only checks the URL; at first use the database is opened and its tables are brought up to date.
+    The constructor only checks the URL. The first use opens the database and migrates its tables.
     Every method raises `DatabaseError` if the database can't be reached, read or written.
 
     Args:
         url: `sqlite:///FILE` or `postgresql+psycopg://USER:PASSWORD@HOST/NAME`.
 
     Raises:
-        ConfigError: The URL is none of these.
+        ConfigError: The URL is of another kind.
     """
 
     def __init__(self, url: str) -> None:
@@ -55,7 +55,7 @@ class DatabaseManager:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close it."""
+        """Close the database."""
         self.close()
 
     def __repr__(self) -> str:
@@ -68,7 +68,7 @@ class DatabaseManager:
         return shown(self._database.url)
 
     def close(self) -> None:
-        """Let go of the database; using the manager again opens it again."""
+        """Close the database; using the manager again opens it again."""
         self._database.close()
 
     def ingest(
@@ -81,18 +81,20 @@ class DatabaseManager:
         on_progress: Callable[[int], None] | None = None,
         chunk_size: int = 1000,
     ) -> IngestReport:
-        """Check rows and store them; malformed ones are kept apart with the reason. Ingesting them again adds nothing.
+        """Check and store rows; malformed rows are stored separately, with the reason.
+
+        Ingesting the same rows again adds nothing.
 
         Args:
-            session_id: The session that they belong to; made if it's new.
+            session_id: The session of the rows, which is created if it doesn't exist.
             rows: Mappings of columns to values, or the broken pieces of a file.
-            kind: What the rows teach.
-            source: Where they come from, kept with rejected rows.
+            kind: The kind of the samples.
+            source: The name of the rows' source, stored with rejected rows.
             on_progress: Called after each committed chunk with the number of rows so far.
             chunk_size: Rows per transaction.
 
         Raises:
-            ConfigError: The session id has other characters than letters, digits, '.', '_' and '-'.
+            ConfigError: The session id has characters other than letters, digits, '.', '_', '-'.
         """
         check_identifier("session_id", session_id)
         items = ingestion.parsed_rows(rows, SampleKind(kind), source)
@@ -111,21 +113,21 @@ class DatabaseManager:
         on_progress: Callable[[int], None] | None = None,
         chunk_size: int = 1000,
     ) -> IngestReport:
-        """Store all that each row gives: samples of any kind, and pieces left out, kept apart with the reason.
+        """Store the samples that each row is turned into, and its left-out pieces with the reason.
 
-        The report and `on_progress` count what the rows gave, not the rows. Doing it again adds nothing.
+        The report and `on_progress` count these items, not the rows. Repeating it adds nothing.
 
         Args:
-            session_id: The session that they belong to; made if it's new.
+            session_id: The session of the rows, which is created if it doesn't exist.
             rows: Mappings of columns to values, or the broken pieces of a file.
-            derive: Called with each row; returns samples and what is left out, or raises `SampleError`.
-            kind: Under which malformed rows are kept.
-            source: Where the rows come from, kept with rejected rows.
+            derive: Turns a row into samples and left-out pieces, or raises `SampleError`.
+            kind: The kind under which malformed rows are stored.
+            source: The name of the rows' source, stored with rejected rows.
             on_progress: Called after each committed chunk with the number of items so far.
             chunk_size: Items per transaction.
 
         Raises:
-            ConfigError: The session id has other characters than letters, digits, '.', '_' and '-'.
+            ConfigError: The session id has characters other than letters, digits, '.', '_', '-'.
         """
         check_identifier("session_id", session_id)
         items = ingestion.derived_items(rows, derive, SampleKind(kind), source)
@@ -136,16 +138,16 @@ class DatabaseManager:
     def add_samples(
         self, session_id: str, samples: Iterable[Sample], *, chunk_size: int = 1000
     ) -> IngestReport:
-        """Store samples that are checked already; adding them again adds nothing."""
+        """Store checked samples; adding them again adds nothing."""
         return ingestion.store(self._database, session_id, samples, chunk_size=chunk_size)
 
     def read_samples(
         self, session_id: str, kind: SampleKind, *, chunk_size: int = 1000
     ) -> Iterator[list[StoredSample]]:
-        """Return an iterator over the session's samples of that kind in lists of up to `chunk_size`, in stored order.
+        """Return an iterator over a session's samples in lists of up to `chunk_size`, by row id.
 
         Raises:
-            SessionError: There is no such session; raised here, not at the first step of the iterator.
+            SessionError: There is no such session; raised by this call, not by the iterator.
         """
         if chunk_size < 1:
             raise ValueError(f"chunk_size must be at least 1, got {chunk_size}.")
@@ -158,12 +160,12 @@ class DatabaseManager:
         return sessions.read_rejected_samples(self._database, session_id)
 
     def session_summary(self, session_id: str) -> SessionSummary:
-        """Return one session at a glance; raises `SessionError` for an unknown session."""
+        """Return the summary of a session; raises `SessionError` for an unknown session."""
         sessions.check_session(self._database, session_id)
         return sessions.summarize(self._database, session_id)[0]
 
     def sessions(self) -> list[SessionSummary]:
-        """Return every session at a glance, the oldest first."""
+        """Return the summaries of all sessions, oldest first."""
         return sessions.summarize(self._database)
 
     def create_training_run(self, session_id: str, model_type: str) -> str:
@@ -179,7 +181,7 @@ class DatabaseManager:
         mlflow_run_id: str | None = None,
         result: Mapping[str, Any] | None = None,
     ) -> None:
-        """Set what is given of a training run.
+        """Set the values of a training run that are not None.
 
         Raises:
             DatabaseError: There is no such run, or its present state can't be followed by `state`.
@@ -194,23 +196,23 @@ class DatabaseManager:
         )
 
     def training_runs(self, session_id: str | None = None) -> list[TrainingRun]:
-        """Return the training runs of one session or of all, the oldest first."""
+        """Return the training runs of one session or of all, oldest first."""
         return training_runs.read_training_runs(self._database, session_id)
 
     def training_run(self, run_id: str) -> TrainingRun | None:
-        """Return one training run, None where there is none of that id."""
+        """Return one training run, or None if there is no run with that id."""
         return training_runs.read_training_run(self._database, run_id)
 
     def reopen_training_run(self, run: TrainingRun) -> None:
-        """Let a run that has not succeeded go on in this process.
+        """Set a run that has not succeeded to running in this process.
 
         Raises:
-            DatabaseError: It is no longer as `run` says: another process was quicker.
+            DatabaseError: Another process has changed the run since it was read.
         """
         training_runs.reopen_training_run(self._database, run)
 
     def mark_interrupted_runs(self) -> list[TrainingRun]:
-        """Mark the unfinished runs whose process is gone as interrupted, and return them."""
+        """Mark the unfinished runs of dead processes as interrupted, and return them."""
         return training_runs.mark_interrupted_runs(self._database)
 
     def record_promotion(self, record: PromotionRecord) -> int:
@@ -218,5 +220,5 @@ class DatabaseManager:
         return ledger.append_promotion(self._database, record)
 
     def promotions(self, model_name: str | None = None) -> list[PromotionRecord]:
-        """Return the ledger of one model or of all, the oldest line first."""
+        """Return the ledger of one model or of all models, oldest decision first."""
         return ledger.read_promotions(self._database, model_name)

@@ -1,10 +1,9 @@
-"""Rows into the database: checked, numbered, committed chunk by chunk; a repeated ingest adds nothing.
+"""Store rows in the database: checked, numbered and committed chunk by chunk.
 
-Equal rows of one ingest are told apart by their number (the first, second, ... occurrence), so the same file ingested
-twice adds nothing, and yet a row that a file holds twice is kept twice. Knows nothing of files.
+Equal rows of one ingest are numbered by occurrence (first, second, ...). So ingesting a file twice
+adds nothing, and yet a row that a file holds twice is stored twice.
 """
 
-import dataclasses
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,6 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from tunetrail.config import check_identifier
 from tunetrail.errors import SampleError
+from tunetrail.plain_values import plain_values
 from tunetrail.samples import BrokenRow, LeftOut, Sample, SampleKind, parse_sample
 from tunetrail.stores.connection import DatabaseConnection, json_text, storable
 from tunetrail.stores.tables import Base, RejectedSampleRow, SampleRow, SessionRow, now
@@ -24,7 +24,7 @@ from tunetrail.stores.tables import Base, RejectedSampleRow, SampleRow, SessionR
 _Item = TypeVar("_Item")
 
 Derive = Callable[[Mapping[str, Any]], Iterable[Sample | LeftOut]]
-"""What to make of one row; raises `SampleError` for a malformed one."""
+"""Turns a row into samples and left-out pieces; raises `SampleError` for a malformed row."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,13 +37,13 @@ class IngestReport:
     rejected: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the counts by name."""
-        return dataclasses.asdict(self)
+        """Return the fields as plain JSON values."""
+        return plain_values(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rejection:
-    """A row that can't become a sample, or a piece left out, with its place in the source and the reason."""
+    """A row that can't become a sample, or a piece that was left out, with its source and the reason."""
 
     kind: SampleKind
     source: str
@@ -67,51 +67,51 @@ def parsed_rows(
 def derived_items(
     rows: Iterable[Mapping[str, Any] | BrokenRow], derive: Derive, kind: SampleKind, source: str
 ) -> Iterator[Sample | Rejection]:
-    """Yield what `derive` makes of each row, in order; a malformed row is one rejection of that kind, and no more."""
-    for number, row in enumerate(rows, start=1):
+    """Yield what `derive` makes of each row, in order; a malformed row becomes one rejection."""
+    for row_number, row in enumerate(rows, start=1):
         if isinstance(row, BrokenRow):
-            yield _rejection(kind, source, number, row.reason, row.text)
+            yield _rejection(kind, source, row_number, row.reason, row.text)
             continue
         try:
-            yield from _derived(row, derive, source, number)
+            yield from _derive_items(row, derive, source, row_number)
         except SampleError as error:
-            yield _rejection(kind, source, number, str(error), _row_text(row))
+            yield _rejection(kind, source, row_number, str(error), _row_text(row))
         except (RecursionError, ValueError):
-            yield _rejection(
-                kind,
-                source,
-                number,
-                "row must be plain JSON, not too deep, got more.",
-                _row_text(row),
-            )
+            reason = "row must be plain JSON, not too deep, got more."
+            yield _rejection(kind, source, row_number, reason, _row_text(row))
 
 
-def _derived(
-    row: Mapping[str, Any], derive: Derive, source: str, number: int
+def _derive_items(
+    row: Mapping[str, Any], derive: Derive, source: str, row_number: int
 ) -> list[Sample | Rejection]:
+    # All or nothing: a row that fails halfway has not stored its first samples.
     if not isinstance(row, Mapping):
         raise SampleError(f"row must be a mapping of columns to values, got {type(row).__name__}.")
-    return [
-        _storable_sample(item)
-        if isinstance(item, Sample)
-        else _rejection(item.kind, source, number, item.reason, _row_text(item.row))
-        for item in derive(row)
-    ]
+
+    items: list[Sample | Rejection] = []
+    for item in derive(row):
+        if isinstance(item, Sample):
+            _check_storable(item)
+            items.append(item)
+        else:
+            text = _row_text(item.row)
+            items.append(_rejection(item.kind, source, row_number, item.reason, text))
+    return items
 
 
-def _storable_sample(sample: Sample) -> Sample:
+def _check_storable(sample: Sample) -> None:
+    """Raise an error for a group or metadata that a database can't hold."""
     if sample.group is not None and storable(sample.group) != sample.group:
         raise SampleError("group must be valid Unicode without NUL characters.")
     if sample.metadata:
         json_text(sample.metadata)
-    return sample
 
 
-def _rejection(kind: SampleKind, source: str, number: int, reason: str, row: str) -> Rejection:
+def _rejection(kind: SampleKind, source: str, row_number: int, reason: str, row: str) -> Rejection:
     return Rejection(
         kind=kind,
         source=storable(source),
-        row_number=number,
+        row_number=row_number,
         reason=storable(reason),
         row=storable(row),
     )
@@ -132,10 +132,14 @@ def store(
     chunk_size: int,
     on_progress: Callable[[int], None] | None = None,
 ) -> IngestReport:
-    """Write samples and rejections, a transaction per chunk; `on_progress` hears the number of rows stored so far."""
+    """Store samples and rejections in one transaction per chunk, and return what became of them.
+
+    `on_progress` is called after each chunk with the number of items so far.
+    """
     check_identifier("session_id", session_id)
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}.")
+
     seen: Counter[int] = Counter()
     report = IngestReport()
     for chunk in chunked(items, chunk_size):
@@ -147,12 +151,13 @@ def store(
             for item in chunk
             if isinstance(item, Rejection)
         ]
+
+        session = {"session_id": session_id, "created_at": now()}
         with database.transaction() as connection:
-            insert_missing(
-                connection, SessionRow, [{"session_id": session_id, "created_at": now()}]
-            )
+            insert_missing(connection, SessionRow, [session])
             added = insert_missing(connection, SampleRow, samples)
             insert_missing(connection, RejectedSampleRow, rejected)
+
         report = IngestReport(
             received=report.received + len(chunk),
             added=report.added + added,
@@ -161,6 +166,7 @@ def store(
         )
         if on_progress is not None:
             on_progress(report.received)
+
     return report
 
 
@@ -172,18 +178,18 @@ def chunked(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
 
 
 def insert_missing(connection: Connection, table: type[Base], values: list[dict[str, Any]]) -> int:
-    """Insert those rows whose unique key isn't there yet, and return how many were."""
+    """Insert the rows whose unique key isn't there yet, and return how many were inserted."""
     if not values:
         return 0
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     statement = insert(table).on_conflict_do_nothing()
-    return connection.execute(
-        statement, values, execution_options={"preserve_rowcount": True}
-    ).rowcount
+    options = {"preserve_rowcount": True}
+    return connection.execute(statement, values, execution_options=options).rowcount
 
 
 def _occurrence(seen: Counter[int], digest: str) -> int:
-    # 64 bits, not 64 characters: a million rows fit in little memory, and a collision only numbers a row differently.
+    # 64 bits instead of the whole digest, so that the numbers of a million rows fit into memory.
+    # A collision only numbers a row differently.
     key = int(digest[:16], 16)
     seen[key] += 1
     return seen[key]

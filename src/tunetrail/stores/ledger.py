@@ -1,13 +1,13 @@
-"""The ledger: the append-only record of every promotion decision. It has no way to change or delete a line."""
+"""The ledger: the append-only record of every promotion decision."""
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import insert, select
 
+from tunetrail.plain_values import plain_values
 from tunetrail.stores.connection import DatabaseConnection, storable
 from tunetrail.stores.tables import PromotionRow, now
 
@@ -21,7 +21,7 @@ class PromotionRecord:
         version: The candidate's version.
         decision: What was decided, such as `promoted` or `refused`.
         reason: Why, in a sentence.
-        previous_version: The version that root pointed to, if any.
+        previous_version: The version that `root` pointed to, None if there was none.
         metric: The metric that decided.
         before: Its value for the previous version.
         after: Its value for the candidate.
@@ -30,9 +30,9 @@ class PromotionRecord:
         upper: Upper bound of the improvement's interval.
         run_id: The training run.
         mlflow_run_id: The MLflow run.
-        session_id: The session that was learnt from.
-        record_id: The line's number, given by the database.
-        created_at: When it was recorded, given by the database's client.
+        session_id: The session whose samples were trained on.
+        record_id: The number of the line; set when it is read.
+        created_at: The time of the decision; set when it is read.
     """
 
     model_name: str
@@ -54,33 +54,27 @@ class PromotionRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
-        return dataclasses.asdict(self) | {
-            "created_at": None if self.created_at is None else self.created_at.isoformat()
-        }
+        return plain_values(self)
 
 
 def append_promotion(database: DatabaseConnection, record: PromotionRecord) -> int:
-    """Append a line and return its number; `record_id` and `created_at` of the record are ignored."""
+    """Append a line and return its number; the record's own number and time are ignored."""
     values = dataclasses.asdict(record) | {"created_at": now(), "reason": storable(record.reason)}
     del values["record_id"]
+
+    statement = insert(PromotionRow).values(values).returning(PromotionRow.id)
     with database.transaction() as connection:
-        return connection.execute(
-            insert(PromotionRow).values(values).returning(PromotionRow.id)
-        ).scalar_one()
+        return connection.execute(statement).scalar_one()
 
 
 def read_promotions(
     database: DatabaseConnection, model_name: str | None = None
 ) -> list[PromotionRecord]:
-    """Return the lines of one model or of all, the oldest first."""
+    """Return the ledger of one model or of all models, oldest decision first."""
     statement = select(PromotionRow.__table__).order_by(PromotionRow.id)
     if model_name is not None:
         statement = statement.where(PromotionRow.model_name == model_name)
+
     with database.transaction() as connection:
-        rows = connection.execute(statement).mappings().all()
-    return [_record(row) for row in rows]
-
-
-def _record(row: Mapping[Any, Any]) -> PromotionRecord:
-    values = dict(row)
-    return PromotionRecord(record_id=values.pop("id"), **values)
+        rows = [dict(row) for row in connection.execute(statement).mappings()]
+    return [PromotionRecord(record_id=row.pop("id"), **row) for row in rows]

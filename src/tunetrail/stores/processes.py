@@ -1,4 +1,4 @@
-"""Which process a training run belongs to, and whether that process is gone. Knows nothing of databases."""
+"""The process that a training run belongs to, and whether that process is dead."""
 
 import os
 import socket
@@ -13,12 +13,12 @@ _CLOCK_TOLERANCE = 1.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProcessIdentity:
-    """A process, told apart from a later one with the same pid.
+    """A process, which can be distinguished from a later one with the same pid.
 
     Attributes:
-        pid: Its number on the host.
-        host: The host's name.
-        started: When it started, in seconds since the epoch.
+        pid: The process id on the host.
+        host: The name of the host.
+        started: The time at which it started, in seconds since the epoch.
     """
 
     pid: int
@@ -27,13 +27,13 @@ class ProcessIdentity:
 
     @classmethod
     def current(cls) -> "ProcessIdentity":
-        """Return the identity of this very process."""
+        """Return the identity of this process."""
         pid = os.getpid()
         return cls(pid=pid, host=socket.gethostname(), started=psutil.Process(pid).create_time())
 
     @classmethod
     def from_tags(cls, tags: Mapping[str, str]) -> "ProcessIdentity | None":
-        """Return the process that `to_tags` described, None where the tags describe none."""
+        """Return the process that the tags of a run describe, or None if they describe none."""
         try:
             return cls(
                 pid=int(tags["tunetrail.pid"]),
@@ -53,17 +53,17 @@ class ProcessIdentity:
 
     @property
     def is_here(self) -> bool:
-        """Whether it runs, or ran, on this host."""
+        """Whether the process runs, or ran, on this host."""
         return self.host == socket.gethostname()
 
     def is_dead(self) -> bool:
-        """Return True only if it ran on this host and is certainly gone; of another host nothing is known."""
+        """Return True only if the process ran on this host and is certainly gone."""
         if not self.is_here:
             return False
         try:
             process = psutil.Process(self.pid)
-            another = abs(process.create_time() - self.started) > _CLOCK_TOLERANCE
-            return bool(another or process.status() == psutil.STATUS_ZOMBIE)
+            is_later_process = abs(process.create_time() - self.started) > _CLOCK_TOLERANCE
+            return bool(is_later_process or process.status() == psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return True
         except psutil.AccessDenied:

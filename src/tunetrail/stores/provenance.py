@@ -1,4 +1,4 @@
-"""What a run is marked with so that it can be told later what made it: versions of libraries, and the git commit."""
+"""Tags that tell what made a run: the versions of libraries, and the git commit."""
 
 import importlib.metadata
 import shutil
@@ -17,12 +17,12 @@ _LIBRARIES = (
 
 
 def version_tags() -> dict[str, str]:
-    """Return the versions of tunetrail and of the libraries that a result depends on, as `version.NAME`."""
+    """Return the versions of tunetrail and its main libraries, by `version.NAME`."""
     return {f"version.{name}": importlib.metadata.version(name) for name in _LIBRARIES}
 
 
 def changed_versions(tags: Mapping[str, str]) -> list[str]:
-    """Return a phrase for each version that a run was marked with and that is another one now."""
+    """Return a phrase for each library whose version differs from the one in a run's tags."""
     return [
         f"{name.removeprefix('version.')} {tags[name]} (now {version})"
         for name, version in version_tags().items()
@@ -31,7 +31,7 @@ def changed_versions(tags: Mapping[str, str]) -> list[str]:
 
 
 def git_tags() -> dict[str, str]:
-    """Return the commit of the folder that tunetrail is run in and whether it is dirty; nothing outside git."""
+    """Return the commit of the current folder and whether it is dirty; empty outside of git."""
     executable = shutil.which("git")
     if executable is None:
         return {}

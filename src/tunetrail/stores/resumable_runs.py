@@ -1,4 +1,4 @@
-"""Which run an id means, and whether it can go on: asked of both stores. Knows nothing of folders or training."""
+"""Find the run that an id means, and check that it can be resumed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from tunetrail.stores.provenance import changed_versions
 from tunetrail.stores.tracking import Tracker, shown_uri, sqlite_file
 
 CONFIGURATION = "config.json"
-"""The artifact of a pipeline run that holds its settings."""
+"""The artifact of a pipeline run with its settings."""
 TRAINING_RUN_TAG = "tunetrail.training_run"
 _AGAIN = "Start it again with `tunetrail train`."
 
@@ -29,14 +29,14 @@ class ModelRun:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResumableRun:
-    """A pipeline run that has ended without success.
+    """A pipeline run that ended without success.
 
     Attributes:
-        training: The database's record of it.
-        run_id: Its id in MLflow.
-        settings: What it was told, as plain values, without connections.
-        model_runs: The runs below it by model type; a type that hadn't begun has none.
-        changed_versions: A phrase for each library whose version is another one now.
+        training: The run in the database.
+        run_id: The id of the run in MLflow.
+        settings: The settings of the run as plain values, without the stores.
+        model_runs: The runs below it, by the model types that had begun.
+        changed_versions: A phrase for each library whose version has changed since.
     """
 
     training: TrainingRun
@@ -49,24 +49,29 @@ class ResumableRun:
 def find_resumable_run(
     tracking: TrackingConfig, database: DatabaseManager, run_id: str, *, force: bool = False
 ) -> ResumableRun:
-    """Find the pipeline run that an id means.
+    """Find the pipeline run that an id means, and check that it can be resumed.
 
     Args:
-        tracking: Where the run is.
-        database: Where its training run is.
-        run_id: The id of the pipeline run in MLflow, of a run below it, or of the training run in the database.
-        force: Take a run that another host has not ended for dead.
+        tracking: The MLflow store of the run.
+        database: The database of its training run.
+        run_id: The id of the pipeline run in MLflow, of a run below it, or of the training run in
+            the database.
+        force: Treat an unfinished run of another host as dead.
 
     Raises:
-        UserError: There is no such run, it has succeeded, its process is alive, or what it was told isn't kept.
+        UserError: There is no such run, it has succeeded, its process is alive, or its settings
+            are missing.
     """
     check_identifier("RUN_ID", run_id)
+
+    # A Tracker would create the missing file.
     file = sqlite_file(tracking.uri)
     if file is not None and not file.exists():
         raise UserError(
             f"tracking.uri must name a store with runs, got {tracking.uri}: there is no such file. "
             "Resume in the folder in which the run was started, or name its store."
         )
+
     tracker = Tracker(tracking)
     run = _pipeline_run(tracker, database, run_id)
     training = database.training_run(run.data.tags[TRAINING_RUN_TAG])
@@ -76,17 +81,19 @@ def find_resumable_run(
             "Name the one that the run was started with, as in database.url=URL."
         )
     _check_ended(run_id, training, force)
+
+    model_runs = {}
+    for child in tracker.children(run.info.run_id):
+        model_type = child.data.tags.get("tunetrail.model_type")
+        if model_type is not None:
+            finished = child.info.status == "FINISHED"
+            model_runs[model_type] = ModelRun(run_id=child.info.run_id, finished=finished)
+
     return ResumableRun(
         training=training,
         run_id=run.info.run_id,
         settings=_settings(tracker, run.info.run_id),
-        model_runs={
-            each.data.tags["tunetrail.model_type"]: ModelRun(
-                run_id=each.info.run_id, finished=each.info.status == "FINISHED"
-            )
-            for each in tracker.children(run.info.run_id)
-            if "tunetrail.model_type" in each.data.tags
-        },
+        model_runs=model_runs,
         changed_versions=tuple(changed_versions(run.data.tags)),
     )
 
@@ -94,10 +101,10 @@ def find_resumable_run(
 def finished_steps(
     tracker: Tracker, run_id: str, names: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """Return the results of the named steps of a model type's run that has succeeded.
+    """Return the results of the named steps of a model type's run that succeeded.
 
     Raises:
-        UserError: One of them can't be read.
+        UserError: The result of a step can't be read.
     """
     run = tracker.run(run_id)
     try:
@@ -114,14 +121,17 @@ def _pipeline_run(tracker: Tracker, database: DatabaseManager, run_id: str) -> R
         training = database.training_run(run_id)
         if training is None:
             raise UserError(
-                f"RUN_ID must be the id of a run, got {run_id!r}: neither {shown_uri(tracker.config.uri)} nor "
-                f"{database.shown_url} has it. `tunetrail ui` shows the runs with their ids."
+                f"RUN_ID must be the id of a run, got {run_id!r}: neither "
+                f"{shown_uri(tracker.config.uri)} nor {database.shown_url} has it. "
+                "`tunetrail ui` shows the runs with their ids."
             )
         run = tracker.find_run(training.mlflow_run_id) if training.mlflow_run_id else None
         if run is None:
             raise UserError(
-                f"nothing is kept of the run {run_id}: MLflow has no run of it. {_AGAIN}"
+                f"nothing is left of the run {run_id}: MLflow doesn't have it. {_AGAIN}"
             )
+
+    # The id may be that of a model type's run or of a fold, which are below the pipeline run.
     while run is not None and TRAINING_RUN_TAG not in run.data.tags:
         parent = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
         run = tracker.find_run(parent) if parent else None
@@ -145,8 +155,8 @@ def _check_ended(run_id: str, training: TrainingRun, force: bool) -> None:
         )
     if not force:
         raise UserError(
-            f"the run {run_id} belongs to process {process.pid} on the host {process.host}, which may be alive. "
-            "Resume it there, or add --force if it has certainly ended."
+            f"the run {run_id} belongs to process {process.pid} on the host {process.host}, which "
+            "may be alive. Resume it there, or add --force if it has certainly ended."
         )
 
 
@@ -154,7 +164,8 @@ def _settings(tracker: Tracker, run_id: str) -> dict[str, Any]:
     run = tracker.run(run_id)
     if CONFIGURATION not in run.artifacts():
         raise UserError(
-            f"the run {run_id} ended before its configuration was kept, or is older than resuming. {_AGAIN}"
+            f"the run {run_id} ended before its configuration was stored, or is of a version that "
+            f"couldn't resume. {_AGAIN}"
         )
     try:
         return run.read_dict(CONFIGURATION)

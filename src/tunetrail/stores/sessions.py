@@ -1,6 +1,5 @@
-"""What the database holds about sessions: their samples, their rejected rows and their summaries. Only reads."""
+"""Read the sessions of the database: samples, rejected rows and summaries."""
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from sqlalchemy import ColumnElement, func, select, true
 from sqlalchemy.orm import InstrumentedAttribute
 
 from tunetrail.errors import SessionError, did_you_mean
+from tunetrail.plain_values import plain_values
 from tunetrail.samples import Sample, SampleKind, sample_kinds
 from tunetrail.stores.connection import DatabaseConnection
 from tunetrail.stores.tables import RejectedSampleRow, SampleRow, SessionRow, TrainingRunRow
@@ -21,7 +21,7 @@ NEW = "new"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredSample:
-    """A sample and the number of its row in the database."""
+    """A sample and the id of its row in the database."""
 
     row_id: int
     sample: Sample
@@ -29,7 +29,7 @@ class StoredSample:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RejectedSample:
-    """A row that could not become a sample; `row` is its text (JSON where it was a mapping)."""
+    """A row that could not become a sample; `row` is its text (JSON if it was a mapping)."""
 
     row_id: int
     kind: SampleKind
@@ -41,23 +41,20 @@ class RejectedSample:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
-        return dataclasses.asdict(self) | {
-            "kind": str(self.kind),
-            "created_at": self.created_at.isoformat(),
-        }
+        return plain_values(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SessionSummary:
-    """A session at a glance.
+    """The summary of a session.
 
     Attributes:
-        session_id: Its name.
-        created_at: When its first row arrived.
+        session_id: The id of the session.
+        created_at: The time at which its first row arrived.
         rejected: Number of rejected rows.
         shapes: Number of samples by kind and shape.
         state: State of the last training run, or `new`.
-        last_training: When the last training run was created.
+        last_training: The time at which the last training run was created.
     """
 
     session_id: str
@@ -74,48 +71,46 @@ class SessionSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
-        return dataclasses.asdict(self) | {
-            "created_at": self.created_at.isoformat(),
-            "last_training": None if self.last_training is None else self.last_training.isoformat(),
-        }
+        return plain_values(self)
 
 
 def check_session(database: DatabaseConnection, session_id: str) -> None:
     """Raise `SessionError`, naming the nearest known session, unless the session exists."""
     with database.transaction() as connection:
-        found = connection.scalar(
-            select(SessionRow.session_id).where(SessionRow.session_id == session_id)
-        )
-        known = [] if found else list(connection.scalars(select(SessionRow.session_id)))
-    if found is None:
-        advice = (
-            did_you_mean(session_id, known)
-            if known
-            else " There are none yet: ingest samples first."
-        )
-        raise SessionError(
-            f"session_id must name a session of the database, got {session_id!r}.{advice}"
-        )
+        is_session = SessionRow.session_id == session_id
+        if connection.scalar(select(SessionRow.session_id).where(is_session)) is not None:
+            return
+        known = connection.scalars(select(SessionRow.session_id)).all()
+
+    no_sessions = " There are none yet: ingest samples first."
+    advice = did_you_mean(session_id, known) if known else no_sessions
+    raise SessionError(
+        f"session_id must name a session of the database, got {session_id!r}.{advice}"
+    )
 
 
 def read_samples(
     database: DatabaseConnection, session_id: str, kind: SampleKind, chunk_size: int
 ) -> Iterator[list[StoredSample]]:
-    """Yield the samples present at the start, in the order of their row ids; each chunk is a transaction of its own."""
-    of_kind = (SampleRow.session_id == session_id, SampleRow.kind == str(kind))
-    with database.transaction() as connection:
-        last = connection.scalar(select(func.max(SampleRow.id)).where(*of_kind)) or 0
-    row, position = SampleRow, 0
+    """Yield the samples that are present at the start, by row id; each chunk in a transaction."""
+    row = SampleRow
     columns = (row.id, row.shape, row.content, row.group_name, row.timestamp, row.weight, row.extra)
-    while position < last:
+    is_of_kind = (row.session_id == session_id, row.kind == str(kind))
+    with database.transaction() as connection:
+        last_id = connection.scalar(select(func.max(row.id)).where(*is_of_kind)) or 0
+
+    # Pages by row id, not by offset: samples may be added while these are read.
+    previous_id = 0
+    while previous_id < last_id:
         statement = (
             select(*columns)
-            .where(*of_kind, SampleRow.id > position, SampleRow.id <= last)
-            .order_by(SampleRow.id)
+            .where(*is_of_kind, row.id > previous_id, row.id <= last_id)
+            .order_by(row.id)
             .limit(chunk_size)
         )
         with database.transaction() as connection:
             rows = connection.execute(statement).all()
+
         yield [
             StoredSample(
                 row_id=row_id,
@@ -131,11 +126,11 @@ def read_samples(
             )
             for row_id, shape, content, group, timestamp, weight, metadata in rows
         ]
-        position = rows[-1][0]
+        previous_id = rows[-1][0]
 
 
 def read_rejected_samples(database: DatabaseConnection, session_id: str) -> list[RejectedSample]:
-    """Return the rejected rows of a session in the order in which they arrived."""
+    """Return the rejected rows of a session, oldest first."""
     row = RejectedSampleRow
     statement = (
         select(row.id, row.kind, row.source, row.row_number, row.reason, row.row, row.created_at)
@@ -143,48 +138,42 @@ def read_rejected_samples(database: DatabaseConnection, session_id: str) -> list
         .order_by(row.id)
     )
     with database.transaction() as connection:
-        found = connection.execute(statement).all()
+        rows = [dict(row) for row in connection.execute(statement).mappings()]
+
     return [
-        RejectedSample(
-            row_id=row_id,
-            kind=SampleKind(kind),
-            source=source,
-            row_number=row_number,
-            reason=reason,
-            row=text,
-            created_at=created_at,
-        )
-        for row_id, kind, source, row_number, reason, text, created_at in found
+        RejectedSample(row_id=row.pop("id"), kind=SampleKind(row.pop("kind")), **row)
+        for row in rows
     ]
 
 
 def summarize(database: DatabaseConnection, session_id: str | None = None) -> list[SessionSummary]:
-    """Return the summary of one session, or of all of them, the oldest first."""
+    """Return the summary of one session, or of all sessions, oldest first."""
 
-    def chosen(column: InstrumentedAttribute[str]) -> ColumnElement[bool]:
+    def is_selected(column: InstrumentedAttribute[str]) -> ColumnElement[bool]:
         return true() if session_id is None else column == session_id
 
     sample, rejected, run = SampleRow, RejectedSampleRow, TrainingRunRow
     created = (
         select(SessionRow.session_id, SessionRow.created_at)
-        .where(chosen(SessionRow.session_id))
+        .where(is_selected(SessionRow.session_id))
         .order_by(SessionRow.created_at, SessionRow.session_id)
     )
     shapes = (
         select(sample.session_id, sample.kind, sample.shape, func.count())
-        .where(chosen(sample.session_id))
+        .where(is_selected(sample.session_id))
         .group_by(sample.session_id, sample.kind, sample.shape)
     )
     rejections = (
         select(rejected.session_id, func.count())
-        .where(chosen(rejected.session_id))
+        .where(is_selected(rejected.session_id))
         .group_by(rejected.session_id)
     )
     runs = (
         select(run.session_id, run.state, run.created_at)
-        .where(chosen(run.session_id))
+        .where(is_selected(run.session_id))
         .order_by(run.created_at, run.id)
     )
+
     with database.transaction() as connection:
         sessions = connection.execute(created).all()
         counts: dict[str, dict[str, dict[str, int]]] = defaultdict(
@@ -193,7 +182,9 @@ def summarize(database: DatabaseConnection, session_id: str | None = None) -> li
         for name, kind, shape, count in connection.execute(shapes):
             counts[name].setdefault(kind, {})[shape] = count
         rejected_counts = {name: count for name, count in connection.execute(rejections)}
+        # Ordered by time, so that the last run of each session overwrites the earlier ones.
         last_runs = {name: (state, moment) for name, state, moment in connection.execute(runs)}
+
     return [
         SessionSummary(
             session_id=name,

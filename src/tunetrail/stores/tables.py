@@ -1,4 +1,4 @@
-"""The tables of the database, typed. Knows nothing of connections, migrations or of what the rows mean."""
+"""The tables of the database, typed."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +20,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware datetime, kept in UTC; SQLite drops time zones, so they are put back on reading."""
+    """An aware datetime, kept in UTC; SQLite drops time zones, so they are restored on reading."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -59,7 +59,7 @@ class SessionRow(Base):
 
 
 class SampleRow(Base):
-    """A sample; `occurrence` tells equal samples of one ingest apart."""
+    """A sample; `occurrence` numbers equal samples of one ingest."""
 
     __tablename__ = "samples"
     __table_args__ = (
@@ -84,7 +84,7 @@ class SampleRow(Base):
 
 
 class RejectedSampleRow(Base):
-    """A row that could not become a sample, kept with the reason; `row` is its text (JSON where it was a mapping)."""
+    """A row that could not become a sample; `row` is its text (JSON if it was a mapping)."""
 
     __tablename__ = "rejected_samples"
     __table_args__ = (
@@ -128,7 +128,7 @@ class TrainingRunRow(Base):
 
 
 class PromotionRow(Base):
-    """One line of the ledger; triggers refuse to change or delete it, so it refers to nothing by foreign key."""
+    """A line of the ledger. Triggers refuse to change or delete it, so it has no foreign keys."""
 
     __tablename__ = "promotions"
     __table_args__ = (Index("promotions_of_model", "model_name", "id"),)

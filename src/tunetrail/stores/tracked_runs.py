@@ -1,4 +1,4 @@
-"""One MLflow run, written to by its id: parameters, metrics in batches, artifacts, its end, and going on after it."""
+"""One MLflow run: its parameters, metrics and artifacts, its end, and its reopening."""
 
 import contextlib
 import io
@@ -29,10 +29,10 @@ _FINISHED = {"succeeded": "FINISHED", "failed": "FAILED", "interrupted": "KILLED
 
 
 class TrackedRun:
-    """One run of an MLflow store, written to by id.
+    """A run of an MLflow store, written to by its id.
 
     Attributes:
-        tracker: The store.
+        tracker: The store of the run.
         run_id: The run's id.
         resumed: How often the run was reopened.
     """
@@ -44,7 +44,7 @@ class TrackedRun:
         self._logged: dict[str, dict[int, float]] = {}
 
     def reopen(self) -> None:
-        """Let a run that has ended go on in this process; the tag `tunetrail.resumed` counts how often."""
+        """Reopen a run that has ended, in this process; the tag `tunetrail.resumed` counts it."""
         with tracking_errors(self.tracker.config.uri):
             tags = self.tracker.client.get_run(self.run_id).data.tags
             self.resumed = int(tags.get(RESUMED, "0")) + 1
@@ -59,7 +59,7 @@ class TrackedRun:
         return self.tracker.start_run(name, parent_run_id=self.run_id, tags=tags)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log parameters; a value too long for MLflow is shortened with a mark."""
+        """Log parameters; a value that is too long for MLflow is shortened, and says so."""
         entries = [Param(safe_name(name), _shortened(str(value))) for name, value in params.items()]
         self._log_batch(params=entries)
 
@@ -70,20 +70,19 @@ class TrackedRun:
         )
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log metrics of one step; values that aren't finite are left out, as MLflow would store them as numbers.
+        """Log the metrics of a step, except values that aren't finite: MLflow stores them as numbers.
 
-        A resumed run goes a part of its way again: what it logged there is not logged twice.
+        A resumed run repeats the steps after its last checkpoint; values that it logged before
+        are not logged twice.
         """
-        now = int(time.time() * 1000)
+        milliseconds = int(time.time() * 1000)
         entries = [
-            Metric(safe_name(name), float(value), now, step)
+            Metric(safe_name(name), float(value), milliseconds, step)
             for name, value in metrics.items()
             if math.isfinite(value)
         ]
         if self.resumed:
-            entries = [
-                each for each in entries if self._history(each.key).get(each.step) != each.value
-            ]
+            entries = [metric for metric in entries if not self._is_logged(metric)]
         self._log_batch(metrics=entries)
 
     def log_dict(self, content: Mapping[str, Any], file: str) -> None:
@@ -92,15 +91,16 @@ class TrackedRun:
             self.tracker.client.log_dict(self.run_id, dict(content), file)
 
     def artifacts(self, folder: str | None = None) -> list[str]:
-        """Return the paths of the artifacts in a folder of the run, or at its top."""
+        """Return the paths of the artifacts in a folder of the run, by default in the top one."""
         with tracking_errors(self.tracker.config.uri):
-            return [each.path for each in self.tracker.client.list_artifacts(self.run_id, folder)]
+            artifacts = self.tracker.client.list_artifacts(self.run_id, folder)
+        return [artifact.path for artifact in artifacts]
 
     def read_dict(self, file: str) -> dict[str, Any]:
         """Return a JSON artifact.
 
         Raises:
-            TrackingError: It isn't there, or it can't be read.
+            TrackingError: The artifact doesn't exist or can't be read.
         """
         with (
             tracking_errors(self.tracker.config.uri),
@@ -111,7 +111,7 @@ class TrackedRun:
                 content = json.loads(path.read_text(encoding="utf-8"))
             except ValueError as error:
                 raise TrackingError(
-                    f"the artifact {file} of the run {self.run_id} is no JSON: {error}"
+                    f"the artifact {file} of the run {self.run_id} is not JSON: {error}"
                 ) from error
         return dict(content)
 
@@ -131,7 +131,10 @@ class TrackedRun:
             self.tracker.client.log_artifact(self.run_id, str(path), folder)
 
     def log_input(self, name: str, digest: str, context: str, rows: int) -> None:
-        """Name the rows that this run read: their digest, their number, and what for (training, validation, test)."""
+        """Log a dataset of the run: the digest of its rows, their number, and their purpose.
+
+        The purpose is `training`, `validation` or `test`.
+        """
         dataset = Dataset(
             name=name,
             digest=digest[:36],
@@ -139,16 +142,16 @@ class TrackedRun:
             source=f'{{"session": "{name}"}}',
             profile=f'{{"num_rows": {rows}}}',
         )
+        inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
         with tracking_errors(self.tracker.config.uri):
-            self.tracker.client.log_inputs(
-                self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
-            )
+            self.tracker.client.log_inputs(self.run_id, inputs)
 
     def finish(self, state: str, reason: str | None = None) -> None:
         """End the run as `succeeded`, `failed` or `interrupted`, with the reason as a tag."""
-        self.set_tags(
-            {"tunetrail.state": state, **({"tunetrail.reason": reason} if reason else {})}
-        )
+        tags = {"tunetrail.state": state}
+        if reason:
+            tags["tunetrail.reason"] = reason
+        self.set_tags(tags)
         with tracking_errors(self.tracker.config.uri):
             self.tracker.client.set_terminated(self.run_id, _FINISHED[state])
 
@@ -156,8 +159,8 @@ class TrackedRun:
     def ending(self) -> Iterator["TrackedRun"]:
         """End the run when the block ends: succeeded, failed by an exception, or interrupted by a signal.
 
-        What tunetrail logged meanwhile becomes the artifact log.txt (of a resumed run log_resumed_1.txt and so on), an
-        error's traceback included.
+        The messages of tunetrail's loggers become the artifact log.txt, with the traceback of an
+        error; those of a resumed run log_resumed_1.txt and so on.
         """
         with _captured_log() as log:
             try:
@@ -169,28 +172,29 @@ class TrackedRun:
             self.finish("succeeded")
 
     def _finish_after(self, error: BaseException, log: io.StringIO) -> None:
-        """End the run without hiding the error that ended it, even where MLflow is what failed."""
+        """End the run without hiding the error that ended it, even if it was MLflow that failed."""
         state, reason = state_after(error)
         try:
             self.finish(state, reason)
             log.writelines(traceback.format_exception(error))
             self._keep_log(log)
-        except TrackingError as second:
-            error.add_note(f"The run {self.run_id} could not be marked as {state}: {second}")
-
-    def _keep_log(self, log: io.StringIO) -> None:
-        if log.getvalue():
-            self.log_text(
-                log.getvalue(), f"log_resumed_{self.resumed}.txt" if self.resumed else "log.txt"
+        except TrackingError as tracking_error:
+            error.add_note(
+                f"The run {self.run_id} could not be marked as {state}: {tracking_error}"
             )
 
-    def _history(self, metric: str) -> dict[int, float]:
-        """Return what the run had logged of a metric when it was reopened, by step."""
-        if metric not in self._logged:
+    def _keep_log(self, log: io.StringIO) -> None:
+        file = f"log_resumed_{self.resumed}.txt" if self.resumed else "log.txt"
+        if log.getvalue():
+            self.log_text(log.getvalue(), file)
+
+    def _is_logged(self, metric: Metric) -> bool:
+        """Tell whether the run had logged this value of a step when it was reopened."""
+        if metric.key not in self._logged:
             with tracking_errors(self.tracker.config.uri):
-                history = self.tracker.client.get_metric_history(self.run_id, metric)
-            self._logged[metric] = {each.step: each.value for each in history}
-        return self._logged[metric]
+                history = self.tracker.client.get_metric_history(self.run_id, metric.key)
+            self._logged[metric.key] = {logged.step: logged.value for logged in history}
+        return self._logged[metric.key].get(metric.step) == metric.value
 
     def _log_batch(
         self,
@@ -200,15 +204,15 @@ class TrackedRun:
     ) -> None:
         with tracking_errors(self.tracker.config.uri):
             for start in range(0, max(len(params), len(metrics), len(tags)), 100):
-                part = slice(start, start + 100)
+                batch = slice(start, start + 100)  # MLflow refuses more params or tags at once
                 self.tracker.client.log_batch(
-                    self.run_id, params=params[part], metrics=metrics[part], tags=tags[part]
+                    self.run_id, metrics=metrics[batch], params=params[batch], tags=tags[batch]
                 )
 
 
 @contextlib.contextmanager
 def _captured_log() -> Iterator[io.StringIO]:
-    """Collect what tunetrail's loggers say."""
+    """Collect the messages of tunetrail's loggers."""
     text = io.StringIO()
     handler = logging.StreamHandler(text)
     handler.setLevel(logging.INFO)
@@ -227,8 +231,6 @@ def safe_name(name: str) -> str:
 
 
 def _shortened(text: str) -> str:
-    return (
-        text
-        if len(text) <= LONGEST_VALUE
-        else f"{text[: LONGEST_VALUE - 20]}… ({len(text)} characters)"
-    )
+    if len(text) <= LONGEST_VALUE:
+        return text
+    return f"{text[: LONGEST_VALUE - 20]}… ({len(text)} characters)"

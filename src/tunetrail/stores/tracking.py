@@ -1,6 +1,7 @@
-"""The one writer to MLflow: runs, parameters, metrics in batches, artifacts; and a store that is ready when needed.
+"""The MLflow store: set up when it is first used, and asked for runs and versions.
 
-Everything goes through MlflowClient with explicit run ids, so no global "active run" can be left open or mixed up.
+Everything goes through MlflowClient with explicit run ids, so that no global "active run" can be
+left open or mixed up.
 """
 
 import contextlib
@@ -55,7 +56,7 @@ class Tracker:
 
     def __init__(self, config: TrackingConfig) -> None:
         file = sqlite_file(config.uri)
-        # absolute, or a process that changes its folder would go on in another file
+        # Absolute: a process that changes its folder has to stay with the same file.
         self.config = dataclasses.replace(config, uri=f"sqlite:///{file}") if file else config
         with tracking_errors(self.config.uri):
             _check_reachable(self.config.uri)
@@ -68,15 +69,15 @@ class Tracker:
             _write_ahead(self.config.uri)
 
     def activate(self) -> None:
-        """Make this the store in which MLflow's own `load_model` looks; it knows one at a time in a process."""
+        """Make this the store of MLflow's own `load_model`, which knows one store per process."""
         mlflow.set_tracking_uri(self.config.uri)
         mlflow.set_registry_uri(self.config.uri)
 
     @contextlib.contextmanager
     def lock(self, purpose: str) -> Iterator[None]:
-        """Hold a lock that all processes on this machine share for this store and purpose.
+        """Hold the lock of this store for a purpose, shared by all processes of this machine.
 
-        MLflow has neither a lock around a fresh database's migrations nor a compare-and-swap for aliases.
+        MLflow itself locks neither the migrations of a fresh database nor the aliases of models.
         """
         file = sqlite_file(self.config.uri)
         folder = file.parent if file else Path(tempfile.gettempdir())
@@ -88,7 +89,7 @@ class Tracker:
     def start_run(
         self, name: str, *, parent_run_id: str | None = None, tags: Mapping[str, str] | None = None
     ) -> "TrackedRun":
-        """Create a run that is marked with this process, so that a run whose process has died can be told."""
+        """Create a run, tagged with this process so that it can be recognised once the process died."""
         all_tags = {
             **ProcessIdentity.current().to_tags(),
             "mlflow.source.name": "tunetrail",
@@ -106,41 +107,46 @@ class Tracker:
         return TrackedRun(self, run_id)
 
     def find_run(self, run_id: str) -> Run | None:
-        """Return what MLflow holds of a run, None where it has none of that id or has it in its trash."""
+        """Return a run of MLflow, or None if it doesn't exist or is in MLflow's trash."""
         with tracking_errors(self.config.uri):
             try:
-                found = self.client.get_run(run_id)
+                run = self.client.get_run(run_id)
             except MlflowException as error:
                 if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                     return None
                 raise
-        return found if found.info.lifecycle_stage == "active" else None
+        return run if run.info.lifecycle_stage == "active" else None
 
     def children(self, run_id: str) -> list[Run]:
-        """Return the runs below a run, the oldest first, deleted ones left out."""
+        """Return the runs below a run, oldest first, without deleted ones."""
         with tracking_errors(self.config.uri):
             experiment = self.client.get_run(run_id).info.experiment_id
-            below = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}'"
-            return list(
-                self.client.search_runs(
-                    [experiment], below, order_by=["start_time ASC"], max_results=BATCH
-                )
+            is_child = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}'"
+            runs = self.client.search_runs(
+                [experiment], is_child, order_by=["start_time ASC"], max_results=BATCH
             )
+        return list(runs)
 
     def delete_run(self, run_id: str) -> None:
-        """Put a run into MLflow's trash, from which it can be brought back."""
+        """Move a run to MLflow's trash, from which it can be restored."""
         with tracking_errors(self.config.uri):
             self.client.delete_run(run_id)
 
     def version_of_run(self, name: str, run_id: str) -> str | None:
-        """Return the newest version that a run registered under a model's name, None where it registered none."""
+        """Return the newest version of a model that a run registered, or None if there is none."""
+        is_of_run = f"name = '{name}' and run_id = '{run_id}'"
         with tracking_errors(self.config.uri):
-            found = self.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-        return max((str(each.version) for each in found), key=int, default=None)
+            versions = self.client.search_model_versions(is_of_run)
+        return max((str(version.version) for version in versions), key=int, default=None)
 
     def mark_interrupted_runs(self) -> list[str]:
-        """Mark every running run whose process has died on this machine as interrupted (KILLED); return their ids."""
+        """Mark the running runs of dead processes of this machine as interrupted (KILLED).
+
+        Returns:
+            The ids of the runs that were marked.
+        """
         marked = []
+        reason = "the process died without a word (killed, or out of memory)"
         with tracking_errors(self.config.uri):
             token: str | None = None
             while True:
@@ -156,44 +162,43 @@ class Tracker:
                 token = page.token
                 if not token:
                     break
+
+            # Only now, as marking a run changes the pages that are being read.
             for run_id in marked:
-                self.run(run_id).finish(
-                    "interrupted", "the process died without a word (killed, or out of memory)"
-                )
+                self.run(run_id).finish("interrupted", reason)
         return marked
 
     def _experiment(self) -> str:
-        found = self.client.get_experiment_by_name(self.config.experiment)
-        if found is not None:
-            return str(found.experiment_id)
-        local = sqlite_file(self.config.uri) is not None
-        location = Path(self.config.artifacts).expanduser().resolve().as_uri() if local else None
-        # the pages then show what belongs to training, not to chat applications
+        """Return the id of the experiment, which is created if it doesn't exist."""
+        name = self.config.experiment
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is not None:
+            return str(experiment.experiment_id)
+
+        location = None
+        if sqlite_file(self.config.uri):  # a server has its own place for artifacts
+            location = Path(self.config.artifacts).expanduser().resolve().as_uri()
+        # MLflow's pages then show what belongs to training, not to chat applications.
         tags = {"mlflow.experimentKind": "custom_model_development"}
-        return str(
-            self.client.create_experiment(
-                self.config.experiment, artifact_location=location, tags=tags
-            )
-        )
+        return str(self.client.create_experiment(name, artifact_location=location, tags=tags))
 
 
 def _check_reachable(uri: str) -> None:
-    """Raise `OSError` at once where nothing listens; MLflow itself would try again for minutes."""
-    parts = urlsplit(uri)
+    """Raise `OSError` at once if the server doesn't listen; MLflow would retry for minutes."""
+    url = urlsplit(uri)
     try:
-        port = parts.port
+        port = url.port
     except ValueError as error:
         raise OSError("its port must be a number from 0 to 65535") from error
-    default = {"http": 80, "https": 443, "postgresql": 5432, "postgres": 5432}.get(
-        parts.scheme.partition("+")[0]
-    )
-    if default is not None and parts.hostname:
-        with socket.create_connection((parts.hostname, port or default), timeout=10):
-            pass
+
+    default_ports = {"http": 80, "https": 443, "postgresql": 5432, "postgres": 5432}
+    default_port = default_ports.get(url.scheme.partition("+")[0])
+    if default_port is not None and url.hostname:
+        socket.create_connection((url.hostname, port or default_port), timeout=10).close()
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """Return the file of a SQLite store, None for a server."""
+    """Return the file of a SQLite store, or None if the store is a server."""
     return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
 
 
@@ -212,5 +217,5 @@ def _is_dead(tags: Mapping[str, str]) -> bool:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (OSError, KeyError):  # no name for this user id, as in some containers
+    except (OSError, KeyError):  # some containers have no name for the user's id
         return "unknown"

@@ -1,4 +1,4 @@
-"""MLflow's failures as errors of one line, and URIs that people may see. Knows no run."""
+"""Readable errors of MLflow's failures, and URIs without their passwords."""
 
 import contextlib
 import re
@@ -13,7 +13,7 @@ from tunetrail.errors import TrackingError
 
 @contextlib.contextmanager
 def tracking_errors(uri: str) -> Iterator[None]:
-    """Turn MLflow's, SQLAlchemy's and the system's errors into a TrackingError of one line without a password."""
+    """Turn errors of MLflow, SQLAlchemy and the system into a TrackingError without passwords."""
     try:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
@@ -25,11 +25,11 @@ def tracking_errors(uri: str) -> Iterator[None]:
 def shown_uri(text: str) -> str:
     """Return a URI, or a text with URIs in it, without their passwords."""
 
-    def hidden(found: re.Match[str]) -> str:
-        user, colon, _ = found[1].partition(":")
+    def hide(credentials: re.Match[str]) -> str:
+        user, colon, _ = credentials[1].partition(":")
         return f"://{user}:***@" if colon else "://***@"
 
-    without = re.sub(r"://([^\s'\"]*)@", hidden, text)
+    without = re.sub(r"://([^\s'\"]*)@", hide, text)
     return re.sub(
         r"([?&][^=&\s]*(?:password|token|secret)[^=&\s]*=)[^&\s]*",
         r"\1***",

@@ -1,4 +1,4 @@
-"""Training runs in the database: created, moved from state to state, found interrupted. Knows nothing of training."""
+"""The training runs in the database: their states, and the process that each belongs to."""
 
 import dataclasses
 import uuid
@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import insert, select, update
 
 from tunetrail.errors import DatabaseError
+from tunetrail.plain_values import plain_values
 from tunetrail.stores.connection import DatabaseConnection, storable
 from tunetrail.stores.processes import ProcessIdentity
 from tunetrail.stores.sessions import check_session
@@ -18,7 +19,7 @@ from tunetrail.stores.tables import TrainingRunRow, now
 
 
 class RunState(StrEnum):
-    """Where a training run stands."""
+    """The state of a training run."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -27,7 +28,7 @@ class RunState(StrEnum):
     INTERRUPTED = "interrupted"
 
 
-_BEFORE = {
+_PREVIOUS_STATES = {
     RunState.PENDING: (),
     RunState.RUNNING: (RunState.PENDING,),
     RunState.SUCCEEDED: (RunState.RUNNING,),
@@ -54,17 +55,14 @@ class TrainingRun:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
-        return dataclasses.asdict(self) | {
-            "state": str(self.state),
-            "created_at": self.created_at.isoformat(),
-            "updated_at": self.updated_at.isoformat(),
-        }
+        return plain_values(self)
 
 
 def create_training_run(database: DatabaseConnection, session_id: str, model_type: str) -> str:
     """Store a pending run that belongs to this process, and return its id."""
     check_session(database, session_id)
-    process, moment = ProcessIdentity.current(), now()
+
+    process, created_at = ProcessIdentity.current(), now()
     values = {
         "id": uuid.uuid4().hex,
         "session_id": session_id,
@@ -73,9 +71,10 @@ def create_training_run(database: DatabaseConnection, session_id: str, model_typ
         "pid": process.pid,
         "host": process.host,
         "process_started": process.started,
-        "created_at": moment,
-        "updated_at": moment,
+        "created_at": created_at,
+        "updated_at": created_at,
     }
+
     with database.transaction() as connection:
         connection.execute(insert(TrainingRunRow), values)
     return str(values["id"])
@@ -90,26 +89,32 @@ def update_training_run(
     mlflow_run_id: str | None = None,
     result: Mapping[str, Any] | None = None,
 ) -> None:
-    """Set what is given; a state only if it may follow the present one, whoever else writes at the same moment."""
-    values: dict[str, Any] = {
-        "mlflow_run_id": mlflow_run_id,
-        "result": None if result is None else dict(result),
-    }
-    values["reason"] = None if reason is None else storable(reason)
-    values = {name: value for name, value in values.items() if value is not None} | {
-        "updated_at": now()
-    }
+    """Set the values that are not None, and the state if it may follow the run's present state.
+
+    Raises:
+        DatabaseError: There is no such run, or it can't enter that state.
+    """
+    values: dict[str, Any] = {"updated_at": now()}
+    if mlflow_run_id is not None:
+        values["mlflow_run_id"] = mlflow_run_id
+    if result is not None:
+        values["result"] = dict(result)
+    if reason is not None:
+        values["reason"] = storable(reason)
+
+    # The state is checked within the statement, as another process may write at the same moment.
     statement = update(TrainingRunRow).where(TrainingRunRow.id == run_id)
     if state is not None:
         state = RunState(state)
-        statement = statement.where(
-            TrainingRunRow.state.in_([str(before) for before in _BEFORE[state]])
-        )
         values["state"] = str(state)
+        previous_states = list(map(str, _PREVIOUS_STATES[state]))
+        statement = statement.where(TrainingRunRow.state.in_(previous_states))
+
     with database.transaction() as connection:
         if connection.execute(statement.values(values)).rowcount:
             return
         present = connection.scalar(select(TrainingRunRow.state).where(TrainingRunRow.id == run_id))
+
     if present is None:
         raise DatabaseError(f"run_id must name a training run of the database, got {run_id!r}.")
     raise DatabaseError(f"Training run {run_id} is {present} and can't become {state}.")
@@ -118,21 +123,22 @@ def update_training_run(
 def read_training_runs(
     database: DatabaseConnection, session_id: str | None = None, states: tuple[RunState, ...] = ()
 ) -> list[TrainingRun]:
-    """Return the runs of one session or of all, in some states or in all, the oldest first."""
+    """Return the runs of one session or of all, in some states or in all, oldest first."""
     statement = select(TrainingRunRow.__table__).order_by(
         TrainingRunRow.created_at, TrainingRunRow.id
     )
     if session_id is not None:
         statement = statement.where(TrainingRunRow.session_id == session_id)
     if states:
-        statement = statement.where(TrainingRunRow.state.in_([str(state) for state in states]))
+        statement = statement.where(TrainingRunRow.state.in_(list(map(str, states))))
+
     with database.transaction() as connection:
         rows = connection.execute(statement).mappings().all()
     return [_training_run(row) for row in rows]
 
 
 def read_training_run(database: DatabaseConnection, run_id: str) -> TrainingRun | None:
-    """Return one run, None where there is none of that id."""
+    """Return one run, or None if there is no run with that id."""
     statement = select(TrainingRunRow.__table__).where(TrainingRunRow.id == run_id)
     with database.transaction() as connection:
         row = connection.execute(statement).mappings().one_or_none()
@@ -140,12 +146,14 @@ def read_training_run(database: DatabaseConnection, run_id: str) -> TrainingRun 
 
 
 def reopen_training_run(database: DatabaseConnection, run: TrainingRun) -> None:
-    """Let a run that has not succeeded go on in this process: running, without the reason for which it had ended.
+    """Set a run that has not succeeded to running in this process, and clear its reason.
 
     Raises:
-        DatabaseError: It is no longer as `run` says: another process was quicker.
+        DatabaseError: Another process has changed the run since it was read.
     """
     process = ProcessIdentity.current()
+
+    # The time of the last change tells whether another process was quicker.
     statement = (
         update(TrainingRunRow)
         .where(
@@ -163,11 +171,13 @@ def reopen_training_run(database: DatabaseConnection, run: TrainingRun) -> None:
             updated_at=now(),
         )
     )
+
     with database.transaction() as connection:
         changed = connection.execute(statement).rowcount
     if not changed:
         raise DatabaseError(
-            f"Training run {run.run_id} has been moved on by another process. Nothing was changed here."
+            f"Training run {run.run_id} has been moved on by another process. "
+            "Nothing was changed here."
         )
 
 
@@ -187,27 +197,32 @@ def _training_run(row: Mapping[Any, Any]) -> TrainingRun:
 
 
 def mark_interrupted_runs(database: DatabaseConnection) -> list[TrainingRun]:
-    """Mark pending and running runs whose process is gone, and return them as they are now.
+    """Mark the unfinished runs of dead processes as interrupted, and return them as they are now.
 
-    A run that another process has moved on at the same moment is left alone.
+    A run that another process changes at the same moment is left alone.
     """
     marked = []
     for run in read_training_runs(database, states=(RunState.PENDING, RunState.RUNNING)):
         if not run.process.is_dead():
             continue
-        reason = f"Process {run.process.pid} on {run.process.host} ended without a word while the run was {run.state}."
-        moment = now()
+
+        process, updated_at = run.process, now()
+        reason = (
+            f"Process {process.pid} on {process.host} ended without a word "
+            f"while the run was {run.state}."
+        )
         statement = (
             update(TrainingRunRow)
             .where(TrainingRunRow.id == run.run_id, TrainingRunRow.state == str(run.state))
-            .values(state=str(RunState.INTERRUPTED), reason=reason, updated_at=moment)
+            .values(state=str(RunState.INTERRUPTED), reason=reason, updated_at=updated_at)
         )
+
         with database.transaction() as connection:
             changed = connection.execute(statement).rowcount
         if changed:
+            state = RunState.INTERRUPTED
             marked.append(
-                dataclasses.replace(
-                    run, state=RunState.INTERRUPTED, reason=reason, updated_at=moment
-                )
+                dataclasses.replace(run, state=state, reason=reason, updated_at=updated_at)
             )
+
     return marked

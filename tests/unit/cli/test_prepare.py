@@ -127,7 +127,7 @@ def test_prepare_does_without_a_model_that_is_not_there(
         ),
         ("cleaning.length=cut", "cleaning.length must be one of keep, truncate, drop, got 'cut'"),
         ("split.method=random", "split.method must be one of auto, content, time, got 'random'"),
-        ("split.method=time", "split.method must be content where rows have no timestamp"),
+        ("split.method=time", "split.method must be content if rows have no timestamp"),
         (
             "output_dir=rows.jsonl/x",
             "output_dir must be a folder that can be written, got 'rows.jsonl/x'",

@@ -178,11 +178,11 @@ def test_find_refuses_a_run_that_ended_before_anything_was_kept(
 ) -> None:
     training = database.create_training_run("s1", "all")
     database.update_training_run(training, state="failed")
-    assert f"nothing is kept of the run {training}: MLflow has no run" in refusal(
+    assert f"nothing is left of the run {training}: MLflow doesn't have it" in refusal(
         tracking, database, training
     )
     run = tracker.start_run("r", tags={"tunetrail.training_run": training})
-    assert "ended before its configuration was kept" in refusal(tracking, database, run.run_id)
+    assert "ended before its configuration was stored" in refusal(tracking, database, run.run_id)
     run.log_text("{", CONFIGURATION)
     assert "the configuration of the run" in refusal(tracking, database, run.run_id)
 

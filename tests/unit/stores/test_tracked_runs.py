@@ -107,7 +107,7 @@ def test_read_dict_gives_back_what_was_logged(tracker: Tracker) -> None:
 def test_read_dict_says_what_can_not_be_read(tracker: Tracker) -> None:
     run = tracker.start_run("r")
     run.log_text('{"cut', "a.json")
-    with pytest.raises(TrackingError, match=r"the artifact a.json of the run \w+ is no JSON"):
+    with pytest.raises(TrackingError, match=r"the artifact a.json of the run \w+ is not JSON"):
         run.read_dict("a.json")
     with pytest.raises(TrackingError, match="MLflow store sqlite"):
         run.read_dict("absent.json")

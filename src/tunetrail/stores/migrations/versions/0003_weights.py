@@ -1,4 +1,4 @@
-"""What a sample counts in training beside the others."""
+"""The weight of a sample in training."""
 
 import sqlalchemy as sa
 from alembic import op
