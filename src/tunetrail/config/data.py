@@ -261,7 +261,7 @@ class HardNegativesConfig:
 
 @dataclass(kw_only=True)
 class FeatureEngineeringConfig:
-    """Statistics of the prepared texts, and what is mined for the training."""
+    """Lengths of the prepared texts, and what is mined for the training."""
 
     warn_truncated_share: float = setting(0.1, SHARE)
     """Share of rows longer than the model reads from which a warning is given."""

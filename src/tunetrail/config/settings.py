@@ -80,7 +80,7 @@ class Settings:
     """Extra rows for the train side."""
 
     feature_engineering: FeatureEngineeringConfig = field(default_factory=FeatureEngineeringConfig)
-    """Statistics of the texts, and hard negatives."""
+    """Lengths of the texts, and hard negatives."""
 
     cross_validation: CrossValidationConfig = field(default_factory=CrossValidationConfig)
     """Folds trained before the training itself."""
