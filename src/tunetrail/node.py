@@ -39,30 +39,33 @@ logger = logging.getLogger(__name__)
 class NodeConfig:
     """What a ModelTrainingNode trains, with what, and where the result goes.
 
-    Attributes:
-        model_dir: Folder of the exported root models; None for `settings.model_dir`.
-        embedding_model: Short name, hub id or folder; None for `settings.embedding.model`.
-        llm_model: Short name, hub id or folder; None for `settings.llm.model`.
-        pipeline_config: The specification's dict (`output_dir`, `n_splits`, `random_state`,
-            `models_root_dir`).
-        training_config: The specification's dict of hyper-parameters for `embedding` and `llm`.
-        settings: Everything else; after construction, with all of the above applied.
-
     Raises:
         ConfigError: A key is unknown (the message names the nearest known one), or a value has the
             wrong type or is out of range.
     """
 
     model_dir: str | None = None
+    """Folder of the exported root models; None for `settings.model_dir`."""
+
     embedding_model: str | None = None
+    """Short name, hub id or folder; None for `settings.embedding.model`."""
+
     llm_model: str | None = None
+    """Short name, hub id or folder; None for `settings.llm.model`."""
+
     pipeline_config: Mapping[str, Any] | None = None
+    """The specification's dict: `output_dir`, `n_splits`, `random_state`, `models_root_dir`."""
+
     training_config: Mapping[str, Mapping[str, Any]] | None = None
+    """The specification's dict of hyper-parameters for `embedding` and `llm`."""
+
     settings: Settings = field(default_factory=Settings)
+    """Everything else; after construction, with all of the above applied."""
 
     def __post_init__(self) -> None:
         settings = self.settings.with_specification(self.pipeline_config, self.training_config)
 
+        # The settings are replaced, not changed: the caller may use them for another node.
         if self.model_dir is not None:
             settings = replace(settings, model_dir=str(self.model_dir))
         if self.embedding_model is not None:
@@ -141,6 +144,7 @@ class ModelTrainingNode:
         summary = self.db_manager.session_summary(session_id)
         check_samples(summary, requested_families(model_type))
 
+        # From here on, whatever goes wrong is recorded with the run.
         self._mark_interrupted_in_database()
         training_run_id = self.db_manager.create_training_run(session_id, model_type)
         with recorded(self.db_manager, training_run_id):
@@ -190,6 +194,7 @@ class ModelTrainingNode:
         resumable_run = find_resumable_run(
             self.settings.tracking, self.db_manager, run_id, force=force
         )
+        # Other settings would make another run of it, with results that nothing can reproduce.
         settings = settings_of(resumable_run.settings, self.settings.tracking)
         node = ModelTrainingNode(NodeConfig(settings=settings), self.db_manager)
         return node._continue(resumable_run)
@@ -241,12 +246,14 @@ class ModelTrainingNode:
         """
         session_id, model_type = checked_request(request)
         summary = self.db_manager.session_summary(session_id)
+        # Nothing is trained, so `all` needs no samples of every family, unlike in `execute`.
         families = requested_families(model_type)
         if model_type == ALL_FAMILIES:
             with_samples = tuple(filter(lambda family: summary.samples.get(family.kind), families))
             families = with_samples or families
         check_samples(summary, families)
 
+        # The families write into a scratch folder first: `folder` gets all of them or none.
         pipeline = DataSciencePipeline(self.settings)
         sessions, max_lengths = {}, {}
         with tempfile.TemporaryDirectory(dir=made_folder(folder), prefix=".parts-") as scratch:
@@ -277,6 +284,7 @@ class ModelTrainingNode:
             results = {**identity, "results": {**identity, "steps": steps}}
             started.run.log_dict(results, "results.json")
 
+        # Last, so that the database never says more than MLflow.
         self.db_manager.update_training_run(
             started.training_run_id, state="succeeded", result=results
         )
@@ -301,6 +309,7 @@ class ModelTrainingNode:
             else:
                 with resumable(run):
                     results = self._train(family, pipeline, started).to_dict()
+            # After each family: a later one may fail, and this one's root has moved.
             summarize(run, family.name, results)
             for step, result in results.items():
                 steps.setdefault(step, {})[family.name] = result
@@ -312,6 +321,7 @@ class ModelTrainingNode:
         session_id = started.session_id
         interrupted = started.model_runs.get(family.name)
 
+        # Called as soon as root has moved: a crash after that must not lose the ledger's entry.
         def record(outcome: Outcome) -> None:
             record_promotion(self.db_manager, outcome, started.training_run_id, session_id)
 

@@ -1,4 +1,4 @@
-"""Row vectors: cheap vectors of texts, by which rows are checked before a model learns from them."""
+"""Row vectors: cheap vectors of texts, by which rows are checked before a training."""
 
 import functools
 import hashlib
@@ -20,12 +20,14 @@ _LIBRARIES = ("sentence-transformers", "transformers")
 def mean_input_embeddings(model: LanguageModel, texts: Sequence[str]) -> NDArray:
     """Return the mean of each text's input embeddings, which costs a look-up for each token.
 
-    The common mean of all embeddings is subtracted: it is most of every such vector and tells no texts apart (Arora,
-    Liang and Ma, A Simple but Tough-to-Beat Baseline for Sentence Embeddings, 2017).
+    The common mean of all embeddings is subtracted: it is most of every such vector and tells no
+    texts apart (Arora, Liang and Ma, A Simple but Tough-to-Beat Baseline for Sentence Embeddings,
+    2017).
 
     Returns:
         Unit vectors, float32 [texts, dimensions]; a text without tokens has a vector of zeros.
     """
+    # `Any`: transformers' stubs leave open whether the embeddings are a module or a tensor.
     weights: Any = model.model.get_input_embeddings().weight
     embeddings = weights.detach().numpy()
     common_mean = embeddings.mean(axis=0)
@@ -36,6 +38,7 @@ def mean_input_embeddings(model: LanguageModel, texts: Sequence[str]) -> NDArray
         if token_ids:
             vectors[position] = embeddings[token_ids].mean(axis=0) - common_mean
 
+    # The small bound keeps the zeros of an empty text zero.
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.maximum(norms, 1e-12), dtype=np.float32)
 
@@ -47,10 +50,12 @@ def vectors_identity(path: str, reading: str) -> str:
         path: The folder of the model.
         reading: What decides how the model reads texts, such as the identity of its token counter.
     """
+    # Another release of a library may read texts or compute vectors in another way.
     versions = list(map(importlib.metadata.version, _LIBRARIES))
     return f"{reading}:{_folder_digest(path)}:{versions}"
 
 
+# Reading gigabytes of weights takes seconds, and a run asks several times.
 @functools.lru_cache(maxsize=4)
 def _folder_digest(path: str) -> str:
     digest = hashlib.sha256()

@@ -1,7 +1,7 @@
 """Model families: one record for everything that differs between kinds of models.
 
-The pipeline, the node and the command line look a family up by its name, which is the model type of a request. A
-further family is one more record, registered from anywhere.
+The pipeline and the node look a family up by its name, which is the model type of
+a request. A further family is one more record, registered from anywhere.
 """
 
 import logging
@@ -49,23 +49,27 @@ Vectors = npt.NDArray[np.float32]
 class ModelFamily:
     """What the pipeline has to know of a kind of model.
 
-    Functions that work with a model take the learner first, then a model as the learner loads it.
+    A function that applies a model takes the learner, then a model that the learner has loaded.
 
     Attributes:
         name: The model type of requests, and the name of the registered model.
-        kind: The kind of the samples that it learns from.
+        kind: The kind of the samples that it learns from; several families may share one.
         section: Returns its section of the settings.
         catalog: The short names of its base models.
         flavor: How its models are written to the registry and read back.
-        learner: From settings, the shape of the samples and a cache, returns what loads, trains and saves models.
-        token_counter: From settings and the folder of a model, returns what counts tokens as the model does.
-        row_vectors: Returns cheap vectors of texts, by which rows are checked before a training.
-        score: Returns the scores of a model on held-out records.
-        scorable: Returns for each record whether the model sees anything to score in it; None if it always does.
-        encode: Returns vectors of texts as `query` or `document`, by which hard negatives are mined; None if its
-            models don't give any.
-        objective: Returns the objective that the settings choose, which decides the shapes that are learnt from;
-            None for all shapes.
+        learner: Takes settings, the shape of the samples and a cache; returns what loads, trains
+            and saves models.
+        token_counter: Takes settings and the folder of a model; returns what counts tokens as the
+            model does.
+        row_vectors: Takes texts; returns cheap vectors, by which rows are checked before a
+            training.
+        score: Takes held-out records and the settings of the evaluation; returns the scores.
+        scorable: Takes records; returns for each whether the model sees anything to score in it.
+            None if it always does.
+        encode: Takes texts and `role`, `query` or `document`; returns the vectors by which hard
+            negatives are mined. None if the models give no vectors of texts.
+        objective: Returns the objective that the settings choose, which decides what shapes are
+            learnt from; None for every shape.
         objective_setting: The setting that chooses the objective.
         further_shapes: Returns the shapes that are trained on in addition to the chosen ones.
     """
@@ -80,13 +84,14 @@ class ModelFamily:
     row_vectors: Callable[[Any, Any, Sequence[str]], Vectors]
     score: Callable[[Any, Any, Sequence[Record], EvaluationConfig], Scores]
     scorable: Callable[[Any, Any, Sequence[Record]], Sequence[bool]] | None = None
-    encode: Callable[[Any, Any, Sequence[str], str], Vectors] | None = None
+    encode: Callable[..., Vectors] | None = None
+    # The defaults are for a family with one shape.
     objective: Callable[[Settings], str | None] = lambda settings: None
     objective_setting: str = "objective"
     further_shapes: Callable[[Settings], Collection[str]] = lambda settings: ()
 
     def resolve_base(self, settings: Settings) -> ResolvedModel:
-        """Find the configured base model, so that a wrong name fails before any work is done."""
+        """Find the configured base model; raises `UserError` or `ModelError` if there is none."""
         return resolve_model(self.section(settings).model, self.catalog)
 
     def scorable_rows(
@@ -99,6 +104,8 @@ class ModelFamily:
         """
         if self.scorable is None:
             return rows
+        # Scores are compared row by row, so the models need the same rows: a tokenizer of another
+        # base model may leave room for an output that this one cuts off.
         records = records_of(rows)
         masks = [self.scorable(learner, model, records) for model in models]
         scorable = rows[np.logical_and.reduce(masks)].reset_index(drop=True)
@@ -123,6 +130,7 @@ class ModelFamily:
         return tuple(shape.name for shape in shapes if shape.objective == objective)
 
 
+# By name, in the order in which `all` trains them.
 _FAMILIES: dict[str, ModelFamily] = {}
 
 
@@ -135,27 +143,24 @@ def register_family(family: ModelFamily) -> ModelFamily:
 def family_named(name: str) -> ModelFamily:
     """Return the family of a model type; raises `ConfigError` for an unknown one."""
     if name not in _FAMILIES:
-        raise _unknown_model_type(name, [*_FAMILIES])
+        # The only place that finds out, so it also names what `requested_families` accepts.
+        known = [*_FAMILIES, ALL_FAMILIES]
+        raise ConfigError(
+            f"model_type must be one of {', '.join(known)}, got {name!r}."
+            f"{did_you_mean(name, known)}"
+        )
     return _FAMILIES[name]
 
 
 def requested_families(model_type: str) -> tuple[ModelFamily, ...]:
-    """Return the families behind the model type of a request, which may be `all`.
+    """Return the family of a request's model type, or every family for `all`.
 
     Raises:
         ConfigError: The model type is neither a family's name nor `all`.
     """
     if model_type == ALL_FAMILIES:
         return tuple(_FAMILIES.values())
-    if model_type not in _FAMILIES:
-        raise _unknown_model_type(model_type, [*_FAMILIES, ALL_FAMILIES])
-    return (_FAMILIES[model_type],)
-
-
-def _unknown_model_type(name: str, known: Sequence[str]) -> ConfigError:
-    return ConfigError(
-        f"model_type must be one of {', '.join(known)}, got {name!r}.{did_you_mean(name, known)}"
-    )
+    return (family_named(model_type),)
 
 
 def _embedding_learner(
@@ -166,6 +171,7 @@ def _embedding_learner(
 
 def _embedding_token_counter(settings: Settings, path: str) -> EmbeddingTokenCounter:
     config = settings.embedding
+    # A prompt is read before every text, so its tokens count against the maximum length.
     return EmbeddingTokenCounter(
         path=path,
         max_length=config.max_length,
@@ -174,13 +180,10 @@ def _embedding_token_counter(settings: Settings, path: str) -> EmbeddingTokenCou
     )
 
 
-def _encode(learner: EmbeddingLearner, model: Any, texts: Sequence[str], role: str) -> Vectors:
-    return learner.vectors(model, texts, role=role)
-
-
 def _language_model_learner(
     settings: Settings, shape: str, cache: ResultCache | None
 ) -> LanguageModelLearner:
+    # A language model reads the columns of a record, whatever the shape of the others.
     return LanguageModelLearner(config=settings.llm, seed=settings.seed, cache=cache)
 
 
@@ -201,9 +204,10 @@ EMBEDDING = register_family(
         flavor=EmbeddingFlavor(),
         learner=_embedding_learner,
         token_counter=_embedding_token_counter,
+        # Texts that the model itself finds similar are what it will confuse.
         row_vectors=EmbeddingLearner.vectors,
         score=score_embedding_model,
-        encode=_encode,
+        encode=EmbeddingLearner.vectors,
         objective=lambda settings: settings.embedding.shape,
         objective_setting="embedding.shape",
         further_shapes=lambda settings: settings.embedding.also_train.losses,
@@ -219,6 +223,7 @@ LLM = register_family(
         flavor=LanguageModelFlavor(),
         learner=_language_model_learner,
         token_counter=_language_model_token_counter,
+        # Hidden states would cost a pass through the model for every row.
         row_vectors=lambda learner, model, texts: mean_input_embeddings(model, texts),
         score=score_language_model,
         scorable=LanguageModelLearner.scorable,

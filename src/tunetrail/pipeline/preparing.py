@@ -1,4 +1,4 @@
-"""Preparing: where a family's tokenizer and vectors meet the preparation of its rows, and what a run keeps of it."""
+"""Preparing: a family's tokenizer and vectors prepare its rows, and a run keeps the report."""
 
 import logging
 from collections import Counter
@@ -43,6 +43,8 @@ def build_preparation(
         path: The base model's folder; without it, the checks that need a model are left out.
         reference: Rows of the previous session, None if there are none.
     """
+    # Lengths in tokens, outliers and mislabelled rows are as the model sees them, so they are only
+    # checked if it is there.
     counter = None if path is None else family.token_counter(settings, path)
     steps = ChunkSteps(
         kind=family.kind,
@@ -56,6 +58,7 @@ def build_preparation(
     else:
         learner = family.learner(settings, "", None)
 
+        # Loaded when the first vectors are needed: with every row cached, that is never.
         def vectors(texts: Sequence[str]) -> npt.NDArray[np.float32]:
             return family.row_vectors(learner, learner.load(path), texts)
 
@@ -87,6 +90,7 @@ def prepare_rows(
     try:
         session = preparation.run(chosen_rows.frames(), folder)
     except SampleError:
+        # "No rows" is true, but if a setting left all of them out, it is the setting that helps.
         chosen_rows.check_any()
         raise
 
@@ -109,6 +113,7 @@ def keep_preparation(
         log_step(run, step, result, {"rows": result["rows_out"], "set_aside": result["set_aside"]})
     keep_report(run, session, model_type, name, max_length)
 
+    # Not before: the report shows what is wrong with the rows.
     if session.stopped is not None:
         raise SampleError(session.stopped)
     return steps
@@ -122,12 +127,13 @@ def keep_report(
     max_length: int,
     folder: str = "data",
 ) -> None:
-    """Write the report of prepared rows, its pictures and the rows set aside to a run's artifacts."""
+    """Write the report of prepared rows and the rows set aside to a run's artifacts."""
     section = report_section(session, model_type, max_length)
     write_report(ReportData(title=name, sections=(section,)), session.folder / REPORT)
 
     for file in (REPORT, SUMMARY, SET_ASIDE, CHANGES, FLAGS):
         run.log_artifact(session.folder / file, folder)
+    # The report holds them as well; as artifacts they can be compared between runs.
     for picture, figure in figures(section).items():
         run.log_figure(figure, f"{folder}/{picture}.png")
 
@@ -151,6 +157,7 @@ class _ChosenRows:
         self._rows = [rows] if isinstance(rows, pd.DataFrame) else rows
         self._family = family
         self._shapes = family.chosen_shapes(settings)
+        # Rows of further shapes are prepared by themselves (`further_rows`), so they aren't unused.
         self._used_shapes = {*self._shapes, *family.further_shapes(settings)}
         self._seen: Counter[str] = Counter()
 

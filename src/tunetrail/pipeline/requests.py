@@ -23,6 +23,7 @@ def checked_request(request: Mapping[str, Any]) -> tuple[str, str]:
     if "session_id" not in request:
         raise ConfigError("session_id must be given. `tunetrail sessions` lists them.")
 
+    # The id becomes part of the names of runs and files, so it can't hold just any text.
     session_id = check_identifier("session_id", request["session_id"])
     model_type = str(request.get("model_type", ALL_FAMILIES))
     requested_families(model_type)
@@ -41,6 +42,7 @@ def check_samples(summary: SessionSummary, families: Sequence[ModelFamily]) -> N
 
     for family in families:
         if family.kind not in counts:
+            # Name the way out that needs no new samples first.
             other_kind, count = next(iter(counts.items()))
             trainable = [
                 other.name for other in requested_families(ALL_FAMILIES) if other.kind == other_kind

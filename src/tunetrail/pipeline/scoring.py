@@ -23,6 +23,7 @@ def score_embedding_model(
     learner: EmbeddingLearner, model: Any, records: Sequence[Record], config: EvaluationConfig
 ) -> Scores:
     """Score an embedding model with the metrics of the learner's sample shape."""
+    # The model's own prompts go before the texts, as an application will use it.
     encode_queries = partial(learner.vectors, model, role=QUERY)
     encode_documents = partial(learner.vectors, model, role=DOCUMENT)
     return score_embedding(learner.shape, records, encode_queries, encode_documents)
@@ -35,6 +36,7 @@ def score_language_model(
     config: EvaluationConfig,
 ) -> Scores:
     """Score a language model by the likelihoods of what the records teach it to write."""
+    # Preferences aren't mixed with texts, so one of them tells about all.
     if any(map(is_preference, records)):
         likelihoods = learner.preference_likelihoods(model, records, config.batch_size)
         chosen, rejected = map(_scores_of, likelihoods)

@@ -23,6 +23,7 @@ def previous_rows(
     database: DatabaseManager, session_id: str, family: ModelFamily, settings: Settings
 ) -> pd.DataFrame | None:
     """Return rows of the last earlier session with samples of the family; None if there is none."""
+    # Oldest first; the session itself may be trained on for the first time, or again.
     session_ids = [
         summary.session_id for summary in database.sessions() if summary.samples.get(family.kind)
     ]
@@ -32,6 +33,7 @@ def previous_rows(
     if not session_ids or not row_count:
         return None
 
+    # As many rows as the checks look at: the previous session may hold millions.
     samples = chain.from_iterable(database.read_samples(session_ids[-1], family.kind))
     rows = rows_frame((stored.row_id, stored.sample) for stored in islice(samples, row_count))
 

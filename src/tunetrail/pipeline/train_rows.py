@@ -121,7 +121,7 @@ class TrainRows:
         model = learner.load(self.work.base.path)
 
         def encode(texts: Sequence[str], role: str = QUERY) -> npt.NDArray[np.float32]:
-            return vectors(learner, model, texts, role)
+            return vectors(learner, model, texts, role=role)
 
         result = mine_negatives(rows, encode, config, self.settings.seed)
         return result.rows, result

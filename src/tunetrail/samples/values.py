@@ -47,7 +47,7 @@ def is_vector(value: Any) -> bool:
 
 
 def is_conversation(value: Any) -> bool:
-    """Whether a value is a non-empty list of turns, each with a known role and a text as content."""
+    """Whether a value is a non-empty list of turns, each with a known role and a text."""
     turns = _as_list(value)
     return bool(turns) and all(map(_is_turn, turns))
 
