@@ -206,7 +206,7 @@ def _prepare(source: Path, folder: Path, model: str | None) -> None:
     settings = replace(Settings(), preparation=PreparationConfig(cache_gigabytes=0.0))
     path = None if model is None else resolve_model(model, EMBEDDING_MODELS).path
     preparation = build_preparation(EMBEDDING, settings, path)
-    preparation = replace(preparation, judge=replace(preparation.judge, vectors=None, identity=""))
+    preparation = replace(preparation, encoder=None)
     unknown = {"planted", "source", "similarity", "kind"}
     frames = (
         frame.drop(columns=[*unknown & {*frame.columns}])

@@ -10,7 +10,7 @@ from typing import Any
 
 from tunetrail.config import Settings, check_identifier
 from tunetrail.data.flow.prepared import PreparedSession
-from tunetrail.data.report.session_report import joined
+from tunetrail.data.report.session_report import join_sessions
 from tunetrail.errors import ModelError
 from tunetrail.learning.models.catalog import ResolvedModel
 from tunetrail.paths import made_folder
@@ -267,7 +267,7 @@ class ModelTrainingNode:
                 )
                 max_lengths[family.name] = family.section(self.settings).max_length
 
-            return joined(sessions, folder, session_id, max_lengths)
+            return join_sessions(sessions, folder, session_id, max_lengths)
 
     def _complete(self, started: _StartedRun) -> dict[str, Any]:
         """Train what isn't finished, and return and store the results of the run."""

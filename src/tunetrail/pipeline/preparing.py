@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tunetrail.config import Settings
-from tunetrail.data.checks.judged_rows import Judge
+from tunetrail.data.checks.row_vectors import TextEncoder
 from tunetrail.data.flow.chunk_steps import ChunkSteps
 from tunetrail.data.flow.preparation import Preparation
 from tunetrail.data.flow.prepared import CHANGES, FLAGS, REPORT, SET_ASIDE, SUMMARY, PreparedSession
@@ -53,9 +53,8 @@ def build_preparation(
         counter=counter,
     )
 
-    if path is None or counter is None:
-        judge = Judge(vectors=None, identity="", reference=reference)
-    else:
+    encoder = None
+    if path is not None and counter is not None:
         learner = family.learner(settings, "", None)
 
         # Loaded when the first vectors are needed: with every row cached, that is never.
@@ -63,14 +62,16 @@ def build_preparation(
             return family.row_vectors(learner, learner.load(path), texts)
 
         identity = vectors_identity(path, counter.identity)
-        judge = Judge(vectors=vectors, identity=identity, reference=reference)
+        encoder = TextEncoder(encode=vectors, identity=identity)
 
     return Preparation(
         steps=steps,
         split=settings.split,
         config=settings.preparation,
-        judge=judge,
+        encoder=encoder,
+        reference=reference,
         seed=settings.seed,
+        objective_setting=family.objective_setting,
     )
 
 

@@ -21,8 +21,7 @@ from tests.corpora.unusual import drift_sessions, vector_sessions
 
 from tunetrail.config import CleaningConfig, PreparationConfig, SplitConfig
 from tunetrail.data import row_files
-from tunetrail.data.checks.judged_rows import Judge
-from tunetrail.data.checks.session_checks import Vectors
+from tunetrail.data.checks.row_vectors import Encode, TextEncoder
 from tunetrail.data.flow.chunk_steps import ChunkSteps
 from tunetrail.data.flow.preparation import Preparation
 from tunetrail.data.flow.prepared import CHANGES, FLAGS, SET_ASIDE, SUMMARY
@@ -62,7 +61,7 @@ def hashed_vectors(texts: Sequence[str]) -> npt.NDArray[np.float32]:
     return vectors
 
 
-def found_in(session: PlantedSession, folder: Path, vectors: Vectors) -> Found:
+def found_in(session: PlantedSession, folder: Path, vectors: Encode) -> Found:
     """Prepare a session and return the rows that each check and each repair concerned."""
     counter = None if session.most_tokens is None else WordCounter(max_length=session.most_tokens)
     preparation = Preparation(
@@ -74,7 +73,8 @@ def found_in(session: PlantedSession, folder: Path, vectors: Vectors) -> Found:
         ),
         split=SplitConfig(),
         config=PreparationConfig(cache_gigabytes=0.0, workers=1),
-        judge=Judge(vectors=vectors, identity="vectors", reference=session.reference),
+        encoder=TextEncoder(encode=vectors, identity="vectors"),
+        reference=session.reference,
         seed=SEED,
     )
     preparation.run([session.rows], folder)
@@ -124,7 +124,7 @@ class Scores:
         return "\n".join(lines)
 
 
-def scored(sessions: Iterable[PlantedSession], folder: Path, vectors: Vectors) -> Scores:
+def scored(sessions: Iterable[PlantedSession], folder: Path, vectors: Encode) -> Scores:
     scores = Scores()
     for number, session in enumerate(sessions):
         scores.add(session, found_in(session, folder / str(number), vectors))
@@ -170,7 +170,7 @@ def test_cleaning_gives_back_the_text_that_was_damaged(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def minilm_vectors() -> Vectors:
+def minilm_vectors() -> Encode:
     """Unit vectors by MiniLM, which encodes each distinct text once."""
     from sentence_transformers import SentenceTransformer
 
@@ -198,7 +198,7 @@ def missed(scores: Scores) -> list[tuple[str, float, float]]:
 
 @NEEDS_MINILM
 def test_outliers_and_wrong_labels_are_found_with_a_real_model(
-    minilm_vectors: Vectors, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    minilm_vectors: Encode, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scores = scored(vector_sessions(SEED), tmp_path, minilm_vectors)
     show(scores, capsys)
@@ -208,7 +208,7 @@ def test_outliers_and_wrong_labels_are_found_with_a_real_model(
 @pytest.mark.slow
 @NEEDS_MINILM
 def test_outliers_and_wrong_labels_are_found_whatever_the_seed(
-    minilm_vectors: Vectors, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    minilm_vectors: Encode, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     total = Scores()
     for seed in range(6):

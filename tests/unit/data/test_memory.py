@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from tunetrail.config import CleaningConfig, PreparationConfig, SplitConfig, ValidationConfig
 from tunetrail.data.flow.chunk_steps import ChunkSteps
-from tunetrail.data.checks.judged_rows import Judge
 from tunetrail.data.flow.preparation import Preparation
 from tunetrail.data.rows import rows_frame
 from tunetrail.samples import Sample, SampleKind
@@ -43,7 +42,6 @@ Preparation(
     steps=ChunkSteps(kind=SampleKind.EMBEDDING, validation=ValidationConfig(), cleaning=CleaningConfig()),
     split=SplitConfig(),
     config=PreparationConfig(chunk_rows=200, workers=1, cache_gigabytes=0.0),
-    judge=Judge(),
     seed=0,
 ).run(frames(int(sys.argv[2])), Path(sys.argv[1]))
 print(peak // 1024)

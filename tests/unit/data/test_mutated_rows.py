@@ -21,7 +21,6 @@ from tunetrail.config import (
     ValidationConfig,
 )
 from tunetrail.data import row_files
-from tunetrail.data.checks.judged_rows import Judge
 from tunetrail.data.flow.chunk_steps import ChunkSteps
 from tunetrail.data.flow.preparation import Preparation
 from tunetrail.data.flow.prepared import SET_ASIDE, PreparedSession, side_file
@@ -244,7 +243,6 @@ def prepare(rows: pd.DataFrame, kind: SampleKind, folder: Path, **settings: Any)
         steps=ChunkSteps(kind=kind, validation=validation, cleaning=CleaningConfig()),
         split=SplitConfig(**settings),
         config=PreparationConfig(chunk_rows=400, workers=1, cache_gigabytes=0.0),
-        judge=Judge(),
         seed=0,
     )
     return preparation.run([rows[:700], rows[700:]], folder)

@@ -15,7 +15,6 @@ import json, sys
 from pathlib import Path
 from tunetrail.config import CleaningConfig, PreparationConfig, SplitConfig, ValidationConfig
 from tunetrail.data.flow.chunk_steps import ChunkSteps
-from tunetrail.data.checks.judged_rows import Judge
 from tunetrail.data.flow.preparation import Preparation
 from tunetrail.data.rows import rows_frame
 from tunetrail.samples import Sample, SampleKind
@@ -31,7 +30,6 @@ for engine in ("local", "ray"):
         steps=ChunkSteps(kind=SampleKind.EMBEDDING, validation=ValidationConfig(), cleaning=CleaningConfig()),
         split=SplitConfig(),
         config=PreparationConfig(chunk_rows=20, workers=1, engine=engine, cache_gigabytes=0.0),
-        judge=Judge(),
         seed=0,
     )
     session = preparation.run([rows], folder / engine)

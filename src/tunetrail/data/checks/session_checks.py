@@ -1,6 +1,6 @@
-"""Checks that need the whole session: languages, scales, labels, vectors' sizes, and what a model's vectors show.
+"""Checks that need the whole session: languages, scales, labels, vectors' sizes, outliers, drift.
 
-Takes facts of all rows as arrays, and texts of a few; gives flags and measures. Knows no file and no model.
+They take facts of all rows as arrays, and the texts of a sample of rows; they know no files.
 """
 
 from collections import Counter
@@ -12,36 +12,33 @@ import numpy.typing as npt
 import pandas as pd
 
 from tunetrail.config import ValidationConfig
+from tunetrail.data.checks.catalog import is_active
 from tunetrail.data.checks.drift import embedding_drift, length_drift, vocabulary_drift
 from tunetrail.data.checks.labels import imbalance, unknown_labels, usual_scale
 from tunetrail.data.checks.mislabelled import mislabelled
 from tunetrail.data.checks.outliers import outliers
+from tunetrail.data.checks.results import Flag
 from tunetrail.data.rows import texts_of_rows
 
-Vectors = Callable[[Sequence[str]], npt.NDArray[np.float32]]
-"""Unit vectors of texts, [texts, dimensions], by the model that will be trained."""
-Flag = tuple[int, str, str]
-"""A row's id, the check that it is concerned by, and the detail."""
-
-_JUDGED_FROM_ROWS = 50
-"""Fewer rows than this are too few to tell what is usual."""
+# With fewer rows, what is usual in the session isn't known.
+_FEWEST_ROWS = 50
+# Of the rows whose language is known: from this share on, the session has one language.
 _DOMINANT_SHARE = 0.6
-"""Of the rows whose language is known: from here on a session has one language, and other rows are odd."""
-_COMPARED_FROM_ROWS = 30
-"""Both sessions need as many rows for a difference to mean anything."""
+# If either session has fewer rows, a difference means nothing.
+_FEWEST_ROWS_FOR_DRIFT = 30
 
 
 @dataclass(frozen=True, kw_only=True)
 class SessionFacts:
-    """What is known of every row that passed the steps of its chunk; arrays have one value per row.
+    """What is known of every row that passed the steps of its chunk, one value per row.
 
     Attributes:
         row_ids: Ids, ascending.
-        languages: Codes, None where unknown.
-        timestamps: ISO 8601, None where unknown.
-        scores: Of `score` rows, else None.
-        labels: Of `label` rows, else None.
-        dimensions: Sizes of the target vectors of `vector` rows, else None.
+        languages: Codes, None if unknown.
+        timestamps: ISO 8601, None if unknown.
+        scores: Scores of `score` rows; None for other shapes.
+        labels: Labels of `label` rows; None for other shapes.
+        dimensions: Sizes of the target vectors of `vector` rows; None for other shapes.
     """
 
     row_ids: npt.NDArray[np.int64]
@@ -53,183 +50,183 @@ class SessionFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SessionJudgement:
+class SessionFindings:
     """What the checks of a session found.
 
     Attributes:
         flags: Rows concerned, check by check.
-        measures: Of checks whose measure is not a share of rows, by name.
-        judged: Number of rows looked at, of checks that don't look at all.
-        notes: A sentence for a check where its measure alone says too little.
+        measures: The measures of checks that measure more than a share of rows, by check.
+        rows_checked: Number of rows looked at, for checks that don't look at all rows.
+        notes: A sentence for a check whose measure alone says too little.
     """
 
     flags: list[Flag] = field(default_factory=list)
     measures: dict[str, float] = field(default_factory=dict)
-    judged: dict[str, int] = field(default_factory=dict)
+    rows_checked: dict[str, int] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
 
-    def add(self, check: str, found: Iterable[tuple[int, str]]) -> None:
-        """Add a check's rows, (row id, detail)."""
-        self.flags.extend((row_id, check, detail) for row_id, detail in found)
+    def add_rows(self, check: str, rows: Iterable[tuple[int, str]]) -> None:
+        """Flag the rows that a check concerns, given as (row id, detail)."""
+        self.flags.extend((row_id, check, detail) for row_id, detail in rows)
 
-    def masked(self, mask: Callable[[str], str]) -> "SessionJudgement":
-        """Return the judgement with personal data in its texts replaced: they name labels, which aren't cleaned."""
+    def join(self, findings: "SessionFindings") -> None:
+        """Add everything that other checks found."""
+        self.flags.extend(findings.flags)
+        self.measures.update(findings.measures)
+        self.rows_checked.update(findings.rows_checked)
+        self.notes.update(findings.notes)
+
+    def masked(self, mask: Callable[[str], str]) -> "SessionFindings":
+        """Return the findings with personal data replaced: they quote labels, which aren't cleaned."""
         return replace(
             self,
             flags=[(row_id, check, mask(detail)) for row_id, check, detail in self.flags],
             notes={check: mask(note) for check, note in self.notes.items()},
         )
 
-    def join(self, other: "SessionJudgement") -> None:
-        """Add everything that other checks found."""
-        self.flags.extend(other.flags)
-        self.measures.update(other.measures)
-        self.judged.update(other.judged)
-        self.notes.update(other.notes)
 
-
-def judge_facts(facts: SessionFacts, config: ValidationConfig) -> SessionJudgement:
-    """Run the checks that need one value per row: language, score range, labels, sizes of vectors."""
-    judgement = SessionJudgement()
-    if config.rows.language.severity != "off":
-        judgement.add("rows.language", _foreign(facts, config.language))
-    if facts.scores is not None and config.labels.score_range.severity != "off":
-        judgement.add("labels.score_range", _out_of_range(facts.row_ids, facts.scores, config))
+def check_facts(facts: SessionFacts, config: ValidationConfig) -> SessionFindings:
+    """Run the checks that need one value per row: language, score range, labels, vectors' sizes."""
+    findings = SessionFindings()
+    row_ids = facts.row_ids.tolist()
+    if is_active("rows.language", config):
+        findings.add_rows("rows.language", _rows_in_other_languages(facts, config.language))
+    if facts.scores is not None and is_active("labels.score_range", config):
+        rows = _rows_off_scale(row_ids, facts.scores, config)
+        findings.add_rows("labels.score_range", rows)
     if facts.labels is not None:
-        _judge_labels(facts.row_ids, facts.labels, config, judgement)
-    if (
-        facts.dimensions is not None
-        and len(facts.dimensions)
-        and config.vectors.dimension.severity != "off"
-    ):
-        usual = config.vectors.dimensions or Counter(facts.dimensions.tolist()).most_common(1)[0][0]
-        wrong = np.flatnonzero(facts.dimensions != usual)
-        reason = "embedding has {} dimensions, not " + (
-            f"{usual}" if config.vectors.dimensions else f"the {usual} of most rows"
-        )
-        judgement.add(
-            "vectors.dimension",
-            ((int(facts.row_ids[each]), reason.format(facts.dimensions[each])) for each in wrong),
-        )
-    return judgement
+        _check_labels(row_ids, facts.labels, config, findings)
+    if facts.dimensions is not None and is_active("vectors.dimension", config):
+        rows = _rows_of_other_dimensions(row_ids, facts.dimensions, config)
+        findings.add_rows("vectors.dimension", rows)
+    return findings
 
 
-def judge_vectors(
+def check_vectors(
     rows: pd.DataFrame, vectors: npt.NDArray[np.float32], config: ValidationConfig, seed: int
-) -> SessionJudgement:
+) -> SessionFindings:
     """Run the checks that need vectors: outliers and mislabelled rows.
 
     Args:
-        rows: The rows judged, with a `cluster` column.
+        rows: The sample of rows, with a `cluster` column.
         vectors: Unit vectors of their texts, [rows, dimensions].
-        config: Which of the checks are on.
-        seed: Decides where chance does.
+        config: Says which of the checks are on.
+        seed: For every random choice.
     """
-    judgement = SessionJudgement()
-    ids = rows["row_id"].to_numpy()
-    if config.rows.outlier.severity != "off":
-        judgement.judged["rows.outlier"] = len(rows)
-        if len(rows) >= _JUDGED_FROM_ROWS:
-            labels = list(rows["label"]) if "label" in rows else None
+    findings = SessionFindings()
+    row_ids = rows["row_id"].tolist()
+    labels = list(rows["label"]) if "label" in rows else None
+    has_enough_rows = len(rows) >= _FEWEST_ROWS
+
+    if is_active("rows.outlier", config):
+        findings.rows_checked["rows.outlier"] = len(rows)
+        if has_enough_rows:
             odd = np.flatnonzero(outliers(vectors, seed=seed, labels=labels))
-            judgement.add(
-                "rows.outlier", ((int(ids[each]), "unlike all other rows") for each in odd)
+            findings.add_rows(
+                "rows.outlier", ((row_ids[index], "unlike all other rows") for index in odd)
             )
-    if "label" in rows and config.labels.mislabelled.severity != "off":
-        judgement.judged["labels.mislabelled"] = len(rows)
-        if len(rows) >= _JUDGED_FROM_ROWS:
-            labels = list(rows["label"])
-            found = mislabelled(vectors, labels, groups=list(rows["cluster"]), seed=seed)
-            judgement.add(
-                "labels.mislabelled",
-                (
-                    (
-                        int(ids[each]),
-                        f"labelled {labels[each]!r}, looks like {found.suggested[each]!r}",
-                    )
-                    for each in np.flatnonzero(found.flagged)
-                ),
-            )
-    return judgement
+
+    if labels is not None and is_active("labels.mislabelled", config):
+        findings.rows_checked["labels.mislabelled"] = len(rows)
+        if has_enough_rows:
+            result = mislabelled(vectors, labels, groups=list(rows["cluster"]), seed=seed)
+            for index in np.flatnonzero(result.flagged):
+                detail = f"labelled {labels[index]!r}, looks like {result.suggested[index]!r}"
+                findings.add_rows("labels.mislabelled", [(row_ids[index], detail)])
+    return findings
 
 
-def judge_drift(
+def measure_drift(
     rows: pd.DataFrame,
     reference: pd.DataFrame,
     vectors: npt.NDArray[np.float32] | None,
     reference_vectors: npt.NDArray[np.float32] | None,
     config: ValidationConfig,
     seed: int,
-) -> SessionJudgement:
-    """Measure how far the rows are from those of the previous session; nothing where either has too few."""
-    judgement = SessionJudgement()
-    if min(len(rows), len(reference)) < _COMPARED_FROM_ROWS:
-        return judgement
-    now, before = (
-        ["\n".join(each) for each in texts_of_rows(frame)] for frame in (rows, reference)
-    )
-    if config.drift.length.severity != "off":
-        lengths = [
-            np.array([len(text) for text in texts], dtype=np.float64) for texts in (before, now)
-        ]
-        judgement.measures["drift.length"] = length_drift(*lengths)
-    if config.drift.vocabulary.severity != "off":
-        judgement.measures["drift.vocabulary"] = vocabulary_drift(before, now, seed=seed)
-    if (
-        config.drift.embedding.severity != "off"
-        and vectors is not None
-        and reference_vectors is not None
-    ):
-        judgement.measures["drift.embedding"] = embedding_drift(
-            reference_vectors, vectors, seed=seed
-        )
-    for check in judgement.measures:
-        judgement.judged[check] = len(rows)
-    return judgement
+) -> SessionFindings:
+    """Measure how far the rows are from the rows of the previous session, if both have enough.
+
+    Args:
+        rows: A sample of the rows of this session.
+        reference: Rows of the previous session.
+        vectors: Unit vectors of the rows, [rows, dimensions]; without them or the reference's
+            vectors, there is no embedding drift.
+        reference_vectors: Unit vectors of the reference, [rows, dimensions].
+        config: Says which of the checks are on.
+        seed: For every random choice.
+    """
+    findings = SessionFindings()
+    if min(len(rows), len(reference)) < _FEWEST_ROWS_FOR_DRIFT:
+        return findings
+
+    measures = findings.measures
+    before, now = _joined_texts(reference), _joined_texts(rows)
+    if is_active("drift.length", config):
+        lengths_before, lengths_now = np.array([*map(len, before)]), np.array([*map(len, now)])
+        measures["drift.length"] = length_drift(lengths_before, lengths_now)
+    if is_active("drift.vocabulary", config):
+        measures["drift.vocabulary"] = vocabulary_drift(before, now, seed=seed)
+    if vectors is not None and reference_vectors is not None:
+        measures["drift.embedding"] = embedding_drift(reference_vectors, vectors, seed=seed)
+
+    findings.rows_checked.update(dict.fromkeys(measures, len(rows)))
+    return findings
 
 
-def _foreign(facts: SessionFacts, wanted: str) -> Iterator[tuple[int, str]]:
-    """Yield rows in another language than the wanted one, or than that of most rows."""
-    known = Counter(language for language in facts.languages if language is not None)
+def _joined_texts(rows: pd.DataFrame) -> list[str]:
+    return list(map("\n".join, texts_of_rows(rows)))
+
+
+def _rows_in_other_languages(facts: SessionFacts, language: str) -> Iterator[tuple[int, str]]:
+    """Yield the rows in another language than the configured one, or than most rows (`auto`)."""
+    known = Counter(code for code in facts.languages if code is not None)
     if not known:
         return
-    language, count = known.most_common(1)[0]
-    if wanted != "auto":
-        language = wanted
-    elif count < _DOMINANT_SHARE * known.total() or len(facts.row_ids) < 2:
-        return
-    for row_id, found in zip(facts.row_ids.tolist(), facts.languages, strict=True):
-        if found is not None and found != language:
-            yield row_id, f"is in {found!r}, not in {language!r}"
+    if language == "auto":
+        language, count = known.most_common(1)[0]
+        if count < _DOMINANT_SHARE * known.total() or len(facts.row_ids) < 2:
+            return
+
+    for row_id, code in zip(facts.row_ids.tolist(), facts.languages, strict=True):
+        if code not in (None, language):
+            yield row_id, f"is in {code!r}, not in {language!r}"
 
 
-def _out_of_range(
-    row_ids: npt.NDArray[np.int64], scores: npt.NDArray[np.float64], config: ValidationConfig
+def _rows_off_scale(
+    row_ids: Sequence[int], scores: npt.NDArray[np.float64], config: ValidationConfig
 ) -> Iterator[tuple[int, str]]:
     low, high = usual_scale(scores, config.labels.minimum_score, config.labels.maximum_score)
-    for each in np.flatnonzero((scores < low) | (scores > high)):
-        yield int(row_ids[each]), f"score {scores[each]:g} is not between {low:g} and {high:g}"
+    for index in np.flatnonzero((scores < low) | (scores > high)).tolist():
+        yield row_ids[index], f"score {scores[index]:g} is not between {low:g} and {high:g}"
 
 
-def _judge_labels(
-    row_ids: npt.NDArray[np.int64],
+def _rows_of_other_dimensions(
+    row_ids: Sequence[int], dimensions: npt.NDArray[np.int64], config: ValidationConfig
+) -> Iterator[tuple[int, str]]:
+    if not len(dimensions):
+        return
+    configured = config.vectors.dimensions
+    usual = configured or Counter(dimensions.tolist()).most_common(1)[0][0]
+    expected = f"{usual}" if configured else f"the {usual} of most rows"
+    for index in np.flatnonzero(dimensions != usual).tolist():
+        yield row_ids[index], f"embedding has {dimensions[index]} dimensions, not {expected}"
+
+
+def _check_labels(
+    row_ids: Sequence[int],
     labels: Sequence[str],
     config: ValidationConfig,
-    judgement: SessionJudgement,
+    findings: SessionFindings,
 ) -> None:
     counts = Counter(labels)
-    if config.labels.unknown_label.severity != "off":
+    if is_active("labels.unknown_label", config):
         reasons = unknown_labels(counts, config.labels.known)
-        ids = row_ids.tolist()
-        judgement.add(
-            "labels.unknown_label",
-            (
-                (row_id, reasons[label])
-                for row_id, label in zip(ids, labels, strict=True)
-                if label in reasons
-            ),
-        )
-    if config.labels.imbalance.severity != "off" and counts:
+        for row_id, label in zip(row_ids, labels, strict=True):
+            if label in reasons:
+                findings.add_rows("labels.unknown_label", [(row_id, reasons[label])])
+
+    if counts and is_active("labels.imbalance", config):
         (commonest, most), (rarest, fewest) = counts.most_common()[0], counts.most_common()[-1]
-        judgement.measures["labels.imbalance"] = imbalance(counts)
-        judgement.notes["labels.imbalance"] = f"{commonest!r} has {most} rows, {rarest!r} {fewest}"
+        findings.measures["labels.imbalance"] = imbalance(counts)
+        note = f"{commonest!r} has {most} rows, {rarest!r} {fewest}"
+        findings.notes["labels.imbalance"] = note

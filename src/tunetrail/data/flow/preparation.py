@@ -1,14 +1,13 @@
-"""Preparation: a session's rows, chunk by chunk, through validation, cleaning and split, into files. Trains nothing.
+"""Preparation: a session's rows go through validation, cleaning and split, chunk by chunk, into files.
 
-What a chunk needs only itself for is done in `chunk_steps`, possibly in other processes and at most once; then the
-chunks come together in `session_stage`: judgements over the session, duplicates, sides, and the account of every row.
+What a chunk needs only itself for is done in `chunk_steps`, possibly in other processes, and never
+twice. Then the chunks come together in `session_stage`.
 """
 
 import contextlib
 import shutil
 import tempfile
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,119 +15,123 @@ import pandas as pd
 
 from tunetrail.cache import ResultCache
 from tunetrail.config import PreparationConfig, SplitConfig
-from tunetrail.data.checks.judged_rows import Judge
-from tunetrail.data.flow.chunk_steps import ChunkSteps, PreparedChunk
+from tunetrail.data.checks.row_vectors import TextEncoder
+from tunetrail.data.flow.chunk_steps import ChunkCounts, ChunkSteps, PreparedChunk
 from tunetrail.data.flow.chunks import write_chunks
-from tunetrail.data.flow.engines import Job, run_jobs
+from tunetrail.data.flow.executors import ChunkTask, run_tasks
 from tunetrail.data.flow.prepared import PreparedSession
 from tunetrail.data.flow.session_stage import SessionStage
 from tunetrail.errors import ConfigError, SampleError
 from tunetrail.paths import cache_dir
+from tunetrail.samples import shape_named
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """Everything that preparation needs but the rows.
+    """Everything that preparation needs except the rows.
 
     Attributes:
         steps: What is done to each chunk.
         split: How sides are assigned.
         config: Chunks, processes and cache.
-        judge: The model's vectors and the previous session, for the checks that need them.
-        seed: Decides where chance does.
+        encoder: Makes vectors of texts; None turns off the checks that need them.
+        reference: Rows of the previous session, to measure drift from; None if there is none.
+        seed: For every random choice.
+        objective_setting: The setting that chooses the rows to train on, for the error message.
     """
 
     steps: ChunkSteps
     split: SplitConfig
     config: PreparationConfig
-    judge: Judge
+    encoder: TextEncoder | None = None
+    reference: pd.DataFrame | None = None
     seed: int
+    objective_setting: str = "objective"
 
     def run(self, frames: Iterable[pd.DataFrame], folder: Path) -> PreparedSession:
         """Prepare all rows and write them, and everything about them, into `folder`.
 
         Args:
             frames: Frames of rows with ascending ids; read once, a few chunks ahead of the work.
-            folder: Made if it isn't there; what it holds of an earlier preparation is replaced.
+            folder: Made if it doesn't exist; the files of an earlier preparation are replaced.
 
         Returns:
             The prepared session; its `stopped` says why its rows can't be trained on, if so.
 
         Raises:
-            SampleError: There are no rows, an embedding session mixes shapes, or an llm session mixes preferences with
-                others.
+            ConfigError: Rows are to be shortened, and no tokenizer can count their tokens.
+            SampleError: There are no rows, or rows that can't be trained on together.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         if self.steps.cleaning.length != "keep" and self.steps.counter is None:
             raise ConfigError(
-                f"cleaning.length must be keep where the model isn't found, got {self.steps.cleaning.length!r}. "
-                "Name a model whose tokenizer counts."
+                "cleaning.length must be keep if the model isn't found, "
+                f"got {self.steps.cleaning.length!r}. Name a model whose tokenizer counts."
             )
-        kept = result_cache(self.config)
-        if kept is not None:
-            kept.open()
-        with (
-            contextlib.ExitStack() as stack,
-            tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch,
-        ):
-            if kept is not None:
-                stack.callback(kept.prune)
-            cache = kept or ResultCache(folder=Path(scratch) / "results", gigabytes=0.0)
-            chunks = self._chunks(frames, cache, Path(scratch))
+
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            temporary = tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-")
+            scratch = Path(stack.enter_context(temporary))
+            cache = result_cache(self.config)
+            if cache is None:
+                cache = ResultCache(folder=scratch / "results", gigabytes=0.0)
+            else:
+                cache.open()
+                stack.callback(cache.prune)
+
+            chunks = self._prepare_chunks(frames, cache, scratch)
+            _check_objectives(chunks, str(self.steps.kind), self.objective_setting)
             stage = SessionStage(
                 chunks=chunks,
                 steps=self.steps,
                 split=self.split,
-                judge=self.judge,
+                encoder=self.encoder,
+                reference=self.reference,
                 cache=cache,
                 seed=self.seed,
             )
-            return stage.run(folder, Path(scratch))
+            return stage.run(folder, scratch)
 
-    def _chunks(
+    def _prepare_chunks(
         self, frames: Iterable[pd.DataFrame], cache: ResultCache, scratch: Path
     ) -> list[PreparedChunk]:
+        """Return all chunks after their steps; those in the cache are taken from there."""
         raw = scratch / "raw"
         raw.mkdir()
         identity = self.steps.identity
 
-        def jobs() -> Iterator[Job]:
+        def tasks() -> Iterator[ChunkTask]:
             for chunk in write_chunks(frames, self.config.chunk_rows, raw):
-                place = cache.place(identity, chunk.digest)
-                if place.is_dir() and not PreparedChunk(folder=place).is_whole:
-                    shutil.rmtree(place)
-                yield Job(raw=chunk.path, folder=place)
+                result = cache.place(identity, chunk.digest)
+                if result.is_dir() and not PreparedChunk(folder=result).is_whole:
+                    shutil.rmtree(result)
+                yield ChunkTask(raw=chunk.path, folder=result)
 
-        chunks = [
-            PreparedChunk(folder=job.folder)
-            for job in run_jobs(self.steps.run, jobs(), self.config)
-        ]
-        _check_rows(chunks, str(self.steps.kind))
-        return chunks
+        done = run_tasks(self.steps.run, tasks(), self.config)
+        return [PreparedChunk(folder=task.folder) for task in done]
 
 
 def result_cache(config: PreparationConfig) -> ResultCache | None:
-    """Return the configured cache, None where nothing is to be kept."""
+    """Return the configured cache, or None if results aren't kept."""
     if config.cache_gigabytes == 0.0:
         return None
     folder = Path(config.cache_dir) if config.cache_dir else cache_dir()
     return ResultCache(folder=folder / "results", gigabytes=config.cache_gigabytes)
 
 
-def _check_rows(chunks: list[PreparedChunk], kind: str) -> None:
+def _check_objectives(chunks: Sequence[PreparedChunk], kind: str, setting: str) -> None:
+    """Raise `SampleError` unless there are rows, and they all have one objective."""
     if not chunks:
         raise SampleError(
-            f"rows must hold at least one {kind} sample, got 0. Log samples to the session or choose another."
+            f"rows must hold at least one {kind} sample, got 0. "
+            "Log samples to the session or choose another."
         )
-    shapes: Counter[str] = sum((Counter(chunk.counts["shapes"]) for chunk in chunks), Counter())
-    listed = ", ".join(f"{name} ({count})" for name, count in shapes.most_common())
-    if kind == "embedding" and len(shapes) > 1:
+
+    shapes = ChunkCounts.total(chunks).shapes.most_common()
+    objectives = list(dict.fromkeys(shape_named(name).objective for name, _ in shapes))
+    if len(objectives) > 1:
+        listed = ", ".join(f"{name} ({count})" for name, count in shapes)
         raise SampleError(
-            f"embedding samples must all have one shape, got {listed}. "
-            f"Choose one, for example embedding.shape={shapes.most_common(1)[0][0]}."
-        )
-    if "preference" in shapes and len(shapes) > 1:
-        raise SampleError(
-            f"llm samples must all be preferences or none, got {listed}. "
-            "Choose llm.objective=preference or llm.objective=supervised."
+            f"{kind} samples must all have one {setting.rpartition('.')[2]}, got {listed}. "
+            f"Choose one, for example {setting}={objectives[0]}."
         )

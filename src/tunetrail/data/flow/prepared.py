@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from tunetrail.data import row_files
-from tunetrail.data.checks.findings import Finding, StepAccount
+from tunetrail.data.checks.results import CheckResult, StepAccount
 from tunetrail.data.splits import SIDES, Split, check_no_leak
 
 SET_ASIDE, CHANGES, FLAGS = "set_aside.parquet", "changes.parquet", "flags.parquet"
@@ -36,7 +36,7 @@ class PreparedSession:
 
     folder: Path
     account: tuple[StepAccount, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[CheckResult, ...]
     sides: Mapping[str, int]
     clusters: Mapping[str, int]
     method: str

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tunetrail.data.checks.findings import Finding, StepAccount
+from tunetrail.data.checks.results import CheckResult, StepAccount
 from tunetrail.data.report.pictures import SHOWN_LABELS, figures, finite_lengths
 from tunetrail.data.report.report_data import ReportData, ReportSection, rows_by_reason
 from tunetrail.reporting.charts import png
@@ -175,11 +175,11 @@ def _summarise_lengths(
     }
 
 
-def _count_severity(findings: Iterable[Finding], severity: str) -> int:
+def _count_severity(findings: Iterable[CheckResult], severity: str) -> int:
     return sum(finding.severity == severity for finding in findings)
 
 
-def _compare_with_threshold(finding: Finding) -> str:
+def _compare_with_threshold(finding: CheckResult) -> str:
     """Return the measure and its threshold, such as `1.3% > 0%` or `34.2 > 20`."""
     as_share = not finding.check.startswith(_NO_SHARES)
     relation = ">" if finding.measure > finding.threshold else "≤"

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from numpy.typing import NDArray
 
-from tunetrail.data.checks.findings import Finding, StepAccount
+from tunetrail.data.checks.results import CheckResult, StepAccount
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class ReportSection:
 
     name: str
     account: tuple[StepAccount, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[CheckResult, ...]
     sides: Mapping[str, int]
     set_aside: pd.DataFrame
     changes: pd.DataFrame

@@ -10,7 +10,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from tunetrail.data import row_files
-from tunetrail.data.checks.findings import StepAccount
+from tunetrail.data.checks.results import StepAccount
+from tunetrail.data.flow.accounts import reason_kind
 from tunetrail.data.flow.prepared import (
     CHANGES,
     FLAGS,
@@ -19,7 +20,6 @@ from tunetrail.data.flow.prepared import (
     PreparedSession,
     side_file,
 )
-from tunetrail.data.flow.session_stage import reason_kind
 from tunetrail.data.report.report import render
 from tunetrail.data.report.report_data import ReportData, ReportSection
 from tunetrail.data.splits import SIDES
@@ -69,7 +69,7 @@ def write_report(data: ReportData, path: Path) -> None:
     path.write_text(render(data), encoding="utf-8")
 
 
-def joined(
+def join_sessions(
     sessions: Mapping[str, PreparedSession],
     folder: Path,
     title: str,

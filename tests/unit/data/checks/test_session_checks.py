@@ -7,10 +7,10 @@ import pytest
 from tunetrail.config import CheckConfig, LabelChecksConfig, ValidationConfig, VectorChecksConfig
 from tunetrail.data.checks.session_checks import (
     SessionFacts,
-    SessionJudgement,
-    judge_drift,
-    judge_facts,
-    judge_vectors,
+    SessionFindings,
+    check_facts,
+    check_vectors,
+    measure_drift,
 )
 from tunetrail.data.rows import rows_frame
 from tunetrail.samples import Sample, SampleKind
@@ -23,8 +23,8 @@ def facts(rows: int, languages: Sequence[str | None] | None = None, **more: Any)
     )
 
 
-def flagged(judgement: SessionJudgement, check: str) -> list[int]:
-    return [row_id for row_id, name, _ in judgement.flags if name == check]
+def flagged(findings: SessionFindings, check: str) -> list[int]:
+    return [row_id for row_id, name, _ in findings.flags if name == check]
 
 
 def frame(texts: Sequence[str], **more: str) -> Any:
@@ -44,45 +44,45 @@ def frame(texts: Sequence[str], **more: str) -> Any:
         ([None, None], "en", []),
     ],
 )
-def test_judge_facts_flags_rows_in_another_language(
+def test_check_facts_flags_rows_in_another_language(
     languages: list[str | None], wanted: str, expected: list[int]
 ) -> None:
-    found = judge_facts(facts(len(languages), languages), ValidationConfig(language=wanted))
+    found = check_facts(facts(len(languages), languages), ValidationConfig(language=wanted))
     assert flagged(found, "rows.language") == expected
 
 
-def test_judge_facts_flags_scores_off_the_scale() -> None:
+def test_check_facts_flags_scores_off_the_scale() -> None:
     scores = np.array([0.5] * 30 + [1.5])
     assert flagged(
-        judge_facts(facts(31, scores=scores), ValidationConfig()), "labels.score_range"
+        check_facts(facts(31, scores=scores), ValidationConfig()), "labels.score_range"
     ) == [31]
     bounded = ValidationConfig(labels=LabelChecksConfig(minimum_score=1.0, maximum_score=2.0))
-    assert flagged(judge_facts(facts(31, scores=scores), bounded), "labels.score_range") == list(
+    assert flagged(check_facts(facts(31, scores=scores), bounded), "labels.score_range") == list(
         range(1, 31)
     )
 
 
-def test_judge_facts_flags_vectors_of_another_size() -> None:
+def test_check_facts_flags_vectors_of_another_size() -> None:
     dimensions = np.array([4, 4, 3])
     assert flagged(
-        judge_facts(facts(3, dimensions=dimensions), ValidationConfig()), "vectors.dimension"
+        check_facts(facts(3, dimensions=dimensions), ValidationConfig()), "vectors.dimension"
     ) == [3]
     asked = ValidationConfig(vectors=VectorChecksConfig(dimensions=3))
-    assert flagged(judge_facts(facts(3, dimensions=dimensions), asked), "vectors.dimension") == [
+    assert flagged(check_facts(facts(3, dimensions=dimensions), asked), "vectors.dimension") == [
         1,
         2,
     ]
 
 
-def test_judge_facts_judges_labels() -> None:
+def test_check_facts_checks_labels() -> None:
     labels = ["praise"] * 150 + ["question"] * 100 + ["prasie"]
-    found = judge_facts(facts(251, labels=labels), ValidationConfig())
+    found = check_facts(facts(251, labels=labels), ValidationConfig())
     assert flagged(found, "labels.unknown_label") == [251]
     assert found.measures["labels.imbalance"] == 150.0
     assert found.notes["labels.imbalance"] == "'praise' has 150 rows, 'prasie' 1"
 
 
-def test_judge_facts_runs_no_check_that_is_off() -> None:
+def test_check_facts_runs_no_check_that_is_off() -> None:
     config = ValidationConfig()
     off = CheckConfig(severity="off")
     config.rows.language = config.labels.score_range = config.labels.unknown_label = (
@@ -96,22 +96,25 @@ def test_judge_facts_runs_no_check_that_is_off() -> None:
         labels=["a"] * 3,
         dimensions=np.array([1, 1, 2]),
     )
-    found = judge_facts(everything, config)
+    found = check_facts(everything, config)
     assert found.flags == [] and found.measures == {}
 
 
-def test_judge_vectors_needs_enough_rows_to_know_what_is_usual() -> None:
+def test_check_vectors_needs_enough_rows_to_know_what_is_usual() -> None:
     rows = frame(["text"] * 10, label="a").assign(cluster="c")
-    found = judge_vectors(rows, np.eye(10, dtype=np.float32), ValidationConfig(), seed=0)
-    assert found.flags == [] and found.judged == {"rows.outlier": 10, "labels.mislabelled": 10}
+    found = check_vectors(rows, np.eye(10, dtype=np.float32), ValidationConfig(), seed=0)
+    assert found.flags == [] and found.rows_checked == {
+        "rows.outlier": 10,
+        "labels.mislabelled": 10,
+    }
 
 
-def test_judge_drift_measures_what_differs_and_nothing_among_few_rows() -> None:
+def test_measure_drift_measures_what_differs_and_nothing_among_few_rows() -> None:
     short, long = (
         frame(["two words"] * 40),
         frame(["many other words, again and again and again"] * 40),
     )
-    found = judge_drift(long, short, None, None, ValidationConfig(), seed=0)
+    found = measure_drift(long, short, None, None, ValidationConfig(), seed=0)
     assert found.measures["drift.length"] == 1.0 and "drift.embedding" not in found.measures
-    assert found.judged == {"drift.length": 40, "drift.vocabulary": 40}
-    assert judge_drift(long, short[:20], None, None, ValidationConfig(), seed=0).measures == {}
+    assert found.rows_checked == {"drift.length": 40, "drift.vocabulary": 40}
+    assert measure_drift(long, short[:20], None, None, ValidationConfig(), seed=0).measures == {}

@@ -19,7 +19,7 @@ from tunetrail.config import (
     SplitConfig,
     ValidationConfig,
 )
-from tunetrail.data.checks.judged_rows import Judge
+from tunetrail.data.checks.row_vectors import TextEncoder
 from tunetrail.data.flow.chunk_steps import ChunkSteps
 from tunetrail.data.flow.preparation import Preparation
 from tunetrail.data.flow.prepared import PreparedSession
@@ -50,7 +50,8 @@ def prepare(
     *,
     kind: SampleKind = SampleKind.EMBEDDING,
     config: PreparationConfig | None = None,
-    judge: Judge | None = None,
+    encoder: TextEncoder | None = None,
+    reference: pd.DataFrame | None = None,
     validation: ValidationConfig | None = None,
     cleaning: CleaningConfig | None = None,
     split: SplitConfig | None = None,
@@ -64,8 +65,10 @@ def prepare(
         steps=steps,
         split=split or SplitConfig(),
         config=config or PreparationConfig(workers=1, cache_gigabytes=0.0),
-        judge=judge or Judge(),
+        encoder=encoder,
+        reference=reference,
         seed=0,
+        objective_setting="embedding.shape" if kind == "embedding" else "llm.objective",
     )
     return preparation.run([frames] if isinstance(frames, pd.DataFrame) else frames, folder)
 
@@ -172,7 +175,7 @@ def word_vectors(texts: Sequence[str]) -> npt.NDArray[np.float32]:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def test_preparation_judges_with_vectors_and_keeps_them(tmp_path: Path) -> None:
+def test_preparation_checks_vectors_and_caches_them(tmp_path: Path) -> None:
     calls: list[int] = []
 
     def vectors(texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -182,12 +185,16 @@ def test_preparation_judges_with_vectors_and_keeps_them(tmp_path: Path) -> None:
     rows = samples([sentence(number) for number in range(100)])
     reference = samples([sentence(number, words=60) for number in range(200, 300)])
     config = PreparationConfig(workers=1, cache_dir=str(tmp_path / "cache"))
-    judge = Judge(vectors=vectors, identity="letters", reference=reference)
-    session = prepare(rows, tmp_path / "out", judge=judge, config=config)
+    options: dict[str, Any] = {
+        "encoder": TextEncoder(encode=vectors, identity="letters"),
+        "reference": reference,
+        "config": config,
+    }
+    session = prepare(rows, tmp_path / "out", **options)
     findings = {finding.check: finding for finding in session.findings}
     assert findings["drift.length"].severity == "warning" and findings["drift.length"].measure > 0.9
     assert findings["rows.outlier"].judged == 100 and sum(calls) == 200
-    prepare(rows, tmp_path / "out", judge=judge, config=config)
+    prepare(rows, tmp_path / "out", **options)
     assert sum(calls) == 200
 
 
@@ -273,7 +280,8 @@ def test_preparation_refuses_preferences_among_other_samples(tmp_path: Path) -> 
     others = rows_frame([(9, Sample(kind=SampleKind.LLM, shape="completion", content=content))])
     with pytest.raises(
         SampleError,
-        match=r"preferences or none, got preference \(3\), completion \(1\). Choose llm.objective=",
+        match=r"must all have one objective, got preference \(3\), completion \(1\). "
+        "Choose one, for example llm.objective=preference",
     ):
         prepare(
             pd.concat([preferences(3), others], ignore_index=True), tmp_path, kind=SampleKind.LLM
@@ -444,9 +452,7 @@ def test_preparation_sets_long_rows_aside_when_asked(tmp_path: Path) -> None:
             counter=Words(),
         )
         config = PreparationConfig(workers=1, cache_gigabytes=0.0)
-        preparation = Preparation(
-            steps=steps, split=SplitConfig(), config=config, judge=Judge(), seed=0
-        )
+        preparation = Preparation(steps=steps, split=SplitConfig(), config=config, seed=0)
         session = preparation.run([rows], tmp_path / length)
         check_account(session, 60)
         assert session.step(step).set_aside == 12
@@ -454,7 +460,7 @@ def test_preparation_sets_long_rows_aside_when_asked(tmp_path: Path) -> None:
 
 def test_preparation_refuses_a_length_policy_without_a_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"cleaning\.length must be keep where the model isn't found, got 'drop'"
+        ConfigError, match=r"cleaning\.length must be keep if the model isn't found, got 'drop'"
     ):
         prepare(samples(["a b c"]), tmp_path, cleaning=CleaningConfig(length="drop"))
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from tunetrail.data.checks.findings import StepAccount
+from tunetrail.data.checks.results import StepAccount
 from tunetrail.data.report.pictures import SHOWN_LABELS, figures
 from tunetrail.data.report.report_data import ReportSection
 from tunetrail.data.rows import set_aside_frame

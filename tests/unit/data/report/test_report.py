@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunetrail.data.checks.findings import Example, Finding, StepAccount
+from tunetrail.data.checks.results import CheckResult, Example, StepAccount
 from tunetrail.data.report.report import headline, render
 from tunetrail.data.report.report_data import ReportData, ReportSection
 from tunetrail.data.rows import set_aside_frame
@@ -36,7 +36,7 @@ EMPTY = ReportSection(
 )
 
 
-def finding(check: str, severity: str, **values: object) -> Finding:
+def finding(check: str, severity: str, **values: object) -> CheckResult:
     known = dict(
         rows=12,
         judged=900,
@@ -45,7 +45,7 @@ def finding(check: str, severity: str, **values: object) -> Finding:
         set_aside=False,
         message=f"about {check}",
     )
-    return Finding(check=check, severity=severity, **{**known, **values})  # type: ignore[arg-type]
+    return CheckResult(check=check, severity=severity, **{**known, **values})  # type: ignore[arg-type]
 
 
 def full_section() -> ReportSection:

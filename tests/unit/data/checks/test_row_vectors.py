@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tunetrail.data.checks.vectors import MOST_DIMENSIONS, unit_vectors
+from tunetrail.data.checks.row_vectors import MOST_DIMENSIONS, unit_vectors
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e200])

@@ -1,12 +1,11 @@
 import pytest
 
 from tunetrail.config import CheckConfig, ValidationConfig
-from tunetrail.data.checks.session_checks import SessionJudgement
-from tunetrail.data.checks.verdicts import (
+from tunetrail.data.checks.catalog import CHECKS, active_checks
+from tunetrail.data.checks.session_checks import SessionFindings
+from tunetrail.data.checks.thresholds import (
     EXAMPLES,
-    MEANINGS,
-    active_checks,
-    findings_of,
+    check_results,
     stop_reason,
     with_examples,
 )
@@ -21,16 +20,18 @@ FLAGS = [
 def test_active_checks_names_every_check_that_is_on() -> None:
     config = ValidationConfig()
     config.rows.outlier = CheckConfig(severity="off")
-    names = [name for name, _ in active_checks(config)]
-    assert set(names) == set(MEANINGS) - {"rows.outlier"}
+    names = [check.name for check in active_checks(config)]
+    assert set(names) == set(CHECKS) - {"rows.outlier"}
     assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize(("rows", "severity"), [(3, "error"), (4, "passed")])
-def test_findings_of_holds_the_share_against_the_threshold(rows: int, severity: str) -> None:
+def test_check_results_holds_the_share_against_the_threshold(rows: int, severity: str) -> None:
     found = {
         each.check: each
-        for each in findings_of(ValidationConfig(), FLAGS, SessionJudgement(), rows, {"pair": rows})
+        for each in check_results(
+            ValidationConfig(), FLAGS, SessionFindings(), rows, {"pair": rows}
+        )
     }
     empty = found["rows.empty"]
     assert (empty.severity, empty.rows, empty.judged, empty.row_ids) == (severity, 2, rows, (1, 2))
@@ -38,15 +39,15 @@ def test_findings_of_holds_the_share_against_the_threshold(rows: int, severity: 
     assert found["rows.language"].severity == "warning"
 
 
-def test_findings_of_counts_a_row_once_however_often_it_is_flagged() -> None:
-    found = findings_of(ValidationConfig(), FLAGS + FLAGS, SessionJudgement(), 10, {"pair": 10})
+def test_check_results_counts_a_row_once_however_often_it_is_flagged() -> None:
+    found = check_results(ValidationConfig(), FLAGS + FLAGS, SessionFindings(), 10, {"pair": 10})
     assert next(each for each in found if each.check == "rows.empty").rows == 2
 
 
-def test_findings_of_leaves_out_what_does_not_apply() -> None:
+def test_check_results_leaves_out_what_does_not_apply() -> None:
     names = {
         each.check
-        for each in findings_of(ValidationConfig(), [], SessionJudgement(), 5, {"pair": 5})
+        for each in check_results(ValidationConfig(), [], SessionFindings(), 5, {"pair": 5})
     }
     assert not names & {
         "labels.score_range",
@@ -57,19 +58,19 @@ def test_findings_of_leaves_out_what_does_not_apply() -> None:
     for shape in ("completion", "preference"):
         names = {
             each.check
-            for each in findings_of(ValidationConfig(), [], SessionJudgement(), 5, {shape: 5})
+            for each in check_results(ValidationConfig(), [], SessionFindings(), 5, {shape: 5})
         }
         assert "conversations.truncated_output" in names
 
 
-def test_findings_of_takes_measures_of_the_session() -> None:
-    judgement = SessionJudgement(
+def test_check_results_takes_measures_of_the_session() -> None:
+    findings = SessionFindings(
         measures={"labels.imbalance": 40.0, "drift.length": 0.1},
         notes={"labels.imbalance": "'a' has 40 rows, 'b' 1"},
     )
     found = {
         each.check: each
-        for each in findings_of(ValidationConfig(), [], judgement, 41, {"label": 41})
+        for each in check_results(ValidationConfig(), [], findings, 41, {"label": 41})
     }
     assert (
         found["labels.imbalance"].severity == "warning"
@@ -79,22 +80,22 @@ def test_findings_of_takes_measures_of_the_session() -> None:
 
 
 def test_stop_reason_names_every_error_and_the_way_out() -> None:
-    found = findings_of(ValidationConfig(), FLAGS, SessionJudgement(), 3, {"pair": 3})
+    found = check_results(ValidationConfig(), FLAGS, SessionFindings(), 3, {"pair": 3})
     reason = stop_reason(found)
     assert reason is not None and reason.startswith(
         "validation found 1 error: rows.empty: 2 of 3 rows"
     )
     assert "validation.rows.empty.threshold" in reason
     assert (
-        stop_reason(findings_of(ValidationConfig(), [], SessionJudgement(), 3, {"pair": 3})) is None
+        stop_reason(check_results(ValidationConfig(), [], SessionFindings(), 3, {"pair": 3}))
+        is None
     )
 
 
 def test_with_examples_shows_the_first_rows_and_their_details() -> None:
     flags = [(row_id, "rows.encoding", f"detail {row_id}") for row_id in range(1, 10)]
-    found = findings_of(ValidationConfig(), flags, SessionJudgement(), 100, {"text": 100})
-    details = {(check, row_id): detail for row_id, check, detail in flags}
-    shown = with_examples(found, {row_id: f"text {row_id}" for row_id in range(2, 10)}, details)
+    found = check_results(ValidationConfig(), flags, SessionFindings(), 100, {"text": 100})
+    shown = with_examples(found, {row_id: f"text {row_id}" for row_id in range(2, 10)}, flags)
     examples = next(each for each in shown if each.check == "rows.encoding").examples
     assert [(each.row_id, each.text, each.detail) for each in examples] == [
         (row_id, f"text {row_id}", f"detail {row_id}") for row_id in range(2, EXAMPLES + 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tunetrail.config import PreparationConfig
-from tunetrail.data.flow.engines import Job, run_jobs
+from tunetrail.data.flow.executors import ChunkTask, run_tasks
 
 
 @dataclass(frozen=True)
@@ -18,48 +18,48 @@ class Upper:
         (folder / "text").write_text(raw.read_text().upper())
 
 
-def jobs(folder: Path, count: int) -> Iterator[Job]:
+def tasks(folder: Path, count: int) -> Iterator[ChunkTask]:
     for number in range(count):
         raw = folder / f"raw-{number}"
         raw.write_text(f"text {number}")
-        yield Job(raw=raw, folder=folder / f"done-{number}")
+        yield ChunkTask(raw=raw, folder=folder / f"done-{number}")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("count", [0, 1, 7])
-def test_run_jobs_runs_all_and_keeps_their_order(tmp_path: Path, workers: int, count: int) -> None:
-    done = list(run_jobs(Upper(), jobs(tmp_path, count), PreparationConfig(workers=workers)))
-    assert [(job.folder / "text").read_text() for job in done] == [
+def test_run_tasks_runs_all_and_keeps_their_order(tmp_path: Path, workers: int, count: int) -> None:
+    done = list(run_tasks(Upper(), tasks(tmp_path, count), PreparationConfig(workers=workers)))
+    assert [(task.folder / "text").read_text() for task in done] == [
         f"TEXT {number}" for number in range(count)
     ]
     assert not list(tmp_path.glob("raw-*"))
 
 
-def test_run_jobs_leaves_what_is_done(tmp_path: Path) -> None:
+def test_run_tasks_leaves_what_is_done(tmp_path: Path) -> None:
     (tmp_path / "done-0").mkdir()
-    list(run_jobs(Upper(), jobs(tmp_path, 2), PreparationConfig(workers=1)))
+    list(run_tasks(Upper(), tasks(tmp_path, 2), PreparationConfig(workers=1)))
     assert not (tmp_path / "done-0" / "text").exists() and (tmp_path / "done-1" / "text").exists()
 
 
-def test_run_jobs_has_few_chunks_waiting(tmp_path: Path) -> None:
+def test_run_tasks_has_few_chunks_waiting(tmp_path: Path) -> None:
     waiting = []
 
-    def counted() -> Iterator[Job]:
-        for job in jobs(tmp_path, 40):
+    def counted() -> Iterator[ChunkTask]:
+        for task in tasks(tmp_path, 40):
             waiting.append(len(list(tmp_path.glob("raw-*"))))
-            yield job
+            yield task
 
-    assert len(list(run_jobs(Upper(), counted(), PreparationConfig(workers=2)))) == 40
+    assert len(list(run_tasks(Upper(), counted(), PreparationConfig(workers=2)))) == 40
     assert max(waiting) <= 8
 
 
-def test_run_jobs_hands_on_the_error_of_a_step(tmp_path: Path) -> None:
+def test_run_tasks_hands_on_the_error_of_a_step(tmp_path: Path) -> None:
     (tmp_path / "raw").write_bytes(b"\xff")
     with pytest.raises(UnicodeDecodeError):
         list(
-            run_jobs(
+            run_tasks(
                 Upper(),
-                [Job(raw=tmp_path / "raw", folder=tmp_path / "done")],
+                [ChunkTask(raw=tmp_path / "raw", folder=tmp_path / "done")],
                 PreparationConfig(workers=1),
             )
         )

@@ -1,0 +1,130 @@
+"""Vectors of rows: which rows the session's checks look at, and how their texts become vectors."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.decomposition import PCA
+
+from tunetrail.cache import ResultCache
+from tunetrail.data.rows import texts_of_rows
+
+MOST_DIMENSIONS = 512
+"""More dimensions than this are reduced: the checks' time grows with the cube of their number."""
+
+# Enough to see what a row is about, and short enough for thousands of rows.
+_CHARACTERS_PER_ROW = 400
+# The cache has a file for each bucket of texts. A new row changes one of them.
+_BUCKETS = 16
+
+Encode = Callable[[Sequence[str]], npt.NDArray[np.float32]]
+"""Returns the unit vectors of texts, [texts, dimensions], by the model that will be trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEncoder:
+    """A model that makes vectors of texts.
+
+    Attributes:
+        encode: Returns the vectors.
+        identity: Names the model; encoders of the same identity return the same vectors.
+    """
+
+    encode: Encode
+    identity: str
+
+    def cached_vectors(self, texts: Sequence[str], cache: ResultCache) -> npt.NDArray[np.float32]:
+        """Return the vectors of texts, [texts, dimensions]; those in the cache aren't encoded."""
+        if not texts:
+            return np.zeros((0, 0), dtype=np.float32)
+
+        buckets: dict[int, set[str]] = defaultdict(set)
+        for text in texts:
+            buckets[hashlib.sha256(text.encode()).digest()[0] % _BUCKETS].add(text)
+
+        vectors: dict[str, npt.NDArray[np.float32]] = {}
+        missing: dict[Path, list[str]] = {}
+        for bucket in buckets.values():
+            bucket_texts = sorted(bucket)
+            path = cache.place("vectors", self.identity, *bucket_texts) / "vectors.npy"
+            cached = _read_vectors(path)
+            if cached is not None and len(cached) == len(bucket_texts):
+                vectors.update(zip(bucket_texts, cached, strict=True))
+            else:
+                missing[path] = bucket_texts
+
+        vectors.update(self._encode_buckets(missing, cache))
+        return np.stack([vectors[text] for text in texts])
+
+    def _encode_buckets(
+        self, buckets: dict[Path, list[str]], cache: ResultCache
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        """Encode the texts of all buckets at once, and write each bucket's vectors to its file."""
+        texts = [text for bucket in buckets.values() for text in bucket]
+        if not texts:
+            return {}
+
+        encoded = np.asarray(self.encode(texts), dtype=np.float32)
+        start = 0
+        for path, bucket_texts in buckets.items():
+            end = start + len(bucket_texts)
+            with cache.writing(path) as unfinished:
+                np.save(unfinished, encoded[start:end], allow_pickle=False)
+            start = end
+        return dict(zip(texts, encoded, strict=True))
+
+
+def sample_positions(row_ids: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """Return the positions of at most `count` rows, ascending: the smallest by a hash of their ids.
+
+    The sample of a session that grows keeps most of its rows, and so the cache keeps their vectors.
+    """
+    # The finaliser of splitmix64, shortened: consecutive ids get unrelated hashes.
+    with np.errstate(over="ignore"):
+        hashes = row_ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        hashes ^= hashes >> np.uint64(32)
+        hashes *= np.uint64(0xD6E8FEB86659FD93)
+        hashes ^= hashes >> np.uint64(32)
+    return np.sort(np.argsort(hashes, kind="stable")[:count])
+
+
+def texts_to_encode(rows: pd.DataFrame) -> list[str]:
+    """Return one text for each row: the beginning of all its texts, one after the other."""
+    return ["\n".join(texts)[:_CHARACTERS_PER_ROW] for texts in texts_of_rows(rows)]
+
+
+def unit_vectors(vectors: npt.NDArray[np.floating[Any]], *, seed: int) -> npt.NDArray[np.float64]:
+    """Return vectors of length 1 as float64, [rows, dimensions]; zero vectors stay zero.
+
+    If both the dimensions and the rows are more than `MOST_DIMENSIONS`, the dimensions are reduced
+    to that number of principal components.
+
+    Args:
+        vectors: [rows, dimensions], finite.
+        seed: For the principal components.
+    """
+    raw = np.asarray(vectors, dtype=np.float64)
+    # Divided by the largest value first, so that no square overflows.
+    raw = raw / np.maximum(np.abs(raw).max(axis=1, keepdims=True, initial=0.0), 1e-300)
+    units: npt.NDArray[np.float64] = raw / np.maximum(
+        np.linalg.norm(raw, axis=1, keepdims=True), 1e-12
+    )
+
+    if min(units.shape) > MOST_DIMENSIONS:
+        components = PCA(MOST_DIMENSIONS, svd_solver="randomized", random_state=seed)
+        units = np.asarray(components.fit_transform(units))
+    return units
+
+
+def _read_vectors(file: Path) -> npt.NDArray[np.float32] | None:
+    """Return the vectors of a file, or None if it doesn't exist or is broken."""
+    try:
+        return np.asarray(np.load(file, allow_pickle=False), dtype=np.float32)
+    except (OSError, ValueError, EOFError):
+        return None
