@@ -123,7 +123,7 @@ class LanguageForward:
 
 
 def padded(examples: Sequence[TokenizedExample], pad_token_id: int) -> dict[str, Tensor]:
-    """Return `input_ids`, `attention_mask` and `labels`, each [batch, tokens], padded on the right."""
+    """Return `input_ids`, `attention_mask` and `labels`, each [batch, tokens], right-padded."""
     ids = [torch.tensor(example.input_ids) for example in examples]
     labels = [torch.tensor(example.labels) for example in examples]
     ones = list(map(torch.ones_like, ids))

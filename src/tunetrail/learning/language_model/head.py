@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from tunetrail.learning.cpu_layers.linear import linear, transposed_product
 
 CHUNK_TOKENS = 512
-"""Fewer cost time for adding up the head's gradient (measured with 49,152 x 576), more memory."""
+"""Fewer tokens cost time for adding up the head's gradient, more tokens only memory."""
 
 _Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
@@ -27,7 +27,7 @@ def supervised_nats(
     *,
     chunk_tokens: int = CHUNK_TOKENS,
 ) -> Tensor:
-    """Return each token's negative log-likelihood; the backward pass computes the logits a second time.
+    """Return each token's negative log-likelihood; the backward pass computes the logits again.
 
     It is logsumexp(logits) - logits[target] in at least float32, which is two digits more exact
     than torch's `cross_entropy`. Under autocast, the matrix products have autocast's type, as in
@@ -174,7 +174,7 @@ class _Head:
             yield slice(start, min(start + self.chunk, len(self.hidden)))
 
     def _exponentials(self, tokens: slice) -> tuple[Tensor, Tensor, Tensor]:
-        """Return exp(x - max x) of a chunk's logits x, their sums [chunk, 1], and the nats [chunk]."""
+        """Return exp(x - max x) of a chunk's logits x, their sums [chunk, 1], and nats [chunk]."""
         logits = linear(self.hidden[tokens], self.weight, self.bias).to(self.exact)
         logits.sub_(logits.amax(dim=1, keepdim=True))
         target_logits = logits.gather(1, self.targets[tokens])

@@ -1,12 +1,12 @@
-"""LanguageModelLearner: everything that the pipeline asks of a language model, in one place.
+"""LanguageModelLearner: loads, trains and applies language models for the pipeline.
 
-Takes plain records, gives back models and NumPy arrays; knows nothing of metrics, sessions or
-MLflow.
+It takes plain records and returns models and NumPy arrays.
 """
 
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +51,20 @@ class LanguageModel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Likelihoods:
-    """Per record: negative log-likelihood in nats, supervised tokens, and UTF-8 bytes of the supervised text."""
+    """Likelihoods of records.
+
+    Attributes:
+        nats: Negative log-likelihood of each record's supervised tokens, [records].
+        tokens: Number of supervised tokens, [records].
+        bytes: Number of UTF-8 bytes of the supervised text, [records].
+    """
 
     nats: NDArray
     tokens: NDArray
     bytes: NDArray
 
     def part(self, records: slice) -> "Likelihoods":
-        """Return those of some of the records."""
+        """Return the likelihoods of some of the records."""
         return Likelihoods(
             nats=self.nats[records], tokens=self.tokens[records], bytes=self.bytes[records]
         )
@@ -73,16 +79,20 @@ class LanguageModelLearner:
     cache: ResultCache | None = None
 
     def check(self, path: str, records: Sequence[Record]) -> None:
-        """Raise `SampleError` where the output of more than half of the records lies beyond the maximum length."""
-        tokenizer, preferences = load_tokenizer(path), any(map(is_preference, records))
-        if preferences:
-            empty = sum(not _teaches(pair) for pair in self._pairs(tokenizer, records))
+        """Raise `SampleError` if the maximum length cuts off more than half of the outputs."""
+        tokenizer = load_tokenizer(path)
+        if any(map(is_preference, records)):
+            teaches = list(map(_teaches, self._pairs(tokenizer, records)))
+            target = "the difference between the answers"
         else:
-            empty = sum(not _learns(example) for example in self._tokenized(tokenizer, records))
-        if empty * 2 > len(records):
-            what = "what two answers differ by" if preferences else "the whole output"
+            teaches = list(map(_is_supervised, self._tokenize(tokenizer, records)))
+            target = "the whole output"
+
+        cut = teaches.count(False)
+        if cut * 2 > len(records):
             raise SampleError(
-                f"llm.max_length={self.config.max_length} cuts off {what} of {empty} of {len(records)} rows. Raise it."
+                f"llm.max_length={self.config.max_length} cuts off {target} of {cut} of "
+                f"{len(records)} rows. Raise it."
             )
 
     def load(self, path: str) -> LanguageModel:
@@ -103,13 +113,13 @@ class LanguageModelLearner:
         training: TrainingConfig,
         plan: TrainingPlan,
     ) -> tuple[LanguageModel, FitResult]:
-        """Fine-tune the model of the folder `path`, and merge its adapters.
+        """Fine-tune the model in the folder `path`, and merge its adapters.
 
         Returns:
-            The model, with what the training did.
+            The model, and the result of the training.
 
         Raises:
-            ValueError: The plan has a `refresh`: a language model gives no vectors.
+            ValueError: The plan has a `refresh`, which needs vectors.
         """
         if plan.refresh is not None:
             raise ValueError("refresh must be None for a language model, which gives no vectors.")
@@ -117,8 +127,8 @@ class LanguageModelLearner:
         training = auto_values.applied_to(training)
 
         tokenizer = load_tokenizer(path)
-        module, data = self._prepared(path, tokenizer, train, validation, training)
-        result = fit(module, data, training, plan, seed=self.seed, checks=LANGUAGE_MODEL_CHECKS)
+        module, batches = self._build(path, tokenizer, train, validation, training)
+        result = fit(module, batches, training, plan, seed=self.seed, checks=LANGUAGE_MODEL_CHECKS)
 
         trained = module.merged().cpu().eval()  # type: ignore[no-untyped-call]
         model = LanguageModel(model=trained, tokenizer=tokenizer)
@@ -127,11 +137,10 @@ class LanguageModelLearner:
     def find_auto_values(
         self, path: str, train: Sequence[Record], training: TrainingConfig
     ) -> AutoValues:
-        """Find what is `auto` in a training of the model of the folder `path` on these records."""
+        """Find the values of settings that are `auto`, for the model in the folder `path`."""
+        tokenizer = load_tokenizer(path)
         setup = TrialSetup(
-            build=lambda records, trial: self._prepared(
-                path, load_tokenizer(path), records, [], trial
-            ),
+            build=lambda records, trial: self._build(path, tokenizer, records, [], trial),
             path=path,
             records=train,
             settings={**asdict(self.config), "training": None, "seed": self.seed},
@@ -140,7 +149,7 @@ class LanguageModelLearner:
         )
         return find_auto_values(setup, training, self.cache)
 
-    def _prepared(
+    def _build(
         self,
         path: str,
         tokenizer: PreTrainedTokenizerBase,
@@ -148,7 +157,7 @@ class LanguageModelLearner:
         validation: Sequence[Record],
         training: TrainingConfig,
     ) -> tuple[LanguageModelModule, LanguageModelDataModule]:
-        """Return the module and the batches that a training begins with."""
+        """Return the module and the batches of a training."""
         adapter = self.config.adapter
         module = LanguageModelModule(
             model=path,
@@ -161,48 +170,55 @@ class LanguageModelLearner:
             seed=self.seed,
             max_grad_norm=training.max_grad_norm,
         )
-        numbers, items = self._items(module, tokenizer, train, training.rows_per_batch)
-        data = LanguageModelDataModule(
-            train=items,
-            validation=self._items(module, tokenizer, validation, training.rows_per_batch)[1],
-            batch_size=training.rows_per_batch,
+        batch_size = training.rows_per_batch
+        rows, train_items = self._items(module, tokenizer, train, batch_size)
+        _, validation_items = self._items(module, tokenizer, validation, batch_size)
+
+        batches = LanguageModelDataModule(
+            train=train_items,
+            validation=validation_items,
+            batch_size=batch_size,
             batches=training.batches,
             padded=not module.forward_pass.padding_free,
             seed=self.seed,
-            numbers=numbers,
-            left_out=len(train) - len(items),
+            numbers=rows,
+            left_out=len(train) - len(train_items),
         )
-        return module, data
+        return module, batches
 
     def scorable(self, model: LanguageModel, records: Sequence[Record]) -> list[bool]:
-        """Return per record whether any text that should be learnt is left within the maximum length.
+        """Tell of each record whether the maximum length leaves any text to score.
 
-        Of a preference, there must be some of both answers, and they must still differ.
+        Both answers of a preference must have some text, and they must still differ.
         """
-        if any(map(is_preference, records)):
-            pairs = self._pairs(model.tokenizer, records)
-            return [
-                _teaches(pair) and all(example.supervised_bytes for example in pair)
-                for pair in pairs
-            ]
-        return [
-            example.supervised_bytes > 0 for example in self._tokenized(model.tokenizer, records)
-        ]
+        if not any(map(is_preference, records)):
+            examples = self._tokenize(model.tokenizer, records)
+            return [example.supervised_bytes > 0 for example in examples]
+
+        scorable = []
+        for pair in self._pairs(model.tokenizer, records):
+            chosen, rejected = pair
+            has_texts = chosen.supervised_bytes > 0 and rejected.supervised_bytes > 0
+            scorable.append(has_texts and _teaches(pair))
+        return scorable
 
     def likelihoods(
         self, model: LanguageModel, records: Sequence[Record], batch_size: int
     ) -> Likelihoods:
-        """Score each record's supervised tokens; a record cut off before its first one counts 0 everywhere."""
-        return _likelihoods(model, self._tokenized(model.tokenizer, records), batch_size)
+        """Return the likelihoods of records; a record without a supervised token has zeros."""
+        return _likelihoods(model, self._tokenize(model.tokenizer, records), batch_size)
 
     def preference_likelihoods(
         self, model: LanguageModel, records: Sequence[Record], batch_size: int
     ) -> tuple[Likelihoods, Likelihoods]:
-        """Score the chosen answers of preferences, and the rejected ones, each given its prompt."""
+        """Return the likelihoods of the chosen and of the rejected answers, given their prompts."""
         pairs = self._pairs(model.tokenizer, records)
-        chosen, rejected = ([pair[side] for pair in pairs] for side in (0, 1))
-        found = _likelihoods(model, [*chosen, *rejected], batch_size)
-        return found.part(slice(len(pairs))), found.part(slice(len(pairs), None))
+        chosen = [answer for answer, _ in pairs]
+        rejected = [answer for _, answer in pairs]
+
+        likelihoods = _likelihoods(model, [*chosen, *rejected], batch_size)
+        count = len(pairs)
+        return likelihoods.part(slice(count)), likelihoods.part(slice(count, None))
 
     def _items(
         self,
@@ -211,45 +227,48 @@ class LanguageModelLearner:
         records: Sequence[Record],
         batch_size: int,
     ) -> tuple[list[int], Sequence[Item]]:
-        """Return the numbers of the records that teach something, and what a training learns from them.
+        """Return the indices of the records that teach something, and their examples or pairs.
 
-        Of preferences, that is with what the model makes of them as it is now.
+        Preferences come with the log-probabilities of their answers by the model as it is now.
         """
-        if not any(is_preference(record) for record in records):
+        if not any(map(is_preference, records)):
             return self._examples(tokenizer, records)
-        teaching = [
-            (number, pair)
-            for number, pair in enumerate(self._pairs(tokenizer, records))
-            if _teaches(pair)
-        ]
-        if not teaching:
+
+        rows, pairs = [], []
+        for row, pair in enumerate(self._pairs(tokenizer, records)):
+            if _teaches(pair):
+                rows.append(row)
+                pairs.append(pair)
+        if not pairs:
             raise SampleError(
-                f"llm.max_length={self.config.max_length} cuts off what two answers differ by of all {len(records)} "
-                "rows on one side of the split. Raise it."
+                f"llm.max_length={self.config.max_length} cuts off the difference between the answers "
+                f"in all {len(records)} rows on one side of the split. Raise it."
             )
-        answers = [answer for _, pair in teaching for answer in pair]
+
         with undisturbed(module):
-            found = (-_nats(module.forward_pass, answers, batch_size, "Reference")).tolist()
-        return [number for number, _ in teaching], [
-            PreferencePair(
-                chosen=chosen, rejected=rejected, reference=(found[2 * place], found[2 * place + 1])
+            answers = list(chain.from_iterable(pairs))
+            nats = _nats(module.forward_pass, answers, batch_size, "Reference")
+        items = []
+        for (chosen, rejected), reference in zip(pairs, -nats.reshape(-1, 2), strict=True):
+            log_probabilities = (float(reference[0]), float(reference[1]))
+            items.append(
+                PreferencePair(chosen=chosen, rejected=rejected, reference=log_probabilities)
             )
-            for place, (_, (chosen, rejected)) in enumerate(teaching)
-        ]
+        return rows, items
 
     def _examples(
         self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]
     ) -> tuple[list[int], list[TokenizedExample]]:
-        examples = self._tokenized(tokenizer, records)
-        numbers = [number for number, example in enumerate(examples) if _learns(example)]
-        if records and not numbers:
+        examples = self._tokenize(tokenizer, records)
+        rows = [row for row, example in enumerate(examples) if _is_supervised(example)]
+        if records and not rows:
             raise SampleError(
-                f"llm.max_length={self.config.max_length} cuts off the whole output of all {len(records)} rows "
-                "on one side of the split. Raise it."
+                f"llm.max_length={self.config.max_length} cuts off the whole output of all "
+                f"{len(records)} rows on one side of the split. Raise it."
             )
-        return numbers, [examples[number] for number in numbers]
+        return rows, [examples[row] for row in rows]
 
-    def _tokenized(
+    def _tokenize(
         self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]
     ) -> list[TokenizedExample]:
         return tokenize_examples(tokenizer, records, self.config.max_length, self.cache)
@@ -265,32 +284,29 @@ def _nats(
 ) -> NDArray:
     """Return each example's negative log-likelihood in nats, float64 [examples]."""
 
-    def scored(numbers: NDArray) -> NDArray:
-        found: NDArray = (
-            forward.nats([examples[number] for number in numbers]).double().cpu().numpy()
-        )
-        return found
+    def score(rows: NDArray) -> NDArray:
+        scores: NDArray = forward.nats([examples[row] for row in rows]).double().cpu().numpy()
+        return scores
 
     nats = np.zeros(len(examples))
     batches = length_batches([len(example.input_ids) for example in examples], batch_size)
+    progress = track(batches, title, console=Console(stderr=True), transient=True)
     with torch.inference_mode():
-        for numbers, found in compute_batches(
-            track(batches, title, console=Console(stderr=True), transient=True), scored
-        ):
-            nats[numbers] = found
+        for rows, batch_nats in compute_batches(progress, score):
+            nats[rows] = batch_nats
     return nats
 
 
 def _likelihoods(
     model: LanguageModel, examples: Sequence[TokenizedExample], batch_size: int
 ) -> Likelihoods:
-    nats = np.zeros(len(examples))
-    scored = [number for number, example in enumerate(examples) if _learns(example)]
+    rows = [row for row, example in enumerate(examples) if _is_supervised(example)]
+    supervised = [examples[row] for row in rows]
     forward = build_forward(model.model, int(model.tokenizer.pad_token_id))
+    nats = np.zeros(len(examples))
     with concatenating(model.model) if forward.padding_free else nullcontext():
-        nats[scored] = _nats(
-            forward, [examples[number] for number in scored], batch_size, "Scoring"
-        )
+        nats[rows] = _nats(forward, supervised, batch_size, "Scoring")
+
     return Likelihoods(
         nats=nats,
         tokens=np.array([example.supervised_tokens for example in examples]),
@@ -298,18 +314,19 @@ def _likelihoods(
     )
 
 
-def _learns(example: TokenizedExample) -> bool:
+def _is_supervised(example: TokenizedExample) -> bool:
     return example.supervised_tokens > 0
 
 
 def _teaches(pair: tuple[TokenizedExample, TokenizedExample]) -> bool:
-    """Whether both answers are there, as far as the maximum length goes, and differ."""
+    """Tell whether both answers are there, as far as the maximum length goes, and differ."""
     chosen, rejected = pair
-    return _learns(chosen) and _learns(rejected) and chosen.input_ids != rejected.input_ids
+    has_answers = _is_supervised(chosen) and _is_supervised(rejected)
+    return has_answers and chosen.input_ids != rejected.input_ids
 
 
 def last_logits(model: LanguageModel, texts: Sequence[str]) -> NDArray:
-    """Return the logits behind each text's last token, float64 [texts, vocabulary]."""
+    """Return the logits after each text's last token, float64 [texts, vocabulary]."""
     rows = []
     for text in texts:
         encoded = model.tokenizer(text or " ", truncation=True, max_length=128, return_tensors="pt")

@@ -45,7 +45,7 @@ def load_language_model(path: str, **settings: Any) -> PreTrainedModel:
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """Load a local tokenizer; it pads with its end-of-sequence token if it has no padding token."""
+    """Load a local tokenizer; without a padding token it pads with the end of sequence."""
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
         path, local_files_only=True, trust_remote_code=False
     )
@@ -55,7 +55,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
 
 
 class LanguageModelModule(TrainedModule):
-    """Fine-tunes a causal language model; the loss is the mean over the supervised tokens of a step.
+    """Fine-tunes a causal language model; the loss is the mean over a step's supervised tokens.
 
     Hyper-parameters are plain Python values, so checkpoints load with `weights_only=True`. With
     adapters, checkpoints hold only the trained weights.
@@ -167,7 +167,7 @@ class LanguageModelModule(TrainedModule):
         )
 
     def measures_of(self, micro_batch: LanguageBatch | PreferenceBatch) -> dict[str, Tensor]:
-        """Return the batch's summed loss, and for preferences the summed accuracy of the rewards."""
+        """Return the batch's summed loss, and for preferences the summed accuracy."""
         losses, accuracies = [], []
         for mini_batch in self._mini_batches(micro_batch):
             if isinstance(mini_batch, LanguageBatch):

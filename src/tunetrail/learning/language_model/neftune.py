@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 
 class EmbeddingNoise:
-    """Adds uniform noise of at most alpha / sqrt(length * dimensions) to the embeddings of each sequence.
+    """Adds uniform noise of at most alpha / sqrt(length * dimensions) to each sequence.
 
     It acts only within `over` and in training mode (arXiv:2310.05914). The noise comes from torch's
     generator of the model's device.

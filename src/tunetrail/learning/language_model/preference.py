@@ -53,7 +53,7 @@ class ImplicitRewards:
 
     @property
     def accuracy(self) -> Tensor:
-        """1 if the chosen answer has the higher reward, 1/2 if they are equal, otherwise 0, [pairs]."""
+        """1 if the chosen answer has the higher reward, 1/2 if equal, otherwise 0, [pairs]."""
         return (torch.sign(self.margin) + 1.0) / 2.0
 
 

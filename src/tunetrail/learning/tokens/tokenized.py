@@ -26,7 +26,7 @@ from tunetrail.learning.tokens.chat import (
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 _FORMAT = 1
-"""Version of the files and of the way from records to tokens and labels; raise it if either changes."""
+"""Version of the files and of the tokenising; raise it if either changes."""
 _BLOCK = 256
 """Items that are cached together, so that a new item rebuilds one block."""
 _TOKEN_FEATURES = ("input_ids", "attention_mask", "token_type_ids")
