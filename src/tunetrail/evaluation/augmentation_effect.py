@@ -110,6 +110,7 @@ def augmentation_effect(
 
     mean, error, margin = float(differences.mean()), None, math.inf
     if folds > 1:
+        # Nadeau and Bengio's correction, see above: 1/n alone would be the plain standard error.
         error = float(differences.std(ddof=1) * math.sqrt(1.0 / folds + 1.0 / (folds - 1)))
         margin = float(t.ppf((1.0 + confidence) / 2.0, folds - 1)) * error
 

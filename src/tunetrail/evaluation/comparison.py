@@ -66,6 +66,7 @@ class Comparison:
         """Return the comparison that `to_dict` gave as plain values; further keys are ignored."""
         names = {field.name for field in fields(cls)}
         known = {name: value for name, value in values.items() if name in names}
+        # JSON has no infinity: bounds that are null were infinite.
         if known["lower"] is None:
             known |= {"lower": -math.inf, "upper": math.inf}
         return cls(**known)
@@ -83,7 +84,7 @@ def compare(
     If the scores name clusters, whole clusters are drawn: rows of one group are no independent
     evidence.
 
-    The percentiles are those of the expanded percentile interval (Hesterberg, "What Teachers Should
+    The interval is the expanded percentile interval (Hesterberg, "What Teachers Should
     Know About the Bootstrap", 2015), which keeps its coverage with few examples. Below
     log2(2 / (1 - confidence)) examples (6 at 95%) no interval can have that coverage, because all
     examples agree by chance too often: then the bounds are infinite.
@@ -92,8 +93,10 @@ def compare(
         ValueError: The metrics or the examples differ.
     """
     _check_same_examples(before, after)
+    # Turned so that a positive difference is always an improvement.
     sign = 1.0 if after.higher_is_better else -1.0
 
+    # Rows of one cluster say nearly the same: what counts is the number of clusters.
     clusters = None if after.clusters is None else len(set(after.clusters))
     independent = after.examples if clusters is None else clusters
     lower, upper = -math.inf, math.inf
@@ -168,6 +171,8 @@ def _cluster_differences(
 
 def _expanded_tail(confidence: float, examples: int) -> float:
     """Return the share of resamples to leave out on each side, for the expanded interval."""
+    # As wide as Student's t interval would be: the bootstrap's own is too narrow by the factor
+    # sqrt((n - 1) / n), and has the normal's tails.
     quantile = t.ppf((1.0 - confidence) / 2.0, examples - 1)
     return float(norm.cdf(math.sqrt(examples / (examples - 1)) * quantile))
 

@@ -66,6 +66,7 @@ def cross_validate(
     if len(metrics) > 1:
         raise ValueError(f"metric must be the same in all folds, got {', '.join(metrics)}.")
 
+    # A single fold has no spread; n - 1 would divide by 0.
     values = [scores.value for scores in fold_scores]
     return CrossValidationResult(
         metric=metrics[0],

@@ -74,12 +74,14 @@ def _correlation(first: Array, second: Array) -> Floats:
     second = second - second.mean(axis=1, keepdims=True)
     spread = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
 
+    # Rounding leaves a constant side a spread near 0; dividing by it would give anything.
     constant = spread < 1e-12
     correlation: Floats = (first * second).sum(axis=1) / np.where(constant, 1.0, spread)
     return np.where(constant, 0.0, correlation)
 
 
 def _bits_per_byte(per_example: Mapping[str, Array], indices: Array) -> Floats:
+    # A ratio of sums, not a mean of ratios: each byte counts the same, however long its text.
     bits: Floats = per_example["nats"][indices].sum(axis=1) / math.log(2.0)
     text_bytes: Floats = per_example["bytes"][indices].sum(axis=1)
     return bits / text_bytes
@@ -92,6 +94,7 @@ def _nats_per_token(per_example: Mapping[str, Array], indices: Array) -> Floats:
 
 
 def _perplexity(per_example: Mapping[str, Array], indices: Array) -> Floats:
+    # math.exp, since numpy's may differ in the last digit.
     exponents = np.minimum(_nats_per_token(per_example, indices), _LARGEST_EXPONENT)
     return np.array(list(map(math.exp, exponents)))
 

@@ -56,6 +56,7 @@ def retrieval_scores(
     ranks = []
     for block in _blocks(len(queries), len(documents)):
         similarities = queries[block] @ documents.T
+        # Positions of different number per query become one mask.
         is_relevant = np.zeros(similarities.shape, dtype=bool)
         for row, positions in enumerate(relevant_positions[block]):
             is_relevant[row, positions] = True
@@ -121,6 +122,7 @@ def _ranks_of_relevant(similarities: Array, is_relevant: npt.NDArray[np.bool_]) 
     best_count = min(_CUTOFF, int(is_relevant.sum(axis=1).max()))
     relevant = np.where(is_relevant, similarities, -np.inf)
     irrelevant = np.where(is_relevant, -np.inf, similarities)
+    # np.partition puts the smallest first, hence the signs.
     best = -np.sort(np.partition(-relevant, best_count - 1, axis=1)[:, :best_count], axis=1)
 
     # The k-th best relevant document comes after k-1 relevant ones and after every irrelevant one
@@ -138,6 +140,7 @@ def _ranking_scores(ranks: Floats, relevant_counts: Array) -> Scores:
     among_first = ranks <= _CUTOFF
     discounts = 1.0 / np.log2(np.where(among_first, ranks, 1.0) + 1.0)
     gains = np.where(among_first, discounts, 0.0).sum(axis=1)
+    # The best that a ranking can do: all relevant documents, or 10 of them, come first.
     ideal_gains = np.cumsum(_DISCOUNTS)[np.minimum(relevant_counts, _CUTOFF) - 1]
 
     per_example = {

@@ -106,6 +106,7 @@ def scores_from(per_example: dict[str, Array], primary: str, *further: str) -> S
         primary: Name of the primary metric.
         further: Names of further metrics.
     """
+    # All examples in their order are a resample like any other.
     examples = len(next(iter(per_example.values())))
     everything = np.arange(examples)[np.newaxis, :]
     metrics = {
@@ -222,10 +223,12 @@ def preference_scores(chosen: Scores, rejected: Scores) -> Scores:
 
     chosen_loss = chosen.per_example["nats"] / chosen.per_example["tokens"]
     rejected_loss = rejected.per_example["nats"] / rejected.per_example["tokens"]
+    # Per token, or the shorter answer would always be likelier.
     margin = rejected_loss - chosen_loss
     accuracy = np.where(np.abs(margin) <= _TIE, 0.5, (margin > 0.0).astype(np.float64))
 
     per_example = {"preference_accuracy": accuracy, "preference_margin": margin}
+    # The chosen answers' own columns give `bits_per_byte`.
     per_example |= chosen.per_example
     return scores_from(per_example, "preference_accuracy", "preference_margin", "bits_per_byte")
 
@@ -246,6 +249,7 @@ def unit_vectors(vectors: Array, name: str) -> npt.NDArray[np.float32]:
         raise ValueError(f"{name} must have the shape [rows, dimensions], got {values.shape}.")
     _check_finite(values, name)
 
+    # In float64 first: a vector of tiny numbers would lose its norm in float32.
     norms = np.linalg.norm(values, axis=1, keepdims=True)
     unit: npt.NDArray[np.float32] = (values / np.where(norms == 0.0, 1.0, norms)).astype(np.float32)
     return unit

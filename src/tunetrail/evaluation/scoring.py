@@ -1,4 +1,4 @@
-"""Which scores suit which shape of samples. The model comes in as a function from texts to vectors."""
+"""Which scores suit which shape of samples, for a model given as a function of texts."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -48,6 +48,7 @@ def _score_pairs(records: Sequence[Record], encode: Encode, encode_documents: En
         first_records.setdefault(record["anchor"], record)
         positives_by_anchor.setdefault(record["anchor"], set()).add(record["positive"])
 
+    # A document of several rows is ranked once, or it would tie with itself.
     positives = [record["positive"] for record in records]
     negatives = [record["negative"] for record in records if record.get("negative")]
     documents = list(dict.fromkeys([*positives, *negatives]))

@@ -118,7 +118,7 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         return rows
 
     def train_dataloader(self) -> StepLoader:
-        """Return shuffled batches in another order each epoch, of refreshed records if it is time."""
+        """Return shuffled batches, in another order each epoch, after a refresh if it is due."""
         ranks, rank = 1, 0
         if self.trainer:
             self._refresh_if_due(self.trainer.current_epoch)
@@ -183,6 +183,7 @@ class EmbeddingDataModule(lightning.LightningDataModule):
                 of_shape = [records[row] for row in rows]
                 samplers.append((rows, self.sampler_of(shape, of_shape, shuffle=shuffle)))
 
+        # A single shape needs no merging, which would draw another order.
         if len(samplers) == 1:
             return samplers[0][1]
         return MergedBatchSampler(samplers, seed=self.seed, shuffle=shuffle)
@@ -206,6 +207,7 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         shape = shape_named(shape_of(batch_records[0], self.shape))
 
         columns = [self._column(name, batch_records) for name in shape.input_texts]
+        # Two passes with other dropout make two views of each text (SimCSE).
         if shape.name in self.seen_twice:
             columns *= 2
         for name in shape.optional:
@@ -225,6 +227,7 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         return TextColumn(texts=texts, prompt=self.prompts.get(role_of(name)) or "")
 
     def _target(self, shape: SampleShape, records: Sequence[Record]) -> Tensor | None:
+        # What a teacher says takes the place of a target of the row's own.
         taught = teacher_target(records)
         if taught is not None or not shape.target:
             return taught
@@ -252,7 +255,9 @@ def _keys(shape: SampleShape, records: Sequence[Record]) -> list[frozenset[Any]]
 
     keys = []
     for record in records:
+        # Models that read no case take "A" and "a" for the same text.
         texts = [record[column].casefold() for column in shape.texts if record.get(column)]
+        # Near-duplicates are as bad a negative as the text itself.
         cluster = record.get(CLUSTER_COLUMN)
         keys.append(frozenset(texts if cluster is None else [*texts, cluster]))
     return keys

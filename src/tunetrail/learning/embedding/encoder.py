@@ -84,7 +84,7 @@ class Encoder:
         return list(torch.split(self._encode_concatenated(columns), sizes))
 
     def forget(self) -> tuple[list[int], int]:
-        """Return the lengths of the texts encoded and the tokens computed, and restart the count."""
+        """Return the lengths of the texts encoded and the tokens computed; restart the count."""
         counted = (self.lengths, self.computed)
         self.lengths, self.computed = [], 0
         return counted
@@ -113,6 +113,7 @@ class Encoder:
         if not column.texts:
             return self._no_vectors()
 
+        # Some models have no mask; their tokens aren't counted.
         features = self.tokenized(list(column.texts), column.prompt)
         mask = features.get("attention_mask")
         if mask is not None:
@@ -155,6 +156,7 @@ def why_padded(model: SentenceTransformer, tokenized: TokenizedTexts) -> str | N
     if not transformer.is_backend_compatible():
         return "its attention can't be exchanged"
 
+    # Segments know no window: a layer that looks at near tokens only would see too much.
     config = transformer.config
     window = getattr(config, "sliding_window", None) or getattr(config, "local_attention", None)
     if window and window < (model.max_seq_length or window):
@@ -162,6 +164,7 @@ def why_padded(model: SentenceTransformer, tokenized: TokenizedTexts) -> str | N
     if tokenized.constants("") is None:
         return "its tokenizer gives features of its own"
 
+    # Private code of a model may fail in any way: then it gets padded batches.
     column = [TextColumn(texts=_PROBES)]
     try:
         with evaluating(model), torch.inference_mode():
@@ -183,7 +186,7 @@ def why_padded(model: SentenceTransformer, tokenized: TokenizedTexts) -> str | N
 def build_encoder(
     model: SentenceTransformer, tokenized: TokenizedTexts, *, padding_free: bool = True
 ) -> Encoder:
-    """Return an encoder; it pads if `padding_free` is off or the model needs it, which is logged."""
+    """Return an encoder; it pads if `padding_free` is off or the model needs padding."""
     if not padding_free:
         return Encoder(model=model, tokenized=tokenized)
 
@@ -221,6 +224,7 @@ def encode_texts(
         vectors = encoder([column])[0].float()
         return (torch.nn.functional.normalize(vectors, dim=-1) if unit else vectors).cpu()
 
+    # The longest first: if memory doesn't suffice, that shows at once.
     lengths = np.array(list(map(len, texts)))
     order = np.argsort(-lengths, kind="stable")
     batches = _batches(order, lengths)
@@ -250,5 +254,6 @@ def _batches(
 ) -> list[npt.NDArray[np.int64]]:
     """Return the rows of each batch; tokens are estimated from the texts' characters."""
     tokens = np.minimum(lengths[order] // _CHARACTERS_PER_TOKEN + 2, TOKENS_PER_BATCH)
+    # A text is in the batch in which its first token lies.
     batch_of = (np.cumsum(tokens) - tokens) // TOKENS_PER_BATCH
     return np.split(order, np.flatnonzero(np.diff(batch_of)) + 1)

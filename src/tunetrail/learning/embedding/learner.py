@@ -114,12 +114,10 @@ class EmbeddingLearner:
         self, path: str, train: Sequence[Record], training: TrainingConfig
     ) -> AutoValues:
         """Find what is `auto` in a training of a model, on the records of the learner's shape."""
-        settings = {
-            **asdict(self.config),
-            "training": None,
-            "shape": self.shape,
-            "seed": self.seed,
-        }
+        # A trial depends on these settings; those of the training are compared separately.
+        own_settings = {"training": None, "shape": self.shape, "seed": self.seed}
+        settings = {**asdict(self.config), **own_settings}
+
         setup = TrialSetup(
             build=lambda records, trial: self._prepare(path, records, [], trial),
             path=path,
@@ -155,6 +153,7 @@ class EmbeddingLearner:
         refresh: Refresh | None = None,
     ) -> tuple[EmbeddingModule, EmbeddingDataModule]:
         """Return the module and the batches that a training begins with."""
+        # Only records of the learner's own shape are taught and made again between epochs.
         own: Sequence[Record] = self._of_shape(train, self.shape)
         further: list[Record] = []
         for shape in self._further_losses:
@@ -208,6 +207,8 @@ class EmbeddingLearner:
             seed=self.seed,
             max_grad_norm=training.max_grad_norm,
         )
+
+        # Prompts are part of the model: the trained one is saved with them.
         self._with_prompts(module.model)
         return module
 
@@ -234,10 +235,12 @@ class EmbeddingLearner:
                 if record.get(column)
             ]
 
+            # The positive comes last; the negative that is to be mined counts as much.
             if refreshes and name == self.shape:
                 counts.append(counts[-1])
             if name in seen_twice:
                 counts *= 2
+            # Padded, every text of a row is as long as the longest.
             return sum(counts) if encoder.padding_free else max(counts) * len(counts)
 
         return count_tokens
@@ -247,6 +250,7 @@ class EmbeddingLearner:
         tokenized = TokenizedTexts(model, self.cache)
         prompts = configured_prompts(self.config)
 
+        # A column of several shapes (`text`) is tokenised once.
         columns: list[str] = []
         for shape in self._losses:
             columns += shape_named(shape).texts

@@ -54,6 +54,7 @@ def load_embedding_model(path: str, max_length: int | None = None) -> SentenceTr
             "Choose another base model."
         )
 
+    # Beyond its position embeddings a model can't read.
     if max_length is not None:
         config = getattr(transformer_of(model), "config", None)
         longest = getattr(config, "max_position_embeddings", None) or max_length
@@ -77,7 +78,7 @@ class EmbeddingModule(TrainedModule):
         matryoshka_weights: A weight for each of them.
         max_length: Longest text in tokens.
         mini_batch_size: Above 0, batches go through the model in pieces of this many rows, whose
-            negatives are still those of the whole batch (GradCache, Gao et al. 2021,
+            negatives still come from the whole batch (GradCache, Gao et al. 2021,
             https://arxiv.org/abs/2101.06983).
         padding_free: Compute no padding if the model allows it.
         optimization: Keywords of `configure_optimizer`.
@@ -115,6 +116,7 @@ class EmbeddingModule(TrainedModule):
         if self.encoder.padding_free:
             transformer_of(self.model).set_attn_implementation(SEGMENT_ATTENTION)
 
+        # `auto` is resolved once, so that the preflight checks see the loss itself.
         # The options are for the loss of the module's own shape.
         loss_names = {shape: loss, **(further_losses or {})}
         options = {shape: LossConfig(**(loss_options or {}))}
@@ -145,7 +147,8 @@ class EmbeddingModule(TrainedModule):
         """Add the gradient of the batch's loss; in pieces, each goes through the model twice."""
         columns = micro_batch.columns
         pieces = cut(columns, self.mini_batch_size)
-        self.encoder.forget()  # what an attempt counted that ran out of memory
+        # An attempt that ran out of memory has left its counts.
+        self.encoder.forget()
         if len(pieces) == 1:
             loss = self._loss(micro_batch, self.encoder(columns))
             self.manual_backward(loss * scale)

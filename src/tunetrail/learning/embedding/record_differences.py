@@ -34,6 +34,7 @@ def with_differing_columns(
     for old, record_difference in zip(before, differences, strict=True):
         new = dict(old)
         for column, value in record_difference.items():
+            # Arrays were saved as tensors, which load without unpickling.
             new[column] = value.numpy() if isinstance(value, torch.Tensor) else value
             if value is None:
                 del new[column]

@@ -83,15 +83,17 @@ def supervised_contrastive_loss(
     """
     vectors = functional.normalize(embeddings.float(), dim=1)
     itself = torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
+    # A row is neither its own positive nor its own negative.
     logits = (vectors @ vectors.T / temperature).masked_fill(itself, -torch.inf)
     log_probability = logits - logits.logsumexp(dim=1, keepdim=True)
 
+    # Rows without a partner get 0 here and are left out of the mean.
     positive = (labels[:, None] == labels[None, :]) & ~itself
     partners = positive.sum(dim=1)
     per_row = -log_probability.masked_fill(~positive, 0.0).sum(dim=1) / partners.clamp(min=1)
 
     has_partner = partners > 0
-    # Without partners the loss is 0, but still a function of the vectors, so that it has a gradient.
+    # Without partners the loss is 0, but still a function of the vectors: it has a gradient.
     return per_row[has_partner].mean() if bool(has_partner.any()) else vectors.sum() * 0.0
 
 
@@ -130,7 +132,7 @@ def _empty_tokenizer() -> PreTrainedTokenizerFast:
 
 class _GuidedLoss(library.GISTEmbedLoss):
     def sim_matrix(self, embed1: Tensor, embed2: Tensor) -> Tensor:
-        """Return the same cosines as the library, which holds [rows, rows, dimensions] in memory."""
+        """Return the library's cosines without its [rows, rows, dimensions] in memory."""
         return util.cos_sim(embed1, embed2)
 
 
@@ -153,6 +155,7 @@ def _library_loss(
         margin: The library's name of the option `margin`.
         fixed: Further keywords of the class.
     """
+    # Our options have one name for all losses; the library's keywords differ.
     keywords = {**fixed, **options}
     if similarities and "similarity" in keywords:
         keywords["similarity_fct"] = similarities[keywords.pop("similarity")]
@@ -173,6 +176,7 @@ def _guided_loss(options: _Options) -> EmbeddingLoss:
 
     def loss(vectors: list[Tensor], target: Tensor | None) -> Tensor:
         assert target is not None
+        # The target holds the guide's vectors column after column, as long as ours.
         guide_vectors = torch.split(target, list(map(len, vectors)))
         features = [
             {_VECTORS: column, _GUIDE_VECTORS: guide_column}

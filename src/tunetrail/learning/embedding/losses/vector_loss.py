@@ -56,6 +56,7 @@ def build_vector_loss(
     options = options or LossConfig()
     check_loss_options(loss, options)
 
+    # What isn't set is left to the library's own default.
     set_options = {
         option: getattr(options, option)
         for option in loss.options
@@ -88,6 +89,7 @@ def _summed_over_dimensions(
 
         total = vectors[0].new_zeros(())
         for dimensions, weight in {full: 1.0, **weight_by_dimensions}.items():
+            # A target vector lives in the same space; a score or a label has no dimensions.
             cut_target = target
             if loss.target_is_vector and target is not None:
                 cut_target = target[:, :dimensions]
@@ -107,6 +109,7 @@ def _checked(loss: Loss, function: EmbeddingLoss, options: LossConfig) -> Embedd
         negatives = len(vectors[2]) if len(vectors) > 2 else 0
         check_negatives(loss, negatives, len(vectors[0]), options)
 
+        # Temperatures of 0.05 and sums over a batch need more digits than half precision has.
         halves = (torch.float16, torch.bfloat16)
         full = [column.float() if column.dtype in halves else column for column in vectors]
         with torch.autocast(vectors[0].device.type, enabled=False):
