@@ -79,7 +79,7 @@ def test_layers_hold_in_the_real_tree() -> None:
         ("learning/recovery/planted.py", "from tunetrail.learning import fitting", LEARNING),
         ("learning/automatic/planted.py", "from tunetrail.learning import recovery", LEARNING),
         ("learning/preflight/planted.py", "import tunetrail.learning.embedding", LEARNING),
-        ("learning/fitting.py", "from tunetrail.learning import language_model", LEARNING),
+        ("learning/training_plan.py", "from tunetrail.learning import fitting", LEARNING),
         ("learning/tokens/planted.py", "from tunetrail.learning import training", LEARNING),
         ("learning/cpu_layers/planted.py", "from tunetrail.learning import padding_free", LEARNING),
         ("learning/embedding/planted.py", "import tunetrail.learning.language_model", FAMILIES),
