@@ -16,10 +16,11 @@ from tunetrail.learning.models.catalog import ResolvedModel
 from tunetrail.paths import made_folder
 from tunetrail.pipeline import STEPS, DataSciencePipeline, Outcome, remove_leftovers
 from tunetrail.pipeline.families import ALL_FAMILIES, ModelFamily, requested_families
-from tunetrail.pipeline.kept_settings import leaves, plain_settings, settings_of
-from tunetrail.pipeline.records import record_promotion, recorded, resumable, summarize
+from tunetrail.pipeline.recording import record_promotion, recorded, resumable, summarize
 from tunetrail.pipeline.requests import check_samples, checked_request
+from tunetrail.pipeline.run_settings import leaves, plain_settings, settings_of
 from tunetrail.pipeline.session_rows import previous_rows, session_frames
+from tunetrail.pipeline.stages.deploy import Deployment
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.provenance import git_tags, version_tags
 from tunetrail.stores.resumable_runs import (
@@ -209,7 +210,7 @@ class ModelTrainingNode:
         pipeline = DataSciencePipeline(self.settings, tracker=tracker)
         for model_run in resumable_run.model_runs.values():
             if not model_run.finished:
-                pipeline.kept(model_run.run_id)
+                pipeline.run_state(model_run.run_id)
 
         self.db_manager.reopen_training_run(training_run)
         with recorded(self.db_manager, training_run.run_id):
@@ -322,8 +323,8 @@ class ModelTrainingNode:
         interrupted = started.model_runs.get(family.name)
 
         # Called as soon as root has moved: a crash after that must not lose the ledger's entry.
-        def record(outcome: Outcome) -> None:
-            record_promotion(self.db_manager, outcome, started.training_run_id, session_id)
+        def record(deployment: Deployment) -> None:
+            record_promotion(self.db_manager, deployment, started.training_run_id, session_id)
 
         return pipeline.run(
             family.name,

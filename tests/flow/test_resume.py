@@ -23,7 +23,7 @@ from tunetrail.config import (
 from tunetrail.data.rows import rows_frame
 from tunetrail.errors import DeploymentError, UserError
 from tunetrail.samples import SampleKind
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.tracking import TrackedRun, Tracker
 
 Make = Callable[..., Settings]
 TIMES = ("seconds", "history", "preflight")
@@ -164,7 +164,7 @@ def test_resume_goes_on_behind_the_steps_that_are_finished(
     run_of_type = next(
         each for each in runs_of(settings) if each.info.run_name == "embedding"
     ).info.run_id
-    steps = list(DataSciencePipeline(settings).kept(run_of_type).steps)
+    steps = list(DataSciencePipeline(settings).run_state(run_of_type).steps)
     assert steps == (
         kept if isinstance(kept, list) else list(uninterrupted[1]["results"]["steps"])[:kept]
     )
@@ -176,7 +176,8 @@ def test_resume_goes_on_behind_the_steps_that_are_finished(
         )
     assert ("validation, cleaning and split" in caplog.text) == ("cleaning" not in steps)
     assert ("embedding: feature engineering" in caplog.text) == ("feature_engineering" not in steps)
-    assert ("cross-validation, fold-1" in caplog.text) == ("cross_validation" not in steps)
+    begins_with_folds = "cross_validation" not in steps and "fold-2" not in message
+    assert ("cross-validation, fold-1 of" in caplog.text) == begins_with_folds
     assert ("evaluation on" in caplog.text) == ("comparison" not in steps)
 
     assert steps_of(results) == steps_of(uninterrupted[1])
@@ -195,6 +196,52 @@ def test_resume_goes_on_behind_the_steps_that_are_finished(
         assert found[name].data.tags["tunetrail.resumed"] == "1"
         assert found[name].data.tags["tunetrail.state"] == "succeeded"
     assert list(Path(settings.output_dir).iterdir()) == []
+
+
+def test_resume_keeps_finished_folds_and_goes_on_within_the_one_that_was_interrupted(
+    workplace: Path, tmp_path: Path, database: DatabaseManager, session: str, make_settings: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    folds = CrossValidationConfig(n_splits=3, budget=1.0)
+    undisturbed = make_settings(tmp_path / "undisturbed", cross_validation=folds)
+    undisturbed.tracking = dataclasses.replace(
+        undisturbed.tracking, uri=f"sqlite:///{workplace}/mlflow.db", experiment="undisturbed"
+    )
+    settings = make_settings(workplace, cross_validation=folds)
+    undisturbed.embedding.start_from = settings.embedding.start_from = "base"
+    request = {"session_id": session, "model_type": "embedding"}
+    expected = node(undisturbed, database).execute(request)
+    trained: list[tuple[str, int]] = []
+    log_metrics = TrackedRun.log_metrics
+
+    def logged(run: TrackedRun, metrics: Any, step: int = 0) -> None:
+        """Remember which steps are trained; end within the second fold, once."""
+        log_metrics(run, metrics, step)
+        if "train/loss" in metrics:
+            name = run.tracker.client.get_run(run.run_id).info.run_name
+            trained.append((name, step))
+            if name == "fold-2" and step == 2 and len(trained) == 5:
+                raise SystemExit(143)
+
+    monkeypatch.setattr(TrackedRun, "log_metrics", logged)
+    with pytest.raises(SystemExit):
+        node(settings, database).execute(request)
+
+    results = node(settings, database).resume(database.training_runs()[-1].run_id)
+
+    each_fold = [("fold-1", 1), ("fold-1", 2), ("fold-1", 3), ("fold-2", 1), ("fold-2", 2)]
+    assert trained[:5] == each_fold
+    assert trained[5:7] == [("fold-2", 3), ("fold-3", 1)]
+    steps, expected_steps = results["results"]["steps"], expected["results"]["steps"]
+    assert steps["cross_validation"] == expected_steps["cross_validation"]
+    candidate = expected_steps["evaluation"]["embedding"]["candidate"]
+    assert steps["evaluation"]["embedding"]["candidate"] == candidate
+    assert weights(settings, "embedding") == weights(undisturbed, "embedding")
+    runs = [run.info for run in runs_of(settings) if run.info.run_name.startswith("fold")]
+    states = [
+        (run.run_name, run.status) for run in runs if run.experiment_id == runs[-1].experiment_id
+    ]
+    assert states == [("fold-1", "FINISHED"), ("fold-2", "FINISHED"), ("fold-3", "FINISHED")]
 
 
 def test_resume_trains_only_the_model_type_that_was_not_finished(
@@ -357,9 +404,12 @@ def test_resume_ends_a_deployment_that_was_interrupted_right_after_the_decision(
     outcomes: list[Any] = []
     resumed = tracker.run(run.info.run_id)
     outcome = pipeline.run("embedding", rows, on_decision=outcomes.append, resumed=resumed)
-    assert [each.version for each in outcomes] == [outcome.version]
-    assert (outcome.version.version, outcome.previous) == ("1", None)
-    assert outcome.decision.promote == promote
+    deployment = outcome.deployment
+    assert deployment is not None
+    assert [each.version for each in outcomes] == [deployment.version]
+    assert (deployment.version.version, deployment.previous_root) == ("1", None)
+    assert deployment.decision.promote == promote
+    assert outcome.state == ("promoted" if promote else "refused")
     assert len(MlflowClient(settings.tracking.uri).search_model_versions("name = 'embedding'")) == 1
     assert (workplace / "models" / "embedding" / "root" / "config.json").exists() == promote
     assert list(Path(settings.output_dir).iterdir()) == []
@@ -387,7 +437,7 @@ def test_resume_refuses_what_can_not_go_on(
     (folder / "state.json").write_text(state[:100])
     assert "state.json must be readable to resume the run" in refusal()
     folder.rename(workplace / "moved")
-    assert f"{folder} must hold what is kept of the run, but there is no state.json" in refusal()
+    assert f"{folder} must hold the state of the run, but there is no state.json" in refusal()
     (workplace / "moved").rename(folder)
     (folder / "state.json").write_text(state)
     node(settings, database).resume(run_id)

@@ -210,9 +210,9 @@ def test_resume_makes_exactly_the_model_of_a_training_that_was_not_interrupted(
         assert f"`tunetrail resume {run.mlflow_run_id}` goes on with this run" in said
     assert "Traceback" not in said
     (folder,) = (path.parent for path in (workplace / "training_output").glob("*/state.json"))
-    assert (folder / "checkpoints" / "last.ckpt").exists()
-    assert bool(list(folder.glob("mined-*.parquet"))) == (more == REMINING)
-    assert (folder / "further.parquet").exists() == (more == FURTHER)
+    assert (folder / "fit" / "checkpoints" / "last.ckpt").exists()
+    assert bool(list(folder.glob("fit/mined-*.parquet"))) == (more == REMINING)
+    assert (folder / "additional.parquet").exists() == (more == FURTHER)
 
     assert run.mlflow_run_id is not None
     resumed = tunetrail("resume", run.mlflow_run_id)

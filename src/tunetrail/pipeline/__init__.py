@@ -1,6 +1,15 @@
-"""The pipeline: DataSciencePipeline, the steps of one model type in order, and what they share."""
+"""The pipeline: DataSciencePipeline, the stages of one model type in order."""
 
 from tunetrail.pipeline.data_science_pipeline import DataSciencePipeline
-from tunetrail.pipeline.work import STEPS, Outcome, remove_leftovers
+from tunetrail.pipeline.outcome import STAGES, STEPS, Outcome, OutcomeState, Pruned
+from tunetrail.pipeline.run_state import remove_leftovers
 
-__all__ = ["STEPS", "DataSciencePipeline", "Outcome", "remove_leftovers"]
+__all__ = [
+    "STAGES",
+    "STEPS",
+    "DataSciencePipeline",
+    "Outcome",
+    "OutcomeState",
+    "Pruned",
+    "remove_leftovers",
+]

@@ -1,6 +1,8 @@
-"""Where a learner's vectors become hard negatives: before the training, and between its epochs."""
+"""Hard negatives mined with a learner's vectors: before the training, and again between its epochs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,40 +13,67 @@ from tunetrail.data.feature_engineering.hard_negatives import MiningResult, mine
 from tunetrail.data.rows import records_of
 from tunetrail.learning.tokens.prompts import DOCUMENT, QUERY
 from tunetrail.learning.training.records import Encode, Refresh
+from tunetrail.pipeline.run_files import read_rows, write_rows
+
+_MINED = "mined-{}.parquet"
 
 
 def wants_negatives(rows: pd.DataFrame, config: HardNegativesConfig) -> bool:
-    """Whether negatives are to be mined for these rows: it is asked for, and all of them are pairs."""
+    """Tell whether negatives are to be mined for these rows: it is asked for, and all are pairs."""
     return config.enabled and set(rows["shape"]) == {"pair"}
 
 
 def mine_negatives(
     rows: pd.DataFrame, encode: Encode, config: HardNegativesConfig, seed: int
 ) -> MiningResult:
-    """Mine hard negatives for pairs of the train side, with the model behind `encode`."""
-    return mine(
-        rows,
-        _encoded(list(rows["anchor"]), lambda texts: encode(texts, QUERY)),
-        _encoded(list(rows["positive"]), lambda texts: encode(texts, DOCUMENT)),
-        config,
-        seed,
-    )
+    """Mine hard negatives for pairs of the train side, by the vectors that `encode` gives."""
+    query_vectors = _vectors_of(list(rows["anchor"]), lambda texts: encode(texts, QUERY))
+    document_vectors = _vectors_of(list(rows["positive"]), lambda texts: encode(texts, DOCUMENT))
+    return mine(rows, query_vectors, document_vectors, config, seed)
 
 
 def remining(rows: pd.DataFrame, config: HardNegativesConfig, seed: int) -> Refresh | None:
-    """Return how a training mines its negatives again, from `rows` as they were before any were mined; None if not."""
+    """Return how a training mines its negatives again, from rows as they were before any were mined.
+
+    Returns:
+        None if they are mined once or not at all.
+    """
     if not wants_negatives(rows, config) or config.remine_every_epochs == 0:
         return None
 
-    def records(encode: Encode, epoch: int) -> list[dict[str, object]]:
+    def records(encode: Encode, epoch: int) -> list[dict[str, Any]]:
         return records_of(mine_negatives(rows, encode, config, seed + epoch).rows)
 
     return Refresh(every_epochs=config.remine_every_epochs, records=records)
 
 
-def _encoded(
+def remembered(refresh: Refresh | None, folder: Path) -> Refresh | None:
+    """Return the same refresh, but the records of an epoch are written to a file and read the second time.
+
+    A training that is resumed within an epoch asks for that epoch's records again; the weights that
+    they were mined with are gone by then.
+    """
+    if refresh is None:
+        return None
+
+    def records(encode: Encode, epoch: int) -> Sequence[Mapping[str, Any]]:
+        path = folder / _MINED.format(epoch)
+        if not path.exists():
+            write_rows(pd.DataFrame(list(refresh.records(encode, epoch))), path)
+
+        # The last checkpoint may still be of the epochs before this one: their records stay.
+        two_before = epoch - 2 * refresh.every_epochs
+        (folder / _MINED.format(two_before)).unlink(missing_ok=True)
+
+        return records_of(read_rows(path))
+
+    return Refresh(every_epochs=refresh.every_epochs, records=records)
+
+
+def _vectors_of(
     texts: Sequence[str], encode: Callable[[Sequence[str]], npt.NDArray[np.float32]]
 ) -> npt.NDArray[np.float32]:
     """Return the vectors of the texts; equal texts go through the model once."""
-    place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-    return encode(list(place))[[place[text] for text in texts]]
+    row_of_text = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+    vectors = encode(list(row_of_text))
+    return vectors[[row_of_text[text] for text in texts]]

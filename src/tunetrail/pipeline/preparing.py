@@ -22,7 +22,7 @@ from tunetrail.data.rows import rows_of_shapes
 from tunetrail.errors import SampleError
 from tunetrail.learning.row_vectors import vectors_identity
 from tunetrail.pipeline.families import ModelFamily
-from tunetrail.pipeline.work import log_step
+from tunetrail.pipeline.stage_context import log_step
 from tunetrail.samples import shape_named
 from tunetrail.stores.tracking import TrackedRun
 

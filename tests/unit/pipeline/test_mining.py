@@ -1,5 +1,6 @@
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,9 +9,9 @@ import pytest
 from tunetrail.config import EmbeddingConfig, HardNegativesConfig, TrainingConfig
 from tunetrail.data.rows import records_of, rows_frame
 from tunetrail.learning.embedding.learner import EmbeddingLearner
-from tunetrail.learning.training.records import Encode
+from tunetrail.learning.training.records import Encode, Refresh
 from tunetrail.learning.training_plan import TrainingPlan
-from tunetrail.pipeline.mining import mine_negatives, remining, wants_negatives
+from tunetrail.pipeline.mining import mine_negatives, remembered, remining, wants_negatives
 from tunetrail.samples import SampleKind, parse_sample
 
 SUBJECTS = ("snow", "fire", "bread", "music", "iron", "a river", "chess", "the moon")
@@ -99,3 +100,48 @@ def test_remining_follows_the_model_through_a_training(
         found.append(learner.vectors(model, SUBJECTS))
     assert np.array_equal(found[0], found[1])
     assert not np.array_equal(found[0], found[2])
+
+
+def constant_vectors(texts: Sequence[str], role: str = "query") -> Any:
+    return np.ones((len(texts), 2), dtype=np.float32)
+
+
+def counting_refresh(calls: list[int], every: int = 1) -> Refresh:
+    def records(encode: Any, epoch: int) -> list[dict[str, Any]]:
+        calls.append(epoch)
+        return [
+            {"anchor": "a", "positive": "b"},
+            {"anchor": "c", "positive": "d", "negative": f"mined in {epoch}"},
+        ]
+
+    return Refresh(every_epochs=every, records=records)
+
+
+def test_refresh_gives_the_same_records_again_after_an_interruption(tmp_path: Path) -> None:
+    calls: list[int] = []
+    refresh = remembered(counting_refresh(calls), tmp_path)
+    assert refresh is not None and refresh.every_epochs == 1
+    first = refresh.records(constant_vectors, 1)
+    assert first == [
+        {"anchor": "a", "positive": "b"},
+        {"anchor": "c", "positive": "d", "negative": "mined in 1"},
+    ]
+    resumed = remembered(counting_refresh(calls), tmp_path)
+    assert resumed is not None and resumed.records(constant_vectors, 1) == first
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_refresh_keeps_the_records_of_this_epoch_and_of_the_one_before(
+    tmp_path: Path, every: int
+) -> None:
+    refresh = remembered(counting_refresh([], every), tmp_path)
+    assert refresh is not None
+    for epoch in range(every, 5 * every, every):
+        refresh.records(constant_vectors, epoch)
+    mined = sorted(path.name for path in tmp_path.glob("mined-*"))
+    assert mined == [f"mined-{epoch}.parquet" for epoch in (3 * every, 4 * every)]
+
+
+def test_refresh_is_none_where_nothing_is_mined(tmp_path: Path) -> None:
+    assert remembered(None, tmp_path) is None

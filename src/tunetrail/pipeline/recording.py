@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tunetrail.errors import TunetrailError, UserError, state_after
-from tunetrail.pipeline.work import Outcome
+from tunetrail.pipeline.stages.deploy import Deployment
 from tunetrail.stores.database import DatabaseManager, PromotionRecord
 from tunetrail.stores.tracking import TrackedRun
 
@@ -41,27 +41,30 @@ def resumable(run: TrackedRun) -> Iterator[None]:
 
 
 def record_promotion(
-    database: DatabaseManager, outcome: Outcome, run_id: str, session_id: str
+    database: DatabaseManager, deployment: Deployment, run_id: str, session_id: str
 ) -> None:
     """Append the decision to the ledger, unless it is there: a resumed run may come by here a second time.
 
     Args:
         database: Holds the ledger.
-        outcome: What was decided.
+        deployment: What was decided.
         run_id: The training run.
         session_id: The session that was learnt from.
     """
-    comparison, version = outcome.comparison, outcome.version
-    known = {(each.version, each.mlflow_run_id) for each in database.promotions(version.name)}
-    if (version.version, outcome.mlflow_run_id) in known:
+    comparison, version = deployment.comparison, deployment.version
+    promotions = database.promotions(version.name)
+    known = {(promotion.version, promotion.mlflow_run_id) for promotion in promotions}
+    if (version.version, deployment.mlflow_run_id) in known:
         return
+
+    previous_root = deployment.previous_root
     database.record_promotion(
         PromotionRecord(
             model_name=version.name,
             version=version.version,
-            previous_version=outcome.previous.version if outcome.previous else None,
-            decision=outcome.decision.word,
-            reason=outcome.decision.reason,
+            previous_version=previous_root.version if previous_root else None,
+            decision=deployment.decision.word,
+            reason=deployment.decision.reason,
             metric=comparison.metric,
             before=comparison.before,
             after=comparison.after,
@@ -69,7 +72,7 @@ def record_promotion(
             lower=comparison.lower,
             upper=comparison.upper,
             run_id=run_id,
-            mlflow_run_id=outcome.mlflow_run_id,
+            mlflow_run_id=deployment.mlflow_run_id,
             session_id=session_id,
         )
     )

@@ -15,7 +15,7 @@ from tunetrail.config import (
     TrainingConfig,
 )
 from tunetrail.errors import ConfigError, UserError
-from tunetrail.pipeline.kept_settings import leaves, plain_settings, settings_of
+from tunetrail.pipeline.run_settings import leaves, plain_settings, settings_of
 
 SECRET = TrackingConfig(uri="https://me:hunter2@host/", experiment="mine", artifacts="there")
 CHANGED = Settings(

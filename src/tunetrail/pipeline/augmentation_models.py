@@ -1,0 +1,91 @@
+"""The models that write rows for augmentation, translate them and compare them; each is loaded at first use."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tunetrail.config import Settings
+from tunetrail.data.augmentation.augmentation import AugmentationTools
+from tunetrail.deployment.registry import Registry
+from tunetrail.learning.language_model.learner import LanguageModel
+from tunetrail.learning.models.catalog import resolve_model
+from tunetrail.learning.models.generation import TextWriter
+from tunetrail.learning.models.translation import Translator, load_translation_model
+from tunetrail.pipeline.families import EMBEDDING, LLM
+from tunetrail.stores.tracking import Tracker
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationModels:
+    """Models by purpose.
+
+    Attributes:
+        settings: All that can be set.
+        tracker: The store in which the root of the language models is registered.
+    """
+
+    settings: Settings
+    tracker: Tracker
+
+    def tools(self) -> AugmentationTools:
+        """Return the functions that the configured methods need."""
+        config = self.settings.augmentation
+        writes = bool({"generated_query", "paraphrase"} & set(config.methods))
+        translates = "back_translation" in config.methods and bool(config.translation_models)
+        return AugmentationTools(
+            write=self._write if writes else None,
+            translate=self._translate if translates else None,
+            vectors=self._vectors if writes else None,
+        )
+
+    def _write(self, instruction: str, texts: Sequence[str], opening: str) -> list[str]:
+        return self._writer.write(instruction, texts, opening)
+
+    def _translate(self, texts: Sequence[str]) -> list[str]:
+        return self._translator.back_translated(texts)
+
+    def _vectors(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        learner = EMBEDDING.learner(self.settings, "", None)
+        return EMBEDDING.row_vectors(learner, self._embedding_model, texts)
+
+    @cached_property
+    def _embedding_model(self) -> Any:
+        learner = EMBEDDING.learner(self.settings, "", None)
+        return learner.load(EMBEDDING.resolve_base(self.settings).path)
+
+    @cached_property
+    def _writer(self) -> TextWriter:
+        config = self.settings.augmentation
+        return TextWriter(
+            model=self._load_generator(config.generator),
+            seed=self.settings.seed,
+            max_new_tokens=config.max_new_tokens,
+            temperature=config.temperature,
+        )
+
+    def _load_generator(self, generator: str) -> LanguageModel:
+        """Load root, the base model, or a model by its name; before there is a root, the base model."""
+        registry = Registry(self.tracker, LLM.name, LLM.flavor)
+        root = registry.root() if generator == "root" else None
+        if root is not None:
+            logger.info("%s writes rows", root.uri)
+            model: LanguageModel = registry.load(root)
+            return model
+
+        name = self.settings.llm.model if generator in ("root", "base") else generator
+        logger.info("%s writes rows", name)
+        learner = LLM.learner(self.settings, "", None)
+        base: LanguageModel = learner.load(resolve_model(name, LLM.catalog).path)
+        return base
+
+    @cached_property
+    def _translator(self) -> Translator:
+        there, back = map(load_translation_model, self.settings.augmentation.translation_models)
+        return Translator(there=there, back=back)

@@ -1,0 +1,255 @@
+"""One training as a job: all that it needs lies in a folder, and its result too, so that any process can run it.
+
+job.json                  what is trained, from which model, with which settings
+train.parquet             the rows to learn from
+additional.parquet        rows of additional shapes to learn from, if there are any
+validation.parquet        the rows whose loss is watched; of a fold, the rows to score
+before_mining.parquet     the rows from which negatives are mined again, if they are
+mined-EPOCH.parquet       the rows with the negatives that were mined for an epoch
+checkpoints/              from which a job that was interrupted goes on
+model/, result.json       the result of a fit, its checks before training in preflight.txt
+scores.json               the result of a fold
+"""
+
+import json
+import logging
+import os
+import shutil
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from safetensors import SafetensorError
+
+from tunetrail.config import Settings, TrackingConfig
+from tunetrail.data.flow.preparation import result_cache
+from tunetrail.data.rows import records_of
+from tunetrail.errors import TrainingError, UserError
+from tunetrail.evaluation.scores import Scores
+from tunetrail.learning.automatic.auto_values import AutoValues
+from tunetrail.learning.fitting import FitResult
+from tunetrail.learning.learner import Learner
+from tunetrail.learning.training.callbacks import MetricsSink
+from tunetrail.learning.training_plan import TrainingPlan
+from tunetrail.pipeline.families import ModelFamily, family_named
+from tunetrail.pipeline.mining import remembered, remining
+from tunetrail.pipeline.run_files import read_rows, remove, write_json, write_rows
+from tunetrail.pipeline.run_settings import plain_settings, settings_of
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINTS, MODEL, RESULT, SCORES = "checkpoints", "model", "result.json", "scores.json"
+PREFLIGHT = "preflight.txt"
+LAST_CHECKPOINT = "last.ckpt"
+_JOB = "job.json"
+_TRAIN, _ADDITIONAL = "train.parquet", "additional.parquet"
+_VALIDATION, _BEFORE_MINING = "validation.parquet", "before_mining.parquet"
+
+
+def ignore_metrics(metrics: Mapping[str, float], step: int) -> None:
+    """Take metrics and forget them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRows:
+    """The rows of a job.
+
+    Attributes:
+        train: Rows to learn from.
+        validation: Rows whose loss is watched; of a fold, the rows to score.
+        additional: Rows of additional shapes to learn from; None if there are none.
+        before_mining: The train rows before negatives were mined; None if they are mined once or not at all.
+    """
+
+    train: pd.DataFrame
+    validation: pd.DataFrame
+    additional: pd.DataFrame | None = None
+    before_mining: pd.DataFrame | None = None
+
+    def write(self, folder: Path) -> None:
+        """Write the rows to the folder of a job."""
+        folder.mkdir(exist_ok=True)
+        write_rows(self.train, folder / _TRAIN)
+        write_rows(self.validation, folder / _VALIDATION)
+        if self.additional is not None:
+            write_rows(self.additional, folder / _ADDITIONAL)
+        if self.before_mining is not None:
+            write_rows(self.before_mining, folder / _BEFORE_MINING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """What a training is told.
+
+    Attributes:
+        model_type: `embedding` or `llm`.
+        shape: The shape of the rows that the model is judged by.
+        settings: All that can be set; connections are not written to the folder.
+        start: Folder of the model that the training begins with.
+        auto_values: What stands for `auto` in the training's settings.
+        budget: The share of the steps that is taken; 1 except in folds.
+    """
+
+    model_type: str
+    shape: str
+    settings: Settings
+    start: str
+    auto_values: AutoValues
+    budget: float = 1.0
+
+    def write(self, folder: Path) -> None:
+        """Write the job to the folder that holds its rows."""
+        content = {
+            "model_type": self.model_type,
+            "shape": self.shape,
+            "settings": plain_settings(self.settings, database=""),
+            "start": self.start,
+            "auto_values": self.auto_values.to_dict(),
+            "budget": self.budget,
+        }
+        write_json(content, folder / _JOB)
+
+    @classmethod
+    def read(cls, folder: Path) -> "TrainingJob":
+        """Read the job of a folder."""
+        content = json.loads((folder / _JOB).read_text(encoding="utf-8"))
+        settings = settings_of(content.pop("settings"), TrackingConfig())
+        auto_values = AutoValues.from_dict(content.pop("auto_values"))
+        return cls(settings=settings, auto_values=auto_values, **content)
+
+    @property
+    def family(self) -> ModelFamily:
+        """The family of the model."""
+        return family_named(self.model_type)
+
+    @property
+    def learner(self) -> Learner:
+        """The learner of the family."""
+        cache = result_cache(self.settings.preparation)
+        return self.family.learner(self.settings, self.shape, cache)
+
+
+def is_written(folder: Path) -> bool:
+    """Tell whether a folder holds a job."""
+    return (folder / _JOB).exists()
+
+
+def run_fit_job(folder: Path, on_metrics: MetricsSink = ignore_metrics) -> dict[str, Any]:
+    """Train the model of a job, unless that is already done, and return the measurements of the training.
+
+    The model is written to `model/`, the measurements to `result.json`. A training that was
+    interrupted goes on from its last checkpoint.
+
+    Args:
+        folder: The job; nothing else is read.
+        on_metrics: Receives metrics while the training runs.
+
+    Raises:
+        TrainingError: The training failed, or its model can't be written.
+        UserError: A file of the job is gone or broken.
+    """
+    path = folder / RESULT
+    if not path.exists():
+        job = TrainingJob.read(folder)
+        model, result = _train(job, folder, on_metrics, validate=True)
+
+        _save_model(job.learner, model, folder)
+        if result.preflight is not None:
+            (folder / PREFLIGHT).write_text(str(result.preflight), encoding="utf-8")
+        write_json(result.to_dict(), path)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+
+    measurements: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return measurements
+
+
+def run_fold_job(folder: Path, on_metrics: MetricsSink = ignore_metrics) -> Scores:
+    """Train the model of a fold and score it on the held-out rows, unless that is already done.
+
+    The scores, without the values of each example, are written to `scores.json`; of the rest of a
+    finished fold nothing is kept. A fold that was interrupted goes on from its last checkpoint.
+    """
+    path = folder / SCORES
+    if not path.exists():
+        job = TrainingJob.read(folder)
+        model, _ = _train(job, folder, on_metrics, validate=False)
+
+        rows = read_rows(folder / _VALIDATION)
+        held_out = job.family.scorable_rows(job.settings, job.learner, [model], rows)
+        config = job.settings.evaluation
+        scores = job.family.score(job.learner, model, records_of(held_out), config)
+        write_json(scores.to_dict(), path)
+        for file in folder.iterdir():
+            if file.name not in (_JOB, SCORES):
+                remove(file)
+
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return Scores(metric=content["metric"], metrics=content["metrics"], per_example={})
+
+
+def _train(
+    job: TrainingJob, folder: Path, on_metrics: MetricsSink, *, validate: bool
+) -> tuple[Any, FitResult]:
+    """Train the job's model, from its last checkpoint if there is one."""
+    train = records_of(read_rows(folder / _TRAIN))
+    if (folder / _ADDITIONAL).exists():
+        train += records_of(read_rows(folder / _ADDITIONAL))
+    validation = records_of(read_rows(folder / _VALIDATION)) if validate else []
+
+    refresh = None
+    if (folder / _BEFORE_MINING).exists():
+        config = job.settings.feature_engineering.hard_negatives
+        mining = remining(read_rows(folder / _BEFORE_MINING), config, job.settings.seed)
+        refresh = remembered(mining, folder)
+
+    checkpoint = last_checkpoint(folder)
+    if checkpoint is not None:
+        logger.info("%s: the training goes on from %s", job.model_type, checkpoint)
+
+    plan = TrainingPlan(
+        folder=folder,
+        on_metrics=on_metrics,
+        validate=validate,
+        refresh=refresh,
+        resume=checkpoint,
+        auto_values=job.auto_values,
+        budget=job.budget,
+    )
+    training = job.family.section(job.settings).training
+    return job.learner.train(job.start, train, validation, training, plan)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the last checkpoint of a job, None if there is none yet.
+
+    Raises:
+        UserError: It is cut off.
+    """
+    path = folder / CHECKPOINTS / LAST_CHECKPOINT
+    if not path.exists():
+        return None
+
+    # torch writes checkpoints as ZIP files, whose table of contents comes last.
+    if not zipfile.is_zipfile(path):
+        raise UserError(
+            f"{path} must be a whole checkpoint, got a broken one. "
+            "Delete it to train from the beginning."
+        )
+    return path
+
+
+def _save_model(learner: Learner, model: Any, folder: Path) -> None:
+    unfinished = folder / f".{MODEL}"
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        learner.save(model, unfinished)
+        shutil.rmtree(folder / MODEL, ignore_errors=True)
+        os.replace(unfinished, folder / MODEL)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(
+            f"the trained model can't be written to {folder}: {error}. "
+            "Free some space, or name another output_dir."
+        ) from error

@@ -1,0 +1,89 @@
+"""The outcome of a run: how far it came, and the results of the stages that it went through."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from tunetrail.errors import ConfigError, did_you_mean
+from tunetrail.evaluation.cross_validation import CrossValidationResult
+from tunetrail.pipeline.stages.deploy import Deployment
+from tunetrail.pipeline.stages.evaluate import Evaluation
+from tunetrail.pipeline.stages.fit import FittedModel
+from tunetrail.pipeline.stages.prepare import PreparedRows
+
+STAGES = ("prepare", "cross_validate", "fit", "evaluate", "deploy")
+"""The stages of a run, in order; it can end after any of them."""
+
+STEPS = (
+    "validation",
+    "cleaning",
+    "augmentation",
+    "feature_engineering",
+    "cross_validation",
+    "training",
+    "evaluation",
+    "comparison",
+    "deployment",
+)
+"""The steps of a run, in order: what its stages report."""
+
+
+class OutcomeState(StrEnum):
+    """Where a run ended."""
+
+    PREPARED = "prepared"
+    CROSS_VALIDATED = "cross_validated"
+    FITTED = "fitted"
+    EVALUATED = "evaluated"
+    PROMOTED = "promoted"
+    REFUSED = "refused"
+    PRUNED = "pruned"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What the run of one model type came to.
+
+    Attributes:
+        model_type: `embedding` or `llm`.
+        mlflow_run_id: The run.
+        state: Where it ended.
+        steps: The results of the steps, in order.
+        prepared: The result of the stage `prepare`; this and the following are None if the run ended before.
+        cross_validation: The result of `cross_validate`; None as well if cross-validation is off.
+        fitted: The result of `fit`.
+        evaluation: The result of `evaluate`.
+        deployment: The result of `deploy`.
+    """
+
+    model_type: str
+    mlflow_run_id: str
+    state: OutcomeState
+    steps: Mapping[str, Mapping[str, Any]]
+    prepared: PreparedRows | None = None
+    cross_validation: CrossValidationResult | None = None
+    fitted: FittedModel | None = None
+    evaluation: Evaluation | None = None
+    deployment: Deployment | None = None
+
+    @property
+    def objective(self) -> float | None:
+        """The lowest validation loss of the fit, which a sweep minimises; None before the fit."""
+        return self.fitted.best_validation_loss if self.fitted else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the steps as plain values."""
+        return {name: dict(step) for name, step in self.steps.items()}
+
+
+class Pruned(Exception):  # noqa: N818
+    """Raised by a caller's `on_metrics` to end a run within its training, without a failure."""
+
+
+def check_stage(stage: str) -> None:
+    """Raise `ConfigError` unless `stage` is the name of one."""
+    if stage not in STAGES:
+        raise ConfigError(
+            f"until must be one of {', '.join(STAGES)}, got {stage!r}.{did_you_mean(stage, STAGES)}"
+        )

@@ -1,0 +1,81 @@
+"""What the stages of one run share: settings, the MLflow run, the state of the run, its base model and its registry."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunetrail.config import ModelSection, Settings
+from tunetrail.data.flow.preparation import result_cache
+from tunetrail.deployment.registry import Registry
+from tunetrail.learning.learner import Learner
+from tunetrail.learning.models.catalog import ResolvedModel
+from tunetrail.pipeline.families import ModelFamily
+from tunetrail.pipeline.run_state import RunState
+from tunetrail.stores.tracking import TrackedRun
+
+
+@dataclass(kw_only=True)
+class StageContext:
+    """The surroundings of one run, handed from stage to stage.
+
+    Attributes:
+        family: The family of the model.
+        settings: All that can be set.
+        name: What the rows are called in MLflow, for example the session's id.
+        tags: Further tags of the run and of the version that it registers.
+        run: The MLflow run.
+        state: How far the run has come.
+        base: Where the base model is.
+        registry: The versions of the model type.
+    """
+
+    family: ModelFamily
+    settings: Settings
+    name: str
+    tags: Mapping[str, str]
+    run: TrackedRun
+    state: RunState
+    base: ResolvedModel
+    registry: Registry
+    _base_model: Any = field(default=None, init=False, repr=False)
+
+    @property
+    def model_type(self) -> str:
+        """The name of the family."""
+        return self.family.name
+
+    @property
+    def config(self) -> ModelSection:
+        """The section of the family."""
+        return self.family.section(self.settings)
+
+    def learner(self, shape: str) -> Learner:
+        """Return the learner for samples of a shape."""
+        cache = result_cache(self.settings.preparation)
+        return self.family.learner(self.settings, shape, cache)
+
+    def base_model(self, learner: Learner) -> Any:
+        """Return the base model; it is loaded at the first call."""
+        if self._base_model is None:
+            self._base_model = learner.load(self.base.path)
+        return self._base_model
+
+    def release_base_model(self) -> None:
+        """Let go of the base model: a training, which loads its own copy, needs the memory."""
+        self._base_model = None
+
+    def finish_step(
+        self, name: str, result: dict[str, Any], metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Write a step's result and metrics to the run; a resumed run doesn't do the step again."""
+        log_step(self.run, name, result, metrics)
+        self.state.steps[name] = result
+        self.state.save()
+
+
+def log_step(
+    run: TrackedRun, name: str, result: dict[str, Any], metrics: Mapping[str, float] | None = None
+) -> None:
+    """Write a step's result and its metrics to a run."""
+    run.log_metrics({f"{name}/{key}": value for key, value in (metrics or {}).items()})
+    run.log_dict(result, f"steps/{name}.json")

@@ -1,0 +1,128 @@
+"""Deploy: the candidate registered and, if the gate lets it through, made root and exported."""
+
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from tunetrail.data.rows import texts_of_rows
+from tunetrail.deployment import promotion
+from tunetrail.deployment.gate import Decision, decide
+from tunetrail.deployment.promotion import Candidate
+from tunetrail.deployment.registry import ModelVersion
+from tunetrail.evaluation.comparison import Comparison
+from tunetrail.pipeline.stage_context import StageContext
+from tunetrail.pipeline.stages.evaluate import Evaluation
+from tunetrail.pipeline.stages.fit import FittedModel
+from tunetrail.pipeline.stages.prepare import PreparedRows
+
+logger = logging.getLogger(__name__)
+
+_PROBES = 8
+"""Test rows on which a registered version must give the trained model's outputs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """What became of a candidate.
+
+    Attributes:
+        mlflow_run_id: The run that trained it.
+        version: The version that it is registered as.
+        decision: Whether it became root, and why.
+        comparison: The evidence.
+        previous_root: The version that it was compared with; None before the first promotion.
+    """
+
+    mlflow_run_id: str
+    version: ModelVersion
+    decision: Decision
+    comparison: Comparison
+    previous_root: ModelVersion | None
+
+
+def deploy(
+    context: StageContext,
+    prepared: PreparedRows,
+    fitted: FittedModel,
+    evaluation: Evaluation,
+    on_decision: Callable[[Deployment], None],
+) -> Deployment:
+    """Register the candidate and, if the gate lets it through, make it root, unless that is already done.
+
+    Args:
+        context: The run.
+        prepared: The rows; the first of the test side are the probes.
+        fitted: The trained model.
+        evaluation: What the gate decides by.
+        on_decision: Called once root has moved or the candidate is refused, before the model directory follows; again
+            if the run was interrupted right after that.
+    """
+    state = context.state
+    step = state.steps.get("deployment")
+    if step is not None:
+        decision = Decision(promote=step["promote"], reason=step["reason"])
+        base_model = context.base.canonical_name
+        version = ModelVersion(name=step["name"], version=step["version"], base_model=base_model)
+        return _deployment(context, version, decision, evaluation)
+
+    decision = decide(evaluation.comparison, context.settings.gate)
+    logger.info(
+        "%s: deployment, candidate %s (%s)", context.model_type, decision.word, decision.reason
+    )
+    version, exported_to = promotion.deploy(
+        _candidate(context, prepared, fitted, evaluation.comparison),
+        decision,
+        context.registry,
+        evaluation.version_to_beat,
+        Path(context.settings.model_dir),
+        lambda version: on_decision(_deployment(context, version, decision, evaluation)),
+    )
+
+    tags = {"tunetrail.decision": decision.word, "tunetrail.version": version.version}
+    context.run.set_tags(tags)
+    previous_root = evaluation.version_to_beat
+    step = {
+        **decision.to_dict(),
+        "name": version.name,
+        "version": version.version,
+        "uri": version.uri,
+        "previous_root": previous_root.version if previous_root else None,
+        "mlflow_run_id": context.run.run_id,
+        "exported_to": str(exported_to) if exported_to else None,
+    }
+    context.finish_step("deployment", step)
+    return _deployment(context, version, decision, evaluation)
+
+
+def _candidate(
+    context: StageContext, prepared: PreparedRows, fitted: FittedModel, comparison: Comparison
+) -> Candidate:
+    probes = [texts[0] for texts in texts_of_rows(prepared.split.test.head(_PROBES))]
+    tags = {
+        **context.tags,
+        "tunetrail.started_from": fitted.started_from,
+        f"tunetrail.{comparison.metric}": f"{comparison.after:.6f}",
+    }
+    return Candidate(
+        model=fitted.model,
+        save=partial(shutil.copytree, fitted.folder),
+        run=context.run,
+        base_model=context.base.canonical_name,
+        probes=probes,
+        tags=tags,
+    )
+
+
+def _deployment(
+    context: StageContext, version: ModelVersion, decision: Decision, evaluation: Evaluation
+) -> Deployment:
+    return Deployment(
+        mlflow_run_id=context.run.run_id,
+        version=version,
+        decision=decision,
+        comparison=evaluation.comparison,
+        previous_root=evaluation.version_to_beat,
+    )

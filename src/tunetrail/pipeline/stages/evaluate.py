@@ -1,0 +1,100 @@
+"""Evaluate: the candidate and the version to beat, scored on the same untouched test rows and compared."""
+
+import logging
+from dataclasses import dataclass
+
+from tunetrail.data.rows import records_of
+from tunetrail.deployment.registry import ModelVersion
+from tunetrail.evaluation.comparison import Comparison, compare
+from tunetrail.evaluation.plots import comparison_figure
+from tunetrail.pipeline.stage_context import StageContext
+from tunetrail.pipeline.stages.fit import FittedModel
+from tunetrail.pipeline.stages.prepare import PreparedRows
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How the candidate compares.
+
+    Attributes:
+        comparison: The candidate's test scores against those of the version to beat.
+        version_to_beat: What it was compared with; None for the base model.
+    """
+
+    comparison: Comparison
+    version_to_beat: ModelVersion | None
+
+
+def evaluate(context: StageContext, prepared: PreparedRows, fitted: FittedModel) -> Evaluation:
+    """Compare the candidate with root, or with the base model before there is a root.
+
+    A comparison of an interrupted run is made again if root has moved since.
+    """
+    state = context.state
+    to_beat = version_to_beat(context)
+    if "comparison" not in state.steps or state.compared_with != to_beat:
+        _compare(context, prepared, fitted, to_beat)
+
+    comparison = Comparison.from_dict(state.steps["comparison"])
+    return Evaluation(comparison=comparison, version_to_beat=to_beat)
+
+
+def version_to_beat(context: StageContext) -> ModelVersion | None:
+    """Return the version that the candidate is compared with: root, or None before the first promotion.
+
+    If an earlier attempt of this run had already moved root to its candidate, or had ended its
+    deployment, return the version that the candidate was compared with then.
+    """
+    state = context.state
+    root = context.registry.root()
+    candidate = context.registry.version_of_run(context.run, context.base.canonical_name)
+
+    root_is_our_candidate = (
+        root is not None and candidate is not None and root.version == candidate.version
+    )
+    is_decided = root_is_our_candidate or "deployment" in state.steps
+    return state.compared_with if is_decided else root
+
+
+def _compare(
+    context: StageContext,
+    prepared: PreparedRows,
+    fitted: FittedModel,
+    to_beat: ModelVersion | None,
+) -> None:
+    """Score both models on the test rows, compare the scores, and finish both steps."""
+    run, learner, config = context.run, fitted.learner, context.settings.evaluation
+    split = prepared.split
+    logger.info("%s: evaluation on %d test rows", context.model_type, len(split.test))
+    if to_beat is None:
+        against, reference = "base", context.base_model(learner)
+    else:
+        against, reference = to_beat.uri, context.registry.load(to_beat)
+
+    models = (fitted.model, reference)
+    family = context.family
+    test = records_of(family.scorable_rows(context.settings, learner, models, split.test))
+    after, before = (family.score(learner, model, test, config) for model in models)
+    evaluation = {
+        "split": split.to_dict(),
+        "metric": after.metric,
+        "candidate": after.to_dict(),
+        "reference": before.to_dict(),
+        "against": against,
+    }
+    context.finish_step("evaluation", evaluation, after.metrics)
+    run.log_metrics({f"reference/{name}": value for name, value in before.metrics.items()})
+
+    comparison = compare(
+        before,
+        after,
+        bootstrap_samples=config.bootstrap_samples,
+        confidence=config.confidence,
+        seed=context.settings.seed,
+    )
+    run.log_figure(comparison_figure(comparison), "comparison.png")
+    context.state.compared_with = to_beat
+    step = {**comparison.to_dict(), "against": against}
+    context.finish_step("comparison", step, comparison.figures)

@@ -1,0 +1,124 @@
+"""Fit: the training of the model on the whole train side, as a job in the run's folder."""
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tunetrail.evaluation.plots import learning_curve_figure
+from tunetrail.learning.learner import Learner
+from tunetrail.learning.training.callbacks import MetricsSink
+from tunetrail.pipeline.jobs import (
+    MODEL,
+    PREFLIGHT,
+    JobRows,
+    TrainingJob,
+    is_written,
+    run_fit_job,
+)
+from tunetrail.pipeline.run_state import FIT
+from tunetrail.pipeline.stage_context import StageContext
+from tunetrail.pipeline.stages.prepare import PreparedRows
+from tunetrail.pipeline.train_rows import TrainRowBuilder
+from tunetrail.pipeline.training_start import auto_values, start_of_training
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedModel:
+    """The trained model of a run.
+
+    Attributes:
+        folder: The model, adapters merged, as the usual libraries load it.
+        started_from: `base`, or the URI of the root that the training began with.
+        best_validation_loss: The lowest validation loss, whose weights these are; None without validation.
+        learner: Loads the model.
+    """
+
+    folder: Path
+    started_from: str
+    best_validation_loss: float | None
+    learner: Learner
+
+    @cached_property
+    def model(self) -> Any:
+        """The model, loaded at first use."""
+        return self.learner.load(str(self.folder))
+
+
+def fit(
+    context: StageContext,
+    builder: TrainRowBuilder,
+    prepared: PreparedRows,
+    on_metrics: MetricsSink,
+) -> FittedModel:
+    """Train the model, unless that is already done; an interrupted training goes on from its last checkpoint.
+
+    Args:
+        context: The run.
+        builder: Tells whether negatives are mined again.
+        prepared: The rows.
+        on_metrics: Receives the metrics of the training, after the run has logged them.
+    """
+    state = context.state
+    if "training" not in state.steps:
+        _train(context, builder, prepared, on_metrics)
+
+    step = state.steps["training"]
+    return FittedModel(
+        folder=state.folder / FIT / MODEL,
+        started_from=step["started_from"],
+        best_validation_loss=step["best_validation_loss"],
+        learner=context.learner(prepared.shape),
+    )
+
+
+def _train(
+    context: StageContext,
+    builder: TrainRowBuilder,
+    prepared: PreparedRows,
+    on_metrics: MetricsSink,
+) -> None:
+    """Run the job, and finish the step."""
+    run, folder = context.run, context.state.folder / FIT
+    started_from, start = start_of_training(context, prepared.shape)
+    if not is_written(folder):
+        before_mining = prepared.augmented if builder.are_mined_again(prepared.augmented) else None
+        JobRows(
+            train=prepared.train,
+            validation=prepared.split.validation,
+            additional=prepared.additional,
+            before_mining=before_mining,
+        ).write(folder)
+        TrainingJob(
+            model_type=context.model_type,
+            shape=prepared.shape,
+            settings=context.settings,
+            start=start,
+            auto_values=auto_values(context, prepared),
+        ).write(folder)
+
+    def report(metrics: Any, step: int) -> None:
+        run.log_metrics(metrics, step)
+        on_metrics(metrics, step)
+
+    row_count = len(prepared.train)
+    if prepared.additional is not None:
+        row_count += len(prepared.additional)
+    logger.info("%s: training from %s on %d rows", context.model_type, started_from, row_count)
+    measurements = run_fit_job(folder, report)
+
+    if (folder / PREFLIGHT).exists():
+        run.log_artifact(folder / PREFLIGHT)
+    title = f"{context.model_type}: learning curves"
+    run.log_figure(learning_curve_figure(measurements["history"], title), "learning_curves.png")
+    step = {
+        **measurements,
+        "started_from": started_from,
+        "base_model": context.base.canonical_name,
+        "rows": row_count,
+    }
+    costs = {"seconds": measurements["seconds"], "steps": measurements["steps"]}
+    context.finish_step("training", step, costs)

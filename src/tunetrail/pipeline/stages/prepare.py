@@ -1,0 +1,152 @@
+"""Prepare: from a session's rows to the sides of the split, and the rows of the train side to learn from."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from tunetrail.data.rows import records_of, rows_digest
+from tunetrail.data.splits import Split
+from tunetrail.pipeline.additional_shapes import AdditionalShapes
+from tunetrail.pipeline.preparing import build_preparation, keep_preparation, prepare_rows
+from tunetrail.pipeline.run_state import ADDITIONAL, AUGMENTED, PREPARED, TRAIN
+from tunetrail.pipeline.stage_context import StageContext
+from tunetrail.pipeline.train_rows import TrainRowBuilder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedRows:
+    """What a run trains and scores on.
+
+    Attributes:
+        split: The sides of the validated and cleaned rows.
+        augmented: The train side with the rows that were added.
+        train: The same with mined negatives and features: the rows to learn from.
+        additional: Rows of additional shapes to learn from as well; None if there are none.
+    """
+
+    split: Split
+    augmented: pd.DataFrame
+    train: pd.DataFrame
+    additional: pd.DataFrame | None
+
+    @property
+    def shape(self) -> str:
+        """The shape of the rows that the model is judged by."""
+        return str(self.split.train["shape"].iloc[0])
+
+
+def prepare(
+    context: StageContext,
+    builder: TrainRowBuilder,
+    rows: pd.DataFrame | Iterable[pd.DataFrame],
+    reference: pd.DataFrame | None,
+) -> PreparedRows:
+    """Validate, clean and split the rows; augment the train side, mine its negatives, compute its features.
+
+    Args:
+        context: The run.
+        builder: Makes the rows to learn from.
+        rows: The samples; not read by a resumed run whose rows are split.
+        reference: Rows of the previous session, to measure drift against.
+
+    Raises:
+        SampleError: The rows can't be trained on.
+    """
+    state = context.state
+    if state.split is None:
+        _split_rows(context, rows, reference)
+
+    split = state.read_split()
+    additional = state.rows(ADDITIONAL) if state.additional_rows is not None else None
+    if "augmentation" not in state.steps:
+        _check_rows(context, split, additional)
+        _augment(context, builder, split.train)
+
+    augmented = state.rows(AUGMENTED)
+    if "feature_engineering" not in state.steps:
+        _engineer_features(context, builder, augmented)
+
+    return PreparedRows(
+        split=split, augmented=augmented, train=state.rows(TRAIN), additional=additional
+    )
+
+
+def _split_rows(
+    context: StageContext,
+    rows: pd.DataFrame | Iterable[pd.DataFrame],
+    reference: pd.DataFrame | None,
+) -> None:
+    """Write the sides of the split, and the rows of additional shapes, to the run's folder."""
+    family, settings, run, state = context.family, context.settings, context.run, context.state
+    logger.info("%s: validation, cleaning and split", family.name)
+    shapes = AdditionalShapes(context=context)
+    if shapes.losses:
+        rows = shapes.collect(rows)
+    preparation = build_preparation(family, settings, context.base.path, reference)
+    session = prepare_rows(family, settings, preparation, rows, state.folder / PREPARED)
+
+    steps = keep_preparation(run, session, family.name, context.name, context.config.max_length)
+    split = session.split()
+    for purpose, side in (
+        ("training", split.train),
+        ("validation", split.validation),
+        ("test", split.test),
+    ):
+        run.log_input(context.name, rows_digest(side), purpose, len(side))
+
+    if shapes.losses:
+        held_out = pd.concat([split.validation, split.test], ignore_index=True)
+        additional, state.additional_rows = shapes.prepare(held_out)
+        run.log_dict(state.additional_rows, "steps/further_rows.json")
+        run.log_input(context.name, rows_digest(additional), "training", len(additional))
+        state.write_rows(additional, ADDITIONAL)
+
+    state.steps.update(steps)
+    state.split = {"method": split.method, "warnings": list(split.warnings)}
+    state.save()
+
+
+def _check_rows(context: StageContext, split: Split, additional: pd.DataFrame | None) -> None:
+    """Raise `ConfigError` or `SampleError` if model, settings and rows don't fit together."""
+    sides = [split.train, additional, split.validation, split.test]
+    records = [record for side in sides if side is not None for record in records_of(side)]
+    learner = context.learner(str(split.train["shape"].iloc[0]))
+    learner.check(context.base.path, records)
+
+
+def _augment(context: StageContext, builder: TrainRowBuilder, train: pd.DataFrame) -> None:
+    """Write the train side with the rows that are added to the run's folder."""
+    result = builder.augment(train)
+    if len(result.rejected):
+        path = context.state.folder / "augmentation_rejected.parquet"
+        result.rejected.to_parquet(path)
+        context.run.log_artifact(path, "data")
+    _warn(context, result.notes)
+
+    context.state.write_rows(result.rows, AUGMENTED)
+    context.finish_step("augmentation", result.to_dict())
+
+
+def _engineer_features(
+    context: StageContext, builder: TrainRowBuilder, augmented: pd.DataFrame
+) -> None:
+    """Write the rows to learn from to the run's folder."""
+    logger.info("%s: feature engineering", context.model_type)
+    mined_rows, mined = builder.mine(augmented)
+    features = builder.add_features(mined_rows)
+    _warn(context, (*features.warnings, *(mined.warnings if mined else ())))
+
+    context.state.write_rows(features.rows, TRAIN)
+    step: dict[str, Any] = features.to_dict()
+    step["hard_negatives"] = mined.to_dict() if mined else None
+    context.finish_step("feature_engineering", step)
+
+
+def _warn(context: StageContext, sentences: Iterable[str]) -> None:
+    for sentence in sentences:
+        logger.warning("%s: %s", context.model_type, sentence)

@@ -1,0 +1,58 @@
+"""What a run's training begins with: the base model or root, and the values for what is `auto` in its settings."""
+
+import shutil
+
+from tunetrail.data.rows import records_of
+from tunetrail.evaluation.plots import rate_figure
+from tunetrail.learning.automatic.auto_values import AutoValues
+from tunetrail.pipeline.run_state import START
+from tunetrail.pipeline.stage_context import StageContext
+from tunetrail.pipeline.stages.prepare import PreparedRows
+
+BASE = "base"
+
+
+def start_of_training(context: StageContext, shape: str) -> tuple[str, str]:
+    """Return the name and the folder of the model that the training begins with.
+
+    Root may move while the run goes on, so its model is copied into the run's folder. Settings may
+    say to begin with the base model; a root that descends from another base model is not used.
+    """
+    state = context.state
+    folder = state.folder / START
+    if state.started_from is None:
+        root = context.registry.root()
+        begins_with_root = (
+            root is not None
+            and context.config.start_from == "root"
+            and root.base_model == context.base.canonical_name
+        )
+        if root is not None and begins_with_root:
+            shutil.rmtree(folder, ignore_errors=True)  # an interrupted copy
+            context.learner(shape).save(context.registry.load(root), folder)
+        state.started_from = root.uri if root is not None and begins_with_root else BASE
+        state.save()
+
+    path = context.base.path if state.started_from == BASE else str(folder)
+    return state.started_from, path
+
+
+def auto_values(context: StageContext, prepared: PreparedRows) -> AutoValues:
+    """Return what stands for `auto` in the training's settings: found once in a run, however often it is resumed."""
+    state, run = context.state, context.run
+    if state.auto_values is not None:
+        return AutoValues.from_dict(state.auto_values)
+
+    records = records_of(prepared.train)
+    if prepared.additional is not None:
+        records += records_of(prepared.additional)
+    _, path = start_of_training(context, prepared.shape)
+    found = context.learner(prepared.shape).find_auto_values(path, records, context.config.training)
+
+    found.report(run.log_metrics)
+    if found.rate is not None:
+        figure = rate_figure(found.rate.curve, found.rate.rate)
+        run.log_figure(figure, "learning_rate_finder.png")
+    state.auto_values = found.to_dict()
+    state.save()
+    return found

@@ -1,0 +1,208 @@
+import hashlib
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from tunetrail.config import (
+    AdapterConfig,
+    EmbeddingConfig,
+    FeatureEngineeringConfig,
+    HardNegativesConfig,
+    LanguageModelConfig,
+    PreparationConfig,
+    Settings,
+    TrainingConfig,
+)
+from tunetrail.data.rows import rows_frame
+from tunetrail.errors import TrainingError, UserError
+from tunetrail.learning.automatic.auto_values import AutoValues
+from tunetrail.pipeline.families import family_named
+from tunetrail.pipeline.jobs import (
+    JobRows,
+    TrainingJob,
+    last_checkpoint,
+    run_fit_job,
+    run_fold_job,
+)
+from tunetrail.samples import SampleKind, parse_sample
+
+SUBJECTS = [f"{thing} number {count}" for thing in ("snow", "fire", "bread") for count in range(8)]
+
+
+def rows_of(model_type: str, subjects: list[str]) -> pd.DataFrame:
+    first, second = ("anchor", "positive") if model_type == "embedding" else ("input", "output")
+    samples = [
+        parse_sample({first: f"what is {subject}", second: f"{subject}!"}, SampleKind(model_type))
+        for subject in subjects
+    ]
+    return rows_frame(enumerate(samples))
+
+
+@pytest.fixture
+def settings(tiny_embedding_model: str, tiny_language_model: str, tmp_path: Path) -> Settings:
+    """Six steps, with negatives mined again after every second."""
+    training = TrainingConfig(
+        batch_size=8, learning_rate=1e-3, warmup_steps=0, num_epochs=3, logging_steps=1
+    )
+    mining = HardNegativesConfig(enabled=True, margin=0.0, remine_every_epochs=1)
+    return Settings(
+        preparation=PreparationConfig(cache_gigabytes=0.0),
+        feature_engineering=FeatureEngineeringConfig(hard_negatives=mining),
+        embedding=EmbeddingConfig(model=tiny_embedding_model, training=training),
+        llm=LanguageModelConfig(
+            model=tiny_language_model, training=training, adapter=AdapterConfig(rank=2, alpha=4)
+        ),
+    )
+
+
+def write_job(folder: Path, settings: Settings, model_type: str = "embedding") -> Path:
+    train = rows_of(model_type, SUBJECTS[:16])
+    JobRows(
+        train=train,
+        validation=rows_of(model_type, SUBJECTS[16:]),
+        before_mining=train if model_type == "embedding" else None,
+    ).write(folder)
+    TrainingJob(
+        model_type=model_type,
+        shape="pair" if model_type == "embedding" else "completion",
+        settings=settings,
+        start=family_named(model_type).section(settings).model,
+        auto_values=AutoValues(),
+    ).write(folder)
+    return folder
+
+
+def weights(folder: Path) -> str:
+    (file,) = (folder / "model").rglob("*.safetensors")
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+class Steps:
+    """Remembers the steps that report a loss; ends the process, as it were, at one of them."""
+
+    def __init__(self, last: int = 0) -> None:
+        self.seen: list[int] = []
+        self.last = last
+
+    def __call__(self, metrics: Mapping[str, float], step: int) -> None:
+        if "train/loss" in metrics:
+            self.seen.append(step)
+        if step == self.last:
+            raise SystemExit(143)
+
+
+def test_job_comes_back_as_it_was_written_but_for_its_connections(
+    settings: Settings, tmp_path: Path
+) -> None:
+    settings.database.url = "postgresql://me:hunter2@host/db"
+
+    folder = write_job(tmp_path / "fit", settings)
+    job = TrainingJob.read(folder)
+
+    settings.database.url = ""
+    assert job.settings == settings
+    assert (job.shape, job.start, job.budget) == ("pair", settings.embedding.model, 1.0)
+    assert "hunter2" not in (folder / "job.json").read_text()
+
+
+@pytest.mark.parametrize("model_type", ["embedding", "llm"])
+def test_fit_job_gives_the_same_weights_in_a_process_of_its_own(
+    settings: Settings, tmp_path: Path, model_type: str
+) -> None:
+    here = write_job(tmp_path / "here", settings, model_type)
+    elsewhere = write_job(tmp_path / "elsewhere", settings, model_type)
+    code = (
+        "import pathlib, sys; from tunetrail.pipeline.jobs import run_fit_job; "
+        "run_fit_job(pathlib.Path(sys.argv[1]))"
+    )
+
+    measurements = run_fit_job(here)
+    subprocess.run(
+        [sys.executable, "-c", code, str(elsewhere)], check=True, capture_output=True, cwd=tmp_path
+    )
+
+    assert weights(elsewhere) == weights(here)
+    again = run_fit_job(elsewhere)
+    assert again["best_validation_loss"] == measurements["best_validation_loss"]
+    assert again["steps"] == measurements["steps"] == 6
+    assert again["history"]["train/loss"] == measurements["history"]["train/loss"]
+
+
+def test_fit_job_that_is_done_is_not_done_again(settings: Settings, tmp_path: Path) -> None:
+    folder, steps = write_job(tmp_path / "fit", settings), Steps()
+    measurements = run_fit_job(folder)
+
+    again = run_fit_job(folder, steps)
+
+    assert again == measurements
+    assert steps.seen == []
+    assert not (folder / "checkpoints").exists()
+
+
+def test_fit_job_goes_on_from_where_it_was_interrupted(settings: Settings, tmp_path: Path) -> None:
+    undisturbed, interrupted = (write_job(tmp_path / name, settings) for name in ("a", "b"))
+    run_fit_job(undisturbed)
+    with pytest.raises(SystemExit):
+        run_fit_job(interrupted, Steps(last=3))
+
+    steps = Steps()
+    run_fit_job(interrupted, steps)
+
+    assert steps.seen == [4, 5, 6]
+    assert weights(interrupted) == weights(undisturbed)
+
+
+def test_fit_job_says_where_its_model_cannot_be_written(settings: Settings, tmp_path: Path) -> None:
+    folder = write_job(tmp_path / "fit", settings)
+    (folder / ".model").touch()
+
+    with pytest.raises(TrainingError, match=r"model can't be written to .*fit: .* Free some space"):
+        run_fit_job(folder)
+
+
+@pytest.mark.parametrize("model_type", ["embedding", "llm"])
+def test_fold_job_goes_on_from_where_it_was_interrupted(
+    settings: Settings, tmp_path: Path, model_type: str
+) -> None:
+    undisturbed, interrupted = (
+        write_job(tmp_path / name, settings, model_type) for name in ("a", "b")
+    )
+    scores = run_fold_job(undisturbed)
+    with pytest.raises(SystemExit):
+        run_fold_job(interrupted, Steps(last=3))
+
+    steps = Steps()
+    resumed = run_fold_job(interrupted, steps)
+
+    assert resumed == scores
+    assert steps.seen == [4, 5, 6]
+
+
+def test_fold_job_keeps_its_scores_and_not_its_model(settings: Settings, tmp_path: Path) -> None:
+    folder, steps = write_job(tmp_path / "fold-1", settings), Steps()
+    scores = run_fold_job(folder)
+
+    again = run_fold_job(folder, steps)
+
+    assert (again, steps.seen) == (scores, [])
+    assert sorted(path.name for path in folder.iterdir()) == ["job.json", "scores.json"]
+
+
+def test_last_checkpoint_is_whole(tmp_path: Path) -> None:
+    assert last_checkpoint(tmp_path) is None
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    path.parent.mkdir()
+    torch.save({"state_dict": {"weight": torch.ones(1000)}}, path)
+    assert last_checkpoint(tmp_path) == path
+    path.write_bytes(path.read_bytes()[:-100])
+
+    with pytest.raises(
+        UserError,
+        match=r"last.ckpt must be a whole checkpoint, got a broken one. Delete it to train",
+    ):
+        last_checkpoint(tmp_path)
