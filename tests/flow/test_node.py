@@ -330,7 +330,7 @@ def test_execute_wants_an_objective_for_a_session_with_texts_and_preferences(
     settings = make_settings(workplace)
     request = {"session_id": "s1", "model_type": "llm"}
     with pytest.raises(
-        SampleError, match=r"preferences or none, got preference \(48\).*llm.objective=preference"
+        SampleError, match=r"one objective, got preference \(48\), .*llm\.objective=preference"
     ):
         node(settings, database).execute(request)
     found = {}
