@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 _LIBRARIES = (
-    *("tunetrail", "ftfy", "joblib", "numpy", "pandas", "pandera", "pyarrow", "rensa", "torch"),
+    *("tunetrail", "ftfy", "joblib", "numpy", "pandas", "pyarrow", "rensa", "torch"),
     *(
         "accelerate",
         "datasets",

@@ -1,1 +1,1 @@
-"""Reports for people: readable texts, charts in one style, and HTML pages that need no other file."""
+"""Reports for people: readable texts, charts in one style, and complete HTML pages."""

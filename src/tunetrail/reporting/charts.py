@@ -84,7 +84,7 @@ def name_bars(axes: "Axes", names: Sequence[str]) -> None:
 
 
 def style_axes(axes: "Axes") -> None:
-    """Give axes the common style: no frame, quiet ticks, whole numbers along the horizontal axis."""
+    """Give axes the common style: no frame, quiet ticks, whole numbers along the x axis."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axes.spines[["top", "right"]].set_visible(False)

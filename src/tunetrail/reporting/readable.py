@@ -67,19 +67,19 @@ def largest(counts: Mapping[str, int], limit: int) -> LargestCounts:
 
 
 def counted(count: int, noun: str, zero: str = "0") -> str:
-    """Return a count with its noun, such as `1 row` or `1,200 rows`; `zero` stands for a count of 0."""
+    """Return a count with its noun, such as `1 row` or `1,200 rows`; `zero` stands for 0."""
     return f"{f'{count:,}' if count else zero} {noun}{'' if count == 1 else 's'}"
 
 
 def compact(value: float, *, as_share: bool = False) -> str:
-    """Return a number with three significant digits, a share in percent; `n/a` if it isn't finite."""
+    """Return a number with three significant digits, a share in percent, or `n/a`."""
     if not math.isfinite(value):
         return "n/a"
     return f"{100 * value:.3g}%" if as_share and 100 * abs(value) < 1000 else f"{value:.3g}"
 
 
 def readable(value: object, limit: int = SHOWN_CHARACTERS) -> str:
-    """Return the text of a value in at most `limit` characters, with a `…` at the end if it was cut.
+    """Return the text of a value in at most `limit` characters; it ends in `…` if it was cut.
 
     Control characters become their pictures (NUL: ␀); lone surrogates and marks that turn the
     reading direction become U+FFFD, so that the result can be encoded as UTF-8. None and NaN become

@@ -1,1 +1,1 @@
-"""Checks of rows, one by one and of a session as a whole, and the findings that follow. Repairs nothing."""
+"""Checks of single rows and of a whole session, and their results; they repair nothing."""

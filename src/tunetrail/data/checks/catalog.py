@@ -1,4 +1,4 @@
-"""The catalog of checks: what each check is about, which columns it needs, and how it is configured."""
+"""The catalog of checks: what each check is about, what it needs, and how it is configured."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -26,6 +26,7 @@ class Check:
     is_measure: bool = False
 
 
+# In the order of the report.
 _CHECKS = (
     Check("rows.wrong_type", "values have the wrong type"),
     Check("rows.missing", "required values are missing"),

@@ -24,6 +24,7 @@ FEWEST_ROWS = 10
 """Drift can't be measured with fewer vectors than this in either session."""
 
 _RANDOM_SPLITS = 5
+# Of each session: bounds the time of the classifier.
 _MOST_ROWS = 2_000
 _FOLDS = 5
 _INVERSE_RIDGE = 10.0
@@ -47,6 +48,7 @@ def length_drift(before: _Numbers, now: _Numbers) -> float:
     lengths = np.concatenate([before, now])
     share_before = np.searchsorted(np.sort(before), lengths, side="right") / len(before)
     share_now = np.searchsorted(np.sort(now), lengths, side="right") / len(now)
+    # The largest difference between the two cumulative distributions.
     statistic = float(np.abs(share_before - share_now).max())
 
     by_chance = _MEAN_KOLMOGOROV * np.sqrt(1.0 / len(before) + 1.0 / len(now))
@@ -75,6 +77,7 @@ def vocabulary_drift(before: Iterable[str], now: Iterable[str], *, seed: int = 0
     is_before = np.arange(counts.shape[0]) < len(words_before)
     distance = _distance_of_split(counts, is_before)
 
+    # Texts are shuffled between the sessions, whole: words of one text aren't independent.
     generator = np.random.default_rng(seed)
     by_chance = [
         _distance_of_split(counts, generator.permutation(is_before)) for _ in range(_RANDOM_SPLITS)
@@ -122,6 +125,7 @@ def embedding_drift(before: _Numbers, now: _Numbers, *, seed: int) -> float:
         scores = model.decision_function(vectors[held_out])
         areas.append(roc_auc_score(session[held_out], scores))
 
+    # 2 AUC - 1 is 0 for the same distribution, and 1 if the sessions can be told apart always.
     error = float(np.sqrt((sum(sizes) + 1) / (12.0 * sizes[0] * sizes[1])))
     return _beyond_chance(2.0 * float(np.mean(areas)) - 1.0, 2.0 * _STANDARD_ERRORS * error)
 

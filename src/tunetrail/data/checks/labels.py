@@ -67,6 +67,7 @@ def unknown_labels(counts: Mapping[str, int], known: Sequence[str] | None) -> di
         allowed = set(known)
         return {label: _not_listed(label, known) for label in present if label not in allowed}
 
+    # The commonest first: of several common labels that are meant, it is the likeliest.
     common = [label for label in present if counts[label] > _RARE_ROWS]
     common.sort(key=lambda label: -counts[label])
 
@@ -148,6 +149,7 @@ def _words(label: str) -> list[str]:
 
 def _is_misspelling(words: Sequence[str], intended: Sequence[str]) -> bool:
     """Whether the words differ by a slip in one of them, or by a missing or extra separator."""
+    # Numbers are never misspelt: `label_1` and `label_2` are two labels.
     if _NUMBER.findall(" ".join(words)) != _NUMBER.findall(" ".join(intended)):
         return False
     if len(words) != len(intended):
@@ -173,6 +175,7 @@ def _edit_distance(first: str, second: str) -> int:
 
     It counts insertions, deletions, replacements and swaps of neighbours.
     """
+    # Row by row of the dynamic programme; a swap needs the row before the last, too.
     above, row = [0] * (len(second) + 1), list(range(len(second) + 1))
     for i, character in enumerate(first, start=1):
         two_above, above, row = above, row, [i]

@@ -19,6 +19,7 @@ FEWEST_ROWS_OF_LABEL = 5
 """Labels with fewer rows aren't checked."""
 
 _FOLDS = 5
+# Of the covariance towards a diagonal one: there may be fewer rows than dimensions.
 _SHRINKAGE = 0.3
 # How many times as likely as its own label another label must be, whatever the counts say...
 _BEYOND_DOUBT = 10.0
@@ -96,6 +97,7 @@ def mislabelled(
     row_groups = None if groups is None else [groups[row] for row in rows]
     folds = list(_folds(label_ids, row_groups, seed))
 
+    # Rows with wrong labels teach the model wrongly, so the second round leaves them out.
     is_trusted = np.ones(len(rows), dtype=np.bool_)
     for _ in range(2):
         probabilities = _out_of_fold_probabilities(x, label_ids, folds, is_trusted)
@@ -148,6 +150,7 @@ def _out_of_fold_probabilities(
             decision = np.column_stack([np.zeros(len(held_out)), decision])
         logits[np.ix_(held_out, present)] = decision
 
+    # A label that was absent from the training folds has no logit.
     is_scored = np.isfinite(logits[np.arange(len(x)), label_ids])
     probabilities = np.zeros(logits.shape)
     if is_scored.any():
@@ -158,6 +161,7 @@ def _out_of_fold_probabilities(
 def _calibrate(logits: _Floats, label_ids: _Integers) -> _Floats:
     """Return the probabilities at the temperature at which the rows' labels are likeliest."""
 
+    # Over an exponent, so that the factor of the logits stays positive.
     def loss(exponent: float) -> float:
         likelihoods = log_softmax(logits * np.exp(exponent), axis=1)
         return -float(likelihoods[np.arange(len(label_ids)), label_ids].mean())

@@ -1,8 +1,8 @@
-"""Outliers: how little the rest of a session explains each row's vector, and which rows don't belong.
+"""Outliers: which rows don't belong to a session, because the rest of it explains them badly.
 
-Methods by neighbours alone (local outlier factor, distance to the k-th neighbour) were measured: they
-miss foreign rows of one kind as soon as there are more of them than neighbours. Here each row is
-explained by rows that aren't of its kind.
+Methods by neighbours alone (local outlier factor, distance to the k-th neighbour) were measured:
+they miss foreign rows of one kind as soon as there are more of them than neighbours. Here each row
+is explained by rows that aren't of its kind.
 """
 
 from collections import defaultdict
@@ -22,7 +22,9 @@ FEWEST_ROWS = 50
 
 _CLUSTERS = 40
 _CLUSTERINGS = 2
+# Of the rows: foreign rows of one kind may be as many and still don't explain one another.
 _LEFT_OUT = 0.06
+# Of the mean variance: keeps the covariance invertible if there are few rows.
 _RIDGE = 0.1
 _TRIMMED = 0.2
 _TRIM_STEPS = 4
@@ -46,8 +48,8 @@ def outlier_scores(
 ) -> _Floats:
     """Return how foreign each row is, [rows]; scores are comparable within one session only.
 
-    A score is the sum of two log squared Mahalanobis distances of the unit-normalised vector, with a
-    ridge of a tenth of the mean variance:
+    A score is the sum of two log squared Mahalanobis distances of the unit-normalised vector, with
+    a ridge of a tenth of the mean variance:
 
     - from all rows except its own cluster and the nearest clusters (k-means; 6 % of the rows are
       left out),
@@ -88,8 +90,8 @@ def outliers(
     """Return which rows don't belong to the session, [rows]; none of fewer than `FEWEST_ROWS`.
 
     The threshold follows from the scores: it is the deepest valley before a bump of at least 3 rows
-    and at most 6 % of the rows, or a distance that a clean session hardly reaches. Without labels, a
-    small kind of rows that has nothing in common with the rest looks just like foreign rows.
+    and at most 6 % of the rows, or a distance that a clean session hardly reaches. Without labels,
+    a small kind of rows that has nothing in common with the rest looks just like foreign rows.
 
     Args:
         vectors: [rows, dimensions], finite.
@@ -111,6 +113,7 @@ def _log(distances: _Floats) -> _Floats:
 
 
 def _cluster(x: _Floats, seed: int) -> npt.NDArray[np.int64]:
+    # k-means warns if it is asked for more clusters than there are different rows.
     distinct = len(np.unique(x.round(9), axis=0))
     count = max(1, min(_CLUSTERS, len(x) // 2, distinct))
     model = KMeans(count, n_init=1, max_iter=30, random_state=seed)
@@ -165,6 +168,7 @@ def _squared_distances(x: _Floats, total: _Floats, outer: _Floats, count: int) -
 
     root = np.linalg.cholesky(covariance)
     whitened = solve_triangular(root, (x - mean).T, lower=True, check_finite=False)
+    # Only the diagonal of the product: the whole of it would be [rows, rows].
     squares: _Floats = np.einsum("ij,ij->j", whitened, whitened)
     return squares
 

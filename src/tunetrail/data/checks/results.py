@@ -1,4 +1,4 @@
-"""Results of the preparation as plain values: what each check found, and the account of the rows."""
+"""Results of preparation as plain values: what each check found, and the account of the rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -57,8 +57,8 @@ class CheckResult:
 class StepAccount:
     """What became of the rows in one step.
 
-    `rows_in` = `rows_out` + `set_aside`, and the `changed` rows are among `rows_out`. `reasons` are
-    those of the rows set aside, the commonest first.
+    `rows_in` = `rows_out` + `set_aside`, and the `changed` rows are among `rows_out`. `reasons` say
+    why rows were set aside, the commonest first.
     """
 
     step: str

@@ -28,8 +28,10 @@ from tunetrail.samples.values import (
 Test = Callable[[Any], object]
 """Returns something true for a value that passes."""
 
+# A text of few words may well be one word: "no, no".
 _FEWEST_REPETITIONS = 4
 
+# Roles that may follow a role; a conversation without a system turn begins as if it had one.
 _NEXT_ROLES = {
     "system": ("user",),
     "user": ("assistant",),
@@ -50,8 +52,9 @@ class Rule:
 def turns_in_order(messages: Sequence[Mapping[str, str]]) -> bool:
     """Whether the turns of a conversation come in an order that a chat template can follow.
 
-    A system turn comes first or not at all, then the user begins; user and assistant take turns, and
-    a tool turn follows an assistant's or another tool's. Some models' templates refuse anything else.
+    A system turn comes first or not at all, then the user begins; user and assistant take turns,
+    and a tool turn follows an assistant's or another tool's. Some models' templates refuse
+    anything else.
     """
     roles = [message["role"] for message in messages]
     if roles[:1] == ["system"]:
@@ -59,6 +62,7 @@ def turns_in_order(messages: Sequence[Mapping[str, str]]) -> bool:
     return all(role in _NEXT_ROLES[previous] for previous, role in pairwise(["system", *roles]))
 
 
+# Why a value has the wrong type, and the test that tells; tried before all other rules.
 _TYPE_RULES: dict[ColumnType, tuple[str, Test]] = {
     ColumnType.TEXT: ("is not a string of valid Unicode", is_text),
     ColumnType.LABEL: ("is not a string of valid Unicode", is_text),
@@ -70,6 +74,7 @@ _TYPE_RULES: dict[ColumnType, tuple[str, Test]] = {
     ColumnType.WEIGHT: ("is not a number above 0", is_weight),
 }
 _NOT_EMPTY: tuple[str, str, Test] = ("rows.empty", "is empty", str.strip)
+# The checks of a value that has the right type.
 _CONTENT_RULES: dict[ColumnType, tuple[tuple[str, str, Test], ...]] = {
     ColumnType.TEXT: (_NOT_EMPTY,),
     ColumnType.LABEL: (_NOT_EMPTY,),

@@ -77,7 +77,7 @@ class SessionFindings:
         self.notes.update(findings.notes)
 
     def masked(self, mask: Callable[[str], str]) -> "SessionFindings":
-        """Return the findings with personal data replaced: they quote labels, which aren't cleaned."""
+        """Return the findings with personal data replaced: labels in them aren't cleaned."""
         return replace(
             self,
             flags=[(row_id, check, mask(detail)) for row_id, check, detail in self.flags],
@@ -205,6 +205,7 @@ def _rows_of_other_dimensions(
 ) -> Iterator[tuple[int, str]]:
     if not len(dimensions):
         return
+    # Without a configured size, the commonest one is right.
     configured = config.vectors.dimensions
     usual = configured or Counter(dimensions.tolist()).most_common(1)[0][0]
     expected = f"{usual}" if configured else f"the {usual} of most rows"
@@ -225,6 +226,7 @@ def _check_labels(
             if label in reasons:
                 findings.add_rows("labels.unknown_label", [(row_id, reasons[label])])
 
+    # A measure of the session: no row is to blame for it, so none is flagged.
     if counts and is_active("labels.imbalance", config):
         (commonest, most), (rarest, fewest) = counts.most_common()[0], counts.most_common()[-1]
         findings.measures["labels.imbalance"] = imbalance(counts)

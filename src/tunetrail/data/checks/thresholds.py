@@ -30,6 +30,7 @@ def check_results(
         rows: Number of rows that came in.
         shapes: Rows by shape.
     """
+    # A row counts once, with its first detail, however often a check flags it.
     details: dict[str, dict[int, str]] = defaultdict(dict)
     for row_id, name, detail in flags:
         details[name].setdefault(row_id, detail)
@@ -53,6 +54,7 @@ def with_examples(
         texts: Texts by row id; rows without a text aren't shown.
         flags: Rows concerned, with details, from all checks.
     """
+    # Reversed, so that the first detail of a row wins.
     details = {(check, row_id): detail for row_id, check, detail in reversed(flags)}
     with_texts = []
     for result in results:

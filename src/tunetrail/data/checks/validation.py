@@ -96,6 +96,7 @@ def check_rows(
 
 def flag_frame(flags: Iterable[Flag]) -> pd.DataFrame:
     """Return flags as a frame of `FLAG_COLUMNS`."""
+    # As objects: pandas' own type for texts refuses a lone surrogate.
     frame = pd.DataFrame(list(flags), columns=list(FLAG_COLUMNS), dtype=object)
     return frame.astype({"row_id": np.int64})
 
@@ -169,6 +170,7 @@ def _content_before(
     if failure.value is not None:
         return shown(failure.value, mask)
 
+    # Each value is masked by itself: inside a longer text, escaped, it might not be recognised.
     texts = {}
     for column, value in row.items():
         text = shown(value, mask)
@@ -189,6 +191,7 @@ def _with_all_columns(rows: pd.DataFrame, kind: SampleKind) -> pd.DataFrame:
 
     columns: dict[str, pd.Series] = {"row_id": rows["row_id"], "shape": object_series(names)}
     for column in (*content, *COMMON_COLUMNS):
+        # Row files have a column for every shape of a kind, so a row has more than its own columns.
         values = list(rows[column]) if column in rows else [None] * len(rows)
         foreign = {
             shape.name for shape in shapes if column not in (*shape.columns, *COMMON_COLUMNS)

@@ -1,1 +1,1 @@
-"""The flow of rows: in chunks, possibly in other processes, through all steps of preparation and into files."""
+"""The flow of rows: in chunks through all steps of preparation, and into files."""

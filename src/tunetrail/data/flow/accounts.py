@@ -22,6 +22,7 @@ def step_accounts(
         removals: The rows that are removed in addition.
         row_ids: Ids of the rows of all chunks, in order.
     """
+    # A changed row that is removed later counts as removed, not as changed.
     removed = set(row_ids[removals.positions].tolist())
     changed = 0
     reasons: dict[str, Counter[str]] = {"validation": Counter(), "cleaning": Counter()}
@@ -34,6 +35,7 @@ def step_accounts(
     reasons["validation"].update(map(reason_kind, removals.validation.values()))
     reasons["cleaning"].update(map(reason_kind, removals.cleaning.values()))
 
+    # Rows that validation removes here had already passed the cleaning of their chunks.
     counts = ChunkCounts.total(chunks)
     validated = counts.validated - len(removals.validation)
     cleaned = counts.cleaned - len(removals.validation) - len(removals.cleaning)
@@ -51,7 +53,7 @@ def split_account(rows: int, no_sides: str | None) -> StepAccount:
 
 
 def too_few_left(validation: StepAccount, allowed_share: float) -> str | None:
-    """Return why so many rejected rows stop a training, or None if they are few enough."""
+    """Return why the rejected rows are too many to train on the others, or None if they aren't."""
     if validation.rows_out and validation.set_aside <= allowed_share * validation.rows_in:
         return None
 
@@ -66,6 +68,7 @@ def too_few_left(validation: StepAccount, allowed_share: float) -> str | None:
 
 def reason_kind(reason: str) -> str:
     """Return a reason without the numbers that differ from row to row."""
+    # Only reasons that quote another row, a length or a score have such numbers.
     if " row " in reason or "tokens" in reason or "score" in reason:
         return re.sub(r"\d+(\.\d+)?", "N", reason)
     return reason

@@ -1,4 +1,4 @@
-"""The steps of one chunk, in any process: validate, clean, measure lengths, sketch, and write files.
+"""The steps of one chunk, in any process: validate, clean, measure lengths, and sketch its rows.
 
 A chunk's result depends on its rows and on `ChunkSteps.identity` alone, so that it can be cached.
 """
@@ -108,7 +108,7 @@ class PreparedChunk:
             return False
 
     def rows(self, columns: list[str] | None = None) -> pd.DataFrame:
-        """Return the rows that passed, with `MEASURED_COLUMNS`; `token_count` is -1 if not counted."""
+        """Return the rows that passed, with `MEASURED_COLUMNS`; uncounted tokens are -1."""
         return row_files.read_rows(self.folder / "rows.parquet", columns)
 
     def set_aside(self, columns: list[str] | None = None) -> pd.DataFrame:
@@ -184,6 +184,7 @@ class ChunkSteps:
         measured = self._measure(cleaned.rows, scrubber)
         rows = self._with_characters_and_languages(measured.rows)
 
+        # Columns of all shapes of the kind, so that the files of all chunks have one schema.
         schema = row_files.schema_of(
             [*row_files.columns_of_shapes(self.kind, ()), *MEASURED_COLUMNS]
         )
@@ -210,6 +211,7 @@ class ChunkSteps:
         if self.counter is not None:
             return measure_lengths(rows, self.cleaning.length, self.counter, scrubber.mask)
 
+        # Without a tokenizer, no row is too long.
         empty = set_aside_frame("cleaning")
         rows = rows.assign(token_count=np.full(len(rows), -1, dtype=np.int32))
         return MeasuredRows(rows=rows, set_aside=empty, changes=empty, too_long=())
@@ -239,7 +241,7 @@ class ChunkSteps:
 
 @functools.cache
 def _code_digest() -> str:
-    """Return SHA-256 (hex) of the code of data and samples: after a change, no old result is used."""
+    """Return SHA-256 (hex) of the code, so that no result of older code is used."""
     digest = hashlib.sha256()
     for package in (Path(__file__).parents[1], Path(samples.__file__).parent):
         for file in sorted(package.rglob("*.py")):

@@ -37,6 +37,7 @@ def run_tasks(
         yield from _run_on_ray(prepare, tasks)
         return
 
+    # Two tasks are enough to know whether there is anything to do in parallel.
     remaining = iter(tasks)
     first = list(islice(remaining, 2))
     workers = config.workers or os.cpu_count() or 1
@@ -48,6 +49,7 @@ def run_tasks(
 
     from joblib import Parallel, delayed
 
+    # As few tasks in advance as keep the workers busy: each holds a file of raw rows.
     parallel = Parallel(
         n_jobs=workers, return_as="generator", pre_dispatch=2 * workers, batch_size=1
     )

@@ -1,4 +1,4 @@
-"""Preparation: a session's rows go through validation, cleaning and split, chunk by chunk, into files.
+"""Preparation: a session's rows go chunk by chunk through validation, cleaning and the split.
 
 What a chunk needs only itself for is done in `chunk_steps`, possibly in other processes, and never
 twice. Then the chunks come together in `session_stage`.
@@ -70,10 +70,12 @@ class Preparation:
 
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
+            # Next to the result, so that files can be moved instead of copied.
             temporary = tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-")
             scratch = Path(stack.enter_context(temporary))
             cache = result_cache(self.config)
             if cache is None:
+                # Chunks need a place all the same; this one is gone with the scratch folder.
                 cache = ResultCache(folder=scratch / "results", gigabytes=0.0)
             else:
                 cache.open()
@@ -103,6 +105,7 @@ class Preparation:
         def tasks() -> Iterator[ChunkTask]:
             for chunk in write_chunks(frames, self.config.chunk_rows, raw):
                 result = cache.place(identity, chunk.digest)
+                # A broken result is prepared again.
                 if result.is_dir() and not PreparedChunk(folder=result).is_whole:
                     shutil.rmtree(result)
                 yield ChunkTask(raw=chunk.path, folder=result)

@@ -1,4 +1,4 @@
-"""A prepared session: the files that preparation leaves in a folder, and the account of how they came about."""
+"""A prepared session: the files of its rows, and the account of how they came about."""
 
 import json
 from collections.abc import Mapping
@@ -21,9 +21,9 @@ class PreparedSession:
     """What preparation made of a session's rows.
 
     Attributes:
-        folder: Holds `rows/train.parquet`, `rows/validation.parquet`, `rows/test.parquet`; `set_aside.parquet` and
-            `changes.parquet` (`row_id`, `step`, `reason`, `before`, `after`); `flags.parquet` (`row_id`, `check`,
-            `detail`).
+        folder: Has `rows/train.parquet`, `rows/validation.parquet` and `rows/test.parquet`;
+            `set_aside.parquet` and `changes.parquet` (`row_id`, `step`, `reason`, `before`,
+            `after`); `flags.parquet` (`row_id`, `check`, `detail`).
         account: What became of the rows, step by step.
         findings: What the validation found, passed checks included.
         sides: Rows by side.
@@ -31,7 +31,7 @@ class PreparedSession:
         method: How sides were chosen: `content` or `time`.
         warnings: Readable sentences about the split.
         placeholders: Personal data replaced, by type.
-        stopped: Why the rows can't be trained on, or None.
+        stopped: Why the rows can't be trained on; None if they can.
     """
 
     folder: Path
@@ -58,7 +58,7 @@ class PreparedSession:
         return row_files.read_rows(side_file(self.folder, side))
 
     def split(self) -> Split:
-        """Return the rows of all sides; raises `SampleError` where two of them share a cluster."""
+        """Return the rows of all sides; raises `SampleError` if two sides share a cluster."""
         frames = {side: self.frame(side) for side in SIDES}
         check_no_leak(frames)
         return Split(
@@ -71,13 +71,13 @@ class PreparedSession:
 
     def validation_dict(self) -> dict[str, Any]:
         """Return the result of the validation step, JSON-serialisable."""
-        return {
-            **self.step("validation").to_dict(),
-            "findings": [
-                finding.to_dict() for finding in self.findings if finding.severity != "passed"
-            ],
-            "passed": [finding.check for finding in self.findings if finding.severity == "passed"],
-        }
+        findings, passed = [], []
+        for result in self.findings:
+            if result.severity == "passed":
+                passed.append(result.check)
+            else:
+                findings.append(result.to_dict())
+        return {**self.step("validation").to_dict(), "findings": findings, "passed": passed}
 
     def cleaning_dict(self) -> dict[str, Any]:
         """Return the result of the cleaning step, JSON-serialisable."""
@@ -93,7 +93,7 @@ class PreparedSession:
         }
 
     def write_summary(self) -> Path:
-        """Write everything but the rows to `summary.json` and return its path."""
+        """Write everything except the rows to `summary.json` and return its path."""
         path = self.folder / SUMMARY
         summary = {
             "account": [step.to_dict() for step in self.account],

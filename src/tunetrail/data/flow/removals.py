@@ -1,4 +1,4 @@
-"""Removals: the rows that pass the steps of their chunks, but not the checks of the whole session."""
+"""Removals: rows that pass the steps of their chunks, but not what the whole session shows."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -77,6 +77,7 @@ def _flagged_rows(
     row_ids: npt.NDArray[np.int64], flags: Sequence[Flag], config: ValidationConfig
 ) -> dict[int, str]:
     decisive = [flag for flag in flags if check_config(flag[1], config).set_aside]
+    # Flags name rows by id, and everything else here goes by position.
     positions = pd.Index(row_ids).get_indexer([row_id for row_id, _, _ in decisive])
 
     # A dict keeps the order of the reasons and names none twice.

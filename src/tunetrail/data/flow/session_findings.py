@@ -1,4 +1,4 @@
-"""What the checks find in a whole session: its facts come from the chunks, its vectors from a model."""
+"""What the checks of a whole session find in the facts and the texts of its chunks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,6 +41,7 @@ def read_facts(chunks: Sequence[PreparedChunk]) -> SessionFacts:
         # Through a dictionary, so that equal texts are one object: there may be millions.
         return list(table.column(name).dictionary_encode().to_pylist())
 
+    # Chunk by chunk: only the sizes of the vectors are kept.
     dimensions = None
     if "embedding" in content:
         sizes = []

@@ -1,4 +1,4 @@
-"""The stage in which the chunks of a session come together, and each row gets a side or is set aside.
+"""The stage that brings a session's chunks together and gives each row a side, or sets it aside.
 
 Every chunk has been validated, cleaned and sketched by itself. What only all rows together show is
 decided here, in this order:
@@ -57,18 +57,22 @@ class SessionStage:
             folder: The folder of the prepared session.
             scratch: An empty folder for temporary files.
         """
+        # What all rows together show.
         facts = read_facts(self.chunks)
         sketches, clusters = self._find_twins(scratch)
         flags, results = self._check(facts, sketches, clusters)
 
+        # Which rows remain, and on which side.
         removals = find_removals(sketches, flags, self.steps.validation, self.steps.cleaning)
         validation, cleaning = step_accounts(self.chunks, removals, facts.row_ids)
         sides = None
         try:
             sides = self._assign_sides(facts, clusters, removals, cleaning)
         except SampleError as error:
+            # The rows are still written: with the reason, people see what to change.
             removals = replace(removals, split=str(error))
 
+        # The files, and what stops a training: errors, too many rejected rows, or no sides.
         writer = self._write_rows(folder, removals, sides, clusters, flags, results)
         max_rejected_share = self.steps.validation.max_rejected_share
         session = PreparedSession(
@@ -101,7 +105,7 @@ class SessionStage:
     def _check(
         self, facts: SessionFacts, sketches: SketchBook, clusters: Sequence[str]
     ) -> tuple[list[Flag], tuple[CheckResult, ...]]:
-        """Return the flags of all checks, those of the chunks included, and every check's result."""
+        """Return the flags of all checks, also of the chunks, and the result of every check."""
         checks = SessionChecks(
             chunks=self.chunks,
             steps=self.steps,
@@ -111,6 +115,7 @@ class SessionStage:
             seed=self.seed,
         )
         findings = checks.run(facts, sketches, clusters)
+        # Details quote labels, which the cleaning of the texts doesn't reach.
         findings = findings.masked(Scrubber(self.steps.cleaning.privacy).mask)
 
         flags = [flag for chunk in self.chunks for flag in chunk.flags()] + findings.flags
@@ -138,7 +143,8 @@ class SessionStage:
         if not remaining:
             reason, count = next(iter(cleaning.reasons.items()), ("none came", 0))
             raise SampleError(
-                f"no row is left to split; commonest reason of the cleaning: {reason} ({count} rows)."
+                "no row is left to split; "
+                f"commonest reason of the cleaning: {reason} ({count} rows)."
             )
 
         labels = facts.labels
@@ -148,6 +154,7 @@ class SessionStage:
             timestamps=[facts.timestamps[position] for position in remaining],
             labels=None if labels is None else [labels[position] for position in remaining],
         )
+        # Back to positions in the session.
         sides = np.full(len(clusters), "", dtype="<U10")
         sides[remaining] = assigned.sides
         return replace(assigned, sides=sides)

@@ -78,6 +78,7 @@ class SessionWriter:
         for chunk in chunks:
             rows = chunk.rows()
             end = start + len(rows)
+            # Positions count through the session, indices through the chunk.
             removed = {}
             for index, position in enumerate(range(start, end)):
                 removal = removals.at(position)
@@ -123,6 +124,7 @@ class SessionWriter:
             self._clusters[side].update(rows_of_side["cluster"])
 
     def _collect_examples(self, rows: pd.DataFrame, set_aside: pd.DataFrame) -> None:
+        # A row that its chunk set aside has no texts any more, only its content before.
         lines = set_aside[set_aside["row_id"].isin(self._example_ids)]
         for row_id, before in zip(lines["row_id"].tolist(), lines["before"], strict=True):
             self.examples[row_id] = (before or "")[:_EXAMPLE_CHARACTERS]
@@ -143,6 +145,7 @@ def _removed_frame(
         reasons: Reasons of the removed rows, by their index in the chunk.
         before: Contents of changed rows before cleaning, by row id.
     """
+    # Validation sees rows before cleaning, so its rows have no content after it.
     lines = []
     records = records_of(rows.iloc[list(reasons)])
     for record, reason in zip(records, reasons.values(), strict=True):

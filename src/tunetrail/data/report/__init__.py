@@ -1,1 +1,1 @@
-"""The data report: one HTML file and pictures of what became of a session's rows. Judges nothing."""
+"""The data report: one HTML file with pictures of what became of a session's rows."""

@@ -1,4 +1,4 @@
-"""The data report's pictures: what became of a session's rows, their lengths, labels and reasons."""
+"""Pictures of the data report: rows by step and side, lengths, labels, reasons, privacy."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -83,9 +83,10 @@ def _draw_rows(section: ReportSection) -> "Figure | None":
         shares = [(unchanged, _UNCHANGED), (step.changed, _CHANGED), (step.set_aside, _SET_ASIDE)]
         bars.append((step.step, shares, f"{step.rows_out:,} of {step.rows_in:,}"))
     if section.sides:
-        names = [
-            f"{drawable(side, _NAME_CHARACTERS)} {rows:,}" for side, rows in section.sides.items()
-        ]
+        # The sides share one bar, so their names are at its end instead of along the axis.
+        names = []
+        for side, rows in section.sides.items():
+            names.append(f"{drawable(side, _NAME_CHARACTERS)} {rows:,}")
         sides = list(zip(section.sides.values(), _SIDES, strict=False))
         bars.append(("sides", sides, "\n".join(names)))
 
@@ -135,6 +136,7 @@ def _draw_lengths(section: ReportSection) -> "Figure | None":
     if not lengths:
         return None
 
+    # At most two panels side by side; a last one without lengths is removed.
     columns = min(len(lengths), 2)
     lines = -(-len(lengths) // columns)
     figure = new_figure(2.6 * lines)

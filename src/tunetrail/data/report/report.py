@@ -20,6 +20,7 @@ from tunetrail.reporting.readable import Span, compact, counted, differences, la
 if TYPE_CHECKING:
     from jinja2 import Template
 
+# Limits that keep the page short whatever the session's size.
 _SHOWN_ROWS = 20
 _SHOWN_FINDINGS = 60
 _SHOWN_EXAMPLES = 3
@@ -79,6 +80,7 @@ def headline(section: ReportSection) -> str:
     else:
         result = f"{warnings}, no errors"
 
+    # Without an account, nothing is known of rows that didn't reach a side.
     rows_in = rows_out = sum(section.sides.values())
     if section.account:
         rows_in, rows_out = section.account[0].rows_in, section.account[-1].rows_out
@@ -95,6 +97,7 @@ def _section_values(section: ReportSection) -> dict[str, Any]:
     noticed = [finding for finding in findings if finding.severity != "passed"]
     passed = findings[len(noticed) :]
 
+    # The colour of the headline.
     tone = "warning" if noticed else "good"
     if section.stopped or _count_severity(findings, "error"):
         tone = "error"
@@ -129,6 +132,7 @@ def _section_values(section: ReportSection) -> dict[str, Any]:
 
 def _sample_rows(frame: pd.DataFrame) -> _Sample:
     """Return some rows for each of the commonest reasons, about `_SHOWN_ROWS` in all."""
+    # Every reason gets as many rows, so that a common one doesn't hide the others.
     by_reason = list(rows_by_reason(frame).items())
     rows_per_reason = max(_SHOWN_ROWS // max(len(by_reason), 1), 1)
 

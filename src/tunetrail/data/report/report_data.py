@@ -20,8 +20,8 @@ class ReportSection:
         account: The steps in order.
         findings: Errors, warnings and passed checks, in any order.
         sides: Rows by side: train, validation, test.
-        set_aside: A frame of `rows.SET_ASIDE_COLUMNS`. Some of its rows are shown as they are: personal
-            data has to be replaced before.
+        set_aside: A frame of `rows.SET_ASIDE_COLUMNS`. Some of its rows are shown as they are:
+            personal data has to be replaced before.
         changes: The same columns, for rows that were changed and go on.
         lengths: The length of each row, by unit: characters, tokens.
         labels: Rows by label; empty where the samples have none.

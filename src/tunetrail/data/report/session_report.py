@@ -1,4 +1,4 @@
-"""From a prepared session's files to what the report shows of it. Draws nothing."""
+"""The report of prepared sessions: their files become what the report shows."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from tunetrail.data import row_files
-from tunetrail.data.checks.results import StepAccount
+from tunetrail.data.checks.results import CheckResult, StepAccount
 from tunetrail.data.flow.accounts import reason_kind
 from tunetrail.data.flow.prepared import (
     CHANGES,
@@ -24,8 +24,8 @@ from tunetrail.data.report.report import render
 from tunetrail.data.report.report_data import ReportData, ReportSection
 from tunetrail.data.splits import SIDES
 
-_SHOWN_LINES = 5_000
-"""Rows set aside, and rows changed, that the report is drawn from; the files hold all."""
+# Of the rows set aside, and of the rows changed: the files have all of them.
+_LINES_READ = 5_000
 
 
 def report_section(session: PreparedSession, name: str, max_length: int | None) -> ReportSection:
@@ -36,18 +36,23 @@ def report_section(session: PreparedSession, name: str, max_length: int | None) 
         name: The section's heading: `embedding` or `llm`.
         max_length: Tokens that the model reads.
     """
-    columns = ["characters", "token_count"]
     files = [side_file(session.folder, side) for side in SIDES]
-    label = ["label"] if "label" in pq.read_schema(files[0]).names else []
-    frames = [row_files.read_rows(file, [*columns, *label]) for file in files]
-    rows = pd.concat(frames, ignore_index=True)
-    tokens = rows["token_count"].to_numpy()
+    has_labels = "label" in pq.read_schema(files[0]).names
+    columns = ["characters", "token_count", *(["label"] if has_labels else [])]
+    rows = pd.concat([row_files.read_rows(file, columns) for file in files], ignore_index=True)
+
     lengths = {"characters": rows["characters"].to_numpy()}
+    tokens = rows["token_count"].to_numpy()
+    # -1 if the tokens weren't counted.
     if len(tokens) and tokens.min() >= 0:
         lengths["tokens"] = tokens
-    measures = {
-        each.check: each.measure for each in session.findings if each.check.startswith("drift.")
-    }
+
+    drift = {}
+    for result in session.findings:
+        group, _, measure = result.check.partition(".")
+        if group == "drift":
+            drift[measure] = result.measure
+
     return ReportSection(
         name=name,
         account=session.account,
@@ -56,9 +61,9 @@ def report_section(session: PreparedSession, name: str, max_length: int | None) 
         set_aside=_first_lines(session.folder / SET_ASIDE),
         changes=_first_lines(session.folder / CHANGES),
         lengths={unit: np.asarray(values) for unit, values in lengths.items()},
-        labels=dict(Counter(rows["label"])) if label else {},
+        labels=Counter(rows["label"]) if has_labels else {},
         max_length=max_length,
-        drift={check.partition(".")[2]: measure for check, measure in measures.items()},
+        drift=drift,
         privacy=session.placeholders,
         stopped=session.stopped,
     )
@@ -75,50 +80,65 @@ def join_sessions(
     title: str,
     max_lengths: Mapping[str, int],
 ) -> PreparedSession:
-    """Put the prepared parts of one session, by model type, together in `folder`, with one report over all of them.
+    """Join the prepared rows of one session's model types in `folder`, with one report of them all.
 
-    The files of the parts are moved or copied; the account and the findings of the result are those of all parts.
+    The files are moved, or copied if there are several model types. The account and the findings of
+    the result are sums over all model types.
+
+    Args:
+        sessions: The prepared sessions by model type.
+        folder: The folder of the result.
+        title: Title of the report.
+        max_lengths: Tokens that the model reads, by model type.
     """
-    sections = tuple(
-        report_section(part, name, max_lengths[name]) for name, part in sessions.items()
-    )
-    parts = list(sessions.values())
+    sections = []
+    for model_type, session in sessions.items():
+        sections.append(report_section(session, model_type, max_lengths[model_type]))
+
     (folder / "rows").mkdir(exist_ok=True)
-    for name in (*(str(side_file(Path(), side)) for side in SIDES), SET_ASIDE, CHANGES, FLAGS):
-        _join_files([part.folder / name for part in parts], folder / name)
-    write_report(ReportData(title=title, sections=sections), folder / REPORT)
-    session = PreparedSession(
+    side_names = [str(side_file(Path(), side)) for side in SIDES]
+    for name in (*side_names, SET_ASIDE, CHANGES, FLAGS):
+        _join_files([session.folder / name for session in sessions.values()], folder / name)
+    write_report(ReportData(title=title, sections=tuple(sections)), folder / REPORT)
+
+    joined = _sum_of_sessions(sessions, folder)
+    joined.write_summary()
+    return joined
+
+
+def _sum_of_sessions(sessions: Mapping[str, PreparedSession], folder: Path) -> PreparedSession:
+    findings: list[CheckResult] = []
+    warnings: list[str] = []
+    stopped = []
+    for model_type, session in sessions.items():
+        prefix = f"{model_type}: " if len(sessions) > 1 else ""
+        for result in session.findings:
+            findings.append(replace(result, message=f"{prefix}{result.message}"))
+        warnings += session.warnings
+        if session.stopped is not None:
+            stopped.append(f"{prefix}{session.stopped}")
+
+    listed = list(sessions.values())
+    steps = zip(*(session.account for session in listed), strict=True)
+    return PreparedSession(
         folder=folder,
-        account=tuple(
-            _sum_of(steps) for steps in zip(*(part.account for part in parts), strict=True)
-        ),
-        findings=tuple(
-            replace(finding, message=f"{name}: {finding.message}") if len(parts) > 1 else finding
-            for name, part in sessions.items()
-            for finding in part.findings
-        ),
-        sides=sum((Counter(part.sides) for part in parts), Counter()),
-        clusters=sum((Counter(part.clusters) for part in parts), Counter()),
-        method=", ".join(dict.fromkeys(part.method for part in parts)),
-        warnings=tuple(warning for part in parts for warning in part.warnings),
-        placeholders=sum((Counter(part.placeholders) for part in parts), Counter()),
-        stopped=" ".join(
-            _named(name, part, len(parts)) for name, part in sessions.items() if part.stopped
-        )
-        or None,
+        account=tuple(map(_sum_of_accounts, steps)),
+        findings=tuple(findings),
+        sides=_sum_of_counts([session.sides for session in listed]),
+        clusters=_sum_of_counts([session.clusters for session in listed]),
+        method=", ".join(dict.fromkeys(session.method for session in listed)),
+        warnings=tuple(warnings),
+        placeholders=_sum_of_counts([session.placeholders for session in listed]),
+        stopped=" ".join(stopped) or None,
     )
-    session.write_summary()
-    return session
-
-
-def _named(name: str, part: PreparedSession, parts: int) -> str:
-    return f"{name}: {part.stopped}" if parts > 1 else str(part.stopped)
 
 
 def _join_files(files: Sequence[Path], target: Path) -> None:
     if len(files) == 1:
         files[0].replace(target)
         return
+
+    # A model type's files have the columns of its shapes only; in the joined file, others are null.
     columns = dict.fromkeys(name for file in files for name in pq.read_schema(file).names)
     writer = row_files.RowWriter(target, row_files.schema_of(list(columns)))
     for file in files:
@@ -127,8 +147,12 @@ def _join_files(files: Sequence[Path], target: Path) -> None:
     writer.close()
 
 
-def _sum_of(steps: Sequence[StepAccount]) -> StepAccount:
-    reasons: Counter[str] = sum((Counter(step.reasons) for step in steps), Counter())
+def _sum_of_counts(counts: Sequence[Mapping[str, int]]) -> Counter[str]:
+    return sum(map(Counter, counts), Counter())
+
+
+def _sum_of_accounts(steps: Sequence[StepAccount]) -> StepAccount:
+    reasons = _sum_of_counts([step.reasons for step in steps])
     return StepAccount(
         step=steps[0].step,
         rows_in=sum(step.rows_in for step in steps),
@@ -140,7 +164,8 @@ def _sum_of(steps: Sequence[StepAccount]) -> StepAccount:
 
 
 def _first_lines(path: Path) -> pd.DataFrame:
-    frame = next(row_files.frames_of_file(path, _SHOWN_LINES), None)
+    frame = next(row_files.frames_of_file(path, _LINES_READ), None)
     if frame is None:
         return row_files.frame_of(row_files.SET_ASIDE_SCHEMA.empty_table())
-    return frame.assign(reason=[reason_kind(reason) for reason in frame["reason"]])
+    # Grouped by kind: "450 tokens are ..." and "451 tokens are ..." are one reason.
+    return frame.assign(reason=list(map(reason_kind, frame["reason"])))
