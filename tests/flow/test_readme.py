@@ -1,4 +1,4 @@
-"""Every command and snippet of the README, run as written but for tiny models."""
+"""Every command and snippet of the README and of docs/, run as written except for tiny models."""
 
 import json
 import re
@@ -12,19 +12,21 @@ from tunetrail import DatabaseManager
 from tunetrail.cli import main
 from tunetrail.cli.composition import TrainRequest, run_composed
 
-README = Path(__file__).parents[2] / "README.md"
-MAKEFILE = README.with_name("Makefile")
+REPOSITORY = Path(__file__).parents[2]
+README = REPOSITORY / "README.md"
+DOCUMENTS = (README, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md")))
+MAKEFILE = REPOSITORY / "Makefile"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(
-        rf"^```{language}\n(.*?)^```", README.read_text(), flags=re.MULTILINE | re.DOTALL
-    )
+def blocks(language: str, *documents: Path) -> list[str]:
+    texts = [document.read_text() for document in documents or DOCUMENTS]
+    pattern = re.compile(rf"^```{language}\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
+    return [block for text in texts for block in pattern.findall(text)]
 
 
 def commands() -> list[list[str]]:
-    lines = [line for block in blocks("bash") for line in block.splitlines() if line.strip()]
-    return [shlex.split(line, comments=True) for line in lines]
+    lines = "\n".join(blocks("bash")).splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
 
 
 def write_samples(folder: Path) -> None:
@@ -66,6 +68,30 @@ def test_readme_make_targets_exist() -> None:
     targets = re.findall(r"^([a-z-]+):.*##", MAKEFILE.read_text(), flags=re.MULTILINE)
     wanted = [words[1] for words in commands() if words[0] == "make"]
     assert wanted and set(wanted) <= set(targets)
+
+
+def anchors(document: Path) -> set[str]:
+    """Return the anchors that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+def test_documents_link_to_what_exists() -> None:
+    links = [
+        (document, *link)
+        for document in DOCUMENTS
+        for link in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", document.read_text())
+    ]
+
+    assert len(links) >= 20
+    for document, target, anchor in links:
+        linked = document.parent / target if target else document
+        assert linked.exists(), f"{document.name} links to {target}"
+        assert not anchor or anchor in anchors(linked), f"{document.name} links to #{anchor}"
+
+
+def test_readme_is_short() -> None:
+    assert len(README.read_text().splitlines()) <= 120
 
 
 def failed_run(folder: Path, small: list[str]) -> str:
@@ -118,7 +144,7 @@ def test_readme_snippet_runs(
     tiny_language_model: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (snippet,) = blocks("python")
+    (snippet,) = blocks("python", README)
     snippet = snippet.replace(
         '"sentence-transformers/all-MiniLM-L6-v2"', repr(tiny_embedding_model)
     )
