@@ -158,23 +158,32 @@ def test_readme_snippet_runs(
     assert "'metric': 'ndcg_at_10'" in capsys.readouterr().out
 
 
-def test_readme_recipes_compose(workplace: Path) -> None:
-    recipes = [
-        shlex.split(line, comments=True) for block in blocks("sh") for line in block.splitlines()
-    ]
-    found: list[TrainRequest] = []
+def recipes() -> list[list[str]]:
+    lines = "\n".join(blocks("sh")).splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
 
-    def keep(request: TrainRequest, overrides: Sequence[str]) -> dict[str, str]:
-        found.append(request)
+
+def test_recipes_compose(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    requests: list[TrainRequest] = []
+
+    def remember(request: TrainRequest, overrides: Sequence[str]) -> dict[str, str]:
+        requests.append(request)
         return {}
 
-    for words in recipes:
+    for words in recipes():
         assert words[:2] == ["tunetrail", "train"]
-        run_composed(words[2:], keep)
-    assert len(found) == len(recipes) >= 7
-    assert (
-        found[0].embedding.training.batch_size
-        == found[0].embedding.training.learning_rate
-        == "auto"
-    )
-    assert found[-1].llm.adapter.kind == "none" and found[-1].llm.neftune_alpha == 5.0
+        if "--cfg" in words:
+            assert main(words[1:]) == 0
+            assert "learning_rate: " in capsys.readouterr().out
+        else:
+            run_composed(words[2:], remember)
+
+    assert len(requests) >= 8
+    automatic = [request.embedding.training for request in requests][1]
+    assert automatic.batch_size == automatic.learning_rate == "auto"
+    assert requests[-1].llm.adapter.kind == "none" and requests[-1].llm.neftune_alpha == 5.0
+
+
+def test_configuration_snippet_runs() -> None:
+    (snippet,) = blocks("python", REPOSITORY / "docs/configuration.md")
+    exec(compile(snippet, "configuration.md", "exec"), {})  # noqa: S102 - our own text
