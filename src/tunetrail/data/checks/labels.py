@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tunetrail.errors import did_you_mean
+from tunetrail.samples.values import shortened
 
 USUAL_SCALES = (
     (0.0, 1.0),
@@ -75,7 +76,7 @@ def unknown_labels(counts: Mapping[str, int], known: Sequence[str] | None) -> di
     for label in present:
         intended = _intended_label(label, counts, common)
         if intended is not None:
-            hint = f"Did you mean {_shortened(intended)}?"
+            hint = f"Did you mean {shortened(intended)}?"
             misspelt[label] = f"looks like a misspelling of a common label. {hint}"
     return misspelt
 
@@ -186,8 +187,3 @@ def _edit_distance(first: str, second: str) -> int:
                 edits = min(edits, two_above[j - 2] + 1)
             row.append(edits)
     return row[-1]
-
-
-def _shortened(label: str) -> str:
-    text = repr(label)
-    return text if len(text) <= 60 else text[:57] + "..."
