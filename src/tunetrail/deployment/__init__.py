@@ -1,1 +1,1 @@
-"""Model versions: the registry, the gate in front of root, and the export to the model directory."""
+"""Model versions: the registry, the gate before root, and the export to the model directory."""

@@ -1,6 +1,7 @@
-"""The model directory: `model_dir/<model type>/root` is always one whole model that the usual libraries load.
+"""The model directory: `model_dir/<model type>/root` is always one complete model.
 
-`root` is a link that is replaced in one step; readers see the old model or the new one, never a mixture.
+`root` is a link that is replaced in one step: readers see the old model or the new one, never a
+mixture.
 """
 
 import contextlib
@@ -14,68 +15,70 @@ from safetensors import SafetensorError
 
 from tunetrail.errors import DeploymentError
 
-KEPT = 2
-"""Exported versions kept: the root and the one before it."""
+EXPORTED_VERSIONS = 2
+"""Number of exported versions that stay: the root and the version before it."""
 
 
 @contextlib.contextmanager
 def staged_root(
     model_dir: Path, model_type: str, save: Callable[[Path], None]
 ) -> Iterator[Callable[[str], Path]]:
-    """Write a model beside `root`; calling what is yielded, with the version's number, lets `root` point at it.
+    """Write a model next to `root`, and yield a function that makes `root` point at it.
 
-    Writing comes first, so that a full disk is found out before the registry's alias moves; pointing is one rename.
+    The function takes the number of the version and returns the path of `root`. Writing comes
+    first, so that a full disk is noticed before the registry's alias moves; pointing is a single
+    rename.
 
     Args:
         model_dir: Folder of all exported models.
         model_type: `embedding` or `llm`.
-        save: Writes the model into the folder that it is given.
+        save: Writes the model to the folder that it is given.
 
     Raises:
-        DeploymentError: The folder can't be written; `root` is as it was, and nothing else is left.
+        DeploymentError: The folder can't be written; `root` is unchanged, and nothing else is left.
     """
     versions = model_dir / model_type / "versions"
-    work: Path | None = None
-    try:
-        with _readable_failures(model_dir):
+    with contextlib.ExitStack() as stack:
+        with _naming_model_dir(model_dir):
             versions.mkdir(parents=True, exist_ok=True)
-            work = Path(tempfile.mkdtemp(prefix=".writing-", dir=versions))
-            save(work / "model")
-        staged = work
-        yield lambda version: _point(staged, versions, version)
-    finally:
-        if work is not None:
-            shutil.rmtree(work, ignore_errors=True)
+            staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=versions))
+            stack.callback(shutil.rmtree, staging, ignore_errors=True)
+            save(staging / "model")
+
+        yield lambda version: _point_root(staging, versions, version)
 
 
-def _point(work: Path, versions: Path, version: str) -> Path:
+def _point_root(staging: Path, versions: Path, version: str) -> Path:
+    """Move the staged model to its version's folder, and replace the link `root`."""
     root = versions.parent / "root"
-    with _readable_failures(versions.parents[1]):
+    with _naming_model_dir(versions.parents[1]):
         target = versions / version
         if target.exists():
-            os.replace(target, work / "replaced")
-        os.replace(work / "model", target)
-        link = work / "root"
+            os.replace(target, staging / "replaced")
+        os.replace(staging / "model", target)
+
+        # A link can't be changed in place, but a new one can take its name.
+        link = staging / "root"
         link.symlink_to(Path("versions") / version)
         os.replace(link, root)
-        _remove_old(versions, keep=version)
+        _remove_old_versions(versions, current=version)
     return root
 
 
 @contextlib.contextmanager
-def _readable_failures(model_dir: Path) -> Iterator[None]:
+def _naming_model_dir(model_dir: Path) -> Iterator[None]:
+    """Turn errors of writing into a `DeploymentError` that names the folder."""
     try:
         yield
     except (OSError, SafetensorError) as error:
         raise DeploymentError(
-            f"model_dir {model_dir} can't be written: {error}. Free some space or name another folder."
+            f"model_dir {model_dir} can't be written: {error}. "
+            "Free some space or name another folder."
         ) from error
 
 
-def _remove_old(versions: Path, keep: str) -> None:
-    numbered = sorted(
-        (each for each in versions.iterdir() if each.name.isdigit()),
-        key=lambda each: int(each.name),
-    )
-    for old in [each for each in numbered if each.name != keep][: -(KEPT - 1)]:
-        shutil.rmtree(old)
+def _remove_old_versions(versions: Path, current: str) -> None:
+    folders = [folder for folder in versions.iterdir() if folder.name.isdigit()]
+    earlier = sorted(int(folder.name) for folder in folders if folder.name != current)
+    for version in earlier[: -(EXPORTED_VERSIONS - 1)]:
+        shutil.rmtree(versions / str(version))

@@ -20,14 +20,15 @@ NDArray = np.ndarray[Any, np.dtype[Any]]
 
 def pinned(*packages: str) -> list[str]:
     """Return `package==version` as installed, without local labels such as `+cpu`."""
+    versions = map(importlib.metadata.version, packages)
+    public_versions = [version.partition("+")[0] for version in versions]
     return [
-        f"{package}=={importlib.metadata.version(package).partition('+')[0]}"
-        for package in packages
+        f"{package}=={version}" for package, version in zip(packages, public_versions, strict=True)
     ]
 
 
 class Flavor(Protocol):
-    """What the registry asks of a family of models."""
+    """How the registry writes, reads and compares the models of a family."""
 
     def save(self, model: Any, folder: Path, metadata: Model) -> None:
         """Write the model with signature and requirements as an MLflow model."""
@@ -36,14 +37,14 @@ class Flavor(Protocol):
         """Load a model from `models:/…` onto the CPU."""
 
     def outputs(self, model: Any, probes: Sequence[str]) -> NDArray:
-        """Return numbers that two equal models give alike."""
+        """Return numbers that are the same for equal models."""
 
 
 class EmbeddingFlavor:
     """mlflow.sentence_transformers."""
 
     def save(self, model: Any, folder: Path, metadata: Model) -> None:
-        """Write the model; its signature is strings in, float32 vectors [-1, dimensions] out."""
+        """Write the model; its signature maps strings to float32 vectors [-1, dimensions]."""
         dimensions = int(model.get_embedding_dimension())
         signature = ModelSignature(
             inputs=Schema([ColSpec(DataType.string)]),
@@ -72,7 +73,7 @@ class LanguageModelFlavor:
     """mlflow.transformers, task text-generation; adapters have been merged before."""
 
     def save(self, model: LanguageModel, folder: Path, metadata: Model) -> None:
-        """Write model and tokenizer; its signature is strings in, strings out, with the usual generation parameters."""
+        """Write model and tokenizer; the signature maps strings to strings."""
         text = Schema([ColSpec(DataType.string)])
         parameters = ParamSchema(
             [
@@ -93,9 +94,12 @@ class LanguageModelFlavor:
     def load(self, uri: str) -> LanguageModel:
         """Load model and tokenizer."""
         with tempfile.TemporaryDirectory(prefix="tunetrail-") as folder:
-            parts = mlflow.transformers.load_model(uri, dst_path=folder, return_type="components")
-        return LanguageModel(model=parts["model"].cpu().eval(), tokenizer=parts["tokenizer"])
+            components = mlflow.transformers.load_model(
+                uri, dst_path=folder, return_type="components"
+            )
+        model = components["model"].cpu().eval()
+        return LanguageModel(model=model, tokenizer=components["tokenizer"])
 
     def outputs(self, model: LanguageModel, probes: Sequence[str]) -> NDArray:
-        """Return the logits behind each probe's last token."""
+        """Return the logits after each probe's last token."""
         return last_logits(model, probes)

@@ -1,4 +1,4 @@
-"""The gate: whether a candidate is measurably better than root. Numbers in, a decision with its reason out."""
+"""The gate: decides from the comparison whether a candidate becomes root."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,7 +9,7 @@ from tunetrail.evaluation.comparison import Comparison
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decision:
-    """Whether root moves, and why."""
+    """Whether the candidate becomes root, and the reason."""
 
     promote: bool
     reason: str
@@ -25,12 +25,17 @@ class Decision:
 
 
 def decide(comparison: Comparison, config: GateConfig) -> Decision:
-    """Let a candidate through if its improvement, by interval or point estimate, is above the least one asked for."""
-    value = comparison.lower if config.require_interval else comparison.improvement
-    measure = "lower bound of the improvement" if config.require_interval else "improvement"
+    """Promote a candidate whose improvement is above the minimum.
+
+    The improvement is the lower bound of its interval, or the point estimate if the settings don't
+    require an interval.
+    """
+    value, measure = comparison.improvement, "improvement"
+    if config.require_interval:
+        value, measure = comparison.lower, "lower bound of the improvement"
+
     promote = value > config.minimum_improvement
     relation = "above" if promote else "not above"
-    return Decision(
-        promote=promote,
-        reason=f"{comparison.metric}: {measure} {value:+.4f} is {relation} {config.minimum_improvement:+.4f}",
-    )
+    minimum = f"{config.minimum_improvement:+.4f}"
+    reason = f"{comparison.metric}: {measure} {value:+.4f} is {relation} {minimum}"
+    return Decision(promote=promote, reason=reason)

@@ -1,8 +1,9 @@
-"""The deployment of a candidate: staged, registered, made root or refused, recorded, exported, in this order.
+"""The deployment of a candidate: staged, registered, promoted or refused, recorded, exported.
 
-Each step is done unless it is already done. A first run is the case in which nothing is done yet; a run that was
-interrupted within its deployment takes the same steps and comes to the same end. What can fail slowly (writing a
-model) comes before what everybody sees (the alias), so that a failure leaves root as it was.
+Each step is done unless it is already done. A first run is the case in which nothing is done yet; a
+run that was interrupted within its deployment takes the same steps and comes to the same end. What
+can fail slowly (writing a model) comes before what everybody sees (the alias), so that a failure
+leaves root as it was.
 """
 
 import contextlib
@@ -55,14 +56,15 @@ def deploy(
         registry: The registry of its model type.
         version_to_beat: The version that it was compared with; None before the first promotion.
         model_dir: Folder of the exported root models.
-        on_decision: Called once root has moved or the candidate is refused, before the model directory follows; again
-            if the deployment was interrupted after that.
+        on_decision: Called once root has moved or the candidate is refused, before the model
+            directory follows; again if the deployment was interrupted after that.
 
     Returns:
         The version, and the path of the exported root if the candidate was promoted.
 
     Raises:
-        DeploymentError: Something can't be written, the version differs from the model, or root moved in the meantime.
+        DeploymentError: Something can't be written, the version differs from the model, or root
+            moved in the meantime.
     """
     with contextlib.ExitStack() as stack:
         # Whether an interrupted export is whole is as expensive to tell as writing it again.

@@ -1,7 +1,7 @@
-"""The model registry of one model type: versions written whole or not at all, and the alias `root`.
+"""The model registry of one family: versions that are written completely or not at all, and `root`.
 
-MLflow has no compare-and-swap for aliases, so `root` moves under a lock of our own and only from the version that the
-candidate was compared with.
+MLflow has no compare-and-swap for aliases. So `root` moves under a lock of our own, and only from
+the version that the candidate was compared with.
 """
 
 import contextlib
@@ -24,12 +24,18 @@ from tunetrail.stores.tracking import TrackedRun, Tracker, tracking_errors
 
 ROOT = "root"
 PARITY = 1e-4
-"""Largest difference allowed between a trained model's outputs and those of its registered version."""
+"""Largest allowed difference between the outputs of a trained model and its version."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelVersion:
-    """A version in the registry: its number as text, and the name of the base model that it descends from."""
+    """A version in the registry.
+
+    Attributes:
+        name: Name of the registered model.
+        version: Number of the version, as text.
+        base_model: Name of the base model that it descends from.
+    """
 
     name: str
     version: str
@@ -56,39 +62,38 @@ class Registry:
         self.flavor = flavor
 
     def root(self) -> ModelVersion | None:
-        """Return the version that the alias `root` names, None before the first promotion."""
+        """Return the version that the alias `root` names; None before the first promotion."""
         with tracking_errors(self.tracker.config.uri):
             try:
-                found = self.tracker.client.get_model_version_by_alias(self.name, ROOT)
+                version = self.tracker.client.get_model_version_by_alias(self.name, ROOT)
             except MlflowException as error:
+                # MLflow answers with either code if there is no model or no alias.
                 if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                     return None
                 raise
-        return ModelVersion(
-            name=self.name,
-            version=str(found.version),
-            base_model=found.tags.get("tunetrail.base_model"),
-        )
+        base_model = version.tags.get("tunetrail.base_model")
+        return ModelVersion(name=self.name, version=str(version.version), base_model=base_model)
 
     def version_of_run(self, run: TrackedRun, base_model: str) -> ModelVersion | None:
-        """Return the version that a run has registered, None if it has registered none."""
+        """Return the version that a run has registered; None if it has registered none."""
         version = self.tracker.version_of_run(self.name, run.run_id)
         if version is None:
             return None
         return ModelVersion(name=self.name, version=version, base_model=base_model)
 
     def load(self, version: ModelVersion) -> Any:
-        """Load a version's model; raises `DeploymentError` where its files are gone or broken."""
-        return self._loaded(version.uri)
+        """Load a version's model; raise `DeploymentError` if its files are gone or broken."""
+        return self._load(version.uri)
 
-    def _loaded(self, uri: str) -> Any:
+    def _load(self, uri: str) -> Any:
         self.tracker.activate()
         try:
             return self.flavor.load(uri)
         except (MlflowException, OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
             raise DeploymentError(
-                f"{uri} can't be loaded: {str(error).splitlines()[0]}. "
-                f"Restore its files, or move the alias {ROOT!r} of {self.name!r} to another version with MlflowClient."
+                f"{uri} can't be loaded: {reason}. Restore its files, or move the alias {ROOT!r} "
+                f"of {self.name!r} to another version with MlflowClient."
             ) from error
 
     def register(
@@ -100,7 +105,7 @@ class Registry:
         probes: Sequence[str],
         tags: Mapping[str, str],
     ) -> ModelVersion:
-        """Write the model as a new version, load it again, and compare its outputs with the trained model's.
+        """Write the model as a new version, and check that it gives the trained model's outputs.
 
         Args:
             model: The trained model, adapters merged.
@@ -110,7 +115,8 @@ class Registry:
             tags: Further tags of the version.
 
         Raises:
-            DeploymentError: The version couldn't be written or differs from the trained model; nothing of it is left.
+            DeploymentError: The version couldn't be written, or differs from the trained model;
+                nothing of it is left.
         """
         client = self.tracker.client
         version: str | None = None
@@ -121,6 +127,8 @@ class Registry:
                 source_run_id=run.run_id,
                 model_type=self.name,
             )
+
+        # The version is created last: nobody sees one that wasn't loaded and compared.
         try:
             with tracking_errors(self.tracker.config.uri):
                 self._write(model, logged, run)
@@ -140,6 +148,7 @@ class Registry:
         except BaseException as error:
             self._undo(logged.model_id, version, error)
             raise
+
         return ModelVersion(name=self.name, version=version, base_model=base_model)
 
     def move_root(
@@ -158,18 +167,19 @@ class Registry:
             if (root and root.version) != (expected and expected.version):
                 raise DeploymentError(
                     f"root of {self.name} moved while the candidate was trained: it was "
-                    f"{_shown(expected)}, it is now {_shown(root)}. Train again, so that the "
+                    f"{_describe(expected)}, it is now {_describe(root)}. Train again, so that the "
                     "candidate is compared with the new root."
                 )
 
             # Tags first: once the alias has moved, nothing is left to do here.
-            self.tag(version, {"tunetrail.previous_root": _shown(root), **tags})
+            self.tag(version, {"tunetrail.previous_root": _describe(root), **tags})
             self.tracker.client.set_registered_model_alias(self.name, ROOT, version.version)
 
             moved = self.root()
             if moved is None or moved.version != version.version:
                 raise DeploymentError(
-                    f"root of {self.name} should be version {version.version}, got {_shown(moved)}."
+                    f"root of {self.name} must be version {version.version}, "
+                    f"got {_describe(moved)}. Something else moved the alias; train again."
                 )
 
     def tag(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
@@ -179,6 +189,7 @@ class Registry:
                 self.tracker.client.set_model_version_tag(self.name, version.version, key, value)
 
     def _write(self, model: Any, logged: Any, run: TrackedRun) -> None:
+        """Write the model's files to the artifacts of a logged model."""
         folder = Path(tempfile.mkdtemp(prefix="tunetrail-"))
         try:
             metadata = Model(
@@ -187,12 +198,15 @@ class Registry:
                 run_id=run.run_id,
                 model_id=logged.model_id,
             )
+
+            # A full disk surfaces as an error of safetensors.
             try:
                 self.flavor.save(model, folder / "model", metadata)
             except SafetensorError as error:
                 raise DeploymentError(
                     f"the {self.name} model can't be written to {folder}: {error}"
                 ) from error
+
             self.tracker.client.log_model_artifacts(logged.model_id, str(folder / "model"))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -208,16 +222,21 @@ class Registry:
                 raise
 
     def _check_parity(self, model: Any, uri: str, probes: Sequence[str]) -> None:
-        trained = self.flavor.outputs(model, probes)
-        difference = float(np.abs(trained - self.flavor.outputs(self._loaded(uri), probes)).max())
+        """Raise `DeploymentError` if the written model gives other outputs than the trained one."""
+        expected = self.flavor.outputs(model, probes)
+        outputs = self.flavor.outputs(self._load(uri), probes)
+
+        # Written so that a difference of NaN fails too.
+        difference = float(np.abs(outputs - expected).max())
         if not difference <= PARITY:
             raise DeploymentError(
-                f"the written {self.name} model must give the trained one's outputs to {PARITY}, got {difference:.3g} "
-                "away. It was not registered; root is unchanged."
+                f"the written {self.name} model must give the trained model's outputs within "
+                f"{PARITY}, got a difference of {difference:.3g}. It was not registered; root is "
+                "unchanged."
             )
 
     def _undo(self, model_id: str, version: str | None, error: BaseException) -> None:
-        """Remove what was written of a version that failed, without hiding why it failed."""
+        """Remove what was written of a failed version, without hiding the error that failed it."""
         client = self.tracker.client
         try:
             with tracking_errors(self.tracker.config.uri), contextlib.suppress(MlflowException):
@@ -229,5 +248,5 @@ class Registry:
             error.add_note(f"The unfinished model {model_id} could not be removed: {second}")
 
 
-def _shown(version: ModelVersion | None) -> str:
+def _describe(version: ModelVersion | None) -> str:
     return "none" if version is None else f"version {version.version}"

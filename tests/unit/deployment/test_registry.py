@@ -183,9 +183,9 @@ def test_pinned_strips_the_local_label() -> None:
         (
             AlteringFlavor(),
             DeploymentError,
-            "the written embedding model must give the trained one's outputs to 0.0001, got .* root is unchanged",
+            "the written embedding model must give the trained model's outputs within 0.0001, got .* root is unchanged",
         ),
-        (NanFlavor(), DeploymentError, "must give the trained one's outputs"),
+        (NanFlavor(), DeploymentError, "must give the trained model's outputs"),
         (FullDiskFlavor(), (TrackingError, DeploymentError), "No space left on device"),
     ],
 )
