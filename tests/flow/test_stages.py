@@ -1,0 +1,63 @@
+"""A run that ends after a stage, or within its training, and goes on from there."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tunetrail import DataSciencePipeline
+from tunetrail.config import Settings
+from tunetrail.data.rows import rows_frame
+from tunetrail.errors import ConfigError
+from tunetrail.pipeline import Pruned
+from tunetrail.samples import SampleKind, parse_sample
+
+Make = Callable[..., Settings]
+
+
+@pytest.fixture
+def rows(make_rows: Any) -> pd.DataFrame:
+    samples = [parse_sample(row, SampleKind.EMBEDDING) for row in make_rows("pair")]
+    return rows_frame(enumerate(samples, start=1))
+
+
+def test_run_ends_after_the_fit_and_goes_on_to_the_deployment(
+    workplace: Path, make_settings: Make, rows: pd.DataFrame
+) -> None:
+    pipeline = DataSciencePipeline(make_settings(workplace))
+
+    fitted = pipeline.run("embedding", rows, until="fit")
+    run = pipeline.tracker.run(fitted.mlflow_run_id)
+    deployed = pipeline.run("embedding", rows, resumed=run)
+
+    assert (fitted.state, deployed.state) == ("fitted", "promoted")
+    assert list(fitted.to_dict())[-1] == "training" and fitted.evaluation is None
+    assert fitted.objective == fitted.steps["training"]["best_validation_loss"] is not None
+    assert deployed.objective == fitted.objective
+    assert list(Path(pipeline.settings.output_dir).iterdir()) == []
+
+
+def test_run_refuses_an_unknown_stage(
+    workplace: Path, make_settings: Make, rows: pd.DataFrame
+) -> None:
+    pipeline = DataSciencePipeline(make_settings(workplace))
+    with pytest.raises(ConfigError, match=r"prepare, cross_validate, fit, .* got 'fitt'.*'fit'"):
+        pipeline.run("embedding", rows, until="fitt")
+
+
+def test_run_that_is_pruned_ends_without_a_failure(
+    workplace: Path, make_settings: Make, rows: pd.DataFrame
+) -> None:
+    def prune(metrics: Mapping[str, float], step: int) -> None:
+        raise Pruned
+
+    pipeline = DataSciencePipeline(make_settings(workplace))
+
+    outcome = pipeline.run("embedding", rows, on_metrics=prune)
+
+    run = pipeline.tracker.find_run(outcome.mlflow_run_id)
+    assert outcome.state == "pruned" and outcome.objective is None
+    assert run is not None and run.info.status == "FINISHED"
+    assert run.data.tags["tunetrail.outcome"] == "pruned"
