@@ -1,8 +1,6 @@
 """A cache of results on disk: a folder for each result, named by a hash of its inputs."""
 
 import contextlib
-import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -12,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunetrail.errors import not_writable
+from tunetrail.fingerprints import value_fingerprint
 
 _IN_USE_SECONDS = 3600.0
 """A result that was used more recently may be in use by another process and is never removed."""
@@ -31,7 +30,7 @@ class ResultCache:
 
     def place(self, *parts: str) -> Path:
         """Return the folder of the result that depends on `parts`; it exists if the result does."""
-        key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        key = value_fingerprint(parts)
         path = self.folder / key[:2] / key
 
         # The time of the folder tells `prune` when the result was last used.

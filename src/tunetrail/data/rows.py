@@ -7,7 +7,6 @@ are None), `group` (str or None), `timestamp` (ISO 8601 in UTC, or None) and `we
 turn None into NaN.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tunetrail.fingerprints import value_fingerprint
 from tunetrail.samples import (
     COMMON_COLUMNS,
     GROUP_COLUMN,
@@ -108,7 +108,7 @@ def rows_digest(rows: pd.DataFrame) -> str:
     if WEIGHT_COLUMN in rows and rows[WEIGHT_COLUMN].isna().all():
         ignored.append(WEIGHT_COLUMN)
     content = rows.drop(columns=ignored, errors="ignore").to_dict("records")
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+    return value_fingerprint(content)
 
 
 def rows_of_shapes(rows: pd.DataFrame, names: Collection[str]) -> pd.DataFrame:

@@ -1,7 +1,6 @@
 """Row vectors: cheap vectors of texts, by which rows are checked before a training."""
 
 import functools
-import hashlib
 import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from tunetrail.fingerprints import model_fingerprint
 from tunetrail.learning.language_model.learner import LanguageModel
 
 NDArray = np.ndarray[Any, np.dtype[np.float32]]
 
-_WEIGHTS_AND_SETTINGS = (".safetensors", ".json", ".txt")
 _LIBRARIES = ("sentence-transformers", "transformers")
 
 
@@ -52,15 +51,10 @@ def vectors_identity(path: str, reading: str) -> str:
     """
     # Another release of a library may read texts or compute vectors in another way.
     versions = list(map(importlib.metadata.version, _LIBRARIES))
-    return f"{reading}:{_folder_digest(path)}:{versions}"
+    return f"{reading}:{_model_fingerprint(path)}:{versions}"
 
 
 # Reading gigabytes of weights takes seconds, and a run asks several times.
 @functools.lru_cache(maxsize=4)
-def _folder_digest(path: str) -> str:
-    digest = hashlib.sha256()
-    files = (file for file in Path(path).rglob("*") if file.suffix in _WEIGHTS_AND_SETTINGS)
-    for file in sorted(files):
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
+def _model_fingerprint(path: str) -> str:
+    return model_fingerprint(Path(path))

@@ -4,7 +4,6 @@ A chunk's result depends on its rows and on `ChunkSteps.identity` alone, so that
 """
 
 import functools
-import hashlib
 import importlib.metadata
 import json
 import shutil
@@ -34,6 +33,7 @@ from tunetrail.data.privacy import Scrubber
 from tunetrail.data.rows import set_aside_frame, texts_of_rows
 from tunetrail.data.texts.language import detect
 from tunetrail.data.twins.sketches import RowSketches, sketch_rows
+from tunetrail.fingerprints import files_fingerprint, value_fingerprint
 from tunetrail.plain_values import plain_values
 from tunetrail.samples import SampleKind
 
@@ -160,7 +160,7 @@ class ChunkSteps:
             self.counter.identity if self.counter else None,
             list(map(importlib.metadata.version, _LIBRARIES)),
         ]
-        return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+        return value_fingerprint(settings)
 
     def run(self, raw: Path, folder: Path) -> None:
         """Prepare the chunk of file `raw` into `folder`, which appears complete or not at all."""
@@ -242,11 +242,10 @@ class ChunkSteps:
 @functools.cache
 def _code_digest() -> str:
     """Return SHA-256 (hex) of the code, so that no result of older code is used."""
-    digest = hashlib.sha256()
-    for package in (Path(__file__).parents[1], Path(samples.__file__).parent):
-        for file in sorted(package.rglob("*.py")):
-            digest.update(file.name.encode() + file.read_bytes())
-    return digest.hexdigest()
+    packages = (Path(__file__).parents[1], Path(samples.__file__).parent)
+    return value_fingerprint(
+        [files_fingerprint(package.rglob("*.py"), package) for package in packages]
+    )
 
 
 def _merge_changes(first: pd.DataFrame, second: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:

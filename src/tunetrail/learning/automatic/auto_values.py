@@ -17,18 +17,14 @@ from tunetrail.cache import ResultCache
 from tunetrail.config import TrainingConfig
 from tunetrail.config.training import AUTO
 from tunetrail.errors import ConfigError
+from tunetrail.fingerprints import model_fingerprint, value_fingerprint
 from tunetrail.learning.automatic.batch_size_finder import (
     USABLE_SHARE,
     BatchSizeResult,
     divide_step,
 )
 from tunetrail.learning.automatic.batch_size_trial import BatchSizeTrial
-from tunetrail.learning.automatic.fingerprints import (
-    length_fingerprint,
-    machine_fingerprint,
-    model_fingerprint,
-    records_fingerprint,
-)
+from tunetrail.learning.automatic.conditions import length_class, machine_conditions
 from tunetrail.learning.automatic.learning_rate_finder import (
     STEPS,
     RangeTest,
@@ -191,7 +187,7 @@ def _find_batch_size(
         "settings": setup.settings,
         "rows": min(rows, len(lengths)),
         "in_pieces": setup.in_mini_batches,
-        "lengths": length_fingerprint(lengths),
+        "lengths": length_class(lengths),
         "like_lengths": loader.steps.batches.by_length,
         "memory": asdict(training.memory),
         "state": [training.optimizer.name, training.averaging.kind],
@@ -231,7 +227,7 @@ def _find_learning_rate(
         "model": model_fingerprint(Path(setup.path), contents=True),
         "settings": setup.settings,
         "training": relevant,
-        "records": records_fingerprint(setup.records),
+        "records": value_fingerprint(setup.records),
         "rates": asdict(setup.rates),
         "steps": STEPS,
     }
@@ -307,7 +303,7 @@ class _CachedResult:
                 unfinished.write_text(json.dumps(result))
 
     def _file(self, cache: ResultCache) -> Path:
-        everything = {"format": _FORMAT, "machine": machine_fingerprint(), **self.dependencies}
+        everything = {"format": _FORMAT, "machine": machine_conditions(), **self.dependencies}
         key = json.dumps(everything, sort_keys=True, default=str)
         return cache.place(self.kind, key) / "found.json"
 

@@ -4,7 +4,6 @@ They are small enough to be handed to another process, and read only the tokeniz
 """
 
 import functools
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from tunetrail.errors import ModelError, SampleError
+from tunetrail.fingerprints import files_fingerprint
 from tunetrail.learning.tokens.prompts import DOCUMENT, QUERY, role_of
 from tunetrail.samples import SampleKind, shapes_of_kind
 
@@ -144,8 +144,5 @@ def _tokenizer_folder(path: str) -> Path:
 @functools.lru_cache(maxsize=4)
 def _identity(path: str) -> str:
     folder = _tokenizer_folder(path)
-    digest = hashlib.sha256()
-    for name in _TOKENIZER_FILES:
-        if (folder / name).is_file():
-            digest.update(name.encode() + (folder / name).read_bytes())
-    return digest.hexdigest()
+    files = (folder / name for name in _TOKENIZER_FILES)
+    return files_fingerprint(filter(Path.is_file, files), folder)

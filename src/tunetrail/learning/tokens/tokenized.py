@@ -1,6 +1,5 @@
 """Cached tokens: the jobs of a sweep tokenise each text once between them."""
 
-import hashlib
 import importlib.metadata
 import json
 import zipfile
@@ -16,6 +15,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import PreTrainedTokenizerBase
 
 from tunetrail.cache import ResultCache
+from tunetrail.fingerprints import value_fingerprint
 from tunetrail.learning.tokens.chat import (
     TokenizedExample,
     completions_of,
@@ -43,7 +43,7 @@ def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> str:
     packages = ("tunetrail", "tokenizers", "transformers")
     versions = list(map(importlib.metadata.version, packages))
     identity = [_FORMAT, versions, rules, tokenizer.chat_template, tokenizer.eos_token_id]
-    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+    return value_fingerprint(identity)
 
 
 def tokenize_examples(

@@ -1,0 +1,45 @@
+"""Fingerprints of what a cached result depends on: equal fingerprints mean equal inputs."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+def value_fingerprint(value: Any) -> str:
+    """Return the SHA-256 (hex) of a value that can be written as JSON; other objects count as text."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def files_fingerprint(files: Iterable[Path], folder: Path) -> str:
+    """Return the SHA-256 (hex) of files: their paths below `folder`, and their contents."""
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        with file.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256")
+        digest.update(file.relative_to(folder).as_posix().encode() + content.digest())
+    return digest.hexdigest()
+
+
+def model_fingerprint(folder: Path, *, contents: bool = True) -> str:
+    """Return the SHA-256 (hex) of a model's configuration and weights.
+
+    Args:
+        folder: The model's folder.
+        contents: Whether the weights count by their values, or only by their names and shapes.
+    """
+    settings = [*folder.rglob("*.json"), *folder.rglob("*.txt")]
+    weights = sorted(folder.rglob("*.safetensors"))
+    if contents:
+        return files_fingerprint([*settings, *weights], folder)
+
+    headers = [_safetensors_header(file).decode("latin-1") for file in weights]
+    return value_fingerprint([files_fingerprint(settings, folder), headers])
+
+
+def _safetensors_header(file: Path) -> bytes:
+    """Return the header of a safetensors file: the names, types and shapes of its tensors."""
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        return stream.read(length)

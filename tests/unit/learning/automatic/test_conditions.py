@@ -1,0 +1,11 @@
+from tunetrail.learning.automatic.conditions import length_class, machine_conditions
+
+
+def test_rows_of_similar_length_have_one_class() -> None:
+    assert length_class([5, 60, 120]) == length_class([7, 50, 128]) == [7, 6]
+    assert length_class([5, 60, 200]) != length_class([5, 60, 120])
+
+
+def test_the_machine_is_plain_values() -> None:
+    assert machine_conditions() == machine_conditions()
+    assert all(isinstance(value, str | int) for value in machine_conditions())
