@@ -8,15 +8,15 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 PIP_INSTALL := $(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check docs bench ui clean
+.PHONY: help install demo test test-all test-slow check docs bench ui clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 install: $(VENV)/.installed ## Make .venv with everything at its proven version (2 to 4 minutes and 2.3 GB, once)
 
-# The stamp is written last. Without it the environment is unfinished and made anew; when only the files below are newer,
-# it is brought up to date in place.
+# The stamp is written last. Without it the environment is unfinished and created again; when only the files below are newer,
+# it is updated in place.
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	@'$(or $(PYTHON),python3)' -c '$(IS_NEW_ENOUGH)' || { \
 		echo "tunetrail needs Python 3.11 or newer, got $$('$(or $(PYTHON),python3)' --version 2>&1)." \
@@ -31,24 +31,28 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 demo: install ## Train, compare and deploy two small models from the sample session
 	$(VENV)/bin/tunetrail demo
 
-test: install ## Run the tests that need seconds
-	$(VENV)/bin/python -m pytest
+test: install ## Run the tests that take seconds, in two processes
+	$(VENV)/bin/python -m pytest -n 2 -m 'not slow and not processes'
+
+test-all: install ## Run these and the tests that start processes or build the package
+	$(VENV)/bin/python -m pytest -n 2
 
 test-slow: install ## Run the tests that train the real models
 	$(VENV)/bin/python -m pytest -m slow
 
-check: install ## Check style, format, types and layers
+check: install ## Check style, format, types, layers and readability
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/python -m pytest -q tests/unit/test_readability.py
 
 docs: install ## Write docs/configuration.md from the settings' docstrings
 	$(VENV)/bin/python docs/write_configuration.py
 
-# make bench ONLY=prepare ROWS=20000, or DATA=my.jsonl instead of made rows; ROUNDS=5 measures oftener.
-# make bench ONLY=quality DATA=train.csv TEST=dev.csv trains whole models and compares what they learnt (hours).
-bench: $(VENV)/.bench-installed ## Measure speed and memory beside other trainers (hours); ONLY=stsb takes one benchmark (minutes)
+# make bench ONLY=prepare ROWS=20000, or DATA=my.jsonl instead of generated rows; ROUNDS=5 for more rounds.
+# make bench ONLY=quality DATA=train.csv TEST=dev.csv trains whole models and compares the results (hours).
+bench: $(VENV)/.bench-installed ## Measure speed and memory against other trainers (hours); ONLY=stsb runs one benchmark (minutes)
 	$(VENV)/bin/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(ROWS),--rows $(ROWS)) \
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(DATA),--data '$(DATA)') $(if $(TEST),--test '$(TEST)')
 

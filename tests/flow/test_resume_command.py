@@ -21,6 +21,8 @@ from tunetrail import DatabaseManager
 from tunetrail.cli import main
 from tunetrail.samples import SampleKind
 
+pytestmark = pytest.mark.processes
+
 STEPS = 60
 LONG = (
     f"max_steps={STEPS}",

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 ONE_WAY = "Imports go one way"
 TENSORS = "Tensors stay in learning"

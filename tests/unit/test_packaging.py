@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+pytestmark = pytest.mark.processes
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHOW_HOME = (
     "import tunetrail, tunetrail.paths as paths; "
@@ -208,7 +210,17 @@ def test_make_help_lists_every_target(checkout: Path, arguments: tuple[str, ...]
     targets = re.findall(
         r"^([a-z][a-z-]*):", (checkout / "Makefile").read_text(), flags=re.MULTILINE
     )
-    assert {"help", "install", "demo", "test", "test-slow", "check", "ui", "clean"} <= set(targets)
+    assert {
+        "help",
+        "install",
+        "demo",
+        "test",
+        "test-all",
+        "test-slow",
+        "check",
+        "ui",
+        "clean",
+    } <= set(targets)
     shown = make(checkout, *arguments)
     assert shown.returncode == 0, shown.stderr
     assert [line.split()[1] for line in shown.stdout.splitlines()] == targets
@@ -235,8 +247,8 @@ def test_make_install_refuses_an_old_interpreter(checkout: Path) -> None:
 def test_make_install_reuses_a_finished_environment(checkout: Path) -> None:
     python = f"PYTHON={fake_python(checkout, '3.11')}"
     assert make(checkout, "install", python).returncode == 0
-    assert make(checkout, "--dry-run", "test", python).stdout.splitlines() == [
-        ".venv/bin/python -m pytest"
+    assert make(checkout, "--dry-run", "test-all", python).stdout.splitlines() == [
+        ".venv/bin/python -m pytest -n 2"
     ]
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+pytestmark = pytest.mark.processes
+
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
 
 SCRIPT = """

@@ -20,6 +20,8 @@ from tunetrail.learning.language_model.data import LanguageModelDataModule
 from tunetrail.learning.language_model.module import LanguageModelModule
 from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
 
+pytestmark = pytest.mark.processes
+
 SCORES = [
     {"sentence1": f"text {'a ' * (n % 5)}", "sentence2": f"other {n * 7}", "score": n / 24}
     for n in range(24)
