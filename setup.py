@@ -1,7 +1,7 @@
-"""Build hook: packs the top-level folders conf/ and experiments/ as tunetrail/conf and tunetrail/experiments.
+"""Build hook: packs conf/ and experiments/ as tunetrail/conf and tunetrail/experiments.
 
-pyproject.toml can't join a search for packages with packages that live elsewhere; everything else is said there.
-A new folder below conf/ needs no entry here.
+pyproject.toml can't join a search for packages with packages that live elsewhere; everything else
+is said there. A new folder below conf/ needs no entry here.
 """
 
 from setuptools import find_namespace_packages, setup

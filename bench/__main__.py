@@ -1,7 +1,7 @@
 """`python -m bench`: runs benchmarks and keeps what they find. Knows the names of the benchmarks, not their content.
 
-A benchmark is a module of this package with a function `run(options) -> list of results`; its name is added to
-`BENCHMARKS`.
+A benchmark is a module of this package with a function `run(options) -> list of results`; its name
+is added to `BENCHMARKS`.
 """
 
 import argparse

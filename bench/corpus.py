@@ -1,6 +1,7 @@
 """Made rows: phrases of the standard library's documentation put together at random, with planted faults.
 
-Every row is 20 to 200 words long. What is planted is known row by row, so that what preparation finds can be counted.
+Every row is 20 to 200 words long. What is planted is known row by row, so that what preparation
+finds can be counted.
 """
 
 import ast
@@ -49,8 +50,8 @@ class MadeRow:
     Attributes:
         row_id: Its number, from 1.
         text: The text.
-        planted: `plain`, or what it is: a near copy, a similar text that is none, an exact copy, a text with personal
-            data or with broken encoding.
+        planted: `plain`, or what it is: a near copy, a similar text that is none, an exact copy, a
+            text with personal data or with broken encoding.
         source: The row that it was made from, 0 for none.
         similarity: Jaccard index of both texts' word 3-shingles, 0 where it was made from none.
         kind: Kind of the planted personal data, empty for none.

@@ -1,7 +1,7 @@
 """Fresh processes: functions called in processes of their own, in turn, so that no measurement meets another's memory.
 
-Knows not what is measured. A function takes keywords that JSON can say, and `folder`, an empty folder that is removed
-afterwards; it returns a dict that JSON can say.
+Knows not what is measured. A function takes keywords that JSON can say, and `folder`, an empty
+folder that is removed afterwards; it returns a dict that JSON can say.
 """
 
 import importlib

@@ -20,10 +20,12 @@ class MemorySample:
 
     Attributes:
         moment: `time.monotonic()`.
-        resident: Resident sets; pages of files that are mapped into several processes count in each.
-        unique: Pages that belong to one process alone, mapped files that no other process has among them.
-        anonymous: Pages that no file backs and that only swapping could free; equal to `unique` where the system
-            doesn't tell.
+        resident: Resident sets; pages of files that are mapped into several processes count in
+            each.
+        unique: Pages that belong to one process alone, mapped files that no other process has among
+            them.
+        anonymous: Pages that no file backs and that only swapping could free; equal to `unique`
+            where the system doesn't tell.
     """
 
     moment: float

@@ -17,7 +17,8 @@ class Window:
     Attributes:
         steps: How many they were.
         seconds: From the end of the step before them to the end of the last one.
-        computed_tokens: Positions that went through the model meanwhile, padding included; 0 where not counted.
+        computed_tokens: Positions that went through the model meanwhile, padding included; 0 where
+            not counted.
     """
 
     steps: int
@@ -28,11 +29,13 @@ class Window:
 class StepClock:
     """Watches, within its `with` block, every optimizer's steps and the look-ups in embedding tables.
 
-    Both trainers are watched by the same two hooks of torch, and neither knows of them. Of the tables the one with the
-    most look-ups counts: the words' (padded batches look up their positions once for all rows).
+    Both trainers are watched by the same two hooks of torch, and neither knows of them. Of the
+    tables the one with the most look-ups counts: the words' (padded batches look up their positions
+    once for all rows).
 
     Args:
-        counts_tokens: Whether look-ups are counted; each costs about two microseconds per module called.
+        counts_tokens: Whether look-ups are counted; each costs about two microseconds per module
+            called.
     """
 
     def __init__(self, *, counts_tokens: bool = True) -> None:

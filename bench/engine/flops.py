@@ -17,7 +17,8 @@ class ModelSize:
     """What decides how much a token costs.
 
     Attributes:
-        weights: Numbers in the layers' matrices; embedding tables, norms, biases and adapters don't count.
+        weights: Numbers in the layers' matrices; embedding tables, norms, biases and adapters don't
+            count.
         adapter_weights: Numbers in the adapters' matrices; above 0, the others are frozen.
         layers: Layers with attention.
         hidden: Width of the attention, heads times their dimensions.
@@ -56,9 +57,10 @@ def size_of(model: Any) -> ModelSize:
 def training_flops(size: ModelSize, lengths: Sequence[int], supervised: int = 0) -> float:
     """Return the operations of one forward and one backward pass over sequences of these lengths, without padding.
 
-    6 N + 12 L H T per token, as Chowdhery et al. 2022 (PaLM, appendix B) count for the model-FLOPs utilisation; 4
-    instead of 6 for frozen weights, and the head only where something is learnt. What a trainer computes twice
-    (recomputed activations, a cached loss) or for nothing (padding) doesn't count.
+    6 N + 12 L H T per token, as Chowdhery et al. 2022 (PaLM, appendix B) count for the model-FLOPs
+    utilisation; 4 instead of 6 for frozen weights, and the head only where something is learnt.
+    What a trainer computes twice (recomputed activations, a cached loss) or for nothing (padding)
+    doesn't count.
 
     Args:
         size: Of the model.

@@ -70,8 +70,10 @@ def train_with_trl(
     Args:
         task: `Task.to_dict()`.
         folder: For the trainer.
-        packing: Rows packed into blocks of `max_length` tokens, as many blocks per step as hold about a batch's rows.
-        checkpointing: Gradient checkpointing, on by default there; tunetrail's default and the comparison's is off.
+        packing: Rows packed into blocks of `max_length` tokens, as many blocks per step as hold
+            about a batch's rows.
+        checkpointing: Gradient checkpointing, on by default there; tunetrail's default and the
+            comparison's is off.
         keep: Folder that the trained model is saved into, empty for none.
     """
     import torch

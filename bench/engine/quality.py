@@ -43,9 +43,9 @@ def train_and_score(
 def score_model(*, model: str, measure: dict[str, Any], folder: str) -> dict[str, Any]:
     """Score the model of a folder on the rows of the JSONL file `measure["test"]`; return `score`, 0 to 1.
 
-    `measure["kind"]` is `spearman` (of the cosine with the score of a pair), `neighbours` (accuracy of the label that
-    most of the five nearest rows of `measure["neighbours"]` have) or `exact_match` (of the number that an answer ends
-    with, greedy).
+    `measure["kind"]` is `spearman` (of the cosine with the score of a pair), `neighbours` (accuracy
+    of the label that most of the five nearest rows of `measure["neighbours"]` have) or
+    `exact_match` (of the number that an answer ends with, greedy).
     """
     rows = load_rows(measure["test"])
     score = MEASURES[measure["kind"]](model, rows, measure)

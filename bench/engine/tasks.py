@@ -19,7 +19,8 @@ SEED = 42
 class Task:
     """One training: the same model, rows, batch size, epochs, schedule and optimizer (AdamW) on both sides.
 
-    The first epoch is the warm-up and isn't timed; in the others each row is seen once per epoch by either side.
+    The first epoch is the warm-up and isn't timed; in the others each row is seen once per epoch by
+    either side.
 
     Attributes:
         model: Folder of the model.
@@ -94,7 +95,8 @@ class Measured:
         supervised: Tokens of them that a language model learns; 0 for an embedding model.
         flops: Floating-point operations that they need.
         window: The timed steps.
-        peak_flops: FLOP/s of the machine in this process, the better of before and after the training.
+        peak_flops: FLOP/s of the machine in this process, the better of before and after the
+            training.
         memory: Largest resident set of the process up to the end of the training, in bytes.
         losses: (step, training loss) as the trainer reported them.
         held_out_loss: After the training, on the held-out rows; the same measure for both sides.

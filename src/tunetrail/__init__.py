@@ -1,6 +1,7 @@
 """tunetrail: from an application's session to a measurably better embedding model or LLM.
 
-The public names are imported on first use, so that `import tunetrail` stays fast and never imports torch.
+The public names are imported on first use, so that `import tunetrail` stays fast and never imports
+torch.
 """
 
 import importlib

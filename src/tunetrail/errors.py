@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class TunetrailError(Exception):
-    """A failure with a readable message: the base of all errors that tunetrail raises on purpose."""
+    """A failure with a readable message: the base of all errors that tunetrail raises."""
 
     exit_code = 1
 

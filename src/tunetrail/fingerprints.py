@@ -8,7 +8,7 @@ from typing import Any
 
 
 def value_fingerprint(value: Any) -> str:
-    """Return the SHA-256 (hex) of a value that can be written as JSON; other objects count as text."""
+    """Return the SHA-256 (hex) of a value as JSON; objects that aren't JSON count as text."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -305,7 +305,8 @@ def _labels(texts: Sequence[RealText], rng: random.Random) -> PlantedSession:
 def _mistyped(label: str, rng: random.Random) -> str:
     """Return a label with one slip of the fingers: two letters swapped, one lost, doubled or wrong.
 
-    It's behind the first letter of a long word: elsewhere it may make another word of it, which nobody can tell apart.
+    It's behind the first letter of a long word: elsewhere it may make another word of it, which
+    nobody can tell apart.
     """
     word = rng.choice([found for found in re.finditer("[a-z]{5,}", label)])
     place = rng.randrange(word.start() + 1, word.end() - 1)

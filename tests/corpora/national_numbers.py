@@ -86,7 +86,8 @@ def codice_fiscale(rng: random.Random) -> str:
         f"{some(rng, consonants, 6)}{rng.randrange(100):02}{rng.choice('ABCDEHLMPRST')}"
         f"{rng.choice((0, 40)) + rng.randint(1, 28):02}{rng.choice('ABCDEFGHIL')}{rng.randint(1, 999):03}"
     )
-    # The values of odd places, from the decree's table, as one row of letters A to Z; digits count as A to J.
+    # The values of odd places, from the decree's table, as one row of letters A to Z; digits count
+    # as A to J.
     odd = (
         1,
         0,

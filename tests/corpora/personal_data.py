@@ -1,6 +1,7 @@
 """Personal data and secrets drawn at random, each valid, and things that only look like them.
 
-Check digits are computed here, apart from the package's own code. Import it as `tests.corpora.personal_data`.
+Check digits are computed here, apart from the package's own code. Import it as
+`tests.corpora.personal_data`.
 """
 
 import ipaddress

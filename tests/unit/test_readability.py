@@ -1,7 +1,7 @@
 """How the source reads: functions have paragraphs, and variables are called after what they hold.
 
-`make check` runs this file by itself. The limits are a little above what the source reaches: a place that reads well as
-it is may stay, but the sum may not drift.
+`make check` runs this file by itself. The limits are a little above what the source reaches: a
+place that reads well as it is may stay, but the sum may not drift.
 """
 
 import ast

@@ -99,7 +99,7 @@ def _run_command(words: list[str]) -> int:
 
 
 def _run_parsed_command(command: str, arguments: list[str]) -> int:
-    """Run a command with options; those of the others are Hydra's."""
+    """Run a command with options; Hydra parses the options of the other commands."""
     parser = argparse.ArgumentParser(
         prog=f"tunetrail {command}", formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -306,7 +306,7 @@ def groups_help() -> list[str]:
 
 
 def experiment_names() -> list[str]:
-    """Return the names of the experiments in the current folder and of those of tunetrail."""
+    """Return the names of tunetrail's experiments and of those in the current folder."""
     here = Path(os.environ.get("TUNETRAIL_HOME", ".")) / "experiments"
     return sorted({*_yaml_names(here), *_yaml_names(experiments_dir())})
 

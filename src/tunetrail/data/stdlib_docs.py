@@ -1,7 +1,7 @@
 """Real pairs of documentation and code from Python's own standard library, for demo and tests.
 
 A row pairs the first paragraph of a docstring with the code below it. Every docstring is cut out of
-the code, including those of nested functions and classes, so that only the code's meaning links the
+the code, also in nested functions and classes, so that only the code's meaning links the
 two.
 """
 

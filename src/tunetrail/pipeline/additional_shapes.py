@@ -38,7 +38,7 @@ class AdditionalShapes:
         return settings.embedding.also_train.losses
 
     def collect(self, rows: pd.DataFrame | Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        """Yield all rows, and remember those of the additional shapes."""
+        """Yield all rows, and remember the rows of the additional shapes."""
         for frame in [rows] if isinstance(rows, pd.DataFrame) else rows:
             for shape in self.losses:
                 rows_of_shape = rows_of_shapes(frame, [shape])

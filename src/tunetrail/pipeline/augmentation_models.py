@@ -1,4 +1,4 @@
-"""The models that write rows for augmentation, translate them and compare them; each is loaded at first use."""
+"""The models that write, translate and compare rows for augmentation, loaded at first use."""
 
 import logging
 from collections.abc import Sequence
@@ -71,7 +71,7 @@ class AugmentationModels:
         )
 
     def _load_generator(self, generator: str) -> LanguageModel:
-        """Load root, the base model, or a model by its name; before there is a root, the base model."""
+        """Load root (the base model before there is one), the base model, or a model by name."""
         registry = Registry(self.tracker, LLM.name, LLM.flavor)
         root = registry.root() if generator == "root" else None
         if root is not None:

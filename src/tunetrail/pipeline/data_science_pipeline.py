@@ -1,4 +1,4 @@
-"""DataSciencePipeline: the stages of one model type, from a session's rows to a registered version."""
+"""DataSciencePipeline: the stages of one model type, from rows to a registered version."""
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,11 +35,12 @@ def ignore_decision(deployment: Deployment) -> None:
 
 
 class DataSciencePipeline:
-    """Takes rows of one model type through the stages: prepare, cross-validate, fit, evaluate, deploy.
+    """Takes rows through the stages: prepare, cross-validate, fit, evaluate, deploy.
 
     Args:
         settings: All that can be set; defaults if None.
-        pipeline_config: The specification's dict: `output_dir`, `n_splits`, `random_state`, `models_root_dir`.
+        pipeline_config: The specification's dict: `output_dir`, `n_splits`, `random_state`,
+            `models_root_dir`.
         training_config: The specification's dict of hyper-parameters per model type.
         tracker: The MLflow store; opened from the settings if None.
 
@@ -83,11 +84,12 @@ class DataSciencePipeline:
 
         Args:
             model_type: `embedding` or `llm`.
-            rows: The samples, as `tunetrail.data.rows.rows_frame` makes them: one frame, or any number of them with
-                ascending row ids, of which few are in memory at a time.
+            rows: The samples, as `tunetrail.data.rows.rows_frame` makes them: one frame, or any
+                number of them with ascending row ids, of which few are in memory at a time.
             folder: Where everything is written.
             reference: Rows of the previous session, to measure drift against.
-            base: The model whose tokenizer and vectors are used; without it, checks that need a model are left out.
+            base: The model whose tokenizer and vectors are used; without it, checks that need a
+                model are left out.
 
         Raises:
             SampleError: There are no rows, or they have several shapes and none is chosen.
@@ -120,15 +122,19 @@ class DataSciencePipeline:
             parent: The pipeline's run, above the run of this model type.
             tags: Further tags of the run and the registered version.
             reference: Rows of the previous session, to measure drift against.
-            on_metrics: Receives the metrics of the fit while it trains; may raise `Pruned` to end the run.
-            on_decision: Called once root has moved or has been refused, before the model directory follows; again if
-                the run was interrupted right after that.
-            until: The stage after which the run ends. A run that ends early keeps its folder and can be resumed.
-            resumed: A run of these settings that was interrupted, failed or ended early, to go on with: what it had
-                finished is not done again, and the rows are those that it had prepared.
+            on_metrics: Receives the metrics of the fit while it trains; may raise `Pruned` to end
+                the run.
+            on_decision: Called once root has moved or has been refused, before the model directory
+                follows; again if the run was interrupted right after that.
+            until: The stage after which the run ends. A run that ends early keeps its folder and
+                can be resumed.
+            resumed: A run of these settings that was interrupted, failed or ended early, to go on
+                with: what it had finished is not done again, and the rows are those that it had
+                prepared.
 
         Returns:
-            The outcome: the state, the results of the stages, and one entry per step in its `to_dict()`.
+            The outcome: the state, the results of the stages, and one entry per step in its
+                `to_dict()`.
 
         Raises:
             ConfigError: There is no such stage.
@@ -193,7 +199,7 @@ def _outcomes(
     on_metrics: MetricsSink,
     on_decision: Callable[[Deployment], None],
 ) -> Iterator[Outcome]:
-    """Yield the outcome after each stage; what an interrupted run had finished is read from its folder."""
+    """Yield the outcome after each stage; finished stages are read from the run's folder."""
     builder = TrainRowBuilder(context=context)
 
     prepared = prepare(context, builder, rows, reference)

@@ -1,4 +1,4 @@
-"""One training as a job: all that it needs lies in a folder, and its result too, so that any process can run it.
+"""A training as a job: its inputs and its result lie in a folder, so any process can run it.
 
 job.json                  what is trained, from which model, with which settings
 train.parquet             the rows to learn from
@@ -61,7 +61,8 @@ class JobRows:
         train: Rows to learn from.
         validation: Rows whose loss is watched; of a fold, the rows to score.
         additional: Rows of additional shapes to learn from; None if there are none.
-        before_mining: The train rows before negatives were mined; None if they are mined once or not at all.
+        before_mining: The train rows before negatives were mined; None if they are mined once or
+            not at all.
     """
 
     train: pd.DataFrame
@@ -138,7 +139,7 @@ def is_written(folder: Path) -> bool:
 
 
 def run_fit_job(folder: Path, on_metrics: MetricsSink = ignore_metrics) -> dict[str, Any]:
-    """Train the model of a job, unless that is already done, and return the measurements of the training.
+    """Train the model of a job unless that is done, and return the training's measurements.
 
     The model is written to `model/`, the measurements to `result.json`. A training that was
     interrupted goes on from its last checkpoint.

@@ -1,4 +1,4 @@
-"""Hard negatives mined with a learner's vectors: before the training, and again between its epochs."""
+"""Mines hard negatives with a learner's vectors, before a training and between its epochs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -33,7 +33,7 @@ def mine_negatives(
 
 
 def remining(rows: pd.DataFrame, config: HardNegativesConfig, seed: int) -> Refresh | None:
-    """Return how a training mines its negatives again, from rows as they were before any were mined.
+    """Return how a training mines its negatives again, from the rows before any mining.
 
     Returns:
         None if they are mined once or not at all.
@@ -48,7 +48,7 @@ def remining(rows: pd.DataFrame, config: HardNegativesConfig, seed: int) -> Refr
 
 
 def remembered(refresh: Refresh | None, folder: Path) -> Refresh | None:
-    """Return the same refresh, but the records of an epoch are written to a file and read the second time.
+    """Return a refresh that writes an epoch's records to a file, and reads them the next time.
 
     A training that is resumed within an epoch asks for that epoch's records again; the weights that
     they were mined with are gone by then.

@@ -50,7 +50,8 @@ class Outcome:
         mlflow_run_id: The run.
         state: Where it ended.
         steps: The results of the steps, in order.
-        prepared: The result of the stage `prepare`; this and the following are None if the run ended before.
+        prepared: The result of the stage `prepare`; this and the following are None if the run
+            ended before.
         cross_validation: The result of `cross_validate`; None as well if cross-validation is off.
         fitted: The result of `fit`.
         evaluation: The result of `evaluate`.

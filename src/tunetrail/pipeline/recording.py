@@ -1,4 +1,4 @@
-"""What the stores are told of a training: how it ended, a line of the ledger, and the summary of a model type."""
+"""Records a training in the stores: its end, the ledger's line, and a model type's summary."""
 
 import contextlib
 import logging
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def recorded(database: DatabaseManager, run_id: str) -> Iterator[None]:
-    """Mark the database's training run as failed or interrupted when the block is left by an exception."""
+    """Mark the database's training run as failed or interrupted if the block raises."""
     try:
         yield
     except BaseException as error:
@@ -29,7 +29,7 @@ def recorded(database: DatabaseManager, run_id: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def resumable(run: TrackedRun) -> Iterator[None]:
-    """Say how to go on with a run when the block is left by an exception that another try may not meet."""
+    """Say how to resume a run if the block raises an error that another attempt may not meet."""
     try:
         yield
     except BaseException as error:
@@ -43,7 +43,7 @@ def resumable(run: TrackedRun) -> Iterator[None]:
 def record_promotion(
     database: DatabaseManager, deployment: Deployment, run_id: str, session_id: str
 ) -> None:
-    """Append the decision to the ledger, unless it is there: a resumed run may come by here a second time.
+    """Append the decision to the ledger, unless a resumed run has appended it already.
 
     Args:
         database: Holds the ledger.

@@ -1,4 +1,4 @@
-"""A run's settings as plain values, without connections, and back: what a run is told and what it is resumed with."""
+"""A run's settings as plain values, without connections, and back again for resuming."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -54,7 +54,8 @@ def _section_of(section: type[_Section], plain: Mapping[str, Any], prefix: str) 
     for name, value in plain.items():
         if name not in kinds:
             raise UserError(
-                f"the run's configuration has the key {prefix}{name}, which this version of tunetrail doesn't know."
+                f"the run's configuration has the key {prefix}{name}, which this version of "
+                "tunetrail doesn't know."
                 f"{did_you_mean(name, kinds)} Resume with the version that began the run."
             )
         nested = dataclasses.is_dataclass(kinds[name]) and isinstance(value, Mapping)

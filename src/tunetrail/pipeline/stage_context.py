@@ -1,4 +1,4 @@
-"""What the stages of one run share: settings, the MLflow run, the state of the run, its base model and its registry."""
+"""What the stages of a run share: settings, MLflow run, state, base model and registry."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

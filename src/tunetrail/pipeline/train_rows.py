@@ -1,4 +1,4 @@
-"""The rows that a model learns from: the train side, or that of a fold, with rows added and negatives mined."""
+"""The rows that a model learns from: a train side with augmented rows and mined negatives."""
 
 import logging
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ class TrainRowBuilder:
         return augment(rows, settings.augmentation, settings.seed, self._models.tools())
 
     def mine(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, MiningResult | None]:
-        """Return the rows with hard negatives by the base model, if these are asked for, and what the mining did."""
+        """Return the rows with hard negatives, if enabled, and the result of the mining."""
         vectors_of = self.context.family.encode
         if not wants_negatives(rows, self._config) or vectors_of is None:
             if self._config.enabled:

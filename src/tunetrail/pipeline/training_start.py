@@ -1,4 +1,4 @@
-"""What a run's training begins with: the base model or root, and the values for what is `auto` in its settings."""
+"""The start of a run's training: the base model or root, and the values of `auto` settings."""
 
 import shutil
 
@@ -38,7 +38,7 @@ def start_of_training(context: StageContext, shape: str) -> tuple[str, str]:
 
 
 def auto_values(context: StageContext, prepared: PreparedRows) -> AutoValues:
-    """Return what stands for `auto` in the training's settings: found once in a run, however often it is resumed."""
+    """Return the values of `auto` settings, which are found once per run, however often resumed."""
     state, run = context.state, context.run
     if state.auto_values is not None:
         return AutoValues.from_dict(state.auto_values)

@@ -190,7 +190,7 @@ def _upgrade(connection: Connection) -> None:
         command.upgrade(config, "head")
     except CommandError as error:
         raise DatabaseError(
-            f"The database {shown(connection.engine.url)} was made by another version of tunetrail. "
+            f"The database {shown(connection.engine.url)} is from another version of tunetrail. "
             f"Update tunetrail, or give another database.url. ({error})"
         ) from error
 

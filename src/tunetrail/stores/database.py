@@ -169,7 +169,11 @@ class DatabaseManager:
         return sessions.summarize(self._database)
 
     def create_training_run(self, session_id: str, model_type: str) -> str:
-        """Store a pending run of this process and return its id; raises `SessionError` for an unknown session."""
+        """Store a pending run of this process and return its id.
+
+        Raises:
+            SessionError: There is no such session.
+        """
         return training_runs.create_training_run(self._database, session_id, model_type)
 
     def update_training_run(

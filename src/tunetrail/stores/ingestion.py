@@ -43,7 +43,7 @@ class IngestReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rejection:
-    """A row that can't become a sample, or a piece that was left out, with its source and the reason."""
+    """A row that can't become a sample, or a left-out piece, with its source and the reason."""
 
     kind: SampleKind
     source: str

@@ -70,7 +70,7 @@ class TrackedRun:
         )
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log the metrics of a step, except values that aren't finite: MLflow stores them as numbers.
+        """Log the metrics of a step, except values that aren't finite, which MLflow alters.
 
         A resumed run repeats the steps after its last checkpoint; values that it logged before
         are not logged twice.
@@ -157,10 +157,10 @@ class TrackedRun:
 
     @contextlib.contextmanager
     def ending(self) -> Iterator["TrackedRun"]:
-        """End the run when the block ends: succeeded, failed by an exception, or interrupted by a signal.
+        """End the run with the block: succeeded, failed, or interrupted by a signal.
 
         The messages of tunetrail's loggers become the artifact log.txt, with the traceback of an
-        error; those of a resumed run log_resumed_1.txt and so on.
+        error; a resumed run has log_resumed_1.txt and so on.
         """
         with _captured_log() as log:
             try:

@@ -89,7 +89,7 @@ class Tracker:
     def start_run(
         self, name: str, *, parent_run_id: str | None = None, tags: Mapping[str, str] | None = None
     ) -> "TrackedRun":
-        """Create a run, tagged with this process so that it can be recognised once the process died."""
+        """Create a run, tagged with this process so that it can be recognised after its death."""
         all_tags = {
             **ProcessIdentity.current().to_tags(),
             "mlflow.source.name": "tunetrail",

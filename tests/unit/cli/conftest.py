@@ -42,7 +42,8 @@ def tunetrail(
         if arguments[:1] == ("train",) and not any(
             each.startswith("tracking.uri=") for each in arguments
         ):
-            # not the relative default: MLflow keeps one open store per URI, whichever folder the process is in by now
+            # not the relative default: MLflow keeps one open store per URI, whichever folder the
+            # process is in by now
             arguments = ("train", f"tracking.uri=sqlite:///{workplace}/mlflow.db", *arguments[1:])
         code = main(arguments)
         printed = capsys.readouterr()

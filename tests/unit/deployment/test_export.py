@@ -123,6 +123,7 @@ def test_export_root_is_always_a_whole_model_for_its_readers(tmp_path: Path) -> 
         export_root(tmp_path, "llm", str(version), writer(str(version)))
     stop.set()
     reader.join()
-    # A reader that resolved the link two promotions ago may find its version removed; it never sees a mixture.
+    # A reader that resolved the link two promotions ago may find its version removed; it never sees
+    # a mixture.
     assert [each for each in wrong if "FileNotFoundError" not in each] == []
     assert path.resolve(strict=True).name == "59"

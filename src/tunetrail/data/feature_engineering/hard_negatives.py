@@ -167,7 +167,7 @@ def _check_input(rows: pd.DataFrame, queries: _Floats, passages: _Floats) -> Non
 
 
 def _unique_passages(texts: Sequence[str]) -> tuple[_Integers, _Integers]:
-    """Return the passage of each row, numbered by first appearance, and each passage's first row."""
+    """Return each row's passage, numbered by first appearance, and each passage's first row."""
     passage_of_text: dict[str, int] = {}
     passage_of_row: list[int] = []
     first_rows: list[int] = []

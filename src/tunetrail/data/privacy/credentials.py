@@ -156,7 +156,7 @@ def _find_private_keys(text: str) -> list[Span]:
 
 
 def _is_basic(value: str) -> bool:
-    """Whether a value is `user:password` in base64, as HTTP's basic authentication sends it (RFC 7617)."""
+    """Tell whether a value is `user:password` in base64, as in HTTP basic authentication."""
     try:
         decoded = base64.b64decode(value, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):

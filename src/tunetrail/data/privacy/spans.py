@@ -24,7 +24,7 @@ def first(characters: str) -> str:
 def stands_near(
     text: str, span: Span, word: re.Pattern[str], *, before: int = 48, after: int = 28
 ) -> bool:
-    """Whether `word` occurs in the `before` characters ahead of the span or the `after` next ones."""
+    """Tell whether `word` occurs up to `before` characters before or `after` after the span."""
     start, end = span
     stands_before = word.search(text, max(0, start - before), start)
     return stands_before is not None or word.search(text, end, end + after) is not None

@@ -119,7 +119,7 @@ def _follows_00(digits: str, groups: list[str]) -> bool:
 
 
 def _is_national(written: str) -> bool:
-    """Whether groups of digits after a leading 0 are a telephone number, not a date or a zip code."""
+    """Tell whether digits after a leading 0 are a telephone number, not a date or zip code."""
     lengths = list(map(len, re.findall("[0-9]+", written)))
     total = sum(lengths)
 

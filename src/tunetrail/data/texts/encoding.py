@@ -12,7 +12,7 @@ _ASCII_LETTER = re.compile("[A-Za-z]")
 _CONTROL = re.compile("[\x01-\x08\x0e-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LOST_WORDS = re.compile(r"(?<!\S)(?:\?{6,}+|\?{2,}+[,.]?+ \?{2,})")
-"""Words of question marks only. After a word they are emphasis, inside one a pattern or an address."""
+"""Words of question marks only: after a word they are emphasis, inside one a pattern."""
 
 _NUL_REASON = "holds NUL"
 _CONTROL_REASON = "holds control characters"
@@ -23,7 +23,8 @@ def damage(text: str) -> str | None:
     """Return in a few words the gravest damage to the encoding of `text`; None if there is none.
 
     Mojibake is judged by the heuristic of ftfy, and by reading lines back in encodings that the
-    heuristic knows little of; line by line, because the odds of a false alarm add up in a long text.
+    heuristic knows little of; line by line, because the odds of a false alarm add up in a long
+    text.
     """
     if text.isascii():
         return _ascii_damage(text)

@@ -19,15 +19,17 @@ _PARAGRAPHS = frozenset(
 )
 _LINES = frozenset(
     """
-    address article aside body br center dd details dialog div dt figcaption footer form head header html legend li
-    main nav noscript ol optgroup option section select summary tbody textarea tfoot thead tr ul
+    address article aside body br center dd details dialog div dt figcaption footer form head
+    header html legend li main nav noscript ol optgroup option section select summary tbody
+    textarea tfoot thead tr ul
     """.split()  # noqa: SIM905 -- a list would take a line for each name
 )
 _INLINE = frozenset(
     """
-    a abbr acronym area audio b base bdi bdo big button canvas cite code col colgroup data del dfn em embed font frame
-    frameset i iframe img input ins kbd label link map mark meta meter nobr noframes object output param picture
-    progress q rp rt ruby s samp script slot small source span strike strong style sub sup svg td template th time
+    a abbr acronym area audio b base bdi bdo big button canvas cite code col colgroup data del
+    dfn em embed font frame frameset i iframe img input ins kbd label link map mark meta meter
+    nobr noframes object output param picture progress q rp rt ruby s samp script slot small
+    source span strike strong style sub sup svg td template th time
     track tt u var video wbr
     """.split()  # noqa: SIM905
 )

@@ -18,7 +18,7 @@ _TICKS = re.compile("`+")
 
 
 class PlainText:
-    """Collects the pieces of a text. White space next to a break goes, all other white space stays."""
+    """Collects the pieces of a text; white space next to a break goes, all other stays."""
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
@@ -27,7 +27,7 @@ class PlainText:
         self._code: list[str] | None = None
 
     def write(self, text: str) -> None:
-        """Add text with entities; a tag spelt with entities becomes a code span, so it stays quoted."""
+        """Add text with entities; a tag spelt with entities becomes a code span."""
         if self._code is not None:
             self._code.append(_ENTITY.sub(_character, text))
         else:

@@ -15,7 +15,7 @@ _LETTER = (
 """Letters and the marks that belong to them (`\\w` has no vowel signs of the Indic scripts)."""
 
 _GAP = "\\s\u2013\u2014\u2026\u3001\u3002\u300a-\u300f\uff01\uff08\uff09\uff0c\uff1a\uff1b\uff1f"
-"""Blanks, dashes, and the punctuation that Chinese and Japanese put between words without blanks."""
+"""Blanks, dashes, and the punctuation between Chinese and Japanese words."""
 
 _OPENING, _CLOSING = (
     "\"'(\\[*\u00ab\u201e\u201c\u2018\u00bf\u00a1",

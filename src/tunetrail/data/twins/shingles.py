@@ -120,7 +120,7 @@ def mixed(values: Hashes) -> Hashes:
 
 
 def combined(columns: npt.NDArray[Any]) -> Hashes:
-    """Return one hash for each row of up to 65 unsigned values; the order of the columns matters."""
+    """Return a hash for each row of up to 65 unsigned values; the columns' order matters."""
     total = np.zeros(len(columns), dtype=np.uint64)
     for column, multiplier in zip(columns.T, _MULTIPLIERS, strict=False):
         total += column.astype(np.uint64) * multiplier

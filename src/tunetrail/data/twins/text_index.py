@@ -126,7 +126,7 @@ def _pairs_of_masks(
     if len(keys) == 0:
         return
 
-    # Neighbours with the same mask and position differ in that one word; the oldest come first.
+    # Neighbours with the same mask and position differ in a single word; the oldest come first.
     follows = keys[1:] == keys[:-1]
     substituted = follows & (positions[1:] == positions[:-1])
     begins = np.flatnonzero(np.append(True, ~substituted))

@@ -114,7 +114,7 @@ class EmbeddingLearner:
         self, path: str, train: Sequence[Record], training: TrainingConfig
     ) -> AutoValues:
         """Find what is `auto` in a training of a model, on the records of the learner's shape."""
-        # A trial depends on these settings; those of the training are compared separately.
+        # A trial depends on these settings; the training's settings are compared separately.
         own_settings = {"training": None, "shape": self.shape, "seed": self.seed}
         settings = {**asdict(self.config), **own_settings}
 

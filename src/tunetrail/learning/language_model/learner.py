@@ -241,8 +241,8 @@ class LanguageModelLearner:
                 pairs.append(pair)
         if not pairs:
             raise SampleError(
-                f"llm.max_length={self.config.max_length} cuts off the difference between the answers "
-                f"in all {len(records)} rows on one side of the split. Raise it."
+                f"llm.max_length={self.config.max_length} cuts off the difference between the "
+                f"answers in all {len(records)} rows on one side of the split. Raise it."
             )
 
         with undisturbed(module):

@@ -64,7 +64,7 @@ def implicit_rewards(
     reference_rejected: Tensor,
     beta: float,
 ) -> ImplicitRewards:
-    """Return the implicit rewards of both answers; the arguments are those of `dpo_loss`."""
+    """Return the implicit rewards of both answers; with the arguments of `dpo_loss`."""
     return ImplicitRewards(
         chosen=beta * (policy_chosen - reference_chosen),
         rejected=beta * (policy_rejected - reference_rejected),

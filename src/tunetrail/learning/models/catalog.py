@@ -153,7 +153,7 @@ def _checked_folder(folder: Path, weight_files: str) -> Path:
 
 
 def _packaged_folder(entry: CatalogEntry, catalog: Catalog, attempts: list[str]) -> Path | None:
-    """Return the folder of a model in an installed package; None, with an attempt, if it has none."""
+    """Return the folder of a model in an installed package; None if there is none."""
     if entry.package is None or entry.packaged_path is None:
         attempts.append("packaged weights (no package is known for it)")
         return None

@@ -156,8 +156,9 @@ def _render(
         tail = message["content"].strip()[-40:]
         if not text.startswith(so_far[:end]) or tail not in so_far[start:end]:
             raise SampleError(
-                f"messages[{index}] (assistant) is changed or dropped by the model's chat template, so "
-                "it can't be learned. Use another model, or a template that keeps earlier turns."
+                f"messages[{index}] (assistant) is changed or dropped by the model's chat "
+                "template, so it can't be learned. Use another model, or a template that keeps "
+                "earlier turns."
             )
         spans.append((start, end))
     return text, spans

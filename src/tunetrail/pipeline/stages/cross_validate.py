@@ -1,4 +1,4 @@
-"""Cross-validate: every fold of the train side trained and scored as a job with an MLflow run of its own."""
+"""Cross-validate: trains and scores every fold as a job with an MLflow run of its own."""
 
 import logging
 from collections.abc import Sequence
@@ -31,7 +31,9 @@ _NOT_AUGMENTED = "-not-augmented"
 def cross_validate(
     context: StageContext, builder: TrainRowBuilder, prepared: PreparedRows
 ) -> CrossValidationResult | None:
-    """Train and score once per fold of the train side, from the base model: root may have learnt from these very rows.
+    """Train and score each fold of the train side from the base model.
+
+    Root may have learned from these very rows.
 
     The values that were found for `auto` count for all folds. If rows are added by augmentation,
     the folds are trained without them too, to tell whether the added rows help. Folds that an
@@ -132,7 +134,7 @@ def _write_jobs(
 
 
 def _run_jobs(context: StageContext, folds: Sequence[Fold], arm: str = "") -> CrossValidationResult:
-    """Run the jobs of the folds, each in a run below the model type's; finished ones are not run again."""
+    """Run the jobs of the folds that aren't finished, each in a run below the model type's."""
     tracker = context.run.tracker
     earlier_runs = tracker.children(context.run.run_id) if context.run.resumed else []
     run_by_name = {run.info.run_name: run.info for run in earlier_runs}

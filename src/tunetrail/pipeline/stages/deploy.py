@@ -50,15 +50,15 @@ def deploy(
     evaluation: Evaluation,
     on_decision: Callable[[Deployment], None],
 ) -> Deployment:
-    """Register the candidate and, if the gate lets it through, make it root, unless that is already done.
+    """Register the candidate and make it root if the gate promotes it, unless that is done.
 
     Args:
         context: The run.
         prepared: The rows; the first of the test side are the probes.
         fitted: The trained model.
         evaluation: What the gate decides by.
-        on_decision: Called once root has moved or the candidate is refused, before the model directory follows; again
-            if the run was interrupted right after that.
+        on_decision: Called once root has moved or the candidate is refused, before the model
+            directory follows; again if the run was interrupted right after that.
     """
     state = context.state
     step = state.steps.get("deployment")

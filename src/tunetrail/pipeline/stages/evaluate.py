@@ -1,4 +1,4 @@
-"""Evaluate: the candidate and the version to beat, scored on the same untouched test rows and compared."""
+"""Evaluate: scores the candidate and the version to beat on the test rows, and compares them."""
 
 import logging
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How the candidate compares.
+    """The comparison of the candidate with the version to beat.
 
     Attributes:
-        comparison: The candidate's test scores against those of the version to beat.
-        version_to_beat: What it was compared with; None for the base model.
+        comparison: The test scores of both, compared.
+        version_to_beat: The version; None for the base model.
     """
 
     comparison: Comparison
@@ -42,7 +42,7 @@ def evaluate(context: StageContext, prepared: PreparedRows, fitted: FittedModel)
 
 
 def version_to_beat(context: StageContext) -> ModelVersion | None:
-    """Return the version that the candidate is compared with: root, or None before the first promotion.
+    """Return the version to beat: root, or None before the first promotion.
 
     If an earlier attempt of this run had already moved root to its candidate, or had ended its
     deployment, return the version that the candidate was compared with then.

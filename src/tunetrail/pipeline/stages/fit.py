@@ -33,7 +33,8 @@ class FittedModel:
     Attributes:
         folder: The model, adapters merged, as the usual libraries load it.
         started_from: `base`, or the URI of the root that the training began with.
-        best_validation_loss: The lowest validation loss, whose weights these are; None without validation.
+        best_validation_loss: The lowest validation loss, whose weights these are; None without
+            validation.
         learner: Loads the model.
     """
 
@@ -54,7 +55,7 @@ def fit(
     prepared: PreparedRows,
     on_metrics: MetricsSink,
 ) -> FittedModel:
-    """Train the model, unless that is already done; an interrupted training goes on from its last checkpoint.
+    """Train the model unless that is done; resume an interrupted training from its checkpoint.
 
     Args:
         context: The run.

@@ -1,4 +1,4 @@
-"""Prepare: from a session's rows to the sides of the split, and the rows of the train side to learn from."""
+"""Prepare: from a session's rows to the sides of the split and the rows to learn from."""
 
 import logging
 from collections.abc import Iterable
@@ -46,7 +46,7 @@ def prepare(
     rows: pd.DataFrame | Iterable[pd.DataFrame],
     reference: pd.DataFrame | None,
 ) -> PreparedRows:
-    """Validate, clean and split the rows; augment the train side, mine its negatives, compute its features.
+    """Validate, clean and split the rows; augment the train side, mine negatives, add features.
 
     Args:
         context: The run.

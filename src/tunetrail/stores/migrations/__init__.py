@@ -1,1 +1,1 @@
-"""Alembic migrations of the database, run by `tunetrail.stores.connection`; there is no alembic.ini."""
+"""Alembic migrations of the database, run by `tunetrail.stores.connection`."""

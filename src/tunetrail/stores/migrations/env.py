@@ -1,4 +1,4 @@
-"""Alembic's entry: run the revisions on the connection that the caller handed over, inside its transaction."""
+"""Alembic's entry: runs the revisions in the transaction of the caller's connection."""
 
 from alembic import context
 

@@ -71,7 +71,8 @@ def test_one_word_pairs_connect_wanted_texts_in_any_number_of_parts(
     index, numbers = index_of(*(" ".join(text) for text in texts))
     wanted = np.ones(index.size, dtype=bool)
     found = np.concatenate([np.column_stack(pair) for pair in index.one_word_pairs(wanted)])
-    # the base, one word more, another word, one word less; backwards, and a word moved, are two changes away
+    # the base, one word more, another word, one word less; backwards, and a word moved, are two
+    # changes away
     groups = components(found[:, 0], found[:, 1], index.size)[numbers]
     assert len(set(groups[:4])) == 1 and len(set(groups)) == 3
     wanted[numbers[0]] = False

@@ -50,7 +50,8 @@ def test_dpo_loss_is_that_of_the_paper_by_hand() -> None:
 
 
 def test_dpo_loss_is_minus_log_sigmoid_of_beta_times_the_difference_of_log_ratios() -> None:
-    # the order in which TRL's DPOTrainer writes it: log-ratio of the policy less that of the reference
+    # the order in which TRL's DPOTrainer writes it: log-ratio of the policy less that of the
+    # reference
     generator = torch.Generator().manual_seed(0)
     policy_chosen, policy_rejected, reference_chosen, reference_rejected = 40.0 * torch.randn(
         4, 50, generator=generator, dtype=torch.float64
@@ -65,7 +66,8 @@ def test_dpo_loss_is_minus_log_sigmoid_of_beta_times_the_difference_of_log_ratio
 def test_dpo_gradient_pulls_most_where_the_pair_is_the_wrong_way_round() -> None:
     pairs = pairs_of(BETTER, WORSE, EQUAL)
     torch.autograd.backward(preference_loss(pairs, PreferenceConfig(beta=0.5)).sum())
-    # eq. 8: beta * sigmoid(reward of the rejected - reward of the chosen), up for the chosen, down for the rejected
+    # eq. 8: beta * sigmoid(reward of the rejected - reward of the chosen), up for the chosen, down
+    # for the rejected
     expected = [0.5 / (1.0 + math.exp(0.5 * margin)) for margin in (5.0, -3.0, 0.0)]
     assert pairs.policy_chosen.grad is not None and pairs.policy_rejected.grad is not None
     assert (-pairs.policy_chosen.grad).tolist() == pytest.approx(expected)

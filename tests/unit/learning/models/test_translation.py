@@ -14,7 +14,8 @@ from tunetrail.learning.models.translation import (
     translated,
 )
 
-# Two English words may have one foreign word, so that what comes back is the original or its synonym.
+# Two English words may have one foreign word, so that what comes back is the original or its
+# synonym.
 FOREIGN = {
     "big": "grob", "large": "grob", "small": "kalin", "little": "kalin", "dog": "hund", "cat": "kats",
     "sleeps": "slafa", "runs": "lofa",

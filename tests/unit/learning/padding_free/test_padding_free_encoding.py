@@ -74,7 +74,8 @@ def test_every_pooling_gives_the_same_without_padding(
 def test_every_family_gives_the_same_without_padding(encoder_folder: Folder, family: str) -> None:
     decoder = family in ("qwen2", "llama")
     path = encoder_folder(family, pooling="lasttoken" if decoder else "mean")
-    # decoders' tokenizers put nothing around a text, and padding makes what it likes of no token at all
+    # decoders' tokenizers put nothing around a text, and padding makes what it likes of no token at
+    # all
     assert_equal_without_padding(path, batch(shortest="x" if decoder else ""))
 
 

@@ -80,8 +80,8 @@ class Kill:
 
     Attributes:
         way: `exception`, `sigterm`, `sigkill` (nothing is written afterwards) or `keyboard`.
-        place: `step` (before it), `sink` (behind it), `validation` (at its second batch), `val_sink` (when its loss is
-            reported), `validated` (behind it), `epoch` (at its end).
+        place: `step` (before it), `sink` (behind it), `validation` (at its second batch),
+            `val_sink` (when its loss is reported), `validated` (behind it), `epoch` (at its end).
         at: Number of the step, of the validation or of the epoch among those of the training.
     """
 

@@ -1,4 +1,4 @@
-"""The first tables: sessions, samples, rejected samples, training runs and the ledger of promotions."""
+"""The first tables: sessions, samples, rejected samples, training runs, promotions."""
 
 import sqlalchemy as sa
 from alembic import op

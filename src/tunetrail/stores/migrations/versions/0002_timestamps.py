@@ -1,4 +1,4 @@
-"""When a sample was made: text, because ISO 8601 in UTC sorts as time does, from the year 1 to 9999."""
+"""The time of a sample: text, because ISO 8601 in UTC sorts like time."""
 
 import sqlalchemy as sa
 from alembic import op
