@@ -27,7 +27,7 @@ from tunetrail.data.splits import make_folds
 from tunetrail.data.stdlib_docs import stdlib_docs
 from tunetrail.data.twins.duplicates import cluster_keys
 from tunetrail.learning.embedding.module import load_embedding_model
-from tunetrail.learning.models.catalog import resolve_model
+from tunetrail.learning.models.catalog import EMBEDDING_MODELS, resolve_model
 from tunetrail.samples import SampleKind, parse_sample
 
 SESSION_ROWS = 800
@@ -156,7 +156,7 @@ def make_table(data: str | None, changed_words: int, similarity: float) -> Table
     texts = [text for text, _ in pairs]
     vocabulary = sorted({word for text in texts for word in text.split()})
     twins = [altered(text, changed_words, vocabulary) for text in texts]
-    model = load_embedding_model(resolve_model("minilm", "embedding").path, max_length=128)
+    model = load_embedding_model(resolve_model("minilm", EMBEDDING_MODELS).path, max_length=128)
     vectors = model.encode([*texts, *twins], normalize_embeddings=True).astype(np.float64)
     return Table(
         texts=texts,

@@ -1,5 +1,6 @@
 """Tiny real models and stores that all tests share: built once, offline, in seconds."""
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -127,4 +128,12 @@ def workplace(
         monkeypatch.setenv("TUNETRAIL_CACHE", str(tmp_path / ".cache"))
     shutil.copy(_tracking_template, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path)
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+
     yield tmp_path
+
+    # Hydra's log files would stay open, and in the way of the tests that follow.
+    for handler in set(root.handlers) - set(handlers):
+        handler.close()
+    root.handlers[:], root.level = handlers, level

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import logging
 import os
 import signal
 import sqlite3
@@ -56,8 +55,6 @@ def tunetrail(
         "HF_HUB_DISABLE_PROGRESS_BARS",
     ):
         monkeypatch.setenv(name, "1")
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
 
     def run(*arguments: str) -> Ended:
         code = main([*arguments, f"tracking.uri=sqlite:///{workplace}/mlflow.db"])
@@ -65,9 +62,6 @@ def tunetrail(
         return Ended(code, printed.out, printed.err)
 
     yield run
-    for each in set(root.handlers) - set(handlers):
-        each.close()
-    root.handlers[:], root.level = handlers, level
 
 
 @pytest.fixture

@@ -1,4 +1,3 @@
-import logging
 import os
 import signal
 import subprocess
@@ -63,8 +62,6 @@ def train(
         "HF_HUB_DISABLE_PROGRESS_BARS",
     ):
         monkeypatch.setenv(name, "1")
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
 
     def run(*arguments: str) -> Ended:
         flags = [each for each in arguments if each.startswith("-")]
@@ -74,9 +71,6 @@ def train(
         return Ended(code, printed.out, printed.err)
 
     yield run
-    for each in set(root.handlers) - set(handlers):
-        each.close()
-    root.handlers[:], root.level = handlers, level
 
 
 def runs(workplace: Path) -> list[Any]:
@@ -190,7 +184,7 @@ def test_train_ends_by_a_signal_with_its_code_and_marks_the_run(
     (run,) = database.training_runs()
     assert run.state == "interrupted"
     assert [each.info.status for each in runs(workplace)] == ["KILLED", "KILLED"]
-    assert list((workplace / "training_output").glob("*/checkpoints/last.ckpt"))
+    assert list((workplace / "training_output").glob("*/fit/checkpoints/last.ckpt"))
     assert "Traceback" not in (workplace / "terminal.txt").read_text()
 
 

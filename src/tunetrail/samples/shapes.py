@@ -49,7 +49,7 @@ class SampleKind(str):
         # A worker process starts without the kinds and shapes that were registered in this one,
         # so a kind takes its shapes along. They contain the kind, hence a state, not arguments.
         registered = [shape for shape in shapes_of_kind(self) if shape not in _BUILT_IN]
-        return SampleKind.register, (str(self),), registered or None
+        return _restore_kind, (str(self),), registered or None
 
     def __setstate__(self, shapes: "list[SampleShape]") -> None:
         for shape in shapes:
@@ -57,6 +57,13 @@ class SampleKind(str):
 
 
 _KINDS: dict[str, SampleKind] = {}
+
+
+def _restore_kind(name: str) -> SampleKind:
+    # A function of the module, because cloudpickle copies a class's methods with their globals.
+    return SampleKind.register(name)
+
+
 SampleKind.EMBEDDING = SampleKind.register("embedding")
 SampleKind.LLM = SampleKind.register("llm")
 

@@ -1,6 +1,5 @@
 """The command line, called in this process: what it printed, and its exit code."""
 
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +34,6 @@ def tunetrail(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.delenv("TUNETRAIL_DATABASE_URL", raising=False)
     monkeypatch.delenv("TUNETRAIL_DEBUG", raising=False)
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
 
     def run(*arguments: str) -> Ended:
         if arguments[:1] == ("train",) and not any(
@@ -50,6 +47,3 @@ def tunetrail(
         return Ended(code, printed.out, printed.err)
 
     yield run
-    for each in set(root.handlers) - set(handlers):
-        each.close()
-    root.handlers[:], root.level = handlers, level

@@ -155,7 +155,7 @@ def test_deploy_tags_the_refused_version_of_a_deployment_that_was_interrupted(
         (PROMOTE, Registry, "tag"),
         (PROMOTE, Registry, "move_root"),
         (PROMOTE, None, "on_decision"),
-        (PROMOTE, export, "_point"),
+        (PROMOTE, export, "_point_root"),
         (REFUSE, Registry, "register"),
         (REFUSE, Registry, "tag"),
         (REFUSE, None, "on_decision"),

@@ -108,7 +108,7 @@ def test_without_the_function_torch_goes_on_alone(monkeypatch: pytest.MonkeyPatc
     def missing(*_: object) -> Tensor:
         raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_linear_pointwise'")
 
-    monkeypatch.setattr(products, "_product", missing)
+    monkeypatch.setattr(products, "onednn_linear", missing)
     assert not has_faster_products.__wrapped__()
 
 
