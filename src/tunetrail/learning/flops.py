@@ -31,6 +31,7 @@ class TokenCost:
     def forward(self, lengths: Sequence[int]) -> float:
         """Return the operations of a forward pass: two per weight and token."""
         linear = 2.0 * (self.trained + self.frozen) * sum(lengths)
+        # Scores and weighted sum: two products over all pairs of tokens, two operations each.
         return linear + 4.0 * self.attention * sum(length * length for length in lengths)
 
     def training(self, lengths: Sequence[int]) -> float:
@@ -46,6 +47,7 @@ def token_cost(transformer: nn.Module, head: nn.Module | None = None) -> TokenCo
     """Return the cost of a token: all linear layers except `head` and a pooler such as BERT's."""
     excluded = {head}
     for name, module in transformer.named_modules():
+        # A pooler sees one token of a text, so it is no cost of every token.
         if name.endswith("pooler"):
             excluded.update(module.modules())
 
@@ -81,6 +83,7 @@ def measured_peak(seconds: float, device: str = "cpu", dtype: torch.dtype = torc
     with torch.inference_mode():
         left, right = torch.randn(shape, device=device, dtype=dtype, generator=generator)
 
+        # The fastest of many: the first ones warm up, and other processes slow some down.
         best, begin = float("inf"), time.perf_counter()
         while best == float("inf") or time.perf_counter() - begin < seconds:
             start = time.perf_counter()

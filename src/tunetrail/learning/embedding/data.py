@@ -106,6 +106,7 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         self.refresh = refresh
         self.refresh_epochs = refresh_epochs
 
+        # A checkpoint holds only how the current records differ from these.
         self._first_records = train
         self._refreshed_epoch = 0  # the epoch that the training records were made for
         self._label_indices = self._index_labels()
@@ -119,6 +120,7 @@ class EmbeddingDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> StepLoader:
         """Return shuffled batches, in another order each epoch, after a refresh if it is due."""
+        # `fit` counts the batches before there is a trainer.
         ranks, rank = 1, 0
         if self.trainer:
             self._refresh_if_due(self.trainer.current_epoch)
@@ -156,6 +158,7 @@ class EmbeddingDataModule(lightning.LightningDataModule):
             self.batch_size,
             seed=self.seed,
             keys=_keys(sample_shape, records),
+            # Losses of labels compare rows of one label, so the sampler puts such rows together.
             labels=[record[label] for record in records] if label else None,
             shuffle=shuffle,
             drop_single=sample_shape.compares_rows,
@@ -179,6 +182,7 @@ class EmbeddingDataModule(lightning.LightningDataModule):
     ) -> SeededBatchSampler | MergedBatchSampler:
         samplers = []
         for shape, rows in self.rows_by_shape(records).items():
+            # The own shape always has a sampler, or data without rows would have none.
             if rows or shape == self.shape:
                 of_shape = [records[row] for row in rows]
                 samplers.append((rows, self.sampler_of(shape, of_shape, shuffle=shuffle)))
@@ -191,6 +195,7 @@ class EmbeddingDataModule(lightning.LightningDataModule):
     def _length(self, shape: SampleShape, record: Record) -> int:
         if self.lengths is not None:
             return self.lengths(record)
+        # Good enough to put texts of similar length together.
         return max(len(record[column]) for column in shape.input_texts)
 
     def _index_labels(self) -> dict[str, int]:
@@ -200,6 +205,7 @@ class EmbeddingDataModule(lightning.LightningDataModule):
             column = _label_column(shape_named(shape_of(record, self.shape)))
             if column:
                 labels.add(record[column])
+        # Sorted: the order of a set of strings changes from process to process.
         return {label: index for index, label in enumerate(sorted(labels))}
 
     def _batch(self, records: Sequence[Record], rows: list[int]) -> EmbeddingBatch:

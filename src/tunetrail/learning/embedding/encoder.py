@@ -39,6 +39,7 @@ _PROBES = [
 ]
 _TOLERANCE = 1e-4
 """Largest difference of vectors without padding, relative to the largest entry."""
+# A rule of thumb for English: it only decides how full a batch is.
 _CHARACTERS_PER_TOKEN = 4
 SHOWN_FROM = 500
 """Texts from which on encoding shows a progress bar."""
@@ -99,13 +100,16 @@ class Encoder:
         # An empty text has no tokens if the tokenizer puts nothing around it.
         filler = np.array([self.model.tokenizer.pad_token_id or 0])
         rows = [ids if len(ids) else filler for ids in rows]
+        # Elsewhere a new number of tokens costs nothing, and filler would.
         multiple = ROW_MULTIPLE if has_faster_products() else 1
         tokens = concatenate(rows, self.model.device, multiple=multiple)
         self.lengths += map(len, rows)
         self.computed += tokens.segments.tokens
 
         transformer: Any = self.model[0]
+        # RoBERTa's positions don't begin at 0; the library knows which models are like that.
         features = tokens.features(transformer._infer_flatten_position_offset())
+        # Such as the prompt's length, which pooling needs if it leaves prompts out.
         features |= self.tokenized.constants(columns[0].prompt) or {}
         return tokens.in_callers_order(self.model(features)["sentence_embedding"])
 
@@ -176,6 +180,7 @@ def why_padded(model: SentenceTransformer, tokenized: TokenizedTexts) -> str | N
     except (NotImplementedError, TypeError, ValueError, RuntimeError, KeyError) as error:
         return f"{type(error).__name__}: {error}"
 
+    # A difference of NaN isn't within the tolerance either: such a model gets padding.
     difference = float((padded - concatenated).abs().max())
     scale = float(padded.abs().max())
     if difference <= _TOLERANCE * scale:
@@ -232,6 +237,7 @@ def encode_texts(
     tracked = track(batches, "Encoding", console=console, transient=True, disable=not shown)
     with torch.inference_mode():
         encoded = [vectors for _, vectors in compute_batches(tracked, encode_rows)]
+    # These tokens are no cost of a training.
     encoder.forget()
 
     result = np.empty((len(texts), encoded[0].shape[1]), dtype=np.float32)
@@ -253,6 +259,7 @@ def _batches(
     order: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
 ) -> list[npt.NDArray[np.int64]]:
     """Return the rows of each batch; tokens are estimated from the texts' characters."""
+    # Two special tokens each; the model cuts off a text that would fill more than a batch.
     tokens = np.minimum(lengths[order] // _CHARACTERS_PER_TOKEN + 2, TOKENS_PER_BATCH)
     # A text is in the batch in which its first token lies.
     batch_of = (np.cumsum(tokens) - tokens) // TOKENS_PER_BATCH

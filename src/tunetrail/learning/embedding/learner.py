@@ -105,6 +105,7 @@ class EmbeddingLearner:
         training = auto_values.applied_to(training)
 
         module, data = self._prepare(path, train, validation, training, plan.refresh)
+        # 0 if the search had nothing to find; the configured size then stays.
         module.mini_batch_size = auto_values.mini_batch_size or module.mini_batch_size
         result = fit(module, data, training, plan, seed=self.seed, checks=EMBEDDING_CHECKS)
 
@@ -161,6 +162,7 @@ class EmbeddingLearner:
         check_records(self._loss, [*own, *validation], self.config.loss_options)
 
         module = self._build_module(path, training)
+        # All texts are tokenised before the first step, and not once more in each epoch.
         module.encoder.tokenized = self._tokenize(module.model, [*train, *validation])
         teach = self._teaching(module)
         prompts = configured_prompts(self.config)
@@ -170,6 +172,7 @@ class EmbeddingLearner:
 
         def refreshed(epoch: int) -> Sequence[Record]:
             assert refresh is not None
+            # Mining encodes without dropout, and its draws mustn't shift those of the training.
             with undisturbed(module):
                 return [*teach(refresh.records(encode, epoch)), *further]
 
@@ -302,6 +305,7 @@ class EmbeddingLearner:
 
     def _with_prompts(self, model: SentenceTransformer) -> SentenceTransformer:
         model.prompts = {**configured_prompts(self.config)}
+        # Or a text without a role would be read after the base model's own default prompt.
         model.default_prompt_name = None
         return model
 
@@ -312,6 +316,7 @@ class EmbeddingLearner:
             if not prompt:
                 continue
             tokens = len(tokenizer(prompt, truncation=False, verbose=False)["input_ids"])
+            # The special tokens are counted, so one token fewer leaves room for the text.
             if tokens >= max_length:
                 raise ConfigError(
                     f"embedding.{name}_prompt must have fewer tokens than max_length={max_length}, "

@@ -26,7 +26,9 @@ EQUAL_SHARE = 0.5
 """Share of pairs of equal texts above which the columns must be wrong."""
 CUT_SHARE = 0.1
 """Share of texts that are cut off above which a warning is given."""
+# In float32, and in half precision, where bfloat16 rounds every operation to 8 bits.
 _TOLERANCE, _HALF_TOLERANCE = 1e-3, 5e-2
+# A model that mixes texts up does so with any; few of them keep the check short.
 _COMPARED = 4
 _PREVIEWED, _PREVIEW_CHARACTERS = 2, 1000
 
@@ -39,6 +41,7 @@ def check_batches(trainer: Trainer, module: EmbeddingModule) -> PreflightFinding
         records = [datamodule.train[index] for index in indices]
         findings.append(_check_batches_of(datamodule, shape, records, module.losses[shape]))
 
+    # The worst shape speaks for all: a check has one finding.
     for severity in (Severity.ERROR, Severity.WARNING):
         for finding in findings:
             if finding.severity is severity:
@@ -73,6 +76,7 @@ def _check_batches_of(
             ConfigError,
         )
 
+    # Fewer than two rows per batch on average: some batches have a single one.
     if by_tokens and batches * 2 > rows:
         return warning(
             name,
@@ -118,6 +122,7 @@ def check_pairs(trainer: Trainer, module: EmbeddingModule) -> PreflightFinding:
 def check_lengths(trainer: Trainer, module: EmbeddingModule) -> PreflightFinding:
     """Count the texts that are as long as the model reads, and are probably cut off."""
     name = "lengths"
+    # None for a model that reads texts of any length.
     longest = module.model.max_seq_length
 
     lengths: list[int] = []
@@ -146,6 +151,7 @@ def check_packing(trainer: Trainer, module: EmbeddingModule) -> PreflightFinding
     if not bool(alone.isfinite().all()):
         return broken_model(name)
 
+    # The bound is for a model whose vectors are all zero.
     difference = float((together - alone).abs().max() / alone.abs().max().clamp(min=1e-12))
     is_exact = all(weight.dtype == torch.float32 for weight in module.parameters())
     # Written so that a difference of NaN is an error.

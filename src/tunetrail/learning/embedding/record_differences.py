@@ -16,6 +16,7 @@ def differing_columns(before: Sequence[Record], after: Sequence[Record]) -> list
     """
     differences = []
     for old, new in zip(before, after, strict=True):
+        # A column of None counts as missing, here and in `with_differing_columns`.
         dropped = [column for column in old if column not in new]
         record_difference: dict[str, Any] = dict.fromkeys(dropped)
         for column, value in new.items():

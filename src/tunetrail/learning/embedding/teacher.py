@@ -92,6 +92,7 @@ def teacher_target(records: Sequence[Record]) -> Tensor | None:
     guide_vectors = []
     for column in map(_guide_column, _PAIR_COLUMNS):
         guide_vectors += [record[column] for record in records if column in record]
+    # No column of a teacher at all: the target is the row's own, if it has one.
     return _tensor(guide_vectors) if guide_vectors else None
 
 

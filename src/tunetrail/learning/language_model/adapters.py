@@ -37,6 +37,7 @@ def quantization_config(kind: str) -> BitsAndBytesConfig | None:
     if kind != "qlora":
         return None
 
+    # All reasons in one message: whoever fixes only the first would meet the second.
     missing = []
     if importlib.util.find_spec("bitsandbytes") is None:
         missing.append("the package bitsandbytes")
@@ -49,6 +50,7 @@ def quantization_config(kind: str) -> BitsAndBytesConfig | None:
             "machine with an NVIDIA GPU."
         )
 
+    # A GPU older than Ampere only emulates bfloat16, more slowly than it computes in float16.
     has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
     return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
@@ -95,12 +97,14 @@ def with_adapter(
         lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules=_target_modules(model, target_modules),
+        # True is PEFT's name for its default.
         init_lora_weights=initialisation == "default" or initialisation,  # type: ignore[arg-type]
         use_rslora=kind == "rslora",
         use_dora=kind == "dora",
         task_type="CAUSAL_LM",
     )
     if kind == "qlora":
+        # PEFT would turn checkpointing on; here `training.memory` decides about it.
         model = prepare_model_for_kbit_training(  # type: ignore[no-untyped-call]
             model, use_gradient_checkpointing=False
         )
@@ -121,12 +125,14 @@ def merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
         return model
 
     if getattr(model.get_base_model(), "is_loaded_in_4bit", False):
+        # `unload` throws the adapter away, so its weights are taken out first.
         config, adapter = model.peft_config["default"], get_peft_model_state_dict(model)
         plain: PreTrainedModel = model.unload().dequantize(dtype=torch.float32).float()
         model = _wrap(plain, config)
         set_peft_model_state_dict(model, adapter)
 
     try:
+        # A safe merge tests each sum and raises ValueError before it overwrites a weight with NaN.
         return model.merge_and_unload(safe_merge=True)  # type: ignore[no-any-return]
     except ValueError as error:
         raise TrainingError(f"The adapter can't be merged: {error}") from error
@@ -149,6 +155,7 @@ def _target_modules(model: PreTrainedModel, names: Collection[str]) -> str | lis
         return ALL_LINEAR
 
     modules = {path for path, _ in model.named_modules() if path}
+    # The loss reads the head's weight itself, so an adapter on the head would be passed over.
     output = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     linear = set()
     for path, module in model.named_modules():
@@ -157,6 +164,7 @@ def _target_modules(model: PreTrainedModel, names: Collection[str]) -> str | lis
 
     known = sorted({path.rsplit(".", 1)[-1] for path in linear})
     for name in names:
+        # PEFT matches a whole path or its last components, too.
         matching = {path for path in modules if path == name or path.endswith(f".{name}")}
         if not matching or not matching <= linear:
             raise ConfigError(

@@ -128,6 +128,7 @@ class LanguageModelDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> StepLoader:
         """Return shuffled batches, another order each epoch."""
+        # `fit` counts the batches before there is a trainer.
         ranks, rank = 1, 0
         if self.trainer:
             ranks, rank = self.trainer.world_size, self.trainer.global_rank
@@ -148,6 +149,7 @@ class LanguageModelDataModule(lightning.LightningDataModule):
             seed=self.seed,
             shuffle=shuffle,
             total_length=self.batches.tokens,
+            # Without padding, examples of any length share a batch at no cost.
             by_length=self.padded,
         )
 

@@ -26,7 +26,9 @@ from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
 
 logger = logging.getLogger(__name__)
 
+# Relative; far above the rounding of float32, far below what a token too many changes.
 _TOLERANCE = 1e-4
+# What third-party code may raise when it gets an attention or keywords that it doesn't expect.
 _ERRORS_OF_UNSUITABLE_MODELS = (
     NotImplementedError,
     TypeError,
@@ -85,6 +87,7 @@ class LanguageForward:
             return self._padded_nats(examples)
         tokens, head = self._supervised(examples), head_of(self.model)
         nats = supervised_nats(tokens.hidden, tokens.targets, head.weight, head.bias)
+        # `tokens.examples` has the caller's order, though the row's is longest first.
         return nats.new_zeros(len(examples)).index_add(0, tokens.examples, nats)
 
     def computed(self, examples: Sequence[TokenizedExample]) -> int:
@@ -105,6 +108,7 @@ class LanguageForward:
         example_of_token = tokens.order.repeat_interleave(torch.tensor(lengths))[positions]
 
         with self._noise_over(lengths):
+            # Without the head: it is applied to the supervised tokens only, which are far fewer.
             output = decoder_of(self.model)(**tokens.features(), use_cache=False)
         return Supervised(
             hidden=output.last_hidden_state[0][positions.to(device)],
@@ -124,6 +128,7 @@ class LanguageForward:
 
 def padded(examples: Sequence[TokenizedExample], pad_token_id: int) -> dict[str, Tensor]:
     """Return `input_ids`, `attention_mask` and `labels`, each [batch, tokens], right-padded."""
+    # On the right: positions then begin at 0, and no causal token sees the padding after it.
     ids = [torch.tensor(example.input_ids) for example in examples]
     labels = [torch.tensor(example.labels) for example in examples]
     ones = list(map(torch.ones_like, ids))
@@ -146,7 +151,9 @@ def padded_nats(model: Any, batch: dict[str, Tensor]) -> Tensor:
     Returns:
         Tensor [batch, positions]; its sum over positions is each row's negative log-likelihood.
     """
+    # Each token is predicted at the position before it.
     targets = batch["labels"][:, 1:]
+    # `logits_to_keep` takes the same positions for all rows, so it gets those of any row.
     positions = (targets != IGNORED).any(dim=0).nonzero().flatten()
     logits = model(
         input_ids=batch["input_ids"],
@@ -162,6 +169,7 @@ def padded_nats(model: Any, batch: dict[str, Tensor]) -> Tensor:
 
     # logsumexp - logit is two digits more exact in float32 than torch's cross_entropy.
     nats = supervised_logits.logsumexp(dim=-1) - target_logits
+    # `masked_scatter` fills row by row, the order in which the mask took the logits out.
     return torch.zeros(targets.shape, device=nats.device).masked_scatter(is_supervised, nats)
 
 
@@ -195,6 +203,7 @@ def why_padded(model: PreTrainedModel | PeftModel) -> str | None:
     causal = causal_model(model)
     if not causal.is_backend_compatible():  # type: ignore[no-untyped-call]
         return "its attention can't be exchanged"
+    # Some configurations name a window and switch it off; those without a switch always use it.
     window = getattr(causal.config, "sliding_window", None)
     if window and getattr(causal.config, "use_sliding_window", True):
         return f"its layers see {window} tokens only"
@@ -211,12 +220,14 @@ def why_padded(model: PreTrainedModel | PeftModel) -> str | None:
         return f"{type(error).__name__}: {error}"
 
     difference = float(((expected - nats) / expected).abs().max())
+    # A difference of NaN isn't within the tolerance either: such a model gets padding.
     return None if difference <= _TOLERANCE else f"its loss would differ by {difference:.1e}"
 
 
 def _probe_examples(vocabulary: int) -> list[TokenizedExample]:
     """Return short examples of different lengths."""
     examples = []
+    # Three lengths make three blocks of attention, and other tokens tell the examples apart.
     for start in (1, 2, 5):
         ids = [token % vocabulary for token in range(start, start + 3 + start)]
         labels = [IGNORED, *ids[1:]]

@@ -82,6 +82,7 @@ def supervised_loss(
 
     tensors = (hidden, weight) if bias is None else (hidden, weight, bias)
     is_trained = any(tensor.requires_grad for tensor in tensors)
+    # Validation needs no gradients, which cost more than the loss itself.
     if not (is_trained and torch.is_grad_enabled()):
         return (head.nats() * weights).sum()
     return _SupervisedLoss.apply(hidden, weight, bias, head, weights)  # type: ignore[no-any-return, no-untyped-call]
@@ -103,8 +104,10 @@ class _Head:
     ) -> None:
         device = hidden.device.type
         self.dtype = torch.promote_types(hidden.dtype, weight.dtype)
+        # Autocast itself leaves float64 as it is, too.
         if torch.is_autocast_enabled(device) and self.dtype != torch.float64:
             self.dtype = torch.get_autocast_dtype(device)
+        # Exponentials and their sums over a vocabulary need more digits than half precision has.
         self.exact = torch.promote_types(self.dtype, torch.float32)
         self.hidden, self.weight = hidden.detach().to(self.dtype), weight.detach().to(self.dtype)
         self.bias = None if bias is None else bias.detach().to(self.dtype)
@@ -150,11 +153,13 @@ class _Head:
 
                 if bias_gradient is not None:
                     bias_gradient += logit_gradient.sum(dim=0)
+                # In the head's own type, as its ordinary backward pass would multiply them.
                 rounded = logit_gradient.to(self.dtype)
                 if hidden_gradient is not None:
                     hidden_gradient[tokens] = linear(rounded, self.weight.T)
                 if needs_weight:
                     product = transposed_product(rounded, self.hidden[tokens]).to(self.exact)
+                    # Zeros to begin with would be another whole head in memory.
                     if weight_gradient is None:
                         weight_gradient = product
                     else:
@@ -176,7 +181,9 @@ class _Head:
     def _exponentials(self, tokens: slice) -> tuple[Tensor, Tensor, Tensor]:
         """Return exp(x - max x) of a chunk's logits x, their sums [chunk, 1], and nats [chunk]."""
         logits = linear(self.hidden[tokens], self.weight, self.bias).to(self.exact)
+        # No exponential overflows then; in place, as logits are a step's largest tensor.
         logits.sub_(logits.amax(dim=1, keepdim=True))
+        # Before `exp_` overwrites them.
         target_logits = logits.gather(1, self.targets[tokens])
         exponentials = logits.exp_()
         sums = exponentials.sum(dim=1, keepdim=True)
@@ -197,6 +204,7 @@ class _SupervisedNats(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, nats_gradient: Tensor) -> tuple[Tensor | None, ...]:
         magnitude = _magnitude(nats_gradient)
+        # Products of weights near 1 keep their digits in half precision.
         weights = nats_gradient / magnitude
         _, gradients = ctx.head.nats_and_gradients(weights, ctx.needs_input_grad[:3])
         return (*_scale(gradients, magnitude, _dtypes(ctx.saved_tensors)), None)
@@ -210,6 +218,7 @@ class _SupervisedLoss(torch.autograd.Function):
         ctx.magnitude = _magnitude(weights)
         scaled_weights = weights / ctx.magnitude
         nats, ctx.gradients = head.nats_and_gradients(scaled_weights, ctx.needs_input_grad[:3])
+        # Only the types are kept: the gradients are there already, the tensors can go.
         ctx.dtypes = _dtypes((hidden, weight, bias))
         return (nats * weights).sum()
 

@@ -127,6 +127,7 @@ class LanguageModelLearner:
         training = auto_values.applied_to(training)
 
         tokenizer = load_tokenizer(path)
+        # After the trials, which load models of their own: never more than one is in memory.
         module, batches = self._build(path, tokenizer, train, validation, training)
         result = fit(module, batches, training, plan, seed=self.seed, checks=LANGUAGE_MODEL_CHECKS)
 
@@ -143,7 +144,9 @@ class LanguageModelLearner:
             build=lambda records, trial: self._build(path, tokenizer, records, [], trial),
             path=path,
             records=train,
+            # The trial compares the training's settings separately.
             settings={**asdict(self.config), "training": None, "seed": self.seed},
+            # The loss compares no rows, so a step may be cut into any micro-batches.
             in_mini_batches=False,
             rates=WHOLE_MODEL if self.config.adapter.kind == "none" else ADAPTER,
         )
@@ -245,10 +248,12 @@ class LanguageModelLearner:
                 f"answers in all {len(records)} rows on one side of the split. Raise it."
             )
 
+        # The reference is the model without dropout, and mustn't change the training's draws.
         with undisturbed(module):
             answers = list(chain.from_iterable(pairs))
             nats = _nats(module.forward_pass, answers, batch_size, "Reference")
         items = []
+        # Chosen and rejected alternate, hence a row of two for each pair.
         for (chosen, rejected), reference in zip(pairs, -nats.reshape(-1, 2), strict=True):
             log_probabilities = (float(reference[0]), float(reference[1]))
             items.append(
@@ -301,6 +306,7 @@ def _likelihoods(
     model: LanguageModel, examples: Sequence[TokenizedExample], batch_size: int
 ) -> Likelihoods:
     rows = [row for row, example in enumerate(examples) if _is_supervised(example)]
+    # Without a supervised token there is nothing to compute: those examples keep their zeros.
     supervised = [examples[row] for row in rows]
     forward = build_forward(model.model, int(model.tokenizer.pad_token_id))
     nats = np.zeros(len(examples))
@@ -329,6 +335,7 @@ def last_logits(model: LanguageModel, texts: Sequence[str]) -> NDArray:
     """Return the logits after each text's last token, float64 [texts, vocabulary]."""
     rows = []
     for text in texts:
+        # A model can't read a row without tokens.
         encoded = model.tokenizer(text or " ", truncation=True, max_length=128, return_tensors="pt")
         with torch.inference_mode():
             rows.append(model.model(**encoded, logits_to_keep=1).logits[0, -1].double().numpy())

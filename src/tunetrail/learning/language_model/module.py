@@ -37,6 +37,7 @@ def load_language_model(path: str, **settings: Any) -> PreTrainedModel:
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
+        # Whatever type the file has: small steps would get lost in half-precision weights.
         dtype=torch.float32,
         **settings,
     )
@@ -87,6 +88,7 @@ class LanguageModelModule(TrainedModule):
     ) -> None:
         super().__init__(optimization=optimization or {}, seed=seed, max_grad_norm=max_grad_norm)
         self.save_hyperparameters()
+        # Before the adapters draw their first weights.
         torch.manual_seed(seed)
 
         quantization = quantization_config(adapter["kind"]) if adapter else None
@@ -95,6 +97,7 @@ class LanguageModelModule(TrainedModule):
         if adapter:
             self.model = with_adapter(self.model, **adapter)
         self._preference = PreferenceConfig(**(preference or {}))
+        # A checkpoint with adapters lacks the frozen weights.
         self.strict_loading = not isinstance(self.model, PeftModel)
 
         self.forward_pass = build_forward(
@@ -108,6 +111,7 @@ class LanguageModelModule(TrainedModule):
 
         # The head sees only supervised tokens, so its cost is counted apart.
         self._cost = token_cost(self.model, head)
+        # Six operations per trained weight, four per frozen one, as in `TokenCost.training`.
         self._head_flops = head.weight.numel() * (6.0 if head.weight.requires_grad else 4.0)
 
     def backward_of(self, micro_batch: LanguageBatch | PreferenceBatch, scale: float) -> StepTotals:
@@ -116,6 +120,7 @@ class LanguageModelModule(TrainedModule):
         mini_batches = self._mini_batches(micro_batch)
         for mini_batch in mini_batches:
             is_last = mini_batch is mini_batches[-1]
+            # Ranks exchange gradients in the last backward pass only, when the sum is complete.
             with nullcontext() if is_last else self.without_synchronisation():
                 loss = self._loss_of(mini_batch)
                 self.manual_backward(loss * scale)
@@ -137,6 +142,7 @@ class LanguageModelModule(TrainedModule):
     def _preferences(self, batch: PreferenceBatch) -> tuple[Tensor, Tensor]:
         """Return the weighted sums of the pairs' losses and of their accuracies."""
         chosen, rejected = (-self.forward_pass.nats(batch.examples)).chunk(2)
+        # Transposed to [2, pairs]: first all chosen answers, then all rejected, as in `examples`.
         reference = chosen.new_tensor([pair.reference for pair in batch.pairs]).T
         token_counts = [example.supervised_tokens for example in batch.examples]
         chosen_tokens, rejected_tokens = chosen.new_tensor(token_counts).chunk(2)
@@ -194,6 +200,7 @@ class LanguageModelModule(TrainedModule):
     def merged(self) -> PreTrainedModel:
         """Return the plain model with the adapters added to its weights; it ends the training."""
         if self.forward_pass.padding_free:
+            # Attention within segments refuses calls without segments, such as those of `generate`.
             causal_model(self.model).set_attn_implementation("sdpa")
         if self.forward_pass.noise:
             self.forward_pass.noise.remove()

@@ -54,6 +54,7 @@ class EmbeddingNoise:
 
         lengths = self._lengths
         rows, tokens, dimensions = output.shape
+        # A batch of a single row without padding may be read either way: both give the same.
         if rows == 1 and int(lengths.sum()) == tokens:
             length = lengths.repeat_interleave(lengths, output_size=tokens)[None, :, None]
         elif len(lengths) == rows:

@@ -93,6 +93,7 @@ def dpo_loss(
     rewards = implicit_rewards(
         policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta
     )
+    # Unlike the logarithm of a sigmoid, `logsigmoid` stays finite for a large negative margin.
     return -logsigmoid(rewards.margin)
 
 
@@ -125,5 +126,6 @@ def preference_loss(pairs: PairLogProbabilities, config: PreferenceConfig) -> Te
             config.beta,
         )
     if config.supervised_weight:
+        # Nats are negative log-probabilities, hence the minus.
         loss = loss - config.supervised_weight * pairs.policy_chosen / pairs.chosen_tokens
     return loss

@@ -23,7 +23,9 @@ LOW_SHARE = 0.01
 """Share of supervised tokens below which nearly all of the work teaches nothing."""
 TRUNCATED_SHARE = 0.1
 """Share of rows that are cut off above which a warning is given."""
+# In float32, and in half precision, where bfloat16 rounds every operation to 8 bits.
 _TOLERANCE, _HALF_TOLERANCE = 1e-4, 5e-2
+# A model that mixes examples up does so with any; few of them keep the check short.
 _COMPARED = 3
 _PREVIEWED, _PREVIEW_CHARACTERS = 2, 2000
 
@@ -117,6 +119,7 @@ def check_packing(trainer: Trainer, module: LanguageModelModule) -> PreflightFin
     if not bool(alone.isfinite().all()):
         return broken_model(name)
 
+    # Relative to at least one nat: what is known by heart has nats near 0 and no useful ratio.
     difference = float(((together - alone).abs() / alone.abs().clamp(min=1.0)).max())
     is_exact = all(weight.dtype == torch.float32 for weight in module.parameters())
     # Written so that a difference of NaN is an error.
@@ -153,6 +156,7 @@ def marked(tokenizer: PreTrainedTokenizerBase, example: TokenizedExample) -> str
 
     text = ""
     for is_learnt, stretch in groupby(tokens, lambda token: token[1] != IGNORED):
+        # A stretch at once, as a character may take several tokens.
         stretch_text = tokenizer.decode([token_id for token_id, _ in stretch])
         text += f"[[{stretch_text}]]" if is_learnt else str(stretch_text)
     return text
@@ -172,6 +176,7 @@ def _titled(item: Any) -> Iterator[tuple[str, TokenizedExample]]:
         yield "", item
 
 
+# The module holds no tokenizer, and the checks and the preview of a training share this one.
 @lru_cache(maxsize=1)
 def _tokenizer_at(path: str) -> PreTrainedTokenizerBase:
     return load_tokenizer(path)
@@ -184,6 +189,7 @@ def _tokenizer(module: LanguageModelModule) -> PreTrainedTokenizerBase:
 def _end_tokens(module: LanguageModelModule) -> set[int]:
     """Return the ids at which the model stops: its own, and its tokenizer's."""
     settings = getattr(causal_model(module.model), "generation_config", None)
+    # Models name one id, several, or none.
     of_model = getattr(settings, "eos_token_id", None)
     ids = of_model if isinstance(of_model, list) else [of_model]
     ids = [*ids, _tokenizer(module).eos_token_id]
@@ -192,6 +198,7 @@ def _end_tokens(module: LanguageModelModule) -> set[int]:
 
 def _last_tokens(example: TokenizedExample) -> list[int]:
     """Return the last token of each stretch that is learnt, except for one that is cut off."""
+    # A label that isn't learnt closes a stretch at the very end.
     labels = np.array([*example.labels, IGNORED])
     is_learnt = labels != IGNORED
     # A stretch ends where the next token isn't learnt.
@@ -207,6 +214,7 @@ def _shorten(text: str) -> str:
     if len(text) <= _PREVIEW_CHARACTERS:
         return text
 
+    # Both ends are worth seeing: the template's opening, and whether the end is learnt.
     half = _PREVIEW_CHARACTERS // 2
     return f"{text[:half]} [... {len(text) - 2 * half} characters ...] {text[-half:]}"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from tunetrail.errors import ModelError, UserError, did_you_mean
 from tunetrail.learning.models.gguf import convert_gguf
 
+# No pickled weights: they would be refused after the download.
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 
@@ -135,6 +136,7 @@ def _entry_of(name: str, catalog: Catalog) -> CatalogEntry:
             f"{catalog.setting} must be a local folder, a hub id owner/name or one of "
             f"{', '.join(catalog.entries)}, got {name!r}.{did_you_mean(name, catalog.entries)}"
         )
+    # The hub has more models than the catalog; whether this is one shows when it is fetched.
     return CatalogEntry(hub_id=name)
 
 
@@ -144,6 +146,7 @@ def _checked_folder(folder: Path, weight_files: str) -> Path:
             f"model folder {folder} must hold config.json or modules.json. "
             "Name a Hugging Face model folder."
         )
+    # In subfolders as well: sentence-transformers may give each module one.
     if not any(folder.rglob(weight_files)):
         raise ModelError(
             f"model folder {folder} must hold {weight_files}: other weight files can run code when "
@@ -176,6 +179,7 @@ def _from_hub(hub_id: str, catalog: Catalog, attempts: list[str], name: str) -> 
     """Return where a model of the hub was found, and its folder."""
     from huggingface_hub import snapshot_download
 
+    # The cache first: it needs no network, and the weights stay the same from run to run.
     for source, is_local in (("hub cache", True), ("hub", False)):
         try:
             path = snapshot_download(hub_id, local_files_only=is_local, allow_patterns=HUB_FILES)

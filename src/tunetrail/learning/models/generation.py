@@ -105,6 +105,7 @@ class TextWriter:
         positions = getattr(self.model.model.config, "max_position_embeddings", None)
         longest = max(1, min(LONGEST_PROMPT, (positions or LONGEST_PROMPT) - self.max_new_tokens))
         room = max(0, longest - len(self._tokens(self._render(request, ""))))
+        # Encoded and decoded again: tokenizers refuse halves of surrogate pairs.
         text = request.text[: room * _CHARACTERS_PER_TOKEN].encode(errors="replace").decode()
 
         # Cutting changes the tokens at the end, so it may take more than one attempt.
@@ -112,6 +113,7 @@ class TextWriter:
             tokens = self._tokens(self._render(request, text))
             surplus = len(tokens) - longest
             if surplus <= 0 or not text:
+                # The end of a prompt is what has to stay: the opening of the answer.
                 return tokens[-longest:]
             encoded = self.model.tokenizer(
                 text, add_special_tokens=False, return_offsets_mapping=True
@@ -182,6 +184,7 @@ class _SeededSampling(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         likeliest = scores.topk(min(_TOP_K, scores.shape[1]), dim=1)
         tokens = likeliest.values.shape[1]
+        # As many draws from each row's generator at each step, whatever the other rows do.
         draws = np.stack([generator.gumbel(size=tokens) for generator in self._generators])
         noise = torch.from_numpy(draws).to(scores.device)
 
@@ -197,6 +200,7 @@ class _FirstLine(StoppingCriteria):
         self._tokenizer, self._start = tokenizer, start
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        # All of the answer each time: a line break may be part of a token, or come before the text.
         written = input_ids[:, self._start :]
         answers = self._tokenizer.batch_decode(written, skip_special_tokens=True)
         has_line = ["\n" in answer.lstrip() for answer in answers]

@@ -95,6 +95,7 @@ class Translator:
 
     def back_translated(self, texts: Sequence[str]) -> list[str]:
         """Return each text as it comes back, in the order of the texts."""
+        # Split by a group, so sentences (even positions) and breaks (odd ones) alternate.
         split_texts = [_BREAK.split(text.encode(errors="replace").decode()) for text in texts]
         new_sentences: dict[str, None] = {}
         for sentences_and_breaks in split_texts:
@@ -109,6 +110,7 @@ class Translator:
         """Return each sentence's translation back, or the sentence if one of the models fails."""
         abroad = translated(self.there, sentences)
         translatable = [text for text in abroad if text is not None]
+        # Sentences without a translation don't go back, so these are fewer than `abroad`.
         returned = iter(translated(self.back, translatable))
 
         translations = {}
@@ -158,6 +160,7 @@ def translated(translator: TranslationModel, sentences: Sequence[str]) -> list[s
                 generation_config=settings,
             )
 
+        # Without the first token: some models, such as BART, begin with the token of the end.
         has_ended = (written[:, 1:] == settings.eos_token_id).any(dim=1).tolist()
         texts = tokenizer.batch_decode(written, skip_special_tokens=True)
         for index, text, is_complete in zip(indices, texts, has_ended, strict=True):

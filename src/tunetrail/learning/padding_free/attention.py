@@ -20,6 +20,7 @@ from tunetrail.learning.padding_free.segments import Segments
 from tunetrail.learning.torch_internals import attention_implementation
 
 SEGMENT_ATTENTION = "tunetrail_segments"
+# Gemma 2 caps its scores, GPT-OSS adds sinks, MPNet and T5 add biases by position.
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")
 
 
@@ -89,6 +90,7 @@ def segment_attention(
             segments.longest,
             segments.longest,
             scale=scaling,
+            # Tokens to the left and to the right; -1 is no limit.
             window_size=(-1, 0) if causal else (-1, -1),
             enable_gqa=query.shape[1] != key.shape[1],
         )
@@ -123,6 +125,7 @@ def _attend(
     causal: bool,
 ) -> Tensor:
     """Return the attention of sequences of one length, [sequences, heads, length, dimensions]."""
+    # Grouped queries: torch repeats the key heads by itself.
     shared = query.shape[1] != key.shape[1]
     if dropout == 0.0 or causal or shared or query.device.type != "cpu":
         return functional.scaled_dot_product_attention(
@@ -148,4 +151,5 @@ def segment_attention_of(
         model.set_attn_implementation(before)
 
 
+# Importing this module is enough: transformers looks an attention up by its name.
 AttentionInterface.register(SEGMENT_ATTENTION, segment_attention)

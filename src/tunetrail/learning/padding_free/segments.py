@@ -69,6 +69,7 @@ class ConcatenatedTokens:
         if position_offset:
             position_ids = position_ids + position_offset
         lengths = torch.tensor([0, *self.segments.lengths])
+        # One sequence sees itself, so queries and keys end in the same places. Kernels take int32.
         ends = lengths.cumsum(0).to(device=self.input_ids.device, dtype=torch.int32)
 
         return {
@@ -86,6 +87,7 @@ class ConcatenatedTokens:
 
         The filler's value is left out.
         """
+        # The inverse of a permutation, without another sort.
         positions = torch.empty_like(self.order)
         positions[self.order] = torch.arange(len(self.order))
         return values[positions.to(values.device)]
@@ -112,12 +114,14 @@ def concatenate(
 
     order = np.argsort(-lengths, kind="stable")
     ordered = [arrays[index] for index in order]
+    # Last in the row, so that `order` needs no entry for it.
     filler = int(-lengths.sum() % multiple)
     if filler:
         ordered.append(np.zeros(filler, dtype=np.int64))
 
     row = np.concatenate(ordered)
     ordered_lengths = np.array(list(map(len, ordered)), dtype=np.int64)
+    # Where the sequence of each token begins.
     starts = np.repeat(np.cumsum(ordered_lengths) - ordered_lengths, ordered_lengths)
     positions = np.arange(len(row), dtype=np.int64) - starts
     groups = tuple((len(list(equal)), int(length)) for length, equal in groupby(ordered_lengths))

@@ -42,6 +42,7 @@ NO_FAMILY_CHECKS = FamilyChecks()
 def sampled(items: Sequence[Item], count: int = SAMPLED) -> list[Item]:
     """Return at most `count` items, evenly spread."""
     # Evenly spread: rows of one source often stand together.
+    # Rounded up, or there would be more than `count` of them.
     step = max(-(-len(items) // count), 1)
     return list(items[::step])
 

@@ -78,6 +78,7 @@ class PreflightReport:
 
     def raise_error(self) -> None:
         """Raise the error, if there is one."""
+        # The checks end with the first error, so there is one at most.
         for finding in self.of(Severity.ERROR):
             raise finding.raises(finding.message)
 

@@ -40,6 +40,7 @@ def check_worst_batch(
     tokens = int(_lengths(trainer)[rows].sum())
     batch = f"{len(rows)} rows with {tokens} tokens"
 
+    # Counted here, because the optimizer creates its state only in the first step.
     gradients, state = state_bytes(module, training)
     if trainer.optimizers[0].state:  # a resumed training already has it
         state = 0
@@ -54,6 +55,7 @@ def check_worst_batch(
     except TrainingError as failure:
         return error(name, str(failure), TrainingError)
     finally:
+        # Whatever happened, the training begins without the gradients of a rehearsal.
         module.zero_grad()
         release_memory(module.device)
 
@@ -77,6 +79,7 @@ def _worst_batch(trainer: Trainer) -> list[int]:
 
     worst: list[int] = []
     most_tokens = -1
+    # Batches never mix groups (sample shapes), so the longest rows of all may not meet.
     for group in loader.steps.batches.row_groups:
         longest = worst_rows(lengths[group], datamodule.batch_size, datamodule.batches.tokens)
         rows = [group[index] for index in longest]
@@ -90,6 +93,7 @@ def _try(trainer: Trainer, module: TrainedModule, rows: list[int], state: int) -
     """Compute the gradients of rows while memory is reserved for the optimizer's state."""
     loader: Any = trainer.train_dataloader
     try:
+        # A block of the state's size stands in for the state itself.
         reserved = torch.empty(state, dtype=torch.uint8, device=module.device)
     except Exception as failure:
         if not is_out_of_memory(failure):
@@ -126,6 +130,7 @@ def _estimate(trainer: Trainer, module: TrainedModule, rows: list[int], fixed: i
 
     # A second row tells apart what each row takes and what is taken once.
     two_rows = probe.memory(rows[:2], 0)
+    # At least a byte: measurements of small rows can come out equal.
     per_row = one_row if two_rows is None else max(two_rows - one_row, 1)
     if fixed + one_row + per_row * further_rows > free:
         module.mini_batch_size = 1 + int((free - fixed - one_row) / per_row)
@@ -137,6 +142,7 @@ def worst_rows(lengths: npt.NDArray[np.int64], batch_size: int, total_length: in
     longest_first = np.argsort(-lengths, kind="stable")
     count = batch_size
     if total_length:
+        # With the row that reaches the limit: batches have about that length, not at most.
         count = int(np.searchsorted(np.cumsum(lengths[longest_first]), total_length)) + 1
 
     rows: list[int] = longest_first[:count].tolist()
@@ -198,6 +204,7 @@ def checkpoint_bytes(module: TrainedModule, averages: bool = False) -> int:
     Averaged weights add two more values: the average, and the optimizer's own weight.
     """
     trained = [weight for weight in module.parameters() if weight.requires_grad]
+    # A module that loads checkpoints loosely stores its trained weights only: adapters.
     stored = list(module.parameters()) if module.strict_loading else trained
 
     bytes_per_trained = 16 if averages else 8

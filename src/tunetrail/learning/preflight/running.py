@@ -90,6 +90,7 @@ def preflight(
     started = time.monotonic()
 
     findings: list[PreflightFinding] = []
+    # Rows first, as they cost least; the model last, when its batches are known to fit.
     for check in (*family.rows, *machine, *family.model):
         findings.append(check(trainer, module))
         if findings[-1].severity is Severity.ERROR:
@@ -97,6 +98,7 @@ def preflight(
 
     return PreflightReport(
         findings=findings,
+        # After an error as well: the preview may show what is wrong with the rows.
         preview=family.preview(trainer, module),
         seconds=round(time.monotonic() - started, 3),
     )

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tunetrail.errors import SampleError
 
+# The value that torch's cross-entropy leaves out by default.
 IGNORED = -100
 """The label of a token from which nothing is learned."""
 
@@ -68,16 +69,19 @@ def tokenize_record(
     else:
         text, spans = _render_plainly(tokenizer, messages)
 
+    # A chat template has written the special tokens as text already.
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     input_ids, offsets = list(encoded["input_ids"]), list(encoded["offset_mapping"])
     labels = list(map(_labeller(spans), input_ids, offsets))
     # No model can predict the first token.
     labels[:1] = [IGNORED] * len(labels[:1])
     if messages is None:
+        # No template ends a document. The end has no characters, so it adds no bytes.
         input_ids.append(tokenizer.eos_token_id)
         labels.append(tokenizer.eos_token_id)
         offsets.append((len(text), len(text)))
 
+    # Special tokens are learned, but they are no text whose bytes could be counted.
     unsupervised = {IGNORED, *tokenizer.all_special_ids}
     supervised_spans = []
     for label, span in zip(labels[:max_length], offsets[:max_length], strict=True):
@@ -99,6 +103,7 @@ def _labeller(spans: list[tuple[int, int]]) -> Callable[[int, tuple[int, int]], 
 
     def label(token: int, offset: tuple[int, int]) -> int:
         begin, end = offset
+        # A token across a border isn't learned: some of its characters belong to another turn.
         is_learned = any(start <= begin < end <= stop for start, stop in spans)
         return token if is_learned else IGNORED
 
@@ -145,14 +150,17 @@ def _render(
         # The turn begins where the prompt for it ends; many templates can't render no turns.
         so_far = render(index + 1, prompt=False)
         if index:
+            # A prompt may end in what the turn lacks, such as an opening tag for reasoning.
             start = _common_prefix_length(render(index, prompt=True), so_far)
         else:
             start = max(so_far.find(message["content"].strip()), 0)
+        # What a template writes after it, such as a line break, is never generated.
         end_token = so_far.rfind(tokenizer.eos_token, start)
         end = len(so_far.rstrip("\n"))
         if end_token >= 0:
             end = end_token + len(tokenizer.eos_token)
 
+        # Some templates rewrite earlier turns once another follows: they drop the reasoning, say.
         tail = message["content"].strip()[-40:]
         if not text.startswith(so_far[:end]) or tail not in so_far[start:end]:
             raise SampleError(
@@ -177,6 +185,7 @@ def _render_plainly(
     """Return each turn on lines of its own, for a model without a chat template."""
     text, spans = "", []
     for message in messages:
+        # An end that is learned needs a token; the other turns only need a break.
         is_answer = message["role"] == "assistant"
         start = len(text)
         text += message["content"] + (tokenizer.eos_token if is_answer else "\n")

@@ -48,6 +48,7 @@ def prompts_of_folder(path: str) -> dict[str, str]:
 
 def prompt_of(model: Any, role: str) -> str:
     """Return what a model reads before queries or documents, as its `encode_*` choose it."""
+    # The names that sentence-transformers tries, in its order.
     names = ("query",) if role == QUERY else ("document", "passage", "corpus")
     chosen = next((name for name in names if name in model.prompts), model.default_prompt_name)
     return str(model.prompts.get(chosen) or "") if chosen else ""

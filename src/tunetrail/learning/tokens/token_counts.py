@@ -51,6 +51,7 @@ class EmbeddingTokenCounter:
 
     def of_texts(self, texts: Sequence[str]) -> Counts:
         """Return the number of tokens of each text, special tokens included, [texts]."""
+        # The fast form leaves out the tokens' offsets, which a count doesn't need.
         encodings = _fast_tokenizer(self.path).encode_batch_fast(list(texts))
         return np.array(list(map(len, encodings)), dtype=np.int64)
 
@@ -58,6 +59,7 @@ class EmbeddingTokenCounter:
         """Return the number of tokens of the longest text of each row, [records]."""
         prompts = {QUERY: self.query_prompt, DOCUMENT: self.document_prompt}
         shapes = shapes_of_kind(SampleKind.EMBEDDING)
+        # A record may have any shape of the family: whatever text it has is counted.
         columns = set(chain.from_iterable(shape.texts for shape in shapes))
         texts, row_of_text = [], []
         for row, record in enumerate(records):
@@ -67,6 +69,7 @@ class EmbeddingTokenCounter:
                     row_of_text.append(row)
 
         longest = np.zeros(len(records), dtype=np.int64)
+        # Unbuffered, unlike an assignment by index: a row appears once for each of its texts.
         np.maximum.at(longest, np.array(row_of_text, dtype=np.int64), self.of_texts(texts))
         return longest
 
@@ -94,6 +97,7 @@ class LanguageModelTokenCounter:
 
         The count of a preference is that of the longer answer with the prompt.
         """
+        # Imported late: a process that counts for an embedding model does without transformers.
         from tunetrail.learning.tokens.chat import completions_of, is_preference
 
         counts = []
@@ -122,6 +126,7 @@ def _fast_tokenizer(path: str) -> Tokenizer:
             f"model folder {path} must hold tokenizer.json. Save the model with a fast tokenizer."
         )
     tokenizer = Tokenizer.from_file(str(file))
+    # A saved tokenizer still has the limits of its last call, which would cap the counts.
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -137,6 +142,7 @@ def _chat_tokenizer(path: str) -> Any:
 def _tokenizer_folder(path: str) -> Path:
     """Return the folder of the tokenizer, which may be a module of sentence-transformers."""
     files = Path(path).rglob("tokenizer.json")
+    # The shallowest folder; names decide between equals, so that the identity is always the same.
     nearest = min(files, key=lambda file: (len(file.parts), str(file)), default=None)
     return Path(path) if nearest is None else nearest.parent
 

@@ -35,12 +35,14 @@ _TOKEN_FEATURES = ("input_ids", "attention_mask", "token_type_ids")
 def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return the SHA-256 (hex) of everything that decides how a tokenizer splits text."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
+    # A slow tokenizer has no rules that could be read: its class and special tokens stand in.
     rules: Any = json.loads(backend.to_str()) if backend is not None else {"slow": repr(tokenizer)}
     # State of the last call, not a rule.
     for name in ("padding", "truncation"):
         rules.pop(name, None)
 
     packages = ("tunetrail", "tokenizers", "transformers")
+    # Another release may split the same text by the same rules differently.
     versions = list(map(importlib.metadata.version, packages))
     identity = [_FORMAT, versions, rules, tokenizer.chat_template, tokenizer.eos_token_id]
     return value_fingerprint(identity)
@@ -90,6 +92,7 @@ def _to_arrays(examples: Sequence[TokenizedExample]) -> Arrays:
 
 def _from_arrays(arrays: Arrays) -> Iterator[TokenizedExample]:
     """Yield the examples of a cache file."""
+    # `np.split` takes the inner borders only; the last end isn't one.
     ends = np.cumsum(arrays["lengths"])[:-1]
     columns = (
         np.split(arrays["input_ids"], ends),
@@ -198,7 +201,9 @@ class TokenizedTexts:
         if prompt in self._constants:
             return self._constants[prompt]
 
+        # Two texts of different lengths: what belongs to a text comes with a row for each of them.
         features = self._features(["a", "a b"], prompt)
+        # Token types that aren't all 0 tell two texts apart, which ids alone don't.
         token_types = features.get("token_type_ids")
         if token_types is not None and bool(token_types.any()):
             return None
@@ -206,6 +211,7 @@ class TokenizedTexts:
         for name, value in features.items():
             if name in _TOKEN_FEATURES:
                 continue
+            # A plain number, such as the prompt's length, holds for all texts; rows don't.
             if isinstance(value, torch.Tensor) and value.ndim:
                 return None
             constants[name] = value
@@ -219,6 +225,7 @@ class TokenizedTexts:
         token_ids: list[npt.NDArray[np.int64]] = []
         for start in range(0, len(texts), _BLOCK):
             features = self._features(texts[start : start + _BLOCK], prompt)
+            # Through the model's own features, so that its special tokens and its cut are in them.
             padded = features["input_ids"].numpy()
             is_token = features["attention_mask"].numpy().astype(bool)
             token_ids += [row[mask] for row, mask in zip(padded, is_token, strict=True)]
@@ -226,6 +233,7 @@ class TokenizedTexts:
 
 
 def _concatenate(sequences: Sequence[Sequence[int] | npt.NDArray[Any]]) -> npt.NDArray[np.int64]:
+    # `np.concatenate` refuses an empty list.
     nothing = np.zeros(0, dtype=np.int64)
     return np.concatenate([nothing, *sequences]).astype(np.int64, copy=False)
 

@@ -60,6 +60,7 @@ def with_orthogonality(loss: EmbeddingLoss, weight: float) -> EmbeddingLoss:
     regularization = regularization_class(_PassThrough(_VECTORS))
 
     def regularized(vectors: list[Tensor], target: Tensor | None) -> Tensor:
+        # The library names its terms, already weighted among themselves.
         terms = regularization([{_VECTORS: column} for column in vectors])
         return loss(vectors, target) + weight * torch.stack(list(terms.values())).sum()
 
@@ -127,6 +128,7 @@ class _PassThroughWithTokenizer(_PassThrough):
 @cache
 def _empty_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer: Callable[..., PreTrainedTokenizerFast] = PreTrainedTokenizerFast
+    # Never asked for a token: guided losses only compare the two tokenizers.
     return tokenizer(tokenizer_object=Tokenizer(WordLevel({}, unk_token="")))
 
 
@@ -212,6 +214,7 @@ _CONSTRUCTORS: Mapping[str, Callable[[_Options], EmbeddingLoss]] = {
         directions=("query_to_doc", "doc_to_query"),
         partition_mode="per_direction",
     ),
+    # The library's mini-batches embed every text twice, but the vectors are there already.
     "mega_batch_margin": partial(
         _library_loss, loss_class=library.MegaBatchMarginLoss, use_mini_batched_version=False
     ),
@@ -246,6 +249,7 @@ _CONSTRUCTORS: Mapping[str, Callable[[_Options], EmbeddingLoss]] = {
     "batch_hard_soft_margin_triplet": partial(
         _batch_triplet, loss_class=library.BatchHardSoftMarginTripletLoss
     ),
+    # Two views of a text rank each other against the views of other texts.
     "simcse": _ranking,
     "mse": partial(_distance_to_target, distance_metric="mse"),
     "cosine": partial(_distance_to_target, distance_metric="cosine"),

@@ -88,6 +88,7 @@ def _summed_over_dimensions(
         check_matryoshka(list(weight_by_dimensions), full)
 
         total = vectors[0].new_zeros(())
+        # Later keys win, so a configured weight for the full vectors replaces the 1.
         for dimensions, weight in {full: 1.0, **weight_by_dimensions}.items():
             # A target vector lives in the same space; a score or a label has no dimensions.
             cut_target = target
@@ -112,6 +113,7 @@ def _checked(loss: Loss, function: EmbeddingLoss, options: LossConfig) -> Embedd
         # Temperatures of 0.05 and sums over a batch need more digits than half precision has.
         halves = (torch.float16, torch.bfloat16)
         full = [column.float() if column.dtype in halves else column for column in vectors]
+        # Or autocast would turn the products into half precision again.
         with torch.autocast(vectors[0].device.type, enabled=False):
             return function(full, target)
 
