@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import pytorch_lightning as lightning
@@ -159,7 +160,7 @@ class EmbeddingDataModule(lightning.LightningDataModule):
             seed=self.seed,
             keys=_keys(sample_shape, records),
             # Losses of labels compare rows of one label, so the sampler puts such rows together.
-            labels=[record[label] for record in records] if label else None,
+            labels=list(map(itemgetter(label), records)) if label else None,
             shuffle=shuffle,
             drop_single=sample_shape.compares_rows,
             total_length=self.batches.tokens,
@@ -229,7 +230,7 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         )
 
     def _column(self, name: str, records: Sequence[Record]) -> TextColumn:
-        texts = [record[name] for record in records]
+        texts = list(map(itemgetter(name), records))
         return TextColumn(texts=texts, prompt=self.prompts.get(role_of(name)) or "")
 
     def _target(self, shape: SampleShape, records: Sequence[Record]) -> Tensor | None:
@@ -239,7 +240,7 @@ class EmbeddingDataModule(lightning.LightningDataModule):
             return taught
 
         (column,) = shape.target
-        values = [record[column] for record in records]
+        values = list(map(itemgetter(column), records))
         if column == _label_column(shape):
             return torch.tensor([self._label_indices[label] for label in values])
         return torch.tensor(values, dtype=torch.float32)
@@ -247,8 +248,10 @@ class EmbeddingDataModule(lightning.LightningDataModule):
 
 def _label_column(shape: SampleShape) -> str | None:
     """Return the column with a row's class, None if rows of the shape have none."""
-    labels = (column for column in shape.target if shape.types.get(column) is ColumnType.LABEL)
-    return next(labels, None)
+    for column in shape.target:
+        if shape.types.get(column) is ColumnType.LABEL:
+            return column
+    return None
 
 
 def _keys(shape: SampleShape, records: Sequence[Record]) -> list[frozenset[Any]] | None:

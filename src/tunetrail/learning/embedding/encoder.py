@@ -91,15 +91,15 @@ class Encoder:
         return counted
 
     def _encode_concatenated(self, columns: Sequence[TextColumn]) -> Tensor:
-        rows: list[Any] = []
+        # An empty text has no tokens if the tokenizer puts nothing around it.
+        filler = np.array([self.model.tokenizer.pad_token_id or 0])
+        rows = []
         for column in columns:
-            rows += self.tokenized.ids(column.texts, column.prompt)
+            for ids in self.tokenized.ids(column.texts, column.prompt):
+                rows.append(ids if len(ids) else filler)
         if not rows:
             return self._no_vectors()
 
-        # An empty text has no tokens if the tokenizer puts nothing around it.
-        filler = np.array([self.model.tokenizer.pad_token_id or 0])
-        rows = [ids if len(ids) else filler for ids in rows]
         # Elsewhere a new number of tokens costs nothing, and filler would.
         multiple = ROW_MULTIPLE if has_faster_products() else 1
         tokens = concatenate(rows, self.model.device, multiple=multiple)
@@ -236,7 +236,7 @@ def encode_texts(
     console = Console(stderr=True)
     tracked = track(batches, "Encoding", console=console, transient=True, disable=not shown)
     with torch.inference_mode():
-        encoded = [vectors for _, vectors in compute_batches(tracked, encode_rows)]
+        _, encoded = zip(*compute_batches(tracked, encode_rows), strict=True)
     # These tokens are no cost of a training.
     encoder.forget()
 

@@ -104,10 +104,10 @@ class EmbeddingLearner:
         auto_values = plan.auto_values or self.find_auto_values(path, train, training)
         training = auto_values.applied_to(training)
 
-        module, data = self._prepare(path, train, validation, training, plan.refresh)
+        module, batches = self._prepare(path, train, validation, training, plan.refresh)
         # 0 if the search had nothing to find; the configured size then stays.
         module.mini_batch_size = auto_values.mini_batch_size or module.mini_batch_size
-        result = fit(module, data, training, plan, seed=self.seed, checks=EMBEDDING_CHECKS)
+        result = fit(module, batches, training, plan, seed=self.seed, checks=EMBEDDING_CHECKS)
 
         return module.trained(), replace(result, auto_values=auto_values.to_dict())
 
@@ -155,11 +155,11 @@ class EmbeddingLearner:
     ) -> tuple[EmbeddingModule, EmbeddingDataModule]:
         """Return the module and the batches that a training begins with."""
         # Only records of the learner's own shape are taught and made again between epochs.
-        own: Sequence[Record] = self._of_shape(train, self.shape)
+        scored = self._of_shape(train, self.shape)
         further: list[Record] = []
         for shape in self._further_losses:
             further += self._of_shape(train, shape)
-        check_records(self._loss, [*own, *validation], self.config.loss_options)
+        check_records(self._loss, [*scored, *validation], self.config.loss_options)
 
         module = self._build_module(path, training)
         # All texts are tokenised before the first step, and not once more in each epoch.
@@ -172,12 +172,12 @@ class EmbeddingLearner:
 
         def refreshed(epoch: int) -> Sequence[Record]:
             assert refresh is not None
-            # Mining encodes without dropout, and its draws mustn't shift those of the training.
+            # Mining encodes without dropout, and its draws mustn't shift the training's.
             with undisturbed(module):
                 return [*teach(refresh.records(encode, epoch)), *further]
 
-        data = EmbeddingDataModule(
-            train=[*teach(own), *further] if further else teach(own),
+        batches = EmbeddingDataModule(
+            train=[*teach(scored), *further] if further else teach(scored),
             validation=teach(validation),
             shape=self.shape,
             batch_size=training.rows_per_batch,
@@ -190,7 +190,7 @@ class EmbeddingLearner:
             refresh=refreshed if refresh else None,
             refresh_epochs=refresh.every_epochs if refresh else 0,
         )
-        return module, data
+        return module, batches
 
     def _build_module(self, path: str, training: TrainingConfig) -> EmbeddingModule:
         # Plain lists and dicts: a checkpoint holds them, and loads without unpickling.
@@ -232,11 +232,11 @@ class EmbeddingLearner:
             name = shape_of(record, self.shape)
             shape = shape_named(name)
             columns = shape.input_texts if refreshes else shape.texts
-            counts = [
-                encoder.tokenized.count(record[column], prompts[role_of(column)])
-                for column in columns
-                if record.get(column)
-            ]
+            counts = []
+            for column in columns:
+                if record.get(column):
+                    prompt = prompts[role_of(column)]
+                    counts.append(encoder.tokenized.count(record[column], prompt))
 
             # The positive comes last; the negative that is to be mined counts as much.
             if refreshes and name == self.shape:

@@ -1,18 +1,20 @@
 """Check an embedding model's training: its batches teach something, its vectors are independent."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from pytorch_lightning import Trainer
+from torch import Tensor
 
 from tunetrail.config.losses import Loss
 from tunetrail.errors import ConfigError, SampleError, TrainingError
 from tunetrail.learning.embedding.encoder import TextColumn
 from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.evaluation_mode import undisturbed
-from tunetrail.learning.preflight.checks import FamilyChecks, sampled, share
+from tunetrail.learning.preflight.checks import FamilyChecks, is_exact, sampled, share
 from tunetrail.learning.preflight.findings import (
     PreflightFinding,
     Severity,
@@ -102,9 +104,8 @@ def check_pairs(trainer: Trainer, module: EmbeddingModule) -> PreflightFinding:
     # Only texts that differ in case at most are tokenised: a model may read no case.
     equal = 0
     for index in indices:
-        anchor, positive = (
-            datamodule.train[index][name].strip() for name in ("anchor", "positive")
-        )
+        record = datamodule.train[index]
+        anchor, positive = record["anchor"].strip(), record["positive"].strip()
         if anchor.casefold() == positive.casefold():
             anchor_ids, positive_ids = module.encoder.tokenized.ids([anchor, positive])
             equal += np.array_equal(anchor_ids, positive_ids)
@@ -141,10 +142,12 @@ def check_packing(trainer: Trainer, module: EmbeddingModule) -> PreflightFinding
     """Compare the vectors of texts encoded together with the vectors of the same texts alone."""
     name = "packing"
     column = _columns(trainer, sampled(_rows_of_own_shape(trainer), _COMPARED))[0]
-    singles = [TextColumn(texts=[text], prompt=column.prompt) for text in column.texts]
+    single_vectors: list[Tensor] = []
     with undisturbed(module), torch.no_grad():
         (together,) = module.encoder([column])
-        alone = torch.cat([module.encoder([single])[0] for single in singles])
+        for text in column.texts:
+            single_vectors += module.encoder([replace(column, texts=[text])])
+    alone = torch.cat(single_vectors)
     # The encoder counts tokens for the training's cost; these are none of it.
     module.encoder.forget()
 
@@ -153,9 +156,8 @@ def check_packing(trainer: Trainer, module: EmbeddingModule) -> PreflightFinding
 
     # The bound is for a model whose vectors are all zero.
     difference = float((together - alone).abs().max() / alone.abs().max().clamp(min=1e-12))
-    is_exact = all(weight.dtype == torch.float32 for weight in module.parameters())
     # Written so that a difference of NaN is an error.
-    if not difference <= (_TOLERANCE if is_exact else _HALF_TOLERANCE):
+    if not difference <= (_TOLERANCE if is_exact(module) else _HALF_TOLERANCE):
         return error(
             name,
             "Texts that go through the model together have other vectors than one by one, by "

@@ -4,6 +4,7 @@ Takes plain records and returns them with further columns; the teacher comes in 
 """
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,7 @@ def teacher_target(records: Sequence[Record]) -> Tensor | None:
 
     for column in (TEACHER_EMBEDDING, TEACHER_SCORES):
         if column in records[0]:
-            return _tensor([record[column] for record in records])
+            return _tensor(list(map(itemgetter(column), records)))
 
     # Column after column, as the student's vectors are; rows without a negative have none here.
     guide_vectors = []
@@ -129,7 +130,7 @@ def _normalized(vectors: NDArray) -> NDArray:
 
 
 def _with_guide_vectors(records: Sequence[Record], encode: TeacherEncode) -> list[Record]:
-    guided = [dict(record) for record in records]
+    guided = list(map(dict, records))
     for column in _PAIR_COLUMNS:
         having = [record for record in guided if record.get(column)]
         for record, vector in zip(having, _encode_column(having, column, encode), strict=True):
@@ -143,7 +144,7 @@ def _encode_column(records: Sequence[Record], column: str, encode: TeacherEncode
         return np.zeros((0, 0), dtype=np.float32)
 
     # Texts repeat, in the negatives above all, and a teacher is slow.
-    texts = [record[column] for record in records]
+    texts = list(map(itemgetter(column), records))
     distinct = list(dict.fromkeys(texts))
     vectors = np.asarray(encode(distinct, role_of(column)), dtype=np.float32)
     if vectors.ndim != 2 or len(vectors) != len(distinct):
@@ -156,5 +157,5 @@ def _encode_column(records: Sequence[Record], column: str, encode: TeacherEncode
             "Take another teacher."
         )
 
-    index_of = {text: index for index, text in enumerate(distinct)}
-    return vectors[[index_of[text] for text in texts]]
+    vector_of = dict(zip(distinct, vectors, strict=True))
+    return np.stack([vector_of[text] for text in texts])

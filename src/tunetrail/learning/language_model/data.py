@@ -8,7 +8,7 @@ from functools import partial
 import pytorch_lightning as lightning
 
 from tunetrail.config import BatchesConfig
-from tunetrail.learning.tokens.chat import TokenizedExample
+from tunetrail.learning.tokens.chat import TokenizedExample, supervised_counts
 from tunetrail.learning.training.batching import SeededBatchSampler
 from tunetrail.learning.training.steps import StepLoader, StepSampler
 
@@ -30,8 +30,7 @@ class LanguageBatch:
     @property
     def weight(self) -> float:
         """Sum of the supervised tokens, each times the weight of its example."""
-        counts = [example.supervised_tokens for example in self.examples]
-        return sum(map(operator.mul, self.weights, counts), start=0.0)
+        return sum(map(operator.mul, self.weights, supervised_counts(self.examples)), start=0.0)
 
     def part(self, rows: slice) -> "LanguageBatch":
         """Return some of the examples."""

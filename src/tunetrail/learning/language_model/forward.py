@@ -22,7 +22,7 @@ from tunetrail.learning.language_model.head import supervised_loss, supervised_n
 from tunetrail.learning.language_model.neftune import EmbeddingNoise
 from tunetrail.learning.padding_free.attention import segment_attention_of
 from tunetrail.learning.padding_free.segments import concatenate
-from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
+from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample, example_lengths
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class LanguageForward:
 
     def computed(self, examples: Sequence[TokenizedExample]) -> int:
         """Return the number of tokens that go through the model, padding included."""
-        lengths = [len(example.input_ids) for example in examples]
+        lengths = example_lengths(examples)
         return sum(lengths) if self.padding_free else max(lengths) * len(lengths)
 
     def _supervised(self, examples: Sequence[TokenizedExample]) -> Supervised:
@@ -119,7 +119,7 @@ class LanguageForward:
     def _padded_nats(self, examples: Sequence[TokenizedExample]) -> Tensor:
         padded_batch = padded(examples, self.pad_token_id)
         batch = {name: tensor.to(self.model.device) for name, tensor in padded_batch.items()}
-        with self._noise_over([len(example.input_ids) for example in examples]):
+        with self._noise_over(example_lengths(examples)):
             return padded_nats(self.model, batch).sum(dim=1)
 
     def _noise_over(self, lengths: Sequence[int]) -> AbstractContextManager[None]:
@@ -153,7 +153,7 @@ def padded_nats(model: Any, batch: dict[str, Tensor]) -> Tensor:
     """
     # Each token is predicted at the position before it.
     targets = batch["labels"][:, 1:]
-    # `logits_to_keep` takes the same positions for all rows, so it gets those of any row.
+    # `logits_to_keep` takes one list for all rows: every position that some row needs.
     positions = (targets != IGNORED).any(dim=0).nonzero().flatten()
     logits = model(
         input_ids=batch["input_ids"],

@@ -207,7 +207,7 @@ class _SupervisedNats(torch.autograd.Function):
         # Products of weights near 1 keep their digits in half precision.
         weights = nats_gradient / magnitude
         _, gradients = ctx.head.nats_and_gradients(weights, ctx.needs_input_grad[:3])
-        return (*_scale(gradients, magnitude, _dtypes(ctx.saved_tensors)), None)
+        return (*_scale(gradients, magnitude, _dtypes(*ctx.saved_tensors)), None)
 
 
 class _SupervisedLoss(torch.autograd.Function):
@@ -219,7 +219,7 @@ class _SupervisedLoss(torch.autograd.Function):
         scaled_weights = weights / ctx.magnitude
         nats, ctx.gradients = head.nats_and_gradients(scaled_weights, ctx.needs_input_grad[:3])
         # Only the types are kept: the gradients are there already, the tensors can go.
-        ctx.dtypes = _dtypes((hidden, weight, bias))
+        ctx.dtypes = _dtypes(hidden, weight, bias)
         return (nats * weights).sum()
 
     @staticmethod
@@ -234,8 +234,9 @@ class _SupervisedLoss(torch.autograd.Function):
         return (*_scale(gradients, loss_gradient * ctx.magnitude, ctx.dtypes), None, None)
 
 
-def _dtypes(tensors: Sequence[Tensor | None]) -> list[torch.dtype | None]:
-    return [None if tensor is None else tensor.dtype for tensor in tensors]
+def _dtypes(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[torch.dtype, ...]:
+    """Return the types of the gradients; a bias that isn't there counts as the weight's."""
+    return hidden.dtype, weight.dtype, weight.dtype if bias is None else bias.dtype
 
 
 def _magnitude(weights: Tensor) -> Tensor:
@@ -248,10 +249,10 @@ def _magnitude(weights: Tensor) -> Tensor:
 
 
 def _scale(
-    gradients: _Gradients, factor: Tensor, dtypes: list[torch.dtype | None]
+    gradients: _Gradients, factor: Tensor, dtypes: Sequence[torch.dtype]
 ) -> list[Tensor | None]:
     """Multiply the gradients by a factor, in place, and return them in the given types."""
-    pairs = zip(gradients, dtypes, strict=True)
-    return [
-        None if gradient is None else gradient.mul_(factor).to(dtype) for gradient, dtype in pairs
-    ]
+    scaled = []
+    for gradient, dtype in zip(gradients, dtypes, strict=True):
+        scaled.append(None if gradient is None else gradient.mul_(factor).to(dtype))
+    return scaled

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,12 @@ from tunetrail.learning.language_model.module import (
     load_tokenizer,
 )
 from tunetrail.learning.language_model.preflight import LANGUAGE_MODEL_CHECKS
-from tunetrail.learning.tokens.chat import TokenizedExample, is_preference
+from tunetrail.learning.tokens.chat import (
+    TokenizedExample,
+    example_lengths,
+    is_preference,
+    supervised_counts,
+)
 from tunetrail.learning.tokens.tokenized import tokenize_examples, tokenize_preferences
 from tunetrail.learning.training.batching import length_batches
 from tunetrail.learning.training.out_of_memory import compute_batches
@@ -216,9 +222,7 @@ class LanguageModelLearner:
     ) -> tuple[Likelihoods, Likelihoods]:
         """Return the likelihoods of the chosen and of the rejected answers, given their prompts."""
         pairs = self._pairs(model.tokenizer, records)
-        chosen = [answer for answer, _ in pairs]
-        rejected = [answer for _, answer in pairs]
-
+        chosen, rejected = map(itemgetter(0), pairs), map(itemgetter(1), pairs)
         likelihoods = _likelihoods(model, [*chosen, *rejected], batch_size)
         count = len(pairs)
         return likelihoods.part(slice(count)), likelihoods.part(slice(count, None))
@@ -265,13 +269,13 @@ class LanguageModelLearner:
         self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]
     ) -> tuple[list[int], list[TokenizedExample]]:
         examples = self._tokenize(tokenizer, records)
-        rows = [row for row, example in enumerate(examples) if _is_supervised(example)]
+        rows, supervised = _supervised(examples)
         if records and not rows:
             raise SampleError(
                 f"llm.max_length={self.config.max_length} cuts off the whole output of all "
                 f"{len(records)} rows on one side of the split. Raise it."
             )
-        return rows, [examples[row] for row in rows]
+        return rows, supervised
 
     def _tokenize(
         self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]
@@ -294,7 +298,7 @@ def _nats(
         return scores
 
     nats = np.zeros(len(examples))
-    batches = length_batches([len(example.input_ids) for example in examples], batch_size)
+    batches = length_batches(example_lengths(examples), batch_size)
     progress = track(batches, title, console=Console(stderr=True), transient=True)
     with torch.inference_mode():
         for rows, batch_nats in compute_batches(progress, score):
@@ -305,9 +309,8 @@ def _nats(
 def _likelihoods(
     model: LanguageModel, examples: Sequence[TokenizedExample], batch_size: int
 ) -> Likelihoods:
-    rows = [row for row, example in enumerate(examples) if _is_supervised(example)]
     # Without a supervised token there is nothing to compute: those examples keep their zeros.
-    supervised = [examples[row] for row in rows]
+    rows, supervised = _supervised(examples)
     forward = build_forward(model.model, int(model.tokenizer.pad_token_id))
     nats = np.zeros(len(examples))
     with concatenating(model.model) if forward.padding_free else nullcontext():
@@ -315,9 +318,21 @@ def _likelihoods(
 
     return Likelihoods(
         nats=nats,
-        tokens=np.array([example.supervised_tokens for example in examples]),
+        tokens=np.array(supervised_counts(examples)),
         bytes=np.array([example.supervised_bytes for example in examples]),
     )
+
+
+def _supervised(
+    examples: Sequence[TokenizedExample],
+) -> tuple[list[int], list[TokenizedExample]]:
+    """Return the indices of the examples that have a supervised token, and these examples."""
+    rows, supervised = [], []
+    for row, example in enumerate(examples):
+        if _is_supervised(example):
+            rows.append(row)
+            supervised.append(example)
+    return rows, supervised
 
 
 def _is_supervised(example: TokenizedExample) -> bool:

@@ -26,6 +26,7 @@ from tunetrail.learning.language_model.preference import (
     preference_loss,
 )
 from tunetrail.learning.padding_free.attention import SEGMENT_ATTENTION
+from tunetrail.learning.tokens.chat import example_lengths, supervised_counts
 from tunetrail.learning.torch_internals import undo_compile
 from tunetrail.learning.training.module import StepTotals, TrainedModule, mini_batch_slices
 
@@ -144,8 +145,8 @@ class LanguageModelModule(TrainedModule):
         chosen, rejected = (-self.forward_pass.nats(batch.examples)).chunk(2)
         # Transposed to [2, pairs]: first all chosen answers, then all rejected, as in `examples`.
         reference = chosen.new_tensor([pair.reference for pair in batch.pairs]).T
-        token_counts = [example.supervised_tokens for example in batch.examples]
-        chosen_tokens, rejected_tokens = chosen.new_tensor(token_counts).chunk(2)
+        supervised = supervised_counts(batch.examples)
+        chosen_tokens, rejected_tokens = chosen.new_tensor(supervised).chunk(2)
         weights = chosen.new_tensor([pair.chosen.weight for pair in batch.pairs])
 
         pairs = PairLogProbabilities(
@@ -163,8 +164,8 @@ class LanguageModelModule(TrainedModule):
         return (losses * weights).sum(), (rewards.accuracy * weights).sum()
 
     def _totals(self, batch: LanguageBatch | PreferenceBatch, loss: Tensor) -> StepTotals:
-        lengths = [len(example.input_ids) for example in batch.examples]
-        supervised = sum(example.supervised_tokens for example in batch.examples)
+        lengths = example_lengths(batch.examples)
+        supervised = sum(supervised_counts(batch.examples))
         return StepTotals(
             loss=loss,
             tokens=sum(lengths),
@@ -200,7 +201,7 @@ class LanguageModelModule(TrainedModule):
     def merged(self) -> PreTrainedModel:
         """Return the plain model with the adapters added to its weights; it ends the training."""
         if self.forward_pass.padding_free:
-            # Attention within segments refuses calls without segments, such as those of `generate`.
+            # Attention within segments refuses calls without segments, which `generate` makes.
             causal_model(self.model).set_attn_implementation("sdpa")
         if self.forward_pass.noise:
             self.forward_pass.noise.remove()

@@ -1,6 +1,6 @@
 """Check a language model's training: what it learns, that it learns to stop, and its packing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import groupby
 from typing import Any
@@ -15,9 +15,14 @@ from tunetrail.learning.evaluation_mode import undisturbed
 from tunetrail.learning.language_model.data import PreferencePair
 from tunetrail.learning.language_model.forward import causal_model
 from tunetrail.learning.language_model.module import LanguageModelModule, load_tokenizer
-from tunetrail.learning.preflight.checks import FamilyChecks, sampled, share
+from tunetrail.learning.preflight.checks import FamilyChecks, is_exact, sampled, share
 from tunetrail.learning.preflight.findings import PreflightFinding, broken_model, error, ok, warning
-from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
+from tunetrail.learning.tokens.chat import (
+    IGNORED,
+    TokenizedExample,
+    example_lengths,
+    supervised_counts,
+)
 
 LOW_SHARE = 0.01
 """Share of supervised tokens below which nearly all of the work teaches nothing."""
@@ -34,7 +39,7 @@ def check_supervised(trainer: Trainer, module: LanguageModelModule) -> Preflight
     """Count the tokens from which the model learns."""
     name = "supervised tokens"
     examples = sampled(_examples(trainer))
-    learnt = sum(example.supervised_tokens for example in examples)
+    learnt = sum(supervised_counts(examples))
     if not learnt:
         return error(
             name,
@@ -42,7 +47,7 @@ def check_supervised(trainer: Trainer, module: LanguageModelModule) -> Preflight
             SampleError,
         )
 
-    tokens = sum(len(example.input_ids) for example in examples)
+    tokens = sum(example_lengths(examples))
     message = f"{share(learnt, tokens)} of the tokens are learnt"
     left_out = trainer.datamodule.left_out  # type: ignore[attr-defined]
     if left_out:
@@ -83,7 +88,7 @@ def check_lengths(trainer: Trainer, module: LanguageModelModule) -> PreflightFin
     """Compare the rows' lengths with the model's positions, and count the rows that are cut off."""
     name = "lengths"
     examples = _examples(trainer)
-    lengths = [len(example.input_ids) for example in examples]
+    lengths = example_lengths(examples)
     longest = max(lengths, default=0)
 
     config = causal_model(module.model).config.get_text_config()
@@ -121,9 +126,8 @@ def check_packing(trainer: Trainer, module: LanguageModelModule) -> PreflightFin
 
     # Relative to at least one nat: what is known by heart has nats near 0 and no useful ratio.
     difference = float(((together - alone).abs() / alone.abs().clamp(min=1.0)).max())
-    is_exact = all(weight.dtype == torch.float32 for weight in module.parameters())
     # Written so that a difference of NaN is an error.
-    if not difference <= (_TOLERANCE if is_exact else _HALF_TOLERANCE):
+    if not difference <= (_TOLERANCE if is_exact(module) else _HALF_TOLERANCE):
         return error(
             name,
             "Examples that go through the model together have another loss than one by one, by "
@@ -141,7 +145,7 @@ def preview(trainer: Trainer, module: LanguageModelModule) -> str:
     tokenizer = _tokenizer(module)
     blocks = ["What is learnt stands in [[ ]]."]
     for index, item in enumerate(trainer.datamodule.train[:_PREVIEWED]):  # type: ignore[attr-defined]
-        for title, example in _titled(item):
+        for title, example in _titled(item).items():
             learnt = f"{example.supervised_tokens} of {len(example.input_ids)} tokens are learnt"
             text = _shorten(marked(tokenizer, example))
             blocks.append(f"Example {index}{title} ({learnt}):\n{text}")
@@ -164,16 +168,17 @@ def marked(tokenizer: PreTrainedTokenizerBase, example: TokenizedExample) -> str
 
 def _examples(trainer: Any) -> Sequence[TokenizedExample]:
     """Return the training examples; of preferences, both answers."""
-    return [example for item in trainer.datamodule.train for _, example in _titled(item)]
+    examples: list[TokenizedExample] = []
+    for item in trainer.datamodule.train:
+        examples += _titled(item).values()
+    return examples
 
 
-def _titled(item: Any) -> Iterator[tuple[str, TokenizedExample]]:
-    """Yield the examples of a training item, each with its title in the preview."""
+def _titled(item: Any) -> dict[str, TokenizedExample]:
+    """Return the examples of a training item by their titles in the preview."""
     if isinstance(item, PreferencePair):
-        yield ", chosen", item.chosen
-        yield ", rejected", item.rejected
-    else:
-        yield "", item
+        return {", chosen": item.chosen, ", rejected": item.rejected}
+    return {"": item}
 
 
 # The module holds no tokenizer, and the checks and the preview of a training share this one.

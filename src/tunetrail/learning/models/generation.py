@@ -9,6 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
@@ -142,9 +144,12 @@ class TextWriter:
         model, tokenizer = self.model.model, self.model.tokenizer
 
         # Padded on the left, so that all prompts end in the same place.
-        width, padding = max(map(len, prompts)), int(tokenizer.pad_token_id)
-        ids = [[padding] * (width - len(prompt)) + prompt for prompt in prompts]
-        mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        pad_left = partial(pad_sequence, batch_first=True, padding_side="left")
+        rows = [torch.tensor(prompt, dtype=torch.long) for prompt in prompts]
+        padding = int(tokenizer.pad_token_id)
+        input_ids = pad_left(rows, padding_value=padding).to(model.device)
+        mask = pad_left(list(map(torch.ones_like, rows))).to(model.device)
+        width = input_ids.shape[1]
 
         ends = _end_tokens(model, tokenizer)
         settings = GenerationConfig(  # type: ignore[no-untyped-call]
@@ -156,8 +161,8 @@ class TextWriter:
         sampling: Any = _SeededSampling(list(map(self._seed_of, requests)), self.temperature)
         with torch.inference_mode():
             written = model.generate(  # type: ignore[operator]
-                input_ids=torch.tensor(ids, device=model.device),
-                attention_mask=torch.tensor(mask, device=model.device),
+                input_ids=input_ids,
+                attention_mask=mask,
                 generation_config=settings,
                 logits_processor=LogitsProcessorList([sampling] if self.temperature > 0 else []),
                 stopping_criteria=StoppingCriteriaList([_FirstLine(tokenizer, width)]),
@@ -178,7 +183,7 @@ class _SeededSampling(LogitsProcessor):
     """Leaves one token of each row possible, which the row's own generator draws."""
 
     def __init__(self, seeds: Sequence[int], temperature: float) -> None:
-        self._generators = [np.random.default_rng(seed) for seed in seeds]
+        self._generators = list(map(np.random.default_rng, seeds))
         self._temperature = temperature
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:

@@ -77,8 +77,7 @@ def segment_attention(
         dtype = torch.get_autocast_dtype(query.device.type)
         heads = (query.to(dtype), key.to(dtype), value.to(dtype))
 
-    # [tokens, heads, dimensions]
-    queries, keys, values = (tensor[0].transpose(0, 1) for tensor in heads)
+    queries, keys, values = map(_tokens_first, heads)
     if dropout == 0.0 and _has_varlen_kernel(queries):
         ends = further["cu_seq_lens_q"]
         attended = varlen_attn(
@@ -98,14 +97,19 @@ def segment_attention(
         return attended[None], None
 
     # The segments of one length are a view of the row.
-    sizes = [count * length for count, length in segments.groups]
-    splits = zip(*(torch.split(x, sizes) for x in (queries, keys, values)), strict=True)
+    sizes = segments.group_tokens
+    splits = (torch.split(queries, sizes), torch.split(keys, sizes), torch.split(values, sizes))
     blocks = []
-    for (count, length), tensors in zip(segments.groups, splits, strict=True):
-        block = [x.reshape(count, length, *x.shape[1:]).transpose(1, 2) for x in tensors]
+    for shape, *tensors in zip(segments.groups, *splits, strict=True):
+        block = [tensor.reshape(*shape, *tensor.shape[1:]).transpose(1, 2) for tensor in tensors]
         attended = _attend(*block, scaling=scaling, dropout=dropout, causal=causal)
         blocks.append(attended.transpose(1, 2).flatten(0, 1))
     return torch.cat(blocks)[None], None
+
+
+def _tokens_first(heads: Tensor) -> Tensor:
+    """Return [1, heads, tokens, dimensions] as [tokens, heads, dimensions]."""
+    return heads[0].transpose(0, 1)
 
 
 def _has_varlen_kernel(query: Tensor) -> bool:

@@ -27,9 +27,14 @@ class Segments:
     groups: tuple[tuple[int, int], ...]
 
     @property
+    def group_tokens(self) -> list[int]:
+        """Number of tokens of each group."""
+        return [count * length for count, length in self.groups]
+
+    @property
     def tokens(self) -> int:
         """Number of tokens of the row."""
-        return sum(count * length for count, length in self.groups)
+        return sum(self.group_tokens)
 
     @property
     def longest(self) -> int:
@@ -39,7 +44,10 @@ class Segments:
     @property
     def lengths(self) -> list[int]:
         """Number of tokens of each sequence."""
-        return [length for count, length in self.groups for _ in range(count)]
+        lengths: list[int] = []
+        for count, length in self.groups:
+            lengths += [length] * count
+        return lengths
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,13 +115,12 @@ def concatenate(
     Raises:
         ValueError: There is no sequence, or an empty one.
     """
-    arrays = [np.asarray(sequence, dtype=np.int64) for sequence in sequences]
-    lengths = np.array(list(map(len, arrays)), dtype=np.int64)
+    lengths = np.array(list(map(len, sequences)), dtype=np.int64)
     if not len(lengths) or not lengths.all():
         raise ValueError("every sequence must have a token, got none or an empty one")
 
     order = np.argsort(-lengths, kind="stable")
-    ordered = [arrays[index] for index in order]
+    ordered = [np.asarray(sequences[index], dtype=np.int64) for index in order]
     # Last in the row, so that `order` needs no entry for it.
     filler = int(-lengths.sum() % multiple)
     if filler:
@@ -124,11 +131,14 @@ def concatenate(
     # Where the sequence of each token begins.
     starts = np.repeat(np.cumsum(ordered_lengths) - ordered_lengths, ordered_lengths)
     positions = np.arange(len(row), dtype=np.int64) - starts
-    groups = tuple((len(list(equal)), int(length)) for length, equal in groupby(ordered_lengths))
+
+    groups = []
+    for length, equal in groupby(ordered_lengths.tolist()):
+        groups.append((len(list(equal)), length))
 
     return ConcatenatedTokens(
         input_ids=torch.from_numpy(row)[None].to(device),
         position_ids=torch.from_numpy(positions)[None].to(device),
-        segments=Segments(groups=groups),
+        segments=Segments(groups=tuple(groups)),
         order=torch.from_numpy(order),
     )

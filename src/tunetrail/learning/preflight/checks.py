@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
 from pytorch_lightning import Trainer
+from torch import nn
 
 from tunetrail.learning.preflight.findings import PreflightFinding
 
@@ -45,6 +47,11 @@ def sampled(items: Sequence[Item], count: int = SAMPLED) -> list[Item]:
     # Rounded up, or there would be more than `count` of them.
     step = max(-(-len(items) // count), 1)
     return list(items[::step])
+
+
+def is_exact(module: nn.Module) -> bool:
+    """Tell whether all weights are float32, so that rounding alone changes few digits."""
+    return all(weight.dtype == torch.float32 for weight in module.parameters())
 
 
 def share(numerator: float, denominator: float) -> str:

@@ -4,7 +4,7 @@ A model learns the output of a completion, the assistant's turns of a chat, all 
 answers of a preference, and always the end-of-sequence token after them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,16 @@ class TokenizedExample:
     def supervised_tokens(self) -> int:
         """Number of tokens with a label, except the first token, which can't be predicted."""
         return len(self.labels[1:]) - self.labels[1:].count(IGNORED)
+
+
+def example_lengths(examples: Iterable[TokenizedExample]) -> list[int]:
+    """Return the number of tokens of each example."""
+    return [len(example.input_ids) for example in examples]
+
+
+def supervised_counts(examples: Iterable[TokenizedExample]) -> list[int]:
+    """Return the number of supervised tokens of each example."""
+    return [example.supervised_tokens for example in examples]
 
 
 def record_messages(record: Mapping[str, Any]) -> list[dict[str, str]] | None:

@@ -6,7 +6,6 @@ They are small enough to be handed to another process, and read only the tokeniz
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +57,11 @@ class EmbeddingTokenCounter:
     def of_records(self, records: Sequence[dict[str, Any]]) -> Counts:
         """Return the number of tokens of the longest text of each row, [records]."""
         prompts = {QUERY: self.query_prompt, DOCUMENT: self.document_prompt}
-        shapes = shapes_of_kind(SampleKind.EMBEDDING)
         # A record may have any shape of the family: whatever text it has is counted.
-        columns = set(chain.from_iterable(shape.texts for shape in shapes))
+        columns: set[str] = set()
+        for shape in shapes_of_kind(SampleKind.EMBEDDING):
+            columns.update(shape.texts)
+
         texts, row_of_text = [], []
         for row, record in enumerate(records):
             for column in columns.intersection(record):
@@ -150,5 +151,5 @@ def _tokenizer_folder(path: str) -> Path:
 @functools.lru_cache(maxsize=4)
 def _identity(path: str) -> str:
     folder = _tokenizer_folder(path)
-    files = (folder / name for name in _TOKENIZER_FILES)
+    files = map(folder.joinpath, _TOKENIZER_FILES)
     return files_fingerprint(filter(Path.is_file, files), folder)

@@ -5,6 +5,8 @@ import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from tunetrail.fingerprints import value_fingerprint
 from tunetrail.learning.tokens.chat import (
     TokenizedExample,
     completions_of,
+    example_lengths,
     tokenize_record,
     weight_of,
 )
@@ -65,18 +68,17 @@ def tokenize_examples(
     identity = f"examples:{tokenizer_identity(tokenizer)}:{max_length}"
     contents = list(map(_content_key, records))
     blocks = _cached_blocks(cache, identity, contents, lambda rows: _to_arrays(tokenize(rows)))
-    examples: list[TokenizedExample] = []
-    for arrays in blocks:
-        examples += _from_arrays(arrays)
 
     # Weights aren't cached, because other weights need no other tokens.
-    weights = map(weight_of, records)
-    weighted = zip(examples, weights, strict=True)
-    return [replace(example, weight=weight) for example, weight in weighted]
+    cached = chain.from_iterable(map(_from_arrays, blocks))
+    examples = []
+    for example, record in zip(cached, records, strict=True):
+        examples.append(replace(example, weight=weight_of(record)))
+    return examples
 
 
 def _content_key(record: Mapping[str, Any]) -> str:
-    return json.dumps([record.get(name) for name in ("input", "output", "messages", "text")])
+    return json.dumps(list(map(record.get, ("input", "output", "messages", "text"))))
 
 
 def _to_arrays(examples: Sequence[TokenizedExample]) -> Arrays:
@@ -84,7 +86,7 @@ def _to_arrays(examples: Sequence[TokenizedExample]) -> Arrays:
     return {
         "input_ids": _concatenate([example.input_ids for example in examples]),
         "labels": _concatenate([example.labels for example in examples]),
-        "lengths": np.array([len(example.input_ids) for example in examples], dtype=np.int64),
+        "lengths": np.array(example_lengths(examples), dtype=np.int64),
         "supervised_bytes": np.array([example.supervised_bytes for example in examples], np.int64),
         "truncated": np.array([example.truncated for example in examples], dtype=bool),
     }
@@ -117,8 +119,8 @@ def tokenize_preferences(
 ) -> list[tuple[TokenizedExample, TokenizedExample]]:
     """Return both answers of each preference tokenised, the chosen one first."""
     completions = list(map(completions_of, records))
-    chosen = [answer for answer, _ in completions]
-    rejected = [answer for _, answer in completions]
+    chosen = list(map(itemgetter(0), completions))
+    rejected = list(map(itemgetter(1), completions))
 
     chosen_examples = tokenize_examples(tokenizer, chosen, max_length, cache)
     rejected_examples = tokenize_examples(tokenizer, rejected, max_length, cache)
@@ -143,7 +145,7 @@ class TokenizedTexts:
 
     def keep(self, texts: Sequence[str], prompt: str = "") -> None:
         """Tokenise texts with the prompt before them, and remember their tokens."""
-        new_texts = [text for text in dict.fromkeys(texts) if (prompt, text) not in self._ids]
+        new_texts = self._new_texts(texts, prompt)
         if self._cache is None:
             token_ids = self._tokenize(new_texts, prompt)
         else:
@@ -170,9 +172,18 @@ class TokenizedTexts:
 
         The tokens of new texts aren't remembered.
         """
-        new_texts = [text for text in texts if (prompt, text) not in self._ids]
+        new_texts = self._new_texts(texts, prompt)
         new_ids = dict(zip(new_texts, self._tokenize(new_texts, prompt), strict=True))
-        return [new_ids[text] if text in new_ids else self._ids[prompt, text] for text in texts]
+
+        token_ids: list[npt.NDArray[np.int64]] = []
+        for text in texts:
+            remembered = self._ids.get((prompt, text))
+            token_ids.append(new_ids[text] if remembered is None else remembered)
+        return token_ids
+
+    def _new_texts(self, texts: Sequence[str], prompt: str) -> list[str]:
+        """Return the texts, each once, whose tokens aren't remembered."""
+        return [text for text in dict.fromkeys(texts) if (prompt, text) not in self._ids]
 
     def count(self, text: str, prompt: str = "") -> int:
         """Return the number of a text's tokens with the prompt before it."""
@@ -186,7 +197,7 @@ class TokenizedTexts:
             return self._features(texts, prompt)
 
         self.keep(texts, prompt)
-        token_ids = {"input_ids": [self._ids[prompt, text] for text in texts]}
+        token_ids = {"input_ids": self.ids(texts, prompt)}
         padded = self._tokenizer.pad(token_ids, padding=True, return_tensors="pt")
         features: dict[str, Any] = {**constants, **padded}
         if "token_type_ids" in self._tokenizer.model_input_names:

@@ -3,7 +3,7 @@
 Most are sentence-transformers' own losses, unmodified, on vectors that are already there.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -61,7 +61,7 @@ def with_orthogonality(loss: EmbeddingLoss, weight: float) -> EmbeddingLoss:
 
     def regularized(vectors: list[Tensor], target: Tensor | None) -> Tensor:
         # The library names its terms, already weighted among themselves.
-        terms = regularization([{_VECTORS: column} for column in vectors])
+        terms = regularization(_as_features(vectors))
         return loss(vectors, target) + weight * torch.stack(list(terms.values())).sum()
 
     return regularized
@@ -96,6 +96,11 @@ def supervised_contrastive_loss(
     has_partner = partners > 0
     # Without partners the loss is 0, but still a function of the vectors: it has a gradient.
     return per_row[has_partner].mean() if bool(has_partner.any()) else vectors.sum() * 0.0
+
+
+def _as_features(vectors: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+    """Return the columns in the form that losses hand to `_PassThrough`."""
+    return [{_VECTORS: column} for column in vectors]
 
 
 class _PassThrough(nn.Module):
@@ -167,7 +172,7 @@ def _library_loss(
         keywords[margin] = keywords.pop("margin")
 
     module = loss_class(_PassThrough(_VECTORS), **keywords)
-    return lambda vectors, target: module([{_VECTORS: column} for column in vectors], target)
+    return lambda vectors, target: module(_as_features(vectors), target)
 
 
 def _guided_loss(options: _Options) -> EmbeddingLoss:

@@ -57,11 +57,12 @@ def build_vector_loss(
     check_loss_options(loss, options)
 
     # What isn't set is left to the library's own default.
-    set_options = {
-        option: getattr(options, option)
-        for option in loss.options
-        if getattr(options, option) is not None
-    }
+    set_options = {}
+    for option in loss.options:
+        value = getattr(options, option)
+        if value is not None:
+            set_options[option] = value
+
     function = construct_loss(loss.name, set_options)
     if options.orthogonality:
         function = with_orthogonality(function, options.orthogonality)
@@ -111,10 +112,14 @@ def _checked(loss: Loss, function: EmbeddingLoss, options: LossConfig) -> Embedd
         check_negatives(loss, negatives, len(vectors[0]), options)
 
         # Temperatures of 0.05 and sums over a batch need more digits than half precision has.
-        halves = (torch.float16, torch.bfloat16)
-        full = [column.float() if column.dtype in halves else column for column in vectors]
+        full = list(map(_at_least_float32, vectors))
         # Or autocast would turn the products into half precision again.
         with torch.autocast(vectors[0].device.type, enabled=False):
             return function(full, target)
 
     return checked
+
+
+def _at_least_float32(vectors: Tensor) -> Tensor:
+    """Return vectors of half precision as float32, and all others (float64, too) as they are."""
+    return vectors.to(torch.promote_types(vectors.dtype, torch.float32))
