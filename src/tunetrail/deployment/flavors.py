@@ -51,6 +51,7 @@ class EmbeddingFlavor:
             outputs=Schema([TensorSpec(np.dtype("float32"), (-1, dimensions))]),
         )
         requirements = pinned("mlflow", "sentence-transformers", "transformers", "torch")
+
         mlflow.sentence_transformers.save_model(
             model,
             str(folder),
@@ -75,6 +76,7 @@ class LanguageModelFlavor:
     def save(self, model: LanguageModel, folder: Path, metadata: Model) -> None:
         """Write model and tokenizer; the signature maps strings to strings."""
         text = Schema([ColSpec(DataType.string)])
+        # Callers of the loaded model can set only parameters that the signature names.
         parameters = ParamSchema(
             [
                 ParamSpec("max_new_tokens", DataType.integer, 128),
@@ -82,6 +84,7 @@ class LanguageModelFlavor:
                 ParamSpec("temperature", DataType.float, 1.0),
             ]
         )
+
         mlflow.transformers.save_model(
             {"model": model.model, "tokenizer": model.tokenizer},
             str(folder),

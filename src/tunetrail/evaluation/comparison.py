@@ -64,8 +64,8 @@ class Comparison:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Comparison":
         """Return the comparison that `to_dict` gave as plain values; further keys are ignored."""
-        names = {field.name for field in fields(cls)}
-        known = {name: value for name, value in values.items() if name in names}
+        names = [field.name for field in fields(cls)]
+        known = {name: values[name] for name in names if name in values}
         # JSON has no infinity: bounds that are null were infinite.
         if known["lower"] is None:
             known |= {"lower": -math.inf, "upper": math.inf}

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.metrics import metric_named
 from tunetrail.reporting.charts import new_figure
@@ -56,7 +58,8 @@ def rate_figure(curve: Sequence[tuple[float, float]], chosen: float) -> "Figure"
     figure = new_figure(3.5, _WIDTH)
     axes = figure.subplots()
     axes.set_xscale("log")
-    axes.plot([rate for rate, _ in curve], [loss for _, loss in curve])
+    rates, losses = zip(*curve, strict=True)
+    axes.plot(rates, losses)
     axes.axvline(chosen, color="C1", linestyle="--", linewidth=1, label=f"chosen: {chosen:.2g}")
 
     axes.set_xlabel("learning rate")
@@ -92,9 +95,9 @@ def comparison_figure(comparison: Comparison) -> "Figure":
 
 def _draw_curves(axes: "Axes", curves: Mapping[str, Curve], label: str) -> None:
     for name, curve in curves.items():
-        steps = [step for step, _ in curve]
+        steps, values = np.array(curve, dtype=np.float64).reshape(-1, 2).T
         # Infinity would stretch the axis; NaN leaves a gap.
-        values = [value if math.isfinite(value) else math.nan for _, value in curve]
+        values[~np.isfinite(values)] = np.nan
         marker = "." if len(curve) <= _MOST_MARKED_POINTS else ""
         axes.plot(steps, values, marker=marker, label=name.replace("_", " "))
 

@@ -85,13 +85,8 @@ class Scores:
         """
         check_equal("number of records", len(records), self.examples)
 
-        row_ids: list[Any] = [record.get("row_id") for record in records]
-        clusters: list[Any] = [record.get("cluster") for record in records]
-        return dataclasses.replace(
-            self,
-            row_ids=None if None in row_ids else row_ids,
-            clusters=None if None in clusters else clusters,
-        )
+        row_ids, clusters = _column_of(records, "row_id"), _column_of(records, "cluster")
+        return dataclasses.replace(self, row_ids=row_ids, clusters=clusters)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the metrics without the per-example values, as plain values."""
@@ -253,6 +248,12 @@ def unit_vectors(vectors: Array, name: str) -> npt.NDArray[np.float32]:
     norms = np.linalg.norm(values, axis=1, keepdims=True)
     unit: npt.NDArray[np.float32] = (values / np.where(norms == 0.0, 1.0, norms)).astype(np.float32)
     return unit
+
+
+def _column_of(records: Sequence[Mapping[str, Any]], name: str) -> list[Any] | None:
+    """Return the column of that name; None if a record lacks it."""
+    column = [record.get(name) for record in records]
+    return None if None in column else column
 
 
 def _check_finite(values: Array, name: str) -> None:

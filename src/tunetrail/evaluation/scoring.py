@@ -49,10 +49,9 @@ def _score_pairs(records: Sequence[Record], encode: Encode, encode_documents: En
         positives_by_anchor.setdefault(record["anchor"], set()).add(record["positive"])
 
     # A document of several rows is ranked once, or it would tie with itself.
-    positives = [record["positive"] for record in records]
     negatives = [record["negative"] for record in records if record.get("negative")]
-    documents = list(dict.fromkeys([*positives, *negatives]))
-    position_of = {document: position for position, document in enumerate(documents)}
+    documents = list(dict.fromkeys([*_column(records, "positive"), *negatives]))
+    position_of = dict(zip(documents, range(len(documents)), strict=True))
 
     relevant = [
         sorted(map(position_of.__getitem__, positives))
