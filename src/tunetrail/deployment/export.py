@@ -41,6 +41,7 @@ def staged_root(
     with contextlib.ExitStack() as stack:
         with _naming_model_dir(model_dir):
             versions.mkdir(parents=True, exist_ok=True)
+            # Next to the versions, since a rename can't cross file systems.
             staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=versions))
             stack.callback(shutil.rmtree, staging, ignore_errors=True)
             save(staging / "model")
@@ -53,12 +54,14 @@ def _point_root(staging: Path, versions: Path, version: str) -> Path:
     root = versions.parent / "root"
     with _naming_model_dir(versions.parents[1]):
         target = versions / version
+        # An interrupted attempt may have exported this version; no rename replaces a full folder.
         if target.exists():
             os.replace(target, staging / "replaced")
         os.replace(staging / "model", target)
 
         # A link can't be changed in place, but a new one can take its name.
         link = staging / "root"
+        # Relative, so that the model directory can be moved or mounted elsewhere.
         link.symlink_to(Path("versions") / version)
         os.replace(link, root)
         _remove_old_versions(versions, current=version)
@@ -70,6 +73,7 @@ def _naming_model_dir(model_dir: Path) -> Iterator[None]:
     """Turn errors of writing into a `DeploymentError` that names the folder."""
     try:
         yield
+    # safetensors reports a full disk by an error of its own, which is no OSError.
     except (OSError, SafetensorError) as error:
         raise DeploymentError(
             f"model_dir {model_dir} can't be written: {error}. "
@@ -78,7 +82,9 @@ def _naming_model_dir(model_dir: Path) -> Iterator[None]:
 
 
 def _remove_old_versions(versions: Path, current: str) -> None:
+    # Only version folders: a folder of another process that is still writing stays.
     folders = [folder for folder in versions.iterdir() if folder.name.isdigit()]
     earlier = sorted(int(folder.name) for folder in folders if folder.name != current)
+    # The current version takes one of the places.
     for version in earlier[: -(EXPORTED_VERSIONS - 1)]:
         shutil.rmtree(versions / str(version))

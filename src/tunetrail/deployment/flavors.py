@@ -21,6 +21,7 @@ NDArray = np.ndarray[Any, np.dtype[Any]]
 def pinned(*packages: str) -> list[str]:
     """Return `package==version` as installed, without local labels such as `+cpu`."""
     versions = map(importlib.metadata.version, packages)
+    # Package indexes don't serve local versions, so a pin to one could not be installed.
     public_versions = [version.partition("+")[0] for version in versions]
     return [
         f"{package}=={version}" for package, version in zip(packages, public_versions, strict=True)

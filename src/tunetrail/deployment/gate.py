@@ -34,6 +34,7 @@ def decide(comparison: Comparison, config: GateConfig) -> Decision:
     if config.require_interval:
         value, measure = comparison.lower, "lower bound of the improvement"
 
+    # Strictly above: equal is not better, and a bound of minus infinity never passes.
     promote = value > config.minimum_improvement
     relation = "above" if promote else "not above"
     minimum = f"{config.minimum_improvement:+.4f}"

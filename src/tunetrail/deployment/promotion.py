@@ -73,6 +73,7 @@ def deploy(
             staging = staged_root(model_dir, registry.name, candidate.save)
             point_root = stack.enter_context(staging)
 
+        # A run that died after registering would otherwise leave the same model twice.
         version = registry.version_of_run(candidate.run, candidate.base_model)
         if version is None:
             version = registry.register(
@@ -84,6 +85,8 @@ def deploy(
             )
 
         _move_or_refuse(version, decision, registry, version_to_beat, candidate.run.run_id)
+        # Recorded before the export: a resumed run can export again, but a root that moved
+        # without a record could not be explained.
         on_decision(version)
 
         return version, point_root(version.version) if point_root else None

@@ -145,6 +145,7 @@ class Registry:
                     tags={"tunetrail.base_model": base_model, **tags},
                 )
                 version = str(created.version)
+        # BaseException: Ctrl-C must not leave half a version either.
         except BaseException as error:
             self._undo(logged.model_id, version, error)
             raise
@@ -164,6 +165,7 @@ class Registry:
             if root is not None and root.version == version.version:
                 return
 
+            # Before the first promotion both sides are None.
             if (root and root.version) != (expected and expected.version):
                 raise DeploymentError(
                     f"root of {self.name} moved while the candidate was trained: it was "
@@ -175,6 +177,7 @@ class Registry:
             self.tag(version, {"tunetrail.previous_root": _describe(root), **tags})
             self.tracker.client.set_registered_model_alias(self.name, ROOT, version.version)
 
+            # Read back: the lock holds among this machine's processes only.
             moved = self.root()
             if moved is None or moved.version != version.version:
                 raise DeploymentError(
@@ -212,6 +215,7 @@ class Registry:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _ensure_registered_model(self) -> None:
+        # Without asking first: two runs may find it absent at the same time.
         try:
             self.tracker.client.create_registered_model(
                 self.name,
@@ -240,6 +244,7 @@ class Registry:
         client = self.tracker.client
         try:
             with tracking_errors(self.tracker.config.uri), contextlib.suppress(MlflowException):
+                # The version first: it must not be seen without its model.
                 if version is not None:
                     client.delete_model_version(self.name, version)
                 client.finalize_logged_model(model_id, LoggedModelStatus.FAILED)

@@ -108,6 +108,7 @@ def augmentation_effect(
     if not np.isfinite(differences).all():
         raise ValueError(f"scores must be finite, got the differences {differences.tolist()}.")
 
+    # An infinite margin for a single fold: its interval holds 0, so that nothing is decided.
     mean, error, margin = float(differences.mean()), None, math.inf
     if folds > 1:
         # Nadeau and Bengio's correction, see above: 1/n alone would be the plain standard error.

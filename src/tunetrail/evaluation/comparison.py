@@ -128,6 +128,7 @@ def _check_same_examples(before: Scores, after: Scores) -> None:
         if old != new:
             raise ValueError(f"{name} must be the same before and after, got {old} and {new}.")
 
+    # Without ids, as for scores from vectors alone, the order of the examples has to do.
     both_known = before.row_ids is not None and after.row_ids is not None
     if both_known and before.row_ids != after.row_ids:
         raise ValueError("row_ids must be the same before and after, in the same order.")
@@ -145,6 +146,7 @@ def _resampled_differences(before: Scores, after: Scores, samples: int, seed: in
     for start in range(0, samples, height):
         shape = (min(height, samples - start), after.examples)
         indices = generator.integers(after.examples, size=shape)
+        # The same draw for both models: what makes an example hard for both cancels out.
         differences.append(after.statistics(indices) - before.statistics(indices))
     return np.concatenate(differences)
 

@@ -19,6 +19,7 @@ LEARNING_RATE = "train/learning_rate"
 
 Curve = Sequence[tuple[int, float]]
 
+# A curve of one point shows only by its marker; on a long curve markers blur the line.
 _MOST_MARKED_POINTS = 50
 _WIDTH = 7.0
 

@@ -10,6 +10,7 @@ from tunetrail.evaluation.metrics import Array, Floats
 from tunetrail.evaluation.scores import Scores, check_equal, scores_from, unit_vectors
 
 _CUTOFF = 10
+# 1 / log2(rank + 1) for the ranks 1 to 10, as in the DCG of Järvelin and Kekäläinen.
 _DISCOUNTS = 1.0 / np.log2(np.arange(2, _CUTOFF + 2))
 _TIE = 1e-6
 """Cosines that differ by less are equal: rounding must not order documents."""
@@ -104,6 +105,7 @@ def label_retrieval_scores(vectors: Array, labels: Sequence[str]) -> Scores:
         is_relevant[itself] = False
         ranks.append(_ranks_of_relevant(similarities, is_relevant))
 
+    # Less one, since the row itself doesn't count among the rows of its label.
     return _ranking_scores(np.concatenate(ranks), counts[codes[queries]] - 1)
 
 
@@ -131,6 +133,7 @@ def _ranks_of_relevant(similarities: Array, is_relevant: npt.NDArray[np.bool_]) 
     for position in range(best_count):
         similarity = best[:, position]
         before = np.count_nonzero(irrelevant >= similarity[:, np.newaxis] - _TIE, axis=1)
+        # A query with fewer relevant documents than others is padded with minus infinity.
         ranks[:, position] = np.where(np.isfinite(similarity), position + 1 + before, np.inf)
     return ranks
 

@@ -189,6 +189,7 @@ def language_scores(nats: Array, tokens: Array, bytes: Array) -> Scores:
             )
     _check_finite(per_example["nats"], "nats")
 
+    # Each text's own ratio tells on which texts a model is better; the metric sums first.
     per_example["bits_per_byte"] = per_example["nats"] / (math.log(2.0) * per_example["bytes"])
     return scores_from(per_example, "bits_per_byte", "loss", "perplexity")
 

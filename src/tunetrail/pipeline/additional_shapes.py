@@ -39,6 +39,7 @@ class AdditionalShapes:
 
     def collect(self, rows: pd.DataFrame | Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Yield all rows, and remember the rows of the additional shapes."""
+        # In passing, since the rows may be a stream that can be read only once.
         for frame in [rows] if isinstance(rows, pd.DataFrame) else rows:
             for shape in self.losses:
                 rows_of_shape = rows_of_shapes(frame, [shape])
@@ -61,6 +62,7 @@ class AdditionalShapes:
         sides, reports = [], {}
         for shape in self.losses:
             session = self._prepare_shape(shape)
+            # Each shape is split by itself: its train side may hold twins of other held-out rows.
             train = session.frame("train")
             learnt = without_twins(train, held_out, self._similarity)
             if learnt.empty:
@@ -115,6 +117,7 @@ def without_twins(rows: pd.DataFrame, held_out: pd.DataFrame, similarity: float)
         held_out: To be scored on.
         similarity: As for `cluster_keys`.
     """
+    # Both frames at once: a row has its twin's cluster only if they are compared.
     clusters = cluster_keys(pd.concat([held_out, rows], ignore_index=True), similarity)
     held_out_clusters = set(clusters[: len(held_out)])
     is_twin = [cluster in held_out_clusters for cluster in clusters[len(held_out) :]]
@@ -131,6 +134,7 @@ def _stacked(sides: list[pd.DataFrame]) -> pd.DataFrame:
 
 def _settings_of_shape(settings: Settings, shape: str) -> Settings:
     """Return settings under which a shape's rows are prepared as if they were the only ones."""
+    # Loss and teacher were chosen for the main shape and may not fit this one.
     embedding = replace(
         settings.embedding, shape=shape, also_train=FurtherLossesConfig(), loss="auto", teacher=None
     )

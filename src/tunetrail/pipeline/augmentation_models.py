@@ -39,6 +39,8 @@ class AugmentationModels:
         config = self.settings.augmentation
         writes = bool({"generated_query", "paraphrase"} & set(config.methods))
         translates = "back_translation" in config.methods and bool(config.translation_models)
+        # No function, no model: what the methods don't call is never loaded. Vectors judge whether
+        # a written text still means what its source says.
         return AugmentationTools(
             write=self._write if writes else None,
             translate=self._translate if translates else None,
@@ -52,6 +54,7 @@ class AugmentationModels:
         return self._translator.back_translated(texts)
 
     def _vectors(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        # No shape and no cache: the learner only encodes, it trains nothing.
         learner = EMBEDDING.learner(self.settings, "", None)
         return EMBEDDING.row_vectors(learner, self._embedding_model, texts)
 
@@ -72,6 +75,7 @@ class AugmentationModels:
 
     def _load_generator(self, generator: str) -> LanguageModel:
         """Load root (the base model before there is one), the base model, or a model by name."""
+        # The writer is a language model, whichever family's rows are augmented.
         registry = Registry(self.tracker, LLM.name, LLM.flavor)
         root = registry.root() if generator == "root" else None
         if root is not None:

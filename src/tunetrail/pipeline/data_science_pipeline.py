@@ -63,6 +63,7 @@ class DataSciencePipeline:
     @property
     def tracker(self) -> Tracker:
         """The MLflow store, opened at first use."""
+        # Not in the constructor: preparing rows needs no store.
         if self._tracker is None:
             self._tracker = Tracker(self.settings.tracking)
         return self._tracker
@@ -140,6 +141,7 @@ class DataSciencePipeline:
             ConfigError: There is no such stage.
             UserError: The folder of the resumed run is gone or broken.
         """
+        # A mistake in the request is found before MLflow has a run that could only fail.
         check_stage(until)
         check_identifier("name", name)
         family = family_named(model_type)
@@ -148,6 +150,7 @@ class DataSciencePipeline:
             run = self._start_run(model_type, parent, tags or {})
             state = RunState(folder=self._folder(run.run_id))
         else:
+            # The state first: if it can't be read, the run in MLflow stays as it was.
             run, state = resumed, self.run_state(resumed.run_id)
             run.reopen()
 
@@ -162,10 +165,14 @@ class DataSciencePipeline:
             registry=Registry(self.tracker, family.name, family.flavor),
         )
         full_memory = explaining_full_memory("Take a smaller model, or make room.")
+        # Errors leave from right to left: leftovers are removed, which makes room on a full disk,
+        # the message gets its advice and its section, and MLflow records the final text.
         with run.ending(), naming_section(model_type), full_memory, working_folder(state.folder):
+            # Even a run that dies in its first stage has a state that can be resumed.
             state.save()
             _log_base_model(context)
             outcomes = _outcomes(context, rows, reference, on_metrics, on_decision)
+            # `_outcomes` is a generator: the stages after `until` never begin.
             for stage, outcome in zip(STAGES, outcomes, strict=True):
                 if stage == until or outcome.state == OutcomeState.PRUNED:
                     break
@@ -219,6 +226,7 @@ def _outcomes(
     try:
         fitted = fit(context, builder, prepared, on_metrics)
     except Pruned:
+        # A sweep has seen enough of this job: the run ends as finished, and the tag tells why.
         context.run.set_tags({"tunetrail.outcome": OutcomeState.PRUNED})
         yield replace(outcome, state=OutcomeState.PRUNED)
         return

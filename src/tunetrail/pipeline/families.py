@@ -227,6 +227,7 @@ LLM = register_family(
         row_vectors=lambda learner, model, texts: mean_input_embeddings(model, texts),
         score=score_language_model,
         scorable=LanguageModelLearner.scorable,
+        # No `encode`: its models give no vectors of texts by which negatives could be mined.
         objective=_language_model_objective,
         objective_setting="llm.objective",
     )

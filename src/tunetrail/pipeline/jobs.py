@@ -72,6 +72,7 @@ class JobRows:
 
     def write(self, folder: Path) -> None:
         """Write the rows to the folder of a job."""
+        # An interrupted attempt may have left the folder: only job.json makes it a job.
         folder.mkdir(exist_ok=True)
         write_rows(self.train, folder / _TRAIN)
         write_rows(self.validation, folder / _VALIDATION)
@@ -106,17 +107,20 @@ class TrainingJob:
         content = {
             "model_type": self.model_type,
             "shape": self.shape,
+            # A job reads nothing but its folder, so no address or password goes there.
             "settings": plain_settings(self.settings, database=""),
             "start": self.start,
             "auto_values": self.auto_values.to_dict(),
             "budget": self.budget,
         }
+        # After the rows: if the process dies before this line, rows and job are written again.
         write_json(content, folder / _JOB)
 
     @classmethod
     def read(cls, folder: Path) -> "TrainingJob":
         """Read the job of a folder."""
         content = json.loads((folder / _JOB).read_text(encoding="utf-8"))
+        # Needs no store either: its metrics go to whoever runs it.
         settings = settings_of(content.pop("settings"), TrackingConfig())
         auto_values = AutoValues.from_dict(content.pop("auto_values"))
         return cls(settings=settings, auto_values=auto_values, **content)
@@ -160,6 +164,8 @@ def run_fit_job(folder: Path, on_metrics: MetricsSink = ignore_metrics) -> dict[
         _save_model(job.learner, model, folder)
         if result.preflight is not None:
             (folder / PREFLIGHT).write_text(str(result.preflight), encoding="utf-8")
+        # The result says that the job is done, so it follows the model; the checkpoints go last:
+        # until then a kill costs the steps since the last one, not the training.
         write_json(result.to_dict(), path)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
@@ -176,18 +182,21 @@ def run_fold_job(folder: Path, on_metrics: MetricsSink = ignore_metrics) -> Scor
     path = folder / SCORES
     if not path.exists():
         job = TrainingJob.read(folder)
+        # The held-out rows are scored, so they must not choose the weights as well.
         model, _ = _train(job, folder, on_metrics, validate=False)
 
         rows = read_rows(folder / _VALIDATION)
         held_out = job.family.scorable_rows(job.settings, job.learner, [model], rows)
         config = job.settings.evaluation
         scores = job.family.score(job.learner, model, records_of(held_out), config)
+        # Before the removal: a kill between the two costs disk space, never the scores.
         write_json(scores.to_dict(), path)
         for file in folder.iterdir():
             if file.name not in (_JOB, SCORES):
                 remove(file)
 
     content = json.loads(path.read_text(encoding="utf-8"))
+    # Folds are summed up by their metrics, so the values of each example weren't written.
     return Scores(metric=content["metric"], metrics=content["metrics"], per_example={})
 
 
@@ -247,6 +256,7 @@ def _save_model(learner: Learner, model: Any, folder: Path) -> None:
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         learner.save(model, unfinished)
+        # The model of an attempt that died before its result; no rename replaces a full folder.
         shutil.rmtree(folder / MODEL, ignore_errors=True)
         os.replace(unfinished, folder / MODEL)
     except (OSError, SafetensorError) as error:

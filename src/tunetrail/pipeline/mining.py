@@ -27,6 +27,7 @@ def mine_negatives(
     rows: pd.DataFrame, encode: Encode, config: HardNegativesConfig, seed: int
 ) -> MiningResult:
     """Mine hard negatives for pairs of the train side, by the vectors that `encode` gives."""
+    # Each side with its own prompt, since negatives are to be hard for a search.
     query_vectors = _vectors_of(list(rows["anchor"]), lambda texts: encode(texts, QUERY))
     document_vectors = _vectors_of(list(rows["positive"]), lambda texts: encode(texts, DOCUMENT))
     return mine(rows, query_vectors, document_vectors, config, seed)
@@ -42,6 +43,7 @@ def remining(rows: pd.DataFrame, config: HardNegativesConfig, seed: int) -> Refr
         return None
 
     def records(encode: Encode, epoch: int) -> list[dict[str, Any]]:
+        # A seed per epoch: epochs draw differently, but the same in every run of these settings.
         return records_of(mine_negatives(rows, encode, config, seed + epoch).rows)
 
     return Refresh(every_epochs=config.remine_every_epochs, records=records)
@@ -65,6 +67,7 @@ def remembered(refresh: Refresh | None, folder: Path) -> Refresh | None:
         two_before = epoch - 2 * refresh.every_epochs
         (folder / _MINED.format(two_before)).unlink(missing_ok=True)
 
+        # Read back even if just written, so that a resumed epoch sees exactly the same values.
         return records_of(read_rows(path))
 
     return Refresh(every_epochs=refresh.every_epochs, records=records)

@@ -32,12 +32,15 @@ STEPS = (
 class OutcomeState(StrEnum):
     """Where a run ended."""
 
+    # The run was told to stop here; its folder stays, so that it can be resumed.
     PREPARED = "prepared"
     CROSS_VALIDATED = "cross_validated"
     FITTED = "fitted"
     EVALUATED = "evaluated"
+    # All stages are done, and the gate has decided.
     PROMOTED = "promoted"
     REFUSED = "refused"
+    # Ended within its training by `on_metrics`: neither a failure nor to be resumed.
     PRUNED = "pruned"
 
 

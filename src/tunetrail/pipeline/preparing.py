@@ -61,6 +61,7 @@ def build_preparation(
         def vectors(texts: Sequence[str]) -> npt.NDArray[np.float32]:
             return family.row_vectors(learner, learner.load(path), texts)
 
+        # The cache looks vectors up by it: those of another model must not be taken.
         identity = vectors_identity(path, counter.identity)
         encoder = TextEncoder(encode=vectors, identity=identity)
 
@@ -158,7 +159,7 @@ class _ChosenRows:
         self._rows = [rows] if isinstance(rows, pd.DataFrame) else rows
         self._family = family
         self._shapes = family.chosen_shapes(settings)
-        # Rows of further shapes are prepared by themselves (`further_rows`), so they aren't unused.
+        # Used as well: `AdditionalShapes` prepares the rows of further shapes by themselves.
         self._used_shapes = {*self._shapes, *family.further_shapes(settings)}
         self._seen: Counter[str] = Counter()
 

@@ -18,11 +18,13 @@ def recorded(database: DatabaseManager, run_id: str) -> Iterator[None]:
     """Mark the database's training run as failed or interrupted if the block raises."""
     try:
         yield
+    # BaseException: an interrupted training would stay `running` in the database forever.
     except BaseException as error:
         state, reason = state_after(error)
         try:
             database.update_training_run(run_id, state=state, reason=reason)
         except TunetrailError as second:
+            # A note, so that a database that is down doesn't hide why the training failed.
             error.add_note(f"The training run {run_id} could not be marked as {state}: {second}")
         raise
 
@@ -33,6 +35,7 @@ def resumable(run: TrackedRun) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        # The user's mistake would fail the next attempt too: the advice would mislead.
         if not isinstance(error, UserError):
             logger.warning(
                 "`tunetrail resume %s` goes on with this run from where it stopped", run.run_id
@@ -54,6 +57,7 @@ def record_promotion(
     comparison, version = deployment.comparison, deployment.version
     promotions = database.promotions(version.name)
     known = {(promotion.version, promotion.mlflow_run_id) for promotion in promotions}
+    # A line of the ledger can't be taken back, so it must not be appended twice.
     if (version.version, deployment.mlflow_run_id) in known:
         return
 
@@ -82,5 +86,6 @@ def summarize(run: TrackedRun, model_type: str, steps: Mapping[str, Mapping[str,
     """Write to the pipeline's run what came of a model type."""
     names = ("after", "before", "improvement", "lower", "upper")
     values = {f"{model_type}/{name}": steps["comparison"][name] for name in names}
+    # Bounds are None if there were too few examples for an interval.
     run.log_metrics({name: value for name, value in values.items() if value is not None})
     run.set_tags({f"tunetrail.{model_type}.decision": steps["deployment"]["decision"]})

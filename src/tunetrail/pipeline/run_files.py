@@ -16,10 +16,12 @@ from tunetrail.errors import UserError
 
 def write_json(content: Any, path: Path) -> None:
     """Write plain values to a file; they are on the disk when this returns."""
+    # In the same folder: a rename is atomic within one file system only.
     unfinished = path.with_name(f".{path.name}")
     with open(unfinished, "w", encoding="utf-8") as file:
         json.dump(content, file, ensure_ascii=False)
         file.flush()
+        # Without it, a power cut may leave the new name with nothing in it.
         os.fsync(file.fileno())
     os.replace(unfinished, path)
 
@@ -27,6 +29,7 @@ def write_json(content: Any, path: Path) -> None:
 def write_rows(rows: pd.DataFrame, path: Path) -> None:
     """Write a frame of rows to a Parquet file."""
     unfinished = path.with_name(f".{path.name}")
+    # Not synced: a Parquet file cut off by a power cut has no footer, which the reader notices.
     rows.to_parquet(unfinished, index=False)
     os.replace(unfinished, path)
 
@@ -43,6 +46,7 @@ def needed_to_resume(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow raises ValueErrors
+        # KeyError and TypeError come from JSON that lacks a key or has one too many.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"{path} must be readable to resume the run: {reason}. "

@@ -20,6 +20,7 @@ def plain_settings(settings: Settings, database: str) -> dict[str, Any]:
         database: The URL of the database as it may be shown.
     """
     plain = dataclasses.asdict(settings)
+    # asdict copies nested sections, so the settings themselves keep their connections.
     plain["database"]["url"] = database
     plain["tracking"].pop("uri")
     return plain
@@ -43,6 +44,7 @@ def settings_of(plain: Mapping[str, Any], tracking: TrackingConfig) -> Settings:
     settings = _section_of(
         Settings, {name: value for name, value in plain.items() if name not in _REQUEST}, ""
     )
+    # The URI was left out: the caller says which store is meant now.
     return dataclasses.replace(
         settings, tracking=dataclasses.replace(settings.tracking, uri=tracking.uri)
     )
@@ -60,4 +62,5 @@ def _section_of(section: type[_Section], plain: Mapping[str, Any], prefix: str) 
             )
         nested = dataclasses.is_dataclass(kinds[name]) and isinstance(value, Mapping)
         values[name] = _section_of(kinds[name], value, f"{prefix}{name}.") if nested else value
+    # The constructor checks the values: a range may be narrower than when the run began.
     return section(**values)

@@ -38,6 +38,7 @@ from tunetrail.pipeline.run_files import (
 STATE, PREPARED, START, FIT = "state.json", "prepared", "start", "fit"
 AUGMENTED, TRAIN, ADDITIONAL = "augmented.parquet", "train.parquet", "additional.parquet"
 _FOLDS = "fold-*"
+# Anything else can be made again, or is among the run's artifacts already.
 _NEEDED = (STATE, PREPARED, START, FIT, AUGMENTED, TRAIN, ADDITIONAL)
 _FORMAT = 2
 """Of `state.json`; another one can't be read."""
@@ -77,10 +78,12 @@ class RunState:
             UserError: The folder is gone, or something in it can't be read.
         """
         state = cls._read(folder)
+        # A broken checkpoint is refused here, before any stage spends time.
         for job in (FIT, _FOLDS):
             for job_folder in folder.glob(job):
                 last_checkpoint(job_folder)
 
+        # Only files that the state names: a later file belongs to a step that is done again.
         files = [folder / name for step, name in _ROWS_OF_STEPS.items() if step in state.steps]
         if state.split is not None:
             files += [side_file(folder / PREPARED, side) for side in SIDES]
@@ -88,6 +91,7 @@ class RunState:
             files.append(folder / ADDITIONAL)
         for path in files:
             with needed_to_resume(path):
+                # Reads the footer only, which comes last in a Parquet file: a cut-off one has none.
                 row_files.row_count(path)
 
         return state
@@ -150,6 +154,7 @@ def working_folder(folder: Path) -> Iterator[None]:
 
     try:
         yield
+    # BaseException: an interrupted process is what resuming is made for.
     except BaseException as error:
         remove_leftovers(folder, resumable=not isinstance(error, UserError))
         raise
@@ -164,6 +169,7 @@ def remove_leftovers(folder: Path, *, resumable: bool = True) -> None:
         if not zipfile.is_zipfile(path):
             path.unlink(missing_ok=True)
 
+    # What training time went into stays, even if the user's mistake has to be fixed first.
     trained = (f"*/{CHECKPOINTS}/*", f"*/{MODEL}", f"*/{SCORES}")
     if not resumable and not any(list(folder.glob(pattern)) for pattern in trained):
         shutil.rmtree(folder, ignore_errors=True)

@@ -69,6 +69,7 @@ class StageContext:
     ) -> None:
         """Write a step's result and metrics to the run; a resumed run doesn't do the step again."""
         log_step(self.run, name, result, metrics)
+        # The state last: after a kill before it, the step is done and logged again.
         self.state.steps[name] = result
         self.state.save()
 

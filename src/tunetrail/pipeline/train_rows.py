@@ -48,6 +48,7 @@ class TrainRowBuilder:
         vectors_of = self.context.family.encode
         if not wants_negatives(rows, self._config) or vectors_of is None:
             if self._config.enabled:
+                # A setting without an effect would otherwise go unnoticed.
                 logger.warning("%s: hard negatives are mined for pairs only", self._model_type)
             return rows, None
 

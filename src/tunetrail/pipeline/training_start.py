@@ -20,6 +20,7 @@ def start_of_training(context: StageContext, shape: str) -> tuple[str, str]:
     """
     state = context.state
     folder = state.folder / START
+    # Decided once: a resumed run must not switch to a root that was promoted meanwhile.
     if state.started_from is None:
         root = context.registry.root()
         begins_with_root = (
@@ -30,6 +31,7 @@ def start_of_training(context: StageContext, shape: str) -> tuple[str, str]:
         if root is not None and begins_with_root:
             shutil.rmtree(folder, ignore_errors=True)  # an interrupted copy
             context.learner(shape).save(context.registry.load(root), folder)
+        # After the copy: a state that names the start says that the copy is whole.
         state.started_from = root.uri if root is not None and begins_with_root else BASE
         state.save()
 
@@ -44,6 +46,7 @@ def auto_values(context: StageContext, prepared: PreparedRows) -> AutoValues:
         return AutoValues.from_dict(state.auto_values)
 
     records = records_of(prepared.train)
+    # The training's batches hold these rows too, so the searches have to see them.
     if prepared.additional is not None:
         records += records_of(prepared.additional)
     _, path = start_of_training(context, prepared.shape)

@@ -47,6 +47,7 @@ def cross_validate(
     builder.release_models()
 
     step = context.state.steps["cross_validation"]
+    # A step without a metric is the note that cross-validation is off.
     if "metric" not in step:
         return None
     return CrossValidationResult(
@@ -107,10 +108,12 @@ def _write_jobs(
         if all(map(is_written, folders.values())):
             continue
 
+        # Free of twins of what the run holds out, but a fold holds out rows of the train side.
         additional = prepared.additional
         if additional is not None:
             additional = without_twins(additional, fold.validation, similarity)
         for arm, folder in folders.items():
+            # Augmented from the fold's own rows: one made from a held-out row would leak it.
             rows = fold.train if arm == _NOT_AUGMENTED else builder.augment(fold.train).rows
             JobRows(
                 train=builder.mine(rows)[0],
@@ -129,6 +132,8 @@ def _write_jobs(
         auto_values=auto_values(context, prepared),
         budget=context.settings.cross_validation.budget,
     )
+    # Last, because job.json says that a folder is complete: after a kill before this loop,
+    # the rows of these folds are made again.
     for folder in new_folders:
         job.write(folder)
 
@@ -137,11 +142,13 @@ def _run_jobs(context: StageContext, folds: Sequence[Fold], arm: str = "") -> Cr
     """Run the jobs of the folds that aren't finished, each in a run below the model type's."""
     tracker = context.run.tracker
     earlier_runs = tracker.children(context.run.run_id) if context.run.resumed else []
+    # An earlier attempt of this run left a child run per fold, named like its folder.
     run_by_name = {run.info.run_name: run.info for run in earlier_runs}
 
     def train_and_score(fold: Fold) -> Scores:
         folder = _folder(context, fold, arm)
         earlier = run_by_name.get(folder.name)
+        # Both: a kill between the scores and the end of the run leaves the run without metrics.
         if earlier and earlier.status == "FINISHED" and (folder / SCORES).exists():
             return run_fold_job(folder)
 

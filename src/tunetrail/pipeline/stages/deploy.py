@@ -93,6 +93,7 @@ def deploy(
         "mlflow_run_id": context.run.run_id,
         "exported_to": str(exported_to) if exported_to else None,
     }
+    # Once this is written, a resumed run does none of the above again.
     context.finish_step("deployment", step)
     return _deployment(context, version, decision, evaluation)
 

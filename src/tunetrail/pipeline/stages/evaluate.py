@@ -51,6 +51,7 @@ def version_to_beat(context: StageContext) -> ModelVersion | None:
     root = context.registry.root()
     candidate = context.registry.version_of_run(context.run, context.base.canonical_name)
 
+    # Compared with itself, a candidate that is root already could only be refused.
     root_is_our_candidate = (
         root is not None and candidate is not None and root.version == candidate.version
     )
@@ -95,6 +96,7 @@ def _compare(
         seed=context.settings.seed,
     )
     run.log_figure(comparison_figure(comparison), "comparison.png")
+    # Saved together with the step: a comparison counts for this version only.
     context.state.compared_with = to_beat
     step = {**comparison.to_dict(), "against": against}
     context.finish_step("comparison", step, comparison.figures)

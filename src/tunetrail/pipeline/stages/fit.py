@@ -85,6 +85,7 @@ def _train(
     """Run the job, and finish the step."""
     run, folder = context.run, context.state.folder / FIT
     started_from, start = start_of_training(context, prepared.shape)
+    # A job that is there stays as it is: its training may have begun.
     if not is_written(folder):
         before_mining = prepared.augmented if builder.are_mined_again(prepared.augmented) else None
         JobRows(
@@ -102,6 +103,7 @@ def _train(
         ).write(folder)
 
     def report(metrics: Any, step: int) -> None:
+        # Logged first, since `on_metrics` may end the run by raising `Pruned`.
         run.log_metrics(metrics, step)
         on_metrics(metrics, step)
 

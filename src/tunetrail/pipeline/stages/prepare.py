@@ -64,6 +64,7 @@ def prepare(
     split = state.read_split()
     additional = state.rows(ADDITIONAL) if state.additional_rows is not None else None
     if "augmentation" not in state.steps:
+        # Before models are loaded to write rows; a run that has augmented has passed this.
         _check_rows(context, split, additional)
         _augment(context, builder, split.train)
 
@@ -86,6 +87,7 @@ def _split_rows(
     logger.info("%s: validation, cleaning and split", family.name)
     shapes = AdditionalShapes(context=context)
     if shapes.losses:
+        # Wraps the stream: the rows are remembered while the preparation below reads them.
         rows = shapes.collect(rows)
     preparation = build_preparation(family, settings, context.base.path, reference)
     session = prepare_rows(family, settings, preparation, rows, state.folder / PREPARED)
@@ -106,6 +108,7 @@ def _split_rows(
         run.log_input(context.name, rows_digest(additional), "training", len(additional))
         state.write_rows(additional, ADDITIONAL)
 
+    # One save at the end: a run killed before it prepares its rows again from the start.
     state.steps.update(steps)
     state.split = {"method": split.method, "warnings": list(split.warnings)}
     state.save()
@@ -125,9 +128,11 @@ def _augment(context: StageContext, builder: TrainRowBuilder, train: pd.DataFram
     if len(result.rejected):
         path = context.state.folder / "augmentation_rejected.parquet"
         result.rejected.to_parquet(path)
+        # At once: resuming doesn't need the file, so a failure would remove it.
         context.run.log_artifact(path, "data")
     _warn(context, result.notes)
 
+    # The file before the step, which tells a resumed run that the file is there.
     context.state.write_rows(result.rows, AUGMENTED)
     context.finish_step("augmentation", result.to_dict())
 
