@@ -20,6 +20,7 @@ from tunetrail.data.rows import content_columns, content_text, object_series, se
 from tunetrail.data.texts.markup import strip_markup
 from tunetrail.samples import ColumnType, column_type, shape_named
 
+# U+FEFF within a text is a byte order mark that came along when files were joined.
 _CONTROL_CHARACTERS = {
     code: None for code in (*range(0x20), *range(0x7F, 0xA0), 0xFEFF) if chr(code) not in "\t\n\r"
 }
@@ -62,6 +63,7 @@ def clean_rows(rows: pd.DataFrame, config: CleaningConfig) -> CleanedRows:
     placeholders: Counter[str] = Counter()
     before = rows.reset_index(drop=True)
     after = before.copy()
+    # Dicts as ordered sets: a row has each reason once, in the order of the columns.
     reasons_by_row: list[dict[str, None]] = [{} for _ in range(len(before))]
 
     for column in content_columns(before):
@@ -72,6 +74,7 @@ def clean_rows(rows: pd.DataFrame, config: CleaningConfig) -> CleanedRows:
         for position, (cell_value, shape_name) in enumerate(cells):
             cell = _repair_cell(cell_value, column, config, scrubber)
             is_optional = column not in shape_named(shape_name).required
+            # An optional text that cleaning empties counts as absent.
             values.append(None if is_optional and _is_blank(cell.value) else cell.value)
             placeholders.update(cell.placeholders)
             reasons_by_row[position].update(dict.fromkeys(cell.reasons))
@@ -112,6 +115,7 @@ def _account_for(
 
 def clean_text(text: str, config: CleaningConfig) -> tuple[str, list[str]]:
     """Return the repaired text and the names of the repairs that changed it."""
+    # In this order, because a repair may leave what the next one removes: markup leaves blanks.
     repairs: list[tuple[bool, str, Callable[[str], str]]] = [
         (config.fix_encoding and not text.isascii(), "encoding repaired", _fix_encoding),
         (config.normalize_unicode, "characters normalised", _normalize_unicode),
@@ -139,6 +143,7 @@ def _normalize_unicode(text: str) -> str:
 
 
 def _remove_markup(text: str) -> str:
+    # Without these characters there are neither tags nor entities, and parsing is slow.
     return strip_markup(text) if "<" in text or "&" in text else text
 
 

@@ -76,6 +76,7 @@ def measure_lengths(
     for position in too_long:
         record = records[position]
         target_is_cut = shape_named(record["shape"]).target_is_written
+        # Reported under every policy: the checks tell how many rows were too long as they came.
         lengths.append((int(record["row_id"]), int(counts[position]), target_is_cut))
 
     dropped, set_aside, changes = [], [], []
@@ -94,6 +95,7 @@ def measure_lengths(
             if record.get(column) is not None:
                 record[column] = truncated(record[column], counter.max_length, counter.of_texts)
                 rows.at[position, column] = record[column]
+        # Counted again, because a cut at a sentence leaves fewer tokens than the limit.
         counts[position] = counter.of_records([record])[0]
         after = content_text(record, mask)
         changes.append((row_id, f"truncated at a sentence: {reason}", before, after))

@@ -59,6 +59,7 @@ def table_of(rows: pd.DataFrame, schema: pa.Schema) -> pa.Table:
     Raises:
         pyarrow.ArrowException: A value doesn't have its column's type; validated rows always do.
     """
+    # With the schema's types: inferred ones would depend on the values of each chunk.
     arrays = []
     for field in schema:
         values = rows[field.name].tolist() if field.name in rows else [None] * len(rows)

@@ -128,6 +128,7 @@ def shown(value: Any, mask: Callable[[str], str] = str) -> str | None:
     if value is None:
         return None
     try:
+        # Rows that weren't validated may be nested more deeply than Python's stack.
         masked = _mask_texts(value, mask)
     except RecursionError:
         masked = type(value).__name__
@@ -153,6 +154,7 @@ def _mask_texts(value: Any, mask: Callable[[str], str]) -> Any:
 
     masked = {}
     for key, element in value.items():
+        # An address book has personal data in its keys.
         masked_key = _mask_texts(key, mask) if isinstance(key, str) else key
         masked[masked_key] = _mask_texts(element, mask)
     return masked
@@ -190,6 +192,7 @@ def set_aside_frame(
 
 def _columns_of(shape_names: set[str]) -> list[str]:
     """Return the content columns of these shapes; raise `SampleError` for an unknown one."""
+    # In the registry's order: the order of a set differs from process to process.
     shapes = {shape_named(name) for name in shape_names}
     ordered = [shape.columns for shape in all_shapes() if shape in shapes]
     return list(dict.fromkeys(chain.from_iterable(ordered)))

@@ -28,6 +28,7 @@ from tunetrail.samples import (
 
 Row = Mapping[str, Any] | BrokenRow
 
+# Enough to get past a few broken rows, and quick in a file of any size.
 _CHECKED_ROWS = 20
 _BATCH_ROWS = 1000
 _BLOCK_BYTES = 1 << 20
@@ -111,6 +112,7 @@ def count_rows(path: str | Path) -> int:
             while block := stream.read(_BLOCK_BYTES):
                 lines, last_byte = lines + block.count(b"\n"), block[-1:]
     has_unfinished_line, has_header = last_byte != b"\n", reader is _csv_rows
+    # The last line may lack its line break, and a header is no row; booleans count as 0 or 1.
     return lines + has_unfinished_line - has_header
 
 
@@ -124,6 +126,7 @@ def _reader(path: Path) -> Callable[[Path], Iterator[Row]]:
     }
     name = path.name.lower()
     suffix = Path(name.removesuffix(".gz")).suffix
+    # Parquet is compressed inside, and its index at the end can't be reached through gzip.
     if suffix not in readers or (name.endswith(".gz") and suffix == ".parquet"):
         raise SampleError(
             f"the file's suffix must be one of {', '.join(readers)} (all except .parquet may be "
@@ -146,6 +149,7 @@ def _rows(path: Path, reader: Callable[[Path], Iterator[Row]]) -> Iterator[Row]:
         for row in reader(path):
             is_empty = False
             yield row
+    # A file of blank lines, or with only a header, has bytes but no rows.
     if is_empty:
         raise SampleError(f"{path} has no rows. Give a file with at least one row.")
 
@@ -157,6 +161,7 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise SampleError(f"{path} doesn't exist. Check the path.") from error
+    # Before OSError, because BadGzipFile is one.
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise SampleError(
             f"{path} is not a complete gzip file ({error}). Compress it again."
@@ -174,6 +179,7 @@ def _open(path: Path) -> BinaryIO:
 
 def _lines(path: Path) -> Iterator[str]:
     with _open(path) as stream:
+        # Decoded line by line, so that the error can name the line.
         for line_number, line in enumerate(stream, start=1):
             if line_number == 1:
                 line = line.removeprefix(_BYTE_ORDER_MARK)
@@ -211,6 +217,7 @@ def _jsonl_row(text: str, line_number: int) -> Row:
 def _csv_rows(path: Path) -> Iterator[Row]:
     csv.field_size_limit(_LONGEST_CELL)
     lines = _LastLine(_lines(path))
+    # If it weren't strict, a misplaced quote would silently change cells.
     reader = csv.reader(lines, strict=True)
     header: list[str] | None = None
 
@@ -228,6 +235,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             yield BrokenRow(text=lines.last, reason=reason)
             continue
 
+        # The reader gives a blank line as a row without cells.
         if not cells:
             continue
         if header is None:

@@ -162,6 +162,7 @@ def assign_sides(
         if labels is not None and config.stratify:
             _keep_labels_everywhere(side_of, members, labels)
 
+    # "validation" has ten letters.
     sides = np.empty(len(clusters), dtype="<U10")
     for cluster, positions in members.items():
         sides[positions] = side_of[cluster]
@@ -199,17 +200,20 @@ def make_folds(
     if "parent_id" in train_rows:
         is_original = train_rows["parent_id"].isna().to_numpy(bool)
     clusters = train_rows["cluster"].to_numpy(dtype=object)
+    # Augmented rows are never scored, so they don't count for the size of a fold.
     sizes = Counter(clusters[is_original])
     _check_fold_count(n_splits, len(sizes), len(train_rows), by_time=by_time)
 
     if by_time:
         block_of = _blocks(sizes, _oldest_moments(train_rows), n_splits + 1)
         block = np.array([block_of[cluster] for cluster in clusters])
+        # Trained on the past and scored on what came next, as in production.
         cuts = [(block < scored, block == scored) for scored in range(1, n_splits + 1)]
     else:
         labels = train_rows["label"] if "label" in train_rows else [None] * len(train_rows)
         original_labels = np.array(labels, dtype=object)[is_original]
         label_of = dict(zip(clusters[is_original], original_labels, strict=True))
+        # Sorted, so that folds depend on the seed and not on the order of the rows.
         fold_of = _balanced_folds(dict(sorted(sizes.items())), label_of, n_splits, seed)
         fold = np.array([fold_of[cluster] for cluster in clusters])
         cuts = [(fold != scored, fold == scored) for scored in range(n_splits)]
@@ -251,6 +255,7 @@ def _oldest_moments(rows: pd.DataFrame) -> dict[str, float]:
 
 def _sides_by_content(clusters: Sequence[str], config: SplitConfig) -> dict[str, str]:
     """Return the side of each cluster from the hash of its key."""
+    # The test side has the lowest draws, so a change of validation_share doesn't move its rows.
     held_out = config.test_share + config.validation_share
     intervals = {
         "test": (0.0, config.test_share),
@@ -304,6 +309,7 @@ def _sides_by_time(
 
     # Shares of clusters, not of rows: twins of old rows would move the cut back.
     total = len(members)
+    # Every side gets at least one cluster, however small its share is.
     test_size = min(max(1, math.ceil(config.test_share * total)), total - 2)
     held_out = math.ceil((config.test_share + config.validation_share) * total)
     validation_end = min(max(test_size + 1, held_out), total - 1)
@@ -337,6 +343,7 @@ def _blocks(sizes: Mapping[str, int], oldest: Mapping[str, float], blocks: int) 
     total, assigned, block = sum(sizes.values()), 0, 0
     block_of = {}
     for index, cluster in enumerate(ordered):
+        # The block that the rows so far have reached; none may be skipped on the way.
         due = min(int(blocks * assigned / total), blocks - 1)
         # From here on, each of the last blocks needs one of the last clusters.
         least = max(0, blocks - (len(ordered) - index))
@@ -386,6 +393,7 @@ def _balanced_folds(
     """
     clusters = list(sizes)
     order = np.random.default_rng(seed).permutation(len(clusters))
+    # The sort below is stable, so the seed decides among clusters of equal size.
     shuffled = [clusters[position] for position in order]
 
     rows_by_fold = [0] * n_splits

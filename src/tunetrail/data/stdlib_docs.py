@@ -20,6 +20,7 @@ from typing import Any
 
 from tunetrail.samples import SampleKind
 
+# Tests, bundled applications, and packages that aren't part of the library.
 _SKIPPED_FOLDERS = {
     "test",
     "tests",
@@ -138,6 +139,7 @@ def _cut_docstring(node: _Documented, lines: list[str]) -> None:
     # The parser counts columns in bytes of UTF-8.
     before = lines[first].encode()[: docstring.col_offset].decode()
     after = lines[last].encode()[docstring.end_col_offset :].decode()
+    # A body that was only a docstring needs a statement.
     remainder = before + (f"pass{after}" if len(node.body) == 1 else after.lstrip(" \t;"))
     lines[first : last + 1] = [remainder if remainder.strip() else "", *[""] * (last - first)]
 
@@ -148,6 +150,7 @@ def _first_paragraph(node: _Documented) -> str:
 
 
 def _code(node: _Documented, lines: list[str]) -> str:
+    # With its docstring cut out, nothing is left to pair with it.
     if len(node.body) == 1:
         return ""
     return textwrap.dedent("".join(lines[node.lineno - 1 : node.end_lineno])).strip()

@@ -57,6 +57,7 @@ def too_few_left(validation: StepAccount, allowed_share: float) -> str | None:
     if validation.rows_out and validation.set_aside <= allowed_share * validation.rows_in:
         return None
 
+    # Reasons are sorted by count, the commonest first.
     reason, count = next(iter(validation.reasons.items()))
     raise_limit = ", or raise validation.max_rejected_share" if validation.rows_out else ""
     return (

@@ -149,6 +149,7 @@ class ChunkSteps:
     def identity(self) -> str:
         """SHA-256 (hex) of everything that a chunk's result depends on, except for its rows."""
         validation = self.validation
+        # Labels and drift are checked across the session, so their settings keep cached chunks.
         row_checks = (validation.rows, validation.vectors, validation.conversations)
         settings = [
             _code_digest(),
@@ -165,6 +166,7 @@ class ChunkSteps:
     def run(self, raw: Path, folder: Path) -> None:
         """Prepare the chunk of file `raw` into `folder`, which appears complete or not at all."""
         folder.parent.mkdir(parents=True, exist_ok=True)
+        # Next to the result, because a rename is atomic only within one file system.
         unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
         try:
             self._prepare(read_chunk(raw), unfinished)
@@ -261,6 +263,7 @@ def _merge_changes(first: pd.DataFrame, second: pd.DataFrame, rows: pd.DataFrame
             change["reason"] = f"{earlier['reason']}; {change['reason']}"
         merged[change["row_id"]] = change
 
+    # A changed row that a later step has set aside is listed there.
     remaining = set(rows["row_id"].tolist())
     changes = [change for row_id, change in merged.items() if row_id in remaining]
     frame = pd.DataFrame(changes, columns=first.columns, dtype=object)
@@ -268,5 +271,6 @@ def _merge_changes(first: pd.DataFrame, second: pd.DataFrame, rows: pd.DataFrame
 
 
 def _stack(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    # pandas warns when it concatenates empty frames, whose column types would count.
     present = [frame for frame in frames if len(frame)]
     return pd.concat(present, ignore_index=True) if present else frames[0]

@@ -65,6 +65,7 @@ def write_chunks(
     for row_id, text in _serialised_rows(frames):
         row_ids.append(row_id)
         texts.append(text)
+        # Content-defined chunking: rows that are added elsewhere don't move this boundary.
         is_boundary = len(texts) >= smallest and zlib.crc32(text.encode()) % chunk_rows == 0
         if is_boundary or len(texts) == largest:
             yield _write_chunk(row_ids, texts, folder / f"{chunks:06d}.parquet")
@@ -78,6 +79,7 @@ def read_chunk(path: Path) -> pd.DataFrame:
     table = pq.read_table(path)
     rows = list(map(json.loads, table.column("row").to_pylist()))
 
+    # In the order in which they first appear, because a row lacks its absent columns.
     columns = dict.fromkeys(column for row in rows for column in row)
     frame = pd.DataFrame({"row_id": table.column("row_id").to_numpy()})
     for column in columns:
@@ -97,6 +99,7 @@ def _write_chunk(row_ids: list[int], texts: list[str], path: Path) -> RawChunk:
     for row_id, text in zip(row_ids, texts, strict=True):
         digest.update(f"{row_id}\t{text}\n".encode())
 
+    # The file is read once and then deleted, so speed matters more than size.
     pq.write_table(pa.table([row_ids, texts], schema=_SCHEMA), path, compression="lz4")
     return RawChunk(path=path, digest=digest.hexdigest(), rows=len(row_ids))
 

@@ -59,6 +59,7 @@ def run_tasks(
 def _run_task(prepare: PrepareChunk, task: ChunkTask) -> ChunkTask:
     if not task.folder.is_dir():
         prepare(task.raw, task.folder)
+    # The raw rows of a large session would fill the disk a second time.
     task.raw.unlink(missing_ok=True)
     return task
 
@@ -73,6 +74,7 @@ def _run_on_ray(prepare: PrepareChunk, tasks: Iterable[ChunkTask]) -> Iterator[C
             "pip install 'tunetrail[ray]'"
         ) from error
 
+    # Ray reports its usage to its makers unless it is told not to.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False)
@@ -88,5 +90,6 @@ def _run_on_ray(prepare: PrepareChunk, tasks: Iterable[ChunkTask]) -> Iterator[C
         return row
 
     if rows:
+        # A block for each chunk: within a block, Ray would prepare one chunk after the other.
         ray.data.from_items(rows, override_num_blocks=len(rows)).map(run_row).materialize()
     yield from listed

@@ -102,6 +102,7 @@ class Preparation:
         raw.mkdir()
         identity = self.steps.identity
 
+        # A generator: locally, only a few chunks of raw rows lie on the disk at a time.
         def tasks() -> Iterator[ChunkTask]:
             for chunk in write_chunks(frames, self.config.chunk_rows, raw):
                 result = cache.place(identity, chunk.digest)

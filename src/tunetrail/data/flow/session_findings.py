@@ -34,6 +34,7 @@ def read_facts(chunks: Sequence[PreparedChunk]) -> SessionFacts:
     """Return the facts of all rows, in the order of the chunks."""
     shapes = map(shape_named, ChunkCounts.total(chunks).shapes)
     content = {column for shape in shapes for column in shape.columns}
+    # Only what the checks need: the texts of a session may be larger than memory.
     columns = ["row_id", "language", "timestamp", *sorted({"score", "label"} & content)]
     table = pa.concat_tables([_read_columns(chunk, columns) for chunk in chunks])
 
@@ -104,6 +105,7 @@ class SessionChecks:
 
         compares_vectors = reference is not None and is_active("drift.embedding", config)
         checks_rows = is_active("rows.outlier", config) or is_active("labels.mislabelled", config)
+        # Vectors are the slowest part, so they are computed only if an active check needs them.
         vectors = reference_vectors = None
         if self.encoder is not None and (checks_rows or compares_vectors):
             vectors = self.encoder.cached_vectors(texts_to_encode(rows), self.cache)

@@ -108,6 +108,7 @@ class SessionWriter:
         self._collect_examples(rows, set_aside)
 
         self._set_aside.write(set_aside)
+        # A removed row is listed as it came in, not as cleaning left it.
         before = dict(zip(changes["row_id"], changes["before"], strict=True))
         for step in ("validation", "cleaning", "split"):
             reasons = {index: reason for index, (at, reason) in removed.items() if at == step}

@@ -94,6 +94,7 @@ def _draw_rows(section: ReportSection) -> "Figure | None":
     if not any(totals):
         return None
 
+    # In inches: the margins, a line for each bar, and more for the names of the sides.
     figure = new_figure(0.8 + 0.42 * len(bars) + (0.2 if section.sides else 0.0))
     axes = figure.subplots()
     for position, (_, shares, text) in enumerate(bars):
@@ -104,6 +105,7 @@ def _draw_rows(section: ReportSection) -> "Figure | None":
         note.set_in_layout(False)
 
     name_bars(axes, [name for name, _, _ in bars])
+    # The room at the right is for the notes.
     axes.set_xlim(0, 1.22 * max(totals))
     if section.account:
         _add_legend(figure, section)
@@ -121,6 +123,7 @@ def _draw_stacked(axes: "Axes", position: int, shares: Sequence[tuple[int, str]]
 def _add_legend(figure: "Figure", section: ReportSection) -> None:
     from matplotlib.patches import Patch
 
+    # The legend explains only colours that the picture has.
     handles = [Patch(color=_UNCHANGED, label="unchanged")]
     if any(step.changed for step in section.account):
         handles.append(Patch(color=_CHANGED, label="changed"))

@@ -93,6 +93,7 @@ def headline(section: ReportSection) -> str:
 
 def _section_values(section: ReportSection) -> dict[str, Any]:
     """Return the values of a section that the template prints."""
+    # The worst come first and the passed ones last; within a severity, the checks keep their order.
     findings = sorted(section.findings, key=lambda finding: _SEVERITIES.index(finding.severity))
     noticed = [finding for finding in findings if finding.severity != "passed"]
     passed = findings[len(noticed) :]

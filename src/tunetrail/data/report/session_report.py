@@ -37,8 +37,10 @@ def report_section(session: PreparedSession, name: str, max_length: int | None) 
         max_length: Tokens that the model reads.
     """
     files = [side_file(session.folder, side) for side in SIDES]
+    # The files of all sides have the same columns.
     has_labels = "label" in pq.read_schema(files[0]).names
     columns = ["characters", "token_count", *(["label"] if has_labels else [])]
+    # Without the texts, because a session may be larger than memory.
     rows = pd.concat([row_files.read_rows(file, columns) for file in files], ignore_index=True)
 
     lengths = {"characters": rows["characters"].to_numpy()}
@@ -111,6 +113,7 @@ def _sum_of_sessions(sessions: Mapping[str, PreparedSession], folder: Path) -> P
     warnings: list[str] = []
     stopped = []
     for model_type, session in sessions.items():
+        # A session of one model type needs no prefix to tell whose finding it is.
         prefix = f"{model_type}: " if len(sessions) > 1 else ""
         for result in session.findings:
             findings.append(replace(result, message=f"{prefix}{result.message}"))
@@ -119,6 +122,7 @@ def _sum_of_sessions(sessions: Mapping[str, PreparedSession], folder: Path) -> P
             stopped.append(f"{prefix}{session.stopped}")
 
     listed = list(sessions.values())
+    # Every session has the same steps, in the same order.
     steps = zip(*(session.account for session in listed), strict=True)
     return PreparedSession(
         folder=folder,

@@ -21,6 +21,7 @@ from tunetrail.data.twins.shingles import normalized as normalized
 from tunetrail.data.twins.sketches import KINDS, RowSketches, sketch_rows
 from tunetrail.data.twins.text_index import TextIndex
 
+# Bounds the memory of sketching: shingles take many times as much as the texts.
 _ROWS_AT_ONCE = 10_000
 _SKETCHED_TEXTS = tuple(f"{kind}.text" for kind in KINDS)
 _TEXT_INDICES = ("row_text", "whole_text", "link_text", "mask_text", *_SKETCHED_TEXTS)
@@ -57,6 +58,7 @@ class SketchBook:
         """Create an empty book with its files in `folder`, which must exist and be its own."""
         self._folder = folder
         self._index: TextIndex | None = None
+        # The sketches of no rows tell which arrays there are, with their types and widths.
         empty = pd.DataFrame({"row_id": pd.Series(dtype="int64"), "shape": [], "group": []})
         self._arrays = {}
         for name, values in sketch_rows(empty).arrays():
@@ -76,6 +78,7 @@ class SketchBook:
             elif name == "link_row":
                 values = values + rows
             self._arrays[name].append(values)
+        # New texts change the numbers of all texts, so the index is built again on its next use.
         self._index = None
 
     @property
@@ -87,6 +90,7 @@ class SketchBook:
         """Return each row's oldest row of equal shape and content, -1 if that is the row itself."""
         rows = self._rows(included)
         keys = self._array("row_key")[rows]
+        # Equal keys become neighbours, the oldest row first.
         order = np.lexsort((self.row_ids[rows], keys[:, 1], keys[:, 0]))
 
         rows, keys = rows[order], keys[order]
@@ -102,6 +106,7 @@ class SketchBook:
         answers.
         """
         rows = self._rows(included)
+        # A key of 0 marks rows with a question that may have several right answers.
         rows = rows[self._array("input_key")[rows] != 0]
         inputs, targets = self._array("input_key")[rows], self._array("target_key")[rows]
         order = np.lexsort((targets, inputs))
@@ -151,6 +156,7 @@ class SketchBook:
             edges += self._similar_texts(index, edges, size, similarity)
         labels = components(*join_pairs(edges), size)[rows]
 
+        # The oldest row stands for its cluster, so newer rows don't change the cluster's key.
         by_age = np.lexsort((self.row_ids[rows], labels))
         rows, labels = rows[by_age], labels[by_age]
         return self._by_row(rows, rows[_first_of_run(labels[:, None])])
@@ -169,6 +175,7 @@ class SketchBook:
         ]
         for kind, sketches in index.stored.items():
             texts = np.flatnonzero(is_linked & (index.entry_of[kind] >= 0))
+            # Texts that are connected already, even by an earlier kind, aren't compared again.
             labels = components(*join_pairs([*edges, *similar]), size)[texts + rows]
             entries = index.entry_of[kind][texts]
             first, second = connecting_pairs(sketches, entries, labels, similarity)
@@ -189,6 +196,7 @@ class SketchBook:
 
         rows = rows[self.exact_duplicates(included)[rows] < 0]
         rows = rows[np.argsort(self.row_ids[rows], kind="stable")]
+        # An absent text stays -1, which as an index would be the last text.
         row_text = self._array("row_text")[rows]
         texts = np.where(row_text < 0, -1, index.number_of[row_text]).astype(np.int64)
         match = self._array("match_key")[rows]

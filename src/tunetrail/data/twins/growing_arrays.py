@@ -15,6 +15,7 @@ class GrowingArray:
         self._dtype = np.dtype(dtype)
         self._width = width
         self._length = 0
+        # A file from before would be appended to.
         path.write_bytes(b"")
 
     def __len__(self) -> int:
@@ -29,6 +30,7 @@ class GrowingArray:
     def array(self) -> npt.NDArray[Any]:
         """Return all rows, mapped into memory for reading."""
         shape = (self._length, self._width) if self._width else (self._length,)
+        # An empty file can't be mapped.
         if self._length == 0:
             return np.empty(shape, dtype=self._dtype)
         return np.memmap(self._path, dtype=self._dtype, mode="r", shape=shape)

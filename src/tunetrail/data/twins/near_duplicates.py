@@ -40,9 +40,11 @@ def representatives(rows: ComparedRows, index: TextIndex, similarity: float) -> 
     search = _Search(rows, index, similarity)
     candidates, share = np.arange(len(rows.whole)), 1.0
     while True:
+        # The limit halves from round to round, so all rounds together cost at most twice the first.
         index.allow_comparisons(len(rows.whole), share)
         was_compared = search.compare(candidates)
 
+        # A row stays only if it was compared with its whole bucket; a skipped one is compared again.
         candidates, share = np.flatnonzero(~search.is_hit & search.has_met), share / 2.0
         if was_compared[candidates].all():
             return search.stands_for
@@ -78,6 +80,7 @@ class _Search:
         """Compare the candidates that have a sketch of this kind, band by band."""
         entries = self._index.entry_of[kind][self._rows.whole[candidates]]
         candidates, entries = candidates[entries >= 0], entries[entries >= 0]
+        # As a salt, the key keeps rows with different labels, scores or roles out of one bucket.
         salts = self._rows.match_key[candidates]
         sketches = self._index.stored[kind]
 
@@ -85,12 +88,14 @@ class _Search:
             nodes = candidates[members]
             self.has_met[nodes] = True
             pairs = self._similar_of_band(kind, nodes, bucket, allowed)
+            # Settled after every band, because a hit row needs no comparisons in the next one.
             self._settle(np.concatenate([self._pairs, *pairs]))
 
     def _similar_of_band(
         self, kind: str, nodes: Integers, bucket: Integers, allowed: int
     ) -> list[Integers]:
         """Return similar pairs (newer, older) of nodes, which are sorted by bucket and age."""
+        # A hit row leaves the band; if the row that stands for it goes, it is compared again.
         self._was_skipped[nodes[self.is_hit[nodes]]] = True
         is_open = ~self.is_hit[nodes]
         nodes, bucket = nodes[is_open], bucket[is_open]
@@ -126,6 +131,7 @@ class _Search:
         older_entries, newer_entries = entries[whole[older]], entries[whole[newer]]
         sketches = self._index.stored[kind]
         is_similar = sketches.similar(older_entries, newer_entries, self._similarity)
+        # The single texts are compared only if the rows as a whole are similar.
         is_similar[is_similar] = self._have_similar_texts(older[is_similar], newer[is_similar])
 
         hits = newer[is_similar]
@@ -154,6 +160,7 @@ class _Search:
 
         self._pairs = np.unique(pairs, axis=0)
         stands_for = list(range(len(self.stands_for)))
+        # Pairs are sorted by the newer row, so whether its older rows stay is already decided.
         for newer, older in self._pairs.tolist():
             if stands_for[newer] == newer and stands_for[older] == older:
                 stands_for[newer] = older

@@ -27,7 +27,9 @@ from tunetrail.data.twins.shingles import (
 Mask = npt.NDArray[np.bool_]
 Pairs = tuple[Integers, Integers]
 
+# Share of the pairs at the threshold that some band has to bring into one bucket.
 _MINIMUM_RECALL = 0.98
+# Block sizes: they bound the memory of a comparison, whatever the number of pairs.
 _PAIRS_AT_ONCE = 1 << 15
 _EXACT_AT_ONCE = 1 << 12
 _ENTRIES_AT_ONCE = 1 << 16
@@ -72,6 +74,7 @@ class StoredSketches:
         """
         variance = similarity * (1.0 - similarity)
         deviation = (variance / PERMUTATIONS) ** 0.5
+        # 1.645 standard errors: the one-sided 95 % quantile of the normal distribution.
         sample_margin = 1.645 * (variance / LARGEST_SAMPLE) ** 0.5
 
         is_similar = np.zeros(len(first), dtype=bool)
@@ -81,6 +84,7 @@ class StoredSketches:
 
             estimate = self._estimates(left, right)
             likely = np.flatnonzero(estimate >= similarity - 2.5 * deviation)
+            # Comparing shingles is expensive; once its budget is used up, the estimate decides.
             exact, unverified = likely[: self.exact_left], likely[self.exact_left :]
             self.exact_left -= len(exact)
             passes[unverified] = estimate[unverified] >= min(1.0, similarity + 3.0 * deviation)
@@ -96,6 +100,7 @@ class StoredSketches:
         # Counting bits of whole words is many times faster than a sum of booleans.
         equal_words = np.packbits(is_equal, axis=1).view(np.uint64)
         share = np.bitwise_count(equal_words).sum(axis=1) / PERMUTATIONS
+        # Some slots agree by chance: share = jaccard + (1 - jaccard) * _CHANCE.
         return np.asarray((share - _CHANCE) / (1.0 - _CHANCE), dtype=np.float64)
 
     def _jaccard(self, first: Integers, second: Integers) -> tuple[npt.NDArray[np.float64], Mask]:
@@ -114,9 +119,11 @@ class StoredSketches:
         pair_of_key = (keys[distinct] >> np.uint64(32)).astype(np.int64)
         is_shared = np.diff(distinct, append=len(keys)) == 2
         union = np.bincount(pair_of_key, minlength=len(first))
+        # The rank of each distinct shingle within its pair, the smallest hash first.
         rank = np.arange(len(pair_of_key)) - np.repeat(np.cumsum(union) - union, union)
 
         is_sample = np.maximum(self.counts[first], self.counts[second]) == LARGEST_SAMPLE
+        # Only the k smallest of a union are a fair sample; two whole texts have fewer than 2k.
         limit = np.where(is_sample, LARGEST_SAMPLE, 2 * LARGEST_SAMPLE)
         is_counted = is_shared & (rank < limit[pair_of_key])
         common = np.bincount(pair_of_key[is_counted], minlength=len(first))
@@ -138,6 +145,7 @@ def connecting_pairs(
     Sketches with equal labels are connected already and are not compared again, so that a large set
     of twins doesn't cost its square.
     """
+    # `_merge_labels` uses labels as nodes of a graph, so they have to count from 0.
     labels = np.unique(labels, return_inverse=True)[1].astype(np.int64)
     pairs: list[Pairs] = []
 
@@ -156,6 +164,7 @@ def connecting_pairs(
             first, second = members[positions], members[positions + lag]
             is_open = labels[first] != labels[second]
             first, second = first[is_open], second[is_open]
+            # Skipping connected pairs takes time as well, so it uses up a little of the limit.
             allowed -= len(first) + len(positions) // PAIRS_PASSED_AT_THE_COST_OF_ONE
             is_similar = sketches.similar(entries[first], entries[second], similarity)
             pairs.append((first[is_similar], second[is_similar]))
@@ -203,6 +212,7 @@ def rows_per_band(similarity: float) -> int:
     With p slots in bands of r, a pair of similarity s is found with the probability
     1 - (1 - s^r)^(p/r).
     """
+    # The wider the band, the smaller its buckets and the fewer the comparisons.
     for width in range(32, 1, -1):
         recall = 1.0 - (1.0 - similarity**width) ** (PERMUTATIONS // width)
         if recall >= _MINIMUM_RECALL:
@@ -221,6 +231,7 @@ def bands(
     """
     width = rows_per_band(similarity)
     starts = range(0, PERMUTATIONS - width + 1, width)
+    # Equal shares, so that one crowded band can't use up the limit of all others.
     allowed = sketches.pairs_left // len(starts)
 
     for start in starts:
@@ -231,6 +242,7 @@ def bands(
         members = order[in_shared_run(keys[order])]
 
         if salts is None:
+            # The next eight slots of 8 bits make one sort key of 64 bits.
             following = np.arange(start + width, start + width + 8) % PERMUTATIONS
             next_slots = sketches.signature[entries[members, None], following].view(">u8").ravel()
             members = members[np.lexsort((next_slots, keys[members]))]

@@ -47,6 +47,7 @@ def parts_of(record: Mapping[Any, Any]) -> RowParts:
     if ColumnType.MESSAGES in shape.types.values():
         return _parts_of_conversation(record)
     twins = [record.get(column) for column in shape.input_texts]
+    # A written target is one of the texts; only a label, score or vector answers without text.
     answer = shape.target[0] if shape.target and not shape.target_is_written else None
     return RowParts(
         twins=[text for text in twins if text is not None],
@@ -78,6 +79,7 @@ def _parts_of_conversation(record: Mapping[Any, Any]) -> RowParts:
         twins=[conversation] if opening is None else [opening, conversation],
         compared=[question, None if answer is None else contents[answer]],
         whole=conversation,
+        # Under another system prompt, the same words may ask for another answer.
         setting=("chat", *system_turns, roles),
         answer=None,
         answered_by_text=answer is not None,
@@ -98,6 +100,7 @@ def hash_of(values: Iterable[Any], size: int = 8) -> bytes:
     state = hashlib.blake2b(digest_size=size)
     for value in values:
         encoding = _encode_value(value)
+        # With the length in front, ("ab", "c") and ("a", "bc") have different hashes.
         state.update(len(encoding).to_bytes(8, "little"))
         state.update(encoding)
     return state.digest()
@@ -117,6 +120,7 @@ def _encode_value(value: Any) -> bytes:
     if isinstance(value, Mapping):
         return b"turn" + hash_of((value["role"], value["content"]), 32)
     if isinstance(value, list | tuple | np.ndarray):
+        # A sequence of texts or turns; numbers are a vector, whatever container they came in.
         if len(value) and isinstance(value[0], str | Mapping):
             return b"list" + hash_of(value, 32)
         return b"vector" + np.asarray(value, dtype=np.float64).tobytes()

@@ -29,15 +29,18 @@ LARGEST_SAMPLE = 1024
 WHOLE = 255
 """The position of a one-word mask that leaves out no word."""
 
+# Signatures with different seeds can't be compared.
 _SEED = 42
 _WORDS_PER_SHINGLE = 3
 _CHARACTERS_PER_SHINGLE = 5
+# n words need n + 1 masks, and one word hardly changes the shingles of a longer text.
 _LONGEST_MASKED = 64
 
 
 def _multipliers(count: int) -> Hashes:
     """Return odd pseudo-random numbers of 64 bits, [count]."""
     digests = (hashlib.blake2b(b"%d" % index, digest_size=8).digest() for index in range(count))
+    # Multiplying by an odd number is reversible modulo 2**64, so no bits are lost.
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64) | np.uint64(1)
 
 
@@ -84,6 +87,7 @@ def begins_run(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
 def in_shared_run(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Return a mask of the sorted values that are equal to a neighbour."""
     begins = begins_run(values)
+    # A lone value begins a run, and so does the next value (for the last one: the first).
     return ~(begins & np.roll(begins, -1))
 
 
@@ -92,12 +96,14 @@ def normalized(text: str) -> str:
 
     A text that is only punctuation keeps it, because `{}` and `...` are not the same.
     """
+    # Casefolding alone would leave full-width letters and superscripts as they are.
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(folded.translate(_punctuation()).split()) or " ".join(folded.split())
 
 
 @functools.cache
 def _punctuation() -> Mapping[int, None]:
+    # A pass over all 1.1 million code points, hence the cache.
     codes = range(sys.maxunicode + 1)
     return dict.fromkeys(code for code in codes if unicodedata.category(chr(code)).startswith("P"))
 
@@ -150,6 +156,7 @@ def word_shingles(words: Ragged) -> Ragged:
 
 def character_shingles(texts: Sequence[str]) -> Ragged:
     """Return the hashes of all runs of five characters; a shorter text is one shingle."""
+    # U+10FFFF is a noncharacter, so padding can't be mistaken for content.
     padded = [text.ljust(_CHARACTERS_PER_SHINGLE, "\U0010ffff") for text in texts]
     counts = np.fromiter(map(len, padded), np.int64, len(padded))
     codes = np.frombuffer("".join(padded).encode("utf-32-le", "surrogatepass"), dtype="<u4")
@@ -162,6 +169,7 @@ def _windows(elements: Ragged, width: int) -> Ragged:
     starts = spans(elements.starts[:-1], counts)
     total = np.zeros(len(starts), dtype=np.uint64)
     for offset in range(width):
+        # A multiplier for each position: the same elements in another order hash differently.
         total += elements.values[starts + offset] * _MULTIPLIERS[offset]
     return ragged(mixed(total), counts)
 
@@ -219,6 +227,7 @@ def one_word_masks(words: Ragged, fewest: int) -> tuple[Hashes, Integers, npt.ND
     """
     masks: list[tuple[Hashes, Integers, npt.NDArray[np.uint8]]] = []
     for size in range(max(fewest - 1, 1), _LONGEST_MASKED + 1):
+        # Texts of equal length form a rectangle, so that all of their masks are computed at once.
         texts = np.flatnonzero(words.counts == size)
         if len(texts) == 0:
             continue
@@ -253,6 +262,7 @@ def _masked_hashes(words: Hashes) -> Hashes:
     hashes = before.copy()
     hashes[:, :size] += moved[:, -1:] - moved
 
+    # The number of words keeps masks from matching texts of another length.
     lengths = np.full(size + 1, size - 1, dtype=np.uint64)
     lengths[size] = size
     return mixed(hashes + lengths)

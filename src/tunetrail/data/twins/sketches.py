@@ -34,6 +34,8 @@ from tunetrail.samples import GROUP_COLUMN
 
 KINDS = ("short", "long")
 
+# The kinds overlap from 16 to 32 words, so that a short text and a slightly longer one have a
+# kind of sketch in common.
 _LONG_FROM_WORDS = 16
 _SHORT_UP_TO_WORDS = 32
 _MASKED_FROM_WORDS = 7
@@ -118,6 +120,7 @@ class RowSketches:
     @classmethod
     def load(cls, path: Path) -> "RowSketches":
         """Read what `save` wrote."""
+        # Without pickle, a damaged or forged file can't run code.
         with np.load(path, allow_pickle=False) as archive:
             arrays: dict[str, Any] = dict(archive)
         for kind in KINDS:
@@ -147,6 +150,7 @@ class _TextTable:
 
     def add(self, raw: str) -> int:
         """Return the index of a text, which is normalised once."""
+        # Normalising is slow, so a text is first looked up as it came.
         if raw not in self._index_of_raw:
             self._index_of_raw[raw] = self.add_normalized(normalized(raw))
         return self._index_of_raw[raw]
@@ -172,6 +176,7 @@ def sketch_rows(rows: pd.DataFrame) -> RowSketches:
 
     link_row, link_text = np.array(links, dtype=np.int32).reshape(-1, 2).T
     joined_hashes = b"".join(sketched.hashes for sketched in sketched_rows)
+    # 80 bytes a row: six keys of 8 bytes and the row's name of 32 (see `_SketchedRow`).
     hashes = np.frombuffer(joined_hashes, dtype=np.uint8).reshape(-1, 80)
     keys = np.ascontiguousarray(hashes[:, :48]).view("<u8").astype(np.uint64)
     compared = np.array([sketched.compared for sketched in sketched_rows], dtype=np.int32)
@@ -213,6 +218,7 @@ _NO_KEY = bytes(8)
 def _sketch_row(record: dict[Any, Any], group: str | None, table: _TextTable) -> _SketchedRow:
     """Add the row's texts to the table and return its sketch."""
     row_parts = parts_of(record)
+    # A row without a text that connects it is named by the empty text.
     twins = [table.add(text) for text in row_parts.twins] or [table.add("")]
     compared = [-1 if text is None else table.add(text) for text in row_parts.compared]
     present = [text for text in compared if text >= 0]
@@ -224,6 +230,7 @@ def _sketch_row(record: dict[Any, Any], group: str | None, table: _TextTable) ->
     else:
         whole = table.add_normalized(" ".join(table.texts[text] for text in present))
 
+    # The prefix keeps a group from having the key of a text of the same words.
     name = f"text:{table.texts[twins[0]]}" if group is None else f"group:{group}"
     text_keys = [table.keys[text].to_bytes(8, "little") for text in present]
     hashes = (
@@ -266,6 +273,7 @@ def _text_arrays(texts: Sequence[str], masked: npt.NDArray[np.int32]) -> dict[st
     is_masked[masked] = True
 
     short_sketches, long_sketches, masks = [], [], []
+    # All shingles at once would take many times as much memory as the texts.
     for start, stop in _blocks(texts):
         block = texts[start:stop]
         words = word_hashes(block)

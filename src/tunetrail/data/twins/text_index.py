@@ -16,7 +16,9 @@ from tunetrail.data.twins.sketches import KINDS
 
 _FORM_FROM_TEXTS = 10
 """From this many texts that differ only in one place, they are a form that was filled in."""
+# Masks are several times as many as rows, so they are sorted partition by partition.
 _MASKS_AT_ONCE = 1 << 22
+# Limits of a search: a constant that suits small sessions, and a term that grows with the texts.
 _EXACT_PAIRS = 500_000
 _EXACT_PAIRS_PER_TEXT = 5
 _PAIRS = 20_000_000
@@ -81,6 +83,7 @@ class TextIndex:
         are_texts = (first >= 0) & (second >= 0)
         for kind, sketches in self.stored.items():
             left, right = self.entry_of[kind][first], self.entry_of[kind][second]
+            # One kind is enough: a pair that is already similar isn't compared by the next kind.
             pairs = np.flatnonzero(~is_similar & are_texts & (left >= 0) & (right >= 0))
             is_similar[pairs] = sketches.similar(left[pairs], right[pairs], similarity)
         return is_similar
@@ -108,6 +111,7 @@ class TextIndex:
 
 def _partition_of(keys: Hashes, partitions: int) -> Integers:
     """Return the partition of each key: equal for equal keys, and evenly distributed."""
+    # Scales the upper half of the key, a fraction of 2**32, to the number of partitions.
     return ((keys >> np.uint64(32)) * np.uint64(partitions) >> np.uint64(32)).astype(np.int64)
 
 
@@ -120,6 +124,7 @@ def _pairs_of_masks(
     """Yield the pairs of texts with an equal mask: first substituted words, then inserted ones."""
     order = np.argsort(keys, kind="stable")
     order = order[in_shared_run(keys[order])]
+    # By mask, then position (`WHOLE` is the highest), then age; the text number breaks ties.
     order = order[np.lexsort((texts[order], ages[order], positions[order], keys[order]))]
     keys, positions = keys[order], positions[order]
     texts = texts[order].astype(np.int64)
