@@ -21,9 +21,8 @@ from tunetrail.data.texts.markup import strip_markup
 from tunetrail.samples import ColumnType, column_type, shape_named
 
 # U+FEFF within a text is a byte order mark that came along when files were joined.
-_CONTROL_CHARACTERS = {
-    code: None for code in (*range(0x20), *range(0x7F, 0xA0), 0xFEFF) if chr(code) not in "\t\n\r"
-}
+_CONTROL_CODES = {*range(0x20), *range(0x7F, 0xA0), 0xFEFF} - set(map(ord, "\t\n\r"))
+_CONTROL_CHARACTERS = dict.fromkeys(_CONTROL_CODES)
 
 _REPAIRED_TYPES = (ColumnType.TEXT, ColumnType.LABEL, ColumnType.MESSAGES)
 
@@ -108,7 +107,8 @@ def _account_for(
     old_records = before.iloc[list(reasons)].to_dict("records")
     for (position, reason), old_record in zip(reasons.items(), old_records, strict=True):
         record = records[position]
-        old_text, new_text = (content_text(row, scrubber.mask) for row in (old_record, record))
+        old_text = content_text(old_record, scrubber.mask)
+        new_text = content_text(record, scrubber.mask)
         lines.append((int(record["row_id"]), reason, old_text, new_text))
     return set_aside_frame("cleaning", lines)
 
@@ -134,8 +134,11 @@ def clean_text(text: str, config: CleaningConfig) -> tuple[str, list[str]]:
 def _fix_encoding(text: str) -> str:
     # Line by line, because ftfy judges a text as a whole: one broken line must not depend on its
     # neighbours.
-    lines = (line if line.isascii() else ftfy.fix_encoding(line) for line in text.split("\n"))
-    return "\n".join(lines)
+    return "\n".join(map(_fix_encoding_of_line, text.split("\n")))
+
+
+def _fix_encoding_of_line(line: str) -> str:
+    return line if line.isascii() else ftfy.fix_encoding(line)
 
 
 def _normalize_unicode(text: str) -> str:

@@ -81,7 +81,7 @@ def texts_of(row: Mapping[str, Any]) -> list[str]:
 def texts_of_rows(rows: pd.DataFrame) -> list[list[str]]:
     """Return `texts_of` each row, in the frame's order."""
     records = rows[["shape", *content_columns(rows)]].to_dict("records")
-    return [texts_of(record) for record in records]
+    return list(map(texts_of, records))
 
 
 def rows_of_kind(rows: pd.DataFrame, kind: SampleKind) -> bool:
@@ -91,7 +91,7 @@ def rows_of_kind(rows: pd.DataFrame, kind: SampleKind) -> bool:
 
 def records_of(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Return each row as a dict without its absent values."""
-    return [_without_absent(record) for record in rows.to_dict("records")]
+    return list(map(_without_absent, rows.to_dict("records")))
 
 
 def _without_absent(record: Mapping[Any, Any]) -> dict[str, Any]:
@@ -193,6 +193,6 @@ def set_aside_frame(
 def _columns_of(shape_names: set[str]) -> list[str]:
     """Return the content columns of these shapes; raise `SampleError` for an unknown one."""
     # In the registry's order: the order of a set differs from process to process.
-    shapes = {shape_named(name) for name in shape_names}
+    shapes = set(map(shape_named, shape_names))
     ordered = [shape.columns for shape in all_shapes() if shape in shapes]
     return list(dict.fromkeys(chain.from_iterable(ordered)))

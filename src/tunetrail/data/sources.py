@@ -261,7 +261,7 @@ class _LastLine(Iterator[str]):
 
 
 def _checked_header(path: Path, cells: list[str]) -> list[str]:
-    header = [cell.strip() for cell in cells]
+    header = list(map(str.strip, cells))
     repeated = sorted(name for name, count in Counter(header).items() if count > 1)
     if repeated:
         names = ", ".join(map(repr, repeated))
@@ -272,11 +272,11 @@ def _checked_header(path: Path, cells: list[str]) -> list[str]:
 def _typed_cells(header: list[str], cells: list[str]) -> dict[str, Any]:
     """Return a CSV row with its cells in their columns' types; empty optional cells are absent."""
     optional = set(COMMON_COLUMNS).union(*(shape.optional for shape in all_shapes()))
-    return {
-        column: _typed_cell(column, cell)
-        for column, cell in zip(header, cells, strict=True)
-        if cell or column not in optional
-    }
+    row = {}
+    for column, cell in zip(header, cells, strict=True):
+        if cell or column not in optional:
+            row[column] = _typed_cell(column, cell)
+    return row
 
 
 def _typed_cell(column: str, cell: str) -> Any:

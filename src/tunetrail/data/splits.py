@@ -265,8 +265,10 @@ def _sides_by_content(clusters: Sequence[str], config: SplitConfig) -> dict[str,
     draws = {cluster: _uniform(config.salt + cluster) for cluster in clusters}
     side_of = {}
     for cluster, draw in draws.items():
-        sides = (side for side, (_, high) in intervals.items() if draw < high)
-        side_of[cluster] = next(sides, "train")
+        if draw < config.test_share:
+            side_of[cluster] = "test"
+        else:
+            side_of[cluster] = "validation" if draw < held_out else "train"
 
     # An empty side takes the cluster that is nearest to its interval.
     for side, (low, high) in intervals.items():

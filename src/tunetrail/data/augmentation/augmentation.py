@@ -137,11 +137,15 @@ def augment(
     for method in config.methods:
         # `seen` grows from method to method, so that no text is added twice.
         judged, notes_of_method = _apply_method(method, rows, config, seed, tools, seen)
-        accepted = [draft for draft, reason in judged if reason is None]
+        accepted = []
+        for draft, reason in judged:
+            if reason is None:
+                accepted.append(draft)
+            else:
+                rejected.append((method, draft, reason))
 
         drafts += accepted
         added[method] = len(accepted)
-        rejected += [(method, draft, reason) for draft, reason in judged if reason is not None]
         notes += notes_of_method
 
     return AugmentationResult(

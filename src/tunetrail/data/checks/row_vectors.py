@@ -4,6 +4,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ class TextEncoder:
         self, buckets: dict[Path, list[str]], cache: ResultCache
     ) -> dict[str, npt.NDArray[np.float32]]:
         """Encode the texts of all buckets at once, and write each bucket's vectors to its file."""
-        texts = [text for bucket in buckets.values() for text in bucket]
+        texts = list(chain.from_iterable(buckets.values()))
         if not texts:
             return {}
 

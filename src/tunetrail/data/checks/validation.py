@@ -218,11 +218,12 @@ def _with_floats(rows: pd.DataFrame) -> pd.DataFrame:
         if column_type(column) in (ColumnType.NUMBER, ColumnType.WEIGHT):
             columns[column] = object_series(list(map(_as_float, rows[column])))
         elif column_type(column) is ColumnType.VECTOR:
-            values = [
-                list(map(_as_float, value)) if is_vector(value) else value for value in rows[column]
-            ]
-            columns[column] = object_series(values)
+            columns[column] = object_series(list(map(_with_float_elements, rows[column])))
     return rows.assign(**columns)
+
+
+def _with_float_elements(value: Any) -> Any:
+    return list(map(_as_float, value)) if is_vector(value) else value
 
 
 def _as_float(value: Any) -> Any:

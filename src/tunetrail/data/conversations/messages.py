@@ -8,7 +8,7 @@ joined by line breaks. An assistant's tool calls become text as well, a line of 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby
+from itertools import groupby
 from typing import Any
 
 from tunetrail.data.conversations.feedback import Verdict, verdict_of
@@ -115,15 +115,18 @@ def joined(turns: Iterable[Turn], roles: Sequence[str] = _MERGED_ROLES) -> list[
             merged.extend(neighbours)
             continue
 
-        messages = chain.from_iterable(turn.messages for turn in neighbours)
-        problems = (turn.problem for turn in neighbours)
+        messages: list[Mapping[str, Any]] = []
+        problem = ""
+        for turn in neighbours:
+            messages.extend(turn.messages)
+            problem = problem or turn.problem
         merged.append(
             Turn(
                 role=role,
                 text="\n\n".join(turn.text for turn in neighbours if turn.text),
                 messages=tuple(messages),
                 calls=any(turn.calls for turn in neighbours),
-                problem=next(filter(None, problems), ""),
+                problem=problem,
             )
         )
     return merged

@@ -27,8 +27,8 @@ def step_accounts(
     changed = 0
     reasons: dict[str, Counter[str]] = {"validation": Counter(), "cleaning": Counter()}
     for chunk in chunks:
-        changed_ids = chunk.changes(["row_id"])["row_id"].tolist()
-        changed += sum(row_id not in removed for row_id in changed_ids)
+        changed_ids = chunk.changes(["row_id"])["row_id"]
+        changed += int((~changed_ids.isin(removed)).sum())
         set_aside = chunk.set_aside(["step", "reason"])
         for step, reason in zip(set_aside["step"], set_aside["reason"], strict=True):
             reasons[step][reason_kind(reason)] += 1

@@ -72,14 +72,17 @@ class ChunkCounts:
     @classmethod
     def total(cls, chunks: "Iterable[PreparedChunk]") -> "ChunkCounts":
         """Return the sums over all chunks."""
-        counts = [chunk.counts for chunk in chunks]
-        return cls(
-            rows_in=sum(chunk.rows_in for chunk in counts),
-            validated=sum(chunk.validated for chunk in counts),
-            cleaned=sum(chunk.cleaned for chunk in counts),
-            shapes=sum((chunk.shapes for chunk in counts), Counter()),
-            placeholders=sum((chunk.placeholders for chunk in counts), Counter()),
-        )
+        total = cls()
+        for chunk in chunks:
+            counts = chunk.counts
+            total = cls(
+                rows_in=total.rows_in + counts.rows_in,
+                validated=total.validated + counts.validated,
+                cleaned=total.cleaned + counts.cleaned,
+                shapes=total.shapes + counts.shapes,
+                placeholders=total.placeholders + counts.placeholders,
+            )
+        return total
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def read_chunk(path: Path) -> pd.DataFrame:
     rows = list(map(json.loads, table.column("row").to_pylist()))
 
     # In the order in which they first appear, because a row lacks its absent columns.
-    columns = dict.fromkeys(column for row in rows for column in row)
+    columns = dict.fromkeys(chain.from_iterable(rows))
     frame = pd.DataFrame({"row_id": table.column("row_id").to_numpy()})
     for column in columns:
         frame[column] = object_series([row.get(column) for row in rows])

@@ -44,7 +44,8 @@ def run_tasks(
     tasks = chain(first, remaining)
     if len(first) < 2 or workers == 1:
         # Starting processes would take longer than one chunk does.
-        yield from (_run_task(prepare, task) for task in tasks)
+        for task in tasks:
+            yield _run_task(prepare, task)
         return
 
     from joblib import Parallel, delayed

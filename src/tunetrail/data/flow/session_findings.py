@@ -32,8 +32,9 @@ _DRIFT_CHECKS = ("drift.length", "drift.vocabulary", "drift.embedding")
 
 def read_facts(chunks: Sequence[PreparedChunk]) -> SessionFacts:
     """Return the facts of all rows, in the order of the chunks."""
-    shapes = map(shape_named, ChunkCounts.total(chunks).shapes)
-    content = {column for shape in shapes for column in shape.columns}
+    content: set[str] = set()
+    for shape_name in ChunkCounts.total(chunks).shapes:
+        content.update(shape_named(shape_name).columns)
     # Only what the checks need: the texts of a session may be larger than memory.
     columns = ["row_id", "language", "timestamp", *sorted({"score", "label"} & content)]
     table = pa.concat_tables([_read_columns(chunk, columns) for chunk in chunks])

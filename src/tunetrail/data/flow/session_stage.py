@@ -16,6 +16,7 @@ The stage holds a few dozen bytes for each row, and the texts of one chunk at a 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -118,7 +119,10 @@ class SessionStage:
         # Details quote labels, which the cleaning of the texts doesn't reach.
         findings = findings.masked(Scrubber(self.steps.cleaning.privacy).mask)
 
-        flags = [flag for chunk in self.chunks for flag in chunk.flags()] + findings.flags
+        flags: list[Flag] = []
+        for chunk in self.chunks:
+            flags += chunk.flags()
+        flags += findings.flags
         counts = ChunkCounts.total(self.chunks)
         results = check_results(
             self.steps.validation, flags, findings, counts.rows_in, counts.shapes
@@ -147,12 +151,14 @@ class SessionStage:
                 f"commonest reason of the cleaning: {reason} ({count} rows)."
             )
 
-        labels = facts.labels
+        def of_remaining(values: Sequence[Any]) -> list[Any]:
+            return [values[position] for position in remaining]
+
         assigned = assign_sides(
-            [clusters[position] for position in remaining],
+            of_remaining(clusters),
             self.split,
-            timestamps=[facts.timestamps[position] for position in remaining],
-            labels=None if labels is None else [labels[position] for position in remaining],
+            timestamps=of_remaining(facts.timestamps),
+            labels=None if facts.labels is None else of_remaining(facts.labels),
         )
         # Back to positions in the session.
         sides = np.full(len(clusters), "", dtype="<U10")
@@ -170,7 +176,9 @@ class SessionStage:
     ) -> SessionWriter:
         """Write all rows and flags, and return the writer, which knows how many rows went where."""
         shapes = tuple(ChunkCounts.total(self.chunks).shapes)
-        example_ids = {row_id for result in results for row_id in result.row_ids[:EXAMPLES]}
+        example_ids: set[int] = set()
+        for result in results:
+            example_ids.update(result.row_ids[:EXAMPLES])
         writer = SessionWriter(folder, str(self.steps.kind), shapes, example_ids)
         writer.write_chunks(self.chunks, removals, sides, clusters)
         writer.write_flags(flags)

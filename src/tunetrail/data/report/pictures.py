@@ -90,7 +90,9 @@ def _draw_rows(section: ReportSection) -> "Figure | None":
         sides = list(zip(section.sides.values(), _SIDES, strict=False))
         bars.append(("sides", sides, "\n".join(names)))
 
-    totals = [sum(rows for rows, _ in shares) for _, shares, _ in bars]
+    totals = []
+    for _, shares, _ in bars:
+        totals.append(sum(rows for rows, _ in shares))
     if not any(totals):
         return None
 

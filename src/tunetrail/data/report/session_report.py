@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow.parquet as pq
 
@@ -43,7 +44,7 @@ def report_section(session: PreparedSession, name: str, max_length: int | None) 
     # Without the texts, because a session may be larger than memory.
     rows = pd.concat([row_files.read_rows(file, columns) for file in files], ignore_index=True)
 
-    lengths = {"characters": rows["characters"].to_numpy()}
+    lengths: dict[str, npt.NDArray[Any]] = {"characters": rows["characters"].to_numpy()}
     tokens = rows["token_count"].to_numpy()
     # -1 if the tokens weren't counted.
     if len(tokens) and tokens.min() >= 0:
@@ -62,7 +63,7 @@ def report_section(session: PreparedSession, name: str, max_length: int | None) 
         sides=session.sides,
         set_aside=_first_lines(session.folder / SET_ASIDE),
         changes=_first_lines(session.folder / CHANGES),
-        lengths={unit: np.asarray(values) for unit, values in lengths.items()},
+        lengths=lengths,
         labels=Counter(rows["label"]) if has_labels else {},
         max_length=max_length,
         drift=drift,
@@ -143,7 +144,9 @@ def _join_files(files: Sequence[Path], target: Path) -> None:
         return
 
     # A model type's files have the columns of its shapes only; in the joined file, others are null.
-    columns = dict.fromkeys(name for file in files for name in pq.read_schema(file).names)
+    columns: dict[str, None] = {}
+    for file in files:
+        columns |= dict.fromkeys(pq.read_schema(file).names)
     writer = row_files.RowWriter(target, row_files.schema_of(list(columns)))
     for file in files:
         for frame in row_files.frames_of_file(file):
@@ -156,13 +159,21 @@ def _sum_of_counts(counts: Sequence[Mapping[str, int]]) -> Counter[str]:
 
 
 def _sum_of_accounts(steps: Sequence[StepAccount]) -> StepAccount:
-    reasons = _sum_of_counts([step.reasons for step in steps])
+    rows_in = rows_out = set_aside = changed = 0
+    reasons: Counter[str] = Counter()
+    for step in steps:
+        rows_in += step.rows_in
+        rows_out += step.rows_out
+        set_aside += step.set_aside
+        changed += step.changed
+        reasons.update(step.reasons)
+
     return StepAccount(
         step=steps[0].step,
-        rows_in=sum(step.rows_in for step in steps),
-        rows_out=sum(step.rows_out for step in steps),
-        set_aside=sum(step.set_aside for step in steps),
-        changed=sum(step.changed for step in steps),
+        rows_in=rows_in,
+        rows_out=rows_out,
+        set_aside=set_aside,
+        changed=changed,
         reasons=dict(reasons.most_common()),
     )
 

@@ -124,8 +124,10 @@ class SketchBook:
     def cluster_keys(self, similarity: float, included: Mask | None = None) -> list[str]:
         """Return the key of each row's cluster, 64 hex digits; empty if the row isn't included."""
         keys = np.array(self._array("own_key"))
-        oldest_rows = self.clusters(similarity, included)
-        return ["" if row < 0 else keys[row].tobytes().hex() for row in oldest_rows]
+        cluster_keys = []
+        for row in self.clusters(similarity, included):
+            cluster_keys.append("" if row < 0 else keys[row].tobytes().hex())
+        return cluster_keys
 
     def clusters(self, similarity: float, included: Mask | None = None) -> Integers:
         """Return the oldest row of each row's cluster of twins, -1 for a row that isn't included.
@@ -170,9 +172,9 @@ class SketchBook:
         is_linked[edges[0][1] - rows] = True
         index.allow_comparisons(int(is_linked.sum()))
 
-        similar = [
-            (first + rows, second + rows) for first, second in index.one_word_pairs(is_linked)
-        ]
+        similar: list[Pairs] = []
+        for first, second in index.one_word_pairs(is_linked):
+            similar.append((first + rows, second + rows))
         for kind, sketches in index.stored.items():
             texts = np.flatnonzero(is_linked & (index.entry_of[kind] >= 0))
             # Texts that are connected already, even by an earlier kind, aren't compared again.

@@ -44,7 +44,7 @@ def representatives(rows: ComparedRows, index: TextIndex, similarity: float) -> 
         index.allow_comparisons(len(rows.whole), share)
         was_compared = search.compare(candidates)
 
-        # A row stays only if it was compared with its whole bucket; a skipped one is compared again.
+        # A row stays only if it was compared with its whole bucket, so skipped ones are compared.
         candidates, share = np.flatnonzero(~search.is_hit & search.has_met), share / 2.0
         if was_compared[candidates].all():
             return search.stands_for

@@ -231,7 +231,7 @@ def bands(
     """
     width = rows_per_band(similarity)
     starts = range(0, PERMUTATIONS - width + 1, width)
-    # Equal shares, so that one crowded band can't use up the limit of all others.
+    # Equal shares: a crowded band can't use up the limit of all others.
     allowed = sketches.pairs_left // len(starts)
 
     for start in starts:

@@ -46,12 +46,12 @@ def parts_of(record: Mapping[Any, Any]) -> RowParts:
     shape = shape_named(record["shape"])
     if ColumnType.MESSAGES in shape.types.values():
         return _parts_of_conversation(record)
-    twins = [record.get(column) for column in shape.input_texts]
+    twins = list(map(record.get, shape.input_texts))
     # A written target is one of the texts; only a label, score or vector answers without text.
     answer = shape.target[0] if shape.target and not shape.target_is_written else None
     return RowParts(
         twins=[text for text in twins if text is not None],
-        compared=[record.get(column) for column in shape.texts],
+        compared=list(map(record.get, shape.texts)),
         whole=None,
         setting=(shape.name,),
         answer=record.get(answer),
@@ -89,7 +89,7 @@ def _parts_of_conversation(record: Mapping[Any, Any]) -> RowParts:
 def identity(record: Mapping[Any, Any]) -> bytes:
     """Return 16 bytes that are equal for rows of equal shape and unchanged content."""
     columns = shape_named(record["shape"]).columns
-    return hash_of([record["shape"], *(record.get(column) for column in columns)], 16)
+    return hash_of([record["shape"], *map(record.get, columns)], 16)
 
 
 def hash_of(values: Iterable[Any], size: int = 8) -> bytes:
@@ -114,9 +114,11 @@ def _encode_value(value: Any) -> bytes:
         return b"text" + encoded(value)
     if isinstance(value, bytes):
         return b"hash" + value
+
     if isinstance(value, int | float | np.number):
         # Adding 0.0 turns -0.0 into 0.0.
         return b"number" + repr(float(value) + 0.0).encode()
+
     if isinstance(value, Mapping):
         return b"turn" + hash_of((value["role"], value["content"]), 32)
     if isinstance(value, list | tuple | np.ndarray):

@@ -243,8 +243,8 @@ def one_word_masks(words: Ragged, fewest: int) -> tuple[Hashes, Integers, npt.ND
     if not masks:
         no_text = np.empty(0, dtype=np.int64)
         return no_text.astype(np.uint64), no_text, no_text.astype(np.uint8)
-    joined = [np.concatenate(arrays) for arrays in zip(*masks, strict=True)]
-    return joined[0], joined[1], joined[2]
+    all_hashes, all_texts, all_positions = zip(*masks, strict=True)
+    return np.concatenate(all_hashes), np.concatenate(all_texts), np.concatenate(all_positions)
 
 
 def _masked_hashes(words: Hashes) -> Hashes:

@@ -219,20 +219,22 @@ def _sketch_row(record: dict[Any, Any], group: str | None, table: _TextTable) ->
     """Add the row's texts to the table and return its sketch."""
     row_parts = parts_of(record)
     # A row without a text that connects it is named by the empty text.
-    twins = [table.add(text) for text in row_parts.twins] or [table.add("")]
-    compared = [-1 if text is None else table.add(text) for text in row_parts.compared]
-    present = [text for text in compared if text >= 0]
+    twins = list(map(table.add, row_parts.twins)) or [table.add("")]
+    compared = []
+    for text in row_parts.compared:
+        compared.append(-1 if text is None else table.add(text))
+    present = [index for index in compared if index >= 0]
 
     if row_parts.whole is not None:
         whole = table.add(row_parts.whole)
     elif len(present) == 1:
         whole = present[0]
     else:
-        whole = table.add_normalized(" ".join(table.texts[text] for text in present))
+        whole = table.add_normalized(" ".join(map(table.texts.__getitem__, present)))
 
     # The prefix keeps a group from having the key of a text of the same words.
     name = f"text:{table.texts[twins[0]]}" if group is None else f"group:{group}"
-    text_keys = [table.keys[text].to_bytes(8, "little") for text in present]
+    text_keys = [table.keys[index].to_bytes(8, "little") for index in present]
     hashes = (
         identity(record),
         *_input_and_target_keys(row_parts, text_keys),
