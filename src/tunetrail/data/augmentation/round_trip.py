@@ -40,6 +40,7 @@ def with_round_trip(
     if not checked:
         return list(reasons)
 
+    # Equal sources are ranked as one, so that a text doesn't compete with its own copies.
     distinct_sources = list(dict.fromkeys(filter(None, sources)))
     index_of_source = {text: index for index, text in enumerate(distinct_sources)}
 

@@ -66,6 +66,7 @@ def verdict_of(record: Mapping[str, Any]) -> Verdict | None:
 
 def _agreed_verdict(name: str, verdicts: list[Verdict | None]) -> Verdict | None:
     stated = list(filter(None, verdicts))
+    # Wordings may differ, such as "like" and 1; only what they say of the answer has to agree.
     if len({verdict.accepted for verdict in stated}) > 1:
         wordings = ", ".join(verdict.wording for verdict in stated)
         raise SampleError(
@@ -75,6 +76,7 @@ def _agreed_verdict(name: str, verdicts: list[Verdict | None]) -> Verdict | None
 
 
 def _read_verdict(name: str, value: Any, *, is_nested: bool = False) -> Verdict | None:
+    # In a table read by pandas, an absent vote is NaN.
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
 

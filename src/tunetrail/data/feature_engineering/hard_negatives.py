@@ -111,7 +111,9 @@ def mine(
 
     positive_similarity = np.zeros(0, np.float32)
     if len(rows):
+        # Row by row, which is only the diagonal of queries @ passages.T.
         positive_similarity = np.einsum("ij,ij->i", queries, passages, dtype=np.float32)
+    # The absolute value keeps the limit below the positive when their similarity is negative.
     limits = positive_similarity - config.margin * np.abs(positive_similarity)
 
     # One draw for each row, used or not: which rows need a negative doesn't change the draws.
