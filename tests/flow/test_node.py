@@ -583,6 +583,6 @@ def test_execute_refuses_a_further_shape_that_the_session_lacks(
     settings = dataclasses.replace(settings, embedding=embedding)
     with pytest.raises(
         SampleError,
-        match=r"embedding\.also_train\.score must be null where the session has no score samples, got 'auto'",
+        match=r"embedding\.also_train\.score must be null if the session has no score samples, got 'auto'",
     ):
         node(settings, database).execute({"session_id": session, "model_type": "embedding"})

@@ -88,7 +88,7 @@ class AdditionalShapes:
         context = self.context
         if shape not in self.frames:
             raise SampleError(
-                f"embedding.also_train.{shape} must be null where the session has no {shape} "
+                f"embedding.also_train.{shape} must be null if the session has no {shape} "
                 f"samples, got {self.losses[shape]!r}. Leave it out, or log samples of it."
             )
 

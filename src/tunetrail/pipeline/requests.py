@@ -45,7 +45,9 @@ def check_samples(summary: SessionSummary, families: Sequence[ModelFamily]) -> N
             # Name the way out that needs no new samples first.
             other_kind, count = next(iter(counts.items()))
             trainable = [
-                other.name for other in requested_families(ALL_FAMILIES) if other.kind == other_kind
+                choice.name
+                for choice in requested_families(ALL_FAMILIES)
+                if choice.kind == other_kind
             ]
             advice = f"Train with model_type={trainable[0]}, or ingest" if trainable else "Ingest"
             raise SessionError(

@@ -9,7 +9,7 @@ from tunetrail.errors import UserError, did_you_mean
 
 _Section = TypeVar("_Section")
 _REQUEST = ("session_id", "model_type")
-"""What the command line's request has beside the settings."""
+"""What the command line's request has in addition to the settings."""
 
 
 def plain_settings(settings: Settings, database: str) -> dict[str, Any]:

@@ -50,12 +50,14 @@ def auto_values(context: StageContext, prepared: PreparedRows) -> AutoValues:
     if prepared.additional is not None:
         records += records_of(prepared.additional)
     _, path = start_of_training(context, prepared.shape)
-    found = context.learner(prepared.shape).find_auto_values(path, records, context.config.training)
+    values = context.learner(prepared.shape).find_auto_values(
+        path, records, context.config.training
+    )
 
-    found.report(run.log_metrics)
-    if found.rate is not None:
-        figure = rate_figure(found.rate.curve, found.rate.rate)
+    values.report(run.log_metrics)
+    if values.rate is not None:
+        figure = rate_figure(values.rate.curve, values.rate.rate)
         run.log_figure(figure, "learning_rate_finder.png")
-    state.auto_values = found.to_dict()
+    state.auto_values = values.to_dict()
     state.save()
-    return found
+    return values
