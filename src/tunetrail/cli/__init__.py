@@ -61,21 +61,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words or bool(os.environ.get("TUNETRAIL_DEBUG"))
+    # --debug may stand anywhere; neither argparse nor Hydra knows it.
     words = [word for word in words if word != "--debug"]
 
     with _signals_end_the_process():
         try:
             return _run_command(words)
         except SystemExit as end:
+            # As Python does: no code is 0, a text is 1.
             return end.code if isinstance(end.code, int) else int(bool(end.code))
         except Exception as error:
             if debug:
                 traceback.print_exc()
             print(_one_line(error), file=sys.stderr)
+            # An unexpected error is a failure (1), never a mistake of the user (2).
             return error.exit_code if isinstance(error, TunetrailError) else 1
 
 
 def _run_command(words: list[str]) -> int:
+    # Without a word, the usage appears as well, but as a mistake: a script has to notice.
     if not words or words[0] in ("-h", "--help"):
         print(_USAGE)
         return 0 if words else 2
@@ -87,6 +91,7 @@ def _run_command(words: list[str]) -> int:
         print(__version__)
         return 0
 
+    # These have a few options of their own; the other commands take Hydra's overrides.
     if command in ("ingest", "sessions", "ui"):
         return _run_parsed_command(command, arguments)
     if command in _COMMANDS:
@@ -116,12 +121,14 @@ def _run_parsed_command(command: str, arguments: list[str]) -> int:
     if command == "sessions":
         parser.description = "List the sessions, their samples and how their last training ended."
         options = parser.parse_args(arguments)
+        # Imported only after parsing: --help doesn't wait for SQLAlchemy.
         from tunetrail.cli.sessions import sessions
 
         return sessions(options.database)
 
     parser.description = _INGEST
     session_help = "id of the session, which is created if it doesn't exist"
+    # A conversation is no kind of sample: it is turned into samples of both kinds.
     kinds = (*sample_kinds(), "conversation")
     parser.add_argument("file", help="a .jsonl, .csv or .parquet file")
     parser.add_argument("--session", required=True, metavar="ID", help=session_help)
@@ -139,6 +146,7 @@ def _run_ui(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     uri_help = "the MLflow store (default: %(default)s)"
     host_help = "address to listen on; 0.0.0.0 lets other machines in (default: %(default)s)"
     parser.add_argument("--uri", default="sqlite:///mlflow.db", help=uri_help)
+    # This machine only, unless asked for more: MLflow's server asks for no password.
     parser.add_argument("--host", default="127.0.0.1", help=host_help)
     parser.add_argument("--port", default=5000, type=int, help="port (default: %(default)s)")
     options = parser.parse_args(arguments)
@@ -151,9 +159,11 @@ def _one_line(error: Exception) -> str:
     """Return what the terminal says about an error."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, TunetrailError):
+        # Notes tell what failed in addition, such as marking the run as failed in MLflow.
         return "error: " + " ".join([*lines, *getattr(error, "__notes__", [])])
 
     if isinstance(error, OSError) and error.strerror:
+        # If there are two files, the second is the target of a move.
         file = error.filename2 or error.filename
         message = f"error: {error.strerror}{f': {file}' if file else ''}"
         if error.errno == errno.ENOSPC:
@@ -174,6 +184,7 @@ def _signals_end_the_process() -> Iterator[None]:
     def raise_exit(signal_number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + signal_number)
 
+    # `main` may be called from another program: its handlers are restored at the end.
     previous_handlers = {
         number: signal.signal(number, raise_exit) for number in (signal.SIGINT, signal.SIGTERM)
     }

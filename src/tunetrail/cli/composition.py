@@ -103,6 +103,7 @@ def run_composed(
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explained(error)) from error
     except ValueError as error:
+        # Hydra raises these two as plain ValueErrors; any other one is a bug and stays as it is.
         if "Config group override must be" in str(error):
             advice = "a config group takes the name of one of its options, as in embedding=minilm."
             raise ConfigError(advice) from error
@@ -110,6 +111,7 @@ def run_composed(
             raise ConfigError(str(error)) from error
         raise
     except OSError as error:
+        # Once the task has started, an OSError is about its files and not about Hydra's folders.
         if task_started or not error.filename:
             raise
         # Hydra makes the folders of its logs below output_dir, unless it was told another place.
@@ -146,6 +148,7 @@ def _split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
     previous = ""
     for argument in arguments:
+        # The value of `--info` is optional: an override may follow it directly.
         is_value = previous in _OPTIONS_WITH_VALUE and "=" not in argument
         if argument.startswith("-") or is_value:
             options.append(argument)
@@ -166,6 +169,7 @@ def checked_request(config: Any) -> TrainRequest:
     from omegaconf import OmegaConf
 
     composed: Any = OmegaConf.to_container(config)
+    # An experiment that was found leaves no key: only an unknown name is still there.
     if "experiments" in composed:
         name = composed["experiments"]
         raise ConfigError(
@@ -175,6 +179,7 @@ def checked_request(config: Any) -> TrainRequest:
             "Write +experiments=NAME."
         )
     _check_known_keys(composed, TrainRequest)
+    # Before interpolations are resolved: `prepared/${session_id}` would fail less readably.
     if OmegaConf.is_missing(config, "session_id"):
         raise ConfigError(
             "session_id must be given, as in session_id=ID. `tunetrail sessions` lists them."
@@ -182,6 +187,7 @@ def checked_request(config: Any) -> TrainRequest:
 
     plain_values = OmegaConf.to_container(config, resolve=True)
     merged: Any = OmegaConf.merge(OmegaConf.structured(TrainRequest), plain_values)
+    # Both models have a section `training`, whose checks don't know which of them it belongs to.
     for section in MODEL_SECTIONS:
         with naming_section(section):
             OmegaConf.to_object(merged[section].training)
@@ -195,6 +201,7 @@ def quieten() -> None:
     """Keep the progress bars and notices of libraries out of the terminal, but not warnings."""
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # Otherwise every forked data loader warns about the threads of the tokenizer.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
     for name in ("mlflow", "sentence_transformers", "alembic", "httpx", "huggingface_hub"):
@@ -231,6 +238,8 @@ def _explained(error: Exception) -> str:
     """Return Hydra's or OmegaConf's message in one line, with the nearest known key or option."""
     messages = [str(error), str(error.__cause__ or "")]
     text = " ".join(" ".join(messages).split())
+    # Hydra's internals say nothing to a user, and its advice to add the key with + is wrong:
+    # `checked_request` refuses unknown keys.
     text = re.sub(r"\s*(full_key|object_type|reference_type)[:=]\S*", "", text)
     text = re.sub(r" To append to your config use \+\S+", "", text)
     text = re.sub(r" Config search path:.*", "", text)
@@ -265,6 +274,7 @@ def _nearest_keys(unknown_key: str, wrong_name: str = "") -> str:
     below = ".".join(["", *names[wrong_index + 1 :]])
 
     keys = _all_keys(TrainRequest)
+    # Compared by their last names, so that a right name in the wrong section is found, too.
     keys_by_name: dict[str, list[str]] = defaultdict(list)
     for key in keys:
         keys_by_name[key.rpartition(".")[2]].append(key)
@@ -283,6 +293,7 @@ def _nearest_keys(unknown_key: str, wrong_name: str = "") -> str:
 
     suggestions = []
     for key in candidates[:3]:
+        # The names below the misspelt section stay if the nearest section has them.
         whole_key = f"{key}{below}"
         suggestions.append(repr(whole_key if whole_key in keys else key))
     return f" Did you mean {' or '.join(suggestions)}?"

@@ -29,6 +29,7 @@ def demo(arguments: list[str]) -> int:
     # The samples have to go where the training will look for them.
     database_url = default_database_url()
     for argument in arguments:
+        # The last one counts, as in Hydra.
         if argument.startswith("database.url="):
             database_url = argument.removeprefix("database.url=")
 
@@ -43,4 +44,5 @@ def demo(arguments: list[str]) -> int:
                 f"{report.already_present} already there"
             )
 
+    # The demo's settings come first, so that the caller's arguments override them.
     return train([f"session_id={SESSION}", "model_type=all", "+experiments=demo", *arguments])

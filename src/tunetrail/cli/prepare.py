@@ -26,6 +26,7 @@ def prepare(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(help_text())
         return 0
+    # The jobs of a sweep would write into the same folder.
     if {"-m", "--multirun"} & set(arguments):
         raise ConfigError(
             "prepare takes one session and one configuration, got -m. Call it once for each."
@@ -72,6 +73,7 @@ def _prepare_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str
         summary = manager.session_summary(request.session_id)
         session = ModelTrainingNode(NodeConfig(settings=request), manager).prepare(call, folder)
 
+    # Printed before the error: the account shows what led to it.
     _print_account(session, summary.rejected)
     if session.stopped is not None:
         raise SampleError(f"{session.stopped} See {folder / 'report.html'}.")
@@ -91,6 +93,7 @@ def _print_account(session: "PreparedSession", rejected: int) -> None:
     console.print(table)
 
     for line in _lines(session, rejected):
+        # Whole lines can be copied and searched; brackets of a reason are no markup.
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
@@ -108,6 +111,7 @@ def _lines(session: "PreparedSession", rejected: int) -> Iterator[str]:
             f"{rejected:,} rows were rejected when they were ingested, "
             "because they are no samples; `tunetrail sessions` counts them"
         )
+    # In alphabetical order, errors come before warnings.
     for finding in sorted(session.findings, key=lambda finding: finding.severity):
         if finding.severity != "passed":
             yield f"{finding.severity}: {finding.check}: {finding.message}"

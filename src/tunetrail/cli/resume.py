@@ -16,6 +16,7 @@ def resume(arguments: list[str]) -> int:
         print(help_text())
         return 0
 
+    # Neither a run's id nor the option has an equals sign.
     overrides = [argument for argument in arguments if "=" in argument]
     words = [argument for argument in arguments if "=" not in argument]
     options = [word for word in words if word.startswith("-")]
@@ -25,6 +26,7 @@ def resume(arguments: list[str]) -> int:
     def resume_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]:
         return _resume_one(run_ids[0], _FORCE in options, request)
 
+    # The schema demands a session, but the run brings its own: any id will do.
     defaults = ["session_id=resumed", *NO_HYDRA_FILES]
     run_composed(overrides, resume_one, job_name="resume", defaults=defaults)
     return 0

@@ -23,6 +23,7 @@ def ingest(file: str, session_id: str, kind: str, database: str) -> int:
         return _ingest_conversations(file, session_id, database)
 
     sample_kind = SampleKind(kind)
+    # A file of another kind is refused as a whole, before anything is stored.
     check_columns(file, sample_kind)
     with DatabaseManager(database) as manager, _progress(file) as (progress, task):
         report = manager.ingest(
@@ -75,9 +76,11 @@ def _ingest_conversations(file: str, session_id: str, database: str) -> int:
             read_rows(file),
             tally.derive,
             source=file,
+            # The manager counts samples, but the bar's total is in conversations.
             on_progress=lambda _: progress.update(task, completed=tally.conversations),
         )
 
+    # All other rejections are rows that weren't conversations at all.
     malformed = report.rejected - tally.rejected - tally.unusable
     print(f"{tally.conversations} conversations read: {tally.pairs} pairs and {tally.chats} chats")
     print(
@@ -101,6 +104,7 @@ def _progress(file: str) -> Iterator[tuple[Progress, Any]]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
+    # On stderr: stdout holds only the result.
     with Progress(*columns, console=Console(stderr=True)) as progress:
         yield progress, progress.add_task(f"ingest {file}", total=count_rows(file))
 
@@ -111,6 +115,7 @@ def _print_rejected(database: str, session_id: str, count: int) -> None:
     with DatabaseManager(database) as manager:
         rejected = manager.rejected_samples(session_id)
 
+    # The newest are of this file. Three usually show what is wrong with all of them.
     for row in rejected[-3:]:
         print(f"  row {row.row_number} of {row.source}: {row.reason}")
 

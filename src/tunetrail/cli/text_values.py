@@ -37,6 +37,7 @@ def text_keys(schema: Any, prefix: str = "") -> TextKeys:
         if is_dataclass(field.type):
             keys |= text_keys(field.type, f"{key}.")
             continue
+        # `int | str` is no text key: a batch size is a number or `auto`.
         is_union = isinstance(field.type, UnionType)
         alternatives = set(get_args(field.type)) if is_union else {field.type}
         if alternatives <= {str, list[str], NoneType}:
@@ -64,6 +65,7 @@ def keep_text(override: str, keys: TextKeys) -> str:
     if type(parsed._value) is str and value != value.strip():
         # Hydra strips blanks, but prompts such as "query: " end in one.
         return f"{key}={_quoted(value.replace(value.strip(), parsed._value.strip()))}"
+    # range(...) and interval(...) are syntax of Hydra and not text.
     if parsed.value_type in (ValueType.RANGE_SWEEP, ValueType.INTERVAL_SWEEP):
         return override
 
@@ -117,6 +119,7 @@ class TypedFileSource(FileConfigSource):
         prefix = "" if package == "_global_" else f"{package.removeprefix('_global_.')}."
 
         content = Path(self.path, self._normalize_file_name(config_path)).read_text("utf-8")
+        # The nodes hold each scalar as it was typed, before YAML turns it into a number.
         document = yaml.compose(content, Loader=yaml.SafeLoader)
         self._restore_texts(result.config, document, "", prefix)
         return result
@@ -140,6 +143,7 @@ class TypedFileSource(FileConfigSource):
             is_text = f"{prefix}{child_key}" in self.keys or child_key.startswith("defaults")
             if is_text and not is_null:
                 config[position] = child.value
+            # A sweep's values in a file are overrides, and are read like those of the terminal.
             elif key == "hydra.sweeper.params":
                 swept = keep_text(f"{position}={child.value}", self.keys)
                 config[position] = swept.partition("=")[2]

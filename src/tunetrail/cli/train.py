@@ -68,10 +68,12 @@ def _training_help() -> list[str]:
 
 
 def _train_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]:
+    # Imported late: help and mistakes in the arguments don't wait for torch.
     from tunetrail.cli.report import print_results
     from tunetrail.node import ModelTrainingNode, NodeConfig
     from tunetrail.stores.database import DatabaseManager
 
+    # A job of a sweep is named after what distinguishes it from the other jobs.
     swept = os.environ.get(SWEPT_KEYS_VARIABLE, "").split(",")
     choices = [override for override in overrides if override.partition("=")[0] in swept]
 

@@ -14,6 +14,7 @@ def ui(uri: str, host: str, port: int) -> int:
     Raises:
         UserError: The SQLite file of the store doesn't exist.
     """
+    # MLflow would create the file and show empty pages.
     if uri.startswith("sqlite:///") and not os.path.exists(uri.removeprefix("sqlite:///")):
         raise UserError(
             f"--uri must name a store with runs, got {uri}: there is no such file. "
@@ -31,4 +32,5 @@ def ui(uri: str, host: str, port: int) -> int:
 
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
+    # In place of this process: Ctrl-C reaches the server, and its exit code is ours.
     os.execve(sys.executable, command, environment)  # noqa: S606

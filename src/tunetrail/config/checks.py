@@ -9,6 +9,7 @@ from typing import Any
 
 from tunetrail.errors import ConfigError, did_you_mean
 
+# Without a leading dot or dash: neither a hidden file, nor `..`, nor an option of a command.
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -29,6 +30,7 @@ class Rule:
 
 def at_least(minimum: int, note: str = "") -> Rule:
     """Return the rule for a finite number from `minimum` up; `note` is added to its text."""
+    # Infinity is refused, too: as a count or size, it would fail far from here.
     return Rule(f"at least {minimum}{note}", lambda value: minimum <= value < math.inf)
 
 
@@ -65,6 +67,7 @@ def check_settings(section: str, config: Any) -> None:
             continue
 
         key = f"{section}.{field.name}" if section else field.name
+        # Among words, the message can name the nearest one.
         if rule.choices:
             check_choice(key, value, rule.choices)
         else:
@@ -90,6 +93,7 @@ def check_different(name: str, values: list[Any]) -> None:
 
 def check_identifier(name: str, value: str) -> str:
     """Return `value` if it is safe in a path, a tag and SQL; raise `ConfigError` if not."""
+    # The Python API can be called with anything; a type hint stops nobody.
     is_safe = isinstance(value, str) and _IDENTIFIER.fullmatch(value) is not None
     rule = "1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit"
     check(is_safe, name, rule, value)

@@ -25,6 +25,7 @@ AUGMENTATION_METHODS = (
 )
 """The ways to make a row from another one."""
 
+# For shares of which both ends are senseless: an empty side, or a text that isn't changed.
 _OPEN_SHARE = Rule("between 0 and 1, both excluded", lambda share: 0.0 < share < 1.0)
 
 
@@ -39,6 +40,7 @@ class PreparationConfig:
     workers: int = setting(0, at_least(0, " (0: one per core)"))
     """Processes that work on chunks; 0 starts one per core."""
 
+    # Ray is an optional dependency, so that the default has to work without it.
     engine: str = setting("local", one_of("local", "ray"))
     """`local` runs the chunks on processes of this machine, `ray` on a Ray cluster (`pip
     install 'tunetrail[ray]'`; `RAY_ADDRESS` names it, otherwise one is started here). All
@@ -159,6 +161,7 @@ class SplitConfig:
 
     def __post_init__(self) -> None:
         check_settings("split", self)
+        # Each share may be valid and yet nothing be left to train on.
         held_out = self.validation_share + self.test_share
         check(held_out < 1.0, "split.validation_share + split.test_share", "below 1", held_out)
 
@@ -215,6 +218,7 @@ class AugmentationConfig:
 
         check_settings("augmentation", self)
         models = self.translation_models
+        # No models are fine as long as back_translation isn't among the methods.
         name, rule = "augmentation.translation_models", "two models, there and back,"
         check(len(models) in (0, 2), name, rule, models)
 
@@ -254,6 +258,7 @@ class HardNegativesConfig:
     def __post_init__(self) -> None:
         section = "feature_engineering.hard_negatives"
         check_settings(section, self)
+        # At least one candidate must be left to become the negative.
         allowed = 0 <= self.skip_top < self.candidates
         rule = f"at least 0 and below candidates={self.candidates}"
         check(allowed, f"{section}.skip_top", rule, self.skip_top)

@@ -25,6 +25,7 @@ _DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
 _OPTIONS = "embedding.loss_options"
 _NOT_NEGATIVE = at_least(0)
 _COSINE = Rule("between -1 and 1", lambda value: -1.0 <= value <= 1.0)
+# A prompt with a lone surrogate can't be encoded, and would fail in the tokenizer only.
 _UNICODE_TEXT = Rule(
     "a text of valid Unicode",
     lambda text: isinstance(text, str) and text.encode(errors="ignore").decode() == text,
@@ -35,6 +36,8 @@ _UNICODE_TEXT = Rule(
 class LossConfig:
     """Options of the loss, as sentence-transformers names them; null is its default."""
 
+    # Every default is null, so that an option that was set can be told from one that wasn't: its
+    # value depends on the loss, and a loss without the option refuses it.
     scale: float | None = setting(None, POSITIVE)
     """Factor of the similarities before the softmax, the inverse of a temperature; null is
     20."""
@@ -99,6 +102,7 @@ class LossConfig:
         check_settings(_OPTIONS, self)
         self._check_directions()
 
+        # Neither does anything without the other, so that half of the pair is a mistake.
         rule = "null without a hardness_mode"
         if self.hardness_mode is not None:
             rule = "above 0 with a hardness_mode"
@@ -148,6 +152,7 @@ class FurtherLossesConfig:
 
     def __post_init__(self) -> None:
         for shape, loss in self.losses.items():
+            # The teacher belongs to the scored shape, so that losses with one aren't offered here.
             choices = ("auto", *losses_of(shape, taught=False))
             check_choice(f"embedding.also_train.{shape}", loss, choices)
 
@@ -229,6 +234,7 @@ class EmbeddingConfig:
             name = f"embedding.loss for {self.shape} samples"
             check_choice(name, self.loss, EMBEDDING_LOSSES[self.shape])
 
+        # A loss with a single shape implies it: its teacher is then checked before any row is read.
         shapes = [shape for shape, losses in EMBEDDING_LOSSES.items() if self.loss in losses]
         if self.shape is not None or len(shapes) == 1:
             check_teacher(self.shape or shapes[0], self.loss, self.teacher)
@@ -237,10 +243,12 @@ class EmbeddingConfig:
 
     def _check_further_losses(self) -> None:
         losses = self.also_train.losses
+        # The score decides about the promotion, so that its shape isn't guessed from the rows.
         rule = "the shape that is scored if also_train names further shapes"
         check(self.shape is not None or not losses, "embedding.shape", rule, self.shape)
 
         check(
+            # Otherwise a shape would have two losses, and no rule for which of them counts.
             self.shape not in losses,
             f"embedding.also_train.{self.shape}",
             "null for the shape that is scored, whose loss is embedding.loss",
@@ -249,6 +257,7 @@ class EmbeddingConfig:
 
     def _check_matryoshka(self) -> None:
         dimensions, weights = self.matryoshka_dimensions, self.matryoshka_weights
+        # A size that is there twice would weigh twice in the loss.
         are_different = len(set(dimensions)) == len(dimensions)
         are_sizes = all(dimension >= 1 for dimension in dimensions)
         name, rule = "embedding.matryoshka_dimensions", "different numbers, each at least 1"

@@ -10,6 +10,7 @@ from tunetrail.config.checks import ABOVE_ZERO_TO_ONE, Rule, at_least, check_set
 class CrossValidationConfig:
     """How many folds are trained before the training itself, and for how long."""
 
+    # With one fold, there would be no other rows to train on.
     n_splits: int = setting(
         5, Rule("0 (off) or at least 2", lambda splits: splits == 0 or splits >= 2)
     )
@@ -31,9 +32,11 @@ class EvaluationConfig:
     """Rows that a language model scores at a time: a matter of memory and speed, not of the
     scores."""
 
+    # With 100 resamples, a bound at 2.5 % rests on the two or three most extreme ones.
     bootstrap_samples: int = setting(2000, at_least(100))
     """Resamples drawn for the interval of the improvement."""
 
+    # Below one half, the interval would miss the true improvement more often than hold it.
     confidence: float = setting(
         0.95, Rule("at least 0.5 and below 1", lambda confidence: 0.5 <= confidence < 1.0)
     )
@@ -47,6 +50,7 @@ class EvaluationConfig:
 class GateConfig:
     """When the alias root moves to the candidate."""
 
+    # Below 0 is allowed: it tolerates a candidate that is slightly worse.
     minimum_improvement: float = setting(0.0, Rule("finite", math.isfinite))
     """Improvement of the metric that must be exceeded, in the metric's own unit; 0 asks for
     any improvement."""

@@ -20,6 +20,7 @@ ADAPTERS = ("lora", "rslora", "dora", "qlora", "none")
 ALL_LINEAR = "all-linear"
 INITIALISATIONS = ("default", "orthogonal", "pissa", "olora")
 PREFERENCE_LOSSES = ("sigmoid", "ipo")
+# Several shapes share an objective; a dict drops the repetitions and keeps the order.
 OBJECTIVES = tuple(dict.fromkeys(shape.objective for shape in shapes_of_kind(SampleKind.LLM)))
 
 _SIZE = at_least(0, " (0: off) and finite")
@@ -63,12 +64,14 @@ class AdapterConfig:
         check_settings("llm.adapter", self)
 
         targets = self.target_modules
+        # Next to `all-linear`, a name would add nothing that isn't covered.
         is_alone = ALL_LINEAR not in targets or len(targets) == 1
         name, rule = "llm.adapter.target_modules", f"[{ALL_LINEAR}] or names of linear layers"
         advice = "" if targets else "llm.adapter.kind=none trains all weights."
         check(bool(targets) and all(targets) and is_alone, name, rule, targets, advice)
         check_different(name, targets)
 
+        # Without an adapter the key is ignored, so that a sweep over kinds can include `none`.
         if self.kind != "none":
             self._check_initialisation()
 
@@ -81,6 +84,7 @@ class AdapterConfig:
             rule = f"lora, rslora or dora {setting_text}"
             check(self.kind != "qlora", "llm.adapter.kind", rule, self.kind)
         if self.initialisation == "orthogonal":
+            # Each of the adapter's two matrices is made from half the rows of an orthogonal one.
             check(self.rank % 2 == 0, "llm.adapter.rank", f"even {setting_text}", self.rank)
 
 

@@ -49,9 +49,11 @@ class ScoreRule:
     holds: Callable[[float], bool]
 
 
+# The loss compares the score with a cosine.
 _COSINE = ScoreRule(
     rule="between -1 and 1", advice="Scale it", holds=lambda score: -1.0 <= score <= 1.0
 )
+# The contrastive losses pull together or push apart; a score in between says neither.
 _BINARY = ScoreRule(
     rule="0 (different) or 1 (equal)", advice="Round it", holds=lambda score: score in (0.0, 1.0)
 )
@@ -107,10 +109,12 @@ class Loss:
 
     def is_row_wise(self, options: "LossConfig") -> bool:
         """Tell whether a batch's loss is the mean over its rows, given the options."""
+        # The regularisation compares the vectors of a batch with each other.
         return self.row_wise and not options.orthogonality
 
     def learns_alone(self, *, with_negative: bool) -> bool:
         """Tell whether a batch of one row, with or without its own negative, teaches anything."""
+        # A row's own negative suffices for a softmax over two passages.
         has_negative = with_negative and self.negatives is Negatives.IN_BATCH
         return self.row_wise or self.learns_from_single_row or has_negative
 
@@ -124,6 +128,7 @@ _RANKING_OPTIONS = (
     "hardness_strength",
 )
 _ALL_DISTANCES = ("cosine", "euclidean", "manhattan")
+# The losses that compare all texts of a batch have no manhattan distance.
 _BATCH_DISTANCES = ("cosine", "euclidean")
 
 # The order matters: `auto` takes the first loss of a shape, or the first that has a teacher.
@@ -141,6 +146,7 @@ _RECORDS = (
         options=("scale", "similarity"),
     ),
     Loss(
+        # Looks for the hardest negative of each anchor among the other rows.
         name="mega_batch_margin",
         shapes=("pair",),
         negatives=Negatives.ONLY_IN_BATCH,
@@ -155,6 +161,7 @@ _RECORDS = (
         row_wise=True,
     ),
     Loss(
+        # The teacher guides only: it says which rows of the batch aren't true negatives.
         name="gist_embed",
         taught_shapes=("pair",),
         teaching=Teaching.GUIDANCE,
@@ -168,6 +175,7 @@ _RECORDS = (
         ),
     ),
     Loss(
+        # Learns the teacher's margin between a positive and a negative, so both must be there.
         name="margin_mse",
         taught_shapes=("pair",),
         teaching=Teaching.SCORES,
@@ -234,6 +242,7 @@ _RECORDS = (
         distances=_BATCH_DISTANCES,
     ),
     Loss(
+        # Two passes of a text with other dropout are its pair; other texts are its negatives.
         name="simcse",
         shapes=("text",),
         negatives=Negatives.ONLY_IN_BATCH,
@@ -248,6 +257,7 @@ _RECORDS = (
             teaching=Teaching.VECTORS,
             row_wise=True,
         )
+        # With a teacher, plain texts get target vectors, and learn like texts that have one.
         for name in ("mse", "cosine", "l2")
     ),
 )
@@ -311,6 +321,7 @@ def choose_loss(shape: str, name: str, teacher: str | None = None) -> Loss:
     Raises:
         ConfigError: The loss doesn't fit the shape, needs a teacher, or has no use for one.
     """
+    # First the shape: for a loss of another shape, advice about a teacher would mislead.
     if name != "auto":
         resolve_loss(shape, name)
     check_teacher(shape, name, teacher)
@@ -345,6 +356,7 @@ def check_teacher(shape: str, name: str, teacher: str | None) -> None:
 
 def check_loss_options(loss: Loss, options: "LossConfig") -> None:
     """Raise `ConfigError` for an option that is set although this loss doesn't have it."""
+    # Ignored options would mislead: a sweep over one would compare equal trainings.
     for name, value in vars(options).items():
         check(
             value is None or name in loss.all_options,

@@ -50,6 +50,7 @@ MODEL_SECTIONS = ("embedding", "llm")
 class Settings:
     """Everything that a training run can be told, except for the session and the model type."""
 
+    # NumPy's global generator takes no larger seed.
     seed: int = setting(42, Rule("between 0 and 2**32 - 1", lambda seed: 0 <= seed < 2**32))
     """Seed of every random number: dropout, the order of rows, folds, resamples. A row's
     side of the split doesn't depend on it."""
@@ -122,6 +123,7 @@ class Settings:
         pipeline_config, training_config = dict(pipeline_config or {}), dict(training_config or {})
         _check_keys("pipeline_config", pipeline_config, _PIPELINE_KEYS)
         _check_keys("training_config", training_config, MODEL_SECTIONS)
+        # Each change is a copy, so that an error leaves the caller's settings as they were.
         changed = self
 
         for key, value in pipeline_config.items():
@@ -178,6 +180,7 @@ def _replaced(config: _Config, section: tuple[str, ...], values: Mapping[str, An
     if section:
         inner = _replaced(getattr(config, section[0]), section[1:], values)
         values = {section[0]: inner}
+    # The copy runs its __post_init__, and so every check between its fields.
     return dataclasses.replace(config, **values)  # type: ignore[type-var]
 
 

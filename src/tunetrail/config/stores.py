@@ -22,6 +22,7 @@ class DatabaseConfig:
 
 def default_database_url() -> str:
     """Return $TUNETRAIL_DATABASE_URL, or a SQLite file in the current folder."""
+    # An empty variable counts as none.
     return os.environ.get("TUNETRAIL_DATABASE_URL") or DatabaseConfig().url
 
 

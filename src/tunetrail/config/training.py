@@ -39,6 +39,7 @@ _EFFECTIVE_WITH = {
 
 
 def _is_batch_size(value: object) -> bool:
+    # True is an int to Python, and would be a batch of one row.
     if isinstance(value, int) and not isinstance(value, bool):
         return value >= 1
     return value == AUTO
@@ -46,6 +47,7 @@ def _is_batch_size(value: object) -> bool:
 
 def _is_learning_rate(value: object) -> bool:
     if isinstance(value, int | float) and not isinstance(value, bool):
+        # The upper bound catches a lost minus sign: 1e5 for 1e-5.
         return 0.0 < value <= 1.0
     return value == AUTO
 
@@ -135,6 +137,7 @@ class AveragingConfig:
     exponential moving average; `swa` the equal average of the last steps (Izmailov et al.
     2018, https://arxiv.org/abs/1803.05407)."""
 
+    # At 1, the average would stay at the weights that it started from.
     decay: float = setting(0.999, Rule("above 0 and below 1", lambda value: 0.0 < value < 1.0))
     """Share of the old average that `ema` keeps in each step; less in the first steps, so
     that the average isn't dominated by the untrained weights."""
@@ -244,6 +247,7 @@ class TrainingConfig:
     """Number format of the training, in Lightning's words. `auto` is bfloat16 on a GPU that
     has it, float16 on another GPU, and float32 on a CPU (see `use_mixed_precision`)."""
 
+    # -1 is off, as for Lightning's Trainer.
     max_steps: int = setting(
         -1, Rule("-1 (off) or at least 1", lambda steps: steps == -1 or steps >= 1)
     )
@@ -285,6 +289,7 @@ class TrainingConfig:
         sentences = []
         for key, (other_key, effective_values) in _EFFECTIVE_WITH.items():
             value, other_value = attrgetter(key)(self), attrgetter(other_key)(self)
+            # Nobody has asked for a default, so that it needs no explanation.
             is_changed = value != attrgetter(key)(defaults)
             if is_changed and other_value not in effective_values:
                 allowed = " or ".join(effective_values)

@@ -56,6 +56,7 @@ def _check_group(group: str, section: Any, *, unusable: tuple[str, ...] = ()) ->
     """
     for check_field in dataclasses.fields(section):
         chosen = getattr(section, check_field.name)
+        # Groups also hold settings that several checks use, such as labels.known.
         if not isinstance(chosen, CheckConfig):
             continue
 
@@ -67,6 +68,7 @@ def _check_group(group: str, section: Any, *, unusable: tuple[str, ...] = ()) ->
                 f"{key}.set_aside must be false, since the check is about the whole session, "
                 "got True."
             )
+        # A check that is skipped finds no rows to set aside.
         if chosen.set_aside and chosen.severity == "off":
             raise ConfigError(f"{key}.set_aside must be false if its severity is off, got True.")
 
@@ -118,6 +120,7 @@ class RowChecksConfig:
     """Rows unlike all others, by the vectors of the model."""
 
     def __post_init__(self) -> None:
+        # Such rows have no text at all; the other findings are a matter of taste.
         _check_group("rows", self, unusable=("wrong_type", "missing", "empty"))
 
 
@@ -152,6 +155,7 @@ class LabelChecksConfig:
 
     def __post_init__(self) -> None:
         _check_group("labels", self)
+        # Either bound may be set alone; only two can contradict each other.
         if self.minimum_score is not None and self.maximum_score is not None:
             is_ordered = self.minimum_score < self.maximum_score
             rule = f"below maximum_score={self.maximum_score}"
@@ -175,6 +179,7 @@ class VectorChecksConfig:
     """Size that target vectors must have; null is the size of most."""
 
     def __post_init__(self) -> None:
+        # One NaN in a target spreads to all weights with the first step.
         _check_group("vectors", self, unusable=("not_finite",))
         check_settings("validation.vectors", self)
 
@@ -231,6 +236,7 @@ class ValidationConfig:
         "auto",
         Rule(
             "auto or a code of ISO 639 such as en",
+            # Two letters in ISO 639-1, three in the later parts.
             lambda language: language == "auto" or re.fullmatch("[a-z]{2,3}", language) is not None,
         ),
     )
@@ -258,6 +264,7 @@ class ValidationConfig:
 
     def __post_init__(self) -> None:
         check_settings("validation", self)
+        # In the wrong order, every text would be too short or too long.
         is_ordered = self.max_characters >= self.min_characters
         rule = f"at least min_characters={self.min_characters}"
         check(is_ordered, "validation.max_characters", rule, self.max_characters)

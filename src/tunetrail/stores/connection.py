@@ -37,7 +37,9 @@ HEAD_REVISION = "0003"
 VERSION_TABLE = "tunetrail_version"
 """Not Alembic's default name, which MLflow uses: it may be in the same database."""
 _MIGRATIONS = Path(__file__).parent / "migrations"
+# Any number that other programs on the same server are unlikely to use.
 _ADVISORY_LOCK = 7_368_617_021
+# Longer than another process needs for a chunk: SQLite has one writer at a time.
 _BUSY_SECONDS = 30
 _CONNECT_SECONDS = 10
 
@@ -70,6 +72,7 @@ class DatabaseConnection:
                 self._engine = None
 
     def _ready_engine(self) -> Engine:
+        # Two threads may need the database first at the same moment: one of them migrates it.
         with self._lock:
             if self._engine is None:
                 engine = make_engine(self.url)
@@ -96,6 +99,7 @@ def parse_url(url: str) -> URL:
         return _with_absolute_path(parsed)
     if parsed.drivername not in ("postgresql", "postgres", "postgresql+psycopg"):
         raise ConfigError(f"{rule}, got one that begins with {parsed.drivername}://.")
+    # The URL's password ends at its first @: the remainder would be shown as the host.
     if "@" in (parsed.host or ""):
         raise ConfigError(f"{rule}, got a second @. Write an @ within the password as %40.")
     return parsed.set(drivername="postgresql+psycopg")
@@ -103,11 +107,13 @@ def parse_url(url: str) -> URL:
 
 def _with_absolute_path(url: URL) -> URL:
     name = url.database or ""
+    # Connections aren't pooled: each transaction would open an empty database in memory.
     if not name or name == ":memory:" or name.startswith("file:"):
         raise ConfigError(
             "database.url must name a SQLite file, got a database in memory. "
             "Write sqlite:///tunetrail.db, for example."
         )
+    # A process that changes its folder has to stay with the same file.
     return url.set(drivername="sqlite", database=str(Path(name).expanduser().absolute()))
 
 
@@ -116,6 +122,7 @@ def make_engine(url: URL) -> Engine:
     settings: dict[str, Any] = {
         "poolclass": NullPool,
         "json_serializer": json_text,
+        # Parameters hold the texts of users, which don't belong in error messages.
         "hide_parameters": True,
     }
     if url.get_backend_name() == "postgresql":
@@ -131,6 +138,7 @@ def _set_up_sqlite(connection: DBAPIConnection, _record: object) -> None:
     # Python's driver begins no transaction before DDL or SELECT. With its transactions off, the
     # BEGIN of _begin_sqlite covers everything.
     connection.isolation_level = None
+    # SQLite ignores foreign keys on each connection that doesn't ask for them.
     connection.execute("PRAGMA foreign_keys = ON")
 
 
@@ -152,9 +160,12 @@ def _only_one_process(url: URL) -> Iterator[None]:
 def _use_write_ahead_log(engine: Engine) -> None:
     if engine.dialect.name != "sqlite":
         return
+    # With it, readers and the writer don't block each other. SQLite can't change the mode within
+    # a transaction, so the statement bypasses the BEGIN of SQLAlchemy's connections.
     driver = engine.raw_connection()
     try:
         cursor = driver.cursor()
+        # The file remembers the mode. To set it again would need a lock on a busy file.
         if cursor.execute("PRAGMA journal_mode").fetchone() != ("wal",):
             cursor.execute("PRAGMA journal_mode = WAL")
     finally:
@@ -166,6 +177,7 @@ def _migrate(engine: Engine) -> None:
         if _revision(connection) == HEAD_REVISION:
             return
         if connection.dialect.name == "postgresql":
+            # Held until the commit: the next process then finds the migration done.
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
         _upgrade(connection)
 
@@ -183,11 +195,13 @@ def _upgrade(connection: Connection) -> None:
     from alembic.util import CommandError
 
     config = Config()
+    # Alembic's configuration takes a % for the start of an interpolation.
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     config.attributes["version_table"] = VERSION_TABLE
     try:
         command.upgrade(config, "head")
+    # The database has a revision that isn't among these: a newer version migrated it.
     except CommandError as error:
         raise DatabaseError(
             f"The database {shown(connection.engine.url)} is from another version of tunetrail. "
@@ -200,6 +214,7 @@ def json_text(value: Any) -> str:
     try:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
+        # Nearly all values are plain JSON, so that only the others are copied.
         return json.dumps(_plain(value), allow_nan=False)
 
 
@@ -212,6 +227,7 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(inner) for inner in value]
+    # Arrays and scalars of NumPy, and tensors of torch.
     if hasattr(value, "tolist"):
         return _plain(value.tolist())
     return str(value)

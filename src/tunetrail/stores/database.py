@@ -151,6 +151,7 @@ class DatabaseManager:
         """
         if chunk_size < 1:
             raise ValueError(f"chunk_size must be at least 1, got {chunk_size}.")
+        # Here and not in the iterator, which would raise the error only when it is used.
         sessions.check_session(self._database, session_id)
         return sessions.read_samples(self._database, session_id, SampleKind(kind), chunk_size)
 

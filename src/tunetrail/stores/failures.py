@@ -54,15 +54,18 @@ def readable_failures(url: URL) -> Iterator[None]:
         yield
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
         raise DatabaseError(f"The database {shown(url)} failed. {_explained(error)}") from error
+    # SQLAlchemy imports a driver only when the engine is made.
     except ModuleNotFoundError as error:
         advice = f"needs the package {error.name!r}. Install `psycopg[binary]`."
         raise DatabaseError(f"The database {shown(url)} {advice}") from error
 
 
 def _explained(error: Exception) -> str:
+    # By number: the words of the operating system depend on its language.
     if isinstance(error, OSError) and error.errno in _ADVICE_BY_ERRNO:
         return _ADVICE_BY_ERRNO[error.errno]
 
+    # The driver's own message, without the statement that SQLAlchemy adds.
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     text = str(cause)
     if not isinstance(error, OperationalError):

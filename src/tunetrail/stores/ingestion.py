@@ -54,6 +54,7 @@ class Rejection:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of kind and row: equal for equal rows, wherever they come from."""
+        # Without source and number: the same file under another name adds nothing.
         return hashlib.sha256(f"{self.kind}\n{self.row}".encode()).hexdigest()
 
 
@@ -76,6 +77,7 @@ def derived_items(
             yield from _derive_items(row, derive, source, row_number)
         except SampleError as error:
             yield _rejection(kind, source, row_number, str(error), _row_text(row))
+        # A row that is nested too deep or contains itself must not stop the ingest of the file.
         except (RecursionError, ValueError):
             reason = "row must be plain JSON, not too deep, got more."
             yield _rejection(kind, source, row_number, reason, _row_text(row))
@@ -103,6 +105,7 @@ def _check_storable(sample: Sample) -> None:
     """Raise an error for a group or metadata that a database can't hold."""
     if sample.group is not None and storable(sample.group) != sample.group:
         raise SampleError("group must be valid Unicode without NUL characters.")
+    # Only for the errors: the metadata are written when the sample is stored.
     if sample.metadata:
         json_text(sample.metadata)
 
@@ -140,6 +143,7 @@ def store(
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}.")
 
+    # Over all chunks, as a row and its repetition may be in different ones.
     seen: Counter[int] = Counter()
     report = IngestReport()
     for chunk in chunked(items, chunk_size):
@@ -152,6 +156,7 @@ def store(
             if isinstance(item, Rejection)
         ]
 
+        # With each chunk instead of once: an ingest without rows leaves no empty session.
         session = {"session_id": session_id, "created_at": now()}
         with database.transaction() as connection:
             insert_missing(connection, SessionRow, [session])
@@ -182,7 +187,9 @@ def insert_missing(connection: Connection, table: type[Base], values: list[dict[
     if not values:
         return 0
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    # A conflict means that this row was stored before, or by another process just now.
     statement = insert(table).on_conflict_do_nothing()
+    # SQLAlchemy otherwise doesn't keep the row count of an insert.
     options = {"preserve_rowcount": True}
     return connection.execute(statement, values, execution_options=options).rowcount
 

@@ -60,6 +60,7 @@ class PromotionRecord:
 def append_promotion(database: DatabaseConnection, record: PromotionRecord) -> int:
     """Append a line and return its number; the record's own number and time are ignored."""
     values = dataclasses.asdict(record) | {"created_at": now(), "reason": storable(record.reason)}
+    # The database numbers the lines, so that their ids are in the order of the decisions.
     del values["record_id"]
 
     statement = insert(PromotionRow).values(values).returning(PromotionRow.id)

@@ -40,6 +40,7 @@ class ProcessIdentity:
                 host=tags["tunetrail.host"],
                 started=float(tags["tunetrail.process_started"]),
             )
+        # The run is of another program, or somebody has edited its tags.
         except (KeyError, ValueError):
             return None
 
@@ -48,6 +49,7 @@ class ProcessIdentity:
         return {
             "tunetrail.pid": str(self.pid),
             "tunetrail.host": self.host,
+            # `repr` keeps every digit of the time.
             "tunetrail.process_started": repr(self.started),
         }
 
@@ -58,13 +60,17 @@ class ProcessIdentity:
 
     def is_dead(self) -> bool:
         """Return True only if the process ran on this host and is certainly gone."""
+        # The process ids of another host mean nothing here.
         if not self.is_here:
             return False
         try:
             process = psutil.Process(self.pid)
+            # The kernel reuses process ids; a later process started at another time. A zombie has
+            # ended: only its parent hasn't asked for the exit code yet.
             is_later_process = abs(process.create_time() - self.started) > _CLOCK_TOLERANCE
             return bool(is_later_process or process.status() == psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return True
+        # Some process has this id, maybe this one: not certainly gone.
         except psutil.AccessDenied:
             return False

@@ -40,6 +40,7 @@ def git_tags() -> dict[str, str]:
         command = [executable, *arguments]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603 - fixed words
+        # A git that hangs or can't be started costs a run its tags, never the training.
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None

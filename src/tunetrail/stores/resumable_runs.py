@@ -118,6 +118,7 @@ def finished_steps(
 def _pipeline_run(tracker: Tracker, database: DatabaseManager, run_id: str) -> Run:
     run = tracker.find_run(run_id)
     if run is None:
+        # Then the id may be the one in the database, which error messages name as well.
         training = database.training_run(run_id)
         if training is None:
             raise UserError(
@@ -147,12 +148,14 @@ def _check_ended(run_id: str, training: TrainingRun, force: bool) -> None:
     if training.state == RunState.SUCCEEDED:
         raise UserError(f"the run {run_id} has succeeded: nothing is left to do.")
     process = training.process
+    # A killed process couldn't mark its run, which says `running` until somebody looks.
     if training.state not in (RunState.PENDING, RunState.RUNNING) or process.is_dead():
         return
     if process.is_here:
         raise UserError(
             f"the run {run_id} is still alive: process {process.pid}. Wait for its end, or end it."
         )
+    # Whether a process of another host is alive can't be checked from here.
     if not force:
         raise UserError(
             f"the run {run_id} belongs to process {process.pid} on the host {process.host}, which "

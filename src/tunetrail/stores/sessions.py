@@ -80,6 +80,7 @@ def check_session(database: DatabaseConnection, session_id: str) -> None:
         is_session = SessionRow.session_id == session_id
         if connection.scalar(select(SessionRow.session_id).where(is_session)) is not None:
             return
+        # Read only for the message: a known session needs one look-up by its key.
         known = connection.scalars(select(SessionRow.session_id)).all()
 
     no_sessions = " There are none yet: ingest samples first."
@@ -97,6 +98,7 @@ def read_samples(
     columns = (row.id, row.shape, row.content, row.group_name, row.timestamp, row.weight, row.extra)
     is_of_kind = (row.session_id == session_id, row.kind == str(kind))
     with database.transaction() as connection:
+        # Samples that arrive while these are read are left to the next training.
         last_id = connection.scalar(select(func.max(row.id)).where(*is_of_kind)) or 0
 
     # Pages by row id, not by offset: samples may be added while these are read.
@@ -109,6 +111,7 @@ def read_samples(
             .limit(chunk_size)
         )
         with database.transaction() as connection:
+            # One transaction per page: whoever takes the rows may need hours for them.
             rows = connection.execute(statement).all()
 
         yield [
@@ -152,6 +155,7 @@ def summarize(database: DatabaseConnection, session_id: str | None = None) -> li
     def is_selected(column: InstrumentedAttribute[str]) -> ColumnElement[bool]:
         return true() if session_id is None else column == session_id
 
+    # Four statements and not one join, which would multiply samples, rejections and runs.
     sample, rejected, run = SampleRow, RejectedSampleRow, TrainingRunRow
     created = (
         select(SessionRow.session_id, SessionRow.created_at)
@@ -176,6 +180,7 @@ def summarize(database: DatabaseConnection, session_id: str | None = None) -> li
 
     with database.transaction() as connection:
         sessions = connection.execute(created).all()
+        # Every kind has a count, so that callers needn't ask whether a session has samples of it.
         counts: dict[str, dict[str, dict[str, int]]] = defaultdict(
             lambda: {str(kind): {} for kind in sample_kinds()}
         )

@@ -33,6 +33,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         """Return the value as an aware datetime in UTC."""
         if value is None:
             return None
+        # SQLite returns a naive datetime, PostgreSQL one in the time zone of the connection.
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
@@ -75,8 +76,10 @@ class SampleRow(Base):
     shape: Mapped[str] = mapped_column(Text)
     content: Mapped[dict[str, Any]] = mapped_column(JSON)
     group_name: Mapped[str | None] = mapped_column(Text)
+    # Text, because ISO 8601 in UTC sorts like time.
     timestamp: Mapped[str | None] = mapped_column(Text)
     weight: Mapped[float | None] = mapped_column(Double)
+    # Declarative classes of SQLAlchemy have an attribute `metadata` already.
     extra: Mapped[dict[str, Any]] = mapped_column("metadata", JSON)
     digest: Mapped[str] = mapped_column(Text)
     occurrence: Mapped[int] = mapped_column(Integer)
@@ -119,7 +122,9 @@ class TrainingRunRow(Base):
     state: Mapped[str] = mapped_column(Text)
     reason: Mapped[str | None] = mapped_column(Text)
     mlflow_run_id: Mapped[str | None] = mapped_column(Text)
+    # No result is NULL in SQL; the default would store the JSON text `null`.
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    # The three that identify a process: an id alone is used again after its end.
     pid: Mapped[int] = mapped_column(Integer)
     host: Mapped[str] = mapped_column(Text)
     process_started: Mapped[float] = mapped_column(Double)

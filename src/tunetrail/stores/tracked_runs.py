@@ -48,8 +48,11 @@ class TrackedRun:
         with tracking_errors(self.tracker.config.uri):
             tags = self.tracker.client.get_run(self.run_id).data.tags
             self.resumed = int(tags.get(RESUMED, "0")) + 1
+            # Before the status: a running run with the tags of a dead process would be marked as
+            # interrupted by any other process that looks.
             self.set_tags({**ProcessIdentity.current().to_tags(), RESUMED: self.resumed})
             self.tracker.client.update_run(self.run_id, status="RUNNING")
+            # They describe the end that has just been undone.
             for name in ("tunetrail.state", "tunetrail.reason"):
                 if name in tags:
                     self.tracker.client.delete_tag(self.run_id, name)
@@ -81,6 +84,7 @@ class TrackedRun:
             for name, value in metrics.items()
             if math.isfinite(value)
         ]
+        # Only then: the history costs a request per metric.
         if self.resumed:
             entries = [metric for metric in entries if not self._is_logged(metric)]
         self._log_batch(metrics=entries)
@@ -137,6 +141,7 @@ class TrackedRun:
         """
         dataset = Dataset(
             name=name,
+            # MLflow's limit for the length of a digest.
             digest=digest[:36],
             source_type="tunetrail",
             source=f'{{"session": "{name}"}}',
@@ -148,6 +153,7 @@ class TrackedRun:
 
     def finish(self, state: str, reason: str | None = None) -> None:
         """End the run as `succeeded`, `failed` or `interrupted`, with the reason as a tag."""
+        # The status comes last: if MLflow fails in between, the run can still be marked.
         tags = {"tunetrail.state": state}
         if reason:
             tags["tunetrail.reason"] = reason
@@ -165,6 +171,7 @@ class TrackedRun:
         with _captured_log() as log:
             try:
                 yield self
+            # Ctrl-C and SIGTERM arrive as SystemExit, which has to end the run as well.
             except BaseException as error:
                 self._finish_after(error, log)
                 raise
@@ -175,6 +182,7 @@ class TrackedRun:
         """End the run without hiding the error that ended it, even if it was MLflow that failed."""
         state, reason = state_after(error)
         try:
+            # The state before the log: it matters more if MLflow fails again.
             self.finish(state, reason)
             log.writelines(traceback.format_exception(error))
             self._keep_log(log)
@@ -190,6 +198,7 @@ class TrackedRun:
 
     def _is_logged(self, metric: Metric) -> bool:
         """Tell whether the run had logged this value of a step when it was reopened."""
+        # Read once per metric: this process logs each step only once itself.
         if metric.key not in self._logged:
             with tracking_errors(self.tracker.config.uri):
                 history = self.tracker.client.get_metric_history(self.run_id, metric.key)

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+# Before the import of MLflow, which reads them then.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 
@@ -60,6 +61,7 @@ class Tracker:
         self.config = dataclasses.replace(config, uri=f"sqlite:///{file}") if file else config
         with tracking_errors(self.config.uri):
             _check_reachable(self.config.uri)
+            # Of two processes that create the same store or experiment at once, one would fail.
             with self.lock("initialise"):
                 self.activate()
                 self.client = MlflowClient(
@@ -112,6 +114,7 @@ class Tracker:
             try:
                 run = self.client.get_run(run_id)
             except MlflowException as error:
+                # An id that can't be one of MLflow's is no run either.
                 if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                     return None
                 raise
@@ -137,6 +140,7 @@ class Tracker:
         is_of_run = f"name = '{name}' and run_id = '{run_id}'"
         with tracking_errors(self.config.uri):
             versions = self.client.search_model_versions(is_of_run)
+        # As numbers: in the order of texts, version 9 would come after version 10.
         return max((str(version.version) for version in versions), key=int, default=None)
 
     def mark_interrupted_runs(self) -> list[str]:
@@ -205,6 +209,7 @@ def sqlite_file(uri: str) -> Path | None:
 def _write_ahead(uri: str) -> None:
     file = sqlite_file(uri)
     if file is not None:
+        # MLflow's pages can then read while a training writes.
         with contextlib.closing(sqlite3.connect(file, timeout=20)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
 

@@ -17,6 +17,7 @@ def tracking_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        # The first line of the driver's message; SQLAlchemy's has the statement and its values.
         lines = str(getattr(error, "orig", None) or error).strip().splitlines()
         reason = shown_uri(lines[0] if lines else type(error).__name__)
         raise TrackingError(f"MLflow store {shown_uri(uri)} failed: {reason}") from error
@@ -29,6 +30,7 @@ def shown_uri(text: str) -> str:
         user, colon, _ = credentials[1].partition(":")
         return f"://{user}:***@" if colon else "://***@"
 
+    # Up to the last @, as a password may contain one that nobody has escaped.
     without = re.sub(r"://([^\s'\"]*)@", hide, text)
     return re.sub(
         r"([?&][^=&\s]*(?:password|token|secret)[^=&\s]*=)[^&\s]*",

@@ -28,6 +28,7 @@ class RunState(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+# An end is final; only `reopen_training_run` sets a run to running again.
 _PREVIOUS_STATES = {
     RunState.PENDING: (),
     RunState.RUNNING: (RunState.PENDING,),
@@ -60,6 +61,7 @@ class TrainingRun:
 
 def create_training_run(database: DatabaseConnection, session_id: str, model_type: str) -> str:
     """Store a pending run that belongs to this process, and return its id."""
+    # Its error names the nearest session; the one of a foreign key wouldn't.
     check_session(database, session_id)
 
     process, created_at = ProcessIdentity.current(), now()
@@ -113,6 +115,7 @@ def update_training_run(
     with database.transaction() as connection:
         if connection.execute(statement.values(values)).rowcount:
             return
+        # Read only for the message: no row was changed.
         present = connection.scalar(select(TrainingRunRow.state).where(TrainingRunRow.id == run_id))
 
     if present is None:
@@ -213,6 +216,7 @@ def mark_interrupted_runs(database: DatabaseConnection) -> list[TrainingRun]:
         )
         statement = (
             update(TrainingRunRow)
+            # Nothing happens if the run has changed since it was read.
             .where(TrainingRunRow.id == run.run_id, TrainingRunRow.state == str(run.state))
             .values(state=str(RunState.INTERRUPTED), reason=reason, updated_at=updated_at)
         )

@@ -8,6 +8,7 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=Base.metadata,
     version_table=context.config.attributes["version_table"],
+    # A migration that fails halfway leaves the tables as they were.
     transactional_ddl=True,
 )
 with context.begin_transaction():

@@ -6,6 +6,7 @@ from alembic import op
 revision = "0001"
 down_revision = None
 
+# SQLite numbers rows by itself only in a column of type INTEGER.
 _ROW_ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 _MOMENT = sa.DateTime(timezone=True)
 
@@ -43,9 +44,11 @@ def _create_samples() -> None:
         sa.Column("digest", sa.Text, nullable=False),
         sa.Column("occurrence", sa.Integer, nullable=False),
         sa.Column("created_at", _MOMENT, nullable=False),
+        # Lets a repeated ingest add nothing, and a file hold equal rows.
         sa.UniqueConstraint("session_id", "digest", "occurrence", name="samples_once"),
         _session_key("samples_session"),
     )
+    # The order in which the samples of a session are read, page by page.
     op.create_index("samples_in_order", "samples", ["session_id", "kind", "id"])
     op.create_table(
         "rejected_samples",
@@ -100,6 +103,7 @@ def _create_promotions() -> None:
         sa.Column("improvement", sa.Double),
         sa.Column("lower", sa.Double),
         sa.Column("upper", sa.Double),
+        # No foreign keys: lines can't be changed or deleted together with what they refer to.
         sa.Column("run_id", sa.Text),
         sa.Column("mlflow_run_id", sa.Text),
         sa.Column("session_id", sa.Text),
@@ -121,6 +125,7 @@ def _protect_ledger_on_postgresql() -> None:
         "$$ BEGIN RAISE EXCEPTION 'promotions is append-only'; END $$"
     )
     op.execute(
+        # For each statement, since TRUNCATE fires no trigger for rows.
         "CREATE TRIGGER promotions_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON promotions "
         "FOR EACH STATEMENT EXECUTE FUNCTION promotions_refuse_change()"
     )
