@@ -185,9 +185,9 @@ def _signals_end_the_process() -> Iterator[None]:
         raise SystemExit(128 + signal_number)
 
     # `main` may be called from another program: its handlers are restored at the end.
-    previous_handlers = {
-        number: signal.signal(number, raise_exit) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    previous_handlers = {}
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        previous_handlers[signal_number] = signal.signal(signal_number, raise_exit)
     try:
         yield
     finally:

@@ -25,7 +25,7 @@ def train(arguments: list[str]) -> int:
 
 def help_text() -> str:
     """Return what `tunetrail train --help` prints."""
-    lines = [
+    usage = [
         "usage: tunetrail train session_id=ID [model_type=embedding|llm|all]",
         "                       [GROUP=OPTION ...] [KEY=VALUE ...] [-m]",
         "",
@@ -38,19 +38,24 @@ def help_text() -> str:
         "  tunetrail train session_id=s1 +experiments=quick optimizer=adafactor schedule=cosine",
         "  tunetrail train -m session_id=s1 model_type=llm llm.training.learning_rate=1e-5,3e-5",
         "",
+    ]
+
+    keys = [
         "keys of embedding.training and llm.training (docs/configuration.md has all):",
         *_training_help(),
         "",
         "optimizer, schedule, trainer and callbacks set keys of both trainings; keys override:",
         "  optimizer=sgd llm.training.optimizer.name=adamw 'callbacks=[ema,frequent_checkpoints]'",
         "",
-        *groups_help(),
+    ]
+
+    options = [
         "",
         "  --cfg job   print the composed configuration instead of training",
         "  -m          train once for each combination of comma-separated values",
         "  --debug     show tracebacks",
     ]
-    return "\n".join(lines)
+    return "\n".join([*usage, *keys, *groups_help(), *options])
 
 
 def _training_help() -> list[str]:

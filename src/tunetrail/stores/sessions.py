@@ -190,14 +190,16 @@ def summarize(database: DatabaseConnection, session_id: str | None = None) -> li
         # Ordered by time, so that the last run of each session overwrites the earlier ones.
         last_runs = {name: (state, moment) for name, state, moment in connection.execute(runs)}
 
-    return [
-        SessionSummary(
+    summaries = []
+    for name, created_at in sessions:
+        state, last_training = last_runs.get(name, (NEW, None))
+        summary = SessionSummary(
             session_id=name,
             created_at=created_at,
             rejected=rejected_counts.get(name, 0),
             shapes=counts[name],
-            state=last_runs[name][0] if name in last_runs else NEW,
-            last_training=last_runs[name][1] if name in last_runs else None,
+            state=state,
+            last_training=last_training,
         )
-        for name, created_at in sessions
-    ]
+        summaries.append(summary)
+    return summaries

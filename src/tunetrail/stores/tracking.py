@@ -150,7 +150,7 @@ class Tracker:
             The ids of the runs that were marked.
         """
         marked = []
-        reason = "the process died without a word (killed, or out of memory)"
+        reason = "the process ended unexpectedly (killed, or out of memory)"
         with tracking_errors(self.config.uri):
             token: str | None = None
             while True:

@@ -211,7 +211,7 @@ def mark_interrupted_runs(database: DatabaseConnection) -> list[TrainingRun]:
 
         process, updated_at = run.process, now()
         reason = (
-            f"Process {process.pid} on {process.host} ended without a word "
+            f"Process {process.pid} on {process.host} ended unexpectedly "
             f"while the run was {run.state}."
         )
         statement = (

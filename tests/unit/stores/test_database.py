@@ -389,7 +389,7 @@ def test_mark_interrupted_runs_finds_the_run_of_a_killed_process(manager, sessio
         child.send_signal(signal.SIGKILL)
     (marked,) = manager.mark_interrupted_runs()
     assert (marked.run_id, marked.state) == (run_id, RunState.INTERRUPTED)
-    assert "ended without a word while the run was running" in marked.reason
+    assert "ended unexpectedly while the run was running" in marked.reason
     assert {run.run_id: run.state for run in manager.training_runs()} == {
         mine: "pending",
         run_id: "interrupted",

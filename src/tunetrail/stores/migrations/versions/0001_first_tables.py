@@ -50,6 +50,7 @@ def _create_samples() -> None:
     )
     # The order in which the samples of a session are read, page by page.
     op.create_index("samples_in_order", "samples", ["session_id", "kind", "id"])
+
     op.create_table(
         "rejected_samples",
         sa.Column("id", _ROW_ID, primary_key=True),
@@ -84,6 +85,7 @@ def _create_training_runs() -> None:
         sa.Column("updated_at", _MOMENT, nullable=False),
         _session_key("training_runs_session"),
     )
+
     op.create_index("training_runs_of_session", "training_runs", ["session_id", "created_at"])
 
 
@@ -108,6 +110,7 @@ def _create_promotions() -> None:
         sa.Column("mlflow_run_id", sa.Text),
         sa.Column("session_id", sa.Text),
     )
+
     op.create_index("promotions_of_model", "promotions", ["model_name", "id"])
 
 
