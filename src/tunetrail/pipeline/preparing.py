@@ -61,7 +61,7 @@ def build_preparation(
         def vectors(texts: Sequence[str]) -> npt.NDArray[np.float32]:
             return family.row_vectors(learner, learner.load(path), texts)
 
-        # The cache looks vectors up by it: those of another model must not be taken.
+        # The cache looks vectors up by it: vectors of another model must not be taken.
         identity = vectors_identity(path, counter.identity)
         encoder = TextEncoder(encode=vectors, identity=identity)
 
