@@ -217,7 +217,7 @@ class ModelTrainingNode:
             self._mark_interrupted_in_tracking(tracker)
             if resumable_run.changed_versions:
                 logger.warning(
-                    "the run was begun with other versions: %s",
+                    "the run was started with other package versions: %s",
                     ", ".join(resumable_run.changed_versions),
                 )
             run = tracker.run(resumable_run.run_id)

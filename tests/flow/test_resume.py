@@ -160,7 +160,7 @@ def test_resume_goes_on_behind_the_steps_that_are_finished(
     (interrupted,) = database.training_runs()
     assert (interrupted.state, interrupted.reason) == ("interrupted", "SystemExit: 143")
     assert interrupted.mlflow_run_id is not None
-    assert f"`tunetrail resume {interrupted.mlflow_run_id}` goes on" in caplog.text
+    assert f"`tunetrail resume {interrupted.mlflow_run_id}` continues" in caplog.text
     run_of_type = next(
         each for each in runs_of(settings) if each.info.run_name == "embedding"
     ).info.run_id

@@ -203,7 +203,7 @@ def test_resume_makes_exactly_the_model_of_a_training_that_was_not_interrupted(
         assert code == 128 + number, said
         assert (run.state, run.reason) == ("interrupted", f"SystemExit: {code}")
         assert run_named(workplace, model_type).info.status == "KILLED"
-        assert f"`tunetrail resume {run.mlflow_run_id}` goes on with this run" in said
+        assert f"`tunetrail resume {run.mlflow_run_id}` continues this run" in said
     assert "Traceback" not in said
     (folder,) = (path.parent for path in (workplace / "training_output").glob("*/state.json"))
     assert (folder / "fit" / "checkpoints" / "last.ckpt").exists()

@@ -109,7 +109,7 @@ def _lines(session: "PreparedSession", rejected: int) -> Iterator[str]:
     if rejected:
         yield (
             f"{rejected:,} rows were rejected when they were ingested, "
-            "because they are no samples; `tunetrail sessions` counts them"
+            "because they aren't samples; `tunetrail sessions` counts them"
         )
     # In alphabetical order, errors come before warnings.
     for finding in sorted(session.findings, key=lambda finding: finding.severity):

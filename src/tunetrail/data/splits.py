@@ -140,9 +140,9 @@ def assign_sides(
 
     if len(members) < len(SIDES):
         raise SampleError(
-            "rows must form at least 3 clusters of twins to be split, "
-            f"got {len(members)} from {len(clusters)} rows. Collect more varied samples, "
-            "check `group`, or raise split.near_duplicate_similarity."
+            "rows must form at least 3 clusters of near-duplicates to be split, "
+            f"got {len(members)} from {len(clusters)} rows. Collect more varied samples, give "
+            "fewer rows the same `group`, or raise split.near_duplicate_similarity."
         )
     if config.method == "time" and all(timestamp is None for timestamp in timestamps):
         raise SampleError(
@@ -235,13 +235,13 @@ def _check_fold_count(n_splits: int, clusters: int, rows: int, *, by_time: bool)
     if n_splits < 2:
         rule = "at least 2"
     elif most < 2:
-        rule = f"0 to cut these {rows} rows"
+        rule = f"0 (off) for these {rows} rows"
     else:
         limit = "the number of clusters - 1" if by_time else "the number of clusters"
-        rule = f"at most {most}, {limit}, to cut these {rows} rows"
+        rule = f"at most {most}, {limit}, for these {rows} rows"
     raise ConfigError(
         f"cross_validation.n_splits must be {rule}, got {n_splits}. "
-        "Set it to such a number, turn it off with 0, or collect more samples."
+        "Change it, turn cross-validation off with 0, or collect more samples."
     )
 
 
@@ -381,7 +381,7 @@ def _warnings(
         if abs(actual - share) > 4.0 * (share * (1.0 - share) / total) ** 0.5:
             warnings.append(
                 f"the {side} split has {actual:.0%} of the rows instead of {share:.0%}; its "
-                f"largest cluster of twins has {largest[side]} rows."
+                f"largest cluster of near-duplicates has {largest[side]} rows."
             )
     return tuple(warnings)
 

@@ -106,7 +106,9 @@ def augmentation_effect(
     sign = 1.0 if without.higher_is_better else -1.0
     differences = sign * (np.array(with_augmentation.folds) - np.array(without.folds))
     if not np.isfinite(differences).all():
-        raise ValueError(f"scores must be finite, got the differences {differences.tolist()}.")
+        raise ValueError(
+            f"scores must be finite, got {without.folds} and {with_augmentation.folds}."
+        )
 
     # An infinite margin for a single fold: its interval holds 0, so that nothing is decided.
     mean, error, margin = float(differences.mean()), None, math.inf

@@ -68,8 +68,8 @@ class AdditionalShapes:
             if learnt.empty:
                 raise SampleError(
                     f"embedding.also_train.{shape} must be null if the session has no rows for it: "
-                    f"all {len(train)} {shape} samples to learn from are twins of rows that are "
-                    "held out to score on. Leave it out."
+                    f"all {len(train)} {shape} samples to learn from are near-duplicates of "
+                    "validation or test rows. Leave it out."
                 )
 
             twins = set(map(int, train["row_id"])) - set(map(int, learnt["row_id"]))
@@ -89,7 +89,7 @@ class AdditionalShapes:
         if shape not in self.frames:
             raise SampleError(
                 f"embedding.also_train.{shape} must be null if the session has no {shape} "
-                f"samples, got {self.losses[shape]!r}. Leave it out, or log samples of it."
+                f"samples, got {self.losses[shape]!r}. Leave it out, or log such samples."
             )
 
         settings = _settings_of_shape(context.settings, shape)

@@ -100,7 +100,7 @@ class ModelFamily:
         """Return the rows in which every model sees something to score.
 
         Raises:
-            SampleError: The length that models read cuts off all that could be scored.
+            SampleError: The length that models read cuts off the outputs of all rows.
         """
         if self.scorable is None:
             return rows
@@ -114,7 +114,7 @@ class ModelFamily:
         cut_off = len(rows) - len(scorable)
         if cut_off:
             logger.warning(
-                "%s: %s cuts off all that could be scored of %d rows", self.name, limit, cut_off
+                "%s: %d rows aren't scored, as %s cuts off their outputs", self.name, cut_off, limit
             )
         if scorable.empty:
             max_length = self.section(settings).max_length

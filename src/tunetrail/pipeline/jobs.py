@@ -217,7 +217,7 @@ def _train(
 
     checkpoint = last_checkpoint(folder)
     if checkpoint is not None:
-        logger.info("%s: the training goes on from %s", job.model_type, checkpoint)
+        logger.info("%s: training resumes from %s", job.model_type, checkpoint)
 
     plan = TrainingPlan(
         folder=folder,

@@ -38,7 +38,7 @@ def resumable(run: TrackedRun) -> Iterator[None]:
         # The user's mistake would fail the next attempt too: the advice would mislead.
         if not isinstance(error, UserError):
             logger.warning(
-                "`tunetrail resume %s` goes on with this run from where it stopped", run.run_id
+                "`tunetrail resume %s` continues this run from where it stopped", run.run_id
             )
         raise
 

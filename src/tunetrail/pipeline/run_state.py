@@ -110,7 +110,7 @@ class RunState:
             content = json.loads(path.read_text(encoding="utf-8"))
             form = content.pop("form")
             if form != _FORMAT:
-                raise ValueError(f"its form is {form}, not {_FORMAT}")
+                raise ValueError(f"its format is {form}, not {_FORMAT}")
             version = content.pop("compared_with")
             compared_with = ModelVersion(**version) if version else None
             return cls(folder=folder, compared_with=compared_with, **content)

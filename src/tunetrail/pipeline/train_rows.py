@@ -49,7 +49,9 @@ class TrainRowBuilder:
         if not wants_negatives(rows, self._config) or vectors_of is None:
             if self._config.enabled:
                 # A setting without an effect would otherwise go unnoticed.
-                logger.warning("%s: hard negatives are mined for pairs only", self._model_type)
+                logger.warning(
+                    "%s: no hard negatives are mined, as the rows aren't pairs", self._model_type
+                )
             return rows, None
 
         learner = self.context.learner("pair")

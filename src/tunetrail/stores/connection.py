@@ -94,11 +94,11 @@ def parse_url(url: str) -> URL:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError) as error:
-        raise ConfigError(f"{rule}, got something that is no URL.") from error
+        raise ConfigError(f"{rule}, got a value that is not a URL. Check its spelling.") from error
     if parsed.drivername in ("sqlite", "sqlite+pysqlite"):
         return _with_absolute_path(parsed)
     if parsed.drivername not in ("postgresql", "postgres", "postgresql+psycopg"):
-        raise ConfigError(f"{rule}, got one that begins with {parsed.drivername}://.")
+        raise ConfigError(f"{rule}, got a URL that begins with {parsed.drivername}://.")
     # The URL's password ends at its first @: the remainder would be shown as the host.
     if "@" in (parsed.host or ""):
         raise ConfigError(f"{rule}, got a second @. Write an @ within the password as %40.")

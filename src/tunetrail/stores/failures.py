@@ -15,7 +15,7 @@ _ADVICE = {
     "database or disk is full": _DISK_FULL,
     "no space left on device": _DISK_FULL,
     "could not extend file": _DISK_FULL.replace("The disk", "The server's disk"),
-    "file is not a database": "The file is no SQLite database. Give another path in database.url.",
+    "file is not a database": "The file isn't a SQLite database. Correct database.url.",
     "malformed": "The file is damaged. Restore a backup or give another path in database.url.",
     "unable to open database file": "The file can't be opened. Check its path and permissions.",
     "readonly database": "The file or its folder can't be written. Check the permissions.",
@@ -26,8 +26,8 @@ _ADVICE = {
     "failed to resolve host": "The server's host name is unknown. Check database.url.",
     "timeout expired": "The server doesn't answer. Check its host, its port and the network.",
     "password authentication failed": "The user or the password is wrong. Check database.url.",
-    "no password supplied": "The server wants a password. Put it into database.url.",
-    "does not exist": "Create what is missing on the server, or check database.url.",
+    "no password supplied": "The server requires a password. Add it to database.url.",
+    "does not exist": "It is missing on the server. Create it, or check database.url.",
     "permission denied": "Check the permissions of the file or of the database user.",
 }
 """What to do, by words of the driver's message; the first that match decide."""

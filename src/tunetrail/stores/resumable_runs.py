@@ -129,7 +129,7 @@ def _pipeline_run(tracker: Tracker, database: DatabaseManager, run_id: str) -> R
         run = tracker.find_run(training.mlflow_run_id) if training.mlflow_run_id else None
         if run is None:
             raise UserError(
-                f"nothing is left of the run {run_id}: MLflow doesn't have it. {_AGAIN}"
+                f"the run {run_id} is no longer in MLflow, so it can't be resumed. {_AGAIN}"
             )
 
     # The id may be that of a model type's run or of a fold, which are below the pipeline run.
@@ -139,7 +139,7 @@ def _pipeline_run(tracker: Tracker, database: DatabaseManager, run_id: str) -> R
     if run is None:
         raise UserError(
             f"RUN_ID must be the id of a run of `tunetrail train`, got {run_id!r}. "
-            "Of a sweep, name one of the runs below it."
+            "For a sweep, give the id of one of its child runs."
         )
     return run
 
@@ -153,7 +153,8 @@ def _check_ended(run_id: str, training: TrainingRun, force: bool) -> None:
         return
     if process.is_here:
         raise UserError(
-            f"the run {run_id} is still alive: process {process.pid}. Wait for its end, or end it."
+            f"the run {run_id} is still running in process {process.pid}. "
+            "Wait until it has ended, or stop it."
         )
     # Whether a process of another host is alive can't be checked from here.
     if not force:
@@ -167,8 +168,8 @@ def _settings(tracker: Tracker, run_id: str) -> dict[str, Any]:
     run = tracker.run(run_id)
     if CONFIGURATION not in run.artifacts():
         raise UserError(
-            f"the run {run_id} ended before its configuration was stored, or is of a version that "
-            f"couldn't resume. {_AGAIN}"
+            f"the run {run_id} ended before its configuration was stored, or was started by a "
+            f"version of tunetrail that couldn't resume runs. {_AGAIN}"
         )
     try:
         return run.read_dict(CONFIGURATION)

@@ -179,8 +179,8 @@ def reopen_training_run(database: DatabaseConnection, run: TrainingRun) -> None:
         changed = connection.execute(statement).rowcount
     if not changed:
         raise DatabaseError(
-            f"Training run {run.run_id} has been moved on by another process. "
-            "Nothing was changed here."
+            f"Training run {run.run_id} has been changed by another process in the meantime. "
+            "Nothing was changed here; look at its state and try again."
         )
 
 

@@ -119,7 +119,8 @@ def test_split_rows_warns_when_one_cluster_outweighs_its_side() -> None:
     heavy = [split for split in splits if max(len(split.validation), len(split.test)) >= 150]
     assert heavy
     assert all(
-        "its largest cluster of twins has 150 rows" in " ".join(split.warnings) for split in heavy
+        "its largest cluster of near-duplicates has 150 rows" in " ".join(split.warnings)
+        for split in heavy
     )
 
 
@@ -127,7 +128,7 @@ def test_split_rows_warns_when_one_cluster_outweighs_its_side() -> None:
 def test_split_rows_refuses_fewer_than_three_clusters(groups: list[str | None]) -> None:
     with pytest.raises(
         SampleError,
-        match=r"at least 3 clusters of twins to be split, got [12] from 9 rows. Collect more",
+        match=r"at least 3 clusters of near-duplicates to be split, got [12] from 9 rows. Collect more",
     ):
         split_rows(frame(varied(0, 9), groups), SplitConfig())
 
@@ -179,7 +180,7 @@ def test_make_folds_of_zero_splits_are_none() -> None:
     ("clusters", "n_splits", "message"),
     [
         ("abc", 4, "cross_validation.n_splits must be at most 3, the number of clusters, .*got 4"),
-        ("aaa", 2, "cross_validation.n_splits must be 0 to cut these 3 rows, got 2"),
+        ("aaa", 2, "cross_validation.n_splits must be 0 (off) for these 3 rows, got 2"),
         ("abc", 1, "cross_validation.n_splits must be at least 2, got 1"),
         ("abc", -1, "cross_validation.n_splits must be at least 2, got -1"),
     ],

@@ -101,7 +101,7 @@ def test_run_state_gives_back_steps_in_order_and_what_they_rest_on(tmp_path: Pat
         (None, "must hold the state of the run, but there is no state.json"),
         ("", "state.json must be readable to resume the run"),
         ('{"form": 2, "steps": {"val', "state.json must be readable to resume the run"),
-        ('{"form": 1, "steps": {}, "facts": {}}', "its form is 1, not 2"),
+        ('{"form": 1, "steps": {}, "facts": {}}', "its format is 1, not 2"),
         ('{"form": 2}', "state.json must be readable to resume the run: 'compared_with'"),
         ("[]", "state.json must be readable"),
     ],

@@ -353,10 +353,10 @@ def test_reopen_training_run_gives_it_to_one_process_only(manager, session):
     manager.update_training_run(run_id, state="failed", reason="x")
     seen = manager.training_run(run_id)
     manager.reopen_training_run(seen)
-    with pytest.raises(DatabaseError, match="has been moved on by another process"):
+    with pytest.raises(DatabaseError, match="has been changed by another process"):
         manager.reopen_training_run(seen)
     manager.update_training_run(run_id, state="failed", reason="again")
-    with pytest.raises(DatabaseError, match="has been moved on by another process"):
+    with pytest.raises(DatabaseError, match="has been changed by another process"):
         manager.reopen_training_run(seen)
 
 
@@ -364,7 +364,7 @@ def test_reopen_training_run_refuses_one_that_succeeded(manager, session):
     run_id = manager.create_training_run(session, "all")
     for state in ("running", "succeeded"):
         manager.update_training_run(run_id, state=state)
-    with pytest.raises(DatabaseError, match="has been moved on"):
+    with pytest.raises(DatabaseError, match="has been changed"):
         manager.reopen_training_run(manager.training_run(run_id))
     assert (
         manager.training_run(run_id).state == "succeeded"
@@ -522,10 +522,10 @@ def test_database_manager_keeps_its_file_when_the_folder_changes(tmp_path, monke
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("tunetrail.db", "got something that is no URL"),
+        ("tunetrail.db", "got a value that is not a URL"),
         ("sqlite://", "got a database in memory"),
         ("sqlite:///:memory:", "got a database in memory"),
-        ("mysql://a:secret@host/b", "got one that begins with mysql://"),
+        ("mysql://a:secret@host/b", "got a URL that begins with mysql://"),
         ("postgresql://a:sec@ret@host/b", "Write an @ within the password as %40"),
     ],
 )
@@ -569,7 +569,7 @@ def test_database_manager_names_a_path_that_is_a_folder(tmp_path):
 def test_database_manager_names_a_file_that_is_no_database(tmp_path):
     path = tmp_path / "tunetrail.db"
     path.write_text("not a database " * 100)
-    with pytest.raises(DatabaseError, match="The file is no SQLite database"):
+    with pytest.raises(DatabaseError, match="The file isn't a SQLite database"):
         DatabaseManager(f"sqlite:///{path}").sessions()
     assert path.read_text().startswith("not a database")
 

@@ -111,7 +111,9 @@ def test_find_refuses_what_is_no_run(
 ) -> None:
     assert "RUN_ID must be the id of a run, got 'nothing'" in refusal(tracking, database, "nothing")
     sweep = tracker.start_run("sweep", tags={"tunetrail.sweep": "x=1,2"})
-    assert "Of a sweep, name one of the runs below it" in refusal(tracking, database, sweep.run_id)
+    assert "For a sweep, give the id of one of its child runs" in refusal(
+        tracking, database, sweep.run_id
+    )
     assert "of a run of `tunetrail train`" in refusal(tracking, database, sweep.child("c").run_id)
 
 
@@ -144,7 +146,7 @@ def test_find_refuses_a_run_that_is_alive(
     run = Tracker(tracking).start_run("r", tags={"tunetrail.training_run": training})
     database.update_training_run(training, state="running", mlflow_run_id=run.run_id)
     for force in (False, True):
-        assert f"the run {run.run_id} is still alive: process " in refusal(
+        assert f"the run {run.run_id} is still running in process " in refusal(
             tracking, database, run.run_id, force=force
         )
 
@@ -178,7 +180,7 @@ def test_find_refuses_a_run_that_ended_before_anything_was_kept(
 ) -> None:
     training = database.create_training_run("s1", "all")
     database.update_training_run(training, state="failed")
-    assert f"nothing is left of the run {training}: MLflow doesn't have it" in refusal(
+    assert f"the run {training} is no longer in MLflow, so it can't be resumed" in refusal(
         tracking, database, training
     )
     run = tracker.start_run("r", tags={"tunetrail.training_run": training})

@@ -228,9 +228,9 @@ def _check_tools(method: str, config: AugmentationConfig, tools: AugmentationToo
 
     if method in _WRITTEN and tools.vectors is None:
         raise ConfigError(
-            f"augmentation.methods must do without {method} if there is no embedding model to "
-            f"check what is written, got {config.methods!r}. Name one in embedding.model, or "
-            "leave the method out."
+            f"augmentation.methods must not include {method} without an embedding model, which "
+            f"checks the generated texts, got {config.methods!r}. Set embedding.model, or leave "
+            "the method out."
         )
 
 

@@ -224,8 +224,8 @@ def _read_list(path: Path, source: str) -> dict[str, tuple[str, ...]]:
         usable = tuple(name for name in names if name and name.lower() != word)
         if not word or not usable:
             raise ConfigError(
-                "augmentation.lexicon must hold lines word<TAB>synonym, synonym, got another one "
-                f"at line {line_number} of {source}. Fix or remove it."
+                "augmentation.lexicon must hold lines of the form word<TAB>synonym, synonym; "
+                f"line {line_number} of {source} has another form. Fix or remove it."
             )
         synonyms[word] = (*synonyms.get(word, ()), *usable)
     return synonyms

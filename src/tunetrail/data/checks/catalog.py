@@ -45,7 +45,11 @@ _CHECKS = (
     Check("rows.outlier", "texts are unlike all others"),
     Check("labels.score_range", "scores lie outside the scale", ColumnType.NUMBER),
     Check("labels.unknown_label", "labels are unknown or look misspelt", ColumnType.LABEL),
-    Check("labels.imbalance", "rows of the commonest label for one of the rarest", is_measure=True),
+    Check(
+        "labels.imbalance",
+        "rows of the most common label per row of the rarest",
+        is_measure=True,
+    ),
     Check("labels.mislabelled", "labels don't fit their texts", ColumnType.LABEL),
     Check(
         "vectors.not_finite", "target vectors hold numbers that are not finite", ColumnType.VECTOR

@@ -37,7 +37,7 @@ _NUMBER = re.compile(r"\d+")
 
 
 def imbalance(labels: Mapping[str, int]) -> float:
-    """Return the number of rows of the commonest label for each row of the rarest label.
+    """Return the number of rows of the most common label for each row of the rarest label.
 
     Fewer than two labels with rows give 1.
 
@@ -68,7 +68,7 @@ def unknown_labels(counts: Mapping[str, int], known: Sequence[str] | None) -> di
         allowed = set(known)
         return {label: _not_listed(label, known) for label in present if label not in allowed}
 
-    # The commonest first: of several common labels that are meant, it is the likeliest.
+    # The most common first: of several common labels that are meant, it is the likeliest.
     common = [label for label in present if counts[label] > _RARE_ROWS]
     common.sort(key=lambda label: -counts[label])
 

@@ -58,7 +58,7 @@ class StepAccount:
     """What became of the rows in one step.
 
     `rows_in` = `rows_out` + `set_aside`, and the `changed` rows are among `rows_out`. `reasons` say
-    why rows were set aside, the commonest first.
+    why rows were set aside, the most common first.
     """
 
     step: str

@@ -205,7 +205,7 @@ def _rows_of_other_dimensions(
 ) -> Iterator[tuple[int, str]]:
     if not len(dimensions):
         return
-    # Without a configured size, the commonest one is right.
+    # Without a configured size, the most common one is right.
     configured = config.vectors.dimensions
     usual = configured or Counter(dimensions.tolist()).most_common(1)[0][0]
     expected = f"{usual}" if configured else f"the {usual} of most rows"
@@ -228,7 +228,7 @@ def _check_labels(
 
     # A measure of the session: no row is to blame for it, so none is flagged.
     if counts and is_active("labels.imbalance", config):
-        (commonest, most), (rarest, fewest) = counts.most_common()[0], counts.most_common()[-1]
+        (most_common, most), (rarest, fewest) = counts.most_common()[0], counts.most_common()[-1]
         findings.measures["labels.imbalance"] = imbalance(counts)
-        note = f"{commonest!r} has {most} rows, {rarest!r} {fewest}"
+        note = f"{most_common!r} has {most} rows, {rarest!r} {fewest}"
         findings.notes["labels.imbalance"] = note

@@ -132,7 +132,7 @@ def _message(
     message = f"{len(details)} of {rows_checked} rows{set_aside}: {check.meaning}"
 
     # If every row has a detail of its own, none of them is worth naming.
-    commonest, count = Counter(details.values()).most_common(1)[0]
+    most_common, count = Counter(details.values()).most_common(1)[0]
     if count > 1 or len(details) == 1:
-        message += f"; commonest: {commonest} ({count})"
+        message += f"; most common: {most_common} ({count})"
     return message

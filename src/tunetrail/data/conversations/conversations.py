@@ -122,7 +122,7 @@ def _without_greeting(turns: Sequence[Turn]) -> list[Turn]:
     first = roles.index("user") if "user" in roles else len(turns)
     if "assistant" not in roles[first:]:
         raise SampleError(
-            "messages must have an assistant's answer to a user, got none. Leave it out."
+            "messages must have an assistant's answer to a user, got none. Leave the row out."
         )
     instructions = [turn for turn in turns[:first] if turn.role == "system"]
     return [*instructions, *turns[first:]]

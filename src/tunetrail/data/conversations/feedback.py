@@ -70,7 +70,7 @@ def _agreed_verdict(name: str, verdicts: list[Verdict | None]) -> Verdict | None
     if len({verdict.accepted for verdict in stated}) > 1:
         wordings = ", ".join(verdict.wording for verdict in stated)
         raise SampleError(
-            f"{name} must say one thing of an answer, got {wordings}. Remove what doesn't count."
+            f"{name} must hold one verdict on an answer, got {wordings}. Keep only one of them."
         )
     return stated[0] if stated else None
 

@@ -63,7 +63,7 @@ def too_few_left(validation: StepAccount, allowed_share: float) -> str | None:
     return (
         f"rejected rows must be at most {allowed_share:.0%} of all, "
         f"got {validation.set_aside} of {validation.rows_in}; "
-        f"commonest reason: {reason} ({count} rows). Fix or remove them{raise_limit}."
+        f"most common reason: {reason} ({count} rows). Fix or remove them{raise_limit}."
     )
 
 

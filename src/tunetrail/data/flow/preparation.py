@@ -65,7 +65,7 @@ class Preparation:
         if self.steps.cleaning.length != "keep" and self.steps.counter is None:
             raise ConfigError(
                 "cleaning.length must be keep if the model isn't found, "
-                f"got {self.steps.cleaning.length!r}. Name a model whose tokenizer counts."
+                f"got {self.steps.cleaning.length!r}. Name a model that can be loaded."
             )
 
         folder.mkdir(parents=True, exist_ok=True)

@@ -147,8 +147,7 @@ class SessionStage:
         if not remaining:
             reason, count = next(iter(cleaning.reasons.items()), ("none came", 0))
             raise SampleError(
-                "no row is left to split; "
-                f"commonest reason of the cleaning: {reason} ({count} rows)."
+                f"no row is left to split; most common reason in cleaning: {reason} ({count} rows)."
             )
 
         def of_remaining(values: Sequence[Any]) -> list[Any]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN_LABELS = 30
-"""Number of labels, the commonest first, that get a bar of their own."""
+"""Number of labels, the most common first, that get a bar of their own."""
 
 _SHOWN_REASONS = 15
 _NAME_CHARACTERS = 16

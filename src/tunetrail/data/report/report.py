@@ -29,7 +29,7 @@ _SEVERITIES = ("error", "warning", "passed")
 # Checks whose measure isn't a share of the rows.
 _NO_SHARES = ("drift.", "labels.imbalance")
 _CAPTIONS = {
-    "rows": "Rows that go on, step by step, and the sides that they are split into",
+    "rows": "Rows that remain after each step, and the splits that they end up in",
     "lengths": "Lengths of the rows",
     "labels": "Rows by label",
     "reasons": "Why rows were set aside",
@@ -70,7 +70,7 @@ def render(data: ReportData) -> str:
 
 
 def headline(section: ReportSection) -> str:
-    """Return the section in one sentence: its errors and warnings, and how many rows go on."""
+    """Return the section in one sentence: its errors and warnings, and how many rows remain."""
     errors = _count_severity(section.findings, "error")
     warnings = counted(_count_severity(section.findings, "warning"), "warning", zero="no")
     if not section.findings:
@@ -87,8 +87,8 @@ def headline(section: ReportSection) -> str:
     rows = f"{rows_out:,} of {counted(rows_in, 'row')}"
 
     if errors or section.stopped is not None:
-        return f"{result}: training is refused; {rows} would go on"
-    return f"{result}: {rows} go on"
+        return f"{result}: training is refused; {rows} would remain"
+    return f"{result}: {rows} remain"
 
 
 def _section_values(section: ReportSection) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def _section_values(section: ReportSection) -> dict[str, Any]:
 
 
 def _sample_rows(frame: pd.DataFrame) -> _Sample:
-    """Return some rows for each of the commonest reasons, about `_SHOWN_ROWS` in all."""
+    """Return some rows for each of the most common reasons, about `_SHOWN_ROWS` in all."""
     # Every reason gets as many rows, so that a common one doesn't hide the others.
     by_reason = list(rows_by_reason(frame).items())
     rows_per_reason = max(_SHOWN_ROWS // max(len(by_reason), 1), 1)

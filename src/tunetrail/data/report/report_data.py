@@ -22,7 +22,7 @@ class ReportSection:
         sides: Rows by side: train, validation, test.
         set_aside: A frame of `rows.SET_ASIDE_COLUMNS`. Some of its rows are shown as they are:
             personal data has to be replaced before.
-        changes: The same columns, for rows that were changed and go on.
+        changes: The same columns, for rows that were changed and stay.
         lengths: The length of each row, by unit: characters, tokens.
         labels: Rows by label; empty where the samples have none.
         max_length: Tokens that the model reads.
@@ -54,7 +54,7 @@ class ReportData:
 
 
 def rows_by_reason(frame: pd.DataFrame) -> dict[tuple[str, str], list[int]]:
-    """Return the positions of a set-aside frame's rows by (step, reason), the commonest first."""
+    """Return the positions of a set-aside frame's rows by (step, reason), the most common first."""
     # pandas would group the rows by an index of Arrow's texts, which can't hold a lone surrogate.
     positions: dict[tuple[str, str], list[int]] = defaultdict(list)
     for position, step_and_reason in enumerate(zip(frame["step"], frame["reason"], strict=True)):

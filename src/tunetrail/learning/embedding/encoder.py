@@ -156,7 +156,7 @@ def why_padded(model: SentenceTransformer, tokenized: TokenizedTexts) -> str | N
     """
     transformer = transformer_of(model)
     if transformer is None:
-        return "it is no transformer"
+        return "it isn't a transformer"
     if not transformer.is_backend_compatible():
         return "its attention can't be exchanged"
 
@@ -197,7 +197,7 @@ def build_encoder(
 
     reason = why_padded(model, tokenized)
     if reason:
-        logger.warning("texts are padded: the model can't do without (%s)", reason)
+        logger.warning("texts are padded, as the model needs padding (%s)", reason)
     return Encoder(model=model, tokenized=tokenized, padding_free=reason is None)
 
 

@@ -99,7 +99,7 @@ def check_pairs(trainer: Trainer, module: EmbeddingModule) -> PreflightFinding:
     datamodule = _data(trainer)
     indices = datamodule.rows_by_shape(datamodule.train).get("pair", ())
     if not indices:
-        return ok(name, "the rows are no pairs")
+        return ok(name, "the rows aren't pairs")
 
     # Only texts that differ in case at most are tokenised: a model may read no case.
     equal = 0

@@ -68,8 +68,8 @@ def taught_records(
     if len(vectors) and vectors.shape[1] != dimensions:
         raise ConfigError(
             f"embedding.teacher must give vectors of the model's {dimensions} dimensions for the "
-            f"loss {loss.name}, got {vectors.shape[1]}. Take another teacher, or learn from it on "
-            "pairs (gist_embed, margin_mse, distill_kl_div)."
+            f"loss {loss.name}, got {vectors.shape[1]}. Choose another teacher, or learn from it "
+            "on pairs (gist_embed, margin_mse, distill_kl_div)."
         )
     return _with_column(records, TEACHER_EMBEDDING, vectors)
 
@@ -154,7 +154,7 @@ def _encode_column(records: Sequence[Record], column: str, encode: TeacherEncode
     if not np.isfinite(vectors).all():
         raise ModelError(
             "the teacher's vectors must be finite numbers, got NaN or infinity. "
-            "Take another teacher."
+            "Choose another teacher."
         )
 
     vector_of = dict(zip(distinct, vectors, strict=True))

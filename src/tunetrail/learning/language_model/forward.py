@@ -254,7 +254,7 @@ def build_forward(
     """
     needs_padding = why_padded(model) if padding_free else None
     if needs_padding:
-        logger.warning("examples are padded: the model can't do without (%s)", needs_padding)
+        logger.warning("examples are padded, as the model needs padding (%s)", needs_padding)
 
     return LanguageForward(
         model=model,

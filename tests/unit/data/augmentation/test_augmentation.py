@@ -349,7 +349,7 @@ def test_augment_tries_several_times_and_takes_each_text_once() -> None:
         (
             "paraphrase",
             {"vectors": None},
-            r"augmentation\.methods must do without paraphrase .* got \['paraphrase'\]",
+            r"augmentation\.methods must not include paraphrase .* got \['paraphrase'\]",
         ),
     ],
 )

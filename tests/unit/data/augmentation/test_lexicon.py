@@ -154,7 +154,7 @@ def test_lexicon_names_a_line_that_it_cannot_read(tmp_path: Path, line: str) -> 
     file = tmp_path / "words.tsv"
     file.write_text(f"good\tfine\n{line}\n")
     with pytest.raises(
-        ConfigError, match="must hold lines word<TAB>synonym, synonym, got another one at line 2 of"
+        ConfigError, match="must hold lines of the form word<TAB>synonym, synonym; line 2 of"
     ):
         load_lexicon(str(file))
 

@@ -79,11 +79,11 @@ def test_verdict_of_is_none_where_nothing_is_said(value: Any) -> None:
         ({"feedback": {"value": {"value": "up"}}}, "feedback must .* got dict"),
         (
             {"feedback": "up", "rating": 1},
-            "feedback must say one thing of an answer, got up, 1 of 5 stars",
+            "feedback must hold one verdict on an answer, got up, 1 of 5 stars",
         ),
         (
             {"feedback": {"score": 1, "value": -1}},
-            "feedback must say one thing of an answer, got 1, -1",
+            "feedback must hold one verdict on an answer, got 1, -1",
         ),
     ],
 )

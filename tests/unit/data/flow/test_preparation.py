@@ -217,7 +217,7 @@ def test_preparation_stops_above_the_rejected_share(tmp_path: Path) -> None:
     session = prepare(rows, tmp_path, validation=ValidationConfig(max_characters=8))
     assert session.stopped is not None
     assert (
-        "rejected rows must be at most 50% of all, got 3 of 4; commonest reason: text is empty (2 rows)"
+        "rejected rows must be at most 50% of all, got 3 of 4; most common reason: text is empty (2 rows)"
         in session.stopped
     )
 
@@ -478,7 +478,7 @@ def test_preparation_of_rows_that_all_go_says_which_way(tmp_path: Path) -> None:
     session = prepare(samples(["\x00", "\x01", "\x02"]), tmp_path)
     assert session.stopped is not None
     assert (
-        "no row is left to split; commonest reason of the cleaning: text is empty after cleaning"
+        "no row is left to split; most common reason in cleaning: text is empty after cleaning"
         in session.stopped
     )
     check_account(session, 3)

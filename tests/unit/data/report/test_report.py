@@ -148,7 +148,7 @@ def test_report_has_every_section() -> None:
     shown = visible(full_page())
     headings = [
         "Account of the rows", "Findings", "Distance from the previous session", "Pictures", "Rows set aside",
-        "Rows changed", "How to go on from here",
+        "Rows changed", "Next steps",
     ]  # fmt: skip
     assert [heading for heading in headings if heading not in shown] == []
     assert [shown.index(heading) for heading in headings] == sorted(
@@ -178,25 +178,25 @@ def test_report_puts_errors_before_warnings_before_passed_checks() -> None:
 @pytest.mark.parametrize(
     ("severities", "stopped", "expected"),
     [
-        (["warning"] * 3 + ["passed"], None, "3 warnings, no errors: 812 of 900 rows go on"),
-        (["warning"], None, "1 warning, no errors: 812 of 900 rows go on"),
-        (["passed"], None, "no warnings, no errors: 812 of 900 rows go on"),
+        (["warning"] * 3 + ["passed"], None, "3 warnings, no errors: 812 of 900 rows remain"),
+        (["warning"], None, "1 warning, no errors: 812 of 900 rows remain"),
+        (["passed"], None, "no warnings, no errors: 812 of 900 rows remain"),
         (
             ["error", "warning"],
             None,
-            "1 error, 1 warning: training is refused; 812 of 900 rows would go on",
+            "1 error, 1 warning: training is refused; 812 of 900 rows would remain",
         ),
         (
             ["error"] * 2,
             None,
-            "2 errors, no warnings: training is refused; 812 of 900 rows would go on",
+            "2 errors, no warnings: training is refused; 812 of 900 rows would remain",
         ),
         (
             ["passed"],
             "too few",
-            "no warnings, no errors: training is refused; 812 of 900 rows would go on",
+            "no warnings, no errors: training is refused; 812 of 900 rows would remain",
         ),
-        ([], None, "no checks: 812 of 900 rows go on"),
+        ([], None, "no checks: 812 of 900 rows remain"),
     ],
 )
 def test_headline_says_whether_training_goes_on(

@@ -184,7 +184,7 @@ def test_loss_that_does_not_fit_the_shape_is_refused(shape: str, name: str) -> N
     ("shape", "name"), [each for each in EVERY_LOSS if target_of(*each) is not None]
 )
 def test_loss_without_its_target_is_refused(shape: str, name: str) -> None:
-    with pytest.raises(ValueError, match="needs a target per row"):
+    with pytest.raises(ValueError, match="target must hold one value per row"):
         build_vector_loss(shape, name)(random_vectors(columns_of(shape, name)), None)
 
 

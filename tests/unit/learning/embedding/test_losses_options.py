@@ -436,7 +436,7 @@ SCORES = [{"sentence1": "a", "sentence2": "b", "score": score} for score in (0.0
         (
             "triplet",
             PAIRS,
-            "negative must be in every row for the loss triplet, got 1 for 2 rows. Give each row one",
+            "negative must be in every row for the loss triplet, got 1 for 2 rows. Give each row a negative",
         ),
         ("margin_mse", PAIRS, "negative must be in every row for the loss margin_mse"),
         (

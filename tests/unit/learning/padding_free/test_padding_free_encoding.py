@@ -129,7 +129,7 @@ def test_families_that_need_padding_get_it_and_it_is_logged(
     with caplog.at_level(logging.WARNING):
         found = module_of(path, padding_free=True)
     assert not found.encoder.padding_free
-    assert f"texts are padded: the model can't do without ({reason})" in caplog.text
+    assert f"texts are padded, as the model needs padding ({reason})" in caplog.text
     (loss, gradient), (expected_loss, expected) = (
         gradients(each, batch()) for each in (found, module_of(path, padding_free=False))
     )

@@ -105,7 +105,7 @@ def test_a_family_without_exchangeable_attention_is_padded_and_it_is_logged(
         module = LanguageModelModule(model=path, pad_token_id=1)
     assert not module.forward_pass.padding_free
     assert (
-        "examples are padded: the model can't do without (its attention can't be exchanged)"
+        "examples are padded, as the model needs padding (its attention can't be exchanged)"
         in caplog.text
     )
     found_loss, found = gradients(module, batch())

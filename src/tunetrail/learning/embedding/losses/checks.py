@@ -71,11 +71,12 @@ def check_negatives(loss: Loss, negatives: int, rows: int, options: LossConfig) 
         raise SampleError(
             f"negative must be in every row for the loss {loss.name}{options_named}, "
             f"got {negatives} for {rows} rows. "
-            "Give each row one, or use multiple_negatives_ranking with its defaults."
+            "Give each row a negative, or use multiple_negatives_ranking with its defaults."
         )
 
     if loss.negatives is Negatives.ONLY_IN_BATCH and negatives:
         raise SampleError(
-            f"negative must be in no row for the loss {loss.name}, got {negatives}: its negatives "
-            "are the texts of other rows. Leave them out, or use multiple_negatives_ranking."
+            f"negative must be in no row for the loss {loss.name}, got {negatives}: this loss "
+            "takes other rows' texts as negatives. Drop the column, or use "
+            "multiple_negatives_ranking."
         )

@@ -107,7 +107,9 @@ def _checked(loss: Loss, function: EmbeddingLoss, options: LossConfig) -> Embedd
 
     def checked(vectors: list[Tensor], target: Tensor | None) -> Tensor:
         if loss.takes_target and target is None:
-            raise ValueError(f"the loss {loss.name} needs a target per row")
+            raise ValueError(
+                f"target must hold one value per row for the loss {loss.name}, got None"
+            )
         negatives = len(vectors[2]) if len(vectors) > 2 else 0
         check_negatives(loss, negatives, len(vectors[0]), options)
 
