@@ -97,7 +97,7 @@ class _StartedRun:
     model_runs: Mapping[str, ModelRun] = field(default_factory=dict)
 
     def is_finished(self, family: ModelFamily) -> bool:
-        """Whether an earlier attempt has finished the family's run."""
+        """Tell whether an earlier attempt has finished the family's run."""
         return family.name in self.model_runs and self.model_runs[family.name].finished
 
 
@@ -272,7 +272,7 @@ class ModelTrainingNode:
 
     def _complete(self, started: _StartedRun) -> dict[str, Any]:
         """Train what isn't finished, and return and store the results of the run."""
-        with started.run.ending():
+        with started.run.finish_on_exit():
             if not started.run.resumed:
                 self._log_settings(started.run)
             steps = self._train_families(started)

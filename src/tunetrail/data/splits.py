@@ -160,7 +160,7 @@ def assign_sides(
     else:
         side_of = _sides_by_content(sorted(members), config)
         if labels is not None and config.stratify:
-            _keep_labels_everywhere(side_of, members, labels)
+            _spread_labels(side_of, members, labels)
 
     # "validation" has ten letters.
     sides = np.empty(len(clusters), dtype="<U10")
@@ -281,24 +281,28 @@ def _sides_by_content(clusters: Sequence[str], config: SplitConfig) -> dict[str,
     return side_of
 
 
-def _keep_labels_everywhere(
+def _spread_labels(
     side_of: dict[str, str], members: Mapping[str, list[int]], labels: Sequence[str | None]
 ) -> None:
-    """Move clusters to held-out sides that lack their label, in place.
+    """Move clusters from the train split to held-out sides without their label, in place.
 
     Whether a cluster moves follows only from the clusters before it, as if each was placed when it
     arrived. So a cluster that root has learned from never becomes a test row as more rows come in.
     """
-    placed: dict[str, Counter[str]] = defaultdict(Counter)
-    for cluster in sorted(members, key=lambda cluster: members[cluster][0]):
+    side_counts_by_label: dict[str, Counter[str]] = defaultdict(Counter)
+    clusters_by_arrival = sorted(members, key=lambda cluster: members[cluster][0])
+
+    for cluster in clusters_by_arrival:
         label = labels[members[cluster][0]]
         if label is None:
             continue
-        earlier = placed[label]
-        if side_of[cluster] == "train" and earlier["train"] and earlier.total() > 1:
-            lacking = (side for side in ("test", "validation") if not earlier[side])
-            side_of[cluster] = next(lacking, "train")
-        earlier[side_of[cluster]] += 1
+        side_counts = side_counts_by_label[label]
+
+        # The train split needs the label most: only a third or later cluster of it may move.
+        if side_of[cluster] == "train" and side_counts["train"] and side_counts.total() >= 2:
+            without_label = (side for side in ("test", "validation") if not side_counts[side])
+            side_of[cluster] = next(without_label, "train")
+        side_counts[side_of[cluster]] += 1
 
 
 def _sides_by_time(

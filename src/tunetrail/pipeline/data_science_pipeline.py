@@ -165,9 +165,14 @@ class DataSciencePipeline:
             registry=Registry(self.tracker, family.name, family.flavor),
         )
         full_memory = explaining_full_memory("Take a smaller model, or make room.")
-        # Errors leave from right to left: leftovers are removed, which makes room on a full disk,
-        # the message gets its advice and its section, and MLflow records the final text.
-        with run.ending(), naming_section(model_type), full_memory, working_folder(state.folder):
+        # Errors leave from the last to the first: leftovers are removed, which makes room on a full
+        # disk, the message gets its advice and its section, and MLflow records the final text.
+        with (
+            run.finish_on_exit(),
+            naming_section(model_type),
+            full_memory,
+            working_folder(state.folder),
+        ):
             # Even a run that dies in its first stage has a state that can be resumed.
             state.save()
             _log_base_model(context)

@@ -310,7 +310,7 @@ def shape_named(name: str) -> SampleShape:
 
 
 def is_document(column: str) -> bool:
-    """Whether an embedding model reads the texts of a column as documents, not as queries."""
+    """Tell whether an embedding model reads the texts of a column as documents, not as queries."""
     return any(column in shape.documents for shape in _SHAPES.values())
 
 

@@ -40,7 +40,7 @@ def checked_timestamp(value: Any, column: str = TIMESTAMP_COLUMN) -> str:
 
 
 def is_timestamp(value: Any) -> bool:
-    """Whether a value is a moment as stored samples have it: text in ISO 8601."""
+    """Tell whether a value is a moment as stored samples have it: text in ISO 8601."""
     try:
         return isinstance(value, str) and datetime.fromisoformat(value) is not None
     except ValueError:

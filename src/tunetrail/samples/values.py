@@ -16,19 +16,19 @@ _SHOWN_CHARACTERS = 60
 
 
 def is_text(value: Any) -> bool:
-    """Whether a value is a string of valid Unicode."""
+    """Tell whether a value is a string of valid Unicode."""
     return isinstance(value, str) and _surrogate_position(value) is None
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a real number; NaN and infinity are, truth values aren't."""
+    """Tell whether a value is a real number; NaN and infinity are, truth values aren't."""
     # The first two only save time: NumPy's numbers are known by the slower test.
     # True and False are integers to Python, but in a file of rows they are a mistake.
     return isinstance(value, int | float | numbers.Real) and not isinstance(value, bool)
 
 
 def is_finite_number(value: Any) -> bool:
-    """Whether a value is a number that fits a finite float."""
+    """Tell whether a value is a number that fits a finite float."""
     try:
         return is_number(value) and math.isfinite(value)
     except OverflowError:  # an integer larger than any float
@@ -36,24 +36,24 @@ def is_finite_number(value: Any) -> bool:
 
 
 def is_weight(value: Any) -> bool:
-    """Whether a value is a finite number above 0."""
+    """Tell whether a value is a finite number above 0."""
     return is_finite_number(value) and value > 0.0
 
 
 def is_vector(value: Any) -> bool:
-    """Whether a value is a non-empty list or array of numbers, finite or not."""
+    """Tell whether a value is a non-empty list or array of numbers, finite or not."""
     components = _as_list(value)
     return bool(components) and all(map(is_number, components))
 
 
 def is_conversation(value: Any) -> bool:
-    """Whether a value is a non-empty list of turns, each with a known role and a text."""
+    """Tell whether a value is a non-empty list of turns, each with a known role and a text."""
     turns = _as_list(value)
     return bool(turns) and all(map(_is_turn, turns))
 
 
 def has_turn_with_text(conversation: Any, role: str) -> bool:
-    """Whether a conversation has a turn of that role that isn't blank."""
+    """Tell whether a conversation has a turn of that role that isn't blank."""
     return any(turn["role"] == role and turn["content"].strip() for turn in conversation)
 
 

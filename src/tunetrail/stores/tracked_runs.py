@@ -162,8 +162,8 @@ class TrackedRun:
             self.tracker.client.set_terminated(self.run_id, _FINISHED[state])
 
     @contextlib.contextmanager
-    def ending(self) -> Iterator["TrackedRun"]:
-        """End the run with the block: succeeded, failed, or interrupted by a signal.
+    def finish_on_exit(self) -> Iterator["TrackedRun"]:
+        """Finish the run when the block ends: succeeded, failed, or interrupted by a signal.
 
         The messages of tunetrail's loggers become the artifact log.txt, with the traceback of an
         error; a resumed run has log_resumed_1.txt and so on.

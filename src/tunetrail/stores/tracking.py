@@ -67,8 +67,8 @@ class Tracker:
                 self.client = MlflowClient(
                     tracking_uri=self.config.uri, registry_uri=self.config.uri
                 )
-                self.experiment_id = self._experiment()
-            _write_ahead(self.config.uri)
+                self.experiment_id = self._ensure_experiment()
+            _use_write_ahead_log(self.config.uri)
 
     def activate(self) -> None:
         """Make this the store of MLflow's own `load_model`, which knows one store per process."""
@@ -172,7 +172,7 @@ class Tracker:
                 self.run(run_id).finish("interrupted", reason)
         return marked
 
-    def _experiment(self) -> str:
+    def _ensure_experiment(self) -> str:
         """Return the id of the experiment, which is created if it doesn't exist."""
         name = self.config.experiment
         experiment = self.client.get_experiment_by_name(name)
@@ -206,7 +206,8 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
 
 
-def _write_ahead(uri: str) -> None:
+def _use_write_ahead_log(uri: str) -> None:
+    """Let other processes read a SQLite store while one writes; servers stay as they are."""
     file = sqlite_file(uri)
     if file is not None:
         # MLflow's pages can then read while a training writes.

@@ -91,7 +91,7 @@ def test_reopened_run_keeps_the_log_of_before(tracker: Tracker) -> None:
     run.log_text("before", "log.txt")
     run = tracker.run(run.run_id)
     run.reopen()
-    with pytest.raises(ValueError, match="again"), run.ending():
+    with pytest.raises(ValueError, match="again"), run.finish_on_exit():
         raise ValueError("again")
     assert set(run.artifacts()) == {"log.txt", "log_resumed_1.txt"}
 

@@ -197,7 +197,7 @@ def test_ending_marks_the_run_and_lets_the_error_through(
     run = tracker.start_run("r")
 
     def work() -> None:
-        with run.ending():
+        with run.finish_on_exit():
             if error is not None:
                 raise error
 
@@ -214,7 +214,7 @@ def test_ending_marks_the_run_and_lets_the_error_through(
 def test_ending_keeps_the_first_error_where_the_run_cannot_be_marked(tracker: Tracker) -> None:
     with (
         pytest.raises(ValueError, match="the first") as caught,
-        tracker.run("no-such-run").ending(),
+        tracker.run("no-such-run").finish_on_exit(),
     ):
         raise ValueError("the first")
     assert "could not be marked as failed" in caught.value.__notes__[0]

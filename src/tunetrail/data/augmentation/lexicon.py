@@ -181,13 +181,13 @@ def _read_wordnet(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def _can_replace(synonym: str, word: str) -> bool:
-    """Whether a synonym is another word, and no name, abbreviation or formula."""
+    """Tell whether a synonym is another word, and no name, abbreviation or formula."""
     letters = synonym.replace(" ", "").replace("-", "")
     return synonym != word and synonym.islower() and letters.isalpha()
 
 
 def _is_inflected(word: str, senses: Mapping[str, object]) -> bool:
-    """Whether a word looks like an inflected form of another one.
+    """Tell whether a word looks like an inflected form of another one.
 
     "strings" has a sense of its own (a section of an orchestra), which is hardly ever meant.
     """

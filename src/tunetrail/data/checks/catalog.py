@@ -81,7 +81,7 @@ def check_config(name: str, config: ValidationConfig) -> CheckConfig:
 
 
 def is_active(name: str, config: ValidationConfig) -> bool:
-    """Whether a check is on."""
+    """Tell whether a check is on."""
     return check_config(name, config).severity != "off"
 
 

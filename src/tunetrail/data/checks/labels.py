@@ -149,7 +149,7 @@ def _words(label: str) -> list[str]:
 
 
 def _is_misspelling(words: Sequence[str], intended: Sequence[str]) -> bool:
-    """Whether the words differ by a slip in one of them, or by a missing or extra separator."""
+    """Tell whether the words differ by one slip, or by a missing or extra separator."""
     # Numbers are never misspelt: `label_1` and `label_2` are two labels.
     if _NUMBER.findall(" ".join(words)) != _NUMBER.findall(" ".join(intended)):
         return False

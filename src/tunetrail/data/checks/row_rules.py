@@ -50,7 +50,7 @@ class Rule:
 
 
 def turns_in_order(messages: Sequence[Mapping[str, str]]) -> bool:
-    """Whether the turns of a conversation come in an order that a chat template can follow.
+    """Tell whether the turns of a conversation come in an order that a chat template can follow.
 
     A system turn comes first or not at all, then the user begins; user and assistant take turns,
     and a tool turn follows an assistant's or another tool's. Some models' templates refuse

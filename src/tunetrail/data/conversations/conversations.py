@@ -164,7 +164,7 @@ def _time_of(row: Mapping[str, Any]) -> str | None:
 def _split_at_problems(
     turns: Sequence[Turn], group: str
 ) -> tuple[list[list[Turn]], list[LeftOut], list[LeftOut]]:
-    """Return the stretches of turns that follow from each other, and the turns left out.
+    """Cut the turns wherever an answer is rejected or unreadable and no other answer replaces it.
 
     Returns:
         The stretches (the first is the chat), the rejected answers, and the unusable turns.
@@ -183,29 +183,28 @@ def _split_at_problems(
             continue
 
         # After a regeneration, the question stays and waits for the next answer.
-        continues_with = _who_continues(turns, position, question)
-        if continues_with != "assistant":
-            unreported = _take_back(stretches[-1], question if continues_with else None)
+        retried_by = _who_retries(turns, position, question)
+        if retried_by != "assistant":
+            unreported = _take_back(stretches[-1], question if retried_by else None)
 
-        if turn.rejected:
-            rejected.append(_left_out(group, turn.problem, [*unreported, turn]))
+        if turn.rejected or retried_by:
+            left_out = _left_out(group, turn.problem, [*unreported, turn])
+            (rejected if turn.rejected else unusable).append(left_out)
             unreported = []
-        elif continues_with:
-            unusable.append(_left_out(group, turn.problem, [*unreported, turn]))
-            unreported = []
+        if retried_by:
+            continue
 
-        # Nobody continues: the chat ends here, and its remaining turns are reported once.
-        if not continues_with:
-            is_chat = len(stretches) == 1
-            remaining = [*unreported, *turns[position + turn.rejected :]] if is_chat else []
-            if remaining:
-                reason = f"{turn.problem}, and the rest of the conversation builds on it"
-                unusable.append(_left_out(group, reason, remaining))
-            stretches.append([])
+        # Without another answer the chat ends here, and its remaining turns are reported once.
+        first_remaining = position + 1 if turn.rejected else position
+        remaining = [*unreported, *turns[first_remaining:]]
+        if len(stretches) == 1 and remaining:
+            reason = f"{turn.problem}, and the rest of the conversation builds on it"
+            unusable.append(_left_out(group, reason, remaining))
+        stretches.append([])
     return stretches, rejected, unusable
 
 
-def _who_continues(turns: Sequence[Turn], position: int, question: Turn | None) -> str:
+def _who_retries(turns: Sequence[Turn], position: int, question: Turn | None) -> str:
     """Return the role whose next turn leads to another answer to the question, "" if none does."""
     if turns[position].role != "assistant" or position + 1 == len(turns):
         return ""

@@ -135,7 +135,7 @@ def _readable_value(value: Any) -> Any:
 
 
 def _is_too_deep(value: Any) -> bool:
-    """Whether lists and dicts are nested more than `_DEEPEST` levels deep in a value."""
+    """Tell whether lists and dicts are nested more than `_DEEPEST` levels deep in a value."""
     # Level by level instead of recursively: the value may be deeper than the stack.
     level = [value]
     for _ in range(_DEEPEST + 1):

@@ -63,7 +63,7 @@ def find_cards(text: str) -> list[Span]:
 
 
 def _continues_iban(text: str, match: re.Match[str]) -> bool:
-    """Whether the groups belong to what begins as an IBAN, even one with a typing error."""
+    """Tell whether the groups belong to what begins as an IBAN, even one with a typing error."""
     return match["grouped"] is not None and leads_to(text, match.start(), _IBAN_SO_FAR)
 
 
@@ -79,7 +79,7 @@ def _possible_ends(match: re.Match[str]) -> list[int]:
 
 
 def _is_card(digits: str) -> bool:
-    """Whether a number has an issuer's prefix, that issuer's length and its Luhn digit."""
+    """Tell whether a number has an issuer's prefix, that issuer's length and its Luhn digit."""
     return any(
         first <= digits[: len(first)] <= last for first, last in _prefixes_of_length(len(digits))
     ) and luhn.is_valid(digits)
@@ -135,7 +135,7 @@ def _characters_until(text: str, length: int) -> int:
 
 
 def _is_iban(number: str) -> bool:
-    """Whether a number has the form of its country's IBANs and leaves 1 modulo 97 (ISO 7064)."""
+    """Tell whether a number has its country's IBAN form and leaves 1 modulo 97 (ISO 7064)."""
     # Without the checks of single countries' account numbers: an IBAN of a closed or a made-up
     # account is still one that somebody wrote down as theirs.
     return iban.is_valid(number, check_country=False)

@@ -187,7 +187,7 @@ def _assigned_secret(text: str, match: re.Match[str]) -> Span | None:
 
 
 def _is_password(value: str, match: re.Match[str]) -> bool:
-    """Whether a value given to a password is one: people choose words, code names variables."""
+    """Tell whether a value assigned to a password is one: people choose words, code names."""
     is_phrase = "phrase" in match["password"].lower()
     if any(map(str.isspace, value)) and not is_phrase:
         return False
@@ -213,7 +213,7 @@ def _is_password(value: str, match: re.Match[str]) -> bool:
 
 
 def _is_random(value: str) -> bool:
-    """Whether a value looks drawn by a machine: digits and letters, or both cases, well mixed."""
+    """Tell whether a value looks machine-generated: digits and letters, or both cases, mixed."""
     if _AWS_SECRET.fullmatch(value) or _is_mixed_case(value):
         return True
     if len(value) < 8 or _WORD_AND_NUMBER.fullmatch(value) or _REFERENCE.fullmatch(value):
@@ -226,7 +226,7 @@ def _is_random(value: str) -> bool:
 
 
 def _is_mixed_case(value: str) -> bool:
-    """Whether the case of 20 letters or more changes at random.
+    """Tell whether the case of 20 letters or more changes at random.
 
     Words in camel case have few capitals in a row.
     """

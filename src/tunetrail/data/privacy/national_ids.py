@@ -53,7 +53,7 @@ def _form(head: str, tail: str, is_valid: Callable[[str], bool], word: str | Non
 
 
 def _is_ssn(digits: str) -> bool:
-    """Whether a US social security number has an area, a group and a serial that are issued."""
+    """Tell whether a US social security number has an area, group and serial that are issued."""
     # stdnum's own check refuses the numbers that were published by mistake, such as 078-05-1120;
     # they were people's all the same.
     area, group, serial = digits[:3], digits[3:5], digits[5:]
@@ -61,7 +61,7 @@ def _is_ssn(digits: str) -> bool:
 
 
 def _is_nino(number: str) -> bool:
-    """Whether a British national insurance number (AA999999A) has a prefix that is issued."""
+    """Tell whether a British national insurance number (AA999999A) has a prefix that is issued."""
     prefix = number[:2]
     return (
         prefix[0] not in "DFIQUV"
@@ -71,20 +71,20 @@ def _is_nino(number: str) -> bool:
 
 
 def _is_nir(number: str) -> bool:
-    """Whether 15 characters are a French social security number with a month that is issued."""
+    """Tell whether 15 characters are a French social security number with an issued month."""
     # From 20 on: people whose month of birth isn't known, and people born abroad.
     month = int(number[3:5])
     return (1 <= month <= 12 or 20 <= month <= 42 or month >= 50) and nir.is_valid(number)
 
 
 def _is_cpf(digits: str) -> bool:
-    """Whether 11 digits are a Brazilian CPF."""
+    """Tell whether 11 digits are a Brazilian CPF."""
     # Eleven equal digits pass the check, but are what people type into a form to get on.
     return len(set(digits)) > 1 and cpf.is_valid(digits)
 
 
 def _is_aadhaar(digits: str) -> bool:
-    """Whether 12 digits are an Indian Aadhaar number, and not three years in a row."""
+    """Tell whether 12 digits are an Indian Aadhaar number, and not three years in a row."""
     years = (digits[:4], digits[4:8], digits[8:])
     return not all(year.startswith(("19", "20")) for year in years) and aadhaar.is_valid(digits)
 

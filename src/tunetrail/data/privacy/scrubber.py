@@ -6,6 +6,7 @@ recognised.
 
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 
 from tunetrail.config import PrivacyConfig
 from tunetrail.data.privacy.accounts import find_cards, find_ibans
@@ -16,9 +17,14 @@ from tunetrail.data.privacy.spans import Span
 from tunetrail.data.privacy.telephones import find_phones
 
 _Finder = Callable[[str], list[Span]]
-# Start, rank, negative end and kind, so that sorting puts the earlier finding first, then the one
-# of the higher rank, then the longer one.
-_Finding = tuple[int, int, int, str]
+
+
+class _Finding(NamedTuple):
+    start: int
+    end: int
+    rank: int
+    kind: str
+
 
 # Cheap checks that rule out most texts: seven characters of a number, including gaps and capitals;
 # and seven digits with at most three other characters between any two.
@@ -69,7 +75,7 @@ class Scrubber:
         passes = max(_FEWEST_PASSES, _CHARACTERS_OF_ALL_PASSES // (len(text) + 1))
         for _ in range(passes):
             settled = _settle_overlaps(_find_all(text))
-            findings = [finding for finding in settled if finding[3] in self._enabled_kinds]
+            findings = [finding for finding in settled if finding.kind in self._enabled_kinds]
             if not findings:
                 break
             text = _replace_findings(text, findings, counts)
@@ -81,28 +87,29 @@ class Scrubber:
 
 
 def _find_all(text: str) -> list[_Finding]:
+    """Return the findings of all kinds, which may overlap."""
     has_number = _NUMBER.search(text) is not None
     has_digits = has_number and _DIGITS.search(text) is not None
-    passes_check = {None: True, _NUMBER: has_number, _DIGITS: has_digits}
+    is_present = {None: True, _NUMBER: has_number, _DIGITS: has_digits}
 
     findings: list[_Finding] = []
-    for rank, (kind, find, check) in enumerate(_FINDERS):
-        if passes_check[check]:
-            findings.extend((start, rank, -end, kind) for start, end in find(text))
+    for rank, (kind, find, required_pattern) in enumerate(_FINDERS):
+        if is_present[required_pattern]:
+            findings.extend(_Finding(start, end, rank, kind) for start, end in find(text))
     return findings
 
 
 def _settle_overlaps(findings: list[_Finding]) -> list[_Finding]:
     """Return findings that don't overlap, from left to right.
 
-    Of two that overlap the higher kind stays, then the earlier and longer one.
+    If two overlap, the one whose kind is named first stays, then the earlier, then the longer one.
     """
     settled: list[_Finding] = []
-    for finding in sorted(findings):
-        start, rank, _, _ = finding
-        if not settled or start >= -settled[-1][2]:
+    by_priority = sorted(findings, key=lambda span: (span.start, span.rank, -span.end))
+    for finding in by_priority:
+        if not settled or finding.start >= settled[-1].end:
             settled.append(finding)
-        elif rank < settled[-1][1]:
+        elif finding.rank < settled[-1].rank:
             settled[-1] = finding
     return settled
 
@@ -111,9 +118,9 @@ def _replace_findings(text: str, findings: list[_Finding], counts: dict[str, int
     """Return the text with a placeholder for each finding, and add the placeholders to `counts`."""
     pieces: list[str] = []
     end_of_last = 0
-    for start, _, negative_end, kind in findings:
-        placeholder = kind.upper()
+    for finding in findings:
+        placeholder = finding.kind.upper()
         counts[placeholder] = counts.get(placeholder, 0) + 1
-        pieces += (text[end_of_last:start], f"[{placeholder}]")
-        end_of_last = -negative_end
+        pieces += (text[end_of_last : finding.start], f"[{placeholder}]")
+        end_of_last = finding.end
     return "".join((*pieces, text[end_of_last:]))

@@ -31,5 +31,5 @@ def stands_near(
 
 
 def leads_to(text: str, start: int, words: re.Pattern[str], *, reach: int = 40) -> bool:
-    """Whether the text before `start` ends in `words`, a pattern that ends in `$`."""
+    """Tell whether the text before `start` ends in `words`, a pattern that ends in `$`."""
     return words.search(text[max(0, start - reach) : start]) is not None

@@ -110,7 +110,7 @@ def _international_number(text: str, match: re.Match[str]) -> Span | None:
 
 
 def _follows_00(digits: str, groups: list[str]) -> bool:
-    """Whether the groups after 00 are a number; nobody calls America with 00 1."""
+    """Tell whether the groups after 00 are a number; nobody calls America with 00 1."""
     # 0040 4142 4344 is more likely a dump of bytes.
     lengths = list(map(len, groups))
     is_byte_dump = len(lengths) > 2 and lengths[0] == 2 and set(lengths[1:]) == {4}

@@ -53,7 +53,7 @@ def _ascii_damage(text: str) -> str | None:
 
 
 def _is_misread(line: str) -> bool:
-    """Whether another encoding's bytes for this line are UTF-8, which they hardly are by chance."""
+    """Tell whether another encoding's bytes for this line are UTF-8, which is rarely chance."""
     for encoding in _OTHER_ENCODINGS:
         try:
             line.encode(encoding).decode()

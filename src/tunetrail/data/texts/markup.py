@@ -174,7 +174,7 @@ def _read_tokens(text: str) -> Iterator[_Token]:
 
 
 def _is_html(text: str, tokens: Sequence[_Token]) -> bool:
-    """Whether `text` is a page, or prose in HTML: not XML, a template, code, or about HTML."""
+    """Tell whether `text` is a page, or prose in HTML: not XML, a template, code, or about HTML."""
     tags = [token for token in tokens if token.kind == "tag"]
     if not tags or _holds_template(text, tokens):
         return False
@@ -199,7 +199,7 @@ def _holds_template(text: str, tokens: Sequence[_Token]) -> bool:
 
 
 def _is_foreign(token: _Token) -> bool:
-    """Whether a token belongs to XML or to another language rather than to HTML prose."""
+    """Tell whether a token belongs to XML or to another language rather than to HTML prose."""
     return token.kind == "declared" or (token.kind == "unknown" and token.closing)
 
 
@@ -215,7 +215,7 @@ def _is_wrapped(text: str) -> bool:
 
 
 def _mentions_tags(text: str, tags: Sequence[_Token]) -> bool:
-    """Whether a tag is quoted or followed by a word such as "element": the text is about HTML."""
+    """Tell whether a text is about HTML: a tag is quoted or followed by "element" or the like."""
     for tag in tags:
         before, after = text[tag.start - 1 : tag.start], text[tag.end : tag.end + 1]
         if before == after and before in ("'", '"'):
@@ -228,7 +228,7 @@ def _mentions_tags(text: str, tags: Sequence[_Token]) -> bool:
 
 
 def _has_element(tags: Sequence[_Token]) -> bool:
-    """Whether an element is closed again, or needs no closing."""
+    """Tell whether an element is closed again, or needs no closing."""
     opened: set[str] = set()
     for tag in tags:
         if tag.name in _EMPTY or (tag.closing and tag.name in opened):

@@ -89,7 +89,7 @@ def _sentence_ends(text: str) -> list[int]:
 
 
 def _ends_sentence(text: str, stop: re.Match[str]) -> bool:
-    """Whether a stop ends a sentence, judged by the characters before and after it."""
+    """Tell whether a stop ends a sentence, judged by the characters before and after it."""
     blanks = _BLANKS.match(text, stop.end())
     assert blanks is not None
     following = text[blanks.end() : blanks.end() + 2]
@@ -109,7 +109,7 @@ def _ends_sentence(text: str, stop: re.Match[str]) -> bool:
 
 
 def _is_single_letter(before: str) -> bool:
-    """Whether `before` ends in a letter that stands alone, as in `z. B.`"""
+    """Tell whether `before` ends in a letter that stands alone, as in `z. B.`"""
     return before[-1:].isalpha() and not before[-2:-1].isalnum()
 
 

@@ -159,7 +159,7 @@ def _run_jobs(context: StageContext, folds: Sequence[Fold], arm: str = "") -> Cr
         else:
             run = context.run.child(folder.name, {"tunetrail.fold": str(fold.number + 1)})
 
-        with run.ending():
+        with run.finish_on_exit():
             scores = run_fold_job(folder, run.log_metrics)
             values = {f"cross_validation/{name}": value for name, value in scores.metrics.items()}
             run.log_metrics(values)

@@ -82,7 +82,7 @@ def _split_rows(
     rows: pd.DataFrame | Iterable[pd.DataFrame],
     reference: pd.DataFrame | None,
 ) -> None:
-    """Write the sides of the split, and the rows of additional shapes, to the run's folder."""
+    """Validate, clean and split the rows; write the splits to the run's folder."""
     family, settings, run, state = context.family, context.settings, context.run, context.state
     logger.info("%s: validation, cleaning and split", family.name)
     shapes = AdditionalShapes(context=context)
@@ -123,7 +123,7 @@ def _check_rows(context: StageContext, split: Split, additional: pd.DataFrame | 
 
 
 def _augment(context: StageContext, builder: TrainRowBuilder, train: pd.DataFrame) -> None:
-    """Write the train side with the rows that are added to the run's folder."""
+    """Augment the train split, and write it with the added rows to the run's folder."""
     result = builder.augment(train)
     if len(result.rejected):
         path = context.state.folder / "augmentation_rejected.parquet"
@@ -140,7 +140,7 @@ def _augment(context: StageContext, builder: TrainRowBuilder, train: pd.DataFram
 def _engineer_features(
     context: StageContext, builder: TrainRowBuilder, augmented: pd.DataFrame
 ) -> None:
-    """Write the rows to learn from to the run's folder."""
+    """Mine hard negatives, add the texts' statistics, and write the resulting train rows."""
     logger.info("%s: feature engineering", context.model_type)
     mined_rows, mined = builder.mine(augmented)
     features = builder.add_features(mined_rows)
