@@ -164,7 +164,7 @@ class DataSciencePipeline:
             base=base,
             registry=Registry(self.tracker, family.name, family.flavor),
         )
-        full_memory = explaining_full_memory("Take a smaller model, or make room.")
+        full_memory = explaining_full_memory("Use a smaller model, or free memory.")
         # Errors leave from the last to the first: leftovers are removed, which makes room on a full
         # disk, the message gets its advice and its section, and MLflow records the final text.
         with (

@@ -180,7 +180,7 @@ def test_make_folds_of_zero_splits_are_none() -> None:
     ("clusters", "n_splits", "message"),
     [
         ("abc", 4, "cross_validation.n_splits must be at most 3, the number of clusters, .*got 4"),
-        ("aaa", 2, "cross_validation.n_splits must be 0 (off) for these 3 rows, got 2"),
+        ("aaa", 2, r"cross_validation.n_splits must be 0 \(off\) for these 3 rows, got 2"),
         ("abc", 1, "cross_validation.n_splits must be at least 2, got 1"),
         ("abc", -1, "cross_validation.n_splits must be at least 2, got -1"),
     ],
