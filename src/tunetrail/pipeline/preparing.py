@@ -176,11 +176,11 @@ class _ChosenRows:
         unused = self._seen.keys() - self._used_shapes
         if unused:
             logger.warning(
-                "%s: rows of other shapes than %s are not prepared: %s",
+                "%s: rows whose shape isn't %s are left out: %s",
                 self._family.name,
-                ", ".join(self._shapes),
+                " or ".join(self._shapes),
                 ", ".join(
-                    f"{self._seen[shape]} of {shape}" for shape in self._seen if shape in unused
+                    f"{self._seen[shape]} {shape}" for shape in self._seen if shape in unused
                 ),
             )
 

@@ -235,7 +235,10 @@ def test_mark_interrupted_runs_finds_those_of_a_killed_process(
     runs = {run_id: read(tracker, run_id) for run_id in marked}
     assert {run.info.run_name for run in runs.values()} == {"theirs", "child"}
     assert {run.info.status for run in runs.values()} == {"KILLED"}
-    assert all("the process ended unexpectedly" in run.data.tags["tunetrail.reason"] for run in runs.values())
+    assert all(
+        "the process ended unexpectedly" in run.data.tags["tunetrail.reason"]
+        for run in runs.values()
+    )
     assert read(tracker, mine.run_id).info.status == "RUNNING"
     assert tracker.mark_interrupted_runs() == []
 

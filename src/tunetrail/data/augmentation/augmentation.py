@@ -18,9 +18,9 @@ import pandas as pd
 from tunetrail.config import AugmentationConfig
 from tunetrail.data.augmentation.drafts import (
     Draft,
+    append_drafts,
     rejected_frame,
     rejections,
-    stacked,
 )
 from tunetrail.data.augmentation.lexicon import load_lexicon
 from tunetrail.data.augmentation.round_trip import with_round_trip
@@ -149,7 +149,7 @@ def augment(
         notes += notes_of_method
 
     return AugmentationResult(
-        rows=stacked(rows, drafts),
+        rows=append_drafts(rows, drafts),
         added=added,
         rejected=rejected_frame(rows, rejected),
         notes=tuple(notes),

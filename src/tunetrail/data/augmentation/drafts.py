@@ -63,7 +63,7 @@ def rejections(
     return reasons
 
 
-def stacked(rows: pd.DataFrame, drafts: Sequence[Draft]) -> pd.DataFrame:
+def append_drafts(rows: pd.DataFrame, drafts: Sequence[Draft]) -> pd.DataFrame:
     """Return the rows, followed by a copy of the parent for each draft with the draft's text.
 
     The copies have the row ids -1, -2, and so on, and their parents' in the column `parent_id`.

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
-from tunetrail.data.checks.row_vectors import unit_vectors
+from tunetrail.data.checks.row_vectors import normalize_and_reduce
 
 FEWEST_ROWS = 10
 """Drift can't be measured with fewer vectors than this in either session."""
@@ -114,7 +114,7 @@ def embedding_drift(before: _Numbers, now: _Numbers, *, seed: int) -> float:
     for vectors, size in zip((before, now), sizes, strict=True):
         rows = np.sort(generator.permutation(len(vectors))[:size])
         samples.append(vectors[rows])
-    vectors = unit_vectors(np.concatenate(samples), seed=seed)
+    vectors = normalize_and_reduce(np.concatenate(samples), seed=seed)
     session = np.repeat([0, 1], sizes)
 
     areas = []

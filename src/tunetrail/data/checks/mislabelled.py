@@ -13,7 +13,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.neighbors import NearestNeighbors
 
-from tunetrail.data.checks.row_vectors import unit_vectors
+from tunetrail.data.checks.row_vectors import normalize_and_reduce
 
 FEWEST_ROWS_OF_LABEL = 5
 """Labels with fewer rows aren't checked."""
@@ -92,7 +92,7 @@ def mislabelled(
             flagged=flagged, suggested=suggested, self_confidence=self_confidence
         )
 
-    x = unit_vectors(np.asarray(vectors)[rows], seed=seed)
+    x = normalize_and_reduce(np.asarray(vectors)[rows], seed=seed)
     label_ids = np.array([id_of[labels[row]] for row in rows], dtype=np.int64)
     row_groups = None if groups is None else [groups[row] for row in rows]
     folds = list(_folds(label_ids, row_groups, seed))

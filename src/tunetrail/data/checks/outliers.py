@@ -15,7 +15,7 @@ from scipy.linalg import solve_triangular
 from sklearn.cluster import KMeans
 from sklearn.neighbors import NearestNeighbors
 
-from tunetrail.data.checks.row_vectors import unit_vectors
+from tunetrail.data.checks.row_vectors import normalize_and_reduce
 
 FEWEST_ROWS = 50
 """With fewer rows nothing is flagged, because what is usual in the session isn't known."""
@@ -65,7 +65,7 @@ def outlier_scores(
         neighbors: Number of nearest neighbours.
         seed: For the clusters.
     """
-    x = unit_vectors(vectors, seed=seed)
+    x = normalize_and_reduce(vectors, seed=seed)
     if len(x) < 3 or not np.any(np.ptp(x, axis=0) > 1e-9):
         return np.zeros(len(x))
 
@@ -121,25 +121,33 @@ def _cluster(x: _Floats, seed: int) -> npt.NDArray[np.int64]:
 
 
 def _left_out_distances(x: _Floats, cluster_ids: npt.NDArray[np.int64]) -> _Floats:
-    """Return each row's squared distance from the rows outside its cluster and the nearest ones."""
+    """Return each row's squared Mahalanobis distance from rows of clusters that aren't near it.
+
+    A row's own cluster and the clusters nearest to it, `_LEFT_OUT` of all rows at least, are left
+    out: a dense group of outliers must not make itself look normal.
+    """
     clusters, sizes = np.unique(cluster_ids, return_counts=True)
     members = [cluster_ids == cluster for cluster in clusters]
 
     # Sums and outer products by cluster: any set of clusters is left out by subtraction.
-    sums = np.stack([x[rows].sum(axis=0) for rows in members])
-    outers = [x[rows].T @ x[rows] for rows in members]
-    total, total_outer = sums.sum(axis=0), x.T @ x
-    means = sums / sizes[:, None]
+    cluster_sums = np.stack([x[rows].sum(axis=0) for rows in members])
+    cluster_outers = [x[rows].T @ x[rows] for rows in members]
+    total, total_outer = cluster_sums.sum(axis=0), x.T @ x
+    means = cluster_sums / sizes[:, None]
 
     distances = np.zeros(len(x))
     for index, rows in enumerate(members):
-        nearest = np.argsort(((means - means[index]) ** 2).sum(axis=1), kind="stable")
-        enough = 1 + int(np.searchsorted(np.cumsum(sizes[nearest]), _LEFT_OUT * len(x)))
-        left_out = nearest[:enough]
+        nearest_clusters = np.argsort(((means - means[index]) ** 2).sum(axis=1), kind="stable")
+        left_out_count = 1 + int(
+            np.searchsorted(np.cumsum(sizes[nearest_clusters]), _LEFT_OUT * len(x))
+        )
+        left_out = nearest_clusters[:left_out_count]
         remaining = len(x) - int(sizes[left_out].sum())
         if remaining > 0:
-            remaining_sum = total - sums[left_out].sum(axis=0)
-            remaining_outer = total_outer - np.add.reduce([outers[i] for i in left_out])
+            remaining_sum = total - cluster_sums[left_out].sum(axis=0)
+            remaining_outer = total_outer - np.add.reduce(
+                [cluster_outers[cluster] for cluster in left_out]
+            )
             distances[rows] = _squared_distances(x[rows], remaining_sum, remaining_outer, remaining)
     return distances
 

@@ -100,10 +100,12 @@ def texts_to_encode(rows: pd.DataFrame) -> list[str]:
     return ["\n".join(texts)[:_CHARACTERS_PER_ROW] for texts in texts_of_rows(rows)]
 
 
-def unit_vectors(vectors: npt.NDArray[np.floating[Any]], *, seed: int) -> npt.NDArray[np.float64]:
-    """Return vectors of length 1 as float64, [rows, dimensions]; zero vectors stay zero.
+def normalize_and_reduce(
+    vectors: npt.NDArray[np.floating[Any]], *, seed: int
+) -> npt.NDArray[np.float64]:
+    """Scale vectors to length 1, and reduce many dimensions; float64, [rows, dimensions].
 
-    If both the dimensions and the rows are more than `MOST_DIMENSIONS`, the dimensions are reduced
+    Zero vectors stay zero. If both the dimensions and the rows are more than `MOST_DIMENSIONS`, the dimensions are reduced
     to that number of principal components.
 
     Args:

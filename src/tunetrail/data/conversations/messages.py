@@ -158,7 +158,7 @@ def _read_turn(
     verdict = verdict_of(message)
     if verdict is not None and role != "assistant":
         raise SampleError(
-            f"messages[{index}] must have no feedback, as it's the {role}'s, got "
+            f"messages[{index}] must have no feedback, as its role is {role}, got "
             f"{verdict.wording}. Move it to the assistant's message."
         )
 

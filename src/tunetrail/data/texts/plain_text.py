@@ -42,7 +42,7 @@ class PlainText:
             if not text.strip():
                 return
             # Code that was set off keeps the indentation of its first line.
-            text = self._beginning() + (text if text.startswith("```") else text.lstrip())
+            text = self._take_separator() + (text if text.startswith("```") else text.lstrip())
         self._pieces.append(text)
 
     def break_line(self, lines: int = 1) -> None:
@@ -88,17 +88,17 @@ class PlainText:
         self.end_code(block=True)
         return "".join(self._pieces).strip("\n").rstrip()
 
-    def _beginning(self) -> str:
-        """Return the breaks and the dash before the next text, and drop the blanks before them."""
+    def _take_separator(self) -> str:
+        """Return and reset the line breaks and dash due before the next text; trim the last text."""
         while self._pieces and not self._pieces[-1].strip():
             self._pieces.pop()
-        beginning = "- " if self._item else ""
+        separator = "- " if self._item else ""
         if self._pieces:
             self._pieces[-1] = self._pieces[-1].rstrip()
-            beginning = "\n" * self._breaks + beginning
+            separator = "\n" * self._breaks + separator
 
         self._breaks, self._item = 0, False
-        return beginning
+        return separator
 
 
 def unescaped(text: str) -> str:

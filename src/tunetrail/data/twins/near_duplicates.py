@@ -57,6 +57,8 @@ class _Search:
         stands_for: The row that stands for each row, as far as is known.
         is_hit: Whether an older row that stays is similar, as far as is known.
         has_met: Whether a row ever shared a bucket with another one.
+        _pairs: All similar pairs (newer, older) so far.
+        _was_skipped: Whether this pass left out a comparison of a row.
     """
 
     def __init__(self, rows: ComparedRows, index: TextIndex, similarity: float) -> None:

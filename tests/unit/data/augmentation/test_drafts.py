@@ -3,10 +3,10 @@ import pytest
 
 from tunetrail.data.augmentation.drafts import (
     Draft,
+    append_drafts,
     normalised,
     rejected_frame,
     rejections,
-    stacked,
 )
 from tunetrail.data.rows import SET_ASIDE_COLUMNS, rows_frame
 from tunetrail.samples import Sample, SampleKind
@@ -68,9 +68,9 @@ def test_rejections_take_each_text_once_from_each_row(rows: pd.DataFrame) -> Non
     assert rejections([draft(1, "x")], rows, seen, exact=True) == [again]
 
 
-def test_stacked_copies_the_parent_but_for_what_is_read(rows: pd.DataFrame) -> None:
+def test_append_drafts_copies_the_parent_but_for_what_is_read(rows: pd.DataFrame) -> None:
     before = rows.copy()
-    longer = stacked(rows, [draft(2, "x"), draft(0, "y"), draft(2, "z")])
+    longer = append_drafts(rows, [draft(2, "x"), draft(0, "y"), draft(2, "z")])
     pd.testing.assert_frame_equal(rows, before)
     pd.testing.assert_frame_equal(longer.iloc[:3], rows)
     added = longer.iloc[3:]
@@ -82,7 +82,7 @@ def test_stacked_copies_the_parent_but_for_what_is_read(rows: pd.DataFrame) -> N
         if "negative" in longer
         else True
     )
-    assert stacked(rows, []) is rows
+    assert append_drafts(rows, []) is rows
 
 
 def test_rejected_frame_is_a_set_aside_frame(rows: pd.DataFrame) -> None:

@@ -1,29 +1,30 @@
 import numpy as np
 import pytest
 
-from tunetrail.data.checks.row_vectors import MOST_DIMENSIONS, unit_vectors
+from tunetrail.data.checks.row_vectors import MOST_DIMENSIONS, normalize_and_reduce
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e200])
-def test_unit_vectors_have_length_one_at_any_scale(scale: float) -> None:
+def test_normalize_and_reduce_have_length_one_at_any_scale(scale: float) -> None:
     vectors = np.random.default_rng(0).normal(size=(9, 7)) * scale
-    found = unit_vectors(vectors, seed=0)
+    found = normalize_and_reduce(vectors, seed=0)
     assert np.linalg.norm(found, axis=1) == pytest.approx(np.ones(9))
-    assert found == pytest.approx(unit_vectors(vectors / scale, seed=0))
+    assert found == pytest.approx(normalize_and_reduce(vectors / scale, seed=0))
 
 
 @pytest.mark.parametrize("shape", [(0, 7), (1, 7), (3, 0)])
-def test_unit_vectors_keeps_zeros_and_emptiness(shape: tuple[int, int]) -> None:
+def test_normalize_and_reduce_keeps_zeros_and_emptiness(shape: tuple[int, int]) -> None:
     assert (
-        unit_vectors(np.zeros(shape, dtype=np.float32), seed=0).tolist() == np.zeros(shape).tolist()
+        normalize_and_reduce(np.zeros(shape, dtype=np.float32), seed=0).tolist()
+        == np.zeros(shape).tolist()
     )
 
 
-def test_unit_vectors_reduces_many_dimensions_and_keeps_distances() -> None:
+def test_normalize_and_reduce_reduces_many_dimensions_and_keeps_distances() -> None:
     generator = np.random.default_rng(0)
     vectors = generator.normal(size=(600, 20)) @ generator.normal(size=(20, 700))
     reduced, whole = (
-        unit_vectors(vectors, seed=1),
+        normalize_and_reduce(vectors, seed=1),
         vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
     )
     assert reduced.shape == (600, MOST_DIMENSIONS)
