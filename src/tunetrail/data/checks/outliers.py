@@ -138,9 +138,8 @@ def _left_out_distances(x: _Floats, cluster_ids: npt.NDArray[np.int64]) -> _Floa
     distances = np.zeros(len(x))
     for index, rows in enumerate(members):
         nearest_clusters = np.argsort(((means - means[index]) ** 2).sum(axis=1), kind="stable")
-        left_out_count = 1 + int(
-            np.searchsorted(np.cumsum(sizes[nearest_clusters]), _LEFT_OUT * len(x))
-        )
+        cumulative_sizes = np.cumsum(sizes[nearest_clusters])
+        left_out_count = 1 + int(np.searchsorted(cumulative_sizes, _LEFT_OUT * len(x)))
         left_out = nearest_clusters[:left_out_count]
         remaining = len(x) - int(sizes[left_out].sum())
         if remaining > 0:

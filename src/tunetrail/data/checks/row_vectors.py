@@ -105,8 +105,8 @@ def normalize_and_reduce(
 ) -> npt.NDArray[np.float64]:
     """Scale vectors to length 1, and reduce many dimensions; float64, [rows, dimensions].
 
-    Zero vectors stay zero. If both the dimensions and the rows are more than `MOST_DIMENSIONS`, the dimensions are reduced
-    to that number of principal components.
+    Zero vectors stay zero. If both the dimensions and the rows are more than `MOST_DIMENSIONS`, the
+    dimensions are reduced to that number of principal components.
 
     Args:
         vectors: [rows, dimensions], finite.

@@ -170,7 +170,8 @@ def _split_at_problems(
         The stretches (the first is the chat), the rejected answers, and the unusable turns.
     """
     stretches: list[list[Turn]] = [[]]
-    rejected, unusable = [], []
+    rejected: list[LeftOut] = []
+    unusable: list[LeftOut] = []
     question: Turn | None = None
     # Turns taken out of the stretches that aren't yet among the rejected or the unusable.
     unreported: list[Turn] = []

@@ -251,8 +251,8 @@ def _read_calls(index: int, message: Mapping[str, Any]) -> list[str]:
         return [json.dumps(_plain_call(call), ensure_ascii=False, default=str) for call in calls]
     except (RecursionError, ValueError, TypeError) as error:
         raise SampleError(
-            f"messages[{index}].tool_calls must be JSON of moderate depth, got values that can't "
-            "be written as JSON. Leave the conversation out."
+            f"messages[{index}].tool_calls must be plain JSON that isn't nested too deeply, but "
+            "can't be written as JSON. Leave the conversation out."
         ) from error
 
 

@@ -89,7 +89,7 @@ class PlainText:
         return "".join(self._pieces).strip("\n").rstrip()
 
     def _take_separator(self) -> str:
-        """Return and reset the line breaks and dash due before the next text; trim the last text."""
+        """Return and reset the breaks and the dash before the next text; trim the blanks before."""
         while self._pieces and not self._pieces[-1].strip():
             self._pieces.pop()
         separator = "- " if self._item else ""
