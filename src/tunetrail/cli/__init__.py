@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_command(words: list[str]) -> int:
-    # Without a word, the usage appears as well, but as a mistake: a script has to notice.
+    # No command at all is a mistake, which a script has to notice from the exit code.
     if not words or words[0] in ("-h", "--help"):
         print(_USAGE)
         return 0 if words else 2

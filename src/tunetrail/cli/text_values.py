@@ -143,7 +143,7 @@ class TypedFileSource(FileConfigSource):
             is_text = f"{prefix}{child_key}" in self.keys or child_key.startswith("defaults")
             if is_text and not is_null:
                 config[position] = child.value
-            # A sweep's values in a file are overrides, and are read like those of the terminal.
+            # A sweep's values in a file are overrides, and are read like the terminal's.
             elif key == "hydra.sweeper.params":
                 swept = keep_text(f"{position}={child.value}", self.keys)
                 config[position] = swept.partition("=")[2]

@@ -25,7 +25,7 @@ _DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
 _OPTIONS = "embedding.loss_options"
 _NOT_NEGATIVE = at_least(0)
 _COSINE = Rule("between -1 and 1", lambda value: -1.0 <= value <= 1.0)
-# A prompt with a lone surrogate can't be encoded, and would fail in the tokenizer only.
+# A prompt with a lone surrogate can't be encoded, and would fail only in the tokenizer.
 _UNICODE_TEXT = Rule(
     "a text of valid Unicode",
     lambda text: isinstance(text, str) and text.encode(errors="ignore").decode() == text,
