@@ -13,6 +13,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of tiny models only wait for each other
 
 import pytest
+from tests.commands import CallMain, CommandResult
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -28,9 +29,8 @@ def _tokenizer(**special: str) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {
-        token: number for number, token in enumerate([*dict.fromkeys(special.values()), *alphabet])
-    }
+    tokens = [*dict.fromkeys(special.values()), *alphabet]
+    vocabulary = {token: token_id for token_id, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -123,7 +123,10 @@ def workplace(
     request: pytest.FixtureRequest,
     _tracking_template: Path,
 ) -> Iterator[Path]:
-    """An empty folder to work in, with a fresh MLflow store `mlflow.db` in it and, but for the real models, a cache."""
+    """An empty folder to work in, with a fresh MLflow store `mlflow.db` and a cache in it.
+
+    Tests of the real models use the user's cache, where the models are.
+    """
     if "slow" not in request.keywords:
         monkeypatch.setenv("TUNETRAIL_CACHE", str(tmp_path / ".cache"))
     shutil.copy(_tracking_template, tmp_path / "mlflow.db")
@@ -133,7 +136,43 @@ def workplace(
 
     yield tmp_path
 
-    # Hydra's log files would stay open, and in the way of the tests that follow.
+    # Hydra's log files would stay open and get in the way of later tests.
     for handler in set(root.handlers) - set(handlers):
         handler.close()
     root.handlers[:], root.level = handlers, level
+
+
+@pytest.fixture
+def call_main(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> CallMain:
+    """`tunetrail ARGUMENT ...` in this process and an empty folder.
+
+    What a command sets in the environment is undone after the test.
+    """
+    from tunetrail.cli import main
+
+    monkeypatch.setenv("TUNETRAIL_HOME", str(workplace))
+    for variable in (
+        "TUNETRAIL_SHIPPED",
+        "HYDRA_FULL_ERROR",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR",
+        "HF_HUB_DISABLE_PROGRESS_BARS",
+    ):
+        monkeypatch.setenv(variable, "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.delenv("TUNETRAIL_DATABASE_URL", raising=False)
+    monkeypatch.delenv("TUNETRAIL_DEBUG", raising=False)
+
+    def call(*arguments: str) -> CommandResult:
+        names_store = any(argument.startswith("tracking.uri=") for argument in arguments)
+        if arguments[:1] == ("train",) and not names_store:
+            # MLflow keeps one open store for each URI: the relative default would be the store
+            # of an earlier test's folder.
+            arguments = (*arguments, f"tracking.uri=sqlite:///{workplace}/mlflow.db")
+
+        exit_code = main(arguments)
+        printed = capsys.readouterr()
+        return CommandResult(exit_code, printed.out, printed.err)
+
+    return call

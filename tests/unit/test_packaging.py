@@ -244,15 +244,26 @@ def test_make_install_refuses_an_old_interpreter(checkout: Path) -> None:
     assert not (checkout / ".venv").exists()
 
 
-def test_make_install_reuses_a_finished_environment(checkout: Path) -> None:
+@pytest.mark.parametrize(
+    ("target", "arguments"),
+    [
+        ("test", "-n 2 -m 'not slow and not processes'"),
+        ("test-all", "-n 2"),
+        ("test-slow", "-m slow"),
+    ],
+)
+def test_make_test_reuses_a_finished_environment(
+    checkout: Path, target: str, arguments: str
+) -> None:
     python = f"PYTHON={fake_python(checkout, '3.11')}"
     assert make(checkout, "install", python).returncode == 0
-    assert make(checkout, "--dry-run", "test-all", python).stdout.splitlines() == [
-        ".venv/bin/python -m pytest -n 2"
-    ]
+
+    shown = make(checkout, "--dry-run", target, python)
+
+    assert shown.stdout.splitlines() == [f".venv/bin/python -m pytest {arguments}"]
 
 
-def test_make_install_begins_anew_after_an_interruption(checkout: Path) -> None:
+def test_make_install_begins_again_after_an_interruption(checkout: Path) -> None:
     python = f"PYTHON={fake_python(checkout, '3.11')}"
     assert make(checkout, "install", python, PIP_FAILS="yes").returncode != 0
     (checkout / ".venv/leftover").write_text("half a package")

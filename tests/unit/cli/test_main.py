@@ -2,11 +2,10 @@ import fcntl
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.commands import CallMain
 
 from tunetrail import __version__
 from tunetrail.cli import main
@@ -23,7 +22,6 @@ HEAVY = (
     "torch",
     "transformers",
 )
-Command = Callable[..., Any]
 
 
 @pytest.mark.parametrize(
@@ -51,32 +49,32 @@ def test_main_helps_with_a_command_without_tensors(command: str) -> None:
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
-def test_main_help_names_every_command(tunetrail: Command, flag: str) -> None:
-    ended = tunetrail(flag)
-    assert ended.code == 0 and ended.err == ""
+def test_main_help_names_every_command(call_main: CallMain, flag: str) -> None:
+    result = call_main(flag)
+    assert result.exit_code == 0 and result.err == ""
     for command in ("train", "resume", "ingest", "sessions", "demo", "ui"):
-        assert f"\n  {command} " in ended.out
+        assert f"\n  {command} " in result.out
 
 
-def test_main_without_arguments_shows_help_and_exits_with_two(tunetrail: Command) -> None:
-    ended = tunetrail()
-    assert ended.code == 2 and "usage: tunetrail" in ended.out
+def test_main_without_arguments_shows_help_and_exits_with_two(call_main: CallMain) -> None:
+    result = call_main()
+    assert result.exit_code == 2 and "usage: tunetrail" in result.out
 
 
 @pytest.mark.parametrize("flag", ["--version", "-V"])
-def test_main_prints_the_version(tunetrail: Command, flag: str) -> None:
-    assert tunetrail(flag).out.strip() == __version__
+def test_main_prints_the_version(call_main: CallMain, flag: str) -> None:
+    assert call_main(flag).out.strip() == __version__
 
 
 @pytest.mark.parametrize(
     ("command", "hint"), [("trian", "Did you mean 'train'?"), ("zzz", ""), ("--wrong", "")]
 )
-def test_main_refuses_an_unknown_command(tunetrail: Command, command: str, hint: str) -> None:
-    ended = tunetrail(command)
-    assert ended.code == 2
+def test_main_refuses_an_unknown_command(call_main: CallMain, command: str, hint: str) -> None:
+    result = call_main(command)
+    assert result.exit_code == 2
     known = "train, resume, prepare, ingest, sessions, demo, ui"
     assert (
-        ended.err.strip()
+        result.err.strip()
         == f"error: command must be one of {known}, got {command!r}. {hint}".strip()
     )
 
@@ -90,10 +88,12 @@ def test_main_refuses_an_unknown_command(tunetrail: Command, command: str, hint:
         ["sessions", "extra"],
     ],
 )
-def test_main_exits_with_two_for_wrong_arguments(tunetrail: Command, arguments: list[str]) -> None:
-    ended = tunetrail(*arguments)
+def test_main_exits_with_two_for_wrong_arguments(call_main: CallMain, arguments: list[str]) -> None:
+    result = call_main(*arguments)
     assert (
-        ended.code == 2 and "error:" in ended.err.splitlines()[-1] and "Traceback" not in ended.err
+        result.exit_code == 2
+        and "error:" in result.err.splitlines()[-1]
+        and "Traceback" not in result.err
     )
 
 
@@ -105,23 +105,23 @@ def test_main_exits_with_two_for_wrong_arguments(tunetrail: Command, arguments: 
     ],
 )
 def test_main_shows_the_traceback_with_debug_anywhere(
-    tunetrail: Command, arguments: list[str]
+    call_main: CallMain, arguments: list[str]
 ) -> None:
-    ended = tunetrail(*arguments)
-    assert ended.code == 2 and "Traceback (most recent call last)" in ended.err
-    assert ended.err.splitlines()[-1].startswith("error: database.url must be sqlite:///FILE")
+    result = call_main(*arguments)
+    assert result.exit_code == 2 and "Traceback (most recent call last)" in result.err
+    assert result.err.splitlines()[-1].startswith("error: database.url must be sqlite:///FILE")
 
 
 def test_main_shows_the_traceback_with_the_variable(
-    tunetrail: Command, monkeypatch: pytest.MonkeyPatch
+    call_main: CallMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TUNETRAIL_DEBUG", "1")
-    assert "Traceback" in tunetrail("zzz").err
+    assert "Traceback" in call_main("zzz").err
 
 
-def test_main_leaves_the_signals_as_they_were(tunetrail: Command) -> None:
+def test_main_leaves_the_signals_as_they_were(call_main: CallMain) -> None:
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    tunetrail("--help")
+    call_main("--help")
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 

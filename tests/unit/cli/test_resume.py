@@ -1,16 +1,15 @@
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.commands import CallMain
 
-Command = Callable[..., Any]
 
-
-def test_resume_help_tells_what_it_takes(tunetrail: Command) -> None:
-    ended = tunetrail("resume", "--help")
+def test_resume_help_tells_what_it_takes(call_main: CallMain) -> None:
+    result = call_main("resume", "--help")
     assert (
-        ended.code == 0 and "usage: tunetrail resume RUN_ID" in ended.out and "--force" in ended.out
+        result.exit_code == 0
+        and "usage: tunetrail resume RUN_ID" in result.out
+        and "--force" in result.out
     )
 
 
@@ -33,23 +32,23 @@ def test_resume_help_tells_what_it_takes(tunetrail: Command) -> None:
     ],
 )
 def test_resume_refuses_wrong_arguments(
-    tunetrail: Command, workplace: Path, arguments: tuple[str, ...], message: str
+    call_main: CallMain, workplace: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    ended = tunetrail("resume", *arguments)
-    assert ended.code == 2 and message in ended.err and len(ended.err.splitlines()) == 1
+    result = call_main("resume", *arguments)
+    assert result.exit_code == 2 and message in result.err and len(result.err.splitlines()) == 1
 
 
-def test_resume_refuses_an_unknown_run(tunetrail: Command, workplace: Path) -> None:
-    ended = tunetrail("resume", "nothing", f"tracking.uri=sqlite:///{workplace}/mlflow.db")
-    assert ended.code == 2 and len(ended.err.splitlines()) == 1
-    assert "RUN_ID must be the id of a run, got 'nothing': neither sqlite:///" in ended.err
+def test_resume_refuses_an_unknown_run(call_main: CallMain, workplace: Path) -> None:
+    result = call_main("resume", "nothing", f"tracking.uri=sqlite:///{workplace}/mlflow.db")
+    assert result.exit_code == 2 and len(result.err.splitlines()) == 1
+    assert "RUN_ID must be the id of a run, got 'nothing': neither sqlite:///" in result.err
 
 
 def test_resume_in_a_folder_without_runs_makes_nothing(
-    tunetrail: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
+    call_main: CallMain, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (workplace / "empty").mkdir()
     monkeypatch.chdir(workplace / "empty")
-    ended = tunetrail("resume", "0f8fad5bd9cb469fa16570867728950e")
-    assert ended.code == 2 and "got sqlite:///mlflow.db: there is no such file" in ended.err
+    result = call_main("resume", "0f8fad5bd9cb469fa16570867728950e")
+    assert result.exit_code == 2 and "got sqlite:///mlflow.db: there is no such file" in result.err
     assert list((workplace / "empty").iterdir()) == []

@@ -1,14 +1,13 @@
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.commands import CallMain
 
 from tunetrail.samples import SampleKind
 from tunetrail.stores.database import DatabaseManager
 
-Command = Callable[..., Any]
 PAIRS = [{"anchor": f"question {number}", "positive": f"answer {number}"} for number in range(5)]
 
 
@@ -17,18 +16,18 @@ def write_jsonl(path: Path, rows: list[Any]) -> str:
     return str(path)
 
 
-def test_ingest_stores_the_rows_and_says_so(tunetrail: Command, workplace: Path) -> None:
+def test_ingest_stores_the_rows_and_says_so(call_main: CallMain, workplace: Path) -> None:
     file = write_jsonl(workplace / "rows.jsonl", PAIRS)
-    ended = tunetrail("ingest", file, "--session", "s1", "--kind", "embedding")
+    result = call_main("ingest", file, "--session", "s1", "--kind", "embedding")
     assert (
-        ended.code == 0
-        and "5 rows read: 5 added to session s1, 0 already there, 0 rejected" in ended.out
+        result.exit_code == 0
+        and "5 rows read: 5 added to session s1, 0 already there, 0 rejected" in result.out
     )
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         assert manager.session_summary("s1").samples["embedding"] == 5
 
 
-def test_ingest_of_the_same_file_twice_adds_nothing(tunetrail: Command, workplace: Path) -> None:
+def test_ingest_of_the_same_file_twice_adds_nothing(call_main: CallMain, workplace: Path) -> None:
     command = (
         "ingest",
         write_jsonl(workplace / "rows.jsonl", PAIRS),
@@ -37,13 +36,15 @@ def test_ingest_of_the_same_file_twice_adds_nothing(tunetrail: Command, workplac
         "--kind",
         "embedding",
     )
-    tunetrail(*command)
-    again = tunetrail(*command)
-    assert again.code == 0 and "0 added to session s1, 5 already there, 0 rejected" in again.out
+    call_main(*command)
+    again = call_main(*command)
+    assert (
+        again.exit_code == 0 and "0 added to session s1, 5 already there, 0 rejected" in again.out
+    )
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl.gz"])
-def test_ingest_reads_every_format(tunetrail: Command, workplace: Path, suffix: str) -> None:
+def test_ingest_reads_every_format(call_main: CallMain, workplace: Path, suffix: str) -> None:
     import pandas as pd
 
     path, frame = workplace / f"rows{suffix}", pd.DataFrame(PAIRS)
@@ -53,18 +54,20 @@ def test_ingest_reads_every_format(tunetrail: Command, workplace: Path, suffix: 
         frame.to_parquet(path)
     else:
         frame.to_json(path, orient="records", lines=True)
-    assert "5 added" in tunetrail("ingest", str(path), "--session", "s1", "--kind", "embedding").out
+    assert "5 added" in call_main("ingest", str(path), "--session", "s1", "--kind", "embedding").out
 
 
-def test_ingest_rejects_rows_with_a_reason_and_goes_on(tunetrail: Command, workplace: Path) -> None:
+def test_ingest_rejects_rows_with_a_reason_and_goes_on(
+    call_main: CallMain, workplace: Path
+) -> None:
     file = write_jsonl(workplace / "rows.jsonl", [*PAIRS, {"anchor": "a", "positive": 3}])
-    ended = tunetrail("ingest", file, "--session", "s1", "--kind", "embedding")
+    result = call_main("ingest", file, "--session", "s1", "--kind", "embedding")
     assert (
-        ended.code == 0
-        and "5 added" in ended.out
-        and "1 rejected (kept with the reason)" in ended.out
+        result.exit_code == 0
+        and "5 added" in result.out
+        and "1 rejected (kept with the reason)" in result.out
     )
-    assert f"row 6 of {file}: positive must be a string, got int (3)." in ended.out
+    assert f"row 6 of {file}: positive must be a string, got int (3)." in result.out
 
 
 @pytest.mark.parametrize(
@@ -95,22 +98,22 @@ def test_ingest_rejects_rows_with_a_reason_and_goes_on(tunetrail: Command, workp
     ],
 )
 def test_ingest_refuses_a_file_in_one_line(
-    tunetrail: Command, workplace: Path, name: str, content: bytes | None, message: str
+    call_main: CallMain, workplace: Path, name: str, content: bytes | None, message: str
 ) -> None:
     if content is not None:
         (workplace / name).write_bytes(content)
-    ended = tunetrail("ingest", name, "--session", "s1", "--kind", "embedding")
-    assert ended.code == 2 and ended.out == ""
+    result = call_main("ingest", name, "--session", "s1", "--kind", "embedding")
+    assert result.exit_code == 2 and result.out == ""
     assert (
-        ended.err.startswith("error: ")
-        and message in ended.err
-        and len(ended.err.splitlines()) == 1
+        result.err.startswith("error: ")
+        and message in result.err
+        and len(result.err.splitlines()) == 1
     )
     assert not (workplace / "tunetrail.db").exists()
 
 
-def test_ingest_refuses_an_unsafe_session_id(tunetrail: Command, workplace: Path) -> None:
-    ended = tunetrail(
+def test_ingest_refuses_an_unsafe_session_id(call_main: CallMain, workplace: Path) -> None:
+    result = call_main(
         "ingest",
         write_jsonl(workplace / "rows.jsonl", PAIRS),
         "--session",
@@ -119,8 +122,8 @@ def test_ingest_refuses_an_unsafe_session_id(tunetrail: Command, workplace: Path
         "embedding",
     )
     assert (
-        ended.code == 2
-        and "error: session_id must be 1 to 128 letters" in ended.err.splitlines()[-1]
+        result.exit_code == 2
+        and "error: session_id must be 1 to 128 letters" in result.err.splitlines()[-1]
     )
 
 
@@ -139,7 +142,7 @@ def test_ingest_refuses_an_unsafe_session_id(tunetrail: Command, workplace: Path
 )
 @pytest.mark.parametrize("command", ["ingest", "sessions"])
 def test_commands_say_in_one_line_why_the_database_failed(
-    tunetrail: Command, workplace: Path, command: str, url: str, code: int, message: str
+    call_main: CallMain, workplace: Path, command: str, url: str, code: int, message: str
 ) -> None:
     (workplace / "file").touch()
     file = write_jsonl(workplace / "rows.jsonl", PAIRS)
@@ -148,10 +151,10 @@ def test_commands_say_in_one_line_why_the_database_failed(
         if command == "ingest"
         else ["sessions"]
     )
-    ended = tunetrail(*arguments, "--database", url)
-    lines = [line for line in ended.err.splitlines() if line.startswith("error: ")]
-    assert ended.code == code and len(lines) == 1 and message in lines[0]
-    assert "secret" not in ended.err + ended.out and "Traceback" not in ended.err
+    result = call_main(*arguments, "--database", url)
+    lines = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert result.exit_code == code and len(lines) == 1 and message in lines[0]
+    assert "secret" not in result.err + result.out and "Traceback" not in result.err
 
 
 def turns(*texts: Any, **more: Any) -> list[dict[str, Any]]:
@@ -215,15 +218,15 @@ CHAT_LOGS: list[Any] = [
 
 
 def test_ingest_of_chat_logs_stores_both_kinds_and_keeps_what_was_rejected(
-    tunetrail: Command, workplace: Path
+    call_main: CallMain, workplace: Path
 ) -> None:
     file = write_jsonl(workplace / "chats.jsonl", CHAT_LOGS)
     with open(file, "a") as stream:
         stream.write("{broken\n")
     command = ("ingest", file, "--session", "s1", "--kind", "conversation")
-    ended, again = tunetrail(*command), tunetrail(*command)
-    assert ended.code == again.code == 0
-    assert ended.out.splitlines()[:4] == [
+    result, again = call_main(*command), call_main(*command)
+    assert result.exit_code == again.exit_code == 0
+    assert result.out.splitlines()[:4] == [
         "7 conversations read: 6 pairs and 6 chats",
         "  12 samples added to session s1, 0 already there",
         "  left out, kept with the reason: 3 answers rejected by feedback, 1 parts that can't be learnt from, "
@@ -231,7 +234,7 @@ def test_ingest_of_chat_logs_stores_both_kinds_and_keeps_what_was_rejected(
         "  no pair, as the question can't stand alone: 1",
     ]
     assert "0 samples added to session s1, 12 already there" in again.out
-    assert "row 11 of" in ended.out and "line 11 is not JSON" in ended.out
+    assert "row 11 of" in result.out and "line 11 is not JSON" in result.out
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         (pairs,) = manager.read_samples("s1", SampleKind.EMBEDDING)
         (chats,) = manager.read_samples("s1", SampleKind.LLM)
@@ -293,21 +296,21 @@ def test_ingest_of_chat_logs_stores_both_kinds_and_keeps_what_was_rejected(
     ],
 )
 def test_ingest_of_chat_logs_refuses_a_file_in_one_line(
-    tunetrail: Command, workplace: Path, name: str, content: bytes | None, message: str
+    call_main: CallMain, workplace: Path, name: str, content: bytes | None, message: str
 ) -> None:
     if content is not None:
         (workplace / name).write_bytes(content)
-    ended = tunetrail("ingest", name, "--session", "s1", "--kind", "conversation")
-    assert ended.code == 2 and ended.out == ""
+    result = call_main("ingest", name, "--session", "s1", "--kind", "conversation")
+    assert result.exit_code == 2 and result.out == ""
     assert (
-        ended.err.startswith("error: ")
-        and message in ended.err
-        and len(ended.err.splitlines()) == 1
+        result.err.startswith("error: ")
+        and message in result.err
+        and len(result.err.splitlines()) == 1
     )
     assert not (workplace / "tunetrail.db").exists()
 
 
-def test_ingest_of_chat_logs_reads_csv_and_parquet(tunetrail: Command, workplace: Path) -> None:
+def test_ingest_of_chat_logs_reads_csv_and_parquet(call_main: CallMain, workplace: Path) -> None:
     import pandas as pd
 
     messages = turns("Hi", "Hello")
@@ -316,34 +319,34 @@ def test_ingest_of_chat_logs_reads_csv_and_parquet(tunetrail: Command, workplace
     )
     pd.DataFrame([{"conversation": messages, "id": "2", "thumbs": None}]).to_parquet("a.parquet")
     for name in ("a.csv", "a.parquet"):
-        ended = tunetrail("ingest", name, "--session", "s1", "--kind", "conversation")
+        result = call_main("ingest", name, "--session", "s1", "--kind", "conversation")
         assert (
-            "1 conversations read: 1 pairs and 1 chats" in ended.out
-            and "2 samples added" in ended.out
+            "1 conversations read: 1 pairs and 1 chats" in result.out
+            and "2 samples added" in result.out
         )
 
 
-def test_ingest_help_names_the_kinds_and_the_optional_columns(tunetrail: Command) -> None:
-    ended = tunetrail("ingest", "--help")
-    assert ended.code == 0
+def test_ingest_help_names_the_kinds_and_the_optional_columns(call_main: CallMain) -> None:
+    result = call_main("ingest", "--help")
+    assert result.exit_code == 0
     assert all(
-        word in ended.out
+        word in result.out
         for word in ("conversation   chat logs", "timestamp      ISO 8601", "--session ID")
     )
 
 
-def test_sessions_of_an_empty_database_tells_how_to_make_one(tunetrail: Command) -> None:
-    ended = tunetrail("sessions")
-    assert ended.code == 0 and ended.out.startswith(
+def test_sessions_of_an_empty_database_tells_how_to_make_one(call_main: CallMain) -> None:
+    result = call_main("sessions")
+    assert result.exit_code == 0 and result.out.startswith(
         "no sessions yet. Make one: tunetrail ingest FILE"
     )
 
 
 def test_sessions_shows_counts_state_and_last_training(
-    tunetrail: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
+    call_main: CallMain, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
-    tunetrail(
+    call_main(
         "ingest",
         write_jsonl(workplace / "rows.jsonl", PAIRS),
         "--session",
@@ -354,17 +357,17 @@ def test_sessions_shows_counts_state_and_last_training(
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         run = manager.create_training_run("s1", "embedding")
         manager.update_training_run(run, state="failed", reason="a reason")
-    ended = tunetrail("sessions")
+    result = call_main("sessions")
     header, row = (
-        line.split() for line in ended.out.splitlines() if "s1" in line or "rejected" in line
+        line.split() for line in result.out.splitlines() if "s1" in line or "rejected" in line
     )
     assert header[:5] == ["session", "embedding", "llm", "rejected", "state"]
     assert row[:4] == ["s1", "5", "0", "0"] and "never" not in row
 
 
 def test_sessions_reads_the_database_of_the_environment(
-    tunetrail: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
+    call_main: CallMain, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TUNETRAIL_DATABASE_URL", "sqlite:///elsewhere.db")
-    tunetrail("sessions")
+    call_main("sessions")
     assert (workplace / "elsewhere.db").exists() and not (workplace / "tunetrail.db").exists()

@@ -4,11 +4,10 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.commands import CallMain
 
 from tunetrail.cli.composition import register_schema
 from tunetrail.cli.text_values import keep_text, without_quotes
-
-Command = Callable[..., Any]
 
 
 def value_at(printed: str, key: str) -> Any:
@@ -49,16 +48,16 @@ def as_overrides(values: dict[str, Any]) -> list[str]:
     ],
 )
 def test_a_value_of_a_text_key_is_the_text_that_was_typed(
-    tunetrail: Command, texts: dict[str, str]
+    call_main: CallMain, texts: dict[str, str]
 ) -> None:
-    ended = tunetrail("prepare", *as_overrides(texts), "--cfg", "job")
+    result = call_main("prepare", *as_overrides(texts), "--cfg", "job")
 
-    assert ended.err == ""
-    composed = {key: value_at(ended.out, key.lstrip("+")) for key in texts}
+    assert result.err == ""
+    composed = {key: value_at(result.out, key.lstrip("+")) for key in texts}
     assert composed == texts
 
 
-def test_lists_quotes_interpolations_and_numbers_keep_their_meaning(tunetrail: Command) -> None:
+def test_lists_quotes_interpolations_and_numbers_keep_their_meaning(call_main: CallMain) -> None:
     meanings = {
         "augmentation.methods": ("[typo,2026_11]", ["typo", "2026_11"]),
         "augmentation.translation_models": ("[ 1e3 , '0_1' ]", ["1e3", "0_1"]),
@@ -71,9 +70,9 @@ def test_lists_quotes_interpolations_and_numbers_keep_their_meaning(tunetrail: C
     }
     overrides = as_overrides({key: typed for key, (typed, _) in meanings.items()})
 
-    ended = tunetrail("prepare", "session_id=s", *overrides, "--cfg", "job", "--resolve")
+    result = call_main("prepare", "session_id=s", *overrides, "--cfg", "job", "--resolve")
 
-    composed = {key: value_at(ended.out, key) for key in meanings}
+    composed = {key: value_at(result.out, key) for key in meanings}
     assert composed == {key: meaning for key, (_, meaning) in meanings.items()}
 
 
@@ -112,7 +111,7 @@ def experiment(workplace: Path) -> Callable[[str], None]:
 
 
 def test_a_text_in_an_experiment_is_the_text_in_the_file(
-    tunetrail: Command, experiment: Callable[[str], None]
+    call_main: CallMain, experiment: Callable[[str], None]
 ) -> None:
     experiment(
         """# @package _global_
@@ -131,10 +130,10 @@ def test_a_text_in_an_experiment_is_the_text_in_the_file(
         """
     )
 
-    ended = tunetrail("prepare", "+experiments=mine", "--cfg", "job", "--resolve")
+    result = call_main("prepare", "+experiments=mine", "--cfg", "job", "--resolve")
 
-    assert ended.err == ""
-    composed = yaml.safe_load(ended.out)
+    assert result.err == ""
+    composed = yaml.safe_load(result.out)
     assert composed["session_id"] == "2026_11_24"
     assert composed["model_dir"] == "0x10"
     assert composed["tracking"] == {"experiment": "1e3", "artifacts": "yes", "uri": "2026-11-24"}
@@ -148,37 +147,37 @@ def test_a_text_in_an_experiment_is_the_text_in_the_file(
 
 
 def test_a_text_in_a_group_file_of_the_folder_is_the_text_in_the_file(
-    tunetrail: Command, workplace: Path
+    call_main: CallMain, workplace: Path
 ) -> None:
     (workplace / "tracking").mkdir()
     (workplace / "tracking" / "mine.yaml").write_text("experiment: 2026_11\n")
 
-    ended = tunetrail("prepare", "session_id=s", "tracking=mine", "--cfg", "job")
+    result = call_main("prepare", "session_id=s", "tracking=mine", "--cfg", "job")
 
-    assert value_at(ended.out, "tracking.experiment") == "2026_11"
+    assert value_at(result.out, "tracking.experiment") == "2026_11"
 
 
 def test_an_experiment_may_have_a_name_that_looks_like_a_number(
-    tunetrail: Command, workplace: Path
+    call_main: CallMain, workplace: Path
 ) -> None:
     (workplace / "experiments").mkdir()
     (workplace / "experiments" / "2026_11.yaml").write_text("# @package _global_\nseed: 7\n")
 
-    ended = tunetrail("prepare", "session_id=s", "+experiments=2026_11", "--cfg", "job")
+    result = call_main("prepare", "session_id=s", "+experiments=2026_11", "--cfg", "job")
 
-    assert value_at(ended.out, "seed") == 7
+    assert value_at(result.out, "seed") == 7
 
 
 def test_sweep_values_of_an_experiment_are_the_texts_in_the_file(
-    tunetrail: Command, experiment: Callable[[str], None]
+    call_main: CallMain, experiment: Callable[[str], None]
 ) -> None:
     experiment(
         "# @package _global_\nhydra:\n  sweeper:\n    params:\n      session_id: 2026_11,1_0\n"
     )
 
-    ended = tunetrail("prepare", "+experiments=mine", "--cfg", "hydra")
+    result = call_main("prepare", "+experiments=mine", "--cfg", "hydra")
 
-    params = value_at(ended.out, "hydra.sweeper.params")
+    params = value_at(result.out, "hydra.sweeper.params")
     assert params == {"session_id": "'2026_11','1_0'"}
 
 
@@ -186,27 +185,27 @@ def test_sweep_values_of_an_experiment_are_the_texts_in_the_file(
     ("name", "choice"), [("mine", "+experiments=mine"), ("sub/mine", "+experiments/sub=mine")]
 )
 def test_an_experiment_without_a_package_header_is_told_what_to_add(
-    tunetrail: Command, workplace: Path, name: str, choice: str
+    call_main: CallMain, workplace: Path, name: str, choice: str
 ) -> None:
     file = workplace / "experiments" / f"{name}.yaml"
     file.parent.mkdir(parents=True)
     file.write_text("seed: 1\n")
 
-    ended = tunetrail("train", "session_id=s", choice)
+    result = call_main("train", "session_id=s", choice)
 
-    assert ended.code == 2
+    assert result.exit_code == 2
     advice = f"add `# @package _global_` as the first line of experiments/{name}.yaml."
-    assert ended.err.endswith(f"{advice}\n") and ended.err.count("\n") == 1
+    assert result.err.endswith(f"{advice}\n") and result.err.count("\n") == 1
 
 
 def test_the_one_of_two_experiments_without_a_package_header_is_named(
-    tunetrail: Command, experiment: Callable[[str], None], workplace: Path
+    call_main: CallMain, experiment: Callable[[str], None], workplace: Path
 ) -> None:
     experiment("seed: 1\n")
 
-    ended = tunetrail("train", "session_id=s", "+experiments=[quick,mine]")
+    result = call_main("train", "session_id=s", "+experiments=[quick,mine]")
 
-    assert ended.code == 2 and "first line of experiments/mine.yaml" in ended.err
+    assert result.exit_code == 2 and "first line of experiments/mine.yaml" in result.err
 
 
 @pytest.mark.parametrize(
@@ -219,12 +218,12 @@ def test_the_one_of_two_experiments_without_a_package_header_is_named(
     ],
 )
 def test_overrides_are_taken_on_both_sides_of_an_option(
-    tunetrail: Command, arguments: list[str]
+    call_main: CallMain, arguments: list[str]
 ) -> None:
-    ended = tunetrail(*arguments)
+    result = call_main(*arguments)
 
-    assert ended.code == 0 and ended.err == ""
-    assert "seed: 1\n" in ended.out and "session_id: s\n" in ended.out
+    assert result.exit_code == 0 and result.err == ""
+    assert "seed: 1\n" in result.out and "session_id: s\n" in result.out
 
 
 @pytest.mark.parametrize(
@@ -237,11 +236,11 @@ def test_overrides_are_taken_on_both_sides_of_an_option(
     ],
 )
 def test_a_folder_that_can_not_be_made_is_named_with_its_key(
-    tunetrail: Command, workplace: Path, overrides: list[str], key: str, folder: str
+    call_main: CallMain, workplace: Path, overrides: list[str], key: str, folder: str
 ) -> None:
     (workplace / "file").touch()
 
-    ended = tunetrail("train", "session_id=s", *overrides)
+    result = call_main("train", "session_id=s", *overrides)
 
-    assert ended.code == 2
-    assert f"error: {key} must be a folder that can be written, got '{folder}" in ended.err
+    assert result.exit_code == 2
+    assert f"error: {key} must be a folder that can be written, got '{folder}" in result.err

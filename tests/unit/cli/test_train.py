@@ -1,15 +1,13 @@
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from tests.commands import CallMain
 
 from tunetrail.samples import SampleKind
 from tunetrail.stores.database import DatabaseManager
-
-Command = Callable[..., Any]
 
 
 def pairs(count: int = 5) -> list[dict[str, Any]]:
@@ -49,9 +47,9 @@ def check_failed_run(reason: str) -> None:
     assert not list(Path().glob("models/**/*"))
 
 
-def test_train_help_names_every_group_and_experiment(tunetrail: Command) -> None:
-    ended = tunetrail("train", "--help")
-    assert ended.code == 0
+def test_train_help_names_every_group_and_experiment(call_main: CallMain) -> None:
+    result = call_main("train", "--help")
+    assert result.exit_code == 0
     for word in (
         "embedding ",
         "bge-small, e5-small, minilm, mpnet",
@@ -60,34 +58,36 @@ def test_train_help_names_every_group_and_experiment(tunetrail: Command) -> None
         "demo, quick",
         "--debug",
     ):
-        assert word in ended.out
+        assert word in result.out
 
 
 def test_train_help_names_the_experiments_of_the_folder(
-    tunetrail: Command, workplace: Path
+    call_main: CallMain, workplace: Path
 ) -> None:
     (workplace / "experiments").mkdir()
     (workplace / "experiments" / "mine.yaml").write_text("# @package _global_\nseed: 1\n")
-    assert "demo, mine, quick" in tunetrail("train", "--help").out
+    assert "demo, mine, quick" in call_main("train", "--help").out
 
 
 def test_train_prints_the_configuration_without_training(
-    tunetrail: Command, workplace: Path
+    call_main: CallMain, workplace: Path
 ) -> None:
-    ended = tunetrail(
+    result = call_main(
         "train", "session_id=s1", "embedding.training.learning_rate=3e-5", "--cfg", "job"
     )
     assert (
-        ended.code == 0 and "learning_rate: 3.0e-05" in ended.out and "session_id: s1" in ended.out
+        result.exit_code == 0
+        and "learning_rate: 3.0e-05" in result.out
+        and "session_id: s1" in result.out
     )
     assert not (workplace / "tunetrail.db").exists()
 
 
-def test_train_takes_an_experiment_of_the_folder(tunetrail: Command, workplace: Path) -> None:
+def test_train_takes_an_experiment_of_the_folder(call_main: CallMain, workplace: Path) -> None:
     (workplace / "experiments").mkdir()
     (workplace / "experiments" / "mine.yaml").write_text("# @package _global_\nseed: 1234\n")
-    ended = tunetrail("train", "session_id=s1", "+experiments=mine", "--cfg", "job")
-    assert ended.code == 0 and "seed: 1234" in ended.out
+    result = call_main("train", "session_id=s1", "+experiments=mine", "--cfg", "job")
+    assert result.exit_code == 0 and "seed: 1234" in result.out
 
 
 @pytest.mark.parametrize(
@@ -148,57 +148,58 @@ def test_train_takes_an_experiment_of_the_folder(tunetrail: Command, workplace: 
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_train_refuses_what_it_does_not_know(
-    tunetrail: Command, session: str, overrides: list[str], message: str
+    call_main: CallMain, session: str, overrides: list[str], message: str
 ) -> None:
-    ended = tunetrail("train", "session_id=s1", *overrides)
+    result = call_main("train", "session_id=s1", *overrides)
     assert (
-        ended.err.startswith("error: ")
-        and message in ended.err
-        and len(ended.err.splitlines()) == 1
+        result.err.startswith("error: ")
+        and message in result.err
+        and len(result.err.splitlines()) == 1
     )
-    assert ended.code == 2 and ended.out == ""
+    assert result.exit_code == 2 and result.out == ""
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         assert manager.training_runs() == []
 
 
-def test_train_asks_for_a_session(tunetrail: Command) -> None:
-    ended = tunetrail("train")
+def test_train_asks_for_a_session(call_main: CallMain) -> None:
+    result = call_main("train")
     assert (
-        ended.code == 2
-        and ended.err
+        result.exit_code == 2
+        and result.err
         == "error: session_id must be given, as in session_id=ID. `tunetrail sessions` lists them.\n"
     )
 
 
-def test_train_refuses_an_unknown_session(tunetrail: Command, session: str) -> None:
-    ended = tunetrail("train", "session_id=s11")
-    assert ended.code == 2 and len(ended.err.splitlines()) == 1
+def test_train_refuses_an_unknown_session(call_main: CallMain, session: str) -> None:
+    result = call_main("train", "session_id=s11")
+    assert result.exit_code == 2 and len(result.err.splitlines()) == 1
     assert (
-        "session_id must name a session of the database, got 's11'. Did you mean 's1'?" in ended.err
+        "session_id must name a session of the database, got 's11'. Did you mean 's1'?"
+        in result.err
     )
 
 
 def test_train_refuses_a_session_whose_rows_were_all_rejected(
-    tunetrail: Command, workplace: Path
+    call_main: CallMain, workplace: Path
 ) -> None:
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         report = manager.ingest("s1", [{"anchor": "a"}, {"positive": "b"}], SampleKind.EMBEDDING)
         assert (report.added, report.rejected) == (0, 2)
-    ended = tunetrail("train", "session_id=s1")
-    assert ended.code == 2 and len(ended.err.splitlines()) == 1
-    assert "session 's1' has no samples" in ended.err and "tunetrail ingest" in ended.err
+    result = call_main("train", "session_id=s1")
+    assert result.exit_code == 2 and len(result.err.splitlines()) == 1
+    assert "session 's1' has no samples" in result.err and "tunetrail ingest" in result.err
     check_no_run()
 
 
 @pytest.mark.parametrize("model_type", ["llm", "all"])
 def test_train_refuses_a_model_type_without_samples(
-    tunetrail: Command, session: str, model_type: str
+    call_main: CallMain, session: str, model_type: str
 ) -> None:
-    ended = tunetrail("train", "session_id=s1", f"model_type={model_type}")
-    assert ended.code == 2 and len(ended.err.splitlines()) == 1
+    result = call_main("train", "session_id=s1", f"model_type={model_type}")
+    assert result.exit_code == 2 and len(result.err.splitlines()) == 1
     assert (
         "session 's1' has no llm samples (5 embedding). Train with model_type=embedding"
-        in ended.err
+        in result.err
     )
     check_no_run()
 
@@ -221,10 +222,10 @@ def test_train_refuses_a_model_type_without_samples(
     ],
 )
 def test_train_tells_what_was_tried_for_a_model_that_is_not_there(
-    tunetrail: Command, session: str, model: str, code: int, message: str
+    call_main: CallMain, session: str, model: str, code: int, message: str
 ) -> None:
-    ended = tunetrail("train", "session_id=s1", "model_type=embedding", f"embedding.model={model}")
-    assert ended.code == code and message in ended.err and len(ended.err.splitlines()) == 1
+    result = call_main("train", "session_id=s1", "model_type=embedding", f"embedding.model={model}")
+    assert result.exit_code == code and message in result.err and len(result.err.splitlines()) == 1
     check_failed_run(message)
 
 
@@ -239,25 +240,25 @@ def test_train_tells_what_was_tried_for_a_model_that_is_not_there(
     ],
 )
 def test_train_says_in_one_line_why_the_database_failed(
-    tunetrail: Command, workplace: Path, url: str, message: str
+    call_main: CallMain, workplace: Path, url: str, message: str
 ) -> None:
     (workplace / "file").touch()
-    ended = tunetrail("train", "session_id=s1", f"database.url={url}")
-    assert ended.code == 1 and message in ended.err and len(ended.err.splitlines()) == 1
-    assert "secret" not in ended.err
+    result = call_main("train", "session_id=s1", f"database.url={url}")
+    assert result.exit_code == 1 and message in result.err and len(result.err.splitlines()) == 1
+    assert "secret" not in result.err
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:///file/below.db", "nonsense://x"])
 def test_train_marks_the_run_failed_where_mlflow_is_unreachable(
-    tunetrail: Command, session: str, workplace: Path, uri: str
+    call_main: CallMain, session: str, workplace: Path, uri: str
 ) -> None:
     (workplace / "file").touch()
-    ended = tunetrail("train", "session_id=s1", "model_type=embedding", f"tracking.uri={uri}")
+    result = call_main("train", "session_id=s1", "model_type=embedding", f"tracking.uri={uri}")
     assert (
-        ended.code == 1
-        and ended.err.startswith("error: MLflow store ")
-        and f"{uri.rpartition('/')[2]} failed" in ended.err
-        and len(ended.err.splitlines()) == 1
+        result.exit_code == 1
+        and result.err.startswith("error: MLflow store ")
+        and f"{uri.rpartition('/')[2]} failed" in result.err
+        and len(result.err.splitlines()) == 1
     )
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         (run,) = manager.training_runs()
@@ -268,10 +269,10 @@ def test_train_marks_the_run_failed_where_mlflow_is_unreachable(
     )
 
 
-def test_train_shows_the_traceback_with_debug_only(tunetrail: Command, session: str) -> None:
-    ended = tunetrail("train", "session_id=s1", "model_type=llm", "--debug")
-    assert ended.code == 2 and "Traceback (most recent call last)" in ended.err
-    assert ended.err.splitlines()[-1].startswith("error: session 's1' has no llm samples")
+def test_train_shows_the_traceback_with_debug_only(call_main: CallMain, session: str) -> None:
+    result = call_main("train", "session_id=s1", "model_type=llm", "--debug")
+    assert result.exit_code == 2 and "Traceback (most recent call last)" in result.err
+    assert result.err.splitlines()[-1].startswith("error: session 's1' has no llm samples")
 
 
 def test_train_request_is_the_settings_and_what_names_the_job() -> None:
