@@ -12,5 +12,12 @@ class CommandResult:
     out: str
     err: str
 
+    @property
+    def error_line(self) -> str:
+        """The only line on standard error; fails if there are several or none."""
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        return lines[0]
+
 
 CallMain = Callable[..., CommandResult]

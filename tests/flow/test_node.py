@@ -72,6 +72,7 @@ def check_failed(settings: Settings, database: DatabaseManager, reason: str) -> 
 
 def test_execute_returns_the_documented_shape(trained: Any) -> None:
     results = trained.results
+
     assert set(results) == {"session_id", "model_type", "timestamp", "results"}
     assert set(results["results"]) == {"timestamp", "model_type", "session_id", "steps"}
     assert list(results["results"]["steps"]) == DOCUMENTED_STEPS + OUR_STEPS
@@ -88,6 +89,7 @@ def test_execute_returns_plain_json(trained: Any) -> None:
 
 def test_execute_trains_every_fold_and_the_model_itself(trained: Any) -> None:
     steps = trained.results["results"]["steps"]
+
     for model_type in ("embedding", "llm"):
         assert steps["cross_validation"][model_type]["n_splits"] == 2
         assert steps["training"][model_type]["steps"] == 3
@@ -105,7 +107,9 @@ def test_execute_logs_a_tree_of_runs(trained: Any) -> None:
             names.insert(0, runs[parent].info.run_name)
             parent = runs[parent].data.tags.get("mlflow.parentRunId")
         path["/".join(names)] = run_id
+
     top = "s1 (all)"
+
     assert set(path) == {
         top,
         *(f"{top}/{each}" for each in ("embedding", "llm")),
@@ -117,7 +121,9 @@ def test_execute_logs_a_tree_of_runs(trained: Any) -> None:
 def test_execute_logs_what_a_person_compares(trained: Any, tmp_path: Path) -> None:
     client = MlflowClient(trained.settings.tracking.uri)
     runs = {each.info.run_name: each for each in runs_of(trained.settings)}
+
     pipeline, embedding, llm = runs["s1 (all)"], runs["embedding"], runs["llm"]
+
     assert pipeline.data.params["embedding.training.batch_size"] == "16"
     assert pipeline.data.params["seed"] == "42"
     assert {"embedding/after", "embedding/lower", "llm/before", "llm/improvement"} <= set(
@@ -134,8 +140,10 @@ def test_execute_logs_what_a_person_compares(trained: Any, tmp_path: Path) -> No
         "config.yaml",
         "results.json",
     }
+
     stored = client.download_artifacts(pipeline.info.run_id, "results.json", str(tmp_path))
     assert json.loads(Path(stored).read_text()) == trained.results
+
     for run in (embedding, llm):
         assert {
             "train/loss",
@@ -179,7 +187,9 @@ def test_execute_registers_a_version_with_lineage_and_moves_root(trained: Any) -
 
 def test_execute_writes_the_ledger_and_the_database(trained: Any) -> None:
     (run,) = trained.database.training_runs("s1")
+
     assert (run.state, run.reason, run.result) == ("succeeded", None, trained.results)
+
     ledger = trained.database.promotions()
     assert [
         (each.model_name, each.version, each.previous_version, each.decision) for each in ledger
@@ -187,6 +197,7 @@ def test_execute_writes_the_ledger_and_the_database(trained: Any) -> None:
         ("embedding", "1", None, "promoted"),
         ("llm", "1", None, "promoted"),
     ]
+
     steps = trained.results["results"]["steps"]
     for each in ledger:
         assert each.run_id == run.run_id and each.session_id == "s1"
@@ -226,18 +237,22 @@ def test_execute_goes_on_from_root_the_second_time(
             {"session_id": session, "model_type": "embedding"}
         )["results"]["steps"]
         assert steps["deployment"]["embedding"]["version"] == number
+
     assert steps["training"]["embedding"]["started_from"] == "models:/embedding/2"
     assert steps["comparison"]["embedding"]["against"] == "models:/embedding/2"
     assert steps["deployment"]["embedding"]["previous_root"] == "2"
+
     folder = Path(settings.model_dir) / "embedding"
     assert (folder / "root").readlink() == Path("versions/3")
     assert sorted(each.name for each in (folder / "versions").iterdir()) == ["2", "3"]
+
     again = dataclasses.replace(
         settings, embedding=dataclasses.replace(settings.embedding, start_from="base")
     )
     steps = node(again, database).execute({"session_id": session, "model_type": "embedding"})[
         "results"
     ]["steps"]
+
     assert steps["training"]["embedding"]["started_from"] == "base"
     assert steps["comparison"]["embedding"]["against"] == "models:/embedding/3"
 
@@ -249,6 +264,7 @@ def test_execute_leaves_root_where_the_gate_refuses(
     steps = node(settings, database).execute({"session_id": session, "model_type": "embedding"})[
         "results"
     ]["steps"]
+
     assert (
         steps["deployment"]["embedding"]["decision"],
         steps["deployment"]["embedding"]["exported_to"],
@@ -269,11 +285,14 @@ def test_execute_trains_an_embedding_model_on_every_shape(
     database: DatabaseManager, workplace: Path, make_settings: Make, make_rows: Rows, shape: str
 ) -> None:
     assert database.ingest("s1", make_rows(shape), SampleKind.EMBEDDING).rejected == 0
+
     results = node(make_settings(workplace), database).execute(
         {"session_id": "s1", "model_type": "embedding"}
     )
     steps = results["results"]["steps"]
+
     assert steps["training"]["embedding"]["steps"] == 3
+
     json.dumps(results, allow_nan=False)
 
 
@@ -303,18 +322,23 @@ def test_execute_wants_one_shape_of_a_session_with_several(
     for shape in ("pair", "label"):
         database.ingest("s1", make_rows(shape), SampleKind.EMBEDDING)
     settings = make_settings(workplace)
+
     with pytest.raises(
         SampleError,
         match=r"must all have one shape, got label \(\d+\), pair \(48\).*embedding.shape=label",
     ):
         node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})
+
     check_failed(settings, database, "must all have one shape")
     settings.embedding.shape = "pair"
     steps = node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})[
         "results"
     ]["steps"]
+
     assert steps["validation"]["embedding"]["rows_in"] == 48
+
     settings.embedding.shape = "score"
+
     with pytest.raises(
         SampleError,
         match=r"embedding.shape must fit the session's samples \(label, pair\), got 'score'",
@@ -329,10 +353,12 @@ def test_execute_wants_an_objective_for_a_session_with_texts_and_preferences(
         database.ingest("s1", make_rows(shape), SampleKind.LLM)
     settings = make_settings(workplace)
     request = {"session_id": "s1", "model_type": "llm"}
+
     with pytest.raises(
         SampleError, match=r"one objective, got preference \(48\), .*llm\.objective=preference"
     ):
         node(settings, database).execute(request)
+
     found = {}
     for objective in ("preference", "supervised"):
         settings.llm.objective = objective
@@ -341,6 +367,7 @@ def test_execute_wants_an_objective_for_a_session_with_texts_and_preferences(
             steps["validation"]["llm"]["rows_in"],
             steps["evaluation"]["llm"]["metric"],
         )
+
     assert found == {"preference": (48, "preference_accuracy"), "supervised": (72, "bits_per_byte")}
 
 
@@ -351,11 +378,14 @@ def test_execute_works_with_few_rows(
     database.ingest("s1", make_rows("pair")[:16], SampleKind.EMBEDDING)
     settings = make_settings(workplace, gate=GateConfig())
     results = node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})
+
     steps = results["results"]["steps"]
+
     assert (
         steps["comparison"]["embedding"]["lower"] is None
         and steps["deployment"]["embedding"]["decision"] == "refused"
     )
+
     json.dumps(results, allow_nan=False)
     assert database.promotions()[0].decision == "refused"
 
@@ -410,6 +440,7 @@ def test_execute_records_a_root_whose_files_are_gone(
     settings = make_settings(workplace)
     node(settings, database).execute({"session_id": session, "model_type": "embedding"})
     shutil.rmtree(workplace / "mlartifacts")
+
     with pytest.raises(
         DeploymentError, match=r"models:/embedding/1 can't be loaded: .* Restore its files"
     ):
@@ -424,6 +455,7 @@ def test_execute_records_a_folder_that_cannot_be_written(
 ) -> None:
     (workplace / "file").touch()
     settings = make_settings(workplace, **{setting: str(workplace / "file" / "below")})
+
     with pytest.raises(
         (DeploymentError, TrainingError, ConfigError), match=f"{setting} .*file/below"
     ):
@@ -512,6 +544,7 @@ def test_basic_usage_of_the_specification_runs_with_the_real_models(
         if "deepseek" in str(error) and "was not found" in str(error):
             pytest.skip("deepseek-1.5b is not on this machine")
         raise
+
     assert list(results["results"]["steps"])[:6] == DOCUMENTED_STEPS
 
 
@@ -551,17 +584,21 @@ def test_execute_trains_on_further_shapes_and_scores_the_chosen_one(
             client.download_artifacts(run.info.run_id, "steps/further_rows.json", str(workplace))
         ).read_text()
     )
+
     sides = steps["evaluation"]["embedding"]["split"]
+
     assert set(account) == {"score", "label"}
     assert [
         each.path
         for each in client.list_artifacts(run.info.run_id, "data/score")
         if each.path.endswith("html")
     ]
+
     kept = client.download_artifacts(
         run.info.run_id, "data/label/set_aside.parquet", str(workplace)
     )
     assert len(pd.read_parquet(kept)) == account["label"]["cleaning"]["set_aside"] == 1
+
     learnt = sum(each["rows"] for each in account.values())
     assert steps["training"]["embedding"]["rows"] == sides["rows"]["train"] + learnt
     # a score's second sentence is a pair's anchor: none is learnt from that the model is scored on
@@ -581,6 +618,7 @@ def test_execute_refuses_a_further_shape_that_the_session_lacks(
         settings.embedding, shape="pair", also_train=FurtherLossesConfig(score="auto")
     )
     settings = dataclasses.replace(settings, embedding=embedding)
+
     with pytest.raises(
         SampleError,
         match=r"embedding\.also_train\.score must be null if the session has no score samples, got 'auto'",

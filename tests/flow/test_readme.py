@@ -123,6 +123,7 @@ def test_readme_commands_run(
         "cross_validation=off",
     ]
     ran = []
+
     for words in commands():
         if (
             words[0] != "tunetrail" or words[1] == "ui"
@@ -134,6 +135,7 @@ def test_readme_commands_run(
             " ".join(words)
         )
         ran.append(words[1])
+
     assert ran.count("train") == 3 and {"ingest", "prepare", "resume", "sessions"} <= set(ran)
     assert "nDCG@10" in capsys.readouterr().out
 
@@ -154,7 +156,9 @@ def test_readme_snippet_runs(
         "    ),\n    db_manager",
         f"{small}        pipeline_config={{'n_splits': 0}},\n    ),\n    db_manager",
     )
+
     exec(compile(snippet, "README.md", "exec"), {})  # noqa: S102 - our own text
+
     assert "'metric': 'ndcg_at_10'" in capsys.readouterr().out
 
 

@@ -250,19 +250,24 @@ def test_resume_trains_only_the_model_type_that_was_not_finished(
     settings = make_settings(
         workplace, cross_validation=CrossValidationConfig(n_splits=2, budget=0.5)
     )
+
     with ending_at("llm: training from", SystemExit(143)), pytest.raises(SystemExit):
         node(settings, database).execute({"session_id": session, "model_type": "all"})
+
     before = {
         each.info.run_name: each
         for each in runs_of(settings)
         if each.info.run_name in ("embedding", "llm")
     }
     assert (before["embedding"].info.status, before["llm"].info.status) == ("FINISHED", "KILLED")
+
     results = node(settings, database).resume(before["embedding"].info.run_id)
     assert steps_of(results) == steps_of(trained.results)
     assert list(results["results"]["steps"]["training"]) == ["embedding", "llm"]
+
     after = {each.info.run_id: each for each in runs_of(settings)}
     untouched = after[before["embedding"].info.run_id]
+
     assert untouched.info.end_time == before["embedding"].info.end_time
     assert "tunetrail.resumed" not in untouched.data.tags
     assert after[before["llm"].info.run_id].info.status == "FINISHED"
@@ -278,9 +283,11 @@ def test_resume_begins_a_model_type_that_had_not_begun(
     database: DatabaseManager, session: str, workplace: Path, make_settings: Make
 ) -> None:
     settings = make_settings(workplace)
+
     with ending_at("embedding: deployment, candidate", SystemExit(143)), pytest.raises(SystemExit):
         node(settings, database).execute({"session_id": session, "model_type": "all"})
     assert [each.info.run_name for each in runs_of(settings)] == ["s1 (all)", "embedding"]
+
     results = node(settings, database).resume(database.training_runs()[0].run_id)
     assert list(results["results"]["steps"]["deployment"]) == ["embedding", "llm"]
     assert {each.info.status for each in runs_of(settings)} == {"FINISHED"}
@@ -291,16 +298,22 @@ def test_resume_goes_on_after_a_failure_that_was_mended(
 ) -> None:
     (workplace / "models").write_text("a file where a folder should be")
     settings = make_settings(workplace)
+
     with pytest.raises(DeploymentError, match="model_dir"):
         node(settings, database).execute({"session_id": session, "model_type": "embedding"})
+
     (failed,) = database.training_runs()
     assert failed.state == "failed" and failed.mlflow_run_id is not None
+
     with pytest.raises(DeploymentError, match="model_dir"):
         node(settings, database).resume(failed.mlflow_run_id)
+
     (workplace / "models").unlink()
     node(settings, database).resume(failed.mlflow_run_id)
+
     (run,) = database.training_runs()
     assert run.state == "succeeded" and [each.version for each in database.promotions()] == ["1"]
+
     pipeline = next(each for each in runs_of(settings) if each.info.run_id == failed.mlflow_run_id)
     assert pipeline.data.tags["tunetrail.resumed"] == "2"
 
@@ -309,11 +322,14 @@ def test_resume_trains_on_the_rows_of_then(
     database: DatabaseManager, session: str, workplace: Path, make_settings: Make, make_rows: Any
 ) -> None:
     settings = make_settings(workplace)
+
     with ending_at("training from", SystemExit(143)), pytest.raises(SystemExit):
         node(settings, database).execute({"session_id": session, "model_type": "embedding"})
+
     new = [{"anchor": f"new {row['text']}", "positive": row["text"]} for row in make_rows("text")]
     database.ingest(session, new, SampleKind.EMBEDDING)
     results = node(settings, database).resume(database.training_runs()[0].run_id)
+
     assert results["results"]["steps"]["validation"]["embedding"]["rows_in"] == 48
 
 
@@ -321,11 +337,14 @@ def test_resume_uses_the_configuration_of_then(
     database: DatabaseManager, session: str, workplace: Path, make_settings: Make
 ) -> None:
     settings = make_settings(workplace)
+
     with ending_at("validation, cleaning and split", SystemExit(143)), pytest.raises(SystemExit):
         node(settings, database).execute({"session_id": session, "model_type": "embedding"})
+
     other = make_settings(workplace, seed=1, output_dir=str(workplace / "other"))
     other.embedding.training = dataclasses.replace(other.embedding.training, max_steps=1)
     results = node(other, database).resume(database.training_runs()[0].run_id)
+
     assert (
         results["results"]["steps"]["training"]["embedding"]["steps"] == 3
         and not (workplace / "other").exists()
@@ -338,13 +357,17 @@ def test_resume_trains_from_the_root_of_then_and_compares_with_the_root_of_now(
     settings = make_settings(workplace)
     request = {"session_id": session, "model_type": "embedding"}
     node(settings, database).execute(request)
+
     with ending_at("training from models:/embedding/1", SystemExit(143)), pytest.raises(SystemExit):
         node(settings, database).execute(request)
+
     interrupted = database.training_runs()[-1].run_id
     node(settings, database).execute(request)
     steps = node(settings, database).resume(interrupted)["results"]["steps"]
+
     assert steps["training"]["embedding"]["started_from"] == "models:/embedding/1"
     assert steps["comparison"]["embedding"]["against"] == "models:/embedding/2"
+
     deployment = steps["deployment"]["embedding"]
     assert (deployment["version"], deployment["previous_root"]) == ("3", "2")
 
@@ -356,8 +379,10 @@ def test_resume_compares_again_where_root_moved_before_the_decision(
     settings = make_settings(workplace)
     request = {"session_id": session, "model_type": "embedding"}
     node(settings, database).execute(request)
+
     with ending_at("deployment, candidate", SystemExit(143)), pytest.raises(SystemExit):
         node(settings, database).execute(request)
+
     interrupted = database.training_runs()[-1]
     client = MlflowClient(settings.tracking.uri)
     run_of_type = next(
@@ -368,7 +393,9 @@ def test_resume_compares_again_where_root_moved_before_the_decision(
     client.create_model_version("embedding", source=source, tags={"tunetrail.base_model": "x"})
     client.set_registered_model_alias("embedding", "root", "3")
     steps = node(settings, database).resume(interrupted.run_id)["results"]["steps"]
+
     assert steps["comparison"]["embedding"]["against"] == "models:/embedding/3"
+
     deployment = steps["deployment"]["embedding"]
     assert (deployment["version"], deployment["previous_root"]) == ("2", "3")
     assert len(client.search_model_versions("name = 'embedding'")) == 3
@@ -449,13 +476,18 @@ def test_resume_refuses_rows_that_are_broken_and_can_be_given_up(
     database: DatabaseManager, session: str, workplace: Path, make_settings: Make
 ) -> None:
     settings = make_settings(workplace)
+
     with ending_at("training from", SystemExit(143)), pytest.raises(SystemExit):
         node(settings, database).execute({"session_id": session, "model_type": "embedding"})
+
     (folder,) = Path(settings.output_dir).iterdir()
     (folder / "train.parquet").write_bytes(b"PAR1")
+
     with pytest.raises(UserError, match=r"train.parquet must be readable to resume the run"):
         node(settings, database).resume(database.training_runs()[0].run_id)
     assert database.training_runs()[0].state == "interrupted" and folder.exists()
+
     shutil.rmtree(folder)
     node(settings, database).execute({"session_id": session, "model_type": "embedding"})
+
     assert [each.state for each in database.training_runs()] == ["interrupted", "succeeded"]

@@ -34,6 +34,7 @@ def test_main_imports_nothing_heavy_before_it_is_needed(arguments: list[str]) ->
         f"print(*(set({HEAVY!r}) & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
     assert done.stdout.splitlines()[-1] == ""
 
 
@@ -44,7 +45,9 @@ def test_main_helps_with_a_command_without_tensors(command: str) -> None:
     code = (
         f"import sys; from tunetrail.cli import main; {call}; print(*({heavy} & set(sys.modules)))"
     )
+
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
     assert done.stdout.splitlines()[-1] == "" and f"usage: tunetrail {command}" in done.stdout
 
 
@@ -71,7 +74,9 @@ def test_main_prints_the_version(call_main: CallMain, flag: str) -> None:
 )
 def test_main_refuses_an_unknown_command(call_main: CallMain, command: str, hint: str) -> None:
     result = call_main(command)
+
     assert result.exit_code == 2
+
     known = "train, resume, prepare, ingest, sessions, demo, ui"
     assert (
         result.err.strip()
@@ -90,11 +95,9 @@ def test_main_refuses_an_unknown_command(call_main: CallMain, command: str, hint
 )
 def test_main_exits_with_two_for_wrong_arguments(call_main: CallMain, arguments: list[str]) -> None:
     result = call_main(*arguments)
-    assert (
-        result.exit_code == 2
-        and "error:" in result.err.splitlines()[-1]
-        and "Traceback" not in result.err
-    )
+    assert result.exit_code == 2
+    assert "error:" in result.err.splitlines()[-1]
+    assert "Traceback" not in result.err
 
 
 @pytest.mark.parametrize(
@@ -152,6 +155,7 @@ def test_main_ends_with_the_code_of_the_signal(number: int, code: int, tmp_path:
             process.wait(timeout=1)
         process.send_signal(number)
         _, printed = process.communicate(timeout=20)
+
     assert process.returncode == code and b"Traceback" not in printed
 
 

@@ -37,7 +37,9 @@ def test_prepare_writes_the_files_and_prints_the_account(
     session: list[str], workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
+
     assert main([*session, "output_dir=look"]) == 0
+
     printed = capsys.readouterr().out
     look = workplace / "look"
     sides = {
@@ -45,6 +47,7 @@ def test_prepare_writes_the_files_and_prints_the_account(
         for side in ("train", "validation", "test")
     }
     set_aside = pd.read_parquet(look / "set_aside.parquet")
+
     assert list(set_aside.columns) == ["row_id", "step", "reason", "before", "after"]
     assert sum(map(len, sides.values())) + len(set_aside) == 43
     assert {"anchor is empty", "duplicate of row 4"} <= set(set_aside["reason"])
@@ -68,10 +71,8 @@ def test_prepare_leaves_files_behind_where_an_error_finding_stops_it(
 ) -> None:
     assert main([*session, "output_dir=look", "validation.rows.empty.threshold=0.01"]) == 2
     error = capsys.readouterr().err
-    assert (
-        "error: validation found 1 error: rows.empty: 1 of 43 rows" in error
-        and "See look/report.html." in error
-    )
+    assert "error: validation found 1 error: rows.empty: 1 of 43 rows" in error
+    assert "See look/report.html." in error
     assert len(pd.read_parquet(workplace / "look" / "set_aside.parquet")) >= 1
 
 
@@ -94,8 +95,10 @@ def test_prepare_joins_both_kinds_of_a_session(
         for n in range(100, 130)
     ]
     (workplace / "chats.jsonl").write_text("\n".join(json.dumps(row) for row in chats))
+
     assert main(["ingest", "chats.jsonl", "--session", "s1", "--kind", "llm"]) == 0
     assert main([*session, f"llm.model={tiny_language_model}", "output_dir=look"]) == 0
+
     rows = pd.concat([pd.read_parquet(path) for path in (workplace / "look" / "rows").iterdir()])
     assert set(rows["shape"]) == {"pair", "chat"} and rows["row_id"].is_unique
     assert len(rows) + len(pd.read_parquet(workplace / "look" / "set_aside.parquet")) == 73

@@ -52,6 +52,7 @@ def row(printed: str) -> str:
 def test_print_results_shows_one_line_per_model_type(capsys: pytest.CaptureFixture[str]) -> None:
     print_results(results(), "sqlite:///mlflow.db")
     printed = capsys.readouterr().out
+
     assert row(printed) == "embedding nDCG@10 ↑ 0.5000 0.6250 +0.0500 … +0.2000 promoted 3 = root"
     assert (
         "embedding: before is the base model; 95% interval over 40 test rows; it is better"
@@ -65,6 +66,7 @@ def test_print_results_names_the_root_and_the_store(capsys: pytest.CaptureFixtur
         results(against="models:/embedding/2", metric="bits_per_byte"), "http://host:5000"
     )
     printed = capsys.readouterr().out
+
     assert "bits/byte ↓" in row(printed) and "before is models:/embedding/2" in printed
     assert printed.endswith("Compare the runs: http://host:5000\n")
 

@@ -6,11 +6,9 @@ from tests.commands import CallMain
 
 def test_resume_help_tells_what_it_takes(call_main: CallMain) -> None:
     result = call_main("resume", "--help")
-    assert (
-        result.exit_code == 0
-        and "usage: tunetrail resume RUN_ID" in result.out
-        and "--force" in result.out
-    )
+    assert result.exit_code == 0
+    assert "usage: tunetrail resume RUN_ID" in result.out
+    assert "--force" in result.out
 
 
 @pytest.mark.parametrize(
@@ -35,13 +33,14 @@ def test_resume_refuses_wrong_arguments(
     call_main: CallMain, workplace: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     result = call_main("resume", *arguments)
-    assert result.exit_code == 2 and message in result.err and len(result.err.splitlines()) == 1
+    assert result.exit_code == 2
+    assert message in result.error_line
 
 
 def test_resume_refuses_an_unknown_run(call_main: CallMain, workplace: Path) -> None:
     result = call_main("resume", "nothing", f"tracking.uri=sqlite:///{workplace}/mlflow.db")
-    assert result.exit_code == 2 and len(result.err.splitlines()) == 1
-    assert "RUN_ID must be the id of a run, got 'nothing': neither sqlite:///" in result.err
+    assert result.exit_code == 2
+    assert "RUN_ID must be the id of a run, got 'nothing': neither sqlite:///" in result.error_line
 
 
 def test_resume_in_a_folder_without_runs_makes_nothing(

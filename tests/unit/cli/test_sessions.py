@@ -19,10 +19,10 @@ def write_jsonl(path: Path, rows: list[Any]) -> str:
 def test_ingest_stores_the_rows_and_says_so(call_main: CallMain, workplace: Path) -> None:
     file = write_jsonl(workplace / "rows.jsonl", PAIRS)
     result = call_main("ingest", file, "--session", "s1", "--kind", "embedding")
-    assert (
-        result.exit_code == 0
-        and "5 rows read: 5 added to session s1, 0 already there, 0 rejected" in result.out
-    )
+
+    assert result.exit_code == 0
+    assert "5 rows read: 5 added to session s1, 0 already there, 0 rejected" in result.out
+
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         assert manager.session_summary("s1").samples["embedding"] == 5
 
@@ -37,10 +37,11 @@ def test_ingest_of_the_same_file_twice_adds_nothing(call_main: CallMain, workpla
         "embedding",
     )
     call_main(*command)
+
     again = call_main(*command)
-    assert (
-        again.exit_code == 0 and "0 added to session s1, 5 already there, 0 rejected" in again.out
-    )
+
+    assert again.exit_code == 0
+    assert "0 added to session s1, 5 already there, 0 rejected" in again.out
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl.gz"])
@@ -62,11 +63,10 @@ def test_ingest_rejects_rows_with_a_reason_and_goes_on(
 ) -> None:
     file = write_jsonl(workplace / "rows.jsonl", [*PAIRS, {"anchor": "a", "positive": 3}])
     result = call_main("ingest", file, "--session", "s1", "--kind", "embedding")
-    assert (
-        result.exit_code == 0
-        and "5 added" in result.out
-        and "1 rejected (kept with the reason)" in result.out
-    )
+
+    assert result.exit_code == 0
+    assert "5 added" in result.out
+    assert "1 rejected (kept with the reason)" in result.out
     assert f"row 6 of {file}: positive must be a string, got int (3)." in result.out
 
 
@@ -103,12 +103,10 @@ def test_ingest_refuses_a_file_in_one_line(
     if content is not None:
         (workplace / name).write_bytes(content)
     result = call_main("ingest", name, "--session", "s1", "--kind", "embedding")
+
     assert result.exit_code == 2 and result.out == ""
-    assert (
-        result.err.startswith("error: ")
-        and message in result.err
-        and len(result.err.splitlines()) == 1
-    )
+    assert result.error_line.startswith("error: ")
+    assert message in result.error_line
     assert not (workplace / "tunetrail.db").exists()
 
 
@@ -121,10 +119,9 @@ def test_ingest_refuses_an_unsafe_session_id(call_main: CallMain, workplace: Pat
         "--kind",
         "embedding",
     )
-    assert (
-        result.exit_code == 2
-        and "error: session_id must be 1 to 128 letters" in result.err.splitlines()[-1]
-    )
+
+    assert result.exit_code == 2
+    assert "error: session_id must be 1 to 128 letters" in result.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +149,9 @@ def test_commands_say_in_one_line_why_the_database_failed(
         else ["sessions"]
     )
     result = call_main(*arguments, "--database", url)
+
     lines = [line for line in result.err.splitlines() if line.startswith("error: ")]
+
     assert result.exit_code == code and len(lines) == 1 and message in lines[0]
     assert "secret" not in result.err + result.out and "Traceback" not in result.err
 
@@ -224,7 +223,9 @@ def test_ingest_of_chat_logs_stores_both_kinds_and_keeps_what_was_rejected(
     with open(file, "a") as stream:
         stream.write("{broken\n")
     command = ("ingest", file, "--session", "s1", "--kind", "conversation")
+
     result, again = call_main(*command), call_main(*command)
+
     assert result.exit_code == again.exit_code == 0
     assert result.out.splitlines()[:4] == [
         "7 conversations read: 6 pairs and 6 chats",
@@ -235,6 +236,7 @@ def test_ingest_of_chat_logs_stores_both_kinds_and_keeps_what_was_rejected(
     ]
     assert "0 samples added to session s1, 12 already there" in again.out
     assert "row 11 of" in result.out and "line 11 is not JSON" in result.out
+
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         (pairs,) = manager.read_samples("s1", SampleKind.EMBEDDING)
         (chats,) = manager.read_samples("s1", SampleKind.LLM)
@@ -253,6 +255,7 @@ def test_ingest_of_chat_logs_stores_both_kinds_and_keeps_what_was_rejected(
         == '{"name": "age", "arguments": {"of": "me"}}'
     )
     assert chats[4].sample.metadata == {"model": "m1"}
+
     groups = [each.sample.group or "" for each in (*pairs, *chats)]
     assert groups[:6] == groups[6:] and len(set(groups)) == 6
     assert (groups[0], groups[5], groups[3][:13]) == ("1", "7", "conversation-")
@@ -301,12 +304,10 @@ def test_ingest_of_chat_logs_refuses_a_file_in_one_line(
     if content is not None:
         (workplace / name).write_bytes(content)
     result = call_main("ingest", name, "--session", "s1", "--kind", "conversation")
+
     assert result.exit_code == 2 and result.out == ""
-    assert (
-        result.err.startswith("error: ")
-        and message in result.err
-        and len(result.err.splitlines()) == 1
-    )
+    assert result.error_line.startswith("error: ")
+    assert message in result.error_line
     assert not (workplace / "tunetrail.db").exists()
 
 
@@ -320,14 +321,13 @@ def test_ingest_of_chat_logs_reads_csv_and_parquet(call_main: CallMain, workplac
     pd.DataFrame([{"conversation": messages, "id": "2", "thumbs": None}]).to_parquet("a.parquet")
     for name in ("a.csv", "a.parquet"):
         result = call_main("ingest", name, "--session", "s1", "--kind", "conversation")
-        assert (
-            "1 conversations read: 1 pairs and 1 chats" in result.out
-            and "2 samples added" in result.out
-        )
+        assert "1 conversations read: 1 pairs and 1 chats" in result.out
+        assert "2 samples added" in result.out
 
 
 def test_ingest_help_names_the_kinds_and_the_optional_columns(call_main: CallMain) -> None:
     result = call_main("ingest", "--help")
+
     assert result.exit_code == 0
     assert all(
         word in result.out
@@ -337,9 +337,8 @@ def test_ingest_help_names_the_kinds_and_the_optional_columns(call_main: CallMai
 
 def test_sessions_of_an_empty_database_tells_how_to_make_one(call_main: CallMain) -> None:
     result = call_main("sessions")
-    assert result.exit_code == 0 and result.out.startswith(
-        "no sessions yet. Make one: tunetrail ingest FILE"
-    )
+    assert result.exit_code == 0
+    assert result.out.startswith("no sessions yet. Make one: tunetrail ingest FILE")
 
 
 def test_sessions_shows_counts_state_and_last_training(
@@ -358,9 +357,11 @@ def test_sessions_shows_counts_state_and_last_training(
         run = manager.create_training_run("s1", "embedding")
         manager.update_training_run(run, state="failed", reason="a reason")
     result = call_main("sessions")
+
     header, row = (
         line.split() for line in result.out.splitlines() if "s1" in line or "rejected" in line
     )
+
     assert header[:5] == ["session", "embedding", "llm", "rejected", "state"]
     assert row[:4] == ["s1", "5", "0", "0"] and "never" not in row
 

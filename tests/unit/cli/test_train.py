@@ -49,6 +49,7 @@ def check_failed_run(reason: str) -> None:
 
 def test_train_help_names_every_group_and_experiment(call_main: CallMain) -> None:
     result = call_main("train", "--help")
+
     assert result.exit_code == 0
     for word in (
         "embedding ",
@@ -75,11 +76,10 @@ def test_train_prints_the_configuration_without_training(
     result = call_main(
         "train", "session_id=s1", "embedding.training.learning_rate=3e-5", "--cfg", "job"
     )
-    assert (
-        result.exit_code == 0
-        and "learning_rate: 3.0e-05" in result.out
-        and "session_id: s1" in result.out
-    )
+
+    assert result.exit_code == 0
+    assert "learning_rate: 3.0e-05" in result.out
+    assert "session_id: s1" in result.out
     assert not (workplace / "tunetrail.db").exists()
 
 
@@ -151,31 +151,32 @@ def test_train_refuses_what_it_does_not_know(
     call_main: CallMain, session: str, overrides: list[str], message: str
 ) -> None:
     result = call_main("train", "session_id=s1", *overrides)
-    assert (
-        result.err.startswith("error: ")
-        and message in result.err
-        and len(result.err.splitlines()) == 1
-    )
+
+    assert result.error_line.startswith("error: ")
+    assert message in result.error_line
     assert result.exit_code == 2 and result.out == ""
+
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         assert manager.training_runs() == []
 
 
 def test_train_asks_for_a_session(call_main: CallMain) -> None:
     result = call_main("train")
+
+    assert result.exit_code == 2
     assert (
-        result.exit_code == 2
-        and result.err
+        result.err
         == "error: session_id must be given, as in session_id=ID. `tunetrail sessions` lists them.\n"
     )
 
 
 def test_train_refuses_an_unknown_session(call_main: CallMain, session: str) -> None:
     result = call_main("train", "session_id=s11")
-    assert result.exit_code == 2 and len(result.err.splitlines()) == 1
+
+    assert result.exit_code == 2
     assert (
         "session_id must name a session of the database, got 's11'. Did you mean 's1'?"
-        in result.err
+        in result.error_line
     )
 
 
@@ -186,8 +187,11 @@ def test_train_refuses_a_session_whose_rows_were_all_rejected(
         report = manager.ingest("s1", [{"anchor": "a"}, {"positive": "b"}], SampleKind.EMBEDDING)
         assert (report.added, report.rejected) == (0, 2)
     result = call_main("train", "session_id=s1")
-    assert result.exit_code == 2 and len(result.err.splitlines()) == 1
-    assert "session 's1' has no samples" in result.err and "tunetrail ingest" in result.err
+
+    assert result.exit_code == 2
+    assert "session 's1' has no samples" in result.error_line
+    assert "tunetrail ingest" in result.error_line
+
     check_no_run()
 
 
@@ -196,11 +200,13 @@ def test_train_refuses_a_model_type_without_samples(
     call_main: CallMain, session: str, model_type: str
 ) -> None:
     result = call_main("train", "session_id=s1", f"model_type={model_type}")
-    assert result.exit_code == 2 and len(result.err.splitlines()) == 1
+
+    assert result.exit_code == 2
     assert (
         "session 's1' has no llm samples (5 embedding). Train with model_type=embedding"
-        in result.err
+        in result.error_line
     )
+
     check_no_run()
 
 
@@ -225,7 +231,8 @@ def test_train_tells_what_was_tried_for_a_model_that_is_not_there(
     call_main: CallMain, session: str, model: str, code: int, message: str
 ) -> None:
     result = call_main("train", "session_id=s1", "model_type=embedding", f"embedding.model={model}")
-    assert result.exit_code == code and message in result.err and len(result.err.splitlines()) == 1
+    assert result.exit_code == code
+    assert message in result.error_line
     check_failed_run(message)
 
 
@@ -244,8 +251,9 @@ def test_train_says_in_one_line_why_the_database_failed(
 ) -> None:
     (workplace / "file").touch()
     result = call_main("train", "session_id=s1", f"database.url={url}")
-    assert result.exit_code == 1 and message in result.err and len(result.err.splitlines()) == 1
-    assert "secret" not in result.err
+    assert result.exit_code == 1
+    assert message in result.error_line
+    assert "secret" not in result.error_line
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:///file/below.db", "nonsense://x"])
@@ -254,19 +262,16 @@ def test_train_marks_the_run_failed_where_mlflow_is_unreachable(
 ) -> None:
     (workplace / "file").touch()
     result = call_main("train", "session_id=s1", "model_type=embedding", f"tracking.uri={uri}")
-    assert (
-        result.exit_code == 1
-        and result.err.startswith("error: MLflow store ")
-        and f"{uri.rpartition('/')[2]} failed" in result.err
-        and len(result.err.splitlines()) == 1
-    )
+
+    assert result.exit_code == 1
+    assert result.error_line.startswith("error: MLflow store ")
+    assert f"{uri.rpartition('/')[2]} failed" in result.error_line
+
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         (run,) = manager.training_runs()
-    assert (
-        run.state == "failed"
-        and run.reason is not None
-        and run.reason.startswith("TrackingError: MLflow store")
-    )
+    assert run.state == "failed"
+    assert run.reason is not None
+    assert run.reason.startswith("TrackingError: MLflow store")
 
 
 def test_train_shows_the_traceback_with_debug_only(call_main: CallMain, session: str) -> None:

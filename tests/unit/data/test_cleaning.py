@@ -76,6 +76,7 @@ def test_clean_rows_keeps_before_and_after_of_what_it_changed() -> None:
         frame("label", *({"text": text, "label": "l"} for text in ("a", "b ", "sch\u00c3\u00b6n"))),
         CleaningConfig(),
     )
+
     assert result.rows["text"].tolist() == ["a", "b", "schön"]
     assert result.changes[["row_id", "step", "reason"]].values.tolist() == [
         [1, "cleaning", "white space normalised"],
@@ -88,11 +89,13 @@ def test_clean_rows_keeps_before_and_after_of_what_it_changed() -> None:
 def test_clean_rows_replaces_personal_data_also_in_what_it_keeps() -> None:
     rows = frame("pair", {"anchor": "Mail to jane.doe@corp.example now", "positive": " p"})
     result = clean_rows(rows, CleaningConfig())
+
     assert result.rows.at[0, "anchor"] == "Mail to [EMAIL] now" and result.placeholders == {
         "EMAIL": 1
     }
     assert result.changes.at[0, "reason"] == "EMAIL replaced; white space normalised"
     assert "jane" not in str(result.changes.values.tolist())
+
     kept = clean_rows(rows, CleaningConfig(privacy=PrivacyConfig(enabled=False)))
     assert kept.rows.at[0, "anchor"] == rows.at[0, "anchor"]
 
@@ -126,7 +129,9 @@ def test_clean_rows_sets_preferences_aside_that_repair_leaves_without_a_differen
         "preference",
         *({"prompt": "How?", "chosen": one, "rejected": other} for one, other in answers),
     )
+
     result = clean_rows(rows, CleaningConfig())
+
     assert result.set_aside["reason"].tolist() == ["chosen equals rejected after cleaning"]
     assert result.rows["rejected"].tolist() == ["Write to me."]
 
@@ -141,7 +146,9 @@ def test_clean_rows_repairs_messages_without_touching_the_frame_it_was_given() -
             ]
         },
     )
+
     result = clean_rows(rows, CleaningConfig())
+
     assert [turn["content"] for turn in result.rows.at[0, "messages"]] == ["a", "b"]
     assert rows.at[0, "messages"][0]["content"] == " a "
 

@@ -166,6 +166,7 @@ def test_cleaning_gives_back_the_text_that_was_damaged(tmp_path: Path) -> None:
         }
         asked += len(session.meant)
         right += sum(after.get(row_id) == text for row_id, text in session.meant.items())
+
     assert asked > 250 and right / asked >= TARGET
 
 
@@ -216,5 +217,6 @@ def test_outliers_and_wrong_labels_are_found_whatever_the_seed(
         show(scores, capsys)
         for name in ("planted", "found", "right"):
             getattr(total, name).update(getattr(scores, name))
+
     show(total, capsys)
     assert missed(total) == []

@@ -65,6 +65,7 @@ PREFERENCES = rows_frame(
 
 def test_measure_lengths_counts_and_keeps() -> None:
     result = measure_lengths(ROWS, "keep", Words())
+
     assert (
         result.rows["token_count"].tolist() == [1, 8]
         and len(result.set_aside) == len(result.changes) == 0
@@ -74,6 +75,7 @@ def test_measure_lengths_counts_and_keeps() -> None:
 
 def test_measure_lengths_truncates_at_a_sentence_and_says_so() -> None:
     result = measure_lengths(ROWS, "truncate", Words())
+
     assert result.rows["positive"].tolist() == ["words", "One two three."]
     assert result.rows["token_count"].tolist() == [1, 3]
     assert result.changes["reason"].tolist() == [

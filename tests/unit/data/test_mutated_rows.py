@@ -271,13 +271,16 @@ def test_mutated_rows_come_out_valid_or_are_set_aside_with_a_reason(
     rows = hostile_frame(shapes, "mutated")
     if shapes != TEXT_SHAPES:
         rows = only_shapes(rows, shapes)
+
     session = prepare(rows, kind, tmp_path)
     assert session.stopped is None
+
     set_aside = row_files.read_rows(tmp_path / SET_ASIDE)
     kept = pd.concat([session.frame(side) for side in SIDES], ignore_index=True)
     assert sorted([*kept["row_id"], *set_aside["row_id"]]) == list(rows["row_id"])
     assert session.rows_in == len(rows) and len(kept) > 0 and len(set_aside) > 0
     assert all(isinstance(reason, str) and reason.strip() for reason in set_aside["reason"])
+
     for record in kept.to_dict("records"):
         check_valid(record, shapes)
     for side in SIDES:

@@ -81,7 +81,9 @@ def test_scrubber_finds_what_was_planted_and_little_else(kind: str, sentences: l
         counts = SCRUBBER.scrub(f"{rng.choice(sentences)} {text} {rng.choice(sentences)}")[1]
         right += counts == {kind.upper(): 1}
         found += sum(counts.values())
+
     assert right / PLANTED >= 0.98
+
     for text in near_misses(kind, PLANTED, seed=1):
         found += sum(
             SCRUBBER.scrub(f"{rng.choice(sentences)} {text} {rng.choice(sentences)}")[1].values()
@@ -104,6 +106,7 @@ def test_scrubber_leaves_nothing_of_what_it_found(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_switch_turns_its_kind_off_and_no_other(kind: str) -> None:
     scrubber = Scrubber(dataclasses.replace(PrivacyConfig(), **{kind: False}))
+
     for text in instances(kind, 100, seed=3):
         assert scrubber.scrub(text) == (text, {})
     for other in set(KINDS) - {kind}:
@@ -178,10 +181,12 @@ _PIECES = st.one_of(
 @given(st.lists(_PIECES, max_size=12).map("".join))
 def test_scrubbing_once_more_changes_nothing(text: str) -> None:
     scrubbed, counts = SCRUBBER.scrub(text)
+
     assert SCRUBBER.scrub(scrubbed) == (scrubbed, {})
     assert all(number > 0 for number in counts.values()) and {
         name.lower() for name in counts
     } <= set(KINDS)
+
     if not counts:
         assert scrubbed == text
 

@@ -44,9 +44,12 @@ def test_ray_gives_the_same_rows_as_this_process(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=240
     )
+
     assert done.returncode == 0, done.stderr[-3000:]
+
     accounts = json.loads(done.stdout.splitlines()[-1])
     assert accounts["local"] == accounts["ray"] and accounts["ray"][0]["rows_in"] == 124
+
     names = [f"rows/{side}" for side in ("train", "validation", "test")] + [
         "set_aside",
         "changes",

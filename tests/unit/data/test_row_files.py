@@ -60,8 +60,10 @@ def test_frames_of_file_keeps_no_more_than_it_yields(tmp_path: Path) -> None:
         )
     writer.close()
     before, held, ids = pa.total_allocated_bytes(), 0, []
+
     for frame in frames_of_file(tmp_path / "rows.parquet", rows=1000):
         held = max(held, pa.total_allocated_bytes() - before)
         ids += frame["row_id"].tolist()
+
     assert ids == list(range(30_000))
     assert held < 10e6  # of 30 MB

@@ -33,6 +33,7 @@ def llm_samples() -> list[tuple[int, Sample]]:
 
 def test_rows_frame_keeps_ids_shapes_and_absent_values_as_none() -> None:
     rows = rows_frame(llm_samples())
+
     assert list(rows.columns) == [
         "row_id",
         "shape",
@@ -70,6 +71,7 @@ def test_records_of_rows_of_one_shape_have_a_timestamp_where_there_is_one() -> N
 def test_rows_digest_depends_on_content_not_on_ids_or_timestamps() -> None:
     rows = rows_frame(llm_samples())
     digest = rows_digest(rows)
+
     assert (
         digest
         == rows_digest(rows.assign(row_id=0, timestamp=None))
@@ -80,6 +82,7 @@ def test_rows_digest_depends_on_content_not_on_ids_or_timestamps() -> None:
 
 def test_rows_digest_depends_on_weights_where_there_are_any() -> None:
     rows = rows_frame(llm_samples())
+
     assert (
         rows_digest(rows)
         == rows_digest(rows.drop(columns="weight"))
@@ -93,6 +96,7 @@ def test_weights_and_preferences_go_from_samples_to_records() -> None:
         (number, parse_sample(row, SampleKind.LLM))
         for number, row in enumerate([preference | {"weight": 2}, CHAT])
     )
+
     assert records_of(rows)[0] == {"row_id": 0, "shape": "preference", **preference, "weight": 2.0}
     assert "weight" not in records_of(rows)[1] and texts_of_rows(rows) == [
         ["p", "c", "r"],

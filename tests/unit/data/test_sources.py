@@ -44,7 +44,9 @@ def test_read_rows_goes_on_after_broken_lines_of_jsonl(tmp_path):
     path.write_text(
         f'\ufeff{{"text": "a"}}\n{{"text": \n\n[1]\n{deep}\n{"1" * 5000}\n{{"text": "b\u2028"}}'
     )
+
     rows = list(read_rows(path))
+
     broken = [row for row in rows if isinstance(row, BrokenRow)]
     assert [row["text"] for row in rows if not isinstance(row, BrokenRow)] == ["a", "b\u2028"]
     assert broken[0] == BrokenRow(text='{"text":', reason=broken[0].reason)
@@ -60,7 +62,9 @@ def test_read_rows_goes_on_after_broken_lines_of_jsonl(tmp_path):
 def test_read_rows_goes_on_after_broken_rows_of_csv(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text('input,output\na,b\nc\nd,e,f\n"g"x,h\n\ni,j\n"k,l\nm,n\n')
+
     rows = list(read_rows(path))
+
     assert [row for row in rows if isinstance(row, dict)] == [
         {"input": "a", "output": "b"},
         {"input": "i", "output": "j"},
@@ -101,7 +105,9 @@ def test_read_rows_gives_csv_cells_their_types(tmp_path):
             },
         ]
     ).assign(timestamp=[moment, ""], weight=["2.5", ""]).to_csv(path, index=False)
+
     first, second = read_rows(path)
+
     assert (first["score"], first["weight"]) == (0.5, 2.5)
     assert first["embedding"] == [1, 2]
     assert first["messages"][1] == {"role": "assistant", "content": "a"}
@@ -125,7 +131,9 @@ def test_read_rows_gives_parquet_values_that_samples_take(tmp_path):
         tmp_path / "a.parquet",
         [{"text": "a", "embedding": [0.5, 1.0], "seen": moment}, {"text": "b", "seen": None}],
     )
+
     first, second = read_rows(path)
+
     assert parse_sample(first, SampleKind.EMBEDDING).content == {
         "text": "a",
         "embedding": [0.5, 1.0],
@@ -177,6 +185,7 @@ def test_read_rows_names_a_damaged_page_of_parquet(tmp_path):
     content = bytearray(path.read_bytes())
     content[200:2000] = b"\xff" * 1800
     path.write_bytes(content)
+
     with pytest.raises(SampleError, match=r"a\.parquet"):
         list(read_rows(path))
 
@@ -207,6 +216,7 @@ def test_check_columns_wants_one_good_row_among_the_first_twenty(tmp_path):
     path.write_text(bad * 19 + good)
     check_columns(path, SampleKind.LLM)
     path.write_text(bad * 20 + good)
+
     with pytest.raises(SampleError, match="line 1 is not JSON"):
         check_columns(path, SampleKind.LLM)
 

@@ -49,13 +49,17 @@ def test_split_rows_keeps_planted_twins_and_groups_on_one_side(
     groups = [f"g{number}" if number < min(grouped, count - 3) else None for number in range(count)]
     strangers = varied(seed + 1, count)
     rows = frame(texts + exact + near + strangers, [*groups, *[None] * (2 * count), *groups])
+
     split = split_rows(rows, SplitConfig())
+
     side = sides(split)
     for number in range(count):
         assert side[number] == side[count + number] == side[2 * count + number]
         assert groups[number] is None or side[number] == side[3 * count + number]
+
     everything = pd.concat([split.train, split.validation, split.test])
     assert sorted(everything["row_id"]) == rows["row_id"].tolist()
+
     fold_of = {}
     for fold in (
         make_folds(split.train, min(3, split.train["cluster"].nunique()), seed)
@@ -63,6 +67,7 @@ def test_split_rows_keeps_planted_twins_and_groups_on_one_side(
         else []
     ):
         fold_of.update(dict.fromkeys(fold.validation["row_id"], fold.number))
+
     for number in range(count):
         assert fold_of.get(number) == fold_of.get(count + number) == fold_of.get(2 * count + number)
 
@@ -74,16 +79,19 @@ def test_split_rows_keeps_the_side_of_rows_when_the_session_grows(
 ) -> None:
     texts = varied(seed, count)
     added = varied(seed + 1, more) + [f"{text} indeed" for text in texts[: more // 2]]
+
     before, after = (
         sides(split_rows(frame(texts), SplitConfig())),
         sides(split_rows(frame(texts + added), SplitConfig())),
     )
+
     assert {row_id: after[row_id] for row_id in before} == before
 
 
 def test_split_rows_reaches_the_shares_and_hears_only_the_salt() -> None:
     rows = frame(varied(0, 2000))
     split = split_rows(rows, SplitConfig(test_share=0.2, validation_share=0.1))
+
     assert 0.17 < len(split.test) / 2000 < 0.23 and 0.08 < len(split.validation) / 2000 < 0.12
     assert sides(split) == sides(
         split_rows(rows, SplitConfig(test_share=0.2, validation_share=0.1))
@@ -116,6 +124,7 @@ def test_split_rows_leaves_no_side_empty(count: int, share: float) -> None:
 def test_split_rows_warns_when_one_cluster_outweighs_its_side() -> None:
     rows = frame(varied(0, 300), ["one"] * 150 + [None] * 150)
     splits = [split_rows(rows, SplitConfig(salt=str(salt))) for salt in range(12)]
+
     heavy = [split for split in splits if max(len(split.validation), len(split.test)) >= 150]
     assert heavy
     assert all(
@@ -136,6 +145,7 @@ def test_split_rows_refuses_fewer_than_three_clusters(groups: list[str | None]) 
 def test_check_no_leak_raises_on_a_shared_cluster() -> None:
     rows = frame(["a", "b"]).assign(cluster=object_series(["k1", "k2"]))
     check_no_leak({"train": rows.iloc[:1], "test": rows.iloc[1:]})
+
     with pytest.raises(
         SampleError, match="clusters must be on one side only, got 1 both in train and in test"
     ):
@@ -146,9 +156,12 @@ def test_check_no_leak_raises_on_a_shared_cluster() -> None:
 def test_make_folds_hold_out_every_row_once_in_balanced_folds(n_splits: int) -> None:
     train = split_rows(frame(varied(0, 200)), SplitConfig()).train
     folds = make_folds(train, n_splits, seed=1)
+
     assert [fold.number for fold in folds] == list(range(n_splits))
+
     held_out = pd.concat([fold.validation for fold in folds])["row_id"]
     assert sorted(held_out) == sorted(train["row_id"])
+
     sizes = [len(fold.validation) for fold in folds]
     assert max(sizes) - min(sizes) <= 1
     assert all(len(fold.train) + len(fold.validation) == len(train) for fold in folds)
@@ -165,7 +178,9 @@ def test_make_folds_follow_the_seed() -> None:
 def test_make_folds_never_score_augmented_rows_nor_train_on_those_of_a_held_out_parent() -> None:
     train = frame(list("abcd")).assign(cluster=object_series(list("wxyz")))
     added = train.assign(row_id=-1 - train["row_id"], parent_id=train["row_id"])
+
     rows = pd.concat([train.assign(parent_id=pd.NA), added], ignore_index=True)
+
     for fold in make_folds(rows, 2, seed=0):
         assert (fold.validation["row_id"] >= 0).all()
         assert not set(fold.train["parent_id"].dropna()) & set(fold.validation["row_id"])
@@ -253,7 +268,9 @@ def test_one_row_without_a_timestamp_changes_no_method() -> None:
     clusters = [str(number) for number in range(20)]
     times: list[str | None] = [f"2026-01-{number + 1:02d}T00:00:00+00:00" for number in range(20)]
     by_time = assign_sides(clusters, SplitConfig(), timestamps=times)
+
     with_gap = assign_sides(clusters, SplitConfig(), timestamps=[*times[:9], None, *times[10:]])
+
     assert (
         by_time.method == with_gap.method == "time"
         and by_time.sides.tolist() == with_gap.sides.tolist()
@@ -268,5 +285,7 @@ def test_a_time_without_a_zone_is_utc() -> None:
         "2026-01-01T00:00:00+02:00",
         "2026-01-02T00:00:00",
     ]
+
     assigned = assign_sides(list("abcd"), SplitConfig(), timestamps=times)
+
     assert assigned.sides.tolist() == ["train", "validation", "train", "test"]

@@ -1,7 +1,7 @@
 """Tiny models of each family, written once."""
 
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +31,14 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 def decoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """Takes a family of `DECODERS` and settings, returns the folder of a language model."""
     return _written_once(tmp_path_factory.mktemp("decoders"), language_folder)
+
+
+@pytest.fixture
+def replace_segment_attention() -> Iterator[Callable[[Any], None]]:
+    """Takes an attention function that stands in for segment attention until the test ends."""
+    from transformers import AttentionInterface
+
+    from tunetrail.learning.padding_free.attention import SEGMENT_ATTENTION, segment_attention
+
+    yield partial(AttentionInterface.register, SEGMENT_ATTENTION)
+    AttentionInterface.register(SEGMENT_ATTENTION, segment_attention)

@@ -133,8 +133,10 @@ def added_rows(result: AugmentationResult) -> pd.DataFrame:
 def test_augment_varies_the_read_column_only(shape: str, method: str, lexicon: str) -> None:
     rows = frame(shape)
     result = augment(rows, config(method, lexicon=lexicon), 0, tools())
+
     added = result.rows.iloc[10:]
     assert result.added == {method: 5} and added["row_id"].tolist() == [-1, -2, -3, -4, -5]
+
     parents = rows.set_index("row_id").loc[added["parent_id"].astype(int)]
     assert added["parent_id"].is_unique
     assert added["cluster"].tolist() == parents["cluster"].tolist()
@@ -148,11 +150,14 @@ def test_augment_varies_the_read_column_only(shape: str, method: str, lexicon: s
 def test_augment_keeps_the_original_rows_as_they_are(shape: str, method: str, lexicon: str) -> None:
     rows = topics(shape) if shape in READ else frame(shape)
     before = rows.copy()
+
     result = augment(rows, config(method, lexicon=lexicon), 0, tools())
+
     pd.testing.assert_frame_equal(rows, before)
     assert result.rows["parent_id"].iloc[:10].isna().all()
     pd.testing.assert_frame_equal(result.rows.iloc[:10].drop(columns="parent_id"), rows)
     assert result.rows["row_id"].is_unique and len(result.rows) == 10 + sum(result.added.values())
+
     json.dumps(result.to_dict())
 
 
@@ -181,7 +186,9 @@ def test_augment_makes_no_row_where_there_is_nothing_to_vary(method: str, lexico
 def test_augment_finds_the_rows_that_a_method_can_vary() -> None:
     rows = frame("text", text="a")
     rows["text"] = object_series([TEXT if number in (3, 7) else "a" for number in range(10)])
+
     result = augment(rows, config("word_dropout"), 0)
+
     assert sorted(added_rows(result)["parent_id"]) == [103, 107]
     assert result.notes == (
         "word_dropout: augmentation.share asks for 5 rows to be varied, 2 hold a text that it can vary.",
@@ -199,7 +206,9 @@ def test_augment_follows_the_seed(method: str) -> None:
 def test_augment_takes_the_same_rows_from_a_fold_as_from_the_whole_train_side() -> None:
     rows = frame("text", count=100)
     whole = added_rows(augment(rows, config("word_dropout"), 0))
+
     fold = added_rows(augment(rows.iloc[20:], config("word_dropout"), 0))
+
     texts = dict(zip(whole["parent_id"], whole["text"], strict=True))
     common = [
         (row_id, text)
@@ -213,7 +222,9 @@ def test_augment_takes_the_same_rows_from_a_fold_as_from_the_whole_train_side() 
 def test_augment_applies_several_methods_each_on_its_own() -> None:
     rows = frame("text", count=40)
     both = augment(rows, config("typo", "word_swap", share=0.25), 0)
+
     alone = augment(rows, config("word_swap", share=0.25), 0)
+
     assert both.added == {"typo": 10, "word_swap": 10}
     assert both.rows["row_id"].tolist()[40:] == list(range(-1, -21, -1))
     assert added_rows(both)["text"].tolist()[10:] == added_rows(alone)["text"].tolist()
@@ -246,12 +257,15 @@ def test_augment_writes_queries_that_keep_the_rows_shape(shape: str, read: str) 
     write = Writer()
     result = augment(topics(shape), config("generated_query"), 0, tools(write))
     added = added_rows(result)
+
     parents = topics(shape).set_index("row_id").loc[added["parent_id"].astype(int)]
+
     ((instruction, texts, opening),) = write.asked
     assert (instruction, opening) == QUERY_REQUEST
     assert texts == parents["positive" if shape == "pair" else "text"].tolist()
     assert result.added == {"generated_query": 5} and set(added["shape"]) == {shape}
     assert all(query.startswith("How does a ") for query in added[read])
+
     unchanged = "positive" if shape == "pair" else "group"
     assert added[unchanged].tolist() == parents[unchanged].tolist()
 
@@ -259,6 +273,7 @@ def test_augment_writes_queries_that_keep_the_rows_shape(shape: str, read: str) 
 def test_augment_paraphrases_what_the_model_reads() -> None:
     write = Writer()
     result = augment(topics("completion"), config("paraphrase"), 0, tools(write))
+
     ((instruction, _, opening),) = write.asked
     assert (instruction, opening) == PARAPHRASE_REQUEST
     assert result.added == {"paraphrase": 5}
@@ -269,13 +284,17 @@ def test_augment_drops_what_does_not_find_its_passage_again() -> None:
     write = Writer(
         invoice="What about the garden?", violin="", bakery="all ABOUT the bakery and how it works"
     )
+
     result = augment(topics(), config("generated_query", share=1.0), 0, tools(write))
+
     assert result.added == {"generated_query": 7}
+
     reasons = dict(zip(result.rejected["row_id"], result.rejected["reason"], strict=True))
     again = (
         "not found again: its own text came at place 10 of 10, augmentation.round_trip_rank is 1"
     )
     assert reasons == {100: again, 102: "nothing was made", 105: "no different from its parent"}
+
     line = result.rejected.set_index("row_id").loc[100]
     assert (line["step"], line["before"], line["after"]) == (
         "augmentation.generated_query",
@@ -290,6 +309,7 @@ def test_augment_drops_what_does_not_find_its_passage_again() -> None:
             "no different from its parent": 1,
         },
     }
+
     deeper = augment(
         topics(), config("generated_query", share=1.0, round_trip_rank=10), 0, tools(write)
     )
@@ -304,6 +324,7 @@ def test_augment_counts_no_twin_of_the_parent_as_wrong() -> None:
     rows.at[1, "positive"] = "The invoice once more"
     write = Writer()
     tied = rows.assign(cluster=object_series([f"k{number}" for number in range(10)]))
+
     kept = {
         name: set(
             added_rows(augment(each, config("generated_query", share=1.0), 0, tools(write)))[
@@ -312,6 +333,7 @@ def test_augment_counts_no_twin_of_the_parent_as_wrong() -> None:
         )
         for name, each in (("twins", rows), ("strangers", tied))
     }
+
     assert kept["twins"] >= {100, 101} and not kept["strangers"] & {100, 101}
 
 
@@ -365,6 +387,8 @@ def test_augment_needs_no_cluster_and_survives_odd_texts() -> None:
     rows["text"] = object_series(
         ["", " ", "\x00", "\ud800 lone", "x" * 100_000, None, "a b", "\n\n", "é è", "1 2"]
     )
+
     result = augment(rows, config(*WORD_METHODS[:3], share=1.0), 0)
+
     assert sum(result.added.values()) > 0
     assert all(isinstance(text, str) and text.strip() for text in added_rows(result)["text"])

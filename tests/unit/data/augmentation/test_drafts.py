@@ -60,6 +60,7 @@ def test_rejections_name_what_speaks_against_a_draft(
 def test_rejections_take_each_text_once_from_each_row(rows: pd.DataFrame) -> None:
     seen: set[tuple[int, str]] = set()
     again = "made before from the same row"
+
     assert rejections([draft(0, "x"), draft(0, "x"), draft(1, "x")], rows, seen, exact=False) == [
         None,
         again,
@@ -71,8 +72,10 @@ def test_rejections_take_each_text_once_from_each_row(rows: pd.DataFrame) -> Non
 def test_append_drafts_copies_the_parent_but_for_what_is_read(rows: pd.DataFrame) -> None:
     before = rows.copy()
     longer = append_drafts(rows, [draft(2, "x"), draft(0, "y"), draft(2, "z")])
+
     pd.testing.assert_frame_equal(rows, before)
     pd.testing.assert_frame_equal(longer.iloc[:3], rows)
+
     added = longer.iloc[3:]
     assert added["row_id"].tolist() == [-1, -2, -3] and added["parent_id"].tolist() == [12, 10, 12]
     assert added["anchor"].tolist() == ["x", "y", "z"]

@@ -112,6 +112,7 @@ def test_lexicon_reads_the_archive_that_nltk_downloads(nowhere: Path) -> None:
     with zipfile.ZipFile(corpora / "wordnet.zip", "w") as archive:
         for file in folder.iterdir():
             archive.write(file, f"wordnet/{file.name}")
+
     assert load_lexicon().of("Dwelling") == ("Abode",) and load_lexicon().of("went") == ()
 
 
@@ -126,6 +127,7 @@ def test_lexicon_says_what_to_install(nowhere: Path) -> None:
 def test_lexicon_refuses_a_broken_wordnet(tmp_path: Path, line: str) -> None:
     folder = wordnet(tmp_path / "dict")
     (folder / "data.adv").write_text(line)
+
     with pytest.raises(
         ConfigError, match=r"augmentation.lexicon must be WordNet's database files, got .*dict"
     ):
@@ -144,7 +146,9 @@ def test_lexicon_reads_a_users_file(tmp_path: Path) -> None:
     file.write_text(
         "\ufeffInvoice\tbill, statement of account,\n\nRücksendung\tRetoure\ninvoice\tinvoice, note\n"
     )
+
     found = load_lexicon(str(file))
+
     assert found.of("invoice") == ("bill", "statement of account", "note")
     assert found.of("RÜCKSENDUNG") == ("RETOURE",)
 
@@ -153,6 +157,7 @@ def test_lexicon_reads_a_users_file(tmp_path: Path) -> None:
 def test_lexicon_names_a_line_that_it_cannot_read(tmp_path: Path, line: str) -> None:
     file = tmp_path / "words.tsv"
     file.write_text(f"good\tfine\n{line}\n")
+
     with pytest.raises(
         ConfigError, match="must hold lines of the form word<TAB>synonym, synonym; line 2 of"
     ):
@@ -183,4 +188,5 @@ def test_lexicon_reads_a_hundred_thousand_senses_in_seconds(tmp_path: Path) -> N
     ]
     lines = "".join(f"00000000 03 n 02 {name}s 0 other{name}s 0 000 | x\n" for name in names)
     (folder / "data.noun").write_text(lines)
+
     assert load_lexicon(str(folder)).of(names[0] + "s") == (f"other{names[0]}s",)

@@ -55,6 +55,7 @@ def test_own_ranks_agrees_with_a_sorted_list(
     expected = [
         int(np.flatnonzero(row == number)[0]) + 1 for row, number in zip(order, own, strict=True)
     ]
+
     assert own_ranks(written, sources, own=own, allowed=[()] * written_count).tolist() == expected
 
 
@@ -77,7 +78,9 @@ def test_round_trip_keeps_what_finds_its_own_text(
 ) -> None:
     rows = pd.DataFrame({"cluster": object_series(clusters)})
     made = drafts((0, "aaa"), (1, "bb"), (3, "aa"))
+
     reasons = with_round_trip(made, [None] * 3, rows, PASSAGES, letters, deepest)
+
     assert [reason is None for reason in reasons] == kept
     for reason in filter(None, reasons):
         assert (

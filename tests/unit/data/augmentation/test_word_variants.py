@@ -96,7 +96,9 @@ def test_typos_change_one_letter_and_never_the_first(text: str, seed: int) -> No
 
 def test_typos_are_of_four_kinds() -> None:
     found = {varied(with_typos, "keyboard", seed=seed) for seed in range(1000)}
+
     assert {"keybord", "keybooard", "keybaord", "keyboars"} <= found
+
     hit_beside_the_d = {
         word for word in found if word and word.startswith("keyboar") and len(word) == 8
     }
@@ -125,6 +127,7 @@ def test_rate_is_the_share_of_the_words_that_change() -> None:
 
 def test_synonyms_keep_capitals_signs_and_white_space() -> None:
     text = 'The dwelling,\n\t"Dwelling" (DWELLING)!  dwelling_place dwelling.size'
+
     assert varied(synonyms, text, rate=0.999) == (
         'The abode,\n\t"Abode" (ABODE)!  dwelling_place dwelling.size'
     )

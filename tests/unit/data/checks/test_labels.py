@@ -27,6 +27,7 @@ def test_imbalance_is_rows_of_the_commonest_for_one_of_the_rarest(
 
 def test_unknown_labels_takes_the_configured_list_literally() -> None:
     found = unknown_labels({"refund": 90, "Refund": 90, "zzz": 1, "absent": 0}, ["refund", "order"])
+
     assert found == {
         "Refund": "is none of the 2 known labels. Did you mean 'refund'?",
         "zzz": "is none of the 2 known labels.",

@@ -29,7 +29,9 @@ def flipped(given: list[str], share: float, seed: int) -> tuple[list[str], npt.N
 def test_mislabelled_finds_flips_among_separable_labels(labels: int) -> None:
     vectors, right = classes(1000, labels, 0.35, seed=labels)
     given, wrong = flipped(right, 0.05, seed=1)
+
     found = mislabelled(vectors, given, seed=0)
+
     hits = found.flagged & wrong
     assert hits.sum() >= 0.95 * found.flagged.sum()
     assert hits.sum() >= 0.95 * wrong.sum()
@@ -53,7 +55,9 @@ def test_mislabelled_flags_nothing_where_labels_are_right() -> None:
 def test_mislabelled_leaves_rare_and_missing_labels_alone() -> None:
     vectors, right = classes(200, 3, 0.35, seed=6)
     labels: list[str | None] = [*right[:190], *["rare"] * 4, *[None] * 6]
+
     found = mislabelled(vectors, labels, seed=0)
+
     assert not found.flagged[190:].any()
     assert found.self_confidence[190:].tolist() == [1.0] * 10
     assert "rare" not in found.suggested

@@ -69,6 +69,7 @@ def test_outliers_leaves_a_label_that_stands_out_as_a_whole() -> None:
 def test_outliers_does_not_depend_on_length_and_repeats_itself() -> None:
     vectors = np.concatenate([session(200, 7), foreign(5, 8, 0.1)])
     found = outliers(vectors, seed=3)
+
     assert found.any()
     assert (
         found.tolist() == outliers(vectors * np.linspace(1.0, 9.0, 205)[:, None], seed=3).tolist()

@@ -23,10 +23,12 @@ def test_normalize_and_reduce_keeps_zeros_and_emptiness(shape: tuple[int, int]) 
 def test_normalize_and_reduce_reduces_many_dimensions_and_keeps_distances() -> None:
     generator = np.random.default_rng(0)
     vectors = generator.normal(size=(600, 20)) @ generator.normal(size=(20, 700))
+
     reduced, whole = (
         normalize_and_reduce(vectors, seed=1),
         vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
     )
+
     assert reduced.shape == (600, MOST_DIMENSIONS)
     assert np.linalg.norm(reduced[:-1] - reduced[1:], axis=1) == pytest.approx(
         np.linalg.norm(whole[:-1] - whole[1:], axis=1), rel=1e-6

@@ -53,9 +53,11 @@ def test_check_facts_flags_rows_in_another_language(
 
 def test_check_facts_flags_scores_off_the_scale() -> None:
     scores = np.array([0.5] * 30 + [1.5])
+
     assert flagged(
         check_facts(facts(31, scores=scores), ValidationConfig()), "labels.score_range"
     ) == [31]
+
     bounded = ValidationConfig(labels=LabelChecksConfig(minimum_score=1.0, maximum_score=2.0))
     assert flagged(check_facts(facts(31, scores=scores), bounded), "labels.score_range") == list(
         range(1, 31)
@@ -64,9 +66,11 @@ def test_check_facts_flags_scores_off_the_scale() -> None:
 
 def test_check_facts_flags_vectors_of_another_size() -> None:
     dimensions = np.array([4, 4, 3])
+
     assert flagged(
         check_facts(facts(3, dimensions=dimensions), ValidationConfig()), "vectors.dimension"
     ) == [3]
+
     asked = ValidationConfig(vectors=VectorChecksConfig(dimensions=3))
     assert flagged(check_facts(facts(3, dimensions=dimensions), asked), "vectors.dimension") == [
         1,
@@ -96,13 +100,16 @@ def test_check_facts_runs_no_check_that_is_off() -> None:
         labels=["a"] * 3,
         dimensions=np.array([1, 1, 2]),
     )
+
     found = check_facts(everything, config)
+
     assert found.flags == [] and found.measures == {}
 
 
 def test_check_vectors_needs_enough_rows_to_know_what_is_usual() -> None:
     rows = frame(["text"] * 10, label="a").assign(cluster="c")
     found = check_vectors(rows, np.eye(10, dtype=np.float32), ValidationConfig(), seed=0)
+
     assert found.flags == [] and found.rows_checked == {
         "rows.outlier": 10,
         "labels.mislabelled": 10,
@@ -114,7 +121,9 @@ def test_measure_drift_measures_what_differs_and_nothing_among_few_rows() -> Non
         frame(["two words"] * 40),
         frame(["many other words, again and again and again"] * 40),
     )
+
     found = measure_drift(long, short, None, None, ValidationConfig(), seed=0)
+
     assert found.measures["drift.length"] == 1.0 and "drift.embedding" not in found.measures
     assert found.rows_checked == {"drift.length": 40, "drift.vocabulary": 40}
     assert measure_drift(long, short[:20], None, None, ValidationConfig(), seed=0).measures == {}

@@ -33,6 +33,7 @@ def test_check_results_holds_the_share_against_the_threshold(rows: int, severity
             ValidationConfig(), FLAGS, SessionFindings(), rows, {"pair": rows}
         )
     }
+
     empty = found["rows.empty"]
     assert (empty.severity, empty.rows, empty.judged, empty.row_ids) == (severity, 2, rows, (1, 2))
     assert empty.measure == pytest.approx(2 / rows) and "anchor is empty (2)" in empty.message
@@ -49,12 +50,14 @@ def test_check_results_leaves_out_what_does_not_apply() -> None:
         each.check
         for each in check_results(ValidationConfig(), [], SessionFindings(), 5, {"pair": 5})
     }
+
     assert not names & {
         "labels.score_range",
         "vectors.dimension",
         "conversations.turn_order",
         "drift.length",
     }
+
     for shape in ("completion", "preference"):
         names = {
             each.check
@@ -68,10 +71,12 @@ def test_check_results_takes_measures_of_the_session() -> None:
         measures={"labels.imbalance": 40.0, "drift.length": 0.1},
         notes={"labels.imbalance": "'a' has 40 rows, 'b' 1"},
     )
+
     found = {
         each.check: each
         for each in check_results(ValidationConfig(), [], findings, 41, {"label": 41})
     }
+
     assert (
         found["labels.imbalance"].severity == "warning"
         and "'a' has 40 rows" in found["labels.imbalance"].message
@@ -82,6 +87,7 @@ def test_check_results_takes_measures_of_the_session() -> None:
 def test_stop_reason_names_every_error_and_the_way_out() -> None:
     found = check_results(ValidationConfig(), FLAGS, SessionFindings(), 3, {"pair": 3})
     reason = stop_reason(found)
+
     assert reason is not None and reason.startswith(
         "validation found 1 error: rows.empty: 2 of 3 rows"
     )
@@ -95,7 +101,9 @@ def test_stop_reason_names_every_error_and_the_way_out() -> None:
 def test_with_examples_shows_the_first_rows_and_their_details() -> None:
     flags = [(row_id, "rows.encoding", f"detail {row_id}") for row_id in range(1, 10)]
     found = check_results(ValidationConfig(), flags, SessionFindings(), 100, {"text": 100})
+
     shown = with_examples(found, {row_id: f"text {row_id}" for row_id in range(2, 10)}, flags)
+
     examples = next(each for each in shown if each.check == "rows.encoding").examples
     assert [(each.row_id, each.text, each.detail) for each in examples] == [
         (row_id, f"text {row_id}", f"detail {row_id}") for row_id in range(2, EXAMPLES + 1)

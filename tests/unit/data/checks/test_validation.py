@@ -143,6 +143,7 @@ def test_check_rows_sets_a_broken_row_aside_with_its_reason(
     result = check_rows(
         frame(shape, {}, broken, {}), kind_of(shape), ValidationConfig(max_characters=50)
     )
+
     assert list(result.rows["row_id"]) == [1, 3]
     assert result.set_aside[["row_id", "step", "reason"]].values.tolist() == [
         [2, "validation", reason]
@@ -157,7 +158,9 @@ def test_check_rows_flags_what_is_odd_and_keeps_the_row() -> None:
         {"text": "cafÃ© au lait, sâ€™il vous plaÃ®t"},
         {"text": "lost \ufffd"},
     )
+
     result = check_rows(rows, EMBEDDING, ValidationConfig())
+
     assert len(result.rows) == 3 and len(result.set_aside) == 0
     assert result.flags[["row_id", "check"]].values.tolist() == [
         [2, "rows.encoding"],
@@ -171,7 +174,9 @@ def test_check_rows_does_as_the_check_is_configured() -> None:
     config = ValidationConfig(
         rows=RowChecksConfig(constant=off, encoding=CheckConfig(set_aside=True))
     )
+
     result = check_rows(rows, EMBEDDING, config)
+
     assert result.rows["row_id"].tolist() == [1, 2] and result.flags["check"].tolist() == [
         "rows.encoding"
     ]
@@ -196,7 +201,9 @@ def test_check_rows_checks_each_shape_of_a_mixed_llm_frame() -> None:
         Sample(kind=LLM, shape=shape, content={**GOOD[shape], **content})
         for shape, content in contents
     ]
+
     result = check_rows(rows_frame(enumerate(samples)), LLM, ValidationConfig())
+
     assert list(result.rows["shape"]) == ["completion", "chat", "document"]
     assert result.set_aside["row_id"].tolist() == [2]
 
@@ -213,7 +220,9 @@ def test_check_rows_sets_rows_of_foreign_shapes_and_groups_of_other_types_aside(
         shape=object_series(["text", "document", 5, "text"]),
         group=object_series([None, None, None, ["g"]]),
     )
+
     result = check_rows(rows, EMBEDDING, ValidationConfig())
+
     assert result.rows["row_id"].tolist() == [1]
     assert [reason.split(",")[0] for reason in result.set_aside["reason"]] == [
         "shape is not one of label",
@@ -255,7 +264,9 @@ def test_check_rows_accounts_for_every_row_whatever_its_values(
             max_size=5,
         )
     )
+
     result = check_rows(frame(shape, *contents), kind_of(shape), ValidationConfig())
+
     ids = [*result.rows["row_id"], *result.set_aside["row_id"]]
     assert sorted(ids) == list(range(1, len(contents) + 1))
     assert all(isinstance(reason, str) and reason for reason in result.set_aside["reason"])
@@ -273,9 +284,11 @@ def test_check_rows_gives_numbers_as_floats() -> None:
     scores = check_rows(frame("score", {"score": 10**30}), EMBEDDING, ValidationConfig()).rows[
         "score"
     ]
+
     vectors = check_rows(
         frame("vector", {"embedding": [1, 10**30]}), EMBEDDING, ValidationConfig()
     ).rows["embedding"]
+
     assert [type(each) for each in (*scores, *vectors[0])] == [float] * 3
 
 

@@ -60,7 +60,9 @@ def test_derive_gives_one_chat_and_a_pair_for_each_question() -> None:
         language="en",
         nothing=None,
     )
+
     derived = derive(row)
+
     assert chat_of(derived) == [
         "system: Be kind.",
         f"user: {QUESTION}",
@@ -80,7 +82,9 @@ def test_derive_gives_one_chat_and_a_pair_for_each_question() -> None:
 def test_derive_leaves_out_questions_that_can_not_stand_alone() -> None:
     short = ["and then?", "thanks", "yes please", "", "谢谢", "ขอบคุณ"]
     messages = [message for text in short for message in (user(text), assistant("ok"))]
+
     derived = derive(conversation(user("Reset?"), assistant("Click."), *messages))
+
     assert pairs_of(derived) == [("Reset?", "Click.")]
     assert [each.row["anchor"] for each in derived.short_questions] == short
     assert (
@@ -106,9 +110,12 @@ def test_derive_leaves_a_blank_first_question_out() -> None:
 def test_derive_ends_the_chat_before_a_rejected_answer_and_keeps_the_rest() -> None:
     bad = assistant("Buy a new one.", feedback="thumbs_down")
     rest = [user(LATER), assistant("Click there.")]
+
     derived = derive(conversation(user("Hi"), assistant("Hello"), user(QUESTION), bad, *rest))
+
     assert chat_of(derived) == ["user: Hi", "assistant: Hello"]
     assert pairs_of(derived) == [("Hi", "Hello"), (LATER, "Click there.")]
+
     reason = "assistant answer 2 was rejected by feedback: thumbs_down"
     assert reasons_of(derived) == [
         reason,
@@ -123,6 +130,7 @@ def test_derive_of_a_wholly_rejected_conversation_learns_nothing() -> None:
     derived = derive(
         conversation(user(QUESTION), assistant("a"), user(LATER), assistant("b"), rating=1)
     )
+
     assert derived.samples == ()
     assert [each.reason for each in derived.rejected] == [
         f"assistant answer {number} was rejected by the conversation's feedback: 1 of 5 stars"
@@ -142,6 +150,7 @@ def test_derive_goes_on_with_the_regenerated_answer() -> None:
     derived = derive(
         conversation(user(QUESTION), first, second, assistant("good"), user(LATER), assistant("b"))
     )
+
     assert chat_of(derived) == [
         f"user: {QUESTION}",
         "assistant: good",
@@ -169,7 +178,9 @@ def test_derive_goes_on_with_the_same_question_asked_again() -> None:
         user(f"{QUESTION} "),
         assistant("good"),
     )
+
     derived = derive(conversation(*messages))
+
     assert chat_of(derived) == [
         "user: Hi",
         "assistant: Hello",
@@ -186,7 +197,9 @@ def test_derive_never_learns_from_tool_calls_that_led_to_a_rejected_answer() -> 
     call = assistant("I look.", tool_calls=[{"function": {"name": "f", "arguments": "{}"}}])
     tool = {"role": "tool", "content": "42"}
     bad = assistant("bad", feedback="down")
+
     derived = derive(conversation(user(QUESTION), call, tool, bad))
+
     assert derived.samples == () and derived.unusable == ()
     assert [each.row["messages"] for each in derived.rejected] == [
         [user(QUESTION), call, tool, bad]
@@ -199,7 +212,9 @@ def test_derive_keeps_tool_calls_and_results_in_the_chat_and_pairs_the_answer() 
         {"role": "tool", "content": "42", "name": "f"},
         {"role": "function", "content": None, "name": "f"},
     ]
+
     derived = derive(conversation(user(QUESTION), call, *tools, assistant("It's 42.")))
+
     assert chat_of(derived) == [
         f"user: {QUESTION}",
         'assistant: I look.\n{"name": "f", "arguments": {"x": 1}}',
@@ -224,9 +239,12 @@ def test_derive_ends_at_an_image_and_pairs_nothing_with_it() -> None:
         user("Look at it closely, please!"),
         assistant("A cat."),
     )
+
     derived = derive(conversation(*messages))
+
     assert chat_of(derived) == ["user: Hi", "assistant: Hello"]
     assert pairs_of(derived) == [("Hi", "Hello")]
+
     (rest,) = derived.unusable
     assert rest.reason.startswith(
         "messages[2] (user) holds more than text (image_url), and the rest of the"
@@ -242,7 +260,9 @@ def test_derive_keeps_a_tool_call_that_ends_at_an_image() -> None:
         {"role": "tool", "content": [{"type": "image"}]},
         assistant("a"),
     )
+
     derived = derive(conversation(*messages))
+
     assert derived.samples == () and [each.row["messages"] for each in derived.unusable] == [
         list(messages)
     ]
@@ -265,7 +285,9 @@ def test_derive_leaves_out_greetings_and_questions_without_an_answer() -> None:
         assistant("b"),
         user("Thanks"),
     )
+
     derived = derive(conversation(*messages))
+
     assert chat_of(derived) == ["system: s", f"user: {QUESTION}", "assistant: a\n\nb"]
     assert pairs_of(derived) == [(QUESTION, "a\n\nb")]
 
@@ -282,7 +304,9 @@ def test_derive_groups_conversations_without_an_id_by_their_first_question_and_a
     row = {"messages": start, "id": "", "conversation_id": math.nan}
     grown = {"messages": [*start, user(LATER), assistant("c")]}
     other = {"messages": [user(QUESTION), assistant("c")]}
+
     groups = [{each.group for each in derive(each_row).samples} for each_row in (row, grown, other)]
+
     assert groups[0] == groups[1] != groups[2]
     assert len(groups[0]) == 1 and next(iter(groups[0])).startswith("conversation-")
 
@@ -334,9 +358,11 @@ def test_derive_refuses_malformed_conversations(row: dict[str, Any], message: st
 def test_derive_takes_time_and_space_in_proportion_to_the_conversation() -> None:
     question = user("word " * 200_000)
     answers = [assistant(f"answer {number}", feedback="down") for number in range(20_000)]
+
     derived = derive(
         conversation(question, *answers, *([user("more")] * 20_000), assistant("x" * 1_000_000))
     )
+
     assert (
         sum(len(json.dumps(each.row)) for each in (*derived.rejected, *derived.unusable))
         < 8_000_000
@@ -366,10 +392,12 @@ def test_derive_never_learns_from_a_rejected_answer_and_loses_none(row: dict[str
     for number, message in enumerate(row["messages"]):
         if isinstance(message.get("content"), str) and message["role"] == "assistant":
             message["content"] = f"{number}! {message['content']}"
+
     try:
         derived = derive(row)
     except SampleError:
         return
+
     questions = [
         number for number, message in enumerate(row["messages"]) if message["role"] == "user"
     ]
@@ -386,6 +414,7 @@ def test_derive_never_learns_from_a_rejected_answer_and_loses_none(row: dict[str
     ]
     assert len(derived.rejected) == len(rejected)
     assert all(message in kept for message in rejected)
+
     for message in answers:
         if isinstance(message["content"], str):
             marker = message["content"].split()[0]

@@ -57,6 +57,7 @@ def test_read_turns_knows_both_notations_and_all_roles() -> None:
         {"from": "human", "value": "q"},
         {"from": "gpt", "value": "a"},
     ]
+
     assert [(turn.role, turn.text) for turn in read_turns(openai)] == [
         ("system", "s"),
         ("user", "q"),
@@ -76,7 +77,9 @@ def test_read_turns_joins_parts_and_the_messages_of_one_user() -> None:
     messages = said(
         ("user", parts), ("user", "four"), ("assistant", [{"type": "refusal", "refusal": "No."}])
     )
+
     user, assistant = read_turns(messages)
+
     assert (user.text, user.messages, user.problem) == (
         "one\ntwo\nthree\n\nfour",
         tuple(messages[:2]),
@@ -108,7 +111,9 @@ def test_read_turns_writes_tool_calls_as_json() -> None:
         },
         {"from": "function_call", "value": "{}"},
     ]
+
     turns = read_turns(messages)
+
     assert [turn.text for turn in turns] == [
         f"{line}\n{line}",
         f"I look.\n{line}",
@@ -130,6 +135,7 @@ def test_read_turns_says_what_can_not_be_learnt_from() -> None:
         {"role": "assistant", "content": "b", "feedback": "up"},
         {"role": "assistant", "content": "c"},
     ]
+
     assert [(turn.problem, turn.rejected) for turn in read_turns(messages)] == [
         ("messages[0] (user) holds more than text (image_url)", False),
         ("assistant answer 1 is empty", False),
@@ -138,6 +144,7 @@ def test_read_turns_says_what_can_not_be_learnt_from() -> None:
         ("", False),
         ("", False),
     ]
+
     turns = read_turns(messages, Verdict(accepted=False, wording="2 of 5 stars"))
     assert [turn.rejected for turn in turns] == [False, True, True, True, False, True]
     assert (
@@ -203,6 +210,7 @@ def test_read_turns_refuses_calls_that_are_too_deep() -> None:
     deep: Any = []
     for _ in range(100_000):
         deep = [deep]
+
     with pytest.raises(SampleError, match=r"messages\[0\]\.tool_calls must be plain JSON"):
         read_turns(
             [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": deep}}]}]

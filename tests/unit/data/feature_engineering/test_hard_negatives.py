@@ -48,6 +48,7 @@ def negatives(result: MiningResult) -> list[str | None]:
 
 def test_mine_takes_the_hardest_that_is_not_nearly_as_near_as_the_positive() -> None:
     result = mined(pairs(4), 0.9, 0.85, 0.8, 0.1)
+
     # limits: 0.81, 0.765, 0.72, 0.09
     assert negatives(result) == ["answer 2", "answer 3", "answer 3", None]
     assert (result.mined, result.kept, result.without, result.passages) == (3, 0, 1, 4)
@@ -60,6 +61,7 @@ def test_mine_takes_the_hardest_that_is_not_nearly_as_near_as_the_positive() -> 
         "1 of 4 pairs (25%) have no hard negative: all of their 50 candidates may be true answers. "
         "Raise feature_engineering.hard_negatives.candidates or lower its margin.",
     )
+
     json.dumps(result.to_dict(), allow_nan=False)
 
 
@@ -72,7 +74,9 @@ def test_mine_allows_exactly_the_limit_and_is_stricter_below_zero() -> None:
 @pytest.mark.parametrize("column", ["cluster", "group"])
 def test_mine_takes_no_passage_of_the_same_source(column: str) -> None:
     rows = pairs(4, **{column: ["a", "a", "b", None]})
+
     assert negatives(mined(rows, 0.9, 0.8, 0.7, 0.6))[:2] == ["answer 2", "answer 2"]
+
     nothing_in_common = pairs(4, **{column: [None, None, float("nan"), float("nan")]})
     assert negatives(mined(nothing_in_common, 0.9, 0.8, 0.7, 0.6)) == [
         "answer 1",
@@ -102,8 +106,10 @@ def test_mine_takes_no_passage_that_is_the_anchor_itself() -> None:
 def test_mine_keeps_a_negative_that_a_row_has_unless_told_to_replace_it() -> None:
     rows = pairs(3, negative=["given", "", "given too"])
     kept = mined(rows, 0.9, 0.8, 0.1)
+
     assert negatives(kept) == ["given", "answer 2", "given too"]
     assert (kept.mined, kept.kept, kept.without) == (1, 2, 0)
+
     replaced = mined(rows, 0.9, 0.8, 0.1, replace=True)
     assert negatives(replaced) == [
         "answer 1",
@@ -128,6 +134,7 @@ def test_mine_draws_at_random_from_all_that_is_allowed() -> None:
         seed: negatives(mined(pairs(5), *cosines, seed=seed, sampling="random", candidates=3))
         for seed in range(30)
     }
+
     assert {found[0] for found in drawn.values()} == {
         "answer 2",
         "answer 3",
@@ -157,8 +164,11 @@ def test_mine_never_breaks_its_rules(count: int, seed: int, sampling: str, skip_
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     text_vector = dict(zip(rows["positive"], passages, strict=True))
     config = HardNegativesConfig(candidates=7, skip_top=skip_top, sampling=sampling)
+
     result = mine(rows, queries, passages, config, seed)
+
     assert result.mined + result.kept + result.without == count
+
     answers: dict[str, set[str]] = {}
     for row in rows.to_dict("records"):
         answers.setdefault(normalized(row["anchor"]), set()).add(row["positive"])
@@ -175,7 +185,9 @@ def test_mine_gives_the_same_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPat
     generator = np.random.default_rng(1)
     queries, passages = (generator.normal(size=(40, 8)).astype(np.float32) for _ in range(2))
     config = HardNegativesConfig(sampling="random", candidates=9)
+
     whole = mine(pairs(40), queries, passages, config, 5)
+
     monkeypatch.setattr(hard_negatives, "_SIMILARITIES_AT_ONCE", 3 * 40)
     assert negatives(mine(pairs(40), queries, passages, config, 5)) == negatives(whole)
     assert 0 < whole.mined < 40
@@ -189,6 +201,7 @@ def test_mine_of_no_rows_and_of_one() -> None:
         HardNegativesConfig(),
         0,
     )
+
     assert (empty.mined, empty.passages, empty.to_dict()["similarity"]) == (0, 0, {})
     assert negatives(mined(pairs(1), 0.5)) == [None]
     assert negatives(mined(pairs(2).drop(columns="negative"), 0.9, 0.5)) == ["answer 1", None]

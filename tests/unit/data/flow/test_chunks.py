@@ -19,9 +19,11 @@ def rows(count: int, start: int = 0) -> pd.DataFrame:
 
 def test_write_chunks_keeps_every_row_once_and_in_order(tmp_path: Path) -> None:
     chunks = list(write_chunks([rows(70), rows(930, 70)], 50, tmp_path))
+
     assert sum(chunk.rows for chunk in chunks) == 1000 and all(
         12 <= chunk.rows <= 100 for chunk in chunks[:-1]
     )
+
     read = pd.concat([read_chunk(chunk.path) for chunk in chunks], ignore_index=True)
     assert (
         read["row_id"].tolist() == list(range(1000))
@@ -69,7 +71,9 @@ def test_write_chunks_survives_what_json_has_no_form_for(tmp_path: Path) -> None
         {"row_id": range(len(values)), "shape": "text", "text": object_series(values)}
     )
     (chunk,) = write_chunks([frame], 100, tmp_path)
+
     read = read_chunk(chunk.path)["text"].tolist()
+
     assert [value[UNREADABLE] for value in read[:3]] == ["list", "bytes", "set"]
     assert read[3:5] == [2.5, [1.0, 2.0]] and read[5] != read[5] and read[6:] == ["\ud800", "\0"]
 
@@ -85,7 +89,9 @@ def test_write_chunks_writes_nothing_that_it_could_not_read_again(tmp_path: Path
     frame = pd.DataFrame({"row_id": range(len(values)), "text": object_series(values)})
     frame["deep"] = object_series([nested(100_000), "x", {1}, nested(2), b""])
     (chunk,) = write_chunks([frame], 100, tmp_path)
+
     read = read_chunk(chunk.path)["text"].tolist()
+
     unreadable = {UNREADABLE: "list"}
     assert read == [
         nested(3),
@@ -111,7 +117,9 @@ def test_write_chunks_gives_back_what_came(
         }
     )
     chunks = list(write_chunks([frame], chunk_rows, tmp_path_factory.mktemp("chunks")))
+
     read = [read_chunk(chunk.path) for chunk in chunks]
+
     assert [
         value for each in read for value in (each["text"] if "text" in each else [None] * len(each))
     ] == texts

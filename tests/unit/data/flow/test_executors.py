@@ -55,6 +55,7 @@ def test_run_tasks_has_few_chunks_waiting(tmp_path: Path) -> None:
 
 def test_run_tasks_hands_on_the_error_of_a_step(tmp_path: Path) -> None:
     (tmp_path / "raw").write_bytes(b"\xff")
+
     with pytest.raises(UnicodeDecodeError):
         list(
             run_tasks(
@@ -63,4 +64,5 @@ def test_run_tasks_hands_on_the_error_of_a_step(tmp_path: Path) -> None:
                 PreparationConfig(workers=1),
             )
         )
+
     shutil.rmtree(tmp_path / "done", ignore_errors=True)

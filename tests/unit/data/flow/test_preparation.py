@@ -98,9 +98,11 @@ def test_preparation_gives_every_row_a_side_or_a_reason(tmp_path: Path) -> None:
     texts = [sentence(number) for number in range(60)]
     twin = texts[5] + " \n"
     near = texts[6] + " end"
+
     session = prepare(
         samples([*texts, twin, near, "", "Mail jane.doe@corp.example about it, please."]), tmp_path
     )
+
     check_account(session, 64)
     set_aside = pd.read_parquet(tmp_path / "set_aside.parquet").set_index("row_id")
     assert set_aside.loc[[61, 62], "reason"].tolist() == [
@@ -110,6 +112,7 @@ def test_preparation_gives_every_row_a_side_or_a_reason(tmp_path: Path) -> None:
     assert set_aside.loc[63, "reason"] == "text is empty"
     assert json.loads(set_aside.loc[61, "before"])["text"] == twin
     assert json.loads(set_aside.loc[61, "after"])["text"] == texts[5]
+
     changes = pd.read_parquet(tmp_path / "changes.parquet")
     assert changes[["row_id", "reason"]].values.tolist() == [[64, "EMAIL replaced"]]
     assert session.placeholders == {"EMAIL": 1} and session.step("cleaning").changed == 1
@@ -133,12 +136,14 @@ def test_preparation_gives_the_same_whatever_the_chunks_and_workers(
 ) -> None:
     texts = [sentence(number) for number in range(80)]
     rows = samples([*texts, *(text + " x" for text in texts[:20]), *texts[:5], *[""] * 5])
+
     whole = prepare(rows, tmp_path / "whole")
     config = PreparationConfig(chunk_rows=chunk_rows, workers=workers, cache_gigabytes=0.0)
     parts = prepare([rows.iloc[:33], rows.iloc[33:]], tmp_path / "parts", config=config)
     assert parts.account == whole.account and parts.sides == whole.sides
     for side in whole.sides:
         pd.testing.assert_frame_equal(parts.frame(side), whole.frame(side))
+
     for name in ("set_aside", "changes", "flags"):
         frames = [
             pd.read_parquet(each.folder / f"{name}.parquet").sort_values("row_id")
@@ -157,12 +162,14 @@ def cached(folder: Path, texts: Sequence[str], **options: Any) -> set[str]:
 def test_preparation_does_nothing_twice(tmp_path: Path) -> None:
     texts = [sentence(number) for number in range(300)]
     first = cached(tmp_path, texts)
+
     assert len(first) > 5
     assert cached(tmp_path, texts) == first
     assert len(cached(tmp_path, [*texts, sentence(300)]) - first) == 1
     assert (
         len(cached(tmp_path, texts, split=SplitConfig(test_share=0.3)) - first) == 1
     )  # only the row added before
+
     other = cached(tmp_path, texts, cleaning=CleaningConfig(strip_markup=False))
     assert len(other) >= 2 * len(first)
 
@@ -200,6 +207,7 @@ def test_preparation_checks_vectors_and_caches_them(tmp_path: Path) -> None:
 
 def test_preparation_stops_at_an_error_finding_and_writes_all_the_same(tmp_path: Path) -> None:
     rows = samples([sentence(number) if number % 3 else "" for number in range(30)])
+
     strict = CheckConfig(severity="error", threshold=0.1, set_aside=True)
     validation = ValidationConfig(rows=RowChecksConfig(empty=strict))
     session = prepare(rows, tmp_path, validation=validation)
@@ -214,6 +222,7 @@ def test_preparation_stops_at_an_error_finding_and_writes_all_the_same(tmp_path:
 
 def test_preparation_stops_above_the_rejected_share(tmp_path: Path) -> None:
     rows = samples(["fine", "", "", "x" * 9])
+
     session = prepare(rows, tmp_path, validation=ValidationConfig(max_characters=8))
     assert session.stopped is not None
     assert (
@@ -231,6 +240,7 @@ def test_preparation_stops_where_nothing_can_be_split(tmp_path: Path) -> None:
 def test_preparation_refuses_no_rows_and_several_shapes(tmp_path: Path) -> None:
     with pytest.raises(SampleError, match="rows must hold at least one embedding sample, got 0"):
         prepare(samples([]), tmp_path)
+
     mixed = rows_frame(
         (
             number,
@@ -242,6 +252,7 @@ def test_preparation_refuses_no_rows_and_several_shapes(tmp_path: Path) -> None:
             [("text", {}), ("label", {"label": "l"}), ("label", {"label": "m"})]
         )
     )
+
     with pytest.raises(
         SampleError,
         match=r"one shape, got label \(2\), text \(1\). Choose one, for example embedding.shape=label",
@@ -278,6 +289,7 @@ def test_preparation_takes_preferences_and_their_weights_to_the_sides(tmp_path: 
 def test_preparation_refuses_preferences_among_other_samples(tmp_path: Path) -> None:
     content = {"input": sentence(1), "output": sentence(2)}
     others = rows_frame([(9, Sample(kind=SampleKind.LLM, shape="completion", content=content))])
+
     with pytest.raises(
         SampleError,
         match=r"must all have one objective, got preference \(3\), completion \(1\). "
@@ -304,10 +316,12 @@ def test_preparation_flags_contradictions_and_sets_them_aside_when_asked(tmp_pat
     rows = labelled(
         [*((sentence(number), "ab"[number % 2]) for number in range(30)), (sentence(3), "a")]
     )
+
     session = prepare(rows, tmp_path / "kept")
     (finding,) = (each for each in session.findings if each.check == "rows.contradictory")
     assert finding.row_ids == (3, 30) and session.step("validation").set_aside == 0
     assert finding.examples[0].text == sentence(3)
+
     checks = RowChecksConfig(contradictory=CheckConfig(set_aside=True))
     session = prepare(rows, tmp_path / "dropped", validation=ValidationConfig(rows=checks))
     check_account(session, 31)
@@ -318,6 +332,7 @@ def test_preparation_measures_the_balance_of_labels(tmp_path: Path) -> None:
     rows = labelled(
         [(sentence(number), "rare" if number < 2 else "common") for number in range(60)]
     )
+
     labels = LabelChecksConfig(imbalance=CheckConfig(threshold=10.0))
     session = prepare(rows, tmp_path, validation=ValidationConfig(labels=labels))
     (finding,) = (each for each in session.findings if each.check == "labels.imbalance")
@@ -333,8 +348,10 @@ def test_preparation_splits_by_time_where_every_row_has_one(tmp_path: Path) -> N
         ],
         ignore_index=True,
     ).assign(row_id=np.arange(56))
+
     session = prepare(rows, tmp_path)
     assert session.method == "time"
+
     newest = {side: max(session.frame(side)["timestamp"]) for side in session.sides}
     oldest = {side: min(session.frame(side)["timestamp"]) for side in session.sides}
     assert newest["train"] <= oldest["validation"] <= newest["validation"] <= oldest["test"]
@@ -390,6 +407,7 @@ def test_planted_twins_never_straddle_a_split(
         for origin, text in enumerate(originals)
         for variant in variants(text, generator)
     ]
+
     rows = rows_frame(
         (
             int(number),
@@ -402,6 +420,7 @@ def test_planted_twins_never_straddle_a_split(
         )
         for number, place in enumerate(generator.permutation(len(planted)))
     )
+
     origin_of = {text: origin for text, origin in planted}
     cleaning = CleaningConfig(drop_duplicates=False, near_duplicate_similarity=0.0)
     session = prepare(rows, tmp_path_factory.mktemp("prepared"), cleaning=cleaning)
@@ -416,12 +435,14 @@ def test_planted_twins_never_straddle_a_split(
             origin = origin_of[text]
             sides.setdefault(0 if origin < 2 else origin, set()).add(side)
     assert all(len(found) == 1 for found in sides.values()), sides
+
     session.split()
 
 
 def test_preparation_makes_a_broken_kept_chunk_anew(tmp_path: Path) -> None:
     texts = [sentence(number) for number in range(60)]
     first = cached(tmp_path, texts)
+
     broken = Path(sorted(first)[0]).with_name("counts.json")
     broken.write_text("")
     Path(sorted(first)[1]).write_bytes(b"PAR1")
@@ -468,7 +489,9 @@ def test_preparation_refuses_a_length_policy_without_a_tokenizer(tmp_path: Path)
 def test_preparation_keeps_nothing_unmasked_of_a_conversation_out_of_order(tmp_path: Path) -> None:
     content = "call me\n+49 170 1234567\nor joe@corp.example"
     turns = [{"role": "assistant", "content": content}, {"role": "user", "content": "no"}]
+
     rows = rows_frame([(1, Sample(kind=SampleKind.LLM, shape="chat", content={"messages": turns}))])
+
     prepare(rows, tmp_path, kind=SampleKind.LLM)
     kept = "".join(pd.read_parquet(tmp_path / "set_aside.parquet")["before"])
     assert "[PHONE]" in kept and "[EMAIL]" in kept and "1234567" not in kept and "joe@" not in kept
@@ -476,9 +499,11 @@ def test_preparation_keeps_nothing_unmasked_of_a_conversation_out_of_order(tmp_p
 
 def test_preparation_of_rows_that_all_go_says_which_way(tmp_path: Path) -> None:
     session = prepare(samples(["\x00", "\x01", "\x02"]), tmp_path)
+
     assert session.stopped is not None
     assert (
         "no row is left to split; most common reason in cleaning: text is empty after cleaning"
         in session.stopped
     )
+
     check_account(session, 3)

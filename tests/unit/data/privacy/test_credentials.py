@@ -106,7 +106,9 @@ def test_what_stands_for_a_secret_is_none(text: str) -> None:
 def test_a_private_key_goes_as_a_whole_even_without_its_end() -> None:
     lines = "\n".join(["QUJD" * 16] * 3)
     begin, end = "-----BEGIN RSA PRIVATE KEY-----", "-----END RSA PRIVATE KEY-----"
+
     assert found(f"a\n{begin}\n{lines}\n{end}\nb") == {f"{begin}\n{lines}\n{end}"}
     assert found(f"{begin}\n{lines}\nThen we went on.") == {f"{begin}\n{lines}"}
+
     escaped = f"{begin}\\n{'QUJD' * 16}\\n{end}\\n"
     assert found(f'key = "{escaped}"') == {escaped.removesuffix("\\n")}

@@ -8,28 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from tests.report_sections import EMPTY_SECTION
 
 from tunetrail.data.checks.results import StepAccount
 from tunetrail.data.report.pictures import SHOWN_LABELS, figures
-from tunetrail.data.report.report_data import ReportSection
 from tunetrail.data.rows import set_aside_frame
 from tunetrail.reporting.charts import png
 
-EMPTY = ReportSection(
-    name="embedding",
-    account=(),
-    findings=(),
-    sides={},
-    set_aside=set_aside_frame("validation"),
-    changes=set_aside_frame("cleaning"),
-    lengths={},
-    labels={},
-    max_length=None,
-    drift={},
-    privacy={},
-)
 FULL = replace(
-    EMPTY,
+    EMPTY_SECTION,
     account=(
         StepAccount(step="validation", rows_in=100, rows_out=90, set_aside=10),
         StepAccount(step="cleaning", rows_in=90, rows_out=90, set_aside=0, changed=20),
@@ -64,14 +51,23 @@ def test_figures_show_what_there_is() -> None:
 
 
 def test_figures_leave_out_what_is_empty() -> None:
-    assert figures(EMPTY) == {}
+    assert figures(EMPTY_SECTION) == {}
+
     nothing = StepAccount(step="validation", rows_in=0, rows_out=0, set_aside=0)
     assert (
-        figures(replace(EMPTY, account=(nothing,), sides={"train": 0, "validation": 0, "test": 0}))
+        figures(
+            replace(
+                EMPTY_SECTION, account=(nothing,), sides={"train": 0, "validation": 0, "test": 0}
+            )
+        )
         == {}
     )
     assert (
-        figures(replace(EMPTY, lengths={"tokens": np.array([]), "characters": np.array([np.nan])}))
+        figures(
+            replace(
+                EMPTY_SECTION, lengths={"tokens": np.array([]), "characters": np.array([np.nan])}
+            )
+        )
         == {}
     )
 
@@ -94,7 +90,7 @@ def test_lengths_figure_has_the_limit_among_the_tokens_only() -> None:
 
 def test_lengths_figure_says_how_many_rows_are_beyond_its_edge() -> None:
     lengths = np.array([10.0] * 999 + [1_000_000.0])
-    axes = figures(replace(EMPTY, lengths={"characters": lengths}))["lengths"].axes[0]
+    axes = figures(replace(EMPTY_SECTION, lengths={"characters": lengths}))["lengths"].axes[0]
     assert axes.get_xlim()[1] < 20
     assert axes.get_xlabel() == "characters (1 longer, up to 1,000,000)"
 
@@ -107,13 +103,13 @@ def test_lengths_figure_is_not_stretched_by_a_limit_far_away() -> None:
 
 @pytest.mark.parametrize("values", [[5], [0, 0], [np.inf, 3], [-2, np.nan], [10**12]])
 def test_lengths_figure_takes_odd_numbers(values: list[Any]) -> None:
-    drawn = figures(replace(EMPTY, lengths={"tokens": np.array(values)}, max_length=1))
+    drawn = figures(replace(EMPTY_SECTION, lengths={"tokens": np.array(values)}, max_length=1))
     assert png(drawn["lengths"]).startswith(b"\x89PNG")
 
 
 def test_labels_figure_sums_up_the_rare_ones() -> None:
     labels = {f"label {number:03}": 1_000 - number for number in range(SHOWN_LABELS + 5)}
-    figure = figures(replace(EMPTY, labels=labels))["labels"]
+    figure = figures(replace(EMPTY_SECTION, labels=labels))["labels"]
     assert len(widths(figure)) == SHOWN_LABELS + 1
     assert widths(figure)[-1] == sum(sorted(labels.values())[:5])
     assert "5 other labels" in all_texts(figure)
@@ -131,7 +127,7 @@ def test_reasons_figure_keeps_the_steps_apart() -> None:
     )
 )
 def test_any_label_can_be_drawn(labels: dict[str, int]) -> None:
-    drawn = figures(replace(EMPTY, labels=labels))
+    drawn = figures(replace(EMPTY_SECTION, labels=labels))
     assert set(drawn) == ({"labels"} if any(labels.values()) else set())
     assert all(png(figure).startswith(b"\x89PNG") for figure in drawn.values())
 
@@ -140,7 +136,7 @@ def test_any_label_can_be_drawn(labels: dict[str, int]) -> None:
     "label", [r"$\frac{$", "$x$", "\0\ud800", "標籤", "🙂", "a" * 1_000_000, "\n", "تسمية"]
 )
 def test_hostile_labels_can_be_drawn(label: str) -> None:
-    drawn = figures(replace(EMPTY, labels={label: 3, "plain": 1}, privacy={label: 1}))
+    drawn = figures(replace(EMPTY_SECTION, labels={label: 3, "plain": 1}, privacy={label: 1}))
     assert all(png(figure).startswith(b"\x89PNG") for figure in drawn.values())
     assert len(all_texts(drawn["labels"])) < 200
 
@@ -150,7 +146,11 @@ def test_wide_names_leave_room_for_the_bars(text: str) -> None:
     step = StepAccount(step=text, rows_in=3, rows_out=2, set_aside=1, changed=1)
     frame = set_aside_frame(text, [(1, text, text, None)])
     section = replace(
-        EMPTY, account=(step,), sides={text: 2}, set_aside=frame, lengths={text: np.array([1, 2])}
+        EMPTY_SECTION,
+        account=(step,),
+        sides={text: 2},
+        set_aside=frame,
+        lengths={text: np.array([1, 2])},
     )
     for figure in figures(section).values():
         png(figure)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.report_sections import EMPTY_SECTION
 
 from tunetrail.data.checks.results import CheckResult, Example, StepAccount
 from tunetrail.data.report.report import headline, render
@@ -21,19 +22,6 @@ DOCS = [
     for name in dir(kind)
 ]
 VOID = {"meta", "br", "img", "link", "hr", "input"}
-EMPTY = ReportSection(
-    name="embedding",
-    account=(),
-    findings=(),
-    sides={},
-    set_aside=set_aside_frame("validation"),
-    changes=set_aside_frame("cleaning"),
-    lengths={},
-    labels={},
-    max_length=None,
-    drift={},
-    privacy={},
-)
 
 
 def finding(check: str, severity: str, **values: object) -> CheckResult:
@@ -54,7 +42,7 @@ def full_section() -> ReportSection:
         (20 + number, "markup", f"<p>{text}</p>", text) for number, text in enumerate(DOCS[20:40])
     ]
     return replace(
-        EMPTY,
+        EMPTY_SECTION,
         account=(
             StepAccount(
                 step="validation",
@@ -150,6 +138,7 @@ def test_report_has_every_section() -> None:
         "Account of the rows", "Findings", "Distance from the previous session", "Pictures", "Rows set aside",
         "Rows changed", "Next steps",
     ]  # fmt: skip
+
     assert [heading for heading in headings if heading not in shown] == []
     assert [shown.index(heading) for heading in headings] == sorted(
         shown.index(heading) for heading in headings
@@ -170,6 +159,7 @@ def test_report_puts_errors_before_warnings_before_passed_checks() -> None:
         shown.index(check)
         for check in ("rows.missing", "rows.too_short", "labels.imbalance", "rows.outlier")
     ]
+
     assert places == sorted(places)
     assert "1.33% > 0%" in shown and "34.2 > 20" in shown and "0% ≤ 5%" in shown
     assert "row 7 2 Ab" in shown.replace("\n", " ")
@@ -203,22 +193,28 @@ def test_headline_says_whether_training_goes_on(
     severities: list[str], stopped: str | None, expected: str
 ) -> None:
     findings = tuple(finding("rows.empty", severity) for severity in severities)
-    section = replace(EMPTY, account=full_section().account, findings=findings, stopped=stopped)
+    section = replace(
+        EMPTY_SECTION, account=full_section().account, findings=findings, stopped=stopped
+    )
+
     assert headline(section) == expected
+
     shown = visible(page(section))
     assert expected in shown and (stopped or "") in shown
 
 
 def test_report_marks_changed_words() -> None:
     changes = set_aside_frame("cleaning", [(5, "markup", "an <b>old</b> text", "an old text")])
-    text = page(replace(EMPTY, changes=changes))
+    text = page(replace(EMPTY_SECTION, changes=changes))
     assert "an <del>&lt;b&gt;</del>old<del>&lt;/b&gt;</del> text" in text
 
 
 def test_report_samples_every_reason() -> None:
     lines = [(number, "duplicate", f"text {number}", None) for number in range(5_000)]
     frame = set_aside_frame("cleaning", [*lines, (9_000, "empty", "<br>", "")])
-    shown = visible(page(replace(EMPTY, set_aside=frame)))
+
+    shown = visible(page(replace(EMPTY_SECTION, set_aside=frame)))
+
     assert "cleaning: duplicate 5,000 rows, 10 shown" in shown
     assert "cleaning: empty 1 row" in shown
     assert "5,001 rows, some of them for each reason" in shown
@@ -228,16 +224,16 @@ def test_report_counts_the_reasons_that_it_has_no_room_for() -> None:
     frame = set_aside_frame(
         "cleaning", [(number, f"reason {number:03}", "text", None) for number in range(25)]
     )
-    shown = visible(page(replace(EMPTY, set_aside=frame)))
+    shown = visible(page(replace(EMPTY_SECTION, set_aside=frame)))
     assert "5 more rows have one of 5 other reasons." in shown
 
 
 @pytest.mark.parametrize("section", [
-    EMPTY,
-    replace(EMPTY, account=(StepAccount(step="validation", rows_in=0, rows_out=0, set_aside=0),)),
-    replace(EMPTY, sides={"train": 1, "validation": 0, "test": 0}, lengths={"tokens": np.array([3])}),
-    replace(EMPTY, lengths={"tokens": np.array([])}, labels={"a": 0}, drift={"length": float("nan")}),
-    replace(EMPTY, set_aside=set_aside_frame("validation", [(1, "missing", None, None), (2, "odd", None, "b")])),
+    EMPTY_SECTION,
+    replace(EMPTY_SECTION, account=(StepAccount(step="validation", rows_in=0, rows_out=0, set_aside=0),)),
+    replace(EMPTY_SECTION, sides={"train": 1, "validation": 0, "test": 0}, lengths={"tokens": np.array([3])}),
+    replace(EMPTY_SECTION, lengths={"tokens": np.array([])}, labels={"a": 0}, drift={"length": float("nan")}),
+    replace(EMPTY_SECTION, set_aside=set_aside_frame("validation", [(1, "missing", None, None), (2, "odd", None, "b")])),
 ])  # fmt: skip
 def test_report_of_little_is_whole(section: ReportSection) -> None:
     shown = visible(page(section))
@@ -253,14 +249,17 @@ def test_report_without_sections_says_so() -> None:
 def test_report_needs_nothing_from_outside() -> None:
     text = full_page()
     reader = read(text)
+
     sources = [
         value or ""
         for name, value in reader.attributes
         if name in ("src", "href", "srcset", "action")
     ]
+
     assert sources and all(source.startswith(("data:image/png;base64,", "#")) for source in sources)
     assert not {"script", "iframe", "object", "embed", "form", "base", "link"} & set(reader.seen)
     assert "url(" not in text and "@import" not in text
+
     policies = [value or "" for name, value in reader.attributes if name == "content"]
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in policies
 
@@ -319,7 +318,9 @@ def test_report_stays_short_whatever_the_texts(text: str) -> None:
     section = replace(
         base, findings=base.findings * 9, set_aside=frame, changes=frame, labels=labels
     )
+
     report = page(section)
+
     assert len(without_pictures(report).encode()) < 500_000
 
 
@@ -336,7 +337,9 @@ def test_report_of_a_large_session_stays_short() -> None:
         for number in range(27)
     ]
     section = replace(full_section(), findings=tuple(checks), set_aside=frame, changes=frame)
+
     report = page(section, replace(section, name="llm"))
+
     assert len(without_pictures(report).encode()) < 200_000
 
 
@@ -345,8 +348,9 @@ def test_report_is_the_same_each_time() -> None:
 
 
 def test_report_leads_to_each_of_its_sections() -> None:
-    reader = read(page(EMPTY, replace(EMPTY, name="llm")))
+    reader = read(page(EMPTY_SECTION, replace(EMPTY_SECTION, name="llm")))
     places = [value for name, value in reader.attributes if name == "id"]
+
     assert [value for name, value in reader.attributes if name == "href"] == [
         f"#{place}" for place in places
     ]

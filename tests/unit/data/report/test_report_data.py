@@ -9,6 +9,7 @@ def test_rows_by_reason_finds_the_commonest_first() -> None:
     frame = pd.concat(
         [set_aside_frame("cleaning", lines), set_aside_frame("validation", lines[:1])]
     )
+
     assert list(rows_by_reason(frame).items()) == [
         (("cleaning", "duplicate"), [1, 2]),
         (("cleaning", "empty"), [0]),

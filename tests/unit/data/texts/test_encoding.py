@@ -51,6 +51,7 @@ def test_damage_finds_mojibake_of_real_text(encoding: str) -> None:
             planted.append(sentence.encode().decode(encoding))
         except UnicodeDecodeError:
             continue
+
     assert len(planted) >= 60
     assert sum(damage(text) == MOJIBAKE for text in planted) >= 0.95 * len(planted)
 
@@ -78,6 +79,7 @@ def test_damage_finds_scripts_that_were_lost_to_question_marks() -> None:
         for code in ("ru", "zh", "ja")
         for text in SENTENCES[code]
     ]
+
     assert sum(damage(text) is not None for text in lost) >= 0.95 * len(lost)
 
 

@@ -49,7 +49,9 @@ def test_detect_takes_nearly_no_documentation_for_another_language() -> None:
     paragraphs = sorted(
         {text for module in MODULES for text, _ in definitions(module) if text is not None}
     )
+
     found = Counter(detect(paragraph).code for paragraph in paragraphs)
+
     assert len(paragraphs) >= 400
     assert found["en"] >= 0.6 * len(paragraphs)
     assert len(paragraphs) - found["en"] - found[None] < 0.01 * len(paragraphs)
@@ -102,8 +104,10 @@ def test_detect_looks_past_code_signs_and_line_breaks_in_prose() -> None:
 
 def test_detect_gives_the_confidence_of_the_model() -> None:
     sure = detect(" ".join(SENTENCES["pl"]))
+
     assert sure.code == "pl"
     assert 0.9 < sure.confidence <= 1.0
+
     unsure = detect("lorem ipsum dolor sit amet consectetur")
     assert unsure.code is None
     assert 0.0 < unsure.confidence < 0.4

@@ -113,6 +113,7 @@ def test_strip_markup_gives_back_every_sentence_that_a_page_was_made_of() -> Non
         assert (
             strip_markup(f'<div class="a"><p><em>{first}</em> {rest}</p></div>') == sentence.strip()
         )
+
     page = (
         "<html><body>"
         + "\n".join(f"<p>{html.escape(sentence, quote=False)}</p>" for sentence in sentences)
@@ -138,6 +139,7 @@ def test_strip_markup_changes_no_code_and_no_documentation_of_the_standard_libra
     texts += [
         documentation for node in nodes if (documentation := ast.get_docstring(node)) is not None
     ]
+
     assert [text for text in texts if strip_markup(text) != text] == []
 
 

@@ -30,6 +30,7 @@ def test_plain_text_merges_breaks_and_the_white_space_beside_them() -> None:
     plain.begin_item()
     plain.write("three ")
     plain.break_line()
+
     assert plain.finish() == "one\n\ntwo\n- three"
 
 
@@ -47,6 +48,7 @@ def test_plain_text_sets_code_in_markdown() -> None:
     plain.write("\n  if a:\n\n    ```b```\n")
     plain.break_line()
     plain.write("c")
+
     assert plain.finish() == "Call `a < b` or `` `a` ``\n\n````\n  if a:\n\n    ```b```\nc\n````"
 
 
@@ -62,4 +64,5 @@ def test_plain_text_without_code_leaves_no_mark() -> None:
     plain.begin_code()
     plain.end_code(block=True)
     plain.end_code(block=True)
+
     assert plain.finish() == "a"

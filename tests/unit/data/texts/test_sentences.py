@@ -54,6 +54,7 @@ def test_truncated_ends_where_a_reader_would_stop(text: str, words: int, wanted:
 def test_truncated_knows_the_sentence_ends_of_scripts_without_blanks(language: str) -> None:
     first, second, third = SENTENCES[language][:3]
     text = first + second + third
+
     assert (
         truncated(text, len(first + second) + 5, lambda texts: [len(each) for each in texts])
         == first + second
@@ -77,8 +78,10 @@ def test_truncated_falls_back_to_characters_of_a_word_that_is_too_long() -> None
 @given(st.text(), st.integers(min_value=-1, max_value=30))
 def test_truncated_fits_and_is_a_prefix(text: str, limit: int) -> None:
     result = truncated(text, limit, count_pieces)
+
     assert text.startswith(result)
     assert count_pieces([result])[0] <= max(limit, 0)
+
     if result != text:
         assert result == result.rstrip()
     assert truncated(result, limit, count_pieces) == result

@@ -121,7 +121,9 @@ def test_cluster_keys_find_near_duplicates_of_every_length(words: int) -> None:
     generator = random.Random(words)
     longer = [sentence(generator, words) for _ in range(60)]
     near = [text.rsplit(" ", 1)[0] for text in longer]
+
     keys = cluster_keys(texts(*longer, *near), 0.7)
+
     assert keys[:60] == keys[60:] and len(set(keys)) == 60
     assert len(set(cluster_keys(texts(*longer, *near), 0.0))) == 120
 
@@ -137,7 +139,9 @@ def test_cluster_keys_find_one_word_paraphrases_that_shingles_do_not() -> None:
         base.replace("new", "old").replace("works", "fails"),
         "how the new card works abroad please tell me",
     ]
+
     keys = cluster_keys(texts(base, *rows, *far), 0.99)
+
     assert len(set(keys[:4])) == 1 and len(set(keys)) == 3
     assert (
         len(set(cluster_keys(texts("how do i reset my card", "how do i lock my card"), 0.99))) == 2
@@ -171,7 +175,9 @@ def test_all_copies_of_a_text_share_a_cluster(data: st.DataObject) -> None:
         groups[origins[position]] = f"group {origins[position]}"
     order = data.draw(st.permutations(range(len(values))))
     rows = texts(*values, groups=groups).iloc[order].reset_index(drop=True)
+
     keys = cluster_keys(rows, 0.8)
+
     assert pattern(keys) == pattern([str(origins[position]) for position in order])
     assert keys[order.index(0)] == hashlib.sha256(b"group:group 0").hexdigest()
 
@@ -200,6 +206,7 @@ def test_nothing_depends_on_chunks_or_the_order_of_rows(
     order = list(range(len(rows)))
     shuffler.shuffle(order)
     results = []
+
     for each, size in ((framed, 10_000), (framed, chunk_rows), (framed.iloc[order], chunk_rows)):
         with tempfile.TemporaryDirectory() as folder:
             book = book_of(Path(folder), each, size)
@@ -215,6 +222,7 @@ def test_nothing_depends_on_chunks_or_the_order_of_rows(
             results.append(
                 {name: np.asarray(values)[by_age].tolist() for name, values in found.items()}
             )
+
     assert results[0] == results[1] == results[2]
 
 
@@ -241,7 +249,9 @@ def test_cluster_keys_of_20000_short_rows_take_seconds() -> None:
     values = [sentence(generator, 10) for _ in range(16_000)]
     values += [f"{text} x" for text in values[:4000]]
     rows = texts(*values)
+
     keys = cluster_keys(rows, 0.8)
+
     assert keys[:4000] == keys[16_000:]
 
 
@@ -253,6 +263,7 @@ def test_cluster_keys_of_thousands_of_twins_do_not_take_their_square() -> None:
         base[generator.randrange(80)], kept = generator.choice(WORDS), list(base)
         values.append(" ".join(base))
         base = kept
+
     assert len(set(cluster_keys(texts(*values), 0.8))) == 1
 
 
@@ -271,20 +282,25 @@ def test_cluster_keys_join_a_conversation_at_several_lengths_and_its_opening_as_
         {"input": turns[0]["content"], "output": "Open the settings."},
         {"messages": [{"role": "user", "content": "Something else entirely."}, turns[1]]},
     ]
+
     keys = cluster_keys(
         rows_frame(
             (number, parse_sample(each, SampleKind.LLM)) for number, each in enumerate(contents)
         ),
         0.8,
     )
+
     assert keys[0] == keys[1] == keys[2] != keys[3]
 
 
 def test_exact_duplicates_are_of_the_oldest_row(tmp_path: Path) -> None:
     rows = texts("a", "b", "a", "A", "a", groups=[None, None, "g", None, None])
     rows["row_id"] = [5, 4, 3, 2, 1]
+
     book = book_of(tmp_path, rows, 2)
+
     assert book.exact_duplicates().tolist() == [4, -1, 4, -1, -1]
+
     included = np.array([True, True, True, True, False])
     assert book.exact_duplicates(included).tolist() == [2, -1, -1, -1, -1]
 
@@ -326,7 +342,9 @@ def test_near_duplicates_need_every_text_to_be_similar(tmp_path: Path) -> None:
         {"input": near, "output": "Yes."},
         {"input": sentence(generator, 120), "output": "yes"},
     )
+
     book = book_of(tmp_path, rows)
+
     assert book.near_duplicates(0.8).tolist() == [-1, -1, 0, -1]
     assert book.near_duplicates(0.0).tolist() == [-1] * 4
     assert book.near_duplicates(0.8, np.array([False, True, True, True])).tolist() == [-1] * 4
@@ -337,6 +355,7 @@ def test_contradictions_are_found_on_both_sides(tmp_path: Path) -> None:
     book = book_of(
         tmp_path, frame("label", *({"text": text, "label": label} for text, label in contents)), 2
     )
+
     assert book.contradictions().tolist() == [True, True, False, False, True]
     assert book.contradictions(np.array([True, False, True, True, True])).tolist() == [False] * 5
 
@@ -354,9 +373,12 @@ def test_preferences_contradict_their_opposites_only(tmp_path: Path) -> None:
         preference("other", "two", "one"),
         preference("ask", "One.", "two"),
     )
+
     book = book_of(tmp_path, rows, 2)
+
     assert book.contradictions().tolist() == [True, True, False, False, True]
     assert book.near_duplicates(0.8).tolist() == [-1, -1, -1, -1, 0]
+
     keys = book.cluster_keys(0.8)
     assert keys[0] == keys[1] == keys[2] == keys[4] != keys[3]
 
@@ -377,6 +399,7 @@ def test_an_empty_book_finds_nothing(tmp_path: Path) -> None:
         book.clusters(0.8),
         book.row_ids,
     ]
+
     assert len(book) == 0 and [len(each) for each in found] == [0] * 5
     assert book.cluster_keys(0.8, np.array([], dtype=bool)) == []
 
@@ -394,7 +417,9 @@ def test_a_form_filled_in_again_and_again_is_no_cluster_of_twins() -> None:
         "".join(random.Random(number).choices("abcdefghijklmnop", k=7)) for number in range(40)
     ]
     rows = texts(*(f"how can the new {name} be sent back today" for name in names))
+
     keys = cluster_keys(rows, 0.8)
+
     assert len(set(keys)) == 31 and len(set(keys[:10])) == 1
     assert (
         cluster_keys(rows.iloc[:25].reset_index(drop=True), 0.8) == keys[:25]

@@ -8,7 +8,9 @@ from tunetrail.data.twins.growing_arrays import GrowingArray
 def test_growing_array_returns_all_that_was_appended(tmp_path: Path) -> None:
     flat = GrowingArray(tmp_path / "flat.bin", np.uint64)
     wide = GrowingArray(tmp_path / "wide.bin", np.int32, width=2)
+
     assert flat.array().shape == (0,) and wide.array().shape == (0, 2)
+
     for number in range(3):
         flat.append(np.array([number, 2**64 - 1], dtype=np.uint64))
         wide.append(np.array([[number, -number]]))

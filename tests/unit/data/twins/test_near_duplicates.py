@@ -44,6 +44,7 @@ def test_representatives_are_the_oldest_and_stay_themselves() -> None:
         edited(base, 20, 40, 60, 80),
         edited(base, 20, 40, 60, 80, 90, 95),
     ]
+
     # the second is near the first, the third near the second only, the fourth near the third only
     assert represented(chain, similarity=0.85) == [0, 0, 2, 2]
     assert represented(chain[::-1], similarity=0.85) == [0, 0, 2, 2]
@@ -60,6 +61,7 @@ def test_representatives_of_thousands_of_near_copies_take_seconds() -> None:
     copies = [
         [*edited(base, generator.randrange(80))[:-1], VOCABULARY[number]] for number in range(2000)
     ]
+
     assert set(represented(copies, similarity=0.6)) == {0}
 
 
@@ -83,7 +85,9 @@ def test_representatives_are_those_of_the_greedy_rule() -> None:
             if wanted[o] == o and len(own & shingles[o]) / len(own | shingles[o]) >= 0.7
         )
         wanted.append(next(older, newer))
+
     found = represented(texts, similarity=0.7)
+
     assert [older == number for number, older in enumerate(found)] == [
         o == n for n, o in enumerate(wanted)
     ]

@@ -50,12 +50,14 @@ def test_similar_is_right_near_the_threshold(size: int, index: float, similar: b
 
 def test_similar_without_exact_comparisons_passes_only_what_is_beyond_doubt() -> None:
     pairs = np.arange(200)
+
     for index, low, high in [(0.7, 0.0, 0.0), (0.8, 0.0, 0.05), (0.97, 0.95, 1.0)]:
         assert (
             low
             <= stored(overlapping(200, 100, index), exact=0).similar(pairs, pairs + 200, 0.8).mean()
             <= high
         )
+
     half = stored(overlapping(200, 100, 0.82), exact=100)
     assert half.similar(pairs, pairs + 200, 0.8)[:95].all() and half.exact_left == 0
 
@@ -82,6 +84,7 @@ def test_components_number_what_is_connected() -> None:
 
 def test_buckets() -> None:
     bucket = np.array([0, 0, 0, 2, 2])
+
     assert is_mixed(bucket, np.array([1, 1, 1, 1, 3])).tolist() == [False] * 3 + [True] * 2
     assert is_mixed(bucket[:0], bucket[:0]).tolist() == []
     assert with_lag(np.arange(5), bucket, 1).tolist() == [0, 1, 3] and with_lag(
@@ -99,10 +102,12 @@ def test_bands_compare_only_what_has_an_equal_salt() -> None:
 def test_connecting_pairs_connect_what_is_similar_and_only_that() -> None:
     sketches = stored(overlapping(500, 60, 0.85))
     first, second = connecting_pairs(sketches, np.arange(1000), np.arange(1000), 0.8)
+
     found = {frozenset(pair) for pair in zip(first.tolist(), second.tolist(), strict=True)}
     assert (
         found <= {frozenset((number, number + 500)) for number in range(500)} and len(found) >= 495
     )
+
     connected = np.arange(1000) % 500
     assert len(connecting_pairs(sketches, np.arange(1000), connected, 0.8)[0]) == 0
 
@@ -128,5 +133,7 @@ def test_connecting_pairs_of_a_template_compares_only_so_many(pairs_left: int) -
         pairs_left=pairs_left,
     )
     connecting_pairs(sketches, np.arange(2000), np.arange(2000), 0.8)
+
     one_lag_of_each_band = 2000 * (128 // rows_per_band(0.8))
+
     assert pairs_left // 2 < sketches.compared + 1 <= pairs_left + one_lag_of_each_band

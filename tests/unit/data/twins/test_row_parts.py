@@ -59,6 +59,7 @@ def test_parts_of_a_conversation() -> None:
     parts = parts_of(
         chat(("system", "s"), ("user", "u"), ("assistant", "a"), ("user", "v"), ("assistant", "b"))
     )
+
     assert list(parts.twins) == ["u", "u\na\nv\nb"] and parts.whole == "u\na\nv\nb"
     assert list(parts.compared) == ["u\na\nv", "b"] and parts.answered_by_text
     assert list(parts.setting) == [
@@ -66,6 +67,7 @@ def test_parts_of_a_conversation() -> None:
         "s",
         ["system", "user", "assistant", "user", "assistant"],
     ]
+
     unanswered = parts_of(chat(("user", "u")))
     assert list(unanswered.compared) == ["u", None] and not unanswered.answered_by_text
 
@@ -115,6 +117,7 @@ def test_hash_of_knows_values_of_other_types_apart() -> None:
         ["1", "2"],
         ["12"],
     ]
+
     assert len({hash_of([value]) for value in values}) == len(values)
     assert hash_of([-0.0]) == hash_of([0]) and hash_of(["a", "b"]) != hash_of(["ab"]) != hash_of(
         ["b", "a"]

@@ -61,6 +61,7 @@ def test_hashes_are_the_same_in_every_process() -> None:
         ).stdout
         for each in environments
     }
+
     assert printed == {f"{text_hash('a')} {word_shingles(word_hashes(['a b c'])).values}\n"}
     assert text_hash("\ud800") != text_hash("")
 
@@ -72,6 +73,7 @@ def test_combined_depends_on_the_order_of_the_columns() -> None:
 
 def test_runs_of_sorted_values() -> None:
     values = np.array([1, 1, 2, 3, 3])
+
     assert begins_run(values).tolist() == [True, False, True, True, False]
     assert in_shared_run(values).tolist() == [True, True, False, True, True]
     assert in_shared_run(values[:0]).tolist() == [] and in_shared_run(values[:1]).tolist() == [
@@ -113,7 +115,9 @@ def test_signatures_estimate_the_jaccard_index(index: float) -> None:
     shared, size = round(2 * 90 * index / (1 + index)), 90
     hashes = np.random.default_rng(1).integers(0, 2**63, (400, 2 * size - shared), dtype=np.uint64)
     sides = [hashes[:, :size], hashes[:, size - shared :]]
+
     one, other = (signatures(ragged(side.ravel(), np.full(400, size))) for side in sides)
+
     assert one.shape == (400, PERMUTATIONS)
     assert np.mean(one == other) == pytest.approx(shared / (2 * size - shared), abs=0.01)
     assert np.mean(one == other, axis=1).std() < 0.05
@@ -131,6 +135,7 @@ def test_smallest_keeps_distinct_hashes_sorted_and_not_more_than_the_sample() ->
             np.concatenate((values, [7, 7, 2**33])).astype(np.uint64), np.array([len(values), 0, 3])
         )
     )
+
     assert kept.counts.tolist() == [LARGEST_SAMPLE, 0, 2]
     assert (
         kept.values[:LARGEST_SAMPLE].tolist()
@@ -187,11 +192,13 @@ def test_one_word_masks_find_every_change_of_one_word(
         "insert": [*words[:place], "new", *words[place:]],
         "delete": words[:place] + words[place + 1 :],
     }[change]
+
     assert share_a_mask([" ".join(words), " ".join(changed)])
 
 
 def test_one_word_masks_end_at_64_words() -> None:
     texts = [" ".join(random.Random(size).choices("abcdef", k=size)) for size in (2, 3, 4, 64, 65)]
+
     assert np.bincount(one_word_masks(word_hashes(texts), 4)[1], minlength=5).tolist() == [
         0,
         1,

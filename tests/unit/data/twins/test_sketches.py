@@ -43,6 +43,7 @@ def test_sketch_rows_name_a_row_by_its_group_or_else_its_first_text() -> None:
     rows = [
         frame("pair", {"anchor": "A, b!", "positive": "c"}, group=group) for group in (None, "g")
     ]
+
     wanted = [hashlib.sha256(b"text:a b").digest(), hashlib.sha256(b"group:g").digest()]
     assert [sketch_rows(each).own_key[0].tobytes() for each in rows] == wanted
     assert [sketch_rows(each).group_key[0] for each in rows] == [0, text_hash("g")]
@@ -63,7 +64,9 @@ def test_sketch_rows_sketch_a_text_by_its_length() -> None:
             for count in (1, 15, 16, 32, 33)
         )
     )
+
     sketches = sketch_rows(rows)
+
     assert sketches.short.text.tolist() == [0, 1, 2, 3] and sketches.long.text.tolist() == [2, 3, 4]
     assert sketches.long.counts.sum() == len(sketches.long.shingles)
     assert np.bincount(sketches.mask_text, minlength=5).tolist() == [0, 16, 17, 33, 34]
@@ -118,6 +121,7 @@ def test_sketch_rows_know_what_is_asked_answered_and_fixed(
 
 def test_row_sketches_survive_the_file(tmp_path: Path) -> None:
     sketches = sketch_rows(texts("a", "b " * 40))
+
     sketches.save(tmp_path / "sketches.npz")
     again = dict(RowSketches.load(tmp_path / "sketches.npz").arrays())
     for name, values in sketches.arrays():
@@ -137,7 +141,9 @@ def test_sketch_rows_survive_hostile_texts() -> None:
         "\u0301" * 50,
         "\U0010ffff" * 5,
     ]
+
     sketches = sketch_rows(texts(*hostile))
+
     assert len(sketches) == len(hostile)
     assert len(set(sketches.text_key.tolist())) == len({normalized(text) for text in hostile})
     assert len(sketch_rows(texts())) == 0

@@ -38,6 +38,7 @@ def test_numbers_do_not_depend_on_the_order_of_texts() -> None:
 @pytest.mark.parametrize("count", [10, 24, 60])
 def test_are_similar_takes_the_kind_that_both_have(count: int) -> None:
     index, (one, near, far) = index_of(words(1, count), words(1, count) + " x", words(2, count))
+
     index.allow_comparisons(3)
     pairs = np.array([[one, near], [one, far], [one, one], [-1, -1], [one, -1]])
     assert index.are_similar(pairs[:, 0], pairs[:, 1], 0.8).tolist() == [
@@ -71,9 +72,12 @@ def test_one_word_pairs_connect_wanted_texts_in_any_number_of_parts(
     index, numbers = index_of(*(" ".join(text) for text in texts))
     wanted = np.ones(index.size, dtype=bool)
     found = np.concatenate([np.column_stack(pair) for pair in index.one_word_pairs(wanted)])
+
     # the base, one word more, another word, one word less; backwards, and a word moved, are two
     # changes away
     groups = components(found[:, 0], found[:, 1], index.size)[numbers]
+
     assert len(set(groups[:4])) == 1 and len(set(groups)) == 3
+
     wanted[numbers[0]] = False
     assert all(numbers[0] not in np.concatenate(pair) for pair in index.one_word_pairs(wanted))

@@ -1,10 +1,10 @@
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import AttentionInterface
 
 from tunetrail.config import TrainingConfig
 from tunetrail.config.training import BatchesConfig
@@ -13,7 +13,6 @@ from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.embedding.preflight import EMBEDDING_CHECKS
 from tunetrail.learning.fitting import fit, optimization_settings
-from tunetrail.learning.padding_free.attention import SEGMENT_ATTENTION, segment_attention
 from tunetrail.learning.preflight.findings import PreflightReport, Severity
 from tunetrail.learning.training_plan import TrainingPlan
 
@@ -26,6 +25,15 @@ SCORES = [
 LABELS = [{"text": f"text {n}", "label": "ab"[n % 2]} for n in range(8)]
 TEXTS = [{"text": f"text {n}"} for n in range(8)]
 VECTORS = [{"text": f"text {n}", "embedding": [float(n)] * 32} for n in range(8)]
+
+
+def fit_and_check(
+    module: EmbeddingModule, data: EmbeddingDataModule, folder: Path
+) -> PreflightReport:
+    plan = TrainingPlan(folder=folder, on_metrics=lambda metrics, step: None)
+    result = fit(module, data, TRAINING, plan, seed=0, checks=EMBEDDING_CHECKS)
+    assert result.preflight is not None
+    return result.preflight
 
 
 def checked(
@@ -57,16 +65,7 @@ def checked(
         seen_twice=("text",),
         prompts=prompts,
     )
-    result = fit(
-        module,
-        data,
-        TRAINING,
-        TrainingPlan(folder=folder, on_metrics=lambda metrics, step: None),
-        seed=0,
-        checks=EMBEDDING_CHECKS,
-    )
-    assert result.preflight is not None
-    return result.preflight
+    return fit_and_check(module, data, folder)
 
 
 def warnings(report: PreflightReport) -> dict[str, str]:
@@ -94,7 +93,7 @@ def test_preflight_is_silent_on_good_rows(
     report = checked(tiny_embedding_model, tmp_path, records, shape=shape)
     assert {finding.severity for finding in report.findings} == {Severity.OK}
     assert len(report.findings) == 8
-    assert not [each for each in caplog.records if each.levelname == "WARNING"]
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_preview_shows_rows_as_the_model_reads_them(
@@ -103,7 +102,9 @@ def test_preview_shows_rows_as_the_model_reads_them(
     report = checked(
         tiny_embedding_model, tmp_path / "pairs", PAIRS, prompts={"query": "find: ", "document": ""}
     )
+
     assert "Row 0:\n  read: find: question 0\n  read: the answer is 0\n\nRow 1:" in report.preview
+
     report = checked(tiny_embedding_model, tmp_path / "scores", SCORES, shape="score")
     assert "read: other 1\n  learnt: score 0.125" in report.preview
 
@@ -131,6 +132,7 @@ def test_preflight_refuses_batches_of_one_row_where_the_loss_needs_company(
         )
         assert "rows per batch" not in warnings(report)
         return
+
     with pytest.raises(
         ConfigError,
         match=r"training\.batch_size must be at least 2 for the loss .* 8 rows in 8 batches",
@@ -142,15 +144,18 @@ def test_preflight_refuses_a_token_budget_of_one_row(
     tiny_embedding_model: str, tmp_path: Path
 ) -> None:
     same = [record | {"positive": "the answer"} for record in PAIRS]
+
     with pytest.raises(
         ConfigError,
         match=r"training\.batches\.tokens must allow several rows per batch for the loss",
     ):
         checked(tiny_embedding_model, tmp_path, same, batches=BatchesConfig(tokens=1))
+
     report = checked(tiny_embedding_model, tmp_path, PAIRS, batches=BatchesConfig(tokens=1))
     assert warnings(report)["rows per batch"].startswith(
         "training.batches.tokens=1 leaves many batches with one row"
     )
+
     report = checked(tiny_embedding_model, tmp_path, PAIRS, batches=BatchesConfig(tokens=60))
     assert warnings(report) == {}
 
@@ -163,6 +168,7 @@ def test_preflight_refuses_one_row_and_warns_of_one_validation_row(
         match="must have at least 2 rows for the loss multiple_negatives_ranking, got 1",
     ):
         checked(tiny_embedding_model, tmp_path, PAIRS[:1], validation=PAIRS)
+
     report = checked(tiny_embedding_model, tmp_path, PAIRS, validation=PAIRS[:1])
     assert "The validation has one row" in warnings(report)["rows per batch"]
 
@@ -172,7 +178,9 @@ def test_preflight_looks_for_pairs_of_equal_texts(
 ) -> None:
     equal = [{"anchor": record["anchor"], "positive": f" {record['anchor']}\n"} for record in PAIRS]
     report = checked(tiny_embedding_model, tmp_path, [*equal[:2], *PAIRS[2:]])
+
     assert warnings(report) == {"pairs": "25 % of the anchors equal their positive (2 of 8 rows)."}
+
     with pytest.raises(
         SampleError,
         match=r"62\.5 % of the anchors equal their positive \(5 of 8 rows\)\. Look at the",
@@ -186,6 +194,7 @@ def test_pairs_that_the_model_tells_apart_are_not_equal(
     shouted = [
         {"anchor": record["anchor"], "positive": record["anchor"].upper()} for record in PAIRS
     ]
+
     assert (
         warnings(checked(tiny_embedding_model, tmp_path, shouted)) == {}
     )  # this tokenizer reads case
@@ -196,6 +205,7 @@ def test_preflight_warns_of_texts_that_are_cut_off(
 ) -> None:
     long = [{"anchor": "why " * 40, "positive": f"the answer is {n}"} for n in range(8)]
     report = checked(tiny_embedding_model, tmp_path, long)
+
     assert warnings(report) == {
         "lengths": "50 % of the texts fill max_length=64 or are cut off there."
     }
@@ -203,31 +213,20 @@ def test_preflight_warns_of_texts_that_are_cut_off(
 
 
 def test_preflight_refuses_texts_that_see_each_other(
-    tiny_embedding_model: str, tmp_path: Path
+    tiny_embedding_model: str, tmp_path: Path, replace_segment_attention: Callable[[Any], None]
 ) -> None:
     def blind(
-        module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **others: Any
+        module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any
     ) -> tuple[Tensor, None]:
-        return torch.nn.functional.scaled_dot_product_attention(query, key, value).transpose(
-            1, 2
-        ), None
+        attended = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+        return attended.transpose(1, 2), None
 
-    module = EmbeddingModule(
-        model=tiny_embedding_model, shape="pair", optimization=optimization_settings(TRAINING)
-    )
+    optimization = optimization_settings(TRAINING)
+    module = EmbeddingModule(model=tiny_embedding_model, shape="pair", optimization=optimization)
     data = EmbeddingDataModule(train=PAIRS, validation=PAIRS, shape="pair", batch_size=4)
-    AttentionInterface.register(SEGMENT_ATTENTION, blind)
-    try:
-        with pytest.raises(
-            TrainingError, match=r"other vectors than one by one, by .*: they see each other\."
-        ):
-            fit(
-                module,
-                data,
-                TRAINING,
-                TrainingPlan(folder=tmp_path, on_metrics=lambda metrics, step: None),
-                seed=0,
-                checks=EMBEDDING_CHECKS,
-            )
-    finally:
-        AttentionInterface.register(SEGMENT_ATTENTION, segment_attention)
+    replace_segment_attention(blind)
+
+    with pytest.raises(
+        TrainingError, match=r"other vectors than one by one, by .*: they see each other\."
+    ):
+        fit_and_check(module, data, tmp_path)

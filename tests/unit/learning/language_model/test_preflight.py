@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -5,15 +6,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AttentionInterface
 
 from tunetrail.config import TrainingConfig
 from tunetrail.errors import ConfigError, SampleError, TrainingError, TunetrailError
 from tunetrail.learning.fitting import fit, optimization_settings
-from tunetrail.learning.language_model.data import Item, LanguageModelDataModule, PreferencePair
+from tunetrail.learning.language_model.data import LanguageModelDataModule, PreferencePair
 from tunetrail.learning.language_model.module import LanguageModelModule, load_tokenizer
 from tunetrail.learning.language_model.preflight import LANGUAGE_MODEL_CHECKS, marked
-from tunetrail.learning.padding_free.attention import SEGMENT_ATTENTION, segment_attention
 from tunetrail.learning.preflight.findings import PreflightReport, Severity
 from tunetrail.learning.tokens.chat import (
     IGNORED,
@@ -45,19 +44,23 @@ def examples(path: str, records: Any = RECORDS, max_length: int = 256) -> list[T
     return [tokenize_record(tokenizer, record, max_length) for record in records]
 
 
-def checked(path: str, folder: Path, items: list[Any], **data: Any) -> PreflightReport:
-    module = LanguageModelModule(model=path, optimization=optimization_settings(TRAINING))
+def load_module(path: str, **settings: Any) -> LanguageModelModule:
+    optimization = optimization_settings(TRAINING)
+    return LanguageModelModule(model=path, optimization=optimization, **settings)
+
+
+def fit_and_check(
+    module: LanguageModelModule, folder: Path, items: list[Any], **data: Any
+) -> PreflightReport:
     batches = LanguageModelDataModule(train=items, validation=items, batch_size=4, **data)
-    result = fit(
-        module,
-        batches,
-        TRAINING,
-        TrainingPlan(folder=folder, on_metrics=lambda metrics, step: None),
-        seed=0,
-        checks=LANGUAGE_MODEL_CHECKS,
-    )
+    plan = TrainingPlan(folder=folder, on_metrics=lambda metrics, step: None)
+    result = fit(module, batches, TRAINING, plan, seed=0, checks=LANGUAGE_MODEL_CHECKS)
     assert result.preflight is not None
     return result.preflight
+
+
+def checked(path: str, folder: Path, items: list[Any], **data: Any) -> PreflightReport:
+    return fit_and_check(load_module(path), folder, items, **data)
 
 
 def refused(
@@ -189,10 +192,10 @@ def test_preflight_refuses_rows_that_are_longer_than_the_model(
 
 
 def test_preflight_refuses_examples_that_see_each_other(
-    tiny_language_model: str, tmp_path: Path
+    tiny_language_model: str, tmp_path: Path, replace_segment_attention: Callable[[Any], None]
 ) -> None:
     def blind(
-        module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **others: Any
+        module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any
     ) -> tuple[Tensor, None]:
         shared = query.shape[1] != key.shape[1]
         attended = torch.nn.functional.scaled_dot_product_attention(
@@ -200,62 +203,30 @@ def test_preflight_refuses_examples_that_see_each_other(
         )
         return attended.transpose(1, 2), None
 
-    items = examples(tiny_language_model)
-    module = LanguageModelModule(
-        model=tiny_language_model, optimization=optimization_settings(TRAINING)
-    )
-    data = LanguageModelDataModule(train=items, validation=items, batch_size=4)
-    AttentionInterface.register(SEGMENT_ATTENTION, blind)
-    try:
-        with pytest.raises(
-            TrainingError, match=r"another loss than one by one, by .*: they see each other\."
-        ):
-            fit(
-                module,
-                data,
-                TRAINING,
-                TrainingPlan(folder=tmp_path, on_metrics=lambda metrics, step: None),
-                seed=0,
-                checks=LANGUAGE_MODEL_CHECKS,
-            )
-    finally:
-        AttentionInterface.register(SEGMENT_ATTENTION, segment_attention)
+    module = load_module(tiny_language_model)
+    replace_segment_attention(blind)
+
+    with pytest.raises(
+        TrainingError, match=r"another loss than one by one, by .*: they see each other\."
+    ):
+        fit_and_check(module, tmp_path, examples(tiny_language_model))
 
 
 def test_packing_is_checked_where_rows_are_padded_too(
     tiny_language_model: str, tmp_path: Path
 ) -> None:
-    items: list[Item] = [*examples(tiny_language_model)]
-    module = LanguageModelModule(
-        model=tiny_language_model, padding_free=False, optimization=optimization_settings(TRAINING)
-    )
-    data = LanguageModelDataModule(train=items, validation=items, batch_size=4, padded=True)
-    result = fit(
-        module,
-        data,
-        TRAINING,
-        TrainingPlan(folder=tmp_path, on_metrics=lambda metrics, step: None),
-        seed=0,
-        checks=LANGUAGE_MODEL_CHECKS,
-    )
-    assert result.preflight is not None and warnings(result.preflight) == {}
+    module = load_module(tiny_language_model, padding_free=False)
+
+    report = fit_and_check(module, tmp_path, examples(tiny_language_model), padded=True)
+
+    assert warnings(report) == {}
 
 
 def test_preflight_refuses_a_broken_model(tiny_language_model: str, tmp_path: Path) -> None:
-    items = examples(tiny_language_model)
-    module = LanguageModelModule(
-        model=tiny_language_model, optimization=optimization_settings(TRAINING)
-    )
+    module = load_module(tiny_language_model)
     module.model.model.norm.weight.data.fill_(float("nan"))
-    data = LanguageModelDataModule(train=items, validation=items, batch_size=4)
+
     with pytest.raises(
         TrainingError, match=r"train/loss must be finite, got nan before the first step"
     ):
-        fit(
-            module,
-            data,
-            TRAINING,
-            TrainingPlan(folder=tmp_path, on_metrics=lambda metrics, step: None),
-            seed=0,
-            checks=LANGUAGE_MODEL_CHECKS,
-        )
+        fit_and_check(module, tmp_path, examples(tiny_language_model))
