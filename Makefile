@@ -34,7 +34,7 @@ demo: install ## Train, compare and deploy two small models from the sample sess
 test: install ## Run the tests that take seconds, in two processes
 	$(VENV)/bin/python -m pytest -n 2 -m 'not slow and not processes'
 
-test-all: install ## Run these and the tests that start processes or build the package
+test-all: install ## Run these and the tests that start processes, build the package or take longer
 	$(VENV)/bin/python -m pytest -n 2
 
 test-slow: install ## Run the tests that train the real models

@@ -228,6 +228,7 @@ def test_execute_leaves_no_working_files(trained: Any) -> None:
     }
 
 
+@pytest.mark.processes
 def test_execute_goes_on_from_root_the_second_time(
     database: DatabaseManager, session: str, workplace: Path, make_settings: Make
 ) -> None:
@@ -346,6 +347,7 @@ def test_execute_wants_one_shape_of_a_session_with_several(
         node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})
 
 
+@pytest.mark.processes
 def test_execute_wants_an_objective_for_a_session_with_texts_and_preferences(
     database: DatabaseManager, workplace: Path, make_settings: Make, make_rows: Rows
 ) -> None:
@@ -498,6 +500,7 @@ def test_execute_refuses_a_wrong_request_before_it_begins(
     assert database.training_runs() == []
 
 
+@pytest.mark.processes
 def test_basic_usage_of_the_specification_runs_as_written(
     database: DatabaseManager, session: str, workplace: Path, tiny_embedding_model: str, tiny_language_model: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -548,6 +551,7 @@ def test_basic_usage_of_the_specification_runs_with_the_real_models(
     assert list(results["results"]["steps"])[:6] == DOCUMENTED_STEPS
 
 
+@pytest.mark.processes
 def test_execute_trains_on_further_shapes_and_scores_the_chosen_one(
     database: DatabaseManager, make_settings: Make, make_rows: Rows, workplace: Path
 ) -> None:

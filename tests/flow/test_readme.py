@@ -109,6 +109,7 @@ def failed_run(folder: Path, small: list[str]) -> str:
         return manager.training_runs()[-1].run_id
 
 
+@pytest.mark.processes
 def test_readme_commands_run(
     session: Path,
     tiny_embedding_model: str,
@@ -140,6 +141,7 @@ def test_readme_commands_run(
     assert "nDCG@10" in capsys.readouterr().out
 
 
+@pytest.mark.processes
 def test_readme_snippet_runs(
     session: Path,
     tiny_embedding_model: str,
@@ -167,6 +169,7 @@ def recipes() -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines if line.strip()]
 
 
+@pytest.mark.processes
 def test_recipes_compose(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     requests: list[TrainRequest] = []
 

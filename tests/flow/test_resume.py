@@ -198,6 +198,7 @@ def test_resume_goes_on_behind_the_steps_that_are_finished(
     assert list(Path(settings.output_dir).iterdir()) == []
 
 
+@pytest.mark.processes
 def test_resume_keeps_finished_folds_and_goes_on_within_the_one_that_was_interrupted(
     workplace: Path, tmp_path: Path, database: DatabaseManager, session: str, make_settings: Make,
     monkeypatch: pytest.MonkeyPatch,
@@ -244,6 +245,7 @@ def test_resume_keeps_finished_folds_and_goes_on_within_the_one_that_was_interru
     assert states == [("fold-1", "FINISHED"), ("fold-2", "FINISHED"), ("fold-3", "FINISHED")]
 
 
+@pytest.mark.processes
 def test_resume_trains_only_the_model_type_that_was_not_finished(
     trained: Any, database: DatabaseManager, session: str, workplace: Path, make_settings: Make
 ) -> None:
@@ -351,6 +353,7 @@ def test_resume_uses_the_configuration_of_then(
     )
 
 
+@pytest.mark.processes
 def test_resume_trains_from_the_root_of_then_and_compares_with_the_root_of_now(
     database: DatabaseManager, session: str, workplace: Path, make_settings: Make
 ) -> None:
@@ -372,6 +375,7 @@ def test_resume_trains_from_the_root_of_then_and_compares_with_the_root_of_now(
     assert (deployment["version"], deployment["previous_root"]) == ("3", "2")
 
 
+@pytest.mark.processes
 def test_resume_compares_again_where_root_moved_before_the_decision(
     database: DatabaseManager, session: str, workplace: Path, make_settings: Make
 ) -> None:

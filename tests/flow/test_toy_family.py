@@ -274,6 +274,7 @@ def test_a_family_from_outside_goes_from_a_file_to_root(
     assert np.array_equal(exported.weights, registered.weights) and exported.weights.any()
 
 
+@pytest.mark.processes
 def test_a_family_from_outside_is_prepared_and_trained_again_from_root(
     ticket_family: ModelFamily, workplace: Path, make_settings: Callable[..., Settings]
 ) -> None:

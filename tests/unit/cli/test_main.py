@@ -135,6 +135,7 @@ def test_module_is_the_command() -> None:
     assert done.returncode == 2 and done.stderr.startswith("error: command must be one of")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_main_ends_with_the_code_of_the_signal(number: int, code: int, tmp_path: Path) -> None:
     """The database's lock, held here, keeps the command waiting."""

@@ -197,6 +197,7 @@ def missed(scores: Scores) -> list[tuple[str, float, float]]:
     return [line for line in measured if min(line[1:]) < TARGET]
 
 
+@pytest.mark.processes
 @NEEDS_MINILM
 def test_outliers_and_wrong_labels_are_found_with_a_real_model(
     minilm_vectors: Encode, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -88,6 +88,7 @@ def left_over(tracker: Tracker, name: str) -> list[Any]:
     return [*client.search_model_versions(f"name = '{name}'"), *logged]
 
 
+@pytest.mark.processes
 def test_register_and_move_root_give_a_model_that_mlflow_loads_offline(
     tracker: Tracker,
     run: TrackedRun,

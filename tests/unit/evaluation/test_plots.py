@@ -89,6 +89,7 @@ def test_comparison_figure_says_when_there_is_no_interval() -> None:
     assert_draws(figure)
 
 
+@pytest.mark.processes
 def test_plots_import_no_pyplot() -> None:
     code = (
         "import sys; from tunetrail.evaluation.plots import learning_curve_figure; learning_curve_figure({}, 't'); "

@@ -110,6 +110,7 @@ def test_job_comes_back_as_it_was_written_but_for_its_connections(
     assert "hunter2" not in (folder / "job.json").read_text()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("model_type", ["embedding", "llm"])
 def test_fit_job_gives_the_same_weights_in_a_process_of_its_own(
     settings: Settings, tmp_path: Path, model_type: str

@@ -372,6 +372,7 @@ def test_reopen_training_run_refuses_one_that_succeeded(manager, session):
     )
 
 
+@pytest.mark.processes
 def test_mark_interrupted_runs_finds_the_run_of_a_killed_process(manager, session, url):
     code = (
         "import sys, time\n"
@@ -435,6 +436,7 @@ def test_promotions_refuse_every_change(manager, url, statement):
     assert manager.promotions()[0].decision == "refused"
 
 
+@pytest.mark.processes
 def test_fresh_database_survives_four_processes_at_once(url):
     code = (
         "import sys\n"
@@ -603,6 +605,7 @@ def test_database_manager_hides_the_content_of_samples_from_its_errors(manager, 
     assert "private" not in str(caught.value)
 
 
+@pytest.mark.processes
 def test_database_manager_imports_neither_torch_nor_mlflow():
     code = "import sys, tunetrail.stores.database; print([n for n in ('torch', 'mlflow', 'hydra') if n in sys.modules])"
     with run_python(code) as child:

@@ -49,6 +49,7 @@ def start_in_another_process(config: TrackingConfig, code: str) -> "subprocess.P
     return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.processes
 def test_tracker_prepares_a_fresh_store_for_four_processes_at_once(tmp_path: Path) -> None:
     program = (
         "from tunetrail.config import TrackingConfig; from tunetrail.stores.tracking import Tracker; "
@@ -220,6 +221,7 @@ def test_ending_keeps_the_first_error_where_the_run_cannot_be_marked(tracker: Tr
     assert "could not be marked as failed" in caught.value.__notes__[0]
 
 
+@pytest.mark.processes
 def test_mark_interrupted_runs_finds_those_of_a_killed_process(
     config: TrackingConfig, tracker: Tracker
 ) -> None:
@@ -257,6 +259,7 @@ def test_mark_interrupted_runs_leaves_other_hosts_and_strangers_alone(tracker: T
     assert tracker.mark_interrupted_runs() == []
 
 
+@pytest.mark.processes
 def test_lock_keeps_a_second_process_out(
     config: TrackingConfig, tracker: Tracker, workplace: Path
 ) -> None:

@@ -163,6 +163,7 @@ def test_png_is_the_same_each_time() -> None:
     }
 
 
+@pytest.mark.processes
 def test_pictures_import_no_pyplot() -> None:
     code = (
         "import sys, numpy, pandas; from tunetrail.data.report.pictures import figures; "

@@ -129,6 +129,7 @@ print(resident() - before)
 """
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(
     not has_faster_products() or sys.platform != "linux", reason="no oneDNN here, or no /proc"
 )
@@ -139,6 +140,7 @@ def test_ever_new_sizes_take_no_more_memory() -> None:
     assert int(run.stdout) < 100  # MiB; more than 200 where the caches have their usual size
 
 
+@pytest.mark.processes
 def test_a_cache_size_that_someone_chose_stays() -> None:
     code = (
         "import os; from tunetrail.learning.cpu_layers.linear import *; "
