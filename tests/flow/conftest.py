@@ -69,7 +69,7 @@ def _sentences(seed: int, count: int = ROWS) -> list[str]:
 
 
 def rows_of(shape: str) -> list[dict[str, Any]]:
-    drawn, texts, others = random.Random(0), _sentences(1), _sentences(2)
+    drawn, texts, further_texts = random.Random(0), _sentences(1), _sentences(2)
     if shape == "pair":
         return [{"anchor": text, "positive": text.upper()} for text in texts]
     if shape == "pair with some negatives":
@@ -77,17 +77,17 @@ def rows_of(shape: str) -> list[dict[str, Any]]:
             {
                 "anchor": text,
                 "positive": text.upper(),
-                **({"negative": other} if number % 2 else {}),
+                **({"negative": negative} if index % 2 else {}),
             }
-            for number, (text, other) in enumerate(zip(texts, others, strict=True))
+            for index, (text, negative) in enumerate(zip(texts, further_texts, strict=True))
         ]
     if shape == "score":
         return [
             {"sentence1": a, "sentence2": b, "score": round(drawn.random(), 3)}
-            for a, b in zip(texts, others, strict=True)
+            for a, b in zip(texts, further_texts, strict=True)
         ]
     if shape == "label":
-        return [{"text": text, "label": text.split()[2]} for text in texts + others]
+        return [{"text": text, "label": text.split()[2]} for text in texts + further_texts]
     if shape == "vector":
         return [
             {"text": text, "embedding": [drawn.gauss(0, 1) for _ in range(32)]} for text in texts
@@ -111,13 +111,17 @@ def rows_of(shape: str) -> list[dict[str, Any]]:
             {
                 "prompt": text,
                 "chosen": text.upper(),
-                "rejected": other,
-                **({"weight": 2} if number % 2 else {}),
+                "rejected": rejected,
+                **({"weight": 2} if index % 2 else {}),
             }
-            for number, (text, other) in enumerate(zip(texts, others, strict=True))
+            for index, (text, rejected) in enumerate(zip(texts, further_texts, strict=True))
         ]
     assert shape == "mixed"
-    return [row for each in ("completion", "chat", "document") for row in rows_of(each)[:ROWS:2]]
+    return [
+        row
+        for part_shape in ("completion", "chat", "document")
+        for row in rows_of(part_shape)[:ROWS:2]
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -41,11 +41,8 @@ def node(settings: Settings, database: DatabaseManager) -> ModelTrainingNode:
 
 def runs_of(settings: Settings) -> list[Any]:
     client = MlflowClient(settings.tracking.uri)
-    return list(
-        client.search_runs(
-            [each.experiment_id for each in client.search_experiments()], order_by=["start_time"]
-        )
-    )
+    experiment_ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    return list(client.search_runs(experiment_ids, order_by=["start_time"]))
 
 
 def versions_of(settings: Settings) -> list[Any]:
@@ -53,10 +50,13 @@ def versions_of(settings: Settings) -> list[Any]:
 
 
 def roots_of(settings: Settings) -> dict[str, Any]:
-    """Aliases by registered model; a search for versions doesn't fill them in."""
+    """Return the aliases of each registered model that has one."""
     client = MlflowClient(settings.tracking.uri)
-    models = [client.get_registered_model(each.name) for each in client.search_registered_models()]
-    return {each.name: each.aliases for each in models if each.aliases}
+    aliases = {}
+    for model in client.search_registered_models():
+        # A search doesn't fill in the aliases.
+        aliases[model.name] = client.get_registered_model(model.name).aliases
+    return {name: versions for name, versions in aliases.items() if versions}
 
 
 def check_failed(settings: Settings, database: DatabaseManager, reason: str) -> None:
@@ -64,8 +64,8 @@ def check_failed(settings: Settings, database: DatabaseManager, reason: str) -> 
     run = database.training_runs()[-1]
     assert run.state == "failed" and run.reason is not None and reason in run.reason
     runs = runs_of(settings)
-    assert {each.info.status for each in runs} == {"FAILED"}
-    assert any(reason in each.data.tags["tunetrail.reason"] for each in runs)
+    assert {run.info.status for run in runs} == {"FAILED"}
+    assert any(reason in run.data.tags["tunetrail.reason"] for run in runs)
     assert roots_of(settings) == {}
     assert not [path for path in Path(settings.model_dir).glob("*/versions/*")]
 
@@ -76,9 +76,9 @@ def test_execute_returns_the_documented_shape(trained: Any) -> None:
     assert set(results) == {"session_id", "model_type", "timestamp", "results"}
     assert set(results["results"]) == {"timestamp", "model_type", "session_id", "steps"}
     assert list(results["results"]["steps"]) == DOCUMENTED_STEPS + OUR_STEPS
-    for each in (results, results["results"]):
-        assert (each["session_id"], each["model_type"]) == ("s1", "all")
-        assert datetime.fromisoformat(each["timestamp"]).tzinfo is not None
+    for level in (results, results["results"]):
+        assert (level["session_id"], level["model_type"]) == ("s1", "all")
+        assert datetime.fromisoformat(level["timestamp"]).tzinfo is not None
     for step in results["results"]["steps"].values():
         assert list(step) == ["embedding", "llm"]
 
@@ -99,7 +99,7 @@ def test_execute_trains_every_fold_and_the_model_itself(trained: Any) -> None:
 
 
 def test_execute_logs_a_tree_of_runs(trained: Any) -> None:
-    runs = {each.info.run_id: each for each in runs_of(trained.settings)}
+    runs = {run.info.run_id: run for run in runs_of(trained.settings)}
     path = {}
     for run_id, run in runs.items():
         names, parent = [run.info.run_name], run.data.tags.get("mlflow.parentRunId")
@@ -112,15 +112,19 @@ def test_execute_logs_a_tree_of_runs(trained: Any) -> None:
 
     assert set(path) == {
         top,
-        *(f"{top}/{each}" for each in ("embedding", "llm")),
-        *(f"{top}/{each}/fold-{fold}" for each in ("embedding", "llm") for fold in (1, 2)),
+        f"{top}/embedding",
+        f"{top}/embedding/fold-1",
+        f"{top}/embedding/fold-2",
+        f"{top}/llm",
+        f"{top}/llm/fold-1",
+        f"{top}/llm/fold-2",
     }
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
 
 
 def test_execute_logs_what_a_person_compares(trained: Any, tmp_path: Path) -> None:
     client = MlflowClient(trained.settings.tracking.uri)
-    runs = {each.info.run_name: each for each in runs_of(trained.settings)}
+    runs = {run.info.run_name: run for run in runs_of(trained.settings)}
 
     pipeline, embedding, llm = runs["s1 (all)"], runs["embedding"], runs["llm"]
 
@@ -135,7 +139,7 @@ def test_execute_logs_what_a_person_compares(trained: Any, tmp_path: Path) -> No
         "tunetrail.training_run",
         "tunetrail.llm.decision",
     } <= set(pipeline.data.tags)
-    assert {each.path for each in client.list_artifacts(pipeline.info.run_id)} == {
+    assert {artifact.path for artifact in client.list_artifacts(pipeline.info.run_id)} == {
         "config.json",
         "config.yaml",
         "results.json",
@@ -152,21 +156,25 @@ def test_execute_logs_what_a_person_compares(trained: Any, tmp_path: Path) -> No
             "training/steps",
             "comparison/improvement",
         } <= set(run.data.metrics)
-        assert [each.step for each in client.get_metric_history(run.info.run_id, "train/loss")] == [
+        assert [
+            metric.step for metric in client.get_metric_history(run.info.run_id, "train/loss")
+        ] == [
             1,
             2,
             3,
         ]
         assert run.data.params["base_model_source"] == "local folder"
-        assert [each.tags[0].value for each in run.inputs.dataset_inputs] == [
+        assert [dataset_input.tags[0].value for dataset_input in run.inputs.dataset_inputs] == [
             "training",
             "validation",
             "test",
         ]
-        assert len({each.dataset.digest for each in run.inputs.dataset_inputs}) == 3
-        names = {each.path for each in client.list_artifacts(run.info.run_id)}
+        assert (
+            len({dataset_input.dataset.digest for dataset_input in run.inputs.dataset_inputs}) == 3
+        )
+        names = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
         assert {"learning_curves.png", "comparison.png", "steps"} <= names
-        steps = {each.path for each in client.list_artifacts(run.info.run_id, "steps")}
+        steps = {artifact.path for artifact in client.list_artifacts(run.info.run_id, "steps")}
         assert steps == {f"steps/{name}.json" for name in DOCUMENTED_STEPS + OUR_STEPS}
     assert {"evaluation/ndcg_at_10", "reference/ndcg_at_10"} <= set(embedding.data.metrics)
     assert {"evaluation/bits_per_byte", "reference/bits_per_byte"} <= set(llm.data.metrics)
@@ -174,7 +182,7 @@ def test_execute_logs_what_a_person_compares(trained: Any, tmp_path: Path) -> No
 
 def test_execute_registers_a_version_with_lineage_and_moves_root(trained: Any) -> None:
     client = MlflowClient(trained.settings.tracking.uri)
-    runs = {each.info.run_name: each.info.run_id for each in runs_of(trained.settings)}
+    runs = {run.info.run_name: run.info.run_id for run in runs_of(trained.settings)}
     for model_type in ("embedding", "llm"):
         version = client.get_model_version_by_alias(model_type, "root")
         assert str(version.version) == "1" and version.run_id == runs[model_type]
@@ -192,16 +200,17 @@ def test_execute_writes_the_ledger_and_the_database(trained: Any) -> None:
 
     ledger = trained.database.promotions()
     assert [
-        (each.model_name, each.version, each.previous_version, each.decision) for each in ledger
+        (promotion.model_name, promotion.version, promotion.previous_version, promotion.decision)
+        for promotion in ledger
     ] == [
         ("embedding", "1", None, "promoted"),
         ("llm", "1", None, "promoted"),
     ]
 
     steps = trained.results["results"]["steps"]
-    for each in ledger:
-        assert each.run_id == run.run_id and each.session_id == "s1"
-        assert each.after == pytest.approx(steps["comparison"][each.model_name]["after"])
+    for promotion in ledger:
+        assert promotion.run_id == run.run_id and promotion.session_id == "s1"
+        assert promotion.after == pytest.approx(steps["comparison"][promotion.model_name]["after"])
 
 
 def test_execute_exports_models_that_the_usual_libraries_load(trained: Any) -> None:
@@ -222,7 +231,7 @@ def test_execute_exports_models_that_the_usual_libraries_load(trained: Any) -> N
 
 def test_execute_leaves_no_working_files(trained: Any) -> None:
     assert list(Path(trained.settings.output_dir).rglob("*")) == []
-    assert {each.name for each in (trained.folder / "models" / "embedding").iterdir()} == {
+    assert {path.name for path in (trained.folder / "models" / "embedding").iterdir()} == {
         "root",
         "versions",
     }
@@ -233,11 +242,11 @@ def test_execute_goes_on_from_root_the_second_time(
     database: DatabaseManager, session: str, workplace: Path, make_settings: Make
 ) -> None:
     settings = make_settings(workplace)
-    for number in ("1", "2", "3"):
+    for version in ("1", "2", "3"):
         steps = node(settings, database).execute(
             {"session_id": session, "model_type": "embedding"}
         )["results"]["steps"]
-        assert steps["deployment"]["embedding"]["version"] == number
+        assert steps["deployment"]["embedding"]["version"] == version
 
     assert steps["training"]["embedding"]["started_from"] == "models:/embedding/2"
     assert steps["comparison"]["embedding"]["against"] == "models:/embedding/2"
@@ -245,7 +254,7 @@ def test_execute_goes_on_from_root_the_second_time(
 
     folder = Path(settings.model_dir) / "embedding"
     assert (folder / "root").readlink() == Path("versions/3")
-    assert sorted(each.name for each in (folder / "versions").iterdir()) == ["2", "3"]
+    assert sorted(path.name for path in (folder / "versions").iterdir()) == ["2", "3"]
 
     again = dataclasses.replace(
         settings, embedding=dataclasses.replace(settings.embedding, start_from="base")
@@ -278,7 +287,7 @@ def test_execute_leaves_root_where_the_gate_refuses(
         and roots_of(settings) == {}
         and not Path(settings.model_dir).exists()
     )
-    assert [each.decision for each in database.promotions()] == ["refused"]
+    assert [promotion.decision for promotion in database.promotions()] == ["refused"]
 
 
 @pytest.mark.parametrize("shape", ["pair with some negatives", "score", "label", "vector", "text"])
@@ -361,16 +370,19 @@ def test_execute_wants_an_objective_for_a_session_with_texts_and_preferences(
     ):
         node(settings, database).execute(request)
 
-    found = {}
+    rows_and_metric = {}
     for objective in ("preference", "supervised"):
         settings.llm.objective = objective
         steps = node(settings, database).execute(request)["results"]["steps"]
-        found[objective] = (
+        rows_and_metric[objective] = (
             steps["validation"]["llm"]["rows_in"],
             steps["evaluation"]["llm"]["metric"],
         )
 
-    assert found == {"preference": (48, "preference_accuracy"), "supervised": (72, "bits_per_byte")}
+    assert rows_and_metric == {
+        "preference": (48, "preference_accuracy"),
+        "supervised": (72, "bits_per_byte"),
+    }
 
 
 def test_execute_works_with_few_rows(
@@ -447,7 +459,7 @@ def test_execute_records_a_root_whose_files_are_gone(
         DeploymentError, match=r"models:/embedding/1 can't be loaded: .* Restore its files"
     ):
         node(settings, database).execute({"session_id": session, "model_type": "embedding"})
-    assert [each.state for each in database.training_runs()] == ["succeeded", "failed"]
+    assert [run.state for run in database.training_runs()] == ["succeeded", "failed"]
     assert (workplace / "models" / "embedding" / "root" / "config.json").exists()
 
 
@@ -463,7 +475,7 @@ def test_execute_records_a_folder_that_cannot_be_written(
     ):
         node(settings, database).execute({"session_id": session, "model_type": "embedding"})
     assert database.training_runs()[-1].state == "failed"
-    assert {each.info.status for each in runs_of(settings)} == {"FAILED"}
+    assert {run.info.status for run in runs_of(settings)} == {"FAILED"}
     assert roots_of(settings) == {}, "root moved, but the model directory did not"
     assert not list(workplace.glob("models/**/.writing-*"))
 
@@ -564,8 +576,8 @@ def test_execute_trains_on_further_shapes_and_scores_the_chosen_one(
             ]
         if shape == "label":
             rows = [
-                {**row, "text": f"{row['text']} on {number} other days"}
-                for number, row in enumerate(rows)
+                {**row, "text": f"{row['text']} on {days} other days"}
+                for days, row in enumerate(rows)
             ]
             rows.append({**rows[0], "text": f"  {rows[0]['text']}"})
         database.ingest("s1", rows, SampleKind.EMBEDDING)
@@ -581,7 +593,7 @@ def test_execute_trains_on_further_shapes_and_scores_the_chosen_one(
     settings = dataclasses.replace(settings, embedding=embedding)
     results = node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})
     steps = results["results"]["steps"]
-    run = next(each for each in runs_of(settings) if each.info.run_name == "embedding")
+    run = next(run for run in runs_of(settings) if run.info.run_name == "embedding")
     client = MlflowClient(settings.tracking.uri)
     account = json.loads(
         Path(
@@ -593,18 +605,18 @@ def test_execute_trains_on_further_shapes_and_scores_the_chosen_one(
 
     assert set(account) == {"score", "label"}
     assert [
-        each.path
-        for each in client.list_artifacts(run.info.run_id, "data/score")
-        if each.path.endswith("html")
+        artifact.path
+        for artifact in client.list_artifacts(run.info.run_id, "data/score")
+        if artifact.path.endswith("html")
     ]
 
-    kept = client.download_artifacts(
+    set_aside = client.download_artifacts(
         run.info.run_id, "data/label/set_aside.parquet", str(workplace)
     )
-    assert len(pd.read_parquet(kept)) == account["label"]["cleaning"]["set_aside"] == 1
+    assert len(pd.read_parquet(set_aside)) == account["label"]["cleaning"]["set_aside"] == 1
 
-    learnt = sum(each["rows"] for each in account.values())
-    assert steps["training"]["embedding"]["rows"] == sides["rows"]["train"] + learnt
+    further_rows = account["score"]["rows"] + account["label"]["rows"]
+    assert steps["training"]["embedding"]["rows"] == sides["rows"]["train"] + further_rows
     # a score's second sentence is a pair's anchor: none is learnt from that the model is scored on
     assert account["score"]["twins_of_held_out"] and account["score"]["rows"] > 0
     assert (

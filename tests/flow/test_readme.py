@@ -66,8 +66,8 @@ def session(workplace: Path) -> Path:
 
 def test_readme_make_targets_exist() -> None:
     targets = re.findall(r"^([a-z-]+):.*##", MAKEFILE.read_text(), flags=re.MULTILINE)
-    wanted = [words[1] for words in commands() if words[0] == "make"]
-    assert wanted and set(wanted) <= set(targets)
+    documented = [words[1] for words in commands() if words[0] == "make"]
+    assert documented and set(documented) <= set(targets)
 
 
 def anchors(document: Path) -> set[str]:

@@ -1,7 +1,9 @@
 """A run that ends anywhere and is resumed: the same results, rows, weights, versions and ledger as one that did not."""
 
+import copy
 import dataclasses
 import hashlib
+import itertools
 import logging
 import shutil
 from collections.abc import Callable, Iterator
@@ -56,8 +58,8 @@ def node(settings: Settings, database: DatabaseManager) -> ModelTrainingNode:
 
 def runs_of(settings: Settings) -> list[Any]:
     client = MlflowClient(settings.tracking.uri)
-    found = client.search_experiments()
-    return list(client.search_runs([each.experiment_id for each in found], order_by=["start_time"]))
+    experiment_ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    return list(client.search_runs(experiment_ids, order_by=["start_time"]))
 
 
 def weights(settings: Settings, model_type: str) -> str:
@@ -67,11 +69,8 @@ def weights(settings: Settings, model_type: str) -> str:
 
 
 def steps_of(results: dict[str, Any]) -> dict[str, Any]:
-    """All that must be the same in two runs."""
-    found = results["results"]["steps"]
-    steps = {
-        name: {each: dict(step) for each, step in types.items()} for name, types in found.items()
-    }
+    """Return all that must be the same in two runs."""
+    steps = copy.deepcopy(results["results"]["steps"])
     for step in steps["training"].values():
         for name in TIMES:
             step.pop(name)
@@ -84,8 +83,8 @@ def steps_of(results: dict[str, Any]) -> dict[str, Any]:
 def curves(settings: Settings) -> dict[str, list[tuple[int, float]]]:
     """Every point of the metrics that don't depend on the clock, as MLflow holds them for the model type's run."""
     client = MlflowClient(settings.tracking.uri)
-    run = next(each for each in runs_of(settings) if each.info.run_name == "embedding")
-    wanted = (
+    run = next(run for run in runs_of(settings) if run.info.run_name == "embedding")
+    prefixes = (
         "train/loss",
         "train/learning_rate",
         "val/",
@@ -99,7 +98,7 @@ def curves(settings: Settings) -> dict[str, list[tuple[int, float]]]:
             (point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)
         ]
         for name in sorted(run.data.metrics)
-        if name.startswith(wanted)
+        if name.startswith(prefixes)
     }
 
 
@@ -133,7 +132,7 @@ def uninterrupted(
 
 
 @pytest.mark.parametrize(
-    ("message", "kept"),
+    ("message", "finished_steps"),
     [
         pytest.param("validation, cleaning and split", [], marks=pytest.mark.slow),
         pytest.param(
@@ -150,9 +149,9 @@ def uninterrupted(
         pytest.param("deployment, candidate", 8, marks=pytest.mark.slow),
     ],
 )
-def test_resume_goes_on_behind_the_steps_that_are_finished(
+def test_resume_goes_on_after_the_steps_that_are_finished(
     uninterrupted: tuple[Settings, dict[str, Any]], database: DatabaseManager, session: str, workplace: Path,
-    make_settings: Make, message: str, kept: Any, caplog: pytest.LogCaptureFixture,
+    make_settings: Make, message: str, finished_steps: Any, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     settings = thorough(make_settings, workplace)
     with ending_at(message, SystemExit(143)), pytest.raises(SystemExit):
@@ -162,12 +161,12 @@ def test_resume_goes_on_behind_the_steps_that_are_finished(
     assert interrupted.mlflow_run_id is not None
     assert f"`tunetrail resume {interrupted.mlflow_run_id}` continues" in caplog.text
     run_of_type = next(
-        each for each in runs_of(settings) if each.info.run_name == "embedding"
+        run for run in runs_of(settings) if run.info.run_name == "embedding"
     ).info.run_id
     steps = list(DataSciencePipeline(settings).run_state(run_of_type).steps)
-    assert steps == (
-        kept if isinstance(kept, list) else list(uninterrupted[1]["results"]["steps"])[:kept]
-    )
+    if isinstance(finished_steps, int):
+        finished_steps = list(uninterrupted[1]["results"]["steps"])[:finished_steps]
+    assert steps == finished_steps
 
     caplog.clear()
     with caplog.at_level(logging.INFO, "tunetrail"):
@@ -186,15 +185,15 @@ def test_resume_goes_on_behind_the_steps_that_are_finished(
     assert [step for step, _ in curves(settings)["train/loss"]] == [1, 2, 3]
     (run,) = database.training_runs()
     assert (run.state, run.reason, run.result) == ("succeeded", None, results)
-    assert [each.decision for each in database.promotions()] == ["promoted"]
-    found = {each.info.run_name: each for each in runs_of(settings)}
-    assert set(found) == {each.info.run_name for each in runs_of(uninterrupted[0])} and len(
-        found
-    ) == len(runs_of(settings)), "a fold that was interrupted is gone, and no run is there twice"
-    assert {each.info.status for each in found.values()} == {"FINISHED"}
+    assert [promotion.decision for promotion in database.promotions()] == ["promoted"]
+    runs = {run.info.run_name: run for run in runs_of(settings)}
+    # A fold that was interrupted is gone, and no run is there twice.
+    assert set(runs) == {run.info.run_name for run in runs_of(uninterrupted[0])}
+    assert len(runs) == len(runs_of(settings))
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
     for name in ("s1 (embedding)", "embedding"):
-        assert found[name].data.tags["tunetrail.resumed"] == "1"
-        assert found[name].data.tags["tunetrail.state"] == "succeeded"
+        assert runs[name].data.tags["tunetrail.resumed"] == "1"
+        assert runs[name].data.tags["tunetrail.state"] == "succeeded"
     assert list(Path(settings.output_dir).iterdir()) == []
 
 
@@ -257,9 +256,9 @@ def test_resume_trains_only_the_model_type_that_was_not_finished(
         node(settings, database).execute({"session_id": session, "model_type": "all"})
 
     before = {
-        each.info.run_name: each
-        for each in runs_of(settings)
-        if each.info.run_name in ("embedding", "llm")
+        run.info.run_name: run
+        for run in runs_of(settings)
+        if run.info.run_name in ("embedding", "llm")
     }
     assert (before["embedding"].info.status, before["llm"].info.status) == ("FINISHED", "KILLED")
 
@@ -267,13 +266,13 @@ def test_resume_trains_only_the_model_type_that_was_not_finished(
     assert steps_of(results) == steps_of(trained.results)
     assert list(results["results"]["steps"]["training"]) == ["embedding", "llm"]
 
-    after = {each.info.run_id: each for each in runs_of(settings)}
+    after = {run.info.run_id: run for run in runs_of(settings)}
     untouched = after[before["embedding"].info.run_id]
 
     assert untouched.info.end_time == before["embedding"].info.end_time
     assert "tunetrail.resumed" not in untouched.data.tags
     assert after[before["llm"].info.run_id].info.status == "FINISHED"
-    assert [(each.model_name, each.version) for each in database.promotions()] == [
+    assert [(promotion.model_name, promotion.version) for promotion in database.promotions()] == [
         ("embedding", "1"),
         ("llm", "1"),
     ]
@@ -288,14 +287,14 @@ def test_resume_begins_a_model_type_that_had_not_begun(
 
     with ending_at("embedding: deployment, candidate", SystemExit(143)), pytest.raises(SystemExit):
         node(settings, database).execute({"session_id": session, "model_type": "all"})
-    assert [each.info.run_name for each in runs_of(settings)] == ["s1 (all)", "embedding"]
+    assert [run.info.run_name for run in runs_of(settings)] == ["s1 (all)", "embedding"]
 
     results = node(settings, database).resume(database.training_runs()[0].run_id)
     assert list(results["results"]["steps"]["deployment"]) == ["embedding", "llm"]
-    assert {each.info.status for each in runs_of(settings)} == {"FINISHED"}
+    assert {run.info.status for run in runs_of(settings)} == {"FINISHED"}
 
 
-def test_resume_goes_on_after_a_failure_that_was_mended(
+def test_resume_goes_on_after_a_failure_that_was_fixed(
     database: DatabaseManager, session: str, workplace: Path, make_settings: Make
 ) -> None:
     (workplace / "models").write_text("a file where a folder should be")
@@ -314,9 +313,11 @@ def test_resume_goes_on_after_a_failure_that_was_mended(
     node(settings, database).resume(failed.mlflow_run_id)
 
     (run,) = database.training_runs()
-    assert run.state == "succeeded" and [each.version for each in database.promotions()] == ["1"]
+    assert run.state == "succeeded" and [
+        promotion.version for promotion in database.promotions()
+    ] == ["1"]
 
-    pipeline = next(each for each in runs_of(settings) if each.info.run_id == failed.mlflow_run_id)
+    pipeline = next(run for run in runs_of(settings) if run.info.run_id == failed.mlflow_run_id)
     assert pipeline.data.tags["tunetrail.resumed"] == "2"
 
 
@@ -343,9 +344,9 @@ def test_resume_uses_the_configuration_of_then(
     with ending_at("validation, cleaning and split", SystemExit(143)), pytest.raises(SystemExit):
         node(settings, database).execute({"session_id": session, "model_type": "embedding"})
 
-    other = make_settings(workplace, seed=1, output_dir=str(workplace / "other"))
-    other.embedding.training = dataclasses.replace(other.embedding.training, max_steps=1)
-    results = node(other, database).resume(database.training_runs()[0].run_id)
+    later = make_settings(workplace, seed=1, output_dir=str(workplace / "other"))
+    later.embedding.training = dataclasses.replace(later.embedding.training, max_steps=1)
+    results = node(later, database).resume(database.training_runs()[0].run_id)
 
     assert (
         results["results"]["steps"]["training"]["embedding"]["steps"] == 3
@@ -390,7 +391,7 @@ def test_resume_compares_again_where_root_moved_before_the_decision(
     interrupted = database.training_runs()[-1]
     client = MlflowClient(settings.tracking.uri)
     run_of_type = next(
-        each for each in reversed(runs_of(settings)) if each.info.run_name == "embedding"
+        run for run in reversed(runs_of(settings)) if run.info.run_name == "embedding"
     ).info.run_id
     source = client.get_model_version("embedding", "1").source
     client.create_model_version("embedding", source=source, run_id=run_of_type)
@@ -404,7 +405,9 @@ def test_resume_compares_again_where_root_moved_before_the_decision(
     assert (deployment["version"], deployment["previous_root"]) == ("2", "3")
     assert len(client.search_model_versions("name = 'embedding'")) == 3
     assert str(client.get_model_version_by_alias("embedding", "root").version) == "2"
-    assert [(each.version, each.previous_version) for each in database.promotions()] == [
+    assert [
+        (promotion.version, promotion.previous_version) for promotion in database.promotions()
+    ] == [
         ("1", None),
         ("2", "3"),
     ]
@@ -420,10 +423,9 @@ def test_resume_ends_a_deployment_that_was_interrupted_right_after_the_decision(
     pipeline, tracker = DataSciencePipeline(settings), Tracker(settings.tracking)
     with DatabaseManager(f"sqlite:///{workplace}/tunetrail.db") as manager:
         manager.ingest("s1", make_rows("pair"), SampleKind.EMBEDDING)
-        stored = [
-            each for chunk in manager.read_samples("s1", SampleKind.EMBEDDING) for each in chunk
-        ]
-    rows = rows_frame((each.row_id, each.sample) for each in stored)
+        chunks = manager.read_samples("s1", SampleKind.EMBEDDING)
+        stored_samples = list(itertools.chain.from_iterable(chunks))
+    rows = rows_frame((stored.row_id, stored.sample) for stored in stored_samples)
 
     def killed(outcome: Any) -> None:
         raise KeyboardInterrupt
@@ -437,7 +439,7 @@ def test_resume_ends_a_deployment_that_was_interrupted_right_after_the_decision(
     outcome = pipeline.run("embedding", rows, on_decision=outcomes.append, resumed=resumed)
     deployment = outcome.deployment
     assert deployment is not None
-    assert [each.version for each in outcomes] == [deployment.version]
+    assert [outcome.version for outcome in outcomes] == [deployment.version]
     assert (deployment.version.version, deployment.previous_root) == ("1", None)
     assert deployment.decision.promote == promote
     assert outcome.state == ("promoted" if promote else "refused")
@@ -494,4 +496,4 @@ def test_resume_refuses_rows_that_are_broken_and_can_be_given_up(
     shutil.rmtree(folder)
     node(settings, database).execute({"session_id": session, "model_type": "embedding"})
 
-    assert [each.state for each in database.training_runs()] == ["interrupted", "succeeded"]
+    assert [run.state for run in database.training_runs()] == ["interrupted", "succeeded"]

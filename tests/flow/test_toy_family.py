@@ -231,10 +231,10 @@ def write_tickets(path: Path) -> None:
     """Write 120 tickets whose queue follows from one word of the subject."""
     drawn = random.Random(0)
     with path.open("w") as file:
-        for number in range(120):
+        for ticket_id in range(120):
             queue, words = drawn.choice(list(QUEUES.items()))
             filler = " ".join(drawn.choices(WORDS, k=6))
-            subject = f"{filler} {drawn.choice(words.split())} {number}"
+            subject = f"{filler} {drawn.choice(words.split())} {ticket_id}"
             file.write(json.dumps({"subject": subject, "queue": queue}) + "\n")
 
 

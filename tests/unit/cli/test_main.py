@@ -136,8 +136,12 @@ def test_module_is_the_command() -> None:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_main_ends_with_the_code_of_the_signal(number: int, code: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("signal_number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+)
+def test_main_ends_with_the_code_of_the_signal(
+    signal_number: int, exit_code: int, tmp_path: Path
+) -> None:
     """The database's lock, held here, keeps the command waiting."""
     program = (
         "import sys, tunetrail.cli.sessions; from tunetrail.cli import main; "
@@ -154,10 +158,10 @@ def test_main_ends_with_the_code_of_the_signal(number: int, code: int, tmp_path:
         assert process.stdout is not None and process.stdout.readline() == b"up\n"
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=1)
-        process.send_signal(number)
+        process.send_signal(signal_number)
         _, printed = process.communicate(timeout=20)
 
-    assert process.returncode == code and b"Traceback" not in printed
+    assert process.returncode == exit_code and b"Traceback" not in printed
 
 
 def test_main_returns_the_code_instead_of_raising() -> None:

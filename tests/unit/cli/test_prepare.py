@@ -7,17 +7,14 @@ import pytest
 from tunetrail.cli import main
 
 
-def sentence(number: int) -> str:
-    return f"Sample number {number} speaks of {'abcdefghij'[number % 10] * 5} and of {number * 7919} other things."
+def sentence(n: int) -> str:
+    return f"Sample number {n} speaks of {'abcdefghij'[n % 10] * 5} and of {n * 7919} other things."
 
 
 @pytest.fixture
 def session(workplace: Path, tiny_embedding_model: str) -> list[str]:
     """The arguments of a prepared call on a session of 40 pairs, one of them a twin and one without a text."""
-    rows = [
-        {"anchor": sentence(number), "positive": f"Answer {number * 104729}."}
-        for number in range(40)
-    ]
+    rows = [{"anchor": sentence(n), "positive": f"Answer {n * 104729}."} for n in range(40)]
     rows += [
         rows[3],
         {"anchor": "", "positive": "x"},
@@ -66,7 +63,7 @@ def test_prepare_writes_the_files_and_prints_the_account(
     }
 
 
-def test_prepare_leaves_files_behind_where_an_error_finding_stops_it(
+def test_prepare_leaves_files_where_an_error_finding_stops_it(
     session: list[str], workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*session, "output_dir=look", "validation.rows.empty.threshold=0.01"]) == 2

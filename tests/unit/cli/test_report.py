@@ -7,7 +7,7 @@ from tunetrail.evaluation.metrics import METRICS, Metric
 
 
 def results(**comparison: Any) -> dict[str, Any]:
-    numbers = {
+    measured = {
         "metric": "ndcg_at_10",
         "higher_is_better": True,
         "before": 0.5,
@@ -30,7 +30,7 @@ def results(**comparison: Any) -> dict[str, Any]:
         "reason": "it is better",
     }
     steps = {
-        "comparison": {"embedding": {**numbers, **comparison}},
+        "comparison": {"embedding": {**measured, **comparison}},
         "deployment": {"embedding": deployment},
     }
     return {"results": {"steps": steps}}

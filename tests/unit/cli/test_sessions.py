@@ -8,7 +8,7 @@ from tests.commands import CallMain
 from tunetrail.samples import SampleKind
 from tunetrail.stores.database import DatabaseManager
 
-PAIRS = [{"anchor": f"question {number}", "positive": f"answer {number}"} for number in range(5)]
+PAIRS = [{"anchor": f"question {n}", "positive": f"answer {n}"} for n in range(5)]
 
 
 def write_jsonl(path: Path, rows: list[Any]) -> str:
@@ -159,8 +159,8 @@ def test_commands_say_in_one_line_why_the_database_failed(
 def turns(*texts: Any, **more: Any) -> list[dict[str, Any]]:
     """User and assistant in turn; `more` goes to the last message."""
     messages = [
-        {"role": ("user", "assistant")[number % 2], "content": text}
-        for number, text in enumerate(texts)
+        {"role": ("user", "assistant")[index % 2], "content": text}
+        for index, text in enumerate(texts)
     ]
     messages[-1] |= more
     return messages
@@ -241,7 +241,7 @@ def test_ingest_of_chat_logs_stores_both_kinds_and_keeps_what_was_rejected(
         (pairs,) = manager.read_samples("s1", SampleKind.EMBEDDING)
         (chats,) = manager.read_samples("s1", SampleKind.LLM)
         rejected = manager.rejected_samples("s1")
-    assert [tuple(each.sample.content.values()) for each in pairs] == [
+    assert [tuple(stored.sample.content.values()) for stored in pairs] == [
         ("Reset?", "Click here."),
         ("Hi", "Hello"),
         ("Why?", "So."),
@@ -249,22 +249,22 @@ def test_ingest_of_chat_logs_stores_both_kinds_and_keeps_what_was_rejected(
         ("My\nage?", "42."),
         ("Hi", "Hello"),
     ]
-    assert [len(each.sample.content["messages"]) for each in chats] == [4, 2, 2, 2, 5, 2]
+    assert [len(stored.sample.content["messages"]) for stored in chats] == [4, 2, 2, 2, 5, 2]
     assert (
         chats[4].sample.content["messages"][2]["content"]
         == '{"name": "age", "arguments": {"of": "me"}}'
     )
     assert chats[4].sample.metadata == {"model": "m1"}
 
-    groups = [each.sample.group or "" for each in (*pairs, *chats)]
+    groups = [stored.sample.group or "" for stored in (*pairs, *chats)]
     assert groups[:6] == groups[6:] and len(set(groups)) == 6
     assert (groups[0], groups[5], groups[3][:13]) == ("1", "7", "conversation-")
-    assert [each.sample.timestamp for each in chats[:3]] == [
+    assert [stored.sample.timestamp for stored in chats[:3]] == [
         "2025-11-24T16:00:00+00:00",
         None,
         "2026-11-24T00:00:00+00:00",
     ]
-    assert [(each.row_number, each.reason.partition(".")[0]) for each in rejected] == [
+    assert [(row.row_number, row.reason.partition(".")[0]) for row in rejected] == [
         (2, "assistant answer 2 was rejected by feedback: thumbs_down"),
         (3, "assistant answer 1 was rejected by feedback: 1 of 5 stars"),
         (4, "assistant answer 1 was rejected by the conversation's feedback: thumbsDown"),

@@ -77,7 +77,7 @@ def test_lists_quotes_interpolations_and_numbers_keep_their_meaning(call_main: C
 
 
 @pytest.mark.parametrize(
-    ("override", "kept"),
+    ("override", "quoted"),
     [
         ("session_id=2026_11_24,20261125", "session_id='2026_11_24','20261125'"),
         ("session_id=choice(1_0,b)", "session_id=choice('1_0',b)"),
@@ -93,9 +93,9 @@ def test_lists_quotes_interpolations_and_numbers_keep_their_meaning(call_main: C
     ],
 )
 def test_keep_text_quotes_the_values_that_hydra_would_read_as_numbers(
-    override: str, kept: str
+    override: str, quoted: str
 ) -> None:
-    assert keep_text(override, register_schema()) == kept
+    assert keep_text(override, register_schema()) == quoted
 
 
 def test_without_quotes_is_what_people_read() -> None:

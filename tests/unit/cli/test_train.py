@@ -11,9 +11,7 @@ from tunetrail.stores.database import DatabaseManager
 
 
 def pairs(count: int = 5) -> list[dict[str, Any]]:
-    return [
-        {"anchor": f"question {number}", "positive": f"answer {number}"} for number in range(count)
-    ]
+    return [{"anchor": f"question {n}", "positive": f"answer {n}"} for n in range(count)]
 
 
 @pytest.fixture
@@ -24,12 +22,17 @@ def session(workplace: Path) -> str:
     return "s1"
 
 
+def mlflow_runs() -> list[Any]:
+    client = MlflowClient(f"sqlite:///{Path.cwd()}/mlflow.db")
+    experiment_ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    return list(client.search_runs(experiment_ids))
+
+
 def check_no_run() -> None:
     """The request was refused before anything was opened: neither store has a run of it."""
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         assert manager.training_runs() == []
-    client = MlflowClient(f"sqlite:///{Path.cwd()}/mlflow.db")
-    assert not client.search_runs([each.experiment_id for each in client.search_experiments()])
+    assert mlflow_runs() == []
 
 
 def check_failed_run(reason: str) -> None:
@@ -37,12 +40,13 @@ def check_failed_run(reason: str) -> None:
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         (run,) = manager.training_runs()
     assert run.state == "failed" and run.reason is not None and reason in run.reason
+    runs = mlflow_runs()
+    assert run.mlflow_run_id in [mlflow_run.info.run_id for mlflow_run in runs]
+    for mlflow_run in runs:
+        assert mlflow_run.info.status == "FAILED"
+        assert reason in mlflow_run.data.tags["tunetrail.reason"]
+        assert mlflow_run.data.tags["tunetrail.state"] == "failed"
     client = MlflowClient(f"sqlite:///{Path.cwd()}/mlflow.db")
-    runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
-    assert run.mlflow_run_id in [each.info.run_id for each in runs]
-    assert {each.info.status for each in runs} == {"FAILED"}
-    assert all(reason in each.data.tags["tunetrail.reason"] for each in runs)
-    assert all(each.data.tags["tunetrail.state"] == "failed" for each in runs)
     assert not client.search_registered_models() and not client.search_model_versions()
     assert not list(Path().glob("models/**/*"))
 
@@ -284,7 +288,6 @@ def test_train_request_is_the_settings_and_what_names_the_job() -> None:
     from tunetrail.cli.composition import TrainRequest
     from tunetrail.config import Settings
 
-    own = {each.name for each in dataclasses.fields(TrainRequest)} - {
-        each.name for each in dataclasses.fields(Settings)
-    }
-    assert own == {"session_id", "model_type"}
+    settings_fields = {field.name for field in dataclasses.fields(Settings)}
+    request_fields = {field.name for field in dataclasses.fields(TrainRequest)}
+    assert request_fields - settings_fields == {"session_id", "model_type"}

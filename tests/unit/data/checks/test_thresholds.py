@@ -105,6 +105,6 @@ def test_with_examples_shows_the_first_rows_and_their_details() -> None:
     shown = with_examples(found, {row_id: f"text {row_id}" for row_id in range(2, 10)}, flags)
 
     examples = next(each for each in shown if each.check == "rows.encoding").examples
-    assert [(each.row_id, each.text, each.detail) for each in examples] == [
+    assert [(example.row_id, example.text, example.detail) for example in examples] == [
         (row_id, f"text {row_id}", f"detail {row_id}") for row_id in range(2, EXAMPLES + 1)
     ]

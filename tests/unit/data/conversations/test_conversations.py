@@ -71,11 +71,11 @@ def test_derive_gives_one_chat_and_a_pair_for_each_question() -> None:
         "assistant: Click there.",
     ]
     assert pairs_of(derived) == [(QUESTION, "Click here."), (LATER, "Click there.")]
-    assert {(each.group, each.timestamp) for each in derived.samples} == {
+    assert {(sample.group, sample.timestamp) for sample in derived.samples} == {
         ("c1", "2025-11-24T16:00:00+00:00")
     }
-    assert {each.weight for each in derived.samples} == {2.0}
-    assert [each.metadata for each in derived.samples] == [{"language": "en"}, {}, {}]
+    assert {sample.weight for sample in derived.samples} == {2.0}
+    assert [sample.metadata for sample in derived.samples] == [{"language": "en"}, {}, {}]
     assert derived.kept == derived.samples
 
 
@@ -132,7 +132,7 @@ def test_derive_of_a_wholly_rejected_conversation_learns_nothing() -> None:
     )
 
     assert derived.samples == ()
-    assert [each.reason for each in derived.rejected] == [
+    assert [rejected.reason for rejected in derived.rejected] == [
         f"assistant answer {number} was rejected by the conversation's feedback: 1 of 5 stars"
         for number in (1, 2)
     ]
@@ -158,7 +158,7 @@ def test_derive_goes_on_with_the_regenerated_answer() -> None:
         "assistant: b",
     ]
     assert pairs_of(derived) == [(QUESTION, "good"), (LATER, "b")]
-    assert [each.row["messages"] for each in derived.rejected] == [
+    assert [rejected.row["messages"] for rejected in derived.rejected] == [
         [user(QUESTION), first],
         [second],
     ]
@@ -188,7 +188,7 @@ def test_derive_goes_on_with_the_same_question_asked_again() -> None:
         "assistant: good",
     ]
     assert pairs_of(derived) == [("Hi", "Hello"), (f"{QUESTION} ", "good")]
-    assert [each.row["messages"] for each in derived.rejected] == [
+    assert [rejected.row["messages"] for rejected in derived.rejected] == [
         [user(QUESTION), call, tool, bad]
     ]
 
@@ -201,7 +201,7 @@ def test_derive_never_learns_from_tool_calls_that_led_to_a_rejected_answer() -> 
     derived = derive(conversation(user(QUESTION), call, tool, bad))
 
     assert derived.samples == () and derived.unusable == ()
-    assert [each.row["messages"] for each in derived.rejected] == [
+    assert [rejected.row["messages"] for rejected in derived.rejected] == [
         [user(QUESTION), call, tool, bad]
     ]
 
@@ -296,7 +296,7 @@ def test_derive_reads_sharegpt() -> None:
     turns = [{"from": "human", "value": QUESTION}, {"from": "gpt", "value": "a"}]
     derived = derive({"conversations": turns, "conversation_id": 7, "id": "row 1"})
     assert chat_of(derived) == [f"user: {QUESTION}", "assistant: a"]
-    assert {each.group for each in derived.samples} == {"7"}
+    assert {sample.group for sample in derived.samples} == {"7"}
 
 
 def test_derive_groups_conversations_without_an_id_by_their_first_question_and_answer() -> None:
@@ -305,7 +305,9 @@ def test_derive_groups_conversations_without_an_id_by_their_first_question_and_a
     grown = {"messages": [*start, user(LATER), assistant("c")]}
     other = {"messages": [user(QUESTION), assistant("c")]}
 
-    groups = [{each.group for each in derive(each_row).samples} for each_row in (row, grown, other)]
+    groups = [
+        {sample.group for sample in derive(each_row).samples} for each_row in (row, grown, other)
+    ]
 
     assert groups[0] == groups[1] != groups[2]
     assert len(groups[0]) == 1 and next(iter(groups[0])).startswith("conversation-")
@@ -325,7 +327,7 @@ def test_derive_groups_conversations_without_an_id_by_their_first_question_and_a
 )
 def test_derive_takes_the_time_of_the_row(columns: dict[str, Any], expected: str | None) -> None:
     derived = derive(conversation(user(QUESTION), assistant("a"), **columns))
-    assert [each.timestamp for each in derived.samples] == [expected, expected]
+    assert [sample.timestamp for sample in derived.samples] == [expected, expected]
 
 
 @pytest.mark.parametrize(

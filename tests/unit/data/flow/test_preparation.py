@@ -125,7 +125,7 @@ def test_preparation_gives_every_row_a_side_or_a_reason(tmp_path: Path) -> None:
         "cluster",
         "characters",
     }
-    assert {each.check for each in session.findings if each.severity == "error"} == set()
+    assert {finding.check for finding in session.findings if finding.severity == "error"} == set()
     assert not list(tmp_path.glob(".*"))
 
 
@@ -318,7 +318,7 @@ def test_preparation_flags_contradictions_and_sets_them_aside_when_asked(tmp_pat
     )
 
     session = prepare(rows, tmp_path / "kept")
-    (finding,) = (each for each in session.findings if each.check == "rows.contradictory")
+    (finding,) = (finding for finding in session.findings if finding.check == "rows.contradictory")
     assert finding.row_ids == (3, 30) and session.step("validation").set_aside == 0
     assert finding.examples[0].text == sentence(3)
 
@@ -335,7 +335,7 @@ def test_preparation_measures_the_balance_of_labels(tmp_path: Path) -> None:
 
     labels = LabelChecksConfig(imbalance=CheckConfig(threshold=10.0))
     session = prepare(rows, tmp_path, validation=ValidationConfig(labels=labels))
-    (finding,) = (each for each in session.findings if each.check == "labels.imbalance")
+    (finding,) = (finding for finding in session.findings if finding.check == "labels.imbalance")
     assert (finding.severity, finding.measure, finding.rows) == ("warning", 29.0, 0)
     assert "'common' has 58 rows, 'rare' 2" in finding.message
 

@@ -56,7 +56,7 @@ def test_truncated_knows_the_sentence_ends_of_scripts_without_blanks(language: s
     text = first + second + third
 
     assert (
-        truncated(text, len(first + second) + 5, lambda texts: [len(each) for each in texts])
+        truncated(text, len(first + second) + 5, lambda texts: [len(text) for text in texts])
         == first + second
     )
 

@@ -45,8 +45,8 @@ def test_sketch_rows_name_a_row_by_its_group_or_else_its_first_text() -> None:
     ]
 
     wanted = [hashlib.sha256(b"text:a b").digest(), hashlib.sha256(b"group:g").digest()]
-    assert [sketch_rows(each).own_key[0].tobytes() for each in rows] == wanted
-    assert [sketch_rows(each).group_key[0] for each in rows] == [0, text_hash("g")]
+    assert [sketch_rows(row).own_key[0].tobytes() for row in rows] == wanted
+    assert [sketch_rows(row).group_key[0] for row in rows] == [0, text_hash("g")]
 
 
 def test_sketch_rows_keep_one_text_of_equal_ones() -> None:
