@@ -24,13 +24,13 @@ def frame(shape: str, *contents: dict[str, Any]) -> pd.DataFrame:
         else SampleKind.EMBEDDING
     )
     return rows_frame(
-        (number, Sample(kind=kind, shape=shape, content=content))
-        for number, content in enumerate(contents)
+        (row_id, Sample(kind=kind, shape=shape, content=content))
+        for row_id, content in enumerate(contents)
     )
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("  plain  ", "plain"),
         (CODE, CODE),
@@ -47,8 +47,8 @@ def frame(shape: str, *contents: dict[str, Any]) -> pd.DataFrame:
         (" \n\t ", ""),
     ],
 )
-def test_clean_text_repairs_text_and_spares_code(text: str, wanted: str) -> None:
-    assert clean_text(text, CleaningConfig())[0] == wanted
+def test_clean_text_repairs_text_and_spares_code(text: str, expected: str) -> None:
+    assert clean_text(text, CleaningConfig())[0] == expected
 
 
 def test_clean_text_repairs_a_broken_line_among_good_ones() -> None:
@@ -96,8 +96,8 @@ def test_clean_rows_replaces_personal_data_also_in_what_it_keeps() -> None:
     assert result.changes.at[0, "reason"] == "EMAIL replaced; white space normalised"
     assert "jane" not in str(result.changes.values.tolist())
 
-    kept = clean_rows(rows, CleaningConfig(privacy=PrivacyConfig(enabled=False)))
-    assert kept.rows.at[0, "anchor"] == rows.at[0, "anchor"]
+    unmasked = clean_rows(rows, CleaningConfig(privacy=PrivacyConfig(enabled=False)))
+    assert unmasked.rows.at[0, "anchor"] == rows.at[0, "anchor"]
 
 
 def test_clean_rows_leaves_labels_their_numbers() -> None:
@@ -127,7 +127,7 @@ def test_clean_rows_sets_preferences_aside_that_repair_leaves_without_a_differen
     ]
     rows = frame(
         "preference",
-        *({"prompt": "How?", "chosen": one, "rejected": other} for one, other in answers),
+        *({"prompt": "How?", "chosen": one, "rejected": rejected} for one, rejected in answers),
     )
 
     result = clean_rows(rows, CleaningConfig())

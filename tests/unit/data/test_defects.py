@@ -78,18 +78,18 @@ def found_in(session: PlantedSession, folder: Path, vectors: Encode) -> Found:
         seed=SEED,
     )
     preparation.run([session.rows], folder)
-    found: Found = defaultdict(set)
+    flagged: Found = defaultdict(set)
     flags = row_files.read_rows(folder / FLAGS)
     for row_id, check in zip(flags["row_id"].tolist(), flags["check"], strict=True):
-        found[check].add(row_id)
+        flagged[check].add(row_id)
     for name in (SET_ASIDE, CHANGES):
         for line in row_files.read_rows(folder / name).to_dict("records"):
             for reason in line["reason"].split("; ") if line["step"] == "cleaning" else ():
-                found[f"cleaning: {reason.partition(' of row')[0]}"].add(line["row_id"])
+                flagged[f"cleaning: {reason.partition(' of row')[0]}"].add(line["row_id"])
     for finding in json.loads((folder / SUMMARY).read_text())["findings"]:
         if finding["rows"] == 0 and finding["severity"] != "passed":
-            found[finding["check"]].add(WHOLE_SESSION)
-    return found
+            flagged[finding["check"]].add(WHOLE_SESSION)
+    return flagged
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -126,8 +126,8 @@ class Scores:
 
 def scored(sessions: Iterable[PlantedSession], folder: Path, vectors: Encode) -> Scores:
     scores = Scores()
-    for number, session in enumerate(sessions):
-        scores.add(session, found_in(session, folder / str(number), vectors))
+    for index, session in enumerate(sessions):
+        scores.add(session, found_in(session, folder / str(index), vectors))
     return scores
 
 
@@ -157,9 +157,11 @@ def test_drift_is_found_where_sessions_differ_only(
 
 def test_cleaning_gives_back_the_text_that_was_damaged(tmp_path: Path) -> None:
     asked = right = 0
-    for number, session in enumerate(each for each in row_level_sessions(SEED) if each.meant):
-        found_in(session, tmp_path / str(number), hashed_vectors)
-        lines = row_files.read_rows(tmp_path / str(number) / CHANGES)
+    for index, session in enumerate(
+        session for session in row_level_sessions(SEED) if session.meant
+    ):
+        found_in(session, tmp_path / str(index), hashed_vectors)
+        lines = row_files.read_rows(tmp_path / str(index) / CHANGES)
         after = {
             row_id: json.loads(text)["text"]
             for row_id, text in zip(lines["row_id"], lines["after"], strict=True)

@@ -108,7 +108,7 @@ def test_measure_lengths_hands_the_counter_a_thousand_rows_at_a_time() -> None:
             handed.append(len(records))
             return super().of_records(records)
 
-    texts = [" ".join(["word"] * (1 + number % 9)) for number in range(2100)]
+    texts = [" ".join(["word"] * (1 + index % 9)) for index in range(2100)]
     samples = [
         Sample(kind=SampleKind.EMBEDDING, shape="text", content={"text": text}) for text in texts
     ]

@@ -213,21 +213,21 @@ def hostile_frame(shapes: tuple[str, ...], seed: str) -> pd.DataFrame:
     columns = dict.fromkeys(column for sample in listed for column in sample.content)
     records = [
         {
-            "row_id": number,
-            "shape": each.shape,
-            "group": each.group,
-            "timestamp": each.timestamp,
-            "weight": each.weight,
-            **each.content,
+            "row_id": row_id,
+            "shape": sample.shape,
+            "group": sample.group,
+            "timestamp": sample.timestamp,
+            "weight": sample.weight,
+            **sample.content,
         }
-        for number, each in enumerate(listed, start=1)
+        for row_id, sample in enumerate(listed, start=1)
     ]
     text_columns = [
         column for column in columns if column not in ("score", "embedding", "messages")
     ]
-    for number, characters in enumerate([100_000] * 12 + [1_000_000] * 2):
-        record = records[number * 50]
-        for column in [each for each in text_columns if each in record][:1]:
+    for index, characters in enumerate([100_000] * 12 + [1_000_000] * 2):
+        record = records[index * 50]
+        for column in [column for column in text_columns if column in record][:1]:
             record[column] = huge(rng, characters)
     frame = pd.DataFrame({"row_id": [record["row_id"] for record in records]})
     for column in ("shape", *columns, *COMMON_COLUMNS):
@@ -276,12 +276,12 @@ def test_mutated_rows_come_out_valid_or_are_set_aside_with_a_reason(
     assert session.stopped is None
 
     set_aside = row_files.read_rows(tmp_path / SET_ASIDE)
-    kept = pd.concat([session.frame(side) for side in SIDES], ignore_index=True)
-    assert sorted([*kept["row_id"], *set_aside["row_id"]]) == list(rows["row_id"])
-    assert session.rows_in == len(rows) and len(kept) > 0 and len(set_aside) > 0
+    rows_kept = pd.concat([session.frame(side) for side in SIDES], ignore_index=True)
+    assert sorted([*rows_kept["row_id"], *set_aside["row_id"]]) == list(rows["row_id"])
+    assert session.rows_in == len(rows) and len(rows_kept) > 0 and len(set_aside) > 0
     assert all(isinstance(reason, str) and reason.strip() for reason in set_aside["reason"])
 
-    for record in kept.to_dict("records"):
+    for record in rows_kept.to_dict("records"):
         check_valid(record, shapes)
     for side in SIDES:
         schema = pq.read_schema(side_file(tmp_path, side))

@@ -36,7 +36,7 @@ PLANTED = 400
 @pytest.fixture(scope="module")
 def sentences() -> list[str]:
     """First paragraphs of docstrings: technical prose with names, numbers and punctuation."""
-    found = []
+    paragraphs = []
     for module in (
         *DOCUMENTED,
         "functools",
@@ -51,8 +51,8 @@ def sentences() -> list[str]:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and (
                 docstring := ast.get_docstring(node)
             ):
-                found.append(" ".join(docstring.partition("\n\n")[0].split()))
-    return [sentence for sentence in found if 30 <= len(sentence) <= 300]
+                paragraphs.append(" ".join(docstring.partition("\n\n")[0].split()))
+    return [sentence for sentence in paragraphs if 30 <= len(sentence) <= 300]
 
 
 def test_sentences_of_the_standard_library_are_left_alone(sentences: list[str]) -> None:
@@ -76,19 +76,19 @@ def test_source_of_the_standard_library_holds_nothing_but_its_authors_addresses(
 @pytest.mark.parametrize("kind", KINDS)
 def test_scrubber_finds_what_was_planted_and_little_else(kind: str, sentences: list[str]) -> None:
     rng = random.Random(kind)
-    right = found = 0
+    right = detected = 0
     for text in instances(kind, PLANTED, seed=1):
         counts = SCRUBBER.scrub(f"{rng.choice(sentences)} {text} {rng.choice(sentences)}")[1]
         right += counts == {kind.upper(): 1}
-        found += sum(counts.values())
+        detected += sum(counts.values())
 
     assert right / PLANTED >= 0.98
 
     for text in near_misses(kind, PLANTED, seed=1):
-        found += sum(
+        detected += sum(
             SCRUBBER.scrub(f"{rng.choice(sentences)} {text} {rng.choice(sentences)}")[1].values()
         )
-    assert right / found >= 0.98
+    assert right / detected >= 0.98
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -97,10 +97,10 @@ def test_scrubber_leaves_nothing_of_what_it_found(kind: str) -> None:
         scrubbed, counts = SCRUBBER.scrub(f"a {text} b")
         assert counts == {kind.upper(): 1}
         assert text not in scrubbed and scrubbed.count(f"[{kind.upper()}]") == 1
-        kept = scrubbed.partition(f"[{kind.upper()}]")
+        surroundings = scrubbed.partition(f"[{kind.upper()}]")
         assert scrubbed.startswith("a ") and scrubbed.endswith(" b")
         if kind in ("card", "iban"):
-            assert kept == ("a ", f"[{kind.upper()}]", " b")
+            assert surroundings == ("a ", f"[{kind.upper()}]", " b")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -109,9 +109,9 @@ def test_each_switch_turns_its_kind_off_and_no_other(kind: str) -> None:
 
     for text in instances(kind, 100, seed=3):
         assert scrubber.scrub(text) == (text, {})
-    for other in set(KINDS) - {kind}:
-        for text in instances(other, 20, seed=3):
-            assert scrubber.scrub(text)[1] == {other.upper(): 1}
+    for other_kind in set(KINDS) - {kind}:
+        for text in instances(other_kind, 20, seed=3):
+            assert scrubber.scrub(text)[1] == {other_kind.upper(): 1}
 
 
 def test_a_scrubber_that_is_turned_off_changes_nothing() -> None:
@@ -183,9 +183,9 @@ def test_scrubbing_once_more_changes_nothing(text: str) -> None:
     scrubbed, counts = SCRUBBER.scrub(text)
 
     assert SCRUBBER.scrub(scrubbed) == (scrubbed, {})
-    assert all(number > 0 for number in counts.values()) and {
-        name.lower() for name in counts
-    } <= set(KINDS)
+    assert all(count > 0 for count in counts.values()) and {name.lower() for name in counts} <= set(
+        KINDS
+    )
 
     if not counts:
         assert scrubbed == text

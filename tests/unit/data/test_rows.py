@@ -26,8 +26,8 @@ def llm_samples() -> list[tuple[int, Sample]]:
         {"text": "d", "timestamp": 1_764_000_000},
     ]
     return [
-        (number + 10, parse_sample(content, SampleKind.LLM))
-        for number, content in enumerate(contents)
+        (row_id + 10, parse_sample(content, SampleKind.LLM))
+        for row_id, content in enumerate(contents)
     ]
 
 
@@ -93,8 +93,8 @@ def test_rows_digest_depends_on_weights_where_there_are_any() -> None:
 def test_weights_and_preferences_go_from_samples_to_records() -> None:
     preference = {"prompt": "p", "chosen": "c", "rejected": "r"}
     rows = rows_frame(
-        (number, parse_sample(row, SampleKind.LLM))
-        for number, row in enumerate([preference | {"weight": 2}, CHAT])
+        (row_id, parse_sample(row, SampleKind.LLM))
+        for row_id, row in enumerate([preference | {"weight": 2}, CHAT])
     )
 
     assert records_of(rows)[0] == {"row_id": 0, "shape": "preference", **preference, "weight": 2.0}
@@ -143,4 +143,6 @@ def test_shown_shortens_long_values() -> None:
 
 def test_shown_masks_before_it_cuts() -> None:
     text = "x" * 19_995 + " secret word"
-    assert "sec" not in str(shown(text, lambda each: each.replace("secret", "[SECRET]")))
+    assert "sec" not in str(
+        shown(text, lambda shown_text: shown_text.replace("secret", "[SECRET]"))
+    )

@@ -10,8 +10,8 @@ from tunetrail.errors import SampleError
 from tunetrail.samples import BrokenRow, SampleKind, parse_sample
 
 ROWS = [
-    {"anchor": f"question {number}\nmore, “quoted” text", "positive": f"answer {number}"}
-    for number in range(25)
+    {"anchor": f"question {index}\nmore, “quoted” text", "positive": f"answer {index}"}
+    for index in range(25)
 ]
 
 
@@ -181,7 +181,7 @@ def test_read_rows_names_a_file_that_can_not_be_read(tmp_path, name, content, me
 
 
 def test_read_rows_names_a_damaged_page_of_parquet(tmp_path):
-    path = written(tmp_path / "a.parquet", [{"text": f"{number} " * 50} for number in range(2000)])
+    path = written(tmp_path / "a.parquet", [{"text": f"{index} " * 50} for index in range(2000)])
     content = bytearray(path.read_bytes())
     content[200:2000] = b"\xff" * 1800
     path.write_bytes(content)

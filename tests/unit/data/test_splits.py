@@ -14,8 +14,8 @@ from tunetrail.errors import ConfigError, SampleError
 from tunetrail.samples import Sample, SampleKind
 
 WORDS = [
-    "".join(random.Random(number).choices("abcdefghijklmnop", k=4 + number % 5))
-    for number in range(3000)
+    "".join(random.Random(index).choices("abcdefghijklmnop", k=4 + index % 5))
+    for index in range(3000)
 ]
 
 
@@ -23,10 +23,10 @@ def frame(texts: list[str], groups: list[str | None] | None = None) -> pd.DataFr
     groups = groups or [None] * len(texts)
     return rows_frame(
         (
-            number,
+            row_id,
             Sample(kind=SampleKind.EMBEDDING, shape="text", content={"text": text}, group=group),
         )
-        for number, (text, group) in enumerate(zip(texts, groups, strict=True))
+        for row_id, (text, group) in enumerate(zip(texts, groups, strict=True))
     )
 
 
@@ -46,16 +46,16 @@ def test_split_rows_keeps_planted_twins_and_groups_on_one_side(
 ) -> None:
     texts = varied(seed, count)
     exact, near = [text.upper() + "!" for text in texts], [f"{text} indeed" for text in texts]
-    groups = [f"g{number}" if number < min(grouped, count - 3) else None for number in range(count)]
+    groups = [f"g{index}" if index < min(grouped, count - 3) else None for index in range(count)]
     strangers = varied(seed + 1, count)
     rows = frame(texts + exact + near + strangers, [*groups, *[None] * (2 * count), *groups])
 
     split = split_rows(rows, SplitConfig())
 
     side = sides(split)
-    for number in range(count):
-        assert side[number] == side[count + number] == side[2 * count + number]
-        assert groups[number] is None or side[number] == side[3 * count + number]
+    for index in range(count):
+        assert side[index] == side[count + index] == side[2 * count + index]
+        assert groups[index] is None or side[index] == side[3 * count + index]
 
     everything = pd.concat([split.train, split.validation, split.test])
     assert sorted(everything["row_id"]) == rows["row_id"].tolist()
@@ -68,8 +68,8 @@ def test_split_rows_keeps_planted_twins_and_groups_on_one_side(
     ):
         fold_of.update(dict.fromkeys(fold.validation["row_id"], fold.number))
 
-    for number in range(count):
-        assert fold_of.get(number) == fold_of.get(count + number) == fold_of.get(2 * count + number)
+    for index in range(count):
+        assert fold_of.get(index) == fold_of.get(count + index) == fold_of.get(2 * count + index)
 
 
 @settings(max_examples=25, deadline=None)
@@ -169,10 +169,10 @@ def test_make_folds_hold_out_every_row_once_in_balanced_folds(n_splits: int) -> 
 
 def test_make_folds_follow_the_seed() -> None:
     train = split_rows(frame(varied(0, 100)), SplitConfig()).train
-    first, again, other = (
+    first, again, of_another_seed = (
         make_folds(train, 4, seed)[0].validation["row_id"].tolist() for seed in (1, 1, 2)
     )
-    assert first == again != other
+    assert first == again != of_another_seed
 
 
 def test_make_folds_never_score_augmented_rows_nor_train_on_those_of_a_held_out_parent() -> None:
@@ -208,8 +208,8 @@ def test_make_folds_refuse_impossible_numbers(clusters: str, n_splits: int, mess
 
 
 def test_assign_sides_by_time_needs_time_in_proportion_to_the_rows():
-    clusters = [f"{number:06d}" for number in range(100_000)]
-    timestamps = [f"2026-01-{1 + number // 4000:02d}T00:00:00+00:00" for number in range(100_000)]
+    clusters = [f"{index:06d}" for index in range(100_000)]
+    timestamps = [f"2026-01-{1 + index // 4000:02d}T00:00:00+00:00" for index in range(100_000)]
     assigned = assign_sides(clusters, SplitConfig(), timestamps=timestamps)
     assert assigned.method == "time"
     assert [int((assigned.sides == side).sum()) for side in SIDES] == [70_000, 15_000, 15_000]
@@ -219,15 +219,15 @@ def sides_as_rows_come(
     labels: list[str], timestamps: list[str | None], salt: str
 ) -> list[dict[str, str]]:
     """The side of each cluster, after each row from the third on; every row is a cluster of its own."""
-    clusters = [f"{number:04d}" for number in range(len(labels))]
+    clusters = [f"{index:04d}" for index in range(len(labels))]
     config = SplitConfig(salt=salt, validation_share=0.2, test_share=0.2)
-    found = []
+    assignments = []
     for count in range(6, len(labels) + 1):
         assigned = assign_sides(
             clusters[:count], config, timestamps=timestamps[:count], labels=labels[:count]
         )
-        found.append(dict(zip(clusters, assigned.sides.tolist(), strict=False)))
-    return found
+        assignments.append(dict(zip(clusters, assigned.sides.tolist(), strict=False)))
+    return assignments
 
 
 def uniform(text: str) -> float:
@@ -252,9 +252,10 @@ def test_a_row_that_was_trained_on_never_becomes_a_test_row_as_labels_come_in(
 
 @given(known=st.lists(st.booleans(), min_size=30, max_size=60))
 def test_rows_move_towards_the_train_split_as_newer_ones_come_in(known: list[bool]) -> None:
-    moments = [f"2026-01-01T00:{number:02d}:00+00:00" for number in range(len(known))]
+    moments = [f"2026-01-01T00:{index:02d}:00+00:00" for index in range(len(known))]
     times = [
-        moment if each else None for moment, each in zip(moments, [True, *known[1:]], strict=True)
+        moment if is_known else None
+        for moment, is_known in zip(moments, [True, *known[1:]], strict=True)
     ]
     order = {"test": 0, "validation": 1, "train": 2}
     last: dict[str, int] = {}
@@ -265,8 +266,8 @@ def test_rows_move_towards_the_train_split_as_newer_ones_come_in(known: list[boo
 
 
 def test_one_row_without_a_timestamp_changes_no_method() -> None:
-    clusters = [str(number) for number in range(20)]
-    times: list[str | None] = [f"2026-01-{number + 1:02d}T00:00:00+00:00" for number in range(20)]
+    clusters = [str(index) for index in range(20)]
+    times: list[str | None] = [f"2026-01-{index + 1:02d}T00:00:00+00:00" for index in range(20)]
     by_time = assign_sides(clusters, SplitConfig(), timestamps=times)
 
     with_gap = assign_sides(clusters, SplitConfig(), timestamps=[*times[:9], None, *times[10:]])

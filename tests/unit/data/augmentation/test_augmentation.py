@@ -63,8 +63,8 @@ def frame(shape: str, count: int = 10, **content: Any) -> pd.DataFrame:
         else SampleKind.EMBEDDING
     )
     sample = Sample(kind=kind, shape=shape, content=CONTENTS[shape] | content, group="g")
-    return rows_frame((number + 100, sample) for number in range(count)).assign(
-        cluster=object_series([f"k{number}" for number in range(count)])
+    return rows_frame((index + 100, sample) for index in range(count)).assign(
+        cluster=object_series([f"k{index}" for index in range(count)])
     )
 
 
@@ -74,7 +74,7 @@ def topics(shape: str = "pair") -> pd.DataFrame:
     rows = frame(shape)
     rows[READ[shape]] = object_series(passages)
     if shape == "pair":
-        rows["anchor"] = object_series([f"old question {number}" for number in range(10)])
+        rows["anchor"] = object_series([f"old question {index}" for index in range(10)])
         rows["positive"] = object_series(passages)
     return rows
 
@@ -85,11 +85,11 @@ def config(*methods: str, **values: Any) -> AugmentationConfig:
 
 def vectors(texts: Sequence[str]) -> npt.NDArray[np.float32]:
     """Unit vectors of the topics in each text; one with none points away from all passages."""
-    found = np.array(
+    topic_vectors = np.array(
         [[float(topic in text.lower()) for topic in TOPICS] for text in texts], dtype=np.float32
     )
-    found = np.hstack([found, 1e-3 * np.ones((len(texts), 1), dtype=np.float32)])
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
+    topic_vectors = np.hstack([topic_vectors, 1e-3 * np.ones((len(texts), 1), dtype=np.float32)])
+    return topic_vectors / np.linalg.norm(topic_vectors, axis=1, keepdims=True)
 
 
 class Writer:
@@ -103,8 +103,8 @@ class Writer:
         self.asked.append((instruction, list(texts), opening))
         topic = [next((topic for topic in TOPICS if topic in text), "thing") for text in texts]
         return [
-            self.wrong.get(each, f"how does a {each} work, {number}?")
-            for number, each in enumerate(topic)
+            self.wrong.get(read_topic, f"how does a {read_topic} work, {index}?")
+            for index, read_topic in enumerate(topic)
         ]
 
 
@@ -185,7 +185,7 @@ def test_augment_makes_no_row_where_there_is_nothing_to_vary(method: str, lexico
 
 def test_augment_finds_the_rows_that_a_method_can_vary() -> None:
     rows = frame("text", text="a")
-    rows["text"] = object_series([TEXT if number in (3, 7) else "a" for number in range(10)])
+    rows["text"] = object_series([TEXT if index in (3, 7) else "a" for index in range(10)])
 
     result = augment(rows, config("word_dropout"), 0)
 
@@ -197,10 +197,10 @@ def test_augment_finds_the_rows_that_a_method_can_vary() -> None:
 
 @pytest.mark.parametrize("method", WORD_METHODS[:3])
 def test_augment_follows_the_seed(method: str) -> None:
-    first, again, other = (
+    first, again, of_another_seed = (
         augment(frame("text"), config(method), seed).rows["text"].tolist() for seed in (0, 0, 1)
     )
-    assert first == again != other
+    assert first == again != of_another_seed
 
 
 def test_augment_takes_the_same_rows_from_a_fold_as_from_the_whole_train_side() -> None:
@@ -318,23 +318,21 @@ def test_augment_drops_what_does_not_find_its_passage_again() -> None:
 
 def test_augment_counts_no_twin_of_the_parent_as_wrong() -> None:
     rows = topics()
-    rows["cluster"] = object_series(
-        ["twins" if number < 2 else f"k{number}" for number in range(10)]
-    )
+    rows["cluster"] = object_series(["twins" if index < 2 else f"k{index}" for index in range(10)])
     rows.at[1, "positive"] = "The invoice once more"
     write = Writer()
-    tied = rows.assign(cluster=object_series([f"k{number}" for number in range(10)]))
+    tied = rows.assign(cluster=object_series([f"k{index}" for index in range(10)]))
 
-    kept = {
+    parent_ids = {
         name: set(
-            added_rows(augment(each, config("generated_query", share=1.0), 0, tools(write)))[
+            added_rows(augment(varied_rows, config("generated_query", share=1.0), 0, tools(write)))[
                 "parent_id"
             ]
         )
-        for name, each in (("twins", rows), ("strangers", tied))
+        for name, varied_rows in (("twins", rows), ("strangers", tied))
     }
 
-    assert kept["twins"] >= {100, 101} and not kept["strangers"] & {100, 101}
+    assert parent_ids["twins"] >= {100, 101} and not parent_ids["strangers"] & {100, 101}
 
 
 def test_augment_tries_several_times_and_takes_each_text_once() -> None:
@@ -351,7 +349,7 @@ def test_augment_tries_several_times_and_takes_each_text_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "given", "rule"),
+    ("method", "missing_tools", "rule"),
     [
         (
             "back_translation",
@@ -376,10 +374,10 @@ def test_augment_tries_several_times_and_takes_each_text_once() -> None:
     ],
 )
 def test_augment_names_the_way_out_where_a_tool_is_missing(
-    method: str, given: dict[str, None], rule: str
+    method: str, missing_tools: dict[str, None], rule: str
 ) -> None:
     with pytest.raises(ConfigError, match=rule):
-        augment(topics(), config(method), 0, replace(tools(), **given))
+        augment(topics(), config(method), 0, replace(tools(), **missing_tools))
 
 
 def test_augment_needs_no_cluster_and_survives_odd_texts() -> None:

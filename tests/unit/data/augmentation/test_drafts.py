@@ -20,9 +20,9 @@ def rows() -> pd.DataFrame:
         Sample(
             kind=SampleKind.EMBEDDING,
             shape="pair",
-            content={"anchor": text, "positive": f"answer {number}"},
+            content={"anchor": text, "positive": f"answer {index}"},
         )
-        for number, text in enumerate(TEXTS)
+        for index, text in enumerate(TEXTS)
     ]
     frame = rows_frame(enumerate(samples, start=10))
     frame["parent_id"] = pd.array([pd.NA] * len(frame), dtype="Int64")

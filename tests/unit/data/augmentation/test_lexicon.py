@@ -31,14 +31,14 @@ SENSES = {
 
 def wordnet(folder: Path) -> Path:
     folder.mkdir(parents=True)
-    for part, senses in SENSES.items():
+    for word_class, senses in SENSES.items():
         lines = ["  1 This is a licence.  "]
-        for number, words in enumerate(senses):
+        for offset, words in enumerate(senses):
             fields = " ".join(f"{word} 0" for word in words.split())
             lines.append(
-                f"{number:08} 03 {part[0]} {len(words.split()):02x} {fields} 000 | a gloss with abode"
+                f"{offset:08} 03 {word_class[0]} {len(words.split()):02x} {fields} 000 | a gloss with abode"
             )
-        (folder / f"data.{part}").write_text("\n".join(lines) + "\n")
+        (folder / f"data.{word_class}").write_text("\n".join(lines) + "\n")
     (folder / "verb.exc").write_text("went wend\n")
     return folder
 
@@ -50,7 +50,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("sys.prefix", str(tmp_path / "prefix"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    if any(Path(place).exists() for place in ("/usr/share/wordnet", "/usr/share/nltk_data")):
+    if any(Path(folder).exists() for folder in ("/usr/share/wordnet", "/usr/share/nltk_data")):
         pytest.skip("WordNet is installed for the whole machine")
     load_lexicon.cache_clear()
     return tmp_path
@@ -80,7 +80,7 @@ def test_lexicon_takes_from_wordnet_what_is_unambiguous(
 
 
 @pytest.mark.parametrize(
-    ("place", "variable", "value"),
+    ("folder_name", "variable", "value"),
     [
         ("dict", "WNSEARCHDIR", "dict"),
         ("wn/dict", "WNHOME", "wn"),
@@ -92,15 +92,15 @@ def test_lexicon_takes_from_wordnet_what_is_unambiguous(
 def test_lexicon_finds_wordnet_where_it_is_usually_installed(
     nowhere: Path,
     monkeypatch: pytest.MonkeyPatch,
-    place: str,
+    folder_name: str,
     variable: str | None,
     value: str | None,
 ) -> None:
-    folder = wordnet(nowhere / place)
+    folder = wordnet(nowhere / folder_name)
     if variable and value:
         monkeypatch.setenv(variable, str(nowhere / value))
-    found = load_lexicon()
-    assert found.source == str(folder) and found.of("dwelling") == ("abode",)
+    lexicon = load_lexicon()
+    assert lexicon.source == str(folder) and lexicon.of("dwelling") == ("abode",)
 
 
 def test_lexicon_reads_the_archive_that_nltk_downloads(nowhere: Path) -> None:
@@ -147,10 +147,10 @@ def test_lexicon_reads_a_users_file(tmp_path: Path) -> None:
         "\ufeffInvoice\tbill, statement of account,\n\nRücksendung\tRetoure\ninvoice\tinvoice, note\n"
     )
 
-    found = load_lexicon(str(file))
+    lexicon = load_lexicon(str(file))
 
-    assert found.of("invoice") == ("bill", "statement of account", "note")
-    assert found.of("RÜCKSENDUNG") == ("RETOURE",)
+    assert lexicon.of("invoice") == ("bill", "statement of account", "note")
+    assert lexicon.of("RÜCKSENDUNG") == ("RETOURE",)
 
 
 @pytest.mark.parametrize("line", ["word", "word\t", "word\t,,", "\tsynonym", "word\tWord", "a, b"])
@@ -184,7 +184,7 @@ def test_lexicon_reads_a_hundred_thousand_senses_in_seconds(tmp_path: Path) -> N
     """Looking for the stems of inflected forms was quadratic once."""
     folder = wordnet(tmp_path / "dict")
     names = [
-        "".join(chr(97 + int(digit)) for digit in str(number)) for number in range(100_000, 160_000)
+        "".join(chr(97 + int(digit)) for digit in str(index)) for index in range(100_000, 160_000)
     ]
     lines = "".join(f"00000000 03 n 02 {name}s 0 other{name}s 0 000 | x\n" for name in names)
     (folder / "data.noun").write_text(lines)

@@ -50,13 +50,16 @@ def test_own_ranks_agrees_with_a_sorted_list(
         generator.standard_normal((count, 5)).astype(np.float32)
         for count in (written_count, source_count)
     )
-    own = generator.integers(source_count, size=written_count).tolist()
+    own_rows = generator.integers(source_count, size=written_count).tolist()
     order = np.argsort(-(written @ sources.T), axis=1)
     expected = [
-        int(np.flatnonzero(row == number)[0]) + 1 for row, number in zip(order, own, strict=True)
+        int(np.flatnonzero(row == own_row)[0]) + 1
+        for row, own_row in zip(order, own_rows, strict=True)
     ]
 
-    assert own_ranks(written, sources, own=own, allowed=[()] * written_count).tolist() == expected
+    assert (
+        own_ranks(written, sources, own=own_rows, allowed=[()] * written_count).tolist() == expected
+    )
 
 
 def drafts(*pairs: tuple[int, str]) -> list[Draft]:
@@ -66,7 +69,7 @@ def drafts(*pairs: tuple[int, str]) -> list[Draft]:
 
 
 @pytest.mark.parametrize(
-    ("deepest", "clusters", "kept"),
+    ("deepest", "clusters", "accepted"),
     [
         (1, ["k0", "k1", "k2", "k3", "k4"], [True, True, False]),
         (2, ["k0", "k1", "k2", "k3", "k4"], [True, True, True]),
@@ -74,14 +77,14 @@ def drafts(*pairs: tuple[int, str]) -> list[Draft]:
     ],
 )
 def test_round_trip_keeps_what_finds_its_own_text(
-    deepest: int, clusters: list[str], kept: list[bool]
+    deepest: int, clusters: list[str], accepted: list[bool]
 ) -> None:
     rows = pd.DataFrame({"cluster": object_series(clusters)})
     made = drafts((0, "aaa"), (1, "bb"), (3, "aa"))
 
     reasons = with_round_trip(made, [None] * 3, rows, PASSAGES, letters, deepest)
 
-    assert [reason is None for reason in reasons] == kept
+    assert [reason is None for reason in reasons] == accepted
     for reason in filter(None, reasons):
         assert (
             reason
@@ -101,7 +104,7 @@ def test_round_trip_leaves_what_is_rejected_already() -> None:
         with_round_trip(drafts((0, "x")), ["blank"], rows, PASSAGES, vectors, 1) == ["blank"]
         and not asked
     )
-    found = with_round_trip(
+    reasons = with_round_trip(
         drafts((0, "x"), (4, "cc")), ["blank", None], rows, PASSAGES, vectors, 1
     )
-    assert found == ["blank", None] and asked == [["cc"], PASSAGES]
+    assert reasons == ["blank", None] and asked == [["cc"], PASSAGES]

@@ -51,38 +51,39 @@ def varied(variation: Variation, text: str, rate: float = 0.3, seed: int = 0) ->
 def test_variation_changes_the_text_or_says_that_it_cannot(
     variation: Variation, text: str, rate: float, seed: int
 ) -> None:
-    found = varied(variation, text, rate, seed)
-    assert found is None or (found != text and found.strip())
-    assert found == varied(variation, text, rate, seed)
+    variant = varied(variation, text, rate, seed)
+    assert variant is None or (variant != text and variant.strip())
+    assert variant == varied(variation, text, rate, seed)
 
 
 @given(text=TEXTS, seed=st.integers(0, 1000))
 def test_dropped_words_leave_the_others_in_order(text: str, seed: int) -> None:
-    found = varied(with_words_dropped, text, seed=seed)
+    variant = varied(with_words_dropped, text, seed=seed)
     words = text.split()
-    if found is None:
+    if variant is None:
         assert len(words) < 2
     else:
-        rest = iter(words)
-        assert all(word in rest for word in found.split()) and 0 < len(found.split()) < len(words)
+        remaining_words = iter(words)
+        assert all(word in remaining_words for word in variant.split())
+        assert 0 < len(variant.split()) < len(words)
 
 
 @given(text=TEXTS, seed=st.integers(0, 1000), rate=st.floats(0.01, 0.99))
 def test_swapped_words_stay_on_their_line_one_place_away(text: str, seed: int, rate: float) -> None:
-    found = varied(with_words_swapped, text, rate, seed)
-    if found is not None:
-        for before, after in zip(text.split("\n"), found.split("\n"), strict=True):
+    variant = varied(with_words_swapped, text, rate, seed)
+    if variant is not None:
+        for before, after in zip(text.split("\n"), variant.split("\n"), strict=True):
             assert Counter(before.split()) == Counter(after.split())
             words = before.split()
-            for place, word in enumerate(after.split()):
-                assert word in words[max(0, place - 1) : place + 2]
+            for position, word in enumerate(after.split()):
+                assert word in words[max(0, position - 1) : position + 2]
 
 
 @given(text=TEXTS, seed=st.integers(0, 1000))
 def test_typos_change_one_letter_and_never_the_first(text: str, seed: int) -> None:
-    found = varied(with_typos, text, seed=seed)
-    if found is not None:
-        before, after = text.split(), found.split()
+    variant = varied(with_typos, text, seed=seed)
+    if variant is not None:
+        before, after = text.split(), variant.split()
         assert len(before) == len(after)
         for old, new in zip(before, after, strict=True):
             if old != new:
@@ -95,14 +96,14 @@ def test_typos_change_one_letter_and_never_the_first(text: str, seed: int) -> No
 
 
 def test_typos_are_of_four_kinds() -> None:
-    found = {varied(with_typos, "keyboard", seed=seed) for seed in range(1000)}
+    variants = {varied(with_typos, "keyboard", seed=seed) for seed in range(1000)}
 
-    assert {"keybord", "keybooard", "keybaord", "keyboars"} <= found
+    assert {"keybord", "keybooard", "keybaord", "keyboars"} <= variants
 
-    hit_beside_the_d = {
-        word for word in found if word and word.startswith("keyboar") and len(word) == 8
+    typed_next_to_the_d = {
+        word for word in variants if word and word.startswith("keyboar") and len(word) == 8
     }
-    assert {word[7:] for word in hit_beside_the_d} == set("sfercx")
+    assert {word[7:] for word in typed_next_to_the_d} == set("sfercx")
 
 
 def test_typos_leave_code_alone() -> None:
@@ -113,15 +114,15 @@ def test_typos_leave_code_alone() -> None:
 
 
 def test_typos_keep_capitals() -> None:
-    found = [varied(with_typos, "KEYBOARD", seed=seed) for seed in range(50)]
-    assert all(word is not None and word.isupper() for word in found)
+    variants = [varied(with_typos, "KEYBOARD", seed=seed) for seed in range(50)]
+    assert all(word is not None and word.isupper() for word in variants)
 
 
 def test_rate_is_the_share_of_the_words_that_change() -> None:
     text = " ".join(["keyboard"] * 2000)
-    found = varied(with_typos, text, rate=0.25)
-    assert found is not None
-    changed = sum(word != "keyboard" for word in found.split())
+    variant = varied(with_typos, text, rate=0.25)
+    assert variant is not None
+    changed = sum(word != "keyboard" for word in variant.split())
     assert changed == pytest.approx(500, abs=80)
 
 

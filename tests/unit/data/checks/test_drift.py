@@ -37,8 +37,8 @@ def test_vocabulary_drift_sees_another_domain_and_no_chance(rows: int) -> None:
     texts = documentation(rows)
     assert vocabulary_drift(texts[:rows], texts[-rows:]) < 0.1
     words = ["sugar", "butter", "oven", "flour", "bake", "the", "a"]
-    other = [" ".join(random.Random(number).choices(words, k=12)) for number in range(rows)]
-    assert vocabulary_drift(texts[:rows], other) > 0.5
+    later_texts = [" ".join(random.Random(seed).choices(words, k=12)) for seed in range(rows)]
+    assert vocabulary_drift(texts[:rows], later_texts) > 0.5
 
 
 def test_vocabulary_drift_is_one_without_a_common_word_and_zero_for_the_same_texts() -> None:

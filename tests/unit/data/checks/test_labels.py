@@ -10,7 +10,7 @@ from tunetrail.data.checks.labels import USUAL_SCALES, imbalance, unknown_labels
 
 
 @pytest.mark.parametrize(
-    ("labels", "wanted"),
+    ("labels", "expected"),
     [
         ({"a": 40, "b": 2}, 20.0),
         ({"a": 3, "b": 2, "c": 3}, 1.5),
@@ -20,15 +20,17 @@ from tunetrail.data.checks.labels import USUAL_SCALES, imbalance, unknown_labels
     ],
 )
 def test_imbalance_is_rows_of_the_commonest_for_one_of_the_rarest(
-    labels: Mapping[str, int], wanted: float
+    labels: Mapping[str, int], expected: float
 ) -> None:
-    assert imbalance(labels) == pytest.approx(wanted)
+    assert imbalance(labels) == pytest.approx(expected)
 
 
 def test_unknown_labels_takes_the_configured_list_literally() -> None:
-    found = unknown_labels({"refund": 90, "Refund": 90, "zzz": 1, "absent": 0}, ["refund", "order"])
+    unknown = unknown_labels(
+        {"refund": 90, "Refund": 90, "zzz": 1, "absent": 0}, ["refund", "order"]
+    )
 
-    assert found == {
+    assert unknown == {
         "Refund": "is none of the 2 known labels. Did you mean 'refund'?",
         "zzz": "is none of the 2 known labels.",
     }
@@ -51,8 +53,10 @@ def test_unknown_labels_takes_the_configured_list_literally() -> None:
     ],
 )
 def test_unknown_labels_finds_a_rare_misspelling(rare: str, common: str) -> None:
-    found = unknown_labels({common: 200, "something else": 150, rare: 2}, None)
-    assert found == {rare: f"looks like a misspelling of a common label. Did you mean {common!r}?"}
+    unknown = unknown_labels({common: 200, "something else": 150, rare: 2}, None)
+    assert unknown == {
+        rare: f"looks like a misspelling of a common label. Did you mean {common!r}?"
+    }
 
 
 @pytest.mark.parametrize(
@@ -105,12 +109,12 @@ def test_usual_scale_finds_the_scale_that_was_used(scale: tuple[float, float]) -
     assert usual_scale(np.r_[scores, 1e6, -1e6, np.nan, np.inf], None, None) == scale
 
 
-@pytest.mark.parametrize(("share", "wanted"), [(0.005, (0.0, 1.0)), (0.04, (-1.0, 1.0))])
-def test_usual_scale_widens_for_what_is_used(share: float, wanted: tuple[float, float]) -> None:
+@pytest.mark.parametrize(("share", "expected"), [(0.005, (0.0, 1.0)), (0.04, (-1.0, 1.0))])
+def test_usual_scale_widens_for_what_is_used(share: float, expected: tuple[float, float]) -> None:
     below = round(1000 * share)
     assert (
         usual_scale(np.r_[np.linspace(0.0, 1.0, 1000 - below), np.full(below, -0.4)], None, None)
-        == wanted
+        == expected
     )
 
 

@@ -41,9 +41,9 @@ def foreign(rows: int, seed: int, spread: float, dimensions: int = 64) -> Vector
 def test_outliers_finds_planted_rows_and_nothing_else(
     rows: int, planted: int, spread: float
 ) -> None:
-    found = outliers(np.concatenate([session(rows, 1), foreign(planted, 2, spread)]), seed=0)
-    assert found[rows:].mean() >= 0.95
-    assert found[:rows].sum() <= 0.05 * planted
+    result = outliers(np.concatenate([session(rows, 1), foreign(planted, 2, spread)]), seed=0)
+    assert result[rows:].mean() >= 0.95
+    assert result[:rows].sum() <= 0.05 * planted
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -68,11 +68,11 @@ def test_outliers_leaves_a_label_that_stands_out_as_a_whole() -> None:
 
 def test_outliers_does_not_depend_on_length_and_repeats_itself() -> None:
     vectors = np.concatenate([session(200, 7), foreign(5, 8, 0.1)])
-    found = outliers(vectors, seed=3)
+    result = outliers(vectors, seed=3)
 
-    assert found.any()
+    assert result.any()
     assert (
-        found.tolist() == outliers(vectors * np.linspace(1.0, 9.0, 205)[:, None], seed=3).tolist()
+        result.tolist() == outliers(vectors * np.linspace(1.0, 9.0, 205)[:, None], seed=3).tolist()
     )
     assert outlier_scores(vectors, seed=3).tolist() == outlier_scores(vectors, seed=3).tolist()
 
@@ -114,7 +114,7 @@ def test_outliers_finds_gibberish_among_documentation() -> None:
         for _ in range(12)
     ]
     vectors = np.asarray(model.encode([*texts, *gibberish]), dtype=np.float32)
-    found = outliers(vectors, seed=0)
-    assert found[len(texts) :].mean() >= 0.8
-    assert found[: len(texts)].mean() <= 0.01
+    result = outliers(vectors, seed=0)
+    assert result[len(texts) :].mean() >= 0.8
+    assert result[: len(texts)].mean() <= 0.01
     assert outliers(vectors[: len(texts)], seed=0).mean() <= 0.01

@@ -7,9 +7,9 @@ from tunetrail.data.checks.row_vectors import MOST_DIMENSIONS, normalize_and_red
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e200])
 def test_normalize_and_reduce_have_length_one_at_any_scale(scale: float) -> None:
     vectors = np.random.default_rng(0).normal(size=(9, 7)) * scale
-    found = normalize_and_reduce(vectors, seed=0)
-    assert np.linalg.norm(found, axis=1) == pytest.approx(np.ones(9))
-    assert found == pytest.approx(normalize_and_reduce(vectors / scale, seed=0))
+    result = normalize_and_reduce(vectors, seed=0)
+    assert np.linalg.norm(result, axis=1) == pytest.approx(np.ones(9))
+    assert result == pytest.approx(normalize_and_reduce(vectors / scale, seed=0))
 
 
 @pytest.mark.parametrize("shape", [(0, 7), (1, 7), (3, 0)])

@@ -30,13 +30,13 @@ def flagged(findings: SessionFindings, check: str) -> list[int]:
 def frame(texts: Sequence[str], **more: str) -> Any:
     shape = "label" if more else "text"
     return rows_frame(
-        (number, Sample(kind=SampleKind.EMBEDDING, shape=shape, content={"text": text, **more}))
-        for number, text in enumerate(texts, start=1)
+        (row_id, Sample(kind=SampleKind.EMBEDDING, shape=shape, content={"text": text, **more}))
+        for row_id, text in enumerate(texts, start=1)
     )
 
 
 @pytest.mark.parametrize(
-    ("languages", "wanted", "expected"),
+    ("languages", "language", "expected"),
     [
         (["en", "en", "de", None], "auto", [3]),
         (["en", "en", "de", None], "de", [1, 2]),
@@ -45,10 +45,10 @@ def frame(texts: Sequence[str], **more: str) -> Any:
     ],
 )
 def test_check_facts_flags_rows_in_another_language(
-    languages: list[str | None], wanted: str, expected: list[int]
+    languages: list[str | None], language: str, expected: list[int]
 ) -> None:
-    found = check_facts(facts(len(languages), languages), ValidationConfig(language=wanted))
-    assert flagged(found, "rows.language") == expected
+    findings = check_facts(facts(len(languages), languages), ValidationConfig(language=language))
+    assert flagged(findings, "rows.language") == expected
 
 
 def test_check_facts_flags_scores_off_the_scale() -> None:
@@ -80,10 +80,10 @@ def test_check_facts_flags_vectors_of_another_size() -> None:
 
 def test_check_facts_checks_labels() -> None:
     labels = ["praise"] * 150 + ["question"] * 100 + ["prasie"]
-    found = check_facts(facts(251, labels=labels), ValidationConfig())
-    assert flagged(found, "labels.unknown_label") == [251]
-    assert found.measures["labels.imbalance"] == 150.0
-    assert found.notes["labels.imbalance"] == "'praise' has 150 rows, 'prasie' 1"
+    findings = check_facts(facts(251, labels=labels), ValidationConfig())
+    assert flagged(findings, "labels.unknown_label") == [251]
+    assert findings.measures["labels.imbalance"] == 150.0
+    assert findings.notes["labels.imbalance"] == "'praise' has 150 rows, 'prasie' 1"
 
 
 def test_check_facts_runs_no_check_that_is_off() -> None:
@@ -101,16 +101,16 @@ def test_check_facts_runs_no_check_that_is_off() -> None:
         dimensions=np.array([1, 1, 2]),
     )
 
-    found = check_facts(everything, config)
+    findings = check_facts(everything, config)
 
-    assert found.flags == [] and found.measures == {}
+    assert findings.flags == [] and findings.measures == {}
 
 
 def test_check_vectors_needs_enough_rows_to_know_what_is_usual() -> None:
     rows = frame(["text"] * 10, label="a").assign(cluster="c")
-    found = check_vectors(rows, np.eye(10, dtype=np.float32), ValidationConfig(), seed=0)
+    findings = check_vectors(rows, np.eye(10, dtype=np.float32), ValidationConfig(), seed=0)
 
-    assert found.flags == [] and found.rows_checked == {
+    assert findings.flags == [] and findings.rows_checked == {
         "rows.outlier": 10,
         "labels.mislabelled": 10,
     }
@@ -122,8 +122,8 @@ def test_measure_drift_measures_what_differs_and_nothing_among_few_rows() -> Non
         frame(["many other words, again and again and again"] * 40),
     )
 
-    found = measure_drift(long, short, None, None, ValidationConfig(), seed=0)
+    findings = measure_drift(long, short, None, None, ValidationConfig(), seed=0)
 
-    assert found.measures["drift.length"] == 1.0 and "drift.embedding" not in found.measures
-    assert found.rows_checked == {"drift.length": 40, "drift.vocabulary": 40}
+    assert findings.measures["drift.length"] == 1.0 and "drift.embedding" not in findings.measures
+    assert findings.rows_checked == {"drift.length": 40, "drift.vocabulary": 40}
     assert measure_drift(long, short[:20], None, None, ValidationConfig(), seed=0).measures == {}

@@ -27,28 +27,28 @@ def test_active_checks_names_every_check_that_is_on() -> None:
 
 @pytest.mark.parametrize(("rows", "severity"), [(3, "error"), (4, "passed")])
 def test_check_results_holds_the_share_against_the_threshold(rows: int, severity: str) -> None:
-    found = {
-        each.check: each
-        for each in check_results(
+    by_check = {
+        result.check: result
+        for result in check_results(
             ValidationConfig(), FLAGS, SessionFindings(), rows, {"pair": rows}
         )
     }
 
-    empty = found["rows.empty"]
+    empty = by_check["rows.empty"]
     assert (empty.severity, empty.rows, empty.judged, empty.row_ids) == (severity, 2, rows, (1, 2))
     assert empty.measure == pytest.approx(2 / rows) and "anchor is empty (2)" in empty.message
-    assert found["rows.language"].severity == "warning"
+    assert by_check["rows.language"].severity == "warning"
 
 
 def test_check_results_counts_a_row_once_however_often_it_is_flagged() -> None:
-    found = check_results(ValidationConfig(), FLAGS + FLAGS, SessionFindings(), 10, {"pair": 10})
-    assert next(each for each in found if each.check == "rows.empty").rows == 2
+    results = check_results(ValidationConfig(), FLAGS + FLAGS, SessionFindings(), 10, {"pair": 10})
+    assert next(result for result in results if result.check == "rows.empty").rows == 2
 
 
 def test_check_results_leaves_out_what_does_not_apply() -> None:
     names = {
-        each.check
-        for each in check_results(ValidationConfig(), [], SessionFindings(), 5, {"pair": 5})
+        result.check
+        for result in check_results(ValidationConfig(), [], SessionFindings(), 5, {"pair": 5})
     }
 
     assert not names & {
@@ -60,8 +60,8 @@ def test_check_results_leaves_out_what_does_not_apply() -> None:
 
     for shape in ("completion", "preference"):
         names = {
-            each.check
-            for each in check_results(ValidationConfig(), [], SessionFindings(), 5, {shape: 5})
+            result.check
+            for result in check_results(ValidationConfig(), [], SessionFindings(), 5, {shape: 5})
         }
         assert "conversations.truncated_output" in names
 
@@ -72,21 +72,21 @@ def test_check_results_takes_measures_of_the_session() -> None:
         notes={"labels.imbalance": "'a' has 40 rows, 'b' 1"},
     )
 
-    found = {
-        each.check: each
-        for each in check_results(ValidationConfig(), [], findings, 41, {"label": 41})
+    by_check = {
+        result.check: result
+        for result in check_results(ValidationConfig(), [], findings, 41, {"label": 41})
     }
 
     assert (
-        found["labels.imbalance"].severity == "warning"
-        and "'a' has 40 rows" in found["labels.imbalance"].message
+        by_check["labels.imbalance"].severity == "warning"
+        and "'a' has 40 rows" in by_check["labels.imbalance"].message
     )
-    assert found["drift.length"].severity == "passed"
+    assert by_check["drift.length"].severity == "passed"
 
 
 def test_stop_reason_names_every_error_and_the_way_out() -> None:
-    found = check_results(ValidationConfig(), FLAGS, SessionFindings(), 3, {"pair": 3})
-    reason = stop_reason(found)
+    results = check_results(ValidationConfig(), FLAGS, SessionFindings(), 3, {"pair": 3})
+    reason = stop_reason(results)
 
     assert reason is not None and reason.startswith(
         "validation found 1 error: rows.empty: 2 of 3 rows"
@@ -100,11 +100,11 @@ def test_stop_reason_names_every_error_and_the_way_out() -> None:
 
 def test_with_examples_shows_the_first_rows_and_their_details() -> None:
     flags = [(row_id, "rows.encoding", f"detail {row_id}") for row_id in range(1, 10)]
-    found = check_results(ValidationConfig(), flags, SessionFindings(), 100, {"text": 100})
+    results = check_results(ValidationConfig(), flags, SessionFindings(), 100, {"text": 100})
 
-    shown = with_examples(found, {row_id: f"text {row_id}" for row_id in range(2, 10)}, flags)
+    shown = with_examples(results, {row_id: f"text {row_id}" for row_id in range(2, 10)}, flags)
 
-    examples = next(each for each in shown if each.check == "rows.encoding").examples
+    examples = next(result for result in shown if result.check == "rows.encoding").examples
     assert [(example.row_id, example.text, example.detail) for example in examples] == [
         (row_id, f"text {row_id}", f"detail {row_id}") for row_id in range(2, EXAMPLES + 1)
     ]

@@ -289,13 +289,13 @@ def test_check_rows_gives_numbers_as_floats() -> None:
         frame("vector", {"embedding": [1, 10**30]}), EMBEDDING, ValidationConfig()
     ).rows["embedding"]
 
-    assert [type(each) for each in (*scores, *vectors[0])] == [float] * 3
+    assert [type(value) for value in (*scores, *vectors[0])] == [float] * 3
 
 
 def test_check_rows_keeps_what_there_is_of_a_row_without_a_shape() -> None:
     rows = frame("chat", {"messages": [{"content": 3}]}).assign(shape=object_series([None]))
-    kept = check_rows(rows, LLM, ValidationConfig()).set_aside["before"]
-    assert "content" in kept[0]
+    before = check_rows(rows, LLM, ValidationConfig()).set_aside["before"]
+    assert "content" in before[0]
 
 
 def test_check_rows_takes_a_rejected_answer_that_repeats_itself() -> None:

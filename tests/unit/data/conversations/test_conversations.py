@@ -33,7 +33,7 @@ def chat_of(derived: Derived) -> list[str] | None:
     chats = [sample for sample in derived.samples if sample.kind == SampleKind.LLM]
     assert len(chats) <= 1
     return (
-        [f"{each['role']}: {each['content']}" for each in chats[0].content["messages"]]
+        [f"{message['role']}: {message['content']}" for message in chats[0].content["messages"]]
         if chats
         else None
     )
@@ -45,7 +45,7 @@ def pairs_of(derived: Derived) -> list[tuple[str, str]]:
 
 
 def reasons_of(derived: Derived) -> list[str]:
-    return [each.reason for each in (*derived.rejected, *derived.unusable)]
+    return [rejection.reason for rejection in (*derived.rejected, *derived.unusable)]
 
 
 def test_derive_gives_one_chat_and_a_pair_for_each_question() -> None:
@@ -86,7 +86,7 @@ def test_derive_leaves_out_questions_that_can_not_stand_alone() -> None:
     derived = derive(conversation(user("Reset?"), assistant("Click."), *messages))
 
     assert pairs_of(derived) == [("Reset?", "Click.")]
-    assert [each.row["anchor"] for each in derived.short_questions] == short
+    assert [question.row["anchor"] for question in derived.short_questions] == short
     assert (
         derived.short_questions[0].reason
         == "a later question must have 5 words to stand alone, got 2"
@@ -109,9 +109,11 @@ def test_derive_leaves_a_blank_first_question_out() -> None:
 
 def test_derive_ends_the_chat_before_a_rejected_answer_and_keeps_the_rest() -> None:
     bad = assistant("Buy a new one.", feedback="thumbs_down")
-    rest = [user(LATER), assistant("Click there.")]
+    later_messages = [user(LATER), assistant("Click there.")]
 
-    derived = derive(conversation(user("Hi"), assistant("Hello"), user(QUESTION), bad, *rest))
+    derived = derive(
+        conversation(user("Hi"), assistant("Hello"), user(QUESTION), bad, *later_messages)
+    )
 
     assert chat_of(derived) == ["user: Hi", "assistant: Hello"]
     assert pairs_of(derived) == [("Hi", "Hello"), (LATER, "Click there.")]
@@ -122,7 +124,7 @@ def test_derive_ends_the_chat_before_a_rejected_answer_and_keeps_the_rest() -> N
         f"{reason}, and the rest of the conversation builds on it",
     ]
     assert derived.rejected[0].row == {"group": "c1", "messages": [user(QUESTION), bad]}
-    assert derived.unusable[0].row == {"group": "c1", "messages": rest}
+    assert derived.unusable[0].row == {"group": "c1", "messages": later_messages}
     assert len(derived.kept) == 5
 
 
@@ -133,8 +135,8 @@ def test_derive_of_a_wholly_rejected_conversation_learns_nothing() -> None:
 
     assert derived.samples == ()
     assert [rejected.reason for rejected in derived.rejected] == [
-        f"assistant answer {number} was rejected by the conversation's feedback: 1 of 5 stars"
-        for number in (1, 2)
+        f"assistant answer {position} was rejected by the conversation's feedback: 1 of 5 stars"
+        for position in (1, 2)
     ]
 
 
@@ -245,11 +247,11 @@ def test_derive_ends_at_an_image_and_pairs_nothing_with_it() -> None:
     assert chat_of(derived) == ["user: Hi", "assistant: Hello"]
     assert pairs_of(derived) == [("Hi", "Hello")]
 
-    (rest,) = derived.unusable
-    assert rest.reason.startswith(
+    (unusable,) = derived.unusable
+    assert unusable.reason.startswith(
         "messages[2] (user) holds more than text (image_url), and the rest of the"
     )
-    assert rest.row["messages"] == list(messages[2:])
+    assert unusable.row["messages"] == list(messages[2:])
 
 
 def test_derive_keeps_a_tool_call_that_ends_at_an_image() -> None:
@@ -263,16 +265,15 @@ def test_derive_keeps_a_tool_call_that_ends_at_an_image() -> None:
 
     derived = derive(conversation(*messages))
 
-    assert derived.samples == () and [each.row["messages"] for each in derived.unusable] == [
-        list(messages)
-    ]
+    assert derived.samples == ()
+    assert [unusable.row["messages"] for unusable in derived.unusable] == [list(messages)]
 
 
 def test_derive_keeps_an_unreadable_answer_that_was_given_again() -> None:
     audio = assistant([{"type": "audio", "audio": {}}])
     derived = derive(conversation(user(QUESTION), audio, assistant("Hello")))
     assert chat_of(derived) == [f"user: {QUESTION}", "assistant: Hello"]
-    assert [each.row["messages"] for each in derived.unusable] == [[user(QUESTION), audio]]
+    assert [unusable.row["messages"] for unusable in derived.unusable] == [[user(QUESTION), audio]]
 
 
 def test_derive_leaves_out_greetings_and_questions_without_an_answer() -> None:
@@ -303,10 +304,11 @@ def test_derive_groups_conversations_without_an_id_by_their_first_question_and_a
     start = [user(QUESTION), assistant("a", feedback="down"), assistant("b")]
     row = {"messages": start, "id": "", "conversation_id": math.nan}
     grown = {"messages": [*start, user(LATER), assistant("c")]}
-    other = {"messages": [user(QUESTION), assistant("c")]}
+    with_another_answer = {"messages": [user(QUESTION), assistant("c")]}
 
     groups = [
-        {sample.group for sample in derive(each_row).samples} for each_row in (row, grown, other)
+        {sample.group for sample in derive(each_row).samples}
+        for each_row in (row, grown, with_another_answer)
     ]
 
     assert groups[0] == groups[1] != groups[2]
@@ -359,14 +361,14 @@ def test_derive_refuses_malformed_conversations(row: dict[str, Any], message: st
 
 def test_derive_takes_time_and_space_in_proportion_to_the_conversation() -> None:
     question = user("word " * 200_000)
-    answers = [assistant(f"answer {number}", feedback="down") for number in range(20_000)]
+    answers = [assistant(f"answer {index}", feedback="down") for index in range(20_000)]
 
     derived = derive(
         conversation(question, *answers, *([user("more")] * 20_000), assistant("x" * 1_000_000))
     )
 
     assert (
-        sum(len(json.dumps(each.row)) for each in (*derived.rejected, *derived.unusable))
+        sum(len(json.dumps(rejection.row)) for rejection in (*derived.rejected, *derived.unusable))
         < 8_000_000
     )
 
@@ -391,9 +393,9 @@ CONVERSATIONS = st.fixed_dictionaries(
 @settings(max_examples=500)
 @given(CONVERSATIONS)
 def test_derive_never_learns_from_a_rejected_answer_and_loses_none(row: dict[str, Any]) -> None:
-    for number, message in enumerate(row["messages"]):
+    for position, message in enumerate(row["messages"]):
         if isinstance(message.get("content"), str) and message["role"] == "assistant":
-            message["content"] = f"{number}! {message['content']}"
+            message["content"] = f"{position}! {message['content']}"
 
     try:
         derived = derive(row)
@@ -401,27 +403,27 @@ def test_derive_never_learns_from_a_rejected_answer_and_loses_none(row: dict[str
         return
 
     questions = [
-        number for number, message in enumerate(row["messages"]) if message["role"] == "user"
+        position for position, message in enumerate(row["messages"]) if message["role"] == "user"
     ]
     answers = [
         message for message in row["messages"][questions[0] :] if message["role"] == "assistant"
     ]
-    rejected = [each for each in answers if not _is_accepted(each, row)]
+    rejected = [message for message in answers if not _is_accepted(message, row)]
     learnt = json.dumps([dict(sample.content) for sample in derived.samples])
-    kept = [
+    messages_kept = [
         message
-        for each in derived.kept
-        if not isinstance(each, Sample)
-        for message in each.row["messages"]
+        for kept_row in derived.kept
+        if not isinstance(kept_row, Sample)
+        for message in kept_row.row["messages"]
     ]
     assert len(derived.rejected) == len(rejected)
-    assert all(message in kept for message in rejected)
+    assert all(message in messages_kept for message in rejected)
 
     for message in answers:
         if isinstance(message["content"], str):
             marker = message["content"].split()[0]
             assert (f"{marker} " in learnt) <= _is_accepted(message, row)
-            assert f"{marker} " in learnt or message in kept
+            assert f"{marker} " in learnt or message in messages_kept
     assert len({sample.group for sample in derived.samples}) <= 1
 
 

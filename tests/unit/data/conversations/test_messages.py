@@ -73,9 +73,9 @@ def test_read_turns_knows_both_notations_and_all_roles() -> None:
 
 
 def test_read_turns_joins_parts_and_the_messages_of_one_user() -> None:
-    parts = [{"type": "text", "text": "one", "image_url": None}, "two", {"text": "three"}]
+    content = [{"type": "text", "text": "one", "image_url": None}, "two", {"text": "three"}]
     messages = said(
-        ("user", parts), ("user", "four"), ("assistant", [{"type": "refusal", "refusal": "No."}])
+        ("user", content), ("user", "four"), ("assistant", [{"type": "refusal", "refusal": "No."}])
     )
 
     user, assistant = read_turns(messages)

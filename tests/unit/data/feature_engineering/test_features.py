@@ -16,12 +16,12 @@ def frame() -> pd.DataFrame:
     contents = [("one two", "three"), ("äöü", "x"), ("a b c", "d e f"), ("p", "q")]
     return rows_frame(
         (
-            number,
+            row_id,
             Sample(
                 kind=SampleKind.LLM, shape="completion", content={"input": first, "output": second}
             ),
         )
-        for number, (first, second) in enumerate(contents)
+        for row_id, (first, second) in enumerate(contents)
     )
 
 
@@ -30,8 +30,8 @@ def test_engineer_features_adds_the_lengths_of_all_texts() -> None:
 
     assert result.rows["token_count"].tolist() == [4, 9, 6, 2]
     assert result.rows["characters"].tolist() == [12, 4, 10, 2]
-    wanted = {"0.0": 2.0, "0.25": 3.5, "0.5": 5.0, "0.75": 6.75, "0.95": 8.55, "1.0": 9.0}
-    assert result.quantiles["token_count"] == pytest.approx(wanted)
+    expected = {"0.0": 2.0, "0.25": 3.5, "0.5": 5.0, "0.75": 6.75, "0.95": 8.55, "1.0": 9.0}
+    assert result.quantiles["token_count"] == pytest.approx(expected)
     assert set(result.quantiles) == {"token_count", "characters"}
     assert result.rows[["token_count", "characters"]].dtypes.eq("int64").all()
     json.dumps(result.to_dict(), allow_nan=False)

@@ -105,10 +105,10 @@ def test_mine_takes_no_passage_that_is_the_anchor_itself() -> None:
 
 def test_mine_keeps_a_negative_that_a_row_has_unless_told_to_replace_it() -> None:
     rows = pairs(3, negative=["given", "", "given too"])
-    kept = mined(rows, 0.9, 0.8, 0.1)
+    result = mined(rows, 0.9, 0.8, 0.1)
 
-    assert negatives(kept) == ["given", "answer 2", "given too"]
-    assert (kept.mined, kept.kept, kept.without) == (1, 2, 0)
+    assert negatives(result) == ["given", "answer 2", "given too"]
+    assert (result.mined, result.kept, result.without) == (1, 2, 0)
 
     replaced = mined(rows, 0.9, 0.8, 0.1, replace=True)
     assert negatives(replaced) == [
@@ -135,7 +135,7 @@ def test_mine_draws_at_random_from_all_that_is_allowed() -> None:
         for seed in range(30)
     }
 
-    assert {found[0] for found in drawn.values()} == {
+    assert {drawn_texts[0] for drawn_texts in drawn.values()} == {
         "answer 2",
         "answer 3",
     }  # 1 is too near, 4 not a candidate

@@ -13,7 +13,11 @@ from tunetrail.data.rows import object_series
 def rows(count: int, start: int = 0) -> pd.DataFrame:
     ids = np.arange(start, start + count)
     return pd.DataFrame(
-        {"row_id": ids, "shape": "text", "text": object_series([f"text {each}" for each in ids])}
+        {
+            "row_id": ids,
+            "shape": "text",
+            "text": object_series([f"text {row_id}" for row_id in ids]),
+        }
     )
 
 
@@ -45,8 +49,8 @@ def test_write_chunks_changes_only_the_chunk_of_a_row_that_is_added_or_removed(
 
 def test_write_chunks_does_not_depend_on_the_frames(tmp_path: Path) -> None:
     whole = [chunk.digest for chunk in write_chunks([rows(300)], 40, tmp_path)]
-    parts = [rows(7, start) for start in range(0, 294, 7)] + [rows(6, 294)]
-    assert [chunk.digest for chunk in write_chunks(parts, 40, tmp_path)] == whole
+    frames = [rows(7, start) for start in range(0, 294, 7)] + [rows(6, 294)]
+    assert [chunk.digest for chunk in write_chunks(frames, 40, tmp_path)] == whole
 
 
 def nested(depth: int) -> Any:
@@ -121,5 +125,7 @@ def test_write_chunks_gives_back_what_came(
     read = [read_chunk(chunk.path) for chunk in chunks]
 
     assert [
-        value for each in read for value in (each["text"] if "text" in each else [None] * len(each))
+        value
+        for frame in read
+        for value in (frame["text"] if "text" in frame else [None] * len(frame))
     ] == texts

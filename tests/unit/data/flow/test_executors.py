@@ -19,10 +19,10 @@ class Upper:
 
 
 def tasks(folder: Path, count: int) -> Iterator[ChunkTask]:
-    for number in range(count):
-        raw = folder / f"raw-{number}"
-        raw.write_text(f"text {number}")
-        yield ChunkTask(raw=raw, folder=folder / f"done-{number}")
+    for index in range(count):
+        raw = folder / f"raw-{index}"
+        raw.write_text(f"text {index}")
+        yield ChunkTask(raw=raw, folder=folder / f"done-{index}")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -30,7 +30,7 @@ def tasks(folder: Path, count: int) -> Iterator[ChunkTask]:
 def test_run_tasks_runs_all_and_keeps_their_order(tmp_path: Path, workers: int, count: int) -> None:
     done = list(run_tasks(Upper(), tasks(tmp_path, count), PreparationConfig(workers=workers)))
     assert [(task.folder / "text").read_text() for task in done] == [
-        f"TEXT {number}" for number in range(count)
+        f"TEXT {index}" for index in range(count)
     ]
     assert not list(tmp_path.glob("raw-*"))
 

@@ -30,17 +30,17 @@ from tunetrail.samples import Sample, SampleKind
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-def sentence(number: int, words: int = 14) -> str:
+def sentence(seed: int, words: int = 14) -> str:
     """A sentence of its own: no two share many words."""
-    generator = np.random.default_rng(number)
+    generator = np.random.default_rng(seed)
     drawn = ["".join(generator.choice(list(LETTERS), size=6)) for _ in range(words)]
     return " ".join(drawn)
 
 
 def samples(texts: Sequence[str], **more: Any) -> pd.DataFrame:
     return rows_frame(
-        (number, Sample(kind=SampleKind.EMBEDDING, shape="text", content={"text": text}, **more))
-        for number, text in enumerate(texts, start=1)
+        (row_id, Sample(kind=SampleKind.EMBEDDING, shape="text", content={"text": text}, **more))
+        for row_id, text in enumerate(texts, start=1)
     )
 
 
@@ -95,7 +95,7 @@ def check_account(session: PreparedSession, rows_in: int) -> None:
 
 
 def test_preparation_gives_every_row_a_side_or_a_reason(tmp_path: Path) -> None:
-    texts = [sentence(number) for number in range(60)]
+    texts = [sentence(index) for index in range(60)]
     twin = texts[5] + " \n"
     near = texts[6] + " end"
 
@@ -134,20 +134,20 @@ def test_preparation_gives_every_row_a_side_or_a_reason(tmp_path: Path) -> None:
 def test_preparation_gives_the_same_whatever_the_chunks_and_workers(
     tmp_path: Path, chunk_rows: int, workers: int
 ) -> None:
-    texts = [sentence(number) for number in range(80)]
+    texts = [sentence(index) for index in range(80)]
     rows = samples([*texts, *(text + " x" for text in texts[:20]), *texts[:5], *[""] * 5])
 
     whole = prepare(rows, tmp_path / "whole")
     config = PreparationConfig(chunk_rows=chunk_rows, workers=workers, cache_gigabytes=0.0)
-    parts = prepare([rows.iloc[:33], rows.iloc[33:]], tmp_path / "parts", config=config)
-    assert parts.account == whole.account and parts.sides == whole.sides
+    chunked = prepare([rows.iloc[:33], rows.iloc[33:]], tmp_path / "parts", config=config)
+    assert chunked.account == whole.account and chunked.sides == whole.sides
     for side in whole.sides:
-        pd.testing.assert_frame_equal(parts.frame(side), whole.frame(side))
+        pd.testing.assert_frame_equal(chunked.frame(side), whole.frame(side))
 
     for name in ("set_aside", "changes", "flags"):
         frames = [
-            pd.read_parquet(each.folder / f"{name}.parquet").sort_values("row_id")
-            for each in (whole, parts)
+            pd.read_parquet(session.folder / f"{name}.parquet").sort_values("row_id")
+            for session in (whole, chunked)
         ]
         assert frames[0].values.tolist() == frames[1].values.tolist()
 
@@ -160,7 +160,7 @@ def cached(folder: Path, texts: Sequence[str], **options: Any) -> set[str]:
 
 
 def test_preparation_does_nothing_twice(tmp_path: Path) -> None:
-    texts = [sentence(number) for number in range(300)]
+    texts = [sentence(index) for index in range(300)]
     first = cached(tmp_path, texts)
 
     assert len(first) > 5
@@ -170,8 +170,8 @@ def test_preparation_does_nothing_twice(tmp_path: Path) -> None:
         len(cached(tmp_path, texts, split=SplitConfig(test_share=0.3)) - first) == 1
     )  # only the row added before
 
-    other = cached(tmp_path, texts, cleaning=CleaningConfig(strip_markup=False))
-    assert len(other) >= 2 * len(first)
+    with_markup = cached(tmp_path, texts, cleaning=CleaningConfig(strip_markup=False))
+    assert len(with_markup) >= 2 * len(first)
 
 
 def word_vectors(texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -189,8 +189,8 @@ def test_preparation_checks_vectors_and_caches_them(tmp_path: Path) -> None:
         calls.append(len(texts))
         return word_vectors(texts)
 
-    rows = samples([sentence(number) for number in range(100)])
-    reference = samples([sentence(number, words=60) for number in range(200, 300)])
+    rows = samples([sentence(index) for index in range(100)])
+    reference = samples([sentence(index, words=60) for index in range(200, 300)])
     config = PreparationConfig(workers=1, cache_dir=str(tmp_path / "cache"))
     options: dict[str, Any] = {
         "encoder": TextEncoder(encode=vectors, identity="letters"),
@@ -206,7 +206,7 @@ def test_preparation_checks_vectors_and_caches_them(tmp_path: Path) -> None:
 
 
 def test_preparation_stops_at_an_error_finding_and_writes_all_the_same(tmp_path: Path) -> None:
-    rows = samples([sentence(number) if number % 3 else "" for number in range(30)])
+    rows = samples([sentence(index) if index % 3 else "" for index in range(30)])
 
     strict = CheckConfig(severity="error", threshold=0.1, set_aside=True)
     validation = ValidationConfig(rows=RowChecksConfig(empty=strict))
@@ -243,12 +243,12 @@ def test_preparation_refuses_no_rows_and_several_shapes(tmp_path: Path) -> None:
 
     mixed = rows_frame(
         (
-            number,
+            row_id,
             Sample(
-                kind=SampleKind.EMBEDDING, shape=shape, content={"text": sentence(number), **more}
+                kind=SampleKind.EMBEDDING, shape=shape, content={"text": sentence(row_id), **more}
             ),
         )
-        for number, (shape, more) in enumerate(
+        for row_id, (shape, more) in enumerate(
             [("text", {}), ("label", {"label": "l"}), ("label", {"label": "m"})]
         )
     )
@@ -263,19 +263,19 @@ def test_preparation_refuses_no_rows_and_several_shapes(tmp_path: Path) -> None:
 def preferences(count: int) -> pd.DataFrame:
     return rows_frame(
         (
-            number,
+            row_id,
             Sample(
                 kind=SampleKind.LLM,
                 shape="preference",
                 content={
-                    "prompt": sentence(number),
-                    "chosen": sentence(1000 + number),
-                    "rejected": sentence(2000 + number % 10),
+                    "prompt": sentence(row_id),
+                    "chosen": sentence(1000 + row_id),
+                    "rejected": sentence(2000 + row_id % 10),
                 },
-                weight=0.5 if number % 2 else None,
+                weight=0.5 if row_id % 2 else None,
             ),
         )
-        for number in range(count)
+        for row_id in range(count)
     )
 
 
@@ -283,12 +283,14 @@ def test_preparation_takes_preferences_and_their_weights_to_the_sides(tmp_path: 
     session = prepare(preferences(40), tmp_path, kind=SampleKind.LLM)
     assert session.stopped is None and sum(session.sides.values()) == 40
     weights = {record["row_id"]: record.get("weight") for record in records_of(all_rows(session))}
-    assert weights == {number: 0.5 if number % 2 else None for number in range(40)}
+    assert weights == {row_id: 0.5 if row_id % 2 else None for row_id in range(40)}
 
 
 def test_preparation_refuses_preferences_among_other_samples(tmp_path: Path) -> None:
     content = {"input": sentence(1), "output": sentence(2)}
-    others = rows_frame([(9, Sample(kind=SampleKind.LLM, shape="completion", content=content))])
+    completions = rows_frame(
+        [(9, Sample(kind=SampleKind.LLM, shape="completion", content=content))]
+    )
 
     with pytest.raises(
         SampleError,
@@ -296,25 +298,27 @@ def test_preparation_refuses_preferences_among_other_samples(tmp_path: Path) -> 
         "Choose one, for example llm.objective=preference",
     ):
         prepare(
-            pd.concat([preferences(3), others], ignore_index=True), tmp_path, kind=SampleKind.LLM
+            pd.concat([preferences(3), completions], ignore_index=True),
+            tmp_path,
+            kind=SampleKind.LLM,
         )
 
 
 def labelled(pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
     return rows_frame(
         (
-            number,
+            row_id,
             Sample(
                 kind=SampleKind.EMBEDDING, shape="label", content={"text": text, "label": label}
             ),
         )
-        for number, (text, label) in enumerate(pairs)
+        for row_id, (text, label) in enumerate(pairs)
     )
 
 
 def test_preparation_flags_contradictions_and_sets_them_aside_when_asked(tmp_path: Path) -> None:
     rows = labelled(
-        [*((sentence(number), "ab"[number % 2]) for number in range(30)), (sentence(3), "a")]
+        [*((sentence(index), "ab"[index % 2]) for index in range(30)), (sentence(3), "a")]
     )
 
     session = prepare(rows, tmp_path / "kept")
@@ -329,9 +333,7 @@ def test_preparation_flags_contradictions_and_sets_them_aside_when_asked(tmp_pat
 
 
 def test_preparation_measures_the_balance_of_labels(tmp_path: Path) -> None:
-    rows = labelled(
-        [(sentence(number), "rare" if number < 2 else "common") for number in range(60)]
-    )
+    rows = labelled([(sentence(index), "rare" if index < 2 else "common") for index in range(60)])
 
     labels = LabelChecksConfig(imbalance=CheckConfig(threshold=10.0))
     session = prepare(rows, tmp_path, validation=ValidationConfig(labels=labels))
@@ -343,8 +345,8 @@ def test_preparation_measures_the_balance_of_labels(tmp_path: Path) -> None:
 def test_preparation_splits_by_time_where_every_row_has_one(tmp_path: Path) -> None:
     rows = pd.concat(
         [
-            samples([sentence(number)], timestamp=f"2026-01-{1 + number % 28:02d}T00:00:00+00:00")
-            for number in range(56)
+            samples([sentence(index)], timestamp=f"2026-01-{1 + index % 28:02d}T00:00:00+00:00")
+            for index in range(56)
         ],
         ignore_index=True,
     ).assign(row_id=np.arange(56))
@@ -387,12 +389,12 @@ def test_preparation_accounts_for_every_row(
 
 def variants(text: str, generator: np.random.Generator) -> Iterator[str]:
     words = text.split(" ")
-    place = int(generator.integers(len(words)))
+    position = int(generator.integers(len(words)))
     yield text
     yield text.upper() + "!"
-    yield " ".join([*words[:place], "other", *words[place + 1 :]])
-    yield " ".join([*words[:place], "added", *words[place:]])
-    yield " ".join([*words[:place], *words[place + 1 :]])
+    yield " ".join([*words[:position], "other", *words[position + 1 :]])
+    yield " ".join([*words[:position], "added", *words[position:]])
+    yield " ".join([*words[:position], *words[position + 1 :]])
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -410,15 +412,15 @@ def test_planted_twins_never_straddle_a_split(
 
     rows = rows_frame(
         (
-            int(number),
+            int(row_id),
             Sample(
                 kind=SampleKind.EMBEDDING,
                 shape="text",
-                content={"text": planted[place][0]},
-                group="shared" if planted[place][1] < 2 and place % 5 == 0 else None,
+                content={"text": planted[position][0]},
+                group="shared" if planted[position][1] < 2 and position % 5 == 0 else None,
             ),
         )
-        for number, place in enumerate(generator.permutation(len(planted)))
+        for row_id, position in enumerate(generator.permutation(len(planted)))
     )
 
     origin_of = {text: origin for text, origin in planted}
@@ -434,13 +436,13 @@ def test_planted_twins_never_straddle_a_split(
         for text in session.frame(side)["text"]:
             origin = origin_of[text]
             sides.setdefault(0 if origin < 2 else origin, set()).add(side)
-    assert all(len(found) == 1 for found in sides.values()), sides
+    assert all(len(sides_of_origin) == 1 for sides_of_origin in sides.values()), sides
 
     session.split()
 
 
-def test_preparation_makes_a_broken_kept_chunk_anew(tmp_path: Path) -> None:
-    texts = [sentence(number) for number in range(60)]
+def test_preparation_makes_a_broken_cached_chunk_again(tmp_path: Path) -> None:
+    texts = [sentence(index) for index in range(60)]
     first = cached(tmp_path, texts)
 
     broken = Path(sorted(first)[0]).with_name("counts.json")
@@ -463,7 +465,7 @@ class Words:
 
 
 def test_preparation_sets_long_rows_aside_when_asked(tmp_path: Path) -> None:
-    rows = samples([sentence(number, words=8 if number % 5 else 12) for number in range(60)])
+    rows = samples([sentence(index, words=8 if index % 5 else 12) for index in range(60)])
     checks = RowChecksConfig(too_many_tokens=CheckConfig(set_aside=True))
     for length, step in (("keep", "validation"), ("drop", "cleaning")):
         steps = ChunkSteps(
@@ -493,8 +495,13 @@ def test_preparation_keeps_nothing_unmasked_of_a_conversation_out_of_order(tmp_p
     rows = rows_frame([(1, Sample(kind=SampleKind.LLM, shape="chat", content={"messages": turns}))])
 
     prepare(rows, tmp_path, kind=SampleKind.LLM)
-    kept = "".join(pd.read_parquet(tmp_path / "set_aside.parquet")["before"])
-    assert "[PHONE]" in kept and "[EMAIL]" in kept and "1234567" not in kept and "joe@" not in kept
+    before = "".join(pd.read_parquet(tmp_path / "set_aside.parquet")["before"])
+    assert (
+        "[PHONE]" in before
+        and "[EMAIL]" in before
+        and "1234567" not in before
+        and "joe@" not in before
+    )
 
 
 def test_preparation_of_rows_that_all_go_says_which_way(tmp_path: Path) -> None:

@@ -23,22 +23,22 @@ PUBLISHED_IBANS = (
 
 @pytest.mark.parametrize("card", PUBLISHED_CARDS)
 def test_published_cards_are_found_with_their_check_digit_only(card: str) -> None:
-    found = [digit for digit in string.digits if find_cards(card[:-1] + digit)]
+    valid_digits = [digit for digit in string.digits if find_cards(card[:-1] + digit)]
 
-    assert found == [card[-1]]
+    assert valid_digits == [card[-1]]
 
 
 @pytest.mark.parametrize("iban", PUBLISHED_IBANS)
 def test_published_ibans_are_found_with_their_last_character_only(iban: str) -> None:
     characters = string.digits if iban[-1].isdigit() else string.ascii_uppercase
 
-    found = [character for character in characters if find_ibans(iban[:-1] + character)]
+    valid_characters = [character for character in characters if find_ibans(iban[:-1] + character)]
 
-    assert found == [iban[-1]]
+    assert valid_characters == [iban[-1]]
 
 
 @pytest.mark.parametrize(
-    "number",
+    "account",
     [
         "7992739871300018",  # Luhn's digit is right, but no issuer has the prefix
         "411111111111116",  # Luhn's digit is right, the length isn't Visa's
@@ -47,8 +47,8 @@ def test_published_ibans_are_found_with_their_last_character_only(iban: str) -> 
         "GB82WEST1234569876543é",
     ],
 )
-def test_numbers_that_no_bank_gives_out_are_left_alone(number: str) -> None:
-    assert find_cards(number) == find_ibans(number) == []
+def test_numbers_that_no_bank_gives_out_are_left_alone(account: str) -> None:
+    assert find_cards(account) == find_ibans(account) == []
 
 
 @pytest.mark.parametrize(

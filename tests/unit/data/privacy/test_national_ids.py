@@ -27,13 +27,15 @@ PUBLISHED = (
 )
 
 
-@pytest.mark.parametrize(("word", "number"), PUBLISHED)
-def test_published_numbers_are_found_with_their_last_character_only(word: str, number: str) -> None:
-    characters = string.digits if number[-1].isdigit() else string.ascii_uppercase
+@pytest.mark.parametrize(("word", "national_id"), PUBLISHED)
+def test_published_numbers_are_found_with_their_last_character_only(
+    word: str, national_id: str
+) -> None:
+    characters = string.digits if national_id[-1].isdigit() else string.ascii_uppercase
 
-    accepted = [character for character in characters if found(word + number[:-1] + character)]
+    accepted = [character for character in characters if found(word + national_id[:-1] + character)]
 
-    assert accepted == [number[-1]]
+    assert accepted == [national_id[-1]]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,7 @@ def test_numbers_that_nobody_is_given_are_left_alone(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "number",
+    "national_id",
     [
         *(
             "078-05-1120",
@@ -72,12 +74,12 @@ def test_numbers_that_nobody_is_given_are_left_alone(text: str) -> None:
         *("X1234567L", "RSSMRA85T10A562S", "111.444.777-35", "2341 2341 2346", "2341-2341-2346"),
     ],
 )
-def test_numbers_with_a_form_of_their_own_need_no_word(number: str) -> None:
-    assert found(f"It is {number}.") == found(f"({number}),") == [number]
+def test_numbers_with_a_form_of_their_own_need_no_word(national_id: str) -> None:
+    assert found(f"It is {national_id}.") == found(f"({national_id}),") == [national_id]
 
 
 @pytest.mark.parametrize(
-    ("word", "number"),
+    ("word", "national_id"),
     [
         *(
             ("SSN", "078051120"),
@@ -93,10 +95,10 @@ def test_numbers_with_a_form_of_their_own_need_no_word(number: str) -> None:
         ("aadhaar_no=", "234123412346"),
     ],
 )
-def test_bare_digits_count_only_beside_their_word(word: str, number: str) -> None:
-    assert found(f"{word} {number}") == found(f"{number} ({word})") == [number]
-    assert found(f"the number {number}") == []
-    assert found(f"{word} {'and so on ' * 8} {number}") == []
+def test_bare_digits_count_only_beside_their_word(word: str, national_id: str) -> None:
+    assert found(f"{word} {national_id}") == found(f"{national_id} ({word})") == [national_id]
+    assert found(f"the number {national_id}") == []
+    assert found(f"{word} {'and so on ' * 8} {national_id}") == []
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ def longest_found(text: str) -> set[str]:
         text[start:end]
         for start, end in spans
         if not any(
-            other[0] <= start and end <= other[1] and other != (start, end) for other in spans
+            outer[0] <= start and end <= outer[1] and outer != (start, end) for outer in spans
         )
     }
 
 
 @pytest.mark.parametrize(
-    "number",
+    "phone",
     [
         *(
             "+49 170 1234567",
@@ -50,13 +50,13 @@ def longest_found(text: str) -> set[str]:
         ),
     ],
 )
-def test_numbers_are_found_whole_in_the_ways_people_write_them(number: str) -> None:
-    for text in (number, f"It's {number}.", f"tel={number},", f"({number})", f"a {number}\n1 b"):
-        assert longest_found(text) == {number}
+def test_numbers_are_found_whole_in_the_ways_people_write_them(phone: str) -> None:
+    for text in (phone, f"It's {phone}.", f"tel={phone},", f"({phone})", f"a {phone}\n1 b"):
+        assert longest_found(text) == {phone}
 
 
 @pytest.mark.parametrize(
-    ("text", "number"),
+    ("text", "phone"),
     [
         ("Phone: 4155552671", "4155552671"),
         ("telefonnummer 1701234567", "1701234567"),
@@ -66,8 +66,8 @@ def test_numbers_are_found_whole_in_the_ways_people_write_them(number: str) -> N
         ("+1 415 555 2671 300", "+1 415 555 2671"),
     ],
 )
-def test_words_in_front_tell_a_number_and_length_ends_it(text: str, number: str) -> None:
-    assert longest_found(text) == {number}
+def test_words_in_front_tell_a_number_and_length_ends_it(text: str, phone: str) -> None:
+    assert longest_found(text) == {phone}
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ FULL = replace(
     ),
     sides={"train": 60, "validation": 15, "test": 15},
     set_aside=set_aside_frame(
-        "validation", [(number, "too_short", "x", None) for number in range(10)]
+        "validation", [(index, "too_short", "x", None) for index in range(10)]
     ),
     lengths={"characters": np.arange(90), "tokens": np.arange(90) / 4},
     labels={"bug": 50, "question": 40},
@@ -36,7 +36,7 @@ def all_texts(figure: Figure) -> str:
     labels = [axes.get_xlabel() for axes in figure.axes]
     ticks = [tick.get_text() for axes in figure.axes for tick in axes.get_yticklabels()]
     notes = [text.get_text() for axes in figure.axes for text in axes.texts]
-    legend = [text.get_text() for each in figure.legends for text in each.get_texts()]
+    legend = [text.get_text() for box in figure.legends for text in box.get_texts()]
     return " | ".join([*labels, *ticks, *notes, *legend])
 
 
@@ -108,7 +108,7 @@ def test_lengths_figure_takes_odd_numbers(values: list[Any]) -> None:
 
 
 def test_labels_figure_sums_up_the_rare_ones() -> None:
-    labels = {f"label {number:03}": 1_000 - number for number in range(SHOWN_LABELS + 5)}
+    labels = {f"label {index:03}": 1_000 - index for index in range(SHOWN_LABELS + 5)}
     figure = figures(replace(EMPTY_SECTION, labels=labels))["labels"]
     assert len(widths(figure)) == SHOWN_LABELS + 1
     assert widths(figure)[-1] == sum(sorted(labels.values())[:5])
@@ -158,8 +158,8 @@ def test_wide_names_leave_room_for_the_bars(text: str) -> None:
 
 
 def test_png_is_the_same_each_time() -> None:
-    assert {name: png(each) for name, each in figures(FULL).items()} == {
-        name: png(each) for name, each in figures(FULL).items()
+    assert {name: png(figure) for name, figure in figures(FULL).items()} == {
+        name: png(figure) for name, figure in figures(FULL).items()
     }
 
 

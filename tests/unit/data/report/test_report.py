@@ -37,9 +37,9 @@ def finding(check: str, severity: str, **values: object) -> CheckResult:
 
 
 def full_section() -> ReportSection:
-    aside = [(number, "too_short", text[:8], None) for number, text in enumerate(DOCS[:12])]
+    aside = [(row_id, "too_short", text[:8], None) for row_id, text in enumerate(DOCS[:12])]
     changed = [
-        (20 + number, "markup", f"<p>{text}</p>", text) for number, text in enumerate(DOCS[20:40])
+        (20 + index, "markup", f"<p>{text}</p>", text) for index, text in enumerate(DOCS[20:40])
     ]
     return replace(
         EMPTY_SECTION,
@@ -155,12 +155,12 @@ def test_report_says_what_became_of_the_rows() -> None:
 
 def test_report_puts_errors_before_warnings_before_passed_checks() -> None:
     shown = visible(full_page())
-    places = [
+    positions = [
         shown.index(check)
         for check in ("rows.missing", "rows.too_short", "labels.imbalance", "rows.outlier")
     ]
 
-    assert places == sorted(places)
+    assert positions == sorted(positions)
     assert "1.33% > 0%" in shown and "34.2 > 20" in shown and "0% ≤ 5%" in shown
     assert "row 7 2 Ab" in shown.replace("\n", " ")
 
@@ -210,7 +210,7 @@ def test_report_marks_changed_words() -> None:
 
 
 def test_report_samples_every_reason() -> None:
-    lines = [(number, "duplicate", f"text {number}", None) for number in range(5_000)]
+    lines = [(row_id, "duplicate", f"text {row_id}", None) for row_id in range(5_000)]
     frame = set_aside_frame("cleaning", [*lines, (9_000, "empty", "<br>", "")])
 
     shown = visible(page(replace(EMPTY_SECTION, set_aside=frame)))
@@ -222,7 +222,7 @@ def test_report_samples_every_reason() -> None:
 
 def test_report_counts_the_reasons_that_it_has_no_room_for() -> None:
     frame = set_aside_frame(
-        "cleaning", [(number, f"reason {number:03}", "text", None) for number in range(25)]
+        "cleaning", [(row_id, f"reason {row_id:03}", "text", None) for row_id in range(25)]
     )
     shown = visible(page(replace(EMPTY_SECTION, set_aside=frame)))
     assert "5 more rows have one of 5 other reasons." in shown
@@ -268,14 +268,14 @@ def hostile_section(text: str, rows: int = 2) -> ReportSection:
     """A section with `text` wherever a text can be; without rows there are hardly any pictures, which take time."""
     examples = (Example(row_id=1, text=text, detail=text),) * 9
     severities = ("error", "warning", "passed")
-    found = [finding(text, severity, message=text, examples=examples) for severity in severities]
+    findings = [finding(text, severity, message=text, examples=examples) for severity in severities]
     lines = [(1, text, text, None), (2, "other", text, f"{text} {text}"), (3, "gone", None, text)]
     return ReportSection(
         name=text,
         account=(
             StepAccount(step=text, rows_in=rows, rows_out=rows, set_aside=0, reasons={text: 1}),
         ),
-        findings=tuple(found),
+        findings=tuple(findings),
         sides={text: rows},
         set_aside=set_aside_frame(text, lines),
         changes=set_aside_frame(text, lines),
@@ -311,9 +311,9 @@ def test_report_of_any_text_is_well_formed(any_text: str, markup: str) -> None:
     "text", ["x" * 1_000_000, '"' * 1_000_000, "\0\ud800" * 500_000, "word <b> " * 200_000]
 )
 def test_report_stays_short_whatever_the_texts(text: str) -> None:
-    many = [(number, "duplicate", text, text[::-1]) for number in range(300)]
+    many = [(row_id, "duplicate", text, text[::-1]) for row_id in range(300)]
     frame = set_aside_frame("cleaning", many)
-    labels = {f"label {number}": number for number in range(10_000)}
+    labels = {f"label {index}": index for index in range(10_000)}
     base = hostile_section(text)
     section = replace(
         base, findings=base.findings * 9, set_aside=frame, changes=frame, labels=labels
@@ -325,16 +325,16 @@ def test_report_stays_short_whatever_the_texts(text: str) -> None:
 
 
 def test_report_of_a_large_session_stays_short() -> None:
-    texts = [" ".join(DOCS[number : number + 5]) for number in range(len(DOCS))]
+    texts = [" ".join(DOCS[index : index + 5]) for index in range(len(DOCS))]
     lines = [
-        (number, f"reason {number % 9}", f"<p>{text}\n", text.lower())
-        for number, text in enumerate(texts)
+        (index, f"reason {index % 9}", f"<p>{text}\n", text.lower())
+        for index, text in enumerate(texts)
     ]
     frame = set_aside_frame("cleaning", lines * 100)
-    examples = [Example(row_id=number, text=text) for number, text in enumerate(texts)]
+    examples = [Example(row_id=row_id, text=text) for row_id, text in enumerate(texts)]
     checks = [
-        finding(f"rows.check{number}", "warning", examples=tuple(examples[number : number + 5]))
-        for number in range(27)
+        finding(f"rows.check{index}", "warning", examples=tuple(examples[index : index + 5]))
+        for index in range(27)
     ]
     section = replace(full_section(), findings=tuple(checks), set_aside=frame, changes=frame)
 
@@ -349,9 +349,9 @@ def test_report_is_the_same_each_time() -> None:
 
 def test_report_leads_to_each_of_its_sections() -> None:
     reader = read(page(EMPTY_SECTION, replace(EMPTY_SECTION, name="llm")))
-    places = [value for name, value in reader.attributes if name == "id"]
+    ids = [value for name, value in reader.attributes if name == "id"]
 
     assert [value for name, value in reader.attributes if name == "href"] == [
-        f"#{place}" for place in places
+        f"#{element_id}" for element_id in ids
     ]
-    assert len(places) == 2
+    assert len(ids) == 2

@@ -12,7 +12,7 @@ ACCENTED = [sentence for sentence in ALL if not sentence.isascii()]
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("", None),
         ("plain text\twith a tab\nand lines\r\nand a page\fbreak", None),
@@ -39,8 +39,8 @@ ACCENTED = [sentence for sentence in ALL if not sentence.isascii()]
         ("smile \U0001f600, family \U0001f468\u200d\U0001f469\u200d\U0001f467", None),
     ],
 )
-def test_damage_says_what_is_wrong(text: str, wanted: str | None) -> None:
-    assert damage(text) == wanted
+def test_damage_says_what_is_wrong(text: str, expected: str | None) -> None:
+    assert damage(text) == expected
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "cp1250", "cp1251", "cp437"])

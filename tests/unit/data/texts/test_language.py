@@ -23,26 +23,26 @@ OTHERS = sorted(set(SENTENCES) - {"en"})
 
 def definitions(module: ModuleType) -> list[tuple[str | None, str]]:
     """First paragraph of the documentation, and code without it, of what a module defines."""
-    found: list[tuple[str | None, str]] = []
+    texts: list[tuple[str | None, str]] = []
     for node in ast.walk(ast.parse(inspect.getsource(module))):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             documentation = ast.get_docstring(node)
             if documentation is not None and len(node.body) > 1:
                 del node.body[0]
-            found.append(((documentation or "").partition("\n\n")[0] or None, ast.unparse(node)))
-    return found
+            texts.append(((documentation or "").partition("\n\n")[0] or None, ast.unparse(node)))
+    return texts
 
 
 @pytest.mark.parametrize("code", sorted(SENTENCES))
 def test_detect_names_the_language_of_sentences(code: str) -> None:
-    found = [detect(sentence).code for sentence in SENTENCES[code]]
-    assert found.count(code) >= 0.92 * len(found)
-    assert set(found) <= {code, None}
+    codes = [detect(sentence).code for sentence in SENTENCES[code]]
+    assert codes.count(code) >= 0.92 * len(codes)
+    assert set(codes) <= {code, None}
 
 
 def test_detect_takes_nearly_no_foreign_sentence_for_english_or_for_nothing() -> None:
-    found = [detect(sentence).code for code in OTHERS for sentence in SENTENCES[code]]
-    assert sum(code not in ("en", None) for code in found) >= 0.97 * len(found)
+    codes = [detect(sentence).code for code in OTHERS for sentence in SENTENCES[code]]
+    assert sum(code not in ("en", None) for code in codes) >= 0.97 * len(codes)
 
 
 def test_detect_takes_nearly_no_documentation_for_another_language() -> None:
@@ -50,19 +50,21 @@ def test_detect_takes_nearly_no_documentation_for_another_language() -> None:
         {text for module in MODULES for text, _ in definitions(module) if text is not None}
     )
 
-    found = Counter(detect(paragraph).code for paragraph in paragraphs)
+    codes = Counter(detect(paragraph).code for paragraph in paragraphs)
 
     assert len(paragraphs) >= 400
-    assert found["en"] >= 0.6 * len(paragraphs)
-    assert len(paragraphs) - found["en"] - found[None] < 0.01 * len(paragraphs)
+    assert codes["en"] >= 0.6 * len(paragraphs)
+    assert len(paragraphs) - codes["en"] - codes[None] < 0.01 * len(paragraphs)
 
 
 def test_detect_takes_code_for_no_language() -> None:
-    codes = [code for module in MODULES for _, code in definitions(module)]
-    found = Counter(detect(code).code for code in codes)
-    assert len(codes) >= 1000
-    assert found[None] >= 0.95 * len(codes)
-    assert set(found) <= {"en", None}
+    sources = [source for module in MODULES for _, source in definitions(module)]
+
+    codes = Counter(detect(source).code for source in sources)
+
+    assert len(sources) >= 1000
+    assert codes[None] >= 0.95 * len(sources)
+    assert set(codes) <= {"en", None}
 
 
 @pytest.mark.parametrize(

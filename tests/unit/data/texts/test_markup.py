@@ -35,7 +35,7 @@ PAGE = """<!DOCTYPE html>
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("<p>The server is down.</p><p>Try again later.</p>", "The server is down.\n\nTry again later."),
         ("We <b>never</b> said <i>that</i> to anyone.", "We never said that to anyone."),
@@ -58,8 +58,8 @@ PAGE = """<!DOCTYPE html>
         ("Tom &amp; Jerry don&#39;t say &quot;hello&quot;.", "Tom & Jerry don't say \"hello\"."),
     ],
 )  # fmt: skip
-def test_strip_markup_takes_html_out_of_prose(text: str, wanted: str) -> None:
-    assert strip_markup(text) == wanted
+def test_strip_markup_takes_html_out_of_prose(text: str, expected: str) -> None:
+    assert strip_markup(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -109,9 +109,10 @@ def test_strip_markup_spares_a_fence_inside_html() -> None:
 def test_strip_markup_gives_back_every_sentence_that_a_page_was_made_of() -> None:
     sentences = [sentence for language in SENTENCES.values() for sentence in language]
     for sentence in sentences:
-        first, _, rest = html.escape(sentence, quote=False).partition(" ")
+        first, _, remainder = html.escape(sentence, quote=False).partition(" ")
         assert (
-            strip_markup(f'<div class="a"><p><em>{first}</em> {rest}</p></div>') == sentence.strip()
+            strip_markup(f'<div class="a"><p><em>{first}</em> {remainder}</p></div>')
+            == sentence.strip()
         )
 
     page = (

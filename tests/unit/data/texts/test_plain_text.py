@@ -4,7 +4,7 @@ from tunetrail.data.texts.plain_text import PlainText, unescaped
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("Fish &amp; chips", "Fish & chips"),
         ("&eacute;&#233;&#xE9;&hellip;", "\xe9\xe9\xe9\u2026"),
@@ -14,8 +14,8 @@ from tunetrail.data.texts.plain_text import PlainText, unescaped
         ("&#0; &#27; &#xD800; &#xFFFD; &#9999999;", "&#0; &#27; &#xD800; &#xFFFD; &#9999999;"),
     ],
 )
-def test_unescaped_reads_entities_of_real_characters(text: str, wanted: str) -> None:
-    assert unescaped(text) == wanted
+def test_unescaped_reads_entities_of_real_characters(text: str, expected: str) -> None:
+    assert unescaped(text) == expected
 
 
 def test_plain_text_merges_breaks_and_the_white_space_beside_them() -> None:

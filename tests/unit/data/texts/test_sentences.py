@@ -21,7 +21,7 @@ def count_words(texts: Sequence[str]) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("text", "words", "wanted"),
+    ("text", "words", "expected"),
     [
         ("One two three. Four five six.", 6, "One two three. Four five six."),
         ("One two three. Four five six.", 5, "One two three."),
@@ -46,8 +46,8 @@ def count_words(texts: Sequence[str]) -> list[int]:
         (" \n ", 0, " \n "),
     ],
 )  # fmt: skip
-def test_truncated_ends_where_a_reader_would_stop(text: str, words: int, wanted: str) -> None:
-    assert truncated(text, words, count_words) == wanted
+def test_truncated_ends_where_a_reader_would_stop(text: str, words: int, expected: str) -> None:
+    assert truncated(text, words, count_words) == expected
 
 
 @pytest.mark.parametrize("language", ["zh", "ja"])
@@ -65,10 +65,10 @@ def test_truncated_knows_the_sentence_ends_of_scripts_without_blanks(language: s
 def test_truncated_keeps_whole_sentences_of_every_language(language: str) -> None:
     sentences = SENTENCES[language]
     text = " ".join(sentences)
-    for number in range(1, len(sentences)):
-        kept = " ".join(sentences[:number])
-        limit = count_pieces([kept])[0] + 2
-        assert truncated(text, limit, count_pieces) == kept
+    for count in range(1, len(sentences)):
+        beginning = " ".join(sentences[:count])
+        limit = count_pieces([beginning])[0] + 2
+        assert truncated(text, limit, count_pieces) == beginning
 
 
 def test_truncated_falls_back_to_characters_of_a_word_that_is_too_long() -> None:
@@ -90,9 +90,9 @@ def test_truncated_fits_and_is_a_prefix(text: str, limit: int) -> None:
 @given(st.lists(st.sampled_from(["one ", "two. ", "Three! ", "\n", "\n\n", "x = 1\n", "a_b(c) "]), max_size=60),
        st.integers(min_value=1, max_value=40))  # fmt: skip
 def test_truncated_takes_the_longest_prefix_of_whole_words_at_least(
-    parts: list[str], limit: int
+    pieces: list[str], limit: int
 ) -> None:
-    text = "".join(parts)
+    text = "".join(pieces)
     result = truncated(text, limit, count_words)
     if text.split():
         assert result.split()

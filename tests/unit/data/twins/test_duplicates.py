@@ -16,8 +16,8 @@ from tunetrail.data.twins.sketches import sketch_rows
 from tunetrail.samples import Sample, SampleKind, parse_sample
 
 WORDS = [
-    "".join(random.Random(number).choices("abcdefghijklmnop", k=4 + number % 5))
-    for number in range(3000)
+    "".join(random.Random(index).choices("abcdefghijklmnop", k=4 + index % 5))
+    for index in range(3000)
 ]
 UNHURRIED = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 
@@ -32,12 +32,12 @@ def frame(
     )
     return rows_frame(
         (
-            number,
+            row_id,
             Sample(
-                kind=kind, shape=shape, content=content, group=groups[number] if groups else None
+                kind=kind, shape=shape, content=content, group=groups[row_id] if groups else None
             ),
         )
-        for number, content in enumerate(contents)
+        for row_id, content in enumerate(contents)
     )
 
 
@@ -78,7 +78,7 @@ def score(first: str, second: str, value: float) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("rows", "wanted"),
+    ("rows", "expected"),
     [
         (frame("text", {"text": "One two."}, {"text": "one  TWO"}, {"text": "three"}), [0, 0, 1]),
         (frame("label", *({"text": text, "label": "l"} for text in "abc")), [0, 1, 2]),
@@ -105,9 +105,9 @@ def score(first: str, second: str, value: float) -> dict[str, Any]:
         (texts("{}", "...", "{}"), [0, 1, 0]),
     ],
 )
-def test_cluster_keys_connect_twins_and_only_twins(rows: pd.DataFrame, wanted: list[int]) -> None:
+def test_cluster_keys_connect_twins_and_only_twins(rows: pd.DataFrame, expected: list[int]) -> None:
     for similarity in (0.0, 0.8):
-        assert pattern(cluster_keys(rows, similarity)) == wanted
+        assert pattern(cluster_keys(rows, similarity)) == expected
 
 
 def test_cluster_keys_are_hashes_of_the_group_or_text() -> None:
@@ -157,18 +157,18 @@ def test_all_copies_of_a_text_share_a_cluster(data: st.DataObject) -> None:
         for _ in range(data.draw(st.integers(1, 5)))
     ]
     values, origins = list(bases), list(range(len(bases)))
-    for number, base in enumerate(bases):
+    for index, base in enumerate(bases):
         words = base.split(" ")
-        place = data.draw(st.integers(0, len(words) - 1))
+        cut = data.draw(st.integers(0, len(words) - 1))
         values += [
             base,
             f"  {base.upper()}!\n",
-            " ".join([*words[:place], "otherwise", *words[place + 1 :]]),
-            " ".join([*words[:place], "otherwise", *words[place:]]),
-            " ".join(words[:place] + words[place + 1 :]),
+            " ".join([*words[:cut], "otherwise", *words[cut + 1 :]]),
+            " ".join([*words[:cut], "otherwise", *words[cut:]]),
+            " ".join(words[:cut] + words[cut + 1 :]),
             sentence(generator, 9),
         ]
-        origins += [number] * 6
+        origins += [index] * 6
     groups: list[str | None] = [None] * len(values)
     for position in range(len(bases) + 5, len(values), 6):
         groups[position] = f"group {origins[position]}"
@@ -200,18 +200,22 @@ def test_nothing_depends_on_chunks_or_the_order_of_rows(
     rows: list[tuple[str, dict[str, Any]]], chunk_rows: int, shuffler: random.Random
 ) -> None:
     framed = rows_frame(
-        (number * 2, Sample(kind=SampleKind.EMBEDDING, shape=shape, content=content, group=None))
-        for number, (shape, content) in enumerate(rows)
+        (row_id * 2, Sample(kind=SampleKind.EMBEDDING, shape=shape, content=content, group=None))
+        for row_id, (shape, content) in enumerate(rows)
     )
     order = list(range(len(rows)))
     shuffler.shuffle(order)
     results = []
 
-    for each, size in ((framed, 10_000), (framed, chunk_rows), (framed.iloc[order], chunk_rows)):
+    for rows_in_order, size in (
+        (framed, 10_000),
+        (framed, chunk_rows),
+        (framed.iloc[order], chunk_rows),
+    ):
         with tempfile.TemporaryDirectory() as folder:
-            book = book_of(Path(folder), each, size)
+            book = book_of(Path(folder), rows_in_order, size)
             ids = np.append(book.row_ids, -1)
-            found = {
+            twins = {
                 "exact": ids[book.exact_duplicates()],
                 "near": ids[book.near_duplicates(0.8)],
                 "contradictions": book.contradictions(),
@@ -220,7 +224,7 @@ def test_nothing_depends_on_chunks_or_the_order_of_rows(
             }
             by_age = np.argsort(book.row_ids)
             results.append(
-                {name: np.asarray(values)[by_age].tolist() for name, values in found.items()}
+                {name: np.asarray(values)[by_age].tolist() for name, values in twins.items()}
             )
 
     assert results[0] == results[1] == results[2]
@@ -260,9 +264,9 @@ def test_cluster_keys_of_thousands_of_twins_do_not_take_their_square() -> None:
     base = sentence(generator, 80).split(" ")
     values = []
     for _ in range(5000):
-        base[generator.randrange(80)], kept = generator.choice(WORDS), list(base)
+        base[generator.randrange(80)], unchanged = generator.choice(WORDS), list(base)
         values.append(" ".join(base))
-        base = kept
+        base = unchanged
 
     assert len(set(cluster_keys(texts(*values), 0.8))) == 1
 
@@ -285,7 +289,8 @@ def test_cluster_keys_join_a_conversation_at_several_lengths_and_its_opening_as_
 
     keys = cluster_keys(
         rows_frame(
-            (number, parse_sample(each, SampleKind.LLM)) for number, each in enumerate(contents)
+            (row_id, parse_sample(content, SampleKind.LLM))
+            for row_id, content in enumerate(contents)
         ),
         0.8,
     )
@@ -306,7 +311,7 @@ def test_exact_duplicates_are_of_the_oldest_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "wanted"),
+    ("rows", "expected"),
     [
         (texts("a b", "A B.", "a b", "c"), [-1, 0, -1, -1]),
         (frame("label", {"text": "a b", "label": "x"}, {"text": "A b", "label": "y"}), [-1, -1]),
@@ -326,9 +331,9 @@ def test_exact_duplicates_are_of_the_oldest_row(tmp_path: Path) -> None:
     ],
 )
 def test_near_duplicates_are_equal_in_all_that_is_fixed(
-    tmp_path: Path, rows: pd.DataFrame, wanted: list[int]
+    tmp_path: Path, rows: pd.DataFrame, expected: list[int]
 ) -> None:
-    assert book_of(tmp_path, rows).near_duplicates(0.8).tolist() == wanted
+    assert book_of(tmp_path, rows).near_duplicates(0.8).tolist() == expected
 
 
 def test_near_duplicates_need_every_text_to_be_similar(tmp_path: Path) -> None:
@@ -392,7 +397,7 @@ def test_clusters_leave_out_what_is_not_included(tmp_path: Path) -> None:
 
 def test_an_empty_book_finds_nothing(tmp_path: Path) -> None:
     book = SketchBook(tmp_path)
-    found = [
+    answers = [
         book.exact_duplicates(),
         book.near_duplicates(0.8),
         book.contradictions(),
@@ -400,7 +405,7 @@ def test_an_empty_book_finds_nothing(tmp_path: Path) -> None:
         book.row_ids,
     ]
 
-    assert len(book) == 0 and [len(each) for each in found] == [0] * 5
+    assert len(book) == 0 and [len(answer) for answer in answers] == [0] * 5
     assert book.cluster_keys(0.8, np.array([], dtype=bool)) == []
 
 
@@ -413,9 +418,7 @@ def test_a_book_sees_what_is_added_after_a_question(tmp_path: Path) -> None:
 
 
 def test_a_form_filled_in_again_and_again_is_no_cluster_of_twins() -> None:
-    names = [
-        "".join(random.Random(number).choices("abcdefghijklmnop", k=7)) for number in range(40)
-    ]
+    names = ["".join(random.Random(seed).choices("abcdefghijklmnop", k=7)) for seed in range(40)]
     rows = texts(*(f"how can the new {name} be sent back today" for name in names))
 
     keys = cluster_keys(rows, 0.8)

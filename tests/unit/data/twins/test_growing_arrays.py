@@ -11,9 +11,9 @@ def test_growing_array_returns_all_that_was_appended(tmp_path: Path) -> None:
 
     assert flat.array().shape == (0,) and wide.array().shape == (0, 2)
 
-    for number in range(3):
-        flat.append(np.array([number, 2**64 - 1], dtype=np.uint64))
-        wide.append(np.array([[number, -number]]))
+    for index in range(3):
+        flat.append(np.array([index, 2**64 - 1], dtype=np.uint64))
+        wide.append(np.array([[index, -index]]))
     assert flat.array().tolist() == [0, 2**64 - 1, 1, 2**64 - 1, 2, 2**64 - 1] and len(flat) == 6
     assert wide.array().tolist() == [[0, 0], [1, -1], [2, -2]] and len(wide) == 3
 

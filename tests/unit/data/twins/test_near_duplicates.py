@@ -9,7 +9,7 @@ from tunetrail.data.twins.sketches import sketch_rows
 from tunetrail.data.twins.text_index import TextIndex
 from tunetrail.samples import Sample, SampleKind
 
-VOCABULARY = ["".join(random.Random(number).choices("abcdefghij", k=6)) for number in range(2000)]
+VOCABULARY = ["".join(random.Random(seed).choices("abcdefghij", k=6)) for seed in range(2000)]
 
 
 def represented(
@@ -28,8 +28,10 @@ def represented(
     return [int(older) for older in representatives(compared, index, similarity)]
 
 
-def edited(text: list[str], *places: int) -> list[str]:
-    return [f"new{place}" if place in places else word for place, word in enumerate(text)]
+def edited(text: list[str], *positions: int) -> list[str]:
+    return [
+        f"new{position}" if position in positions else word for position, word in enumerate(text)
+    ]
 
 
 def sentence(seed: int, count: int) -> list[str]:
@@ -59,7 +61,7 @@ def test_representatives_of_thousands_of_near_copies_take_seconds() -> None:
     base = sentence(3, 80)
     generator = random.Random(4)
     copies = [
-        [*edited(base, generator.randrange(80))[:-1], VOCABULARY[number]] for number in range(2000)
+        [*edited(base, generator.randrange(80))[:-1], VOCABULARY[index]] for index in range(2000)
     ]
 
     assert set(represented(copies, similarity=0.6)) == {0}
@@ -77,18 +79,19 @@ def test_representatives_are_those_of_the_greedy_rule() -> None:
     shingles = [
         {tuple(text[start : start + 3]) for start in range(len(text) - 2)} for text in texts
     ]
-    wanted: list[int] = []
-    for newer, own in enumerate(shingles):
+    expected: list[int] = []
+    for newer, newer_shingles in enumerate(shingles):
         older = (
             o
             for o in range(newer)
-            if wanted[o] == o and len(own & shingles[o]) / len(own | shingles[o]) >= 0.7
+            if expected[o] == o
+            and len(newer_shingles & shingles[o]) / len(newer_shingles | shingles[o]) >= 0.7
         )
-        wanted.append(next(older, newer))
+        expected.append(next(older, newer))
 
-    found = represented(texts, similarity=0.7)
+    oldest = represented(texts, similarity=0.7)
 
-    assert [older == number for number, older in enumerate(found)] == [
-        o == n for n, o in enumerate(wanted)
+    assert [older == newer for newer, older in enumerate(oldest)] == [
+        o == n for n, o in enumerate(expected)
     ]
-    assert all(found[older] == older <= number for number, older in enumerate(found))
+    assert all(oldest[older] == older <= newer for newer, older in enumerate(oldest))

@@ -18,13 +18,13 @@ PLENTY = 10**9
 
 def stored(sets: list[Integers], exact: int = PLENTY) -> StoredSketches:
     shingles = ragged(
-        np.concatenate(sets).astype(np.uint64), np.array([len(each) for each in sets])
+        np.concatenate(sets).astype(np.uint64), np.array([len(hashes) for hashes in sets])
     )
-    kept = smallest(shingles)
+    sample = smallest(shingles)
     return StoredSketches(
         signature=signatures(shingles),
-        shingles=kept.values.astype(np.uint32),
-        counts=kept.counts.astype(np.int32),
+        shingles=sample.values.astype(np.uint32),
+        counts=sample.counts.astype(np.int32),
         pairs_left=PLENTY,
         exact_left=exact,
     )
@@ -44,8 +44,8 @@ def overlapping(pairs: int, size: int, index: float, seed: int = 0) -> list[Inte
 def test_similar_is_right_near_the_threshold(size: int, index: float, similar: bool) -> None:
     pairs = 300 if size < LARGEST_SAMPLE else 100
     sketches = stored(overlapping(pairs, size, index))
-    found = sketches.similar(np.arange(pairs), np.arange(pairs) + pairs, 0.8)
-    assert np.mean(found == similar) >= 0.97
+    is_similar = sketches.similar(np.arange(pairs), np.arange(pairs) + pairs, 0.8)
+    assert np.mean(is_similar == similar) >= 0.97
 
 
 def test_similar_without_exact_comparisons_passes_only_what_is_beyond_doubt() -> None:
@@ -103,9 +103,10 @@ def test_connecting_pairs_connect_what_is_similar_and_only_that() -> None:
     sketches = stored(overlapping(500, 60, 0.85))
     first, second = connecting_pairs(sketches, np.arange(1000), np.arange(1000), 0.8)
 
-    found = {frozenset(pair) for pair in zip(first.tolist(), second.tolist(), strict=True)}
+    similar_pairs = {frozenset(pair) for pair in zip(first.tolist(), second.tolist(), strict=True)}
     assert (
-        found <= {frozenset((number, number + 500)) for number in range(500)} and len(found) >= 495
+        similar_pairs <= {frozenset((index, index + 500)) for index in range(500)}
+        and len(similar_pairs) >= 495
     )
 
     connected = np.arange(1000) % 500
@@ -122,14 +123,16 @@ class Counted(StoredSketches):
 
 @pytest.mark.parametrize("pairs_left", [0, 50_000])
 def test_connecting_pairs_of_a_template_compares_only_so_many(pairs_left: int) -> None:
-    own = np.random.default_rng(5).integers(1000, 2**63, (2000, 11))
-    hashes = np.column_stack((np.tile(np.arange(40), (2000, 1)), own)).astype(np.uint64).ravel()
+    own_hashes = np.random.default_rng(5).integers(1000, 2**63, (2000, 11))
+    hashes = (
+        np.column_stack((np.tile(np.arange(40), (2000, 1)), own_hashes)).astype(np.uint64).ravel()
+    )
     shingles = ragged(hashes, np.full(2000, 51))
-    kept = smallest(shingles)
+    sample = smallest(shingles)
     sketches = Counted(
         signature=signatures(shingles),
-        shingles=kept.values.astype(np.uint32),
-        counts=kept.counts.astype(np.int32),
+        shingles=sample.values.astype(np.uint32),
+        counts=sample.counts.astype(np.int32),
         pairs_left=pairs_left,
     )
     connecting_pairs(sketches, np.arange(2000), np.arange(2000), 0.8)

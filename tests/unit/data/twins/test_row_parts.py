@@ -48,21 +48,25 @@ PAIR = {"shape": "pair", "anchor": "a", "positive": "p", "negative": None}
 def test_parts_of_each_shape(
     record: dict[str, Any], twins: list[str], compared: list[Any], answer: Any
 ) -> None:
-    parts = parts_of(record)
-    assert (list(parts.twins), list(parts.compared), parts.answer) == (twins, compared, answer)
-    assert parts.answered_by_text == (record["shape"] == "completion")
-    assert parts.answered_by_choice == (record["shape"] == "preference")
-    assert parts.whole is None and list(parts.setting) == [record["shape"]]
+    row_parts = parts_of(record)
+    assert (list(row_parts.twins), list(row_parts.compared), row_parts.answer) == (
+        twins,
+        compared,
+        answer,
+    )
+    assert row_parts.answered_by_text == (record["shape"] == "completion")
+    assert row_parts.answered_by_choice == (record["shape"] == "preference")
+    assert row_parts.whole is None and list(row_parts.setting) == [record["shape"]]
 
 
 def test_parts_of_a_conversation() -> None:
-    parts = parts_of(
+    row_parts = parts_of(
         chat(("system", "s"), ("user", "u"), ("assistant", "a"), ("user", "v"), ("assistant", "b"))
     )
 
-    assert list(parts.twins) == ["u", "u\na\nv\nb"] and parts.whole == "u\na\nv\nb"
-    assert list(parts.compared) == ["u\na\nv", "b"] and parts.answered_by_text
-    assert list(parts.setting) == [
+    assert list(row_parts.twins) == ["u", "u\na\nv\nb"] and row_parts.whole == "u\na\nv\nb"
+    assert list(row_parts.compared) == ["u\na\nv", "b"] and row_parts.answered_by_text
+    assert list(row_parts.setting) == [
         "chat",
         "s",
         ["system", "user", "assistant", "user", "assistant"],
@@ -79,7 +83,7 @@ def test_rows_are_compared_by_few_enough_texts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("record", "other", "equal"),
+    ("record", "second_record", "equal"),
     [
         (PAIR, dict(PAIR), True),
         (PAIR, {**PAIR, "group": "g", "row_id": 9}, True),
@@ -95,9 +99,9 @@ def test_rows_are_compared_by_few_enough_texts() -> None:
     ],
 )
 def test_identity_is_that_of_shape_and_content(
-    record: dict[str, Any], other: dict[str, Any], equal: bool
+    record: dict[str, Any], second_record: dict[str, Any], equal: bool
 ) -> None:
-    assert (identity(record) == identity(other)) == equal and len(identity(record)) == 16
+    assert (identity(record) == identity(second_record)) == equal and len(identity(record)) == 16
 
 
 def test_hash_of_knows_values_of_other_types_apart() -> None:

@@ -31,7 +31,7 @@ TEXTS = st.text(max_size=40)
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("  Hello,\n WORLD! ", "hello world"),
         ("don't", "dont"),
@@ -45,8 +45,8 @@ TEXTS = st.text(max_size=40)
         ("日本語、です", "日本語です"),
     ],
 )
-def test_normalized_folds_case_space_and_punctuation(text: str, wanted: str) -> None:
-    assert normalized(text) == wanted
+def test_normalized_folds_case_space_and_punctuation(text: str, expected: str) -> None:
+    assert normalized(text) == expected
 
 
 def test_hashes_are_the_same_in_every_process() -> None:
@@ -57,9 +57,13 @@ def test_hashes_are_the_same_in_every_process() -> None:
     environments = ({**os.environ, "PYTHONHASHSEED": seed} for seed in "12")
     printed = {
         subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=each
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment,
         ).stdout
-        for each in environments
+        for environment in environments
     }
 
     assert printed == {f"{text_hash('a')} {word_shingles(word_hashes(['a b c'])).values}\n"}
@@ -95,13 +99,13 @@ def test_ragged_of_takes_the_runs_of_some_texts() -> None:
 def test_shingles_are_those_of_each_text_alone(texts: list[str]) -> None:
     together = character_shingles(texts)
     words, runs = word_hashes(texts), word_shingles(word_hashes(texts))
-    for number, text in enumerate(texts):
-        only = np.array([number])
+    for index, text in enumerate(texts):
+        only = np.array([index])
         assert together.of(only).values.tolist() == character_shingles([text]).values.tolist()
         distinct = {text[start : start + 5] for start in range(max(1, len(text) - 4))}
         assert len(set(together.of(only).values.tolist())) == len(distinct)
         assert words.of(only).values.tolist() == [text_hash(word) for word in text.split(" ")]
-        assert runs.counts[number] == max(0, len(text.split(" ")) - 2)
+        assert runs.counts[index] == max(0, len(text.split(" ")) - 2)
 
 
 def test_character_shingles_know_short_texts_apart() -> None:
@@ -116,11 +120,11 @@ def test_signatures_estimate_the_jaccard_index(index: float) -> None:
     hashes = np.random.default_rng(1).integers(0, 2**63, (400, 2 * size - shared), dtype=np.uint64)
     sides = [hashes[:, :size], hashes[:, size - shared :]]
 
-    one, other = (signatures(ragged(side.ravel(), np.full(400, size))) for side in sides)
+    one, second = (signatures(ragged(side.ravel(), np.full(400, size))) for side in sides)
 
     assert one.shape == (400, PERMUTATIONS)
-    assert np.mean(one == other) == pytest.approx(shared / (2 * size - shared), abs=0.01)
-    assert np.mean(one == other, axis=1).std() < 0.05
+    assert np.mean(one == second) == pytest.approx(shared / (2 * size - shared), abs=0.01)
+    assert np.mean(one == second, axis=1).std() < 0.05
 
 
 def test_signatures_of_no_text() -> None:
@@ -130,27 +134,27 @@ def test_signatures_of_no_text() -> None:
 
 def test_smallest_keeps_distinct_hashes_sorted_and_not_more_than_the_sample() -> None:
     values = np.random.default_rng(2).integers(0, 2**63, 3 * LARGEST_SAMPLE, dtype=np.uint64)
-    kept = smallest(
+    sample = smallest(
         ragged(
             np.concatenate((values, [7, 7, 2**33])).astype(np.uint64), np.array([len(values), 0, 3])
         )
     )
 
-    assert kept.counts.tolist() == [LARGEST_SAMPLE, 0, 2]
+    assert sample.counts.tolist() == [LARGEST_SAMPLE, 0, 2]
     assert (
-        kept.values[:LARGEST_SAMPLE].tolist()
+        sample.values[:LARGEST_SAMPLE].tolist()
         == sorted((values >> np.uint64(32)).tolist())[:LARGEST_SAMPLE]
     )
-    assert kept.values[LARGEST_SAMPLE:].tolist() == [0, 2]
+    assert sample.values[LARGEST_SAMPLE:].tolist() == [0, 2]
 
 
-def differ_by_one_word(one: list[str], other: list[str]) -> bool:
-    if len(one) < len(other):
-        one, other = other, one
-    if len(one) == len(other):
-        return sum(a != b for a, b in zip(one, other, strict=True)) <= 1
-    return len(one) == len(other) + 1 and any(
-        one[:i] + one[i + 1 :] == other for i in range(len(one))
+def differ_by_one_word(one: list[str], second: list[str]) -> bool:
+    if len(one) < len(second):
+        one, second = second, one
+    if len(one) == len(second):
+        return sum(a != b for a, b in zip(one, second, strict=True)) <= 1
+    return len(one) == len(second) + 1 and any(
+        one[:i] + one[i + 1 :] == second for i in range(len(one))
     )
 
 
@@ -160,12 +164,12 @@ def share_a_mask(texts: list[str]) -> bool:
         {
             (k, p)
             for k, t, p in zip(key.tolist(), text.tolist(), position.tolist(), strict=True)
-            if t == number
+            if t == text_index
         }
-        for number in (0, 1)
+        for text_index in (0, 1)
     ]
-    whole = [{k for k, p in each if p == WHOLE} for each in masks]
-    without = [{k for k, p in each if p != WHOLE} for each in masks]
+    whole = [{k for k, p in mask if p == WHOLE} for mask in masks]
+    without = [{k for k, p in mask if p != WHOLE} for mask in masks]
     return bool((masks[0] & masks[1]) or (whole[0] & without[1]) or (whole[1] & without[0]))
 
 
@@ -174,23 +178,23 @@ WORDS = st.lists(st.sampled_from("abc"), min_size=1, max_size=7)
 
 @given(WORDS, WORDS)
 def test_one_word_masks_are_shared_if_one_word_differs_and_else_not(
-    one: list[str], other: list[str]
+    one: list[str], second: list[str]
 ) -> None:
-    is_long_enough = max(len(one), len(other)) >= (3 if one == other else 4)
-    assert share_a_mask([" ".join(one), " ".join(other)]) == (
-        is_long_enough and differ_by_one_word(one, other)
+    is_long_enough = max(len(one), len(second)) >= (3 if one == second else 4)
+    assert share_a_mask([" ".join(one), " ".join(second)]) == (
+        is_long_enough and differ_by_one_word(one, second)
     )
 
 
 @given(WORDS, st.integers(0, 6), st.sampled_from(["substitute", "insert", "delete"]))
 def test_one_word_masks_find_every_change_of_one_word(
-    words: list[str], place: int, change: str
+    words: list[str], position: int, change: str
 ) -> None:
     words = [*"abcd", *words]
     changed = {
-        "substitute": [*words[:place], "new", *words[place + 1 :]],
-        "insert": [*words[:place], "new", *words[place:]],
-        "delete": words[:place] + words[place + 1 :],
+        "substitute": [*words[:position], "new", *words[position + 1 :]],
+        "insert": [*words[:position], "new", *words[position:]],
+        "delete": words[:position] + words[position + 1 :],
     }[change]
 
     assert share_a_mask([" ".join(words), " ".join(changed)])

@@ -44,8 +44,8 @@ def test_sketch_rows_name_a_row_by_its_group_or_else_its_first_text() -> None:
         frame("pair", {"anchor": "A, b!", "positive": "c"}, group=group) for group in (None, "g")
     ]
 
-    wanted = [hashlib.sha256(b"text:a b").digest(), hashlib.sha256(b"group:g").digest()]
-    assert [sketch_rows(row).own_key[0].tobytes() for row in rows] == wanted
+    expected = [hashlib.sha256(b"text:a b").digest(), hashlib.sha256(b"group:g").digest()]
+    assert [sketch_rows(row).own_key[0].tobytes() for row in rows] == expected
     assert [sketch_rows(row).group_key[0] for row in rows] == [0, text_hash("g")]
 
 
@@ -153,11 +153,11 @@ def test_sketch_rows_survive_hostile_texts() -> None:
 @given(st.lists(st.text(alphabet="ab .", max_size=60), min_size=1, max_size=8), st.integers(1, 7))
 def test_sketch_rows_say_of_a_row_what_they_say_of_it_alone(values: list[str], cut: int) -> None:
     whole = sketch_rows(texts(*values))
-    for number in range(len(values)):
-        alone = sketch_rows(texts(*values).iloc[number : number + 1])
-        assert np.array_equal(alone.row_key[0], whole.row_key[number])
-        assert alone.own_key.tobytes() == whole.own_key[number].tobytes()
-        text = whole.whole_text[number]
+    for index in range(len(values)):
+        alone = sketch_rows(texts(*values).iloc[index : index + 1])
+        assert np.array_equal(alone.row_key[0], whole.row_key[index])
+        assert alone.own_key.tobytes() == whole.own_key[index].tobytes()
+        text = whole.whole_text[index]
         assert whole.text_key[text] == alone.text_key[0]
         of_text = np.flatnonzero(whole.short.text == text)
         assert np.array_equal(whole.short.signature[of_text], alone.short.signature)

@@ -30,9 +30,9 @@ def words(seed: int, count: int) -> str:
 
 def test_numbers_do_not_depend_on_the_order_of_texts() -> None:
     texts = ["one", "two", "three", "one"]
-    _, numbers = index_of(*texts)
+    _, text_numbers = index_of(*texts)
     _, backwards = index_of(*reversed(texts))
-    assert numbers == backwards[::-1] and sorted(set(numbers)) == [0, 1, 2]
+    assert text_numbers == backwards[::-1] and sorted(set(text_numbers)) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("count", [10, 24, 60])
@@ -69,15 +69,17 @@ def test_one_word_pairs_connect_wanted_texts_in_any_number_of_parts(
         [*base[::-1]],
         ["k", *base[:3], *base[4:]],
     ]
-    index, numbers = index_of(*(" ".join(text) for text in texts))
-    wanted = np.ones(index.size, dtype=bool)
-    found = np.concatenate([np.column_stack(pair) for pair in index.one_word_pairs(wanted)])
+    index, text_numbers = index_of(*(" ".join(text) for text in texts))
+    allowed = np.ones(index.size, dtype=bool)
+    pairs = np.concatenate([np.column_stack(pair) for pair in index.one_word_pairs(allowed)])
 
     # the base, one word more, another word, one word less; backwards, and a word moved, are two
     # changes away
-    groups = components(found[:, 0], found[:, 1], index.size)[numbers]
+    groups = components(pairs[:, 0], pairs[:, 1], index.size)[text_numbers]
 
     assert len(set(groups[:4])) == 1 and len(set(groups)) == 3
 
-    wanted[numbers[0]] = False
-    assert all(numbers[0] not in np.concatenate(pair) for pair in index.one_word_pairs(wanted))
+    allowed[text_numbers[0]] = False
+    assert all(
+        text_numbers[0] not in np.concatenate(pair) for pair in index.one_word_pairs(allowed)
+    )
