@@ -37,6 +37,7 @@ def test_made_rows_plants_copies_of_the_similarity_that_it_names(rows):
 def test_made_rows_plants_personal_data_of_the_kind_that_it_names(rows):
     scrubber = Scrubber(PrivacyConfig())
     planted = [row for row in rows if row.kind]
+
     assert {row.kind for row in planted} == {
         "EMAIL",
         "PHONE",
@@ -68,12 +69,13 @@ def test_merge_replaces_the_result_of_the_same_name_and_keeps_the_others(tmp_pat
     path = tmp_path / "results.json"
     for name, value in (("one", 1.0), ("other", 2.0), ("one", 3.0)):
         merge([Result(name=name, figures=[Figure(name="time", unit="s", values=[value])])], path)
-    kept = json.loads(path.read_text())
-    assert {name: result["figures"]["time"]["median"] for name, result in kept.items()} == {
+    results = json.loads(path.read_text())
+
+    assert {name: result["figures"]["time"]["median"] for name, result in results.items()} == {
         "one": 3.0,
         "other": 2.0,
     }
-    assert {"commit", "machine", "versions", "python", "measured_at"} <= kept["one"].keys()
+    assert {"commit", "machine", "versions", "python", "measured_at"} <= results["one"].keys()
 
 
 def test_table_of_names_a_missed_target():
@@ -87,6 +89,7 @@ def test_table_of_names_a_missed_target():
 def test_bench_measures_the_preparation(tmp_path):
     output = tmp_path / "results.json"
     main(["--only", "prepare", "--rows", "2000", "--output", str(output)])
+
     flow = json.loads(output.read_text())["prepare, 2,000 rows"]
     assert {"time", "speed", "peak memory, resident", "near-duplicate recall"} <= flow[
         "figures"
@@ -98,7 +101,7 @@ def test_bench_measures_the_preparation(tmp_path):
 
 @pytest.mark.slow
 def test_bench_measures_a_file_of_ones_own(tmp_path):
-    words = [f"word{number}" for number in range(500)]
+    words = [f"word{index}" for index in range(500)]
     rng = random.Random(3)
     lines = [
         {"anchor": " ".join(rng.sample(words, 12)), "positive": " ".join(rng.sample(words, 30))}
@@ -106,7 +109,9 @@ def test_bench_measures_a_file_of_ones_own(tmp_path):
     ]
     (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, [*lines, {"unknown": 1}])))
     output = tmp_path / "results.json"
+
     main(["--only", "prepare", "--data", str(tmp_path / "own.jsonl"), "--output", str(output)])
+
     assert (
         json.loads(output.read_text())["prepare of own.jsonl, 90 rows"]["details"]["account"][0][
             "rows_in"
@@ -119,6 +124,7 @@ def test_bench_measures_a_file_of_ones_own(tmp_path):
 def test_bench_measures_the_overhead(tmp_path):
     output = tmp_path / "results.json"
     main(["--only", "overhead", "--rows", "80", "--rounds", "1", "--output", str(output)])
+
     figures = json.loads(output.read_text())["overhead, 20 steps"]["figures"]
     whole, bare = (
         figures[f"{name}, step"]["median"] for name in ("ordinary training", "bare loop")

@@ -13,6 +13,7 @@ from tunetrail.errors import SampleError
 def test_scored_pairs_may_be_csv_without_a_header(tmp_path):
     path = tmp_path / "scored.csv"
     path.write_text('A plane takes off.,"An air plane, taking off.",5.0\nOne man.,Two men.,1.25\n')
+
     assert read_records(path, "score") == [
         {"sentence1": "A plane takes off.", "sentence2": "An air plane, taking off.", "score": 5.0},
         {"sentence1": "One man.", "sentence2": "Two men.", "score": 1.25},
@@ -79,18 +80,21 @@ def test_training_rows_are_whole_batches_apart_from_the_held_out_ones(tmp_path):
         "\n".join(json.dumps({"anchor": f"a{n}", "positive": f"b{n}"}) for n in range(30))
     )
     options = Options(data=path)
-    found = training_rows("pair", options, rows=100, batch_size=4, held_out=5)
-    assert (found.name, len(found.train), len(found.held_out)) == (
+    split = training_rows("pair", options, rows=100, batch_size=4, held_out=5)
+
+    assert (split.name, len(split.train), len(split.held_out)) == (
         f"{tmp_path.name}/a.jsonl",
         24,
         5,
     )
-    anchors = [row["anchor"] for row in (*found.train, *found.held_out)]
+
+    anchors = [row["anchor"] for row in (*split.train, *split.held_out)]
     assert len(set(anchors)) == 29
     assert anchors != sorted(anchors)
-    assert training_rows("pair", options, rows=100, batch_size=4, held_out=5) == found
+    assert training_rows("pair", options, rows=100, batch_size=4, held_out=5) == split
+
     fewer = training_rows("pair", Options(data=path, rows=9), rows=100, batch_size=4, held_out=5)
-    assert fewer.train == found.train[:8]
+    assert fewer.train == split.train[:8]
     with pytest.raises(
         SampleError, match="at least 45 rows, two batches of 20 and 5 held out, got 30"
     ):
@@ -99,6 +103,7 @@ def test_training_rows_are_whole_batches_apart_from_the_held_out_ones(tmp_path):
 
 def test_made_records_are_of_their_shape_and_scored_by_shared_words_of_all_sizes():
     pairs, completions, made = (made_records(shape) for shape in ("pair", "completion", "score"))
+
     assert len(pairs) == len(completions) > 1000
     assert (pairs[0]["anchor"], pairs[0]["positive"]) == (
         completions[0]["output"],
@@ -109,6 +114,7 @@ def test_made_records_are_of_their_shape_and_scored_by_shared_words_of_all_sizes
         assert row["score"] == pytest.approx(
             5.0 * shared_words(row["sentence1"], row["sentence2"]), abs=1e-3
         )
+
     scores = sorted(row["score"] for row in made)
     assert scores[0] < 0.2
     assert scores[-1] > 2.5
@@ -122,6 +128,7 @@ def test_pairs_of_label_pairs_each_text_with_another_of_its_label():
         for n in range(count)
     ]
     pairs = pairs_of_label(rows)
+
     assert sorted(pair["anchor"] for pair in pairs) == ["a0", "a1", "a2", "a3", "b0", "b1"]
     assert all(
         pair["anchor"][0] == pair["positive"][0] and pair["anchor"] != pair["positive"]
@@ -158,7 +165,9 @@ def test_score_model_measures_neighbours_and_rank_correlation(tmp_path, tiny_emb
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, written)))
     labels = str(tmp_path / "labels.jsonl")
     measure = {"max_length": 32, "kind": "neighbours", "test": labels, "neighbours": labels}
+
     assert score_model(model=tiny_embedding_model, measure=measure, folder="")["score"] == 1.0
+
     measure = {"max_length": 32, "kind": "spearman", "test": str(tmp_path / "pairs.jsonl")}
     assert score_model(model=tiny_embedding_model, measure=measure, folder="")["score"] > 0.7
 
@@ -173,6 +182,7 @@ def test_score_model_measures_neighbours_and_rank_correlation(tmp_path, tiny_emb
 def test_bench_says_in_one_line_what_it_lacks(tmp_path, capsys, only, message):
     (tmp_path / "texts.jsonl").write_text('{"text": "only one"}')
     output = tmp_path / "results.json"
+
     assert (
         main(["--only", only, "--data", str(tmp_path / "texts.jsonl"), "--output", str(output)])
         == 1

@@ -61,9 +61,9 @@ def arm(word: str, **options: Any) -> Arm:
 
 
 def test_called_fresh_calls_in_another_process_with_two_threads_and_an_empty_folder(echo):
-    found = called_fresh(arm("a"))
-    assert found.pop("process") != os.getpid()
-    assert found == {"word": "a", "threads": "2", "empty": []}
+    result = called_fresh(arm("a"))
+    assert result.pop("process") != os.getpid()
+    assert result == {"word": "a", "threads": "2", "empty": []}
 
 
 def test_called_fresh_names_the_arm_and_what_it_said_when_it_fails(echo):
@@ -94,6 +94,7 @@ def test_step_clock_counts_steps_and_the_tokens_of_the_table_most_looked_up():
             optimizer.step()
     optimizer.step()
     words(torch.ones(2, 2, dtype=torch.long))
+
     assert clock.steps == 3
     assert clock.last(2).computed_tokens == 2 * (5 + 7)
     assert clock.last(2).seconds >= clock.last(1).seconds > 0
@@ -106,6 +107,7 @@ def test_timed_leaves_out_the_first_epoch_and_refuses_uneven_ones():
     with StepClock(counts_tokens=False) as clock:
         for _ in range(6):
             optimizer.step()
+
     assert timed(clock, 3).steps == 4
     assert timed(clock, 3).computed_tokens == 0
     with pytest.raises(ValueError, match="equally many steps"):
@@ -121,10 +123,12 @@ def test_peak_memory_is_that_of_this_process():
 
 def test_training_flops_counts_matrices_attention_and_head():
     size = ModelSize(weights=100, layers=2, hidden=3, head_weights=50)
+
     assert (
         training_flops(size, [4, 2], supervised=5)
         == 6 * 100 * 6 + 12 * 2 * 3 * (16 + 4) + 6 * 50 * 5
     )
+
     adapted = ModelSize(weights=100, layers=2, hidden=3, head_weights=50, adapter_weights=10)
     assert (
         training_flops(adapted, [4], supervised=5)
@@ -174,9 +178,9 @@ def measured(seconds: float, **values: Any) -> dict[str, Any]:
 
 
 def test_measured_derives_speed_padding_and_mfu():
-    found = measured(8.0)
-    assert (found["rows_per_second"], found["tokens_per_second"]) == (2.5, 11.25)
-    assert (found["padding_share"], found["mfu"]) == (0.25, 0.5)
+    measurement = measured(8.0)
+    assert (measurement["rows_per_second"], measurement["tokens_per_second"]) == (2.5, 11.25)
+    assert (measurement["padding_share"], measurement["mfu"]) == (0.25, 0.5)
 
 
 def test_comparison_takes_the_ratio_of_each_round_and_says_what_is_missed():
@@ -195,6 +199,7 @@ def test_comparison_takes_the_ratio_of_each_round_and_says_what_is_missed():
         details={"kept": 1},
     )
     figures = {figure.name: figure for figure in result.figures}
+
     assert list(figures["speed against peer"].values) == [3.0, 2.0, 4.0]
     assert figures["speed against peer"].is_met is False
     assert (list(figures["speed against once"].values), figures["speed against once"].is_met) == (
@@ -218,19 +223,19 @@ def test_training_through_tunetrail_is_measured_from_outside(workplace, tiny_emb
     task = task_of(
         workplace, tiny_embedding_model, PAIRS, shape="pair", loss="multiple_negatives_ranking"
     )
-    found = train_with_tunetrail(
+    measurement = train_with_tunetrail(
         task=task.to_dict(), folder=str(workplace), keep=str(workplace / "kept")
     )
     cut = [min(len(text), 48) for row in PAIRS for text in row.values()]
-    assert (found["rows"], found["steps"], found["tokens"]) == (24, 6, sum(cut))
-    assert found["padding_share"] == pytest.approx(0.0, abs=0.03)
+    assert (measurement["rows"], measurement["steps"], measurement["tokens"]) == (24, 6, sum(cut))
+    assert measurement["padding_share"] == pytest.approx(0.0, abs=0.03)
     before = held_out_before(task=task.to_dict(), folder=str(workplace))
-    assert found["held_out_loss"] < before["held_out_loss"]
-    assert found["losses"][-1][0] == 12
-    kept = held_out_before(
+    assert measurement["held_out_loss"] < before["held_out_loss"]
+    assert measurement["losses"][-1][0] == 12
+    held_out = held_out_before(
         task={**task.to_dict(), "model": str(workplace / "kept")}, folder=str(workplace)
     )
-    assert kept["held_out_loss"] == pytest.approx(found["held_out_loss"], abs=1e-4)
+    assert held_out["held_out_loss"] == pytest.approx(measurement["held_out_loss"], abs=1e-4)
 
 
 def test_fine_tuning_through_tunetrail_is_measured_from_outside(workplace, tiny_language_model):
@@ -244,12 +249,12 @@ def test_fine_tuning_through_tunetrail_is_measured_from_outside(workplace, tiny_
         adapter="lora",
         max_length=128,
     )
-    found = train_with_tunetrail(task=task.to_dict(), folder=str(workplace))
-    assert (found["rows"], found["steps"]) == (12, 3)
-    assert 0 < found["supervised_tokens"] < found["tokens"]
-    assert found["padding_share"] == pytest.approx(0.0, abs=0.01)
+    measurement = train_with_tunetrail(task=task.to_dict(), folder=str(workplace))
+    assert (measurement["rows"], measurement["steps"]) == (12, 3)
+    assert 0 < measurement["supervised_tokens"] < measurement["tokens"]
+    assert measurement["padding_share"] == pytest.approx(0.0, abs=0.01)
     before = held_out_before(task=task.to_dict(), folder=str(workplace))
-    assert found["held_out_loss"] < before["held_out_loss"]
+    assert measurement["held_out_loss"] < before["held_out_loss"]
 
 
 def test_the_bare_loop_takes_the_steps_of_the_ordinary_training(workplace):
@@ -274,7 +279,7 @@ def test_encoding_through_tunetrail_gives_the_vectors_of_sentence_transformers(
         ("one", encode_with_tunetrail),
         ("other", encode_with_sentence_transformers),
     ):
-        found = function(
+        measurement = function(
             model=tiny_embedding_model,
             texts=texts,
             max_length=64,
@@ -282,7 +287,7 @@ def test_encoding_through_tunetrail_gives_the_vectors_of_sentence_transformers(
             vectors=str(tmp_path / f"{name}.npy"),
             folder=str(tmp_path),
         )
-        assert found["tokens"] == sum(min(len(row["positive"]), 64) for row in PAIRS)
+        assert measurement["tokens"] == sum(min(len(row["positive"]), 64) for row in PAIRS)
     np.testing.assert_allclose(
         np.load(tmp_path / "one.npy"), np.load(tmp_path / "other.npy"), atol=1e-5
     )
@@ -295,13 +300,14 @@ def test_sentence_transformers_trainer_does_the_work_of_tunetrail(tmp_path, tiny
     task = task_of(
         tmp_path, tiny_embedding_model, PAIRS, shape="pair", loss="multiple_negatives_ranking"
     ).to_dict()
-    own, peer = (
+    ours, peer = (
         called_fresh(
             Arm(name=name, function=f"bench.engine.embedding:{name}", arguments={"task": task})
         )
         for name in ("train_with_tunetrail", "train_with_sentence_transformers")
     )
-    assert {key: own[key] for key in ("rows", "steps", "tokens")} == {
+
+    assert {key: ours[key] for key in ("rows", "steps", "tokens")} == {
         key: peer[key] for key in ("rows", "steps", "tokens")
     }
     assert peer["padding_share"] > 0.05
@@ -336,6 +342,7 @@ def test_trl_does_the_work_of_tunetrail(tmp_path, tiny_language_model, adapter):
     ]
     found = {name: results[0] for name, results in interleaved(arms, 1).items()}
     newlines = len(COMPLETIONS)  # the template ends a turn with one, which TRL learns, too
+
     assert found["padded"]["tokens"] == found["packed"]["tokens"] == found["own"]["tokens"]
     assert found["padded"]["supervised_tokens"] == found["own"]["supervised_tokens"] + newlines
     assert found["padded"]["padding_share"] > 0.0

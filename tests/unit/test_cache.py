@@ -8,24 +8,25 @@ from tunetrail.cache import ResultCache
 from tunetrail.errors import ConfigError
 
 
-def filled(cache: ResultCache, part: str, age: float, size: int = 600_000) -> Path:
-    place = cache.place(part)
-    place.mkdir(parents=True)
-    (place / "file").write_bytes(b"x" * size)
+def filled(cache: ResultCache, kind: str, age: float, size: int = 600_000) -> Path:
+    folder = cache.place(kind)
+    folder.mkdir(parents=True)
+    (folder / "file").write_bytes(b"x" * size)
     then = time.time() - age
-    os.utime(place, (then, then))
-    return place
+    os.utime(folder, (then, then))
+    return folder
 
 
 def test_place_depends_on_all_parts(tmp_path: Path) -> None:
     cache = ResultCache(folder=tmp_path, gigabytes=1.0)
-    places = {
+    folders = {
         cache.place("a", "b"),
         cache.place("a"),
         cache.place("b", "a"),
         cache.place("a", "b", ""),
     }
-    assert len(places) == 4 and cache.place("a", "b") in places
+
+    assert len(folders) == 4 and cache.place("a", "b") in folders
 
 
 def test_prune_removes_the_longest_unused_above_the_size(tmp_path: Path) -> None:
@@ -36,6 +37,7 @@ def test_prune_removes_the_longest_unused_above_the_size(tmp_path: Path) -> None
         filled(cache, "3", 70_000),
     )
     cache.place("3")  # asking for a result counts as using it
+
     assert cache.prune() == 2
     assert not oldest.exists() and not older.exists() and used.exists()
 
@@ -66,8 +68,11 @@ def test_place_tells_parts_apart_whatever_they_hold(tmp_path: Path) -> None:
 def test_open_makes_a_folder_for_its_owner_alone(tmp_path: Path) -> None:
     cache = ResultCache(folder=tmp_path / "new", gigabytes=1.0)
     cache.open()
+
     assert cache.folder.stat().st_mode & 0o077 == 0
+
     (tmp_path / "file").touch()
+
     with pytest.raises(
         ConfigError, match=r"preparation\.cache_dir must be a folder that can be written"
     ):
@@ -85,10 +90,12 @@ def test_prune_survives_what_vanishes_meanwhile(tmp_path: Path) -> None:
 def test_writing_leaves_nothing_where_it_fails(tmp_path: Path) -> None:
     cache = ResultCache(folder=tmp_path, gigabytes=1.0)
     file = cache.place("a") / "file"
+
     with pytest.raises(RuntimeError), cache.writing(file) as unfinished:
         unfinished.write_text("half")
         raise RuntimeError
     assert list(file.parent.iterdir()) == []
+
     with cache.writing(file) as unfinished:
         unfinished.write_text("whole")
     assert [path.name for path in file.parent.iterdir()] == ["file"]

@@ -4,9 +4,9 @@ from tunetrail import errors
 from tunetrail.errors import TunetrailError, UserError, did_you_mean
 
 ALL = [
-    each
-    for each in vars(errors).values()
-    if isinstance(each, type) and issubclass(each, TunetrailError)
+    value
+    for value in vars(errors).values()
+    if isinstance(value, type) and issubclass(value, TunetrailError)
 ]
 
 

@@ -19,11 +19,11 @@ def test_file_lock_waits_for_another_process_and_makes_its_folder(tmp_path: Path
     command = [sys.executable, "-c", HOLDER, str(lock), str(done)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdin is not None and other.stdout is not None
-        assert other.stdout.readline() == "held\n"
-        other.stdin.write("go on\n")
-        other.stdin.flush()
+    ) as holder:
+        assert holder.stdin is not None and holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        holder.stdin.write("go on\n")
+        holder.stdin.flush()
         with file_lock(lock):
             assert done.exists()
 
@@ -32,8 +32,8 @@ def test_file_lock_is_free_after_a_kill(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLDER, str(tmp_path / "x.lock"), str(tmp_path / "done")]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout is not None and other.stdout.readline() == "held\n"
-        other.kill()
+    ) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        holder.kill()
     with file_lock(tmp_path / "x.lock"):
         assert not (tmp_path / "done").exists()

@@ -16,6 +16,7 @@ def test_node_config_applies_what_is_given_to_the_settings() -> None:
         training_config={"llm": {"batch_size": 4}},
     )
     settings = config.settings
+
     assert (settings.model_dir, settings.embedding.model) == (
         "models",
         "sentence-transformers/all-MiniLM-L6-v2",

@@ -100,7 +100,9 @@ def test_wheel_holds_a_config_folder_that_is_added_later(source: Path, tmp_path:
         (grown / path).parent.mkdir(parents=True, exist_ok=True)
         (grown / path).touch()
     result = run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "."], grown)
+
     assert result.returncode == 0, result.stdout + result.stderr
+
     with zipfile.ZipFile(next((grown / "dist").glob("*.whl"))) as archive:
         names = archive.namelist()
     assert "tunetrail/conf/room/deeper/later.yaml" in names
@@ -122,7 +124,9 @@ def test_wheel_installed_elsewhere_finds_its_own_files(wheel: Path, tmp_path: Pa
         str(wheel),
     ]
     installed = run(pip, elsewhere)
+
     assert installed.returncode == 0, installed.stdout + installed.stderr
+
     shown = run([sys.executable, "-c", SHOW_HOME], elsewhere, PYTHONPATH=str(site))
     home = site / "tunetrail"
     assert shown.stdout.split() == [
@@ -136,6 +140,7 @@ def test_wheel_installed_elsewhere_finds_its_own_files(wheel: Path, tmp_path: Pa
 def test_checkout_finds_its_own_files_from_elsewhere(tmp_path: Path) -> None:
     shown = run([sys.executable, "-c", SHOW_HOME], tmp_path, PYTHONPATH=str(REPOSITORY / "src"))
     package = REPOSITORY / "src/tunetrail/__init__.py"
+
     assert shown.stdout.split() == [
         str(package),
         str(REPOSITORY / "conf"),
@@ -157,7 +162,9 @@ def test_constraints_pin_every_dependency_within_its_bounds() -> None:
         for line in (REPOSITORY / "constraints.txt").read_text().splitlines()
         if not line.startswith("#")
     ]
+
     assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[a-z0-9.]+", line)] == []
+
     pins = {
         name.lower().replace("_", "-"): version
         for name, version in (line.split("==") for line in lines)
@@ -210,6 +217,7 @@ def test_make_help_lists_every_target(checkout: Path, arguments: tuple[str, ...]
     targets = re.findall(
         r"^([a-z][a-z-]*):", (checkout / "Makefile").read_text(), flags=re.MULTILINE
     )
+
     assert {
         "help",
         "install",
@@ -221,6 +229,7 @@ def test_make_help_lists_every_target(checkout: Path, arguments: tuple[str, ...]
         "ui",
         "clean",
     } <= set(targets)
+
     shown = make(checkout, *arguments)
     assert shown.returncode == 0, shown.stderr
     assert [line.split()[1] for line in shown.stdout.splitlines()] == targets
@@ -273,7 +282,9 @@ def test_make_install_begins_again_after_an_interruption(checkout: Path) -> None
 
 def test_make_install_updates_a_finished_environment_in_place(checkout: Path) -> None:
     python = f"PYTHON={fake_python(checkout, '3.11')}"
+
     assert make(checkout, "install", python).returncode == 0
+
     (checkout / ".venv/leftover").write_text("a package")
     later = (checkout / ".venv/.installed").stat().st_mtime + 10
     os.utime(checkout / "constraints.txt", (later, later))

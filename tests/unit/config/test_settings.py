@@ -34,20 +34,23 @@ TRAINING_CONFIG = {
 
 def test_with_specification_applies_the_documented_dicts() -> None:
     settings = Settings().with_specification(PIPELINE_CONFIG, TRAINING_CONFIG)
+
     assert (settings.output_dir, settings.model_dir, settings.seed) == (
         "training_output",
         "/path/to/models",
         42,
     )
     assert settings.cross_validation.n_splits == 5
+
     for model_type, section in (("embedding", settings.embedding), ("llm", settings.llm)):
-        given = TRAINING_CONFIG[model_type]
-        assert {name: getattr(section.training, name) for name in given} == given
+        training = TRAINING_CONFIG[model_type]
+        assert {name: getattr(section.training, name) for name in training} == training
 
 
 def test_with_specification_leaves_the_original_and_what_is_not_given() -> None:
     before = Settings(seed=7)
     after = before.with_specification({"n_splits": 3}, {"llm": {"batch_size": 2}})
+
     assert before == Settings(seed=7)
     assert after.cross_validation.n_splits == 3 and after.llm.training.batch_size == 2
     assert (

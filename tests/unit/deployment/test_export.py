@@ -31,10 +31,11 @@ def everything(folder: Path) -> set[str]:
 def test_export_root_points_at_the_version_and_keeps_the_one_before(tmp_path: Path) -> None:
     for version in ("1", "2", "9", "10"):
         path = export_root(tmp_path, "llm", version, writer(version))
+
     assert path == tmp_path / "llm" / "root" and path.is_symlink()
     assert path.readlink() == Path("versions/10")  # relative: the directory can be moved
     assert (path / "a.txt").read_text() == "10"
-    assert sorted(each.name for each in (tmp_path / "llm" / "versions").iterdir()) == ["10", "9"]
+    assert sorted(path.name for path in (tmp_path / "llm" / "versions").iterdir()) == ["10", "9"]
 
 
 def test_export_root_keeps_the_model_types_apart(tmp_path: Path) -> None:
@@ -47,6 +48,7 @@ def test_export_root_keeps_the_model_types_apart(tmp_path: Path) -> None:
 def test_export_root_replaces_the_same_version(tmp_path: Path) -> None:
     for text in ("first", "second"):
         path = export_root(tmp_path, "llm", "1", writer(text))
+
     assert (path / "a.txt").read_text() == "second"
     assert everything(tmp_path / "llm") == {
         "root",
@@ -125,5 +127,5 @@ def test_export_root_is_always_a_whole_model_for_its_readers(tmp_path: Path) -> 
     reader.join()
     # A reader that resolved the link two promotions ago may find its version removed; it never sees
     # a mixture.
-    assert [each for each in wrong if "FileNotFoundError" not in each] == []
+    assert [error for error in wrong if "FileNotFoundError" not in error] == []
     assert path.resolve(strict=True).name == "59"

@@ -13,6 +13,7 @@ def test_embedding_flavor_keeps_the_prompts(tiny_embedding_model: str, tmp_path:
     model = EmbeddingLearner(config=config, shape="pair", seed=0).load(tiny_embedding_model)
     EmbeddingFlavor().save(model, tmp_path / "saved", Model())
     loaded = EmbeddingFlavor().load(str(tmp_path / "saved"))
+
     assert (
         loaded.prompts == {"query": "query: ", "document": "passage: "}
         and loaded.default_prompt_name is None

@@ -45,6 +45,7 @@ def test_decide_lets_through_what_is_above_the_minimum(
     improvement: float, lower: float, minimum: float, interval: bool, promote: bool
 ) -> None:
     comparison = dataclasses.replace(COMPARISON, improvement=improvement, lower=lower)
+
     assert (
         decide(
             comparison, GateConfig(minimum_improvement=minimum, require_interval=interval)

@@ -132,7 +132,9 @@ print(json.dumps([model.cpu().encode("a short text", show_progress_bar=False).to
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
+
     assert done.returncode == 0, done.stderr[-2000:]
+
     vector, logits = json.loads(done.stdout.splitlines()[-1])
     assert np.allclose(vector, EmbeddingFlavor().outputs(embedding_model, PROBES)[0], atol=1e-5)
     assert np.allclose(logits, LanguageModelFlavor().outputs(language_model, PROBES)[0], atol=1e-4)
@@ -158,19 +160,21 @@ def test_register_writes_signature_and_requirements(
         embedding_model if name == "embedding" else language_model,
         run,
     )
-    info = Model.load(version.uri)
+    logged_model = Model.load(version.uri)
+
     assert (
-        info.signature is not None
-        and info.signature.inputs is not None
-        and info.signature.outputs is not None
+        logged_model.signature is not None
+        and logged_model.signature.inputs is not None
+        and logged_model.signature.outputs is not None
     )
+
     if name == "llm":
-        assert "max_new_tokens" in info.signature.params.to_dict()[0].values()
+        assert "max_new_tokens" in logged_model.signature.params.to_dict()[0].values()
     (logged,) = tracker.client.search_logged_models([tracker.experiment_id])
     folder = Path(logged.artifact_location.removeprefix("file://"))
     requirements = (folder / "requirements.txt").read_text().split()
-    assert {each.split("==")[0] for each in requirements} == packages
-    assert not any("+" in each for each in requirements)
+    assert {requirement.split("==")[0] for requirement in requirements} == packages
+    assert not any("+" in requirement for requirement in requirements)
 
 
 def test_pinned_strips_the_local_label() -> None:
@@ -198,6 +202,7 @@ def test_register_leaves_nothing_of_a_version_that_failed(
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     registry = Registry(tracker, "embedding", EmbeddingFlavor())
     registry.flavor = flavor
+
     with pytest.raises(error, match=message):
         register(registry, embedding_model, run)
     assert left_over(tracker, "embedding") == []
@@ -218,9 +223,12 @@ def test_move_root_refuses_where_root_moved_meanwhile(
     registry = Registry(tracker, "embedding", EmbeddingFlavor())
     first, second, third = (register(registry, embedding_model, run) for _ in range(3))
     registry.move_root(first, None, {})
+
     with pytest.raises(DeploymentError, match=r"it was none, it is now version 1. Train again"):
         registry.move_root(second, None, {})
+
     registry.move_root(second, first, {})
+
     with pytest.raises(
         DeploymentError, match=r"it was version 1, it is now version 2. Train again"
     ):
@@ -239,6 +247,7 @@ def test_load_says_what_to_do_where_the_files_are_gone(
     registry = Registry(tracker, "embedding", EmbeddingFlavor())
     version = register(registry, embedding_model, run)
     shutil.rmtree(workplace / "mlartifacts")
+
     with pytest.raises(
         DeploymentError, match=r"models:/embedding/1 can't be loaded: .* Restore its files"
     ):
@@ -265,12 +274,13 @@ def test_registry_uses_its_own_store_after_another_was_opened(
 ) -> None:
     registry = Registry(tracker, "embedding", EmbeddingFlavor())
     version = register(registry, embedding_model, run)
-    other = tmp_path_factory.mktemp("other")
-    shutil.copy(workplace / "mlflow.db", other / "mlflow.db")
+    folder = tmp_path_factory.mktemp("other")
+    shutil.copy(workplace / "mlflow.db", folder / "mlflow.db")
     Tracker(
-        dataclasses.replace(tracker.config, uri=f"sqlite:///{other}/mlflow.db", experiment="other")
+        dataclasses.replace(tracker.config, uri=f"sqlite:///{folder}/mlflow.db", experiment="other")
     )
     loaded = registry.load(version)
+
     assert np.allclose(
         registry.flavor.outputs(loaded, PROBES), registry.flavor.outputs(embedding_model, PROBES)
     )

@@ -59,18 +59,21 @@ def test_augmentation_effect_is_more_careful_than_a_paired_t_test(
     without: list[float], with_: list[float]
 ) -> None:
     effect = augmentation_effect(result(*without), result(*with_))
+
     differences = np.array(with_) - np.array(without)
     plain = differences.std(ddof=1) / math.sqrt(5)
     assert effect.standard_error == pytest.approx(
         plain * 1.5
     )  # sqrt(1/5 + 1/4) is half as much again as sqrt(1/5)
     assert effect.lower <= effect.mean_difference <= effect.upper
+
     if plain > 1e-9 and effect.verdict != "makes no measurable difference":
         assert ttest_rel(with_, without).pvalue < 0.05
 
 
 def test_augmentation_effect_decides_nothing_from_a_single_fold() -> None:
     effect = augmentation_effect(result(0.1), result(0.9))
+
     assert (effect.verdict, effect.standard_error, effect.to_dict()["lower"]) == (
         "makes no measurable difference",
         None,
@@ -80,7 +83,7 @@ def test_augmentation_effect_decides_nothing_from_a_single_fold() -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "rule"),
+    ("second", "rule"),
     [
         (
             result(*PLAIN, metric="mrr_at_10"),
@@ -91,7 +94,7 @@ def test_augmentation_effect_decides_nothing_from_a_single_fold() -> None:
     ],
 )
 def test_augmentation_effect_refuses_what_cannot_be_compared(
-    other: CrossValidationResult, rule: str
+    second: CrossValidationResult, rule: str
 ) -> None:
     with pytest.raises(ValueError, match=rule):
-        augmentation_effect(result(*PLAIN), other)
+        augmentation_effect(result(*PLAIN), second)

@@ -34,14 +34,18 @@ OPTIONS = {"bootstrap_samples": 1000, "confidence": 0.95, "seed": 0}
 def test_compare_signs_the_improvement_so_that_positive_is_better() -> None:
     generator = np.random.default_rng(0)
     values = generator.uniform(size=100)
+
     up = compare(scored(values), scored(values + 0.1), **OPTIONS)
+
     assert up.improvement == pytest.approx(0.1) and up.lower == pytest.approx(0.1) == up.upper
     assert (up.better_share, up.worse_share) == (1.0, 0.0)
+
     nats = generator.uniform(20, 40, size=100)
     down = compare(language(nats), language(nats * 0.9), **OPTIONS)
     assert not down.higher_is_better and down.after < down.before
     assert 0.0 < down.lower < down.improvement < down.upper
     assert (down.better_share, down.worse_share) == (1.0, 0.0)
+
     json.dumps(down.to_dict(), allow_nan=False)
 
 
@@ -55,7 +59,9 @@ def test_compare_of_a_model_with_itself_is_exactly_no_change() -> None:
 def test_compare_turned_round_mirrors_the_interval() -> None:
     generator = np.random.default_rng(0)
     a, b = scored(generator.uniform(size=60)), scored(generator.uniform(size=60))
+
     forth, back = compare(a, b, **OPTIONS), compare(b, a, **OPTIONS)
+
     assert (back.improvement, back.lower, back.upper) == pytest.approx(
         (-forth.improvement, -forth.upper, -forth.lower)
     )
@@ -66,7 +72,9 @@ def test_compare_uses_the_pairing() -> None:
     base = generator.uniform(size=200)
     after = base + 0.02 + generator.normal(scale=0.02, size=200)
     paired = compare(scored(base), scored(after), **OPTIONS)
+
     unpaired = compare(scored(base), scored(generator.permutation(after)), **OPTIONS)
+
     assert paired.lower > 0.0 > unpaired.lower
 
 
@@ -74,6 +82,7 @@ def test_compare_uses_the_pairing() -> None:
 def test_compare_covers_the_null_about_as_often_as_it_says(examples: int) -> None:
     generator = np.random.default_rng(examples)
     covered = 0
+
     for seed in range(300):
         base = generator.uniform(size=examples)
         noisy = base + generator.normal(scale=0.1, size=examples)
@@ -81,6 +90,7 @@ def test_compare_covers_the_null_about_as_often_as_it_says(examples: int) -> Non
             scored(base), scored(noisy), bootstrap_samples=400, confidence=0.9, seed=seed
         )
         covered += result.lower <= 0.0 <= result.upper
+
     assert 0.85 <= covered / 300 <= 0.95
 
 
@@ -92,7 +102,9 @@ def test_compare_resamples_spearman_and_ratios() -> None:
         similarity_scores(a, a[::-1], gold),
         similarity_scores(np.tile([1.0, 0.0], (80, 1)), exact, gold),
     )
+
     result = compare(poor, good, **OPTIONS)
+
     assert result.lower > 0.0 and result.better_share is None and result.worse_share is None
     assert result.after == pytest.approx(1.0)
 
@@ -103,7 +115,9 @@ def test_compare_in_blocks_covers_all_samples(monkeypatch: pytest.MonkeyPatch) -
         vector_scores(*generator.normal(size=(2, 40, 4))),
         vector_scores(*generator.normal(size=(2, 40, 4))),
     )
+
     whole = compare(a, b, **OPTIONS)
+
     monkeypatch.setattr("tunetrail.evaluation.comparison._CELLS_AT_ONCE", 1700)
     assert compare(a, b, **OPTIONS) == whole
 
@@ -119,9 +133,11 @@ def test_compare_gives_no_interval_that_chance_could_reach(
     result = compare(
         scored(values), scored(values + 0.5), bootstrap_samples=100, confidence=confidence, seed=0
     )
+
     assert math.isfinite(result.lower) == math.isfinite(result.upper) == bounded
     assert (result.to_dict()["lower"] is not None) == bounded
     assert Comparison.from_dict({**result.to_dict(), "against": "base"}) == result
+
     json.dumps(result.to_dict(), allow_nan=False)
 
 
@@ -151,9 +167,11 @@ def test_compare_resamples_whole_clusters() -> None:
     )  # 12 groups of 20 rows that move together
     before = language_scores(np.full(240, 2.0), np.full(240, 1), np.full(240, 1))
     after = language_scores(2.0 - effects, np.full(240, 1), np.full(240, 1))
-    clusters = [str(number // 20) for number in range(240)]
+    clusters = [str(index // 20) for index in range(240)]
     settings = {"bootstrap_samples": 1000, "confidence": 0.95, "seed": 0}
     plain = compare(before, after, **settings)
+
     clustered = compare(before, dataclasses.replace(after, clusters=clusters), **settings)
+
     assert clustered.improvement == plain.improvement
     assert clustered.upper - clustered.lower > 3 * (plain.upper - plain.lower)

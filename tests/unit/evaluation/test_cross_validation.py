@@ -13,6 +13,7 @@ def scored(nats: float) -> Scores:
 
 def test_cross_validate_sums_up_the_folds_in_order() -> None:
     result = cross_validate([1.0, 2.0, 4.0], scored)
+
     values = np.array([1.0, 2.0, 4.0]) / np.log(2)
     assert result.folds == pytest.approx(values)
     assert result.mean == pytest.approx(values.mean())
@@ -32,8 +33,8 @@ def test_cross_validate_refuses_no_fold() -> None:
 
 
 def test_cross_validate_refuses_folds_of_different_metrics() -> None:
-    def either(number: int) -> Scores:
-        return scored(1.0) if number else vector_scores(np.ones((1, 2)), np.ones((1, 2)))
+    def either(fold: int) -> Scores:
+        return scored(1.0) if fold else vector_scores(np.ones((1, 2)), np.ones((1, 2)))
 
     with pytest.raises(
         ValueError,

@@ -46,7 +46,9 @@ def test_learning_curve_figure_draws_losses_and_the_learning_rate() -> None:
         "train/learning_rate": [(0, 0.0), (20, 1e-5)],
         "train/tokens_per_second": [(10, 5000.0), (20, 5100.0)],
     }
+
     figure = learning_curve_figure(history, "embedding")
+
     assert [len(axes.lines) for axes in figure.axes] == [2, 1]
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [
         "train/loss",
@@ -67,6 +69,7 @@ def test_learning_curve_figure_draws_whatever_there_is(
 
 def test_rate_figure_marks_the_rate_chosen_in_the_curve() -> None:
     figure = rate_figure([(1e-6, 2.0), (1e-4, 1.5), (1e-2, 3.0)], 1e-5)
+
     (axes,) = figure.axes
     curve, chosen = axes.lines
     assert list(curve.get_xdata()) == [1e-6, 1e-4, 1e-2]

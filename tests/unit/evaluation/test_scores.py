@@ -34,7 +34,9 @@ def test_similarity_scores_agree_with_scipy(seed: int, pairs: int) -> None:
     gold = np.random.default_rng(seed).integers(0, 5, pairs).astype(float)
     gold[:2] = (0.0, 1.0)
     similarities = np.round(np.diag(cosine(a, b)), 6)
+
     scores = similarity_scores(a, b, gold)
+
     assert scores.metrics["spearman"] == pytest.approx(
         spearmanr(similarities, gold).statistic, abs=0.01
     )
@@ -51,17 +53,19 @@ def test_similarity_scores_of_a_constant_side_are_zero(gold: list[float]) -> Non
 
 def test_vector_scores_hear_the_direction_only() -> None:
     targets = vectors(0, 5)
+
     assert vector_scores(targets * 3.0, targets).metrics == pytest.approx(
         {"cosine_to_target": 1.0, "mse": 0.0}, abs=1e-6
     )
+
     opposite = vector_scores(-targets, targets).metrics
     assert opposite == pytest.approx({"cosine_to_target": -1.0, "mse": 4.0 / 16}, abs=1e-6)
 
 
 def test_language_scores_follow_their_formulas() -> None:
     scores = language_scores(np.array([2.0, 4.0]), np.array([1, 2]), np.array([4, 8]))
-    wanted = {"bits_per_byte": 6.0 / (12 * math.log(2)), "loss": 2.0, "perplexity": math.exp(2.0)}
-    assert scores.metrics == pytest.approx(wanted)
+    expected = {"bits_per_byte": 6.0 / (12 * math.log(2)), "loss": 2.0, "perplexity": math.exp(2.0)}
+    assert scores.metrics == pytest.approx(expected)
     assert scores.metric == "bits_per_byte" and not scores.higher_is_better
 
 
@@ -79,8 +83,8 @@ def test_language_scores_keep_the_perplexity_finite() -> None:
 @pytest.mark.parametrize(
     "scores",
     [
-        retrieval_scores(vectors(0, 30), vectors(1, 30), [[number] for number in range(30)]),
-        label_retrieval_scores(vectors(0, 30), [str(number % 5) for number in range(30)]),
+        retrieval_scores(vectors(0, 30), vectors(1, 30), [[index] for index in range(30)]),
+        label_retrieval_scores(vectors(0, 30), [str(index % 5) for index in range(30)]),
         similarity_scores(vectors(0, 30), vectors(1, 30), np.arange(30)),
         vector_scores(vectors(0, 30), vectors(1, 30)),
         language_scores(np.arange(1.0, 31.0), np.full(30, 3), np.arange(2, 32)),

@@ -16,7 +16,9 @@ def test_preference_scores_follow_their_formulas() -> None:
         scored([4.0, 6.0, 5.0, 2.0], [4, 2, 5, 1]),
         scored([6.0, 4.0, 3.0, 2.0 + 1e-9], [3, 4, 3, 1]),
     )
+
     scores = preference_scores(chosen, rejected)
+
     assert (scores.metric, scores.higher_is_better, scores.examples) == (
         "preference_accuracy",
         True,
@@ -37,9 +39,11 @@ def test_preference_scores_of_a_better_model_pass_a_comparison() -> None:
     rejected = scored([2.0] * 40)
     before = preference_scores(scored([1.0] * 20 + [3.0] * 20), rejected)
     after = preference_scores(scored([1.0] * 36 + [3.0] * 4), rejected)
-    found = compare(before, after, bootstrap_samples=200, confidence=0.95, seed=0)
-    assert found.improvement == pytest.approx(0.4) and found.lower > 0.0
-    assert (found.better_share, found.worse_share) == (0.4, 0.0)
+
+    comparison = compare(before, after, bootstrap_samples=200, confidence=0.95, seed=0)
+
+    assert comparison.improvement == pytest.approx(0.4) and comparison.lower > 0.0
+    assert (comparison.better_share, comparison.worse_share) == (0.4, 0.0)
     assert before.statistics(np.array([[0, 0], [39, 39], [0, 39]])).tolist() == [1.0, 0.0, 0.5]
 
 

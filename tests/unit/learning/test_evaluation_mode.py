@@ -22,14 +22,16 @@ def test_undisturbed_restores_each_parts_mode_and_all_generators() -> None:
     module = nn.Sequential(nn.Dropout(0.5), nn.Sequential(nn.Dropout(0.5), nn.Linear(2, 2)))
     module.train()
     module[1][0].eval()  # frozen on purpose
-    before = [part.training for part in module.modules()]
+    before = [submodule.training for submodule in module.modules()]
     seed()
     expected = draws()
     seed()
+
     with undisturbed(module):
-        assert not any(part.training for part in module.modules())
+        assert not any(submodule.training for submodule in module.modules())
         assert draws() == expected
-    assert [part.training for part in module.modules()] == before
+
+    assert [submodule.training for submodule in module.modules()] == before
     assert draws() == expected
 
 

@@ -19,11 +19,13 @@ CONFIG = HardNegativesConfig(enabled=True, margin=0.0, remine_every_epochs=1)
 
 
 def pairs(*, repeated: bool = False) -> pd.DataFrame:
-    contents = [{"anchor": f"what is {each}", "positive": f"{each} is this"} for each in SUBJECTS]
+    contents = [
+        {"anchor": f"what is {subject}", "positive": f"{subject} is this"} for subject in SUBJECTS
+    ]
     contents += contents[:2] if repeated else []
     return rows_frame(
-        (number, parse_sample(content, SampleKind.EMBEDDING))
-        for number, content in enumerate(contents)
+        (row_id, parse_sample(content, SampleKind.EMBEDDING))
+        for row_id, content in enumerate(contents)
     )
 
 
@@ -59,16 +61,18 @@ def test_mine_negatives_reads_anchors_as_queries_and_each_text_once(
 def test_remining_is_there_if_asked_for() -> None:
     assert remining(pairs(), HardNegativesConfig(enabled=True), 0) is None
     assert remining(pairs(), HardNegativesConfig(remine_every_epochs=2), 0) is None
-    found = remining(pairs(), HardNegativesConfig(enabled=True, remine_every_epochs=2), 0)
-    assert found is not None and found.every_epochs == 2
+    refresh = remining(pairs(), HardNegativesConfig(enabled=True, remine_every_epochs=2), 0)
+    assert refresh is not None and refresh.every_epochs == 2
 
 
-def test_remining_draws_anew_in_each_epoch_and_the_same_in_each_run(
+def test_remining_draws_again_in_each_epoch_and_the_same_in_each_run(
     tiny_embedding_model: str,
 ) -> None:
     config = HardNegativesConfig(enabled=True, margin=0.0, remine_every_epochs=1, sampling="random")
     refresh = remining(pairs(), config, 3)
+
     assert refresh is not None
+
     encode = encoder(tiny_embedding_model)
     first, again, second = (refresh.records(encode, epoch) for epoch in (1, 1, 2))
     assert first == again != second
@@ -86,20 +90,20 @@ def test_remining_follows_the_model_through_a_training(
     training = TrainingConfig(batch_size=4, num_epochs=3, warmup_steps=0, learning_rate=1e-3)
     rows = pairs()
     start = records_of(mine_negatives(rows, encoder(tiny_embedding_model), config, 0).rows)
-    found = []
-    for number, refresh in enumerate([remining(rows, config, 0), remining(rows, config, 0), None]):
+    mined_rows = []
+    for index, refresh in enumerate([remining(rows, config, 0), remining(rows, config, 0), None]):
         model, _ = learner.train(
             tiny_embedding_model,
             start,
             [],
             training,
             TrainingPlan(
-                folder=tmp_path / str(number), on_metrics=ignore, validate=False, refresh=refresh
+                folder=tmp_path / str(index), on_metrics=ignore, validate=False, refresh=refresh
             ),
         )
-        found.append(learner.vectors(model, SUBJECTS))
-    assert np.array_equal(found[0], found[1])
-    assert not np.array_equal(found[0], found[2])
+        mined_rows.append(learner.vectors(model, SUBJECTS))
+    assert np.array_equal(mined_rows[0], mined_rows[1])
+    assert not np.array_equal(mined_rows[0], mined_rows[2])
 
 
 def constant_vectors(texts: Sequence[str], role: str = "query") -> Any:
@@ -120,12 +124,15 @@ def counting_refresh(calls: list[int], every: int = 1) -> Refresh:
 def test_refresh_gives_the_same_records_again_after_an_interruption(tmp_path: Path) -> None:
     calls: list[int] = []
     refresh = remembered(counting_refresh(calls), tmp_path)
+
     assert refresh is not None and refresh.every_epochs == 1
+
     first = refresh.records(constant_vectors, 1)
     assert first == [
         {"anchor": "a", "positive": "b"},
         {"anchor": "c", "positive": "d", "negative": "mined in 1"},
     ]
+
     resumed = remembered(counting_refresh(calls), tmp_path)
     assert resumed is not None and resumed.records(constant_vectors, 1) == first
     assert calls == [1]
@@ -136,7 +143,9 @@ def test_refresh_keeps_the_records_of_this_epoch_and_of_the_one_before(
     tmp_path: Path, every: int
 ) -> None:
     refresh = remembered(counting_refresh([], every), tmp_path)
+
     assert refresh is not None
+
     for epoch in range(every, 5 * every, every):
         refresh.records(constant_vectors, epoch)
     mined = sorted(path.name for path in tmp_path.glob("mined-*"))

@@ -41,6 +41,7 @@ def plain(settings: Settings) -> dict[str, Any]:
 def test_settings_come_back_from_json_but_for_the_connections(settings: Settings) -> None:
     present = TrackingConfig(uri="sqlite:///now.db", experiment="other")
     read = settings_of(plain(settings), present)
+
     expected = dataclasses.replace(
         settings, tracking=dataclasses.replace(settings.tracking, uri="sqlite:///now.db")
     )

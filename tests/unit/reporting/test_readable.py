@@ -100,7 +100,7 @@ def test_differences_begin_near_the_first_change_of_a_long_text() -> None:
 
 
 def test_differences_show_no_change_where_the_text_was_only_cut() -> None:
-    tail = " ".join(f"word{number}" for number in range(1_000))
+    tail = " ".join(f"word{index}" for index in range(1_000))
     spans = differences(f"<p>{tail}", tail)
     assert words(spans, "removed", "added") == "<p>"
     assert spans[-1].text == "…"

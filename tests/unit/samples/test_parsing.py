@@ -156,12 +156,18 @@ def test_parse_sample_takes_a_weight_beside_the_content(value, weight):
 
 def test_sample_digest_depends_on_kind_content_and_group_only():
     plain = parse_sample({"text": "a"}, LLM)
+
     assert plain.digest == parse_sample({"text": "a", "weight": 3}, LLM).digest
     assert plain.digest == parse_sample({"text": "a", "timestamp": 1_764_000_000}, LLM).digest
     assert plain.digest == "c175ccf3882e7734b8816268549167025fda1cd5434ee06e1b67ffa547b5867e"
     assert plain.digest == parse_sample({"text": "a", "origin": "x"}, LLM).digest
-    others = [({"text": "b"}, LLM), ({"text": "a"}, EMBEDDING), ({"text": "a", "group": "g"}, LLM)]
-    assert len({plain.digest, *(parse_sample(row, kind).digest for row, kind in others)}) == 4
+
+    different = [
+        ({"text": "b"}, LLM),
+        ({"text": "a"}, EMBEDDING),
+        ({"text": "a", "group": "g"}, LLM),
+    ]
+    assert len({plain.digest, *(parse_sample(row, kind).digest for row, kind in different)}) == 4
 
 
 def test_find_shape_ignores_columns_that_no_shape_knows():

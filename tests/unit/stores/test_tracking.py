@@ -60,10 +60,14 @@ def test_tracker_prepares_a_fresh_store_for_four_processes_at_once(tmp_path: Pat
         subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) for _ in range(4)
     ]
     printed = [process.communicate(timeout=120)[1] for process in processes]
+
     assert [process.returncode for process in processes] == [0, 0, 0, 0], printed
+
     tracker = Tracker(TrackingConfig(uri=f"sqlite:///{tmp_path}/new.db"))
     assert len(tracker.client.search_runs([tracker.experiment_id])) == 4
-    assert [each.name for each in tracker.client.search_experiments()].count("tunetrail") == 1
+    assert [experiment.name for experiment in tracker.client.search_experiments()].count(
+        "tunetrail"
+    ) == 1
 
 
 def test_tracker_writes_ahead_and_keeps_artifacts_where_it_was_told(
@@ -91,7 +95,8 @@ def test_log_metrics_keeps_steps_and_leaves_out_what_is_not_finite(tracker: Trac
             {"train/loss": 1.0 / (step + 1), "nan": float("nan"), "infinite": float("-inf")}, step
         )
     history = tracker.client.get_metric_history(run.run_id, "train/loss")
-    assert [(each.step, each.value) for each in history] == [
+
+    assert [(point.step, point.value) for point in history] == [
         (0, 1.0),
         (1, 0.5),
         (2, pytest.approx(1 / 3)),
@@ -101,10 +106,11 @@ def test_log_metrics_keeps_steps_and_leaves_out_what_is_not_finite(tracker: Trac
 
 def test_log_batches_hold_more_than_mlflow_takes_at_once(tracker: Tracker) -> None:
     run = tracker.start_run("r")
-    run.log_metrics({f"metric_{number}": float(number) for number in range(1234)})
-    run.log_params({f"param_{number}": number for number in range(234)})
-    run.set_tags({f"tag_{number}": number for number in range(234)})
+    run.log_metrics({f"metric_{index}": float(index) for index in range(1234)})
+    run.log_params({f"param_{index}": index for index in range(234)})
+    run.set_tags({f"tag_{index}": index for index in range(234)})
     data = read(tracker, run.run_id).data
+
     assert len(data.metrics) == 1234 and data.metrics["metric_1233"] == 1233.0
     assert (
         len(data.params) == 234
@@ -119,6 +125,7 @@ def test_log_makes_unsafe_names_safe(tracker: Tracker) -> None:
     run.log_params({"a=b": 1})
     run.set_tags({"x\ny": "z"})
     data = read(tracker, run.run_id).data
+
     assert (
         data.metrics == {"recall_10 ___": 1.0}
         and data.params == {"a_b": "1"}
@@ -160,19 +167,25 @@ def test_log_artifacts_can_be_read_back(tracker: Tracker, tmp_path: Path) -> Non
 def test_log_input_names_the_rows_and_what_they_were_for(tracker: Tracker) -> None:
     run = tracker.start_run("r")
     run.log_input("s1", "d" * 64, "test", 12)
-    (found,) = read(tracker, run.run_id).inputs.dataset_inputs
-    assert (found.dataset.name, found.dataset.digest, json.loads(found.dataset.profile)) == (
+    (dataset_input,) = read(tracker, run.run_id).inputs.dataset_inputs
+
+    assert (
+        dataset_input.dataset.name,
+        dataset_input.dataset.digest,
+        json.loads(dataset_input.dataset.profile),
+    ) == (
         "s1",
         "d" * 36,
         {"num_rows": 12},
     )
-    assert [(tag.key, tag.value) for tag in found.tags] == [("mlflow.data.context", "test")]
+    assert [(tag.key, tag.value) for tag in dataset_input.tags] == [("mlflow.data.context", "test")]
 
 
 def test_start_run_puts_a_child_below_its_parent_with_its_tags(tracker: Tracker) -> None:
     parent = tracker.start_run("parent", tags={"tunetrail.session_id": "s1"})
     child = parent.child("fold-1", {"tunetrail.fold": "1"})
     tags = read(tracker, child.run_id).data.tags
+
     assert (tags["mlflow.parentRunId"], tags["tunetrail.fold"], tags["mlflow.runName"]) == (
         parent.run_id,
         "1",
@@ -229,8 +242,10 @@ def test_mark_interrupted_runs_finds_those_of_a_killed_process(
     process = start_in_another_process(
         config, "run = tracker.start_run('theirs'); run.child('child')"
     )
+
     assert process.stdout is not None and process.stdout.readline() == "up\n"
     assert tracker.mark_interrupted_runs() == []
+
     process.send_signal(signal.SIGKILL)
     process.communicate()
     marked = tracker.mark_interrupted_runs()
@@ -256,6 +271,7 @@ def test_mark_interrupted_runs_leaves_other_hosts_and_strangers_alone(tracker: T
     )
     tracker.client.create_run(tracker.experiment_id, run_name="not ours")
     tracker.start_run("odd", tags={"tunetrail.pid": "one"})
+
     assert tracker.mark_interrupted_runs() == []
 
 
@@ -270,7 +286,9 @@ def test_lock_keeps_a_second_process_out(
         assert process.stdout is not None and process.stdout.readline() == "opened\n"
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=1)
+
     assert process.stdout.readline() == "up\n"
+
     process.kill()
     process.communicate()
 

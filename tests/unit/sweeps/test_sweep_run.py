@@ -33,9 +33,11 @@ def test_callback_opens_a_run_for_the_jobs_and_closes_it(config: Any) -> None:
     callback = SweepRunCallback()
     callback.on_multirun_start(config)
     run = the_run(config)
+
     assert os.environ[SWEEP_RUN_VARIABLE] == run.info.run_id and run.info.status == "RUNNING"
     assert run.info.run_name == "sweep seed=1,2"
     assert run.data.tags["tunetrail.sweep"] == "session_id=s1 seed=1,2"
+
     callback.on_multirun_end(config)
     assert the_run(config).info.status == "FINISHED" and SWEEP_RUN_VARIABLE not in os.environ
 

@@ -11,10 +11,13 @@ COUNT = 400_003  # no multiple of four
 def test_cheap_dropout_keeps_its_share_and_the_mean(probability: float) -> None:
     torch.manual_seed(0)
     dropped = cheap_dropout(torch.full((COUNT,), 2.0), probability)
-    kept = dropped != 0
+
+    survived = dropped != 0
     deviation = (probability * (1 - probability) / COUNT) ** 0.5
-    assert float(kept.double().mean()) == pytest.approx(1 - probability, abs=4 * deviation + 2**-16)
-    assert float(dropped[kept].min()) == pytest.approx(2.0 / (1 - probability), rel=1e-4)
+    assert float(survived.double().mean()) == pytest.approx(
+        1 - probability, abs=4 * deviation + 2**-16
+    )
+    assert float(dropped[survived].min()) == pytest.approx(2.0 / (1 - probability), rel=1e-4)
     assert float(dropped.double().mean()) == pytest.approx(
         2.0, abs=2 * (4 * deviation + 2**-16) / (1 - probability)
     )
@@ -22,9 +25,13 @@ def test_cheap_dropout_keeps_its_share_and_the_mean(probability: float) -> None:
 
 def test_cheap_dropout_drops_each_place_as_often_as_the_others() -> None:
     torch.manual_seed(0)
-    kept = torch.stack([cheap_dropout(torch.ones(4, 16), 0.3) != 0 for _ in range(4000)]).double()
-    assert float((kept.mean(dim=0) - 0.7).abs().max()) < 4.5 * (0.21 / 4000) ** 0.5
-    pairs = torch.corrcoef(kept.flatten(1).T) - torch.eye(64, dtype=torch.float64)
+    survived = torch.stack(
+        [cheap_dropout(torch.ones(4, 16), 0.3) != 0 for _ in range(4000)]
+    ).double()
+
+    assert float((survived.mean(dim=0) - 0.7).abs().max()) < 4.5 * (0.21 / 4000) ** 0.5
+
+    pairs = torch.corrcoef(survived.flatten(1).T) - torch.eye(64, dtype=torch.float64)
     assert (
         float(pairs.abs().max()) < 5 / 4000**0.5
     )  # neighbours share a random number, and nothing else
@@ -33,10 +40,12 @@ def test_cheap_dropout_drops_each_place_as_often_as_the_others() -> None:
 def test_cheap_dropout_is_a_function_of_the_generator() -> None:
     values = torch.randn(5, 7)
     torch.manual_seed(3)
-    one, other = cheap_dropout(values, 0.5), cheap_dropout(values, 0.5)
+
+    one, second = cheap_dropout(values, 0.5), cheap_dropout(values, 0.5)
+
     torch.manual_seed(3)
     assert torch.equal(cheap_dropout(values, 0.5), one)
-    assert not torch.equal(one, other)
+    assert not torch.equal(one, second)
 
 
 @pytest.mark.parametrize("layout", ["plain", "transposed", "part"])
@@ -46,7 +55,9 @@ def test_cheap_dropouts_gradient_has_its_mask_and_scale(layout: str) -> None:
         layout
     ].requires_grad_()
     torch.manual_seed(1)
+
     dropped = cheap_dropout(values, 0.4)
+
     direction = torch.randn(values.shape)
     (gradient,) = torch.autograd.grad((dropped * direction).sum(), values)
     scale = (dropped != 0) / (1 - round(0.4 * 2**16) / 2**16)
@@ -83,12 +94,16 @@ def test_replace_dropout_takes_the_place_of_every_dropout_and_of_nothing_else() 
     )
     module[2].eval()
     names = list(module.state_dict())
+
     replace_dropout(module)
+
     assert list(module.state_dict()) == names
+
     inner, outer = module[1][0], module[2]
     assert (type(inner), inner.p, inner.training) == (CheapDropout, 0.3, True)
     assert (type(outer), outer.p, outer.training) == (CheapDropout, 0.1, False)
     assert type(module[1][1]) is nn.Dropout1d
+
     module.eval()
     values = torch.randn(3, 2)
     assert torch.equal(inner(values), values)

@@ -28,7 +28,7 @@ def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def gradients(product: object, *tensors: Tensor) -> list[Tensor]:
-    leaves = [each.detach().clone().requires_grad_() for each in tensors]
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in tensors]
     output = product(*leaves)  # type: ignore[operator]
     signs = (
         torch.arange(output.numel()).mul(7919).remainder(3).sub(1).view_as(output)
@@ -43,11 +43,12 @@ def test_output_and_gradients_are_those_of_exact_arithmetic(
 ) -> None:
     torch.manual_seed(0)
     tensors = [torch.randn(1, rows, inputs), torch.randn(outputs, inputs), torch.randn(outputs)]
-    given = tensors if has_bias else tensors[:2]
-    expected = gradients(nn.functional.linear, *(each.double() for each in given))
-    for found, exact in zip(gradients(linear, *given), expected, strict=True):
-        assert found.shape == exact.shape
-        assert float((found - exact).abs().max()) <= 1e-5 * max(1.0, float(exact.abs().max()))
+    arguments = tensors if has_bias else tensors[:2]
+    expected = gradients(nn.functional.linear, *(tensor.double() for tensor in arguments))
+
+    for actual, exact in zip(gradients(linear, *arguments), expected, strict=True):
+        assert actual.shape == exact.shape
+        assert float((actual - exact).abs().max()) <= 1e-5 * max(1.0, float(exact.abs().max()))
 
 
 def test_a_transposed_weight_is_taken_as_it_is(library: str) -> None:
@@ -60,16 +61,16 @@ def test_a_transposed_weight_is_taken_as_it_is(library: str) -> None:
 def test_only_what_the_gradient_needs_is_kept(trained: str) -> None:
     values = torch.randn(300, 128, requires_grad=trained == "values")
     weight = torch.randn(256, 128, requires_grad=trained == "weight")
-    kept: list[int] = []
+    saved_sizes: list[int] = []
 
     def keep(tensor: Tensor) -> Tensor:
-        kept.append(tensor.numel())
+        saved_sizes.append(tensor.numel())
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         output = linear(values, weight)
     output.sum().backward()
-    assert kept == [values.numel() if trained == "weight" else weight.numel()]
+    assert saved_sizes == [values.numel() if trained == "weight" else weight.numel()]
     assert (values.grad is not None) == (trained == "values") and (weight.grad is not None) == (
         trained == "weight"
     )
@@ -150,4 +151,5 @@ def test_a_cache_size_that_someone_chose_stays() -> None:
     run = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=chosen
     )
+
     assert "'LRU_CACHE_CAPACITY': '77'" in run.stdout

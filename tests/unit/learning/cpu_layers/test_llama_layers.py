@@ -39,25 +39,25 @@ def made_lean(layer: nn.Module) -> nn.Module:
 
 
 def gradients(layer: nn.Module, values: Tensor) -> list[Tensor]:
-    given = values.clone().requires_grad_()
-    output = layer(given)
+    inputs = values.clone().requires_grad_()
+    output = layer(inputs)
     weights = torch.linspace(-1, 1, output.numel()).view_as(output)
-    return [output, *torch.autograd.grad((output * weights).sum(), [given, *layer.parameters()])]
+    return [output, *torch.autograd.grad((output * weights).sum(), [inputs, *layer.parameters()])]
 
 
 def kept_numbers(layer: nn.Module, values: Tensor) -> int:
     """Numbers kept for the backward pass, weights aside."""
-    weights, kept = {each.data_ptr() for each in layer.parameters()}, {}
+    weights, saved = {parameter.data_ptr() for parameter in layer.parameters()}, {}
 
     def keep(tensor: Tensor) -> Tensor:
         if tensor.data_ptr() not in weights:
-            kept[tensor.data_ptr()] = tensor.numel()
+            saved[tensor.data_ptr()] = tensor.numel()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         output = layer(values.clone().requires_grad_())
     del output
-    return sum(kept.values())
+    return sum(saved.values())
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,10 @@ def kept_numbers(layer: nn.Module, values: Tensor) -> int:
 def test_a_lean_layer_keeps_less_and_has_the_same_gradients(layer: nn.Module, share: float) -> None:
     torch.manual_seed(1)
     values, lean = torch.randn(1, TOKENS, WIDTH), made_lean(layer)
+
     assert type(lean) is not type(layer)
-    for found, expected in zip(gradients(lean, values), gradients(layer, values), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    for actual, expected in zip(gradients(lean, values), gradients(layer, values), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
     assert kept_numbers(lean, values) <= share * kept_numbers(layer, values)
 
 
@@ -85,8 +86,11 @@ def test_a_layer_that_would_give_something_else_stays_as_it_is() -> None:
 def test_afterwards_the_layers_are_of_their_own_classes_again() -> None:
     model = nn.Sequential(feed_forward(), norm(), nn.Linear(WIDTH, WIDTH))
     classes = [type(layer) for layer in model]
+
     replace_llama_layers(model)
+
     assert type(model[0]) is not classes[0] and type(model[1]) is not classes[1]
+
     restore_llama_layers(model)
     assert [type(layer) for layer in model] == classes
     assert pickle.dumps(model)
@@ -106,23 +110,23 @@ def test_adapters_of_the_lean_layers_get_their_gradients(tiny_language_model: st
     torch.manual_seed(0)
     adapter = asdict(AdapterConfig(rank=4, alpha=8, dropout=0.0))
     model = with_adapter(load_language_model(tiny_language_model), **adapter)
-    for name, each in model.named_parameters():
+    for name, parameter in model.named_parameters():
         if "lora_B" in name:
-            nn.init.normal_(each, std=0.1)  # it begins with 0, and nothing would reach lora_A
+            nn.init.normal_(parameter, std=0.1)  # it begins with 0, and nothing would reach lora_A
     ids = torch.arange(10, 40)[None]
 
     def found() -> dict[str, Tensor]:
         model.zero_grad()
         model(input_ids=ids, labels=ids).loss.backward()
         return {
-            name: each.grad.clone()
-            for name, each in model.named_parameters()
-            if each.grad is not None
+            name: parameter.grad.clone()
+            for name, parameter in model.named_parameters()
+            if parameter.grad is not None
         }
 
     expected = found()
     replace_llama_layers(model)
-    assert any(type(each).__name__ == "MemorySavingLlamaMLP" for each in model.modules())
+    assert any(type(layer).__name__ == "MemorySavingLlamaMLP" for layer in model.modules())
     lean = found()
     assert lean.keys() == expected.keys() and any("down_proj" in name for name in lean)
     for name, gradient in expected.items():

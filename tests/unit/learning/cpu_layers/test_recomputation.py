@@ -40,22 +40,22 @@ def values() -> Tensor:
     return torch.randn(1, TOKENS, WIDTH).requires_grad_()
 
 
-def gradients(layers: Layers, given: Tensor, output: Tensor) -> list[Tensor]:
-    return list(torch.autograd.grad(output.square().sum(), [given, *layers.parameters()]))
+def gradients(layers: Layers, inputs: Tensor, output: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(output.square().sum(), [inputs, *layers.parameters()]))
 
 
 def kept_inputs(layers: Layers) -> int:
     """Numbers of the inputs' size that are kept for the backward pass, each storage once."""
-    found: dict[int, int] = {}
+    sizes: dict[int, int] = {}
 
     def see(tensor: Tensor) -> Tensor:
-        found[tensor.untyped_storage().data_ptr()] = tensor.numel()
+        sizes[tensor.untyped_storage().data_ptr()] = tensor.numel()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(see, lambda tensor: tensor):
         output = layers(values())
     del output
-    return list(found.values()).count(TOKENS * WIDTH)
+    return list(sizes.values()).count(TOKENS * WIDTH)
 
 
 @pytest.mark.skipif(not has_faster_products(), reason="torch's own product keeps its input")
@@ -66,12 +66,13 @@ def test_the_layers_behind_a_norm_keep_its_input_only() -> None:
 
 @pytest.mark.parametrize("checkpointed", [False, True])
 def test_gradients_are_those_of_the_layers_themselves(checkpointed: bool) -> None:
-    plain, layers, given, same = Layers(), lean(), values(), values()
+    plain, layers, inputs, same = Layers(), lean(), values(), values()
+
     output = checkpoint(layers, same, use_reentrant=False) if checkpointed else layers(same)
-    for found, expected in zip(
-        gradients(layers, same, output), gradients(plain, given, plain(given)), strict=True
+    for actual, expected in zip(
+        gradients(layers, same, output), gradients(plain, inputs, plain(inputs)), strict=True
     ):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-3)
 
 
 def test_the_last_user_lets_go_of_the_value() -> None:
@@ -85,7 +86,7 @@ def test_the_last_user_lets_go_of_the_value() -> None:
     value = recomputable(twice(source), twice, source)
     contexts = [SimpleNamespace(), SimpleNamespace()]
     tensors = [save(context, value) for context in contexts]
-    assert all(each[0] is source for each in tensors)
+    assert all(tensor[0] is source for tensor in tensors)
     first = saved(contexts[0], tensors[0])
     assert saved(contexts[1], tensors[1]) is first
     assert len(calls) == 2  # once to make it, once again for both

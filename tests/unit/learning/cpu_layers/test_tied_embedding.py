@@ -35,47 +35,51 @@ def tied(model: Model) -> Model:
 @pytest.mark.parametrize("padding", [None, 7])
 @pytest.mark.parametrize("steps", [1, 3])
 def test_gradients_are_those_of_torch(padding: int | None, steps: int) -> None:
-    plain, found = Model(padding), tied(Model(padding))
-    for model in (plain, found):
-        for number in range(steps):  # they add up
-            model((IDS + number) % WORDS).backward()
-    torch.testing.assert_close(found.embedding.weight.grad, plain.embedding.weight.grad)
-    assert not found.embedding.weight._backward_hooks
+    plain, tied_model = Model(padding), tied(Model(padding))
+
+    for model in (plain, tied_model):
+        for step in range(steps):  # they add up
+            model((IDS + step) % WORDS).backward()
+    torch.testing.assert_close(tied_model.embedding.weight.grad, plain.embedding.weight.grad)
+    assert not tied_model.embedding.weight._backward_hooks
 
 
 def test_two_losses_of_one_backward_pass_and_one_without_a_backward_pass() -> None:
-    plain, found = Model(), tied(Model())
-    lost = found(IDS)  # never goes backwards
-    assert lost.requires_grad and not found.embedding.weight._backward_hooks
-    for model in (plain, found):
+    plain, tied_model = Model(), tied(Model())
+
+    lost = tied_model(IDS)  # never goes backwards
+    assert lost.requires_grad and not tied_model.embedding.weight._backward_hooks
+
+    for model in (plain, tied_model):
         (model(IDS) + model(IDS.flip(1)[:, :3]) * 2).backward()
-    torch.testing.assert_close(found.embedding.weight.grad, plain.embedding.weight.grad)
+    torch.testing.assert_close(tied_model.embedding.weight.grad, plain.embedding.weight.grad)
 
 
 def test_a_backward_pass_that_fails_leaves_nothing_for_the_next() -> None:
-    plain, found = Model(), tied(Model())
+    plain, tied_model = Model(), tied(Model())
 
     def fail(gradient: Tensor) -> None:
         raise torch.OutOfMemoryError("full")
 
-    handle = found.embedding.weight.register_hook(fail)  # before the rows are added
+    handle = tied_model.embedding.weight.register_hook(fail)  # before the rows are added
     with pytest.raises(torch.OutOfMemoryError):
-        found(IDS).backward()
+        tied_model(IDS).backward()
     handle.remove()
-    for model in (plain, found):
+    for model in (plain, tied_model):
         model.zero_grad()
         model((IDS + 1) % WORDS).backward()
-    torch.testing.assert_close(found.embedding.weight.grad, plain.embedding.weight.grad)
-    assert not found.embedding.weight._backward_hooks
+    torch.testing.assert_close(tied_model.embedding.weight.grad, plain.embedding.weight.grad)
+    assert not tied_model.embedding.weight._backward_hooks
 
 
 def test_a_graph_can_go_backwards_twice() -> None:
-    plain, found = Model(), tied(Model())
-    for model in (plain, found):
+    plain, tied_model = Model(), tied(Model())
+
+    for model in (plain, tied_model):
         loss = model(IDS)
         loss.backward(retain_graph=True)
         loss.backward()
-    torch.testing.assert_close(found.embedding.weight.grad, plain.embedding.weight.grad)
+    torch.testing.assert_close(tied_model.embedding.weight.grad, plain.embedding.weight.grad)
 
 
 def test_a_backward_pass_without_the_head_says_so() -> None:
@@ -85,6 +89,7 @@ def test_a_backward_pass_without_the_head_says_so() -> None:
 
 def test_no_matrix_of_zeros_is_made() -> None:
     model = tied(Model())
+
     loss = model(IDS)
     with torch.profiler.profile(record_shapes=True) as profile:
         loss.backward()
@@ -98,18 +103,21 @@ def test_no_matrix_of_zeros_is_made() -> None:
 
 def test_copies_learn_by_themselves() -> None:
     model = tied(Model())
+
     model(IDS)
-    other, plain = copy.deepcopy(model), Model()
-    for each in (other, plain):
-        each(IDS).backward()
-    torch.testing.assert_close(other.embedding.weight.grad, plain.embedding.weight.grad)
+    copied, plain = copy.deepcopy(model), Model()
+    for copy_of_model in (copied, plain):
+        copy_of_model(IDS).backward()
+    torch.testing.assert_close(copied.embedding.weight.grad, plain.embedding.weight.grad)
     assert model.embedding.weight.grad is None
 
 
 def test_other_embeddings_stay_as_they_are() -> None:
     model, frozen = Model(), Model()
     tie_gradients(model.embedding, nn.Linear(WIDTH, WORDS))
+
     assert type(model.embedding) is nn.Embedding
+
     frozen.requires_grad_(False)
     tie_gradients(frozen.embedding, frozen.head)
     assert type(frozen.embedding) is nn.Embedding

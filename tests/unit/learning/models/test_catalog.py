@@ -38,11 +38,11 @@ def cached(hub_cache: Path, hub_id: str, *files: str) -> None:
 @needs_minilm
 @pytest.mark.parametrize("name", ["minilm", "sentence-transformers/all-MiniLM-L6-v2"])
 def test_resolve_finds_packaged_weights_by_short_name_and_by_hub_id(name: str) -> None:
-    found = resolve_model(name, EMBEDDING_MODELS)
-    assert found.name == name
-    assert found.canonical_name == "sentence-transformers/all-MiniLM-L6-v2"
-    assert found.source == "packaged weights"
-    assert (Path(found.path) / "modules.json").is_file()
+    resolved = resolve_model(name, EMBEDDING_MODELS)
+    assert resolved.name == name
+    assert resolved.canonical_name == "sentence-transformers/all-MiniLM-L6-v2"
+    assert resolved.source == "packaged weights"
+    assert (Path(resolved.path) / "modules.json").is_file()
 
 
 @pytest.mark.parametrize(
@@ -61,10 +61,13 @@ def test_catalog_short_names(name: str, catalog: Catalog, hub_id: str) -> None:
 def test_resolve_takes_a_local_folder_first(
     tiny_embedding_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = resolve_model(tiny_embedding_model, EMBEDDING_MODELS)
-    assert (found.source, found.path) == ("local folder", str(Path(tiny_embedding_model).resolve()))
+    resolved = resolve_model(tiny_embedding_model, EMBEDDING_MODELS)
+    assert (resolved.source, resolved.path) == (
+        "local folder",
+        str(Path(tiny_embedding_model).resolve()),
+    )
     monkeypatch.chdir(Path(tiny_embedding_model).parent)
-    assert resolve_model("embedding", EMBEDDING_MODELS).path == found.path
+    assert resolve_model("embedding", EMBEDDING_MODELS).path == resolved.path
 
 
 @pytest.mark.parametrize(
@@ -117,6 +120,7 @@ def test_resolve_refuses_an_unknown_name(name: str, catalog: Catalog, message: s
 def test_resolve_names_everything_tried_for_an_unreachable_model(hub_cache: Path) -> None:
     with pytest.raises(ModelError) as caught:
         resolve_model("nobody/nothing", LANGUAGE_MODELS)
+
     message = str(caught.value)
     assert caught.value.exit_code == 1
     for tried in (
@@ -131,9 +135,9 @@ def test_resolve_names_everything_tried_for_an_unreachable_model(hub_cache: Path
 
 def test_resolve_reads_the_hub_cache_without_network(hub_cache: Path) -> None:
     cached(hub_cache, "some/model", "config.json", "model.safetensors")
-    found = resolve_model("some/model", EMBEDDING_MODELS)
-    assert (found.canonical_name, found.source) == ("some/model", "hub cache")
-    assert Path(found.path).is_relative_to(hub_cache)
+    resolved = resolve_model("some/model", EMBEDDING_MODELS)
+    assert (resolved.canonical_name, resolved.source) == ("some/model", "hub cache")
+    assert Path(resolved.path).is_relative_to(hub_cache)
 
 
 def test_resolve_goes_on_to_the_hub_when_the_cache_has_no_weights(hub_cache: Path) -> None:

@@ -77,14 +77,15 @@ def test_writer_leaves_out_a_line_that_came_to_no_end(model: LanguageModel) -> N
 def test_writer_does_not_depend_on_the_batch(
     model: LanguageModel, batch_size: int, temperature: float
 ) -> None:
-    one, other = (
+    one, second = (
         TextWriter(model=model, seed=3, max_new_tokens=24, temperature=temperature, batch_size=size)
         for size in (16, batch_size)
     )
     texts = [*ANSWERS, "a longer text about boats", *ANSWERS]
     expected = one.write(ASK, texts, OPENING)
-    assert other.write(ASK, texts[:2], OPENING) == expected[:2]
-    assert other.write(ASK, texts, OPENING) == expected
+
+    assert second.write(ASK, texts[:2], OPENING) == expected[:2]
+    assert second.write(ASK, texts, OPENING) == expected
 
 
 def test_writer_samples_by_the_seed_and_anew_for_each_copy(model: LanguageModel) -> None:
@@ -94,6 +95,7 @@ def test_writer_samples_by_the_seed_and_anew_for_each_copy(model: LanguageModel)
         )
         for seed, run in ((0, 0), (0, 1), (1, 0))
     }
+
     assert lines[0, 0] == lines[0, 1] != lines[1, 0]
     assert len(set(lines[0, 0])) > 2
 
@@ -102,7 +104,9 @@ def test_sampling_draws_each_token_as_often_as_the_softmax_says() -> None:
     logits, temperature, draws = torch.tensor([1.0, 0.0, -1.0, 0.5, -9.0]), 0.7, 4000
     sampling = _SeededSampling(range(draws), temperature)
     chosen = sampling(torch.zeros(draws, 1), logits.expand(draws, 5))
+
     assert (chosen > -torch.inf).sum(dim=1).eq(1).all()
+
     shares = torch.bincount(chosen.argmax(dim=1), minlength=5) / draws
     assert torch.allclose(shares, (logits / temperature).softmax(0), atol=0.03)
 
@@ -112,6 +116,7 @@ def test_writer_leaves_the_global_generators_alone(model: LanguageModel) -> None
     state = torch.get_rng_state()
     legacy = np.random.get_state(legacy=False)["state"]["pos"]
     TextWriter(model=model, seed=0, temperature=1.0).write(ASK, ["boat"])
+
     assert torch.equal(state, torch.get_rng_state())
     assert np.random.get_state(legacy=False)["state"]["pos"] == legacy
 
@@ -120,9 +125,12 @@ def test_writer_does_not_write_twice(writer: TextWriter) -> None:
     first = writer.write(ASK, list(ANSWERS), OPENING)
     batches: list[int] = []
     handle = writer.model.model.register_forward_hook(lambda *_: batches.append(1))
+
     assert writer.write(ASK, list(ANSWERS)[::-1], OPENING) == first[::-1] and not batches
+
     writer.write(ASK, ["apple", "apple"], OPENING)
     assert batches
+
     handle.remove()
 
 
@@ -142,6 +150,7 @@ def test_writer_cuts_the_end_of_the_text_and_keeps_the_question(model: LanguageM
     TextWriter(model=model, seed=0, max_new_tokens=8).write(ASK, ["begin " + "x" * 2000], OPENING)
     handle.remove()
     prompt = model.tokenizer.decode(seen[0][0])
+
     assert seen[0].shape[1] == 512 - 8
     assert "Ask.\n\nbegin xxx" in prompt and prompt.endswith("<|start|>assistant\nQ:")
 

@@ -28,9 +28,11 @@ def test_convert_refuses_a_broken_file_and_leaves_nothing(
 ) -> None:
     file = tmp_path / "broken.gguf"
     file.write_bytes(content)
+
     for _ in range(2):  # the second call doesn't take what the first left for a model
         with pytest.raises(ModelError, match=r"GGUF file .*broken\.gguf could not be converted"):
             convert_gguf(file)
+
     assert [path.suffix for path in cache.rglob("*") if path.is_file()] == [".lock"]
     assert [path.name for path in (cache / "models").iterdir() if path.is_dir()] == []
 

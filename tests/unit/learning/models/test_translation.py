@@ -35,7 +35,7 @@ def toy_tokenizer(words: dict[str, str]) -> PreTrainedTokenizerFast:
     """A tokenizer with one token for each word."""
     special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
     tokens = [*special.values(), *dict.fromkeys([*words, *words.values()])]
-    vocabulary = {token: number for number, token in enumerate(tokens)}
+    vocabulary = {token: token_id for token_id, token in enumerate(tokens)}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token=special["unk_token"]))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.post_processor = processors.TemplateProcessing(
@@ -62,7 +62,8 @@ def toy_translator(folder: Path, words: dict[str, str]) -> str:
         drawn = torch.randint(len(known), (64, 4), generator=generator).tolist()
         batch, labels = (
             tokenizer(
-                [" ".join(names[number] for number in row) for row in drawn], return_tensors="pt"
+                [" ".join(names[token_id] for token_id in row) for row in drawn],
+                return_tensors="pt",
             )
             for names in (known, [words[word] for word in known])
         )
@@ -81,11 +82,11 @@ def toy_translator(folder: Path, words: dict[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    place, threads = tmp_path_factory.mktemp("translation"), torch.get_num_threads()
+    folder, threads = tmp_path_factory.mktemp("translation"), torch.get_num_threads()
     torch.set_num_threads(
         1
     )  # tensors this small are trained thirty times slower by threads that wait for one another
-    yield toy_translator(place / "there", FOREIGN), toy_translator(place / "back", BACK)
+    yield toy_translator(folder / "there", FOREIGN), toy_translator(folder / "back", BACK)
     torch.set_num_threads(threads)
 
 
@@ -103,6 +104,7 @@ def test_translator_returns_each_word_or_its_synonym(translator: Translator) -> 
         "big dog sleeps runs",
     ]
     expected = [" ".join(SYNONYMS.get(word, word) for word in text.split()) for text in texts]
+
     assert translated(translator.there, texts[:1]) == ["grob hund slafa lofa"]
     assert translator.back_translated(texts) == expected
     assert expected[0] != texts[0]
@@ -117,6 +119,7 @@ def test_translator_keeps_white_space_between_sentences(translator: Translator) 
 
 def test_translator_leaves_what_the_models_cannot_read(translator: Translator) -> None:
     long = "big dog " * 7
+
     assert translated(translator.there, [long.strip(), "big cat big cat"]) == [
         None,
         "grob kats grob kats",
@@ -135,7 +138,9 @@ def test_translator_does_not_translate_twice(translator: Translator) -> None:
     first = translator.back_translated(["big dog sleeps runs"])
     batches: list[int] = []
     translator.there.model.register_forward_hook(lambda *_: batches.append(1))
+
     assert translator.back_translated(["big dog sleeps runs"]) == first and not batches
+
     translator.back_translated(["little dog sleeps runs"])
     assert batches
 
@@ -168,5 +173,6 @@ def test_load_translation_model_refuses_weights_that_can_run_code(
         if file.suffix != ".safetensors":
             (tmp_path / file.name).write_bytes(file.read_bytes())
     torch.save({}, tmp_path / "pytorch_model.bin")
+
     with pytest.raises(ModelError, match=r"must hold \*\.safetensors"):
         load_translation_model(str(tmp_path))

@@ -35,6 +35,7 @@ def test_training_counts_the_rows_that_it_leaves_out_and_names_rows_as_the_recor
 ) -> None:
     records = [{"input": "x" * 300, "output": "y"}, *RECORDS]
     records[5] = {**records[5], "weight": math.nan}
+
     _, result = language_learner().train(
         tiny_language_model,
         records,
@@ -42,6 +43,7 @@ def test_training_counts_the_rows_that_it_leaves_out_and_names_rows_as_the_recor
         TRAINING,
         TrainingPlan(folder=tmp_path, on_metrics=lambda metrics, step: None),
     )
+
     assert "1 rows are left out" in warnings(result.preflight)["supervised tokens"]
     assert 5 in result.skipped_rows and 0 not in result.skipped_rows
     assert (result.rewinds, len(result.skipped_rows), result.steps) == (0, 4, 1)
@@ -57,7 +59,9 @@ def test_preflight_is_silent_in_an_ordinary_training(
         TRAINING,
         TrainingPlan(folder=tmp_path, on_metrics=lambda metrics, step: None),
     )
+
     assert warnings(result.preflight) == {}
+
     learner = EmbeddingLearner(config=EmbeddingConfig(query_prompt="find: "), shape="pair", seed=0)
     _, result = learner.train(
         tiny_embedding_model,
@@ -66,6 +70,7 @@ def test_preflight_is_silent_in_an_ordinary_training(
         TRAINING,
         TrainingPlan(folder=tmp_path / "e", on_metrics=lambda metrics, step: None),
     )
+
     assert warnings(result.preflight) == {}
     assert result.preflight is not None and "read: find: question 0" in result.preflight.preview
 
@@ -75,6 +80,7 @@ def test_embedding_training_with_one_row_per_batch_does_not_begin(
 ) -> None:
     learner = EmbeddingLearner(config=EmbeddingConfig(), shape="pair", seed=0)
     training = TrainingConfig(batch_size=1, num_epochs=1)
+
     with pytest.raises(
         ConfigError, match=r"training\.batch_size must be at least 2 for the loss multiple"
     ):
@@ -101,6 +107,6 @@ def test_scoring_out_of_memory_gives_the_same_likelihoods(tiny_language_model: s
         return forward(*arguments, **keywords)
 
     decoder.forward = limited
-    found = learner.likelihoods(model, RECORDS, 8)
+    likelihoods = learner.likelihoods(model, RECORDS, 8)
     assert failed
-    np.testing.assert_allclose(found.nats, expected.nats, rtol=1e-6)
+    np.testing.assert_allclose(likelihoods.nats, expected.nats, rtol=1e-6)

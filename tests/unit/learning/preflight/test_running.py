@@ -44,7 +44,7 @@ class Watched(EmbeddingModule):
                 torch.get_rng_state(),
                 np.random.get_state()[1].tolist(),
             )
-            self.gradients = [each.grad for each in self.parameters()]
+            self.gradients = [parameter.grad for parameter in self.parameters()]
 
 
 def trained(
@@ -75,7 +75,7 @@ def trained(
 
 def digest(module: torch.nn.Module) -> str:
     return hashlib.sha256(
-        b"".join(each.detach().numpy().tobytes() for each in module.parameters())
+        b"".join(parameter.detach().numpy().tobytes() for parameter in module.parameters())
     ).hexdigest()
 
 
@@ -101,13 +101,15 @@ def test_preflight_changes_nothing_that_the_training_draws_or_learns(
 ) -> None:
     off = TrainingConfig(num_epochs=2, warmup_steps=0, guards=GuardsConfig(preflight=False))
     with_checks, checked = trained(tiny_embedding_model, tmp_path / "on")
+
     without, plain = trained(tiny_embedding_model, tmp_path / "off", off)
+
     assert digest(with_checks) == digest(without)
     assert checked.history["train/loss"] == plain.history["train/loss"]
     assert plain.preflight is None and plain.to_dict()["preflight"] is None
     assert checked.preflight is not None and checked.preflight.seconds >= 0
-    for one, other in zip(with_checks.state, without.state, strict=True):
-        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+    for one, second in zip(with_checks.state, without.state, strict=True):
+        assert torch.equal(one, second) if isinstance(one, torch.Tensor) else one == second
     assert with_checks.gradients == without.gradients == [None] * len(with_checks.gradients)
 
 
@@ -126,6 +128,7 @@ def test_broken_weights_keep_the_training_from_beginning(
 
 def test_report_becomes_plain_values_and_text(tiny_embedding_model: str, tmp_path: Path) -> None:
     _, result = trained(tiny_embedding_model, tmp_path)
+
     plain = json.loads(json.dumps(result.to_dict()))["preflight"]
     names = [
         "rows per batch",
@@ -140,6 +143,7 @@ def test_report_becomes_plain_values_and_text(tiny_embedding_model: str, tmp_pat
     assert [finding["name"] for finding in plain["findings"]] == names
     assert {finding["severity"] for finding in plain["findings"]} == {"ok"}
     assert "preview" not in plain
+
     text = str(result.preflight)
     assert "ok       worst batch: 4 rows with" in text and "Row 0:" in text
 
@@ -151,8 +155,10 @@ def test_report_raises_its_error_by_its_kind() -> None:
         error("three", "Raise it.", ConfigError),
     ]
     report = PreflightReport(findings=findings, preview="", seconds=0.1)
+
     with pytest.raises(ConfigError, match=r"Raise it\."):
         report.raise_error()
+
     PreflightReport(findings=findings[:2], preview="", seconds=0.1).raise_error()
 
 
@@ -161,15 +167,17 @@ def test_preflight_of_a_fold_checks_the_rows_only_and_tells_no_warnings(
 ) -> None:
     equal = [record | {"positive": record["anchor"]} for record in PAIRS]
     records = [*equal[:2], *PAIRS[2:]]
+
     _, result = trained(
         tiny_embedding_model, tmp_path, records=records, validation=[], validate=False
     )
+
     assert result.preflight is not None
-    assert [each.severity for each in result.preflight.findings if each.name == "pairs"] == [
-        Severity.WARNING
-    ]
-    assert "worst batch" not in [each.name for each in result.preflight.findings]
-    assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
+    assert [
+        finding.severity for finding in result.preflight.findings if finding.name == "pairs"
+    ] == [Severity.WARNING]
+    assert "worst batch" not in [finding.name for finding in result.preflight.findings]
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     with pytest.raises(SampleError, match="of the anchors equal their positive"):
         trained(tiny_embedding_model, tmp_path, records=equal, validation=[], validate=False)
 
@@ -198,9 +206,12 @@ def test_worst_batch_that_does_not_fit_goes_through_in_pieces(
     training = TrainingConfig(
         num_epochs=1, warmup_steps=0, batches=BatchesConfig(accumulate=accumulate)
     )
+
     module, result = trained(tiny_embedding_model, tmp_path, training, prepare=limited(90))
+
     assert module.state[1] == 2  # before the first step
     assert result.preflight is not None
+
     (finding,) = result.preflight.of(Severity.WARNING)
     assert finding.name == "worst batch"
     assert "4 rows with" in finding.message and "mini-batches of 2 rows" in finding.message
@@ -214,7 +225,9 @@ def test_row_that_does_not_fit_keeps_the_training_from_beginning(
         TrainingError, match=r"The longest row needs more memory than there is: .* GiB are free"
     ):
         trained(tiny_embedding_model, tmp_path, prepare=limited(5))
+
     monkeypatch.setattr(machine, "CATCHABLE", ("cpu",))
+
     with pytest.raises(
         TrainingError, match=r"one row alone doesn't fit into memory\. Lower max_length"
     ):
@@ -235,10 +248,12 @@ def test_memory_of_the_worst_batch_is_estimated_where_nothing_says_that_it_is_fu
     monkeypatch.setattr(machine, "state_bytes", lambda module, training: (100, 200))
     monkeypatch.setattr(machine, "free_memory", lambda device: int(300 + rows * 1000))
     same = [record | {"anchor": "a question"} for record in PAIRS]
+
     module, result = trained(tiny_embedding_model, tmp_path, records=same)
+
     assert module.state[1] == pieces
     assert result.preflight is not None
-    assert [each.name for each in result.preflight.of(Severity.WARNING)] == (
+    assert [finding.name for finding in result.preflight.of(Severity.WARNING)] == (
         ["worst batch"] if pieces else []
     )
 
@@ -258,6 +273,7 @@ def test_optimizer_state_that_does_not_fit_keeps_the_training_from_beginning(
 ) -> None:
     monkeypatch.setattr(machine, "CATCHABLE", ("cpu",))
     monkeypatch.setattr(machine, "state_bytes", lambda module, training: (0, 2**60))
+
     with pytest.raises(
         TrainingError, match=r"The optimizer's state doesn't fit into memory next to the model\."
     ):
@@ -270,8 +286,11 @@ def test_settings_without_effect_are_told_and_nothing_else_changes(
     useless = replace(
         TRAINING, optimizer=OptimizerConfig(momentum=0.5), averaging=AveragingConfig(decay=0.9)
     )
+
     module, result = trained(tiny_embedding_model, tmp_path / "useless", useless)
+
     assert result.preflight is not None
+
     (finding,) = result.preflight.of(Severity.WARNING)
     assert finding.name == "settings"
     assert finding.message == (
@@ -286,6 +305,7 @@ def test_disk_that_is_too_full_keeps_the_training_from_beginning(
     tiny_embedding_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100_000))
+
     with pytest.raises(
         TrainingError,
         match=r"The disk is too full: checkpoints need .* GiB, and .* GiB are free in /",
@@ -299,6 +319,7 @@ def test_checkpoint_bytes_are_those_of_the_file(
 ) -> None:
     training = replace(TRAINING, averaging=AveragingConfig(kind=kind))
     module, _ = trained(tiny_embedding_model, tmp_path, training=training)
+
     size = (tmp_path / "checkpoints" / "last.ckpt").stat().st_size
     assert checkpoint_bytes(module, averages=kind != "none") == pytest.approx(
         size, rel=0.25
@@ -307,6 +328,7 @@ def test_checkpoint_bytes_are_those_of_the_file(
 
 def test_worst_rows_are_the_longest_of_a_batch() -> None:
     lengths = np.array([3, 9, 1, 7, 5])
+
     assert worst_rows(lengths, 2) == [1, 3]
     assert worst_rows(lengths, 10) == [1, 3, 4, 0, 2]
     assert worst_rows(lengths, 2, total_length=8) == [1]

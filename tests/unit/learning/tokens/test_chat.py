@@ -60,6 +60,7 @@ def tokenized_answers(
 
 def test_tokenize_learns_the_output_and_its_end_only(tokenizer: PreTrainedTokenizerBase) -> None:
     example = tokenize_record(tokenizer, COMPLETION, 512)
+
     assert learnt(tokenizer, example) == "It is 4.<|end|>"
     assert tokenizer.decode(example.input_ids) == (
         "<|start|>user\nWhat is 2 + 2?<|end|>\n<|start|>assistant\nIt is 4.<|end|>\n"
@@ -91,6 +92,7 @@ def test_tokenize_learns_no_header_of_a_chat_that_the_assistant_begins(
             {"role": "user", "content": "Hi."},
         ]
     }
+
     assert learnt(tokenizer, tokenize_record(tokenizer, record, 512)) == "Welcome.<|end|>"
 
 
@@ -112,6 +114,7 @@ def test_tokenize_writes_turns_on_lines_for_a_model_without_chat_template(
 ) -> None:
     tokenizer.chat_template = None
     example = tokenize_record(tokenizer, CHAT, 512)
+
     assert (
         tokenizer.decode(example.input_ids) == "Be brief.\nHi.\nHello!<|end|>Bye.\nSee you.<|end|>"
     )
@@ -121,6 +124,7 @@ def test_tokenize_writes_turns_on_lines_for_a_model_without_chat_template(
 def test_tokenize_cuts_off_at_the_maximum_length(tokenizer: PreTrainedTokenizerBase) -> None:
     whole = tokenize_record(tokenizer, COMPLETION, 512)
     cut = tokenize_record(tokenizer, COMPLETION, len(whole.input_ids) - 4)
+
     assert cut.truncated
     assert cut.input_ids == whole.input_ids[:-4]
     assert cut.labels == whole.labels[:-4]
@@ -181,7 +185,9 @@ def test_record_messages_of_each_shape(
     record: dict[str, Any], expected: list[tuple[str, str]] | None
 ) -> None:
     messages = record_messages(record)
-    assert (messages and [(each["role"], each["content"]) for each in messages]) == expected
+    assert (
+        messages and [(message["role"], message["content"]) for message in messages]
+    ) == expected
 
 
 def test_both_answers_of_a_preference_are_learnt_after_the_same_prompt(

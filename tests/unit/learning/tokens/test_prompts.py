@@ -10,6 +10,7 @@ from tunetrail.samples import SampleKind, shapes_of_kind
 
 def test_role_of_makes_documents_of_what_answers_an_anchor_only() -> None:
     columns = {column for shape in shapes_of_kind(SampleKind.EMBEDDING) for column in shape.columns}
+
     assert {column for column in columns if role_of(column) == "document"} == {
         "positive",
         "negative",
@@ -28,6 +29,7 @@ def test_prompts_of_folder_leaves_out_empty_ones(tmp_path: Path) -> None:
         "default_prompt_name": None,
     }
     (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(written))
+
     assert prompts_of_folder(str(tmp_path)) == {"query": "Ask: "}
 
 

@@ -20,6 +20,7 @@ def test_embedding_rows_count_as_their_longest_text(tiny_embedding_model: str) -
         {"text": "x" * 2000},
         {},
     ]
+
     assert counter.of_records(records).tolist() == [4, 2, 2000, 0]
     assert counter.of_texts(["abc", ""]).tolist() == [3, 0]
 
@@ -36,7 +37,9 @@ def test_language_model_rows_count_as_they_are_trained_on(tiny_language_model: s
     counter = LanguageModelTokenCounter(path=tiny_language_model, max_length=8)
     records = [{"input": "ab", "output": "cde"}, {"messages": CHAT}, {"text": "x" * 2000}]
     tokenizer = load_tokenizer(tiny_language_model)
+
     expected = [len(tokenize_record(tokenizer, record, 10_000).input_ids) for record in records]
+
     assert counter.of_records(records).tolist() == expected
     assert counter.of_texts(["abc"]).tolist() == [3]
 
@@ -48,6 +51,7 @@ def test_preferences_count_with_their_longer_answer(tiny_language_model: str) ->
         {"prompt": "ab", "chosen": chosen, "rejected": rejected} for chosen, rejected in answers
     ]
     longer = counter.of_records([{"input": "ab", "output": "it may be so"}]).tolist()
+
     assert counter.of_records(records).tolist() == longer * 2
     assert counter.of_records([]).tolist() == []
 
@@ -58,7 +62,9 @@ def test_language_model_rows_that_the_template_refuses_count_by_their_texts(
     shutil.copytree(tiny_language_model, tmp_path / "llm")
     (tmp_path / "llm" / "chat_template.jinja").write_text("{{ raise_exception('no') }}")
     counter = LanguageModelTokenCounter(path=str(tmp_path / "llm"), max_length=8)
+
     assert counter.of_records([{"messages": CHAT}]).tolist() == [len("hello") + len("good day")]
+
     preference = {"prompt": "ab", "chosen": "c", "rejected": "cdef"}
     assert counter.of_records([preference]).tolist() == [len("ab") + len("cdef")]
 
@@ -74,13 +80,14 @@ def test_identity_follows_the_tokenizer_and_all_settings(
     counter = EmbeddingTokenCounter(path=tiny_embedding_model, max_length=8)
     shutil.copytree(tiny_embedding_model, tmp_path / "copy")
     same = EmbeddingTokenCounter(path=str(tmp_path / "copy"), max_length=8)
-    others = [
+    counters = [
         EmbeddingTokenCounter(path=tiny_embedding_model, max_length=9),
         EmbeddingTokenCounter(path=tiny_embedding_model, max_length=8, query_prompt="q"),
         LanguageModelTokenCounter(path=tiny_language_model, max_length=8),
     ]
+
     assert same.identity == counter.identity
-    assert len({counter.identity, *(other.identity for other in others)}) == 4
+    assert len({counter.identity, *(different.identity for different in counters)}) == 4
 
 
 def test_a_folder_without_a_fast_tokenizer_is_refused(tmp_path: Path) -> None:

@@ -33,12 +33,13 @@ def cache(tmp_path: Path) -> ResultCache:
 
 
 @pytest.mark.parametrize("prompt", [None, "query: "])
-@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("is_cached", [True, False])
 def test_tokenized_texts_give_the_features_of_the_model(
-    tiny_embedding_model: str, cache: ResultCache, prompt: str | None, kept: bool
+    tiny_embedding_model: str, cache: ResultCache, prompt: str | None, is_cached: bool
 ) -> None:
     model = load_embedding_model(tiny_embedding_model, 32)
-    tokenized = TokenizedTexts(model, cache if kept else None)
+
+    tokenized = TokenizedTexts(model, cache if is_cached else None)
     tokenized.keep(TEXTS, prompt or "")
     expected = model.preprocess(TEXTS, prompt=prompt)
     for features in (tokenized(TEXTS, prompt), TokenizedTexts(model, cache)(TEXTS, prompt)):
@@ -54,13 +55,16 @@ def test_tokenized_texts_give_the_features_of_the_model(
 def test_tokenized_texts_are_tokenised_once_across_runs(
     tiny_embedding_model: str, cache: ResultCache
 ) -> None:
-    texts = [f"text number {number}" for number in range(600)]
+    texts = [f"text number {index}" for index in range(600)]
     model = load_embedding_model(tiny_embedding_model, 32)
+
     TokenizedTexts(model, cache).keep(texts)
     written = sorted(cache.folder.rglob("tokens.npz"))
     assert len(written) == 3
+
     TokenizedTexts(model, cache).keep(texts)
     assert sorted(cache.folder.rglob("tokens.npz")) == written
+
     TokenizedTexts(model, cache).keep([*texts, "one more"])
     assert len(set(cache.folder.rglob("tokens.npz")) - set(written)) == 1
     assert (
@@ -71,6 +75,7 @@ def test_tokenized_texts_are_tokenised_once_across_runs(
         )
         == 13
     )
+
     TokenizedTexts(load_embedding_model(tiny_embedding_model, 16), cache).keep(texts)
     assert len(list(cache.folder.rglob("tokens.npz"))) > 4  # another length is another result
 
@@ -80,6 +85,7 @@ def test_tokenize_examples_are_those_of_the_tokenizer(
 ) -> None:
     tokenizer = load_tokenizer(tiny_language_model)
     expected = [tokenize_record(tokenizer, record, 64) for record in RECORDS]
+
     for _ in range(2):
         assert tokenize_examples(tokenizer, RECORDS, 64, cache) == expected
     assert len(list(cache.folder.rglob("tokens.npz"))) == 1
@@ -92,15 +98,17 @@ def test_tokenize_examples_have_the_weights_of_this_run(
     tiny_language_model: str, cache: ResultCache
 ) -> None:
     tokenizer = load_tokenizer(tiny_language_model)
-    assert [each.weight for each in tokenize_examples(tokenizer, RECORDS, 64, cache)] == [
+
+    assert [example.weight for example in tokenize_examples(tokenizer, RECORDS, 64, cache)] == [
         1.0,
         1.0,
         1.0,
     ]
+
     weighted = [
         {**record, "weight": weight} for record, weight in zip(RECORDS, (0.5, 2, 4.0), strict=True)
     ]
-    assert [each.weight for each in tokenize_examples(tokenizer, weighted, 64, cache)] == [
+    assert [example.weight for example in tokenize_examples(tokenizer, weighted, 64, cache)] == [
         0.5,
         2.0,
         4.0,
