@@ -35,6 +35,8 @@ from tunetrail.pipeline import families
 from tunetrail.pipeline.families import ModelFamily, register_family
 from tunetrail.samples import ColumnType, SampleKind, SampleShape, register_shape, shapes
 
+pytestmark = pytest.mark.processes
+
 QUEUES = {"billing": "invoice payment refund", "access": "password login account"}
 WORDS = ["please", "could", "somebody", "look", "into", "this", "soon", "urgent", "today", "thanks"]
 FEATURES = 1024
@@ -274,7 +276,6 @@ def test_a_family_from_outside_goes_from_a_file_to_root(
     assert np.array_equal(exported.weights, registered.weights) and exported.weights.any()
 
 
-@pytest.mark.processes
 def test_a_family_from_outside_is_prepared_and_trained_again_from_root(
     ticket_family: ModelFamily, workplace: Path, make_settings: Callable[..., Settings]
 ) -> None:

@@ -15,11 +15,13 @@ def rows() -> list[MadeRow]:
     return list(made_rows(3000, seed=1))
 
 
+@pytest.mark.processes
 def test_made_rows_depends_on_the_seed_alone(rows):
     assert list(made_rows(50, seed=1)) == rows[:50]
     assert list(made_rows(50, seed=2)) != rows[:50]
 
 
+@pytest.mark.processes
 def test_made_rows_plants_copies_of_the_similarity_that_it_names(rows):
     texts = {row.row_id: row.text for row in rows}
     for planted, low, high in (
@@ -34,6 +36,7 @@ def test_made_rows_plants_copies_of_the_similarity_that_it_names(rows):
             assert low <= similarity_of(texts[copy.source], copy.text) == copy.similarity < high
 
 
+@pytest.mark.processes
 def test_made_rows_plants_personal_data_of_the_kind_that_it_names(rows):
     scrubber = Scrubber(PrivacyConfig())
     planted = [row for row in rows if row.kind]
@@ -50,6 +53,7 @@ def test_made_rows_plants_personal_data_of_the_kind_that_it_names(rows):
         assert row.kind in scrubber.scrub(row.text)[1], row.text
 
 
+@pytest.mark.processes
 def test_made_rows_are_20_to_200_words_long_but_for_what_is_planted(rows):
     plain = [len(row.text.split()) for row in rows if row.planted == "plain"]
     assert min(plain) >= 20

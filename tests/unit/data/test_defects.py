@@ -27,6 +27,8 @@ from tunetrail.data.flow.preparation import Preparation
 from tunetrail.data.flow.prepared import CHANGES, FLAGS, SET_ASIDE, SUMMARY
 from tunetrail.data.rows import texts_of
 
+pytestmark = pytest.mark.processes
+
 SEED = 1
 TARGET = 0.95
 NEEDS_MINILM = pytest.mark.skipif(
@@ -199,7 +201,6 @@ def missed(scores: Scores) -> list[tuple[str, float, float]]:
     return [line for line in measured if min(line[1:]) < TARGET]
 
 
-@pytest.mark.processes
 @NEEDS_MINILM
 def test_outliers_and_wrong_labels_are_found_with_a_real_model(
     minilm_vectors: Encode, tmp_path: Path, capsys: pytest.CaptureFixture[str]

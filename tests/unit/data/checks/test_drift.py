@@ -32,6 +32,7 @@ def test_length_drift_sees_a_change_and_no_chance(rows: int) -> None:
     assert length_drift(before, now * 3) > 0.9
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("rows", [50, 300])
 def test_vocabulary_drift_sees_another_domain_and_no_chance(rows: int) -> None:
     texts = documentation(rows)

@@ -130,7 +130,7 @@ def test_preparation_gives_every_row_a_side_or_a_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("chunk_rows", [7, 50, 10_000])
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.processes)])
 def test_preparation_gives_the_same_whatever_the_chunks_and_workers(
     tmp_path: Path, chunk_rows: int, workers: int
 ) -> None:

@@ -61,17 +61,20 @@ def writer(model: LanguageModel) -> TextWriter:
     return TextWriter(model=model, seed=0, max_new_tokens=24, temperature=0.0)
 
 
+@pytest.mark.processes
 def test_writer_gives_the_first_line_without_quotes_and_the_opening(writer: TextWriter) -> None:
     assert writer.write(ASK, list(ANSWERS), OPENING) == LINES
     assert writer.write(ASK, ["cloud", "apple"], OPENING) == [LINES[2], LINES[0]]
     assert writer.write(ASK, [], OPENING) == []
 
 
+@pytest.mark.processes
 def test_writer_leaves_out_a_line_that_came_to_no_end(model: LanguageModel) -> None:
     writer = TextWriter(model=model, seed=0, max_new_tokens=6, temperature=0.0)
     assert writer.write(ASK, list(ANSWERS), OPENING) == ["", "", "", ""]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_writer_does_not_depend_on_the_batch(
@@ -88,6 +91,7 @@ def test_writer_does_not_depend_on_the_batch(
     assert second.write(ASK, texts, OPENING) == expected
 
 
+@pytest.mark.processes
 def test_writer_samples_by_the_seed_and_anew_for_each_copy(model: LanguageModel) -> None:
     lines = {
         (seed, run): TextWriter(model=model, seed=seed, max_new_tokens=60, temperature=2.0).write(
@@ -111,6 +115,7 @@ def test_sampling_draws_each_token_as_often_as_the_softmax_says() -> None:
     assert torch.allclose(shares, (logits / temperature).softmax(0), atol=0.03)
 
 
+@pytest.mark.processes
 def test_writer_leaves_the_global_generators_alone(model: LanguageModel) -> None:
     torch.manual_seed(5)
     state = torch.get_rng_state()
@@ -121,6 +126,7 @@ def test_writer_leaves_the_global_generators_alone(model: LanguageModel) -> None
     assert np.random.get_state(legacy=False)["state"]["pos"] == legacy
 
 
+@pytest.mark.processes
 def test_writer_does_not_write_twice(writer: TextWriter) -> None:
     first = writer.write(ASK, list(ANSWERS), OPENING)
     batches: list[int] = []
@@ -134,6 +140,7 @@ def test_writer_does_not_write_twice(writer: TextWriter) -> None:
     handle.remove()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "text", ["x" * 1_000_000, "é\x00" * 5_000, "\ud800 lone", "", "<|end|>" * 300, "\n" * 3000]
 )
@@ -142,6 +149,7 @@ def test_writer_survives_any_text(model: LanguageModel, text: str) -> None:
     assert len(writer.write(ASK, [text, "boat"], OPENING)) == 2
 
 
+@pytest.mark.processes
 def test_writer_cuts_the_end_of_the_text_and_keeps_the_question(model: LanguageModel) -> None:
     seen: list[torch.Tensor] = []
     handle = model.model.register_forward_pre_hook(
@@ -155,6 +163,7 @@ def test_writer_cuts_the_end_of_the_text_and_keeps_the_question(model: LanguageM
     assert "Ask.\n\nbegin xxx" in prompt and prompt.endswith("<|start|>assistant\nQ:")
 
 
+@pytest.mark.processes
 def test_writer_asks_plainly_where_there_is_no_chat_template(
     model: LanguageModel, tmp_path: Path
 ) -> None:

@@ -96,6 +96,7 @@ def translator(folders: tuple[str, str]) -> Translator:
     return Translator(there=there, back=back)
 
 
+@pytest.mark.processes
 def test_translator_returns_each_word_or_its_synonym(translator: Translator) -> None:
     texts = [
         "big dog sleeps runs",
@@ -110,6 +111,7 @@ def test_translator_returns_each_word_or_its_synonym(translator: Translator) -> 
     assert expected[0] != texts[0]
 
 
+@pytest.mark.processes
 def test_translator_keeps_white_space_between_sentences(translator: Translator) -> None:
     text = "\n  big dog sleeps runs\n\n\tlittle cat runs sleeps \n"
     assert translator.back_translated([text]) == [
@@ -117,6 +119,7 @@ def test_translator_keeps_white_space_between_sentences(translator: Translator) 
     ]
 
 
+@pytest.mark.processes
 def test_translator_leaves_what_the_models_cannot_read(translator: Translator) -> None:
     long = "big dog " * 7
 
@@ -134,6 +137,7 @@ def test_translator_leaves_what_the_models_cannot_read(translator: Translator) -
     assert len(translator.back_translated(["\ud800\x00", "?!" * 100_000])) == 2
 
 
+@pytest.mark.processes
 def test_translator_does_not_translate_twice(translator: Translator) -> None:
     first = translator.back_translated(["big dog sleeps runs"])
     batches: list[int] = []
@@ -145,6 +149,7 @@ def test_translator_does_not_translate_twice(translator: Translator) -> None:
     assert batches
 
 
+@pytest.mark.processes
 def test_load_translation_model_knows_what_a_model_can_read(folders: tuple[str, str]) -> None:
     loaded = load_translation_model(folders[0])
     assert isinstance(loaded, TranslationModel) and loaded.longest == 12
@@ -166,6 +171,7 @@ def test_load_translation_model_refuses_another_kind_of_model(tiny_language_mode
         load_translation_model(tiny_language_model)
 
 
+@pytest.mark.processes
 def test_load_translation_model_refuses_weights_that_can_run_code(
     folders: tuple[str, str], tmp_path: Path
 ) -> None:
