@@ -17,6 +17,7 @@ from typing import Any
 from tunetrail.config import MODEL_SECTIONS, SWEEP_RUN_VARIABLE, Settings
 from tunetrail.errors import ConfigError, did_you_mean, naming_section, not_writable
 from tunetrail.paths import conf_dir, experiments_dir
+from tunetrail.sweeps import SweepNotStarted
 
 MISSING = "???"
 NO_HYDRA_FILES = (
@@ -100,6 +101,8 @@ def run_composed(
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(run_one)()
         if failures:
             raise failures[0]
+    except SweepNotStarted as refusal:
+        raise refusal.error from refusal
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explained(error)) from error
     except ValueError as error:

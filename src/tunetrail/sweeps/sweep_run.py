@@ -11,7 +11,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from tunetrail.config import SWEEP_RUN_VARIABLE, SWEPT_KEYS_VARIABLE, TrackingConfig
+from tunetrail.errors import TunetrailError
 from tunetrail.stores.tracking import Tracker, shown_uri
+from tunetrail.sweeps import SweepNotStarted
 
 _open: dict[str, Tracker] = {}
 """The stores of the open sweeps of this process, by the id of their run."""
@@ -21,15 +23,24 @@ class SweepRunCallback(Callback):
     """Opens the sweep's MLflow run before the first job and closes it after the last."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Start the run, named after what is swept over."""
-        tracker = Tracker(TrackingConfig(**OmegaConf.to_container(config.tracking, resolve=True)))  # type: ignore[arg-type]
+        """Start the run, named after what is swept over.
+
+        Raises:
+            SweepNotStarted: The MLflow store can't be used, so no job could be tracked.
+        """
         overrides = list(config.hydra.overrides.task)
         swept = [override for override in overrides if "," in override]
 
-        run = tracker.start_run(
-            f"sweep {' '.join(swept)}".strip(),
-            tags={"tunetrail.sweep": shown_uri(" ".join(overrides))},
-        )
+        try:
+            tracker = Tracker(
+                TrackingConfig(**OmegaConf.to_container(config.tracking, resolve=True))  # type: ignore[arg-type]
+            )
+            run = tracker.start_run(
+                f"sweep {' '.join(swept)}".strip(),
+                tags={"tunetrail.sweep": shown_uri(" ".join(overrides))},
+            )
+        except TunetrailError as error:
+            raise SweepNotStarted(error) from error
 
         swept_keys = [override.partition("=")[0] for override in swept]
         os.environ[SWEEP_RUN_VARIABLE] = run.run_id

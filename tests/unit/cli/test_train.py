@@ -278,6 +278,23 @@ def test_train_marks_the_run_failed_where_mlflow_is_unreachable(
     assert run.reason.startswith("TrackingError: MLflow store")
 
 
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:///file/below.db"])
+def test_a_sweep_ends_before_its_first_job_if_mlflow_is_unreachable(
+    call_main: CallMain, session: str, workplace: Path, uri: str
+) -> None:
+    (workplace / "file").touch()
+
+    result = call_main("train", "-m", "session_id=s1", "seed=1,2", f"tracking.uri={uri}")
+
+    # The line of a single training, without the warning that Hydra makes of a callback's error.
+    assert result.exit_code == 1
+    assert result.error_line.startswith("error: MLflow store ")
+    assert f"{uri.rpartition('/')[2]} failed" in result.error_line
+    assert "Launching" not in result.out
+    with DatabaseManager("sqlite:///tunetrail.db") as manager:
+        assert list(manager.training_runs()) == []
+
+
 def test_train_shows_the_traceback_with_debug_only(call_main: CallMain, session: str) -> None:
     result = call_main("train", "session_id=s1", "model_type=llm", "--debug")
     assert result.exit_code == 2 and "Traceback (most recent call last)" in result.err
