@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 import yaml
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
 from tests.commands import CallMain
 
 from tunetrail.cli.composition import register_schema
@@ -101,6 +104,37 @@ def test_keep_text_quotes_the_values_that_hydra_would_read_as_numbers(
 def test_without_quotes_is_what_people_read() -> None:
     assert without_quotes("session_id='2026_11_24'") == "session_id=2026_11_24"
     assert without_quotes("seed=1") == "seed=1"
+
+
+# Private names of Hydra, a test for each: an upgrade then says which one has gone.
+
+
+def test_hydra_has_the_source_that_reads_yaml_files(tmp_path: Path) -> None:
+    (tmp_path / "group").mkdir()
+    (tmp_path / "group" / "mine.yaml").write_text("# @package _global_\nseed: 1_0\n")
+
+    source = FileConfigSource(provider="test", path=f"file://{tmp_path}")
+    result = source.load_config("group/mine")
+
+    # `TypedFileSource` finds the file below `path`, and changes the values of `config` in place.
+    assert Path(source.path) == tmp_path
+    assert result.header["package"] == "_global_"
+    assert result.config["seed"] == 10
+
+
+def test_hydra_has_the_source_s_way_to_complete_a_file_name(tmp_path: Path) -> None:
+    source = FileConfigSource(provider="test", path=f"file://{tmp_path}")
+
+    assert source._normalize_file_name("group/mine") == "group/mine.yaml"
+    assert source._normalize_file_name("group/mine.yaml") == "group/mine.yaml"
+
+
+def test_hydra_has_the_value_of_an_override_as_it_was_parsed() -> None:
+    plain, quoted = map(OverridesParser.create().parse_override, ("seed=a ", "seed='a '"))
+
+    # The public `value()` returns no quotes, which tell a typed text from a number.
+    assert plain._value == "a"
+    assert isinstance(quoted._value, QuotedString) and quoted._value.text == "a "
 
 
 @pytest.fixture
