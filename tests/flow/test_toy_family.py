@@ -106,8 +106,10 @@ class TicketTokenCounter:
 class TicketLearner:
     """Trains by gradient descent on the cross-entropy."""
 
-    def check(self, path: str, records: Sequence[Record]) -> None:
-        assert {record["queue"] for record in records} <= set(self.load(path).queues)
+    def check(
+        self, path: str, records: Sequence[Record], load: Callable[[str], TicketModel]
+    ) -> None:
+        assert {record["queue"] for record in records} <= set(load(path).queues)
 
     def load(self, path: str) -> TicketModel:
         return load_model(path)

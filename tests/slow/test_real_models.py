@@ -85,7 +85,7 @@ def ignore(metrics: Mapping[str, float], step: int) -> None:
 def test_minilm_knows_what_is_alike_and_learns_new_words(tmp_path: Path) -> None:
     path = resolve_model("minilm", EMBEDDING_MODELS).path
     learner = EmbeddingLearner(config=EmbeddingConfig(max_length=32), shape="pair", seed=0)
-    learner.check(path, PAIRS)
+    learner.check(path, PAIRS, learner.load)
     base = learner.load(path)
     cat, kitten, stocks = learner.vectors(base, ["a cat", "a kitten", "the stock market"])
     assert cat @ kitten > 0.6 > 0.3 > cat @ stocks
@@ -122,7 +122,7 @@ def test_smollm2_learns_answers_with_adapters(smollm2: Path, tmp_path: Path) -> 
         max_length=96, adapter=AdapterConfig(rank=8, alpha=16, dropout=0.0)
     )
     learner = LanguageModelLearner(config=config, seed=0)
-    learner.check(str(smollm2), ANSWERS)
+    learner.check(str(smollm2), ANSWERS, learner.load)
     base = learner.load(str(smollm2))
     training = TrainingConfig(batch_size=2, num_epochs=4, warmup_steps=0, learning_rate=1e-3)
     model, _ = learner.train(

@@ -1,6 +1,6 @@
 """Learner: what the pipeline asks of the class that loads, trains and saves a family's models."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,8 +14,14 @@ from tunetrail.learning.training_plan import TrainingPlan
 class Learner(Protocol):
     """Loads, trains and saves the models of one family."""
 
-    def check(self, path: str, records: Sequence[Record]) -> None:
-        """Raise an error if the model, the settings and the records don't fit together."""
+    def check(self, path: str, records: Sequence[Record], load: Callable[[str], Any]) -> None:
+        """Raise an error if the model, the settings and the records don't fit together.
+
+        Args:
+            path: The model's folder.
+            records: What is to be learnt from and scored on.
+            load: As the method `load`; the model that it returns is shared and must stay as it is.
+        """
 
     def load(self, path: str) -> Any:
         """Load the model of a folder."""

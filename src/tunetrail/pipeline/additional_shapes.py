@@ -93,7 +93,7 @@ class AdditionalShapes:
             )
 
         settings = _settings_of_shape(context.settings, shape)
-        preparation = build_preparation(context.family, settings, context.base.path)
+        preparation = build_preparation(context.family, settings, context.base.path, context.models)
         folder = context.state.folder / shape
         session = prepare_rows(context.family, settings, preparation, self.frames[shape], folder)
 

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from tunetrail.learning.models.catalog import resolve_model
 from tunetrail.learning.models.generation import TextWriter
 from tunetrail.learning.models.translation import Translator, load_translation_model
 from tunetrail.pipeline.families import EMBEDDING, LLM
+from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.stores.tracking import Tracker
 
 logger = logging.getLogger(__name__)
@@ -29,10 +29,12 @@ class AugmentationModels:
     Attributes:
         settings: All that can be set.
         tracker: The store in which the root of the language models is registered.
+        models: Loads base models; the run may have loaded them before.
     """
 
     settings: Settings
     tracker: Tracker
+    models: ModelLoader
 
     def tools(self) -> AugmentationTools:
         """Return the functions that the configured methods need."""
@@ -56,12 +58,8 @@ class AugmentationModels:
     def _vectors(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         # No shape and no cache: the learner only encodes, it trains nothing.
         learner = EMBEDDING.learner(self.settings, "", None)
-        return EMBEDDING.row_vectors(learner, self._embedding_model, texts)
-
-    @cached_property
-    def _embedding_model(self) -> Any:
-        learner = EMBEDDING.learner(self.settings, "", None)
-        return learner.load(EMBEDDING.resolve_base(self.settings).path)
+        model = self.models.load(EMBEDDING, EMBEDDING.resolve_base(self.settings).path)
+        return EMBEDDING.row_vectors(learner, model, texts)
 
     @cached_property
     def _writer(self) -> TextWriter:
@@ -80,16 +78,19 @@ class AugmentationModels:
         root = registry.root() if generator == "root" else None
         if root is not None:
             logger.info("%s writes rows", root.uri)
+            # The run's language model, if any, isn't needed next to the writer.
+            self.models.release(LLM)
             model: LanguageModel = registry.load(root)
             return model
 
         name = self.settings.llm.model if generator in ("root", "base") else generator
         logger.info("%s writes rows", name)
-        learner = LLM.learner(self.settings, "", None)
-        base: LanguageModel = learner.load(resolve_model(name, LLM.catalog).path)
+        base: LanguageModel = self.models.load(LLM, resolve_model(name, LLM.catalog).path)
         return base
 
     @cached_property
     def _translator(self) -> Translator:
+        # Nor is it needed next to the translators.
+        self.models.release(LLM)
         there, back = map(load_translation_model, self.settings.augmentation.translation_models)
         return Translator(there=there, back=back)

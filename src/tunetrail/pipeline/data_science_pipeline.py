@@ -17,6 +17,7 @@ from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.training.out_of_memory import explaining_full_memory
 from tunetrail.pipeline.families import family_named
 from tunetrail.pipeline.jobs import ignore_metrics
+from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.pipeline.outcome import STAGES, Outcome, OutcomeState, Pruned, check_stage
 from tunetrail.pipeline.preparing import build_preparation, prepare_rows
 from tunetrail.pipeline.run_state import RunState, working_folder
@@ -97,7 +98,8 @@ class DataSciencePipeline:
         """
         path = base.path if base else None
         family = family_named(model_type)
-        preparation = build_preparation(family, self.settings, path, reference)
+        models = ModelLoader(settings=self.settings)
+        preparation = build_preparation(family, self.settings, path, models, reference)
         return prepare_rows(family, self.settings, preparation, rows, folder)
 
     def run(

@@ -22,6 +22,7 @@ from tunetrail.data.rows import rows_of_shapes
 from tunetrail.errors import SampleError
 from tunetrail.learning.row_vectors import vectors_identity
 from tunetrail.pipeline.families import ModelFamily
+from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.pipeline.stage_context import log_step
 from tunetrail.samples import shape_named
 from tunetrail.stores.tracking import TrackedRun
@@ -33,6 +34,7 @@ def build_preparation(
     family: ModelFamily,
     settings: Settings,
     path: str | None,
+    models: ModelLoader,
     reference: pd.DataFrame | None = None,
 ) -> Preparation:
     """Return the preparation of a family's rows.
@@ -41,6 +43,7 @@ def build_preparation(
         family: The family that will learn from the rows.
         settings: All that can be set.
         path: The base model's folder; without it, the checks that need a model are left out.
+        models: Loads the base model.
         reference: Rows of the previous session, None if there are none.
     """
     # Lengths in tokens, outliers and mislabelled rows are as the model sees them, so they are only
@@ -59,7 +62,7 @@ def build_preparation(
 
         # Loaded when the first vectors are needed: with every row cached, that is never.
         def vectors(texts: Sequence[str]) -> npt.NDArray[np.float32]:
-            return family.row_vectors(learner, learner.load(path), texts)
+            return family.row_vectors(learner, models.load(family, path), texts)
 
         # The cache looks vectors up by it: vectors of another model must not be taken.
         identity = vectors_identity(path, counter.identity)

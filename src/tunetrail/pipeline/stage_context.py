@@ -10,6 +10,7 @@ from tunetrail.deployment.registry import Registry
 from tunetrail.learning.learner import Learner
 from tunetrail.learning.models.catalog import ResolvedModel
 from tunetrail.pipeline.families import ModelFamily
+from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.pipeline.run_state import RunState
 from tunetrail.stores.tracking import TrackedRun
 
@@ -27,6 +28,7 @@ class StageContext:
         state: How far the run has come.
         base: Where the base model is.
         registry: The versions of the model type.
+        models: Loads the base models that the stages apply.
     """
 
     family: ModelFamily
@@ -37,7 +39,10 @@ class StageContext:
     state: RunState
     base: ResolvedModel
     registry: Registry
-    _base_model: Any = field(default=None, init=False, repr=False)
+    models: ModelLoader = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.models = ModelLoader(settings=self.settings)
 
     @property
     def model_type(self) -> str:
@@ -54,15 +59,9 @@ class StageContext:
         cache = result_cache(self.settings.preparation)
         return self.family.learner(self.settings, shape, cache)
 
-    def base_model(self, learner: Learner) -> Any:
-        """Return the base model; it is loaded at the first call."""
-        if self._base_model is None:
-            self._base_model = learner.load(self.base.path)
-        return self._base_model
-
-    def release_base_model(self) -> None:
-        """Let go of the base model: a training, which loads its own copy, needs the memory."""
-        self._base_model = None
+    def base_model(self) -> Any:
+        """Return the base model; it is loaded at the first call, and again after a release."""
+        return self.models.load(self.family, self.base.path)
 
     def finish_step(
         self, name: str, result: dict[str, Any], metrics: Mapping[str, float] | None = None

@@ -39,7 +39,9 @@ class TrainRowBuilder:
         settings = self.context.settings
         if self._models is None:
             self._models = AugmentationModels(
-                settings=settings, tracker=self.context.registry.tracker
+                settings=settings,
+                tracker=self.context.registry.tracker,
+                models=self.context.models,
             )
         return augment(rows, settings.augmentation, settings.seed, self._models.tools())
 
@@ -55,7 +57,7 @@ class TrainRowBuilder:
             return rows, None
 
         learner = self.context.learner("pair")
-        model = self.context.base_model(learner)
+        model = self.context.base_model()
 
         def encode(texts: Sequence[str], role: str = QUERY) -> npt.NDArray[np.float32]:
             return vectors_of(learner, model, texts, role=role)
@@ -84,7 +86,7 @@ class TrainRowBuilder:
     def release_models(self) -> None:
         """Let go of all models: the training needs the memory."""
         self._models = None
-        self.context.release_base_model()
+        self.context.models.release()
 
     @property
     def _config(self) -> HardNegativesConfig:

@@ -63,9 +63,9 @@ class EmbeddingLearner:
     seed: int
     cache: ResultCache | None = None
 
-    def check(self, path: str, records: Sequence[Record]) -> None:
+    def check(self, path: str, records: Sequence[Record], load: Callable[[str], Any]) -> None:
         """Raise `ConfigError` or `SampleError` if model, loss and records don't fit together."""
-        model = load_embedding_model(path)
+        model = load(path)
         dimensions = int(model.get_embedding_dimension() or 0)
         check_loss(self.config, self.shape, self._of_shape(records, self.shape), dimensions)
         for shape, loss in self._further_losses.items():

@@ -3,7 +3,7 @@
 It takes plain records and returns models and NumPy arrays.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
@@ -84,8 +84,9 @@ class LanguageModelLearner:
     seed: int
     cache: ResultCache | None = None
 
-    def check(self, path: str, records: Sequence[Record]) -> None:
+    def check(self, path: str, records: Sequence[Record], load: Callable[[str], Any]) -> None:
         """Raise `SampleError` if the maximum length cuts off more than half of the outputs."""
+        # The tokenizer decides, so the weights, which may be gigabytes, aren't loaded for it.
         tokenizer = load_tokenizer(path)
         if any(map(is_preference, records)):
             teaches = list(map(_teaches, self._pairs(tokenizer, records)))

@@ -70,7 +70,7 @@ def _compare(
     split = prepared.split
     logger.info("%s: evaluation on %d test rows", context.model_type, len(split.test))
     if to_beat is None:
-        against, reference = "base", context.base_model(learner)
+        against, reference = "base", context.base_model()
     else:
         against, reference = to_beat.uri, context.registry.load(to_beat)
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -89,7 +90,7 @@ def _split_rows(
     if shapes.losses:
         # Wraps the stream: the rows are remembered while the preparation below reads them.
         rows = shapes.collect(rows)
-    preparation = build_preparation(family, settings, context.base.path, reference)
+    preparation = build_preparation(family, settings, context.base.path, context.models, reference)
     session = prepare_rows(family, settings, preparation, rows, state.folder / PREPARED)
 
     steps = keep_preparation(run, session, family.name, context.name, context.config.max_length)
@@ -119,7 +120,8 @@ def _check_rows(context: StageContext, split: Split, additional: pd.DataFrame | 
     sides = [split.train, additional, split.validation, split.test]
     records = [record for side in sides if side is not None for record in records_of(side)]
     learner = context.learner(str(split.train["shape"].iloc[0]))
-    learner.check(context.base.path, records)
+    load = partial(context.models.load, context.family)
+    learner.check(context.base.path, records, load)
 
 
 def _augment(context: StageContext, builder: TrainRowBuilder, train: pd.DataFrame) -> None:

@@ -111,12 +111,11 @@ def test_what_cannot_be_trained_along_is_refused(config: dict[str, Any], message
 
 def test_rows_that_a_further_loss_cannot_learn_from_are_refused(tiny_embedding_model: str) -> None:
     wrong = [{**record, "score": 3.0} for record in SCORES]
-    with pytest.raises(
-        SampleError, match=r"score must be between -1 and 1 for the loss cosine_similarity, got 3"
-    ):
-        learner(also_train=FurtherLossesConfig(score="cosine_similarity")).check(
-            tiny_embedding_model, [*PAIRS, *wrong]
-        )
+    scored = learner(also_train=FurtherLossesConfig(score="cosine_similarity"))
+
+    message = r"score must be between -1 and 1 for the loss cosine_similarity, got 3"
+    with pytest.raises(SampleError, match=message):
+        scored.check(tiny_embedding_model, [*PAIRS, *wrong], scored.load)
 
 
 def test_a_single_row_for_a_loss_that_needs_others_is_refused_before_training(

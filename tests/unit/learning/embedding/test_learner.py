@@ -86,8 +86,10 @@ def test_check_refuses_what_does_not_fit_together(
     message: str,
 ) -> None:
     records = [*RECORDS[shape], RECORDS[shape][0] | change]
+    checked = learner(shape, **config)
+
     with pytest.raises(error, match=message) as caught:
-        learner(shape, **config).check(tiny_embedding_model, records)
+        checked.check(tiny_embedding_model, records, checked.load)
     assert caught.value.exit_code == 2
 
 
@@ -103,7 +105,8 @@ def test_check_refuses_what_does_not_fit_together(
 def test_check_passes_what_can_be_trained(
     tiny_embedding_model: str, shape: str, config: dict[str, Any]
 ) -> None:
-    learner(shape, **config).check(tiny_embedding_model, RECORDS[shape])
+    checked = learner(shape, **config)
+    checked.check(tiny_embedding_model, RECORDS[shape], checked.load)
 
 
 def test_vectors_have_unit_length_in_the_order_of_the_texts(tiny_embedding_model: str) -> None:
@@ -347,19 +350,22 @@ def test_check_refuses_a_prompt_that_leaves_no_room(tiny_embedding_model: str) -
     message = (
         r"embedding\.document_prompt must have fewer tokens than max_length=6, got 6\. Shorten it"
     )
+    short, longer = (learner(max_length=length, **PROMPTED) for length in (6, 7))
+
     with pytest.raises(ConfigError, match=message):
-        learner(max_length=6, **PROMPTED).check(tiny_embedding_model, RECORDS["pair"])
-    learner(max_length=7, **PROMPTED).check(tiny_embedding_model, RECORDS["pair"])
+        short.check(tiny_embedding_model, RECORDS["pair"], short.load)
+    longer.check(tiny_embedding_model, RECORDS["pair"], longer.load)
 
 
 def test_check_warns_of_prompts_of_the_base_model_that_are_not_used(
     tiny_embedding_model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    prompted = learner(**PROMPTED)
+    prompted, asking = learner(**PROMPTED), learner(query_prompt="ask: ")
     prompted.save(prompted.load(tiny_embedding_model), tmp_path)
-    prompted.check(str(tmp_path), RECORDS["pair"])
+
+    prompted.check(str(tmp_path), RECORDS["pair"], prompted.load)
     assert caplog.text == ""
-    learner(query_prompt="ask: ").check(str(tmp_path), RECORDS["pair"])
+    asking.check(str(tmp_path), RECORDS["pair"], asking.load)
     assert "comes with the prompts {'document': 'tell: '}, which aren't used" in caplog.text
 
 

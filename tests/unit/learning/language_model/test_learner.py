@@ -62,7 +62,7 @@ def test_check_refuses_a_length_that_cuts_off_most_outputs(
     with pytest.raises(
         SampleError, match=rf"llm\.max_length={max_length} cuts off .* of {cut} rows\. Raise it"
     ) as caught:
-        learner(max_length).check(tiny_language_model, records)
+        learner(max_length).check(tiny_language_model, records, learner().load)
     assert caught.value.exit_code == 2
 
 
@@ -70,7 +70,7 @@ def test_check_refuses_a_length_that_cuts_off_most_outputs(
 def test_check_passes_what_can_be_learnt(
     tiny_language_model: str, records: list[dict[str, Any]]
 ) -> None:
-    learner().check(tiny_language_model, records)
+    learner().check(tiny_language_model, records, learner().load)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 50])
