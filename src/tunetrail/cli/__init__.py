@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import errno
 import importlib
+import importlib.metadata
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
-from tunetrail.config import default_database_url
+from tunetrail.config import FAMILY_ENTRY_POINTS, default_database_url
 from tunetrail.errors import TunetrailError, UserError, did_you_mean
 from tunetrail.samples import sample_kinds
 
@@ -91,6 +92,7 @@ def _run_command(words: list[str]) -> int:
         print(__version__)
         return 0
 
+    _load_installed_families()
     # These have a few options of their own; the other commands take Hydra's overrides.
     if command in ("ingest", "sessions", "ui"):
         return _run_parsed_command(command, arguments)
@@ -101,6 +103,15 @@ def _run_command(words: list[str]) -> int:
         f"command must be one of {', '.join(_COMMANDS)}, got {command!r}."
         f"{did_you_mean(command, _COMMANDS)}"
     )
+
+
+def _load_installed_families() -> None:
+    """Register the model families of installed packages, before a command lists or takes kinds."""
+    # Families import torch, which takes seconds: not worth it if no package names any.
+    if importlib.metadata.entry_points(group=FAMILY_ENTRY_POINTS):
+        from tunetrail.pipeline.families import load_installed_families
+
+        load_installed_families()
 
 
 def _run_parsed_command(command: str, arguments: list[str]) -> int:

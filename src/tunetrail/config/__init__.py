@@ -24,7 +24,12 @@ from tunetrail.config.language_model import (
     LanguageModelConfig,
     PreferenceConfig,
 )
-from tunetrail.config.settings import MODEL_SECTIONS, ModelSection, Settings
+from tunetrail.config.settings import (
+    FAMILY_ENTRY_POINTS,
+    MODEL_SECTIONS,
+    ModelSection,
+    Settings,
+)
 from tunetrail.config.stores import (
     SWEEP_RUN_VARIABLE,
     SWEPT_KEYS_VARIABLE,
@@ -58,6 +63,7 @@ __all__ = [
     "AUGMENTATION_METHODS",
     "AUTO",
     "EMBEDDING_LOSSES",
+    "FAMILY_ENTRY_POINTS",
     "MODEL_SECTIONS",
     "OBJECTIVES",
     "OPTIMIZERS",

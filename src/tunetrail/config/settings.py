@@ -42,6 +42,8 @@ class ModelSection(Protocol):
         """Hyperparameters of the training."""
 
 
+FAMILY_ENTRY_POINTS = "tunetrail.families"
+"""The group of entry points in which installed packages name their model families."""
 MODEL_SECTIONS = ("embedding", "llm")
 """The sections of the settings that configure a model and its training."""
 

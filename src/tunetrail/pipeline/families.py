@@ -1,12 +1,15 @@
 """Model families: one record for everything that differs between kinds of models.
 
 The pipeline and the node look a family up by its name, which is the model type of
-a request. A further family is one more record, registered from anywhere.
+a request. A further family is one more record, registered from anywhere; an installed package
+names its own as an entry point.
 """
 
+import functools
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from tunetrail.cache import ResultCache
-from tunetrail.config import AUTO, EvaluationConfig, ModelSection, Settings
+from tunetrail.config import (
+    AUTO,
+    FAMILY_ENTRY_POINTS,
+    EvaluationConfig,
+    ModelSection,
+    Settings,
+)
 from tunetrail.data.lengths import TokenCounter
 from tunetrail.data.rows import records_of
 from tunetrail.deployment.flavors import EmbeddingFlavor, Flavor, LanguageModelFlavor
@@ -140,8 +149,38 @@ def register_family(family: ModelFamily) -> ModelFamily:
     return family
 
 
+@functools.cache
+def load_installed_families() -> None:
+    """Register the families that installed packages name as entry points, once in a process.
+
+    An entry point that can't be used is left out with a warning: a broken package must not stop the
+    work with other families.
+    """
+    for entry_point in entry_points(group=FAMILY_ENTRY_POINTS):
+        try:
+            family = entry_point.load()
+            if not isinstance(family, ModelFamily):
+                raise TypeError(f"it must be a ModelFamily, got {family!r}")
+            # Or a request for the entry point's name would find no family.
+            if family.name != entry_point.name:
+                raise ValueError(f"it must have the name of its family, {family.name!r}")
+            register_family(family)
+
+        # The import runs the package's own code, which may raise anything.
+        except Exception as error:
+            logger.warning(
+                "the model family %s of the package %s is left out: %s. Update the package.",
+                entry_point.name,
+                entry_point.dist.name if entry_point.dist else "?",
+                # Messages of import errors may have several lines.
+                " ".join(f"{type(error).__name__}: {error}".split()),
+            )
+
+
 def family_named(name: str) -> ModelFamily:
     """Return the family of a model type; raises `ConfigError` for an unknown one."""
+    if name not in _FAMILIES:
+        load_installed_families()
     if name not in _FAMILIES:
         # The only place that finds out, so it also names what `requested_families` accepts.
         known = [*_FAMILIES, ALL_FAMILIES]
@@ -159,6 +198,8 @@ def requested_families(model_type: str) -> tuple[ModelFamily, ...]:
         ConfigError: The model type is neither a family's name nor `all`.
     """
     if model_type == ALL_FAMILIES:
+        # In Python as on the command line, which has loaded them at its start.
+        load_installed_families()
         return tuple(_FAMILIES.values())
     return (family_named(model_type),)
 

@@ -1,4 +1,5 @@
 import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -166,3 +167,38 @@ def test_main_ends_with_the_code_of_the_signal(
 
 def test_main_returns_the_code_instead_of_raising() -> None:
     assert main(["ui", "--port", "many"]) == 2
+
+
+@pytest.mark.processes
+def test_commands_know_the_families_of_installed_packages(tmp_path: Path) -> None:
+    metadata = tmp_path / "packages" / "ticket_models-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: ticket-models\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(
+        "[tunetrail.families]\nticket = ticket_models:TICKET\nbroken = ticket_models:BROKEN\n"
+    )
+    (tmp_path / "packages" / "ticket_models.py").write_text(
+        "import dataclasses\n"
+        "from tunetrail.pipeline.families import EMBEDDING\n"
+        "from tunetrail.samples import SampleKind, SampleShape, register_shape\n"
+        "kind = SampleKind.register('ticket')\n"
+        "register_shape(SampleShape(name='ticket', kind=kind, required=('subject',)))\n"
+        "TICKET = dataclasses.replace(EMBEDDING, name='ticket', kind=kind)\n"
+    )
+    (tmp_path / "tickets.jsonl").write_text('{"subject": "my invoice"}\n')
+    paths = os.pathsep.join([str(tmp_path / "packages"), *filter(None, sys.path)])
+
+    command = ["ingest", "tickets.jsonl", "--session", "s1", "--kind", "ticket"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tunetrail", *command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "1 added to session s1" in done.stdout
+    (warning,) = [line for line in done.stderr.splitlines() if "family" in line]
+    assert warning.startswith("the model family broken of the package ticket-models is left out")
