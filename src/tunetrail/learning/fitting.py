@@ -8,36 +8,36 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import (
-    Callback,
-    LightningDataModule,
-    LightningModule,
-    Trainer,
-    seed_everything,
-)
-from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
+from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.utilities.memory import garbage_collection_cuda
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor, nn
 
 from tunetrail.config import TrainingConfig
 from tunetrail.learning.preflight.checks import NO_FAMILY_CHECKS, FamilyChecks
 from tunetrail.learning.preflight.findings import PreflightReport
 from tunetrail.learning.preflight.running import Preflight
 from tunetrail.learning.recovery.checkpoints import LastCheckpoint
-from tunetrail.learning.recovery.guards import NonFiniteGuard
-from tunetrail.learning.recovery.position import position_of
+from tunetrail.learning.recovery.failures import (
+    FullMemoryError,
+    NonFiniteError,
+    RecoverableError,
+    Recovery,
+    recovery_of,
+)
+from tunetrail.learning.recovery.guards import AppliedRecovery, NonFiniteGuard
 from tunetrail.learning.recovery.signals import StopBetweenSteps
 from tunetrail.learning.training.averaging import averaging_callback
-from tunetrail.learning.training.callbacks import EndAtStep, MetricsReporter, StopWithoutProgress
+from tunetrail.learning.training.callbacks import EndAtStep, MetricsReporter
 from tunetrail.learning.training.console import silence_lightning
 from tunetrail.learning.training.memory_settings import compile_model, enable_gradient_checkpointing
+from tunetrail.learning.training.micro_batches import MicroBatchData
 from tunetrail.learning.training.module import TrainedModule
-from tunetrail.learning.training.out_of_memory import explaining_full_memory
+from tunetrail.learning.training.out_of_memory import is_out_of_memory
 from tunetrail.learning.training.precision import resolve_precision, scales_gradients
 from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.plain_values import plain_values
-
-_LESS_MEMORY = (
-    "Lower training.batch_size or max_length, or set training.memory.gradient_checkpointing=true."
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +85,7 @@ class FitResult:
 
 def fit(
     module: TrainedModule,
-    data: LightningDataModule,
+    data: MicroBatchData,
     training: TrainingConfig,
     plan: TrainingPlan,
     *,
@@ -111,15 +111,24 @@ def fit(
     """
     seed_everything(seed, workers=True, verbose=False)
     silence_lightning()
-    preflight = Preflight(plan, training, checks)
 
-    # One batch is one optimizer step.
-    batches = max(len(data.train_dataloader()), 1)
+    recovery = Recovery() if plan.resume is None else recovery_of(plan.resume)
+    resume = plan.resume
+    data.parts, data.excluded_rows = recovery.parts, frozenset(recovery.left_out)
+    if recovery.mini_batch_size:
+        module.mini_batch_size = recovery.mini_batch_size
+
+    # A micro-batch counts as one, into however many parts it is cut.
+    accumulate = training.batches.accumulate
+    batches = max(len(data.train_dataloader()) // data.parts, 1)
+    steps_per_epoch = -(-batches // accumulate)
     if plan.budget < 1.0:
-        training = budgeted(training, batches, plan.budget)
+        training = budgeted(training, steps_per_epoch, plan.budget)
         module.optimization["warmup_steps"] = training.warmup_steps
     has_max_steps = training.max_steps > 0
-    module.total_steps = training.max_steps if has_max_steps else training.num_epochs * batches
+    module.total_steps = (
+        training.max_steps if has_max_steps else training.num_epochs * steps_per_epoch
+    )
 
     if training.memory.gradient_checkpointing:
         enable_gradient_checkpointing(module.model)
@@ -127,76 +136,81 @@ def fit(
     if training.memory.compile:
         compile_model(module.model)
 
-    callbacks = _Callbacks(training, plan, preflight, module.total_steps)
-    trainer = Trainer(
-        max_epochs=math.ceil(training.max_steps / batches)
-        if has_max_steps
-        else training.num_epochs,
-        devices=1,
-        # The loader shares the rows out over the ranks itself.
-        use_distributed_sampler=False,
-        precision=resolve_precision(training.precision, training.use_mixed_precision),  # type: ignore[arg-type]
-        val_check_interval=1.0 / training.validations_per_epoch,
-        # Below one epoch, the epoch ends with the last step.
-        limit_train_batches=min(training.max_steps, batches) if has_max_steps else 1.0,
-        limit_val_batches=1.0 if plan.validate else 0,
-        # The preflight checks take the place of the sanity check.
-        num_sanity_val_steps=0,
-        # Every epoch, not every few: a resumed training would count the epochs differently.
-        reload_dataloaders_every_n_epochs=1 if plan.refresh else 0,
-        callbacks=callbacks.in_order(),
-        # The reporter passes the metrics on.
-        logger=False,
-        enable_model_summary=False,
-        log_every_n_steps=1,
-        default_root_dir=plan.folder,
-    )
-
-    # Models are loaded in evaluation mode, and Lightning keeps the mode: there would be no dropout.
-    module.train()
+    start = starting_weights(module)
     started = time.monotonic()
-    with explaining_full_memory(_LESS_MEMORY):
-        trainer.fit(module, datamodule=data, ckpt_path=plan.resume, weights_only=True)
+    while True:
+        attempt = _Attempt(module, data, training, plan, checks, recovery, resume, batches)
+        try:
+            attempt.run()
+            break
+        except Exception as error:
+            failure = _recoverable(error, module)
+            if failure is None:
+                raise
+            # The traceback holds the graph of the step, and through it most of the memory.
+            error.__traceback__ = None
 
-    best, stopping = callbacks.best, callbacks.stopping
+        recovery, resume = attempt.go_on_after(failure)
+        # The optimizer's state as well, before the next attempt has one of its own.
+        del attempt
+        module.trainer = data.trainer = None
+        garbage_collection_cuda()
+
+        data.parts, data.excluded_rows = recovery.parts, frozenset(recovery.left_out)
+        module.mini_batch_size = recovery.mini_batch_size or module.mini_batch_size
+        if resume is None:
+            restore_start(module, start)
+
     # The result is the best weights, not the last ones.
+    best = attempt.best
     if plan.validate and best.best_model_path:
         load_weights(module, Path(best.best_model_path))
     return FitResult(
-        steps=trainer.global_step,
-        epochs=math.ceil(position_of(trainer).finished / batches),
+        steps=attempt.trainer.global_step,
+        epochs=math.ceil(attempt.trainer.global_step / steps_per_epoch),
         seconds=round(time.monotonic() - started, 3),
-        precision=str(trainer.precision),
+        precision=str(attempt.trainer.precision),
         # `stopped_epoch` wouldn't do: it is 0 in the first epoch, too.
-        stopped_early=stopping.stopping_reason_message is not None,
+        stopped_early=attempt.stopping.stopping_reason_message is not None,
         best_validation_loss=(
             None if best.best_model_score is None else float(best.best_model_score)
         ),
-        history=callbacks.reporter.history,
-        rewinds=callbacks.guard.rewinds,
-        skipped_rows=callbacks.guard.skipped_rows,
-        preflight=preflight.report,
+        history=attempt.reporter.history,
+        rewinds=recovery.rewinds,
+        skipped_rows=recovery.skipped_rows,
+        preflight=attempt.preflight.report,
     )
 
 
-class _Callbacks:
-    """The callbacks of one training."""
+class _Attempt:
+    """One run of the Trainer: the whole training, or what of it lies between two failures."""
 
     def __init__(
-        self, training: TrainingConfig, plan: TrainingPlan, preflight: Preflight, total_steps: int
+        self,
+        module: TrainedModule,
+        data: MicroBatchData,
+        training: TrainingConfig,
+        plan: TrainingPlan,
+        checks: FamilyChecks,
+        recovery: Recovery,
+        resume: Path | None,
+        batches: int,
     ) -> None:
+        self.module = module
+        self.data = data
         self.training = training
-        self.validate = plan.validate
-        self.preflight = preflight
+        self.recovery = recovery
+        self.resume = resume
 
-        averaging, guards = training.averaging, training.guards
+        averaging = training.averaging
+        self.preflight = Preflight(plan, training, checks)
         self.averaging = averaging_callback(
-            averaging.kind, averaging.decay, averaging.start, total_steps
+            averaging.kind, averaging.decay, averaging.start, module.total_steps
         )
         self.reporter = MetricsReporter(plan.on_metrics, training.logging_steps)
-        self.stopping = StopWithoutProgress(
+        self.stopping = EarlyStopping(
             "val/loss",
-            # Without patience the callback isn't used: see `in_order`.
+            # Without patience the callback isn't used: see `_callbacks`.
             patience=max(training.early_stopping_patience, 1),
             check_finite=False,  # the guard takes care of that
             # After each validation instead, so that the decision is part of its checkpoint.
@@ -211,16 +225,76 @@ class _Callbacks:
             enable_version_counter=False,
             save_on_train_epoch_end=False,
         )
-        self.last = LastCheckpoint(checkpoints, training.checkpoints.every_steps, plan.resume)
-        self.guard = NonFiniteGuard(
-            max_rewinds=guards.max_rewinds,
-            rate_factor=guards.rate_factor,
-            # Asked at the incident: the good checkpoint changes during the training.
-            good=lambda: self.last.good,
-            report=self.reporter.report,
+        self.last = LastCheckpoint(checkpoints, training.checkpoints.every_steps, resume, recovery)
+        self.trainer = self._build_trainer(plan, batches)
+
+    def run(self) -> None:
+        """Train; `RecoverableError` and errors of a full memory end the attempt."""
+        # Models are loaded in evaluation mode, and Lightning keeps the mode: there would be no
+        # dropout.
+        self.module.train()
+        self.trainer.fit(
+            self.module, datamodule=self.data, ckpt_path=self.resume, weights_only=True
         )
 
-    def in_order(self) -> list[Callback]:
+    def go_on_after(self, failure: RecoverableError) -> tuple[Recovery, Path | None]:
+        """Return what the next attempt changes, and the checkpoint that it resumes from.
+
+        Raises:
+            TrainingError: There is nothing that it could change.
+        """
+        if isinstance(failure, FullMemoryError):
+            cuts_itself = self.module.cuts_itself
+            recovery = self.recovery.after_full_memory(failure, cuts_itself=cuts_itself)
+            return recovery, self.last.good
+
+        assert isinstance(failure, NonFiniteError)
+        recovery = self.recovery.after_non_finite(failure, self.training.guards)
+        if recovery.rewinds > self.recovery.rewinds and self.last.is_broken(failure.step):
+            self.last.discard()
+            return recovery, None
+        return recovery, self.last.good
+
+    def _build_trainer(self, plan: TrainingPlan, batches: int) -> Trainer:
+        training = self.training
+        # Lightning counts the parts of a micro-batch, too.
+        parts = self.data.parts
+        accumulate = training.batches.accumulate * parts
+        steps_per_epoch = -(-batches // training.batches.accumulate)
+        max_epochs = training.num_epochs
+        if training.max_steps > 0:
+            max_epochs = math.ceil(training.max_steps / steps_per_epoch)
+            # Below one epoch, the epoch ends with the last step.
+            steps_per_epoch = min(training.max_steps, steps_per_epoch)
+            batches = min(training.max_steps * training.batches.accumulate, batches)
+
+        # A whole number of windows, or the Trainer would validate within one.
+        validation_steps = max(steps_per_epoch // training.validations_per_epoch, 1)
+        is_once = training.validations_per_epoch == 1 or validation_steps == steps_per_epoch
+        return Trainer(
+            max_epochs=max_epochs,
+            devices=1,
+            # The sampler shares the rows out over the ranks itself.
+            use_distributed_sampler=False,
+            precision=resolve_precision(training.precision, training.use_mixed_precision),  # type: ignore[arg-type]
+            accumulate_grad_batches=accumulate,
+            gradient_clip_val=training.max_grad_norm or None,
+            val_check_interval=1.0 if is_once else validation_steps * accumulate,
+            limit_train_batches=batches * parts,
+            limit_val_batches=1.0 if plan.validate else 0,
+            # The preflight checks take the place of the sanity check.
+            num_sanity_val_steps=0,
+            # Every epoch, not every few: a resumed training would count the epochs differently.
+            reload_dataloaders_every_n_epochs=1 if plan.refresh else 0,
+            callbacks=self._callbacks(plan),
+            # The reporter passes the metrics on.
+            logger=False,
+            enable_model_summary=False,
+            log_every_n_steps=1,
+            default_root_dir=plan.folder,
+        )
+
+    def _callbacks(self, plan: TrainingPlan) -> list[Callback]:
         """Return the callbacks in the order in which Lightning calls them."""
         callbacks: list[Callback] = []
         if self.training.guards.preflight:
@@ -230,13 +304,58 @@ class _Callbacks:
         callbacks.append(EndAtStep(self.training.max_steps))
         if self.averaging is not None:
             callbacks.append(self.averaging)
-        callbacks += [self.reporter, self.guard, RichProgressBar(leave=True)]
+        callbacks += [
+            AppliedRecovery(self.recovery, self.reporter.report),
+            self.reporter,
+            NonFiniteGuard(),
+            RichProgressBar(leave=True),
+        ]
 
-        if self.validate and self.training.early_stopping_patience:
+        if plan.validate and self.training.early_stopping_patience:
             callbacks.append(self.stopping)
-        if self.validate:
+        if plan.validate:
             callbacks.append(self.best)
-        return [*callbacks, self.last, StopBetweenSteps()]
+        return [*callbacks, self.last, StopBetweenSteps(self.last)]
+
+
+def _recoverable(error: Exception, module: TrainedModule) -> RecoverableError | None:
+    """Return the failure after which the training can go on; None if it can't."""
+    if isinstance(error, RecoverableError):
+        return error
+    if not is_out_of_memory(error):
+        return None
+
+    rows = module.rows_in_progress
+    tried = min(module.mini_batch_size or rows, rows)
+    # Half, rounded up; a single row can't be halved.
+    half = 0 if tried <= 1 else -(-tried // 2)
+    return FullMemoryError(mini_batch_size=half, rows=rows)
+
+
+def starting_weights(module: nn.Module) -> Mapping[str, Tensor] | None:
+    """Return a copy of the trained weights; None if all are trained.
+
+    In that case the starting weights lie in the model's folder.
+    """
+    parameters = dict(module.named_parameters())
+    trained = {name: weight for name, weight in parameters.items() if weight.requires_grad}
+    if len(trained) == len(parameters):
+        return None
+    return {name: weight.detach().clone() for name, weight in trained.items()}
+
+
+def restore_start(module: TrainedModule, start: Mapping[str, Tensor] | None) -> None:
+    """Give a module the weights that its training began with.
+
+    Args:
+        module: The module.
+        start: The result of `starting_weights` at the start.
+    """
+    if start is not None:
+        module.load_state_dict(start, strict=False)
+        return
+    with isolate_rng():
+        module.load_state_dict(type(module)(**module.hparams).state_dict())
 
 
 def optimization_settings(training: TrainingConfig) -> dict[str, Any]:

@@ -5,7 +5,6 @@ test per name, so that an upgrade says which one has gone.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,19 +32,9 @@ def undo_compile(module: nn.Module) -> None:
         submodule._compiled_call_impl = None
 
 
-def restart_schedule(scheduler: LRScheduler) -> None:
-    """Set a schedule to its first step."""
-    scheduler.load_state_dict({**scheduler.state_dict(), "last_epoch": 0, "_step_count": 1})
-
-
 def set_last_rates(scheduler: LRScheduler, rates: Sequence[float]) -> None:
     """Set the learning rates that `get_last_lr` returns."""
     scheduler._last_lr = list(rates)
-
-
-def restart_scaler(scaler: Any) -> None:
-    """Set the scale of a `GradScaler` to the scale that it began with."""
-    scaler.update(scaler._init_scale)
 
 
 def attention_implementation(model: PreTrainedModel) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from pytorch_lightning import LightningDataModule
 
 from tunetrail.cache import ResultCache
 from tunetrail.config import TrainingConfig
@@ -34,10 +33,10 @@ from tunetrail.learning.automatic.learning_rate_finder import (
 from tunetrail.learning.automatic.memory_meter import free_memory
 from tunetrail.learning.automatic.trial_run import run_trial
 from tunetrail.learning.training.callbacks import MetricsSink
+from tunetrail.learning.training.micro_batches import MicroBatchData, MicroBatchLoader
 from tunetrail.learning.training.module import TrainedModule
 from tunetrail.learning.training.precision import resolve_precision
 from tunetrail.learning.training.records import Record
-from tunetrail.learning.training.steps import StepLoader
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +112,7 @@ class AutoValues:
         )
 
 
-Build = Callable[[Sequence[Record], TrainingConfig], tuple[TrainedModule, LightningDataModule]]
+Build = Callable[[Sequence[Record], TrainingConfig], tuple[TrainedModule, MicroBatchData]]
 """Takes records and a training without `auto`; returns module and data as they begin."""
 
 
@@ -179,16 +178,16 @@ def _find_batch_size(
     records = trial_records(setup.records, training.batches.effective_size)
     module, datamodule = setup.build(records, trial)
     loader = datamodule.train_dataloader()
-    assert isinstance(loader, StepLoader)
+    assert isinstance(loader, MicroBatchLoader)
 
-    lengths = loader.steps.batches.lengths.tolist()
+    lengths = loader.batches.lengths.tolist()
     dependencies = {
         "model": model_fingerprint(Path(setup.path), contents=False),
         "settings": setup.settings,
         "rows": min(rows, len(lengths)),
         "in_pieces": setup.in_mini_batches,
         "lengths": length_class(lengths),
-        "like_lengths": loader.steps.batches.by_length,
+        "like_lengths": loader.batches.by_length,
         "memory": asdict(training.memory),
         "state": [training.optimizer.name, training.averaging.kind],
         "precision": resolve_precision(training.precision, training.use_mixed_precision),

@@ -24,9 +24,9 @@ from tunetrail.learning.automatic.memory_meter import (
     release_memory,
 )
 from tunetrail.learning.training.console import progress_bar
+from tunetrail.learning.training.micro_batches import MicroBatchLoader, SharedBatch
 from tunetrail.learning.training.module import TrainedModule
 from tunetrail.learning.training.out_of_memory import is_out_of_memory
-from tunetrail.learning.training.steps import StepLoader
 
 _REPETITIONS = 5
 _SECONDS = 2.0
@@ -65,7 +65,7 @@ class BatchSizeTrial(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Search."""
         loader = trainer.train_dataloader
-        assert isinstance(pl_module, TrainedModule) and isinstance(loader, StepLoader)
+        assert isinstance(pl_module, TrainedModule) and isinstance(loader, MicroBatchLoader)
 
         # Tensors in reference cycles would count as held.
         gc.collect()
@@ -78,7 +78,7 @@ class BatchSizeTrial(Callback):
         search = BatchSearch(
             rows=min(self.rows, len(probe.lengths)),
             in_mini_batches=self.in_mini_batches,
-            by_length=loader.steps.batches.by_length,
+            by_length=loader.batches.by_length,
             fixed_bytes=gradients + state,
             limit_bytes=self.limit_bytes,
         )
@@ -115,13 +115,17 @@ class ModuleProbe:
     """
 
     def __init__(
-        self, trainer: Trainer, module: TrainedModule, loader: StepLoader, state_bytes: int = 0
+        self,
+        trainer: Trainer,
+        module: TrainedModule,
+        loader: MicroBatchLoader,
+        state_bytes: int = 0,
     ) -> None:
         self.trainer = trainer
         self.module = module
         self.loader = loader
         self.state_bytes = state_bytes
-        self.lengths: list[int] = loader.steps.batches.lengths.tolist()
+        self.lengths: list[int] = loader.batches.lengths.tolist()
         self._reserved_for_state: torch.Tensor | None = None
         self._held_before: int | None = None
 
@@ -168,13 +172,14 @@ class ModuleProbe:
         self._held_before = held_memory(device)
 
     def _forward_and_backward(self, rows: Sequence[int], mini_batch_size: int) -> None:
-        (micro_batch,) = self.loader.dataset[[list(rows)]].micro_batches
+        batch = SharedBatch(self.loader.build(list(rows)))
 
         size_before = self.module.mini_batch_size
         self.module.mini_batch_size = mini_batch_size
         try:
             with self.trainer.precision_plugin.train_step_context():
-                self.module.backward_of(micro_batch, 1.0 / micro_batch.weight)
+                loss = self.module.loss_of(batch) / batch.window_weight
+            loss.backward()  # type: ignore[no-untyped-call]
         finally:
             self.module.mini_batch_size = size_before
 

@@ -1,7 +1,7 @@
 """Find the learning rate by the range test of Smith 2015 (https://arxiv.org/abs/1506.01186).
 
 The rate rises step by step; the suggestion is read off the curve of the loss. Lightning's own range
-test needs automatic optimization.
+test compares the losses of different rows, and changes the trainer that it runs in.
 """
 
 import math
@@ -17,8 +17,8 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from tunetrail.errors import ConfigError
 from tunetrail.learning.training.console import progress_bar
-from tunetrail.learning.training.module import StepBatch, TrainedModule, step_seed
-from tunetrail.learning.training.steps import StepLoader
+from tunetrail.learning.training.micro_batches import MicroBatchLoader, SharedBatch
+from tunetrail.learning.training.module import TrainedModule, step_seed
 from tunetrail.plain_values import plain_values
 
 STEPS = 80
@@ -116,13 +116,13 @@ class RangeTest(Callback):
             ConfigError: One of them is not finite.
         """
         loader = trainer.train_dataloader
-        assert isinstance(pl_module, TrainedModule) and isinstance(loader, StepLoader)
+        assert isinstance(pl_module, TrainedModule) and isinstance(loader, MicroBatchLoader)
         self._bar.start()
 
-        batches = islice(_steps_of_all_epochs(loader), len(self.rates))
+        windows = islice(_windows_of_all_epochs(loader), len(self.rates))
         with torch.no_grad(), trainer.precision_plugin.train_step_context():
-            for step, batch in enumerate(batches):
-                loss = _loss_of(pl_module, batch, step)
+            for step, window in enumerate(windows):
+                loss = _loss_of(pl_module, window, step)
                 if not math.isfinite(loss):
                     raise ConfigError(
                         "training.learning_rate must be a number for this model and these rows, "
@@ -144,7 +144,10 @@ class RangeTest(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Record the loss, which was computed before the step; stop if it has risen too far."""
-        self.losses.append(float(outputs["loss"]))
+        if not batch.ends_window:
+            return
+
+        self.losses.append(float(outputs["window_loss"]))
         self._advance(trainer)
         if has_diverged(self.relative_losses()) or len(self.losses) == len(self.rates):
             trainer.should_stop = True
@@ -181,22 +184,26 @@ class RangeTest(Callback):
         self._bar.advance(self._task)
 
 
-def _steps_of_all_epochs(loader: StepLoader) -> Iterator[StepBatch]:
-    """Yield the steps of one epoch after the other, as the training will take them."""
+def _windows_of_all_epochs(loader: MicroBatchLoader) -> Iterator[list[SharedBatch]]:
+    """Yield the micro-batches of each optimizer step, epoch by epoch."""
     for epoch in count():
-        loader.steps.set_epoch(epoch)
-        yield from loader
+        loader.batches.set_epoch(epoch)
+        window = []
+        for batch in loader:
+            window.append(batch)
+            if batch.ends_window:
+                yield window
+                window = []
 
 
-def _loss_of(module: TrainedModule, batch: StepBatch, step: int) -> float:
+def _loss_of(module: TrainedModule, window: Sequence[SharedBatch], step: int) -> float:
     """Return a step's loss with the dropout that the step will have."""
-    loss = weight = 0.0
-    for index, micro_batch in enumerate(batch.micro_batches):
+    loss = 0.0
+    for index, batch in enumerate(window):
         # The same dropout, so that only the weights make a difference.
         torch.manual_seed(step_seed(module.seed, step, index, module.global_rank))
-        loss += float(module.measures_of(micro_batch)["loss"])
-        weight += micro_batch.weight
-    return loss / weight
+        loss += float(module.measures_of(batch.batch)["loss"])
+    return loss / window[0].window_weight
 
 
 def smoothed(losses: Sequence[float]) -> list[float]:

@@ -3,19 +3,20 @@
 Whatever a trial does to a module stays with it, so it gets a module of its own.
 """
 
-from pytorch_lightning import Callback, LightningDataModule, Trainer
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from tunetrail.config import TrainingConfig
 from tunetrail.learning.training.console import silence_lightning
 from tunetrail.learning.training.memory_settings import enable_gradient_checkpointing
+from tunetrail.learning.training.micro_batches import MicroBatchData
 from tunetrail.learning.training.module import TrainedModule
 from tunetrail.learning.training.precision import resolve_precision
 
 
 def run_trial(
     module: TrainedModule,
-    data: LightningDataModule,
+    data: MicroBatchData,
     training: TrainingConfig,
     callback: Callback,
     max_steps: int,
@@ -41,6 +42,8 @@ def run_trial(
             devices=1,
             use_distributed_sampler=False,
             precision=resolve_precision(training.precision, training.use_mixed_precision),  # type: ignore[arg-type]
+            accumulate_grad_batches=training.batches.accumulate,
+            gradient_clip_val=training.max_grad_norm or None,
             limit_val_batches=0,
             callbacks=[callback],
             logger=False,

@@ -6,7 +6,6 @@ from functools import partial
 from operator import itemgetter
 from typing import Any
 
-import pytorch_lightning as lightning
 import torch
 from torch import Tensor
 
@@ -19,8 +18,8 @@ from tunetrail.learning.embedding.record_differences import (
 from tunetrail.learning.embedding.teacher import teacher_target
 from tunetrail.learning.tokens.prompts import role_of
 from tunetrail.learning.training.batching import MergedBatchSampler, SeededBatchSampler
+from tunetrail.learning.training.micro_batches import MicroBatchData, MicroBatchLoader
 from tunetrail.learning.training.records import Record
-from tunetrail.learning.training.steps import StepLoader, StepSampler
 from tunetrail.samples import ColumnType, SampleShape, shape_named
 
 CLUSTER_COLUMN = "cluster"
@@ -56,7 +55,7 @@ class EmbeddingBatch:
         return float(len(self.rows))
 
 
-class EmbeddingDataModule(lightning.LightningDataModule):
+class EmbeddingDataModule(MicroBatchData):
     """Training and validation batches of embedding samples.
 
     Rows with equal texts are kept out of each other's batch if they would count as negatives.
@@ -67,7 +66,7 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         validation: Validation records.
         shape: Name of the shape of records that name none.
         batch_size: Rows per micro-batch.
-        batches: How micro-batches become steps.
+        batches: How rows become micro-batches.
         lengths: Takes a record and returns its number of tokens; None: its characters count.
         padded: Whether texts will be padded: rows of similar length then share a batch.
         seen_twice: Shapes whose texts go through the model twice.
@@ -119,22 +118,17 @@ class EmbeddingDataModule(lightning.LightningDataModule):
             rows.setdefault(shape_of(record, self.shape), []).append(row)
         return rows
 
-    def train_dataloader(self) -> StepLoader:
+    def train_dataloader(self) -> MicroBatchLoader:
         """Return shuffled batches, in another order each epoch, after a refresh if it is due."""
-        # `fit` counts the batches before there is a trainer.
-        ranks, rank = 1, 0
         if self.trainer:
             self._refresh_if_due(self.trainer.current_epoch)
-            ranks, rank = self.trainer.world_size, self.trainer.global_rank
-
         sampler = self._sampler(self.train, shuffle=True)
-        steps = StepSampler(sampler, accumulate=self.batches.accumulate, rank=rank, ranks=ranks)
-        return StepLoader(partial(self._batch, self.train), steps, workers=self.batches.workers)
+        return self.loader(partial(self._batch, self.train), sampler)
 
-    def val_dataloader(self) -> StepLoader:
+    def val_dataloader(self) -> MicroBatchLoader:
         """Return batches in the order of the rows."""
-        steps = StepSampler(self._sampler(self.validation, shuffle=False))
-        return StepLoader(partial(self._batch, self.validation), steps)
+        sampler = self._sampler(self.validation, shuffle=False)
+        return self.validation_loader(partial(self._batch, self.validation), sampler)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the last refresh changed: it can't be repeated, the model has moved on."""
@@ -210,6 +204,9 @@ class EmbeddingDataModule(lightning.LightningDataModule):
         return {label: index for index, label in enumerate(sorted(labels))}
 
     def _batch(self, records: Sequence[Record], rows: list[int]) -> EmbeddingBatch:
+        if not rows:
+            return EmbeddingBatch(columns=(), target=None, rows=(), shape=self.shape)
+
         batch_records = [records[row] for row in rows]
         shape = shape_named(shape_of(batch_records[0], self.shape))
 

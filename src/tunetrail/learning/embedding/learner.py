@@ -208,7 +208,6 @@ class EmbeddingLearner:
             padding_free=training.batches.padding_free,
             optimization=optimization_settings(training),
             seed=self.seed,
-            max_grad_norm=training.max_grad_norm,
         )
 
         # Prompts are part of the model: the trained one is saved with them.

@@ -1,13 +1,13 @@
 """EmbeddingModule: a sentence-transformers model that Lightning trains."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedTokenizerBase
 
 from tunetrail.config.embedding import LossConfig
@@ -21,12 +21,9 @@ from tunetrail.learning.flops import token_cost
 from tunetrail.learning.padding_free.attention import SEGMENT_ATTENTION
 from tunetrail.learning.tokens.tokenized import TokenizedTexts
 from tunetrail.learning.torch_internals import undo_compile
-from tunetrail.learning.training.module import (
-    StepTotals,
-    TrainedModule,
-    mini_batch_slices,
-    step_seed,
-)
+from tunetrail.learning.training.micro_batches import SharedBatch
+from tunetrail.learning.training.module import ComputeCost, TrainedModule
+from tunetrail.learning.training.ranks import vectors_of_all_ranks
 
 
 def load_embedding_model(path: str, max_length: int | None = None) -> SentenceTransformer:
@@ -78,16 +75,17 @@ class EmbeddingModule(TrainedModule):
         matryoshka_weights: A weight for each of them.
         max_length: Longest text in tokens.
         mini_batch_size: Above 0, batches go through the model in pieces of this many rows, whose
-            negatives still come from the whole batch (GradCache, Gao et al. 2021,
-            https://arxiv.org/abs/2101.06983).
+            negatives still come from the whole batch: the gradients of GradCache (Gao et al. 2021,
+            https://arxiv.org/abs/2101.06983), by torch's activation checkpointing.
         padding_free: Compute no padding if the model allows it.
         optimization: Keywords of `configure_optimizer`.
         seed: Seed of dropout.
-        max_grad_norm: Gradients are scaled down to this norm; 0: off.
 
     Attributes:
         losses: The loss of each shape.
     """
+
+    cuts_itself = True
 
     def __init__(
         self,
@@ -104,9 +102,8 @@ class EmbeddingModule(TrainedModule):
         padding_free: bool = True,
         optimization: Mapping[str, Any] | None = None,
         seed: int = 0,
-        max_grad_norm: float = 1.0,
     ) -> None:
-        super().__init__(optimization=optimization or {}, seed=seed, max_grad_norm=max_grad_norm)
+        super().__init__(optimization=optimization or {}, seed=seed)
         self.save_hyperparameters()
 
         self.model = load_embedding_model(model, max_length)
@@ -143,40 +140,25 @@ class EmbeddingModule(TrainedModule):
         model: SentenceTransformer = self.model.cpu().eval()
         return model
 
-    def backward_of(self, micro_batch: EmbeddingBatch, scale: float) -> StepTotals:
-        """Add the gradient of the batch's loss; in pieces, each goes through the model twice."""
-        columns = micro_batch.columns
-        pieces = cut(columns, self.mini_batch_size)
-        # An attempt that ran out of memory has left its counts.
-        self.encoder.forget()
-        if len(pieces) == 1:
-            loss = self._loss(micro_batch, self.encoder(columns))
-            self.manual_backward(loss * scale)
-            return self._totals(loss)
+    def loss_of(self, batch: SharedBatch) -> Tensor:
+        """Return the loss of the batch's shape times its rows, over the rows of all ranks.
 
-        # First pass: all vectors without a graph, and the loss's gradient with respect to them.
-        seeds = [step_seed(int(torch.randint(2**62, ())), piece) for piece in range(len(pieces))]
-        vectors = self._vectors_without_graph(pieces, seeds)
-        loss = self._loss(micro_batch, vectors)
-        gradients = torch.autograd.grad(loss * scale, vectors)
-        totals = self._totals(loss)
+        Each rank encodes its own rows and compares them with those of all ranks.
+        """
+        if len(batch.shares) == 1 or not batch.is_divided:
+            # With fewer rows than ranks, every rank computes all of them.
+            return self._loss(batch.batch, self._vectors(batch.batch))
 
-        # Second pass: each piece again, with the same dropout, and its share of that gradient.
-        piece_gradients = [
-            torch.split(gradient, [len(piece[column].texts) for piece in pieces])
-            for column, gradient in enumerate(gradients)
-        ]
-        for index, (piece, seed) in enumerate(zip(pieces, seeds, strict=True)):
-            torch.manual_seed(seed)
-            products = [
-                (column_vectors * piece_gradients[column][index]).sum()
-                for column, column_vectors in enumerate(self.encoder(piece))
-            ]
-            is_last = index == len(pieces) - 1
-            with nullcontext() if is_last else self.without_synchronisation():
-                self.manual_backward(torch.stack(products).sum())
-        self.encoder.forget()
-        return totals
+        share_vectors = self._vectors(batch.share)
+        sizes = [[len(column.texts) for column in share.columns] for share in batch.shares]
+        vectors = vectors_of_all_ranks(share_vectors, sizes, batch.rank)
+        return self._loss(batch.batch, vectors)
+
+    def cost_of(self, batch: SharedBatch) -> ComputeCost:
+        """Return the tokens of the texts that this rank has encoded."""
+        lengths, computed = self.encoder.forget()
+        flops = self._cost.training(lengths)
+        return ComputeCost(tokens=sum(lengths), computed=computed, flops=flops)
 
     def _loss(self, micro_batch: EmbeddingBatch, vectors: list[Tensor]) -> Tensor:
         """Return the loss of the batch's shape times its rows."""
@@ -184,26 +166,6 @@ class EmbeddingModule(TrainedModule):
         if target is not None:
             target = target.to(vectors[0].device)
         return self._loss_functions[micro_batch.shape](vectors, target) * micro_batch.weight
-
-    def _vectors_without_graph(
-        self, pieces: list[list[TextColumn]], seeds: list[int]
-    ) -> list[Tensor]:
-        """Return the vectors of each column, from all pieces, as leaves of a new graph."""
-        piece_vectors = []
-        with torch.no_grad():
-            for piece, seed in zip(pieces, seeds, strict=True):
-                torch.manual_seed(seed)
-                piece_vectors.append(self.encoder(piece))
-        return [torch.cat(column).requires_grad_() for column in zip(*piece_vectors, strict=True)]
-
-    def _totals(self, loss: Tensor) -> StepTotals:
-        lengths, computed = self.encoder.forget()
-        return StepTotals(
-            loss=loss.detach(),
-            tokens=sum(lengths),
-            computed=computed,
-            flops=self._cost.training(lengths),
-        )
 
     def measures_of(self, micro_batch: EmbeddingBatch) -> dict[str, Tensor]:
         """Return the batch's loss times its rows."""
@@ -220,16 +182,31 @@ class EmbeddingModule(TrainedModule):
         return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
     def _vectors(self, micro_batch: EmbeddingBatch) -> list[Tensor]:
-        """Return the vectors of each column, computed in pieces."""
-        pieces = map(self.encoder, cut(micro_batch.columns, self.mini_batch_size))
-        vectors = [torch.cat(column) for column in zip(*pieces, strict=True)]
+        """Return the vectors of each column, computed in mini-batches.
+
+        With gradients, a mini-batch's activations are computed again in the backward pass, with the
+        same dropout, so that only those of one mini-batch are in memory at a time.
+        """
+        # The recomputation counts its tokens once more.
         self.encoder.forget()
-        return vectors
+        pieces = cut(micro_batch.columns, self.mini_batch_size)
+        if len(pieces) == 1:
+            return self.encoder(pieces[0])
+
+        piece_vectors = []
+        for piece in pieces:
+            if torch.is_grad_enabled():
+                piece_vectors.append(checkpoint(self.encoder, piece, use_reentrant=False))
+            else:
+                piece_vectors.append(self.encoder(piece))
+        return [torch.cat(column) for column in zip(*piece_vectors, strict=True)]
 
 
 def cut(columns: Sequence[TextColumn], rows: int) -> list[list[TextColumn]]:
     """Cut the columns of a batch into pieces of this many rows; one piece if it is 0."""
+    longest = max(len(column.texts) for column in columns)
     pieces = []
-    for rows_of_piece in mini_batch_slices(max(len(column.texts) for column in columns), rows):
-        pieces.append([replace(column, texts=column.texts[rows_of_piece]) for column in columns])
+    for start in range(0, longest, rows or longest):
+        piece_rows = slice(start, start + (rows or longest))
+        pieces.append([replace(column, texts=column.texts[piece_rows]) for column in columns])
     return pieces

@@ -1,16 +1,14 @@
-"""LanguageModelDataModule: turns tokenised examples into batches, and batches into steps."""
+"""LanguageModelDataModule: turns tokenised examples into micro-batches."""
 
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import pytorch_lightning as lightning
-
 from tunetrail.config import BatchesConfig
 from tunetrail.learning.tokens.chat import TokenizedExample, supervised_counts
 from tunetrail.learning.training.batching import SeededBatchSampler
-from tunetrail.learning.training.steps import StepLoader, StepSampler
+from tunetrail.learning.training.micro_batches import MicroBatchData, MicroBatchLoader
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,14 +88,14 @@ class PreferenceBatch:
 Item = TokenizedExample | PreferencePair
 
 
-class LanguageModelDataModule(lightning.LightningDataModule):
+class LanguageModelDataModule(MicroBatchData):
     """Training and validation batches of tokenised examples, or of preferences.
 
     Args:
         train: Training examples; all of one kind.
         validation: Validation examples.
         batch_size: Rows per micro-batch.
-        batches: How micro-batches become steps.
+        batches: How rows become micro-batches.
         padded: Whether examples will be padded; examples of similar length then share a batch.
         seed: Decides the order of the rows, together with the epoch.
         numbers: Index of the training record of each training example; None if all are examples.
@@ -125,21 +123,15 @@ class LanguageModelDataModule(lightning.LightningDataModule):
         self.numbers = numbers
         self.left_out = left_out
 
-    def train_dataloader(self) -> StepLoader:
+    def train_dataloader(self) -> MicroBatchLoader:
         """Return shuffled batches, another order each epoch."""
-        # `fit` counts the batches before there is a trainer.
-        ranks, rank = 1, 0
-        if self.trainer:
-            ranks, rank = self.trainer.world_size, self.trainer.global_rank
         batches = self._sampler(self.train, shuffle=True)
-        steps = StepSampler(batches, accumulate=self.batches.accumulate, rank=rank, ranks=ranks)
-        build_batch = partial(_build_batch, self.train)
-        return StepLoader(build_batch, steps, workers=self.batches.workers, indices=self.numbers)
+        return self.loader(partial(_build_batch, self.train), batches, indices=self.numbers)
 
-    def val_dataloader(self) -> StepLoader:
+    def val_dataloader(self) -> MicroBatchLoader:
         """Return batches in the rows' own order."""
-        steps = StepSampler(self._sampler(self.validation, shuffle=False))
-        return StepLoader(partial(_build_batch, self.validation), steps)
+        batches = self._sampler(self.validation, shuffle=False)
+        return self.validation_loader(partial(_build_batch, self.validation), batches)
 
     def _sampler(self, examples: Sequence[Item], shuffle: bool) -> SeededBatchSampler:
         return SeededBatchSampler(

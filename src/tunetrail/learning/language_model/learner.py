@@ -178,7 +178,6 @@ class LanguageModelLearner:
             preference=asdict(self.config.preference),
             optimization=optimization_settings(training),
             seed=self.seed,
-            max_grad_norm=training.max_grad_norm,
         )
         batch_size = training.rows_per_batch
         rows, train_items = self._items(module, tokenizer, train, batch_size)

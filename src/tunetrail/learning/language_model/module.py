@@ -1,7 +1,6 @@
 """LanguageModelModule: trains a causal language model, all of it or its low-rank adapters."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -28,7 +27,8 @@ from tunetrail.learning.language_model.preference import (
 from tunetrail.learning.padding_free.attention import SEGMENT_ATTENTION
 from tunetrail.learning.tokens.chat import example_lengths, supervised_counts
 from tunetrail.learning.torch_internals import undo_compile
-from tunetrail.learning.training.module import StepTotals, TrainedModule, mini_batch_slices
+from tunetrail.learning.training.micro_batches import SharedBatch
+from tunetrail.learning.training.module import ComputeCost, TrainedModule
 
 
 def load_language_model(path: str, **settings: Any) -> PreTrainedModel:
@@ -71,7 +71,6 @@ class LanguageModelModule(TrainedModule):
         preference: Keywords of `PreferenceConfig`, for batches of preferences.
         optimization: Keywords of `configure_optimizer`.
         seed: Seed of dropout and of the adapters' first weights.
-        max_grad_norm: Gradients are scaled down to this norm; 0: off.
     """
 
     def __init__(
@@ -85,9 +84,8 @@ class LanguageModelModule(TrainedModule):
         preference: Mapping[str, Any] | None = None,
         optimization: Mapping[str, Any] | None = None,
         seed: int = 0,
-        max_grad_norm: float = 1.0,
     ) -> None:
-        super().__init__(optimization=optimization or {}, seed=seed, max_grad_norm=max_grad_norm)
+        super().__init__(optimization=optimization or {}, seed=seed)
         self.save_hyperparameters()
         # Before the adapters draw their first weights.
         torch.manual_seed(seed)
@@ -115,24 +113,11 @@ class LanguageModelModule(TrainedModule):
         # Six operations per trained weight, four per frozen one, as in `TokenCost.training`.
         self._head_flops = head.weight.numel() * (6.0 if head.weight.requires_grad else 4.0)
 
-    def backward_of(self, micro_batch: LanguageBatch | PreferenceBatch, scale: float) -> StepTotals:
-        """Add the gradient of the batch's loss, one mini-batch after the other."""
-        totals = StepTotals()
-        mini_batches = self._mini_batches(micro_batch)
-        for mini_batch in mini_batches:
-            is_last = mini_batch is mini_batches[-1]
-            # Ranks exchange gradients in the last backward pass only, when the sum is complete.
-            with nullcontext() if is_last else self.without_synchronisation():
-                loss = self._loss_of(mini_batch)
-                self.manual_backward(loss * scale)
-            totals.add(self._totals(mini_batch, loss.detach()))
-        return totals
-
-    def _mini_batches(
-        self, micro_batch: LanguageBatch | PreferenceBatch
-    ) -> list[LanguageBatch | PreferenceBatch]:
-        slices = mini_batch_slices(len(micro_batch.rows), self.mini_batch_size)
-        return list(map(micro_batch.part, slices))
+    def loss_of(self, batch: SharedBatch) -> Tensor:
+        """Return the weighted sum of the loss over the tokens or pairs of this rank's rows."""
+        if not batch.share.rows:
+            return self.zero_loss()
+        return self._loss_of(batch.share) * len(batch.shares)
 
     def _loss_of(self, batch: LanguageBatch | PreferenceBatch) -> Tensor:
         """Return the weighted sum of the loss over the batch's supervised tokens or pairs."""
@@ -163,20 +148,23 @@ class LanguageModelModule(TrainedModule):
         )
         return (losses * weights).sum(), (rewards.accuracy * weights).sum()
 
-    def _totals(self, batch: LanguageBatch | PreferenceBatch, loss: Tensor) -> StepTotals:
-        lengths = example_lengths(batch.examples)
-        supervised = sum(supervised_counts(batch.examples))
-        return StepTotals(
-            loss=loss,
+    def cost_of(self, batch: SharedBatch) -> ComputeCost:
+        """Return the tokens of this rank's rows."""
+        examples = batch.share.examples
+        lengths = example_lengths(examples)
+        supervised = sum(supervised_counts(examples))
+        return ComputeCost(
             tokens=sum(lengths),
-            computed=self.forward_pass.computed(batch.examples),
+            computed=self.forward_pass.computed(examples) if examples else 0,
             flops=self._cost.training(lengths) + self._head_flops * supervised,
         )
 
     def measures_of(self, micro_batch: LanguageBatch | PreferenceBatch) -> dict[str, Tensor]:
         """Return the batch's summed loss, and for preferences the summed accuracy."""
         losses, accuracies = [], []
-        for mini_batch in self._mini_batches(micro_batch):
+        size = self.mini_batch_size or len(micro_batch.rows)
+        for start in range(0, len(micro_batch.rows), size):
+            mini_batch = micro_batch.part(slice(start, start + size))
             if isinstance(mini_batch, LanguageBatch):
                 losses.append(self._loss_of(mini_batch))
                 continue

@@ -15,7 +15,8 @@ from tunetrail.errors import SampleError, TrainingError
 from tunetrail.learning.automatic.batch_size_trial import ModuleProbe, state_bytes
 from tunetrail.learning.automatic.memory_meter import free_memory, release_memory
 from tunetrail.learning.preflight.findings import PreflightFinding, error, ok, warning
-from tunetrail.learning.training.module import StepBatch, TrainedModule
+from tunetrail.learning.recovery.failures import FullMemoryError
+from tunetrail.learning.training.module import TrainedModule
 from tunetrail.learning.training.out_of_memory import is_out_of_memory
 
 CATCHABLE = ("cuda", "mps", "xpu")
@@ -32,8 +33,10 @@ def check_worst_batch(
 
     On a GPU the batch goes forward and backward. Elsewhere the system kills a process that takes
     too much, so only the memory of the longest row is measured, and that of the batch is estimated
-    from it. The gradients are dropped, and the random generators are left as they were. If the
-    memory doesn't suffice, the module continues in smaller mini-batches.
+    from it. The gradients are dropped, and the random generators are left as they were.
+
+    Raises:
+        FullMemoryError: The batch fits only in smaller mini-batches.
     """
     name = "worst batch"
     rows = _worst_batch(trainer)
@@ -45,13 +48,12 @@ def check_worst_batch(
     if trainer.optimizers[0].state:  # a resumed training already has it
         state = 0
 
-    size_before = module.mini_batch_size
     try:
         with isolate_rng():
             if module.device.type in CATCHABLE:
-                _try(trainer, module, rows, state)
+                size = _try(trainer, module, rows, state)
             else:
-                _estimate(trainer, module, rows, gradients + state)
+                size = _estimate(trainer, module, rows, gradients + state)
     except TrainingError as failure:
         return error(name, str(failure), TrainingError)
     finally:
@@ -59,15 +61,16 @@ def check_worst_batch(
         module.zero_grad()
         release_memory(module.device)
 
-    if module.mini_batch_size != size_before:
-        way_out = f"batches go through the model in mini-batches of {module.mini_batch_size} rows"
-        return warning(name, f"{batch} don't fit into memory at once; {way_out}.")
-    return ok(name, f"{batch} fit into memory")
+    # What was tried, if the batch goes through the model at once.
+    if size not in (module.mini_batch_size, len(rows)):
+        raise FullMemoryError(mini_batch_size=size, rows=len(rows))
+    mini_batches = f" in mini-batches of {size}" if size < len(rows) else ""
+    return ok(name, f"{batch} fit into memory{mini_batches}")
 
 
 def _lengths(trainer: Trainer) -> npt.NDArray[np.int64]:
     loader: Any = trainer.train_dataloader
-    lengths: npt.NDArray[np.int64] = loader.steps.batches.lengths
+    lengths: npt.NDArray[np.int64] = loader.batches.lengths
     return lengths
 
 
@@ -80,7 +83,7 @@ def _worst_batch(trainer: Trainer) -> list[int]:
     worst: list[int] = []
     most_tokens = -1
     # Batches never mix groups (sample shapes), so the longest rows of all may not meet.
-    for group in loader.steps.batches.row_groups:
+    for group in loader.batches.row_groups:
         longest = worst_rows(lengths[group], datamodule.batch_size, datamodule.batches.tokens)
         rows = [group[index] for index in longest]
         tokens = int(lengths[rows].sum())
@@ -89,8 +92,12 @@ def _worst_batch(trainer: Trainer) -> list[int]:
     return worst
 
 
-def _try(trainer: Trainer, module: TrainedModule, rows: list[int], state: int) -> None:
-    """Compute the gradients of rows while memory is reserved for the optimizer's state."""
+def _try(trainer: Trainer, module: TrainedModule, rows: list[int], state: int) -> int:
+    """Compute the gradients of rows while memory is reserved for the optimizer's state.
+
+    Returns:
+        How many of the rows go through the model at once.
+    """
     loader: Any = trainer.train_dataloader
     try:
         # A block of the state's size stands in for the state itself.
@@ -103,16 +110,37 @@ def _try(trainer: Trainer, module: TrainedModule, rows: list[int], state: int) -
             "set training.optimizer.name=adafactor."
         ) from failure
 
-    with trainer.precision_plugin.train_step_context():
-        module.rehearse(StepBatch([loader.build(rows)]))
+    probe = ModuleProbe(trainer, module, loader)
+    size = min(module.mini_batch_size or len(rows), len(rows))
+    while not _fits(probe, module, rows, size):
+        if size == 1:
+            raise TrainingError(
+                "one row alone doesn't fit into memory. Lower max_length, or set "
+                "training.memory.gradient_checkpointing=true."
+            )
+        size = -(-size // 2)
     del reserved
+    return size
 
 
-def _estimate(trainer: Trainer, module: TrainedModule, rows: list[int], fixed: int) -> None:
-    """Estimate the memory of rows from that of the longest, and choose a mini-batch that fits."""
+def _fits(probe: ModuleProbe, module: TrainedModule, rows: list[int], size: int) -> bool:
+    """Tell whether rows go through the model, `size` of them at once."""
+    if module.cuts_itself:
+        return probe.memory(rows, size) is not None
+    # Each micro-batch has this many rows.
+    return probe.memory(rows[:size], 0) is not None
+
+
+def _estimate(trainer: Trainer, module: TrainedModule, rows: list[int], fixed: int) -> int:
+    """Estimate the memory of rows from that of the longest.
+
+    Returns:
+        How many of the rows go through the model at once.
+    """
     loader: Any = trainer.train_dataloader
     free = free_memory(module.device)
     probe = ModuleProbe(trainer, module, loader)
+    size = min(module.mini_batch_size or len(rows), len(rows))
 
     one_row = probe.memory(rows[:1], 0)
     if one_row is None or fixed + one_row > free:
@@ -123,17 +151,18 @@ def _estimate(trainer: Trainer, module: TrainedModule, rows: list[int], fixed: i
         )
 
     # The further rows, counted in rows as long as the longest.
-    lengths = _lengths(trainer)[rows[: module.mini_batch_size or None]]
+    lengths = _lengths(trainer)[rows[:size]]
     further_rows = float(lengths.sum() / lengths[0]) - 1.0
     if fixed + one_row * (1.0 + further_rows) <= free:
-        return
+        return size
 
     # A second row tells apart what each row takes and what is taken once.
     two_rows = probe.memory(rows[:2], 0)
     # At least a byte: measurements of small rows can come out equal.
     per_row = one_row if two_rows is None else max(two_rows - one_row, 1)
     if fixed + one_row + per_row * further_rows > free:
-        module.mini_batch_size = 1 + int((free - fixed - one_row) / per_row)
+        return 1 + int((free - fixed - one_row) / per_row)
+    return size
 
 
 def worst_rows(lengths: npt.NDArray[np.int64], batch_size: int, total_length: int = 0) -> list[int]:

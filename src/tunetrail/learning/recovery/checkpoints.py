@@ -1,6 +1,5 @@
 """Keep the last checkpoint of a training: between two steps, written whole or not at all."""
 
-import copy
 import os
 import shutil
 from pathlib import Path
@@ -8,15 +7,11 @@ from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from tunetrail.errors import TrainingError
-from tunetrail.learning.lightning_internals import (
-    begun_optimizer_steps,
-    loops_at,
-    validate_before_training,
-)
-from tunetrail.learning.recovery.position import position_of, validation_is_due
+from tunetrail.learning.lightning_internals import scale_batches
+from tunetrail.learning.recovery.failures import STATE, Recovery
+from tunetrail.learning.training.micro_batches import SharedBatch
 
 LAST = "last.ckpt"
 GOOD = "good.ckpt"
@@ -25,11 +20,11 @@ _ITSELF = "itself"
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes `last.ckpt` after validations, every few steps, and when a training is interrupted.
+    """Writes `last.ckpt` after validations, every few steps, and when a training is stopped.
 
-    Lightning calls callbacks of this kind after all others, so the checkpoint contains what they
-    know of a validation. A training that was stopped during a validation, or before one that was
-    due, continues with that validation from its beginning.
+    It does so in two places only: after an optimizer step that no validation follows, and after a
+    validation. From there, Lightning continues exactly. Lightning calls callbacks of this kind
+    after all others, so the checkpoint contains what they know.
 
     A training whose loss is no longer finite goes back to the last checkpoint that was due, not to
     one of an interruption: the moment of an interruption must not change what is learnt. Before the
@@ -40,42 +35,43 @@ class LastCheckpoint(Checkpoint):
         folder: Folder of the file.
         every_steps: Number of steps after which a checkpoint is due as well; 0: never.
         resumed: The checkpoint that the training resumes from.
+        recovery: What the training has changed so far to go on after failures.
 
     Attributes:
         good: The last checkpoint that was due; None before the first, when it is the start.
     """
 
-    def __init__(self, folder: Path, every_steps: int = 0, resumed: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        every_steps: int = 0,
+        resumed: Path | None = None,
+        recovery: Recovery | None = None,
+    ) -> None:
         self.path = folder / LAST
         self.every_steps = every_steps
-        self.resumed = resumed
+        self.recovery = recovery or Recovery()
         self.good = resumed
-
         self._due = False
-        self._validated = 0  # batches that were finished at the last validation
-        self._saved = -1  # batches that were finished when the file was written
-
+        self._saved_step = -1
+        self._resumed_step = -1
         # Of the checkpoint that the training resumes from.
-        self._pending = self._stopping = False
-        self._per_epoch = 0
-
-        # Batches finished, and optimizer steps begun, after the last step that all callbacks saw.
-        self._settled: tuple[int, int] | None = None
-        self._before_validation: dict[str, Any] | None = None
+        self._resumed_good = self._is_stopping = False
+        self._batches_per_epoch = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return which checkpoint is the good one: this one itself, `good.ckpt`, or none."""
-        return {"good": _ITSELF if self._due else GOOD if self.good else ""}
+        """Return which checkpoint is the good one, and the recovery."""
+        good = _ITSELF if self._due else GOOD if self.good else ""
+        return {"good": good, STATE: self.recovery.to_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore which checkpoint is the good one.
 
         If `good.ckpt` is gone, it is the checkpoint that the training resumes from.
         """
-        self._validated = state_dict["validated"]
-        self._pending = state_dict["pending"]
-        self._stopping = state_dict["stopping"]
-        self._per_epoch = state_dict["per_epoch"]
+        self._resumed_good = state_dict["good"] == _ITSELF
+        self._is_stopping = state_dict["stopping"]
+        self._batches_per_epoch = state_dict["batches_per_epoch"]
 
         if not state_dict["good"]:
             self.good = None
@@ -85,100 +81,81 @@ class LastCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Store where the training resumes.
-
-        If a validation is due, store what the callbacks knew before it began.
-        """
-        position = position_of(trainer)
-        pending = validation_is_due(trainer) and self._validated != position.finished
-        if pending and self._before_validation is not None:
-            checkpoint["callbacks"] = self._before_validation
-
+        """Store whether the training was about to stop, which Lightning doesn't."""
         checkpoint["callbacks"][self.state_key] = {
             **self.state_dict(),
-            "validated": self._validated,
-            "pending": pending,
             "stopping": trainer.should_stop,
-            "per_epoch": position.per_epoch,
+            "batches_per_epoch": self._undivided_batches(trainer),
         }
-        checkpoint["loops"]["fit_loop"] = loops_at(
-            checkpoint["loops"]["fit_loop"],
-            epoch=position.epoch,
-            batches=position.done,
-            finished=position.finished,
-            is_last=position.ends_epoch,
-        )
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Count micro-batches as this training does, which may cut them into more parts."""
+        state = checkpoint["callbacks"][self.state_key][STATE]
+        scale_batches(checkpoint["loops"]["fit_loop"], self.recovery.parts, state["parts"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Do what the checkpoint left to do: a validation, or ending the training.
+        """Stop at once if the checkpoint was written when the training was about to stop.
 
         Raises:
             TrainingError: The checkpoint belongs to a training with other batches.
         """
-        per_epoch = position_of(trainer).per_epoch
-        if self._per_epoch not in (0, per_epoch):
+        batches_per_epoch = self._undivided_batches(trainer)
+        if self._batches_per_epoch not in (0, batches_per_epoch):
             raise TrainingError(
                 "a training can only resume with the batches it began with: the checkpoint has "
-                f"{self._per_epoch} steps per epoch, got {per_epoch}. Restore its rows and its "
-                "configuration, or begin a new training."
+                f"{self._batches_per_epoch} batches per epoch, got {batches_per_epoch}. Restore "
+                "its rows and its configuration, or begin a new training."
             )
-
-        self._settled = _progress(trainer)
-        trainer.should_stop = trainer.should_stop or self._stopping
-        if self._pending:
-            validate_before_training(trainer)
+        trainer.should_stop = trainer.should_stop or self._is_stopping
+        self._resumed_step = trainer.global_step
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: SharedBatch,
+        batch_idx: int,
     ) -> None:
         """Save if a checkpoint is due, unless a validation follows: it saves anyway."""
-        self._settled = _progress(trainer)
-
         is_due = self.every_steps and trainer.global_step % self.every_steps == 0
-        if is_due and not validation_is_due(trainer):
+        if batch.ends_window and is_due and not validation_follows(trainer, batch_idx):
             self._save_due(trainer)
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember what the callbacks know."""
-        states = {}
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            states[callback.state_key] = callback.state_dict()
-        # A copy: callbacks change their state during the validation.
-        self._before_validation = copy.deepcopy(states)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save."""
-        self._validated = position_of(trainer).finished
-        self._before_validation = None
-        self._save_due(trainer)
+        if not trainer.sanity_checking:
+            self._save_due(trainer)
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Save the state after the last step, if that step was finished."""
-        # With several ranks, only an exception that all of them get: this one would wait for them.
-        on_all_ranks = trainer.world_size == 1 or isinstance(exception, SIGTERMException)
-        if not on_all_ranks or not self._is_between_steps(trainer, exception):
+    def save_interrupted(self, trainer: Trainer) -> None:
+        """Save because the training is to stop here; call it in one of the two places only."""
+        if trainer.global_step == self._saved_step:
             return
+        if trainer.is_global_zero:
+            self._keep_good()
+        self._save(trainer)
 
-        if position_of(trainer).finished != self._saved:
-            if trainer.is_global_zero:
-                self._keep_good()
-            self._save(trainer)
+    def is_broken(self, failed_step: int) -> bool:
+        """Tell whether the checkpoint that was resumed from may hold ruined weights.
+
+        The step before it may have ruined them, which only the next step shows.
+        """
+        return self._resumed_good and failed_step == self._resumed_step
+
+    def discard(self) -> None:
+        """Delete the checkpoints: the training has to begin again."""
+        self.path.unlink(missing_ok=True)
+        self._good_path.unlink(missing_ok=True)
+        self.good = None
 
     @property
     def _good_path(self) -> Path:
         return self.path.with_name(GOOD)
 
-    def _is_between_steps(self, trainer: Trainer, exception: BaseException) -> bool:
-        if self._settled is None or not trainer.global_step:
-            return False
-        if _progress(trainer) == self._settled:
-            return True
-
-        # A callback that fails has done its part by then; the keyboard interrupts anywhere.
-        one_more = _progress(trainer)[0] == self._settled[0] + 1
-        return one_more and not isinstance(exception, KeyboardInterrupt)
+    def _undivided_batches(self, trainer: Trainer) -> int:
+        return int(trainer.num_training_batches) // self.recovery.parts
 
     def _save_due(self, trainer: Trainer) -> None:
         # `state_dict` is called while the file is written.
@@ -213,11 +190,15 @@ class LastCheckpoint(Checkpoint):
             if trainer.is_global_zero:
                 # Atomic: after a crash there is the old file or the new one.
                 os.replace(unfinished, self.path)
-            self._saved = position_of(trainer).finished
+            self._saved_step = trainer.global_step
         finally:
             unfinished.unlink(missing_ok=True)
 
 
-def _progress(trainer: Trainer) -> tuple[int, int]:
-    """Return the batches that are finished and the optimizer steps that were begun."""
-    return position_of(trainer).finished, begun_optimizer_steps(trainer)
+def validation_follows(trainer: Trainer, batch_index: int) -> bool:
+    """Tell whether the trainer validates right after this batch of the epoch."""
+    if not trainer.enable_validation:
+        return False
+    # Without an interval there is no validation within the epoch.
+    interval = trainer.val_check_batch or float("inf")
+    return bool(trainer.should_stop or (batch_index + 1) % interval == 0)

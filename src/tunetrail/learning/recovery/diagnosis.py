@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from tunetrail.learning.evaluation_mode import undisturbed
-from tunetrail.learning.training.module import MicroBatch, TrainedModule
-from tunetrail.learning.training.steps import StepLoader
+from tunetrail.learning.training.micro_batches import MicroBatch, MicroBatchLoader
+from tunetrail.learning.training.module import TrainedModule
 
 SCORED_ROWS = 32
 """Rows of a step that are scored one by one."""
@@ -21,12 +21,14 @@ class Diagnosis:
 
     Attributes:
         micro_batches: Indices of the step's micro-batches whose loss is not finite.
-        rows: Indices, in the records, of the rows that have no finite loss by themselves.
+        positions: The rows that have no finite loss by themselves, as indices among the rows.
+        rows: The same rows as indices among the records.
         tokens: Length of each of these rows, in the unit by which batches are composed.
         rows_at_fault: Whether other rows have a finite loss, so that the weights are fine.
     """
 
     micro_batches: tuple[int, ...]
+    positions: tuple[int, ...]
     rows: tuple[int, ...]
     tokens: tuple[int, ...]
     rows_at_fault: bool
@@ -42,7 +44,7 @@ class Diagnosis:
 
 
 def diagnose(
-    module: TrainedModule, loader: StepLoader, micro_batches: Sequence[MicroBatch]
+    module: TrainedModule, loader: MicroBatchLoader, micro_batches: Sequence[MicroBatch]
 ) -> Diagnosis:
     """Score micro-batches, then each row of the broken ones, as in evaluation, without gradients.
 
@@ -74,13 +76,14 @@ def diagnose(
 
     return Diagnosis(
         micro_batches=tuple(broken),
+        positions=tuple(rows),
         rows=tuple(loader.record_indices(rows)),
-        tokens=tuple(int(loader.steps.batches.lengths[row]) for row in rows),
+        tokens=tuple(int(loader.batches.lengths[row]) for row in rows),
         rows_at_fault=bool(rows) and has_finite_rows,
     )
 
 
-def _rows_outside(micro_batches: Sequence[MicroBatch], loader: StepLoader) -> list[int]:
+def _rows_outside(micro_batches: Sequence[MicroBatch], loader: MicroBatchLoader) -> list[int]:
     """Return the first rows that are in none of the micro-batches."""
     inside: set[int] = set()
     for micro_batch in micro_batches:

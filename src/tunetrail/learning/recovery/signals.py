@@ -10,6 +10,9 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from tunetrail.learning.recovery.checkpoints import LastCheckpoint, validation_follows
+from tunetrail.learning.training.micro_batches import SharedBatch
+
 logger = logging.getLogger(__name__)
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
@@ -18,11 +21,17 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM)
 class StopBetweenSteps(Checkpoint):
     """Finishes the running step before the process does what it does on SIGINT or SIGTERM.
 
-    A second signal is obeyed at once. Lightning calls callbacks of this kind last, so that all
-    others have done their part. Acts in the main thread only.
+    A validation that follows the step is finished as well, and a checkpoint is saved. With several
+    ranks, all of them stop after the same step, whichever received the signal. A second signal is
+    obeyed at once. Lightning calls callbacks of this kind last, so that all others have done their
+    part. Handles signals in the main thread only.
+
+    Args:
+        last: Saves the checkpoint.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, last: LastCheckpoint) -> None:
+        self.last = last
         self._original_handlers: dict[int, Any] = {}
         self._received: int | None = None
 
@@ -35,22 +44,21 @@ class StopBetweenSteps(Checkpoint):
                 self._original_handlers[signal_number] = handler
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Stop if a signal asked for it."""
-        self._obey()
-
-    def on_validation_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: Any,
-        batch: Any,
+        batch: SharedBatch,
         batch_idx: int,
-        dataloader_idx: int = 0,
     ) -> None:
+        """Stop if a signal asked for it, unless a validation follows."""
+        if batch.ends_window and not validation_follows(trainer, batch_idx):
+            self._stop_if_asked(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop if a signal asked for it."""
-        self._obey()
+        if not trainer.sanity_checking:
+            self._stop_if_asked(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Obey a signal that came after the last step, and restore the handlers."""
@@ -62,6 +70,16 @@ class StopBetweenSteps(Checkpoint):
     ) -> None:
         """Restore the handlers."""
         self._restore_handlers()
+
+    def _stop_if_asked(self, trainer: Trainer) -> None:
+        # Ranks receive a signal at different moments: without a vote, one would wait for ever.
+        is_asked = self._received is not None
+        if trainer.world_size > 1:
+            is_asked = trainer.strategy.reduce_boolean_decision(is_asked, all=False)
+        if is_asked:
+            self.last.save_interrupted(trainer)
+            self._received = self._received or signal.SIGTERM
+            self._obey()
 
     def _receive(self, signal_number: int, frame: FrameType | None) -> None:
         is_second = self._received is not None

@@ -1,6 +1,5 @@
 """Lightning callbacks: report curves and cost, stop early, and end after some steps."""
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,9 +7,9 @@ from typing import Any
 import psutil
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import EarlyStopping
 
 from tunetrail.learning.flops import peak_flops
+from tunetrail.learning.training.module import ComputeCost
 
 MetricsSink = Callable[[Mapping[str, float], int], None]
 """Takes metrics by name and the optimizer step that they belong to."""
@@ -51,18 +50,18 @@ class MetricsReporter(Callback):
         self._since = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Report after the first step and every `every` steps; a skipped step only takes time."""
-        if outputs.get("skipped"):
+        """Report after the first step and every `every` steps."""
+        cost: ComputeCost = outputs["cost"]
+        self._tokens += cost.tokens
+        self._real_tokens += cost.tokens
+        self._computed_tokens += cost.computed
+        self._flops += cost.flops
+        if not batch.ends_window:
             return
 
-        self._losses.append(outputs["loss"])
-        self._tokens += outputs["tokens"]
-        self._real_tokens += outputs["tokens"]
-        self._computed_tokens += outputs["computed"]
-        self._flops += outputs["flops"]
-
+        self._losses.append(outputs["window_loss"])
         step = trainer.global_step
         # The first step is reported, so that a curve starts where the training does.
         if step > 1 and step % self.every:
@@ -70,12 +69,12 @@ class MetricsReporter(Callback):
 
         seconds = time.perf_counter() - self._since
         # The losses of a checkpoint lie on the CPU.
-        losses = [loss.to(outputs["loss"].device) for loss in self._losses]
+        losses = [loss.to(pl_module.device) for loss in self._losses]
         metrics = {
             "train/loss": float(torch.stack(losses).mean()),
             # With layer decay, the last group has the highest rate.
             "train/learning_rate": trainer.optimizers[0].param_groups[-1]["lr"],
-            "train/gradient_norm": float(outputs["gradient_norm"]),
+            "train/gradient_norm": float(pl_module.gradient_norm),
             "train/tokens_per_second": self._tokens / seconds,
             "train/padding_share": 1.0 - self._real_tokens / max(self._computed_tokens, 1),
             "train/mfu": self._flops / seconds / _peak_flops(trainer, pl_module),
@@ -126,15 +125,6 @@ class MetricsReporter(Callback):
         for name, value in metrics.items():
             self.history.setdefault(name, []).append((step, value))
         self.sink(metrics, step)
-
-
-class StopWithoutProgress(EarlyStopping):
-    """Early stopping that ignores a validation without a finite loss: the guard rewinds it."""
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count the validation."""
-        if math.isfinite(trainer.callback_metrics.get(self.monitor, math.nan)):
-            super().on_validation_end(trainer, pl_module)
 
 
 class EndAtStep(Callback):

@@ -3,10 +3,10 @@ from typing import Any
 
 import pytest
 import torch
+from tunetrail.learning.training.steps import StepLoader
 
 from tunetrail.config import BatchesConfig
 from tunetrail.learning.embedding.data import EmbeddingBatch, EmbeddingDataModule
-from tunetrail.learning.training.steps import StepLoader
 
 
 def micro_batches(loader: StepLoader) -> list[EmbeddingBatch]:

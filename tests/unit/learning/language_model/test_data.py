@@ -1,7 +1,8 @@
+from tunetrail.learning.training.steps import StepLoader
+
 from tunetrail.learning.language_model.data import LanguageBatch, LanguageModelDataModule
 from tunetrail.learning.language_model.forward import padded
 from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
-from tunetrail.learning.training.steps import StepLoader
 
 
 def example(*ids: int) -> TokenizedExample:

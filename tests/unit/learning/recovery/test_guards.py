@@ -11,6 +11,7 @@ import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.plugins import MixedPrecision
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from tunetrail.learning.recovery.rewinding import set_rate
 
 from tunetrail.config import TrainingConfig
 from tunetrail.config.language_model import AdapterConfig
@@ -27,7 +28,6 @@ from tunetrail.learning.fitting import FitResult, fit, optimization_settings
 from tunetrail.learning.language_model.data import LanguageModelDataModule
 from tunetrail.learning.language_model.module import LanguageModelModule, load_tokenizer
 from tunetrail.learning.recovery.guards import NonFiniteGuard
-from tunetrail.learning.recovery.rewinding import set_rate
 from tunetrail.learning.tokens.chat import TokenizedExample, tokenize_record
 from tunetrail.learning.training.module import StepTotals
 from tunetrail.learning.training_plan import TrainingPlan

@@ -1,7 +1,7 @@
 import pytest
+from tunetrail.learning.recovery.position import Position
 
 from tunetrail.learning.lightning_internals import loops_at
-from tunetrail.learning.recovery.position import Position
 
 
 @pytest.mark.parametrize(

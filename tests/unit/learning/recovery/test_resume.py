@@ -18,6 +18,7 @@ import pytest
 import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from tests.families import embedding_folder, language_folder
+from tunetrail.learning.recovery.position import position_of
 
 from tunetrail.config import AdapterConfig, TrainingConfig
 from tunetrail.config.training import (
@@ -32,7 +33,6 @@ from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.fitting import FitResult, fit, optimization_settings
 from tunetrail.learning.language_model.data import LanguageModelDataModule
 from tunetrail.learning.language_model.module import LanguageModelModule
-from tunetrail.learning.recovery.position import position_of
 from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
 from tunetrail.learning.training_plan import TrainingPlan
 

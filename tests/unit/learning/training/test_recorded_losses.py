@@ -73,7 +73,6 @@ def curves(run: str, folder: Path) -> dict[str, list[list[float]]]:
     common: dict[str, Any] = {"batch_size": 4, "batches": training.batches, "seed": 3}
     settings: dict[str, Any] = {
         "optimization": optimization_settings(training),
-        "max_grad_norm": training.max_grad_norm,
         "seed": 3,
     }
 

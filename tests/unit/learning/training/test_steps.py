@@ -3,9 +3,9 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tunetrail.learning.training.steps import StepLoader, StepSampler
 
 from tunetrail.learning.training.batching import SeededBatchSampler
-from tunetrail.learning.training.steps import StepLoader, StepSampler
 
 
 @dataclass(frozen=True)

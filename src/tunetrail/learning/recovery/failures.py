@@ -1,0 +1,190 @@
+"""The failures of a training after which it can go on, and what it changes to do so."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tunetrail.config.training import GuardsConfig
+from tunetrail.errors import TrainingError
+from tunetrail.learning.recovery.diagnosis import Diagnosis
+
+logger = logging.getLogger(__name__)
+
+STATE = "recovery"
+"""Key of the recovery in a checkpoint's callback states."""
+
+
+class RecoverableError(Exception):
+    """A failure after which the training can go on; the weights are those before the step."""
+
+
+class NonFiniteError(RecoverableError):
+    """A loss or gradient is not finite.
+
+    Args:
+        name: Which value it is.
+        value: The value.
+        step: Optimizer steps that were taken before.
+        rate: Learning rate of the step.
+        diagnosis: Which rows have no finite loss.
+    """
+
+    def __init__(
+        self, *, name: str, value: float, step: int, rate: float, diagnosis: Diagnosis
+    ) -> None:
+        super().__init__(f"{name} is {value} at step {step}")
+        self.name = name
+        self.value = value
+        self.step = step
+        self.rate = rate
+        self.diagnosis = diagnosis
+
+
+class FullMemoryError(RecoverableError):
+    """A micro-batch doesn't fit into memory.
+
+    Args:
+        mini_batch_size: Rows that are to go through the model at once from now on.
+        rows: Rows of a micro-batch.
+    """
+
+    def __init__(self, *, mini_batch_size: int, rows: int) -> None:
+        super().__init__(f"{rows} rows don't fit into memory at once")
+        self.mini_batch_size = mini_batch_size
+        self.rows = rows
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recovery:
+    """What a training has changed so far to go on after failures.
+
+    Attributes:
+        rate: Factor of every learning rate.
+        left_out: Rows that are left out, as indices among the training rows.
+        skipped_rows: The same rows as indices among the training records.
+        rewinds: How often it went back to a checkpoint with a lower rate.
+        incidents: Losses and gradients that were not finite.
+        mini_batch_size: Rows that go through the model at once; 0: as configured.
+        parts: Number of parts into which the data cuts each micro-batch.
+    """
+
+    rate: float = 1.0
+    left_out: tuple[int, ...] = ()
+    skipped_rows: tuple[int, ...] = ()
+    rewinds: int = 0
+    incidents: int = 0
+    mini_batch_size: int = 0
+    parts: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for a checkpoint."""
+        plain = asdict(self)
+        plain["left_out"], plain["skipped_rows"] = list(self.left_out), list(self.skipped_rows)
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "Recovery":
+        """Return the recovery that `to_dict` has turned into plain values."""
+        left_out, skipped_rows = tuple(plain["left_out"]), tuple(plain["skipped_rows"])
+        return cls(**{**plain, "left_out": left_out, "skipped_rows": skipped_rows})
+
+    def after_non_finite(self, failure: NonFiniteError, guards: GuardsConfig) -> "Recovery":
+        """Leave out the rows at fault; without any, go on at a lower rate.
+
+        Raises:
+            TrainingError: It was one incident too many, or validation rows are at fault.
+        """
+        diagnosis = failure.diagnosis
+        if failure.name == "val/loss" and diagnosis.rows_at_fault:
+            raise TrainingError(
+                f"val/loss must be finite, got {failure.value} at step {failure.step}: "
+                f"{diagnosis} of the validation rows have no finite loss, while others have. "
+                "Look at them, or leave them out."
+            )
+        if self.incidents >= guards.max_rewinds:
+            raise TrainingError(
+                f"{failure.name} must be finite, got {failure.value} at step {failure.step}. "
+                f"{_advice(diagnosis)} It was incident {self.incidents + 1}, after {self.rewinds} "
+                f"rewinds, at a learning rate of {failure.rate:.2g}; "
+                f"training.guards.max_rewinds={guards.max_rewinds} allows no more."
+            )
+
+        after = replace(self, incidents=self.incidents + 1)
+        if diagnosis.rows_at_fault:
+            logger.warning("%s: %s; left out from now on", failure, diagnosis)
+            left_out = sorted({*self.left_out, *diagnosis.positions})
+            skipped_rows = sorted({*self.skipped_rows, *diagnosis.rows})
+            return replace(after, left_out=tuple(left_out), skipped_rows=tuple(skipped_rows))
+
+        rate = self.rate * guards.rate_factor
+        logger.warning(
+            "%s: %s; back to the last good checkpoint, with %g of the learning rate from now on",
+            failure,
+            diagnosis,
+            rate,
+        )
+        return replace(after, rewinds=self.rewinds + 1, rate=rate)
+
+    def after_full_memory(self, failure: FullMemoryError, *, cuts_itself: bool) -> "Recovery":
+        """Go on with fewer rows at once.
+
+        Args:
+            failure: The failure.
+            cuts_itself: Whether the module computes mini-batches with one backward pass.
+
+        Raises:
+            TrainingError: A single row doesn't fit into memory.
+        """
+        if failure.mini_batch_size < 1:
+            raise TrainingError(
+                "one row alone doesn't fit into memory. Lower max_length, or set "
+                "training.memory.gradient_checkpointing=true."
+            )
+        logger.warning(
+            "out of memory: batches go through the model in mini-batches of %d rows from now on; "
+            "gradients stay the same",
+            failure.mini_batch_size,
+        )
+
+        after = replace(self, mini_batch_size=failure.mini_batch_size)
+        if cuts_itself:
+            return after
+        # Smaller micro-batches take less memory than several within one backward pass.
+        rows = failure.rows * self.parts
+        return replace(after, parts=-(-rows // failure.mini_batch_size))
+
+
+def recovery_of(checkpoint: Path) -> Recovery:
+    """Return what the training of a checkpoint had changed; nothing is unpickled.
+
+    Raises:
+        TrainingError: An earlier version of tunetrail wrote the checkpoint.
+    """
+    # The file is mapped into memory: only what is looked at is read.
+    states = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["callbacks"]
+    for state in states.values():
+        if isinstance(state, Mapping) and STATE in state:
+            return Recovery.from_dict(state[STATE])
+    raise TrainingError(
+        f"{checkpoint} was written by an earlier version of tunetrail, whose checkpoints can't be "
+        "resumed. Begin a new training."
+    )
+
+
+def _advice(diagnosis: Diagnosis) -> str:
+    if diagnosis.rows_at_fault:
+        return (
+            f"Look at {diagnosis}, or leave them out: they have no finite loss, while others have."
+        )
+
+    lower = "Lower training.learning_rate, or lengthen training.warmup_steps"
+    if diagnosis.rows:
+        return (
+            f"{lower}: no row that was scored has a finite loss ({diagnosis}), "
+            "so the weights or all rows are broken."
+        )
+    return f"{lower}; every row by itself has a finite loss."
