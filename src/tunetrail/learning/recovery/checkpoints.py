@@ -57,7 +57,7 @@ class LastCheckpoint(Checkpoint):
         self._resumed_step = -1
         # Of the checkpoint that the training resumes from.
         self._resumed_good = self._is_stopping = False
-        self._batches_per_epoch = 0
+        self._batches: tuple[int, int] | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return which checkpoint is the good one, and the recovery."""
@@ -71,7 +71,7 @@ class LastCheckpoint(Checkpoint):
         """
         self._resumed_good = state_dict["good"] == _ITSELF
         self._is_stopping = state_dict["stopping"]
-        self._batches_per_epoch = state_dict["batches_per_epoch"]
+        self._batches = (state_dict["batches_per_epoch"], state_dict["batches_per_step"])
 
         if not state_dict["good"]:
             self.good = None
@@ -85,7 +85,8 @@ class LastCheckpoint(Checkpoint):
         checkpoint["callbacks"][self.state_key] = {
             **self.state_dict(),
             "stopping": trainer.should_stop,
-            "batches_per_epoch": self._undivided_batches(trainer),
+            "batches_per_epoch": self._undivided(trainer.num_training_batches),
+            "batches_per_step": self._undivided(trainer.accumulate_grad_batches),
         }
 
     def on_load_checkpoint(
@@ -101,12 +102,14 @@ class LastCheckpoint(Checkpoint):
         Raises:
             TrainingError: The checkpoint belongs to a training with other batches.
         """
-        batches_per_epoch = self._undivided_batches(trainer)
-        if self._batches_per_epoch not in (0, batches_per_epoch):
+        per_epoch = self._undivided(trainer.num_training_batches)
+        per_step = self._undivided(trainer.accumulate_grad_batches)
+        if self._batches not in (None, (per_epoch, per_step)):
+            assert self._batches is not None
             raise TrainingError(
                 "a training can only resume with the batches it began with: the checkpoint has "
-                f"{self._batches_per_epoch} batches per epoch, got {batches_per_epoch}. Restore "
-                "its rows and its configuration, or begin a new training."
+                f"{self._batches[0]} per epoch and {self._batches[1]} per step, got {per_epoch} "
+                f"and {per_step}. Restore its rows and its configuration, or begin a new training."
             )
         trainer.should_stop = trainer.should_stop or self._is_stopping
         self._resumed_step = trainer.global_step
@@ -154,8 +157,9 @@ class LastCheckpoint(Checkpoint):
     def _good_path(self) -> Path:
         return self.path.with_name(GOOD)
 
-    def _undivided_batches(self, trainer: Trainer) -> int:
-        return int(trainer.num_training_batches) // self.recovery.parts
+    def _undivided(self, micro_batches: float) -> int:
+        """Return the number of micro-batches before they are cut into parts."""
+        return int(micro_batches) // self.recovery.parts
 
     def _save_due(self, trainer: Trainer) -> None:
         # `state_dict` is called while the file is written.

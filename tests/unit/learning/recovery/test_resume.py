@@ -18,7 +18,6 @@ import pytest
 import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from tests.families import embedding_folder, language_folder
-from tunetrail.learning.recovery.position import position_of
 
 from tunetrail.config import AdapterConfig, TrainingConfig
 from tunetrail.config.training import (
@@ -117,7 +116,8 @@ class Killable:
     final = ""
 
     def strike(self, place: str) -> None:
-        self.on_place(place, position_of(self.trainer).finished)  # type: ignore[attr-defined]
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress  # type: ignore[attr-defined]
+        self.on_place(place, progress.total.processed)
 
     def training_step(self, batch: Any, batch_index: int) -> Any:
         self.strike("step")
@@ -203,7 +203,6 @@ class Trainings:
         settings: dict[str, Any] = {
             "optimization": optimization_settings(training),
             "seed": 3,
-            "max_grad_norm": training.max_grad_norm,
         }
         common: dict[str, Any] = {
             "batch_size": training.batch_size,
@@ -506,13 +505,31 @@ def test_another_number_of_batches_is_refused(trainings: Trainings) -> None:
         BASE.with_training(batches=BatchesConfig(accumulate=2)),
     )
     with pytest.raises(
-        TrainingError, match=r"the checkpoint has 7 steps per epoch, got 4\. Restore its rows"
+        TrainingError,
+        match=r"the checkpoint has 7 per epoch and 1 per step, got 7 and 2\. Restore its rows",
     ):
         trainings.train(other, folder, resume=last)
     assert torch.load(last, weights_only=True)["global_step"] == 7  # untouched
 
 
-def test_the_last_checkpoint_of_an_interruption_tells_the_step(trainings: Trainings) -> None:
+def test_a_signal_is_obeyed_after_the_running_step_with_a_checkpoint(
+    trainings: Trainings,
+) -> None:
+    folder = trainings.new_folder()
+
+    def strike(place: str, finished: int) -> None:
+        if (place, finished) == ("step", 4):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SIGTERMException):
+        trainings.train(BASE, folder, strike)
+
+    checkpoints = folder / "checkpoints"
+    assert [path.name for path in checkpoints.iterdir()] == ["last.ckpt"]
+    assert torch.load(checkpoints / "last.ckpt", weights_only=True)["global_step"] == 5
+
+
+def test_a_failure_within_a_step_writes_no_checkpoint(trainings: Trainings) -> None:
     folder = trainings.new_folder()
 
     def strike(place: str, finished: int) -> None:
@@ -521,10 +538,8 @@ def test_the_last_checkpoint_of_an_interruption_tells_the_step(trainings: Traini
 
     with pytest.raises(KilledError):
         trainings.train(BASE, folder, strike)
-    checkpoints = folder / "checkpoints"
-    assert sorted(path.name for path in checkpoints.iterdir()) == ["last.ckpt"]
-    state = torch.load(checkpoints / "last.ckpt", weights_only=True)
-    assert (state["global_step"], state["callbacks"]["LastCheckpoint"]["pending"]) == (5, False)
+
+    assert not (folder / "checkpoints").exists()
 
 
 @pytest.mark.slow
