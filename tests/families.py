@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as lightning
 import torch
 import transformers
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
+
+from tunetrail.learning.training.micro_batches import SharedBatch
 
 _SIZES = {
     "hidden_size": 32,
@@ -143,19 +144,14 @@ def _random_model(
 def gradients(
     module: Any, *micro_batches: Any, scale: float = 1.0
 ) -> tuple[float, dict[str, torch.Tensor]]:
-    """Return the summed loss of micro-batches and its gradient."""
-    module.trainer = lightning.Trainer(
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    module.trainer.strategy.connect(module)
+    """Return the summed loss of micro-batches and its gradient times `scale`."""
     module.train()
     module.zero_grad()
-    loss = sum(float(module.backward_of(micro_batch, scale).loss) for micro_batch in micro_batches)
+    loss = 0.0
+    for micro_batch in micro_batches:
+        summed = module.loss_of(SharedBatch(micro_batch))
+        (summed * scale).backward()
+        loss += float(summed.detach())
     found = {
         name: each.grad.clone() for name, each in module.named_parameters() if each.grad is not None
     }

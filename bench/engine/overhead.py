@@ -75,11 +75,10 @@ def train_in_a_bare_loop(*, task: dict[str, Any], folder: str) -> dict[str, Any]
     loader = data.train_dataloader()
     with StepClock(counts_tokens=False) as clock:
         for epoch in range(given.epochs):
-            loader.steps.set_epoch(epoch)
+            loader.batches.set_epoch(epoch)
             for batch in loader:
-                weight = sum(each.weight for each in batch.micro_batches)
-                for each in batch.micro_batches:
-                    module.backward_of(each, 1.0 / weight)
+                loss = module.loss_of(batch) / batch.window_weight
+                loss.backward()
                 torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm)
                 optimizer.step()
                 scheduler.step()

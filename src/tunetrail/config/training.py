@@ -124,6 +124,10 @@ class CheckpointsConfig:
     """Optimizer steps between checkpoints, in addition to one after each validation; 0
     writes those only."""
 
+    every_minutes: float = setting(10.0, at_least(0, " (0: off)"))
+    """Minutes after which a checkpoint is written after the next step: what a crash or a
+    power cut can cost at most."""
+
     def __post_init__(self) -> None:
         check_settings("training.checkpoints", self)
 

@@ -150,6 +150,8 @@ def fit(
             # The traceback holds the graph of the step, and through it most of the memory.
             error.__traceback__ = None
 
+        # A signal may have come in the very step that failed.
+        attempt.signals.obey()
         recovery, resume = attempt.go_on_after(failure)
         # The optimizer's state as well, before the next attempt has one of its own.
         del attempt
@@ -225,7 +227,14 @@ class _Attempt:
             enable_version_counter=False,
             save_on_train_epoch_end=False,
         )
-        self.last = LastCheckpoint(checkpoints, training.checkpoints.every_steps, resume, recovery)
+        self.last = LastCheckpoint(
+            checkpoints,
+            every_steps=training.checkpoints.every_steps,
+            every_minutes=training.checkpoints.every_minutes,
+            resumed=resume,
+            recovery=recovery,
+        )
+        self.signals = StopBetweenSteps(self.last)
         self.trainer = self._build_trainer(plan, batches)
 
     def run(self) -> None:
@@ -246,7 +255,8 @@ class _Attempt:
         if isinstance(failure, FullMemoryError):
             cuts_itself = self.module.cuts_itself
             recovery = self.recovery.after_full_memory(failure, cuts_itself=cuts_itself)
-            return recovery, self.last.good
+            # The weights are sound: no more than the steps since then has to be repeated.
+            return recovery, self.last.newest
 
         assert isinstance(failure, NonFiniteError)
         recovery = self.recovery.after_non_finite(failure, self.training.guards)
@@ -315,7 +325,7 @@ class _Attempt:
             callbacks.append(self.stopping)
         if plan.validate:
             callbacks.append(self.best)
-        return [*callbacks, self.last, StopBetweenSteps(self.last)]
+        return [*callbacks, self.last, self.signals]
 
 
 def _recoverable(error: Exception, module: TrainedModule) -> RecoverableError | None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tunetrail.config import TrainingConfig
-from tunetrail.config.training import BatchesConfig
+from tunetrail.config.training import BatchesConfig, CheckpointsConfig
 from tunetrail.errors import TrainingError
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule
@@ -19,7 +19,7 @@ from tunetrail.learning.fitting import (
     load_weights,
     optimization_settings,
 )
-from tunetrail.learning.training.module import StepBatch
+from tunetrail.learning.training.micro_batches import SharedBatch
 from tunetrail.learning.training_plan import TrainingPlan
 
 PAIRS = [
@@ -39,12 +39,12 @@ class Watched(EmbeddingModule):
         self.dropout_active: list[bool] = []
         self.norms: list[float] = []
 
-    def training_step(self, batch: StepBatch, batch_index: int) -> dict[str, Any]:
+    def training_step(self, batch: SharedBatch, batch_idx: int) -> dict[str, Any]:
         dropouts = [each for each in self.model.modules() if isinstance(each, torch.nn.Dropout)]
         self.dropout_active.append(
             self.training and len(dropouts) > 0 and all(each.training for each in dropouts)
         )
-        return super().training_step(batch, batch_index)
+        return super().training_step(batch, batch_idx)
 
     def configure_optimizers(self) -> Any:
         configured = super().configure_optimizers()
@@ -98,7 +98,6 @@ def fitted(
         loss=loss,
         optimization=optimization_settings(config),
         seed=seed,
-        max_grad_norm=config.max_grad_norm,
     )
     data = pair_data(module, records, validation)
     result = fit(
@@ -128,9 +127,8 @@ def validation_loss(module: EmbeddingModule, records: Any) -> float:
     module.eval()
     total = 0.0
     with torch.no_grad():
-        for step in pair_data(module, validation=records).val_dataloader():
-            for batch in step.micro_batches:
-                total += float(module._loss(batch, module.encoder(batch.columns)))
+        for shared in pair_data(module, validation=records).val_dataloader():
+            total += float(module.measures_of(shared.batch)["loss"])
     return total / len(records)
 
 
@@ -213,7 +211,7 @@ def test_fit_validates_several_times_per_epoch(tiny_embedding_model: str, tmp_pa
     assert [step for step, _ in result.history["val/loss"]] == [1, 2, 3, 4, 5, 6]
 
 
-def test_fit_writes_the_last_checkpoint_when_training_breaks_off(
+def test_fit_leaves_the_last_checkpoint_that_was_due_when_training_breaks_off(
     tiny_embedding_model: str, tmp_path: Path
 ) -> None:
     def sink(metrics: Mapping[str, float], step: int) -> None:
@@ -221,9 +219,15 @@ def test_fit_writes_the_last_checkpoint_when_training_breaks_off(
             raise RuntimeError("the store is gone")
 
     with pytest.raises(RuntimeError, match="the store is gone"):
-        fitted(tiny_embedding_model, tmp_path, logging_steps=1, on_metrics=sink)
+        fitted(
+            tiny_embedding_model,
+            tmp_path,
+            logging_steps=1,
+            on_metrics=sink,
+            checkpoints=CheckpointsConfig(every_steps=2),
+        )
     last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
-    assert last["global_step"] == 3
+    assert last["global_step"] == 2
 
 
 def test_fit_starts_afresh_beside_an_older_checkpoint(

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ class LastCheckpoint(Checkpoint):
     Args:
         folder: Folder of the file.
         every_steps: Number of steps after which a checkpoint is due as well; 0: never.
+        every_minutes: Minutes after which one is saved as for an interruption; 0: never.
         resumed: The checkpoint that the training resumes from.
         recovery: What the training has changed so far to go on after failures.
 
@@ -45,11 +47,15 @@ class LastCheckpoint(Checkpoint):
         self,
         folder: Path,
         every_steps: int = 0,
+        every_minutes: float = 0.0,
         resumed: Path | None = None,
         recovery: Recovery | None = None,
     ) -> None:
         self.path = folder / LAST
         self.every_steps = every_steps
+        self.every_seconds = 60.0 * every_minutes
+        self._saved_at = time.monotonic()
+        self.resumed = resumed
         self.recovery = recovery or Recovery()
         self.good = resumed
         self._due = False
@@ -123,9 +129,13 @@ class LastCheckpoint(Checkpoint):
         batch_idx: int,
     ) -> None:
         """Save if a checkpoint is due, unless a validation follows: it saves anyway."""
-        is_due = self.every_steps and trainer.global_step % self.every_steps == 0
-        if batch.ends_window and is_due and not validation_follows(trainer, batch_idx):
+        if not batch.ends_window or validation_follows(trainer, batch_idx):
+            return
+
+        if self.every_steps and trainer.global_step % self.every_steps == 0:
             self._save_due(trainer)
+        elif self._is_overdue(trainer):
+            self.save_interrupted(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save."""
@@ -133,7 +143,7 @@ class LastCheckpoint(Checkpoint):
             self._save_due(trainer)
 
     def save_interrupted(self, trainer: Trainer) -> None:
-        """Save because the training is to stop here; call it in one of the two places only."""
+        """Save although no checkpoint is due; call it in one of the two places only."""
         if trainer.global_step == self._saved_step:
             return
         if trainer.is_global_zero:
@@ -156,6 +166,20 @@ class LastCheckpoint(Checkpoint):
     @property
     def _good_path(self) -> Path:
         return self.path.with_name(GOOD)
+
+    @property
+    def newest(self) -> Path | None:
+        """The checkpoint that was saved last, due or not; None before the first."""
+        return self.path if self._saved_step >= 0 else self.resumed
+
+    def _is_overdue(self, trainer: Trainer) -> bool:
+        if not self.every_seconds:
+            return False
+        is_overdue = time.monotonic() - self._saved_at > self.every_seconds
+        # The clocks of the ranks differ, but they have to save together.
+        if trainer.world_size > 1:
+            is_overdue = trainer.strategy.reduce_boolean_decision(is_overdue, all=False)
+        return is_overdue
 
     def _undivided(self, micro_batches: float) -> int:
         """Return the number of micro-batches before they are cut into parts."""
@@ -195,6 +219,7 @@ class LastCheckpoint(Checkpoint):
                 # Atomic: after a crash there is the old file or the new one.
                 os.replace(unfinished, self.path)
             self._saved_step = trainer.global_step
+            self._saved_at = time.monotonic()
         finally:
             unfinished.unlink(missing_ok=True)
 

@@ -62,7 +62,7 @@ class StopBetweenSteps(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Obey a signal that came after the last step, and restore the handlers."""
-        self._obey()
+        self.obey()
         self._restore_handlers()
 
     def on_exception(
@@ -70,6 +70,23 @@ class StopBetweenSteps(Checkpoint):
     ) -> None:
         """Restore the handlers."""
         self._restore_handlers()
+
+    def obey(self) -> None:
+        """Let the original handler act on the signal, if one was received.
+
+        Raises:
+            KeyboardInterrupt: It was SIGINT, and the handler has returned, or there is none.
+            SIGTERMException: The same of SIGTERM.
+        """
+        if self._received is None:
+            return
+
+        signal_number, self._received = self._received, None
+        self._restore_handlers()
+        handler = self._original_handlers.get(signal_number)
+        if callable(handler):
+            handler(signal_number, None)
+        raise KeyboardInterrupt if signal_number == signal.SIGINT else SIGTERMException
 
     def _stop_if_asked(self, trainer: Trainer) -> None:
         # Ranks receive a signal at different moments: without a vote, one would wait for ever.
@@ -79,31 +96,17 @@ class StopBetweenSteps(Checkpoint):
         if is_asked:
             self.last.save_interrupted(trainer)
             self._received = self._received or signal.SIGTERM
-            self._obey()
+            self.obey()
 
     def _receive(self, signal_number: int, frame: FrameType | None) -> None:
         is_second = self._received is not None
         self._received = signal_number
         if is_second:
-            self._obey()
+            self.obey()
 
         name = signal.Signals(signal_number).name
         logger.warning("%s: stopping after this step; a second signal stops at once", name)
 
-    def _obey(self) -> None:
-        """Let the original handler act on the signal, if one was received."""
-        if self._received is None:
-            return
-
-        signal_number = self._received
-        handler = self._original_handlers.get(signal_number)
-        self._restore_handlers()
-        if callable(handler):
-            handler(signal_number, None)
-        # The original handler may have returned, or there is none.
-        raise KeyboardInterrupt if signal_number == signal.SIGINT else SIGTERMException
-
     def _restore_handlers(self) -> None:
         for signal_number, handler in self._original_handlers.items():
             signal.signal(signal_number, handler)
-        self._original_handlers, self._received = {}, None

@@ -81,8 +81,8 @@ class TrainedModule(LightningModule):
         self.guard: Guard | None = None
         self.gradient_norm = torch.zeros(())
         self.window: list[MicroBatch] = []
-        self.rows_in_progress = 0
         self._window_loss = torch.zeros(())
+        self.rows_in_progress = 0
         self._scale: float | None = None
         # The sums of the running validation, and the weight that divides them.
         self._measures: dict[str, Any] = {}
@@ -109,6 +109,10 @@ class TrainedModule(LightningModule):
     def is_finite(self, micro_batch: Any) -> bool:
         """Tell whether the loss of these rows by themselves is finite; called without gradients."""
         return bool(torch.isfinite(self.measures_of(micro_batch)["loss"]))
+
+    def on_train_start(self) -> None:
+        """Forget a window that a failure has broken off."""
+        self._begin_window()
 
     def training_step(self, batch: SharedBatch, batch_idx: int) -> dict[str, Any]:
         """Return the micro-batch's part of the step's mean loss, for Lightning to accumulate.
@@ -138,6 +142,9 @@ class TrainedModule(LightningModule):
         # Lightning divides by `accumulate`, in a shorter window as well; the weight has done so.
         return outputs
 
+    def _begin_window(self) -> None:
+        self.window, self._window_loss = [], torch.zeros(())
+
     def zero_loss(self) -> Tensor:
         """Return a loss of 0 that reaches every trained weight, for a share without rows."""
         loss = torch.zeros((), device=self.device)
@@ -149,8 +156,7 @@ class TrainedModule(LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: SharedBatch, batch_idx: int) -> None:
         """Begin the next window after an optimizer step."""
         if batch.ends_window:
-            self.window = []
-            self._window_loss = torch.zeros(())
+            self._begin_window()
             # Or they would take memory during the next forward pass, or a validation.
             self.zero_grad()
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from tunetrail.learning.embedding.data import EmbeddingBatch
 from tunetrail.learning.embedding.encoder import TextColumn
 from tunetrail.learning.embedding.module import EmbeddingModule, cut
-from tunetrail.learning.training.module import step_seed
+from tunetrail.learning.training.micro_batches import SharedBatch
 
 ROWS = 7
 LEFT = [f"question {'why ' * (n % 3)}{n}" for n in range(ROWS)]
@@ -58,27 +58,22 @@ def batch(shape: str, *, negatives: int = 0, prompts: tuple[str, str] = ("", "")
     )
 
 
-def plain_gradients(
+def one_graph_gradients(
     module: EmbeddingModule, micro_batch: EmbeddingBatch, scale: float
 ) -> tuple[float, dict[str, Tensor]]:
     """Compute the loss with one graph, each piece with the dropout that it has in GradCache."""
     module.train()
     module.zero_grad()
-    seeds = [
-        step_seed(int(torch.randint(2**62, ())), number)
-        for number in range(-(-ROWS // module.mini_batch_size))
-    ]
-    pieces = []
-    for piece, seed in zip(cut(micro_batch.columns, module.mini_batch_size), seeds, strict=True):
-        torch.manual_seed(seed)
-        pieces.append(module.encoder(piece))
+
+    pieces = list(map(module.encoder, cut(micro_batch.columns, module.mini_batch_size)))
     vectors = [torch.cat(column) for column in zip(*pieces, strict=True)]
     loss = module._loss(micro_batch, vectors)
     (loss * scale).backward()
-    found = {
-        name: each.grad.clone() for name, each in module.named_parameters() if each.grad is not None
+
+    parameters = module.named_parameters()
+    return float(loss.detach()), {
+        name: weight.grad.clone() for name, weight in parameters if weight.grad is not None
     }
-    return float(loss.detach()), found
 
 
 CASES = [
@@ -97,16 +92,17 @@ CASES = [
 
 @pytest.mark.parametrize("dropout", [False, True])
 @pytest.mark.parametrize(("shape", "loss", "columns"), CASES)
-def test_pieces_have_the_loss_and_gradient_of_one_graph(
+def test_pieces_have_the_loss_and_gradient_of_one_graph_to_the_last_bit(
     build: Build, shape: str, loss: str, columns: dict[str, Any], dropout: bool
 ) -> None:
     module, micro_batch = build(shape, loss, 3, dropout), batch(shape, **columns)
     torch.manual_seed(5)
-    found_loss, found = gradients(module, micro_batch, scale=0.25)
+    loss, cached = gradients(module, micro_batch, scale=0.25)
     torch.manual_seed(5)
-    expected_loss, expected = plain_gradients(module, micro_batch, 0.25)
-    assert found_loss == pytest.approx(expected_loss, rel=1e-5)
-    assert_close(found, expected)
+    expected_loss, expected = one_graph_gradients(module, micro_batch, 0.25)
+    assert loss == expected_loss
+    assert cached.keys() == expected.keys()
+    assert all(torch.equal(cached[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize("mini_batch_size", [1, 2, 3, 6])
@@ -146,8 +142,22 @@ def test_pieces_equal_the_whole_batch_with_matryoshka_around_the_loss(build: Bui
 def test_pieces_draw_dropout_of_their_own(build: Build) -> None:
     module = build("text", "simcse", 3, dropout=True)
     module.train()
-    seeds = [step_seed(0, number) for number in range(3)]
-    one, other = module._vectors_without_graph(cut(batch("text").columns, 3), seeds)
-    again, _ = module._vectors_without_graph(cut(batch("text").columns, 3), seeds)
+
+    torch.manual_seed(0)
+    one, other = module._vectors(batch("text"))
+    torch.manual_seed(0)
+    again, _ = module._vectors(batch("text"))
+
     assert torch.equal(one, again)
     assert float((one - other).detach().abs().max()) > 0.1  # two views of the same texts
+
+
+def test_pieces_count_their_tokens_once(build: Build) -> None:
+    whole, pieces = build("pair", "auto", 0, dropout=False), build("pair", "auto", 2, dropout=False)
+    costs = []
+    for module in (whole, pieces):
+        shared = SharedBatch(batch("pair"))
+        module.train().loss_of(shared).backward()
+        module.loss_of(shared)
+        costs.append(module.cost_of(shared))
+    assert costs[0].tokens == costs[1].tokens > 0

@@ -3,14 +3,13 @@ from typing import Any
 
 import pytest
 import torch
-from tunetrail.learning.training.steps import StepLoader
 
-from tunetrail.config import BatchesConfig
 from tunetrail.learning.embedding.data import EmbeddingBatch, EmbeddingDataModule
+from tunetrail.learning.training.micro_batches import MicroBatchLoader
 
 
-def micro_batches(loader: StepLoader) -> list[EmbeddingBatch]:
-    return [batch for step in loader for batch in step.micro_batches]
+def micro_batches(loader: MicroBatchLoader) -> list[EmbeddingBatch]:
+    return [shared.batch for shared in loader]
 
 
 def loaded(
@@ -143,7 +142,7 @@ def test_data_gives_each_batch_rows_of_one_shape() -> None:
     orders = set()
     for epoch in range(8):
         loader = data.train_dataloader()
-        loader.steps.set_epoch(epoch)
+        loader.batches.set_epoch(epoch)
         batches = micro_batches(loader)
         for batch in batches:
             assert {records[row]["shape"] for row in batch.rows} == {batch.shape}
@@ -155,19 +154,15 @@ def test_data_gives_each_batch_rows_of_one_shape() -> None:
     assert {batch.shape for batch in micro_batches(data.val_dataloader())} == {"pair"}
 
 
-def test_data_puts_micro_batches_together_to_steps() -> None:
+def test_data_gives_each_row_once_per_epoch() -> None:
     records = [{"sentence1": "a", "sentence2": "b", "score": n / 9} for n in range(9)]
-    data = EmbeddingDataModule(
-        train=records,
-        validation=records,
-        shape="score",
-        batch_size=2,
-        batches=BatchesConfig(accumulate=2),
-    )
-    steps = list(data.train_dataloader())
-    assert sorted(len(step.micro_batches) for step in steps) == [1, 2, 2]
-    assert sorted(row for step in steps for row in step.rows) == list(range(9))
-    assert [step.rows for step in data.val_dataloader()] == [[0, 1], [2, 3], [4, 5], [6, 7], [8]]
+    data = EmbeddingDataModule(train=records, validation=records, shape="score", batch_size=2)
+
+    batches = micro_batches(data.train_dataloader())
+
+    assert sorted(row for batch in batches for row in batch.rows) == list(range(9))
+    validation_rows = [batch.rows for batch in micro_batches(data.val_dataloader())]
+    assert validation_rows == [(0, 1), (2, 3), (4, 5), (6, 7), (8,)]
 
 
 def test_data_loads_its_own_records_before_a_training_begins() -> None:

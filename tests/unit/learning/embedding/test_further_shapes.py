@@ -42,7 +42,7 @@ def batches(records: list[dict[str, Any]]) -> list[EmbeddingBatch]:
     data = EmbeddingDataModule(
         train=records, validation=[], shape="pair", batch_size=4, seen_twice=("text",)
     )
-    return [batch for step in data.train_dataloader() for batch in step.micro_batches]
+    return [shared.batch for shared in data.train_dataloader()]
 
 
 @pytest.mark.parametrize("mini_batch_size", [0, 2])

@@ -119,7 +119,7 @@ def test_rows_are_diagnosed_in_the_pieces_that_they_are_trained_in(
 ) -> None:
     module = EmbeddingModule(model=tiny_embedding_model, shape="pair", mini_batch_size=3)
     data = EmbeddingDataModule(train=PAIRS, validation=[], shape="pair", batch_size=8)
-    (batch,) = next(iter(data.train_dataloader())).micro_batches
+    batch = next(iter(data.train_dataloader())).batch
     looked_up: list[int] = []
     table = next(each for each in module.model.modules() if isinstance(each, torch.nn.Embedding))
     table.register_forward_pre_hook(lambda layer, inputs: looked_up.append(inputs[0].numel()))

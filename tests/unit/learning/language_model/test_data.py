@@ -1,8 +1,7 @@
-from tunetrail.learning.training.steps import StepLoader
-
 from tunetrail.learning.language_model.data import LanguageBatch, LanguageModelDataModule
 from tunetrail.learning.language_model.forward import padded
 from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
+from tunetrail.learning.training.micro_batches import MicroBatchLoader
 
 
 def example(*ids: int) -> TokenizedExample:
@@ -12,8 +11,8 @@ def example(*ids: int) -> TokenizedExample:
     )
 
 
-def micro_batches(loader: StepLoader) -> list[LanguageBatch]:
-    return [batch for step in loader for batch in step.micro_batches]
+def micro_batches(loader: MicroBatchLoader) -> list[LanguageBatch]:
+    return [shared.batch for shared in loader]
 
 
 def test_padded_pads_on_the_right_and_masks_the_padding() -> None:

@@ -79,5 +79,5 @@ def test_the_process_own_handler_has_the_last_word(
 
 def test_signals_are_not_taken_outside_of_a_training() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    StopBetweenSteps()
+    StopBetweenSteps(LastCheckpoint(tmp_path))
     assert signal.getsignal(signal.SIGTERM) is before

@@ -86,7 +86,6 @@ def language_step(
         pad_token_id=1,
         padding_free=training.batches.padding_free,
         optimization=optimization_settings(training),
-        max_grad_norm=0.0,
     )
     module.mini_batch_size = mini_batch_size
     data = LanguageModelDataModule(
@@ -142,7 +141,6 @@ def test_an_embedding_models_step_is_normalised_over_all_its_rows(
             loss=loss,
             max_length=64,
             optimization=optimization_settings(training),
-            max_grad_norm=0.0,
         )
         data = EmbeddingDataModule(
             train=records,

@@ -13,7 +13,6 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy
 from tests.families import assert_close, embedding_folder, language_folder
 
-from tunetrail.config.training import BatchesConfig
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.language_model.data import LanguageModelDataModule
@@ -23,8 +22,8 @@ from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
 pytestmark = pytest.mark.processes
 
 SCORES = [
-    {"sentence1": f"text {'a ' * (n % 5)}", "sentence2": f"other {n * 7}", "score": n / 24}
-    for n in range(24)
+    {"sentence1": f"text {'a ' * (n % 5)}", "sentence2": f"other {n * 7}", "score": n / 25}
+    for n in range(25)
 ]
 PAIRS = [
     {
@@ -32,8 +31,9 @@ PAIRS = [
         "positive": f"answer {n * 7}",
         "negative": "no" * (n % 2),
     }
-    for n in range(24)
+    for n in range(25)
 ]
+LABELS = [{"text": f"text {n} {'a ' * (n % 4)}", "label": f"label {n % 3}"} for n in range(25)]
 EXAMPLES = [
     TokenizedExample(
         input_ids=(
@@ -44,14 +44,22 @@ EXAMPLES = [
         truncated=False,
         weight=0.5 + number % 3,
     )
-    for number in range(24)
+    for number in range(25)
 ]
 OPTIMIZATION = {
     "learning_rate": 0.05,
     "schedule": "constant",
     "optimizer": {"name": "sgd", "momentum": 0.5, "layer_decay": 1.0},
 }
-CASES = ("scores", "pairs in pieces", "language model", "language model in pieces")
+EMBEDDING_CASES: dict[str, tuple[str, str, Any]] = {
+    "scores": ("score", "cosine_similarity", SCORES),
+    "cosent": ("score", "cosent", SCORES),
+    "pairs": ("pair", "auto", PAIRS),
+    "pairs in pieces": ("pair", "multiple_negatives_symmetric_ranking", PAIRS),
+    "labels": ("label", "supervised_contrastive", LABELS),
+    "views": ("text", "simcse", LABELS),
+}
+CASES = (*EMBEDDING_CASES, "language model", "language model in parts")
 
 
 class Losses(lightning.Callback):
@@ -63,7 +71,8 @@ class Losses(lightning.Callback):
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.found += [float(outputs["loss"]), float(outputs["gradient_norm"])]
+        if batch.ends_window:
+            self.found += [float(outputs["window_loss"]), float(pl_module.gradient_norm)]
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         self.found.append(float(trainer.callback_metrics["val/loss"]))
@@ -72,29 +81,24 @@ class Losses(lightning.Callback):
 def trained(
     case: str, encoder: str, decoder: str, ranks: int
 ) -> tuple[list[float], dict[str, torch.Tensor]]:
-    """Train for two epochs of three steps of eight rows; a rank takes its share of a step's four micro-batches."""
-    batches = BatchesConfig(accumulate=4 // ranks)
-    common: dict[str, Any] = {"batch_size": 2, "batches": batches}
+    """Train for two epochs of four steps, the last of which has one micro-batch of a single row."""
+    common: dict[str, Any] = {"batch_size": 4}
     module: Any
     data: Any
     if case.startswith("language model"):
-        module = LanguageModelModule(
-            model=decoder, pad_token_id=1, optimization=OPTIMIZATION, max_grad_norm=0.5
-        )
-        module.mini_batch_size = int("pieces" in case)
+        module = LanguageModelModule(model=decoder, pad_token_id=1, optimization=OPTIMIZATION)
         data = LanguageModelDataModule(train=EXAMPLES, validation=EXAMPLES[:5], **common)
+        data.parts = 2 if "parts" in case else 1
     else:
-        shape = "score" if case == "scores" else "pair"
+        shape, loss, records = EMBEDDING_CASES[case]
         module = EmbeddingModule(
             model=encoder,
             shape=shape,
-            loss="cosine_similarity" if case == "scores" else "auto",
+            loss=loss,
             mini_batch_size=int("pieces" in case),
             max_length=64,
             optimization=OPTIMIZATION,
-            max_grad_norm=0.5,
         )
-        records = SCORES if case == "scores" else PAIRS
         data = EmbeddingDataModule(train=records, validation=records[:5], shape=shape, **common)
     losses = Losses()
     trainer = lightning.Trainer(
@@ -104,6 +108,8 @@ def trained(
         if ranks > 1
         else "auto",
         max_epochs=2,
+        accumulate_grad_batches=2 * getattr(data, "parts", 1),
+        gradient_clip_val=0.5,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         logger=False,
@@ -114,7 +120,7 @@ def trained(
     )
     module.train()
     trainer.fit(module, datamodule=data)
-    assert trainer.global_step == 6
+    assert trainer.global_step == 8
     return losses.found, {name: each.detach().clone() for name, each in module.named_parameters()}
 
 
