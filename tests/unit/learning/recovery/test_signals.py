@@ -10,6 +10,7 @@ from tunetrail.config import TrainingConfig
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.fitting import fit
+from tunetrail.learning.recovery.checkpoints import LastCheckpoint
 from tunetrail.learning.recovery.signals import StopBetweenSteps
 from tunetrail.learning.training_plan import TrainingPlan
 
@@ -77,7 +78,7 @@ def test_the_process_own_handler_has_the_last_word(
     assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
 
 
-def test_signals_are_not_taken_outside_of_a_training() -> None:
+def test_signals_are_not_taken_outside_of_a_training(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     StopBetweenSteps(LastCheckpoint(tmp_path))
     assert signal.getsignal(signal.SIGTERM) is before

@@ -81,7 +81,7 @@ class Losses(lightning.Callback):
 def trained(
     case: str, encoder: str, decoder: str, ranks: int
 ) -> tuple[list[float], dict[str, torch.Tensor]]:
-    """Train for two epochs of four steps, the last of which has one micro-batch of a single row."""
+    """Train for two epochs; an epoch ends with a step of fewer rows than the others."""
     common: dict[str, Any] = {"batch_size": 4}
     module: Any
     data: Any
@@ -99,7 +99,14 @@ def trained(
             max_length=64,
             optimization=OPTIMIZATION,
         )
-        data = EmbeddingDataModule(train=records, validation=records[:5], shape=shape, **common)
+        data = EmbeddingDataModule(
+            train=records,
+            validation=records[:5],
+            shape=shape,
+            # SimCSE compares two views of each text.
+            seen_twice=("text",),
+            **common,
+        )
     losses = Losses()
     trainer = lightning.Trainer(
         accelerator="cpu",
@@ -120,7 +127,8 @@ def trained(
     )
     module.train()
     trainer.fit(module, datamodule=data)
-    assert trainer.global_step == 8
+    # A batch of a single row, which has nothing to compare it with, is left out.
+    assert trainer.global_step in (6, 8)
     return losses.found, {name: each.detach().clone() for name, each in module.named_parameters()}
 
 
