@@ -1,11 +1,9 @@
 """A toy model trained through the ordinary path and by a bare loop of torch, each in a fresh process."""
 
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from bench.engine.clock import StepClock
 from bench.engine.rows import load_rows
@@ -52,7 +50,7 @@ def train_in_a_bare_loop(*, task: dict[str, Any], folder: str) -> dict[str, Any]
     """Train the same module on the same batches by the same optimizer, with nothing around them; as above."""
     given, model = Task(**task), toy_model(Path(folder) / "toy")
     training = given.training()
-    module = _Bare(
+    module = EmbeddingModule(
         model=model,
         shape=given.shape,
         max_length=given.max_length,
@@ -116,16 +114,6 @@ def toy_model(folder: Path) -> str:
         str(folder / "embedding"), create_model_card=False
     )
     return str(folder / "embedding")
-
-
-class _Bare(EmbeddingModule):
-    """The module without a trainer."""
-
-    def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        loss.backward()
-
-    def without_synchronisation(self) -> AbstractContextManager[Any]:
-        return nullcontext()
 
 
 def _per_step(clock: StepClock, task: Task) -> dict[str, Any]:

@@ -172,8 +172,8 @@ class GuardsConfig:
 
     max_rewinds: int = setting(3, at_least(0, " (0: stop at once)"))
     """How many times the training may recover from a loss or gradient that isn't finite, by
-    leaving out the step of the rows at fault or by going back to the last good checkpoint;
-    0 stops at the first."""
+    leaving out the rows at fault or by going back to the last good checkpoint; 0 stops at the
+    first."""
 
     rate_factor: float = setting(0.5, ABOVE_ZERO_TO_ONE)
     """Factor of all later learning rates with each return to a checkpoint; 1 leaves them as
