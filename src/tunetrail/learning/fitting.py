@@ -1,7 +1,7 @@
 """Run one training from start to end: checks, loop, recovery, and the best weights."""
 
+import logging
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer, seed_everythin
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.utilities.memory import garbage_collection_cuda
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch import Tensor, nn
+from torch import Tensor
 
 from tunetrail.config import TrainingConfig
 from tunetrail.learning.preflight.checks import NO_FAMILY_CHECKS, FamilyChecks
@@ -39,6 +39,8 @@ from tunetrail.learning.training.precision import resolve_precision, scales_grad
 from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.plain_values import plain_values
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitResult:
@@ -47,7 +49,7 @@ class FitResult:
     Attributes:
         steps: Optimizer steps taken.
         epochs: Epochs begun.
-        seconds: Wall-clock time.
+        seconds: Wall-clock time, that before an interruption included.
         precision: Lightning's name of the precision.
         stopped_early: Whether early stopping ended it.
         best_validation_loss: The lowest validation loss, whose weights are the result; None without
@@ -136,8 +138,14 @@ def fit(
     if training.memory.compile:
         compile_model(module.model)
 
+    if plan.validate and not data.judges:
+        logger.warning(
+            "validation: a single row can't be compared with others, so val/loss never changes. It "
+            "neither chooses the weights nor stops the training, which keeps its last weights. "
+            "Raise split.validation_share, or prepare more rows."
+        )
+
     start = starting_weights(module)
-    started = time.monotonic()
     while True:
         attempt = _Attempt(module, data, training, plan, checks, recovery, resume, batches)
         try:
@@ -153,6 +161,7 @@ def fit(
         # A signal may have come in the very step that failed.
         attempt.signals.obey()
         recovery, resume = attempt.go_on_after(failure)
+        recovery = replace(recovery, seconds=attempt.last.seconds)
         # The optimizer's state as well, before the next attempt has one of its own.
         del attempt
         module.trainer = data.trainer = None
@@ -170,7 +179,7 @@ def fit(
     return FitResult(
         steps=attempt.trainer.global_step,
         epochs=math.ceil(attempt.trainer.global_step / steps_per_epoch),
-        seconds=round(time.monotonic() - started, 3),
+        seconds=round(attempt.last.seconds, 3),
         precision=str(attempt.trainer.precision),
         # `stopped_epoch` wouldn't do: it is 0 in the first epoch, too.
         stopped_early=attempt.stopping.stopping_reason_message is not None,
@@ -321,9 +330,9 @@ class _Attempt:
             RichProgressBar(leave=True),
         ]
 
-        if plan.validate and self.training.early_stopping_patience:
-            callbacks.append(self.stopping)
-        if plan.validate:
+        if plan.validate and self.data.judges:
+            if self.training.early_stopping_patience:
+                callbacks.append(self.stopping)
             callbacks.append(self.best)
         return [*callbacks, self.last, self.signals]
 
@@ -342,16 +351,18 @@ def _recoverable(error: Exception, module: TrainedModule) -> RecoverableError | 
     return FullMemoryError(mini_batch_size=half, rows=rows)
 
 
-def starting_weights(module: nn.Module) -> Mapping[str, Tensor] | None:
-    """Return a copy of the trained weights; None if all are trained.
+def starting_weights(module: LightningModule) -> Mapping[str, Tensor] | None:
+    """Return a copy of the trained weights of adapters.
 
-    In that case the starting weights lie in the model's folder.
+    None for a whole model, whose starting weights lie in its folder.
     """
-    parameters = dict(module.named_parameters())
-    trained = {name: weight for name, weight in parameters.items() if weight.requires_grad}
-    if len(trained) == len(parameters):
+    if module.strict_loading:
         return None
-    return {name: weight.detach().clone() for name, weight in trained.items()}
+    trained = {}
+    for name, weight in module.named_parameters():
+        if weight.requires_grad:
+            trained[name] = weight.detach().clone()
+    return trained
 
 
 def restore_start(module: TrainedModule, start: Mapping[str, Tensor] | None) -> None:

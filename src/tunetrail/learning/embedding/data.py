@@ -130,6 +130,14 @@ class EmbeddingDataModule(MicroBatchData):
         sampler = self._sampler(self.validation, shuffle=False)
         return self.validation_loader(partial(self._batch, self.validation), sampler)
 
+    @property
+    def judges(self) -> bool:
+        """Whether the validation loss can change: compared with no other row, a row's can't."""
+        for shared in self.val_dataloader():
+            if len(shared.batch.rows) > 1 or not shape_named(shared.batch.shape).compares_rows:
+                return True
+        return False
+
     def state_dict(self) -> dict[str, Any]:
         """Return what the last refresh changed: it can't be repeated, the model has moved on."""
         if not self._refreshed_epoch:

@@ -43,8 +43,9 @@ def load_embedding_model(path: str, max_length: int | None = None) -> SentenceTr
         device="cpu",
         local_files_only=True,
         trust_remote_code=False,
-        model_kwargs={"use_safetensors": True},
-    )
+        # Whatever precision the folder is in: small updates would vanish in weights of 16 bits.
+        model_kwargs={"use_safetensors": True, "dtype": torch.float32},
+    ).float()
     if not isinstance(model.tokenizer, PreTrainedTokenizerBase):
         raise ModelError(
             f"{path} must be a model with a transformer, got {type(model[0]).__name__}. "
@@ -112,6 +113,11 @@ class EmbeddingModule(TrainedModule):
         self.encoder = build_encoder(self.model, tokenized, padding_free=padding_free)
         if self.encoder.padding_free:
             transformer_of(self.model).set_attn_implementation(SEGMENT_ATTENTION)
+        # Pooling reads the tokens' vectors, so BERT's own pooler never gets a gradient. Without
+        # freezing it, data-parallel training would wait for one.
+        pooler = getattr(transformer_of(self.model), "pooler", None)
+        if isinstance(pooler, torch.nn.Module):
+            pooler.requires_grad_(False)
 
         # `auto` is resolved once, so that the preflight checks see the loss itself.
         # The options are for the loss of the module's own shape.

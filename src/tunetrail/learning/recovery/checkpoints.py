@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class LastCheckpoint(Checkpoint):
         self.path = folder / LAST
         self.every_steps = every_steps
         self.every_seconds = 60.0 * every_minutes
-        self._saved_at = time.monotonic()
+        self._saved_at = self._begun = time.monotonic()
         self.resumed = resumed
         self.recovery = recovery or Recovery()
         self.good = resumed
@@ -68,7 +69,8 @@ class LastCheckpoint(Checkpoint):
     def state_dict(self) -> dict[str, Any]:
         """Return which checkpoint is the good one, and the recovery."""
         good = _ITSELF if self._due else GOOD if self.good else ""
-        return {"good": good, STATE: self.recovery.to_dict()}
+        recovery = replace(self.recovery, seconds=self.seconds)
+        return {"good": good, STATE: recovery.to_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore which checkpoint is the good one.
@@ -166,6 +168,11 @@ class LastCheckpoint(Checkpoint):
     @property
     def _good_path(self) -> Path:
         return self.path.with_name(GOOD)
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time of the training so far, over all processes and attempts."""
+        return self.recovery.seconds + time.monotonic() - self._begun
 
     @property
     def newest(self) -> Path | None:

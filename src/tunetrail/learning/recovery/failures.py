@@ -70,6 +70,7 @@ class Recovery:
         incidents: Losses and gradients that were not finite.
         mini_batch_size: Rows that go through the model at once; 0: as configured.
         parts: Number of parts into which the data cuts each micro-batch.
+        seconds: Wall-clock time of the training so far, over all processes and attempts.
     """
 
     rate: float = 1.0
@@ -79,6 +80,7 @@ class Recovery:
     incidents: int = 0
     mini_batch_size: int = 0
     parts: int = 1
+    seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for a checkpoint."""

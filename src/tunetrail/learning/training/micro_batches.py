@@ -272,6 +272,11 @@ class MicroBatchData(lightning.LightningDataModule):
         self.parts = 1
         self.excluded_rows: frozenset[int] = frozenset()
 
+    @property
+    def judges(self) -> bool:
+        """Whether the validation loss can change, so that it can choose weights and stop early."""
+        return True
+
     def loader(
         self,
         build: Build,

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import pytorch_lightning as lightning
 import torch
-from pytorch_lightning.strategies import DDPStrategy
 from tests.families import assert_close, embedding_folder, language_folder
 
 from tunetrail.learning.embedding.data import EmbeddingDataModule
@@ -111,13 +110,10 @@ def trained(
     trainer = lightning.Trainer(
         accelerator="cpu",
         devices=ranks,
-        strategy=DDPStrategy(process_group_backend="gloo", find_unused_parameters=True)
-        if ranks > 1
-        else "auto",
+        strategy="ddp" if ranks > 1 else "auto",
         max_epochs=2,
         accumulate_grad_batches=2 * getattr(data, "parts", 1),
         gradient_clip_val=0.5,
-        use_distributed_sampler=False,
         num_sanity_val_steps=0,
         logger=False,
         enable_checkpointing=False,
