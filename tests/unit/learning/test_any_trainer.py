@@ -90,6 +90,7 @@ def test_a_language_model_trains_with_any_trainer(
     assert torch.isfinite(trainer.callback_metrics["val/loss"])
 
 
+@pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint")
 def test_a_checkpoint_of_another_trainer_resumes(
     encoder_folder: Callable[..., str], tmp_path: Path
 ) -> None:
