@@ -17,6 +17,7 @@ from tunetrail.config.embedding import EmbeddingConfig
 from tunetrail.config.evaluation import CrossValidationConfig, EvaluationConfig, GateConfig
 from tunetrail.config.language_model import LanguageModelConfig
 from tunetrail.config.stores import DatabaseConfig, TrackingConfig
+from tunetrail.config.trainer import TrainerConfig
 from tunetrail.config.training import AUTO, TrainingConfig
 from tunetrail.config.validation import ValidationConfig
 from tunetrail.errors import ConfigError, did_you_mean, naming_section
@@ -87,6 +88,9 @@ class Settings:
 
     cross_validation: CrossValidationConfig = field(default_factory=CrossValidationConfig)
     """Folds trained before the training itself."""
+
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    """Devices that train the models."""
 
     embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
     """Embedding model."""

@@ -110,11 +110,14 @@ def fit(
         ConfigError: A check found a setting with which nothing can be learnt.
         SampleError: A check found rows from which nothing can be learnt.
         SIGTERMException: The process was asked to stop; its state is in the last checkpoint.
+        FullMemoryError: With several ranks, the memory of this one is full.
     """
     seed_everything(seed, workers=True, verbose=False)
     silence_lightning()
 
-    recovery = Recovery() if plan.resume is None else recovery_of(plan.resume)
+    recovery = plan.recovery
+    if recovery is None:
+        recovery = Recovery() if plan.resume is None else recovery_of(plan.resume)
     resume = plan.resume
     data.parts, data.excluded_rows = recovery.parts, frozenset(recovery.left_out)
     if recovery.mini_batch_size:
@@ -155,6 +158,9 @@ def fit(
             failure = _recoverable(error, module)
             if failure is None:
                 raise
+            if attempt.trainer.world_size > 1 and isinstance(failure, FullMemoryError):
+                # The other ranks have memory left and don't know: all have to begin again.
+                raise failure from None
             # The traceback holds the graph of the step, and through it most of the memory.
             error.__traceback__ = None
 
@@ -262,8 +268,7 @@ class _Attempt:
             TrainingError: There is nothing that it could change.
         """
         if isinstance(failure, FullMemoryError):
-            cuts_itself = self.module.cuts_itself
-            recovery = self.recovery.after_full_memory(failure, cuts_itself=cuts_itself)
+            recovery = self.recovery.after_full_memory(failure)
             # The weights are sound: no more than the steps since then has to be repeated.
             return recovery, self.last.newest
 
@@ -292,7 +297,9 @@ class _Attempt:
         is_once = training.validations_per_epoch == 1 or validation_steps == steps_per_epoch
         return Trainer(
             max_epochs=max_epochs,
-            devices=1,
+            accelerator=plan.trainer.accelerator,
+            devices=plan.trainer.devices,
+            strategy=plan.trainer.strategy,
             # The sampler shares the rows out over the ranks itself.
             use_distributed_sampler=False,
             precision=resolve_precision(training.precision, training.use_mixed_precision),  # type: ignore[arg-type]
@@ -348,7 +355,7 @@ def _recoverable(error: Exception, module: TrainedModule) -> RecoverableError | 
     tried = min(module.mini_batch_size or rows, rows)
     # Half, rounded up; a single row can't be halved.
     half = 0 if tried <= 1 else -(-tried // 2)
-    return FullMemoryError(mini_batch_size=half, rows=rows)
+    return FullMemoryError(mini_batch_size=half, rows=rows, cuts_itself=module.cuts_itself)
 
 
 def starting_weights(module: LightningModule) -> Mapping[str, Tensor] | None:

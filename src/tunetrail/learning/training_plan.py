@@ -1,9 +1,11 @@
 """The circumstances of one training: everything but its model, its rows and its configuration."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from tunetrail.config.trainer import TrainerConfig
 from tunetrail.learning.automatic.auto_values import AutoValues
+from tunetrail.learning.recovery.failures import Recovery
 from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.training.records import Refresh
 
@@ -20,6 +22,9 @@ class TrainingPlan:
         resume: Checkpoint of the same training, which continues after its last finished step.
         auto_values: The values that replace `auto` in the configuration; None searches for them.
         budget: Share of the steps, and of the warm-up, that is taken; below 1 for a fold.
+        trainer: The devices; with several, each rank calls `fit` in a process of its own.
+        recovery: What earlier attempts in other processes have changed; None takes it from the
+            checkpoint.
     """
 
     folder: Path
@@ -29,3 +34,5 @@ class TrainingPlan:
     resume: Path | None = None
     auto_values: AutoValues | None = None
     budget: float = 1.0
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    recovery: Recovery | None = None

@@ -7,6 +7,7 @@ validation.parquet        the rows whose loss is watched; of a fold, the rows to
 before_mining.parquet     the rows from which negatives are mined again, if they are
 mined-EPOCH.parquet       the rows with the negatives that were mined for an epoch
 checkpoints/              from which a job that was interrupted goes on
+ranks/ and further files  of a training on several devices, see `tunetrail.pipeline.ranks`
 model/, result.json       the result of a fit, its checks before training in preflight.txt
 scores.json               the result of a fold
 """
@@ -17,7 +18,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,20 @@ import pandas as pd
 from safetensors import SafetensorError
 
 from tunetrail.config import Settings, TrackingConfig
+from tunetrail.config.trainer import TrainerConfig
 from tunetrail.data.flow.preparation import result_cache
 from tunetrail.data.rows import records_of
 from tunetrail.errors import TrainingError, UserError
 from tunetrail.evaluation.scores import Scores
 from tunetrail.learning.automatic.auto_values import AutoValues
+from tunetrail.learning.devices import device_count
 from tunetrail.learning.fitting import FitResult
 from tunetrail.learning.learner import Learner
 from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.pipeline.families import ModelFamily, family_named
 from tunetrail.pipeline.mining import remembered, remining
+from tunetrail.pipeline.ranks import fit_by_ranks, recovery_of_job
 from tunetrail.pipeline.run_files import read_rows, remove, write_json, write_rows
 from tunetrail.pipeline.run_settings import plain_settings, settings_of
 
@@ -158,19 +162,37 @@ def run_fit_job(folder: Path, on_metrics: MetricsSink = ignore_metrics) -> dict[
     """
     path = folder / RESULT
     if not path.exists():
-        job = TrainingJob.read(folder)
-        model, result = _train(job, folder, on_metrics, validate=True)
-
-        _save_model(job.learner, model, folder)
-        if result.preflight is not None:
-            (folder / PREFLIGHT).write_text(str(result.preflight), encoding="utf-8")
-        # The result says that the job is done, so it follows the model; the checkpoints go last:
-        # until then a kill costs the steps since the last one, not the training.
-        write_json(result.to_dict(), path)
+        devices = device_count(TrainingJob.read(folder).settings.trainer)
+        if devices == 1:
+            fit_as_rank(folder, on_metrics)
+        else:
+            checkpoint = folder / CHECKPOINTS / LAST_CHECKPOINT
+            fit_by_ranks(folder, devices, checkpoint, on_metrics)
+        # They go last: until then a kill costs the steps since the last one, not the training.
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
     measurements: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return measurements
+
+
+def fit_as_rank(folder: Path, on_metrics: MetricsSink, *, is_first: bool = True) -> None:
+    """Train the model of a job in this process, the only one or one of several ranks.
+
+    Args:
+        folder: The job.
+        on_metrics: Receives metrics while the training runs.
+        is_first: Whether this rank writes the result.
+    """
+    job = TrainingJob.read(folder)
+    model, result = _train(job, folder, on_metrics, validate=True)
+    if not is_first:
+        return
+
+    _save_model(job.learner, model, folder)
+    if result.preflight is not None:
+        (folder / PREFLIGHT).write_text(str(result.preflight), encoding="utf-8")
+    # The result says that the job is done, so it follows the model.
+    write_json(result.to_dict(), folder / RESULT)
 
 
 def run_fold_job(folder: Path, on_metrics: MetricsSink = ignore_metrics) -> Scores:
@@ -227,9 +249,16 @@ def _train(
         resume=checkpoint,
         auto_values=job.auto_values,
         budget=job.budget,
+        trainer=_trainer(job.settings.trainer, is_fold=not validate),
+        recovery=recovery_of_job(folder),
     )
     training = job.family.section(job.settings).training
     return job.learner.train(job.start, train, validation, training, plan)
+
+
+def _trainer(trainer: TrainerConfig, *, is_fold: bool) -> TrainerConfig:
+    """Return the devices of a job: a fold trains on one."""
+    return replace(trainer, devices=1) if is_fold else trainer
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunetrail.config import check_identifier
+from tunetrail.config import Settings, check_identifier
 from tunetrail.errors import ConfigError, SessionError, did_you_mean
+from tunetrail.learning.devices import check_batch, device_count
 from tunetrail.pipeline.families import ALL_FAMILIES, ModelFamily, requested_families
 from tunetrail.stores.database import SessionSummary
 
@@ -28,6 +29,13 @@ def checked_request(request: Mapping[str, Any]) -> tuple[str, str]:
     model_type = str(request.get("model_type", ALL_FAMILIES))
     requested_families(model_type)
     return session_id, model_type
+
+
+def check_devices(settings: Settings, families: Sequence[ModelFamily]) -> None:
+    """Raise `ConfigError` if the machine has too few devices, or a batch has too few rows."""
+    devices = device_count(settings.trainer)
+    for family in families:
+        check_batch(family.section(settings).training, devices, family.name)
 
 
 def check_samples(summary: SessionSummary, families: Sequence[ModelFamily]) -> None:

@@ -4,9 +4,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
+from tests.unit.pipeline.jobs import write_job
 
 from tunetrail.config import (
     AdapterConfig,
@@ -18,29 +18,13 @@ from tunetrail.config import (
     Settings,
     TrainingConfig,
 )
-from tunetrail.data.rows import rows_frame
 from tunetrail.errors import TrainingError, UserError
-from tunetrail.learning.automatic.auto_values import AutoValues
-from tunetrail.pipeline.families import family_named
 from tunetrail.pipeline.jobs import (
-    JobRows,
     TrainingJob,
     last_checkpoint,
     run_fit_job,
     run_fold_job,
 )
-from tunetrail.samples import SampleKind, parse_sample
-
-SUBJECTS = [f"{noun} number {count}" for noun in ("snow", "fire", "bread") for count in range(8)]
-
-
-def rows_of(model_type: str, subjects: list[str]) -> pd.DataFrame:
-    first, second = ("anchor", "positive") if model_type == "embedding" else ("input", "output")
-    samples = [
-        parse_sample({first: f"what is {subject}", second: f"{subject}!"}, SampleKind(model_type))
-        for subject in subjects
-    ]
-    return rows_frame(enumerate(samples))
 
 
 @pytest.fixture
@@ -58,23 +42,6 @@ def settings(tiny_embedding_model: str, tiny_language_model: str, tmp_path: Path
             model=tiny_language_model, training=training, adapter=AdapterConfig(rank=2, alpha=4)
         ),
     )
-
-
-def write_job(folder: Path, settings: Settings, model_type: str = "embedding") -> Path:
-    train = rows_of(model_type, SUBJECTS[:16])
-    JobRows(
-        train=train,
-        validation=rows_of(model_type, SUBJECTS[16:]),
-        before_mining=train if model_type == "embedding" else None,
-    ).write(folder)
-    TrainingJob(
-        model_type=model_type,
-        shape="pair" if model_type == "embedding" else "completion",
-        settings=settings,
-        start=family_named(model_type).section(settings).model,
-        auto_values=AutoValues(),
-    ).write(folder)
-    return folder
 
 
 def weights(folder: Path) -> str:

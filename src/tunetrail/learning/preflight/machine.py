@@ -63,7 +63,7 @@ def check_worst_batch(
 
     # What was tried, if the batch goes through the model at once.
     if size not in (module.mini_batch_size, len(rows)):
-        raise FullMemoryError(mini_batch_size=size, rows=len(rows))
+        raise FullMemoryError(mini_batch_size=size, rows=len(rows), cuts_itself=module.cuts_itself)
     mini_batches = f" in mini-batches of {size}" if size < len(rows) else ""
     return ok(name, f"{batch} fit into memory{mini_batches}")
 

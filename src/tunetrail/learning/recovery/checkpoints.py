@@ -228,7 +228,9 @@ class LastCheckpoint(Checkpoint):
             self._saved_step = trainer.global_step
             self._saved_at = time.monotonic()
         finally:
-            unfinished.unlink(missing_ok=True)
+            # Another rank would delete the file before it takes its place.
+            if trainer.is_global_zero:
+                unfinished.unlink(missing_ok=True)
 
 
 def validation_follows(trainer: Trainer, batch_index: int) -> bool:

@@ -50,12 +50,15 @@ class FullMemoryError(RecoverableError):
     Args:
         mini_batch_size: Rows that are to go through the model at once from now on.
         rows: Rows of a micro-batch.
+        cuts_itself: Whether the module computes mini-batches with one backward pass; otherwise the
+            data has to be cut.
     """
 
-    def __init__(self, *, mini_batch_size: int, rows: int) -> None:
+    def __init__(self, *, mini_batch_size: int, rows: int, cuts_itself: bool) -> None:
         super().__init__(f"{rows} rows don't fit into memory at once")
         self.mini_batch_size = mini_batch_size
         self.rows = rows
+        self.cuts_itself = cuts_itself
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,12 +134,8 @@ class Recovery:
         )
         return replace(after, rewinds=self.rewinds + 1, rate=rate)
 
-    def after_full_memory(self, failure: FullMemoryError, *, cuts_itself: bool) -> "Recovery":
+    def after_full_memory(self, failure: FullMemoryError) -> "Recovery":
         """Go on with fewer rows at once.
-
-        Args:
-            failure: The failure.
-            cuts_itself: Whether the module computes mini-batches with one backward pass.
 
         Raises:
             TrainingError: A single row doesn't fit into memory.
@@ -153,7 +152,7 @@ class Recovery:
         )
 
         after = replace(self, mini_batch_size=failure.mini_batch_size)
-        if cuts_itself:
+        if failure.cuts_itself:
             return after
         # Smaller micro-batches take less memory than several within one backward pass.
         rows = failure.rows * self.parts

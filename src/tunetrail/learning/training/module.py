@@ -222,7 +222,9 @@ class TrainedModule(LightningModule):
         names = self.trainer.strategy.broadcast(list(self._measures))
         for name in names:
             total = self._sum_over_ranks(self._measures.get(name, 0.0))
-            self.log(f"val/{name}", total / weight, prog_bar=name == "loss")
+            # All ranks have the same value; Lightning wants to be told.
+            is_shared = self.trainer.world_size > 1
+            self.log(f"val/{name}", total / weight, prog_bar=name == "loss", sync_dist=is_shared)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and the schedule over all steps."""

@@ -1,0 +1,50 @@
+"""Count the devices that a training may use, and check that it can use as many as it asks for."""
+
+import os
+
+import torch
+
+from tunetrail.config import TrainingConfig
+from tunetrail.config.trainer import AUTO_DEVICES, TrainerConfig
+from tunetrail.errors import ConfigError
+
+
+def device_count(trainer: TrainerConfig) -> int:
+    """Return the number of devices that a training runs on.
+
+    Raises:
+        ConfigError: There are fewer.
+    """
+    gpus = torch.cuda.device_count()
+    if trainer.accelerator == "gpu" and not gpus:
+        raise ConfigError(
+            "trainer.accelerator must be cpu or auto on this machine, got 'gpu': torch finds no "
+            "GPU. Install a build of torch for it, or set trainer=cpu."
+        )
+
+    is_gpu = trainer.accelerator != "cpu" and gpus > 0
+    if trainer.devices == AUTO_DEVICES:
+        return gpus if is_gpu else 1
+
+    available = gpus if is_gpu else len(os.sched_getaffinity(0))
+    if int(trainer.devices) > available:
+        kind = "GPUs" if is_gpu else "CPU cores"
+        raise ConfigError(
+            f"trainer.devices must be at most the {available} {kind} of this machine, got "
+            f"{trainer.devices}. Lower it, or set trainer.devices=auto."
+        )
+    return int(trainer.devices)
+
+
+def check_batch(training: TrainingConfig, devices: int, section: str) -> None:
+    """Check that each device gets a row of a batch.
+
+    Raises:
+        ConfigError: The batch is too small.
+    """
+    rows = training.batch_size
+    if isinstance(rows, int) and rows < devices:
+        raise ConfigError(
+            f"{section}.training.batch_size must be at least trainer.devices={devices}, so that "
+            f"each device gets a row, got {rows}. Raise it, or lower trainer.devices."
+        )

@@ -1,0 +1,147 @@
+"""Train the model of a job in a process for each device, and say in one line what went wrong.
+
+The processes run `tunetrail.pipeline.worker`. They and this process talk by files in the job's
+folder:
+
+metrics.jsonl        the metrics of rank 0, one report per line
+failure.RANK.json    why a rank has ended
+recovery.json        what the ranks change because the memory of one was full
+ranks/               the output of all ranks except the first
+"""
+
+import json
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tunetrail import errors
+from tunetrail.errors import TrainingError
+from tunetrail.learning.recovery.failures import FullMemoryError, Recovery, recovery_of
+from tunetrail.learning.training.callbacks import MetricsSink
+from tunetrail.learning.workers import RanksFailedError, run_ranks
+from tunetrail.pipeline.run_files import write_json
+
+METRICS = "metrics.jsonl"
+_OUTPUT, _RECOVERY = "ranks", "recovery.json"
+_WORKER = "tunetrail.pipeline.worker"
+_STOPPED = ("SIGTERMException", "KeyboardInterrupt", "SystemExit")
+"""What a rank raises that was asked to stop."""
+
+
+def failure_file(folder: Path, rank: int) -> Path:
+    """Return the file in which a rank writes why it has ended."""
+    return folder / f"failure.{rank}.json"
+
+
+def recovery_of_job(folder: Path) -> Recovery | None:
+    """Return what the ranks change because of a full memory; None if nothing."""
+    path = folder / _RECOVERY
+    if not path.exists():
+        return None
+    return Recovery.from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def fit_by_ranks(folder: Path, ranks: int, checkpoint: Path, on_metrics: MetricsSink) -> None:
+    """Train the model of a job, in smaller pieces if the memory of a rank is full.
+
+    Args:
+        folder: The job.
+        ranks: Number of processes.
+        checkpoint: The last checkpoint of the job, if there is one by then.
+        on_metrics: Receives the metrics of rank 0, in this process.
+
+    Raises:
+        TunetrailError: The error of the rank that failed first.
+        KeyboardInterrupt: SIGINT came; the ranks have written a checkpoint.
+        SIGTERMException: The same of SIGTERM.
+    """
+    metrics = _MetricsFile(folder / METRICS, on_metrics)
+    while True:
+        for rank in range(ranks):
+            failure_file(folder, rank).unlink(missing_ok=True)
+        try:
+            run_ranks(_WORKER, [str(folder)], ranks, folder / _OUTPUT, metrics.pass_on)
+            return
+        except RanksFailedError as error:
+            failure = _first_failure(folder, error)
+
+        if checkpoint.exists():
+            recovery = recovery_of(checkpoint)
+        else:
+            recovery = recovery_of_job(folder) or Recovery()
+        write_json(recovery.after_full_memory(failure).to_dict(), folder / _RECOVERY)
+
+
+class _MetricsFile:
+    """Passes on what rank 0 writes."""
+
+    def __init__(self, path: Path, on_metrics: MetricsSink) -> None:
+        self.path = path
+        self.on_metrics = on_metrics
+        # What an interrupted training wrote was passed on at the time.
+        self.position = path.stat().st_size if path.exists() else 0
+
+    def pass_on(self) -> None:
+        """Pass on the lines that were written since the last call."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self.position)
+            written = file.read()
+
+        # The last line may be unfinished.
+        whole_lines = written[: written.rfind(b"\n") + 1]
+        self.position += len(whole_lines)
+        for line in whole_lines.splitlines():
+            report = json.loads(line)
+            self.on_metrics(report["metrics"], report["step"])
+
+
+def _first_failure(folder: Path, error: RanksFailedError) -> FullMemoryError:
+    """Return the failure after which the ranks can go on.
+
+    Raises:
+        TunetrailError: They can't.
+    """
+    # A killed rank says nothing, and its neighbours fail in an exchange that can't complete.
+    for rank, code in error.exit_codes.items():
+        if code < 0 and code != -signal.SIGTERM:
+            raise TrainingError(
+                f"rank {rank} was killed by {signal.Signals(-code).name}, and the other ranks were "
+                "stopped. If the system did so because its memory was full, lower "
+                "training.batch_size; otherwise continue with tunetrail resume."
+            )
+
+    rank, failure = _earliest(folder, error)
+    if failure["kind"] == FullMemoryError.__name__:
+        return FullMemoryError(
+            mini_batch_size=failure["mini_batch_size"],
+            rows=failure["rows"],
+            cuts_itself=failure["cuts_itself"],
+        )
+
+    kind = getattr(errors, failure["kind"], None)
+    if kind is not None:
+        raise kind(failure["message"])
+    first_line = next(iter(failure["message"].splitlines()), "")
+    raise TrainingError(
+        f"rank {rank} failed: {failure['kind']}: {first_line} (the output of the ranks is in "
+        f"{folder / _OUTPUT})"
+    )
+
+
+def _earliest(folder: Path, error: RanksFailedError) -> tuple[int, Mapping[str, Any]]:
+    """Return the rank that failed first, and what it wrote: the others may have failed with it."""
+    failures = []
+    for rank in error.exit_codes:
+        path = failure_file(folder, rank)
+        if path.exists():
+            failure = json.loads(path.read_text(encoding="utf-8"))
+            was_stopped = failure["kind"] in _STOPPED
+            failures.append((was_stopped, failure["at"], rank, failure))
+
+    if not failures:
+        raise TrainingError(f"the ranks ended with {error}; their output is in {folder / _OUTPUT}.")
+    _, _, rank, failure = min(failures, key=lambda entry: entry[:3])
+    return rank, failure

@@ -1,0 +1,201 @@
+"""A training in two processes: the model of one, its failures in a line, and nothing left running."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from tests.families import embedding_folder
+from tests.unit.pipeline.jobs import write_job
+
+from tunetrail.config import (
+    EmbeddingConfig,
+    PreparationConfig,
+    Settings,
+    TrainingConfig,
+)
+from tunetrail.config.trainer import TrainerConfig
+from tunetrail.errors import ConfigError, TrainingError
+from tunetrail.pipeline.families import family_named
+from tunetrail.pipeline.jobs import run_fit_job
+from tunetrail.pipeline.requests import check_devices
+
+pytestmark = pytest.mark.processes
+
+FOLLOW = """
+import json, pathlib, sys, time
+from tunetrail.pipeline.jobs import run_fit_job
+
+def tell(metrics, step):
+    print(json.dumps([step, sorted(metrics)]), flush=True)
+
+run_fit_job(pathlib.Path(sys.argv[1]), tell)
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Eight steps on two processes, without dropout: its draws depend on the rank."""
+    path = embedding_folder(tmp_path / "bert", "bert")
+    training = TrainingConfig(
+        batch_size=8, learning_rate=1e-3, warmup_steps=0, num_epochs=4, logging_steps=1
+    )
+    return Settings(
+        preparation=PreparationConfig(cache_gigabytes=0.0),
+        embedding=EmbeddingConfig(model=path, max_length=64, training=training),
+        trainer=TrainerConfig(accelerator="cpu", devices=2),
+    )
+
+
+def trained_weights(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    (file,) = (folder / "model").rglob("*.safetensors")
+    return load_file(file)
+
+
+def ranks_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if "tunetrail.pipeline.worker" in child.cmdline()]
+
+
+def steps_until(process: subprocess.Popen[str], step: int) -> Iterator[int]:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("["):
+            seen = json.loads(line)[0]
+            yield seen
+            if seen >= step:
+                return
+
+
+def follow(folder: Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", FOLLOW, str(folder)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_ranks_train_the_model_of_one(settings: Settings, tmp_path: Path) -> None:
+    one, two = write_job(tmp_path / "one", settings), write_job(tmp_path / "two", settings)
+    job = json.loads((one / "job.json").read_text())
+    job["settings"]["trainer"]["devices"] = 1
+    (one / "job.json").write_text(json.dumps(job))
+    reports: list[tuple[int, Mapping[str, float]]] = []
+
+    expected = run_fit_job(one)
+    result = run_fit_job(two, lambda metrics, step: reports.append((step, metrics)))
+
+    assert result["steps"] == expected["steps"] == 8
+    for name in ("train/loss", "val/loss", "train/gradient_norm"):
+        points = result["history"][name]
+        assert [step for step, _ in points] == [step for step, _ in expected["history"][name]]
+        values = [value for _, value in expected["history"][name]]
+        assert [value for _, value in points] == pytest.approx(values, rel=1e-3)
+    assert [step for step, metrics in reports if "train/loss" in metrics] == list(range(1, 9))
+    before = trained_weights(one)
+    for name, weight in trained_weights(two).items():
+        assert float((weight - before[name]).abs().max()) < 2e-3
+    assert not (two / "checkpoints").exists()
+
+
+def test_the_error_of_a_rank_is_that_of_the_training(settings: Settings, tmp_path: Path) -> None:
+    folder = write_job(tmp_path / "fit", settings)
+    job = json.loads((folder / "job.json").read_text())
+    job["start"] = str(tmp_path / "nowhere")
+    (folder / "job.json").write_text(json.dumps(job))
+
+    with pytest.raises(TrainingError, match=r"^rank [01] failed: \w+: .*nowhere"):
+        run_fit_job(folder)
+
+
+def test_a_killed_rank_ends_the_training_in_seconds(settings: Settings, tmp_path: Path) -> None:
+    settings.embedding.training.num_epochs = 500
+    process = follow(write_job(tmp_path / "fit", settings))
+    assert list(steps_until(process, 3))[-1] >= 3
+    ranks = ranks_of(process)
+
+    ranks[1].kill()
+    killed_at = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+
+    assert time.monotonic() - killed_at < 20.0
+    assert process.returncode == 1
+    assert (
+        errors.strip()
+        .splitlines()[-1]
+        .startswith(
+            "tunetrail.errors.TrainingError: rank 1 was killed by SIGKILL, and the other ranks were"
+        )
+    )
+    assert not any(rank.is_running() for rank in ranks)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_training_continues_where_it_was(
+    settings: Settings, tmp_path: Path, signal_number: signal.Signals
+) -> None:
+    settings.embedding.training.num_epochs = 30
+    whole, cut = write_job(tmp_path / "whole", settings), write_job(tmp_path / "cut", settings)
+    expected = run_fit_job(whole)
+    process = follow(cut)
+    assert list(steps_until(process, 5))[-1] >= 5
+    ranks = ranks_of(process)
+
+    process.send_signal(signal_number)
+    process.communicate(timeout=60)
+
+    assert process.returncode != 0
+    assert not any(rank.is_running() for rank in ranks)
+    assert (cut / "checkpoints" / "last.ckpt").exists()
+    result = run_fit_job(cut)
+    assert result["history"]["train/loss"] == expected["history"]["train/loss"]
+    resumed, uninterrupted = trained_weights(cut), trained_weights(whole)
+    assert all(torch.equal(resumed[name], uninterrupted[name]) for name in uninterrupted)
+
+
+def test_ranks_end_when_their_parent_is_killed(settings: Settings, tmp_path: Path) -> None:
+    settings.embedding.training.num_epochs = 500
+    folder = write_job(tmp_path / "fit", settings)
+    process = follow(folder)
+    assert list(steps_until(process, 3))[-1] >= 3
+    ranks = ranks_of(process)
+    assert len(ranks) == 2
+
+    process.kill()
+    process.wait()
+
+    _, alive = psutil.wait_procs(ranks, timeout=30)
+    assert alive == []
+    assert (folder / "checkpoints" / "last.ckpt").exists()
+
+
+def test_devices_that_are_not_there_are_refused(settings: Settings) -> None:
+    settings.trainer = TrainerConfig(accelerator="cpu", devices=4096)
+    with pytest.raises(ConfigError, match=r"^trainer\.devices must be at most the \d+ CPU cores"):
+        check_devices(settings, [family_named("embedding")])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused(settings: Settings) -> None:
+    settings.trainer = TrainerConfig(accelerator="gpu")
+    with pytest.raises(ConfigError, match=r"^trainer\.accelerator must be cpu or auto on this"):
+        check_devices(settings, [family_named("embedding")])
+
+
+def test_a_batch_with_fewer_rows_than_devices_is_refused(settings: Settings) -> None:
+    settings.embedding.training.batch_size = 1
+    message = r"^embedding\.training\.batch_size must be at least trainer\.devices=2"
+    with pytest.raises(ConfigError, match=message):
+        check_devices(settings, [family_named("embedding")])
