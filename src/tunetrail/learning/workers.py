@@ -19,7 +19,6 @@ from torch.distributed.elastic.multiprocessing import (
     DefaultLogsSpecs,
     PContext,
     SignalException,
-    Std,
     start_processes,
 )
 
@@ -42,18 +41,16 @@ class RanksFailedError(Exception):
 
 
 def run_ranks(
-    module: str, arguments: Sequence[str], ranks: int, logs: Path, on_poll: Callable[[], None]
+    module: str, arguments: Sequence[str], ranks: int, folder: Path, on_poll: Callable[[], None]
 ) -> None:
     """Run `python -m module arguments` in as many processes as there are ranks.
-
-    Rank 0 writes to this process's terminal, the others to files.
 
     Args:
         module: The module; it finds its rank in the environment, as `torch.distributed.run` sets
             it.
         arguments: Its arguments.
         ranks: Number of processes.
-        logs: Folder for the files.
+        folder: For the launcher's files.
         on_poll: Called again and again while the processes run, and once afterwards.
 
     Raises:
@@ -66,7 +63,7 @@ def run_ranks(
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
 
     received: int | None = None
-    context = _start(module, arguments, ranks, logs)
+    context = _start(module, arguments, ranks, folder)
     try:
         _wait(context, on_poll)
     except SignalException as stop:
@@ -91,7 +88,7 @@ def obey(signal_number: int, handler: Any) -> None:
     raise KeyboardInterrupt if signal_number == signal.SIGINT else SIGTERMException
 
 
-def _start(module: str, arguments: Sequence[str], ranks: int, logs: Path) -> PContext:
+def _start(module: str, arguments: Sequence[str], ranks: int, folder: Path) -> PContext:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -103,7 +100,7 @@ def _start(module: str, arguments: Sequence[str], ranks: int, logs: Path) -> PCo
         "LOCAL_WORLD_SIZE": str(ranks),
         "GROUP_RANK": "0",
         # By this, Lightning knows that the processes are there already.
-        "TORCHELASTIC_RUN_ID": logs.name,
+        "TORCHELASTIC_RUN_ID": folder.name,
         # Or each rank would start a thread for every core.
         "OMP_NUM_THREADS": str(max(len(os.sched_getaffinity(0)) // ranks, 1)),
     }
@@ -112,9 +109,8 @@ def _start(module: str, arguments: Sequence[str], ranks: int, logs: Path) -> PCo
         environments[rank] = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
         commands[rank] = ("-m", module, *arguments)
 
-    logs.mkdir(parents=True, exist_ok=True)
-    redirects = dict.fromkeys(range(1, ranks), Std.ALL)
-    specs = DefaultLogsSpecs(log_dir=str(logs), redirects={0: Std.NONE, **redirects})
+    folder.mkdir(parents=True, exist_ok=True)
+    specs = DefaultLogsSpecs(log_dir=str(folder))
     return start_processes("rank", sys.executable, commands, environments, specs)
 
 

@@ -23,7 +23,7 @@ from tunetrail.learning.workers import RanksFailedError, run_ranks
 from tunetrail.pipeline.run_files import write_json
 
 METRICS = "metrics.jsonl"
-_OUTPUT, _RECOVERY = "ranks", "recovery.json"
+OUTPUT, _RECOVERY = "ranks", "recovery.json"
 _WORKER = "tunetrail.pipeline.worker"
 _STOPPED = ("SIGTERMException", "KeyboardInterrupt", "SystemExit")
 """What a rank raises that was asked to stop."""
@@ -61,7 +61,7 @@ def fit_by_ranks(folder: Path, ranks: int, checkpoint: Path, on_metrics: Metrics
         for rank in range(ranks):
             failure_file(folder, rank).unlink(missing_ok=True)
         try:
-            run_ranks(_WORKER, [str(folder)], ranks, folder / _OUTPUT, metrics.pass_on)
+            run_ranks(_WORKER, [str(folder)], ranks, folder / OUTPUT, metrics.pass_on)
             return
         except RanksFailedError as error:
             failure = _first_failure(folder, error)
@@ -127,7 +127,7 @@ def _first_failure(folder: Path, error: RanksFailedError) -> FullMemoryError:
     first_line = next(iter(failure["message"].splitlines()), "")
     raise TrainingError(
         f"rank {rank} failed: {failure['kind']}: {first_line} (the output of the ranks is in "
-        f"{folder / _OUTPUT})"
+        f"{folder / OUTPUT})"
     )
 
 
@@ -142,6 +142,6 @@ def _earliest(folder: Path, error: RanksFailedError) -> tuple[int, Mapping[str, 
             failures.append((was_stopped, failure["at"], rank, failure))
 
     if not failures:
-        raise TrainingError(f"the ranks ended with {error}; their output is in {folder / _OUTPUT}.")
+        raise TrainingError(f"the ranks ended with {error}; their output is in {folder / OUTPUT}.")
     _, _, rank, failure = min(failures, key=lambda entry: entry[:3])
     return rank, failure

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tunetrail.learning.recovery.failures import FullMemoryError
 from tunetrail.pipeline.jobs import fit_as_rank
-from tunetrail.pipeline.ranks import METRICS, failure_file
+from tunetrail.pipeline.ranks import METRICS, OUTPUT, failure_file
 
 _PARENT_SECONDS = 1.0
 
@@ -23,6 +23,8 @@ _PARENT_SECONDS = 1.0
 def main() -> None:
     """Fit the job of a folder as the rank that the environment names."""
     folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
+    if rank:
+        _write_output_to(folder / OUTPUT / f"{rank}.log")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
 
@@ -38,6 +40,13 @@ def main() -> None:
     except BaseException as error:
         failure_file(folder, rank).write_text(json.dumps(_described(error)), encoding="utf-8")
         raise SystemExit(1) from error
+
+
+def _write_output_to(path: Path) -> None:
+    """Write what this process prints to a file: the terminal belongs to rank 0."""
+    with path.open("w", encoding="utf-8") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
 
 
 def _described(error: BaseException) -> dict[str, object]:

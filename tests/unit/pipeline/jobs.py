@@ -11,7 +11,7 @@ from tunetrail.pipeline.families import family_named
 from tunetrail.pipeline.jobs import JobRows, TrainingJob
 from tunetrail.samples import SampleKind, parse_sample
 
-SUBJECTS = [f"{thing} number {count}" for thing in ("snow", "fire", "bread") for count in range(8)]
+SUBJECTS = [f"{noun} number {count}" for noun in ("snow", "fire", "bread") for count in range(8)]
 
 
 def rows_of(model_type: str, subjects: list[str]) -> pd.DataFrame:

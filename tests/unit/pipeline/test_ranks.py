@@ -146,7 +146,8 @@ def test_a_killed_rank_ends_the_training_in_seconds(settings: Settings, tmp_path
 def test_a_stopped_training_continues_where_it_was(
     settings: Settings, tmp_path: Path, signal_number: signal.Signals
 ) -> None:
-    settings.embedding.training.num_epochs = 30
+    training = settings.embedding.training
+    training.batch_size, training.num_epochs = 2, 20
     whole, cut = write_job(tmp_path / "whole", settings), write_job(tmp_path / "cut", settings)
     expected = run_fit_job(whole)
     process = follow(cut)
@@ -156,7 +157,7 @@ def test_a_stopped_training_continues_where_it_was(
     process.send_signal(signal_number)
     process.communicate(timeout=60)
 
-    assert process.returncode != 0
+    assert not (cut / "result.json").exists()
     assert not any(rank.is_running() for rank in ranks)
     assert (cut / "checkpoints" / "last.ckpt").exists()
     result = run_fit_job(cut)
