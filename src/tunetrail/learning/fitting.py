@@ -220,7 +220,8 @@ class _Attempt:
         self.resume = resume
 
         averaging = training.averaging
-        self.preflight = Preflight(plan, training, checks)
+        is_reduced = recovery.mini_batch_size > 0
+        self.preflight = Preflight(plan, training, checks, is_reduced=is_reduced)
         self.averaging = averaging_callback(
             averaging.kind, averaging.decay, averaging.start, module.total_steps
         )

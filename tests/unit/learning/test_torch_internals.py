@@ -1,5 +1,3 @@
-import copy
-
 import pytest
 import torch
 from torch import nn
@@ -10,8 +8,6 @@ from tunetrail.learning.torch_internals import (
     attention_implementation,
     backward_pass_id,
     onednn_linear,
-    restart_scaler,
-    restart_schedule,
     set_last_rates,
     undo_compile,
 )
@@ -54,36 +50,12 @@ def test_undo_compile_lets_the_layer_itself_run() -> None:
     assert torch.equal(layer(inputs), nn.functional.linear(inputs, layer.weight, layer.bias))
 
 
-def test_restart_schedule_takes_the_same_steps_again() -> None:
-    scheduler = schedule()
-    beginning = copy.deepcopy(scheduler.state_dict())
-    for _ in range(3):
-        scheduler.optimizer.step()
-        scheduler.step()
-
-    restart_schedule(scheduler)
-
-    restarted = scheduler.state_dict()
-    for name in ("last_epoch", "_step_count"):
-        assert restarted[name] == beginning[name]
-
-
 def test_set_last_rates_is_what_get_last_lr_returns() -> None:
     scheduler = schedule()
 
     set_last_rates(scheduler, [0.25])
 
     assert scheduler.get_last_lr() == [0.25]
-
-
-def test_restart_scaler_brings_back_the_first_scale() -> None:
-    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    scaler.scale(torch.ones(1))
-    scaler.update(4.0)
-
-    restart_scaler(scaler)
-
-    assert scaler.get_scale() == 1024.0
 
 
 def test_attention_implementation_names_what_was_set(tiny_language_model: str) -> None:

@@ -27,7 +27,7 @@ _GIB = 2.0**30
 
 
 def check_worst_batch(
-    training: TrainingConfig, trainer: Trainer, module: TrainedModule
+    training: TrainingConfig, is_reduced: bool, trainer: Trainer, module: TrainedModule
 ) -> PreflightFinding:
     """Check that a batch of the longest rows fits into memory along with the optimizer's state.
 
@@ -64,8 +64,10 @@ def check_worst_batch(
     # What was tried, if the batch goes through the model at once.
     if size not in (module.mini_batch_size, len(rows)):
         raise FullMemoryError(mini_batch_size=size, rows=len(rows), cuts_itself=module.cuts_itself)
-    mini_batches = f" in mini-batches of {size}" if size < len(rows) else ""
-    return ok(name, f"{batch} fit into memory{mini_batches}")
+    if is_reduced and size < len(rows):
+        way_out = f"batches go through the model in mini-batches of {size} rows"
+        return warning(name, f"{batch} don't fit into memory at once; {way_out}.")
+    return ok(name, f"{batch} fit into memory")
 
 
 def _lengths(trainer: Trainer) -> npt.NDArray[np.int64]:

@@ -31,15 +31,24 @@ class Preflight(Callback):
         plan: Whether the training is validated, and where its checkpoints go.
         training: Its hyper-parameters.
         family: The checks of the model family.
+        is_reduced: Whether batches go through the model in smaller mini-batches than configured.
 
     Attributes:
         report: What the checks found; None before they ran.
     """
 
-    def __init__(self, plan: TrainingPlan, training: TrainingConfig, family: FamilyChecks) -> None:
+    def __init__(
+        self,
+        plan: TrainingPlan,
+        training: TrainingConfig,
+        family: FamilyChecks,
+        *,
+        is_reduced: bool = False,
+    ) -> None:
         self.plan = plan
         self.training = training
         self.family = family
+        self.is_reduced = is_reduced
         self.report: PreflightReport | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -72,7 +81,7 @@ class Preflight(Callback):
         return (
             partial(check_settings, self.training),
             check_monitored,
-            partial(check_worst_batch, self.training),
+            partial(check_worst_batch, self.training, self.is_reduced),
             partial(check_disk, self.plan.folder, keeps_averages),
         )
 

@@ -58,7 +58,8 @@ class MetricsReporter(Callback):
         self._real_tokens += cost.tokens
         self._computed_tokens += cost.computed
         self._flops += cost.flops
-        if not batch.ends_window:
+        # Only the last micro-batch of a step knows the loss of the step.
+        if "window_loss" not in outputs:
             return
 
         self._losses.append(outputs["window_loss"])

@@ -1,5 +1,4 @@
 import copy
-from typing import Any
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from tunetrail.learning.automatic.trial_run import run_trial
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.fitting import optimization_settings
-from tunetrail.learning.training.module import StepTotals
+from tunetrail.learning.training.micro_batches import SharedBatch
 
 PAIRS = [
     {"anchor": f"question {n} {'why ' * (n % 5)}", "positive": f"the answer is {n * 7}"}
@@ -28,10 +27,10 @@ class Narrow(EmbeddingModule):
 
     room = 2
 
-    def backward_of(self, micro_batch: Any, scale: float) -> StepTotals:
-        if (self.mini_batch_size or len(micro_batch.rows)) > self.room:
+    def loss_of(self, batch: SharedBatch) -> torch.Tensor:
+        if (self.mini_batch_size or len(batch.share.rows)) > self.room:
             torch.empty(2**50)
-        return super().backward_of(micro_batch, scale)
+        return super().loss_of(batch)
 
 
 def searched(
@@ -90,7 +89,7 @@ def test_the_search_ends_where_torch_has_no_memory(
 
 def test_an_error_that_is_not_of_memory_is_not_hidden(tiny_embedding_model: str) -> None:
     class Broken(EmbeddingModule):
-        def backward_of(self, micro_batch: Any, scale: float) -> StepTotals:
+        def loss_of(self, batch: SharedBatch) -> torch.Tensor:
             raise RuntimeError("shapes differ")
 
     with pytest.raises(RuntimeError, match="shapes differ"):
@@ -113,14 +112,15 @@ def test_a_step_has_no_more_rows_than_there_are(tiny_embedding_model: str) -> No
 
 def test_the_state_of_the_optimizer_is_counted(tiny_embedding_model: str) -> None:
     module = built(tiny_embedding_model)
-    numbers = sum(each.numel() for each in module.parameters())
-    assert state_bytes(module, TRAINING) == (4 * numbers, 8 * numbers)
+    # BERT's pooler isn't trained.
+    trained = sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
+    assert state_bytes(module, TRAINING) == (4 * trained, 8 * trained)
     plain = TrainingConfig(
         optimizer=OptimizerConfig(name="sgd"), averaging=AveragingConfig(kind="ema")
     )
-    assert state_bytes(module, plain) == (4 * numbers, 8 * numbers)
+    assert state_bytes(module, plain) == (4 * trained, 8 * trained)
     next(iter(module.parameters())).requires_grad_(False)
-    assert state_bytes(module, TRAINING)[0] < 4 * numbers
+    assert state_bytes(module, TRAINING)[0] < 4 * trained
 
 
 def test_ranks_are_asked_where_there_are_some(tiny_embedding_model: str) -> None:

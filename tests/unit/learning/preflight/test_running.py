@@ -182,7 +182,7 @@ def test_preflight_of_a_fold_checks_the_rows_only_and_tells_no_warnings(
         trained(tiny_embedding_model, tmp_path, records=equal, validation=[], validate=False)
 
 
-@pytest.mark.filterwarnings("ignore:Total length of `StepLoader` across ranks is zero")
+@pytest.mark.filterwarnings("ignore:Total length of `MicroBatchLoader` across ranks is zero")
 def test_preflight_refuses_a_training_without_validation_rows(
     tiny_embedding_model: str, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from tunetrail.learning.training.callbacks import MetricsReporter
+from tunetrail.learning.training.module import ComputeCost
 
 
 class Line(lightning.LightningModule):
@@ -20,7 +21,9 @@ class Line(lightning.LightningModule):
     def training_step(self, batch: torch.Tensor, batch_index: int) -> dict[str, Any]:
         loss = (self.layer(batch) - 2 * batch).square().mean()
         norm = torch.autograd.grad(loss, self.layer.weight, retain_graph=True)[0].norm()
-        return {"loss": loss, "gradient_norm": norm, "tokens": 3, "computed": 4, "flops": 1e6}
+        self.gradient_norm = norm
+        cost = ComputeCost(tokens=3, computed=4, flops=1e6)
+        return {"loss": loss, "window_loss": loss.detach(), "cost": cost}
 
     def validation_step(self, batch: torch.Tensor, batch_index: int) -> None:
         self.log("val/loss", (self.layer(batch) - 2 * batch).square().mean())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tunetrail.config import TrainingConfig
-from tunetrail.config.training import BatchesConfig, GuardsConfig
+from tunetrail.config.training import BatchesConfig, GuardsConfig, OptimizerConfig
 from tunetrail.errors import TrainingError
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.encoder import encode_texts, transformer_of
@@ -116,24 +116,19 @@ def examples(path: str, accumulate: int = 1) -> LanguageModelDataModule:
 def step(module: TrainedModule, data: Any, folder: Path) -> tuple[FitResult, dict[str, Tensor]]:
     """Take one step; returns its gradients, too."""
     gradients: dict[str, Tensor] = {}
-    configure = module.configure_optimizers
 
-    def keep(optimizer: Any, arguments: Any, keywords: Any) -> None:
-        gradients.update(
-            {
-                name: each.grad.clone()
-                for name, each in module.named_parameters()
-                if each.grad is not None
-            }
-        )
+    def keep(optimizer: Any) -> None:
+        for name, weight in module.named_parameters():
+            if weight.grad is not None:
+                gradients[name] = weight.grad.clone()
 
-    def configured() -> Any:
-        found = configure()
-        found["optimizer"].register_step_pre_hook(keep)
-        return found
-
-    module.configure_optimizers = configured  # type: ignore[method-assign]
-    training = TrainingConfig(max_steps=1, warmup_steps=0, guards=GuardsConfig(preflight=False))
+    module.on_before_optimizer_step = keep  # type: ignore[method-assign]
+    training = TrainingConfig(
+        max_steps=1,
+        warmup_steps=0,
+        batches=data.batches,
+        guards=GuardsConfig(preflight=False),
+    )
     result = fit(
         module,
         data,
@@ -189,11 +184,13 @@ def test_embedding_step_out_of_memory_has_the_same_gradient_in_pieces(
     found = step(module, pairs(tiny_embedding_model, records, shape, accumulate), tmp_path)
     assert failed and module.mini_batch_size in (1, 2, 4)
     assert_same_step(expected, found, FILLER)
-    warnings = [each.message for each in caplog.records if each.levelno == logging.WARNING]
-    assert warnings == [
+    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    # Each attempt that fails halves the rows.
+    assert len(warnings) == len(failed)
+    assert warnings[-1] == (
         "out of memory: batches go through the model in mini-batches of "
         f"{module.mini_batch_size} rows from now on; gradients stay the same"
-    ]
+    )
 
 
 @pytest.mark.parametrize("kind", ["cuda", "cpu"])
@@ -212,7 +209,7 @@ def test_memory_that_only_the_pass_with_gradients_lacks_is_found_there(
     assert_same_step(
         expected, step(module, pairs(tiny_embedding_model, PAIRS, "pair", 2), tmp_path), FILLER
     )
-    assert len(failed) >= 2  # in the plain pass, then in the second of a piece
+    assert failed
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -239,9 +236,57 @@ def test_later_steps_go_on_in_pieces(tiny_embedding_model: str, tmp_path: Path) 
     )
     assert len(failed) <= 3
     state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
-    assert (
-        state["piece_rows"] == module.mini_batch_size > 0
-    )  # a resumed training draws the same dropout
+    # A resumed training draws the same dropout.
+    recovery = state["callbacks"]["LastCheckpoint"]["recovery"]
+    assert recovery["mini_batch_size"] == module.mini_batch_size > 0
+
+
+def test_full_memory_gives_the_weights_of_mini_batches_from_the_start(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
+    training = TrainingConfig(num_epochs=2, warmup_steps=0)
+
+    def train(module: EmbeddingModule, name: str) -> None:
+        plan = TrainingPlan(folder=tmp_path / name, on_metrics=lambda metrics, step: None)
+        fit(module, pairs(tiny_embedding_model, PAIRS, "pair"), training, plan, seed=0)
+
+    limited = embedding(tiny_embedding_model, "pair")
+    limit_memory(transformer_of(limited.model), 90)
+    train(limited, "limited")
+    expected = embedding(tiny_embedding_model, "pair")
+    expected.mini_batch_size = limited.mini_batch_size
+    train(expected, "expected")
+
+    assert limited.mini_batch_size > 0
+    assert all(map(torch.equal, limited.parameters(), expected.parameters()))
+
+
+def test_a_language_model_continues_in_smaller_parts(
+    tiny_language_model: str, tmp_path: Path
+) -> None:
+    """A checkpoint of whole micro-batches continues with each cut into parts."""
+    training = TrainingConfig(
+        num_epochs=3, warmup_steps=0, optimizer=OptimizerConfig(name="sgd"), learning_rate=0.05
+    )
+    weights = []
+    for limited in (False, True):
+        module = language(tiny_language_model)
+        if limited:
+            # The memory is full from the second epoch on.
+            limit_memory(
+                decoder_of(module.model),
+                100,
+                when=lambda model, module=module: module.trainer.current_epoch > 0,
+            )
+        plan = TrainingPlan(folder=tmp_path / str(limited), on_metrics=lambda metrics, step: None)
+        result = fit(module, examples(tiny_language_model), training, plan, seed=0)
+        assert result.steps == 6
+        weights.append([weight.detach().clone() for weight in module.parameters()])
+
+    last = torch.load(tmp_path / "True" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["callbacks"]["LastCheckpoint"]["recovery"]["parts"] > 1
+    for whole, parts in zip(*weights, strict=True):
+        torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-6)
 
 
 def test_one_row_that_does_not_fit_says_what_to_do(
