@@ -5,7 +5,9 @@ import dataclasses
 import hashlib
 import itertools
 import logging
+import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -221,7 +223,7 @@ def test_resume_keeps_finished_folds_and_goes_on_within_the_one_that_was_interru
             name = run.tracker.client.get_run(run.run_id).info.run_name
             trained.append((name, step))
             if name == "fold-2" and step == 2 and len(trained) == 5:
-                raise SystemExit(143)
+                os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(TrackedRun, "log_metrics", logged)
     with pytest.raises(SystemExit):
