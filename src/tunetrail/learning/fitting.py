@@ -115,13 +115,8 @@ def fit(
     seed_everything(seed, workers=True, verbose=False)
     silence_lightning()
 
-    recovery = plan.recovery
-    if recovery is None:
-        recovery = Recovery() if plan.resume is None else recovery_of(plan.resume)
-    resume = plan.resume
-    data.parts, data.excluded_rows = recovery.parts, frozenset(recovery.left_out)
-    if recovery.mini_batch_size:
-        module.mini_batch_size = recovery.mini_batch_size
+    recovery, resume = _recovery_so_far(plan), plan.resume
+    _apply(recovery, module, data)
 
     # A micro-batch counts as one, into however many parts it is cut.
     accumulate = training.batches.accumulate
@@ -173,15 +168,35 @@ def fit(
         module.trainer = data.trainer = None
         garbage_collection_cuda()
 
-        data.parts, data.excluded_rows = recovery.parts, frozenset(recovery.left_out)
-        module.mini_batch_size = recovery.mini_batch_size or module.mini_batch_size
+        _apply(recovery, module, data)
         if resume is None:
             restore_start(module, start)
 
     # The result is the best weights, not the last ones.
-    best = attempt.best
-    if plan.validate and best.best_model_path:
-        load_weights(module, Path(best.best_model_path))
+    if plan.validate and attempt.best.best_model_path:
+        load_weights(module, Path(attempt.best.best_model_path))
+    return _result(attempt, steps_per_epoch)
+
+
+def _recovery_so_far(plan: TrainingPlan) -> Recovery:
+    """Return what earlier attempts have changed, in this process or in another."""
+    recovery = Recovery() if plan.resume is None else recovery_of(plan.resume)
+    if plan.recovery is None:
+        return recovery
+    # Of a full memory, the checkpoint doesn't know yet.
+    memory = plan.recovery
+    return replace(recovery, mini_batch_size=memory.mini_batch_size, parts=memory.parts)
+
+
+def _apply(recovery: Recovery, module: TrainedModule, data: MicroBatchData) -> None:
+    """Have module and data go on as a recovery says."""
+    data.parts, data.excluded_rows = recovery.parts, frozenset(recovery.left_out)
+    module.mini_batch_size = recovery.mini_batch_size or module.mini_batch_size
+
+
+def _result(attempt: "_Attempt", steps_per_epoch: int) -> FitResult:
+    """Return what a training did whose last attempt has ended."""
+    best, recovery = attempt.best, attempt.recovery
     return FitResult(
         steps=attempt.trainer.global_step,
         epochs=math.ceil(attempt.trainer.global_step / steps_per_epoch),

@@ -23,8 +23,8 @@ class TrainingPlan:
         auto_values: The values that replace `auto` in the configuration; None searches for them.
         budget: Share of the steps, and of the warm-up, that is taken; below 1 for a fold.
         trainer: The devices; with several, each rank calls `fit` in a process of its own.
-        recovery: What earlier attempts in other processes have changed; None takes it from the
-            checkpoint.
+        recovery: Into how small pieces batches are cut because the memory of a rank was full; None
+            takes it from the checkpoint.
     """
 
     folder: Path

@@ -142,6 +142,7 @@ def test_a_killed_rank_ends_the_training_in_seconds(settings: Settings, tmp_path
     assert not any(rank.is_running() for rank in ranks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_training_continues_where_it_was(
     settings: Settings, tmp_path: Path, signal_number: signal.Signals

@@ -54,6 +54,11 @@ class EmbeddingBatch:
         """Number of rows."""
         return float(len(self.rows))
 
+    @property
+    def sizes(self) -> list[int]:
+        """Number of texts of each column."""
+        return [len(column.texts) for column in self.columns]
+
 
 class EmbeddingDataModule(MicroBatchData):
     """Training and validation batches of embedding samples.

@@ -149,14 +149,14 @@ class EmbeddingModule(TrainedModule):
     def loss_of(self, batch: SharedBatch) -> Tensor:
         """Return the loss of the batch's shape times its rows, over the rows of all ranks.
 
-        Each rank encodes its own rows and compares them with those of all ranks.
+        Each rank encodes its own rows and compares them with the rows of all ranks.
         """
         if len(batch.shares) == 1 or not batch.is_divided:
             # With fewer rows than ranks, every rank computes all of them.
             return self._loss(batch.batch, self._vectors(batch.batch))
 
         share_vectors = self._vectors(batch.share)
-        sizes = [[len(column.texts) for column in share.columns] for share in batch.shares]
+        sizes = [share.sizes for share in batch.shares]
         vectors = vectors_of_all_ranks(share_vectors, sizes, batch.rank)
         return self._loss(batch.batch, vectors)
 
@@ -191,7 +191,7 @@ class EmbeddingModule(TrainedModule):
         """Return the vectors of each column, computed in mini-batches.
 
         With gradients, a mini-batch's activations are computed again in the backward pass, with the
-        same dropout, so that only those of one mini-batch are in memory at a time.
+        same dropout, so that one mini-batch's are in memory at a time.
         """
         # The recomputation counts its tokens once more.
         self.encoder.forget()

@@ -81,7 +81,7 @@ class MicroBatchSampler(DistributedSampler[Any]):
         parts: Number of parts into which each micro-batch is cut; each is a micro-batch of its own.
         rank: This rank.
         ranks: Number of ranks.
-        share_batches: Give each rank every so many micro-batches instead of a share of each; ranks
+        share_batches: Give each rank whole micro-batches in turn instead of a share of each; ranks
             that would have one fewer get an empty one.
     """
 
@@ -287,6 +287,7 @@ class MicroBatchData(lightning.LightningDataModule):
         """Return a loader for training: each rank computes a share of every micro-batch."""
         accumulate = self.trainer.accumulate_grad_batches if self.trainer else self.parts
         rank, ranks = self._rank_and_ranks()
+
         sampler = MicroBatchSampler(
             batches,
             accumulate=max(accumulate // self.parts, 1),
