@@ -194,3 +194,20 @@ def test_recipes_compose(workplace: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_configuration_snippet_runs() -> None:
     (snippet,) = blocks("python", REPOSITORY / "docs/configuration.md")
     exec(compile(snippet, "configuration.md", "exec"), {})  # noqa: S102 - our own text
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_snippet_with_a_trainer_of_ones_own_runs(
+    workplace: Path, tiny_embedding_model: str
+) -> None:
+    (snippet,) = blocks("python", REPOSITORY / "docs/training.md")
+    snippet = snippet.replace('"path/to/model"', repr(tiny_embedding_model))
+    records = [
+        {"anchor": f"question {row}", "positive": f"the answer is {row * 7}"} for row in range(64)
+    ]
+
+    variables = {"records": records, "held_out": records[:8]}
+    exec(compile(snippet, "training.md", "exec"), variables)  # noqa: S102 - our own text
+
+    assert "train/loss" in variables["trainer"].callback_metrics
+    assert "val/loss" in variables["trainer"].callback_metrics
