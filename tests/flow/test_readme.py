@@ -197,6 +197,7 @@ def test_configuration_snippet_runs() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:The number of training batches")
 def test_snippet_with_a_trainer_of_ones_own_runs(
     workplace: Path, tiny_embedding_model: str
 ) -> None:
