@@ -25,7 +25,8 @@ def main() -> None:
     folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
     if rank:
         _write_output_to(folder / OUTPUT / f"{rank}.log")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("tunetrail").setLevel(logging.INFO)
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
 
     def write_metrics(metrics: Mapping[str, float], step: int) -> None:
