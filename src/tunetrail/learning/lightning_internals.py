@@ -22,10 +22,10 @@ def scale_batches(fit_loop: dict[str, Any], parts: int, parts_before: int) -> No
 
     progress = fit_loop["epoch_loop.batch_progress"]
     for counts in (progress["total"], progress["current"]):
+        begun = counts["ready"]
         for stage, batches in counts.items():
             # Of the batch that has just ended, the last stage may not be counted yet.
-            unfinished = -batches % parts_before
-            counts[stage] = (batches + unfinished) // parts_before * parts - unfinished
+            counts[stage] = begun // parts_before * parts - (begun - batches)
 
     for loader in fit_loop["state_dict"].get("combined_loader", []):
         loader["done"] = loader["done"] // parts_before * parts
