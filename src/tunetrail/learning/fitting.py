@@ -58,7 +58,7 @@ class FitResult:
         auto_values: The values that replaced `auto`, as plain values: `batch_size`,
             `learning_rate`.
         rewinds: How often a good state was restored because a loss or gradient was not finite.
-        skipped_rows: Indices of the rows whose step was skipped for that reason.
+        skipped_rows: Indices of the rows that were left out for that reason.
         preflight: What the checks before the training found; None if they were off.
     """
 
@@ -150,7 +150,7 @@ def fit(
             attempt.run()
             break
         except Exception as error:
-            failure = _recoverable(error, module)
+            failure = _recoverable(error, module, data.parts)
             if failure is None:
                 raise
             if attempt.trainer.world_size > 1 and isinstance(failure, FullMemoryError):
@@ -360,18 +360,31 @@ class _Attempt:
         return [*callbacks, self.last, self.signals]
 
 
-def _recoverable(error: Exception, module: TrainedModule) -> RecoverableError | None:
-    """Return the failure after which the training can go on; None if it can't."""
+def _recoverable(error: Exception, module: TrainedModule, parts: int) -> RecoverableError | None:
+    """Return the failure after which the training can go on; None if it can't.
+
+    Args:
+        error: What ended the attempt.
+        module: The module, as the attempt has left it.
+        parts: Number of parts into which the data cuts each micro-batch of the training.
+    """
     if isinstance(error, RecoverableError):
         return error
-    if not is_out_of_memory(error):
-        return None
 
     rows = module.rows_in_progress
-    tried = min(module.mini_batch_size or rows, rows)
+    # Before the first batch, smaller ones wouldn't help.
+    if not rows or not is_out_of_memory(error):
+        return None
+
+    # A validation, which leaves the module in evaluation mode, has whole micro-batches, and every
+    # module computes it in mini-batches.
+    rows_uncut, at_once = rows, min(module.mini_batch_size or rows, rows)
+    if module.training and not module.cuts_itself:
+        rows_uncut, at_once = rows * parts, rows
+
     # Half, rounded up; a single row can't be halved.
-    half = 0 if tried <= 1 else -(-tried // 2)
-    return FullMemoryError(mini_batch_size=half, rows=rows, cuts_itself=module.cuts_itself)
+    half = 0 if at_once <= 1 else -(-at_once // 2)
+    return FullMemoryError(mini_batch_size=half, rows=rows_uncut, cuts_itself=module.cuts_itself)
 
 
 def starting_weights(module: LightningModule) -> Mapping[str, Tensor] | None:

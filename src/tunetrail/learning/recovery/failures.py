@@ -49,7 +49,7 @@ class FullMemoryError(RecoverableError):
 
     Args:
         mini_batch_size: Rows that are to go through the model at once from now on.
-        rows: Rows of a micro-batch.
+        rows: Rows of a micro-batch, before the data cuts it.
         cuts_itself: Whether the module computes mini-batches with one backward pass; otherwise the
             data has to be cut.
     """
@@ -151,12 +151,14 @@ class Recovery:
             failure.mini_batch_size,
         )
 
-        after = replace(self, mini_batch_size=failure.mini_batch_size)
+        # A failure of fewer, but longer rows must not undo what an earlier one has changed.
+        size = min(self.mini_batch_size or failure.mini_batch_size, failure.mini_batch_size)
+        after = replace(self, mini_batch_size=size)
         if failure.cuts_itself:
             return after
         # Smaller micro-batches take less memory than several within one backward pass.
-        rows = failure.rows * self.parts
-        return replace(after, parts=-(-rows // failure.mini_batch_size))
+        parts = -(-failure.rows // failure.mini_batch_size)
+        return replace(after, parts=max(self.parts, parts))
 
 
 def recovery_of(checkpoint: Path) -> Recovery:
