@@ -149,9 +149,7 @@ def test_all_ranks_get_the_same_micro_batches_and_each_its_share(
             assert batch.is_divided == (len(batch.batch.rows) >= ranks)
 
 
-@given(
-    accumulate=st.integers(1, 5), ranks=st.integers(1, 4), parts=st.integers(1, 3), **sizes
-)
+@given(accumulate=st.integers(1, 5), ranks=st.integers(1, 4), parts=st.integers(1, 3), **sizes)
 def test_ranks_and_parts_change_neither_steps_nor_their_rows(
     rows: int, batch_size: int, accumulate: int, ranks: int, parts: int
 ) -> None:

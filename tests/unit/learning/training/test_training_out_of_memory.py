@@ -36,7 +36,6 @@ from tunetrail.learning.training.module import TrainedModule
 from tunetrail.learning.training_plan import TrainingPlan
 
 
-
 class KilledError(Exception):
     """Ends a training from without."""
 
