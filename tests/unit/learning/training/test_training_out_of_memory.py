@@ -249,11 +249,11 @@ def test_embedding_step_out_of_memory_has_the_same_gradient_in_mini_batches(
     module = embedding(tiny_embedding_model, shape)
     failed = limit_memory(transformer_of(module.model), 90, kind)
 
-    found = step(module, pairs(records, shape, accumulate), tmp_path)
+    cut = step(module, pairs(records, shape, accumulate), tmp_path)
 
     assert failed and module.mini_batch_size in (1, 2, 4)
-    assert_same_step(expected, found, FILLER)
-    warnings = [each.message for each in caplog.records if each.levelno == logging.WARNING]
+    assert_same_step(expected, cut, FILLER)
+    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     sizes = {1: (4, 2, 1), 2: (4, 2), 4: (4,)}[module.mini_batch_size]
     # Each failure ends an attempt, and is told.
     assert warnings == [
@@ -275,10 +275,10 @@ def test_memory_that_only_the_backward_pass_lacks_is_found_there(
         transformer_of(module.model), 60, kind, when=lambda model: backward_pass_id() >= 0
     )
 
-    found = step(module, pairs(accumulate=2), tmp_path)
+    cut = step(module, pairs(accumulate=2), tmp_path)
 
     assert failed and module.mini_batch_size < 4
-    assert_same_step(expected, found, FILLER)
+    assert_same_step(expected, cut, FILLER)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -287,15 +287,15 @@ def test_language_model_step_out_of_memory_has_the_same_gradient_in_parts(
 ) -> None:
     data = examples(tiny_language_model, accumulate)
     expected = step(language(tiny_language_model), data, tmp_path)
-    module, cut = language(tiny_language_model), examples(tiny_language_model, accumulate)
+    module, cut_data = language(tiny_language_model), examples(tiny_language_model, accumulate)
     failed = limit_memory(decoder_of(module.model), 100)
 
-    found = step(module, cut, tmp_path)
+    cut = step(module, cut_data, tmp_path)
 
-    assert_same_step(expected, found)
+    assert_same_step(expected, cut)
     assert failed and 1 <= module.mini_batch_size < 8
-    assert cut.parts == 8 // module.mini_batch_size
-    assert module.trainer.accumulate_grad_batches == accumulate * cut.parts
+    assert cut_data.parts == 8 // module.mini_batch_size
+    assert module.trainer.accumulate_grad_batches == accumulate * cut_data.parts
 
 
 def killed_at(module: TrainedModule, data: Any, folder: Path, step: int, **settings: Any) -> None:
@@ -545,7 +545,7 @@ def test_validation_out_of_memory_has_the_same_loss_in_mini_batches(
     result = trained(module, data, tmp_path / "limited", training)
 
     assert failed and module.mini_batch_size > 0
-    # The parts are those of the rows: a validation's rows are not cut into parts before.
+    # A validation's rows are not cut into parts before.
     assert data.parts == (8 // module.mini_batch_size if kind == "language" else 1)
     loss, expected_loss = result.history["val/loss"][0][1], expected.history["val/loss"][0][1]
     assert loss == pytest.approx(expected_loss, rel=1e-5)
