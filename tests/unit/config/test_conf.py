@@ -121,12 +121,30 @@ def test_training_group_sets_both_model_types(option: str, key: str, value: Any)
     assert changed == default
 
 
+@pytest.mark.parametrize(
+    ("option", "key", "value"),
+    [
+        ("trainer=cpu", "accelerator", "cpu"),
+        ("trainer=gpu", "accelerator", "gpu"),
+        ("trainer=ddp", "strategy", "ddp"),
+        ("trainer=ddp", "devices", "auto"),
+    ],
+)
+def test_trainer_group_sets_the_devices(option: str, key: str, value: str) -> None:
+    default = checked_request(compose(["session_id=s1"]))
+    request = checked_request(compose(["session_id=s1", option]))
+
+    assert getattr(request.trainer, key) == value
+    assert dataclasses.replace(request, trainer=default.trainer) == default
+
+
 def test_training_groups_have_no_option_without_a_test() -> None:
     groups = ("optimizer", "schedule", "trainer", "callbacks")
 
     options = [file for file in GROUP_FILES if str(file.parent) in groups]
 
-    assert len(options) == 20
+    # 20 for both model types, and three for the devices.
+    assert len(options) == 23
 
 
 def test_callbacks_go_together_and_a_key_has_the_last_word() -> None:

@@ -176,9 +176,10 @@ def test_ranks_end_when_their_parent_is_killed(settings: Settings, tmp_path: Pat
     assert len(ranks) == 2
 
     process.kill()
-    process.wait()
 
     _, alive = psutil.wait_procs(ranks, timeout=30)
+    # The ranks have inherited the pipes.
+    process.communicate(timeout=30)
     assert alive == []
     assert (folder / "checkpoints" / "last.ckpt").exists()
 
