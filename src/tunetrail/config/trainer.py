@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 
 from tunetrail.config.checks import Rule, check_settings, one_of, setting
-
-AUTO_DEVICES = "auto"
+from tunetrail.config.training import AUTO
 
 
 def _is_device_count(value: object) -> bool:
     if isinstance(value, int) and not isinstance(value, bool):
         return value >= 1
-    return value == AUTO_DEVICES
+    return value == AUTO
 
 
 @dataclass(kw_only=True)

@@ -5,7 +5,8 @@ import os
 import torch
 
 from tunetrail.config import TrainingConfig
-from tunetrail.config.trainer import AUTO_DEVICES, TrainerConfig
+from tunetrail.config.trainer import TrainerConfig
+from tunetrail.config.training import AUTO
 from tunetrail.errors import ConfigError
 
 
@@ -23,10 +24,10 @@ def device_count(trainer: TrainerConfig) -> int:
         )
 
     is_gpu = trainer.accelerator != "cpu" and gpus > 0
-    if trainer.devices == AUTO_DEVICES:
+    if trainer.devices == AUTO:
         return gpus if is_gpu else 1
 
-    available = gpus if is_gpu else len(os.sched_getaffinity(0))
+    available = gpus if is_gpu else cpu_count()
     if int(trainer.devices) > available:
         kind = "GPUs" if is_gpu else "CPU cores"
         raise ConfigError(
@@ -34,6 +35,14 @@ def device_count(trainer: TrainerConfig) -> int:
             f"{trainer.devices}. Lower it, or set trainer.devices=auto."
         )
     return int(trainer.devices)
+
+
+def cpu_count() -> int:
+    """Return the number of CPU cores that this process may use."""
+    # Not every system lets a process have fewer cores than the machine.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def check_batch(training: TrainingConfig, devices: int, section: str) -> None:

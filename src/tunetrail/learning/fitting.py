@@ -100,8 +100,8 @@ def fit(
         module: The module of a model family.
         data: Its batches.
         training: Hyper-parameters; the module already holds its optimizer's.
-        plan: Folder, metrics, validation, and where to resume. The last checkpoint is written even
-            if the training fails or is stopped.
+        plan: Folder, metrics, validation, and where to resume. The last checkpoint is also written
+            if the training is stopped.
         seed: Seed of dropout and of every other random draw of the training.
         checks: The checks of the model family before the first step.
 

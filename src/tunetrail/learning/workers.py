@@ -5,22 +5,22 @@ dies. What they compute is none of this module's business.
 """
 
 import logging
-import os
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch.distributed.elastic.multiprocessing import (
     DefaultLogsSpecs,
     PContext,
     SignalException,
     start_processes,
 )
+
+from tunetrail.learning.devices import cpu_count
+from tunetrail.learning.recovery.signals import act_on_signal
 
 _POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 600
@@ -78,14 +78,7 @@ def run_ranks(
             signal.signal(number, handler)
 
     if received is not None:
-        obey(received, handlers[signal.Signals(received)])
-
-
-def obey(signal_number: int, handler: Any) -> None:
-    """Let a handler act on a signal; if it returns, raise what the signal means."""
-    if callable(handler):
-        handler(signal_number, None)
-    raise KeyboardInterrupt if signal_number == signal.SIGINT else SIGTERMException
+        act_on_signal(received, handlers[signal.Signals(received)])
 
 
 def _start(module: str, arguments: Sequence[str], ranks: int, folder: Path) -> PContext:
@@ -102,7 +95,7 @@ def _start(module: str, arguments: Sequence[str], ranks: int, folder: Path) -> P
         # By this, Lightning knows that the processes are there already.
         "TORCHELASTIC_RUN_ID": folder.name,
         # Or each rank would start a thread for every core.
-        "OMP_NUM_THREADS": str(max(len(os.sched_getaffinity(0)) // ranks, 1)),
+        "OMP_NUM_THREADS": str(max(cpu_count() // ranks, 1)),
     }
     environments, commands = {}, {}
     for rank in range(ranks):

@@ -26,7 +26,6 @@ import pandas as pd
 from safetensors import SafetensorError
 
 from tunetrail.config import Settings, TrackingConfig
-from tunetrail.config.trainer import TrainerConfig
 from tunetrail.data.flow.preparation import result_cache
 from tunetrail.data.rows import records_of
 from tunetrail.errors import TrainingError, UserError
@@ -166,8 +165,7 @@ def run_fit_job(folder: Path, on_metrics: MetricsSink = ignore_metrics) -> dict[
         if devices == 1:
             fit_as_rank(folder, on_metrics)
         else:
-            checkpoint = folder / CHECKPOINTS / LAST_CHECKPOINT
-            fit_by_ranks(folder, devices, checkpoint, on_metrics)
+            fit_by_ranks(folder, devices, on_metrics)
         # They go last: until then a kill costs the steps since the last one, not the training.
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
@@ -249,16 +247,12 @@ def _train(
         resume=checkpoint,
         auto_values=job.auto_values,
         budget=job.budget,
-        trainer=_trainer(job.settings.trainer, is_fold=not validate),
+        # A fold trains on one device.
+        trainer=job.settings.trainer if validate else replace(job.settings.trainer, devices=1),
         recovery=recovery_of_job(folder),
     )
     training = job.family.section(job.settings).training
     return job.learner.train(job.start, train, validation, training, plan)
-
-
-def _trainer(trainer: TrainerConfig, *, is_fold: bool) -> TrainerConfig:
-    """Return the devices of a job: a fold trains on one."""
-    return replace(trainer, devices=1) if is_fold else trainer
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from tunetrail import errors
 from tunetrail.errors import TrainingError
-from tunetrail.learning.recovery.failures import FullMemoryError, Recovery, recovery_of
+from tunetrail.learning.recovery.failures import FullMemoryError, Recovery
 from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.workers import RanksFailedError, run_ranks
 from tunetrail.pipeline.run_files import write_json
@@ -42,13 +42,12 @@ def recovery_of_job(folder: Path) -> Recovery | None:
     return Recovery.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def fit_by_ranks(folder: Path, ranks: int, checkpoint: Path, on_metrics: MetricsSink) -> None:
+def fit_by_ranks(folder: Path, ranks: int, on_metrics: MetricsSink) -> None:
     """Train the model of a job, in smaller pieces if the memory of a rank is full.
 
     Args:
         folder: The job.
         ranks: Number of processes.
-        checkpoint: The last checkpoint of the job, if there is one by then.
         on_metrics: Receives the metrics of rank 0, in this process.
 
     Raises:
@@ -66,10 +65,8 @@ def fit_by_ranks(folder: Path, ranks: int, checkpoint: Path, on_metrics: Metrics
         except RanksFailedError as error:
             failure = _first_failure(folder, error)
 
-        if checkpoint.exists():
-            recovery = recovery_of(checkpoint)
-        else:
-            recovery = recovery_of_job(folder) or Recovery()
+        # What else a recovery changes, the ranks do by themselves and keep in their checkpoint.
+        recovery = recovery_of_job(folder) or Recovery()
         write_json(recovery.after_full_memory(failure).to_dict(), folder / _RECOVERY)
 
 

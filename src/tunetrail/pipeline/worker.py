@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tunetrail.learning.recovery.failures import FullMemoryError
-from tunetrail.pipeline.jobs import fit_as_rank
+from tunetrail.pipeline.jobs import fit_as_rank, ignore_metrics
 from tunetrail.pipeline.ranks import METRICS, OUTPUT, failure_file
 
 _PARENT_SECONDS = 1.0
@@ -33,11 +33,8 @@ def main() -> None:
         with (folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "metrics": dict(metrics)}) + "\n")
 
-    def ignore(metrics: Mapping[str, float], step: int) -> None:
-        """Leave the metrics to rank 0."""
-
     try:
-        fit_as_rank(folder, write_metrics if rank == 0 else ignore, is_first=rank == 0)
+        fit_as_rank(folder, ignore_metrics if rank else write_metrics, is_first=not rank)
     except BaseException as error:
         failure_file(folder, rank).write_text(json.dumps(_described(error)), encoding="utf-8")
         raise SystemExit(1) from error

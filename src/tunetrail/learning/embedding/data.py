@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from operator import itemgetter
 from typing import Any
 
@@ -135,7 +135,7 @@ class EmbeddingDataModule(MicroBatchData):
         sampler = self._sampler(self.validation, shuffle=False)
         return self.validation_loader(partial(self._batch, self.validation), sampler)
 
-    @property
+    @cached_property
     def judges(self) -> bool:
         """Whether the validation loss can change: compared with no other row, a row's can't."""
         for shared in self.val_dataloader():

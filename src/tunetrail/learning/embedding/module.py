@@ -191,7 +191,7 @@ class EmbeddingModule(TrainedModule):
         """Return the vectors of each column, computed in mini-batches.
 
         With gradients, a mini-batch's activations are computed again in the backward pass, with the
-        same dropout, so that a single mini-batch's are in memory.
+        same dropout: memory holds one mini-batch at a time.
         """
         # The recomputation counts its tokens once more.
         self.encoder.forget()

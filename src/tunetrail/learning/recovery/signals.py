@@ -4,7 +4,7 @@ import logging
 import signal
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
@@ -83,10 +83,7 @@ class StopBetweenSteps(Checkpoint):
 
         signal_number, self._received = self._received, None
         self._restore_handlers()
-        handler = self._original_handlers.get(signal_number)
-        if callable(handler):
-            handler(signal_number, None)
-        raise KeyboardInterrupt if signal_number == signal.SIGINT else SIGTERMException
+        act_on_signal(signal_number, self._original_handlers.get(signal_number))
 
     def _stop_if_asked(self, trainer: Trainer) -> None:
         # Ranks receive a signal at different moments: without a vote, one would wait for ever.
@@ -110,3 +107,15 @@ class StopBetweenSteps(Checkpoint):
     def _restore_handlers(self) -> None:
         for signal_number, handler in self._original_handlers.items():
             signal.signal(signal_number, handler)
+
+
+def act_on_signal(signal_number: int, handler: Any) -> NoReturn:
+    """Let a handler act on a signal; if it returns or there is none, raise what the signal means.
+
+    Raises:
+        KeyboardInterrupt: It was SIGINT.
+        SIGTERMException: It was another signal.
+    """
+    if callable(handler):
+        handler(signal_number, None)
+    raise KeyboardInterrupt if signal_number == signal.SIGINT else SIGTERMException

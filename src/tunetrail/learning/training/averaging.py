@@ -77,10 +77,6 @@ class WeightAveraging(Callback):
         # The optimizer's weights while the module shows the averages.
         self._set_aside: list[Tensor] = []
 
-    def restart(self, step: int) -> None:
-        """Forget the averages; new ones may begin with the step after optimizer step `step`."""
-        self.updates, self._step, self._averages = 0, step, []
-
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the trained weights."""
         if stage != "fit":
@@ -91,7 +87,7 @@ class WeightAveraging(Callback):
             if weight.requires_grad:
                 self._weights[name] = weight
         self._set_aside = []
-        self.restart(0)
+        self.updates, self._step, self._averages = 0, 0, []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Move averages from a checkpoint to the device of the weights."""
