@@ -50,7 +50,7 @@ An unknown key, a value of the wrong type and a value out of range are errors th
 `GROUP=OPTION` sets several keys at once, and `KEY=VALUE` has the last word, wherever it stands. The
 groups `optimizer`, `schedule`, `trainer` and `callbacks` set the same for `embedding.training` and
 `llm.training`; options of `trainer` and of `callbacks` go together, as in
-`'callbacks=[ema,frequent_checkpoints]'`.
+`'callbacks=[ema,frequent_checkpoints]'`, and so do options of `logger`.
 """
 
 _MOST_CHOICES = 8
@@ -209,6 +209,8 @@ def allowed_values(config_class: type, field: "Field[Any]") -> str:
 
 def type_name(hint: Any) -> str:
     """Return a type in words."""
+    if typing.get_origin(hint) is dict:
+        return "mapping"
     if typing.get_origin(hint) is list:
         return f"list of {TYPE_NAMES[typing.get_args(hint)[0]]}s"
     return TYPE_NAMES[hint]

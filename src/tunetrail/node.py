@@ -17,7 +17,12 @@ from tunetrail.paths import made_folder
 from tunetrail.pipeline import STEPS, DataSciencePipeline, Outcome, remove_leftovers
 from tunetrail.pipeline.families import ALL_FAMILIES, ModelFamily, requested_families
 from tunetrail.pipeline.recording import record_promotion, recorded, resumable, summarize
-from tunetrail.pipeline.requests import check_devices, check_samples, checked_request
+from tunetrail.pipeline.requests import (
+    check_callbacks,
+    check_devices,
+    check_samples,
+    checked_request,
+)
 from tunetrail.pipeline.run_settings import leaves, plain_settings, settings_of
 from tunetrail.pipeline.session_rows import previous_rows, session_frames
 from tunetrail.pipeline.stages.deploy import Deployment
@@ -146,6 +151,7 @@ class ModelTrainingNode:
         families = requested_families(model_type)
         check_samples(summary, families)
         check_devices(self.settings, families)
+        check_callbacks(self.settings, families)
 
         # From here on, whatever goes wrong is recorded with the run.
         self._mark_interrupted_in_database()

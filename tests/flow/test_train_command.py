@@ -121,6 +121,24 @@ def test_train_prints_the_table_and_how_to_look_closer(train: CallMain, workplac
         assert (workplace / "models" / model_type / "root" / "config.json").exists()
 
 
+def test_train_adds_callbacks_and_loggers_by_name(train: CallMain, workplace: Path) -> None:
+    result = train(
+        "model_type=embedding",
+        "embedding.training.logging_steps=1",
+        "callbacks=[device_stats,model_summary]",
+        "logger=csv",
+        "+trainer.callbacks.limit={_target_: pytorch_lightning.callbacks.Timer, duration: 00:12:00:00}",
+    )
+
+    assert result.exit_code == 0, result.err
+    _, run = all_runs(workplace)
+    assert "DeviceStatsMonitor.on_train_batch_end/cpu_percent" in run.data.metrics
+    client = MlflowClient(f"sqlite:///{workplace}/mlflow.db")
+    files = client.list_artifacts(run.info.run_id, "logs/csv/version_0")
+    assert [Path(file.path).name for file in files] == ["hparams.yaml", "metrics.csv"]
+    assert not list((workplace / "training_output").glob("*/fit"))
+
+
 def test_train_marks_a_killed_run_and_goes_on(
     start_long_training: StartTraining, train: CallMain, database: DatabaseManager, workplace: Path
 ) -> None:

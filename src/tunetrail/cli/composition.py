@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from tunetrail.config import MODEL_SECTIONS, SWEEP_RUN_VARIABLE, Settings
 from tunetrail.errors import ConfigError, did_you_mean, naming_section, not_writable
@@ -30,6 +30,8 @@ _OPTIONS_WITH_VALUE = (
     *("--cfg", "-c", "--info", "-i", "--package", "-p", "--experimental-rerun"),
     *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"),
 )
+_OPEN_SECTIONS = ("trainer.callbacks.", "trainer.logger.")
+"""Keys below which a user's own names stand."""
 
 
 @dataclass(kw_only=True)
@@ -228,6 +230,9 @@ def _check_known_keys(config: Mapping[Any, Any], schema: Any, prefix: str = "") 
             )
 
         field = known_fields[name]
+        # Below a mapping, names are the user's own.
+        if get_origin(field.type) is dict:
+            continue
         if isinstance(value, Mapping) and is_dataclass(field.type):
             _check_known_keys(value, field.type, f"{key}.")
         elif isinstance(value, Mapping):
@@ -261,6 +266,8 @@ def _explained(error: Exception) -> str:
 
     wrong_name = re.search(r"Key '([^']+)' (?:is )?not in", text)
     key = re.search(r"Could not override '([^']+)'", text) or wrong_name
+    if key and key[1].startswith(_OPEN_SECTIONS):
+        return f"{text} Add it with a plus: +{key[1]}=VALUE."
     if key:
         text += _nearest_keys(key[1], wrong_name[1] if wrong_name else "")
     return text

@@ -1,9 +1,21 @@
-"""Settings of the devices that a training runs on."""
+"""Settings of the devices that a training runs on, and of Lightning's callbacks and loggers."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from tunetrail.config.checks import Rule, check_settings, one_of, setting
+from tunetrail.config.checks import (
+    Rule,
+    check,
+    check_identifier,
+    check_settings,
+    one_of,
+    setting,
+)
 from tunetrail.config.training import AUTO
+
+TARGET = "_target_"
+"""The key that names the class of a callback or logger, as in Hydra's `instantiate`."""
 
 
 def _is_device_count(value: object) -> bool:
@@ -28,5 +40,27 @@ class TrainerConfig:
     """How several devices train one model. `ddp` keeps a copy of the model on each and adds
     the gradients up; `auto` is `ddp` if there are several devices."""
 
+    callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Further Lightning callbacks, each under a name of your choice: `_target_` names the
+    class, the other keys are its arguments, as in
+    `+trainer.callbacks.device_stats._target_=DeviceStatsMonitor`. An unknown class is refused
+    with the list of those allowed."""
+
+    logger: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Lightning loggers that get what MLflow gets, in the same form, as in
+    `+trainer.logger.csv._target_=CSVLogger`."""
+
     def __post_init__(self) -> None:
         check_settings("trainer", self)
+        _check_targets("trainer.callbacks", self.callbacks)
+        _check_targets("trainer.logger", self.logger)
+
+
+def _check_targets(section: str, classes: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` unless each entry has a name and says which class it stands for."""
+    for name, values in classes.items():
+        # The name becomes the name of a folder and of a parameter in MLflow.
+        check_identifier(f"the name in {section}", name)
+        is_named = isinstance(values, Mapping) and isinstance(values.get(TARGET), str)
+        advice = f"Set {section}.{name}.{TARGET} to the name of a class."
+        check(is_named, f"{section}.{name}", f"a mapping with the key {TARGET}", values, advice)

@@ -34,6 +34,11 @@ from tunetrail.learning.training.console import silence_lightning
 from tunetrail.learning.training.memory_settings import compile_model, enable_gradient_checkpointing
 from tunetrail.learning.training.micro_batches import MicroBatchData
 from tunetrail.learning.training.module import TrainedModule
+from tunetrail.learning.training.named_callbacks import (
+    CallbackMetrics,
+    StopAfterStep,
+    build_callbacks,
+)
 from tunetrail.learning.training.out_of_memory import is_out_of_memory
 from tunetrail.learning.training.precision import resolve_precision, scales_gradients
 from tunetrail.learning.training_plan import TrainingPlan
@@ -197,13 +202,14 @@ def _apply(recovery: Recovery, module: TrainedModule, data: MicroBatchData) -> N
 def _result(attempt: "_Attempt", steps_per_epoch: int) -> FitResult:
     """Return what a training did whose last attempt has ended."""
     best, recovery = attempt.best, attempt.recovery
+    # `stopped_epoch` wouldn't do: it is 0 in the first epoch, too.
+    reasons = [stop.stopping_reason_message for stop in attempt.trainer.early_stopping_callbacks]
     return FitResult(
         steps=attempt.trainer.global_step,
         epochs=math.ceil(attempt.trainer.global_step / steps_per_epoch),
         seconds=round(attempt.last.seconds, 3),
         precision=str(attempt.trainer.precision),
-        # `stopped_epoch` wouldn't do: it is 0 in the first epoch, too.
-        stopped_early=attempt.stopping.stopping_reason_message is not None,
+        stopped_early=any(reasons),
         best_validation_loss=(
             None if best.best_model_score is None else float(best.best_model_score)
         ),
@@ -329,10 +335,10 @@ class _Attempt:
             # Every epoch, not every few: a resumed training would count the epochs differently.
             reload_dataloaders_every_n_epochs=1 if plan.refresh else 0,
             callbacks=self._callbacks(plan),
-            # The reporter passes the metrics on.
-            logger=False,
+            # The reporter passes on the metrics of the training itself.
+            logger=CallbackMetrics(plan.on_metrics) if plan.trainer.callbacks else False,
             enable_model_summary=False,
-            log_every_n_steps=1,
+            log_every_n_steps=training.logging_steps,
             default_root_dir=plan.folder,
         )
 
@@ -341,6 +347,13 @@ class _Attempt:
         callbacks: list[Callback] = []
         if self.training.guards.preflight:
             callbacks.append(self.preflight)
+        if plan.trainer.callbacks:
+            named = build_callbacks(plan.trainer.callbacks).values()
+            can_stop = plan.validate and self.data.judges
+            for callback in named:
+                if can_stop or not isinstance(callback, EarlyStopping):
+                    callbacks.append(callback)
+            callbacks.append(StopAfterStep())
 
         # What has to happen even if the metrics sink fails comes before the reporter.
         callbacks.append(EndAtStep(self.training.max_steps))

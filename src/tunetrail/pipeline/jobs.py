@@ -9,6 +9,7 @@ mined-EPOCH.parquet       the rows with the negatives that were mined for an epo
 checkpoints/              from which a job that was interrupted goes on
 ranks/ and further files  of a training on several devices, see `tunetrail.pipeline.ranks`
 model/, result.json       the result of a fit, its checks before training in preflight.txt
+logs/                     the files of the loggers that the settings name
 scores.json               the result of a fold
 """
 
@@ -35,17 +36,18 @@ from tunetrail.learning.devices import device_count
 from tunetrail.learning.fitting import FitResult
 from tunetrail.learning.learner import Learner
 from tunetrail.learning.training.callbacks import MetricsSink
+from tunetrail.learning.training.named_callbacks import logging_to
 from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.pipeline.families import ModelFamily, family_named
 from tunetrail.pipeline.mining import remembered, remining
 from tunetrail.pipeline.ranks import fit_by_ranks, recovery_of_job
 from tunetrail.pipeline.run_files import read_rows, remove, write_json, write_rows
-from tunetrail.pipeline.run_settings import plain_settings, settings_of
+from tunetrail.pipeline.run_settings import leaves, plain_settings, settings_of
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS, MODEL, RESULT, SCORES = "checkpoints", "model", "result.json", "scores.json"
-PREFLIGHT = "preflight.txt"
+PREFLIGHT, LOGS = "preflight.txt", "logs"
 LAST_CHECKPOINT = "last.ckpt"
 _JOB = "job.json"
 _TRAIN, _ADDITIONAL = "train.parquet", "additional.parquet"
@@ -182,7 +184,10 @@ def fit_as_rank(folder: Path, on_metrics: MetricsSink, *, is_first: bool = True)
         is_first: Whether this rank writes the result.
     """
     job = TrainingJob.read(folder)
-    model, result = _train(job, folder, on_metrics, validate=True)
+    loggers = job.settings.trainer.logger if is_first else {}
+    parameters = dict(leaves(plain_settings(job.settings, database="")))
+    with logging_to(loggers, folder / LOGS, on_metrics, parameters) as report:
+        model, result = _train(job, folder, report, validate=True)
     if not is_first:
         return
 
@@ -239,6 +244,11 @@ def _train(
     if checkpoint is not None:
         logger.info("%s: training resumes from %s", job.model_type, checkpoint)
 
+    trainer = job.settings.trainer
+    if not validate:
+        # A fold trains on one device, and without the callbacks of the training.
+        trainer = replace(trainer, devices=1, callbacks={})
+
     plan = TrainingPlan(
         folder=folder,
         on_metrics=on_metrics,
@@ -247,8 +257,7 @@ def _train(
         resume=checkpoint,
         auto_values=job.auto_values,
         budget=job.budget,
-        # A fold trains on one device.
-        trainer=job.settings.trainer if validate else replace(job.settings.trainer, devices=1),
+        trainer=trainer,
         recovery=recovery_of_job(folder),
     )
     training = job.family.section(job.settings).training

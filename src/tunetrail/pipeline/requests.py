@@ -6,6 +6,11 @@ from typing import Any
 from tunetrail.config import Settings, check_identifier
 from tunetrail.errors import ConfigError, SessionError, did_you_mean
 from tunetrail.learning.devices import check_batch, device_count
+from tunetrail.learning.training.named_callbacks import (
+    build_callbacks,
+    check_early_stopping,
+    check_loggers,
+)
 from tunetrail.pipeline.families import ALL_FAMILIES, ModelFamily, requested_families
 from tunetrail.stores.database import SessionSummary
 
@@ -36,6 +41,15 @@ def check_devices(settings: Settings, families: Sequence[ModelFamily]) -> None:
     devices = device_count(settings.trainer)
     for family in families:
         check_batch(family.section(settings).training, devices, family.name)
+
+
+def check_callbacks(settings: Settings, families: Sequence[ModelFamily]) -> None:
+    """Raise `ConfigError` for a callback or logger that isn't allowed, is wrong or would clash."""
+    callbacks = build_callbacks(settings.trainer.callbacks)
+    for family in families:
+        training, objective = family.section(settings).training, family.objective(settings)
+        check_early_stopping(callbacks, training, family.name, objective)
+    check_loggers(settings.trainer.logger)
 
 
 def check_samples(summary: SessionSummary, families: Sequence[ModelFamily]) -> None:

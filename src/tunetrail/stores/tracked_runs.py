@@ -130,7 +130,7 @@ class TrackedRun:
             self.tracker.client.log_figure(self.run_id, figure, file)
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
-        """Store a file as an artifact."""
+        """Store a file or a folder as an artifact."""
         with tracking_errors(self.tracker.config.uri):
             self.tracker.client.log_artifact(self.run_id, str(path), folder)
 

@@ -148,6 +148,37 @@ def test_train_takes_an_experiment_of_the_folder(call_main: CallMain, workplace:
         (["session_id=["], "at input '['"),
         (["-m", "--cfg", "job"], "Only one of --run, --multirun, --cfg"),
         (["database=postgres"], "TUNETRAIL_DATABASE_URL"),
+        (
+            ["+trainer.callbacks.mine._target_=os.system"],
+            "error: trainer.callbacks.mine._target_ must be one of DeviceStatsMonitor, EarlyStopping,",
+        ),
+        (
+            ["callbacks=device_stats", "+trainer.callbacks.device_stats.cpu=true"],
+            "error: trainer.callbacks.device_stats.cpu must be an argument of DeviceStatsMonitor",
+        ),
+        (
+            ["callbacks=device_stats", "+trainer.callbacks.device_stats.cpu_stats=3"],
+            "error: trainer.callbacks.device_stats.cpu_stats must be true or false or null, got 3.",
+        ),
+        (
+            ["+trainer.callbacks.stop={_target_: EarlyStopping, monitor: val/loss}"],
+            "error: trainer.callbacks.stop.monitor must be another metric than val/loss, which",
+        ),
+        (
+            ["+trainer.callbacks.mine.cpu_stats=true"],
+            "error: trainer.callbacks.mine must be a mapping with the key _target_, got {'cpu_stats'",
+        ),
+        (
+            ["trainer.callbacks.mine._target_=Timer"],
+            "Add it with a plus: +trainer.callbacks.mine._target_=VALUE.",
+        ),
+        (["+trainer.callbacks.mine=Timer"], "trainer.callbacks"),
+        (["trainer.callbacks=Timer"], "trainer.callbacks"),
+        (
+            ["+trainer.logger.run._target_=CSVLoger"],
+            "error: trainer.logger.run._target_ must be one of CSVLogger, TensorBoardLogger, Wandb",
+        ),
+        (["+trainer.loger.run._target_=CSVLogger"], "there is no key trainer.loger."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

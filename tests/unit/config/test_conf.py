@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tunetrail.cli.composition import TrainRequest, checked_request, register_schema
+from tunetrail.learning.training.named_callbacks import CALLBACKS, LOGGERS
 from tunetrail.paths import conf_dir, experiments_dir
 
 GROUP_FILES = sorted(file.relative_to(conf_dir()) for file in conf_dir().glob("*/*.yaml"))
@@ -81,7 +82,10 @@ def test_conf_repeats_no_default_of_the_schema(file: Path) -> None:
     values = leaves(option if is_global else {str(file.parent): option})
     defaults = leaves(dataclasses.asdict(TrainRequest()))
 
-    repeated = [key for key, value in values.items() if value == defaults[key] != file.stem]
+    # Names below a mapping have no default.
+    repeated = [
+        key for key, value in values.items() if value == defaults.get(key, file.stem) != file.stem
+    ]
 
     assert repeated == []
 
@@ -138,13 +142,57 @@ def test_trainer_group_sets_the_devices(option: str, key: str, value: str) -> No
     assert dataclasses.replace(request, trainer=default.trainer) == default
 
 
+@pytest.mark.parametrize(
+    ("option", "name", "target"),
+    [
+        ("callbacks=device_stats", "device_stats", "DeviceStatsMonitor"),
+        ("callbacks=learning_rates", "learning_rates", "LearningRateMonitor"),
+        ("callbacks=model_summary", "model_summary", "RichModelSummary"),
+        ("callbacks=throughput", "throughput", "ThroughputMonitor"),
+        ("logger=csv", "csv", "CSVLogger"),
+        ("logger=tensorboard", "tensorboard", "TensorBoardLogger"),
+        ("logger=wandb", "wandb", "WandbLogger"),
+    ],
+)
+def test_callbacks_and_loggers_are_added_by_name(option: str, name: str, target: str) -> None:
+    default = checked_request(compose(["session_id=s1"]))
+    request = checked_request(compose(["session_id=s1", option]))
+
+    section = "logger" if option.startswith("logger") else "callbacks"
+    assert getattr(request.trainer, section)[name]["_target_"] == target
+    allowed = {"callbacks": CALLBACKS, "logger": LOGGERS}[section]
+    assert target in allowed.classes
+    assert dataclasses.replace(request, trainer=default.trainer) == default
+
+
+def test_callbacks_on_the_command_line_are_plain_values_next_to_those_of_a_group() -> None:
+    overrides = [
+        "callbacks=[ema,device_stats]",
+        "logger=[csv,tensorboard]",
+        "+trainer.callbacks.device_stats.cpu_stats=true",
+        "+trainer.callbacks.limit._target_=Timer",
+        "+trainer.callbacks.limit.duration=00:12:00:00",
+        "+trainer.callbacks.stop={_target_: EarlyStopping, monitor: train/loss, min_delta: 0.1}",
+    ]
+
+    trainer = checked_request(compose(["session_id=s1", *overrides])).trainer
+
+    assert trainer.callbacks == {
+        "device_stats": {"_target_": "DeviceStatsMonitor", "cpu_stats": True},
+        "limit": {"_target_": "Timer", "duration": "00:12:00:00"},
+        "stop": {"_target_": "EarlyStopping", "monitor": "train/loss", "min_delta": 0.1},
+    }
+    assert [type(values) for values in trainer.callbacks.values()] == [dict] * 3
+    assert list(trainer.logger) == ["csv", "tensorboard"]
+
+
 def test_training_groups_have_no_option_without_a_test() -> None:
-    groups = ("optimizer", "schedule", "trainer", "callbacks")
+    groups = ("optimizer", "schedule", "trainer", "callbacks", "logger")
 
     options = [file for file in GROUP_FILES if str(file.parent) in groups]
 
-    # 20 for both model types, and three for the devices.
-    assert len(options) == 23
+    # 20 for both model types, three for the devices, seven by name, and `logger=default`.
+    assert len(options) == 31
 
 
 def test_callbacks_go_together_and_a_key_has_the_last_word() -> None:

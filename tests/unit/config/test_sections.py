@@ -17,6 +17,7 @@ from tunetrail.config import (
     TrainingConfig,
     ValidationConfig,
 )
+from tunetrail.config.trainer import TrainerConfig
 from tunetrail.errors import ConfigError
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -371,3 +372,19 @@ def test_embedding_config_refuses_a_loss_of_another_shape() -> None:
         match=r"embedding.loss for pair samples must be one of multiple_negatives_ranking, .*got 'mse'",
     ):
         EmbeddingConfig(shape="pair", loss="mse")
+
+
+@pytest.mark.parametrize(
+    ("section", "classes", "message"),
+    [
+        ("callbacks", {"mine": {"cpu_stats": True}}, r"^trainer\.callbacks\.mine must be a mapping"),
+        ("callbacks", {"mine": "Timer"}, r"with the key _target_, got 'Timer'\. Set trainer\.call"),
+        ("logger", {"mine": {"_target_": 3}}, r"^trainer\.logger\.mine must be .* Set trainer\.lo"),
+        ("logger", {"../up": {"_target_": "CSVLogger"}}, r"name in trainer\.logger must be 1 to 128"),
+    ],
+)
+def test_trainer_config_refuses_an_entry_without_a_class(
+    section: str, classes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainerConfig(**{section: classes})

@@ -193,6 +193,58 @@ def test_fit_stops_early_when_validation_gets_worse(
     assert (result.steps, result.stopped_early) == (steps, patience > 0)
 
 
+SCORES = [record | {"score": float(n % 2)} for n, record in enumerate(SAME)]
+LABELS = [{"text": f"text {n}", "label": f"kind {n % 3}"} for n in range(16)]
+VECTORS = [{"text": f"text {n}", "embedding": [float(n % 3)] * 32} for n in range(16)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "records"), [("pair", PAIRS[:16]), ("score", SCORES), ("label", LABELS)]
+)
+def test_one_validation_row_neither_stops_nor_chooses(
+    tiny_embedding_model: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    shape: str,
+    records: Any,
+) -> None:
+    """Compared with no other row, its loss says nothing, so it can't get better."""
+    module, result = fitted(
+        tiny_embedding_model,
+        tmp_path,
+        shape=shape,
+        records=records,
+        validation=records[:1],
+        num_epochs=10,
+        early_stopping_patience=1,
+    )
+
+    assert (result.steps, result.stopped_early) == (40, False)
+    assert result.best_validation_loss is None
+    checkpoints = tmp_path / "checkpoints"
+    assert [path.name for path in checkpoints.iterdir()] == ["last.ckpt"]
+    last = torch.load(checkpoints / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(weight, last[name]) for name, weight in module.state_dict().items())
+    (message,) = [text for text in caplog.messages if text.startswith("validation: ")]
+    assert "neither chooses the weights nor stops the training" in message
+
+
+@pytest.mark.parametrize(("shape", "records", "rows"), [("pair", PAIRS, 2), ("vector", VECTORS, 1)])
+def test_as_few_validation_rows_as_can_be_compared_choose(
+    tiny_embedding_model: str, tmp_path: Path, shape: str, records: Any, rows: int
+) -> None:
+    _, result = fitted(
+        tiny_embedding_model,
+        tmp_path,
+        shape=shape,
+        records=records[:16],
+        validation=records[:rows],
+    )
+
+    assert result.best_validation_loss == min(loss for _, loss in result.history["val/loss"])
+    assert (tmp_path / "checkpoints" / "best.ckpt").exists()
+
+
 def test_fit_says_that_it_stopped_early_within_the_first_epoch(
     tiny_embedding_model: str, tmp_path: Path
 ) -> None:

@@ -1,3 +1,4 @@
+import csv
 import hashlib
 import os
 import signal
@@ -20,6 +21,7 @@ from tunetrail.config import (
     Settings,
     TrainingConfig,
 )
+from tunetrail.config.trainer import TrainerConfig
 from tunetrail.errors import TrainingError, UserError
 from tunetrail.pipeline.jobs import (
     TrainingJob,
@@ -125,6 +127,45 @@ def test_fit_job_goes_on_from_where_it_was_interrupted(settings: Settings, tmp_p
 
     assert steps.seen == [4, 5, 6]
     assert weights(interrupted) == weights(undisturbed)
+
+
+def test_fit_job_logs_to_the_loggers_that_its_settings_name(
+    settings: Settings, tmp_path: Path
+) -> None:
+    settings.trainer = TrainerConfig(
+        logger={"curves": {"_target_": "CSVLogger"}},
+        callbacks={"rates": {"_target_": "LearningRateMonitor"}},
+    )
+    settings.database.url = settings.tracking.uri = "postgresql://me:hunter2@host/db"
+    reports: list[tuple[int, set[str]]] = []
+
+    folder = write_job(tmp_path / "fit", settings)
+    run_fit_job(folder, lambda metrics, step: reports.append((step, set(metrics))))
+
+    logs = folder / "logs" / "curves" / "version_0"
+    with (logs / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    logged = [
+        (int(row.pop("step")), {name for name, value in row.items() if value}) for row in rows
+    ]
+    assert logged == reports
+    assert (5, {"lr-AdamW/pg1", "lr-AdamW/pg2"}) in reports
+    parameters = (logs / "hparams.yaml").read_text()
+    assert "embedding.training.num_epochs: 3" in parameters
+    assert all("hunter2" not in path.read_text() for path in folder.rglob("*.yaml"))
+
+
+def test_fold_job_has_no_callbacks_and_no_loggers(settings: Settings, tmp_path: Path) -> None:
+    settings.trainer = TrainerConfig(
+        logger={"curves": {"_target_": "CSVLogger"}},
+        callbacks={"limit": {"_target_": "Timer", "duration": {"seconds": 0}}},
+    )
+    steps = Steps()
+
+    run_fold_job(write_job(tmp_path / "fold-1", settings), steps)
+
+    assert steps.seen == [1, 2, 3, 4, 5, 6]
+    assert not (tmp_path / "fold-1" / "logs").exists()
 
 
 def test_fit_job_says_where_its_model_cannot_be_written(settings: Settings, tmp_path: Path) -> None:

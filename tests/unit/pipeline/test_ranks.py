@@ -110,6 +110,30 @@ def test_two_ranks_train_the_model_of_one(settings: Settings, tmp_path: Path) ->
     assert not (two / "checkpoints").exists()
 
 
+def test_named_callbacks_and_loggers_work_on_the_first_rank(
+    settings: Settings, tmp_path: Path
+) -> None:
+    settings.trainer = TrainerConfig(
+        accelerator="cpu",
+        devices=2,
+        callbacks={
+            "stats": {"_target_": "DeviceStatsMonitor"},
+            "limit": {"_target_": "Timer", "duration": {"days": 9}},
+        },
+        logger={"curves": {"_target_": "CSVLogger"}},
+    )
+    reports: list[tuple[int, Mapping[str, float]]] = []
+
+    folder = write_job(tmp_path / "fit", settings)
+    run_fit_job(folder, lambda metrics, step: reports.append((step, metrics)))
+
+    name = "DeviceStatsMonitor.on_train_batch_end/cpu_percent"
+    assert [step for step, metrics in reports if name in metrics] == list(range(1, 9))
+    (file,) = (folder / "logs").rglob("metrics.csv")
+    # A line for each report, below the names.
+    assert len(file.read_text().splitlines()) == 1 + len(reports)
+
+
 def test_the_error_of_a_rank_is_that_of_the_training(settings: Settings, tmp_path: Path) -> None:
     folder = write_job(tmp_path / "fit", settings)
     job = json.loads((folder / "job.json").read_text())

@@ -13,6 +13,8 @@ _IGNORED_WARNINGS = (
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
     r".*Checkpoint directory .* exists and is not empty.*",
     r".*is_gradient_checkpointing.*",
+    r".*smaller than the logging interval.*",
+    r".*you need to define a `flops_per_batch` attribute.*",
 )
 
 

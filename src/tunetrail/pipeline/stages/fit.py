@@ -10,6 +10,7 @@ from tunetrail.evaluation.plots import learning_curve_figure
 from tunetrail.learning.learner import Learner
 from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.pipeline.jobs import (
+    LOGS,
     MODEL,
     PREFLIGHT,
     JobRows,
@@ -113,8 +114,9 @@ def _train(
     logger.info("%s: training from %s on %d rows", context.model_type, started_from, row_count)
     measurements = run_fit_job(folder, report)
 
-    if (folder / PREFLIGHT).exists():
-        run.log_artifact(folder / PREFLIGHT)
+    for name in (PREFLIGHT, LOGS):
+        if (folder / name).exists():
+            run.log_artifact(folder / name)
     title = f"{context.model_type}: learning curves"
     run.log_figure(learning_curve_figure(measurements["history"], title), "learning_curves.png")
     step = {

@@ -1,6 +1,7 @@
 """A training that was killed and goes on has the losses and the weights of one that was not, to the last bit."""
 
 import hashlib
+import math
 import os
 import random
 import shutil
@@ -20,6 +21,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from tests.families import embedding_folder, language_folder
 
 from tunetrail.config import AdapterConfig, TrainingConfig
+from tunetrail.config.trainer import TrainerConfig
 from tunetrail.config.training import (
     AveragingConfig,
     BatchesConfig,
@@ -32,6 +34,12 @@ from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.fitting import FitResult, fit, optimization_settings
 from tunetrail.learning.language_model.data import LanguageModelDataModule
 from tunetrail.learning.language_model.module import LanguageModelModule
+from tunetrail.learning.recovery.diagnosis import Diagnosis
+from tunetrail.learning.recovery.failures import (
+    FullMemoryError,
+    NonFiniteError,
+    RecoverableError,
+)
 from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
 from tunetrail.learning.training_plan import TrainingPlan
 
@@ -95,6 +103,7 @@ class Case:
 
     model: str = "embedding"
     training: TrainingConfig = field(default_factory=lambda: TRAINING)
+    callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def with_training(self, **changes: Any) -> "Case":
         return replace(self, training=replace(self.training, **changes))
@@ -241,7 +250,12 @@ class Trainings:
             module,
             data,
             training,
-            TrainingPlan(folder=folder, on_metrics=sink, resume=resume),
+            TrainingPlan(
+                folder=folder,
+                on_metrics=sink,
+                resume=resume,
+                trainer=TrainerConfig(callbacks=case.callbacks),
+            ),
             seed=3,
         )
         return Outcome(
@@ -363,6 +377,14 @@ BASE = Case()
 OPPOSED = Case(model="embedding-opposed").with_training(
     schedule="constant", early_stopping_patience=2
 )
+# Ours would stop after the third validation, too, but is off.
+NAMED = replace(
+    OPPOSED.with_training(early_stopping_patience=0, num_epochs=4),
+    callbacks={
+        "stop": {"_target_": "EarlyStopping", "monitor": "val/loss", "patience": 2},
+        "limit": {"_target_": "Timer", "duration": {"days": 9}},
+    },
+)
 TARGETED: dict[str, tuple[Case, list[Kill]]] = {
     "a checkpoint at every step": (
         BASE.with_training(checkpoints=CheckpointsConfig(every_steps=1)),
@@ -445,6 +467,14 @@ TARGETED: dict[str, tuple[Case, list[Kill]]] = {
         OPPOSED,
         [Kill(way="sigterm", place="validation", at=-2)],
     ),
+    "stopping early by a named callback, in the validation before": (
+        NAMED,
+        [Kill(way="sigterm", place="validation", at=-2)],
+    ),
+    "stopping early by a named callback, behind the validation that stops": (
+        NAMED,
+        [Kill(way="sigkill", place="validated", at=-1)],
+    ),
     "stopping early within an epoch": (
         OPPOSED.with_training(validations_per_epoch=3),
         [Kill(way="sigkill", place="validated", at=-1)],
@@ -495,6 +525,85 @@ def test_a_training_that_has_ended_ends_at_once_with_the_same_result(trainings: 
         )
         assert steps.count("step") <= 1  # behind the last validation
         assert_same(found, expected)
+
+
+def interrupted(trainings: Trainings, folder: Path, at: int, resume: Path | None = None) -> Path:
+    """Train until SIGTERM comes in a step, and return the checkpoint."""
+
+    def strike(place: str, finished: int) -> None:
+        if (place, finished) == ("step", at):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SIGTERMException):
+        trainings.train(BASE, folder, strike, resume)
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def seconds_of(checkpoint: Path) -> float:
+    state = torch.load(checkpoint, weights_only=True)["callbacks"]["LastCheckpoint"]
+    return float(state["recovery"]["seconds"])
+
+
+def add_seconds(checkpoint: Path, seconds: float) -> None:
+    """Have the training of a checkpoint have taken longer: no test waits for it."""
+    content = torch.load(checkpoint, weights_only=True)
+    content["callbacks"]["LastCheckpoint"]["recovery"]["seconds"] += seconds
+    torch.save(content, checkpoint)
+
+
+def test_seconds_of_a_resumed_training_add_up(trainings: Trainings) -> None:
+    folder = trainings.new_folder()
+    last = interrupted(trainings, folder, at=4)
+    first = seconds_of(last)
+    assert 0.0 < first < 1000.0
+    add_seconds(last, 1000.0)
+
+    result = trainings.train(BASE, folder, resume=last).result
+
+    assert 1000.0 + first < result.seconds < 2000.0
+
+
+def test_seconds_add_up_over_several_interruptions(trainings: Trainings) -> None:
+    folder = trainings.new_folder()
+    last = interrupted(trainings, folder, at=4)
+    add_seconds(last, 1000.0)
+    last = interrupted(trainings, folder, at=9, resume=last)
+    second = seconds_of(last)
+    assert 1000.0 < second < 2000.0
+    add_seconds(last, 1000.0)
+
+    result = trainings.train(BASE, folder, resume=last).result
+
+    assert 1000.0 + second < result.seconds < 3000.0
+
+
+NO_ROWS = Diagnosis(micro_batches=(), positions=(), rows=(), tokens=(), rows_at_fault=False)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        NonFiniteError(name="train/loss", value=math.nan, step=7, rate=1e-3, diagnosis=NO_ROWS),
+        FullMemoryError(mini_batch_size=2, rows=4, cuts_itself=True),
+    ],
+    ids=lambda failure: type(failure).__name__,
+)
+def test_seconds_add_up_over_a_recovery_within_the_process(
+    trainings: Trainings, failure: RecoverableError
+) -> None:
+    folder = trainings.new_folder()
+    last = interrupted(trainings, folder, at=4)
+    add_seconds(last, 1000.0)
+    failures = [failure]
+
+    def strike(place: str, finished: int) -> None:
+        if (place, finished) == ("step", 7) and failures:
+            raise failures.pop()
+
+    result = trainings.train(BASE, folder, strike, resume=last).result
+
+    assert not failures and result.steps == 21
+    assert 1000.0 < result.seconds < 2000.0
 
 
 def test_another_number_of_batches_is_refused(trainings: Trainings) -> None:

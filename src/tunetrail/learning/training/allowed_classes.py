@@ -1,0 +1,258 @@
+"""Find and check the classes of Lightning that a configuration names.
+
+A configuration may come from elsewhere and must not run code of its choice. So no name is imported
+unless it is listed, by the caller or by an installed package as an entry point.
+"""
+
+import importlib
+import inspect
+import re
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from typing import Any, Literal, Union, get_args, get_origin
+
+from tunetrail.config.checks import Rule
+from tunetrail.config.trainer import TARGET
+from tunetrail.errors import ConfigError, did_you_mean
+
+_TYPE_WORDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+    dict: "a mapping",
+    type(None): "null",
+}
+"""The types of values that a configuration can hold, in words."""
+
+_SECRET = re.compile(r"(?i)(^|_)(api_?key|key|token|password|secret)$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllowedClass:
+    """A class that a configuration may name, and what it may say about it.
+
+    Attributes:
+        arguments: The arguments that can be set. A rule may narrow the type in the signature; for
+            an argument that is passed on by `**kwargs`, the rule is all there is.
+        given: Arguments with a value that the training decides.
+        packages: Modules of which one must be installed; none is needed if empty.
+    """
+
+    arguments: Mapping[str, Rule | None] = field(default_factory=dict)
+    given: Mapping[str, Any] = field(default_factory=dict)
+    packages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllowList:
+    """The classes of one kind, such as callbacks.
+
+    Attributes:
+        section: Key of the configuration under which they are named.
+        base: The class that all of them derive from.
+        module: Lightning's module of them, below `pytorch_lightning`.
+        classes: Lightning's classes that are allowed, by name.
+        instead: What to set in place of a class that would clash with the training.
+        entry_points: The group of entry points in which packages name further classes.
+        provided: Arguments that `build` is called with, for the classes that have them.
+    """
+
+    section: str
+    base: type[Any]
+    module: str
+    classes: Mapping[str, AllowedClass]
+    instead: Mapping[str, str]
+    entry_points: str
+    provided: tuple[str, ...] = ()
+
+    def find(self, name: str, target: str) -> tuple[type[Any], AllowedClass]:
+        """Return the class that `target` names, and what may be said about it.
+
+        Args:
+            name: Name of the entry in the section, for messages.
+            target: Name of a class or of an entry point, or the full path of either.
+
+        Raises:
+            ConfigError: It isn't allowed, or a package is missing or broken.
+        """
+        key = f"{self.section}.{name}.{TARGET}"
+        short_name = target
+        # Lightning is published as two packages with the same content.
+        for package in ("pytorch_lightning", "lightning.pytorch"):
+            short_name = short_name.removeprefix(f"{package}.{self.module}.")
+
+        if short_name in self.classes:
+            allowed = self.classes[short_name]
+            _check_installed(key, target, allowed.packages)
+            module = importlib.import_module(f"pytorch_lightning.{self.module}")
+            return getattr(module, short_name), allowed
+
+        further = entry_points(group=self.entry_points)
+        for entry_point in further:
+            if target in (entry_point.name, entry_point.value.replace(":", ".")):
+                return self._load(key, entry_point)
+
+        known = [*self.classes, *sorted(further.names)]
+        advice = did_you_mean(short_name, known)
+        if short_name in self.instead:
+            advice = f" Use {self.instead[short_name]} instead."
+        raise ConfigError(f"{key} must be one of {', '.join(known)}, got {target!r}.{advice}")
+
+    def _load(self, key: str, entry_point: EntryPoint) -> tuple[type[Any], AllowedClass]:
+        """Import the class of an entry point; all arguments of its signature can be set."""
+        try:
+            entry_class = entry_point.load()
+            parameters = inspect.signature(entry_class).parameters
+        # The import runs the package's own code, which may raise anything.
+        except Exception as error:
+            message = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ConfigError(
+                f"{key} must be a class that can be imported, got {entry_point.name!r}: {message}. "
+                "Update its package."
+            ) from error
+
+        if not (isinstance(entry_class, type) and issubclass(entry_class, self.base)):
+            raise ConfigError(
+                f"{key} must be a {self.base.__name__} of Lightning, got {entry_point.name!r}, "
+                f"which is {entry_class!r}. Update its package."
+            )
+        arguments = (argument for argument in parameters if argument not in self.provided)
+        return entry_class, AllowedClass(arguments=dict.fromkeys(arguments))
+
+    def checked(
+        self, name: str, values: Mapping[str, Any]
+    ) -> tuple[type[Any], AllowedClass, dict[str, Any]]:
+        """Return the class of an entry, what may be said about it, and its arguments, checked.
+
+        Raises:
+            ConfigError: The class isn't allowed, or an argument is unknown, missing or wrong.
+        """
+        target, arguments = values[TARGET], dict(values)
+        del arguments[TARGET]
+        named_class, allowed = self.find(name, target)
+        parameters = inspect.signature(named_class).parameters
+
+        for argument, value in arguments.items():
+            key = f"{self.section}.{name}.{argument}"
+            _check_argument(key, argument, named_class.__name__, allowed)
+            parameter = parameters.get(argument)
+            _check_value(key, value, parameter, allowed.arguments[argument])
+
+        for argument, parameter in parameters.items():
+            is_optional = parameter.default is not parameter.empty or parameter.kind in (
+                parameter.VAR_POSITIONAL,
+                parameter.VAR_KEYWORD,
+            )
+            if not is_optional and argument not in {*arguments, *allowed.given, *self.provided}:
+                raise ConfigError(
+                    f"{self.section}.{name}.{argument} must be given, since "
+                    f"{named_class.__name__} has no default for it."
+                )
+        return named_class, allowed, arguments
+
+    def build(self, name: str, values: Mapping[str, Any], **provided: Any) -> Any:
+        """Return an instance of the class of an entry.
+
+        Args:
+            name: Name of the entry in the section.
+            values: `_target_` and arguments.
+            provided: Arguments that the caller decides, for a class that has them.
+
+        Raises:
+            ConfigError: As for `checked`, or the class refuses an argument.
+        """
+        named_class, allowed, arguments = self.checked(name, values)
+        arguments |= allowed.given
+        for argument in inspect.signature(named_class).parameters:
+            if argument in provided:
+                arguments[argument] = provided[argument]
+
+        try:
+            return named_class(**arguments)
+        # What a constructor raises is its own affair: Lightning's have several kinds of errors.
+        except Exception as error:
+            message = " ".join(str(error).split())
+            said = {key: value for key, value in values.items() if key != TARGET}
+            raise ConfigError(
+                f"{self.section}.{name} must have arguments that {named_class.__name__} accepts, "
+                f"got {said!r}. {message}"
+            ) from error
+
+
+def _check_installed(key: str, target: str, packages: tuple[str, ...]) -> None:
+    """Raise `ConfigError` if the class needs packages and none of them is installed."""
+    if packages and not any(map(find_spec, packages)):
+        raise ConfigError(
+            f"{key} must name a class whose package is installed, got {target!r}. "
+            f"Install it: pip install {packages[0]}"
+        )
+
+
+def _check_argument(key: str, argument: str, class_name: str, allowed: AllowedClass) -> None:
+    """Raise `ConfigError` for an argument that can't be set."""
+    # Runs record their configuration, in MLflow too.
+    if _SECRET.search(argument):
+        raise ConfigError(
+            f"{key} must not be set, since runs record their configuration. "
+            "Put the secret into the environment variable that the package reads."
+        )
+    if argument not in allowed.arguments:
+        known = ", ".join(allowed.arguments) or "there is none"
+        raise ConfigError(
+            f"{key} must be an argument of {class_name} that can be set ({known}), got "
+            f"{argument!r}.{did_you_mean(argument, allowed.arguments)}"
+        )
+
+
+def _check_value(
+    key: str, value: Any, parameter: inspect.Parameter | None, rule: Rule | None
+) -> None:
+    """Raise `ConfigError` if a value has not the type of its argument or breaks the rule."""
+    hint = Any if parameter is None else parameter.annotation
+    if hint is not inspect.Parameter.empty and not _has_type(value, hint):
+        expected = " or ".join(dict.fromkeys(_words(hint)))
+        raise ConfigError(f"{key} must be {expected}, got {value!r}.")
+
+    if rule is not None and not rule.allows(value):
+        raise ConfigError(f"{key} must be {rule.text}, got {value!r}.")
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """Return the types that a union stands for; the type itself if it is none."""
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    """Tell whether a value of a configuration has a type; unknown types accept no value."""
+    for alternative in _alternatives(hint):
+        plain = get_origin(alternative) or alternative
+        if plain is Literal:
+            accepted = any(value == word for word in get_args(alternative))
+        elif plain is float:
+            accepted = isinstance(value, int | float) and not isinstance(value, bool)
+        elif plain is int:
+            accepted = isinstance(value, int) and not isinstance(value, bool)
+        else:
+            # A hint as text, from a module that postpones its annotations, can't be checked.
+            accepted = plain is Any or isinstance(plain, str)
+            accepted = accepted or (plain in _TYPE_WORDS and isinstance(value, plain))
+        if accepted:
+            return True
+    return False
+
+
+def _words(hint: Any) -> list[str]:
+    """Return what a value may be, in words."""
+    words: list[str] = []
+    for alternative in _alternatives(hint):
+        plain = get_origin(alternative) or alternative
+        if plain is Literal:
+            words += map(repr, get_args(alternative))
+        elif plain in _TYPE_WORDS:
+            words.append(_TYPE_WORDS[plain])
+    return words or ["left out"]

@@ -1,0 +1,284 @@
+"""Lightning's callbacks and loggers that a configuration names, next to the training's own."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from tunetrail.config import TrainingConfig
+from tunetrail.config.checks import Rule, at_least, one_of
+from tunetrail.errors import ConfigError
+from tunetrail.learning.training.allowed_classes import AllowedClass, AllowList
+from tunetrail.learning.training.callbacks import MetricsSink
+from tunetrail.learning.training.micro_batches import SharedBatch
+
+logger = logging.getLogger(__name__)
+
+_Named = Mapping[str, Mapping[str, Any]]
+"""The section of a configuration: `_target_` and arguments by name."""
+
+PREFERENCE_ACCURACY = "val/preference_accuracy"
+_METRICS = ("val/loss", PREFERENCE_ACCURACY, "train/loss", "train/gradient_norm")
+"""What modules log, and what stopping can therefore depend on."""
+
+_TEXT = Rule("a text", lambda value: isinstance(value, str))
+_TEXTS = Rule(
+    "a list of texts",
+    lambda value: isinstance(value, list) and all(map(_TEXT.allows, value)),
+)
+
+
+def _row_count(batch: SharedBatch) -> int:
+    return len(batch.share.rows)
+
+
+CALLBACKS = AllowList(
+    section="trainer.callbacks",
+    base=Callback,
+    module="callbacks",
+    classes={
+        "DeviceStatsMonitor": AllowedClass(arguments={"cpu_stats": None}),
+        "EarlyStopping": AllowedClass(
+            arguments={
+                "monitor": one_of(*_METRICS),
+                "mode": one_of("min", "max"),
+                "min_delta": at_least(0),
+                "patience": at_least(1),
+                "stopping_threshold": None,
+                "divergence_threshold": None,
+                "check_finite": None,
+            },
+            # After each validation, so that the decision is part of its checkpoint.
+            given={"check_on_train_epoch_end": False},
+        ),
+        "LearningRateMonitor": AllowedClass(
+            arguments=dict.fromkeys(("logging_interval", "log_momentum", "log_weight_decay"))
+        ),
+        "RichModelSummary": AllowedClass(arguments={"max_depth": at_least(-1)}),
+        "ThroughputMonitor": AllowedClass(
+            arguments={"window_size": at_least(2)},
+            given={"batch_size_fn": _row_count, "separator": "/"},
+        ),
+        "Timer": AllowedClass(arguments={"duration": None, "interval": one_of("step", "epoch")}),
+    },
+    instead={
+        "BatchSizeFinder": "training.batch_size=auto",
+        "EMAWeightAveraging": "training.averaging.kind=ema",
+        "GradientAccumulationScheduler": "training.batches.accumulate",
+        "LearningRateFinder": "training.learning_rate=auto",
+        "ModelCheckpoint": "training.checkpoints",
+        "ModelSummary": "RichModelSummary",
+        "OnExceptionCheckpoint": "training.checkpoints",
+        "StochasticWeightAveraging": "training.averaging.kind=swa",
+        "WeightAveraging": "training.averaging.kind",
+    },
+    entry_points="tunetrail.callbacks",
+)
+
+LOGGERS = AllowList(
+    section="trainer.logger",
+    base=Logger,
+    module="loggers",
+    classes={
+        "CSVLogger": AllowedClass(arguments={"prefix": None}, given={"name": ""}),
+        "TensorBoardLogger": AllowedClass(
+            arguments={"prefix": None, "default_hp_metric": None},
+            given={"name": ""},
+            packages=("tensorboard", "tensorboardX"),
+        ),
+        "WandbLogger": AllowedClass(
+            arguments={
+                **dict.fromkeys(("name", "project", "offline", "prefix", "id")),
+                **dict.fromkeys(("entity", "group", "job_type", "notes"), _TEXT),
+                "tags": _TEXTS,
+            },
+            packages=("wandb",),
+        ),
+    },
+    instead={"MLFlowLogger": "tracking.uri"},
+    entry_points="tunetrail.loggers",
+    provided=("save_dir",),
+)
+
+
+def build_callbacks(named: _Named) -> dict[str, Callback]:
+    """Return the callbacks of the section `trainer.callbacks`, by name.
+
+    Raises:
+        ConfigError: A class isn't allowed or doesn't accept its arguments, or two callbacks would
+            share their state in a checkpoint.
+    """
+    callbacks: dict[str, Callback] = {}
+    names_by_state: dict[str, str] = {}
+    for name, values in named.items():
+        callback: Callback = CALLBACKS.build(name, values)
+        first_name = names_by_state.setdefault(callback.state_key, name)
+        if first_name != name:
+            raise ConfigError(
+                f"trainer.callbacks.{name} must differ from trainer.callbacks.{first_name}, got "
+                f"{type(callback).__name__} twice. Remove one of them."
+            )
+        callbacks[name] = callback
+    return callbacks
+
+
+def check_loggers(named: _Named) -> None:
+    """Raise `ConfigError` for a logger that isn't allowed or for a wrong argument of one."""
+    # Some loggers connect to their server when they are built: only the training does so.
+    for name, values in named.items():
+        LOGGERS.checked(name, values)
+
+
+def check_early_stopping(
+    callbacks: Mapping[str, Callback], training: TrainingConfig, section: str, objective: str | None
+) -> None:
+    """Check that each early stopping has a metric to watch that isn't watched already.
+
+    Args:
+        callbacks: The named callbacks.
+        training: Hyperparameters of a family.
+        section: The family's section of the settings, for messages.
+        objective: The objective that the settings choose for the family.
+
+    Raises:
+        ConfigError: It doesn't.
+    """
+    built_in = EarlyStopping("val/loss").state_key
+    patience = training.early_stopping_patience
+    for name, callback in callbacks.items():
+        if not isinstance(callback, EarlyStopping):
+            continue
+        key = f"trainer.callbacks.{name}.monitor"
+
+        if callback.state_key == built_in and patience:
+            raise ConfigError(
+                f"{key} must be another metric than val/loss, which "
+                f"{section}.training.early_stopping_patience={patience} watches, got 'val/loss'. "
+                "Add callbacks=no_early_stopping to replace the built-in early stopping."
+            )
+        if callback.monitor == PREFERENCE_ACCURACY and objective != "preference":
+            raise ConfigError(
+                f"{key} must be a metric that {section} logs, got {callback.monitor!r}. "
+                "Only llm.objective=preference has this one."
+            )
+
+
+@contextmanager
+def logging_to(
+    named: _Named, folder: Path, sink: MetricsSink, parameters: Mapping[str, Any]
+) -> Iterator[MetricsSink]:
+    """Open the loggers of the section `trainer.logger`, and close them afterwards.
+
+    Args:
+        named: The section.
+        folder: Folder of their files; each logger writes to a folder of its name.
+        sink: Receives the metrics after the loggers.
+        parameters: The run's configuration by dotted keys, without secrets.
+
+    Yields:
+        What takes the metrics of the training.
+
+    Raises:
+        ConfigError: A logger isn't allowed, or doesn't accept its arguments.
+    """
+    loggers: list[Logger] = []
+    for name, values in named.items():
+        loggers.append(LOGGERS.build(name, values, save_dir=str(folder / name)))
+        # Weights & Biases, for one, doesn't make the folder.
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        loggers[-1].log_hyperparams(dict(parameters))
+
+    def report(metrics: Mapping[str, float], step: int) -> None:
+        for named_logger in loggers:
+            named_logger.log_metrics(dict(metrics), step)
+            # Otherwise a killed training would lose what is buffered.
+            named_logger.save()
+        # Last: it may end the training.
+        sink(metrics, step)
+
+    status = "failed"
+    try:
+        yield report
+        status = "success"
+    finally:
+        _close(loggers, status)
+
+
+def _close(loggers: Sequence[Logger], status: str) -> None:
+    for named_logger in loggers:
+        named_logger.finalize(status)
+        # Lightning leaves a run of Weights & Biases open, and the next training would go on in it.
+        finish = getattr(getattr(named_logger, "experiment", None), "finish", None)
+        if callable(finish):
+            finish()
+
+
+class CallbackMetrics(Logger):
+    """Passes the metrics that named callbacks log on to the training's sink.
+
+    Lightning hands a logger the metrics of the module as well. They are left out here, as
+    `MetricsReporter` reports them, averaged over the steps between two reports.
+
+    Args:
+        sink: Receives the metrics.
+    """
+
+    def __init__(self, sink: MetricsSink) -> None:
+        super().__init__()
+        self.sink = sink
+
+    @property
+    def name(self) -> str:
+        """Return no name: there are no files."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Return no version."""
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Pass on the metrics that the reporter doesn't report."""
+        of_callbacks = {}
+        for name, value in metrics.items():
+            if name not in (*_METRICS, "epoch") and not name.startswith("val/"):
+                of_callbacks[name] = float(value)
+        if of_callbacks:
+            self.sink(of_callbacks, step or 0)
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: the run has logged its configuration."""
+
+
+class StopAfterStep(Callback):
+    """Lets a training that a named callback wants to end finish its optimizer step first.
+
+    Lightning would stop after any micro-batch, and validate weights that lack the rest of their
+    step. With several ranks all of them stop after the same step, whichever one asks. Has to come
+    directly after the named callbacks.
+    """
+
+    def __init__(self) -> None:
+        self._is_asked = False
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Withdraw the request to stop until the step ends."""
+        self._is_asked = self._is_asked or trainer.should_stop
+        trainer.should_stop = False
+        if not batch.ends_window:
+            return
+
+        if trainer.world_size > 1:
+            self._is_asked = trainer.strategy.reduce_boolean_decision(self._is_asked, all=False)
+        if self._is_asked:
+            trainer.should_stop = True
+            logger.info("training ends after step %d: a callback asks for it", trainer.global_step)
