@@ -46,6 +46,8 @@ def help_text() -> str:
         "",
         "optimizer, schedule, trainer and callbacks set keys of both trainings; keys override:",
         "  optimizer=sgd llm.training.optimizer.name=adamw 'callbacks=[ema,frequent_checkpoints]'",
+        "callbacks and logger also add Lightning's own, more of them by name (docs/training.md):",
+        "  callbacks=device_stats logger=csv +trainer.callbacks.NAME._target_=CLASS",
         "",
     ]
 

@@ -149,19 +149,30 @@ def test_train_takes_an_experiment_of_the_folder(call_main: CallMain, workplace:
         (["-m", "--cfg", "job"], "Only one of --run, --multirun, --cfg"),
         (["database=postgres"], "TUNETRAIL_DATABASE_URL"),
         (
-            ["+trainer.callbacks.mine._target_=os.system"],
+            ["model_type=embedding", "+trainer.callbacks.mine._target_=os.system"],
             "error: trainer.callbacks.mine._target_ must be one of DeviceStatsMonitor, EarlyStopping,",
         ),
         (
-            ["callbacks=device_stats", "+trainer.callbacks.device_stats.cpu=true"],
+            [
+                "model_type=embedding",
+                "callbacks=device_stats",
+                "+trainer.callbacks.device_stats.cpu=true",
+            ],
             "error: trainer.callbacks.device_stats.cpu must be an argument of DeviceStatsMonitor",
         ),
         (
-            ["callbacks=device_stats", "+trainer.callbacks.device_stats.cpu_stats=3"],
+            [
+                "model_type=embedding",
+                "callbacks=device_stats",
+                "+trainer.callbacks.device_stats.cpu_stats=3",
+            ],
             "error: trainer.callbacks.device_stats.cpu_stats must be true or false or null, got 3.",
         ),
         (
-            ["+trainer.callbacks.stop={_target_: EarlyStopping, monitor: val/loss}"],
+            [
+                "model_type=embedding",
+                "+trainer.callbacks.stop={_target_: EarlyStopping, monitor: val/loss}",
+            ],
             "error: trainer.callbacks.stop.monitor must be another metric than val/loss, which",
         ),
         (
@@ -175,7 +186,7 @@ def test_train_takes_an_experiment_of_the_folder(call_main: CallMain, workplace:
         (["+trainer.callbacks.mine=Timer"], "trainer.callbacks"),
         (["trainer.callbacks=Timer"], "trainer.callbacks"),
         (
-            ["+trainer.logger.run._target_=CSVLoger"],
+            ["model_type=embedding", "+trainer.logger.run._target_=CSVLoger"],
             "error: trainer.logger.run._target_ must be one of CSVLogger, TensorBoardLogger, Wandb",
         ),
         (["+trainer.loger.run._target_=CSVLogger"], "there is no key trainer.loger."),

@@ -148,7 +148,6 @@ def test_trainer_group_sets_the_devices(option: str, key: str, value: str) -> No
         ("callbacks=device_stats", "device_stats", "DeviceStatsMonitor"),
         ("callbacks=learning_rates", "learning_rates", "LearningRateMonitor"),
         ("callbacks=model_summary", "model_summary", "RichModelSummary"),
-        ("callbacks=throughput", "throughput", "ThroughputMonitor"),
         ("logger=csv", "csv", "CSVLogger"),
         ("logger=tensorboard", "tensorboard", "TensorBoardLogger"),
         ("logger=wandb", "wandb", "WandbLogger"),
@@ -191,8 +190,8 @@ def test_training_groups_have_no_option_without_a_test() -> None:
 
     options = [file for file in GROUP_FILES if str(file.parent) in groups]
 
-    # 20 for both model types, three for the devices, seven by name, and `logger=default`.
-    assert len(options) == 31
+    # 20 for both model types, three for the devices, six by name, and `logger=default`.
+    assert len(options) == 30
 
 
 def test_callbacks_go_together_and_a_key_has_the_last_word() -> None:

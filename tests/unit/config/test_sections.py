@@ -377,10 +377,18 @@ def test_embedding_config_refuses_a_loss_of_another_shape() -> None:
 @pytest.mark.parametrize(
     ("section", "classes", "message"),
     [
-        ("callbacks", {"mine": {"cpu_stats": True}}, r"^trainer\.callbacks\.mine must be a mapping"),
+        (
+            "callbacks",
+            {"mine": {"cpu_stats": True}},
+            r"^trainer\.callbacks\.mine must be a mapping",
+        ),
         ("callbacks", {"mine": "Timer"}, r"with the key _target_, got 'Timer'\. Set trainer\.call"),
         ("logger", {"mine": {"_target_": 3}}, r"^trainer\.logger\.mine must be .* Set trainer\.lo"),
-        ("logger", {"../up": {"_target_": "CSVLogger"}}, r"name in trainer\.logger must be 1 to 128"),
+        (
+            "logger",
+            {"../up": {"_target_": "CSVLogger"}},
+            r"name in trainer\.logger must be 1 to 128",
+        ),
     ],
 )
 def test_trainer_config_refuses_an_entry_without_a_class(

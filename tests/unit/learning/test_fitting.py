@@ -68,6 +68,7 @@ def pair_data(
         validation=validation,
         shape=module.hparams["shape"],
         batch_size=4,
+        loss=module.losses[module.hparams["shape"]],
     )
 
 
@@ -199,13 +200,20 @@ VECTORS = [{"text": f"text {n}", "embedding": [float(n % 3)] * 32} for n in rang
 
 
 @pytest.mark.parametrize(
-    ("shape", "records"), [("pair", PAIRS[:16]), ("score", SCORES), ("label", LABELS)]
+    ("shape", "loss", "records"),
+    [
+        ("pair", "auto", PAIRS[:16]),
+        ("score", "cosent", SCORES),
+        ("score", "angle", SCORES),
+        ("label", "auto", LABELS),
+    ],
 )
 def test_one_validation_row_neither_stops_nor_chooses(
     tiny_embedding_model: str,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     shape: str,
+    loss: str,
     records: Any,
 ) -> None:
     """Compared with no other row, its loss says nothing, so it can't get better."""
@@ -213,6 +221,7 @@ def test_one_validation_row_neither_stops_nor_chooses(
         tiny_embedding_model,
         tmp_path,
         shape=shape,
+        loss=loss,
         records=records,
         validation=records[:1],
         num_epochs=10,
@@ -229,15 +238,23 @@ def test_one_validation_row_neither_stops_nor_chooses(
     assert "neither chooses the weights nor stops the training" in message
 
 
-@pytest.mark.parametrize(("shape", "records", "rows"), [("pair", PAIRS, 2), ("vector", VECTORS, 1)])
+@pytest.mark.parametrize(
+    ("shape", "loss", "records", "rows"),
+    [
+        ("pair", "auto", PAIRS[:16], 2),
+        ("vector", "auto", VECTORS, 1),
+        ("score", "cosine_similarity", SCORES, 1),
+    ],
+)
 def test_as_few_validation_rows_as_can_be_compared_choose(
-    tiny_embedding_model: str, tmp_path: Path, shape: str, records: Any, rows: int
+    tiny_embedding_model: str, tmp_path: Path, shape: str, loss: str, records: Any, rows: int
 ) -> None:
     _, result = fitted(
         tiny_embedding_model,
         tmp_path,
         shape=shape,
-        records=records[:16],
+        loss=loss,
+        records=records,
         validation=records[:rows],
     )
 

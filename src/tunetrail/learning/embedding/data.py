@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tunetrail.config import BatchesConfig
+from tunetrail.config.losses import Loss, resolve_loss
 from tunetrail.learning.embedding.encoder import TextColumn
 from tunetrail.learning.embedding.record_differences import (
     differing_columns,
@@ -71,6 +72,7 @@ class EmbeddingDataModule(MicroBatchData):
         validation: Validation records.
         shape: Name of the shape of records that name none.
         batch_size: Rows per micro-batch.
+        loss: The loss of `shape`; None: the one that `auto` chooses.
         batches: How rows become micro-batches.
         lengths: Takes a record and returns its number of tokens; None: its characters count.
         padded: Whether texts will be padded: rows of similar length then share a batch.
@@ -89,6 +91,7 @@ class EmbeddingDataModule(MicroBatchData):
         validation: Sequence[Record],
         shape: str,
         batch_size: int,
+        loss: Loss | None = None,
         batches: BatchesConfig | None = None,
         lengths: Callable[[Record], int] | None = None,
         padded: bool = False,
@@ -102,6 +105,7 @@ class EmbeddingDataModule(MicroBatchData):
         self.train, self.validation = train, validation
         self.shape = shape
         self.batch_size = batch_size
+        self.loss = loss or resolve_loss(shape, "auto")
         self.batches = batches or BatchesConfig()
         self.lengths = lengths
         self.padded = padded
@@ -138,10 +142,8 @@ class EmbeddingDataModule(MicroBatchData):
     @cached_property
     def judges(self) -> bool:
         """Whether the validation loss can change: compared with no other row, a row's can't."""
-        for shared in self.val_dataloader():
-            if len(shared.batch.rows) > 1 or not shape_named(shared.batch.shape).compares_rows:
-                return True
-        return False
+        learns_alone = self.loss.learns_alone(with_negative=False)
+        return any(learns_alone or len(shared.batch.rows) > 1 for shared in self.val_dataloader())
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the last refresh changed: it can't be repeated, the model has moved on."""

@@ -181,6 +181,7 @@ class EmbeddingLearner:
             validation=teach(validation),
             shape=self.shape,
             batch_size=training.rows_per_batch,
+            loss=self._loss,
             batches=training.batches,
             lengths=self._token_counter(module, refreshes=refresh is not None),
             padded=not module.encoder.padding_free,

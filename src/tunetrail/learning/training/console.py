@@ -14,7 +14,6 @@ _IGNORED_WARNINGS = (
     r".*Checkpoint directory .* exists and is not empty.*",
     r".*is_gradient_checkpointing.*",
     r".*smaller than the logging interval.*",
-    r".*you need to define a `flops_per_batch` attribute.*",
 )
 
 
