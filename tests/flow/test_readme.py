@@ -188,7 +188,10 @@ def test_recipes_compose(workplace: Path, capsys: pytest.CaptureFixture[str]) ->
     assert len(requests) >= 8
     automatic = [request.embedding.training for request in requests][1]
     assert automatic.batch_size == automatic.learning_rate == "auto"
-    assert requests[-1].llm.adapter.kind == "none" and requests[-1].llm.neftune_alpha == 5.0
+    (all_weights,) = [each.llm for each in requests if each.llm.adapter.kind == "none"]
+    assert all_weights.neftune_alpha == 5.0
+    named = [list(request.trainer.callbacks) for request in requests if request.trainer.callbacks]
+    assert named == [["device_stats"], ["limit"], ["stop"]]
 
 
 def test_configuration_snippet_runs() -> None:
