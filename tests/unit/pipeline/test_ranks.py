@@ -134,6 +134,19 @@ def test_named_callbacks_and_loggers_work_on_the_first_rank(
     assert len(file.read_text().splitlines()) == 1 + len(reports)
 
 
+def test_a_callback_ends_the_training_of_all_ranks_after_the_same_step(
+    settings: Settings, tmp_path: Path
+) -> None:
+    # One micro-batch of a step of two, then the time is over.
+    settings.embedding.training.batches.accumulate = 2
+    settings.trainer.callbacks = {"limit": {"_target_": "Timer", "duration": {"milliseconds": 1}}}
+
+    result = run_fit_job(write_job(tmp_path / "fit", settings))
+
+    assert result["steps"] == 1
+    assert [step for step, _ in result["history"]["val/loss"]] == [1]
+
+
 def test_the_error_of_a_rank_is_that_of_the_training(settings: Settings, tmp_path: Path) -> None:
     folder = write_job(tmp_path / "fit", settings)
     job = json.loads((folder / "job.json").read_text())

@@ -39,12 +39,12 @@ class AllowedClass:
     Attributes:
         arguments: The arguments that can be set. A rule may narrow the type in the signature; for
             an argument that is passed on by `**kwargs`, the rule is all there is.
-        given: Arguments with a value that the training decides.
+        fixed: Arguments with a value that the training decides.
         packages: Modules of which one must be installed; none is needed if empty.
     """
 
     arguments: Mapping[str, Rule | None] = field(default_factory=dict)
-    given: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
     packages: tuple[str, ...] = ()
 
 
@@ -107,7 +107,7 @@ class AllowList:
         """Import the class of an entry point; all arguments of its signature can be set."""
         try:
             entry_class = entry_point.load()
-            parameters = inspect.signature(entry_class).parameters
+            parameters = _parameters(entry_class)
         # The import runs the package's own code, which may raise anything.
         except Exception as error:
             message = " ".join(f"{type(error).__name__}: {error}".split())
@@ -135,7 +135,7 @@ class AllowList:
         target, arguments = values[TARGET], dict(values)
         del arguments[TARGET]
         named_class, allowed = self.find(name, target)
-        parameters = inspect.signature(named_class).parameters
+        parameters = _parameters(named_class)
 
         for argument, value in arguments.items():
             key = f"{self.section}.{name}.{argument}"
@@ -143,12 +143,9 @@ class AllowList:
             parameter = parameters.get(argument)
             _check_value(key, value, parameter, allowed.arguments[argument])
 
+        settled = {*arguments, *allowed.fixed, *self.provided}
         for argument, parameter in parameters.items():
-            is_optional = parameter.default is not parameter.empty or parameter.kind in (
-                parameter.VAR_POSITIONAL,
-                parameter.VAR_KEYWORD,
-            )
-            if not is_optional and argument not in {*arguments, *allowed.given, *self.provided}:
+            if parameter.default is parameter.empty and argument not in settled:
                 raise ConfigError(
                     f"{self.section}.{name}.{argument} must be given, since "
                     f"{named_class.__name__} has no default for it."
@@ -167,8 +164,8 @@ class AllowList:
             ConfigError: As for `checked`, or the class refuses an argument.
         """
         named_class, allowed, arguments = self.checked(name, values)
-        arguments |= allowed.given
-        for argument in inspect.signature(named_class).parameters:
+        arguments |= allowed.fixed
+        for argument in _parameters(named_class):
             if argument in provided:
                 arguments[argument] = provided[argument]
 
@@ -182,6 +179,19 @@ class AllowList:
                 f"{self.section}.{name} must have arguments that {named_class.__name__} accepts, "
                 f"got {said!r}. {message}"
             ) from error
+
+
+def _parameters(of_class: Any) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a constructor that have names of their own."""
+    try:
+        # Modules may postpone their annotations, which are texts until then.
+        signature = inspect.signature(of_class, eval_str=True)
+    except NameError:  # a type that is imported for type checkers only
+        signature = inspect.signature(of_class)
+
+    unnamed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    named = signature.parameters.items()
+    return {name: parameter for name, parameter in named if parameter.kind not in unnamed}
 
 
 def _check_installed(key: str, target: str, packages: tuple[str, ...]) -> None:
@@ -231,17 +241,19 @@ def _has_type(value: Any, hint: Any) -> bool:
     """Tell whether a value of a configuration has a type; unknown types accept no value."""
     for alternative in _alternatives(hint):
         plain = get_origin(alternative) or alternative
+        # An annotation that is still a text can't be checked.
+        matches = plain is Any or isinstance(plain, str)
         if plain is Literal:
-            accepted = any(value == word for word in get_args(alternative))
+            matches = value in get_args(alternative)
+        # To Python, True is an integer, and a whole number is no float.
+        elif isinstance(value, bool):
+            matches = matches or plain is bool
         elif plain is float:
-            accepted = isinstance(value, int | float) and not isinstance(value, bool)
-        elif plain is int:
-            accepted = isinstance(value, int) and not isinstance(value, bool)
-        else:
-            # A hint as text, from a module that postpones its annotations, can't be checked.
-            accepted = plain is Any or isinstance(plain, str)
-            accepted = accepted or (plain in _TYPE_WORDS and isinstance(value, plain))
-        if accepted:
+            matches = isinstance(value, int | float)
+        elif plain in _TYPE_WORDS:
+            matches = isinstance(value, plain)
+
+        if matches:
             return True
     return False
 

@@ -13,7 +13,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from tunetrail.config import TrainingConfig
 from tunetrail.config.checks import Rule, at_least, one_of
-from tunetrail.errors import ConfigError
+from tunetrail.errors import ConfigError, TrainingError
 from tunetrail.learning.training.allowed_classes import AllowedClass, AllowList
 from tunetrail.learning.training.callbacks import MetricsSink
 
@@ -50,7 +50,7 @@ CALLBACKS = AllowList(
                 "check_finite": None,
             },
             # After each validation, so that the decision is part of its checkpoint.
-            given={"check_on_train_epoch_end": False},
+            fixed={"check_on_train_epoch_end": False},
         ),
         "LearningRateMonitor": AllowedClass(
             arguments=dict.fromkeys(("logging_interval", "log_momentum", "log_weight_decay"))
@@ -79,10 +79,10 @@ LOGGERS = AllowList(
     base=Logger,
     module="loggers",
     classes={
-        "CSVLogger": AllowedClass(arguments={"prefix": None}, given={"name": ""}),
+        "CSVLogger": AllowedClass(arguments={"prefix": None}, fixed={"name": ""}),
         "TensorBoardLogger": AllowedClass(
             arguments={"prefix": None, "default_hp_metric": None},
-            given={"name": ""},
+            fixed={"name": ""},
             packages=("tensorboard", "tensorboardX"),
         ),
         "WandbLogger": AllowedClass(
@@ -179,13 +179,12 @@ def logging_to(
 
     Raises:
         ConfigError: A logger isn't allowed, or doesn't accept its arguments.
+        TrainingError: A logger can't be opened, for example because its server doesn't answer.
     """
     loggers: list[Logger] = []
     for name, values in named.items():
         loggers.append(LOGGERS.build(name, values, save_dir=str(folder / name)))
-        # Weights & Biases, for one, doesn't make the folder.
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        loggers[-1].log_hyperparams(dict(parameters))
+        _open(loggers[-1], name, folder / name, parameters)
 
     def report(metrics: Mapping[str, float], step: int) -> None:
         for named_logger in loggers:
@@ -201,6 +200,21 @@ def logging_to(
         status = "success"
     finally:
         _close(loggers, status)
+
+
+def _open(opened: Logger, name: str, folder: Path, parameters: Mapping[str, Any]) -> None:
+    """Open a logger with the run's configuration: most do so when they get something to log."""
+    # Weights & Biases, for one, doesn't make the folder.
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        opened.log_hyperparams(dict(parameters))
+    # Each package has errors of its own, for a missing login or a server that is down.
+    except Exception as error:
+        message = " ".join(f"{type(error).__name__}: {error}".split())
+        raise TrainingError(
+            f"trainer.logger.{name} can't be opened: {message}. Log in or start its server, and "
+            "continue with tunetrail resume; or train without it."
+        ) from error
 
 
 def _close(loggers: Sequence[Logger], status: str) -> None:

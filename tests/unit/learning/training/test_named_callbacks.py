@@ -15,7 +15,7 @@ import torch
 from tunetrail.config import TrainingConfig
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.config.training import BatchesConfig
-from tunetrail.errors import ConfigError
+from tunetrail.errors import ConfigError, TrainingError
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.fitting import FitResult, fit, optimization_settings
@@ -52,8 +52,16 @@ class Broken(Callback):
     def __init__(self, server: str, api_key: str = '') -> None:
         raise ConnectionError(f'no answer\\nfrom {server}')
 
+class Postponed(Callback):
+    def __init__(self, rate: 'float | None' = None, *steps: int, **further: str) -> None:
+        self.rate = rate
+
 class Lines(CSVLogger):
     pass
+
+class Offline(CSVLogger):
+    def log_hyperparams(self, params):
+        raise PermissionError('no login\\n(run login)')
 
 WRONG = 3
 """
@@ -61,10 +69,12 @@ ENTRY_POINTS = """
 [tunetrail.callbacks]
 StopAt = stopping:StopAt
 Broken = stopping:Broken
+Postponed = stopping:Postponed
 Wrong = stopping:WRONG
 Gone = stopping:NOTHING
 [tunetrail.loggers]
 Lines = stopping:Lines
+Offline = stopping:Offline
 """
 
 
@@ -298,6 +308,7 @@ def test_callbacks_of_an_installed_package_are_allowed(package: None) -> None:
     by_path = build_callbacks({"stop": {"_target_": "stopping.StopAt", "batch": 3, "note": "x"}})
 
     assert [type(each["stop"]).__name__ for each in (by_name, by_path)] == ["StopAt", "StopAt"]
+    assert build_callbacks({"mine": {"_target_": "Postponed", "rate": 1}})
     check_loggers({"lines": {"_target_": "Lines", "prefix": "x"}})
 
 
@@ -308,7 +319,12 @@ def test_callbacks_of_an_installed_package_are_allowed(package: None) -> None:
         ({"_target_": "StopAt", "batch": "x"}, r"\.batch must be an integer, got 'x'\.$"),
         (
             {"_target_": "stopping.os"},
-            r"_target_ must be one of .*, Timer, Broken, Gone, StopAt, Wr",
+            r"must be one of .*, Timer, Broken, Gone, Postponed, StopAt, Wrong",
+        ),
+        ({"_target_": "Postponed", "rate": "x"}, r"\.rate must be a number or null, got 'x'\.$"),
+        (
+            {"_target_": "Postponed", "steps": 3},
+            r"an argument of Postponed that can be set \(rate\)",
         ),
         ({"_target_": "Lines"}, r"_target_ must be one of "),
         (
@@ -435,6 +451,15 @@ def test_loggers_get_the_metrics_before_the_sink(tmp_path: Path) -> None:
     ]
     assert (tmp_path / "a" / "version_0" / "hparams.yaml").read_text() == "seed: 7\n"
     assert "x-train/loss" in (tmp_path / "b" / "version_0" / "metrics.csv").read_text()
+
+
+def test_a_logger_that_cannot_be_opened_is_named(package: None, tmp_path: Path) -> None:
+    message = r"^trainer\.logger\.team can't be opened: PermissionError: no login \(run login\)\. Log in or"
+    with (
+        pytest.raises(TrainingError, match=message),
+        logging_to({"team": {"_target_": "Offline"}}, tmp_path, lambda metrics, step: None, {}),
+    ):
+        pytest.fail("it was opened")
 
 
 def test_a_resumed_training_leaves_the_file_of_a_logger_alone(tmp_path: Path) -> None:
