@@ -264,10 +264,15 @@ def _explained(error: Exception) -> str:
     if option:
         return f"{text}.{did_you_mean(option[1], option[2].split())}"
 
+    assigned = re.search(r"override \+*(trainer\.(?:callbacks|logger))\S*=.*Cannot assign", text)
+    if assigned:
+        key_of_class = f"+{assigned[1]}.NAME._target_=CLASS"
+        return f"{assigned[1]} must be a mapping of names to classes. Write {key_of_class}."
+
     wrong_name = re.search(r"Key '([^']+)' (?:is )?not in", text)
     key = re.search(r"Could not override '([^']+)'", text) or wrong_name
     if key and key[1].startswith(_OPEN_SECTIONS):
-        return f"{text} Add it with a plus: +{key[1]}=VALUE."
+        return f"{key[1]} must have a plus in front, since it is new: +{key[1]}=VALUE."
     if key:
         text += _nearest_keys(key[1], wrong_name[1] if wrong_name else "")
     return text

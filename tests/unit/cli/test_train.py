@@ -181,10 +181,10 @@ def test_train_takes_an_experiment_of_the_folder(call_main: CallMain, workplace:
         ),
         (
             ["trainer.callbacks.mine._target_=Timer"],
-            "Add it with a plus: +trainer.callbacks.mine._target_=VALUE.",
+            "trainer.callbacks.mine._target_ must have a plus in front, since it is new: +trainer.callb",
         ),
-        (["+trainer.callbacks.mine=Timer"], "trainer.callbacks"),
-        (["trainer.callbacks=Timer"], "trainer.callbacks"),
+        (["+trainer.callbacks.mine=Timer"], "Write +trainer.callbacks.NAME._target_=CLASS."),
+        (["trainer.logger=CSVLogger"], "trainer.logger must be a mapping of names to classes."),
         (
             ["model_type=embedding", "+trainer.logger.run._target_=CSVLoger"],
             "error: trainer.logger.run._target_ must be one of CSVLogger, TensorBoardLogger, Wandb",

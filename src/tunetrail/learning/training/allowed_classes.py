@@ -29,12 +29,13 @@ _TYPE_WORDS: dict[Any, str] = {
 }
 """The types of values that a configuration can hold, in words."""
 
+# Not `tokens` or `keys`, which count something.
 _SECRET = re.compile(r"(?i)(^|_)(api_?key|key|token|password|secret)$")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AllowedClass:
-    """A class that a configuration may name, and what it may say about it.
+    """A class that a configuration may name, and the arguments that it may give.
 
     Attributes:
         arguments: The arguments that can be set. A rule may narrow the type in the signature; for
@@ -71,7 +72,7 @@ class AllowList:
     provided: tuple[str, ...] = ()
 
     def find(self, name: str, target: str) -> tuple[type[Any], AllowedClass]:
-        """Return the class that `target` names, and what may be said about it.
+        """Return the class that `target` names, and the arguments that it may get.
 
         Args:
             name: Name of the entry in the section, for messages.
@@ -92,6 +93,7 @@ class AllowList:
             module = importlib.import_module(f"pytorch_lightning.{self.module}")
             return getattr(module, short_name), allowed
 
+        # The metadata tells the names: only a package that is asked for gets imported.
         further = entry_points(group=self.entry_points)
         for entry_point in further:
             if target in (entry_point.name, entry_point.value.replace(":", ".")):
@@ -127,7 +129,7 @@ class AllowList:
     def checked(
         self, name: str, values: Mapping[str, Any]
     ) -> tuple[type[Any], AllowedClass, dict[str, Any]]:
-        """Return the class of an entry, what may be said about it, and its arguments, checked.
+        """Return the class of an entry, the arguments that it may get, and those that it gets.
 
         Raises:
             ConfigError: The class isn't allowed, or an argument is unknown, missing or wrong.
@@ -164,6 +166,7 @@ class AllowList:
             ConfigError: As for `checked`, or the class refuses an argument.
         """
         named_class, allowed, arguments = self.checked(name, values)
+        # Neither kind is among the arguments that can be set, so nothing is overwritten.
         arguments |= allowed.fixed
         for argument in _parameters(named_class):
             if argument in provided:
@@ -174,10 +177,9 @@ class AllowList:
         # What a constructor raises is its own affair: Lightning's have several kinds of errors.
         except Exception as error:
             message = " ".join(str(error).split())
-            said = {key: value for key, value in values.items() if key != TARGET}
             raise ConfigError(
                 f"{self.section}.{name} must have arguments that {named_class.__name__} accepts, "
-                f"got {said!r}. {message}"
+                f"got {dict(values)!r}. {message}"
             ) from error
 
 
@@ -222,7 +224,7 @@ def _check_argument(key: str, argument: str, class_name: str, allowed: AllowedCl
 def _check_value(
     key: str, value: Any, parameter: inspect.Parameter | None, rule: Rule | None
 ) -> None:
-    """Raise `ConfigError` if a value has not the type of its argument or breaks the rule."""
+    """Raise `ConfigError` if a value doesn't have the type of its argument or breaks the rule."""
     hint = Any if parameter is None else parameter.annotation
     if hint is not inspect.Parameter.empty and not _has_type(value, hint):
         expected = " or ".join(dict.fromkeys(_words(hint)))

@@ -33,6 +33,8 @@ _TEXTS = Rule(
 )
 
 
+# What stays out: classes that take functions, and classes that change weights, batches, the
+# optimizer or checkpoints, of which exact resume and the recovery need to know.
 CALLBACKS = AllowList(
     section="trainer.callbacks",
     base=Callback,
@@ -74,6 +76,8 @@ CALLBACKS = AllowList(
     entry_points="tunetrail.callbacks",
 )
 
+# Folder and version can't be set: files stay in the run's folder, and a resumed training must not
+# write over those of the attempt before.
 LOGGERS = AllowList(
     section="trainer.logger",
     base=Logger,
@@ -255,6 +259,7 @@ class CallbackMetrics(Logger):
         """Pass on the metrics that the reporter doesn't report."""
         of_callbacks = {}
         for name, value in metrics.items():
+            # Lightning adds the epoch to what the module logs.
             if name not in (*_METRICS, "epoch") and not name.startswith("val/"):
                 of_callbacks[name] = float(value)
         if of_callbacks:

@@ -219,7 +219,7 @@ def test_a_class_is_named_by_its_name_or_its_path(target: str) -> None:
         (
             {"_target_": "Timer", "duration": "12"},
             r"^trainer\.callbacks\.mine must have arguments that Timer accepts, got "
-            r"\{'duration': '12'\}\. .*DD:HH:MM:SS\.$",
+            r"\{'_target_': 'Timer', 'duration': '12'\}\. .*DD:HH:MM:SS\.$",
         ),
         ({"_target_": "RichModelSummary", "max_depth": -2}, r"must be at least -1, got -2\.$"),
         (
