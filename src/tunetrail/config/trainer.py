@@ -40,6 +40,12 @@ class TrainerConfig:
     """How several devices train one model. `ddp` keeps a copy of the model on each and adds
     the gradients up; `auto` is `ddp` if there are several devices."""
 
+    launcher: str = setting("local", one_of("local", "ray"))
+    """Who starts the processes of the devices: `local` this machine, `ray` a Ray cluster, through
+    Ray Train's TorchTrainer (`pip install 'tunetrail[ray]'`; `RAY_ADDRESS` names the cluster,
+    otherwise one is started here). `devices` are then those of the cluster, whose machines must
+    all see `output_dir`, the models and `cache_dir` under the same paths."""
+
     callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Further Lightning callbacks, each under a name of your choice: `_target_` names the
     class, the other keys are its arguments, as in

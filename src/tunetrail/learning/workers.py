@@ -23,9 +23,9 @@ from tunetrail.learning.devices import cpu_count
 from tunetrail.learning.recovery.signals import act_on_signal
 
 _POLL_SECONDS = 0.2
-_PATIENCE_SECONDS = 600
+PATIENCE_SECONDS = 600
 """How long the ranks may take to finish a step and to write a checkpoint."""
-_HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+HANDLED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class RanksFailedError(Exception):
@@ -58,7 +58,7 @@ def run_ranks(
         KeyboardInterrupt: SIGINT came; the ranks have saved and stopped.
         SIGTERMException: The same of SIGTERM.
     """
-    handlers = {number: signal.getsignal(number) for number in _HANDLED}
+    handlers = {number: signal.getsignal(number) for number in HANDLED_SIGNALS}
     # The launcher speaks of every process that it stops; the errors raised here say it in a line.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
 
@@ -69,10 +69,10 @@ def run_ranks(
     except SignalException as stop:
         received = int(stop.sigval)
         # A second signal raises again, and the ranks are killed below.
-        context.close(death_sig=signal.SIGTERM, timeout=_PATIENCE_SECONDS)
+        context.close(death_sig=signal.SIGTERM, timeout=PATIENCE_SECONDS)
         on_poll()
     finally:
-        context.close(death_sig=signal.SIGTERM, timeout=_PATIENCE_SECONDS if received else 5)
+        context.close(death_sig=signal.SIGTERM, timeout=PATIENCE_SECONDS if received else 5)
         # The launcher has put its own handlers in their place.
         for number, handler in handlers.items():
             signal.signal(number, handler)

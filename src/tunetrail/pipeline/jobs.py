@@ -27,6 +27,7 @@ import pandas as pd
 from safetensors import SafetensorError
 
 from tunetrail.config import Settings, TrackingConfig
+from tunetrail.config.trainer import TrainerConfig
 from tunetrail.data.flow.preparation import result_cache
 from tunetrail.data.rows import records_of
 from tunetrail.errors import TrainingError, UserError
@@ -163,11 +164,11 @@ def run_fit_job(folder: Path, on_metrics: MetricsSink = ignore_metrics) -> dict[
     """
     path = folder / RESULT
     if not path.exists():
-        devices = device_count(TrainingJob.read(folder).settings.trainer)
-        if devices == 1:
+        trainer = TrainingJob.read(folder).settings.trainer
+        if trainer.launcher == "local" and device_count(trainer) == 1:
             fit_as_rank(folder, on_metrics)
         else:
-            fit_by_ranks(folder, devices, on_metrics)
+            fit_by_ranks(folder, trainer, on_metrics)
         # They go last: until then a kill costs the steps since the last one, not the training.
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
@@ -175,15 +176,25 @@ def run_fit_job(folder: Path, on_metrics: MetricsSink = ignore_metrics) -> dict[
     return measurements
 
 
-def fit_as_rank(folder: Path, on_metrics: MetricsSink, *, is_first: bool = True) -> None:
+def fit_as_rank(
+    folder: Path,
+    on_metrics: MetricsSink,
+    *,
+    is_first: bool = True,
+    trainer: TrainerConfig | None = None,
+) -> None:
     """Train the model of a job in this process, the only one or one of several ranks.
 
     Args:
         folder: The job.
         on_metrics: Receives metrics while the training runs.
         is_first: Whether this rank writes the result.
+        trainer: The devices as this machine sees them; None takes those of the job.
     """
     job = TrainingJob.read(folder)
+    if trainer is not None:
+        job = replace(job, settings=replace(job.settings, trainer=trainer))
+
     loggers = job.settings.trainer.logger if is_first else {}
     parameters = dict(leaves(plain_settings(job.settings, database="")))
     with logging_to(loggers, folder / LOGS, on_metrics, parameters) as report:

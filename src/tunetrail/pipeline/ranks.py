@@ -1,31 +1,37 @@
 """Train the model of a job in a process for each device, and say in one line what went wrong.
 
-The processes run `tunetrail.pipeline.worker`. They and this process talk by files in the job's
-folder:
+The processes, on this machine or on a Ray cluster, run `tunetrail.pipeline.worker`. They and this
+process talk by files in the job's folder:
 
 metrics.jsonl        the metrics of rank 0, one report per line
 failure.RANK.json    why a rank has ended
 recovery.json        what the ranks change because the memory of one was full
-ranks/               the output of all ranks except the first
+ranks/               the output of all ranks except the first; on Ray, of the first as well
+stop                 asks the ranks on Ray to stop, which signals don't reach
 """
 
 import json
+import os
 import signal
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tunetrail import errors
+from tunetrail.config.trainer import TrainerConfig
 from tunetrail.errors import TrainingError
+from tunetrail.learning import ray_workers
+from tunetrail.learning.devices import device_count
 from tunetrail.learning.recovery.failures import FullMemoryError, Recovery
 from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.workers import RanksFailedError, run_ranks
 from tunetrail.pipeline.run_files import write_json
 
-METRICS = "metrics.jsonl"
+METRICS, STOP = "metrics.jsonl", "stop"
 OUTPUT, _RECOVERY = "ranks", "recovery.json"
 _WORKER = "tunetrail.pipeline.worker"
-_STOPPED = ("SIGTERMException", "KeyboardInterrupt", "SystemExit")
+STOPPED = ("SIGTERMException", "KeyboardInterrupt", "SystemExit")
 """What a rank raises that was asked to stop."""
 
 
@@ -42,12 +48,28 @@ def recovery_of_job(folder: Path) -> Recovery | None:
     return Recovery.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def fit_by_ranks(folder: Path, ranks: int, on_metrics: MetricsSink) -> None:
+def rank_count(trainer: TrainerConfig) -> int:
+    """Return the number of ranks of a training.
+
+    Raises:
+        ConfigError: This machine, or the Ray cluster, has fewer devices.
+    """
+    if trainer.launcher == "ray":
+        return ray_workers.worker_count(trainer)
+    return device_count(trainer)
+
+
+def output_file(folder: Path, rank: int) -> Path:
+    """Return the file for what a rank prints that doesn't own the terminal."""
+    return folder / OUTPUT / f"{rank}.log"
+
+
+def fit_by_ranks(folder: Path, trainer: TrainerConfig, on_metrics: MetricsSink) -> None:
     """Train the model of a job, in smaller pieces if the memory of a rank is full.
 
     Args:
         folder: The job.
-        ranks: Number of processes.
+        trainer: The devices, each of which gets a rank, and who starts the ranks.
         on_metrics: Receives the metrics of rank 0, in this process.
 
     Raises:
@@ -55,12 +77,13 @@ def fit_by_ranks(folder: Path, ranks: int, on_metrics: MetricsSink) -> None:
         KeyboardInterrupt: SIGINT came; the ranks have written a checkpoint.
         SIGTERMException: The same of SIGTERM.
     """
-    metrics = _MetricsFile(folder / METRICS, on_metrics)
+    pass_on = _passing_on(folder / METRICS, on_metrics)
+    launch = _launch_on_ray if trainer.launcher == "ray" else _launch_here
     while True:
-        for rank in range(ranks):
-            failure_file(folder, rank).unlink(missing_ok=True)
+        for path in (*folder.glob("failure.*.json"), folder / STOP):
+            path.unlink(missing_ok=True)
         try:
-            run_ranks(_WORKER, [str(folder)], ranks, folder / OUTPUT, metrics.pass_on)
+            launch(folder, trainer, pass_on)
             return
         except RanksFailedError as error:
             failure = _first_failure(folder, error)
@@ -70,19 +93,42 @@ def fit_by_ranks(folder: Path, ranks: int, on_metrics: MetricsSink) -> None:
         write_json(recovery.after_full_memory(failure).to_dict(), folder / _RECOVERY)
 
 
-class _MetricsFile:
-    """Passes on what rank 0 writes."""
+def _launch_here(folder: Path, trainer: TrainerConfig, on_poll: Callable[[], None]) -> None:
+    run_ranks(_WORKER, [str(folder)], device_count(trainer), folder / OUTPUT, on_poll)
 
-    def __init__(self, path: Path, on_metrics: MetricsSink) -> None:
+
+def _launch_on_ray(folder: Path, trainer: TrainerConfig, on_poll: Callable[[], None]) -> None:
+    # Only now: this module is what a rank imports, and it must not import the rank's.
+    from tunetrail.pipeline.worker import fit_on_ray
+
+    log = output_file(folder, rank=0)
+    log.unlink(missing_ok=True)
+    written = _NewLines(log)
+
+    def poll() -> None:
+        for line in written.read():
+            sys.stderr.write(f"{line.decode(errors='replace')}\n")
+        on_poll()
+
+    # The workers are started in other folders, on whatever machine.
+    arguments = {"folder": str(folder.resolve()), "working_folder": os.getcwd()}
+    ray_workers.run_on_ray(
+        fit_on_ray, arguments, trainer, folder / OUTPUT, poll, (folder / STOP).touch
+    )
+
+
+class _NewLines:
+    """Reads what another process appends to a file."""
+
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.on_metrics = on_metrics
-        # What an interrupted training wrote was passed on at the time.
+        # What an interrupted training wrote was read at the time.
         self.position = path.stat().st_size if path.exists() else 0
 
-    def pass_on(self) -> None:
-        """Pass on the lines that were written since the last call."""
+    def read(self) -> list[bytes]:
+        """Return the lines that were written since the last call."""
         if not self.path.exists():
-            return
+            return []
         with self.path.open("rb") as file:
             file.seek(self.position)
             written = file.read()
@@ -90,9 +136,19 @@ class _MetricsFile:
         # The last line may be unfinished.
         whole_lines = written[: written.rfind(b"\n") + 1]
         self.position += len(whole_lines)
-        for line in whole_lines.splitlines():
+        return whole_lines.splitlines()
+
+
+def _passing_on(path: Path, on_metrics: MetricsSink) -> Callable[[], None]:
+    """Return a function that passes on the metrics that were written since its last call."""
+    written = _NewLines(path)
+
+    def pass_on() -> None:
+        for line in written.read():
             report = json.loads(line)
-            self.on_metrics(report["metrics"], report["step"])
+            on_metrics(report["metrics"], report["step"])
+
+    return pass_on
 
 
 def _first_failure(folder: Path, error: RanksFailedError) -> FullMemoryError:
@@ -135,7 +191,7 @@ def _earliest(folder: Path, error: RanksFailedError) -> tuple[int, Mapping[str, 
         path = failure_file(folder, rank)
         if path.exists():
             failure = json.loads(path.read_text(encoding="utf-8"))
-            was_stopped = failure["kind"] in _STOPPED
+            was_stopped = failure["kind"] in STOPPED
             failures.append((was_stopped, failure["at"], rank, failure))
 
     if not failures:

@@ -5,13 +5,14 @@ from typing import Any
 
 from tunetrail.config import Settings, check_identifier
 from tunetrail.errors import ConfigError, SessionError, did_you_mean
-from tunetrail.learning.devices import check_batch, device_count
+from tunetrail.learning.devices import check_batch
 from tunetrail.learning.training.named_callbacks import (
     build_callbacks,
     check_early_stopping,
     check_loggers,
 )
 from tunetrail.pipeline.families import ALL_FAMILIES, ModelFamily, requested_families
+from tunetrail.pipeline.ranks import rank_count
 from tunetrail.stores.database import SessionSummary
 
 _KEYS = ("session_id", "model_type")
@@ -37,8 +38,8 @@ def checked_request(request: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def check_devices(settings: Settings, families: Sequence[ModelFamily]) -> None:
-    """Raise `ConfigError` if the machine has too few devices, or a batch has too few rows."""
-    devices = device_count(settings.trainer)
+    """Raise `ConfigError` if there are too few devices, or a batch has too few rows."""
+    devices = rank_count(settings.trainer)
     for family in families:
         check_batch(family.section(settings).training, devices, family.name)
 

@@ -1,47 +1,121 @@
 """One rank of a training in several processes: `python -m tunetrail.pipeline.worker FOLDER`.
 
-It only fits: database, MLflow and registry are touched by the process that has started it.
+A worker of Ray Train calls `fit_on_ray` instead. A rank only fits: database, MLflow and registry
+are touched by the process that has started it.
 """
 
 import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from tunetrail.config.trainer import TrainerConfig
+from tunetrail.errors import ConfigError
 from tunetrail.learning.recovery.failures import FullMemoryError
-from tunetrail.pipeline.jobs import fit_as_rank, ignore_metrics
-from tunetrail.pipeline.ranks import METRICS, OUTPUT, failure_file
+from tunetrail.learning.recovery.signals import ask_to_stop
+from tunetrail.pipeline.jobs import TrainingJob, fit_as_rank, ignore_metrics, is_written
+from tunetrail.pipeline.ranks import METRICS, STOP, STOPPED, failure_file, output_file
 
-_PARENT_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 
 
 def main() -> None:
     """Fit the job of a folder as the rank that the environment names."""
     folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
     if rank:
-        _write_output_to(folder / OUTPUT / f"{rank}.log")
+        # The terminal belongs to rank 0.
+        _write_output_to(output_file(folder, rank))
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    _fit(folder, rank)
+
+
+def fit_on_ray(arguments: Mapping[str, str]) -> None:
+    """Fit the job of a folder as a worker of Ray Train, which has set the environment.
+
+    Args:
+        arguments: The `folder` of the job, and the `working_folder` of the process that has
+            started the training.
+
+    Raises:
+        ConfigError: This machine doesn't see the folder, or the ranks can't be counted by machines.
+        SystemExit: The training failed; a file of the folder says why.
+    """
+    folder, rank = Path(arguments["folder"]), int(os.environ["RANK"])
+    if not is_written(folder):
+        raise ConfigError(
+            "output_dir must be a folder that all machines of the Ray cluster see under the same "
+            f"path, got {folder}, which isn't on {socket.gethostname()}. "
+            "Name a folder on shared storage."
+        )
+    if Path(arguments["working_folder"]).is_dir():
+        os.chdir(arguments["working_folder"])
+
+    trainer = _devices_here(TrainingJob.read(folder).settings.trainer)
+    _write_output_to(output_file(folder, rank))
+    # By this, Lightning knows that the processes are there already.
+    os.environ["TORCHELASTIC_RUN_ID"] = folder.name
+    os.environ["GROUP_RANK"] = os.environ["NODE_RANK"]
+    if rank == 0:
+        threading.Thread(target=_stop_if_asked, args=(folder / STOP,), daemon=True).start()
+    try:
+        _fit(folder, rank, trainer)
+    except SystemExit as end:
+        # A rank that was asked to stop returns: Ray would kill the others, which may be saving.
+        if type(end.__cause__).__name__ not in STOPPED:
+            raise
+
+
+def _devices_here(trainer: TrainerConfig) -> TrainerConfig:
+    """Return the devices as Lightning counts them on this machine of a Ray cluster.
+
+    Raises:
+        ConfigError: Lightning can't count them.
+    """
+    ranks, ranks_here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    if ranks % ranks_here:
+        raise ConfigError(
+            f"trainer.devices must be a multiple of the devices that Ray uses of each machine, got "
+            f"{ranks} with {ranks_here} on {socket.gethostname()}. Set a multiple of {ranks_here}."
+        )
+    return replace(trainer, devices=ranks_here)
+
+
+def _fit(folder: Path, rank: int, trainer: TrainerConfig | None = None) -> None:
+    """Fit the job, and write why that has failed if it has.
+
+    Args:
+        folder: The job.
+        rank: The rank of this process.
+        trainer: The devices as this machine sees them; None takes those of the job.
+
+    Raises:
+        SystemExit: It has failed.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("tunetrail").setLevel(logging.INFO)
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
 
     def write_metrics(metrics: Mapping[str, float], step: int) -> None:
         with (folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "metrics": dict(metrics)}) + "\n")
 
     try:
-        fit_as_rank(folder, ignore_metrics if rank else write_metrics, is_first=not rank)
+        on_metrics = ignore_metrics if rank else write_metrics
+        fit_as_rank(folder, on_metrics, is_first=not rank, trainer=trainer)
     except BaseException as error:
         failure_file(folder, rank).write_text(json.dumps(_described(error)), encoding="utf-8")
         raise SystemExit(1) from error
 
 
 def _write_output_to(path: Path) -> None:
-    """Write what this process prints to a file: the terminal belongs to rank 0."""
+    """Write what this process prints to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
@@ -61,8 +135,15 @@ def _described(error: BaseException) -> dict[str, object]:
 def _end_with_parent(parent: int) -> None:
     """Stop as if a signal had asked for it once the parent is gone: nothing else would."""
     while os.getppid() == parent:
-        time.sleep(_PARENT_SECONDS)
+        time.sleep(_POLL_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _stop_if_asked(path: Path) -> None:
+    """Stop the training once a file asks for it; the ranks vote, so it's enough if one knows."""
+    while not path.exists():
+        time.sleep(_POLL_SECONDS)
+    ask_to_stop()
 
 
 if __name__ == "__main__":

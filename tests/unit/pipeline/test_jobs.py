@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.unit.pipeline.jobs import SUBJECTS, write_job
+from tests.unit.pipeline.jobs import write_job
 
 from tunetrail.config import (
     AdapterConfig,
@@ -22,19 +22,13 @@ from tunetrail.config import (
     TrainingConfig,
 )
 from tunetrail.config.trainer import TrainerConfig
-from tunetrail.data.rows import rows_frame
 from tunetrail.errors import TrainingError, UserError
-from tunetrail.learning.automatic.auto_values import AutoValues
-from tunetrail.pipeline.families import family_named
 from tunetrail.pipeline.jobs import (
-    JobRows,
     TrainingJob,
     last_checkpoint,
     run_fit_job,
     run_fold_job,
 )
-from tunetrail.pipeline.requests import check_callbacks
-from tunetrail.samples import SampleKind, parse_sample
 
 
 @pytest.fixture
@@ -159,40 +153,6 @@ def test_fit_job_logs_to_the_loggers_that_its_settings_name(
     parameters = (logs / "hparams.yaml").read_text()
     assert "embedding.training.num_epochs: 3" in parameters
     assert all("hunter2" not in path.read_text() for path in folder.rglob("*.yaml"))
-
-
-def test_fit_job_stops_early_when_preferences_are_learnt(
-    settings: Settings, tmp_path: Path
-) -> None:
-    stop = {
-        "_target_": "EarlyStopping",
-        "monitor": "val/preference_accuracy",
-        "mode": "max",
-        "stopping_threshold": -1.0,
-    }
-    settings.trainer = TrainerConfig(callbacks={"stop": stop})
-    settings.llm.objective = "preference"
-    check_callbacks(settings, [family_named("llm")])
-    samples = [
-        parse_sample(
-            {"prompt": subject, "chosen": "yes!", "rejected": f"{subject}?"}, SampleKind.LLM
-        )
-        for subject in SUBJECTS
-    ]
-    rows = rows_frame(enumerate(samples))
-    folder = tmp_path / "fit"
-    JobRows(train=rows[:16], validation=rows[16:]).write(folder)
-    TrainingJob(
-        model_type="llm",
-        shape="preference",
-        settings=settings,
-        start=settings.llm.model,
-        auto_values=AutoValues(),
-    ).write(folder)
-
-    result = run_fit_job(folder)
-
-    assert (result["steps"], result["stopped_early"]) == (2, True)
 
 
 def test_fold_job_has_no_callbacks_and_no_loggers(settings: Settings, tmp_path: Path) -> None:

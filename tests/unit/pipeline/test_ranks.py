@@ -26,6 +26,7 @@ from tunetrail.errors import ConfigError, TrainingError
 from tunetrail.pipeline.families import family_named
 from tunetrail.pipeline.jobs import run_fit_job
 from tunetrail.pipeline.requests import check_devices
+from tunetrail.pipeline.worker import fit_on_ray
 
 pytestmark = pytest.mark.processes
 
@@ -239,3 +240,20 @@ def test_a_batch_with_fewer_rows_than_devices_is_refused(settings: Settings) -> 
     message = r"^embedding\.training\.batch_size must be at least trainer\.devices=2"
     with pytest.raises(ConfigError, match=message):
         check_devices(settings, [family_named("embedding")])
+
+
+def test_more_devices_than_a_local_ray_cluster_would_have_are_refused(settings: Settings) -> None:
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    settings.trainer = TrainerConfig(accelerator="cpu", devices=4096, launcher="ray")
+    with pytest.raises(ConfigError, match=r"^trainer\.devices must be at most the \d+ CPU cores"):
+        check_devices(settings, [family_named("embedding")])
+
+
+def test_a_machine_that_lacks_the_folder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    folder = tmp_path / "elsewhere"
+
+    with pytest.raises(ConfigError, match=rf"^output_dir must be a folder .* got {folder}, which"):
+        fit_on_ray({"folder": str(folder), "working_folder": str(tmp_path)})

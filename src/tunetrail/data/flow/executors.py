@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tunetrail.config import PreparationConfig
-from tunetrail.errors import ConfigError
+from tunetrail.ray_cluster import connect
 
 PrepareChunk = Callable[[Path, Path], None]
 """Prepares the chunk of a file into a folder; every worker can reach both paths."""
@@ -31,7 +31,7 @@ def run_tasks(
     may be larger than memory.
 
     Raises:
-        ConfigError: The configured engine isn't installed.
+        ConfigError: Ray isn't installed, or its cluster can't be reached.
     """
     if config.engine == "ray":
         yield from _run_on_ray(prepare, tasks)
@@ -66,19 +66,9 @@ def _run_task(prepare: PrepareChunk, task: ChunkTask) -> ChunkTask:
 
 
 def _run_on_ray(prepare: PrepareChunk, tasks: Iterable[ChunkTask]) -> Iterator[ChunkTask]:
-    try:
-        import ray
-        import ray.data
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "preparation.engine must be local if Ray isn't installed, got 'ray'. "
-            "pip install 'tunetrail[ray]'"
-        ) from error
-
-    # Ray reports its usage to its makers unless it is told not to.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False)
+    # Stays connected: the next preparation or training of this process needs no new cluster.
+    connect("preparation.engine")
+    import ray.data
 
     # The workers of a cluster have other working directories than this process.
     listed = list(tasks)

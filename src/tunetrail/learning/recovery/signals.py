@@ -16,6 +16,12 @@ from tunetrail.learning.training.micro_batches import SharedBatch
 logger = logging.getLogger(__name__)
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
+_asked_to_stop = threading.Event()
+
+
+def ask_to_stop() -> None:
+    """Ask the training of this process to stop, as SIGTERM does; works in every thread."""
+    _asked_to_stop.set()
 
 
 class StopBetweenSteps(Checkpoint):
@@ -87,11 +93,12 @@ class StopBetweenSteps(Checkpoint):
 
     def _stop_if_asked(self, trainer: Trainer) -> None:
         # Ranks receive a signal at different moments: without a vote, one would wait for ever.
-        is_asked = self._received is not None
+        is_asked = self._received is not None or _asked_to_stop.is_set()
         if trainer.world_size > 1:
             is_asked = trainer.strategy.reduce_boolean_decision(is_asked, all=False)
         if is_asked:
             self.last.save_interrupted(trainer)
+            _asked_to_stop.clear()
             self._received = self._received or signal.SIGTERM
             self.obey()
 
