@@ -177,6 +177,9 @@ def test_execute_logs_what_a_person_compares(trained: Any, tmp_path: Path) -> No
         steps = {artifact.path for artifact in client.list_artifacts(run.info.run_id, "steps")}
         assert steps == {f"steps/{name}.json" for name in DOCUMENTED_STEPS + OUR_STEPS}
     assert {"evaluation/ndcg_at_10", "reference/ndcg_at_10"} <= set(embedding.data.metrics)
+    # The test rows' queries rank the documents of the whole session.
+    sides = trained.results["results"]["steps"]["evaluation"]["embedding"]["split"]["rows"]
+    assert embedding.data.metrics["evaluation/documents"] == sum(sides.values())
     assert {"evaluation/bits_per_byte", "reference/bits_per_byte"} <= set(llm.data.metrics)
 
 

@@ -176,7 +176,11 @@ class TicketFlavor:
 
 
 def score_tickets(
-    learner: TicketLearner, model: TicketModel, records: Sequence[Record], config: EvaluationConfig
+    learner: TicketLearner,
+    model: TicketModel,
+    records: Sequence[Record],
+    corpus: Sequence[Record],
+    config: EvaluationConfig,
 ) -> Scores:
     best = model.logits([record["subject"] for record in records]).argmax(axis=1)
     correct = [

@@ -37,9 +37,10 @@ def print_results(results: Mapping[str, Any], tracking_uri: str) -> None:
         against = "the base model" if step["against"] == "base" else step["against"]
         # Rows of one group aren't independent: the interval resamples whole groups.
         groups = f" in {comparison.clusters} groups" if comparison.clusters else ""
+        among = f" among {comparison.documents:,} documents" if comparison.documents else ""
         lines.append(
             f"{model_type}: before is {against}; {comparison.confidence:.0%} interval over "
-            f"{comparison.examples} test rows{groups}; {deployment['reason']}"
+            f"{comparison.examples} test rows{groups}{among}; {deployment['reason']}"
         )
 
     # A server's URI is its page already; a local store needs `tunetrail ui`.

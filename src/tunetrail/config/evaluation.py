@@ -32,6 +32,11 @@ class EvaluationConfig:
     """Rows that a language model scores at a time: a matter of memory and speed, not of the
     scores."""
 
+    corpus_size: int = setting(20_000, at_least(0))
+    """Rows of the session, other than the scored ones, whose texts the queries are ranked
+    against, drawn by their content if there are more. With 0, only the scored rows' own texts are
+    ranked: so few that most models find them all, and gains hardly show."""
+
     # With 100 resamples, a bound at 2.5 % rests on the two or three most extreme ones.
     bootstrap_samples: int = setting(2000, at_least(100))
     """Resamples drawn for the interval of the improvement."""

@@ -35,6 +35,7 @@ class Comparison:
         worse_share: Share of the examples on which it is worse; the other examples are equal.
         clusters: Number of clusters that were resampled as wholes; None if the examples are
             independent.
+        documents: Number of documents that the examples ranked; None for metrics without ranking.
     """
 
     metric: str
@@ -49,6 +50,7 @@ class Comparison:
     better_share: float | None
     worse_share: float | None
     clusters: int | None = None
+    documents: int | None = None
 
     @property
     def higher_is_better(self) -> bool:
@@ -117,6 +119,7 @@ def compare(
         examples=after.examples,
         bootstrap_samples=bootstrap_samples,
         clusters=clusters,
+        documents=after.documents,
         better_share=better_share,
         worse_share=worse_share,
     )
@@ -128,6 +131,11 @@ def _check_same_examples(before: Scores, after: Scores) -> None:
         if old != new:
             raise ValueError(f"{name} must be the same before and after, got {old} and {new}.")
 
+    if before.corpus != after.corpus:
+        raise ValueError(
+            f"corpus must be the same before and after, got {before.documents} and "
+            f"{after.documents} documents that differ."
+        )
     # Without ids, as for scores from vectors alone, the order of the examples has to do.
     both_known = before.row_ids is not None and after.row_ids is not None
     if both_known and before.row_ids != after.row_ids:

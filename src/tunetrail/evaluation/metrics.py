@@ -105,6 +105,7 @@ _ALL = (
     _mean_metric("recall_at_1", "recall@1"),
     _mean_metric("recall_at_5", "recall@5"),
     _mean_metric("recall_at_10", "recall@10"),
+    _mean_metric("knn_accuracy", "k-NN accuracy"),
     # A correlation belongs to a set of pairs: a single pair has none.
     Metric(name="spearman", label="Spearman", statistic=_spearman, per_example=False),
     Metric(name="pearson", label="Pearson", statistic=_pearson, per_example=False),

@@ -4,12 +4,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.neighbors import KNeighborsClassifier
 
 from tunetrail.errors import SampleError
 from tunetrail.evaluation.metrics import Array, Floats
 from tunetrail.evaluation.scores import Scores, check_equal, scores_from, unit_vectors
 
 _CUTOFF = 10
+_NEIGHBOURS = 10
+"""Documents that vote for the label of a query."""
 # 1 / log2(rank + 1) for the ranks 1 to 10, as in the DCG of Järvelin and Kekäläinen.
 _DISCOUNTS = 1.0 / np.log2(np.arange(2, _CUTOFF + 2))
 _TIE = 1e-6
@@ -64,7 +67,7 @@ def retrieval_scores(
         ranks.append(_ranks_of_relevant(similarities, is_relevant))
 
     relevant_counts = np.array(list(map(len, relevant_positions)))
-    return _ranking_scores(np.concatenate(ranks), relevant_counts)
+    return _scores(_ranking_values(np.concatenate(ranks), relevant_counts))
 
 
 def label_retrieval_scores(vectors: Array, labels: Sequence[str]) -> Scores:
@@ -84,8 +87,7 @@ def label_retrieval_scores(vectors: Array, labels: Sequence[str]) -> Scores:
     """
     unit = unit_vectors(vectors, "vectors")
     check_equal("length of labels", len(labels), len(unit))
-    names = np.asarray(labels, dtype=object).astype(str)
-    _, codes, counts = np.unique(names, return_inverse=True, return_counts=True)
+    codes, counts = _codes(labels)
     queries = np.flatnonzero(counts[codes] > 1)
     if len(queries) == 0:
         raise SampleError(
@@ -106,7 +108,63 @@ def label_retrieval_scores(vectors: Array, labels: Sequence[str]) -> Scores:
         ranks.append(_ranks_of_relevant(similarities, is_relevant))
 
     # Less one, since the row itself doesn't count among the rows of its label.
-    return _ranking_scores(np.concatenate(ranks), counts[codes[queries]] - 1)
+    relevant_counts = counts[codes[queries]] - 1
+    return _scores(_ranking_values(np.concatenate(ranks), relevant_counts))
+
+
+def labelled_document_scores(
+    query_vectors: Array,
+    query_labels: Sequence[str],
+    document_vectors: Array,
+    document_labels: Sequence[str],
+) -> Scores:
+    """Score each query over labelled documents, of which the documents with its label are relevant.
+
+    The metrics of `retrieval_scores`, and `knn_accuracy`: the share of the queries whose label is
+    the most common one among their 10 nearest documents.
+
+    Args:
+        query_vectors: [queries, dimensions].
+        query_labels: [queries]; each label occurs among the documents.
+        document_vectors: [documents, dimensions].
+        document_labels: [documents].
+
+    Raises:
+        ValueError: Shapes don't fit, or no document has the label of a query.
+        TrainingError: A vector is not finite.
+    """
+    queries = unit_vectors(query_vectors, "query_vectors")
+    documents = unit_vectors(document_vectors, "document_vectors")
+    check_equal("dimensions of document_vectors", documents.shape[1], queries.shape[1])
+    check_equal("length of query_labels", len(query_labels), len(queries))
+    check_equal("length of document_labels", len(document_labels), len(documents))
+
+    codes, _ = _codes([*query_labels, *document_labels])
+    query_codes, document_codes = codes[: len(queries)], codes[len(queries) :]
+    relevant_counts = np.bincount(document_codes, minlength=codes.max() + 1)[query_codes]
+    if not relevant_counts.all():
+        unknown = query_labels[int(np.argmin(relevant_counts))]
+        raise ValueError(f"query_labels must occur in document_labels, got {unknown!r}.")
+
+    ranks = []
+    for block in _blocks(len(queries), len(documents)):
+        similarities = queries[block] @ documents.T
+        is_relevant = query_codes[block][:, np.newaxis] == document_codes[np.newaxis, :]
+        ranks.append(_ranks_of_relevant(similarities, is_relevant))
+
+    neighbours = min(_NEIGHBOURS, len(documents))
+    classifier = KNeighborsClassifier(neighbours, metric="cosine", algorithm="brute")
+    predicted_codes = classifier.fit(documents, document_codes).predict(queries)
+    values = _ranking_values(np.concatenate(ranks), relevant_counts)
+    values["knn_accuracy"] = (predicted_codes == query_codes).astype(np.float64)
+    return _scores(values)
+
+
+def _codes(labels: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the number of each row's label, and how often each label occurs."""
+    names = np.asarray(labels, dtype=object).astype(str)
+    _, codes, counts = np.unique(names, return_inverse=True, return_counts=True)
+    return codes, counts
 
 
 def _blocks(rows: int, columns: int) -> Iterator[slice]:
@@ -138,19 +196,23 @@ def _ranks_of_relevant(similarities: Array, is_relevant: npt.NDArray[np.bool_]) 
     return ranks
 
 
-def _ranking_scores(ranks: Floats, relevant_counts: Array) -> Scores:
-    """Return the scores from the ranks [queries, 10] and the counts of relevant documents."""
+def _scores(values: dict[str, Array]) -> Scores:
+    """Return the scores that follow from the metrics' values of each query."""
+    return scores_from(values, *values)
+
+
+def _ranking_values(ranks: Floats, relevant_counts: Array) -> dict[str, Array]:
+    """Return each metric's values from the ranks [queries, 10] and counts of relevant documents."""
     among_first = ranks <= _CUTOFF
     discounts = 1.0 / np.log2(np.where(among_first, ranks, 1.0) + 1.0)
     gains = np.where(among_first, discounts, 0.0).sum(axis=1)
     # The best that a ranking can do: all relevant documents, or 10 of them, come first.
     ideal_gains = np.cumsum(_DISCOUNTS)[np.minimum(relevant_counts, _CUTOFF) - 1]
 
-    per_example = {
+    return {
         "ndcg_at_10": gains / ideal_gains,
         "mrr_at_10": np.where(among_first[:, 0], 1.0 / ranks[:, 0], 0.0),
         "recall_at_1": (ranks <= 1).sum(axis=1) / relevant_counts,
         "recall_at_5": (ranks <= 5).sum(axis=1) / relevant_counts,
         "recall_at_10": (ranks <= 10).sum(axis=1) / relevant_counts,
     }
-    return scores_from(per_example, *per_example)

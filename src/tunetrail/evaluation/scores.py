@@ -31,6 +31,8 @@ class Scores:
         per_example: Arrays [examples], in the order of the examples, from which the metrics follow.
         row_ids: The row of each example, if the records name theirs.
         clusters: The cluster of each example, if examples are related (rows of one group).
+        documents: Number of documents that the examples ranked; None for metrics without ranking.
+        corpus: Fingerprint of these documents: a ranking of others says nothing of this one.
     """
 
     metric: str
@@ -38,6 +40,8 @@ class Scores:
     per_example: dict[str, Array] = field(metadata=NOT_PLAIN)
     row_ids: Sequence[int] | None = field(default=None, metadata=NOT_PLAIN)
     clusters: Sequence[str] | None = field(default=None, metadata=NOT_PLAIN)
+    documents: int | None = None
+    corpus: str | None = None
 
     @property
     def higher_is_better(self) -> bool:

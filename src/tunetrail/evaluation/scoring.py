@@ -2,12 +2,19 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from tunetrail.evaluation.ranking import label_retrieval_scores, retrieval_scores
+from tunetrail.errors import SampleError
+from tunetrail.evaluation.ranking import (
+    label_retrieval_scores,
+    labelled_document_scores,
+    retrieval_scores,
+)
 from tunetrail.evaluation.scores import Scores, similarity_scores, vector_scores
+from tunetrail.fingerprints import value_fingerprint
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 Encode = Callable[[Sequence[str]], NDArray]
@@ -16,14 +23,21 @@ Record = Mapping[str, Any]
 
 
 def score_embedding(
-    shape: str, records: Sequence[Record], encode: Encode, encode_documents: Encode | None = None
+    shape: str,
+    records: Sequence[Record],
+    encode: Encode,
+    encode_documents: Encode | None = None,
+    corpus: Sequence[Record] = (),
 ) -> Scores:
     """Score an embedding model on held-out records of one shape.
 
     Pairs are scored by retrieval: each anchor is a query, the documents are all positives and
-    negatives of the records. A labelled text retrieves the texts of its label. A plain text's first
-    half retrieves its second half (the inverse cloze task of Lee et al. 2019,
-    https://arxiv.org/abs/1906.00300, section 4).
+    negatives of the records and of the corpus. A labelled text retrieves the corpus' texts of its
+    label. A plain text's first half retrieves its second half (the inverse cloze task of Lee et al.
+    2019, https://arxiv.org/abs/1906.00300, section 4) among the second halves of all texts.
+
+    Few documents are easy to rank, so that a metric of retrieval is near its best value for any
+    model: the more documents, the more a difference of two models shows.
 
     Args:
         shape: Name of the samples' shape.
@@ -31,26 +45,41 @@ def score_embedding(
         encode: The model, as it reads queries and texts that are compared with one another.
         encode_documents: The model as it reads the documents of pairs, if it reads them in another
             way.
+        corpus: Further records of the shape; see `corpus_rows`. Without them, the scored records
+            retrieve one another.
 
     Returns:
-        The scores with the row id and the cluster of each example.
+        The scores with the row id and the cluster of each example, and what was ranked.
+
+    Raises:
+        SampleError: There is nothing to score, as no label occurs in the corpus.
     """
     if shape == "pair":
-        return _score_pairs(records, encode, encode_documents or encode)
-    return _SCORERS[shape](records, encode)
+        return _score_pairs(records, encode, encode_documents or encode, corpus)
+    return _SCORERS[shape](records, encode, corpus)
 
 
-def _score_pairs(records: Sequence[Record], encode: Encode, encode_documents: Encode) -> Scores:
+def _score_pairs(
+    records: Sequence[Record],
+    encode: Encode,
+    encode_documents: Encode,
+    corpus: Sequence[Record],
+) -> Scores:
     # Equal anchors are one query, which stands for the first of its rows.
     first_records: dict[str, Record] = {}
-    positives_by_anchor: dict[str, set[str]] = {}
     for record in records:
         first_records.setdefault(record["anchor"], record)
-        positives_by_anchor.setdefault(record["anchor"], set()).add(record["positive"])
+
+    everything = [*records, *corpus]
+    positives_by_anchor: dict[str, set[str]] = {anchor: set() for anchor in first_records}
+    for record in everything:
+        # An answer in the corpus is right as well.
+        if record["anchor"] in positives_by_anchor:
+            positives_by_anchor[record["anchor"]].add(record["positive"])
 
     # A document of several rows is ranked once, or it would tie with itself.
-    negatives = [record["negative"] for record in records if record.get("negative")]
-    documents = list(dict.fromkeys([*_column(records, "positive"), *negatives]))
+    negatives = [record["negative"] for record in everything if record.get("negative")]
+    documents = list(dict.fromkeys([*_column(everything, "positive"), *negatives]))
     position_of = dict(zip(documents, range(len(documents)), strict=True))
 
     relevant = [
@@ -59,37 +88,67 @@ def _score_pairs(records: Sequence[Record], encode: Encode, encode_documents: En
     ]
     query_vectors, document_vectors = encode(list(first_records)), encode_documents(documents)
     scores = retrieval_scores(query_vectors, document_vectors, relevant)
-    return scores.identified(list(first_records.values()))
+    return _among(scores.identified(list(first_records.values())), documents)
 
 
-def _score_similarity(records: Sequence[Record], encode: Encode) -> Scores:
+def _among(scores: Scores, documents: Sequence[Any]) -> Scores:
+    """Return the scores with what was ranked, which decides what they can be compared with."""
+    return replace(scores, documents=len(documents), corpus=value_fingerprint(list(documents)))
+
+
+def _score_similarity(
+    records: Sequence[Record], encode: Encode, corpus: Sequence[Record]
+) -> Scores:
     first = encode(_column(records, "sentence1"))
     second = encode(_column(records, "sentence2"))
     scores = similarity_scores(first, second, _column(records, "score"))
     return scores.identified(records)
 
 
-def _score_labels(records: Sequence[Record], encode: Encode) -> Scores:
-    labels = _column(records, "label")
-    scores = label_retrieval_scores(encode(_column(records, "text")), labels)
+def _score_labels(records: Sequence[Record], encode: Encode, corpus: Sequence[Record]) -> Scores:
+    if not corpus:
+        labels = _column(records, "label")
+        scores = label_retrieval_scores(encode(_column(records, "text")), labels)
 
-    # A row whose label no other row has is no query.
-    counts = Counter(labels)
-    queries = [record for record in records if counts[record["label"]] > 1]
-    return scores.identified(queries)
+        # A row whose label no other row has is no query.
+        counts = Counter(labels)
+        queries = [record for record in records if counts[record["label"]] > 1]
+        return _among(scores.identified(queries), _column(records, "text"))
+
+    # Equal texts of one label are one document.
+    documents = list(dict.fromkeys((record["text"], record["label"]) for record in corpus))
+    texts, document_labels = zip(*documents, strict=True)
+    known_labels = set(document_labels)
+    queries = [record for record in records if record["label"] in known_labels]
+    if not queries:
+        raise SampleError(
+            "labels of held-out rows must occur among the rows to learn from, got none of "
+            f"{len(records)} rows whose label does. Collect more samples of each label."
+        )
+
+    scores = labelled_document_scores(
+        encode(_column(queries, "text")), _column(queries, "label"), encode(texts), document_labels
+    )
+    return _among(scores.identified(queries), documents)
 
 
-def _score_vectors(records: Sequence[Record], encode: Encode) -> Scores:
+def _score_vectors(records: Sequence[Record], encode: Encode, corpus: Sequence[Record]) -> Scores:
     targets = np.array(_column(records, "embedding"), dtype=np.float32)
     scores = vector_scores(encode(_column(records, "text")), targets)
     return scores.identified(records)
 
 
-def _score_texts(records: Sequence[Record], encode: Encode) -> Scores:
+def _score_texts(records: Sequence[Record], encode: Encode, corpus: Sequence[Record]) -> Scores:
     first_halves, second_halves = zip(*map(_halves, _column(records, "text")), strict=True)
+    # Unlike the documents of pairs, halves of the scored rows stay as many as the rows.
+    further = dict.fromkeys(_halves(text)[1] for text in _column(corpus, "text"))
+    for half in second_halves:
+        further.pop(half, None)
+    documents = [*second_halves, *further]
+
     relevant = [[row] for row in range(len(records))]
-    scores = retrieval_scores(encode(list(first_halves)), encode(list(second_halves)), relevant)
-    return scores.identified(records)
+    scores = retrieval_scores(encode(list(first_halves)), encode(documents), relevant)
+    return _among(scores.identified(records), documents)
 
 
 def _column(records: Sequence[Record], name: str) -> list[Any]:
@@ -105,7 +164,7 @@ def _halves(text: str) -> tuple[str, str]:
     return " ".join(words[:middle]), " ".join(words[middle:])
 
 
-_SCORERS: dict[str, Callable[[Sequence[Record], Encode], Scores]] = {
+_SCORERS: dict[str, Callable[[Sequence[Record], Encode, Sequence[Record]], Scores]] = {
     "score": _score_similarity,
     "label": _score_labels,
     "vector": _score_vectors,

@@ -41,7 +41,12 @@ from tunetrail.learning.models.catalog import (
 )
 from tunetrail.learning.row_vectors import mean_input_embeddings
 from tunetrail.learning.tokens.token_counts import EmbeddingTokenCounter, LanguageModelTokenCounter
-from tunetrail.pipeline.scoring import score_embedding_model, score_language_model
+from tunetrail.pipeline.scoring import (
+    draw_by_content,
+    embedding_corpus,
+    score_embedding_model,
+    score_language_model,
+)
 from tunetrail.samples import SampleKind, shapes_of_kind
 
 logger = logging.getLogger(__name__)
@@ -72,7 +77,10 @@ class ModelFamily:
             model does.
         row_vectors: Takes texts; returns cheap vectors, by which rows are checked before a
             training.
-        score: Takes held-out records and the settings of the evaluation; returns the scores.
+        score: Takes held-out records, the records of the corpus and the settings of the evaluation;
+            returns the scores.
+        corpus: Takes the train side and further rows of the session that aren't scored; returns
+            the rows that the held-out ones are ranked against. None if nothing is ranked.
         scorable: Takes records; returns for each whether the model sees anything to score in it.
             None if it always does.
         encode: Takes texts and `role`, `query` or `document`; returns the vectors by which hard
@@ -91,7 +99,8 @@ class ModelFamily:
     learner: Callable[[Settings, str, ResultCache | None], Learner]
     token_counter: Callable[[Settings, str], TokenCounter]
     row_vectors: Callable[[Any, Any, Sequence[str]], Vectors]
-    score: Callable[[Any, Any, Sequence[Record], EvaluationConfig], Scores]
+    score: Callable[[Any, Any, Sequence[Record], Sequence[Record], EvaluationConfig], Scores]
+    corpus: Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame] | None = None
     scorable: Callable[[Any, Any, Sequence[Record]], Sequence[bool]] | None = None
     encode: Callable[..., Vectors] | None = None
     # The defaults are for a family with one shape.
@@ -131,6 +140,22 @@ class ModelFamily:
                 f"{limit}={max_length} cuts off the outputs of all rows to be scored. Raise it."
             )
         return scorable
+
+    def corpus_rows(
+        self, settings: Settings, train: pd.DataFrame, further: pd.DataFrame | None = None
+    ) -> pd.DataFrame:
+        """Return the rows that held-out rows are ranked against, at most as many as configured.
+
+        Args:
+            settings: All that can be set.
+            train: The rows of the train side, without added ones.
+            further: Rows that are neither learnt from nor scored.
+        """
+        nothing = train.head(0)
+        if self.corpus is None:
+            return nothing
+        rows = self.corpus(train, nothing if further is None else further)
+        return draw_by_content(rows, settings.evaluation.corpus_size)
 
     def chosen_shapes(self, settings: Settings) -> tuple[str, ...]:
         """Return the shapes of the samples that the settings choose; an empty tuple means all."""
@@ -248,6 +273,7 @@ EMBEDDING = register_family(
         # Texts that the model itself finds similar are what it will confuse.
         row_vectors=EmbeddingLearner.vectors,
         score=score_embedding_model,
+        corpus=embedding_corpus,
         encode=EmbeddingLearner.vectors,
         objective=lambda settings: settings.embedding.shape,
         objective_setting="embedding.shape",

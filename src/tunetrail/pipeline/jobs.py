@@ -4,6 +4,7 @@ job.json                  what is trained, from which model, with which settings
 train.parquet             the rows to learn from
 additional.parquet        rows of additional shapes to learn from, if there are any
 validation.parquet        the rows whose loss is watched; of a fold, the rows to score
+corpus.parquet            of a fold, the rows that these are ranked against, if there are any
 before_mining.parquet     the rows from which negatives are mined again, if they are
 mined-EPOCH.parquet       the rows with the negatives that were mined for an epoch
 checkpoints/              from which a job that was interrupted goes on
@@ -53,6 +54,7 @@ LAST_CHECKPOINT = "last.ckpt"
 _JOB = "job.json"
 _TRAIN, _ADDITIONAL = "train.parquet", "additional.parquet"
 _VALIDATION, _BEFORE_MINING = "validation.parquet", "before_mining.parquet"
+_CORPUS = "corpus.parquet"
 
 
 def ignore_metrics(metrics: Mapping[str, float], step: int) -> None:
@@ -69,12 +71,14 @@ class JobRows:
         additional: Rows of additional shapes to learn from; None if there are none.
         before_mining: The train rows before negatives were mined; None if they are mined once or
             not at all.
+        corpus: Of a fold, the rows that the scored ones are ranked against; None if there are none.
     """
 
     train: pd.DataFrame
     validation: pd.DataFrame
     additional: pd.DataFrame | None = None
     before_mining: pd.DataFrame | None = None
+    corpus: pd.DataFrame | None = None
 
     def write(self, folder: Path) -> None:
         """Write the rows to the folder of a job."""
@@ -86,6 +90,8 @@ class JobRows:
             write_rows(self.additional, folder / _ADDITIONAL)
         if self.before_mining is not None:
             write_rows(self.before_mining, folder / _BEFORE_MINING)
+        if self.corpus is not None and len(self.corpus):
+            write_rows(self.corpus, folder / _CORPUS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,8 +229,10 @@ def run_fold_job(folder: Path, on_metrics: MetricsSink = ignore_metrics) -> Scor
 
         rows = read_rows(folder / _VALIDATION)
         held_out = job.family.scorable_rows(job.settings, job.learner, [model], rows)
-        config = job.settings.evaluation
-        scores = job.family.score(job.learner, model, records_of(held_out), config)
+        corpus = records_of(read_rows(folder / _CORPUS)) if (folder / _CORPUS).exists() else []
+        scores = job.family.score(
+            job.learner, model, records_of(held_out), corpus, job.settings.evaluation
+        )
         # Before the removal: a kill between the two costs disk space, never the scores.
         write_json(scores.to_dict(), path)
         for file in folder.iterdir():

@@ -4,9 +4,14 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from tunetrail.config import EvaluationConfig
+from tunetrail.data.rows import texts_of_rows
 from tunetrail.evaluation.scores import Scores, language_scores, preference_scores
 from tunetrail.evaluation.scoring import score_embedding
+from tunetrail.fingerprints import value_fingerprint
 from tunetrail.learning.embedding.learner import EmbeddingLearner
 from tunetrail.learning.language_model.learner import (
     LanguageModel,
@@ -19,20 +24,53 @@ from tunetrail.learning.tokens.prompts import DOCUMENT, QUERY
 Record = Mapping[str, Any]
 
 
+def embedding_corpus(train: pd.DataFrame, further: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows whose texts an embedding model ranks in addition to the scored rows' own.
+
+    Args:
+        train: The train side; its rows have one shape.
+        further: Rows of the session that are neither learnt from nor scored.
+    """
+    shape = train["shape"].iloc[0]
+    # Labels are looked up among the texts whose labels an application knows.
+    if shape == "label":
+        return train
+    if shape in ("pair", "text"):
+        return pd.concat([train, further], ignore_index=True)
+    return train.head(0)
+
+
+def draw_by_content(rows: pd.DataFrame, limit: int) -> pd.DataFrame:
+    """Return at most `limit` rows, chosen by a hash of their texts, in their order.
+
+    So a row's chance doesn't depend on its place, and a growing session keeps most of its choice.
+    """
+    if len(rows) <= limit:
+        return rows
+    digests = list(map(value_fingerprint, texts_of_rows(rows)))
+    chosen = np.argsort(np.array(digests), kind="stable")[:limit]
+    return rows.iloc[np.sort(chosen)].reset_index(drop=True)
+
+
 def score_embedding_model(
-    learner: EmbeddingLearner, model: Any, records: Sequence[Record], config: EvaluationConfig
+    learner: EmbeddingLearner,
+    model: Any,
+    records: Sequence[Record],
+    corpus: Sequence[Record],
+    config: EvaluationConfig,
 ) -> Scores:
     """Score an embedding model with the metrics of the learner's sample shape."""
     # The model's own prompts go before the texts, as an application will use it.
     encode_queries = partial(learner.vectors, model, role=QUERY)
     encode_documents = partial(learner.vectors, model, role=DOCUMENT)
-    return score_embedding(learner.shape, records, encode_queries, encode_documents)
+    return score_embedding(learner.shape, records, encode_queries, encode_documents, corpus)
 
 
 def score_language_model(
     learner: LanguageModelLearner,
     model: LanguageModel,
     records: Sequence[Record],
+    corpus: Sequence[Record],
     config: EvaluationConfig,
 ) -> Scores:
     """Score a language model by the likelihoods of what the records teach it to write."""

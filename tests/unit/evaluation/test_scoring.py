@@ -4,6 +4,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tunetrail.errors import SampleError
+from tunetrail.evaluation.comparison import compare
+from tunetrail.evaluation.ranking import retrieval_scores
 from tunetrail.evaluation.scoring import score_embedding
 
 WORDS = ("red", "green", "blue", "black", "white", "pink")
@@ -158,3 +161,112 @@ def test_score_embedding_reads_the_documents_of_pairs_in_their_own_way() -> None
     ):
         score_embedding(shape, [record] * 3, reader("query"), reader("document"))
     assert read["document"] == []
+
+
+def pair(anchor: str, positive: str, **further: str) -> dict[str, str]:
+    return {"anchor": anchor, "positive": positive, **further}
+
+
+def labelled(text: str, label: str) -> dict[str, str]:
+    return {"text": text, "label": label}
+
+
+def test_documents_of_the_corpus_are_ranked_before_the_answer_if_they_are_nearer() -> None:
+    records = [pair("red", "red blue"), pair("green", "GREEN")]
+
+    alone = score_embedding("pair", records, encode)
+    among = score_embedding("pair", records, encode, corpus=[pair("pink", "RED")])
+
+    assert alone.metrics["recall_at_1"] == 1.0 and alone.documents == 2
+    assert among.metrics["recall_at_1"] == 0.5 and among.documents == 3
+    # The corpus adds documents, no queries.
+    assert among.examples == 2
+
+
+def test_negatives_of_the_corpus_are_documents_too() -> None:
+    corpus = [pair("pink", "PINK", negative="RED")]
+    scores = score_embedding("pair", [pair("red", "red blue")], encode, corpus=corpus)
+    assert scores.metrics["recall_at_1"] == 0.0 and scores.documents == 3
+
+
+def test_an_answer_in_the_corpus_is_right_as_well() -> None:
+    records = [pair("red", "red blue")]
+
+    scores = score_embedding("pair", records, encode, corpus=[pair("red", "RED")])
+
+    assert scores.value == pytest.approx(1.0)
+    assert scores.metrics["recall_at_1"] == pytest.approx(0.5)
+
+
+def test_a_document_of_record_and_corpus_is_ranked_once() -> None:
+    scores = score_embedding("pair", [pair("red", "RED")], encode, corpus=[pair("pink", "RED")])
+    assert scores.documents == 1 and scores.value == pytest.approx(1.0)
+
+
+def test_labels_are_scored_against_the_texts_of_the_corpus() -> None:
+    corpus = [labelled("RED", "warm"), labelled("PINK", "warm"), labelled("BLUE", "cold")]
+    records = [labelled("red", "warm"), labelled("blue", "cold"), labelled("pink", "cold")]
+
+    scores = score_embedding("label", records, encode, corpus=corpus)
+
+    # The scored texts themselves are no documents.
+    assert scores.documents == 3
+    assert scores.per_example["recall_at_1"].tolist() == [0.5, 1.0, 0.0]
+    # All three documents vote, and two of them are warm.
+    assert scores.per_example["knn_accuracy"].tolist() == [1.0, 0.0, 0.0]
+
+
+def test_a_row_whose_label_the_corpus_lacks_is_no_query() -> None:
+    records = [
+        {**labelled("red", "warm"), "row_id": 4},
+        {**labelled("black", "none"), "row_id": 5},
+    ]
+
+    scores = score_embedding("label", records, encode, corpus=[labelled("RED", "warm")])
+
+    assert scores.row_ids == [4]
+    with pytest.raises(SampleError, match=r"labels of held-out rows must occur .* got none of 2"):
+        score_embedding("label", records, encode, corpus=[labelled("GREEN", "other")])
+
+
+def test_second_halves_of_the_corpus_are_documents_of_plain_texts() -> None:
+    records = [{"text": "red red blue blue"}, {"text": "green GREEN"}]
+    corpus = [{"text": "black RED"}, {"text": "white GREEN"}]
+
+    alone = score_embedding("text", records, encode)
+    among = score_embedding("text", records, encode, corpus=corpus)
+
+    assert alone.documents == 2
+    # The half that both texts share is ranked once.
+    assert among.documents == 3
+    assert among.per_example["recall_at_1"].tolist() == [0.0, 1.0]
+
+
+def test_scores_among_other_documents_are_not_compared() -> None:
+    records = [pair(word, word.upper()) for word in WORDS]
+    alone = score_embedding("pair", records, encode)
+    among = score_embedding("pair", records, encode, corpus=[pair("a", "grey")])
+
+    with pytest.raises(ValueError, match=r"corpus must be the same .* got 6 and 7 documents"):
+        compare(alone, among, bootstrap_samples=100, confidence=0.95, seed=0)
+
+
+@pytest.mark.parametrize("labels", [2, 5, 20])
+def test_scores_of_labels_equal_those_of_a_retrieval_with_the_same_documents(labels: int) -> None:
+    generator = np.random.default_rng(labels)
+    vectors = generator.normal(size=(150, 8))
+    texts = [str(row) for row in range(150)]
+    records = [labelled(text, f"label {int(text) % labels}") for text in texts]
+
+    def encode_rows(rows: Sequence[str]) -> np.ndarray:
+        return vectors[list(map(int, rows))]
+
+    scores = score_embedding("label", records[:50], encode_rows, corpus=records[50:])
+
+    relevant = [
+        [document - 50 for document in range(50, 150) if document % labels == query % labels]
+        for query in range(50)
+    ]
+    expected = retrieval_scores(vectors[:50], vectors[50:], relevant)
+    for name, values in expected.per_example.items():
+        assert scores.per_example[name] == pytest.approx(values)

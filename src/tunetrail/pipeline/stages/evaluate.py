@@ -77,7 +77,9 @@ def _compare(
     models = (fitted.model, reference)
     family = context.family
     test = records_of(family.scorable_rows(context.settings, learner, models, split.test))
-    after, before = (family.score(learner, model, test, config) for model in models)
+    corpus_rows = family.corpus_rows(context.settings, split.train, split.validation)
+    corpus = records_of(corpus_rows)
+    after, before = (family.score(learner, model, test, corpus, config) for model in models)
     evaluation = {
         "split": split.to_dict(),
         "metric": after.metric,
@@ -85,7 +87,11 @@ def _compare(
         "reference": before.to_dict(),
         "against": against,
     }
-    context.finish_step("evaluation", evaluation, after.metrics)
+    metrics = dict(after.metrics)
+    if after.documents is not None:
+        # Among more documents, the same model scores less.
+        metrics["documents"] = after.documents
+    context.finish_step("evaluation", evaluation, metrics)
     run.log_metrics({f"reference/{name}": value for name, value in before.metrics.items()})
 
     comparison = compare(
