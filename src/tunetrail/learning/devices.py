@@ -1,8 +1,9 @@
-"""Count the devices that a training may use, and check that it can use as many as it asks for."""
+"""Count and name the devices that a training may use, and bring tensors to them."""
 
 import os
 
 import torch
+from torch import Tensor
 
 from tunetrail.config import TrainingConfig
 from tunetrail.config.trainer import TrainerConfig
@@ -35,6 +36,23 @@ def device_count(trainer: TrainerConfig) -> int:
             f"{trainer.devices}. Lower it, or set trainer.devices=auto."
         )
     return int(trainer.devices)
+
+
+def device_kind(accelerator: str) -> str:
+    """Return `cuda` or `cpu`: where a training with this `trainer.accelerator` runs."""
+    return "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Return the tensor on a device; the CPU doesn't wait for a copy to a GPU.
+
+    It would wait for all work that the GPU still has to do, unless the tensor lies in page-locked
+    memory.
+    """
+    device = torch.device(device)
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def cpu_count() -> int:

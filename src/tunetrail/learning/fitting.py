@@ -15,6 +15,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
 from tunetrail.config import TrainingConfig
+from tunetrail.learning.devices import device_kind
 from tunetrail.learning.preflight.checks import NO_FAMILY_CHECKS, FamilyChecks
 from tunetrail.learning.preflight.findings import PreflightReport
 from tunetrail.learning.preflight.running import Preflight
@@ -40,7 +41,7 @@ from tunetrail.learning.training.named_callbacks import (
     build_callbacks,
 )
 from tunetrail.learning.training.out_of_memory import is_out_of_memory
-from tunetrail.learning.training.precision import resolve_precision, scales_gradients
+from tunetrail.learning.training.precision import resolve_precision, tf32_products
 from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.plain_values import plain_values
 
@@ -239,6 +240,10 @@ class _Attempt:
         self.training = training
         self.recovery = recovery
         self.resume = resume
+        self.device = device_kind(plan.trainer.accelerator)
+        self.precision = resolve_precision(
+            training.precision, training.use_mixed_precision, self.device
+        )
 
         averaging = training.averaging
         is_reduced = recovery.mini_batch_size > 0
@@ -279,9 +284,10 @@ class _Attempt:
         # Models are loaded in evaluation mode, and Lightning keeps the mode: there would be no
         # dropout.
         self.module.train()
-        self.trainer.fit(
-            self.module, datamodule=self.data, ckpt_path=self.resume, weights_only=True
-        )
+        with tf32_products(self.precision, self.device):
+            self.trainer.fit(
+                self.module, datamodule=self.data, ckpt_path=self.resume, weights_only=True
+            )
 
     def go_on_after(self, failure: RecoverableError) -> tuple[Recovery, Path | None]:
         """Return what the next attempt changes, and the checkpoint that it resumes from.
@@ -324,7 +330,7 @@ class _Attempt:
             strategy=plan.trainer.strategy,
             # The sampler shares the rows out over the ranks itself.
             use_distributed_sampler=False,
-            precision=resolve_precision(training.precision, training.use_mixed_precision),  # type: ignore[arg-type]
+            precision=self.precision,  # type: ignore[arg-type]
             accumulate_grad_batches=accumulate,
             gradient_clip_val=training.max_grad_norm or None,
             val_check_interval=1.0 if is_once else validation_steps * accumulate,
@@ -433,7 +439,6 @@ def optimization_settings(training: TrainingConfig) -> dict[str, Any]:
 
     A module keeps them in its checkpoints.
     """
-    precision = resolve_precision(training.precision, training.use_mixed_precision)
     return {
         "learning_rate": float(training.peak_rate),
         "weight_decay": training.weight_decay,
@@ -442,7 +447,6 @@ def optimization_settings(training: TrainingConfig) -> dict[str, Any]:
         "schedule": training.schedule,
         "decay_ratio": training.decay_ratio,
         "optimizer": asdict(training.optimizer),
-        "fused": not scales_gradients(precision),
     }
 
 

@@ -10,7 +10,8 @@ from torch import nn
 
 from tunetrail.learning.cpu_layers.linear import linear
 
-_PEAK_SIZE = 2048
+_PEAK_SIZE, _PEAK_SIZE_GPU = 2048, 8192
+"""Rows and columns of the matrices. A GPU is done with small ones before the next one is there."""
 _PEAK_SECONDS = 0.25
 
 
@@ -55,10 +56,12 @@ def token_cost(transformer: nn.Module, head: nn.Module | None = None) -> TokenCo
     for module in transformer.modules():
         if not isinstance(module, nn.Linear) or module in excluded:
             continue
+        # Not the tensor's size: two weights of 4 bits share a byte.
+        weights = module.in_features * module.out_features
         if module.weight.requires_grad:
-            trained += module.weight.numel()
+            trained += weights
         else:
-            frozen += module.weight.numel()
+            frozen += weights
 
     config = getattr(transformer, "config", None)
     layers = int(getattr(config, "num_hidden_layers", 0) or 0)
@@ -73,13 +76,14 @@ def peak_flops(device: str = "cpu", dtype: torch.dtype = torch.float32) -> float
 
 
 def measured_peak(seconds: float, device: str = "cpu", dtype: torch.dtype = torch.float32) -> float:
-    """Return the FLOP/s of the fastest product of two 2048 x 2048 matrices, tried for some seconds.
+    """Return the FLOP/s of the fastest product of two large matrices, tried for some seconds.
 
     On a CPU the faster of torch's two libraries multiplies.
     """
     # A generator of its own leaves the random numbers of a training as they are.
     generator = torch.Generator(device).manual_seed(0)
-    shape = (2, _PEAK_SIZE, _PEAK_SIZE)
+    size = _PEAK_SIZE if device == "cpu" else _PEAK_SIZE_GPU
+    shape = (2, size, size)
     with torch.inference_mode():
         left, right = torch.randn(shape, device=device, dtype=dtype, generator=generator)
 
@@ -91,4 +95,4 @@ def measured_peak(seconds: float, device: str = "cpu", dtype: torch.dtype = torc
             if device != "cpu":
                 torch.accelerator.synchronize()
             best = min(best, time.perf_counter() - start)
-    return float(2.0 * _PEAK_SIZE**3 / best)
+    return float(2.0 * size**3 / best)

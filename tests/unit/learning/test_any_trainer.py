@@ -9,6 +9,7 @@ import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.plugins.precision import MixedPrecision
 
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule
@@ -70,6 +71,21 @@ def test_an_embedding_model_trains_with_any_trainer(
     ]
     trained = [name for name, weight in module.named_parameters() if weight.requires_grad]
     assert changed == trained
+
+
+@pytest.mark.parametrize(("precision", "fused"), [("bf16-mixed", True), ("16-mixed", False)])
+def test_only_an_optimizer_that_scales_no_gradients_is_fused(
+    encoder_folder: Callable[..., str], tmp_path: Path, precision: Any, fused: bool
+) -> None:
+    module, data = embedding_training(encoder_folder("bert"))
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0) if precision == "16-mixed" else None
+    plugin = MixedPrecision(precision, "cpu", scaler=scaler)
+
+    trainer = run(module, data, tmp_path, plugins=[plugin], gradient_clip_algorithm="value")
+
+    assert trainer.global_step == 4
+    assert bool(trainer.optimizers[0].defaults["fused"]) == fused
+    assert all(bool(torch.isfinite(weight).all()) for weight in module.parameters())
 
 
 def test_a_language_model_trains_with_any_trainer(

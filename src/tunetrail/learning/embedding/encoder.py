@@ -20,6 +20,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from tunetrail.learning.cpu_layers.linear import has_faster_products
+from tunetrail.learning.devices import to_device
 from tunetrail.learning.evaluation_mode import evaluating
 from tunetrail.learning.padding_free.attention import segment_attention_of
 from tunetrail.learning.padding_free.segments import concatenate
@@ -109,6 +110,8 @@ class Encoder:
         transformer: Any = self.model[0]
         # RoBERTa's positions don't begin at 0; the library knows which models are like that.
         features = tokens.features(transformer._infer_flatten_position_offset())
+        # Pooling would count the tokens on the device, and have the CPU wait for the result.
+        features["seq_idx"] = tokens.sequence_of_token()
         # Such as the prompt's length, which pooling needs if it leaves prompts out.
         features |= self.tokenized.constants(columns[0].prompt) or {}
         return tokens.in_callers_order(self.model(features)["sentence_embedding"])
@@ -127,7 +130,7 @@ class Encoder:
         moved = dict(features)
         for name, feature in features.items():
             if isinstance(feature, Tensor):
-                moved[name] = feature.to(self.model.device)
+                moved[name] = to_device(feature, self.model.device)
         vectors: Tensor = self.model(moved)["sentence_embedding"]
         return vectors
 

@@ -14,6 +14,7 @@ from tunetrail.config.embedding import LossConfig
 from tunetrail.config.losses import resolve_loss
 from tunetrail.errors import ModelError
 from tunetrail.learning.cpu_layers import optimise, optimise_for_training
+from tunetrail.learning.devices import to_device
 from tunetrail.learning.embedding.data import EmbeddingBatch
 from tunetrail.learning.embedding.encoder import TextColumn, build_encoder, transformer_of
 from tunetrail.learning.embedding.losses import build_vector_loss
@@ -170,7 +171,7 @@ class EmbeddingModule(TrainedModule):
         """Return the loss of the batch's shape times its rows."""
         target = micro_batch.target
         if target is not None:
-            target = target.to(vectors[0].device)
+            target = to_device(target, vectors[0].device)
         return self._loss_functions[micro_batch.shape](vectors, target) * micro_batch.weight
 
     def measures_of(self, micro_batch: EmbeddingBatch) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
+from tunetrail.learning.devices import to_device
 from tunetrail.learning.evaluation_mode import evaluating
 from tunetrail.learning.language_model.head import supervised_loss, supervised_nats
 from tunetrail.learning.language_model.neftune import EmbeddingNoise
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 # Relative; far above the rounding of float32, far below what a token too many changes.
 _TOLERANCE = 1e-4
+# Products of weights in 4 bits are rounded to 8 binary digits, layer after layer.
+_TOLERANCE_QUANTISED = 5e-2
 # What third-party code may raise when it gets an attention or keywords that it doesn't expect.
 _ERRORS_OF_UNSUITABLE_MODELS = (
     NotImplementedError,
@@ -73,7 +76,7 @@ class LanguageForward:
 
     def loss(self, examples: Sequence[TokenizedExample], weights: Sequence[float]) -> Tensor:
         """Return the sum of the supervised tokens' nats, each times the weight of its example."""
-        example_weights = torch.tensor(weights, dtype=torch.float32, device=self.model.device)
+        example_weights = to_device(torch.tensor(weights, dtype=torch.float32), self.model.device)
         if not self.padding_free:
             return (self._padded_nats(examples) * example_weights).sum()
 
@@ -111,14 +114,16 @@ class LanguageForward:
             # Without the head: it is applied to the supervised tokens only, which are far fewer.
             output = decoder_of(self.model)(**tokens.features(), use_cache=False)
         return Supervised(
-            hidden=output.last_hidden_state[0][positions.to(device)],
-            targets=targets[positions].to(device),
-            examples=example_of_token.to(device),
+            hidden=output.last_hidden_state[0][to_device(positions, device)],
+            targets=to_device(targets[positions], device),
+            examples=to_device(example_of_token, device),
         )
 
     def _padded_nats(self, examples: Sequence[TokenizedExample]) -> Tensor:
         padded_batch = padded(examples, self.pad_token_id)
-        batch = {name: tensor.to(self.model.device) for name, tensor in padded_batch.items()}
+        batch = {
+            name: to_device(tensor, self.model.device) for name, tensor in padded_batch.items()
+        }
         with self._noise_over(example_lengths(examples)):
             return padded_nats(self.model, batch).sum(dim=1)
 
@@ -221,7 +226,9 @@ def why_padded(model: PreTrainedModel | PeftModel) -> str | None:
 
     difference = float(((expected - nats) / expected).abs().max())
     # A difference of NaN isn't within the tolerance either: such a model gets padding.
-    return None if difference <= _TOLERANCE else f"its loss would differ by {difference:.1e}"
+    is_quantised = bool(getattr(causal, "is_quantized", False))
+    tolerance = _TOLERANCE_QUANTISED if is_quantised else _TOLERANCE
+    return None if difference <= tolerance else f"its loss would differ by {difference:.1e}"
 
 
 def _probe_examples(vocabulary: int) -> list[TokenizedExample]:

@@ -1,6 +1,6 @@
 """LanguageModelModule: trains a causal language model, all of it or its low-rank adapters."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from transformers import (
 
 from tunetrail.config import PreferenceConfig
 from tunetrail.learning.cpu_layers import optimise, optimise_for_training, restore
+from tunetrail.learning.devices import to_device
 from tunetrail.learning.flops import token_cost
 from tunetrail.learning.language_model.adapters import merged, quantization_config, with_adapter
 from tunetrail.learning.language_model.data import LanguageBatch, PreferenceBatch
@@ -129,10 +130,10 @@ class LanguageModelModule(TrainedModule):
         """Return the weighted sums of the pairs' losses and of their accuracies."""
         chosen, rejected = (-self.forward_pass.nats(batch.examples)).chunk(2)
         # Transposed to [2, pairs]: first all chosen answers, then all rejected, as in `examples`.
-        reference = chosen.new_tensor([pair.reference for pair in batch.pairs]).T
+        reference = _like(chosen, [pair.reference for pair in batch.pairs]).T
         supervised = supervised_counts(batch.examples)
-        chosen_tokens, rejected_tokens = chosen.new_tensor(supervised).chunk(2)
-        weights = chosen.new_tensor([pair.chosen.weight for pair in batch.pairs])
+        chosen_tokens, rejected_tokens = _like(chosen, supervised).chunk(2)
+        weights = _like(chosen, [pair.chosen.weight for pair in batch.pairs])
 
         pairs = PairLogProbabilities(
             policy_chosen=chosen,
@@ -196,3 +197,8 @@ class LanguageModelModule(TrainedModule):
         restore(self.model)
         undo_compile(self.model)
         return merged(self.model)
+
+
+def _like(tensor: Tensor, numbers: Sequence[Any]) -> Tensor:
+    """Return numbers as a tensor of the same type on the same device."""
+    return to_device(torch.tensor(numbers, dtype=tensor.dtype), tensor.device)

@@ -9,6 +9,8 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from tunetrail.learning.devices import to_device
+
 
 class EmbeddingNoise:
     """Adds uniform noise of at most alpha / sqrt(length * dimensions) to each sequence.
@@ -64,5 +66,7 @@ class EmbeddingNoise:
                 f"lengths must match a batch {[rows, tokens]}, got {lengths.tolist()}."
             )
 
-        size = (self.alpha / (length * dimensions).sqrt()).to(output)
+        size = to_device(
+            (self.alpha / (length * dimensions).sqrt()).to(output.dtype), output.device
+        )
         return output + torch.empty_like(output).uniform_(-1.0, 1.0) * size

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from tunetrail.learning.devices import to_device
+
 TokenIds = Sequence[int] | npt.NDArray[np.int64]
 
 
@@ -49,6 +51,11 @@ class Segments:
             lengths += [length] * count
         return lengths
 
+    def ends(self, device: torch.device) -> Tensor:
+        """Return where each sequence ends, after a 0: int32 [sequences + 1], as kernels take it."""
+        ends = torch.tensor([0, *self.lengths]).cumsum(0)
+        return to_device(ends.to(torch.int32), device)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConcatenatedTokens:
@@ -76,9 +83,8 @@ class ConcatenatedTokens:
         position_ids = self.position_ids
         if position_offset:
             position_ids = position_ids + position_offset
-        lengths = torch.tensor([0, *self.segments.lengths])
-        # One sequence sees itself, so queries and keys end in the same places. Kernels take int32.
-        ends = lengths.cumsum(0).to(device=self.input_ids.device, dtype=torch.int32)
+        # One sequence sees itself, so queries and keys end in the same places.
+        ends = self.segments.ends(self.input_ids.device)
 
         return {
             "input_ids": self.input_ids,
@@ -90,6 +96,12 @@ class ConcatenatedTokens:
             "segments": self.segments,
         }
 
+    def sequence_of_token(self) -> Tensor:
+        """Return the sequence of the row in which each token lies, int64 [1, tokens]."""
+        lengths = torch.tensor(self.segments.lengths)
+        sequences = torch.arange(len(lengths)).repeat_interleave(lengths)
+        return to_device(sequences[None], self.input_ids.device)
+
     def in_callers_order(self, values: Tensor) -> Tensor:
         """Return values of the row's sequences, [sequences, ...], in the caller's order.
 
@@ -98,7 +110,7 @@ class ConcatenatedTokens:
         # The inverse of a permutation, without another sort.
         positions = torch.empty_like(self.order)
         positions[self.order] = torch.arange(len(self.order))
-        return values[positions.to(values.device)]
+        return values[to_device(positions, values.device)]
 
 
 def concatenate(
@@ -137,8 +149,8 @@ def concatenate(
         groups.append((len(list(equal)), length))
 
     return ConcatenatedTokens(
-        input_ids=torch.from_numpy(row)[None].to(device),
-        position_ids=torch.from_numpy(positions)[None].to(device),
+        input_ids=to_device(torch.from_numpy(row)[None], device),
+        position_ids=to_device(torch.from_numpy(positions)[None], device),
         segments=Segments(groups=tuple(groups)),
         order=torch.from_numpy(order),
     )

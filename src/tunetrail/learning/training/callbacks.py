@@ -47,6 +47,10 @@ class MetricsReporter(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, after the device's peak has been measured."""
         _peak_flops(trainer, pl_module)
+        # What that took is no memory of the training.
+        if pl_module.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(pl_module.device)
         self._since = time.perf_counter()
 
     def on_train_batch_end(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tunetrail.learning.training.micro_batches import MicroBatch, SharedBatch
 from tunetrail.learning.training.optimization import configure_optimizer
+from tunetrail.learning.training.precision import scales_gradients
 
 
 class Guard(Protocol):
@@ -113,6 +114,7 @@ class TrainedModule(LightningModule):
     def on_train_start(self) -> None:
         """Forget a window that a failure has broken off."""
         self._begin_window()
+        self._scale = self._read_scale()
 
     def training_step(self, batch: SharedBatch, batch_idx: int) -> dict[str, Any]:
         """Return the micro-batch's part of the step's mean loss, for Lightning to accumulate.
@@ -135,7 +137,7 @@ class TrainedModule(LightningModule):
 
         outputs: dict[str, Any] = {"loss": loss * accumulate, "cost": cost}
         self.window.append(batch.batch)
-        self._window_loss = self._window_loss.to(loss.device) + loss.detach()
+        self._window_loss = self._window_loss + loss.detach()
         if batch.ends_window:
             self._window_loss = outputs["window_loss"] = self._mean_over_ranks(self._window_loss)
             self.log("train/loss", self._window_loss)
@@ -143,7 +145,8 @@ class TrainedModule(LightningModule):
         return outputs
 
     def _begin_window(self) -> None:
-        self.window, self._window_loss = [], torch.zeros(())
+        # Made on the device: a copy to it would have the CPU wait for the last step.
+        self.window, self._window_loss = [], torch.zeros((), device=self.device)
 
     def zero_loss(self) -> Tensor:
         """Return a loss of 0 that reaches every trained weight, for a share without rows."""
@@ -181,7 +184,8 @@ class TrainedModule(LightningModule):
         if gradient_clip_val and gradient_clip_algorithm != "value":
             torch.nn.utils.clip_grads_with_norm_(weights, float(gradient_clip_val), norm)
         elif gradient_clip_val:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            # Lightning's own refuses fused optimizers, even without a scaler.
+            torch.nn.utils.clip_grad_value_(weights, float(gradient_clip_val))
 
     def _is_overflow(self) -> bool:
         """Tell whether a gradient that isn't finite would be the fault of fp16's scale.
@@ -189,16 +193,19 @@ class TrainedModule(LightningModule):
         The scaler then skips the step and lowers its scale. Once the scale no longer enlarges the
         gradient, the scale is not to blame.
         """
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        self._scale = None if scaler is None else float(scaler.get_scale())
         return self._scale is not None and self._scale >= 1.0
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Take a step of the schedule, unless fp16's scaler has skipped the optimizer's."""
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        before, self._scale = self._scale, self._read_scale()
         # The scaler lowers its scale when it skips a step.
-        if scaler is None or self._scale is None or scaler.get_scale() >= self._scale:
+        if before is None or self._scale is None or self._scale >= before:
             super().lr_scheduler_step(scheduler, metric)
+
+    def _read_scale(self) -> float | None:
+        """Return fp16's scale of the gradients, None in other precisions; the CPU waits for it."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        return None if scaler is None else float(scaler.get_scale())
 
     def on_validation_epoch_start(self) -> None:
         """Begin the sums of a validation."""
@@ -231,7 +238,10 @@ class TrainedModule(LightningModule):
         # The trainer's estimate is a last resort: for it, the trainer sets up the loader before a
         # checkpoint tells it where to continue.
         steps = self.total_steps or int(self.trainer.estimated_stepping_batches)
-        return configure_optimizer(self, **self.optimization, total_steps=steps)
+        # A fused kernel unscales the gradients of fp16 itself, and they would be clipped before.
+        fused = not scales_gradients(str(self.trainer.precision))
+        settings = {"fused": fused, **self.optimization}
+        return configure_optimizer(self, **settings, total_steps=steps)
 
     def _mean_over_ranks(self, value: Tensor) -> Tensor:
         if self.trainer.world_size == 1:

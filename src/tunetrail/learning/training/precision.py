@@ -1,13 +1,15 @@
 """Choose the precision of a training: what the hardware allows, and what deserves a warning."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from tunetrail.config.training import AUTO
 from tunetrail.errors import ConfigError
+from tunetrail.learning.devices import device_kind
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ def resolve_precision(precision: str, use_mixed_precision: bool, device: str | N
     Raises:
         ConfigError: float16 on a CPU, where Lightning would silently use bfloat16.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or device_kind(AUTO)
     if precision == AUTO:
         if not use_mixed_precision or device != "cuda":
             return FLOAT32
@@ -58,6 +60,22 @@ def resolve_precision(precision: str, use_mixed_precision: bool, device: str | N
 def scales_gradients(precision: str) -> bool:
     """Tell whether a precision scales gradients (fp16), which rules out fused optimizers."""
     return precision == FLOAT16_MIXED
+
+
+@contextmanager
+def tf32_products(precision: str, device: str) -> Iterator[None]:
+    """Let a GPU multiply float32 matrices by TF32 within the block, if the precision is mixed.
+
+    TF32 has more digits than the 16 bits of all other products, and tensor cores compute it.
+    `32-true` stays float32. The setting is the process's own, so it is as before afterwards.
+    """
+    before = torch.get_float32_matmul_precision()
+    if device == "cuda" and precision.endswith("mixed"):
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def has_bfloat16(device: str) -> bool:

@@ -453,7 +453,7 @@ def test_gradients_of_fp16_count_once_their_scale_can_fall_no_further(
     module = Watched(
         model=tiny_embedding_model,
         shape="vector",
-        optimization={"learning_rate": 1e-3, "fused": False},
+        optimization={"learning_rate": 1e-3},
     )
     module.train().always_broken = True
     trainer = lightning.Trainer(

@@ -5,7 +5,13 @@ import torch
 
 from tunetrail.config.training import PRECISIONS
 from tunetrail.errors import ConfigError
-from tunetrail.learning.training.precision import has_bfloat16, resolve_precision, scales_gradients
+from tunetrail.learning.devices import device_kind, to_device
+from tunetrail.learning.training.precision import (
+    has_bfloat16,
+    resolve_precision,
+    scales_gradients,
+    tf32_products,
+)
 
 
 @pytest.mark.parametrize("use_mixed_precision", [True, False])
@@ -72,3 +78,39 @@ def test_bfloat16_instructions_are_found(
 
 def test_only_float16_scales_gradients() -> None:
     assert [precision for precision in PRECISIONS if scales_gradients(precision)] == ["16-mixed"]
+
+
+def test_a_training_on_the_cpu_has_the_precision_of_a_cpu_even_next_to_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [device_kind(accelerator) for accelerator in ("auto", "gpu", "cpu")] == [
+        "cuda",
+        "cuda",
+        "cpu",
+    ]
+    assert resolve_precision("auto", True, device_kind("cpu")) == "32-true"
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "products"),
+    [
+        ("bf16-mixed", "cuda", "high"),
+        ("16-mixed", "cuda", "high"),
+        ("32-true", "cuda", "highest"),
+        ("bf16-mixed", "cpu", "highest"),
+    ],
+)
+def test_only_mixed_precision_on_a_gpu_multiplies_by_tf32(
+    precision: str, device: str, products: str
+) -> None:
+    with pytest.raises(KeyError), tf32_products(precision, device):
+        assert torch.get_float32_matmul_precision() == products
+        raise KeyError
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_a_tensor_that_is_where_it_should_be_is_not_copied() -> None:
+    tensor = torch.ones(3)
+    assert to_device(tensor, "cpu") is tensor
+    assert to_device(tensor, torch.device("meta")).device.type == "meta"
