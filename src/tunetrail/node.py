@@ -3,7 +3,7 @@
 import datetime
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from tunetrail.learning.models.catalog import ResolvedModel
 from tunetrail.paths import made_folder
 from tunetrail.pipeline import STEPS, DataSciencePipeline, Outcome, remove_leftovers
 from tunetrail.pipeline.families import ALL_FAMILIES, ModelFamily, requested_families
+from tunetrail.pipeline.looks import earlier_looks
 from tunetrail.pipeline.recording import record_promotion, recorded, resumable, summarize
 from tunetrail.pipeline.requests import (
     check_callbacks,
@@ -334,6 +335,11 @@ class ModelTrainingNode:
         def record(deployment: Deployment) -> None:
             record_promotion(self.db_manager, deployment, started.training_run_id, session_id)
 
+        def count_looks(sketch: Sequence[str]) -> float:
+            run_id = interrupted.run_id if interrupted else None
+            promotions = self.db_manager.promotions(family.name)
+            return earlier_looks(promotions, sketch, session_id, run_id)
+
         return pipeline.run(
             family.name,
             session_frames(self.db_manager, session_id, family),
@@ -342,6 +348,7 @@ class ModelTrainingNode:
             tags=self._tags(session_id),
             reference=previous_rows(self.db_manager, session_id, family, self.settings),
             on_decision=record,
+            count_looks=count_looks,
             resumed=started.run.tracker.run(interrupted.run_id) if interrupted else None,
         )
 

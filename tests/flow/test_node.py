@@ -293,6 +293,24 @@ def test_execute_leaves_root_where_the_gate_refuses(
     assert [promotion.decision for promotion in database.promotions()] == ["refused"]
 
 
+def test_execute_asks_for_more_at_every_look_at_the_same_rows(
+    database: DatabaseManager, session: str, workplace: Path, make_settings: Make
+) -> None:
+    settings = make_settings(workplace, gate=GateConfig(minimum_improvement=100.0))
+    request = {"session_id": session, "model_type": "embedding"}
+
+    first, second = (node(settings, database).execute(request)["results"] for _ in range(2))
+
+    comparison = first["steps"]["comparison"]["embedding"]
+    assert (comparison["look"], comparison["confidence"]) == (1.0, pytest.approx(0.95))
+    assert "look" not in first["steps"]["deployment"]["embedding"]["reason"]
+
+    comparison = second["steps"]["comparison"]["embedding"]
+    assert (comparison["look"], comparison["confidence"]) == (2.0, pytest.approx(0.975))
+    reason = second["steps"]["deployment"]["embedding"]["reason"]
+    assert reason.endswith("; look 2 on these rows: 97.5 % interval")
+
+
 @pytest.mark.parametrize("shape", ["pair with some negatives", "score", "label", "vector", "text"])
 def test_execute_trains_an_embedding_model_on_every_shape(
     database: DatabaseManager, workplace: Path, make_settings: Make, make_rows: Rows, shape: str

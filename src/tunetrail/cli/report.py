@@ -37,9 +37,10 @@ def print_results(results: Mapping[str, Any], tracking_uri: str) -> None:
         against = "the base model" if step["against"] == "base" else step["against"]
         # Rows of one group aren't independent: the interval resamples whole groups.
         groups = f" in {comparison.clusters} groups" if comparison.clusters else ""
+        confidence = 100.0 * comparison.confidence
         among = f" among {comparison.documents:,} documents" if comparison.documents else ""
         lines.append(
-            f"{model_type}: before is {against}; {comparison.confidence:.0%} interval over "
+            f"{model_type}: before is {against}; {confidence:.3g}% interval over "
             f"{comparison.examples} test rows{groups}{among}; {deployment['reason']}"
         )
 

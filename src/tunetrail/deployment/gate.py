@@ -39,4 +39,7 @@ def decide(comparison: Comparison, config: GateConfig) -> Decision:
     relation = "above" if promote else "not above"
     minimum = f"{config.minimum_improvement:+.4f}"
     reason = f"{comparison.metric}: {measure} {value:+.4f} is {relation} {minimum}"
+    if config.require_interval and comparison.look > 1.0:
+        confidence = 100.0 * comparison.confidence
+        reason += f"; look {comparison.look:.3g} on these rows: {confidence:.3g} % interval"
     return Decision(promote=promote, reason=reason)

@@ -36,6 +36,8 @@ class Comparison:
         clusters: Number of clusters that were resampled as wholes; None if the examples are
             independent.
         documents: Number of documents that the examples ranked; None for metrics without ranking.
+        look: How often the examples were asked since root last moved, this time included; looks at
+            some of them count by their share.
     """
 
     metric: str
@@ -51,6 +53,7 @@ class Comparison:
     worse_share: float | None
     clusters: int | None = None
     documents: int | None = None
+    look: float = 1.0
 
     @property
     def higher_is_better(self) -> bool:

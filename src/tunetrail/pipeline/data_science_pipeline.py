@@ -17,6 +17,7 @@ from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.training.out_of_memory import explaining_full_memory
 from tunetrail.pipeline.families import family_named
 from tunetrail.pipeline.jobs import ignore_metrics
+from tunetrail.pipeline.looks import CountLooks, no_looks
 from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.pipeline.outcome import STAGES, Outcome, OutcomeState, Pruned, check_stage
 from tunetrail.pipeline.preparing import build_preparation, prepare_rows
@@ -113,6 +114,7 @@ class DataSciencePipeline:
         reference: pd.DataFrame | None = None,
         on_metrics: MetricsSink = ignore_metrics,
         on_decision: Callable[[Deployment], None] = ignore_decision,
+        count_looks: CountLooks = no_looks,
         until: str = "deploy",
         resumed: TrackedRun | None = None,
     ) -> Outcome:
@@ -129,6 +131,8 @@ class DataSciencePipeline:
                 the run.
             on_decision: Called once root has moved or has been refused, before the model directory
                 follows; again if the run was interrupted right after that.
+            count_looks: Counts how often test rows were asked since root last moved; without it,
+                every look is the first.
             until: The stage after which the run ends. A run that ends early keeps its folder and
                 can be resumed.
             resumed: A run of these settings that was interrupted, failed or ended early, to go on
@@ -165,6 +169,7 @@ class DataSciencePipeline:
             state=state,
             base=base,
             registry=Registry(self.tracker, family.name, family.flavor),
+            count_looks=count_looks,
         )
         full_memory = explaining_full_memory("Use a smaller model, or free memory.")
         # Errors leave from the last to the first: leftovers are removed, which makes room on a full

@@ -78,6 +78,7 @@ def record_promotion(
             run_id=run_id,
             mlflow_run_id=deployment.mlflow_run_id,
             session_id=session_id,
+            test_rows=deployment.test_rows,
         )
     )
 

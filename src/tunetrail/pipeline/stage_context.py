@@ -10,6 +10,7 @@ from tunetrail.deployment.registry import Registry
 from tunetrail.learning.learner import Learner
 from tunetrail.learning.models.catalog import ResolvedModel
 from tunetrail.pipeline.families import ModelFamily
+from tunetrail.pipeline.looks import CountLooks, no_looks
 from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.pipeline.run_state import RunState
 from tunetrail.stores.tracking import TrackedRun
@@ -28,6 +29,7 @@ class StageContext:
         state: How far the run has come.
         base: Where the base model is.
         registry: The versions of the model type.
+        count_looks: Counts the earlier looks at test rows.
         models: Loads the base models that the stages apply.
     """
 
@@ -39,6 +41,7 @@ class StageContext:
     state: RunState
     base: ResolvedModel
     registry: Registry
+    count_looks: CountLooks = no_looks
     models: ModelLoader = field(init=False)
 
     def __post_init__(self) -> None:

@@ -1,13 +1,14 @@
 """The ledger: the append-only record of every promotion decision."""
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import insert, select
 
-from tunetrail.plain_values import plain_values
+from tunetrail.plain_values import NOT_PLAIN, plain_values
 from tunetrail.stores.connection import DatabaseConnection, storable
 from tunetrail.stores.tables import PromotionRow, now
 
@@ -31,6 +32,8 @@ class PromotionRecord:
         run_id: The training run.
         mlflow_run_id: The MLflow run.
         session_id: The session whose samples were trained on.
+        test_rows: Sketch of the test rows that decided, see `tunetrail.evaluation.looks`; None if
+            unknown.
         record_id: The number of the line; set when it is read.
         created_at: The time of the decision; set when it is read.
     """
@@ -49,11 +52,12 @@ class PromotionRecord:
     run_id: str | None = None
     mlflow_run_id: str | None = None
     session_id: str | None = None
+    test_rows: Sequence[str] | None = field(default=None, metadata=NOT_PLAIN)
     record_id: int | None = None
     created_at: datetime | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain JSON values."""
+        """Return the fields as plain JSON values, without the sketch of the test rows."""
         return plain_values(self)
 
 

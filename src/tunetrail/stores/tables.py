@@ -151,6 +151,7 @@ class PromotionRow(Base):
     improvement: Mapped[float | None] = mapped_column(Double)
     lower: Mapped[float | None] = mapped_column(Double)
     upper: Mapped[float | None] = mapped_column(Double)
+    test_rows: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     run_id: Mapped[str | None] = mapped_column(Text)
     mlflow_run_id: Mapped[str | None] = mapped_column(Text)
     session_id: Mapped[str | None] = mapped_column(Text)

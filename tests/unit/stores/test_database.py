@@ -409,7 +409,13 @@ def test_promotions_come_back_in_order(manager):
     }
     origin = {"run_id": "r", "mlflow_run_id": "f", "session_id": "s", "previous_version": "1"}
     promoted = PromotionRecord(
-        model_name="m", version="2", decision="promoted", reason="better", **measured, **origin
+        model_name="m",
+        version="2",
+        decision="promoted",
+        reason="better",
+        test_rows=["0a", "1b"],
+        **measured,
+        **origin,
     )
     refused = PromotionRecord(model_name="n", version="1", decision="refused", reason="worse")
     assert [manager.record_promotion(record) for record in (promoted, refused)] == [1, 2]
@@ -476,6 +482,7 @@ def test_migrations_bring_a_database_of_the_first_tables_up_to_date(manager, ses
     with DatabaseConnection(url).transaction() as connection:
         connection.execute(text("ALTER TABLE samples DROP COLUMN timestamp"))
         connection.execute(text("ALTER TABLE samples DROP COLUMN weight"))
+        connection.execute(text("ALTER TABLE promotions DROP COLUMN test_rows"))
         connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0001'"))  # noqa: S608
     with DatabaseManager(url) as reopened:
         assert list(reopened.read_samples(session, SampleKind.EMBEDDING)) == before

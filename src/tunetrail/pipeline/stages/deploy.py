@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from tunetrail.deployment.gate import Decision, decide
 from tunetrail.deployment.promotion import Candidate
 from tunetrail.deployment.registry import ModelVersion
 from tunetrail.evaluation.comparison import Comparison
+from tunetrail.evaluation.looks import rows_sketch
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.evaluate import Evaluation
 from tunetrail.pipeline.stages.fit import FittedModel
@@ -34,6 +35,7 @@ class Deployment:
         decision: Whether it became root, and why.
         comparison: The evidence.
         previous_root: The version that it was compared with; None before the first promotion.
+        test_rows: Sketch of the rows that decided.
     """
 
     mlflow_run_id: str
@@ -41,6 +43,7 @@ class Deployment:
     decision: Decision
     comparison: Comparison
     previous_root: ModelVersion | None
+    test_rows: Sequence[str]
 
 
 def deploy(
@@ -66,7 +69,7 @@ def deploy(
         decision = Decision(promote=step["promote"], reason=step["reason"])
         base_model = context.base.canonical_name
         version = ModelVersion(name=step["name"], version=step["version"], base_model=base_model)
-        return _deployment(context, version, decision, evaluation)
+        return _deployment(context, version, decision, evaluation, prepared)
 
     decision = decide(evaluation.comparison, context.settings.gate)
     logger.info(
@@ -78,7 +81,7 @@ def deploy(
         context.registry,
         evaluation.version_to_beat,
         Path(context.settings.model_dir),
-        lambda version: on_decision(_deployment(context, version, decision, evaluation)),
+        lambda version: on_decision(_deployment(context, version, decision, evaluation, prepared)),
     )
 
     tags = {"tunetrail.decision": decision.word, "tunetrail.version": version.version}
@@ -95,7 +98,7 @@ def deploy(
     }
     # Once this is written, a resumed run does none of the above again.
     context.finish_step("deployment", step)
-    return _deployment(context, version, decision, evaluation)
+    return _deployment(context, version, decision, evaluation, prepared)
 
 
 def _candidate(
@@ -118,7 +121,11 @@ def _candidate(
 
 
 def _deployment(
-    context: StageContext, version: ModelVersion, decision: Decision, evaluation: Evaluation
+    context: StageContext,
+    version: ModelVersion,
+    decision: Decision,
+    evaluation: Evaluation,
+    prepared: PreparedRows,
 ) -> Deployment:
     return Deployment(
         mlflow_run_id=context.run.run_id,
@@ -126,4 +133,5 @@ def _deployment(
         decision=decision,
         comparison=evaluation.comparison,
         previous_root=evaluation.version_to_beat,
+        test_rows=rows_sketch(texts_of_rows(prepared.split.test)),
     )

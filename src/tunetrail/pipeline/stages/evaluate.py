@@ -1,11 +1,12 @@
 """Evaluate: scores the candidate and the version to beat on the test rows, and compares them."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tunetrail.data.rows import records_of
+from tunetrail.data.rows import records_of, texts_of_rows
 from tunetrail.deployment.registry import ModelVersion
 from tunetrail.evaluation.comparison import Comparison, compare
+from tunetrail.evaluation.looks import look_confidence, rows_sketch
 from tunetrail.evaluation.plots import comparison_figure
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.fit import FittedModel
@@ -94,13 +95,15 @@ def _compare(
     context.finish_step("evaluation", evaluation, metrics)
     run.log_metrics({f"reference/{name}": value for name, value in before.metrics.items()})
 
+    look = 1.0 + context.count_looks(rows_sketch(texts_of_rows(split.test)))
     comparison = compare(
         before,
         after,
         bootstrap_samples=config.bootstrap_samples,
-        confidence=config.confidence,
+        confidence=look_confidence(config.confidence, look),
         seed=context.settings.seed,
     )
+    comparison = replace(comparison, look=look)
     run.log_figure(comparison_figure(comparison), "comparison.png")
     # Saved together with the step: a comparison counts for this version only.
     context.state.compared_with = to_beat
