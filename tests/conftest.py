@@ -12,8 +12,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of tiny models only wait for each other
 
+import hypothesis
 import pytest
 from tests.commands import CallMain, CommandResult
+
+# A busy machine is slow, not wrong: no test fails because of a timing.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"

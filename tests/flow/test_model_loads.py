@@ -25,6 +25,9 @@ from tunetrail.data.rows import rows_frame
 from tunetrail.pipeline.families import family_named
 from tunetrail.samples import parse_sample
 
+# Whole trainings, some seconds each.
+pytestmark = pytest.mark.processes
+
 _STAGES = "tunetrail.pipeline.stages."
 
 

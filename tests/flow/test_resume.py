@@ -29,6 +29,9 @@ from tunetrail.errors import DeploymentError, UserError
 from tunetrail.samples import SampleKind
 from tunetrail.stores.tracking import TrackedRun, Tracker
 
+# Whole trainings, some seconds each.
+pytestmark = pytest.mark.processes
+
 Make = Callable[..., Settings]
 TIMES = ("seconds", "history", "preflight")
 """What of a training's result two runs may have differently: it holds times, or the memory and disk of the moment."""

@@ -302,6 +302,7 @@ def test_train_says_in_one_line_why_the_database_failed(
     assert "secret" not in result.error_line
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:///file/below.db", "nonsense://x"])
 def test_train_marks_the_run_failed_where_mlflow_is_unreachable(
     call_main: CallMain, session: str, workplace: Path, uri: str
@@ -320,6 +321,7 @@ def test_train_marks_the_run_failed_where_mlflow_is_unreachable(
     assert run.reason.startswith("TrackingError: MLflow store")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:///file/below.db"])
 def test_a_sweep_ends_before_its_first_job_if_mlflow_is_unreachable(
     call_main: CallMain, session: str, workplace: Path, uri: str

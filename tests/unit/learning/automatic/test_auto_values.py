@@ -20,6 +20,9 @@ from tunetrail.learning.embedding.learner import EmbeddingLearner
 from tunetrail.learning.language_model.learner import LanguageModelLearner
 from tunetrail.learning.training_plan import TrainingPlan
 
+# Whole trainings, some seconds each.
+pytestmark = pytest.mark.processes
+
 RECORDS: dict[str, list[dict[str, Any]]] = {
     "pair": [
         {"anchor": f"question {n}", "positive": f"answer {n * 7}", "negative": f"no {n}"}
