@@ -327,6 +327,7 @@ class _Attempt:
             max_epochs=max_epochs,
             accelerator=plan.trainer.accelerator,
             devices=plan.trainer.devices,
+            num_nodes=plan.num_nodes,
             strategy=plan.trainer.strategy,
             # The sampler shares the rows out over the ranks itself.
             use_distributed_sampler=False,

@@ -23,6 +23,7 @@ class TrainingPlan:
         auto_values: The values that replace `auto` in the configuration; None searches for them.
         budget: Share of the steps, and of the warm-up, that is taken; below 1 for a fold.
         trainer: The devices; with several, each rank calls `fit` in a process of its own.
+        num_nodes: Number of machines, each with the devices of `trainer`.
         recovery: Into how small pieces batches are cut because the memory of a rank was full; None
             takes it from the checkpoint.
     """
@@ -35,4 +36,5 @@ class TrainingPlan:
     auto_values: AutoValues | None = None
     budget: float = 1.0
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    num_nodes: int = 1
     recovery: Recovery | None = None

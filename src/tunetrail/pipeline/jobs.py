@@ -188,6 +188,7 @@ def fit_as_rank(
     *,
     is_first: bool = True,
     trainer: TrainerConfig | None = None,
+    num_nodes: int = 1,
 ) -> None:
     """Train the model of a job in this process, the only one or one of several ranks.
 
@@ -196,6 +197,7 @@ def fit_as_rank(
         on_metrics: Receives metrics while the training runs.
         is_first: Whether this rank writes the result.
         trainer: The devices as this machine sees them; None takes those of the job.
+        num_nodes: Number of machines.
     """
     job = TrainingJob.read(folder)
     if trainer is not None:
@@ -204,7 +206,7 @@ def fit_as_rank(
     loggers = job.settings.trainer.logger if is_first else {}
     parameters = dict(leaves(plain_settings(job.settings, database="")))
     with logging_to(loggers, folder / LOGS, on_metrics, parameters) as report:
-        model, result = _train(job, folder, report, validate=True)
+        model, result = _train(job, folder, report, validate=True, num_nodes=num_nodes)
     if not is_first:
         return
 
@@ -245,7 +247,12 @@ def run_fold_job(folder: Path, on_metrics: MetricsSink = ignore_metrics) -> Scor
 
 
 def _train(
-    job: TrainingJob, folder: Path, on_metrics: MetricsSink, *, validate: bool
+    job: TrainingJob,
+    folder: Path,
+    on_metrics: MetricsSink,
+    *,
+    validate: bool,
+    num_nodes: int = 1,
 ) -> tuple[Any, FitResult]:
     """Train the job's model, from its last checkpoint if there is one."""
     train = records_of(read_rows(folder / _TRAIN))
@@ -266,7 +273,9 @@ def _train(
     trainer = job.settings.trainer
     if not validate:
         # A fold trains on one device, and without the callbacks of the training.
-        trainer = replace(trainer, devices=1, callbacks={})
+        # With Ray, the GPUs that were asked for may all be on other machines than this.
+        accelerator = "auto" if trainer.launcher == "ray" else trainer.accelerator
+        trainer = replace(trainer, devices=1, accelerator=accelerator, callbacks={})
 
     plan = TrainingPlan(
         folder=folder,
@@ -277,6 +286,7 @@ def _train(
         auto_values=job.auto_values,
         budget=job.budget,
         trainer=trainer,
+        num_nodes=num_nodes,
         recovery=recovery_of_job(folder),
     )
     training = job.family.section(job.settings).training

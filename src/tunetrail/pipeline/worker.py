@@ -12,11 +12,11 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from tunetrail.config.trainer import TrainerConfig
 from tunetrail.errors import ConfigError
 from tunetrail.learning.recovery.failures import FullMemoryError
 from tunetrail.learning.recovery.signals import ask_to_stop
@@ -33,7 +33,7 @@ def main() -> None:
         # The terminal belongs to rank 0.
         _write_output_to(output_file(folder, rank))
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    _fit(folder, rank)
+    _fit(folder, rank, fit_as_rank)
 
 
 def fit_on_ray(arguments: Mapping[str, str]) -> None:
@@ -57,43 +57,40 @@ def fit_on_ray(arguments: Mapping[str, str]) -> None:
     if Path(arguments["working_folder"]).is_dir():
         os.chdir(arguments["working_folder"])
 
-    trainer = _devices_here(TrainingJob.read(folder).settings.trainer)
+    ranks, ranks_here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    if ranks % ranks_here:
+        # Lightning counts the same number of devices on every machine.
+        raise ConfigError(
+            f"trainer.devices must be a multiple of the devices that Ray uses of each machine, got "
+            f"{ranks} with {ranks_here} on {socket.gethostname()}. Set a multiple of {ranks_here}."
+        )
+
     _write_output_to(output_file(folder, rank))
     # By this, Lightning knows that the processes are there already.
     os.environ["TORCHELASTIC_RUN_ID"] = folder.name
     os.environ["GROUP_RANK"] = os.environ["NODE_RANK"]
     if rank == 0:
         threading.Thread(target=_stop_if_asked, args=(folder / STOP,), daemon=True).start()
+    fit = partial(
+        fit_as_rank,
+        trainer=replace(TrainingJob.read(folder).settings.trainer, devices=ranks_here),
+        num_nodes=ranks // ranks_here,
+    )
     try:
-        _fit(folder, rank, trainer)
+        _fit(folder, rank, fit)
     except SystemExit as end:
         # A rank that was asked to stop returns: Ray would kill the others, which may be saving.
         if type(end.__cause__).__name__ not in STOPPED:
             raise
 
 
-def _devices_here(trainer: TrainerConfig) -> TrainerConfig:
-    """Return the devices as Lightning counts them on this machine of a Ray cluster.
-
-    Raises:
-        ConfigError: Lightning can't count them.
-    """
-    ranks, ranks_here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    if ranks % ranks_here:
-        raise ConfigError(
-            f"trainer.devices must be a multiple of the devices that Ray uses of each machine, got "
-            f"{ranks} with {ranks_here} on {socket.gethostname()}. Set a multiple of {ranks_here}."
-        )
-    return replace(trainer, devices=ranks_here)
-
-
-def _fit(folder: Path, rank: int, trainer: TrainerConfig | None = None) -> None:
+def _fit(folder: Path, rank: int, fit: Callable[..., None]) -> None:
     """Fit the job, and write why that has failed if it has.
 
     Args:
         folder: The job.
         rank: The rank of this process.
-        trainer: The devices as this machine sees them; None takes those of the job.
+        fit: `fit_as_rank`, with the devices if they aren't those of the job.
 
     Raises:
         SystemExit: It has failed.
@@ -106,8 +103,7 @@ def _fit(folder: Path, rank: int, trainer: TrainerConfig | None = None) -> None:
             file.write(json.dumps({"step": step, "metrics": dict(metrics)}) + "\n")
 
     try:
-        on_metrics = ignore_metrics if rank else write_metrics
-        fit_as_rank(folder, on_metrics, is_first=not rank, trainer=trainer)
+        fit(folder, ignore_metrics if rank else write_metrics, is_first=not rank)
     except BaseException as error:
         failure_file(folder, rank).write_text(json.dumps(_described(error)), encoding="utf-8")
         raise SystemExit(1) from error

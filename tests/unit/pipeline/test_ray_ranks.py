@@ -23,7 +23,8 @@ from tunetrail.config.trainer import TrainerConfig
 from tunetrail.pipeline.jobs import run_fit_job
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
-pytestmark = [pytest.mark.processes, pytest.mark.slow]
+# Four starts of Ray's workers, each of which imports everything.
+pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(900)]
 
 CPUS = 2
 TOKEN = uuid.uuid4().hex
