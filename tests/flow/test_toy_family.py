@@ -118,7 +118,7 @@ class TicketLearner:
         save_model(model, folder)
 
     def find_auto_values(
-        self, path: str, train: Sequence[Record], training: TrainingConfig
+        self, path: str, train: Sequence[Record], training: TrainingConfig, ranks: int
     ) -> AutoValues:
         return AutoValues()
 

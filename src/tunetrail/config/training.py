@@ -98,7 +98,8 @@ class BatchesConfig:
     of one batch."""
 
     effective_size: int = setting(32, at_least(1))
-    """Rows per optimizer step with `training.batch_size=auto`; without effect otherwise."""
+    """Rows per optimizer step, over all devices, with `training.batch_size=auto`; without
+    effect otherwise."""
 
     tokens: int = setting(0, at_least(0, " (0: off)"))
     """Approximate tokens per batch, which then takes the place of `training.batch_size`; 0

@@ -1,14 +1,24 @@
-"""Count and name the devices that a training may use, and bring tensors to them."""
+"""Count and name the devices that a training may use, and bring tensors and models to them.
 
+Between its computations a model lies on the CPU: two of them would need the GPU memory of both.
+"""
+
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tunetrail.config import TrainingConfig
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.config.training import AUTO
 from tunetrail.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+CPU = torch.device("cpu")
 
 
 def device_count(trainer: TrainerConfig) -> int:
@@ -69,9 +79,55 @@ def check_batch(training: TrainingConfig, devices: int, section: str) -> None:
     Raises:
         ConfigError: The batch is too small.
     """
-    rows = training.batch_size
+    key, rows = "batch_size", training.batch_size
+    # The batch size that replaces `auto` is at most a step's.
+    if rows == AUTO:
+        key, rows = "batches.effective_size", training.batches.effective_size
+
     if isinstance(rows, int) and rows < devices:
         raise ConfigError(
-            f"{section}.training.batch_size must be at least trainer.devices={devices}, so that "
-            f"each device gets a row, got {rows}. Raise it, or lower trainer.devices."
+            f"{section}.training.{key} must be at least trainer.devices={devices}, so that each "
+            f"device gets a row, got {rows}. Raise it, or lower trainer.devices."
         )
+
+
+def computing_device(trainer: TrainerConfig) -> torch.device:
+    """Return the device on which this process scores, encodes and writes with a model.
+
+    A rank of a training has a GPU of its own; any other process takes the first.
+    """
+    if device_kind(trainer.accelerator) == CPU.type:
+        return CPU
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+@contextmanager
+def placed_on(device: torch.device, model: nn.Module) -> Iterator[None]:
+    """Move a model from the CPU to a device, and back afterwards.
+
+    A model that lies on a GPU already, as in a training, stays where it is. If the device has no
+    room for the model, it computes on the CPU, and a warning says so.
+    """
+    home = next(model.parameters()).device
+    if device == home or home != CPU:
+        yield
+        return
+
+    try:
+        model.to(device)
+    except torch.OutOfMemoryError:
+        # Some of its weights may have been moved.
+        model.to(home)
+        logger.warning(
+            "the model doesn't fit into the free memory of %s, so it computes on the CPU, which "
+            "takes longer",
+            device,
+        )
+
+    try:
+        yield
+    finally:
+        model.to(home)
+        if device.type == "cuda":
+            # torch would keep the memory reserved, and the ranks of a training couldn't have it.
+            torch.cuda.empty_cache()

@@ -40,6 +40,9 @@ class Learner(Protocol):
         """Fine-tune the model of the folder `path`; return it with what the training did."""
 
     def find_auto_values(
-        self, path: str, train: Sequence[Record], training: TrainingConfig
+        self, path: str, train: Sequence[Record], training: TrainingConfig, ranks: int
     ) -> AutoValues:
-        """Find what stands for `auto` in a training of the model of the folder on these records."""
+        """Find what stands for `auto` in a training of the model of the folder on these records.
+
+        All ranks of the training, each with a device, take what is found on one device.
+        """

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from tunetrail.config import Settings
 from tunetrail.data.augmentation.augmentation import AugmentationTools
 from tunetrail.deployment.registry import Registry
+from tunetrail.learning.devices import computing_device
 from tunetrail.learning.language_model.learner import LanguageModel
 from tunetrail.learning.models.catalog import resolve_model
 from tunetrail.learning.models.generation import TextWriter
@@ -69,6 +70,7 @@ class AugmentationModels:
             seed=self.settings.seed,
             max_new_tokens=config.max_new_tokens,
             temperature=config.temperature,
+            device=computing_device(self.settings.trainer),
         )
 
     def _load_generator(self, generator: str) -> LanguageModel:
@@ -93,4 +95,5 @@ class AugmentationModels:
         # Nor is it needed next to the translators.
         self.models.release(LLM)
         there, back = map(load_translation_model, self.settings.augmentation.translation_models)
-        return Translator(there=there, back=back)
+        device = computing_device(self.settings.trainer)
+        return Translator(there=there, back=back, device=device)

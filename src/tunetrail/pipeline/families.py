@@ -232,7 +232,13 @@ def requested_families(model_type: str) -> tuple[ModelFamily, ...]:
 def _embedding_learner(
     settings: Settings, shape: str, cache: ResultCache | None
 ) -> EmbeddingLearner:
-    return EmbeddingLearner(config=settings.embedding, shape=shape, seed=settings.seed, cache=cache)
+    return EmbeddingLearner(
+        config=settings.embedding,
+        shape=shape,
+        seed=settings.seed,
+        cache=cache,
+        trainer=settings.trainer,
+    )
 
 
 def _embedding_token_counter(settings: Settings, path: str) -> EmbeddingTokenCounter:
@@ -250,7 +256,9 @@ def _language_model_learner(
     settings: Settings, shape: str, cache: ResultCache | None
 ) -> LanguageModelLearner:
     # A language model reads the columns of a record, whatever the shape of the others.
-    return LanguageModelLearner(config=settings.llm, seed=settings.seed, cache=cache)
+    return LanguageModelLearner(
+        config=settings.llm, seed=settings.seed, cache=cache, trainer=settings.trainer
+    )
 
 
 def _language_model_token_counter(settings: Settings, path: str) -> LanguageModelTokenCounter:

@@ -5,6 +5,7 @@ import shutil
 from tunetrail.data.rows import records_of
 from tunetrail.evaluation.plots import rate_figure
 from tunetrail.learning.automatic.auto_values import AutoValues
+from tunetrail.pipeline.ranks import rank_count
 from tunetrail.pipeline.run_state import START
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.prepare import PreparedRows
@@ -50,8 +51,9 @@ def auto_values(context: StageContext, prepared: PreparedRows) -> AutoValues:
     if prepared.additional is not None:
         records += records_of(prepared.additional)
     _, path = start_of_training(context, prepared.shape)
+    ranks = rank_count(context.settings.trainer)
     values = context.learner(prepared.shape).find_auto_values(
-        path, records, context.config.training
+        path, records, context.config.training, ranks
     )
 
     values.report(run.log_metrics)

@@ -13,19 +13,22 @@ import psutil
 import pytest
 import torch
 from tests.families import embedding_folder
-from tests.unit.pipeline.jobs import write_job
+from tests.unit.pipeline.jobs import SUBJECTS, rows_of, write_job
 
 from tunetrail.config import (
     EmbeddingConfig,
+    HardNegativesConfig,
     PreparationConfig,
     Settings,
     TrainingConfig,
 )
 from tunetrail.config.trainer import TrainerConfig
+from tunetrail.data.rows import records_of
 from tunetrail.errors import ConfigError, TrainingError
 from tunetrail.pipeline.families import family_named
 from tunetrail.pipeline.jobs import run_fit_job
 from tunetrail.pipeline.requests import check_devices
+from tunetrail.pipeline.run_files import read_rows
 from tunetrail.pipeline.worker import fit_on_ray
 
 pytestmark = pytest.mark.processes
@@ -90,9 +93,7 @@ def follow(folder: Path) -> subprocess.Popen[str]:
 
 def test_two_ranks_train_the_model_of_one(settings: Settings, tmp_path: Path) -> None:
     one, two = write_job(tmp_path / "one", settings), write_job(tmp_path / "two", settings)
-    job = json.loads((one / "job.json").read_text())
-    job["settings"]["trainer"]["devices"] = 1
-    (one / "job.json").write_text(json.dumps(job))
+    on_one_device(one)
     reports: list[tuple[int, Mapping[str, float]]] = []
 
     expected = run_fit_job(one)
@@ -109,6 +110,56 @@ def test_two_ranks_train_the_model_of_one(settings: Settings, tmp_path: Path) ->
     for name, weight in trained_weights(two).items():
         assert float((weight - before[name]).abs().max()) < 2e-3
     assert not (two / "checkpoints").exists()
+
+
+def on_one_device(folder: Path) -> Path:
+    job = json.loads((folder / "job.json").read_text())
+    job["settings"]["trainer"]["devices"] = 1
+    (folder / "job.json").write_text(json.dumps(job))
+    return folder
+
+
+def test_two_ranks_mine_the_negatives_of_one(settings: Settings, tmp_path: Path) -> None:
+    settings.feature_engineering.hard_negatives = HardNegativesConfig(
+        enabled=True, margin=0.0, remine_every_epochs=1
+    )
+    one, two = write_job(tmp_path / "one", settings), write_job(tmp_path / "two", settings)
+
+    run_fit_job(on_one_device(one))
+    run_fit_job(two)
+
+    # Of the last epoch, mined by the vectors of a model that has learnt for three.
+    mined, expected = (read_rows(folder / "mined-3.parquet") for folder in (two, one))
+    assert expected["negative"].notna().any()
+    assert mined["negative"].tolist() == expected["negative"].tolist()
+
+
+def test_all_ranks_train_with_the_numbers_found_for_them(
+    settings: Settings, tmp_path: Path
+) -> None:
+    training = settings.embedding.training
+    training.batch_size = training.learning_rate = "auto"
+    training.batches.effective_size, training.schedule = 8, "constant"
+    family = family_named("embedding")
+    records = records_of(rows_of("embedding", SUBJECTS[:16]))
+    values = family.learner(settings, "pair", None).find_auto_values(
+        settings.embedding.model, records, training, 2
+    )
+    one, two = write_job(tmp_path / "one", settings), write_job(tmp_path / "two", settings)
+    for folder in (one, two):
+        job = json.loads((folder / "job.json").read_text())
+        job["auto_values"] = values.to_dict()
+        (folder / "job.json").write_text(json.dumps(job))
+
+    expected, result = run_fit_job(on_one_device(one)), run_fit_job(two)
+
+    assert values.batch is not None and values.rate is not None
+    assert (values.batch.batch_size, values.batch.devices) == (8, 2)
+    assert result["found"] == expected["found"] == values.to_dict()
+    assert result["steps"] == expected["steps"] == 8
+    losses = [loss for _, loss in expected["history"]["train/loss"]]
+    assert [loss for _, loss in result["history"]["train/loss"]] == pytest.approx(losses, rel=1e-3)
+    assert {rate for _, rate in result["history"]["train/learning_rate"]} == {values.rate.rate}
 
 
 def test_named_callbacks_and_loggers_work_on_the_first_rank(

@@ -17,12 +17,8 @@ from tunetrail.config import TrainingConfig
 from tunetrail.config.training import AUTO
 from tunetrail.errors import ConfigError
 from tunetrail.fingerprints import model_fingerprint, value_fingerprint
-from tunetrail.learning.automatic.batch_size_finder import (
-    USABLE_SHARE,
-    BatchSizeResult,
-    divide_step,
-)
-from tunetrail.learning.automatic.batch_size_trial import BatchSizeTrial
+from tunetrail.learning.automatic.batch_size_finder import BatchSizeResult, divide_step
+from tunetrail.learning.automatic.batch_size_trial import BatchSizeTrial, usable_bytes
 from tunetrail.learning.automatic.conditions import length_class, machine_conditions
 from tunetrail.learning.automatic.learning_rate_finder import (
     STEPS,
@@ -30,8 +26,8 @@ from tunetrail.learning.automatic.learning_rate_finder import (
     RangeTestResult,
     RateRange,
 )
-from tunetrail.learning.automatic.memory_meter import free_memory
 from tunetrail.learning.automatic.trial_run import run_trial
+from tunetrail.learning.devices import CPU
 from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.training.micro_batches import MicroBatchData, MicroBatchLoader
 from tunetrail.learning.training.module import TrainedModule
@@ -83,7 +79,7 @@ class AutoValues:
 
     @property
     def mini_batch_size(self) -> int:
-        """Rows of the mini-batches that go through the model; 0 if micro-batches are undivided."""
+        """Rows of the mini-batches that go through the model; 0 if shares are undivided."""
         return self.batch.mini_batch_size if self.batch else 0
 
     def report(self, on_metrics: MetricsSink) -> None:
@@ -129,6 +125,8 @@ class TrialSetup:
         in_mini_batches: Whether a step has to stay one batch, because the loss compares its rows.
         mini_batch_size: Above 0, the configured rows of a mini-batch, which needn't be found.
         rates: The learning rates that are tried.
+        ranks: Number of ranks of the training, each with a device of its own.
+        device: The device on which the trials run; the ranks have the same kind.
     """
 
     build: Build
@@ -138,12 +136,17 @@ class TrialSetup:
     in_mini_batches: bool
     rates: RateRange
     mini_batch_size: int = 0
+    ranks: int = 1
+    device: torch.device = CPU
 
 
 def find_auto_values(
     setup: TrialSetup, training: TrainingConfig, cache: ResultCache | None
 ) -> AutoValues:
     """Return the numbers that replace `auto` in a training; earlier results come from the cache.
+
+    The trials run in this process, before a training on several devices starts its ranks: they
+    compute what one of these ranks will, so that all ranks begin with the same numbers.
 
     Raises:
         ConfigError: Not even one row fits into memory, or batches are cut by tokens.
@@ -167,10 +170,10 @@ def find_auto_values(
 def _find_batch_size(
     setup: TrialSetup, training: TrainingConfig, cache: ResultCache | None
 ) -> BatchSizeResult:
-    rows = -(-training.batches.effective_size // _world_size())
+    rows, devices = training.batches.effective_size, setup.ranks
     # With a configured mini-batch there is nothing left to find.
     if setup.in_mini_batches and setup.mini_batch_size:
-        return divide_step(rows, setup.mini_batch_size, in_mini_batches=True)
+        return divide_step(rows, setup.mini_batch_size, in_mini_batches=True, devices=devices)
 
     # The trial builds its own batches from single rows.
     single_rows = replace(training.batches, accumulate=1, workers=0)
@@ -185,18 +188,20 @@ def _find_batch_size(
         "model": model_fingerprint(Path(setup.path), contents=False),
         "settings": setup.settings,
         "rows": min(rows, len(lengths)),
+        "devices": devices,
         "in_pieces": setup.in_mini_batches,
         "lengths": length_class(lengths),
         "like_lengths": loader.batches.by_length,
         "memory": asdict(training.memory),
         "state": [training.optimizer.name, training.averaging.kind],
-        "precision": resolve_precision(training.precision, training.use_mixed_precision),
+        "precision": _precision(setup, training),
+        "machine": machine_conditions(setup.device),
     }
     cached = _CachedResult(cache, "batch size", dependencies)
     result = cached.read(BatchSizeResult.from_dict)
     if result is not None:
         # Another process may have taken memory in the meantime.
-        if result.memory_bytes <= USABLE_SHARE * free_memory(_device()):
+        if result.memory_bytes <= usable_bytes(module, setup.device, devices):
             _log_batch_size(result, "found before")
             return result
         logger.info(
@@ -204,8 +209,10 @@ def _find_batch_size(
             "searching for it again"
         )
 
-    search = BatchSizeTrial(trial, rows=rows, in_mini_batches=setup.in_mini_batches)
-    run_trial(module, datamodule, trial, search, max_steps=1)
+    search = BatchSizeTrial(
+        trial, rows=rows, in_mini_batches=setup.in_mini_batches, devices=devices
+    )
+    run_trial(module, datamodule, trial, search, max_steps=1, device=setup.device)
     assert search.result is not None and search.limit_bytes is not None
     cached.write(search.result.to_dict())
     _log_batch_size(search.result, f"{search.limit_bytes / _GIB:.1f} GiB may be taken")
@@ -221,7 +228,7 @@ def _find_learning_rate(
     for name in _IRRELEVANT:
         del relevant[name]
     # The same `auto` is another precision on another machine.
-    relevant["precision"] = resolve_precision(trial.precision, trial.use_mixed_precision)
+    relevant["precision"] = _precision(setup, trial)
     dependencies = {
         "model": model_fingerprint(Path(setup.path), contents=True),
         "settings": setup.settings,
@@ -229,6 +236,7 @@ def _find_learning_rate(
         "records": value_fingerprint(setup.records),
         "rates": asdict(setup.rates),
         "steps": STEPS,
+        "machine": machine_conditions(setup.device),
     }
     cached = _CachedResult(cache, "learning rate", dependencies)
     result = cached.read(RangeTestResult.from_dict)
@@ -239,9 +247,10 @@ def _find_learning_rate(
     step_rows = trial.rows_per_batch * trial.batches.accumulate
     module, datamodule = setup.build(trial_records(setup.records, step_rows), trial)
     module.mini_batch_size = values.mini_batch_size or module.mini_batch_size
+    _cut_as_on_devices(module, datamodule, trial, setup.ranks)
 
     range_test = RangeTest(nominal=_NOMINAL_RATE, tried=setup.rates)
-    run_trial(module, datamodule, trial, range_test, max_steps=STEPS)
+    run_trial(module, datamodule, trial, range_test, max_steps=STEPS, device=setup.device)
     result = range_test.result(setup.rates)
     cached.write(result.to_dict())
     logger.info(
@@ -250,6 +259,27 @@ def _find_learning_rate(
         len(result.curve),
     )
     return result
+
+
+def _cut_as_on_devices(
+    module: TrainedModule, data: MicroBatchData, training: TrainingConfig, devices: int
+) -> None:
+    """Have one device compute the micro-batches of several, a device's share at a time.
+
+    The loss and its gradient stay those of the whole micro-batch.
+    """
+    if devices == 1:
+        return
+    if not module.cuts_itself:
+        data.parts = devices
+        return
+
+    share = -(-training.rows_per_batch // devices)
+    module.mini_batch_size = min(module.mini_batch_size or share, share)
+
+
+def _precision(setup: TrialSetup, training: TrainingConfig) -> str:
+    return resolve_precision(training.precision, training.use_mixed_precision, setup.device.type)
 
 
 def _trial_training(training: TrainingConfig) -> TrainingConfig:
@@ -266,10 +296,12 @@ def _log_batch_size(result: BatchSizeResult, remark: str) -> None:
             speed = candidate.tokens_per_second
 
     mini_batches = f" in mini-batches of {result.mini_batch_size}" if result.mini_batch_size else ""
+    devices = f" over {result.devices} devices" if result.devices > 1 else ""
     logger.info(
-        "training.batch_size=auto: %d rows%s, %d times per step; %.0f tokens/s, %.1f GiB in "
+        "training.batch_size=auto: %d rows%s%s, %d times per step; %.0f tokens/s, %.1f GiB in "
         "addition to the model; %s",
         result.batch_size,
+        devices,
         mini_batches,
         result.accumulate,
         speed,
@@ -280,7 +312,7 @@ def _log_batch_size(result: BatchSizeResult, remark: str) -> None:
 
 @dataclass(frozen=True)
 class _CachedResult:
-    """A result in the cache: it depends on this machine and on `dependencies`."""
+    """A result in the cache, looked up by all that it depends on."""
 
     cache: ResultCache | None
     kind: str
@@ -302,8 +334,7 @@ class _CachedResult:
                 unfinished.write_text(json.dumps(result))
 
     def _file(self, cache: ResultCache) -> Path:
-        everything = {"format": _FORMAT, "machine": machine_conditions(), **self.dependencies}
-        key = json.dumps(everything, sort_keys=True, default=str)
+        key = json.dumps({"format": _FORMAT, **self.dependencies}, sort_keys=True, default=str)
         return cache.place(self.kind, key) / "found.json"
 
 
@@ -327,12 +358,3 @@ def trial_records(records: Sequence[Record], longest: int) -> Sequence[Record]:
     longest_first = sorted(range(len(records)), key=characters, reverse=True)
     evenly_spaced = (index * len(records) // count for index in range(count))
     return [records[index] for index in sorted({*longest_first[:longest], *evenly_spaced})]
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _world_size() -> int:
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if distributed else 1

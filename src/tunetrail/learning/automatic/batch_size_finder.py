@@ -53,26 +53,28 @@ class BatchSizeResult:
     """The batch size that replaces `auto`.
 
     Attributes:
-        batch_size: Rows of a micro-batch.
-        accumulate: Micro-batches of a step, on each rank.
-        mini_batch_size: Above 0, a micro-batch goes through the model in mini-batches of this many
-            rows (GradCache).
+        batch_size: Rows of a micro-batch, over all devices.
+        accumulate: Micro-batches of a step.
+        mini_batch_size: Above 0, a device's share of a micro-batch goes through the model in
+            mini-batches of this many rows (GradCache).
         measured: The candidates.
+        devices: Number of devices that share a micro-batch.
     """
 
     batch_size: int
     accumulate: int
     mini_batch_size: int = 0
     measured: tuple[MeasuredBatch, ...] = ()
+    devices: int = 1
 
     @property
     def rows_at_once(self) -> int:
-        """Rows that go through the model at once."""
-        return self.mini_batch_size or self.batch_size
+        """Rows that go through the model of a device at once."""
+        return self.mini_batch_size or -(-self.batch_size // self.devices)
 
     @property
     def memory_bytes(self) -> int:
-        """Memory that it takes, as measured; 0 if nothing was measured."""
+        """Memory that it takes on each device, as measured; 0 if nothing was measured."""
         for candidate in self.measured:
             if candidate.rows == self.rows_at_once:
                 return candidate.memory_bytes
@@ -98,6 +100,8 @@ class BatchSizeResult:
             accumulate=plain["accumulate"],
             mini_batch_size=plain["piece_rows"],
             measured=tuple(MeasuredBatch(**candidate) for candidate in plain["measured"]),
+            # Runs of earlier versions have searched for one device only.
+            devices=plain.get("devices", 1),
         )
 
 
@@ -119,14 +123,17 @@ class BatchProbe(Protocol):
 class BatchSearch:
     """What is searched for.
 
+    All devices compute a share of each micro-batch, so what fits one of them fits all.
+
     Attributes:
-        rows: Rows of a step on each rank.
+        rows: Rows of a step, over all devices.
         in_mini_batches: True if the loss compares rows with one another, so that a step stays one
             batch, which may go through the model in mini-batches; False if a step may be divided
             into micro-batches.
         by_length: Whether rows of similar length share a batch.
         fixed_bytes: Gradients and optimizer state.
-        limit_bytes: Memory that may be taken in all.
+        limit_bytes: Memory that may be taken on a device in all.
+        devices: Number of devices.
         seconds: Time after which no further candidate is tried.
     """
 
@@ -135,36 +142,43 @@ class BatchSearch:
     by_length: bool
     fixed_bytes: int
     limit_bytes: int
+    devices: int = 1
     seconds: float = 60.0
 
+    @property
+    def rows_of_device(self) -> int:
+        """The largest share of a step's rows that a device computes."""
+        return -(-self.rows // self.devices)
+
     def candidates(self) -> list[int]:
-        """Return 1, 2, 4, ... up to the rows of a step, adjusted so that they divide a step evenly.
+        """Return 1, 2, 4, ... up to a device's rows of a step, adjusted to divide these evenly.
 
         Each is replaced by a divisor of the rows that is not much smaller. If there is no such
         divisor, it is replaced by the rows that fill the same number of micro-batches evenly.
         """
-        candidates = {self.rows}
-        for exponent in range(self.rows.bit_length()):
+        step_rows = self.rows_of_device
+        candidates = {step_rows}
+        for exponent in range(step_rows.bit_length()):
             power = 2**exponent
             # A divisor of the step leaves no small micro-batch at its end.
-            divisor = max(rows for rows in range(1, power + 1) if self.rows % rows == 0)
+            divisor = max(rows for rows in range(1, power + 1) if step_rows % rows == 0)
             if 2 * divisor >= power:
                 candidates.add(divisor)
             else:
-                micro_batches = -(-self.rows // power)
-                candidates.add(-(-self.rows // micro_batches))
+                micro_batches = -(-step_rows // power)
+                candidates.add(-(-step_rows // micro_batches))
         return sorted(candidates)
 
     def tried_rows(self, candidate: int) -> int:
         """Return the rows with which a candidate is tried.
 
-        In mini-batches there are two of them, or as many rows as a step has.
+        In mini-batches there are two of them, or as many rows as the device has of a step.
         """
-        return min(2 * candidate, self.rows) if self.in_mini_batches else candidate
+        return min(2 * candidate, self.rows_of_device) if self.in_mini_batches else candidate
 
     def mini_batch_size(self, candidate: int) -> int:
         """Return the rows of a mini-batch, 0 if the batch isn't divided."""
-        return candidate if self.in_mini_batches and candidate < self.rows else 0
+        return candidate if self.in_mini_batches and candidate < self.rows_of_device else 0
 
 
 def find_batch_size(
@@ -217,7 +231,12 @@ def find_batch_size(
             queue = _last_candidate(search, probe, queue, fastest)
 
     chosen = _choose(search, measured)
-    result = divide_step(search.rows, chosen.rows, in_mini_batches=search.in_mini_batches)
+    result = divide_step(
+        search.rows,
+        chosen.rows,
+        in_mini_batches=search.in_mini_batches,
+        devices=search.devices,
+    )
     return replace(result, measured=tuple(measured))
 
 
@@ -293,7 +312,7 @@ def _last_candidate(
 
     That is the whole batch, which needs no second forward pass, unless it takes too long.
     """
-    seconds = search.rows * float(np.mean(probe.lengths)) / tokens_per_second
+    seconds = search.rows_of_device * float(np.mean(probe.lengths)) / tokens_per_second
     return queue[-1:] if search.in_mini_batches and seconds < search.seconds else []
 
 
@@ -312,38 +331,32 @@ def _choose(search: BatchSearch, measured: Sequence[MeasuredBatch]) -> MeasuredB
     fast = [batch for batch in fitting if batch.tokens_per_second >= (1.0 - TOLERANCE) * fastest]
 
     # The whole batch is simpler than any mini-batches that are no faster.
-    whole_batch_is_fast = search.in_mini_batches and fast[-1].rows == search.rows
+    whole_batch_is_fast = search.in_mini_batches and fast[-1].rows == search.rows_of_device
     return fast[-1] if whole_batch_is_fast else fast[0]
 
 
-def divide_step(rows: int, rows_at_once: int, *, in_mini_batches: bool) -> BatchSizeResult:
-    """Return how a step of `rows` goes through the model `rows_at_once` at a time.
-
-    Args:
-        rows: Rows of a step on each rank.
-        rows_at_once: Rows that go through the model at once.
-        in_mini_batches: Whether a step stays one batch.
-    """
-    if not in_mini_batches:
-        return BatchSizeResult(batch_size=rows_at_once, accumulate=-(-rows // rows_at_once))
-
-    mini_batch_size = rows_at_once if rows_at_once < rows else 0
-    return BatchSizeResult(batch_size=rows, accumulate=1, mini_batch_size=mini_batch_size)
-
-
-def agree_over_ranks(
-    result: BatchSizeResult, rows_at_once: Sequence[int], *, rows: int, in_mini_batches: bool
+def divide_step(
+    rows: int, rows_at_once: int, *, in_mini_batches: bool, devices: int = 1
 ) -> BatchSizeResult:
-    """Return the result of all ranks: the fewest rows at once of any rank.
+    """Return how a step of `rows` goes through the model `rows_at_once` at a time on each device.
 
     Args:
-        result: The result of this rank.
-        rows_at_once: The result of each rank: rows that go through the model at once.
-        rows: Rows of a step on each rank.
+        rows: Rows of a step, over all devices.
+        rows_at_once: Rows that go through the model of a device at once.
         in_mini_batches: Whether a step stays one batch.
+        devices: Number of devices that share a micro-batch.
     """
-    agreed = divide_step(rows, min(rows_at_once), in_mini_batches=in_mini_batches)
-    return replace(agreed, measured=result.measured)
+    if in_mini_batches:
+        is_cut = rows_at_once < -(-rows // devices)
+        mini_batch_size = rows_at_once if is_cut else 0
+        return BatchSizeResult(
+            batch_size=rows, accumulate=1, mini_batch_size=mini_batch_size, devices=devices
+        )
+
+    accumulate = -(-rows // (rows_at_once * devices))
+    # As few as make up the step: the devices needn't all be full.
+    batch_size = -(-rows // accumulate)
+    return BatchSizeResult(batch_size=batch_size, accumulate=accumulate, devices=devices)
 
 
 def typical_rows(lengths: Sequence[int], count: int, *, by_length: bool) -> list[int]:

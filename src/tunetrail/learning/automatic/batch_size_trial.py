@@ -14,7 +14,6 @@ from tunetrail.learning.automatic.batch_size_finder import (
     USABLE_SHARE,
     BatchSearch,
     BatchSizeResult,
-    agree_over_ranks,
     find_batch_size,
 )
 from tunetrail.learning.automatic.memory_meter import (
@@ -39,10 +38,11 @@ class BatchSizeTrial(Callback):
 
     Args:
         training: The training to come.
-        rows: Rows of a step on each rank.
+        rows: Rows of a step, over all devices.
         in_mini_batches: Whether a step has to stay one batch.
-        limit_bytes: Memory that may be taken in addition to the model; None for a share of what is
-            free.
+        devices: Number of devices of the training; the search runs on one of them.
+        limit_bytes: Memory that may be taken on a device in addition to the model; None for a share
+            of what is free.
 
     Attributes:
         result: The batch size; None before the search.
@@ -54,11 +54,13 @@ class BatchSizeTrial(Callback):
         *,
         rows: int,
         in_mini_batches: bool,
+        devices: int = 1,
         limit_bytes: int | None = None,
     ) -> None:
         self.training = training
         self.rows = rows
         self.in_mini_batches = in_mini_batches
+        self.devices = devices
         self.limit_bytes = limit_bytes
         self.result: BatchSizeResult | None = None
 
@@ -72,7 +74,10 @@ class BatchSizeTrial(Callback):
         release_memory(pl_module.device)
         gradients, state = state_bytes(pl_module, self.training)
         if self.limit_bytes is None:
-            self.limit_bytes = int(USABLE_SHARE * free_memory(pl_module.device))
+            self.limit_bytes = usable_bytes(pl_module, pl_module.device, self.devices)
+        if self.devices > 1:
+            # DDP collects the gradients that it sends in buffers of the same size.
+            gradients *= 2
 
         probe = ModuleProbe(trainer, pl_module, loader, state)
         search = BatchSearch(
@@ -81,6 +86,7 @@ class BatchSizeTrial(Callback):
             by_length=loader.batches.by_length,
             fixed_bytes=gradients + state,
             limit_bytes=self.limit_bytes,
+            devices=self.devices,
         )
 
         with progress_bar() as bar:
@@ -91,14 +97,7 @@ class BatchSizeTrial(Callback):
                     raise SIGTERMException
                 bar.update(task, completed=index, total=count)
 
-            result = find_batch_size(search, probe, on_candidate=show_progress)
-
-        self.result = agree_over_ranks(
-            result,
-            _least_over_ranks(result.rows_at_once),
-            rows=search.rows,
-            in_mini_batches=self.in_mini_batches,
-        )
+            self.result = find_batch_size(search, probe, on_candidate=show_progress)
         trainer.should_stop = True
 
 
@@ -199,13 +198,18 @@ def state_bytes(module: TrainedModule, training: TrainingConfig) -> tuple[int, i
     return gradients, state
 
 
-def _least_over_ranks(rows_at_once: int) -> list[int]:
-    """Return the least rows at once over all ranks, if there are several."""
-    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
-        return [rows_at_once]
+def usable_bytes(module: TrainedModule, device: torch.device, devices: int) -> int:
+    """Return the bytes that a training may take on each of its devices in addition to the model.
 
-    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-    least = torch.tensor(rows_at_once, device=device)
-    # All ranks take the same step, so the one with the least memory decides.
-    torch.distributed.all_reduce(least, op=torch.distributed.ReduceOp.MIN)
-    return [int(least)]
+    Args:
+        module: The module, which is in memory already.
+        device: The device on which the search runs; the others have as much memory.
+        devices: Number of devices of the training.
+    """
+    usable = int(USABLE_SHARE * free_memory(device))
+    if devices == 1 or device.type != "cpu":
+        return usable
+
+    # Ranks on CPUs share one memory, in which each has the model once more.
+    weights = sum(weight.numel() * weight.element_size() for weight in module.parameters())
+    return max(usable // devices - weights, 0)

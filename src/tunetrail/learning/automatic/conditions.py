@@ -11,15 +11,15 @@ _GIB = 2.0**30
 _PACKAGES = ("tunetrail", "torch", "transformers")
 
 
-def machine_conditions() -> list[Any]:
-    """Return what a measurement on this machine depends on.
+def machine_conditions(device: torch.device) -> list[Any]:
+    """Return what a measurement on a device of this machine depends on.
 
     That is the device, its threads and its memory in GiB, and the versions of what computes.
     """
     # A new version may be faster, or take other memory.
     versions = map(importlib.metadata.version, _PACKAGES)
-    if torch.cuda.is_available():
-        gpu = torch.cuda.get_device_properties(0)
+    if device.type == "cuda":
+        gpu = torch.cuda.get_device_properties(device)
         return ["cuda", gpu.name, round(gpu.total_memory / _GIB), *versions]
 
     capability = torch.backends.cpu.get_cpu_capability()

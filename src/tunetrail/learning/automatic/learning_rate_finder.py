@@ -200,6 +200,9 @@ def _loss_of(module: TrainedModule, window: Sequence[SharedBatch], step: int) ->
     """Return a step's loss with the dropout that the step will have."""
     loss = 0.0
     for index, batch in enumerate(window):
+        # The last micro-batch of an epoch may have fewer rows than parts.
+        if not batch.batch.rows:
+            continue
         # The same dropout, so that only the weights make a difference.
         torch.manual_seed(step_seed(module.seed, step, index, module.global_rank))
         loss += float(module.measures_of(batch.batch)["loss"])

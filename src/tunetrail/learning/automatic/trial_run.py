@@ -3,15 +3,17 @@
 Whatever a trial does to a module stays with it, so it gets a module of its own.
 """
 
+import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from tunetrail.config import TrainingConfig
+from tunetrail.learning.devices import CPU
 from tunetrail.learning.training.console import silence_lightning
 from tunetrail.learning.training.memory_settings import enable_gradient_checkpointing
 from tunetrail.learning.training.micro_batches import MicroBatchData
 from tunetrail.learning.training.module import TrainedModule
-from tunetrail.learning.training.precision import resolve_precision
+from tunetrail.learning.training.precision import resolve_precision, tf32_products
 
 
 def run_trial(
@@ -20,6 +22,7 @@ def run_trial(
     training: TrainingConfig,
     callback: Callback,
     max_steps: int,
+    device: torch.device = CPU,
 ) -> None:
     """Run a short training without validation; leaves the random generators as they were.
 
@@ -29,20 +32,24 @@ def run_trial(
         training: Precision and memory of the training to come; nothing is compiled.
         callback: Does what the trial is for.
         max_steps: Optimizer steps at most.
+        device: The device that it runs on.
     """
     silence_lightning()
     if training.memory.gradient_checkpointing:
         enable_gradient_checkpointing(module.model)
 
-    with isolate_rng():
+    precision = resolve_precision(training.precision, training.use_mixed_precision, device.type)
+    with isolate_rng(), tf32_products(precision, device.type):
         trainer = Trainer(
             # `max_steps` ends the trial.
             max_epochs=-1,
             max_steps=max_steps,
+            accelerator=device.type,
             devices=1,
             use_distributed_sampler=False,
-            precision=resolve_precision(training.precision, training.use_mixed_precision),  # type: ignore[arg-type]
-            accumulate_grad_batches=training.batches.accumulate,
+            precision=precision,  # type: ignore[arg-type]
+            # Lightning counts the parts of a micro-batch, too.
+            accumulate_grad_batches=training.batches.accumulate * data.parts,
             gradient_clip_val=training.max_grad_norm or None,
             limit_val_batches=0,
             callbacks=[callback],

@@ -6,7 +6,7 @@ MLflow.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ from sentence_transformers import SentenceTransformer
 from tunetrail.cache import ResultCache
 from tunetrail.config import EmbeddingConfig, TrainingConfig
 from tunetrail.config.losses import Loss, choose_loss
+from tunetrail.config.trainer import TrainerConfig
 from tunetrail.errors import ConfigError, SampleError
 from tunetrail.learning.automatic.auto_values import AutoValues, TrialSetup, find_auto_values
 from tunetrail.learning.automatic.learning_rate_finder import WHOLE_MODEL
+from tunetrail.learning.devices import computing_device, placed_on
 from tunetrail.learning.embedding.data import EmbeddingDataModule, shape_of
 from tunetrail.learning.embedding.encoder import encode_texts, encode_with_prompt
 from tunetrail.learning.embedding.losses import check_loss, check_records
@@ -37,6 +39,7 @@ from tunetrail.learning.tokens.prompts import (
     role_of,
 )
 from tunetrail.learning.tokens.tokenized import TokenizedTexts
+from tunetrail.learning.training.ranks import encoded_by_all_ranks
 from tunetrail.learning.training.records import Record, Refresh
 from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.samples import shape_named
@@ -56,12 +59,14 @@ class EmbeddingLearner:
             theirs in the column `shape`.
         seed: Decides the order of the rows, and dropout.
         cache: Keeps tokens and what was found for `auto` from run to run.
+        trainer: The devices; models that the learner applies compute on the first.
     """
 
     config: EmbeddingConfig
     shape: str
     seed: int
     cache: ResultCache | None = None
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     def check(self, path: str, records: Sequence[Record], load: Callable[[str], Any]) -> None:
         """Raise `ConfigError` or `SampleError` if model, loss and records don't fit together."""
@@ -112,7 +117,7 @@ class EmbeddingLearner:
         return module.trained(), replace(result, auto_values=auto_values.to_dict())
 
     def find_auto_values(
-        self, path: str, train: Sequence[Record], training: TrainingConfig
+        self, path: str, train: Sequence[Record], training: TrainingConfig, ranks: int = 1
     ) -> AutoValues:
         """Find what is `auto` in a training of a model, on the records of the learner's shape."""
         # A trial depends on these settings; the training's settings are compared separately.
@@ -127,6 +132,8 @@ class EmbeddingLearner:
             in_mini_batches=not self._loss.is_row_wise(self.config.loss_options),
             mini_batch_size=self.config.mini_batch_size,
             rates=WHOLE_MODEL,
+            ranks=ranks,
+            device=computing_device(self.trainer),
         )
         return find_auto_values(setup, training, self.cache)
 
@@ -143,7 +150,8 @@ class EmbeddingLearner:
         Returns:
             float32 [texts, dimensions], in the order of the texts.
         """
-        return encode_with_prompt(model, texts, prompt_of(model, role))
+        with placed_on(computing_device(self.trainer), model):
+            return encode_with_prompt(model, texts, prompt_of(model, role))
 
     def _prepare(
         self,
@@ -168,7 +176,8 @@ class EmbeddingLearner:
         prompts = configured_prompts(self.config)
 
         def encode(texts: Sequence[str], role: str = QUERY) -> NDArray:
-            return encode_texts(module.encoder, texts, prompts[role])
+            encode_share = partial(encode_texts, module.encoder, prompt=prompts[role])
+            return encoded_by_all_ranks(encode_share, texts, module.device)
 
         def refreshed(epoch: int) -> Sequence[Record]:
             assert refresh is not None
@@ -273,7 +282,8 @@ class EmbeddingLearner:
 
         def encode(texts: Sequence[str], role: str) -> NDArray:
             # Not of unit length: the student's vectors are to be as long as the teacher's.
-            return encode_with_prompt(teacher, texts, prompt_of(teacher, role), unit=False)
+            with placed_on(computing_device(self.trainer), teacher):
+                return encode_with_prompt(teacher, texts, prompt_of(teacher, role), unit=False)
 
         return partial(
             taught_records,

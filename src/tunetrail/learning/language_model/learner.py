@@ -5,7 +5,7 @@ It takes plain records and returns models and NumPy arrays.
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -19,9 +19,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tunetrail.cache import ResultCache
 from tunetrail.config import LanguageModelConfig, TrainingConfig
+from tunetrail.config.trainer import TrainerConfig
 from tunetrail.errors import SampleError
 from tunetrail.learning.automatic.auto_values import AutoValues, TrialSetup, find_auto_values
 from tunetrail.learning.automatic.learning_rate_finder import ADAPTER, WHOLE_MODEL
+from tunetrail.learning.devices import computing_device, placed_on
 from tunetrail.learning.evaluation_mode import undisturbed
 from tunetrail.learning.fitting import FitResult, fit, optimization_settings
 from tunetrail.learning.language_model.data import Item, LanguageModelDataModule, PreferencePair
@@ -78,11 +80,19 @@ class Likelihoods:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LanguageModelLearner:
-    """Loads, trains and applies causal language models."""
+    """Loads, trains and applies causal language models.
+
+    Attributes:
+        config: The model, its adapter and its training.
+        seed: Decides the order of the rows, dropout and the adapters' first weights.
+        cache: Keeps tokens and what was found for `auto` from run to run.
+        trainer: The devices; models that the learner applies compute on the first.
+    """
 
     config: LanguageModelConfig
     seed: int
     cache: ResultCache | None = None
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     def check(self, path: str, records: Sequence[Record], load: Callable[[str], Any]) -> None:
         """Raise `SampleError` if the maximum length cuts off more than half of the outputs."""
@@ -143,7 +153,7 @@ class LanguageModelLearner:
         return model, replace(result, auto_values=auto_values.to_dict())
 
     def find_auto_values(
-        self, path: str, train: Sequence[Record], training: TrainingConfig
+        self, path: str, train: Sequence[Record], training: TrainingConfig, ranks: int = 1
     ) -> AutoValues:
         """Find the values of settings that are `auto`, for the model in the folder `path`."""
         tokenizer = load_tokenizer(path)
@@ -156,6 +166,8 @@ class LanguageModelLearner:
             # The loss compares no rows, so a step may be cut into any micro-batches.
             in_mini_batches=False,
             rates=WHOLE_MODEL if self.config.adapter.kind == "none" else ADAPTER,
+            ranks=ranks,
+            device=computing_device(self.trainer),
         )
         return find_auto_values(setup, training, self.cache)
 
@@ -215,7 +227,7 @@ class LanguageModelLearner:
         self, model: LanguageModel, records: Sequence[Record], batch_size: int
     ) -> Likelihoods:
         """Return the likelihoods of records; a record without a supervised token has zeros."""
-        return _likelihoods(model, self._tokenize(model.tokenizer, records), batch_size)
+        return self._likelihoods(model, self._tokenize(model.tokenizer, records), batch_size)
 
     def preference_likelihoods(
         self, model: LanguageModel, records: Sequence[Record], batch_size: int
@@ -223,9 +235,26 @@ class LanguageModelLearner:
         """Return the likelihoods of the chosen and of the rejected answers, given their prompts."""
         pairs = self._pairs(model.tokenizer, records)
         chosen, rejected = map(itemgetter(0), pairs), map(itemgetter(1), pairs)
-        likelihoods = _likelihoods(model, [*chosen, *rejected], batch_size)
+        likelihoods = self._likelihoods(model, [*chosen, *rejected], batch_size)
         count = len(pairs)
         return likelihoods.part(slice(count)), likelihoods.part(slice(count, None))
+
+    def _likelihoods(
+        self, model: LanguageModel, examples: Sequence[TokenizedExample], batch_size: int
+    ) -> Likelihoods:
+        # Without a supervised token there is nothing to compute: those examples keep their zeros.
+        rows, supervised = _supervised(examples)
+        nats = np.zeros(len(examples))
+        with placed_on(computing_device(self.trainer), model.model):
+            forward = build_forward(model.model, int(model.tokenizer.pad_token_id))
+            with concatenating(model.model) if forward.padding_free else nullcontext():
+                nats[rows] = _nats(forward, supervised, batch_size, "Scoring")
+
+        return Likelihoods(
+            nats=nats,
+            tokens=np.array(supervised_counts(examples)),
+            bytes=np.array([example.supervised_bytes for example in examples]),
+        )
 
     def _items(
         self,
@@ -253,7 +282,7 @@ class LanguageModelLearner:
             )
 
         # The reference is the model without dropout, and mustn't change the training's draws.
-        with undisturbed(module):
+        with placed_on(computing_device(self.trainer), module), undisturbed(module):
             answers = list(chain.from_iterable(pairs))
             nats = _nats(module.forward_pass, answers, batch_size, "Reference")
         items = []
@@ -304,23 +333,6 @@ def _nats(
         for rows, batch_nats in compute_batches(progress, score):
             nats[rows] = batch_nats
     return nats
-
-
-def _likelihoods(
-    model: LanguageModel, examples: Sequence[TokenizedExample], batch_size: int
-) -> Likelihoods:
-    # Without a supervised token there is nothing to compute: those examples keep their zeros.
-    rows, supervised = _supervised(examples)
-    forward = build_forward(model.model, int(model.tokenizer.pad_token_id))
-    nats = np.zeros(len(examples))
-    with concatenating(model.model) if forward.padding_free else nullcontext():
-        nats[rows] = _nats(forward, supervised, batch_size, "Scoring")
-
-    return Likelihoods(
-        nats=nats,
-        tokens=np.array(supervised_counts(examples)),
-        bytes=np.array([example.supervised_bytes for example in examples]),
-    )
 
 
 def _supervised(

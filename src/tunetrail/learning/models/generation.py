@@ -26,6 +26,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from tunetrail.learning.devices import CPU, placed_on
 from tunetrail.learning.language_model.learner import LanguageModel
 
 SHOWN_FROM = 200
@@ -62,6 +63,7 @@ class TextWriter:
         max_new_tokens: Maximum length of a line in tokens.
         temperature: At least 0; the higher, the more varied are the lines.
         batch_size: Number of texts per batch.
+        device: The device that the model computes on.
     """
 
     model: LanguageModel
@@ -69,6 +71,7 @@ class TextWriter:
     max_new_tokens: int = 48
     temperature: float = 0.7
     batch_size: int = 16
+    device: torch.device = CPU
     _written: dict[_Request, str] = field(default_factory=dict, repr=False, compare=False)
 
     def write(self, instruction: str, texts: Sequence[str], opening: str = "") -> list[str]:
@@ -96,10 +99,12 @@ class TextWriter:
         new_requests.sort(key=lambda request: -len(prompts[request]))
         console, is_short = Console(stderr=True), len(new_requests) < SHOWN_FROM
         starts = range(0, len(new_requests), self.batch_size)
-        for start in track(starts, "Writing", console=console, transient=True, disable=is_short):
-            batch = new_requests[start : start + self.batch_size]
-            lines = self._lines([prompts[request] for request in batch], batch)
-            self._written.update(zip(batch, lines, strict=True))
+        tracked = track(starts, "Writing", console=console, transient=True, disable=is_short)
+        with placed_on(self.device, self.model.model):
+            for start in tracked:
+                batch = new_requests[start : start + self.batch_size]
+                lines = self._lines([prompts[request] for request in batch], batch)
+                self._written.update(zip(batch, lines, strict=True))
         return [self._written[request] for request in requests]
 
     def _prompt(self, request: _Request) -> list[int]:

@@ -13,6 +13,7 @@ from rich.progress import track
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from tunetrail.errors import ConfigError, ModelError
+from tunetrail.learning.devices import CPU, placed_on
 from tunetrail.learning.models.catalog import LANGUAGE_MODELS, resolve_model
 
 SHOWN_FROM = 200
@@ -87,10 +88,16 @@ class Translator:
     White space between and around sentences stays. A sentence that is too long for one of the
     models, or whose translation has no end, stays as it is. Translations are remembered, so that
     the folds of a cross-validation don't translate again.
+
+    Attributes:
+        there: The model of the first direction.
+        back: The model of the way back.
+        device: The device that the models compute on, one after the other.
     """
 
     there: TranslationModel
     back: TranslationModel
+    device: torch.device = CPU
     _translated: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def back_translated(self, texts: Sequence[str]) -> list[str]:
@@ -108,10 +115,12 @@ class Translator:
 
     def _translate(self, sentences: Sequence[str]) -> dict[str, str]:
         """Return each sentence's translation back, or the sentence if one of the models fails."""
-        abroad = translated(self.there, sentences)
+        with placed_on(self.device, self.there.model):
+            abroad = translated(self.there, sentences)
         translatable = [text for text in abroad if text is not None]
         # Sentences without a translation don't go back, so these are fewer than `abroad`.
-        returned = iter(translated(self.back, translatable))
+        with placed_on(self.device, self.back.model):
+            returned = iter(translated(self.back, translatable))
 
         translations = {}
         for sentence, foreign in zip(sentences, abroad, strict=True):

@@ -1,7 +1,9 @@
-"""What the ranks of a training exchange: the vectors that a loss compares."""
+"""What the ranks of a training exchange: the vectors that a loss or a search compares."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed
 from torch import Tensor
@@ -40,3 +42,32 @@ def vectors_of_all_ranks(
         padded_sizes = [*rank_sizes, *[0] * (columns - len(rank_sizes))]
         columns_of_ranks.append(torch.split(vectors, padded_sizes))
     return [torch.cat(column) for column in zip(*columns_of_ranks, strict=True)]
+
+
+def encoded_by_all_ranks(
+    encode: Callable[[Sequence[str]], npt.NDArray[np.float32]],
+    texts: Sequence[str],
+    device: torch.device,
+) -> npt.NDArray[np.float32]:
+    """Return the vectors of texts, of which each rank encodes a share.
+
+    Outside the ranks of a training, this process encodes all texts.
+
+    Args:
+        encode: Returns the vectors [texts, dimensions] of texts.
+        texts: The texts, the same on all ranks.
+        device: The device of this rank, by which the ranks exchange the vectors.
+    """
+    ranks = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    if ranks == 1:
+        return encode(texts)
+
+    rank = torch.distributed.get_rank()
+    shares = np.array_split(np.arange(len(texts)), ranks)
+    share_vectors = encode([texts[row] for row in shares[rank]])
+
+    # Every rank gets the same vectors, to the last bit: what is mined by them must not differ.
+    tensor = torch.from_numpy(share_vectors).to(device)
+    sizes = [[len(share)] for share in shares]
+    (vectors,) = vectors_of_all_ranks([tensor], sizes, rank)
+    return vectors.cpu().numpy()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.families import embedding_folder, language_folder
 
 from tunetrail.cache import ResultCache
 from tunetrail.config import EmbeddingConfig, LanguageModelConfig, TrainingConfig
@@ -129,6 +130,44 @@ def test_given_pieces_are_kept(tiny_embedding_model: str) -> None:
         tiny_embedding_model, RECORDS["pair"], AUTO_SIZE
     )
     assert found.batch == BatchSizeResult(batch_size=8, accumulate=1, mini_batch_size=2)
+
+
+def test_devices_share_a_step_for_which_a_batch_size_is_found(tiny_embedding_model: str) -> None:
+    found = embedding().find_auto_values(tiny_embedding_model, RECORDS["pair"], AUTO_SIZE, 2)
+    assert found.batch is not None and found.batch.devices == 2
+    assert (found.batch.batch_size, found.batch.accumulate) == (8, 1)
+    assert max(batch.rows for batch in found.batch.measured) == 4
+
+    # A share of four rows needs no mini-batches of four.
+    for mini_batch_size, needed in ((2, 2), (4, 0)):
+        pieces = embedding(mini_batch_size=mini_batch_size)
+        found = pieces.find_auto_values(tiny_embedding_model, RECORDS["pair"], AUTO_SIZE, 2)
+        assert found.batch == BatchSizeResult(
+            batch_size=8, accumulate=1, mini_batch_size=needed, devices=2
+        )
+
+
+@pytest.mark.parametrize("family", ["embedding", "llm"])
+def test_the_rate_of_several_devices_is_found_on_one_in_pieces(tmp_path: Path, family: str) -> None:
+    # Without dropout, whose draws the pieces change, the losses differ by rounding only.
+    learner: Any = language(adapter=AdapterConfig(dropout=0.0))
+    path = str(tmp_path / "model")
+    # The last batch of an epoch has one row, and so nothing for the second device.
+    records = [*OUTPUTS, OUTPUTS[0]]
+    if family == "embedding":
+        learner, records = embedding(), RECORDS["pair"]
+        path = embedding_folder(tmp_path, "bert")
+    else:
+        language_folder(tmp_path / "model", "llama")
+
+    one = learner.find_auto_values(path, records, AUTO_RATE)
+    two = learner.find_auto_values(path, records, AUTO_RATE, 2)
+
+    assert two.rate.rate == one.rate.rate
+    assert [rate for rate, _ in two.rate.curve] == [rate for rate, _ in one.rate.curve]
+    # At the highest rates, rounding grows to differences that can be seen.
+    losses = [loss for _, loss in one.rate.curve[:50]]
+    assert [loss for _, loss in two.rate.curve[:50]] == pytest.approx(losses, rel=1e-3)
 
 
 def test_batches_of_tokens_have_no_size_to_find(tiny_embedding_model: str) -> None:

@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -8,8 +8,6 @@ from tunetrail.errors import ConfigError
 from tunetrail.learning.automatic.batch_size_finder import (
     BatchSearch,
     BatchSizeResult,
-    MeasuredBatch,
-    agree_over_ranks,
     divide_step,
     find_batch_size,
     typical_rows,
@@ -147,21 +145,40 @@ def test_no_candidate_changes_the_rows_of_a_step_by_much(rows: int) -> None:
         assert rows <= found.batch_size * found.accumulate < rows + found.accumulate
 
 
-def test_ranks_agree_on_the_least() -> None:
-    measured = (MeasuredBatch(rows=16, tokens_per_second=1.0, memory_bytes=1, fits=True),)
-    found = BatchSizeResult(batch_size=16, accumulate=2, measured=measured)
-    assert agree_over_ranks(found, [16, 8, 32], rows=32, in_mini_batches=False) == BatchSizeResult(
-        batch_size=8, accumulate=4, measured=measured
-    )
-    assert agree_over_ranks(found, [16, 16], rows=32, in_mini_batches=False) == found
+@pytest.mark.parametrize("devices", [1, 2, 3, 8])
+@pytest.mark.parametrize("rows", [1, 7, 32, 50, 199])
+def test_devices_share_a_step_and_none_takes_more_rows_than_it_has_tried(
+    rows: int, devices: int
+) -> None:
+    tried = replace(search(rows), devices=devices)
+    for candidate in tried.candidates():
+        found = divide_step(rows, candidate, in_mini_batches=False, devices=devices)
+        assert found.rows_at_once == candidate
+        assert rows <= found.batch_size * found.accumulate < rows + found.accumulate
+
+        whole = divide_step(rows, candidate, in_mini_batches=True, devices=devices)
+        assert (whole.batch_size, whole.accumulate, whole.rows_at_once) == (rows, 1, candidate)
 
 
-def test_ranks_agree_on_pieces() -> None:
-    whole = BatchSizeResult(batch_size=32, accumulate=1)
-    assert agree_over_ranks(whole, [32, 8], rows=32, in_mini_batches=True) == BatchSizeResult(
-        batch_size=32, accumulate=1, mini_batch_size=8
-    )
-    assert agree_over_ranks(whole, [32, 32], rows=32, in_mini_batches=True) == whole
+def test_a_search_for_several_devices_tries_what_one_of_them_computes() -> None:
+    machine = Machine(saturated_at=10**6)
+    found = find_batch_size(replace(search(limit=800_000), devices=4), machine)
+    # Eight of the longest rows fit a device; it has sixteen rows of a step.
+    assert (found.batch_size, found.accumulate, found.devices) == (32, 2, 4)
+    assert found.rows_at_once == 8 and found.memory_bytes == machine.most == 800_000
+
+    roomy = find_batch_size(replace(search(), devices=4), machine)
+    assert (roomy.batch_size, roomy.accumulate) == (64, 1)
+    assert max(rows for rows, _ in machine.tried) == 16
+
+
+def test_a_share_that_fits_is_not_cut_even_if_the_whole_batch_would_be() -> None:
+    machine = Machine(saturated_at=10**6)
+    compared = search(in_mini_batches=True, limit=1_700_000)
+    alone = find_batch_size(compared, machine)
+    shared = find_batch_size(replace(compared, devices=4), machine)
+    assert (alone.batch_size, alone.mini_batch_size) == (64, 16)
+    assert (shared.batch_size, shared.accumulate, shared.mini_batch_size) == (64, 1, 0)
 
 
 def test_typical_rows_are_of_all_lengths() -> None:
@@ -178,5 +195,11 @@ def test_typical_rows_of_like_length_are_about_the_median() -> None:
 
 
 def test_what_was_found_becomes_plain_values_and_back() -> None:
-    found = find_batch_size(search(), Machine())
+    found = find_batch_size(replace(search(), devices=2), Machine())
     assert BatchSizeResult.from_dict(found.to_dict()) == found
+
+
+def test_a_result_of_an_earlier_version_is_for_one_device() -> None:
+    plain = find_batch_size(search(), Machine()).to_dict()
+    del plain["devices"]
+    assert BatchSizeResult.from_dict(plain).devices == 1

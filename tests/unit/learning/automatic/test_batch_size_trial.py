@@ -7,7 +7,11 @@ from tunetrail.config import TrainingConfig
 from tunetrail.config.training import AveragingConfig, OptimizerConfig
 from tunetrail.errors import ConfigError
 from tunetrail.learning.automatic.batch_size_finder import BatchSizeResult
-from tunetrail.learning.automatic.batch_size_trial import BatchSizeTrial, state_bytes
+from tunetrail.learning.automatic.batch_size_trial import (
+    BatchSizeTrial,
+    state_bytes,
+    usable_bytes,
+)
 from tunetrail.learning.automatic.trial_run import run_trial
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule
@@ -34,14 +38,23 @@ class Narrow(EmbeddingModule):
 
 
 def searched(
-    module: EmbeddingModule, *, in_mini_batches: bool, limit_bytes: int | None = None, rows: int = 8
+    module: EmbeddingModule,
+    *,
+    in_mini_batches: bool,
+    limit_bytes: int | None = None,
+    rows: int = 8,
+    devices: int = 1,
 ) -> BatchSizeResult | None:
     records = PAIRS if module.hparams["shape"] == "pair" else SCORES
     data = EmbeddingDataModule(
         train=records, validation=[], shape=module.hparams["shape"], batch_size=1
     )
     trial = BatchSizeTrial(
-        TRAINING, rows=rows, in_mini_batches=in_mini_batches, limit_bytes=limit_bytes
+        TRAINING,
+        rows=rows,
+        in_mini_batches=in_mini_batches,
+        devices=devices,
+        limit_bytes=limit_bytes,
     )
     run_trial(module, data, TRAINING, trial, max_steps=1)
     return trial.result
@@ -123,13 +136,36 @@ def test_the_state_of_the_optimizer_is_counted(tiny_embedding_model: str) -> Non
     assert state_bytes(module, TRAINING)[0] < 4 * trained
 
 
-def test_ranks_are_asked_where_there_are_some(tiny_embedding_model: str) -> None:
-    torch.distributed.init_process_group(
-        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
-    )
-    try:
-        found = searched(built(tiny_embedding_model, "score", Narrow), in_mini_batches=False)
-    finally:
-        torch.distributed.destroy_process_group()
-    assert found is not None and found.batch_size in (1, 2)
-    assert found.batch_size * found.accumulate == 8
+def test_devices_share_the_rows_of_a_step(tiny_embedding_model: str) -> None:
+    class Seen(EmbeddingModule):
+        most = 0
+
+        def loss_of(self, batch: SharedBatch) -> torch.Tensor:
+            self.most = max(self.most, len(batch.share.rows))
+            return super().loss_of(batch)
+
+    module = built(tiny_embedding_model, kind=Seen)
+    found = searched(module, in_mini_batches=True, devices=3)
+    assert found is not None
+    assert (found.batch_size, found.accumulate, found.devices) == (8, 1, 3)
+    # The largest share of a step of eight rows.
+    assert isinstance(module, Seen) and module.most == 3
+
+
+def test_ranks_on_cpus_share_the_memory_of_the_machine(tiny_embedding_model: str) -> None:
+    module = built(tiny_embedding_model)
+    weights = sum(4 * weight.numel() for weight in module.parameters())
+    cpu = torch.device("cpu")
+    one, four = (usable_bytes(module, cpu, devices) for devices in (1, 4))
+    # The memory that other processes hold changes in between.
+    assert four == pytest.approx(one / 4 - weights, rel=0.2)
+    assert usable_bytes(module, cpu, 10**12) == 0
+
+
+def test_gradients_that_ranks_send_count_twice(tiny_embedding_model: str) -> None:
+    gradients, state = state_bytes(built(tiny_embedding_model), TRAINING)
+    limit = gradients + state + gradients // 2
+    module = built(tiny_embedding_model)
+    assert searched(module, in_mini_batches=False, limit_bytes=10**12) is not None
+    with pytest.raises(ConfigError, match=r"training\.batch_size must leave room for one row"):
+        searched(module, in_mini_batches=False, limit_bytes=limit, devices=2)

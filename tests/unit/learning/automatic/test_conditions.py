@@ -1,4 +1,5 @@
 from tunetrail.learning.automatic.conditions import length_class, machine_conditions
+from tunetrail.learning.devices import CPU
 
 
 def test_rows_of_similar_length_have_one_class() -> None:
@@ -7,5 +8,5 @@ def test_rows_of_similar_length_have_one_class() -> None:
 
 
 def test_the_machine_is_plain_values() -> None:
-    assert machine_conditions() == machine_conditions()
-    assert all(isinstance(value, str | int) for value in machine_conditions())
+    assert machine_conditions(CPU) == machine_conditions(CPU)
+    assert all(isinstance(value, str | int) for value in machine_conditions(CPU))

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import torch
 from tests.families import assert_close, embedding_folder, language_folder
 
 from tunetrail.learning.embedding.data import EmbeddingDataModule
+from tunetrail.learning.embedding.encoder import encode_texts
 from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.language_model.data import LanguageModelDataModule
 from tunetrail.learning.language_model.module import LanguageModelModule
 from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
+from tunetrail.learning.training.ranks import encoded_by_all_ranks
 
 pytestmark = pytest.mark.processes
 
@@ -32,6 +35,7 @@ PAIRS = [
     }
     for n in range(25)
 ]
+TEXTS = [f"text {n} {'a ' * (n % 7)}" for n in range(25)]
 LABELS = [{"text": f"text {n} {'a ' * (n % 4)}", "label": f"label {n % 3}"} for n in range(25)]
 EXAMPLES = [
     TokenizedExample(
@@ -178,6 +182,37 @@ def test_two_ranks_train_like_one(two_ranks: Path, case: str) -> None:
         )
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, 25])
+def test_each_rank_encodes_a_share_and_gets_all_vectors(two_ranks: Path, count: int) -> None:
+    module = EmbeddingModule(model=str(two_ranks / "encoder" / "model"), shape="pair")
+    expected = encode_texts(module.eval().encoder, TEXTS[:count])
+    seen, vectors = [], []
+    for rank in range(2):
+        texts, encoded = torch.load(two_ranks / f"vectors of {count}.{rank}", weights_only=True)
+        seen.append(texts)
+        vectors.append(encoded.numpy())
+
+    assert seen[0] + seen[1] == TEXTS[:count] and 0 <= len(seen[0]) - len(seen[1]) <= 1
+    assert vectors[0].tobytes() == vectors[1].tobytes()
+    assert vectors[0].shape == expected.shape
+    assert vectors[0] == pytest.approx(expected, abs=1e-6)
+
+
+def _encode_as_a_rank(folder: Path, path: str) -> None:
+    """Encode in the process group that the trainings before have left."""
+    module = EmbeddingModule(model=path, shape="pair").eval()
+    for count in (0, 1, 2, 25):
+        seen: list[str] = []
+
+        def encode(texts: Sequence[str], seen: list[str] = seen) -> Any:
+            seen += texts
+            return encode_texts(module.encoder, texts)
+
+        vectors = encoded_by_all_ranks(encode, TEXTS[:count], torch.device("cpu"))
+        rank = os.environ["LOCAL_RANK"]
+        torch.save((seen, torch.from_numpy(vectors)), folder / f"vectors of {count}.{rank}")
+
+
 def _train_as_a_rank(folder: Path) -> None:
     paths = str(folder / "encoder" / "model"), str(folder / "decoder")
     for case in CASES:
@@ -192,6 +227,7 @@ def _train_as_a_rank(folder: Path) -> None:
                 folder / f"{case}.start",
             )
         torch.save(trained(case, *paths, ranks=2), folder / f"{case}.{os.environ['LOCAL_RANK']}")
+    _encode_as_a_rank(folder, paths[0])
 
 
 if __name__ == "__main__":
