@@ -9,6 +9,7 @@ import pytest
 
 from tunetrail import DataSciencePipeline
 from tunetrail.config import Settings
+from tunetrail.config.trainer import TrainerConfig
 from tunetrail.data.rows import rows_frame
 from tunetrail.errors import ConfigError
 from tunetrail.pipeline import Pruned
@@ -37,6 +38,26 @@ def test_run_ends_after_the_fit_and_goes_on_to_the_deployment(
     assert fitted.objective == fitted.steps["training"]["best_validation_loss"] is not None
     assert deployed.objective == fitted.objective
     assert list(Path(pipeline.settings.output_dir).iterdir()) == []
+
+
+@pytest.mark.processes
+def test_run_on_two_devices_trains_with_what_is_found_on_one(
+    workplace: Path, make_settings: Make, rows: pd.DataFrame
+) -> None:
+    settings = make_settings(workplace, trainer=TrainerConfig(accelerator="cpu", devices=2))
+    settings.embedding.training.batch_size = settings.embedding.training.learning_rate = "auto"
+    settings.embedding.training.batches.effective_size = 8
+
+    fitted = DataSciencePipeline(settings).run("embedding", rows, until="fit")
+
+    training = fitted.steps["training"]
+    batch_size, rate = training["found"]["batch_size"], training["found"]["learning_rate"]["rate"]
+    assert (batch_size["batch_size"], batch_size["devices"]) == (8, 2)
+    # Of a step of eight rows, a rank computes no more.
+    assert max(batch["rows"] for batch in batch_size["measured"]) == 4
+    assert training["steps"] == 3
+    # The first of three steps, from which the rate falls to zero.
+    assert training["history"]["train/learning_rate"][0] == [1, pytest.approx(rate * 2 / 3)]
 
 
 def test_run_refuses_an_unknown_stage(
