@@ -1,6 +1,5 @@
 """A training that was killed and goes on has the losses and the weights of one that was not, to the last bit."""
 
-import hashlib
 import math
 import os
 import random
@@ -9,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,21 @@ import pytest
 import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from tests.families import embedding_folder, language_folder
+from tests.unit.learning.recovery.killable import (
+    EXAMPLES,
+    LORA,
+    OPPOSITE,
+    PAIRS,
+    SAME,
+    TIMED,
+    Killable,
+    KillableEmbedding,
+    KillableLanguageModel,
+    Strike,
+    digest,
+)
 
-from tunetrail.config import AdapterConfig, TrainingConfig
+from tunetrail.config import TrainingConfig
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.config.training import (
     AveragingConfig,
@@ -30,32 +42,16 @@ from tunetrail.config.training import (
 )
 from tunetrail.errors import TrainingError
 from tunetrail.learning.embedding.data import EmbeddingDataModule
-from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.fitting import FitResult, fit, optimization_settings
 from tunetrail.learning.language_model.data import LanguageModelDataModule
-from tunetrail.learning.language_model.module import LanguageModelModule
 from tunetrail.learning.recovery.diagnosis import Diagnosis
 from tunetrail.learning.recovery.failures import (
     FullMemoryError,
     NonFiniteError,
     RecoverableError,
 )
-from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
 from tunetrail.learning.training_plan import TrainingPlan
 
-ROWS = 27  # seven batches of four, or three steps of three batches
-PAIRS = [
-    {
-        "anchor": f"question {n} {'why ' * (n % 5)}",
-        "positive": f"the answer is {n * 7}",
-        "negative": "no" * (n % 2),
-    }
-    for n in range(ROWS)
-]
-SAME = [{"sentence1": f"text {n}", "sentence2": f"other {n}", "score": 1.0} for n in range(ROWS)]
-OPPOSITE = [record | {"score": -1.0} for record in SAME[:9]]
-"""Whoever learns SAME gets worse on OPPOSITE with every step."""
-LORA = asdict(AdapterConfig(kind="lora", rank=4, alpha=8, dropout=0.2))
 TRAINING = TrainingConfig(
     batch_size=4,
     num_epochs=3,
@@ -64,21 +60,6 @@ TRAINING = TrainingConfig(
     logging_steps=1,
     early_stopping_patience=0,
 )
-TIMED = ("train/tokens_per_second", "train/mfu", "train/memory_gib")
-
-
-def example(number: int) -> TokenizedExample:
-    ids = [*(3 + (number * 31 + place * place) % 250 for place in range(4 + number * 5 % 17)), 2]
-    return TokenizedExample(
-        input_ids=ids,
-        labels=[IGNORED, *ids[1:]],
-        supervised_bytes=0,
-        truncated=False,
-        weight=1.0 + number % 3,
-    )
-
-
-EXAMPLES = [example(number) for number in range(ROWS)]
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -111,57 +92,6 @@ class Case:
 
 class KilledError(Exception):
     """The end, as far as this process is concerned."""
-
-
-Strike = Callable[[str, int], None]
-"""Takes a place and the number of batches that are finished there."""
-
-
-class Killable:
-    """Says at which place of its training it is."""
-
-    on_place: Strike = staticmethod(lambda place, finished: None)
-    validation_batches = 0
-    final = ""
-
-    def strike(self, place: str) -> None:
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress  # type: ignore[attr-defined]
-        self.on_place(place, progress.total.processed)
-
-    def training_step(self, batch: Any, batch_index: int) -> Any:
-        self.strike("step")
-        return super().training_step(batch, batch_index)  # type: ignore[misc]
-
-    def on_validation_epoch_start(self) -> None:
-        self.validation_batches = 0
-        super().on_validation_epoch_start()  # type: ignore[misc]
-
-    def measures_of(self, micro_batch: Any) -> Any:
-        self.validation_batches += 1
-        if self.validation_batches == 2:
-            self.strike("validation")
-        return super().measures_of(micro_batch)  # type: ignore[misc]
-
-    def on_validation_end(self) -> None:
-        self.strike("validated")
-
-    def on_train_epoch_end(self) -> None:
-        self.strike("epoch")
-
-    def on_train_end(self) -> None:
-        trainer: Any = self.trainer  # type: ignore[attr-defined]
-        schedule = trainer.lr_scheduler_configs[0].scheduler
-        self.final = digest(
-            [self.state_dict(), trainer.optimizers[0].state_dict(), schedule.last_epoch]
-        )  # type: ignore[attr-defined]
-
-
-class KillableEmbedding(Killable, EmbeddingModule):
-    """An embedding model's training."""
-
-
-class KillableLanguageModel(Killable, LanguageModelModule):
-    """A language model's training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +158,7 @@ class Trainings:
                 mini_batch_size=3 if case.model == "embedding-cached" else 0,
                 **settings,
             )
-            train, validation = (SAME, OPPOSITE) if opposed else (PAIRS, PAIRS[:9])
+            train, validation = (SAME, OPPOSITE[:9]) if opposed else (PAIRS, PAIRS[:9])
             data: Any = EmbeddingDataModule(
                 train=train, validation=validation, shape=module.hparams["shape"], **common
             )
@@ -258,11 +188,12 @@ class Trainings:
             ),
             seed=3,
         )
+        assert module.final_state is not None
         return Outcome(
             result=result,
             history={name: values for name, values in result.history.items() if name not in TIMED},
             best=digest(module.state_dict()),
-            final=module.final,
+            final=digest(module.final_state),
         )
 
     def killed(self, case: Case, *kills: Kill) -> Outcome:
@@ -300,34 +231,8 @@ class Trainings:
         return last if last.exists() else None
 
 
-def digest(values: Any) -> str:
-    """Return a hash of all numbers in nested collections of tensors and plain values."""
-    found = hashlib.sha256()
-
-    def add(value: Any) -> None:
-        if isinstance(value, Mapping):
-            for name in sorted(value, key=str):
-                found.update(str(name).encode())
-                add(value[name])
-        elif isinstance(value, list | tuple):
-            for each in value:
-                add(each)
-        elif isinstance(value, torch.Tensor):
-            found.update(
-                value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-                if value.ndim
-                else b""
-            )
-            found.update(repr(value.tolist()).encode() if not value.ndim else b"")
-        else:
-            found.update(repr(value).encode())
-
-    add(values)
-    return found.hexdigest()
-
-
 def assert_same(found: Outcome, expected: Outcome) -> None:
-    assert found.final and found.history == expected.history
+    assert found.history == expected.history
     assert (found.best, found.final) == (expected.best, expected.final)
     names = ("steps", "epochs", "stopped_early", "best_validation_loss")
     assert [getattr(found.result, name) for name in names] == [
