@@ -29,3 +29,17 @@ def scale_batches(fit_loop: dict[str, Any], parts: int, parts_before: int) -> No
 
     for loader in fit_loop["state_dict"].get("combined_loader", []):
         loader["done"] = loader["done"] // parts_before * parts
+
+
+def count_running_epoch(fit_loop: dict[str, Any]) -> None:
+    """Count the epoch in which a checkpoint was saved as begun, and as not finished.
+
+    Lightning leaves the epoch out that begins after a resume from the end of an epoch. A checkpoint
+    of its last batch would then repeat the epoch, or add one to the training.
+
+    Args:
+        fit_loop: What a checkpoint holds for the fit loop; changed in place.
+    """
+    for counts in fit_loop["epoch_progress"].values():
+        finished = counts["processed"]
+        counts |= {"ready": finished + 1, "started": finished + 1, "completed": finished}

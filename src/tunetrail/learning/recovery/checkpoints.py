@@ -11,7 +11,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from tunetrail.errors import TrainingError
-from tunetrail.learning.lightning_internals import scale_batches
+from tunetrail.learning.lightning_internals import count_running_epoch, scale_batches
 from tunetrail.learning.recovery.failures import STATE, Recovery
 from tunetrail.learning.training.micro_batches import SharedBatch
 
@@ -101,8 +101,10 @@ class LastCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Count micro-batches as this training does, which may cut them into more parts."""
+        fit_loop = checkpoint["loops"]["fit_loop"]
+        count_running_epoch(fit_loop)
         state = checkpoint["callbacks"][self.state_key][STATE]
-        scale_batches(checkpoint["loops"]["fit_loop"], self.recovery.parts, state["parts"])
+        scale_batches(fit_loop, self.recovery.parts, state["parts"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop at once if the checkpoint was written when the training was about to stop.
