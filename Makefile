@@ -59,6 +59,11 @@ bench: $(VENV)/.bench-installed ## Measure speed and memory against other traine
 	$(VENV)/bin/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(ROWS),--rows $(ROWS)) \
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(DATA),--data '$(DATA)') $(if $(TEST),--test '$(TEST)')
 
+# make bench-gpu DEVICE=cpu tries its code with toy models where there is no GPU; DATA and ROUNDS as above.
+bench-gpu: $(VENV)/.bench-installed ## Measure speed, MFU and memory on a GPU against other trainers on the same card
+	$(VENV)/bin/python -m bench --only gpu --device $(or $(DEVICE),cuda) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(DATA),--data '$(DATA)') $(if $(filter cpu,$(DEVICE)),--output /tmp/bench-gpu-trial.json)
+
 # The other trainers: nothing but the benchmarks needs them.
 $(VENV)/.bench-installed: $(VENV)/.installed
 	$(PIP_INSTALL) --no-build-isolation --editable '.[bench]'

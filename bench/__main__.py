@@ -18,8 +18,8 @@ from bench.results import Figure, Options, Result, merge
 from tunetrail.errors import SampleError, UserError
 
 BENCHMARKS = ("prepare", "stsb", "pairs", "sft", "lora", "encode", "gradcache", "overhead")
-ON_DEMAND = ("quality",)
-"""Take hours or need a file: run by `--only` alone."""
+ON_DEMAND = ("quality", "gpu")
+"""Take hours, need a file or a GPU: run by `--only` alone."""
 _OUTPUT = Path(__file__).parent / "results.json"
 
 
@@ -42,10 +42,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--rounds", type=_positive, help="how often to measure (prepare 1, the others 3)"
     )
     parser.add_argument(
+        "--device",
+        choices=("cuda", "cpu"),
+        default="cuda",
+        help="what `gpu` trains on; cpu tries its code with toy models",
+    )
+    parser.add_argument(
         "--output", type=Path, default=_OUTPUT, help="the file that results are merged into"
     )
     given = parser.parse_args(arguments)
-    options = Options(rows=given.rows, data=given.data, test=given.test, rounds=given.rounds)
+    options = Options(
+        rows=given.rows,
+        data=given.data,
+        test=given.test,
+        rounds=given.rounds,
+        device=given.device,
+    )
     console, missed = Console(), False
     for name in (given.only,) if given.only else BENCHMARKS:
         try:

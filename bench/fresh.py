@@ -28,9 +28,10 @@ _ENVIRONMENT = {
     "MKL_NUM_THREADS": str(THREADS),
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1",
-    "CUDA_VISIBLE_DEVICES": "",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+GPU = "BENCH_GPU"
+"""Environment variable with the GPU that measured processes see; without it they see none."""
 _SHOWN_CHARACTERS = 4000
 
 
@@ -56,7 +57,9 @@ class ArmError(UserError):
 
 
 def called_fresh(arm: Arm) -> dict[str, Any]:
-    """Call the arm's function in a new process with two threads and no GPU, and return its result.
+    """Call the arm's function in a new process with two threads, and return its result.
+
+    The process sees the GPU that the variable `BENCH_GPU` names, and none without it.
 
     Raises:
         ArmError: The process failed.
@@ -71,7 +74,7 @@ def called_fresh(arm: Arm) -> dict[str, Any]:
             process = subprocess.run(
                 command,
                 cwd=Path(__file__).parents[1],
-                env=os.environ | _ENVIRONMENT,
+                env=os.environ | _ENVIRONMENT | {"CUDA_VISIBLE_DEVICES": os.environ.get(GPU, "")},
                 stdout=said,
                 stderr=subprocess.STDOUT,
             )

@@ -38,12 +38,14 @@ class Options:
         data: A file to measure instead of made rows, None for made ones.
         test: A file of rows that a quality is measured on, None for none.
         rounds: How often the main figures are measured, None for as often as the benchmark needs.
+        device: What `gpu` trains on: `cuda`, or `cpu` to try its code.
     """
 
     rows: int | None = None
     data: Path | None = None
     test: Path | None = None
     rounds: int | None = None
+    device: str = "cuda"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,9 +2,11 @@
 
 import time
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -36,10 +38,13 @@ class StepClock:
     Args:
         counts_tokens: Whether look-ups are counted; each costs about two microseconds per module
             called.
+        borders: Numbers of the steps that begin or end a window. A GPU is still computing when a
+            step returns, so these steps wait for it, and no others.
     """
 
-    def __init__(self, *, counts_tokens: bool = True) -> None:
+    def __init__(self, *, counts_tokens: bool = True, borders: Collection[int] = ()) -> None:
         self._counts_tokens = counts_tokens
+        self._borders = frozenset(borders)
         self._moments: list[float] = []
         self._tokens_by_then: list[int] = []
         self._lookups: Counter[int] = Counter()
@@ -70,6 +75,8 @@ class StepClock:
         )
 
     def _stepped(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        if len(self._moments) + 1 in self._borders and torch.accelerator.is_available():
+            torch.accelerator.synchronize()
         self._moments.append(time.perf_counter())
         self._tokens_by_then.append(max(self._lookups.values(), default=0))
 

@@ -5,12 +5,11 @@ from typing import Any
 
 import torch
 
+from bench.engine.card import clock_of, device, has_bfloat16, machine_peak, peak_memory
 from bench.engine.clock import StepClock
 from bench.engine.flops import size_of, training_flops
 from bench.engine.rows import load_rows
 from bench.engine.tasks import MAX_GRAD_NORM, WEIGHT_DECAY, Measured, Task, timed, tracked_run
-from bench.memory import peak_resident
-from tunetrail.learning.flops import measured_peak
 from tunetrail.learning.training_plan import TrainingPlan
 
 COLUMNS = {"score": ("sentence1", "sentence2"), "pair": ("anchor", "positive")}
@@ -37,8 +36,8 @@ def train_with_tunetrail(*, task: dict[str, Any], folder: str, keep: str = "") -
         training=given.training(),
     )
     learner = EmbeddingLearner(config=config, shape=given.shape, seed=given.seed)
-    run, peak = tracked_run(Path(folder)), measured_peak(1.0)
-    with StepClock() as clock:
+    run, peak = tracked_run(Path(folder)), machine_peak()
+    with clock_of(given) as clock:
         model, result = learner.train(
             given.model,
             rows,
@@ -61,7 +60,7 @@ def train_with_sentence_transformers(
     )
 
     given, rows = Task(**task), load_rows(task["train"])
-    model = SentenceTransformer(given.model, device="cpu", local_files_only=True)
+    model = SentenceTransformer(given.model, device=device(), local_files_only=True)
     model.max_seq_length = given.max_length
     columns = (*COLUMNS[given.shape], *(["score"] if given.shape == "score" else []))
     arguments = SentenceTransformerTrainingArguments(
@@ -77,7 +76,8 @@ def train_with_sentence_transformers(
         save_strategy="no",
         eval_strategy="no",
         report_to="none",
-        use_cpu=True,
+        use_cpu=device() == "cpu",
+        bf16=has_bfloat16(),
         seed=given.seed,
     )
     trainer = SentenceTransformerTrainer(
@@ -88,8 +88,8 @@ def train_with_sentence_transformers(
         ),
         loss=_peer_loss(model, given.loss),
     )
-    peak = measured_peak(1.0)
-    with StepClock() as clock:
+    peak = machine_peak()
+    with clock_of(given) as clock:
         trainer.train()
     losses = [
         (entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry
@@ -102,7 +102,7 @@ def held_out_before(*, task: dict[str, Any], folder: str) -> dict[str, Any]:
     from sentence_transformers import SentenceTransformer
 
     given = Task(**task)
-    model = SentenceTransformer(given.model, device="cpu", local_files_only=True)
+    model = SentenceTransformer(given.model, device=device(), local_files_only=True)
     model.max_seq_length = given.max_length
     return {"held_out_loss": _held_out_loss(model, given)}
 
@@ -115,8 +115,8 @@ def _measured(
     losses: list[tuple[int, float]],
     keep: str,
 ) -> dict[str, Any]:
-    memory, window = peak_resident(), timed(clock, task.epochs)
-    peak = max(peak, measured_peak(1.0))
+    memory, window = peak_memory(), timed(clock, task.epochs)
+    peak = max(peak, machine_peak())
     if clock.steps != task.steps:
         raise ValueError(f"both sides must take {task.steps} steps, got {clock.steps}.")
     lengths = token_lengths(
@@ -170,7 +170,8 @@ def _held_out_loss(model: Any, task: Task) -> float:
         model.encode([row[column] for row in rows], convert_to_tensor=True, show_progress_bar=False)
         for column in COLUMNS[task.shape]
     ]
-    targets = torch.tensor([row.get("score", 0.0) for row in rows])
+    scores = [row.get("score", 0.0) for row in rows]
+    targets = torch.tensor(scores, device=vectors[0].device)
     values = []
     for start in range(0, len(rows), _LOSS_ROWS):
         part = slice(start, start + _LOSS_ROWS)

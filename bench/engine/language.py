@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.engine.card import clock_of, device, has_bfloat16, machine_peak, peak_memory
 from bench.engine.clock import StepClock
 from bench.engine.flops import ModelSize, size_of, training_flops
 from bench.engine.rows import load_rows
@@ -16,9 +17,7 @@ from bench.engine.tasks import (
     tracked_run,
     warmup_of,
 )
-from bench.memory import peak_resident
 from tunetrail.config import AdapterConfig, LanguageModelConfig
-from tunetrail.learning.flops import measured_peak
 from tunetrail.learning.language_model.learner import LanguageModel, LanguageModelLearner
 from tunetrail.learning.language_model.module import load_language_model, load_tokenizer
 from tunetrail.learning.tokens.chat import IGNORED, tokenize_record
@@ -37,8 +36,8 @@ def train_with_tunetrail(*, task: dict[str, Any], folder: str, keep: str = "") -
     """
     given, rows = Task(**task), load_rows(task["train"])
     learner = _learner(given)
-    run, peak = tracked_run(Path(folder)), measured_peak(1.0)
-    with StepClock() as clock:
+    run, peak = tracked_run(Path(folder)), machine_peak()
+    with clock_of(given) as clock:
         model, result = learner.train(
             given.model,
             rows,
@@ -46,7 +45,7 @@ def train_with_tunetrail(*, task: dict[str, Any], folder: str, keep: str = "") -
             learner.config.training,
             TrainingPlan(folder=Path(folder), on_metrics=run.log_metrics, validate=False),
         )
-    memory = peak_resident()
+    memory = peak_memory()
     if clock.steps != given.steps:
         raise ValueError(f"tunetrail must take {given.steps} steps, got {clock.steps}.")
     examples = [tokenize_record(model.tokenizer, row, given.max_length) for row in rows]
@@ -102,10 +101,10 @@ def train_with_trl(
         else list(map(len, seen["labels"]))
     )
     supervised = sum(label != IGNORED for labels in seen["labels"] for label in labels)
-    size, peak = size_of(trainer.model), measured_peak(1.0)
-    with StepClock() as clock:
+    size, peak = size_of(trainer.model), machine_peak()
+    with clock_of(given) as clock:
         trainer.train()
-    memory = peak_resident()
+    memory = peak_memory()
     losses = [
         (entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry
     ]
@@ -142,11 +141,11 @@ def _trl_arguments(task: Task, folder: str, packing: bool, checkpointing: bool, 
         completion_only_loss=True,
         packing=packing,
         gradient_checkpointing=checkpointing,
-        bf16=False,
+        bf16=has_bfloat16(),
         save_strategy="no",
         eval_strategy="no",
         report_to="none",
-        use_cpu=True,
+        use_cpu=device() == "cpu",
         seed=task.seed,
     )
 
@@ -216,7 +215,7 @@ def _measured(
         supervised=supervised * epochs,
         flops=training_flops(size, lengths, supervised) * epochs,
         window=timed(clock, task.epochs),
-        peak_flops=max(peak, measured_peak(1.0)),
+        peak_flops=max(peak, machine_peak()),
         memory=memory,
         losses=losses,
         held_out_loss=_held_out_loss(model, task),
