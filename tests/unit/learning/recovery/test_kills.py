@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -99,14 +100,18 @@ def drawn_case(seed: int) -> Case:
     places = ["step", "step", "optimizer", "sink", "epoch"]
     places += ["validation", "validation", "val_sink", "validated"] if validations else []
     places += ["saving"] if saves else []
-    kills = [_drawn_kill(draw, places, count) for count in ranks[:-1]]
+    drawn_kills = [_drawn_kill(draw, places, count) for count in ranks[:-1]]
+    kills = []
+    for kill, count in zip(sorted(drawn_kills, key=attrgetter("share")), ranks, strict=False):
+        # A run on one rank has no other that could be killed.
+        kills.append(replace(kill, ranks=tuple(filter(count.__gt__, kill.ranks)) or (0,)))
     return Case(
         training=training,
         workers=draw.choice((0, 0, 0, 2)),
         every_steps=every_steps,
         preflight=draw.choice((False, False, True)),
         ranks=ranks,
-        kills=tuple(sorted(kills, key=lambda kill: kill.share)),
+        kills=tuple(kills),
     )
 
 
