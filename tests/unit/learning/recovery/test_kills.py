@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +23,6 @@ from tests.unit.learning.recovery.forked_ranks import (
 pytestmark = pytest.mark.processes
 
 CASES = 120
-QUICK_CASES = 10
 TOLERANCE = 1e-6
 """Largest difference of a weight between numbers of ranks."""
 MOMENTUM_TOLERANCE = TOLERANCE / LEARNING_RATES["sgd"]
@@ -215,11 +213,8 @@ def assert_close(outcome: Outcome, expected: Outcome) -> None:
     assert result == expected_result
 
 
-def marked(seed: int) -> Any:
-    return pytest.param(seed, marks=[] if seed < QUICK_CASES else pytest.mark.slow)
-
-
-@pytest.mark.parametrize("seed", list(map(marked, range(CASES))))
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(CASES))
 def test_killed_by_a_signal_and_resumed_it_is_the_same_training(
     trainings: Trainings, seed: int
 ) -> None:
