@@ -36,9 +36,10 @@ class TrainerConfig:
     process on a CPU. Batches, steps and gradients don't depend on it: each device computes a
     share of every batch."""
 
-    strategy: str = setting("auto", one_of("auto", "ddp"))
+    strategy: str = setting("auto", one_of("auto", "ddp", "fsdp"))
     """How several devices train one model. `ddp` keeps a copy of the model on each and adds
-    the gradients up; `auto` is `ddp` if there are several devices."""
+    the gradients up; `auto` is `ddp` if there are several devices. `fsdp` shards a language
+    model: each device keeps a slice of its weights, gradients and optimizer state."""
 
     launcher: str = setting("local", one_of("local", "ray"))
     """Who starts the processes of the devices: `local` this machine, `ray` a Ray cluster, through

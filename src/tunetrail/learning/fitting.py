@@ -42,6 +42,7 @@ from tunetrail.learning.training.named_callbacks import (
 )
 from tunetrail.learning.training.out_of_memory import is_out_of_memory
 from tunetrail.learning.training.precision import resolve_precision, tf32_products
+from tunetrail.learning.training.sharding import ShardedStrategy, build_strategy, load_whole
 from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.plain_values import plain_values
 
@@ -320,6 +321,7 @@ class _Attempt:
             steps_per_epoch = min(training.max_steps, steps_per_epoch)
             batches = min(training.max_steps * training.batches.accumulate, batches)
 
+        strategy = build_strategy(plan.trainer)
         # A whole number of windows, or the Trainer would validate within one.
         validation_steps = max(steps_per_epoch // training.validations_per_epoch, 1)
         is_once = training.validations_per_epoch == 1 or validation_steps == steps_per_epoch
@@ -328,7 +330,9 @@ class _Attempt:
             accelerator=plan.trainer.accelerator,
             devices=plan.trainer.devices,
             num_nodes=plan.num_nodes,
-            strategy=plan.trainer.strategy,
+            strategy=strategy,
+            # Gathered weights would be tensors of inference, useless for the next step.
+            inference_mode=not isinstance(strategy, ShardedStrategy),
             # The sampler shares the rows out over the ranks itself.
             use_distributed_sampler=False,
             precision=self.precision,  # type: ignore[arg-type]
@@ -429,10 +433,10 @@ def restore_start(module: TrainedModule, start: Mapping[str, Tensor] | None) -> 
         start: The result of `starting_weights` at the start.
     """
     if start is not None:
-        module.load_state_dict(start, strict=False)
+        load_whole(module, start, strict=False)
         return
     with isolate_rng():
-        module.load_state_dict(type(module)(**module.hparams).state_dict())
+        load_whole(module, type(module)(**module.hparams).state_dict())
 
 
 def optimization_settings(training: TrainingConfig) -> dict[str, Any]:
@@ -465,4 +469,4 @@ def budgeted(training: TrainingConfig, steps_per_epoch: int, budget: float) -> T
 def load_weights(module: LightningModule, checkpoint: Path) -> None:
     """Load a checkpoint's weights into the module; nothing is unpickled."""
     state = torch.load(checkpoint, weights_only=True, map_location="cpu")["state_dict"]
-    module.load_state_dict(state, strict=module.strict_loading)
+    load_whole(module, state, strict=module.strict_loading)

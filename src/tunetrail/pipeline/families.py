@@ -24,6 +24,7 @@ from tunetrail.config import (
     ModelSection,
     Settings,
 )
+from tunetrail.config.checks import check
 from tunetrail.data.lengths import TokenCounter
 from tunetrail.data.rows import records_of
 from tunetrail.deployment.flavors import EmbeddingFlavor, Flavor, LanguageModelFlavor
@@ -41,6 +42,7 @@ from tunetrail.learning.models.catalog import (
 )
 from tunetrail.learning.row_vectors import mean_input_embeddings
 from tunetrail.learning.tokens.token_counts import EmbeddingTokenCounter, LanguageModelTokenCounter
+from tunetrail.learning.training.sharding import FSDP, check_sharding
 from tunetrail.pipeline.scoring import (
     draw_by_content,
     embedding_corpus,
@@ -89,6 +91,8 @@ class ModelFamily:
             learnt from; None for every shape.
         objective_setting: The setting that chooses the objective.
         further_shapes: Returns the shapes that are trained on in addition to the chosen ones.
+        check_sharding: Raises `ConfigError` if settings don't allow sharding the model's weights
+            over several devices; None if no settings do.
     """
 
     name: str
@@ -107,6 +111,7 @@ class ModelFamily:
     objective: Callable[[Settings], str | None] = lambda settings: None
     objective_setting: str = "objective"
     further_shapes: Callable[[Settings], Collection[str]] = lambda settings: ()
+    check_sharding: Callable[[Settings], None] | None = None
 
     def resolve_base(self, settings: Settings) -> ResolvedModel:
         """Find the configured base model; raises `UserError` or `ModelError` if there is none."""
@@ -269,6 +274,17 @@ def _language_model_objective(settings: Settings) -> str | None:
     return None if settings.llm.objective == AUTO else settings.llm.objective
 
 
+def _check_language_model_sharding(settings: Settings) -> None:
+    check_sharding(settings.llm.training, "llm")
+    check(
+        settings.llm.adapter.kind != "qlora",
+        "llm.adapter.kind",
+        f"lora, rslora, dora or none with trainer.strategy={FSDP}",
+        settings.llm.adapter.kind,
+        "Change it, or set trainer=ddp: weights in 4 bits can't be sliced.",
+    )
+
+
 EMBEDDING = register_family(
     ModelFamily(
         name="embedding",
@@ -305,5 +321,6 @@ LLM = register_family(
         # No `encode`: its models give no vectors of texts by which negatives could be mined.
         objective=_language_model_objective,
         objective_setting="llm.objective",
+        check_sharding=_check_language_model_sharding,
     )
 )

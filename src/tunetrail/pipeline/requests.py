@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunetrail.config import Settings, check_identifier
+from tunetrail.config.checks import check
 from tunetrail.errors import ConfigError, SessionError, did_you_mean
 from tunetrail.learning.devices import check_batch
 from tunetrail.learning.training.named_callbacks import (
@@ -11,6 +12,7 @@ from tunetrail.learning.training.named_callbacks import (
     check_early_stopping,
     check_loggers,
 )
+from tunetrail.learning.training.sharding import FSDP
 from tunetrail.pipeline.families import ALL_FAMILIES, ModelFamily, requested_families
 from tunetrail.pipeline.ranks import rank_count
 from tunetrail.stores.database import SessionSummary
@@ -38,10 +40,28 @@ def checked_request(request: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def check_devices(settings: Settings, families: Sequence[ModelFamily]) -> None:
-    """Raise `ConfigError` if there are too few devices, or a batch has too few rows."""
+    """Raise `ConfigError` if a training can't run on its devices.
+
+    There are too few, a batch has too few rows, or the weights can't be sharded.
+    """
     devices = rank_count(settings.trainer)
     for family in families:
         check_batch(family.section(settings).training, devices, family.name)
+        if settings.trainer.strategy == FSDP:
+            check_strategy(settings, family)
+
+
+def check_strategy(settings: Settings, family: ModelFamily) -> None:
+    """Raise `ConfigError` if the weights of a family's models can't be sharded."""
+    check(
+        family.check_sharding is not None,
+        "trainer.strategy",
+        f"auto or ddp for models of the type {family.name}",
+        FSDP,
+        "Set trainer=ddp, or model_type=llm: only language models are sharded.",
+    )
+    assert family.check_sharding is not None
+    family.check_sharding(settings)
 
 
 def check_callbacks(settings: Settings, families: Sequence[ModelFamily]) -> None:

@@ -213,7 +213,7 @@ def why_padded(model: PreTrainedModel | PeftModel) -> str | None:
     if window and getattr(causal.config, "use_sliding_window", True):
         return f"its layers see {window} tokens only"
 
-    examples = _probe_examples(causal.config.get_text_config().vocab_size)
+    examples = probe_examples(causal.config.get_text_config().vocab_size)
     with_padding = LanguageForward(model=model, pad_token_id=0, padding_free=False)
     without_padding = LanguageForward(model=model, pad_token_id=0, padding_free=True)
     try:
@@ -231,7 +231,7 @@ def why_padded(model: PreTrainedModel | PeftModel) -> str | None:
     return None if difference <= tolerance else f"its loss would differ by {difference:.1e}"
 
 
-def _probe_examples(vocabulary: int) -> list[TokenizedExample]:
+def probe_examples(vocabulary: int) -> list[TokenizedExample]:
     """Return short examples of different lengths."""
     examples = []
     # Three lengths make three blocks of attention, and other tokens tell the examples apart.

@@ -19,17 +19,23 @@ from tunetrail.learning.devices import to_device
 from tunetrail.learning.flops import token_cost
 from tunetrail.learning.language_model.adapters import merged, quantization_config, with_adapter
 from tunetrail.learning.language_model.data import LanguageBatch, PreferenceBatch
-from tunetrail.learning.language_model.forward import build_forward, causal_model, head_of
+from tunetrail.learning.language_model.forward import (
+    build_forward,
+    causal_model,
+    head_of,
+    probe_examples,
+)
 from tunetrail.learning.language_model.preference import (
     PairLogProbabilities,
     implicit_rewards,
     preference_loss,
 )
 from tunetrail.learning.padding_free.attention import SEGMENT_ATTENTION
-from tunetrail.learning.tokens.chat import example_lengths, supervised_counts
+from tunetrail.learning.tokens.chat import TokenizedExample, example_lengths, supervised_counts
 from tunetrail.learning.torch_internals import undo_compile
 from tunetrail.learning.training.micro_batches import SharedBatch
 from tunetrail.learning.training.module import ComputeCost, TrainedModule
+from tunetrail.learning.training.sharding import is_sharded, shard, unsharded
 
 
 def load_language_model(path: str, **settings: Any) -> PreTrainedModel:
@@ -114,10 +120,15 @@ class LanguageModelModule(TrainedModule):
         # Six operations per trained weight, four per frozen one, as in `TokenCost.training`.
         self._head_flops = head.weight.numel() * (6.0 if head.weight.requires_grad else 4.0)
 
+    def configure_model(self) -> None:
+        """Shard the weights over the ranks if the Trainer's strategy is for that."""
+        if self.device_mesh is not None:
+            shard(self, ("loss_of", "zero_loss", "measures_of", "nats"))
+
     def loss_of(self, batch: SharedBatch) -> Tensor:
         """Return the weighted sum of the loss over the tokens or pairs of this rank's rows."""
         if not batch.share.rows:
-            return self.zero_loss()
+            return self._loss_without_rows()
         return self._loss_of(batch.share) * len(batch.shares)
 
     def _loss_of(self, batch: LanguageBatch | PreferenceBatch) -> Tensor:
@@ -125,6 +136,21 @@ class LanguageModelModule(TrainedModule):
         if isinstance(batch, LanguageBatch):
             return self.forward_pass.loss(batch.examples, batch.weights)
         return self._preferences(batch)[0]
+
+    def zero_loss(self) -> Tensor:
+        """Return a loss of 0 that reaches every trained weight, for a share without rows."""
+        return self._loss_without_rows()
+
+    def _loss_without_rows(self) -> Tensor:
+        if not is_sharded(self):
+            return super().zero_loss()
+        # The passes of the other ranks need this rank's slices, so it computes something.
+        vocabulary = causal_model(self.model).config.get_text_config().vocab_size
+        return 0.0 * self.forward_pass.loss(probe_examples(vocabulary)[:1], [1.0])
+
+    def nats(self, examples: Sequence[TokenizedExample]) -> Tensor:
+        """Return each example's negative log-likelihood in nats, float32 [examples]."""
+        return self.forward_pass.nats(examples)
 
     def _preferences(self, batch: PreferenceBatch) -> tuple[Tensor, Tensor]:
         """Return the weighted sums of the pairs' losses and of their accuracies."""
@@ -163,7 +189,7 @@ class LanguageModelModule(TrainedModule):
     def measures_of(self, micro_batch: LanguageBatch | PreferenceBatch) -> dict[str, Tensor]:
         """Return the batch's summed loss, and for preferences the summed accuracy."""
         losses, accuracies = [], []
-        size = self.mini_batch_size or len(micro_batch.rows)
+        size = self.mini_batch_size or max(len(micro_batch.rows), 1)
         for start in range(0, len(micro_batch.rows), size):
             mini_batch = micro_batch.part(slice(start, start + size))
             if isinstance(mini_batch, LanguageBatch):
@@ -172,11 +198,23 @@ class LanguageModelModule(TrainedModule):
             loss, accuracy = self._preferences(mini_batch)
             losses.append(loss)
             accuracies.append(accuracy)
+        for _ in range(len(losses), self._passes_over_ranks(len(losses))):
+            losses.append(self._loss_without_rows())
 
         measures = {"loss": torch.stack(losses).sum()}
         if accuracies:
             measures["preference_accuracy"] = torch.stack(accuracies).sum()
         return measures
+
+    def _passes_over_ranks(self, passes: int) -> int:
+        """Return how many forward passes a validation step takes on each rank."""
+        if not is_sharded(self):
+            return passes
+        if not self.mini_batch_size:
+            return 1
+        # The micro-batches of the ranks differ in their rows.
+        count = torch.tensor(passes, device=self.device)
+        return int(self.trainer.strategy.reduce(count, reduce_op="max"))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep only the trained weights; the frozen ones are in the model's folder."""
@@ -188,7 +226,14 @@ class LanguageModelModule(TrainedModule):
         checkpoint["state_dict"] = {name: state[name] for name in state if name in trained}
 
     def merged(self) -> PreTrainedModel:
-        """Return the plain model with the adapters added to its weights; it ends the training."""
+        """Return the plain model with the adapters added to its weights; it ends the training.
+
+        If the weights are sharded, all ranks have to call it.
+        """
+        whole_module = unsharded(self)
+        if whole_module is not self:
+            return whole_module.merged()
+
         if self.forward_pass.padding_free:
             # Attention within segments refuses calls without segments, which `generate` makes.
             causal_model(self.model).set_attn_implementation("sdpa")

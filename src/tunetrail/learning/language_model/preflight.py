@@ -118,8 +118,8 @@ def check_packing(trainer: Trainer, module: LanguageModelModule) -> PreflightFin
     examples = sorted(sampled(_examples(trainer), 100), key=lambda example: len(example.input_ids))
     compared = [example for example in examples if example.supervised_tokens][:_COMPARED]
     with undisturbed(module), torch.no_grad():
-        together = module.forward_pass.nats(compared)
-        alone = torch.cat([module.forward_pass.nats([example]) for example in compared])
+        together = module.nats(compared)
+        alone = torch.cat([module.nats([example]) for example in compared])
 
     if not bool(alone.isfinite().all()):
         return broken_model(name)

@@ -18,6 +18,7 @@ from tunetrail.learning.preflight.findings import PreflightFinding, error, ok, w
 from tunetrail.learning.recovery.failures import FullMemoryError
 from tunetrail.learning.training.module import TrainedModule
 from tunetrail.learning.training.out_of_memory import is_out_of_memory
+from tunetrail.learning.training.sharding import is_sharded
 
 CATCHABLE = ("cuda", "mps", "xpu")
 """Devices that raise an error when their memory is full."""
@@ -39,6 +40,9 @@ def check_worst_batch(
         FullMemoryError: The batch fits only in smaller mini-batches.
     """
     name = "worst batch"
+    if is_sharded(module):
+        # How many batches are tried depends on the rank, but all ranks have to try as many.
+        return ok(name, "batches aren't tried with sharded weights")
     rows = _worst_batch(trainer)
     tokens = int(_lengths(trainer)[rows].sum())
     batch = f"{len(rows)} rows with {tokens} tokens"

@@ -63,7 +63,8 @@ class NonFiniteGuard(Callback):
             return
 
         loader: Any = trainer.val_dataloaders
-        micro_batches = [shared.batch for shared in loader if shared.batch.rows]
+        # All of them, not only those of this rank: the ranks have to find the same rows at fault.
+        micro_batches = list(map(loader.build, loader.batches))
         with trainer.precision_plugin.val_step_context():
             diagnosis = _examine(pl_module, loader, micro_batches)
         raise _failure(pl_module, "val/loss", loss, diagnosis)

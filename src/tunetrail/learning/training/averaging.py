@@ -9,6 +9,8 @@ from pytorch_lightning.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
+from tunetrail.learning.training.sharding import sliced_like, whole
+
 Update = Callable[[Sequence[Tensor], Sequence[Tensor], int], None]
 """Takes the averages, the weights and the number of earlier updates, and changes the averages."""
 
@@ -82,12 +84,13 @@ class WeightAveraging(Callback):
         if stage != "fit":
             return
 
-        self._weights = {}
-        for name, weight in pl_module.named_parameters():
-            if weight.requires_grad:
-                self._weights[name] = weight
+        self._find_weights(pl_module)
         self._set_aside = []
         self.updates, self._step, self._averages = 0, 0, []
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the weights again: sharding has replaced them."""
+        self._find_weights(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Move averages from a checkpoint to the device of the weights."""
@@ -148,15 +151,16 @@ class WeightAveraging(Callback):
             return
 
         weights = self._set_aside or [weight.detach() for weight in self._weights.values()]
+        whole_averages = list(map(whole, self._averages))
         checkpoint["averaging"] = {
             "updates": self.updates,
             "step": self._step,
-            "averages": dict(zip(self._weights, self._averages, strict=True)),
-            "current": dict(zip(self._weights, weights, strict=True)),
+            "averages": dict(zip(self._weights, whole_averages, strict=True)),
+            "current": dict(zip(self._weights, map(whole, weights), strict=True)),
         }
 
         # By identity, because tied weights have two names.
-        averages = dict(zip(map(id, self._weights.values()), self._averages, strict=True))
+        averages = dict(zip(map(id, self._weights.values()), whole_averages, strict=True))
         for name, parameter in pl_module.named_parameters(remove_duplicate=False):
             if id(parameter) in averages:
                 checkpoint["state_dict"][name] = averages[id(parameter)].to(parameter.dtype)
@@ -171,8 +175,17 @@ class WeightAveraging(Callback):
 
         # The module holds the averaged weights by now, from `state_dict`.
         self.updates, self._step = saved["updates"], saved["step"]
-        self._averages = [saved["averages"][name].clone() for name in self._weights]
-        _copy([saved["current"][name] for name in self._weights], self._weights.values())
+        self._averages, current = [], []
+        for name, weight in self._weights.items():
+            self._averages.append(sliced_like(weight, saved["averages"][name].clone()))
+            current.append(sliced_like(weight, saved["current"][name]))
+        _copy(current, self._weights.values())
+
+    def _find_weights(self, module: nn.Module) -> None:
+        self._weights = {}
+        for name, weight in module.named_parameters():
+            if weight.requires_grad:
+                self._weights[name] = weight
 
     def _show_averages(self) -> None:
         if self._averages and not self._set_aside:

@@ -17,6 +17,7 @@ from torch import Tensor
 from tunetrail.learning.training.micro_batches import MicroBatch, SharedBatch
 from tunetrail.learning.training.optimization import configure_optimizer
 from tunetrail.learning.training.precision import scales_gradients
+from tunetrail.learning.training.sharding import is_sharded, whole
 
 
 class Guard(Protocol):
@@ -104,7 +105,8 @@ class TrainedModule(LightningModule):
     def measures_of(self, micro_batch: Any) -> dict[str, Tensor]:
         """Return the micro-batch's summed `loss` and further summed measures.
 
-        Called without gradients.
+        Called without gradients. A sharded module also gets a micro-batch without rows, if other
+        ranks have some.
         """
 
     def is_finite(self, micro_batch: Any) -> bool:
@@ -175,7 +177,8 @@ class TrainedModule(LightningModule):
         """
         weights = [weight for weight in self.parameters() if weight.grad is not None]
         gradients = [weight.grad for weight in weights if weight.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        # Of sharded gradients, each rank sees its slices only.
+        norm = whole(torch.nn.utils.get_total_norm(gradients))
         self.gradient_norm = norm
         self.log("train/gradient_norm", norm)
 
@@ -214,6 +217,9 @@ class TrainedModule(LightningModule):
     def validation_step(self, batch: SharedBatch, batch_idx: int) -> None:
         """Add up the measures of a batch."""
         if not batch.batch.rows:
+            if is_sharded(self):
+                # The other ranks need this one's slices of the weights.
+                self.measures_of(batch.batch)
             return
 
         self.rows_in_progress = len(batch.batch.rows)
