@@ -190,7 +190,9 @@ class LanguageModelModule(TrainedModule):
         """Return the batch's summed loss, and for preferences the summed accuracy."""
         losses, accuracies = [], []
         size = self.mini_batch_size or max(len(micro_batch.rows), 1)
-        for start in range(0, len(micro_batch.rows), size):
+        starts = range(0, len(micro_batch.rows), size)
+        passes = self._passes_over_ranks(len(starts))
+        for start in starts:
             mini_batch = micro_batch.part(slice(start, start + size))
             if isinstance(mini_batch, LanguageBatch):
                 losses.append(self._loss_of(mini_batch))
@@ -198,7 +200,7 @@ class LanguageModelModule(TrainedModule):
             loss, accuracy = self._preferences(mini_batch)
             losses.append(loss)
             accuracies.append(accuracy)
-        for _ in range(len(losses), self._passes_over_ranks(len(losses))):
+        for _ in range(len(starts), passes):
             losses.append(self._loss_without_rows())
 
         measures = {"loss": torch.stack(losses).sum()}
@@ -207,7 +209,7 @@ class LanguageModelModule(TrainedModule):
         return measures
 
     def _passes_over_ranks(self, passes: int) -> int:
-        """Return how many forward passes a validation step takes on each rank."""
+        """Return the number of forward passes on each rank if this one needs so many."""
         if not is_sharded(self):
             return passes
         if not self.mini_batch_size:

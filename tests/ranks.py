@@ -1,0 +1,40 @@
+"""Run a test's own file in two processes, the ranks of a training that talk through gloo."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+
+def run_two_ranks(script: str, folder: Path) -> None:
+    """Run `python script folder` as two ranks until both have succeeded."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "GROUP_RANK": "0",
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        # As torch's launcher does: Lightning then leaves the processes as they are.
+        "TORCHELASTIC_RUN_ID": "test",
+    }
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, script, str(folder)],
+            env={**os.environ, **common, **paths, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        outputs = [process.communicate(timeout=400)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
