@@ -33,6 +33,8 @@ pytestmark = [
     pytest.mark.processes,
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    # Resumed in a folder of its own, so that one checkpoint serves several cases.
+    pytest.mark.filterwarnings("ignore:The dirpath has changed"),
 ]
 
 SGD = OptimizerConfig(name="sgd", momentum=0.5)
