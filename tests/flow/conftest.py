@@ -155,7 +155,9 @@ def make_settings(tiny_embedding_model: str, tiny_language_model: str) -> Callab
                 training=training,
             ),
             evaluation=EvaluationConfig(bootstrap_samples=100),
-            gate=GateConfig(require_interval=False, minimum_improvement=-10.0),
+            gate=GateConfig(
+                require_interval=False, minimum_improvement=-10.0, minimum_test_clusters=1
+            ),
             tracking=TrackingConfig(
                 uri=f"sqlite:///{folder}/mlflow.db", artifacts=str(folder / "mlartifacts")
             ),

@@ -130,7 +130,7 @@ def test_execute_logs_what_a_person_compares(trained: Any, tmp_path: Path) -> No
 
     assert pipeline.data.params["embedding.training.batch_size"] == "16"
     assert pipeline.data.params["seed"] == "42"
-    assert {"embedding/after", "embedding/lower", "llm/before", "llm/improvement"} <= set(
+    assert {"embedding/after", "llm/lower", "llm/before", "llm/improvement"} <= set(
         pipeline.data.metrics
     )
     assert {
@@ -296,7 +296,9 @@ def test_execute_leaves_root_where_the_gate_refuses(
 def test_execute_asks_for_more_at_every_look_at_the_same_rows(
     database: DatabaseManager, session: str, workplace: Path, make_settings: Make
 ) -> None:
-    settings = make_settings(workplace, gate=GateConfig(minimum_improvement=100.0))
+    settings = make_settings(
+        workplace, gate=GateConfig(minimum_improvement=100.0, minimum_test_clusters=1)
+    )
     request = {"session_id": session, "model_type": "embedding"}
 
     first, second = (node(settings, database).execute(request)["results"] for _ in range(2))
@@ -409,7 +411,7 @@ def test_execute_wants_an_objective_for_a_session_with_texts_and_preferences(
 def test_execute_works_with_few_rows(
     database: DatabaseManager, workplace: Path, make_settings: Make, make_rows: Rows
 ) -> None:
-    """Below six test rows there is no interval; a gate that wants one refuses."""
+    """The gate says what is missing."""
     database.ingest("s1", make_rows("pair")[:16], SampleKind.EMBEDDING)
     settings = make_settings(workplace, gate=GateConfig())
     results = node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})
@@ -420,6 +422,8 @@ def test_execute_works_with_few_rows(
         steps["comparison"]["embedding"]["lower"] is None
         and steps["deployment"]["embedding"]["decision"] == "refused"
     )
+    reason = steps["deployment"]["embedding"]["reason"]
+    assert "too few rows to decide" in reason and "gate.minimum_test_clusters=20 needs" in reason
 
     json.dumps(results, allow_nan=False)
     assert database.promotions()[0].decision == "refused"

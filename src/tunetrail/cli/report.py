@@ -1,6 +1,5 @@
 """Print the short table at the end of a training."""
 
-import math
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -29,7 +28,7 @@ def print_results(results: Mapping[str, Any], tracking_uri: str) -> None:
             f"{metric_named(comparison.metric).label} {arrow}",
             f"{comparison.before:.4f}",
             f"{comparison.after:.4f}",
-            f"{_bound(comparison.lower)} … {_bound(comparison.upper)}",
+            comparison.interval_in_words,
             deployment["decision"],
             deployment["version"] + (" = root" if deployment["promote"] else ""),
         )
@@ -55,7 +54,3 @@ def print_results(results: Mapping[str, Any], tracking_uri: str) -> None:
     console.print(table)
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False)
-
-
-def _bound(value: float) -> str:
-    return f"{value:+.4f}" if math.isfinite(value) else "unbounded"

@@ -62,7 +62,6 @@ from tunetrail.config.validation import (
 __all__ = [
     "AUGMENTATION_METHODS",
     "AUTO",
-    "EMBEDDING_LOSSES",
     "FAMILY_ENTRY_POINTS",
     "MODEL_SECTIONS",
     "OBJECTIVES",

@@ -38,7 +38,7 @@ class EvaluationConfig:
     ranked: so few that most models find them all, and gains hardly show."""
 
     # With 100 resamples, a bound at 2.5 % rests on the two or three most extreme ones.
-    bootstrap_samples: int = setting(2000, at_least(100))
+    bootstrap_samples: int = setting(10_000, at_least(100))
     """Resamples drawn for the interval of the improvement."""
 
     # Below one half, the interval would miss the true improvement more often than hold it.
@@ -59,6 +59,10 @@ class GateConfig:
     minimum_improvement: float = setting(0.0, Rule("finite", math.isfinite))
     """Improvement of the metric that must be exceeded, in the metric's own unit; 0 asks for
     any improvement."""
+
+    minimum_test_clusters: int = setting(20, at_least(1))
+    """Independent test rows (groups of related rows count once) below which nothing is promoted:
+    a handful of rows can't tell."""
 
     require_interval: bool = True
     """Demand that the lower bound of the interval exceeds `minimum_improvement`. False is

@@ -1,6 +1,6 @@
 """The gate: decides from the comparison whether a candidate becomes root."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tunetrail.config import GateConfig
@@ -28,18 +28,38 @@ def decide(comparison: Comparison, config: GateConfig) -> Decision:
     """Promote a candidate whose improvement is above the minimum.
 
     The improvement is the lower bound of its interval, or the point estimate if the settings don't
-    require an interval.
+    require an interval. Too few test rows decide nothing, whatever the improvement.
     """
-    value, measure = comparison.improvement, "improvement"
-    if config.require_interval:
-        value, measure = comparison.lower, "lower bound of the improvement"
+    metric, unit = comparison.metric, comparison.unit
+    missing = config.minimum_test_clusters - comparison.independent
+    if missing > 0:
+        reason = (
+            f"{metric}: too few rows to decide: {comparison.independent} test {unit}s, and "
+            f"gate.minimum_test_clusters={config.minimum_test_clusters} needs {missing} more"
+        )
+        return Decision(promote=False, reason=reason)
 
-    # Strictly above: equal is not better, and a bound of minus infinity never passes.
+    if not config.require_interval:
+        return _judge(comparison.improvement, "improvement", comparison, config)
+
+    if comparison.lower is None:
+        decision = Decision(promote=False, reason=f"{metric}: {comparison.why_no_interval}")
+    else:
+        measure = "lower bound of the improvement"
+        decision = _judge(comparison.lower, measure, comparison, config)
+    reason = decision.reason
+    if not decision.promote and comparison.detectable_gain is not None:
+        reason += f"; a gain of {comparison.detectable_gain:.4f} would be found in 4 of 5 tests"
+    if comparison.look > 1.0:
+        confidence = 100.0 * comparison.confidence
+        reason += f"; look {comparison.look:.3g} on these rows: {confidence:.3g} % interval"
+    return replace(decision, reason=reason)
+
+
+def _judge(value: float, measure: str, comparison: Comparison, config: GateConfig) -> Decision:
+    # Strictly above: equal is not better.
     promote = value > config.minimum_improvement
     relation = "above" if promote else "not above"
     minimum = f"{config.minimum_improvement:+.4f}"
     reason = f"{comparison.metric}: {measure} {value:+.4f} is {relation} {minimum}"
-    if config.require_interval and comparison.look > 1.0:
-        confidence = 100.0 * comparison.confidence
-        reason += f"; look {comparison.look:.3g} on these rows: {confidence:.3g} % interval"
     return Decision(promote=promote, reason=reason)

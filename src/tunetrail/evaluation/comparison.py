@@ -1,31 +1,40 @@
 """Comparison: how much better one model is than another on the same examples, with an interval."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.stats import beta, norm, t
 
-from tunetrail.evaluation.metrics import Floats, metric_named
+from tunetrail.evaluation.metrics import Array, Floats, metric_named
 from tunetrail.evaluation.scores import Scores
 from tunetrail.plain_values import plain_values
 
-_CELLS_AT_ONCE = 2_000_000
-"""Drawn indices held in memory at a time."""
+POWER = 0.8
+"""Probability with which the smallest detectable gain would be found."""
+
+_CELLS_AT_ONCE = 300_000
+"""Counts of drawn clusters held at a time: few enough for the processor's cache."""
+_HEAVY_SHARE = 0.1
+"""Share of a metric's weight from which a single row is worth a warning."""
+_ROUNDING = 1e-9
+"""Share of what changed in a cluster below which its changes cancel out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Two models on the same examples; positive differences mean that `after` is better.
 
+    Fields that have a default are missing in comparisons that older versions wrote.
+
     Attributes:
         metric: Name of the metric compared.
         before: Its value for the older model.
         after: Its value for the newer model.
         improvement: `after - before`, or `before - after` if lower is better.
-        lower: Lower bound of the improvement; minus infinity with too few examples for an interval.
+        lower: Lower bound of the improvement; None if too few clusters differ for an interval.
         upper: Upper bound.
         confidence: Coverage of the interval.
         examples: Number of examples.
@@ -38,14 +47,20 @@ class Comparison:
         documents: Number of documents that the examples ranked; None for metrics without ranking.
         look: How often the examples were asked since root last moved, this time included; looks at
             some of them count by their share.
+        differing: Number of clusters on which the models differ, or of examples if these are
+            independent.
+        detectable_gain: The smallest true improvement whose interval would lie above 0 in 80 % of
+            such tests; None without an interval.
+        heaviest_share: Share of the metric's weight (bytes, tokens) that a single example holds;
+            None if all weigh the same.
     """
 
     metric: str
     before: float
     after: float
     improvement: float
-    lower: float
-    upper: float
+    lower: float | None
+    upper: float | None
     confidence: float
     examples: int
     bootstrap_samples: int
@@ -54,6 +69,9 @@ class Comparison:
     clusters: int | None = None
     documents: int | None = None
     look: float = 1.0
+    differing: int | None = None
+    detectable_gain: float | None = None
+    heaviest_share: float | None = None
 
     @property
     def higher_is_better(self) -> bool:
@@ -61,24 +79,104 @@ class Comparison:
         return metric_named(self.metric).higher_is_better
 
     @property
+    def independent(self) -> int:
+        """Number of clusters, or of examples if these are independent."""
+        return self.examples if self.clusters is None else self.clusters
+
+    @property
+    def unit(self) -> str:
+        """Return what is counted as independent evidence: `row` or `group`."""
+        return "row" if self.clusters is None else "group"
+
+    @property
+    def change_bound(self) -> float | None:
+        """The largest share of clusters that may truly differ, given how few did.
+
+        The upper end of the exact one-sided interval of Clopper and Pearson (1934). For no change
+        at all, 1 - (1 - confidence)^(1/n), which is about 3/n at 95 % (the rule of three).
+        """
+        if self.differing is None or self.differing >= self.independent:
+            return None
+        same = self.independent - self.differing
+        return float(beta.ppf(self.confidence, self.differing + 1, same))
+
+    @property
+    def why_no_interval(self) -> str | None:
+        """Return in words why there is no interval; None if there is one."""
+        if self.lower is not None:
+            return None
+        if self.differing is None:
+            return "too few examples for an interval"
+
+        tested = f"{self.independent} test {_plural(self.unit, self.independent)}"
+        bound = ""
+        if self.change_bound is not None:
+            bound = f"; at most {self.change_bound:.1%} of such {self.unit}s change"
+        if self.differing == 0:
+            return f"no row changed among {tested}{bound} ({self.confidence:.0%} bound)"
+        needed = least_differing(self.confidence)
+        return (
+            f"only {self.differing} of {tested} changed, and a {self.confidence:.0%} interval "
+            f"needs {needed}{bound}"
+        )
+
+    @property
+    def interval_in_words(self) -> str:
+        """Return the bounds of the improvement, or how few rows changed, for a table."""
+        if self.lower is not None and self.upper is not None:
+            return f"{self.lower:+.4f} … {self.upper:+.4f}"
+        if self.differing is None:
+            return "too few rows"
+        changed = self.differing or "no"
+        unit = self.unit if self.differing else "row"
+        return f"{changed} {_plural(unit, self.differing or 1)} changed"
+
+    @property
+    def warning(self) -> str | None:
+        """Return a warning if a single row decides much of the metric; None otherwise."""
+        weight = metric_named(self.metric).weight
+        # Of ten rows, each holds a tenth: heavy is also what weighs twice as much as the average.
+        least = max(_HEAVY_SHARE, 2.0 / self.examples)
+        if self.heaviest_share is None or self.heaviest_share < least:
+            return None
+        return (
+            f"one of {self.examples} test rows holds {self.heaviest_share:.0%} of the {weight} "
+            f"that {self.metric} counts, so the interval is less certain than it says"
+        )
+
+    @property
     def figures(self) -> dict[str, float]:
-        """What the ledger and MLflow keep: both values, and the improvement with its bounds."""
-        names = ("after", "before", "improvement", "lower", "upper")
-        return {name: getattr(self, name) for name in names}
+        """What MLflow keeps: both values, the improvement with its bounds, and the evidence."""
+        names = (
+            "after",
+            "before",
+            "improvement",
+            "lower",
+            "upper",
+            "differing",
+            "detectable_gain",
+            "heaviest_share",
+        )
+        values = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in values.items() if value is not None}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Comparison":
         """Return the comparison that `to_dict` gave as plain values; further keys are ignored."""
         names = [field.name for field in fields(cls)]
-        known = {name: values[name] for name in names if name in values}
-        # JSON has no infinity: bounds that are null were infinite.
-        if known["lower"] is None:
-            known |= {"lower": -math.inf, "upper": math.inf}
-        return cls(**known)
+        return cls(**{name: values[name] for name in names if name in values})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields and the direction as plain values: an infinite bound is None."""
+        """Return all fields and the direction as plain values."""
         return plain_values(self, "higher_is_better")
+
+
+def least_differing(confidence: float) -> int:
+    """Return how many clusters have to differ for an interval: 6 at 95 %.
+
+    With fewer, all that differ agree by chance too often: in 2 of 2^k cases.
+    """
+    return math.ceil(math.log2(2.0 / (1.0 - confidence)))
 
 
 def compare(
@@ -90,9 +188,9 @@ def compare(
     evidence.
 
     The interval is the expanded percentile interval (Hesterberg, "What Teachers Should
-    Know About the Bootstrap", 2015), which keeps its coverage with few examples. Below
-    log2(2 / (1 - confidence)) examples (6 at 95%) no interval can have that coverage, because all
-    examples agree by chance too often: then the bounds are infinite.
+    Know About the Bootstrap", 2015), which keeps its coverage with few examples. If the models
+    differ on fewer than log2(2 / (1 - confidence)) clusters (6 at 95%), no interval can have that
+    coverage, because all of these agree by chance too often: then there are no bounds.
 
     Raises:
         ValueError: The metrics or the examples differ.
@@ -102,13 +200,20 @@ def compare(
     sign = 1.0 if after.higher_is_better else -1.0
 
     # Rows of one cluster say nearly the same: what counts is the number of clusters.
-    clusters = None if after.clusters is None else len(set(after.clusters))
-    independent = after.examples if clusters is None else clusters
-    lower, upper = -math.inf, math.inf
-    if independent >= math.log2(2.0 / (1.0 - confidence)):
-        differences = sign * _resampled_differences(before, after, bootstrap_samples, seed)
+    cluster_of = np.arange(after.examples)
+    if after.clusters is not None:
+        _, cluster_of = np.unique(np.asarray(after.clusters), return_inverse=True)
+    independent = int(cluster_of.max()) + 1
+    differing = _differing_clusters(before, after, cluster_of)
+
+    lower = upper = detectable_gain = None
+    if differing >= least_differing(confidence):
+        differences = sign * _resampled_differences(
+            before, after, cluster_of, bootstrap_samples, seed
+        )
         tail = _expanded_tail(confidence, independent)
         lower, upper = map(float, np.quantile(differences, (tail, 1.0 - tail)))
+        detectable_gain = _detectable_gain(differences, confidence, independent)
 
     better_share, worse_share = _shares(before, after, sign)
     return Comparison(
@@ -121,10 +226,13 @@ def compare(
         confidence=confidence,
         examples=after.examples,
         bootstrap_samples=bootstrap_samples,
-        clusters=clusters,
         documents=after.documents,
         better_share=better_share,
         worse_share=worse_share,
+        clusters=None if after.clusters is None else independent,
+        differing=differing,
+        detectable_gain=detectable_gain,
+        heaviest_share=_heaviest_share(after),
     )
 
 
@@ -145,41 +253,45 @@ def _check_same_examples(before: Scores, after: Scores) -> None:
         raise ValueError("row_ids must be the same before and after, in the same order.")
 
 
-def _resampled_differences(before: Scores, after: Scores, samples: int, seed: int) -> Floats:
-    """Return `after - before` on each resample, [samples]."""
-    generator = np.random.default_rng(seed)
-    if after.clusters is not None:
-        return _cluster_differences(before, after, after.clusters, samples, generator)
+def _differing_clusters(before: Scores, after: Scores, cluster_of: Array) -> int:
+    """Return the number of clusters on which the two models differ.
 
-    # In blocks of resamples: all at once may not fit into memory.
-    height = max(1, _CELLS_AT_ONCE // after.examples)
-    differences = []
-    for start in range(0, samples, height):
-        shape = (min(height, samples - start), after.examples)
-        indices = generator.integers(after.examples, size=shape)
-        # The same draw for both models: what makes an example hard for both cancels out.
-        differences.append(after.statistics(indices) - before.statistics(indices))
-    return np.concatenate(differences)
+    A cluster whose changes cancel out speaks for neither model and doesn't count.
+    """
+    differs = np.zeros(int(cluster_of.max()) + 1, dtype=bool)
+    for name in metric_named(after.metric).reads:
+        change = after.per_example[name] - before.per_example[name]
+        net_change = np.bincount(cluster_of, weights=change)
+        differs |= np.abs(net_change) > _ROUNDING * np.bincount(cluster_of, weights=np.abs(change))
+    return int(differs.sum())
 
 
-def _cluster_differences(
-    before: Scores,
-    after: Scores,
-    clusters: Sequence[str],
-    samples: int,
-    generator: np.random.Generator,
+def _resampled_differences(
+    before: Scores, after: Scores, cluster_of: Array, samples: int, seed: int
 ) -> Floats:
     """Return `after - before` on each resample of whole clusters, [samples]."""
-    names, cluster_of = np.unique(np.asarray(clusters), return_inverse=True)
-    members = [np.flatnonzero(cluster_of == cluster) for cluster in range(len(names))]
+    metric = metric_named(after.metric)
+    old, new = (metric.resampler(scores.per_example, cluster_of) for scores in (before, after))
 
-    # One at a time: resamples differ in their number of examples.
-    differences = np.empty(samples)
-    for sample in range(samples):
-        drawn = generator.integers(len(members), size=len(members))
-        indices = np.concatenate([members[cluster] for cluster in drawn])
-        differences[sample] = after.statistic(indices) - before.statistic(indices)
-    return differences
+    # The same draw for both models: what makes an example hard for both cancels out.
+    clusters = int(cluster_of.max()) + 1
+    blocks = [new(counts) - old(counts) for counts in _drawn_counts(clusters, samples, seed)]
+    return np.concatenate(blocks)
+
+
+def _drawn_counts(clusters: int, samples: int, seed: int) -> Iterator[Floats]:
+    """Yield blocks of resamples as counts of each cluster, [resamples, clusters]."""
+    generator = np.random.default_rng(seed)
+    # In blocks: all at once may not fit into memory.
+    height = max(1, _CELLS_AT_ONCE // clusters)
+    for start in range(0, samples, height):
+        block = min(height, samples - start)
+        drawn = generator.integers(clusters, size=(block, clusters), dtype=np.uint32)
+
+        # Each resample counts in a range of its own, so that one call counts the whole block.
+        cells = drawn.astype(np.int64) + clusters * np.arange(block)[:, np.newaxis]
+        counts = np.bincount(cells.ravel(), minlength=block * clusters)
+        yield counts.reshape(block, clusters).astype(np.float64)
 
 
 def _expanded_tail(confidence: float, examples: int) -> float:
@@ -190,6 +302,27 @@ def _expanded_tail(confidence: float, examples: int) -> float:
     return float(norm.cdf(math.sqrt(examples / (examples - 1)) * quantile))
 
 
+def _detectable_gain(differences: Floats, confidence: float, clusters: int) -> float:
+    """Return the smallest true gain that a test of this size finds with a power of 80 %.
+
+    The estimate's standard error times the quantiles of Student's t for the interval's tail and for
+    the power, as in the usual planning of a paired test.
+    """
+    # The bootstrap's own spread is too small by the factor sqrt((n - 1) / n), see above.
+    standard_error = differences.std() * math.sqrt(clusters / (clusters - 1))
+    quantiles = t.ppf(((1.0 + confidence) / 2.0, POWER), clusters - 1)
+    return float(quantiles.sum() * standard_error)
+
+
+def _heaviest_share(scores: Scores) -> float | None:
+    """Return the share of the metric's weight that one example holds; None if all are equal."""
+    weight = metric_named(scores.metric).weight
+    if weight is None:
+        return None
+    weights = scores.per_example[weight]
+    return float(weights.max() / weights.sum())
+
+
 def _shares(before: Scores, after: Scores, sign: float) -> tuple[float | None, float | None]:
     """Return the shares of examples on which `after` is better, and worse."""
     metric = metric_named(after.metric)
@@ -197,3 +330,7 @@ def _shares(before: Scores, after: Scores, sign: float) -> tuple[float | None, f
         return None, None
     differences = sign * (after.per_example[metric.name] - before.per_example[metric.name])
     return float((differences > 0).mean()), float((differences < 0).mean())
+
+
+def _plural(noun: str, count: int) -> str:
+    return noun if count == 1 else f"{noun}s"

@@ -1,7 +1,8 @@
 """The metrics, one record each: name, label, direction, and the formula.
 
-A formula takes the per-example values and resamples of the examples, so that a metric is computed
-on all examples and on a bootstrap's resamples by the same code.
+A formula works on resamples of the examples, so that a metric is computed on all examples and on a
+bootstrap's resamples by the same code. Most metrics are functions of sums over the examples: a
+resample is then a row of counts, and thousands of them take one matrix product.
 """
 
 import math
@@ -15,8 +16,14 @@ from scipy.stats import rankdata
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
-Statistic = Callable[[Mapping[str, Array], Array], Floats]
+Values = Mapping[str, Array]
+"""Per-example values by name, each [examples]."""
+Statistic = Callable[[Values, Array], Floats]
 """Takes values [examples] by name and indices [resamples, examples]; returns [resamples]."""
+CountStatistic = Callable[[Floats], Floats]
+"""Takes how often each cluster was drawn, [resamples, clusters]; returns [resamples]."""
+Resampler = Callable[[Values, Array], CountStatistic]
+"""Takes values [examples] by name and the cluster of each example, [examples], as an index."""
 
 _LARGEST_EXPONENT = 709.0
 """exp(709) is near the largest double: JSON and MLflow's plots can't hold infinity."""
@@ -29,16 +36,23 @@ class Metric:
     Attributes:
         name: Its name in results and in MLflow.
         label: Its name for people.
+        reads: Names of the per-example values that it depends on.
+        statistic: Its formula, for resamples given as indices.
+        resampler: Its formula, for resamples of whole clusters given as counts.
         higher_is_better: Its direction.
-        statistic: Its formula.
         per_example: Whether it has a value for each example, under its name.
+        weight: Name of the values by which examples weigh more or less; None if they weigh the
+            same.
     """
 
     name: str
     label: str
+    reads: tuple[str, ...]
     statistic: Statistic
+    resampler: Resampler
     higher_is_better: bool = True
     per_example: bool = True
+    weight: str | None = None
 
 
 def metric_named(name: str) -> Metric:
@@ -48,24 +62,140 @@ def metric_named(name: str) -> Metric:
     return METRICS[name]
 
 
-def _mean_metric(name: str, label: str, *, higher_is_better: bool = True) -> Metric:
+def _sums_resampler(
+    columns: Callable[[Values], Floats], formula: Callable[[Floats], Floats]
+) -> Resampler:
+    """Return the resampler of a metric that depends on sums over the examples only.
+
+    Args:
+        columns: Returns what is summed, [columns, examples].
+        formula: Takes the sums, [columns, resamples]; returns [resamples].
+    """
+
+    def resampler(values: Values, cluster_of: Array) -> CountStatistic:
+        # Once for all resamples: a cluster drawn twice adds its sums twice.
+        cluster_sums = np.stack(
+            [np.bincount(cluster_of, weights=column) for column in columns(values)], axis=1
+        )
+        return lambda counts: formula((counts @ cluster_sums).T)
+
+    return resampler
+
+
+def _sums_metric(
+    columns: Callable[[Values], Floats], formula: Callable[[Floats], Floats], **fields: Any
+) -> Metric:
+    """Return a metric that depends on sums over the examples only."""
+
+    def statistic(values: Values, indices: Array) -> Floats:
+        return formula(columns(values)[:, indices].sum(axis=-1))
+
+    return Metric(statistic=statistic, resampler=_sums_resampler(columns, formula), **fields)
+
+
+def _mean_metric(name: str, label: str, **fields: Any) -> Metric:
     """Return a metric that is the mean of its per-example values."""
 
-    def mean(per_example: Mapping[str, Array], indices: Array) -> Floats:
-        means: Floats = per_example[name][indices].mean(axis=1)
-        return means
+    def columns(values: Values) -> Floats:
+        column = values[name].astype(np.float64)
+        return np.stack([column, np.ones_like(column)])
 
-    return Metric(name=name, label=label, statistic=mean, higher_is_better=higher_is_better)
+    return _sums_metric(columns, _ratio, name=name, label=label, reads=(name,), **fields)
 
 
-def _spearman(per_example: Mapping[str, Array], indices: Array) -> Floats:
-    cosine_ranks = rankdata(per_example["cosine"][indices], axis=1)
-    gold_ranks = rankdata(per_example["gold"][indices], axis=1)
+def _ratio_metric(
+    numerator: str, denominator: str, formula: Callable[[Floats], Floats], **fields: Any
+) -> Metric:
+    """Return a metric that is a ratio of sums, not a mean of ratios.
+
+    Each unit of the denominator, such as a byte, counts the same, however long its text.
+    """
+
+    def columns(values: Values) -> Floats:
+        return np.stack([values[numerator], values[denominator]]).astype(np.float64)
+
+    reads = (numerator, denominator)
+    fields = {"higher_is_better": False, "weight": denominator, **fields}
+    return _sums_metric(columns, formula, reads=reads, **fields)
+
+
+def _ratio(sums: Floats) -> Floats:
+    numerators, denominators = sums
+    ratios: Floats = numerators / denominators
+    return ratios
+
+
+def _bits_per_unit(sums: Floats) -> Floats:
+    nats, units = sums
+    bits: Floats = nats / math.log(2.0) / units
+    return bits
+
+
+def _perplexity(sums: Floats) -> Floats:
+    # math.exp, since numpy's may differ in the last digit.
+    exponents = np.minimum(_ratio(sums), _LARGEST_EXPONENT)
+    return np.array(list(map(math.exp, exponents)))
+
+
+def _spearman(values: Values, indices: Array) -> Floats:
+    cosine_ranks = rankdata(values["cosine"][indices], axis=1)
+    gold_ranks = rankdata(values["gold"][indices], axis=1)
     return _correlation(cosine_ranks, gold_ranks)
 
 
-def _pearson(per_example: Mapping[str, Array], indices: Array) -> Floats:
-    return _correlation(per_example["cosine"][indices], per_example["gold"][indices])
+def _spearman_resampler(values: Values, cluster_of: Array) -> CountStatistic:
+    """Return Spearman's correlation as a function of counts, without sorting each resample."""
+    cosine_ranks, gold_ranks = map(_rank_function, (values["cosine"], values["gold"]))
+
+    def spearman(counts: Floats) -> Floats:
+        row_counts = counts[:, cluster_of]
+        # The ranks of n rows, ties included, have the mean (n + 1) / 2.
+        middle = (row_counts.sum(axis=1, keepdims=True) + 1.0) / 2.0
+        first, second = cosine_ranks(row_counts) - middle, gold_ranks(row_counts) - middle
+
+        weighted = row_counts * first
+        spreads = (weighted * first).sum(axis=1) * (row_counts * second**2).sum(axis=1)
+        return _quotient((weighted * second).sum(axis=1), np.sqrt(spreads))
+
+    return spearman
+
+
+def _rank_function(values: Array) -> CountStatistic:
+    """Return a function from counts [resamples, examples] to the mean ranks in each resample."""
+    order = np.argsort(values, kind="stable")
+    _, starts, groups = np.unique(values[order], return_index=True, return_inverse=True)
+    group_of = np.empty_like(groups)
+    group_of[order] = groups
+
+    def ranks(counts: Floats) -> Floats:
+        # Equal values share the mean of the ranks that they take up.
+        group_counts = np.add.reduceat(counts[:, order], starts, axis=1)
+        mean_ranks = group_counts.cumsum(axis=1) - (group_counts - 1.0) / 2.0
+        return mean_ranks[:, group_of]
+
+    return ranks
+
+
+def _pearson(values: Values, indices: Array) -> Floats:
+    return _correlation(values["cosine"][indices], values["gold"][indices])
+
+
+def _pearson_columns(values: Values) -> Floats:
+    # Centred, so that the differences of sums below lose no digits.
+    first, second = (values[name] - values[name].mean() for name in ("cosine", "gold"))
+    ones = np.ones_like(first)
+    return np.stack([ones, first, second, first**2, second**2, first * second])
+
+
+def _pearson_of_sums(sums: Floats) -> Floats:
+    count, first, second, first_squares, second_squares, products = sums
+    first_spread = first_squares - first**2 / count
+    second_spread = second_squares - second**2 / count
+
+    # A side that is constant in a resample leaves only rounding.
+    first_spread[first_spread < 1e-12 * first_squares] = 0.0
+    second_spread[second_spread < 1e-12 * second_squares] = 0.0
+    return _quotient(products - first * second / count, np.sqrt(first_spread * second_spread))
 
 
 def _correlation(first: Array, second: Array) -> Floats:
@@ -73,31 +203,18 @@ def _correlation(first: Array, second: Array) -> Floats:
     first = first - first.mean(axis=1, keepdims=True)
     second = second - second.mean(axis=1, keepdims=True)
     spread = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
+    return _quotient((first * second).sum(axis=1), spread)
 
+
+def _quotient(covariances: Floats, spreads: Floats) -> Floats:
+    """Return the correlations; 0 if a side is constant."""
     # Rounding leaves a constant side a spread near 0; dividing by it would give anything.
-    constant = spread < 1e-12
-    correlation: Floats = (first * second).sum(axis=1) / np.where(constant, 1.0, spread)
-    return np.where(constant, 0.0, correlation)
+    constant = spreads < 1e-12
+    correlations: Floats = covariances / np.where(constant, 1.0, spreads)
+    return np.where(constant, 0.0, correlations)
 
 
-def _bits_per_byte(per_example: Mapping[str, Array], indices: Array) -> Floats:
-    # A ratio of sums, not a mean of ratios: each byte counts the same, however long its text.
-    bits: Floats = per_example["nats"][indices].sum(axis=1) / math.log(2.0)
-    text_bytes: Floats = per_example["bytes"][indices].sum(axis=1)
-    return bits / text_bytes
-
-
-def _nats_per_token(per_example: Mapping[str, Array], indices: Array) -> Floats:
-    nats: Floats = per_example["nats"][indices].sum(axis=1)
-    tokens: Floats = per_example["tokens"][indices].sum(axis=1)
-    return nats / tokens
-
-
-def _perplexity(per_example: Mapping[str, Array], indices: Array) -> Floats:
-    # math.exp, since numpy's may differ in the last digit.
-    exponents = np.minimum(_nats_per_token(per_example, indices), _LARGEST_EXPONENT)
-    return np.array(list(map(math.exp, exponents)))
-
+_PAIRS = ("cosine", "gold")
 
 _ALL = (
     _mean_metric("ndcg_at_10", "nDCG@10"),
@@ -107,26 +224,28 @@ _ALL = (
     _mean_metric("recall_at_10", "recall@10"),
     _mean_metric("knn_accuracy", "k-NN accuracy"),
     # A correlation belongs to a set of pairs: a single pair has none.
-    Metric(name="spearman", label="Spearman", statistic=_spearman, per_example=False),
-    Metric(name="pearson", label="Pearson", statistic=_pearson, per_example=False),
+    Metric(
+        name="spearman",
+        label="Spearman",
+        reads=_PAIRS,
+        statistic=_spearman,
+        resampler=_spearman_resampler,
+        per_example=False,
+    ),
+    Metric(
+        name="pearson",
+        label="Pearson",
+        reads=_PAIRS,
+        statistic=_pearson,
+        resampler=_sums_resampler(_pearson_columns, _pearson_of_sums),
+        per_example=False,
+    ),
     _mean_metric("cosine_to_target", "cosine"),
     _mean_metric("mse", "MSE", higher_is_better=False),
-    Metric(
-        name="bits_per_byte", label="bits/byte", statistic=_bits_per_byte, higher_is_better=False
-    ),
-    Metric(
-        name="loss",
-        label="nats/token",
-        statistic=_nats_per_token,
-        higher_is_better=False,
-        per_example=False,
-    ),
-    Metric(
-        name="perplexity",
-        label="perplexity",
-        statistic=_perplexity,
-        higher_is_better=False,
-        per_example=False,
+    _ratio_metric("nats", "bytes", _bits_per_unit, name="bits_per_byte", label="bits/byte"),
+    _ratio_metric("nats", "tokens", _ratio, name="loss", label="nats/token", per_example=False),
+    _ratio_metric(
+        "nats", "tokens", _perplexity, name="perplexity", label="perplexity", per_example=False
     ),
     _mean_metric("preference_accuracy", "preference accuracy"),
     _mean_metric("preference_margin", "preference margin"),

@@ -1,6 +1,5 @@
 """Figures of a training and of a comparison, for MLflow."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -81,13 +80,13 @@ def comparison_figure(comparison: Comparison) -> "Figure":
     left.margins(y=0.15)
     left.set_title(f"{label} ({direction} is better)", fontsize="medium")
 
-    interval = "too few examples for an interval"
     right.axvline(0.0, color="0.5", linestyle="--", linewidth=1)
     right.plot([comparison.improvement], [0], "o", color="C0")
-    if math.isfinite(comparison.lower) and math.isfinite(comparison.upper):
+    interval = comparison.interval_in_words
+    if comparison.lower is not None and comparison.upper is not None:
         right.plot([comparison.lower, comparison.upper], [0, 0], color="C0", linewidth=2)
         bounds = f"[{comparison.lower:.4g}, {comparison.upper:.4g}]"
-        interval = f"{comparison.confidence:.0%} interval {bounds}"
+        interval = f"{100.0 * comparison.confidence:.3g}% interval {bounds}"
     right.set_yticks([])
     right.set_xlabel(f"{interval}, {comparison.examples} examples", fontsize="small")
     right.set_title(f"improvement {comparison.improvement:+.4g}", fontsize="medium")

@@ -84,9 +84,13 @@ def test_print_results_labels_every_metric(
 def test_print_results_shows_a_comparison_without_an_interval(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """With fewer than six test examples there is none."""
+    """If fewer than six rows differ, there is none."""
+    print_results(results(lower=None, upper=None, differing=2), "sqlite:///mlflow.db")
+    assert "0.6250 2 rows changed promoted" in row(capsys.readouterr().out)
+
+    # As the first versions wrote it, without the number of rows that differ.
     print_results(results(lower=None, upper=None), "sqlite:///mlflow.db")
-    assert "unbounded … unbounded" in row(capsys.readouterr().out)
+    assert "0.6250 too few rows promoted" in row(capsys.readouterr().out)
 
 
 def test_print_results_shows_no_password(capsys: pytest.CaptureFixture[str]) -> None:

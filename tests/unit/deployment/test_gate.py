@@ -35,14 +35,14 @@ COMPARISON = Comparison(
         (0.1, 0.02, 0.01, True, True),
         (0.1, 0.02, 0.2, False, False),
         (-0.1, -0.2, -1.0, True, True),
-        (0.1, -math.inf, 0.0, True, False),
-        (0.1, -math.inf, -10.0, True, False),
-        (0.1, -math.inf, 0.0, False, True),
+        (0.1, None, 0.0, True, False),
+        (0.1, None, -10.0, True, False),
+        (0.1, None, 0.0, False, True),
         (math.nan, math.nan, -10.0, False, False),
     ],
 )
 def test_decide_lets_through_what_is_above_the_minimum(
-    improvement: float, lower: float, minimum: float, interval: bool, promote: bool
+    improvement: float, lower: float | None, minimum: float, interval: bool, promote: bool
 ) -> None:
     comparison = dataclasses.replace(COMPARISON, improvement=improvement, lower=lower)
 
@@ -72,6 +72,39 @@ def test_decide_lets_through_what_is_above_the_minimum(
 )
 def test_decide_says_why(config: GateConfig, decision: Decision) -> None:
     assert decide(COMPARISON, config) == decision
+
+
+def test_decide_refuses_whatever_too_few_rows_say() -> None:
+    few = dataclasses.replace(COMPARISON, examples=12)
+    groups = dataclasses.replace(COMPARISON, examples=300, clusters=3)
+
+    assert decide(few, GateConfig()) == Decision(
+        promote=False,
+        reason="ndcg_at_10: too few rows to decide: 12 test rows, and "
+        "gate.minimum_test_clusters=20 needs 8 more",
+    )
+    assert "3 test groups" in decide(groups, GateConfig(require_interval=False)).reason
+    assert decide(few, GateConfig(minimum_test_clusters=12)).promote
+
+
+def test_decide_says_why_there_is_no_interval_and_never_prints_infinity() -> None:
+    same = dataclasses.replace(COMPARISON, lower=None, upper=None, differing=0)
+    few = dataclasses.replace(same, differing=4)
+
+    assert decide(same, GateConfig()).reason == (
+        "ndcg_at_10: no row changed among 100 test rows; at most 3.0% of such rows change "
+        "(95% bound)"
+    )
+    assert decide(few, GateConfig()).reason.startswith(
+        "ndcg_at_10: only 4 of 100 test rows changed, and a 95% interval needs 6"
+    )
+
+
+def test_decide_says_what_gain_would_have_been_found() -> None:
+    refused = dataclasses.replace(COMPARISON, lower=-0.01, detectable_gain=0.125)
+    assert decide(refused, GateConfig()).reason.endswith(
+        "+0.0000; a gain of 0.1250 would be found in 4 of 5 tests"
+    )
 
 
 def test_decision_to_dict_has_the_word() -> None:

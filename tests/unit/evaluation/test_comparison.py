@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import norm, t
 
 from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.metrics import Array
@@ -52,7 +53,10 @@ def test_compare_signs_the_improvement_so_that_positive_is_better() -> None:
 def test_compare_of_a_model_with_itself_is_exactly_no_change() -> None:
     same = scored(np.random.default_rng(0).uniform(size=50))
     result = compare(same, same, **OPTIONS)
-    assert (result.improvement, result.lower, result.upper) == (0.0, 0.0, 0.0)
+    assert (result.improvement, result.lower, result.upper) == (0.0, None, None)
+    assert result.differing == 0 and result.interval_in_words == "no row changed"
+    # 1 - 0.05^(1/50): of rows of which more change, one would have been among 50.
+    assert result.change_bound == pytest.approx(1.0 - 0.05 ** (1 / 50))
     assert (result.better_share, result.worse_share) == (0.0, 0.0)
 
 
@@ -134,7 +138,7 @@ def test_compare_gives_no_interval_that_chance_could_reach(
         scored(values), scored(values + 0.5), bootstrap_samples=100, confidence=confidence, seed=0
     )
 
-    assert math.isfinite(result.lower) == math.isfinite(result.upper) == bounded
+    assert (result.lower is not None) == (result.upper is not None) == bounded
     assert (result.to_dict()["lower"] is not None) == bounded
     assert Comparison.from_dict({**result.to_dict(), "against": "base"}) == result
 
@@ -175,3 +179,117 @@ def test_compare_resamples_whole_clusters() -> None:
 
     assert clustered.improvement == plain.improvement
     assert clustered.upper - clustered.lower > 3 * (plain.upper - plain.lower)
+
+
+def loop_over_draws(before: Scores, after: Scores, samples: int, seed: int) -> list[float]:
+    """Return the differences on resamples of whole clusters, one after the other."""
+    generator = np.random.default_rng(seed)
+    names, cluster_of = np.unique(np.asarray(after.clusters), return_inverse=True)
+    members = [np.flatnonzero(cluster_of == cluster) for cluster in range(len(names))]
+    drawn = generator.integers(len(names), size=(samples, len(names)), dtype=np.uint32)
+
+    differences = []
+    for clusters in drawn:
+        indices = np.concatenate([members[cluster] for cluster in clusters])
+        differences.append(after.statistic(indices) - before.statistic(indices))
+    return differences
+
+
+def pairs_of_scores() -> dict[str, tuple[Scores, Scores]]:
+    generator = np.random.default_rng(3)
+    values = generator.uniform(size=90)
+    vectors, gold = generator.normal(size=(90, 8)), np.round(generator.uniform(size=90), 1)
+    tokens = generator.integers(1, 30, size=90)
+    nats = generator.uniform(1.0, 40.0, size=90)
+
+    def correlated(noise: float) -> Scores:
+        moved = vectors + noise * generator.normal(size=vectors.shape)
+        return similarity_scores(vectors, moved, gold)
+
+    spearman = correlated(1.0), correlated(0.2)
+    return {
+        "mean": (scored(values), scored(values + generator.normal(scale=0.1, size=90))),
+        "ratio": (
+            language_scores(nats, tokens, 4 * tokens),
+            language_scores(nats * 0.9, tokens, 4 * tokens),
+        ),
+        "spearman": spearman,
+        "pearson": tuple(dataclasses.replace(scores, metric="pearson") for scores in spearman),
+    }
+
+
+@pytest.mark.parametrize("kind", ["mean", "ratio", "spearman", "pearson"])
+@pytest.mark.parametrize("clusters", [90, 14])
+def test_bounds_equal_those_of_a_loop_over_the_same_draws(kind: str, clusters: int) -> None:
+    before, after = pairs_of_scores()[kind]
+    names = [str(row % clusters) for row in range(90)]
+    after = dataclasses.replace(after, clusters=names)
+
+    result = compare(before, after, bootstrap_samples=400, confidence=0.95, seed=5)
+
+    sign = 1.0 if after.higher_is_better else -1.0
+    differences = sign * np.array(loop_over_draws(before, after, 400, 5))
+    tail = float(norm.cdf(math.sqrt(clusters / (clusters - 1)) * t.ppf(0.025, clusters - 1)))
+    expected = np.quantile(differences, (tail, 1.0 - tail))
+    assert (result.lower, result.upper) == pytest.approx(tuple(expected), abs=1e-12)
+
+
+def test_clusters_that_do_not_differ_are_no_evidence() -> None:
+    """Four wins and no loss are promoted at no number of rows: McNemar's exact p is 0.0625."""
+    for rows in (20, 300, 3000):
+        values = np.zeros(rows)
+        won = values.copy()
+        won[:4] = 1.0
+
+        result = compare(scored(values), scored(won), **OPTIONS)
+
+        assert result.lower is None and result.differing == 4
+        assert result.interval_in_words == "4 rows changed"
+
+
+def test_detectable_gain_is_found_in_four_of_five_tests() -> None:
+    generator = np.random.default_rng(0)
+    base = generator.uniform(size=100)
+
+    noise = generator.normal(scale=0.1, size=100)
+    gain = compare(scored(base), scored(base + noise), **OPTIONS).detectable_gain
+    assert gain is not None
+
+    found = 0
+    for seed in range(200):
+        after = base + gain + generator.normal(scale=0.1, size=100)
+        options = {**OPTIONS, "bootstrap_samples": 400, "seed": seed}
+        result = compare(scored(base), scored(after), **options)
+        found += result.lower is not None and result.lower > 0.0
+    assert 0.7 <= found / 200 <= 0.9
+
+
+def test_a_row_that_holds_a_tenth_of_the_bytes_is_warned_of() -> None:
+    sizes = np.full(20, 40)
+    sizes[3] = 400
+
+    before = language_scores(np.full(20, 9.0), np.full(20, 10), sizes)
+    after = language_scores(np.full(20, 8.0), np.full(20, 10), sizes)
+
+    warning = compare(before, after, **OPTIONS).warning
+    assert warning is not None and "one of 20 test rows holds 34% of the bytes" in warning
+    even = language(np.full(20, 9.0)), language(np.full(20, 8.0))
+    assert compare(*even, **OPTIONS).warning is None
+
+
+def test_many_clusters_take_no_loop() -> None:
+    generator = np.random.default_rng(0)
+    values = generator.uniform(size=20_000)
+    clusters = [str(row % 15_000) for row in range(20_000)]
+    after = scored(values + generator.normal(scale=0.1, size=20_000))
+
+    result = compare(
+        scored(values),
+        dataclasses.replace(after, clusters=clusters),
+        bootstrap_samples=1_000,
+        confidence=0.95,
+        seed=0,
+    )
+
+    assert result.lower is not None and result.upper is not None
+    assert result.lower < result.improvement < result.upper

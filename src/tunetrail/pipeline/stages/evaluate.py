@@ -104,6 +104,8 @@ def _compare(
         seed=context.settings.seed,
     )
     comparison = replace(comparison, look=look)
+    if comparison.warning is not None:
+        logger.warning("%s: %s", context.model_type, comparison.warning)
     run.log_figure(comparison_figure(comparison), "comparison.png")
     # Saved together with the step: a comparison counts for this version only.
     context.state.compared_with = to_beat
