@@ -132,6 +132,7 @@ def test_training_group_sets_both_model_types(option: str, key: str, value: Any)
         ("trainer=gpu", "accelerator", "gpu"),
         ("trainer=ddp", "strategy", "ddp"),
         ("trainer=ray", "launcher", "ray"),
+        ("trainer=fsdp", "strategy", "fsdp"),
         ("trainer=ddp", "devices", "auto"),
     ],
 )
@@ -191,8 +192,8 @@ def test_training_groups_have_no_option_without_a_test() -> None:
 
     options = [file for file in GROUP_FILES if str(file.parent) in groups]
 
-    # 20 for both model types, four for the devices, six by name, and `logger=default`.
-    assert len(options) == 31
+    # 20 for both model types, five for the devices, six by name, and `logger=default`.
+    assert len(options) == 32
 
 
 def test_callbacks_go_together_and_a_key_has_the_last_word() -> None:
