@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.families import embedding_folder, language_folder
-from tests.unit.pipeline.jobs import write_job
+from tests.unit.pipeline.jobs import weights_of, write_job
 
 from tunetrail.config import (
     AdapterConfig,
@@ -20,11 +20,6 @@ from tunetrail.config import (
 from tunetrail.pipeline.jobs import run_fit_job
 
 TRAINING = TrainingConfig(batch_size=4, learning_rate=2e-5, warmup_steps=1, max_steps=8)
-
-
-def weights_of(folder: str | Path) -> dict[str, torch.Tensor]:
-    (file,) = Path(folder).rglob("*.safetensors")
-    return load_file(file)
 
 
 def as_type(folder: str, target: Path, dtype: torch.dtype, *, stored_as: torch.dtype) -> str:

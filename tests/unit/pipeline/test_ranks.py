@@ -12,15 +12,18 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from tests.families import embedding_folder
-from tests.unit.pipeline.jobs import SUBJECTS, rows_of, write_job
+from tests.unit.pipeline.jobs import (
+    FIT_AND_TELL,
+    SUBJECTS,
+    rows_of,
+    settings_of_two_ranks,
+    weights_of,
+    write_job,
+)
 
 from tunetrail.config import (
-    EmbeddingConfig,
     HardNegativesConfig,
-    PreparationConfig,
     Settings,
-    TrainingConfig,
 )
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.data.rows import records_of
@@ -33,36 +36,10 @@ from tunetrail.pipeline.worker import fit_on_ray
 
 pytestmark = pytest.mark.processes
 
-FOLLOW = """
-import json, pathlib, sys, time
-from tunetrail.pipeline.jobs import run_fit_job
-
-def tell(metrics, step):
-    print(json.dumps([step, sorted(metrics)]), flush=True)
-
-run_fit_job(pathlib.Path(sys.argv[1]), tell)
-"""
-
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Eight steps on two processes, without dropout: its draws depend on the rank."""
-    path = embedding_folder(tmp_path / "bert", "bert")
-    training = TrainingConfig(
-        batch_size=8, learning_rate=1e-3, warmup_steps=0, num_epochs=4, logging_steps=1
-    )
-    return Settings(
-        preparation=PreparationConfig(cache_gigabytes=0.0),
-        embedding=EmbeddingConfig(model=path, max_length=64, training=training),
-        trainer=TrainerConfig(accelerator="cpu", devices=2),
-    )
-
-
-def trained_weights(folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    (file,) = (folder / "model").rglob("*.safetensors")
-    return load_file(file)
+    return settings_of_two_ranks(tmp_path)
 
 
 def ranks_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -83,7 +60,7 @@ def steps_until(process: subprocess.Popen[str], step: int) -> Iterator[int]:
 def follow(folder: Path) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", FOLLOW, str(folder)],
+        [sys.executable, "-W", "ignore", "-c", FIT_AND_TELL, str(folder)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -106,8 +83,8 @@ def test_two_ranks_train_the_model_of_one(settings: Settings, tmp_path: Path) ->
         values = [value for _, value in expected["history"][name]]
         assert [value for _, value in points] == pytest.approx(values, rel=1e-3)
     assert [step for step, metrics in reports if "train/loss" in metrics] == list(range(1, 9))
-    before = trained_weights(one)
-    for name, weight in trained_weights(two).items():
+    before = weights_of(one / "model")
+    for name, weight in weights_of(two / "model").items():
         assert float((weight - before[name]).abs().max()) < 2e-3
     assert not (two / "checkpoints").exists()
 
@@ -252,7 +229,7 @@ def test_a_stopped_training_continues_where_it_was(
     assert (cut / "checkpoints" / "last.ckpt").exists()
     result = run_fit_job(cut)
     assert result["history"]["train/loss"] == expected["history"]["train/loss"]
-    resumed, uninterrupted = trained_weights(cut), trained_weights(whole)
+    resumed, uninterrupted = weights_of(cut / "model"), weights_of(whole / "model")
     assert all(torch.equal(resumed[name], uninterrupted[name]) for name in uninterrupted)
 
 

@@ -15,10 +15,14 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from tests.families import embedding_folder
-from tests.unit.pipeline.jobs import write_job
+from tests.unit.pipeline.jobs import (
+    FIT_AND_TELL,
+    settings_of_two_ranks,
+    weights_of,
+    write_job,
+)
 
-from tunetrail.config import EmbeddingConfig, PreparationConfig, Settings, TrainingConfig
+from tunetrail.config import Settings
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.pipeline.jobs import run_fit_job
 
@@ -28,15 +32,6 @@ pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(900)]
 
 CPUS = 2
 TOKEN = uuid.uuid4().hex
-FIT = """
-import json, pathlib, sys
-from tunetrail.pipeline.jobs import run_fit_job
-
-def tell(metrics, step):
-    print(json.dumps([step, sorted(metrics)]), flush=True)
-
-run_fit_job(pathlib.Path(sys.argv[1]), tell)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +91,7 @@ def environment(address: str) -> dict[str, str]:
 
 def fit_on_ray(folder: Path, address: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", FIT, str(folder)],
+        [sys.executable, "-W", "ignore", "-c", FIT_AND_TELL, str(folder)],
         env=environment(address),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -112,23 +107,7 @@ def last_error(process: subprocess.Popen[str]) -> str:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Eight steps in two workers."""
-    path = embedding_folder(tmp_path / "bert", "bert")
-    training = TrainingConfig(
-        batch_size=8, learning_rate=1e-3, warmup_steps=0, num_epochs=4, logging_steps=1
-    )
-    return Settings(
-        preparation=PreparationConfig(cache_gigabytes=0.0),
-        embedding=EmbeddingConfig(model=path, max_length=64, training=training),
-        trainer=TrainerConfig(accelerator="cpu", devices=2, launcher="ray"),
-    )
-
-
-def trained_weights(folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    (file,) = (folder / "model").rglob("*.safetensors")
-    return load_file(file)
+    return settings_of_two_ranks(tmp_path, launcher="ray")
 
 
 def test_two_workers_train_the_model_of_two_local_ranks(
@@ -144,9 +123,9 @@ def test_two_workers_train_the_model_of_two_local_ranks(
     assert (on_ray / "result.json").exists(), errors
     result = json.loads((on_ray / "result.json").read_text())
     assert result["history"]["train/loss"] == expected["history"]["train/loss"]
-    weights = trained_weights(on_ray)
+    weights = weights_of(on_ray / "model")
     assert all(
-        torch.equal(weights[name], weight) for name, weight in trained_weights(local).items()
+        torch.equal(weights[name], weight) for name, weight in weights_of(local / "model").items()
     )
     reports = [json.loads(line) for line in output.splitlines() if line.startswith("[")]
     assert [step for step, names in reports if "train/loss" in names] == list(range(1, 9))
@@ -209,7 +188,7 @@ def test_a_stopped_training_continues_where_it_was(
     assert resumed.returncode == 0, errors
     history = json.loads((cut / "result.json").read_text())["history"]
     assert history["train/loss"] == expected["history"]["train/loss"]
-    weights = trained_weights(cut)
+    weights = weights_of(cut / "model")
     assert all(
-        torch.equal(weights[name], weight) for name, weight in trained_weights(whole).items()
+        torch.equal(weights[name], weight) for name, weight in weights_of(whole / "model").items()
     )
