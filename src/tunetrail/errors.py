@@ -61,6 +61,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {nearest[0]!r}?" if nearest else ""
 
 
+def one_line(error: BaseException) -> str:
+    """Return the type and the message of a foreign error in one line."""
+    # Messages of import errors, for example, may have several lines.
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def not_writable(
     key: str, folder: Path | str, error: OSError, advice: str = "Name another folder."
 ) -> ConfigError:

@@ -5,6 +5,7 @@ judged by the same test rows would move root in most cases. The m-th look since 
 therefore asks for an interval of 1 - 0.05 / m: a Bonferroni correction that grows with the looks.
 """
 
+import bisect
 import hashlib
 from collections.abc import Iterable, Sequence
 
@@ -16,7 +17,7 @@ def rows_sketch(row_texts: Iterable[Sequence[str]]) -> list[str]:
     """Return the sketch of a test side, by which the rows that two sides share are counted.
 
     It is a bottom-k sketch (Bar-Yossef et al. 2002, "Counting distinct elements in a data stream"):
-    the lowest hashes of the rows, so that sides are sampled alike, whatever their sizes.
+    the lowest hashes of the rows, so that sides are sampled in the same way, whatever their sizes.
 
     Args:
         row_texts: The texts of each row.
@@ -41,12 +42,11 @@ def shared_share(sketch: Sequence[str], earlier: Sequence[str]) -> float:
 
     # A full sketch knows nothing of the hashes above its last one.
     limits = [hashes[-1] for hashes in (sketch, earlier) if len(hashes) >= SKETCH_SIZE]
-    comparable = [row for row in sketch if all(row <= limit for limit in limits)]
-    # At least one: the lowest limit is within a sketch, or there is none.
+    comparable = sketch[: bisect.bisect_right(sketch, min(limits))] if limits else sketch
+    # A side of few rows may have no hash so low.
     if not comparable:
         return 0.0
-    shared = set(earlier)
-    return sum(row in shared for row in comparable) / len(comparable)
+    return len(set(earlier).intersection(comparable)) / len(comparable)
 
 
 def look_confidence(confidence: float, look: float) -> float:

@@ -206,6 +206,7 @@ def _result(attempt: "_Attempt", steps_per_epoch: int) -> FitResult:
     best, recovery = attempt.best, attempt.recovery
     # `stopped_epoch` wouldn't do: it is 0 in the first epoch, too.
     reasons = [stop.stopping_reason_message for stop in attempt.trainer.early_stopping_callbacks]
+
     return FitResult(
         steps=attempt.trainer.global_step,
         epochs=math.ceil(attempt.trainer.global_step / steps_per_epoch),

@@ -44,5 +44,5 @@ class Learner(Protocol):
     ) -> AutoValues:
         """Find what stands for `auto` in a training of the model of the folder on these records.
 
-        All ranks of the training, each with a device, take what is found on one device.
+        The values are found on one device; all ranks of the training take them.
         """

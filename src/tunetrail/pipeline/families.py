@@ -28,7 +28,7 @@ from tunetrail.config.checks import check
 from tunetrail.data.lengths import TokenCounter
 from tunetrail.data.rows import records_of
 from tunetrail.deployment.flavors import EmbeddingFlavor, Flavor, LanguageModelFlavor
-from tunetrail.errors import ConfigError, SampleError, did_you_mean
+from tunetrail.errors import ConfigError, SampleError, did_you_mean, one_line
 from tunetrail.evaluation.scores import Scores
 from tunetrail.learning.embedding.learner import EmbeddingLearner
 from tunetrail.learning.language_model.learner import LanguageModelLearner
@@ -202,8 +202,7 @@ def load_installed_families() -> None:
                 "the model family %s of the package %s is left out: %s. Update the package.",
                 entry_point.name,
                 entry_point.dist.name if entry_point.dist else "?",
-                # Messages of import errors may have several lines.
-                " ".join(f"{type(error).__name__}: {error}".split()),
+                one_line(error),
             )
 
 

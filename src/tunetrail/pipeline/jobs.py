@@ -196,7 +196,7 @@ def fit_as_rank(
         folder: The job.
         on_metrics: Receives metrics while the training runs.
         is_first: Whether this rank writes the result.
-        trainer: The devices as this machine sees them; None takes those of the job.
+        trainer: The devices as this machine sees them; None takes the job's.
         num_nodes: Number of machines.
     """
     job = TrainingJob.read(folder)

@@ -90,7 +90,7 @@ def _fit(folder: Path, rank: int, fit: Callable[..., None]) -> None:
     Args:
         folder: The job.
         rank: The rank of this process.
-        fit: `fit_as_rank`, with the devices if they aren't those of the job.
+        fit: `fit_as_rank`, with the devices if they aren't the job's.
 
     Raises:
         SystemExit: It has failed.

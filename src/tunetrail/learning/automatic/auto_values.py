@@ -266,7 +266,7 @@ def _cut_as_on_devices(
 ) -> None:
     """Have one device compute the micro-batches of several, a device's share at a time.
 
-    The loss and its gradient stay those of the whole micro-batch.
+    The loss is still that of the whole micro-batch, and so is its gradient.
     """
     if devices == 1:
         return

@@ -209,7 +209,7 @@ class LanguageModelModule(TrainedModule):
         return measures
 
     def _passes_over_ranks(self, passes: int) -> int:
-        """Return the number of forward passes on each rank if this one needs so many."""
+        """Return the number of forward passes on each rank if this rank needs `passes`."""
         if not is_sharded(self):
             return passes
         if not self.mini_batch_size:

@@ -63,7 +63,7 @@ class NonFiniteGuard(Callback):
             return
 
         loader: Any = trainer.val_dataloaders
-        # All of them, not only those of this rank: the ranks have to find the same rows at fault.
+        # Of all ranks, not only of this one: the ranks have to find the same rows at fault.
         micro_batches = list(map(loader.build, loader.batches))
         with trainer.precision_plugin.val_step_context():
             diagnosis = _examine(pl_module, loader, micro_batches)

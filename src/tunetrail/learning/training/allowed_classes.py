@@ -16,7 +16,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from tunetrail.config.checks import Rule
 from tunetrail.config.trainer import TARGET
-from tunetrail.errors import ConfigError, did_you_mean
+from tunetrail.errors import ConfigError, did_you_mean, one_line
 
 _TYPE_WORDS: dict[Any, str] = {
     bool: "true or false",
@@ -112,10 +112,9 @@ class AllowList:
             parameters = _parameters(entry_class)
         # The import runs the package's own code, which may raise anything.
         except Exception as error:
-            message = " ".join(f"{type(error).__name__}: {error}".split())
             raise ConfigError(
-                f"{key} must be a class that can be imported, got {entry_point.name!r}: {message}. "
-                "Update its package."
+                f"{key} must be a class that can be imported, got {entry_point.name!r}: "
+                f"{one_line(error)}. Update its package."
             ) from error
 
         if not (isinstance(entry_class, type) and issubclass(entry_class, self.base)):

@@ -13,7 +13,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from tunetrail.config import TrainingConfig
 from tunetrail.config.checks import Rule, at_least, one_of
-from tunetrail.errors import ConfigError, TrainingError
+from tunetrail.errors import ConfigError, TrainingError, one_line
 from tunetrail.learning.training.allowed_classes import AllowedClass, AllowList
 from tunetrail.learning.training.callbacks import MetricsSink
 
@@ -77,7 +77,7 @@ CALLBACKS = AllowList(
 )
 
 # Folder and version can't be set: files stay in the run's folder, and a resumed training must not
-# write over those of the attempt before.
+# write over the files of the attempt before.
 LOGGERS = AllowList(
     section="trainer.logger",
     base=Logger,
@@ -214,10 +214,9 @@ def _open(opened: Logger, name: str, folder: Path, parameters: Mapping[str, Any]
         opened.log_hyperparams(dict(parameters))
     # Each package has errors of its own, for a missing login or a server that is down.
     except Exception as error:
-        message = " ".join(f"{type(error).__name__}: {error}".split())
         raise TrainingError(
-            f"trainer.logger.{name} can't be opened: {message}. Log in or start its server, and "
-            "continue with tunetrail resume; or train without it."
+            f"trainer.logger.{name} can't be opened: {one_line(error)}. Log in or start its "
+            "server, and continue with tunetrail resume; or train without it."
         ) from error
 
 

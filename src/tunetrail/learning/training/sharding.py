@@ -2,7 +2,7 @@
 
 Each rank keeps a slice of every weight. A layer's weights are gathered while the layer computes,
 forward and backward, so all ranks have to run as many passes as each other. Checkpoints hold whole
-tensors, as those of any other training do: any number of ranks can resume from them.
+tensors, as in any other training: any number of ranks can resume from them.
 """
 
 import os

@@ -13,7 +13,6 @@ from tunetrail.deployment.gate import Decision, decide
 from tunetrail.deployment.promotion import Candidate
 from tunetrail.deployment.registry import ModelVersion
 from tunetrail.evaluation.comparison import Comparison
-from tunetrail.evaluation.looks import rows_sketch
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.evaluate import Evaluation
 from tunetrail.pipeline.stages.fit import FittedModel
@@ -133,5 +132,5 @@ def _deployment(
         decision=decision,
         comparison=evaluation.comparison,
         previous_root=evaluation.version_to_beat,
-        test_rows=rows_sketch(texts_of_rows(prepared.split.test)),
+        test_rows=prepared.test_sketch,
     )

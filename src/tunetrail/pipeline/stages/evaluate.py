@@ -3,10 +3,10 @@
 import logging
 from dataclasses import dataclass, replace
 
-from tunetrail.data.rows import records_of, texts_of_rows
+from tunetrail.data.rows import records_of
 from tunetrail.deployment.registry import ModelVersion
 from tunetrail.evaluation.comparison import Comparison, compare
-from tunetrail.evaluation.looks import look_confidence, rows_sketch
+from tunetrail.evaluation.looks import look_confidence
 from tunetrail.evaluation.plots import comparison_figure
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.fit import FittedModel
@@ -95,7 +95,7 @@ def _compare(
     context.finish_step("evaluation", evaluation, metrics)
     run.log_metrics({f"reference/{name}": value for name, value in before.metrics.items()})
 
-    look = 1.0 + context.count_looks(rows_sketch(texts_of_rows(split.test)))
+    look = 1.0 + context.count_looks(prepared.test_sketch)
     comparison = compare(
         before,
         after,

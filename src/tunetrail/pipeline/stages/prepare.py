@@ -1,15 +1,16 @@
 """Prepare: from a session's rows to the sides of the split and the rows to learn from."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import pandas as pd
 
-from tunetrail.data.rows import records_of, rows_digest
+from tunetrail.data.rows import records_of, rows_digest, texts_of_rows
 from tunetrail.data.splits import Split
+from tunetrail.evaluation.looks import rows_sketch
 from tunetrail.pipeline.additional_shapes import AdditionalShapes
 from tunetrail.pipeline.preparing import build_preparation, keep_preparation, prepare_rows
 from tunetrail.pipeline.run_state import ADDITIONAL, AUGMENTED, PREPARED, TRAIN
@@ -39,6 +40,11 @@ class PreparedRows:
     def shape(self) -> str:
         """The shape of the rows that the model is judged by."""
         return str(self.split.train["shape"].iloc[0])
+
+    @cached_property
+    def test_sketch(self) -> Sequence[str]:
+        """The sketch of the test side, by which the ledger recognises its rows."""
+        return rows_sketch(texts_of_rows(self.split.test))
 
 
 def prepare(
