@@ -12,6 +12,7 @@ from tunetrail.config import HardNegativesConfig
 from tunetrail.data.feature_engineering.hard_negatives import MiningResult, mine
 from tunetrail.data.rows import records_of
 from tunetrail.learning.tokens.prompts import DOCUMENT, QUERY
+from tunetrail.learning.training.ranks import rank_of_all, value_of_first_rank
 from tunetrail.learning.training.records import Encode, Refresh
 from tunetrail.pipeline.run_files import read_rows, write_rows
 
@@ -60,12 +61,20 @@ def remembered(refresh: Refresh | None, folder: Path) -> Refresh | None:
 
     def records(encode: Encode, epoch: int) -> Sequence[Mapping[str, Any]]:
         path = folder / _MINED.format(epoch)
-        if not path.exists():
-            write_rows(pd.DataFrame(list(refresh.records(encode, epoch))), path)
+        is_first = rank_of_all()[0] == 0
+        # The first rank decides: the file may appear while the others look, and all have to encode.
+        if not value_of_first_rank(path.exists()):
+            mined = pd.DataFrame(list(refresh.records(encode, epoch)))
+            # All ranks have mined the same rows.
+            if is_first:
+                write_rows(mined, path)
+            # Nobody reads the file before it is written.
+            value_of_first_rank(path)
 
         # The last checkpoint may still be of the epochs before this one: their records stay.
-        two_before = epoch - 2 * refresh.every_epochs
-        (folder / _MINED.format(two_before)).unlink(missing_ok=True)
+        if is_first:
+            two_before = epoch - 2 * refresh.every_epochs
+            (folder / _MINED.format(two_before)).unlink(missing_ok=True)
 
         # Read back even if just written, so that a resumed epoch sees exactly the same values.
         return records_of(read_rows(path))

@@ -159,7 +159,8 @@ def _first_failure(folder: Path, error: RanksFailedError) -> FullMemoryError:
     """
     # A killed rank says nothing, and its neighbours fail in an exchange that can't complete.
     for rank, code in error.exit_codes.items():
-        if code < 0 and code != -signal.SIGTERM:
+        was_killed = code < 0 and code != -signal.SIGTERM
+        if was_killed and not failure_file(folder, rank).exists():
             raise TrainingError(
                 f"rank {rank} was killed by {signal.Signals(-code).name}, and the other ranks were "
                 "stopped. If the system did so because its memory was full, lower "

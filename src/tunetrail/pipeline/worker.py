@@ -20,6 +20,7 @@ from pathlib import Path
 from tunetrail.errors import ConfigError
 from tunetrail.learning.recovery.failures import FullMemoryError
 from tunetrail.learning.recovery.signals import ask_to_stop
+from tunetrail.learning.training.ranks import leave_the_ranks
 from tunetrail.pipeline.jobs import TrainingJob, fit_as_rank, ignore_metrics, is_written
 from tunetrail.pipeline.ranks import METRICS, STOP, STOPPED, failure_file, output_file
 
@@ -104,6 +105,7 @@ def _fit(folder: Path, rank: int, fit: Callable[..., None]) -> None:
 
     try:
         fit(folder, ignore_metrics if rank else write_metrics, is_first=not rank)
+        leave_the_ranks()
     except BaseException as error:
         failure_file(folder, rank).write_text(json.dumps(_described(error)), encoding="utf-8")
         raise SystemExit(1) from error

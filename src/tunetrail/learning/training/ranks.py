@@ -1,12 +1,41 @@
-"""What the ranks of a training exchange: the vectors that a loss or a search compares."""
+"""What the ranks of a training exchange: vectors that a loss or a search compares, decisions."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed
 from torch import Tensor
+
+T = TypeVar("T")
+
+
+def rank_of_all() -> tuple[int, int]:
+    """Return this rank and the number of ranks, (0, 1) outside a training of several ranks."""
+    if not torch.distributed.is_initialized():
+        return 0, 1
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
+def value_of_first_rank(value: T) -> T:
+    """Return the first rank's value on all ranks, once it has come to this call."""
+    if rank_of_all()[1] == 1:
+        return value
+    values = [value]
+    torch.distributed.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def leave_the_ranks() -> None:
+    """End the connection to the other ranks, if there is one.
+
+    Lightning leaves this to the end of the process, where a thread of gloo that is still running
+    may abort it.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def vectors_of_all_ranks(
@@ -58,11 +87,10 @@ def encoded_by_all_ranks(
         texts: The texts, the same on all ranks.
         device: The device of this rank, by which the ranks exchange the vectors.
     """
-    ranks = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    rank, ranks = rank_of_all()
     if ranks == 1:
         return encode(texts)
 
-    rank = torch.distributed.get_rank()
     shares = np.array_split(np.arange(len(texts)), ranks)
     share_vectors = encode([texts[row] for row in shares[rank]])
 

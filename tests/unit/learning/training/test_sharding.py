@@ -27,6 +27,7 @@ from tunetrail.learning.language_model.module import LanguageModelModule
 from tunetrail.learning.language_model.preflight import LANGUAGE_MODEL_CHECKS
 from tunetrail.learning.recovery.failures import Recovery
 from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
+from tunetrail.learning.training.ranks import leave_the_ranks
 from tunetrail.learning.training_plan import TrainingPlan
 
 pytestmark = [
@@ -237,3 +238,4 @@ def _train_as_a_rank(folder: Path) -> None:
 
 if __name__ == "__main__":
     _train_as_a_rank(Path(sys.argv[1]))
+    leave_the_ranks()

@@ -1,7 +1,9 @@
 """Two processes that share a training out (DDP through gloo) have the losses and weights of one."""
 
+import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,9 @@ from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.language_model.data import LanguageModelDataModule
 from tunetrail.learning.language_model.module import LanguageModelModule
 from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
-from tunetrail.learning.training.ranks import encoded_by_all_ranks
+from tunetrail.learning.training.ranks import encoded_by_all_ranks, leave_the_ranks
+from tunetrail.learning.training.records import Refresh
+from tunetrail.pipeline.mining import remembered
 
 pytestmark = pytest.mark.processes
 
@@ -172,6 +176,14 @@ def test_each_rank_encodes_a_share_and_gets_all_vectors(two_ranks: Path, count: 
     assert vectors[0] == pytest.approx(expected, abs=1e-6)
 
 
+def test_all_ranks_mine_for_an_epoch_once(two_ranks: Path) -> None:
+    for rank in range(2):
+        mined_by_ranks, mined = json.loads((two_ranks / f"mined by {rank}.json").read_text())
+
+        assert mined_by_ranks == [0, 1]
+        assert mined == [PAIRS, PAIRS]
+
+
 def _encode_as_a_rank(folder: Path, path: str) -> None:
     """Encode in the process group that the trainings before have left."""
     module = EmbeddingModule(model=path, shape="pair").eval()
@@ -185,6 +197,26 @@ def _encode_as_a_rank(folder: Path, path: str) -> None:
         vectors = encoded_by_all_ranks(encode, TEXTS[:count], torch.device("cpu"))
         rank = os.environ["LOCAL_RANK"]
         torch.save((seen, torch.from_numpy(vectors)), folder / f"vectors of {count}.{rank}")
+
+
+def _mine_as_a_rank(folder: Path) -> None:
+    """Mine for one epoch, and once more as a resumed training does; the second rank comes late."""
+    rank = int(os.environ["LOCAL_RANK"])
+    mined_by_ranks: list[int] = []
+
+    def records(encode: Any, epoch: int) -> Any:
+        shares = [torch.zeros(1, dtype=torch.long) for _ in range(2)]
+        torch.distributed.all_gather(shares, torch.tensor([rank]))
+        mined_by_ranks.extend(int(share) for share in shares)
+        return PAIRS
+
+    refresh = remembered(Refresh(every_epochs=1, records=records), folder)
+    assert refresh is not None
+    mined = []
+    for _ in range(2):
+        time.sleep(0.5 * rank)
+        mined.append(list(refresh.records(lambda texts, role: None, 1)))
+    (folder / f"mined by {rank}.json").write_text(json.dumps([mined_by_ranks, mined]))
 
 
 def _train_as_a_rank(folder: Path) -> None:
@@ -202,7 +234,9 @@ def _train_as_a_rank(folder: Path) -> None:
             )
         torch.save(trained(case, *paths, ranks=2), folder / f"{case}.{os.environ['LOCAL_RANK']}")
     _encode_as_a_rank(folder, paths[0])
+    _mine_as_a_rank(folder)
 
 
 if __name__ == "__main__":
     _train_as_a_rank(Path(sys.argv[1]))
+    leave_the_ranks()
