@@ -110,10 +110,29 @@ CASES = {
     # bfloat16 has 8 bits.
     "bf16-mixed": Case(training=replace(TRAINING, precision="bf16-mixed"), rel=2e-2, weights=2e-3),
     "bf16-true": Case(training=replace(TRAINING, precision="bf16-true"), rel=2e-2, weights=2e-2),
+    "broken steps": Case(),
+    "broken steps of adapters": Case(training=ADAMW, module={"adapter": {"kind": "lora", **LORA}}),
     "a broken row": Case(train=[*EXAMPLES[:-1], example(20, math.nan)]),
 }
 CUT = {"tied": 4, "lora": 4, "exponential averages": 4}
 """Trainings that are cut after a step and resumed, by one process and by two."""
+
+
+BROKEN = ("broken steps", "broken steps of adapters")
+"""Trainings that go back to their start, and later to a checkpoint."""
+
+
+class Breaking(LanguageModelModule):
+    """Breaks the gradients of two steps, each until the learning rate has been lowered."""
+
+    def loss_of(self, batch: Any) -> torch.Tensor:
+        loss = super().loss_of(batch)
+        scheduler: Any = self.trainer.lr_scheduler_configs[0].scheduler
+        group = self.trainer.optimizers[0].param_groups[0]
+        lowered = round(math.log2(group["initial_lr"] / scheduler.base_lrs[0]))
+        if self.trainer.global_step == (0, 4, -1)[lowered]:
+            loss.register_hook(lambda gradient: gradient * math.nan)
+        return loss
 
 
 class CutError(Exception):
@@ -125,7 +144,7 @@ def fitted(
 ) -> tuple[FitResult, dict[str, torch.Tensor]]:
     case = CASES[name]
     training = replace(case.training, checkpoints=CheckpointsConfig(every_steps=1))
-    module = LanguageModelModule(
+    module = (Breaking if name in BROKEN else LanguageModelModule)(
         model=str(models / case.decoder),
         pad_token_id=1,
         optimization=optimization_settings(training),
@@ -189,6 +208,7 @@ def assert_like_one(
         assert result["best_validation_loss"] == pytest.approx(
             one.best_validation_loss, rel=case.rel
         )
+        assert result["rewinds"] == one.rewinds
         assert result["skipped_rows"] == list(one.skipped_rows)
         assert sharded.keys() == weights.keys()
         for weight_name, weight in weights.items():
@@ -201,6 +221,7 @@ def test_two_sharded_ranks_train_like_one(ranks: Path, name: str, tmp_path: Path
     expected = fitted(name, ranks, tmp_path)
     assert_like_one(ranks, name, name, expected)
     assert list(expected[0].skipped_rows) == ([20] if name == "a broken row" else [])
+    assert expected[0].rewinds == (2 if name in BROKEN else 0)
 
 
 @pytest.mark.parametrize("name", CUT)
