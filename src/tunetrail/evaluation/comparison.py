@@ -109,15 +109,16 @@ class Comparison:
             return "too few examples for an interval"
 
         tested = f"{self.independent} test {_plural(self.unit, self.independent)}"
-        bound = ""
+        # With three digits, as later looks ask for 99.3 %.
+        confidence, bound = f"{100.0 * self.confidence:.3g}%", ""
         if self.change_bound is not None:
             bound = f"; at most {self.change_bound:.1%} of such {self.unit}s change"
         if self.differing == 0:
-            return f"no row changed among {tested}{bound} ({self.confidence:.0%} bound)"
+            return f"no row changed among {tested}{bound} ({confidence} bound)"
         needed = least_differing(self.confidence)
         return (
-            f"only {self.differing} of {tested} changed, and a {self.confidence:.0%} interval "
-            f"needs {needed}{bound}"
+            f"only {self.differing} of {tested} changed, and a {confidence} interval needs "
+            f"{needed}{bound}"
         )
 
     @property

@@ -243,6 +243,9 @@ _ALL = (
     _mean_metric("cosine_to_target", "cosine"),
     _mean_metric("mse", "MSE", higher_is_better=False),
     _ratio_metric("nats", "bytes", _bits_per_unit, name="bits_per_byte", label="bits/byte"),
+    _ratio_metric(
+        "text_nats", "bytes", _bits_per_unit, name="bits_per_byte_text", label="bits/byte of text"
+    ),
     _ratio_metric("nats", "tokens", _ratio, name="loss", label="nats/token", per_example=False),
     _ratio_metric(
         "nats", "tokens", _perplexity, name="perplexity", label="perplexity", per_example=False

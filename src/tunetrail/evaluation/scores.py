@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tunetrail.errors import TrainingError
+from tunetrail.errors import SampleError, TrainingError
 from tunetrail.evaluation.metrics import Array, Floats, metric_named
 from tunetrail.plain_values import NOT_PLAIN, plain_values
 
@@ -128,6 +128,7 @@ def similarity_scores(vectors_a: Array, vectors_b: Array, gold: Sequence[float] 
 
     Raises:
         ValueError: Shapes don't fit, or there are fewer than two pairs.
+        SampleError: A gold score is not finite.
         TrainingError: A vector is not finite.
     """
     first, second = unit_vectors(vectors_a, "vectors_a"), unit_vectors(vectors_b, "vectors_b")
@@ -136,6 +137,12 @@ def similarity_scores(vectors_a: Array, vectors_b: Array, gold: Sequence[float] 
     check_equal("length of gold", len(gold_scores), len(first))
     if len(gold_scores) < 2:
         raise ValueError(f"gold must hold at least 2 scores, got {len(gold_scores)}.")
+    broken = int(np.count_nonzero(~np.isfinite(gold_scores)))
+    if broken:
+        raise SampleError(
+            f"score must be a finite number, got {broken} of {len(gold_scores)} scores that are "
+            "not. Correct or remove these rows."
+        )
 
     # Rounded, so that noise in the last bits doesn't order what is equal.
     cosine = np.round(np.sum(first * second, axis=1, dtype=np.float64), 6)
@@ -165,23 +172,30 @@ def vector_scores(vectors: Array, targets: Array) -> Scores:
     return scores_from(per_example, "cosine_to_target", "mse")
 
 
-def language_scores(nats: Array, tokens: Array, bytes: Array) -> Scores:
+def language_scores(
+    nats: Array, tokens: Array, bytes: Array, text_nats: Array | None = None
+) -> Scores:
     """Score a language model by the likelihood that it gives to held-out texts; lower is better.
 
     `bits_per_byte` (primary) = sum of nats / (ln 2 * sum of UTF-8 bytes), as in The Pile (Gao et
     al., 2020): unlike `loss` (nats per token) and `perplexity` = exp(loss), it can be compared
-    across tokenizers.
+    across tokenizers. The end-of-sequence token counts in it with its nats but has no bytes, so a
+    part of a gain may be that the model has learnt to stop; `bits_per_byte_text` leaves it out.
 
     Args:
         nats: Sum of the negative log-likelihoods of each example's scored tokens, [examples].
         tokens: Number of scored tokens of each example, [examples].
         bytes: Number of UTF-8 bytes that these tokens spell, [examples].
+        text_nats: The part of `nats` of the tokens that spell text, [examples]; without it, there
+            is no `bits_per_byte_text`.
 
     Raises:
         ValueError: Lengths differ, there is no example, or one has no tokens or no bytes.
         TrainingError: A likelihood is not finite.
     """
     columns = {"nats": nats, "tokens": tokens, "bytes": bytes}
+    if text_nats is not None:
+        columns["text_nats"] = text_nats
     per_example = {name: np.asarray(column, dtype=np.float64) for name, column in columns.items()}
 
     for name in ("tokens", "bytes"):
@@ -195,7 +209,13 @@ def language_scores(nats: Array, tokens: Array, bytes: Array) -> Scores:
 
     # Each text's own ratio tells on which texts a model is better; the metric sums first.
     per_example["bits_per_byte"] = per_example["nats"] / (math.log(2.0) * per_example["bytes"])
-    return scores_from(per_example, "bits_per_byte", "loss", "perplexity")
+    if text_nats is None:
+        return scores_from(per_example, "bits_per_byte", "loss", "perplexity")
+
+    check_equal("length of text_nats", len(text_nats), len(per_example["nats"]))
+    text_bits = per_example["text_nats"] / math.log(2.0)
+    per_example["bits_per_byte_text"] = text_bits / per_example["bytes"]
+    return scores_from(per_example, "bits_per_byte", "bits_per_byte_text", "loss", "perplexity")
 
 
 def preference_scores(chosen: Scores, rejected: Scores) -> Scores:

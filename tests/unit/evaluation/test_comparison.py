@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import norm, t
 
 from tunetrail.evaluation.comparison import Comparison, compare
-from tunetrail.evaluation.metrics import Array
+from tunetrail.evaluation.metrics import Array, metric_named
 from tunetrail.evaluation.scores import (
     Scores,
     language_scores,
@@ -293,3 +293,61 @@ def test_many_clusters_take_no_loop() -> None:
 
     assert result.lower is not None and result.upper is not None
     assert result.lower < result.improvement < result.upper
+
+
+@pytest.mark.parametrize("name", ["spearman", "pearson"])
+def test_a_correlation_of_a_resample_with_one_value_only_is_zero(name: str) -> None:
+    cosine, gold = np.array([0.1, 0.7, 0.7 + 1e-7]), np.array([0.0, 1.0, 2.0])
+    counts = np.array([[3.0, 0.0, 0.0], [1.0, 2.0, 0.0]])
+
+    function = metric_named(name).resampler({"cosine": cosine, "gold": gold}, np.arange(3))
+
+    assert function(counts) == pytest.approx([0.0, 1.0])
+
+
+def test_compare_counts_no_group_whose_changes_cancel_out() -> None:
+    before, after = np.full(60, 0.3), np.full(60, 0.3)
+    # 20 groups of three rows: ten win, ten win and lose as much.
+    after[0:30:3] += 0.1
+    after[30:60:3] += 0.1
+    after[31:60:3] -= 0.1
+    clusters = [str(row // 3) for row in range(60)]
+    first, second = (
+        dataclasses.replace(scored(values), clusters=clusters) for values in (before, after)
+    )
+
+    result = compare(first, second, **OPTIONS)
+
+    assert (result.differing, result.clusters, result.unit) == (10, 20, "group")
+
+
+def test_comparisons_of_older_versions_can_be_read() -> None:
+    older = {
+        "metric": "ndcg_at_10",
+        "before": 0.5,
+        "after": 0.6,
+        "improvement": 0.1,
+        "lower": None,
+        "upper": None,
+        "confidence": 0.95,
+        "examples": 4,
+        "bootstrap_samples": 2000,
+        "better_share": 0.5,
+        "worse_share": 0.0,
+        "clusters": None,
+        "higher_is_better": True,
+        "against": "base",
+    }
+
+    comparison = Comparison.from_dict(older)
+
+    assert (comparison.lower, comparison.differing, comparison.change_bound) == (None, None, None)
+    assert comparison.interval_in_words == "too few rows"
+    assert comparison.why_no_interval == "too few examples for an interval"
+    assert set(comparison.figures) == {"before", "after", "improvement"}
+
+
+def test_a_reason_without_an_interval_names_the_confidence_of_a_later_look() -> None:
+    same = scored(np.linspace(0.0, 1.0, 50))
+    result = compare(same, same, bootstrap_samples=100, confidence=1.0 - 0.05 / 7, seed=0)
+    assert str(result.why_no_interval).endswith("(99.3% bound)")

@@ -51,6 +51,15 @@ def test_similarity_scores_of_a_constant_side_are_zero(gold: list[float]) -> Non
     assert similarity_scores(same, same, gold).metrics == {"spearman": 0.0, "pearson": 0.0}
 
 
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_similarity_scores_refuse_gold_that_is_not_finite(broken: float) -> None:
+    with pytest.raises(
+        SampleError,
+        match=r"score must be a finite number, got 1 of 3 scores that are not\. Correct",
+    ):
+        similarity_scores(vectors(0, 3), vectors(1, 3), [0.0, broken, 1.0])
+
+
 def test_vector_scores_hear_the_direction_only() -> None:
     targets = vectors(0, 5)
 
