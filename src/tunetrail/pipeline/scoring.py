@@ -84,4 +84,6 @@ def score_language_model(
 
 
 def _scores_of(likelihoods: Likelihoods) -> Scores:
-    return language_scores(likelihoods.nats, likelihoods.tokens, likelihoods.bytes)
+    return language_scores(
+        likelihoods.nats, likelihoods.tokens, likelihoods.bytes, likelihoods.text_nats
+    )

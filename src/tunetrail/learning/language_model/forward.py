@@ -93,6 +93,32 @@ class LanguageForward:
         # `tokens.examples` has the caller's order, though the row's is longest first.
         return nats.new_zeros(len(examples)).index_add(0, tokens.examples, nats)
 
+    def nats_and_text_nats(
+        self, examples: Sequence[TokenizedExample], special_ids: Sequence[int]
+    ) -> Tensor:
+        """Return each example's nats, and the part of its tokens that spell text.
+
+        Args:
+            examples: The examples.
+            special_ids: Ids of the tokens that spell no text, such as the end of a turn.
+
+        Returns:
+            float32 [examples, 2].
+        """
+        special = torch.tensor(special_ids, dtype=torch.int64)
+        if not self.padding_free:
+            batch, nats = self._padded_token_nats(examples)
+            targets = batch["labels"][:, 1:]
+            targets = targets[:, (targets != IGNORED).any(dim=0)]
+            is_text = ~torch.isin(targets, to_device(special, targets.device))
+            return torch.stack([nats.sum(dim=1), (nats * is_text).sum(dim=1)], dim=1)
+
+        tokens, head = self._supervised(examples), head_of(self.model)
+        nats = supervised_nats(tokens.hidden, tokens.targets, head.weight, head.bias)
+        is_text = ~torch.isin(tokens.targets, to_device(special, tokens.targets.device))
+        columns = torch.stack([nats, nats * is_text], dim=1)
+        return nats.new_zeros(len(examples), 2).index_add(0, tokens.examples, columns)
+
     def computed(self, examples: Sequence[TokenizedExample]) -> int:
         """Return the number of tokens that go through the model, padding included."""
         lengths = example_lengths(examples)
@@ -120,12 +146,18 @@ class LanguageForward:
         )
 
     def _padded_nats(self, examples: Sequence[TokenizedExample]) -> Tensor:
+        return self._padded_token_nats(examples)[1].sum(dim=1)
+
+    def _padded_token_nats(
+        self, examples: Sequence[TokenizedExample]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the padded batch, and the nats of its tokens as `padded_nats` gives them."""
         padded_batch = padded(examples, self.pad_token_id)
         batch = {
             name: to_device(tensor, self.model.device) for name, tensor in padded_batch.items()
         }
         with self._noise_over(example_lengths(examples)):
-            return padded_nats(self.model, batch).sum(dim=1)
+            return batch, padded_nats(self.model, batch)
 
     def _noise_over(self, lengths: Sequence[int]) -> AbstractContextManager[None]:
         return self.noise.over(lengths) if self.noise else nullcontext()

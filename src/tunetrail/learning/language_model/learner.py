@@ -65,16 +65,22 @@ class Likelihoods:
         nats: Negative log-likelihood of each record's supervised tokens, [records].
         tokens: Number of supervised tokens, [records].
         bytes: Number of UTF-8 bytes of the supervised text, [records].
+        text_nats: The part of `nats` of the tokens that spell text, without the end of a turn or of
+            the document, [records].
     """
 
     nats: NDArray
     tokens: NDArray
     bytes: NDArray
+    text_nats: NDArray
 
     def part(self, records: slice) -> "Likelihoods":
         """Return the likelihoods of some of the records."""
         return Likelihoods(
-            nats=self.nats[records], tokens=self.tokens[records], bytes=self.bytes[records]
+            nats=self.nats[records],
+            tokens=self.tokens[records],
+            bytes=self.bytes[records],
+            text_nats=self.text_nats[records],
         )
 
 
@@ -244,16 +250,18 @@ class LanguageModelLearner:
     ) -> Likelihoods:
         # Without a supervised token there is nothing to compute: those examples keep their zeros.
         rows, supervised = _supervised(examples)
-        nats = np.zeros(len(examples))
+        nats = np.zeros((len(examples), 2))
+        special_ids = model.tokenizer.all_special_ids
         with placed_on(computing_device(self.trainer), model.model):
             forward = build_forward(model.model, int(model.tokenizer.pad_token_id))
             with concatenating(model.model) if forward.padding_free else nullcontext():
-                nats[rows] = _nats(forward, supervised, batch_size, "Scoring")
+                nats[rows] = _nats(forward, supervised, batch_size, "Scoring", special_ids)
 
         return Likelihoods(
-            nats=nats,
+            nats=nats[:, 0],
             tokens=np.array(supervised_counts(examples)),
             bytes=np.array([example.supervised_bytes for example in examples]),
+            text_nats=nats[:, 1],
         )
 
     def _items(
@@ -284,7 +292,7 @@ class LanguageModelLearner:
         # The reference is the model without dropout, and mustn't change the training's draws.
         with placed_on(computing_device(self.trainer), module), undisturbed(module):
             answers = list(chain.from_iterable(pairs))
-            nats = _nats(module.forward_pass, answers, batch_size, "Reference")
+            nats = _nats(module.forward_pass, answers, batch_size, "Reference")[:, 0]
         items = []
         # Chosen and rejected alternate, hence a row of two for each pair.
         for (chosen, rejected), reference in zip(pairs, -nats.reshape(-1, 2), strict=True):
@@ -318,15 +326,20 @@ class LanguageModelLearner:
 
 
 def _nats(
-    forward: LanguageForward, examples: Sequence[TokenizedExample], batch_size: int, title: str
+    forward: LanguageForward,
+    examples: Sequence[TokenizedExample],
+    batch_size: int,
+    title: str,
+    special_ids: Sequence[int] = (),
 ) -> NDArray:
-    """Return each example's negative log-likelihood in nats, float64 [examples]."""
+    """Return each example's nats, and the part of all but special tokens, float64 [examples, 2]."""
 
     def score(rows: NDArray) -> NDArray:
-        scores: NDArray = forward.nats([examples[row] for row in rows]).double().cpu().numpy()
+        batch = [examples[row] for row in rows]
+        scores: NDArray = forward.nats_and_text_nats(batch, special_ids).double().cpu().numpy()
         return scores
 
-    nats = np.zeros(len(examples))
+    nats = np.zeros((len(examples), 2))
     batches = length_batches(example_lengths(examples), batch_size)
     progress = track(batches, title, console=Console(stderr=True), transient=True)
     with torch.inference_mode():

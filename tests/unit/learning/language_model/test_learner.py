@@ -13,6 +13,7 @@ from tunetrail.learning.language_model.learner import (
     LanguageModelLearner,
     last_logits,
 )
+from tunetrail.learning.tokens.chat import IGNORED, tokenize_record
 from tunetrail.learning.training.records import Refresh
 from tunetrail.learning.training_plan import TrainingPlan
 
@@ -89,6 +90,41 @@ def test_likelihoods_do_not_depend_on_the_batch_size_or_order(
     assert found.nats / found.tokens == pytest.approx(
         np.log(len(model.tokenizer)), rel=0.1
     )  # it knows nothing yet
+
+
+@pytest.mark.parametrize("padding_free", [True, False])
+def test_likelihoods_of_the_text_are_those_without_the_end_token(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch, padding_free: bool
+) -> None:
+    if not padding_free:
+        monkeypatch.setattr(
+            "tunetrail.learning.language_model.forward.why_padded", lambda model: "a test pads"
+        )
+    chat = {
+        "messages": [
+            {"role": "user", "content": "Hi."},
+            {"role": "assistant", "content": "Hello!"},
+            {"role": "user", "content": "Bye."},
+            {"role": "assistant", "content": "See you soon."},
+        ]
+    }
+    records = [*RECORDS[:3], chat, {"text": "A story of its own."}]
+
+    likelihoods = learner().likelihoods(model, records, 3)
+
+    # transformers alone, token by token: the end tokens have no text.
+    for row, record in enumerate(records):
+        example = tokenize_record(model.tokenizer, record, 256)
+        with torch.inference_mode():
+            logits = model.model(torch.tensor([example.input_ids])).logits[0, :-1].double()
+        nats = -logits.log_softmax(dim=-1)
+        text = [
+            float(nats[position, label])
+            for position, label in enumerate(example.labels[1:])
+            if label not in (IGNORED, model.tokenizer.eos_token_id)
+        ]
+        assert likelihoods.text_nats[row] == pytest.approx(sum(text), rel=1e-5)
+    assert (likelihoods.text_nats < likelihoods.nats).all()
 
 
 def test_likelihoods_count_nothing_for_a_row_cut_off_before_its_output(
