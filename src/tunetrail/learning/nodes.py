@@ -6,8 +6,11 @@ joined/NODE   the host name of a node that has come
 job/JOB       the job's folder, and how its ranks find one another
 stop/JOB      asks the nodes to stop the ranks of a job
 done/JOB/NODE how the ranks of a node ended: the exit codes of those that failed
+end           node 0 has done its work
+left/NODE     a node has seen that, and doesn't look at the store any more
 """
 
+import atexit
 import functools
 import json
 import os
@@ -19,7 +22,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from torch.distributed import DistError, TCPStore
+from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.errors import ConfigError, TrainingError
@@ -29,6 +32,8 @@ from tunetrail.learning.workers import PATIENCE_SECONDS, RankGroup, RanksFailedE
 PORT_VARIABLE = "TUNETRAIL_NODE_PORT"
 _DEFAULT_PORT = "29501"
 _POLL_SECONDS = 0.2
+_LEAVE_SECONDS = 5
+"""How long node 0 waits at its end for the other nodes to leave."""
 _SUCCESS: dict[str, object] = {"exit_codes": {}}
 _REPORT_SECONDS = 15
 """How long the other nodes may take to tell that their ranks have failed, or were stopped."""
@@ -111,6 +116,15 @@ class FirstNode:
                     f"minutes; node 0 waited at {node.address}:{port}. Start the same command on "
                     "every node, or raise trainer.node_timeout_minutes."
                 )
+            time.sleep(_POLL_SECONDS)
+        # A store that vanishes is an error for the others, and fills their terminals.
+        atexit.register(self._end)
+
+    def _end(self) -> None:
+        """Tell the other nodes that the work is done, and wait for them to leave."""
+        self._store.set("end", "")
+        deadline = time.monotonic() + _LEAVE_SECONDS
+        while self._missing("left/{}") and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
 
     def run(
@@ -204,14 +218,15 @@ def follow_first_node(
         try:
             store.set(f"joined/{node.number}", socket.gethostname())
             while not store.check([f"job/{job}"]):
+                if store.check(["end"]):
+                    store.set(f"left/{node.number}", "")
+                    _raise_if(failed, node)
+                    return
                 time.sleep(_POLL_SECONDS)
             announced = json.loads(store.get(f"job/{job}"))
         except DistError:
-            if failed:
-                raise TrainingError(
-                    f"node {node.number}: the training failed; node 0 ({node.address}) tells why."
-                ) from None
-            # Between two jobs, it has done its work or tells itself what went wrong.
+            # Killed between two jobs, it can't say so any more.
+            _raise_if(failed, node)
             return
 
         try:
@@ -224,6 +239,13 @@ def follow_first_node(
                 "the ranks of this node were stopped."
             ) from error
         job += 1
+
+
+def _raise_if(failed: bool, node: Node) -> None:
+    if failed:
+        raise TrainingError(
+            f"node {node.number}: the training failed; node 0 ({node.address}) tells why."
+        )
 
 
 def _run_job(
