@@ -5,7 +5,7 @@ Node 0 does the work of the command, and tells the other nodes by a `TCPStore` w
 joined/NODE   the host name of a node that has come
 job/JOB       the job's folder, and how its ranks find one another
 stop/JOB      asks the nodes to stop the ranks of a job
-done/JOB/NODE how the ranks of a node ended: the exit codes of those that failed
+done/JOB/NODE how the ranks of a node ended: the exit codes of those that failed, or the signal
 end           node 0 has done its work
 left/NODE     a node has seen that, and doesn't look at the store any more
 """
@@ -15,6 +15,7 @@ import functools
 import json
 import os
 import re
+import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -22,11 +23,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.errors import ConfigError, TrainingError
 from tunetrail.learning.devices import device_count
+from tunetrail.learning.recovery.signals import act_on_signal
 from tunetrail.learning.workers import PATIENCE_SECONDS, RankGroup, RanksFailedError, free_port
 
 PORT_VARIABLE = "TUNETRAIL_NODE_PORT"
@@ -35,6 +38,16 @@ _POLL_SECONDS = 0.2
 _LEAVE_SECONDS = 5
 """How long node 0 waits at its end for the other nodes to leave."""
 _SUCCESS: dict[str, object] = {"exit_codes": {}}
+# By these, Lightning would take this process for a rank, in trial runs as well; by the first one,
+# the ranks would look for their store at torchrun's agent, which doesn't listen on their port.
+_LAUNCHER_VARIABLES = (
+    "TORCHELASTIC_USE_AGENT_STORE",
+    "TORCHELASTIC_RUN_ID",
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "SLURM_NTASKS",
+)
 _REPORT_SECONDS = 15
 """How long the other nodes may take to tell that their ranks have failed, or were stopped."""
 
@@ -85,8 +98,7 @@ def _first_host(hosts: str) -> str:
 def this_node() -> Node | None:
     """Return the node that this process is; None if neither torchrun nor srun has started it."""
     node = node_of(os.environ)
-    # Or Lightning would take this process for a rank, in trial runs as well.
-    for name in ("TORCHELASTIC_RUN_ID", "RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_NTASKS"):
+    for name in _LAUNCHER_VARIABLES:
         if node is not None:
             os.environ.pop(name, None)
     return node
@@ -143,6 +155,8 @@ class FirstNode:
         Raises:
             RanksFailedError: Ranks failed, here or on another node; all have been stopped.
             TrainingError: A node was lost.
+            KeyboardInterrupt: SIGINT came, here or to another node; the ranks have saved.
+            SIGTERMException: The same of SIGTERM.
         """
         job, port = self._jobs, free_port()
         self._jobs += 1
@@ -159,6 +173,7 @@ class FirstNode:
             # The ranks of a failed node are the cause of failures elsewhere: hear all of them.
             self._store.set(f"stop/{job}", "")
             self._wait_for_reports(job, _REPORT_SECONDS)
+            self._obey_signal(job)
             raise RanksFailedError({**error.exit_codes, **self._failures(job)}) from error
 
     def _missing(self, key: str) -> list[int]:
@@ -173,9 +188,16 @@ class FirstNode:
                 report = json.loads(self._store.get(key))
                 if "error" in report:
                     raise TrainingError(f"node {node}: {report['error']}")
-                for rank, code in report["exit_codes"].items():
+                for rank, code in report.get("exit_codes", {}).items():
                     exit_codes[int(rank)] = code
         return exit_codes
+
+    def _obey_signal(self, job: int) -> None:
+        """Raise what a signal means that another node has received, after all ranks have saved."""
+        for node in range(1, self.node.count):
+            report = json.loads(self._store.get(f"done/{job}/{node}"))
+            if "signal" in report:
+                act_on_signal(report["signal"], None)
 
     def _raise_failures(self, job: int) -> None:
         if exit_codes := self._failures(job):
@@ -191,10 +213,6 @@ class FirstNode:
                     "all ranks were stopped. Continue with tunetrail resume."
                 )
             time.sleep(_POLL_SECONDS)
-
-
-class _StoppedError(Exception):
-    """Node 0 has asked for the end of a job."""
 
 
 def follow_first_node(
@@ -265,15 +283,19 @@ def _run_job(
 
     def poll() -> None:
         if store.check([f"stop/{job}"]):
-            raise _StoppedError
+            raise RanksFailedError({})
 
     port = int(str(announced["port"]))
     try:
         run_here(folder, RankGroup(ranks, node.count, node.number, node.address, port), poll)
     except RanksFailedError as error:
         return {"exit_codes": error.exit_codes}
-    except _StoppedError:
-        pass
+    except (KeyboardInterrupt, SIGTERMException) as stop:
+        # All ranks have saved and stopped with those of this node, so node 0 ends like this one.
+        is_interrupt = isinstance(stop, KeyboardInterrupt)
+        received = signal.SIGINT if is_interrupt else signal.SIGTERM
+        store.set(f"done/{job}/{node.number}", json.dumps({"signal": int(received)}))
+        raise
     return dict(_SUCCESS)
 
 

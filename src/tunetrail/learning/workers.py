@@ -4,6 +4,7 @@ The processes end together: if one fails or is killed, if this process is asked 
 dies. What they compute is none of this module's business.
 """
 
+import contextlib
 import logging
 import signal
 import socket
@@ -94,7 +95,9 @@ def run_ranks(
         received = int(stop.sigval)
         # A second signal raises again, and the ranks are killed below.
         context.close(death_sig=signal.SIGTERM, timeout=PATIENCE_SECONDS)
-        on_poll()
+        # The ranks of other nodes have stopped too, which is no failure after a signal.
+        with contextlib.suppress(RanksFailedError):
+            on_poll()
     finally:
         context.close(death_sig=signal.SIGTERM, timeout=PATIENCE_SECONDS if received else 5)
         # The launcher has put its own handlers in their place.

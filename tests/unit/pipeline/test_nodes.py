@@ -1,8 +1,10 @@
 """A training on two nodes, which are two processes here, and how nodes are read and refused."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -118,6 +120,48 @@ def test_error_of_the_second_node_reaches_the_first(settings: Settings, tmp_path
     assert [process.returncode for process in processes] == [1, 1]
     assert len(first) == 1
     assert second == ["error: node 1: the training failed; node 0 (127.0.0.1) tells why."]
+
+
+@pytest.mark.slow
+def test_two_nodes_are_started_by_torchrun(settings: Settings, tmp_path: Path) -> None:
+    folder, rendezvous = write_job(tmp_path / "job", settings), free_port()
+    script = tmp_path / "node.py"
+    script.write_text(NODE)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    command += ["--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{rendezvous}"]
+    environment = {**os.environ, "TUNETRAIL_NODE_PORT": str(free_port())}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+
+    arguments = [*command, str(script), str(folder), "2"]
+    nodes = [subprocess.Popen(arguments, env=environment) for _ in range(2)]
+    try:
+        exit_codes = [node.wait(timeout=240) for node in nodes]
+    finally:
+        # A launcher that is asked to stop stops what it has started.
+        for node in nodes:
+            node.terminate()
+
+    assert exit_codes == [0, 0]
+    assert weights_of(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signalled", [0, 1])
+def test_signal_to_one_node_stops_both(signalled: int, settings: Settings, tmp_path: Path) -> None:
+    settings.embedding.training.num_epochs = 400
+    folder, port = write_job(tmp_path / "job", settings), free_port()
+    metrics = folder / "metrics.jsonl"
+
+    nodes = [start(number, port, folder) for number in (0, 1)]
+    while not metrics.exists() and all(node.poll() is None for node in nodes):
+        time.sleep(0.1)
+    nodes[signalled].send_signal(signal.SIGINT)
+    outputs = [node.communicate(timeout=240)[1] for node in nodes]
+
+    # What the command line turns into exit code 130: no node takes the stop for a failure.
+    assert outputs[0].rstrip().endswith("KeyboardInterrupt")
+    assert "error: " not in outputs[0]
+    assert (folder / "checkpoints/last.ckpt").exists()
 
 
 @pytest.mark.processes
