@@ -20,8 +20,14 @@ from tunetrail.learning.workers import free_port
 from tunetrail.pipeline.jobs import run_fit_job
 from tunetrail.pipeline.ranks import rank_count
 
+# Half of the cores, as for each of two ranks: the number of threads decides how sums are rounded.
 NODE = """
-import pathlib, sys
+import os, pathlib, sys
+
+if hasattr(os, "sched_setaffinity"):
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[int(os.environ["GROUP_RANK"]) :: 2] or cores)
+
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.errors import TunetrailError
 from tunetrail.pipeline.jobs import run_fit_job
