@@ -82,8 +82,12 @@ examples:
 def _resume_one(run_id: str, force: bool, request: TrainRequest) -> Mapping[str, Any]:
     from tunetrail.cli.report import print_results
     from tunetrail.node import ModelTrainingNode, NodeConfig
+    from tunetrail.pipeline.ranks import follows_first_node
     from tunetrail.stores.database import DatabaseManager
 
+    # The run's settings are in the stores, which belong to node 0: the environment has to do.
+    if follows_first_node(request.trainer):
+        return {}
     with DatabaseManager(request.database.url) as manager:
         node = ModelTrainingNode(NodeConfig(settings=request), manager)
         results = node.resume(run_id, force=force)

@@ -8,6 +8,7 @@ from typing import Any
 from tunetrail.cli.composition import TrainRequest, groups_help, run_composed
 from tunetrail.config import SWEEP_RUN_VARIABLE, SWEPT_KEYS_VARIABLE
 from tunetrail.config.training import OPTIMIZERS, PRECISIONS, SCHEDULES
+from tunetrail.errors import ConfigError
 
 
 def train(arguments: list[str]) -> int:
@@ -78,7 +79,18 @@ def _train_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, 
     # Imported late: help and mistakes in the arguments don't wait for torch.
     from tunetrail.cli.report import print_results
     from tunetrail.node import ModelTrainingNode, NodeConfig
+    from tunetrail.pipeline.ranks import follows_first_node
     from tunetrail.stores.database import DatabaseManager
+
+    if request.trainer.num_nodes > 1:
+        if SWEEP_RUN_VARIABLE in os.environ:
+            raise ConfigError(
+                f"trainer.num_nodes must be 1 in a sweep, got {request.trainer.num_nodes}. "
+                "Start the trainings one by one."
+            )
+        # Database, MLflow and registry belong to node 0.
+        if follows_first_node(request.trainer):
+            return {}
 
     # A job of a sweep is named after what distinguishes it from the other jobs.
     swept = os.environ.get(SWEPT_KEYS_VARIABLE, "").split(",")

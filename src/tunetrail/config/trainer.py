@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunetrail.config.checks import (
+    POSITIVE,
     Rule,
+    at_least,
     check,
     check_identifier,
     check_settings,
@@ -35,6 +37,14 @@ class TrainerConfig:
     """Number of devices, each with a process of its own; `auto` takes all GPUs, and one
     process on a CPU. Batches, steps and gradients don't depend on it: each device computes a
     share of every batch."""
+
+    num_nodes: int = setting(1, at_least(1))
+    """Number of machines that train together, each with `devices`. Above 1, `torchrun` or SLURM's
+    `srun` starts the same command once on each; all must see `output_dir`, the models and
+    `cache_dir` under the same paths."""
+
+    node_timeout_minutes: float = setting(10.0, POSITIVE)
+    """How long node 0 waits for the other nodes to come, and they for node 0."""
 
     strategy: str = setting("auto", one_of("auto", "ddp", "fsdp"))
     """How several devices train one model. `ddp` keeps a copy of the model on each and adds

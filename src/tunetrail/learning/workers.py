@@ -4,12 +4,14 @@ The processes end together: if one fails or is killed, if this process is asked 
 dies. What they compute is none of this module's business.
 """
 
+import contextlib
 import logging
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing import (
@@ -40,16 +42,39 @@ class RanksFailedError(Exception):
         self.exit_codes = dict(exit_codes)
 
 
+@dataclass(frozen=True, slots=True)
+class RankGroup:
+    """The ranks of one node among those of all nodes, and where rank 0 listens.
+
+    Attributes:
+        ranks: Number of ranks of this node, and of every other.
+        nodes: Number of nodes.
+        node: Number of this node, from 0.
+        address: The host of rank 0.
+        port: Its port; None takes a free one of this machine.
+    """
+
+    ranks: int
+    nodes: int = 1
+    node: int = 0
+    address: str = "127.0.0.1"
+    port: int | None = None
+
+
 def run_ranks(
-    module: str, arguments: Sequence[str], ranks: int, folder: Path, on_poll: Callable[[], None]
+    module: str,
+    arguments: Sequence[str],
+    group: RankGroup,
+    folder: Path,
+    on_poll: Callable[[], None],
 ) -> None:
-    """Run `python -m module arguments` in as many processes as there are ranks.
+    """Run `python -m module arguments` in a process for each rank of this node.
 
     Args:
         module: The module; it finds its rank in the environment, as `torch.distributed.run` sets
             it.
         arguments: Its arguments.
-        ranks: Number of processes.
+        group: The ranks.
         folder: For the launcher's files.
         on_poll: Called again and again while the processes run, and once afterwards.
 
@@ -63,14 +88,16 @@ def run_ranks(
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
 
     received: int | None = None
-    context = _start(module, arguments, ranks, folder)
+    context = _start(module, arguments, group, folder)
     try:
-        _wait(context, on_poll)
+        _wait(context, group, on_poll)
     except SignalException as stop:
         received = int(stop.sigval)
         # A second signal raises again, and the ranks are killed below.
         context.close(death_sig=signal.SIGTERM, timeout=PATIENCE_SECONDS)
-        on_poll()
+        # The ranks of other nodes have stopped too, which is no failure after a signal.
+        with contextlib.suppress(RanksFailedError):
+            on_poll()
     finally:
         context.close(death_sig=signal.SIGTERM, timeout=PATIENCE_SECONDS if received else 5)
         # The launcher has put its own handlers in their place.
@@ -81,33 +108,38 @@ def run_ranks(
         act_on_signal(received, handlers[signal.Signals(received)])
 
 
-def _start(module: str, arguments: Sequence[str], ranks: int, folder: Path) -> PContext:
+def free_port() -> int:
+    """Return a port of this machine that nothing listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        port: int = free.getsockname()[1]
+        return port
 
+
+def _start(module: str, arguments: Sequence[str], group: RankGroup, folder: Path) -> PContext:
     common = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": str(ranks),
-        "LOCAL_WORLD_SIZE": str(ranks),
-        "GROUP_RANK": "0",
+        "MASTER_ADDR": group.address,
+        "MASTER_PORT": str(group.port or free_port()),
+        "WORLD_SIZE": str(group.ranks * group.nodes),
+        "LOCAL_WORLD_SIZE": str(group.ranks),
+        "GROUP_RANK": str(group.node),
         # By this, Lightning knows that the processes are there already.
         "TORCHELASTIC_RUN_ID": folder.name,
         # Or each rank would start a thread for every core.
-        "OMP_NUM_THREADS": str(max(cpu_count() // ranks, 1)),
+        "OMP_NUM_THREADS": str(max(cpu_count() // group.ranks, 1)),
     }
     environments, commands = {}, {}
-    for rank in range(ranks):
-        environments[rank] = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        commands[rank] = ("-m", module, *arguments)
+    for local_rank in range(group.ranks):
+        rank = group.node * group.ranks + local_rank
+        environments[local_rank] = {**common, "RANK": str(rank), "LOCAL_RANK": str(local_rank)}
+        commands[local_rank] = ("-m", module, *arguments)
 
     folder.mkdir(parents=True, exist_ok=True)
     specs = DefaultLogsSpecs(log_dir=str(folder))
     return start_processes("rank", sys.executable, commands, environments, specs)
 
 
-def _wait(context: PContext, on_poll: Callable[[], None]) -> None:
+def _wait(context: PContext, group: RankGroup, on_poll: Callable[[], None]) -> None:
     result = None
     while result is None:
         on_poll()
@@ -118,6 +150,7 @@ def _wait(context: PContext, on_poll: Callable[[], None]) -> None:
     on_poll()
 
     if result.is_failed():
+        first_rank = group.node * group.ranks
         raise RanksFailedError(
-            {rank: failure.exitcode for rank, failure in result.failures.items()}
+            {first_rank + rank: failure.exitcode for rank, failure in result.failures.items()}
         )

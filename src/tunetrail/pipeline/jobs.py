@@ -171,7 +171,8 @@ def run_fit_job(folder: Path, on_metrics: MetricsSink = ignore_metrics) -> dict[
     path = folder / RESULT
     if not path.exists():
         trainer = TrainingJob.read(folder).settings.trainer
-        if trainer.launcher == "local" and device_count(trainer) == 1:
+        is_alone = trainer.launcher == "local" and trainer.num_nodes == 1
+        if is_alone and device_count(trainer) == 1:
             fit_as_rank(folder, on_metrics)
         else:
             fit_by_ranks(folder, trainer, on_metrics)

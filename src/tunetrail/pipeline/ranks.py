@@ -21,11 +21,11 @@ from typing import Any
 from tunetrail import errors
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.errors import TrainingError
-from tunetrail.learning import ray_workers
+from tunetrail.learning import nodes, ray_workers
 from tunetrail.learning.devices import device_count
 from tunetrail.learning.recovery.failures import FullMemoryError, Recovery
 from tunetrail.learning.training.callbacks import MetricsSink
-from tunetrail.learning.workers import RanksFailedError, run_ranks
+from tunetrail.learning.workers import RankGroup, RanksFailedError, run_ranks
 from tunetrail.pipeline.run_files import write_json
 
 METRICS, STOP = "metrics.jsonl", "stop"
@@ -54,6 +54,8 @@ def rank_count(trainer: TrainerConfig) -> int:
     Raises:
         ConfigError: This machine, or the Ray cluster, has fewer devices.
     """
+    if trainer.num_nodes > 1:
+        return nodes.ranks_of_all_nodes(trainer)
     if trainer.launcher == "ray":
         return ray_workers.worker_count(trainer)
     return device_count(trainer)
@@ -79,6 +81,8 @@ def fit_by_ranks(folder: Path, trainer: TrainerConfig, on_metrics: MetricsSink) 
     """
     pass_on = _passing_on(folder / METRICS, on_metrics)
     launch = _launch_on_ray if trainer.launcher == "ray" else _launch_here
+    if trainer.num_nodes > 1:
+        launch = _launch_on_nodes
     while True:
         for path in (*folder.glob("failure.*.json"), folder / STOP):
             path.unlink(missing_ok=True)
@@ -94,7 +98,36 @@ def fit_by_ranks(folder: Path, trainer: TrainerConfig, on_metrics: MetricsSink) 
 
 
 def _launch_here(folder: Path, trainer: TrainerConfig, on_poll: Callable[[], None]) -> None:
-    run_ranks(_WORKER, [str(folder)], device_count(trainer), folder / OUTPUT, on_poll)
+    _run_here(folder, RankGroup(device_count(trainer)), on_poll)
+
+
+def _run_here(folder: Path, group: RankGroup, on_poll: Callable[[], None]) -> None:
+    output = folder / OUTPUT
+    run_ranks(_WORKER, [str(folder)], group, output, on_poll)
+
+
+def _launch_on_nodes(folder: Path, trainer: TrainerConfig, on_poll: Callable[[], None]) -> None:
+    def run_here(group: RankGroup, raise_failures: Callable[[], None]) -> None:
+        def poll() -> None:
+            on_poll()
+            raise_failures()
+
+        _run_here(folder, group, poll)
+
+    nodes.first_node(trainer).run(folder, device_count(trainer), run_here)
+
+
+def follows_first_node(trainer: TrainerConfig) -> bool:
+    """Run the ranks of this node until node 0 ends, unless this process is node 0 or the only one.
+
+    Returns:
+        Whether this node has run ranks for node 0, so that nothing is left to do.
+    """
+    node = nodes.this_node()
+    if node is None or node.number == 0:
+        return False
+    nodes.follow_first_node(node, trainer, _run_here)
+    return True
 
 
 def _launch_on_ray(folder: Path, trainer: TrainerConfig, on_poll: Callable[[], None]) -> None:

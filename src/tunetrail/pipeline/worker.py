@@ -34,7 +34,8 @@ def main() -> None:
         # The terminal belongs to rank 0.
         _write_output_to(output_file(folder, rank))
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    _fit(folder, rank, fit_as_rank)
+    num_nodes = int(os.environ["WORLD_SIZE"]) // int(os.environ["LOCAL_WORLD_SIZE"])
+    _fit(folder, rank, partial(fit_as_rank, num_nodes=num_nodes))
 
 
 def fit_on_ray(arguments: Mapping[str, str]) -> None:

@@ -1,0 +1,221 @@
+"""A training on two nodes, which are two processes here, and how nodes are read and refused."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tests.families import embedding_folder
+from tests.unit.pipeline.jobs import write_job
+
+from tunetrail.config import EmbeddingConfig, PreparationConfig, Settings, TrainingConfig
+from tunetrail.config.trainer import TrainerConfig
+from tunetrail.errors import ConfigError
+from tunetrail.learning.nodes import Node, node_of
+from tunetrail.learning.workers import free_port
+from tunetrail.pipeline.jobs import run_fit_job
+from tunetrail.pipeline.ranks import rank_count
+
+# Half of the cores, as for each of two ranks: the number of threads decides how sums are rounded.
+NODE = """
+import os, pathlib, sys
+
+if hasattr(os, "sched_setaffinity"):
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[int(os.environ["GROUP_RANK"]) :: 2] or cores)
+
+from tunetrail.config.trainer import TrainerConfig
+from tunetrail.errors import TunetrailError
+from tunetrail.pipeline.jobs import run_fit_job
+from tunetrail.pipeline.ranks import follows_first_node
+
+try:
+    trainer = TrainerConfig(num_nodes=2, node_timeout_minutes=float(sys.argv[2]))
+    if not follows_first_node(trainer):
+        run_fit_job(pathlib.Path(sys.argv[1]))
+except TunetrailError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
+TORCHRUN = {
+    "TORCHELASTIC_RUN_ID": "none",
+    "GROUP_RANK": "1",
+    "GROUP_WORLD_SIZE": "2",
+    "LOCAL_WORLD_SIZE": "1",
+    "RANK": "1",
+    "WORLD_SIZE": "2",
+    "MASTER_ADDR": "10.0.0.1",
+}
+SRUN = {
+    "SLURM_STEP_NODELIST": "gpu[03-05,9],login",
+    "SLURM_STEP_NUM_NODES": "5",
+    "SLURM_STEP_NUM_TASKS": "5",
+    "SLURM_NODEID": "2",
+}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Eight steps on two nodes with a rank each, without dropout: its draws depend on the rank."""
+    training = TrainingConfig(batch_size=8, learning_rate=1e-3, warmup_steps=0, num_epochs=4)
+    path = embedding_folder(tmp_path / "bert", "bert")
+    return Settings(
+        preparation=PreparationConfig(cache_gigabytes=0.0),
+        embedding=EmbeddingConfig(model=path, max_length=64, training=training),
+        trainer=TrainerConfig(accelerator="cpu", num_nodes=2, node_timeout_minutes=2.0),
+    )
+
+
+def start(number: int, port: int, folder: Path, minutes: float = 2.0) -> subprocess.Popen[str]:
+    environment = {
+        **os.environ,
+        **TORCHRUN,
+        "GROUP_RANK": str(number),
+        "RANK": str(number),
+        "MASTER_ADDR": "127.0.0.1",
+        "TUNETRAIL_NODE_PORT": str(port),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    command = [sys.executable, "-W", "ignore", "-c", NODE, str(folder), str(minutes)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def errors_of(process: subprocess.Popen[str]) -> list[str]:
+    _, output = process.communicate(timeout=240)
+    return [line for line in output.splitlines() if line.startswith("error: ")]
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    (file,) = (folder / "model").rglob("*.safetensors")
+    return load_file(file)
+
+
+@pytest.mark.slow
+def test_two_nodes_train_the_model_of_two_ranks(settings: Settings, tmp_path: Path) -> None:
+    nodes, ranks = write_job(tmp_path / "nodes", settings), tmp_path / "ranks"
+    settings.trainer = TrainerConfig(accelerator="cpu", devices=2)
+    write_job(ranks, settings)
+
+    port = free_port()
+    processes = [start(number, port, nodes) for number in (1, 0)]
+    run_fit_job(ranks)
+
+    assert [errors_of(process) for process in processes] == [[], []]
+    assert [process.returncode for process in processes] == [0, 0]
+    expected = weights_of(ranks)
+    for name, weight in weights_of(nodes).items():
+        assert torch.equal(weight, expected[name])
+
+
+@pytest.mark.slow
+def test_error_of_the_second_node_reaches_the_first(settings: Settings, tmp_path: Path) -> None:
+    folder, port = write_job(tmp_path / "job", settings), free_port()
+    (folder / "ranks").mkdir()
+    # The rank of node 1 can't write its output, whereas rank 0 has the terminal.
+    (folder / "ranks/1.log").mkdir()
+
+    processes = [start(number, port, folder) for number in (0, 1)]
+    first, second = [errors_of(process) for process in processes]
+
+    assert [process.returncode for process in processes] == [1, 1]
+    assert len(first) == 1
+    assert second == ["error: node 1: the training failed; node 0 (127.0.0.1) tells why."]
+
+
+@pytest.mark.slow
+def test_two_nodes_are_started_by_torchrun(settings: Settings, tmp_path: Path) -> None:
+    folder, rendezvous = write_job(tmp_path / "job", settings), free_port()
+    script = tmp_path / "node.py"
+    script.write_text(NODE)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    command += ["--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{rendezvous}"]
+    environment = {**os.environ, "TUNETRAIL_NODE_PORT": str(free_port())}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+
+    arguments = [*command, str(script), str(folder), "2"]
+    nodes = [subprocess.Popen(arguments, env=environment) for _ in range(2)]
+    try:
+        exit_codes = [node.wait(timeout=240) for node in nodes]
+    finally:
+        # A launcher that is asked to stop stops what it has started.
+        for node in nodes:
+            node.terminate()
+
+    assert exit_codes == [0, 0]
+    assert weights_of(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signalled", [0, 1])
+def test_signal_to_one_node_stops_both(signalled: int, settings: Settings, tmp_path: Path) -> None:
+    settings.embedding.training.num_epochs = 400
+    folder, port = write_job(tmp_path / "job", settings), free_port()
+    metrics = folder / "metrics.jsonl"
+
+    nodes = [start(number, port, folder) for number in (0, 1)]
+    while not metrics.exists() and all(node.poll() is None for node in nodes):
+        time.sleep(0.1)
+    nodes[signalled].send_signal(signal.SIGINT)
+    outputs = [node.communicate(timeout=240)[1] for node in nodes]
+
+    # What the command line turns into exit code 130: no node takes the stop for a failure.
+    assert outputs[0].rstrip().endswith("KeyboardInterrupt")
+    assert "error: " not in outputs[0]
+    assert (folder / "checkpoints/last.ckpt").exists()
+
+
+@pytest.mark.processes
+def test_node_that_never_comes_is_named(settings: Settings, tmp_path: Path) -> None:
+    settings.trainer.node_timeout_minutes = 0.01
+    folder, port = write_job(tmp_path / "job", settings), free_port()
+
+    process = start(0, port, folder)
+
+    (error,) = errors_of(process)
+    assert error.startswith("error: node 1 of 2 has not come within 0.01 minutes; node 0 waited at")
+    assert process.returncode == 1
+
+
+@pytest.mark.processes
+def test_node_waits_for_the_first_no_longer_than_told(tmp_path: Path) -> None:
+    process = start(1, free_port(), tmp_path, minutes=0.01)
+
+    (error,) = errors_of(process)
+    assert error.startswith("error: node 0 has not come within 0.01 minutes; node 1 tried 127.")
+    assert process.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "node"),
+    [
+        (TORCHRUN, Node(1, 2, "10.0.0.1")),
+        (SRUN, Node(2, 5, "gpu03")),
+        ({**SRUN, "SLURM_STEP_NODELIST": "a1,a2"}, Node(2, 5, "a1")),
+        # Within `salloc`, but not started by srun.
+        ({"SLURM_NODEID": "0", "SLURM_NNODES": "2"}, None),
+        ({}, None),
+    ],
+)
+def test_node_is_read_from_the_environment(environment: dict[str, str], node: Node | None) -> None:
+    assert node_of(environment) == node
+
+
+def test_one_process_per_node() -> None:
+    with pytest.raises(ConfigError, match=r"^torchrun's --nproc-per-node must be 1, got 4\. "):
+        node_of({**TORCHRUN, "LOCAL_WORLD_SIZE": "4"})
+    with pytest.raises(ConfigError, match=r"^srun's --ntasks-per-node must be 1, got 10 tasks on"):
+        node_of({**SRUN, "SLURM_STEP_NUM_TASKS": "10"})
+
+
+def test_nodes_that_nothing_has_started_are_refused() -> None:
+    message = r"^trainer\.num_nodes must be the number of nodes .* \(none\), got 2\. Start `srun "
+    with pytest.raises(ConfigError, match=message):
+        rank_count(TrainerConfig(accelerator="cpu", num_nodes=2))
+    with pytest.raises(ConfigError, match=r"^trainer\.num_nodes must be 1 with trainer\.launcher"):
+        rank_count(TrainerConfig(num_nodes=2, launcher="ray"))
