@@ -1,20 +1,18 @@
 """Run a test's own file in two processes, the ranks of a training that talk through gloo."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
+from tunetrail.learning.workers import free_port
+
 
 def run_two_ranks(script: str, folder: Path) -> None:
     """Run `python script folder` as two ranks until both have succeeded."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     common = {
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(free_port()),
         "GROUP_RANK": "0",
         "WORLD_SIZE": "2",
         "LOCAL_WORLD_SIZE": "2",

@@ -1,12 +1,12 @@
 """What can't be connected to is said in one line, before Ray is started."""
 
-import socket
 import sys
 
 import pytest
 
 from tunetrail import ray_cluster
 from tunetrail.errors import ConfigError
+from tunetrail.learning.workers import free_port
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,9 +19,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_cluster_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     monkeypatch.setenv("RAY_ADDRESS", address)
 
     with pytest.raises(ConfigError, match=rf"^RAY_ADDRESS must be the address .* got '{address}'"):

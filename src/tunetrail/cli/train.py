@@ -78,10 +78,13 @@ def _training_help() -> list[str]:
 def _train_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]:
     # Imported late: help and mistakes in the arguments don't wait for torch.
     from tunetrail.cli.report import print_results
+    from tunetrail.learning.nodes import check_nodes
     from tunetrail.node import ModelTrainingNode, NodeConfig
     from tunetrail.pipeline.ranks import follows_first_node
     from tunetrail.stores.database import DatabaseManager
 
+    # Started on several nodes with num_nodes=1, each would train the whole model.
+    check_nodes(request.trainer)
     if request.trainer.num_nodes > 1:
         if SWEEP_RUN_VARIABLE in os.environ:
             raise ConfigError(

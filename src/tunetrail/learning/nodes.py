@@ -323,6 +323,32 @@ def _port() -> int:
     return int(os.environ.get(PORT_VARIABLE, _DEFAULT_PORT))
 
 
+def check_nodes(trainer: TrainerConfig) -> None:
+    """Check that this process was started on as many nodes as the settings say.
+
+    Raises:
+        ConfigError: It wasn't, or Ray should start the ranks.
+    """
+    node = this_node()
+    started = node.count if node else 1
+    if trainer.num_nodes == started == 1:
+        return
+
+    if trainer.launcher != "local":
+        raise ConfigError(
+            f"trainer.num_nodes must be 1 with trainer.launcher=ray, got {trainer.num_nodes}. "
+            "Ray places its workers itself: set trainer.devices only."
+        )
+    if node is None or trainer.num_nodes != started:
+        nodes = max(trainer.num_nodes, started)
+        raise ConfigError(
+            "trainer.num_nodes must be the number of nodes that torchrun or srun has started "
+            f"({node.count if node else 'none'}), got {trainer.num_nodes}. Start `srun --nodes="
+            f"{nodes} --ntasks-per-node=1 tunetrail train trainer.num_nodes={nodes} ...`, or use "
+            "torchrun as in docs/training.md."
+        )
+
+
 def ranks_of_all_nodes(trainer: TrainerConfig) -> int:
     """Return the number of ranks of a training on the nodes that this process belongs to.
 
@@ -345,17 +371,7 @@ def first_node(trainer: TrainerConfig) -> FirstNode:
         ConfigError: Neither torchrun nor srun has started as many nodes, or Ray should.
         TrainingError: A node hasn't come.
     """
-    if trainer.launcher != "local":
-        raise ConfigError(
-            f"trainer.num_nodes must be 1 with trainer.launcher=ray, got {trainer.num_nodes}. "
-            "Ray places its workers itself: set trainer.devices only."
-        )
+    check_nodes(trainer)
     node = this_node()
-    if node is None or node.count != trainer.num_nodes:
-        raise ConfigError(
-            "trainer.num_nodes must be the number of nodes that torchrun or srun has started "
-            f"({node.count if node else 'none'}), got {trainer.num_nodes}. Start `srun --nodes="
-            f"{trainer.num_nodes} --ntasks-per-node=1 tunetrail train ...`, or use torchrun as in "
-            "docs/training.md."
-        )
+    assert node is not None
     return _first_node(node, trainer.node_timeout_minutes)

@@ -54,6 +54,7 @@ def rank_count(trainer: TrainerConfig) -> int:
     Raises:
         ConfigError: This machine, or the Ray cluster, has fewer devices.
     """
+    nodes.check_nodes(trainer)
     if trainer.num_nodes > 1:
         return nodes.ranks_of_all_nodes(trainer)
     if trainer.launcher == "ray":

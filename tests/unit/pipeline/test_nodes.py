@@ -15,7 +15,7 @@ from tests.unit.pipeline.jobs import write_job
 from tunetrail.config import EmbeddingConfig, PreparationConfig, Settings, TrainingConfig
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.errors import ConfigError
-from tunetrail.learning.nodes import Node, node_of
+from tunetrail.learning.nodes import Node, node_of, this_node
 from tunetrail.learning.workers import free_port
 from tunetrail.pipeline.jobs import run_fit_job
 from tunetrail.pipeline.ranks import rank_count
@@ -219,3 +219,18 @@ def test_nodes_that_nothing_has_started_are_refused() -> None:
         rank_count(TrainerConfig(accelerator="cpu", num_nodes=2))
     with pytest.raises(ConfigError, match=r"^trainer\.num_nodes must be 1 with trainer\.launcher"):
         rank_count(TrainerConfig(num_nodes=2, launcher="ray"))
+
+
+@pytest.mark.parametrize("num_nodes", [1, 3])
+def test_another_number_of_nodes_than_was_started_is_refused(
+    monkeypatch: pytest.MonkeyPatch, num_nodes: int
+) -> None:
+    monkeypatch.setattr(os, "environ", {**os.environ, **TORCHRUN})
+    this_node.cache_clear()
+
+    message = rf"^trainer\.num_nodes must be .* started \(2\), got {num_nodes}\. Start"
+    try:
+        with pytest.raises(ConfigError, match=message):
+            rank_count(TrainerConfig(accelerator="cpu", num_nodes=num_nodes))
+    finally:
+        this_node.cache_clear()

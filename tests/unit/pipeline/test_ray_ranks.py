@@ -24,6 +24,7 @@ from tests.unit.pipeline.jobs import (
 
 from tunetrail.config import Settings
 from tunetrail.config.trainer import TrainerConfig
+from tunetrail.learning.workers import free_port
 from tunetrail.pipeline.jobs import run_fit_job
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
@@ -37,9 +38,7 @@ TOKEN = uuid.uuid4().hex
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """The address of a cluster of this machine with two CPUs."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     # Ray's sockets lie there, and the names of sockets have to be short.
     with tempfile.TemporaryDirectory(
         prefix="ray-", dir="/tmp", ignore_cleanup_errors=True

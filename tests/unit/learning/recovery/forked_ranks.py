@@ -8,7 +8,6 @@ import importlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -51,6 +50,7 @@ from tunetrail.learning.language_model.data import LanguageModelDataModule
 from tunetrail.learning.recovery.failures import Recovery
 from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample
 from tunetrail.learning.training_plan import TrainingPlan
+from tunetrail.learning.workers import free_port
 
 LABELS = [
     {"text": f"text {row} {'a ' * (row % 4)}", "label": f"label {row % 3}"}
@@ -265,9 +265,7 @@ def _run(root: Path, run: Run) -> list[int]:
     # A lock that another thread holds would stay locked in the ranks.
     assert threading.active_count() == len(os.listdir("/proc/self/task")) == 1
     run.folder.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
 
     pids = {}
     for rank in range(run.ranks):
