@@ -10,6 +10,13 @@ from tunetrail.errors import SampleError
 from tunetrail.evaluation.metrics import Array, Floats
 from tunetrail.evaluation.scores import Scores, check_equal, scores_from, unit_vectors
 
+BEST_RANK, TOP_WRONG = "best_rank", "top_wrong"
+"""Names of per-example values: the rank of the best relevant document, from 1, and the position of
+the most similar irrelevant document, -1 if there is none."""
+
+PREDICTED_LABEL = "predicted_label"
+"""Name of a per-example value: the most common label among the query's nearest documents."""
+
 _CUTOFF = 10
 _NEIGHBOURS = 10
 """Documents that vote for the label of a query."""
@@ -57,17 +64,17 @@ def retrieval_scores(
             )
         relevant_positions.append(positions)
 
-    ranks = []
+    rankings = []
     for block in _blocks(len(queries), len(documents)):
         similarities = queries[block] @ documents.T
         # Positions of different number per query become one mask.
         is_relevant = np.zeros(similarities.shape, dtype=bool)
         for row, positions in enumerate(relevant_positions[block]):
             is_relevant[row, positions] = True
-        ranks.append(_ranks_of_relevant(similarities, is_relevant))
+        rankings.append(_ranking(similarities, is_relevant))
 
     relevant_counts = np.array(list(map(len, relevant_positions)))
-    return _scores(_ranking_values(np.concatenate(ranks), relevant_counts))
+    return _scores(rankings, relevant_counts)
 
 
 def label_retrieval_scores(vectors: Array, labels: Sequence[str]) -> Scores:
@@ -95,7 +102,7 @@ def label_retrieval_scores(vectors: Array, labels: Sequence[str]) -> Scores:
             "Collect more samples."
         )
 
-    ranks = []
+    rankings = []
     for block in _blocks(len(queries), len(unit)):
         rows = queries[block]
         similarities = unit[rows] @ unit.T
@@ -105,11 +112,11 @@ def label_retrieval_scores(vectors: Array, labels: Sequence[str]) -> Scores:
         itself = np.arange(len(rows)), rows
         similarities[itself] = -np.inf
         is_relevant[itself] = False
-        ranks.append(_ranks_of_relevant(similarities, is_relevant))
+        rankings.append(_ranking(similarities, is_relevant))
 
     # Less one, since the row itself doesn't count among the rows of its label.
     relevant_counts = counts[codes[queries]] - 1
-    return _scores(_ranking_values(np.concatenate(ranks), relevant_counts))
+    return _scores(rankings, relevant_counts)
 
 
 def labelled_document_scores(
@@ -139,25 +146,30 @@ def labelled_document_scores(
     check_equal("length of query_labels", len(query_labels), len(queries))
     check_equal("length of document_labels", len(document_labels), len(documents))
 
-    codes, _ = _codes([*query_labels, *document_labels])
+    labels = [*query_labels, *document_labels]
+    codes, _ = _codes(labels)
     query_codes, document_codes = codes[: len(queries)], codes[len(queries) :]
     relevant_counts = np.bincount(document_codes, minlength=codes.max() + 1)[query_codes]
     if not relevant_counts.all():
         unknown = query_labels[int(np.argmin(relevant_counts))]
         raise ValueError(f"query_labels must occur in document_labels, got {unknown!r}.")
 
-    ranks = []
+    rankings = []
     for block in _blocks(len(queries), len(documents)):
         similarities = queries[block] @ documents.T
         is_relevant = query_codes[block][:, np.newaxis] == document_codes[np.newaxis, :]
-        ranks.append(_ranks_of_relevant(similarities, is_relevant))
+        rankings.append(_ranking(similarities, is_relevant))
 
     neighbours = min(_NEIGHBOURS, len(documents))
     classifier = KNeighborsClassifier(neighbours, metric="cosine", algorithm="brute")
     predicted_codes = classifier.fit(documents, document_codes).predict(queries)
-    values = _ranking_values(np.concatenate(ranks), relevant_counts)
-    values["knn_accuracy"] = (predicted_codes == query_codes).astype(np.float64)
-    return _scores(values)
+    is_right = (predicted_codes == query_codes).astype(np.float64)
+    scores = _scores(rankings, relevant_counts, knn_accuracy=is_right)
+
+    label_of_code = dict(zip(codes.tolist(), map(str, labels), strict=True))
+    predicted = list(map(label_of_code.__getitem__, predicted_codes.tolist()))
+    scores.per_example[PREDICTED_LABEL] = np.array(predicted, dtype=object)
+    return scores
 
 
 def _codes(labels: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -174,10 +186,15 @@ def _blocks(rows: int, columns: int) -> Iterator[slice]:
         yield slice(start, start + height)
 
 
-def _ranks_of_relevant(similarities: Array, is_relevant: npt.NDArray[np.bool_]) -> Floats:
-    """Return the ranks (from 1) of each query's best 10 relevant documents, [queries, 10].
+def _ranking(
+    similarities: Array, is_relevant: npt.NDArray[np.bool_]
+) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """Return the ranks of each query's relevant documents and its most similar irrelevant one.
 
-    Infinity if a query has fewer. Documents beyond the best 10 can't be among the first 10.
+    Returns:
+        The ranks (from 1) of the best 10 relevant documents, [queries, 10]; infinity if a query has
+        fewer. Documents beyond the best 10 can't be among the first 10. Then the position of the
+        irrelevant document, [queries]; -1 if all documents are relevant.
     """
     best_count = min(_CUTOFF, int(is_relevant.sum(axis=1).max()))
     relevant = np.where(is_relevant, similarities, -np.inf)
@@ -193,12 +210,29 @@ def _ranks_of_relevant(similarities: Array, is_relevant: npt.NDArray[np.bool_]) 
         before = np.count_nonzero(irrelevant >= similarity[:, np.newaxis] - _TIE, axis=1)
         # A query with fewer relevant documents than others is padded with minus infinity.
         ranks[:, position] = np.where(np.isfinite(similarity), position + 1 + before, np.inf)
-    return ranks
+
+    top_wrong = irrelevant.argmax(axis=1)
+    has_wrong = np.isfinite(irrelevant.max(axis=1))
+    return ranks, np.where(has_wrong, top_wrong, -1)
 
 
-def _scores(values: dict[str, Array]) -> Scores:
-    """Return the scores that follow from the metrics' values of each query."""
-    return scores_from(values, *values)
+def _scores(
+    rankings: Sequence[tuple[Floats, npt.NDArray[np.int64]]],
+    relevant_counts: Array,
+    **further: Array,
+) -> Scores:
+    """Return the scores that follow from the rankings of blocks of queries.
+
+    Args:
+        rankings: The result of `_ranking` for each block.
+        relevant_counts: The number of relevant documents of each query.
+        further: Values of further metrics, each [queries].
+    """
+    ranks, top_wrong = map(np.concatenate, zip(*rankings, strict=True))
+    metrics = {**_ranking_values(ranks, relevant_counts), **further}
+    # No metrics, but what a person asks first of a query that went wrong.
+    outcome = {BEST_RANK: ranks[:, 0], TOP_WRONG: top_wrong}
+    return scores_from({**metrics, **outcome}, *metrics)
 
 
 def _ranking_values(ranks: Floats, relevant_counts: Array) -> dict[str, Array]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from tunetrail.errors import SampleError
 from tunetrail.evaluation.ranking import (
+    TOP_WRONG,
     label_retrieval_scores,
     labelled_document_scores,
     retrieval_scores,
@@ -20,6 +21,10 @@ NDArray = np.ndarray[Any, np.dtype[Any]]
 Encode = Callable[[Sequence[str]], NDArray]
 """Texts to vectors [texts, dimensions]."""
 Record = Mapping[str, Any]
+
+TOP_WRONG_ROW, TOP_WRONG_HASH = "top_wrong_row", "top_wrong_hash"
+"""Names of per-example values of a ranking: a row that holds the most similar wrong document, and
+the fingerprint of the document's text. None if there is no wrong document."""
 
 
 def score_embedding(
@@ -88,12 +93,39 @@ def _score_pairs(
     ]
     query_vectors, document_vectors = encode(list(first_records)), encode_documents(documents)
     scores = retrieval_scores(query_vectors, document_vectors, relevant)
-    return _among(scores.identified(list(first_records.values())), documents)
+    row_ids = dict(zip(_column(everything, "positive"), _row_ids(everything), strict=True))
+    for record in everything:
+        if record.get("negative"):
+            row_ids.setdefault(record["negative"], record.get("row_id"))
+    identified = scores.identified(list(first_records.values()))
+    return _among(identified, documents, list(map(row_ids.get, documents)))
 
 
-def _among(scores: Scores, documents: Sequence[Any]) -> Scores:
-    """Return the scores with what was ranked, which decides what they can be compared with."""
-    return replace(scores, documents=len(documents), corpus=value_fingerprint(list(documents)))
+def _among(scores: Scores, documents: Sequence[Any], row_ids: Sequence[int | None]) -> Scores:
+    """Return the scores with what was ranked, which decides what they can be compared with.
+
+    The position of each query's top wrong document becomes the id of a row that holds the document
+    and the fingerprint of its text, which mean the same in every corpus.
+
+    Args:
+        scores: The scores of the ranking.
+        documents: The texts that were ranked, or texts with their labels.
+        row_ids: The row that each document is from; None if the records don't name theirs.
+    """
+    top_wrong = scores.per_example[TOP_WRONG]
+    fingerprints: dict[int, str | None] = {-1: None}
+    for position in np.unique(top_wrong[top_wrong >= 0]).tolist():
+        document = documents[position]
+        text = document if isinstance(document, str) else document[0]
+        fingerprints[position] = value_fingerprint([text])
+
+    # The last entry stands for -1, no wrong document.
+    rows = np.array([*row_ids, None], dtype=object)[top_wrong]
+    hashes = np.array(list(map(fingerprints.get, top_wrong.tolist())), dtype=object)
+    values = {name: column for name, column in scores.per_example.items() if name != TOP_WRONG}
+    values |= {TOP_WRONG_ROW: rows, TOP_WRONG_HASH: hashes}
+    corpus = value_fingerprint(list(documents))
+    return replace(scores, per_example=values, documents=len(documents), corpus=corpus)
 
 
 def _score_similarity(
@@ -113,10 +145,11 @@ def _score_labels(records: Sequence[Record], encode: Encode, corpus: Sequence[Re
         # A row whose label no other row has is no query.
         counts = Counter(labels)
         queries = [record for record in records if counts[record["label"]] > 1]
-        return _among(scores.identified(queries), _column(records, "text"))
+        return _among(scores.identified(queries), _column(records, "text"), _row_ids(records))
 
     # Equal texts of one label are one document.
-    documents = list(dict.fromkeys((record["text"], record["label"]) for record in corpus))
+    row_ids = {(record["text"], record["label"]): record.get("row_id") for record in corpus}
+    documents = list(row_ids)
     texts, document_labels = zip(*documents, strict=True)
     known_labels = set(document_labels)
     queries = [record for record in records if record["label"] in known_labels]
@@ -129,7 +162,7 @@ def _score_labels(records: Sequence[Record], encode: Encode, corpus: Sequence[Re
     scores = labelled_document_scores(
         encode(_column(queries, "text")), _column(queries, "label"), encode(texts), document_labels
     )
-    return _among(scores.identified(queries), documents)
+    return _among(scores.identified(queries), documents, list(row_ids.values()))
 
 
 def _score_vectors(records: Sequence[Record], encode: Encode, corpus: Sequence[Record]) -> Scores:
@@ -141,14 +174,19 @@ def _score_vectors(records: Sequence[Record], encode: Encode, corpus: Sequence[R
 def _score_texts(records: Sequence[Record], encode: Encode, corpus: Sequence[Record]) -> Scores:
     first_halves, second_halves = zip(*map(_halves, _column(records, "text")), strict=True)
     # Unlike the documents of pairs, halves of the scored rows stay as many as the rows.
-    further = dict.fromkeys(_halves(text)[1] for text in _column(corpus, "text"))
+    further = {_halves(record["text"])[1]: record.get("row_id") for record in corpus}
     for half in second_halves:
         further.pop(half, None)
     documents = [*second_halves, *further]
 
     relevant = [[row] for row in range(len(records))]
     scores = retrieval_scores(encode(list(first_halves)), encode(documents), relevant)
-    return _among(scores.identified(records), documents)
+    row_ids = [*_row_ids(records), *further.values()]
+    return _among(scores.identified(records), documents, row_ids)
+
+
+def _row_ids(records: Sequence[Record]) -> list[int | None]:
+    return [record.get("row_id") for record in records]
 
 
 def _column(records: Sequence[Record], name: str) -> list[Any]:

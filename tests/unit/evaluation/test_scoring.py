@@ -8,6 +8,7 @@ from tunetrail.errors import SampleError
 from tunetrail.evaluation.comparison import compare
 from tunetrail.evaluation.ranking import retrieval_scores
 from tunetrail.evaluation.scoring import score_embedding
+from tunetrail.fingerprints import value_fingerprint
 
 WORDS = ("red", "green", "blue", "black", "white", "pink")
 
@@ -268,5 +269,42 @@ def test_scores_of_labels_equal_those_of_a_retrieval_with_the_same_documents(lab
         for query in range(50)
     ]
     expected = retrieval_scores(vectors[:50], vectors[50:], relevant)
-    for name, values in expected.per_example.items():
-        assert scores.per_example[name] == pytest.approx(values)
+    for name in (*expected.metrics, "best_rank"):
+        assert scores.per_example[name] == pytest.approx(expected.per_example[name])
+
+
+def test_score_embedding_names_the_wrong_document_that_stands_first() -> None:
+    records = [
+        {"row_id": 7, "anchor": "red", "positive": "red blue", "negative": "RED"},
+        {"row_id": 8, "anchor": "green", "positive": "GREEN"},
+    ]
+    corpus = [{"row_id": 9, "anchor": "x", "positive": "green blue"}]
+
+    values = score_embedding("pair", records, encode, corpus=corpus).per_example
+
+    assert values["best_rank"].tolist() == [2.0, 1.0]
+    assert values["top_wrong_row"].tolist() == [7, 9]
+    expected = [value_fingerprint([text]) for text in ("RED", "green blue")]
+    assert values["top_wrong_hash"].tolist() == expected
+
+
+def test_score_embedding_names_no_wrong_document_if_all_are_right() -> None:
+    records = [{"row_id": 7, "anchor": "red", "positive": "RED"}]
+    values = score_embedding("pair", records, encode).per_example
+    assert (values["top_wrong_row"].tolist(), values["top_wrong_hash"].tolist()) == ([None], [None])
+
+
+def test_score_embedding_predicts_the_label_of_the_nearest_texts() -> None:
+    corpus = [
+        {"row_id": 3, "text": "red", "label": "a"},
+        {"row_id": 4, "text": "blue", "label": "b"},
+    ]
+    records = [
+        {"row_id": 1, "text": "red red", "label": "b"},
+        {"row_id": 2, "text": "blue", "label": "b"},
+    ]
+
+    values = score_embedding("label", records, encode, corpus=corpus).per_example
+
+    assert values["top_wrong_row"].tolist() == [3, 3]
+    assert values["predicted_label"].tolist() == ["a", "a"]
