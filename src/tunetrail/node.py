@@ -349,6 +349,7 @@ class ModelTrainingNode:
             reference=previous_rows(self.db_manager, session_id, family, self.settings),
             on_decision=record,
             count_looks=count_looks,
+            read_own_columns=self.db_manager.read_own_columns,
             resumed=started.run.tracker.run(interrupted.run_id) if interrupted else None,
         )
 

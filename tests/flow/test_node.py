@@ -20,6 +20,7 @@ from tunetrail.config import (
     TrainingConfig,
 )
 from tunetrail.errors import ConfigError, DeploymentError, SampleError, SessionError, TrainingError
+from tunetrail.evaluation.example_rows import CANDIDATE, REFERENCE, read_example_rows
 from tunetrail.samples import SampleKind
 
 DOCUMENTED_STEPS = [
@@ -181,6 +182,27 @@ def test_execute_logs_what_a_person_compares(trained: Any, tmp_path: Path) -> No
     sides = trained.results["results"]["steps"]["evaluation"]["embedding"]["split"]["rows"]
     assert embedding.data.metrics["evaluation/documents"] == sum(sides.values())
     assert {"evaluation/bits_per_byte", "reference/bits_per_byte"} <= set(llm.data.metrics)
+
+
+@pytest.mark.parametrize("model_type", ["embedding", "llm"])
+def test_execute_keeps_the_scores_of_every_test_row(
+    trained: Any, model_type: str, tmp_path: Path
+) -> None:
+    client = MlflowClient(trained.settings.tracking.uri)
+    run = {run.info.run_name: run for run in runs_of(trained.settings)}[model_type]
+    path = client.download_artifacts(run.info.run_id, "evaluation/rows.parquet", str(tmp_path))
+
+    rows = read_example_rows(Path(path))
+
+    # Not only the primary metric: whatever follows from values of single rows.
+    for model, step in ((CANDIDATE, "evaluation"), (REFERENCE, "reference")):
+        for name, value in rows.scores(model).metrics.items():
+            assert value == pytest.approx(run.data.metrics[f"{step}/{name}"], abs=1e-12, rel=0.0)
+    assert rows.run.run_id == run.info.run_id and rows.run.against == "base"
+    evaluation = trained.results["results"]["steps"]["evaluation"][model_type]
+    assert len(rows.scores().row_ids) == evaluation["split"]["rows"]["test"]
+    assert {"cluster", "text_hash", "characters", "tokens", "bytes"} <= set(rows.table)
+    assert {"anchor", "positive", "input", "output"}.isdisjoint(rows.table)
 
 
 def test_execute_registers_a_version_with_lineage_and_moves_root(trained: Any) -> None:

@@ -22,7 +22,7 @@ from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.pipeline.outcome import STAGES, Outcome, OutcomeState, Pruned, check_stage
 from tunetrail.pipeline.preparing import build_preparation, prepare_rows
 from tunetrail.pipeline.run_state import RunState, working_folder
-from tunetrail.pipeline.stage_context import StageContext
+from tunetrail.pipeline.stage_context import ReadOwnColumns, StageContext, no_own_columns
 from tunetrail.pipeline.stages.cross_validate import cross_validate
 from tunetrail.pipeline.stages.deploy import Deployment, deploy
 from tunetrail.pipeline.stages.evaluate import evaluate
@@ -115,6 +115,7 @@ class DataSciencePipeline:
         on_metrics: MetricsSink = ignore_metrics,
         on_decision: Callable[[Deployment], None] = ignore_decision,
         count_looks: CountLooks = no_looks,
+        read_own_columns: ReadOwnColumns = no_own_columns,
         until: str = "deploy",
         resumed: TrackedRun | None = None,
     ) -> Outcome:
@@ -133,6 +134,8 @@ class DataSciencePipeline:
                 follows; again if the run was interrupted right after that.
             count_looks: Counts how often test rows were asked since root last moved; without it,
                 every look is the first.
+            read_own_columns: Reads the columns of rows that no shape knows, by which the scores
+                are divided; without it, there are none.
             until: The stage after which the run ends. A run that ends early keeps its folder and
                 can be resumed.
             resumed: A run of these settings that was interrupted, failed or ended early, to go on
@@ -170,6 +173,7 @@ class DataSciencePipeline:
             base=base,
             registry=Registry(self.tracker, family.name, family.flavor),
             count_looks=count_looks,
+            read_own_columns=read_own_columns,
         )
         full_memory = explaining_full_memory("Use a smaller model, or free memory.")
         # Errors leave from the last to the first: leftovers are removed, which makes room on a full

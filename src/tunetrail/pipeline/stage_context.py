@@ -1,6 +1,6 @@
 """What the stages of a run share: settings, MLflow run, state, base model and registry."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,14 @@ from tunetrail.pipeline.looks import CountLooks, no_looks
 from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.pipeline.run_state import RunState
 from tunetrail.stores.tracking import TrackedRun
+
+ReadOwnColumns = Callable[[Sequence[int]], Mapping[int, Mapping[str, Any]]]
+"""Takes row ids; returns, by row id, the columns that the user gave the rows and no shape knows."""
+
+
+def no_own_columns(row_ids: Sequence[int]) -> Mapping[int, Mapping[str, Any]]:
+    """Return nothing: rows that are in no database have no further columns."""
+    return {}
 
 
 @dataclass(kw_only=True)
@@ -30,6 +38,7 @@ class StageContext:
         base: Where the base model is.
         registry: The versions of the model type.
         count_looks: Counts the earlier looks at test rows.
+        read_own_columns: Reads the columns of rows that no shape knows.
         models: Loads the base models that the stages apply.
     """
 
@@ -42,6 +51,7 @@ class StageContext:
     base: ResolvedModel
     registry: Registry
     count_looks: CountLooks = no_looks
+    read_own_columns: ReadOwnColumns = no_own_columns
     models: ModelLoader = field(init=False)
 
     def __post_init__(self) -> None:

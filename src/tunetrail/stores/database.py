@@ -3,7 +3,7 @@
 Each method delegates to the module that owns its table.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -154,6 +154,10 @@ class DatabaseManager:
         # Here and not in the iterator, which would raise the error only when it is used.
         sessions.check_session(self._database, session_id)
         return sessions.read_samples(self._database, session_id, SampleKind(kind), chunk_size)
+
+    def read_own_columns(self, row_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """Return, by row id, the columns of samples that no shape knows; unknown ids are absent."""
+        return sessions.read_own_columns(self._database, row_ids)
 
     def rejected_samples(self, session_id: str) -> list[RejectedSample]:
         """Return the session's rejected rows; raises `SessionError` for an unknown session."""

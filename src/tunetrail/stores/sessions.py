@@ -1,7 +1,7 @@
 """Read the sessions of the database: samples, rejected rows and summaries."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -17,6 +17,8 @@ from tunetrail.stores.tables import RejectedSampleRow, SampleRow, SessionRow, Tr
 
 NEW = "new"
 """The state of a session that was never trained on."""
+_MOST_PARAMETERS = 1000
+"""Row ids in one statement: databases bound the number of its parameters."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,6 +132,19 @@ def read_samples(
             for row_id, shape, content, group, timestamp, weight, metadata in rows
         ]
         previous_id = rows[-1][0]
+
+
+def read_own_columns(
+    database: DatabaseConnection, row_ids: Sequence[int]
+) -> dict[int, dict[str, Any]]:
+    """Return, by row id, the columns of samples that no shape knows; unknown ids are absent."""
+    own_columns: dict[int, dict[str, Any]] = {}
+    with database.transaction() as connection:
+        for start in range(0, len(row_ids), _MOST_PARAMETERS):
+            is_asked_for = SampleRow.id.in_(row_ids[start : start + _MOST_PARAMETERS])
+            statement = select(SampleRow.id, SampleRow.extra).where(is_asked_for)
+            own_columns |= {row_id: extra for row_id, extra in connection.execute(statement)}
+    return own_columns
 
 
 def read_rejected_samples(database: DatabaseConnection, session_id: str) -> list[RejectedSample]:

@@ -246,6 +246,20 @@ def test_read_samples_of_the_other_kind_gives_nothing(manager, session):
     assert list(manager.read_samples(session, SampleKind.LLM)) == []
 
 
+def test_read_own_columns_returns_what_no_shape_knows(manager, monkeypatch):
+    monkeypatch.setattr("tunetrail.stores.sessions._MOST_PARAMETERS", 2)
+    rows = [{**pair, "source": f"web {index}", "price": index} for index, pair in enumerate(PAIRS)]
+    manager.ingest("s1", rows, SampleKind.EMBEDDING)
+    (chunk,) = manager.read_samples("s1", SampleKind.EMBEDDING)
+    row_ids = [stored.row_id for stored in chunk]
+
+    own_columns = manager.read_own_columns([*row_ids[:5], 10**6])
+
+    expected = [{"source": f"web {index}", "price": index} for index in range(5)]
+    assert own_columns == dict(zip(row_ids[:5], expected, strict=True))
+    assert manager.read_own_columns([]) == {}
+
+
 @pytest.mark.parametrize(
     "method", ["session_summary", "rejected_samples", "read_samples", "create_training_run"]
 )

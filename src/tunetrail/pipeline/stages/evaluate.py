@@ -8,6 +8,7 @@ from tunetrail.deployment.registry import ModelVersion
 from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.looks import look_confidence
 from tunetrail.evaluation.plots import comparison_figure
+from tunetrail.pipeline.example_rows import log_example_rows
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.fit import FittedModel
 from tunetrail.pipeline.stages.prepare import PreparedRows
@@ -107,6 +108,7 @@ def _compare(
     if comparison.warning is not None:
         logger.warning("%s: %s", context.model_type, comparison.warning)
     run.log_figure(comparison_figure(comparison), "comparison.png")
+    log_example_rows(context, split.test, after, before, against)
     # Saved together with the step: a comparison counts for this version only.
     context.state.compared_with = to_beat
     step = {**comparison.to_dict(), "against": against}

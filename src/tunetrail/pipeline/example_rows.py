@@ -1,0 +1,122 @@
+"""Example rows of a run: what is known of its held-out rows, and the file of their scores."""
+
+from collections.abc import Callable, Collection, Mapping
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tunetrail.config import PrivacyConfig
+from tunetrail.data.privacy.scrubber import Scrubber
+from tunetrail.data.rows import object_series, texts_of_rows
+from tunetrail.evaluation.example_rows import (
+    ExampleRows,
+    ScoredRun,
+    example_table,
+    is_reserved,
+    write_example_rows,
+)
+from tunetrail.evaluation.scores import Scores
+from tunetrail.fingerprints import value_fingerprint
+from tunetrail.pipeline.stage_context import StageContext
+from tunetrail.samples.values import is_finite_number
+
+FOLDER, FILE = "evaluation", "rows.parquet"
+
+# A column of longer texts is content: it divides rows into no groups, and may hold anything.
+_LONGEST_VALUE = 100
+_KNOWN_COLUMNS = ("group", "label", "timestamp", "language", "characters")
+
+
+def log_example_rows(
+    context: StageContext, rows: pd.DataFrame, after: Scores, before: Scores, against: str
+) -> ExampleRows:
+    """Write `evaluation/rows.parquet` to the run: the scores of both models on every test row.
+
+    Args:
+        context: The run.
+        rows: The test side.
+        after: Scores of the candidate.
+        before: Scores of the version to beat.
+        against: The URI of that version, or `base`.
+    """
+    taken = {*after.per_example, *before.per_example}
+    own_columns = context.read_own_columns(rows["row_id"].tolist())
+    details, own_names = row_details(rows, own_columns, context.settings.cleaning.privacy, taken)
+
+    scored_run = ScoredRun(
+        model_type=context.model_type,
+        shape=str(rows["shape"].iloc[0]),
+        metric=after.metric,
+        against=against,
+        run_id=context.run.run_id,
+        metrics=after.metrics,
+        reference_metrics=before.metrics,
+        documents=after.documents,
+        corpus=after.corpus,
+        own_columns=tuple(own_names),
+    )
+    example_rows = ExampleRows(run=scored_run, table=example_table(after, before, details))
+
+    # In the run's folder, which goes when the run has succeeded.
+    path = context.state.folder / FILE
+    write_example_rows(example_rows, path)
+    context.run.log_artifact(path, FOLDER)
+    return example_rows
+
+
+def row_details(
+    rows: pd.DataFrame,
+    own_columns: Mapping[int, Mapping[str, Any]],
+    privacy: PrivacyConfig,
+    taken: Collection[str] = (),
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return what is known of rows, by row id, and the names of the user's own columns in it.
+
+    The texts of the rows are only there as a hash, by which equal texts are recognised in any
+    session. A column of the user's whose name is taken is called `own_NAME`.
+
+    Args:
+        rows: Rows of one side.
+        own_columns: Further columns of each row, by row id.
+        privacy: The personal data that is replaced in these columns.
+        taken: Names that stand for something else, such as the metrics.
+    """
+    row_texts = texts_of_rows(rows)
+    details = pd.DataFrame(index=pd.Index(rows["row_id"], name="row_id"))
+    details["text_hash"] = list(map(value_fingerprint, row_texts))
+    details["bytes"] = [len("".join(texts).encode()) for texts in row_texts]
+    for name in _KNOWN_COLUMNS:
+        if name in rows and rows[name].notna().any():
+            details[name] = rows[name].set_axis(details.index)
+    # Uncounted tokens are -1.
+    if "token_count" in rows and (rows["token_count"] >= 0).all():
+        details["tokens"] = rows["token_count"].to_numpy()
+
+    own_names = []
+    mask = Scrubber(privacy).mask
+    own_of_row = [own_columns.get(row_id, {}) for row_id in rows["row_id"]]
+    for name in dict.fromkeys(chain.from_iterable(own_of_row)):
+        values = _own_values([own.get(name) for own in own_of_row], mask)
+        if values is None:
+            continue
+        is_taken = name in taken or name in details or is_reserved(name)
+        own_names.append(f"own_{name}" if is_taken else name)
+        details[own_names[-1]] = values.set_axis(details.index)
+    return details, own_names
+
+
+def _own_values(values: list[Any], mask: Callable[[str], str]) -> pd.Series | None:
+    """Return the values of a user's column as numbers or as texts; None if it divides no rows."""
+    present = [value for value in values if value is not None]
+    is_nested = any(isinstance(value, list | dict) for value in present)
+    if not present or is_nested or max(len(str(value)) for value in present) > _LONGEST_VALUE:
+        return None
+
+    if all(map(is_finite_number, present)):
+        return pd.Series(values, dtype=np.float64)
+
+    # Each different value once: personal data is searched by many patterns.
+    shown = {value: mask(str(value)) for value in present}
+    return object_series(list(map({None: None, **shown}.get, values)))
