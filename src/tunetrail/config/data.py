@@ -152,7 +152,8 @@ class SplitConfig:
     `time` if the oldest row has a timestamp, else `content`."""
 
     stratify: bool = True
-    """Bring every label with at least four clusters of twins to every side of the split."""
+    """Learn every label, and bring it to the held-out sides as far as their shares have room for
+    it: the first cluster of twins of a label is in the train split."""
 
     salt: str = "tunetrail"
     """Text that goes into the hash of `content`: another salt is another split. Change it

@@ -23,7 +23,8 @@ import pandas as pd
 
 from tunetrail.data import row_files
 from tunetrail.data.flow.prepared import side_file
-from tunetrail.data.splits import SIDES, Split
+from tunetrail.data.sides import SIDES
+from tunetrail.data.splits import Split
 from tunetrail.deployment.registry import ModelVersion
 from tunetrail.errors import TrainingError, UserError
 from tunetrail.pipeline.jobs import CHECKPOINTS, MODEL, SCORES, last_checkpoint

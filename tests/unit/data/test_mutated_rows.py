@@ -24,7 +24,7 @@ from tunetrail.data import row_files
 from tunetrail.data.flow.chunk_steps import ChunkSteps
 from tunetrail.data.flow.preparation import Preparation
 from tunetrail.data.flow.prepared import SET_ASIDE, PreparedSession, side_file
-from tunetrail.data.splits import SIDES
+from tunetrail.data.sides import SIDES
 from tunetrail.samples import (
     COMMON_COLUMNS,
     Sample,

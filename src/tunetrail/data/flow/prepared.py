@@ -10,7 +10,8 @@ import pandas as pd
 
 from tunetrail.data import row_files
 from tunetrail.data.checks.results import CheckResult, StepAccount
-from tunetrail.data.splits import SIDES, Split, check_no_leak
+from tunetrail.data.sides import SIDES
+from tunetrail.data.splits import Split, check_no_leak
 
 SET_ASIDE, CHANGES, FLAGS = "set_aside.parquet", "changes.parquet", "flags.parquet"
 REPORT, SUMMARY = "report.html", "summary.json"

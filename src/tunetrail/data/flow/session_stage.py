@@ -34,7 +34,7 @@ from tunetrail.data.flow.removals import Removals, find_removals
 from tunetrail.data.flow.session_findings import SessionChecks, read_facts
 from tunetrail.data.flow.session_writer import SessionWriter
 from tunetrail.data.privacy import Scrubber
-from tunetrail.data.splits import Sides, assign_sides
+from tunetrail.data.sides import Sides, assign_sides
 from tunetrail.data.twins.duplicates import SketchBook
 from tunetrail.errors import SampleError
 

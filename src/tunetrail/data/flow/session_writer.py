@@ -14,7 +14,7 @@ from tunetrail.data.flow.chunk_steps import FLAGS_SCHEMA, MEASURED_COLUMNS, Prep
 from tunetrail.data.flow.prepared import CHANGES, FLAGS, SET_ASIDE, side_file
 from tunetrail.data.flow.removals import Removals
 from tunetrail.data.rows import content_text, records_of, set_aside_frame, texts_of
-from tunetrail.data.splits import SIDES, Sides
+from tunetrail.data.sides import SIDES, Sides
 
 _EXAMPLE_CHARACTERS = 300
 

@@ -23,7 +23,7 @@ from tunetrail.data.flow.prepared import (
 )
 from tunetrail.data.report.report import render
 from tunetrail.data.report.report_data import ReportData, ReportSection
-from tunetrail.data.splits import SIDES
+from tunetrail.data.sides import SIDES
 
 # Of the rows set aside, and of the rows changed: the files have all of them.
 _LINES_READ = 5_000
