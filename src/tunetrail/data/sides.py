@@ -224,8 +224,8 @@ def _spread_labels(
     """Return the side of each cluster once labels are spread, and the first cluster of each label.
 
     A label that nothing is learnt of can't be scored, so its first cluster is in the train split.
-    A later one moves from there to a held-out side that lacks the label and is below its share: with
-    three rows a label, moving every third one would put a third of the rows into the test split.
+    A later one moves from there to a held-out side that lacks the label and is below its share:
+    with three rows a label, moving every third one would make a third of the rows test rows.
 
     Whether a cluster moves follows only from the clusters before it, as if each was placed when it
     arrived. So a cluster that root has learned from never becomes a test row as more rows come in.
