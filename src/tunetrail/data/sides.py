@@ -75,8 +75,8 @@ def assign_sides(
     otherwise in the train split. Large clusters, above 1 % of the rows, are in the train split
     instead, and the shares of the other clusters are larger to make up for it. The first cluster of
     a label is in the train split; a later one goes from there to a held-out side that lacks the
-    label and is below its share. A side that would be empty takes the cluster whose u is nearest to its
-    interval.
+    label and is below its share. A side that would be empty takes the cluster whose u is nearest to
+    its interval.
 
     By time, if the config says so or the oldest row has a timestamp: a cluster is as old as its
     oldest row, and a row without a timestamp as old as the row before it. The newest test_share of
