@@ -181,6 +181,8 @@ def test_execute_logs_what_a_person_compares(trained: Any, tmp_path: Path) -> No
     # The test rows' queries rank the documents of the whole session.
     sides = trained.results["results"]["steps"]["evaluation"]["embedding"]["split"]["rows"]
     assert embedding.data.metrics["evaluation/documents"] == sum(sides.values())
+    assert embedding.data.metrics["evaluation/scored_rows"] == sides["test"]
+    assert embedding.data.metrics["evaluation/side_rows"] == sides["test"]
     assert {"evaluation/bits_per_byte", "reference/bits_per_byte"} <= set(llm.data.metrics)
 
 

@@ -40,7 +40,7 @@ def print_results(results: Mapping[str, Any], tracking_uri: str) -> None:
         among = f" among {comparison.documents:,} documents" if comparison.documents else ""
         lines.append(
             f"{model_type}: before is {against}; {confidence:.3g}% interval over "
-            f"{comparison.examples} test rows{groups}{among}; {deployment['reason']}"
+            f"{comparison.rows_in_words}{groups}{among}; {deployment['reason']}"
         )
 
     # A server's URI is its page already; a local store needs `tunetrail ui`.

@@ -53,6 +53,8 @@ class Comparison:
             such tests; None without an interval.
         heaviest_share: Share of the metric's weight (bytes, tokens) that a single example holds;
             None if all weigh the same.
+        scored_rows: Number of rows that the examples stand for; None if unknown.
+        side_rows: Number of rows that were to be scored; None if unknown.
     """
 
     metric: str
@@ -72,6 +74,8 @@ class Comparison:
     differing: int | None = None
     detectable_gain: float | None = None
     heaviest_share: float | None = None
+    scored_rows: int | None = None
+    side_rows: int | None = None
 
     @property
     def higher_is_better(self) -> bool:
@@ -87,6 +91,15 @@ class Comparison:
     def unit(self) -> str:
         """Return what is counted as independent evidence: `row` or `group`."""
         return "row" if self.clusters is None else "group"
+
+    @property
+    def rows_in_words(self) -> str:
+        """Return how many test rows the examples are, and of how many, for a line of text."""
+        if self.scored_rows is None or self.side_rows is None:
+            return f"{self.examples} test rows"
+        rows = f"{self.scored_rows} of {self.side_rows} test rows"
+        # Rows with equal anchors are one query.
+        return rows if self.examples == self.scored_rows else f"{rows} ({self.examples} queries)"
 
     @property
     def change_bound(self) -> float | None:
@@ -234,6 +247,8 @@ def compare(
         differing=differing,
         detectable_gain=detectable_gain,
         heaviest_share=_heaviest_share(after),
+        scored_rows=after.scored_rows,
+        side_rows=after.side_rows,
     )
 
 

@@ -33,6 +33,9 @@ class Scores:
         clusters: The cluster of each example, if examples are related (rows of one group).
         documents: Number of documents that the examples ranked; None for metrics without ranking.
         corpus: Fingerprint of these documents: a ranking of others says nothing of this one.
+        scored_rows: Number of rows that the examples stand for; None if unknown. Rows with equal
+            anchors are one example.
+        side_rows: Number of rows that were to be scored; None if unknown.
     """
 
     metric: str
@@ -42,6 +45,8 @@ class Scores:
     clusters: Sequence[str] | None = field(default=None, metadata=NOT_PLAIN)
     documents: int | None = None
     corpus: str | None = None
+    scored_rows: int | None = None
+    side_rows: int | None = None
 
     @property
     def higher_is_better(self) -> bool:
@@ -91,6 +96,17 @@ class Scores:
 
         row_ids, clusters = _column_of(records, "row_id"), _column_of(records, "cluster")
         return dataclasses.replace(self, row_ids=row_ids, clusters=clusters)
+
+    def of_side(self, side_rows: int) -> "Scores":
+        """Return the scores with the number of rows of the side, of which some can't be scored."""
+        scored_rows = self.examples if self.scored_rows is None else self.scored_rows
+        return dataclasses.replace(self, scored_rows=scored_rows, side_rows=side_rows)
+
+    @property
+    def row_counts(self) -> dict[str, int]:
+        """The numbers of scored rows and of all rows of the side, as far as they are known."""
+        counts = {"scored_rows": self.scored_rows, "side_rows": self.side_rows}
+        return {name: count for name, count in counts.items() if count is not None}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the metrics without the per-example values, as plain values."""

@@ -98,6 +98,7 @@ def _score_pairs(
         if record.get("negative"):
             row_ids.setdefault(record["negative"], record.get("row_id"))
     identified = scores.identified(list(first_records.values()))
+    identified = replace(identified, scored_rows=len(records))
     return _among(identified, documents, list(map(row_ids.get, documents)))
 
 

@@ -45,6 +45,7 @@ from tunetrail.pipeline.mining import remembered, remining
 from tunetrail.pipeline.ranks import fit_by_ranks, recovery_of_job
 from tunetrail.pipeline.run_files import read_rows, remove, write_json, write_rows
 from tunetrail.pipeline.run_settings import leaves, plain_settings, settings_of
+from tunetrail.pipeline.scoring import log_row_counts
 
 logger = logging.getLogger(__name__)
 
@@ -235,7 +236,8 @@ def run_fold_job(folder: Path, on_metrics: MetricsSink = ignore_metrics) -> Scor
         corpus = records_of(read_rows(folder / _CORPUS)) if (folder / _CORPUS).exists() else []
         scores = job.family.score(
             job.learner, model, records_of(held_out), corpus, job.settings.evaluation
-        )
+        ).of_side(len(rows))
+        log_row_counts(f"{job.model_type}, {folder.name}", scores)
         # Before the removal: a kill between the two costs disk space, never the scores.
         write_json(scores.to_dict(), path)
         for file in folder.iterdir():
@@ -244,7 +246,13 @@ def run_fold_job(folder: Path, on_metrics: MetricsSink = ignore_metrics) -> Scor
 
     content = json.loads(path.read_text(encoding="utf-8"))
     # Folds are summed up by their metrics, so the values of each example weren't written.
-    return Scores(metric=content["metric"], metrics=content["metrics"], per_example={})
+    return Scores(
+        metric=content["metric"],
+        metrics=content["metrics"],
+        per_example={},
+        scored_rows=content.get("scored_rows"),
+        side_rows=content.get("side_rows"),
+    )
 
 
 def _train(

@@ -1,5 +1,6 @@
 """Scoring: how the models of each family become scores on held-out rows."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -20,6 +21,8 @@ from tunetrail.learning.language_model.learner import (
 )
 from tunetrail.learning.tokens.chat import is_preference
 from tunetrail.learning.tokens.prompts import DOCUMENT, QUERY
+
+logger = logging.getLogger(__name__)
 
 Record = Mapping[str, Any]
 
@@ -81,6 +84,18 @@ def score_language_model(
         return preference_scores(chosen, rejected).identified(records)
 
     return _scores_of(learner.likelihoods(model, records, config.batch_size)).identified(records)
+
+
+def log_row_counts(name: str, scores: Scores) -> None:
+    """Log how many rows of a side were scored: as a warning if some weren't.
+
+    Args:
+        name: The model type, or the fold.
+        scores: The scores of the side.
+    """
+    is_whole = scores.scored_rows == scores.side_rows
+    level = logging.INFO if is_whole else logging.WARNING
+    logger.log(level, "%s: scored %d of %d rows", name, scores.scored_rows, scores.side_rows)
 
 
 def _scores_of(likelihoods: Likelihoods) -> Scores:

@@ -308,3 +308,30 @@ def test_score_embedding_predicts_the_label_of_the_nearest_texts() -> None:
 
     assert values["top_wrong_row"].tolist() == [3, 3]
     assert values["predicted_label"].tolist() == ["a", "a"]
+
+
+def test_equal_anchors_are_one_example_and_all_of_their_rows_are_scored() -> None:
+    records = [
+        {"anchor": "red", "positive": "RED"},
+        {"anchor": "red", "positive": "red red"},
+        {"anchor": "blue", "positive": "BLUE"},
+    ]
+    scores = score_embedding("pair", records, encode).of_side(5)
+    assert scores.examples == 2
+    assert scores.row_counts == {"scored_rows": 3, "side_rows": 5}
+    assert compare(
+        scores, scores, bootstrap_samples=100, confidence=0.95, seed=0
+    ).rows_in_words == ("3 of 5 test rows (2 queries)")
+
+
+def test_rows_whose_label_nobody_learnt_count_as_not_scored() -> None:
+    corpus = [{"text": "red", "label": "a"}, {"text": "blue", "label": "a"}]
+    records = [
+        *[{"text": "red", "label": "a"}] * 6,
+        *[{"text": "green", "label": f"unknown {row}"} for row in range(70)],
+    ]
+    scores = score_embedding("label", records, encode, corpus=corpus).of_side(len(records))
+    assert (
+        compare(scores, scores, bootstrap_samples=100, confidence=0.95, seed=0).rows_in_words
+        == "6 of 76 test rows"
+    )

@@ -162,7 +162,8 @@ def _run_jobs(context: StageContext, folds: Sequence[Fold], arm: str = "") -> Cr
 
         with run.finish_on_exit():
             scores = run_fold_job(folder, run.log_metrics)
-            values = {f"cross_validation/{name}": value for name, value in scores.metrics.items()}
+            figures = {**scores.metrics, **scores.row_counts}
+            values = {f"cross_validation/{name}": value for name, value in figures.items()}
             run.log_metrics(values)
         return scores
 

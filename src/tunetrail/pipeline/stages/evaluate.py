@@ -9,6 +9,7 @@ from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.looks import look_confidence
 from tunetrail.evaluation.plots import comparison_figure
 from tunetrail.pipeline.example_rows import log_example_rows
+from tunetrail.pipeline.scoring import log_row_counts
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.fit import FittedModel
 from tunetrail.pipeline.stages.prepare import PreparedRows
@@ -81,7 +82,11 @@ def _compare(
     test = records_of(family.scorable_rows(context.settings, learner, models, split.test))
     corpus_rows = family.corpus_rows(context.settings, split.train, split.validation)
     corpus = records_of(corpus_rows)
-    after, before = (family.score(learner, model, test, corpus, config) for model in models)
+    after, before = (
+        family.score(learner, model, test, corpus, config).of_side(len(split.test))
+        for model in models
+    )
+    log_row_counts(context.model_type, after)
     evaluation = {
         "split": split.to_dict(),
         "metric": after.metric,
@@ -89,7 +94,7 @@ def _compare(
         "reference": before.to_dict(),
         "against": against,
     }
-    metrics = dict(after.metrics)
+    metrics = {**after.metrics, **after.row_counts}
     if after.documents is not None:
         # Among more documents, the same model scores less.
         metrics["documents"] = after.documents
