@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
+
 from tunetrail.config import check_identifier
 from tunetrail.samples import BrokenRow, Sample, SampleKind
 from tunetrail.stores import ingestion, ledger, sessions, training_runs
@@ -159,6 +162,10 @@ class DatabaseManager:
         """Return, by row id, the columns of samples that no shape knows; unknown ids are absent."""
         return sessions.read_own_columns(self._database, row_ids)
 
+    def sessions_in_range(self, kind: SampleKind, first_id: int, last_id: int) -> list[str]:
+        """Return the sessions that have samples of a kind with ids in a range."""
+        return sessions.sessions_in_range(self._database, kind, first_id, last_id)
+
     def rejected_samples(self, session_id: str) -> list[RejectedSample]:
         """Return the session's rejected rows; raises `SessionError` for an unknown session."""
         sessions.check_session(self._database, session_id)
@@ -231,3 +238,7 @@ class DatabaseManager:
     def promotions(self, model_name: str | None = None) -> list[PromotionRecord]:
         """Return the ledger of one model or of all models, oldest decision first."""
         return ledger.read_promotions(self._database, model_name)
+
+    def learnt_rows(self, model_name: str, version: str) -> npt.NDArray[np.int64] | None:
+        """Return the ids of the samples that a version has learnt from; None if unknown."""
+        return ledger.read_learnt_rows(self._database, model_name, version)

@@ -147,6 +147,21 @@ def read_own_columns(
     return own_columns
 
 
+def sessions_in_range(
+    database: DatabaseConnection, kind: SampleKind, first_id: int, last_id: int
+) -> list[str]:
+    """Return the sessions that have samples of a kind with ids in a range, oldest samples first."""
+    row = SampleRow
+    statement = (
+        select(row.session_id)
+        .where(row.kind == str(kind), row.id >= first_id, row.id <= last_id)
+        .group_by(row.session_id)
+        .order_by(func.min(row.id))
+    )
+    with database.transaction() as connection:
+        return list(connection.scalars(statement))
+
+
 def read_rejected_samples(database: DatabaseConnection, session_id: str) -> list[RejectedSample]:
     """Return the rejected rows of a session, oldest first."""
     row = RejectedSampleRow

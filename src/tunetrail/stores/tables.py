@@ -12,6 +12,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     Text,
     TypeDecorator,
     UniqueConstraint,
@@ -152,6 +153,7 @@ class PromotionRow(Base):
     lower: Mapped[float | None] = mapped_column(Double)
     upper: Mapped[float | None] = mapped_column(Double)
     test_rows: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    learnt_rows: Mapped[bytes | None] = mapped_column(LargeBinary)
     run_id: Mapped[str | None] = mapped_column(Text)
     mlflow_run_id: Mapped[str | None] = mapped_column(Text)
     session_id: Mapped[str | None] = mapped_column(Text)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from datetime import UTC
 
+import numpy as np
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -23,6 +24,7 @@ from tunetrail.stores.connection import (
     parse_url,
 )
 from tunetrail.stores.database import DatabaseManager, PromotionRecord, RunState
+from tunetrail.stores.ledger import pack_row_ids, unpack_row_ids
 from tunetrail.stores.processes import ProcessIdentity
 from tunetrail.stores.tables import Base
 
@@ -441,6 +443,43 @@ def test_promotions_come_back_in_order(manager):
     json.dumps(first.to_dict())
 
 
+def test_learnt_rows_come_back_of_the_version_that_learnt_them(manager):
+    row_ids = [*range(5, 4_000, 3), 1, 10**12]
+    lines = [("1", None), ("2", pack_row_ids(row_ids)), ("2", None), ("3", pack_row_ids([]))]
+    for version, learnt_rows in lines:
+        manager.record_promotion(
+            PromotionRecord(
+                model_name="m",
+                version=version,
+                decision="promoted",
+                reason="better",
+                learnt_rows=learnt_rows,
+            )
+        )
+
+    assert manager.learnt_rows("m", "2").tolist() == sorted(row_ids)
+    assert manager.learnt_rows("m", "3").tolist() == []
+    assert manager.learnt_rows("m", "1") is None and manager.learnt_rows("n", "2") is None
+    # Lines of the ledger are read often, and without the ids.
+    assert all(promotion.learnt_rows is None for promotion in manager.promotions("m"))
+
+
+def test_row_ids_take_a_few_bits_each():
+    drawn = np.random.default_rng(0).random(100_000) < 0.7
+    row_ids = 1_000_000 + np.flatnonzero(drawn)
+    assert len(pack_row_ids(row_ids)) < 40_000
+    assert unpack_row_ids(pack_row_ids(row_ids)).tolist() == row_ids.tolist()
+
+
+def test_sessions_in_range_are_those_with_samples_in_it(manager):
+    for session_id in ("a", "b", "c"):
+        manager.ingest(session_id, [{"text": f"{session_id}{row}"} for row in range(3)], "llm")
+    ids = [chunk[0].row_id for name in "abc" for chunk in manager.read_samples(name, "llm")]
+    assert manager.sessions_in_range("llm", ids[0], ids[1]) == ["a", "b"]
+    assert manager.sessions_in_range("llm", ids[2], ids[2] + 100) == ["c"]
+    assert manager.sessions_in_range("embedding", 0, 100) == []
+
+
 @pytest.mark.parametrize(
     "statement", ["UPDATE promotions SET decision = 'x'", "DELETE FROM promotions"]
 )
@@ -497,6 +536,7 @@ def test_migrations_bring_a_database_of_the_first_tables_up_to_date(manager, ses
         connection.execute(text("ALTER TABLE samples DROP COLUMN timestamp"))
         connection.execute(text("ALTER TABLE samples DROP COLUMN weight"))
         connection.execute(text("ALTER TABLE promotions DROP COLUMN test_rows"))
+        connection.execute(text("ALTER TABLE promotions DROP COLUMN learnt_rows"))
         connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0001'"))  # noqa: S608
     with DatabaseManager(url) as reopened:
         assert list(reopened.read_samples(session, SampleKind.EMBEDDING)) == before
