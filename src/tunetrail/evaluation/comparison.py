@@ -218,14 +218,14 @@ def compare(
     if after.clusters is not None:
         _, cluster_of = np.unique(np.asarray(after.clusters), return_inverse=True)
     independent = int(cluster_of.max()) + 1
-    differing = _differing_clusters(before, after, cluster_of)
+    differing = differing_clusters(before, after, cluster_of)
 
     lower = upper = detectable_gain = None
     if differing >= least_differing(confidence):
         differences = sign * _resampled_differences(
             before, after, cluster_of, bootstrap_samples, seed
         )
-        tail = _expanded_tail(confidence, independent)
+        tail = expanded_tail(confidence, independent)
         lower, upper = map(float, np.quantile(differences, (tail, 1.0 - tail)))
         detectable_gain = _detectable_gain(differences, confidence, independent)
 
@@ -269,7 +269,7 @@ def _check_same_examples(before: Scores, after: Scores) -> None:
         raise ValueError("row_ids must be the same before and after, in the same order.")
 
 
-def _differing_clusters(before: Scores, after: Scores, cluster_of: Array) -> int:
+def differing_clusters(before: Scores, after: Scores, cluster_of: Array) -> int:
     """Return the number of clusters on which the two models differ.
 
     A cluster whose changes cancel out speaks for neither model and doesn't count.
@@ -291,11 +291,11 @@ def _resampled_differences(
 
     # The same draw for both models: what makes an example hard for both cancels out.
     clusters = int(cluster_of.max()) + 1
-    blocks = [new(counts) - old(counts) for counts in _drawn_counts(clusters, samples, seed)]
+    blocks = [new(counts) - old(counts) for counts in drawn_counts(clusters, samples, seed)]
     return np.concatenate(blocks)
 
 
-def _drawn_counts(clusters: int, samples: int, seed: int) -> Iterator[Floats]:
+def drawn_counts(clusters: int, samples: int, seed: int) -> Iterator[Floats]:
     """Yield blocks of resamples as counts of each cluster, [resamples, clusters]."""
     generator = np.random.default_rng(seed)
     # In blocks: all at once may not fit into memory.
@@ -310,7 +310,7 @@ def _drawn_counts(clusters: int, samples: int, seed: int) -> Iterator[Floats]:
         yield counts.reshape(block, clusters).astype(np.float64)
 
 
-def _expanded_tail(confidence: float, examples: int) -> float:
+def expanded_tail(confidence: float, examples: int) -> float:
     """Return the share of resamples to leave out on each side, for the expanded interval."""
     # As wide as Student's t interval would be: the bootstrap's own is too narrow by the factor
     # sqrt((n - 1) / n), and has the normal's tails.
