@@ -3,6 +3,7 @@ import json
 import shutil
 from collections.abc import Callable
 from datetime import datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,31 @@ def test_execute_keeps_the_scores_of_every_test_row(
     assert len(rows.scores().row_ids) == evaluation["split"]["rows"]["test"]
     assert {"cluster", "text_hash", "characters", "tokens", "bytes"} <= set(rows.table)
     assert {"anchor", "positive", "input", "output"}.isdisjoint(rows.table)
+
+
+@pytest.mark.parametrize("model_type", ["embedding", "llm"])
+def test_execute_analyses_the_errors(trained: Any, model_type: str, tmp_path: Path) -> None:
+    client = MlflowClient(trained.settings.tracking.uri)
+    run = {run.info.run_name: run for run in runs_of(trained.settings)}[model_type]
+    folder = Path(client.download_artifacts(run.info.run_id, "evaluation", str(tmp_path)))
+
+    examples = json.loads((folder / "examples.json").read_text())
+    step = trained.results["results"]["steps"]["comparison"][model_type]
+    errors = step["error_analysis"]
+
+    assert {"rows.parquet", "slices.csv", "examples.json"} <= set(
+        map(attrgetter("name"), folder.iterdir())
+    )
+    assert (
+        errors["fixed"] + errors["broken"] + errors["right"] + errors["wrong"] == step["examples"]
+    )
+    assert [errors[name] for name in ("rule", "broken")] == [examples["rule"], examples["broken"]]
+    assert len(examples["worst"]) == min(20, errors["broken"] + errors["wrong"]) > 0
+    for example in examples["worst"]:
+        assert json.loads(example["content"])
+        if model_type == "embedding":
+            # What stands in the right answer's place is a document, not an anchor.
+            assert example["best_rank"] > 1.0 and example["first_instead"].isupper()
 
 
 def test_execute_registers_a_version_with_lineage_and_moves_root(trained: Any) -> None:

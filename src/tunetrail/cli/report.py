@@ -10,7 +10,11 @@ from rich.table import Table
 
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.metrics import metric_named
+from tunetrail.evaluation.slices import EMBEDDING_CLUSTER
+from tunetrail.reporting.readable import readable
 from tunetrail.stores.tracking import shown_uri
+
+_LONGEST_VALUE = 40
 
 
 def print_results(results: Mapping[str, Any], tracking_uri: str) -> None:
@@ -42,6 +46,9 @@ def print_results(results: Mapping[str, Any], tracking_uri: str) -> None:
             f"{model_type}: before is {against}; {confidence:.3g}% interval over "
             f"{comparison.rows_in_words}{groups}{among}; {deployment['reason']}"
         )
+        # Steps of older runs have no error analysis.
+        if "error_analysis" in step:
+            lines.append(f"{model_type}: {_errors_in_words(step['error_analysis'])}")
 
     # A server's URI is its page already; a local store needs `tunetrail ui`.
     look_closer = shown_uri(tracking_uri)
@@ -54,3 +61,29 @@ def print_results(results: Mapping[str, Any], tracking_uri: str) -> None:
     console.print(table)
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False)
+
+
+def _errors_in_words(errors: Mapping[str, Any]) -> str:
+    """Return what a training fixed and broke, and where the model is worst."""
+    words = (
+        f"{errors['fixed']} rows fixed, {errors['broken']} broken, {errors['wrong']} still wrong "
+        f"(a row is right if {errors['rule']})"
+    )
+    worst, weakest = errors["worst_slice"], errors["weakest_slice"]
+    if worst is None or weakest is None:
+        return f"{words}; too few rows for slices"
+
+    bounds = ""
+    if worst["corrected_lower"] is not None:
+        bounds = f" ({worst['corrected_lower']:+.4f} … {worst['corrected_upper']:+.4f})"
+    return (
+        f"{words}; of {errors['slices']} slices, the worst change is {worst['improvement']:+.4f}"
+        f"{bounds} where {_slice_in_words(worst)}; the weakest has {weakest['after']:.4f}, "
+        f"{weakest['gap']:+.4f} from all rows, where {_slice_in_words(weakest)}"
+    )
+
+
+def _slice_in_words(line: Mapping[str, Any]) -> str:
+    if line["attribute"] == EMBEDDING_CLUSTER:
+        return f"texts are near row {line['value']} ({line['rows']} rows)"
+    return f"{line['attribute']} is {readable(line['value'], _LONGEST_VALUE)} ({line['rows']} rows)"

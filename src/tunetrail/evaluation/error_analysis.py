@@ -1,4 +1,4 @@
-"""Error analysis: which rows a training fixes and breaks, which are worst, and which labels it mixes.
+"""Error analysis: which rows a training fixes and breaks, the worst rows, and confused labels.
 
 Everything follows from example rows, without a model.
 """
@@ -81,11 +81,15 @@ def row_changes(rows: ExampleRows, side: str = "test") -> RowChanges:
     """
     table = rows.table[rows.table["side"] == side]
     before, after = (row_quality(table, rows.run.metric, model) for model in (REFERENCE, CANDIDATE))
-    rule = next((rule for rule in _RULES if rule.column in table), None)
+    # Answers are written to some of the rows only.
+    complete = set(table.columns[table.notna().all()])
+    rule = next((rule for rule in _RULES if rule.column in complete), None)
 
     if rule is not None:
         words = rule.words
-        right_before, right_after = (rule.is_right(table, model) for model in (REFERENCE, CANDIDATE))
+        right_before, right_after = (
+            rule.is_right(table, model) for model in (REFERENCE, CANDIDATE)
+        )
     else:
         words = "its value is at least as good as the median row of the version before"
         least = np.median(before) if len(before) else 0.0
@@ -118,7 +122,7 @@ def row_quality(table: pd.DataFrame, metric_name: str, model: str = CANDIDATE) -
     """
     metric = metric_named(metric_name)
     if metric.per_example:
-        values = table[model + metric.name].to_numpy(dtype=np.float64)
+        values: Floats = table[model + metric.name].to_numpy(dtype=np.float64)
         return values if metric.higher_is_better else -values
 
     first, second = (table[model + name].rank() for name in metric.reads)
@@ -165,17 +169,17 @@ class _Rule:
 
 
 def _predicts_label(table: pd.DataFrame, model: str) -> Array:
-    predicted, labels = table[model + PREDICTED_LABEL], table["label"].astype(str)
-    return (predicted == labels).to_numpy()
+    is_right = table[model + PREDICTED_LABEL] == table["label"].astype(str)
+    return np.asarray(is_right)
 
 
 def _is_first(table: pd.DataFrame, model: str) -> Array:
-    return table[model + BEST_RANK].to_numpy() == 1.0
+    return np.asarray(table[model + BEST_RANK] == 1.0)
 
 
 def _equals_one(column: str) -> Callable[[pd.DataFrame, str], Array]:
     # Ties of preferences count half, and an answer that isn't likelier isn't preferred.
-    return lambda table, model: table[model + column].to_numpy() == 1.0
+    return lambda table, model: np.asarray(table[model + column] == 1.0)
 
 
 _RULES = (

@@ -1,13 +1,14 @@
-"""Figures of a training and of a comparison, for MLflow."""
+"""Figures of a training, a comparison and its slices, for MLflow."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.metrics import metric_named
-from tunetrail.reporting.charts import new_figure
+from tunetrail.reporting.charts import BLUE, GREY, TEXT, drawable, name_bars, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +22,7 @@ Curve = Sequence[tuple[int, float]]
 # A curve of one point shows only by its marker; on a long curve markers blur the line.
 _MOST_MARKED_POINTS = 50
 _WIDTH = 7.0
+_MOST_SLICES, _MOST_LABELS = 15, 20
 
 
 def learning_curve_figure(history: Mapping[str, Curve], title: str) -> "Figure":
@@ -90,6 +92,64 @@ def comparison_figure(comparison: Comparison) -> "Figure":
     right.set_yticks([])
     right.set_xlabel(f"{interval}, {comparison.examples} examples", fontsize="small")
     right.set_title(f"improvement {comparison.improvement:+.4g}", fontsize="medium")
+    return figure
+
+
+def slices_figure(slices: pd.DataFrame, metric: str) -> "Figure":
+    """Draw the improvement on the worst slices, with intervals that hold for all of them at once.
+
+    Args:
+        slices: Lines of `score_slices`, the worst first; at least one.
+        metric: Name of the metric.
+    """
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
+    shown = slices.head(_MOST_SLICES)
+    figure = new_figure(0.9 + 0.3 * len(shown))
+    axes = figure.subplots()
+    names = shown["attribute"] + " = " + shown["value"] + shown["rows"].map(" ({:,})".format)
+
+    axes.axvline(0.0, color=GREY, linestyle="--", linewidth=1)
+    widths = (shown["corrected_upper"] - shown["improvement"]).fillna(0.0)
+    positions = range(len(shown))
+    axes.errorbar(shown["improvement"], positions, xerr=widths, fmt="o", color=BLUE, linewidth=2)
+    name_bars(axes, names.tolist())
+    # The common style is made for counts of rows.
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.set_xlabel(f"improvement of {metric_named(metric).label}", **TEXT)
+    return figure
+
+
+def confusion_figure(confusion: pd.DataFrame) -> "Figure":
+    """Draw which labels are predicted for which, for the labels with the most mistakes.
+
+    Args:
+        confusion: Counts of rows, [labels, predicted labels], with the same labels both ways.
+    """
+    import seaborn
+
+    mistakes = confusion.sum(axis=0) + confusion.sum(axis=1) - 2 * np.diag(confusion)
+    worst = mistakes.sort_values(ascending=False, kind="stable").index[:_MOST_LABELS]
+    shown = confusion.loc[sorted(worst), sorted(worst)]
+    names = list(map(drawable, shown.index))
+
+    figure = new_figure(2.0 + 0.28 * len(shown))
+    axes = figure.subplots()
+    seaborn.heatmap(
+        shown,
+        ax=axes,
+        annot=True,
+        fmt="d",
+        cmap="Blues",
+        cbar=False,
+        annot_kws={"fontsize": 7},
+        xticklabels=names,
+        yticklabels=names,
+    )
+    axes.tick_params(labelsize=7)
+    axes.set_xlabel("predicted label", **TEXT)
+    axes.set_ylabel("label", **TEXT)
     return figure
 
 

@@ -5,12 +5,16 @@ with an interval. Of many slices, some look bad by chance: the corrected interva
 them at once.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy.stats import norm, t
+from sklearn.cluster import KMeans, MiniBatchKMeans
+from sklearn.exceptions import ConvergenceWarning
 
 from tunetrail.errors import UserError
 from tunetrail.evaluation.comparison import (
@@ -20,7 +24,7 @@ from tunetrail.evaluation.comparison import (
     least_differing,
 )
 from tunetrail.evaluation.metrics import Array, Floats, metric_named
-from tunetrail.evaluation.scores import Scores
+from tunetrail.evaluation.scores import Scores, unit_vectors
 
 LEAST_CLUSTERS = 20
 """Independent rows (clusters) that a slice needs: an interval from fewer isn't worth reading."""
@@ -50,6 +54,8 @@ _ATTRIBUTES = ("characters", "language", "label", "group", EMBEDDING_CLUSTER)
 _QUANTILES = 4
 _MOST_VALUES = 50
 """Slices of one attribute, the largest ones: a column of many values divides into crumbs."""
+_MOST_EMBEDDING_CLUSTERS = 10
+_MOST_ROWS_AT_ONCE = 10_000
 _FEW_NUMBERS = 8
 """Up to this many different numbers are categories; more are divided by quantiles."""
 _RESAMPLES, _FEWEST_RESAMPLES = 2000, 500
@@ -99,9 +105,44 @@ def attributes_of(table: pd.DataFrame, own_columns: Sequence[str] = ()) -> pd.Da
         if is_number and column.nunique() > _FEW_NUMBERS:
             attributes[name] = _quarters(column.astype(np.float64))
         else:
-            texts = column.astype(object).where(column.notna(), None)
-            attributes[name] = texts.map(str, na_action="ignore")
+            texts = column.astype(object).map(str).astype(object)
+            attributes[name] = texts.where(column.notna(), None)
     return pd.DataFrame(attributes, index=table.index, dtype=object)
+
+
+def embedding_clusters(
+    vectors: Array, row_ids: Sequence[int], seed: int
+) -> npt.NDArray[np.int64] | None:
+    """Return for each row the cluster of the embedding space that it is in, by k-means.
+
+    A cluster is called after the row nearest to its centre, so that a person can look it up.
+
+    Args:
+        vectors: The rows' vectors, [rows, dimensions].
+        row_ids: The id of each row.
+        seed: Where the centres begin.
+
+    Returns:
+        Ids of the middle rows, [rows]; None if there are too few rows for two slices.
+    """
+    count = min(_MOST_EMBEDDING_CLUSTERS, len(vectors) // (2 * LEAST_CLUSTERS))
+    if count < 2:
+        return None
+
+    unit = unit_vectors(vectors, "vectors")
+    # Batches are as good for a rough division, and seconds instead of minutes on many rows.
+    kind = KMeans if len(unit) <= _MOST_ROWS_AT_ONCE else MiniBatchKMeans
+    with warnings.catch_warnings():
+        # Fewer different vectors than clusters give fewer clusters.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        k_means = kind(count, n_init=3, random_state=seed).fit(unit)
+
+    names = np.empty(len(unit), dtype=np.int64)
+    for code in np.unique(k_means.labels_):
+        rows = np.flatnonzero(k_means.labels_ == code)
+        nearest = rows[np.argmax(unit[rows] @ k_means.cluster_centers_[code])]
+        names[rows] = row_ids[nearest]
+    return names
 
 
 def score_slices(
@@ -153,7 +194,10 @@ def score_slices(
     cluster_counts = table["clusters"].to_numpy()
 
     # If few clusters differ, these agree by chance too often for an interval.
-    differing = [differing_clusters(part.before, part.after, part.cluster_of) for part in slices]
+    differing = [
+        differing_clusters(scored_slice.before, scored_slice.after, scored_slice.cluster_of)
+        for scored_slice in slices
+    ]
     can_tell = np.array(differing) >= least_differing(confidence)
     improvements = sign * (new - old)
     for position in np.flatnonzero(can_tell):
@@ -234,14 +278,14 @@ def _scores_of_rows(scores: Scores, rows: Array) -> Scores:
 def _estimates(slices: Sequence[_Slice], everywhere: float, sign: float) -> pd.DataFrame:
     """Return a line for each slice with everything except the intervals, which are NaN."""
     lines = []
-    for part in slices:
-        old, new = part.before.statistic(), part.after.statistic()
+    for scored_slice in slices:
+        old, new = scored_slice.before.statistic(), scored_slice.after.statistic()
         lines.append(
             {
-                "attribute": part.attribute,
-                "value": part.value,
-                "rows": len(part.rows),
-                "clusters": len(part.clusters),
+                "attribute": scored_slice.attribute,
+                "value": scored_slice.value,
+                "rows": len(scored_slice.rows),
+                "clusters": len(scored_slice.clusters),
                 "before": old,
                 "after": new,
                 "improvement": sign * (new - old),
@@ -259,8 +303,14 @@ def _resampled(
     Shapes: [slices, resamples] twice, and [resamples].
     """
     metric = metric_named(after.metric)
-    old = [metric.resampler(part.before.per_example, part.cluster_of) for part in slices]
-    new = [metric.resampler(part.after.per_example, part.cluster_of) for part in slices]
+    old = [
+        metric.resampler(scored_slice.before.per_example, scored_slice.cluster_of)
+        for scored_slice in slices
+    ]
+    new = [
+        metric.resampler(scored_slice.after.per_example, scored_slice.cluster_of)
+        for scored_slice in slices
+    ]
     everywhere = metric.resampler(after.per_example, cluster_of)
 
     clusters = int(cluster_of.max()) + 1
@@ -268,9 +318,9 @@ def _resampled(
     blocks = []
     for counts in drawn_counts(clusters, samples, seed):
         values = np.empty((2 * len(slices) + 1, len(counts)))
-        for position, part in enumerate(slices):
+        for position, scored_slice in enumerate(slices):
             # One draw for all slices, so that the dependence of slices that overlap is kept.
-            counts_of_slice = counts[:, part.clusters]
+            counts_of_slice = counts[:, scored_slice.clusters]
             values[2 * position] = old[position](counts_of_slice)
             values[2 * position + 1] = new[position](counts_of_slice)
         values[-1] = everywhere(counts)

@@ -1,10 +1,11 @@
 """Example rows of a run: what is known of its held-out rows, and the file of their scores."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from tunetrail.config import PrivacyConfig
@@ -18,9 +19,14 @@ from tunetrail.evaluation.example_rows import (
     write_example_rows,
 )
 from tunetrail.evaluation.scores import Scores
+from tunetrail.evaluation.slices import EMBEDDING_CLUSTER, embedding_clusters
 from tunetrail.fingerprints import value_fingerprint
 from tunetrail.pipeline.stage_context import StageContext
+from tunetrail.samples import shape_named
 from tunetrail.samples.values import is_finite_number
+
+RowVectors = Callable[[Sequence[str]], npt.NDArray[Any]]
+"""Takes texts; returns vectors of them, [texts, dimensions]."""
 
 FOLDER, FILE = "evaluation", "rows.parquet"
 
@@ -30,13 +36,19 @@ _KNOWN_COLUMNS = ("group", "label", "timestamp", "language", "characters")
 
 
 def log_example_rows(
-    context: StageContext, rows: pd.DataFrame, after: Scores, before: Scores, against: str
+    context: StageContext,
+    rows: pd.DataFrame,
+    vectors: RowVectors,
+    after: Scores,
+    before: Scores,
+    against: str,
 ) -> ExampleRows:
     """Write `evaluation/rows.parquet` to the run: the scores of both models on every test row.
 
     Args:
         context: The run.
         rows: The test side.
+        vectors: The candidate, as it reads texts.
         after: Scores of the candidate.
         before: Scores of the version to beat.
         against: The URI of that version, or `base`.
@@ -44,6 +56,14 @@ def log_example_rows(
     taken = {*after.per_example, *before.per_example}
     own_columns = context.read_own_columns(rows["row_id"].tolist())
     details, own_names = row_details(rows, own_columns, context.settings.cleaning.privacy, taken)
+    # Only of rows that were scored, since a cluster is called after one of them.
+    if after.row_ids is not None:
+        scored = rows[rows["row_id"].isin(list(after.row_ids))]
+        clusters = embedding_clusters(
+            vectors(_query_texts(scored)), scored["row_id"].tolist(), context.settings.seed
+        )
+        if clusters is not None:
+            details[EMBEDDING_CLUSTER] = pd.Series(clusters, scored["row_id"])
 
     scored_run = ScoredRun(
         model_type=context.model_type,
@@ -64,6 +84,14 @@ def log_example_rows(
     write_example_rows(example_rows, path)
     context.run.log_artifact(path, FOLDER)
     return example_rows
+
+
+def _query_texts(rows: pd.DataFrame) -> list[str]:
+    """Return what a model is asked in each row: its first text, or all turns of a conversation."""
+    columns = shape_named(rows["shape"].iloc[0]).texts
+    if columns:
+        return list(rows[columns[0]])
+    return ["\n".join(texts) for texts in texts_of_rows(rows)]
 
 
 def row_details(

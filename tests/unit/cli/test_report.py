@@ -101,3 +101,54 @@ def test_print_results_shows_no_password(capsys: pytest.CaptureFixture[str]) -> 
 def test_print_results_counts_the_groups(capsys: pytest.CaptureFixture[str]) -> None:
     print_results(results(clusters=12), "sqlite:///mlflow.db")
     assert "95% interval over 40 test rows in 12 groups" in capsys.readouterr().out
+
+
+LINE = {
+    "attribute": "source",
+    "value": "web",
+    "rows": 41,
+    "after": 0.61,
+    "improvement": -0.12,
+    "corrected_lower": -0.2,
+    "corrected_upper": -0.05,
+    "gap": -0.21,
+}
+ERRORS = {
+    "rule": "a right document comes first",
+    "fixed": 12,
+    "broken": 3,
+    "wrong": 4,
+    "slices": 23,
+}
+
+
+@pytest.mark.parametrize(
+    ("worst", "weakest", "words"),
+    [
+        (
+            LINE,
+            {**LINE, "attribute": "embedding_cluster", "value": "17"},
+            "of 23 slices, the worst change is -0.1200 (-0.2000 … -0.0500) where source is web "
+            "(41 rows); the weakest has 0.6100, -0.2100 from all rows, where texts are near row 17",
+        ),
+        (
+            {**LINE, "corrected_lower": None, "corrected_upper": None, "value": "a\x1b[31mb"},
+            LINE,
+            "the worst change is -0.1200 where source is a",
+        ),
+        (None, None, "too few rows for slices"),
+    ],
+)
+def test_print_results_says_what_was_fixed_and_where_it_is_worst(
+    worst: Any, weakest: Any, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    errors = {**ERRORS, "worst_slice": worst, "weakest_slice": weakest}
+
+    print_results(results(error_analysis=errors), "sqlite:///mlflow.db")
+
+    printed = capsys.readouterr().out
+    assert (
+        "embedding: 12 rows fixed, 3 broken, 4 still wrong (a row is right if a right document "
+        "comes first); "
+    ) in printed
+    assert words in printed and "\x1b" not in printed

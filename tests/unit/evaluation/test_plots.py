@@ -4,11 +4,19 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
 from tunetrail.evaluation.comparison import Comparison
-from tunetrail.evaluation.plots import comparison_figure, learning_curve_figure, rate_figure
+from tunetrail.evaluation.plots import (
+    comparison_figure,
+    confusion_figure,
+    learning_curve_figure,
+    rate_figure,
+    slices_figure,
+)
 
 COMPARISON = Comparison(
     metric="ndcg_at_10",
@@ -99,3 +107,38 @@ def test_plots_import_no_pyplot() -> None:
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_slices_figure_names_the_worst_slices_on_top() -> None:
+    slices = pd.DataFrame(
+        {
+            "attribute": ["source", "label"] * 10,
+            "value": [f"$v{row}$" for row in range(20)],
+            "rows": 1200,
+            "improvement": np.linspace(-0.2, 0.1, 20),
+            "corrected_upper": [*np.linspace(-0.1, 0.2, 19), np.nan],
+        }
+    )
+
+    figure = slices_figure(slices, "ndcg_at_10")
+    one_line = slices_figure(slices.tail(1), "ndcg_at_10")
+
+    assert_draws(figure)
+    assert_draws(one_line)
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert len(names) == 15 and names[0] == r"source = \$v0\$ (1,200)"
+    assert texts(figure).strip() == "improvement of nDCG@10"
+
+
+def test_confusion_figure_shows_the_labels_with_the_most_mistakes() -> None:
+    labels = [f"label {row}" for row in range(30)]
+    counts = np.diag(np.full(30, 9))
+    counts[29, 28] = 5
+    confusion = pd.DataFrame(counts, index=labels, columns=labels)
+
+    figure = confusion_figure(confusion)
+
+    assert_draws(figure)
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert len(names) == 20 and {"label 28", "label 29"} <= set(names)
+    assert_draws(confusion_figure(confusion.iloc[:1, :1]))

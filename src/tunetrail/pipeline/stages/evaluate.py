@@ -2,12 +2,14 @@
 
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 
 from tunetrail.data.rows import records_of
 from tunetrail.deployment.registry import ModelVersion
 from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.looks import look_confidence
 from tunetrail.evaluation.plots import comparison_figure
+from tunetrail.pipeline.error_analysis import log_error_analysis
 from tunetrail.pipeline.example_rows import log_example_rows
 from tunetrail.pipeline.scoring import log_row_counts
 from tunetrail.pipeline.stage_context import StageContext
@@ -113,8 +115,10 @@ def _compare(
     if comparison.warning is not None:
         logger.warning("%s: %s", context.model_type, comparison.warning)
     run.log_figure(comparison_figure(comparison), "comparison.png")
-    log_example_rows(context, split.test, after, before, against)
+    vectors = partial(family.row_vectors, learner, fitted.model)
+    example_rows = log_example_rows(context, split.test, vectors, after, before, against)
+    errors = log_error_analysis(context, split, example_rows)
     # Saved together with the step: a comparison counts for this version only.
     context.state.compared_with = to_beat
-    step = {**comparison.to_dict(), "against": against}
+    step = {**comparison.to_dict(), "against": against, "error_analysis": errors}
     context.finish_step("comparison", step, comparison.figures)
