@@ -18,6 +18,9 @@ from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.fitting import optimization_settings
 from tunetrail.learning.training.micro_batches import SharedBatch
 
+# Whole trainings.
+pytestmark = pytest.mark.processes
+
 PAIRS = [
     {"anchor": f"question {n} {'why ' * (n % 5)}", "positive": f"the answer is {n * 7}"}
     for n in range(24)

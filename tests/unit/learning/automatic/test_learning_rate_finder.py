@@ -24,6 +24,9 @@ from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.fitting import optimization_settings
 
+# Whole trainings.
+pytestmark = pytest.mark.processes
+
 PAIRS = [
     {"anchor": f"question {n} {'why ' * (n % 5)}", "positive": f"the answer is {n * 7}"}
     for n in range(64)

@@ -33,6 +33,9 @@ from tunetrail.learning.recovery.guards import NonFiniteGuard, set_rate
 from tunetrail.learning.tokens.chat import TokenizedExample, tokenize_record
 from tunetrail.learning.training_plan import TrainingPlan
 
+# Whole trainings.
+pytestmark = pytest.mark.processes
+
 VECTORS = [
     {"text": f"text {n} {'and ' * (n % 3)}", "embedding": [math.sin(n + i) for i in range(32)]}
     for n in range(16)

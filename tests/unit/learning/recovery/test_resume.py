@@ -52,6 +52,9 @@ from tunetrail.learning.recovery.failures import (
 )
 from tunetrail.learning.training_plan import TrainingPlan
 
+# Whole trainings.
+pytestmark = pytest.mark.processes
+
 TRAINING = TrainingConfig(
     batch_size=4,
     num_epochs=3,

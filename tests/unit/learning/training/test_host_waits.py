@@ -16,6 +16,9 @@ from tunetrail.learning.embedding.learner import EmbeddingLearner
 from tunetrail.learning.language_model.learner import LanguageModelLearner
 from tunetrail.learning.training_plan import TrainingPlan
 
+# Whole trainings.
+pytestmark = pytest.mark.processes
+
 PAIRS = [
     {"anchor": f"question {row} {'why ' * (row % 5)}", "positive": f"the answer is {row * 7}"}
     for row in range(24)

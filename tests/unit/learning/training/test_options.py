@@ -25,6 +25,9 @@ from tunetrail.learning.tokens.chat import tokenize_record
 from tunetrail.learning.training.module import TrainedModule
 from tunetrail.learning.training_plan import TrainingPlan
 
+# Whole trainings.
+pytestmark = pytest.mark.processes
+
 KINDS = ("embedding", "lora")
 OPTIONS: dict[str, dict[str, Any]] = {
     "adam": {"optimizer": OptimizerConfig(name="adam")},

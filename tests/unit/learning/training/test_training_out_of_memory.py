@@ -35,6 +35,9 @@ from tunetrail.learning.torch_internals import backward_pass_id
 from tunetrail.learning.training.module import TrainedModule
 from tunetrail.learning.training_plan import TrainingPlan
 
+# Whole trainings.
+pytestmark = pytest.mark.processes
+
 
 class KilledError(Exception):
     """Ends a training from without."""
