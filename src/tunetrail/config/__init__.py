@@ -17,7 +17,12 @@ from tunetrail.config.data import (
     SplitConfig,
 )
 from tunetrail.config.embedding import EmbeddingConfig, FurtherLossesConfig
-from tunetrail.config.evaluation import CrossValidationConfig, EvaluationConfig, GateConfig
+from tunetrail.config.evaluation import (
+    CrossValidationConfig,
+    EvaluationConfig,
+    GateConfig,
+    GenerationConfig,
+)
 from tunetrail.config.language_model import (
     OBJECTIVES,
     AdapterConfig,
@@ -85,6 +90,7 @@ __all__ = [
     "FeatureEngineeringConfig",
     "FurtherLossesConfig",
     "GateConfig",
+    "GenerationConfig",
     "GuardsConfig",
     "HardNegativesConfig",
     "LabelChecksConfig",

@@ -1,8 +1,9 @@
 """Settings of the evaluation: cross-validation, the comparison with root, and the gate."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from tunetrail.config.answer_checks import read_json_schema, read_pattern
 from tunetrail.config.checks import ABOVE_ZERO_TO_ONE, Rule, at_least, check_settings, setting
 
 
@@ -22,6 +23,39 @@ class CrossValidationConfig:
 
     def __post_init__(self) -> None:
         check_settings("cross_validation", self)
+
+
+@dataclass(kw_only=True)
+class GenerationConfig:
+    """What a language model is asked to write, and what its answers are checked for.
+
+    The answers of the candidate and of the version to beat are shown next to each other. They
+    don't decide: the metric of the comparison stays bits per byte.
+    """
+
+    rows: int = setting(50, at_least(0))
+    """Test rows, drawn by their content, whose last answer the model writes itself; 0 turns it
+    off. Rows of plain text have no prompt and are left out."""
+
+    max_new_tokens: int = setting(64, at_least(1))
+    """Length in tokens at which an answer is cut off."""
+
+    pattern: str | None = None
+    """Regular expression to look for in the answers (`pattern_match`). `exact_match` then compares
+    only what its last match captures: its first group, or all of it if it has none; for example
+    `#### (\\S+)`. Rows whose expected answer has no match are compared as a whole."""
+
+    json_schema: str | None = None
+    """JSON schema that answers must satisfy (`schema_match`): a file, or the schema itself as
+    JSON. It may refer to nothing outside itself."""
+
+    def __post_init__(self) -> None:
+        check_settings("evaluation.generation", self)
+        # Read here, so that a mistake shows before the training and not after it.
+        if self.pattern is not None:
+            read_pattern(self.pattern)
+        if self.json_schema is not None:
+            read_json_schema(self.json_schema)
 
 
 @dataclass(kw_only=True)
@@ -46,6 +80,9 @@ class EvaluationConfig:
         0.95, Rule("at least 0.5 and below 1", lambda confidence: 0.5 <= confidence < 1.0)
     )
     """Confidence level of the interval of the improvement."""
+
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    """Answers that a language model writes to test rows."""
 
     def __post_init__(self) -> None:
         check_settings("evaluation", self)

@@ -19,7 +19,11 @@ from transformers import PreTrainedModel
 
 from tunetrail.learning.devices import to_device
 from tunetrail.learning.evaluation_mode import evaluating
-from tunetrail.learning.language_model.head import supervised_loss, supervised_nats
+from tunetrail.learning.language_model.head import (
+    scored_tokens,
+    supervised_loss,
+    supervised_nats,
+)
 from tunetrail.learning.language_model.neftune import EmbeddingNoise
 from tunetrail.learning.padding_free.attention import segment_attention_of
 from tunetrail.learning.padding_free.segments import concatenate
@@ -93,31 +97,32 @@ class LanguageForward:
         # `tokens.examples` has the caller's order, though the row's is longest first.
         return nats.new_zeros(len(examples)).index_add(0, tokens.examples, nats)
 
-    def nats_and_text_nats(
+    def token_scores(
         self, examples: Sequence[TokenizedExample], special_ids: Sequence[int]
     ) -> Tensor:
-        """Return each example's nats, and the part of its tokens that spell text.
+        """Return three sums over each example's supervised tokens; without gradients.
 
         Args:
             examples: The examples.
             special_ids: Ids of the tokens that spell no text, such as the end of a turn.
 
         Returns:
-            float32 [examples, 2].
+            float32 [examples, 3]: the nats, the nats of the tokens that spell text, and the number
+            of tokens that are the likeliest ones.
         """
         special = torch.tensor(special_ids, dtype=torch.int64)
         if not self.padding_free:
-            batch, nats = self._padded_token_nats(examples)
-            targets = batch["labels"][:, 1:]
-            targets = targets[:, (targets != IGNORED).any(dim=0)]
-            is_text = ~torch.isin(targets, to_device(special, targets.device))
-            return torch.stack([nats.sum(dim=1), (nats * is_text).sum(dim=1)], dim=1)
+            with self._noise_over(example_lengths(examples)):
+                logits = _supervised_logits(self.model, self._padded_batch(examples))
+            nats, hits = logits.nats(), logits.hits()
+            is_text = ~torch.isin(logits.targets, to_device(special, nats.device))
+            return torch.stack([nats, nats * is_text, hits], dim=2).sum(dim=1)
 
         tokens, head = self._supervised(examples), head_of(self.model)
-        nats = supervised_nats(tokens.hidden, tokens.targets, head.weight, head.bias)
-        is_text = ~torch.isin(tokens.targets, to_device(special, tokens.targets.device))
-        columns = torch.stack([nats, nats * is_text], dim=1)
-        return nats.new_zeros(len(examples), 2).index_add(0, tokens.examples, columns)
+        nats, hits = scored_tokens(tokens.hidden, tokens.targets, head.weight, head.bias)
+        is_text = ~torch.isin(tokens.targets, to_device(special, nats.device))
+        columns = torch.stack([nats, nats * is_text, hits.to(nats.dtype)], dim=1)
+        return nats.new_zeros(len(examples), 3).index_add(0, tokens.examples, columns)
 
     def computed(self, examples: Sequence[TokenizedExample]) -> int:
         """Return the number of tokens that go through the model, padding included."""
@@ -146,18 +151,12 @@ class LanguageForward:
         )
 
     def _padded_nats(self, examples: Sequence[TokenizedExample]) -> Tensor:
-        return self._padded_token_nats(examples)[1].sum(dim=1)
-
-    def _padded_token_nats(
-        self, examples: Sequence[TokenizedExample]
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the padded batch, and the nats of its tokens as `padded_nats` gives them."""
-        padded_batch = padded(examples, self.pad_token_id)
-        batch = {
-            name: to_device(tensor, self.model.device) for name, tensor in padded_batch.items()
-        }
         with self._noise_over(example_lengths(examples)):
-            return batch, padded_nats(self.model, batch)
+            return padded_nats(self.model, self._padded_batch(examples)).sum(dim=1)
+
+    def _padded_batch(self, examples: Sequence[TokenizedExample]) -> dict[str, Tensor]:
+        batch = padded(examples, self.pad_token_id)
+        return {name: to_device(tensor, self.model.device) for name, tensor in batch.items()}
 
     def _noise_over(self, lengths: Sequence[int]) -> AbstractContextManager[None]:
         return self.noise.over(lengths) if self.noise else nullcontext()
@@ -188,6 +187,40 @@ def padded_nats(model: Any, batch: dict[str, Tensor]) -> Tensor:
     Returns:
         Tensor [batch, positions]; its sum over positions is each row's negative log-likelihood.
     """
+    return _supervised_logits(model, batch).nats()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _SupervisedLogits:
+    """The logits of the supervised tokens of a padded batch.
+
+    Attributes:
+        logits: In float32, [supervised tokens, vocabulary], row by row.
+        targets: Ids of the tokens, `IGNORED` for those that aren't supervised, [batch, positions].
+    """
+
+    logits: Tensor
+    targets: Tensor
+
+    def nats(self) -> Tensor:
+        """Return the nats of each token, [batch, positions]."""
+        targets = self.targets[self.targets != IGNORED]
+        target_logits = self.logits.gather(1, targets[:, None]).squeeze(1)
+        # logsumexp - logit is two digits more exact in float32 than torch's cross_entropy.
+        return self._by_position(self.logits.logsumexp(dim=-1) - target_logits)
+
+    def hits(self) -> Tensor:
+        """Return 1 for each token that is the likeliest one, float32 [batch, positions]."""
+        targets = self.targets[self.targets != IGNORED]
+        return self._by_position((self.logits.argmax(dim=1) == targets).float())
+
+    def _by_position(self, values: Tensor) -> Tensor:
+        zeros = torch.zeros(self.targets.shape, device=values.device)
+        # `masked_scatter` fills row by row, the order in which the mask took the logits out.
+        return zeros.masked_scatter(self.targets != IGNORED, values)
+
+
+def _supervised_logits(model: Any, batch: dict[str, Tensor]) -> _SupervisedLogits:
     # Each token is predicted at the position before it.
     targets = batch["labels"][:, 1:]
     # `logits_to_keep` takes one list for all rows: every position that some row needs.
@@ -200,14 +233,7 @@ def padded_nats(model: Any, batch: dict[str, Tensor]) -> Tensor:
     ).logits
 
     targets = targets[:, positions]
-    is_supervised = targets != IGNORED
-    supervised_logits = logits[is_supervised].float()
-    target_logits = supervised_logits.gather(1, targets[is_supervised][:, None]).squeeze(1)
-
-    # logsumexp - logit is two digits more exact in float32 than torch's cross_entropy.
-    nats = supervised_logits.logsumexp(dim=-1) - target_logits
-    # `masked_scatter` fills row by row, the order in which the mask took the logits out.
-    return torch.zeros(targets.shape, device=nats.device).masked_scatter(is_supervised, nats)
+    return _SupervisedLogits(logits=logits[targets != IGNORED].float(), targets=targets)
 
 
 def causal_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:

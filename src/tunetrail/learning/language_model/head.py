@@ -47,6 +47,23 @@ def supervised_nats(
     return _SupervisedNats.apply(hidden, weight, bias, head)  # type: ignore[no-any-return, no-untyped-call]
 
 
+def scored_tokens(
+    hidden: Tensor, targets: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return each token's nats, and whether it is the likeliest one; without gradients.
+
+    Args:
+        hidden: The last hidden states, [tokens, dimensions].
+        targets: Ids of the tokens to predict from them, int64 [tokens].
+        weight: The head's matrix, [vocabulary, dimensions].
+        bias: The head's bias, [vocabulary].
+
+    Returns:
+        Nats as `supervised_nats` gives them, and bool [tokens].
+    """
+    return _Head(hidden, targets, weight, bias, CHUNK_TOKENS).nats_and_hits()
+
+
 def supervised_loss(
     hidden: Tensor,
     targets: Tensor,
@@ -121,8 +138,20 @@ class _Head:
         nats = self.hidden.new_empty(len(self.hidden), dtype=self.exact)
         with torch.no_grad():
             for tokens in self._chunks():
-                _, _, nats[tokens] = self._exponentials(tokens)
+                _, _, nats[tokens] = self._exponentials(self._logits(tokens), tokens)
         return nats
+
+    def nats_and_hits(self) -> tuple[Tensor, Tensor]:
+        """Return the nats of each token, and whether its logit is the highest, both [tokens]."""
+        nats = self.hidden.new_empty(len(self.hidden), dtype=self.exact)
+        hits = torch.empty_like(nats, dtype=torch.bool)
+        with torch.no_grad():
+            for tokens in self._chunks():
+                logits = self._logits(tokens)
+                # As greedy decoding chooses: of equal logits, the first.
+                hits[tokens] = logits.argmax(dim=1) == self.targets[tokens].squeeze(1)
+                _, _, nats[tokens] = self._exponentials(logits, tokens)
+        return nats, hits
 
     def nats_and_gradients(
         self, weights: Tensor, needed: tuple[bool, bool, bool]
@@ -147,7 +176,8 @@ class _Head:
             for tokens in self._chunks():
                 # The gradient of the nats with respect to the logits is softmax, less 1 at the
                 # target.
-                exponentials, sums, nats[tokens] = self._exponentials(tokens)
+                logits = self._logits(tokens)
+                exponentials, sums, nats[tokens] = self._exponentials(logits, tokens)
                 logit_gradient = exponentials.mul_(weights[tokens] / sums)
                 logit_gradient.scatter_add_(1, self.targets[tokens], -weights[tokens])
 
@@ -167,7 +197,7 @@ class _Head:
                     del product
 
                 # Release the memory before the next chunk's logits exist.
-                del exponentials, logit_gradient, rounded
+                del logits, exponentials, logit_gradient, rounded
 
         has_no_tokens = needs_weight and weight_gradient is None
         if has_no_tokens:
@@ -178,9 +208,15 @@ class _Head:
         for start in range(0, len(self.hidden), self.chunk):
             yield slice(start, min(start + self.chunk, len(self.hidden)))
 
-    def _exponentials(self, tokens: slice) -> tuple[Tensor, Tensor, Tensor]:
-        """Return exp(x - max x) of a chunk's logits x, their sums [chunk, 1], and nats [chunk]."""
-        logits = linear(self.hidden[tokens], self.weight, self.bias).to(self.exact)
+    def _logits(self, tokens: slice) -> Tensor:
+        return linear(self.hidden[tokens], self.weight, self.bias).to(self.exact)
+
+    def _exponentials(self, logits: Tensor, tokens: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Overwrite a chunk's logits x with exp(x - max x).
+
+        Returns:
+            Them, their sums [chunk, 1], and the nats [chunk].
+        """
         # No exponential overflows then; in place, as logits are a step's largest tensor.
         logits.sub_(logits.amax(dim=1, keepdim=True))
         # Before `exp_` overwrites them.

@@ -34,10 +34,14 @@ from tunetrail.learning.language_model.module import (
     load_tokenizer,
 )
 from tunetrail.learning.language_model.preflight import LANGUAGE_MODEL_CHECKS
+from tunetrail.learning.language_model.writing import GreedyWriter
 from tunetrail.learning.tokens.chat import (
     TokenizedExample,
+    end_tokens,
     example_lengths,
     is_preference,
+    last_answer,
+    prompt_tokens,
     supervised_counts,
 )
 from tunetrail.learning.tokens.tokenized import tokenize_examples, tokenize_preferences
@@ -67,12 +71,15 @@ class Likelihoods:
         bytes: Number of UTF-8 bytes of the supervised text, [records].
         text_nats: The part of `nats` of the tokens that spell text, without the end of a turn or of
             the document, [records].
+        hits: Number of supervised tokens that the model finds likeliest, given the true text before
+            them, [records].
     """
 
     nats: NDArray
     tokens: NDArray
     bytes: NDArray
     text_nats: NDArray
+    hits: NDArray
 
     def part(self, records: slice) -> "Likelihoods":
         """Return the likelihoods of some of the records."""
@@ -81,6 +88,7 @@ class Likelihoods:
             tokens=self.tokens[records],
             bytes=self.bytes[records],
             text_nats=self.text_nats[records],
+            hits=self.hits[records],
         )
 
 
@@ -235,6 +243,36 @@ class LanguageModelLearner:
         """Return the likelihoods of records; a record without a supervised token has zeros."""
         return self._likelihoods(model, self._tokenize(model.tokenizer, records), batch_size)
 
+    def write_answers(
+        self,
+        model: LanguageModel,
+        records: Sequence[Record],
+        *,
+        max_new_tokens: int,
+        batch_size: int,
+    ) -> list[str | None]:
+        """Return the last answer of each record as the model writes it, greedily.
+
+        None for a record without an answer to a prompt. The answer ends where training teaches the
+        model to end one, or after `max_new_tokens`. It doesn't depend on the other records.
+        """
+        prompted = [row for row, record in enumerate(records) if last_answer(record) is not None]
+        chosen = [records[row] for row in prompted]
+        prompts = [prompt_tokens(model.tokenizer, record) for record in chosen]
+        ends = end_tokens(model.tokenizer, self._tokenize(model.tokenizer, chosen))
+
+        answers: list[str | None] = [None] * len(records)
+        with placed_on(computing_device(self.trainer), model.model):
+            writer = GreedyWriter(
+                model=model.model,
+                tokenizer=model.tokenizer,
+                ends=ends,
+                max_new_tokens=max_new_tokens,
+            )
+            for row, answer in zip(prompted, writer.write(prompts, batch_size), strict=True):
+                answers[row] = answer
+        return answers
+
     def preference_likelihoods(
         self, model: LanguageModel, records: Sequence[Record], batch_size: int
     ) -> tuple[Likelihoods, Likelihoods]:
@@ -250,18 +288,21 @@ class LanguageModelLearner:
     ) -> Likelihoods:
         # Without a supervised token there is nothing to compute: those examples keep their zeros.
         rows, supervised = _supervised(examples)
-        nats = np.zeros((len(examples), 2))
+        scores = np.zeros((len(examples), 3))
         special_ids = model.tokenizer.all_special_ids
         with placed_on(computing_device(self.trainer), model.model):
             forward = build_forward(model.model, int(model.tokenizer.pad_token_id))
             with concatenating(model.model) if forward.padding_free else nullcontext():
-                nats[rows] = _nats(forward, supervised, batch_size, "Scoring", special_ids)
+                scores[rows] = _token_scores(
+                    forward, supervised, batch_size, "Scoring", special_ids
+                )
 
         return Likelihoods(
-            nats=nats[:, 0],
+            nats=scores[:, 0],
             tokens=np.array(supervised_counts(examples)),
             bytes=np.array([example.supervised_bytes for example in examples]),
-            text_nats=nats[:, 1],
+            text_nats=scores[:, 1],
+            hits=scores[:, 2],
         )
 
     def _items(
@@ -292,10 +333,10 @@ class LanguageModelLearner:
         # The reference is the model without dropout, and mustn't change the training's draws.
         with placed_on(computing_device(self.trainer), module), undisturbed(module):
             answers = list(chain.from_iterable(pairs))
-            nats = _nats(module.forward_pass, answers, batch_size, "Reference")[:, 0]
+            scores = _token_scores(module.forward_pass, answers, batch_size, "Reference")
         items = []
         # Chosen and rejected alternate, hence a row of two for each pair.
-        for (chosen, rejected), reference in zip(pairs, -nats.reshape(-1, 2), strict=True):
+        for (chosen, rejected), reference in zip(pairs, -scores[:, 0].reshape(-1, 2), strict=True):
             log_probabilities = (float(reference[0]), float(reference[1]))
             items.append(
                 PreferencePair(chosen=chosen, rejected=rejected, reference=log_probabilities)
@@ -325,27 +366,27 @@ class LanguageModelLearner:
         return tokenize_preferences(tokenizer, records, self.config.max_length, self.cache)
 
 
-def _nats(
+def _token_scores(
     forward: LanguageForward,
     examples: Sequence[TokenizedExample],
     batch_size: int,
     title: str,
     special_ids: Sequence[int] = (),
 ) -> NDArray:
-    """Return each example's nats, and the part of all but special tokens, float64 [examples, 2]."""
+    """Return the sums of `LanguageForward.token_scores`, float64 [examples, 3]."""
 
     def score(rows: NDArray) -> NDArray:
         batch = [examples[row] for row in rows]
-        scores: NDArray = forward.nats_and_text_nats(batch, special_ids).double().cpu().numpy()
-        return scores
+        batch_scores: NDArray = forward.token_scores(batch, special_ids).double().cpu().numpy()
+        return batch_scores
 
-    nats = np.zeros((len(examples), 2))
+    scores = np.zeros((len(examples), 3))
     batches = length_batches(example_lengths(examples), batch_size)
     progress = track(batches, title, console=Console(stderr=True), transient=True)
     with torch.inference_mode():
-        for rows, batch_nats in compute_batches(progress, score):
-            nats[rows] = batch_nats
-    return nats
+        for rows, batch_scores in compute_batches(progress, score):
+            scores[rows] = batch_scores
+    return scores
 
 
 def _supervised(

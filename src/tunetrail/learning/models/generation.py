@@ -9,7 +9,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
@@ -28,6 +26,7 @@ from transformers import (
 
 from tunetrail.learning.devices import CPU, placed_on
 from tunetrail.learning.language_model.learner import LanguageModel
+from tunetrail.learning.language_model.writing import end_tokens_of, left_padded
 
 SHOWN_FROM = 200
 """Lines from which writing shows a progress bar."""
@@ -148,15 +147,10 @@ class TextWriter:
         """Return the lines written after a batch of prompts."""
         model, tokenizer = self.model.model, self.model.tokenizer
 
-        # Padded on the left, so that all prompts end in the same place.
-        pad_left = partial(pad_sequence, batch_first=True, padding_side="left")
-        rows = [torch.tensor(prompt, dtype=torch.long) for prompt in prompts]
         padding = int(tokenizer.pad_token_id)
-        input_ids = pad_left(rows, padding_value=padding).to(model.device)
-        mask = pad_left(list(map(torch.ones_like, rows))).to(model.device)
+        input_ids, mask = left_padded(prompts, padding, model.device)
         width = input_ids.shape[1]
-
-        ends = _end_tokens(model, tokenizer)
+        ends = end_tokens_of(model, tokenizer)
         settings = GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=self.max_new_tokens,
             do_sample=False,
@@ -215,12 +209,6 @@ class _FirstLine(StoppingCriteria):
         answers = self._tokenizer.batch_decode(written, skip_special_tokens=True)
         has_line = ["\n" in answer.lstrip() for answer in answers]
         return torch.tensor(has_line, device=input_ids.device)
-
-
-def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
-    known = model.generation_config.eos_token_id
-    ends = known if isinstance(known, list) else [known, tokenizer.eos_token_id]
-    return sorted({int(end) for end in ends if end is not None})
 
 
 def _first_line(answer: str, has_ended: bool) -> str:

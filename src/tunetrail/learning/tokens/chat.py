@@ -74,10 +74,8 @@ def tokenize_record(
     messages = record_messages(record)
     if messages is None:
         text, spans = record["text"], [(0, len(record["text"]))]
-    elif tokenizer.chat_template:
-        text, spans = _render(tokenizer, messages)
     else:
-        text, spans = _render_plainly(tokenizer, messages)
+        text, spans = _rendered(tokenizer, messages)
 
     # A chat template has written the special tokens as text already.
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
@@ -120,6 +118,46 @@ def _labeller(spans: list[tuple[int, int]]) -> Callable[[int, tuple[int, int]], 
     return label
 
 
+def last_answer(record: Mapping[str, Any]) -> tuple[list[dict[str, str]], str] | None:
+    """Return the messages before a record's last answer, and the answer.
+
+    None if it has no answer to a prompt, as a document or a preference.
+    """
+    messages = [] if is_preference(record) else record_messages(record) or []
+    for index in range(len(messages) - 1, 0, -1):
+        if messages[index]["role"] == "assistant":
+            return messages[:index], messages[index]["content"]
+    return None
+
+
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any]) -> list[int]:
+    """Return the tokens after which a model learns to write the last answer of a record.
+
+    They are rendered with the record's answers, as in training, and cut where the last one begins.
+
+    Raises:
+        SampleError: The chat template drops text that should be learned.
+    """
+    text, spans = _rendered(tokenizer, record_messages(record) or [])
+    # The text and not the tokens: a token that reaches into the answer would give it away.
+    prompt = text[: spans[-1][0]]
+    return list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+
+
+def end_tokens(
+    tokenizer: PreTrainedTokenizerBase, examples: Iterable[TokenizedExample]
+) -> set[int]:
+    """Return the tokens by which examples teach a model to end an answer.
+
+    Many chat templates end a turn with a token of their own instead of the end of the sequence.
+    """
+    last_labels = {example.labels[-1] for example in examples if not example.truncated}
+    # Only special tokens: a template that ends turns with a word must not end answers by it.
+    added = tokenizer.added_tokens_decoder
+    ends = {label for label in last_labels if label in added and added[label].special}
+    return ends | {int(tokenizer.eos_token_id)}
+
+
 def is_preference(record: Mapping[str, Any]) -> bool:
     """Tell whether a record has two answers to choose from instead of a text to learn."""
     return record.get("chosen") is not None and record.get("rejected") is not None
@@ -135,6 +173,14 @@ def weight_of(record: Mapping[str, Any]) -> float:
     """Return the weight of a record in training; 1 if it has none."""
     weight = record.get("weight")
     return 1.0 if weight is None else float(weight)
+
+
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]
+) -> tuple[str, list[tuple[int, int]]]:
+    """Return the conversation's text and the spans of the assistant's turns."""
+    render = _render if tokenizer.chat_template else _render_plainly
+    return render(tokenizer, messages)
 
 
 def _render(

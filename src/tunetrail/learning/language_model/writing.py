@@ -1,0 +1,123 @@
+"""Lets a causal language model write after prompts, batch by batch."""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from tunetrail.learning.training.batching import length_batches
+from tunetrail.learning.training.out_of_memory import RowIndices, compute_batches
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GreedyWriter:
+    """Writes the likeliest token, again and again.
+
+    Attributes:
+        model: The model, on the device that it computes on.
+        tokenizer: Its tokenizer.
+        ends: Ids of tokens that end an answer, in addition to those that the model itself names.
+        max_new_tokens: Tokens after which an answer is cut off.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    ends: Collection[int]
+    max_new_tokens: int
+
+    def write(self, prompts: Sequence[Sequence[int]], batch_size: int) -> list[str]:
+        """Return what the model writes after each prompt, without the end and white space around.
+
+        It is empty after a prompt without tokens, or one that leaves the model no position.
+
+        Args:
+            prompts: Token ids.
+            batch_size: Prompts per batch; it changes no answer.
+        """
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        limits = []
+        for prompt in prompts:
+            room = self.max_new_tokens if positions is None else positions - len(prompt)
+            limits.append(min(room, self.max_new_tokens) if prompt else 0)
+
+        def write_batch(rows: RowIndices) -> list[list[int]]:
+            return self._tokens_after([prompts[row] for row in rows], limits[rows[0]])
+
+        answers = [""] * len(prompts)
+        batches = list(_batches(list(map(len, prompts)), limits, batch_size))
+        progress = track(batches, "Writing", console=Console(stderr=True), transient=True)
+        with torch.inference_mode(), _plain_decoding(self.model):
+            for rows, written in compute_batches(progress, write_batch):
+                for row, tokens in zip(rows, written, strict=True):
+                    text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+                    answers[row] = str(text).strip()
+        return answers
+
+    def _tokens_after(self, prompts: Sequence[Sequence[int]], limit: int) -> list[list[int]]:
+        """Return the tokens after each prompt, up to the first end."""
+        padding = int(self.tokenizer.pad_token_id)
+        input_ids, mask = left_padded(prompts, padding, self.model.device)
+        ends = sorted({*self.ends, *end_tokens_of(self.model, self.tokenizer)})
+        settings = GenerationConfig(  # type: ignore[no-untyped-call]
+            max_new_tokens=limit,
+            do_sample=False,
+            use_cache=True,
+            eos_token_id=ends,
+            pad_token_id=padding,
+        )
+        sequences = self.model.generate(  # type: ignore[operator]
+            input_ids=input_ids, attention_mask=mask, generation_config=settings
+        )
+
+        written = sequences[:, input_ids.shape[1] :].cpu()
+        is_end = torch.isin(written, torch.tensor(ends))
+        # The running count is 0 up to the first end, after which there is only padding.
+        is_answer = is_end.cumsum(dim=1) == 0
+        return [row[mask].tolist() for row, mask in zip(written, is_answer, strict=True)]
+
+
+def left_padded(
+    prompts: Sequence[Sequence[int]], padding: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return ids and mask of prompts, [prompts, tokens], padded so that all end in one place."""
+    pad = partial(pad_sequence, batch_first=True, padding_side="left")
+    rows = [torch.tensor(prompt, dtype=torch.int64) for prompt in prompts]
+    input_ids = pad(rows, padding_value=padding)
+    mask = pad(list(map(torch.ones_like, rows)))
+    return input_ids.to(device), mask.to(device)
+
+
+def end_tokens_of(model: Any, tokenizer: Any) -> list[int]:
+    """Return the ids of the tokens at which a model says that its texts end."""
+    known = model.generation_config.eos_token_id
+    ends = known if isinstance(known, list) else [known, tokenizer.eos_token_id]
+    return sorted({int(end) for end in ends if end is not None})
+
+
+def _batches(lengths: Sequence[int], limits: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Yield batches of rows with one limit and similar lengths; a row without room is in none."""
+    for limit in sorted(set(limits) - {0}, reverse=True):
+        rows = np.flatnonzero(np.asarray(limits) == limit)
+        for batch in length_batches([lengths[row] for row in rows], batch_size):
+            yield rows[batch].tolist()
+
+
+@contextmanager
+def _plain_decoding(model: PreTrainedModel) -> Iterator[None]:
+    """Leave out a model's own penalties and sampling, which `generate` would add to ours."""
+    own_settings = model.generation_config
+    ends = own_settings.eos_token_id if own_settings is not None else None
+    try:
+        model.generation_config = GenerationConfig(eos_token_id=ends)  # type: ignore[no-untyped-call]
+        yield
+    finally:
+        model.generation_config = own_settings
