@@ -16,6 +16,7 @@ from tunetrail.config import (
     EmbeddingConfig,
     EvaluationConfig,
     GateConfig,
+    GenerationConfig,
     LanguageModelConfig,
     Settings,
     TrackingConfig,
@@ -154,7 +155,9 @@ def make_settings(tiny_embedding_model: str, tiny_language_model: str) -> Callab
                 adapter=AdapterConfig(rank=2, alpha=4),
                 training=training,
             ),
-            evaluation=EvaluationConfig(bootstrap_samples=100),
+            evaluation=EvaluationConfig(
+                bootstrap_samples=100, generation=GenerationConfig(max_new_tokens=8)
+            ),
             gate=GateConfig(
                 require_interval=False, minimum_improvement=-10.0, minimum_test_clusters=1
             ),

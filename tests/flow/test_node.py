@@ -100,6 +100,23 @@ def test_execute_trains_every_fold_and_the_model_itself(trained: Any) -> None:
         assert steps["deployment"][model_type]["version"] == "1"
 
 
+def test_execute_shows_what_the_language_model_writes_before_and_after(trained: Any) -> None:
+    steps = trained.results["results"]["steps"]
+    generation = steps["evaluation"]["llm"]["generation"]
+    exact_match = generation["metrics"]["exact_match"]
+
+    assert "generation" not in steps["evaluation"]["embedding"]
+    assert 0 < generation["answers"] <= steps["evaluation"]["llm"]["split"]["rows"]["test"]
+    assert exact_match["after_interval"][0] <= exact_match["after"]
+    assert steps["comparison"]["llm"]["metric"] == "bits_per_byte"
+
+    run = next(
+        run for run in runs_of(trained.settings) if "evaluation/exact_match" in run.data.metrics
+    )
+    assert {"evaluation/exact_match_lower", "reference/chrf"} <= set(run.data.metrics)
+    assert "answers.json" in run.data.tags["mlflow.loggedArtifacts"]
+
+
 def test_execute_logs_a_tree_of_runs(trained: Any) -> None:
     runs = {run.info.run_id: run for run in runs_of(trained.settings)}
     path = {}

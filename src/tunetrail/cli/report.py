@@ -8,9 +8,11 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from tunetrail.evaluation.answers import answer_sentence
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.slices import EMBEDDING_CLUSTER
+from tunetrail.pipeline.answers import TABLE
 from tunetrail.reporting.readable import readable
 from tunetrail.stores.tracking import shown_uri
 
@@ -49,6 +51,9 @@ def print_results(results: Mapping[str, Any], tracking_uri: str) -> None:
         # Steps of older runs have no error analysis.
         if "error_analysis" in step:
             lines.append(f"{model_type}: {_errors_in_words(step['error_analysis'])}")
+        answers = steps["evaluation"][model_type].get("generation")
+        if answers is not None:
+            lines.append(f"{model_type}: {answer_sentence(answers)} (artifact {TABLE})")
 
     # A server's URI is its page already; a local store needs `tunetrail ui`.
     look_closer = shown_uri(tracking_uri)

@@ -8,6 +8,7 @@ resample is then a row of counts, and thousands of them take one matrix product.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import starmap
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,15 @@ CountStatistic = Callable[[Floats], Floats]
 """Takes how often each cluster was drawn, [resamples, clusters]; returns [resamples]."""
 Resampler = Callable[[Values, Array], CountStatistic]
 """Takes values [examples] by name and the cluster of each example, [examples], as an index."""
+
+ANSWER_METRICS = {
+    "exact_match": "exact match",
+    "rouge_l": "ROUGE-L",
+    "chrf": "chrF",
+    "pattern_match": "pattern match",
+    "schema_match": "schema match",
+}
+"""The labels of the metrics of written answers, by name."""
 
 _LARGEST_EXPONENT = 709.0
 """exp(709) is near the largest double: JSON and MLflow's plots can't hold infinity."""
@@ -103,6 +113,19 @@ def _mean_metric(name: str, label: str, **fields: Any) -> Metric:
     return _sums_metric(columns, _ratio, name=name, label=label, reads=(name,), **fields)
 
 
+def _answer_metric(name: str, label: str) -> Metric:
+    """Return a metric that is the mean over the examples for which an answer was written.
+
+    The others have NaN as their value.
+    """
+
+    def columns(values: Values) -> Floats:
+        column = values[name].astype(np.float64)
+        return np.stack([np.nan_to_num(column), ~np.isnan(column)])
+
+    return _sums_metric(columns, _ratio_or_nan, name=name, label=label, reads=(name,))
+
+
 def _ratio_metric(
     numerator: str, denominator: str, formula: Callable[[Floats], Floats], **fields: Any
 ) -> Metric:
@@ -122,6 +145,14 @@ def _ratio_metric(
 def _ratio(sums: Floats) -> Floats:
     numerators, denominators = sums
     ratios: Floats = numerators / denominators
+    return ratios
+
+
+def _ratio_or_nan(sums: Floats) -> Floats:
+    """Return the ratios; NaN for a resample without anything to divide by."""
+    numerators, denominators = sums
+    unknown = np.full_like(numerators, np.nan)
+    ratios: Floats = np.divide(numerators, denominators, out=unknown, where=denominators > 0)
     return ratios
 
 
@@ -250,6 +281,15 @@ _ALL = (
     _ratio_metric(
         "nats", "tokens", _perplexity, name="perplexity", label="perplexity", per_example=False
     ),
+    _ratio_metric(
+        "hits",
+        "tokens",
+        _ratio,
+        name="token_accuracy",
+        label="token accuracy",
+        higher_is_better=True,
+    ),
+    *starmap(_answer_metric, ANSWER_METRICS.items()),
     _mean_metric("preference_accuracy", "preference accuracy"),
     _mean_metric("preference_margin", "preference margin"),
 )

@@ -189,7 +189,11 @@ def vector_scores(vectors: Array, targets: Array) -> Scores:
 
 
 def language_scores(
-    nats: Array, tokens: Array, bytes: Array, text_nats: Array | None = None
+    nats: Array,
+    tokens: Array,
+    bytes: Array,
+    text_nats: Array | None = None,
+    hits: Array | None = None,
 ) -> Scores:
     """Score a language model by the likelihood that it gives to held-out texts; lower is better.
 
@@ -197,6 +201,8 @@ def language_scores(
     al., 2020): unlike `loss` (nats per token) and `perplexity` = exp(loss), it can be compared
     across tokenizers. The end-of-sequence token counts in it with its nats but has no bytes, so a
     part of a gain may be that the model has learnt to stop; `bits_per_byte_text` leaves it out.
+    `token_accuracy` is the share of scored tokens that the model finds likeliest, given the true
+    text before them.
 
     Args:
         nats: Sum of the negative log-likelihoods of each example's scored tokens, [examples].
@@ -204,14 +210,16 @@ def language_scores(
         bytes: Number of UTF-8 bytes that these tokens spell, [examples].
         text_nats: The part of `nats` of the tokens that spell text, [examples]; without it, there
             is no `bits_per_byte_text`.
+        hits: Number of scored tokens that the model finds likeliest, [examples]; without it, there
+            is no `token_accuracy`.
 
     Raises:
         ValueError: Lengths differ, there is no example, or one has no tokens or no bytes.
         TrainingError: A likelihood is not finite.
     """
     columns = {"nats": nats, "tokens": tokens, "bytes": bytes}
-    if text_nats is not None:
-        columns["text_nats"] = text_nats
+    columns |= {} if text_nats is None else {"text_nats": text_nats}
+    columns |= {} if hits is None else {"hits": hits}
     per_example = {name: np.asarray(column, dtype=np.float64) for name, column in columns.items()}
 
     for name in ("tokens", "bytes"):
@@ -225,13 +233,17 @@ def language_scores(
 
     # Each text's own ratio tells on which texts a model is better; the metric sums first.
     per_example["bits_per_byte"] = per_example["nats"] / (math.log(2.0) * per_example["bytes"])
-    if text_nats is None:
-        return scores_from(per_example, "bits_per_byte", "loss", "perplexity")
-
-    check_equal("length of text_nats", len(text_nats), len(per_example["nats"]))
-    text_bits = per_example["text_nats"] / math.log(2.0)
-    per_example["bits_per_byte_text"] = text_bits / per_example["bytes"]
-    return scores_from(per_example, "bits_per_byte", "bits_per_byte_text", "loss", "perplexity")
+    further = ["loss", "perplexity"]
+    if text_nats is not None:
+        check_equal("length of text_nats", len(text_nats), len(per_example["nats"]))
+        text_bits = per_example["text_nats"] / math.log(2.0)
+        per_example["bits_per_byte_text"] = text_bits / per_example["bytes"]
+        further.insert(0, "bits_per_byte_text")
+    if hits is not None:
+        check_equal("length of hits", len(hits), len(per_example["nats"]))
+        per_example["token_accuracy"] = per_example["hits"] / per_example["tokens"]
+        further.append("token_accuracy")
+    return scores_from(per_example, "bits_per_byte", *further)
 
 
 def preference_scores(chosen: Scores, rejected: Scores) -> Scores:

@@ -43,6 +43,7 @@ from tunetrail.learning.models.catalog import (
 from tunetrail.learning.row_vectors import mean_input_embeddings
 from tunetrail.learning.tokens.token_counts import EmbeddingTokenCounter, LanguageModelTokenCounter
 from tunetrail.learning.training.sharding import FSDP, check_sharding
+from tunetrail.pipeline.answers import add_answers
 from tunetrail.pipeline.scoring import (
     draw_by_content,
     embedding_corpus,
@@ -83,6 +84,8 @@ class ModelFamily:
             returns the scores.
         corpus: Takes the train side and further rows of the session that aren't scored; returns
             the rows that the held-out ones are ranked against. None if nothing is ranked.
+        add_answers: Takes held-out records, their scores and the settings of the evaluation;
+            returns the scores with those of what the model writes. None if it writes nothing.
         scorable: Takes records; returns for each whether the model sees anything to score in it.
             None if it always does.
         encode: Takes texts and `role`, `query` or `document`; returns the vectors by which hard
@@ -105,6 +108,9 @@ class ModelFamily:
     row_vectors: Callable[[Any, Any, Sequence[str]], Vectors]
     score: Callable[[Any, Any, Sequence[Record], Sequence[Record], EvaluationConfig], Scores]
     corpus: Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame] | None = None
+    add_answers: Callable[[Any, Any, Sequence[Record], Scores, EvaluationConfig], Scores] | None = (
+        None
+    )
     scorable: Callable[[Any, Any, Sequence[Record]], Sequence[bool]] | None = None
     encode: Callable[..., Vectors] | None = None
     # The defaults are for a family with one shape.
@@ -316,6 +322,7 @@ LLM = register_family(
         # Hidden states would cost a pass through the model for every row.
         row_vectors=lambda learner, model, texts: mean_input_embeddings(model, texts),
         score=score_language_model,
+        add_answers=add_answers,
         scorable=LanguageModelLearner.scorable,
         # No `encode`: its models give no vectors of texts by which negatives could be mined.
         objective=_language_model_objective,

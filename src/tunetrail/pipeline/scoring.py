@@ -100,5 +100,9 @@ def log_row_counts(name: str, scores: Scores) -> None:
 
 def _scores_of(likelihoods: Likelihoods) -> Scores:
     return language_scores(
-        likelihoods.nats, likelihoods.tokens, likelihoods.bytes, likelihoods.text_nats
+        likelihoods.nats,
+        likelihoods.tokens,
+        likelihoods.bytes,
+        likelihoods.text_nats,
+        likelihoods.hits,
     )

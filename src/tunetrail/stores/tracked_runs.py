@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 
 from tunetrail.errors import TrackingError, state_after
 from tunetrail.stores.processes import ProcessIdentity
 from tunetrail.stores.tracking_errors import tracking_errors
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from tunetrail.stores.tracking import Tracker
 
 LONGEST_VALUE = 5000
@@ -123,6 +126,23 @@ class TrackedRun:
         """Store a text artifact."""
         with tracking_errors(self.tracker.config.uri):
             self.tracker.client.log_text(self.run_id, text, file)
+
+    def log_table(self, table: "pd.DataFrame", file: str) -> None:
+        """Store a table as a JSON artifact that MLflow's pages show as a table.
+
+        Unlike MLflow's own function, which appends, it replaces an earlier table of that name: a
+        resumed run may log it again.
+        """
+        entry = {"path": file, "type": "table"}
+        # As JSON in ASCII, so that no character of the data can break a page or the encoding.
+        text = table.to_json(orient="split", index=False, force_ascii=True)
+        with tracking_errors(self.tracker.config.uri):
+            self.tracker.client.log_text(self.run_id, text, file)
+            tags = self.tracker.client.get_run(self.run_id).data.tags
+            tables = json.loads(tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
+            if entry not in tables:
+                tag = json.dumps([*tables, entry])
+                self.tracker.client.set_tag(self.run_id, MLFLOW_LOGGED_ARTIFACTS, tag)
 
     def log_figure(self, figure: Any, file: str) -> None:
         """Store a matplotlib figure as an artifact."""

@@ -30,6 +30,7 @@ def results(**comparison: Any) -> dict[str, Any]:
         "reason": "it is better",
     }
     steps = {
+        "evaluation": {"embedding": {}},
         "comparison": {"embedding": {**measured, **comparison}},
         "deployment": {"embedding": deployment},
     }
@@ -59,6 +60,23 @@ def test_print_results_shows_one_line_per_model_type(capsys: pytest.CaptureFixtu
         in printed
     )
     assert printed.rstrip().endswith(" ui")
+
+
+def test_print_results_says_what_was_written(capsys: pytest.CaptureFixture[str]) -> None:
+    found = results()
+    metrics = {
+        "exact_match": {"before": 0.0, "after": 0.5, "after_interval": [0.3, 0.7]},
+        "chrf": {"before": 0.1, "after": 0.25},
+    }
+    summary = {"answers": 20, "metrics": metrics}
+    found["results"]["steps"]["evaluation"]["embedding"]["generation"] = summary
+
+    print_results(found, "sqlite:///mlflow.db")
+
+    assert (
+        "embedding: 20 answers written: exact match 0.000 -> 0.500 [0.300, 0.700], "
+        "chrF 0.100 -> 0.250 (artifact answers.json)"
+    ) in capsys.readouterr().out
 
 
 def test_print_results_names_the_root_and_the_store(capsys: pytest.CaptureFixture[str]) -> None:

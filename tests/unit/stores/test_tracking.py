@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
@@ -162,6 +163,17 @@ def test_log_artifacts_can_be_read_back(tracker: Tracker, tmp_path: Path) -> Non
     assert (folder / "notes.txt").read_text() == "é"
     assert (folder / "picture.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "tables/rows.csv").read_text() == "a\n"
+
+
+def test_log_table_replaces_a_table_and_mlflow_reads_it(tracker: Tracker) -> None:
+    run = tracker.start_run("r")
+    table = pd.DataFrame({"prompt": ["<b>é</b>\u2028", "\U0001f600"], "after": [None, "x"]})
+
+    run.log_table(pd.DataFrame({"old": [1]}), "answers.json")
+    run.log_table(table, "answers.json")
+
+    loaded = tracker.client.load_table(tracker.experiment_id, "answers.json", [run.run_id])
+    pd.testing.assert_frame_equal(loaded, table, check_dtype=False)
 
 
 def test_log_input_names_the_rows_and_what_they_were_for(tracker: Tracker) -> None:

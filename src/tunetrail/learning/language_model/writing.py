@@ -46,11 +46,13 @@ class GreedyWriter:
         positions = getattr(self.model.config, "max_position_embeddings", None)
         limits = []
         for prompt in prompts:
-            room = self.max_new_tokens if positions is None else positions - len(prompt)
+            # A model with a fixed number of positions can't write beyond the last one.
+            room = self.max_new_tokens if positions is None else max(positions - len(prompt), 0)
             limits.append(min(room, self.max_new_tokens) if prompt else 0)
 
         def write_batch(rows: RowIndices) -> list[list[int]]:
-            return self._tokens_after([prompts[row] for row in rows], limits[rows[0]])
+            limit = limits[int(rows[0])]
+            return self._tokens_after([prompts[row] for row in rows], limit)
 
         answers = [""] * len(prompts)
         batches = list(_batches(list(map(len, prompts)), limits, batch_size))
@@ -58,7 +60,10 @@ class GreedyWriter:
         with torch.inference_mode(), _plain_decoding(self.model):
             for rows, written in compute_batches(progress, write_batch):
                 for row, tokens in zip(rows, written, strict=True):
-                    text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+                    # Old tokenizers would "clean up" spaces before punctuation by default.
+                    text = self.tokenizer.decode(
+                        tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+                    )
                     answers[row] = str(text).strip()
         return answers
 

@@ -151,7 +151,13 @@ def end_tokens(
 
     Many chat templates end a turn with a token of their own instead of the end of the sequence.
     """
-    last_labels = {example.labels[-1] for example in examples if not example.truncated}
+    last_labels = set()
+    for example in examples:
+        # What a template writes after the end, such as a line break, isn't learned.
+        learned = [label for label in example.labels if label != IGNORED]
+        if learned and not example.truncated:
+            last_labels.add(learned[-1])
+
     # Only special tokens: a template that ends turns with a word must not end answers by it.
     added = tokenizer.added_tokens_decoder
     ends = {label for label in last_labels if label in added and added[label].special}

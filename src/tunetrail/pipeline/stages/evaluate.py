@@ -1,14 +1,19 @@
 """Evaluate: scores the candidate and the version to beat on the test rows, and compares them."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from tunetrail.data.rows import records_of
 from tunetrail.deployment.registry import ModelVersion
+from tunetrail.evaluation.answers import answer_summary, interval_metrics
 from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.looks import look_confidence
 from tunetrail.evaluation.plots import comparison_figure
+from tunetrail.evaluation.scores import Scores
+from tunetrail.pipeline.answers import TABLE, answer_table
 from tunetrail.pipeline.error_analysis import log_error_analysis
 from tunetrail.pipeline.example_rows import log_example_rows
 from tunetrail.pipeline.scoring import log_row_counts
@@ -89,17 +94,23 @@ def _compare(
         for model in models
     )
     log_row_counts(context.model_type, after)
+    after, before = _with_answers(context, fitted, models, test, (after, before))
+    answers = answer_summary(before, after, config.confidence)
     evaluation = {
         "split": split.to_dict(),
         "metric": after.metric,
         "candidate": after.to_dict(),
         "reference": before.to_dict(),
         "against": against,
+        **({} if answers is None else {"generation": answers}),
     }
     metrics = {**after.metrics, **after.row_counts}
     if after.documents is not None:
         # Among more documents, the same model scores less.
         metrics["documents"] = after.documents
+    if answers is not None:
+        metrics |= interval_metrics(answers)
+        run.log_table(answer_table(test, before, after), TABLE)
     context.finish_step("evaluation", evaluation, metrics)
     run.log_metrics({f"reference/{name}": value for name, value in before.metrics.items()})
 
@@ -122,3 +133,22 @@ def _compare(
     context.state.compared_with = to_beat
     step = {**comparison.to_dict(), "against": against, "error_analysis": errors}
     context.finish_step("comparison", step, comparison.figures)
+
+
+def _with_answers(
+    context: StageContext,
+    fitted: FittedModel,
+    models: Sequence[Any],
+    test: Sequence[Mapping[str, Any]],
+    scores: Sequence[Scores],
+) -> list[Scores]:
+    """Return each model's scores with those of what it writes to some of the test rows."""
+    add_answers, config = context.family.add_answers, context.settings.evaluation
+    if add_answers is None or config.generation.rows == 0:
+        return list(scores)
+
+    logger.info("%s: both models write answers to test rows", context.model_type)
+    answered = []
+    for model, model_scores in zip(models, scores, strict=True):
+        answered.append(add_answers(fitted.learner, model, test, model_scores, config))
+    return answered

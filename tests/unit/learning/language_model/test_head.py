@@ -6,7 +6,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tunetrail.learning.language_model.head import supervised_loss, supervised_nats
+from tunetrail.learning.language_model.head import (
+    scored_tokens,
+    supervised_loss,
+    supervised_nats,
+)
 from tunetrail.learning.language_model.module import load_language_model
 
 TOKENS, DIMENSIONS, VOCABULARY = 40, 6, 300
@@ -226,3 +230,18 @@ def test_tied_head_of_a_real_model_gets_the_full_models_gradients(tiny_language_
     assert "model.embed_tokens.weight" in names and "lm_head.weight" not in names
     for one, other in zip(left, right, strict=True):
         torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-8)
+
+
+def test_scored_tokens_are_hits_if_greedy_decoding_chooses_them() -> None:
+    hidden, targets, _, weight, bias = inputs()
+    logits = torch.nn.functional.linear(hidden, weight, bias)
+    targets = torch.where(torch.arange(TOKENS) % 3 == 0, logits.argmax(dim=1), targets)
+
+    nats, hits = scored_tokens(hidden, targets, weight, bias)
+
+    torch.testing.assert_close(nats, supervised_nats(hidden, targets, weight, bias))
+    assert torch.equal(hits, logits.argmax(dim=1) == targets) and hits.sum() >= TOKENS // 3
+
+    # Of equal logits, the first one is chosen.
+    zeros = torch.zeros_like(weight)
+    assert scored_tokens(hidden, torch.tensor([0, 1] * 20), zeros)[1].tolist() == [True, False] * 20

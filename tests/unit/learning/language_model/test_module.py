@@ -1,4 +1,5 @@
 import copy
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,13 @@ from torch import Tensor
 from tunetrail.config import AdapterConfig, TrainingConfig
 from tunetrail.learning.fitting import fit, optimization_settings
 from tunetrail.learning.language_model.data import LanguageModelDataModule
-from tunetrail.learning.language_model.forward import causal_model, padded, padded_nats
+from tunetrail.learning.language_model.forward import (
+    build_forward,
+    causal_model,
+    concatenating,
+    padded,
+    padded_nats,
+)
 from tunetrail.learning.language_model.module import (
     LanguageModelModule,
     load_language_model,
@@ -82,6 +89,28 @@ def test_padded_nats_equal_full_cross_entropy_one_by_one(
                 full, targets, ignore_index=IGNORED, reduction="sum"
             )
             assert float(found[number]) == pytest.approx(float(expected), abs=1e-4)
+
+
+@pytest.mark.parametrize("padding_free", [True, False])
+def test_token_scores_equal_the_full_logits(
+    tiny_language_model: str, examples: list[TokenizedExample], padding_free: bool
+) -> None:
+    model = load_language_model(tiny_language_model).eval()
+    end = model.config.eos_token_id
+    batch = padded(examples, 0)
+    log_probabilities = logits(model, batch)[:, :-1].log_softmax(dim=-1)
+    targets = batch["labels"][:, 1:]
+
+    forward = build_forward(model, 0, padding_free=padding_free)
+    with torch.no_grad(), concatenating(model) if padding_free else nullcontext():
+        scores = forward.token_scores(examples, [end])
+
+    is_supervised = targets != IGNORED
+    nats = -log_probabilities.gather(2, targets.clamp(min=0)[..., None]).squeeze(2) * is_supervised
+    hits = (log_probabilities.argmax(dim=2) == targets) & is_supervised
+    torch.testing.assert_close(scores[:, 0], nats.sum(dim=1))
+    torch.testing.assert_close(scores[:, 1], (nats * (targets != end)).sum(dim=1))
+    assert scores[:, 2].tolist() == hits.sum(dim=1).tolist()
 
 
 def test_padded_nats_are_zero_where_nothing_is_learnt(

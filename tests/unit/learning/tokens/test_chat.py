@@ -9,7 +9,10 @@ from tunetrail.learning.tokens.chat import (
     IGNORED,
     TokenizedExample,
     completions_of,
+    end_tokens,
     is_preference,
+    last_answer,
+    prompt_tokens,
     record_messages,
     tokenize_record,
 )
@@ -245,3 +248,47 @@ def test_supervised_tokens_are_those_that_something_stands_before(
         example = tokenize_record(tokenizer, record, length)
         assert example.supervised_tokens == sum(label != IGNORED for label in example.labels[1:])
         assert example.weight == 1.0
+
+
+def test_last_answer_is_that_of_completions_and_chats_only() -> None:
+    assert last_answer(COMPLETION) == ([{"role": "user", "content": "What is 2 + 2?"}], "It is 4.")
+    assert last_answer(CHAT) == (CHAT["messages"][:4], "See you.")
+    followed = {"messages": [*CHAT["messages"], {"role": "user", "content": "Well?"}]}
+    assert last_answer(followed) == last_answer(CHAT)
+    alone = {"messages": [{"role": "assistant", "content": "Hello!"}]}
+    assert [last_answer(record) for record in ({"text": "a"}, PREFERENCE, alone)] == [None] * 3
+
+
+@pytest.mark.parametrize("template", ["own", "none", DEFAULT_SYSTEM_PROMPT])
+@pytest.mark.parametrize("record", [COMPLETION, CHAT])
+def test_prompt_tokens_are_what_training_has_before_the_answer(
+    tokenizer: PreTrainedTokenizerBase, record: dict[str, Any], template: str
+) -> None:
+    if template != "own":
+        tokenizer.chat_template = None if template == "none" else template
+    example = tokenize_record(tokenizer, record, 500)
+
+    prompt = prompt_tokens(tokenizer, record)
+
+    assert example.input_ids[: len(prompt)] == prompt
+    answer = [label for label in example.labels[len(prompt) :] if label != IGNORED]
+    conversation = last_answer(record)
+    assert conversation is not None
+    assert tokenizer.decode(answer) == conversation[1] + tokenizer.eos_token
+    assert example.labels[len(prompt) - 1] == IGNORED
+
+
+def test_end_tokens_are_those_that_training_teaches(tokenizer: PreTrainedTokenizerBase) -> None:
+    eos = tokenizer.eos_token_id
+    whole, cut = (tokenize_record(tokenizer, COMPLETION, length) for length in (500, 40))
+    assert end_tokens(tokenizer, [whole, cut]) == {eos} == end_tokens(tokenizer, [])
+
+    # A template may end turns with a token of its own, or with a word.
+    template = str(tokenizer.chat_template)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|turn|>"]})
+    tokenizer.chat_template = template.replace("<|end|>", "<|turn|>")
+    turn = tokenizer.convert_tokens_to_ids("<|turn|>")
+    assert end_tokens(tokenizer, [tokenize_record(tokenizer, COMPLETION, 500)]) == {eos, turn}
+
+    tokenizer.chat_template = template.replace("<|end|>", "STOP")
+    assert end_tokens(tokenizer, [tokenize_record(tokenizer, COMPLETION, 500)]) == {eos}
