@@ -5,6 +5,7 @@ number's digits. The schema knows which keys hold text, so their values are quot
 reads them. Lists, sweeps, quotes and `${...}` keep the meaning that Hydra gives them.
 """
 
+import json
 import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -56,6 +57,9 @@ def keep_text(override: str, keys: TextKeys) -> str:
     try:
         parsed = _PARSER.parse_override(override)
     except HydraException:
+        # JSON has quoted keys, which Hydra's own mappings don't know: a text such as a JSON schema.
+        if _is_json(value):
+            return f"{key}={_quoted(value)}"
         # Hydra can't read, for example, ";", "=" or Chinese. A bracket or a quote that was never
         # closed stays the error that Hydra reports.
         if value.lstrip().startswith(("[", "{", "'", '"')):
@@ -76,6 +80,14 @@ def keep_text(override: str, keys: TextKeys) -> str:
         return scalar[0].replace(typed, _quoted(typed))
 
     return f"{key}={_SCALAR.sub(quote_number, value)}"
+
+
+def _is_json(value: str) -> bool:
+    try:
+        json.loads(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_read_as_other_type(scalar: str, may_be_null: bool) -> bool:

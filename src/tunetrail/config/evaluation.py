@@ -63,8 +63,8 @@ class EvaluationConfig:
     """How candidates are scored and compared with root: by a paired bootstrap over whole groups."""
 
     batch_size: int = setting(32, at_least(1))
-    """Rows that a language model scores at a time: a matter of memory and speed, not of the
-    scores."""
+    """Rows that a language model scores, or writes answers to, at a time: a matter of memory and
+    speed, not of the scores."""
 
     corpus_size: int = setting(20_000, at_least(0))
     """Rows of the session, other than the scored ones, whose texts the queries are ranked

@@ -93,6 +93,10 @@ def test_lists_quotes_interpolations_and_numbers_keep_their_meaning(call_main: C
         ("seed=1_0,2", "seed=1_0,2"),
         ("~session_id", "~session_id"),
         ("session_id=[", "session_id=["),
+        (
+            'evaluation.generation.json_schema={"a": ["it\'s", 1]}',
+            'evaluation.generation.json_schema=\'{"a": ["it\\\'s", 1]}\'',
+        ),
     ],
 )
 def test_keep_text_quotes_the_values_that_hydra_would_read_as_numbers(

@@ -190,6 +190,18 @@ def test_train_takes_an_experiment_of_the_folder(call_main: CallMain, workplace:
             "error: trainer.logger.run._target_ must be one of CSVLogger, TensorBoardLogger, Wandb",
         ),
         (["+trainer.loger.run._target_=CSVLogger"], "there is no key trainer.loger."),
+        (
+            ["evaluation.generation.pattern=a("],
+            "error: evaluation.generation.pattern must be a regular expression, got 'a('. Correct",
+        ),
+        (
+            ["evaluation.generation.json_schema=missing.json"],
+            "error: evaluation.generation.json_schema must be a readable file, or JSON that begins",
+        ),
+        (
+            ['evaluation.generation.json_schema={"type": "objekt"}'],
+            'error: evaluation.generation.json_schema must be a JSON schema, got \'{"type": ',
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
