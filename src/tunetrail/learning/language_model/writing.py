@@ -112,7 +112,7 @@ def _batches(lengths: Sequence[int], limits: Sequence[int], batch_size: int) -> 
     """Yield batches of rows with one limit and similar lengths; a row without room is in none."""
     for limit in sorted(set(limits) - {0}, reverse=True):
         rows = np.flatnonzero(np.asarray(limits) == limit)
-        for batch in length_batches([lengths[row] for row in rows], batch_size):
+        for batch in length_batches(np.asarray(lengths)[rows].tolist(), batch_size):
             yield rows[batch].tolist()
 
 
