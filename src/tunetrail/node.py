@@ -16,6 +16,7 @@ from tunetrail.learning.models.catalog import ResolvedModel
 from tunetrail.paths import made_folder
 from tunetrail.pipeline import STEPS, DataSciencePipeline, Outcome, remove_leftovers
 from tunetrail.pipeline.families import ALL_FAMILIES, ModelFamily, requested_families
+from tunetrail.pipeline.lineage import Lineage
 from tunetrail.pipeline.looks import earlier_looks
 from tunetrail.pipeline.recording import record_promotion, recorded, resumable, summarize
 from tunetrail.pipeline.requests import (
@@ -349,6 +350,7 @@ class ModelTrainingNode:
             reference=previous_rows(self.db_manager, session_id, family, self.settings),
             on_decision=record,
             count_looks=count_looks,
+            lineage=Lineage(database=self.db_manager, family=family),
             read_own_columns=self.db_manager.read_own_columns,
             resumed=started.run.tracker.run(interrupted.run_id) if interrupted else None,
         )

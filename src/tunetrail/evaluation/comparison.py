@@ -55,6 +55,8 @@ class Comparison:
             None if all weigh the same.
         scored_rows: Number of rows that the examples stand for; None if unknown.
         side_rows: Number of rows that were to be scored; None if unknown.
+        left_out_rows: Number of these rows that were left out, as root has learnt from their
+            near-duplicates.
     """
 
     metric: str
@@ -76,6 +78,7 @@ class Comparison:
     heaviest_share: float | None = None
     scored_rows: int | None = None
     side_rows: int | None = None
+    left_out_rows: int = 0
 
     @property
     def higher_is_better(self) -> bool:
@@ -98,6 +101,8 @@ class Comparison:
         if self.scored_rows is None or self.side_rows is None:
             return f"{self.examples} test rows"
         rows = f"{self.scored_rows} of {self.side_rows} test rows"
+        if self.left_out_rows:
+            rows += f" ({self.left_out_rows} left out, as root knows near-duplicates)"
         # Rows with equal anchors are one query.
         return rows if self.examples == self.scored_rows else f"{rows} ({self.examples} queries)"
 

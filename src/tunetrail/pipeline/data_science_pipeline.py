@@ -17,6 +17,7 @@ from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.training.out_of_memory import explaining_full_memory
 from tunetrail.pipeline.families import family_named
 from tunetrail.pipeline.jobs import ignore_metrics
+from tunetrail.pipeline.lineage import Lineage
 from tunetrail.pipeline.looks import CountLooks, no_looks
 from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.pipeline.outcome import STAGES, Outcome, OutcomeState, Pruned, check_stage
@@ -27,6 +28,7 @@ from tunetrail.pipeline.stages.cross_validate import cross_validate
 from tunetrail.pipeline.stages.deploy import Deployment, deploy
 from tunetrail.pipeline.stages.evaluate import evaluate
 from tunetrail.pipeline.stages.fit import fit
+from tunetrail.pipeline.stages.leave_out import leave_out_learnt
 from tunetrail.pipeline.stages.prepare import prepare
 from tunetrail.pipeline.train_rows import TrainRowBuilder
 from tunetrail.stores.tracking import TrackedRun, Tracker
@@ -115,6 +117,7 @@ class DataSciencePipeline:
         on_metrics: MetricsSink = ignore_metrics,
         on_decision: Callable[[Deployment], None] = ignore_decision,
         count_looks: CountLooks = no_looks,
+        lineage: Lineage | None = None,
         read_own_columns: ReadOwnColumns = no_own_columns,
         until: str = "deploy",
         resumed: TrackedRun | None = None,
@@ -134,6 +137,8 @@ class DataSciencePipeline:
                 follows; again if the run was interrupted right after that.
             count_looks: Counts how often test rows were asked since root last moved; without it,
                 every look is the first.
+            lineage: Knows what registered versions have learnt from, so that test rows with twins
+                among it are left out; without it, none is.
             read_own_columns: Reads the columns of rows that no shape knows, by which the scores
                 are divided; without it, there are none.
             until: The stage after which the run ends. A run that ends early keeps its folder and
@@ -173,6 +178,7 @@ class DataSciencePipeline:
             base=base,
             registry=Registry(self.tracker, family.name, family.flavor),
             count_looks=count_looks,
+            lineage=lineage,
             read_own_columns=read_own_columns,
         )
         full_memory = explaining_full_memory("Use a smaller model, or free memory.")
@@ -225,7 +231,9 @@ def _outcomes(
     """Yield the outcome after each stage; finished stages are read from the run's folder."""
     builder = TrainRowBuilder(context=context)
 
-    prepared = prepare(context, builder, rows, reference)
+    whole = prepare(context, builder, rows, reference)
+    # Before the training: whether enough test rows remain is known before hours are spent.
+    prepared = leave_out_learnt(context, whole)
     outcome = Outcome(
         model_type=context.model_type,
         mlflow_run_id=context.run.run_id,
@@ -249,6 +257,8 @@ def _outcomes(
     outcome = replace(outcome, state=OutcomeState.FITTED, fitted=fitted)
     yield outcome
 
+    # Again, since root may have moved during the training.
+    prepared = leave_out_learnt(context, whole)
     evaluation = evaluate(context, prepared, fitted)
     outcome = replace(outcome, state=OutcomeState.EVALUATED, evaluation=evaluation)
     yield outcome

@@ -8,6 +8,7 @@ from typing import Any
 from tunetrail.errors import TunetrailError, UserError, state_after
 from tunetrail.pipeline.stages.deploy import Deployment
 from tunetrail.stores.database import DatabaseManager, PromotionRecord
+from tunetrail.stores.ledger import pack_row_ids
 from tunetrail.stores.tracking import TrackedRun
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ def record_promotion(
             mlflow_run_id=deployment.mlflow_run_id,
             session_id=session_id,
             test_rows=deployment.test_rows,
+            learnt_rows=pack_row_ids(deployment.learnt_rows),
         )
     )
 

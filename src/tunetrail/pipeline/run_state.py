@@ -59,6 +59,8 @@ class RunState:
         additional_rows: What became of the rows of each additional shape.
         started_from: `base`, or the URI of the root that the training begins with.
         auto_values: What was found for `auto` in the training's settings, as plain values.
+        learnt: The `versions` whose learnt rows the test split was compared with, and the
+            `test_rows` to leave out, as their twins are among those.
         compared_with: The version that the candidate was compared with, None for the base model.
     """
 
@@ -69,6 +71,7 @@ class RunState:
     additional_rows: Mapping[str, Any] | None = None
     started_from: str | None = None
     auto_values: Mapping[str, Any] | None = None
+    learnt: dict[str, Any] | None = None
     compared_with: ModelVersion | None = None
 
     @classmethod

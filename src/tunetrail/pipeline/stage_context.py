@@ -10,6 +10,7 @@ from tunetrail.deployment.registry import Registry
 from tunetrail.learning.learner import Learner
 from tunetrail.learning.models.catalog import ResolvedModel
 from tunetrail.pipeline.families import ModelFamily
+from tunetrail.pipeline.lineage import Lineage
 from tunetrail.pipeline.looks import CountLooks, no_looks
 from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.pipeline.run_state import RunState
@@ -38,6 +39,7 @@ class StageContext:
         base: Where the base model is.
         registry: The versions of the model type.
         count_looks: Counts the earlier looks at test rows.
+        lineage: Knows what registered versions have learnt from; None without a database.
         read_own_columns: Reads the columns of rows that no shape knows.
         models: Loads the base models that the stages apply.
     """
@@ -51,6 +53,7 @@ class StageContext:
     base: ResolvedModel
     registry: Registry
     count_looks: CountLooks = no_looks
+    lineage: Lineage | None = None
     read_own_columns: ReadOwnColumns = no_own_columns
     models: ModelLoader = field(init=False)
 

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from tunetrail.cache import ResultCache
@@ -21,8 +23,11 @@ from tunetrail.data.flow.chunks import write_chunks
 from tunetrail.data.flow.executors import ChunkTask, run_tasks
 from tunetrail.data.flow.prepared import PreparedSession
 from tunetrail.data.flow.session_stage import SessionStage
+from tunetrail.data.twins.duplicates import SketchBook
+from tunetrail.data.twins.near_pairs import Mask
+from tunetrail.data.twins.sketches import sketch_rows
 from tunetrail.errors import ConfigError, SampleError
-from tunetrail.paths import cache_dir
+from tunetrail.paths import cache_dir, made_folder
 from tunetrail.samples import shape_named
 
 
@@ -68,19 +73,7 @@ class Preparation:
                 f"got {self.steps.cleaning.length!r}. Name a model that can be loaded."
             )
 
-        folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            # Next to the result, so that files can be moved instead of copied.
-            temporary = tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-")
-            scratch = Path(stack.enter_context(temporary))
-            cache = result_cache(self.config)
-            if cache is None:
-                # Chunks need a place all the same; this one is gone with the scratch folder.
-                cache = ResultCache(folder=scratch / "results", gigabytes=0.0)
-            else:
-                cache.open()
-                stack.callback(cache.prune)
-
+        with self._scratch(folder) as (scratch, cache):
             chunks = self._prepare_chunks(frames, cache, scratch)
             _check_objectives(chunks, str(self.steps.kind), self.objective_setting)
             stage = SessionStage(
@@ -93,6 +86,63 @@ class Preparation:
                 seed=self.seed,
             )
             return stage.run(folder, scratch)
+
+    def have_twins(
+        self,
+        rows: pd.DataFrame,
+        sessions: Iterable[Iterable[pd.DataFrame]],
+        row_ids: npt.NDArray[np.int64],
+        folder: Path,
+    ) -> Mask:
+        """Tell which prepared rows have a twin among rows of other sessions.
+
+        Those are checked and cleaned as in a preparation, since only clean texts can be compared;
+        of a session that was prepared before, the results are in the cache.
+
+        Args:
+            rows: Prepared rows.
+            sessions: The frames of each session, as for `run`: a chunk of only some rows of a
+                session isn't in the cache.
+            row_ids: The rows of the sessions that count; the others are ignored.
+            folder: Where temporary files may lie.
+
+        Returns:
+            A mask of `rows`, [rows].
+        """
+        with self._scratch(folder) as (scratch, cache):
+            sketches = SketchBook(made_folder(scratch / "sketches"))
+            for start in range(0, len(rows), self.config.chunk_rows):
+                sketches.add(sketch_rows(rows.iloc[start : start + self.config.chunk_rows]))
+
+            for number, frames in enumerate(sessions):
+                session_scratch = made_folder(scratch / f"session-{number}")
+                for chunk in self._prepare_chunks(frames, cache, session_scratch):
+                    sketches.add(chunk.sketches())
+
+            counts = np.isin(sketches.row_ids, row_ids)
+            counts[: len(rows)] = True
+            clusters = sketches.clusters(self.split.near_duplicate_similarity, counts)
+
+        own_clusters, other_clusters = clusters[: len(rows)], clusters[len(rows) :]
+        # Rows that don't count have the cluster -1, which no row of `rows` has.
+        return np.isin(own_clusters, other_clusters)
+
+    @contextlib.contextmanager
+    def _scratch(self, folder: Path) -> Iterator[tuple[Path, ResultCache]]:
+        """Yield a folder for temporary files, and the cache of the chunks' results."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            # Next to the result, so that files can be moved instead of copied.
+            temporary = tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-")
+            scratch = Path(stack.enter_context(temporary))
+            cache = result_cache(self.config)
+            if cache is None:
+                # Chunks need a place all the same; this one is gone with the scratch folder.
+                cache = ResultCache(folder=scratch / "results", gigabytes=0.0)
+            else:
+                cache.open()
+                stack.callback(cache.prune)
+            yield scratch, cache
 
     def _prepare_chunks(
         self, frames: Iterable[pd.DataFrame], cache: ResultCache, scratch: Path

@@ -13,9 +13,11 @@ from tunetrail.deployment.gate import Decision, decide
 from tunetrail.deployment.promotion import Candidate
 from tunetrail.deployment.registry import ModelVersion
 from tunetrail.evaluation.comparison import Comparison
+from tunetrail.pipeline.lineage import RowIds
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.evaluate import Evaluation
 from tunetrail.pipeline.stages.fit import FittedModel
+from tunetrail.pipeline.stages.leave_out import learnt_row_ids
 from tunetrail.pipeline.stages.prepare import PreparedRows
 
 logger = logging.getLogger(__name__)
@@ -35,6 +37,7 @@ class Deployment:
         comparison: The evidence.
         previous_root: The version that it was compared with; None before the first promotion.
         test_rows: Sketch of the rows that decided.
+        learnt_rows: Ids of the samples that the version has learnt from, its ancestors included.
     """
 
     mlflow_run_id: str
@@ -43,6 +46,7 @@ class Deployment:
     comparison: Comparison
     previous_root: ModelVersion | None
     test_rows: Sequence[str]
+    learnt_rows: RowIds
 
 
 def deploy(
@@ -68,7 +72,7 @@ def deploy(
         decision = Decision(promote=step["promote"], reason=step["reason"])
         base_model = context.base.canonical_name
         version = ModelVersion(name=step["name"], version=step["version"], base_model=base_model)
-        return _deployment(context, version, decision, evaluation, prepared)
+        return _deployment(context, version, decision, evaluation, prepared, fitted)
 
     decision = decide(evaluation.comparison, context.settings.gate)
     logger.info(
@@ -80,7 +84,9 @@ def deploy(
         context.registry,
         evaluation.version_to_beat,
         Path(context.settings.model_dir),
-        lambda version: on_decision(_deployment(context, version, decision, evaluation, prepared)),
+        lambda version: on_decision(
+            _deployment(context, version, decision, evaluation, prepared, fitted)
+        ),
     )
 
     tags = {"tunetrail.decision": decision.word, "tunetrail.version": version.version}
@@ -97,7 +103,7 @@ def deploy(
     }
     # Once this is written, a resumed run does none of the above again.
     context.finish_step("deployment", step)
-    return _deployment(context, version, decision, evaluation, prepared)
+    return _deployment(context, version, decision, evaluation, prepared, fitted)
 
 
 def _candidate(
@@ -125,6 +131,7 @@ def _deployment(
     decision: Decision,
     evaluation: Evaluation,
     prepared: PreparedRows,
+    fitted: FittedModel,
 ) -> Deployment:
     return Deployment(
         mlflow_run_id=context.run.run_id,
@@ -133,4 +140,5 @@ def _deployment(
         comparison=evaluation.comparison,
         previous_root=evaluation.version_to_beat,
         test_rows=prepared.test_sketch,
+        learnt_rows=learnt_row_ids(context, prepared, fitted.started_from),
     )

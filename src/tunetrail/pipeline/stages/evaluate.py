@@ -84,14 +84,14 @@ def _compare(
     else:
         against, reference = to_beat.uri, context.registry.load(to_beat)
 
+    side_rows = len(split.test) + prepared.left_out
     models = (fitted.model, reference)
     family = context.family
     test = records_of(family.scorable_rows(context.settings, learner, models, split.test))
     corpus_rows = family.corpus_rows(context.settings, split.train, split.validation)
     corpus = records_of(corpus_rows)
     after, before = (
-        family.score(learner, model, test, corpus, config).of_side(len(split.test))
-        for model in models
+        family.score(learner, model, test, corpus, config).of_side(side_rows) for model in models
     )
     log_row_counts(context.model_type, after)
     after, before = _with_answers(context, fitted, models, test, (after, before))
@@ -103,8 +103,9 @@ def _compare(
         "reference": before.to_dict(),
         "against": against,
         **({} if answers is None else {"generation": answers}),
+        "left_out_rows": prepared.left_out,
     }
-    metrics = {**after.metrics, **after.row_counts}
+    metrics = {**after.metrics, **after.row_counts, "left_out_rows": prepared.left_out}
     if after.documents is not None:
         # Among more documents, the same model scores less.
         metrics["documents"] = after.documents
@@ -122,7 +123,7 @@ def _compare(
         confidence=look_confidence(config.confidence, look),
         seed=context.settings.seed,
     )
-    comparison = replace(comparison, look=look)
+    comparison = replace(comparison, look=look, left_out_rows=prepared.left_out)
     if comparison.warning is not None:
         logger.warning("%s: %s", context.model_type, comparison.warning)
     run.log_figure(comparison_figure(comparison), "comparison.png")

@@ -29,12 +29,14 @@ class PreparedRows:
         augmented: The train side with the rows that were added.
         train: The same with mined negatives and features: the rows to learn from.
         additional: Rows of additional shapes to learn from as well; None if there are none.
+        left_out: Number of test rows that are left out because root has learnt from their twins.
     """
 
     split: Split
     augmented: pd.DataFrame
     train: pd.DataFrame
     additional: pd.DataFrame | None
+    left_out: int = 0
 
     @property
     def shape(self) -> str:

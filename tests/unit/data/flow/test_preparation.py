@@ -44,6 +44,61 @@ def samples(texts: Sequence[str], **more: Any) -> pd.DataFrame:
     )
 
 
+def preparation_of(config: PreparationConfig | None = None) -> Preparation:
+    steps = ChunkSteps(
+        kind=SampleKind.EMBEDDING, validation=ValidationConfig(), cleaning=CleaningConfig()
+    )
+    no_cache = PreparationConfig(workers=1, cache_gigabytes=0.0)
+    return Preparation(steps=steps, split=SplitConfig(), config=config or no_cache, seed=0)
+
+
+def numbered(first_id: int, texts: Sequence[str], **more: Any) -> pd.DataFrame:
+    frame = samples(texts, **more)
+    return frame.assign(row_id=frame["row_id"] + first_id - 1)
+
+
+def test_have_twins_compares_prepared_rows_with_raw_rows_of_other_sessions(tmp_path: Path) -> None:
+    texts = [sentence(seed) for seed in range(8)]
+    one_word = " ".join(["another", *texts[1].split()[1:]])
+    with_markup = f"<p>{texts[2]}</p>\n<p>&amp;</p>"
+    first = numbered(100, [texts[0].upper(), one_word, with_markup, sentence(100)])
+    second = numbered(200, [texts[3], texts[4], sentence(101)])
+
+    mask = preparation_of().have_twins(
+        numbered(1, texts), [[first], [second]], np.array([100, 101, 102, 103, 201]), tmp_path
+    )
+
+    # The twin of the fourth text is no row that counts.
+    assert mask.tolist() == [True, True, True, False, True, False, False, False]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_have_twins_knows_groups_and_no_session_at_all(tmp_path: Path) -> None:
+    rows = numbered(1, [sentence(0), sentence(1)], group="g")
+    other = numbered(10, [sentence(2)], group="g")
+    preparation = preparation_of()
+
+    assert preparation.have_twins(rows, [[other]], np.array([10]), tmp_path).all()
+    assert not preparation.have_twins(rows, [[other]], np.array([11]), tmp_path).any()
+    assert not preparation.have_twins(rows, [], np.array([], dtype=np.int64), tmp_path).any()
+
+
+def test_have_twins_takes_a_prepared_session_from_the_cache(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    config = PreparationConfig(workers=1, cache_dir=str(cache), chunk_rows=10)
+    frame = numbered(50, [sentence(seed) for seed in range(60)])
+    preparation = preparation_of(config)
+    preparation.run([frame], tmp_path / "session")
+    results = sorted(path for path in cache.rglob("sketches.npz"))
+
+    mask = preparation.have_twins(
+        numbered(1, [sentence(5), sentence(61)]), [[frame]], np.arange(50, 110), tmp_path / "more"
+    )
+
+    assert mask.tolist() == [True, False]
+    assert len(results) > 2 and sorted(cache.rglob("sketches.npz")) == results
+
+
 def prepare(
     frames: pd.DataFrame | list[pd.DataFrame],
     folder: Path,

@@ -1,0 +1,152 @@
+"""Leave out: takes rows whose twins root has learnt from out of the test split.
+
+The sides of one session share no twins, but root has learnt from earlier sessions as well, whose
+rows had their own sides. On such rows root remembers what a candidate has to know.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from tunetrail.data.rows import rows_of_shapes
+from tunetrail.data.splits import Split
+from tunetrail.errors import SampleError
+from tunetrail.pipeline.lineage import Lineage, RowIds
+from tunetrail.pipeline.preparing import build_preparation
+from tunetrail.pipeline.stage_context import StageContext
+from tunetrail.pipeline.stages.evaluate import version_to_beat
+from tunetrail.pipeline.stages.prepare import PreparedRows
+from tunetrail.pipeline.training_start import BASE
+
+logger = logging.getLogger(__name__)
+
+_MOST_ROWS = 1_000_000
+"""Learnt rows that test rows are compared with, the newest: more would take longer than 2 min."""
+
+
+def leave_out_learnt(context: StageContext, prepared: PreparedRows) -> PreparedRows:
+    """Return the rows without test rows that have a twin among rows that root has learnt from.
+
+    Root's rows count, and those of the version that the candidate starts from, if that is another
+    one. Nothing is left out if nothing is known of them: before the first promotion, without a
+    database, or if an older ledger didn't keep them.
+
+    Raises:
+        SampleError: No test row remains.
+    """
+    lineage, state = context.lineage, context.state
+    versions = _versions(context)
+    if lineage is None or not versions:
+        return prepared
+
+    if state.learnt is None or state.learnt["versions"] != versions:
+        learnt = _test_rows_with_twins(context, lineage, prepared, lineage.row_ids(versions))
+        state.learnt = {"versions": versions, "test_rows": learnt}
+        state.save()
+        if learnt:
+            logger.warning(
+                "%s: %d of %d test rows are left out: version %s has learnt from near-duplicates",
+                context.model_type,
+                len(learnt),
+                len(prepared.split.test),
+                " or ".join(versions),
+            )
+
+    split = prepared.split
+    is_learnt = split.test["row_id"].isin(state.learnt["test_rows"])
+    if is_learnt.all():
+        raise SampleError(
+            f"test rows must differ from what version {' or '.join(versions)} has learnt from, got "
+            f"{len(is_learnt)} rows with near-duplicates in earlier sessions. Collect new samples."
+        )
+    test = split.test[~is_learnt].reset_index(drop=True)
+    return replace(prepared, split=replace(split, test=test), left_out=int(is_learnt.sum()))
+
+
+def learnt_row_ids(context: StageContext, prepared: PreparedRows, started_from: str) -> RowIds:
+    """Return the samples that a candidate has learnt from, its ancestors included."""
+    sides = [prepared.split.train["row_id"].to_numpy(np.int64)]
+    if prepared.additional is not None:
+        sides.append(prepared.additional["row_id"].to_numpy(np.int64))
+    if context.lineage is not None and started_from != BASE:
+        sides.append(context.lineage.row_ids([_version_of_uri(started_from)]))
+    return np.unique(np.concatenate(sides))
+
+
+def _versions(context: StageContext) -> list[str]:
+    """Return the versions to compare with and to start from, each once."""
+    to_beat, started_from = version_to_beat(context), context.state.started_from
+    versions = [] if to_beat is None else [to_beat.version]
+    if started_from is not None and started_from != BASE:
+        versions.append(_version_of_uri(started_from))
+    return list(dict.fromkeys(versions))
+
+
+def _version_of_uri(uri: str) -> str:
+    """Return the version of `models:/name/version`."""
+    return uri.rpartition("/")[2]
+
+
+def _test_rows_with_twins(
+    context: StageContext, lineage: Lineage, prepared: PreparedRows, learnt: RowIds
+) -> list[int]:
+    """Return the test rows that were learnt from themselves or have a twin that was."""
+    split = prepared.split
+    test_ids = split.test["row_id"].to_numpy(np.int64)
+    # A session that is trained on again has compared its own sides already.
+    others = np.setdiff1d(learnt, _row_ids(split))
+    if len(others) > _MOST_ROWS:
+        logger.warning(
+            "%s: test rows are compared with the newest %d of %d rows that were learnt from",
+            context.model_type,
+            _MOST_ROWS,
+            len(others),
+        )
+        others = others[-_MOST_ROWS:]
+
+    has_twin = np.isin(test_ids, learnt)
+    if len(others):
+        family, settings = context.family, context.settings
+        preparation = build_preparation(family, settings, context.base.path, context.models)
+        shapes = family.chosen_shapes(settings)
+        sessions = _streams(lineage.sessions(others), shapes, others)
+        has_twin |= preparation.have_twins(split.test, sessions, others, context.state.folder)
+    return sorted(map(int, test_ids[has_twin]))
+
+
+def _row_ids(split: Split) -> RowIds:
+    sides = (split.train, split.validation, split.test)
+    return np.concatenate([side["row_id"].to_numpy(np.int64) for side in sides])
+
+
+def _streams(
+    sessions: Iterable[Iterable[pd.DataFrame]], shapes: tuple[str, ...], row_ids: RowIds
+) -> Iterator[Iterable[pd.DataFrame]]:
+    """Yield the rows of each session that a preparation takes, then its rows of other shapes.
+
+    In this way a session's chunks are those of its own preparation, which are in the cache.
+    """
+    for frames in sessions:
+        of_other_shapes: list[pd.DataFrame] = []
+        yield _chosen(frames, shapes, row_ids, of_other_shapes)
+        if of_other_shapes:
+            yield of_other_shapes
+
+
+def _chosen(
+    frames: Iterable[pd.DataFrame],
+    shapes: tuple[str, ...],
+    row_ids: RowIds,
+    of_other_shapes: list[pd.DataFrame],
+) -> Iterator[pd.DataFrame]:
+    """Yield the rows of some shapes, of all if none is named; collect other rows that count."""
+    for frame in frames:
+        if shapes:
+            is_other = ~frame["shape"].isin(shapes) & frame["row_id"].isin(row_ids)
+            if is_other.any():
+                of_other_shapes.append(frame[is_other].reset_index(drop=True))
+            frame = rows_of_shapes(frame, shapes)
+        yield frame
