@@ -148,6 +148,7 @@ def confusion_figure(confusion: pd.DataFrame) -> "Figure":
         yticklabels=names,
     )
     axes.tick_params(labelsize=7)
+    axes.tick_params(axis="y", labelrotation=0)
     axes.set_xlabel("predicted label", **TEXT)
     axes.set_ylabel("label", **TEXT)
     return figure

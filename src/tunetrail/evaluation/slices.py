@@ -237,10 +237,10 @@ def _check_finite(scores: Scores) -> None:
 def _quarters(column: pd.Series) -> pd.Series:
     """Return for each number the range of the quarter of the rows that it is in."""
     codes = pd.qcut(column, _QUANTILES, labels=False, duplicates="drop")
-    ranges = {
-        code: f"{column[codes == code].min():,g} to {column[codes == code].max():,g}"
-        for code in codes.dropna().unique()
-    }
+    is_whole = (column.dropna() % 1.0 == 0.0).all()
+    form = "{:,.0f} to {:,.0f}" if is_whole else "{:,.3g} to {:,.3g}"
+    bounds = column.groupby(codes).agg(["min", "max"])
+    ranges = dict(zip(bounds.index, map(form.format, bounds["min"], bounds["max"]), strict=True))
     return codes.map(ranges).astype(object).where(codes.notna(), None)
 
 

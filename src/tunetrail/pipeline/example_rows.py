@@ -67,7 +67,8 @@ def log_example_rows(
 
     scored_run = ScoredRun(
         model_type=context.model_type,
-        shape=str(rows["shape"].iloc[0]),
+        # A language model learns from several shapes at once.
+        shape=", ".join(sorted(set(rows["shape"]))),
         metric=after.metric,
         against=against,
         run_id=context.run.run_id,
@@ -88,10 +89,11 @@ def log_example_rows(
 
 def _query_texts(rows: pd.DataFrame) -> list[str]:
     """Return what a model is asked in each row: its first text, or all turns of a conversation."""
-    columns = shape_named(rows["shape"].iloc[0]).texts
-    if columns:
-        return list(rows[columns[0]])
-    return ["\n".join(texts) for texts in texts_of_rows(rows)]
+    has_query = rows["shape"].map(lambda name: bool(shape_named(name).texts))
+    return [
+        texts[0] if is_query else "\n".join(texts)
+        for texts, is_query in zip(texts_of_rows(rows), has_query, strict=True)
+    ]
 
 
 def row_details(

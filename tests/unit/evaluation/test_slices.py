@@ -217,13 +217,15 @@ def test_attributes_divide_numbers_by_quarters_and_keep_what_is_unknown() -> Non
             "characters": pd.array(range(100), dtype="Int64"),
             "language": pd.Series(["en", None] * 50, dtype=object),
             "stars": [1.0, 2.0, float("nan"), 2.0] * 25,
+            "price": np.append(np.linspace(0.0, 1000.5, 99), np.nan),
             "ndcg_at_10": np.linspace(0.0, 1.0, 100),
         }
     )
 
-    attributes = attributes_of(table, ("stars",))
+    attributes = attributes_of(table, ("stars", "price"))
 
-    assert list(attributes) == ["characters", "language", "stars"]
+    assert list(attributes) == ["characters", "language", "stars", "price"]
+    assert attributes["price"].tolist()[::33] == ["0 to 245", "255 to 500", "510 to 745", None]
     lengths = attributes["characters"].value_counts(sort=False).to_dict()
     assert lengths == {"0 to 24": 25, "25 to 49": 25, "50 to 74": 25, "75 to 99": 25}
     assert attributes["language"].tolist()[:2] == ["en", None]
