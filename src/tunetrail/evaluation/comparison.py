@@ -17,6 +17,8 @@ POWER = 0.8
 
 _CELLS_AT_ONCE = 300_000
 """Counts of drawn clusters held at a time: few enough for the processor's cache."""
+_LEAST_HEIGHT = 8
+"""Resamples drawn at a time even of many clusters: ranks are counted for eight at once."""
 _HEAVY_SHARE = 0.1
 """Share of a metric's weight from which a single row is worth a warning."""
 _ROUNDING = 1e-9
@@ -304,7 +306,7 @@ def drawn_counts(clusters: int, samples: int, seed: int) -> Iterator[Floats]:
     """Yield blocks of resamples as counts of each cluster, [resamples, clusters]."""
     generator = np.random.default_rng(seed)
     # In blocks: all at once may not fit into memory.
-    height = max(1, _CELLS_AT_ONCE // clusters)
+    height = max(_LEAST_HEIGHT, _CELLS_AT_ONCE // clusters)
     for start in range(0, samples, height):
         block = min(height, samples - start)
         drawn = generator.integers(clusters, size=(block, clusters), dtype=np.uint32)

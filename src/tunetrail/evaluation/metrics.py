@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
+from tunetrail.evaluation.resampled_ranks import rank_moments
+
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 Values = Mapping[str, Array]
@@ -176,35 +178,14 @@ def _spearman(values: Values, indices: Array) -> Floats:
 
 def _spearman_resampler(values: Values, cluster_of: Array) -> CountStatistic:
     """Return Spearman's correlation as a function of counts, without sorting each resample."""
-    cosine_ranks, gold_ranks = map(_rank_function, (values["cosine"], values["gold"]))
+    moments = rank_moments(values["cosine"], values["gold"], cluster_of)
 
     def spearman(counts: Floats) -> Floats:
-        row_counts = counts[:, cluster_of]
-        # The ranks of n rows, ties included, have the mean (n + 1) / 2.
-        middle = (row_counts.sum(axis=1, keepdims=True) + 1.0) / 2.0
-        first, second = cosine_ranks(row_counts) - middle, gold_ranks(row_counts) - middle
-
-        weighted = row_counts * first
-        spreads = (weighted * first).sum(axis=1) * (row_counts * second**2).sum(axis=1)
-        return _quotient((weighted * second).sum(axis=1), np.sqrt(spreads))
+        products, cosine_squares, gold_squares = moments(counts)
+        # Two roots: the product of both sums overflows the digits of a float.
+        return _quotient(products, np.sqrt(cosine_squares) * np.sqrt(gold_squares))
 
     return spearman
-
-
-def _rank_function(values: Array) -> CountStatistic:
-    """Return a function from counts [resamples, examples] to the mean ranks in each resample."""
-    order = np.argsort(values, kind="stable")
-    _, starts, groups = np.unique(values[order], return_index=True, return_inverse=True)
-    group_of = np.empty_like(groups)
-    group_of[order] = groups
-
-    def ranks(counts: Floats) -> Floats:
-        # Equal values share the mean of the ranks that they take up.
-        group_counts = np.add.reduceat(counts[:, order], starts, axis=1)
-        mean_ranks = group_counts.cumsum(axis=1) - (group_counts - 1.0) / 2.0
-        return mean_ranks[:, group_of]
-
-    return ranks
 
 
 def _pearson(values: Values, indices: Array) -> Floats:
