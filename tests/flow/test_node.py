@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from tunetrail import DatabaseManager, ModelTrainingNode, NodeConfig
 from tunetrail.config import (
@@ -141,6 +142,13 @@ def test_execute_logs_a_tree_of_runs(trained: Any) -> None:
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
 
 
+def metrics_under(prefix: str, run: Run) -> dict[str, float]:
+    """The metrics of a run whose names begin with `prefix/`, without it."""
+    metrics: dict[str, float] = run.data.metrics
+    names = [name for name in metrics if name.startswith(f"{prefix}/")]
+    return {name.removeprefix(f"{prefix}/"): metrics[name] for name in names}
+
+
 def test_execute_logs_what_a_person_compares(trained: Any, tmp_path: Path) -> None:
     client = MlflowClient(trained.settings.tracking.uri)
     runs = {run.info.run_name: run for run in runs_of(trained.settings)}
@@ -166,6 +174,12 @@ def test_execute_logs_what_a_person_compares(trained: Any, tmp_path: Path) -> No
 
     stored = client.download_artifacts(pipeline.info.run_id, "results.json", str(tmp_path))
     assert json.loads(Path(stored).read_text()) == trained.results
+
+    # The pipeline's run sums up each model type with all figures of its comparison.
+    for run in (embedding, llm):
+        compared = metrics_under("comparison", run)
+        assert {"confidence", "look", "differing"} <= set(compared)
+        assert metrics_under(run.info.run_name, pipeline) == compared
 
     for run in (embedding, llm):
         assert {

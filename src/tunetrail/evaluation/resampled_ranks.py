@@ -43,16 +43,14 @@ def rank_moments(first: Array, second: Array, cluster_of: Array) -> Callable[[Ar
     first_ranks, second_ranks = (
         _ResampledRanks(side[order], cluster_of_row) for side in (first, second)
     )
-    arrays = _ReusedArrays()
     height = max(_LEAST_HEIGHT, _CELLS_AT_ONCE // len(order))
 
     def block_moments(counts: Array) -> Moments:
-        draws = arrays.array("draws", *counts.T.shape)
-        np.copyto(draws, counts.T, casting="unsafe")
+        draws = np.ascontiguousarray(counts.T.astype(np.int32))
         first_centred, first_squares = first_ranks(draws)
         second_centred, second_squares = second_ranks(draws)
 
-        weighted = _take(draws, cluster_of_row, arrays.array("rows", *first_centred.shape))
+        weighted = draws.take(cluster_of_row, axis=0)
         weighted *= second_centred
         products = np.einsum("ij,ij->j", weighted, first_centred, dtype=np.float64)
         return products, first_squares, second_squares
@@ -88,7 +86,6 @@ class _ResampledRanks:
         self._ends_of_ties = place[np.append(changes, True)]
         self._tie_of_row = np.empty_like(order)
         self._tie_of_row[order] = np.append(0, changes.cumsum())
-        self._arrays = _ReusedArrays()
 
     def __call__(self, draws: Array) -> tuple[Array, Floats]:
         """Return twice the distance of each row's rank to the mean rank, and the sum of squares.
@@ -100,20 +97,15 @@ class _ResampledRanks:
             Whole numbers, int32 [rows, resamples], and the sum of their squares over the drawn
             rows, [resamples].
         """
-        array, resamples = self._arrays.array, draws.shape[1]
-        ties = len(self._ends_of_ties)
-
         # How many rows are drawn up to the end of each tie, which is the start of the next.
-        ends = array("ends", ties + 1, resamples)
-        ends[0] = 0
-        _take(self._rows_up_to(draws), self._ends_of_ties, ends[1:])
+        ends = np.zeros((len(self._ends_of_ties) + 1, draws.shape[1]), dtype=np.int32)
+        self._rows_up_to(draws).take(self._ends_of_ties, axis=0, out=ends[1:], mode="clip")
 
         # A tie has the mean of the ranks start + 1 to end; the mean of all ranks is half of
         # the rows + 1.
-        centred = np.add(ends[:-1], ends[1:], out=array("centred", ties, resamples))
+        centred = ends[:-1] + ends[1:]
         centred -= ends[-1]
-        by_row = array("by_row", len(self._tie_of_row), resamples)
-        _take(centred, self._tie_of_row, by_row)
+        by_row = centred.take(self._tie_of_row, axis=0)
 
         # The ranks of n rows have the sum of squares (n^3 - n) / 12, of which each tie of t rows
         # takes (t^3 - t) / 12; doubled ranks have four times that.
@@ -123,8 +115,7 @@ class _ResampledRanks:
 
     def _rows_up_to(self, draws: Array) -> Array:
         """Return how many rows are drawn up to each place of the table, [places, resamples]."""
-        shape = len(self._cluster_of), draws.shape[1]
-        table = _take(draws, self._cluster_of, self._arrays.array("table", *shape))
+        table = draws.take(self._cluster_of, axis=0)
         strips = table.reshape(_STRIPS, self._width, -1)
         for strip in range(1, _STRIPS):
             strips[strip] += strips[strip - 1]
@@ -134,25 +125,3 @@ class _ResampledRanks:
         np.cumsum(strips[-1, :-1], axis=0, out=columns_before[1:])
         strips += columns_before
         return table
-
-
-class _ReusedArrays:
-    """Arrays that are written again for each block of resamples.
-
-    New ones would take longer than the arithmetic, as the system clears their memory first.
-    """
-
-    def __init__(self) -> None:
-        self._arrays: dict[str, Array] = {}
-
-    def array(self, name: str, rows: int, resamples: int) -> Array:
-        """Return an int32 array of any content, which the next call with its name overwrites."""
-        array = self._arrays.get(name)
-        if array is None or array.shape != (rows, resamples):
-            array = self._arrays[name] = np.empty((rows, resamples), dtype=np.int32)
-        return array
-
-
-def _take(array: Array, rows: Array, out: Array) -> Array:
-    """Return the rows of an array; with `clip`, numpy writes them without a copy in between."""
-    return array.take(rows, axis=0, out=out, mode="clip")

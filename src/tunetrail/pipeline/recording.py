@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tunetrail.errors import TunetrailError, UserError, state_after
+from tunetrail.evaluation.comparison import Comparison
 from tunetrail.pipeline.stages.deploy import Deployment
 from tunetrail.stores.database import DatabaseManager, PromotionRecord
 from tunetrail.stores.ledger import pack_row_ids
@@ -87,8 +88,6 @@ def record_promotion(
 
 def summarize(run: TrackedRun, model_type: str, steps: Mapping[str, Mapping[str, Any]]) -> None:
     """Write to the pipeline's run what came of a model type."""
-    names = ("after", "before", "improvement", "lower", "upper")
-    values = {f"{model_type}/{name}": steps["comparison"][name] for name in names}
-    # Bounds are None if there were too few examples for an interval.
-    run.log_metrics({name: value for name, value in values.items() if value is not None})
+    figures = Comparison.from_dict(steps["comparison"]).figures
+    run.log_metrics({f"{model_type}/{name}": value for name, value in figures.items()})
     run.set_tags({f"tunetrail.{model_type}.decision": steps["deployment"]["decision"]})

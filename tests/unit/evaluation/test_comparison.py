@@ -344,7 +344,8 @@ def test_comparisons_of_older_versions_can_be_read() -> None:
     assert (comparison.lower, comparison.differing, comparison.change_bound) == (None, None, None)
     assert comparison.interval_in_words == "too few rows"
     assert comparison.why_no_interval == "too few examples for an interval"
-    assert set(comparison.figures) == {"before", "after", "improvement"}
+    figures = {"before", "after", "improvement", "confidence", "look"}
+    assert set(comparison.figures) == figures
 
 
 def test_a_reason_without_an_interval_names_the_confidence_of_a_later_look() -> None:
