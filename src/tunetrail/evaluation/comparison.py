@@ -206,6 +206,17 @@ def least_differing(confidence: float) -> int:
     return math.ceil(math.log2(2.0 / (1.0 - confidence)))
 
 
+def cluster_index(scores: Scores) -> Array:
+    """Return the cluster of each example as an index from 0; without clusters, the example's own.
+
+    Shape: [examples].
+    """
+    if scores.clusters is None:
+        return np.arange(scores.examples)
+    _, cluster_of = np.unique(np.asarray(scores.clusters), return_inverse=True)
+    return cluster_of
+
+
 def compare(
     before: Scores, after: Scores, *, bootstrap_samples: int, confidence: float, seed: int
 ) -> Comparison:
@@ -227,9 +238,7 @@ def compare(
     sign = 1.0 if after.higher_is_better else -1.0
 
     # Rows of one cluster say nearly the same: what counts is the number of clusters.
-    cluster_of = np.arange(after.examples)
-    if after.clusters is not None:
-        _, cluster_of = np.unique(np.asarray(after.clusters), return_inverse=True)
+    cluster_of = cluster_index(after)
     independent = int(cluster_of.max()) + 1
     differing = differing_clusters(before, after, cluster_of)
 
