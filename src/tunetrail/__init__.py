@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tunetrail.comparing import compare
     from tunetrail.node import ModelTrainingNode, NodeConfig
     from tunetrail.pipeline import DataSciencePipeline
     from tunetrail.stores.database import DatabaseManager
@@ -19,6 +20,7 @@ __all__ = [
     "ModelTrainingNode",
     "NodeConfig",
     "__version__",
+    "compare",
 ]
 
 _HOMES = {
@@ -26,6 +28,7 @@ _HOMES = {
     "DataSciencePipeline": "tunetrail.pipeline",
     "ModelTrainingNode": "tunetrail.node",
     "NodeConfig": "tunetrail.node",
+    "compare": "tunetrail.comparing",
 }
 
 

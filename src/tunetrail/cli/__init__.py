@@ -20,7 +20,7 @@ from tunetrail.config import FAMILY_ENTRY_POINTS, default_database_url
 from tunetrail.errors import TunetrailError, UserError, did_you_mean
 from tunetrail.samples import sample_kinds
 
-_COMMANDS = ("train", "resume", "prepare", "ingest", "sessions", "demo", "ui")
+_COMMANDS = ("train", "resume", "prepare", "ingest", "sessions", "compare", "demo", "ui")
 
 _USAGE = """\
 usage: tunetrail COMMAND [ARGUMENT ...] [--debug] [--version]
@@ -33,6 +33,7 @@ commands:
   prepare    validate, clean and split a session's rows into files, without training
   ingest     store the samples or chat logs of a file (JSONL, CSV, Parquet) under a session
   sessions   list the sessions, their samples and how their last training ended
+  compare    compare runs, versions or base models on the same test rows
   demo       run everything once, on samples from Python's standard library
   ui         open MLflow's pages with the runs and the registered models
 

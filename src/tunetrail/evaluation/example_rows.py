@@ -19,6 +19,9 @@ from tunetrail.evaluation.metrics import METRICS, metric_named
 from tunetrail.evaluation.scores import Scores, scores_from
 from tunetrail.plain_values import plain_values
 
+ROWS_ARTIFACT = "evaluation/rows.parquet"
+"""Path of the file among the artifacts of its run."""
+
 TEST, FOLD = "test", "fold"
 """Values of the column `side`: rows of the test side, and held-out rows of a fold."""
 

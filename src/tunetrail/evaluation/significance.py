@@ -24,8 +24,8 @@ def permutation_p_value(
 ) -> float:
     """Return the two-sided p-value of a paired permutation test on whole clusters.
 
-    If the two models were equal, each cluster could as well have got its scores from the respective
-    other one. The test swaps the scores of whole clusters and counts how often the metric then
+    If the two models were equal, each cluster could as well have got its scores from the other
+    model. The test swaps the scores of whole clusters and counts how often the metric then
     differs at least as much as it does. For a mean over independent rows, this is the test of
     random signs (Fisher 1935; Dror et al. 2018, https://aclanthology.org/P18-1128). The p-value is
     that of `scipy.stats.permutation_test` with `permutation_type="samples"`: exact if all swaps are
@@ -105,7 +105,7 @@ def _two_sided(differences: Floats, observed: float, added: int) -> float:
 
 
 def mcnemar_p_value(before: Scores, after: Scores) -> float | None:
-    """Return the exact two-sided p-value of McNemar's test; None if the metric isn't right or wrong.
+    """Return the exact two-sided p-value of McNemar's test; None unless rows are right or wrong.
 
     Of the rows that only one model gets right, either model should have half if the two were equal:
     an exact binomial test (McNemar 1947; Dietterich 1998 for classifiers). A cluster counts as one

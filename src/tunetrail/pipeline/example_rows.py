@@ -12,6 +12,7 @@ from tunetrail.config import PrivacyConfig
 from tunetrail.data.privacy.scrubber import Scrubber
 from tunetrail.data.rows import object_series, texts_of_rows
 from tunetrail.evaluation.example_rows import (
+    ROWS_ARTIFACT,
     ExampleRows,
     ScoredRun,
     example_table,
@@ -28,7 +29,7 @@ from tunetrail.samples.values import is_finite_number
 RowVectors = Callable[[Sequence[str]], npt.NDArray[Any]]
 """Takes texts; returns vectors of them, [texts, dimensions]."""
 
-FOLDER, FILE = "evaluation", "rows.parquet"
+FOLDER, _, FILE = ROWS_ARTIFACT.partition("/")
 
 # A column of longer texts is content: it divides rows into no groups, and may hold anything.
 _LONGEST_VALUE = 100

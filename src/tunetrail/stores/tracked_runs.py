@@ -122,6 +122,19 @@ class TrackedRun:
                 ) from error
         return dict(content)
 
+    def download(self, file: str, folder: Path) -> Path:
+        """Return the path of an artifact in a local folder, where it is copied to if it is remote.
+
+        Raises:
+            TrackingError: The artifact doesn't exist or can't be read.
+        """
+        # In a folder of the run's own, as artifacts of several runs have the same names.
+        run_folder = folder / self.run_id
+        run_folder.mkdir(exist_ok=True)
+        with tracking_errors(self.tracker.config.uri):
+            path = self.tracker.client.download_artifacts(self.run_id, file, str(run_folder))
+        return Path(path)
+
     def log_text(self, text: str, file: str) -> None:
         """Store a text artifact."""
         with tracking_errors(self.tracker.config.uri):

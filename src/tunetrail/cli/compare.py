@@ -1,0 +1,202 @@
+"""`tunetrail compare`: compare models that were scored before, on the same test rows."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunetrail.errors import UserError, not_writable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from tunetrail.evaluation.model_comparison import ModelComparison
+
+_DESCRIPTION = """\
+Compare two or more models on the same test rows, by the scores that their runs kept in
+evaluation/rows.parquet. No model is loaded, and root stays where it is.
+
+a MODEL is one of:
+  the id or the name of a run: of a whole training, or of one model type in it
+  a version: embedding/3 or models:/embedding/3
+  an alias: embedding@root
+  base: the base model, as one of the other runs was compared with it
+
+Models that were scored on other test rows, or ranked other documents, are not compared."""
+
+_EPILOG = """\
+exit code: 0 if the models were compared, whatever the result; 2 if they can't be
+
+examples:
+  tunetrail compare base embedding@root
+  tunetrail compare embedding/1 embedding/2 embedding/3 --html comparison.html
+  tunetrail compare 0f8fad5bd9cb469fa16570867728950e llm@root --metric bits_per_byte_text --json"""
+
+
+def compare(arguments: list[str]) -> int:
+    """Compare the models, print the result, and write what the options ask for."""
+    options = _parse(arguments)
+    # MLflow's bars for files of a few kilobytes would stand between the lines.
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    # Imported only after parsing: --help doesn't wait for MLflow.
+    from tunetrail.comparing import compare as compare_scored
+    from tunetrail.comparing import log_comparison
+    from tunetrail.evaluation.comparison_page import comparison_page
+
+    page = Path(options.html) if options.html else None
+    _check_writable(page)
+    comparison = compare_scored(
+        *options.models,
+        tracking_uri=options.uri,
+        model_type=options.model_type,
+        metric=options.metric,
+        common=options.common,
+        confidence=options.confidence,
+    )
+
+    if options.json:
+        print(json.dumps(comparison.to_dict(), indent=2, allow_nan=False))
+    else:
+        print_comparison(comparison)
+    # On stderr: with --json, stdout holds nothing else.
+    if page is not None:
+        page.write_text(comparison_page(comparison), encoding="utf-8")
+        print(f"page: {page}", file=sys.stderr)
+    if options.mlflow:
+        run_id = log_comparison(comparison, tracking_uri=options.uri, experiment=options.experiment)
+        print(f"MLflow run: {run_id}", file=sys.stderr)
+    return 0
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="tunetrail compare",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="two or more, see above")
+    parser.add_argument("--model-type", metavar="TYPE", help="embedding or llm, if runs have both")
+    metric_help = "metric to compare by (default: the primary one of the rows' shape)"
+    parser.add_argument("--metric", metavar="NAME", help=metric_help)
+    common_help = "compare on the rows that all models share, if their test rows differ"
+    parser.add_argument("--common", action="store_true", help=common_help)
+    confidence_help = "coverage of the intervals, 1 minus the level of the tests (default: 0.95)"
+    parser.add_argument(
+        "--confidence", type=float, default=0.95, metavar="SHARE", help=confidence_help
+    )
+
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--html", metavar="FILE", help="write a page that needs no network")
+    mlflow_help = "log the table, the page and the pictures to a new MLflow run"
+    parser.add_argument("--mlflow", action="store_true", help=mlflow_help)
+    uri_help = "the MLflow store (default: %(default)s)"
+    parser.add_argument("--uri", default="sqlite:///mlflow.db", help=uri_help)
+    experiment_help = "MLflow experiment of the new run (default: %(default)s)"
+    parser.add_argument("--experiment", default="tunetrail", metavar="NAME", help=experiment_help)
+    return parser.parse_args(arguments)
+
+
+def _check_writable(page: Path | None) -> None:
+    """Raise an error, before anything is computed, if the page can't be written."""
+    if page is None:
+        return
+    if page.is_dir():
+        raise UserError(f"--html must be a file, got the folder {str(page)!r}. Name a file in it.")
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise not_writable("--html", page.parent, error) from error
+
+
+def print_comparison(comparison: "ModelComparison") -> None:
+    """Print the models, the pairs, and in words which model is better."""
+    from rich.console import Console
+
+    console = Console()
+    console.print(_models_table(comparison, console))
+    console.print(_pairs_table(comparison, console))
+
+    for pair in comparison.pairs:
+        _print_line(console, pair.verdict)
+    several = len(comparison.pairs) > 1
+    corrected = f", corrected for {len(comparison.pairs)} pairs (Holm)" if several else ""
+    _print_line(
+        console,
+        f"{comparison.rows_in_words}; {100.0 * comparison.confidence:.3g}% intervals; p of a "
+        f"paired permutation test{corrected}; d is Cohen's",
+    )
+    if comparison.warning is not None:
+        _print_line(console, f"warning: {comparison.warning}")
+
+
+def _models_table(comparison: "ModelComparison", console: "Console") -> "Table":
+    from tunetrail.evaluation.comparison_page import shown_p_value
+
+    ranks = comparison.rank_test
+    further = [] if ranks is None else ["mean rank"]
+    table = _new_table("model", comparison.metric_in_words, "scored as", *further)
+    if ranks is not None:
+        table.caption = (
+            f"Friedman's test: p {shown_p_value(ranks.p_value)}; ranks differ from "
+            f"{ranks.critical_difference:.2f} on (Nemenyi)"
+        )
+        table.caption_justify = "left"
+
+    for model in comparison.models:
+        cells = [model.name, f"{model.value:.4f}", model.source]
+        if model.mean_rank is not None:
+            cells.append(f"{model.mean_rank:.2f}")
+        table.add_row(*(_printable(cell, console) for cell in cells))
+    return table
+
+
+def _pairs_table(comparison: "ModelComparison", console: "Console") -> "Table":
+    from tunetrail.evaluation.comparison_page import shown_counts, shown_effect, shown_p_value
+
+    has_mcnemar = any(pair.mcnemar_p_value is not None for pair in comparison.pairs)
+    names = ["from", "to", "improvement", "interval", "p", "d", "better/equal/worse"]
+    table = _new_table(*names, *(["McNemar p"] if has_mcnemar else []))
+    for pair in comparison.pairs:
+        cells = [
+            pair.first,
+            pair.second,
+            f"{pair.comparison.improvement:+.4f}",
+            pair.interval,
+            shown_p_value(pair.adjusted_p_value),
+            shown_effect(pair),
+            shown_counts(pair),
+        ]
+        if has_mcnemar:
+            cells.append(shown_p_value(pair.mcnemar_p_value))
+        table.add_row(*(_printable(cell, console) for cell in cells))
+    return table
+
+
+def _new_table(*columns: str) -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in columns:
+        # Folded rather than cut off with an ellipsis, which not every terminal can show.
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _printable(text: str, console: "Console") -> str:
+    """Return a text that the terminal can show, in which brackets are no markup."""
+    from rich.markup import escape
+
+    from tunetrail.reporting.readable import readable
+
+    encoding = console.encoding
+    shown = readable(text).encode(encoding, errors="backslashreplace").decode(encoding)
+    return escape(shown)
+
+
+def _print_line(console: "Console", text: str) -> None:
+    console.print(_printable(text, console), soft_wrap=True, highlight=False)

@@ -1,0 +1,179 @@
+"""References to models that were scored: a run, a version or an alias, resolved to MLflow runs."""
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from tunetrail.errors import UserError
+from tunetrail.stores.tracking import BATCH, Tracker, tracking_errors
+
+BASE = "base"
+"""The name of the base model, which belongs to no run of its own."""
+
+_VERSION = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+_SHOWN_NAMES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelReference:
+    """A model that a user named.
+
+    Attributes:
+        name: The reference as the user typed it.
+        run_ids: The runs that scored it, by model type; empty for the base model.
+        aliases: Names by which other runs' files say that they compared with it: the URIs of its
+            versions, or `base`.
+    """
+
+    name: str
+    run_ids: dict[str, str] = field(default_factory=dict)
+    aliases: frozenset[str] = frozenset()
+
+
+def find_model(tracker: Tracker, reference: str, artifact: str) -> ModelReference:
+    """Return the model that a reference names, and the runs that scored it.
+
+    Args:
+        tracker: The MLflow store.
+        reference: The id or the name of a run, of a pipeline or of one model type; a version
+            (`NAME/3` or `models:/NAME/3`); an alias (`NAME@root`); or `base`.
+        artifact: Path of the artifact that a run has if it scored models.
+
+    Raises:
+        UserError: There is no such model, several have the name, or no scores were kept.
+    """
+    if reference == BASE:
+        return ModelReference(name=BASE, aliases=frozenset({BASE}))
+
+    with tracking_errors(tracker.config.uri):
+        version = _find_version(tracker, reference)
+        runs = _named_runs(tracker, reference) if version is None else _run_of(tracker, version)
+        if not runs:
+            raise UserError(_not_found(tracker, reference))
+        scored_runs = {}
+        for run in runs:
+            scored_runs[run.info.run_id] = _scored_runs(tracker, run, artifact)
+
+        with_scores = {run_id: scored for run_id, scored in scored_runs.items() if scored}
+        if len(with_scores) > 1:
+            shown = ", ".join(list(with_scores)[:_SHOWN_NAMES])
+            raise UserError(
+                f"model must be one run, got {reference!r}, the name of {len(with_scores)} runs. "
+                f"Name it by its id: {shown}."
+            )
+        if not with_scores:
+            raise UserError(
+                f"model must be a run with the artifact {artifact}, got {reference!r} without it: "
+                "the run ended before its evaluation, or an older version of tunetrail made it. "
+                "Train again."
+            )
+        run_ids = next(iter(with_scores.values()))
+        aliases = {version_uri(version) for version in _versions_of(tracker, run_ids.values())}
+    return ModelReference(name=reference, run_ids=run_ids, aliases=frozenset(aliases))
+
+
+def version_uri(version: ModelVersion) -> str:
+    """Return `models:/name/version`."""
+    return f"models:/{version.name}/{version.version}"
+
+
+def _find_version(tracker: Tracker, reference: str) -> ModelVersion | None:
+    """Return the version that a reference names; None if it names no version or alias."""
+    match = _VERSION.fullmatch(reference)
+    if match is None:
+        return None
+    name, version, alias = match["name"], match["version"], match["alias"]
+    try:
+        if alias is not None:
+            return tracker.client.get_model_version_by_alias(name, alias)
+        return tracker.client.get_model_version(name, version)
+    except MlflowException as error:
+        if error.error_code in _ABSENT:
+            return None
+        raise
+
+
+def _run_of(tracker: Tracker, version: ModelVersion) -> list[Run]:
+    """Return the run that registered a version."""
+    run = tracker.find_run(version.run_id) if version.run_id else None
+    if run is None:
+        raise UserError(
+            f"model must be a version whose run is in MLflow, got {version_uri(version)}, whose "
+            f"run {version.run_id or '(none)'} is gone. Restore the run, or train again."
+        )
+    return [run]
+
+
+def _named_runs(tracker: Tracker, reference: str) -> list[Run]:
+    """Return the run of that id, or the runs of that name, newest first."""
+    run = tracker.find_run(reference) if _RUN_ID.fullmatch(reference) else None
+    if run is not None:
+        return [run]
+    # MLflow's filters can't escape a quotation mark.
+    if '"' in reference:
+        return []
+    return _search_runs(tracker, f'attributes.run_name = "{reference}"')
+
+
+def _search_runs(tracker: Tracker, condition: str) -> list[Run]:
+    """Return the newest runs of all experiments that fulfil a condition."""
+    experiments = [experiment.experiment_id for experiment in tracker.client.search_experiments()]
+    newest_first = ["attributes.start_time DESC"]
+    return list(
+        tracker.client.search_runs(experiments, condition, order_by=newest_first, max_results=BATCH)
+    )
+
+
+def _scored_runs(tracker: Tracker, run: Run, artifact: str) -> dict[str, str]:
+    """Return the ids of the runs with scores, by model type: the run itself, or its children."""
+    folder = artifact.rpartition("/")[0]
+    scored = {}
+    for candidate in (run, *_children(tracker, run)):
+        if artifact in tracker.run(candidate.info.run_id).artifacts(folder):
+            model_type = candidate.data.tags.get("tunetrail.model_type", "unknown")
+            scored[model_type] = candidate.info.run_id
+            # Below a run that has scores are only its folds.
+            if candidate is run:
+                break
+    return scored
+
+
+def _children(tracker: Tracker, run: Run) -> Iterable[Run]:
+    """Yield the runs below a run, which are asked for only when they are needed."""
+    yield from tracker.children(run.info.run_id)
+
+
+def _versions_of(tracker: Tracker, run_ids: Iterable[str]) -> list[ModelVersion]:
+    versions: list[ModelVersion] = []
+    for run_id in run_ids:
+        versions += tracker.client.search_model_versions(f"run_id = '{run_id}'")
+    return versions
+
+
+def _not_found(tracker: Tracker, reference: str) -> str:
+    """Return that there is no such model, with the nearest names that there are."""
+    names = dict.fromkeys([BASE])
+    for model in tracker.client.search_registered_models(max_results=_SHOWN_NAMES * 10):
+        names |= dict.fromkeys(f"{model.name}@{alias}" for alias in model.aliases)
+        is_of_model = f"name = '{model.name}'"
+        versions: Any = tracker.client.search_model_versions(is_of_model, max_results=BATCH)
+        names |= dict.fromkeys(f"{model.name}/{version.version}" for version in versions)
+    for run in _search_runs(tracker, ""):
+        names |= dict.fromkeys([run.info.run_name, run.info.run_id])
+
+    nearest = difflib.get_close_matches(reference, list(map(str, names)), n=_SHOWN_NAMES)
+    hint = f"Did you mean {' or '.join(map(repr, nearest))}?"
+    if not nearest:
+        hint = "`tunetrail ui` shows the runs and the versions."
+    return (
+        "model must be a run's id or name, a version such as embedding/3, an alias such as "
+        f"embedding@root, or base, got {reference!r}. {hint}"
+    )

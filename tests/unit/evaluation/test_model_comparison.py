@@ -1,0 +1,335 @@
+import dataclasses
+import json
+import re
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tunetrail.errors import UserError
+from tunetrail.evaluation.comparison import compare
+from tunetrail.evaluation.comparison_page import comparison_page
+from tunetrail.evaluation.comparison_plots import comparison_figures
+from tunetrail.evaluation.example_rows import CANDIDATE, REFERENCE, ExampleRows, ScoredRun
+from tunetrail.evaluation.metrics import Floats
+from tunetrail.evaluation.model_comparison import (
+    ModelComparison,
+    ScoredModel,
+    compare_models,
+    same_rows,
+)
+from tunetrail.evaluation.scores import scores_from
+from tunetrail.reporting.charts import png
+
+ROWS = 60
+
+
+def example_rows(
+    run_id: str, after: Floats, before: Floats | None = None, **changes: Any
+) -> ExampleRows:
+    """Rows of a retrieval whose texts are the numbers 0, 1, ..., unless `texts` names others."""
+    texts = changes.pop("texts", [str(row) for row in range(len(after))])
+    clusters = changes.pop("clusters", [f"c{text}" for text in texts])
+    metric = changes.get("metric", "ndcg_at_10")
+    before = np.zeros(len(after)) if before is None else before
+    run = ScoredRun(
+        **{
+            "model_type": "embedding",
+            "shape": "pair",
+            "metric": "ndcg_at_10",
+            "against": "base",
+            "run_id": run_id,
+            "metrics": {metric: float(np.mean(after))},
+            "reference_metrics": {metric: float(np.mean(before))},
+            "documents": 500,
+            "corpus": "corpus-1",
+            **changes,
+        }
+    )
+    table = pd.DataFrame(
+        {
+            "side": "test",
+            "fold": None,
+            "row_id": range(len(after)),
+            "text_hash": texts,
+            "cluster": clusters,
+            metric: after,
+            REFERENCE + metric: before,
+        }
+    )
+    return ExampleRows(run=run, table=table)
+
+
+def model(name: str, values: Floats, **changes: Any) -> ScoredModel:
+    return ScoredModel(name=name, rows=example_rows(f"run-{name}", values, **changes))
+
+
+@pytest.fixture(scope="module")
+def three() -> list[ScoredModel]:
+    generator = np.random.default_rng(0)
+    values = generator.uniform(0.2, 0.7, size=ROWS)
+    return [
+        model("a", values),
+        model("b", values + 0.1 + generator.normal(scale=0.05, size=ROWS)),
+        model("c", values + generator.normal(scale=0.05, size=ROWS)),
+    ]
+
+
+@pytest.fixture(scope="module")
+def result(three: list[ScoredModel]) -> ModelComparison:
+    return compare_models(three, bootstrap_samples=2000)
+
+
+def test_the_better_model_is_named_and_equal_ones_are_not(result: ModelComparison) -> None:
+    assert [pair.better for pair in result.pairs] == ["b", None, "b"]
+    first, second, third = result.pairs
+    assert first.verdict == "b is better than a" and third.verdict == "b is better than c"
+    assert re.fullmatch(
+        r"a and c can't be told apart: a difference of 0\.\d{4} would be found in four of five such tests",
+        second.verdict,
+    )
+    # The sign follows the order of the names.
+    assert first.comparison.improvement > 0 > third.comparison.improvement
+    assert first.wins is not None and first.losses is not None
+    assert first.wins + (first.ties or 0) + first.losses == ROWS and first.wins > first.losses
+
+
+def test_the_interval_is_that_of_the_gate(
+    three: list[ScoredModel], result: ModelComparison
+) -> None:
+    before, after = (scored.rows.scores() for scored in three[:2])
+    expected = compare(before, after, bootstrap_samples=2000, confidence=0.95, seed=0)
+    assert result.pairs[0].comparison == expected
+
+
+def test_p_values_of_several_pairs_are_corrected(result: ModelComparison) -> None:
+    for pair in result.pairs:
+        assert pair.adjusted_p_value >= pair.p_value
+    smallest = min(result.pairs, key=lambda pair: pair.p_value)
+    assert smallest.adjusted_p_value == pytest.approx(3.0 * smallest.p_value)
+
+
+def test_three_models_are_ranked(result: ModelComparison) -> None:
+    assert result.rank_test is not None and result.rank_test.p_value < 0.001
+    ranks = [scored.mean_rank for scored in result.models]
+    assert ranks[1] == min(rank for rank in ranks if rank is not None)
+    assert result.models[0].value == pytest.approx(0.45, abs=0.05)
+
+
+def test_the_order_of_the_rows_does_not_matter(three: list[ScoredModel]) -> None:
+    a, b, _ = three
+    shuffled = b.rows.table.sample(frac=1.0, random_state=0)
+    other = dataclasses.replace(b, rows=dataclasses.replace(b.rows, table=shuffled))
+
+    result = compare_models([a, other], bootstrap_samples=200)
+
+    assert result == compare_models([a, b], bootstrap_samples=200)
+
+
+def test_candidate_and_reference_of_one_run_are_two_models() -> None:
+    rows = example_rows("run-1", np.linspace(0.5, 1.0, ROWS), np.linspace(0.4, 0.9, ROWS))
+    base = ScoredModel(name="base", rows=rows, column=REFERENCE)
+    candidate = ScoredModel(name="new", rows=rows, column=CANDIDATE)
+
+    result = compare_models([base, candidate], bootstrap_samples=200)
+
+    assert result.pairs[0].better == "new"
+    assert [scored.source for scored in result.models] == [
+        "base model of run run-1",
+        "candidate of run run-1",
+    ]
+
+
+def test_right_or_wrong_gets_mcnemars_test() -> None:
+    before, after = np.array([0.0] * 12 + [1.0] * 20), np.ones(32)
+    models = [
+        model(name, values, metric="recall_at_1", shape="text")
+        for name, values in (("a", before), ("b", after))
+    ]
+
+    pair = compare_models(models, bootstrap_samples=200).pairs[0]
+
+    assert pair.mcnemar_p_value == pytest.approx(2.0 * 0.5**12)
+    assert (pair.wins, pair.ties, pair.losses) == (12, 20, 0)
+
+
+def test_lower_is_better_where_the_metric_says_so() -> None:
+    nats = np.linspace(50.0, 90.0, ROWS)
+    files = []
+    for run_id, factor in (("a", 1.0), ("b", 0.8)):
+        rows = example_rows(run_id, factor * nats / 100.0, metric="bits_per_byte", shape="document")
+        table = rows.table.assign(nats=factor * nats, bytes=100.0)
+        table = table.assign(reference_nats=nats, reference_bytes=100.0)
+        files.append(dataclasses.replace(rows, table=table))
+    a, b = (ScoredModel(name=rows.run.run_id, rows=rows) for rows in files)
+
+    pair = compare_models([a, b], bootstrap_samples=200).pairs[0]
+
+    assert pair.better == "b" and pair.wins == ROWS
+    assert pair.comparison.after < pair.comparison.before
+    assert pair.effect_size is not None and pair.effect_size > 0.0
+
+
+def test_a_correlation_has_no_values_of_rows() -> None:
+    generator = np.random.default_rng(0)
+    gold = generator.uniform(size=ROWS)
+    models = []
+    for name, noise in (("a", 1.0), ("b", 0.1), ("c", 0.1)):
+        cosine = gold + generator.normal(scale=noise, size=ROWS)
+        rows = example_rows(name, cosine, metric="cosine", shape="score")
+        table = rows.table.assign(gold=gold, reference_gold=gold)
+        run = dataclasses.replace(rows.run, metric="spearman")
+        models.append(ScoredModel(name=name, rows=ExampleRows(run=run, table=table)))
+
+    result = compare_models(models, bootstrap_samples=500)
+
+    pair = result.pairs[0]
+    assert pair.better == "b" and result.rank_test is None
+    assert (pair.wins, pair.effect_size, pair.mcnemar_p_value) == (None, None, None)
+    assert list(comparison_figures(result)) == ["pairs"]
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_one_row_and_ties_alone_can_not_be_decided() -> None:
+    one = compare_models([model("a", np.array([0.2])), model("b", np.array([0.9]))])
+    assert one.pairs[0].better is None and one.pairs[0].p_value == 1.0
+    assert one.pairs[0].verdict == (
+        "a and b can't be told apart: only 1 of 1 test group changed, and a 95% interval needs 6"
+    )
+    assert one.rows_in_words == "1 test row in 1 group among 500 documents"
+
+    same = np.linspace(0.0, 1.0, ROWS)
+    ties = compare_models([model(name, same) for name in "abc"])
+    for pair in ties.pairs:
+        assert pair.better is None and pair.adjusted_p_value == 1.0
+        assert "no row changed among 60 test groups" in pair.verdict
+    assert ties.rank_test is not None and ties.rank_test.p_value == 1.0
+    for result in (one, ties):
+        json.dumps(result.to_dict(), allow_nan=False)
+        assert comparison_page(result).startswith("<!DOCTYPE html>")
+
+
+def test_scores_that_are_not_finite_are_refused() -> None:
+    broken = np.linspace(0.0, 1.0, ROWS)
+    broken[[3, 7]] = np.nan
+    message = "ndcg_at_10 must be finite on every test row, got 2 of 60 rows of b that are not"
+    with pytest.raises(UserError, match=message):
+        compare_models([model("a", np.zeros(ROWS)), model("b", broken)])
+
+
+VALUES = np.linspace(0.0, 1.0, ROWS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"corpus": "corpus-2", "documents": 90},
+            "same documents, got 500 documents of a, 90 documents of b, which differ; .* they share 60",
+        ),
+        (
+            {"texts": [f"new {row}" for row in range(ROWS)]},
+            "test rows in common, got 60 rows of a, 60 rows of b and none that all share",
+        ),
+        (
+            {"texts": [str(row + 20) for row in range(ROWS)]},
+            "same test rows, got 60 rows of a, 60 rows of b, of which all share 40. Add --common",
+        ),
+        ({"model_type": "llm"}, "same family, got embedding of a, llm of b"),
+        ({"shape": "text"}, "same shape of rows, got pair of a, text of b"),
+        (
+            {"metric": "recall_at_1"},
+            "same primary metric, got ndcg_at_10 of a, recall_at_1 of b. .*no metric is in all files",
+        ),
+    ],
+)
+def test_what_can_not_be_compared_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        compare_models([model("a", VALUES), model("b", VALUES, **changes)])
+    assert "\n" not in str(error.value)
+
+
+def test_common_rows_are_compared_on_request_and_counted() -> None:
+    texts = [str(row + 20) for row in range(ROWS)]
+    models = [model("a", VALUES), model("b", VALUES + 0.1, texts=texts)]
+
+    result = compare_models(models, common=True, bootstrap_samples=200)
+
+    assert (result.examples, result.left_out) == (40, 40)
+    # Text 20 has the value 20/59 in a, and 0/59 + 0.1 in b.
+    assert result.pairs[0].comparison.improvement == pytest.approx(0.1 - 20 / 59)
+    assert "40 further rows that not all models share are left out" in result.rows_in_words
+    with pytest.raises(UserError, match="same documents"):
+        compare_models([models[0], model("b", VALUES, corpus="corpus-2")], common=True)
+
+
+def test_the_coarser_clusters_count() -> None:
+    finer, coarser = (
+        model("a", VALUES),
+        model("b", VALUES + 0.1, clusters=[f"{row // 2}" for row in range(ROWS)]),
+    )
+    for models in ([finer, coarser], [coarser, finer]):
+        assert compare_models(models, bootstrap_samples=200).clusters == ROWS // 2
+
+
+def test_equal_texts_are_matched_in_their_order() -> None:
+    texts = ["same"] * ROWS
+    result = compare_models(
+        [model("a", VALUES, texts=texts), model("b", VALUES, texts=texts)], bootstrap_samples=200
+    )
+    assert result.examples == ROWS and result.pairs[0].ties == ROWS
+
+
+def test_the_same_model_twice_is_refused() -> None:
+    rows = example_rows("run-1", VALUES)
+    twice = [ScoredModel(name=name, rows=rows) for name in ("embedding@root", "embedding/2")]
+    message = "must be different, got embedding@root and embedding/2, which are both the candidate"
+    with pytest.raises(UserError, match=message):
+        compare_models(twice)
+
+
+def test_an_unknown_metric_names_the_nearest() -> None:
+    message = r"metric must be one .* \(ndcg_at_10\), got 'ndcg_at_1'. Did you mean 'ndcg_at_10'\?"
+    with pytest.raises(UserError, match=message):
+        compare_models([model("a", VALUES), model("b", VALUES)], metric="ndcg_at_1")
+
+
+def test_same_rows_asks_for_rows_and_documents() -> None:
+    a = model("a", VALUES)
+    assert same_rows([a, model("b", VALUES)])
+    assert not same_rows([a, model("b", VALUES, corpus="corpus-2")])
+    assert not same_rows([a, model("b", VALUES[:10])])
+
+
+def test_the_mean_is_that_of_the_rows(three: list[ScoredModel], result: ModelComparison) -> None:
+    for scored, outcome in zip(three, result.models, strict=True):
+        logged = scores_from(
+            {"ndcg_at_10": scored.rows.table["ndcg_at_10"].to_numpy()}, "ndcg_at_10"
+        )
+        assert outcome.value == pytest.approx(logged.value, abs=1e-12)
+
+
+def test_page_escapes_names_and_needs_no_network(three: list[ScoredModel]) -> None:
+    named = [
+        dataclasses.replace(scored, name=f"<script>{scored.name}</script>") for scored in three
+    ]
+
+    page = comparison_page(compare_models(named, bootstrap_samples=200))
+
+    assert "<script>" not in page and "&lt;script&gt;b&lt;/script&gt; is better than" in page
+    assert page.count('src="data:image/png;base64,') == 2
+    assert not re.search(r'(src|href)="(?!data:)', page)
+
+
+def test_pictures_are_the_same_each_time(result: ModelComparison) -> None:
+    figures = comparison_figures(result)
+    assert list(figures) == ["pairs", "critical_difference"]
+    for name, figure in comparison_figures(result).items():
+        assert png(figure) == png(figures[name])
+
+
+def test_table_has_a_line_for_each_pair(result: ModelComparison) -> None:
+    table = result.table()
+    assert table[["first", "second"]].values.tolist() == [["a", "b"], ["a", "c"], ["b", "c"]]
+    assert table["improvement"].tolist() == [pair.comparison.improvement for pair in result.pairs]
