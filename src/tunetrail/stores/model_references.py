@@ -134,21 +134,18 @@ def _search_runs(tracker: Tracker, condition: str) -> list[Run]:
 
 def _scored_runs(tracker: Tracker, run: Run, artifact: str) -> dict[str, str]:
     """Return the ids of the runs with scores, by model type: the run itself, or its children."""
-    folder = artifact.rpartition("/")[0]
+
+    def has_scores(run: Run) -> bool:
+        folder = artifact.rpartition("/")[0]
+        return artifact in tracker.run(run.info.run_id).artifacts(folder)
+
+    # Below a run that has scores are only its folds.
+    candidates = [run] if has_scores(run) else tracker.children(run.info.run_id)
     scored = {}
-    for candidate in (run, *_children(tracker, run)):
-        if artifact in tracker.run(candidate.info.run_id).artifacts(folder):
-            model_type = candidate.data.tags.get("tunetrail.model_type", "unknown")
-            scored[model_type] = candidate.info.run_id
-            # Below a run that has scores are only its folds.
-            if candidate is run:
-                break
+    for candidate in filter(has_scores, candidates):
+        model_type = candidate.data.tags.get("tunetrail.model_type", "unknown")
+        scored[model_type] = candidate.info.run_id
     return scored
-
-
-def _children(tracker: Tracker, run: Run) -> Iterable[Run]:
-    """Yield the runs below a run, which are asked for only when they are needed."""
-    yield from tracker.children(run.info.run_id)
 
 
 def _versions_of(tracker: Tracker, run_ids: Iterable[str]) -> list[ModelVersion]:
