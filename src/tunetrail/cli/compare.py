@@ -141,8 +141,8 @@ def _models_table(comparison: "ModelComparison", console: "Console") -> "Table":
     table = _new_table("model", comparison.metric_in_words, "scored as", *further)
     if ranks is not None:
         table.caption = (
-            f"Friedman's test: p {shown_p_value(ranks.p_value)}; ranks differ from "
-            f"{ranks.critical_difference:.2f} on (Nemenyi)"
+            f"Friedman's test: p {shown_p_value(ranks.p_value)}; models differ if their mean "
+            f"ranks are {ranks.critical_difference:.2f} apart (Nemenyi)"
         )
         table.caption_justify = "left"
 

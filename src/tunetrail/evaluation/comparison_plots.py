@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from tunetrail.evaluation.model_comparison import ModelComparison
 from tunetrail.reporting.charts import BLUE, GREY, INK, TEXT, drawable, name_bars, new_figure
+from tunetrail.reporting.readable import readable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 _MOST_PAIRS = 45
 """Pairs that are drawn: those of ten models."""
+_PAIR_CHARACTERS = 16
+"""Characters of each of the two names of a pair."""
 _STEP = 0.24
 """Height of a line with a model's name, in inches."""
 
@@ -29,7 +32,13 @@ def pairs_figure(comparison: ModelComparison) -> "Figure":
     pairs = comparison.pairs[:_MOST_PAIRS]
     figure = new_figure(1.0 + 0.34 * len(pairs))
     axes = figure.subplots()
-    name_bars(axes, [f"{pair.first} to {pair.second}" for pair in pairs])
+    # Both names are cut, or a long first one would hide the second.
+    lengths = (_PAIR_CHARACTERS, _PAIR_CHARACTERS)
+    names = []
+    for pair in pairs:
+        first, second = map(readable, (pair.first, pair.second), lengths)
+        names.append(f"{first} to {second}")
+    name_bars(axes, names)
     axes.axvline(0.0, color=GREY, linestyle="--", linewidth=1)
 
     for position, pair in enumerate(pairs):

@@ -11,7 +11,7 @@ import pandas as pd
 from tunetrail.errors import UserError, did_you_mean
 from tunetrail.evaluation.comparison import Comparison, cluster_index, compare
 from tunetrail.evaluation.example_rows import CANDIDATE, TEST, ExampleRows
-from tunetrail.evaluation.metrics import METRICS, Floats, metric_named
+from tunetrail.evaluation.metrics import ANSWER_METRICS, METRICS, Floats, metric_named
 from tunetrail.evaluation.scores import Scores, scores_from
 from tunetrail.evaluation.significance import (
     RankTest,
@@ -50,21 +50,27 @@ class ScoredModel:
         role = "base model" if run.against == "base" else "version to beat"
         return f"{role} of run {run.run_id}"
 
-    @property
-    def row_keys(self) -> pd.MultiIndex:
-        """The content of each test row, and which of the rows of that content it is."""
+    def row_keys(self, metric: str | None = None) -> pd.MultiIndex:
+        """Return the content of each test row, and which of the rows of that content it is.
+
+        Args:
+            metric: Leave out rows for which nothing was written, if the metric is one of answers.
+        """
         hashes = self._test_rows["text_hash"]
         if hashes.isna().any():
             raise UserError(
                 f"rows must have a text_hash by which they are recognised, got none of "
                 f"{self.name} ({self.description}). Compare runs of another family."
             )
-        return pd.MultiIndex.from_arrays([hashes, hashes.groupby(hashes).cumcount()])
+        keys = pd.MultiIndex.from_arrays([hashes, hashes.groupby(hashes).cumcount()])
+        if metric not in ANSWER_METRICS:
+            return keys
+        return keys[self._test_rows[self.column + metric].notna().to_numpy()]
 
     def scores(self, metric: str, keys: pd.MultiIndex) -> Scores:
         """Return the scores on the test rows of these keys, in their order."""
         scores = self.rows.scores(self.column)
-        positions = self.row_keys.get_indexer(keys)
+        positions = self.row_keys().get_indexer(keys)
         formula = metric_named(metric)
         names = {*formula.reads, *([metric] if formula.per_example else [])}
         values = {name: np.asarray(scores.per_example[name])[positions] for name in names}
@@ -291,7 +297,7 @@ def compare_models(
     """
     _check_comparable(models)
     metric = _common_metric(models, metric)
-    keys, left_out = _common_rows(models, common)
+    keys, left_out = _common_rows(models, metric, common)
     all_scores = [model.scores(metric, keys) for model in models]
     all_scores = _with_same_clusters(all_scores)
 
@@ -342,9 +348,9 @@ def compare_models(
 def same_rows(models: Sequence[ScoredModel]) -> bool:
     """Tell whether all models were scored on the same test rows among the same documents."""
     first, *further = models
-    keys = set(first.row_keys)
+    keys = set(first.row_keys())
     return all(
-        model.rows.run.corpus == first.rows.run.corpus and set(model.row_keys) == keys
+        model.rows.run.corpus == first.rows.run.corpus and set(model.row_keys()) == keys
         for model in further
     )
 
@@ -392,23 +398,27 @@ def _common_metric(models: Sequence[ScoredModel], metric: str | None) -> str:
     return chosen
 
 
-def _common_rows(models: Sequence[ScoredModel], common: bool) -> tuple[pd.MultiIndex, int]:
+def _common_rows(
+    models: Sequence[ScoredModel], metric: str, common: bool
+) -> tuple[pd.MultiIndex, int]:
     """Return the keys of the rows to compare on, and how many further rows there are.
 
     Raises:
         UserError: The corpora differ; or the rows do, and `common` is False or none is shared.
     """
     _check_corpora(models)
-    first, *further = [model.row_keys for model in models]
-    shared = first
-    every = first
+    first, *further = [model.row_keys(metric) for model in models]
+    shared = every = first
     for keys in further:
         # Kept in the order of the first model's rows, so that the result has one order.
         shared = shared[shared.isin(keys)]
         every = every.append(keys)
     left_out = every.nunique() - len(shared)
 
-    counts = ", ".join(f"{len(model.row_keys)} rows of {model.name}" for model in models)
+    counts = ", ".join(
+        f"{len(keys)} rows of {model.name}"
+        for model, keys in zip(models, (first, *further), strict=True)
+    )
     if len(shared) == 0:
         raise UserError(
             f"models must have test rows in common, got {counts} and none that all share. "
@@ -428,8 +438,8 @@ def _check_corpora(models: Sequence[ScoredModel]) -> None:
     if len({run.corpus for run in runs}) == 1:
         return
 
-    first = set(models[0].row_keys)
-    shared = len(first.intersection(*(model.row_keys for model in models[1:])))
+    first, *further = [set(model.row_keys()) for model in models]
+    shared = len(first.intersection(*further))
     shown = ", ".join(
         f"{model.rows.run.documents or 0:,} documents of {model.name}"
         for model in models[:_SHOWN_NAMES]

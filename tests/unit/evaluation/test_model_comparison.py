@@ -218,6 +218,21 @@ def test_scores_that_are_not_finite_are_refused() -> None:
         compare_models([model("a", np.zeros(ROWS)), model("b", broken)])
 
 
+def test_rows_without_a_written_answer_are_no_rows_of_its_metrics() -> None:
+    written = np.arange(ROWS) % 3 == 0
+    before, after = (np.where(written, right, np.nan) for right in (0.0, 1.0))
+    changes = {"metric": "exact_match", "shape": "completion", "corpus": None, "documents": None}
+    models = [model("a", before, **changes), model("b", after, **changes)]
+
+    pair = compare_models(models, bootstrap_samples=200).pairs[0]
+
+    assert pair.better == "b" and (pair.wins, pair.ties, pair.losses) == (20, 0, 0)
+    assert pair.mcnemar_p_value == pytest.approx(2.0 * 0.5**20)
+    fewer = np.where(np.arange(ROWS) < 30, after, np.nan)
+    with pytest.raises(UserError, match="got 20 rows of a, 10 rows of c, of which all share 10"):
+        compare_models([models[0], model("c", fewer, **changes)])
+
+
 VALUES = np.linspace(0.0, 1.0, ROWS)
 
 

@@ -1,0 +1,30 @@
+"""A finished training, compared again from the rows that it kept."""
+
+from typing import Any
+
+import pytest
+
+from tunetrail import compare
+
+
+@pytest.mark.parametrize("model_type", ["embedding", "llm"])
+def test_comparison_from_the_rows_is_that_of_the_run(trained: Any, model_type: str) -> None:
+    step = trained.results["results"]["steps"]["comparison"][model_type]
+    options: dict[str, Any] = {
+        "tracking_uri": trained.settings.tracking.uri,
+        "bootstrap_samples": step["bootstrap_samples"],
+        "seed": trained.settings.seed,
+    }
+
+    result = compare("base", f"{model_type}/1", **options)
+
+    assert result.metric == step["metric"] and result.documents == step["documents"]
+    comparison = result.pairs[0].comparison
+    for name in ("before", "after", "improvement"):
+        assert getattr(comparison, name) == pytest.approx(step[name], abs=1e-12)
+    assert (comparison.lower, comparison.upper) == pytest.approx((step["lower"], step["upper"]))
+    assert (comparison.clusters, comparison.examples) == (step["clusters"], step["examples"])
+
+    # The run of both model types, by its name.
+    by_name = compare("base", "s1 (all)", model_type=model_type, **options)
+    assert by_name.pairs[0].comparison == comparison
