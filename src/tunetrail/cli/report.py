@@ -48,6 +48,10 @@ def print_results(results: Mapping[str, Any], tracking_uri: str) -> None:
             f"{model_type}: before is {against}; {confidence:.3g}% interval over "
             f"{comparison.rows_in_words}{groups}{among}; {deployment['reason']}"
         )
+        # Another, shorter training than the one above, as its sentence says first.
+        gain = steps["cross_validation"][model_type].get("gain")
+        if gain is not None:
+            lines.append(f"{model_type}: cross-validation, {gain['sentence']}")
         # Steps of older runs have no error analysis.
         if "error_analysis" in step:
             lines.append(f"{model_type}: {_errors_in_words(step['error_analysis'])}")

@@ -4,7 +4,14 @@ import math
 from dataclasses import dataclass, field
 
 from tunetrail.config.answer_checks import read_json_schema, read_pattern
-from tunetrail.config.checks import ABOVE_ZERO_TO_ONE, Rule, at_least, check_settings, setting
+from tunetrail.config.checks import (
+    ABOVE_ZERO_TO_ONE,
+    POSITIVE,
+    Rule,
+    at_least,
+    check_settings,
+    setting,
+)
 
 
 @dataclass(kw_only=True)
@@ -19,7 +26,13 @@ class CrossValidationConfig:
 
     budget: float = setting(0.2, ABOVE_ZERO_TO_ONE)
     """Share of a full training's steps that each fold gets. With 0.2, five folds cost about
-    as much as one more training."""
+    as much as one more training. The result is named after it: `recipe at 20 % of the steps`."""
+
+    # A little above 1: with 5 folds at 0.2, rounding to whole steps may exceed the training's.
+    max_cost: float = setting(1.1, POSITIVE)
+    """Steps that all folds together may take, as a share of the training's. If they take more,
+    fewer folds are trained (two at least), and the log says so. The folds that are also trained
+    without added rows come on top."""
 
     def __post_init__(self) -> None:
         check_settings("cross_validation", self)

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import t
 
-from tunetrail.evaluation.cross_validation import CrossValidationResult
+from tunetrail.evaluation.cross_validation import CrossValidationResult, corrected_interval
 from tunetrail.evaluation.metrics import metric_named
 from tunetrail.plain_values import plain_values
 
@@ -84,11 +83,8 @@ def augmentation_effect(
 ) -> AugmentationEffect:
     """Compare two cross-validations of the same folds by a paired t interval.
 
-    The folds' trainings share most of their rows, so that the plain standard error of the mean
-    difference is too small: its square, s^2 / n, becomes s^2 (1/n + 1/(n - 1)), the second term
-    being the rows tested over the rows trained on (Nadeau and Bengio, "Inference for the
-    Generalization Error", 2003). Augmentation helps if the whole interval is above 0 and worsens if
-    it is below; a single fold decides nothing.
+    The interval is `corrected_interval` for the rows that folds share. Augmentation helps if the
+    whole interval is above 0 and worsens if it is below; a single fold decides nothing.
 
     Raises:
         ValueError: The metrics or the numbers of folds differ, or a score is not finite.
@@ -110,22 +106,20 @@ def augmentation_effect(
             f"scores must be finite, got {without.folds} and {with_augmentation.folds}."
         )
 
-    # An infinite margin for a single fold: its interval holds 0, so that nothing is decided.
-    mean, error, margin = float(differences.mean()), None, math.inf
-    if folds > 1:
-        # Nadeau and Bengio's correction, see above: 1/n alone would be the plain standard error.
-        error = float(differences.std(ddof=1) * math.sqrt(1.0 / folds + 1.0 / (folds - 1)))
-        margin = float(t.ppf((1.0 + confidence) / 2.0, folds - 1)) * error
-
-    lower, upper = mean - margin, mean + margin
+    # Without the rows' counts, as if all folds of one cut were trained.
+    test_ratio = without.test_ratio
+    if test_ratio is None:
+        test_ratio = 1.0 / max(folds - 1, 1)
+    interval = corrected_interval(differences.tolist(), test_ratio, confidence)
+    lower, upper = interval.lower, interval.upper
     verdict = HELPS if lower > 0.0 else WORSENS if upper < 0.0 else NO_DIFFERENCE
     return AugmentationEffect(
         metric=without.metric,
         without=without.mean,
         with_augmentation=with_augmentation.mean,
         differences=tuple(differences.tolist()),
-        mean_difference=mean,
-        standard_error=error,
+        mean_difference=interval.mean,
+        standard_error=interval.standard_error,
         lower=lower,
         upper=upper,
         confidence=confidence,

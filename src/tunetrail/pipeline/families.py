@@ -45,6 +45,7 @@ from tunetrail.learning.tokens.token_counts import EmbeddingTokenCounter, Langua
 from tunetrail.learning.training.sharding import FSDP, check_sharding
 from tunetrail.pipeline.answers import add_answers
 from tunetrail.pipeline.scoring import (
+    RememberingLearner,
     draw_by_content,
     embedding_corpus,
     score_embedding_model,
@@ -82,6 +83,8 @@ class ModelFamily:
             training.
         score: Takes held-out records, the records of the corpus and the settings of the evaluation;
             returns the scores.
+        remembering: Takes a learner; returns one that computes nothing of a text twice, to score
+            one model on several folds. None if the folds of a model have nothing to share.
         corpus: Takes the train side and further rows of the session that aren't scored; returns
             the rows that the held-out ones are ranked against. None if nothing is ranked.
         add_answers: Takes held-out records, their scores and the settings of the evaluation;
@@ -107,6 +110,7 @@ class ModelFamily:
     token_counter: Callable[[Settings, str], TokenCounter]
     row_vectors: Callable[[Any, Any, Sequence[str]], Vectors]
     score: Callable[[Any, Any, Sequence[Record], Sequence[Record], EvaluationConfig], Scores]
+    remembering: Callable[[Any], Any] | None = None
     corpus: Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame] | None = None
     add_answers: Callable[[Any, Any, Sequence[Record], Scores, EvaluationConfig], Scores] | None = (
         None
@@ -302,6 +306,8 @@ EMBEDDING = register_family(
         # Texts that the model itself finds similar are what it will confuse.
         row_vectors=EmbeddingLearner.vectors,
         score=score_embedding_model,
+        # Nearly the same documents are ranked in all folds.
+        remembering=lambda learner: RememberingLearner(learner=learner),
         corpus=embedding_corpus,
         encode=EmbeddingLearner.vectors,
         objective=lambda settings: settings.embedding.shape,

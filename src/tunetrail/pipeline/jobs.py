@@ -11,7 +11,8 @@ checkpoints/              from which a job that was interrupted goes on
 ranks/ and further files  of a training on several devices, see `tunetrail.pipeline.ranks`
 model/, result.json       the result of a fit, its checks before training in preflight.txt
 logs/                     the files of the loggers that the settings name
-scores.json               the result of a fold
+scores.parquet            the result of a fold: its scores with the values of each held-out row
+base_scores.parquet       the base model's scores of the same rows, written before the training
 """
 
 import json
@@ -32,6 +33,7 @@ from tunetrail.config.trainer import TrainerConfig
 from tunetrail.data.flow.preparation import result_cache
 from tunetrail.data.rows import records_of
 from tunetrail.errors import TrainingError, UserError
+from tunetrail.evaluation.score_files import read_scores, write_scores
 from tunetrail.evaluation.scores import Scores
 from tunetrail.learning.automatic.auto_values import AutoValues
 from tunetrail.learning.devices import device_count
@@ -43,13 +45,20 @@ from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.pipeline.families import ModelFamily, family_named
 from tunetrail.pipeline.mining import remembered, remining
 from tunetrail.pipeline.ranks import fit_by_ranks, recovery_of_job
-from tunetrail.pipeline.run_files import read_rows, remove, write_json, write_rows
+from tunetrail.pipeline.run_files import (
+    needed_to_resume,
+    read_rows,
+    remove,
+    write_json,
+    write_rows,
+)
 from tunetrail.pipeline.run_settings import leaves, plain_settings, settings_of
 from tunetrail.pipeline.scoring import log_row_counts
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINTS, MODEL, RESULT, SCORES = "checkpoints", "model", "result.json", "scores.json"
+CHECKPOINTS, MODEL, RESULT = "checkpoints", "model", "result.json"
+SCORES, BASE_SCORES = "scores.parquet", "base_scores.parquet"
 PREFLIGHT, LOGS = "preflight.txt", "logs"
 LAST_CHECKPOINT = "last.ckpt"
 _JOB = "job.json"
@@ -222,8 +231,9 @@ def fit_as_rank(
 def run_fold_job(folder: Path, on_metrics: MetricsSink = ignore_metrics) -> Scores:
     """Train the model of a fold and score it on the held-out rows, unless that is already done.
 
-    The scores, without the values of each example, are written to `scores.json`; of the rest of a
-    finished fold nothing is kept. A fold that was interrupted goes on from its last checkpoint.
+    The scores with the values of each row are written to `scores.parquet`; of the rest of a
+    finished fold, only the base model's scores stay. A fold that was interrupted goes on from its
+    last checkpoint.
     """
     path = folder / SCORES
     if not path.exists():
@@ -231,28 +241,37 @@ def run_fold_job(folder: Path, on_metrics: MetricsSink = ignore_metrics) -> Scor
         # The held-out rows are scored, so they must not choose the weights as well.
         model, _ = _train(job, folder, on_metrics, validate=False)
 
-        rows = read_rows(folder / _VALIDATION)
-        held_out = job.family.scorable_rows(job.settings, job.learner, [model], rows)
-        corpus = records_of(read_rows(folder / _CORPUS)) if (folder / _CORPUS).exists() else []
-        scores = job.family.score(
-            job.learner, model, records_of(held_out), corpus, job.settings.evaluation
-        ).of_side(len(rows))
+        scores = score_held_out_rows(job.family, job.settings, job.learner, model, folder)
         log_row_counts(f"{job.model_type}, {folder.name}", scores)
         # Before the removal: a kill between the two costs disk space, never the scores.
-        write_json(scores.to_dict(), path)
+        write_scores(scores, path)
         for file in folder.iterdir():
-            if file.name not in (_JOB, SCORES):
+            if file.name not in (_JOB, SCORES, BASE_SCORES):
                 remove(file)
 
-    content = json.loads(path.read_text(encoding="utf-8"))
-    # Folds are summed up by their metrics, so the values of each example weren't written.
-    return Scores(
-        metric=content["metric"],
-        metrics=content["metrics"],
-        per_example={},
-        scored_rows=content.get("scored_rows"),
-        side_rows=content.get("side_rows"),
-    )
+    return fold_scores(folder)
+
+
+def fold_scores(folder: Path, name: str = SCORES) -> Scores:
+    """Return scores that the folder of a fold holds; raises `UserError` if they can't be read.
+
+    Args:
+        folder: The fold.
+        name: `SCORES` of the trained model, or `BASE_SCORES`.
+    """
+    with needed_to_resume(folder / name):
+        return read_scores(folder / name)
+
+
+def score_held_out_rows(
+    family: ModelFamily, settings: Settings, learner: Any, model: Any, folder: Path
+) -> Scores:
+    """Return the scores of a model on the held-out rows of a fold, among the fold's corpus."""
+    rows = read_rows(folder / _VALIDATION)
+    held_out = family.scorable_rows(settings, learner, [model], rows)
+    corpus = records_of(read_rows(folder / _CORPUS)) if (folder / _CORPUS).exists() else []
+    scores = family.score(learner, model, records_of(held_out), corpus, settings.evaluation)
+    return scores.of_side(len(rows))
 
 
 def _train(

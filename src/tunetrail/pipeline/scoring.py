@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,32 @@ from tunetrail.learning.tokens.prompts import DOCUMENT, QUERY
 logger = logging.getLogger(__name__)
 
 Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RememberingLearner:
+    """An embedding learner that encodes each text once, to score one model on several folds.
+
+    Attributes:
+        learner: The learner that encodes.
+    """
+
+    learner: EmbeddingLearner
+    _vector_of: dict[tuple[str, str], Any] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def shape(self) -> str:
+        """The shape of the samples."""
+        return self.learner.shape
+
+    def vectors(self, model: Any, texts: Sequence[str], *, role: str) -> Any:
+        """Return the unit vectors of texts, [texts, dimensions]; the model is always the same."""
+        new_texts = [text for text in dict.fromkeys(texts) if (role, text) not in self._vector_of]
+        if new_texts:
+            vectors = self.learner.vectors(model, new_texts, role=role)
+            keys = zip([role] * len(new_texts), new_texts, strict=True)
+            self._vector_of.update(zip(keys, vectors, strict=True))
+        return np.stack([self._vector_of[role, text] for text in texts])
 
 
 def embedding_corpus(train: pd.DataFrame, further: pd.DataFrame) -> pd.DataFrame:
@@ -56,7 +83,7 @@ def draw_by_content(rows: pd.DataFrame, limit: int) -> pd.DataFrame:
 
 
 def score_embedding_model(
-    learner: EmbeddingLearner,
+    learner: EmbeddingLearner | RememberingLearner,
     model: Any,
     records: Sequence[Record],
     corpus: Sequence[Record],

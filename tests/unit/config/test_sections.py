@@ -198,6 +198,8 @@ NAN, INFINITY = float("nan"), float("inf")
             NAN,
             "cross_validation.budget must be above 0 and at most 1",
         ),
+        (CrossValidationConfig, "max_cost", 0.0, "cross_validation.max_cost must be above 0"),
+        (CrossValidationConfig, "max_cost", NAN, "cross_validation.max_cost must be above 0"),
         (TrainingConfig, "batch_size", 0, "training.batch_size must be auto or at least 1"),
         (TrainingConfig, "num_epochs", 0, "training.num_epochs must be at least 1"),
         (TrainingConfig, "logging_steps", 0, "training.logging_steps must be at least 1"),
@@ -346,7 +348,7 @@ def test_config_refuses_a_value_out_of_range(
     [
         (ValidationConfig, {"min_characters": 5, "max_characters": 5, "max_rejected_share": 1.0}),
         (SplitConfig, {"near_duplicate_similarity": 0.0}),
-        (CrossValidationConfig, {"n_splits": 2, "budget": 1.0}),
+        (CrossValidationConfig, {"n_splits": 2, "budget": 1.0, "max_cost": 20.0}),
         (
             TrainingConfig,
             {

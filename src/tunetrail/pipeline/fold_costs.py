@@ -1,0 +1,99 @@
+"""Fold costs: how many folds are trained, so that they don't take longer than the training."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tunetrail.config import CrossValidationConfig, TrainingConfig
+from tunetrail.data.splits import Fold
+from tunetrail.learning.fitting import budgeted
+from tunetrail.pipeline.stages.prepare import PreparedRows
+
+FEWEST = 2
+"""Folds that are trained whatever they cost: the score of a single one has no spread."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldChoice:
+    """The folds that are trained.
+
+    Attributes:
+        folds: The folds, in order.
+        all_folds: Number of folds of the cut.
+        all_steps: Steps that all of these would take.
+        training_steps: Steps of the training itself.
+    """
+
+    folds: Sequence[Fold]
+    all_folds: int
+    all_steps: int
+    training_steps: int
+
+    @property
+    def note(self) -> str | None:
+        """Return in a sentence why fewer folds are trained; None if all are."""
+        if len(self.folds) == self.all_folds:
+            return None
+        return (
+            f"only {len(self.folds)} of {self.all_folds} folds are trained, as all would take "
+            f"about {self.all_steps} steps and the training itself takes {self.training_steps}. "
+            "Raise cross_validation.max_cost to train more."
+        )
+
+
+def affordable_folds(
+    folds: Sequence[Fold],
+    prepared: PreparedRows,
+    training: TrainingConfig,
+    config: CrossValidationConfig,
+) -> FoldChoice:
+    """Return as many folds as `cross_validation.max_cost` allows, at least two.
+
+    By time, these are the latest, which come nearest to what the model is used for.
+
+    Args:
+        folds: All folds of the cut.
+        prepared: The rows of the training.
+        training: Its settings, without `auto`.
+        config: The settings of the cross-validation.
+    """
+    # Rows are added to a fold in the same proportion as to the whole train side.
+    train_rows = len(prepared.split.train)
+    all_batches = _batches(prepared, training)
+    training_steps = _steps(all_batches, training, 1.0)
+    steps_of = {
+        fold.number: _steps(all_batches * len(fold.train) / train_rows, training, config.budget)
+        for fold in folds
+    }
+
+    by_time = prepared.split.method == "time"
+    chosen: list[Fold] = []
+    left = config.max_cost * training_steps
+    for fold in reversed(folds) if by_time else folds:
+        left -= steps_of[fold.number]
+        if left < 0.0 and len(chosen) >= FEWEST:
+            break
+        chosen.append(fold)
+
+    return FoldChoice(
+        folds=sorted(chosen, key=lambda fold: fold.number),
+        all_folds=len(folds),
+        all_steps=sum(steps_of.values()),
+        training_steps=training_steps,
+    )
+
+
+def _batches(prepared: PreparedRows, training: TrainingConfig) -> float:
+    """Return about how many batches an epoch of the training has."""
+    additional = 0 if prepared.additional is None else len(prepared.additional)
+    rows = len(prepared.train) + additional
+    if training.batches.tokens:
+        tokens_per_row = float(prepared.train["token_count"].clip(lower=1).mean())
+        return rows * tokens_per_row / training.batches.tokens
+    return rows / training.rows_per_batch
+
+
+def _steps(batches: float, training: TrainingConfig, budget: float) -> int:
+    """Return the steps of a training with this many batches per epoch."""
+    steps_per_epoch = math.ceil(math.ceil(batches) / training.batches.accumulate)
+    return budgeted(training, steps_per_epoch, budget).max_steps
