@@ -262,6 +262,8 @@ def test_execute_analyses_the_errors(trained: Any, model_type: str, tmp_path: Pa
         if model_type == "embedding":
             # What stands in the right answer's place is a document, not an anchor.
             assert example["best_rank"] > 1.0 and example["first_instead"].isupper()
+    if model_type == "llm":
+        assert all(isinstance(example["written"], str) for example in examples["worst"])
 
 
 def test_execute_registers_a_version_with_lineage_and_moves_root(trained: Any) -> None:

@@ -170,6 +170,15 @@ def example_table(
     return _typed(pa.table({name: _arrow_array(name, values) for name, values in columns.items()}))
 
 
+def join_tables(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the lines of several tables of example rows as one; what a table lacks is absent."""
+    arrow_tables = [
+        pa.table({name: _arrow_array(name, values) for name, values in table.items()})
+        for table in tables
+    ]
+    return _typed(pa.concat_tables(arrow_tables, promote_options="permissive"))
+
+
 def write_example_rows(rows: ExampleRows, path: Path) -> None:
     """Write the rows to a Parquet file that only its owner can read."""
     table = pa.table({name: _arrow_array(name, values) for name, values in rows.table.items()})

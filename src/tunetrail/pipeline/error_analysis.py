@@ -9,6 +9,7 @@ import pandas as pd
 from tunetrail.data.privacy.scrubber import Scrubber
 from tunetrail.data.rows import content_text, records_of, shown, texts_of
 from tunetrail.data.splits import Split
+from tunetrail.evaluation.answers import WRITTEN
 from tunetrail.evaluation.error_analysis import (
     MOST_LISTED,
     RowChanges,
@@ -138,6 +139,9 @@ def _described(
     outcome = outcomes.loc[row_id]
     present = outcome.reindex(list(_OUTCOME_COLUMNS)).dropna()
     described |= {**present, "content": content_text(records[row_id], mask)}
+    for name in (WRITTEN, REFERENCE + WRITTEN):
+        if isinstance(outcome.get(name), str):
+            described[name] = shown(outcome[name], mask)
     # Only if it stands in the right answer's place.
     if outcome.get(BEST_RANK, 1.0) > 1.0 and outcome[TOP_WRONG_ROW] in records:
         wrong = records[outcome[TOP_WRONG_ROW]]

@@ -15,6 +15,7 @@ from tunetrail.evaluation.example_rows import (
     ExampleRows,
     ScoredRun,
     example_table,
+    join_tables,
     read_example_rows,
     write_example_rows,
 )
@@ -125,11 +126,16 @@ def test_rows_of_folds_are_scored_by_themselves() -> None:
     after, before = identified(ranked(1)), identified(ranked(2))
     rows = rows_of(after, before)
     folds = example_table(after, before, details(), side=FOLD, folds=[row % 3 for row in range(30)])
-    both = ExampleRows(run=rows.run, table=pd.concat([rows.table, folds], ignore_index=True))
+    folds = folds.drop(columns="source").assign(price=None)
+    both = ExampleRows(run=rows.run, table=join_tables([rows.table, folds]))
 
     assert both.scores(CANDIDATE, FOLD).metrics == pytest.approx(after.metrics)
     assert both.scores(CANDIDATE, FOLD).corpus is None
     assert both.scores().examples == 30
+    assert list(both.table) == list(rows.table) and len(both.table) == 60
+    assert both.table["source"].tolist() == rows.table["source"].tolist() + [None] * 30
+    assert both.table["fold"].tolist()[30:33] == [0, 1, 2] and both.table["fold"].isna().sum() == 30
+    assert both.table["price"].dtype == "float64" and both.table["price"][30:].isna().all()
     with pytest.raises(
         UserError, match=r"side must be one that .* run ab12 have \(test\), got 'fold'"
     ):
