@@ -13,6 +13,8 @@ from tunetrail.errors import SampleError
 from tunetrail.evaluation.example_rows import read_example_rows
 from tunetrail.samples import SampleKind
 
+pytestmark = pytest.mark.processes
+
 Make = Callable[..., Settings]
 
 WORDS = ["".join(random.Random(index).choices("abcdefgh", k=6)) for index in range(400)]
