@@ -115,21 +115,23 @@ def assign_sides(
     if method == "auto":
         method = "content" if timestamps[0] is None else "time"
     if method == "time":
-        known = _Clusters(members=members, large=frozenset(), labels=None)
+        session_clusters = _Clusters(members=members, large=frozenset(), labels=None)
         side_of = drawn = _sides_by_time(members, timestamps, config)
     else:
         large = _large_clusters(members, config)
         oldest_labels = None
         if labels is not None and config.stratify:
             oldest_labels = {cluster: labels[rows[0]] for cluster, rows in members.items()}
-        known = _Clusters(members=members, large=large, labels=oldest_labels)
-        side_of, drawn = _sides_by_content(known, config)
+        session_clusters = _Clusters(members=members, large=large, labels=oldest_labels)
+        side_of, drawn = _sides_by_content(session_clusters, config)
 
     # "validation" has ten letters.
     sides = np.empty(len(clusters), dtype="<U10")
     for cluster, positions in members.items():
         sides[positions] = side_of[cluster]
-    return Sides(sides=sides, method=method, warnings=_warnings(known, side_of, drawn, config))
+    return Sides(
+        sides=sides, method=method, warnings=_warnings(session_clusters, side_of, drawn, config)
+    )
 
 
 def moments_of(timestamps: Iterable[str | None]) -> list[float]:
@@ -167,9 +169,9 @@ def _large_clusters(members: Mapping[str, Sequence[int]], config: SplitConfig) -
 def _shares_of_draw(large_share: float, config: SplitConfig) -> dict[str, float]:
     """Return the held-out shares of the clusters that aren't large.
 
-    They give all rows their configured shares: Debian's bug reports, of which 28 % are one cluster,
-    are split 70/15/15 instead of 52/38/10. But the train split gets at least half of its share of
-    the small clusters too, or it would learn from nothing except a few large ones.
+    They give all rows their configured shares: rows of which 28 % are one cluster are split
+    70/15/15, and not 52/38/10 as the draws happened to fall. But the train split gets at least half
+    of its share of the small clusters too, or it would learn from nothing except a few large ones.
     """
     held_out = config.test_share + config.validation_share
     most_held_out = 1.0 - (1.0 - held_out) / 2.0
@@ -198,7 +200,21 @@ def _sides_by_content(
             drawn[cluster] = "test" if draw < shares["test"] else "validation"
 
     side_of, firsts = _spread_labels(drawn, clusters, shares)
-    fixed = clusters.large | firsts
+    _fill_empty_sides(side_of, draws, shares, clusters.large | firsts)
+    return side_of, drawn
+
+
+def _fill_empty_sides(
+    side_of: dict[str, str],
+    draws: Mapping[str, float],
+    shares: Mapping[str, float],
+    fixed: frozenset[str],
+) -> None:
+    """Give an empty side the cluster whose draw is nearest to its interval, in place.
+
+    A large cluster or the first one of its label, both in `fixed`, only moves if there is no other.
+    """
+    held_out = shares["test"] + shares["validation"]
     intervals = {
         "test": (0.0, shares["test"]),
         "validation": (shares["test"], held_out),
@@ -209,13 +225,12 @@ def _sides_by_content(
         if side in counts:
             continue
 
-        def distance(key: str, low: float = low, high: float = high) -> tuple[bool, float, str]:
-            # A large cluster or the only one of its label moves if there is no other.
-            return key in fixed, max(low - draws[key], draws[key] - high), key
-
-        candidates = [cluster for cluster in keys if counts[side_of[cluster]] > 1]
-        side_of[min(candidates, key=distance)] = side
-    return side_of, drawn
+        distances = []
+        for cluster, draw in draws.items():
+            if counts[side_of[cluster]] > 1:
+                distances.append((cluster in fixed, max(low - draw, draw - high), cluster))
+        nearest = min(distances)[-1]
+        side_of[nearest] = side
 
 
 def _spread_labels(
@@ -301,11 +316,11 @@ def _warnings(
     warnings = []
     large_rows = clusters.rows(clusters.large)
     if large_rows >= _NOTABLE_SHARE * total:
-        names = "cluster of near-duplicates has"
+        subject = "cluster of near-duplicates has"
         if len(clusters.large) > 1:
-            names = f"{len(clusters.large)} clusters of near-duplicates have"
+            subject = f"{len(clusters.large)} clusters of near-duplicates have"
         warnings.append(
-            f"the largest {names} {large_rows} of {total} rows, which are all learnt from and "
+            f"the largest {subject} {large_rows} of {total} rows, which are all learnt from and "
             "never scored. If they differ in what matters, give them finer groups."
         )
 

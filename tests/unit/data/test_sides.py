@@ -37,7 +37,7 @@ def drawn_percent(rows_of: Mapping[str, int]) -> list[float]:
 
 
 def debian_clusters() -> dict[str, int]:
-    """Rows by cluster as in Debian's 44,553 bug reports: 13,986 clusters, one with 12,256 rows."""
+    """Rows by cluster as in 44,553 pairs from Debian: 13,986 clusters, one with 12,256 rows."""
     generator = np.random.default_rng(5)
     sizes = 1 + generator.geometric(0.47, size=13_983) - 1
     rows_of = {f"{index:05d}": int(size) for index, size in enumerate(sizes)}
@@ -85,7 +85,7 @@ def test_a_session_of_equal_groups_is_drawn_from_them(groups: int) -> None:
 
 
 @pytest.mark.parametrize("size", [150, 450, 5_000])
-def test_beside_one_giant_cluster_the_train_side_keeps_varied_rows(size: int) -> None:
+def test_next_to_one_giant_cluster_the_train_side_keeps_varied_rows(size: int) -> None:
     rows_of = {**{f"{index:05d}": 1 for index in range(500)}, "giant": size}
     clusters = in_rows(rows_of)
 

@@ -114,8 +114,8 @@ class Preparation:
             for start in range(0, len(rows), self.config.chunk_rows):
                 sketches.add(sketch_rows(rows.iloc[start : start + self.config.chunk_rows]))
 
-            for number, frames in enumerate(sessions):
-                session_scratch = made_folder(scratch / f"session-{number}")
+            for position, frames in enumerate(sessions):
+                session_scratch = made_folder(scratch / f"session-{position}")
                 for chunk in self._prepare_chunks(frames, cache, session_scratch):
                     sketches.add(chunk.sketches())
 

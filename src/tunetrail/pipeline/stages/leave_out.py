@@ -38,7 +38,7 @@ def leave_out_learnt(context: StageContext, prepared: PreparedRows) -> PreparedR
         SampleError: No test row remains.
     """
     lineage, state = context.lineage, context.state
-    versions = _versions(context)
+    versions = _versions_to_check(context)
     if lineage is None or not versions:
         return prepared
 
@@ -76,7 +76,7 @@ def learnt_row_ids(context: StageContext, prepared: PreparedRows, started_from: 
     return np.unique(np.concatenate(sides))
 
 
-def _versions(context: StageContext) -> list[str]:
+def _versions_to_check(context: StageContext) -> list[str]:
     """Return the versions to compare with and to start from, each once."""
     to_beat, started_from = version_to_beat(context), context.state.started_from
     versions = [] if to_beat is None else [to_beat.version]
@@ -97,23 +97,25 @@ def _test_rows_with_twins(
     split = prepared.split
     test_ids = split.test["row_id"].to_numpy(np.int64)
     # A session that is trained on again has compared its own sides already.
-    others = np.setdiff1d(learnt, _row_ids(split))
-    if len(others) > _MOST_ROWS:
+    earlier_rows = np.setdiff1d(learnt, _row_ids(split))
+    if len(earlier_rows) > _MOST_ROWS:
         logger.warning(
             "%s: test rows are compared with the newest %d of %d rows that were learnt from",
             context.model_type,
             _MOST_ROWS,
-            len(others),
+            len(earlier_rows),
         )
-        others = others[-_MOST_ROWS:]
+        earlier_rows = earlier_rows[-_MOST_ROWS:]
 
-    has_twin = np.isin(test_ids, learnt)
-    if len(others):
+    # The side of a cluster may have changed: new rows that joined it are twins of the learnt ones.
+    clusters = split.test["cluster"]
+    has_twin = clusters.isin(clusters[np.isin(test_ids, learnt)]).to_numpy(bool)
+    if len(earlier_rows):
         family, settings = context.family, context.settings
         preparation = build_preparation(family, settings, context.base.path, context.models)
         shapes = family.chosen_shapes(settings)
-        sessions = _streams(lineage.sessions(others), shapes, others)
-        has_twin |= preparation.have_twins(split.test, sessions, others, context.state.folder)
+        sessions = _session_streams(lineage.sessions(earlier_rows), shapes, earlier_rows)
+        has_twin |= preparation.have_twins(split.test, sessions, earlier_rows, context.state.folder)
     return sorted(map(int, test_ids[has_twin]))
 
 
@@ -122,7 +124,7 @@ def _row_ids(split: Split) -> RowIds:
     return np.concatenate([side["row_id"].to_numpy(np.int64) for side in sides])
 
 
-def _streams(
+def _session_streams(
     sessions: Iterable[Iterable[pd.DataFrame]], shapes: tuple[str, ...], row_ids: RowIds
 ) -> Iterator[Iterable[pd.DataFrame]]:
     """Yield the rows of each session that a preparation takes, then its rows of other shapes.
@@ -131,12 +133,12 @@ def _streams(
     """
     for frames in sessions:
         of_other_shapes: list[pd.DataFrame] = []
-        yield _chosen(frames, shapes, row_ids, of_other_shapes)
+        yield _take_chosen(frames, shapes, row_ids, of_other_shapes)
         if of_other_shapes:
             yield of_other_shapes
 
 
-def _chosen(
+def _take_chosen(
     frames: Iterable[pd.DataFrame],
     shapes: tuple[str, ...],
     row_ids: RowIds,
