@@ -109,6 +109,15 @@ def failed_run(folder: Path, small: list[str]) -> str:
         return manager.training_runs()[-1].run_id
 
 
+def options_of_comparison(words: list[str]) -> list[str]:
+    """Return the options of a documented comparison, except the metric of another family."""
+    options = words[next((n for n, word in enumerate(words) if word[:2] == "--"), len(words)) :]
+    if "--metric" in options:
+        position = options.index("--metric")
+        del options[position : position + 2]
+    return options
+
+
 @pytest.mark.processes
 def test_readme_commands_run(
     session: Path,
@@ -132,12 +141,21 @@ def test_readme_commands_run(
             continue
         if words[1] == "resume":
             words = [*words[:2], failed_run(session, small)]
+        if words[1] == "compare":
+            # No root: of so few rows, nothing is promoted.
+            words = [*words[:2], "base", "embedding/1", *options_of_comparison(words)]
         assert main([*words[1:], *(small if words[1] in ("train", "prepare") else [])]) == 0, (
             " ".join(words)
         )
         ran.append(words[1])
 
-    assert ran.count("train") == 3 and {"ingest", "prepare", "resume", "sessions"} <= set(ran)
+    assert ran.count("train") == 3 and {
+        "ingest",
+        "prepare",
+        "resume",
+        "sessions",
+        "compare",
+    } <= set(ran)
     assert "nDCG@10" in capsys.readouterr().out
 
 
