@@ -3,6 +3,7 @@
 All of them are paired, and rows of one cluster count as one piece of evidence.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -53,7 +54,7 @@ def permutation_p_value(
 
     # To swap equal scores changes nothing.
     changed = np.unique(cluster_of[changed_rows])
-    is_exact = 2.0 ** len(changed) <= permutations
+    is_exact = len(changed) <= math.log2(permutations)
     swaps = _all_swaps if is_exact else _random_swaps
     height = max(1, _CELLS_AT_ONCE // (2 * after.examples))
 

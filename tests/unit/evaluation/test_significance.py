@@ -142,6 +142,13 @@ def test_permutation_test_of_equal_models_is_one() -> None:
     assert permutation_p_value(scored([0.3]), scored([0.9])) == 1.0
 
 
+def test_permutation_test_of_many_rows_finds_a_clear_gain() -> None:
+    before = np.random.default_rng(0).uniform(size=3000)
+    # The smallest p-value that 500 random swaps can give.
+    p_value = permutation_p_value(scored(before), scored(before + 0.1), permutations=500)
+    assert p_value == pytest.approx(2.0 / 501.0)
+
+
 def test_permutation_test_has_its_level_under_the_null() -> None:
     generator = np.random.default_rng(0)
     clusters = np.arange(60) // 2
