@@ -45,6 +45,10 @@ def _is_batch_size(value: object) -> bool:
     return value == AUTO
 
 
+def _is_monitor(value: object) -> bool:
+    return value == AUTO or (isinstance(value, str) and value.startswith("val/"))
+
+
 def _is_learning_rate(value: object) -> bool:
     if isinstance(value, int | float) and not isinstance(value, bool):
         # The upper bound catches a lost minus sign: 1e5 for 1e-5.
@@ -228,8 +232,9 @@ class TrainingConfig:
     """Norm to which the gradient of a step is clipped; 0 turns clipping off."""
 
     early_stopping_patience: int = setting(3, at_least(0))
-    """Validations in a row without a lower loss after which the training stops; 0 never
-    stops early."""
+    """Validations in a row without a better value of `monitor` after which the training stops;
+    0 never stops early. Only a training with more than this and one further validation can stop:
+    see `validations_per_epoch`."""
 
     logging_steps: int = setting(10, at_least(1))
     """Optimizer steps between two points of the training curves."""
@@ -259,8 +264,15 @@ class TrainingConfig:
     """Optimizer steps after which the training ends, which then takes the place of
     `num_epochs`; -1 is off."""
 
-    validations_per_epoch: int = setting(1, at_least(1))
-    """Validations per epoch, each followed by a checkpoint."""
+    validations_per_epoch: int = setting(2, at_least(1))
+    """Validations per epoch, each followed by a checkpoint; the last step of the training is
+    validated as well."""
+
+    monitor: str = setting(AUTO, Rule("auto, or val/ and the name of a metric", _is_monitor))
+    """Metric of the validation rows that chooses the weights and stops the training early. `auto`
+    is the metric by which models are compared (`val/ndcg_at_10`, `val/spearman`,
+    `val/bits_per_byte`, `val/preference_accuracy`, by shape), or `val/loss` if the validation rows
+    are too few for it; `val/loss` can be asked for as well."""
 
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Optimizer and its constants."""

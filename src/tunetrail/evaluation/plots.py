@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEARNING_RATE = "train/learning_rate"
-"""The curve that gets a panel of its own."""
+"""The curve of the last panel."""
 
 Curve = Sequence[tuple[int, float]]
 
@@ -29,23 +29,31 @@ def learning_curve_figure(history: Mapping[str, Curve], title: str) -> "Figure":
     """Draw curves over training steps.
 
     Args:
-        history: Points (step, value) by name, for example `train/loss` and `val/loss`. The curve
-            `train/learning_rate` goes to a small second panel; other curves that are no loss are
-            left out. Values that are not finite leave a gap.
+        history: Points (step, value) by name, for example `train/loss` and `val/loss`. Further
+            metrics of the validation and the curve `train/learning_rate` get a small panel each;
+            other curves are left out. Values that are not finite leave a gap.
         title: Shown above the figure.
     """
-    figure = new_figure(4.5, _WIDTH)
-    losses = {name: curve for name, curve in history.items() if name.endswith("/loss")}
+    losses, metrics = {}, {}
+    for name, curve in history.items():
+        if name.endswith("/loss"):
+            losses[name] = curve
+        elif name.startswith("val/"):
+            metrics[name] = curve
 
+    panels: dict[str, dict[str, Curve]] = {"loss": losses}
+    if metrics:
+        panels["metric"] = metrics
     if LEARNING_RATE in history:
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        _draw_curves(upper, losses, "loss")
-        _draw_curves(lower, {LEARNING_RATE: history[LEARNING_RATE]}, "learning rate")
-    else:
-        lower = figure.subplots()
-        _draw_curves(lower, losses, "loss")
+        panels["learning rate"] = {LEARNING_RATE: history[LEARNING_RATE]}
 
-    lower.set_xlabel("step")
+    figure = new_figure(3.2 + 1.3 * (len(panels) - 1), _WIDTH)
+    # The losses have the large panel at the top.
+    heights = [3] + [1] * (len(panels) - 1)
+    rows = figure.subplots(len(panels), 1, sharex=True, height_ratios=heights, squeeze=False)
+    for (label, curves), axes in zip(panels.items(), rows[:, 0], strict=True):
+        _draw_curves(axes, curves, label)
+    rows[-1, 0].set_xlabel("step")
     figure.suptitle(title)
     return figure
 
@@ -163,5 +171,6 @@ def _draw_curves(axes: "Axes", curves: Mapping[str, Curve], label: str) -> None:
         axes.plot(steps, values, marker=marker, label=name.replace("_", " "))
 
     axes.set_ylabel(label)
-    if len(curves) > 1:
+    # A metric has to be named, since its axis doesn't say which it is.
+    if len(curves) > 1 or label == "metric":
         axes.legend(frameon=False)

@@ -64,6 +64,34 @@ def score_embedding(
     return _SCORERS[shape](records, encode, corpus)
 
 
+def distinguishing_metrics(
+    shape: str, records: Sequence[Record], corpus: Sequence[Record] = ()
+) -> list[str]:
+    """Return the metrics by which records can tell models apart, the primary one first.
+
+    Returns:
+        An empty list if no model could score differently: there is a single record or document,
+        all gold scores are equal, or no label occurs in the corpus.
+    """
+    if len(records) < 2:
+        return []
+    if shape == "score" and len(set(_column(records, "score"))) < 2:
+        return []
+
+    dimensions = len(records[0]["embedding"]) if shape == "vector" else 1
+
+    def encode_equally(texts: Sequence[str]) -> NDArray:
+        return np.ones((len(texts), dimensions), dtype=np.float32)
+
+    try:
+        scores = score_embedding(shape, records, encode_equally, corpus=corpus)
+    except SampleError:
+        return []
+    # Equal vectors make the worst ranking that there is: if it is perfect, all are.
+    is_ranked = scores.documents is not None
+    return [] if is_ranked and scores.value >= 1.0 else list(scores.metrics)
+
+
 def _score_pairs(
     records: Sequence[Record],
     encode: Encode,

@@ -35,6 +35,7 @@ from tunetrail.learning.training.console import silence_lightning
 from tunetrail.learning.training.memory_settings import compile_model, enable_gradient_checkpointing
 from tunetrail.learning.training.micro_batches import MicroBatchData
 from tunetrail.learning.training.module import TrainedModule
+from tunetrail.learning.training.monitor import MonitoredMetric
 from tunetrail.learning.training.named_callbacks import (
     CallbackMetrics,
     StopAfterStep,
@@ -59,8 +60,11 @@ class FitResult:
         seconds: Wall-clock time, that before an interruption included.
         precision: Lightning's name of the precision.
         stopped_early: Whether early stopping ended it.
-        best_validation_loss: The lowest validation loss, whose weights are the result; None without
+        best_validation_loss: The validation loss of the weights that are the result; None without
             validation.
+        monitor: The metric of the validation that chose them.
+        best_value: Its value; None without validation.
+        best_step: The optimizer step after which it was measured; None without validation.
         history: The reported (step, value) pairs of each metric.
         auto_values: The values that replaced `auto`, as plain values: `batch_size`,
             `learning_rate`.
@@ -80,6 +84,9 @@ class FitResult:
     rewinds: int = 0
     skipped_rows: Sequence[int] = ()
     preflight: PreflightReport | None = None
+    monitor: str = "val/loss"
+    best_value: float | None = None
+    best_step: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -122,6 +129,7 @@ def fit(
     seed_everything(seed, workers=True, verbose=False)
     silence_lightning()
 
+    module.rows_at_once = data.batch_size
     recovery, resume = _recovery_so_far(plan), plan.resume
     _apply(recovery, module, data)
 
@@ -143,7 +151,7 @@ def fit(
     if training.memory.compile:
         compile_model(module.model)
 
-    if plan.validate and not data.judges:
+    if plan.validate and not _judges(plan, data):
         logger.warning(
             "validation: a single row can't be compared with others, so val/loss never changes. It "
             "neither chooses the weights nor stops the training, which keeps its last weights. "
@@ -201,9 +209,22 @@ def _apply(recovery: Recovery, module: TrainedModule, data: MicroBatchData) -> N
     module.mini_batch_size = recovery.mini_batch_size or module.mini_batch_size
 
 
+def _judges(plan: TrainingPlan, data: MicroBatchData) -> bool:
+    """Tell whether the validation can choose weights and stop the training early."""
+    # A metric with a measure of its own is only handed over if the rows can tell models apart.
+    return plan.validate and (plan.monitor.measure is not None or data.judges)
+
+
 def _result(attempt: "_Attempt", steps_per_epoch: int) -> FitResult:
     """Return what a training did whose last attempt has ended."""
-    best, recovery = attempt.best, attempt.recovery
+    score, recovery = attempt.best.best_model_score, attempt.recovery
+    history, monitor = attempt.reporter.history, attempt.best.monitor or "val/loss"
+    best_value = best_step = best_loss = None
+    if score is not None:
+        best_value = float(score)
+        # Of equal values Lightning keeps the first.
+        best_step = next((step for step, value in history[monitor] if value == best_value), None)
+        best_loss = next((loss for step, loss in history["val/loss"] if step == best_step), None)
     # `stopped_epoch` wouldn't do: it is 0 in the first epoch, too.
     reasons = [stop.stopping_reason_message for stop in attempt.trainer.early_stopping_callbacks]
 
@@ -213,10 +234,11 @@ def _result(attempt: "_Attempt", steps_per_epoch: int) -> FitResult:
         seconds=round(attempt.last.seconds, 3),
         precision=str(attempt.trainer.precision),
         stopped_early=any(reasons),
-        best_validation_loss=(
-            None if best.best_model_score is None else float(best.best_model_score)
-        ),
-        history=attempt.reporter.history,
+        best_validation_loss=best_loss,
+        monitor=monitor,
+        best_value=best_value,
+        best_step=best_step,
+        history=history,
         rewinds=recovery.rewinds,
         skipped_rows=recovery.skipped_rows,
         preflight=attempt.preflight.report,
@@ -254,8 +276,10 @@ class _Attempt:
             averaging.kind, averaging.decay, averaging.start, module.total_steps
         )
         self.reporter = MetricsReporter(plan.on_metrics, training.logging_steps)
+        self.judges = _judges(plan, data)
         self.stopping = EarlyStopping(
-            "val/loss",
+            plan.monitor.key,
+            mode=plan.monitor.mode,
             # Without patience the callback isn't used: see `_callbacks`.
             patience=max(training.early_stopping_patience, 1),
             check_finite=False,  # the guard takes care of that
@@ -267,7 +291,8 @@ class _Attempt:
         self.best = ModelCheckpoint(
             checkpoints,
             filename="best",
-            monitor="val/loss",
+            monitor=plan.monitor.key,
+            mode=plan.monitor.mode,
             enable_version_counter=False,
             save_on_train_epoch_end=False,
         )
@@ -361,14 +386,16 @@ class _Attempt:
             callbacks.append(self.preflight)
         if plan.trainer.callbacks:
             named = build_callbacks(plan.trainer.callbacks).values()
-            can_stop = plan.validate and self.data.judges
             for callback in named:
-                if can_stop or not isinstance(callback, EarlyStopping):
+                if self.judges or not isinstance(callback, EarlyStopping):
                     callbacks.append(callback)
             callbacks.append(StopAfterStep())
 
         # What has to happen even if the metrics sink fails comes before the reporter.
-        callbacks.append(EndAtStep(self.training.max_steps))
+        # The last weights are validated, also if validations don't divide an epoch evenly.
+        callbacks.append(EndAtStep(self.module.total_steps))
+        if plan.validate and plan.monitor.measure is not None:
+            callbacks.append(MonitoredMetric(plan.monitor))
         if self.averaging is not None:
             callbacks.append(self.averaging)
         callbacks += [
@@ -378,8 +405,10 @@ class _Attempt:
             RichProgressBar(leave=True),
         ]
 
-        if plan.validate and self.data.judges:
-            if self.training.early_stopping_patience:
+        if self.judges:
+            # A named early stopping on the same metric takes the place of the built-in one.
+            states = {callback.state_key for callback in callbacks}
+            if self.training.early_stopping_patience and self.stopping.state_key not in states:
                 callbacks.append(self.stopping)
             callbacks.append(self.best)
         return [*callbacks, self.last, self.signals]
@@ -403,7 +432,7 @@ def _recoverable(error: Exception, module: TrainedModule, parts: int) -> Recover
 
     # A validation, which leaves the module in evaluation mode, has whole micro-batches, and every
     # module computes it in mini-batches.
-    rows_uncut, at_once = rows, min(module.mini_batch_size or rows, rows)
+    rows_uncut, at_once = rows, min(module.most_rows or rows, rows)
     if module.training and not module.cuts_itself:
         rows_uncut, at_once = rows * parts, rows
 

@@ -7,6 +7,7 @@ from tunetrail.config.trainer import TrainerConfig
 from tunetrail.learning.automatic.auto_values import AutoValues
 from tunetrail.learning.recovery.failures import Recovery
 from tunetrail.learning.training.callbacks import MetricsSink
+from tunetrail.learning.training.monitor import Monitor
 from tunetrail.learning.training.records import Refresh
 
 
@@ -18,6 +19,7 @@ class TrainingPlan:
         folder: Folder of the checkpoints, `checkpoints/best.ckpt` and `checkpoints/last.ckpt`.
         on_metrics: Receives metrics during the training.
         validate: False trains without validation, early stopping and best checkpoint (a fold).
+        monitor: The metric of the validation by which weights are chosen and training stops early.
         refresh: How the training records are made again between epochs; None if they never are.
         resume: Checkpoint of the same training, which continues after its last finished step.
         auto_values: The values that replace `auto` in the configuration; None searches for them.
@@ -31,6 +33,7 @@ class TrainingPlan:
     folder: Path
     on_metrics: MetricsSink
     validate: bool = True
+    monitor: Monitor = field(default_factory=Monitor)
     refresh: Refresh | None = None
     resume: Path | None = None
     auto_values: AutoValues | None = None

@@ -42,8 +42,15 @@ from tunetrail.learning.models.catalog import (
 )
 from tunetrail.learning.row_vectors import mean_input_embeddings
 from tunetrail.learning.tokens.token_counts import EmbeddingTokenCounter, LanguageModelTokenCounter
+from tunetrail.learning.training.monitor import Monitor
 from tunetrail.learning.training.sharding import FSDP, check_sharding
 from tunetrail.pipeline.answers import add_answers
+from tunetrail.pipeline.monitoring import (
+    Monitors,
+    choose_monitor,
+    embedding_monitors,
+    language_model_monitors,
+)
 from tunetrail.pipeline.scoring import (
     RememberingLearner,
     draw_by_content,
@@ -93,6 +100,8 @@ class ModelFamily:
             None if it always does.
         encode: Takes texts and `role`, `query` or `document`; returns the vectors by which hard
             negatives are mined. None if the models give no vectors of texts.
+        monitors: Returns the metrics by which a validation can choose weights and stop a training;
+            None for `val/loss` alone.
         objective: Returns the objective that the settings choose, which decides what shapes are
             learnt from; None for every shape.
         objective_setting: The setting that chooses the objective.
@@ -117,6 +126,7 @@ class ModelFamily:
     )
     scorable: Callable[[Any, Any, Sequence[Record]], Sequence[bool]] | None = None
     encode: Callable[..., Vectors] | None = None
+    monitors: Monitors | None = None
     # The defaults are for a family with one shape.
     objective: Callable[[Settings], str | None] = lambda settings: None
     objective_setting: str = "objective"
@@ -171,6 +181,44 @@ class ModelFamily:
             return nothing
         rows = self.corpus(train, nothing if further is None else further)
         return draw_by_content(rows, settings.evaluation.corpus_size)
+
+    def validation_corpus(
+        self, settings: Settings, train: pd.DataFrame, validation: pd.DataFrame
+    ) -> pd.DataFrame:
+        """Return the rows that validation rows are ranked against: as many as there are of these.
+
+        They are encoded in every validation, so the whole train side would take too long.
+        """
+        return draw_by_content(self.corpus_rows(settings, train), len(validation))
+
+    def monitor_of(
+        self, settings: Settings, train: pd.DataFrame, validation: pd.DataFrame
+    ) -> Monitor:
+        """Return the monitor of a training on the rows of a split: see `monitor`."""
+        corpus = records_of(self.validation_corpus(settings, train, validation))
+        shape = str(train["shape"].iloc[0])
+        return self.monitor(settings, shape, records_of(validation), corpus)
+
+    def monitor(
+        self,
+        settings: Settings,
+        shape: str,
+        validation: Sequence[Record],
+        corpus: Sequence[Record],
+    ) -> Monitor:
+        """Return the metric of the validation rows that chooses weights and stops a training.
+
+        Args:
+            settings: All that can be set.
+            shape: The shape of the rows that the model is judged by.
+            validation: The validation rows.
+            corpus: The rows of `validation_corpus`.
+
+        Raises:
+            ConfigError: The rows don't give the metric that is asked for.
+        """
+        chosen = self.section(settings).training.monitor
+        return choose_monitor(self.monitors, chosen, self.name, shape, validation, corpus)
 
     def chosen_shapes(self, settings: Settings) -> tuple[str, ...]:
         """Return the shapes of the samples that the settings choose; an empty tuple means all."""
@@ -310,6 +358,7 @@ EMBEDDING = register_family(
         remembering=lambda learner: RememberingLearner(learner=learner),
         corpus=embedding_corpus,
         encode=EmbeddingLearner.vectors,
+        monitors=embedding_monitors,
         objective=lambda settings: settings.embedding.shape,
         objective_setting="embedding.shape",
         further_shapes=lambda settings: settings.embedding.also_train.losses,
@@ -330,6 +379,7 @@ LLM = register_family(
         score=score_language_model,
         add_answers=add_answers,
         scorable=LanguageModelLearner.scorable,
+        monitors=language_model_monitors,
         # No `encode`: its models give no vectors of texts by which negatives could be mined.
         objective=_language_model_objective,
         objective_setting="llm.objective",

@@ -3,8 +3,8 @@
 job.json                  what is trained, from which model, with which settings
 train.parquet             the rows to learn from
 additional.parquet        rows of additional shapes to learn from, if there are any
-validation.parquet        the rows whose loss is watched; of a fold, the rows to score
-corpus.parquet            of a fold, the rows that these are ranked against, if there are any
+validation.parquet        the rows whose metric is watched; of a fold, the rows to score
+corpus.parquet            the rows that these are ranked against, if there are any
 before_mining.parquet     the rows from which negatives are mined again, if they are
 mined-EPOCH.parquet       the rows with the negatives that were mined for an epoch
 checkpoints/              from which a job that was interrupted goes on
@@ -40,6 +40,7 @@ from tunetrail.learning.devices import device_count
 from tunetrail.learning.fitting import FitResult
 from tunetrail.learning.learner import Learner
 from tunetrail.learning.training.callbacks import MetricsSink
+from tunetrail.learning.training.monitor import Monitor
 from tunetrail.learning.training.named_callbacks import logging_to
 from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.pipeline.families import ModelFamily, family_named
@@ -77,11 +78,11 @@ class JobRows:
 
     Attributes:
         train: Rows to learn from.
-        validation: Rows whose loss is watched; of a fold, the rows to score.
+        validation: Rows whose metric is watched; of a fold, the rows to score.
         additional: Rows of additional shapes to learn from; None if there are none.
         before_mining: The train rows before negatives were mined; None if they are mined once or
             not at all.
-        corpus: Of a fold, the rows that the scored ones are ranked against; None if there are none.
+        corpus: Rows that `validation` is ranked against in addition; None if there are none.
     """
 
     train: pd.DataFrame
@@ -269,7 +270,7 @@ def score_held_out_rows(
     """Return the scores of a model on the held-out rows of a fold, among the fold's corpus."""
     rows = read_rows(folder / _VALIDATION)
     held_out = family.scorable_rows(settings, learner, [model], rows)
-    corpus = records_of(read_rows(folder / _CORPUS)) if (folder / _CORPUS).exists() else []
+    corpus = _corpus(folder)
     scores = family.score(learner, model, records_of(held_out), corpus, settings.evaluation)
     return scores.of_side(len(rows))
 
@@ -287,6 +288,10 @@ def _train(
     if (folder / _ADDITIONAL).exists():
         train += records_of(read_rows(folder / _ADDITIONAL))
     validation = records_of(read_rows(folder / _VALIDATION)) if validate else []
+
+    monitor = Monitor()
+    if validate:
+        monitor = job.family.monitor(job.settings, job.shape, validation, _corpus(folder))
 
     refresh = None
     if (folder / _BEFORE_MINING).exists():
@@ -309,6 +314,7 @@ def _train(
         folder=folder,
         on_metrics=on_metrics,
         validate=validate,
+        monitor=monitor,
         refresh=refresh,
         resume=checkpoint,
         auto_values=job.auto_values,
@@ -319,6 +325,11 @@ def _train(
     )
     training = job.family.section(job.settings).training
     return job.learner.train(job.start, train, validation, training, plan)
+
+
+def _corpus(folder: Path) -> list[dict[str, Any]]:
+    path = folder / _CORPUS
+    return records_of(read_rows(path)) if path.exists() else []
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -73,7 +73,7 @@ class Outcome:
 
     @property
     def objective(self) -> float | None:
-        """The lowest validation loss of the fit, which a sweep minimises; None before the fit."""
+        """The validation loss of the fitted weights, which a sweep minimises; None before."""
         return self.fitted.best_validation_loss if self.fitted else None
 
     def to_dict(self) -> dict[str, Any]:

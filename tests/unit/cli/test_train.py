@@ -171,6 +171,7 @@ def test_train_takes_an_experiment_of_the_folder(call_main: CallMain, workplace:
         (
             [
                 "model_type=embedding",
+                "embedding.training.monitor=val/loss",
                 "+trainer.callbacks.stop={_target_: EarlyStopping, monitor: val/loss}",
             ],
             "error: trainer.callbacks.stop.monitor must be another metric than val/loss, which",

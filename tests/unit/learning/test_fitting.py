@@ -91,7 +91,15 @@ def fitted(
     **training: Any,
 ) -> tuple[Watched, FitResult]:
     config = TrainingConfig(
-        **({"num_epochs": 2, "warmup_steps": 0, "learning_rate": learning_rate} | training)
+        **(
+            {
+                "num_epochs": 2,
+                "warmup_steps": 0,
+                "learning_rate": learning_rate,
+                "validations_per_epoch": 1,
+            }
+            | training
+        )
     )
     module = Watched(
         model=path,

@@ -52,6 +52,7 @@ _IRRELEVANT = (
     "decay_ratio",
     "early_stopping_patience",
     "logging_steps",
+    "monitor",
     "validations_per_epoch",
     "checkpoints",
     "averaging",

@@ -23,6 +23,9 @@ from tunetrail.learning.training.micro_batches import MicroBatchData, MicroBatch
 from tunetrail.learning.training.records import Record
 from tunetrail.samples import ColumnType, SampleShape, shape_named
 
+VALIDATION_ROWS = 32
+"""Rows of a validation's batch: a loss that compares the rows of a batch depends on their number,
+so that `val/loss` of the same weights would change with the training's batch size."""
 CLUSTER_COLUMN = "cluster"
 """Column with a row's cluster of near-duplicates, if it is in one."""
 
@@ -135,7 +138,7 @@ class EmbeddingDataModule(MicroBatchData):
         return self.loader(partial(self._batch, self.train), sampler)
 
     def val_dataloader(self) -> MicroBatchLoader:
-        """Return batches in the order of the rows."""
+        """Return batches of `VALIDATION_ROWS`, in the order of the rows."""
         sampler = self._sampler(self.validation, shuffle=False)
         return self.validation_loader(partial(self._batch, self.validation), sampler)
 
@@ -163,16 +166,17 @@ class EmbeddingDataModule(MicroBatchData):
         """Return the batches of records of one shape."""
         sample_shape = shape_named(shape)
         label = _label_column(sample_shape)
+        total_length = self.batches.tokens if shuffle else 0
         return SeededBatchSampler(
             [self._length(sample_shape, record) for record in records],
-            self.batch_size,
+            self.batch_size if shuffle else VALIDATION_ROWS,
             seed=self.seed,
             keys=_keys(sample_shape, records),
             # Losses of labels compare rows of one label, so the sampler puts such rows together.
             labels=list(map(itemgetter(label), records)) if label else None,
             shuffle=shuffle,
             drop_single=sample_shape.compares_rows,
-            total_length=self.batches.tokens,
+            total_length=total_length,
             by_length=self.padded,
         )
 

@@ -23,7 +23,7 @@ from tunetrail.learning.automatic.auto_values import AutoValues, TrialSetup, fin
 from tunetrail.learning.automatic.learning_rate_finder import WHOLE_MODEL
 from tunetrail.learning.devices import computing_device, placed_on
 from tunetrail.learning.embedding.data import EmbeddingDataModule, shape_of
-from tunetrail.learning.embedding.encoder import encode_texts, encode_with_prompt
+from tunetrail.learning.embedding.encoder import encode_with_prompt
 from tunetrail.learning.embedding.losses import check_loss, check_records
 from tunetrail.learning.embedding.module import EmbeddingModule, load_embedding_model
 from tunetrail.learning.embedding.preflight import EMBEDDING_CHECKS
@@ -39,7 +39,6 @@ from tunetrail.learning.tokens.prompts import (
     role_of,
 )
 from tunetrail.learning.tokens.tokenized import TokenizedTexts
-from tunetrail.learning.training.ranks import encoded_by_all_ranks
 from tunetrail.learning.training.records import Record, Refresh
 from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.samples import shape_named
@@ -175,15 +174,11 @@ class EmbeddingLearner:
         teach = self._teaching(module)
         prompts = configured_prompts(self.config)
 
-        def encode(texts: Sequence[str], role: str = QUERY) -> NDArray:
-            encode_share = partial(encode_texts, module.encoder, prompt=prompts[role])
-            return encoded_by_all_ranks(encode_share, texts, module.device)
-
         def refreshed(epoch: int) -> Sequence[Record]:
             assert refresh is not None
             # Mining encodes without dropout, and its draws mustn't shift the training's.
             with undisturbed(module):
-                return [*teach(refresh.records(encode, epoch)), *further]
+                return [*teach(refresh.records(module.encode, epoch)), *further]
 
         batches = EmbeddingDataModule(
             train=[*teach(scored), *further] if further else teach(scored),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,15 +17,22 @@ from tunetrail.errors import ModelError
 from tunetrail.learning.cpu_layers import optimise, optimise_for_training
 from tunetrail.learning.devices import to_device
 from tunetrail.learning.embedding.data import EmbeddingBatch
-from tunetrail.learning.embedding.encoder import TextColumn, build_encoder, transformer_of
+from tunetrail.learning.embedding.encoder import (
+    TextColumn,
+    build_encoder,
+    encode_texts,
+    transformer_of,
+)
 from tunetrail.learning.embedding.losses import build_vector_loss
 from tunetrail.learning.flops import token_cost
 from tunetrail.learning.padding_free.attention import SEGMENT_ATTENTION
+from tunetrail.learning.tokens.prompts import QUERY, prompt_of
 from tunetrail.learning.tokens.tokenized import TokenizedTexts
 from tunetrail.learning.torch_internals import undo_compile
 from tunetrail.learning.training.micro_batches import SharedBatch
 from tunetrail.learning.training.module import ComputeCost, TrainedModule
-from tunetrail.learning.training.ranks import vectors_of_all_ranks
+from tunetrail.learning.training.ranks import encoded_by_all_ranks, vectors_of_all_ranks
+from tunetrail.learning.training.records import NDArray
 
 
 def load_embedding_model(path: str, max_length: int | None = None) -> SentenceTransformer:
@@ -196,7 +204,7 @@ class EmbeddingModule(TrainedModule):
         """
         # The recomputation counts its tokens once more.
         self.encoder.forget()
-        pieces = cut(micro_batch.columns, self.mini_batch_size)
+        pieces = cut(micro_batch.columns, self.most_rows)
         if len(pieces) == 1:
             return self.encoder(pieces[0])
 
@@ -207,6 +215,14 @@ class EmbeddingModule(TrainedModule):
             else:
                 piece_vectors.append(self.encoder(piece))
         return [torch.cat(column) for column in zip(*piece_vectors, strict=True)]
+
+    def encode(self, texts: Sequence[str], role: str = QUERY) -> NDArray:
+        """Return the unit vectors of texts, of which each rank encodes a share.
+
+        The module has to be in evaluation mode.
+        """
+        encode_share = partial(encode_texts, self.encoder, prompt=prompt_of(self.model, role))
+        return encoded_by_all_ranks(encode_share, texts, self.device)
 
 
 def cut(columns: Sequence[TextColumn], rows: int) -> list[list[TextColumn]]:

@@ -1,5 +1,6 @@
 """LanguageModelModule: trains a causal language model, all of it or its low-rank adapters."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,9 @@ from tunetrail.learning.torch_internals import undo_compile
 from tunetrail.learning.training.micro_batches import SharedBatch
 from tunetrail.learning.training.module import ComputeCost, TrainedModule
 from tunetrail.learning.training.sharding import is_sharded, shard, unsharded
+
+_TIE = 1e-6
+"""Difference in nats per token below which float32 leaves open which answer is likelier."""
 
 
 def load_language_model(path: str, **settings: Any) -> PreTrainedModel:
@@ -135,7 +139,7 @@ class LanguageModelModule(TrainedModule):
         """Return the weighted sum of the loss over the batch's supervised tokens or pairs."""
         if isinstance(batch, LanguageBatch):
             return self.forward_pass.loss(batch.examples, batch.weights)
-        return self._preferences(batch)[0]
+        return self._preferences(batch)["loss"]
 
     def zero_loss(self) -> Tensor:
         """Return a loss of 0 that reaches every trained weight, for a share without rows."""
@@ -152,8 +156,12 @@ class LanguageModelModule(TrainedModule):
         """Return each example's negative log-likelihood in nats, float32 [examples]."""
         return self.forward_pass.nats(examples)
 
-    def _preferences(self, batch: PreferenceBatch) -> tuple[Tensor, Tensor]:
-        """Return the weighted sums of the pairs' losses and of their accuracies."""
+    def _preferences(self, batch: PreferenceBatch) -> dict[str, Tensor]:
+        """Return the sums of the pairs' losses and of what tells which answers are preferred.
+
+        Losses and `reward_accuracy`, of the implicit rewards, are weighted by row. `preferred`
+        counts the pairs whose chosen answer is likelier per token, as the evaluation does.
+        """
         chosen, rejected = (-self.forward_pass.nats(batch.examples)).chunk(2)
         # Transposed to [2, pairs]: first all chosen answers, then all rejected, as in `examples`.
         reference = _like(chosen, [pair.reference for pair in batch.pairs]).T
@@ -173,7 +181,15 @@ class LanguageModelModule(TrainedModule):
         rewards = implicit_rewards(
             chosen, rejected, reference[0], reference[1], self._preference.beta
         )
-        return (losses * weights).sum(), (rewards.accuracy * weights).sum()
+        margin = chosen / chosen_tokens - rejected / rejected_tokens
+        is_tie = margin.abs() <= _TIE
+        preferred = torch.where(is_tie, 0.5, (margin > 0.0).to(margin.dtype))
+        return {
+            "loss": (losses * weights).sum(),
+            "reward_accuracy": (rewards.accuracy * weights).sum(),
+            "preferred": preferred.sum(),
+            "pairs": _like(chosen, [len(batch.pairs)]).sum(),
+        }
 
     def cost_of(self, batch: SharedBatch) -> ComputeCost:
         """Return the tokens of this rank's rows."""
@@ -187,26 +203,45 @@ class LanguageModelModule(TrainedModule):
         )
 
     def measures_of(self, micro_batch: LanguageBatch | PreferenceBatch) -> dict[str, Tensor]:
-        """Return the batch's summed loss, and for preferences the summed accuracy."""
-        losses, accuracies = [], []
+        """Return the batch's summed loss, and the sums of what further metrics need."""
+        sums: dict[str, Any] = {}
         size = self.mini_batch_size or max(len(micro_batch.rows), 1)
         starts = range(0, len(micro_batch.rows), size)
         passes = self._passes_over_ranks(len(starts))
         for start in starts:
             mini_batch = micro_batch.part(slice(start, start + size))
             if isinstance(mini_batch, LanguageBatch):
-                losses.append(self._loss_of(mini_batch))
-                continue
-            loss, accuracy = self._preferences(mini_batch)
-            losses.append(loss)
-            accuracies.append(accuracy)
+                mini_batch_sums = self._likelihoods(mini_batch)
+            else:
+                mini_batch_sums = self._preferences(mini_batch)
+            for name, value in mini_batch_sums.items():
+                sums[name] = sums.get(name, 0.0) + value
         for _ in range(len(starts), passes):
-            losses.append(self._loss_without_rows())
+            sums["loss"] = sums.get("loss", 0.0) + self._loss_without_rows()
+        return sums
 
-        measures = {"loss": torch.stack(losses).sum()}
-        if accuracies:
-            measures["preference_accuracy"] = torch.stack(accuracies).sum()
-        return measures
+    def _likelihoods(self, batch: LanguageBatch) -> dict[str, Tensor]:
+        """Return the weighted sum of the nats, and the sums of nats and bytes without weights."""
+        nats = self.forward_pass.nats(batch.examples)
+        byte_counts = _like(nats, [example.supervised_bytes for example in batch.examples])
+        # The end alone spells no text: the evaluation leaves such rows out.
+        spelling_nats = torch.where(byte_counts > 0, nats, 0.0)
+        return {
+            "loss": (nats * _like(nats, batch.weights)).sum(),
+            "nats": spelling_nats.sum(),
+            "bytes": byte_counts.sum(),
+        }
+
+    def metrics_of(self, sums: Mapping[str, Any], weight: float) -> dict[str, Any]:
+        """Return loss and bits per byte; of preferences the accuracies."""
+        metrics = {"loss": sums["loss"] / weight}
+        # A validation without rows has neither.
+        if "bytes" in sums:
+            metrics["bits_per_byte"] = sums["nats"] / (math.log(2.0) * sums["bytes"].clamp(min=1.0))
+        if "pairs" in sums:
+            metrics["preference_accuracy"] = sums["preferred"] / sums["pairs"].clamp(min=1.0)
+            metrics["reward_accuracy"] = sums["reward_accuracy"] / weight
+        return metrics
 
     def _passes_over_ranks(self, passes: int) -> int:
         """Return the number of forward passes on each rank if this rank needs `passes`."""

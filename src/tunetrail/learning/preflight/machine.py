@@ -17,6 +17,7 @@ from tunetrail.learning.automatic.memory_meter import free_memory, release_memor
 from tunetrail.learning.preflight.findings import PreflightFinding, error, ok, warning
 from tunetrail.learning.recovery.failures import FullMemoryError
 from tunetrail.learning.training.module import TrainedModule
+from tunetrail.learning.training.monitor import Monitor
 from tunetrail.learning.training.out_of_memory import is_out_of_memory
 from tunetrail.learning.training.sharding import is_sharded
 
@@ -184,8 +185,8 @@ def worst_rows(lengths: npt.NDArray[np.int64], batch_size: int, total_length: in
     return rows
 
 
-def check_monitored(trainer: Trainer, module: TrainedModule) -> PreflightFinding:
-    """Check that there are validation batches: `val/loss` chooses the weights and stops early."""
+def check_monitored(monitor: Monitor, trainer: Trainer, module: TrainedModule) -> PreflightFinding:
+    """Check that there are validation batches: a metric of them chooses weights and stops early."""
     name = "validation"
     batches = sum(trainer.num_val_batches)
     if not batches:
@@ -195,7 +196,41 @@ def check_monitored(trainer: Trainer, module: TrainedModule) -> PreflightFinding
             "Raise split.validation_share.",
             SampleError,
         )
-    return ok(name, f"val/loss is the mean over {batches:g} batches")
+    return ok(name, f"{monitor.key} over {batches:g} batches chooses the weights")
+
+
+def check_patience(
+    training: TrainingConfig, trainer: Trainer, module: TrainedModule
+) -> PreflightFinding:
+    """Check that there are enough validations for early stopping to happen before the end."""
+    name = "early stopping"
+    patience = training.early_stopping_patience
+    if not patience:
+        return ok(name, "off")
+
+    batches, interval = int(trainer.num_training_batches), int(trainer.val_check_batch or 1)
+    epochs = max(trainer.max_epochs or 1, 1)
+    # If they don't divide an epoch evenly, the last step of the training is validated as well.
+    validations = epochs * (batches // interval) + int(batches % interval > 0)
+    # The first is the best at the earliest; the last one comes too late to save anything.
+    needed = patience + 2
+    if validations >= needed:
+        return ok(name, f"possible from validation {patience + 1} of {validations} on")
+
+    per_epoch = -(-needed // epochs)
+    steps_per_epoch = -(-batches // int(trainer.accumulate_grad_batches))
+    if per_epoch <= steps_per_epoch:
+        way_out = f"Set training.validations_per_epoch={per_epoch}"
+    elif validations > 2:
+        way_out = f"Set training.early_stopping_patience={validations - 2}"
+    else:
+        way_out = "Train for more epochs"
+    return warning(
+        name,
+        f"training.early_stopping_patience={patience} can't stop a training with {validations} "
+        f"validations before its end. {way_out}, or turn it off: "
+        "training.early_stopping_patience=0.",
+    )
 
 
 def check_settings(

@@ -13,6 +13,7 @@ from tunetrail.learning.preflight.findings import PreflightFinding, PreflightRep
 from tunetrail.learning.preflight.machine import (
     check_disk,
     check_monitored,
+    check_patience,
     check_settings,
     check_worst_batch,
 )
@@ -80,7 +81,8 @@ class Preflight(Callback):
         keeps_averages = self.training.averaging.kind != "none"
         return (
             partial(check_settings, self.training),
-            check_monitored,
+            partial(check_monitored, self.plan.monitor),
+            partial(check_patience, self.training),
             partial(check_worst_batch, self.training, self.is_reduced),
             partial(check_disk, self.plan.folder, keeps_averages),
         )

@@ -7,16 +7,18 @@ and over all ranks, draws that a resumed training repeats, and the norm of the g
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
+from tunetrail.learning.tokens.prompts import QUERY
 from tunetrail.learning.training.micro_batches import MicroBatch, SharedBatch
 from tunetrail.learning.training.optimization import configure_optimizer
 from tunetrail.learning.training.precision import scales_gradients
+from tunetrail.learning.training.records import NDArray
 from tunetrail.learning.training.sharding import is_sharded, whole
 
 
@@ -66,6 +68,8 @@ class TrainedModule(LightningModule):
         guard: Asked before each optimizer step whether it may be taken.
         gradient_norm: Norm of the last step's gradient, before clipping.
         window: The micro-batches of the optimizer step so far.
+        rows_at_once: Above 0, a validation's batch goes through the model in mini-batches of this
+            many rows: it may have more than a training's, for which memory suffices.
         rows_in_progress: Rows of the micro-batch that this rank computes or has computed last.
     """
 
@@ -78,7 +82,7 @@ class TrainedModule(LightningModule):
         self.model: Any
         self.optimization = dict(optimization)
         self.seed = seed
-        self.mini_batch_size = 0
+        self.mini_batch_size = self.rows_at_once = 0
         self.total_steps = 0
         self.guard: Guard | None = None
         self.gradient_norm = torch.zeros(())
@@ -86,9 +90,14 @@ class TrainedModule(LightningModule):
         self._window_loss = torch.zeros(())
         self.rows_in_progress = 0
         self._scale: float | None = None
-        # The sums of the running validation, and the weight that divides them.
+        # The sums of the running validation, and the weight of its rows.
         self._measures: dict[str, Any] = {}
         self._measured = 0.0
+
+    @property
+    def most_rows(self) -> int:
+        """Rows of a micro-batch that go through the model at once; 0: all of them."""
+        return self.mini_batch_size or (0 if self.training else self.rows_at_once)
 
     @abstractmethod
     def loss_of(self, batch: SharedBatch) -> Tensor:
@@ -103,11 +112,28 @@ class TrainedModule(LightningModule):
 
     @abstractmethod
     def measures_of(self, micro_batch: Any) -> dict[str, Tensor]:
-        """Return the micro-batch's summed `loss` and further summed measures.
+        """Return the micro-batch's summed `loss` and further sums that `metrics_of` takes.
 
         Called without gradients. A sharded module also gets a micro-batch without rows, if other
         ranks have some.
         """
+
+    def metrics_of(self, sums: Mapping[str, Any], weight: float) -> dict[str, Any]:
+        """Return the metrics of a validation: the mean of each sum unless a module knows better.
+
+        Args:
+            sums: The sums of `measures_of` over all micro-batches and ranks.
+            weight: The sum of the weights of the micro-batches.
+        """
+        return {name: total / weight for name, total in sums.items()}
+
+    def encode(self, texts: Sequence[str], role: str = QUERY) -> NDArray:
+        """Return the unit vectors of texts, by all ranks together: see `Encode`.
+
+        Raises:
+            NotImplementedError: Models of this family give no vectors.
+        """
+        raise NotImplementedError(f"{type(self).__name__} gives no vectors of texts.")
 
     def is_finite(self, micro_batch: Any) -> bool:
         """Tell whether the loss of these rows by themselves is finite; called without gradients."""
@@ -228,16 +254,17 @@ class TrainedModule(LightningModule):
             self._measures[name] = self._measures.get(name, 0.0) + value
 
     def on_validation_epoch_end(self) -> None:
-        """Log the mean of each measure over rows or tokens, `val/loss` among them."""
+        """Log the metrics of the validation, the mean `val/loss` over rows or tokens among them."""
         # A validation without rows has no weight.
         weight = max(self._sum_over_ranks(self._measured), 1e-12)
         # A rank may have had no row, and so no measure; the first rank has a row if any has.
-        names = self.trainer.strategy.broadcast(list(self._measures))
-        for name in names:
-            total = self._sum_over_ranks(self._measures.get(name, 0.0))
-            # All ranks have the same value; Lightning wants to be told.
-            is_shared = self.trainer.world_size > 1
-            self.log(f"val/{name}", total / weight, prog_bar=name == "loss", sync_dist=is_shared)
+        sums = {}
+        for name in self.trainer.strategy.broadcast(list(self._measures)):
+            sums[name] = self._sum_over_ranks(self._measures.get(name, 0.0))
+        # All ranks have the same values; Lightning wants to be told.
+        is_shared = self.trainer.world_size > 1
+        for name, value in self.metrics_of(sums, weight).items():
+            self.log(f"val/{name}", value, prog_bar=name == "loss", sync_dist=is_shared)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and the schedule over all steps."""

@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from tunetrail.config import TrainingConfig
+from tunetrail.config import AUTO, TrainingConfig
 from tunetrail.config.checks import Rule, at_least, one_of
 from tunetrail.errors import ConfigError, TrainingError, one_line
 from tunetrail.learning.training.allowed_classes import AllowedClass, AllowList
@@ -146,17 +146,18 @@ def check_early_stopping(
     Raises:
         ConfigError: It doesn't.
     """
-    built_in = EarlyStopping("val/loss").state_key
-    patience = training.early_stopping_patience
+    patience, watched = training.early_stopping_patience, training.monitor
+    if watched == AUTO and objective == "preference":
+        watched = PREFERENCE_ACCURACY
     for name, callback in callbacks.items():
         if not isinstance(callback, EarlyStopping):
             continue
         key = f"trainer.callbacks.{name}.monitor"
 
-        if callback.state_key == built_in and patience:
+        if callback.monitor == watched and patience:
             raise ConfigError(
-                f"{key} must be another metric than val/loss, which "
-                f"{section}.training.early_stopping_patience={patience} watches, got 'val/loss'. "
+                f"{key} must be another metric than {watched}, which {section}.training."
+                f"early_stopping_patience={patience} watches, got {callback.monitor!r}. "
                 "Add callbacks=no_early_stopping to replace the built-in early stopping."
             )
         if callback.monitor == PREFERENCE_ACCURACY and objective != "preference":

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tunetrail.config import AUTO
 from tunetrail.evaluation.plots import learning_curve_figure
 from tunetrail.learning.learner import Learner
 from tunetrail.learning.training.callbacks import MetricsSink
@@ -34,8 +35,8 @@ class FittedModel:
     Attributes:
         folder: The model, adapters merged, as the usual libraries load it.
         started_from: `base`, or the URI of the root that the training began with.
-        best_validation_loss: The lowest validation loss, whose weights these are; None without
-            validation.
+        best_validation_loss: The validation loss of these weights, which a metric of the validation
+            chose; None without validation.
         learner: Loads the model.
     """
 
@@ -88,12 +89,16 @@ def _train(
     started_from, start = start_of_training(context, prepared.shape)
     # A job that is there stays as it is: its training may have begun.
     if not is_written(folder):
+        _say_what_is_monitored(context, prepared)
         before_mining = prepared.augmented if builder.are_mined_again(prepared.augmented) else None
         JobRows(
             train=prepared.train,
             validation=prepared.split.validation,
             additional=prepared.additional,
             before_mining=before_mining,
+            corpus=context.family.validation_corpus(
+                context.settings, prepared.split.train, prepared.split.validation
+            ),
         ).write(folder)
         TrainingJob(
             model_type=context.model_type,
@@ -127,3 +132,18 @@ def _train(
     }
     costs = {"seconds": measurements["seconds"], "steps": measurements["steps"]}
     context.finish_step("training", step, costs)
+
+
+def _say_what_is_monitored(context: StageContext, prepared: PreparedRows) -> None:
+    split, family = prepared.split, context.family
+    monitor = family.monitor_of(context.settings, split.train, split.validation)
+    rows = len(split.validation)
+    if monitor.metric == "loss" and context.config.training.monitor == AUTO and family.monitors:
+        logger.warning(
+            "%s: %d validation rows are too few for the metric by which models are compared, so "
+            "val/loss chooses the weights. Raise split.validation_share, or prepare more rows.",
+            context.model_type,
+            rows,
+        )
+        return
+    logger.info("%s: %s of %d rows chooses the weights", context.model_type, monitor.key, rows)

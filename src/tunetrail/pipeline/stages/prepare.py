@@ -130,6 +130,8 @@ def _check_rows(context: StageContext, split: Split, additional: pd.DataFrame | 
     learner = context.learner(str(split.train["shape"].iloc[0]))
     load = partial(context.models.load, context.family)
     learner.check(context.base.path, records, load)
+    # Now rather than after the cross-validation.
+    context.family.monitor_of(context.settings, split.train, split.validation)
 
 
 def _augment(context: StageContext, builder: TrainRowBuilder, train: pd.DataFrame) -> None:

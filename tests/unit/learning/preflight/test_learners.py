@@ -17,7 +17,13 @@ from tunetrail.learning.training_plan import TrainingPlan
 
 RECORDS: list[dict[str, Any]] = [{"input": f"Say {n}.", "output": f"It is {n}."} for n in range(8)]
 PAIRS = [{"anchor": f"question {n}", "positive": f"the answer is {n * 7}"} for n in range(8)]
-TRAINING = TrainingConfig(batch_size=4, num_epochs=1, warmup_steps=0, learning_rate=1e-3)
+TRAINING = TrainingConfig(
+    batch_size=4,
+    num_epochs=1,
+    warmup_steps=0,
+    learning_rate=1e-3,
+    early_stopping_patience=0,
+)
 
 
 def language_learner(max_length: int = 256) -> LanguageModelLearner:

@@ -30,7 +30,7 @@ from tunetrail.learning.training_plan import TrainingPlan
 PAIRS = [
     {"anchor": f"question {n} {'why ' * (n % 5)}", "positive": f"it is {n * 7}"} for n in range(16)
 ]
-TRAINING = TrainingConfig(num_epochs=2, warmup_steps=0)
+TRAINING = TrainingConfig(num_epochs=2, warmup_steps=0, early_stopping_patience=0)
 
 
 class Watched(EmbeddingModule):
@@ -99,7 +99,7 @@ def limited(tokens: int) -> Callable[[EmbeddingModule], None]:
 def test_preflight_changes_nothing_that_the_training_draws_or_learns(
     tiny_embedding_model: str, tmp_path: Path
 ) -> None:
-    off = TrainingConfig(num_epochs=2, warmup_steps=0, guards=GuardsConfig(preflight=False))
+    off = replace(TRAINING, guards=GuardsConfig(preflight=False))
     with_checks, checked = trained(tiny_embedding_model, tmp_path / "on")
 
     without, plain = trained(tiny_embedding_model, tmp_path / "off", off)
@@ -136,6 +136,7 @@ def test_report_becomes_plain_values_and_text(tiny_embedding_model: str, tmp_pat
         "lengths",
         "settings",
         "validation",
+        "early stopping",
         "worst batch",
         "disk",
         "packing",

@@ -41,7 +41,13 @@ VECTORS = [
     for n in range(16)
 ]
 TRAINING = TrainingConfig(
-    batch_size=4, num_epochs=2, warmup_steps=0, learning_rate=1e-3, logging_steps=1
+    batch_size=4,
+    num_epochs=2,
+    warmup_steps=0,
+    learning_rate=1e-3,
+    logging_steps=1,
+    validations_per_epoch=1,
+    early_stopping_patience=0,
 )
 
 

@@ -31,7 +31,12 @@ from tunetrail.learning.training_plan import TrainingPlan
 
 PAIRS = [{"anchor": f"question {n}", "positive": f"the answer is {n * 7}"} for n in range(24)]
 TRAINING = TrainingConfig(
-    batch_size=4, num_epochs=2, warmup_steps=0, learning_rate=1e-3, logging_steps=1
+    batch_size=4,
+    num_epochs=2,
+    warmup_steps=0,
+    learning_rate=1e-3,
+    logging_steps=1,
+    validations_per_epoch=1,
 )
 Reports = list[tuple[int, dict[str, float]]]
 
@@ -290,8 +295,11 @@ def test_early_stopping_that_watches_what_is_watched_is_refused() -> None:
         r"llm\.training\.early_stopping_patience=3 watches, got 'val/loss'\. Add callbacks=no_early"
     )
     with pytest.raises(ConfigError, match=message):
-        check_early_stopping(callbacks, TrainingConfig(), "llm", None)
-    check_early_stopping(callbacks, TrainingConfig(early_stopping_patience=0), "llm", None)
+        check_early_stopping(callbacks, TrainingConfig(monitor="val/loss"), "llm", None)
+    training = TrainingConfig(monitor="val/loss", early_stopping_patience=0)
+    check_early_stopping(callbacks, training, "llm", None)
+    # The built-in early stopping watches another metric.
+    check_early_stopping(callbacks, TrainingConfig(), "llm", None)
 
 
 def test_early_stopping_on_a_metric_that_is_not_logged_is_refused() -> None:
@@ -300,7 +308,11 @@ def test_early_stopping_on_a_metric_that_is_not_logged_is_refused() -> None:
 
     with pytest.raises(ConfigError, match=r"must be a metric that embedding logs, got 'val/pref"):
         check_early_stopping(callbacks, TrainingConfig(), "embedding", None)
-    check_early_stopping(callbacks, TrainingConfig(), "llm", "preference")
+    training = TrainingConfig(monitor="val/loss")
+    check_early_stopping(callbacks, training, "llm", "preference")
+    message = r"must be another metric than val/preference_accuracy, which llm\.training\.early"
+    with pytest.raises(ConfigError, match=message):
+        check_early_stopping(callbacks, TrainingConfig(), "llm", "preference")
 
 
 def test_callbacks_of_an_installed_package_are_allowed(package: None) -> None:

@@ -67,6 +67,7 @@ def curves(run: str, folder: Path) -> dict[str, list[list[float]]]:
         optimizer=OptimizerConfig(name="sgd", momentum=0.5),
         logging_steps=1,
         early_stopping_patience=0,
+        validations_per_epoch=1,
         batches=BatchesConfig(accumulate={"pairs": 1, "scores": 3, "answers": 2}[run]),
         guards=GuardsConfig(preflight=False),
     )

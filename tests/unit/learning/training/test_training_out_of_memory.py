@@ -62,7 +62,13 @@ SCORES = [
 LABELS = [{"text": f"text {n} of its kind", "label": "abcd"[n % 4]} for n in range(16)]
 NO_PREFLIGHT = GuardsConfig(preflight=False)
 ONE_STEP = TrainingConfig(max_steps=1, warmup_steps=0, guards=NO_PREFLIGHT)
-EIGHT_STEPS = TrainingConfig(num_epochs=4, warmup_steps=0, learning_rate=1e-3, guards=NO_PREFLIGHT)
+EIGHT_STEPS = TrainingConfig(
+    num_epochs=4,
+    warmup_steps=0,
+    learning_rate=1e-3,
+    validations_per_epoch=1,
+    guards=NO_PREFLIGHT,
+)
 """Four epochs of two steps each; without accumulation."""
 
 

@@ -1,0 +1,88 @@
+"""Which metric of the validation rows chooses the weights of a training and stops it early."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from tunetrail.config import AUTO
+from tunetrail.errors import ConfigError, did_you_mean
+from tunetrail.evaluation.metrics import metric_named
+from tunetrail.evaluation.scoring import distinguishing_metrics, score_embedding
+from tunetrail.learning.tokens.chat import is_preference
+from tunetrail.learning.tokens.prompts import DOCUMENT, QUERY
+from tunetrail.learning.training.monitor import Monitor
+from tunetrail.learning.training.records import Encode
+
+Record = Mapping[str, Any]
+Monitors = Callable[[str, Sequence[Record], Sequence[Record]], Sequence[Monitor]]
+"""Takes the shape, the validation records and the records that are ranked in addition; returns
+what can be monitored, the primary metric first, nothing if the records are too few."""
+
+
+def embedding_monitors(
+    shape: str, records: Sequence[Record], corpus: Sequence[Record]
+) -> list[Monitor]:
+    """Return the metrics of the evaluation, computed on the validation records."""
+    monitors = []
+    for metric in distinguishing_metrics(shape, records, corpus):
+        measure = partial(_measure, metric, shape, records, corpus)
+        higher = metric_named(metric).higher_is_better
+        monitors.append(Monitor(metric=metric, higher_is_better=higher, measure=measure))
+    return monitors
+
+
+def language_model_monitors(
+    shape: str, records: Sequence[Record], corpus: Sequence[Record]
+) -> list[Monitor]:
+    """Return the metrics that the module of a language model logs in addition to its loss."""
+    if any(map(is_preference, records)):
+        accuracies = ("preference_accuracy", "reward_accuracy")
+        return [Monitor(metric=name, higher_is_better=True) for name in accuracies]
+    return [Monitor(metric="bits_per_byte")]
+
+
+def choose_monitor(
+    monitors: Monitors | None,
+    chosen: str,
+    model_type: str,
+    shape: str,
+    records: Sequence[Record],
+    corpus: Sequence[Record],
+) -> Monitor:
+    """Return what a training monitors.
+
+    Args:
+        monitors: Returns the metrics of the family; None if it has none but `val/loss`.
+        chosen: `training.monitor`.
+        model_type: The family's name, for messages.
+        shape: The shape of the rows that the model is judged by.
+        records: The validation rows.
+        corpus: The records that these are ranked against in addition.
+
+    Raises:
+        ConfigError: The rows don't give the metric that is asked for.
+    """
+    of_family = monitors(shape, records, corpus) if monitors else ()
+    by_key = {monitor.key: monitor for monitor in (*of_family, Monitor())}
+    if chosen == AUTO:
+        return next(iter(by_key.values()))
+
+    if chosen not in by_key:
+        raise ConfigError(
+            f"{model_type}.training.monitor must be {AUTO} or a metric that the {len(records)} "
+            f"validation rows of the shape {shape} give ({', '.join(by_key)}), got {chosen!r}."
+            f"{did_you_mean(chosen, list(by_key))}"
+        )
+    return by_key[chosen]
+
+
+def _measure(
+    metric: str,
+    shape: str,
+    records: Sequence[Record],
+    corpus: Sequence[Record],
+    encode: Encode,
+) -> float:
+    encode_queries, encode_documents = (partial(encode, role=role) for role in (QUERY, DOCUMENT))
+    scores = score_embedding(shape, records, encode_queries, encode_documents, corpus)
+    return scores.metrics[metric]
