@@ -70,8 +70,8 @@ def distinguishing_metrics(
     """Return the metrics by which records can tell models apart, the primary one first.
 
     Returns:
-        An empty list if no model could score differently: there is a single record or document,
-        all gold scores are equal, or no label occurs in the corpus.
+        An empty list if none can: there is a single example or document, all gold scores are
+        equal, or no label occurs in the corpus.
     """
     if len(records) < 2:
         return []
@@ -88,8 +88,8 @@ def distinguishing_metrics(
     except SampleError:
         return []
     # Equal vectors make the worst ranking that there is: if it is perfect, all are.
-    is_ranked = scores.documents is not None
-    return [] if is_ranked and scores.value >= 1.0 else list(scores.metrics)
+    is_perfect = scores.documents is not None and scores.value >= 1.0
+    return [] if is_perfect or scores.examples < 2 else list(scores.metrics)
 
 
 def _score_pairs(

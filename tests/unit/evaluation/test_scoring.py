@@ -7,7 +7,7 @@ import pytest
 from tunetrail.errors import SampleError
 from tunetrail.evaluation.comparison import compare
 from tunetrail.evaluation.ranking import retrieval_scores
-from tunetrail.evaluation.scoring import score_embedding
+from tunetrail.evaluation.scoring import distinguishing_metrics, score_embedding
 from tunetrail.fingerprints import value_fingerprint
 
 WORDS = ("red", "green", "blue", "black", "white", "pink")
@@ -335,3 +335,36 @@ def test_rows_whose_label_nobody_learnt_count_as_not_scored() -> None:
         compare(scores, scores, bootstrap_samples=100, confidence=0.95, seed=0).rows_in_words
         == "6 of 76 test rows"
     )
+
+
+@pytest.mark.parametrize(
+    ("shape", "records", "corpus", "primary"),
+    [
+        ("pair", [{"anchor": "a", "positive": "b"}], [], None),
+        ("pair", [{"anchor": "a", "positive": "c"}, {"anchor": "b", "positive": "c"}], [], None),
+        (
+            "pair",
+            [{"anchor": "a", "positive": "c"}, {"anchor": "b", "positive": "c"}],
+            [{"anchor": "d", "positive": "e"}],
+            "ndcg_at_10",
+        ),
+        ("label", [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}], [], None),
+        (
+            "label",
+            [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}],
+            [{"text": "c", "label": "x"}, {"text": "d", "label": "y"}],
+            "ndcg_at_10",
+        ),
+        (
+            "vector",
+            [{"text": name, "embedding": [1.0, 0.0]} for name in "ab"],
+            [],
+            "cosine_to_target",
+        ),
+    ],
+)
+def test_metrics_that_no_model_could_change_tell_nothing(
+    shape: str, records: list[Any], corpus: list[Any], primary: str | None
+) -> None:
+    metrics = distinguishing_metrics(shape, records, corpus)
+    assert metrics[:1] == ([] if primary is None else [primary])

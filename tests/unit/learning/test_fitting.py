@@ -270,6 +270,37 @@ def test_as_few_validation_rows_as_can_be_compared_choose(
     assert (tmp_path / "checkpoints" / "best.ckpt").exists()
 
 
+def test_validation_loss_of_the_same_weights_does_not_depend_on_the_batch_size(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
+    losses = []
+    for batch_size in (4, 12):
+        module = EmbeddingModule(model=tiny_embedding_model, shape="pair", seed=0)
+        data = EmbeddingDataModule(
+            train=PAIRS, validation=PAIRS, shape="pair", batch_size=batch_size
+        )
+        training = TrainingConfig(max_steps=1, warmup_steps=0)
+        module.optimization = {**optimization_settings(training), "learning_rate": 1e-30}
+        plan = TrainingPlan(folder=tmp_path / str(batch_size), on_metrics=ignore)
+        losses.append(fit(module, data, training, plan, seed=0).best_validation_loss)
+        # All 24 rows are compared with one another, as many at once as the training has.
+        assert module.rows_at_once == batch_size
+
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_the_last_step_is_validated_if_validations_do_not_divide_an_epoch(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
+    _, result = fitted(tiny_embedding_model, tmp_path, validations_per_epoch=4)
+    _, uneven = fitted(
+        tiny_embedding_model, tmp_path / "uneven", records=PAIRS[:20], validations_per_epoch=2
+    )
+
+    assert [step for step, _ in result.history["val/loss"]] == list(range(1, 13))
+    assert [step for step, _ in uneven.history["val/loss"]] == [2, 4, 7, 9, 10]
+
+
 def test_fit_says_that_it_stopped_early_within_the_first_epoch(
     tiny_embedding_model: str, tmp_path: Path
 ) -> None:

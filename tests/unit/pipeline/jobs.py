@@ -62,7 +62,12 @@ def settings_of_two_ranks(folder: Path, launcher: str = "local") -> Settings:
     """Eight steps on two ranks, without dropout: its draws depend on the rank."""
     path = embedding_folder(folder / "bert", "bert")
     training = TrainingConfig(
-        batch_size=8, learning_rate=1e-3, warmup_steps=0, num_epochs=4, logging_steps=1
+        batch_size=8,
+        learning_rate=1e-3,
+        warmup_steps=0,
+        num_epochs=4,
+        logging_steps=1,
+        early_stopping_patience=0,
     )
     return Settings(
         preparation=PreparationConfig(cache_gigabytes=0.0),

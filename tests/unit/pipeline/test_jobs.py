@@ -36,7 +36,12 @@ from tunetrail.pipeline.jobs import (
 def settings(tiny_embedding_model: str, tiny_language_model: str, tmp_path: Path) -> Settings:
     """Six steps, with negatives mined again after every second."""
     training = TrainingConfig(
-        batch_size=8, learning_rate=1e-3, warmup_steps=0, num_epochs=3, logging_steps=1
+        batch_size=8,
+        learning_rate=1e-3,
+        warmup_steps=0,
+        num_epochs=3,
+        logging_steps=1,
+        early_stopping_patience=0,
     )
     mining = HardNegativesConfig(enabled=True, margin=0.0, remine_every_epochs=1)
     return Settings(

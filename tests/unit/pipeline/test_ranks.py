@@ -77,7 +77,9 @@ def test_two_ranks_train_the_model_of_one(settings: Settings, tmp_path: Path) ->
     result = run_fit_job(two, lambda metrics, step: reports.append((step, metrics)))
 
     assert result["steps"] == expected["steps"] == 8
-    for name in ("train/loss", "val/loss", "train/gradient_norm"):
+    assert result["monitor"] == expected["monitor"] == "val/ndcg_at_10"
+    assert result["best_step"] == expected["best_step"]
+    for name in ("train/loss", "val/loss", "val/ndcg_at_10", "train/gradient_norm"):
         points = result["history"][name]
         assert [step for step, _ in points] == [step for step, _ in expected["history"][name]]
         values = [value for _, value in expected["history"][name]]

@@ -24,8 +24,8 @@ from tunetrail.learning.training.records import Record
 from tunetrail.samples import ColumnType, SampleShape, shape_named
 
 VALIDATION_ROWS = 32
-"""Rows of a validation's batch: a loss that compares the rows of a batch depends on their number,
-so that `val/loss` of the same weights would change with the training's batch size."""
+"""Rows of a validation's batch, whatever the batch size of the training: a loss that compares the
+rows of a batch depends on their number, and so would `val/loss`."""
 CLUSTER_COLUMN = "cluster"
 """Column with a row's cluster of near-duplicates, if it is in one."""
 
@@ -80,6 +80,7 @@ class EmbeddingDataModule(MicroBatchData):
         lengths: Takes a record and returns its number of tokens; None: its characters count.
         padded: Whether texts will be padded: rows of similar length then share a batch.
         seen_twice: Shapes whose texts go through the model twice.
+        validation_rows: Rows of a validation's batch.
         seed: Decides, with the epoch, the order of the rows.
         prompts: The prompt of each role (`query`, `document`).
         refresh: Takes the number of the epoch that is to begin, and returns as many training
@@ -99,6 +100,7 @@ class EmbeddingDataModule(MicroBatchData):
         lengths: Callable[[Record], int] | None = None,
         padded: bool = False,
         seen_twice: Collection[str] = (),
+        validation_rows: int = VALIDATION_ROWS,
         seed: int = 0,
         prompts: Mapping[str, str] | None = None,
         refresh: Callable[[int], Sequence[Record]] | None = None,
@@ -113,6 +115,7 @@ class EmbeddingDataModule(MicroBatchData):
         self.lengths = lengths
         self.padded = padded
         self.seen_twice = tuple(seen_twice)
+        self.validation_rows = validation_rows
         self.seed = seed
         self.prompts = dict(prompts or {})
         self.refresh = refresh
@@ -138,7 +141,7 @@ class EmbeddingDataModule(MicroBatchData):
         return self.loader(partial(self._batch, self.train), sampler)
 
     def val_dataloader(self) -> MicroBatchLoader:
-        """Return batches of `VALIDATION_ROWS`, in the order of the rows."""
+        """Return batches of `validation_rows`, in the order of the rows."""
         sampler = self._sampler(self.validation, shuffle=False)
         return self.validation_loader(partial(self._batch, self.validation), sampler)
 
@@ -169,7 +172,7 @@ class EmbeddingDataModule(MicroBatchData):
         total_length = self.batches.tokens if shuffle else 0
         return SeededBatchSampler(
             [self._length(sample_shape, record) for record in records],
-            self.batch_size if shuffle else VALIDATION_ROWS,
+            self.batch_size if shuffle else self.validation_rows,
             seed=self.seed,
             keys=_keys(sample_shape, records),
             # Losses of labels compare rows of one label, so the sampler puts such rows together.

@@ -204,9 +204,7 @@ def test_worst_batch_that_does_not_fit_goes_through_in_pieces(
     accumulate: int,
 ) -> None:
     monkeypatch.setattr(machine, "CATCHABLE", ("cpu",))  # where torch says so
-    training = TrainingConfig(
-        num_epochs=1, warmup_steps=0, batches=BatchesConfig(accumulate=accumulate)
-    )
+    training = replace(TRAINING, num_epochs=1, batches=BatchesConfig(accumulate=accumulate))
 
     module, result = trained(tiny_embedding_model, tmp_path, training, prepare=limited(90))
 
@@ -352,3 +350,40 @@ def test_preflight_lets_other_modules_be() -> None:
         lightning.LightningModule(),
     )
     assert (list(report.findings), report.preview) == ([], "")
+
+
+@pytest.mark.parametrize(
+    ("values", "validations", "way_out"),
+    [
+        # The specification's own numbers, with one validation per epoch.
+        ({"num_epochs": 3, "early_stopping_patience": 3}, 3, "training.validations_per_epoch=2"),
+        ({"num_epochs": 1, "early_stopping_patience": 5}, 1, "Train for more epochs"),
+        ({"num_epochs": 5, "early_stopping_patience": 40}, 5, "early_stopping_patience=3"),
+    ],
+)
+def test_patience_that_can_never_end_is_told_with_a_way_out(
+    tiny_embedding_model: str,
+    tmp_path: Path,
+    values: dict[str, int],
+    validations: int,
+    way_out: str,
+) -> None:
+    training = replace(TRAINING, validations_per_epoch=1, **values)
+
+    _, result = trained(tiny_embedding_model, tmp_path, training)
+
+    assert len(result.history["val/loss"]) == validations
+    assert result.preflight is not None
+    (finding,) = result.preflight.of(Severity.WARNING)
+    assert finding.name == "early stopping"
+    assert f"with {validations} validations before its end" in finding.message
+    assert way_out in finding.message
+
+
+def test_the_way_out_lets_the_training_stop(tiny_embedding_model: str, tmp_path: Path) -> None:
+    training = replace(TRAINING, num_epochs=3, early_stopping_patience=3, validations_per_epoch=2)
+
+    _, result = trained(tiny_embedding_model, tmp_path, training)
+
+    assert len(result.history["val/loss"]) == 6
+    assert result.preflight is not None and result.preflight.of(Severity.WARNING) == []

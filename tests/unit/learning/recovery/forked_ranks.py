@@ -431,6 +431,7 @@ def _module_and_data(root: Path, training: Training, config: TrainingConfig) -> 
         train=train,
         validation=validation[:_VALIDATION_ROWS],
         shape=_SHAPES[training.model],
+        validation_rows=config.batch_size,
         seed=3,
         **batches,
     )

@@ -31,7 +31,9 @@ from tunetrail.learning.language_model.module import LanguageModelModule, load_t
 from tunetrail.learning.recovery.failures import NonFiniteError
 from tunetrail.learning.recovery.guards import NonFiniteGuard, set_rate
 from tunetrail.learning.tokens.chat import TokenizedExample, tokenize_record
+from tunetrail.learning.training.monitor import Monitor
 from tunetrail.learning.training_plan import TrainingPlan
+from tunetrail.pipeline.monitoring import embedding_monitors
 
 # Whole trainings.
 pytestmark = pytest.mark.processes
@@ -339,8 +341,9 @@ def test_rewind_before_an_average_has_begun_leaves_nothing_averaged(
     assert last["averaging"]["updates"] == 4  # steps 5 to 8
 
 
+@pytest.mark.parametrize("monitor", [Monitor(), embedding_monitors("vector", VECTORS, [])[0]])
 def test_validation_loss_that_is_not_finite_brings_the_last_checkpoint_back(
-    tiny_embedding_model: str, tmp_path: Path
+    tiny_embedding_model: str, tmp_path: Path, monitor: Monitor
 ) -> None:
     class Lost(Watched):
         """Loses its weights once, after the step that ends the second epoch."""
@@ -356,8 +359,10 @@ def test_validation_loss_that_is_not_finite_brings_the_last_checkpoint_back(
         model=tiny_embedding_model, shape="vector", optimization=optimization_settings(training)
     )
     data = EmbeddingDataModule(train=VECTORS, validation=VECTORS, shape="vector", batch_size=4)
-    result = fit(module, data, training, TrainingPlan(folder=tmp_path, on_metrics=ignore), seed=0)
+    plan = TrainingPlan(folder=tmp_path, on_metrics=ignore, monitor=monitor)
+    result = fit(module, data, training, plan, seed=0)
     assert (result.rewinds, result.stopped_early, result.skipped_rows) == (1, False, ())
+    assert math.isfinite(result.history[monitor.key][-1][1])
     assert module.before[8] == module.before[4]
     assert math.isfinite(result.history["val/loss"][-1][1])
 

@@ -50,11 +50,14 @@ from tunetrail.learning.recovery.failures import (
     NonFiniteError,
     RecoverableError,
 )
+from tunetrail.learning.training.monitor import Monitor
 from tunetrail.learning.training_plan import TrainingPlan
+from tunetrail.pipeline.monitoring import embedding_monitors
 
 # Whole trainings.
 pytestmark = pytest.mark.processes
 
+NDCG = embedding_monitors("pair", PAIRS[:9], PAIRS)[0]
 TRAINING = TrainingConfig(
     batch_size=4,
     num_epochs=3,
@@ -88,6 +91,8 @@ class Case:
     model: str = "embedding"
     training: TrainingConfig = field(default_factory=lambda: TRAINING)
     callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    is_monitored: bool = False
+    """Whether nDCG of the validation pairs chooses the weights."""
 
     def with_training(self, **changes: Any) -> "Case":
         return replace(self, training=replace(self.training, **changes))
@@ -163,7 +168,11 @@ class Trainings:
             )
             train, validation = (SAME, OPPOSITE[:9]) if opposed else (PAIRS, PAIRS[:9])
             data: Any = EmbeddingDataModule(
-                train=train, validation=validation, shape=module.hparams["shape"], **common
+                train=train,
+                validation=validation,
+                shape=module.hparams["shape"],
+                validation_rows=training.batch_size,
+                **common,
             )
         else:
             module = KillableLanguageModel(
@@ -187,6 +196,7 @@ class Trainings:
                 folder=folder,
                 on_metrics=sink,
                 resume=resume,
+                monitor=NDCG if case.is_monitored else Monitor(),
                 trainer=TrainerConfig(callbacks=case.callbacks),
             ),
             seed=3,
@@ -237,7 +247,7 @@ class Trainings:
 def assert_same(found: Outcome, expected: Outcome) -> None:
     assert found.history == expected.history
     assert (found.best, found.final) == (expected.best, expected.final)
-    names = ("steps", "epochs", "stopped_early", "best_validation_loss")
+    names = ("steps", "epochs", "stopped_early", "best_validation_loss", "best_step", "monitor")
     assert [getattr(found.result, name) for name in names] == [
         getattr(expected.result, name) for name in names
     ]
@@ -357,6 +367,23 @@ TARGETED: dict[str, tuple[Case, list[Kill]]] = {
     "adapters, in a validation": (
         Case(model="lora").with_training(averaging=AveragingConfig(kind="ema", decay=0.8)),
         [Kill(way="sigterm", place="validation", at=1)],
+    ),
+    "watching nDCG, in and behind a validation": (
+        replace(
+            BASE.with_training(validations_per_epoch=3, early_stopping_patience=8),
+            is_monitored=True,
+        ),
+        [
+            Kill(way="sigterm", place="validation", at=2),
+            Kill(way="exception", place="val_sink", at=4),
+            Kill(way="sigkill", place="validated", at=-2),
+        ],
+    ),
+    "watching nDCG of averaged weights": (
+        replace(
+            BASE.with_training(averaging=AveragingConfig(kind="ema", decay=0.8)), is_monitored=True
+        ),
+        [Kill(way="sigkill", place="step", at=9), Kill(way="exception", place="validation", at=-1)],
     ),
     "stopping early, behind the validation that stops": (
         OPPOSED,

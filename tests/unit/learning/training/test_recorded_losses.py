@@ -88,7 +88,10 @@ def curves(run: str, folder: Path) -> dict[str, list[list[float]]]:
         shape, records = ("pair", PAIRS) if run == "pairs" else ("score", SCORES)
         path = embedding_folder(folder / "bert", "bert")
         module = EmbeddingModule(model=path, shape=shape, loss="auto", max_length=64, **settings)
-        data = EmbeddingDataModule(train=records, validation=records[:9], shape=shape, **common)
+        # Recorded when validations had the batch size of the training.
+        data = EmbeddingDataModule(
+            train=records, validation=records[:9], shape=shape, validation_rows=4, **common
+        )
 
     plan = TrainingPlan(folder=folder / run, on_metrics=lambda metrics, step: None)
     history = fit(module, data, training, plan, seed=3).history
