@@ -61,7 +61,13 @@ SRUN = {
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Eight steps on two nodes with a rank each, without dropout: its draws depend on the rank."""
-    training = TrainingConfig(batch_size=8, learning_rate=1e-3, warmup_steps=0, num_epochs=4)
+    training = TrainingConfig(
+        batch_size=8,
+        learning_rate=1e-3,
+        warmup_steps=0,
+        num_epochs=4,
+        early_stopping_patience=0,
+    )
     path = embedding_folder(tmp_path / "bert", "bert")
     return Settings(
         preparation=PreparationConfig(cache_gigabytes=0.0),
