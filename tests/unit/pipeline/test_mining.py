@@ -87,7 +87,9 @@ def test_remining_follows_the_model_through_a_training(
 
     config = HardNegativesConfig(enabled=True, margin=0.0, remine_every_epochs=1, sampling=sampling)
     learner = EmbeddingLearner(config=EmbeddingConfig(), shape="pair", seed=0)
-    training = TrainingConfig(batch_size=4, num_epochs=3, warmup_steps=0, learning_rate=1e-3)
+    training = TrainingConfig(
+        batch_size=4, num_epochs=3, warmup_steps=0, validations_per_epoch=1, learning_rate=1e-3
+    )
     rows = pairs()
     start = records_of(mine_negatives(rows, encoder(tiny_embedding_model), config, 0).rows)
     mined_rows = []

@@ -25,7 +25,12 @@ SCORES = [
 TEXTS = [{"text": f"a text {n} by itself", "shape": "text"} for n in range(6)]
 FURTHER = FurtherLossesConfig(score="auto", text="simcse")
 TRAINING = TrainingConfig(
-    batch_size=4, learning_rate=1e-3, num_epochs=1, warmup_steps=0, logging_steps=1
+    batch_size=4,
+    learning_rate=1e-3,
+    num_epochs=1,
+    warmup_steps=0,
+    validations_per_epoch=1,
+    logging_steps=1,
 )
 
 

@@ -133,7 +133,9 @@ def test_train_changes_the_vectors_and_keeps_them_through_a_folder(
     tiny_embedding_model: str, tmp_path: Path, shape: str, mini_batch_size: int
 ) -> None:
     trained = learner(shape, mini_batch_size=mini_batch_size)
-    training = TrainingConfig(batch_size=4, num_epochs=1, warmup_steps=0, learning_rate=1e-3)
+    training = TrainingConfig(
+        batch_size=4, num_epochs=1, warmup_steps=0, validations_per_epoch=1, learning_rate=1e-3
+    )
     model, result = trained.train(
         tiny_embedding_model,
         RECORDS[shape],
@@ -153,7 +155,9 @@ def test_train_changes_the_vectors_and_keeps_them_through_a_folder(
 def test_train_with_one_seed_gives_identical_models(
     tiny_embedding_model: str, tmp_path: Path
 ) -> None:
-    training = TrainingConfig(batch_size=4, num_epochs=1, warmup_steps=0, learning_rate=1e-3)
+    training = TrainingConfig(
+        batch_size=4, num_epochs=1, warmup_steps=0, validations_per_epoch=1, learning_rate=1e-3
+    )
     found = []
     for seed in (5, 5, 6):
         trained = learner(seed=seed)
@@ -175,7 +179,9 @@ PROMPTED = {"query_prompt": "ask: ", "document_prompt": "tell: "}
 def trained_vectors(path: str, folder: Path, refresh: Refresh | None, **config: Any) -> np.ndarray:
     """Train for three epochs of two steps."""
     trained = learner(**config)
-    training = TrainingConfig(batch_size=4, num_epochs=3, warmup_steps=0, learning_rate=1e-3)
+    training = TrainingConfig(
+        batch_size=4, num_epochs=3, warmup_steps=0, validations_per_epoch=1, learning_rate=1e-3
+    )
     model, result = trained.train(
         path,
         RECORDS["pair"],
@@ -258,6 +264,7 @@ def trained_on_refreshed(
         batch_size=4,
         num_epochs=4,
         warmup_steps=0,
+        validations_per_epoch=1,
         learning_rate=1e-2,
         logging_steps=1,
         early_stopping_patience=0,
@@ -305,7 +312,9 @@ def test_train_refuses_another_number_of_records(tiny_embedding_model: str, tmp_
 def test_prompts_change_the_training_and_stay_with_the_model(
     tiny_embedding_model: str, tmp_path: Path
 ) -> None:
-    training = TrainingConfig(batch_size=4, num_epochs=1, warmup_steps=0, learning_rate=1e-3)
+    training = TrainingConfig(
+        batch_size=4, num_epochs=1, warmup_steps=0, validations_per_epoch=1, learning_rate=1e-3
+    )
     histories = {}
     for name, config in (("plain", {}), ("prompted", PROMPTED)):
         model, result = learner(**config).train(

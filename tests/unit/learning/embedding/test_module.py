@@ -17,7 +17,9 @@ PAIRS = [{"anchor": f"question {n}", "positive": f"the answer is {n * 7}"} for n
 
 
 def trained(path: str, folder: Path) -> EmbeddingModule:
-    training = TrainingConfig(num_epochs=1, warmup_steps=0, learning_rate=1e-3, weight_decay=0.2)
+    training = TrainingConfig(
+        num_epochs=1, warmup_steps=0, validations_per_epoch=1, learning_rate=1e-3, weight_decay=0.2
+    )
     module = EmbeddingModule(
         model=path,
         shape="pair",

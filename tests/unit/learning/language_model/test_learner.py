@@ -29,7 +29,9 @@ PREFERENCES: list[dict[str, Any]] = [
     }
     for n in range(8)
 ]
-TRAINING = TrainingConfig(batch_size=4, num_epochs=2, warmup_steps=0, learning_rate=1e-2)
+TRAINING = TrainingConfig(
+    batch_size=4, num_epochs=2, warmup_steps=0, validations_per_epoch=1, learning_rate=1e-2
+)
 
 
 def learner(max_length: int = 256, seed: int = 0, kind: str = "lora") -> LanguageModelLearner:
@@ -240,7 +242,12 @@ def test_train_on_preferences_learns_to_prefer_and_starts_at_log_2(
         logged.extend(value for name, value in metrics.items() if name.endswith("train/loss"))
 
     training = TrainingConfig(
-        batch_size=8, num_epochs=6, warmup_steps=0, learning_rate=1e-2, logging_steps=1
+        batch_size=8,
+        num_epochs=6,
+        warmup_steps=0,
+        validations_per_epoch=1,
+        learning_rate=1e-2,
+        logging_steps=1,
     )
     taught = learner()
     trained, result = taught.train(
@@ -266,7 +273,9 @@ def test_train_weighs_preferences(tiny_language_model: str, tmp_path: Path) -> N
         {**record, "chosen": record["rejected"], "rejected": record["chosen"]}
         for record in PREFERENCES
     ]
-    training = TrainingConfig(batch_size=16, num_epochs=4, warmup_steps=0, learning_rate=1e-2)
+    training = TrainingConfig(
+        batch_size=16, num_epochs=4, warmup_steps=0, validations_per_epoch=1, learning_rate=1e-2
+    )
     found = []
     for weights in ((9.0, 1.0), (1.0, 9.0)):
         records = [

@@ -49,7 +49,9 @@ def batch(examples: list[TokenizedExample]) -> dict[str, Tensor]:
 def trained(
     path: str, examples: list[TokenizedExample], folder: Path, adapter: str
 ) -> LanguageModelModule:
-    training = TrainingConfig(num_epochs=2, warmup_steps=0, learning_rate=1e-2)
+    training = TrainingConfig(
+        num_epochs=2, warmup_steps=0, validations_per_epoch=1, learning_rate=1e-2
+    )
     module = LanguageModelModule(
         model=path,
         adapter=None if adapter == "none" else asdict(AdapterConfig(kind=adapter, rank=4, alpha=8)),

@@ -60,7 +60,13 @@ def reads_per_step() -> Iterator[list[int]]:
 
 
 def training(**changed: Any) -> TrainingConfig:
-    values = {"batch_size": 4, "num_epochs": 3, "warmup_steps": 0, "logging_steps": 1000}
+    values = {
+        "batch_size": 4,
+        "num_epochs": 3,
+        "warmup_steps": 0,
+        "logging_steps": 1000,
+        "validations_per_epoch": 1,
+    }
     return TrainingConfig(**{**values, **changed})
 
 

@@ -77,7 +77,10 @@ def train(
     kind: str, path: str, folder: Path, *, resume: bool = False, kill_at: int = -1, **options: Any
 ) -> tuple[TrainedModule, FitResult]:
     config = TrainingConfig(
-        **({"num_epochs": 3, "warmup_steps": 0, "learning_rate": 3e-3} | options)
+        **(
+            {"num_epochs": 3, "warmup_steps": 0, "learning_rate": 3e-3, "validations_per_epoch": 1}
+            | options
+        )
     )
     module, data = (embedding_parts if kind == "embedding" else language_model_parts)(path, config)
 
