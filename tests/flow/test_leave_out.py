@@ -120,19 +120,32 @@ def test_execute_leaves_out_nothing_of_a_session_that_is_trained_on_again(
     assert steps["evaluation"]["left_out_rows"] == 0
 
 
-def test_execute_leaves_out_rows_that_were_learnt_under_another_split(
-    database: DatabaseManager, session: str, workplace: Path, make_settings: Make, tmp_path: Path
+def test_execute_leaves_out_rows_that_were_learnt_under_another_split_and_their_new_twins(
+    database: DatabaseManager, workplace: Path, make_settings: Make, tmp_path: Path
 ) -> None:
     settings = make_settings(workplace)
-    train(settings, database, session)
+    texts, _ = sessions()
+    position_of = store(database, FIRST, texts[:100])
+    train(settings, database, FIRST)
     learnt = database.learnt_rows("embedding", "1")
     assert learnt is not None
+    learnt_positions = {position_of[row_id] for row_id in learnt.tolist()}
 
-    other_split = dataclasses.replace(settings, split=SplitConfig(salt="other"))
-    steps = train(other_split, database, session)
+    # The session grows by a row with one word more for each row, and another salt draws all anew.
+    drawn = random.Random(9)
+    twins = [
+        {"anchor": f"{text} indeed", "positive": " ".join(sentence(drawn))} for text in texts[:100]
+    ]
+    database.ingest(FIRST, twins, SampleKind.EMBEDDING)
+    for chunk in database.read_samples(FIRST, SampleKind.EMBEDDING):
+        for stored in chunk:
+            anchor = stored.sample.content["anchor"].removesuffix(" indeed")
+            position_of[stored.row_id] = texts.index(anchor)
+    steps = train(dataclasses.replace(settings, split=SplitConfig(salt="other")), database, FIRST)
 
+    scored = {position_of[row_id] for row_id in scored_rows(settings, steps, tmp_path)}
     assert steps["evaluation"]["left_out_rows"] > 0
-    assert not set(learnt.tolist()) & set(scored_rows(settings, steps, tmp_path))
+    assert scored and not learnt_positions & scored
 
 
 def test_execute_refuses_a_session_whose_test_rows_were_all_learnt(
