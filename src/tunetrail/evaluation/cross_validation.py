@@ -132,7 +132,10 @@ class PairedGain:
         """The gain and its evidence, for people."""
         comparison = self.comparison
         label = metric_named(comparison.metric).label
-        unit = "" if comparison.clusters is None else f" in {comparison.clusters} groups"
+        rows = comparison.rows_in_words.replace("test rows", "held-out rows")
+        # Groups of one row each would say nothing new.
+        if comparison.clusters is not None and comparison.clusters < comparison.examples:
+            rows += f" in {comparison.clusters} groups"
         bounds = comparison.interval_in_words
         if comparison.lower is not None:
             bounds = f"{100.0 * comparison.confidence:.3g} % interval {bounds}"
@@ -148,7 +151,7 @@ class PairedGain:
         return (
             f"{self.recipe}: {label} {comparison.after:.4f} against {comparison.before:.4f} of the "
             f"base model, improvement {comparison.improvement:+.4f} ({bounds}) over "
-            f"{comparison.examples} held-out rows{unit} of {folds}{mean}"
+            f"{rows} of {folds}{mean}"
         )
 
     @property
