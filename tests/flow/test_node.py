@@ -236,6 +236,13 @@ def test_execute_keeps_the_scores_of_every_test_row(
     evaluation = trained.results["results"]["steps"]["evaluation"][model_type]
     assert len(rows.scores().row_ids) == evaluation["split"]["rows"]["test"]
     assert {"cluster", "text_hash", "characters", "tokens", "bytes"} <= set(rows.table)
+    # The fixture trains two folds, which hold out every row of the train side once.
+    folds = rows.table[rows.table["side"] == "fold"]
+    assert set(folds["fold"]) == {1, 2} and len(folds) == evaluation["split"]["rows"]["train"]
+    assert folds["row_id"].is_unique and folds["text_hash"].notna().all()
+    gain = trained.results["results"]["steps"]["cross_validation"][model_type]["gain"]["comparison"]
+    for model, moment in ((CANDIDATE, "after"), (REFERENCE, "before")):
+        assert rows.scores(model, "fold").value == pytest.approx(gain[moment], abs=1e-12, rel=0.0)
     assert {"anchor", "positive", "input", "output"}.isdisjoint(rows.table)
 
 

@@ -111,12 +111,8 @@ class ExampleRows:
         values = {name: rows[model + name].to_numpy() for name in self.value_names}
         logged = self.run.reference_metrics if model else self.run.metrics
         # Not every metric follows from the values of single rows.
-        further = [
-            name
-            for name in logged
-            if name != self.run.metric and name in METRICS and values.keys() >= _reads(name)
-        ]
-        scores = scores_from(values, self.run.metric, *further)
+        known = [name for name in logged if name in METRICS and values.keys() >= _reads(name)]
+        scores = scores_from(values, self.run.metric, *known)
 
         # The corpus of a fold is another one in each of them.
         is_test = side == TEST
@@ -162,27 +158,26 @@ def example_table(
         "text_hash": known["text_hash"].tolist(),
         "cluster": [None] * after.examples if after.clusters is None else list(after.clusters),
     }
-    columns |= {str(name): known[name].to_numpy() for name in known if name not in columns}
+    columns |= known.drop(columns="text_hash").to_dict("series")
 
     # After the details: what a metric counted goes before the length of the whole row.
     columns |= after.per_example
     columns |= {REFERENCE + name: values for name, values in before.per_example.items()}
-    return _typed(pa.table({name: _arrow_array(name, values) for name, values in columns.items()}))
+    return _typed(_arrow_table(columns))
 
 
 def join_tables(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Return the lines of several tables of example rows as one; what a table lacks is absent."""
-    arrow_tables = [
-        pa.table({name: _arrow_array(name, values) for name, values in table.items()})
-        for table in tables
-    ]
-    return _typed(pa.concat_tables(arrow_tables, promote_options="permissive"))
+    # Permissive: a column that is empty in one table has no type there.
+    joined = pa.concat_tables(map(_arrow_table, tables), promote_options="permissive")
+    return _typed(joined)
 
 
 def write_example_rows(rows: ExampleRows, path: Path) -> None:
     """Write the rows to a Parquet file that only its owner can read."""
-    table = pa.table({name: _arrow_array(name, values) for name, values in rows.table.items()})
+    table = _arrow_table(rows.table)
     description = json.dumps(plain_values(rows.run), ensure_ascii=False)
+    # Before anything is in it: it may hold what a model wrote, and the user's own columns.
     path.touch(mode=0o600)
     pq.write_table(table.replace_schema_metadata({_METADATA_KEY: description}), path)
 
@@ -219,10 +214,16 @@ def _reads(metric: str) -> set[str]:
     return set(metric_named(metric).reads)
 
 
+def _arrow_table(columns: Any) -> pa.Table:
+    """Return a frame, or columns by name, as an Arrow table."""
+    return pa.table({str(name): _arrow_array(name, values) for name, values in columns.items()})
+
+
 def _arrow_array(name: str, values: Any) -> pa.Array:
     """Return a column as an Arrow array; absent values are null, but a NaN among floats stays."""
     if getattr(values, "dtype", None) == np.float64:
         return pa.array(np.asarray(values), pa.float64())
+    # As pandas' objects, so that NaN among texts is absent, and integers may be absent as well.
     if not isinstance(values, pd.Series):
         values = pd.Series(list(values), dtype=object)
     return pa.array(values, _IDENTITY.get(name))

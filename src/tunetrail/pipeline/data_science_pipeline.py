@@ -259,7 +259,8 @@ def _outcomes(
 
     # Again, since root may have moved during the training.
     prepared = leave_out_learnt(context, whole)
-    evaluation = evaluate(context, prepared, fitted)
+    out_of_fold = folds.out_of_fold if folds is not None else None
+    evaluation = evaluate(context, prepared, fitted, out_of_fold)
     outcome = replace(outcome, state=OutcomeState.EVALUATED, evaluation=evaluation)
     yield outcome
 

@@ -11,12 +11,16 @@ import pandas as pd
 from tunetrail.config import PrivacyConfig
 from tunetrail.data.privacy.scrubber import Scrubber
 from tunetrail.data.rows import object_series, texts_of_rows
+from tunetrail.data.splits import Split
+from tunetrail.evaluation.cross_validation import OutOfFold
 from tunetrail.evaluation.example_rows import (
+    FOLD,
     ROWS_ARTIFACT,
     ExampleRows,
     ScoredRun,
     example_table,
     is_reserved,
+    join_tables,
     write_example_rows,
 )
 from tunetrail.evaluation.scores import Scores
@@ -38,38 +42,47 @@ _KNOWN_COLUMNS = ("group", "label", "timestamp", "language", "characters")
 
 def log_example_rows(
     context: StageContext,
-    rows: pd.DataFrame,
+    split: Split,
     vectors: RowVectors,
+    *,
     after: Scores,
     before: Scores,
     against: str,
+    out_of_fold: OutOfFold | None = None,
 ) -> ExampleRows:
-    """Write `evaluation/rows.parquet` to the run: the scores of both models on every test row.
+    """Write `evaluation/rows.parquet` to the run: the scores of both models on every held-out row.
 
     Args:
         context: The run.
-        rows: The test side.
+        split: The sides of its rows.
         vectors: The candidate, as it reads texts.
-        after: Scores of the candidate.
-        before: Scores of the version to beat.
+        after: Scores of the candidate on the test side.
+        before: Scores of the version to beat on the test side.
         against: The URI of that version, or `base`.
+        out_of_fold: Scores of the folds' held-out rows, if there are any.
     """
     taken = {*after.per_example, *before.per_example}
-    own_columns = context.read_own_columns(rows["row_id"].tolist())
-    details, own_names = row_details(rows, own_columns, context.settings.cleaning.privacy, taken)
+    details, own_names = _details_of(context, split.test, taken)
     # Only of rows that were scored, since a cluster is called after one of them.
     if after.row_ids is not None:
-        scored = rows[rows["row_id"].isin(list(after.row_ids))]
+        scored = split.test[split.test["row_id"].isin(list(after.row_ids))]
         clusters = embedding_clusters(
             vectors(_query_texts(scored)), scored["row_id"].tolist(), context.settings.seed
         )
         if clusters is not None:
             details[EMBEDDING_CLUSTER] = pd.Series(clusters, scored["row_id"])
+    tables = [example_table(after, before, details)]
+
+    # The folds' models and the base model have held out the train side.
+    if out_of_fold is not None:
+        details, _ = _details_of(context, split.train, taken)
+        old, new, folds = out_of_fold.before, out_of_fold.after, out_of_fold.folds
+        tables.append(example_table(new, old, details, side=FOLD, folds=folds))
 
     scored_run = ScoredRun(
         model_type=context.model_type,
         # A language model learns from several shapes at once.
-        shape=", ".join(sorted(set(rows["shape"]))),
+        shape=", ".join(sorted(set(split.test["shape"]))),
         metric=after.metric,
         against=against,
         run_id=context.run.run_id,
@@ -79,13 +92,21 @@ def log_example_rows(
         corpus=after.corpus,
         own_columns=tuple(own_names),
     )
-    example_rows = ExampleRows(run=scored_run, table=example_table(after, before, details))
+    example_rows = ExampleRows(run=scored_run, table=join_tables(tables))
 
     # In the run's folder, which goes when the run has succeeded.
     path = context.state.folder / FILE
     write_example_rows(example_rows, path)
     context.run.log_artifact(path, FOLDER)
     return example_rows
+
+
+def _details_of(
+    context: StageContext, rows: pd.DataFrame, taken: Collection[str]
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return `row_details` of rows, with the user's own columns from where the run reads them."""
+    own_columns = context.read_own_columns(rows["row_id"].tolist())
+    return row_details(rows, own_columns, context.settings.cleaning.privacy, taken)
 
 
 def _query_texts(rows: pd.DataFrame) -> list[str]:

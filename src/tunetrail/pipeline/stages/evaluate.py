@@ -10,6 +10,7 @@ from tunetrail.data.rows import records_of
 from tunetrail.deployment.registry import ModelVersion
 from tunetrail.evaluation.answers import answer_summary, interval_metrics
 from tunetrail.evaluation.comparison import Comparison, compare
+from tunetrail.evaluation.cross_validation import OutOfFold
 from tunetrail.evaluation.looks import look_confidence
 from tunetrail.evaluation.plots import comparison_figure
 from tunetrail.evaluation.scores import Scores
@@ -37,15 +38,26 @@ class Evaluation:
     version_to_beat: ModelVersion | None
 
 
-def evaluate(context: StageContext, prepared: PreparedRows, fitted: FittedModel) -> Evaluation:
+def evaluate(
+    context: StageContext,
+    prepared: PreparedRows,
+    fitted: FittedModel,
+    out_of_fold: OutOfFold | None = None,
+) -> Evaluation:
     """Compare the candidate with root, or with the base model before there is a root.
 
     A comparison of an interrupted run is made again if root has moved since.
+
+    Args:
+        context: The run.
+        prepared: The rows.
+        fitted: The candidate.
+        out_of_fold: Scores of the folds' held-out rows, kept with those of the test rows.
     """
     state = context.state
     to_beat = version_to_beat(context)
     if "comparison" not in state.steps or state.compared_with != to_beat:
-        _compare(context, prepared, fitted, to_beat)
+        _compare(context, prepared, fitted, to_beat, out_of_fold)
 
     comparison = Comparison.from_dict(state.steps["comparison"])
     return Evaluation(comparison=comparison, version_to_beat=to_beat)
@@ -74,6 +86,7 @@ def _compare(
     prepared: PreparedRows,
     fitted: FittedModel,
     to_beat: ModelVersion | None,
+    out_of_fold: OutOfFold | None,
 ) -> None:
     """Score both models on the test rows, compare the scores, and finish both steps."""
     run, learner, config = context.run, fitted.learner, context.settings.evaluation
@@ -128,7 +141,15 @@ def _compare(
         logger.warning("%s: %s", context.model_type, comparison.warning)
     run.log_figure(comparison_figure(comparison), "comparison.png")
     vectors = partial(family.row_vectors, learner, fitted.model)
-    example_rows = log_example_rows(context, split.test, vectors, after, before, against)
+    example_rows = log_example_rows(
+        context,
+        split,
+        vectors,
+        after=after,
+        before=before,
+        against=against,
+        out_of_fold=out_of_fold,
+    )
     errors = log_error_analysis(context, split, example_rows)
     # Saved together with the step: a comparison counts for this version only.
     context.state.compared_with = to_beat
