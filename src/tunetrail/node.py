@@ -15,6 +15,7 @@ from tunetrail.errors import ModelError
 from tunetrail.learning.models.catalog import ResolvedModel
 from tunetrail.paths import made_folder
 from tunetrail.pipeline import STEPS, DataSciencePipeline, Outcome, remove_leftovers
+from tunetrail.pipeline.benchmark import Benchmark
 from tunetrail.pipeline.families import ALL_FAMILIES, ModelFamily, requested_families
 from tunetrail.pipeline.lineage import Lineage
 from tunetrail.pipeline.looks import earlier_looks
@@ -352,6 +353,7 @@ class ModelTrainingNode:
             count_looks=count_looks,
             lineage=Lineage(database=self.db_manager, family=family),
             read_own_columns=self.db_manager.read_own_columns,
+            benchmark=Benchmark(database=self.db_manager, family=family, session_id=session_id),
             resumed=started.run.tracker.run(interrupted.run_id) if interrupted else None,
         )
 

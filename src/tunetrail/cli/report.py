@@ -52,7 +52,9 @@ def print_results(results: Mapping[str, Any], tracking_uri: str) -> None:
         gain = steps["cross_validation"][model_type].get("gain")
         if gain is not None:
             lines.append(f"{model_type}: cross-validation, {gain['sentence']}")
-        # Steps of older runs have no error analysis.
+        # Steps of older runs have neither.
+        if step.get("earlier_sessions"):
+            lines.append(f"{model_type}: {_worst_session_in_words(step['earlier_sessions'])}")
         if "error_analysis" in step:
             lines.append(f"{model_type}: {_errors_in_words(step['error_analysis'])}")
         answers = steps["evaluation"][model_type].get("generation")
@@ -70,6 +72,16 @@ def print_results(results: Mapping[str, Any], tracking_uri: str) -> None:
     console.print(table)
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False)
+
+
+def _worst_session_in_words(changes: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return on which earlier session a candidate does worst against the version to beat."""
+    worst = min(changes, key=lambda session: float(changes[session]["improvement"]))
+    change = Comparison.from_dict(changes[worst])
+    return (
+        f"on the test rows of earlier sessions ({len(changes)}), the worst change is "
+        f"{change.improvement:+.4f} ({change.interval_in_words}) on {worst}"
+    )
 
 
 def _errors_in_words(errors: Mapping[str, Any]) -> str:

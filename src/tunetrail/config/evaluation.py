@@ -94,6 +94,10 @@ class EvaluationConfig:
     )
     """Confidence level of the interval of the improvement."""
 
+    benchmark_rows: int = setting(2_000, at_least(0))
+    """Test rows of earlier sessions that are kept, an equal share of each session, and on which
+    later candidates are scored as well; 0 keeps and scores none."""
+
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     """Answers that a language model writes to test rows."""
 
@@ -117,6 +121,10 @@ class GateConfig:
     require_interval: bool = True
     """Demand that the lower bound of the interval exceeds `minimum_improvement`. False is
     satisfied with the point estimate: for small test splits, at your own risk."""
+
+    maximum_loss: float = setting(0.02, at_least(0))
+    """Loss on an earlier session's test rows, in the metric's own unit, above which a candidate is
+    refused if the interval of the change lies below 0 as well."""
 
     def __post_init__(self) -> None:
         check_settings("gate", self)

@@ -1,10 +1,12 @@
 """The gate: decides from the comparison whether a candidate becomes root."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tunetrail.config import GateConfig
 from tunetrail.evaluation.comparison import Comparison
+from tunetrail.evaluation.forgetting import worst_loss
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,7 +26,34 @@ class Decision:
         return {**asdict(self), "decision": self.word}
 
 
-def decide(comparison: Comparison, config: GateConfig) -> Decision:
+def decide(
+    comparison: Comparison,
+    config: GateConfig,
+    earlier_sessions: Mapping[str, Comparison] | None = None,
+) -> Decision:
+    """Promote a candidate that gains on the test rows and has not forgotten an earlier session.
+
+    Args:
+        comparison: The comparison with the version to beat.
+        config: The rules.
+        earlier_sessions: The comparison on the rows of each earlier session; None if there are
+            none.
+    """
+    decision = _decide_by_gain(comparison, config)
+    earlier = earlier_sessions or {}
+    session = worst_loss(earlier, config.maximum_loss)
+    if not decision.promote or session is None:
+        return decision
+
+    loss = earlier[session]
+    reason = (
+        f"{loss.metric}: {loss.improvement:+.4f} ({loss.interval_in_words}) on {loss.examples} "
+        f"rows of the earlier session {session}, where gate.maximum_loss={config.maximum_loss:g}"
+    )
+    return Decision(promote=False, reason=reason)
+
+
+def _decide_by_gain(comparison: Comparison, config: GateConfig) -> Decision:
     """Promote a candidate whose improvement is above the minimum.
 
     The improvement is the lower bound of its interval, or the point estimate if the settings don't

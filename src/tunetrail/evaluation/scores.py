@@ -97,6 +97,19 @@ class Scores:
         row_ids, clusters = _column_of(records, "row_id"), _column_of(records, "cluster")
         return dataclasses.replace(self, row_ids=row_ids, clusters=clusters)
 
+    def at(self, indices: Array) -> "Scores":
+        """Return the scores on the examples at `indices`."""
+        per_example = {name: column[indices] for name, column in self.per_example.items()}
+        further = [name for name in self.metrics if name != self.metric]
+        row_ids, clusters = self.row_ids, self.clusters
+        return dataclasses.replace(
+            scores_from(per_example, self.metric, *further),
+            row_ids=None if row_ids is None else [row_ids[index] for index in indices],
+            clusters=None if clusters is None else [clusters[index] for index in indices],
+            documents=self.documents,
+            corpus=self.corpus,
+        )
+
     def of_side(self, side_rows: int) -> "Scores":
         """Return the scores with the number of rows of the side, of which some can't be scored."""
         scored_rows = self.examples if self.scored_rows is None else self.scored_rows

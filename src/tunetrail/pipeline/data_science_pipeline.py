@@ -15,6 +15,7 @@ from tunetrail.errors import naming_section
 from tunetrail.learning.models.catalog import ResolvedModel
 from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.training.out_of_memory import explaining_full_memory
+from tunetrail.pipeline.benchmark import Benchmark
 from tunetrail.pipeline.families import family_named
 from tunetrail.pipeline.jobs import ignore_metrics
 from tunetrail.pipeline.lineage import Lineage
@@ -119,6 +120,7 @@ class DataSciencePipeline:
         count_looks: CountLooks = no_looks,
         lineage: Lineage | None = None,
         read_own_columns: ReadOwnColumns = no_own_columns,
+        benchmark: Benchmark | None = None,
         until: str = "deploy",
         resumed: TrackedRun | None = None,
     ) -> Outcome:
@@ -141,6 +143,8 @@ class DataSciencePipeline:
                 among it are left out; without it, none is.
             read_own_columns: Reads the columns of rows that no shape knows, by which the scores
                 are divided; without it, there are none.
+            benchmark: Test rows of earlier sessions, on which the candidate is scored as well and
+                which the test rows join; without it, nothing is known of forgetting.
             until: The stage after which the run ends. A run that ends early keeps its folder and
                 can be resumed.
             resumed: A run of these settings that was interrupted, failed or ended early, to go on
@@ -180,6 +184,7 @@ class DataSciencePipeline:
             count_looks=count_looks,
             lineage=lineage,
             read_own_columns=read_own_columns,
+            benchmark=benchmark,
         )
         full_memory = explaining_full_memory("Use a smaller model, or free memory.")
         # Errors leave from the last to the first: leftovers are removed, which makes room on a full

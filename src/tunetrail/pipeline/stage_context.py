@@ -9,6 +9,7 @@ from tunetrail.data.flow.preparation import result_cache
 from tunetrail.deployment.registry import Registry
 from tunetrail.learning.learner import Learner
 from tunetrail.learning.models.catalog import ResolvedModel
+from tunetrail.pipeline.benchmark import Benchmark
 from tunetrail.pipeline.families import ModelFamily
 from tunetrail.pipeline.lineage import Lineage
 from tunetrail.pipeline.looks import CountLooks, no_looks
@@ -41,6 +42,7 @@ class StageContext:
         count_looks: Counts the earlier looks at test rows.
         lineage: Knows what registered versions have learnt from; None without a database.
         read_own_columns: Reads the columns of rows that no shape knows.
+        benchmark: Test rows of earlier sessions; None without a database.
         models: Loads the base models that the stages apply.
     """
 
@@ -55,6 +57,7 @@ class StageContext:
     count_looks: CountLooks = no_looks
     lineage: Lineage | None = None
     read_own_columns: ReadOwnColumns = no_own_columns
+    benchmark: Benchmark | None = None
     models: ModelLoader = field(init=False)
 
     def __post_init__(self) -> None:

@@ -32,7 +32,7 @@ from tunetrail.errors import ConfigError, DatabaseError
 from tunetrail.locks import file_lock
 from tunetrail.stores.failures import readable_failures, shown
 
-HEAD_REVISION = "0005"
+HEAD_REVISION = "0006"
 """The newest revision in migrations/versions; a database at it opens without importing Alembic."""
 VERSION_TABLE = "tunetrail_version"
 """Not Alembic's default name, which MLflow uses: it may be in the same database."""

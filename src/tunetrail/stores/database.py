@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from tunetrail.config import check_identifier
 from tunetrail.samples import BrokenRow, Sample, SampleKind
-from tunetrail.stores import ingestion, ledger, sessions, training_runs
+from tunetrail.stores import benchmark, ingestion, ledger, sessions, training_runs
+from tunetrail.stores.benchmark import BenchmarkRecord
 from tunetrail.stores.connection import DatabaseConnection
 from tunetrail.stores.failures import shown
 from tunetrail.stores.ingestion import Derive, IngestReport
@@ -21,6 +22,7 @@ from tunetrail.stores.sessions import RejectedSample, SessionSummary, StoredSamp
 from tunetrail.stores.training_runs import RunState, TrainingRun
 
 __all__ = [
+    "BenchmarkRecord",
     "DatabaseManager",
     "IngestReport",
     "PromotionRecord",
@@ -242,3 +244,13 @@ class DatabaseManager:
     def learnt_rows(self, model_name: str, version: str) -> npt.NDArray[np.int64] | None:
         """Return the ids of the samples that a version has learnt from; None if unknown."""
         return ledger.read_learnt_rows(self._database, model_name, version)
+
+    def read_benchmark(self, model_name: str, shape: str) -> list[BenchmarkRecord]:
+        """Return the test rows of earlier trainings of a model that have a shape, oldest first."""
+        return benchmark.read_benchmark(self._database, model_name, shape)
+
+    def extend_benchmark(
+        self, model_name: str, records: Iterable[BenchmarkRecord], limit: int
+    ) -> None:
+        """Add test rows to a model's benchmark, of which at most `limit` per shape stay."""
+        benchmark.extend_benchmark(self._database, model_name, records, limit)

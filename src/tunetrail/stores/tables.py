@@ -157,3 +157,24 @@ class PromotionRow(Base):
     run_id: Mapped[str | None] = mapped_column(Text)
     mlflow_run_id: Mapped[str | None] = mapped_column(Text)
     session_id: Mapped[str | None] = mapped_column(Text)
+
+
+class BenchmarkRow(Base):
+    """A test row of an earlier training, on which later candidates are scored too."""
+
+    __tablename__ = "benchmark_rows"
+    __table_args__ = (
+        UniqueConstraint("model_name", "digest", name="benchmark_rows_once"),
+        Index("benchmark_rows_of_shape", "model_name", "shape", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    model_name: Mapped[str] = mapped_column(Text)
+    shape: Mapped[str] = mapped_column(Text)
+    session_id: Mapped[str] = mapped_column(Text)
+    row_id: Mapped[int] = mapped_column(RowId)
+    cluster: Mapped[str] = mapped_column(Text)
+    # The prepared row: cleaning may have changed the sample that it comes from.
+    record: Mapped[dict[str, Any]] = mapped_column(JSON)
+    digest: Mapped[str] = mapped_column(Text)

@@ -30,6 +30,7 @@ def results(**comparison: Any) -> dict[str, Any]:
         "reason": "it is better",
     }
     steps = {
+        "cross_validation": {"embedding": {}},
         "evaluation": {"embedding": {}},
         "comparison": {"embedding": {**measured, **comparison}},
         "deployment": {"embedding": deployment},
@@ -170,3 +171,20 @@ def test_print_results_says_what_was_fixed_and_where_it_is_worst(
         "comes first); "
     ) in printed
     assert words in printed and "\x1b" not in printed
+
+
+def test_print_results_names_the_earlier_session_with_the_worst_change(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    measured = results()["results"]["steps"]["comparison"]["embedding"]
+    changes = {
+        "may": {**measured, "improvement": 0.01},
+        "june": {**measured, "improvement": -0.03, "lower": -0.05, "upper": -0.01},
+    }
+
+    print_results(results(earlier_sessions=changes), "sqlite:///mlflow.db")
+
+    assert (
+        "embedding: on the test rows of earlier sessions (2), the worst change is "
+        "-0.0300 (-0.0500 … -0.0100) on june" in capsys.readouterr().out
+    )

@@ -114,3 +114,36 @@ def test_decision_to_dict_has_the_word() -> None:
         "decision": "promoted",
     }
     assert Decision(promote=False, reason="r").word == "refused"
+
+
+def on_session(improvement: float, lower: float | None, upper: float | None) -> Comparison:
+    return dataclasses.replace(COMPARISON, improvement=improvement, lower=lower, upper=upper)
+
+
+def test_decide_refuses_what_has_forgotten_an_earlier_session_by_name() -> None:
+    earlier = {"may": on_session(0.01, -0.01, 0.03), "june": on_session(-0.05, -0.08, -0.02)}
+
+    decision = decide(COMPARISON, GateConfig(), earlier)
+
+    assert decision == Decision(
+        promote=False,
+        reason="ndcg_at_10: -0.0500 (-0.0800 … -0.0200) on 100 rows of the earlier session june, "
+        "where gate.maximum_loss=0.02",
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [(-0.05, -0.08, 0.01), (-0.01, -0.015, -0.005), (-0.3, None, None), (0.2, 0.1, 0.3)],
+)
+def test_decide_lets_through_what_has_measurably_lost_little(
+    change: tuple[float, float | None, float | None],
+) -> None:
+    assert decide(COMPARISON, GateConfig(), {"may": on_session(*change)}).promote
+
+
+def test_decide_names_the_missing_gain_first() -> None:
+    worse = dataclasses.replace(COMPARISON, improvement=-0.1, lower=-0.2, upper=-0.05)
+    earlier = {"june": on_session(-0.05, -0.08, -0.02)}
+
+    assert "june" not in decide(worse, GateConfig(), earlier).reason

@@ -20,15 +20,12 @@ from tunetrail.stores.connection import (
     VERSION_TABLE,
     DatabaseConnection,
     json_text,
-    make_engine,
-    parse_url,
 )
 from tunetrail.stores.database import DatabaseManager, PromotionRecord, RunState
 from tunetrail.stores.ledger import pack_row_ids, unpack_row_ids
 from tunetrail.stores.processes import ProcessIdentity
 from tunetrail.stores.tables import Base
 
-POSTGRES = os.environ.get("TUNETRAIL_TEST_POSTGRES", "")
 PAIRS = [{"anchor": f"question {number}", "positive": f"answer {number}"} for number in range(25)]
 ROWS = {
     "pair": {"anchor": "a", "positive": "b", "negative": "c"},
@@ -46,34 +43,6 @@ LLM_SHAPES = ("completion", "chat", "document", "preference")
 
 def kind_of(shape):
     return SampleKind.LLM if shape in LLM_SHAPES else SampleKind.EMBEDDING
-
-
-def clear_postgres():
-    with make_engine(parse_url(POSTGRES)).begin() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
-
-
-@pytest.fixture(
-    params=[
-        "sqlite",
-        pytest.param(
-            "postgres",
-            marks=pytest.mark.skipif(not POSTGRES, reason="TUNETRAIL_TEST_POSTGRES is not set"),
-        ),
-    ]
-)
-def url(request, tmp_path):
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/tunetrail.db"
-    clear_postgres()
-    return POSTGRES
-
-
-@pytest.fixture
-def manager(url):
-    with DatabaseManager(url) as manager:
-        yield manager
 
 
 @pytest.fixture
@@ -537,6 +506,7 @@ def test_migrations_bring_a_database_of_the_first_tables_up_to_date(manager, ses
         connection.execute(text("ALTER TABLE samples DROP COLUMN weight"))
         connection.execute(text("ALTER TABLE promotions DROP COLUMN test_rows"))
         connection.execute(text("ALTER TABLE promotions DROP COLUMN learnt_rows"))
+        connection.execute(text("DROP TABLE benchmark_rows"))
         connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0001'"))  # noqa: S608
     with DatabaseManager(url) as reopened:
         assert list(reopened.read_samples(session, SampleKind.EMBEDDING)) == before

@@ -15,6 +15,7 @@ from tunetrail.deployment.registry import ModelVersion
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.pipeline.lineage import RowIds
 from tunetrail.pipeline.stage_context import StageContext
+from tunetrail.pipeline.stages.earlier_sessions import keep_in_benchmark
 from tunetrail.pipeline.stages.evaluate import Evaluation
 from tunetrail.pipeline.stages.fit import FittedModel
 from tunetrail.pipeline.stages.leave_out import learnt_row_ids
@@ -74,7 +75,8 @@ def deploy(
         version = ModelVersion(name=step["name"], version=step["version"], base_model=base_model)
         return _deployment(context, version, decision, evaluation, prepared, fitted)
 
-    decision = decide(evaluation.comparison, context.settings.gate)
+    earlier_sessions = evaluation.earlier_sessions
+    decision = decide(evaluation.comparison, context.settings.gate, earlier_sessions)
     logger.info(
         "%s: deployment, candidate %s (%s)", context.model_type, decision.word, decision.reason
     )
@@ -101,6 +103,8 @@ def deploy(
         "mlflow_run_id": context.run.run_id,
         "exported_to": str(exported_to) if exported_to else None,
     }
+    # Only rows that have decided: a run that fails before may ask them for the first time again.
+    keep_in_benchmark(context, prepared)
     # Once this is written, a resumed run does none of the above again.
     context.finish_step("deployment", step)
     return _deployment(context, version, decision, evaluation, prepared, fitted)

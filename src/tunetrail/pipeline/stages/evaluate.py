@@ -19,8 +19,10 @@ from tunetrail.pipeline.error_analysis import log_error_analysis
 from tunetrail.pipeline.example_rows import log_example_rows
 from tunetrail.pipeline.scoring import log_row_counts
 from tunetrail.pipeline.stage_context import StageContext
+from tunetrail.pipeline.stages.earlier_sessions import compare_on_earlier_sessions
 from tunetrail.pipeline.stages.fit import FittedModel
 from tunetrail.pipeline.stages.prepare import PreparedRows
+from tunetrail.pipeline.version_to_beat import version_to_beat
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +33,12 @@ class Evaluation:
 
     Attributes:
         comparison: The test scores of both, compared.
+        earlier_sessions: The same on the test rows of each earlier session.
         version_to_beat: The version; None for the base model.
     """
 
     comparison: Comparison
+    earlier_sessions: Mapping[str, Comparison]
     version_to_beat: ModelVersion | None
 
 
@@ -59,26 +63,16 @@ def evaluate(
     if "comparison" not in state.steps or state.compared_with != to_beat:
         _compare(context, prepared, fitted, to_beat, out_of_fold)
 
-    comparison = Comparison.from_dict(state.steps["comparison"])
-    return Evaluation(comparison=comparison, version_to_beat=to_beat)
-
-
-def version_to_beat(context: StageContext) -> ModelVersion | None:
-    """Return the version to beat: root, or None before the first promotion.
-
-    If an earlier attempt of this run had already moved root to its candidate, or had ended its
-    deployment, return the version that the candidate was compared with then.
-    """
-    state = context.state
-    root = context.registry.root()
-    candidate = context.registry.version_of_run(context.run, context.base.canonical_name)
-
-    # Compared with itself, a candidate that is root already could only be refused.
-    root_is_our_candidate = (
-        root is not None and candidate is not None and root.version == candidate.version
+    step = state.steps["comparison"]
+    # Steps of older runs say nothing of other sessions.
+    earlier = step.get("earlier_sessions", {})
+    return Evaluation(
+        comparison=Comparison.from_dict(step),
+        earlier_sessions=dict(
+            zip(earlier, map(Comparison.from_dict, earlier.values()), strict=True)
+        ),
+        version_to_beat=to_beat,
     )
-    is_decided = root_is_our_candidate or "deployment" in state.steps
-    return state.compared_with if is_decided else root
 
 
 def _compare(
@@ -153,7 +147,13 @@ def _compare(
     errors = log_error_analysis(context, split, example_rows)
     # Saved together with the step: a comparison counts for this version only.
     context.state.compared_with = to_beat
-    step = {**comparison.to_dict(), "against": against, "error_analysis": errors}
+    earlier = compare_on_earlier_sessions(context, prepared, fitted, reference)
+    step = {
+        **comparison.to_dict(),
+        "against": against,
+        "error_analysis": errors,
+        "earlier_sessions": {session: change.to_dict() for session, change in earlier.items()},
+    }
     context.finish_step("comparison", step, comparison.figures)
 
 

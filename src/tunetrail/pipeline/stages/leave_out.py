@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from tunetrail.data.rows import rows_of_shapes
@@ -17,9 +18,9 @@ from tunetrail.errors import SampleError
 from tunetrail.pipeline.lineage import Lineage, RowIds
 from tunetrail.pipeline.preparing import build_preparation
 from tunetrail.pipeline.stage_context import StageContext
-from tunetrail.pipeline.stages.evaluate import version_to_beat
 from tunetrail.pipeline.stages.prepare import PreparedRows
 from tunetrail.pipeline.training_start import BASE
+from tunetrail.pipeline.version_to_beat import version_to_beat
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def leave_out_learnt(context: StageContext, prepared: PreparedRows) -> PreparedR
         return prepared
 
     if state.learnt is None or state.learnt["versions"] != versions:
-        learnt = _test_rows_with_twins(context, lineage, prepared, lineage.row_ids(versions))
+        learnt = _test_rows_with_twins(context, lineage, prepared, rows_of_root(context, lineage))
         state.learnt = {"versions": versions, "test_rows": learnt}
         state.save()
         if learnt:
@@ -76,6 +77,11 @@ def learnt_row_ids(context: StageContext, prepared: PreparedRows, started_from: 
     return np.unique(np.concatenate(sides))
 
 
+def rows_of_root(context: StageContext, lineage: Lineage) -> RowIds:
+    """Return the samples that the version to beat and the one to start from have learnt from."""
+    return lineage.row_ids(_versions_to_check(context))
+
+
 def _versions_to_check(context: StageContext) -> list[str]:
     """Return the versions to compare with and to start from, each once."""
     to_beat, started_from = version_to_beat(context), context.state.started_from
@@ -98,25 +104,40 @@ def _test_rows_with_twins(
     test_ids = split.test["row_id"].to_numpy(np.int64)
     # A session that is trained on again has compared its own sides already.
     earlier_rows = np.setdiff1d(learnt, _row_ids(split))
-    if len(earlier_rows) > _MOST_ROWS:
+    # The side of a cluster may have changed: new rows that joined it are twins of the learnt ones.
+    clusters = split.test["cluster"]
+    is_joined = clusters.isin(clusters[np.isin(test_ids, learnt)]).to_numpy(bool)
+    has_twin = is_joined | have_twins(context, lineage, split.test, earlier_rows)
+    return sorted(map(int, test_ids[has_twin]))
+
+
+def have_twins(
+    context: StageContext, lineage: Lineage, rows: pd.DataFrame, learnt: RowIds
+) -> npt.NDArray[np.bool_]:
+    """Tell which rows have a twin among samples that a model has learnt from, [rows].
+
+    Args:
+        context: The run.
+        lineage: Reads the samples.
+        rows: Prepared rows.
+        learnt: The ids of the samples, of which the newest million count.
+    """
+    if not len(learnt):
+        return np.zeros(len(rows), dtype=bool)
+    if len(learnt) > _MOST_ROWS:
         logger.warning(
             "%s: test rows are compared with the newest %d of %d rows that were learnt from",
             context.model_type,
             _MOST_ROWS,
-            len(earlier_rows),
+            len(learnt),
         )
-        earlier_rows = earlier_rows[-_MOST_ROWS:]
+        learnt = learnt[-_MOST_ROWS:]
 
-    # The side of a cluster may have changed: new rows that joined it are twins of the learnt ones.
-    clusters = split.test["cluster"]
-    has_twin = clusters.isin(clusters[np.isin(test_ids, learnt)]).to_numpy(bool)
-    if len(earlier_rows):
-        family, settings = context.family, context.settings
-        preparation = build_preparation(family, settings, context.base.path, context.models)
-        shapes = family.chosen_shapes(settings)
-        sessions = _session_streams(lineage.sessions(earlier_rows), shapes, earlier_rows)
-        has_twin |= preparation.have_twins(split.test, sessions, earlier_rows, context.state.folder)
-    return sorted(map(int, test_ids[has_twin]))
+    family, settings = context.family, context.settings
+    preparation = build_preparation(family, settings, context.base.path, context.models)
+    shapes = family.chosen_shapes(settings)
+    sessions = _session_streams(lineage.sessions(learnt), shapes, learnt)
+    return preparation.have_twins(rows, sessions, learnt, context.state.folder)
 
 
 def _row_ids(split: Split) -> RowIds:

@@ -1,0 +1,73 @@
+"""Forgetting: what a candidate has lost on the test rows of earlier sessions."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from tunetrail.evaluation.comparison import Comparison, compare
+from tunetrail.evaluation.scores import Scores
+
+
+def compare_by_session(
+    before: Scores,
+    after: Scores,
+    session_of_row: Mapping[int, str],
+    *,
+    bootstrap_samples: int,
+    confidence: float,
+    seed: int,
+) -> dict[str, Comparison]:
+    """Compare two models on the rows of each session.
+
+    Each of n intervals has the confidence 1 - (1 - confidence) / n (Bonferroni), so that a
+    candidate that has lost nothing seldom seems to have lost on one session of many.
+
+    Args:
+        before: Scores of the version to beat on the rows of all sessions.
+        after: Scores of the candidate on the same rows.
+        session_of_row: The session of each scored row.
+        bootstrap_samples: Resamples drawn for each interval.
+        confidence: Confidence with which all intervals hold together.
+        seed: Decides the resamples.
+
+    Returns:
+        The comparison of each session, in the order in which the sessions first appear.
+
+    Raises:
+        ValueError: The scores don't name their rows, or are of different rows.
+    """
+    if after.row_ids is None:
+        raise ValueError("scores must name the row of each example, got scores without rows.")
+    sessions = np.array([session_of_row[row_id] for row_id in after.row_ids])
+    names = list(dict.fromkeys(sessions.tolist()))
+
+    comparisons = {}
+    for name in names:
+        indices = np.flatnonzero(sessions == name)
+        comparisons[name] = compare(
+            before.at(indices),
+            after.at(indices),
+            bootstrap_samples=bootstrap_samples,
+            confidence=1.0 - (1.0 - confidence) / len(names),
+            seed=seed,
+        )
+    return comparisons
+
+
+def worst_loss(comparisons: Mapping[str, Comparison], margin: float) -> str | None:
+    """Return the session on which a candidate measurably loses most; None if on none.
+
+    A loss is measurable if its whole interval lies below 0, and it counts if it is above the
+    margin: rows that are too few for an interval can't show one.
+
+    Args:
+        comparisons: The comparison of each session.
+        margin: Loss that is accepted, in the metric's unit.
+    """
+    losing = [session for session, comparison in comparisons.items() if _loses(comparison, margin)]
+    return min(losing, key=lambda session: comparisons[session].improvement, default=None)
+
+
+def _loses(comparison: Comparison, margin: float) -> bool:
+    is_measurable = comparison.upper is not None and comparison.upper < 0.0
+    return is_measurable and comparison.improvement < -margin

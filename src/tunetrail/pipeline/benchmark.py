@@ -1,0 +1,68 @@
+"""The benchmark of a family: test rows of earlier sessions, on which candidates are scored too."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tunetrail.data.rows import texts_of_rows
+from tunetrail.fingerprints import value_fingerprint
+from tunetrail.pipeline.families import ModelFamily
+from tunetrail.stores.database import BenchmarkRecord, DatabaseManager
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """Reads and extends the benchmark of a family for the training of a session.
+
+    Attributes:
+        database: Holds the benchmark.
+        family: The family.
+        session_id: The session that is trained on: its rows are compared as test rows.
+    """
+
+    database: DatabaseManager
+    family: ModelFamily
+    session_id: str
+
+    def rows(self, shape: str) -> tuple[pd.DataFrame, dict[int, str]]:
+        """Return the rows of the other sessions that have a shape, and the session of each row."""
+        records = [
+            record
+            for record in self.database.read_benchmark(self.family.name, shape)
+            if record.session_id != self.session_id
+        ]
+        session_of_row = {record.row_id: record.session_id for record in records}
+
+        # As in any frame of rows: absent values are None, which only this type keeps.
+        rows = pd.DataFrame([record.record for record in records], dtype=object)
+        if records:
+            rows["row_id"] = rows["row_id"].astype("int64")
+        return rows.where(rows.notna(), None), session_of_row
+
+    def extend(self, test: pd.DataFrame, limit: int) -> None:
+        """Add the rows of a test side."""
+        self.database.extend_benchmark(self.family.name, self._records(test), limit)
+
+    def _records(self, test: pd.DataFrame) -> Iterator[BenchmarkRecord]:
+        for record, texts in zip(test.to_dict("records"), texts_of_rows(test), strict=True):
+            row_id = int(record["row_id"])
+            yield BenchmarkRecord(
+                session_id=self.session_id,
+                row_id=row_id,
+                shape=record["shape"],
+                cluster=str(record["cluster"]),
+                digest=value_fingerprint(texts),
+                record=_plain(record),
+            )
+
+
+def _plain(record: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a row whose arrays, numbers and absent values are Python's own, as JSON needs them."""
+    plain = {}
+    for name, value in record.items():
+        is_array = isinstance(value, np.ndarray | np.generic)
+        plain[str(name)] = value.tolist() if is_array else value
+    return {name: None if value is pd.NA else value for name, value in plain.items()}

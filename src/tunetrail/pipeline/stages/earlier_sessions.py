@@ -1,0 +1,90 @@
+"""Earlier sessions: whether a candidate has forgotten what root can do on their test rows."""
+
+import logging
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tunetrail.data.rows import records_of
+from tunetrail.errors import SampleError
+from tunetrail.evaluation.comparison import Comparison
+from tunetrail.evaluation.forgetting import compare_by_session
+from tunetrail.pipeline.stage_context import StageContext
+from tunetrail.pipeline.stages.fit import FittedModel
+from tunetrail.pipeline.stages.leave_out import have_twins, learnt_row_ids, rows_of_root
+from tunetrail.pipeline.stages.prepare import PreparedRows
+
+logger = logging.getLogger(__name__)
+
+
+def compare_on_earlier_sessions(
+    context: StageContext, prepared: PreparedRows, fitted: FittedModel, reference: Any
+) -> dict[str, Comparison]:
+    """Compare the candidate with the version to beat on the benchmark, session by session.
+
+    Queries are ranked among the documents of the benchmark's rows.
+
+    Args:
+        context: The run.
+        prepared: The rows; benchmark rows with a twin that was learnt from are left out.
+        fitted: The candidate.
+        reference: The version to beat, loaded.
+
+    Returns:
+        The comparison of each earlier session; nothing if there are no rows that can be scored.
+    """
+    benchmark, config = context.benchmark, context.settings.evaluation
+    if benchmark is None or config.benchmark_rows == 0:
+        return {}
+    rows, session_of_row = benchmark.rows(prepared.shape)
+    rows = _not_learnt(context, prepared, fitted, rows)
+    if len(rows) < 2:
+        return {}
+
+    family, learner = context.family, fitted.learner
+    models = (fitted.model, reference)
+    try:
+        scorable = family.scorable_rows(context.settings, learner, models, rows)
+        records = records_of(scorable)
+        after, before = (family.score(learner, model, records, [], config) for model in models)
+    except SampleError as error:
+        # The rows of other sessions must not end the training of this one.
+        logger.warning("%s: earlier sessions can't be scored: %s", context.model_type, error)
+        return {}
+
+    comparisons = compare_by_session(
+        before,
+        after,
+        session_of_row,
+        bootstrap_samples=config.bootstrap_samples,
+        confidence=config.confidence,
+        seed=context.settings.seed,
+    )
+    changes = {session: comparison.improvement for session, comparison in comparisons.items()}
+    context.run.log_metrics(
+        {f"earlier_sessions/{session}": change for session, change in changes.items()}
+    )
+    return comparisons
+
+
+def keep_in_benchmark(context: StageContext, prepared: PreparedRows) -> None:
+    """Add the test rows to the benchmark, for the candidates of later sessions."""
+    limit = context.settings.evaluation.benchmark_rows
+    if context.benchmark is not None and limit:
+        context.benchmark.extend(prepared.split.test, limit)
+
+
+def _not_learnt(
+    context: StageContext, prepared: PreparedRows, fitted: FittedModel, rows: pd.DataFrame
+) -> pd.DataFrame:
+    """Return the rows that neither candidate nor root has learnt from, nor from a twin."""
+    lineage = context.lineage
+    if rows.empty or lineage is None:
+        return rows
+    of_candidate = learnt_row_ids(context, prepared, fitted.started_from)
+    learnt = np.union1d(of_candidate, rows_of_root(context, lineage))
+
+    # A row that was held out at first may be on the train side of a session that has grown.
+    is_learnt = rows["row_id"].isin(learnt) | have_twins(context, lineage, rows, learnt)
+    return rows[~is_learnt].reset_index(drop=True)

@@ -1,0 +1,144 @@
+"""A candidate meets the test rows of earlier sessions, and is refused if it has forgotten them."""
+
+import dataclasses
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mlflow import MlflowClient
+
+from tunetrail import DatabaseManager, ModelTrainingNode, NodeConfig
+from tunetrail.config import EvaluationConfig, GateConfig, Settings
+from tunetrail.samples import SampleKind
+
+Make = Callable[..., Settings]
+
+ROWS = 240
+LENIENT = GateConfig(require_interval=False, minimum_improvement=-10.0, minimum_test_clusters=1)
+
+
+def store(database: DatabaseManager, session_id: str, alphabet: str) -> None:
+    """Store pairs whose answer is the question in capitals; sessions have letters of their own."""
+    drawn = random.Random(session_id)
+    words = ["".join(drawn.choices(alphabet, k=5)) for _ in range(200)]
+    texts = [" ".join(drawn.choices(words, k=8)) for _ in range(ROWS)]
+    rows = [{"anchor": text, "positive": text.upper()} for text in texts]
+    assert database.ingest(session_id, rows, SampleKind.EMBEDDING).added == ROWS
+
+
+def train(settings: Settings, database: DatabaseManager, session_id: str) -> dict[str, Any]:
+    results = ModelTrainingNode(NodeConfig(settings=settings), database).execute(
+        {"session_id": session_id, "model_type": "embedding"}
+    )
+    return {name: step["embedding"] for name, step in results["results"]["steps"].items()}
+
+
+def with_rate(settings: Settings, rate: float) -> Settings:
+    training = dataclasses.replace(settings.embedding.training, learning_rate=rate)
+    embedding = dataclasses.replace(settings.embedding, training=training)
+    return dataclasses.replace(settings, embedding=embedding)
+
+
+def test_execute_compares_on_the_test_rows_of_earlier_sessions(
+    database: DatabaseManager,
+    workplace: Path,
+    make_settings: Make,
+) -> None:
+    settings = make_settings(workplace, gate=LENIENT)
+    store(database, "first", "abcdef")
+    store(database, "second", "ghijkl")
+
+    first = train(settings, database, "first")
+    kept = database.read_benchmark("embedding", "pair")
+    second = train(settings, database, "second")
+
+    assert first["comparison"]["earlier_sessions"] == {}
+    assert {record.session_id for record in kept} == {"first"}
+    assert len(kept) == first["comparison"]["side_rows"]
+    (change,) = second["comparison"]["earlier_sessions"].values()
+    assert change["examples"] == len(kept)
+    run = MlflowClient(settings.tracking.uri).get_run(second["deployment"]["mlflow_run_id"])
+    assert run.data.metrics["earlier_sessions/first"] == change["improvement"]
+    sessions = [record.session_id for record in database.read_benchmark("embedding", "pair")]
+    assert list(dict.fromkeys(sessions)) == ["first", "second"]
+
+
+def test_execute_refuses_a_candidate_that_has_forgotten_an_earlier_session(
+    database: DatabaseManager, workplace: Path, make_settings: Make
+) -> None:
+    settings = make_settings(workplace, gate=LENIENT)
+    store(database, "first", "abcdef")
+    store(database, "second", "ghijkl")
+    train(settings, database, "first")
+
+    # So high a rate that the model ends with the same vector for every text.
+    steps = train(with_rate(settings, 1.0), database, "second")
+
+    deployment = steps["deployment"]
+    assert deployment["decision"] == "refused"
+    assert "rows of the earlier session first, where gate.maximum_loss=0.02" in deployment["reason"]
+    assert steps["comparison"]["earlier_sessions"]["first"]["upper"] < 0.0
+
+    # A gate that accepts such losses lets the same training through.
+    gate = dataclasses.replace(LENIENT, maximum_loss=1.0)
+    lenient = dataclasses.replace(with_rate(settings, 1.0), gate=gate)
+    assert train(lenient, database, "second")["deployment"]["decision"] == "promoted"
+
+
+def test_execute_leaves_out_benchmark_rows_that_the_candidate_has_learnt_from(
+    database: DatabaseManager, workplace: Path, make_settings: Make
+) -> None:
+    settings = make_settings(workplace, gate=LENIENT)
+    store(database, "first", "abcdef")
+    train(settings, database, "first")
+    kept = database.read_benchmark("embedding", "pair")
+
+    # All held-out rows of the first session come again, with a word more.
+    rows = [
+        {
+            "anchor": f"{record.record['anchor']} again",
+            "positive": f"{record.record['positive']} AGAIN",
+        }
+        for record in kept
+    ]
+    database.ingest("second", rows, SampleKind.EMBEDDING)
+    steps = train(settings, database, "second")
+
+    split = steps["evaluation"]["split"]["rows"]
+    learnt = split["train"]
+    (change,) = steps["comparison"]["earlier_sessions"].values()
+    assert change["examples"] == len(kept) - learnt > 0
+
+
+def test_execute_keeps_no_benchmark_if_told_so(
+    database: DatabaseManager, workplace: Path, make_settings: Make
+) -> None:
+    evaluation = EvaluationConfig(bootstrap_samples=100, benchmark_rows=0)
+    settings = make_settings(workplace, gate=LENIENT, evaluation=evaluation)
+    store(database, "first", "abcdef")
+
+    train(settings, database, "first")
+
+    assert database.read_benchmark("embedding", "pair") == []
+
+
+def test_benchmark_rows_come_back_as_they_were(
+    database: DatabaseManager, workplace: Path, make_settings: Make
+) -> None:
+    from tunetrail.pipeline.benchmark import Benchmark
+    from tunetrail.pipeline.families import family_named
+
+    settings = make_settings(workplace, gate=LENIENT)
+    store(database, "first", "abcdef")
+    train(settings, database, "first")
+
+    family = family_named("embedding")
+    rows, sessions = Benchmark(database=database, family=family, session_id="other").rows("pair")
+    of_first, _ = Benchmark(database=database, family=family, session_id="first").rows("pair")
+
+    assert isinstance(rows, pd.DataFrame) and of_first.empty
+    assert set(rows["shape"]) == {"pair"} and set(sessions.values()) == {"first"}
+    assert (rows["positive"] == rows["anchor"].str.upper()).all()
+    assert sorted(sessions) == sorted(rows["row_id"].tolist())
