@@ -18,7 +18,7 @@ from tunetrail.pipeline import STEPS, DataSciencePipeline, Outcome, remove_lefto
 from tunetrail.pipeline.benchmark import Benchmark
 from tunetrail.pipeline.families import ALL_FAMILIES, ModelFamily, requested_families
 from tunetrail.pipeline.lineage import Lineage
-from tunetrail.pipeline.looks import earlier_looks
+from tunetrail.pipeline.looks import earlier_looks, promotion_rows
 from tunetrail.pipeline.recording import record_promotion, recorded, resumable, summarize
 from tunetrail.pipeline.requests import (
     check_callbacks,
@@ -342,6 +342,9 @@ class ModelTrainingNode:
             promotions = self.db_manager.promotions(family.name)
             return earlier_looks(promotions, sketch, session_id, run_id)
 
+        def read_promotion_rows(version: str) -> Sequence[str] | None:
+            return promotion_rows(self.db_manager.promotions(family.name), version)
+
         return pipeline.run(
             family.name,
             session_frames(self.db_manager, session_id, family),
@@ -354,6 +357,7 @@ class ModelTrainingNode:
             lineage=Lineage(database=self.db_manager, family=family),
             read_own_columns=self.db_manager.read_own_columns,
             benchmark=Benchmark(database=self.db_manager, family=family, session_id=session_id),
+            read_promotion_rows=read_promotion_rows,
             resumed=started.run.tracker.run(interrupted.run_id) if interrupted else None,
         )
 

@@ -52,9 +52,12 @@ def print_results(results: Mapping[str, Any], tracking_uri: str) -> None:
         gain = steps["cross_validation"][model_type].get("gain")
         if gain is not None:
             lines.append(f"{model_type}: cross-validation, {gain['sentence']}")
-        # Steps of older runs have neither.
+        # Steps of older runs have none of these.
         if step.get("earlier_sessions"):
             lines.append(f"{model_type}: {_worst_session_in_words(step['earlier_sessions'])}")
+        # The base model was chosen by no test.
+        if step.get("root_figure") is not None:
+            lines.append(f"{model_type}: {step['against']} {step['root_figure']['in_words']}")
         if "error_analysis" in step:
             lines.append(f"{model_type}: {_errors_in_words(step['error_analysis'])}")
         answers = steps["evaluation"][model_type].get("generation")

@@ -25,11 +25,27 @@ def rows_sketch(row_texts: Iterable[Sequence[str]]) -> list[str]:
     Returns:
         At most `SKETCH_SIZE` hashes (hexadecimal, 64 bits), ascending.
     """
-    hashes = set()
-    for texts in row_texts:
-        digest = hashlib.blake2b(repr(list(texts)).encode(), digest_size=8)
-        hashes.add(digest.hexdigest())
-    return sorted(hashes)[:SKETCH_SIZE]
+    return sorted(set(map(_row_hash, row_texts)))[:SKETCH_SIZE]
+
+
+def are_new(row_texts: Iterable[Sequence[str]], sketch: Sequence[str]) -> list[bool]:
+    """Tell of each row whether it surely was on no side of this sketch.
+
+    A full sketch doesn't know the rows whose hash is above its last one: these count as old.
+
+    Args:
+        row_texts: The texts of each row.
+        sketch: The sketch of an earlier test side.
+    """
+    known, is_full = set(sketch), len(sketch) >= SKETCH_SIZE
+    hashes = map(_row_hash, row_texts)
+    return [
+        row_hash not in known and not (is_full and row_hash > sketch[-1]) for row_hash in hashes
+    ]
+
+
+def _row_hash(texts: Sequence[str]) -> str:
+    return hashlib.blake2b(repr(list(texts)).encode(), digest_size=8).hexdigest()
 
 
 def shared_share(sketch: Sequence[str], earlier: Sequence[str]) -> float:

@@ -55,6 +55,7 @@ class Metric:
         per_example: Whether it has a value for each example, under its name.
         weight: Name of the values by which examples weigh more or less; None if they weigh the
             same.
+        best: The best value that there is, also of a single example; None if there is none.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Metric:
     higher_is_better: bool = True
     per_example: bool = True
     weight: str | None = None
+    best: float | None = None
 
 
 def metric_named(name: str) -> Metric:
@@ -229,7 +231,7 @@ def _quotient(covariances: Floats, spreads: Floats) -> Floats:
 _PAIRS = ("cosine", "gold")
 
 _ALL = (
-    _mean_metric("ndcg_at_10", "nDCG@10"),
+    _mean_metric("ndcg_at_10", "nDCG@10", best=1.0),
     _mean_metric("mrr_at_10", "MRR@10"),
     _mean_metric("recall_at_1", "recall@1"),
     _mean_metric("recall_at_5", "recall@5"),
@@ -243,6 +245,7 @@ _ALL = (
         statistic=_spearman,
         resampler=_spearman_resampler,
         per_example=False,
+        best=1.0,
     ),
     Metric(
         name="pearson",
@@ -252,7 +255,7 @@ _ALL = (
         resampler=_sums_resampler(_pearson_columns, _pearson_of_sums),
         per_example=False,
     ),
-    _mean_metric("cosine_to_target", "cosine"),
+    _mean_metric("cosine_to_target", "cosine", best=1.0),
     _mean_metric("mse", "MSE", higher_is_better=False),
     _ratio_metric("nats", "bytes", _bits_per_unit, name="bits_per_byte", label="bits/byte"),
     _ratio_metric(
@@ -271,7 +274,7 @@ _ALL = (
         higher_is_better=True,
     ),
     *starmap(_answer_metric, ANSWER_METRICS.items()),
-    _mean_metric("preference_accuracy", "preference accuracy"),
+    _mean_metric("preference_accuracy", "preference accuracy", best=1.0),
     _mean_metric("preference_margin", "preference margin"),
 )
 

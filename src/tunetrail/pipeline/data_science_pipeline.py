@@ -19,12 +19,18 @@ from tunetrail.pipeline.benchmark import Benchmark
 from tunetrail.pipeline.families import family_named
 from tunetrail.pipeline.jobs import ignore_metrics
 from tunetrail.pipeline.lineage import Lineage
-from tunetrail.pipeline.looks import CountLooks, no_looks
+from tunetrail.pipeline.looks import (
+    CountLooks,
+    ReadPromotionRows,
+    no_looks,
+    no_promotion_rows,
+)
 from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.pipeline.outcome import STAGES, Outcome, OutcomeState, Pruned, check_stage
 from tunetrail.pipeline.preparing import build_preparation, prepare_rows
 from tunetrail.pipeline.run_state import RunState, working_folder
 from tunetrail.pipeline.stage_context import ReadOwnColumns, StageContext, no_own_columns
+from tunetrail.pipeline.stages.check_room import check_room
 from tunetrail.pipeline.stages.cross_validate import cross_validate
 from tunetrail.pipeline.stages.deploy import Deployment, deploy
 from tunetrail.pipeline.stages.evaluate import evaluate
@@ -121,6 +127,7 @@ class DataSciencePipeline:
         lineage: Lineage | None = None,
         read_own_columns: ReadOwnColumns = no_own_columns,
         benchmark: Benchmark | None = None,
+        read_promotion_rows: ReadPromotionRows = no_promotion_rows,
         until: str = "deploy",
         resumed: TrackedRun | None = None,
     ) -> Outcome:
@@ -145,6 +152,8 @@ class DataSciencePipeline:
                 are divided; without it, there are none.
             benchmark: Test rows of earlier sessions, on which the candidate is scored as well and
                 which the test rows join; without it, nothing is known of forgetting.
+            read_promotion_rows: Reads which test rows a version was promoted by; without it, root
+                has no figure of its own.
             until: The stage after which the run ends. A run that ends early keeps its folder and
                 can be resumed.
             resumed: A run of these settings that was interrupted, failed or ended early, to go on
@@ -185,6 +194,7 @@ class DataSciencePipeline:
             lineage=lineage,
             read_own_columns=read_own_columns,
             benchmark=benchmark,
+            read_promotion_rows=read_promotion_rows,
         )
         full_memory = explaining_full_memory("Use a smaller model, or free memory.")
         # Errors leave from the last to the first: leftovers are removed, which makes room on a full
@@ -198,7 +208,7 @@ class DataSciencePipeline:
             # Even a run that dies in its first stage has a state that can be resumed.
             state.save()
             _log_base_model(context)
-            outcomes = _outcomes(context, rows, reference, on_metrics, on_decision)
+            outcomes = _outcomes(context, rows, reference, on_metrics, on_decision, until)
             # `_outcomes` is a generator: the stages after `until` never begin.
             for stage, outcome in zip(STAGES, outcomes, strict=True):
                 if stage == until or outcome.state == OutcomeState.PRUNED:
@@ -232,6 +242,7 @@ def _outcomes(
     reference: pd.DataFrame | None,
     on_metrics: MetricsSink,
     on_decision: Callable[[Deployment], None],
+    until: str,
 ) -> Iterator[Outcome]:
     """Yield the outcome after each stage; finished stages are read from the run's folder."""
     builder = TrainRowBuilder(context=context)
@@ -248,6 +259,9 @@ def _outcomes(
     )
     yield outcome
 
+    # A run that ends before the evaluation, such as a sweep's job, must not see the test rows.
+    if STAGES.index(until) >= STAGES.index("evaluate"):
+        check_room(context, prepared)
     folds = cross_validate(context, builder, prepared)
     outcome = replace(outcome, state=OutcomeState.CROSS_VALIDATED, cross_validation=folds)
     yield outcome

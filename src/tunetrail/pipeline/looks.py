@@ -1,4 +1,4 @@
-"""Counts from the ledger how often the test rows of a training were asked before."""
+"""Reads from the ledger how often test rows were asked, and by which root was promoted."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,10 +8,31 @@ from tunetrail.stores.ledger import PromotionRecord
 CountLooks = Callable[[Sequence[str]], float]
 """Takes the sketch of a test side; returns how many looks at its rows came before."""
 
+ReadPromotionRows = Callable[[str], Sequence[str] | None]
+"""Takes a version; returns the sketch of the test rows that it was promoted by, None if unknown."""
+
 
 def no_looks(sketch: Sequence[str]) -> float:
     """Return 0: without a ledger, every look is the first."""
     return 0.0
+
+
+def no_promotion_rows(version: str) -> Sequence[str] | None:
+    """Return None: without a ledger, nothing is known of a promotion."""
+    return None
+
+
+def promotion_rows(promotions: Sequence[PromotionRecord], version: str) -> Sequence[str] | None:
+    """Return the sketch of the test rows that a version was promoted by, None if unknown.
+
+    Args:
+        promotions: The ledger of the model.
+        version: The version.
+    """
+    for record in reversed(promotions):
+        if record.version == version and record.decision == "promoted":
+            return record.test_rows
+    return None
 
 
 def earlier_looks(

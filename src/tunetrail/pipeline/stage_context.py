@@ -6,13 +6,19 @@ from typing import Any
 
 from tunetrail.config import ModelSection, Settings
 from tunetrail.data.flow.preparation import result_cache
-from tunetrail.deployment.registry import Registry
+from tunetrail.deployment.registry import ModelVersion, Registry
+from tunetrail.evaluation.scores import Scores
 from tunetrail.learning.learner import Learner
 from tunetrail.learning.models.catalog import ResolvedModel
 from tunetrail.pipeline.benchmark import Benchmark
 from tunetrail.pipeline.families import ModelFamily
 from tunetrail.pipeline.lineage import Lineage
-from tunetrail.pipeline.looks import CountLooks, no_looks
+from tunetrail.pipeline.looks import (
+    CountLooks,
+    ReadPromotionRows,
+    no_looks,
+    no_promotion_rows,
+)
 from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.pipeline.run_state import RunState
 from tunetrail.stores.tracking import TrackedRun
@@ -24,6 +30,19 @@ ReadOwnColumns = Callable[[Sequence[int]], Mapping[int, Mapping[str, Any]]]
 def no_own_columns(row_ids: Sequence[int]) -> Mapping[int, Mapping[str, Any]]:
     """Return nothing: rows that are in no database have no further columns."""
     return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceScores:
+    """The scores of the version to beat on the test rows.
+
+    Attributes:
+        version: The version; None for the base model.
+        scores: Its scores.
+    """
+
+    version: ModelVersion | None
+    scores: Scores
 
 
 @dataclass(kw_only=True)
@@ -43,6 +62,8 @@ class StageContext:
         lineage: Knows what registered versions have learnt from; None without a database.
         read_own_columns: Reads the columns of rows that no shape knows.
         benchmark: Test rows of earlier sessions; None without a database.
+        read_promotion_rows: Reads which test rows a version was promoted by.
+        reference_scores: Scores from before the training; None if there are none.
         models: Loads the base models that the stages apply.
     """
 
@@ -58,6 +79,8 @@ class StageContext:
     lineage: Lineage | None = None
     read_own_columns: ReadOwnColumns = no_own_columns
     benchmark: Benchmark | None = None
+    read_promotion_rows: ReadPromotionRows = no_promotion_rows
+    reference_scores: ReferenceScores | None = field(default=None, init=False)
     models: ModelLoader = field(init=False)
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 from typing import Any
 
 from tunetrail.evaluation.looks import rows_sketch
-from tunetrail.pipeline.looks import earlier_looks
+from tunetrail.pipeline.looks import earlier_looks, promotion_rows
 from tunetrail.stores.ledger import PromotionRecord
 
 
@@ -43,3 +43,10 @@ def test_own_decision_of_a_resumed_run_is_no_earlier_look() -> None:
 def test_decisions_of_older_ledgers_count_if_they_are_of_the_session() -> None:
     promotions = [decision(session_id="s1"), decision(session_id="s2")]
     assert earlier_looks(promotions, TODAY, "s1") == 1.0
+
+
+def test_promotion_rows_are_those_that_made_a_version_root() -> None:
+    promotions = [decision("promoted", TODAY), decision("refused", sketch_of(0, 5))]
+    assert promotion_rows(promotions, "1") == TODAY
+    assert promotion_rows(promotions, "2") is None
+    assert promotion_rows([decision("promoted")], "1") is None

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from tunetrail.data.rows import records_of
+from tunetrail.data.rows import records_of, texts_of_rows
 from tunetrail.deployment.registry import ModelVersion
 from tunetrail.evaluation.answers import answer_summary, interval_metrics
 from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.cross_validation import OutOfFold
-from tunetrail.evaluation.looks import look_confidence
+from tunetrail.evaluation.looks import are_new, look_confidence
+from tunetrail.evaluation.own_figure import own_figure
 from tunetrail.evaluation.plots import comparison_figure
 from tunetrail.evaluation.scores import Scores
 from tunetrail.pipeline.answers import TABLE, answer_table
@@ -97,9 +98,13 @@ def _compare(
     test = records_of(family.scorable_rows(context.settings, learner, models, split.test))
     corpus_rows = family.corpus_rows(context.settings, split.train, split.validation)
     corpus = records_of(corpus_rows)
-    after, before = (
-        family.score(learner, model, test, corpus, config).of_side(side_rows) for model in models
-    )
+    after = family.score(learner, fitted.model, test, corpus, config).of_side(side_rows)
+    known = context.reference_scores
+    # Root may have moved since its scores were computed.
+    if known is not None and known.version == to_beat:
+        before = known.scores.of_side(side_rows)
+    else:
+        before = family.score(learner, reference, test, corpus, config).of_side(side_rows)
     log_row_counts(context.model_type, after)
     after, before = _with_answers(context, fitted, models, test, (after, before))
     answers = answer_summary(before, after, config.confidence)
@@ -153,8 +158,34 @@ def _compare(
         "against": against,
         "error_analysis": errors,
         "earlier_sessions": {session: change.to_dict() for session, change in earlier.items()},
+        "root_figure": _log_own_figure(context, prepared, before, to_beat),
     }
     context.finish_step("comparison", step, comparison.figures)
+
+
+def _log_own_figure(
+    context: StageContext, prepared: PreparedRows, scores: Scores, root: ModelVersion | None
+) -> dict[str, Any] | None:
+    """Return root's score on rows that it wasn't chosen by, and write it to run and version.
+
+    Returns:
+        The figure as plain values; None for the base model, which no test chose, and for a root of
+        which the ledger doesn't know the rows.
+    """
+    sketch = None if root is None else context.read_promotion_rows(root.version)
+    if root is None or sketch is None or scores.row_ids is None:
+        return None
+
+    test = prepared.split.test
+    is_new = dict(zip(test["row_id"], are_new(texts_of_rows(test), sketch), strict=True))
+    new_rows = [is_new[row_id] for row_id in scores.row_ids]
+    figure = own_figure(scores, new_rows, context.settings.gate.minimum_test_clusters)
+    context.run.log_metrics({"root_figure/rows": figure.rows})
+    if figure.value is not None:
+        context.run.log_metrics({f"root_figure/{figure.metric}": figure.value})
+        quoted = f"{figure.value:.6f} on {figure.rows} rows"
+        context.registry.tag(root, {f"tunetrail.{figure.metric}_after_promotion": quoted})
+    return figure.to_dict()
 
 
 def _with_answers(

@@ -1,0 +1,48 @@
+"""Check room: says before anything is trained if the test rows can't show an improvement."""
+
+import logging
+
+from tunetrail.data.rows import records_of
+from tunetrail.evaluation.looks import look_confidence
+from tunetrail.evaluation.room import lack_of_room
+from tunetrail.pipeline.stage_context import ReferenceScores, StageContext
+from tunetrail.pipeline.stages.evaluate import version_to_beat
+from tunetrail.pipeline.stages.prepare import PreparedRows
+
+logger = logging.getLogger(__name__)
+
+
+def check_room(context: StageContext, prepared: PreparedRows) -> None:
+    """Score the version to beat on the test rows, and warn if it leaves too little to improve.
+
+    The scores are kept for the evaluation, so that the check costs nothing. It is left out for
+    models that generate text: their primary metric mostly has no best value, and what they are
+    scored on depends on both models.
+    """
+    family, config = context.family, context.settings.evaluation
+    if family.encode is None or family.scorable is not None or "training" in context.state.steps:
+        return
+
+    to_beat = version_to_beat(context)
+    # Freed with the end of this function, or before the first training if it is the base model.
+    model = context.base_model() if to_beat is None else context.registry.load(to_beat)
+    split = prepared.split
+    corpus = family.corpus_rows(context.settings, split.train, split.validation)
+    learner = context.learner(prepared.shape)
+    test = records_of(split.test)
+    scores = family.score(learner, model, test, records_of(corpus), config)
+    context.reference_scores = ReferenceScores(version=to_beat, scores=scores)
+
+    look = 1.0 + context.count_looks(prepared.test_sketch)
+    reason = lack_of_room(scores, look_confidence(config.confidence, look))
+    if reason is not None:
+        name = "the base model" if to_beat is None else to_beat.uri
+        more_documents = "" if scores.documents is None else ", or raise evaluation.corpus_size"
+        logger.warning(
+            "%s: %s %s. No training can be found better on these rows; add rows that it gets "
+            "wrong%s.",
+            context.model_type,
+            name,
+            reason,
+            more_documents,
+        )
