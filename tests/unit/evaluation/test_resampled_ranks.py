@@ -24,9 +24,9 @@ def test_correlations_of_resamples_equal_those_of_scipy(rows: int) -> None:
     clusters = int(cluster_of.max()) + 1
     counts = generator.multinomial(clusters, np.full(clusters, 1.0 / clusters), size=40)
 
-    found = metric_named("spearman").resampler(values, cluster_of)(counts.astype(np.float64))
+    correlations = metric_named("spearman").resampler(values, cluster_of)(counts.astype(np.float64))
 
-    for drawn, correlation in zip(counts, found, strict=True):
+    for drawn, correlation in zip(counts, correlations, strict=True):
         resample = np.repeat(np.arange(rows), drawn[cluster_of])
         cosine, gold = values["cosine"][resample], values["gold"][resample]
         # scipy has no correlation of a constant side; ours is 0.
