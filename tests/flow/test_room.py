@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-
 from tests.flow.conftest import store_rows
+
 from tunetrail import DatabaseManager, ModelTrainingNode, NodeConfig
 from tunetrail.config import Settings
 from tunetrail.pipeline.families import EMBEDDING, register_family
@@ -28,14 +28,12 @@ def test_a_test_without_room_is_said_before_the_training(
     database: DatabaseManager,
     workplace: Path,
     make_settings: Any,
+    make_rows: Any,
     caplog: pytest.LogCaptureFixture,
     request: pytest.FixtureRequest,
 ) -> None:
-    # Each question is its own answer, which any model finds.
-    rows = [
-        {"anchor": f"topic{row} {row * 7}", "positive": f"topic{row} {row * 7}"}
-        for row in range(120)
-    ]
+    # Questions and answers that differ in their letters' case only, which the model doesn't see.
+    rows = make_rows("pair")
     store_rows(database, "easy", SampleKind.EMBEDDING, rows)
     scored = []
     score = EMBEDDING.score
