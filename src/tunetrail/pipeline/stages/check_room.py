@@ -6,8 +6,8 @@ from tunetrail.data.rows import records_of
 from tunetrail.evaluation.looks import look_confidence
 from tunetrail.evaluation.room import lack_of_room
 from tunetrail.pipeline.stage_context import ReferenceScores, StageContext
-from tunetrail.pipeline.stages.evaluate import version_to_beat
 from tunetrail.pipeline.stages.prepare import PreparedRows
+from tunetrail.pipeline.version_to_beat import version_to_beat
 
 logger = logging.getLogger(__name__)
 
