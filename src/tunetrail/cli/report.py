@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -68,7 +69,10 @@ def print_results(results: Mapping[str, Any], tracking_uri: str) -> None:
     look_closer = shown_uri(tracking_uri)
     if not tracking_uri.startswith("http"):
         option = "" if tracking_uri == "sqlite:///mlflow.db" else f" --uri {look_closer}"
-        look_closer = f"{sys.argv[0]} ui{option}"
+        # As `python -m tunetrail`, the command's name is that of a file in the package.
+        as_module = Path(sys.argv[0]).name == "__main__.py"
+        command = "python -m tunetrail" if as_module else sys.argv[0]
+        look_closer = f"{command} ui{option}"
     lines.append(f"Compare the runs: {look_closer}")
 
     console = Console()

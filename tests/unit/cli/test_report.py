@@ -188,3 +188,24 @@ def test_print_results_names_the_earlier_session_with_the_worst_change(
         "embedding: on the test rows of earlier sessions (2), the worst change is "
         "-0.0300 (-0.0500 … -0.0100) on june" in capsys.readouterr().out
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("/venv/lib/tunetrail/__main__.py", "python -m tunetrail ui"),
+        ("/venv/bin/tunetrail", "/venv/bin/tunetrail ui"),
+        ("tunetrail", "tunetrail ui"),
+    ],
+)
+def test_print_results_names_a_command_that_can_be_typed(
+    name: str,
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", [name, "train"])
+
+    print_results(results(), "sqlite:///mlflow.db")
+
+    assert capsys.readouterr().out.rstrip().endswith(f"Compare the runs: {command}")
