@@ -72,8 +72,10 @@ class Steps:
         self.last = last
 
     def __call__(self, metrics: Mapping[str, float], step: int) -> None:
-        if "train/loss" in metrics:
-            self.seen.append(step)
+        if "train/loss" not in metrics:
+            return
+        self.seen.append(step)
+        # Once: a second signal, as after the validation of this step, would be obeyed at once.
         if step == self.last:
             os.kill(os.getpid(), signal.SIGTERM)
 
