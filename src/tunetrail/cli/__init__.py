@@ -12,6 +12,7 @@ import importlib.metadata
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from types import FrameType
@@ -19,6 +20,9 @@ from types import FrameType
 from tunetrail.config import FAMILY_ENTRY_POINTS, default_database_url
 from tunetrail.errors import TunetrailError, UserError, did_you_mean
 from tunetrail.samples import sample_kinds
+
+_DESTRUCTOR_SECONDS = 0.05
+"""Time in which a destructor that a signal has interrupted ends."""
 
 _COMMANDS = ("train", "resume", "prepare", "ingest", "sessions", "compare", "demo", "ui")
 
@@ -196,12 +200,24 @@ def _signals_end_the_process() -> Iterator[None]:
     def raise_exit(signal_number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + signal_number)
 
+    def send_again(lost: "sys.UnraisableHookArgs") -> None:
+        # Python ignores what is raised while a destructor runs, and the process would go on.
+        if isinstance(lost.exc_value, SystemExit) and isinstance(lost.exc_value.code, int):
+            signal_number = lost.exc_value.code - 128
+            again = threading.Timer(_DESTRUCTOR_SECONDS, os.kill, (os.getpid(), signal_number))
+            again.daemon = True
+            again.start()
+        else:
+            previous_hook(lost)
+
     # `main` may be called from another program: its handlers are restored at the end.
+    previous_hook, sys.unraisablehook = sys.unraisablehook, send_again
     previous_handlers = {}
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         previous_handlers[signal_number] = signal.signal(signal_number, raise_exit)
     try:
         yield
     finally:
+        sys.unraisablehook = previous_hook
         for signal_number, handler in previous_handlers.items():
             signal.signal(signal_number, handler)

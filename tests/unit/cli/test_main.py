@@ -165,6 +165,32 @@ def test_main_ends_with_the_code_of_the_signal(
     assert process.returncode == exit_code and b"Traceback" not in printed
 
 
+@pytest.mark.parametrize(
+    ("signal_number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+)
+def test_a_signal_in_a_destructor_is_not_lost(signal_number: int, exit_code: int) -> None:
+    program = (
+        "import os, sys, time; from tunetrail.cli import _signals_end_the_process\n"
+        "class Interrupted:\n"
+        "    def __del__(self): os.kill(os.getpid(), int(sys.argv[1])); time.sleep(0.01)\n"
+        "class Broken:\n"
+        "    def __del__(self): raise ValueError('of its own')\n"
+        "with _signals_end_the_process():\n"
+        "    Broken(); Interrupted(); time.sleep(30)\n"
+        "print('went on')\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(int(signal_number))],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout) == (exit_code, "")
+    assert "ValueError: of its own" in done.stderr and "SystemExit" not in done.stderr
+
+
 def test_main_returns_the_code_instead_of_raising() -> None:
     assert main(["ui", "--port", "many"]) == 2
 
