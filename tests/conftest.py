@@ -1,8 +1,10 @@
 """Tiny real models and stores that all tests share: built once, offline, in seconds."""
 
+import contextlib
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of tiny models only wai
 
 import hypothesis
 import pytest
+
+# rouge-score brings absl, whose log handler closes the stream that it finds at its import as soon as
+# Hydra sets up logging: it must not be the one by which pytest captures what tests print.
+with contextlib.redirect_stderr(sys.__stderr__):
+    import absl.logging  # noqa: F401
+
 from tests.commands import CallMain, CommandResult
 
 # A busy machine is slow, not wrong: no test fails because of a timing.

@@ -42,19 +42,24 @@ def node(settings: Settings, database: DatabaseManager) -> ModelTrainingNode:
     return ModelTrainingNode(NodeConfig(settings=settings), database)
 
 
+def client_of(settings: Settings) -> MlflowClient:
+    # By default, the registry is that of the last training in this process.
+    return MlflowClient(settings.tracking.uri, registry_uri=settings.tracking.uri)
+
+
 def runs_of(settings: Settings) -> list[Any]:
-    client = MlflowClient(settings.tracking.uri)
+    client = client_of(settings)
     experiment_ids = [experiment.experiment_id for experiment in client.search_experiments()]
     return list(client.search_runs(experiment_ids, order_by=["start_time"]))
 
 
 def versions_of(settings: Settings) -> list[Any]:
-    return list(MlflowClient(settings.tracking.uri).search_model_versions())
+    return list(client_of(settings).search_model_versions())
 
 
 def roots_of(settings: Settings) -> dict[str, Any]:
     """Return the aliases of each registered model that has one."""
-    client = MlflowClient(settings.tracking.uri)
+    client = client_of(settings)
     aliases = {}
     for model in client.search_registered_models():
         # A search doesn't fill in the aliases.
@@ -150,7 +155,7 @@ def metrics_under(prefix: str, run: Run) -> dict[str, float]:
 
 
 def test_execute_logs_what_a_person_compares(trained: Any, tmp_path: Path) -> None:
-    client = MlflowClient(trained.settings.tracking.uri)
+    client = client_of(trained.settings)
     runs = {run.info.run_name: run for run in runs_of(trained.settings)}
 
     pipeline, embedding, llm = runs["s1 (all)"], runs["embedding"], runs["llm"]
@@ -224,7 +229,7 @@ def test_execute_logs_what_a_person_compares(trained: Any, tmp_path: Path) -> No
 def test_execute_keeps_the_scores_of_every_test_row(
     trained: Any, model_type: str, tmp_path: Path
 ) -> None:
-    client = MlflowClient(trained.settings.tracking.uri)
+    client = client_of(trained.settings)
     run = {run.info.run_name: run for run in runs_of(trained.settings)}[model_type]
     path = client.download_artifacts(run.info.run_id, "evaluation/rows.parquet", str(tmp_path))
 
@@ -250,7 +255,7 @@ def test_execute_keeps_the_scores_of_every_test_row(
 
 @pytest.mark.parametrize("model_type", ["embedding", "llm"])
 def test_execute_analyses_the_errors(trained: Any, model_type: str, tmp_path: Path) -> None:
-    client = MlflowClient(trained.settings.tracking.uri)
+    client = client_of(trained.settings)
     run = {run.info.run_name: run for run in runs_of(trained.settings)}[model_type]
     folder = Path(client.download_artifacts(run.info.run_id, "evaluation", str(tmp_path)))
 
@@ -276,7 +281,7 @@ def test_execute_analyses_the_errors(trained: Any, model_type: str, tmp_path: Pa
 
 
 def test_execute_registers_a_version_with_lineage_and_moves_root(trained: Any) -> None:
-    client = MlflowClient(trained.settings.tracking.uri)
+    client = client_of(trained.settings)
     runs = {run.info.run_name: run.info.run_id for run in runs_of(trained.settings)}
     for model_type in ("embedding", "llm"):
         version = client.get_model_version_by_alias(model_type, "root")
@@ -711,7 +716,7 @@ def test_execute_trains_on_further_shapes_and_scores_the_chosen_one(
     results = node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})
     steps = results["results"]["steps"]
     run = next(run for run in runs_of(settings) if run.info.run_name == "embedding")
-    client = MlflowClient(settings.tracking.uri)
+    client = client_of(settings)
     account = json.loads(
         Path(
             client.download_artifacts(run.info.run_id, "steps/further_rows.json", str(workplace))

@@ -183,13 +183,14 @@ def test_readme_snippet_runs(
 
 
 def recipes() -> list[list[str]]:
-    lines = "\n".join(blocks("sh")).splitlines()
+    lines = "\n".join(blocks("sh")).replace("\\\n", " ").splitlines()
     return [shlex.split(line, comments=True) for line in lines if line.strip()]
 
 
 @pytest.mark.processes
 def test_recipes_compose(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     requests: list[TrainRequest] = []
+    Path("form.schema.json").write_text('{"type": "object"}')
 
     def remember(request: TrainRequest, overrides: Sequence[str]) -> dict[str, str]:
         requests.append(request)

@@ -3,6 +3,7 @@
 import logging
 
 from tunetrail.data.rows import records_of
+from tunetrail.errors import TrainingError
 from tunetrail.evaluation.looks import look_confidence
 from tunetrail.evaluation.room import lack_of_room
 from tunetrail.pipeline.stage_context import ReferenceScores, StageContext
@@ -30,7 +31,12 @@ def check_room(context: StageContext, prepared: PreparedRows) -> None:
     corpus = family.corpus_rows(context.settings, split.train, split.validation)
     learner = context.learner(prepared.shape)
     test = records_of(split.test)
-    scores = family.score(learner, model, test, records_of(corpus), config)
+    try:
+        scores = family.score(learner, model, test, records_of(corpus), config)
+    except TrainingError as error:
+        # Weights that aren't finite: the training says so with better advice.
+        logger.warning("%s: the version to beat can't be scored: %s", context.model_type, error)
+        return
     context.reference_scores = ReferenceScores(version=to_beat, scores=scores)
 
     look = 1.0 + context.count_looks(prepared.test_sketch)
