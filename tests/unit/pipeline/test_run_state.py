@@ -238,7 +238,7 @@ def test_working_folder_is_gone_after_a_mistake_that_would_come_again(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "trained", ["fit/checkpoints/last.ckpt", "fit/model", "fold-1/scores.json"]
+    "trained", ["fit/checkpoints/last.ckpt", "fit/model", "fold-1/scores.parquet"]
 )
 def test_working_folder_keeps_what_was_trained_after_any_mistake(
     tmp_path: Path, trained: str

@@ -395,7 +395,7 @@ CONVERSATIONS = st.fixed_dictionaries(
 def test_derive_never_learns_from_a_rejected_answer_and_loses_none(row: dict[str, Any]) -> None:
     for position, message in enumerate(row["messages"]):
         if isinstance(message.get("content"), str) and message["role"] == "assistant":
-            message["content"] = f"{position}! {message['content']}"
+            message["content"] = f"n{position}! {message['content']}"
 
     try:
         derived = derive(row)

@@ -16,7 +16,11 @@ def loaded(
     shape: str, records: list[dict[str, Any]], batch_size: int = 4, shuffled: bool = False
 ) -> list[EmbeddingBatch]:
     data = EmbeddingDataModule(
-        train=records, validation=records, shape=shape, batch_size=batch_size
+        train=records,
+        validation=records,
+        shape=shape,
+        batch_size=batch_size,
+        validation_rows=batch_size,
     )
     return micro_batches(data.train_dataloader() if shuffled else data.val_dataloader())
 
@@ -156,7 +160,9 @@ def test_data_gives_each_batch_rows_of_one_shape() -> None:
 
 def test_data_gives_each_row_once_per_epoch() -> None:
     records = [{"sentence1": "a", "sentence2": "b", "score": n / 9} for n in range(9)]
-    data = EmbeddingDataModule(train=records, validation=records, shape="score", batch_size=2)
+    data = EmbeddingDataModule(
+        train=records, validation=records, shape="score", batch_size=3, validation_rows=2
+    )
 
     batches = micro_batches(data.train_dataloader())
 

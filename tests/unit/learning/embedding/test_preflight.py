@@ -16,7 +16,7 @@ from tunetrail.learning.fitting import fit, optimization_settings
 from tunetrail.learning.preflight.findings import PreflightReport, Severity
 from tunetrail.learning.training_plan import TrainingPlan
 
-TRAINING = TrainingConfig(max_steps=1, warmup_steps=0)
+TRAINING = TrainingConfig(max_steps=1, warmup_steps=0, early_stopping_patience=0)
 PAIRS = [{"anchor": f"question {n}", "positive": f"the answer is {n * 7}"} for n in range(8)]
 TRIPLETS = [record | {"negative": "no"} for record in PAIRS]
 SCORES = [
@@ -92,7 +92,7 @@ def test_preflight_is_silent_on_good_rows(
 ) -> None:
     report = checked(tiny_embedding_model, tmp_path, records, shape=shape)
     assert {finding.severity for finding in report.findings} == {Severity.OK}
-    assert len(report.findings) == 8
+    assert len(report.findings) == 9
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 

@@ -22,7 +22,7 @@ from tunetrail.learning.tokens.chat import (
 )
 from tunetrail.learning.training_plan import TrainingPlan
 
-TRAINING = TrainingConfig(max_steps=1, warmup_steps=0)
+TRAINING = TrainingConfig(max_steps=1, warmup_steps=0, early_stopping_patience=0)
 CHAT = {
     "messages": [
         {"role": "user", "content": "é"},
@@ -80,7 +80,7 @@ def test_preflight_is_silent_on_good_rows(
 ) -> None:
     report = checked(tiny_language_model, tmp_path, examples(tiny_language_model))
     assert {finding.severity for finding in report.findings} == {Severity.OK}
-    assert len(report.findings) == 8
+    assert len(report.findings) == 9
     assert not [each for each in caplog.records if each.levelname == "WARNING"]
 
 

@@ -292,6 +292,7 @@ def test_killed_anywhere_and_resumed_it_is_the_same_training(
 
 
 BASE = Case()
+ONE_VALIDATION = BASE.with_training(validations_per_epoch=1)
 OPPOSED = Case(model="embedding-opposed").with_training(
     schedule="constant", early_stopping_patience=2
 )
@@ -566,7 +567,7 @@ def test_a_signal_is_obeyed_after_the_running_step_with_a_checkpoint(
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(SIGTERMException):
-        trainings.train(BASE, folder, strike)
+        trainings.train(ONE_VALIDATION, folder, strike)
 
     checkpoints = folder / "checkpoints"
     assert [path.name for path in checkpoints.iterdir()] == ["last.ckpt"]
@@ -581,7 +582,7 @@ def test_a_failure_within_a_step_writes_no_checkpoint(trainings: Trainings) -> N
             raise KilledError
 
     with pytest.raises(KilledError):
-        trainings.train(BASE, folder, strike)
+        trainings.train(ONE_VALIDATION, folder, strike)
 
     assert not (folder / "checkpoints").exists()
 

@@ -35,7 +35,7 @@ def stopped(path: str, folder: Path, signals: Mapping[int, list[int]]) -> None:
     fit(
         module,
         data,
-        TrainingConfig(num_epochs=2),
+        TrainingConfig(num_epochs=2, validations_per_epoch=1),
         TrainingPlan(folder=folder, on_metrics=lambda metrics, step: None),
         seed=0,
     )
