@@ -1,10 +1,8 @@
 """The benchmark of a family: test rows of earlier sessions, on which candidates are scored too."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from tunetrail.data.rows import texts_of_rows
@@ -47,7 +45,9 @@ class Benchmark:
         self.database.extend_benchmark(self.family.name, self._records(test), limit)
 
     def _records(self, test: pd.DataFrame) -> Iterator[BenchmarkRecord]:
-        for record, texts in zip(test.to_dict("records"), texts_of_rows(test), strict=True):
+        # JSON knows no other absent value than None.
+        plain_rows = test.astype(object).where(test.notna(), None)
+        for record, texts in zip(plain_rows.to_dict("records"), texts_of_rows(test), strict=True):
             row_id = int(record["row_id"])
             yield BenchmarkRecord(
                 session_id=self.session_id,
@@ -55,14 +55,5 @@ class Benchmark:
                 shape=record["shape"],
                 cluster=str(record["cluster"]),
                 digest=value_fingerprint(texts),
-                record=_plain(record),
+                record=record,
             )
-
-
-def _plain(record: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return a row whose arrays, numbers and absent values are Python's own, as JSON needs them."""
-    plain = {}
-    for name, value in record.items():
-        is_array = isinstance(value, np.ndarray | np.generic)
-        plain[str(name)] = value.tolist() if is_array else value
-    return {name: None if value is pd.NA else value for name, value in plain.items()}

@@ -6,11 +6,12 @@ keeps an equal share, chosen by a hash of the rows' content.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import delete, select
 
+from tunetrail.plain_values import plain_values
 from tunetrail.stores.connection import DatabaseConnection
 from tunetrail.stores.ingestion import chunked, insert_missing
 from tunetrail.stores.tables import BenchmarkRow, now
@@ -71,7 +72,7 @@ def extend_benchmark(
         for chunk in chunked(records, _ROWS_AT_ONCE):
             common = {"model_name": model_name, "created_at": now()}
             insert_missing(
-                connection, BenchmarkRow, [{**asdict(record), **common} for record in chunk]
+                connection, BenchmarkRow, [{**plain_values(record), **common} for record in chunk]
             )
             shapes.update(record.shape for record in chunk)
 
