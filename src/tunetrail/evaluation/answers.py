@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -77,6 +77,19 @@ def with_answers(
         metrics=scores.metrics | metrics,
         per_example=scores.per_example | values | texts,
     )
+
+
+def mask_answers(scores: Scores, mask: Callable[[str], str]) -> Scores:
+    """Return the scores with personal data replaced in what the model has written.
+
+    The metrics stay: they compare what was really written.
+    """
+    if WRITTEN not in scores.per_example:
+        return scores
+    answers = scores.per_example[WRITTEN]
+    masked = [None if answer is None else mask(answer) for answer in answers]
+    texts = {WRITTEN: np.array(masked, dtype=object)}
+    return replace(scores, per_example=scores.per_example | texts)
 
 
 def _values_of(answer: str, expected: str, checks: AnswerChecks) -> dict[str, float]:

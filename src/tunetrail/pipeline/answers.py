@@ -1,17 +1,18 @@
 """Answers: what a language model writes to test rows, as scores and as a table for people."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from tunetrail.config import EvaluationConfig, GenerationConfig
 from tunetrail.config.answer_checks import read_json_schema, read_pattern
+from tunetrail.data.rows import shown
 from tunetrail.evaluation.answers import WRITTEN, AnswerChecks, with_answers
 from tunetrail.evaluation.scores import Scores
-from tunetrail.fingerprints import value_fingerprint
 from tunetrail.learning.language_model.learner import LanguageModel, LanguageModelLearner
 from tunetrail.learning.tokens.chat import last_answer
+from tunetrail.pipeline.scoring import choose_by_content
 
 Record = Mapping[str, Any]
 
@@ -30,7 +31,10 @@ def add_answers(
 
     The records are drawn by their content, so that every model is asked the same.
     """
-    rows = _drawn_rows(records, config.generation.rows)
+    conversations = list(map(last_answer, records))
+    prompted = [row for row, conversation in enumerate(conversations) if conversation is not None]
+    chosen = choose_by_content([conversations[row] for row in prompted], config.generation.rows)
+    rows = [prompted[position] for position in chosen]
     written = learner.write_answers(
         model,
         [records[row] for row in rows],
@@ -45,19 +49,28 @@ def add_answers(
     return with_answers(scores, answers, expected, _checks(config.generation))
 
 
-def answer_table(records: Sequence[Record], before: Scores, after: Scores) -> pd.DataFrame:
-    """Return a line for each answer: prompt, expected answer, and what both models wrote."""
+def answer_table(
+    records: Sequence[Record], before: Scores, after: Scores, mask: Callable[[str], str] = str
+) -> pd.DataFrame:
+    """Return a line for each answer: prompt, expected answer, and what both models wrote.
+
+    Args:
+        records: The test rows.
+        before: Scores of the version to beat, with its answers.
+        after: Scores of the candidate, with its answers.
+        mask: Replaces personal data in a text. Very long texts are cut off as well.
+    """
     lines = []
     for row, record in enumerate(records):
         if after.per_example[WRITTEN][row] is None:
             continue
-        prompt, expected = _prompt_and_answer(record)
+        prompt, expected = _prompt_and_answer(record, mask)
         line = {
             "row_id": record.get("row_id"),
-            "prompt": prompt,
-            "expected": expected,
-            "before": before.per_example[WRITTEN][row],
-            "after": after.per_example[WRITTEN][row],
+            "prompt": shown(prompt),
+            "expected": shown(expected),
+            "before": shown(before.per_example[WRITTEN][row], mask),
+            "after": shown(after.per_example[WRITTEN][row], mask),
         }
         for moment, scores in (("before", before), ("after", after)):
             line[f"exact_match_{moment}"] = bool(scores.per_example["exact_match"][row])
@@ -66,27 +79,17 @@ def answer_table(records: Sequence[Record], before: Scores, after: Scores) -> pd
     return pd.DataFrame(lines)
 
 
-def _drawn_rows(records: Sequence[Record], limit: int) -> list[int]:
-    """Return the indices of at most `limit` records with an answer, chosen by a hash of them."""
-    digests = {}
-    for row, record in enumerate(records):
-        conversation = last_answer(record)
-        if conversation is not None:
-            digests[row] = value_fingerprint(conversation)
-    return sorted(sorted(digests, key=digests.__getitem__)[:limit])
-
-
-def _prompt_and_answer(record: Record) -> tuple[str, str]:
-    """Return the prompt and the last answer of a record as text."""
+def _prompt_and_answer(record: Record, mask: Callable[[str], str] = str) -> tuple[str, str]:
+    """Return the prompt and the last answer of a record as text, each turn masked by itself."""
     conversation = last_answer(record)
     if conversation is None:
         raise ValueError("record must have an answer to a prompt, got none.")
 
     messages, answer = conversation
     if len(messages) == 1:
-        return messages[0]["content"], answer
-    turns = [f"{message['role']}: {message['content']}" for message in messages]
-    return "\n".join(turns), answer
+        return mask(messages[0]["content"]), mask(answer)
+    turns = [f"{message['role']}: {mask(message['content'])}" for message in messages]
+    return "\n".join(turns), mask(answer)
 
 
 def _checks(config: GenerationConfig) -> AnswerChecks:

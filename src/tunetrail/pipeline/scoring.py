@@ -77,9 +77,15 @@ def draw_by_content(rows: pd.DataFrame, limit: int) -> pd.DataFrame:
     """
     if len(rows) <= limit:
         return rows
-    digests = list(map(value_fingerprint, texts_of_rows(rows)))
-    chosen = np.argsort(np.array(digests), kind="stable")[:limit]
-    return rows.iloc[np.sort(chosen)].reset_index(drop=True)
+    chosen = choose_by_content(texts_of_rows(rows), limit)
+    return rows.iloc[chosen].reset_index(drop=True)
+
+
+def choose_by_content(contents: Sequence[Any], limit: int) -> list[int]:
+    """Return the positions of at most `limit` contents, chosen by their hashes, in order."""
+    digests = list(map(value_fingerprint, contents))
+    by_digest = sorted(range(len(digests)), key=digests.__getitem__)
+    return sorted(by_digest[:limit])
 
 
 def score_embedding_model(

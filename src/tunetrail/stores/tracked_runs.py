@@ -144,13 +144,25 @@ class TrackedRun:
         """Store a table as a JSON artifact that MLflow's pages show as a table.
 
         Unlike MLflow's own function, which appends, it replaces an earlier table of that name: a
-        resumed run may log it again.
+        resumed run may log it again. Only the owner can read it in a local store, since tables
+        quote samples.
+
+        Args:
+            table: The table.
+            file: The path of the artifact.
         """
         entry = {"path": file, "type": "table"}
         # As JSON in ASCII, so that no character of the data can break a page or the encoding.
         text = table.to_json(orient="split", index=False, force_ascii=True)
-        with tracking_errors(self.tracker.config.uri):
-            self.tracker.client.log_text(self.run_id, text, file)
+        folder, _, name = file.rpartition("/")
+        with (
+            tracking_errors(self.tracker.config.uri),
+            tempfile.TemporaryDirectory(prefix="tunetrail-") as local,
+        ):
+            path = Path(local) / name
+            path.touch(mode=0o600)
+            path.write_text(text, encoding="ascii")
+            self.tracker.client.log_artifact(self.run_id, str(path), folder or None)
             tags = self.tracker.client.get_run(self.run_id).data.tags
             tables = json.loads(tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
             if entry not in tables:

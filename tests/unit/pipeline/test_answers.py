@@ -2,8 +2,14 @@ from typing import Any
 
 import pytest
 
-from tunetrail.config import EvaluationConfig, GenerationConfig, LanguageModelConfig
-from tunetrail.evaluation.answers import WRITTEN
+from tunetrail.config import (
+    EvaluationConfig,
+    GenerationConfig,
+    LanguageModelConfig,
+    PrivacyConfig,
+)
+from tunetrail.data.privacy.scrubber import Scrubber
+from tunetrail.evaluation.answers import WRITTEN, AnswerChecks, mask_answers, with_answers
 from tunetrail.evaluation.scores import Scores
 from tunetrail.learning.language_model.learner import LanguageModelLearner
 from tunetrail.pipeline.answers import add_answers, answer_table
@@ -71,3 +77,39 @@ def test_answer_table_has_a_line_for_each_answer(tiny_language_model: str) -> No
     assert table["expected"].tolist() == ["1", "See you."]
     assert table["before"].tolist() == table["after"].tolist()
     assert table["row_id"].tolist()[0] == 7 and not table["exact_match_after"].any()
+
+
+@pytest.mark.parametrize(
+    ("secret", "placeholder"),
+    [
+        ("jane.doe@example.com", "[EMAIL]"),
+        ("+1 212 555 0123", "[PHONE]"),
+        ("4111 1111 1111 1111", "[CARD]"),
+    ],
+)
+def test_answers_are_masked_but_scored_as_they_were_written(
+    tiny_language_model: str, secret: str, placeholder: str
+) -> None:
+    chat = [{"role": "system", "content": f"Be {secret}"}, *CHAT["messages"][1:]]
+    records = [{"input": f"ask {secret}", "output": f"Ask {placeholder}"}, {"messages": chat}]
+    scores = answered(tiny_language_model, records)
+    written = [f"Ask {secret}"] * 2
+    scores = with_answers(scores, written, [f"Ask {placeholder}"] * 2, AnswerChecks())
+    mask = Scrubber(PrivacyConfig()).mask
+
+    masked = mask_answers(scores, mask)
+    table = answer_table(records, scores, scores, mask)
+
+    # An answer isn't right because its masked form is.
+    assert masked.metrics["exact_match"] == 0.0 and masked.metrics == scores.metrics
+    assert masked.per_example[WRITTEN].tolist() == [f"Ask {placeholder}"] * 2
+    assert secret not in table.to_json(force_ascii=False)
+    assert table["prompt"].tolist()[1].startswith(f"system: Be {placeholder}")
+    assert table["before"].tolist() == table["after"].tolist() == [f"Ask {placeholder}"] * 2
+
+
+def test_nothing_is_masked_if_privacy_is_off(tiny_language_model: str) -> None:
+    records = [{"input": "ask jane.doe@example.com", "output": "no"}]
+    scores = answered(tiny_language_model, records)
+    mask = Scrubber(PrivacyConfig(enabled=False)).mask
+    assert answer_table(records, scores, scores, mask)["prompt"].tolist() == [records[0]["input"]]

@@ -176,6 +176,16 @@ def test_log_table_replaces_a_table_and_mlflow_reads_it(tracker: Tracker) -> Non
     pd.testing.assert_frame_equal(loaded, table, check_dtype=False)
 
 
+def test_log_table_writes_into_a_folder_what_only_the_owner_reads(
+    tracker: Tracker, tmp_path: Path
+) -> None:
+    run = tracker.start_run("r")
+    run.log_table(pd.DataFrame({"token": ["a"]}), "evaluation/tokens.json")
+
+    path = Path(tracker.client.download_artifacts(run.run_id, "evaluation", str(tmp_path)))
+    assert (path / "tokens.json").stat().st_mode & 0o077 == 0
+
+
 def test_log_input_names_the_rows_and_what_they_were_for(tracker: Tracker) -> None:
     run = tracker.start_run("r")
     run.log_input("s1", "d" * 64, "test", 12)

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from tunetrail.data.privacy.scrubber import Scrubber
 from tunetrail.data.rows import records_of, texts_of_rows
 from tunetrail.deployment.registry import ModelVersion
-from tunetrail.evaluation.answers import answer_summary, interval_metrics
+from tunetrail.evaluation.answers import answer_summary, interval_metrics, mask_answers
 from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.cross_validation import OutOfFold
 from tunetrail.evaluation.looks import are_new, look_confidence
@@ -123,7 +124,8 @@ def _compare(
         metrics["documents"] = after.documents
     if answers is not None:
         metrics |= interval_metrics(answers)
-        run.log_table(answer_table(test, before, after), TABLE)
+        mask = Scrubber(context.settings.cleaning.privacy).mask
+        run.log_table(answer_table(test, before, after, mask), TABLE)
     context.finish_step("evaluation", evaluation, metrics)
     run.log_metrics({f"reference/{name}": value for name, value in before.metrics.items()})
 
@@ -195,13 +197,18 @@ def _with_answers(
     test: Sequence[Mapping[str, Any]],
     scores: Sequence[Scores],
 ) -> list[Scores]:
-    """Return each model's scores with those of what it writes to some of the test rows."""
+    """Return each model's scores with those of what it writes to some of the test rows.
+
+    The rows may be free of personal data, but a model can write what its base has learnt.
+    """
     add_answers, config = context.family.add_answers, context.settings.evaluation
     if add_answers is None or config.generation.rows == 0:
         return list(scores)
 
     logger.info("%s: both models write answers to test rows", context.model_type)
+    mask = Scrubber(context.settings.cleaning.privacy).mask
     answered = []
     for model, model_scores in zip(models, scores, strict=True):
-        answered.append(add_answers(fitted.learner, model, test, model_scores, config))
+        with_answers = add_answers(fitted.learner, model, test, model_scores, config)
+        answered.append(mask_answers(with_answers, mask))
     return answered
