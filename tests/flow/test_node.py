@@ -119,7 +119,7 @@ def test_execute_shows_what_the_language_model_writes_before_and_after(trained: 
     run = next(
         run for run in runs_of(trained.settings) if "evaluation/exact_match" in run.data.metrics
     )
-    assert {"evaluation/exact_match_lower", "reference/chrf"} <= set(run.data.metrics)
+    assert {"evaluation/exact_match/lower", "reference/chrf"} <= set(run.data.metrics)
     assert "answers.json" in run.data.tags["mlflow.loggedArtifacts"]
 
 
@@ -216,7 +216,15 @@ def test_execute_logs_what_a_person_compares(trained: Any, tmp_path: Path) -> No
         assert {"learning_curves.png", "comparison.png", "steps"} <= names
         steps = {artifact.path for artifact in client.list_artifacts(run.info.run_id, "steps")}
         assert steps == {f"steps/{name}.json" for name in DOCUMENTED_STEPS + OUR_STEPS}
-    assert {"evaluation/ndcg_at_10", "reference/ndcg_at_10"} <= set(embedding.data.metrics)
+    assert {
+        "evaluation/ndcg_at_10",
+        "reference/ndcg_at_10",
+        "evaluation/map_at_5",
+        "evaluation/effective_rank",
+    } <= set(embedding.data.metrics)
+    assert "evaluation/metrics.csv" in {
+        artifact.path for artifact in client.list_artifacts(embedding.info.run_id, "evaluation")
+    }
     # The test rows' queries rank the documents of the whole session.
     sides = trained.results["results"]["steps"]["evaluation"]["embedding"]["split"]["rows"]
     assert embedding.data.metrics["evaluation/documents"] == sum(sides.values())

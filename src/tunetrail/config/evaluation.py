@@ -9,6 +9,7 @@ from tunetrail.config.checks import (
     POSITIVE,
     Rule,
     at_least,
+    check,
     check_settings,
     setting,
 )
@@ -84,6 +85,16 @@ class EvaluationConfig:
     against, drawn by their content if there are more. With 0, only the scored rows' own texts are
     ranked: so few that most models find them all, and gains hardly show."""
 
+    cutoffs: list[int] = field(default_factory=lambda: [1, 5, 10])
+    """The k of nDCG@k, MRR@k, MAP@k, recall@k and precision@k. 10 is added if it is missing,
+    because models are compared by nDCG@10."""
+
+    corpus_file: str | None = setting(None, Rule("null or the path of a file", bool))
+    """JSONL, CSV or Parquet file of documents, one in the column `text` of each row, that the
+    queries of pairs and of plain texts rank in addition to the session's, such as the index of
+    the application; null is none. `corpus_size` doesn't bound it, and each model encodes it
+    once per scoring."""
+
     # With 100 resamples, a bound at 2.5 % rests on the two or three most extreme ones.
     bootstrap_samples: int = setting(10_000, at_least(100))
     """Resamples drawn for the interval of the improvement."""
@@ -103,6 +114,11 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         check_settings("evaluation", self)
+        # Deeper ranks are read by nobody, and take memory for each query.
+        are_ranks = bool(self.cutoffs) and all(1 <= cutoff <= 1000 for cutoff in self.cutoffs)
+        are_different = len(set(self.cutoffs)) == len(self.cutoffs)
+        rule = "different whole numbers from 1 to 1000"
+        check(are_ranks and are_different, "evaluation.cutoffs", rule, self.cutoffs)
 
 
 @dataclass(kw_only=True)

@@ -211,7 +211,7 @@ def interval_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     for name, values in summary["metrics"].items():
         if "after_interval" in values:
             lower, upper = values["after_interval"]
-            metrics |= {f"{name}_lower": lower, f"{name}_upper": upper}
+            metrics |= {f"{name}/lower": lower, f"{name}/upper": upper}
     return metrics
 
 

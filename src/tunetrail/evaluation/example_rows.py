@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunetrail.errors import UserError
-from tunetrail.evaluation.metrics import METRICS, metric_named
+from tunetrail.evaluation.metrics import is_metric, metric_named
 from tunetrail.evaluation.scores import Scores, scores_from
 from tunetrail.plain_values import plain_values
 
@@ -111,7 +111,7 @@ class ExampleRows:
         values = {name: rows[model + name].to_numpy() for name in self.value_names}
         logged = self.run.reference_metrics if model else self.run.metrics
         # Not every metric follows from the values of single rows.
-        known = [name for name in logged if name in METRICS and values.keys() >= _reads(name)]
+        known = [name for name in logged if is_metric(name) and values.keys() >= _reads(name)]
         scores = scores_from(values, self.run.metric, *known)
 
         # The corpus of a fold is another one in each of them.
@@ -128,7 +128,7 @@ class ExampleRows:
 
 def is_reserved(name: str) -> bool:
     """Tell whether a column of that name has a meaning of its own in the file."""
-    return name in _IDENTITY or name in METRICS or name.startswith(REFERENCE)
+    return name in _IDENTITY or is_metric(name) or name.startswith(REFERENCE)
 
 
 def example_table(

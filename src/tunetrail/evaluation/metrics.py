@@ -5,7 +5,9 @@ bootstrap's resamples by the same code. Most metrics are functions of sums over 
 resample is then a row of counts, and thousands of them take one matrix product.
 """
 
+import functools
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import starmap
@@ -14,8 +16,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
+from sklearn.metrics import average_precision_score
 
 from tunetrail.evaluation.resampled_ranks import rank_moments
+from tunetrail.evaluation.thresholds import (
+    average_precision_of_counts,
+    average_precision_shares,
+    best_threshold,
+    f1_of_counts,
+)
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -37,6 +46,11 @@ ANSWER_METRICS = {
 }
 """The labels of the metrics of written answers, by name."""
 
+TIE = 1e-6
+"""Cosines that differ by less are equal: rounding must not order documents."""
+
+_MANY_PAIRS = 5_000
+"""Pairs above which resamples of average precision are computed to first order."""
 _LARGEST_EXPONENT = 709.0
 """exp(709) is near the largest double: JSON and MLflow's plots can't hold infinity."""
 
@@ -56,6 +70,7 @@ class Metric:
         weight: Name of the values by which examples weigh more or less; None if they weigh the
             same.
         best: The best value that there is, also of a single example; None if there is none.
+        is_share: Whether it is a mean of values from 0 to 1.
     """
 
     name: str
@@ -67,13 +82,19 @@ class Metric:
     per_example: bool = True
     weight: str | None = None
     best: float | None = None
+    is_share: bool = False
 
 
 def metric_named(name: str) -> Metric:
     """Return the metric of that name; raises `ValueError` if there is none."""
-    if name not in METRICS:
+    if not is_metric(name):
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {name!r}.")
-    return METRICS[name]
+    return METRICS.get(name) or _ranking_metric(name)
+
+
+def is_metric(name: str) -> bool:
+    """Tell whether there is a metric of that name, such as `ndcg_at_K` with any K from 1."""
+    return name in METRICS or _RANKING_NAME.fullmatch(name) is not None
 
 
 def _sums_resampler(
@@ -105,6 +126,20 @@ def _sums_metric(
         return formula(columns(values)[:, indices].sum(axis=-1))
 
     return Metric(statistic=statistic, resampler=_sums_resampler(columns, formula), **fields)
+
+
+def _share_metric(name: str, label: str, best: float | None = None) -> Metric:
+    """Return a metric that is the mean of per-example values from 0 to 1."""
+    return _mean_metric(name, label, best=best, is_share=True)
+
+
+@functools.cache
+def _ranking_metric(name: str) -> Metric:
+    """Return the metric of a ranking that `name` names, such as `recall_at_5`."""
+    measure, _, cutoff = name.rpartition("_at_")
+    # Only nDCG is divided by what the best ranking has: precision@10 of one right document is 0.1.
+    best = 1.0 if measure == "ndcg" else None
+    return _share_metric(name, f"{_RANKING_LABELS[measure]}@{cutoff}", best=best)
 
 
 def _mean_metric(name: str, label: str, **fields: Any) -> Metric:
@@ -228,15 +263,92 @@ def _quotient(covariances: Floats, spreads: Floats) -> Floats:
     return np.where(constant, 0.0, correlations)
 
 
+def _average_precision(values: Values, indices: Array) -> Floats:
+    gold, cosine = values["gold"], values["cosine"]
+    precisions = [average_precision_score(gold[chosen], cosine[chosen]) for chosen in indices]
+    return np.array(precisions)
+
+
+def _average_precision_resampler(values: Values, cluster_of: Array) -> CountStatistic:
+    # To first order, which is exact enough for many pairs, and no sum over all thresholds.
+    if len(cluster_of) > _MANY_PAIRS:
+        return _sums_resampler(_average_precision_columns, _ratio)(values, cluster_of)
+    average_precision = average_precision_of_counts(values["cosine"], values["gold"])
+    return lambda counts: average_precision(counts[:, cluster_of])
+
+
+def _average_precision_columns(values: Values) -> Floats:
+    shares = average_precision_shares(values["cosine"], values["gold"])
+    return np.stack([shares, np.ones_like(shares)])
+
+
+def _best_f1_columns(values: Values) -> Floats:
+    """Return what F1 is a ratio of; the threshold is the best one for all examples."""
+    gold = values["gold"]
+    threshold = best_threshold(values["cosine"], gold, f1_of_counts)
+    predicted = (values["cosine"] >= threshold).astype(np.float64)
+    return np.stack([2.0 * gold * predicted, gold + predicted])
+
+
+def _uniformity_columns(values: Values) -> Floats:
+    potentials = values["gaussian_potential"]
+    means = np.full_like(potentials, potentials.mean())
+    return np.stack([potentials, np.ones_like(potentials), means])
+
+
+def _uniformity_of_sums(sums: Floats) -> Floats:
+    """Return the logarithm of the mean potential of two examples, of resamples to first order."""
+    # A pair changes with both of its examples, so a resample is twice as far from the mean of all
+    # examples as its own mean of potentials with all of these is.
+    potentials, counts, means = sums
+    uniformities: Floats = 2.0 * np.log(potentials / counts) - np.log(means / counts)
+    return uniformities
+
+
+def _effective_rank(sums: Floats) -> Floats:
+    ranks: Floats = np.exp(_ratio(sums))
+    return ranks
+
+
+def _log_rank_columns(values: Values) -> Floats:
+    log_ranks = values["log_effective_rank"]
+    return np.stack([log_ranks, np.ones_like(log_ranks)])
+
+
 _PAIRS = ("cosine", "gold")
 
+_RANKING_LABELS = {
+    "ndcg": "nDCG",
+    "mrr": "MRR",
+    "map": "MAP",
+    "recall": "recall",
+    "precision": "precision",
+}
+"""Labels of the measures of a ranking, each of which has any cutoff: `ndcg_at_10` is nDCG@10."""
+_RANKING_NAME = re.compile(rf"({'|'.join(_RANKING_LABELS)})_at_[1-9][0-9]*")
+
+CUTOFFS = (1, 5, 10)
+"""Numbers of first documents that rankings are scored by."""
+_RANKING_METRICS = [
+    _ranking_metric(f"{measure}_at_{cutoff}")
+    for measure in _RANKING_LABELS
+    for cutoff in sorted(CUTOFFS, reverse=True)
+]
+
 _ALL = (
-    _mean_metric("ndcg_at_10", "nDCG@10", best=1.0),
-    _mean_metric("mrr_at_10", "MRR@10"),
-    _mean_metric("recall_at_1", "recall@1"),
-    _mean_metric("recall_at_5", "recall@5"),
-    _mean_metric("recall_at_10", "recall@10"),
-    _mean_metric("knn_accuracy", "k-NN accuracy"),
+    *_RANKING_METRICS,
+    _share_metric("knn_accuracy", "k-NN accuracy"),
+    _share_metric("probe_accuracy", "linear-probe accuracy"),
+    _ratio_metric(
+        "triplet_hits",
+        "triplets",
+        _ratio_or_nan,
+        name="triplet_accuracy",
+        label="triplet accuracy",
+        higher_is_better=True,
+        per_example=False,
+        weight=None,
+    ),
     # A correlation belongs to a set of pairs: a single pair has none.
     Metric(
         name="spearman",
@@ -253,6 +365,41 @@ _ALL = (
         reads=_PAIRS,
         statistic=_pearson,
         resampler=_sums_resampler(_pearson_columns, _pearson_of_sums),
+        per_example=False,
+    ),
+    Metric(
+        name="average_precision",
+        label="average precision",
+        reads=_PAIRS,
+        statistic=_average_precision,
+        resampler=_average_precision_resampler,
+        per_example=False,
+    ),
+    _sums_metric(
+        _best_f1_columns,
+        _ratio_or_nan,
+        name="best_f1",
+        label="best F1",
+        reads=_PAIRS,
+        per_example=False,
+    ),
+    _share_metric("best_accuracy", "best accuracy"),
+    _mean_metric("alignment", "alignment", higher_is_better=False),
+    _sums_metric(
+        _uniformity_columns,
+        _uniformity_of_sums,
+        name="uniformity",
+        label="uniformity",
+        reads=("gaussian_potential",),
+        higher_is_better=False,
+        per_example=False,
+    ),
+    _sums_metric(
+        _log_rank_columns,
+        _effective_rank,
+        name="effective_rank",
+        label="effective rank",
+        reads=("log_effective_rank",),
         per_example=False,
     ),
     _mean_metric("cosine_to_target", "cosine", best=1.0),
@@ -274,7 +421,7 @@ _ALL = (
         higher_is_better=True,
     ),
     *starmap(_answer_metric, ANSWER_METRICS.items()),
-    _mean_metric("preference_accuracy", "preference accuracy", best=1.0),
+    _share_metric("preference_accuracy", "preference accuracy", best=1.0),
     _mean_metric("preference_margin", "preference margin"),
 )
 

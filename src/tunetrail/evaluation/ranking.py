@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.neighbors import KNeighborsClassifier
 
 from tunetrail.errors import SampleError
-from tunetrail.evaluation.metrics import Array, Floats
+from tunetrail.evaluation.classification import nearest_neighbour_codes, probe_codes
+from tunetrail.evaluation.metrics import CUTOFFS, TIE, Array, Floats
 from tunetrail.evaluation.scores import Scores, check_equal, scores_from, unit_vectors
 
 BEST_RANK, TOP_WRONG = "best_rank", "top_wrong"
@@ -17,32 +17,32 @@ the most similar irrelevant document, -1 if there is none."""
 PREDICTED_LABEL = "predicted_label"
 """Name of a per-example value: the most common label among the query's nearest documents."""
 
-_CUTOFF = 10
-_NEIGHBOURS = 10
-"""Documents that vote for the label of a query."""
-# 1 / log2(rank + 1) for the ranks 1 to 10, as in the DCG of Järvelin and Kekäläinen.
-_DISCOUNTS = 1.0 / np.log2(np.arange(2, _CUTOFF + 2))
-_TIE = 1e-6
-"""Cosines that differ by less are equal: rounding must not order documents."""
+_PRIMARY_CUTOFF = 10
 _CELLS_AT_ONCE = 4_000_000
 """Similarities held in memory at a time."""
 
 
 def retrieval_scores(
-    query_vectors: Array, document_vectors: Array, relevant: Sequence[Sequence[int]]
+    query_vectors: Array,
+    document_vectors: Array,
+    relevant: Sequence[Sequence[int]],
+    cutoffs: Sequence[int] = CUTOFFS,
 ) -> Scores:
     """Score the ranking of documents by cosine similarity to each query.
 
-    nDCG@10 with binary gains follows Järvelin and Kekäläinen (2002), with the ideal ranking of all
-    relevant documents as its denominator; MRR@10 is the reciprocal rank of the first relevant
-    document (Voorhees, 1999); recall@k is the share of a query's relevant documents among the first
-    k. A document that ties with a relevant one is ranked before it, so a model that says the same
-    of everything scores worst. Give documents of equal content once.
+    nDCG@k with binary gains follows Järvelin and Kekäläinen (2002), with the ideal ranking of all
+    relevant documents as its denominator; MRR@k is the reciprocal rank of the first relevant
+    document (Voorhees, 1999); MAP@k is the mean of the precision at each relevant document, 0 for
+    one that isn't among the first k (trec_eval's map_cut); recall@k is the share of a query's
+    relevant documents among the first k; precision@k is the share of the first k that is relevant.
+    A document that ties with a relevant one is ranked before it, so a model that says the same of
+    everything scores worst. Give documents of equal content once.
 
     Args:
         query_vectors: [queries, dimensions].
         document_vectors: [documents, dimensions].
         relevant: Positions of the relevant documents of each query, at least one.
+        cutoffs: The values of k; 10 is always among them, for the primary metric nDCG@10.
 
     Raises:
         ValueError: Shapes don't fit, a query has no relevant document, or a position is out of
@@ -64,20 +64,33 @@ def retrieval_scores(
             )
         relevant_positions.append(positions)
 
+    # Lists of several lengths as two flat arrays: pair i says that a document answers a query.
+    relevant_counts = np.array(list(map(len, relevant_positions)))
+    ends = np.cumsum(relevant_counts)
+    flat_positions = np.concatenate(relevant_positions)
+
+    depth = max(_all_cutoffs(cutoffs))
     rankings = []
     for block in _blocks(len(queries), len(documents)):
         similarities = queries[block] @ documents.T
-        # Positions of different number per query become one mask.
-        is_relevant = np.zeros(similarities.shape, dtype=bool)
-        for row, positions in enumerate(relevant_positions[block]):
-            is_relevant[row, positions] = True
-        rankings.append(_ranking(similarities, is_relevant))
+        counts = relevant_counts[block]
+        first_pair, last_pair = ends[block][[0, -1]] - [counts[0], 0]
+        pair_documents = flat_positions[first_pair:last_pair]
+        pair_rows = np.repeat(np.arange(len(counts)), counts)
 
-    relevant_counts = np.array(list(map(len, relevant_positions)))
-    return _scores(rankings, relevant_counts)
+        # Few documents are relevant, so they are gathered instead of searched for under a mask.
+        pair_columns = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
+        relevant_similarities = np.full((len(counts), counts.max()), -np.inf, dtype=np.float32)
+        relevant_similarities[pair_rows, pair_columns] = similarities[pair_rows, pair_documents]
+        similarities[pair_rows, pair_documents] = -np.inf
+        best = _best_first(relevant_similarities, depth)
+        rankings.append(_ranking(best, similarities, depth))
+    return _scores(rankings, relevant_counts, cutoffs)
 
 
-def label_retrieval_scores(vectors: Array, labels: Sequence[str]) -> Scores:
+def label_retrieval_scores(
+    vectors: Array, labels: Sequence[str], cutoffs: Sequence[int] = CUTOFFS
+) -> Scores:
     """Score each row as a query over all other rows, of which the rows with its label are relevant.
 
     The metrics are the same as of `retrieval_scores`. A row whose label no other row has is a
@@ -86,6 +99,7 @@ def label_retrieval_scores(vectors: Array, labels: Sequence[str]) -> Scores:
     Args:
         vectors: [rows, dimensions].
         labels: [rows].
+        cutoffs: The values of k.
 
     Raises:
         ValueError: There are more labels than rows, or fewer.
@@ -102,6 +116,7 @@ def label_retrieval_scores(vectors: Array, labels: Sequence[str]) -> Scores:
             "Collect more samples."
         )
 
+    depth = max(_all_cutoffs(cutoffs))
     rankings = []
     for block in _blocks(len(queries), len(unit)):
         rows = queries[block]
@@ -112,11 +127,11 @@ def label_retrieval_scores(vectors: Array, labels: Sequence[str]) -> Scores:
         itself = np.arange(len(rows)), rows
         similarities[itself] = -np.inf
         is_relevant[itself] = False
-        rankings.append(_ranking(similarities, is_relevant))
+        rankings.append(_masked_ranking(similarities, is_relevant, depth))
 
     # Less one, since the row itself doesn't count among the rows of its label.
     relevant_counts = counts[codes[queries]] - 1
-    return _scores(rankings, relevant_counts)
+    return _scores(rankings, relevant_counts, cutoffs)
 
 
 def labelled_document_scores(
@@ -124,17 +139,26 @@ def labelled_document_scores(
     query_labels: Sequence[str],
     document_vectors: Array,
     document_labels: Sequence[str],
+    cutoffs: Sequence[int] = CUTOFFS,
+    *,
+    knn: bool = True,
+    probe: bool = True,
 ) -> Scores:
     """Score each query over labelled documents, of which the documents with its label are relevant.
 
-    The metrics of `retrieval_scores`, and `knn_accuracy`: the share of the queries whose label is
-    the most common one among their 10 nearest documents.
+    The metrics of `retrieval_scores`, and two accuracies: `knn_accuracy` is the share of the
+    queries whose label is the most common one among their 10 nearest documents, and
+    `probe_accuracy` the share whose label a logistic regression on the documents' vectors predicts.
+    Documents of a single label can't teach a regression, so there is no `probe_accuracy` then.
 
     Args:
         query_vectors: [queries, dimensions].
         query_labels: [queries]; each label occurs among the documents.
         document_vectors: [documents, dimensions].
         document_labels: [documents].
+        cutoffs: The values of k.
+        knn: Whether to compute `knn_accuracy` and the predicted labels.
+        probe: Whether to compute `probe_accuracy`.
 
     Raises:
         ValueError: Shapes don't fit, or no document has the label of a query.
@@ -154,21 +178,26 @@ def labelled_document_scores(
         unknown = query_labels[int(np.argmin(relevant_counts))]
         raise ValueError(f"query_labels must occur in document_labels, got {unknown!r}.")
 
+    depth = max(_all_cutoffs(cutoffs))
     rankings = []
     for block in _blocks(len(queries), len(documents)):
         similarities = queries[block] @ documents.T
         is_relevant = query_codes[block][:, np.newaxis] == document_codes[np.newaxis, :]
-        rankings.append(_ranking(similarities, is_relevant))
+        rankings.append(_masked_ranking(similarities, is_relevant, depth))
 
-    neighbours = min(_NEIGHBOURS, len(documents))
-    classifier = KNeighborsClassifier(neighbours, metric="cosine", algorithm="brute")
-    predicted_codes = classifier.fit(documents, document_codes).predict(queries)
-    is_right = (predicted_codes == query_codes).astype(np.float64)
-    scores = _scores(rankings, relevant_counts, knn_accuracy=is_right)
+    scores = _scores(rankings, relevant_counts, cutoffs)
 
-    label_of_code = dict(zip(codes.tolist(), map(str, labels), strict=True))
-    predicted = list(map(label_of_code.__getitem__, predicted_codes.tolist()))
-    scores.per_example[PREDICTED_LABEL] = np.array(predicted, dtype=object)
+    if knn:
+        predicted_codes = nearest_neighbour_codes(documents, document_codes, queries)
+        label_of_code = dict(zip(codes.tolist(), map(str, labels), strict=True))
+        predicted = list(map(label_of_code.__getitem__, predicted_codes.tolist()))
+        is_right = (predicted_codes == query_codes).astype(np.float64)
+        values = {"knn_accuracy": is_right, PREDICTED_LABEL: np.array(predicted, dtype=object)}
+        scores = scores.extended(values, "knn_accuracy")
+    if probe and len(np.unique(document_codes)) > 1:
+        probed_codes = probe_codes(documents, document_codes, queries)
+        is_right = (probed_codes == query_codes).astype(np.float64)
+        scores = scores.extended({"probe_accuracy": is_right}, "probe_accuracy")
     return scores
 
 
@@ -186,67 +215,96 @@ def _blocks(rows: int, columns: int) -> Iterator[slice]:
         yield slice(start, start + height)
 
 
-def _ranking(
-    similarities: Array, is_relevant: npt.NDArray[np.bool_]
+def _masked_ranking(
+    similarities: Array, is_relevant: npt.NDArray[np.bool_], depth: int
 ) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """Return what `_ranking` does, with the relevant documents as a mask [queries, documents]."""
+    relevant = np.where(is_relevant, similarities, -np.inf)
+    most = int(is_relevant.sum(axis=1).max())
+    irrelevant = np.where(is_relevant, -np.inf, similarities)
+    return _ranking(_best_first(relevant, min(depth, most)), irrelevant, depth)
+
+
+def _best_first(similarities: Array, count: int) -> Array:
+    """Return the `count` highest similarities of each query, the highest first."""
+    # np.partition puts the smallest first, hence the signs.
+    count = min(count, similarities.shape[1])
+    best = np.partition(-similarities, count - 1, axis=1)[:, :count]
+    return -np.sort(best, axis=1)
+
+
+def _ranking(best: Array, irrelevant: Array, depth: int) -> tuple[Floats, npt.NDArray[np.int64]]:
     """Return the ranks of each query's relevant documents and its most similar irrelevant one.
 
-    Returns:
-        The ranks (from 1) of the best 10 relevant documents, [queries, 10]; infinity if a query has
-        fewer. Documents beyond the best 10 can't be among the first 10. Then the position of the
-        irrelevant document, [queries]; -1 if all documents are relevant.
-    """
-    best_count = min(_CUTOFF, int(is_relevant.sum(axis=1).max()))
-    relevant = np.where(is_relevant, similarities, -np.inf)
-    irrelevant = np.where(is_relevant, -np.inf, similarities)
-    # np.partition puts the smallest first, hence the signs.
-    best = -np.sort(np.partition(-relevant, best_count - 1, axis=1)[:, :best_count], axis=1)
+    Args:
+        best: Similarities of the best relevant documents, the best first, [queries, best]; a query
+            with fewer of them is padded with minus infinity.
+        irrelevant: Similarities of the irrelevant documents, [queries, documents]; minus infinity
+            for all others.
+        depth: Number of ranks to return. Further relevant documents can't be among the first ones.
 
+    Returns:
+        The ranks (from 1), [queries, depth]; infinity if a query has fewer relevant documents. Then
+        the position of the irrelevant document, [queries]; -1 if all documents are relevant.
+    """
     # The k-th best relevant document comes after k-1 relevant ones and after every irrelevant one
     # that is as similar.
-    ranks = np.full((len(similarities), _CUTOFF), np.inf)
-    for position in range(best_count):
+    ranks = np.full((len(best), depth), np.inf)
+    for position in range(best.shape[1]):
         similarity = best[:, position]
-        before = np.count_nonzero(irrelevant >= similarity[:, np.newaxis] - _TIE, axis=1)
-        # A query with fewer relevant documents than others is padded with minus infinity.
+        before = np.count_nonzero(irrelevant >= similarity[:, np.newaxis] - TIE, axis=1)
         ranks[:, position] = np.where(np.isfinite(similarity), position + 1 + before, np.inf)
 
     top_wrong = irrelevant.argmax(axis=1)
-    has_wrong = np.isfinite(irrelevant.max(axis=1))
+    has_wrong = np.isfinite(irrelevant[np.arange(len(irrelevant)), top_wrong])
     return ranks, np.where(has_wrong, top_wrong, -1)
 
 
 def _scores(
     rankings: Sequence[tuple[Floats, npt.NDArray[np.int64]]],
     relevant_counts: Array,
-    **further: Array,
+    cutoffs: Sequence[int],
 ) -> Scores:
     """Return the scores that follow from the rankings of blocks of queries.
 
     Args:
         rankings: The result of `_ranking` for each block.
         relevant_counts: The number of relevant documents of each query.
-        further: Values of further metrics, each [queries].
+        cutoffs: The values of k.
     """
     ranks, top_wrong = map(np.concatenate, zip(*rankings, strict=True))
-    metrics = {**_ranking_values(ranks, relevant_counts), **further}
+    metrics = _ranking_values(ranks, relevant_counts, cutoffs)
     # No metrics, but what a person asks first of a query that went wrong.
     outcome = {BEST_RANK: ranks[:, 0], TOP_WRONG: top_wrong}
     return scores_from({**metrics, **outcome}, *metrics)
 
 
-def _ranking_values(ranks: Floats, relevant_counts: Array) -> dict[str, Array]:
-    """Return each metric's values from the ranks [queries, 10] and counts of relevant documents."""
-    among_first = ranks <= _CUTOFF
-    discounts = 1.0 / np.log2(np.where(among_first, ranks, 1.0) + 1.0)
-    gains = np.where(among_first, discounts, 0.0).sum(axis=1)
-    # The best that a ranking can do: all relevant documents, or 10 of them, come first.
-    ideal_gains = np.cumsum(_DISCOUNTS)[np.minimum(relevant_counts, _CUTOFF) - 1]
+def _all_cutoffs(cutoffs: Sequence[int]) -> list[int]:
+    """Return the cutoffs with the primary metric's first, then in ascending order."""
+    return [_PRIMARY_CUTOFF, *sorted({*cutoffs} - {_PRIMARY_CUTOFF})]
 
-    return {
-        "ndcg_at_10": gains / ideal_gains,
-        "mrr_at_10": np.where(among_first[:, 0], 1.0 / ranks[:, 0], 0.0),
-        "recall_at_1": (ranks <= 1).sum(axis=1) / relevant_counts,
-        "recall_at_5": (ranks <= 5).sum(axis=1) / relevant_counts,
-        "recall_at_10": (ranks <= 10).sum(axis=1) / relevant_counts,
-    }
+
+def _ranking_values(
+    ranks: Floats, relevant_counts: Array, cutoffs: Sequence[int]
+) -> dict[str, Array]:
+    """Return each metric's values from the ranks [queries, depth] of the relevant documents."""
+    # 1 / log2(rank + 1), as in the DCG of Järvelin and Kekäläinen.
+    discounts = 1.0 / np.log2(ranks + 1.0)
+    ideal_gains = np.cumsum(1.0 / np.log2(np.arange(2, ranks.shape[1] + 2)))
+    precisions = np.arange(1, ranks.shape[1] + 1) / ranks
+
+    values: dict[str, Array] = {}
+    for cutoff in _all_cutoffs(cutoffs):
+        among_first = ranks <= cutoff
+        hits = among_first.sum(axis=1)
+        # The best that a ranking can do: all relevant documents, or k of them, come first.
+        ideal = ideal_gains[np.minimum(relevant_counts, cutoff) - 1]
+        gains = np.where(among_first, discounts, 0.0).sum(axis=1)
+
+        values[f"ndcg_at_{cutoff}"] = gains / ideal
+        values[f"mrr_at_{cutoff}"] = np.where(among_first[:, 0], 1.0 / ranks[:, 0], 0.0)
+        summed_precisions = np.where(among_first, precisions, 0.0).sum(axis=1)
+        values[f"map_at_{cutoff}"] = summed_precisions / relevant_counts
+        values[f"recall_at_{cutoff}"] = hits / relevant_counts
+        values[f"precision_at_{cutoff}"] = hits / cutoff
+    return values

@@ -15,6 +15,12 @@ import pandas as pd
 
 from tunetrail.errors import SampleError, TrainingError
 from tunetrail.evaluation.metrics import Array, Floats, metric_named
+from tunetrail.evaluation.thresholds import (
+    accuracy_of_counts,
+    best_threshold,
+    f1_of_counts,
+    is_binary,
+)
 from tunetrail.plain_values import NOT_PLAIN, plain_values
 
 _TIE = 1e-6
@@ -36,6 +42,7 @@ class Scores:
         scored_rows: Number of rows that the examples stand for; None if unknown. Rows with equal
             anchors are one example.
         side_rows: Number of rows that were to be scored; None if unknown.
+        thresholds: By metric, the cosine from which a pair counts as positive in it.
     """
 
     metric: str
@@ -47,6 +54,7 @@ class Scores:
     corpus: str | None = None
     scored_rows: int | None = None
     side_rows: int | None = None
+    thresholds: dict[str, float] = field(default_factory=dict)
 
     @property
     def higher_is_better(self) -> bool:
@@ -121,6 +129,12 @@ class Scores:
         counts = {"scored_rows": self.scored_rows, "side_rows": self.side_rows}
         return {name: count for name, count in counts.items() if count is not None}
 
+    def extended(self, per_example: Mapping[str, Array], *metrics: str) -> "Scores":
+        """Return the scores with further per-example values, and metrics that follow from them."""
+        values = {**self.per_example, **per_example}
+        further = scores_from(values, *metrics).metrics if metrics else {}
+        return dataclasses.replace(self, metrics={**self.metrics, **further}, per_example=values)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the metrics without the per-example values, as plain values."""
         return plain_values(self, "higher_is_better", "value", "examples")
@@ -150,6 +164,10 @@ def similarity_scores(vectors_a: Array, vectors_b: Array, gold: Sequence[float] 
     The measure of the STS tasks (Cer et al., 2017); Spearman's is the primary metric. A constant
     side has no order and scores 0.
 
+    Gold scores of 0 and 1 make it a classification too: `average_precision`, and `best_f1` and
+    `best_accuracy` at the threshold that is best for these very pairs, so a little higher than for
+    new ones.
+
     Args:
         vectors_a: [pairs, dimensions].
         vectors_b: [pairs, dimensions].
@@ -175,7 +193,21 @@ def similarity_scores(vectors_a: Array, vectors_b: Array, gold: Sequence[float] 
 
     # Rounded, so that noise in the last bits doesn't order what is equal.
     cosine = np.round(np.sum(first * second, axis=1, dtype=np.float64), 6)
-    return scores_from({"cosine": cosine, "gold": gold_scores}, "spearman", "pearson")
+    scores = scores_from({"cosine": cosine, "gold": gold_scores}, "spearman", "pearson")
+    return _with_classification(scores) if is_binary(gold_scores) else scores
+
+
+def _with_classification(scores: Scores) -> Scores:
+    """Return the scores of pairs with how well a threshold tells positive from negative pairs."""
+    cosine, gold = scores.per_example["cosine"], scores.per_example["gold"]
+    goals = {"best_f1": f1_of_counts, "best_accuracy": accuracy_of_counts}
+    thresholds = {name: best_threshold(cosine, gold, goal) for name, goal in goals.items()}
+
+    predicted = cosine >= thresholds["best_accuracy"]
+    is_right = (predicted == (gold == 1.0)).astype(np.float64)
+    metrics = ("average_precision", "best_f1", "best_accuracy")
+    scores = scores.extended({"best_accuracy": is_right}, *metrics)
+    return dataclasses.replace(scores, thresholds=thresholds)
 
 
 def vector_scores(vectors: Array, targets: Array) -> Scores:

@@ -2,29 +2,61 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any
 
 import numpy as np
 
 from tunetrail.errors import SampleError
+from tunetrail.evaluation.health import (
+    health_values,
+    label_alignments,
+    pair_alignments,
+    triplet_values,
+)
+from tunetrail.evaluation.metrics import CUTOFFS
 from tunetrail.evaluation.ranking import (
     TOP_WRONG,
     label_retrieval_scores,
     labelled_document_scores,
     retrieval_scores,
 )
-from tunetrail.evaluation.scores import Scores, similarity_scores, vector_scores
+from tunetrail.evaluation.scores import Scores, similarity_scores, unit_vectors, vector_scores
 from tunetrail.fingerprints import value_fingerprint
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 Encode = Callable[[Sequence[str]], NDArray]
 """Texts to vectors [texts, dimensions]."""
 Record = Mapping[str, Any]
+Needs = Callable[[str], bool]
+"""Takes the name of a metric; tells whether to compute it."""
 
 TOP_WRONG_ROW, TOP_WRONG_HASH = "top_wrong_row", "top_wrong_hash"
 """Names of per-example values of a ranking: a row that holds the most similar wrong document, and
 the fingerprint of the document's text. None if there is no wrong document."""
+
+
+NO_ROW = -1
+"""The row id of a document that is in no row of the session."""
+
+_HEALTH_METRICS = {"gaussian_potential": "uniformity", "log_effective_rank": "effective_rank"}
+"""The metric that follows from each of the values of `health_values`."""
+_UNMONITORED = ("probe_accuracy", "alignment", *_HEALTH_METRICS.values())
+"""Metrics that don't choose weights: a regression takes long, and a collapsed model has the best
+alignment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """What is scored: see the arguments of `score_embedding`."""
+
+    records: Sequence[Record]
+    encode: Encode
+    encode_documents: Encode
+    corpus: Sequence[Record]
+    cutoffs: Sequence[int]
+    needs: Needs
 
 
 def score_embedding(
@@ -33,6 +65,9 @@ def score_embedding(
     encode: Encode,
     encode_documents: Encode | None = None,
     corpus: Sequence[Record] = (),
+    *,
+    cutoffs: Sequence[int] = CUTOFFS,
+    needs: Needs = lambda metric: True,
 ) -> Scores:
     """Score an embedding model on held-out records of one shape.
 
@@ -51,7 +86,10 @@ def score_embedding(
         encode_documents: The model as it reads the documents of pairs, if it reads them in another
             way.
         corpus: Further records of the shape; see `corpus_rows`. Without them, the scored records
-            retrieve one another.
+            retrieve one another. For pairs, a record with a `text` only is a document as well.
+        cutoffs: Numbers of first documents that rankings are scored by.
+        needs: Tells by its name whether a metric is computed that takes more than the primary one:
+            k-NN, a linear probe, triplets, and health. By default, all are.
 
     Returns:
         The scores with the row id and the cluster of each example, and what was ranked.
@@ -59,15 +97,23 @@ def score_embedding(
     Raises:
         SampleError: There is nothing to score, as no label occurs in the corpus.
     """
-    if shape == "pair":
-        return _score_pairs(records, encode, encode_documents or encode, corpus)
-    return _SCORERS[shape](records, encode, corpus)
+    task = _Task(
+        records=records,
+        encode=encode,
+        encode_documents=encode_documents or encode,
+        corpus=corpus,
+        cutoffs=cutoffs,
+        needs=needs,
+    )
+    return _SCORERS[shape](task)
 
 
 def distinguishing_metrics(
     shape: str, records: Sequence[Record], corpus: Sequence[Record] = ()
 ) -> list[str]:
     """Return the metrics by which records can tell models apart, the primary one first.
+
+    Only those by which weights can be chosen: neither a linear probe nor the health of vectors.
 
     Returns:
         An empty list if none can: there is a single example or document, all gold scores are
@@ -84,7 +130,13 @@ def distinguishing_metrics(
         return np.ones((len(texts), dimensions), dtype=np.float32)
 
     try:
-        scores = score_embedding(shape, records, encode_equally, corpus=corpus)
+        scores = score_embedding(
+            shape,
+            records,
+            encode_equally,
+            corpus=corpus,
+            needs=lambda metric: metric not in _UNMONITORED,
+        )
     except SampleError:
         return []
     # Equal vectors make the worst ranking that there is: if it is perfect, all are.
@@ -92,18 +144,13 @@ def distinguishing_metrics(
     return [] if is_perfect or scores.examples < 2 else list(scores.metrics)
 
 
-def _score_pairs(
-    records: Sequence[Record],
-    encode: Encode,
-    encode_documents: Encode,
-    corpus: Sequence[Record],
-) -> Scores:
+def _score_pairs(task: _Task) -> Scores:
     # Equal anchors are one query, which stands for the first of its rows.
     first_records: dict[str, Record] = {}
-    for record in records:
+    for record in task.records:
         first_records.setdefault(record["anchor"], record)
 
-    everything = [*records, *corpus]
+    everything = [*task.records, *filter(_is_pair, task.corpus)]
     positives_by_anchor: dict[str, set[str]] = {anchor: set() for anchor in first_records}
     for record in everything:
         # An answer in the corpus is right as well.
@@ -112,22 +159,61 @@ def _score_pairs(
 
     # A document of several rows is ranked once, or it would tie with itself.
     negatives = [record["negative"] for record in everything if record.get("negative")]
-    documents = list(dict.fromkeys([*_column(everything, "positive"), *negatives]))
+    texts = [record["text"] for record in task.corpus if not _is_pair(record)]
+    documents = list(dict.fromkeys([*_column(everything, "positive"), *negatives, *texts]))
     position_of = dict(zip(documents, range(len(documents)), strict=True))
 
     relevant = [
         sorted(map(position_of.__getitem__, positives))
         for positives in positives_by_anchor.values()
     ]
-    query_vectors, document_vectors = encode(list(first_records)), encode_documents(documents)
-    scores = retrieval_scores(query_vectors, document_vectors, relevant)
+    query_vectors = task.encode(list(first_records))
+    document_vectors = task.encode_documents(documents)
+    scores = retrieval_scores(query_vectors, document_vectors, relevant, task.cutoffs)
+
+    queries = unit_vectors(query_vectors, "query_vectors")
+    answers = unit_vectors(document_vectors, "document_vectors")
+    if task.needs("alignment"):
+        alignments = pair_alignments(queries, answers, relevant)
+        scores = scores.extended({"alignment": alignments}, "alignment")
+    scores = _with_health(scores, queries, task.needs)
+
+    triplets = [record for record in task.records if record.get("negative")]
+    if triplets and task.needs("triplet_accuracy"):
+        query_of = dict(zip(first_records, range(len(first_records)), strict=True))
+        columns = (
+            list(map(query_of.__getitem__, _column(triplets, "anchor"))),
+            list(map(position_of.__getitem__, _column(triplets, "positive"))),
+            list(map(position_of.__getitem__, _column(triplets, "negative"))),
+        )
+        scores = scores.extended(triplet_values(queries, answers, *columns), "triplet_accuracy")
+
     row_ids = dict(zip(_column(everything, "positive"), _row_ids(everything), strict=True))
     for record in everything:
         if record.get("negative"):
             row_ids.setdefault(record["negative"], record.get("row_id"))
     identified = scores.identified(list(first_records.values()))
-    identified = replace(identified, scored_rows=len(records))
+    identified = replace(identified, scored_rows=len(task.records))
     return _among(identified, documents, list(map(row_ids.get, documents)))
+
+
+def _with_health(scores: Scores, vectors: NDArray, needs: Needs) -> Scores:
+    """Return the scores with the metrics that tell whether the vectors collapse.
+
+    Args:
+        scores: The scores.
+        vectors: Unit vectors, [examples, dimensions]; of several vectors per example, those of the
+            first texts of all examples come first.
+        needs: Tells whether to compute a metric.
+    """
+    if not any(map(needs, _HEALTH_METRICS.values())):
+        return scores
+    # An example's values are the means of its texts' values.
+    values = {
+        name: column.reshape(-1, scores.examples).mean(axis=0)
+        for name, column in health_values(vectors).items()
+    }
+    return scores.extended(values, *map(_HEALTH_METRICS.__getitem__, values))
 
 
 def _among(scores: Scores, documents: Sequence[Any], row_ids: Sequence[int | None]) -> Scores:
@@ -157,27 +243,32 @@ def _among(scores: Scores, documents: Sequence[Any], row_ids: Sequence[int | Non
     return replace(scores, per_example=values, documents=len(documents), corpus=corpus)
 
 
-def _score_similarity(
-    records: Sequence[Record], encode: Encode, corpus: Sequence[Record]
-) -> Scores:
-    first = encode(_column(records, "sentence1"))
-    second = encode(_column(records, "sentence2"))
-    scores = similarity_scores(first, second, _column(records, "score"))
-    return scores.identified(records)
+def _score_similarity(task: _Task) -> Scores:
+    first = task.encode(_column(task.records, "sentence1"))
+    second = task.encode(_column(task.records, "sentence2"))
+    scores = similarity_scores(first, second, _column(task.records, "score"))
+
+    vectors = unit_vectors(np.concatenate([first, second]), "vectors")
+    return _with_health(scores, vectors, task.needs).identified(task.records)
 
 
-def _score_labels(records: Sequence[Record], encode: Encode, corpus: Sequence[Record]) -> Scores:
-    if not corpus:
+def _score_labels(task: _Task) -> Scores:
+    records = task.records
+    if not task.corpus:
         labels = _column(records, "label")
-        scores = label_retrieval_scores(encode(_column(records, "text")), labels)
+        vectors = task.encode(_column(records, "text"))
+        scores = label_retrieval_scores(vectors, labels, task.cutoffs)
 
         # A row whose label no other row has is no query.
         counts = Counter(labels)
-        queries = [record for record in records if counts[record["label"]] > 1]
+        is_query = [counts[label] > 1 for label in labels]
+        queries = list(compress(records, is_query))
+        query_vectors = unit_vectors(vectors, "vectors")[is_query]
+        scores = _with_health(scores, query_vectors, task.needs)
         return _among(scores.identified(queries), _column(records, "text"), _row_ids(records))
 
     # Equal texts of one label are one document.
-    row_ids = {(record["text"], record["label"]): record.get("row_id") for record in corpus}
+    row_ids = {(record["text"], record["label"]): record.get("row_id") for record in task.corpus}
     documents = list(row_ids)
     texts, document_labels = zip(*documents, strict=True)
     known_labels = set(document_labels)
@@ -188,34 +279,65 @@ def _score_labels(records: Sequence[Record], encode: Encode, corpus: Sequence[Re
             f"{len(records)} rows whose label does. Collect more samples of each label."
         )
 
+    query_labels = _column(queries, "label")
+    query_vectors, document_vectors = task.encode(_column(queries, "text")), task.encode(texts)
     scores = labelled_document_scores(
-        encode(_column(queries, "text")), _column(queries, "label"), encode(texts), document_labels
+        query_vectors,
+        query_labels,
+        document_vectors,
+        document_labels,
+        task.cutoffs,
+        knn=task.needs("knn_accuracy"),
+        probe=task.needs("probe_accuracy"),
     )
+    units = unit_vectors(query_vectors, "query_vectors")
+    if task.needs("alignment"):
+        answers = unit_vectors(document_vectors, "document_vectors")
+        alignments = label_alignments(units, query_labels, answers, document_labels)
+        scores = scores.extended({"alignment": alignments}, "alignment")
+    scores = _with_health(scores, units, task.needs)
     return _among(scores.identified(queries), documents, list(row_ids.values()))
 
 
-def _score_vectors(records: Sequence[Record], encode: Encode, corpus: Sequence[Record]) -> Scores:
-    targets = np.array(_column(records, "embedding"), dtype=np.float32)
-    scores = vector_scores(encode(_column(records, "text")), targets)
-    return scores.identified(records)
+def _score_vectors(task: _Task) -> Scores:
+    targets = np.array(_column(task.records, "embedding"), dtype=np.float32)
+    vectors = task.encode(_column(task.records, "text"))
+    scores = vector_scores(vectors, targets).identified(task.records)
+    return _with_health(scores, unit_vectors(vectors, "vectors"), task.needs)
 
 
-def _score_texts(records: Sequence[Record], encode: Encode, corpus: Sequence[Record]) -> Scores:
+def _score_texts(task: _Task) -> Scores:
+    records = task.records
     first_halves, second_halves = zip(*map(_halves, _column(records, "text")), strict=True)
     # Unlike the documents of pairs, halves of the scored rows stay as many as the rows.
-    further = {_halves(record["text"])[1]: record.get("row_id") for record in corpus}
+    further_halves = [_halves(text)[1] for text in _column(task.corpus, "text")]
+    further = dict(zip(further_halves, _row_ids(task.corpus), strict=True))
     for half in second_halves:
         further.pop(half, None)
     documents = [*second_halves, *further]
 
     relevant = [[row] for row in range(len(records))]
-    scores = retrieval_scores(encode(list(first_halves)), encode(documents), relevant)
+    query_vectors, document_vectors = task.encode(list(first_halves)), task.encode(documents)
+    scores = retrieval_scores(query_vectors, document_vectors, relevant, task.cutoffs)
+    queries = unit_vectors(query_vectors, "query_vectors")
+    if task.needs("alignment"):
+        answers = unit_vectors(document_vectors, "document_vectors")
+        alignments = pair_alignments(queries, answers, relevant)
+        scores = scores.extended({"alignment": alignments}, "alignment")
+    scores = _with_health(scores, queries, task.needs)
+
     row_ids = [*_row_ids(records), *further.values()]
     return _among(scores.identified(records), documents, row_ids)
 
 
+def _is_pair(record: Record) -> bool:
+    return "anchor" in record
+
+
 def _row_ids(records: Sequence[Record]) -> list[int | None]:
-    return [record.get("row_id") for record in records]
+    """Return the row of each record; None if it is in no row of the session."""
+    row_ids = [record.get("row_id") for record in records]
+    return [None if row_id == NO_ROW else row_id for row_id in row_ids]
 
 
 def _column(records: Sequence[Record], name: str) -> list[Any]:
@@ -231,7 +353,8 @@ def _halves(text: str) -> tuple[str, str]:
     return " ".join(words[:middle]), " ".join(words[middle:])
 
 
-_SCORERS: dict[str, Callable[[Sequence[Record], Encode, Sequence[Record]], Scores]] = {
+_SCORERS: dict[str, Callable[[_Task], Scores]] = {
+    "pair": _score_pairs,
     "score": _score_similarity,
     "label": _score_labels,
     "vector": _score_vectors,

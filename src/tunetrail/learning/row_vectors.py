@@ -28,7 +28,7 @@ def mean_input_embeddings(model: LanguageModel, texts: Sequence[str]) -> NDArray
     """
     # `Any`: transformers' stubs leave open whether the embeddings are a module or a tensor.
     weights: Any = model.model.get_input_embeddings().weight
-    embeddings = weights.detach().numpy()
+    embeddings = weights.detach().float().cpu().numpy()
     common_mean = embeddings.mean(axis=0)
 
     vectors = np.zeros((len(texts), embeddings.shape[1]), dtype=embeddings.dtype)

@@ -16,6 +16,7 @@ from tunetrail.learning.models.catalog import ResolvedModel
 from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.training.out_of_memory import explaining_full_memory
 from tunetrail.pipeline.benchmark import Benchmark
+from tunetrail.pipeline.corpus_file import corpus_documents
 from tunetrail.pipeline.families import family_named
 from tunetrail.pipeline.jobs import ignore_metrics
 from tunetrail.pipeline.lineage import Lineage
@@ -165,7 +166,7 @@ class DataSciencePipeline:
                 `to_dict()`.
 
         Raises:
-            ConfigError: There is no such stage.
+            ConfigError: There is no such stage, or the corpus file can't be read.
             UserError: The folder of the resumed run is gone or broken.
         """
         # A mistake in the request is found before MLflow has a run that could only fail.
@@ -173,6 +174,7 @@ class DataSciencePipeline:
         check_identifier("name", name)
         family = family_named(model_type)
         base = family.resolve_base(self.settings)
+        corpus_documents(self.settings.evaluation, self.settings.cleaning)
         if resumed is None:
             run = self._start_run(model_type, parent, tags or {})
             state = RunState(folder=self._folder(run.run_id))

@@ -45,6 +45,7 @@ from tunetrail.learning.tokens.token_counts import EmbeddingTokenCounter, Langua
 from tunetrail.learning.training.monitor import Monitor
 from tunetrail.learning.training.sharding import FSDP, check_sharding
 from tunetrail.pipeline.answers import add_answers
+from tunetrail.pipeline.corpus_file import RANKED_SHAPES, with_corpus_file
 from tunetrail.pipeline.monitoring import (
     Monitors,
     choose_monitor,
@@ -55,6 +56,7 @@ from tunetrail.pipeline.scoring import (
     RememberingLearner,
     draw_by_content,
     embedding_corpus,
+    primary_embedding_scores,
     score_embedding_model,
     score_language_model,
 )
@@ -90,6 +92,8 @@ class ModelFamily:
             training.
         score: Takes held-out records, the records of the corpus and the settings of the evaluation;
             returns the scores.
+        score_primary: Does the same, but computes no metric that takes more than the primary one;
+            None if none does.
         remembering: Takes a learner; returns one that computes nothing of a text twice, to score
             one model on several folds. None if the folds of a model have nothing to share.
         corpus: Takes the train side and further rows of the session that aren't scored; returns
@@ -119,6 +123,9 @@ class ModelFamily:
     token_counter: Callable[[Settings, str], TokenCounter]
     row_vectors: Callable[[Any, Any, Sequence[str]], Vectors]
     score: Callable[[Any, Any, Sequence[Record], Sequence[Record], EvaluationConfig], Scores]
+    score_primary: (
+        Callable[[Any, Any, Sequence[Record], Sequence[Record], EvaluationConfig], Scores] | None
+    ) = None
     remembering: Callable[[Any], Any] | None = None
     corpus: Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame] | None = None
     add_answers: Callable[[Any, Any, Sequence[Record], Scores, EvaluationConfig], Scores] | None = (
@@ -171,6 +178,8 @@ class ModelFamily:
     ) -> pd.DataFrame:
         """Return the rows that held-out rows are ranked against, at most as many as configured.
 
+        The documents of the corpus file follow, if there is one.
+
         Args:
             settings: All that can be set.
             train: The rows of the train side, without added ones.
@@ -180,16 +189,23 @@ class ModelFamily:
         if self.corpus is None:
             return nothing
         rows = self.corpus(train, nothing if further is None else further)
-        return draw_by_content(rows, settings.evaluation.corpus_size)
+        drawn = draw_by_content(rows, settings.evaluation.corpus_size)
+
+        if train["shape"].iloc[0] not in RANKED_SHAPES:
+            return drawn
+        return with_corpus_file(drawn, settings.evaluation, settings.cleaning)
 
     def validation_corpus(
         self, settings: Settings, train: pd.DataFrame, validation: pd.DataFrame
     ) -> pd.DataFrame:
         """Return the rows that validation rows are ranked against: as many as there are of these.
 
-        They are encoded in every validation, so the whole train side would take too long.
+        They are encoded in every validation, so the whole train side or the corpus file would take
+        too long.
         """
-        return draw_by_content(self.corpus_rows(settings, train), len(validation))
+        if self.corpus is None:
+            return train.head(0)
+        return draw_by_content(self.corpus(train, train.head(0)), len(validation))
 
     def monitor_of(
         self, settings: Settings, train: pd.DataFrame, validation: pd.DataFrame
@@ -354,6 +370,7 @@ EMBEDDING = register_family(
         # Texts that the model itself finds similar are what it will confuse.
         row_vectors=EmbeddingLearner.vectors,
         score=score_embedding_model,
+        score_primary=primary_embedding_scores,
         # Nearly the same documents are ranked in all folds.
         remembering=lambda learner: RememberingLearner(learner=learner),
         corpus=embedding_corpus,

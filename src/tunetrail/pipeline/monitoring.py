@@ -84,5 +84,8 @@ def _measure(
     encode: Encode,
 ) -> float:
     encode_queries, encode_documents = (partial(encode, role=role) for role in (QUERY, DOCUMENT))
-    scores = score_embedding(shape, records, encode_queries, encode_documents, corpus)
+    # A validation is made often, so nothing is computed but what it monitors.
+    scores = score_embedding(
+        shape, records, encode_queries, encode_documents, corpus, needs=metric.__eq__
+    )
     return scores.metrics[metric]

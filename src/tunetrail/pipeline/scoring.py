@@ -12,7 +12,7 @@ import pandas as pd
 from tunetrail.config import EvaluationConfig
 from tunetrail.data.rows import texts_of_rows
 from tunetrail.evaluation.scores import Scores, language_scores, preference_scores
-from tunetrail.evaluation.scoring import score_embedding
+from tunetrail.evaluation.scoring import Needs, score_embedding
 from tunetrail.fingerprints import value_fingerprint
 from tunetrail.learning.embedding.learner import EmbeddingLearner
 from tunetrail.learning.language_model.learner import (
@@ -94,12 +94,45 @@ def score_embedding_model(
     records: Sequence[Record],
     corpus: Sequence[Record],
     config: EvaluationConfig,
+    needs: Needs = lambda metric: True,
 ) -> Scores:
-    """Score an embedding model with the metrics of the learner's sample shape."""
+    """Score an embedding model with the metrics of the learner's sample shape.
+
+    Args:
+        learner: Encodes.
+        model: The model.
+        records: The held-out records.
+        corpus: The records that these are ranked against in addition.
+        config: The settings of the evaluation.
+        needs: See `score_embedding`.
+    """
     # The model's own prompts go before the texts, as an application will use it.
     encode_queries = partial(learner.vectors, model, role=QUERY)
     encode_documents = partial(learner.vectors, model, role=DOCUMENT)
-    return score_embedding(learner.shape, records, encode_queries, encode_documents, corpus)
+    return score_embedding(
+        learner.shape,
+        records,
+        encode_queries,
+        encode_documents,
+        corpus,
+        cutoffs=config.cutoffs,
+        needs=needs,
+    )
+
+
+def primary_embedding_scores(
+    learner: EmbeddingLearner,
+    model: Any,
+    records: Sequence[Record],
+    corpus: Sequence[Record],
+    config: EvaluationConfig,
+) -> Scores:
+    """Score an embedding model with the primary metric, and what takes no further time."""
+
+    def needs_none(metric: str) -> bool:
+        return False
+
+    return score_embedding_model(learner, model, records, corpus, config, needs_none)
 
 
 def score_language_model(

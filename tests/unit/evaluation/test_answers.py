@@ -165,7 +165,7 @@ def test_answer_summary_has_intervals_of_shares_and_reads_as_a_sentence() -> Non
     assert summary is not None and summary["answers"] == 4
     np.testing.assert_allclose(summary["metrics"]["exact_match"]["after_interval"], wilson(3, 4))
     expected: dict[str, Any] = dict(
-        zip(("exact_match_lower", "exact_match_upper"), wilson(3, 4), strict=True)
+        zip(("exact_match/lower", "exact_match/upper"), wilson(3, 4), strict=True)
     )
     assert interval_metrics(summary) == pytest.approx({"answers": 4.0, **expected})
     assert answer_sentence(summary) == (

@@ -2,12 +2,19 @@ import json
 
 import numpy as np
 import pytest
+import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import ndcg_score
 
 from tunetrail.evaluation.metrics import Array
-from tunetrail.evaluation.ranking import label_retrieval_scores, retrieval_scores
+from tunetrail.evaluation.ranking import (
+    label_retrieval_scores,
+    labelled_document_scores,
+    retrieval_scores,
+)
 
 
 def vectors(seed: int, rows: int, dimensions: int = 16) -> Array:
@@ -52,10 +59,140 @@ def test_retrieval_scores_agree_with_scikit_learn(
     )
 
 
+def test_retrieval_scores_agree_with_trec_eval_and_sentence_transformers_on_ties_and_duplicates() -> (
+    None
+):
+    # Sums of two axes, so that many cosines are exactly equal, and equal documents.
+    generator = np.random.default_rng(3)
+    queries, documents = (
+        generator.integers(0, 3, (40, 3)) + 0.0,
+        generator.integers(0, 3, (60, 3)) + 0.0,
+    )
+    queries[:, 0], documents[:, 0] = 1.0, 1.0
+    documents[50:] = documents[:10]
+    relevant = [
+        generator.choice(60, size, replace=False).tolist() for size in generator.integers(1, 15, 40)
+    ]
+    cutoffs = (1, 3, 5, 10, 20)
+
+    scores = retrieval_scores(queries, documents, relevant, cutoffs)
+
+    # A tie counts against the model. trec_eval orders ties by name, the last name first, and
+    # sentence-transformers the first name first: the relevant documents get the names that lose.
+    similarities = np.round(cosine(queries, documents), 6)
+    trec = trec_eval(similarities, relevant, cutoffs)
+    peers = sentence_transformers_metrics(similarities, relevant, cutoffs)
+    for cutoff in cutoffs:
+        for ours, theirs in (
+            ("ndcg", "ndcg_cut"),
+            ("map", "map_cut"),
+            ("recall", "recall"),
+            ("precision", "P"),
+        ):
+            values = [trec[str(query)][f"{theirs}_{cutoff}"] for query in range(40)]
+            assert scores.per_example[f"{ours}_at_{cutoff}"] == pytest.approx(values, abs=1e-9)
+        for name in ("ndcg", "mrr", "recall", "precision"):
+            assert scores.metrics[f"{name}_at_{cutoff}"] == pytest.approx(
+                peers[f"{name}@k"][cutoff]
+            )
+
+    # sentence-transformers divides by min(k, relevant documents), trec_eval by all of them.
+    assert scores.metrics["map_at_20"] == pytest.approx(peers["map@k"][20])
+    assert len({round(value, 6) for value in similarities[0]}) < 40
+
+
+def trec_eval(
+    similarities: Array, relevant: list[list[int]], cutoffs: tuple[int, ...]
+) -> dict[str, dict[str, float]]:
+    run, truth = {}, {}
+    for query, positions in enumerate(relevant):
+        names = [f"{'a' if document in positions else 'z'}{document}" for document in range(60)]
+        run[str(query)] = dict(zip(names, similarities[query].tolist(), strict=True))
+        truth[str(query)] = {name: 1 for name in names if name.startswith("a")}
+    at = ",".join(map(str, cutoffs))
+    measures = {f"{name}.{at}" for name in ("ndcg_cut", "map_cut", "recall", "P")}
+    results: dict[str, dict[str, float]] = pytrec_eval.RelevanceEvaluator(truth, measures).evaluate(
+        run
+    )
+    return results
+
+
+def sentence_transformers_metrics(
+    similarities: Array, relevant: list[list[int]], cutoffs: tuple[int, ...]
+) -> dict[str, dict[int, float]]:
+    names = [
+        [f"{'z' if row in positions else 'a'}{row}" for row in range(60)] for positions in relevant
+    ]
+    evaluator = InformationRetrievalEvaluator(
+        queries={str(query): "" for query in range(len(relevant))},
+        corpus={"a0": ""},
+        relevant_docs={
+            str(query): {f"z{position}" for position in positions}
+            for query, positions in enumerate(relevant)
+        },
+        mrr_at_k=list(cutoffs),
+        ndcg_at_k=list(cutoffs),
+        accuracy_at_k=list(cutoffs),
+        precision_recall_at_k=list(cutoffs),
+        map_at_k=list(cutoffs),
+    )
+    hits = [
+        [
+            {"corpus_id": name, "score": similarity}
+            for name, similarity in zip(names[query], similarities[query].tolist(), strict=True)
+        ]
+        for query in range(len(relevant))
+    ]
+    metrics: dict[str, dict[int, float]] = evaluator.compute_metrics(hits)
+    return metrics
+
+
+def test_mrr_without_a_cutoff_is_trec_evals_reciprocal_rank() -> None:
+    similarities = np.round(cosine(vectors(0, 20), vectors(1, 30)), 6)
+    relevant = [[query, query + 5] for query in range(20)]
+    truth = {
+        str(query): {f"d{d}": 1 for d in positions} for query, positions in enumerate(relevant)
+    }
+    run = {
+        str(q): {f"d{d}": float(s) for d, s in enumerate(row)} for q, row in enumerate(similarities)
+    }
+    expected = pytrec_eval.RelevanceEvaluator(truth, {"recip_rank"}).evaluate(run)
+
+    scores = retrieval_scores(vectors(0, 20), vectors(1, 30), relevant, [30])
+
+    ranks = [expected[str(query)]["recip_rank"] for query in range(20)]
+    assert scores.per_example["mrr_at_30"] == pytest.approx(ranks)
+    # The primary metric is there, whatever the cutoffs.
+    assert scores.metric == "ndcg_at_10"
+
+
+def test_labelled_documents_are_probed_by_a_logistic_regression() -> None:
+    generator = np.random.default_rng(0)
+    centres = 2.0 * generator.normal(size=(4, 16))
+    document_labels, query_labels = [str(n % 4) for n in range(80)], [str(n % 4) for n in range(40)]
+    documents = centres[np.arange(80) % 4] + generator.normal(size=(80, 16)) * 2.0
+    queries = centres[np.arange(40) % 4] + generator.normal(size=(40, 16)) * 2.0
+
+    scores = labelled_document_scores(queries, query_labels, documents, document_labels)
+
+    unit = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in (documents, queries)]
+    probe = LogisticRegression(max_iter=1000).fit(unit[0], document_labels)
+    is_right = probe.predict(unit[1]) == np.array(query_labels)
+    assert scores.per_example["probe_accuracy"].tolist() == is_right.tolist()
+    assert 0.5 < scores.metrics["probe_accuracy"] == pytest.approx(is_right.mean())
+
+
+def test_documents_of_one_label_teach_no_probe() -> None:
+    scores = labelled_document_scores(vectors(0, 3), ["a"] * 3, vectors(1, 5), ["a"] * 5)
+    assert "probe_accuracy" not in scores.metrics and scores.metrics["knn_accuracy"] == 1.0
+
+
 def test_retrieval_scores_of_perfect_vectors_are_one() -> None:
     same = vectors(0, 50)
     scores = retrieval_scores(same, same, [[query] for query in range(50)])
-    assert all(value == pytest.approx(1.0) for value in scores.metrics.values())
+    precisions = {f"precision_at_{k}": 1.0 / k for k in (1, 5, 10)}
+    perfect = dict.fromkeys(scores.metrics, 1.0) | precisions
+    assert scores.metrics == pytest.approx(perfect)
     assert scores.metric == "ndcg_at_10" and scores.higher_is_better and scores.examples == 50
     json.dumps(scores.to_dict(), allow_nan=False)
 

@@ -418,6 +418,8 @@ def last_logits(model: LanguageModel, texts: Sequence[str]) -> NDArray:
     for text in texts:
         # A model can't read a row without tokens.
         encoded = model.tokenizer(text or " ", truncation=True, max_length=128, return_tensors="pt")
+        inputs = encoded.to(model.model.device)
         with torch.inference_mode():
-            rows.append(model.model(**encoded, logits_to_keep=1).logits[0, -1].double().numpy())
+            logits = model.model(**inputs, logits_to_keep=1).logits[0, -1]
+        rows.append(logits.double().cpu().numpy())
     return np.stack(rows)

@@ -47,7 +47,9 @@ def compare_on_earlier_sessions(
     try:
         scorable = family.scorable_rows(context.settings, learner, models, rows)
         records = records_of(scorable)
-        after, before = (family.score(learner, model, records, [], config) for model in models)
+        # Sessions are compared by the primary metric only.
+        score = family.score_primary or family.score
+        after, before = (score(learner, model, records, [], config) for model in models)
     except SampleError as error:
         # The rows of other sessions must not end the training of this one.
         logger.warning("%s: earlier sessions can't be scored: %s", context.model_type, error)

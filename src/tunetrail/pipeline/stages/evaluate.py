@@ -12,11 +12,13 @@ from tunetrail.deployment.registry import ModelVersion
 from tunetrail.evaluation.answers import answer_summary, interval_metrics, mask_answers
 from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.cross_validation import OutOfFold
+from tunetrail.evaluation.intervals import figures_with_bounds, metric_intervals, metric_table
 from tunetrail.evaluation.looks import are_new, look_confidence
 from tunetrail.evaluation.own_figure import own_figure
 from tunetrail.evaluation.plots import comparison_figure
 from tunetrail.evaluation.scores import Scores
 from tunetrail.pipeline.answers import TABLE, answer_table
+from tunetrail.pipeline.corpus_file import warn_of_foreign_corpus
 from tunetrail.pipeline.error_analysis import log_error_analysis
 from tunetrail.pipeline.example_rows import log_example_rows
 from tunetrail.pipeline.scoring import log_row_counts
@@ -109,16 +111,32 @@ def _compare(
     log_row_counts(context.model_type, after)
     after, before = _with_answers(context, fitted, models, test, (after, before))
     answers = answer_summary(before, after, config.confidence)
+    warn_of_foreign_corpus(
+        [row["positive"] for row in test if "positive" in row], config, context.settings.cleaning
+    )
+
+    # At the configured confidence: looks concern the decision, which rests on one metric.
+    intervals_of = partial(
+        metric_intervals,
+        bootstrap_samples=config.bootstrap_samples,
+        confidence=config.confidence,
+        seed=context.settings.seed,
+    )
+    after_intervals, before_intervals = map(intervals_of, (after, before))
     evaluation = {
         "split": split.to_dict(),
         "metric": after.metric,
-        "candidate": after.to_dict(),
-        "reference": before.to_dict(),
+        "candidate": {**after.to_dict(), "intervals": after_intervals},
+        "reference": {**before.to_dict(), "intervals": before_intervals},
         "against": against,
         **({} if answers is None else {"generation": answers}),
         "left_out_rows": prepared.left_out,
     }
-    metrics = {**after.metrics, **after.row_counts, "left_out_rows": prepared.left_out}
+    metrics = {
+        **figures_with_bounds(after, after_intervals),
+        **after.row_counts,
+        "left_out_rows": prepared.left_out,
+    }
     if after.documents is not None:
         # Among more documents, the same model scores less.
         metrics["documents"] = after.documents
@@ -127,7 +145,10 @@ def _compare(
         mask = Scrubber(context.settings.cleaning.privacy).mask
         run.log_table(answer_table(test, before, after, mask), TABLE)
     context.finish_step("evaluation", evaluation, metrics)
-    run.log_metrics({f"reference/{name}": value for name, value in before.metrics.items()})
+    figures = figures_with_bounds(before, before_intervals)
+    run.log_metrics({f"reference/{name}": value for name, value in figures.items()})
+    both = {"candidate": (after, after_intervals), "reference": (before, before_intervals)}
+    run.log_text(metric_table(both).to_csv(index=False), "evaluation/metrics.csv")
 
     look = 1.0 + context.count_looks(prepared.test_sketch)
     comparison = compare(

@@ -1,0 +1,143 @@
+"""Intervals of one model's metrics, from resamples of whole clusters of its examples."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.stats import beta
+
+from tunetrail.evaluation.comparison import (
+    cluster_index,
+    drawn_counts,
+    expanded_tail,
+    least_differing,
+)
+from tunetrail.evaluation.metrics import Array, Floats, Metric, metric_named
+from tunetrail.evaluation.scores import Scores
+
+_MOST_CLUSTERS = 5_000
+"""Clusters that are drawn one by one; of more, random groups of clusters are drawn."""
+
+
+class Interval(NamedTuple):
+    """The bounds of a metric."""
+
+    lower: float
+    upper: float
+
+
+def metric_intervals(
+    scores: Scores, *, bootstrap_samples: int, confidence: float, seed: int
+) -> dict[str, Interval]:
+    """Return the interval of each metric of a model, by the same resamples for all of them.
+
+    Whole clusters are drawn if the scores name them, and the percentiles are expanded, as in a
+    comparison. Where nearly all examples have the same value, such as a recall of 1, resamples
+    hardly differ: then a metric that is a share has the exact bound of Clopper and Pearson (1934)
+    on the clusters that may have another value, and other metrics have no interval.
+
+    Args:
+        scores: The scores with their per-example values.
+        bootstrap_samples: Number of resamples.
+        confidence: Coverage of each interval.
+        seed: Seed of the resamples.
+
+    Returns:
+        The intervals by name of the metric, without the metrics that can't have one: their clusters
+        are fewer than `least_differing`, or they are undefined on too many resamples.
+    """
+    cluster_of = cluster_index(scores)
+    clusters = int(cluster_of.max()) + 1
+    if clusters < least_differing(confidence):
+        return {}
+    if clusters > _MOST_CLUSTERS:
+        # The variance of 5,000 groups estimates that of the clusters to 2 % (the method of random
+        # groups; Wolter, "Introduction to Variance Estimation", 2007, chapter 2).
+        group_of = np.random.default_rng(seed).permutation(clusters) % _MOST_CLUSTERS
+        cluster_of, clusters = group_of[cluster_of], _MOST_CLUSTERS
+
+    metrics = list(map(metric_named, scores.metrics))
+    formulas = [metric.resampler(scores.per_example, cluster_of) for metric in metrics]
+    # One draw for all metrics: counting what was drawn takes longer than most formulas.
+    blocks = [
+        np.stack([formula(counts) for formula in formulas])
+        for counts in drawn_counts(clusters, bootstrap_samples, seed)
+    ]
+
+    intervals = {}
+    for metric, resamples in zip(metrics, np.concatenate(blocks, axis=1), strict=True):
+        interval = _interval(metric, scores, cluster_of, resamples, confidence)
+        if interval is not None:
+            intervals[metric.name] = interval
+    return intervals
+
+
+def _interval(
+    metric: Metric, scores: Scores, cluster_of: Array, resamples: Floats, confidence: float
+) -> Interval | None:
+    """Return the interval of a metric; None if the resamples don't give one."""
+    clusters = int(cluster_of.max()) + 1
+    tail = (1.0 - confidence) / 2.0
+    # Such as a precision without a positive example. As many as lie beyond a bound could be
+    # anywhere, so the bound would mean nothing.
+    if np.isnan(resamples).mean() > tail / 2.0:
+        return None
+
+    common, deviating = _common_value(metric, scores, cluster_of)
+    if deviating < least_differing(confidence):
+        return _share_interval(common, deviating, clusters, tail) if metric.is_share else None
+
+    tail = expanded_tail(confidence, clusters)
+    lower, upper = map(float, np.nanquantile(resamples, (tail, 1.0 - tail)))
+    # A correlation with a constant side is 0 on every resample, and says nothing.
+    return Interval(lower, upper) if lower < upper else None
+
+
+def _common_value(metric: Metric, scores: Scores, cluster_of: Array) -> tuple[float, int]:
+    """Return the most common value of the clusters, and how many clusters have another one."""
+    names = (metric.name,) if metric.per_example else metric.reads
+    sizes = np.bincount(cluster_of)
+    common, deviating = 0.0, -1
+    for name in names:
+        sums = np.bincount(cluster_of, weights=scores.per_example[name].astype(np.float64))
+        # Rounded, or equal means of clusters of several sizes would differ in the last digit.
+        rounded = np.round(sums / sizes, 12)
+        # An example without a value of the metric, such as an answer that wasn't written, is NaN.
+        means, counts = np.unique(rounded[~np.isnan(rounded)], return_counts=True)
+        deviating_of_name = int(counts.sum() - counts.max())
+        if deviating_of_name > deviating:
+            common, deviating = float(means[counts.argmax()]), deviating_of_name
+    return common, deviating
+
+
+def _share_interval(common: float, deviating: int, clusters: int, tail: float) -> Interval:
+    """Return the bounds of a share if only a few clusters don't have its most common value."""
+    # The few may have any value from 0 to 1, and may be as many as their exact bound says.
+    largest = float(beta.ppf(1.0 - tail, deviating + 1, clusters - deviating))
+    return Interval(common * (1.0 - largest), common + (1.0 - common) * largest)
+
+
+def figures_with_bounds(scores: Scores, intervals: Mapping[str, Interval]) -> dict[str, float]:
+    """Return the metrics for MLflow: with `NAME/lower`, `NAME/upper` and `NAME/threshold`."""
+    figures = dict(scores.metrics)
+    for name, interval in intervals.items():
+        figures |= {f"{name}/lower": interval.lower, f"{name}/upper": interval.upper}
+    thresholds = {f"{name}/threshold": value for name, value in scores.thresholds.items()}
+    return figures | thresholds
+
+
+def metric_table(models: Mapping[str, tuple[Scores, Mapping[str, Interval]]]) -> pd.DataFrame:
+    """Return a line for each metric of each model: its label, value and bounds.
+
+    Args:
+        models: The scores and their intervals by name of the model.
+    """
+    lines = []
+    for model, (scores, intervals) in models.items():
+        for name, value in scores.metrics.items():
+            lower, upper = intervals.get(name, (None, None))
+            label = metric_named(name).label
+            lines.append((name, label, model, value, lower, upper, scores.thresholds.get(name)))
+    columns = ["metric", "label", "model", "value", "lower", "upper", "threshold"]
+    return pd.DataFrame(lines, columns=columns)

@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+from scipy.stats import binomtest, bootstrap
+
+from tunetrail.evaluation.health import health_values
+from tunetrail.evaluation.intervals import (
+    Interval,
+    figures_with_bounds,
+    metric_intervals,
+    metric_table,
+)
+from tunetrail.evaluation.metrics import Array
+from tunetrail.evaluation.ranking import retrieval_scores
+from tunetrail.evaluation.scores import Scores, scores_from, similarity_scores, unit_vectors
+
+
+def vectors(seed: int, rows: int, dimensions: int = 16) -> Array:
+    return np.random.default_rng(seed).normal(size=(rows, dimensions))
+
+
+def intervals(scores: Scores, confidence: float = 0.95) -> dict[str, Interval]:
+    return metric_intervals(scores, bootstrap_samples=4000, confidence=confidence, seed=0)
+
+
+def test_every_metric_has_an_interval_around_its_value() -> None:
+    queries = vectors(0, 300)
+    documents = queries + 1.5 * vectors(1, 300)
+    scores = retrieval_scores(queries, documents, [[row] for row in range(300)])
+    values = health_values(unit_vectors(queries, "queries"))
+    scores = scores.extended(values, "uniformity", "effective_rank")
+
+    bounds = intervals(scores)
+
+    assert set(bounds) == set(scores.metrics)
+    for name, (lower, upper) in bounds.items():
+        assert lower < scores.metrics[name] < upper, name
+
+
+def test_the_interval_of_a_mean_is_scipys_percentile_interval_of_many_rows() -> None:
+    values = np.random.default_rng(0).uniform(size=2000)
+    expected = bootstrap((values,), np.mean, method="percentile", rng=1).confidence_interval
+
+    bounds = intervals(scores_from({"mse": values}, "mse"))["mse"]
+
+    assert bounds == pytest.approx((expected.low, expected.high), abs=1e-3)
+
+
+def test_whole_clusters_are_drawn() -> None:
+    # Ten equal rows in each cluster are as much evidence as one.
+    values = np.random.default_rng(0).uniform(size=50)
+    single = scores_from({"mse": values}, "mse")
+    clustered = scores_from({"mse": np.repeat(values, 10)}, "mse").identified(
+        [{"cluster": str(row // 10)} for row in range(500)]
+    )
+    widths = [
+        bounds["mse"].upper - bounds["mse"].lower for bounds in map(intervals, (single, clustered))
+    ]
+    assert widths[1] == pytest.approx(widths[0], rel=0.05)
+
+
+def test_random_groups_of_many_clusters_give_the_same_width(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scores = scores_from({"mse": np.random.default_rng(0).uniform(size=4000)}, "mse")
+    single = intervals(scores)["mse"]
+    monkeypatch.setattr("tunetrail.evaluation.intervals._MOST_CLUSTERS", 1000)
+    grouped = intervals(scores)["mse"]
+    assert grouped.upper - grouped.lower == pytest.approx(single.upper - single.lower, rel=0.1)
+
+
+@pytest.mark.parametrize("wrong", [0, 3])
+def test_a_recall_near_one_has_the_exact_bound(wrong: int) -> None:
+    values = np.ones(100)
+    values[:wrong] = 0.0
+    lower, upper = intervals(scores_from({"recall_at_1": values}, "recall_at_1"))["recall_at_1"]
+
+    exact = binomtest(100 - wrong, 100).proportion_ci(method="exact")
+    # Resamples without any error would say that it is never wrong.
+    assert lower == pytest.approx(exact.low) and upper == 1.0
+
+
+def test_a_constant_that_is_no_share_has_no_interval() -> None:
+    assert intervals(scores_from({"mse": np.full(50, 0.3)}, "mse")) == {}
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_too_few_rows_have_no_interval(rows: int) -> None:
+    scores = retrieval_scores(vectors(0, rows), vectors(1, 20), [[row] for row in range(rows)])
+    assert intervals(scores) == {}
+
+
+def test_all_ties_have_no_interval() -> None:
+    same = np.tile(vectors(0, 1), (50, 1))
+    scores = similarity_scores(same, same, np.arange(50.0))
+    assert scores.metrics == {"spearman": 0.0, "pearson": 0.0}
+    # All resamples agree that the correlation is 0: [0, 0] would sound certain.
+    assert intervals(scores) == {}
+
+
+def test_too_few_positive_pairs_have_no_interval_of_precision() -> None:
+    gold = np.zeros(60)
+    gold[:2] = 1.0
+    scores = similarity_scores(vectors(0, 60), vectors(1, 60), gold)
+    # Of 60 pairs, 2 are positive: one resample in seven has none of them.
+    assert "average_precision" in scores.metrics
+    assert "average_precision" not in intervals(scores)
+
+
+def test_figures_name_bounds_and_thresholds_after_their_metric() -> None:
+    gold = (np.arange(60) % 2).astype(float)
+    scores = similarity_scores(vectors(0, 60), vectors(1, 60), gold)
+    bounds = {"best_f1": Interval(0.5, 0.75)}
+
+    figures = figures_with_bounds(scores, bounds)
+    table = metric_table({"candidate": (scores, bounds), "reference": (scores, {})})
+
+    assert (figures["best_f1/lower"], figures["best_f1/upper"]) == (0.5, 0.75)
+    assert figures["best_f1/threshold"] == scores.thresholds["best_f1"]
+    line = table[(table["metric"] == "best_f1") & (table["model"] == "candidate")].iloc[0]
+    assert (line["label"], line["value"], line["lower"]) == ("best F1", figures["best_f1"], 0.5)
+    assert len(table) == 2 * len(scores.metrics)
