@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import LogisticRegression
 from tests.unit.pipeline.jobs import rows_of
 
 from tunetrail.config import (
@@ -23,6 +24,7 @@ from tunetrail.errors import ConfigError
 from tunetrail.learning.automatic.auto_values import AutoValues
 from tunetrail.pipeline.families import EMBEDDING, LLM, family_named
 from tunetrail.pipeline.jobs import JobRows, TrainingJob, run_fit_job
+from tunetrail.pipeline.monitoring import embedding_monitors
 from tunetrail.samples import SampleKind, parse_sample
 
 SUBJECTS = [f"{noun} number {count}" for noun in ("snow", "fire", "bread") for count in range(12)]
@@ -214,3 +216,46 @@ def test_rows_that_can_not_tell_models_apart_leave_the_choice_to_the_loss(
     assert EMBEDDING.monitor_of(settings, rows, rows).key == "val/loss"
     assert EMBEDDING.monitor_of(settings, rows, score_rows([0.1])).key == "val/loss"
     assert EMBEDDING.monitor_of(settings, rows, score_rows([0.1, 0.2])).key == "val/spearman"
+
+
+@pytest.fixture
+def only_what_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a linear probe and the singular values of health fail."""
+
+    def refuse(*arguments: Any, **settings: Any) -> None:
+        raise AssertionError("neither a probe nor health is computed to choose weights")
+
+    monkeypatch.setattr(LogisticRegression, "fit", refuse)
+    monkeypatch.setattr(np.linalg, "svd", refuse)
+
+
+@pytest.mark.usefixtures("only_what_chooses")
+@pytest.mark.parametrize("metric", ["ndcg_at_10", "knn_accuracy"])
+def test_a_validation_computes_only_what_it_monitors(metric: str) -> None:
+    records = [{"text": text, "label": text.split()[0]} for text in TEXTS]
+    monitors = embedding_monitors("label", records, records)
+    (monitor,) = [monitor for monitor in monitors if monitor.metric == metric]
+
+    def encode_by_label(texts: Sequence[str], role: str) -> np.ndarray:
+        return np.array([[1.0, float(text.startswith("snow"))] for text in texts])
+
+    assert monitor.measure is not None
+    assert 0.0 < monitor.measure(encode_by_label) < 1.0
+    # A collapsed model has the best alignment, so health must not choose weights.
+    names = {monitor.metric for monitor in monitors}
+    assert names.isdisjoint({"probe_accuracy", "alignment", "uniformity", "effective_rank"})
+
+
+@pytest.mark.usefixtures("only_what_chooses")
+def test_earlier_sessions_are_scored_by_the_primary_metric_only(tiny_embedding_model: str) -> None:
+    settings = settings_of(tiny_embedding_model)
+    learner = EMBEDDING.learner(settings, "label", None)
+    model = learner.load(tiny_embedding_model)
+    records = [{"text": text, "label": text.split()[-1]} for text in TEXTS]
+
+    assert EMBEDDING.score_primary is not None
+    scores = EMBEDDING.score_primary(learner, model, records, records, settings.evaluation)
+
+    assert scores.metric == "ndcg_at_10" and "knn_accuracy" not in scores.metrics
+    with pytest.raises(AssertionError, match="neither a probe nor health"):
+        EMBEDDING.score(learner, model, records, records, settings.evaluation)
