@@ -1,4 +1,4 @@
-"""Forgetting: what a candidate has lost on the test rows of earlier sessions."""
+"""Forgetting: what a candidate has lost on rows that are not those of its own session."""
 
 from collections.abc import Mapping
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.scores import Scores
+from tunetrail.evaluation.significance import bonferroni_confidence
 
 
 def compare_by_session(
@@ -19,7 +20,7 @@ def compare_by_session(
 ) -> dict[str, Comparison]:
     """Compare two models on the rows of each session.
 
-    Each of n intervals has the confidence 1 - (1 - confidence) / n (Bonferroni), so that a
+    Each of n intervals has the confidence 1 - (1 - confidence) / n, so that a
     candidate that has lost nothing seldom seems to have lost on one session of many.
 
     Args:
@@ -48,24 +49,24 @@ def compare_by_session(
             before.at(indices),
             after.at(indices),
             bootstrap_samples=bootstrap_samples,
-            confidence=1.0 - (1.0 - confidence) / len(names),
+            confidence=bonferroni_confidence(confidence, len(names)),
             seed=seed,
         )
     return comparisons
 
 
 def worst_loss(comparisons: Mapping[str, Comparison], margin: float) -> str | None:
-    """Return the session on which a candidate measurably loses most; None if on none.
+    """Return the session or set on which a candidate measurably loses most; None if on none.
 
     A loss is measurable if its whole interval lies below 0, and it counts if it is above the
     margin: rows that are too few for an interval can't show one.
 
     Args:
-        comparisons: The comparison of each session.
+        comparisons: The comparison on each session or set of rows, by its name.
         margin: Loss that is accepted, in the metric's unit.
     """
-    losing = [session for session, comparison in comparisons.items() if _loses(comparison, margin)]
-    return min(losing, key=lambda session: comparisons[session].improvement, default=None)
+    losing = [name for name, comparison in comparisons.items() if _loses(comparison, margin)]
+    return min(losing, key=lambda name: comparisons[name].improvement, default=None)
 
 
 def _loses(comparison: Comparison, margin: float) -> bool:

@@ -2,7 +2,8 @@
 
 Of equal candidates, one in forty passes a 95 % interval by chance. So fifty trainings that are
 judged by the same test rows would move root in most cases. The m-th look since root last moved
-therefore asks for an interval of 1 - 0.05 / m: a Bonferroni correction that grows with the looks.
+therefore asks for an interval of 1 - 0.05 / m: a Bonferroni correction that grows with the looks
+(`significance.bonferroni_confidence`).
 """
 
 import bisect
@@ -63,13 +64,3 @@ def shared_share(sketch: Sequence[str], earlier: Sequence[str]) -> float:
     if not comparable:
         return 0.0
     return len(set(earlier).intersection(comparable)) / len(comparable)
-
-
-def look_confidence(confidence: float, look: float) -> float:
-    """Return the confidence that the interval of a look needs.
-
-    Args:
-        confidence: The confidence of a first look.
-        look: The number of the look, from 1; looks at some of the rows count by their share.
-    """
-    return 1.0 - (1.0 - confidence) / look

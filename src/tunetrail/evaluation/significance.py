@@ -140,6 +140,19 @@ def cohens_d(differences: Floats) -> float | None:
     return float(differences.mean() / deviation)
 
 
+def bonferroni_confidence(confidence: float, intervals: float) -> float:
+    """Return the confidence that each of several intervals needs to hold together with the others.
+
+    Bonferroni's correction, 1 - (1 - confidence) / intervals.
+
+    Args:
+        confidence: Confidence with which all intervals hold together.
+        intervals: Number of intervals; an interval that shares only some of its rows with the
+            others counts by that share.
+    """
+    return 1.0 - (1.0 - confidence) / intervals
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values corrected for their number by Holm's step-down method (1979).
 

@@ -6,11 +6,11 @@ from tunetrail.deployment.gate import decide
 from tunetrail.evaluation.comparison import compare
 from tunetrail.evaluation.looks import (
     SKETCH_SIZE,
-    look_confidence,
     rows_sketch,
     shared_share,
 )
 from tunetrail.evaluation.scores import Scores
+from tunetrail.evaluation.significance import bonferroni_confidence
 
 
 def sketch_of(rows: range) -> list[str]:
@@ -54,12 +54,6 @@ def test_shared_share_of_nothing_is_nothing() -> None:
     assert shared_share([], sketch_of(range(3))) == shared_share(sketch_of(range(3)), []) == 0.0
 
 
-def test_confidence_of_a_look_leaves_its_share_of_the_errors() -> None:
-    assert look_confidence(0.95, 1.0) == pytest.approx(0.95)
-    assert look_confidence(0.95, 7.0) == pytest.approx(1.0 - 0.05 / 7.0)
-    assert look_confidence(0.9, 2.5) == pytest.approx(0.96)
-
-
 def trainings_move_root(generator: np.random.Generator, trainings: int, *, corrected: bool) -> bool:
     """Judge equal candidates by the same 200 rows, and tell whether one becomes root."""
 
@@ -76,7 +70,7 @@ def trainings_move_root(generator: np.random.Generator, trainings: int, *, corre
     root = scores_of(difficulty)
     for look in range(1, trainings + 1):
         candidate = scores_of(difficulty + generator.normal(0.0, 0.12, size=200))
-        confidence = look_confidence(0.95, look if corrected else 1.0)
+        confidence = bonferroni_confidence(0.95, look if corrected else 1.0)
         seed = int(generator.integers(2**31))
         comparison = compare(
             root, candidate, bootstrap_samples=2000, confidence=confidence, seed=seed

@@ -12,6 +12,7 @@ from scipy.stats import (
 from tunetrail.evaluation.metrics import Array
 from tunetrail.evaluation.scores import Scores, language_scores, scores_from
 from tunetrail.evaluation.significance import (
+    bonferroni_confidence,
     cohens_d,
     holm,
     mcnemar_p_value,
@@ -235,3 +236,9 @@ def test_permutation_test_agrees_with_wilcoxon_on_ranks() -> None:
     own = permutation_p_value(scored(np.zeros(12)), scored(ranks))
 
     assert own == pytest.approx(wilcoxon(differences, method="exact").pvalue, abs=1e-12)
+
+
+def test_confidence_of_an_interval_leaves_its_share_of_the_errors() -> None:
+    assert bonferroni_confidence(0.95, 1.0) == pytest.approx(0.95)
+    assert bonferroni_confidence(0.95, 7.0) == pytest.approx(1.0 - 0.05 / 7.0)
+    assert bonferroni_confidence(0.9, 2.5) == pytest.approx(0.96)

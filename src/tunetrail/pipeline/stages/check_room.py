@@ -4,8 +4,8 @@ import logging
 
 from tunetrail.data.rows import records_of
 from tunetrail.errors import TrainingError
-from tunetrail.evaluation.looks import look_confidence
 from tunetrail.evaluation.room import lack_of_room
+from tunetrail.evaluation.significance import bonferroni_confidence
 from tunetrail.pipeline.stage_context import ReferenceScores, StageContext
 from tunetrail.pipeline.stages.prepare import PreparedRows
 from tunetrail.pipeline.version_to_beat import version_to_beat
@@ -40,7 +40,7 @@ def check_room(context: StageContext, prepared: PreparedRows) -> None:
     context.reference_scores = ReferenceScores(version=to_beat, scores=scores)
 
     look = 1.0 + context.count_looks(prepared.test_sketch)
-    reason = lack_of_room(scores, look_confidence(config.confidence, look))
+    reason = lack_of_room(scores, bonferroni_confidence(config.confidence, look))
     if reason is not None:
         name = "the base model" if to_beat is None else to_beat.uri
         more_documents = "" if scores.documents is None else ", or raise evaluation.corpus_size"
