@@ -23,6 +23,7 @@ from tunetrail.pipeline.recording import record_promotion, recorded, resumable, 
 from tunetrail.pipeline.requests import (
     check_callbacks,
     check_devices,
+    check_general_file,
     check_samples,
     checked_request,
 )
@@ -155,6 +156,7 @@ class ModelTrainingNode:
         check_samples(summary, families)
         check_devices(self.settings, families)
         check_callbacks(self.settings, families)
+        check_general_file(self.settings, families)
 
         # From here on, whatever goes wrong is recorded with the run.
         self._mark_interrupted_in_database()

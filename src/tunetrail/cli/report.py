@@ -56,6 +56,8 @@ def print_results(results: Mapping[str, Any], tracking_uri: str) -> None:
         # Steps of older runs have none of these.
         if step.get("earlier_sessions"):
             lines.append(f"{model_type}: {_worst_session_in_words(step['earlier_sessions'])}")
+        if step.get("general_set"):
+            lines.append(f"{model_type}: {_general_set_in_words(step['general_set'])}")
         # The base model was chosen by no test.
         if step.get("root_figure") is not None:
             lines.append(f"{model_type}: {step['against']} {step['root_figure']['in_words']}")
@@ -88,6 +90,19 @@ def _worst_session_in_words(changes: Mapping[str, Mapping[str, Any]]) -> str:
     return (
         f"on the test rows of earlier sessions ({len(changes)}), the worst change is "
         f"{change.improvement:+.4f} ({change.interval_in_words}) on {worst}"
+    )
+
+
+def _general_set_in_words(changes: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what a candidate has gained or lost on the general set."""
+    ((name, values),) = changes.items()
+    change = Comparison.from_dict(values)
+    left_out = ""
+    if change.left_out_rows:
+        left_out = f" ({change.left_out_rows} left out, as near-duplicates are learnt from)"
+    return (
+        f"on {change.scored_rows} of {change.side_rows} rows of the general set {name}{left_out}, "
+        f"the change is {change.improvement:+.4f} ({change.interval_in_words})"
     )
 
 

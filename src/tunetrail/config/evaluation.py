@@ -109,6 +109,12 @@ class EvaluationConfig:
     """Test rows of earlier sessions that are kept, an equal share of each session, and on which
     later candidates are scored as well; 0 keeps and scores none."""
 
+    general_file: str | None = setting(None, Rule("null or the path of a file", bool))
+    """JSONL, CSV or Parquet file of rows that every candidate is scored on as well, whatever its
+    session, in the shapes that `tunetrail ingest` reads; null is none. At most `benchmark_rows` of
+    them are drawn, by their content. A candidate that loses more than `gate.maximum_loss` on them
+    is refused."""
+
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     """Answers that a language model writes to test rows."""
 
@@ -119,6 +125,13 @@ class EvaluationConfig:
         are_different = len(set(self.cutoffs)) == len(self.cutoffs)
         rule = "different whole numbers from 1 to 1000"
         check(are_ranks and are_different, "evaluation.cutoffs", rule, self.cutoffs)
+        check(
+            self.general_file is None or self.benchmark_rows > 0,
+            "evaluation.benchmark_rows",
+            "at least 1 with evaluation.general_file",
+            self.benchmark_rows,
+            "Raise it, or set evaluation.general_file=null.",
+        )
 
 
 @dataclass(kw_only=True)
@@ -139,8 +152,9 @@ class GateConfig:
     satisfied with the point estimate: for small test splits, at your own risk."""
 
     maximum_loss: float = setting(0.02, at_least(0))
-    """Loss on an earlier session's test rows, in the metric's own unit, above which a candidate is
-    refused if the interval of the change lies below 0 as well."""
+    """Loss on an earlier session's test rows, or on the rows of `evaluation.general_file`, in the
+    metric's own unit, above which a candidate is refused if the interval of the change lies below 0
+    as well."""
 
     def __post_init__(self) -> None:
         check_settings("gate", self)

@@ -30,27 +30,34 @@ def decide(
     comparison: Comparison,
     config: GateConfig,
     earlier_sessions: Mapping[str, Comparison] | None = None,
+    general_set: Mapping[str, Comparison] | None = None,
 ) -> Decision:
-    """Promote a candidate that gains on the test rows and has not forgotten an earlier session.
+    """Promote a candidate that gains on the test rows and has not forgotten what root can do.
 
     Args:
         comparison: The comparison with the version to beat.
         config: The rules.
         earlier_sessions: The comparison on the rows of each earlier session; None if there are
             none.
+        general_set: The comparison on the rows of the general file, by its name; None if there is
+            none.
     """
     decision = _decide_by_gain(comparison, config)
-    earlier = earlier_sessions or {}
-    session = worst_loss(earlier, config.maximum_loss)
-    if not decision.promote or session is None:
+    if not decision.promote:
         return decision
 
-    loss = earlier[session]
-    reason = (
-        f"{loss.metric}: {loss.improvement:+.4f} ({loss.interval_in_words}) on {loss.examples} "
-        f"rows of the earlier session {session}, where gate.maximum_loss={config.maximum_loss:g}"
-    )
-    return Decision(promote=False, reason=reason)
+    benchmarks = (("earlier session", earlier_sessions), ("general set", general_set))
+    for kind, comparisons in benchmarks:
+        name = worst_loss(comparisons or {}, config.maximum_loss)
+        if comparisons and name is not None:
+            loss = comparisons[name]
+            reason = (
+                f"{loss.metric}: {loss.improvement:+.4f} ({loss.interval_in_words}) on "
+                f"{loss.examples} rows of the {kind} {name}, where "
+                f"gate.maximum_loss={config.maximum_loss:g}"
+            )
+            return Decision(promote=False, reason=reason)
+    return decision
 
 
 def _decide_by_gain(comparison: Comparison, config: GateConfig) -> Decision:

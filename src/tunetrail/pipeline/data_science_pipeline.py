@@ -18,6 +18,7 @@ from tunetrail.learning.training.out_of_memory import explaining_full_memory
 from tunetrail.pipeline.benchmark import Benchmark
 from tunetrail.pipeline.corpus_file import corpus_documents
 from tunetrail.pipeline.families import family_named
+from tunetrail.pipeline.general_file import read_general_file
 from tunetrail.pipeline.jobs import ignore_metrics
 from tunetrail.pipeline.lineage import Lineage
 from tunetrail.pipeline.looks import (
@@ -36,6 +37,11 @@ from tunetrail.pipeline.stages.cross_validate import cross_validate
 from tunetrail.pipeline.stages.deploy import Deployment, deploy
 from tunetrail.pipeline.stages.evaluate import evaluate
 from tunetrail.pipeline.stages.fit import fit
+from tunetrail.pipeline.stages.general_set import (
+    check_general_set,
+    check_same_file,
+    log_general_file,
+)
 from tunetrail.pipeline.stages.leave_out import leave_out_learnt
 from tunetrail.pipeline.stages.prepare import prepare
 from tunetrail.pipeline.train_rows import TrainRowBuilder
@@ -166,7 +172,7 @@ class DataSciencePipeline:
                 `to_dict()`.
 
         Raises:
-            ConfigError: There is no such stage, or the corpus file can't be read.
+            ConfigError: There is no such stage, or the corpus file or the general file can't be used.
             UserError: The folder of the resumed run is gone or broken.
         """
         # A mistake in the request is found before MLflow has a run that could only fail.
@@ -175,12 +181,14 @@ class DataSciencePipeline:
         family = family_named(model_type)
         base = family.resolve_base(self.settings)
         corpus_documents(self.settings.evaluation, self.settings.cleaning)
+        general_file = read_general_file(self.settings, family.kind)
         if resumed is None:
             run = self._start_run(model_type, parent, tags or {})
             state = RunState(folder=self._folder(run.run_id))
         else:
             # The state first: if it can't be read, the run in MLflow stays as it was.
             run, state = resumed, self.run_state(resumed.run_id)
+            check_same_file(general_file, state)
             run.reopen()
 
         context = StageContext(
@@ -196,6 +204,7 @@ class DataSciencePipeline:
             lineage=lineage,
             read_own_columns=read_own_columns,
             benchmark=benchmark,
+            general_file=general_file,
             read_promotion_rows=read_promotion_rows,
         )
         full_memory = explaining_full_memory("Use a smaller model, or free memory.")
@@ -210,6 +219,7 @@ class DataSciencePipeline:
             # Even a run that dies in its first stage has a state that can be resumed.
             state.save()
             _log_base_model(context)
+            log_general_file(context)
             outcomes = _outcomes(context, rows, reference, on_metrics, on_decision, until)
             # `_outcomes` is a generator: the stages after `until` never begin.
             for stage, outcome in zip(STAGES, outcomes, strict=True):
@@ -263,6 +273,7 @@ def _outcomes(
 
     # A run that ends before the evaluation, such as a sweep's job, must not see the test rows.
     if STAGES.index(until) >= STAGES.index("evaluate"):
+        check_general_set(context, prepared)
         check_room(context, prepared)
     folds = cross_validate(context, builder, prepared)
     outcome = replace(outcome, state=OutcomeState.CROSS_VALIDATED, cross_validation=folds)

@@ -14,6 +14,7 @@ from tunetrail.learning.training.named_callbacks import (
 )
 from tunetrail.learning.training.sharding import FSDP
 from tunetrail.pipeline.families import ALL_FAMILIES, ModelFamily, requested_families
+from tunetrail.pipeline.general_file import read_general_file
 from tunetrail.pipeline.ranks import rank_count
 from tunetrail.stores.database import SessionSummary
 
@@ -71,6 +72,12 @@ def check_callbacks(settings: Settings, families: Sequence[ModelFamily]) -> None
         training, objective = family.section(settings).training, family.objective(settings)
         check_early_stopping(callbacks, training, family.name, objective)
     check_loggers(settings.trainer.logger)
+
+
+def check_general_file(settings: Settings, families: Sequence[ModelFamily]) -> None:
+    """Raise `ConfigError` if the general file can't be read, or lacks rows for a family."""
+    for family in families:
+        read_general_file(settings, family.kind)
 
 
 def check_samples(summary: SessionSummary, families: Sequence[ModelFamily]) -> None:

@@ -61,6 +61,8 @@ class RunState:
         auto_values: What was found for `auto` in the training's settings, as plain values.
         learnt: The `versions` whose learnt rows the test split was compared with, and the
             `test_rows` to leave out, as their twins are among those.
+        general_file: The `digest` of the general file; the `versions` whose learnt rows it was
+            compared with, and the rows of it to leave out (`left_out`), once that is known.
         compared_with: The version that the candidate was compared with, None for the base model.
     """
 
@@ -72,6 +74,7 @@ class RunState:
     started_from: str | None = None
     auto_values: Mapping[str, Any] | None = None
     learnt: dict[str, Any] | None = None
+    general_file: dict[str, Any] | None = None
     compared_with: ModelVersion | None = None
 
     @classmethod

@@ -12,6 +12,7 @@ from tunetrail.learning.learner import Learner
 from tunetrail.learning.models.catalog import ResolvedModel
 from tunetrail.pipeline.benchmark import Benchmark
 from tunetrail.pipeline.families import ModelFamily
+from tunetrail.pipeline.general_file import GeneralFile
 from tunetrail.pipeline.lineage import Lineage
 from tunetrail.pipeline.looks import (
     CountLooks,
@@ -62,6 +63,7 @@ class StageContext:
         lineage: Knows what registered versions have learnt from; None without a database.
         read_own_columns: Reads the columns of rows that no shape knows.
         benchmark: Test rows of earlier sessions; None without a database.
+        general_file: Rows that every candidate is scored on; None if there is no such file.
         read_promotion_rows: Reads which test rows a version was promoted by.
         reference_scores: Scores from before the training; None if there are none.
         models: Loads the base models that the stages apply.
@@ -79,6 +81,7 @@ class StageContext:
     lineage: Lineage | None = None
     read_own_columns: ReadOwnColumns = no_own_columns
     benchmark: Benchmark | None = None
+    general_file: GeneralFile | None = None
     read_promotion_rows: ReadPromotionRows = no_promotion_rows
     reference_scores: ReferenceScores | None = field(default=None, init=False)
     models: ModelLoader = field(init=False)

@@ -190,6 +190,21 @@ def test_print_results_names_the_earlier_session_with_the_worst_change(
     )
 
 
+def test_print_results_says_what_became_of_the_general_set(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    measured = results()["results"]["steps"]["comparison"]["embedding"]
+    counts = {"scored_rows": 288, "side_rows": 300, "left_out_rows": 12}
+    change = {**measured, **counts, "improvement": -0.01, "lower": -0.02, "upper": 0.01}
+
+    print_results(results(general_set={"general.jsonl": change}), "sqlite:///mlflow.db")
+
+    assert (
+        "embedding: on 288 of 300 rows of the general set general.jsonl (12 left out, as "
+        "near-duplicates are learnt from), the change is -0.0100 (-0.0200 … +0.0100)"
+    ) in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("name", "command"),
     [

@@ -147,3 +147,18 @@ def test_decide_names_the_missing_gain_first() -> None:
     earlier = {"june": on_session(-0.05, -0.08, -0.02)}
 
     assert "june" not in decide(worse, GateConfig(), earlier).reason
+
+
+def test_decide_names_the_general_set_on_which_a_candidate_loses() -> None:
+    lost = {"general.jsonl": on_session(-0.05, -0.08, -0.03)}
+
+    decision = decide(COMPARISON, GateConfig(), {}, lost)
+
+    assert decision == Decision(
+        promote=False,
+        reason="ndcg_at_10: -0.0500 (-0.0800 … -0.0300) on 100 rows of the general set "
+        "general.jsonl, where gate.maximum_loss=0.02",
+    )
+    assert decide(COMPARISON, GateConfig(maximum_loss=0.1), {}, lost).promote
+    kept = {"general.jsonl": on_session(-0.01, -0.02, -0.005)}
+    assert decide(COMPARISON, GateConfig(), {}, kept).promote

@@ -75,8 +75,12 @@ def deploy(
         version = ModelVersion(name=step["name"], version=step["version"], base_model=base_model)
         return _deployment(context, version, decision, evaluation, prepared, fitted)
 
-    earlier_sessions = evaluation.earlier_sessions
-    decision = decide(evaluation.comparison, context.settings.gate, earlier_sessions)
+    decision = decide(
+        evaluation.comparison,
+        context.settings.gate,
+        evaluation.earlier_sessions,
+        evaluation.general_set,
+    )
     logger.info(
         "%s: deployment, candidate %s (%s)", context.model_type, decision.word, decision.reason
     )

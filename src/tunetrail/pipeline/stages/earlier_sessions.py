@@ -3,7 +3,6 @@
 import logging
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from tunetrail.data.rows import records_of
@@ -12,7 +11,7 @@ from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.forgetting import compare_by_session
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.fit import FittedModel
-from tunetrail.pipeline.stages.leave_out import have_twins, learnt_row_ids, rows_of_root
+from tunetrail.pipeline.stages.leave_out import have_twins, rows_of_both
 from tunetrail.pipeline.stages.prepare import PreparedRows
 
 logger = logging.getLogger(__name__)
@@ -38,7 +37,7 @@ def compare_on_earlier_sessions(
     if benchmark is None or config.benchmark_rows == 0:
         return {}
     rows, session_of_row = benchmark.rows(prepared.shape)
-    rows = _not_learnt(context, prepared, fitted, rows)
+    rows = _not_learnt(context, prepared, rows)
     if len(rows) < 2:
         return {}
 
@@ -77,16 +76,12 @@ def keep_in_benchmark(context: StageContext, prepared: PreparedRows) -> None:
         context.benchmark.extend(prepared.split.test, limit)
 
 
-def _not_learnt(
-    context: StageContext, prepared: PreparedRows, fitted: FittedModel, rows: pd.DataFrame
-) -> pd.DataFrame:
+def _not_learnt(context: StageContext, prepared: PreparedRows, rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows that neither candidate nor root has learnt from, nor from a twin."""
     lineage = context.lineage
     if rows.empty or lineage is None:
         return rows
-    of_candidate = learnt_row_ids(context, prepared, fitted.started_from)
-    learnt = np.union1d(of_candidate, rows_of_root(context, lineage))
-
+    learnt = rows_of_both(context, lineage, prepared)
     # A row that was held out at first may be on the train side of a session that has grown.
     is_learnt = rows["row_id"].isin(learnt) | have_twins(context, lineage, rows, learnt)
     return rows[~is_learnt].reset_index(drop=True)

@@ -13,10 +13,11 @@ from tunetrail.evaluation.answers import answer_summary, interval_metrics, mask_
 from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.cross_validation import OutOfFold
 from tunetrail.evaluation.intervals import figures_with_bounds, metric_intervals, metric_table
-from tunetrail.evaluation.looks import are_new, look_confidence
+from tunetrail.evaluation.looks import are_new
 from tunetrail.evaluation.own_figure import own_figure
 from tunetrail.evaluation.plots import comparison_figure
 from tunetrail.evaluation.scores import Scores
+from tunetrail.evaluation.significance import bonferroni_confidence
 from tunetrail.pipeline.answers import TABLE, answer_table
 from tunetrail.pipeline.corpus_file import warn_of_foreign_corpus
 from tunetrail.pipeline.error_analysis import log_error_analysis
@@ -25,6 +26,7 @@ from tunetrail.pipeline.scoring import log_row_counts
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.earlier_sessions import compare_on_earlier_sessions
 from tunetrail.pipeline.stages.fit import FittedModel
+from tunetrail.pipeline.stages.general_set import compare_on_general_set
 from tunetrail.pipeline.stages.prepare import PreparedRows
 from tunetrail.pipeline.version_to_beat import version_to_beat
 
@@ -38,11 +40,13 @@ class Evaluation:
     Attributes:
         comparison: The test scores of both, compared.
         earlier_sessions: The same on the test rows of each earlier session.
+        general_set: The same on the rows of the general file, by its name.
         version_to_beat: The version; None for the base model.
     """
 
     comparison: Comparison
     earlier_sessions: Mapping[str, Comparison]
+    general_set: Mapping[str, Comparison]
     version_to_beat: ModelVersion | None
 
 
@@ -68,15 +72,18 @@ def evaluate(
         _compare(context, prepared, fitted, to_beat, out_of_fold)
 
     step = state.steps["comparison"]
-    # Steps of older runs say nothing of other sessions.
-    earlier = step.get("earlier_sessions", {})
     return Evaluation(
         comparison=Comparison.from_dict(step),
-        earlier_sessions=dict(
-            zip(earlier, map(Comparison.from_dict, earlier.values()), strict=True)
-        ),
+        earlier_sessions=_comparisons(step, "earlier_sessions"),
+        general_set=_comparisons(step, "general_set"),
         version_to_beat=to_beat,
     )
+
+
+def _comparisons(step: Mapping[str, Any], name: str) -> dict[str, Comparison]:
+    """Return the comparisons of a benchmark; steps of older runs have none."""
+    comparisons = step.get(name, {})
+    return dict(zip(comparisons, map(Comparison.from_dict, comparisons.values()), strict=True))
 
 
 def _compare(
@@ -155,7 +162,7 @@ def _compare(
         before,
         after,
         bootstrap_samples=config.bootstrap_samples,
-        confidence=look_confidence(config.confidence, look),
+        confidence=bonferroni_confidence(config.confidence, look),
         seed=context.settings.seed,
     )
     comparison = replace(comparison, look=look, left_out_rows=prepared.left_out)
@@ -176,11 +183,13 @@ def _compare(
     # Saved together with the step: a comparison counts for this version only.
     context.state.compared_with = to_beat
     earlier = compare_on_earlier_sessions(context, prepared, fitted, reference)
+    general = compare_on_general_set(context, prepared, fitted, reference)
     step = {
         **comparison.to_dict(),
         "against": against,
         "error_analysis": errors,
         "earlier_sessions": {session: change.to_dict() for session, change in earlier.items()},
+        "general_set": {name: change.to_dict() for name, change in general.items()},
         "root_figure": _log_own_figure(context, prepared, before, to_beat),
     }
     context.finish_step("comparison", step, comparison.figures)

@@ -39,7 +39,7 @@ def leave_out_learnt(context: StageContext, prepared: PreparedRows) -> PreparedR
         SampleError: No test row remains.
     """
     lineage, state = context.lineage, context.state
-    versions = _versions_to_check(context)
+    versions = versions_to_check(context)
     if lineage is None or not versions:
         return prepared
 
@@ -77,12 +77,18 @@ def learnt_row_ids(context: StageContext, prepared: PreparedRows, started_from: 
     return np.unique(np.concatenate(sides))
 
 
+def rows_of_both(context: StageContext, lineage: Lineage, prepared: PreparedRows) -> RowIds:
+    """Return the samples that the candidate, the version to beat or their ancestors learn from."""
+    own_rows = learnt_row_ids(context, prepared, BASE)
+    return np.union1d(own_rows, rows_of_root(context, lineage))
+
+
 def rows_of_root(context: StageContext, lineage: Lineage) -> RowIds:
     """Return the samples that the version to beat and the one to start from have learnt from."""
-    return lineage.row_ids(_versions_to_check(context))
+    return lineage.row_ids(versions_to_check(context))
 
 
-def _versions_to_check(context: StageContext) -> list[str]:
+def versions_to_check(context: StageContext) -> list[str]:
     """Return the versions to compare with and to start from, each once."""
     to_beat, started_from = version_to_beat(context), context.state.started_from
     versions = [] if to_beat is None else [to_beat.version]

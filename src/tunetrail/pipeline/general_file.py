@@ -1,0 +1,136 @@
+"""The general file: rows that every candidate is scored on, whatever its session."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from tunetrail.config import Settings
+from tunetrail.config.checks import check
+from tunetrail.data.checks.validation import check_rows
+from tunetrail.data.cleaning import clean_rows
+from tunetrail.data.rows import rows_frame
+from tunetrail.data.sources import Row, read_rows
+from tunetrail.data.twins.duplicates import cluster_keys
+from tunetrail.errors import ConfigError, SampleError
+from tunetrail.pipeline.scoring import draw_by_content
+from tunetrail.samples import (
+    BrokenRow,
+    Sample,
+    SampleKind,
+    parse_sample,
+    sample_kinds,
+    shape_named,
+    shapes_of_kind,
+)
+
+GENERAL_FILE = "evaluation.general_file"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneralFile:
+    """The general file of a run, read for one family.
+
+    Attributes:
+        name: The name of the file, without its folder.
+        digest: SHA-256 (hex) of the file.
+        rows: The rows of the family's kind, checked and cleaned like those of a session; the
+            `row_id` is the position in the file, from 1.
+    """
+
+    name: str
+    digest: str
+    rows: pd.DataFrame
+
+    def general_set(self, shape: str, settings: Settings) -> pd.DataFrame:
+        """Return the rows to score on, drawn by their content, with the cluster of each.
+
+        Args:
+            shape: The shape of the rows that the model is judged by.
+            settings: All that can be set.
+
+        Raises:
+            ConfigError: No row of the file can be scored together with rows of this shape.
+        """
+        objective = shape_named(shape).objective
+        shapes = list(self.rows["shape"])
+        is_comparable = [shape_named(name).objective == objective for name in shapes]
+        check(
+            any(is_comparable),
+            GENERAL_FILE,
+            f"a file with rows like those of the session (of the shape {shape})",
+            f"{self.name} with {', '.join(sorted(set(shapes)))}",
+            f"Add such rows to it, or set {GENERAL_FILE}=null.",
+        )
+
+        comparable = self.rows[is_comparable].reset_index(drop=True)
+        drawn = draw_by_content(comparable, settings.evaluation.benchmark_rows)
+        # Near-duplicates are no independent evidence.
+        return drawn.assign(cluster=cluster_keys(drawn, settings.split.near_duplicate_similarity))
+
+
+def read_general_file(settings: Settings, kind: SampleKind) -> GeneralFile | None:
+    """Return the configured file with its rows of a kind; None if none is configured.
+
+    Raises:
+        ConfigError: The file can't be read, or one of its rows can't be scored.
+    """
+    if settings.evaluation.general_file is None:
+        return None
+    path = Path(settings.evaluation.general_file)
+    check(path.is_file(), GENERAL_FILE, "an existing file", str(path), "Correct its path.")
+
+    samples = []
+    try:
+        for position, row in enumerate(read_rows(path), start=1):
+            sample = _sample_of(row, position, kind)
+            if sample is not None:
+                samples.append((position, sample))
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except (SampleError, OSError) as error:
+        raise ConfigError(f"{GENERAL_FILE} must be a readable file of rows, got {error}") from error
+
+    advice = f"Add such rows to it, or set {GENERAL_FILE}=null."
+    check(bool(samples), GENERAL_FILE, f"a file with {kind} rows", str(path), advice)
+    rows = _clean_rows(rows_frame(samples), kind, settings)
+    return GeneralFile(name=path.name, digest=digest, rows=rows)
+
+
+def _sample_of(row: Row, position: int, kind: SampleKind) -> Sample | None:
+    """Return a row as a sample, None if it is one of another kind; raises `ConfigError`."""
+    if isinstance(row, BrokenRow):
+        raise _unusable(row.reason)
+    # The rows of a run with both model types are in one file.
+    columns = {str(column) for column, value in row.items() if value is not None}
+    other_kinds = [other for other in sample_kinds() if other != kind]
+    if not _has_shape(columns, kind) and any(_has_shape(columns, other) for other in other_kinds):
+        return None
+
+    try:
+        return parse_sample(row, kind)
+    except SampleError as error:
+        raise _unusable(f"row {position}: {error}") from error
+
+
+def _has_shape(columns: set[str], kind: SampleKind) -> bool:
+    return any(columns.issuperset(shape.required) for shape in shapes_of_kind(kind))
+
+
+def _clean_rows(rows: pd.DataFrame, kind: SampleKind, settings: Settings) -> pd.DataFrame:
+    """Return the rows as a session's would be scored; raises `ConfigError` if one is unusable."""
+    checked = check_rows(rows, kind, settings.validation)
+    cleaned = clean_rows(checked.rows, settings.cleaning)
+    # The set is fixed: a row that is set aside today would make it another one.
+    for set_aside in (checked.set_aside, cleaned.set_aside):
+        for line in set_aside.head(1).to_dict("records"):
+            raise _unusable(f"row {line['row_id']}: {line['reason']}")
+    return cleaned.rows
+
+
+def _unusable(problem: str) -> ConfigError:
+    return ConfigError(
+        f"{GENERAL_FILE} must be a file whose rows can all be scored, got {problem.rstrip('.')}. "
+        "Correct the row, or remove it."
+    )
