@@ -172,7 +172,7 @@ class DataSciencePipeline:
                 `to_dict()`.
 
         Raises:
-            ConfigError: There is no such stage, or the corpus file or the general file can't be used.
+            ConfigError: There is no such stage, or the corpus or general file can't be used.
             UserError: The folder of the resumed run is gone or broken.
         """
         # A mistake in the request is found before MLflow has a run that could only fail.
