@@ -26,6 +26,7 @@ from tunetrail.config import (
     TrainingConfig,
 )
 from tunetrail.evaluation.answers import WRITTEN, answer_sentence, answer_summary
+from tunetrail.evaluation.intervals import metric_intervals
 from tunetrail.evaluation.scores import Scores
 from tunetrail.learning.language_model.forward import build_forward, concatenating
 from tunetrail.learning.language_model.learner import LanguageModel, LanguageModelLearner
@@ -134,7 +135,11 @@ def main() -> None:
     model, steps = train(learner, path, records)
     print(f"{steps} steps on {len(records)} rows: {time.perf_counter() - started:.0f} s")
     after = scored(learner, model, dev, evaluation)
-    summary = answer_summary(before, after, evaluation.confidence)
+    intervals = [
+        metric_intervals(scores, bootstrap_samples=10_000, confidence=0.95, seed=0)
+        for scores in (before, after)
+    ]
+    summary = answer_summary(before, after, *intervals, 0.95)
     if summary is not None:
         print(answer_sentence(summary))
         print(json.dumps(summary, indent=1))

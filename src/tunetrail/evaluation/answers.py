@@ -2,21 +2,26 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from sacrebleu.metrics.chrf import CHRF
-from scipy.stats import binomtest
 
-from tunetrail.evaluation.metrics import ANSWER_METRICS, Array, metric_named
+from tunetrail.evaluation.intervals import Interval
+from tunetrail.evaluation.metrics import (
+    ANSWER_METRICS,
+    CHRF_MATCHES,
+    Array,
+    metric_named,
+)
 from tunetrail.evaluation.scores import Scores, check_equal
 
 WRITTEN = "written"
 """The per-example texts that the model has written; None if it was asked for none."""
 
-_SHARES = ("exact_match", "pattern_match", "schema_match")
 # Letters and digits of any script. Of ASCII texts, these are the words of rouge-score.
 _WORD = re.compile(r"[^\W_]+")
 _CHRF = CHRF()
@@ -44,8 +49,9 @@ def with_answers(
 ) -> Scores:
     """Return the scores with the metrics of what the model has written.
 
-    `exact_match`, `rouge_l`, `chrf`, and with the checks `pattern_match` and `schema_match`, are
-    all between 0 and 1, and means over the examples that have an answer; the primary metric stays.
+    `exact_match`, `rouge_l`, and with the checks `pattern_match` and `schema_match`, are means over
+    the examples that have an answer; `chrf` is that of all answers together, as sacrebleu's
+    `corpus_score`. All are between 0 and 1; the primary metric stays.
 
     Args:
         scores: Scores of the examples.
@@ -70,7 +76,8 @@ def with_answers(
             values.setdefault(name, np.full(len(answers), np.nan))[row] = value
 
     everything = np.arange(len(answers))[np.newaxis, :]
-    metrics = {name: float(metric_named(name).statistic(values, everything)[0]) for name in values}
+    names = [name for name in ANSWER_METRICS if name in values]
+    metrics = {name: float(metric_named(name).statistic(values, everything)[0]) for name in names}
     texts = {WRITTEN: np.array(answers, dtype=object)}
     return replace(
         scores,
@@ -97,6 +104,7 @@ def _values_of(answer: str, expected: str, checks: AnswerChecks) -> dict[str, fl
         "exact_match": float(exact_match(answer, expected, checks.pattern)),
         "rouge_l": rouge_l(answer, expected),
         "chrf": chrf(answer, expected),
+        **chrf_counts(answer, expected),
     }
     if checks.pattern is not None:
         values["pattern_match"] = float(checks.pattern.search(answer) is not None)
@@ -162,6 +170,20 @@ def chrf(answer: str, expected: str) -> float:
     return float(_CHRF.sentence_score(answer, [expected]).score) / 100.0
 
 
+def chrf_counts(answer: str, expected: str) -> dict[str, float]:
+    """Return what chrF of several answers together is computed from; see `CHRF_MATCHES`."""
+    written, true = ("".join(text.split()) for text in (answer, expected))
+    counts = {"chrf_written": float(len(written)), "chrf_expected": float(len(true))}
+    for length, name in enumerate(CHRF_MATCHES, start=1):
+        shared = _ngrams(written, length) & _ngrams(true, length)
+        counts[name] = float(shared.total())
+    return counts
+
+
+def _ngrams(text: str, length: int) -> Counter[str]:
+    return Counter(text[start : start + length] for start in range(len(text) - length + 1))
+
+
 def satisfies(answer: str, schema: Any) -> bool:
     """Tell whether an answer is JSON that satisfies the schema of jsonschema's validator."""
     try:
@@ -171,48 +193,36 @@ def satisfies(answer: str, schema: Any) -> bool:
         return False
 
 
-def share_interval(share: float, examples: int, confidence: float) -> list[float]:
-    """Return both bounds of the Wilson score interval of a share of independent examples.
-
-    Unlike the normal interval, it holds its level near 0 and 1 and with few examples (Brown, Cai
-    and DasGupta 2001, https://doi.org/10.1214/ss/1009213286).
-    """
-    result = binomtest(round(share * examples), examples)
-    interval = result.proportion_ci(confidence, method="wilson")
-    return [float(interval.low), float(interval.high)]
-
-
-def answer_summary(before: Scores, after: Scores, confidence: float) -> dict[str, Any] | None:
+def answer_summary(
+    before: Scores,
+    after: Scores,
+    before_intervals: Mapping[str, Interval],
+    after_intervals: Mapping[str, Interval],
+    confidence: float,
+) -> dict[str, Any] | None:
     """Return the metrics of the answers of two models, as plain values; None without answers.
 
     Args:
         before: Scores of the version to beat.
         after: Scores of the candidate.
-        confidence: Level of the intervals of shares.
+        before_intervals: The intervals of its metrics, by name.
+        after_intervals: The same of the candidate.
+        confidence: Level of the intervals.
     """
     if WRITTEN not in before.per_example or WRITTEN not in after.per_example:
         return None
 
-    examples = int(np.count_nonzero(~np.isnan(after.per_example["exact_match"])))
     metrics: dict[str, Any] = {}
     for name in ANSWER_METRICS:
-        if name in after.metrics:
-            values: dict[str, Any] = {"before": before.metrics[name], "after": after.metrics[name]}
-            if name in _SHARES:
-                values["before_interval"] = share_interval(values["before"], examples, confidence)
-                values["after_interval"] = share_interval(values["after"], examples, confidence)
-            metrics[name] = values
+        if name not in after.metrics:
+            continue
+        values: dict[str, Any] = {"before": before.metrics[name], "after": after.metrics[name]}
+        for moment, intervals in (("before", before_intervals), ("after", after_intervals)):
+            if name in intervals:
+                values[f"{moment}_interval"] = list(intervals[name])
+        metrics[name] = values
+    examples = int(np.count_nonzero(~np.isnan(after.per_example["exact_match"])))
     return {"answers": examples, "confidence": confidence, "metrics": metrics}
-
-
-def interval_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
-    """Return the number of answers and the bounds of the candidate's shares, as metrics."""
-    metrics = {"answers": float(summary["answers"])}
-    for name, values in summary["metrics"].items():
-        if "after_interval" in values:
-            lower, upper = values["after_interval"]
-            metrics |= {f"{name}/lower": lower, f"{name}/upper": upper}
-    return metrics
 
 
 def answer_sentence(summary: Mapping[str, Any]) -> str:

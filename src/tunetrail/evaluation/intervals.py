@@ -1,11 +1,12 @@
 """Intervals of one model's metrics, from resamples of whole clusters of its examples."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import beta
+from scipy.stats import beta, binomtest
 
 from tunetrail.evaluation.comparison import (
     cluster_index,
@@ -13,7 +14,14 @@ from tunetrail.evaluation.comparison import (
     expanded_tail,
     least_differing,
 )
-from tunetrail.evaluation.metrics import Array, Floats, Metric, metric_named
+from tunetrail.evaluation.metrics import (
+    ANSWER_METRICS,
+    ANSWER_SHARES,
+    Array,
+    Floats,
+    Metric,
+    metric_named,
+)
 from tunetrail.evaluation.scores import Scores
 
 _MOST_CLUSTERS = 5_000
@@ -37,6 +45,9 @@ def metric_intervals(
     hardly differ: then a metric that is a share has the exact bound of Clopper and Pearson (1934)
     on the clusters that may have another value, and other metrics have no interval.
 
+    Metrics of written answers are resampled from the examples that have one. Those that are right
+    or wrong have Wilson's interval of independent examples, however few there are.
+
     Args:
         scores: The scores with their per-example values.
         bootstrap_samples: Number of resamples.
@@ -47,6 +58,43 @@ def metric_intervals(
         The intervals by name of the metric, without the metrics that can't have one: their clusters
         are fewer than `least_differing`, or they are undefined on too many resamples.
     """
+    bootstrap = partial(
+        _bootstrap_intervals,
+        bootstrap_samples=bootstrap_samples,
+        confidence=confidence,
+        seed=seed,
+    )
+    of_answers = [name for name in ANSWER_METRICS if name in scores.metrics]
+    of_all = [name for name in scores.metrics if name not in of_answers]
+    intervals = bootstrap(scores, of_all)
+    if not of_answers:
+        return intervals
+
+    # Examples without an answer are no evidence of how good the answers are.
+    answered = scores.at(np.flatnonzero(~np.isnan(scores.per_example[of_answers[0]])))
+    intervals |= bootstrap(answered, of_answers)
+    for name in ANSWER_SHARES:
+        if name in scores.metrics:
+            share = scores.metrics[name]
+            intervals[name] = share_interval(share, answered.examples, confidence)
+    return intervals
+
+
+def share_interval(share: float, examples: int, confidence: float) -> Interval:
+    """Return the Wilson score interval of a share of independent examples.
+
+    Unlike the normal interval, it holds its level near 0 and 1 and with few examples (Brown, Cai
+    and DasGupta 2001, https://doi.org/10.1214/ss/1009213286).
+    """
+    result = binomtest(round(share * examples), examples)
+    interval = result.proportion_ci(confidence, method="wilson")
+    return Interval(float(interval.low), float(interval.high))
+
+
+def _bootstrap_intervals(
+    scores: Scores, names: Sequence[str], *, bootstrap_samples: int, confidence: float, seed: int
+) -> dict[str, Interval]:
+    """Return the intervals of some of the metrics by resampling clusters."""
     cluster_of = cluster_index(scores)
     clusters = int(cluster_of.max()) + 1
     if clusters < least_differing(confidence):
@@ -57,7 +105,7 @@ def metric_intervals(
         group_of = np.random.default_rng(seed).permutation(clusters) % _MOST_CLUSTERS
         cluster_of, clusters = group_of[cluster_of], _MOST_CLUSTERS
 
-    metrics = list(map(metric_named, scores.metrics))
+    metrics = list(map(metric_named, names))
     formulas = [metric.resampler(scores.per_example, cluster_of) for metric in metrics]
     # One draw for all metrics: counting what was drawn takes longer than most formulas.
     blocks = [

@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import starmap
 from typing import Any
 
 import numpy as np
@@ -45,6 +44,17 @@ ANSWER_METRICS = {
     "schema_match": "schema match",
 }
 """The labels of the metrics of written answers, by name."""
+
+ANSWER_SHARES = ("exact_match", "pattern_match", "schema_match")
+"""Those for which an answer is right or wrong."""
+
+CHRF_ORDER = 6
+"""Length of the longest n-grams of characters that chrF counts, as in sacrebleu."""
+CHRF_MATCHES = tuple(f"chrf_matches_{length}" for length in range(1, CHRF_ORDER + 1))
+"""Names of per-example values: the n-grams of each length that an answer shares with the true one.
+`chrf_written` and `chrf_expected` are the numbers of characters, without white space."""
+_CHRF_COUNTS = ("chrf_written", "chrf_expected", *CHRF_MATCHES)
+_CHRF_BETA = 2.0
 
 TIE = 1e-6
 """Cosines that differ by less are equal: rounding must not order documents."""
@@ -162,7 +172,42 @@ def _answer_metric(name: str, label: str) -> Metric:
         column = values[name].astype(np.float64)
         return np.stack([np.nan_to_num(column), ~np.isnan(column)])
 
-    return _sums_metric(columns, _ratio_or_nan, name=name, label=label, reads=(name,))
+    fields = {"name": name, "label": label, "reads": (name,), "is_share": True}
+    return _sums_metric(columns, _ratio_or_nan, **fields)
+
+
+def _chrf_columns(values: Values) -> Floats:
+    """Return n-grams written, expected and shared by length, and 1 for each answer."""
+    written, expected, *matches = (
+        np.nan_to_num(values[name].astype(np.float64)) for name in _CHRF_COUNTS
+    )
+    columns = [~np.isnan(values["chrf_written"].astype(np.float64))]
+    for length, shared in enumerate(matches, start=1):
+        # As sacrebleu counts: n-grams that the true answer is too short for can't be wrong.
+        possible = np.where(expected >= length, written, 0.0)
+        columns += [np.maximum(possible - length + 1, 0.0)]
+        columns += [np.maximum(expected - length + 1, 0.0), shared]
+    return np.stack(columns).astype(np.float64)
+
+
+def _chrf_of_sums(sums: Floats) -> Floats:
+    """Return chrF of all answers together: F2 of the mean precision and recall over the lengths."""
+    answers, counts = sums[0], sums[1:].reshape(CHRF_ORDER, 3, -1)
+    written, expected, shared = counts.swapaxes(0, 1)
+    # A length that no answer reaches has neither precision nor recall.
+    is_counted = (written > 0) & (expected > 0)
+    zeros = np.zeros_like(shared)
+    precision = np.divide(shared, written, out=zeros.copy(), where=is_counted).sum(axis=0)
+    recall = np.divide(shared, expected, out=zeros, where=is_counted).sum(axis=0)
+
+    lengths = np.maximum(is_counted.sum(axis=0), 1)
+    factor = _CHRF_BETA**2
+    numerators = (1.0 + factor) * precision * recall / lengths
+    denominators = factor * precision + recall
+    scores = np.divide(
+        numerators, denominators, out=np.zeros_like(numerators), where=denominators > 0
+    )
+    return np.where(answers > 0, scores, np.nan)
 
 
 def _ratio_metric(
@@ -420,7 +465,14 @@ _ALL = (
         label="token accuracy",
         higher_is_better=True,
     ),
-    *starmap(_answer_metric, ANSWER_METRICS.items()),
+    *(_answer_metric(name, label) for name, label in ANSWER_METRICS.items() if name != "chrf"),
+    _sums_metric(
+        _chrf_columns,
+        _chrf_of_sums,
+        name="chrf",
+        label=ANSWER_METRICS["chrf"],
+        reads=_CHRF_COUNTS,
+    ),
     _share_metric("preference_accuracy", "preference accuracy", best=1.0),
     _mean_metric("preference_margin", "preference margin"),
 )

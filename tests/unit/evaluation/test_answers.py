@@ -1,5 +1,4 @@
 import re
-from typing import Any
 
 import numpy as np
 import pytest
@@ -7,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from rouge_score.rouge_scorer import RougeScorer
-from sacrebleu import sentence_chrf
+from sacrebleu import corpus_chrf, sentence_chrf
 from torchmetrics.functional.text.rouge import rouge_score
 
 from tunetrail.evaluation.answers import (
@@ -17,12 +16,11 @@ from tunetrail.evaluation.answers import (
     answer_summary,
     chrf,
     exact_match,
-    interval_metrics,
     rouge_l,
     satisfies,
-    share_interval,
     with_answers,
 )
+from tunetrail.evaluation.intervals import Interval, metric_intervals, share_interval
 from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.scores import Scores, language_scores
 
@@ -120,16 +118,16 @@ def test_with_answers_adds_values_of_the_examples_that_have_an_answer() -> None:
     assert answered.metrics["schema_match"] == pytest.approx(1 / 3)
     np.testing.assert_equal(answered.per_example["exact_match"], [1.0, np.nan, 1.0, 0.0])
     assert answered.per_example[WRITTEN].tolist() == ["#### 4", None, "{}", "so #### 5"]
-    for name in ("rouge_l", "chrf"):
-        values = answered.per_example[name]
-        assert answered.metrics[name] == pytest.approx(np.nanmean(values), abs=1e-12)
+    rouge_values = answered.per_example["rouge_l"]
+    assert answered.metrics["rouge_l"] == pytest.approx(np.nanmean(rouge_values), abs=1e-12)
+    assert np.isnan(answered.per_example["chrf"]).tolist() == [False, True, False, False]
     assert "written" in answered.table() and "written" not in answered.to_dict()["metrics"]
 
 
 def test_scores_without_answers_stay_as_they_are() -> None:
     before = scores()
     assert with_answers(before, [None] * 4, [None] * 4, AnswerChecks()) is before
-    assert answer_summary(before, before, 0.95) is None
+    assert answer_summary(before, before, {}, {}, 0.95) is None
     with pytest.raises(ValueError, match="number of answers must be 4, got 3"):
         with_answers(before, [None] * 3, [None] * 4, AnswerChecks())
 
@@ -160,15 +158,41 @@ def test_answer_summary_has_intervals_of_shares_and_reads_as_a_sentence() -> Non
         for answers in (["no"] * 4, ["yes", "yes", "yes", "no"])
     )
 
-    summary = answer_summary(before, after, 0.95)
+    summary = answer_summary(before, after, intervals(before), intervals(after), 0.95)
 
     assert summary is not None and summary["answers"] == 4
     np.testing.assert_allclose(summary["metrics"]["exact_match"]["after_interval"], wilson(3, 4))
-    expected: dict[str, Any] = dict(
-        zip(("exact_match/lower", "exact_match/upper"), wilson(3, 4), strict=True)
-    )
-    assert interval_metrics(summary) == pytest.approx({"answers": 4.0, **expected})
+    corpus = corpus_chrf(["yes", "yes", "yes", "no"], [["yes"] * 4]).score / 100.0
     assert answer_sentence(summary) == (
         "4 answers written: exact match 0.000 -> 0.750 [0.301, 0.954], "
-        "ROUGE-L 0.000 -> 0.750, chrF 0.000 -> 0.750"
+        f"ROUGE-L 0.000 -> 0.750, chrF 0.000 -> {corpus:.3f}"
     )
+
+
+@given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=5))
+def test_chrf_of_all_answers_equals_sacrebleus_corpus_score(pairs: list[tuple[str, str]]) -> None:
+    answers, expected = zip(*pairs, strict=True)
+    scored = with_answers(scores(len(pairs)), answers, expected, AnswerChecks())
+    reference = corpus_chrf(list(answers), [list(expected)]).score / 100.0
+    assert scored.metrics["chrf"] == pytest.approx(reference, abs=1e-12)
+
+
+def test_answers_of_some_rows_have_the_intervals_of_these_rows_alone() -> None:
+    drawn = np.random.default_rng(0)
+    words = ["cat", "dog", "sat", "ran", "on", "off"]
+    answers = [" ".join(drawn.choice(words, 4)) for _ in range(40)]
+    expected = [" ".join(drawn.choice(words, 4)) for _ in range(40)]
+    few = with_answers(scores(40), answers, expected, AnswerChecks())
+    unanswered = [None] * 400
+    many = with_answers(
+        scores(440), [*answers, *unanswered], [*expected, *unanswered], AnswerChecks()
+    )
+
+    for name in ("exact_match", "rouge_l", "chrf"):
+        lower, upper = intervals(few)[name]
+        assert intervals(many)[name] == (lower, upper)
+        assert lower <= few.metrics[name] <= upper and upper - lower > 0.01
+
+
+def intervals(scored: Scores) -> dict[str, Interval]:
+    return metric_intervals(scored, bootstrap_samples=1000, confidence=0.95, seed=0)

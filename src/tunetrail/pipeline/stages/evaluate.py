@@ -9,7 +9,7 @@ from typing import Any
 from tunetrail.data.privacy.scrubber import Scrubber
 from tunetrail.data.rows import records_of, texts_of_rows
 from tunetrail.deployment.registry import ModelVersion
-from tunetrail.evaluation.answers import answer_summary, interval_metrics, mask_answers
+from tunetrail.evaluation.answers import answer_summary, mask_answers
 from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.cross_validation import OutOfFold
 from tunetrail.evaluation.intervals import figures_with_bounds, metric_intervals, metric_table
@@ -117,7 +117,6 @@ def _compare(
         before = family.score(learner, reference, test, corpus, config).of_side(side_rows)
     log_row_counts(context.model_type, after)
     after, before = _with_answers(context, fitted, models, test, (after, before))
-    answers = answer_summary(before, after, config.confidence)
     warn_of_foreign_corpus(
         [row["positive"] for row in test if "positive" in row], config, context.settings.cleaning
     )
@@ -130,6 +129,7 @@ def _compare(
         seed=context.settings.seed,
     )
     after_intervals, before_intervals = map(intervals_of, (after, before))
+    answers = answer_summary(before, after, before_intervals, after_intervals, config.confidence)
     evaluation = {
         "split": split.to_dict(),
         "metric": after.metric,
@@ -148,7 +148,7 @@ def _compare(
         # Among more documents, the same model scores less.
         metrics["documents"] = after.documents
     if answers is not None:
-        metrics |= interval_metrics(answers)
+        metrics["answers"] = answers["answers"]
         mask = Scrubber(context.settings.cleaning.privacy).mask
         run.log_table(answer_table(test, before, after, mask), TABLE)
     context.finish_step("evaluation", evaluation, metrics)
