@@ -33,8 +33,8 @@ def drawn_scores(generator: np.random.Generator, group_of: Array) -> Scores:
 
     expected, written = np.ceil(4.0 * tokens), np.ceil(generator.uniform(2.0, 6.0, rows) * tokens)
     values = {
-        "chrf_expected": expected,
-        "chrf_written": written,
+        "expected_characters": expected,
+        "written_characters": written,
         "chrf": quality,
         "rouge_l": quality,
     }

@@ -173,7 +173,7 @@ def chrf(answer: str, expected: str) -> float:
 def chrf_counts(answer: str, expected: str) -> dict[str, float]:
     """Return what chrF of several answers together is computed from; see `CHRF_MATCHES`."""
     written, true = ("".join(text.split()) for text in (answer, expected))
-    counts = {"chrf_written": float(len(written)), "chrf_expected": float(len(true))}
+    counts = {"written_characters": float(len(written)), "expected_characters": float(len(true))}
     for length, name in enumerate(CHRF_MATCHES, start=1):
         shared = _ngrams(written, length) & _ngrams(true, length)
         counts[name] = float(shared.total())

@@ -337,7 +337,7 @@ def drawn_counts(clusters: int, samples: int, seed: int) -> Iterator[Floats]:
         yield counts.reshape(block, clusters).astype(np.float64)
 
 
-def expanded_tail(confidence: float, examples: int) -> float:
+def expanded_tail(confidence: float, examples: float) -> float:
     """Return the share of resamples to leave out on each side, for the expanded interval."""
     # As wide as Student's t interval would be: the bootstrap's own is too narrow by the factor
     # sqrt((n - 1) / n), and has the normal's tails.

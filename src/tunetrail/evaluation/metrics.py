@@ -52,8 +52,8 @@ CHRF_ORDER = 6
 """Length of the longest n-grams of characters that chrF counts, as in sacrebleu."""
 CHRF_MATCHES = tuple(f"chrf_matches_{length}" for length in range(1, CHRF_ORDER + 1))
 """Names of per-example values: the n-grams of each length that an answer shares with the true one.
-`chrf_written` and `chrf_expected` are the numbers of characters, without white space."""
-_CHRF_COUNTS = ("chrf_written", "chrf_expected", *CHRF_MATCHES)
+`written_characters` and `expected_characters` are the lengths of both without white space."""
+_CHRF_COUNTS = ("written_characters", "expected_characters", *CHRF_MATCHES)
 _CHRF_BETA = 2.0
 
 TIE = 1e-6
@@ -181,7 +181,7 @@ def _chrf_columns(values: Values) -> Floats:
     written, expected, *matches = (
         np.nan_to_num(values[name].astype(np.float64)) for name in _CHRF_COUNTS
     )
-    columns = [~np.isnan(values["chrf_written"].astype(np.float64))]
+    columns = [~np.isnan(values["written_characters"].astype(np.float64))]
     for length, shared in enumerate(matches, start=1):
         # As sacrebleu counts: n-grams that the true answer is too short for can't be wrong.
         possible = np.where(expected >= length, written, 0.0)
@@ -471,6 +471,7 @@ _ALL = (
         _chrf_of_sums,
         name="chrf",
         label=ANSWER_METRICS["chrf"],
+        weight="expected_characters",
         reads=_CHRF_COUNTS,
     ),
     _share_metric("preference_accuracy", "preference accuracy", best=1.0),
