@@ -13,22 +13,22 @@ from tunetrail.errors import UserError
 from tunetrail.evaluation.comparison_page import comparison_page
 from tunetrail.evaluation.comparison_plots import comparison_figures
 from tunetrail.evaluation.example_rows import (
-    CANDIDATE,
+    FOLD,
     REFERENCE,
     ROWS_ARTIFACT,
+    TEST,
     ExampleRows,
     read_example_rows,
 )
-from tunetrail.evaluation.model_comparison import (
-    ModelComparison,
-    ScoredModel,
-    compare_models,
-    same_rows,
-)
+from tunetrail.evaluation.model_comparison import ModelComparison, compare_models
+from tunetrail.evaluation.scored_models import ScoredModel, same_rows
 from tunetrail.stores.model_references import BASE, ModelReference, find_model
 from tunetrail.stores.tracking import Tracker, shown_uri, sqlite_file
 
 _FOLDER = "comparison"
+
+SIDES = {"test": TEST, "folds": FOLD}
+"""The rows that models can be compared on, by the names that users give them."""
 
 
 def compare(
@@ -37,11 +37,12 @@ def compare(
     model_type: str | None = None,
     metric: str | None = None,
     common: bool = False,
+    rows: str = "test",
     bootstrap_samples: int = 10_000,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> ModelComparison:
-    """Compare two or more models on the same test rows, by the scores that their runs kept.
+    """Compare two or more models on the same rows, by the scores that their runs kept.
 
     `compare("embedding/2", "embedding@root")` tells whether root is better than version 2.
 
@@ -52,7 +53,9 @@ def compare(
         tracking_uri: The MLflow store; by default `sqlite:///mlflow.db`.
         model_type: The family, if the runs trained several: `embedding` or `llm`.
         metric: Name of the metric; by default the primary one of the rows' shape.
-        common: Compare on the rows that all models share, if their test rows differ.
+        common: Compare on the rows that all models share, if their rows differ.
+        rows: `test`, or `folds`: the held-out rows of all folds of the cross-validation, on which
+            recipes are compared, each with the models that it trained on the other folds.
         bootstrap_samples: Resamples for each interval, and swaps for each p-value.
         confidence: Coverage of each interval; the level of the tests is 1 minus it.
         seed: Seed of all draws.
@@ -69,12 +72,15 @@ def compare(
     if not 0.5 <= confidence < 1.0:
         raise UserError(f"confidence must be at least 0.5 and below 1, got {confidence}. Try 0.95.")
 
+    if rows not in SIDES:
+        raise UserError(f"rows must be {' or '.join(SIDES)}, got {rows!r}.")
+
     tracker = _existing_store(tracking_uri or TrackingConfig().uri)
     references = [find_model(tracker, model, ROWS_ARTIFACT) for model in models]
     model_type = _common_model_type(references, model_type)
     rows_by_run = _read_rows(tracker, references, model_type)
     return compare_models(
-        _choose_columns(references, model_type, rows_by_run),
+        _choose_columns(references, model_type, rows_by_run, SIDES[rows]),
         metric=metric,
         common=common,
         bootstrap_samples=bootstrap_samples,
@@ -166,7 +172,10 @@ def _read_rows(
 
 
 def _choose_columns(
-    references: Sequence[ModelReference], model_type: str, rows_by_run: Mapping[str, ExampleRows]
+    references: Sequence[ModelReference],
+    model_type: str,
+    rows_by_run: Mapping[str, ExampleRows],
+    side: str,
 ) -> list[ScoredModel]:
     """Return for each reference the file and the columns with its scores.
 
@@ -175,7 +184,7 @@ def _choose_columns(
     the other models', one of these may have the same.
     """
     sources = [
-        _sources(reference, reference.run_ids.get(model_type), rows_by_run)
+        _sources(reference, reference.run_ids.get(model_type), rows_by_run, side)
         for reference in references
     ]
     chosen = [source[0] for source in sources]
@@ -192,16 +201,21 @@ def _choose_columns(
 
 
 def _sources(
-    reference: ModelReference, own_run_id: str | None, rows_by_run: Mapping[str, ExampleRows]
+    reference: ModelReference,
+    own_run_id: str | None,
+    rows_by_run: Mapping[str, ExampleRows],
+    side: str,
 ) -> list[ScoredModel]:
     """Return the files and columns with a model's scores, those of its own run first."""
     sources = []
     if own_run_id is not None:
         own_rows = rows_by_run[own_run_id]
-        sources.append(ScoredModel(name=reference.name, rows=own_rows, column=CANDIDATE))
+        sources.append(ScoredModel(name=reference.name, rows=own_rows, side=side))
     for rows in rows_by_run.values():
-        if rows.run.against in reference.aliases:
-            sources.append(ScoredModel(name=reference.name, rows=rows, column=REFERENCE))
+        # Folds start from the base model, and are compared with it, whatever root is.
+        against = BASE if side == FOLD else rows.run.against
+        if against in reference.aliases:
+            sources.append(ScoredModel(name=reference.name, rows=rows, column=REFERENCE, side=side))
 
     if not sources:
         compared = ", ".join(

@@ -25,6 +25,14 @@ def test_comparison_from_the_rows_is_that_of_the_run(trained: Any, model_type: s
     assert (comparison.lower, comparison.upper) == pytest.approx((step["lower"], step["upper"]))
     assert (comparison.clusters, comparison.examples) == (step["clusters"], step["examples"])
 
+    # On the folds, it is the comparison of the cross-validation.
+    folds = compare("base", f"{model_type}/1", rows="folds", **options)
+    gain = trained.results["results"]["steps"]["cross_validation"][model_type]["gain"]["comparison"]
+    of_folds = folds.pairs[0].comparison
+    assert folds.folds == 2 and of_folds.examples == gain["examples"]
+    assert of_folds.improvement == pytest.approx(gain["improvement"], abs=1e-12)
+    assert (of_folds.lower, of_folds.upper) == pytest.approx((gain["lower"], gain["upper"]))
+
     # The run of both model types, by its name.
     by_name = compare("base", "s1 (all)", model_type=model_type, **options)
     assert by_name.pairs[0].comparison == comparison

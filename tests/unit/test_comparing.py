@@ -248,6 +248,13 @@ def test_comparison_is_logged_to_a_run(store: dict[str, str], compared: Compared
     assert logged.data.metrics["embedding/2/value"] == pytest.approx(result.models[2].value)
 
 
+def test_unknown_rows_and_runs_without_folds_are_refused(compared: Compared) -> None:
+    with pytest.raises(UserError, match="rows must be test or folds, got 'fold'"):
+        compared("base", "embedding/1", rows="fold")
+    with pytest.raises(UserError, match="must have rows of folds, got none of base"):
+        compared("base", "embedding/1", rows="folds")
+
+
 @pytest.mark.processes
 def test_compare_is_public_and_needs_no_torch() -> None:
     assert tunetrail.compare is compare and "compare" in dir(tunetrail)
@@ -281,6 +288,7 @@ def test_command_prints_tables_and_writes_a_page(
     assert "embedding/2 is better than embedding/1" in result.out
     assert "nDCG@10, higher is better" in result.out
     assert "corrected for 3 pairs (Holm)" in result.out
+    assert "Not corrected for looks" in result.out
     assert result.error_line == "page: out/page.html"
     assert "embedding/2 is better than embedding/1" in (workplace / "out/page.html").read_text()
 

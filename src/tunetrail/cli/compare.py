@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from tunetrail.evaluation.model_comparison import ModelComparison
 
 _DESCRIPTION = """\
-Compare two or more models on the same test rows, by the scores that their runs kept in
-evaluation/rows.parquet. No model is loaded, and root stays where it is.
+Compare two or more models on the same rows, by the scores that their runs kept in
+evaluation/rows.parquet. No model is loaded, and root stays where it is. The figures
+aren't corrected for looks: of many models, one is the best by chance.
 
 a MODEL is one of:
   the id or the name of a run: of a whole training, or of one model type in it
@@ -25,7 +26,9 @@ a MODEL is one of:
   an alias: embedding@root
   base: the base model, as one of the other runs was compared with it
 
-Models that were scored on other test rows, or ranked other documents, are not compared."""
+Models that were scored on other rows, or ranked other documents, are not compared.
+With --rows folds, a MODEL stands for the recipe of its run, as its cross-validation trained
+it: on more rows than the test has, and without a look at them."""
 
 _EPILOG = """\
 exit code: 0 if the models were compared, whatever the result; 2 if they can't be
@@ -33,6 +36,7 @@ exit code: 0 if the models were compared, whatever the result; 2 if they can't b
 examples:
   tunetrail compare base embedding@root
   tunetrail compare embedding/1 embedding/2 embedding/3 --html comparison.html
+  tunetrail compare base embedding/1 embedding/2 --rows folds
   tunetrail compare 0f8fad5bd9cb469fa16570867728950e llm@root --metric bits_per_byte_text --json"""
 
 
@@ -54,6 +58,7 @@ def compare(arguments: list[str]) -> int:
         model_type=options.model_type,
         metric=options.metric,
         common=options.common,
+        rows=options.rows,
         confidence=options.confidence,
     )
 
@@ -82,7 +87,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--model-type", metavar="TYPE", help="embedding or llm, if runs have both")
     metric_help = "metric to compare by (default: the primary one of the rows' shape)"
     parser.add_argument("--metric", metavar="NAME", help=metric_help)
-    common_help = "compare on the rows that all models share, if their test rows differ"
+    rows_help = "test rows, or the held-out rows of all folds (default: %(default)s)"
+    parser.add_argument("--rows", choices=("test", "folds"), default="test", help=rows_help)
+    common_help = "compare on the rows that all models share, if their rows differ"
     parser.add_argument("--common", action="store_true", help=common_help)
     confidence_help = "coverage of the intervals, 1 minus the level of the tests (default: 0.95)"
     parser.add_argument(
@@ -129,6 +136,7 @@ def print_comparison(comparison: "ModelComparison") -> None:
         f"{comparison.rows_in_words}; {100.0 * comparison.confidence:.3g}% intervals; p of a "
         f"paired permutation test{corrected}; d is Cohen's",
     )
+    _print_line(console, comparison.caveat)
     if comparison.warning is not None:
         _print_line(console, f"warning: {comparison.warning}")
 

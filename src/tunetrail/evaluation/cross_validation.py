@@ -16,7 +16,7 @@ from scipy.stats import rankdata, t
 
 from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.example_rows import REFERENCE
-from tunetrail.evaluation.metrics import metric_named
+from tunetrail.evaluation.metrics import Floats, metric_named
 from tunetrail.evaluation.scores import Scores, scores_from
 from tunetrail.fingerprints import value_fingerprint
 from tunetrail.plain_values import NOT_PLAIN, plain_values
@@ -340,15 +340,21 @@ def paired_gain(
     )
 
 
-def _comparable(scores: Scores) -> Scores:
-    """Return the scores of a fold with values that mean the same in every fold.
+def ranks_in_fold(cosines: Floats) -> Floats:
+    """Return the rank of each pair of a fold, between 0 and 1, which means the same in every fold.
 
     Each fold's model has a scale of cosines of its own. In the order of all pairs, a difference of
-    two scales would count as an error, so a pair counts by its rank in its fold, from 0 to 1.
+    two scales would count as an error.
     """
+    ranks: Floats = rankdata(cosines) / (len(cosines) + 1.0)
+    return ranks
+
+
+def _comparable(scores: Scores) -> Scores:
+    """Return the scores of a fold with values that mean the same in every fold."""
     if scores.metric != "spearman":
         return scores
-    ranks = rankdata(scores.per_example["cosine"]) / (scores.examples + 1.0)
+    ranks = ranks_in_fold(scores.per_example["cosine"])
     return replace(scores, per_example={**scores.per_example, "cosine": ranks})
 
 

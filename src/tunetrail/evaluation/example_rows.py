@@ -53,6 +53,8 @@ class ScoredRun:
         reference_metrics: The same of the version to beat.
         documents: Number of documents that were ranked; None for metrics without ranking.
         corpus: Fingerprint of these documents.
+        fold_corpus: Fingerprint of the documents that the rows of the folds ranked, if there are
+            any.
         own_columns: Names of the columns that the user gave the rows.
     """
 
@@ -65,6 +67,7 @@ class ScoredRun:
     reference_metrics: dict[str, float]
     documents: int | None = None
     corpus: str | None = None
+    fold_corpus: str | None = None
     own_columns: tuple[str, ...] = ()
 
 
@@ -122,7 +125,7 @@ class ExampleRows:
             row_ids=rows["row_id"].tolist(),
             clusters=None if None in clusters else clusters,
             documents=self.run.documents if is_test else None,
-            corpus=self.run.corpus if is_test else None,
+            corpus=self.run.corpus if is_test else self.run.fold_corpus,
         )
 
 

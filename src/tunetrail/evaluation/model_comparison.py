@@ -1,18 +1,23 @@
-"""Comparison of any models on the same test rows, from the values of each row, without a model."""
+"""Comparison of any models on the same rows, from the values of each row, without a model."""
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tunetrail.errors import UserError, did_you_mean
 from tunetrail.evaluation.comparison import Comparison, cluster_index, compare
-from tunetrail.evaluation.example_rows import CANDIDATE, TEST, ExampleRows
-from tunetrail.evaluation.metrics import ANSWER_METRICS, METRICS, Floats, metric_named
-from tunetrail.evaluation.scores import Scores, scores_from
+from tunetrail.evaluation.example_rows import FOLD
+from tunetrail.evaluation.metrics import Floats, metric_named
+from tunetrail.evaluation.scored_models import (
+    ScoredModel,
+    check_comparable,
+    common_metric,
+    common_rows,
+)
+from tunetrail.evaluation.scores import Scores
 from tunetrail.evaluation.significance import (
     RankTest,
     cohens_d,
@@ -23,80 +28,11 @@ from tunetrail.evaluation.significance import (
 )
 from tunetrail.plain_values import plain_values
 
-_SHOWN_NAMES = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoredModel:
-    """A model and the file that holds its scores.
-
-    Attributes:
-        name: Its name in the comparison.
-        rows: The rows of the run that scored it.
-        column: Prefix of its columns: `CANDIDATE`, or `REFERENCE` for what the run's candidate was
-            compared with.
-    """
-
-    name: str
-    rows: ExampleRows = field(repr=False)
-    column: str = CANDIDATE
-
-    @property
-    def description(self) -> str:
-        """Return in words where its scores come from."""
-        run = self.rows.run
-        if self.column == CANDIDATE:
-            return f"candidate of run {run.run_id}"
-        role = "base model" if run.against == "base" else "version to beat"
-        return f"{role} of run {run.run_id}"
-
-    def row_keys(self, metric: str | None = None) -> pd.MultiIndex:
-        """Return the content of each test row, and which of the rows of that content it is.
-
-        Args:
-            metric: Leave out rows for which nothing was written, if the metric is one of answers.
-        """
-        hashes = self._test_rows["text_hash"]
-        if hashes.isna().any():
-            raise UserError(
-                f"rows must have a text_hash by which they are recognised, got none of "
-                f"{self.name} ({self.description}). Compare runs of another family."
-            )
-        keys = pd.MultiIndex.from_arrays([hashes, hashes.groupby(hashes).cumcount()])
-        if metric not in ANSWER_METRICS:
-            return keys
-        return keys[self._test_rows[self.column + metric].notna().to_numpy()]
-
-    def scores(self, metric: str, keys: pd.MultiIndex) -> Scores:
-        """Return the scores on the test rows of these keys, in their order."""
-        scores = self.rows.scores(self.column)
-        positions = self.row_keys().get_indexer(keys)
-        formula = metric_named(metric)
-        names = {*formula.reads, *([metric] if formula.per_example else [])}
-        values = {name: np.asarray(scores.per_example[name])[positions] for name in names}
-        self._check_finite(values)
-
-        clusters = scores.clusters
-        return replace(
-            scores_from(values, metric),
-            clusters=None if clusters is None else [clusters[row] for row in positions],
-            documents=scores.documents,
-            corpus=scores.corpus,
-        )
-
-    @property
-    def _test_rows(self) -> pd.DataFrame:
-        table = self.rows.table
-        return table[table["side"] == TEST]
-
-    def _check_finite(self, values: dict[str, Any]) -> None:
-        for name, column in values.items():
-            broken = int(np.count_nonzero(~np.isfinite(column.astype(np.float64))))
-            if broken:
-                raise UserError(
-                    f"{name} must be finite on every test row, got {broken} of {len(column)} rows "
-                    f"of {self.name} that are not. Train that model again, or leave it out."
-                )
+NOT_CORRECTED_FOR_LOOKS = (
+    "Not corrected for looks: of many models compared on the same rows, one is the best by chance. "
+    "The gate's decision counts the looks."
+)
+"""What every comparison says of itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +123,7 @@ class PairResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelComparison:
-    """Models of one family on the same test rows.
+    """Models of one family on the same rows.
 
     Attributes:
         model_type: Their family.
@@ -195,12 +131,13 @@ class ModelComparison:
         metric: Name of the metric compared.
         models: The models, in the order in which they were named.
         pairs: Every two of them.
-        examples: Number of test rows compared.
-        left_out: Number of further test rows that not all models were scored on.
+        examples: Number of rows compared.
+        left_out: Number of further rows that not all models were scored on.
         clusters: Number of clusters of these rows; None if they are independent.
         documents: Number of documents that were ranked; None for metrics without ranking.
         confidence: Coverage of each interval, and 1 minus the level of the tests.
         rank_test: Ranks of three or more models; None for metrics without a value per row.
+        folds: Number of folds whose held-out rows are compared; None for test rows.
     """
 
     model_type: str
@@ -214,6 +151,7 @@ class ModelComparison:
     documents: int | None
     confidence: float
     rank_test: RankTest | None
+    folds: int | None = None
 
     @property
     def metric_in_words(self) -> str:
@@ -224,7 +162,10 @@ class ModelComparison:
     @property
     def rows_in_words(self) -> str:
         """The rows that were compared, and which were left out."""
-        text = f"{self.examples} test {'row' if self.examples == 1 else 'rows'}"
+        side = "test" if self.folds is None else "held-out"
+        text = f"{self.examples} {side} {'row' if self.examples == 1 else 'rows'}"
+        if self.folds is not None:
+            text += f" of {self.folds} folds"
         if self.clusters is not None:
             text += f" in {self.clusters} {'group' if self.clusters == 1 else 'groups'}"
         if self.documents is not None:
@@ -237,6 +178,11 @@ class ModelComparison:
     def warning(self) -> str | None:
         """Return a warning if a single row decides much of the metric; None otherwise."""
         return self.pairs[0].comparison.warning
+
+    @property
+    def caveat(self) -> str:
+        """What the figures leave out."""
+        return NOT_CORRECTED_FOR_LOOKS
 
     def table(self) -> pd.DataFrame:
         """Return one line for each pair, with the columns of `PairResult`."""
@@ -265,8 +211,8 @@ class ModelComparison:
         return pd.DataFrame(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields as plain values."""
-        return plain_values(self)
+        """Return all fields and the caveat as plain values."""
+        return plain_values(self, "caveat")
 
 
 def compare_models(
@@ -278,7 +224,7 @@ def compare_models(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> ModelComparison:
-    """Compare two or more models on the same test rows.
+    """Compare two or more models on the same rows.
 
     Each pair gets the interval of a paired bootstrap over whole clusters, the p-value of a paired
     permutation test, corrected by Holm for the number of pairs, McNemar's test if the metric is
@@ -295,29 +241,41 @@ def compare_models(
     Raises:
         UserError: The models can't be compared; the message says why.
     """
-    _check_comparable(models)
-    metric = _common_metric(models, metric)
-    keys, left_out = _common_rows(models, metric, common)
-    all_scores = [model.scores(metric, keys) for model in models]
-    all_scores = _with_same_clusters(all_scores)
+    check_comparable(models)
+    metric = common_metric(models, metric)
+    keys, left_out = common_rows(models, metric, common)
+    all_scores = _with_same_clusters([model.scores(metric, keys) for model in models])
 
     pairs = []
-    draws: dict[str, Any] = {"seed": seed}
-    for (first, before), (second, after) in itertools.combinations(
-        zip(models, all_scores, strict=True), 2
-    ):
+    named_scores = zip(models, all_scores, strict=True)
+    for (first, before), (second, after) in itertools.combinations(named_scores, 2):
         comparison = compare(
-            before, after, bootstrap_samples=bootstrap_samples, confidence=confidence, **draws
+            before, after, bootstrap_samples=bootstrap_samples, confidence=confidence, seed=seed
         )
-        p_value = permutation_p_value(before, after, permutations=bootstrap_samples, **draws)
-        pairs.append(_pair_result(first.name, second.name, before, after, comparison, p_value))
-    adjusted = holm([pair.p_value for pair in pairs])
-    pairs = [
-        replace(pair, adjusted_p_value=p_value)
-        for pair, p_value in zip(pairs, adjusted, strict=True)
-    ]
+        p_value = permutation_p_value(before, after, permutations=bootstrap_samples, seed=seed)
+        pairs.append(_pair_result(first.name, second.name, comparison, p_value, before, after))
 
     ranks = _rank(all_scores, confidence)
+    run, comparison = models[0].rows.run, pairs[0].comparison
+    return ModelComparison(
+        model_type=run.model_type,
+        shape=run.shape,
+        metric=metric,
+        models=_model_results(models, all_scores, ranks),
+        pairs=_with_adjusted_p_values(pairs),
+        examples=comparison.examples,
+        left_out=left_out,
+        clusters=comparison.clusters,
+        documents=comparison.documents,
+        confidence=confidence,
+        rank_test=ranks,
+        folds=_fold_count(models[0]),
+    )
+
+
+def _model_results(
+    models: Sequence[ScoredModel], all_scores: Sequence[Scores], ranks: RankTest | None
+) -> tuple[ModelResult, ...]:
     results = []
     for position, (model, scores) in enumerate(zip(models, all_scores, strict=True)):
         result = ModelResult(
@@ -328,127 +286,21 @@ def compare_models(
             mean_rank=None if ranks is None else ranks.mean_ranks[position],
         )
         results.append(result)
+    return tuple(results)
 
-    run, comparison = models[0].rows.run, pairs[0].comparison
-    return ModelComparison(
-        model_type=run.model_type,
-        shape=run.shape,
-        metric=metric,
-        models=tuple(results),
-        pairs=tuple(pairs),
-        examples=comparison.examples,
-        left_out=left_out,
-        clusters=comparison.clusters,
-        documents=comparison.documents,
-        confidence=confidence,
-        rank_test=ranks,
+
+def _with_adjusted_p_values(pairs: Sequence[PairResult]) -> tuple[PairResult, ...]:
+    """Return the pairs with p-values that are corrected for their number."""
+    adjusted = holm([pair.p_value for pair in pairs])
+    return tuple(
+        replace(pair, adjusted_p_value=p_value)
+        for pair, p_value in zip(pairs, adjusted, strict=True)
     )
 
 
-def same_rows(models: Sequence[ScoredModel]) -> bool:
-    """Tell whether all models were scored on the same test rows among the same documents."""
-    first, *further = models
-    keys = set(first.row_keys())
-    return all(
-        model.rows.run.corpus == first.rows.run.corpus and set(model.row_keys()) == keys
-        for model in further
-    )
-
-
-def _check_comparable(models: Sequence[ScoredModel]) -> None:
-    if len(models) < 2:
-        raise UserError(f"models must be at least 2, got {len(models)}. Name another one.")
-
-    for first, second in itertools.combinations(models, 2):
-        same_file = first.rows.run.run_id == second.rows.run.run_id
-        if same_file and first.column == second.column:
-            raise UserError(
-                f"models must be different, got {first.name} and {second.name}, which are both the "
-                f"{first.description}. Name another one."
-            )
-    for name, noun in (("model_type", "family"), ("shape", "shape of rows")):
-        values = [getattr(model.rows.run, name) for model in models]
-        if len(set(values)) > 1:
-            shown = ", ".join(
-                f"{value} of {model.name}" for model, value in zip(models, values, strict=True)
-            )
-            raise UserError(
-                f"models must have the same {noun}, got {shown}. Compare runs of one {noun}."
-            )
-
-
-def _common_metric(models: Sequence[ScoredModel], metric: str | None) -> str:
-    """Return the name of the metric to compare by; it follows from the values of all files."""
-    known = set.intersection(*(set(model.rows.value_names) for model in models))
-    computable = [name for name, formula in METRICS.items() if known.issuperset(formula.reads)]
-
-    primary = {model.name: model.rows.run.metric for model in models}
-    if metric is None and len(set(primary.values())) > 1:
-        shown = ", ".join(f"{value} of {name}" for name, value in primary.items())
-        raise UserError(
-            f"models must have the same primary metric, got {shown}. "
-            f"Choose one with --metric: {', '.join(computable) or 'no metric is in all files'}."
-        )
-    chosen = metric or next(iter(primary.values()))
-    if chosen not in computable:
-        raise UserError(
-            f"metric must be one that all models have ({', '.join(computable)}), got {chosen!r}."
-            f"{did_you_mean(chosen, computable)} Choose one of them with --metric."
-        )
-    return chosen
-
-
-def _common_rows(
-    models: Sequence[ScoredModel], metric: str, common: bool
-) -> tuple[pd.MultiIndex, int]:
-    """Return the keys of the rows to compare on, and how many further rows there are.
-
-    Raises:
-        UserError: The corpora differ; or the rows do, and `common` is False or none is shared.
-    """
-    _check_corpora(models)
-    first, *further = [model.row_keys(metric) for model in models]
-    shared = every = first
-    for keys in further:
-        # Kept in the order of the first model's rows, so that the result has one order.
-        shared = shared[shared.isin(keys)]
-        every = every.append(keys)
-    left_out = every.nunique() - len(shared)
-
-    counts = ", ".join(
-        f"{len(keys)} rows of {model.name}"
-        for model, keys in zip(models, (first, *further), strict=True)
-    )
-    if len(shared) == 0:
-        raise UserError(
-            f"models must have test rows in common, got {counts} and none that all share. "
-            "Compare runs of the same session."
-        )
-    if left_out and not common:
-        raise UserError(
-            f"models must have the same test rows, got {counts}, of which all share {len(shared)}. "
-            "Add --common to compare on these alone."
-        )
-    return shared, left_out
-
-
-def _check_corpora(models: Sequence[ScoredModel]) -> None:
-    """Raise an error if the models ranked different documents."""
-    runs = [model.rows.run for model in models]
-    if len({run.corpus for run in runs}) == 1:
-        return
-
-    first, *further = [set(model.row_keys()) for model in models]
-    shared = len(first.intersection(*further))
-    shown = ", ".join(
-        f"{model.rows.run.documents or 0:,} documents of {model.name}"
-        for model in models[:_SHOWN_NAMES]
-    )
-    raise UserError(
-        f"models must have ranked the same documents, got {shown}, which differ; of the test rows "
-        f"they share {shared}. A ranking among other documents is another task: train on the same "
-        "rows with the same evaluation.corpus_size."
-    )
+def _fold_count(model: ScoredModel) -> int | None:
+    """Return the number of folds whose rows are compared; None for test rows."""
+    return int(model.side_rows["fold"].nunique()) if model.side == FOLD else None
 
 
 def _with_same_clusters(all_scores: Sequence[Scores]) -> list[Scores]:
@@ -459,7 +311,7 @@ def _with_same_clusters(all_scores: Sequence[Scores]) -> list[Scores]:
 
 
 def _pair_result(
-    first: str, second: str, before: Scores, after: Scores, comparison: Comparison, p_value: float
+    first: str, second: str, comparison: Comparison, p_value: float, before: Scores, after: Scores
 ) -> PairResult:
     wins = ties = losses = effect_size = None
     if metric_named(after.metric).per_example:

@@ -90,6 +90,7 @@ def log_example_rows(
         reference_metrics=before.metrics,
         documents=after.documents,
         corpus=after.corpus,
+        fold_corpus=None if out_of_fold is None else out_of_fold.after.corpus,
         own_columns=tuple(own_names),
     )
     example_rows = ExampleRows(run=scored_run, table=join_tables(tables))

@@ -11,15 +11,12 @@ from tunetrail.errors import UserError
 from tunetrail.evaluation.comparison import compare
 from tunetrail.evaluation.comparison_page import comparison_page
 from tunetrail.evaluation.comparison_plots import comparison_figures
-from tunetrail.evaluation.example_rows import CANDIDATE, REFERENCE, ExampleRows, ScoredRun
+from tunetrail.evaluation.cross_validation import paired_gain, pool_folds
+from tunetrail.evaluation.example_rows import CANDIDATE, FOLD, REFERENCE, ExampleRows, ScoredRun
 from tunetrail.evaluation.metrics import Floats
-from tunetrail.evaluation.model_comparison import (
-    ModelComparison,
-    ScoredModel,
-    compare_models,
-    same_rows,
-)
-from tunetrail.evaluation.scores import scores_from
+from tunetrail.evaluation.model_comparison import ModelComparison, compare_models
+from tunetrail.evaluation.scored_models import ScoredModel, same_rows
+from tunetrail.evaluation.scores import Scores, scores_from, similarity_scores
 from tunetrail.reporting.charts import png
 
 ROWS = 60
@@ -213,7 +210,7 @@ def test_one_row_and_ties_alone_can_not_be_decided() -> None:
 def test_scores_that_are_not_finite_are_refused() -> None:
     broken = np.linspace(0.0, 1.0, ROWS)
     broken[[3, 7]] = np.nan
-    message = "ndcg_at_10 must be finite on every test row, got 2 of 60 rows of b that are not"
+    message = "ndcg_at_10 must be finite on every row, got 2 of 60 rows of b that are not"
     with pytest.raises(UserError, match=message):
         compare_models([model("a", np.zeros(ROWS)), model("b", broken)])
 
@@ -348,3 +345,98 @@ def test_table_has_a_line_for_each_pair(result: ModelComparison) -> None:
     table = result.table()
     assert table[["first", "second"]].values.tolist() == [["a", "b"], ["a", "c"], ["b", "c"]]
     assert table["improvement"].tolist() == [pair.comparison.improvement for pair in result.pairs]
+
+
+def test_a_comparison_says_that_it_counts_no_looks(result: ModelComparison) -> None:
+    assert "Not corrected for looks" in result.caveat
+    assert result.to_dict()["caveat"] == result.caveat
+    assert result.caveat.replace("'", "&#39;") in comparison_page(result)
+
+
+def recipe(name: str, values: Floats, folds: int = 3, first_fold: int = 1) -> ScoredModel:
+    """A recipe whose rows were held out in turns: row 0 in the first fold, row 1 in the next."""
+    scored = model(name, values, fold_corpus="folds-1")
+    fold_of = [(first_fold - 1 + row) % folds + 1 for row in range(ROWS)]
+    # Test rows of the same run, which must not be mixed with those of the folds.
+    held_out = scored.rows.table.assign(side="fold", fold=fold_of)
+    table = pd.concat([scored.rows.table.head(5).assign(fold=0), held_out], ignore_index=True)
+    rows = dataclasses.replace(scored.rows, table=table.astype({"fold": "Int64"}))
+    return dataclasses.replace(scored, rows=rows, side=FOLD)
+
+
+def test_recipes_are_compared_on_the_rows_of_all_folds() -> None:
+    noise = np.random.default_rng(1).normal(scale=0.02, size=ROWS)
+    recipes = [recipe("a", VALUES), recipe("b", VALUES + 0.1 + noise)]
+
+    result = compare_models(recipes, bootstrap_samples=200)
+
+    assert (result.examples, result.folds, result.documents) == (ROWS, 3, None)
+    assert result.pairs[0].better == "b"
+    assert result.rows_in_words.startswith(f"{ROWS} held-out rows of 3 folds in {ROWS} groups")
+    assert result.models[0].source == "recipe on the folds of run run-a"
+    base = dataclasses.replace(recipes[0], name="base", column=REFERENCE)
+    assert compare_models([base, *recipes], bootstrap_samples=200).models[0].value == 0.0
+
+
+def test_other_folds_are_refused() -> None:
+    message = "models must have the same folds, got 60 of 60 shared rows of a and b in other folds"
+    for common in (False, True):
+        with pytest.raises(UserError, match=message):
+            compare_models([recipe("a", VALUES), recipe("b", VALUES, first_fold=2)], common=common)
+
+    other_corpus = recipe("b", VALUES)
+    run = dataclasses.replace(other_corpus.rows.run, fold_corpus="folds-2")
+    other_corpus = dataclasses.replace(
+        other_corpus, rows=dataclasses.replace(other_corpus.rows, run=run)
+    )
+    with pytest.raises(UserError, match="must have ranked the same documents"):
+        compare_models([recipe("a", VALUES), other_corpus])
+
+
+def test_a_run_without_folds_is_refused() -> None:
+    without = dataclasses.replace(model("b", VALUES), side=FOLD)
+    message = r"models must have rows of folds, got none of b \(recipe .* run-b\)\. Train it with"
+    with pytest.raises(UserError, match=message):
+        compare_models([recipe("a", VALUES), without])
+
+
+def test_correlations_of_folds_are_pooled_as_in_the_cross_validation() -> None:
+    drawn = np.random.default_rng(2)
+    gold = drawn.uniform(size=ROWS)
+
+    def fold_scores(noise: float, fold: int) -> Scores:
+        # Each fold's model has a scale of its own.
+        rows = np.arange(ROWS)[fold::2]
+        angles = (1.0 - gold[rows] + drawn.normal(scale=noise, size=len(rows))) / (2.0 + fold)
+        vectors = np.column_stack([np.cos(angles), np.sin(angles)])
+        scores = similarity_scores(np.tile([1.0, 0.0], (len(rows), 1)), vectors, gold[rows])
+        return scores.identified([{"row_id": int(row)} for row in rows])
+
+    before, after = ([fold_scores(noise, fold) for fold in range(2)] for noise in (0.4, 0.1))
+    pooled = pool_folds(before, after, [1, 2])
+    run = example_rows("run-a", np.zeros(1), metric="spearman").run
+    table = pd.DataFrame(
+        {
+            "side": "fold",
+            "fold": pd.array(pooled.folds, "Int64"),
+            "row_id": pooled.after.row_ids,
+            "text_hash": list(map(str, pooled.after.row_ids or ())),
+            "cluster": None,
+            **pooled.after.per_example,
+            **{REFERENCE + name: values for name, values in pooled.before.per_example.items()},
+        }
+    )
+    rows = ExampleRows(run=run, table=table)
+    models = [
+        ScoredModel(name=name, rows=rows, column=column, side=FOLD)
+        for name, column in (("base", REFERENCE), ("a", CANDIDATE))
+    ]
+
+    draws = {"bootstrap_samples": 200, "confidence": 0.95, "seed": 0}
+    comparison = compare_models(models, **draws).pairs[0].comparison
+
+    gain = paired_gain(before, after, budget=0.2, test_ratio=1.0, **draws)
+    assert comparison.improvement == pytest.approx(gain.comparison.improvement, abs=1e-12)
+    assert comparison.lower == pytest.approx(gain.comparison.lower, abs=1e-12)
+    with pytest.raises(UserError, match=r"one that all models have \(spearman\), got 'pearson'"):
+        compare_models(models, metric="pearson")
