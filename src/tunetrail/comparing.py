@@ -23,7 +23,7 @@ from tunetrail.evaluation.example_rows import (
 from tunetrail.evaluation.model_comparison import ModelComparison, compare_models
 from tunetrail.evaluation.scored_models import ScoredModel, same_rows
 from tunetrail.stores.model_references import BASE, ModelReference, find_model
-from tunetrail.stores.tracking import Tracker, shown_uri, sqlite_file
+from tunetrail.stores.tracking import Tracker, existing_store
 
 _FOLDER = "comparison"
 
@@ -75,7 +75,7 @@ def compare(
     if rows not in SIDES:
         raise UserError(f"rows must be {' or '.join(SIDES)}, got {rows!r}.")
 
-    tracker = _existing_store(tracking_uri or TrackingConfig().uri)
+    tracker = existing_store(tracking_uri or TrackingConfig().uri)
     references = [find_model(tracker, model, ROWS_ARTIFACT) for model in models]
     model_type = _common_model_type(references, model_type)
     rows_by_run = _read_rows(tracker, references, model_type)
@@ -118,18 +118,6 @@ def log_comparison(
         for name, figure in comparison_figures(comparison).items():
             run.log_figure(figure, f"{_FOLDER}/{name}.png")
     return run.run_id
-
-
-def _existing_store(tracking_uri: str) -> Tracker:
-    """Return the MLflow store; raises `UserError` if it is a file that doesn't exist."""
-    file = sqlite_file(tracking_uri)
-    # It would be made, and then hold no runs.
-    if file is not None and not file.exists():
-        raise UserError(
-            f"tracking_uri must name a store with runs, got {shown_uri(tracking_uri)}: there is no "
-            "such file. Train first, or compare in the folder in which you trained."
-        )
-    return Tracker(TrackingConfig(uri=tracking_uri))
 
 
 def _common_model_type(references: Sequence[ModelReference], model_type: str | None) -> str:

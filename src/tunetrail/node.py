@@ -11,7 +11,7 @@ from typing import Any
 from tunetrail.config import Settings, check_identifier
 from tunetrail.data.flow.prepared import PreparedSession
 from tunetrail.data.report.session_report import join_sessions
-from tunetrail.errors import ModelError
+from tunetrail.errors import ModelError, one_line
 from tunetrail.learning.models.catalog import ResolvedModel
 from tunetrail.paths import made_folder
 from tunetrail.pipeline import STEPS, DataSciencePipeline, Outcome, remove_leftovers
@@ -19,7 +19,13 @@ from tunetrail.pipeline.benchmark import Benchmark
 from tunetrail.pipeline.families import ALL_FAMILIES, ModelFamily, requested_families
 from tunetrail.pipeline.lineage import Lineage
 from tunetrail.pipeline.looks import earlier_looks, promotion_rows
-from tunetrail.pipeline.recording import record_promotion, recorded, resumable, summarize
+from tunetrail.pipeline.recording import (
+    record_promotion,
+    recorded,
+    resumable,
+    summarize,
+    write_note,
+)
 from tunetrail.pipeline.requests import (
     check_callbacks,
     check_devices,
@@ -30,6 +36,7 @@ from tunetrail.pipeline.requests import (
 from tunetrail.pipeline.run_settings import leaves, plain_settings, settings_of
 from tunetrail.pipeline.session_rows import previous_rows, session_frames
 from tunetrail.pipeline.stages.deploy import Deployment
+from tunetrail.run_reports import log_report
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.provenance import git_tags, version_tags
 from tunetrail.stores.resumable_runs import (
@@ -118,6 +125,9 @@ class ModelTrainingNode:
         db_manager: The database that holds the session.
         parent_run_id: An MLflow run to put the pipeline's run under, for example that of a sweep.
         run_name: Name of the pipeline's run in MLflow; None for the session and the model type.
+
+    Attributes:
+        report: The page of the last run on this machine; None before it, or if a server keeps it.
     """
 
     def __init__(
@@ -133,6 +143,7 @@ class ModelTrainingNode:
         self.db_manager = db_manager
         self.parent_run_id = parent_run_id
         self.run_name = run_name
+        self.report: Path | None = None
 
     def execute(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Train on one session.
@@ -211,7 +222,9 @@ class ModelTrainingNode:
         # Other settings would make another run of it, with results that nothing can reproduce.
         settings = settings_of(resumable_run.settings, self.settings.tracking)
         node = ModelTrainingNode(NodeConfig(settings=settings), self.db_manager)
-        return node._continue(resumable_run)
+        results = node._continue(resumable_run)
+        self.report = node.report
+        return results
 
     def _continue(self, resumable_run: ResumableRun) -> dict[str, Any]:
         training_run = resumable_run.training
@@ -297,6 +310,8 @@ class ModelTrainingNode:
             }
             results = {**identity, "results": {**identity, "steps": steps}}
             started.run.log_dict(results, "results.json")
+            write_note(started.run, steps)
+            self.report = _log_report(started.run)
 
         # Last, so that the database never says more than MLflow.
         self.db_manager.update_training_run(
@@ -401,3 +416,17 @@ class ModelTrainingNode:
             )
             folder_name = check_identifier("run_id", run_id)
             remove_leftovers(Path(self.settings.output_dir) / folder_name)
+
+
+def _log_report(run: TrackedRun) -> Path | None:
+    """Write the run's page to its artifacts, and return its path on this machine."""
+    try:
+        return log_report(run)
+    # Root has moved and the results are there: a page that can be drawn again must not fail a run.
+    except Exception as error:
+        logger.warning(
+            "the report can't be written: %s. Write it later: `tunetrail report %s`",
+            one_line(error),
+            run.run_id,
+        )
+        return None

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tunetrail import DataSciencePipeline
-from tunetrail.cli.report import print_results
+from tunetrail.cli.results_table import print_results
 from tunetrail.config import AugmentationConfig, CrossValidationConfig, Settings
 from tunetrail.data.rows import records_of, rows_frame
 from tunetrail.data.splits import make_folds

@@ -24,7 +24,7 @@ from tunetrail.samples import sample_kinds
 _DESTRUCTOR_SECONDS = 0.05
 """Time in which a destructor that a signal has interrupted ends."""
 
-_COMMANDS = ("train", "resume", "prepare", "ingest", "sessions", "compare", "demo", "ui")
+_COMMANDS = ("train", "resume", "prepare", "ingest", "sessions", "compare", "report", "demo", "ui")
 
 _USAGE = """\
 usage: tunetrail COMMAND [ARGUMENT ...] [--debug] [--version]
@@ -38,6 +38,7 @@ commands:
   ingest     store the samples or chat logs of a file (JSONL, CSV, Parquet) under a session
   sessions   list the sessions, their samples and how their last training ended
   compare    compare runs, versions or base models on the same test rows
+  report     write the page of a run: decision, curves, intervals, slices, examples
   demo       run everything once, on samples from Python's standard library
   ui         open MLflow's pages with the runs and the registered models
 

@@ -80,7 +80,7 @@ examples:
 
 
 def _resume_one(run_id: str, force: bool, request: TrainRequest) -> Mapping[str, Any]:
-    from tunetrail.cli.report import print_results
+    from tunetrail.cli.results_table import print_results
     from tunetrail.node import ModelTrainingNode, NodeConfig
     from tunetrail.pipeline.ranks import follows_first_node
     from tunetrail.stores.database import DatabaseManager
@@ -92,5 +92,5 @@ def _resume_one(run_id: str, force: bool, request: TrainRequest) -> Mapping[str,
         node = ModelTrainingNode(NodeConfig(settings=request), manager)
         results = node.resume(run_id, force=force)
 
-    print_results(results, request.tracking.uri)
+    print_results(results, request.tracking.uri, node.report)
     return results

@@ -77,7 +77,7 @@ def _training_help() -> list[str]:
 
 def _train_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]:
     # Imported late: help and mistakes in the arguments don't wait for torch.
-    from tunetrail.cli.report import print_results
+    from tunetrail.cli.results_table import print_results
     from tunetrail.learning.nodes import check_nodes
     from tunetrail.node import ModelTrainingNode, NodeConfig
     from tunetrail.pipeline.ranks import follows_first_node
@@ -108,7 +108,7 @@ def _train_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, 
         )
         results = node.execute({"session_id": request.session_id, "model_type": request.model_type})
 
-    print_results(results, request.tracking.uri)
+    print_results(results, request.tracking.uri, node.report)
     return results
 
 

@@ -16,6 +16,7 @@ from tunetrail.deployment.export import staged_root
 from tunetrail.deployment.gate import Decision
 from tunetrail.deployment.registry import ModelVersion, Registry
 from tunetrail.errors import DeploymentError
+from tunetrail.reporting.readable import as_markdown
 from tunetrail.stores.tracking import TrackedRun
 
 
@@ -30,6 +31,7 @@ class Candidate:
         base_model: Canonical name of the model that the chain of trainings began with.
         probes: Texts on which the registered version must give the trained model's outputs.
         tags: Tags of the version.
+        description: The decision in words, in Markdown.
     """
 
     model: Any
@@ -38,6 +40,7 @@ class Candidate:
     base_model: str
     probes: Sequence[str]
     tags: Mapping[str, str]
+    description: str = ""
 
 
 def deploy(
@@ -82,6 +85,7 @@ def deploy(
                 base_model=candidate.base_model,
                 probes=candidate.probes,
                 tags=candidate.tags,
+                description=candidate.description,
             )
 
         _move_or_refuse(version, decision, registry, version_to_beat, candidate.run.run_id)
@@ -110,4 +114,5 @@ def _move_or_refuse(
     except DeploymentError as error:
         # Somebody else's candidate became root first: the version stays, marked as refused.
         registry.tag(version, {"tunetrail.decision": "refused", "tunetrail.reason": str(error)})
+        registry.describe(version, as_markdown(f"Refused: {error}"))
         raise

@@ -104,6 +104,7 @@ class Registry:
         base_model: str,
         probes: Sequence[str],
         tags: Mapping[str, str],
+        description: str = "",
     ) -> ModelVersion:
         """Write the model as a new version, and check that it gives the trained model's outputs.
 
@@ -113,6 +114,7 @@ class Registry:
             base_model: Canonical name of the model that the chain of trainings began with.
             probes: Texts on which both must give the same outputs.
             tags: Further tags of the version.
+            description: What MLflow's pages say of the version, in Markdown.
 
         Raises:
             DeploymentError: The version couldn't be written, or differs from the trained model;
@@ -143,6 +145,7 @@ class Registry:
                     run_id=run.run_id,
                     model_id=logged.model_id,
                     tags={"tunetrail.base_model": base_model, **tags},
+                    description=description,
                 )
                 version = str(created.version)
         # BaseException: Ctrl-C must not leave half a version either.
@@ -190,6 +193,11 @@ class Registry:
         with tracking_errors(self.tracker.config.uri):
             for key, value in tags.items():
                 self.tracker.client.set_model_version_tag(self.name, version.version, key, value)
+
+    def describe(self, version: ModelVersion, description: str) -> None:
+        """Replace what MLflow's pages say of a version, in Markdown."""
+        with tracking_errors(self.tracker.config.uri):
+            self.tracker.client.update_model_version(self.name, version.version, description)
 
     def _write(self, model: Any, logged: Any, run: TrackedRun) -> None:
         """Write the model's files to the artifacts of a logged model."""

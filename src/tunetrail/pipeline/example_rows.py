@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,12 @@ from tunetrail.data.privacy.scrubber import Scrubber
 from tunetrail.data.rows import object_series, texts_of_rows
 from tunetrail.data.splits import Split
 from tunetrail.evaluation.cross_validation import OutOfFold
+from tunetrail.evaluation.embedding_map import (
+    MAP_ARTIFACT,
+    MOST_ROWS,
+    embedding_map,
+    write_embedding_map,
+)
 from tunetrail.evaluation.example_rows import (
     FOLD,
     ROWS_ARTIFACT,
@@ -44,6 +51,7 @@ def log_example_rows(
     context: StageContext,
     split: Split,
     vectors: RowVectors,
+    reference_vectors: RowVectors | None = None,
     *,
     after: Scores,
     before: Scores,
@@ -56,6 +64,7 @@ def log_example_rows(
         context: The run.
         split: The sides of its rows.
         vectors: The candidate, as it reads texts.
+        reference_vectors: The version to beat, as it reads texts; without it, there is no map.
         after: Scores of the candidate on the test side.
         before: Scores of the version to beat on the test side.
         against: The URI of that version, or `base`.
@@ -66,11 +75,13 @@ def log_example_rows(
     # Only of rows that were scored, since a cluster is called after one of them.
     if after.row_ids is not None:
         scored = split.test[split.test["row_id"].isin(list(after.row_ids))]
-        clusters = embedding_clusters(
-            vectors(_query_texts(scored)), scored["row_id"].tolist(), context.settings.seed
-        )
+        texts, row_ids = _query_texts(scored), scored["row_id"].tolist()
+        scored_vectors = vectors(texts)
+        clusters = embedding_clusters(scored_vectors, row_ids, context.settings.seed)
         if clusters is not None:
-            details[EMBEDDING_CLUSTER] = pd.Series(clusters, scored["row_id"])
+            details[EMBEDDING_CLUSTER] = pd.Series(clusters, row_ids)
+        if reference_vectors is not None:
+            _log_embedding_map(context, texts, row_ids, reference_vectors, scored_vectors)
     tables = [example_table(after, before, details)]
 
     # The folds' models and the base model have held out the train side.
@@ -100,6 +111,27 @@ def log_example_rows(
     write_example_rows(example_rows, path)
     context.run.log_artifact(path, FOLDER)
     return example_rows
+
+
+def _log_embedding_map(
+    context: StageContext,
+    texts: Sequence[str],
+    row_ids: Sequence[int],
+    reference_vectors: RowVectors,
+    vectors: npt.NDArray[Any],
+) -> None:
+    """Write where both models put the rows in a plane, of at most as many rows as a map shows."""
+    # By their content, so that the same rows are on the maps of later runs.
+    digests = list(map(value_fingerprint, texts))
+    chosen = np.sort(np.argsort(np.array(digests), kind="stable")[:MOST_ROWS])
+    before = reference_vectors([texts[position] for position in chosen])
+    mapped = embedding_map(before, vectors[chosen], [row_ids[position] for position in chosen])
+    if mapped is None:
+        return
+
+    path = context.state.folder / Path(MAP_ARTIFACT).name
+    write_embedding_map(mapped, path)
+    context.run.log_artifact(path, FOLDER)
 
 
 def _details_of(

@@ -7,7 +7,9 @@ from typing import Any
 
 from tunetrail.errors import TunetrailError, UserError, state_after
 from tunetrail.evaluation.comparison import Comparison
+from tunetrail.evaluation.decision_text import decision_text
 from tunetrail.pipeline.stages.deploy import Deployment
+from tunetrail.reporting.readable import as_markdown
 from tunetrail.stores.database import DatabaseManager, PromotionRecord
 from tunetrail.stores.ledger import pack_row_ids
 from tunetrail.stores.tracking import TrackedRun
@@ -91,3 +93,23 @@ def summarize(run: TrackedRun, model_type: str, steps: Mapping[str, Mapping[str,
     figures = Comparison.from_dict(steps["comparison"]).figures
     run.log_metrics({f"{model_type}/{name}": value for name, value in figures.items()})
     run.set_tags({f"tunetrail.{model_type}.decision": steps["deployment"]["decision"]})
+
+
+def write_note(run: TrackedRun, steps: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    """Write the decision on each model type as the note of the pipeline's run.
+
+    Args:
+        run: The pipeline's run.
+        steps: The results by step and model type.
+    """
+    paragraphs = []
+    for model_type, deployment in steps["deployment"].items():
+        comparison = steps["comparison"][model_type]
+        text = decision_text(
+            Comparison.from_dict(comparison),
+            against=comparison["against"],
+            promoted=deployment["promote"],
+            reason=deployment["reason"],
+        )
+        paragraphs.append(f"**{as_markdown(model_type)}**: {as_markdown(text)}")
+    run.describe("\n\n".join(paragraphs))

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunetrail.reporting.readable import largest, readable
 
@@ -18,8 +18,26 @@ TEXT: Mapping[str, Any] = {"fontsize": 8, "color": INK}
 """Keyword arguments of a text in a chart."""
 
 _LABEL_CHARACTERS = 36
+_NAME_CHARACTERS_PER_INCH = 14
+"""Of a text of 8 points."""
 _PAGE_WIDTH = 7.2
 _DPI = 130
+
+
+class Interval(NamedTuple):
+    """A line of an interval chart: a value, and its bounds if it has any."""
+
+    name: str
+    value: float
+    lower: float | None = None
+    upper: float | None = None
+
+    @property
+    def colour(self) -> str:
+        """Blue if the interval lies above 0, rust if below; otherwise ink."""
+        if self.lower is not None and self.lower > 0.0:
+            return BLUE
+        return RUST if self.upper is not None and self.upper < 0.0 else INK
 
 
 def new_figure(height: float, width: float = _PAGE_WIDTH) -> "Figure":
@@ -32,12 +50,12 @@ def new_figure(height: float, width: float = _PAGE_WIDTH) -> "Figure":
     return figure
 
 
-def png(figure: "Figure") -> bytes:
+def png(figure: "Figure", dpi: int = _DPI) -> bytes:
     """Return the figure as a PNG on white; the same figure always gives the same bytes."""
     picture = io.BytesIO()
     # matplotlib would write its version into the file.
     metadata = {"Software": None}
-    figure.savefig(picture, format="png", dpi=_DPI, facecolor="white", metadata=metadata)
+    figure.savefig(picture, format="png", dpi=dpi, facecolor="white", metadata=metadata)
     return picture.getvalue()
 
 
@@ -72,6 +90,54 @@ def bar_chart(
     axes.margins(x=0.12)
     axes.set_xlabel(unit, **TEXT)
     name_bars(axes, names)
+    return figure
+
+
+def interval_chart(
+    intervals: Sequence[Interval], label: str, *, width: float = _PAGE_WIDTH
+) -> "Figure":
+    """Draw values with their intervals, one below the other, next to a line at 0.
+
+    A name stands above its interval, so that long names take no room from the axis.
+
+    Args:
+        intervals: The lines, the first of them on top; at least one.
+        label: Of the axis, with the unit.
+        width: Of the figure, in inches.
+    """
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
+    figure = new_figure(0.65 + 0.38 * len(intervals), width)
+    axes = figure.subplots()
+    axes.axvline(0.0, color=GREY, linestyle="--", linewidth=1)
+    for position, interval in enumerate(intervals):
+        colour = interval.colour
+        if interval.lower is not None and interval.upper is not None:
+            axes.plot([interval.lower, interval.upper], [position] * 2, color=colour, linewidth=2)
+        axes.plot([interval.value], [position], "o", color=colour, markersize=4.5)
+        # At the left edge, whatever the values are.
+        name = axes.annotate(
+            drawable(interval.name, int(_NAME_CHARACTERS_PER_INCH * width)),
+            (0.0, position),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 5),
+            textcoords="offset points",
+            ha="left",
+            va="bottom",
+            # Over the line at 0 and over the end of a long interval.
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.85},
+            **TEXT,
+        )
+        name.set_in_layout(False)
+
+    style_axes(axes)
+    axes.spines["left"].set_visible(False)
+    axes.set_yticks([])
+    axes.set_ylim(len(intervals) - 0.6, -0.85)
+    # The common style is made for counts of rows.
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.set_xlabel(label, **TEXT)
     return figure
 
 

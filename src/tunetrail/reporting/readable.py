@@ -36,6 +36,11 @@ _INVISIBLE = {
 _BLANK = {ord(" "): "␣", ord("\t"): "⇥", ord("\n"): "↵\n"}
 # A placeholder for personal data; at the end of a shortened text it may be incomplete.
 _PLACEHOLDER = re.compile(r"\[[A-Z][A-Z0-9_]{1,40}(?:\]|$|\.\.\.$)")
+# What a line of Markdown can mean something by: within a word, "_" can't, and "#", "+" and "-" can
+# at the start only. Addresses become links by "://", "www." or the "@" before a domain.
+_MARKDOWN = re.compile(
+    r"[\\`*\[\]<>&|~]|(?<!\w)_|_(?!\w)|^[#+-]|:(?=//)|(?<=www)\.|@(?=[\w-]+\.\w)"
+)
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
 _WORDS_BY_BLANKS = re.compile(r"\s+|\S+")
 
@@ -91,6 +96,11 @@ def readable(value: object, limit: int = SHOWN_CHARACTERS) -> str:
     text = value if isinstance(value, str) else str(value)
     short = text if len(text) <= limit else text[: limit - 1] + "…"
     return short.translate(_UNREADABLE)
+
+
+def as_markdown(text: str) -> str:
+    """Return Markdown that is shown as `text`: nothing in it is a heading, a link or HTML."""
+    return _MARKDOWN.sub(r"\\\g<0>", " ".join(readable(text, len(text)).split()))
 
 
 def differences(before: str, after: str, limit: int = 2 * SHOWN_CHARACTERS) -> tuple[Span, ...]:

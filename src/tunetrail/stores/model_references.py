@@ -20,6 +20,22 @@ _VERSION = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<a
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _SHOWN_NAMES = 3
+_MODEL_FORMS = (
+    "model must be a run's id or name, a version such as embedding/3, an alias such as "
+    "embedding@root, or base"
+)
+_RUN_FORMS = (
+    "run must be a run's id or name, a version such as embedding/3, or an alias such as "
+    "embedding@root"
+)
+_STATES = {
+    "succeeded": "ended before its evaluation",
+    "finished": "ended before its evaluation",
+    "failed": "failed",
+    "killed": "was interrupted",
+    "interrupted": "was interrupted",
+}
+"""What is said of a run that wasn't evaluated, by its state."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +52,86 @@ class ModelReference:
     name: str
     run_ids: dict[str, str] = field(default_factory=dict)
     aliases: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedRun:
+    """A run that a user named, and the runs of its model types that were evaluated.
+
+    Attributes:
+        run_id: The id of the run that was named.
+        name: Its name.
+        started: When it started, in milliseconds since 1970; None if unknown.
+        tags: Its tags.
+        run_ids: The evaluated runs by model type: the run itself, or the ones below it.
+    """
+
+    run_id: str
+    name: str
+    started: int | None
+    tags: dict[str, str]
+    run_ids: dict[str, str]
+
+
+def find_evaluated_run(tracker: Tracker, reference: str, artifact: str) -> EvaluatedRun:
+    """Return the evaluated run that a reference names.
+
+    Args:
+        tracker: The MLflow store.
+        reference: The id or the name of a run, of a pipeline or of one model type; a version
+            (`NAME/3` or `models:/NAME/3`); or an alias (`NAME@root`).
+        artifact: Path of the artifact that a run has if it was evaluated.
+
+    Raises:
+        UserError: There is no such run, several have the name, or it wasn't evaluated.
+    """
+    with tracking_errors(tracker.config.uri):
+        version = _find_version(tracker, reference)
+        runs = _named_runs(tracker, reference) if version is None else _run_of(tracker, version)
+        if not runs:
+            raise UserError(_not_found(tracker, reference, _RUN_FORMS))
+
+        evaluated = {}
+        for run in runs:
+            run_ids = _scored_runs(tracker, run, artifact)
+            if run_ids:
+                evaluated[run.info.run_id] = (run, run_ids)
+    if not evaluated:
+        raise UserError(_not_evaluated(runs[0], reference))
+    _check_one("run", reference, list(evaluated))
+
+    run, run_ids = next(iter(evaluated.values()))
+    return EvaluatedRun(
+        run_id=run.info.run_id,
+        name=run.info.run_name,
+        started=run.info.start_time,
+        tags=dict(run.data.tags),
+        run_ids=run_ids,
+    )
+
+
+def _not_evaluated(run: Run, reference: str) -> str:
+    """Return why a run has nothing to show, in one line."""
+    tags, run_id = run.data.tags, run.info.run_id
+    state = tags.get("tunetrail.state", run.info.status.lower())
+    reason = " ".join(tags.get("tunetrail.reason", "").split())
+    cause = f", which {_STATES.get(state, f'is {state}')}{f': {reason}' if reason else ''}"
+    advice = (
+        "Wait until it has ended."
+        if state == "running"
+        else (f"Continue it with `tunetrail resume {run_id}`, or train again.")
+    )
+    return f"run must have been evaluated, got {reference!r}{cause}. {advice}"
+
+
+def _check_one(field_name: str, reference: str, run_ids: list[str]) -> None:
+    """Raise `UserError` if a name stands for several runs."""
+    if len(run_ids) > 1:
+        shown = ", ".join(run_ids[:_SHOWN_NAMES])
+        raise UserError(
+            f"{field_name} must be one run, got {reference!r}, the name of {len(run_ids)} runs. "
+            f"Name it by its id: {shown}."
+        )
 
 
 def find_model(tracker: Tracker, reference: str, artifact: str) -> ModelReference:
@@ -57,18 +153,13 @@ def find_model(tracker: Tracker, reference: str, artifact: str) -> ModelReferenc
         version = _find_version(tracker, reference)
         runs = _named_runs(tracker, reference) if version is None else _run_of(tracker, version)
         if not runs:
-            raise UserError(_not_found(tracker, reference))
+            raise UserError(_not_found(tracker, reference, _MODEL_FORMS))
         scored_runs = {}
         for run in runs:
             scored_runs[run.info.run_id] = _scored_runs(tracker, run, artifact)
 
         with_scores = {run_id: scored for run_id, scored in scored_runs.items() if scored}
-        if len(with_scores) > 1:
-            shown = ", ".join(list(with_scores)[:_SHOWN_NAMES])
-            raise UserError(
-                f"model must be one run, got {reference!r}, the name of {len(with_scores)} runs. "
-                f"Name it by its id: {shown}."
-            )
+        _check_one("model", reference, list(with_scores))
         if not with_scores:
             raise UserError(
                 f"model must be a run with the artifact {artifact}, got {reference!r} without it: "
@@ -155,9 +246,9 @@ def _versions_of(tracker: Tracker, run_ids: Iterable[str]) -> list[ModelVersion]
     return versions
 
 
-def _not_found(tracker: Tracker, reference: str) -> str:
-    """Return that there is no such model, with the nearest names that there are."""
-    names = dict.fromkeys([BASE])
+def _not_found(tracker: Tracker, reference: str, forms: str) -> str:
+    """Return that there is no such run or model, with the nearest names that there are."""
+    names = dict.fromkeys([BASE] if forms == _MODEL_FORMS else [])
     for model in tracker.client.search_registered_models(max_results=_SHOWN_NAMES * 10):
         names |= dict.fromkeys(f"{model.name}@{alias}" for alias in model.aliases)
         is_of_model = f"name = '{model.name}'"
@@ -170,7 +261,4 @@ def _not_found(tracker: Tracker, reference: str) -> str:
     hint = f"Did you mean {' or '.join(map(repr, nearest))}?"
     if not nearest:
         hint = "`tunetrail ui` shows the runs and the versions."
-    return (
-        "model must be a run's id or name, a version such as embedding/3, an alias such as "
-        f"embedding@root, or base, got {reference!r}. {hint}"
-    )
+    return f"{forms}, got {reference!r}. {hint}"

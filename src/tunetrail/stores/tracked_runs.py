@@ -12,9 +12,11 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
-from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_RUN_NOTE
 
 from tunetrail.errors import TrackingError, state_after
 from tunetrail.stores.processes import ProcessIdentity
@@ -134,6 +136,24 @@ class TrackedRun:
         with tracking_errors(self.tracker.config.uri):
             path = self.tracker.client.download_artifacts(self.run_id, file, str(run_folder))
         return Path(path)
+
+    def local_artifact(self, file: str) -> Path | None:
+        """Return where an artifact lies on this machine; None if a server keeps it."""
+        with tracking_errors(self.tracker.config.uri):
+            uri = self.tracker.client.get_run(self.run_id).info.artifact_uri
+        url = urlsplit(uri)
+        is_local = url.scheme in ("", "file")
+        return Path(url2pathname(url.path)) / file if is_local else None
+
+    def describe(self, note: str) -> None:
+        """Set the note that MLflow's pages show with the run, in Markdown, unless it has one.
+
+        The user may have written one while the run went on, or before it was resumed.
+        """
+        with tracking_errors(self.tracker.config.uri):
+            tags = self.tracker.client.get_run(self.run_id).data.tags
+        if not tags.get(MLFLOW_RUN_NOTE, "").strip():
+            self.set_tags({MLFLOW_RUN_NOTE: note})
 
     def log_text(self, text: str, file: str) -> None:
         """Store a text artifact."""

@@ -27,6 +27,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from tunetrail.config import TrackingConfig
+from tunetrail.errors import UserError
 from tunetrail.locks import file_lock
 from tunetrail.stores.processes import ProcessIdentity
 from tunetrail.stores.tracked_runs import LONGEST_VALUE, TrackedRun, safe_name
@@ -36,6 +37,7 @@ __all__ = [
     "LONGEST_VALUE",
     "TrackedRun",
     "Tracker",
+    "existing_store",
     "safe_name",
     "shown_uri",
     "sqlite_file",
@@ -199,6 +201,18 @@ def _check_reachable(uri: str) -> None:
     default_port = default_ports.get(url.scheme.partition("+")[0])
     if default_port is not None and url.hostname:
         socket.create_connection((url.hostname, port or default_port), timeout=10).close()
+
+
+def existing_store(tracking_uri: str) -> Tracker:
+    """Return the MLflow store; raises `UserError` if it is a file that doesn't exist."""
+    file = sqlite_file(tracking_uri)
+    # It would be made, and then hold no runs.
+    if file is not None and not file.exists():
+        raise UserError(
+            f"tracking_uri must name a store with runs, got {shown_uri(tracking_uri)}: there is no "
+            "such file. Train first, or call it in the folder in which you trained."
+        )
+    return Tracker(TrackingConfig(uri=tracking_uri))
 
 
 def sqlite_file(uri: str) -> Path | None:

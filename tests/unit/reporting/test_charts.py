@@ -2,7 +2,17 @@ import sys
 
 import pytest
 
-from tunetrail.reporting.charts import BLUE, bar_chart, drawable, new_figure, png
+from tunetrail.reporting.charts import (
+    BLUE,
+    INK,
+    RUST,
+    Interval,
+    bar_chart,
+    drawable,
+    interval_chart,
+    new_figure,
+    png,
+)
 
 
 def test_bar_chart_sums_up_the_smallest_counts() -> None:
@@ -43,3 +53,21 @@ def test_figures_belong_to_no_global_state() -> None:
     assert picture.startswith(b"\x89PNG")
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or pyplot.get_fignums() == []
+
+
+def test_interval_chart_draws_each_line_with_its_bounds() -> None:
+    intervals = [
+        Interval("better", 0.2, 0.1, 0.3),
+        Interval("worse", -0.2, -0.3, -0.1),
+        Interval("open", 0.05),
+    ]
+
+    figure = interval_chart(intervals, "gain in points", width=4.0)
+
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == ["better", "worse", "open"]
+    # The line at 0, then two lines with an end each, and one point without bounds.
+    ends = [list(map(float, line.get_xdata())) for line in axes.lines]  # type: ignore[arg-type]
+    assert ends[1:] == [[0.1, 0.3], [0.2], [-0.3, -0.1], [-0.2], [0.05]]
+    assert [line.get_color() for line in axes.lines[1:]] == [BLUE, BLUE, RUST, RUST, INK]
+    assert axes.get_xlabel() == "gain in points"

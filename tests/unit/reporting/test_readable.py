@@ -2,7 +2,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunetrail.reporting.readable import Span, compact, counted, differences, largest, readable
+from tunetrail.reporting.readable import (
+    Span,
+    as_markdown,
+    compact,
+    counted,
+    differences,
+    largest,
+    readable,
+)
 
 ANY_TEXT = st.text(st.characters(), max_size=80)
 
@@ -152,3 +160,18 @@ def test_compact_numbers_have_three_digits() -> None:
     assert compact(34.2179) == "34.2"
     assert compact(0.01333, as_share=True) == "1.33%"
     assert compact(float("nan")) == "n/a"
+
+
+@pytest.mark.parametrize(
+    ("text", "markdown"),
+    [
+        ("nDCG@10 of ndcg_at_10: +0.1 (a_b)", "nDCG@10 of ndcg_at_10: +0.1 (a_b)"),
+        ("<script>alert(1)</script> &amp;", r"\<script\>alert(1)\</script\> \&amp;"),
+        ("[link](http://x.y) ![p](q)", r"\[link\](http\://x.y) !\[p\](q)"),
+        ("*a* _b_ ~c~ `d` |e| \\", r"\*a\* \_b\_ \~c\~ \`d\` \|e\| \\"),
+        ("# h\n\n- one\n2. two", r"\# h - one 2. two"),
+        ("www.x.y me@x.y", r"www\.x.y me\@x.y"),
+    ],
+)
+def test_as_markdown_is_shown_as_the_text(text: str, markdown: str) -> None:
+    assert as_markdown(text) == markdown

@@ -13,6 +13,7 @@ from tunetrail.deployment.gate import Decision, decide
 from tunetrail.deployment.promotion import Candidate
 from tunetrail.deployment.registry import ModelVersion
 from tunetrail.evaluation.comparison import Comparison
+from tunetrail.evaluation.decision_text import BASE, decision_text
 from tunetrail.pipeline.lineage import RowIds
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.earlier_sessions import keep_in_benchmark
@@ -20,6 +21,7 @@ from tunetrail.pipeline.stages.evaluate import Evaluation
 from tunetrail.pipeline.stages.fit import FittedModel
 from tunetrail.pipeline.stages.leave_out import learnt_row_ids
 from tunetrail.pipeline.stages.prepare import PreparedRows
+from tunetrail.reporting.readable import as_markdown
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +86,9 @@ def deploy(
     logger.info(
         "%s: deployment, candidate %s (%s)", context.model_type, decision.word, decision.reason
     )
+    candidate = _candidate(context, prepared, fitted, evaluation, decision)
     version, exported_to = promotion.deploy(
-        _candidate(context, prepared, fitted, evaluation.comparison),
+        candidate,
         decision,
         context.registry,
         evaluation.version_to_beat,
@@ -97,6 +100,7 @@ def deploy(
 
     tags = {"tunetrail.decision": decision.word, "tunetrail.version": version.version}
     context.run.set_tags(tags)
+    context.run.describe(candidate.description)
     previous_root = evaluation.version_to_beat
     step = {
         **decision.to_dict(),
@@ -115,14 +119,25 @@ def deploy(
 
 
 def _candidate(
-    context: StageContext, prepared: PreparedRows, fitted: FittedModel, comparison: Comparison
+    context: StageContext,
+    prepared: PreparedRows,
+    fitted: FittedModel,
+    evaluation: Evaluation,
+    decision: Decision,
 ) -> Candidate:
+    comparison, previous_root = evaluation.comparison, evaluation.version_to_beat
     probes = [texts[0] for texts in texts_of_rows(prepared.split.test.head(_PROBES))]
     tags = {
         **context.tags,
         "tunetrail.started_from": fitted.started_from,
         f"tunetrail.{comparison.metric}": f"{comparison.after:.6f}",
     }
+    text = decision_text(
+        comparison,
+        against=previous_root.uri if previous_root else BASE,
+        promoted=decision.promote,
+        reason=decision.reason,
+    )
     return Candidate(
         model=fitted.model,
         save=partial(shutil.copytree, fitted.folder),
@@ -130,6 +145,7 @@ def _candidate(
         base_model=context.base.canonical_name,
         probes=probes,
         tags=tags,
+        description=as_markdown(text),
     )
 
 

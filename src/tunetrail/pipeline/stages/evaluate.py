@@ -170,10 +170,13 @@ def _compare(
         logger.warning("%s: %s", context.model_type, comparison.warning)
     run.log_figure(comparison_figure(comparison), "comparison.png")
     vectors = partial(family.row_vectors, learner, fitted.model)
+    # Models that give no vectors of texts have no map of them.
+    reference_vectors = partial(family.row_vectors, learner, reference) if family.encode else None
     example_rows = log_example_rows(
         context,
         split,
         vectors,
+        reference_vectors,
         after=after,
         before=before,
         against=against,

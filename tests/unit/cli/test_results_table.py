@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from tunetrail.cli.report import print_results
+from tunetrail.cli.results_table import print_results
 from tunetrail.evaluation.metrics import METRICS, Metric
 
 

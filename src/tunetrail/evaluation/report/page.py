@@ -1,0 +1,250 @@
+"""The page of a training: one HTML file that needs no network."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from tunetrail.evaluation.decision_text import decision_text, interval_with_level, model_in_words
+from tunetrail.evaluation.error_analysis import label_confusion, most_confused
+from tunetrail.evaluation.metrics import metric_named
+from tunetrail.evaluation.report.pictures import (
+    MOST_SLICES,
+    alternative_texts,
+    report_figures,
+    slice_name,
+)
+from tunetrail.evaluation.report.run_report import (
+    MetricLine,
+    ModelReport,
+    RunReport,
+    map_groups,
+    metric_lines,
+)
+from tunetrail.reporting.charts import png
+from tunetrail.reporting.html import load_template, picture_address
+from tunetrail.reporting.readable import counted
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+_DPI = 200
+"""Sharp on screens with two dots to a pixel."""
+_SHOWN_EXAMPLES = 3
+_MOST_ANSWERS = 20
+_EXAMPLE_LISTS = {
+    "fixes": "Fixed: wrong before, right now",
+    "breaks": "Broken: right before, wrong now",
+    "worst": "The worst rows of the candidate",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderedReport:
+    """The page of a run, and what it shows as files of their own.
+
+    Attributes:
+        html: The page.
+        pictures: The PNGs by model type and name.
+        metrics: The metrics by model type.
+    """
+
+    html: str
+    pictures: Mapping[str, Mapping[str, bytes]]
+    metrics: Mapping[str, Sequence[MetricLine]]
+
+
+def render_report(report: RunReport) -> RenderedReport:
+    """Return the report as the text of one HTML file, with its pictures and tables."""
+    pictures, metrics, sections = {}, {}, []
+    for model in report.models:
+        figures = report_figures(model)
+        # Drawn once, for the page and for MLflow.
+        pngs = {name: png(figure, _DPI) for name, figure in figures.items()}
+        lines = metric_lines(model)
+        pictures[model.model_type], metrics[model.model_type] = pngs, lines
+        sections.append(_section(model, pngs, lines))
+    html = _template().render(report=report, sections=sections, shown_examples=_SHOWN_EXAMPLES)
+    return RenderedReport(html=html, pictures=pictures, metrics=metrics)
+
+
+def _section(
+    model: ModelReport, pngs: Mapping[str, bytes], lines: Sequence[MetricLine]
+) -> dict[str, Any]:
+    """Return what the template shows of a model type."""
+    comparison, deployment = model.comparison, model.steps.get("deployment", {})
+    texts = alternative_texts(list(pngs), model)
+    confusion = None if model.rows is None else label_confusion(model.rows)
+    result = model.cross_validation
+    colours = map_groups(model, None)
+    return {
+        "model": model,
+        "comparison": comparison,
+        "interval": interval_with_level(comparison),
+        "against": model_in_words(model.against),
+        "promoted": deployment.get("promote"),
+        "version": deployment.get("version"),
+        "decision": _decision(model),
+        "metrics": lines,
+        "facts": list(_facts(model)),
+        "pictures": {name: (texts[name], picture_address(pngs[name])) for name in pngs},
+        "map_colour": "what became of the row" if colours is None else colours[0],
+        "gain": None if result is None or result.gain is None else result.gain.sentence,
+        "folds_without_gain": result is not None and result.gain is None,
+        "slices": _slice_lines(model.slices),
+        "slice_count": 0 if model.slices is None else len(model.slices),
+        "changes": model.steps["comparison"].get("error_analysis") or model.examples,
+        "examples": _example_lists(model),
+        "confusions": [] if confusion is None else most_confused(confusion).to_dict("records"),
+        "answers": _answers(model.answers),
+        "sessions": model.earlier_sessions,
+    }
+
+
+def _decision(model: ModelReport) -> str:
+    deployment = model.steps.get("deployment")
+    if deployment is None:
+        # A run that was told to end after its evaluation.
+        label = metric_named(model.comparison.metric).label
+        return (
+            f"Not decided: {label} is {model.comparison.after:.4f} against "
+            f"{model.comparison.before:.4f} of {model_in_words(model.against)} "
+            f"({interval_with_level(model.comparison)}). The run ended before its deployment."
+        )
+    return decision_text(
+        model.comparison,
+        against=model.against,
+        promoted=deployment["promote"],
+        reason=deployment["reason"],
+    )
+
+
+def _facts(model: ModelReport) -> Any:
+    """Yield names and values of what was trained, as far as the run kept it."""
+    training, evaluation = (model.steps.get(name, {}) for name in ("training", "evaluation"))
+    if training.get("base_model"):
+        yield "base model", training["base_model"]
+    if training.get("started_from"):
+        yield "started from", model_in_words(training["started_from"])
+    sides = evaluation.get("split", {}).get("rows", {})
+    if sides:
+        yield "rows", ", ".join(f"{rows:,} {side}" for side, rows in sides.items())
+    if model.comparison.documents:
+        yield "documents ranked", f"{model.comparison.documents:,}"
+    if "steps" in training:
+        early = ", stopped early" if training.get("stopped_early") else ""
+        epochs = counted(training.get("epochs", 1), "epoch")
+        yield "training", f"{counted(training['steps'], 'step')}, {epochs}{early}"
+    if training.get("best_step") is not None:
+        yield "weights chosen", f"step {training['best_step']:,}, by {training['monitor']}"
+    if "seconds" in training:
+        yield "time of the training", _duration(training["seconds"])
+    if training.get("precision"):
+        yield "precision", training["precision"]
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest_seconds = divmod(round(seconds), 60)
+    return f"{minutes:,} min {rest_seconds} s" if minutes else f"{rest_seconds} s"
+
+
+def _slice_lines(slices: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """Return the slices that the table shows, the surest loss first."""
+    if slices is None:
+        return []
+    lines: list[dict[str, Any]] = slices.head(MOST_SLICES).to_dict("records")
+    for line in lines:
+        line["name"] = slice_name(line["attribute"], str(line["value"]))
+    return lines
+
+
+def _example_lists(model: ModelReport) -> list[dict[str, Any]]:
+    """Return the lists of rows, each with its title and the rows as the template shows them."""
+    if model.examples is None:
+        return []
+    lists = []
+    for name, title in _EXAMPLE_LISTS.items():
+        examples = [_example(row, model) for row in model.examples.get(name, [])]
+        lists.append({"title": title, "examples": examples})
+    return lists
+
+
+def _example(row: Mapping[str, Any], model: ModelReport) -> dict[str, Any]:
+    """Return a row of a list: what changed in it, and its texts by name."""
+    metric = metric_named(model.comparison.metric)
+    changes = []
+    if row.get("reference_best_rank") is not None and row.get("best_rank") is not None:
+        changes.append(f"rank {row['reference_best_rank']:,.0f} → {row['best_rank']:,.0f}")
+    if row.get("predicted_label") is not None:
+        before = row.get("reference_predicted_label")
+        changes.append(f"predicted {before} → {row['predicted_label']}, label {row.get('label')}")
+    if metric.per_example and not changes:
+        # The lists hold qualities, of which higher is better.
+        sign = 1.0 if metric.higher_is_better else -1.0
+        changes.append(f"{metric.label} {sign * row['before']:.3f} → {sign * row['after']:.3f}")
+
+    texts = _content(row.get("content"))
+    answers = {
+        "first_instead": "ranked first instead",
+        "reference_written": "written before",
+        "written": "written now",
+    }
+    for name, title in answers.items():
+        if row.get(name) is not None:
+            texts.append((title, row[name]))
+    return {"row_id": row.get("row_id"), "changes": "; ".join(changes), "texts": texts}
+
+
+def _content(content: str | None) -> list[tuple[str, str]]:
+    """Return the texts of a row by column; a content that was cut off stays one text."""
+    if content is None:
+        return []
+    try:
+        columns = json.loads(content)
+    except ValueError:
+        return [("content", content)]
+
+    texts = []
+    for column, value in columns.items():
+        if isinstance(value, list) and all(isinstance(turn, dict) for turn in value):
+            for turn in value:
+                texts.append((str(turn.get("role", column)), str(turn.get("content", ""))))
+        else:
+            texts.append((column, value if isinstance(value, str) else json.dumps(value)))
+    return texts
+
+
+def _answers(answers: pd.DataFrame | None) -> list[dict[str, Any]]:
+    return [] if answers is None else answers.head(_MOST_ANSWERS).to_dict("records")
+
+
+def _number(value: float | None, form: str = ".4f") -> str:
+    """Return a number in a form; `-` if there is none."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    # The digits of perplexities or counts would say nothing.
+    return f"{value:,.1f}" if abs(value) >= 1000.0 else format(value, form)
+
+
+def _range(bounds: Sequence[float | None], form: str = ".4f") -> str:
+    """Return both bounds of an interval; an empty text if there is none."""
+    lower, upper = bounds
+    if lower is None or upper is None or math.isnan(lower) or math.isnan(upper):
+        return ""
+    return f"{_number(lower, form)} … {_number(upper, form)}"
+
+
+@cache
+def _template() -> "Template":
+    filters: dict[str, Any] = {
+        "number": _number,
+        "signed": lambda value: _number(value, "+.4f"),
+        "range": lambda bounds: _range(bounds, ".3f"),
+        "signed_range": lambda bounds: _range(bounds, "+.4f"),
+    }
+    return load_template(Path(__file__).with_name("run.html"), filters)

@@ -1,0 +1,233 @@
+"""Pictures of a training's report: curves, intervals, confused labels, and the map of the rows.
+
+All are half as wide as a page, so that a telephone shows their letters large enough to read.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from tunetrail.evaluation.error_analysis import label_confusion, row_changes
+from tunetrail.evaluation.metrics import metric_named
+from tunetrail.evaluation.plots import Curve, confusion_figure
+from tunetrail.evaluation.report.run_report import (
+    BROKEN,
+    FIXED,
+    RIGHT,
+    WRONG,
+    ModelReport,
+    fold_lines,
+    map_groups,
+)
+from tunetrail.reporting.charts import (
+    BLUE,
+    GREY,
+    INK,
+    LIGHT_BLUE,
+    RUST,
+    TEXT,
+    Interval,
+    drawable,
+    interval_chart,
+    new_figure,
+    style_axes,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 4.1
+"""Inches; a page has two pictures side by side, a telephone one below the other."""
+
+MOST_SLICES = 12
+_NAME_CHARACTERS = 22
+_MOST_MARKED_POINTS = 40
+_GROUP_COLOURS = ("#1f5fa8", "#d9822b", "#3c8d5a", "#8e5ea2", "#c2405a", "#4aa3a2", "#8c6d3f")
+# What changed lies above what stayed.
+_OUTCOME_COLOURS = {RIGHT: LIGHT_BLUE, WRONG: GREY, FIXED: BLUE, BROKEN: RUST}
+
+
+def report_figures(report: ModelReport) -> dict[str, "Figure"]:
+    """Return the pictures of a model type by name, without those that have nothing to show.
+
+    The names are `losses`, `monitor`, `folds`, `slices`, `earlier_sessions`, `confusion`,
+    `map_before` and `map_after`.
+    """
+    figures = {**_curve_figures(report), **_map_figures(report)}
+    level = f"{100.0 * report.comparison.confidence:.3g} % interval"
+    metric = metric_named(report.comparison.metric).label
+
+    folds = []
+    for line in fold_lines(report):
+        folds.append(Interval(line.name, line.improvement, line.lower, line.upper))
+    if folds:
+        label = f"improvement of {metric}, 95 % interval"
+        figures["folds"] = interval_chart(folds, label, width=WIDTH)
+
+    if report.slices is not None and len(report.slices):
+        lines = _slice_intervals(report.slices.head(MOST_SLICES))
+        label = f"improvement of {metric}, intervals for all at once"
+        figures["slices"] = interval_chart(lines, label, width=WIDTH)
+
+    sessions = []
+    for name, change in report.earlier_sessions.items():
+        sessions.append(Interval(name, change.improvement, change.lower, change.upper))
+    if sessions:
+        label = f"improvement of {metric}, {level} for all at once"
+        figures["earlier_sessions"] = interval_chart(sessions[:MOST_SLICES], label, width=WIDTH)
+
+    confusion = None if report.rows is None else label_confusion(report.rows)
+    if confusion is not None and len(confusion):
+        figures["confusion"] = confusion_figure(confusion)
+    return figures
+
+
+def slice_name(attribute: str, value: str) -> str:
+    """Return a slice as people call it: `source = web`, or `near row 384`."""
+    if attribute == "embedding_cluster":
+        # Read from a file of numbers with decimals.
+        return f"texts near row {value.removesuffix('.0')}"
+    return f"{attribute} = {value}"
+
+
+def _slice_intervals(slices: pd.DataFrame) -> list[Interval]:
+    lines = []
+    for line in slices.to_dict("records"):
+        name = f"{slice_name(line['attribute'], str(line['value']))} ({line['rows']:,} rows)"
+        bounds = (line["corrected_lower"], line["corrected_upper"])
+        lower, upper = bounds if np.isfinite(bounds).all() else (None, None)
+        lines.append(Interval(name, line["improvement"], lower, upper))
+    return lines
+
+
+def _curve_figures(report: ModelReport) -> dict[str, "Figure"]:
+    """Draw the losses, and the metric that chose the weights, with the chosen step marked."""
+    training = report.steps.get("training", {})
+    history: Mapping[str, Curve] = training.get("history", {})
+    monitor, best_step = training.get("monitor", "val/loss"), training.get("best_step")
+
+    figures = {}
+    losses = {name: history[name] for name in ("train/loss", "val/loss") if history.get(name)}
+    if losses:
+        label = "loss (nats per token)" if report.model_type == "llm" else "loss"
+        figures["losses"] = _curves_figure(losses, label, best_step)
+    if monitor != "val/loss" and history.get(monitor):
+        name = monitor.removeprefix("val/")
+        curves = {"validation": history[monitor]}
+        figures["monitor"] = _curves_figure(curves, _metric_label(name), best_step)
+    return figures
+
+
+def _metric_label(name: str) -> str:
+    try:
+        metric = metric_named(name)
+    # A user's own callback may log any value.
+    except ValueError:
+        return drawable(name)
+    return f"{metric.label} ({'higher' if metric.higher_is_better else 'lower'} is better)"
+
+
+def _curves_figure(curves: Mapping[str, Curve], label: str, best_step: int | None) -> "Figure":
+    figure = new_figure(2.5, WIDTH)
+    axes = figure.subplots()
+    colours = (GREY, BLUE) if len(curves) > 1 else (BLUE,)
+    names = {"train/loss": "training", "val/loss": "validation"}
+    for (name, curve), colour in zip(curves.items(), colours, strict=False):
+        steps, values = np.array(curve, dtype=np.float64).reshape(-1, 2).T
+        # Infinity would stretch the axis; NaN leaves a gap.
+        values[~np.isfinite(values)] = np.nan
+        marker = "." if len(curve) <= _MOST_MARKED_POINTS else ""
+        axes.plot(steps, values, marker=marker, color=colour, label=names.get(name, name))
+
+    style_axes(axes)
+    if best_step is not None:
+        chosen = f"step {best_step:,} chosen"
+        axes.axvline(best_step, color=RUST, linestyle="--", linewidth=1, label=chosen)
+    axes.set_xlabel("optimizer step", **TEXT)
+    axes.set_ylabel(label, **TEXT)
+    axes.margins(y=0.12)
+    _add_legend(figure, axes)
+    return figure
+
+
+def _add_legend(figure: "Figure", axes: "Axes", columns: int = 3) -> None:
+    """Put the legend above the axes, where it covers nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    style: dict[str, Any] = {"frameon": False, "fontsize": 8, "labelcolor": INK}
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns, **style)
+
+
+def _map_figures(report: ModelReport) -> dict[str, "Figure"]:
+    """Draw the rows of the test side in the plane, before and after."""
+    embedding_map = report.embedding_map
+    if embedding_map is None:
+        return {}
+
+    changes = None if report.rows is None else row_changes(report.rows).table
+    grouped = map_groups(report, changes)
+    table = embedding_map.table
+    names = pd.Series("test rows", table.index)
+    if grouped is not None:
+        names = table["row_id"].map(grouped[1]).fillna("unknown")
+
+    shares = {"before": embedding_map.before_share, "after": embedding_map.after_share}
+    # Equal axes: how far the rows are spread is what the two pictures are compared by.
+    coordinates = table[["before_x", "before_y", "after_x", "after_y"]].to_numpy()
+    limit = 1.08 * float(np.abs(coordinates).max()) or 1.0
+    figures = {}
+    for moment, share in shares.items():
+        points = table[[f"{moment}_x", f"{moment}_y"]].to_numpy()
+        axis = f"principal components, {100.0 * share:.0f} % of the variance"
+        figures[f"map_{moment}"] = _scatter_figure(points, names, limit, axis)
+    return figures
+
+
+def _scatter_figure(points: Any, names: pd.Series, limit: float, axis: str) -> "Figure":
+    """Draw points in the colours of their groups, the same in each picture of the same groups."""
+    colours = _group_colours(names)
+    hidden = names.nunique() - len(colours)
+    if hidden:
+        # Below the others, since they are drawn in this order.
+        summary = f"{hidden} others"
+        names = names.where(names.isin(list(colours)), summary)
+        colours = {summary: GREY, **colours}
+
+    figure = new_figure(4.2, WIDTH)
+    axes = figure.subplots()
+    for name, colour in colours.items():
+        x, y = points[(names == name).to_numpy()].T
+        label = drawable(name, _NAME_CHARACTERS)
+        axes.scatter(x, y, s=12, color=colour, linewidths=0, alpha=0.75, label=label)
+
+    style_axes(axes)
+    axes.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[], aspect="equal")
+    axes.set_xlabel(axis, **TEXT)
+    _add_legend(figure, axes, columns=2)
+    return figure
+
+
+def _group_colours(names: pd.Series) -> dict[str, str]:
+    """Return the colour of each group that has one: of all outcomes, or of the largest groups."""
+    counts = names.value_counts()
+    if set(counts.index) <= set(_OUTCOME_COLOURS):
+        return {name: colour for name, colour in _OUTCOME_COLOURS.items() if name in counts.index}
+    return dict(zip(map(str, counts.index), _GROUP_COLOURS, strict=False))
+
+
+def alternative_texts(figures: Sequence[str], report: ModelReport) -> dict[str, str]:
+    """Return for each picture what it shows, for readers who don't see it."""
+    metric = metric_named(report.comparison.metric).label
+    texts = {
+        "losses": "Training and validation loss over the optimizer steps",
+        "monitor": "The monitored metric of the validation over the optimizer steps",
+        "folds": f"Improvement of {metric} over the base model in each fold, with intervals",
+        "slices": f"Improvement of {metric} on the worst slices, with intervals",
+        "earlier_sessions": f"Change of {metric} on each earlier session, with intervals",
+        "confusion": "How often each label is predicted for each label",
+        "map_before": "Test rows in two dimensions before the training",
+        "map_after": "Test rows in two dimensions after the training",
+    }
+    return {name: texts[name] for name in figures}

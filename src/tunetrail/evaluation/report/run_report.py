@@ -1,0 +1,328 @@
+"""What a run kept of each model type, and the tables that its report shows of it."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tunetrail.evaluation.comparison import Comparison, compare
+from tunetrail.evaluation.cross_validation import CrossValidationResult
+from tunetrail.evaluation.embedding_map import EmbeddingMap
+from tunetrail.evaluation.example_rows import FOLD, REFERENCE, TEST, ExampleRows
+from tunetrail.evaluation.metrics import Metric, metric_named
+from tunetrail.evaluation.scores import Scores
+
+STEPS = ("cleaning", "cross_validation", "training", "evaluation", "comparison", "deployment")
+"""The steps of a run whose results the report shows."""
+
+FIXED, BROKEN, RIGHT, WRONG = "fixed", "broken", "right both times", "wrong both times"
+
+_RESAMPLES, _FEWEST_RESAMPLES = 2_000, 200
+_MOST_CELLS = 20_000_000
+"""Clusters times resamples from which fewer resamples are drawn: a second for each metric."""
+
+Bounds = tuple[float | None, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelReport:
+    """What a run kept of one model type; older runs lack some of it.
+
+    Attributes:
+        model_type: `embedding` or `llm`.
+        run_id: The MLflow run of the model type.
+        steps: The results of the steps by name, at least `comparison`.
+        rows: The scores of each held-out row.
+        slices: Lines of `score_slices`, the surest loss first.
+        examples: The rows that were fixed and broken, and the worst ones.
+        answers: What both models of a language model wrote.
+        embedding_map: The test rows in two dimensions.
+        missing: What the run didn't keep, in words.
+    """
+
+    model_type: str
+    run_id: str
+    steps: Mapping[str, Mapping[str, Any]]
+    rows: ExampleRows | None = None
+    slices: pd.DataFrame | None = None
+    examples: Mapping[str, Any] | None = None
+    answers: pd.DataFrame | None = None
+    embedding_map: EmbeddingMap | None = None
+    missing: Sequence[str] = ()
+
+    @property
+    def comparison(self) -> Comparison:
+        """The candidate compared with the version to beat."""
+        return Comparison.from_dict(self.steps["comparison"])
+
+    @property
+    def against(self) -> str:
+        """The URI of the version to beat, or `base`."""
+        return str(self.steps["comparison"].get("against", "base"))
+
+    @property
+    def cross_validation(self) -> CrossValidationResult | None:
+        """The folds; None if cross-validation was off."""
+        step = self.steps.get("cross_validation", {})
+        return CrossValidationResult.from_dict(step) if "metric" in step else None
+
+    @property
+    def earlier_sessions(self) -> dict[str, Comparison]:
+        """The comparison on the test rows of each earlier session, the worst change first."""
+        changes = self.steps["comparison"].get("earlier_sessions") or {}
+        compared = {session: Comparison.from_dict(change) for session, change in changes.items()}
+        return dict(sorted(compared.items(), key=lambda pair: pair[1].improvement))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """A run as its report shows it.
+
+    Attributes:
+        name: The run's name.
+        run_id: Its id in MLflow.
+        started: When it started, as text.
+        tags: Its tags by name.
+        models: What it kept of each model type.
+        tracking_option: The option by which commands find the store; empty for the default one.
+    """
+
+    name: str
+    run_id: str
+    started: str
+    models: Sequence[ModelReport]
+    tags: Mapping[str, str] = field(default_factory=dict)
+    tracking_option: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricLine:
+    """A metric of both models on the test rows.
+
+    Attributes:
+        name: The metric's name.
+        label: Its name for people.
+        higher_is_better: Its direction; None if this version doesn't know the metric.
+        before: Its value for the version to beat; None if it wasn't computed.
+        after: Its value for the candidate.
+        before_bounds: The interval of `before`, if the run has one.
+        after_bounds: The interval of `after`.
+        improvement: How much better the candidate is; None for an unknown metric.
+        improvement_bounds: The interval of the improvement, from the same rows of both models.
+    """
+
+    name: str
+    label: str
+    higher_is_better: bool | None
+    before: float | None
+    after: float
+    before_bounds: Bounds = (None, None)
+    after_bounds: Bounds = (None, None)
+    improvement: float | None = None
+    improvement_bounds: Bounds = (None, None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldLine:
+    """The improvement over the base model on the held-out rows of a fold, or of all folds."""
+
+    name: str
+    improvement: float
+    lower: float | None = None
+    upper: float | None = None
+
+
+def metric_lines(report: ModelReport) -> list[MetricLine]:
+    """Return every metric that the run has of the candidate, the primary one first."""
+    evaluation, comparison = report.steps.get("evaluation", {}), report.comparison
+    candidate, reference = (evaluation.get(name, {}) for name in ("candidate", "reference"))
+    after = {comparison.metric: comparison.after, **candidate.get("metrics", {})}
+    before = {comparison.metric: comparison.before, **reference.get("metrics", {})}
+    answers = evaluation.get("generation", {}).get("metrics", {})
+
+    lines = []
+    for name, value in after.items():
+        metric = _metric_or_none(name)
+        change, change_bounds = _improvement(report, name, metric)
+        if change is None and metric is not None and name in before:
+            change = (value - before[name]) * (1.0 if metric.higher_is_better else -1.0)
+        of_answers = answers.get(name, {})
+        lines.append(
+            MetricLine(
+                name=name,
+                label=metric.label if metric else name,
+                higher_is_better=metric.higher_is_better if metric else None,
+                before=before.get(name),
+                after=value,
+                before_bounds=_bounds(reference, of_answers, "before", name),
+                after_bounds=_bounds(candidate, of_answers, "after", name),
+                improvement=change,
+                improvement_bounds=change_bounds,
+            )
+        )
+    return lines
+
+
+def metric_table(lines: Sequence[MetricLine]) -> pd.DataFrame:
+    """Return the metrics as a table: a line each, with bounds in columns of their own."""
+    columns = []
+    for line in lines:
+        values: dict[str, Any] = {"metric": line.name, "label": line.label}
+        for name in ("before", "after", "improvement"):
+            lower, upper = getattr(line, f"{name}_bounds")
+            values |= {name: getattr(line, name), f"{name}_lower": lower, f"{name}_upper": upper}
+        columns.append(values)
+    return pd.DataFrame(columns)
+
+
+def fold_lines(report: ModelReport) -> list[FoldLine]:
+    """Return the improvement of each fold with its interval, of all their rows, and of the mean.
+
+    A fold of a run that kept no rows has no interval.
+    """
+    result = report.cross_validation
+    if result is None or result.gain is None:
+        return []
+
+    gain = result.gain
+    step = report.steps["cross_validation"]
+    numbers = step.get("fold_numbers") or range(1, len(gain.differences) + 1)
+    by_fold = dict(_comparisons_of_folds(report))
+    lines = []
+    for number, difference in zip(numbers, gain.differences, strict=True):
+        comparison = by_fold.get(number)
+        lower, upper = (comparison.lower, comparison.upper) if comparison else (None, None)
+        lines.append(
+            FoldLine(name=f"fold {number}", improvement=difference, lower=lower, upper=upper)
+        )
+
+    pooled = gain.comparison
+    lines.append(
+        FoldLine(
+            name="rows of all folds",
+            improvement=pooled.improvement,
+            lower=pooled.lower,
+            upper=pooled.upper,
+        )
+    )
+    # Wider, as it allows for how differently trainings on other rows turn out.
+    if gain.mean_lower is not None:
+        lines.append(
+            FoldLine(
+                name="mean of the folds",
+                improvement=gain.mean_difference,
+                lower=gain.mean_lower,
+                upper=gain.mean_upper,
+            )
+        )
+    return lines
+
+
+def map_groups(report: ModelReport, changes: pd.DataFrame | None) -> tuple[str, pd.Series] | None:
+    """Return by what the rows of the map are coloured, and each row's group, by row id.
+
+    That is the label, or else a column of the user's such as `source`, or else what became of the
+    row from one model to the other.
+
+    Args:
+        report: The model type.
+        changes: The table of `row_changes`.
+    """
+    if report.rows is None or report.embedding_map is None:
+        return None
+    table = report.rows.table
+    rows = table[(table["side"] == TEST) & table["row_id"].notna()].set_index("row_id")
+    own_columns = sorted(report.rows.run.own_columns, key=lambda name: name != "source")
+    for name in ("label", *own_columns):
+        if name in rows and 1 < rows[name].nunique() < max(3, len(rows) // 2):
+            return name, rows[name].dropna().map(str)
+
+    if changes is None:
+        return None
+    known = changes.dropna(subset="row_id").set_index("row_id")
+    right_before, right_after = known["right_before"], known["right_after"]
+    outcomes = np.select(
+        [~right_before & right_after, right_before & ~right_after, right_before & right_after],
+        [FIXED, BROKEN, RIGHT],
+        WRONG,
+    )
+    return "outcome", pd.Series(outcomes, known.index)
+
+
+def _metric_or_none(name: str) -> Metric | None:
+    """Return the metric of that name; None if this version doesn't know it."""
+    try:
+        return metric_named(name)
+    except ValueError:
+        return None
+
+
+def _bounds(
+    scores: Mapping[str, Any], answers: Mapping[str, Any], moment: str, name: str
+) -> Bounds:
+    """Return the interval that the evaluation has of a metric of one model."""
+    interval = scores.get("intervals", {}).get(name) or answers.get(f"{moment}_interval")
+    lower, upper = interval or (None, None)
+    return lower, upper
+
+
+def _improvement(
+    report: ModelReport, name: str, metric: Metric | None
+) -> tuple[float | None, Bounds]:
+    """Return the improvement of a metric with its interval, as far as the rows tell it."""
+    comparison: Comparison | None = report.comparison
+    if comparison is None or name != comparison.metric:
+        comparison = _compared(report.rows, metric) if report.rows and metric else None
+    if comparison is None:
+        return None, (None, None)
+    return comparison.improvement, (comparison.lower, comparison.upper)
+
+
+def _compared(rows: ExampleRows, metric: Metric) -> Comparison | None:
+    """Return the comparison of both models by a metric; None if the rows don't hold its values."""
+    test = rows.table[rows.table["side"] == TEST]
+    names = {*metric.reads, *([metric.name] if metric.per_example else [])}
+    columns = [model + name for model in (REFERENCE, "") for name in names]
+    if test.empty or not set(columns) <= set(test):
+        return None
+
+    # Answers, for example, are written to some of the rows only.
+    values = test[columns].astype(np.float64).to_numpy()
+    known = np.flatnonzero(np.isfinite(values).all(axis=1))
+    if not len(known):
+        return None
+    before, after = (_scores_by(rows, model, metric, names, known) for model in (REFERENCE, ""))
+    return _compare(before, after)
+
+
+def _scores_by(
+    rows: ExampleRows, model: str, metric: Metric, names: Collection[str], known: Any
+) -> Scores:
+    """Return the scores of a model by a metric, on the test rows at the positions `known`."""
+    scores = rows.scores(model)
+    read = {name: scores.per_example[name] for name in names}
+    by_metric = replace(scores, metric=metric.name, metrics={metric.name: 0.0}, per_example=read)
+    return by_metric.at(known)
+
+
+def _comparisons_of_folds(report: ModelReport) -> Iterator[tuple[int, Comparison]]:
+    """Yield the number of each fold, and both models compared on its held-out rows."""
+    if report.rows is None:
+        return
+    table = report.rows.table
+    folds = table.loc[table["side"] == FOLD, "fold"]
+    if folds.empty:
+        return
+
+    before, after = (report.rows.scores(model, FOLD) for model in (REFERENCE, ""))
+    for number in sorted(folds.unique()):
+        indices = np.flatnonzero(folds == number)
+        yield int(number), _compare(before.at(indices), after.at(indices))
+
+
+def _compare(before: Scores, after: Scores) -> Comparison:
+    clusters = len(set(after.clusters)) if after.clusters is not None else after.examples
+    samples = max(_FEWEST_RESAMPLES, min(_RESAMPLES, _MOST_CELLS // clusters))
+    return compare(before, after, bootstrap_samples=samples, confidence=0.95, seed=0)
