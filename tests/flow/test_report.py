@@ -9,6 +9,9 @@ import pytest
 from mlflow import MlflowClient
 from tests.commands import CallMain
 
+from tunetrail.evaluation.comparison import Comparison
+from tunetrail.evaluation.decision_text import interval_with_level
+from tunetrail.reporting.readable import as_markdown
 from tunetrail.run_reports import REPORT_ARTIFACT
 
 
@@ -54,7 +57,7 @@ def test_run_and_version_say_the_decision_in_two_sentences(
     trained: Any, runs: dict[str, Any], client: MlflowClient
 ) -> None:
     step = trained.results["results"]["steps"]["comparison"]["embedding"]
-    interval = f"{step['lower']:+.4f} … {step['upper']:+.4f}"
+    interval = as_markdown(interval_with_level(Comparison.from_dict(step)))
 
     note = runs["s1 (all)"].data.tags["mlflow.note.content"]
     paragraphs = note.split("\n\n")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _DPI = 200
 """Sharp on screens with two dots to a pixel."""
-_SHOWN_EXAMPLES = 3
+_SHOWN_EXAMPLES = 4
 _MOST_ANSWERS = 20
 _EXAMPLE_LISTS = {
     "fixes": "Fixed: wrong before, right now",
@@ -227,8 +227,8 @@ def _number(value: float | None, form: str = ".4f") -> str:
     """Return a number in a form; `-` if there is none."""
     if value is None or not math.isfinite(value):
         return "-"
-    # The digits of perplexities or counts would say nothing.
-    return f"{value:,.1f}" if abs(value) >= 1000.0 else format(value, form)
+    # More digits of a perplexity would say nothing.
+    return f"{value:,.1f}" if abs(value) >= 100.0 else format(value, form)
 
 
 def _range(bounds: Sequence[float | None], form: str = ".4f") -> str:
