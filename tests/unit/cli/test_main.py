@@ -56,7 +56,7 @@ def test_main_helps_with_a_command_without_tensors(command: str) -> None:
 def test_main_help_names_every_command(call_main: CallMain, flag: str) -> None:
     result = call_main(flag)
     assert result.exit_code == 0 and result.err == ""
-    for command in ("train", "resume", "ingest", "sessions", "compare", "demo", "ui"):
+    for command in ("train", "resume", "ingest", "sessions", "compare", "report", "demo", "ui"):
         assert f"\n  {command} " in result.out
 
 
@@ -78,7 +78,7 @@ def test_main_refuses_an_unknown_command(call_main: CallMain, command: str, hint
 
     assert result.exit_code == 2
 
-    known = "train, resume, prepare, ingest, sessions, compare, demo, ui"
+    known = "train, resume, prepare, ingest, sessions, compare, report, demo, ui"
     assert (
         result.err.strip()
         == f"error: command must be one of {known}, got {command!r}. {hint}".strip()
