@@ -102,7 +102,7 @@ def _section(
         "examples": _example_lists(model),
         "confusions": [] if confusion is None else most_confused(confusion).to_dict("records"),
         "answers": _answers(model.answers),
-        "sessions": model.earlier_sessions,
+        "sessions": model.forgetting,
     }
 
 

@@ -53,11 +53,10 @@ _OUTCOME_COLOURS = {RIGHT: LIGHT_BLUE, WRONG: GREY, FIXED: BLUE, BROKEN: RUST}
 def report_figures(report: ModelReport) -> dict[str, "Figure"]:
     """Return the pictures of a model type by name, without those that have nothing to show.
 
-    The names are `losses`, `monitor`, `folds`, `slices`, `earlier_sessions`, `confusion`,
+    The names are `losses`, `monitor`, `folds`, `slices`, `forgetting`, `confusion`,
     `map_before` and `map_after`.
     """
     figures = {**_curve_figures(report), **_map_figures(report)}
-    level = f"{100.0 * report.comparison.confidence:.3g} % interval"
     metric = metric_named(report.comparison.metric).label
 
     folds = []
@@ -73,11 +72,11 @@ def report_figures(report: ModelReport) -> dict[str, "Figure"]:
         figures["slices"] = interval_chart(lines, label, width=WIDTH)
 
     sessions = []
-    for name, change in report.earlier_sessions.items():
+    for name, change in report.forgetting.items():
         sessions.append(Interval(name, change.improvement, change.lower, change.upper))
     if sessions:
-        label = f"improvement of {metric}, {level} for all at once"
-        figures["earlier_sessions"] = interval_chart(sessions[:MOST_SLICES], label, width=WIDTH)
+        label = f"improvement of {metric}, with its interval"
+        figures["forgetting"] = interval_chart(sessions[:MOST_SLICES], label, width=WIDTH)
 
     confusion = None if report.rows is None else label_confusion(report.rows)
     if confusion is not None and len(confusion):
@@ -225,7 +224,7 @@ def alternative_texts(figures: Sequence[str], report: ModelReport) -> dict[str, 
         "monitor": "The monitored metric of the validation over the optimizer steps",
         "folds": f"Improvement of {metric} over the base model in each fold, with intervals",
         "slices": f"Improvement of {metric} on the worst slices, with intervals",
-        "earlier_sessions": f"Change of {metric} on each earlier session, with intervals",
+        "forgetting": f"Change of {metric} on rows of earlier sessions, with intervals",
         "confusion": "How often each label is predicted for each label",
         "map_before": "Test rows in two dimensions before the training",
         "map_after": "Test rows in two dimensions after the training",

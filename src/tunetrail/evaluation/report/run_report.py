@@ -69,10 +69,13 @@ class ModelReport:
         return CrossValidationResult.from_dict(step) if "metric" in step else None
 
     @property
-    def earlier_sessions(self) -> dict[str, Comparison]:
-        """The comparison on the test rows of each earlier session, the worst change first."""
-        changes = self.steps["comparison"].get("earlier_sessions") or {}
-        compared = {session: Comparison.from_dict(change) for session, change in changes.items()}
+    def forgetting(self) -> dict[str, Comparison]:
+        """The comparison on each earlier session and on the general set, the worst change first."""
+        step = self.steps["comparison"]
+        changes = dict(step.get("earlier_sessions") or {})
+        for name, change in (step.get("general_set") or {}).items():
+            changes[f"general set {name}"] = change
+        compared = {name: Comparison.from_dict(change) for name, change in changes.items()}
         return dict(sorted(compared.items(), key=lambda pair: pair[1].improvement))
 
 

@@ -99,7 +99,11 @@ def make_model() -> Callable[..., ModelReport]:
             model_type="embedding",
             run_id="r1",
             steps={
-                "comparison": {**COMPARISON, "earlier_sessions": {text: COMPARISON}},
+                "comparison": {
+                    **COMPARISON,
+                    "earlier_sessions": {text: COMPARISON},
+                    "general_set": {"faq.jsonl": COMPARISON},
+                },
                 "deployment": {**DEPLOYMENT, "reason": text},
                 "training": {
                     "history": history,
@@ -156,7 +160,7 @@ def test_the_page_says_everything_that_the_run_kept(
         "losses",
         "monitor",
         "slices",
-        "earlier_sessions",
+        "forgetting",
         "confusion",
         "map_before",
         "map_after",
@@ -177,6 +181,7 @@ def test_the_page_says_everything_that_the_run_kept(
         "coloured by label",
         "Written answers",
         "Earlier sessions",
+        "general set faq.jsonl",
         "tunetrail compare r1 embedding@root",
     ):
         assert words in html, words
