@@ -12,7 +12,12 @@ from tunetrail.deployment.registry import ModelVersion
 from tunetrail.evaluation.answers import answer_summary, mask_answers
 from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.cross_validation import OutOfFold
-from tunetrail.evaluation.intervals import figures_with_bounds, metric_intervals, metric_table
+from tunetrail.evaluation.intervals import (
+    Interval,
+    figures_with_bounds,
+    metric_intervals,
+    metric_table,
+)
 from tunetrail.evaluation.looks import are_new
 from tunetrail.evaluation.own_figure import own_figure
 from tunetrail.evaluation.plots import comparison_figure
@@ -133,8 +138,8 @@ def _compare(
     evaluation = {
         "split": split.to_dict(),
         "metric": after.metric,
-        "candidate": {**after.to_dict(), "intervals": after_intervals},
-        "reference": {**before.to_dict(), "intervals": before_intervals},
+        "candidate": _with_intervals(after, after_intervals),
+        "reference": _with_intervals(before, before_intervals),
         "against": against,
         **({} if answers is None else {"generation": answers}),
         "left_out_rows": prepared.left_out,
@@ -196,6 +201,12 @@ def _compare(
         "root_figure": _log_own_figure(context, prepared, before, to_beat),
     }
     context.finish_step("comparison", step, comparison.figures)
+
+
+def _with_intervals(scores: Scores, intervals: Mapping[str, Interval]) -> dict[str, Any]:
+    """Return scores as plain values, with the bounds of their metrics."""
+    bounds = dict(zip(intervals, map(list, intervals.values()), strict=True))
+    return {**scores.to_dict(), "intervals": bounds}
 
 
 def _log_own_figure(
