@@ -1,11 +1,12 @@
 """Tiny real models and stores that all tests share: built once, offline, in seconds."""
 
 import contextlib
+import gc
 import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,18 @@ from tests.commands import CallMain, CommandResult
 # A busy machine is slow, not wrong: no test fails because of a timing.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Import the tests without collecting garbage: a million objects stay, and none is garbage."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"

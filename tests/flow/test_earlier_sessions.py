@@ -2,11 +2,13 @@
 
 import dataclasses
 import random
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 from mlflow import MlflowClient
 
 from tunetrail import DatabaseManager, ModelTrainingNode, NodeConfig
@@ -28,11 +30,15 @@ def store(database: DatabaseManager, session_id: str, alphabet: str) -> None:
     assert database.ingest(session_id, rows, SampleKind.EMBEDDING).added == ROWS
 
 
+def steps_of(results: dict[str, Any]) -> dict[str, Any]:
+    return {name: step["embedding"] for name, step in results["results"]["steps"].items()}
+
+
 def train(settings: Settings, database: DatabaseManager, session_id: str) -> dict[str, Any]:
     results = ModelTrainingNode(NodeConfig(settings=settings), database).execute(
         {"session_id": session_id, "model_type": "embedding"}
     )
-    return {name: step["embedding"] for name, step in results["results"]["steps"].items()}
+    return steps_of(results)
 
 
 def with_rate(settings: Settings, rate: float) -> Settings:
@@ -41,17 +47,43 @@ def with_rate(settings: Settings, rate: float) -> Settings:
     return dataclasses.replace(settings, embedding=embedding)
 
 
+@pytest.fixture(scope="module")
+def trained_on_first(
+    tmp_path_factory: pytest.TempPathFactory, _tracking_template: Path, make_settings: Make
+) -> Path:
+    """Return the folder of the stores after a training on the session `first`."""
+    folder = tmp_path_factory.mktemp("first")
+    shutil.copy(_tracking_template, folder / "mlflow.db")
+    with (
+        pytest.MonkeyPatch.context() as environment,
+        DatabaseManager(f"sqlite:///{folder}/tunetrail.db") as database,
+    ):
+        environment.setenv("TUNETRAIL_CACHE", str(folder / ".cache"))
+        store(database, "first", "abcdef")
+        train(make_settings(folder, gate=LENIENT), database, "first")
+    return folder
+
+
+@pytest.fixture
+def database(trained_on_first: Path, workplace: Path) -> Iterator[DatabaseManager]:
+    """Yield the database after the training on `first`, next to a copy of the other stores."""
+    shutil.copytree(trained_on_first, workplace, symlinks=True, dirs_exist_ok=True)
+    with DatabaseManager("sqlite:///tunetrail.db") as manager:
+        yield manager
+
+
 def test_execute_compares_on_the_test_rows_of_earlier_sessions(
     database: DatabaseManager,
     workplace: Path,
     make_settings: Make,
 ) -> None:
     settings = make_settings(workplace, gate=LENIENT)
-    store(database, "first", "abcdef")
     store(database, "second", "ghijkl")
-
-    first = train(settings, database, "first")
+    result = database.training_runs("first")[-1].result
+    assert result is not None
+    first = steps_of(result)
     kept = database.read_benchmark("embedding", "pair")
+
     second = train(settings, database, "second")
 
     assert first["comparison"]["earlier_sessions"] == {}
@@ -65,13 +97,12 @@ def test_execute_compares_on_the_test_rows_of_earlier_sessions(
     assert list(dict.fromkeys(sessions)) == ["first", "second"]
 
 
+@pytest.mark.processes
 def test_execute_refuses_a_candidate_that_has_forgotten_an_earlier_session(
     database: DatabaseManager, workplace: Path, make_settings: Make
 ) -> None:
     settings = make_settings(workplace, gate=LENIENT)
-    store(database, "first", "abcdef")
     store(database, "second", "ghijkl")
-    train(settings, database, "first")
 
     # So high a rate that the model ends with the same vector for every text.
     steps = train(with_rate(settings, 1.0), database, "second")
@@ -91,8 +122,6 @@ def test_execute_leaves_out_benchmark_rows_that_the_candidate_has_learnt_from(
     database: DatabaseManager, workplace: Path, make_settings: Make
 ) -> None:
     settings = make_settings(workplace, gate=LENIENT)
-    store(database, "first", "abcdef")
-    train(settings, database, "first")
     kept = database.read_benchmark("embedding", "pair")
 
     # All held-out rows of the first session come again, with a word more.
@@ -117,22 +146,17 @@ def test_execute_keeps_no_benchmark_if_told_so(
 ) -> None:
     evaluation = EvaluationConfig(bootstrap_samples=100, benchmark_rows=0)
     settings = make_settings(workplace, gate=LENIENT, evaluation=evaluation)
-    store(database, "first", "abcdef")
+    store(database, "second", "ghijkl")
 
-    train(settings, database, "first")
+    train(settings, database, "second")
 
-    assert database.read_benchmark("embedding", "pair") == []
+    sessions = {record.session_id for record in database.read_benchmark("embedding", "pair")}
+    assert sessions == {"first"}
 
 
-def test_benchmark_rows_come_back_as_they_were(
-    database: DatabaseManager, workplace: Path, make_settings: Make
-) -> None:
+def test_benchmark_rows_come_back_as_they_were(database: DatabaseManager) -> None:
     from tunetrail.pipeline.benchmark import Benchmark
     from tunetrail.pipeline.families import family_named
-
-    settings = make_settings(workplace, gate=LENIENT)
-    store(database, "first", "abcdef")
-    train(settings, database, "first")
 
     family = family_named("embedding")
     rows, sessions = Benchmark(database=database, family=family, session_id="other").rows("pair")

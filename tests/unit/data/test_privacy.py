@@ -223,14 +223,16 @@ def test_scrubbing_once_more_changes_nothing(text: str) -> None:
         ),
     ],
 )
-def test_half_a_megabyte_of_hostile_text_takes_no_more_than_seconds(unit: str) -> None:
-    text = unit * (500_000 // len(unit))
+@pytest.mark.timeout(30)  # a quarter of a second, or minutes if it is quadratic
+def test_hostile_text_takes_linear_time(unit: str) -> None:
+    text = unit * (250_000 // len(unit))
     SCRUBBER.scrub(text)
 
 
 @pytest.mark.parametrize("unit", [" ", "\n", "a", "-", "aB", "a-", "aA1"])
-def test_a_private_key_without_an_end_takes_no_more_than_seconds(unit: str) -> None:
-    SCRUBBER.scrub("-----BEGIN PRIVATE KEY-----" + unit * (500_000 // len(unit)))
+@pytest.mark.timeout(30)  # a quarter of a second, or minutes if it is quadratic
+def test_a_private_key_without_an_end_takes_linear_time(unit: str) -> None:
+    SCRUBBER.scrub("-----BEGIN PRIVATE KEY-----" + unit * (250_000 // len(unit)))
 
 
 def test_a_scrubber_survives_pickling() -> None:

@@ -232,11 +232,11 @@ def test_one_validation_row_neither_stops_nor_chooses(
         loss=loss,
         records=records,
         validation=records[:1],
-        num_epochs=10,
+        num_epochs=4,
         early_stopping_patience=1,
     )
 
-    assert (result.steps, result.stopped_early) == (40, False)
+    assert (result.steps, result.stopped_early) == (16, False)
     assert result.best_validation_loss is None
     checkpoints = tmp_path / "checkpoints"
     assert [path.name for path in checkpoints.iterdir()] == ["last.ckpt"]

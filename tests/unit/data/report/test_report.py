@@ -308,7 +308,7 @@ def test_report_of_any_text_is_well_formed(any_text: str, markup: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["x" * 1_000_000, '"' * 1_000_000, "\0\ud800" * 500_000, "word <b> " * 200_000]
+    "text", ["x" * 200_000, '"' * 200_000, "\0\ud800" * 100_000, "word <b> " * 40_000]
 )
 def test_report_stays_short_whatever_the_texts(text: str) -> None:
     many = [(row_id, "duplicate", text, text[::-1]) for row_id in range(300)]

@@ -1,7 +1,8 @@
 import json
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -286,19 +287,36 @@ def trained_on_refreshed(
     }
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(
+    tiny_embedding_model: str, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int], tuple[np.ndarray, Mapping[str, Any]]]:
+    """Take how often records are refreshed, and return the vectors and the history."""
+
+    @cache
+    def train(every: int) -> tuple[np.ndarray, Mapping[str, Any]]:
+        return trained_on_refreshed(tiny_embedding_model, tmp_path_factory.mktemp("whole"), every)
+
+    return train
+
+
 @pytest.mark.parametrize(
     ("every", "stop"), [(1, 2), (1, 3), (1, 5), (1, 8), (2, 3), (2, 4), (2, 5), (2, 7)]
 )
 def test_train_resumes_with_the_records_that_were_refreshed_before_the_stop(
-    tiny_embedding_model: str, tmp_path: Path, every: int, stop: int
+    tiny_embedding_model: str,
+    tmp_path: Path,
+    uninterrupted: Callable[[int], tuple[np.ndarray, Mapping[str, Any]]],
+    every: int,
+    stop: int,
 ) -> None:
-    vectors, history = trained_on_refreshed(tiny_embedding_model, tmp_path / "whole", every)
+    vectors, history = uninterrupted(every)
+
     with pytest.raises(SIGTERMException):
-        trained_on_refreshed(tiny_embedding_model, tmp_path / "cut", every, stop=stop)
-    last = tmp_path / "cut" / "checkpoints" / "last.ckpt"
-    found, found_history = trained_on_refreshed(
-        tiny_embedding_model, tmp_path / "cut", every, resume=last
-    )
+        trained_on_refreshed(tiny_embedding_model, tmp_path, every, stop=stop)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    found, found_history = trained_on_refreshed(tiny_embedding_model, tmp_path, every, resume=last)
+
     assert found_history == history
     assert np.array_equal(found, vectors)
 

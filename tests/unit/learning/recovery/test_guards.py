@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -276,36 +277,62 @@ def test_training_ends_with_max_steps_where_there_are_batches_left(
     assert (result.steps, result.history["val/loss"][-1][0]) == (6, 6)
 
 
+FAULTS = broken(5)
+
+
+def incidents(module: Watched) -> None:
+    module.broken_steps = {7}
+
+
+def with_checkpoints(every_steps: int) -> TrainingConfig:
+    checkpoints = CheckpointsConfig(every_steps=every_steps)
+    return replace(TRAINING, num_epochs=3, checkpoints=checkpoints)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    tiny_embedding_model: str, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int], tuple[Watched, FitResult]]:
+    """Take the steps between checkpoints, and return a whole training with its incidents."""
+
+    @cache
+    def train(every_steps: int) -> tuple[Watched, FitResult]:
+        return fitted(
+            tiny_embedding_model,
+            tmp_path_factory.mktemp("whole"),
+            with_checkpoints(every_steps),
+            train=FAULTS,
+            prepare=incidents,
+        )
+
+    return train
+
+
 @pytest.mark.parametrize("stop_at", [2, 5, 6, 8, 10])
 @pytest.mark.parametrize("every_steps", [0, 2])
 def test_training_with_a_recovery_resumes_exactly(
-    tiny_embedding_model: str, tmp_path: Path, stop_at: int, every_steps: int
+    tiny_embedding_model: str,
+    tmp_path: Path,
+    uninterrupted: Callable[[int], tuple[Watched, FitResult]],
+    stop_at: int,
+    every_steps: int,
 ) -> None:
     """Rows at fault are left out, and a rewind follows; the process ends before, between or after."""
-    training = replace(
-        TRAINING, num_epochs=3, checkpoints=CheckpointsConfig(every_steps=every_steps)
-    )
-    faults = broken(5)
-
-    def incidents(module: Watched) -> None:
-        module.broken_steps = {7}
-
-    whole, expected = fitted(
-        tiny_embedding_model, tmp_path / "whole", training, train=faults, prepare=incidents
-    )
+    training = with_checkpoints(every_steps)
+    whole, expected = uninterrupted(every_steps)
 
     def stopping(module: Watched) -> None:
         incidents(module)
         module.stop_at = stop_at
 
     with pytest.raises(SIGTERMException):
-        fitted(tiny_embedding_model, tmp_path / "cut", training, train=faults, prepare=stopping)
-    last = tmp_path / "cut" / "checkpoints" / "last.ckpt"
+        fitted(tiny_embedding_model, tmp_path, training, train=FAULTS, prepare=stopping)
+    last = tmp_path / "checkpoints" / "last.ckpt"
     resumed, result = fitted(
         tiny_embedding_model,
-        tmp_path / "cut",
+        tmp_path,
         training,
-        train=faults,
+        train=FAULTS,
         prepare=incidents,
         resume=last if last.exists() else None,
     )
