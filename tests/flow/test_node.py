@@ -176,6 +176,7 @@ def test_execute_logs_what_a_person_compares(trained: Any, tmp_path: Path) -> No
         "config.yaml",
         # The warning of the preflight that patience can't stop so short a training.
         "log.txt",
+        "report",
         "results.json",
     }
 

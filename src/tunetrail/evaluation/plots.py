@@ -8,7 +8,16 @@ import pandas as pd
 
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.metrics import metric_named
-from tunetrail.reporting.charts import BLUE, GREY, TEXT, drawable, name_bars, new_figure
+from tunetrail.evaluation.slices import EMBEDDING_CLUSTER
+from tunetrail.reporting.charts import (
+    PAGE_WIDTH,
+    TEXT,
+    Interval,
+    drawable,
+    interval_chart,
+    new_figure,
+)
+from tunetrail.reporting.readable import readable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +31,10 @@ Curve = Sequence[tuple[int, float]]
 # A curve of one point shows only by its marker; on a long curve markers blur the line.
 _MOST_MARKED_POINTS = 50
 _WIDTH = 7.0
-_MOST_SLICES, _MOST_LABELS = 15, 20
+MOST_SLICES = 12
+"""Slices in a picture or a table."""
+_MOST_LABELS = 20
+_SLICE_CHARACTERS = 38
 
 
 def learning_curve_figure(history: Mapping[str, Curve], title: str) -> "Figure":
@@ -103,46 +115,57 @@ def comparison_figure(comparison: Comparison) -> "Figure":
     return figure
 
 
-def slices_figure(slices: pd.DataFrame, metric: str) -> "Figure":
+def slices_figure(slices: pd.DataFrame, metric: str, *, width: float = PAGE_WIDTH) -> "Figure":
     """Draw the improvement on the worst slices, with intervals that hold for all of them at once.
 
     Args:
         slices: Lines of `score_slices`, the worst first; at least one.
         metric: Name of the metric.
+        width: Of the figure, in inches.
     """
-    from matplotlib.ticker import MaxNLocator, ScalarFormatter
-
-    shown = slices.head(_MOST_SLICES)
-    figure = new_figure(0.9 + 0.3 * len(shown))
-    axes = figure.subplots()
-    names = shown["attribute"] + " = " + shown["value"] + shown["rows"].map(" ({:,})".format)
-
-    axes.axvline(0.0, color=GREY, linestyle="--", linewidth=1)
-    widths = (shown["corrected_upper"] - shown["improvement"]).fillna(0.0)
-    positions = range(len(shown))
-    axes.errorbar(shown["improvement"], positions, xerr=widths, fmt="o", color=BLUE, linewidth=2)
-    name_bars(axes, names.tolist())
-    # The common style is made for counts of rows.
-    axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.set_xlabel(f"improvement of {metric_named(metric).label}", **TEXT)
-    return figure
+    intervals = []
+    for line in slices.head(MOST_SLICES).to_dict("records"):
+        # Cut before the number of rows, which a long value must not push out of the picture.
+        name = readable(slice_name(line["attribute"], str(line["value"])), _SLICE_CHARACTERS)
+        half_width = line["corrected_upper"] - line["improvement"]
+        lower = upper = None
+        if np.isfinite(half_width):
+            lower, upper = line["improvement"] - half_width, line["corrected_upper"]
+        counted_name = f"{name} ({line['rows']:,} rows)"
+        intervals.append(Interval(counted_name, line["improvement"], lower, upper))
+    return interval_chart(
+        intervals, f"improvement of {metric_named(metric).label}, intervals for all", width=width
+    )
 
 
-def confusion_figure(confusion: pd.DataFrame) -> "Figure":
+def slice_name(attribute: str, value: str) -> str:
+    """Return a slice as people call it: `source = web`, or `texts near row 384`."""
+    if attribute == EMBEDDING_CLUSTER:
+        # A file of slices may hold numbers with decimals.
+        return f"texts near row {value.removesuffix('.0')}"
+    return f"{attribute} = {value}"
+
+
+def confusion_figure(
+    confusion: pd.DataFrame, *, most_labels: int = _MOST_LABELS, width: float = PAGE_WIDTH
+) -> "Figure":
     """Draw which labels are predicted for which, for the labels with the most mistakes.
 
     Args:
         confusion: Counts of rows, [labels, predicted labels], with the same labels both ways.
+        most_labels: Number of labels that are shown.
+        width: Of the figure, in inches.
     """
     import seaborn
 
     mistakes = confusion.sum(axis=0) + confusion.sum(axis=1) - 2 * np.diag(confusion)
-    worst = mistakes.sort_values(ascending=False, kind="stable").index[:_MOST_LABELS]
+    worst = mistakes.sort_values(ascending=False, kind="stable").index[:most_labels]
     shown = confusion.loc[sorted(worst), sorted(worst)]
-    names = list(map(drawable, shown.index))
+    # Names take at most half of the figure.
+    longest = int(5.0 * width)
+    names = [drawable(name, longest) for name in shown.index]
 
-    figure = new_figure(2.0 + 0.28 * len(shown))
+    figure = new_figure(2.0 + 0.28 * len(shown), width)
     axes = figure.subplots()
     seaborn.heatmap(
         shown,

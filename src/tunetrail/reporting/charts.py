@@ -20,7 +20,8 @@ TEXT: Mapping[str, Any] = {"fontsize": 8, "color": INK}
 _LABEL_CHARACTERS = 36
 _NAME_CHARACTERS_PER_INCH = 14
 """Of a text of 8 points."""
-_PAGE_WIDTH = 7.2
+PAGE_WIDTH = 7.2
+"""Inches of a picture that is as wide as a page."""
 _DPI = 130
 
 
@@ -40,7 +41,7 @@ class Interval(NamedTuple):
         return RUST if self.upper is not None and self.upper < 0.0 else INK
 
 
-def new_figure(height: float, width: float = _PAGE_WIDTH) -> "Figure":
+def new_figure(height: float, width: float = PAGE_WIDTH) -> "Figure":
     """Return an empty figure of a size in inches; by default it is as wide as a page."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -94,7 +95,7 @@ def bar_chart(
 
 
 def interval_chart(
-    intervals: Sequence[Interval], label: str, *, width: float = _PAGE_WIDTH
+    intervals: Sequence[Interval], label: str, *, width: float = PAGE_WIDTH
 ) -> "Figure":
     """Draw values with their intervals, one below the other, next to a line at 0.
 

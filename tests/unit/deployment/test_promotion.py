@@ -38,7 +38,13 @@ def make_candidate(registry: Registry, tiny_embedding_model: str) -> Callable[[]
     def make() -> Candidate:
         run = registry.tracker.start_run("embedding")
         return Candidate(
-            model=model, save=save, run=run, base_model="tiny", probes=["a text"], tags={"k": "v"}
+            model=model,
+            save=save,
+            run=run,
+            base_model="tiny",
+            probes=["a text"],
+            tags={"k": "v"},
+            description="the decision",
         )
 
     return make
@@ -126,6 +132,10 @@ def test_deploy_leaves_the_export_where_root_moved_meanwhile(
 
     assert (told, registry.root(), path.readlink()) == ([], first, before)
     assert decisions(registry) == {1: "promoted", 2: "refused"}
+    # What was decided before is no longer true of the second.
+    descriptions = {version.version: version.description for version in versions(registry)}
+    assert descriptions[1] == "the decision"
+    assert descriptions[2].startswith("Refused: root of embedding moved while the candidate was")
 
 
 def test_deploy_tags_the_refused_version_of_a_deployment_that_was_interrupted(

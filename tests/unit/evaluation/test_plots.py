@@ -15,6 +15,7 @@ from tunetrail.evaluation.plots import (
     confusion_figure,
     learning_curve_figure,
     rate_figure,
+    slice_name,
     slices_figure,
 )
 
@@ -125,9 +126,21 @@ def test_slices_figure_names_the_worst_slices_on_top() -> None:
 
     assert_draws(figure)
     assert_draws(one_line)
-    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert len(names) == 15 and names[0] == r"source = \$v0\$ (1,200)"
-    assert texts(figure).strip() == "improvement of nDCG@10"
+    names = [label.get_text() for label in figure.axes[0].texts]
+    assert len(names) == 12 and names[0] == r"source = \$v0\$ (1,200 rows)"
+    assert texts(figure).strip() == "improvement of nDCG@10, intervals for all"
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "name"),
+    [
+        ("source", "web", "source = web"),
+        ("embedding_cluster", "384", "texts near row 384"),
+        ("embedding_cluster", "384.0", "texts near row 384"),
+    ],
+)
+def test_slice_name_is_what_people_say(attribute: str, value: str, name: str) -> None:
+    assert slice_name(attribute, value) == name
 
 
 def test_confusion_figure_shows_the_labels_with_the_most_mistakes() -> None:

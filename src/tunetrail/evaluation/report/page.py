@@ -13,11 +13,10 @@ import pandas as pd
 from tunetrail.evaluation.decision_text import decision_text, interval_with_level, model_in_words
 from tunetrail.evaluation.error_analysis import label_confusion, most_confused
 from tunetrail.evaluation.metrics import metric_named
+from tunetrail.evaluation.plots import MOST_SLICES, slice_name
 from tunetrail.evaluation.report.pictures import (
-    MOST_SLICES,
     alternative_texts,
     report_figures,
-    slice_name,
 )
 from tunetrail.evaluation.report.run_report import (
     MetricLine,
@@ -28,7 +27,7 @@ from tunetrail.evaluation.report.run_report import (
 )
 from tunetrail.reporting.charts import png
 from tunetrail.reporting.html import load_template, picture_address
-from tunetrail.reporting.readable import counted
+from tunetrail.reporting.readable import counted, readable
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -37,6 +36,7 @@ _DPI = 200
 """Sharp on screens with two dots to a pixel."""
 _SHOWN_EXAMPLES = 4
 _MOST_ANSWERS = 20
+_LABEL_CHARACTERS = 40
 _EXAMPLE_LISTS = {
     "fixes": "Fixed: wrong before, right now",
     "breaks": "Broken: right before, wrong now",
@@ -82,10 +82,11 @@ def _section(
     confusion = None if model.rows is None else label_confusion(model.rows)
     result = model.cross_validation
     colours = map_groups(model, None)
+    slices = model.slices
+    losing = 0 if slices is None else int((slices["corrected_upper"] < 0.0).sum())
     return {
         "model": model,
         "comparison": comparison,
-        "interval": interval_with_level(comparison),
         "against": model_in_words(model.against),
         "promoted": deployment.get("promote"),
         "version": deployment.get("version"),
@@ -96,8 +97,9 @@ def _section(
         "map_colour": "what became of the row" if colours is None else colours[0],
         "gain": None if result is None or result.gain is None else result.gain.sentence,
         "folds_without_gain": result is not None and result.gain is None,
-        "slices": _slice_lines(model.slices),
-        "slice_count": 0 if model.slices is None else len(model.slices),
+        "slices": _slice_lines(slices),
+        "slice_count": 0 if slices is None else len(slices),
+        "losing_slices": losing,
         "changes": model.steps["comparison"].get("error_analysis") or model.examples,
         "examples": _example_lists(model),
         "confusions": [] if confusion is None else most_confused(confusion).to_dict("records"),
@@ -181,8 +183,9 @@ def _example(row: Mapping[str, Any], model: ModelReport) -> dict[str, Any]:
     if row.get("reference_best_rank") is not None and row.get("best_rank") is not None:
         changes.append(f"rank {row['reference_best_rank']:,.0f} → {row['best_rank']:,.0f}")
     if row.get("predicted_label") is not None:
-        before = row.get("reference_predicted_label")
-        changes.append(f"predicted {before} → {row['predicted_label']}, label {row.get('label')}")
+        names = ("reference_predicted_label", "predicted_label", "label")
+        before, after, label = (readable(row.get(name), _LABEL_CHARACTERS) for name in names)
+        changes.append(f"predicted {before or 'unknown'} → {after}, label {label}")
     if metric.per_example and not changes:
         # The lists hold qualities, of which higher is better.
         sign = 1.0 if metric.higher_is_better else -1.0

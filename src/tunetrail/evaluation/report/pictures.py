@@ -11,7 +11,7 @@ import pandas as pd
 
 from tunetrail.evaluation.error_analysis import label_confusion, row_changes
 from tunetrail.evaluation.metrics import metric_named
-from tunetrail.evaluation.plots import Curve, confusion_figure
+from tunetrail.evaluation.plots import Curve, confusion_figure, slices_figure
 from tunetrail.evaluation.report.run_report import (
     BROKEN,
     FIXED,
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 WIDTH = 4.1
 """Inches; a page has two pictures side by side, a telephone one below the other."""
 
-MOST_SLICES = 12
+_MOST_LABELS = 12
+_MOST_SESSIONS = 12
 _NAME_CHARACTERS = 22
 _MOST_MARKED_POINTS = 40
 _GROUP_COLOURS = ("#1f5fa8", "#d9822b", "#3c8d5a", "#8e5ea2", "#c2405a", "#4aa3a2", "#8c6d3f")
@@ -67,39 +68,19 @@ def report_figures(report: ModelReport) -> dict[str, "Figure"]:
         figures["folds"] = interval_chart(folds, label, width=WIDTH)
 
     if report.slices is not None and len(report.slices):
-        lines = _slice_intervals(report.slices.head(MOST_SLICES))
-        label = f"improvement of {metric}, intervals for all at once"
-        figures["slices"] = interval_chart(lines, label, width=WIDTH)
+        figures["slices"] = slices_figure(report.slices, report.comparison.metric, width=WIDTH)
 
     sessions = []
     for name, change in report.forgetting.items():
         sessions.append(Interval(name, change.improvement, change.lower, change.upper))
     if sessions:
         label = f"improvement of {metric}, with its interval"
-        figures["forgetting"] = interval_chart(sessions[:MOST_SLICES], label, width=WIDTH)
+        figures["forgetting"] = interval_chart(sessions[:_MOST_SESSIONS], label, width=WIDTH)
 
     confusion = None if report.rows is None else label_confusion(report.rows)
     if confusion is not None and len(confusion):
-        figures["confusion"] = confusion_figure(confusion)
+        figures["confusion"] = confusion_figure(confusion, most_labels=_MOST_LABELS, width=WIDTH)
     return figures
-
-
-def slice_name(attribute: str, value: str) -> str:
-    """Return a slice as people call it: `source = web`, or `near row 384`."""
-    if attribute == "embedding_cluster":
-        # Read from a file of numbers with decimals.
-        return f"texts near row {value.removesuffix('.0')}"
-    return f"{attribute} = {value}"
-
-
-def _slice_intervals(slices: pd.DataFrame) -> list[Interval]:
-    lines = []
-    for line in slices.to_dict("records"):
-        name = f"{slice_name(line['attribute'], str(line['value']))} ({line['rows']:,} rows)"
-        bounds = (line["corrected_lower"], line["corrected_upper"])
-        lower, upper = bounds if np.isfinite(bounds).all() else (None, None)
-        lines.append(Interval(name, line["improvement"], lower, upper))
-    return lines
 
 
 def _curve_figures(report: ModelReport) -> dict[str, "Figure"]:
