@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LIGHT_BLUE, MIDDLE_BLUE, BLUE, RUST = "#9dbfe0", "#5b92c9", "#1f5fa8", "#b3420f"
-INK, GREY, LIGHT_GREY = "#3c4148", "#a5abb3", "#c4c8cd"
+INK, DARK_GREY, GREY, LIGHT_GREY = "#3c4148", "#7d838c", "#a5abb3", "#c4c8cd"
 
 TEXT: Mapping[str, Any] = {"fontsize": 8, "color": INK}
 """Keyword arguments of a text in a chart."""

@@ -23,6 +23,7 @@ from tunetrail.evaluation.report.run_report import (
 )
 from tunetrail.reporting.charts import (
     BLUE,
+    DARK_GREY,
     GREY,
     INK,
     LIGHT_BLUE,
@@ -45,10 +46,12 @@ WIDTH = 4.1
 _MOST_LABELS = 12
 _MOST_SESSIONS = 12
 _NAME_CHARACTERS = 22
+_POINT, _LARGE_POINT = 12, 30
+"""Areas in square points."""
 _MOST_MARKED_POINTS = 40
 _GROUP_COLOURS = ("#1f5fa8", "#d9822b", "#3c8d5a", "#8e5ea2", "#c2405a", "#4aa3a2", "#8c6d3f")
 # What changed lies above what stayed.
-_OUTCOME_COLOURS = {RIGHT: LIGHT_BLUE, WRONG: GREY, FIXED: BLUE, BROKEN: RUST}
+_OUTCOME_COLOURS = {RIGHT: LIGHT_BLUE, WRONG: DARK_GREY, FIXED: BLUE, BROKEN: RUST}
 
 
 def report_figures(report: ModelReport) -> dict[str, "Figure"]:
@@ -180,7 +183,9 @@ def _scatter_figure(points: Any, names: pd.Series, limit: float, axis: str) -> "
     for name, colour in colours.items():
         x, y = points[(names == name).to_numpy()].T
         label = drawable(name, _NAME_CHARACTERS)
-        axes.scatter(x, y, s=12, color=colour, linewidths=0, alpha=0.75, label=label)
+        # A few rows that changed have to be seen among hundreds that didn't.
+        size = _LARGE_POINT if name in (FIXED, BROKEN) else _POINT
+        axes.scatter(x, y, s=size, color=colour, linewidths=0, alpha=0.75, label=label)
 
     style_axes(axes)
     axes.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[], aspect="equal")
