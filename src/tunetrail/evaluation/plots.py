@@ -134,7 +134,9 @@ def slices_figure(slices: pd.DataFrame, metric: str, *, width: float = PAGE_WIDT
         counted_name = f"{name} ({line['rows']:,} rows)"
         intervals.append(Interval(counted_name, line["improvement"], lower, upper))
     return interval_chart(
-        intervals, f"improvement of {metric_named(metric).label}, intervals for all", width=width
+        intervals,
+        f"improvement of {metric_named(metric).label}, intervals for all slices",
+        width=width,
     )
 
 

@@ -128,7 +128,7 @@ def test_slices_figure_names_the_worst_slices_on_top() -> None:
     assert_draws(one_line)
     names = [label.get_text() for label in figure.axes[0].texts]
     assert len(names) == 12 and names[0] == r"source = \$v0\$ (1,200 rows)"
-    assert texts(figure).strip() == "improvement of nDCG@10, intervals for all"
+    assert texts(figure).strip() == "improvement of nDCG@10, intervals for all slices"
 
 
 @pytest.mark.parametrize(
