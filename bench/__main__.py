@@ -17,7 +17,17 @@ from rich.table import Table
 from bench.results import Figure, Options, Result, merge
 from tunetrail.errors import SampleError, UserError
 
-BENCHMARKS = ("prepare", "stsb", "pairs", "sft", "lora", "encode", "gradcache", "overhead")
+BENCHMARKS = (
+    "prepare",
+    "evaluation",
+    "stsb",
+    "pairs",
+    "sft",
+    "lora",
+    "encode",
+    "gradcache",
+    "overhead",
+)
 ON_DEMAND = ("quality", "gpu")
 """Take hours, need a file or a GPU: run by `--only` alone."""
 _OUTPUT = Path(__file__).parent / "results.json"

@@ -17,12 +17,15 @@ import numpy.typing as npt
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score
 
-from tunetrail.evaluation.resampled_ranks import rank_moments
+from tunetrail.evaluation.resampled_ranks import rank_moment_shares, rank_moments
 from tunetrail.evaluation.thresholds import (
+    Goal,
+    accuracy_of_counts,
     average_precision_of_counts,
     average_precision_shares,
     best_threshold,
     f1_of_counts,
+    optimism_of_counts,
 )
 
 Array = npt.NDArray[Any]
@@ -60,7 +63,7 @@ TIE = 1e-6
 """Cosines that differ by less are equal: rounding must not order documents."""
 
 _MANY_PAIRS = 5_000
-"""Pairs above which resamples of average precision are computed to first order."""
+"""Pairs above which resamples of average precision and Spearman are computed to first order."""
 _LARGEST_EXPONENT = 709.0
 """exp(709) is near the largest double: JSON and MLflow's plots can't hold infinity."""
 
@@ -81,6 +84,9 @@ class Metric:
             same.
         best: The best value that there is, also of a single example; None if there is none.
         is_share: Whether it is a mean of values from 0 to 1.
+        of_classes: Whether it says how well positive pairs are told from negative ones.
+        optimism: How much a choice by the examples themselves flatters it, for resamples of whole
+            clusters; None if nothing is chosen.
     """
 
     name: str
@@ -93,6 +99,8 @@ class Metric:
     weight: str | None = None
     best: float | None = None
     is_share: bool = False
+    of_classes: bool = False
+    optimism: Resampler | None = None
 
 
 def metric_named(name: str) -> Metric:
@@ -260,6 +268,9 @@ def _spearman(values: Values, indices: Array) -> Floats:
 
 def _spearman_resampler(values: Values, cluster_of: Array) -> CountStatistic:
     """Return Spearman's correlation as a function of counts, without sorting each resample."""
+    # To first order, which is exact enough for many pairs, and no ranks for each resample.
+    if len(cluster_of) > _MANY_PAIRS:
+        return _sums_resampler(_spearman_columns, _spearman_of_sums)(values, cluster_of)
     moments = rank_moments(values["cosine"], values["gold"], cluster_of)
 
     def spearman(counts: Floats) -> Floats:
@@ -268,6 +279,18 @@ def _spearman_resampler(values: Values, cluster_of: Array) -> CountStatistic:
         return _quotient(products, np.sqrt(cosine_squares) * np.sqrt(gold_squares))
 
     return spearman
+
+
+def _spearman_columns(values: Values) -> Floats:
+    shares = rank_moment_shares(values["cosine"], values["gold"])
+    return np.concatenate([shares, np.ones_like(shares[:1])])
+
+
+def _spearman_of_sums(sums: Floats) -> Floats:
+    products, cosine_squares, gold_squares, count = sums
+    # Rounding may leave a constant side a little below 0.
+    spreads = np.sqrt(np.maximum(cosine_squares * gold_squares, 0.0))
+    return _quotient(products / count, spreads / count)
 
 
 def _pearson(values: Values, indices: Array) -> Floats:
@@ -320,6 +343,14 @@ def _average_precision_resampler(values: Values, cluster_of: Array) -> CountStat
         return _sums_resampler(_average_precision_columns, _ratio)(values, cluster_of)
     average_precision = average_precision_of_counts(values["cosine"], values["gold"])
     return lambda counts: average_precision(counts[:, cluster_of])
+
+
+def _optimism_resampler(goal: Goal) -> Resampler:
+    def resampler(values: Values, cluster_of: Array) -> CountStatistic:
+        optimism = optimism_of_counts(values["cosine"], values["gold"], goal)
+        return lambda counts: optimism(counts[:, cluster_of])
+
+    return resampler
 
 
 def _average_precision_columns(values: Values) -> Floats:
@@ -419,6 +450,7 @@ _ALL = (
         statistic=_average_precision,
         resampler=_average_precision_resampler,
         per_example=False,
+        of_classes=True,
     ),
     _sums_metric(
         _best_f1_columns,
@@ -427,8 +459,16 @@ _ALL = (
         label="best F1",
         reads=_PAIRS,
         per_example=False,
+        of_classes=True,
+        optimism=_optimism_resampler(f1_of_counts),
     ),
-    _share_metric("best_accuracy", "best accuracy"),
+    _mean_metric(
+        "best_accuracy",
+        "best accuracy",
+        is_share=True,
+        of_classes=True,
+        optimism=_optimism_resampler(accuracy_of_counts),
+    ),
     _mean_metric("alignment", "alignment", higher_is_better=False),
     _sums_metric(
         _uniformity_columns,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import rankdata
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -62,6 +63,47 @@ def rank_moments(first: Array, second: Array, cluster_of: Array) -> Callable[[Ar
         return products, first_squares, second_squares
 
     return moments
+
+
+def rank_moment_shares(first: Array, second: Array) -> Floats:
+    """Return values [3, rows] whose means are the moments of centred ranks as shares of the rows.
+
+    The moments are those of `rank_moments`. A row's value is the moment plus the row's influence:
+    how the moment changes, to first order, as the row gains weight. So the mean over a resample is
+    the resample's own moment, to first order, without ranks for each.
+
+    Args:
+        first: What the rows are ranked by on one side, [rows].
+        second: What they are ranked by on the other side, [rows].
+    """
+    rows = len(first)
+    first_ranks, second_ranks = (
+        (rankdata(side) - (rows + 1.0) / 2.0) / rows for side in (first, second)
+    )
+
+    def moment_shares(left: Array, left_ranks: Floats, right: Array, right_ranks: Floats) -> Floats:
+        products = left_ranks * right_ranks
+        # More weight on a row raises the ranks of all rows above it.
+        raised = _mean_above(left, right_ranks) + _mean_above(right, left_ranks)
+        shares: Floats = products + raised - 2.0 * products.mean()
+        return shares
+
+    return np.stack(
+        [
+            moment_shares(first, first_ranks, second, second_ranks),
+            moment_shares(first, first_ranks, first, first_ranks),
+            moment_shares(second, second_ranks, second, second_ranks),
+        ]
+    )
+
+
+def _mean_above(values: Array, weights: Floats) -> Floats:
+    """Return the sum of the weights of the rows above each row over all rows; ties count half."""
+    _, tie_of = np.unique(values, return_inverse=True)
+    sums = np.bincount(tie_of, weights=weights)
+    above = sums[::-1].cumsum()[::-1] - sums / 2.0
+    means: Floats = above[tie_of] / len(values)
+    return means
 
 
 class _ResampledRanks:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from sklearn.metrics import roc_curve
 
 Floats = npt.NDArray[np.float64]
-Goal = Callable[[Floats, Floats, float, float], Floats]
+Goal = Callable[[Floats, Floats, Any, Any], Floats]
 """Takes the true and false positives of every threshold, then the numbers of positive and of
 negative pairs; returns what the best threshold has the most of."""
 
@@ -23,8 +23,8 @@ def is_binary(gold: npt.NDArray[Any]) -> bool:
 
 
 def f1_of_counts(true: Floats, false: Floats, positives: float, negatives: float) -> Floats:
-    """Return F1, the harmonic mean of precision and recall."""
-    return 2.0 * true / (true + false + positives)
+    """Return F1, the harmonic mean of precision and recall; 0 if there is no positive pair."""
+    return 2.0 * true / np.maximum(true + false + positives, 1.0)
 
 
 def accuracy_of_counts(true: Floats, false: Floats, positives: float, negatives: float) -> Floats:
@@ -50,6 +50,44 @@ def best_threshold(cosine: Floats, gold: Floats, goal: Goal) -> float:
     if best == len(cosines) - 1:
         return float(cosines[best])
     return float((cosines[best] + cosines[best + 1]) / 2.0)
+
+
+def optimism_of_counts(cosine: Floats, gold: Floats, goal: Goal) -> Callable[[Floats], Floats]:
+    """Return how much the choice of a threshold flatters, as a function of the pairs' counts.
+
+    A threshold that is the best for some pairs is worse for others. How much worse is seen on
+    resamples: the best threshold of each is scored on the resample and on all pairs, and the mean
+    difference is the optimism (Efron 1983, https://doi.org/10.1080/01621459.1983.10477973; Harrell,
+    "Regression Modeling Strategies", 2015, section 5.3.5).
+
+    Returns:
+        Takes counts [resamples, pairs]; returns [resamples].
+    """
+    order = np.argsort(-cosine, kind="stable")
+    is_last = np.append(np.diff(cosine[order]) != 0.0, True)
+    is_positive = gold[order]
+
+    def values(counts: Floats) -> Floats:
+        """Return the goal at each threshold, the first one above all pairs."""
+        sorted_counts = counts[:, order]
+        retrieved = sorted_counts.cumsum(axis=1)[:, is_last]
+        true = (sorted_counts * is_positive).cumsum(axis=1)[:, is_last]
+
+        positives = true[:, -1:]
+        negatives = retrieved[:, -1:] - positives
+        none = np.zeros_like(positives)
+        true = np.concatenate([none, true], axis=1)
+        false = np.concatenate([none, retrieved], axis=1) - true
+        return goal(true, false, positives, negatives)
+
+    of_all_pairs = values(np.ones((1, len(gold))))[0]
+
+    def optimism(counts: Floats) -> Floats:
+        resampled = values(counts)
+        flattery: Floats = resampled.max(axis=1) - of_all_pairs[resampled.argmax(axis=1)]
+        return flattery
+
+    return optimism
 
 
 def average_precision_of_counts(cosine: Floats, gold: Floats) -> Callable[[Floats], Floats]:
