@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ from tunetrail.evaluation.scores import Scores, similarity_scores, unit_vectors
 
 pytestmark = pytest.mark.slow
 
-DATA_SETS = 1000
-"""The standard error of a coverage of 95 % is then 0.7 points."""
+DATA_SETS = 500
+"""The standard error of a coverage of 95 % is then 1 point."""
 THRESHOLDED = ("best_f1", "best_accuracy")
 RANKED = ("ndcg_at_10", "mrr_at_10", "map_at_10", "recall_at_1", "recall_at_10", "precision_at_10")
 DIMENSIONS = 8
@@ -62,11 +63,11 @@ def true_value(metric: str, threshold: float, distance: float, positives: float)
     """Return a metric on all pairs that there are, for those of `best_` at a threshold."""
     cosine = np.clip(threshold, -1.0, 1.0)
     value = -2.0 * norm.ppf(np.arccos(cosine) / np.pi)
-    found = positives * norm.sf(value - distance)
-    wrong = (1.0 - positives) * norm.sf(value)
+    true = positives * norm.sf(value - distance)
+    false = (1.0 - positives) * norm.sf(value)
     if metric == "best_f1":
-        return float(2.0 * found / (found + wrong + positives))
-    return float(found + 1.0 - positives - wrong)
+        return float(2.0 * true / (true + false + positives))
+    return float(true + 1.0 - positives - false)
 
 
 def true_average_precision(distance: float, positives: float) -> float:
@@ -123,7 +124,9 @@ def correlation_scores(generator: np.random.Generator, group_of: Array) -> Score
 @pytest.mark.parametrize("grouped", [False, True], ids=["independent", "grouped"])
 @pytest.mark.parametrize("rows", [30, 100, 300])
 @pytest.mark.parametrize("draw", [ranking_scores, correlation_scores])
-def test_metrics_of_rankings_health_and_correlations(draw, rows: int, grouped: bool) -> None:  # type: ignore[no-untyped-def]
+def test_metrics_of_rankings_health_and_correlations(
+    draw: Callable[[np.random.Generator, Array], Scores], rows: int, grouped: bool
+) -> None:
     truth = draw(np.random.default_rng(99), np.arange(200_000)).metrics
     generator = np.random.default_rng(rows)
     group_of = groups_of(rows, grouped)
@@ -135,7 +138,7 @@ def test_metrics_of_rankings_health_and_correlations(draw, rows: int, grouped: b
         for name, (lower, upper) in intervals.items():
             covered.setdefault(name, []).append(lower <= truth[name] <= upper)
 
-    check_coverage(covered, rows, grouped, draw.__name__)
+    check_coverage(covered, rows, grouped, str(draw))
 
 
 def check_coverage(covered: dict[str, list[bool]], rows: int, grouped: bool, kind: str) -> None:
@@ -143,5 +146,5 @@ def check_coverage(covered: dict[str, list[bool]], rows: int, grouped: bool, kin
     shares = {name: float(np.mean(holds)) for name, holds in covered.items()}
     counts = [f"{name} {share:.1%} of {len(covered[name])}" for name, share in shares.items()]
     print(f"\n{rows} rows, {'grouped' if grouped else 'independent'}, {kind}: {', '.join(counts)}")
-    # Three standard errors at the edges: 1,000 data sets can't tell 93 from 91.
-    assert all(0.91 <= share <= 0.985 for share in shares.values()), shares
+    # Four standard errors below 95 %. Of 20 groups, intervals may be wide, which misleads nobody.
+    assert all(share >= 0.91 for share in shares.values()), shares

@@ -48,7 +48,8 @@ def metric_intervals(
     Whole clusters are drawn if the scores name them, and the percentiles are expanded, as in a
     comparison. Where nearly all examples have the same value, such as a recall of 1, resamples
     hardly differ: then a metric that is a share has the exact bound of Clopper and Pearson (1934)
-    on the clusters that may have another value, and other metrics have no interval.
+    on the clusters that may have another value, and other metrics have no interval. Metrics of
+    positive and negative pairs have one on the scale of their logit, for new pairs.
 
     Metrics of written answers are resampled from the examples that have one. Those that are right
     or wrong have Wilson's interval of independent examples, however few there are.
@@ -110,7 +111,9 @@ def _bootstrap_intervals(
         group_of = np.random.default_rng(seed).permutation(clusters) % _MOST_CLUSTERS
         cluster_of, clusters = group_of[cluster_of], _MOST_CLUSTERS
 
-    metrics = list(map(metric_named, names))
+    metrics = [metric for metric in map(metric_named, names) if not metric.grows]
+    if not metrics:
+        return {}
     formulas = [metric.resampler(scores.per_example, cluster_of) for metric in metrics]
     # One draw for all metrics: counting what was drawn takes longer than most formulas.
     blocks = [
@@ -164,14 +167,16 @@ def _effective_clusters(metric: Metric, scores: Scores, cluster_of: Array) -> fl
 def _common_value(metric: Metric, scores: Scores, cluster_of: Array) -> tuple[float, int]:
     """Return the most common value of the clusters, and how many clusters have another one."""
     names = (metric.name,) if metric.per_example else metric.reads
-    sizes = np.bincount(cluster_of)
     common, deviating = 0.0, -1
     for name in names:
-        sums = np.bincount(cluster_of, weights=scores.per_example[name].astype(np.float64))
-        # Rounded, or equal means of clusters of several sizes would differ in the last digit.
-        rounded = np.round(sums / sizes, 12)
+        values = scores.per_example[name].astype(np.float64)
         # An example without a value of the metric, such as an answer that wasn't written, is NaN.
-        means, counts = np.unique(rounded[~np.isnan(rounded)], return_counts=True)
+        is_known = ~np.isnan(values)
+        sizes = np.bincount(cluster_of[is_known])
+        sums = np.bincount(cluster_of[is_known], weights=values[is_known])
+        # Rounded, or equal means of clusters of several sizes would differ in the last digit.
+        rounded = np.round(sums[sizes > 0] / sizes[sizes > 0], 12)
+        means, counts = np.unique(rounded, return_counts=True)
         deviating_of_name = int(counts.sum() - counts.max())
         if deviating_of_name > deviating:
             common, deviating = float(means[counts.argmax()]), deviating_of_name

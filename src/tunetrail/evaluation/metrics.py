@@ -84,6 +84,7 @@ class Metric:
             same.
         best: The best value that there is, also of a single example; None if there is none.
         is_share: Whether it is a mean of values from 0 to 1.
+        grows: Whether it grows with the number of examples, so that no interval holds a true value.
         of_classes: Whether it says how well positive pairs are told from negative ones.
         optimism: How much a choice by the examples themselves flatters it, for resamples of whole
             clusters; None if nothing is chosen.
@@ -99,6 +100,7 @@ class Metric:
     weight: str | None = None
     best: float | None = None
     is_share: bool = False
+    grows: bool = False
     of_classes: bool = False
     optimism: Resampler | None = None
 
@@ -368,8 +370,9 @@ def _best_f1_columns(values: Values) -> Floats:
 
 def _uniformity_columns(values: Values) -> Floats:
     potentials = values["gaussian_potential"]
-    means = np.full_like(potentials, potentials.mean())
-    return np.stack([potentials, np.ones_like(potentials), means])
+    is_sampled = ~np.isnan(potentials)
+    means = is_sampled * np.nanmean(potentials)
+    return np.stack([np.nan_to_num(potentials), is_sampled, means])
 
 
 def _uniformity_of_sums(sums: Floats) -> Floats:
@@ -388,7 +391,7 @@ def _effective_rank(sums: Floats) -> Floats:
 
 def _log_rank_columns(values: Values) -> Floats:
     log_ranks = values["log_effective_rank"]
-    return np.stack([log_ranks, np.ones_like(log_ranks)])
+    return np.stack([np.nan_to_num(log_ranks), ~np.isnan(log_ranks)])
 
 
 _PAIRS = ("cosine", "gold")
@@ -486,6 +489,8 @@ _ALL = (
         label="effective rank",
         reads=("log_effective_rank",),
         per_example=False,
+        # 100 examples can't use more than 100 dimensions.
+        grows=True,
     ),
     _mean_metric("cosine_to_target", "cosine", best=1.0),
     _mean_metric("mse", "MSE", higher_is_better=False),

@@ -1,5 +1,6 @@
 """Scores of retrieval: how high a model ranks the documents that answer a query."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -54,20 +55,24 @@ def retrieval_scores(
     check_equal("dimensions of document_vectors", documents.shape[1], queries.shape[1])
     check_equal("length of relevant", len(relevant), len(queries))
 
-    relevant_positions = []
-    for query, query_relevant in enumerate(relevant):
-        positions = np.unique(np.asarray(query_relevant, dtype=np.int64))
-        if len(positions) == 0 or positions[0] < 0 or positions[-1] >= len(documents):
-            raise ValueError(
-                f"relevant[{query}] must hold positions from 0 to {len(documents) - 1}, "
-                f"got {positions.tolist()[:5]}."
-            )
-        relevant_positions.append(positions)
+    # Lists of several lengths as flat arrays: pair i says that a document answers a query.
+    listed_counts = np.array(list(map(len, relevant)))
+    listed = np.fromiter(itertools.chain.from_iterable(relevant), np.int64, listed_counts.sum())
+    query_of = np.repeat(np.arange(len(queries)), listed_counts)
+    is_wrong = listed_counts == 0
+    is_wrong[query_of[(listed < 0) | (listed >= len(documents))]] = True
+    if is_wrong.any():
+        query = int(np.argmax(is_wrong))
+        raise ValueError(
+            f"relevant[{query}] must hold positions from 0 to {len(documents) - 1}, "
+            f"got {sorted(set(relevant[query]))[:5]}."
+        )
 
-    # Lists of several lengths as two flat arrays: pair i says that a document answers a query.
-    relevant_counts = np.array(list(map(len, relevant_positions)))
+    # A document that is listed twice counts once.
+    pairs = np.unique(query_of * len(documents) + listed)
+    query_of, flat_positions = np.divmod(pairs, len(documents))
+    relevant_counts = np.bincount(query_of)
     ends = np.cumsum(relevant_counts)
-    flat_positions = np.concatenate(relevant_positions)
 
     depth = max(_all_cutoffs(cutoffs))
     rankings = []

@@ -106,12 +106,11 @@ class Scores:
         return dataclasses.replace(self, row_ids=row_ids, clusters=clusters)
 
     def at(self, indices: Array) -> "Scores":
-        """Return the scores on the examples at `indices`."""
+        """Return the scores on the examples at `indices`, with the primary metric only."""
         per_example = {name: column[indices] for name, column in self.per_example.items()}
-        further = [name for name in self.metrics if name != self.metric]
         row_ids, clusters = self.row_ids, self.clusters
         return dataclasses.replace(
-            scores_from(per_example, self.metric, *further),
+            scores_from(per_example, self.metric),
             row_ids=None if row_ids is None else [row_ids[index] for index in indices],
             clusters=None if clusters is None else [clusters[index] for index in indices],
             documents=self.documents,

@@ -42,6 +42,8 @@ NO_ROW = -1
 
 _HEALTH_METRICS = {"gaussian_potential": "uniformity", "log_effective_rank": "effective_rank"}
 """The metric that follows from each of the values of `health_values`."""
+_MOST_HEALTH_EXAMPLES = 10_000
+"""Examples whose vectors are examined for collapse; of more, a fixed sample of as many."""
 _UNMONITORED = ("probe_accuracy", "alignment", *_HEALTH_METRICS.values())
 """Metrics that don't choose weights: a regression takes long, and a collapsed model has the best
 alignment."""
@@ -208,11 +210,16 @@ def _with_health(scores: Scores, vectors: NDArray, needs: Needs) -> Scores:
     """
     if not any(map(needs, _HEALTH_METRICS.values())):
         return scores
-    # An example's values are the means of its texts' values.
-    values = {
-        name: column.reshape(-1, scores.examples).mean(axis=0)
-        for name, column in health_values(vectors).items()
-    }
+    # A sample tells as much as anybody reads from it, and singular values of all take long.
+    shuffled = np.random.default_rng(0).permutation(scores.examples)
+    sample = np.sort(shuffled[:_MOST_HEALTH_EXAMPLES])
+    texts = vectors.reshape(-1, scores.examples, vectors.shape[1])[:, sample]
+
+    values = {}
+    for name, column in health_values(texts.reshape(-1, vectors.shape[1])).items():
+        # An example's value is the mean of its texts' values; NaN outside the sample.
+        values[name] = np.full(scores.examples, np.nan)
+        values[name][sample] = column.reshape(-1, len(sample)).mean(axis=0)
     return scores.extended(values, *map(_HEALTH_METRICS.__getitem__, values))
 
 

@@ -31,7 +31,8 @@ def test_every_metric_has_an_interval_around_its_value() -> None:
 
     bounds = intervals(scores)
 
-    assert set(bounds) == set(scores.metrics)
+    # The effective rank grows with the number of examples: an interval would miss the true one.
+    assert set(bounds) == set(scores.metrics) - {"effective_rank"}
     for name, (lower, upper) in bounds.items():
         assert lower < scores.metrics[name] < upper, name
 
@@ -104,6 +105,34 @@ def test_too_few_positive_pairs_have_no_interval_of_precision() -> None:
     # Of 60 pairs, 2 are positive: one resample in seven has none of them.
     assert "average_precision" in scores.metrics
     assert "average_precision" not in intervals(scores)
+
+
+def test_metrics_at_a_chosen_threshold_have_an_interval_for_new_pairs() -> None:
+    gold = (np.arange(60) % 2).astype(float)
+    # Nothing tells the pairs apart, so whatever a threshold seems to gain is chance.
+    scores = similarity_scores(vectors(0, 60), vectors(1, 60), gold)
+
+    bounds = intervals(scores)
+
+    lower, upper = bounds["best_accuracy"]
+    assert scores.metrics["best_accuracy"] > 0.55
+    assert lower < 0.5 < upper and (lower + upper) / 2.0 < scores.metrics["best_accuracy"]
+    assert bounds["best_f1"].upper < 1.0 and 0.0 < bounds["average_precision"].lower < 0.5
+
+
+@pytest.mark.parametrize("positives", [4, 9])
+def test_classes_of_few_pairs_have_no_interval(positives: int) -> None:
+    gold = (np.arange(60) < positives).astype(float)
+    scores = similarity_scores(vectors(0, 60), vectors(1, 60), gold)
+    assert {"average_precision", "best_f1", "best_accuracy"}.isdisjoint(intervals(scores))
+
+
+def test_pairs_that_are_told_apart_perfectly_have_no_interval() -> None:
+    gold = (np.arange(60) % 2).astype(float)
+    first = np.eye(1, 2).repeat(60, axis=0)
+    scores = similarity_scores(first, np.stack([gold, 1.0 - gold], axis=1), gold)
+    assert scores.metrics["best_f1"] == 1.0
+    assert "best_f1" not in intervals(scores) and "average_precision" not in intervals(scores)
 
 
 def test_figures_name_bounds_and_thresholds_after_their_metric() -> None:

@@ -61,3 +61,19 @@ def test_sums_are_the_ranks_moments_without_rounding() -> None:
     )
     assert products[0] == (first_ranks * second_ranks).sum()
     assert first_squares[0] == second_squares[0] == (first_ranks**2).sum()
+
+
+def test_resamples_of_many_pairs_follow_scipy_to_first_order() -> None:
+    values = tied_and_untied(6000)
+    whole = spearmanr(values["cosine"], values["gold"]).statistic
+    rows = np.arange(6000)
+    counts = np.random.default_rng(0).multinomial(6000, np.full(6000, 1.0 / 6000), size=30)
+
+    resample = metric_named("spearman").resampler(values, rows)
+    exact = [
+        spearmanr(values["cosine"][drawn], values["gold"][drawn]).statistic
+        for drawn in map(rows.repeat, counts)
+    ]
+
+    assert resample(np.ones((1, 6000)))[0] == pytest.approx(whole, abs=1e-12)
+    assert np.abs(resample(counts.astype(np.float64)) - exact).max() < 0.3 * np.std(exact)

@@ -368,3 +368,21 @@ def test_metrics_that_no_model_could_change_tell_nothing(
 ) -> None:
     metrics = distinguishing_metrics(shape, records, corpus)
     assert metrics[:1] == ([] if primary is None else [primary])
+
+
+def test_health_of_many_examples_is_that_of_a_sample() -> None:
+    generator = np.random.default_rng(0)
+    vectors = generator.normal(size=(12_000, 8))
+
+    def encode_rows(texts: Sequence[str]) -> np.ndarray:
+        return vectors[list(map(int, texts))]
+
+    records = [{"text": str(row), "embedding": [1.0] * 8} for row in range(len(vectors))]
+    scores = score_embedding("vector", records, encode_rows)
+
+    assert np.isfinite(scores.per_example["gaussian_potential"]).sum() == 10_000
+    few = score_embedding("vector", records[:9_000], encode_rows)
+    assert scores.metrics["uniformity"] == pytest.approx(few.metrics["uniformity"], abs=0.02)
+    assert scores.metrics["effective_rank"] == pytest.approx(
+        few.metrics["effective_rank"], rel=0.01
+    )
