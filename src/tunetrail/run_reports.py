@@ -30,7 +30,7 @@ COMPARISON_ARTIFACT = "steps/comparison.json"
 
 FOLDER = REPORT_ARTIFACT.partition("/")[0]
 _SLICES, _EXAMPLES = "evaluation/slices.csv", "evaluation/examples.json"
-_ANSWERS = "answers.json"
+_ANSWERS, _TOKENS = "answers.json", "evaluation/tokens.json"
 _MISSING = {
     ROWS_ARTIFACT: "the scores of each row, without which further metrics and the folds have no "
     "intervals",
@@ -164,6 +164,7 @@ def _read_model(run: TrackedRun, model_type: str, folder: Path) -> ModelReport:
         slices=read(_SLICES, pd.read_csv),
         examples=read(_EXAMPLES, _read_json),
         answers=read(_ANSWERS, _read_table),
+        tokens=read(_TOKENS, _read_table),
         embedding_map=read(MAP_ARTIFACT, read_embedding_map),
         missing=missing,
     )

@@ -36,6 +36,7 @@ _DPI = 200
 """Sharp on screens with two dots to a pixel."""
 _SHOWN_EXAMPLES = 4
 _MOST_ANSWERS = 20
+_MOST_TOKENS = 15
 _LABEL_CHARACTERS = 40
 _EXAMPLE_LISTS = {
     "fixes": "Fixed: wrong before, right now",
@@ -104,6 +105,7 @@ def _section(
         "examples": _example_lists(model),
         "confusions": [] if confusion is None else most_confused(confusion).to_dict("records"),
         "answers": _answers(model.answers),
+        "tokens": _costliest(model.tokens),
         "sessions": model.forgetting,
     }
 
@@ -224,6 +226,17 @@ def _content(content: str | None) -> list[tuple[str, str]]:
 
 def _answers(answers: pd.DataFrame | None) -> list[dict[str, Any]]:
     return [] if answers is None else answers.head(_MOST_ANSWERS).to_dict("records")
+
+
+def _costliest(tokens: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """Return the tokens that cost the candidate the most bits, with the text around them."""
+    if tokens is None:
+        return []
+    # Of tokens that only the older model's tokenizer has, the candidate has no bits.
+    bits = pd.to_numeric(tokens["bits_after"]).dropna()
+    costliest = tokens.loc[bits.sort_values(ascending=False, kind="stable").index]
+    lines: list[dict[str, Any]] = costliest.head(_MOST_TOKENS).to_dict("records")
+    return lines
 
 
 def _number(value: float | None, form: str = ".4f") -> str:

@@ -1,6 +1,6 @@
 """What a run kept of each model type, and the tables that its report shows of it."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,7 +10,13 @@ import pandas as pd
 from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.cross_validation import CrossValidationResult
 from tunetrail.evaluation.embedding_map import EmbeddingMap
-from tunetrail.evaluation.example_rows import FOLD, REFERENCE, TEST, ExampleRows
+from tunetrail.evaluation.example_rows import (
+    CANDIDATE,
+    FOLD,
+    REFERENCE,
+    TEST,
+    ExampleRows,
+)
 from tunetrail.evaluation.metrics import Metric, metric_named
 from tunetrail.evaluation.scores import Scores
 
@@ -38,6 +44,7 @@ class ModelReport:
         slices: Lines of `score_slices`, the surest loss first.
         examples: The rows that were fixed and broken, and the worst ones.
         answers: What both models of a language model wrote.
+        tokens: The tokens that cost the models the most bits, in the rows with the highest loss.
         embedding_map: The test rows in two dimensions.
         missing: What the run didn't keep, in words.
     """
@@ -49,6 +56,7 @@ class ModelReport:
     slices: pd.DataFrame | None = None
     examples: Mapping[str, Any] | None = None
     answers: pd.DataFrame | None = None
+    tokens: pd.DataFrame | None = None
     embedding_map: EmbeddingMap | None = None
     missing: Sequence[str] = ()
 
@@ -144,11 +152,12 @@ def metric_lines(report: ModelReport) -> list[MetricLine]:
     after = {comparison.metric: comparison.after, **candidate.get("metrics", {})}
     before = {comparison.metric: comparison.before, **reference.get("metrics", {})}
     answers = evaluation.get("generation", {}).get("metrics", {})
+    scores = _test_scores(report.rows)
 
     lines = []
     for name, value in after.items():
         metric = _metric_or_none(name)
-        change, change_bounds = _improvement(report, name, metric)
+        change, change_bounds = _improvement(comparison, scores, name, metric)
         if change is None and metric is not None and name in before:
             change = (value - before[name]) * (1.0 if metric.higher_is_better else -1.0)
         of_answers = answers.get(name, {})
@@ -272,42 +281,44 @@ def _bounds(
 
 
 def _improvement(
-    report: ModelReport, name: str, metric: Metric | None
+    comparison: Comparison, scores: Sequence[Scores], name: str, metric: Metric | None
 ) -> tuple[float | None, Bounds]:
     """Return the improvement of a metric with its interval, as far as the rows tell it."""
-    comparison: Comparison | None = report.comparison
-    if comparison is None or name != comparison.metric:
-        comparison = _compared(report.rows, metric) if report.rows and metric else None
-    if comparison is None:
+    if name == comparison.metric:
+        return comparison.improvement, (comparison.lower, comparison.upper)
+    by_metric = _compared(scores, metric) if scores and metric else None
+    if by_metric is None:
         return None, (None, None)
-    return comparison.improvement, (comparison.lower, comparison.upper)
+    return by_metric.improvement, (by_metric.lower, by_metric.upper)
 
 
-def _compared(rows: ExampleRows, metric: Metric) -> Comparison | None:
+def _test_scores(rows: ExampleRows | None) -> list[Scores]:
+    """Return the scores of both models on the test rows, the older one first; none without rows."""
+    if rows is None or TEST not in set(rows.table["side"]):
+        return []
+    return [rows.scores(REFERENCE), rows.scores(CANDIDATE)]
+
+
+def _compared(scores: Sequence[Scores], metric: Metric) -> Comparison | None:
     """Return the comparison of both models by a metric; None if the rows don't hold its values."""
-    test = rows.table[rows.table["side"] == TEST]
     names = {*metric.reads, *([metric.name] if metric.per_example else [])}
-    columns = [model + name for model in (REFERENCE, "") for name in names]
-    if test.empty or not set(columns) <= set(test):
+    if any(not names <= set(of_model.per_example) for of_model in scores):
         return None
 
     # Answers, for example, are written to some of the rows only.
-    values = test[columns].astype(np.float64).to_numpy()
-    known = np.flatnonzero(np.isfinite(values).all(axis=1))
+    columns = [of_model.per_example[name] for of_model in scores for name in sorted(names)]
+    known = np.flatnonzero(np.isfinite(np.stack(columns).astype(np.float64)).all(axis=0))
     if not len(known):
         return None
-    before, after = (_scores_by(rows, model, metric, names, known) for model in (REFERENCE, ""))
+
+    by_metric = []
+    for of_model in scores:
+        values = {name: of_model.per_example[name] for name in names}
+        only = replace(of_model, metric=metric.name, metrics={metric.name: 0.0}, per_example=values)
+        # Computed again, from the rows that are known.
+        by_metric.append(only.at(known))
+    before, after = by_metric
     return _compare(before, after)
-
-
-def _scores_by(
-    rows: ExampleRows, model: str, metric: Metric, names: Collection[str], known: Any
-) -> Scores:
-    """Return the scores of a model by a metric, on the test rows at the positions `known`."""
-    scores = rows.scores(model)
-    read = {name: scores.per_example[name] for name in names}
-    by_metric = replace(scores, metric=metric.name, metrics={metric.name: 0.0}, per_example=read)
-    return by_metric.at(known)
 
 
 def _comparisons_of_folds(report: ModelReport) -> Iterator[tuple[int, Comparison]]:

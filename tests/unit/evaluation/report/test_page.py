@@ -136,6 +136,17 @@ def make_model() -> Callable[..., ModelReport]:
                     "chrf_after": [0.4],
                 }
             ),
+            tokens=pd.DataFrame(
+                {
+                    "row_id": [7, 8],
+                    "text_before": [text, "only the "],
+                    "token": [text, "older one"],
+                    "text_after": [text, " has this"],
+                    "bits_before": [3.0, 4.0],
+                    "bits_after": [12.345, None],
+                },
+                dtype=object,
+            ),
             embedding_map=EmbeddingMap(
                 table=coordinates.assign(row_id=range(ROWS)), before_share=0.3, after_share=0.4
             ),
@@ -180,11 +191,13 @@ def test_the_page_says_everything_that_the_run_kept(
         "source = web",
         "coloured by label",
         "Written answers",
+        "12.35",
         "Earlier sessions",
         "general set faq.jsonl",
         "tunetrail compare r1 embedding@root",
     ):
         assert words in html, words
+    assert "older one" not in html
     assert "default-src 'none'" in html and "http" not in re.sub(r"http-equiv", "", html)
 
 
@@ -213,6 +226,7 @@ def test_what_an_old_run_lacks_is_named(make_model: Callable[..., ModelReport]) 
         slices=None,
         examples=None,
         answers=None,
+        tokens=None,
         embedding_map=None,
         missing=["slices", "the scores of each row"],
     )
