@@ -217,7 +217,10 @@ def trained(
     manager = DatabaseManager(f"sqlite:///{folder}/tunetrail.db")
     store_rows(manager, "s1", SampleKind.EMBEDDING, rows_of("pair"))
     store_rows(manager, "s1", SampleKind.LLM, rows_of("completion"))
-    results = ModelTrainingNode(NodeConfig(settings=settings), manager).execute(
-        {"session_id": "s1", "model_type": "all"}
-    )
+    with pytest.MonkeyPatch.context() as environment:
+        # Not the user's: what a test finds doesn't depend on earlier runs.
+        environment.setenv("TUNETRAIL_CACHE", str(folder / ".cache"))
+        results = ModelTrainingNode(NodeConfig(settings=settings), manager).execute(
+            {"session_id": "s1", "model_type": "all"}
+        )
     return Trained(folder, settings, manager, results)

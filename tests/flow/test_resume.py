@@ -130,7 +130,11 @@ def uninterrupted(
     folder = tmp_path_factory.mktemp("uninterrupted")
     shutil.copy(_tracking_template, folder / "mlflow.db")
     settings = thorough(make_settings, folder)
-    with DatabaseManager(f"sqlite:///{folder}/tunetrail.db") as manager:
+    with (
+        pytest.MonkeyPatch.context() as environment,
+        DatabaseManager(f"sqlite:///{folder}/tunetrail.db") as manager,
+    ):
+        environment.setenv("TUNETRAIL_CACHE", str(folder / ".cache"))
         manager.ingest("s1", make_rows("pair"), SampleKind.EMBEDDING)
         results = node(settings, manager).execute({"session_id": "s1", "model_type": "embedding"})
     return settings, results

@@ -148,7 +148,7 @@ def test_prepare_says_in_one_line_what_is_wrong(
     assert message in lines[-1] and lines[-1].startswith("error: ")
 
 
-@pytest.mark.parametrize("options", [["--cfg", "job"], ["--info", "config"], ["-c", "job"]])
+@pytest.mark.parametrize("options", [["--info", "config"], ["-c", "job"]])
 def test_prepare_shows_the_configuration_and_makes_nothing(
     session: list[str], workplace: Path, capsys: pytest.CaptureFixture[str], options: list[str]
 ) -> None:

@@ -215,12 +215,12 @@ def cached(folder: Path, texts: Sequence[str], **options: Any) -> set[str]:
 
 
 def test_preparation_does_nothing_twice(tmp_path: Path) -> None:
-    texts = [sentence(index) for index in range(300)]
+    texts = [sentence(index) for index in range(160)]
     first = cached(tmp_path, texts)
 
     assert len(first) > 5
     assert cached(tmp_path, texts) == first
-    assert len(cached(tmp_path, [*texts, sentence(300)]) - first) == 1
+    assert len(cached(tmp_path, [*texts, sentence(160)]) - first) == 1
     assert (
         len(cached(tmp_path, texts, split=SplitConfig(test_share=0.3)) - first) == 1
     )  # only the row added before

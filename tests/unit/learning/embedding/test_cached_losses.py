@@ -105,7 +105,7 @@ def test_pieces_have_the_loss_and_gradient_of_one_graph_to_the_last_bit(
     assert all(torch.equal(cached[name], expected[name]) for name in expected)
 
 
-@pytest.mark.parametrize("mini_batch_size", [1, 2, 3, 6])
+@pytest.mark.parametrize("mini_batch_size", [1, 3, 6])
 @pytest.mark.parametrize(("shape", "loss", "columns"), CASES)
 def test_pieces_equal_the_whole_batch_without_dropout(
     build: Build, shape: str, loss: str, columns: dict[str, Any], mini_batch_size: int

@@ -282,7 +282,10 @@ def drawn(seed: int) -> tuple[Case, Kill]:
     return case, Kill(way=way, place=place, at=draw.randrange(100))
 
 
-@pytest.mark.parametrize("seed", range(36))
+@pytest.mark.parametrize(
+    "seed",
+    [*range(12), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(12, 36))],
+)
 def test_killed_anywhere_and_resumed_it_is_the_same_training(
     trainings: Trainings, seed: int
 ) -> None:

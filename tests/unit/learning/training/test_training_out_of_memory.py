@@ -408,7 +408,10 @@ SGD = replace(EIGHT_STEPS, optimizer=OptimizerConfig(name="sgd"), learning_rate=
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("stopped_at", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "stopped_at",
+    [1, pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize(("parts_before", "parts"), [(1, 2), (2, 1), (2, 3), (3, 5)])
 def test_a_checkpoint_that_goes_on_in_other_parts_gives_the_same_weights(
     tiny_language_model: str,
