@@ -102,7 +102,7 @@ def likeliest_tokens(
     hits: list[int] = []
     with torch.inference_mode(), concatenating(model.model) if padding_free else nullcontext():
         for start in range(0, len(examples), 8):
-            scores = forward.token_scores(examples[start : start + 8], [])
+            scores, _ = forward.token_scores(examples[start : start + 8], [])
             hits += scores[:, 2].int().tolist()
     return hits
 

@@ -92,15 +92,12 @@ def tiny_embedding_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "embedding")
 
 
-@pytest.fixture(scope="session")
-def tiny_language_model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Folder of a randomly initialised two-layer Llama with 64 dimensions and a chat template."""
+def _language_model(folder: Path, tokenizer: Any) -> str:
+    """Write a randomly initialised two-layer Llama with 64 dimensions and a chat template."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("models") / "llm"
-    tokenizer = _tokenizer(eos="<|end|>", pad="<|end|>", bos="<|start|>")
     tokenizer.chat_template = CHAT_TEMPLATE
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -118,6 +115,32 @@ def tiny_language_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_language_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a randomly initialised two-layer Llama, each of whose tokens is a byte."""
+    tokenizer = _tokenizer(eos="<|end|>", pad="<|end|>", bos="<|start|>")
+    return _language_model(tmp_path_factory.mktemp("models") / "llm", tokenizer)
+
+
+@pytest.fixture(scope="session")
+def wordy_language_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same, but many of its tokens are words and parts of words."""
+    from tokenizers import pre_tokenizers, trainers
+
+    tokenizer = _tokenizer(eos="<|end|>", pad="<|end|>", bos="<|start|>")
+    texts = [
+        "the quick brown fox jumps over the lazy dog. No idea. None. It is Really. assistant"
+    ] * 4
+    trainer = trainers.BpeTrainer(
+        vocab_size=340,
+        special_tokens=["<|end|>", "<|start|>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.backend_tokenizer.train_from_iterator(texts, trainer)
+    return _language_model(tmp_path_factory.mktemp("models") / "wordy", tokenizer)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import beta, norm, t
 
 from tunetrail.evaluation.metrics import Array, Floats, metric_named
-from tunetrail.evaluation.scores import Scores
+from tunetrail.evaluation.scores import UNSHARED_BYTES, Scores
 from tunetrail.plain_values import plain_values
 
 POWER = 0.8
@@ -60,6 +60,8 @@ class Comparison:
         side_rows: Number of rows that were to be scored; None if unknown.
         left_out_rows: Number of these rows that were left out, as root has learnt from their
             near-duplicates.
+        bytes: Number of bytes that both models were scored on; None for metrics that count none.
+        unshared_bytes: Number of further bytes, which only one of the models' tokenizers reads.
     """
 
     metric: str
@@ -82,6 +84,8 @@ class Comparison:
     scored_rows: int | None = None
     side_rows: int | None = None
     left_out_rows: int = 0
+    bytes: int | None = None
+    unshared_bytes: int = 0
 
     @property
     def higher_is_better(self) -> bool:
@@ -102,12 +106,19 @@ class Comparison:
     def rows_in_words(self) -> str:
         """Return how many test rows the examples are, and of how many, for a line of text."""
         if self.scored_rows is None or self.side_rows is None:
-            return f"{self.examples} test rows"
-        rows = f"{self.scored_rows} of {self.side_rows} test rows"
+            return f"{self.examples} test rows" + self._bytes_in_words
+        rows = f"{self.scored_rows} of {self.side_rows} test rows" + self._bytes_in_words
         if self.left_out_rows:
             rows += f" ({self.left_out_rows} left out, as root knows near-duplicates)"
         # Rows with equal anchors are one query.
         return rows if self.examples == self.scored_rows else f"{rows} ({self.examples} queries)"
+
+    @property
+    def _bytes_in_words(self) -> str:
+        if self.bytes is None or self.unshared_bytes == 0:
+            return ""
+        everything = self.bytes + self.unshared_bytes
+        return f" ({self.bytes:,} of {everything:,} bytes, which both tokenizers read)"
 
     @property
     def change_bound(self) -> float | None:
@@ -271,7 +282,14 @@ def compare(
         heaviest_share=_heaviest_share(after),
         scored_rows=after.scored_rows,
         side_rows=after.side_rows,
+        bytes=_sum_of(after, "bytes") if metric_named(after.metric).weight == "bytes" else None,
+        unshared_bytes=_sum_of(after, UNSHARED_BYTES),
     )
+
+
+def _sum_of(scores: Scores, name: str) -> int:
+    """Return the sum of per-example values; 0 if there are none of that name."""
+    return int(scores.per_example[name].sum()) if name in scores.per_example else 0
 
 
 def _check_same_examples(before: Scores, after: Scores) -> None:

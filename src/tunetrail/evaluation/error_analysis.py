@@ -18,6 +18,9 @@ from tunetrail.plain_values import NOT_PLAIN, plain_values
 MOST_LISTED = 20
 """Rows in a list of fixes, breaks or worst rows."""
 
+TOKENS_OF_ROW = 8
+"""Tokens of a row that are listed for each model, as those that cost it the most bits."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RowChanges:
@@ -128,6 +131,45 @@ def row_quality(table: pd.DataFrame, metric_name: str, model: str = CANDIDATE) -
     first, second = (table[model + name].rank() for name in metric.reads)
     distances: Floats = (first - second).abs().to_numpy(dtype=np.float64) / max(1, len(table))
     return -distances
+
+
+def costliest_tokens(
+    before: pd.DataFrame, after: pd.DataFrame, limit: int = TOKENS_OF_ROW
+) -> pd.DataFrame:
+    """Return the tokens of a row that cost either model the most bits, the costliest first.
+
+    Args:
+        before: A line for each token by the older model: `text_before`, `token`, `text_after` and
+            `bits`, its negative log-likelihood.
+        after: The same by the newer model.
+        limit: Tokens of each model.
+
+    Returns:
+        `text_before`, `token`, `text_after`, `bits_before` and `bits_after`. If the models split
+        the text differently, each line has the bits of one model only.
+    """
+    older, newer = (
+        tokens.rename(columns={"bits": name})
+        for tokens, name in ((before, "bits_before"), (after, "bits_after"))
+    )
+    texts = ["text_before", "token", "text_after"]
+    if before[texts].equals(after[texts]):
+        joined = older.assign(bits_after=newer["bits_after"])
+        of_either = (
+            joined["bits_before"]
+            .nlargest(limit)
+            .index.union(joined["bits_after"].nlargest(limit).index)
+        )
+        chosen = joined.loc[of_either]
+    else:
+        chosen = pd.concat(
+            [older.nlargest(limit, "bits_before"), newer.nlargest(limit, "bits_after")],
+            ignore_index=True,
+        )
+
+    cost = chosen[["bits_before", "bits_after"]].max(axis=1)
+    order = cost.sort_values(ascending=False, kind="stable").index
+    return chosen.loc[order, [*texts, "bits_before", "bits_after"]]
 
 
 def label_confusion(rows: ExampleRows, side: str = "test") -> pd.DataFrame | None:

@@ -16,6 +16,7 @@ from tunetrail.evaluation.scored_models import (
     check_comparable,
     common_metric,
     common_rows,
+    rows_of_equal_bytes,
 )
 from tunetrail.evaluation.scores import Scores
 from tunetrail.evaluation.significance import (
@@ -138,6 +139,8 @@ class ModelComparison:
         confidence: Coverage of each interval, and 1 minus the level of the tests.
         rank_test: Ranks of three or more models; None for metrics without a value per row.
         folds: Number of folds whose held-out rows are compared; None for test rows.
+        cut_rows: Number of further rows of which the models' tokenizers read different bytes.
+        bytes: Number of bytes that all models were scored on; None for metrics that count none.
     """
 
     model_type: str
@@ -152,6 +155,8 @@ class ModelComparison:
     confidence: float
     rank_test: RankTest | None
     folds: int | None = None
+    cut_rows: int = 0
+    bytes: int | None = None
 
     @property
     def metric_in_words(self) -> str:
@@ -170,8 +175,14 @@ class ModelComparison:
             text += f" in {self.clusters} {'group' if self.clusters == 1 else 'groups'}"
         if self.documents is not None:
             text += f" among {self.documents:,} documents"
+        if self.bytes is not None:
+            text += f", {self.bytes:,} bytes"
         if self.left_out:
             text += f"; {self.left_out} further rows that not all models share are left out"
+        if self.cut_rows:
+            text += (
+                f"; {self.cut_rows} rows that the tokenizers cut at different bytes are left out"
+            )
         return text
 
     @property
@@ -244,6 +255,7 @@ def compare_models(
     check_comparable(models)
     metric = common_metric(models, metric)
     keys, left_out = common_rows(models, metric, common)
+    keys, cut_rows = rows_of_equal_bytes(models, metric, keys)
     all_scores = _with_same_clusters([model.scores(metric, keys) for model in models])
 
     pairs = []
@@ -270,6 +282,8 @@ def compare_models(
         confidence=confidence,
         rank_test=ranks,
         folds=_fold_count(models[0]),
+        cut_rows=cut_rows,
+        bytes=comparison.bytes,
     )
 
 

@@ -210,6 +210,35 @@ def common_rows(
     return shared, left_out
 
 
+def rows_of_equal_bytes(
+    models: Sequence[ScoredModel], metric: str, keys: pd.MultiIndex
+) -> tuple[pd.MultiIndex, int]:
+    """Return the keys of rows of which all models were scored on the same bytes.
+
+    A row that the maximum length cuts is another text for a tokenizer of longer tokens.
+
+    Returns:
+        The keys, and the number of rows that were left out.
+
+    Raises:
+        UserError: There is no such row.
+    """
+    if metric_named(metric).weight != "bytes":
+        return keys, 0
+
+    first, *further = [model.scores(metric, keys).per_example["bytes"] for model in models]
+    is_equal = np.ones(len(keys), dtype=bool)
+    for scored_bytes in further:
+        is_equal &= scored_bytes == first
+    if not is_equal.any():
+        raise UserError(
+            f"models must have been scored on the same bytes of some rows, got none of {len(keys)} "
+            "rows. Their tokenizers cut them at different places: raise llm.max_length, and train "
+            "again."
+        )
+    return keys[is_equal], int(np.count_nonzero(~is_equal))
+
+
 def _check_folds(models: Sequence[ScoredModel]) -> None:
     """Raise an error if a row that models share was held out in different folds."""
     first, *further = models

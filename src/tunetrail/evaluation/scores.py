@@ -23,6 +23,10 @@ from tunetrail.evaluation.thresholds import (
 )
 from tunetrail.plain_values import NOT_PLAIN, plain_values
 
+UNSHARED_BYTES = "unshared_bytes"
+"""Name of per-example values: bytes that only one of two compared models' tokenizers reads, so that
+neither model is scored on them. Only there if there are any."""
+
 _TIE = 1e-6
 """Difference in nats per token below which float32 leaves open which answer is likelier."""
 
@@ -42,6 +46,8 @@ class Scores:
         scored_rows: Number of rows that the examples stand for; None if unknown. Rows with equal
             anchors are one example.
         side_rows: Number of rows that were to be scored; None if unknown.
+        token_nats: Negative log-likelihoods of each example's scored tokens, [tokens]; None for
+            models that aren't scored by tokens.
         thresholds: By metric, the cosine from which a pair counts as positive in it.
     """
 
@@ -54,6 +60,7 @@ class Scores:
     corpus: str | None = None
     scored_rows: int | None = None
     side_rows: int | None = None
+    token_nats: Sequence[Array] | None = field(default=None, metadata=NOT_PLAIN)
     thresholds: dict[str, float] = field(default_factory=dict)
 
     @property

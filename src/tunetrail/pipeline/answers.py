@@ -45,7 +45,7 @@ def add_answers(
     answers: list[str | None] = [None] * len(records)
     expected: list[str | None] = [None] * len(records)
     for row, answer in zip(rows, written, strict=True):
-        answers[row], expected[row] = answer, _prompt_and_answer(records[row])[1]
+        answers[row], expected[row] = answer, prompt_and_answer(records[row])[1]
     return with_answers(scores, answers, expected, _checks(config.generation))
 
 
@@ -64,7 +64,7 @@ def answer_table(
     for row, record in enumerate(records):
         if after.per_example[WRITTEN][row] is None:
             continue
-        prompt, expected = _prompt_and_answer(record, mask)
+        prompt, expected = prompt_and_answer(record, mask)
         line = {
             "row_id": record.get("row_id"),
             "prompt": shown(prompt),
@@ -79,7 +79,7 @@ def answer_table(
     return pd.DataFrame(lines)
 
 
-def _prompt_and_answer(record: Record, mask: Callable[[str], str] = str) -> tuple[str, str]:
+def prompt_and_answer(record: Record, mask: Callable[[str], str] = str) -> tuple[str, str]:
     """Return the prompt and the last answer of a record as text, each turn masked by itself."""
     conversation = last_answer(record)
     if conversation is None:

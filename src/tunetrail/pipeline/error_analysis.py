@@ -23,10 +23,12 @@ from tunetrail.evaluation.ranking import BEST_RANK, PREDICTED_LABEL
 from tunetrail.evaluation.scoring import TOP_WRONG_HASH, TOP_WRONG_ROW
 from tunetrail.evaluation.slices import attributes_of, score_slices, weakest_first
 from tunetrail.fingerprints import value_fingerprint
+from tunetrail.pipeline.answers import prompt_and_answer
 from tunetrail.pipeline.example_rows import FOLDER
 from tunetrail.pipeline.stage_context import StageContext
 
 SLICES, CONFUSIONS, EXAMPLES = "slices.csv", "confusions.csv", "examples.json"
+TOKENS = "tokens.json"
 _OUTCOME_COLUMNS = (
     "label",
     PREDICTED_LABEL,
@@ -37,8 +39,19 @@ _OUTCOME_COLUMNS = (
 """Columns of example rows that tell what a model did with a row."""
 
 
-def log_error_analysis(context: StageContext, split: Split, rows: ExampleRows) -> dict[str, Any]:
-    """Write slices, confusions and examples to the run's folder `evaluation`.
+def log_error_analysis(
+    context: StageContext,
+    split: Split,
+    rows: ExampleRows,
+    tokens: pd.DataFrame | None = None,
+) -> dict[str, Any]:
+    """Write slices, confusions, tokens and examples to the run's folder `evaluation`.
+
+    Args:
+        context: The run.
+        split: The sides of its rows.
+        rows: The scores of both models on every row.
+        tokens: What `costly_tokens` returns.
 
     Returns:
         What the terminal tells of it: when a row is right, how many were fixed and broken, how many
@@ -48,7 +61,9 @@ def log_error_analysis(context: StageContext, split: Split, rows: ExampleRows) -
     table = rows.table[rows.table["side"] == TEST]
     changes = row_changes(rows)
     mask = Scrubber(settings.cleaning.privacy).mask
-    _log_text(context, EXAMPLES, _examples_json(table, changes, split, mask))
+    _log_text(context, EXAMPLES, _examples_json(table, changes, split, mask, tokens))
+    if tokens is not None:
+        run.log_table(tokens, f"{FOLDER}/{TOKENS}")
 
     confusion = label_confusion(rows)
     if confusion is not None and len(confusion):
@@ -94,10 +109,20 @@ def _log_text(context: StageContext, file: str, text: str) -> None:
 
 
 def _examples_json(
-    table: pd.DataFrame, changes: RowChanges, split: Split, mask: Callable[[str], str]
+    table: pd.DataFrame,
+    changes: RowChanges,
+    split: Split,
+    mask: Callable[[str], str],
+    tokens: pd.DataFrame | None,
 ) -> str:
-    """Return the rows that were fixed, those that were broken and the worst ones, with texts."""
+    """Return the rows that were fixed, those that were broken and the worst ones, with texts.
+
+    Of a language model, also the rows with the highest loss, with their costliest tokens.
+    """
     lists = {"fixes": changes.fixes, "breaks": changes.breaks, "worst": changes.worst}
+    if tokens is not None:
+        lines = changes.table.set_index("row_id", drop=False)
+        lists["highest_loss"] = lines.loc[tokens["row_id"].unique()]
     outcomes = table.set_index("row_id")
     listed = {name: chosen.head(MOST_LISTED) for name, chosen in lists.items()}
 
@@ -112,6 +137,10 @@ def _examples_json(
         content[name] = [
             _described(line, outcomes, records, mask) for line in chosen.to_dict("records")
         ]
+    if tokens is not None:
+        for example in content["highest_loss"]:
+            of_row = tokens[tokens["row_id"] == example["row_id"]].drop(columns="row_id")
+            example["tokens"] = json.loads(of_row.to_json(orient="records"))
     return json.dumps(content, ensure_ascii=False, indent=1, default=float)
 
 
@@ -139,6 +168,8 @@ def _described(
     outcome = outcomes.loc[row_id]
     present = outcome.reindex(list(_OUTCOME_COLUMNS)).dropna()
     described |= {**present, "content": content_text(records[row_id], mask)}
+    if isinstance(outcome.get(WRITTEN), str):
+        described["expected"] = shown(prompt_and_answer(records[row_id], mask)[1])
     for name in (WRITTEN, REFERENCE + WRITTEN):
         if isinstance(outcome.get(name), str):
             described[name] = shown(outcome[name], mask)

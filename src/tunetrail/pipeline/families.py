@@ -102,6 +102,10 @@ class ModelFamily:
             returns the scores with those of what the model writes. None if it writes nothing.
         scorable: Takes records; returns for each whether the model sees anything to score in it.
             None if it always does.
+        comparing: Takes a learner, models and records; returns the learner that scores the same
+            text of each record with all of these models. None if every learner does.
+        token_texts: Takes a record; returns each token of it that is scored, with the text around
+            it. None if the scores have no values of tokens.
         encode: Takes texts and `role`, `query` or `document`; returns the vectors by which hard
             negatives are mined. None if the models give no vectors of texts.
         monitors: Returns the metrics by which a validation can choose weights and stop a training;
@@ -132,6 +136,8 @@ class ModelFamily:
         None
     )
     scorable: Callable[[Any, Any, Sequence[Record]], Sequence[bool]] | None = None
+    comparing: Callable[[Any, Sequence[Any], Sequence[Record]], Any] | None = None
+    token_texts: Callable[[Any, Any, Record], Sequence[Any]] | None = None
     encode: Callable[..., Vectors] | None = None
     monitors: Monitors | None = None
     # The defaults are for a family with one shape.
@@ -143,6 +149,12 @@ class ModelFamily:
     def resolve_base(self, settings: Settings) -> ResolvedModel:
         """Find the configured base model; raises `UserError` or `ModelError` if there is none."""
         return resolve_model(self.section(settings).model, self.catalog)
+
+    def comparing_learner(self, learner: Any, models: Sequence[Any], rows: pd.DataFrame) -> Any:
+        """Return the learner that scores the same text of each row with all of the models."""
+        if self.comparing is None:
+            return learner
+        return self.comparing(learner, models, records_of(rows))
 
     def scorable_rows(
         self, settings: Settings, learner: Any, models: Sequence[Any], rows: pd.DataFrame
@@ -396,6 +408,8 @@ LLM = register_family(
         score=score_language_model,
         add_answers=add_answers,
         scorable=LanguageModelLearner.scorable,
+        comparing=LanguageModelLearner.comparing,
+        token_texts=LanguageModelLearner.token_texts,
         monitors=language_model_monitors,
         # No `encode`: its models give no vectors of texts by which negatives could be mined.
         objective=_language_model_objective,

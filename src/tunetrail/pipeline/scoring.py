@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,12 @@ import pandas as pd
 
 from tunetrail.config import EvaluationConfig
 from tunetrail.data.rows import texts_of_rows
-from tunetrail.evaluation.scores import Scores, language_scores, preference_scores
+from tunetrail.evaluation.scores import (
+    UNSHARED_BYTES,
+    Scores,
+    language_scores,
+    preference_scores,
+)
 from tunetrail.evaluation.scoring import Needs, score_embedding
 from tunetrail.fingerprints import value_fingerprint
 from tunetrail.learning.embedding.learner import EmbeddingLearner
@@ -149,7 +154,8 @@ def score_language_model(
         chosen, rejected = map(_scores_of, likelihoods)
         return preference_scores(chosen, rejected).identified(records)
 
-    return _scores_of(learner.likelihoods(model, records, config.batch_size)).identified(records)
+    texts = learner.likelihoods(model, records, config.batch_size)
+    return replace(_scores_of(texts), token_nats=texts.token_nats).identified(records)
 
 
 def log_row_counts(name: str, scores: Scores) -> None:
@@ -165,10 +171,13 @@ def log_row_counts(name: str, scores: Scores) -> None:
 
 
 def _scores_of(likelihoods: Likelihoods) -> Scores:
-    return language_scores(
+    scores = language_scores(
         likelihoods.nats,
         likelihoods.tokens,
         likelihoods.bytes,
         likelihoods.text_nats,
         likelihoods.hits,
     )
+    if not likelihoods.unshared_bytes.any():
+        return scores
+    return scores.extended({UNSHARED_BYTES: likelihoods.unshared_bytes.astype(np.float64)})

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from tunetrail.evaluation.error_analysis import (
+    costliest_tokens,
     label_confusion,
     most_confused,
     row_changes,
@@ -140,3 +141,22 @@ def test_models_that_tie_fix_and_break_nothing(row_count: int) -> None:
     changes = row_changes(rows_of(scores, scores))
     assert (changes.fixed, changes.broken) == (0, 0)
     assert changes.right == row_count and changes.worst.empty
+
+
+def tokens(*bits: float, texts: str = "abcdef") -> pd.DataFrame:
+    letters = list(texts[: len(bits)])
+    return pd.DataFrame({"text_before": "x", "token": letters, "text_after": "", "bits": bits})
+
+
+def test_costliest_tokens_of_either_model_have_the_bits_of_both() -> None:
+    before, after = tokens(1.0, 9.0, 2.0, 3.0), tokens(8.0, 0.5, 2.5, 3.0)
+    table = costliest_tokens(before, after, limit=1)
+    assert table["token"].tolist() == ["b", "a"]
+    assert table[["bits_before", "bits_after"]].to_numpy().tolist() == [[9.0, 0.5], [1.0, 8.0]]
+
+
+def test_costliest_tokens_of_models_that_split_differently_have_a_line_each() -> None:
+    table = costliest_tokens(tokens(1.0, 9.0), tokens(4.0, 5.0, 6.0, texts="uvw"), limit=2)
+    assert table["token"].tolist() == ["b", "w", "v", "a"]
+    assert table["bits_before"].notna().tolist() == [True, False, False, True]
+    assert table["bits_after"].notna().tolist() == [False, True, True, False]

@@ -16,7 +16,12 @@ from tunetrail.evaluation.example_rows import CANDIDATE, FOLD, REFERENCE, Exampl
 from tunetrail.evaluation.metrics import Floats
 from tunetrail.evaluation.model_comparison import ModelComparison, compare_models
 from tunetrail.evaluation.scored_models import ScoredModel, same_rows
-from tunetrail.evaluation.scores import Scores, scores_from, similarity_scores
+from tunetrail.evaluation.scores import (
+    Scores,
+    language_scores,
+    scores_from,
+    similarity_scores,
+)
 from tunetrail.reporting.charts import png
 
 ROWS = 60
@@ -440,3 +445,33 @@ def test_correlations_of_folds_are_pooled_as_in_the_cross_validation() -> None:
     assert comparison.lower == pytest.approx(gain.comparison.lower, abs=1e-12)
     with pytest.raises(UserError, match=r"one that all models have \(spearman\), got 'pearson'"):
         compare_models(models, metric="pearson")
+
+
+def language_rows(run_id: str, scored_bytes: list[float], nats: Floats) -> ExampleRows:
+    counts = np.array(scored_bytes)
+    scores = language_scores(nats, counts, counts)
+    changes: dict[str, Any] = {"shape": "completion", "metric": "bits_per_byte"}
+    rows = example_rows(run_id, scores.per_example["bits_per_byte"], documents=None, **changes)
+    values = {name: scores.per_example[name] for name in ("nats", "tokens", "bytes")}
+    values |= {REFERENCE + name: column for name, column in values.items()}
+    return dataclasses.replace(rows, table=rows.table.assign(**values))
+
+
+def test_rows_of_which_the_tokenizers_read_different_bytes_are_left_out() -> None:
+    nats = np.random.default_rng(0).uniform(50.0, 60.0, ROWS)
+    whole = [100.0] * ROWS
+    # The second tokenizer reads half of ten texts, and its model would seem twice as good there.
+    cut = [50.0] * 10 + whole[10:]
+    models = [
+        ScoredModel(name=run_id, rows=language_rows(run_id, scored_bytes, nats))
+        for run_id, scored_bytes in (("a", whole), ("b", cut))
+    ]
+
+    result = compare_models(models, bootstrap_samples=200)
+
+    assert (result.examples, result.cut_rows, result.bytes) == (ROWS - 10, 10, 100 * (ROWS - 10))
+    assert result.pairs[0].comparison.improvement == 0.0
+    assert "5,000 bytes; 10 rows that the tokenizers cut at different bytes" in result.rows_in_words
+    nothing = ScoredModel(name="c", rows=language_rows("c", [60.0] * ROWS, nats))
+    with pytest.raises(UserError, match="same bytes of some rows, got none of 60 rows"):
+        compare_models([models[0], nothing], bootstrap_samples=200)

@@ -27,7 +27,12 @@ from tunetrail.learning.language_model.head import (
 from tunetrail.learning.language_model.neftune import EmbeddingNoise
 from tunetrail.learning.padding_free.attention import segment_attention_of
 from tunetrail.learning.padding_free.segments import concatenate
-from tunetrail.learning.tokens.chat import IGNORED, TokenizedExample, example_lengths
+from tunetrail.learning.tokens.chat import (
+    IGNORED,
+    TokenizedExample,
+    example_lengths,
+    supervised_counts,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -99,8 +104,10 @@ class LanguageForward:
 
     def token_scores(
         self, examples: Sequence[TokenizedExample], special_ids: Sequence[int]
-    ) -> Tensor:
-        """Return three sums over each example's supervised tokens; without gradients.
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return three sums over each example's supervised tokens, and the nats of each of them.
+
+        Both are without gradients.
 
         Args:
             examples: The examples.
@@ -108,7 +115,8 @@ class LanguageForward:
 
         Returns:
             float32 [examples, 3]: the nats, the nats of the tokens that spell text, and the number
-            of tokens that are the likeliest ones.
+            of tokens that are the likeliest ones; and for each example float32 [tokens], in the
+            order of its text.
         """
         special = torch.tensor(special_ids, dtype=torch.int64)
         if not self.padding_free:
@@ -116,13 +124,18 @@ class LanguageForward:
                 logits = _supervised_logits(self.model, self._padded_batch(examples))
             nats, hits = logits.nats(), logits.hits()
             is_text = ~torch.isin(logits.targets, to_device(special, nats.device))
-            return torch.stack([nats, nats * is_text, hits], dim=2).sum(dim=1)
+            sums = torch.stack([nats, nats * is_text, hits], dim=2).sum(dim=1)
+            is_supervised = logits.targets != IGNORED
+            return sums, [row[mask] for row, mask in zip(nats, is_supervised, strict=True)]
 
         tokens, head = self._supervised(examples), head_of(self.model)
         nats, hits = scored_tokens(tokens.hidden, tokens.targets, head.weight, head.bias)
         is_text = ~torch.isin(tokens.targets, to_device(special, nats.device))
         columns = torch.stack([nats, nats * is_text, hits.to(nats.dtype)], dim=1)
-        return nats.new_zeros(len(examples), 3).index_add(0, tokens.examples, columns)
+        sums = nats.new_zeros(len(examples), 3).index_add(0, tokens.examples, columns)
+        # Stable, so that the tokens of an example stay in the order of its text.
+        by_example = nats[tokens.examples.argsort(stable=True)]
+        return sums, list(torch.split(by_example, supervised_counts(examples)))
 
     def computed(self, examples: Sequence[TokenizedExample]) -> int:
         """Return the number of tokens that go through the model, padding included."""

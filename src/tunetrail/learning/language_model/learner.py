@@ -37,6 +37,7 @@ from tunetrail.learning.language_model.preflight import LANGUAGE_MODEL_CHECKS
 from tunetrail.learning.language_model.writing import GreedyWriter
 from tunetrail.learning.tokens.chat import (
     TokenizedExample,
+    completions_of,
     end_tokens,
     example_lengths,
     is_preference,
@@ -44,6 +45,8 @@ from tunetrail.learning.tokens.chat import (
     prompt_tokens,
     supervised_counts,
 )
+from tunetrail.learning.tokens.shared_text import tokenize_shared
+from tunetrail.learning.tokens.token_texts import TokenText, token_texts
 from tunetrail.learning.tokens.tokenized import tokenize_examples, tokenize_preferences
 from tunetrail.learning.training.batching import length_batches
 from tunetrail.learning.training.out_of_memory import compute_batches
@@ -73,6 +76,10 @@ class Likelihoods:
             the document, [records].
         hits: Number of supervised tokens that the model finds likeliest, given the true text before
             them, [records].
+        unshared_bytes: Number of bytes that a compared model's tokenizer doesn't read, and which
+            are therefore not scored, [records].
+        token_nats: Negative log-likelihood of each supervised token, float32 [tokens] of each
+            record.
     """
 
     nats: NDArray
@@ -80,6 +87,8 @@ class Likelihoods:
     bytes: NDArray
     text_nats: NDArray
     hits: NDArray
+    unshared_bytes: NDArray
+    token_nats: list[NDArray]
 
     def part(self, records: slice) -> "Likelihoods":
         """Return the likelihoods of some of the records."""
@@ -89,6 +98,8 @@ class Likelihoods:
             bytes=self.bytes[records],
             text_nats=self.text_nats[records],
             hits=self.hits[records],
+            unshared_bytes=self.unshared_bytes[records],
+            token_nats=self.token_nats[records],
         )
 
 
@@ -101,12 +112,29 @@ class LanguageModelLearner:
         seed: Decides the order of the rows, dropout and the adapters' first weights.
         cache: Keeps tokens and what was found for `auto` from run to run.
         trainer: The devices; models that the learner applies compute on the first.
+        compared: Tokenizers of the models that are compared, if they differ: only the text that all
+            of them read is scored. See `comparing`.
     """
 
     config: LanguageModelConfig
     seed: int
     cache: ResultCache | None = None
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    compared: tuple[PreTrainedTokenizerBase, ...] = field(default=(), repr=False)
+
+    def comparing(
+        self, models: Sequence[LanguageModel], records: Sequence[Record]
+    ) -> "LanguageModelLearner":
+        """Return the learner that scores the same bytes of each record, whichever of the models.
+
+        It is this learner if their tokenizers split all records in the same way.
+        """
+        first, *further = models
+        expected = self._examples_of(first.tokenizer, records)
+        for model in further:
+            if self._examples_of(model.tokenizer, records) != expected:
+                return replace(self, compared=tuple(model.tokenizer for model in models))
+        return self
 
     def check(self, path: str, records: Sequence[Record], load: Callable[[str], Any]) -> None:
         """Raise `SampleError` if the maximum length cuts off more than half of the outputs."""
@@ -227,11 +255,11 @@ class LanguageModelLearner:
         Both answers of a preference must have some text, and they must still differ.
         """
         if not any(map(is_preference, records)):
-            examples = self._tokenize(model.tokenizer, records)
+            examples = self._scored_examples(model.tokenizer, records)
             return [example.supervised_bytes > 0 for example in examples]
 
         scorable = []
-        for pair in self._pairs(model.tokenizer, records):
+        for pair in self._scored_pairs(model.tokenizer, records):
             chosen, rejected = pair
             has_texts = chosen.supervised_bytes > 0 and rejected.supervised_bytes > 0
             scorable.append(has_texts and _teaches(pair))
@@ -241,7 +269,8 @@ class LanguageModelLearner:
         self, model: LanguageModel, records: Sequence[Record], batch_size: int
     ) -> Likelihoods:
         """Return the likelihoods of records; a record without a supervised token has zeros."""
-        return self._likelihoods(model, self._tokenize(model.tokenizer, records), batch_size)
+        examples = self._scored_examples(model.tokenizer, records)
+        return self._likelihoods(model, examples, batch_size)
 
     def write_answers(
         self,
@@ -277,7 +306,7 @@ class LanguageModelLearner:
         self, model: LanguageModel, records: Sequence[Record], batch_size: int
     ) -> tuple[Likelihoods, Likelihoods]:
         """Return the likelihoods of the chosen and of the rejected answers, given their prompts."""
-        pairs = self._pairs(model.tokenizer, records)
+        pairs = self._scored_pairs(model.tokenizer, records)
         chosen, rejected = map(itemgetter(0), pairs), map(itemgetter(1), pairs)
         likelihoods = self._likelihoods(model, [*chosen, *rejected], batch_size)
         count = len(pairs)
@@ -289,13 +318,16 @@ class LanguageModelLearner:
         # Without a supervised token there is nothing to compute: those examples keep their zeros.
         rows, supervised = _supervised(examples)
         scores = np.zeros((len(examples), 3))
+        token_nats: list[NDArray] = [np.zeros(0, dtype=np.float32)] * len(examples)
         special_ids = model.tokenizer.all_special_ids
         with placed_on(computing_device(self.trainer), model.model):
             forward = build_forward(model.model, int(model.tokenizer.pad_token_id))
             with concatenating(model.model) if forward.padding_free else nullcontext():
-                scores[rows] = _token_scores(
+                scores[rows], nats_of_rows = _token_scores(
                     forward, supervised, batch_size, "Scoring", special_ids
                 )
+        for row, nats in zip(rows, nats_of_rows, strict=True):
+            token_nats[row] = nats
 
         return Likelihoods(
             nats=scores[:, 0],
@@ -303,7 +335,14 @@ class LanguageModelLearner:
             bytes=np.array([example.supervised_bytes for example in examples]),
             text_nats=scores[:, 1],
             hits=scores[:, 2],
+            unshared_bytes=np.array([example.unshared_bytes for example in examples]),
+            token_nats=token_nats,
         )
+
+    def token_texts(self, model: LanguageModel, record: Record) -> list[TokenText]:
+        """Return each scored token of a record that isn't a preference, with the text around it."""
+        (example,) = self._scored_examples(model.tokenizer, [record])
+        return token_texts(model.tokenizer, example)
 
     def _items(
         self,
@@ -333,7 +372,7 @@ class LanguageModelLearner:
         # The reference is the model without dropout, and mustn't change the training's draws.
         with placed_on(computing_device(self.trainer), module), undisturbed(module):
             answers = list(chain.from_iterable(pairs))
-            scores = _token_scores(module.forward_pass, answers, batch_size, "Reference")
+            scores, _ = _token_scores(module.forward_pass, answers, batch_size, "Reference")
         items = []
         # Chosen and rejected alternate, hence a row of two for each pair.
         for (chosen, rejected), reference in zip(pairs, -scores[:, 0].reshape(-1, 2), strict=True):
@@ -355,6 +394,39 @@ class LanguageModelLearner:
             )
         return rows, supervised
 
+    def _scored_examples(
+        self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]
+    ) -> list[TokenizedExample]:
+        """Return the examples of records, with labels on what all compared tokenizers read."""
+        if not self.compared:
+            return self._tokenize(tokenizer, records)
+        # Its own comes first; among the compared ones, it changes nothing.
+        tokenizers = (tokenizer, *self.compared)
+        return [
+            tokenize_shared(tokenizers, record, self.config.max_length)[0] for record in records
+        ]
+
+    def _scored_pairs(
+        self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]
+    ) -> list[tuple[TokenizedExample, TokenizedExample]]:
+        """Return both answers of preferences, with labels on what all compared tokenizers read."""
+        if not self.compared:
+            return self._pairs(tokenizer, records)
+        completions = list(map(completions_of, records))
+        chosen, rejected = (
+            self._scored_examples(tokenizer, list(map(itemgetter(answer), completions)))
+            for answer in (0, 1)
+        )
+        return list(zip(chosen, rejected, strict=True))
+
+    def _examples_of(
+        self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]
+    ) -> list[TokenizedExample]:
+        """Return the examples of records; of preferences, those of their answers."""
+        if not any(map(is_preference, records)):
+            return self._tokenize(tokenizer, records)
+        return list(chain.from_iterable(self._pairs(tokenizer, records)))
+
     def _tokenize(
         self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]
     ) -> list[TokenizedExample]:
@@ -372,21 +444,29 @@ def _token_scores(
     batch_size: int,
     title: str,
     special_ids: Sequence[int] = (),
-) -> NDArray:
-    """Return the sums of `LanguageForward.token_scores`, float64 [examples, 3]."""
+) -> tuple[NDArray, list[NDArray]]:
+    """Return the sums of `LanguageForward.token_scores`, float64 [examples, 3].
 
-    def score(rows: NDArray) -> NDArray:
+    In addition, the nats of each example's supervised tokens, float32 [tokens].
+    """
+
+    def score(rows: NDArray) -> tuple[NDArray, list[NDArray]]:
         batch = [examples[row] for row in rows]
-        batch_scores: NDArray = forward.token_scores(batch, special_ids).double().cpu().numpy()
-        return batch_scores
+        sums, nats = forward.token_scores(batch, special_ids)
+        # One copy from the device for all examples.
+        split = torch.split(torch.cat(nats).float().cpu(), list(map(len, nats)))
+        return sums.double().cpu().numpy(), [tokens.numpy() for tokens in split]
 
     scores = np.zeros((len(examples), 3))
+    token_nats: list[NDArray] = [np.zeros(0, dtype=np.float32)] * len(examples)
     batches = length_batches(example_lengths(examples), batch_size)
     progress = track(batches, title, console=Console(stderr=True), transient=True)
     with torch.inference_mode():
-        for rows, batch_scores in compute_batches(progress, score):
-            scores[rows] = batch_scores
-    return scores
+        for rows, (sums, nats) in compute_batches(progress, score):
+            scores[rows] = sums
+            for row, tokens in zip(rows, nats, strict=True):
+                token_nats[row] = tokens
+    return scores, token_nats
 
 
 def _supervised(

@@ -27,6 +27,8 @@ class TokenizedExample:
         supervised_bytes: Number of UTF-8 bytes of the labelled text, without special tokens.
         truncated: Whether tokens were cut off at the maximum length.
         weight: Weight of each of its supervised tokens in training.
+        unshared_bytes: Number of bytes of its text that not all compared tokenizers read, so that
+            nothing of it is labelled; see `shared_text`.
     """
 
     input_ids: list[int]
@@ -34,6 +36,13 @@ class TokenizedExample:
     supervised_bytes: int
     truncated: bool
     weight: float = 1.0
+    unshared_bytes: int = 0
+
+    @property
+    def supervised_positions(self) -> list[int]:
+        """Positions of the tokens with a label, except the first token."""
+        labels = enumerate(self.labels)
+        return [position for position, label in labels if position and label != IGNORED]
 
     @property
     def supervised_tokens(self) -> int:
@@ -63,10 +72,54 @@ def record_messages(record: Mapping[str, Any]) -> list[dict[str, str]] | None:
     return None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelledText:
+    """One record as text, with all of its tokens.
+
+    Attributes:
+        text: The rendered text.
+        spans: Begin and end of what is learned, in characters: the assistant's turns, or all of a
+            document.
+        input_ids: Token ids.
+        labels: The same ids for tokens that are learned, `IGNORED` for all others.
+        offsets: Begin and end of each token in the text, in characters.
+    """
+
+    text: str
+    spans: list[tuple[int, int]]
+    input_ids: list[int]
+    labels: list[int]
+    offsets: list[tuple[int, int]]
+
+
 def tokenize_record(
     tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any], max_length: int
 ) -> TokenizedExample:
     """Render, tokenise and label one record that isn't a preference; cut it at `max_length` tokens.
+
+    Raises:
+        SampleError: The chat template drops text that should be learned.
+    """
+    whole = label_record(tokenizer, record)
+    # Special tokens are learned, but they are no text whose bytes could be counted.
+    unsupervised = {IGNORED, *tokenizer.all_special_ids}
+    supervised_spans = []
+    for label, span in zip(whole.labels[:max_length], whole.offsets[:max_length], strict=True):
+        if label not in unsupervised:
+            supervised_spans.append(span)
+    supervised_texts = [whole.text[begin:end] for begin, end in _join_spans(supervised_spans)]
+
+    return TokenizedExample(
+        input_ids=whole.input_ids[:max_length],
+        labels=whole.labels[:max_length],
+        supervised_bytes=len("".join(supervised_texts).encode()),
+        truncated=len(whole.input_ids) > max_length,
+        weight=weight_of(record),
+    )
+
+
+def label_record(tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any]) -> LabelledText:
+    """Render, tokenise and label one record that isn't a preference, of any length.
 
     Raises:
         SampleError: The chat template drops text that should be learned.
@@ -89,21 +142,7 @@ def tokenize_record(
         labels.append(tokenizer.eos_token_id)
         offsets.append((len(text), len(text)))
 
-    # Special tokens are learned, but they are no text whose bytes could be counted.
-    unsupervised = {IGNORED, *tokenizer.all_special_ids}
-    supervised_spans = []
-    for label, span in zip(labels[:max_length], offsets[:max_length], strict=True):
-        if label not in unsupervised:
-            supervised_spans.append(span)
-    supervised_texts = [text[begin:end] for begin, end in _join_spans(supervised_spans)]
-
-    return TokenizedExample(
-        input_ids=input_ids[:max_length],
-        labels=labels[:max_length],
-        supervised_bytes=len("".join(supervised_texts).encode()),
-        truncated=len(input_ids) > max_length,
-        weight=weight_of(record),
-    )
+    return LabelledText(text=text, spans=spans, input_ids=input_ids, labels=labels, offsets=offsets)
 
 
 def _labeller(spans: list[tuple[int, int]]) -> Callable[[int, tuple[int, int]], int]:

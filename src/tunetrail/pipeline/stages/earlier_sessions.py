@@ -41,9 +41,9 @@ def compare_on_earlier_sessions(
     if len(rows) < 2:
         return {}
 
-    family, learner = context.family, fitted.learner
-    models = (fitted.model, reference)
+    family, models = context.family, (fitted.model, reference)
     try:
+        learner = family.comparing_learner(fitted.learner, models, rows)
         scorable = family.scorable_rows(context.settings, learner, models, rows)
         records = records_of(scorable)
         # Sessions are compared by the primary metric only.

@@ -25,6 +25,7 @@ from tunetrail.evaluation.scores import Scores
 from tunetrail.evaluation.significance import bonferroni_confidence
 from tunetrail.pipeline.answers import TABLE, answer_table
 from tunetrail.pipeline.corpus_file import warn_of_foreign_corpus
+from tunetrail.pipeline.costly_tokens import costly_tokens
 from tunetrail.pipeline.error_analysis import log_error_analysis
 from tunetrail.pipeline.example_rows import log_example_rows
 from tunetrail.pipeline.scoring import log_row_counts
@@ -99,7 +100,7 @@ def _compare(
     out_of_fold: OutOfFold | None,
 ) -> None:
     """Score both models on the test rows, compare the scores, and finish both steps."""
-    run, learner, config = context.run, fitted.learner, context.settings.evaluation
+    run, config = context.run, context.settings.evaluation
     split = prepared.split
     logger.info("%s: evaluation on %d test rows", context.model_type, len(split.test))
     if to_beat is None:
@@ -110,6 +111,7 @@ def _compare(
     side_rows = len(split.test) + prepared.left_out
     models = (fitted.model, reference)
     family = context.family
+    learner = family.comparing_learner(fitted.learner, models, split.test)
     test = records_of(family.scorable_rows(context.settings, learner, models, split.test))
     corpus_rows = family.corpus_rows(context.settings, split.train, split.validation)
     corpus = records_of(corpus_rows)
@@ -187,7 +189,8 @@ def _compare(
         against=against,
         out_of_fold=out_of_fold,
     )
-    errors = log_error_analysis(context, split, example_rows)
+    tokens = costly_tokens(context, learner, models, test, (after, before))
+    errors = log_error_analysis(context, split, example_rows, tokens)
     # Saved together with the step: a comparison counts for this version only.
     context.state.compared_with = to_beat
     earlier = compare_on_earlier_sessions(context, prepared, fitted, reference)

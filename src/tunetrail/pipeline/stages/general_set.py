@@ -100,8 +100,9 @@ def compare_on_general_set(
     assert context.state.general_file is not None
     left_out = len(context.state.general_file["left_out"])
 
-    family, settings, learner = context.family, context.settings, fitted.learner
+    family, settings = context.family, context.settings
     models = (fitted.model, reference)
+    learner = family.comparing_learner(fitted.learner, models, rows)
     records = records_of(family.scorable_rows(settings, learner, models, rows))
     scores = []
     for model in models:

@@ -293,3 +293,47 @@ def test_train_weighs_preferences(tiny_language_model: str, tmp_path: Path) -> N
         chosen, rejected = learner().preference_likelihoods(trained, PREFERENCES, 8)
         found.append(float((rejected.nats / rejected.tokens - chosen.nats / chosen.tokens).mean()))
     assert found[0] > found[1] + 0.05
+
+
+@pytest.mark.parametrize("records", [RECORDS, PREFERENCES], ids=["completion", "preference"])
+def test_models_of_different_tokenizers_are_scored_on_the_same_bytes(
+    model: LanguageModel, wordy_language_model: str, records: list[dict[str, Any]]
+) -> None:
+    # At 48 tokens, the tokenizer whose tokens are bytes cuts more of the answers off.
+    own = learner(48)
+    wordy = own.load(wordy_language_model)
+
+    def scored(learner: LanguageModelLearner, model: LanguageModel) -> Any:
+        if records is RECORDS:
+            return learner.likelihoods(model, records, 4)
+        return learner.preference_likelihoods(model, records, 4)[1]
+
+    comparing = own.comparing((model, wordy), records)
+    alone, shared = (
+        [scored(chosen, each) for each in (model, wordy)] for chosen in (own, comparing)
+    )
+
+    assert alone[0].bytes.tolist() != alone[1].bytes.tolist()
+    assert shared[0].bytes.tolist() == shared[1].bytes.tolist()
+    total = np.maximum(alone[0].bytes, alone[1].bytes)
+    for likelihoods in shared:
+        np.testing.assert_array_equal(likelihoods.unshared_bytes + likelihoods.bytes, total)
+    # The model that reads less loses at most the last token.
+    assert (shared[0].nats <= alone[0].nats + 1e-3).all() and shared[0].nats.sum() > 0
+    assert not alone[0].unshared_bytes.any()
+
+
+def test_models_of_one_tokenizer_are_scored_as_each_by_itself(model: LanguageModel) -> None:
+    own = learner(64)
+    assert own.comparing((model, model), RECORDS) is own
+
+
+def test_token_texts_are_the_text_that_the_nats_are_of(model: LanguageModel) -> None:
+    likelihoods = learner().likelihoods(model, RECORDS, 3)
+
+    for record, nats, total in zip(RECORDS, likelihoods.token_nats, likelihoods.nats, strict=True):
+        texts = learner().token_texts(model, record)
+        assert "".join(text.token for text in texts) == record["output"] + "<|end|>"
+        assert len(nats) == len(texts) and float(nats.sum()) == pytest.approx(total, abs=1e-3)
+        assert texts[1].text_before.endswith("assistant\n" + texts[0].token)
+        assert texts[0].text_after == "".join(text.token for text in texts[1:5])

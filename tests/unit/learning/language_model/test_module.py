@@ -105,7 +105,7 @@ def test_token_scores_equal_the_full_logits(
 
     forward = build_forward(model, 0, padding_free=padding_free)
     with torch.no_grad(), concatenating(model) if padding_free else nullcontext():
-        scores = forward.token_scores(examples, [end])
+        scores, token_nats = forward.token_scores(examples, [end])
 
     is_supervised = targets != IGNORED
     nats = -log_probabilities.gather(2, targets.clamp(min=0)[..., None]).squeeze(2) * is_supervised
@@ -113,6 +113,8 @@ def test_token_scores_equal_the_full_logits(
     torch.testing.assert_close(scores[:, 0], nats.sum(dim=1))
     torch.testing.assert_close(scores[:, 1], (nats * (targets != end)).sum(dim=1))
     assert scores[:, 2].tolist() == hits.sum(dim=1).tolist()
+    for row, tokens in enumerate(token_nats):
+        torch.testing.assert_close(tokens, nats[row][is_supervised[row]])
 
 
 def test_padded_nats_are_zero_where_nothing_is_learnt(

@@ -85,7 +85,7 @@ def test_answers_are_what_padded_and_packed_passes_find_likeliest(
     forward = build_forward(model.model, 0, padding_free=padding_free)
     assert forward.padding_free is padding_free
     with concatenating(model.model) if padding_free else nullcontext():
-        scores = forward.token_scores(examples, [])
+        scores, _ = forward.token_scores(examples, [])
 
     assert scores[:, 2].tolist() == [example.supervised_tokens for example in examples]
 
