@@ -94,6 +94,7 @@ def test_the_costliest_tokens_of_the_rows_with_the_highest_loss_are_listed(artif
         assert example["expected"].startswith("say ") and example["written"].startswith("Ask [")
 
 
+@pytest.mark.processes
 def test_a_root_of_another_tokenizer_is_compared_on_the_bytes_that_both_read(
     workplace: Path,
     make_settings: Callable[..., Settings],
