@@ -16,7 +16,8 @@ from tunetrail.errors import UserError
 from tunetrail.evaluation.embedding_map import MAP_ARTIFACT, read_embedding_map
 from tunetrail.evaluation.example_rows import ROWS_ARTIFACT, read_example_rows
 from tunetrail.evaluation.report.page import RenderedReport, render_report
-from tunetrail.evaluation.report.run_report import STEPS, ModelReport, RunReport, metric_table
+from tunetrail.evaluation.report.run_report import STEPS, ModelReport, RunReport
+from tunetrail.evaluation.report.tables import metric_table
 from tunetrail.stores.model_references import EvaluatedRun, find_evaluated_run
 from tunetrail.stores.tracking import TrackedRun, Tracker, existing_store, shown_uri
 
@@ -118,7 +119,6 @@ def read_report(tracker: Tracker, evaluated: EvaluatedRun) -> RunReport:
         name=evaluated.name,
         run_id=evaluated.run_id,
         started=_moment(evaluated.started),
-        tags=evaluated.tags,
         models=models,
         tracking_option=option,
     )

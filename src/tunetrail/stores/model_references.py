@@ -62,14 +62,12 @@ class EvaluatedRun:
         run_id: The id of the run that was named.
         name: Its name.
         started: When it started, in milliseconds since 1970; None if unknown.
-        tags: Its tags.
         run_ids: The evaluated runs by model type: the run itself, or the ones below it.
     """
 
     run_id: str
     name: str
     started: int | None
-    tags: dict[str, str]
     run_ids: dict[str, str]
 
 
@@ -105,7 +103,6 @@ def find_evaluated_run(tracker: Tracker, reference: str, artifact: str) -> Evalu
         run_id=run.info.run_id,
         name=run.info.run_name,
         started=run.info.start_time,
-        tags=dict(run.data.tags),
         run_ids=run_ids,
     )
 

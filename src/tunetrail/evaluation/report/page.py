@@ -18,13 +18,8 @@ from tunetrail.evaluation.report.pictures import (
     alternative_texts,
     report_figures,
 )
-from tunetrail.evaluation.report.run_report import (
-    MetricLine,
-    ModelReport,
-    RunReport,
-    map_groups,
-    metric_lines,
-)
+from tunetrail.evaluation.report.run_report import ModelReport, RunReport
+from tunetrail.evaluation.report.tables import MetricLine, map_groups, metric_lines
 from tunetrail.reporting.charts import png
 from tunetrail.reporting.html import load_template, picture_address
 from tunetrail.reporting.readable import counted, readable

@@ -12,12 +12,12 @@ import pandas as pd
 from tunetrail.evaluation.error_analysis import label_confusion, row_changes
 from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.plots import Curve, confusion_figure, slices_figure
-from tunetrail.evaluation.report.run_report import (
+from tunetrail.evaluation.report.run_report import ModelReport
+from tunetrail.evaluation.report.tables import (
     BROKEN,
     FIXED,
     RIGHT,
     WRONG,
-    ModelReport,
     fold_lines,
     map_groups,
 )

@@ -11,8 +11,8 @@ from tunetrail.evaluation.comparison import compare
 from tunetrail.evaluation.embedding_map import EmbeddingMap
 from tunetrail.evaluation.error_analysis import row_changes
 from tunetrail.evaluation.example_rows import FOLD, REFERENCE, ExampleRows, ScoredRun
-from tunetrail.evaluation.report.run_report import (
-    ModelReport,
+from tunetrail.evaluation.report.run_report import ModelReport
+from tunetrail.evaluation.report.tables import (
     fold_lines,
     map_groups,
     metric_lines,
