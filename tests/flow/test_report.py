@@ -17,7 +17,9 @@ from tunetrail.run_reports import REPORT_ARTIFACT
 
 @pytest.fixture
 def client(trained: Any) -> MlflowClient:
-    return MlflowClient(trained.settings.tracking.uri)
+    uri = trained.settings.tracking.uri
+    # By default, the registry is that of the last training in this process.
+    return MlflowClient(uri, registry_uri=uri)
 
 
 @pytest.fixture
