@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar
 from pytorch_lightning.utilities.memory import garbage_collection_cuda
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
@@ -35,7 +35,7 @@ from tunetrail.learning.training.console import silence_lightning
 from tunetrail.learning.training.memory_settings import compile_model, enable_gradient_checkpointing
 from tunetrail.learning.training.micro_batches import MicroBatchData
 from tunetrail.learning.training.module import TrainedModule
-from tunetrail.learning.training.monitor import MonitoredMetric
+from tunetrail.learning.training.monitor import BestWeights, MonitoredMetric
 from tunetrail.learning.training.named_callbacks import (
     CallbackMetrics,
     StopAfterStep,
@@ -222,9 +222,11 @@ def _result(attempt: "_Attempt", steps_per_epoch: int) -> FitResult:
     best_value = best_step = best_loss = None
     if score is not None:
         best_value = float(score)
-        # Of equal values Lightning keeps the first.
-        best_step = next((step for step, value in history[monitor] if value == best_value), None)
-        best_loss = next((loss for step, loss in history["val/loss"] if step == best_step), None)
+        # Of equal values, the first with the lowest loss, as `BestWeights` keeps it.
+        loss_of_step = dict(history["val/loss"])
+        ties = [step for step, value in history[monitor] if value == best_value]
+        best_step = min(ties, key=loss_of_step.__getitem__, default=None)
+        best_loss = None if best_step is None else loss_of_step[best_step]
     # `stopped_epoch` wouldn't do: it is 0 in the first epoch, too.
     reasons = [stop.stopping_reason_message for stop in attempt.trainer.early_stopping_callbacks]
 
@@ -288,14 +290,7 @@ class _Attempt:
         )
 
         checkpoints = plan.folder / "checkpoints"
-        self.best = ModelCheckpoint(
-            checkpoints,
-            filename="best",
-            monitor=plan.monitor.key,
-            mode=plan.monitor.mode,
-            enable_version_counter=False,
-            save_on_train_epoch_end=False,
-        )
+        self.best = BestWeights(checkpoints, plan.monitor)
         self.last = LastCheckpoint(
             checkpoints,
             every_steps=training.checkpoints.every_steps,

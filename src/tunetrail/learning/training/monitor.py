@@ -3,10 +3,13 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import Tensor
 
 from tunetrail.learning.tokens.prompts import QUERY
 from tunetrail.learning.training.ranks import value_of_first_rank
@@ -76,3 +79,48 @@ class MonitoredMetric(Callback):
         except FloatingPointError:
             # `val/loss` isn't finite either, and the guard that looks at it can name the rows.
             return math.nan
+
+
+class BestWeights(ModelCheckpoint):
+    """Keeps the weights with the best monitored metric, and of equal ones those of the lower loss.
+
+    A metric of ranks often reaches its best value early, and the loss says which step is surest of
+    its ranking. Only the choice of the weights follows it: an early stopping waits for the metric.
+
+    Args:
+        folder: Folder of the file, `best.ckpt`.
+        monitor: The metric.
+    """
+
+    def __init__(self, folder: Path, monitor: Monitor) -> None:
+        super().__init__(
+            folder,
+            filename="best",
+            monitor=monitor.key,
+            mode=monitor.mode,
+            enable_version_counter=False,
+            save_on_train_epoch_end=False,
+        )
+        self._best_loss = math.inf
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state with the loss of the best weights, so that a resumed run goes on."""
+        return {**super().state_dict(), "best_loss": self._best_loss}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the state."""
+        super().load_state_dict(state_dict)
+        self._best_loss = state_dict["best_loss"]
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        """Tell whether the weights are better than the best ones so far, whose loss is kept."""
+        loss = float(trainer.callback_metrics["val/loss"])
+        is_better = super().check_monitor_top_k(trainer, current)
+        if not is_better and current is not None:
+            is_tie = bool(current == self.best_model_score) and loss < self._best_loss
+            # As for the metric itself, the ranks must decide together.
+            is_better = trainer.strategy.reduce_boolean_decision(is_tie)
+
+        if is_better:
+            self._best_loss = loss
+        return is_better

@@ -104,9 +104,11 @@ def compare_on_general_set(
     models = (fitted.model, reference)
     learner = family.comparing_learner(fitted.learner, models, rows)
     records = records_of(family.scorable_rows(settings, learner, models, rows))
+    # Only the primary metric is compared.
+    score = family.score_primary or family.score
     scores = []
     for model in models:
-        model_scores = family.score(learner, model, records, [], settings.evaluation)
+        model_scores = score(learner, model, records, [], settings.evaluation)
         scores.append(model_scores.of_side(len(rows) + left_out))
     after, before = scores
 

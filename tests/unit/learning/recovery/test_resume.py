@@ -51,6 +51,7 @@ from tunetrail.learning.recovery.failures import (
     RecoverableError,
 )
 from tunetrail.learning.training.monitor import Monitor
+from tunetrail.learning.training.records import Encode
 from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.pipeline.monitoring import embedding_monitors
 
@@ -58,6 +59,14 @@ from tunetrail.pipeline.monitoring import embedding_monitors
 pytestmark = pytest.mark.processes
 
 NDCG = embedding_monitors("pair", PAIRS[:9], PAIRS)[0]
+
+
+def measure_saturated(encode: Encode) -> float:
+    """Return the best value that there is, as nDCG is on easy rows."""
+    return 1.0
+
+
+SATURATED = Monitor(metric="ndcg_at_10", higher_is_better=True, measure=measure_saturated)
 TRAINING = TrainingConfig(
     batch_size=4,
     num_epochs=3,
@@ -91,8 +100,8 @@ class Case:
     model: str = "embedding"
     training: TrainingConfig = field(default_factory=lambda: TRAINING)
     callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
-    is_monitored: bool = False
-    """Whether nDCG of the validation pairs chooses the weights."""
+    monitor: Monitor = field(default_factory=Monitor)
+    """What chooses the weights."""
 
     def with_training(self, **changes: Any) -> "Case":
         return replace(self, training=replace(self.training, **changes))
@@ -196,7 +205,7 @@ class Trainings:
                 folder=folder,
                 on_metrics=sink,
                 resume=resume,
-                monitor=NDCG if case.is_monitored else Monitor(),
+                monitor=case.monitor,
                 trainer=TrainerConfig(callbacks=case.callbacks),
             ),
             seed=3,
@@ -375,7 +384,7 @@ TARGETED: dict[str, tuple[Case, list[Kill]]] = {
     "watching nDCG, in and behind a validation": (
         replace(
             BASE.with_training(validations_per_epoch=3, early_stopping_patience=8),
-            is_monitored=True,
+            monitor=NDCG,
         ),
         [
             Kill(way="sigterm", place="validation", at=2),
@@ -384,9 +393,7 @@ TARGETED: dict[str, tuple[Case, list[Kill]]] = {
         ],
     ),
     "watching nDCG of averaged weights": (
-        replace(
-            BASE.with_training(averaging=AveragingConfig(kind="ema", decay=0.8)), is_monitored=True
-        ),
+        replace(BASE.with_training(averaging=AveragingConfig(kind="ema", decay=0.8)), monitor=NDCG),
         [Kill(way="sigkill", place="step", at=9), Kill(way="exception", place="validation", at=-1)],
     ),
     "stopping early, behind the validation that stops": (
@@ -432,6 +439,24 @@ def test_killed_at_a_delicate_place_and_resumed_it_is_the_same_training(
     case, kills = TARGETED[name]
     expected, _ = trainings.uninterrupted(text_of(case))
     assert expected.result.stopped_early == (case.model == "embedding-opposed")
+    assert_same(trainings.killed(case, *kills), expected)
+
+
+def test_of_equal_values_the_lowest_loss_chooses_also_if_killed(trainings: Trainings) -> None:
+    case = replace(BASE.with_training(validations_per_epoch=3), monitor=SATURATED)
+    expected, _ = trainings.uninterrupted(text_of(case))
+
+    losses = dict(expected.history["val/loss"])
+    values = {value for _, value in expected.history["val/ndcg_at_10"]}
+    assert values == {1.0} and losses[min(losses)] > min(losses.values())
+    assert expected.result.best_step == min(losses, key=lambda step: losses[step])
+    assert expected.result.best_validation_loss == min(losses.values())
+    # In and after validations: the loss of the best weights so far must not be forgotten.
+    kills = [
+        Kill(way="exception", place="validation", at=2),
+        Kill(way="sigkill", place="validated", at=4),
+        Kill(way="sigterm", place="step", at=-1),
+    ]
     assert_same(trainings.killed(case, *kills), expected)
 
 
