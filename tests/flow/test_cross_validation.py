@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from mlflow import MlflowClient
+from tests.tracking import client_of
 
 from tunetrail import DataSciencePipeline
 from tunetrail.cli.results_table import print_results
@@ -85,7 +85,7 @@ def test_the_share_of_the_steps_is_in_the_name_of_what_is_shown(
         line = f"{model_type}: cross-validation, recipe at 50 % of the steps: "
         assert sum(line in text for text in printed.splitlines()) == 1
 
-    client = MlflowClient(trained.settings.tracking.uri)
+    client = client_of(trained.settings.tracking.uri)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     runs = client.search_runs(experiments)
     step = trained.results["results"]["steps"]["cross_validation"]["embedding"]

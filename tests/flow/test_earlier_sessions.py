@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from mlflow import MlflowClient
+from tests.tracking import client_of
 
 from tunetrail import DatabaseManager, ModelTrainingNode, NodeConfig
 from tunetrail.config import EvaluationConfig, GateConfig, Settings
@@ -91,7 +91,7 @@ def test_execute_compares_on_the_test_rows_of_earlier_sessions(
     assert len(kept) == first["comparison"]["side_rows"]
     (change,) = second["comparison"]["earlier_sessions"].values()
     assert change["examples"] == len(kept)
-    run = MlflowClient(settings.tracking.uri).get_run(second["deployment"]["mlflow_run_id"])
+    run = client_of(settings.tracking.uri).get_run(second["deployment"]["mlflow_run_id"])
     assert run.data.metrics["earlier_sessions/first"] == change["improvement"]
     sessions = [record.session_id for record in database.read_benchmark("embedding", "pair")]
     assert list(dict.fromkeys(sessions)) == ["first", "second"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow import MlflowClient
+from tests.tracking import client_of
 
 from tunetrail import DatabaseManager, DataSciencePipeline, ModelTrainingNode, NodeConfig
 from tunetrail.config import EvaluationConfig, GenerationConfig, Settings
@@ -81,7 +81,7 @@ def test_both_families_are_compared_on_the_rows_of_the_file_that_they_do_not_lea
         assert change["scored_rows"] >= GENERAL_ROWS
 
         run_id = steps["deployment"][model_type]["mlflow_run_id"]
-        run = MlflowClient(settings.tracking.uri, settings.tracking.uri).get_run(run_id)
+        run = client_of(settings.tracking.uri).get_run(run_id)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         assert run.data.params["general_file_sha256"] == digest
         assert run.data.metrics["general_set/improvement"] == change["improvement"]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow import MlflowClient
+from tests.tracking import client_of
 
 from tunetrail import DatabaseManager, ModelTrainingNode, NodeConfig
 from tunetrail.config import Settings, SplitConfig
@@ -61,7 +61,7 @@ def train(settings: Settings, database: DatabaseManager, session_id: str) -> dic
 
 def scored_rows(settings: Settings, steps: dict[str, Any], folder: Path) -> list[int]:
     run_id = steps["deployment"]["mlflow_run_id"]
-    path = MlflowClient(settings.tracking.uri).download_artifacts(
+    path = client_of(settings.tracking.uri).download_artifacts(
         run_id, "evaluation/rows.parquet", str(folder)
     )
     return read_example_rows(Path(path)).table["row_id"].tolist()
@@ -97,9 +97,7 @@ def test_execute_leaves_out_test_rows_whose_twins_root_has_learnt_from(
 
     assert (comparison["scored_rows"], comparison["side_rows"]) == (len(scored), side)
     metrics = (
-        MlflowClient(settings.tracking.uri)
-        .get_run(steps["deployment"]["mlflow_run_id"])
-        .data.metrics
+        client_of(settings.tracking.uri).get_run(steps["deployment"]["mlflow_run_id"]).data.metrics
     )
     assert metrics["evaluation/left_out_rows"] == left_out
     line = f"{left_out} of {side} test rows are left out: version 1 has learnt from near-duplicates"
@@ -117,6 +115,28 @@ def test_execute_leaves_out_nothing_of_a_session_that_is_trained_on_again(
     train(settings, database, session)
     steps = train(settings, database, session)
     assert steps["comparison"]["against"] == "models:/embedding/1"
+    assert steps["evaluation"]["left_out_rows"] == 0
+
+
+def test_execute_says_that_the_rows_of_an_older_version_are_unknown(
+    database: DatabaseManager,
+    session: str,
+    workplace: Path,
+    make_settings: Make,
+    make_rows: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings = make_settings(workplace)
+    train(settings, database, session)
+    assert "isn't in the ledger" not in caplog.text
+
+    # The ledger of another database knows as little of the version as one of an older release.
+    with DatabaseManager(f"sqlite:///{workplace}/other.db") as other:
+        other.ingest(session, make_rows("pair"), SampleKind.EMBEDDING)
+        steps = train(settings, other, session)
+
+    assert "embedding: what version 1 has learnt from isn't in the ledger" in caplog.text
+    assert "With embedding.start_from=base, a new version" in caplog.text
     assert steps["evaluation"]["left_out_rows"] == 0
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from mlflow import MlflowClient
 from mlflow.entities import Run
+from tests.tracking import client_of
 
 from tunetrail import DatabaseManager, ModelTrainingNode, NodeConfig
 from tunetrail.config import (
@@ -47,24 +47,19 @@ def node(settings: Settings, database: DatabaseManager) -> ModelTrainingNode:
     return ModelTrainingNode(NodeConfig(settings=settings), database)
 
 
-def client_of(settings: Settings) -> MlflowClient:
-    # By default, the registry is that of the last training in this process.
-    return MlflowClient(settings.tracking.uri, registry_uri=settings.tracking.uri)
-
-
 def runs_of(settings: Settings) -> list[Any]:
-    client = client_of(settings)
+    client = client_of(settings.tracking.uri)
     experiment_ids = [experiment.experiment_id for experiment in client.search_experiments()]
     return list(client.search_runs(experiment_ids, order_by=["start_time"]))
 
 
 def versions_of(settings: Settings) -> list[Any]:
-    return list(client_of(settings).search_model_versions())
+    return list(client_of(settings.tracking.uri).search_model_versions())
 
 
 def roots_of(settings: Settings) -> dict[str, Any]:
     """Return the aliases of each registered model that has one."""
-    client = client_of(settings)
+    client = client_of(settings.tracking.uri)
     aliases = {}
     for model in client.search_registered_models():
         # A search doesn't fill in the aliases.
@@ -160,7 +155,7 @@ def metrics_under(prefix: str, run: Run) -> dict[str, float]:
 
 
 def test_execute_logs_what_a_person_compares(trained: Any, tmp_path: Path) -> None:
-    client = client_of(trained.settings)
+    client = client_of(trained.settings.tracking.uri)
     runs = {run.info.run_name: run for run in runs_of(trained.settings)}
 
     pipeline, embedding, llm = runs["s1 (all)"], runs["embedding"], runs["llm"]
@@ -243,7 +238,7 @@ def test_execute_logs_what_a_person_compares(trained: Any, tmp_path: Path) -> No
 def test_execute_keeps_the_scores_of_every_test_row(
     trained: Any, model_type: str, tmp_path: Path
 ) -> None:
-    client = client_of(trained.settings)
+    client = client_of(trained.settings.tracking.uri)
     run = {run.info.run_name: run for run in runs_of(trained.settings)}[model_type]
     path = client.download_artifacts(run.info.run_id, "evaluation/rows.parquet", str(tmp_path))
 
@@ -269,7 +264,7 @@ def test_execute_keeps_the_scores_of_every_test_row(
 
 @pytest.mark.parametrize("model_type", ["embedding", "llm"])
 def test_execute_analyses_the_errors(trained: Any, model_type: str, tmp_path: Path) -> None:
-    client = client_of(trained.settings)
+    client = client_of(trained.settings.tracking.uri)
     run = {run.info.run_name: run for run in runs_of(trained.settings)}[model_type]
     folder = Path(client.download_artifacts(run.info.run_id, "evaluation", str(tmp_path)))
 
@@ -295,7 +290,7 @@ def test_execute_analyses_the_errors(trained: Any, model_type: str, tmp_path: Pa
 
 
 def test_execute_registers_a_version_with_lineage_and_moves_root(trained: Any) -> None:
-    client = client_of(trained.settings)
+    client = client_of(trained.settings.tracking.uri)
     runs = {run.info.run_name: run.info.run_id for run in runs_of(trained.settings)}
     for model_type in ("embedding", "llm"):
         version = client.get_model_version_by_alias(model_type, "root")
@@ -732,7 +727,7 @@ def test_execute_trains_on_further_shapes_and_scores_the_chosen_one(
     results = node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})
     steps = results["results"]["steps"]
     run = next(run for run in runs_of(settings) if run.info.run_name == "embedding")
-    client = client_of(settings)
+    client = client_of(settings.tracking.uri)
     account = json.loads(
         Path(
             client.download_artifacts(run.info.run_id, "steps/further_rows.json", str(workplace))

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from tests.commands import CallMain
+from tests.tracking import client_of
 
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.decision_text import interval_with_level
@@ -17,9 +18,7 @@ from tunetrail.run_reports import REPORT_ARTIFACT
 
 @pytest.fixture
 def client(trained: Any) -> MlflowClient:
-    uri = trained.settings.tracking.uri
-    # By default, the registry is that of the last training in this process.
-    return MlflowClient(uri, registry_uri=uri)
+    return client_of(trained.settings.tracking.uri)
 
 
 @pytest.fixture

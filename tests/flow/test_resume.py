@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow import MlflowClient
+from tests.tracking import client_of
 
 from tunetrail import DatabaseManager, DataSciencePipeline, ModelTrainingNode, NodeConfig
 from tunetrail.config import (
@@ -62,7 +62,7 @@ def node(settings: Settings, database: DatabaseManager) -> ModelTrainingNode:
 
 
 def runs_of(settings: Settings) -> list[Any]:
-    client = MlflowClient(settings.tracking.uri)
+    client = client_of(settings.tracking.uri)
     experiment_ids = [experiment.experiment_id for experiment in client.search_experiments()]
     return list(client.search_runs(experiment_ids, order_by=["start_time"]))
 
@@ -87,7 +87,7 @@ def steps_of(results: dict[str, Any]) -> dict[str, Any]:
 
 def curves(settings: Settings) -> dict[str, list[tuple[int, float]]]:
     """Every point of the metrics that don't depend on the clock, as MLflow holds them for the model type's run."""
-    client = MlflowClient(settings.tracking.uri)
+    client = client_of(settings.tracking.uri)
     run = next(run for run in runs_of(settings) if run.info.run_name == "embedding")
     prefixes = (
         "train/loss",
@@ -398,7 +398,7 @@ def test_resume_compares_again_where_root_moved_before_the_decision(
         node(settings, database).execute(request)
 
     interrupted = database.training_runs()[-1]
-    client = MlflowClient(settings.tracking.uri)
+    client = client_of(settings.tracking.uri)
     run_of_type = next(
         run for run in reversed(runs_of(settings)) if run.info.run_name == "embedding"
     ).info.run_id
@@ -452,7 +452,7 @@ def test_resume_ends_a_deployment_that_was_interrupted_right_after_the_decision(
     assert (deployment.version.version, deployment.previous_root) == ("1", None)
     assert deployment.decision.promote == promote
     assert outcome.state == ("promoted" if promote else "refused")
-    assert len(MlflowClient(settings.tracking.uri).search_model_versions("name = 'embedding'")) == 1
+    assert len(client_of(settings.tracking.uri).search_model_versions("name = 'embedding'")) == 1
     assert (workplace / "models" / "embedding" / "root" / "config.json").exists() == promote
     assert list(Path(settings.output_dir).iterdir()) == []
 

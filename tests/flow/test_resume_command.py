@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow import MlflowClient
 from tests.commands import CallMain
+from tests.tracking import client_of
 
 from tunetrail import DatabaseManager
 from tunetrail.samples import SampleKind
@@ -118,7 +118,7 @@ def end_in_the_middle(
 
 
 def run_named(workplace: Path, name: str, experiment_name: str = "tunetrail") -> Any:
-    client = MlflowClient(f"sqlite:///{workplace}/mlflow.db")
+    client = client_of(f"sqlite:///{workplace}/mlflow.db")
     experiment = client.get_experiment_by_name(experiment_name)
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
@@ -135,7 +135,7 @@ def losses(
     workplace: Path, model_type: str, experiment: str = "tunetrail"
 ) -> list[tuple[int, float]]:
     """Return step and loss of each step of a training."""
-    client = MlflowClient(f"sqlite:///{workplace}/mlflow.db")
+    client = client_of(f"sqlite:///{workplace}/mlflow.db")
     run_id = run_named(workplace, model_type, experiment).info.run_id
     metrics = client.get_metric_history(run_id, "train/loss")
     return sorted((metric.step, metric.value) for metric in metrics)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow import MlflowClient
 from tests.flow.conftest import store_rows
+from tests.tracking import client_of
 
 from tunetrail import DatabaseManager, ModelTrainingNode, NodeConfig
 from tunetrail.config import EvaluationConfig, Settings
@@ -84,7 +84,7 @@ def test_root_is_quoted_on_rows_that_came_after_its_promotion(
     figure = later["comparison"]["root_figure"]
     assert 0 < figure["rows"] < later["comparison"]["examples"]
     assert 0.0 < figure["value"] <= 1.0
-    version = MlflowClient(settings.tracking.uri).get_model_version("embedding", "2")
+    version = client_of(settings.tracking.uri).get_model_version("embedding", "2")
     assert version.tags["tunetrail.ndcg_at_10_after_promotion"].endswith(
         f"on {figure['rows']} rows"
     )

@@ -13,8 +13,8 @@ import mlflow
 import numpy as np
 import numpy.typing as npt
 import pytest
-from mlflow import MlflowClient
 from mlflow.models import Model
+from tests.tracking import client_of
 
 from tunetrail import DatabaseManager, ModelTrainingNode, NodeConfig
 from tunetrail.cache import ResultCache
@@ -275,7 +275,7 @@ def test_a_family_from_outside_goes_from_a_file_to_root(
     assert steps["comparison"]["before"] < 0.8 < 0.95 < steps["comparison"]["after"]
 
     # Registered: root is the trained model, as a registry and as a folder.
-    root = MlflowClient(settings.tracking.uri).get_model_version_by_alias("ticket", "root")
+    root = client_of(settings.tracking.uri).get_model_version_by_alias("ticket", "root")
     exported = load_model(Path(settings.model_dir) / "ticket" / "root")
     registered = ticket_family.flavor.load("models:/ticket@root")
     assert str(root.version) == steps["deployment"]["version"]

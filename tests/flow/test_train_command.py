@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow import MlflowClient
 from tests.commands import CallMain, CommandResult
+from tests.tracking import client_of
 
 from tunetrail import DatabaseManager
 
@@ -56,7 +56,7 @@ def train(
 
 def all_runs(workplace: Path) -> list[Any]:
     """Return the MLflow runs of all experiments, oldest first."""
-    client = MlflowClient(f"sqlite:///{workplace}/mlflow.db")
+    client = client_of(f"sqlite:///{workplace}/mlflow.db")
     experiment_ids = [experiment.experiment_id for experiment in client.search_experiments()]
     return list(client.search_runs(experiment_ids, order_by=["start_time"]))
 
@@ -133,7 +133,7 @@ def test_train_adds_callbacks_and_loggers_by_name(train: CallMain, workplace: Pa
     assert result.exit_code == 0, result.err
     _, run = all_runs(workplace)
     assert "DeviceStatsMonitor.on_train_batch_end/cpu_percent" in run.data.metrics
-    client = MlflowClient(f"sqlite:///{workplace}/mlflow.db")
+    client = client_of(f"sqlite:///{workplace}/mlflow.db")
     files = client.list_artifacts(run.info.run_id, "logs/csv/version_0")
     assert [Path(file.path).name for file in files] == ["hparams.yaml", "metrics.csv"]
     assert not list((workplace / "training_output").glob("*/fit"))

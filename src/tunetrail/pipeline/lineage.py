@@ -1,7 +1,7 @@
 """Lineage: which samples a registered version and the versions before it have learnt from."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import reduce
 
 import numpy as np
@@ -18,16 +18,30 @@ RowIds = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Lineage:
-    """Reads from the database what the versions of a family have learnt from."""
+    """Reads from the database what the versions of a family have learnt from, once per version."""
 
     database: DatabaseManager
     family: ModelFamily
+    _known_rows: dict[str, RowIds] = field(default_factory=dict, init=False, repr=False)
 
-    def row_ids(self, versions: list[str]) -> RowIds:
+    def row_ids(self, versions: Iterable[str]) -> RowIds:
         """Return the samples that any of some versions has learnt from, as far as is known."""
-        learnt = [self.database.learnt_rows(self.family.name, version) for version in versions]
+        learnt = map(self._rows_of, versions)
         known = [row_ids for row_ids in learnt if row_ids is not None]
         return reduce(np.union1d, known, np.empty(0, dtype=np.int64))
+
+    def unknown_versions(self, versions: Iterable[str]) -> list[str]:
+        """Return the versions of which the ledger doesn't say what they have learnt from."""
+        return [version for version in versions if self._rows_of(version) is None]
+
+    def _rows_of(self, version: str) -> RowIds | None:
+        row_ids = self._known_rows.get(version)
+        if row_ids is None:
+            row_ids = self.database.learnt_rows(self.family.name, version)
+        # What isn't known yet may be: another run moves root before it writes to the ledger.
+        if row_ids is not None:
+            self._known_rows[version] = row_ids
+        return row_ids
 
     def sessions(self, row_ids: RowIds) -> Iterator[Iterator[pd.DataFrame]]:
         """Yield for each session that has some of the samples the frames of all of its samples."""

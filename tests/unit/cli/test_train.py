@@ -3,8 +3,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow import MlflowClient
 from tests.commands import CallMain
+from tests.tracking import client_of
 
 from tunetrail.samples import SampleKind
 from tunetrail.stores.database import DatabaseManager
@@ -23,7 +23,7 @@ def session(workplace: Path) -> str:
 
 
 def mlflow_runs() -> list[Any]:
-    client = MlflowClient(f"sqlite:///{Path.cwd()}/mlflow.db")
+    client = client_of(f"sqlite:///{Path.cwd()}/mlflow.db")
     experiment_ids = [experiment.experiment_id for experiment in client.search_experiments()]
     return list(client.search_runs(experiment_ids))
 
@@ -46,7 +46,7 @@ def check_failed_run(reason: str) -> None:
         assert mlflow_run.info.status == "FAILED"
         assert reason in mlflow_run.data.tags["tunetrail.reason"]
         assert mlflow_run.data.tags["tunetrail.state"] == "failed"
-    client = MlflowClient(f"sqlite:///{Path.cwd()}/mlflow.db")
+    client = client_of(f"sqlite:///{Path.cwd()}/mlflow.db")
     assert not client.search_registered_models() and not client.search_model_versions()
     assert not list(Path().glob("models/**/*"))
 

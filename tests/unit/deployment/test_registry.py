@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mlflow import MlflowClient
 from mlflow.models import Model
+from tests.tracking import client_of
 
 from tunetrail.config import TrackingConfig
 from tunetrail.deployment.flavors import EmbeddingFlavor, LanguageModelFlavor, pinned
@@ -261,7 +261,7 @@ def test_root_is_none_after_its_version_was_deleted(
     registry = Registry(tracker, "embedding", EmbeddingFlavor())
     version = register(registry, embedding_model, run)
     registry.move_root(version, None, {})
-    MlflowClient(tracker.config.uri).delete_model_version("embedding", "1")
+    client_of(tracker.config.uri).delete_model_version("embedding", "1")
     assert registry.root() is None
 
 

@@ -3,8 +3,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow import MlflowClient
 from omegaconf import OmegaConf
+from tests.tracking import client_of
 
 from tunetrail.config import SWEEP_RUN_VARIABLE
 from tunetrail.sweeps.sweep_run import SweepRunCallback, end_sweep
@@ -24,7 +24,7 @@ def config(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def the_run(config: Any) -> Any:
-    client = MlflowClient(config.tracking.uri)
+    client = client_of(config.tracking.uri)
     (run,) = client.search_runs([client.get_experiment_by_name("e").experiment_id])
     return run
 

@@ -33,7 +33,10 @@ def leave_out_learnt(context: StageContext, prepared: PreparedRows) -> PreparedR
 
     Root's rows count, and those of the version that the candidate starts from, if that is another
     one. Nothing is left out if nothing is known of them: before the first promotion, without a
-    database, or if an older ledger didn't keep them.
+    database, or if an older ledger didn't keep them, which a warning says.
+
+    Validation rows stay: all steps that the validation compares began with the same version, so
+    that none knows their twins better than the others except by having forgotten less.
 
     Raises:
         SampleError: No test row remains.
@@ -44,6 +47,7 @@ def leave_out_learnt(context: StageContext, prepared: PreparedRows) -> PreparedR
         return prepared
 
     if state.learnt is None or state.learnt["versions"] != versions:
+        _warn_of_unknown_rows(context, lineage, versions)
         learnt = _test_rows_with_twins(context, lineage, prepared, rows_of_root(context, lineage))
         state.learnt = {"versions": versions, "test_rows": learnt}
         state.save()
@@ -65,6 +69,20 @@ def leave_out_learnt(context: StageContext, prepared: PreparedRows) -> PreparedR
         )
     test = split.test[~is_learnt].reset_index(drop=True)
     return replace(prepared, split=replace(split, test=test), left_out=int(is_learnt.sum()))
+
+
+def _warn_of_unknown_rows(context: StageContext, lineage: Lineage, versions: list[str]) -> None:
+    """Log a warning if the ledger doesn't say what a version has learnt from."""
+    unknown = lineage.unknown_versions(versions)
+    if unknown:
+        logger.warning(
+            "%s: what version %s has learnt from isn't in the ledger, which didn't keep it then: "
+            "test rows with near-duplicates among it aren't left out. With %s.start_from=base, a "
+            "new version learns only from rows that are known.",
+            context.model_type,
+            " and ".join(unknown),
+            context.model_type,
+        )
 
 
 def learnt_row_ids(context: StageContext, prepared: PreparedRows, started_from: str) -> RowIds:
