@@ -29,6 +29,7 @@ from tunetrail.data.sources import read_rows
 from tunetrail.errors import SampleError
 from tunetrail.learning.models.catalog import EMBEDDING_MODELS, resolve_model
 from tunetrail.pipeline.families import EMBEDDING
+from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.pipeline.preparing import build_preparation
 from tunetrail.samples import BrokenRow, Sample, SampleKind, parse_sample
 
@@ -205,7 +206,8 @@ def _prepare(source: Path, folder: Path, model: str | None) -> None:
     """What the measured process does."""
     settings = replace(Settings(), preparation=PreparationConfig(cache_gigabytes=0.0))
     path = None if model is None else resolve_model(model, EMBEDDING_MODELS).path
-    preparation = build_preparation(EMBEDDING, settings, path)
+    models = ModelLoader(settings=settings)
+    preparation = build_preparation(EMBEDDING, settings, path, models)
     preparation = replace(preparation, encoder=None)
     unknown = {"planted", "source", "similarity", "kind"}
     frames = (

@@ -130,7 +130,7 @@ def test_readme_commands_run(
         f"llm.model={tiny_language_model}",
         "embedding.training.max_steps=2",
         "embedding.training.warmup_steps=0",
-        "cross_validation=off",
+        "cross_validation.n_splits=2",
     ]
     ran = []
 
