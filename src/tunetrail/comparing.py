@@ -194,7 +194,7 @@ def _sources(
     rows_by_run: Mapping[str, ExampleRows],
     side: str,
 ) -> list[ScoredModel]:
-    """Return the files and columns with a model's scores, those of its own run first."""
+    """Return the files and columns with a model's scores, its own run's first."""
     sources = []
     if own_run_id is not None:
         own_rows = rows_by_run[own_run_id]

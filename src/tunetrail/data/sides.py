@@ -269,7 +269,7 @@ def _spread_labels(
         side_of[cluster] = side
         if label is not None:
             sides_of_label[label].add(side)
-        # The shares are those of the small clusters.
+        # Only the small clusters share out the rows.
         if cluster not in clusters.large:
             placed[side] += 1
     return side_of, frozenset(firsts)

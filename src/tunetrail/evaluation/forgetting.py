@@ -1,4 +1,4 @@
-"""Forgetting: what a candidate has lost on rows that are not those of its own session."""
+"""Forgetting: what a candidate has lost on rows of other sessions than its own."""
 
 from collections.abc import Mapping
 

@@ -171,18 +171,21 @@ class ModelComparison:
         text = f"{self.examples} {side} {'row' if self.examples == 1 else 'rows'}"
         if self.folds is not None:
             text += f" of {self.folds} folds"
+
         if self.clusters is not None:
             text += f" in {self.clusters} {'group' if self.clusters == 1 else 'groups'}"
         if self.documents is not None:
             text += f" among {self.documents:,} documents"
         if self.bytes is not None:
             text += f", {self.bytes:,} bytes"
+
         if self.left_out:
             text += f"; {self.left_out} further rows that not all models share are left out"
         if self.cut_rows:
             text += (
                 f"; {self.cut_rows} rows that the tokenizers cut at different bytes are left out"
             )
+
         return text
 
     @property

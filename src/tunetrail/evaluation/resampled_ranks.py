@@ -68,7 +68,7 @@ def rank_moments(first: Array, second: Array, cluster_of: Array) -> Callable[[Ar
 def rank_moment_shares(first: Array, second: Array) -> Floats:
     """Return values [3, rows] whose means are the moments of centred ranks as shares of the rows.
 
-    The moments are those of `rank_moments`. A row's value is the moment plus the row's influence:
+    `rank_moments` defines the moments. A row's value is the moment plus the row's influence:
     how the moment changes, to first order, as the row gains weight. So the mean over a resample is
     the resample's own moment, to first order, without ranks for each.
 

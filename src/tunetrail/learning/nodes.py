@@ -291,7 +291,7 @@ def _run_job(
     except RanksFailedError as error:
         return {"exit_codes": error.exit_codes}
     except (KeyboardInterrupt, SIGTERMException) as stop:
-        # All ranks have saved and stopped with those of this node, so node 0 ends like this one.
+        # The ranks of all nodes have saved and stopped together, so node 0 ends like this one.
         is_interrupt = isinstance(stop, KeyboardInterrupt)
         received = signal.SIGINT if is_interrupt else signal.SIGTERM
         store.set(f"done/{job}/{node.number}", json.dumps({"signal": int(received)}))

@@ -44,7 +44,7 @@ class RanksFailedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RankGroup:
-    """The ranks of one node among those of all nodes, and where rank 0 listens.
+    """The ranks of one node among all ranks, and where rank 0 listens.
 
     Attributes:
         ranks: Number of ranks of this node, and of every other.

@@ -27,7 +27,7 @@ def costly_tokens(
 ) -> pd.DataFrame | None:
     """Return the costliest tokens of the rows with the highest loss, before and after.
 
-    The likelihoods are those of the evaluation; nothing is computed again. A row in which personal
+    The likelihoods come from the evaluation; nothing is computed again. A row in which personal
     data is found is left out, as a token can't be masked by itself.
 
     Args:

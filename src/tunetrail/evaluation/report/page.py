@@ -77,9 +77,11 @@ def _section(
     texts = alternative_texts(list(pngs), model)
     confusion = None if model.rows is None else label_confusion(model.rows)
     result = model.cross_validation
+
     colours = map_groups(model, None)
     slices = model.slices
     losing = 0 if slices is None else int((slices["corrected_upper"] < 0.0).sum())
+
     return {
         "model": model,
         "comparison": comparison,
@@ -130,17 +132,20 @@ def _facts(model: ModelReport) -> Any:
         yield "base model", training["base_model"]
     if training.get("started_from"):
         yield "started from", model_in_words(training["started_from"])
+
     sides = evaluation.get("split", {}).get("rows", {})
     if sides:
         yield "rows", ", ".join(f"{rows:,} {side}" for side, rows in sides.items())
     if model.comparison.documents:
         yield "documents ranked", f"{model.comparison.documents:,}"
+
     if "steps" in training:
         early = ", stopped early" if training.get("stopped_early") else ""
         epochs = counted(training.get("epochs", 1), "epoch")
         yield "training", f"{counted(training['steps'], 'step')}, {epochs}{early}"
     if training.get("best_step") is not None:
         yield "weights chosen", f"step {training['best_step']:,}, by {training['monitor']}"
+
     if "seconds" in training:
         yield "time of the training", _duration(training["seconds"])
     if training.get("precision"):

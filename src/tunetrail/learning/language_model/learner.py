@@ -422,7 +422,7 @@ class LanguageModelLearner:
     def _examples_of(
         self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]
     ) -> list[TokenizedExample]:
-        """Return the examples of records; of preferences, those of their answers."""
+        """Return the examples of records; a preference has one for each of its two answers."""
         if not any(map(is_preference, records)):
             return self._tokenize(tokenizer, records)
         return list(chain.from_iterable(self._pairs(tokenizer, records)))

@@ -82,7 +82,7 @@ class MonitoredMetric(Callback):
 
 
 class BestWeights(ModelCheckpoint):
-    """Keeps the weights with the best monitored metric, and of equal ones those of the lower loss.
+    """Keeps the weights with the best monitored metric, and at equal values the lower loss.
 
     A metric of ranks often reaches its best value early, and the loss says which step is surest of
     its ranking. Only the choice of the weights follows it: an early stopping waits for the metric.

@@ -127,6 +127,7 @@ def _candidate(
 ) -> Candidate:
     comparison, previous_root = evaluation.comparison, evaluation.version_to_beat
     probes = [texts[0] for texts in texts_of_rows(prepared.split.test.head(_PROBES))]
+
     tags = {
         **context.tags,
         "tunetrail.started_from": fitted.started_from,
@@ -138,6 +139,7 @@ def _candidate(
         promoted=decision.promote,
         reason=decision.reason,
     )
+
     return Candidate(
         model=fitted.model,
         save=partial(shutil.copytree, fitted.folder),

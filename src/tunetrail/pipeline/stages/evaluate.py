@@ -244,7 +244,7 @@ def _with_answers(
     test: Sequence[Mapping[str, Any]],
     scores: Sequence[Scores],
 ) -> list[Scores]:
-    """Return each model's scores with those of what it writes to some of the test rows.
+    """Return each model's scores with the metrics of what it writes to some of the test rows.
 
     The rows may be free of personal data, but a model can write what its base has learnt.
     """

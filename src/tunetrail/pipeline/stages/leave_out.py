@@ -31,9 +31,9 @@ _MOST_ROWS = 1_000_000
 def leave_out_learnt(context: StageContext, prepared: PreparedRows) -> PreparedRows:
     """Return the rows without test rows that have a twin among rows that root has learnt from.
 
-    Root's rows count, and those of the version that the candidate starts from, if that is another
-    one. Nothing is left out if nothing is known of them: before the first promotion, without a
-    database, or if an older ledger didn't keep them, which a warning says.
+    The rows of the version that the candidate starts from count as well, if it isn't root. Nothing
+    is left out if nothing is known of these rows: before the first promotion, without a database,
+    or if an older ledger didn't keep them, which a warning says.
 
     Validation rows stay: all steps that the validation compares began with the same version, so
     that none knows their twins better than the others except by having forgotten less.
@@ -174,7 +174,7 @@ def _session_streams(
 ) -> Iterator[Iterable[pd.DataFrame]]:
     """Yield the rows of each session that a preparation takes, then its rows of other shapes.
 
-    In this way a session's chunks are those of its own preparation, which are in the cache.
+    In this way a session is cut into the chunks of its own preparation, which are in the cache.
     """
     for frames in sessions:
         of_other_shapes: list[pd.DataFrame] = []
