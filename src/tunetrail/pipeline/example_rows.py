@@ -1,5 +1,6 @@
 """Example rows of a run: what is known of its held-out rows, and the file of their scores."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -165,22 +166,25 @@ def row_details(
     Args:
         rows: Rows of one side.
         own_columns: Further columns of each row, by row id.
-        privacy: The personal data that is replaced in these columns.
+        privacy: The personal data that is replaced in these columns and in groups.
         taken: Names that stand for something else, such as the metrics.
     """
     row_texts = texts_of_rows(rows)
+    mask = Scrubber(privacy).mask
     details = pd.DataFrame(index=pd.Index(rows["row_id"], name="row_id"))
     details["text_hash"] = list(map(value_fingerprint, row_texts))
     details["bytes"] = [len("".join(texts).encode()) for texts in row_texts]
     for name in _KNOWN_COLUMNS:
         if name in rows and rows[name].notna().any():
             details[name] = rows[name].set_axis(details.index)
+    # A group may be called after a user. A label is a class that the model learns, and stays.
+    if "group" in details:
+        details["group"] = _masked_values(details["group"].tolist(), mask).set_axis(details.index)
     # Uncounted tokens are -1.
     if "token_count" in rows and (rows["token_count"] >= 0).all():
         details["tokens"] = rows["token_count"].to_numpy()
 
     own_names = []
-    mask = Scrubber(privacy).mask
     own_of_row = [own_columns.get(row_id, {}) for row_id in rows["row_id"]]
     for name in dict.fromkeys(chain.from_iterable(own_of_row)):
         values = _own_values([own.get(name) for own in own_of_row], mask)
@@ -202,6 +206,22 @@ def _own_values(values: list[Any], mask: Callable[[str], str]) -> pd.Series | No
     if all(map(is_finite_number, present)):
         return pd.Series(values, dtype=np.float64)
 
+    return _masked_values(values, mask)
+
+
+def _masked_values(values: Sequence[Any], mask: Callable[[str], str]) -> pd.Series:
+    """Return values as texts without personal data; None stays.
+
+    Different values stay different, as they divide the rows into slices: the second address is
+    called `[EMAIL] 2`.
+    """
+    shown: dict[Any, str | None] = {None: None}
+    same_masks: Counter[str] = Counter()
     # Each different value once: personal data is searched by many patterns.
-    shown = {value: mask(str(value)) for value in present}
-    return object_series(list(map({None: None, **shown}.get, values)))
+    for value in sorted({value for value in values if value is not None}, key=str):
+        text = mask(str(value))
+        if text != str(value):
+            same_masks[text] += 1
+            text = text if same_masks[text] == 1 else f"{text} {same_masks[text]}"
+        shown[value] = text
+    return object_series([shown[value] for value in values])

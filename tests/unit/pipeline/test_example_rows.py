@@ -58,3 +58,24 @@ def test_own_columns_are_numbers_or_short_texts_without_personal_data(rows: pd.D
     assert details["author"].tolist() == [None, "[EMAIL]"]
     assert details["is_new"].tolist() == ["True", None]
     assert math.isnan(details["own_row_id"].iloc[0]) and details["own_row_id"].iloc[1] == 5.0
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["ann@example.com", "bob@example.com"], ["[EMAIL]", "[EMAIL] 2"]),
+        (["ann@example.com", "ann@example.com"], ["[EMAIL]", "[EMAIL]"]),
+        (["call +49 30 901820", "team a"], ["call [PHONE]", "team a"]),
+        (["DE89370400440532013000 ltd", None], ["[IBAN] ltd", None]),
+    ],
+)
+def test_groups_and_own_columns_name_no_person_but_stay_apart(
+    rows: pd.DataFrame, names: list[str | None], shown: list[str | None]
+) -> None:
+    grouped = rows.assign(group=object_series(names))
+    own_columns = dict(zip((11, 12), ({"author": name} for name in names), strict=True))
+
+    details, _ = row_details(grouped, own_columns, PrivacyConfig())
+
+    assert details["group"].tolist() == shown
+    assert details["author"].tolist() == shown
