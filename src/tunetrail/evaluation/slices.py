@@ -105,9 +105,15 @@ def attributes_of(table: pd.DataFrame, own_columns: Sequence[str] = ()) -> pd.Da
         if is_number and column.nunique() > _FEW_NUMBERS:
             attributes[name] = _quarters(column.astype(np.float64))
         else:
-            texts = column.astype(object).map(str).astype(object)
+            texts = column.astype(object).map(_as_text).astype(object)
             attributes[name] = texts.where(column.notna(), None)
     return pd.DataFrame(attributes, index=table.index, dtype=object)
+
+
+def _as_text(value: object) -> str:
+    """Return a value as text: whole numbers without `.0`, which a gap in their column adds."""
+    is_whole = isinstance(value, float) and value.is_integer()
+    return f"{value:.0f}" if is_whole else str(value)
 
 
 def embedding_clusters(

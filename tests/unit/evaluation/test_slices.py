@@ -1,4 +1,5 @@
 import warnings
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -229,7 +230,25 @@ def test_attributes_divide_numbers_by_quarters_and_keep_what_is_unknown() -> Non
     lengths = attributes["characters"].value_counts(sort=False).to_dict()
     assert lengths == {"0 to 24": 25, "25 to 49": 25, "50 to 74": 25, "75 to 99": 25}
     assert attributes["language"].tolist()[:2] == ["en", None]
-    assert attributes["stars"].tolist()[:4] == ["1.0", "2.0", None, "2.0"]
+    assert attributes["stars"].tolist()[:4] == ["1", "2", None, "2"]
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([511.0, np.nan, 1_000_000.0], ["511", None, "1000000"]),
+        (pd.array([511, None, 384], "Int64"), ["511", None, "384"]),
+        ([0.5, 2.0, np.nan], ["0.5", "2", None]),
+        (["4.0", "a", None], ["4.0", "a", None]),
+    ],
+)
+def test_whole_numbers_have_no_decimals_next_to_gaps(values: Any, texts: list[str | None]) -> None:
+    table = pd.DataFrame({"embedding_cluster": values, "stars": values})
+
+    attributes = attributes_of(table, ("stars",))
+
+    assert attributes["embedding_cluster"].tolist() == texts
+    assert attributes["stars"].tolist() == texts
 
 
 def test_embedding_clusters_are_called_after_a_row_in_their_middle() -> None:

@@ -212,7 +212,9 @@ def _improvement(
     """Return the improvement of a metric with its interval, as far as the rows tell it."""
     if name == comparison.metric:
         return comparison.improvement, (comparison.lower, comparison.upper)
-    by_metric = _compared(scores, metric) if scores and metric else None
+    # No interval holds the true value of a metric that grows with the rows.
+    is_comparable = metric is not None and not metric.grows
+    by_metric = _compared(scores, metric) if scores and metric and is_comparable else None
     if by_metric is None:
         return None, (None, None)
     return by_metric.improvement, (by_metric.lower, by_metric.upper)

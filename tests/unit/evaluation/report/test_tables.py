@@ -108,6 +108,26 @@ def test_metric_lines_have_the_intervals_that_the_rows_tell(
     assert (unknown.before, unknown.improvement) == (None, None)
 
 
+def test_a_metric_that_grows_with_the_rows_has_a_change_without_bounds(
+    rows: ExampleRows, report: ModelReport
+) -> None:
+    ranks = np.random.default_rng(1).normal(2.0, 0.1, len(rows.table))
+    columns = {"log_effective_rank": ranks, REFERENCE + "log_effective_rank": ranks - 0.5}
+    evaluation = {
+        "candidate": {"metrics": {"effective_rank": 9.0}},
+        "reference": {"metrics": {"effective_rank": 7.0}},
+    }
+    grown = dataclasses.replace(
+        report,
+        rows=dataclasses.replace(rows, table=rows.table.assign(**columns)),
+        steps=report.steps | {"evaluation": evaluation},
+    )
+
+    line = {line.name: line for line in metric_lines(grown)}["effective_rank"]
+
+    assert line.improvement == 2.0 and line.improvement_bounds == (None, None)
+
+
 def test_metric_lines_without_rows_have_the_change_only(report: ModelReport) -> None:
     lines = {line.name: line for line in metric_lines(dataclasses.replace(report, rows=None))}
 
