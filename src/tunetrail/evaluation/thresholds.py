@@ -52,6 +52,33 @@ def best_threshold(cosine: Floats, gold: Floats, goal: Goal) -> float:
     return float((cosines[best] + cosines[best + 1]) / 2.0)
 
 
+def _sorted_by_cosine(cosine: Floats) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
+    """Return the order of the pairs, highest cosine first, and which of them are thresholds."""
+    order = np.argsort(-cosine, kind="stable")
+    # The last pair of each run of equal cosines stands for its threshold.
+    is_last = np.append(np.diff(cosine[order]) != 0.0, True)
+    return order, is_last
+
+
+def _threshold_counts(cosine: Floats, gold: Floats) -> Callable[[Floats], tuple[Floats, Floats]]:
+    """Return how many pairs lie at or above each threshold, as a function of the pairs' counts.
+
+    Returns:
+        Takes counts [resamples, pairs]; returns all pairs and the positive ones, both
+        [resamples, thresholds].
+    """
+    order, is_last = _sorted_by_cosine(cosine)
+    is_positive = gold[order]
+
+    def counts_at_thresholds(counts: Floats) -> tuple[Floats, Floats]:
+        sorted_counts = counts[:, order]
+        retrieved = sorted_counts.cumsum(axis=1)[:, is_last]
+        true = (sorted_counts * is_positive).cumsum(axis=1)[:, is_last]
+        return retrieved, true
+
+    return counts_at_thresholds
+
+
 def optimism_of_counts(cosine: Floats, gold: Floats, goal: Goal) -> Callable[[Floats], Floats]:
     """Return how much the choice of a threshold flatters, as a function of the pairs' counts.
 
@@ -63,16 +90,11 @@ def optimism_of_counts(cosine: Floats, gold: Floats, goal: Goal) -> Callable[[Fl
     Returns:
         Takes counts [resamples, pairs]; returns [resamples].
     """
-    order = np.argsort(-cosine, kind="stable")
-    is_last = np.append(np.diff(cosine[order]) != 0.0, True)
-    is_positive = gold[order]
+    counts_at_thresholds = _threshold_counts(cosine, gold)
 
     def values(counts: Floats) -> Floats:
         """Return the goal at each threshold, the first one above all pairs."""
-        sorted_counts = counts[:, order]
-        retrieved = sorted_counts.cumsum(axis=1)[:, is_last]
-        true = (sorted_counts * is_positive).cumsum(axis=1)[:, is_last]
-
+        retrieved, true = counts_at_thresholds(counts)
         positives = true[:, -1:]
         negatives = retrieved[:, -1:] - positives
         none = np.zeros_like(positives)
@@ -99,16 +121,10 @@ def average_precision_of_counts(cosine: Floats, gold: Floats) -> Callable[[Float
     Returns:
         Takes counts [resamples, pairs]; returns [resamples], NaN if no positive pair counts.
     """
-    order = np.argsort(-cosine, kind="stable")
-    # The last pair of each run of equal cosines stands for its threshold.
-    is_last = np.append(np.diff(cosine[order]) != 0.0, True)
-    is_positive = gold[order]
+    counts_at_thresholds = _threshold_counts(cosine, gold)
 
     def average_precision(counts: Floats) -> Floats:
-        sorted_counts = counts[:, order]
-        retrieved = sorted_counts.cumsum(axis=1)[:, is_last]
-        true = (sorted_counts * is_positive).cumsum(axis=1)[:, is_last]
-
+        retrieved, true = counts_at_thresholds(counts)
         # A threshold above every pair that counts retrieves nothing and adds nothing.
         precision = true / np.maximum(retrieved, 1.0)
         gains = np.diff(true, axis=1, prepend=0.0)
@@ -128,8 +144,7 @@ def average_precision_shares(cosine: Floats, gold: Floats) -> Floats:
     changes, to first order, as the pair gains weight. So the mean over a resample is the resample's
     own average precision, to first order, without a sum over thresholds for each.
     """
-    order = np.argsort(-cosine, kind="stable")
-    is_last = np.append(np.diff(cosine[order]) != 0.0, True)
+    order, is_last = _sorted_by_cosine(cosine)
     threshold_of = np.append(0, is_last.cumsum()[:-1])
     is_positive = gold[order]
 
