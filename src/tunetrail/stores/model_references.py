@@ -38,6 +38,10 @@ _STATES = {
 """What is said of a run that wasn't evaluated, by its state."""
 
 
+_ScoredRun = tuple[Run, dict[str, str]]
+"""A run, and the ids of the runs with its scores by model type."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelReference:
     """A model that a user named.
@@ -84,21 +88,11 @@ def find_evaluated_run(tracker: Tracker, reference: str, artifact: str) -> Evalu
         UserError: There is no such run, several have the name, or it wasn't evaluated.
     """
     with tracking_errors(tracker.config.uri):
-        version = _find_version(tracker, reference)
-        runs = _named_runs(tracker, reference) if version is None else _run_of(tracker, version)
-        if not runs:
-            raise UserError(_not_found(tracker, reference, _RUN_FORMS))
-
-        evaluated = {}
-        for run in runs:
-            run_ids = _scored_runs(tracker, run, artifact)
-            if run_ids:
-                evaluated[run.info.run_id] = (run, run_ids)
+        runs = _find_runs(tracker, reference, _RUN_FORMS)
+        evaluated = _with_scores(tracker, runs, artifact)
     if not evaluated:
         raise UserError(_not_evaluated(runs[0], reference))
-    _check_one("run", reference, list(evaluated))
-
-    run, run_ids = next(iter(evaluated.values()))
+    run, run_ids = _only_one("run", reference, evaluated)
     return EvaluatedRun(
         run_id=run.info.run_id,
         name=run.info.run_name,
@@ -121,14 +115,34 @@ def _not_evaluated(run: Run, reference: str) -> str:
     return f"run must have been evaluated, got {reference!r}{cause}. {advice}"
 
 
-def _check_one(field_name: str, reference: str, run_ids: list[str]) -> None:
-    """Raise `UserError` if a name stands for several runs."""
-    if len(run_ids) > 1:
-        shown = ", ".join(run_ids[:_SHOWN_NAMES])
+def _find_runs(tracker: Tracker, reference: str, forms: str) -> list[Run]:
+    """Return the runs that a reference names; raises `UserError` with its forms if none."""
+    version = _find_version(tracker, reference)
+    runs = _named_runs(tracker, reference) if version is None else _run_of(tracker, version)
+    if not runs:
+        raise UserError(_not_found(tracker, reference, forms))
+    return runs
+
+
+def _with_scores(tracker: Tracker, runs: list[Run], artifact: str) -> list[_ScoredRun]:
+    """Return the runs that have scores, with the ids of these by model type."""
+    scored = []
+    for run in runs:
+        run_ids = _scored_runs(tracker, run, artifact)
+        if run_ids:
+            scored.append((run, run_ids))
+    return scored
+
+
+def _only_one(field_name: str, reference: str, scored: list[_ScoredRun]) -> _ScoredRun:
+    """Return the only run; raises `UserError` if a name stands for several."""
+    if len(scored) > 1:
+        shown = ", ".join(run.info.run_id for run, _ in scored[:_SHOWN_NAMES])
         raise UserError(
-            f"{field_name} must be one run, got {reference!r}, the name of {len(run_ids)} runs. "
+            f"{field_name} must be one run, got {reference!r}, the name of {len(scored)} runs. "
             f"Name it by its id: {shown}."
         )
+    return scored[0]
 
 
 def find_model(tracker: Tracker, reference: str, artifact: str) -> ModelReference:
@@ -147,23 +161,15 @@ def find_model(tracker: Tracker, reference: str, artifact: str) -> ModelReferenc
         return ModelReference(name=BASE, aliases=frozenset({BASE}))
 
     with tracking_errors(tracker.config.uri):
-        version = _find_version(tracker, reference)
-        runs = _named_runs(tracker, reference) if version is None else _run_of(tracker, version)
-        if not runs:
-            raise UserError(_not_found(tracker, reference, _MODEL_FORMS))
-        scored_runs = {}
-        for run in runs:
-            scored_runs[run.info.run_id] = _scored_runs(tracker, run, artifact)
-
-        with_scores = {run_id: scored for run_id, scored in scored_runs.items() if scored}
-        _check_one("model", reference, list(with_scores))
-        if not with_scores:
+        runs = _find_runs(tracker, reference, _MODEL_FORMS)
+        scored = _with_scores(tracker, runs, artifact)
+        if not scored:
             raise UserError(
                 f"model must be a run with the artifact {artifact}, got {reference!r} without it: "
                 "the run ended before its evaluation, or an older version of tunetrail made it. "
                 "Train again."
             )
-        run_ids = next(iter(with_scores.values()))
+        _, run_ids = _only_one("model", reference, scored)
         aliases = {version_uri(version) for version in _versions_of(tracker, run_ids.values())}
     return ModelReference(name=reference, run_ids=run_ids, aliases=frozenset(aliases))
 
