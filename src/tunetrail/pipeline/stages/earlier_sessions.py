@@ -9,6 +9,7 @@ from tunetrail.data.rows import records_of
 from tunetrail.errors import SampleError
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.forgetting import compare_by_session
+from tunetrail.evaluation.scores import Scores
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.fit import FittedModel
 from tunetrail.pipeline.stages.leave_out import have_twins, rows_of_both
@@ -41,14 +42,8 @@ def compare_on_earlier_sessions(
     if len(rows) < 2:
         return {}
 
-    family, models = context.family, (fitted.model, reference)
     try:
-        learner = family.comparing_learner(fitted.learner, models, rows)
-        scorable = family.scorable_rows(context.settings, learner, models, rows)
-        records = records_of(scorable)
-        # Sessions are compared by the primary metric only.
-        score = family.score_primary or family.score
-        after, before = (score(learner, model, records, [], config) for model in models)
+        after, before = primary_scores(context, fitted, reference, rows)
     except SampleError as error:
         # The rows of other sessions must not end the training of this one.
         logger.warning("%s: earlier sessions can't be scored: %s", context.model_type, error)
@@ -67,6 +62,24 @@ def compare_on_earlier_sessions(
         {f"earlier_sessions/{session}": change for session, change in changes.items()}
     )
     return comparisons
+
+
+def primary_scores(
+    context: StageContext, fitted: FittedModel, reference: Any, rows: pd.DataFrame
+) -> tuple[Scores, Scores]:
+    """Return the candidate's scores by the primary metric, and those of the version to beat.
+
+    Queries are ranked among the documents of these rows.
+
+    Raises:
+        SampleError: A row can't be scored.
+    """
+    family, settings, models = context.family, context.settings, (fitted.model, reference)
+    learner = family.comparing_learner(fitted.learner, models, rows)
+    records = records_of(family.scorable_rows(settings, learner, models, rows))
+    score = family.score_primary or family.score
+    after, before = (score(learner, model, records, [], settings.evaluation) for model in models)
+    return after, before
 
 
 def keep_in_benchmark(context: StageContext, prepared: PreparedRows) -> None:

@@ -20,6 +20,7 @@ from tunetrail.pipeline.additional_shapes import without_twins
 from tunetrail.pipeline.general_file import GENERAL_FILE, GeneralFile
 from tunetrail.pipeline.run_state import RunState
 from tunetrail.pipeline.stage_context import StageContext
+from tunetrail.pipeline.stages.earlier_sessions import primary_scores
 from tunetrail.pipeline.stages.fit import FittedModel
 from tunetrail.pipeline.stages.leave_out import have_twins, rows_of_both, versions_to_check
 from tunetrail.pipeline.stages.prepare import PreparedRows
@@ -100,18 +101,9 @@ def compare_on_general_set(
     assert context.state.general_file is not None
     left_out = len(context.state.general_file["left_out"])
 
-    family, settings = context.family, context.settings
-    models = (fitted.model, reference)
-    learner = family.comparing_learner(fitted.learner, models, rows)
-    records = records_of(family.scorable_rows(settings, learner, models, rows))
-    # Only the primary metric is compared.
-    score = family.score_primary or family.score
-    scores = []
-    for model in models:
-        model_scores = score(learner, model, records, [], settings.evaluation)
-        scores.append(model_scores.of_side(len(rows) + left_out))
-    after, before = scores
-
+    settings, side_rows = context.settings, len(rows) + left_out
+    after, before = primary_scores(context, fitted, reference, rows)
+    after, before = after.of_side(side_rows), before.of_side(side_rows)
     comparison = compare(
         before,
         after,
