@@ -1,4 +1,4 @@
-"""Where tunetrail's own files lie: conf/ and experiments/, in the package or in the checkout."""
+"""Paths: where tunetrail's own files lie, and how folders and private files are made."""
 
 import os
 from pathlib import Path
@@ -43,3 +43,10 @@ def made_folder(folder: Path) -> Path:
     except OSError as error:
         raise not_writable("output_dir", folder, error) from error
     return folder
+
+
+def write_private_text(path: Path, text: str) -> None:
+    """Write a file in UTF-8 that only its owner can read, since it quotes samples."""
+    # Before anything is in it.
+    path.touch(mode=0o600)
+    path.write_text(text, encoding="utf-8")

@@ -18,6 +18,7 @@ from tunetrail.evaluation.example_rows import ROWS_ARTIFACT, read_example_rows
 from tunetrail.evaluation.report.page import RenderedReport, render_report
 from tunetrail.evaluation.report.run_report import STEPS, ModelReport, RunReport
 from tunetrail.evaluation.report.tables import metric_table
+from tunetrail.paths import write_private_text
 from tunetrail.stores.model_references import EvaluatedRun, find_evaluated_run
 from tunetrail.stores.tracking import TrackedRun, Tracker, existing_store, shown_uri
 
@@ -80,7 +81,7 @@ def log_report(run: TrackedRun) -> Path | None:
     rendered = render_report(read_report(tracker, evaluated))
     with tempfile.TemporaryDirectory(prefix="tunetrail-") as folder:
         page = Path(folder) / Path(REPORT_ARTIFACT).name
-        write_page(rendered.html, page)
+        write_private_text(page, rendered.html)
         # By itself: MLflow gives the files of a folder the permissions that are usual here.
         run.log_artifact(page, FOLDER)
         for model_type in rendered.pictures:
@@ -96,12 +97,6 @@ def _write_parts(rendered: RenderedReport, model_type: str, folder: Path) -> Pat
         (of_type / f"{name}.png").write_bytes(picture)
     metric_table(rendered.metrics[model_type]).to_csv(of_type / "metrics.csv", index=False)
     return of_type
-
-
-def write_page(html: str, path: Path) -> None:
-    """Write a page to a file that only its owner can read, since it quotes samples."""
-    path.touch(mode=0o600)
-    path.write_text(html, encoding="utf-8")
 
 
 def read_report(tracker: Tracker, evaluated: EvaluatedRun) -> RunReport:

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from tunetrail.errors import UserError, not_writable
+from tunetrail.paths import write_private_text
 
 _DESCRIPTION = """\
 Write the report of a run as one HTML page that needs no network: what was decided and why, metrics
@@ -32,7 +33,7 @@ def report(arguments: list[str]) -> int:
     # MLflow's bars for files of a few kilobytes would stand between the lines.
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     # Imported only after parsing: --help doesn't wait for MLflow.
-    from tunetrail.run_reports import read_page, write_page
+    from tunetrail.run_reports import read_page
 
     page = read_page(options.run, tracking_uri=options.uri)
     path = Path(options.html or f"report-{page.run_id}.html")
@@ -40,7 +41,7 @@ def report(arguments: list[str]) -> int:
         raise UserError(f"--html must be a file, got the folder {str(path)!r}. Name a file in it.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_page(page.html, path)
+        write_private_text(path, page.html)
     except OSError as error:
         raise not_writable("--html", path, error) from error
     print(path)

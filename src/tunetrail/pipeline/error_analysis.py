@@ -23,6 +23,7 @@ from tunetrail.evaluation.ranking import BEST_RANK, PREDICTED_LABEL
 from tunetrail.evaluation.scoring import TOP_WRONG_HASH, TOP_WRONG_ROW
 from tunetrail.evaluation.slices import attributes_of, score_slices, weakest_first
 from tunetrail.fingerprints import value_fingerprint
+from tunetrail.paths import write_private_text
 from tunetrail.pipeline.answers import prompt_and_answer
 from tunetrail.pipeline.example_rows import FOLDER
 from tunetrail.pipeline.stage_context import StageContext
@@ -103,8 +104,7 @@ def _first_line(slices: pd.DataFrame) -> dict[str, Any] | None:
 def _log_text(context: StageContext, file: str, text: str) -> None:
     """Write a file that only its owner can read, since it may quote samples, as an artifact."""
     path = context.state.folder / file
-    path.touch(mode=0o600)
-    path.write_text(text, encoding="utf-8")
+    write_private_text(path, text)
     context.run.log_artifact(path, FOLDER)
 
 

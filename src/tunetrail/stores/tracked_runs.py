@@ -19,6 +19,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_RUN_NOTE
 
 from tunetrail.errors import TrackingError, state_after
+from tunetrail.paths import write_private_text
 from tunetrail.stores.processes import ProcessIdentity
 from tunetrail.stores.tracking_errors import tracking_errors
 
@@ -180,8 +181,7 @@ class TrackedRun:
             tempfile.TemporaryDirectory(prefix="tunetrail-") as local,
         ):
             path = Path(local) / name
-            path.touch(mode=0o600)
-            path.write_text(text, encoding="ascii")
+            write_private_text(path, text)
             self.tracker.client.log_artifact(self.run_id, str(path), folder or None)
             tags = self.tracker.client.get_run(self.run_id).data.tags
             tables = json.loads(tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
