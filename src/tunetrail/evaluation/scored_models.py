@@ -10,6 +10,7 @@ import pandas as pd
 
 from tunetrail.errors import UserError, did_you_mean
 from tunetrail.evaluation.cross_validation import ranks_in_fold
+from tunetrail.evaluation.decision_text import BASE
 from tunetrail.evaluation.example_rows import CANDIDATE, FOLD, TEST, ExampleRows
 from tunetrail.evaluation.metrics import ANSWER_METRICS, METRICS, metric_named
 from tunetrail.evaluation.scores import Scores, scores_from
@@ -45,7 +46,7 @@ class ScoredModel:
             return f"{role} on the folds of run {run.run_id}"
         if self.column == CANDIDATE:
             return f"candidate of run {run.run_id}"
-        role = "base model" if run.against == "base" else "version to beat"
+        role = "base model" if run.against == BASE else "version to beat"
         return f"{role} of run {run.run_id}"
 
     @property

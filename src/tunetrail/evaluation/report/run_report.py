@@ -8,6 +8,7 @@ import pandas as pd
 
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.cross_validation import CrossValidationResult
+from tunetrail.evaluation.decision_text import BASE
 from tunetrail.evaluation.embedding_map import EmbeddingMap
 from tunetrail.evaluation.example_rows import ExampleRows
 
@@ -51,7 +52,7 @@ class ModelReport:
     @property
     def against(self) -> str:
         """The URI of the version to beat, or `base`."""
-        return str(self.steps["comparison"].get("against", "base"))
+        return str(self.steps["comparison"].get("against", BASE))
 
     @property
     def cross_validation(self) -> CrossValidationResult | None:

@@ -12,6 +12,7 @@ from tunetrail.deployment.registry import ModelVersion
 from tunetrail.evaluation.answers import answer_summary, mask_answers
 from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.cross_validation import OutOfFold
+from tunetrail.evaluation.decision_text import BASE
 from tunetrail.evaluation.intervals import (
     Interval,
     figures_with_bounds,
@@ -100,88 +101,27 @@ def _compare(
     out_of_fold: OutOfFold | None,
 ) -> None:
     """Score both models on the test rows, compare the scores, and finish both steps."""
-    run, config = context.run, context.settings.evaluation
-    split = prepared.split
-    logger.info("%s: evaluation on %d test rows", context.model_type, len(split.test))
+    family, test_rows = context.family, prepared.split.test
+    logger.info("%s: evaluation on %d test rows", context.model_type, len(test_rows))
     if to_beat is None:
-        against, reference = "base", context.base_model()
+        against, reference = BASE, context.base_model()
     else:
         against, reference = to_beat.uri, context.registry.load(to_beat)
 
-    side_rows = len(split.test) + prepared.left_out
     models = (fitted.model, reference)
-    family = context.family
-    learner = family.comparing_learner(fitted.learner, models, split.test)
-    test = records_of(family.scorable_rows(context.settings, learner, models, split.test))
-    corpus_rows = family.corpus_rows(context.settings, split.train, split.validation)
-    corpus = records_of(corpus_rows)
-    after = family.score(learner, fitted.model, test, corpus, config).of_side(side_rows)
-    known = context.reference_scores
-    # Root may have moved since its scores were computed.
-    if known is not None and known.version == to_beat:
-        before = known.scores.of_side(side_rows)
-    else:
-        before = family.score(learner, reference, test, corpus, config).of_side(side_rows)
-    log_row_counts(context.model_type, after)
+    learner = family.comparing_learner(fitted.learner, models, test_rows)
+    test = records_of(family.scorable_rows(context.settings, learner, models, test_rows))
+    after, before = _score_both(context, prepared, learner, models, test, to_beat)
     after, before = _with_answers(context, fitted, models, test, (after, before))
-    warn_of_foreign_corpus(
-        [row["positive"] for row in test if "positive" in row], config, context.settings.cleaning
-    )
+    _finish_evaluation(context, prepared, test, after, before, against)
 
-    # At the configured confidence: looks concern the decision, which rests on one metric.
-    intervals_of = partial(
-        metric_intervals,
-        bootstrap_samples=config.bootstrap_samples,
-        confidence=config.confidence,
-        seed=context.settings.seed,
-    )
-    after_intervals, before_intervals = map(intervals_of, (after, before))
-    answers = answer_summary(before, after, before_intervals, after_intervals, config.confidence)
-    evaluation = {
-        "split": split.to_dict(),
-        "metric": after.metric,
-        "candidate": _with_intervals(after, after_intervals),
-        "reference": _with_intervals(before, before_intervals),
-        "against": against,
-        **({} if answers is None else {"generation": answers}),
-        "left_out_rows": prepared.left_out,
-    }
-    metrics = {
-        **figures_with_bounds(after, after_intervals),
-        **after.row_counts,
-        "left_out_rows": prepared.left_out,
-    }
-    if after.documents is not None:
-        # Among more documents, the same model scores less.
-        metrics["documents"] = after.documents
-    if answers is not None:
-        metrics["answers"] = answers["answers"]
-        mask = Scrubber(context.settings.cleaning.privacy).mask
-        run.log_table(answer_table(test, before, after, mask), TABLE)
-    context.finish_step("evaluation", evaluation, metrics)
-    figures = figures_with_bounds(before, before_intervals)
-    run.log_metrics({f"reference/{name}": value for name, value in figures.items()})
-    both = {"candidate": (after, after_intervals), "reference": (before, before_intervals)}
-    run.log_text(metric_table(both).to_csv(index=False), "evaluation/metrics.csv")
-
-    look = 1.0 + context.count_looks(prepared.test_sketch)
-    comparison = compare(
-        before,
-        after,
-        bootstrap_samples=config.bootstrap_samples,
-        confidence=bonferroni_confidence(config.confidence, look),
-        seed=context.settings.seed,
-    )
-    comparison = replace(comparison, look=look, left_out_rows=prepared.left_out)
-    if comparison.warning is not None:
-        logger.warning("%s: %s", context.model_type, comparison.warning)
-    run.log_figure(comparison_figure(comparison), "comparison.png")
+    comparison = _compare_scores(context, prepared, before, after)
     vectors = partial(family.row_vectors, learner, fitted.model)
     # Models that give no vectors of texts have no map of them.
     reference_vectors = partial(family.row_vectors, learner, reference) if family.encode else None
     example_rows = log_example_rows(
         context,
-        split,
+        prepared.split,
         vectors,
         reference_vectors,
         after=after,
@@ -190,7 +130,8 @@ def _compare(
         out_of_fold=out_of_fold,
     )
     tokens = costly_tokens(context, learner, models, test, (after, before))
-    errors = log_error_analysis(context, split, example_rows, tokens)
+    errors = log_error_analysis(context, prepared.split, example_rows, tokens)
+
     # Saved together with the step: a comparison counts for this version only.
     context.state.compared_with = to_beat
     earlier = compare_on_earlier_sessions(context, prepared, fitted, reference)
@@ -204,6 +145,107 @@ def _compare(
         "root_figure": _log_own_figure(context, prepared, before, to_beat),
     }
     context.finish_step("comparison", step, comparison.figures)
+
+
+def _score_both(
+    context: StageContext,
+    prepared: PreparedRows,
+    learner: Any,
+    models: Sequence[Any],
+    test: Sequence[Mapping[str, Any]],
+    to_beat: ModelVersion | None,
+) -> tuple[Scores, Scores]:
+    """Return the scores of the candidate, then of the version to beat, on the test records."""
+    family, split, config = context.family, prepared.split, context.settings.evaluation
+    corpus = records_of(family.corpus_rows(context.settings, split.train, split.validation))
+    candidate, reference = models
+    after = family.score(learner, candidate, test, corpus, config)
+
+    known = context.reference_scores
+    # Root may have moved since its scores were computed.
+    if known is not None and known.version == to_beat:
+        before = known.scores
+    else:
+        before = family.score(learner, reference, test, corpus, config)
+
+    side_rows = len(split.test) + prepared.left_out
+    after, before = after.of_side(side_rows), before.of_side(side_rows)
+    log_row_counts(context.model_type, after)
+    return after, before
+
+
+def _finish_evaluation(
+    context: StageContext,
+    prepared: PreparedRows,
+    test: Sequence[Mapping[str, Any]],
+    after: Scores,
+    before: Scores,
+    against: str,
+) -> None:
+    """Write the metrics of both models with their intervals, and finish the step."""
+    run, settings = context.run, context.settings
+    config = settings.evaluation
+    right_answers = [row["positive"] for row in test if "positive" in row]
+    warn_of_foreign_corpus(right_answers, config, settings.cleaning)
+
+    # At the configured confidence: looks concern the decision, which rests on one metric.
+    intervals_of = partial(
+        metric_intervals,
+        bootstrap_samples=config.bootstrap_samples,
+        confidence=config.confidence,
+        seed=settings.seed,
+    )
+    after_intervals, before_intervals = map(intervals_of, (after, before))
+    evaluation = {
+        "split": prepared.split.to_dict(),
+        "metric": after.metric,
+        "candidate": _with_intervals(after, after_intervals),
+        "reference": _with_intervals(before, before_intervals),
+        "against": against,
+        "left_out_rows": prepared.left_out,
+    }
+    metrics = {
+        **figures_with_bounds(after, after_intervals),
+        **after.row_counts,
+        "left_out_rows": prepared.left_out,
+    }
+    if after.documents is not None:
+        # Among more documents, the same model scores less.
+        metrics["documents"] = after.documents
+
+    answers = answer_summary(before, after, before_intervals, after_intervals, config.confidence)
+    if answers is not None:
+        evaluation["generation"] = answers
+        metrics["answers"] = answers["answers"]
+        mask = Scrubber(settings.cleaning.privacy).mask
+        run.log_table(answer_table(test, before, after, mask), TABLE)
+    context.finish_step("evaluation", evaluation, metrics)
+
+    figures = figures_with_bounds(before, before_intervals)
+    run.log_metrics({f"reference/{name}": value for name, value in figures.items()})
+    both = {"candidate": (after, after_intervals), "reference": (before, before_intervals)}
+    run.log_text(metric_table(both).to_csv(index=False), "evaluation/metrics.csv")
+
+
+def _compare_scores(
+    context: StageContext, prepared: PreparedRows, before: Scores, after: Scores
+) -> Comparison:
+    """Return the comparison that the gate decides by, and draw it."""
+    config = context.settings.evaluation
+    look = 1.0 + context.count_looks(prepared.test_sketch)
+    comparison = compare(
+        before,
+        after,
+        bootstrap_samples=config.bootstrap_samples,
+        confidence=bonferroni_confidence(config.confidence, look),
+        seed=context.settings.seed,
+    )
+    comparison = replace(comparison, look=look, left_out_rows=prepared.left_out)
+
+    if comparison.warning is not None:
+        logger.warning("%s: %s", context.model_type, comparison.warning)
+    context.run.log_figure(comparison_figure(comparison), "comparison.png")
+    return comparison
 
 
 def _with_intervals(scores: Scores, intervals: Mapping[str, Interval]) -> dict[str, Any]:
