@@ -175,11 +175,7 @@ def _score_pairs(task: _Task) -> Scores:
 
     queries = unit_vectors(query_vectors, "query_vectors")
     answers = unit_vectors(document_vectors, "document_vectors")
-    if task.needs("alignment"):
-        alignments = pair_alignments(queries, answers, relevant)
-        scores = scores.extended({"alignment": alignments}, "alignment")
-    scores = _with_health(scores, queries, task.needs)
-
+    scores = _with_pair_health(scores, queries, answers, relevant, task.needs)
     triplets = [record for record in task.records if record.get("negative")]
     if triplets and task.needs("triplet_accuracy"):
         query_of = dict(zip(first_records, range(len(first_records)), strict=True))
@@ -197,6 +193,20 @@ def _score_pairs(task: _Task) -> Scores:
     identified = scores.identified(list(first_records.values()))
     identified = replace(identified, scored_rows=len(task.records))
     return _among(identified, documents, list(map(row_ids.get, documents)))
+
+
+def _with_pair_health(
+    scores: Scores,
+    queries: NDArray,
+    answers: NDArray,
+    relevant: Sequence[Sequence[int]],
+    needs: Needs,
+) -> Scores:
+    """Return the scores with alignment and what `_with_health` adds, from unit vectors."""
+    if needs("alignment"):
+        alignments = pair_alignments(queries, answers, relevant)
+        scores = scores.extended({"alignment": alignments}, "alignment")
+    return _with_health(scores, queries, needs)
 
 
 def _with_health(scores: Scores, vectors: NDArray, needs: Needs) -> Scores:
@@ -327,11 +337,8 @@ def _score_texts(task: _Task) -> Scores:
     query_vectors, document_vectors = task.encode(list(first_halves)), task.encode(documents)
     scores = retrieval_scores(query_vectors, document_vectors, relevant, task.cutoffs)
     queries = unit_vectors(query_vectors, "query_vectors")
-    if task.needs("alignment"):
-        answers = unit_vectors(document_vectors, "document_vectors")
-        alignments = pair_alignments(queries, answers, relevant)
-        scores = scores.extended({"alignment": alignments}, "alignment")
-    scores = _with_health(scores, queries, task.needs)
+    answers = unit_vectors(document_vectors, "document_vectors")
+    scores = _with_pair_health(scores, queries, answers, relevant, task.needs)
 
     row_ids = [*_row_ids(records), *further.values()]
     return _among(scores.identified(records), documents, row_ids)

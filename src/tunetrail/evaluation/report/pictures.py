@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from tunetrail.evaluation.error_analysis import label_confusion, row_changes
-from tunetrail.evaluation.metrics import metric_named
+from tunetrail.evaluation.metrics import is_metric, metric_named
 from tunetrail.evaluation.plots import Curve, confusion_figure, slices_figure
 from tunetrail.evaluation.report.run_report import ModelReport
 from tunetrail.evaluation.report.tables import (
@@ -105,11 +105,10 @@ def _curve_figures(report: ModelReport) -> dict[str, "Figure"]:
 
 
 def _metric_label(name: str) -> str:
-    try:
-        metric = metric_named(name)
     # A user's own callback may log any value.
-    except ValueError:
+    if not is_metric(name):
         return drawable(name)
+    metric = metric_named(name)
     return f"{metric.label} ({'higher' if metric.higher_is_better else 'lower'} is better)"
 
 

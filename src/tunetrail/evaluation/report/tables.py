@@ -15,7 +15,7 @@ from tunetrail.evaluation.example_rows import (
     TEST,
     ExampleRows,
 )
-from tunetrail.evaluation.metrics import Metric, metric_named
+from tunetrail.evaluation.metrics import Metric, is_metric, metric_named
 from tunetrail.evaluation.report.run_report import ModelReport
 from tunetrail.evaluation.scores import Scores
 
@@ -78,7 +78,8 @@ def metric_lines(report: ModelReport) -> list[MetricLine]:
 
     lines = []
     for name, value in after.items():
-        metric = _metric_or_none(name)
+        # A metric of another version or of the user's own may be unknown here.
+        metric = metric_named(name) if is_metric(name) else None
         change, change_bounds = _improvement(comparison, scores, name, metric)
         if change is None and metric is not None and name in before:
             change = (value - before[name]) * (1.0 if metric.higher_is_better else -1.0)
@@ -187,14 +188,6 @@ def map_groups(report: ModelReport, changes: pd.DataFrame | None) -> tuple[str, 
         WRONG,
     )
     return "outcome", pd.Series(outcomes, known.index)
-
-
-def _metric_or_none(name: str) -> Metric | None:
-    """Return the metric of that name; None if this version doesn't know it."""
-    try:
-        return metric_named(name)
-    except ValueError:
-        return None
 
 
 def _bounds(
