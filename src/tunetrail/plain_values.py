@@ -3,6 +3,7 @@
 The one way from a result to the ledger, the database, MLflow and the API's return value.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -13,6 +14,9 @@ from typing import Any
 
 NOT_PLAIN = {"plain": False}
 """Metadata of a dataclass field that plain values leave out: `field(metadata=NOT_PLAIN)`."""
+_TEXT = frozenset((str,))
+_quoted = json.JSONEncoder().encode
+"""Quotes a text; `json.dumps` would look at its many options first."""
 
 
 def plain_values(result: Any, *properties: str) -> dict[str, Any]:
@@ -58,3 +62,14 @@ def _plain(value: Any) -> Any:
         return None
 
     return value
+
+
+def texts_as_json(texts: Mapping[str, Any]) -> str | None:
+    """Return what `json.dumps` makes of a mapping of texts; None if it holds other values.
+
+    Most samples hold a few short texts, for which setting up an encoder takes most of the time.
+    """
+    if not _TEXT.issuperset(map(type, texts.values())):
+        return None
+    pairs = [f"{_quoted(name)}: {_quoted(text)}" for name, text in texts.items()]
+    return "{" + ", ".join(pairs) + "}"

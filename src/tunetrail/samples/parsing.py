@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from tunetrail.errors import SampleError, did_you_mean
+from tunetrail.plain_values import texts_as_json
 from tunetrail.samples.shapes import (
     COMMON_COLUMNS,
     GROUP_COLUMN,
@@ -21,6 +22,7 @@ from tunetrail.samples.shapes import (
     ColumnType,
     SampleKind,
     SampleShape,
+    all_shapes,
     column_type,
     shapes_of_kind,
 )
@@ -47,6 +49,9 @@ _CHECKED_VALUE: dict[ColumnType, Callable[[Any, str], Any]] = {
 }
 """What checks and converts a value, by the type of its column."""
 
+_encode = json.JSONEncoder().encode
+_encode_sorted = json.JSONEncoder(sort_keys=True).encode
+"""Made once: `json.dumps` would make an encoder for every value."""
 _LONGEST_MISSPELLING = 64
 _RARELY_MISSPELT = (TIMESTAMP_COLUMN, WEIGHT_COLUMN)
 _CLOSE_MATCH = 0.88
@@ -80,8 +85,11 @@ class Sample:
     def digest(self) -> str:
         """SHA-256 (hex) of kind, content and group; timestamp and weight don't change it."""
         # The database knows a sample that it has by this, so its ingredients can't change.
-        content = [str(self.kind), dict(self.content), self.group]
-        text = json.dumps(content, sort_keys=True, ensure_ascii=True)
+        content = texts_as_json(dict(sorted(self.content.items())))
+        if content is None:
+            content = _encode_sorted(dict(self.content))
+        group = "null" if self.group is None else _encode(self.group)
+        text = f"[{_encode(self.kind)}, {content}, {group}]"
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -145,28 +153,66 @@ def parse_sample(row: Mapping[str, Any], kind: SampleKind) -> Sample:
         SampleError: A column is missing, misspelt or of the wrong type. The message is the reason
             that is stored with the row.
     """
-    present = {str(column): value for column, value in row.items() if not _is_absent(value)}
-    shape = find_shape(present, kind)
+    present = {
+        str(column): value
+        for column, value in row.items()
+        # Most values are texts, which are never absent.
+        if type(value) is str or not _is_absent(value)
+    }
+    layout = _find_layout(tuple(present), str(kind), len(all_shapes()))
 
     # Checked in this order, so that the reason names a broken text before a broken weight.
-    known = (*shape.columns, *COMMON_COLUMNS)
-    values = {
-        column: _CHECKED_VALUE[column_type(column)](present[column], column)
-        for column in known
-        if column in present
-    }
-    # A misspelt `group` would silently become metadata and let twins onto both sides of a split.
-    metadata = {column: value for column, value in present.items() if column not in known}
-    _check_spelling(metadata, present, shape)
+    values = {column: check(present[column], column) for column, check in layout.checks}
+    if layout.misspelling:
+        raise SampleError(layout.misspelling)
 
     return Sample(
         kind=kind,
-        shape=shape.name,
+        shape=layout.shape.name,
         group=values.pop(GROUP_COLUMN, None),
         timestamp=values.pop(TIMESTAMP_COLUMN, None),
         weight=values.pop(WEIGHT_COLUMN, None),
         content=values,
-        metadata=metadata,
+        metadata={column: present[column] for column in layout.unknown},
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Layout:
+    """What follows from the columns of a row: its shape, and how its values are checked.
+
+    Attributes:
+        shape: The shape of the sample.
+        checks: The known columns, each with the function that checks and converts its value.
+        unknown: The columns that become metadata.
+        misspelling: The error of a column that seems to be misspelt, or an empty string.
+    """
+
+    shape: SampleShape
+    checks: tuple[tuple[str, Callable[[Any, str], Any]], ...]
+    unknown: tuple[str, ...]
+    misspelling: str
+
+
+# The rows of a file have few layouts. The cache is small because a broken file may have columns
+# that are as long as its lines.
+@lru_cache(maxsize=16)
+def _find_layout(columns: tuple[str, ...], kind: str, _shape_count: int) -> _Layout:
+    """Return the layout of rows with these columns.
+
+    A newly registered shape changes the number of shapes, and so makes older layouts unreachable.
+    """
+    shape = find_shape(columns, SampleKind(kind))
+    known = (*shape.columns, *COMMON_COLUMNS)
+    present = [column for column in known if column in columns]
+    unknown = tuple(column for column in columns if column not in known)
+
+    return _Layout(
+        shape=shape,
+        checks=tuple((column, _CHECKED_VALUE[column_type(column)]) for column in present),
+        unknown=unknown,
+        # A misspelt `group` would silently become metadata and let twins onto both sides.
+        misspelling=_find_misspelling(unknown, columns, shape),
     )
 
 
@@ -175,16 +221,17 @@ def _is_absent(value: Any) -> bool:
     return value is None or (isinstance(value, float | datetime) and value != value)
 
 
-def _check_spelling(metadata: Iterable[str], present: Iterable[str], shape: SampleShape) -> None:
-    """Raise `SampleError` if a column of no shape seems to be a misspelt absent one."""
+def _find_misspelling(unknown: Iterable[str], present: Iterable[str], shape: SampleShape) -> str:
+    """Return the error of an unknown column that seems to be an absent one, or an empty string."""
     optional = (*shape.optional, *COMMON_COLUMNS)
     absent = tuple(column for column in optional if column not in present)
 
-    for column in metadata:
+    for column in unknown:
         # The comparison takes quadratic time, and a broken file has columns as long as its lines.
         hint = _misspelling_hint(column, absent) if len(column) <= _LONGEST_MISSPELLING else ""
         if hint:
-            raise SampleError(f"column {column!r} is unknown.{hint} Rename or remove it.")
+            return f"column {column!r} is unknown.{hint} Rename or remove it."
+    return ""
 
 
 @lru_cache(maxsize=1024)

@@ -136,6 +136,9 @@ def shortened(value: Any) -> str:
 
 def _surrogate_position(text: str) -> int | None:
     """Return the position of the first character that can't be stored as UTF-8, or None."""
+    # Found from the string's header, without reading its characters.
+    if text.isascii():
+        return None
     # JSON can hold half of a character ("\\ud800"); no tokenizer and no database takes it.
     try:
         text.encode()

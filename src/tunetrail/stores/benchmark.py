@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import Connection, delete, select
 
 from tunetrail.plain_values import plain_values
-from tunetrail.stores.connection import DatabaseConnection
+from tunetrail.stores.connection import DatabaseConnection, json_text, lock_until_commit
 from tunetrail.stores.ingestion import chunked, insert_missing
 from tunetrail.stores.tables import BenchmarkRow, now
 
@@ -67,25 +67,32 @@ def extend_benchmark(
         records: The rows.
         limit: Most rows of a shape.
     """
-    shapes: set[str] = set()
-    with database.transaction() as connection:
-        for chunk in chunked(records, _ROWS_AT_ONCE):
-            common = {"model_name": model_name, "created_at": now()}
-            insert_missing(
-                connection, BenchmarkRow, [{**plain_values(record), **common} for record in chunk]
-            )
-            shapes.update(record.shape for record in chunk)
+    rows = list(map(plain_values, records))
+    for row in rows:
+        row["record"] = json_text(row["record"])
+    shapes = sorted({row["shape"] for row in rows})
 
-        row = BenchmarkRow
-        for shape in sorted(shapes):
-            statement = select(row.id, row.session_id, row.digest)
-            statement = statement.where(row.model_name == model_name, row.shape == shape)
-            rows = [
-                (line.id, line.session_id, line.digest) for line in connection.execute(statement)
-            ]
-            surplus = surplus_rows(rows, limit)
-            for row_ids in chunked(surplus, _ROWS_AT_ONCE):
-                connection.execute(delete(row).where(row.id.in_(row_ids)))
+    def extend(connection: Connection) -> None:
+        # Two trainings that add the same rows in different orders would wait for each other.
+        lock_until_commit(connection, f"benchmark of {model_name}")
+        constant = {"model_name": model_name, "created_at": now()}
+        for chunk in chunked(rows, _ROWS_AT_ONCE):
+            insert_missing(connection, BenchmarkRow, chunk, **constant)
+        for shape in shapes:
+            _delete_surplus(connection, model_name, shape, limit)
+
+    with database.connection() as connection:
+        database.write(connection, extend)
+
+
+def _delete_surplus(connection: Connection, model_name: str, shape: str, limit: int) -> None:
+    """Delete the rows of a shape that a benchmark has too many of."""
+    row = BenchmarkRow
+    statement = select(row.id, row.session_id, row.digest)
+    statement = statement.where(row.model_name == model_name, row.shape == shape)
+    rows = [(line.id, line.session_id, line.digest) for line in connection.execute(statement)]
+    for row_ids in chunked(surplus_rows(rows, limit), _ROWS_AT_ONCE):
+        connection.execute(delete(row).where(row.id.in_(row_ids)))
 
 
 def surplus_rows(rows: Sequence[tuple[int, str, str]], limit: int) -> list[int]:

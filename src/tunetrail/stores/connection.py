@@ -5,12 +5,15 @@ holds none, and a forked data loader inherits none.
 """
 
 import json
+import logging
 import math
+import random
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy
 from sqlalchemy import (
@@ -26,7 +29,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from tunetrail.errors import ConfigError, DatabaseError
 from tunetrail.locks import file_lock
@@ -42,6 +45,15 @@ _ADVISORY_LOCK = 7_368_617_021
 # Longer than another process needs for a chunk: SQLite has one writer at a time.
 _BUSY_SECONDS = 30
 _CONNECT_SECONDS = 10
+_TRY_AGAIN = ("40001", "40P01")
+"""PostgreSQL's codes of a serialisation failure and of a deadlock."""
+_MOST_ATTEMPTS = 6
+_SQLITE_CACHE_KIB = 65_536
+"""Rows arrive in no order of their digests: with less, each row would read a page of that index."""
+_encode = json.JSONEncoder(allow_nan=False).encode
+"""Made once: `json.dumps` would make an encoder for every value."""
+_Result = TypeVar("_Result")
+_log = logging.getLogger(__name__)
 
 
 class DatabaseConnection:
@@ -63,6 +75,45 @@ class DatabaseConnection:
             engine = self._ready_engine()
             with engine.begin() as connection:
                 yield connection
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """Yield a connection for several transactions: opening one costs as much as 500 rows.
+
+        Raises:
+            DatabaseError: The database can't be reached.
+        """
+        with readable_failures(self.url):
+            connection = self._ready_engine().connect()
+        try:
+            yield connection
+        finally:
+            with readable_failures(self.url):
+                connection.close()
+
+    def write(self, connection: Connection, work: Callable[[Connection], _Result]) -> _Result:
+        """Do some work in one transaction, and return its result.
+
+        The work is done again if the server ended the transaction in favour of another one.
+
+        Raises:
+            DatabaseError: The database can't be read or written, or ended every attempt.
+        """
+        with readable_failures(self.url):
+            for attempt in range(1, _MOST_ATTEMPTS):
+                try:
+                    with connection.begin():
+                        return work(connection)
+                except DBAPIError as error:
+                    if getattr(error.orig, "sqlstate", None) not in _TRY_AGAIN:
+                        raise
+                    reason = str(error.orig).partition("\n")[0]
+                    _log.warning("the database ended attempt %d to write: %s", attempt, reason)
+                # Not the same time for all: they would meet again.
+                time.sleep(random.uniform(0.0, 0.1 * 2**attempt))
+
+            with connection.begin():
+                return work(connection)
 
     def close(self) -> None:
         """Dispose of the engine; a later transaction opens it again."""
@@ -140,6 +191,7 @@ def _set_up_sqlite(connection: DBAPIConnection, _record: object) -> None:
     connection.isolation_level = None
     # SQLite ignores foreign keys on each connection that doesn't ask for them.
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute(f"PRAGMA cache_size = -{_SQLITE_CACHE_KIB}")
 
 
 def _begin_sqlite(connection: Connection) -> None:
@@ -209,13 +261,23 @@ def _upgrade(connection: Connection) -> None:
         ) from error
 
 
+def lock_until_commit(connection: Connection, name: str) -> None:
+    """Wait for the transaction that holds a lock, and hold it until this one ends.
+
+    SQLite has one writer at a time anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        statement = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
+        connection.execute(statement, {"name": f"tunetrail {name}"})
+
+
 def json_text(value: Any) -> str:
     """Return JSON that every database accepts: NaN and infinities become null, objects text."""
     try:
-        return json.dumps(value, allow_nan=False)
+        return _encode(value)
     except (TypeError, ValueError):
         # Nearly all values are plain JSON, so that only the others are copied.
-        return json.dumps(_plain(value), allow_nan=False)
+        return _encode(_plain(value))
 
 
 def _plain(value: Any) -> Any:

@@ -16,7 +16,7 @@ from tunetrail.stores import benchmark, ingestion, ledger, sessions, training_ru
 from tunetrail.stores.benchmark import BenchmarkRecord
 from tunetrail.stores.connection import DatabaseConnection
 from tunetrail.stores.failures import shown
-from tunetrail.stores.ingestion import Derive, IngestReport
+from tunetrail.stores.ingestion import CHUNK_SIZE, Derive, IngestReport
 from tunetrail.stores.ledger import PromotionRecord
 from tunetrail.stores.sessions import RejectedSample, SessionSummary, StoredSample
 from tunetrail.stores.training_runs import RunState, TrainingRun
@@ -84,7 +84,7 @@ class DatabaseManager:
         *,
         source: str = "",
         on_progress: Callable[[int], None] | None = None,
-        chunk_size: int = 1000,
+        chunk_size: int = CHUNK_SIZE,
     ) -> IngestReport:
         """Check and store rows; malformed rows are stored separately, with the reason.
 
@@ -96,7 +96,7 @@ class DatabaseManager:
             kind: The kind of the samples.
             source: The name of the rows' source, stored with rejected rows.
             on_progress: Called after each committed chunk with the number of rows so far.
-            chunk_size: Rows per transaction.
+            chunk_size: Most rows per transaction; fewer if they are long.
 
         Raises:
             ConfigError: The session id has characters other than letters, digits, '.', '_', '-'.
@@ -116,7 +116,7 @@ class DatabaseManager:
         kind: SampleKind = SampleKind.LLM,
         source: str = "",
         on_progress: Callable[[int], None] | None = None,
-        chunk_size: int = 1000,
+        chunk_size: int = CHUNK_SIZE,
     ) -> IngestReport:
         """Store the samples that each row is turned into, and its left-out pieces with the reason.
 
@@ -129,7 +129,7 @@ class DatabaseManager:
             kind: The kind under which malformed rows are stored.
             source: The name of the rows' source, stored with rejected rows.
             on_progress: Called after each committed chunk with the number of items so far.
-            chunk_size: Items per transaction.
+            chunk_size: Most items per transaction; fewer if they are long.
 
         Raises:
             ConfigError: The session id has characters other than letters, digits, '.', '_', '-'.
@@ -141,7 +141,7 @@ class DatabaseManager:
         )
 
     def add_samples(
-        self, session_id: str, samples: Iterable[Sample], *, chunk_size: int = 1000
+        self, session_id: str, samples: Iterable[Sample], *, chunk_size: int = CHUNK_SIZE
     ) -> IngestReport:
         """Store checked samples; adding them again adds nothing."""
         return ingestion.store(self._database, session_id, samples, chunk_size=chunk_size)

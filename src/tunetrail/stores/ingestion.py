@@ -6,9 +6,12 @@ adds nothing, and yet a row that a file holds twice is stored twice.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice, repeat
+from operator import itemgetter
+from types import NoneType
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
@@ -16,12 +19,23 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from tunetrail.config import check_identifier
 from tunetrail.errors import SampleError
-from tunetrail.plain_values import plain_values
+from tunetrail.plain_values import plain_values, texts_as_json
 from tunetrail.samples import BrokenRow, LeftOut, Sample, SampleKind, parse_sample
-from tunetrail.stores.connection import DatabaseConnection, json_text, storable
+from tunetrail.stores.connection import (
+    DatabaseConnection,
+    json_text,
+    lock_until_commit,
+    storable,
+)
 from tunetrail.stores.tables import Base, RejectedSampleRow, SampleRow, SessionRow, now
 
 _Item = TypeVar("_Item")
+CHUNK_SIZE = 20_000
+"""Rows per transaction. Each transaction writes most pages of the index of digests, in which rows
+lie in no order: with 1,000 rows SQLite takes twice as long."""
+_MOST_CHARACTERS = 16_000_000
+"""A chunk of long rows ends here: memory depends on the longest row, not on how many there are."""
+_SCALARS = frozenset((str, int, bool, NoneType))
 
 Derive = Callable[[Mapping[str, Any]], Iterable[Sample | LeftOut]]
 """Turns a row into samples and left-out pieces; raises `SampleError` for a malformed row."""
@@ -106,7 +120,7 @@ def _check_storable(sample: Sample) -> None:
     if sample.group is not None and storable(sample.group) != sample.group:
         raise SampleError("group must be valid Unicode without NUL characters.")
     # Only for the errors: the metadata are written when the sample is stored.
-    if sample.metadata:
+    if not _SCALARS.issuperset(map(type, sample.metadata.values())):
         json_text(sample.metadata)
 
 
@@ -145,34 +159,74 @@ def store(
 
     # Over all chunks, as a row and its repetition may be in different ones.
     seen: Counter[int] = Counter()
+    rows = (_stored_row(item, seen) for item in items)
     report = IngestReport()
-    for chunk in chunked(items, chunk_size):
-        samples = [
-            _sample_values(item, session_id, seen) for item in chunk if isinstance(item, Sample)
-        ]
-        rejected = [
-            _rejection_values(item, session_id, seen)
-            for item in chunk
-            if isinstance(item, Rejection)
-        ]
+    with database.connection() as connection:
+        for chunk in _bounded_chunks(rows, chunk_size):
+            write = partial(_write_chunk, session_id=session_id, chunk=chunk)
+            added = database.write(connection, write)
 
-        # With each chunk instead of once: an ingest without rows leaves no empty session.
-        session = {"session_id": session_id, "created_at": now()}
-        with database.transaction() as connection:
-            insert_missing(connection, SessionRow, [session])
-            added = insert_missing(connection, SampleRow, samples)
-            insert_missing(connection, RejectedSampleRow, rejected)
-
-        report = IngestReport(
-            received=report.received + len(chunk),
-            added=report.added + added,
-            already_present=report.already_present + len(samples) - added,
-            rejected=report.rejected + len(rejected),
-        )
-        if on_progress is not None:
-            on_progress(report.received)
+            samples = len(chunk.samples)
+            rejected = len(chunk.rejected)
+            report = IngestReport(
+                received=report.received + samples + rejected,
+                added=report.added + added,
+                already_present=report.already_present + samples - added,
+                rejected=report.rejected + rejected,
+            )
+            if on_progress is not None:
+                on_progress(report.received)
 
     return report
+
+
+@dataclass(kw_only=True, slots=True)
+class _Chunk:
+    """Rows of one transaction."""
+
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+
+
+def _bounded_chunks(
+    rows: Iterable[tuple[type[Base], dict[str, Any]]], most_rows: int
+) -> Iterator[_Chunk]:
+    """Yield chunks that end at a number of rows or, with long rows, at a number of characters."""
+    chunk = _Chunk()
+    length = 0
+    for table, row in rows:
+        if table is SampleRow:
+            chunk.samples.append(row)
+            length += len(row["content"]) + len(row["metadata"])
+        else:
+            chunk.rejected.append(row)
+            length += len(row["row"])
+
+        if len(chunk.samples) + len(chunk.rejected) == most_rows or length > _MOST_CHARACTERS:
+            yield chunk
+            chunk = _Chunk()
+            length = 0
+
+    if chunk.samples or chunk.rejected:
+        yield chunk
+
+
+def _write_chunk(connection: Connection, session_id: str, chunk: _Chunk) -> int:
+    """Insert the rows of a chunk that are missing, and return how many samples were added."""
+    # Two transactions that insert equal rows in different orders would wait for each other: one
+    # process at a time writes into a session. Sorted rows would do as well, but ids follow the
+    # file's order, and so do the splits.
+    lock_until_commit(connection, f"session {session_id}")
+
+    created_at = now()
+    # With each chunk instead of once: an ingest without rows leaves no empty session.
+    session = {"session_id": session_id}
+    insert_missing(connection, SessionRow, [session], created_at=created_at)
+
+    constant = {"session_id": session_id, "created_at": created_at}
+    added = insert_missing(connection, SampleRow, chunk.samples, **constant)
+    insert_missing(connection, RejectedSampleRow, chunk.rejected, **constant)
+    return added
 
 
 def chunked(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
@@ -182,16 +236,48 @@ def chunked(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
         yield chunk
 
 
-def insert_missing(connection: Connection, table: type[Base], values: list[dict[str, Any]]) -> int:
-    """Insert the rows whose unique key isn't there yet, and return how many were inserted."""
-    if not values:
+def insert_missing(
+    connection: Connection, table: type[Base], rows: Sequence[dict[str, Any]], **constant: Any
+) -> int:
+    """Insert the rows whose unique key isn't there yet, and return how many were inserted.
+
+    SQLAlchemy's own way from a row to the driver takes longer than SQLite needs to store it. So
+    the values of rows go to the driver as they are.
+
+    Args:
+        connection: Is in a transaction.
+        table: The table.
+        rows: Values by column, all with the same columns: JSON as text, no moments.
+        constant: Values that are the same in all rows, of any type.
+    """
+    if not rows:
         return 0
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    dialect = connection.dialect
+    insert = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
     # A conflict means that this row was stored before, or by another process just now.
     statement = insert(table).on_conflict_do_nothing()
+    names = [*rows[0], *constant]
+    compiled = statement.compile(dialect=dialect, column_keys=names)
+
+    values: dict[str, Iterator[Any]] = {name: map(itemgetter(name), rows) for name in rows[0]}
+    for name, value in constant.items():
+        column_type = table.__table__.columns[name].type.dialect_impl(dialect)
+        convert = column_type.bind_processor(dialect)
+        values[name] = repeat(convert(value) if convert else value, len(rows))
+
+    # Parameters have a position in SQLite's statements, and a name in PostgreSQL's.
+    if compiled.positiontup is not None:
+        columns = [values[name] for name in compiled.positiontup]
+        parameters: list[Any] = list(zip(*columns, strict=True))
+    else:
+        parameters = [
+            dict(zip(names, row, strict=True)) for row in zip(*values.values(), strict=True)
+        ]
+
     # SQLAlchemy otherwise doesn't keep the row count of an insert.
     options = {"preserve_rowcount": True}
-    return connection.execute(statement, values, execution_options=options).rowcount
+    result = connection.exec_driver_sql(str(compiled), parameters, execution_options=options)
+    return result.rowcount
 
 
 def _occurrence(seen: Counter[int], digest: str) -> int:
@@ -202,33 +288,28 @@ def _occurrence(seen: Counter[int], digest: str) -> int:
     return seen[key]
 
 
-def _sample_values(sample: Sample, session_id: str, seen: Counter[int]) -> dict[str, Any]:
-    digest = sample.digest
-    return {
-        "session_id": session_id,
-        "kind": str(sample.kind),
-        "shape": sample.shape,
-        "content": dict(sample.content),
-        "group_name": sample.group,
-        "timestamp": sample.timestamp,
-        "weight": sample.weight,
-        "metadata": dict(sample.metadata),
+def _stored_row(item: Sample | Rejection, seen: Counter[int]) -> tuple[type[Base], dict[str, Any]]:
+    """Return the table of an item and its values, except the session and the time."""
+    digest = item.digest
+    occurrence = _occurrence(seen, digest)
+    if isinstance(item, Rejection):
+        return RejectedSampleRow, {
+            "kind": str(item.kind),
+            "source": item.source,
+            "row_number": item.row_number,
+            "reason": item.reason,
+            "row": item.row,
+            "digest": digest,
+            "occurrence": occurrence,
+        }
+    return SampleRow, {
+        "kind": str(item.kind),
+        "shape": item.shape,
+        "content": texts_as_json(item.content) or json_text(item.content),
+        "group_name": item.group,
+        "timestamp": item.timestamp,
+        "weight": item.weight,
+        "metadata": json_text(item.metadata) if item.metadata else "{}",
         "digest": digest,
-        "occurrence": _occurrence(seen, digest),
-        "created_at": now(),
-    }
-
-
-def _rejection_values(rejection: Rejection, session_id: str, seen: Counter[int]) -> dict[str, Any]:
-    digest = rejection.digest
-    return {
-        "session_id": session_id,
-        "kind": str(rejection.kind),
-        "source": rejection.source,
-        "row_number": rejection.row_number,
-        "reason": rejection.reason,
-        "row": rejection.row,
-        "digest": digest,
-        "occurrence": _occurrence(seen, digest),
-        "created_at": now(),
+        "occurrence": occurrence,
     }
