@@ -13,6 +13,8 @@ pytestmark = pytest.mark.processes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ONE_WAY = "Imports go one way"
+ROOMS = "Tensors, scores and rows don't know one another"
+STORES = "Stores know data's conventions only"
 TENSORS = "Tensors stay in learning"
 MLFLOW = "MLflow stays in stores and deployment"
 HYDRA = "Hydra stays in cli and sweeps"
@@ -36,6 +38,9 @@ VIOLATIONS = [
     ("stores/planted.py", "from tunetrail import node", "tunetrail.node", ONE_WAY),
     ("stores/root.py", "from tunetrail import ModelTrainingNode", "tunetrail", ONE_WAY),
     ("data/planted.py", "import tunetrail.learning", "tunetrail.learning", ONE_WAY),
+    ("data/stored.py", "import tunetrail.stores", "tunetrail.stores", ONE_WAY),
+    ("evaluation/rows.py", "from tunetrail.data import rows", "tunetrail.data.rows", ROOMS),
+    ("stores/rows.py", "from tunetrail.data import rows", "tunetrail.data.rows", STORES),
     (
         "learning/training/planted.py",
         "from tunetrail import deployment",

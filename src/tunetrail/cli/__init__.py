@@ -50,7 +50,8 @@ Store the samples of a file under a session. Ingesting the same file again adds 
 kinds:
   embedding      rows with anchor, positive[, negative] | sentence1, sentence2, score |
                  text, label | text, embedding | text
-  llm            rows with input, output | messages | text | prompt, chosen, rejected
+  llm            rows with input, output | messages | text | prompt, chosen, rejected,
+                 and the columns of public data sets, such as Alpaca's (docs/data.md lists them)
   conversation   chat logs: messages[, feedback][, conversation_id][, created_at]. They become chats
                  for the LLM and question-answer pairs for the embedding model; answers that users
                  rejected are stored separately and never trained on.
@@ -145,15 +146,17 @@ def _run_parsed_command(command: str, arguments: list[str]) -> int:
 
     parser.description = _INGEST
     session_help = "id of the session, which is created if it doesn't exist"
+    columns_help = "read the file's columns under other names: anchor=question,positive=answer"
     # A conversation is no kind of sample: it is turned into samples of both kinds.
     kinds = (*sample_kinds(), "conversation")
     parser.add_argument("file", help="a .jsonl, .csv or .parquet file")
     parser.add_argument("--session", required=True, metavar="ID", help=session_help)
     parser.add_argument("--kind", required=True, choices=kinds, help="kind of the rows, see above")
+    parser.add_argument("--columns", default="", metavar="NAME=COLUMN,...", help=columns_help)
     options = parser.parse_args(arguments)
     from tunetrail.cli.sessions import ingest
 
-    return ingest(options.file, options.session, options.kind, options.database)
+    return ingest(options.file, options.session, options.kind, options.database, options.columns)
 
 
 def _run_ui(parser: argparse.ArgumentParser, arguments: list[str]) -> int:

@@ -7,40 +7,95 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tunetrail.data.conversations.conversations import derive
-from tunetrail.data.conversations.messages import messages_of
-from tunetrail.data.sources import check_columns, check_rows, count_rows, read_rows
-from tunetrail.samples import LeftOut, Sample, SampleKind, sample_kinds
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.cli.ingest_account import first_reason, read_as_lines, unlearnt_lines
+from tunetrail.data.conventions.beir import beir_rows, is_beir_folder
+from tunetrail.data.conventions.columns import (
+    check_sources,
+    check_targets,
+    first_columns,
+    read_mapping,
+    renamed,
+)
+from tunetrail.data.conventions.reading import RowReader
+from tunetrail.data.conversations.conversations import ID_COLUMNS, TIME_COLUMNS, derive
+from tunetrail.data.conversations.feedback import FEEDBACK_COLUMNS
+from tunetrail.data.conversations.messages import MESSAGE_COLUMNS, messages_of
+from tunetrail.data.sources import check_rows, count_rows, read_rows
+from tunetrail.errors import SampleError
+from tunetrail.samples import COMMON_COLUMNS, LeftOut, Sample, SampleKind, sample_kinds
+from tunetrail.stores.database import DatabaseManager, IngestReport
 
 
-def ingest(file: str, session_id: str, kind: str, database: str) -> int:
-    """Store the samples of a file, or of the chat logs of a file, and print what became of them."""
+def ingest(file: str, session_id: str, kind: str, database: str, columns: str = "") -> int:
+    """Store the samples of a file, or of the chat logs of a file, and print what became of them.
+
+    Args:
+        file: A file of rows, or a folder with a corpus, queries and judgements in BEIR's form.
+        session_id: The session of the rows.
+        kind: A kind of samples, or `conversation`.
+        database: The URL of the database.
+        columns: The user's own mapping of columns, such as `anchor=question,positive=answer`.
+    """
+    mapping = read_mapping(columns) if columns else {}
     if kind == "conversation":
-        return _ingest_conversations(file, session_id, database)
+        return _ingest_conversations(file, session_id, database, mapping)
 
     sample_kind = SampleKind(kind)
+    rows = beir_rows(file) if is_beir_folder(file) else read_rows(file)
     # A file of another kind is refused as a whole, before anything is stored.
-    check_columns(file, sample_kind)
-    with DatabaseManager(database) as manager, _progress(file) as (progress, task):
-        report = manager.ingest(
-            session_id,
-            read_rows(file),
-            sample_kind,
-            source=file,
-            on_progress=lambda rows: progress.update(task, completed=rows),
-        )
+    if not is_beir_folder(file):
+        reader = RowReader(sample_kind, mapping)
+        if mapping:
+            check_sources(mapping, first_columns(file))
+        check_rows(file, reader.check_columns, f"{sample_kind} samples")
 
-    print(
-        f"{report.received} rows read: {report.added} added to session {session_id}, "
-        f"{report.already_present} already there, "
-        f"{report.rejected} rejected (kept with the reason)"
-    )
-    _print_rejected(database, session_id, report.rejected)
+    with DatabaseManager(database) as manager:
+        is_new = not manager.has_session(session_id)
+        with _progress(file) as (progress, task):
+            report = manager.ingest(
+                session_id,
+                rows,
+                sample_kind,
+                source=file,
+                columns=mapping,
+                on_progress=lambda rows: progress.update(task, completed=rows),
+            )
+
+        if is_beir_folder(file):
+            report.account.read_as["BEIR"] = report.account.rows
+        for line in read_as_lines(report.account):
+            print(line)
+        print(
+            f"{report.account.rows} rows read: {report.added} added to session {session_id}, "
+            f"{report.already_present} already there, "
+            f"{report.rejected} rejected (kept with the reason)"
+        )
+        _finish(manager, session_id, report, file, is_new)
     return 0
+
+
+def _finish(
+    manager: DatabaseManager, session_id: str, report: IngestReport, file: str, is_new: bool
+) -> None:
+    """Print what nothing is learnt from.
+
+    Raises:
+        SampleError: No sample was stored. A session that is new is removed with its rejected rows.
+    """
+    for line in unlearnt_lines(report.account, file):
+        print(line)
+    if report.added or report.already_present:
+        return
+
+    if is_new:
+        manager.discard_session_without_samples(session_id)
+    raise SampleError(
+        f"{file} must have a row that can be learnt from, got {first_reason(report.account)}"
+    )
 
 
 @dataclass(kw_only=True)
@@ -67,32 +122,43 @@ class _Tally:
         return derived.kept
 
 
-def _ingest_conversations(file: str, session_id: str, database: str) -> int:
-    check_rows(file, messages_of, "conversations")
-    tally = _Tally()
-    with DatabaseManager(database) as manager, _progress(file) as (progress, task):
-        report = manager.ingest_derived(
-            session_id,
-            read_rows(file),
-            tally.derive,
-            source=file,
-            # The manager counts samples, but the bar's total is in conversations.
-            on_progress=lambda _: progress.update(task, completed=tally.conversations),
-        )
+def _ingest_conversations(
+    file: str, session_id: str, database: str, mapping: Mapping[str, str]
+) -> int:
+    if mapping:
+        known = {*MESSAGE_COLUMNS, *ID_COLUMNS, *TIME_COLUMNS, *FEEDBACK_COLUMNS, *COMMON_COLUMNS}
+        check_targets(mapping, known, "conversation")
+        check_sources(mapping, first_columns(file))
+    check_rows(file, lambda row: messages_of(renamed(row, mapping)), "conversations")
 
-    # All other rejections are rows that weren't conversations at all.
-    malformed = report.rejected - tally.rejected - tally.unusable
-    print(f"{tally.conversations} conversations read: {tally.pairs} pairs and {tally.chats} chats")
-    print(
-        f"  {report.added} samples added to session {session_id}, "
-        f"{report.already_present} already there"
-    )
-    print(
-        f"  left out, kept with the reason: {tally.rejected} answers rejected by feedback, "
-        f"{tally.unusable} parts that can't be learnt from, {malformed} malformed rows"
-    )
-    print(f"  no pair, as the question can't stand alone: {tally.short_questions}")
-    _print_rejected(database, session_id, report.rejected)
+    tally = _Tally()
+    with DatabaseManager(database) as manager:
+        is_new = not manager.has_session(session_id)
+        with _progress(file) as (progress, task):
+            report = manager.ingest_derived(
+                session_id,
+                read_rows(file),
+                lambda row: tally.derive(renamed(row, mapping)),
+                source=file,
+                # The manager counts samples, but the bar's total is in conversations.
+                on_progress=lambda _: progress.update(task, completed=tally.conversations),
+            )
+
+        # All other rejections are rows that weren't conversations at all.
+        malformed = report.rejected - tally.rejected - tally.unusable
+        print(
+            f"{tally.conversations} conversations read: {tally.pairs} pairs and {tally.chats} chats"
+        )
+        print(
+            f"  {report.added} samples added to session {session_id}, "
+            f"{report.already_present} already there"
+        )
+        print(
+            f"  left out, kept with the reason: {tally.rejected} answers rejected by feedback, "
+            f"{tally.unusable} parts that can't be learnt from, {malformed} malformed rows"
+        )
+        print(f"  no pair, as the question can't stand alone: {tally.short_questions}")
+        _finish(manager, session_id, report, file, is_new)
     return 0
 
 
@@ -104,20 +170,10 @@ def _progress(file: str) -> Iterator[tuple[Progress, Any]]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
+    total = None if is_beir_folder(file) else count_rows(file)
     # On stderr: stdout holds only the result.
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield progress, progress.add_task(f"ingest {file}", total=count_rows(file))
-
-
-def _print_rejected(database: str, session_id: str, count: int) -> None:
-    if not count:
-        return
-    with DatabaseManager(database) as manager:
-        rejected = manager.rejected_samples(session_id)
-
-    # The newest are of this file. Three usually show what is wrong with all of them.
-    for row in rejected[-3:]:
-        print(f"  row {row.row_number} of {row.source}: {row.reason}")
+        yield progress, progress.add_task(f"ingest {escape(file)}", total=total)
 
 
 def sessions(database: str) -> int:

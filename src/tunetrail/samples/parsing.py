@@ -157,7 +157,7 @@ def parse_sample(row: Mapping[str, Any], kind: SampleKind) -> Sample:
         str(column): value
         for column, value in row.items()
         # Most values are texts, which are never absent.
-        if type(value) is str or not _is_absent(value)
+        if type(value) is str or not is_absent(value)
     }
     layout = _find_layout(tuple(present), str(kind), len(all_shapes()))
 
@@ -216,7 +216,8 @@ def _find_layout(columns: tuple[str, ...], kind: str, _shape_count: int) -> _Lay
     )
 
 
-def _is_absent(value: Any) -> bool:
+def is_absent(value: Any) -> bool:
+    """Tell whether a value stands for an empty cell: None, NaN or pandas' NaT."""
     # NaN and pandas' NaT (a datetime) are equal to nothing, not even to themselves.
     return value is None or (isinstance(value, float | datetime) and value != value)
 

@@ -4,6 +4,7 @@ Each method delegates to the module that owns its table.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tunetrail.config import check_identifier
+from tunetrail.data.conventions.reading import IngestAccount, RowReader, counting, rows_of
 from tunetrail.samples import BrokenRow, Sample, SampleKind
 from tunetrail.stores import benchmark, ingestion, ledger, sessions, training_runs
 from tunetrail.stores.benchmark import BenchmarkRecord
@@ -83,6 +85,7 @@ class DatabaseManager:
         kind: SampleKind,
         *,
         source: str = "",
+        columns: Mapping[str, str] | None = None,
         on_progress: Callable[[int], None] | None = None,
         chunk_size: int = CHUNK_SIZE,
     ) -> IngestReport:
@@ -92,20 +95,30 @@ class DatabaseManager:
 
         Args:
             session_id: The session of the rows, which is created if it doesn't exist.
-            rows: Mappings of columns to values, or the broken pieces of a file.
+            rows: Mappings of columns to values, a pandas DataFrame, or the broken pieces of a file.
+                The columns are those of a shape or of a convention such as Alpaca.
             kind: The kind of the samples.
+            columns: Columns of the rows by the name under which they are read, such as
+                `{"anchor": "question"}`.
             source: The name of the rows' source, stored with rejected rows.
             on_progress: Called after each committed chunk with the number of rows so far.
             chunk_size: Most rows per transaction; fewer if they are long.
 
         Raises:
             ConfigError: The session id has characters other than letters, digits, '.', '_', '-'.
+            SampleError: `columns` has a name that no sample of the kind has.
         """
         check_identifier("session_id", session_id)
-        items = ingestion.parsed_rows(rows, SampleKind(kind), source)
-        return ingestion.store(
-            self._database, session_id, items, chunk_size=chunk_size, on_progress=on_progress
+        reader = RowReader(SampleKind(kind), columns)
+        items = ingestion.parsed_rows(rows_of(rows), reader, source)
+        report = ingestion.store(
+            self._database,
+            session_id,
+            ingestion.accounted(items, reader.account),
+            chunk_size=chunk_size,
+            on_progress=on_progress,
         )
+        return replace(report, account=reader.account)
 
     def ingest_derived(
         self,
@@ -135,10 +148,19 @@ class DatabaseManager:
             ConfigError: The session id has characters other than letters, digits, '.', '_', '-'.
         """
         check_identifier("session_id", session_id)
-        items = ingestion.derived_items(rows, derive, SampleKind(kind), source)
-        return ingestion.store(
-            self._database, session_id, items, chunk_size=chunk_size, on_progress=on_progress
+        account = IngestAccount()
+        counted = account.counted(rows)
+        items = ingestion.derived_items(
+            counted, counting(account, derive), SampleKind(kind), source
         )
+        report = ingestion.store(
+            self._database,
+            session_id,
+            ingestion.accounted(items, account),
+            chunk_size=chunk_size,
+            on_progress=on_progress,
+        )
+        return replace(report, account=account)
 
     def add_samples(
         self, session_id: str, samples: Iterable[Sample], *, chunk_size: int = CHUNK_SIZE
@@ -172,6 +194,14 @@ class DatabaseManager:
         """Return the session's rejected rows; raises `SessionError` for an unknown session."""
         sessions.check_session(self._database, session_id)
         return sessions.read_rejected_samples(self._database, session_id)
+
+    def has_session(self, session_id: str) -> bool:
+        """Tell whether there is a session of that id."""
+        return sessions.session_exists(self._database, session_id)
+
+    def discard_session_without_samples(self, session_id: str) -> None:
+        """Remove a session and its rejected rows, unless it has a sample or a training run."""
+        sessions.discard_session_without_samples(self._database, session_id)
 
     def session_summary(self, session_id: str) -> SessionSummary:
         """Return the summary of a session; raises `SessionError` for an unknown session."""

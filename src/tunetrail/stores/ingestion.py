@@ -18,9 +18,10 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tunetrail.config import check_identifier
+from tunetrail.data.conventions.reading import IngestAccount, RowReader
 from tunetrail.errors import SampleError
-from tunetrail.plain_values import plain_values, texts_as_json
-from tunetrail.samples import BrokenRow, LeftOut, Sample, SampleKind, parse_sample
+from tunetrail.plain_values import NOT_PLAIN, plain_values, texts_as_json
+from tunetrail.samples import BrokenRow, LeftOut, Sample, SampleKind
 from tunetrail.stores.connection import (
     DatabaseConnection,
     json_text,
@@ -43,12 +44,21 @@ Derive = Callable[[Mapping[str, Any]], Iterable[Sample | LeftOut]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IngestReport:
-    """What became of the rows: received = added + already_present + rejected."""
+    """What became of the rows: received = added + already_present + rejected.
+
+    Attributes:
+        received: Number of samples and rejected rows; a row may become several samples.
+        added: Number of samples that were stored.
+        already_present: Number of samples that were there before.
+        rejected: Number of rows, or pieces of them, that were stored with the reason.
+        account: What the rows were read as, and from which columns nothing is learnt.
+    """
 
     received: int = 0
     added: int = 0
     already_present: int = 0
     rejected: int = 0
+    account: IngestAccount = field(default_factory=IngestAccount, compare=False, metadata=NOT_PLAIN)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
@@ -73,10 +83,27 @@ class Rejection:
 
 
 def parsed_rows(
-    rows: Iterable[Mapping[str, Any] | BrokenRow], kind: SampleKind, source: str
+    rows: Iterable[Mapping[str, Any] | BrokenRow], reader: RowReader, source: str
 ) -> Iterator[Sample | Rejection]:
-    """Yield a sample or a rejection for each row, in order."""
-    return derived_items(rows, lambda row: (parse_sample(row, kind),), kind, source)
+    """Yield the samples or the rejection of each row, then what several rows became together."""
+    counted = reader.account.counted(rows)
+    yield from derived_items(counted, reader.read, reader.kind, source)
+    for row_number, item in reader.finish():
+        try:
+            yield _storable_item(item, source, row_number)
+        except SampleError as error:
+            text = _row_text(item.content if isinstance(item, Sample) else item.row)
+            yield _rejection(reader.kind, source, row_number, str(error), text)
+
+
+def accounted(
+    items: Iterable[Sample | Rejection], account: IngestAccount
+) -> Iterator[Sample | Rejection]:
+    """Yield the items, and count the rejected ones by reason."""
+    for item in items:
+        if isinstance(item, Rejection):
+            account.add_rejection(item.row_number, item.reason)
+        yield item
 
 
 def derived_items(
@@ -104,15 +131,14 @@ def _derive_items(
     if not isinstance(row, Mapping):
         raise SampleError(f"row must be a mapping of columns to values, got {type(row).__name__}.")
 
-    items: list[Sample | Rejection] = []
-    for item in derive(row):
-        if isinstance(item, Sample):
-            _check_storable(item)
-            items.append(item)
-        else:
-            text = _row_text(item.row)
-            items.append(_rejection(item.kind, source, row_number, item.reason, text))
-    return items
+    return [_storable_item(item, source, row_number) for item in derive(row)]
+
+
+def _storable_item(item: Sample | LeftOut, source: str, row_number: int) -> Sample | Rejection:
+    if isinstance(item, Sample):
+        _check_storable(item)
+        return item
+    return _rejection(item.kind, source, row_number, item.reason, _row_text(item.row))
 
 
 def _check_storable(sample: Sample) -> None:

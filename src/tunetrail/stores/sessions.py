@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, true
+from sqlalchemy import ColumnElement, delete, func, select, true
 from sqlalchemy.orm import InstrumentedAttribute
 
 from tunetrail.errors import SessionError, did_you_mean
@@ -90,6 +90,26 @@ def check_session(database: DatabaseConnection, session_id: str) -> None:
     raise SessionError(
         f"session_id must name a session of the database, got {session_id!r}.{advice}"
     )
+
+
+def session_exists(database: DatabaseConnection, session_id: str) -> bool:
+    """Tell whether there is a session of that id."""
+    statement = select(SessionRow.session_id).where(SessionRow.session_id == session_id)
+    with database.transaction() as connection:
+        return connection.scalar(statement) is not None
+
+
+def discard_session_without_samples(database: DatabaseConnection, session_id: str) -> None:
+    """Remove a session and its rejected rows, unless it has a sample or a training run."""
+    with database.transaction() as connection:
+        for table in (SampleRow, TrainingRunRow):
+            statement = select(table.id).where(table.session_id == session_id).limit(1)
+            if connection.scalar(statement) is not None:
+                return
+        # The session last: its rows refer to it.
+        is_rejected_row = RejectedSampleRow.session_id == session_id
+        connection.execute(delete(RejectedSampleRow).where(is_rejected_row))
+        connection.execute(delete(SessionRow).where(SessionRow.session_id == session_id))
 
 
 def read_samples(

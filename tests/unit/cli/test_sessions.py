@@ -67,7 +67,7 @@ def test_ingest_rejects_rows_with_a_reason_and_goes_on(
     assert result.exit_code == 0
     assert "5 added" in result.out
     assert "1 rejected (kept with the reason)" in result.out
-    assert f"row 6 of {file}: positive must be a string, got int (3)." in result.out
+    assert f"1 row: positive must be a string, got int (3). (row 6 of {file})" in result.out
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_ingest_rejects_rows_with_a_reason_and_goes_on(
             "anchor,positive\nun \xe9t\xe9,b\n".encode("latin-1"),
             "latin.csv must be UTF-8",
         ),
-        ("columns.jsonl", b'{"question": "a", "positive": "b"}\n', "columns must hold one of"),
+        ("columns.jsonl", b'{"query": "a", "body": "b"}\n', "columns must hold one of"),
         ("typo.jsonl", b'{"anchr": "a", "positive": "b"}\n', "Did you mean 'anchor'?"),
         ("llm.jsonl", b'{"input": "a", "output": "b"}\n', "columns must hold one of"),
     ],

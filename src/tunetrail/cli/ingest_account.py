@@ -1,0 +1,40 @@
+"""Lines that `tunetrail ingest` prints: what rows were read as, and what nothing is learnt from."""
+
+from collections.abc import Iterator
+
+from tunetrail.data.conventions.reading import IngestAccount
+
+
+def read_as_lines(account: IngestAccount) -> Iterator[str]:
+    """Yield a line for each convention that was recognised."""
+    for name, rows in account.read_as.most_common():
+        yield f"read as {name}: {rows} {_rows(rows)}"
+
+
+def unlearnt_lines(account: IngestAccount, source: str) -> Iterator[str]:
+    """Yield a line for each reason of rejection, then for each column that isn't used."""
+    for rejections in account.rejections.values():
+        rows = rejections.rows
+        first = ", ".join(map(str, rejections.first_rows))
+        more = ", …" if rows > len(rejections.first_rows) else ""
+        yield (
+            f"  {rows} {_rows(rows)}: {rejections.reason} "
+            f"({_rows(len(rejections.first_rows))} {first}{more} of {source})"
+        )
+
+    for column, rows in account.unused.most_common():
+        yield f"not used: {column}{account.suggestions[column]}, {rows} {_rows(rows)}"
+    if any(account.suggestions.values()):
+        column, hint = next(pair for pair in account.suggestions.items() if pair[1])
+        target = hint.removeprefix(" (is it ").removesuffix("?)")
+        yield f"  To use it: --columns {target}={column}"
+
+
+def first_reason(account: IngestAccount) -> str:
+    """Return the commonest reason of rejection with its number of rows, for an error."""
+    rejections = max(account.rejections.values(), key=lambda rejections: rejections.rows)
+    return f"{rejections.rows} {_rows(rejections.rows)}: {rejections.reason}"
+
+
+def _rows(count: int) -> str:
+    return "row" if count == 1 else "rows"

@@ -1,0 +1,1 @@
+"""Conventions: which columns public data sets and applications use, and what a row becomes."""

@@ -1,0 +1,300 @@
+"""The conventions of data for language models: instructions, chats, and preferences."""
+
+import re
+from collections.abc import Callable, Mapping
+from itertools import takewhile
+from typing import Any
+
+from tunetrail.data.conventions.convention import Convention, Row, list_of, register, text_of
+from tunetrail.data.conventions.verdicts import VERDICT_COLUMNS, checked_verdict
+from tunetrail.data.conversations.messages import MESSAGE_COLUMNS, messages_of, read_turns
+from tunetrail.errors import SampleError
+from tunetrail.samples import SampleKind, shape_named
+from tunetrail.samples.values import ROLES, checked_text, shortened
+
+Message = dict[str, Any]
+
+SYSTEM_COLUMNS = ("system", "system_prompt")
+"""Columns that hold the text of the system turn."""
+_AROUND = (*SYSTEM_COLUMNS, "tools", "history")
+"""Columns that belong before the question."""
+_GOOD_ANSWER = "the answer is a good one"
+
+# HH-RLHF writes a conversation as one text; the first turn may lack its blank line.
+_SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant):[ ]?")
+_SPEAKERS = {"Human": "user", "Assistant": "assistant"}
+
+
+def _answers(name: str, task: str, answer: str, context: str = "") -> Convention:
+    """Return the convention of a task and its answer, with an optional context below the task."""
+
+    def becomes(row: Row) -> list[Row]:
+        checked_verdict(row, _GOOD_ANSWER)
+        question = text_of(row, task)
+        detail = checked_text(row[context], context) if context in row else ""
+        if detail.strip():
+            question = f"{question}\n\n{detail}"
+        # Classes under a verdict's name are no verdicts: they are carried over, and named.
+        return [_carried(row) | _answered(row, question, checked_text(row[answer], answer))]
+
+    optional = (*filter(None, [context]), *_AROUND, *VERDICT_COLUMNS)
+    return Convention(
+        name=name,
+        kind=SampleKind.LLM,
+        columns=(task, answer),
+        optional=optional,
+        becomes=becomes,
+    )
+
+
+def _completion(row: Row) -> list[Row]:
+    """Return a completion in our own columns, with what belongs before its question."""
+    checked_verdict(row, _GOOD_ANSWER)
+    if not any(_is_filled(row.get(column)) for column in _AROUND):
+        return [row]
+    answered = _answered(row, checked_text(row["input"], "input"), row["output"])
+    return [_carried(row) | answered]
+
+
+def _carried(row: Row) -> dict[str, Any]:
+    return {column: row[column] for column in VERDICT_COLUMNS if column in row}
+
+
+def _answered(row: Row, question: str, answer: str) -> dict[str, Any]:
+    """Return question and answer as a completion, or as a chat if something stands before them."""
+    before = [*_system_turn(row), *_history(row)]
+    tools = _tools(row)
+    if not before and not tools:
+        return {"input": question, "output": answer}
+
+    exchange = [_message("user", question), _message("assistant", answer)]
+    return {"messages": [*before, *exchange], **tools}
+
+
+def _message(role: str, content: str) -> Message:
+    return {"role": role, "content": content}
+
+
+def _is_filled(value: Any) -> bool:
+    """Tell whether a column says something: many data sets have empty ones in every row."""
+    return value is not None and str(value).strip() not in ("", "[]", "{}")
+
+
+def _system_turn(row: Row) -> list[Message]:
+    columns = [column for column in SYSTEM_COLUMNS if _is_filled(row.get(column))]
+    return [_message("system", checked_text(row[column], column)) for column in columns]
+
+
+def _tools(row: Row) -> dict[str, Any]:
+    """Return the column `tools`, if there are any, for the chat template."""
+    if not _is_filled(row.get("tools")):
+        return {}
+    if "tools" not in shape_named("chat").columns:
+        raise SampleError(
+            "tools must be absent, as no chat template gets them, got "
+            f"{shortened(row['tools'])}. Remove the column to learn without them."
+        )
+    return {"tools": row["tools"]}
+
+
+def _history(row: Row) -> list[Message]:
+    """Return the earlier exchanges of LLaMA-Factory's Alpaca: a list of [question, answer]."""
+    if not _is_filled(row.get("history")):
+        return []
+
+    messages = []
+    for exchange in list_of(row["history"]) or [row["history"]]:
+        texts = list_of(exchange)
+        if texts is None or len(texts) != 2:
+            raise SampleError(
+                f"history must be a list of [question, answer], got {shortened(exchange)}."
+            )
+        messages += [
+            _message("user", checked_text(texts[0], "history")),
+            _message("assistant", checked_text(texts[1], "history")),
+        ]
+    return messages
+
+
+def _chat(column: str, name: str) -> Convention:
+    """Return the convention of a conversation, with a system turn or tools next to it."""
+
+    def becomes(row: Row) -> list[Row]:
+        checked_verdict(row, _GOOD_ANSWER)
+        messages = _messages(row[column], column)
+        system = _system_turn(row)
+        tools = _tools(row)
+        is_own_form = column == "messages" and isinstance(row[column], list)
+        if is_own_form and not system and not tools and messages == row[column]:
+            return [row]
+        return [{**_carried(row), "messages": [*system, *messages], **tools}]
+
+    optional = (*SYSTEM_COLUMNS, "tools", *VERDICT_COLUMNS)
+    return Convention(
+        name=name, kind=SampleKind.LLM, columns=(column,), optional=optional, becomes=becomes
+    )
+
+
+def _messages(value: Any, column: str) -> list[Message]:
+    """Return a conversation in any notation as messages of `role` and `content`."""
+    messages = messages_of({"messages": value})
+    if all(map(_is_plain, messages)):
+        return messages
+
+    turns = read_turns(messages)
+    problem = next((turn.problem for turn in turns if turn.problem), "")
+    if problem:
+        raise SampleError(f"{column} must be learnable, got a turn that isn't: {problem}.")
+    return [_message(turn.role, turn.text) for turn in turns]
+
+
+def _is_plain(message: Any) -> bool:
+    return (
+        isinstance(message, Mapping)
+        and message.keys() == {"role", "content"}
+        and message["role"] in ROLES
+        and isinstance(message["content"], str)
+    )
+
+
+def _prompt_completion(row: Row) -> list[Row]:
+    """Return TRL's prompt and completion: two texts, or two lists of messages."""
+    checked_verdict(row, _GOOD_ANSWER)
+    if list_of(row["prompt"]) is None and list_of(row["completion"]) is None:
+        prompt, completion = text_of(row, "prompt"), checked_text(row["completion"], "completion")
+        return [_carried(row) | _answered(row, prompt, completion)]
+
+    messages = _turns(row["prompt"], "prompt", "user")
+    messages += _turns(row["completion"], "completion", "assistant")
+    return [{**_carried(row), "messages": [*_system_turn(row), *messages], **_tools(row)}]
+
+
+def _turns(value: Any, column: str, role: str) -> list[Message]:
+    """Return a list of messages, or a text as the only message of a role."""
+    if list_of(value) is not None:
+        return _messages(value, column)
+    return [_message(role, checked_text(value, column))]
+
+
+def _verdict_row(row: Row) -> list[Row]:
+    """Refuse a single verdict on an answer, the form of KTO."""
+    raise SampleError(
+        f"label must be absent, got {shortened(row['label'])}. A single verdict (KTO) can't be "
+        "learnt yet: keep the accepted rows without the label."
+    )
+
+
+def _preference(name: str, prompt: str = "") -> Convention:
+    """Return the convention of two answers: texts, transcripts or lists of messages."""
+
+    def becomes(row: Row) -> list[Row]:
+        before = [*_system_turn(row), *_history(row)]
+        if prompt:
+            before += _turns(row[prompt], prompt, "user")
+        chosen = _answer_turns(row, "chosen", before)
+        rejected = _answer_turns(row, "rejected", before)
+
+        pairs = zip(chosen, rejected, strict=False)
+        shared = [turn for turn, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]
+        answers = (chosen[len(shared) :], rejected[len(shared) :])
+        if any(len(turns) != 1 or turns[0]["role"] != "assistant" for turns in answers):
+            raise SampleError(
+                "chosen and rejected must differ in their last answer only, got "
+                f"{len(answers[0])} and {len(answers[1])} turns after the shared ones. "
+                "Leave the row out."
+            )
+
+        texts = [turns[0]["content"] for turns in answers]
+        result = {
+            "prompt": _prompt_text([*before, *shared]),
+            "chosen": texts[0],
+            "rejected": texts[1],
+            **_tools(row),
+        }
+        is_own_form = all(row.get(column) == text for column, text in result.items())
+        return [row if is_own_form else result]
+
+    columns = (*filter(None, [prompt]), "chosen", "rejected")
+    return Convention(
+        name=name, kind=SampleKind.LLM, columns=columns, optional=_AROUND, becomes=becomes
+    )
+
+
+def _answer_turns(row: Row, column: str, before: list[Message]) -> list[Message]:
+    """Return the turns of one of two answers, without the prompt that it may repeat."""
+    value = row[column]
+    if list_of(value) is not None:
+        turns = _messages(value, column)
+        repeated = turns[: len(before)] == before
+        return turns[len(before) :] if repeated else turns
+
+    text = checked_text(value, column)
+    if before:
+        return [_message("assistant", text)]
+    return _transcript(text, column)
+
+
+def _transcript(text: str, column: str) -> list[Message]:
+    """Return the turns of a transcript, such as `\\n\\nHuman: Hi\\n\\nAssistant: Hello`."""
+    speakers = list(_SPEAKER.finditer(text))
+    if not speakers or text[: speakers[0].start()].strip():
+        raise SampleError(
+            f"{column} must be a list of messages or a transcript of Human and Assistant, as there "
+            f"is no prompt, got {shortened(text)}. Add the column prompt."
+        )
+
+    ends = [speaker.start() for speaker in speakers[1:]] + [len(text)]
+    return [
+        _message(_SPEAKERS[speaker[1]], text[speaker.end() : end])
+        for speaker, end in zip(speakers, ends, strict=True)
+    ]
+
+
+def _prompt_text(context: list[Message]) -> str:
+    """Return the turns before two answers as one text; earlier turns keep their speakers' names."""
+    if [turn["role"] for turn in context] == ["user"]:
+        return str(context[0]["content"])
+    if not context or context[-1]["role"] != "user":
+        raise SampleError("prompt must end in a user's turn, got none. Leave the row out.")
+
+    names = {role: speaker for speaker, role in _SPEAKERS.items()}
+    other_roles = {turn["role"] for turn in context} - names.keys()
+    if other_roles:
+        raise SampleError(
+            f"prompt must have turns of user and assistant, got {', '.join(sorted(other_roles))}. "
+            "Put the instruction into the user's first turn."
+        )
+    return "\n\n".join(f"{names[turn['role']]}: {turn['content']}" for turn in context)
+
+
+def _own(
+    name: str, columns: tuple[str, ...], becomes: Callable[[Row], list[Row]], *needs: str
+) -> Convention:
+    optional = (*_AROUND, *VERDICT_COLUMNS)
+    return Convention(
+        name=name,
+        kind=SampleKind.LLM,
+        columns=columns,
+        optional=optional,
+        becomes=becomes,
+        needs=needs,
+    )
+
+
+register(
+    _answers("Alpaca", "instruction", "output", "input"),
+    _answers("Alpaca", "instruction", "response", "input"),
+    _answers("Dolly", "instruction", "response", "context"),
+    _own("KTO", ("prompt", "completion", "label"), _verdict_row),
+    _own("prompt/completion", ("prompt", "completion"), _prompt_completion, "label"),
+    _own("input/output after a system turn", ("input", "output"), _completion, "instruction"),
+    _answers("prompt/response", "prompt", "response"),
+    _answers("question/answer", "question", "answer", "context"),
+    _answers("query/response", "query", "response"),
+    _chat("messages", "OpenAI chats"),
+    *(_chat(column, "ShareGPT") for column in MESSAGE_COLUMNS if column != "messages"),
+    _preference("UltraFeedback", "prompt"),
+    _preference("question, chosen, rejected", "question"),
+    _preference("instruction, chosen, rejected", "instruction"),
+    _preference("HH-RLHF"),
+)

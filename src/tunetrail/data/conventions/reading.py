@@ -1,0 +1,236 @@
+"""Reads rows as samples: by the user's mapping, by convention, or by their own shape.
+
+This is the one way from a row to a sample, for the command line and for Python.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunetrail.data.conventions import embedding, language_model
+from tunetrail.data.conventions.columns import Mapped, check_targets, renamed, suggestion
+from tunetrail.data.conventions.convention import (
+    Convention,
+    Gathering,
+    Row,
+    find_convention,
+    known_columns,
+    missing_column,
+    missing_value,
+    with_other_columns,
+)
+from tunetrail.data.conventions.verdicts import is_verdict
+from tunetrail.errors import SampleError
+from tunetrail.samples import LeftOut, Sample, SampleKind, parse_sample
+from tunetrail.samples.parsing import is_absent
+
+# Importing these two has registered their conventions.
+__all__ = ["IngestAccount", "Rejections", "RowReader", "embedding", "language_model"]
+
+_MOST_REASONS = 100
+_SHOWN_ROWS = 3
+# The values in a reason differ from row to row, the reason is the same.
+_VALUE = re.compile(r"got .*|'[^']*'|\[[^\]]*\]|\d+", re.DOTALL)
+
+
+@dataclass(kw_only=True)
+class Rejections:
+    """The rows that were rejected for one reason.
+
+    Attributes:
+        reason: The reason of the first of them.
+        first_rows: The numbers of the first few rows.
+        rows: The number of rows.
+    """
+
+    reason: str
+    first_rows: list[int] = field(default_factory=list)
+    rows: int = 0
+
+
+@dataclass(kw_only=True)
+class IngestAccount:
+    """What the rows of one ingestion were read as, and what nothing is learnt from.
+
+    Attributes:
+        rows: Number of rows, broken ones included.
+        read_as: Number of rows by the name of a convention; rows in a shape of their own are none.
+        unused: Number of rows by column from which nothing is learnt.
+        suggestions: The column that may be meant, as ` (is it timestamp?)`, by unused column.
+        rejections: The rejected rows by reason, in the order of their first rows.
+    """
+
+    rows: int = 0
+    read_as: Counter[str] = field(default_factory=Counter)
+    unused: Counter[str] = field(default_factory=Counter)
+    suggestions: dict[str, str] = field(default_factory=dict)
+    rejections: dict[str, Rejections] = field(default_factory=dict)
+
+    def counted(self, rows: Iterable[Any]) -> Iterator[Any]:
+        """Yield the rows and count them: `rows` is the number of the row that was yielded last."""
+        for row in rows:
+            self.rows += 1
+            yield row
+
+    def add_unused(
+        self,
+        samples: Iterable[Sample | LeftOut],
+        kind: SampleKind | None = None,
+        convention: Convention | None = None,
+    ) -> None:
+        """Count the columns of one row from which none of its samples learns.
+
+        Args:
+            samples: What the row has become.
+            kind: The kind of sample whose columns are suggested.
+            convention: What the row was read as, if it wasn't a shape of its own.
+        """
+        columns: dict[str, Any] = {}
+        for sample in samples:
+            if isinstance(sample, Sample):
+                columns.update(sample.metadata)
+
+        read = convention.known if convention else ()
+        for column, value in columns.items():
+            # A verdict that accepts the answer has been read: the answer is learnt.
+            if column in read and is_verdict(column, value):
+                continue
+            self.unused[column] += 1
+            if column not in self.suggestions:
+                known = known_columns(kind) if kind else ()
+                self.suggestions[column] = suggestion(column, known)
+
+    def add_rejection(self, row_number: int, reason: str) -> None:
+        """Count a rejected row under its reason, whatever values the reason quotes."""
+        wording = _VALUE.sub("…", reason)
+        if wording not in self.rejections and len(self.rejections) >= _MOST_REASONS:
+            wording, reason = "", "other reasons, see the stored rows"
+        rejections = self.rejections.setdefault(wording, Rejections(reason=reason))
+        rejections.rows += 1
+        if len(rejections.first_rows) < _SHOWN_ROWS:
+            rejections.first_rows.append(row_number)
+
+
+class RowReader:
+    """Turns rows into samples of one kind, and accounts for every row and column.
+
+    Args:
+        kind: The kind of the samples.
+        mapping: The file's column by the name under which it is read.
+
+    Raises:
+        SampleError: The mapping names a column that no sample of the kind has.
+    """
+
+    def __init__(self, kind: SampleKind, mapping: Mapped | None = None) -> None:
+        self.kind = kind
+        self.mapping = dict(mapping or {})
+        self.account = IngestAccount()
+        check_targets(self.mapping, known_columns(kind), str(kind))
+        # The rows of a file have few different sets of columns.
+        self._conventions: dict[tuple[str, ...], Convention | None] = {}
+        self._gatherings: dict[str, Gathering] = {}
+
+    def read(self, row: Row) -> list[Sample]:
+        """Return the samples of one row; none if other rows have to complete it.
+
+        Raises:
+            SampleError: The row is malformed, or nothing may be learnt from it.
+        """
+        columns = renamed(row, self.mapping) if self.mapping else row
+        present = {
+            str(name): value
+            for name, value in columns.items()
+            # Most values are texts, which are never absent.
+            if type(value) is str or not is_absent(value)
+        }
+        convention = self._convention_of(columns, present)
+        if convention is None:
+            samples = [parse_sample(present, self.kind)]
+        elif convention.gathers is not None:
+            self._gathering_of(convention).add(self.account.rows, present)
+            samples = []
+        else:
+            samples = self._samples_by(convention, present)
+
+        self.account.add_unused(samples, self.kind, convention)
+        return samples
+
+    def check_columns(self, row: Row) -> None:
+        """Raise `SampleError` if a row has the columns of no convention and of no shape."""
+        columns = renamed(row, self.mapping) if self.mapping else row
+        find_convention(map(str, columns), self.kind)
+
+    def finish(self) -> Iterator[tuple[int, Sample | LeftOut]]:
+        """Yield the samples of rows that were collected, with the number of a source row."""
+        for gathering in self._gatherings.values():
+            for row_number, row in gathering.rows():
+                if isinstance(row, LeftOut):
+                    yield row_number, row
+                    continue
+                try:
+                    sample = parse_sample(row, self.kind)
+                except SampleError as error:
+                    yield row_number, LeftOut(kind=self.kind, row=row, reason=str(error))
+                    continue
+                self.account.add_unused([sample], self.kind)
+                yield row_number, sample
+
+    def _convention_of(self, row: Row, present: Row) -> Convention | None:
+        key = tuple(present)
+        if key not in self._conventions:
+            try:
+                self._conventions[key] = find_convention(present, self.kind)
+            except SampleError:
+                # An empty cell is a plainer reason than a list of all shapes.
+                missing = missing_value(row, present, self.kind)
+                if missing is not None:
+                    raise missing from None
+                raise
+
+        convention = self._conventions[key]
+        for column in convention.needs if convention else ():
+            if column in row and column not in present:
+                raise missing_column(column)
+        return convention
+
+    def _gathering_of(self, convention: Convention) -> Gathering:
+        name = ", ".join(convention.columns)
+        assert convention.gathers is not None
+        self.account.read_as[convention.name] += 1
+        return self._gatherings.setdefault(name, convention.gathers())
+
+    def _samples_by(self, convention: Convention, row: Row) -> list[Sample]:
+        results = convention.becomes(row)
+        samples = []
+        for result in results:
+            complete = with_other_columns(row, result, convention)
+            samples.append(parse_sample(complete, self.kind))
+        if results != [row]:
+            self.account.read_as[convention.name] += 1
+        return samples
+
+
+def counting(
+    account: IngestAccount, derive: Callable[[Row], Iterable[Sample | LeftOut]]
+) -> Callable[[Row], list[Sample | LeftOut]]:
+    """Return `derive` with an account of the columns from which nothing is learnt."""
+
+    def derive_and_count(row: Row) -> list[Sample | LeftOut]:
+        derived = list(derive(row))
+        account.add_unused(derived)
+        return derived
+
+    return derive_and_count
+
+
+def rows_of(rows: Any) -> Iterable[Any]:
+    """Return the rows of a table as dicts, such as those of a pandas DataFrame; others as they are.
+
+    Iterating over a DataFrame yields the names of its columns.
+    """
+    is_table = hasattr(rows, "columns") and hasattr(rows, "to_dict")
+    table_rows: Iterable[Any] = rows.to_dict("records") if is_table else rows
+    return table_rows

@@ -1,0 +1,59 @@
+"""Verdicts under other names than `feedback`: labels that say whether an answer is a good one."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from tunetrail.data.conventions.convention import Row
+from tunetrail.data.conversations.feedback import FEEDBACK_COLUMNS, verdict_of
+from tunetrail.errors import SampleError
+from tunetrail.samples.values import shortened
+
+LABEL_COLUMNS = ("label", "kto_tag", "is_correct", "correct", "accepted", "is_accepted", "liked")
+"""Columns that hold a verdict if their value is a truth value, 0 or 1, and a class otherwise."""
+
+VERDICT_COLUMNS = (*FEEDBACK_COLUMNS, *LABEL_COLUMNS)
+"""Columns of a row that may say that its answer is not to be learnt."""
+
+_REJECTING = ("false", "no", "0", "0.0", "-1", "bad", "wrong", "incorrect", "rejected")
+_ACCEPTING = ("true", "yes", "1", "1.0", "good", "right", "correct", "accepted", "desirable")
+_VERDICTS = dict.fromkeys((*_REJECTING, "undesirable"), False) | dict.fromkeys(_ACCEPTING, True)
+
+
+def is_verdict(column: str, value: Any) -> bool:
+    """Tell whether a value of one of the columns is a verdict, and not the name of a class."""
+    return column in FEEDBACK_COLUMNS or (column in LABEL_COLUMNS and _read(value) is not None)
+
+
+def checked_verdict(row: Row, claim: str, columns: Iterable[str] = ()) -> None:
+    """Raise an error if a verdict in the row, or in one of the further columns, rejects it.
+
+    Args:
+        row: The row.
+        claim: What a verdict would have to confirm, for the error.
+        columns: Columns that hold a verdict in rows of this form, in addition to the usual ones.
+
+    Raises:
+        SampleError: A verdict rejects the answer, or the feedback can't be read.
+    """
+    for column in (*LABEL_COLUMNS, *columns):
+        value = row.get(column)
+        if value is not None and _read(value) is False:
+            raise SampleError(
+                f"{column} must confirm that {claim}, got {shortened(value)}. "
+                "Nothing is learnt from the row."
+            )
+
+    if not any(column in row for column in FEEDBACK_COLUMNS):
+        return
+    verdict = verdict_of(row)
+    if verdict is not None and not verdict.accepted:
+        raise SampleError(
+            f"feedback must accept the answer, got {verdict.wording}. "
+            "Nothing is learnt from the row."
+        )
+
+
+def _read(value: Any) -> bool | None:
+    """Return what a value says of an answer, None for a class or another number."""
+    # NumPy's numbers and truth values are written like Python's.
+    return _VERDICTS.get(str(value).strip().casefold())
