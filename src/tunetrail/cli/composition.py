@@ -273,9 +273,9 @@ def _explained(error: Exception) -> str:
     key = re.search(r"Could not override '([^']+)'", text) or wrong_name
     if key and key[1].startswith(_OPEN_SECTIONS):
         return f"{key[1]} must have a plus in front, since it is new: +{key[1]}=VALUE."
-    if key:
-        text += _nearest_keys(key[1], wrong_name[1] if wrong_name else "")
-    return text
+    if key and wrong_name:
+        return f"there is no key {key[1]}.{_nearest_keys(key[1], wrong_name[1])}"
+    return f"{text}{_nearest_keys(key[1])}" if key else text
 
 
 def _nearest_keys(unknown_key: str, wrong_name: str = "") -> str:

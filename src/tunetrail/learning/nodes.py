@@ -33,7 +33,9 @@ from tunetrail.learning.recovery.signals import act_on_signal
 from tunetrail.learning.workers import PATIENCE_SECONDS, RankGroup, RanksFailedError, free_port
 
 PORT_VARIABLE = "TUNETRAIL_NODE_PORT"
-_DEFAULT_PORT = "29501"
+_DEFAULT_PORT = 29501
+_FIRST_SLURM_PORT, _SLURM_PORTS = 15_000, 10_000
+"""Two jobs of SLURM can share a machine, so the port follows from the job's number."""
 _POLL_SECONDS = 0.2
 _LEAVE_SECONDS = 5
 """How long node 0 waits at its end for the other nodes to leave."""
@@ -89,6 +91,15 @@ def node_of(environment: Mapping[str, str]) -> Node | None:
     return Node(number, count, _first_host(environment["SLURM_STEP_NODELIST"]))
 
 
+def meeting_port(environment: Mapping[str, str]) -> int:
+    """Return the port of node 0 at which nodes meet, the same on all of them."""
+    if PORT_VARIABLE in environment:
+        return int(environment[PORT_VARIABLE])
+    if "SLURM_JOB_ID" in environment:
+        return _FIRST_SLURM_PORT + int(environment["SLURM_JOB_ID"]) % _SLURM_PORTS
+    return _DEFAULT_PORT
+
+
 def _first_host(hosts: str) -> str:
     """Return the first host of a list in SLURM's notation, such as `gpu[03-05,9],login`."""
     return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", re.split(r",(?![^\[]*\])", hosts)[0])
@@ -110,7 +121,7 @@ class FirstNode:
     def __init__(self, node: Node, timeout_minutes: float) -> None:
         self.node = node
         self._jobs = 0
-        port = _port()
+        port = meeting_port(os.environ)
         try:
             self._store = TCPStore(node.address, port, is_master=True, wait_for_workers=False)
         except DistError as error:
@@ -301,7 +312,7 @@ def _run_job(
 
 def _connected(node: Node, timeout_minutes: float) -> TCPStore:
     """Return the store of node 0 once it is there."""
-    port = _port()
+    port = meeting_port(os.environ)
     deadline = time.monotonic() + 60 * timeout_minutes
     while True:
         try:
@@ -317,10 +328,6 @@ def _connected(node: Node, timeout_minutes: float) -> TCPStore:
                 ) from error
         time.sleep(_POLL_SECONDS)
     return TCPStore(node.address, port, is_master=False, timeout=timedelta(seconds=60))
-
-
-def _port() -> int:
-    return int(os.environ.get(PORT_VARIABLE, _DEFAULT_PORT))
 
 
 def check_nodes(trainer: TrainerConfig) -> None:

@@ -15,7 +15,7 @@ from tests.unit.pipeline.jobs import write_job
 from tunetrail.config import EmbeddingConfig, PreparationConfig, Settings, TrainingConfig
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.errors import ConfigError
-from tunetrail.learning.nodes import Node, node_of, this_node
+from tunetrail.learning.nodes import Node, meeting_port, node_of, this_node
 from tunetrail.learning.workers import free_port
 from tunetrail.pipeline.jobs import run_fit_job
 from tunetrail.pipeline.ranks import rank_count
@@ -210,6 +210,21 @@ def test_node_waits_for_the_first_no_longer_than_told(tmp_path: Path) -> None:
 )
 def test_node_is_read_from_the_environment(environment: dict[str, str], node: Node | None) -> None:
     assert node_of(environment) == node
+
+
+@pytest.mark.parametrize(
+    ("environment", "port"),
+    [
+        ({}, 29_501),
+        ({"SLURM_JOB_ID": "7"}, 15_007),
+        ({"SLURM_JOB_ID": "1234567"}, 19_567),
+        ({"SLURM_JOB_ID": "7", "TUNETRAIL_NODE_PORT": "2000"}, 2000),
+    ],
+)
+def test_two_slurm_jobs_on_one_machine_meet_at_different_ports(
+    environment: dict[str, str], port: int
+) -> None:
+    assert meeting_port(environment) == port
 
 
 def test_one_process_per_node() -> None:

@@ -13,6 +13,8 @@ _IGNORED_WARNINGS = (
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
     r".*Checkpoint directory .* exists and is not empty.*",
     r".*is_gradient_checkpointing.*",
+    # The ranks are started by us, on SLURM as well, and never by srun itself.
+    r".*`srun` command is available.*",
     r".*smaller than the logging interval.*",
 )
 
