@@ -18,13 +18,20 @@ from tunetrail.config import CleaningConfig
 from tunetrail.data.privacy import Scrubber
 from tunetrail.data.rows import content_columns, content_text, object_series, set_aside_frame
 from tunetrail.data.texts.markup import strip_markup
-from tunetrail.samples import ColumnType, column_type, shape_named
+from tunetrail.samples import ColumnType, column_type, holds_turns, shape_named
+from tunetrail.samples.messages import has_answer, map_json_texts
 
 # U+FEFF within a text is a byte order mark that came along when files were joined.
 _CONTROL_CODES = {*range(0x20), *range(0x7F, 0xA0), 0xFEFF} - set(map(ord, "\t\n\r"))
 _CONTROL_CHARACTERS = dict.fromkeys(_CONTROL_CODES)
 
-_REPAIRED_TYPES = (ColumnType.TEXT, ColumnType.LABEL, ColumnType.MESSAGES)
+_REPAIRED_TYPES = (
+    ColumnType.TEXT,
+    ColumnType.LABEL,
+    ColumnType.MESSAGES,
+    ColumnType.TURNS,
+    ColumnType.TOOLS,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,14 +175,22 @@ def _repair_cell(
     if value is None:
         return _RepairedCell(value=None, reasons=[], placeholders=placeholders)
 
-    if column_type(column) is ColumnType.MESSAGES:
+    if holds_turns(column):
         turns, all_reasons = [], []
         for turn in value:
             content = _repair_cell(turn["content"], "content", config, scrubber)
-            turns.append({"role": turn["role"], "content": content.value})
+            turns.append({**turn, "content": content.value})
             all_reasons += content.reasons
             placeholders += content.placeholders
+            if turn.get("tool_calls"):
+                calls = _scrub_json(turn["tool_calls"], scrubber)
+                turns[-1]["tool_calls"] = calls.value
+                all_reasons += calls.reasons
+                placeholders += calls.placeholders
         return _RepairedCell(value=turns, reasons=all_reasons, placeholders=placeholders)
+
+    if column_type(column) is ColumnType.TOOLS:
+        return _scrub_json(value, scrubber)
 
     text, reasons = clean_text(value, config)
     if column_type(column) is not ColumnType.LABEL:
@@ -183,6 +198,22 @@ def _repair_cell(
         placeholders.update(counts)
         reasons += [f"{name} replaced" for name in counts]
     return _RepairedCell(value=text, reasons=reasons, placeholders=placeholders)
+
+
+def _scrub_json(text: str, scrubber: Scrubber) -> _RepairedCell:
+    """Replace personal data in the texts within JSON, whose form stays as it is."""
+    placeholders: Counter[str] = Counter()
+
+    def scrub(value: str) -> str:
+        scrubbed, counts = scrubber.scrub(value)
+        placeholders.update(counts)
+        return scrubbed
+
+    scrubbed = map_json_texts(text, scrub)
+    reasons = [f"{name} replaced" for name in placeholders]
+    return _RepairedCell(
+        value=scrubbed if placeholders else text, reasons=reasons, placeholders=placeholders
+    )
 
 
 def _why_unusable(record: dict[Any, Any]) -> str | None:
@@ -200,10 +231,9 @@ def _why_unusable(record: dict[Any, Any]) -> str | None:
 
 
 def _is_empty(value: Any, column: str) -> bool:
-    if column_type(column) is not ColumnType.MESSAGES:
-        return _is_blank(value)
-    answers = (turn["content"] for turn in value if turn["role"] == "assistant")
-    return all(map(_is_blank, answers))
+    if column_type(column) is ColumnType.MESSAGES:
+        return not has_answer(value)
+    return not holds_turns(column) and _is_blank(value)
 
 
 def _is_blank(value: Any) -> bool:

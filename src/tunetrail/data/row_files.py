@@ -9,7 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunetrail.data.rows import SET_ASIDE_COLUMNS, object_series
-from tunetrail.samples import COMMON_COLUMNS, ColumnType, column_type, shapes_of_kind
+from tunetrail.samples import (
+    COMMON_COLUMNS,
+    ColumnType,
+    column_type,
+    holds_turns,
+    shapes_of_kind,
+)
+from tunetrail.samples.messages import without_absent
 
 _TYPES = {
     "row_id": pa.int64(),
@@ -20,11 +27,24 @@ _TYPES = {
     "characters": pa.int32(),
 }
 """Arrow types of the columns that steps add; other columns have the type of their values."""
+_TURNS = pa.list_(
+    pa.struct(
+        [
+            ("role", pa.string()),
+            ("content", pa.string()),
+            ("tool_calls", pa.string()),
+            ("tool_call_id", pa.string()),
+            ("name", pa.string()),
+            ("weight", pa.float64()),
+        ]
+    )
+)
 _TYPES_OF_VALUES = {
     ColumnType.NUMBER: pa.float64(),
     ColumnType.WEIGHT: pa.float64(),
     ColumnType.VECTOR: pa.list_(pa.float64()),
-    ColumnType.MESSAGES: pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
+    ColumnType.MESSAGES: _TURNS,
+    ColumnType.TURNS: _TURNS,
 }
 """Arrow types by type of column; values of all other types are text."""
 _INTEGER_COLUMNS = ("row_id", "token_count", "characters")
@@ -71,8 +91,14 @@ def frame_of(table: pa.Table) -> pd.DataFrame:
     """Return an Arrow table as a frame: integers in NumPy's type, everything else as objects."""
     columns: dict[str, Any] = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
-        is_integer = name in _INTEGER_COLUMNS
-        columns[name] = column.to_numpy() if is_integer else object_series(column.to_pylist())
+        if name in _INTEGER_COLUMNS:
+            columns[name] = column.to_numpy()
+            continue
+        values = column.to_pylist()
+        if holds_turns(name):
+            # A struct has all keys in every turn; a sample has only the ones that it needs.
+            values = [turns and without_absent(turns) for turns in values]
+        columns[name] = object_series(values)
     return pd.DataFrame(columns)
 
 

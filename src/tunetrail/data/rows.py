@@ -20,14 +20,17 @@ from tunetrail.samples import (
     COMMON_COLUMNS,
     GROUP_COLUMN,
     TIMESTAMP_COLUMN,
+    TOOLS_COLUMN,
     WEIGHT_COLUMN,
     ColumnType,
     Sample,
     SampleKind,
     all_shapes,
     column_type,
+    holds_turns,
     shape_named,
 )
+from tunetrail.samples.messages import map_json_texts, map_texts
 
 SET_ASIDE_COLUMNS = ("row_id", "step", "reason", "before", "after")
 """Columns of a set-aside frame: a line for each row that a step took out or changed."""
@@ -71,7 +74,7 @@ def texts_of(row: Mapping[str, Any]) -> list[str]:
         value = row.get(column)
         if value is None:
             continue
-        if column_type(column) is ColumnType.MESSAGES:
+        if holds_turns(column):
             texts.extend(message["content"] for message in value)
         elif column_type(column) is ColumnType.TEXT:
             texts.append(value)
@@ -105,8 +108,10 @@ def _without_absent(record: Mapping[Any, Any]) -> dict[str, Any]:
 def rows_digest(rows: pd.DataFrame) -> str:
     """Return the SHA-256 (hex) of the rows' content, whatever their ids and timestamps."""
     ignored = ["row_id", TIMESTAMP_COLUMN]
-    if WEIGHT_COLUMN in rows and rows[WEIGHT_COLUMN].isna().all():
-        ignored.append(WEIGHT_COLUMN)
+    # Sessions without these columns keep the digest that they had before there were any.
+    for column in (WEIGHT_COLUMN, TOOLS_COLUMN):
+        if column in rows and rows[column].isna().all():
+            ignored.append(column)
     content = rows.drop(columns=ignored, errors="ignore").to_dict("records")
     return value_fingerprint(content)
 
@@ -171,9 +176,10 @@ def content_text(record: Mapping[str, Any], mask: Callable[[str], str] = str) ->
     for column in shape_named(record["shape"]).columns:
         value = record.get(column)
         if isinstance(value, str):
-            content[column] = mask(value)
-        elif column_type(column) is ColumnType.MESSAGES and value is not None:
-            content[column] = [turn | {"content": mask(turn["content"])} for turn in value]
+            is_json = column_type(column) is ColumnType.TOOLS
+            content[column] = map_json_texts(value, mask) if is_json else mask(value)
+        elif value is not None and holds_turns(column):
+            content[column] = [map_texts(turn, mask) for turn in value]
         elif value is not None:
             content[column] = value.tolist() if isinstance(value, np.ndarray) else value
     return _shorten(json.dumps(content, ensure_ascii=False, default=repr))

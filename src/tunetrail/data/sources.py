@@ -24,6 +24,7 @@ from tunetrail.samples import (
     all_shapes,
     column_type,
     find_shape,
+    holds_turns,
 )
 
 Row = Mapping[str, Any] | BrokenRow
@@ -284,7 +285,7 @@ def _typed_cell(column: str, cell: str) -> Any:
     try:
         if column_type(column) in (ColumnType.NUMBER, ColumnType.WEIGHT):
             return float(cell)
-        if column_type(column) in (ColumnType.VECTOR, ColumnType.MESSAGES):
+        if column_type(column) is ColumnType.VECTOR or holds_turns(column):
             return json.loads(cell)
     except (ValueError, RecursionError):
         return cell

@@ -14,10 +14,17 @@ from typing import Any
 
 from tunetrail.errors import SampleError, did_you_mean
 from tunetrail.plain_values import texts_as_json
+from tunetrail.samples.messages import (
+    checked_messages,
+    checked_tools,
+    checked_turns,
+    preference_columns,
+)
 from tunetrail.samples.shapes import (
     COMMON_COLUMNS,
     GROUP_COLUMN,
     TIMESTAMP_COLUMN,
+    TOOLS_COLUMN,
     WEIGHT_COLUMN,
     ColumnType,
     SampleKind,
@@ -30,7 +37,6 @@ from tunetrail.samples.timestamps import checked_timestamp
 from tunetrail.samples.values import (
     checked_group,
     checked_label,
-    checked_messages,
     checked_number,
     checked_text,
     checked_vector,
@@ -43,6 +49,8 @@ _CHECKED_VALUE: dict[ColumnType, Callable[[Any, str], Any]] = {
     ColumnType.NUMBER: checked_number,
     ColumnType.VECTOR: checked_vector,
     ColumnType.MESSAGES: checked_messages,
+    ColumnType.TURNS: checked_turns,
+    ColumnType.TOOLS: checked_tools,
     ColumnType.GROUP: checked_group,
     ColumnType.TIMESTAMP: checked_timestamp,
     ColumnType.WEIGHT: checked_weight,
@@ -159,6 +167,7 @@ def parse_sample(row: Mapping[str, Any], kind: SampleKind) -> Sample:
         # Most values are texts, which are never absent.
         if type(value) is str or not is_absent(value)
     }
+    present = _without_message_lists(present, kind)
     layout = _find_layout(tuple(present), str(kind), len(all_shapes()))
 
     # Checked in this order, so that the reason names a broken text before a broken weight.
@@ -216,6 +225,16 @@ def _find_layout(columns: tuple[str, ...], kind: str, _shape_count: int) -> _Lay
     )
 
 
+def _without_message_lists(present: dict[str, Any], kind: SampleKind) -> dict[str, Any]:
+    """Return a preference with lists of messages, or with tools, in the columns of its shape."""
+    if kind != SampleKind.LLM or not present.keys() >= {"chosen", "rejected"}:
+        return present
+    columns = [present.get(column) for column in ("prompt", "chosen", "rejected")]
+    is_text = all(value is None or isinstance(value, str) for value in columns)
+    is_own_form = is_text and not {"prompt", TOOLS_COLUMN} <= present.keys()
+    return present if is_own_form or "prompt_messages" in present else preference_columns(present)
+
+
 def is_absent(value: Any) -> bool:
     """Tell whether a value stands for an empty cell: None, NaN or pandas' NaT."""
     # NaN and pandas' NaT (a datetime) are equal to nothing, not even to themselves.
@@ -225,7 +244,8 @@ def is_absent(value: Any) -> bool:
 def _find_misspelling(unknown: Iterable[str], present: Iterable[str], shape: SampleShape) -> str:
     """Return the error of an unknown column that seems to be an absent one, or an empty string."""
     optional = (*shape.optional, *COMMON_COLUMNS)
-    absent = tuple(column for column in optional if column not in present)
+    # `tool` is a usual column of logs, not a misspelling.
+    absent = tuple(column for column in optional if column not in (*present, TOOLS_COLUMN))
 
     for column in unknown:
         # The comparison takes quadratic time, and a broken file has columns as long as its lines.

@@ -14,6 +14,7 @@ from tunetrail.errors import SampleError, did_you_mean
 GROUP_COLUMN = "group"
 TIMESTAMP_COLUMN = "timestamp"
 WEIGHT_COLUMN = "weight"
+TOOLS_COLUMN = "tools"
 COMMON_COLUMNS = (GROUP_COLUMN, TIMESTAMP_COLUMN, WEIGHT_COLUMN)
 """Columns that a row of any shape may have in addition to its content."""
 
@@ -80,7 +81,11 @@ class ColumnType(Enum):
     VECTOR = auto()
     """A list of finite numbers."""
     MESSAGES = auto()
-    """The turns of a conversation, each with `role` and `content`."""
+    """The turns of a conversation, each with `role` and `content`; an assistant's are learnt."""
+    TURNS = auto()
+    """The turns before an answer."""
+    TOOLS = auto()
+    """The tools that a model may call: their schemas as JSON text."""
     GROUP = auto()
     """The name of a group of rows."""
     TIMESTAMP = auto()
@@ -231,7 +236,8 @@ _BUILT_IN = (
         name="chat",
         kind=SampleKind.LLM,
         required=("messages",),
-        types={"messages": ColumnType.MESSAGES},
+        optional=(TOOLS_COLUMN,),
+        types={"messages": ColumnType.MESSAGES, TOOLS_COLUMN: ColumnType.TOOLS},
         target=("messages",),
         objective="supervised",
     ),
@@ -245,6 +251,17 @@ _BUILT_IN = (
         target=("chosen", "rejected"),
         distinct=("chosen", "rejected"),
         reworded="prompt",
+        objective="preference",
+    ),
+    # The same after several turns, or with tools.
+    SampleShape(
+        name="preference_chat",
+        kind=SampleKind.LLM,
+        required=("prompt_messages", "chosen", "rejected"),
+        optional=(TOOLS_COLUMN,),
+        types={"prompt_messages": ColumnType.TURNS, TOOLS_COLUMN: ColumnType.TOOLS},
+        target=("chosen", "rejected"),
+        distinct=("chosen", "rejected"),
         objective="preference",
     ),
 )
@@ -317,3 +334,8 @@ def is_document(column: str) -> bool:
 def column_type(column: str) -> ColumnType:
     """Return the type of a column in the shapes that have it; a column of no shape holds text."""
     return _COLUMN_TYPES.get(column, ColumnType.TEXT)
+
+
+def holds_turns(column: str) -> bool:
+    """Tell whether the values of a column are lists of messages."""
+    return column_type(column) in (ColumnType.MESSAGES, ColumnType.TURNS)

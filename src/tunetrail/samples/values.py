@@ -6,12 +6,12 @@ the same functions.
 
 import math
 import numbers
-from collections.abc import Mapping
 from typing import Any
 
 from tunetrail.errors import SampleError
 
 ROLES = ("system", "user", "assistant", "tool")
+"""The roles of stored messages."""
 _SHOWN_CHARACTERS = 60
 
 
@@ -42,19 +42,8 @@ def is_weight(value: Any) -> bool:
 
 def is_vector(value: Any) -> bool:
     """Tell whether a value is a non-empty list or array of numbers, finite or not."""
-    components = _as_list(value)
+    components = as_list(value)
     return bool(components) and all(map(is_number, components))
-
-
-def is_conversation(value: Any) -> bool:
-    """Tell whether a value is a non-empty list of turns, each with a known role and a text."""
-    turns = _as_list(value)
-    return bool(turns) and all(map(_is_turn, turns))
-
-
-def has_turn_with_text(conversation: Any, role: str) -> bool:
-    """Tell whether a conversation has a turn of that role that isn't blank."""
-    return any(turn["role"] == role and turn["content"].strip() for turn in conversation)
 
 
 def checked_text(value: Any, column: str) -> str:
@@ -102,30 +91,10 @@ def checked_group(value: Any, column: str) -> str:
 
 def checked_vector(value: Any, column: str) -> list[float]:
     """Return a vector as a list of floats; raises `SampleError` if it is empty or not finite."""
-    vector = _as_list(value)
+    vector = as_list(value)
     if not vector:
         raise SampleError(f"{column} must be a non-empty list of numbers, got {shortened(value)}.")
     return [checked_number(component, column) for component in vector]
-
-
-def checked_messages(value: Any, column: str) -> list[dict[str, str]]:
-    """Return the turns of a conversation, each with its role and its content only.
-
-    Raises:
-        SampleError: A turn has no known role or no text, or there is no assistant turn to learn
-            from.
-    """
-    turns = _as_list(value)
-    if not turns:
-        raise SampleError(
-            f"{column} must be a non-empty list of {{role, content}}, got {shortened(value)}."
-        )
-
-    # Further keys of a turn, such as a name or tool calls, are dropped: no chat template gets them.
-    messages = [_checked_turn(turn, column, index) for index, turn in enumerate(turns)]
-    if all(message["role"] != "assistant" for message in messages):
-        raise SampleError(f"{column} must have an assistant turn to learn from, got none.")
-    return messages
 
 
 def shortened(value: Any) -> str:
@@ -147,25 +116,9 @@ def _surrogate_position(text: str) -> int | None:
     return None
 
 
-def _as_list(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
     """Return the elements of a list, tuple or array; any other value has none."""
     # NumPy's arrays and pandas' columns are known by their method: this module imports neither.
     if hasattr(value, "tolist"):
         value = value.tolist()
     return list(value) if isinstance(value, list | tuple) else []
-
-
-def _is_turn(turn: Any) -> bool:
-    return isinstance(turn, Mapping) and turn.get("role") in ROLES and is_text(turn.get("content"))
-
-
-def _checked_turn(turn: Any, column: str, index: int) -> dict[str, str]:
-    if not isinstance(turn, Mapping) or not {"role", "content"} <= set(turn):
-        raise SampleError(f"{column}[{index}] must have role and content, got {shortened(turn)}.")
-
-    role, content = turn["role"], checked_text(turn["content"], f"{column}[].content")
-    if role not in ROLES:
-        raise SampleError(
-            f"{column}[{index}].role must be one of {', '.join(ROLES)}, got {role!r}."
-        )
-    return {"role": role, "content": content}

@@ -40,6 +40,7 @@ def test_rows_frame_keeps_ids_shapes_and_absent_values_as_none() -> None:
         "input",
         "output",
         "messages",
+        "tools",
         "text",
         *COMMON_COLUMNS,
     ]
@@ -117,7 +118,7 @@ def test_texts_of_rows_come_in_order_and_leave_out_what_is_no_text() -> None:
 def test_rows_of_kind_tells_embedding_rows_from_llm_rows() -> None:
     rows = rows_frame(llm_samples())
     assert rows_of_kind(rows, SampleKind.LLM) and not rows_of_kind(rows, SampleKind.EMBEDDING)
-    assert content_columns(rows) == ["input", "output", "messages", "text"]
+    assert content_columns(rows) == ["input", "output", "messages", "tools", "text"]
 
 
 def test_shape_of_an_unknown_name_suggests_the_nearest() -> None:

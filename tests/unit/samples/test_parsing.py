@@ -13,7 +13,14 @@ from tunetrail.samples import (
 )
 
 CHAT = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
-VALUES = {"score": 0.5, "embedding": [1.0, 2.0], "messages": CHAT}
+TOOLS = '[{"type": "function", "function": {"name": "f"}}]'
+VALUES = {
+    "score": 0.5,
+    "embedding": [1.0, 2.0],
+    "messages": CHAT,
+    "prompt_messages": CHAT[:1],
+    "tools": TOOLS,
+}
 EMBEDDING, LLM = SampleKind.EMBEDDING, SampleKind.LLM
 
 
@@ -31,7 +38,7 @@ def test_parse_sample_finds_every_shape_from_its_columns(shape):
         (
             {},
             LLM,
-            r"one of \[input, output; messages; text; prompt, chosen, rejected\] for llm samples, got \[\]",
+            r"\[input, output; messages; text; prompt, chosen, rejected; prompt_.*\] for llm samples, got \[\]",
         ),
         ({"ancor": "a", "positive": "b"}, EMBEDDING, "Did you mean 'anchor'"),
         ({"input": "a", "output": None}, LLM, r"got \[input\]"),
@@ -115,7 +122,7 @@ def test_parse_sample_finds_every_shape_from_its_columns(shape):
         (
             {"prompt": "a", "chosen": "b", "rejected": CHAT},
             LLM,
-            "rejected must be a string, got list",
+            "rejected must differ from the other answer in one turn",
         ),
         (
             {"text": "a", "timestamp": "noon"},

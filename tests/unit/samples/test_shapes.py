@@ -21,7 +21,8 @@ def test_shape_named_knows_the_shapes_of_every_kind():
     assert shape_named("pair").required == ("anchor", "positive")
     assert shape_named("preference").kind is LLM
     with pytest.raises(
-        SampleError, match=r"shape must be one of pair, .*, preference, got 'chats'\. Did you mean"
+        SampleError,
+        match=r"shape must be one of pair, .*, preference_chat, got 'chats'\. Did you mean",
     ):
         shape_named("chats")
 

@@ -5,8 +5,6 @@ import numpy as np
 import pytest
 
 from tunetrail.samples.values import (
-    has_turn_with_text,
-    is_conversation,
     is_finite_number,
     is_text,
     is_vector,
@@ -56,18 +54,3 @@ def test_is_vector_takes_lists_and_arrays_of_numbers(value: Any, expected: bool)
 def test_is_text_refuses_half_a_character() -> None:
     assert is_text("") and is_text("Grüße")
     assert not is_text("\ud800") and not is_text(b"text")
-
-
-def test_is_conversation_wants_known_roles_and_texts() -> None:
-    turn = {"role": "user", "content": "Hi", "name": "Ann"}
-
-    assert is_conversation([turn]) and is_conversation(np.array([turn]))
-    for value in ([], [{"role": "bot", "content": "Hi"}], [{"role": "user"}], ["Hi"], "Hi", None):
-        assert not is_conversation(value)
-
-
-def test_has_turn_with_text_ignores_blank_turns() -> None:
-    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": " "}]
-
-    assert has_turn_with_text(turns, "user")
-    assert not has_turn_with_text(turns, "assistant")

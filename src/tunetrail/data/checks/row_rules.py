@@ -15,10 +15,9 @@ from tunetrail.data.checks.catalog import is_active
 from tunetrail.data.rows import texts_of
 from tunetrail.data.texts import encoding
 from tunetrail.samples import ColumnType, column_type, shape_named
+from tunetrail.samples.messages import has_answer, is_conversation, is_tool_list, turn_text
 from tunetrail.samples.timestamps import is_timestamp
 from tunetrail.samples.values import (
-    has_turn_with_text,
-    is_conversation,
     is_finite_number,
     is_text,
     is_vector,
@@ -69,6 +68,8 @@ _TYPE_RULES: dict[ColumnType, tuple[str, Test]] = {
     ColumnType.NUMBER: ("is not a finite number", is_finite_number),
     ColumnType.VECTOR: ("is not a non-empty list of numbers", is_vector),
     ColumnType.MESSAGES: ("is not a list of {role, content}", is_conversation),
+    ColumnType.TURNS: ("is not a list of {role, content}", is_conversation),
+    ColumnType.TOOLS: ("is not a list of tools as JSON", is_tool_list),
     ColumnType.GROUP: ("is not a string", is_text),
     ColumnType.TIMESTAMP: ("is not a time in ISO 8601", is_timestamp),
     ColumnType.WEIGHT: ("is not a number above 0", is_weight),
@@ -87,13 +88,10 @@ _CONTENT_RULES: dict[ColumnType, tuple[tuple[str, str, Test], ...]] = {
         ("vectors.zero_norm", "has a norm of zero", np.any),
     ),
     ColumnType.MESSAGES: (
-        (
-            "rows.empty",
-            "has no assistant turn with text",
-            lambda messages: has_turn_with_text(messages, "assistant"),
-        ),
+        ("rows.empty", "has no assistant turn with text", has_answer),
         ("conversations.turn_order", "has turns out of order", turns_in_order),
     ),
+    ColumnType.TURNS: (("conversations.turn_order", "has turns out of order", turns_in_order),),
 }
 
 
@@ -110,7 +108,7 @@ class ColumnRules:
             Rule(check, f"{column} {reason}", test)
             for check, reason, test in _CONTENT_RULES.get(values, ())
         ]
-        if values in (ColumnType.TEXT, ColumnType.MESSAGES):
+        if values in (ColumnType.TEXT, ColumnType.MESSAGES, ColumnType.TURNS):
             rules += _length_rules(column, config)
         self._content_rules = [rule for rule in rules if is_active(rule.check, config)]
         self._checks_type = is_active("rows.wrong_type", config)
@@ -142,7 +140,7 @@ def _length_rules(column: str, config: ValidationConfig) -> list[Rule]:
 
 
 def _text_of(value: Any) -> str:
-    return value if isinstance(value, str) else "\n".join(turn["content"] for turn in value)
+    return value if isinstance(value, str) else "\n".join(map(turn_text, value))
 
 
 def oddities(row: Mapping[str, Any], config: ValidationConfig) -> Iterator[tuple[str, str]]:

@@ -28,6 +28,7 @@ from tunetrail.data.conversations.feedback import FEEDBACK_COLUMNS, verdict_of
 from tunetrail.data.conversations.messages import (
     MESSAGE_COLUMNS,
     Turn,
+    chat_message,
     joined,
     messages_of,
     read_turns,
@@ -35,6 +36,7 @@ from tunetrail.data.conversations.messages import (
 from tunetrail.errors import SampleError
 from tunetrail.samples import (
     GROUP_COLUMN,
+    TOOLS_COLUMN,
     WEIGHT_COLUMN,
     LeftOut,
     Sample,
@@ -48,7 +50,15 @@ TIME_COLUMNS = ("timestamp", "created_at", "create_time")
 LEAST_WORDS = 5
 """Words that a later question must have to stand alone."""
 
-_USED_COLUMNS = {*MESSAGE_COLUMNS, *ID_COLUMNS, *TIME_COLUMNS, *FEEDBACK_COLUMNS, WEIGHT_COLUMN}
+_USED_COLUMNS = {
+    *MESSAGE_COLUMNS,
+    *ID_COLUMNS,
+    *TIME_COLUMNS,
+    *FEEDBACK_COLUMNS,
+    WEIGHT_COLUMN,
+    TOOLS_COLUMN,
+    "system",
+}
 _WITH_NAN = (float, datetime)  # pandas' NaT is a datetime that is not equal to itself
 # Scripts without spaces between words; a word is about two characters, or four with vowel signs.
 _EAST_ASIAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -92,6 +102,7 @@ def derive(row: Mapping[str, Any]) -> Derived:
       present; without one, a digest of the first question and answer stands for it.
     - `timestamp`, `created_at` or `create_time`: its time.
     - `weight`: of its samples.
+    - `system`: its system turn; `tools`: the tools that the assistant may call.
     - Feedback on the conversation (see `feedback`); feedback on a single answer takes precedence.
 
     Columns with other names become metadata of the chat.
@@ -99,7 +110,11 @@ def derive(row: Mapping[str, Any]) -> Derived:
     Raises:
         SampleError: The conversation is malformed, or has no answer to a user.
     """
-    turns = _without_greeting(read_turns(messages_of(row), verdict_of(row)))
+    messages = messages_of(row)
+    # ShareGPT's exports have the system turn in a column of its own.
+    if isinstance(row.get("system"), str) and row["system"].strip():
+        messages = [{"role": "system", "content": row["system"]}, *messages]
+    turns = _without_greeting(read_turns(messages, verdict_of(row)))
     group = _group_of(row, turns)
     shared: dict[str, Any] = {GROUP_COLUMN: group, "timestamp": _time_of(row)}
     if row.get(WEIGHT_COLUMN) is not None:
@@ -257,8 +272,12 @@ def _derive_chat(
     if not turns:
         return []
 
-    messages = [{"role": turn.role, "content": turn.text} for turn in turns]
-    chat = parse_sample({"messages": messages, **shared}, SampleKind.LLM)
+    messages = list(map(chat_message, turns))
+    # Without an answer to learn, it is context for pairs at most.
+    if all(turn.context_only for turn in turns if turn.role == "assistant"):
+        return []
+    tools = {TOOLS_COLUMN: row[TOOLS_COLUMN]} if row.get(TOOLS_COLUMN) else {}
+    chat = parse_sample({"messages": messages, **tools, **shared}, SampleKind.LLM)
 
     # What the application logged with the conversation stays with it.
     metadata = {}
@@ -296,5 +315,6 @@ def _answered_questions(stretch: Sequence[Turn]) -> Iterator[tuple[Turn, Turn]]:
         if turn.role == "user":
             question = turn
         elif question is not None and _is_answer(turn):
-            yield question, turn
+            if not turn.context_only:
+                yield question, turn
             question = None

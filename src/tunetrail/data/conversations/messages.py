@@ -1,8 +1,9 @@
 """Read messages as applications log them, in OpenAI's or ShareGPT's notation, as turns of text.
 
 The text of a message is its `content` (or `value`): a string, or a list of parts, whose texts are
-joined by line breaks. An assistant's tool calls become text as well, a line of JSON for each call:
-`{"name": ..., "arguments": ...}`.
+joined by line breaks. To read a turn and to compare it, an assistant's tool calls are text as well,
+a line of JSON for each call: `{"name": ..., "arguments": ...}`. A chat keeps them as calls, which
+the model's chat template writes in its own form: `chat_message`.
 """
 
 import json
@@ -13,24 +14,11 @@ from typing import Any
 
 from tunetrail.data.conversations.feedback import Verdict, verdict_of
 from tunetrail.errors import SampleError, did_you_mean
+from tunetrail.samples.messages import ROLE_NAMES, checked_turns
 
 MESSAGE_COLUMNS = ("messages", "conversation", "conversations")
 # Tool results stay apart: each answers one call.
 _MERGED_ROLES = ("system", "user", "assistant")
-# OpenAI's and ShareGPT's names of the roles.
-_ROLES = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "function_call": "assistant",
-    "tool": "tool",
-    "function": "tool",
-    "observation": "tool",
-}
 _TEXT_TYPES = ("text", "input_text", "output_text")
 _SHOWN_CHARACTERS = 40
 
@@ -46,6 +34,7 @@ class Turn:
         calls: Whether a tool is called.
         problem: Why nothing can be learnt from the turn; empty if something can.
         rejected: Whether the problem is feedback that rejects the answer.
+        context_only: Whether a weight of 0 says that the answer is read and not learnt.
     """
 
     role: str
@@ -54,6 +43,7 @@ class Turn:
     calls: bool = False
     problem: str = ""
     rejected: bool = False
+    context_only: bool = False
 
 
 def messages_of(row: Mapping[str, Any]) -> list[Any]:
@@ -127,9 +117,33 @@ def joined(turns: Iterable[Turn], roles: Sequence[str] = _MERGED_ROLES) -> list[
                 messages=tuple(messages),
                 calls=any(turn.calls for turn in neighbours),
                 problem=problem,
+                context_only=any(turn.context_only for turn in neighbours),
             )
         )
     return merged
+
+
+def chat_message(turn: Turn) -> dict[str, Any]:
+    """Return a turn without a problem as one message of a chat, with its tool calls as calls.
+
+    Raises:
+        SampleError: A tool call has no name, or a weight is neither 0 nor 1.
+    """
+    messages = checked_turns(turn.messages, "messages")
+    message = {**messages[0], "content": "\n\n".join(filter(None, map(_content, messages)))}
+
+    calls: list[Any] = []
+    for neighbour in messages:
+        calls += json.loads(neighbour.get("tool_calls", "[]"))
+    if calls:
+        message["tool_calls"] = json.dumps(calls, ensure_ascii=False)
+    if turn.context_only:
+        message["weight"] = 0.0
+    return message
+
+
+def _content(message: Mapping[str, Any]) -> str:
+    return str(message["content"])
 
 
 def _read_role(index: int, message: Any) -> str:
@@ -138,10 +152,11 @@ def _read_role(index: int, message: Any) -> str:
     if name is None:
         raise SampleError(f"messages[{index}] must have role and content, got {_outline(message)}.")
 
-    role = _ROLES.get(name.casefold()) if isinstance(name, str) else None
+    role = ROLE_NAMES.get(name.casefold()) if isinstance(name, str) else None
     if role is None:
         raise SampleError(
-            f"messages[{index}].role must be one of {', '.join(_ROLES)}, got {_shortened(name)}."
+            f"messages[{index}].role must be one of {', '.join(ROLE_NAMES)}, "
+            f"got {_shortened(name)}."
         )
     return role
 
@@ -181,6 +196,7 @@ def _read_turn(
         calls=bool(calls) or message.get("from") == "function_call",
         problem=problem,
         rejected=is_rejected,
+        context_only=role == "assistant" and message.get("weight") == 0,
     )
 
 

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from tunetrail.data.twins.shingles import encoded
-from tunetrail.samples import ColumnType, shape_named
+from tunetrail.samples import TOOLS_COLUMN, holds_turns, shape_named
+from tunetrail.samples.messages import turn_text
 
+_OPTIONAL_KEYS = ("tool_calls", "tool_call_id", "name", "weight")
 TEXTS_PER_ROW = 3
 """Most texts that a row is compared by: a pair has an anchor, a positive and perhaps a negative."""
 
@@ -44,7 +46,7 @@ class RowParts:
 def parts_of(record: Mapping[Any, Any]) -> RowParts:
     """Return the parts of one row."""
     shape = shape_named(record["shape"])
-    if ColumnType.MESSAGES in shape.types.values():
+    if any(map(holds_turns, shape.required)):
         return _parts_of_conversation(record)
     twins = list(map(record.get, shape.input_texts))
     # A written target is one of the texts; only a label, score or vector answers without text.
@@ -61,34 +63,46 @@ def parts_of(record: Mapping[Any, Any]) -> RowParts:
 
 
 def _parts_of_conversation(record: Mapping[Any, Any]) -> RowParts:
-    messages = record.get("messages")
+    shape = shape_named(record["shape"])
+    messages = next(filter(None, (record.get(name) for name in shape.required)), None)
     turns = [] if messages is None else list(messages)
     roles = [turn["role"] for turn in turns]
-    contents = [turn["content"] for turn in turns]
+    contents = list(map(turn_text, turns))
     spoken = [index for index, role in enumerate(roles) if role != "system"]
 
     # A log that is ingested repeatedly holds the same conversation at several lengths: its first
     # question stays the same.
     opening = contents[roles.index("user")] if "user" in roles else None
     answer = max((index for index in spoken if roles[index] == "assistant"), default=None)
+    if shape.is_preference:
+        answer = None
     question = "\n".join(contents[index] for index in spoken if index != answer)
     conversation = "\n".join(contents[index] for index in spoken)
+
+    # Under another system prompt or with other tools, the same words may ask for another answer.
     system_turns = [turn["content"] for turn in turns if turn["role"] == "system"]
+    tools = [record[TOOLS_COLUMN]] if record.get(TOOLS_COLUMN) else []
+    name = "preference_chat" if shape.is_preference else "chat"
+    answers = list(map(record.get, shape.target)) if shape.is_preference else []
+    if not answers:
+        answers = [None if answer is None else contents[answer]]
 
     return RowParts(
         twins=[conversation] if opening is None else [opening, conversation],
-        compared=[question, None if answer is None else contents[answer]],
-        whole=conversation,
-        # Under another system prompt, the same words may ask for another answer.
-        setting=("chat", *system_turns, roles),
+        compared=[question, *answers],
+        whole=None if shape.is_preference else conversation,
+        setting=(name, *system_turns, *tools, roles),
         answer=None,
         answered_by_text=answer is not None,
+        answered_by_choice=shape.is_preference,
     )
 
 
 def identity(record: Mapping[Any, Any]) -> bytes:
     """Return 16 bytes that are equal for rows of equal shape and unchanged content."""
-    columns = shape_named(record["shape"]).columns
+    shape = shape_named(record["shape"])
+    # Rows without tools have the identity that they had before there were any.
+    columns = [name for name in shape.columns if name != TOOLS_COLUMN or record.get(name)]
     return hash_of([record["shape"], *map(record.get, columns)], 16)
 
 
@@ -120,7 +134,8 @@ def _encode_value(value: Any) -> bytes:
         return b"number" + repr(float(value) + 0.0).encode()
 
     if isinstance(value, Mapping):
-        return b"turn" + hash_of((value["role"], value["content"]), 32)
+        optional = [text for key in _OPTIONAL_KEYS if (text := value.get(key)) is not None]
+        return b"turn" + hash_of((value["role"], value["content"], *optional), 32)
     if isinstance(value, list | tuple | np.ndarray):
         # A sequence of texts or turns; numbers are a vector, whatever container they came in.
         if len(value) and isinstance(value[0], str | Mapping):

@@ -209,9 +209,24 @@ def is_preference(record: Mapping[str, Any]) -> bool:
 
 
 def completions_of(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a preference as two completions, the chosen answer first, with its weight."""
-    shared = {"input": record["prompt"], "weight": record.get("weight")}
-    return {**shared, "output": record["chosen"]}, {**shared, "output": record["rejected"]}
+    """Return a preference as two examples, the chosen answer first, with its weight."""
+    chosen, rejected = record["chosen"], record["rejected"]
+    if record.get("prompt_messages") is None:
+        shared = {"input": record["prompt"], "weight": record.get("weight")}
+        return {**shared, "output": chosen}, {**shared, "output": rejected}
+
+    # Earlier answers belong to the prompt: only the two that are compared are learnt.
+    prompt = list(map(_as_context, record["prompt_messages"]))
+    shared = {"weight": record.get("weight"), "tools": record.get("tools")}
+
+    def completion(answer: str) -> dict[str, Any]:
+        return {"messages": [*prompt, {"role": "assistant", "content": answer}], **shared}
+
+    return completion(chosen), completion(rejected)
+
+
+def _as_context(message: Mapping[str, Any]) -> dict[str, Any]:
+    return {**message, "weight": 0.0} if message["role"] == "assistant" else dict(message)
 
 
 def weight_of(record: Mapping[str, Any]) -> float:

@@ -219,12 +219,38 @@ def test_derive_keeps_tool_calls_and_results_in_the_chat_and_pairs_the_answer() 
 
     assert chat_of(derived) == [
         f"user: {QUESTION}",
-        'assistant: I look.\n{"name": "f", "arguments": {"x": 1}}',
+        "assistant: I look.",
         "tool: 42",
         "tool: ",
         "assistant: It's 42.",
     ]
     assert pairs_of(derived) == [(QUESTION, "It's 42.")]
+    (chat, _) = derived.samples
+    function = {"name": "f", "arguments": {"x": 1}}
+    stored = chat.content["messages"][1]["tool_calls"]
+    assert json.loads(stored) == [{"type": "function", "function": function}]
+
+
+def test_derive_learns_no_answer_of_weight_0_and_pairs_nothing_with_it() -> None:
+    quito = assistant("Quito", weight=0)
+
+    derived = derive(conversation(user(QUESTION), quito, user("Sure?"), assistant("No: Lima.")))
+
+    weights = [turn.get("weight") for turn in derived.samples[0].content["messages"]]
+    assert weights == [None, 0.0, None, None]
+    assert pairs_of(derived) == []
+    assert derive(conversation(user(QUESTION), quito)).samples == ()
+
+
+def test_derive_has_the_system_column_as_first_turn_and_the_tools() -> None:
+    turns = (user(QUESTION), assistant("trois"))
+    tools = [{"type": "function", "function": {"name": "count"}}]
+
+    derived = derive(conversation(*turns, system="In French.", tools=json.dumps(tools)))
+
+    assert chat_of(derived) == ["system: In French.", f"user: {QUESTION}", "assistant: trois"]
+    assert json.loads(derived.samples[0].content["tools"]) == tools
+    assert derived.samples[0].metadata == {}
 
 
 def test_derive_ends_at_an_image_and_pairs_nothing_with_it() -> None:

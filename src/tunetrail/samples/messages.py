@@ -1,0 +1,392 @@
+"""What the messages of a conversation may hold, and how they are stored.
+
+A stored message has `role` and `content` and, only if there is something to say, `tool_calls` (the
+calls as JSON text, in OpenAI's notation), `tool_call_id` and `name` of a tool's turn, and `weight`
+(0: the model reads the answer and doesn't learn it). Other messages have none of these.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tunetrail.errors import SampleError
+from tunetrail.samples.values import ROLES, as_list, checked_text, is_text, shortened
+
+ROLE_NAMES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "function_call": "assistant",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+}
+"""The role of a message by OpenAI's and ShareGPT's names for it."""
+THOUGHTS_BEGIN, THOUGHTS_END = "<think>", "</think>"
+"""The tags around the thoughts of an answer, as reasoning models write them."""
+
+_TEXT_TYPES = ("text", "input_text", "output_text")
+_REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+_MEDIA_KEYS = ("audio", "image", "images", "video", "videos")
+_PLAIN_KEYS = {"role", "content"}
+_OPTIONAL_KEYS = ("tool_calls", "tool_call_id", "name")
+# From as many digits on, a number in the arguments of a call may be a telephone or card number.
+_PERSONAL_NUMBER = 1_000_000
+
+
+def is_conversation(value: Any) -> bool:
+    """Tell whether a value is a non-empty list of turns, each with a known role and a text."""
+    turns = as_list(value)
+    return bool(turns) and all(map(_is_turn, turns))
+
+
+def is_tool_list(value: Any) -> bool:
+    """Tell whether a value is the JSON text of a non-empty list, as `checked_tools` returns it."""
+    return is_text(value) and isinstance(_json_or_none(value), list)
+
+
+def has_answer(conversation: Any) -> bool:
+    """Tell whether an assistant's turn of a conversation has something to learn: text or calls."""
+    return any(map(is_learnt, conversation))
+
+
+def is_learnt(turn: Mapping[str, Any]) -> bool:
+    """Tell whether a turn is an assistant's that isn't empty and isn't context only."""
+    is_answer = turn["role"] == "assistant" and turn.get("weight") != 0
+    return is_answer and bool(turn["content"].strip() or turn.get("tool_calls"))
+
+
+def turn_text(turn: Mapping[str, Any]) -> str:
+    """Return what a turn says: its content, and its tool calls as JSON on the next line."""
+    calls = turn.get("tool_calls")
+    return f"{turn['content']}\n{calls}" if calls else str(turn["content"])
+
+
+def without_absent(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return turns without keys of None, which a table adds for the keys of other turns."""
+    plain = []
+    for turn in turns:
+        absent = [key for key, value in turn.items() if value is None]
+        plain.append({key: turn[key] for key in turn if key not in absent} if absent else turn)
+    return plain
+
+
+def map_texts(turn: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """Return a turn with its content, and each text within its tool calls, changed."""
+    changed = {**turn, "content": change(turn["content"])}
+    if turn.get("tool_calls"):
+        changed["tool_calls"] = map_json_texts(turn["tool_calls"], change)
+    return changed
+
+
+def map_json_texts(text: str, change: Callable[[str], str]) -> str:
+    """Return JSON with each text in it changed by itself, as escapes would hide what it says.
+
+    A long integer is changed like a text, since it may be a telephone number.
+    """
+    return _json_text(_mapped(json.loads(text), change))
+
+
+def checked_messages(value: Any, column: str) -> list[dict[str, Any]]:
+    """Return the turns of a conversation as they are stored.
+
+    Raises:
+        SampleError: A turn has no known role or no text, or there is no assistant turn to learn
+            from.
+    """
+    messages = checked_turns(value, column)
+    answers = [message for message in messages if message["role"] == "assistant"]
+    if not answers:
+        raise SampleError(f"{column} must have an assistant turn to learn from, got none.")
+    if all(message.get("weight") == 0 for message in answers):
+        raise SampleError(
+            f"{column} must have an assistant turn to learn from, got only turns of weight 0."
+        )
+    return messages
+
+
+def checked_turns(value: Any, column: str) -> list[dict[str, Any]]:
+    """Return turns as they are stored, whether the assistant speaks or not.
+
+    Turns are read in OpenAI's notation and in ShareGPT's. Content may be a list of text parts,
+    joined by line breaks; reasoning that is logged next to an answer becomes its thoughts.
+
+    Raises:
+        SampleError: A turn has no known role, or holds more than text.
+    """
+    turns = as_list(value)
+    if not turns:
+        raise SampleError(
+            f"{column} must be a non-empty list of {{role, content}}, got {shortened(value)}."
+        )
+    return [_checked_turn(turn, f"{column}[{index}]") for index, turn in enumerate(turns)]
+
+
+def checked_tools(value: Any, column: str) -> str:
+    """Return tools that a model may call as JSON text: a non-empty list of their schemas.
+
+    Raises:
+        SampleError: The value isn't a list of objects, each with a name.
+    """
+    tools = _json_or_none(value) if isinstance(value, str) else value
+    schemas = as_list(tools)
+    if not schemas or not all(map(_tool_name, schemas)):
+        raise SampleError(
+            f"{column} must be a non-empty list of tools, each an object with a name, got "
+            f"{shortened(value)}. Remove the column if there are no tools."
+        )
+    return _checked_json([_plain_tool(schema) for schema in schemas], column)
+
+
+def preference_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a preference whose prompt or answers are lists of messages in a shape's columns.
+
+    A prompt of one user's turn is a text again; a longer one is in `prompt_messages`. The answers
+    may repeat the prompt, or share the first of their own turns, which then belong to the prompt.
+
+    Raises:
+        SampleError: What differs between the answers isn't one assistant's text each.
+    """
+    prompt = _turns_of(row.get("prompt"), "prompt", "user")
+    chosen = _turns_of(row["chosen"], "chosen", "assistant")
+    rejected = _turns_of(row["rejected"], "rejected", "assistant")
+    if prompt and all(answer[: len(prompt)] == prompt for answer in (chosen, rejected)):
+        prompt = []
+    while chosen and rejected and chosen[0] == rejected[0]:
+        prompt.append(chosen.pop(0))
+        rejected.pop(0)
+
+    answers = {"chosen": chosen, "rejected": rejected}
+    texts = {column: _only_answer(turns, column) for column, turns in answers.items()}
+    if not prompt:
+        raise SampleError("prompt must have a turn before the answers, got none.")
+
+    other_columns = {name: value for name, value in row.items() if name not in ("prompt", *texts)}
+    is_plain = len(prompt) == 1 and prompt[0].keys() == {"role", "content"}
+    if is_plain and prompt[0]["role"] == "user" and "tools" not in row:
+        return {"prompt": prompt[0]["content"], **texts, **other_columns}
+    return {"prompt_messages": prompt, **texts, **other_columns}
+
+
+def _turns_of(value: Any, column: str, role: str) -> list[dict[str, Any]]:
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return [{"role": role, "content": checked_text(value, column)}]
+    turn = [value] if isinstance(value, Mapping) else value
+    return checked_turns(turn, column)
+
+
+def _only_answer(turns: list[dict[str, Any]], column: str) -> str:
+    if len(turns) != 1 or turns[0]["role"] != "assistant":
+        roles = ", ".join(turn["role"] for turn in turns) or "no turn"
+        raise SampleError(
+            f"{column} must differ from the other answer in one turn of the assistant, got "
+            f"{roles}. Leave out the turns after the answer."
+        )
+    if "tool_calls" in turns[0]:
+        raise SampleError(
+            f"{column} must be text, got an answer that calls a tool. Calls can't be compared yet: "
+            "leave the row out."
+        )
+    return str(turns[0]["content"])
+
+
+def _is_turn(turn: Any) -> bool:
+    if not isinstance(turn, Mapping) or turn.get("role") not in ROLES:
+        return False
+    optional = (turn.get(key) for key in _OPTIONAL_KEYS)
+    return is_text(turn.get("content")) and all(text is None or is_text(text) for text in optional)
+
+
+def _checked_turn(turn: Any, place: str) -> dict[str, Any]:
+    # Most turns have these two keys only, and millions of rows are read.
+    if isinstance(turn, Mapping) and turn.keys() == _PLAIN_KEYS and turn["role"] in ROLES:
+        content = turn["content"]
+        if isinstance(content, str):
+            return {"role": turn["role"], "content": checked_text(content, _field(place))}
+
+    name = (turn.get("role") or turn.get("from")) if isinstance(turn, Mapping) else None
+    if name is None:
+        raise SampleError(f"{place} must have role and content, got {shortened(turn)}.")
+    role = ROLE_NAMES.get(name.casefold()) if isinstance(name, str) else None
+    if role is None:
+        raise SampleError(f"{place}.role must be one of {', '.join(ROLES)}, got {name!r}.")
+
+    media = next((key for key in _MEDIA_KEYS if _is_filled(turn.get(key))), None)
+    if media is not None:
+        raise SampleError(f"{place} must hold only text, got {media}. Leave the row out.")
+
+    calls = _read_calls(turn, place) if role == "assistant" else []
+    content = "" if name == "function_call" and calls else _read_content(turn, role, place)
+    message: dict[str, Any] = {"role": role, "content": content}
+    if calls:
+        message["tool_calls"] = _checked_json(calls, f"{place}.tool_calls")
+    for key in ("tool_call_id", "name") if role == "tool" else ():
+        if _is_filled(turn.get(key)):
+            message[key] = checked_text(turn[key], f"{place}.{key}")
+    if role == "assistant" and not _has_weight(turn, place):
+        message["weight"] = 0.0
+    return message
+
+
+def _has_weight(turn: Mapping[str, Any], place: str) -> bool:
+    """Tell whether an answer is to be learnt: OpenAI's `weight`, or Axolotl's `train`."""
+    for key in ("weight", "train"):
+        weight = turn.get(key)
+        if weight is None:
+            continue
+        if weight not in (0, 1):
+            raise SampleError(f"{place}.{key} must be 0 or 1, got {shortened(weight)}.")
+        return bool(weight)
+    return True
+
+
+def _read_content(turn: Mapping[str, Any], role: str, place: str) -> str:
+    content = turn.get("content")
+    if content is None:
+        content = turn.get("value")
+    if content is None and _is_filled(turn.get("refusal")):
+        content = turn["refusal"]
+    # Neither an assistant that only calls a tool nor a tool without output says anything.
+    has_calls = _is_filled(turn.get("tool_calls")) or _is_filled(turn.get("function_call"))
+    if content is None and (role == "tool" or (role == "assistant" and has_calls)):
+        content = ""
+    if content is None:
+        raise SampleError(f"{place} must have role and content, got {shortened(turn)}.")
+
+    content_parts = as_list(content)
+    is_parts = not isinstance(content, str) and bool(content_parts)
+    text = _joined_parts(content_parts, place) if is_parts else checked_text(content, _field(place))
+    if role == "assistant":
+        for key in _REASONING_KEYS:
+            if _is_filled(turn.get(key)) and THOUGHTS_END not in text:
+                thoughts = checked_text(turn[key], f"{place}.{key}").strip("\n")
+                return f"{THOUGHTS_BEGIN}\n{thoughts}\n{THOUGHTS_END}\n\n{text}"
+    return text
+
+
+def _field(place: str) -> str:
+    return f"{place.partition('[')[0]}[].content"
+
+
+def _joined_parts(content_parts: list[Any], place: str) -> str:
+    texts = []
+    for content_part in content_parts:
+        if isinstance(content_part, str):
+            texts.append(checked_text(content_part, _field(place)))
+            continue
+        part_type = "nothing with a type"
+        if isinstance(content_part, Mapping):
+            part_type = str(content_part.get("type") or "text")
+        key = "refusal" if part_type == "refusal" else "text"
+        if part_type not in (*_TEXT_TYPES, "refusal"):
+            raise SampleError(
+                f"{place}.content must hold only text, got a part of type {shortened(part_type)}. "
+                "Leave the row out."
+            )
+        texts.append(checked_text(content_part.get(key), _field(place)))
+    return "\n".join(texts)
+
+
+def _read_calls(turn: Mapping[str, Any], place: str) -> list[dict[str, Any]]:
+    calls = turn.get("tool_calls")
+    if isinstance(calls, str) and calls.strip():
+        calls = _json_or_none(calls)
+    if _is_filled(turn.get("function_call")):  # OpenAI's older notation
+        calls = [turn["function_call"]]
+    elif turn.get("from") == "function_call":  # ShareGPT's
+        calls = _json_or_none(turn.get("value"))
+        # Text that isn't JSON stays text.
+        if calls is None:
+            return []
+        calls = calls if isinstance(calls, list) else [calls]
+    if not _is_filled(calls):
+        return []
+
+    plain = [_plain_call(call) for call in as_list(calls)]
+    if not plain or None in plain:
+        raise SampleError(
+            f"{place}.tool_calls must be a list of calls, each with the name of a function, got "
+            f"{shortened(calls)}."
+        )
+    return [call for call in plain if call is not None]
+
+
+def _plain_call(call: Any) -> dict[str, Any] | None:
+    """Return a call in OpenAI's notation with its arguments as an object, None if it is none."""
+    if not isinstance(call, Mapping):
+        return None
+    # Older logs put the name and the arguments into the call itself.
+    function = call.get("function") if isinstance(call.get("function"), Mapping) else call
+    name = function.get("name")
+    if not isinstance(name, str) or not name:
+        return None
+
+    arguments = function.get("arguments", function.get("parameters"))
+    if isinstance(arguments, str):
+        # Chat templates write objects themselves; a text would be quoted twice.
+        parsed = _json_or_none(arguments)
+        arguments = parsed if isinstance(parsed, dict) else arguments
+    plain = {
+        "type": "function",
+        "function": {"name": name, "arguments": {} if arguments is None else arguments},
+    }
+    return {"id": str(call["id"]), **plain} if call.get("id") is not None else plain
+
+
+def _tool_name(schema: Any) -> Any:
+    if not isinstance(schema, Mapping):
+        return None
+    function = schema.get("function")
+    return (function if isinstance(function, Mapping) else schema).get("name")
+
+
+def _plain_tool(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tool in OpenAI's notation, which chat templates expect."""
+    if isinstance(schema.get("function"), Mapping):
+        return {"type": "function", **schema}
+    return {"type": "function", "function": dict(schema)}
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= _PERSONAL_NUMBER:
+        changed = change(str(value))
+        return value if changed == str(value) else changed
+    if isinstance(value, list):
+        return [_mapped(element, change) for element in value]
+    if isinstance(value, dict):
+        return {key: _mapped(element, change) for key, element in value.items()}
+    return value
+
+
+def _is_filled(value: Any) -> bool:
+    return value is not None and str(value).strip() not in ("", "[]", "{}", "nan")
+
+
+def _json_or_none(text: Any) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _checked_json(value: Any, place: str) -> str:
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (RecursionError, ValueError, TypeError) as error:
+        raise SampleError(
+            f"{place} must be plain JSON that isn't nested too deeply, but can't be written as "
+            "JSON. Leave the row out."
+        ) from error
+    return checked_text(text, place)
