@@ -173,7 +173,7 @@ def preference_columns(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _turns_of(value: Any, column: str, role: str) -> list[dict[str, Any]]:
-    if value is None:
+    if value is None or (isinstance(value, list) and not value):
         return []
     if isinstance(value, str):
         return [{"role": role, "content": checked_text(value, column)}]
@@ -185,8 +185,8 @@ def _only_answer(turns: list[dict[str, Any]], column: str) -> str:
     if len(turns) != 1 or turns[0]["role"] != "assistant":
         roles = ", ".join(turn["role"] for turn in turns) or "no turn"
         raise SampleError(
-            f"{column} must differ from the other answer in one turn of the assistant, got "
-            f"{roles}. Leave out the turns after the answer."
+            f"chosen and rejected must differ in their last answer only, got {roles} in {column}. "
+            "Leave out the turns after the answer."
         )
     if "tool_calls" in turns[0]:
         raise SampleError(

@@ -196,7 +196,7 @@ def test_a_preference_after_several_turns_keeps_them() -> None:
 @pytest.mark.parametrize(
     ("chosen", "reason"),
     [
-        ([ANSWER, QUESTION], "chosen must differ from the other answer in one turn"),
+        ([ANSWER, QUESTION], "chosen and rejected must differ in their last answer only"),
         ([CALLING], "chosen must be text, got an answer that calls a tool"),
     ],
 )

@@ -122,7 +122,7 @@ def test_parse_sample_finds_every_shape_from_its_columns(shape):
         (
             {"prompt": "a", "chosen": "b", "rejected": CHAT},
             LLM,
-            "rejected must differ from the other answer in one turn",
+            "chosen and rejected must differ in their last answer only",
         ),
         (
             {"text": "a", "timestamp": "noon"},

@@ -1,16 +1,16 @@
 """The conventions of data for language models: instructions, chats, and preferences."""
 
 import re
-from collections.abc import Callable, Mapping
-from itertools import takewhile
+from collections.abc import Callable
 from typing import Any
 
 from tunetrail.data.conventions.convention import Convention, Row, list_of, register, text_of
 from tunetrail.data.conventions.verdicts import VERDICT_COLUMNS, checked_verdict
-from tunetrail.data.conversations.messages import MESSAGE_COLUMNS, messages_of, read_turns
+from tunetrail.data.conversations.messages import MESSAGE_COLUMNS, messages_of
 from tunetrail.errors import SampleError
-from tunetrail.samples import SampleKind, shape_named
-from tunetrail.samples.values import ROLES, checked_text, shortened
+from tunetrail.samples import SampleKind
+from tunetrail.samples.messages import checked_turns, preference_columns
+from tunetrail.samples.values import checked_text, shortened
 
 Message = dict[str, Any]
 
@@ -89,11 +89,6 @@ def _tools(row: Row) -> dict[str, Any]:
     """Return the column `tools`, if there are any, for the chat template."""
     if not _is_filled(row.get("tools")):
         return {}
-    if "tools" not in shape_named("chat").columns:
-        raise SampleError(
-            "tools must be absent, as no chat template gets them, got "
-            f"{shortened(row['tools'])}. Remove the column to learn without them."
-        )
     return {"tools": row["tools"]}
 
 
@@ -136,25 +131,8 @@ def _chat(column: str, name: str) -> Convention:
 
 
 def _messages(value: Any, column: str) -> list[Message]:
-    """Return a conversation in any notation as messages of `role` and `content`."""
-    messages = messages_of({"messages": value})
-    if all(map(_is_plain, messages)):
-        return messages
-
-    turns = read_turns(messages)
-    problem = next((turn.problem for turn in turns if turn.problem), "")
-    if problem:
-        raise SampleError(f"{column} must be learnable, got a turn that isn't: {problem}.")
-    return [_message(turn.role, turn.text) for turn in turns]
-
-
-def _is_plain(message: Any) -> bool:
-    return (
-        isinstance(message, Mapping)
-        and message.keys() == {"role", "content"}
-        and message["role"] in ROLES
-        and isinstance(message["content"], str)
-    )
+    """Return a conversation in any notation as messages in the notation of samples."""
+    return checked_turns(messages_of({"messages": value}), column)
 
 
 def _prompt_completion(row: Row) -> list[Row]:
@@ -194,23 +172,8 @@ def _preference(name: str, prompt: str = "") -> Convention:
         chosen = _answer_turns(row, "chosen", before)
         rejected = _answer_turns(row, "rejected", before)
 
-        pairs = zip(chosen, rejected, strict=False)
-        shared = [turn for turn, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]
-        answers = (chosen[len(shared) :], rejected[len(shared) :])
-        if any(len(turns) != 1 or turns[0]["role"] != "assistant" for turns in answers):
-            raise SampleError(
-                "chosen and rejected must differ in their last answer only, got "
-                f"{len(answers[0])} and {len(answers[1])} turns after the shared ones. "
-                "Leave the row out."
-            )
-
-        texts = [turns[0]["content"] for turns in answers]
-        result = {
-            "prompt": _prompt_text([*before, *shared]),
-            "chosen": texts[0],
-            "rejected": texts[1],
-            **_tools(row),
-        }
+        answers = {"chosen": chosen, "rejected": rejected}
+        result = preference_columns({"prompt": before, **answers, **_tools(row)})
         is_own_form = all(row.get(column) == text for column, text in result.items())
         return [row if is_own_form else result]
 
@@ -248,23 +211,6 @@ def _transcript(text: str, column: str) -> list[Message]:
         _message(_SPEAKERS[speaker[1]], text[speaker.end() : end])
         for speaker, end in zip(speakers, ends, strict=True)
     ]
-
-
-def _prompt_text(context: list[Message]) -> str:
-    """Return the turns before two answers as one text; earlier turns keep their speakers' names."""
-    if [turn["role"] for turn in context] == ["user"]:
-        return str(context[0]["content"])
-    if not context or context[-1]["role"] != "user":
-        raise SampleError("prompt must end in a user's turn, got none. Leave the row out.")
-
-    names = {role: speaker for speaker, role in _SPEAKERS.items()}
-    other_roles = {turn["role"] for turn in context} - names.keys()
-    if other_roles:
-        raise SampleError(
-            f"prompt must have turns of user and assistant, got {', '.join(sorted(other_roles))}. "
-            "Put the instruction into the user's first turn."
-        )
-    return "\n\n".join(f"{names[turn['role']]}: {turn['content']}" for turn in context)
 
 
 def _own(
