@@ -322,7 +322,8 @@ def _plain_call(call: Any) -> dict[str, Any] | None:
     if not isinstance(call, Mapping):
         return None
     # Older logs put the name and the arguments into the call itself.
-    function = call.get("function") if isinstance(call.get("function"), Mapping) else call
+    nested = call.get("function")
+    function = nested if isinstance(nested, Mapping) else call
     name = function.get("name")
     if not isinstance(name, str) or not name:
         return None
