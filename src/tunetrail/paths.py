@@ -33,20 +33,40 @@ def cache_dir() -> Path:
 
 
 def made_folder(folder: Path) -> Path:
-    """Make the folder for results and return it.
+    """Make the folder for results, which only its owner can read, and return it.
 
     Raises:
         ConfigError: The folder can't be made.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        return private_folder(folder)
     except OSError as error:
         raise not_writable("output_dir", folder, error) from error
+
+
+def private_folder(folder: Path) -> Path:
+    """Make a folder for samples, which only its owner can read, and return it.
+
+    A folder that exists keeps its mode: its owner may share it on purpose. Parents that are
+    missing get the usual mode.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     return folder
+
+
+def private_file(path: Path) -> Path:
+    """Make an empty file for samples, which only its owner can read, and return its path.
+
+    A file that exists keeps its mode and its content. Whoever opens the file to write to it keeps
+    its mode as well.
+    """
+    # Not `touch` alone, which needs write access to a file that exists.
+    if not path.exists():
+        path.touch(mode=0o600)
+    return path
 
 
 def write_private_text(path: Path, text: str) -> None:
     """Write a file in UTF-8 that only its owner can read, since it quotes samples."""
-    # Before anything is in it.
-    path.touch(mode=0o600)
-    path.write_text(text, encoding="utf-8")
+    private_file(path).write_text(text, encoding="utf-8")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunetrail.errors import UserError, not_writable
+from tunetrail.paths import write_private_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,7 +69,7 @@ def compare(arguments: list[str]) -> int:
         print_comparison(comparison)
     # On stderr: with --json, stdout holds nothing else.
     if page is not None:
-        page.write_text(comparison_page(comparison), encoding="utf-8")
+        write_private_text(page, comparison_page(comparison))
         print(f"page: {page}", file=sys.stderr)
     if options.mlflow:
         run_id = log_comparison(comparison, tracking_uri=options.uri, experiment=options.experiment)

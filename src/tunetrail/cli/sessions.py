@@ -183,6 +183,9 @@ def sessions(database: str) -> int:
         summaries = manager.sessions()
     if not summaries:
         print("no sessions yet. Make one: tunetrail ingest FILE --session ID --kind embedding")
+        state = "doesn't exist" if manager.is_missing() else "is empty"
+        # Perhaps the command was called in the wrong folder.
+        print(f"The database {manager.shown_url} {state}.")
         return 0
 
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunetrail.data.rows import SET_ASIDE_COLUMNS, object_series
+from tunetrail.paths import private_file
 from tunetrail.samples import (
     COMMON_COLUMNS,
     ColumnType,
@@ -104,7 +105,9 @@ def frame_of(table: pa.Table) -> pd.DataFrame:
 
 def write_rows(rows: pd.DataFrame, schema: pa.Schema, path: Path) -> None:
     """Write a frame to one Parquet file."""
-    pq.write_table(table_of(rows, schema), path, compression="zstd", compression_level=1)
+    pq.write_table(
+        table_of(rows, schema), private_file(path), compression="zstd", compression_level=1
+    )
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -131,7 +134,9 @@ class RowWriter:
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.rows = 0
         self._schema = schema
-        self._writer = pq.ParquetWriter(path, schema, compression="zstd", compression_level=1)
+        self._writer = pq.ParquetWriter(
+            private_file(path), schema, compression="zstd", compression_level=1
+        )
 
     def write(self, rows: pd.DataFrame) -> None:
         """Append a frame."""

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunetrail.evaluation.scores import Scores
+from tunetrail.paths import private_file
 
 _METADATA_KEY = b"tunetrail.scores"
 _IDENTITY = {"row_ids": "row_id", "clusters": "cluster"}
@@ -35,7 +36,7 @@ def write_scores(scores: Scores, path: Path) -> None:
     table = pa.table(arrays).replace_schema_metadata(metadata)
 
     unfinished = path.with_name(f".{path.name}")
-    with open(unfinished, "wb") as file:
+    with open(private_file(unfinished), "wb") as file:
         pq.write_table(table, file)
         file.flush()
         # Without it, a power cut may leave the new name with nothing in it.

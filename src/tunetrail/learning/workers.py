@@ -23,6 +23,7 @@ from torch.distributed.elastic.multiprocessing import (
 
 from tunetrail.learning.devices import cpu_count
 from tunetrail.learning.recovery.signals import act_on_signal
+from tunetrail.paths import private_folder
 
 _POLL_SECONDS = 0.2
 PATIENCE_SECONDS = 600
@@ -134,7 +135,7 @@ def _start(module: str, arguments: Sequence[str], group: RankGroup, folder: Path
         environments[local_rank] = {**common, "RANK": str(rank), "LOCAL_RANK": str(local_rank)}
         commands[local_rank] = ("-m", module, *arguments)
 
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     specs = DefaultLogsSpecs(log_dir=str(folder))
     return start_processes("rank", sys.executable, commands, environments, specs)
 

@@ -43,6 +43,7 @@ from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.training.monitor import Monitor
 from tunetrail.learning.training.named_callbacks import logging_to
 from tunetrail.learning.training_plan import TrainingPlan
+from tunetrail.paths import private_folder
 from tunetrail.pipeline.families import ModelFamily, family_named
 from tunetrail.pipeline.mining import remembered, remining
 from tunetrail.pipeline.ranks import fit_by_ranks, recovery_of_job
@@ -94,7 +95,7 @@ class JobRows:
     def write(self, folder: Path) -> None:
         """Write the rows to the folder of a job."""
         # An interrupted attempt may have left the folder: only job.json makes it a job.
-        folder.mkdir(exist_ok=True)
+        private_folder(folder)
         write_rows(self.train, folder / _TRAIN)
         write_rows(self.validation, folder / _VALIDATION)
         if self.additional is not None:

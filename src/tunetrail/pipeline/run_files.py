@@ -12,13 +12,14 @@ import pandas as pd
 
 from tunetrail.data import row_files
 from tunetrail.errors import UserError
+from tunetrail.paths import private_file
 
 
 def write_json(content: Any, path: Path) -> None:
     """Write plain values to a file; they are on the disk when this returns."""
     # In the same folder: a rename is atomic within one file system only.
     unfinished = path.with_name(f".{path.name}")
-    with open(unfinished, "w", encoding="utf-8") as file:
+    with open(private_file(unfinished), "w", encoding="utf-8") as file:
         json.dump(content, file, ensure_ascii=False)
         file.flush()
         # Without it, a power cut may leave the new name with nothing in it.
@@ -30,7 +31,7 @@ def write_rows(rows: pd.DataFrame, path: Path) -> None:
     """Write a frame of rows to a Parquet file."""
     unfinished = path.with_name(f".{path.name}")
     # Not synced: a Parquet file cut off by a power cut has no footer, which the reader notices.
-    rows.to_parquet(unfinished, index=False)
+    rows.to_parquet(private_file(unfinished), index=False)
     os.replace(unfinished, path)
 
 

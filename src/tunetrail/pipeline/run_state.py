@@ -27,6 +27,7 @@ from tunetrail.data.sides import SIDES
 from tunetrail.data.splits import Split
 from tunetrail.deployment.registry import ModelVersion
 from tunetrail.errors import TrainingError, UserError
+from tunetrail.paths import private_folder
 from tunetrail.pipeline.jobs import CHECKPOINTS, MODEL, SCORES, last_checkpoint
 from tunetrail.pipeline.run_files import (
     needed_to_resume,
@@ -152,7 +153,7 @@ def working_folder(folder: Path) -> Iterator[None]:
     stays, unless something was trained already.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
     except OSError as error:
         raise TrainingError(
             f"output_dir must be a folder that can be written, got {folder.parent}: "

@@ -21,6 +21,7 @@ from tunetrail.errors import ConfigError
 from tunetrail.learning.recovery.failures import FullMemoryError
 from tunetrail.learning.recovery.signals import ask_to_stop
 from tunetrail.learning.training.ranks import leave_the_ranks
+from tunetrail.paths import private_file, write_private_text
 from tunetrail.pipeline.jobs import TrainingJob, fit_as_rank, ignore_metrics, is_written
 from tunetrail.pipeline.ranks import METRICS, STOP, STOPPED, failure_file, output_file
 
@@ -108,14 +109,14 @@ def _fit(folder: Path, rank: int, fit: Callable[..., None]) -> None:
         fit(folder, ignore_metrics if rank else write_metrics, is_first=not rank)
         leave_the_ranks()
     except BaseException as error:
-        failure_file(folder, rank).write_text(json.dumps(_described(error)), encoding="utf-8")
+        write_private_text(failure_file(folder, rank), json.dumps(_described(error)))
         raise SystemExit(1) from error
 
 
 def _write_output_to(path: Path) -> None:
     """Write what this process prints to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
+    with private_file(path).open("w", encoding="utf-8") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
 

@@ -49,7 +49,7 @@ def read_benchmark(
     statement = (
         select(*columns).where(row.model_name == model_name, row.shape == shape).order_by(row.id)
     )
-    with database.transaction() as connection:
+    with database.reading() as connection:
         return [BenchmarkRecord(**line) for line in connection.execute(statement).mappings()]
 
 

@@ -33,7 +33,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from tunetrail.errors import ConfigError, DatabaseError
 from tunetrail.locks import file_lock
+from tunetrail.paths import private_file
 from tunetrail.stores.failures import readable_failures, shown
+from tunetrail.stores.tables import Base
 
 HEAD_REVISION = "0006"
 """The newest revision in migrations/versions; a database at it opens without importing Alembic."""
@@ -75,6 +77,37 @@ class DatabaseConnection:
             engine = self._ready_engine()
             with engine.begin() as connection:
                 yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Yield a connection for reading, in one transaction.
+
+        A SQLite file that doesn't exist is not made: it is read as an empty database.
+
+        Raises:
+            DatabaseError: The database can't be reached or read.
+        """
+        with readable_failures(self.url):
+            if not self.is_missing():
+                with self._ready_engine().begin() as connection:
+                    yield connection
+                return
+
+            # In memory, and gone with the connection.
+            with make_engine(URL.create("sqlite")).begin() as connection:
+                Base.metadata.create_all(connection)
+                yield connection
+
+    def is_missing(self) -> bool:
+        """Return whether the database is a SQLite file that doesn't exist."""
+        if self.url.get_backend_name() == "postgresql":
+            return False
+        try:
+            Path(str(self.url.database)).stat()
+        # Other errors, such as a file in the place of a folder, are for the user to see.
+        except FileNotFoundError:
+            return True
+        return False
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
@@ -128,6 +161,7 @@ class DatabaseConnection:
             if self._engine is None:
                 engine = make_engine(self.url)
                 with _only_one_process(self.url):
+                    _make_private_file(self.url)
                     _use_write_ahead_log(engine)
                     _migrate(engine)
                 self._engine = engine
@@ -207,6 +241,12 @@ def _only_one_process(url: URL) -> Iterator[None]:
     path = Path(str(url.database))
     with file_lock(path.with_name(path.name + ".lock")):
         yield
+
+
+def _make_private_file(url: URL) -> None:
+    # SQLite gives its -wal and -shm files the mode of the database's file.
+    if url.get_backend_name() == "sqlite":
+        private_file(Path(str(url.database)))
 
 
 def _use_write_ahead_log(engine: Engine) -> None:

@@ -40,6 +40,7 @@ class DatabaseManager:
     """Sessions, samples, training runs and the ledger, in SQLite or PostgreSQL.
 
     The constructor only checks the URL. The first use opens the database and migrates its tables.
+    Reading doesn't make a SQLite file that is missing.
     Every method raises `DatabaseError` if the database can't be reached, read or written.
 
     Args:
@@ -73,6 +74,10 @@ class DatabaseManager:
     def shown_url(self) -> str:
         """The URL without its password."""
         return shown(self._database.url)
+
+    def is_missing(self) -> bool:
+        """Return whether the database is a SQLite file that doesn't exist; writing makes it."""
+        return self._database.is_missing()
 
     def close(self) -> None:
         """Close the database; using the manager again opens it again."""

@@ -89,7 +89,7 @@ def read_promotions(
     if model_name is not None:
         statement = statement.where(PromotionRow.model_name == model_name)
 
-    with database.transaction() as connection:
+    with database.reading() as connection:
         rows = [dict(row) for row in connection.execute(statement).mappings()]
     return [PromotionRecord(record_id=row.pop("id"), **row) for row in rows]
 
@@ -105,7 +105,7 @@ def read_learnt_rows(
         .order_by(row.id.desc())
         .limit(1)
     )
-    with database.transaction() as connection:
+    with database.reading() as connection:
         packed = connection.scalar(statement)
     if packed is None:
         return None

@@ -13,6 +13,7 @@ from tunetrail.errors import SessionError, did_you_mean
 from tunetrail.plain_values import plain_values
 from tunetrail.samples import Sample, SampleKind, sample_kinds
 from tunetrail.stores.connection import DatabaseConnection
+from tunetrail.stores.failures import shown
 from tunetrail.stores.tables import RejectedSampleRow, SampleRow, SessionRow, TrainingRunRow
 
 NEW = "new"
@@ -78,15 +79,23 @@ class SessionSummary:
 
 def check_session(database: DatabaseConnection, session_id: str) -> None:
     """Raise `SessionError`, naming the nearest known session, unless the session exists."""
-    with database.transaction() as connection:
+    with database.reading() as connection:
         is_session = SessionRow.session_id == session_id
         if connection.scalar(select(SessionRow.session_id).where(is_session)) is not None:
             return
         # Read only for the message: a known session needs one look-up by its key.
         known = connection.scalars(select(SessionRow.session_id)).all()
 
-    no_sessions = " There are none yet: ingest samples first."
-    advice = did_you_mean(session_id, known) if known else no_sessions
+    name = shown(database.url)
+    if database.is_missing():
+        advice = (
+            f" There is no database {name}. Ingest samples first, or call it in the folder of your "
+            "database."
+        )
+    elif not known:
+        advice = f" There are none yet in {name}: ingest samples first."
+    else:
+        advice = f"{did_you_mean(session_id, known)} The database is {name}."
     raise SessionError(
         f"session_id must name a session of the database, got {session_id!r}.{advice}"
     )
@@ -119,7 +128,7 @@ def read_samples(
     row = SampleRow
     columns = (row.id, row.shape, row.content, row.group_name, row.timestamp, row.weight, row.extra)
     is_of_kind = (row.session_id == session_id, row.kind == str(kind))
-    with database.transaction() as connection:
+    with database.reading() as connection:
         # Samples that arrive while these are read are left to the next training.
         last_id = connection.scalar(select(func.max(row.id)).where(*is_of_kind)) or 0
 
@@ -132,7 +141,7 @@ def read_samples(
             .order_by(row.id)
             .limit(chunk_size)
         )
-        with database.transaction() as connection:
+        with database.reading() as connection:
             # One transaction per page: whoever takes the rows may need hours for them.
             rows = connection.execute(statement).all()
 
@@ -159,7 +168,7 @@ def read_own_columns(
 ) -> dict[int, dict[str, Any]]:
     """Return, by row id, the columns of samples that no shape knows; unknown ids are absent."""
     own_columns: dict[int, dict[str, Any]] = {}
-    with database.transaction() as connection:
+    with database.reading() as connection:
         for start in range(0, len(row_ids), _MOST_PARAMETERS):
             is_asked_for = SampleRow.id.in_(row_ids[start : start + _MOST_PARAMETERS])
             statement = select(SampleRow.id, SampleRow.extra).where(is_asked_for)
@@ -178,7 +187,7 @@ def sessions_in_range(
         .group_by(row.session_id)
         .order_by(func.min(row.id))
     )
-    with database.transaction() as connection:
+    with database.reading() as connection:
         return list(connection.scalars(statement))
 
 
@@ -190,7 +199,7 @@ def read_rejected_samples(database: DatabaseConnection, session_id: str) -> list
         .where(row.session_id == session_id)
         .order_by(row.id)
     )
-    with database.transaction() as connection:
+    with database.reading() as connection:
         rows = [dict(row) for row in connection.execute(statement).mappings()]
 
     return [
@@ -228,7 +237,7 @@ def summarize(database: DatabaseConnection, session_id: str | None = None) -> li
         .order_by(run.created_at, run.id)
     )
 
-    with database.transaction() as connection:
+    with database.reading() as connection:
         sessions = connection.execute(created).all()
         # Every kind has a count, so that callers needn't ask whether a session has samples of it.
         counts: dict[str, dict[str, dict[str, int]]] = defaultdict(

@@ -29,6 +29,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from tunetrail.config import TrackingConfig
 from tunetrail.errors import UserError
 from tunetrail.locks import file_lock
+from tunetrail.paths import private_file, private_folder
 from tunetrail.stores.processes import ProcessIdentity
 from tunetrail.stores.tracked_runs import LONGEST_VALUE, TrackedRun, safe_name
 from tunetrail.stores.tracking_errors import shown_uri, tracking_errors
@@ -65,6 +66,8 @@ class Tracker:
             _check_reachable(self.config.uri)
             # Of two processes that create the same store or experiment at once, one would fail.
             with self.lock("initialise"):
+                if file:
+                    private_file(file)
                 self.activate()
                 self.client = MlflowClient(
                     tracking_uri=self.config.uri, registry_uri=self.config.uri
@@ -183,7 +186,8 @@ class Tracker:
 
         location = None
         if sqlite_file(self.config.uri):  # a server has its own place for artifacts
-            location = Path(self.config.artifacts).expanduser().resolve().as_uri()
+            # Artifacts quote samples; everything of a run lies below this folder.
+            location = private_folder(Path(self.config.artifacts).expanduser().resolve()).as_uri()
         # MLflow's pages then show what belongs to training, not to chat applications.
         tags = {"mlflow.experimentKind": "custom_model_development"}
         return str(self.client.create_experiment(name, artifact_location=location, tags=tags))

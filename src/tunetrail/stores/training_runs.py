@@ -135,7 +135,7 @@ def read_training_runs(
     if states:
         statement = statement.where(TrainingRunRow.state.in_(list(map(str, states))))
 
-    with database.transaction() as connection:
+    with database.reading() as connection:
         rows = connection.execute(statement).mappings().all()
     return [_training_run(row) for row in rows]
 
@@ -143,7 +143,7 @@ def read_training_runs(
 def read_training_run(database: DatabaseConnection, run_id: str) -> TrainingRun | None:
     """Return one run, or None if there is no run with that id."""
     statement = select(TrainingRunRow.__table__).where(TrainingRunRow.id == run_id)
-    with database.transaction() as connection:
+    with database.reading() as connection:
         row = connection.execute(statement).mappings().one_or_none()
     return None if row is None else _training_run(row)
 

@@ -1,10 +1,11 @@
-"""The MLflow run of a sweep, which is the parent of its jobs' runs.
+"""Hydra's callbacks: private folders for its logs, and the MLflow run of a sweep.
 
-Hydra calls the callback at the beginning and the end of a sweep. The jobs find the run by an
-environment variable.
+Hydra calls them at the beginning and the end of a job or a sweep. A sweep's run is the parent of
+its jobs' runs, which find it by an environment variable.
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
@@ -12,11 +13,24 @@ from omegaconf import DictConfig, OmegaConf
 
 from tunetrail.config import SWEEP_RUN_VARIABLE, SWEPT_KEYS_VARIABLE, TrackingConfig
 from tunetrail.errors import TunetrailError
+from tunetrail.paths import private_folder
 from tunetrail.stores.tracking import Tracker, shown_uri
 from tunetrail.sweeps import SweepNotStarted
 
 _open: dict[str, Tracker] = {}
 """The stores of the open sweeps of this process, by the id of their run."""
+
+
+class PrivateLogsCallback(Callback):
+    """Makes the folder of Hydra's log, which may quote samples, readable by its owner only."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Make the folder of a single job before Hydra does."""
+        private_folder(Path(config.hydra.run.dir))
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Make the folder of a sweep before Hydra does."""
+        private_folder(Path(config.hydra.sweep.dir))
 
 
 class SweepRunCallback(Callback):

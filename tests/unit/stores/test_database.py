@@ -548,7 +548,7 @@ def test_database_manager_keeps_its_file_when_the_folder_changes(tmp_path, monke
     manager = DatabaseManager("sqlite:///tunetrail.db")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    manager.sessions()
+    manager.ingest("s1", PAIRS, SampleKind.EMBEDDING)
     assert (tmp_path / "tunetrail.db").is_file()
 
 
@@ -591,7 +591,8 @@ def test_database_manager_names_a_folder_that_can_not_be_made(tmp_path):
 def test_database_manager_names_a_folder_that_can_not_be_written(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(DatabaseError, match="Its folder can't be written"):
-        DatabaseManager(f"sqlite:///{tmp_path}/tunetrail.db").sessions()
+        manager = DatabaseManager(f"sqlite:///{tmp_path}/tunetrail.db")
+        manager.ingest("s1", PAIRS, SampleKind.EMBEDDING)
 
 
 def test_database_manager_names_a_path_that_is_a_folder(tmp_path):

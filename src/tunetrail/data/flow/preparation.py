@@ -27,7 +27,7 @@ from tunetrail.data.twins.duplicates import SketchBook
 from tunetrail.data.twins.near_pairs import Mask
 from tunetrail.data.twins.sketches import sketch_rows
 from tunetrail.errors import ConfigError, SampleError
-from tunetrail.paths import cache_dir, made_folder
+from tunetrail.paths import cache_dir, made_folder, private_folder
 from tunetrail.samples import shape_named
 
 
@@ -130,7 +130,7 @@ class Preparation:
     @contextlib.contextmanager
     def _scratch(self, folder: Path) -> Iterator[tuple[Path, ResultCache]]:
         """Yield a folder for temporary files, and the cache of the chunks' results."""
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         with contextlib.ExitStack() as stack:
             # Next to the result, so that files can be moved instead of copied.
             temporary = tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-")

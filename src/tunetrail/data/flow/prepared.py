@@ -12,6 +12,7 @@ from tunetrail.data import row_files
 from tunetrail.data.checks.results import CheckResult, StepAccount
 from tunetrail.data.sides import SIDES
 from tunetrail.data.splits import Split, check_no_leak
+from tunetrail.paths import write_private_text
 
 SET_ASIDE, CHANGES, FLAGS = "set_aside.parquet", "changes.parquet", "flags.parquet"
 REPORT, SUMMARY = "report.html", "summary.json"
@@ -103,7 +104,7 @@ class PreparedSession:
             "placeholders": dict(self.placeholders),
             "stopped": self.stopped,
         }
-        path.write_text(json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_private_text(path, json.dumps(summary, indent=1, ensure_ascii=False))
         return path
 
 

@@ -15,6 +15,7 @@ from tunetrail.data.flow.prepared import CHANGES, FLAGS, SET_ASIDE, side_file
 from tunetrail.data.flow.removals import Removals
 from tunetrail.data.rows import content_text, records_of, set_aside_frame, texts_of
 from tunetrail.data.sides import SIDES, Sides
+from tunetrail.paths import private_folder
 
 _EXAMPLE_CHARACTERS = 300
 
@@ -41,7 +42,7 @@ class SessionWriter:
         self._example_ids = example_ids
         self._clusters: dict[str, set[str]] = {side: set() for side in SIDES}
 
-        (folder / "rows").mkdir(exist_ok=True)
+        private_folder(folder / "rows")
         columns = [*row_files.columns_of_shapes(kind, shapes), "cluster", *MEASURED_COLUMNS]
         schema = row_files.schema_of(columns)
         self._sides = {side: row_files.RowWriter(side_file(folder, side), schema) for side in SIDES}

@@ -24,6 +24,7 @@ from tunetrail.data.flow.prepared import (
 from tunetrail.data.report.report import render
 from tunetrail.data.report.report_data import ReportData, ReportSection
 from tunetrail.data.sides import SIDES
+from tunetrail.paths import private_folder, write_private_text
 
 # Of the rows set aside, and of the rows changed: the files have all of them.
 _LINES_READ = 5_000
@@ -74,7 +75,7 @@ def report_section(session: PreparedSession, name: str, max_length: int | None) 
 
 def write_report(data: ReportData, path: Path) -> None:
     """Write the report to an HTML file."""
-    path.write_text(render(data), encoding="utf-8")
+    write_private_text(path, render(data))
 
 
 def join_sessions(
@@ -98,7 +99,7 @@ def join_sessions(
     for model_type, session in sessions.items():
         sections.append(report_section(session, model_type, max_lengths[model_type]))
 
-    (folder / "rows").mkdir(exist_ok=True)
+    private_folder(folder / "rows")
     side_names = [str(side_file(Path(), side)) for side in SIDES]
     for name in (*side_names, SET_ASIDE, CHANGES, FLAGS):
         _join_files([session.folder / name for session in sessions.values()], folder / name)

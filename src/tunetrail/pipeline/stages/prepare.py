@@ -11,6 +11,7 @@ import pandas as pd
 from tunetrail.data.rows import records_of, rows_digest, texts_of_rows
 from tunetrail.data.splits import Split
 from tunetrail.evaluation.looks import rows_sketch
+from tunetrail.paths import private_file
 from tunetrail.pipeline.additional_shapes import AdditionalShapes
 from tunetrail.pipeline.preparing import build_preparation, keep_preparation, prepare_rows
 from tunetrail.pipeline.run_state import ADDITIONAL, AUGMENTED, PREPARED, TRAIN
@@ -139,7 +140,7 @@ def _augment(context: StageContext, builder: TrainRowBuilder, train: pd.DataFram
     result = builder.augment(train)
     if len(result.rejected):
         path = context.state.folder / "augmentation_rejected.parquet"
-        result.rejected.to_parquet(path)
+        result.rejected.to_parquet(private_file(path))
         # At once: resuming doesn't need the file, so a failure would remove it.
         context.run.log_artifact(path, "data")
     _warn(context, result.notes)
