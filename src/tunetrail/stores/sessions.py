@@ -87,15 +87,11 @@ def check_session(database: DatabaseConnection, session_id: str) -> None:
         known = connection.scalars(select(SessionRow.session_id)).all()
 
     name = shown(database.url)
-    if database.is_missing():
-        advice = (
-            f" There is no database {name}. Ingest samples first, or call it in the folder of your "
-            "database."
-        )
-    elif not known:
-        advice = f" There are none yet in {name}: ingest samples first."
-    else:
+    if known:
         advice = f"{did_you_mean(session_id, known)} The database is {name}."
+    else:
+        state = "doesn't exist" if database.is_missing() else "is empty"
+        advice = f" There are none yet: ingest samples first. The database {name} {state}."
     raise SessionError(
         f"session_id must name a session of the database, got {session_id!r}.{advice}"
     )

@@ -370,5 +370,7 @@ def test_sessions_reads_the_database_of_the_environment(
     call_main: CallMain, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TUNETRAIL_DATABASE_URL", "sqlite:///elsewhere.db")
-    call_main("sessions")
+    file = write_jsonl(workplace / "rows.jsonl", PAIRS)
+    call_main("ingest", file, "--session", "s1", "--kind", "embedding")
+    assert "s1" in call_main("sessions").out
     assert (workplace / "elsewhere.db").exists() and not (workplace / "tunetrail.db").exists()

@@ -530,16 +530,17 @@ def test_database_manager_opens_again_after_close(manager, session):
 
 def test_database_manager_waits_for_another_writer(tmp_path):
     manager = DatabaseManager(f"sqlite:///{tmp_path}/tunetrail.db")
-    manager.sessions()
+    manager.ingest("s1", PAIRS, SampleKind.EMBEDDING)
     with sqlite3.connect(tmp_path / "tunetrail.db") as other:
         assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         other.execute("BEGIN IMMEDIATE")
-        assert manager.sessions() == []
+        assert len(manager.sessions()) == 1
     other.close()
 
 
 def test_database_manager_makes_missing_folders(tmp_path):
-    DatabaseManager(f"sqlite:///{tmp_path}/new/folder/tunetrail.db").sessions()
+    manager = DatabaseManager(f"sqlite:///{tmp_path}/new/folder/tunetrail.db")
+    manager.ingest("s1", PAIRS, SampleKind.EMBEDDING)
     assert (tmp_path / "new/folder/tunetrail.db").is_file()
 
 
