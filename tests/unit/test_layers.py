@@ -13,7 +13,7 @@ pytestmark = pytest.mark.processes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ONE_WAY = "Imports go one way"
-ROOMS = "Tensors, scores and rows don't know one another"
+ROOMS = "Tensors and scores don't know how rows are prepared"
 STORES = "Stores know data's conventions only"
 TENSORS = "Tensors stay in learning"
 MLFLOW = "MLflow stays in stores and deployment"

@@ -122,14 +122,28 @@ def missing_column(column: str) -> SampleError:
     return SampleError(f"{column} is missing. Fill it in or leave the row out.")
 
 
-def known_columns(kind: SampleKind) -> frozenset[str]:
-    """Return every column from which a sample of a kind can learn, by shapes and conventions."""
+def is_known_form(columns: Iterable[str], kind: SampleKind) -> bool:
+    """Tell whether a row with these columns becomes a sample of a kind."""
+    try:
+        find_convention(columns, kind)
+    except SampleError:
+        return False
+    return True
+
+
+def shape_columns(kind: SampleKind) -> frozenset[str]:
+    """Return every column that a sample of a kind can have."""
     columns = set(COMMON_COLUMNS)
     for shape in shapes_of_kind(kind):
         columns.update(shape.columns)
-    for convention in conventions_of_kind(kind):
-        columns |= convention.known
     return frozenset(columns)
+
+
+def known_columns(kind: SampleKind) -> frozenset[str]:
+    """Return every column from which a sample of a kind can learn, by shapes and conventions."""
+    return shape_columns(kind).union(
+        *(convention.known for convention in conventions_of_kind(kind))
+    )
 
 
 def with_other_columns(row: Row, result: Row, convention: Convention) -> Row:

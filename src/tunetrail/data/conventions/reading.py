@@ -16,14 +16,16 @@ from tunetrail.data.conventions.convention import (
     Gathering,
     Row,
     find_convention,
+    is_known_form,
     known_columns,
     missing_column,
     missing_value,
+    shape_columns,
     with_other_columns,
 )
 from tunetrail.data.conventions.verdicts import is_verdict
 from tunetrail.errors import SampleError
-from tunetrail.samples import LeftOut, Sample, SampleKind, parse_sample
+from tunetrail.samples import LeftOut, Sample, SampleKind, parse_sample, sample_kinds
 from tunetrail.samples.parsing import is_absent
 
 # Importing these two has registered their conventions.
@@ -99,8 +101,7 @@ class IngestAccount:
                 continue
             self.unused[column] += 1
             if column not in self.suggestions:
-                known = known_columns(kind) if kind else ()
-                self.suggestions[column] = suggestion(column, known)
+                self.suggestions[column] = suggestion(column, shape_columns(kind) if kind else ())
 
     def add_rejection(self, row_number: int, reason: str) -> None:
         """Count a rejected row under its reason, whatever values the reason quotes."""
@@ -160,8 +161,15 @@ class RowReader:
 
     def check_columns(self, row: Row) -> None:
         """Raise `SampleError` if a row has the columns of no convention and of no shape."""
-        columns = renamed(row, self.mapping) if self.mapping else row
-        find_convention(map(str, columns), self.kind)
+        columns = list(map(str, renamed(row, self.mapping) if self.mapping else row))
+        try:
+            find_convention(columns, self.kind)
+        except SampleError as error:
+            other_kinds = [kind for kind in sample_kinds() if is_known_form(columns, kind)]
+            advice = "Map the columns with --columns, such as anchor=question,positive=answer."
+            if other_kinds:
+                advice = f"Rows of this form are {other_kinds[0]} samples: --kind {other_kinds[0]}."
+            raise SampleError(f"{error} {advice}") from None
 
     def finish(self) -> Iterator[tuple[int, Sample | LeftOut]]:
         """Yield the samples of rows that were collected, with the number of a source row."""
