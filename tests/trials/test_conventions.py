@@ -154,6 +154,40 @@ LANGUAGE_MODEL_ROWS = [
     (
         "HH-RLHF",
         {
+            "chosen": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d",
+            "rejected": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: e",
+        },
+        {"prompt_messages": chat("a", "b", "c"), "chosen": "d", "rejected": "e"},
+    ),
+    (
+        "prompt/completion",
+        {"prompt": chat("a", "b", "c"), "completion": [{"role": "assistant", "content": "d"}]},
+        {
+            "messages": [
+                *chat("a"),
+                {"role": "assistant", "content": "b", "weight": 0.0},
+                *chat("c", "d"),
+            ]
+        },
+    ),
+    (
+        "prompt/completion",
+        {"prompt": "[1, 2]", "completion": "[2, 1]"},
+        {"input": "[1, 2]", "output": "[2, 1]"},
+    ),
+    (
+        "OpenAI chats",
+        {"messages": [SYSTEM, *chat("Three?", "trois")], "system": "Be brief."},
+        {
+            "messages": [
+                {"role": "system", "content": f"Be brief.\n\n{SYSTEM['content']}"},
+                *chat("Three?", "trois"),
+            ]
+        },
+    ),
+    (
+        "HH-RLHF",
+        {
             "chosen": "\n\nHuman: Hi\n\nAssistant: Hello\n\nwith a second paragraph",
             "rejected": "\n\nHuman: Hi\n\nAssistant: Go away",
         },
@@ -176,6 +210,11 @@ EMBEDDING_ROWS = [
         ],
     ),
     ("FlagEmbedding", {"query": "q", "pos": '["p"]', "neg": '["n"]'}, [TRIPLET]),
+    (
+        "question/answer",
+        {"question": "Sort 2, 1.", "answer": "[1, 2]"},
+        [{"anchor": "Sort 2, 1.", "positive": "[1, 2]"}],
+    ),
     (
         "pairs with several negatives",
         {"anchor": "q", "positive": "p", "negative_1": "n1", "negative_2": "n2"},
@@ -285,6 +324,13 @@ def test_beir_folder_gives_a_pair_for_each_positive_judgement(
         ({"messages": chat("Hours?", "No idea."), "label": False}, "llm", "label must confirm"),
         ({"messages": chat("Hours?", "No idea."), "kto_tag": "false"}, "llm", "kto_tag must"),
         ({"messages": chat("Hours?", "No idea."), "feedback": "down"}, "llm", "feedback must"),
+        (
+            {"messages": [*chat("a"), {"role": "assistant", "content": "b", "rating": 1}]},
+            "llm",
+            "feedback must accept the answer",
+        ),
+        ({"prompt": "a", "completion": "b", "label": None}, "llm", "label is missing"),
+        ({"query": "a", "passage": "b", "label": None}, "embedding", "label is missing"),
         ({"instruction": "a", "output": "b", "label": 0}, "llm", "label must confirm"),
         ({"input": "a", "output": "b", "accepted": False}, "llm", "accepted must confirm"),
         ({"anchor": "a", "positive": "b", "label": 0}, "embedding", "label must confirm"),

@@ -30,6 +30,8 @@ _ENTAILMENT = {"entailment": 0, "neutral": 1, "contradiction": 2, "e": 0, "n": 1
 """SNLI's words and the numbers that Hugging Face's copies of SNLI, MNLI and ANLI have for them."""
 
 
+_LISTS = ("pos", "neg", "negs", "negatives", "hard_negatives")
+"""Columns that hold lists of texts, in CSV as JSON."""
 _NEGATIVE_SET = frozenset(NEGATIVE_COLUMNS)
 
 
@@ -65,7 +67,9 @@ def _pair(name: str, anchor: str, positive: str, needs: tuple[str, ...] = ()) ->
 
 def _texts(row: Row, column: str) -> list[str]:
     """Return the texts of a column that holds one text or a list of them."""
-    texts = list_of(row[column])
+    # In a column for one text, JSON of a list may well be the text.
+    is_text = isinstance(row[column], str) and column not in _LISTS
+    texts = None if is_text else list_of(row[column])
     if texts is None:
         return [checked_text(row[column], column)]
     if not texts:

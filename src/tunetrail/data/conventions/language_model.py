@@ -1,11 +1,12 @@
 """The conventions of data for language models: instructions, chats, and preferences."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tunetrail.data.conventions.convention import Convention, Row, list_of, register, text_of
 from tunetrail.data.conventions.verdicts import VERDICT_COLUMNS, checked_verdict
+from tunetrail.data.conversations.feedback import FEEDBACK_COLUMNS
 from tunetrail.data.conversations.messages import MESSAGE_COLUMNS, messages_of
 from tunetrail.errors import SampleError
 from tunetrail.samples import SampleKind
@@ -85,11 +86,18 @@ def _system_turn(row: Row) -> list[Message]:
     return [_message("system", checked_text(row[column], column)) for column in columns]
 
 
+def _after_system(row: Row, messages: list[Message]) -> list[Message]:
+    """Return messages after the row's system turn; two system turns become one."""
+    turns = [*_system_turn(row), *messages]
+    while len(turns) > 1 and turns[0]["role"] == turns[1]["role"] == "system":
+        joined = f"{turns[0]['content']}\n\n{turns[1]['content']}"
+        turns[:2] = [_message("system", joined)]
+    return turns
+
+
 def _tools(row: Row) -> dict[str, Any]:
     """Return the column `tools`, if there are any, for the chat template."""
-    if not _is_filled(row.get("tools")):
-        return {}
-    return {"tools": row["tools"]}
+    return {"tools": row["tools"]} if _is_filled(row.get("tools")) else {}
 
 
 def _history(row: Row) -> list[Message]:
@@ -116,13 +124,11 @@ def _chat(column: str, name: str) -> Convention:
 
     def becomes(row: Row) -> list[Row]:
         checked_verdict(row, _GOOD_ANSWER)
-        messages = _messages(row[column], column)
-        system = _system_turn(row)
-        tools = _tools(row)
+        messages = _after_system(row, _messages(row[column], column))
         is_own_form = column == "messages" and isinstance(row[column], list)
-        if is_own_form and not system and not tools and messages == row[column]:
+        if is_own_form and messages == row[column] and not _is_filled(row.get("tools")):
             return [row]
-        return [{**_carried(row), "messages": [*system, *messages], **tools}]
+        return [{**_carried(row), "messages": messages, **_tools(row)}]
 
     optional = (*SYSTEM_COLUMNS, "tools", *VERDICT_COLUMNS)
     return Convention(
@@ -131,35 +137,79 @@ def _chat(column: str, name: str) -> Convention:
 
 
 def _messages(value: Any, column: str) -> list[Message]:
-    """Return a conversation in any notation as messages in the notation of samples."""
-    return checked_turns(messages_of({"messages": value}), column)
+    """Return a conversation in any notation as messages in the notation of samples.
+
+    Raises:
+        SampleError: A message is malformed, or feedback on one rejects it.
+    """
+    messages = messages_of({"messages": value})
+    for message in messages:
+        if isinstance(message, Mapping) and any(map(message.get, FEEDBACK_COLUMNS)):
+            checked_verdict(message, _GOOD_ANSWER)
+    return checked_turns(messages, column)
+
+
+def _message_list(value: Any) -> list[Any] | None:
+    """Return a list of messages, or JSON text of one, as a list; None for any other text."""
+    messages = list_of(value)
+    is_text = isinstance(value, str)
+    # A text may be JSON in its own right, such as the list of numbers that a question asks for.
+    if is_text and not all(isinstance(message, Mapping) for message in messages or ()):
+        return None
+    return messages or (None if is_text else messages)
 
 
 def _prompt_completion(row: Row) -> list[Row]:
     """Return TRL's prompt and completion: two texts, or two lists of messages."""
     checked_verdict(row, _GOOD_ANSWER)
-    if list_of(row["prompt"]) is None and list_of(row["completion"]) is None:
+    if _message_list(row["prompt"]) is None and _message_list(row["completion"]) is None:
         prompt, completion = text_of(row, "prompt"), checked_text(row["completion"], "completion")
         return [_carried(row) | _answered(row, prompt, completion)]
 
-    messages = _turns(row["prompt"], "prompt", "user")
-    messages += _turns(row["completion"], "completion", "assistant")
-    return [{**_carried(row), "messages": [*_system_turn(row), *messages], **_tools(row)}]
+    # Only the completion is learnt: earlier answers are read.
+    prompt = _turns(row["prompt"], "prompt", "user")
+    context = [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in prompt]
+    messages = [*context, *_turns(row["completion"], "completion", "assistant")]
+    return [{**_carried(row), "messages": _after_system(row, messages), **_tools(row)}]
 
 
 def _turns(value: Any, column: str, role: str) -> list[Message]:
     """Return a list of messages, or a text as the only message of a role."""
-    if list_of(value) is not None:
+    if _message_list(value) is not None:
         return _messages(value, column)
     return [_message(role, checked_text(value, column))]
 
 
-def _verdict_row(row: Row) -> list[Row]:
-    """Refuse a single verdict on an answer, the form of KTO."""
-    raise SampleError(
-        f"label must be absent, got {shortened(row['label'])}. A single verdict (KTO) can't be "
-        "learnt yet: keep the accepted rows without the label."
+def _judged(column: str) -> Convention:
+    """Return the convention of KTO: an answer, and whether it was accepted."""
+
+    def becomes(row: Row) -> list[Row]:
+        texts = {name: _only_text(row[name], name) for name in ("prompt", "completion")}
+        before = [name for name in _AROUND if _is_filled(row.get(name))]
+        if before:
+            raise SampleError(
+                f"{before[0]} must be absent, as a verdict (KTO) has no turns before its prompt, "
+                f"got {shortened(row[before[0]])}. Put the text into the prompt."
+            )
+        return [{**texts, "accepted": row[column]}]
+
+    columns = ("prompt", "completion", column)
+    return Convention(
+        name="KTO", kind=SampleKind.LLM, columns=columns, optional=_AROUND, becomes=becomes
     )
+
+
+def _only_text(value: Any, column: str) -> str:
+    """Return a text, or the text of the only message of a list."""
+    if _message_list(value) is None:
+        return checked_text(value, column)
+    messages = _messages(value, column)
+    if len(messages) != 1 or messages[0].keys() != {"role", "content"}:
+        raise SampleError(
+            f"{column} must be one text or one message next to a verdict, got {len(messages)} "
+            "messages. Leave the row out."
+        )
+    return str(messages[0]["content"])
 
 
 def _preference(name: str, prompt: str = "") -> Convention:
@@ -174,7 +224,8 @@ def _preference(name: str, prompt: str = "") -> Convention:
 
         answers = {"chosen": chosen, "rejected": rejected}
         result = preference_columns({"prompt": before, **answers, **_tools(row)})
-        is_own_form = all(row.get(column) == text for column, text in result.items())
+        texts = {name: value for name, value in row.items() if isinstance(value, str)}
+        is_own_form = texts.items() >= result.items() if "prompt" in result else False
         return [row if is_own_form else result]
 
     columns = (*filter(None, [prompt]), "chosen", "rejected")
@@ -186,7 +237,7 @@ def _preference(name: str, prompt: str = "") -> Convention:
 def _answer_turns(row: Row, column: str, before: list[Message]) -> list[Message]:
     """Return the turns of one of two answers, without the prompt that it may repeat."""
     value = row[column]
-    if list_of(value) is not None:
+    if _message_list(value) is not None:
         turns = _messages(value, column)
         repeated = turns[: len(before)] == before
         return turns[len(before) :] if repeated else turns
@@ -231,7 +282,7 @@ register(
     _answers("Alpaca", "instruction", "output", "input"),
     _answers("Alpaca", "instruction", "response", "input"),
     _answers("Dolly", "instruction", "response", "context"),
-    _own("KTO", ("prompt", "completion", "label"), _verdict_row),
+    *(_judged(column) for column in ("label", "accepted", "kto_tag")),
     _own("prompt/completion", ("prompt", "completion"), _prompt_completion, "label"),
     _own("input/output after a system turn", ("input", "output"), _completion, "instruction"),
     _answers("prompt/response", "prompt", "response"),

@@ -200,7 +200,8 @@ class RowReader:
 
         convention = self._conventions[key]
         for column in convention.needs if convention else ():
-            if column in row and column not in present:
+            # In CSV, an empty cell is an empty text.
+            if column in row and str(present.get(column, "")).strip() == "":
                 raise missing_column(column)
         return convention
 

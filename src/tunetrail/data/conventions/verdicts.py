@@ -20,8 +20,8 @@ _VERDICTS = dict.fromkeys((*_REJECTING, "undesirable"), False) | dict.fromkeys(_
 
 
 def is_verdict(column: str, value: Any) -> bool:
-    """Tell whether a value of one of the columns is a verdict, and not the name of a class."""
-    return column in FEEDBACK_COLUMNS or (column in LABEL_COLUMNS and _read(value) is not None)
+    """Tell whether the value of a column is a verdict, and not the name of a class or a score."""
+    return column in FEEDBACK_COLUMNS or _read(value) is not None
 
 
 def checked_verdict(row: Row, claim: str, columns: Iterable[str] = ()) -> None:
