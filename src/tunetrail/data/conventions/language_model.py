@@ -168,8 +168,10 @@ def _prompt_completion(row: Row) -> list[Row]:
 
     # Only the completion is learnt: earlier answers are read.
     prompt = _turns(row["prompt"], "prompt", "user")
-    context = [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in prompt]
-    messages = [*context, *_turns(row["completion"], "completion", "assistant")]
+    for turn in prompt:
+        if turn["role"] == "assistant":
+            turn["weight"] = 0
+    messages = [*prompt, *_turns(row["completion"], "completion", "assistant")]
     return [{**_carried(row), "messages": _after_system(row, messages), **_tools(row)}]
 
 
