@@ -167,11 +167,11 @@ def _prompt_completion(row: Row) -> list[Row]:
         return [_carried(row) | _answered(row, prompt, completion)]
 
     # Only the completion is learnt: earlier answers are read.
-    prompt = _turns(row["prompt"], "prompt", "user")
-    for turn in prompt:
+    context = _turns(row["prompt"], "prompt", "user")
+    for turn in context:
         if turn["role"] == "assistant":
             turn["weight"] = 0
-    messages = [*prompt, *_turns(row["completion"], "completion", "assistant")]
+    messages = [*context, *_turns(row["completion"], "completion", "assistant")]
     return [{**_carried(row), "messages": _after_system(row, messages), **_tools(row)}]
 
 
