@@ -22,10 +22,10 @@ from bench.memory import SampledRun, run_sampled
 from bench.results import Figure, Options, Result
 from tunetrail.config import PreparationConfig, PrivacyConfig, Settings
 from tunetrail.data.flow.preparation import Preparation
+from tunetrail.data.formats import read_rows
 from tunetrail.data.privacy import Scrubber
 from tunetrail.data.row_files import frames_of_file
 from tunetrail.data.rows import rows_frame
-from tunetrail.data.sources import read_rows
 from tunetrail.errors import SampleError
 from tunetrail.learning.models.catalog import EMBEDDING_MODELS, resolve_model
 from tunetrail.pipeline.families import EMBEDDING

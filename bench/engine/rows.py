@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.results import Options
-from tunetrail.data.sources import read_rows
+from tunetrail.data.formats import read_rows
 from tunetrail.data.stdlib_docs import stdlib_docs
 from tunetrail.errors import SampleError
 from tunetrail.samples import BrokenRow, SampleKind

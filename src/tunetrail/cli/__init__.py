@@ -35,7 +35,7 @@ commands:
   train      train on a session's samples; the new model becomes `root` if it is measurably better
   resume     continue a run that failed, was stopped or was killed
   prepare    validate, clean and split a session's rows into files, without training
-  ingest     store the samples or chat logs of a file (JSONL, CSV, Parquet) under a session
+  ingest     store the samples or chat logs of a file, folder, URL or query under a session
   sessions   list the sessions, their samples and how their last training ended
   compare    compare runs, versions or base models on the same test rows
   report     write the page of a run: decision, curves, intervals, slices, examples
@@ -46,6 +46,9 @@ commands:
 
 _INGEST = """\
 Store the samples of a file under a session. Ingesting the same file again adds nothing.
+
+formats: .jsonl, .json, .csv, .tsv, .txt (each also as .gz or .zst), .parquet, .arrow, folders of
+them, folders that Hugging Face's `datasets` saved, URLs, and a query on a database.
 
 kinds:
   embedding      rows with anchor, positive[, negative] | sentence1, sentence2, score |
@@ -149,14 +152,24 @@ def _run_parsed_command(command: str, arguments: list[str]) -> int:
     columns_help = "read the file's columns under other names: anchor=question,positive=answer"
     # A conversation is no kind of sample: it is turned into samples of both kinds.
     kinds = (*sample_kinds(), "conversation")
-    parser.add_argument("file", help="a .jsonl, .csv or .parquet file")
+    file_help = "a file, a folder, a glob or a URL of rows; with --query, the URL of a database"
+    query_help = "the SELECT that returns the rows; the database isn't changed"
+    parser.add_argument("file", help=file_help)
+    parser.add_argument("--query", metavar="SELECT", help=query_help)
     parser.add_argument("--session", required=True, metavar="ID", help=session_help)
     parser.add_argument("--kind", required=True, choices=kinds, help="kind of the rows, see above")
     parser.add_argument("--columns", default="", metavar="NAME=COLUMN,...", help=columns_help)
     options = parser.parse_args(arguments)
     from tunetrail.cli.sessions import ingest
 
-    return ingest(options.file, options.session, options.kind, options.database, options.columns)
+    return ingest(
+        options.file,
+        options.session,
+        options.kind,
+        options.database,
+        options.columns,
+        query=options.query,
+    )
 
 
 def _run_ui(parser: argparse.ArgumentParser, arguments: list[str]) -> int:

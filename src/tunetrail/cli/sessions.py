@@ -24,48 +24,69 @@ from tunetrail.data.conventions.reading import RowReader
 from tunetrail.data.conversations.conversations import ID_COLUMNS, TIME_COLUMNS, derive
 from tunetrail.data.conversations.feedback import FEEDBACK_COLUMNS
 from tunetrail.data.conversations.messages import MESSAGE_COLUMNS, messages_of
-from tunetrail.data.sources import check_rows, count_rows, read_rows
+from tunetrail.data.formats import (
+    DatabaseQuery,
+    Source,
+    check_rows,
+    count_rows,
+    read_rows,
+    reading_notes,
+    shown_source,
+)
 from tunetrail.errors import SampleError
 from tunetrail.samples import COMMON_COLUMNS, LeftOut, Sample, SampleKind, sample_kinds
 from tunetrail.stores.database import DatabaseManager, IngestReport
 
 
-def ingest(file: str, session_id: str, kind: str, database: str, columns: str = "") -> int:
+def ingest(
+    file: str,
+    session_id: str,
+    kind: str,
+    database: str,
+    columns: str = "",
+    *,
+    query: str | None = None,
+) -> int:
     """Store the samples of a file, or of the chat logs of a file, and print what became of them.
 
     Args:
-        file: A file of rows, or a folder with a corpus, queries and judgements in BEIR's form.
+        file: A source of rows as `read_rows` takes it, or a folder with a corpus, queries and
+            judgements in BEIR's form.
         session_id: The session of the rows.
         kind: A kind of samples, or `conversation`.
         database: The URL of the database.
         columns: The user's own mapping of columns, such as `anchor=question,positive=answer`.
+        query: The SELECT that returns the rows of the database whose URL is in place of the file.
     """
+    source: Source = file if query is None else DatabaseQuery(file, query)
     mapping = read_mapping(columns) if columns else {}
     if kind == "conversation":
-        return _ingest_conversations(file, session_id, database, mapping)
+        return _ingest_conversations(source, session_id, database, mapping)
 
     sample_kind = SampleKind(kind)
-    rows = beir_rows(file) if is_beir_folder(file) else read_rows(file)
+    is_beir = is_beir_folder(file)
+    rows = beir_rows(file) if is_beir else read_rows(source)
     # A file of another kind is refused as a whole, before anything is stored.
-    if not is_beir_folder(file):
+    if not is_beir:
+        _print_notes(source)
         reader = RowReader(sample_kind, mapping)
         if mapping:
-            check_sources(mapping, first_columns(file))
-        check_rows(file, reader.check_columns, f"{sample_kind} samples")
+            check_sources(mapping, first_columns(source))
+        check_rows(source, reader.check_columns, f"{sample_kind} samples")
 
     with DatabaseManager(database) as manager:
         is_new = not manager.has_session(session_id)
-        with _progress(file) as (progress, task):
+        with _progress(source) as (progress, task):
             report = manager.ingest(
                 session_id,
                 rows,
                 sample_kind,
-                source=file,
+                source=shown_source(source),
                 columns=mapping,
                 on_progress=lambda rows: progress.update(task, completed=rows),
             )
 
-        if is_beir_folder(file):
+        if is_beir:
             report.account.read_as["BEIR"] = report.account.rows
         for line in read_as_lines(report.account):
             print(line)
@@ -74,8 +95,13 @@ def ingest(file: str, session_id: str, kind: str, database: str, columns: str = 
             f"{report.already_present} already there, "
             f"{report.rejected} rejected (kept with the reason)"
         )
-        _finish(manager, session_id, report, file, is_new)
+        _finish(manager, session_id, report, shown_source(source), is_new)
     return 0
+
+
+def _print_notes(source: Source) -> None:
+    for note in reading_notes(source):
+        print(note)
 
 
 def _finish(
@@ -123,23 +149,24 @@ class _Tally:
 
 
 def _ingest_conversations(
-    file: str, session_id: str, database: str, mapping: Mapping[str, str]
+    source: Source, session_id: str, database: str, mapping: Mapping[str, str]
 ) -> int:
+    _print_notes(source)
     if mapping:
         known = {*MESSAGE_COLUMNS, *ID_COLUMNS, *TIME_COLUMNS, *FEEDBACK_COLUMNS, *COMMON_COLUMNS}
         check_targets(mapping, known, "conversation")
-        check_sources(mapping, first_columns(file))
-    check_rows(file, lambda row: messages_of(renamed(row, mapping)), "conversations")
+        check_sources(mapping, first_columns(source))
+    check_rows(source, lambda row: messages_of(renamed(row, mapping)), "conversations")
 
     tally = _Tally()
     with DatabaseManager(database) as manager:
         is_new = not manager.has_session(session_id)
-        with _progress(file) as (progress, task):
+        with _progress(source) as (progress, task):
             report = manager.ingest_derived(
                 session_id,
-                read_rows(file),
+                read_rows(source),
                 lambda row: tally.derive(renamed(row, mapping)),
-                source=file,
+                source=shown_source(source),
                 # The manager counts samples, but the bar's total is in conversations.
                 on_progress=lambda _: progress.update(task, completed=tally.conversations),
             )
@@ -158,22 +185,23 @@ def _ingest_conversations(
             f"{tally.unusable} parts that can't be learnt from, {malformed} malformed rows"
         )
         print(f"  no pair, as the question can't stand alone: {tally.short_questions}")
-        _finish(manager, session_id, report, file, is_new)
+        _finish(manager, session_id, report, shown_source(source), is_new)
     return 0
 
 
 @contextmanager
-def _progress(file: str) -> Iterator[tuple[Progress, Any]]:
+def _progress(source: Source) -> Iterator[tuple[Progress, Any]]:
     columns = (
         TextColumn("[progress.description]{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    total = None if is_beir_folder(file) else count_rows(file)
+    name = shown_source(source)
+    total = None if is_beir_folder(name) else count_rows(source)
     # On stderr: stdout holds only the result.
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield progress, progress.add_task(f"ingest {escape(file)}", total=total)
+        yield progress, progress.add_task(f"ingest {escape(name)}", total=total)
 
 
 def sessions(database: str) -> int:

@@ -12,8 +12,8 @@ import pandas as pd
 from tunetrail.config import CleaningConfig, EvaluationConfig
 from tunetrail.config.checks import check
 from tunetrail.data.cleaning import clean_rows
+from tunetrail.data.formats import Row, read_rows
 from tunetrail.data.rows import object_series, shown
-from tunetrail.data.sources import Row, read_rows
 from tunetrail.errors import ConfigError, SampleError
 from tunetrail.evaluation.scoring import NO_ROW
 from tunetrail.samples import BrokenRow

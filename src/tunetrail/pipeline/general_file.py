@@ -10,8 +10,8 @@ from tunetrail.config import Settings
 from tunetrail.config.checks import check
 from tunetrail.data.checks.validation import check_rows
 from tunetrail.data.cleaning import clean_rows
+from tunetrail.data.formats import Row, read_rows
 from tunetrail.data.rows import rows_frame
-from tunetrail.data.sources import Row, read_rows
 from tunetrail.data.twins.duplicates import cluster_keys
 from tunetrail.errors import ConfigError, SampleError
 from tunetrail.pipeline.scoring import draw_by_content

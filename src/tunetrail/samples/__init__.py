@@ -3,7 +3,14 @@
 Knows nothing of files or databases.
 """
 
-from tunetrail.samples.parsing import BrokenRow, LeftOut, Sample, find_shape, parse_sample
+from tunetrail.samples.parsing import (
+    BrokenRow,
+    LeftOut,
+    Sample,
+    SourceRow,
+    find_shape,
+    parse_sample,
+)
 from tunetrail.samples.shapes import (
     COMMON_COLUMNS,
     GROUP_COLUMN,
@@ -23,6 +30,7 @@ from tunetrail.samples.shapes import (
     shapes_of_kind,
 )
 from tunetrail.samples.timestamps import checked_timestamp
+from tunetrail.samples.typing import typed_value, typed_values
 
 __all__ = [
     "COMMON_COLUMNS",
@@ -36,6 +44,7 @@ __all__ = [
     "Sample",
     "SampleKind",
     "SampleShape",
+    "SourceRow",
     "all_shapes",
     "checked_timestamp",
     "column_type",
@@ -47,4 +56,6 @@ __all__ = [
     "sample_kinds",
     "shape_named",
     "shapes_of_kind",
+    "typed_value",
+    "typed_values",
 ]

@@ -34,6 +34,7 @@ from tunetrail.samples.shapes import (
     shapes_of_kind,
 )
 from tunetrail.samples.timestamps import checked_timestamp
+from tunetrail.samples.typing import is_converted, typed_value
 from tunetrail.samples.values import (
     checked_group,
     checked_label,
@@ -123,10 +124,37 @@ class BrokenRow:
     Attributes:
         text: The piece as it was read.
         reason: What is wrong with it and where.
+        source: The file that it is from, empty if unknown.
+        position: Its line in text, its row elsewhere; None if unknown.
     """
 
     text: str
     reason: str
+    source: str = ""
+    position: int | None = None
+
+
+class SourceRow(dict[str, Any]):
+    """A row that knows the file that it is from, and its position there.
+
+    Attributes:
+        source: The file, as messages call it.
+        position: The line on which the row begins, as editors count; in files without lines, the
+            number of the row from 1.
+    """
+
+    __slots__ = ("position", "source")
+
+    def __init__(
+        self, values: Mapping[str, Any] | Iterable[tuple[str, Any]], source: str, position: int
+    ) -> None:
+        super().__init__(values)
+        self.source = source
+        self.position = position
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default, a dict with arguments of its own can't be copied or sent to a worker.
+        return SourceRow, (dict(self), self.source, self.position)
 
 
 def find_shape(columns: Iterable[str], kind: SampleKind) -> SampleShape:
@@ -218,7 +246,7 @@ def _find_layout(columns: tuple[str, ...], kind: str, _shape_count: int) -> _Lay
 
     return _Layout(
         shape=shape,
-        checks=tuple((column, _CHECKED_VALUE[column_type(column)]) for column in present),
+        checks=tuple((column, _conversion(column)) for column in present),
         unknown=unknown,
         # A misspelt `group` would silently become metadata and let twins onto both sides.
         misspelling=_find_misspelling(unknown, columns, shape),
@@ -233,6 +261,14 @@ def _without_message_lists(present: dict[str, Any], kind: SampleKind) -> dict[st
     is_text = all(value is None or isinstance(value, str) for value in columns)
     is_own_form = is_text and not {"prompt", TOOLS_COLUMN} <= present.keys()
     return present if is_own_form or "prompt_messages" in present else preference_columns(present)
+
+
+def _conversion(column: str) -> Callable[[Any, str], Any]:
+    """Return what turns a value of a column, written in whatever way, into a checked one."""
+    check = _CHECKED_VALUE[column_type(column)]
+    if not is_converted(column):
+        return check
+    return lambda value, name: check(typed_value(value, name), name)
 
 
 def is_absent(value: Any) -> bool:

@@ -59,10 +59,13 @@ def checked_text(value: Any, column: str) -> str:
 
 
 def checked_label(value: Any, column: str) -> str:
-    """Return a label as text; integers are labels, too. Raises `SampleError` for anything else."""
-    # Class numbers are labels; 1 and "1" are the same class.
-    is_integer = isinstance(value, int) and not isinstance(value, bool)
-    return str(value) if is_integer else checked_text(value, column)
+    """Return a label as text; integers and truth values are labels, too.
+
+    Raises:
+        SampleError: The value is none of these, or no valid Unicode.
+    """
+    # 1 and "1" are the same class, and so are true and "True", as pandas writes it to CSV.
+    return str(value) if isinstance(value, int) else checked_text(value, column)
 
 
 def checked_number(value: Any, column: str) -> float:

@@ -21,7 +21,7 @@ from tunetrail.config import check_identifier
 from tunetrail.data.conventions.reading import IngestAccount, RowReader
 from tunetrail.errors import SampleError
 from tunetrail.plain_values import NOT_PLAIN, plain_values, texts_as_json
-from tunetrail.samples import BrokenRow, LeftOut, Sample, SampleKind
+from tunetrail.samples import BrokenRow, LeftOut, Sample, SampleKind, SourceRow
 from tunetrail.stores.connection import (
     DatabaseConnection,
     json_text,
@@ -110,7 +110,11 @@ def derived_items(
     rows: Iterable[Mapping[str, Any] | BrokenRow], derive: Derive, kind: SampleKind, source: str
 ) -> Iterator[Sample | Rejection]:
     """Yield what `derive` makes of each row, in order; a malformed row becomes one rejection."""
+    whole_source = source
     for row_number, row in enumerate(rows, start=1):
+        # A row of a file knows better than its number here where an editor shows it.
+        if isinstance(row, BrokenRow | SourceRow) and row.position is not None:
+            source, row_number = row.source or whole_source, row.position
         if isinstance(row, BrokenRow):
             yield _rejection(kind, source, row_number, row.reason, row.text)
             continue

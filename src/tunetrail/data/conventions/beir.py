@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tunetrail.data.sources import read_rows
+from tunetrail.data.formats import read_rows
 from tunetrail.errors import SampleError
 from tunetrail.samples import BrokenRow
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from tunetrail.data.conventions.convention import Row
-from tunetrail.data.sources import read_rows
+from tunetrail.data.formats import Source, read_rows
 from tunetrail.errors import SampleError, did_you_mean
 from tunetrail.samples import BrokenRow
 
@@ -58,10 +57,10 @@ def check_targets(mapping: Mapped, known: Iterable[str], kind: str) -> None:
             )
 
 
-def first_columns(path: str | Path) -> set[str]:
-    """Return the names of all columns in the first rows of a file."""
+def first_columns(source: Source) -> set[str]:
+    """Return the names of all columns in the first rows of a source."""
     columns: set[str] = set()
-    for row in islice(read_rows(path), _FIRST_ROWS):
+    for row in islice(read_rows(source), _FIRST_ROWS):
         if not isinstance(row, BrokenRow):
             columns.update(map(str, row))
     return columns

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pandas
 import pytest
 
-from tunetrail.data.sources import check_columns, check_rows, count_rows, read_rows
+from tunetrail.data.formats import check_columns, check_rows, count_rows, read_rows
 from tunetrail.errors import SampleError
 from tunetrail.samples import BrokenRow, SampleKind, parse_sample
 
@@ -49,7 +49,9 @@ def test_read_rows_goes_on_after_broken_lines_of_jsonl(tmp_path):
 
     broken = [row for row in rows if isinstance(row, BrokenRow)]
     assert [row["text"] for row in rows if not isinstance(row, BrokenRow)] == ["a", "b\u2028"]
-    assert broken[0] == BrokenRow(text='{"text":', reason=broken[0].reason)
+    assert broken[0] == BrokenRow(
+        text='{"text":', reason=broken[0].reason, source=str(path), position=2
+    )
     assert broken[0].reason.startswith("line 2 is not JSON: Expecting value")
     assert [row.reason for row in broken[1:3]] == [
         "line 4 must be a JSON object, got list.",
@@ -68,16 +70,17 @@ def test_read_rows_goes_on_after_broken_rows_of_csv(tmp_path):
     assert [row for row in rows if isinstance(row, dict)] == [
         {"input": "a", "output": "b"},
         {"input": "i", "output": "j"},
+        {"input": "m", "output": "n"},
     ]
     assert [row.reason for row in rows if isinstance(row, BrokenRow)] == [
         "line 3 ends a row of 1 cells, but the header has 2.",
         "line 4 ends a row of 3 cells, but the header has 2.",
         "line 5 is not CSV: ',' expected after '\"'.",
-        "line 9 is not CSV: unexpected end of data.",
+        "line 8 is not CSV: a quote is not closed.",
     ]
     assert [row.text for row in rows if isinstance(row, BrokenRow)][1:3] == [
         '["d", "e", "f"]',
-        '"g"x,h\n',
+        '"g"x,h',
     ]
 
 
@@ -167,7 +170,7 @@ def test_read_rows_streams(tmp_path):
         ),
         ("a.parquet", b"PAR1 nothing PAR1", "is not a complete Parquet file"),
         ("a.parquet", b"text", "is not a complete Parquet file"),
-        ("a.txt", b"text", r"suffix must be one of \.jsonl, \.ndjson, \.csv, \.parquet"),
+        ("a.doc", b"text", r"suffix must be one of \.jsonl, \.ndjson, \.csv, \.parquet"),
         ("a.parquet.gz", b"text", "suffix must be one of"),
         ("a", b"text", "suffix must be one of"),
     ],
@@ -197,7 +200,7 @@ def test_sources_name_a_missing_file_and_a_folder_at_once(tmp_path, function):
     with pytest.raises(SampleError, match=r"b\.csv doesn't exist"):
         function(tmp_path / "b.csv")
     (tmp_path / "c.csv").mkdir()
-    with pytest.raises(SampleError, match=r"c\.csv is a folder"):
+    with pytest.raises(SampleError, match=r"c\.csv must hold files with rows"):
         function(tmp_path / "c.csv")
 
 

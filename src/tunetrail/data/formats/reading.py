@@ -1,0 +1,203 @@
+"""Read rows as a stream from whatever a path stands for: files, folders, URLs and queries.
+
+A part of a file that is no row (a broken line of JSON, a CSV row of the wrong length) becomes a
+`BrokenRow`, and reading continues; a file that can't be read at all raises `SampleError`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tunetrail.data.formats.arrow_rows import arrow_rows, count_parquet_rows, parquet_rows
+from tunetrail.data.formats.csv_rows import SEPARATORS, csv_rows, separator
+from tunetrail.data.formats.files import (
+    SourceFile,
+    SourceFiles,
+    blocks,
+    find_files,
+    readable,
+    shown_path,
+)
+from tunetrail.data.formats.json_rows import JsonForm, json_form, json_rows
+from tunetrail.data.formats.lines import text_rows
+from tunetrail.data.formats.sql_rows import DatabaseQuery, query_rows
+from tunetrail.errors import SampleError
+from tunetrail.samples import BrokenRow, SampleKind, SourceRow, find_shape, typed_values
+
+Row = SourceRow | BrokenRow
+Source = str | Path | DatabaseQuery
+"""What rows are read from: a path, a folder, a glob, a URL, or a query."""
+
+# Enough to get past a few broken rows, and quick in a file of any size.
+_CHECKED_ROWS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Format:
+    """How the files of a suffix are read, and whether they consist of lines of text."""
+
+    rows: Callable[[SourceFile], Iterator[Row]]
+    is_text: bool = True
+
+
+_FORMATS = {
+    ".jsonl": _Format(json_rows),
+    ".ndjson": _Format(json_rows),
+    ".json": _Format(json_rows),
+    ".csv": _Format(csv_rows),
+    ".tsv": _Format(csv_rows),
+    ".txt": _Format(text_rows),
+    ".parquet": _Format(parquet_rows, is_text=False),
+    ".arrow": _Format(arrow_rows, is_text=False),
+    ".feather": _Format(arrow_rows, is_text=False),
+}
+_BINARY = [suffix for suffix, file_format in _FORMATS.items() if not file_format.is_text]
+
+
+def read_rows(source: Source) -> Iterator[Row]:
+    """Return an iterator over the rows of a source, in order; it is never in memory as a whole.
+
+    Numbers, vectors and messages that are written as text become numbers, vectors and messages, in
+    every format. A value that can't be converted stays text, and the check of the row says what is
+    wrong with it. In CSV, an empty cell of an optional column counts as absent.
+
+    Args:
+        source: A file, a folder, a glob, a folder that `datasets` saved, a URL, or a query.
+
+    Raises:
+        SampleError: The file is missing, empty, of an unknown suffix, not UTF-8 or damaged. The
+            first three are raised here, the others when reading reaches the damage.
+    """
+    if isinstance(source, DatabaseQuery):
+        rows: Iterator[Row] = query_rows(source)
+    else:
+        rows = _rows_of_files(_files(source))
+    return _typed_rows(shown_source(source), rows)
+
+
+def check_columns(source: Source, kind: SampleKind) -> None:
+    """Check the columns of the first rows, so that a wrong file fails at once.
+
+    Raises:
+        SampleError: None of the first 20 rows has the columns of a shape of that kind, or the file
+            can't be read.
+    """
+    check_rows(source, lambda row: find_shape(map(str, row), kind), f"{kind} samples")
+
+
+def check_rows(source: Source, check: Callable[[Mapping[str, Any]], object], goal: str) -> None:
+    """Check the first rows of a source.
+
+    Args:
+        source: The source, as `read_rows` takes it.
+        check: Raises `SampleError` for an unsuitable row.
+        goal: What the rows are meant to become, for the error.
+
+    Raises:
+        SampleError: None of the first 20 rows passes the check.
+    """
+    problem = ""
+    for row in islice(read_rows(source), _CHECKED_ROWS):
+        if isinstance(row, BrokenRow):
+            problem = problem or row.reason
+            continue
+        try:
+            check(row)
+            return
+        except SampleError as error:
+            problem = problem or str(error)
+    name = shown_source(source)
+    raise SampleError(f"{name} has no row that {goal} can be made of: {problem}")
+
+
+def count_rows(source: Source) -> int | None:
+    """Return the number of rows to expect; None if only reading would tell.
+
+    It is exact for Parquet. For text it is the number of lines, which is too high if CSV cells have
+    line breaks.
+    """
+    if isinstance(source, DatabaseQuery):
+        return None
+    total = 0
+    for file in _files(source).files:
+        count = _count_rows(file)
+        if count is None:
+            return None
+        total += count
+    return total
+
+
+def reading_notes(source: Source) -> list[str]:
+    """Return what a user should know of how a source is read, a sentence each."""
+    if isinstance(source, DatabaseQuery):
+        return []
+    files = _files(source)
+    notes = list(filter(None, map(_form_note, files.files)))
+    if files.ignored:
+        names = ", ".join(files.ignored[:3]) + (", …" if len(files.ignored) > 3 else "")
+        notes.append(f"not read: {len(files.ignored)} files without rows, {names}")
+    return notes
+
+
+def shown_source(source: Source) -> str:
+    """Return the name of a source for messages, without passwords and signatures."""
+    return source.name if isinstance(source, DatabaseQuery) else shown_path(str(source))
+
+
+def position_unit(source: str) -> str:
+    """Return what the positions of a source's rows count: `line` in text, otherwise `row`."""
+    file_name = source.removesuffix(".gz").removesuffix(".zst")
+    file_format = _FORMATS.get(Path(file_name).suffix.lower())
+    return "line" if file_format is not None and file_format.is_text else "row"
+
+
+def _files(source: str | Path) -> SourceFiles:
+    return find_files(str(source), _FORMATS, _BINARY)
+
+
+def _rows_of_files(files: SourceFiles) -> Iterator[Row]:
+    for file in files.files:
+        with readable(file.path):
+            yield from _FORMATS[file.suffix].rows(file)
+
+
+def _typed_rows(name: str, rows: Iterator[Row]) -> Iterator[Row]:
+    is_empty = True
+    for row in rows:
+        is_empty = False
+        if isinstance(row, SourceRow):
+            typed_values(row)
+        yield row
+    # A file of blank lines, or with only a header, has bytes but no rows.
+    if is_empty:
+        raise SampleError(f"{name} has no rows. Give a file with at least one row.")
+
+
+def _count_rows(file: SourceFile) -> int | None:
+    if file.is_remote:
+        return None
+    if file.suffix == ".parquet":
+        return count_parquet_rows(file)
+    if not _FORMATS[file.suffix].is_text or file.suffix == ".json":
+        return None
+
+    lines, last_byte = 0, b"\n"
+    for block in blocks(file):
+        lines, last_byte = lines + block.count(b"\n"), block[-1:]
+    # The last line may lack its line break, and a header is no row; booleans count as 0 or 1.
+    return lines + (last_byte != b"\n") - (file.suffix in (".csv", ".tsv"))
+
+
+def _form_note(file: SourceFile) -> str:
+    """Return how a file is read if its suffix lets one expect something else."""
+    if file.suffix in (".jsonl", ".ndjson"):
+        form = json_form(file)
+        if form is not JsonForm.LINES:
+            return f"{file.name} is read as {form.value}, not one object a line"
+    if file.suffix == ".csv":
+        delimiter = separator(file)
+        if delimiter != ",":
+            return f"{file.name} is read as separated by {SEPARATORS[delimiter]}"
+    return ""

@@ -1,0 +1,37 @@
+"""Open files of the web and of object stores through fsspec, which is an extra."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, cast
+
+from tunetrail.data.formats.files import SourceFile
+from tunetrail.errors import SampleError
+
+
+@contextmanager
+def opened_url(file: SourceFile) -> Iterator[BinaryIO]:
+    """Open a URL for reading.
+
+    Raises:
+        SampleError: The extra isn't installed, the scheme is unknown, or the file can't be read.
+    """
+    try:
+        import fsspec
+
+        with fsspec.open(file.path, "rb") as stream:
+            yield cast(BinaryIO, stream)
+    except SampleError:
+        raise
+    except ImportError as error:
+        raise SampleError(
+            f"{file.name} must be a local file, as the packages for URLs are missing. "
+            "Install them: pip install 'tunetrail[remote]'."
+        ) from error
+    except FileNotFoundError as error:
+        raise SampleError(f"{file.name} doesn't exist. Check the URL.") from error
+    # The clients of stores have errors of their own, whose messages may hold a signed URL.
+    except Exception as error:
+        raise SampleError(
+            f"{file.name} can't be read ({type(error).__name__}). Check the URL, its permissions "
+            "and the network."
+        ) from error

@@ -1,0 +1,37 @@
+"""Convert values to the types of their columns, whatever format they were written in.
+
+CSV has text only, Parquet has decimals, and people write numbers in quotes: a column means the same
+in each of them.
+"""
+
+import json
+from collections.abc import MutableMapping
+from decimal import Decimal
+from typing import Any
+
+from tunetrail.samples.shapes import ColumnType, column_type, holds_turns
+
+_NUMBERS = (ColumnType.NUMBER, ColumnType.WEIGHT)
+
+
+def is_converted(column: str) -> bool:
+    """Tell whether a column holds something other than text that may be written as text."""
+    kind = column_type(column)
+    return kind in _NUMBERS or kind is ColumnType.VECTOR or holds_turns(column)
+
+
+def typed_values(row: MutableMapping[str, Any]) -> None:
+    """Convert the values of a row in place; one that can't be converted stays as it is."""
+    for column, value in row.items():
+        if isinstance(value, str | Decimal) and is_converted(column):
+            row[column] = typed_value(value, column)
+
+
+def typed_value(value: Any, column: str) -> Any:
+    """Return a value in the type of its column, or as it is if it can't be converted."""
+    try:
+        if column_type(column) in _NUMBERS:
+            return float(value) if isinstance(value, str | Decimal) else value
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError, OverflowError):
+        return value
