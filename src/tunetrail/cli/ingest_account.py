@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from tunetrail.data.conventions.reading import IngestAccount
+from tunetrail.data.formats import position_unit
 
 
 def read_as_lines(account: IngestAccount) -> Iterator[str]:
@@ -17,10 +18,9 @@ def unlearnt_lines(account: IngestAccount, source: str) -> Iterator[str]:
         rows = rejections.rows
         first = ", ".join(map(str, rejections.first_rows))
         more = ", …" if rows > len(rejections.first_rows) else ""
-        yield (
-            f"  {rows} {_rows(rows)}: {rejections.reason} "
-            f"({_rows(len(rejections.first_rows))} {first}{more} of {source})"
-        )
+        place = rejections.source or source
+        unit = position_unit(place) + ("s" if len(rejections.first_rows) > 1 else "")
+        yield f"  {rows} {_rows(rows)}: {rejections.reason} ({unit} {first}{more} of {place})"
 
     for column, rows in account.unused.most_common():
         yield f"not used: {column}{account.suggestions[column]}, {rows} {_rows(rows)}"

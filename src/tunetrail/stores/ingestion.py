@@ -102,7 +102,7 @@ def accounted(
     """Yield the items, and count the rejected ones by reason."""
     for item in items:
         if isinstance(item, Rejection):
-            account.add_rejection(item.row_number, item.reason)
+            account.add_rejection(item.row_number, item.reason, item.source)
         yield item
 
 

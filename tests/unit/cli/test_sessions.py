@@ -67,7 +67,7 @@ def test_ingest_rejects_rows_with_a_reason_and_goes_on(
     assert result.exit_code == 0
     assert "5 added" in result.out
     assert "1 rejected (kept with the reason)" in result.out
-    assert f"1 row: positive must be a string, got int (3). (row 6 of {file})" in result.out
+    assert f"1 row: positive must be a string, got int (3). (line 6 of {file})" in result.out
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_ingest_of_chat_logs_stores_both_kinds_and_keeps_what_was_rejected(
         "  no pair, as the question can't stand alone: 1",
     ]
     assert "0 samples added to session s1, 12 already there" in again.out
-    assert "row 11 of" in result.out and "line 11 is not JSON" in result.out
+    assert "line 11 of" in result.out and "line 11 is not JSON" in result.out
 
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         (pairs,) = manager.read_samples("s1", SampleKind.EMBEDDING)

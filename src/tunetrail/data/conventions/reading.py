@@ -43,12 +43,14 @@ class Rejections:
 
     Attributes:
         reason: The reason of the first of them.
-        first_rows: The numbers of the first few rows.
+        first_rows: The positions of the first few rows, all of them in the source of the first.
+        source: The file of the first row, empty if it isn't known.
         rows: The number of rows.
     """
 
     reason: str
     first_rows: list[int] = field(default_factory=list)
+    source: str = ""
     rows: int = 0
 
 
@@ -103,14 +105,14 @@ class IngestAccount:
             if column not in self.suggestions:
                 self.suggestions[column] = suggestion(column, shape_columns(kind) if kind else ())
 
-    def add_rejection(self, row_number: int, reason: str) -> None:
+    def add_rejection(self, row_number: int, reason: str, source: str = "") -> None:
         """Count a rejected row under its reason, whatever values the reason quotes."""
         wording = _VALUE.sub("…", reason)
         if wording not in self.rejections and len(self.rejections) >= _MOST_REASONS:
             wording, reason = "", "other reasons, see the stored rows"
-        rejections = self.rejections.setdefault(wording, Rejections(reason=reason))
+        rejections = self.rejections.setdefault(wording, Rejections(reason=reason, source=source))
         rejections.rows += 1
-        if len(rejections.first_rows) < _SHOWN_ROWS:
+        if source == rejections.source and len(rejections.first_rows) < _SHOWN_ROWS:
             rejections.first_rows.append(row_number)
 
 

@@ -45,11 +45,11 @@ class _Format:
 _FORMATS = {
     ".jsonl": _Format(json_rows),
     ".ndjson": _Format(json_rows),
-    ".json": _Format(json_rows),
     ".csv": _Format(csv_rows),
+    ".parquet": _Format(parquet_rows, is_text=False),
+    ".json": _Format(json_rows),
     ".tsv": _Format(csv_rows),
     ".txt": _Format(text_rows),
-    ".parquet": _Format(parquet_rows, is_text=False),
     ".arrow": _Format(arrow_rows, is_text=False),
     ".feather": _Format(arrow_rows, is_text=False),
 }
