@@ -354,7 +354,7 @@ def test_rows_that_teach_the_wrong_thing_are_not_learnt_and_end_with_two(
 
     assert result.exit_code == 2
     assert f"rows.jsonl must have a row that can be learnt from, got 3 rows: {reason}" in result.err
-    assert f"  3 rows: {reason}" in result.out and "(rows 1, 2, 3 of rows.jsonl)" in result.out
+    assert f"  3 rows: {reason}" in result.out and "(lines 1, 2, 3 of rows.jsonl)" in result.out
     assert "no sessions yet" in call_main("sessions").out
 
 
@@ -375,7 +375,7 @@ def test_a_file_of_rejected_rows_leaves_no_session_and_one_line_per_reason(
     result = ingest(call_main, rows, kind)
 
     assert result.exit_code == 2
-    assert result.out.count("  20 rows: ") == 1 and "(rows 1, 2, 3, … of rows.jsonl)" in result.out
+    assert result.out.count("  20 rows: ") == 1 and "(lines 1, 2, 3, … of rows.jsonl)" in result.out
     assert "no sessions yet" in call_main("sessions").out
 
 

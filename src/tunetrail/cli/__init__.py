@@ -35,7 +35,7 @@ commands:
   train      train on a session's samples; the new model becomes `root` if it is measurably better
   resume     continue a run that failed, was stopped or was killed
   prepare    validate, clean and split a session's rows into files, without training
-  ingest     store the samples or chat logs of a file, folder, URL or query under a session
+  ingest     store the samples or chat logs of a file, a folder, a URL or a query under a session
   sessions   list the sessions, their samples and how their last training ended
   compare    compare runs, versions or base models on the same test rows
   report     write the page of a run: decision, curves, intervals, slices, examples
