@@ -5,7 +5,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tunetrail.errors import SampleError
@@ -46,6 +46,9 @@ class Convention:
         needs: Columns that may be absent from a file, but never empty in a row that has them.
         gathers: Makes the collector of rows that only mean something together. `becomes` is unused
             then.
+        own: Columns of a sample's own shape. Texts in them, and in no other column that the
+            convention knows, are a sample as they are.
+        known: Every column that the convention understands.
     """
 
     name: str
@@ -55,11 +58,12 @@ class Convention:
     becomes: Callable[[Row], list[Row]] = lambda row: [row]
     needs: tuple[str, ...] = ()
     gathers: Callable[[], Gathering] | None = None
+    own: tuple[str, ...] = ()
+    known: frozenset[str] = field(init=False, repr=False)
 
-    @property
-    def known(self) -> frozenset[str]:
-        """Every column that the convention understands."""
-        return frozenset((*self.columns, *self.optional))
+    def __post_init__(self) -> None:
+        # Once, and not for every row. The class is frozen, hence the detour.
+        object.__setattr__(self, "known", frozenset((*self.columns, *self.optional)))
 
 
 _CONVENTIONS: list[Convention] = []

@@ -11,7 +11,11 @@ from tunetrail.data.conventions.convention import (
     register,
     text_of,
 )
-from tunetrail.data.conventions.verdicts import VERDICT_COLUMNS, checked_verdict
+from tunetrail.data.conventions.verdicts import (
+    JUDGEMENT_COLUMNS,
+    VERDICT_COLUMNS,
+    checked_verdict,
+)
 from tunetrail.errors import SampleError
 from tunetrail.samples import LeftOut, SampleKind
 from tunetrail.samples.values import checked_number, checked_text, shortened
@@ -22,9 +26,6 @@ _PREFIXES = ("negative_", "negative", "neg_")
 _NUMBERED = [f"{name}{n}" for name in _PREFIXES for n in range(_MOST_NEGATIVES)]
 NEGATIVE_COLUMNS = (*_NEGATIVES, *_NUMBERED)
 """Columns that hold one negative or a list of them; sentence-transformers numbers them."""
-
-_JUDGEMENTS = ("relevance", "relevant", "is_relevant", "is_duplicate", "score")
-"""Columns that may say whether the second text of a pair belongs to the first."""
 
 _ENTAILMENT = {"entailment": 0, "neutral": 1, "contradiction": 2, "e": 0, "n": 1, "c": 2}
 """SNLI's words and the numbers that Hugging Face's copies of SNLI, MNLI and ANLI have for them."""
@@ -37,16 +38,16 @@ _NEGATIVE_SET = frozenset(NEGATIVE_COLUMNS)
 
 def _pair(name: str, anchor: str, positive: str, needs: tuple[str, ...] = ()) -> Convention:
     """Return the convention of pairs in these two columns, with any number of negatives."""
+    text_columns = {anchor, positive, *_NEGATIVE_SET}
 
     def becomes(row: Row) -> list[Row]:
-        checked_verdict(row, f"{positive} belongs to {anchor}", _JUDGEMENTS)
+        checked_verdict(row, f"{positive} belongs to {anchor}", JUDGEMENT_COLUMNS)
         negatives: list[str] = []
         for column in filter(_NEGATIVE_SET.__contains__, row):
             negatives += _texts(row, column)
 
         # What isn't understood here, such as the label of a topic, is carried over and named.
-        known = {anchor, positive, *_NEGATIVE_SET}
-        carried = {column: value for column, value in row.items() if column not in known}
+        carried = {column: row[column] for column in row if column not in text_columns}
         query = checked_text(row[anchor], anchor)
         return [carried | texts for texts in _combined(query, _texts(row, positive), negatives)]
 
@@ -59,9 +60,10 @@ def _pair(name: str, anchor: str, positive: str, needs: tuple[str, ...] = ()) ->
         name=name,
         kind=SampleKind.EMBEDDING,
         columns=(anchor, positive),
-        optional=(*NEGATIVE_COLUMNS, *VERDICT_COLUMNS, *_JUDGEMENTS),
+        optional=(*NEGATIVE_COLUMNS, *VERDICT_COLUMNS, *JUDGEMENT_COLUMNS),
         becomes=becomes_or_stays,
         needs=needs,
+        own=("anchor", "positive", "negative"),
     )
 
 

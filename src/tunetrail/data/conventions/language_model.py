@@ -19,6 +19,8 @@ SYSTEM_COLUMNS = ("system", "system_prompt")
 """Columns that hold the text of the system turn."""
 _AROUND = (*SYSTEM_COLUMNS, "tools", "history")
 """Columns that belong before the question."""
+_AROUND_SET = frozenset(_AROUND)
+_FEEDBACK_SET = frozenset(FEEDBACK_COLUMNS)
 _GOOD_ANSWER = "the answer is a good one"
 
 # HH-RLHF writes a conversation as one text; the first turn may lack its blank line.
@@ -63,6 +65,9 @@ def _carried(row: Row) -> dict[str, Any]:
 
 def _answered(row: Row, question: str, answer: str) -> dict[str, Any]:
     """Return question and answer as a completion, or as a chat if something stands before them."""
+    if _AROUND_SET.isdisjoint(row):
+        return {"input": question, "output": answer}
+
     before = [*_system_turn(row), *_history(row)]
     tools = _tools(row)
     if not before and not tools:
@@ -124,10 +129,13 @@ def _chat(column: str, name: str) -> Convention:
 
     def becomes(row: Row) -> list[Row]:
         checked_verdict(row, _GOOD_ANSWER)
-        messages = _after_system(row, _messages(row[column], column))
+        # The check of a sample reads messages in any notation.
         is_own_form = column == "messages" and isinstance(row[column], list)
-        if is_own_form and messages == row[column] and not _is_filled(row.get("tools")):
+        if is_own_form and _AROUND_SET.isdisjoint(row):
+            _check_feedback(row[column])
             return [row]
+
+        messages = _after_system(row, _messages(row[column], column))
         return [{**_carried(row), "messages": messages, **_tools(row)}]
 
     optional = (*SYSTEM_COLUMNS, "tools", *VERDICT_COLUMNS)
@@ -143,10 +151,15 @@ def _messages(value: Any, column: str) -> list[Message]:
         SampleError: A message is malformed, or feedback on one rejects it.
     """
     messages = messages_of({"messages": value})
-    for message in messages:
-        if isinstance(message, Mapping) and any(map(message.get, FEEDBACK_COLUMNS)):
-            checked_verdict(message, _GOOD_ANSWER)
+    _check_feedback(messages)
     return checked_turns(messages, column)
+
+
+def _check_feedback(messages: list[Any]) -> None:
+    """Raise `SampleError` if feedback on one of the messages rejects it."""
+    for message in messages:
+        if isinstance(message, Mapping) and not _FEEDBACK_SET.isdisjoint(message):
+            checked_verdict(message, _GOOD_ANSWER)
 
 
 def _message_list(value: Any) -> list[Any] | None:
@@ -232,7 +245,12 @@ def _preference(name: str, prompt: str = "") -> Convention:
 
     columns = (*filter(None, [prompt]), "chosen", "rejected")
     return Convention(
-        name=name, kind=SampleKind.LLM, columns=columns, optional=_AROUND, becomes=becomes
+        name=name,
+        kind=SampleKind.LLM,
+        columns=columns,
+        optional=_AROUND,
+        becomes=becomes,
+        own=("prompt", "chosen", "rejected"),
     )
 
 
@@ -277,6 +295,7 @@ def _own(
         optional=optional,
         becomes=becomes,
         needs=needs,
+        own=("input", "output"),
     )
 
 

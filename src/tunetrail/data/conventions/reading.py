@@ -32,6 +32,7 @@ from tunetrail.samples.parsing import is_absent
 __all__ = ["IngestAccount", "Rejections", "RowReader", "embedding", "language_model"]
 
 _MOST_REASONS = 100
+_MOST_LAYOUTS = 64
 _SHOWN_ROWS = 3
 # The values in a reason differ from row to row, the reason is the same.
 _VALUE = re.compile(r"got .*|'[^']*'|\[[^\]]*\]|\d+", re.DOTALL)
@@ -93,7 +94,7 @@ class IngestAccount:
         """
         columns: dict[str, Any] = {}
         for sample in samples:
-            if isinstance(sample, Sample):
+            if isinstance(sample, Sample) and sample.metadata:
                 columns.update(sample.metadata)
 
         read = convention.known if convention else ()
@@ -150,7 +151,7 @@ class RowReader:
             if type(value) is str or not is_absent(value)
         }
         convention = self._convention_of(columns, present)
-        if convention is None:
+        if convention is None or _is_own_form(convention, present):
             samples = [parse_sample(present, self.kind)]
         elif convention.gathers is not None:
             self._gathering_of(convention).add(self.account.rows, present)
@@ -191,6 +192,9 @@ class RowReader:
     def _convention_of(self, row: Row, present: Row) -> Convention | None:
         key = tuple(present)
         if key not in self._conventions:
+            # The rows of a broken file may all have columns of their own.
+            if len(self._conventions) >= _MOST_LAYOUTS:
+                self._conventions.clear()
             try:
                 self._conventions[key] = find_convention(present, self.kind)
             except SampleError:
@@ -219,9 +223,17 @@ class RowReader:
         for result in results:
             complete = with_other_columns(row, result, convention)
             samples.append(parse_sample(complete, self.kind))
-        if results != [row]:
+        if results[0] is not row:
             self.account.read_as[convention.name] += 1
         return samples
+
+
+def _is_own_form(convention: Convention, row: Row) -> bool:
+    """Tell whether a row has only the columns of a sample, with texts, of all that is known."""
+    for column in convention.known & row.keys():
+        if column not in convention.own or type(row[column]) is not str:
+            return False
+    return True
 
 
 def counting(

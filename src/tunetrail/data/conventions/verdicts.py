@@ -1,6 +1,5 @@
 """Verdicts under other names than `feedback`: labels that say whether an answer is a good one."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from tunetrail.data.conventions.convention import Row
@@ -14,6 +13,10 @@ LABEL_COLUMNS = ("label", "kto_tag", "is_correct", "correct", "accepted", "is_ac
 VERDICT_COLUMNS = (*FEEDBACK_COLUMNS, *LABEL_COLUMNS)
 """Columns of a row that may say that its answer is not to be learnt."""
 
+JUDGEMENT_COLUMNS = ("relevance", "relevant", "is_relevant", "is_duplicate", "score")
+"""Columns that may say whether the second text of a pair belongs to the first."""
+
+_ANY_VERDICT = frozenset((*VERDICT_COLUMNS, *JUDGEMENT_COLUMNS))
 _REJECTING = ("false", "no", "0", "0.0", "-1", "bad", "wrong", "incorrect", "rejected")
 _ACCEPTING = ("true", "yes", "1", "1.0", "good", "right", "correct", "accepted", "desirable")
 _VERDICTS = dict.fromkeys((*_REJECTING, "undesirable"), False) | dict.fromkeys(_ACCEPTING, True)
@@ -24,17 +27,21 @@ def is_verdict(column: str, value: Any) -> bool:
     return column in FEEDBACK_COLUMNS or _read(value) is not None
 
 
-def checked_verdict(row: Row, claim: str, columns: Iterable[str] = ()) -> None:
+def checked_verdict(row: Row, claim: str, columns: tuple[str, ...] = ()) -> None:
     """Raise an error if a verdict in the row, or in one of the further columns, rejects it.
 
     Args:
         row: The row.
         claim: What a verdict would have to confirm, for the error.
-        columns: Columns that hold a verdict in rows of this form, in addition to the usual ones.
+        columns: `JUDGEMENT_COLUMNS` if the row is a pair of texts.
 
     Raises:
         SampleError: A verdict rejects the answer, or the feedback can't be read.
     """
+    # Most rows have no verdict, and millions of rows are read.
+    if _ANY_VERDICT.isdisjoint(row):
+        return
+
     for column in (*LABEL_COLUMNS, *columns):
         value = row.get(column)
         if value is not None and _read(value) is False:
