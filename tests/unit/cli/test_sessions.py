@@ -250,10 +250,8 @@ def test_ingest_of_chat_logs_stores_both_kinds_and_keeps_what_was_rejected(
         ("Hi", "Hello"),
     ]
     assert [len(stored.sample.content["messages"]) for stored in chats] == [4, 2, 2, 2, 5, 2]
-    assert (
-        chats[4].sample.content["messages"][2]["content"]
-        == '{"name": "age", "arguments": {"of": "me"}}'
-    )
+    (call,) = json.loads(chats[4].sample.content["messages"][2]["tool_calls"])
+    assert call["function"] == {"name": "age", "arguments": {"of": "me"}}
     assert chats[4].sample.metadata == {"model": "m1"}
 
     groups = [stored.sample.group or "" for stored in (*pairs, *chats)]

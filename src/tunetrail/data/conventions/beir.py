@@ -7,6 +7,7 @@
 import csv
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,17 @@ from tunetrail.samples import BrokenRow
 
 _COLUMNS = ("query-id", "corpus-id", "score")
 _SUFFIXES = (".jsonl", ".jsonl.gz")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Judgement:
+    """A line of a file of judgements."""
+
+    query_id: str
+    document_id: str
+    score: str
+    file: Path
+    line_number: int
 
 
 def is_beir_folder(path: str | Path) -> bool:
@@ -37,11 +49,11 @@ def beir_rows(path: str | Path) -> Iterator[dict[str, Any] | BrokenRow]:
     folder = Path(path)
     judgements = [line for file in _judgement_files(folder) for line in _judgements(file)]
     files = _texts_of(folder)
-    queries = _read_texts(files["queries"], {line["query-id"] for line in judgements})
-    documents = _read_texts(files["corpus"], {line["corpus-id"] for line in judgements})
+    queries = _read_texts(files["queries"], {judgement.query_id for judgement in judgements})
+    documents = _read_texts(files["corpus"], {judgement.document_id for judgement in judgements})
 
     for judgement in judgements:
-        query_id, document_id, score = (judgement[column] for column in _COLUMNS)
+        query_id, document_id, score = judgement.query_id, judgement.document_id, judgement.score
         reason = ""
         if query_id not in queries:
             reason = f"query-id must be in {files['queries'].name}, got {query_id!r}."
@@ -51,7 +63,12 @@ def beir_rows(path: str | Path) -> Iterator[dict[str, Any] | BrokenRow]:
             reason = f"score must be above 0 to make a pair, got {score!r}."
 
         if reason:
-            yield BrokenRow(text=json.dumps(judgement, ensure_ascii=False), reason=reason)
+            yield BrokenRow(
+                text=json.dumps([query_id, document_id, score], ensure_ascii=False),
+                reason=reason,
+                source=str(judgement.file),
+                position=judgement.line_number,
+            )
         else:
             yield {"anchor": queries[query_id], "positive": documents[document_id]}
 
@@ -65,7 +82,7 @@ def _judgement_files(folder: Path) -> list[Path]:
     return sorted([*folder.glob("qrels/*.tsv"), *folder.glob("qrels*.tsv")])
 
 
-def _judgements(file: Path) -> Iterator[dict[str, str]]:
+def _judgements(file: Path) -> Iterator[_Judgement]:
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             # Ids and numbers only: a quote is a character like any other.
@@ -75,7 +92,7 @@ def _judgements(file: Path) -> Iterator[dict[str, str]]:
         raise SampleError(f"{file} can't be read ({error}). Check the file.") from error
 
 
-def _read_judgements(file: Path, lines: Iterator[list[str]]) -> Iterator[dict[str, str]]:
+def _read_judgements(file: Path, lines: Iterator[list[str]]) -> Iterator[_Judgement]:
     for line_number, cells in enumerate(lines, start=1):
         if line_number == 1 and cells == list(_COLUMNS):
             continue
@@ -87,7 +104,15 @@ def _read_judgements(file: Path, lines: Iterator[list[str]]) -> Iterator[dict[st
                 f"line {line_number} of {file} must have {', '.join(_COLUMNS)} between tabs, got "
                 f"{len(cells)} cells. Write the line again."
             )
-        yield dict(zip(_COLUMNS, cells, strict=True))
+
+        query_id, document_id, score = cells
+        yield _Judgement(
+            query_id=query_id,
+            document_id=document_id,
+            score=score,
+            file=file,
+            line_number=line_number,
+        )
 
 
 def _read_texts(file: Path, ids: set[str]) -> dict[str, str]:

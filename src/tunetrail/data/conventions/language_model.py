@@ -250,7 +250,7 @@ def _preference(name: str, prompt: str = "") -> Convention:
         columns=columns,
         optional=_AROUND,
         becomes=becomes,
-        own=("prompt", "chosen", "rejected"),
+        own=("prompt", "chosen", "rejected") if prompt == "prompt" else (),
     )
 
 

@@ -25,7 +25,7 @@ from tunetrail.data.conventions.convention import (
 )
 from tunetrail.data.conventions.verdicts import is_verdict
 from tunetrail.errors import SampleError
-from tunetrail.samples import LeftOut, Sample, SampleKind, parse_sample, sample_kinds
+from tunetrail.samples import LeftOut, Sample, SampleKind, SourceRow, parse_sample, sample_kinds
 from tunetrail.samples.parsing import is_absent
 
 # Importing these two has registered their conventions.
@@ -134,7 +134,7 @@ class RowReader:
         self.account = IngestAccount()
         check_targets(self.mapping, known_columns(kind), str(kind))
         # The rows of a file have few different sets of columns.
-        self._conventions: dict[tuple[str, ...], Convention | None] = {}
+        self._layouts: dict[tuple[str, ...], _Layout] = {}
         self._gatherings: dict[str, Gathering] = {}
 
     def read(self, row: Row) -> list[Sample]:
@@ -150,11 +150,13 @@ class RowReader:
             # Most values are texts, which are never absent.
             if type(value) is str or not is_absent(value)
         }
-        convention = self._convention_of(columns, present)
-        if convention is None or _is_own_form(convention, present):
+        layout = self._layout_of(columns, present)
+        convention = layout.convention
+        if convention is None or _holds_texts(present, layout.own):
             samples = [parse_sample(present, self.kind)]
         elif convention.gathers is not None:
-            self._gathering_of(convention).add(self.account.rows, present)
+            position = row.position if isinstance(row, SourceRow) else self.account.rows
+            self._gathering_of(convention).add(position, present)
             samples = []
         else:
             samples = self._samples_by(convention, present)
@@ -189,27 +191,35 @@ class RowReader:
                 self.account.add_unused([sample], self.kind)
                 yield row_number, sample
 
-    def _convention_of(self, row: Row, present: Row) -> Convention | None:
+    def _layout_of(self, row: Row, present: Row) -> "_Layout":
+        """Return how a row is read; raises `SampleError` for a row without a value it needs."""
         key = tuple(present)
-        if key not in self._conventions:
+        layout = self._layouts.get(key)
+        if layout is None:
             # The rows of a broken file may all have columns of their own.
-            if len(self._conventions) >= _MOST_LAYOUTS:
-                self._conventions.clear()
-            try:
-                self._conventions[key] = find_convention(present, self.kind)
-            except SampleError:
-                # An empty cell is a plainer reason than a list of all shapes.
-                missing = missing_value(row, present, self.kind)
-                if missing is not None:
-                    raise missing from None
-                raise
+            if len(self._layouts) >= _MOST_LAYOUTS:
+                self._layouts.clear()
+            layout = self._layouts[key] = self._new_layout(row, present)
 
-        convention = self._conventions[key]
-        for column in convention.needs if convention else ():
+        for column in layout.convention.needs if layout.convention else ():
             # In CSV, an empty cell is an empty text.
             if column in row and str(present.get(column, "")).strip() == "":
                 raise missing_column(column)
-        return convention
+        return layout
+
+    def _new_layout(self, row: Row, present: Row) -> "_Layout":
+        try:
+            convention = find_convention(present, self.kind)
+        except SampleError:
+            # An empty cell is a plainer reason than a list of all shapes.
+            missing = missing_value(row, present, self.kind)
+            if missing is not None:
+                raise missing from None
+            raise
+
+        known = tuple(convention.known.intersection(present)) if convention else ()
+        is_own = convention is not None and set(known) <= set(convention.own)
+        return _Layout(convention=convention, own=known if is_own else ())
 
     def _gathering_of(self, convention: Convention) -> Gathering:
         name = ", ".join(convention.columns)
@@ -228,12 +238,22 @@ class RowReader:
         return samples
 
 
-def _is_own_form(convention: Convention, row: Row) -> bool:
-    """Tell whether a row has only the columns of a sample, with texts, of all that is known."""
-    for column in convention.known & row.keys():
-        if column not in convention.own or type(row[column]) is not str:
-            return False
-    return True
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Layout:
+    """How rows with some columns are read.
+
+    Attributes:
+        convention: What they are read as; None for a sample's own shape.
+        own: The columns that the convention knows, if they are those of a sample, too.
+    """
+
+    convention: Convention | None
+    own: tuple[str, ...]
+
+
+def _holds_texts(row: Row, columns: tuple[str, ...]) -> bool:
+    """Tell whether there are columns, and all of them hold a text."""
+    return bool(columns) and all(type(row[column]) is str for column in columns)
 
 
 def counting(
