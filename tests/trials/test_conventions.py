@@ -324,6 +324,8 @@ def test_beir_folder_gives_a_pair_for_each_positive_judgement(
     [
         ({"messages": chat("Hours?", "No idea."), "label": False}, "llm", "label must confirm"),
         ({"messages": chat("Hours?", "No idea."), "kto_tag": "false"}, "llm", "kto_tag must"),
+        ({"messages": chat("Hours?", "No."), "label": False}, "conversation", "label must confirm"),
+        ({"conversations": chat("Hi", "No."), "kto_tag": 0}, "conversation", "kto_tag must"),
         ({"messages": chat("Hours?", "No idea."), "feedback": "down"}, "llm", "feedback must"),
         (
             {"messages": [*chat("a"), {"role": "assistant", "content": "b", "rating": 1}]},

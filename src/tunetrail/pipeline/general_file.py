@@ -10,6 +10,8 @@ from tunetrail.config import Settings
 from tunetrail.config.checks import check
 from tunetrail.data.checks.validation import check_rows
 from tunetrail.data.cleaning import clean_rows
+from tunetrail.data.conventions.convention import is_known_form
+from tunetrail.data.conventions.reading import RowReader
 from tunetrail.data.formats import Row, read_rows
 from tunetrail.data.rows import rows_frame
 from tunetrail.data.twins.duplicates import cluster_keys
@@ -19,10 +21,8 @@ from tunetrail.samples import (
     BrokenRow,
     Sample,
     SampleKind,
-    parse_sample,
     sample_kinds,
     shape_named,
-    shapes_of_kind,
 )
 
 GENERAL_FILE = "evaluation.general_file"
@@ -36,7 +36,7 @@ class GeneralFile:
         name: The name of the file, without its folder.
         digest: SHA-256 (hex) of the file.
         rows: The rows of the family's kind, checked and cleaned like those of a session; the
-            `row_id` is the position in the file, from 1.
+            `row_id` is the position in the file, from 1; that of the sample if a row gives several.
     """
 
     name: str
@@ -81,11 +81,14 @@ def read_general_file(settings: Settings, kind: SampleKind) -> GeneralFile | Non
     path = Path(settings.evaluation.general_file)
     check(path.is_file(), GENERAL_FILE, "an existing file", str(path), "Correct its path.")
 
-    samples = []
+    samples: list[tuple[int, Sample]] = []
+    # The file may have the columns of a public data set, as an ingested one may.
+    reader = RowReader(kind)
     try:
         for position, row in enumerate(read_rows(path), start=1):
-            sample = _sample_of(row, position, kind)
-            if sample is not None:
+            samples += [(position, sample) for sample in _samples_of(row, position, reader)]
+        for position, sample in reader.finish():
+            if isinstance(sample, Sample):
                 samples.append((position, sample))
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -94,28 +97,28 @@ def read_general_file(settings: Settings, kind: SampleKind) -> GeneralFile | Non
 
     advice = f"Add such rows to it, or set {GENERAL_FILE}=null."
     check(bool(samples), GENERAL_FILE, f"a file with {kind} rows", str(path), advice)
+    # A row of several samples has no position for each of them.
+    if len({position for position, _ in samples}) < len(samples):
+        samples = [(row_id, sample) for row_id, (_, sample) in enumerate(samples, start=1)]
     rows = _clean_rows(rows_frame(samples), kind, settings)
     return GeneralFile(name=path.name, digest=digest, rows=rows)
 
 
-def _sample_of(row: Row, position: int, kind: SampleKind) -> Sample | None:
-    """Return a row as a sample, None if it is one of another kind; raises `ConfigError`."""
+def _samples_of(row: Row, position: int, reader: RowReader) -> list[Sample]:
+    """Return the samples of a row, none if it is one of another kind; raises `ConfigError`."""
     if isinstance(row, BrokenRow):
         raise _unusable(row.reason)
     # The rows of a run with both model types are in one file.
     columns = {str(column) for column, value in row.items() if value is not None}
-    other_kinds = [other for other in sample_kinds() if other != kind]
-    if not _has_shape(columns, kind) and any(_has_shape(columns, other) for other in other_kinds):
-        return None
+    other_kinds = [kind for kind in sample_kinds() if kind != reader.kind]
+    is_of_another_kind = any(is_known_form(columns, kind) for kind in other_kinds)
+    if is_of_another_kind and not is_known_form(columns, reader.kind):
+        return []
 
     try:
-        return parse_sample(row, kind)
+        return reader.read(row)
     except SampleError as error:
         raise _unusable(f"row {position}: {error}") from error
-
-
-def _has_shape(columns: set[str], kind: SampleKind) -> bool:
-    return any(columns.issuperset(shape.required) for shape in shapes_of_kind(kind))
 
 
 def _clean_rows(rows: pd.DataFrame, kind: SampleKind, settings: Settings) -> pd.DataFrame:

@@ -44,6 +44,20 @@ def test_each_family_takes_its_rows_clean_and_by_their_place_in_the_file(tmp_pat
     assert pairs.digest == completions.digest == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def test_the_file_may_have_the_columns_of_public_data_sets(tmp_path: Path) -> None:
+    alpaca = {"instruction": "Add.", "input": "1, 2", "output": "3"}
+    negatives = {"query": "what is bread?", "pos": ["baked dough"], "neg": ["rain", "a flame"]}
+    settings = settings_of(tmp_path / "general.jsonl", alpaca, negatives, PAIRS[1])
+
+    pairs = read_general_file(settings, SampleKind.EMBEDDING)
+    completions = read_general_file(settings, SampleKind.LLM)
+
+    assert pairs is not None and completions is not None
+    assert pairs.rows["negative"].tolist() == ["rain", "a flame", None]
+    assert pairs.rows["row_id"].tolist() == [1, 2, 3]
+    assert completions.rows["input"].tolist() == ["Add.\n\n1, 2"]
+
+
 def test_rows_of_other_objectives_are_no_part_of_the_set(tmp_path: Path) -> None:
     score = {"sentence1": "bread", "sentence2": "dough", "score": 0.7}
     messages = [{"role": "user", "content": "fire?"}, {"role": "assistant", "content": "a flame"}]

@@ -187,6 +187,18 @@ def test_ingest_derived_stores_samples_of_both_kinds_and_what_is_left_out(manage
         manager.ingest_derived("../x", rows, derive)
 
 
+def test_a_session_is_discarded_only_if_it_has_no_samples(manager):
+    manager.ingest("bad", [{"text": 3}], "llm")
+    manager.ingest("good", [{"text": 3}, {"text": "a"}], "llm")
+    assert manager.has_session("bad") and not manager.has_session("absent")
+
+    for session_id in ("bad", "good", "absent"):
+        manager.discard_session_without_samples(session_id)
+
+    assert not manager.has_session("bad")
+    assert len(manager.rejected_samples("good")) == 1
+
+
 def test_ingest_refuses_an_unsafe_session_id(manager):
     with pytest.raises(ConfigError, match="session_id must be 1 to 128 letters"):
         manager.ingest("../x", PAIRS, SampleKind.EMBEDDING)

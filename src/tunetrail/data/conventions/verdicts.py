@@ -42,14 +42,7 @@ def checked_verdict(row: Row, claim: str, columns: tuple[str, ...] = ()) -> None
     if _ANY_VERDICT.isdisjoint(row):
         return
 
-    for column in (*LABEL_COLUMNS, *columns):
-        value = row.get(column)
-        if value is not None and _read(value) is False:
-            raise SampleError(
-                f"{column} must confirm that {claim}, got {shortened(value)}. "
-                "Nothing is learnt from the row."
-            )
-
+    check_labels(row, claim, columns)
     if not any(column in row for column in FEEDBACK_COLUMNS):
         return
     verdict = verdict_of(row)
@@ -58,6 +51,17 @@ def checked_verdict(row: Row, claim: str, columns: tuple[str, ...] = ()) -> None
             f"feedback must accept the answer, got {verdict.wording}. "
             "Nothing is learnt from the row."
         )
+
+
+def check_labels(row: Row, claim: str, columns: tuple[str, ...] = ()) -> None:
+    """Raise an error if a label rejects the answer; feedback isn't read, see `checked_verdict`."""
+    for column in (*LABEL_COLUMNS, *columns):
+        value = row.get(column)
+        if value is not None and _read(value) is False:
+            raise SampleError(
+                f"{column} must confirm that {claim}, got {shortened(value)}. "
+                "Nothing is learnt from the row."
+            )
 
 
 def _read(value: Any) -> bool | None:

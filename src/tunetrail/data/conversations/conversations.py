@@ -24,6 +24,7 @@ from datetime import datetime
 from itertools import chain, islice
 from typing import Any
 
+from tunetrail.data.conventions.verdicts import check_labels
 from tunetrail.data.conversations.feedback import FEEDBACK_COLUMNS, verdict_of
 from tunetrail.data.conversations.messages import (
     MESSAGE_COLUMNS,
@@ -103,6 +104,7 @@ def derive(row: Mapping[str, Any]) -> Derived:
     - `timestamp`, `created_at` or `create_time`: its time.
     - `weight`: of its samples.
     - `system`: its system turn; `tools`: the tools that the assistant may call.
+    - `label`, `kto_tag` or `accepted`: no sample at all if it is false.
     - Feedback on the conversation (see `feedback`); feedback on a single answer takes precedence.
 
     Columns with other names become metadata of the chat.
@@ -110,6 +112,7 @@ def derive(row: Mapping[str, Any]) -> Derived:
     Raises:
         SampleError: The conversation is malformed, or has no answer to a user.
     """
+    check_labels(row, "the answers are good ones")
     messages = messages_of(row)
     # ShareGPT's exports have the system turn in a column of its own.
     if isinstance(row.get("system"), str) and row["system"].strip():
