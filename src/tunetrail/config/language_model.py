@@ -19,6 +19,7 @@ from tunetrail.samples import SampleKind, shapes_of_kind
 ADAPTERS = ("lora", "rslora", "dora", "qlora", "none")
 ALL_LINEAR = "all-linear"
 INITIALISATIONS = ("default", "orthogonal", "pissa", "olora")
+KEEP, STRIP, EMPTY = "keep", "strip", "empty"
 PREFERENCE_LOSSES = ("sigmoid", "ipo")
 # Several shapes share an objective; a dict drops the repetitions and keeps the order.
 OBJECTIVES = tuple(dict.fromkeys(shape.objective for shape in shapes_of_kind(SampleKind.LLM)))
@@ -127,6 +128,14 @@ class LanguageModelConfig:
     objective: str = setting(AUTO, one_of(AUTO, *OBJECTIVES))
     """`supervised` learns from texts, `preference` from preferences; `auto` takes what the
     session has. Set it if the session has both."""
+
+    thoughts: str = setting(KEEP, one_of(KEEP, STRIP, EMPTY))
+    """What becomes of the thoughts (`<think>...</think>`) at the beginning of answers. `keep`
+    learns them, since nothing that was collected is dropped by default; an answer without
+    thoughts is learnt as the chat template writes it. `strip` takes them out. `empty` lets
+    each answer begin with empty thoughts, so that a reasoning model learns to answer at once
+    in its own notation. If the template's prompt opens thoughts (DeepSeek-R1), an answer
+    without thoughts closes them first in each case."""
 
     neftune_alpha: float = setting(0.0, _SIZE)
     """Size of the noise on the token embeddings in training (NEFTune, Jain et al. 2023,

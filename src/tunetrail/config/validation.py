@@ -191,6 +191,10 @@ class ConversationChecksConfig:
     turn_order: CheckConfig = _check(set_aside=True)
     """Conversations with turns out of order."""
 
+    unlearnable: CheckConfig = _check(set_aside=True)
+    """Rows that the model's chat template refuses, or of which it drops something, such as
+    tools; they are always set aside."""
+
     truncated_output: CheckConfig = _check(threshold=0.1)
     """Outputs that the maximum length of the model cuts off."""
 

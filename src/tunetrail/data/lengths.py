@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,16 @@ class TokenCounter(Protocol):
         """
 
 
+@runtime_checkable
+class LearnabilityCounter(Protocol):
+    """Counts tokens, and knows rows that have no form in the model's chat template."""
+
+    def measured(
+        self, records: Sequence[dict[str, Any]]
+    ) -> tuple[npt.NDArray[np.int64], list[str]]:
+        """Return the counts, and why nothing can be learnt from each row ("" if it can be)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class MeasuredRows:
     """Rows with a column `token_count`, and the result of the length policy.
@@ -47,12 +57,14 @@ class MeasuredRows:
         changes: Rows with a truncated text.
         too_long: (`row_id`, tokens, whether the target would be cut off) of each incoming row that
             is longer than the model reads.
+        unlearnable: (`row_id`, reason) of each row that the model's chat template has no form for.
     """
 
     rows: pd.DataFrame
     set_aside: pd.DataFrame
     changes: pd.DataFrame
     too_long: tuple[tuple[int, int, bool], ...]
+    unlearnable: tuple[tuple[int, str], ...] = ()
 
 
 def measure_lengths(
@@ -70,7 +82,7 @@ def measure_lengths(
     """
     rows = rows.reset_index(drop=True)
     records = records_of(rows)
-    counts = _count_tokens(records, counter)
+    counts, problems = _count_tokens(records, counter)
     too_long = np.flatnonzero(counts > counter.max_length)
     lengths = []
     for position in too_long:
@@ -79,8 +91,17 @@ def measure_lengths(
         # Reported under every policy: the checks tell how many rows were too long as they came.
         lengths.append((int(record["row_id"]), int(counts[position]), target_is_cut))
 
-    dropped, set_aside, changes = [], [], []
+    dropped: list[int] = []
+    set_aside, changes = [], []
+    unlearnable = [(row, problem) for row, problem in enumerate(problems) if problem]
+    for row, problem in unlearnable:
+        record = records[row]
+        dropped.append(row)
+        set_aside.append((record["row_id"], problem, content_text(record, mask), None))
+
     for position in [] if policy == "keep" else too_long:
+        if problems[position]:
+            continue
         record = records[position]
         row_id, before = record["row_id"], content_text(record, mask)
         limit = f"the {counter.max_length} that the model reads"
@@ -88,7 +109,7 @@ def measure_lengths(
 
         truncatable = shape_named(record["shape"]).truncatable
         if policy == "drop" or not truncatable:
-            dropped.append(position)
+            dropped.append(int(position))
             set_aside.append((row_id, reason, before, None))
             continue
         for column in truncatable:
@@ -106,15 +127,20 @@ def measure_lengths(
         set_aside=set_aside_frame("cleaning", set_aside),
         changes=set_aside_frame("cleaning", changes),
         too_long=tuple(lengths),
+        unlearnable=tuple((int(records[row]["row_id"]), problem) for row, problem in unlearnable),
     )
 
 
 def _count_tokens(
     records: Sequence[dict[str, Any]], counter: TokenCounter
-) -> npt.NDArray[np.int64]:
-    """Return the number of tokens of each row, counted block by block."""
+) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Return the tokens of each row, and why it can't be learnt, counted block by block."""
     counts = np.zeros(len(records), dtype=np.int64)
+    problems = [""] * len(records)
     for start in range(0, len(records), _AT_ONCE):
         block = slice(start, start + _AT_ONCE)
-        counts[block] = counter.of_records(records[block])
-    return counts
+        if isinstance(counter, LearnabilityCounter):
+            counts[block], problems[block] = counter.measured(records[block])
+        else:
+            counts[block] = counter.of_records(records[block])
+    return counts, problems

@@ -352,7 +352,8 @@ def _language_model_learner(
 
 
 def _language_model_token_counter(settings: Settings, path: str) -> LanguageModelTokenCounter:
-    return LanguageModelTokenCounter(path=path, max_length=settings.llm.max_length)
+    llm = settings.llm
+    return LanguageModelTokenCounter(path=path, max_length=llm.max_length, thoughts=llm.thoughts)
 
 
 def _language_model_objective(settings: Settings) -> str | None:

@@ -58,6 +58,7 @@ _CHECKS = (
     Check("vectors.dimension", "target vectors have another size than most", ColumnType.VECTOR),
     Check("conversations.turn_order", "conversations have turns out of order", ColumnType.MESSAGES),
     Check("conversations.truncated_output", "outputs are cut off by the model's length"),
+    Check("conversations.unlearnable", "rows have no form in the model's chat template"),
     Check(
         "drift.length", "distance of the text lengths from the previous session's", is_measure=True
     ),

@@ -85,7 +85,7 @@ def stop_reason(results: Sequence[CheckResult]) -> str | None:
 def _applies(check: Check, shapes: Sequence[SampleShape], findings: SessionFindings) -> bool:
     if check.is_measure:
         return check.name in findings.measures
-    if check.name == "conversations.truncated_output":
+    if check.name in ("conversations.truncated_output", "conversations.unlearnable"):
         return any(shape.target_is_written for shape in shapes)
 
     column_types = {column_type(column) for shape in shapes for column in shape.columns}

@@ -241,6 +241,8 @@ class ChunkSteps:
             flags.append((row_id, "rows.too_many_tokens", detail))
             if target_is_cut:
                 flags.append((row_id, "conversations.truncated_output", detail))
+        for row_id, reason in measured.unlearnable:
+            flags.append((row_id, "conversations.unlearnable", reason))
         return flags
 
 

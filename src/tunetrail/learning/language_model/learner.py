@@ -3,10 +3,11 @@
 It takes plain records and returns models and NumPy arrays.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from itertools import chain
+from itertools import chain, compress
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from tunetrail.learning.language_model.module import (
     load_tokenizer,
 )
 from tunetrail.learning.language_model.preflight import LANGUAGE_MODEL_CHECKS
-from tunetrail.learning.language_model.writing import GreedyWriter
+from tunetrail.learning.language_model.writing import GreedyWriter, add_end_token
 from tunetrail.learning.tokens.chat import (
     TokenizedExample,
     completions_of,
@@ -44,14 +45,18 @@ from tunetrail.learning.tokens.chat import (
     last_answer,
     prompt_tokens,
     supervised_counts,
+    tokenize_record,
 )
 from tunetrail.learning.tokens.shared_text import tokenize_shared
+from tunetrail.learning.tokens.templates import answer_end
 from tunetrail.learning.tokens.token_texts import TokenText, token_texts
 from tunetrail.learning.tokens.tokenized import tokenize_examples, tokenize_preferences
 from tunetrail.learning.training.batching import length_batches
 from tunetrail.learning.training.out_of_memory import compute_batches
 from tunetrail.learning.training.records import Record
 from tunetrail.learning.training_plan import TrainingPlan
+
+_logger = logging.getLogger(__name__)
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 
@@ -137,22 +142,44 @@ class LanguageModelLearner:
         return self
 
     def check(self, path: str, records: Sequence[Record], load: Callable[[str], Any]) -> None:
-        """Raise `SampleError` if the maximum length cuts off more than half of the outputs."""
+        """Raise `SampleError` if more than half of the rows teach nothing; name fewer of them."""
         # The tokenizer decides, so the weights, which may be gigabytes, aren't loaded for it.
         tokenizer = load_tokenizer(path)
         if any(map(is_preference, records)):
-            teaches = list(map(_teaches, self._pairs(tokenizer, records)))
+            pairs = self._pairs(tokenizer, records)
+            teaches = list(map(_teaches, pairs))
+            has_form = [bool(chosen.input_ids and rejected.input_ids) for chosen, rejected in pairs]
             target = "the difference between the answers"
         else:
-            teaches = list(map(_is_supervised, self._tokenize(tokenizer, records)))
+            examples = self._tokenize(tokenizer, records)
+            teaches = list(map(_is_supervised, examples))
+            has_form = [bool(example.input_ids) for example in examples]
             target = "the whole output"
 
-        cut = teaches.count(False)
+        unlearnable = has_form.count(False)
+        if unlearnable:
+            reason = self._why_unlearnable(tokenizer, records[has_form.index(False)])
+            summary = f"{unlearnable} of {len(records)} rows can't be learnt: {reason}"
+            if unlearnable * 2 > len(records):
+                raise SampleError(summary)
+            _logger.warning(summary)
+
+        cut = teaches.count(False) - unlearnable
         if cut * 2 > len(records):
             raise SampleError(
                 f"llm.max_length={self.config.max_length} cuts off {target} of {cut} of "
                 f"{len(records)} rows. Raise it."
             )
+
+    def _why_unlearnable(self, tokenizer: PreTrainedTokenizerBase, record: Record) -> str:
+        """Return why the chat template has no form for a record."""
+        examples = completions_of(record) if is_preference(record) else (record,)
+        try:
+            for example in examples:
+                tokenize_record(tokenizer, example, self.config.max_length, self.config.thoughts)
+        except SampleError as error:
+            return str(error)
+        return "the row has no text."
 
     def load(self, path: str) -> LanguageModel:
         """Load a model folder."""
@@ -160,7 +187,11 @@ class LanguageModelLearner:
         return LanguageModel(model=model.eval(), tokenizer=load_tokenizer(path))  # type: ignore[no-untyped-call]
 
     def save(self, model: LanguageModel, folder: Path) -> None:
-        """Write model and tokenizer as a Hugging Face folder."""
+        """Write model and tokenizer as a Hugging Face folder.
+
+        `generate` stops at the token by which the chat template ends an answer.
+        """
+        add_end_token(model.model, answer_end(model.tokenizer))
         model.model.save_pretrained(folder)
         model.tokenizer.save_pretrained(folder)
 
@@ -286,9 +317,13 @@ class LanguageModelLearner:
         model to end one, or after `max_new_tokens`. It doesn't depend on the other records.
         """
         prompted = [row for row, record in enumerate(records) if last_answer(record) is not None]
-        chosen = [records[row] for row in prompted]
-        prompts = [prompt_tokens(model.tokenizer, record) for record in chosen]
-        ends = end_tokens(model.tokenizer, self._tokenize(model.tokenizer, chosen))
+        examples = self._tokenize(model.tokenizer, [records[row] for row in prompted])
+        # Without a form in the chat template, a conversation has no prompt either.
+        learnable = [example for example in examples if example.input_ids]
+        has_form = [bool(example.input_ids) for example in examples]
+        prompted = list(compress(prompted, has_form))
+        prompts = [prompt_tokens(model.tokenizer, records[row]) for row in prompted]
+        ends = end_tokens(model.tokenizer, learnable)
 
         answers: list[str | None] = [None] * len(records)
         with placed_on(computing_device(self.trainer), model.model):
@@ -402,8 +437,10 @@ class LanguageModelLearner:
             return self._tokenize(tokenizer, records)
         # Its own comes first; among the compared ones, it changes nothing.
         tokenizers = (tokenizer, *self.compared)
+        config = self.config
         return [
-            tokenize_shared(tokenizers, record, self.config.max_length)[0] for record in records
+            tokenize_shared(tokenizers, record, config.max_length, config.thoughts)[0]
+            for record in records
         ]
 
     def _scored_pairs(
@@ -430,12 +467,16 @@ class LanguageModelLearner:
     def _tokenize(
         self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]
     ) -> list[TokenizedExample]:
-        return tokenize_examples(tokenizer, records, self.config.max_length, self.cache)
+        config = self.config
+        return tokenize_examples(tokenizer, records, config.max_length, self.cache, config.thoughts)
 
     def _pairs(
         self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]
     ) -> list[tuple[TokenizedExample, TokenizedExample]]:
-        return tokenize_preferences(tokenizer, records, self.config.max_length, self.cache)
+        config = self.config
+        return tokenize_preferences(
+            tokenizer, records, config.max_length, self.cache, config.thoughts
+        )
 
 
 def _token_scores(

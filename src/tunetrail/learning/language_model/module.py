@@ -33,6 +33,7 @@ from tunetrail.learning.language_model.preference import (
 )
 from tunetrail.learning.padding_free.attention import SEGMENT_ATTENTION
 from tunetrail.learning.tokens.chat import TokenizedExample, example_lengths, supervised_counts
+from tunetrail.learning.tokens.templates import prepare_template
 from tunetrail.learning.torch_internals import undo_compile
 from tunetrail.learning.training.micro_batches import SharedBatch
 from tunetrail.learning.training.module import ComputeCost, TrainedModule
@@ -58,12 +59,16 @@ def load_language_model(path: str, **settings: Any) -> PreTrainedModel:
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """Load a local tokenizer; without a padding token it pads with the end of sequence."""
+    """Load a local tokenizer; without a padding token it pads with the end of sequence.
+
+    Its chat template has a form for every usual conversation: see `prepare_template`.
+    """
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
         path, local_files_only=True, trust_remote_code=False
     )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    prepare_template(tokenizer, path)
     return tokenizer
 
 

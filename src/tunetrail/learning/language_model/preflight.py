@@ -23,6 +23,7 @@ from tunetrail.learning.tokens.chat import (
     example_lengths,
     supervised_counts,
 )
+from tunetrail.learning.tokens.templates import answer_end
 
 LOW_SHARE = 0.01
 """Share of supervised tokens below which nearly all of the work teaches nothing."""
@@ -72,6 +73,10 @@ def check_end_of_sequence(trainer: Trainer, module: LanguageModelModule) -> Pref
         )
 
     end_tokens = _end_tokens(module)
+    # The saved model will stop at the template's own end as well.
+    template_end = answer_end(_tokenizer(module))
+    is_added = template_end is not None and template_end not in _ends_of_model(module)
+    end_tokens |= set() if template_end is None else {template_end}
     names = ", ".join(_tokenizer(module).convert_ids_to_tokens(sorted(end_tokens)))
     endless = sum(token not in end_tokens for token in last_tokens)
     if endless:
@@ -81,7 +86,8 @@ def check_end_of_sequence(trainer: Trainer, module: LanguageModelModule) -> Pref
             f"which the model stops ({names}), so it may not learn to stop. Look at the model's "
             "chat template.",
         )
-    return ok(name, f"the end is learnt ({names})")
+    addition = "; generation_config.json of the trained model is to name it" if is_added else ""
+    return ok(name, f"the end is learnt ({names}){addition}")
 
 
 def check_lengths(trainer: Trainer, module: LanguageModelModule) -> PreflightFinding:
@@ -193,11 +199,16 @@ def _tokenizer(module: LanguageModelModule) -> PreTrainedTokenizerBase:
 
 def _end_tokens(module: LanguageModelModule) -> set[int]:
     """Return the ids at which the model stops: its own, and its tokenizer's."""
+    eos = _tokenizer(module).eos_token_id
+    return _ends_of_model(module) | (set() if eos is None else {int(eos)})
+
+
+def _ends_of_model(module: LanguageModelModule) -> set[int]:
+    """Return the ids at which `generate` stops."""
     settings = getattr(causal_model(module.model), "generation_config", None)
     # Models name one id, several, or none.
     of_model = getattr(settings, "eos_token_id", None)
     ids = of_model if isinstance(of_model, list) else [of_model]
-    ids = [*ids, _tokenizer(module).eos_token_id]
     return {int(token_id) for token_id in ids if token_id is not None}
 
 

@@ -108,6 +108,16 @@ def end_tokens_of(model: Any, tokenizer: Any) -> list[int]:
     return sorted({int(end) for end in ends if end is not None})
 
 
+def add_end_token(model: Any, token_id: int | None) -> None:
+    """Let `generate` stop at a token as well; None adds nothing."""
+    known = model.generation_config.eos_token_id
+    ends = list(known) if isinstance(known, list) else [known] if known is not None else []
+    # The configuration of a model that stops there stays as it is.
+    if token_id is not None and token_id not in ends:
+        ends.append(token_id)
+        model.generation_config.eos_token_id = ends if len(ends) > 1 else token_id
+
+
 def _batches(lengths: Sequence[int], limits: Sequence[int], batch_size: int) -> Iterator[list[int]]:
     """Yield batches of rows with one limit and similar lengths; a row without room is in none."""
     for limit in sorted(set(limits) - {0}, reverse=True):

@@ -10,7 +10,17 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from tunetrail.config.language_model import KEEP
 from tunetrail.errors import SampleError
+from tunetrail.learning.tokens.templates import (
+    FILLER,
+    RenderedChat,
+    encode_rendered,
+    markers_of,
+    render_chat,
+    served_prompt,
+)
+from tunetrail.samples.messages import is_learnt
 
 # The value that torch's cross-entropy leaves out by default.
 IGNORED = -100
@@ -60,7 +70,7 @@ def supervised_counts(examples: Iterable[TokenizedExample]) -> list[int]:
     return [example.supervised_tokens for example in examples]
 
 
-def record_messages(record: Mapping[str, Any]) -> list[dict[str, str]] | None:
+def record_messages(record: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     """Return the record as chat messages, or None for a document."""
     if record.get("messages") is not None:
         return list(record["messages"])
@@ -80,6 +90,7 @@ class LabelledText:
         text: The rendered text.
         spans: Begin and end of what is learned, in characters: the assistant's turns, or all of a
             document.
+        turns: The index of the message of each span; 0 for a document.
         input_ids: Token ids.
         labels: The same ids for tokens that are learned, `IGNORED` for all others.
         offsets: Begin and end of each token in the text, in characters.
@@ -87,20 +98,24 @@ class LabelledText:
 
     text: str
     spans: list[tuple[int, int]]
+    turns: list[int]
     input_ids: list[int]
     labels: list[int]
     offsets: list[tuple[int, int]]
 
 
 def tokenize_record(
-    tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any], max_length: int
+    tokenizer: PreTrainedTokenizerBase,
+    record: Mapping[str, Any],
+    max_length: int,
+    thoughts: str = KEEP,
 ) -> TokenizedExample:
     """Render, tokenise and label one record that isn't a preference; cut it at `max_length` tokens.
 
     Raises:
-        SampleError: The chat template drops text that should be learned.
+        SampleError: The chat template refuses the record, or drops text that should be learned.
     """
-    whole = label_record(tokenizer, record)
+    whole = label_record(tokenizer, record, thoughts)
     # Special tokens are learned, but they are no text whose bytes could be counted.
     unsupervised = {IGNORED, *tokenizer.all_special_ids}
     supervised_spans = []
@@ -118,22 +133,34 @@ def tokenize_record(
     )
 
 
-def label_record(tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any]) -> LabelledText:
+def unlearnable_example() -> TokenizedExample:
+    """Return the example of a record that its chat template has no form for: without a token."""
+    return TokenizedExample(input_ids=[], labels=[], supervised_bytes=0, truncated=False)
+
+
+def label_record(
+    tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any], thoughts: str = KEEP
+) -> LabelledText:
     """Render, tokenise and label one record that isn't a preference, of any length.
 
     Raises:
-        SampleError: The chat template drops text that should be learned.
+        SampleError: The chat template refuses the record, or drops text that should be learned.
     """
     messages = record_messages(record)
     if messages is None:
-        text, spans = record["text"], [(0, len(record["text"]))]
+        document = markers_of(tokenizer).shielded_text(record["text"])
+        rendered = RenderedChat(text=document, spans=[(0, len(document))], turns=[0])
     else:
-        text, spans = _rendered(tokenizer, messages)
+        rendered = render_chat(tokenizer, messages, record.get("tools"), thoughts)
 
-    # A chat template has written the special tokens as text already.
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    input_ids, offsets = list(encoded["input_ids"]), list(encoded["offset_mapping"])
-    labels = list(map(_labeller(spans), input_ids, offsets))
+    # The last prompt by itself: its own earlier answers are served as the tokenizer splits them.
+    start = None if messages is None else rendered.spans[-1][0]
+    input_ids, offsets = encode_rendered(tokenizer, rendered.text, start)
+    text, spans = rendered.text, rendered.spans
+    if FILLER in text:
+        spans = [(_clean_position(text, begin), _clean_position(text, end)) for begin, end in spans]
+        text = text.replace(FILLER, "")
+    labels = list(map(labeller(spans), input_ids, offsets))
     # No model can predict the first token.
     labels[:1] = [IGNORED] * len(labels[:1])
     if messages is None:
@@ -142,10 +169,21 @@ def label_record(tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any]) 
         labels.append(tokenizer.eos_token_id)
         offsets.append((len(text), len(text)))
 
-    return LabelledText(text=text, spans=spans, input_ids=input_ids, labels=labels, offsets=offsets)
+    return LabelledText(
+        text=text,
+        spans=spans,
+        turns=rendered.turns,
+        input_ids=input_ids,
+        labels=labels,
+        offsets=offsets,
+    )
 
 
-def _labeller(spans: list[tuple[int, int]]) -> Callable[[int, tuple[int, int]], int]:
+def _clean_position(text: str, position: int) -> int:
+    return position - text.count(FILLER, 0, position)
+
+
+def labeller(spans: list[tuple[int, int]]) -> Callable[[int, tuple[int, int]], int]:
     """Return a function that labels a token if its characters lie within one of the spans."""
 
     def label(token: int, offset: tuple[int, int]) -> int:
@@ -157,14 +195,16 @@ def _labeller(spans: list[tuple[int, int]]) -> Callable[[int, tuple[int, int]], 
     return label
 
 
-def last_answer(record: Mapping[str, Any]) -> tuple[list[dict[str, str]], str] | None:
-    """Return the messages before a record's last answer, and the answer.
+def last_answer(record: Mapping[str, Any]) -> tuple[list[dict[str, Any]], str] | None:
+    """Return the messages before a record's last answer in text, and the answer.
 
     None if it has no answer to a prompt, as a document or a preference.
     """
     messages = [] if is_preference(record) else record_messages(record) or []
     for index in range(len(messages) - 1, 0, -1):
-        if messages[index]["role"] == "assistant":
+        is_blank_completion = record.get("output") is not None
+        is_text = is_learnt(messages[index]) and not messages[index].get("tool_calls")
+        if messages[index]["role"] == "assistant" and (is_text or is_blank_completion):
             return messages[:index], messages[index]["content"]
     return None
 
@@ -172,15 +212,15 @@ def last_answer(record: Mapping[str, Any]) -> tuple[list[dict[str, str]], str] |
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any]) -> list[int]:
     """Return the tokens after which a model learns to write the last answer of a record.
 
-    They are rendered with the record's answers, as in training, and cut where the last one begins.
-
     Raises:
-        SampleError: The chat template drops text that should be learned.
+        SampleError: The record has no answer in text, or the chat template refuses its messages.
     """
-    text, spans = _rendered(tokenizer, record_messages(record) or [])
-    # The text and not the tokens: a token that reaches into the answer would give it away.
-    prompt = text[: spans[-1][0]]
-    return list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    conversation = last_answer(record)
+    if conversation is None:
+        raise SampleError("messages must have an answer in text, got none.")
+    messages, _ = conversation
+    prompt = served_prompt(tokenizer, messages, record.get("tools"))
+    return encode_rendered(tokenizer, prompt)[0]
 
 
 def end_tokens(
@@ -233,81 +273,6 @@ def weight_of(record: Mapping[str, Any]) -> float:
     """Return the weight of a record in training; 1 if it has none."""
     weight = record.get("weight")
     return 1.0 if weight is None else float(weight)
-
-
-def _rendered(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]
-) -> tuple[str, list[tuple[int, int]]]:
-    """Return the conversation's text and the spans of the assistant's turns."""
-    render = _render if tokenizer.chat_template else _render_plainly
-    return render(tokenizer, messages)
-
-
-def _render(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]
-) -> tuple[str, list[tuple[int, int]]]:
-    """Return the conversation's text and the spans of the assistant's turns.
-
-    A span includes the turn's end-of-sequence token.
-    """
-
-    def render(turns: int, *, prompt: bool) -> str:
-        rendered = tokenizer.apply_chat_template(
-            messages[:turns], tokenize=False, add_generation_prompt=prompt
-        )
-        return str(rendered)
-
-    text = render(len(messages), prompt=False)
-    spans = []
-    for index, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-
-        # The turn begins where the prompt for it ends; many templates can't render no turns.
-        so_far = render(index + 1, prompt=False)
-        if index:
-            # A prompt may end in what the turn lacks, such as an opening tag for reasoning.
-            start = _common_prefix_length(render(index, prompt=True), so_far)
-        else:
-            start = max(so_far.find(message["content"].strip()), 0)
-        # What a template writes after it, such as a line break, is never generated.
-        end_token = so_far.rfind(tokenizer.eos_token, start)
-        end = len(so_far.rstrip("\n"))
-        if end_token >= 0:
-            end = end_token + len(tokenizer.eos_token)
-
-        # Some templates rewrite earlier turns once another follows: they drop the reasoning, say.
-        tail = message["content"].strip()[-40:]
-        if not text.startswith(so_far[:end]) or tail not in so_far[start:end]:
-            raise SampleError(
-                f"messages[{index}] (assistant) is changed or dropped by the model's chat "
-                "template, so it can't be learned. Use another model, or a template that keeps "
-                "earlier turns."
-            )
-        spans.append((start, end))
-    return text, spans
-
-
-def _common_prefix_length(first: str, second: str) -> int:
-    for index, (left, right) in enumerate(zip(first, second, strict=False)):
-        if left != right:
-            return index
-    return min(len(first), len(second))
-
-
-def _render_plainly(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]
-) -> tuple[str, list[tuple[int, int]]]:
-    """Return each turn on lines of its own, for a model without a chat template."""
-    text, spans = "", []
-    for message in messages:
-        # An end that is learned needs a token; the other turns only need a break.
-        is_answer = message["role"] == "assistant"
-        start = len(text)
-        text += message["content"] + (tokenizer.eos_token if is_answer else "\n")
-        if is_answer:
-            spans.append((start, len(text)))
-    return text, spans
 
 
 def _join_spans(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:

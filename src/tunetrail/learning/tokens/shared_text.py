@@ -10,37 +10,52 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from tunetrail.config.language_model import KEEP
+from tunetrail.errors import SampleError
 from tunetrail.learning.tokens.chat import (
     IGNORED,
     LabelledText,
     TokenizedExample,
     label_record,
+    labeller,
     record_messages,
     tokenize_record,
+    unlearnable_example,
 )
+from tunetrail.samples.messages import THOUGHTS_BEGIN
 
 Span = tuple[int, int]
 """Begin and end in the characters of a content: a document, or an assistant's turn."""
 
 
 def tokenize_shared(
-    tokenizers: Sequence[PreTrainedTokenizerBase], record: Mapping[str, Any], max_length: int
+    tokenizers: Sequence[PreTrainedTokenizerBase],
+    record: Mapping[str, Any],
+    max_length: int,
+    thoughts: str = KEEP,
 ) -> list[TokenizedExample]:
     """Return a record tokenised by each tokenizer, with labels on the text that all of them read.
 
     The labelled tokens of all tokenizers spell the same characters of the record's own contents.
-    The end of a turn keeps its label if every tokenizer labels one.
+    The end of a turn keeps its label if every tokenizer labels one. A record that one of the chat
+    templates has no form for has no tokens.
 
     Args:
         tokenizers: The tokenizers, with their chat templates.
         record: A record that isn't a preference.
         max_length: Tokens that each of the models reads.
-
-    Raises:
-        SampleError: A chat template drops text that should be learned.
+        thoughts: What becomes of the thoughts in answers.
     """
-    contents = _learned_contents(record)
-    located = [_locate_tokens(tokenizer, record, contents, max_length) for tokenizer in tokenizers]
+    try:
+        wholes = [label_record(tokenizer, record, thoughts) for tokenizer in tokenizers]
+    except SampleError:
+        return [unlearnable_example()] * len(tokenizers)
+
+    turns, contents = _learned_contents(record, wholes)
+    located = []
+    for tokenizer, whole in zip(tokenizers, wholes, strict=True):
+        narrowed = _narrowed(whole, turns)
+        located.append(_locate_tokens(tokenizer, narrowed, contents, max_length))
     spans_of_turn, has_end = [], []
     for turn, content in enumerate(contents):
         spans_of_turn.append(_shared_spans(located, turn, content))
@@ -49,7 +64,9 @@ def tokenize_shared(
     shared_bytes = 0
     for content, spans in zip(contents, spans_of_turn, strict=True):
         shared_bytes += sum(len(content[begin:end].encode()) for begin, end in spans)
-    examples = [tokenize_record(tokenizer, record, max_length) for tokenizer in tokenizers]
+    examples = [
+        tokenize_record(tokenizer, record, max_length, thoughts) for tokenizer in tokenizers
+    ]
     read_bytes = max(example.supervised_bytes for example in examples)
 
     limited = []
@@ -99,26 +116,47 @@ class _LocatedTokens:
         return positions
 
 
-def _learned_contents(record: Mapping[str, Any]) -> list[str]:
-    """Return what is learned of a record: the assistant's turns, or the document."""
+def _learned_contents(
+    record: Mapping[str, Any], wholes: Sequence[LabelledText]
+) -> tuple[list[int], list[str]]:
+    """Return the turns that every tokenizer labels, and their contents; or the document."""
     messages = record_messages(record)
     if messages is None:
-        return [record["text"]]
-    return [message["content"] for message in messages if message["role"] == "assistant"]
+        return [0], [record["text"]]
+
+    shared = set(wholes[0].turns).intersection(*(whole.turns for whole in wholes[1:]))
+    turns = sorted(shared)
+    # Some prompts have opened the thoughts already, so that the tag isn't learned.
+    contents = [
+        messages[turn]["content"].removeprefix(THOUGHTS_BEGIN).lstrip("\n") for turn in turns
+    ]
+    return turns, contents
+
+
+def _narrowed(whole: LabelledText, turns: Sequence[int]) -> LabelledText:
+    """Return the text with labels on these turns only."""
+    if whole.turns == turns:
+        return whole
+
+    spans = [span for span, turn in zip(whole.spans, whole.turns, strict=True) if turn in turns]
+    labels = list(map(labeller(spans), whole.input_ids, whole.offsets))
+    labels[:1] = [IGNORED] * len(labels[:1])
+    return replace(whole, spans=spans, turns=list(turns), labels=labels)
 
 
 def _locate_tokens(
     tokenizer: PreTrainedTokenizerBase,
-    record: Mapping[str, Any],
+    whole: LabelledText,
     contents: Sequence[str],
     max_length: int,
 ) -> _LocatedTokens:
     """Return where the labelled tokens are that the maximum length leaves, and all others."""
-    whole = label_record(tokenizer, record)
     special_ids = set(tokenizer.all_special_ids)
     starts = _content_starts(whole, contents)
     tokens = _LocatedTokens(len(contents))
     turn, last_end = 0, 0
+    if not contents:
+        return tokens
 
     for position, (label, (begin, end)) in enumerate(zip(whole.labels, whole.offsets, strict=True)):
         while turn < len(contents) - 1 and begin >= whole.spans[turn][1]:

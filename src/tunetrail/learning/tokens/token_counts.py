@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from tunetrail.config.language_model import KEEP
 from tunetrail.errors import ModelError, SampleError
 from tunetrail.fingerprints import files_fingerprint
 from tunetrail.learning.tokens.prompts import DOCUMENT, QUERY, role_of
@@ -81,11 +81,12 @@ class LanguageModelTokenCounter:
 
     path: str
     max_length: int
+    thoughts: str = KEEP
 
     @property
     def identity(self) -> str:
-        """SHA-256 (hex) of the tokenizer's files, and the length."""
-        return f"llm:{_identity(self.path)}:{self.max_length}"
+        """SHA-256 (hex) of the tokenizer's files, the length, and what becomes of thoughts."""
+        return f"llm:{_identity(self.path)}:{self.max_length}:{self.thoughts}:2"
 
     def of_texts(self, texts: Sequence[str]) -> Counts:
         """Return the number of tokens of each text, without special tokens, [texts]."""
@@ -98,25 +99,35 @@ class LanguageModelTokenCounter:
 
         The count of a preference is that of the longer answer with the prompt.
         """
+        return self.measured(records)[0]
+
+    def measured(self, records: Sequence[dict[str, Any]]) -> tuple[Counts, list[str]]:
+        """Return the counts, and why nothing can be learnt from each row ("" if it can be).
+
+        A row that the model's chat template has no form for counts by its texts.
+        """
         # Imported late: a process that counts for an embedding model does without transformers.
         from tunetrail.learning.tokens.chat import completions_of, is_preference
 
-        counts = []
+        counts, problems = [], []
         for record in records:
             examples = completions_of(record) if is_preference(record) else (record,)
-            counts.append(max(map(self._of_example, examples)))
-        return np.array(counts, dtype=np.int64)
+            measured = list(map(self._measure, examples))
+            counts.append(max(count for count, _ in measured))
+            problems.append(next(filter(None, (problem for _, problem in measured)), ""))
+        return np.array(counts, dtype=np.int64), problems
 
-    def _of_example(self, record: Mapping[str, Any]) -> int:
+    def _measure(self, record: Mapping[str, Any]) -> tuple[int, str]:
         from tunetrail.learning.tokens.chat import tokenize_record
 
         try:
-            return len(tokenize_record(_chat_tokenizer(self.path), record, _NO_LIMIT).input_ids)
-        # Training reports such a record; here only its texts are counted.
-        except (SampleError, jinja2.TemplateError):
+            tokenizer = _chat_tokenizer(self.path)
+            example = tokenize_record(tokenizer, record, _NO_LIMIT, self.thoughts)
+            return len(example.input_ids), ""
+        except SampleError as error:
             texts = [turn["content"] for turn in record.get("messages") or []]
             texts = texts or [str(record.get("input")), str(record.get("output"))]
-            return int(self.of_texts(texts).sum())
+            return int(self.of_texts(texts).sum()), str(error)
 
 
 @functools.lru_cache(maxsize=4)
@@ -137,7 +148,11 @@ def _fast_tokenizer(path: str) -> Tokenizer:
 def _chat_tokenizer(path: str) -> Any:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    from tunetrail.learning.tokens.templates import prepare_template
+
+    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    prepare_template(tokenizer, path)
+    return tokenizer
 
 
 def _tokenizer_folder(path: str) -> Path:

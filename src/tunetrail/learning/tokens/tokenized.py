@@ -17,18 +17,21 @@ from sentence_transformers import SentenceTransformer
 from transformers import PreTrainedTokenizerBase
 
 from tunetrail.cache import ResultCache
+from tunetrail.config.language_model import KEEP
+from tunetrail.errors import SampleError
 from tunetrail.fingerprints import value_fingerprint
 from tunetrail.learning.tokens.chat import (
     TokenizedExample,
     completions_of,
     example_lengths,
     tokenize_record,
+    unlearnable_example,
     weight_of,
 )
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
-_FORMAT = 1
+_FORMAT = 2
 """Version of the files and of the tokenising; raise it if either changes."""
 _BLOCK = 256
 """Items that are cached together, so that a new item rebuilds one block."""
@@ -56,16 +59,21 @@ def tokenize_examples(
     records: Sequence[Mapping[str, Any]],
     max_length: int,
     cache: ResultCache | None,
+    thoughts: str = KEEP,
 ) -> list[TokenizedExample]:
-    """Return each record tokenised for a language model, from the cache if it is there."""
+    """Return each record tokenised for a language model, from the cache if it is there.
+
+    The example of a record that the chat template has no form for has no tokens.
+    """
 
     def tokenize(rows: range) -> list[TokenizedExample]:
-        return [tokenize_record(tokenizer, records[row], max_length) for row in rows]
+        chosen = records[rows.start : rows.stop]
+        return [_try_record(tokenizer, record, max_length, thoughts) for record in chosen]
 
     if cache is None:
         return tokenize(range(len(records)))
 
-    identity = f"examples:{tokenizer_identity(tokenizer)}:{max_length}"
+    identity = f"examples:{tokenizer_identity(tokenizer)}:{max_length}:{thoughts}"
     contents = list(map(_content_key, records))
     blocks = _cached_blocks(cache, identity, contents, lambda rows: _to_arrays(tokenize(rows)))
 
@@ -77,8 +85,18 @@ def tokenize_examples(
     return examples
 
 
+def _try_record(
+    tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any], max_length: int, thoughts: str
+) -> TokenizedExample:
+    try:
+        return tokenize_record(tokenizer, record, max_length, thoughts)
+    except SampleError:
+        # One row must not end a run; `LanguageModelLearner.check` says how many there are and why.
+        return replace(unlearnable_example(), weight=weight_of(record))
+
+
 def _content_key(record: Mapping[str, Any]) -> str:
-    return json.dumps(list(map(record.get, ("input", "output", "messages", "text"))))
+    return json.dumps(list(map(record.get, ("input", "output", "messages", "text", "tools"))))
 
 
 def _to_arrays(examples: Sequence[TokenizedExample]) -> Arrays:
@@ -116,14 +134,15 @@ def tokenize_preferences(
     records: Sequence[Mapping[str, Any]],
     max_length: int,
     cache: ResultCache | None,
+    thoughts: str = KEEP,
 ) -> list[tuple[TokenizedExample, TokenizedExample]]:
     """Return both answers of each preference tokenised, the chosen one first."""
     completions = list(map(completions_of, records))
     chosen = list(map(itemgetter(0), completions))
     rejected = list(map(itemgetter(1), completions))
 
-    chosen_examples = tokenize_examples(tokenizer, chosen, max_length, cache)
-    rejected_examples = tokenize_examples(tokenizer, rejected, max_length, cache)
+    chosen_examples = tokenize_examples(tokenizer, chosen, max_length, cache, thoughts)
+    rejected_examples = tokenize_examples(tokenizer, rejected, max_length, cache, thoughts)
     return list(zip(chosen_examples, rejected_examples, strict=True))
 
 

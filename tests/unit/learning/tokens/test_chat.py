@@ -157,13 +157,26 @@ def test_tokenize_counts_the_bytes_of_characters_that_take_several_tokens(
 @pytest.mark.parametrize(
     "template", [DROPS_EARLIER_TURNS, SHORTENS_EARLIER_TURNS], ids=["drops", "shortens"]
 )
-def test_tokenize_refuses_a_template_that_changes_earlier_turns(
+def test_tokenize_learns_only_the_answers_whose_prompt_stays_as_it_was_served(
     tokenizer: PreTrainedTokenizerBase, template: str
 ) -> None:
     tokenizer.chat_template = template
-    with pytest.raises(
-        SampleError, match=r"messages\[2\] \(assistant\) is changed or dropped .* Use another model"
-    ):
+    turns = [("user", "Hi"), ("assistant", "Hello!"), ("user", "Bye"), ("assistant", "See you.")]
+    record = {"messages": [{"role": role, "content": content} for role, content in turns]}
+
+    assert learnt(tokenizer, tokenize_record(tokenizer, record, 512)) == "See you.<|end|>"
+
+
+@pytest.mark.parametrize("role", ["system", "user"])
+def test_tokenize_refuses_a_template_that_drops_what_was_asked(
+    tokenizer: PreTrainedTokenizerBase, role: str
+) -> None:
+    tokenizer.chat_template = (
+        str(tokenizer.chat_template)
+        .replace("{{ '<|start|>'", f"{{% if message['role'] != '{role}' %}}{{{{ '<|start|>'", 1)
+        .replace("{% endfor %}", "{% endif %}{% endfor %}", 1)
+    )
+    with pytest.raises(SampleError, match=rf"\({role}\) is dropped by the model's chat template"):
         tokenize_record(tokenizer, CHAT, 512)
 
 

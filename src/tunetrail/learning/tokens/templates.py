@@ -1,0 +1,507 @@
+"""Chat templates: what a model learns stands after the very prompt that it is served.
+
+A conversation becomes one text. Each answer that is learnt begins where the template's generation
+prompt for it ends; an answer whose prompt the template changes later is context only. Text that
+people wrote never becomes a control token, such as the marker of a turn.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import jinja2
+from transformers import PreTrainedTokenizerBase
+
+from tunetrail.config.language_model import EMPTY, KEEP
+from tunetrail.errors import SampleError
+from tunetrail.samples.messages import THOUGHTS_BEGIN, THOUGHTS_END, map_json_texts
+
+_logger = logging.getLogger(__name__)
+
+Message = dict[str, Any]
+Span = tuple[int, int]
+
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}{{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% else %}{{ '\\n' }}{% endif %}"
+    "{% endfor %}"
+)
+"""For a model without a chat template: each turn on lines of its own, an answer with an end."""
+
+# Put before a template without a system role: the system's text opens the user's first turn.
+_SYSTEM_TO_USER = (
+    "{%- if messages[0]['role'] == 'system' and messages[1:] and messages[1]['role'] == 'user' -%}"
+    "{%- set messages = [{'role': 'user', 'content': messages[0]['content'] + '\\n\\n' + "
+    "messages[1]['content']}] + messages[2:] -%}{%- endif -%}"
+)
+_EMPTY_THOUGHTS = f"{THOUGHTS_BEGIN}\n\n{THOUGHTS_END}\n\n"
+_EMPTY_AT_START = re.compile(rf"\s*{THOUGHTS_BEGIN}\s*{THOUGHTS_END}\s*")
+_THOUGHTS_AT_START = re.compile(rf"\s*{THOUGHTS_BEGIN}.*?{THOUGHTS_END}\s*", re.DOTALL)
+# What a template raises: its own refusals, and errors of expressions that meet unexpected values.
+_TEMPLATE_ERRORS = (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError)
+# An answer may hold these as tokens, if the tokenizer has them: it is the model that writes them.
+_ANSWER_TAGS = (THOUGHTS_BEGIN, THOUGHTS_END, "<tool_call>", "</tool_call>")
+FILLER = "\ufdd0"
+"""A code point that is no character. Within a marker, it keeps a tokenizer from recognising it."""
+_TAIL = 40
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RenderedChat:
+    """A conversation as the model reads it.
+
+    Attributes:
+        text: The text, with `FILLER` within the markers that people wrote.
+        spans: Begin and end of each answer that is learnt, in characters, with the end of its turn.
+        turns: The index of the message of each span.
+    """
+
+    text: str
+    spans: list[Span]
+    turns: list[int]
+
+
+def prepare_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Give a tokenizer a chat template that every usual conversation has a form in, and say so.
+
+    It is saved with the trained model, which is therefore served what it was trained on.
+    """
+    template = tokenizer.chat_template
+    if template is None:
+        _say_once(f"{name} has no chat template: turns are written on lines of their own")
+        tokenizer.chat_template = PLAIN_TEMPLATE
+    elif isinstance(template, str) and not _takes_system_turns(tokenizer):
+        _say_once(
+            f"the chat template of {name} has no system role: a system turn is written before "
+            "the user's first turn"
+        )
+        tokenizer.chat_template = _SYSTEM_TO_USER + template
+
+
+@lru_cache(maxsize=256)
+def _say_once(message: str) -> None:
+    _logger.warning(message)
+
+
+def _takes_system_turns(tokenizer: PreTrainedTokenizerBase) -> bool:
+    exchange = [
+        {"role": "user", "content": "question"},
+        {"role": "assistant", "content": "answer"},
+    ]
+    try:
+        tokenizer.apply_chat_template(exchange, tokenize=False)
+    except _TEMPLATE_ERRORS:
+        # Then it isn't the system turn that the template refuses.
+        return True
+    try:
+        system = {"role": "system", "content": "instruction"}
+        return "instruction" in str(
+            tokenizer.apply_chat_template([system, *exchange], tokenize=False)
+        )
+    except _TEMPLATE_ERRORS:
+        return False
+
+
+def template_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """Return stored messages as chat templates take them: calls as objects, no weights."""
+    plain = []
+    for message in messages:
+        if message.keys() <= {"role", "content"}:
+            plain.append(dict(message))
+            continue
+        named = {key: value for key, value in message.items() if key != "weight" and value}
+        named["content"] = message["content"]
+        if "tool_calls" in named:
+            named["tool_calls"] = json.loads(named["tool_calls"])
+        plain.append(named)
+    return plain
+
+
+def served_prompt(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], tools: str | None
+) -> str:
+    """Return the text after which a model writes the next answer, with `FILLER` as in training."""
+    return _Rendering(tokenizer, messages, tools, KEEP).prompt(len(messages))
+
+
+def render_chat(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Mapping[str, Any]],
+    tools: str | None = None,
+    thoughts: str = KEEP,
+) -> RenderedChat:
+    """Return a conversation's text and the spans of the answers that are learnt.
+
+    Args:
+        tokenizer: The tokenizer with its chat template.
+        messages: Stored messages; answers of weight 0 are context.
+        tools: Stored tools.
+        thoughts: What becomes of the thoughts in answers: see `LanguageModelConfig.thoughts`.
+
+    Raises:
+        SampleError: The template refuses the conversation, or drops text of it.
+    """
+    rendering = _Rendering(tokenizer, messages, tools, thoughts)
+    learnt = []
+    for index, message in enumerate(messages):
+        if message["role"] == "assistant" and message.get("weight") != 0:
+            learnt.append(index)
+    if not learnt:
+        raise SampleError("messages must have an answer to learn, got none.")
+
+    last = learnt[-1]
+    start, answer = rendering.answer(last)
+    text = start + answer
+    whole = rendering.text(len(messages))
+    # With the turns after it, unless the template changes earlier turns once another follows.
+    if whole.startswith(text):
+        text = whole
+    rendering.check_context(text, last)
+
+    spans, turns = [], []
+    for index in learnt:
+        prompt, own_answer = (start, answer) if index == last else rendering.answer(index)
+        # Some templates write empty thoughts into the last answer only.
+        bare = _EMPTY_AT_START.sub("", own_answer, count=1) if thoughts == KEEP else own_answer
+        for form in dict.fromkeys((own_answer, bare)):
+            if text.startswith(prompt + form):
+                spans.append((len(prompt), len(prompt + form)))
+                turns.append(index)
+                break
+    return RenderedChat(text=text, spans=spans, turns=turns)
+
+
+class _Rendering:
+    """Renders the beginnings of one conversation."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        messages: Sequence[Mapping[str, Any]],
+        tools: str | None,
+        thoughts: str,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._thoughts = thoughts
+        self._messages = template_messages(messages)
+        if thoughts != KEEP:
+            for message in self._messages:
+                if message["role"] == "assistant":
+                    message["content"] = _without_thoughts(message["content"])
+
+        markers = _markers(tokenizer)
+        self._messages = [markers.shielded(message) for message in self._messages]
+        self._tools = None if tools is None else json.loads(markers.shielded_json(tools))
+        self._texts: dict[tuple[int, bool], str] = {}
+
+    def text(self, count: int, *, prompt: bool = False) -> str:
+        """Return the first messages as text, with the generation prompt if asked for."""
+        key = (count, prompt)
+        if key not in self._texts:
+            template = self._tokenizer.chat_template or PLAIN_TEMPLATE
+            try:
+                rendered = self._tokenizer.apply_chat_template(
+                    self._messages[:count],
+                    tools=self._tools,
+                    chat_template=template if isinstance(template, str) else None,
+                    tokenize=False,
+                    add_generation_prompt=prompt,
+                )
+            except _TEMPLATE_ERRORS as error:
+                reason = " ".join(str(error).split()).rstrip(".")
+                raise SampleError(
+                    f"messages must have a form in the model's chat template, which says: {reason}."
+                ) from error
+            self._texts[key] = str(rendered)
+        return self._texts[key]
+
+    def prompt(self, index: int) -> str:
+        """Return the prompt that is served for the message at an index."""
+        return self.text(index, prompt=True) if index else ""
+
+    def answer(self, index: int) -> tuple[str, str]:
+        """Return the prompt for an assistant's message, and what is learnt after it."""
+        message = self._messages[index]
+        content = message["content"].strip()
+        so_far = self.text(index + 1)
+        spoken = _without_thoughts(content).strip()
+        end = self._end_of(so_far, spoken)
+        if spoken[-_TAIL:] not in so_far or not self._has_calls(so_far, message):
+            raise SampleError(
+                f"messages[{index}] (assistant) is changed or dropped by the model's chat "
+                "template, so it can't be learned. Use another model, or a template that keeps it."
+            )
+        if not index:
+            # Many templates can't render a prompt without a turn.
+            start = max(so_far.find(content), 0)
+            return so_far[:start], so_far[start:end]
+
+        prompt = self.prompt(index)
+        common = _common_prefix_length(prompt, so_far)
+        is_continued = common == len(prompt)
+        natural = so_far[common:end]
+        # A turn with calls only has no content to build on.
+        closing = so_far[so_far.rfind(spoken) + len(spoken) : end] if spoken else natural
+        return prompt, self._continuation(prompt, content, natural, closing, is_continued)
+
+    def _continuation(
+        self, prompt: str, content: str, natural: str, closing: str, is_continued: bool
+    ) -> str:
+        """Return what follows the prompt.
+
+        Args:
+            prompt: The prompt that is served.
+            content: The answer, with its thoughts if they are kept.
+            natural: What the template writes after the beginning that it shares with the prompt.
+            closing: What the template writes after the answer's text.
+            is_continued: Whether the template's text of the answer begins with the whole prompt.
+        """
+        thoughts = _THOUGHTS_AT_START.match(content)
+        is_open = prompt.rstrip().endswith(THOUGHTS_BEGIN)
+        has_empty = _EMPTY_AT_START.match(natural)
+        if thoughts:
+            if is_continued and thoughts[0].strip() in natural:
+                return natural
+            # The prompt has written the opening tag, and perhaps its line break.
+            if is_open:
+                content = content.removeprefix(THOUGHTS_BEGIN)
+                content = content.lstrip("\n") if prompt.endswith("\n") else content
+            return content + closing
+
+        if is_open:
+            if is_continued and THOUGHTS_END in natural:
+                return natural
+            # Unclosed, the answer would be read as thoughts.
+            remainder = _EMPTY_AT_START.sub("", natural, count=1).lstrip("\n")
+            return f"\n{THOUGHTS_END}\n\n{remainder}"
+
+        body = natural if is_continued else content + closing
+        if self._thoughts == KEEP:
+            return body
+        if has_empty and is_continued:
+            body = body[has_empty.end() :]
+        is_closed = prompt.rstrip().endswith(THOUGHTS_END)
+        if self._thoughts == EMPTY and not is_closed:
+            return _EMPTY_THOUGHTS + body
+        return body
+
+    def _end_of(self, text: str, spoken: str) -> int:
+        """Return where the last turn of a text ends: after its end token."""
+        start = max(text.rfind(spoken), 0) + len(spoken) if spoken else 0
+        eos = self._tokenizer.eos_token
+        end_token = text.rfind(eos, start) if eos else -1
+        # What a template writes after it, such as a line break, is never generated.
+        return len(text.rstrip("\n")) if end_token < 0 else end_token + len(eos)
+
+    def _has_calls(self, text: str, message: Message) -> bool:
+        calls = message.get("tool_calls", ())
+        return all(call["function"]["name"] in text for call in calls)
+
+    def check_context(self, text: str, last: int) -> None:
+        """Raise `SampleError` if the text lacks a turn before the last answer, or a tool."""
+        for index, message in enumerate(self._messages[:last]):
+            # Templates may well leave out the thoughts of earlier answers, and what they said.
+            is_answer = message["role"] == "assistant"
+            tail = "" if is_answer else message["content"].strip()[-_TAIL:]
+            if tail not in text or not self._has_calls(text, message):
+                raise SampleError(
+                    f"messages[{index}] ({message['role']}) is dropped by the model's chat "
+                    "template, so the answer to it can't be learned. Use another model."
+                )
+        for tool in self._tools or ():
+            name = tool["function"]["name"]
+            if name not in text:
+                raise SampleError(
+                    f"tools must be written by the model's chat template, which leaves out {name}. "
+                    "Use a model whose template has tools."
+                )
+
+
+def _without_thoughts(content: str) -> str:
+    return _THOUGHTS_AT_START.sub("", content, count=1)
+
+
+def _common_prefix_length(first: str, second: str) -> int:
+    if second.startswith(first):
+        return len(first)
+    for index, (left, right) in enumerate(zip(first, second, strict=False)):
+        if left != right:
+            return index
+    return min(len(first), len(second))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Markers:
+    """The control tokens of a tokenizer, as text.
+
+    Attributes:
+        ids: Their ids.
+        anywhere: Finds all of them.
+        in_answers: Finds those that no answer may hold as tokens.
+    """
+
+    ids: frozenset[int]
+    anywhere: re.Pattern[str] | None
+    in_answers: re.Pattern[str] | None
+
+    def shielded(self, message: Message) -> Message:
+        """Return a message in whose texts a tokenizer recognises no marker."""
+        is_answer = message["role"] == "assistant"
+        pattern = self.in_answers if is_answer else self.anywhere
+        content = _broken_up(message["content"], pattern)
+        if content is message["content"] and len(message) == 2:
+            return message
+
+        shielded = {**message, "content": content}
+        for key in ("name", "tool_call_id"):
+            if key in message:
+                shielded[key] = _broken_up(message[key], self.anywhere)
+        if "tool_calls" in message:
+            shielded["tool_calls"] = json.loads(
+                self.shielded_json(json.dumps(message["tool_calls"]))
+            )
+        return shielded
+
+    def shielded_json(self, text: str) -> str:
+        """Return JSON in whose texts a tokenizer recognises no marker."""
+        return map_json_texts(text, lambda value: _broken_up(value, self.anywhere))
+
+    def shielded_text(self, text: str) -> str:
+        """Return a document in which a tokenizer recognises no marker."""
+        return _broken_up(text, self.anywhere)
+
+
+def answer_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the id of the token that ends an answer in the chat template, None for a word."""
+    exchange = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    rendered = render_chat(tokenizer, exchange)
+    ids, offsets = encode_rendered(tokenizer, rendered.text)
+    end = rendered.spans[-1][1]
+    # Many templates end a turn with a token of their own instead of the end of the sequence.
+    markers = _markers(tokenizer).ids
+    ends = [token for token, span in zip(ids, offsets, strict=True) if span[1] == end]
+    return next((token for token in ends if token in markers), None)
+
+
+def markers_of(tokenizer: PreTrainedTokenizerBase) -> Markers:
+    """Return the control tokens of a tokenizer: special ones, and those that its template writes.
+
+    Many tokenizers don't flag the markers of turns as special. Tokens of white space are no
+    markers, and some code models have many of them.
+    """
+    return _markers(tokenizer)
+
+
+# By tokenizer, with what the markers depend on: reading them from a tokenizer takes milliseconds.
+_known_markers: "WeakKeyDictionary[Any, tuple[Any, Markers]]" = WeakKeyDictionary()
+
+
+def _markers(tokenizer: PreTrainedTokenizerBase) -> Markers:
+    template = tokenizer.chat_template
+    state = (template if isinstance(template, str) else repr(template), len(tokenizer))
+    known = _known_markers.get(tokenizer)
+    if known is None or known[0] != state:
+        known = (state, _read_markers(tokenizer, state[0]))
+        _known_markers[tokenizer] = known
+    return known[1]
+
+
+def _read_markers(tokenizer: PreTrainedTokenizerBase, template: str) -> Markers:
+    ids, texts = [], []
+    for token_id, token in tokenizer.added_tokens_decoder.items():
+        text = token.content
+        if text.strip() and (token.special or (len(text) > 1 and text in (template or ""))):
+            ids.append(token_id)
+            texts.append(text)
+    in_answers = [text for text in texts if text not in _ANSWER_TAGS]
+    return Markers(ids=frozenset(ids), anywhere=_any_of(texts), in_answers=_any_of(in_answers))
+
+
+def _any_of(texts: Sequence[str]) -> re.Pattern[str] | None:
+    # The longest first: a marker may begin with a shorter one.
+    longest_first = sorted(texts, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first))) if texts else None
+
+
+def _broken_up(text: str, pattern: re.Pattern[str] | None) -> str:
+    """Return a text with `FILLER` within each marker."""
+    if pattern is None or pattern.search(text) is None:
+        return text
+    if FILLER in text:
+        raise SampleError("texts must hold characters only, got the code point U+FDD0.")
+
+    # Breaking a marker up can't complete another one, but two may overlap.
+    while (match := pattern.search(text)) is not None:
+        inside = match.start() + 1
+        text = text[:inside] + FILLER + text[inside:]
+    return text
+
+
+def encode_rendered(
+    tokenizer: PreTrainedTokenizerBase, text: str, start: int | None = None
+) -> tuple[list[int], list[Span]]:
+    """Return the token ids of a text with `FILLER`, and their spans in the text without it.
+
+    Args:
+        tokenizer: The tokenizer.
+        text: The text; a chat template has written the special tokens into it.
+        start: Where the last answer begins. The tokens before it are those of the text before it
+            alone.
+
+    Raises:
+        SampleError: The tokenizer recognises a marker in what people wrote.
+    """
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids, offsets = list(encoded["input_ids"]), list(encoded["offset_mapping"])
+    # The prompt by itself is what is served: the answer's first letters mustn't change its tokens.
+    if start is not None and _needs_border(encoded, text, start):
+        ids, offsets = [], []
+        for begin, end in ((0, start), (start, len(text))):
+            piece = tokenizer(
+                text[begin:end], add_special_tokens=False, return_offsets_mapping=True
+            )
+            ids += piece["input_ids"]
+            offsets += [(begin + left, begin + right) for left, right in piece["offset_mapping"]]
+    return (ids, offsets) if FILLER not in text else _without_filler(tokenizer, text, ids, offsets)
+
+
+def _needs_border(encoded: Any, text: str, position: int) -> bool:
+    """Tell whether a prompt that ends here may have other tokens by itself."""
+    if not 0 < position < len(text):
+        return False
+    # Many tokenizers split the last of several blanks or line breaks off, if a word follows.
+    if text[max(position - 2, 0) : position].isspace() and position > 1:
+        return True
+    token = encoded.char_to_token(position)
+    return token is not None and token == encoded.char_to_token(position - 1)
+
+
+def _without_filler(
+    tokenizer: PreTrainedTokenizerBase, text: str, ids: Sequence[int], offsets: Sequence[Span]
+) -> tuple[list[int], list[Span]]:
+    markers = _markers(tokenizer)
+    expected = 0 if markers.anywhere is None else len(markers.anywhere.findall(text))
+    recognised = sum(map(markers.ids.__contains__, ids))
+
+    fillers_before = [0]
+    for character in text:
+        fillers_before.append(fillers_before[-1] + (character == FILLER))
+    clean_ids, clean_offsets, is_torn = [], [], recognised != expected
+    for token_id, (begin, end) in zip(ids, offsets, strict=True):
+        fillers = fillers_before[end] - fillers_before[begin]
+        if fillers and fillers == end - begin:
+            continue
+        is_torn = is_torn or bool(fillers)
+        clean_ids.append(token_id)
+        clean_offsets.append((begin - fillers_before[begin], end - fillers_before[end]))
+    if is_torn:
+        raise SampleError(
+            "texts must not hold the model's control tokens, which its tokenizer can't tell from "
+            "the markers of its chat template. Leave the row out."
+        )
+    return clean_ids, clean_offsets
