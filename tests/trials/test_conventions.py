@@ -433,6 +433,13 @@ def test_mapped_columns_are_read_under_their_new_names(call_main: CallMain) -> N
     assert result.exit_code == 0 and contents("embedding") == [TRIPLET]
 
 
+def test_a_label_that_accepts_is_not_called_unused(call_main: CallMain) -> None:
+    rows = [{"messages": chat("Who are you?", "A model."), "label": True, "model": "m"}]
+    for kind in ("llm", "conversation"):
+        result = ingest(call_main, rows, kind)
+        assert "not used: model, 1 row" in result.out and "not used: label" not in result.out
+
+
 def test_mapped_columns_of_chat_logs_are_read(call_main: CallMain) -> None:
     rows = [{"dialog": chat("Who are you?", "A model."), "conversation_id": "1"}]
     result = ingest(call_main, rows, "conversation", "--columns", "messages=dialog")

@@ -92,8 +92,8 @@ def ingest(
             print(line)
         print(
             f"{report.account.rows} rows read: {report.added} added to session {session_id}, "
-            f"{report.already_present} already there, "
-            f"{report.rejected} rejected (kept with the reason)"
+            f"{report.already_present} already there, {report.rejected} rejected"
+            f"{' (kept with the reason)' if report.added or report.already_present else ''}"
         )
         _finish(manager, session_id, report, shown_source(source), is_new)
     return 0
@@ -120,7 +120,8 @@ def _finish(
     if is_new:
         manager.discard_session_without_samples(session_id)
     raise SampleError(
-        f"{file} must have a row that can be learnt from, got {first_reason(report.account)}"
+        f"{file} must have a row that can be learnt from, got {first_reason(report.account)} "
+        "No sample was stored."
     )
 
 

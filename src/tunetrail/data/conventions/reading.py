@@ -5,7 +5,7 @@ This is the one way from a row to a sample, for the command line and for Python.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from tunetrail.data.conventions.convention import (
     shape_columns,
     with_other_columns,
 )
-from tunetrail.data.conventions.verdicts import is_verdict
+from tunetrail.data.conventions.verdicts import LABEL_COLUMNS, is_verdict
 from tunetrail.errors import SampleError
 from tunetrail.samples import LeftOut, Sample, SampleKind, SourceRow, parse_sample, sample_kinds
 from tunetrail.samples.parsing import is_absent
@@ -83,21 +83,20 @@ class IngestAccount:
         self,
         samples: Iterable[Sample | LeftOut],
         kind: SampleKind | None = None,
-        convention: Convention | None = None,
+        read: Collection[str] = (),
     ) -> None:
         """Count the columns of one row from which none of its samples learns.
 
         Args:
             samples: What the row has become.
             kind: The kind of sample whose columns are suggested.
-            convention: What the row was read as, if it wasn't a shape of its own.
+            read: Columns of which a verdict has been read.
         """
         columns: dict[str, Any] = {}
         for sample in samples:
             if isinstance(sample, Sample) and sample.metadata:
                 columns.update(sample.metadata)
 
-        read = convention.known if convention else ()
         for column, value in columns.items():
             # A verdict that accepts the answer has been read: the answer is learnt.
             if column in read and is_verdict(column, value):
@@ -161,7 +160,7 @@ class RowReader:
         else:
             samples = self._samples_by(convention, present)
 
-        self.account.add_unused(samples, self.kind, convention)
+        self.account.add_unused(samples, self.kind, convention.known if convention else ())
         return samples
 
     def check_columns(self, row: Row) -> None:
@@ -263,7 +262,7 @@ def counting(
 
     def derive_and_count(row: Row) -> list[Sample | LeftOut]:
         derived = list(derive(row))
-        account.add_unused(derived)
+        account.add_unused(derived, read=LABEL_COLUMNS)
         return derived
 
     return derive_and_count
