@@ -30,7 +30,7 @@ from tunetrail.samples.shapes import (
     shapes_of_kind,
 )
 from tunetrail.samples.timestamps import checked_timestamp
-from tunetrail.samples.typing import typed_value, typed_values
+from tunetrail.samples.typing import is_converted, typed_value
 
 __all__ = [
     "COMMON_COLUMNS",
@@ -50,6 +50,7 @@ __all__ = [
     "column_type",
     "find_shape",
     "holds_turns",
+    "is_converted",
     "is_document",
     "parse_sample",
     "register_shape",
@@ -57,5 +58,4 @@ __all__ = [
     "shape_named",
     "shapes_of_kind",
     "typed_value",
-    "typed_values",
 ]

@@ -148,7 +148,7 @@ class SourceRow(dict[str, Any]):
     def __init__(
         self, values: Mapping[str, Any] | Iterable[tuple[str, Any]], source: str, position: int
     ) -> None:
-        super().__init__(values)
+        dict.__init__(self, values)
         self.source = source
         self.position = position
 

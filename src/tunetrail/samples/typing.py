@@ -5,7 +5,6 @@ in each of them.
 """
 
 import json
-from collections.abc import MutableMapping
 from decimal import Decimal
 from typing import Any
 
@@ -18,13 +17,6 @@ def is_converted(column: str) -> bool:
     """Tell whether a column holds something other than text that may be written as text."""
     kind = column_type(column)
     return kind in _NUMBERS or kind is ColumnType.VECTOR or holds_turns(column)
-
-
-def typed_values(row: MutableMapping[str, Any]) -> None:
-    """Convert the values of a row in place; one that can't be converted stays as it is."""
-    for column, value in row.items():
-        if isinstance(value, str | Decimal) and is_converted(column):
-            row[column] = typed_value(value, column)
 
 
 def typed_value(value: Any, column: str) -> Any:

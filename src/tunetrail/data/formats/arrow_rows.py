@@ -25,7 +25,7 @@ def parquet_rows(file: SourceFile) -> Iterator[SourceRow]:
     """Yield the rows of a Parquet file."""
     import pyarrow.parquet
 
-    with _complete(file, "Parquet"), opened(file) as stream:
+    with opened(file) as stream, _complete(file, "Parquet"):
         # Texts that repeat stay in a dictionary: a small file can hold a long one a million times.
         layout = pyarrow.parquet.ParquetFile(stream).schema_arrow
         texts = [field.name for field in layout if _is_text(field.type)]
@@ -44,8 +44,8 @@ def count_parquet_rows(file: SourceFile) -> int:
     import pyarrow.parquet
 
     with (
-        _complete(file, "Parquet"),
         opened(file) as stream,
+        _complete(file, "Parquet"),
         pyarrow.parquet.ParquetFile(stream) as parquet,
     ):
         return int(parquet.metadata.num_rows)
@@ -55,7 +55,7 @@ def arrow_rows(file: SourceFile) -> Iterator[SourceRow]:
     """Yield the rows of an Arrow file (Feather as well) or of a saved Arrow stream."""
     import pyarrow.ipc
 
-    with _complete(file, "Arrow"), opened(file) as stream:
+    with opened(file) as stream, _complete(file, "Arrow"):
         magic = stream.read(len(_FILE_MAGIC))
         stream.seek(0)
         if magic.startswith(_FIRST_FEATHER):
@@ -193,6 +193,11 @@ def _values(column: Any) -> list[Any]:
     if pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind):
         with suppress(pyarrow.ArrowException):
             column = column.cast(pyarrow.large_string())
+    if pyarrow.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    # NumPy makes texts of Arrow's in a quarter of the time.
+    if _is_text(column.type) or pyarrow.types.is_large_string(column.type):
+        return list(column.to_numpy(zero_copy_only=False).tolist())
     try:
         return list(column.to_pylist())
     except (ValueError, OverflowError, ImportError, pyarrow.ArrowException):
@@ -213,7 +218,9 @@ def _value(scalar: Any) -> Any:
         return [_value(element) for element in scalar.values]
     if isinstance(scalar, Mapping):
         return {name: _value(scalar[name]) for name in scalar}
-    try:
-        return scalar.cast(pyarrow.string()).as_py()
-    except (ValueError, pyarrow.ArrowException):
-        return str(getattr(scalar, "value", scalar))
+    with suppress(ValueError, pyarrow.ArrowException):
+        text = str(scalar.cast(pyarrow.string()).as_py())
+        # Arrow's own calendar ends in the year 32767.
+        if not text.startswith("<value out of range"):
+            return text
+    return f"{getattr(scalar, 'value', scalar)} ({scalar.type})"

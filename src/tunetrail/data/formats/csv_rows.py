@@ -19,10 +19,9 @@ _SNIFFED_LINES = 20
 _TABLE_LINES = 3
 """Lines within one cell that are rows of the file by their form, from which a quote counts as lost:
 such a cell has most likely swallowed the rows after it."""
-_MOST_LOST_QUOTES = 100
-_LONG_REREAD = 1000
-"""A quote that isn't closed costs a look at the lines after it. This many of them that are long
-would take hours, and the file needs a look of its owner anyway."""
+_MOST_REREAD_LINES = 5_000_000
+"""Lines that are read again after quotes that aren't closed. The lines up to the next quote are
+read twice, so only a file that was made for it needs more, and it would take hours."""
 
 
 def separator(file: SourceFile) -> str:
@@ -94,7 +93,7 @@ def csv_rows(file: SourceFile) -> Iterator[Row]:
     # If it weren't strict, a misplaced quote would silently change cells.
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     header: list[str] | None = None
-    lost_quotes = 0
+    reread_lines = 0
 
     # A for loop would end at the first broken row; the reader itself can go on after it.
     while True:
@@ -118,11 +117,11 @@ def csv_rows(file: SourceFile) -> Iterator[Row]:
 
         if fault:
             repeated = lines.reread()
-            lost_quotes += repeated >= _LONG_REREAD
-            if lost_quotes > _MOST_LOST_QUOTES:
+            reread_lines += repeated
+            if reread_lines > _MOST_REREAD_LINES + 2 * line_number:
                 raise SampleError(
-                    f"{file.name} must close its quotes, got line {line_number} and "
-                    f"{_MOST_LOST_QUOTES} before it that don't. Export it as CSV again."
+                    f"{file.name} must close its quotes, got line {line_number} and lines before "
+                    "it that don't. Export it as CSV again."
                 )
             # Files of tabs are often written without quotes: a line of the right width is a row.
             literal = lines.record[0].rstrip("\r\n").split("\t")

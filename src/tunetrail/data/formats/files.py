@@ -22,7 +22,7 @@ would fill the memory.
 """
 LARGEST_EXPANSION = 300
 """Decompressed bytes for each compressed byte. Rows compress 3 to 30 times, zeros 1,000 times."""
-_EXPANSION_FROM = 64 << 20
+_EXPANSION_FROM = 32 << 20
 """Decompressed bytes from which the expansion counts; any smaller file is harmless."""
 
 _BLOCK_BYTES = 1 << 20

@@ -80,13 +80,26 @@ def _rows_of_lines(file: SourceFile) -> Iterator[Row]:
 
 def _row(text: str, file: SourceFile, line_number: int) -> Row:
     try:
-        value = _DECODER.decode(text)
+        value, end = _DECODER.scan_once(text, 0)
+        if end < len(text):
+            value = _DECODER.decode(text)
+    # What the scanner raises at a character that begins no value; decoding tells more of it.
+    except StopIteration:
+        return _broken(text, _fault_of(text), file, line_number)
     except (ValueError, RecursionError) as error:
         return _broken(text, _fault(error), file, line_number)
     if isinstance(value, dict):
         return SourceRow(value, file.name, line_number)
     fault = f"must be a JSON object, got {type(value).__name__}"
     return _broken(text, fault, file, line_number)
+
+
+def _fault_of(text: str) -> str:
+    try:
+        _DECODER.decode(text)
+    except (ValueError, RecursionError) as error:
+        return _fault(error)
+    return "is not JSON"
 
 
 def _fault(error: Exception) -> str:
@@ -181,11 +194,18 @@ def _next_element(file: SourceFile, buffer: _Buffer) -> Row:
         try:
             value, end = _DECODER.raw_decode(buffer.text, buffer.start)
         except (ValueError, RecursionError) as error:
-            fault, end = _fault(error), _end_of_element(buffer)
+            end = _end_of_element(buffer)
             if end == 0 and buffer.read_more():
                 continue
+            fault, position = _fault(error), buffer.start
+            if isinstance(error, json.JSONDecodeError):
+                # Its own line and column count from the beginning of the buffer.
+                fault, position = f"is not JSON: {error.msg}", error.pos
             if end == 0:
-                raise _damaged(file, buffer, fault) from error
+                line_number += buffer.text.count("\n", buffer.start, position)
+                raise SampleError(
+                    f"{file.name} must be JSON, got line {line_number}, which {fault}. Correct it."
+                ) from error
             row: Row = _broken(buffer.text[buffer.start : end], fault, file, line_number)
         else:
             # A number may go on in the next piece.
@@ -220,6 +240,5 @@ def _end_of_element(buffer: _Buffer) -> int:
 
 def _damaged(file: SourceFile, buffer: _Buffer, fault: str) -> SampleError:
     return SampleError(
-        f"{file.name} must be JSON, got a fault from line {buffer.line_number} on: {fault}. "
-        "Correct that line."
+        f"{file.name} must be JSON, but in line {buffer.line_number} {fault}. Correct it."
     )

@@ -26,21 +26,24 @@ _OTHER_FORMATS = {
 }
 _SAMPLE_BYTES = 1 << 16
 _ENCODING_NAMES = {
+    "gb18030": "GB18030",
     "big5": "BIG5",
+    "cp932": "SHIFT_JIS",
+    "euc_jp": "EUC-JP",
+    "cp949": "EUC-KR",
+    "cp1252": "WINDOWS-1252",
     "cp1250": "WINDOWS-1250",
     "cp1251": "WINDOWS-1251",
-    "cp1252": "WINDOWS-1252",
     "cp1253": "WINDOWS-1253",
     "cp1254": "WINDOWS-1254",
     "cp1255": "WINDOWS-1255",
     "cp1256": "WINDOWS-1256",
-    "cp932": "SHIFT_JIS",
-    "euc_jp": "EUC-JP",
-    "cp949": "EUC-KR",
-    "gb18030": "GB18030",
     "koi8_r": "KOI8-R",
 }
-"""The encodings that files of text have, as Python and as iconv call them."""
+"""The encodings that files of text have, as Python and as iconv call them; if a text is too short
+to tell them apart, the first is named."""
+_EQUAL_CHAOS = 0.1
+"""Difference of disorder, as charset-normalizer measures it, up to which two readings are equal."""
 
 
 def text_lines(file: SourceFile) -> Iterator[str]:
@@ -144,5 +147,15 @@ def _likely_encoding(sample: bytes) -> str:
 
     # A cut through a character at the end would rule its encoding out.
     sample = sample.rpartition(b"\n")[0] or sample
-    best = from_bytes(sample, cp_isolation=list(_ENCODING_NAMES)).best()
-    return _ENCODING_NAMES.get(best.encoding, "") if best else ""
+    matches = list(from_bytes(sample, cp_isolation=list(_ENCODING_NAMES)))
+    if not matches:
+        return ""
+
+    # Coherence above 0: the letters are as frequent as in a language that it knows.
+    best = matches[0]
+    possible = set(best.could_be_from_charset)
+    if best.coherence == 0.0:
+        for match in matches[1:]:
+            if match.chaos <= best.chaos + _EQUAL_CHAOS:
+                possible.update(match.could_be_from_charset)
+    return next((name for codec, name in _ENCODING_NAMES.items() if codec in possible), "")

@@ -24,7 +24,14 @@ from tunetrail.data.formats.json_rows import JsonForm, json_form, json_rows
 from tunetrail.data.formats.lines import text_rows
 from tunetrail.data.formats.sql_rows import DatabaseQuery, query_rows
 from tunetrail.errors import SampleError
-from tunetrail.samples import BrokenRow, SampleKind, SourceRow, find_shape, typed_values
+from tunetrail.samples import (
+    BrokenRow,
+    SampleKind,
+    SourceRow,
+    find_shape,
+    is_converted,
+    typed_value,
+)
 
 Row = SourceRow | BrokenRow
 Source = str | Path | DatabaseQuery
@@ -32,6 +39,7 @@ Source = str | Path | DatabaseQuery
 
 # Enough to get past a few broken rows, and quick in a file of any size.
 _CHECKED_ROWS = 20
+_MOST_LAYOUTS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +145,7 @@ def reading_notes(source: Source) -> list[str]:
     notes = list(filter(None, map(_form_note, files.files)))
     if files.ignored:
         names = ", ".join(files.ignored[:3]) + (", …" if len(files.ignored) > 3 else "")
-        notes.append(f"not read: {len(files.ignored)} files without rows, {names}")
+        notes.append(f"not read, as it holds no rows: {names} (files: {len(files.ignored)})")
     return notes
 
 
@@ -165,10 +173,19 @@ def _rows_of_files(files: SourceFiles) -> Iterator[Row]:
 
 def _typed_rows(name: str, rows: Iterator[Row]) -> Iterator[Row]:
     is_empty = True
+    # The rows of a file have few different sets of columns.
+    converted: dict[tuple[str, ...], tuple[str, ...]] = {}
     for row in rows:
         is_empty = False
         if isinstance(row, SourceRow):
-            typed_values(row)
+            columns = tuple(row)
+            if columns not in converted:
+                # A broken file may have other columns in each row.
+                if len(converted) > _MOST_LAYOUTS:
+                    converted.clear()
+                converted[columns] = tuple(filter(is_converted, columns))
+            for column in converted[columns]:
+                row[column] = typed_value(row[column], column)
         yield row
     # A file of blank lines, or with only a header, has bytes but no rows.
     if is_empty:
