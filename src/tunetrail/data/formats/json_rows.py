@@ -80,26 +80,16 @@ def _rows_of_lines(file: SourceFile) -> Iterator[Row]:
 
 def _row(text: str, file: SourceFile, line_number: int) -> Row:
     try:
-        value, end = _DECODER.scan_once(text, 0)
+        value, end = _DECODER.raw_decode(text)
+        # Only for the error: something follows the value.
         if end < len(text):
-            value = _DECODER.decode(text)
-    # What the scanner raises at a character that begins no value; decoding tells more of it.
-    except StopIteration:
-        return _broken(text, _fault_of(text), file, line_number)
+            _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         return _broken(text, _fault(error), file, line_number)
     if isinstance(value, dict):
         return SourceRow(value, file.name, line_number)
     fault = f"must be a JSON object, got {type(value).__name__}"
     return _broken(text, fault, file, line_number)
-
-
-def _fault_of(text: str) -> str:
-    try:
-        _DECODER.decode(text)
-    except (ValueError, RecursionError) as error:
-        return _fault(error)
-    return "is not JSON"
 
 
 def _fault(error: Exception) -> str:
