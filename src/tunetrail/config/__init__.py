@@ -26,6 +26,7 @@ from tunetrail.config.evaluation import (
 from tunetrail.config.language_model import (
     OBJECTIVES,
     AdapterConfig,
+    KtoConfig,
     LanguageModelConfig,
     PreferenceConfig,
 )
@@ -93,6 +94,7 @@ __all__ = [
     "GenerationConfig",
     "GuardsConfig",
     "HardNegativesConfig",
+    "KtoConfig",
     "LabelChecksConfig",
     "LanguageModelConfig",
     "MemoryConfig",

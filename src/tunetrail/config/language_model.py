@@ -111,6 +111,27 @@ class PreferenceConfig:
 
 
 @dataclass(kw_only=True)
+class KtoConfig:
+    """How the model learns from rows of `prompt, completion, accepted`: by KTO.
+
+    Kahneman-Tversky optimisation: Ethayarajh et al. 2024, https://arxiv.org/abs/2402.01306.
+    """
+
+    beta: float = setting(0.1, Rule("above 0 and finite", POSITIVE.allows))
+    """Weight of staying near the model that training starts from."""
+
+    desirable_weight: float = setting(1.0, Rule("above 0 and finite", POSITIVE.allows))
+    """Weight of the accepted answers. The paper advises a value at which this weight times
+    the number of accepted rows is 1 to 4/3 of the same product of the rejected rows."""
+
+    undesirable_weight: float = setting(1.0, Rule("above 0 and finite", POSITIVE.allows))
+    """Weight of the rejected answers."""
+
+    def __post_init__(self) -> None:
+        check_settings("llm.kto", self)
+
+
+@dataclass(kw_only=True)
 class LanguageModelConfig:
     """The language model, its adapter and its training."""
 
@@ -126,8 +147,8 @@ class LanguageModelConfig:
     model; `base` always starts from the base model."""
 
     objective: str = setting(AUTO, one_of(AUTO, *OBJECTIVES))
-    """`supervised` learns from texts, `preference` from preferences; `auto` takes what the
-    session has. Set it if the session has both."""
+    """`supervised` learns from texts, `preference` from preferences, `kto` from verdicts on
+    single answers; `auto` takes what the session has. Set it if the session has several."""
 
     thoughts: str = setting(KEEP, one_of(KEEP, STRIP, EMPTY))
     """What becomes of the thoughts (`<think>...</think>`) at the beginning of answers. `keep`
@@ -146,6 +167,9 @@ class LanguageModelConfig:
 
     preference: PreferenceConfig = field(default_factory=PreferenceConfig)
     """Learning from preferences."""
+
+    kto: KtoConfig = field(default_factory=KtoConfig)
+    """Learning from verdicts on single answers."""
 
     # Adapters take about ten times the learning rate of full fine-tuning.
     training: TrainingConfig = field(

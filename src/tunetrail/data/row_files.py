@@ -43,6 +43,7 @@ _TURNS = pa.list_(
 _TYPES_OF_VALUES = {
     ColumnType.NUMBER: pa.float64(),
     ColumnType.WEIGHT: pa.float64(),
+    ColumnType.VERDICT: pa.bool_(),
     ColumnType.VECTOR: pa.list_(pa.float64()),
     ColumnType.MESSAGES: _TURNS,
     ColumnType.TURNS: _TURNS,

@@ -252,8 +252,8 @@ def _ratio_or_nan(sums: Floats) -> Floats:
 
 def _bits_per_unit(sums: Floats) -> Floats:
     nats, units = sums
-    bits: Floats = nats / math.log(2.0) / units
-    return bits
+    # A resample of verdicts may hold no accepted answer.
+    return _ratio_or_nan(np.stack([nats / math.log(2.0), units]))
 
 
 def _perplexity(sums: Floats) -> Floats:
@@ -521,6 +521,7 @@ _ALL = (
     ),
     _share_metric("preference_accuracy", "preference accuracy", best=1.0),
     _mean_metric("preference_margin", "preference margin"),
+    _share_metric("reward_accuracy", "reward accuracy", best=1.0),
 )
 
 METRICS = {metric.name: metric for metric in _ALL}

@@ -332,6 +332,55 @@ def preference_scores(chosen: Scores, rejected: Scores) -> Scores:
     return scores_from(per_example, "preference_accuracy", "preference_margin", "bits_per_byte")
 
 
+def verdict_scores(answers: Scores, accepted: Array) -> Scores:
+    """Score a language model by answers of which is known whether they were accepted.
+
+    `bits_per_byte` (primary) is that of the accepted answers; lower is better. Their likelihood can
+    be compared between any two models. `with_reward_accuracy` adds what takes two models.
+
+    Args:
+        answers: `language_scores` of all answers.
+        accepted: Whether each answer was accepted, [examples].
+
+    Raises:
+        ValueError: There are more answers than verdicts, or fewer.
+        SampleError: No answer was accepted.
+    """
+    check_equal("length of accepted", len(accepted), answers.examples)
+    if not accepted.any():
+        raise SampleError(
+            "accepted must be true in at least one of the rows to score, got "
+            f"{len(accepted)} rejected ones. Add rows with accepted answers."
+        )
+
+    log_likelihoods = -answers.per_example["nats"]
+    per_example = {name: accepted * column for name, column in answers.per_example.items()}
+    per_example |= {"log_likelihood": log_likelihoods, "accepted": accepted.astype(np.float64)}
+    return scores_from(per_example, "bits_per_byte")
+
+
+def with_reward_accuracy(after: Scores, before: Scores) -> tuple[Scores, Scores]:
+    """Return two `verdict_scores` of the same answers with `reward_accuracy`; others unchanged.
+
+    It is the share of answers on the right side of the implied reward (Ethayarajh et al. 2024,
+    https://arxiv.org/abs/2402.01306): accepted answers have become likelier than they are by the
+    model before, rejected ones less likely. Ties count half, so the model before has 1/2.
+    """
+    if "accepted" not in after.per_example:
+        return after, before
+
+    reward = after.per_example["log_likelihood"] - before.per_example["log_likelihood"]
+    towards_verdict = np.where(after.per_example["accepted"] == 1.0, reward, -reward)
+    is_right = np.where(
+        np.abs(towards_verdict) <= _TIE, 0.5, (towards_verdict > 0.0).astype(np.float64)
+    )
+    undecided = np.full(before.examples, 0.5)
+    return (
+        after.extended({"reward_accuracy": is_right}, "reward_accuracy"),
+        before.extended({"reward_accuracy": undecided}, "reward_accuracy"),
+    )
+
+
 def check_equal(name: str, value: object, expected: object) -> None:
     """Raise `ValueError` if a size isn't the expected one."""
     if value != expected:

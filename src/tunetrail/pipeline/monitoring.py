@@ -8,7 +8,7 @@ from tunetrail.config import AUTO
 from tunetrail.errors import ConfigError, did_you_mean
 from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.scoring import distinguishing_metrics, score_embedding
-from tunetrail.learning.tokens.chat import is_preference
+from tunetrail.learning.tokens.chat import is_judged, is_preference
 from tunetrail.learning.tokens.prompts import DOCUMENT, QUERY
 from tunetrail.learning.training.monitor import Monitor
 from tunetrail.learning.training.records import Encode
@@ -38,6 +38,9 @@ def language_model_monitors(
     if any(map(is_preference, records)):
         accuracies = ("preference_accuracy", "reward_accuracy")
         return [Monitor(metric=name, higher_is_better=True) for name in accuracies]
+    if any(map(is_judged, records)):
+        rewards = Monitor(metric="reward_accuracy", higher_is_better=True)
+        return [Monitor(metric="bits_per_byte"), rewards]
     return [Monitor(metric="bits_per_byte")]
 
 

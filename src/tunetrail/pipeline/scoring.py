@@ -16,6 +16,7 @@ from tunetrail.evaluation.scores import (
     Scores,
     language_scores,
     preference_scores,
+    verdict_scores,
 )
 from tunetrail.evaluation.scoring import Needs, score_embedding
 from tunetrail.fingerprints import value_fingerprint
@@ -25,7 +26,7 @@ from tunetrail.learning.language_model.learner import (
     LanguageModelLearner,
     Likelihoods,
 )
-from tunetrail.learning.tokens.chat import is_preference
+from tunetrail.learning.tokens.chat import is_judged, is_preference
 from tunetrail.learning.tokens.prompts import DOCUMENT, QUERY
 
 logger = logging.getLogger(__name__)
@@ -155,6 +156,9 @@ def score_language_model(
         return preference_scores(chosen, rejected).identified(records)
 
     texts = learner.likelihoods(model, records, config.batch_size)
+    if any(map(is_judged, records)):
+        accepted = np.array([record["accepted"] for record in records], dtype=bool)
+        return verdict_scores(_scores_of(texts), accepted).identified(records)
     return replace(_scores_of(texts), token_nats=texts.token_nats).identified(records)
 
 

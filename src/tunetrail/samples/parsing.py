@@ -41,6 +41,7 @@ from tunetrail.samples.values import (
     checked_number,
     checked_text,
     checked_vector,
+    checked_verdict,
     checked_weight,
 )
 
@@ -55,6 +56,7 @@ _CHECKED_VALUE: dict[ColumnType, Callable[[Any, str], Any]] = {
     ColumnType.GROUP: checked_group,
     ColumnType.TIMESTAMP: checked_timestamp,
     ColumnType.WEIGHT: checked_weight,
+    ColumnType.VERDICT: checked_verdict,
 }
 """What checks and converts a value, by the type of its column."""
 

@@ -92,6 +92,8 @@ class ColumnType(Enum):
     """A moment."""
     WEIGHT = auto()
     """A finite number above 0."""
+    VERDICT = auto()
+    """Whether an answer was accepted: True, or False if it was rejected."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,8 +108,8 @@ class SampleShape:
         types: Types of the columns that hold something other than one text.
         documents: Texts that an embedding model reads as documents; it reads others as queries.
         target: Columns with what is learnt from the other columns: a label, a score, a vector, the
-            answer to write, or a preferred answer and a rejected one. Empty if the model learns
-            from the texts themselves.
+            answer to write, a preferred answer and a rejected one, or an answer and the verdict on
+            it. Empty if the model learns from the texts themselves.
         distinct: Two texts that have to differ: if they are equal, the row teaches nothing.
         reworded: The text that can be reworded without changing what the row teaches, if any.
         passage: The text that a query can be written for, if any.
@@ -153,9 +155,16 @@ class SampleShape:
 
     @property
     def target_is_written(self) -> bool:
-        """Whether the target is text that the model learns to write."""
-        written = (ColumnType.TEXT, ColumnType.MESSAGES)
-        return any(self.types.get(column, ColumnType.TEXT) in written for column in self.target)
+        """Whether text that the model learns to write is in the target."""
+        return any(map(self._is_written, self.target))
+
+    @property
+    def judged_by(self) -> str | None:
+        """The column of the target that isn't written, such as a label; None if there is none."""
+        return next((column for column in self.target if not self._is_written(column)), None)
+
+    def _is_written(self, column: str) -> bool:
+        return self.types.get(column, ColumnType.TEXT) in (ColumnType.TEXT, ColumnType.MESSAGES)
 
     @property
     def truncatable(self) -> tuple[str, ...]:
@@ -168,7 +177,7 @@ class SampleShape:
     @property
     def is_preference(self) -> bool:
         """Whether the target is a choice between two answers, the preferred one first."""
-        return self.target_is_written and len(self.target) == 2
+        return len(self.target) == 2 and all(map(self._is_written, self.target))
 
 
 _BUILT_IN = (
@@ -263,6 +272,31 @@ _BUILT_IN = (
         target=("chosen", "rejected"),
         distinct=("chosen", "rejected"),
         objective="preference",
+    ),
+    # A verdict on a single answer: an accepted one has to become likelier, a rejected one less so.
+    SampleShape(
+        name="verdict",
+        kind=SampleKind.LLM,
+        required=("prompt", "completion", "accepted"),
+        types={"accepted": ColumnType.VERDICT},
+        target=("completion", "accepted"),
+        distinct=("prompt", "completion"),
+        reworded="prompt",
+        objective="kto",
+    ),
+    # The same after several turns.
+    SampleShape(
+        name="verdict_chat",
+        kind=SampleKind.LLM,
+        required=("prompt_messages", "completion", "accepted"),
+        optional=(TOOLS_COLUMN,),
+        types={
+            "prompt_messages": ColumnType.TURNS,
+            TOOLS_COLUMN: ColumnType.TOOLS,
+            "accepted": ColumnType.VERDICT,
+        },
+        target=("completion", "accepted"),
+        objective="kto",
     ),
 )
 

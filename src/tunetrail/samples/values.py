@@ -13,6 +13,7 @@ from tunetrail.errors import SampleError
 ROLES = ("system", "user", "assistant", "tool")
 """The roles of stored messages."""
 _SHOWN_CHARACTERS = 60
+_VERDICTS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
 
 def is_text(value: Any) -> bool:
@@ -38,6 +39,12 @@ def is_finite_number(value: Any) -> bool:
 def is_weight(value: Any) -> bool:
     """Tell whether a value is a finite number above 0."""
     return is_finite_number(value) and value > 0.0
+
+
+def is_verdict(value: Any) -> bool:
+    """Tell whether a value is True or False."""
+    # NumPy's truth values, which Parquet files give, are of another class.
+    return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")
 
 
 def is_vector(value: Any) -> bool:
@@ -83,6 +90,17 @@ def checked_weight(value: Any, column: str) -> float:
             f"{column} must be above 0, got {shortened(value)}. Leave the row out, or its {column}."
         )
     return weight
+
+
+def checked_verdict(value: Any, column: str) -> bool:
+    """Return whether an answer was accepted; raises `SampleError` unless the value says so."""
+    # CSV knows text only, and Parquet files of other libraries hold 0 and 1.
+    word = str(value).strip().casefold()
+    if word not in _VERDICTS:
+        raise SampleError(
+            f"{column} must be true or false, got {shortened(value)}. Leave the row out."
+        )
+    return _VERDICTS[word]
 
 
 def checked_group(value: Any, column: str) -> str:

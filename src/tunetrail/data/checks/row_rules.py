@@ -21,6 +21,7 @@ from tunetrail.samples.values import (
     is_finite_number,
     is_text,
     is_vector,
+    is_verdict,
     is_weight,
 )
 
@@ -73,6 +74,7 @@ _TYPE_RULES: dict[ColumnType, tuple[str, Test]] = {
     ColumnType.GROUP: ("is not a string", is_text),
     ColumnType.TIMESTAMP: ("is not a time in ISO 8601", is_timestamp),
     ColumnType.WEIGHT: ("is not a number above 0", is_weight),
+    ColumnType.VERDICT: ("is neither true nor false", is_verdict),
 }
 _NOT_EMPTY: tuple[str, str, Test] = ("rows.empty", "is empty", str.strip)
 # The checks of a value that has the right type.
@@ -168,7 +170,11 @@ def _why_constant(row: Mapping[str, Any]) -> str | None:
             return f"{first} equals {second}"
 
     # An answer may well be rejected for being one word again and again.
-    rejected = {shape.target[1]: None} if shape.is_preference else {}
+    rejected = {}
+    if shape.is_preference:
+        rejected = {shape.target[1]: None}
+    elif row.get("accepted") is False:
+        rejected = {shape.target[0]: None}
     for text in texts_of({**row, **rejected}):
         words = text.split()
         if len(words) >= _FEWEST_REPETITIONS and len(set(words)) == 1:

@@ -28,7 +28,7 @@ class RowParts:
         compared: Texts that the row is compared by, None for an absent one.
         whole: The text of the whole row, or None if it is the texts of `compared`, joined.
         setting: Values that rows must have in common to be compared: shape, system turns, roles.
-        answer: Label, score or vector.
+        answer: Label, score, vector or verdict.
         answered_by_text: Whether the second text of `compared` answers the first.
         answered_by_choice: Whether the second text of `compared` is preferred to the third, as an
             answer to the first.
@@ -49,15 +49,16 @@ def parts_of(record: Mapping[Any, Any]) -> RowParts:
     if any(map(holds_turns, shape.required)):
         return _parts_of_conversation(record)
     twins = list(map(record.get, shape.input_texts))
-    # A written target is one of the texts; only a label, score or vector answers without text.
-    answer = shape.target[0] if shape.target and not shape.target_is_written else None
+    # A written target is one of the texts; a label, score, vector or verdict is none.
+    answer = None if shape.judged_by is None else record.get(shape.judged_by)
+    is_written = shape.target_is_written and shape.judged_by is None
     return RowParts(
         twins=[text for text in twins if text is not None],
         compared=list(map(record.get, shape.texts)),
         whole=None,
         setting=(shape.name,),
-        answer=record.get(answer),
-        answered_by_text=shape.target_is_written and not shape.is_preference,
+        answer=answer,
+        answered_by_text=is_written and not shape.is_preference,
         answered_by_choice=shape.is_preference,
     )
 
@@ -129,7 +130,7 @@ def _encode_value(value: Any) -> bytes:
     if isinstance(value, bytes):
         return b"hash" + value
 
-    if isinstance(value, int | float | np.number):
+    if isinstance(value, int | float | np.number | np.bool_):
         # Adding 0.0 turns -0.0 into 0.0.
         return b"number" + repr(float(value) + 0.0).encode()
 

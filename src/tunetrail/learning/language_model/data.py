@@ -85,11 +85,67 @@ class PreferenceBatch:
         return PreferenceBatch(pairs=self.pairs[rows], rows=self.rows[rows])
 
 
-Item = TokenizedExample | PreferencePair
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JudgedAnswer:
+    """An answer with the verdict on it, for KTO.
+
+    Attributes:
+        answer: The answer after its prompt.
+        mismatched: The answer of another row after the same prompt.
+        accepted: Whether the answer was accepted.
+        reference: Log-probability of the answer and of the mismatched one, in nats, by the model
+            that training starts from.
+    """
+
+    answer: TokenizedExample
+    mismatched: TokenizedExample
+    accepted: bool
+    reference: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens of both answers, each after the prompt."""
+        return len(self.answer.input_ids) + len(self.mismatched.input_ids)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VerdictBatch:
+    """Judged answers that go through the model together.
+
+    Attributes:
+        judged: The answers.
+        rows: Indices of the answers.
+    """
+
+    judged: tuple[JudgedAnswer, ...]
+    rows: tuple[int, ...]
+
+    @property
+    def examples(self) -> tuple[TokenizedExample, ...]:
+        """The answers, each after its prompt."""
+        return tuple(judged.answer for judged in self.judged)
+
+    @property
+    def mismatched(self) -> tuple[TokenizedExample, ...]:
+        """The answers of other rows, each after a prompt of this batch."""
+        return tuple(judged.mismatched for judged in self.judged)
+
+    @property
+    def weight(self) -> float:
+        """Sum of the weights of the answers."""
+        return sum(judged.answer.weight for judged in self.judged)
+
+    def part(self, rows: slice) -> "VerdictBatch":
+        """Return some of the answers."""
+        return VerdictBatch(judged=self.judged[rows], rows=self.rows[rows])
+
+
+Item = TokenizedExample | PreferencePair | JudgedAnswer
+Batch = LanguageBatch | PreferenceBatch | VerdictBatch
 
 
 class LanguageModelDataModule(MicroBatchData):
-    """Training and validation batches of tokenised examples, or of preferences.
+    """Training and validation batches of tokenised examples, of preferences, or of verdicts.
 
     Args:
         train: Training examples; all of one kind.
@@ -146,21 +202,26 @@ class LanguageModelDataModule(MicroBatchData):
 
 
 def _length(item: Item) -> int:
-    return item.tokens if isinstance(item, PreferencePair) else len(item.input_ids)
+    return len(item.input_ids) if isinstance(item, TokenizedExample) else item.tokens
 
 
-def _build_batch(items: Sequence[Item], rows: list[int]) -> LanguageBatch | PreferenceBatch:
-    """Return the batch of some rows, all of which are examples or all preferences."""
+def _build_batch(items: Sequence[Item], rows: list[int]) -> Batch:
+    """Return the batch of some rows, all of which are examples, preferences or judged answers."""
     pairs: list[PreferencePair] = []
+    judged: list[JudgedAnswer] = []
     examples: list[TokenizedExample] = []
     for row in rows:
         item = items[row]
         if isinstance(item, PreferencePair):
             pairs.append(item)
+        elif isinstance(item, JudgedAnswer):
+            judged.append(item)
         else:
             examples.append(item)
 
     if pairs:
         return PreferenceBatch(pairs=tuple(pairs), rows=tuple(rows))
+    if judged:
+        return VerdictBatch(judged=tuple(judged), rows=tuple(rows))
     weights = tuple(example.weight for example in examples)
     return LanguageBatch(examples=tuple(examples), rows=tuple(rows), weights=weights)

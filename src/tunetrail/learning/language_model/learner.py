@@ -27,8 +27,14 @@ from tunetrail.learning.automatic.learning_rate_finder import ADAPTER, WHOLE_MOD
 from tunetrail.learning.devices import computing_device, placed_on
 from tunetrail.learning.evaluation_mode import undisturbed
 from tunetrail.learning.fitting import FitResult, fit, optimization_settings
-from tunetrail.learning.language_model.data import Item, LanguageModelDataModule, PreferencePair
+from tunetrail.learning.language_model.data import (
+    Item,
+    JudgedAnswer,
+    LanguageModelDataModule,
+    PreferencePair,
+)
 from tunetrail.learning.language_model.forward import LanguageForward, build_forward, concatenating
+from tunetrail.learning.language_model.kto import mismatched, previous_in_block
 from tunetrail.learning.language_model.module import (
     LanguageModelModule,
     load_language_model,
@@ -41,6 +47,7 @@ from tunetrail.learning.tokens.chat import (
     completions_of,
     end_tokens,
     example_lengths,
+    is_judged,
     is_preference,
     last_answer,
     prompt_tokens,
@@ -261,6 +268,7 @@ class LanguageModelLearner:
             padding_free=training.batches.padding_free,
             neftune_alpha=self.config.neftune_alpha,
             preference=asdict(self.config.preference),
+            kto=asdict(self.config.kto),
             optimization=optimization_settings(training),
             seed=self.seed,
         )
@@ -386,10 +394,12 @@ class LanguageModelLearner:
         records: Sequence[Record],
         batch_size: int,
     ) -> tuple[list[int], Sequence[Item]]:
-        """Return the indices of the records that teach something, and their examples or pairs.
+        """Return the indices of the records that teach something, and what they teach.
 
-        Preferences come with the log-probabilities of their answers by the model as it is now.
+        Preferences and judged answers come with the log-probabilities by the model as it is now.
         """
+        if any(map(is_judged, records)):
+            return self._judged_answers(module, tokenizer, records, batch_size)
         if not any(map(is_preference, records)):
             return self._examples(tokenizer, records)
 
@@ -404,18 +414,53 @@ class LanguageModelLearner:
                 f"answers in all {len(records)} rows on one side of the split. Raise it."
             )
 
+        items = []
+        references = self._references(module, pairs, batch_size)
+        for (chosen, rejected), reference in zip(pairs, references, strict=True):
+            items.append(PreferencePair(chosen=chosen, rejected=rejected, reference=reference))
+        return rows, items
+
+    def _judged_answers(
+        self,
+        module: LanguageModelModule,
+        tokenizer: PreTrainedTokenizerBase,
+        records: Sequence[Record],
+        batch_size: int,
+    ) -> tuple[list[int], list[JudgedAnswer]]:
+        """Return the indices of the records whose answer isn't cut off, and the judged answers."""
+        rows, answers = self._examples(tokenizer, records)
+        previous = previous_in_block(len(answers), batch_size)
+        pairs = []
+        for answer, previous_row in zip(answers, previous, strict=True):
+            other_answer = mismatched(answer, answers[previous_row], self.config.max_length)
+            pairs.append((answer, other_answer))
+
+        items = []
+        references = self._references(module, pairs, batch_size)
+        for row, (answer, other_answer), reference in zip(rows, pairs, references, strict=True):
+            items.append(
+                JudgedAnswer(
+                    answer=answer,
+                    mismatched=other_answer,
+                    accepted=bool(records[row]["accepted"]),
+                    reference=reference,
+                )
+            )
+        return rows, items
+
+    def _references(
+        self,
+        module: LanguageModelModule,
+        pairs: Sequence[tuple[TokenizedExample, TokenizedExample]],
+        batch_size: int,
+    ) -> list[tuple[float, float]]:
+        """Return the log-probabilities of both answers of each pair by the model as it is now."""
         # The reference is the model without dropout, and mustn't change the training's draws.
         with placed_on(computing_device(self.trainer), module), undisturbed(module):
             answers = list(chain.from_iterable(pairs))
             scores, _ = _token_scores(module.forward_pass, answers, batch_size, "Reference")
-        items = []
-        # Chosen and rejected alternate, hence a row of two for each pair.
-        for (chosen, rejected), reference in zip(pairs, -scores[:, 0].reshape(-1, 2), strict=True):
-            log_probabilities = (float(reference[0]), float(reference[1]))
-            items.append(
-                PreferencePair(chosen=chosen, rejected=rejected, reference=log_probabilities)
-            )
-        return rows, items
+        # The two answers of a pair follow each other, hence a row of two for each pair.
+        return [(float(first), float(second)) for first, second in -scores[:, 0].reshape(-1, 2)]
 
     def _examples(
         self, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]

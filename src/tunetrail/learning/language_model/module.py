@@ -14,18 +14,24 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from tunetrail.config import PreferenceConfig
+from tunetrail.config import KtoConfig, PreferenceConfig
 from tunetrail.learning.cpu_layers import optimise, optimise_for_training, restore
 from tunetrail.learning.devices import to_device
 from tunetrail.learning.flops import token_cost
 from tunetrail.learning.language_model.adapters import merged, quantization_config, with_adapter
-from tunetrail.learning.language_model.data import LanguageBatch, PreferenceBatch
+from tunetrail.learning.language_model.data import (
+    Batch,
+    LanguageBatch,
+    PreferenceBatch,
+    VerdictBatch,
+)
 from tunetrail.learning.language_model.forward import (
     build_forward,
     causal_model,
     head_of,
     probe_examples,
 )
+from tunetrail.learning.language_model.kto import kto_loss, on_right_side, reference_point
 from tunetrail.learning.language_model.preference import (
     PairLogProbabilities,
     implicit_rewards,
@@ -85,6 +91,7 @@ class LanguageModelModule(TrainedModule):
         padding_free: Whether to avoid padding if the model allows it.
         neftune_alpha: Size of the noise on the embeddings in training; 0: off.
         preference: Keywords of `PreferenceConfig`, for batches of preferences.
+        kto: Keywords of `KtoConfig`, for batches of judged answers.
         optimization: Keywords of `configure_optimizer`.
         seed: Seed of dropout and of the adapters' first weights.
     """
@@ -98,6 +105,7 @@ class LanguageModelModule(TrainedModule):
         padding_free: bool = True,
         neftune_alpha: float = 0.0,
         preference: Mapping[str, Any] | None = None,
+        kto: Mapping[str, Any] | None = None,
         optimization: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
@@ -112,6 +120,7 @@ class LanguageModelModule(TrainedModule):
         if adapter:
             self.model = with_adapter(self.model, **adapter)
         self._preference = PreferenceConfig(**(preference or {}))
+        self._kto = KtoConfig(**(kto or {}))
         # A checkpoint with adapters lacks the frozen weights.
         self.strict_loading = not isinstance(self.model, PeftModel)
 
@@ -136,6 +145,8 @@ class LanguageModelModule(TrainedModule):
 
     def loss_of(self, batch: SharedBatch) -> Tensor:
         """Return the weighted sum of the loss over the tokens or pairs of this rank's rows."""
+        if isinstance(batch.batch, VerdictBatch):
+            return self._verdict_loss(batch)
         if not batch.share.rows:
             return self._loss_without_rows()
         return self._loss_of(batch.share) * len(batch.shares)
@@ -145,6 +156,39 @@ class LanguageModelModule(TrainedModule):
         if isinstance(batch, LanguageBatch):
             return self.forward_pass.loss(batch.examples, batch.weights)
         return self._preferences(batch)["loss"]
+
+    def _verdict_loss(self, batch: SharedBatch) -> Tensor:
+        """Return the weighted sum of KTO's loss; all ranks measure by one reference point."""
+        share: VerdictBatch = batch.share
+        with torch.no_grad():
+            divergence = self._mismatched_log_ratios(share).sum()
+        if len(batch.shares) > 1:
+            divergence = self.trainer.strategy.reduce(divergence, reduce_op="sum")
+        point = reference_point(divergence / len(batch.batch.rows))
+
+        if not share.rows:
+            return self._loss_without_rows()
+        log_ratios = self._log_ratios(share)
+        losses = kto_loss(log_ratios, _accepted(share, log_ratios), point, self._kto)
+        weights = _like(losses, [judged.answer.weight for judged in share.judged])
+        return (losses * weights).sum() * len(batch.shares)
+
+    def _mismatched_log_ratios(self, batch: VerdictBatch) -> Tensor:
+        """Return the log-ratio of each answer after a prompt that isn't its own, [answers]."""
+        if not batch.rows:
+            # The passes of the other ranks need this rank's slices of the weights.
+            if is_sharded(self):
+                self._loss_without_rows()
+            return torch.zeros(0, device=self.device)
+        log_probabilities = -self.forward_pass.nats(batch.mismatched)
+        reference = [judged.reference[1] for judged in batch.judged]
+        return log_probabilities - _like(log_probabilities, reference)
+
+    def _log_ratios(self, batch: VerdictBatch) -> Tensor:
+        """Return the log-ratio of each answer, [answers]."""
+        log_probabilities = -self.forward_pass.nats(batch.examples)
+        reference = [judged.reference[0] for judged in batch.judged]
+        return log_probabilities - _like(log_probabilities, reference)
 
     def zero_loss(self) -> Tensor:
         """Return a loss of 0 that reaches every trained weight, for a share without rows."""
@@ -201,26 +245,36 @@ class LanguageModelModule(TrainedModule):
         examples = batch.share.examples
         lengths = example_lengths(examples)
         supervised = sum(supervised_counts(examples))
+        flops = self._cost.training(lengths) + self._head_flops * supervised
+        if isinstance(batch.share, VerdictBatch):
+            # Nothing is learnt from the mismatched answers: they only go forward.
+            flops += self._cost.forward(example_lengths(batch.share.mismatched))
         return ComputeCost(
             tokens=sum(lengths),
             computed=self.forward_pass.computed(examples) if examples else 0,
-            flops=self._cost.training(lengths) + self._head_flops * supervised,
+            flops=flops,
         )
 
-    def measures_of(self, micro_batch: LanguageBatch | PreferenceBatch) -> dict[str, Tensor]:
+    def measures_of(self, micro_batch: Batch) -> dict[str, Tensor]:
         """Return the batch's summed loss, and the sums of what further metrics need."""
         sums: dict[str, Any] = {}
+        log_ratios: list[Tensor] = []
         size = self.mini_batch_size or max(len(micro_batch.rows), 1)
         starts = range(0, len(micro_batch.rows), size)
         passes = self._passes_over_ranks(len(starts))
         for start in starts:
             mini_batch = micro_batch.part(slice(start, start + size))
+            if isinstance(mini_batch, VerdictBatch):
+                log_ratios.append(self._both_log_ratios(mini_batch))
+                continue
             if isinstance(mini_batch, LanguageBatch):
                 mini_batch_sums = self._likelihoods(mini_batch)
             else:
                 mini_batch_sums = self._preferences(mini_batch)
             for name, value in mini_batch_sums.items():
                 sums[name] = sums.get(name, 0.0) + value
+        if isinstance(micro_batch, VerdictBatch) and log_ratios:
+            sums = self._verdicts(micro_batch, torch.cat(log_ratios, dim=1))
         for _ in range(len(starts), passes):
             sums["loss"] = sums.get("loss", 0.0) + self._loss_without_rows()
         return sums
@@ -237,8 +291,40 @@ class LanguageModelModule(TrainedModule):
             "bytes": byte_counts.sum(),
         }
 
+    def _both_log_ratios(self, batch: VerdictBatch) -> Tensor:
+        """Return the log-ratios of the answers and of the mismatched ones, [2, answers]."""
+        # In one pass: sharded ranks agree on the number of passes, not on what they compute.
+        log_probabilities = -self.forward_pass.nats([*batch.examples, *batch.mismatched])
+        reference = _like(log_probabilities, [judged.reference for judged in batch.judged]).T
+        return log_probabilities.reshape(2, -1) - reference
+
+    def _verdicts(self, batch: VerdictBatch, log_ratios: Tensor) -> dict[str, Tensor]:
+        """Return the sums of the loss, of right rewards, and of the accepted answers' likelihood.
+
+        Args:
+            batch: The whole micro-batch: its reference point doesn't depend on the mini-batches.
+            log_ratios: The log-ratios of its answers and of the mismatched ones, [2, answers].
+        """
+        ratios, mismatched_ratios = log_ratios
+        accepted = _accepted(batch, ratios)
+        point = reference_point(mismatched_ratios)
+        losses = kto_loss(ratios, accepted, point, self._kto)
+        weights = _like(losses, [judged.answer.weight for judged in batch.judged])
+
+        reference = _like(ratios, [judged.reference[0] for judged in batch.judged])
+        byte_counts = _like(ratios, [example.supervised_bytes for example in batch.examples])
+        byte_counts = torch.where(accepted, byte_counts, 0.0)
+        nats = torch.where(byte_counts > 0, -(ratios + reference), 0.0)
+        return {
+            "loss": (losses * weights).sum(),
+            "right_rewards": on_right_side(ratios, accepted).sum(),
+            "judged": _like(ratios, [len(batch.rows)]).sum(),
+            "nats": nats.sum(),
+            "bytes": byte_counts.sum(),
+        }
+
     def metrics_of(self, sums: Mapping[str, Any], weight: float) -> dict[str, Any]:
-        """Return loss and bits per byte; of preferences the accuracies."""
+        """Return loss and bits per byte; of preferences and verdicts the accuracies."""
         metrics = {"loss": sums["loss"] / weight}
         # A validation without rows has neither.
         if "bytes" in sums:
@@ -246,6 +332,8 @@ class LanguageModelModule(TrainedModule):
         if "pairs" in sums:
             metrics["preference_accuracy"] = sums["preferred"] / sums["pairs"].clamp(min=1.0)
             metrics["reward_accuracy"] = sums["reward_accuracy"] / weight
+        if "judged" in sums:
+            metrics["reward_accuracy"] = sums["right_rewards"] / sums["judged"].clamp(min=1.0)
         return metrics
 
     def _passes_over_ranks(self, passes: int) -> int:
@@ -284,6 +372,12 @@ class LanguageModelModule(TrainedModule):
         restore(self.model)
         undo_compile(self.model)
         return merged(self.model)
+
+
+def _accepted(batch: VerdictBatch, tensor: Tensor) -> Tensor:
+    """Return whether each answer was accepted, [answers], on the device of a tensor."""
+    accepted = torch.tensor([judged.accepted for judged in batch.judged])
+    return to_device(accepted, tensor.device)
 
 
 def _like(tensor: Tensor, numbers: Sequence[Any]) -> Tensor:

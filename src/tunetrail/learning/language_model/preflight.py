@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tunetrail.errors import ConfigError, SampleError, TrainingError
 from tunetrail.learning.evaluation_mode import undisturbed
-from tunetrail.learning.language_model.data import PreferencePair
+from tunetrail.learning.language_model.data import JudgedAnswer, PreferencePair
 from tunetrail.learning.language_model.forward import causal_model
 from tunetrail.learning.language_model.module import LanguageModelModule, load_tokenizer
 from tunetrail.learning.preflight.checks import FamilyChecks, is_exact, sampled, share
@@ -184,6 +184,8 @@ def _titled(item: Any) -> dict[str, TokenizedExample]:
     """Return the examples of a training item by their titles in the preview."""
     if isinstance(item, PreferencePair):
         return {", chosen": item.chosen, ", rejected": item.rejected}
+    if isinstance(item, JudgedAnswer):
+        return {", accepted" if item.accepted else ", rejected": item.answer}
     return {"": item}
 
 

@@ -1,7 +1,7 @@
 """Turns LLM records into tokens with the model's own chat template, and labels what is learned.
 
 A model learns the output of a completion, the assistant's turns of a chat, all of a document, both
-answers of a preference, and always the end-of-sequence token after them.
+answers of a preference, the answer of a verdict, and always the end-of-sequence token after them.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -78,6 +78,11 @@ def record_messages(record: Mapping[str, Any]) -> list[dict[str, Any]] | None:
         return [
             {"role": "user", "content": record["input"]},
             {"role": "assistant", "content": record["output"]},
+        ]
+    if record.get("completion") is not None:
+        return [
+            {"role": "user", "content": record["prompt"]},
+            {"role": "assistant", "content": record["completion"]},
         ]
     return None
 
@@ -198,9 +203,10 @@ def labeller(spans: list[tuple[int, int]]) -> Callable[[int, tuple[int, int]], i
 def last_answer(record: Mapping[str, Any]) -> tuple[list[dict[str, Any]], str] | None:
     """Return the messages before a record's last answer in text, and the answer.
 
-    None if it has no answer to a prompt, as a document or a preference.
+    None if it has no answer to a prompt, as a document or a preference, or only a rejected one.
     """
-    messages = [] if is_preference(record) else record_messages(record) or []
+    has_none = is_preference(record) or record.get("accepted") is False
+    messages = [] if has_none else record_messages(record) or []
     for index in range(len(messages) - 1, 0, -1):
         is_blank_completion = record.get("output") is not None
         is_text = is_learnt(messages[index]) and not messages[index].get("tool_calls")
@@ -246,6 +252,11 @@ def end_tokens(
 def is_preference(record: Mapping[str, Any]) -> bool:
     """Tell whether a record has two answers to choose from instead of a text to learn."""
     return record.get("chosen") is not None and record.get("rejected") is not None
+
+
+def is_judged(record: Mapping[str, Any]) -> bool:
+    """Tell whether a record has an answer with the verdict on it."""
+    return record.get("completion") is not None and record.get("accepted") is not None
 
 
 def completions_of(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -96,7 +96,10 @@ def _try_record(
 
 
 def _content_key(record: Mapping[str, Any]) -> str:
-    return json.dumps(list(map(record.get, ("input", "output", "messages", "text", "tools"))))
+    contents = list(map(record.get, ("input", "output", "messages", "text", "tools")))
+    if record.get("completion") is not None:
+        contents += [record["prompt"], record["completion"]]
+    return json.dumps(contents)
 
 
 def _to_arrays(examples: Sequence[TokenizedExample]) -> Arrays:

@@ -22,7 +22,7 @@ from tunetrail.evaluation.intervals import (
 from tunetrail.evaluation.looks import are_new
 from tunetrail.evaluation.own_figure import own_figure
 from tunetrail.evaluation.plots import comparison_figure
-from tunetrail.evaluation.scores import Scores
+from tunetrail.evaluation.scores import Scores, with_reward_accuracy
 from tunetrail.evaluation.significance import bonferroni_confidence
 from tunetrail.pipeline.answers import TABLE, answer_table
 from tunetrail.pipeline.corpus_file import warn_of_foreign_corpus
@@ -168,6 +168,7 @@ def _score_both(
     else:
         before = family.score(learner, reference, test, corpus, config)
 
+    after, before = with_reward_accuracy(after, before)
     side_rows = len(split.test) + prepared.left_out
     after, before = after.of_side(side_rows), before.of_side(side_rows)
     log_row_counts(context.model_type, after)
