@@ -117,6 +117,15 @@ def rows_of(shape: str) -> list[dict[str, Any]]:
             }
             for index, (text, rejected) in enumerate(zip(texts, further_texts, strict=True))
         ]
+    if shape == "verdict":
+        return [
+            {
+                "prompt": text,
+                "completion": text.upper() if index % 3 else rejected,
+                "accepted": bool(index % 3),
+            }
+            for index, (text, rejected) in enumerate(zip(texts, further_texts, strict=True))
+        ]
     assert shape == "mixed"
     return [
         row

@@ -437,7 +437,9 @@ def test_execute_trains_an_embedding_model_on_every_shape(
     json.dumps(results, allow_nan=False)
 
 
-@pytest.mark.parametrize("shape", ["mixed", *in_test_all("chat", "document", "preference")])
+@pytest.mark.parametrize(
+    "shape", ["mixed", *in_test_all("chat", "document", "preference", "verdict")]
+)
 def test_execute_trains_a_language_model_on_every_shape(
     database: DatabaseManager, workplace: Path, make_settings: Make, make_rows: Rows, shape: str
 ) -> None:

@@ -284,20 +284,6 @@ _BUILT_IN = (
         reworded="prompt",
         objective="kto",
     ),
-    # The same after several turns.
-    SampleShape(
-        name="verdict_chat",
-        kind=SampleKind.LLM,
-        required=("prompt_messages", "completion", "accepted"),
-        optional=(TOOLS_COLUMN,),
-        types={
-            "prompt_messages": ColumnType.TURNS,
-            TOOLS_COLUMN: ColumnType.TOOLS,
-            "accepted": ColumnType.VERDICT,
-        },
-        target=("completion", "accepted"),
-        objective="kto",
-    ),
 )
 
 _SHAPES: dict[str, SampleShape] = {}

@@ -20,6 +20,7 @@ VALUES = {
     "messages": CHAT,
     "prompt_messages": CHAT[:1],
     "tools": TOOLS,
+    "accepted": True,
 }
 EMBEDDING, LLM = SampleKind.EMBEDDING, SampleKind.LLM
 

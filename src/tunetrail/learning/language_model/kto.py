@@ -5,6 +5,8 @@ log-ratio is its log-probability by the model in training minus the one by the m
 started from, in nats, summed over the tokens of the answer.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -61,7 +63,7 @@ def previous_in_block(rows: int, block: int) -> list[int]:
         starts.pop()
 
     previous: list[int] = []
-    for start, end in zip(starts, [*starts[1:], rows], strict=True):
+    for start, end in pairwise([*starts, rows]):
         previous += [end - 1, *range(start, end - 1)]
     return previous
 
