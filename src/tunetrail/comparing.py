@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tunetrail.config import TrackingConfig
+from tunetrail.config import BASE, TrackingConfig
 from tunetrail.errors import UserError
 from tunetrail.evaluation.comparison_page import comparison_page
 from tunetrail.evaluation.comparison_plots import comparison_figures
@@ -22,7 +22,7 @@ from tunetrail.evaluation.example_rows import (
 )
 from tunetrail.evaluation.model_comparison import ModelComparison, compare_models
 from tunetrail.evaluation.scored_models import ScoredModel, same_rows
-from tunetrail.stores.model_references import BASE, ModelReference, find_model
+from tunetrail.stores.model_references import ModelReference, find_model
 from tunetrail.stores.tracking import Tracker, existing_store
 
 _FOLDER = "comparison"

@@ -17,6 +17,7 @@ from tunetrail.paths import made_folder
 from tunetrail.pipeline import STEPS, DataSciencePipeline, Outcome, remove_leftovers
 from tunetrail.pipeline.benchmark import Benchmark
 from tunetrail.pipeline.families import ALL_FAMILIES, ModelFamily, requested_families
+from tunetrail.pipeline.general_file import GeneralFile
 from tunetrail.pipeline.lineage import Lineage
 from tunetrail.pipeline.looks import earlier_looks, promotion_rows
 from tunetrail.pipeline.recording import (
@@ -29,9 +30,9 @@ from tunetrail.pipeline.recording import (
 from tunetrail.pipeline.requests import (
     check_callbacks,
     check_devices,
-    check_general_file,
     check_samples,
     checked_request,
+    read_general_files,
 )
 from tunetrail.pipeline.run_settings import leaves, plain_settings, settings_of
 from tunetrail.pipeline.session_rows import previous_rows, session_frames
@@ -104,6 +105,8 @@ class _StartedRun:
         session_id: The session that it trains on.
         model_type: The model type of the request.
         model_runs: The runs below it by family, if it is resumed.
+        general_files: The general file as each family reads it, by the family's name; nothing if
+            it is resumed.
     """
 
     run: TrackedRun
@@ -111,6 +114,7 @@ class _StartedRun:
     session_id: str
     model_type: str
     model_runs: Mapping[str, ModelRun] = field(default_factory=dict)
+    general_files: Mapping[str, GeneralFile | None] = field(default_factory=dict)
 
     def is_finished(self, family: ModelFamily) -> bool:
         """Tell whether an earlier attempt has finished the family's run."""
@@ -167,7 +171,7 @@ class ModelTrainingNode:
         check_samples(summary, families)
         check_devices(self.settings, families)
         check_callbacks(self.settings, families)
-        check_general_file(self.settings, families)
+        general_files = read_general_files(self.settings, families)
 
         # From here on, whatever goes wrong is recorded with the run.
         self._mark_interrupted_in_database()
@@ -194,6 +198,7 @@ class ModelTrainingNode:
                     training_run_id=training_run_id,
                     session_id=session_id,
                     model_type=model_type,
+                    general_files=general_files,
                 )
             )
 
@@ -374,6 +379,7 @@ class ModelTrainingNode:
             lineage=Lineage(database=self.db_manager, family=family),
             read_own_columns=self.db_manager.read_own_columns,
             benchmark=Benchmark(database=self.db_manager, family=family, session_id=session_id),
+            general_file=started.general_files.get(family.name),
             read_promotion_rows=read_promotion_rows,
             resumed=started.run.tracker.run(interrupted.run_id) if interrupted else None,
         )

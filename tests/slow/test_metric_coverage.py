@@ -1,4 +1,4 @@
-"""How often the interval of a metric holds its true value: token accuracy, ROUGE-L and chrF.
+"""How often the interval of a language model's metric holds its true value.
 
 `pytest -m slow -s tests/slow/test_metric_coverage.py` prints the table.
 """
@@ -7,29 +7,33 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.slow.coverage import Draw, check_metrics, normal
 
-from tunetrail.evaluation.intervals import metric_intervals
 from tunetrail.evaluation.metrics import CHRF_MATCHES, Array
-from tunetrail.evaluation.scores import Scores, language_scores, scores_from
+from tunetrail.evaluation.scores import (
+    Scores,
+    language_scores,
+    preference_scores,
+    scores_from,
+)
 
 pytestmark = pytest.mark.slow
 
-METRICS = ("token_accuracy", "rouge_l", "chrf")
 DATA_SETS = 2000
 """The standard error of a coverage of 95 % is then 0.5 points."""
 
 
-def drawn_scores(generator: np.random.Generator, group_of: Array) -> Scores:
+def drawn_scores(generator: np.random.Generator, group_of: Array, level: float) -> Scores:
     """Scores of a model whose quality differs from row to row; rows of one group share half of it."""
     rows = len(group_of)
-    shared = generator.normal(size=int(group_of.max()) + 1)[group_of]
-    quality = np.clip(
-        0.5 + 0.15 * (shared + generator.normal(size=rows)) / np.sqrt(2.0), 0.02, 0.98
-    )
+    latent = normal(generator, group_of, 1)[:, 0]
+    quality = np.clip(0.3 + 0.5 * level + 0.15 * latent, 0.02, 0.98)
 
     tokens = np.ceil(60.0 * generator.lognormal(0.0, 0.5, rows))
     hits = generator.binomial(tokens.astype(int), quality).astype(float)
-    language = language_scores(tokens, tokens, 4.0 * tokens, hits=hits)
+    # A worse text costs more: between one and three nats per token.
+    nats = tokens * (3.0 - 2.0 * quality)
+    language = language_scores(nats, tokens, 4.0 * tokens, 0.9 * nats, hits)
 
     expected, written = np.ceil(4.0 * tokens), np.ceil(generator.uniform(2.0, 6.0, rows) * tokens)
     values = {
@@ -37,13 +41,17 @@ def drawn_scores(generator: np.random.Generator, group_of: Array) -> Scores:
         "written_characters": written,
         "chrf": quality,
         "rouge_l": quality,
+        # From 2 % to 50 % right, from 50 % to 98 %, and from 93 % to 99.4 %.
+        "exact_match": (latent > 2.0 - 2.0 * level).astype(float),
+        "pattern_match": (latent > -2.0 * level).astype(float),
+        "schema_match": (latent > -1.5 - level).astype(float),
     }
     shorter = np.minimum(expected, written)
     for length, name in enumerate(CHRF_MATCHES, start=1):
         # An n-gram is shared if all of its characters are.
         possible = np.maximum(shorter - length + 1, 0.0)
         values[name] = np.floor(possible * quality ** (0.5 * length))
-    answers = scores_from(values, "rouge_l", "chrf")
+    answers = scores_from(values, "rouge_l", "chrf", "exact_match", "pattern_match", "schema_match")
     return replace(
         language,
         metrics=language.metrics | answers.metrics,
@@ -51,33 +59,22 @@ def drawn_scores(generator: np.random.Generator, group_of: Array) -> Scores:
     )
 
 
-@pytest.fixture(scope="module")
-def truth() -> dict[str, float]:
-    scores = drawn_scores(np.random.default_rng(99), np.arange(1_000_000))
-    return {name: scores.metrics[name] for name in METRICS}
+def drawn_preferences(generator: np.random.Generator, group_of: Array, level: float) -> Scores:
+    """Chosen answers that are likelier than the rejected ones in half to 98 % of the rows."""
+    rows = len(group_of)
+    margin = 2.0 * level + normal(generator, group_of, 1)[:, 0]
+    tokens = np.ceil(60.0 * generator.lognormal(0.0, 0.5, rows))
+    chosen, rejected = (
+        language_scores(tokens * loss, tokens, 4.0 * tokens)
+        for loss in (2.0 - 0.1 * margin, np.full(rows, 2.0))
+    )
+    return preference_scores(chosen, rejected)
 
 
 @pytest.mark.parametrize("grouped", [False, True], ids=["independent", "grouped"])
 @pytest.mark.parametrize("rows", [30, 100, 300])
+@pytest.mark.parametrize("draw", [drawn_scores, drawn_preferences])
 def test_intervals_hold_the_true_metric_in_93_to_97_percent(
-    truth: dict[str, float], rows: int, grouped: bool
+    draw: Draw, rows: int, grouped: bool
 ) -> None:
-    generator = np.random.default_rng(rows)
-    group_of = np.arange(rows) * 2 // 3 if grouped else np.arange(rows)
-    covered = dict.fromkeys(METRICS, 0)
-
-    for seed in range(DATA_SETS):
-        scores = drawn_scores(generator, group_of)
-        if grouped:
-            scores = replace(scores, clusters=list(map(str, group_of)))
-        intervals = metric_intervals(scores, bootstrap_samples=1000, confidence=0.95, seed=seed)
-        for name in METRICS:
-            covered[name] += intervals[name].lower <= truth[name] <= intervals[name].upper
-
-    shares = {name: count / DATA_SETS for name, count in covered.items()}
-    kind = "grouped" if grouped else "independent"
-    print(
-        f"{rows} rows, {kind}: "
-        + ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
-    )
-    assert all(0.93 <= share <= 0.97 for share in shares.values())
+    check_metrics(draw, rows, grouped, DATA_SETS)

@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from tunetrail.config import BASE
 from tunetrail.evaluation.answers import answer_sentence
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.metrics import metric_named
@@ -48,7 +49,7 @@ def print_results(
             deployment["version"] + (" = root" if deployment["promote"] else ""),
         )
 
-        against = "the base model" if step["against"] == "base" else step["against"]
+        against = "the base model" if step["against"] == BASE else step["against"]
         # Rows of one group aren't independent: the interval resamples whole groups.
         groups = f" in {comparison.clusters} groups" if comparison.clusters else ""
         confidence = 100.0 * comparison.confidence

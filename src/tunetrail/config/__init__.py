@@ -45,6 +45,7 @@ from tunetrail.config.stores import (
 )
 from tunetrail.config.training import (
     AUTO,
+    BASE,
     OPTIMIZERS,
     SCHEDULES,
     AveragingConfig,
@@ -68,6 +69,7 @@ from tunetrail.config.validation import (
 __all__ = [
     "AUGMENTATION_METHODS",
     "AUTO",
+    "BASE",
     "FAMILY_ENTRY_POINTS",
     "MODEL_SECTIONS",
     "OBJECTIVES",

@@ -29,11 +29,12 @@ class CrossValidationConfig:
     """Share of a full training's steps that each fold gets. With 0.2, five folds cost about
     as much as one more training. The result is named after it: `recipe at 20 % of the steps`."""
 
-    # A little above 1: with 5 folds at 0.2, rounding to whole steps may exceed the training's.
-    max_cost: float = setting(1.1, POSITIVE)
-    """Steps that all folds together may take, as a share of the training's. If they take more,
-    fewer folds are trained (two at least), and the log says so. The folds that are also trained
-    without added rows come on top."""
+    # A little above 1, or five folds of a fifth of `max_steps` would be too many for their scoring.
+    max_cost: float = setting(1.02, POSITIVE)
+    """What all folds together may take, as a share of the training's steps: their own steps, and
+    the scoring of their held-out rows by both models, for which a row counts as a third of a
+    training step. If they take more, fewer folds are trained (two at least), and the log says so.
+    The folds that are also trained without added rows come on top."""
 
     def __post_init__(self) -> None:
         check_settings("cross_validation", self)

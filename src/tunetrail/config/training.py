@@ -21,7 +21,10 @@ OPTIMIZERS = ("adamw", "adam", "adafactor", "sgd")
 SCHEDULES = ("linear", "cosine", "constant", "inverse_sqrt", "wsd")
 PRECISIONS = (AUTO, "32-true", "16-mixed", "bf16-mixed", "bf16-true")
 
-START = one_of("root", "base")
+BASE = "base"
+"""What the base model is called where a version could stand: as a start, as what a candidate is
+compared with, and in comparisons."""
+START = one_of("root", BASE)
 """The rule for `start_from`: a training starts from the root version or from the base model."""
 
 # A setting without effect is no error: a sweep over optimizers may set the constants of them all.

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from sacrebleu.metrics.chrf import CHRF
 
-from tunetrail.evaluation.intervals import Interval
 from tunetrail.evaluation.metrics import (
     ANSWER_METRICS,
     CHRF_MATCHES,
@@ -18,6 +17,7 @@ from tunetrail.evaluation.metrics import (
     metric_named,
 )
 from tunetrail.evaluation.scores import Scores, check_equal
+from tunetrail.evaluation.share_intervals import Interval
 
 WRITTEN = "written"
 """The per-example texts that the model has written; None if it was asked for none."""

@@ -1,10 +1,8 @@
 """The decision on a candidate in two sentences, for its page, its run and its version."""
 
+from tunetrail.config import BASE
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.metrics import metric_named
-
-BASE = "base"
-"""What a comparison is against before there is a root: the base model."""
 
 
 def decision_text(comparison: Comparison, *, against: str, promoted: bool, reason: str) -> str:

@@ -1,13 +1,12 @@
-"""Intervals of one model's metrics, from resamples of whole clusters of its examples."""
+"""Intervals of one model's metrics: each by the method that holds its level for such a metric."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
-from scipy.stats import beta, binomtest, t
+from scipy.stats import t
 
 from tunetrail.evaluation.comparison import (
     cluster_index,
@@ -24,35 +23,33 @@ from tunetrail.evaluation.metrics import (
     metric_named,
 )
 from tunetrail.evaluation.scores import Scores
+from tunetrail.evaluation.share_intervals import (
+    Interval,
+    clustered_share_interval,
+    effective_clusters,
+)
 
 _MOST_CLUSTERS = 5_000
 """Clusters that are drawn one by one; of more, random groups of clusters are drawn."""
-_LEAST_OF_CLASS = 10
-"""Clusters with a positive pair, and with a negative one, below which intervals are too narrow."""
+_LEAST_OF_CLASS = 20
+"""Clusters with a positive pair, and with a negative one, that F1 and accuracy need."""
+_LEAST_OF_CLASS_FOR_PRECISION = 30
+"""The same for average precision, whose few positive pairs are all of its evidence."""
 _OPTIMISM_RESAMPLES = 400
 """Enough for the mean of what a threshold flatters: Efron (1983) takes 200."""
-
-
-class Interval(NamedTuple):
-    """The bounds of a metric."""
-
-    lower: float
-    upper: float
 
 
 def metric_intervals(
     scores: Scores, *, bootstrap_samples: int, confidence: float, seed: int
 ) -> dict[str, Interval]:
-    """Return the interval of each metric of a model, by the same resamples for all of them.
+    """Return the interval of each metric of a model, for which whole clusters are the evidence.
 
-    Whole clusters are drawn if the scores name them, and the percentiles are expanded, as in a
-    comparison. Where nearly all examples have the same value, such as a recall of 1, resamples
-    hardly differ: then a metric that is a share has the exact bound of Clopper and Pearson (1934)
-    on the clusters that may have another value, and other metrics have no interval. Metrics of
-    positive and negative pairs have one on the scale of their logit, for new pairs.
+    A metric that is a share or a mean of values from 0 to 1 has Wilson's score interval for as many
+    independent examples as its clusters stand for (`clustered_share_interval`). Average precision
+    has one on the scale of its logit. Other metrics have the expanded percentiles of resamples, as
+    in a comparison.
 
-    Metrics of written answers are resampled from the examples that have one. Those that are right
-    or wrong have Wilson's interval of independent examples, however few there are.
+    Metrics of written answers rest on the examples that have one.
 
     Args:
         scores: The scores with their per-example values.
@@ -62,78 +59,124 @@ def metric_intervals(
 
     Returns:
         The intervals by name of the metric, without the metrics that can't have one: their clusters
-        are fewer than `least_differing`, or they are undefined on too many resamples.
+        are fewer than `least_differing`, or nearly all have the same value.
     """
-    bootstrap = partial(
-        _bootstrap_intervals,
-        bootstrap_samples=bootstrap_samples,
-        confidence=confidence,
-        seed=seed,
+    intervals_of = partial(
+        _intervals_of, bootstrap_samples=bootstrap_samples, confidence=confidence, seed=seed
     )
     of_answers = [name for name in ANSWER_METRICS if name in scores.metrics]
     of_all = [name for name in scores.metrics if name not in of_answers]
-    intervals = bootstrap(scores, of_all)
+    intervals = intervals_of(scores, of_all)
     if not of_answers:
         return intervals
 
     # Examples without an answer are no evidence of how good the answers are.
     answered = scores.at(np.flatnonzero(~np.isnan(scores.per_example[of_answers[0]])))
-    intervals |= bootstrap(answered, of_answers)
-    for name in ANSWER_SHARES:
-        if name in scores.metrics:
-            share = scores.metrics[name]
-            intervals[name] = share_interval(share, answered.examples, confidence)
-    return intervals
+    return intervals | intervals_of(answered, of_answers)
 
 
-def share_interval(share: float, examples: int, confidence: float) -> Interval:
-    """Return the Wilson score interval of a share of independent examples.
-
-    Unlike the normal interval, it holds its level near 0 and 1 and with few examples (Brown, Cai
-    and DasGupta 2001, https://doi.org/10.1214/ss/1009213286).
-    """
-    result = binomtest(round(share * examples), examples)
-    interval = result.proportion_ci(confidence, method="wilson")
-    return Interval(float(interval.low), float(interval.high))
-
-
-def _bootstrap_intervals(
+def _intervals_of(
     scores: Scores, names: Sequence[str], *, bootstrap_samples: int, confidence: float, seed: int
 ) -> dict[str, Interval]:
-    """Return the intervals of some of the metrics by resampling clusters."""
+    """Return the intervals of some of the metrics."""
     cluster_of = cluster_index(scores)
     clusters = int(cluster_of.max()) + 1
     if clusters < least_differing(confidence):
-        return {}
-    if clusters > _MOST_CLUSTERS:
-        # The variance of 5,000 groups estimates that of the clusters to 2 % (the method of random
-        # groups; Wolter, "Introduction to Variance Estimation", 2007, chapter 2).
-        group_of = np.random.default_rng(seed).permutation(clusters) % _MOST_CLUSTERS
-        cluster_of, clusters = group_of[cluster_of], _MOST_CLUSTERS
+        # Wilson's interval of answers that are right or wrong holds with any number of them.
+        names = [name for name in names if name in ANSWER_SHARES]
 
-    metrics = [metric for metric in map(metric_named, names) if not metric.grows]
-    if not metrics:
-        return {}
-    formulas = [metric.resampler(scores.per_example, cluster_of) for metric in metrics]
+    metrics = [metric for metric in map(metric_named, names) if metric.has_interval]
+    intervals = {}
+    for metric in metrics:
+        if metric.ratio is not None:
+            interval = _share_interval(metric, scores, cluster_of, confidence)
+            if interval is not None:
+                intervals[metric.name] = interval
+
+    resampled = [metric for metric in metrics if metric.ratio is None]
+    if not resampled:
+        return intervals
+    cluster_of = _at_most(_MOST_CLUSTERS, cluster_of)
+    clusters = int(cluster_of.max()) + 1
+    formulas = [metric.resampler(scores.per_example, cluster_of) for metric in resampled]
     # One draw for all metrics: counting what was drawn takes longer than most formulas.
     blocks = [
         np.stack([formula(counts) for formula in formulas])
         for counts in drawn_counts(clusters, bootstrap_samples, seed)
     ]
-
-    intervals = {}
-    for metric, resamples in zip(metrics, np.concatenate(blocks, axis=1), strict=True):
-        interval = _interval(metric, scores, cluster_of, resamples, confidence)
+    for metric, resamples in zip(resampled, np.concatenate(blocks, axis=1), strict=True):
+        interval = _resampled_interval(metric, scores, cluster_of, resamples, confidence)
         if interval is not None:
             intervals[metric.name] = interval
     return intervals
 
 
-def _interval(
+def _at_most(groups: int, cluster_of: Array) -> Array:
+    """Return the clusters, or random groups of them if they are more than so many.
+
+    The variance of 5,000 groups estimates that of the clusters to 2 % (the method of random groups;
+    Wolter, "Introduction to Variance Estimation", 2007, chapter 2).
+    """
+    clusters = int(cluster_of.max()) + 1
+    if clusters <= groups:
+        return cluster_of
+    group_of = np.random.default_rng(0).permutation(clusters) % groups
+    return group_of[cluster_of]
+
+
+def _share_interval(
+    metric: Metric, scores: Scores, cluster_of: Array, confidence: float
+) -> Interval | None:
+    """Return the interval of a ratio of sums from 0 to 1; None if there is no honest one.
+
+    If a threshold was chosen by the very pairs, its optimism is subtracted first, so that the
+    interval is for new pairs, and the metric's value may lie above it.
+    """
+    assert metric.ratio is not None
+    numerators, denominators = metric.ratio(scores.per_example)
+    if denominators.sum() <= 0.0:
+        return None
+
+    counted = denominators > 0.0
+    highest = float((numerators[counted] / denominators[counted]).max())
+    largest = 1.0 if metric.best_is_known or highest <= 0.0 else highest
+    optimism = 0.0
+    if metric.optimism is not None:
+        is_perfect = scores.metrics[metric.name] >= 1.0
+        # Resamples of pairs that are told apart perfectly don't show what the choice flatters.
+        if is_perfect or min(_clusters_of_classes(scores, cluster_of)) < _LEAST_OF_CLASS:
+            return None
+        optimism = _mean_optimism(metric, scores, cluster_of)
+
+    return clustered_share_interval(
+        numerators,
+        denominators,
+        cluster_of,
+        confidence,
+        largest=largest,
+        optimism=optimism,
+    )
+
+
+def _clusters_of_classes(scores: Scores, cluster_of: Array) -> tuple[int, int]:
+    """Return how many clusters have a positive pair, and how many a negative one."""
+    is_positive = scores.per_example["gold"] > 0.0
+    return len(np.unique(cluster_of[is_positive])), len(np.unique(cluster_of[~is_positive]))
+
+
+def _mean_optimism(metric: Metric, scores: Scores, cluster_of: Array) -> float:
+    """Return how much a choice by the very examples flatters the metric."""
+    assert metric.optimism is not None
+    cluster_of = _at_most(_MOST_CLUSTERS, cluster_of)
+    optimism = metric.optimism(scores.per_example, cluster_of)
+    draws = drawn_counts(int(cluster_of.max()) + 1, _OPTIMISM_RESAMPLES, seed=0)
+    return float(np.concatenate(list(map(optimism, draws))).mean())
+
+
+def _resampled_interval(
     metric: Metric, scores: Scores, cluster_of: Array, resamples: Floats, confidence: float
 ) -> Interval | None:
-    """Return the interval of a metric; None if the resamples don't give one."""
-    clusters = int(cluster_of.max()) + 1
+    """Return the interval of a metric by its resamples; None if they don't give one."""
     tail = (1.0 - confidence) / 2.0
     # Such as a precision without a positive example. As many as lie beyond a bound could be
     # anywhere, so the bound would mean nothing.
@@ -141,33 +184,22 @@ def _interval(
         return None
     if metric.of_classes:
         return _logit_interval(metric, scores, cluster_of, resamples, confidence)
+    # Where nearly all clusters have the same value, resamples hardly differ, and claim certainty.
+    if _deviating_clusters(metric, scores, cluster_of) < least_differing(confidence):
+        return None
 
-    common, deviating = _common_value(metric, scores, cluster_of)
-    if deviating < least_differing(confidence):
-        return _share_interval(common, deviating, clusters, tail) if metric.is_share else None
-
-    tail = expanded_tail(confidence, _effective_clusters(metric, scores, cluster_of))
+    weights = None if metric.weight is None else scores.per_example[metric.weight]
+    independent = effective_clusters(weights, cluster_of)
+    tail = expanded_tail(confidence, independent)
     lower, upper = map(float, np.nanquantile(resamples, (tail, 1.0 - tail)))
     # A correlation with a constant side is 0 on every resample, and says nothing.
     return Interval(lower, upper) if lower < upper else None
 
 
-def _effective_clusters(metric: Metric, scores: Scores, cluster_of: Array) -> float:
-    """Return how many clusters of equal weight would tell as much: (sum w)^2 / sum w^2 (Kish 1965).
-
-    Of 30 texts, the longer ones decide a ratio of sums: with as many degrees of freedom as texts,
-    its interval would be too narrow.
-    """
-    weights = None if metric.weight is None else scores.per_example[metric.weight]
-    cluster_weights = np.bincount(cluster_of, weights=weights).astype(np.float64)
-    # At least two, as one alone would have no degree of freedom.
-    return max(float(cluster_weights.sum() ** 2 / (cluster_weights**2).sum()), 2.0)
-
-
-def _common_value(metric: Metric, scores: Scores, cluster_of: Array) -> tuple[float, int]:
-    """Return the most common value of the clusters, and how many clusters have another one."""
+def _deviating_clusters(metric: Metric, scores: Scores, cluster_of: Array) -> int:
+    """Return how many clusters have another value than the most common one."""
     names = (metric.name,) if metric.per_example else metric.reads
-    common, deviating = 0.0, -1
+    deviating = 0
     for name in names:
         values = scores.per_example[name].astype(np.float64)
         # An example without a value of the metric, such as an answer that wasn't written, is NaN.
@@ -176,55 +208,37 @@ def _common_value(metric: Metric, scores: Scores, cluster_of: Array) -> tuple[fl
         sums = np.bincount(cluster_of[is_known], weights=values[is_known])
         # Rounded, or equal means of clusters of several sizes would differ in the last digit.
         rounded = np.round(sums[sizes > 0] / sizes[sizes > 0], 12)
-        means, counts = np.unique(rounded, return_counts=True)
-        deviating_of_name = int(counts.sum() - counts.max())
-        if deviating_of_name > deviating:
-            common, deviating = float(means[counts.argmax()]), deviating_of_name
-    return common, deviating
-
-
-def _share_interval(common: float, deviating: int, clusters: int, tail: float) -> Interval:
-    """Return the bounds of a share if only a few clusters don't have its most common value."""
-    # The few may have any value from 0 to 1, and may be as many as their exact bound says.
-    largest = float(beta.ppf(1.0 - tail, deviating + 1, clusters - deviating))
-    return Interval(common * (1.0 - largest), common + (1.0 - common) * largest)
+        _, counts = np.unique(rounded, return_counts=True)
+        deviating = max(deviating, int(counts.sum() - counts.max()))
+    return deviating
 
 
 def _logit_interval(
     metric: Metric, scores: Scores, cluster_of: Array, resamples: Floats, confidence: float
 ) -> Interval | None:
-    """Return the interval of a metric of positive and negative pairs, on the scale of its logit.
+    """Return the interval of average precision, on the scale of its logit.
 
-    Such a metric lies between 0 and 1 and is skewed near 1, where percentiles and symmetric
-    intervals miss; that of the logit holds (Boyd, Eng and Page 2013,
+    It lies between 0 and 1 and is skewed near 1, where percentiles and symmetric intervals miss;
+    that of the logit holds (Boyd, Eng and Page 2013,
     https://doi.org/10.1007/978-3-642-40994-3_29). The standard error is that of the resamples, and
-    the quantile Student's. If a threshold was chosen by the very pairs, its optimism is subtracted
-    first, so that the interval is for new pairs, and the metric's value may lie above it.
+    the quantile Student's.
 
     Returns:
-        None if a class has fewer than 10 clusters, or the resamples don't differ.
+        None if a class has too few clusters, or the resamples don't differ.
     """
-    is_positive = scores.per_example["gold"] > 0.0
-    positive_clusters = len(np.unique(cluster_of[is_positive]))
-    negative_clusters = len(np.unique(cluster_of[~is_positive]))
+    positive_clusters, negative_clusters = _clusters_of_classes(scores, cluster_of)
     spread = float(np.nanstd(resamples))
-    if min(positive_clusters, negative_clusters) < _LEAST_OF_CLASS or spread == 0.0:
+    fewest = min(positive_clusters, negative_clusters)
+    if fewest < _LEAST_OF_CLASS_FOR_PRECISION or spread == 0.0:
         return None
-
-    center = scores.metrics[metric.name]
-    clusters = int(cluster_of.max()) + 1
-    # Average precision is a mean over the positive pairs, so these are its evidence.
-    evidence = positive_clusters if metric.optimism is None else clusters
-    if metric.optimism is not None:
-        optimism = metric.optimism(scores.per_example, cluster_of)
-        draws = drawn_counts(clusters, _OPTIMISM_RESAMPLES, seed=0)
-        center -= float(np.concatenate(list(map(optimism, draws))).mean())
 
     # Half a pair from 0 and 1, where the logit is infinite.
     margin = 0.5 / scores.examples
-    center = min(max(center, margin), 1.0 - margin)
-    standard_error = spread * np.sqrt(evidence / (evidence - 1.0)) / (center * (1.0 - center))
-    width = t.isf((1.0 - confidence) / 2.0, evidence - 1) * standard_error
+    center = min(max(scores.metrics[metric.name], margin), 1.0 - margin)
+    # It is a mean over the positive pairs, so these are its evidence.
+    expansion = np.sqrt(positive_clusters / (positive_clusters - 1.0))
+    standard_error = spread * expansion / (center * (1.0 - center))
+    width = t.isf((1.0 - confidence) / 2.0, positive_clusters - 1) * standard_error
     lower, upper = expit(logit(center) + np.array([-width, width]))
     return Interval(float(lower), float(upper))
 

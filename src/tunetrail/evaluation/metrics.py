@@ -36,6 +36,8 @@ Statistic = Callable[[Values, Array], Floats]
 """Takes values [examples] by name and indices [resamples, examples]; returns [resamples]."""
 CountStatistic = Callable[[Floats], Floats]
 """Takes how often each cluster was drawn, [resamples, clusters]; returns [resamples]."""
+Columns = Callable[[Values], Floats]
+"""Takes values [examples] by name; returns what a metric sums over them, [sums, examples]."""
 Resampler = Callable[[Values, Array], CountStatistic]
 """Takes values [examples] by name and the cluster of each example, [examples], as an index."""
 
@@ -83,8 +85,11 @@ class Metric:
         weight: Name of the values by which examples weigh more or less; None if they weigh the
             same.
         best: The best value that there is, also of a single example; None if there is none.
-        is_share: Whether it is a mean of values from 0 to 1.
-        grows: Whether it grows with the number of examples, so that no interval holds a true value.
+        ratio: For a ratio of sums from 0 to 1, such as the mean of such values: returns what is
+            summed, numerators and denominators [2, examples]; None for other metrics.
+        best_is_known: Whether the best value of an example is 1. If not, it is the best that
+            occurs: a query with one right document has a precision@10 of at most 0.1.
+        has_interval: Whether an interval can hold its true value.
         of_classes: Whether it says how well positive pairs are told from negative ones.
         optimism: How much a choice by the examples themselves flatters it, for resamples of whole
             clusters; None if nothing is chosen.
@@ -99,8 +104,9 @@ class Metric:
     per_example: bool = True
     weight: str | None = None
     best: float | None = None
-    is_share: bool = False
-    grows: bool = False
+    ratio: Columns | None = None
+    best_is_known: bool = True
+    has_interval: bool = True
     of_classes: bool = False
     optimism: Resampler | None = None
 
@@ -117,9 +123,7 @@ def is_metric(name: str) -> bool:
     return name in METRICS or _RANKING_NAME.fullmatch(name) is not None
 
 
-def _sums_resampler(
-    columns: Callable[[Values], Floats], formula: Callable[[Floats], Floats]
-) -> Resampler:
+def _sums_resampler(columns: Columns, formula: Callable[[Floats], Floats]) -> Resampler:
     """Return the resampler of a metric that depends on sums over the examples only.
 
     Args:
@@ -137,9 +141,7 @@ def _sums_resampler(
     return resampler
 
 
-def _sums_metric(
-    columns: Callable[[Values], Floats], formula: Callable[[Floats], Floats], **fields: Any
-) -> Metric:
+def _sums_metric(columns: Columns, formula: Callable[[Floats], Floats], **fields: Any) -> Metric:
     """Return a metric that depends on sums over the examples only."""
 
     def statistic(values: Values, indices: Array) -> Floats:
@@ -148,9 +150,9 @@ def _sums_metric(
     return Metric(statistic=statistic, resampler=_sums_resampler(columns, formula), **fields)
 
 
-def _share_metric(name: str, label: str, best: float | None = None) -> Metric:
+def _share_metric(name: str, label: str, **fields: Any) -> Metric:
     """Return a metric that is the mean of per-example values from 0 to 1."""
-    return _mean_metric(name, label, best=best, is_share=True)
+    return _mean_metric(name, label, ratio=_mean_columns(name), **fields)
 
 
 @functools.cache
@@ -159,17 +161,24 @@ def _ranking_metric(name: str) -> Metric:
     measure, _, cutoff = name.rpartition("_at_")
     # Only nDCG is divided by what the best ranking has: precision@10 of one right document is 0.1.
     best = 1.0 if measure == "ndcg" else None
-    return _share_metric(name, f"{_RANKING_LABELS[measure]}@{cutoff}", best=best)
+    label = f"{_RANKING_LABELS[measure]}@{cutoff}"
+    return _share_metric(name, label, best=best, best_is_known=measure != "precision")
 
 
 def _mean_metric(name: str, label: str, **fields: Any) -> Metric:
     """Return a metric that is the mean of its per-example values."""
+    columns = _mean_columns(name)
+    return _sums_metric(columns, _ratio, name=name, label=label, reads=(name,), **fields)
+
+
+def _mean_columns(name: str) -> Columns:
+    """Return the sums whose ratio is the mean of per-example values."""
 
     def columns(values: Values) -> Floats:
         column = values[name].astype(np.float64)
         return np.stack([column, np.ones_like(column)])
 
-    return _sums_metric(columns, _ratio, name=name, label=label, reads=(name,), **fields)
+    return columns
 
 
 def _answer_metric(name: str, label: str) -> Metric:
@@ -182,7 +191,7 @@ def _answer_metric(name: str, label: str) -> Metric:
         column = values[name].astype(np.float64)
         return np.stack([np.nan_to_num(column), ~np.isnan(column)])
 
-    fields = {"name": name, "label": label, "reads": (name,), "is_share": True}
+    fields = {"name": name, "label": label, "reads": (name,), "ratio": columns}
     return _sums_metric(columns, _ratio_or_nan, **fields)
 
 
@@ -368,6 +377,10 @@ def _best_f1_columns(values: Values) -> Floats:
     return np.stack([2.0 * gold * predicted, gold + predicted])
 
 
+def _triplet_columns(values: Values) -> Floats:
+    return np.stack([values["triplet_hits"], values["triplets"]]).astype(np.float64)
+
+
 def _uniformity_columns(values: Values) -> Floats:
     potentials = values["gaussian_potential"]
     is_sampled = ~np.isnan(potentials)
@@ -427,6 +440,7 @@ _ALL = (
         higher_is_better=True,
         per_example=False,
         weight=None,
+        ratio=_triplet_columns,
     ),
     # A correlation belongs to a set of pairs: a single pair has none.
     Metric(
@@ -462,13 +476,13 @@ _ALL = (
         label="best F1",
         reads=_PAIRS,
         per_example=False,
+        ratio=_best_f1_columns,
         of_classes=True,
         optimism=_optimism_resampler(f1_of_counts),
     ),
-    _mean_metric(
+    _share_metric(
         "best_accuracy",
         "best accuracy",
-        is_share=True,
         of_classes=True,
         optimism=_optimism_resampler(accuracy_of_counts),
     ),
@@ -481,6 +495,9 @@ _ALL = (
         reads=("gaussian_potential",),
         higher_is_better=False,
         per_example=False,
+        # Vectors that are spread evenly make it a degenerate U-statistic: its first-order variance
+        # is 0, resamples overstate its spread (Arcones and Gine 1992), and the normal law fails.
+        has_interval=False,
     ),
     _sums_metric(
         _log_rank_columns,
@@ -489,8 +506,8 @@ _ALL = (
         label="effective rank",
         reads=("log_effective_rank",),
         per_example=False,
-        # 100 examples can't use more than 100 dimensions.
-        grows=True,
+        # It grows with the rows: 100 examples can't use more than 100 dimensions.
+        has_interval=False,
     ),
     _mean_metric("cosine_to_target", "cosine", best=1.0),
     _mean_metric("mse", "MSE", higher_is_better=False),

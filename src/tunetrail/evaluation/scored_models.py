@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tunetrail.config import BASE
 from tunetrail.errors import UserError, did_you_mean
 from tunetrail.evaluation.cross_validation import ranks_in_fold
-from tunetrail.evaluation.decision_text import BASE
 from tunetrail.evaluation.example_rows import CANDIDATE, FOLD, TEST, ExampleRows
 from tunetrail.evaluation.metrics import ANSWER_METRICS, METRICS, metric_named
 from tunetrail.evaluation.scores import Scores, scores_from

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from tunetrail.config import Settings
+from tunetrail.config import BASE, Settings
 from tunetrail.data.augmentation.augmentation import AugmentationTools
 from tunetrail.deployment.registry import Registry
 from tunetrail.learning.devices import computing_device
@@ -85,7 +85,7 @@ class AugmentationModels:
             model: LanguageModel = registry.load(root)
             return model
 
-        name = self.settings.llm.model if generator in ("root", "base") else generator
+        name = self.settings.llm.model if generator in ("root", BASE) else generator
         logger.info("%s writes rows", name)
         base: LanguageModel = self.models.load(LLM, resolve_model(name, LLM.catalog).path)
         return base

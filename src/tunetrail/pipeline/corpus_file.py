@@ -29,23 +29,13 @@ _COLUMNS = ("anchor", "positive", "negative", "text")
 """The columns of a corpus whose texts are ranked."""
 
 
-def with_corpus_file(
-    rows: pd.DataFrame, config: EvaluationConfig, cleaning: CleaningConfig
-) -> pd.DataFrame:
-    """Return the rows of a corpus and a row of the shape `text` for each document of the file.
-
-    The documents are cleaned like the session's texts: otherwise, one that differs from a right
-    answer by a space would count as a wrong document that ties with it.
+def with_documents(rows: pd.DataFrame, documents: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of a corpus and a row of the shape `text` for each document.
 
     Args:
         rows: Rows of the session, of one of `RANKED_SHAPES`.
-        config: Names the file; without one, the rows stay as they are.
-        cleaning: How the session's texts are cleaned.
-
-    Raises:
-        ConfigError: The file can't be read, or a row of it has no text.
+        documents: The documents of the corpus file; without any, the rows stay as they are.
     """
-    documents = corpus_documents(config, cleaning)
     if not documents:
         return rows
 
@@ -62,6 +52,9 @@ def with_corpus_file(
 
 def corpus_documents(config: EvaluationConfig, cleaning: CleaningConfig) -> Sequence[str]:
     """Return the different documents of the corpus file, cleaned; none without a file.
+
+    They are cleaned like the session's texts: otherwise, one that differs from a right answer by a
+    space would count as a wrong document that ties with it.
 
     Raises:
         ConfigError: The file can't be read, or a row of it has no text.
@@ -104,13 +97,12 @@ def _text_of(row: Row, position: int) -> str:
 
 
 def warn_of_foreign_corpus(
-    answers: Sequence[str], config: EvaluationConfig, cleaning: CleaningConfig
+    answers: Sequence[str], documents: Sequence[str], config: EvaluationConfig
 ) -> None:
     """Log a warning if the corpus file holds none of the right answers of the test rows.
 
     They are ranked all the same, but the file may be the wrong one.
     """
-    documents = corpus_documents(config, cleaning)
     if documents and answers and set(documents).isdisjoint(answers):
         logger.warning(
             "%s=%s holds none of the %d right answers of the test rows; they are ranked in "

@@ -18,7 +18,7 @@ from tunetrail.learning.training.out_of_memory import explaining_full_memory
 from tunetrail.pipeline.benchmark import Benchmark
 from tunetrail.pipeline.corpus_file import corpus_documents
 from tunetrail.pipeline.families import family_named
-from tunetrail.pipeline.general_file import read_general_file
+from tunetrail.pipeline.general_file import GeneralFile, read_general_file
 from tunetrail.pipeline.jobs import ignore_metrics
 from tunetrail.pipeline.lineage import Lineage
 from tunetrail.pipeline.looks import (
@@ -134,6 +134,7 @@ class DataSciencePipeline:
         lineage: Lineage | None = None,
         read_own_columns: ReadOwnColumns = no_own_columns,
         benchmark: Benchmark | None = None,
+        general_file: GeneralFile | None = None,
         read_promotion_rows: ReadPromotionRows = no_promotion_rows,
         until: str = "deploy",
         resumed: TrackedRun | None = None,
@@ -159,6 +160,7 @@ class DataSciencePipeline:
                 are divided; without it, there are none.
             benchmark: Test rows of earlier sessions, on which the candidate is scored as well and
                 which the test rows join; without it, nothing is known of forgetting.
+            general_file: The general file of the settings, if it has been read already.
             read_promotion_rows: Reads which test rows a version was promoted by; without it, root
                 has no figure of its own.
             until: The stage after which the run ends. A run that ends early keeps its folder and
@@ -180,8 +182,9 @@ class DataSciencePipeline:
         check_identifier("name", name)
         family = family_named(model_type)
         base = family.resolve_base(self.settings)
-        corpus_documents(self.settings.evaluation, self.settings.cleaning)
-        general_file = read_general_file(self.settings, family.kind)
+        documents = corpus_documents(self.settings.evaluation, self.settings.cleaning)
+        if general_file is None:
+            general_file = read_general_file(self.settings, family.kind)
         if resumed is None:
             run = self._start_run(model_type, parent, tags or {})
             state = RunState(folder=self._folder(run.run_id))
@@ -204,6 +207,7 @@ class DataSciencePipeline:
             lineage=lineage,
             read_own_columns=read_own_columns,
             benchmark=benchmark,
+            corpus_documents=documents,
             general_file=general_file,
             read_promotion_rows=read_promotion_rows,
         )

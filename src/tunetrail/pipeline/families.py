@@ -45,7 +45,7 @@ from tunetrail.learning.tokens.token_counts import EmbeddingTokenCounter, Langua
 from tunetrail.learning.training.monitor import Monitor
 from tunetrail.learning.training.sharding import FSDP, check_sharding
 from tunetrail.pipeline.answers import add_answers
-from tunetrail.pipeline.corpus_file import RANKED_SHAPES, with_corpus_file
+from tunetrail.pipeline.corpus_file import RANKED_SHAPES, with_documents
 from tunetrail.pipeline.monitoring import (
     Monitors,
     choose_monitor,
@@ -57,6 +57,7 @@ from tunetrail.pipeline.scoring import (
     draw_by_content,
     embedding_corpus,
     primary_embedding_scores,
+    query_vectors,
     score_embedding_model,
     score_language_model,
 )
@@ -186,16 +187,20 @@ class ModelFamily:
         return scorable
 
     def corpus_rows(
-        self, settings: Settings, train: pd.DataFrame, further: pd.DataFrame | None = None
+        self,
+        settings: Settings,
+        train: pd.DataFrame,
+        further: pd.DataFrame | None = None,
+        *,
+        documents: Sequence[str] = (),
     ) -> pd.DataFrame:
         """Return the rows that held-out rows are ranked against, at most as many as configured.
-
-        The documents of the corpus file follow, if there is one.
 
         Args:
             settings: All that can be set.
             train: The rows of the train side, without added ones.
             further: Rows that are neither learnt from nor scored.
+            documents: The documents of the corpus file, which follow the rows.
         """
         nothing = train.head(0)
         if self.corpus is None:
@@ -205,7 +210,7 @@ class ModelFamily:
 
         if train["shape"].iloc[0] not in RANKED_SHAPES:
             return drawn
-        return with_corpus_file(drawn, settings.evaluation, settings.cleaning)
+        return with_documents(drawn, documents)
 
     def validation_corpus(
         self, settings: Settings, train: pd.DataFrame, validation: pd.DataFrame
@@ -380,8 +385,7 @@ EMBEDDING = register_family(
         flavor=EmbeddingFlavor(),
         learner=_embedding_learner,
         token_counter=_embedding_token_counter,
-        # Texts that the model itself finds similar are what it will confuse.
-        row_vectors=EmbeddingLearner.vectors,
+        row_vectors=query_vectors,
         score=score_embedding_model,
         score_primary=primary_embedding_scores,
         # Nearly the same documents are ranked in all folds.

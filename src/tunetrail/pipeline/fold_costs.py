@@ -9,6 +9,9 @@ from tunetrail.data.splits import Fold
 from tunetrail.learning.fitting import budgeted
 from tunetrail.pipeline.stages.prepare import PreparedRows
 
+_SCORING_COST = 1.0 / 3.0
+"""What it takes to score a row, as a share of a training step on it: the backward pass takes twice
+as long as the forward pass (Kaplan et al. 2020, https://arxiv.org/abs/2001.08361, section 2.1)."""
 FEWEST = 2
 """Folds that are trained whatever they cost: the score of a single one has no spread."""
 
@@ -20,7 +23,7 @@ class FoldChoice:
     Attributes:
         folds: The folds, in order.
         all_folds: Number of folds of the cut.
-        all_steps: Steps that all of these would take.
+        all_steps: Steps that all of these would take, their scoring included.
         training_steps: Steps of the training itself.
     """
 
@@ -35,8 +38,8 @@ class FoldChoice:
         if len(self.folds) == self.all_folds:
             return None
         return (
-            f"only {len(self.folds)} of {self.all_folds} folds are trained, as all would take "
-            f"about {self.all_steps} steps and the training itself takes {self.training_steps}. "
+            f"only {len(self.folds)} of {self.all_folds} folds are trained, as all would take as "
+            f"long as {self.all_steps} steps and the training itself takes {self.training_steps}. "
             "Raise cross_validation.max_cost to train more."
         )
 
@@ -61,14 +64,18 @@ def affordable_folds(
     train_rows = len(prepared.split.train)
     all_batches = _batches(prepared, training)
     training_steps = _steps(all_batches, training, 1.0)
-    steps_of = {
-        fold.number: _steps(all_batches * len(fold.train) / train_rows, training, config.budget)
-        for fold in folds
-    }
+    steps_of = {}
+    for fold in folds:
+        batches = all_batches * len(fold.train) / train_rows
+        # The fold's model and the base model score each row that the fold holds out.
+        scored = 2.0 * all_batches * len(fold.validation) / train_rows
+        scoring = _SCORING_COST * scored / training.batches.accumulate
+        steps_of[fold.number] = _steps(batches, training, config.budget) + scoring
 
     by_time = prepared.split.method == "time"
     chosen: list[Fold] = []
-    left = config.max_cost * training_steps
+    # Equal costs that differ in the last digit are equal.
+    left = config.max_cost * training_steps + 1e-9
     for fold in reversed(folds) if by_time else folds:
         left -= steps_of[fold.number]
         if left < 0.0 and len(chosen) >= FEWEST:
@@ -78,7 +85,7 @@ def affordable_folds(
     return FoldChoice(
         folds=sorted(chosen, key=lambda fold: fold.number),
         all_folds=len(folds),
-        all_steps=sum(steps_of.values()),
+        all_steps=math.ceil(sum(steps_of.values())),
         training_steps=training_steps,
     )
 

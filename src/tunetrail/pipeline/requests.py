@@ -14,7 +14,7 @@ from tunetrail.learning.training.named_callbacks import (
 )
 from tunetrail.learning.training.sharding import FSDP
 from tunetrail.pipeline.families import ALL_FAMILIES, ModelFamily, requested_families
-from tunetrail.pipeline.general_file import read_general_file
+from tunetrail.pipeline.general_file import GeneralFile, read_general_file
 from tunetrail.pipeline.ranks import rank_count
 from tunetrail.stores.database import SessionSummary
 
@@ -74,10 +74,15 @@ def check_callbacks(settings: Settings, families: Sequence[ModelFamily]) -> None
     check_loggers(settings.trainer.logger)
 
 
-def check_general_file(settings: Settings, families: Sequence[ModelFamily]) -> None:
-    """Raise `ConfigError` if the general file can't be read, or lacks rows for a family."""
-    for family in families:
-        read_general_file(settings, family.kind)
+def read_general_files(
+    settings: Settings, families: Sequence[ModelFamily]
+) -> dict[str, GeneralFile | None]:
+    """Return the general file as each family reads it, by the family's name.
+
+    Raises:
+        ConfigError: It can't be read, or lacks rows for a family.
+    """
+    return {family.name: read_general_file(settings, family.kind) for family in families}
 
 
 def check_samples(summary: SessionSummary, families: Sequence[ModelFamily]) -> None:

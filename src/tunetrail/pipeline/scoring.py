@@ -52,12 +52,23 @@ class RememberingLearner:
 
     def vectors(self, model: Any, texts: Sequence[str], *, role: str) -> Any:
         """Return the unit vectors of texts, [texts, dimensions]; the model is always the same."""
-        new_texts = [text for text in dict.fromkeys(texts) if (role, text) not in self._vector_of]
+        new_texts = [text for text in texts if (role, text) not in self._vector_of]
+        # Texts that are all new stay as they are, so that the batches, and with them the last
+        # digits, are those of a learner that remembers nothing.
+        if len(new_texts) < len(texts):
+            new_texts = list(dict.fromkeys(new_texts))
         if new_texts:
             vectors = self.learner.vectors(model, new_texts, role=role)
             keys = zip([role] * len(new_texts), new_texts, strict=True)
             self._vector_of.update(zip(keys, vectors, strict=True))
         return np.stack([self._vector_of[role, text] for text in texts])
+
+
+def query_vectors(
+    learner: EmbeddingLearner | RememberingLearner, model: Any, texts: Sequence[str]
+) -> Any:
+    """Return the vectors of texts as queries: what the model itself finds similar, it confuses."""
+    return learner.vectors(model, texts, role=QUERY)
 
 
 def embedding_corpus(train: pd.DataFrame, further: pd.DataFrame) -> pd.DataFrame:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pandas as pd
+
 from tunetrail.config import ModelSection, Settings
 from tunetrail.data.flow.preparation import result_cache
 from tunetrail.deployment.registry import ModelVersion, Registry
@@ -63,6 +65,7 @@ class StageContext:
         lineage: Knows what registered versions have learnt from; None without a database.
         read_own_columns: Reads the columns of rows that no shape knows.
         benchmark: Test rows of earlier sessions; None without a database.
+        corpus_documents: The documents of the corpus file; none without a file.
         general_file: Rows that every candidate is scored on; None if there is no such file.
         read_promotion_rows: Reads which test rows a version was promoted by.
         reference_scores: Scores from before the training; None if there are none.
@@ -81,6 +84,7 @@ class StageContext:
     lineage: Lineage | None = None
     read_own_columns: ReadOwnColumns = no_own_columns
     benchmark: Benchmark | None = None
+    corpus_documents: Sequence[str] = ()
     general_file: GeneralFile | None = None
     read_promotion_rows: ReadPromotionRows = no_promotion_rows
     reference_scores: ReferenceScores | None = field(default=None, init=False)
@@ -103,6 +107,12 @@ class StageContext:
         """Return the learner for samples of a shape."""
         cache = result_cache(self.settings.preparation)
         return self.family.learner(self.settings, shape, cache)
+
+    def corpus_rows(self, train: pd.DataFrame, further: pd.DataFrame | None = None) -> pd.DataFrame:
+        """Return the rows that held-out rows are ranked against: see `ModelFamily.corpus_rows`."""
+        return self.family.corpus_rows(
+            self.settings, train, further, documents=self.corpus_documents
+        )
 
     def base_model(self) -> Any:
         """Return the base model; it is loaded at the first call, and again after a release."""

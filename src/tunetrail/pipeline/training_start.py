@@ -2,6 +2,7 @@
 
 import shutil
 
+from tunetrail.config import BASE
 from tunetrail.data.rows import records_of
 from tunetrail.evaluation.plots import rate_figure
 from tunetrail.learning.automatic.auto_values import AutoValues
@@ -9,8 +10,6 @@ from tunetrail.pipeline.ranks import rank_count
 from tunetrail.pipeline.run_state import START
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.prepare import PreparedRows
-
-BASE = "base"
 
 
 def start_of_training(context: StageContext, shape: str) -> tuple[str, str]:

@@ -10,11 +10,9 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from tunetrail.config import BASE
 from tunetrail.errors import UserError
 from tunetrail.stores.tracking import BATCH, Tracker, tracking_errors
-
-BASE = "base"
-"""The name of the base model, which belongs to no run of its own."""
 
 _VERSION = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu import corpus_chrf, sentence_chrf
+from scipy.stats import norm
 from torchmetrics.functional.text.rouge import rouge_score
 
 from tunetrail.evaluation.answers import (
@@ -20,9 +21,10 @@ from tunetrail.evaluation.answers import (
     satisfies,
     with_answers,
 )
-from tunetrail.evaluation.intervals import Interval, metric_intervals, share_interval
+from tunetrail.evaluation.intervals import metric_intervals
 from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.scores import Scores, language_scores
+from tunetrail.evaluation.share_intervals import Interval, share_interval
 
 WORDS = st.lists(
     st.sampled_from(["the", "cat", "sat", "on", "mat,", "The_Cat", "12", "it's", "-", ""]),
@@ -148,7 +150,7 @@ def wilson(hits: int, examples: int, z: float = 1.959963984540054) -> list[float
 
 @pytest.mark.parametrize(("hits", "examples"), [(0, 10), (10, 10), (7, 50), (299, 300), (1, 1)])
 def test_share_interval_is_wilsons(hits: int, examples: int) -> None:
-    interval = share_interval(hits / examples, examples, 0.95)
+    interval = share_interval(hits / examples, examples, norm.isf(0.025))
     np.testing.assert_allclose(interval, wilson(hits, examples), atol=1e-9)
 
 

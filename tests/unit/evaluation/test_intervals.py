@@ -1,17 +1,14 @@
 import numpy as np
 import pytest
 from scipy.stats import binomtest, bootstrap
+from scipy.stats import t as student
 
 from tunetrail.evaluation.health import health_values
-from tunetrail.evaluation.intervals import (
-    Interval,
-    figures_with_bounds,
-    metric_intervals,
-    metric_table,
-)
+from tunetrail.evaluation.intervals import figures_with_bounds, metric_intervals, metric_table
 from tunetrail.evaluation.metrics import Array
 from tunetrail.evaluation.ranking import retrieval_scores
 from tunetrail.evaluation.scores import Scores, scores_from, similarity_scores, unit_vectors
+from tunetrail.evaluation.share_intervals import Interval
 
 
 def vectors(seed: int, rows: int, dimensions: int = 16) -> Array:
@@ -31,8 +28,8 @@ def test_every_metric_has_an_interval_around_its_value() -> None:
 
     bounds = intervals(scores)
 
-    # The effective rank grows with the number of examples: an interval would miss the true one.
-    assert set(bounds) == set(scores.metrics) - {"effective_rank"}
+    # No interval would hold these: one grows with the rows, the other is no normal variable.
+    assert set(bounds) == set(scores.metrics) - {"effective_rank", "uniformity"}
     for name, (lower, upper) in bounds.items():
         assert lower < scores.metrics[name] < upper, name
 
@@ -69,15 +66,52 @@ def test_random_groups_of_many_clusters_give_the_same_width(
     assert grouped.upper - grouped.lower == pytest.approx(single.upper - single.lower, rel=0.1)
 
 
-@pytest.mark.parametrize("wrong", [0, 3])
-def test_a_recall_near_one_has_the_exact_bound(wrong: int) -> None:
+@pytest.mark.parametrize("wrong", [0, 3, 50])
+def test_a_share_of_independent_rows_has_wilsons_interval(wrong: int) -> None:
     values = np.ones(100)
     values[:wrong] = 0.0
-    lower, upper = intervals(scores_from({"recall_at_1": values}, "recall_at_1"))["recall_at_1"]
+    bounds = intervals(scores_from({"recall_at_1": values}, "recall_at_1"))["recall_at_1"]
 
-    exact = binomtest(100 - wrong, 100).proportion_ci(method="exact")
     # Resamples without any error would say that it is never wrong.
-    assert lower == pytest.approx(exact.low) and upper == 1.0
+    wilson = binomtest(100 - wrong, 100).proportion_ci(method="wilson")
+    assert bounds == pytest.approx((wilson.low, wilson.high))
+
+
+def test_groups_of_equal_rows_count_as_one_row_each() -> None:
+    right = (np.arange(40) < 28).astype(float)
+    single = scores_from({"recall_at_1": right}, "recall_at_1")
+    grouped = scores_from({"recall_at_1": np.repeat(right, 5)}, "recall_at_1").identified(
+        [{"cluster": str(row // 5)} for row in range(200)]
+    )
+
+    alone, together = (intervals(scores)["recall_at_1"] for scores in (single, grouped))
+
+    # A little wider, for the t quantile and the divisor of 39 clusters.
+    assert together == pytest.approx(alone, abs=0.01)
+    assert together.lower < alone.lower and together.upper > alone.upper
+
+
+def test_a_mean_of_values_in_between_has_the_interval_of_students_t() -> None:
+    values = np.random.default_rng(0).uniform(0.2, 0.8, size=400)
+    bounds = intervals(scores_from({"ndcg_at_10": values}, "ndcg_at_10"))["ndcg_at_10"]
+    expected = student.interval(0.95, 399, values.mean(), values.std(ddof=1) / 20.0)
+    assert bounds == pytest.approx(expected, abs=5e-4)
+
+
+@pytest.mark.parametrize("hits", [20, 27, 30])
+def test_precision_is_measured_by_the_best_that_occurs(hits: int) -> None:
+    right = (np.arange(30) < hits).astype(float)
+    name = "precision_at_10"
+    # One right document each, so a tenth of the first ten at best.
+    bounds = intervals(scores_from({name: right / 10.0}, name))[name]
+    assert bounds.lower < hits / 300.0 <= bounds.upper <= 0.1 + 1e-12
+    recall = intervals(scores_from({"recall_at_10": right}, "recall_at_10"))["recall_at_10"]
+    assert bounds == pytest.approx((recall.lower / 10.0, recall.upper / 10.0))
+
+
+@pytest.mark.parametrize("value", [0.3, 0.63])
+def test_a_constant_between_0_and_1_has_no_interval(value: float) -> None:
+    assert intervals(scores_from({"ndcg_at_10": np.full(50, value)}, "ndcg_at_10")) == {}
 
 
 def test_a_constant_that_is_no_share_has_no_interval() -> None:
@@ -120,7 +154,7 @@ def test_metrics_at_a_chosen_threshold_have_an_interval_for_new_pairs() -> None:
     assert bounds["best_f1"].upper < 1.0 and 0.0 < bounds["average_precision"].lower < 0.5
 
 
-@pytest.mark.parametrize("positives", [4, 9])
+@pytest.mark.parametrize("positives", [4, 9, 19])
 def test_classes_of_few_pairs_have_no_interval(positives: int) -> None:
     gold = (np.arange(60) < positives).astype(float)
     scores = similarity_scores(vectors(0, 60), vectors(1, 60), gold)

@@ -31,6 +31,13 @@ def config_of(path: Path, *texts: str) -> EvaluationConfig:
     return EvaluationConfig(corpus_file=str(path))
 
 
+def with_file(config: EvaluationConfig, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return what held-out rows are ranked against, the documents of the file included."""
+    settings = Settings(evaluation=config)
+    documents = corpus_documents(config, settings.cleaning)
+    return EMBEDDING.corpus_rows(settings, rows, documents=documents)
+
+
 def first_letters(texts: Sequence[str]) -> Array:
     """Return vectors by which texts are similar if they begin with the same letter."""
     return np.array([np.eye(26)[ord(text[0]) - ord("a")] for text in texts])
@@ -39,7 +46,7 @@ def first_letters(texts: Sequence[str]) -> Array:
 def test_documents_of_the_file_are_ranked_in_addition_to_the_sessions(tmp_path: Path) -> None:
     # A right answer is among them, apart from white space that cleaning removes.
     config = config_of(tmp_path / "index.jsonl", "fire", " bread ", "fire", "butter")
-    corpus = EMBEDDING.corpus_rows(Settings(evaluation=config), frame(*PAIRS).tail(1))
+    corpus = with_file(config, frame(*PAIRS).tail(1))
 
     scores = score_embedding("pair", PAIRS[:1], first_letters, corpus=records_of(corpus))
 
@@ -53,7 +60,7 @@ def test_documents_of_the_file_are_ranked_in_addition_to_the_sessions(tmp_path: 
 def test_documents_of_the_file_are_halved_like_other_plain_texts(tmp_path: Path) -> None:
     config = config_of(tmp_path / "index.jsonl", "four fires")
     texts = [{"text": "one two"}, {"text": "three three"}]
-    corpus = EMBEDDING.corpus_rows(Settings(evaluation=config), frame(*texts).tail(1))
+    corpus = with_file(config, frame(*texts).tail(1))
 
     scores = score_embedding("text", texts[:1], first_letters, corpus=records_of(corpus))
 
@@ -61,15 +68,15 @@ def test_documents_of_the_file_are_halved_like_other_plain_texts(tmp_path: Path)
 
 
 def test_labels_and_scores_have_no_use_for_the_file(tmp_path: Path) -> None:
-    settings = Settings(evaluation=config_of(tmp_path / "index.jsonl", "fire"))
+    config = config_of(tmp_path / "index.jsonl", "fire")
     labels = frame({"text": "bread", "label": "food"})
-    assert list(EMBEDDING.corpus_rows(settings, labels)["text"]) == ["bread"]
+    assert list(with_file(config, labels)["text"]) == ["bread"]
 
 
 def test_a_folds_folder_keeps_the_documents(tmp_path: Path) -> None:
     config = config_of(tmp_path / "index.jsonl", "fire", "moon")
     rows = frame(*PAIRS)
-    corpus = EMBEDDING.corpus_rows(Settings(evaluation=config), rows)
+    corpus = with_file(config, rows)
 
     JobRows(train=rows, validation=rows, corpus=corpus).write(tmp_path / "fold-1")
 
@@ -113,7 +120,8 @@ def test_a_file_without_any_right_answer_is_named(
 ) -> None:
     config = config_of(tmp_path / "index.jsonl", document)
     with caplog.at_level(logging.WARNING):
-        warn_of_foreign_corpus(["bread", "snow"], config, CleaningConfig())
+        documents = corpus_documents(config, CleaningConfig())
+        warn_of_foreign_corpus(["bread", "snow"], documents, config)
     assert ("holds none of the 2 right answers" in caplog.text) == is_foreign
 
 

@@ -13,7 +13,7 @@ from tunetrail.config import EvaluationConfig, Settings
 from tunetrail.errors import ConfigError
 from tunetrail.pipeline.families import EMBEDDING, LLM
 from tunetrail.pipeline.general_file import read_general_file
-from tunetrail.pipeline.requests import check_general_file
+from tunetrail.pipeline.requests import read_general_files
 from tunetrail.samples import SampleKind
 
 PAIRS = [
@@ -137,10 +137,10 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 def test_a_file_without_rows_for_a_family_is_refused(tmp_path: Path) -> None:
     settings = settings_of(tmp_path / "general.jsonl", *PAIRS)
 
-    check_general_file(settings, [EMBEDDING])
+    read_general_files(settings, [EMBEDDING])
 
     with pytest.raises(ConfigError, match=r"general_file must be a file with llm rows, got .*null"):
-        check_general_file(settings, [EMBEDDING, LLM])
+        read_general_files(settings, [EMBEDDING, LLM])
     general_file = read_general_file(settings, SampleKind.EMBEDDING)
     assert general_file is not None
     with pytest.raises(ConfigError, match=r"shape score\), got 'general\.jsonl with pair'\. Add"):

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from tunetrail.config import BASE
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.cross_validation import CrossValidationResult
-from tunetrail.evaluation.decision_text import BASE
 from tunetrail.evaluation.embedding_map import EmbeddingMap
 from tunetrail.evaluation.example_rows import ExampleRows
 

@@ -205,8 +205,7 @@ def _improvement(
     """Return the improvement of a metric with its interval, as far as the rows tell it."""
     if name == comparison.metric:
         return comparison.improvement, (comparison.lower, comparison.upper)
-    # No interval holds the true value of a metric that grows with the rows.
-    is_comparable = metric is not None and not metric.grows
+    is_comparable = metric is not None and metric.has_interval
     by_metric = _compared(scores, metric) if scores and metric and is_comparable else None
     if by_metric is None:
         return None, (None, None)

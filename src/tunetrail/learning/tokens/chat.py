@@ -114,13 +114,21 @@ def tokenize_record(
     record: Mapping[str, Any],
     max_length: int,
     thoughts: str = KEEP,
+    whole: LabelledText | None = None,
 ) -> TokenizedExample:
     """Render, tokenise and label one record that isn't a preference; cut it at `max_length` tokens.
+
+    Args:
+        tokenizer: The tokenizer, with its chat template.
+        record: The record.
+        max_length: Tokens that the model reads.
+        thoughts: What becomes of the thoughts in answers.
+        whole: What `label_record` has returned for the record, if it was called already.
 
     Raises:
         SampleError: The chat template refuses the record, or drops text that should be learned.
     """
-    whole = label_record(tokenizer, record, thoughts)
+    whole = whole or label_record(tokenizer, record, thoughts)
     # Special tokens are learned, but they are no text whose bytes could be counted.
     unsupervised = {IGNORED, *tokenizer.all_special_ids}
     supervised_spans = []

@@ -65,7 +65,8 @@ def tokenize_shared(
     for content, spans in zip(contents, spans_of_turn, strict=True):
         shared_bytes += sum(len(content[begin:end].encode()) for begin, end in spans)
     examples = [
-        tokenize_record(tokenizer, record, max_length, thoughts) for tokenizer in tokenizers
+        tokenize_record(tokenizer, record, max_length, thoughts, whole)
+        for tokenizer, whole in zip(tokenizers, wholes, strict=True)
     ]
     read_bytes = max(example.supervised_bytes for example in examples)
 

@@ -28,7 +28,7 @@ def check_room(context: StageContext, prepared: PreparedRows) -> None:
     # Freed with the end of this function, or before the first training if it is the base model.
     model = context.base_model() if to_beat is None else context.registry.load(to_beat)
     split = prepared.split
-    corpus = family.corpus_rows(context.settings, split.train, split.validation)
+    corpus = context.corpus_rows(split.train, split.validation)
     learner = context.learner(prepared.shape)
     test = records_of(split.test)
     try:

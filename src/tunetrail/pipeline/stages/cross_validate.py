@@ -192,7 +192,7 @@ def _write_jobs(
                 validation=fold.validation,
                 additional=additional,
                 before_mining=rows if builder.are_mined_again(rows) else None,
-                corpus=context.family.corpus_rows(context.settings, fold.train),
+                corpus=context.corpus_rows(fold.train),
             ).write(folder)
             new_folders.append(folder)
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from tunetrail.config import BASE
 from tunetrail.data.rows import texts_of_rows
 from tunetrail.deployment import promotion
 from tunetrail.deployment.gate import Decision, decide
 from tunetrail.deployment.promotion import Candidate
 from tunetrail.deployment.registry import ModelVersion
 from tunetrail.evaluation.comparison import Comparison
-from tunetrail.evaluation.decision_text import BASE, decision_text
+from tunetrail.evaluation.decision_text import decision_text
 from tunetrail.pipeline.lineage import RowIds
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.earlier_sessions import keep_in_benchmark

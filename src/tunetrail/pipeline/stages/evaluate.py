@@ -6,23 +6,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from tunetrail.config import BASE
 from tunetrail.data.privacy.scrubber import Scrubber
 from tunetrail.data.rows import records_of, texts_of_rows
 from tunetrail.deployment.registry import ModelVersion
 from tunetrail.evaluation.answers import answer_summary, mask_answers
 from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.cross_validation import OutOfFold
-from tunetrail.evaluation.decision_text import BASE
-from tunetrail.evaluation.intervals import (
-    Interval,
-    figures_with_bounds,
-    metric_intervals,
-    metric_table,
-)
+from tunetrail.evaluation.intervals import figures_with_bounds, metric_intervals, metric_table
 from tunetrail.evaluation.looks import are_new
 from tunetrail.evaluation.own_figure import own_figure
 from tunetrail.evaluation.plots import comparison_figure
 from tunetrail.evaluation.scores import Scores, with_reward_accuracy
+from tunetrail.evaluation.share_intervals import Interval
 from tunetrail.evaluation.significance import bonferroni_confidence
 from tunetrail.pipeline.answers import TABLE, answer_table
 from tunetrail.pipeline.corpus_file import warn_of_foreign_corpus
@@ -111,12 +107,15 @@ def _compare(
     models = (fitted.model, reference)
     learner = family.comparing_learner(fitted.learner, models, test_rows)
     test = records_of(family.scorable_rows(context.settings, learner, models, test_rows))
-    after, before = _score_both(context, prepared, learner, models, test, to_beat)
+    # The candidate's vectors of the test queries are needed again for the map and its clusters.
+    candidate_learner = family.remembering(learner) if family.remembering else learner
+    learners = (candidate_learner, learner)
+    after, before = _score_both(context, prepared, learners, models, test, to_beat)
     after, before = _with_answers(context, fitted, models, test, (after, before))
     _finish_evaluation(context, prepared, test, after, before, against)
 
     comparison = _compare_scores(context, prepared, before, after)
-    vectors = partial(family.row_vectors, learner, fitted.model)
+    vectors = partial(family.row_vectors, candidate_learner, fitted.model)
     # Models that give no vectors of texts have no map of them.
     reference_vectors = partial(family.row_vectors, learner, reference) if family.encode else None
     example_rows = log_example_rows(
@@ -150,16 +149,16 @@ def _compare(
 def _score_both(
     context: StageContext,
     prepared: PreparedRows,
-    learner: Any,
-    models: Sequence[Any],
+    learners: tuple[Any, Any],
+    models: tuple[Any, Any],
     test: Sequence[Mapping[str, Any]],
     to_beat: ModelVersion | None,
 ) -> tuple[Scores, Scores]:
     """Return the scores of the candidate, then of the version to beat, on the test records."""
     family, split, config = context.family, prepared.split, context.settings.evaluation
-    corpus = records_of(family.corpus_rows(context.settings, split.train, split.validation))
-    candidate, reference = models
-    after = family.score(learner, candidate, test, corpus, config)
+    corpus = records_of(context.corpus_rows(split.train, split.validation))
+    (candidate_learner, learner), (candidate, reference) = learners, models
+    after = family.score(candidate_learner, candidate, test, corpus, config)
 
     known = context.reference_scores
     # Root may have moved since its scores were computed.
@@ -187,7 +186,7 @@ def _finish_evaluation(
     run, settings = context.run, context.settings
     config = settings.evaluation
     right_answers = [row["positive"] for row in test if "positive" in row]
-    warn_of_foreign_corpus(right_answers, config, settings.cleaning)
+    warn_of_foreign_corpus(right_answers, context.corpus_documents, config)
 
     # At the configured confidence: looks concern the decision, which rests on one metric.
     intervals_of = partial(

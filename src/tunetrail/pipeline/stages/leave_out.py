@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from tunetrail.config import BASE
 from tunetrail.data.rows import rows_of_shapes
 from tunetrail.data.splits import Split
 from tunetrail.errors import SampleError
@@ -19,7 +20,6 @@ from tunetrail.pipeline.lineage import Lineage, RowIds
 from tunetrail.pipeline.preparing import build_preparation
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.prepare import PreparedRows
-from tunetrail.pipeline.training_start import BASE
 from tunetrail.pipeline.version_to_beat import version_to_beat
 
 logger = logging.getLogger(__name__)
