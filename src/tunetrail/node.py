@@ -11,7 +11,7 @@ from typing import Any
 from tunetrail.config import Settings, check_identifier
 from tunetrail.data.flow.prepared import PreparedSession
 from tunetrail.data.report.session_report import join_sessions
-from tunetrail.errors import ModelError, one_line
+from tunetrail.errors import ModelError
 from tunetrail.learning.models.catalog import ResolvedModel
 from tunetrail.paths import made_folder
 from tunetrail.pipeline import STEPS, DataSciencePipeline, Outcome, remove_leftovers
@@ -37,7 +37,7 @@ from tunetrail.pipeline.requests import (
 from tunetrail.pipeline.run_settings import leaves, plain_settings, settings_of
 from tunetrail.pipeline.session_rows import previous_rows, session_frames
 from tunetrail.pipeline.stages.deploy import Deployment
-from tunetrail.run_reports import log_report
+from tunetrail.run_reports import try_to_log_report
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.provenance import git_tags, version_tags
 from tunetrail.stores.resumable_runs import (
@@ -131,7 +131,7 @@ class ModelTrainingNode:
         run_name: Name of the pipeline's run in MLflow; None for the session and the model type.
 
     Attributes:
-        report: The page of the last run on this machine; None before it, or if a server keeps it.
+        report: Where the page of the last run is, a path or an address; None before it.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class ModelTrainingNode:
         self.db_manager = db_manager
         self.parent_run_id = parent_run_id
         self.run_name = run_name
-        self.report: Path | None = None
+        self.report: str | None = None
 
     def execute(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Train on one session.
@@ -316,7 +316,7 @@ class ModelTrainingNode:
             results = {**identity, "results": {**identity, "steps": steps}}
             started.run.log_dict(results, "results.json")
             write_note(started.run, steps)
-            self.report = _log_report(started.run)
+            self.report = try_to_log_report(started.run)
 
         # Last, so that the database never says more than MLflow.
         self.db_manager.update_training_run(
@@ -422,17 +422,3 @@ class ModelTrainingNode:
             )
             folder_name = check_identifier("run_id", run_id)
             remove_leftovers(Path(self.settings.output_dir) / folder_name)
-
-
-def _log_report(run: TrackedRun) -> Path | None:
-    """Write the run's page to its artifacts, and return its path on this machine."""
-    try:
-        return log_report(run)
-    # Root has moved and the results are there: a page that can be drawn again must not fail a run.
-    except Exception as error:
-        logger.warning(
-            "the report can't be written: %s. Write it later: `tunetrail report %s`",
-            one_line(error),
-            run.run_id,
-        )
-        return None

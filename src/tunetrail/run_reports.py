@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from tunetrail.config import TrackingConfig
-from tunetrail.errors import UserError
+from tunetrail.errors import UserError, one_line
 from tunetrail.evaluation.embedding_map import MAP_ARTIFACT, read_embedding_map
 from tunetrail.evaluation.example_rows import ROWS_ARTIFACT, read_example_rows
 from tunetrail.evaluation.report.page import RenderedReport, render_report
@@ -70,11 +70,25 @@ def read_page(run: str, *, tracking_uri: str | None = None) -> Page:
     return Page(run_id=evaluated.run_id, html=html)
 
 
-def log_report(run: TrackedRun) -> Path | None:
+def try_to_log_report(run: TrackedRun) -> str | None:
+    """Write the report of an evaluated run, and return where it is; warn if it can't be written."""
+    try:
+        return log_report(run)
+    # Root has moved and the results are there: a page that can be drawn again must not fail a run.
+    except Exception as error:
+        logger.warning(
+            "the report can't be written: %s. Write it later: `tunetrail report %s`",
+            one_line(error),
+            run.run_id,
+        )
+        return None
+
+
+def log_report(run: TrackedRun) -> str:
     """Write the report of an evaluated run to its artifacts: the page, its pictures and tables.
 
     Returns:
-        The page's path on this machine; None if the store keeps artifacts elsewhere.
+        The page's path on this machine, or its address if a server keeps it.
     """
     tracker = run.tracker
     evaluated = find_evaluated_run(tracker, run.run_id, COMPARISON_ARTIFACT)
@@ -86,7 +100,7 @@ def log_report(run: TrackedRun) -> Path | None:
         run.log_artifact(page, FOLDER)
         for model_type in rendered.pictures:
             run.log_artifact(_write_parts(rendered, model_type, Path(folder)), FOLDER)
-    return run.local_artifact(REPORT_ARTIFACT)
+    return run.artifact_location(REPORT_ARTIFACT)
 
 
 def _write_parts(rendered: RenderedReport, model_type: str, folder: Path) -> Path:

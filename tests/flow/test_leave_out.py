@@ -134,10 +134,16 @@ def test_execute_says_that_the_rows_of_an_older_version_are_unknown(
     with DatabaseManager(f"sqlite:///{workplace}/other.db") as other:
         other.ingest(session, make_rows("pair"), SampleKind.EMBEDDING)
         steps = train(settings, other, session)
+        unknown = "embedding: what version 1 has learnt from isn't in the ledger"
+        assert unknown in caplog.text
+        assert "With embedding.start_from=base, a new version" in caplog.text
+        assert steps["evaluation"]["left_out_rows"] == 0
 
-    assert "embedding: what version 1 has learnt from isn't in the ledger" in caplog.text
-    assert "With embedding.start_from=base, a new version" in caplog.text
-    assert steps["evaluation"]["left_out_rows"] == 0
+        # The second version is in the ledger, but it began with the first.
+        caplog.clear()
+        steps = train(settings, other, session)
+        assert steps["comparison"]["against"] == "models:/embedding/2"
+        assert unknown in caplog.text
 
 
 def test_execute_leaves_out_rows_that_were_learnt_under_another_split_and_their_new_twins(

@@ -13,6 +13,7 @@ from tunetrail.config.trainer import TrainerConfig
 from tunetrail.data.rows import rows_frame
 from tunetrail.errors import ConfigError
 from tunetrail.pipeline import Pruned
+from tunetrail.run_reports import REPORT_ARTIFACT
 from tunetrail.samples import SampleKind, parse_sample
 
 Make = Callable[..., Settings]
@@ -38,6 +39,10 @@ def test_run_ends_after_the_fit_and_goes_on_to_the_deployment(
     assert fitted.objective == fitted.steps["training"]["best_validation_loss"] is not None
     assert deployed.objective == fitted.objective
     assert list(Path(pipeline.settings.output_dir).iterdir()) == []
+    # Without a run above it, it has a page of its own.
+    assert run.artifacts("report/embedding")
+    page = Path(run.artifact_location(REPORT_ARTIFACT)).read_text(encoding="utf-8")
+    assert "Promoted to root: nDCG@10" in page
 
 
 @pytest.mark.processes

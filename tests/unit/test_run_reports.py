@@ -72,9 +72,9 @@ def test_a_broken_artifact_is_named(tracker: Tracker, tmp_path: Path) -> None:
 def test_the_page_is_logged_to_a_run_by_its_name(tracker: Tracker) -> None:
     run = old_run(tracker, name="may")
 
-    path = log_report(run)
+    page = Path(log_report(run))
 
-    assert path is not None and path.read_text(encoding="utf-8").count("Promoted to root") == 1
+    assert page.read_text(encoding="utf-8").count("Promoted to root") == 1
     assert set(run.artifacts("report/embedding")) == {"report/embedding/metrics.csv"}
     assert read_page("may", tracking_uri=tracker.config.uri).run_id == run.run_id
 

@@ -21,15 +21,13 @@ from tunetrail.stores.tracking import shown_uri
 _LONGEST_VALUE = 40
 
 
-def print_results(
-    results: Mapping[str, Any], tracking_uri: str, report: Path | None = None
-) -> None:
+def print_results(results: Mapping[str, Any], tracking_uri: str, report: str | None = None) -> None:
     """Print a row for each model type, what it was compared with, and how to look closer.
 
     Args:
         results: The results of a node.
         tracking_uri: The MLflow store.
-        report: The run's page, if it lies on this machine.
+        report: Where the run's page is, if it has one.
     """
     steps = results["results"]["steps"]
     columns = ("model", "metric", "before", "after", "improvement", "decision", "version")

@@ -81,6 +81,31 @@ class Registry:
             return None
         return ModelVersion(name=self.name, version=version, base_model=base_model)
 
+    def ancestors(self, version: str) -> list[str]:
+        """Return the versions that a version's training and theirs began with, the latest first.
+
+        The last one may have been deleted, and with it what is known of its own start.
+        """
+        ancestors: list[str] = []
+        start = self._start_of(version)
+        # A version begins with an older one, so a tag that says otherwise was changed.
+        while start is not None and start not in (version, *ancestors):
+            ancestors.append(start)
+            start = self._start_of(start)
+        return ancestors
+
+    def _start_of(self, version: str) -> str | None:
+        """Return the version that another one began with; None if it is unknown or the base."""
+        with tracking_errors(self.tracker.config.uri):
+            try:
+                tags = self.tracker.client.get_model_version(self.name, version).tags
+            except MlflowException as error:
+                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    return None
+                raise
+        prefix, _, start = tags.get("tunetrail.started_from", "").rpartition("/")
+        return start if prefix == f"models:/{self.name}" else None
+
     def load(self, version: ModelVersion) -> Any:
         """Load a version's model; raise `DeploymentError` if its files are gone or broken."""
         return self._load(version.uri)

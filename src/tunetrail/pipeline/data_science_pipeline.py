@@ -45,6 +45,7 @@ from tunetrail.pipeline.stages.general_set import (
 from tunetrail.pipeline.stages.leave_out import leave_out_learnt
 from tunetrail.pipeline.stages.prepare import prepare
 from tunetrail.pipeline.train_rows import TrainRowBuilder
+from tunetrail.run_reports import try_to_log_report
 from tunetrail.stores.tracking import TrackedRun, Tracker
 
 
@@ -229,6 +230,10 @@ class DataSciencePipeline:
             for stage, outcome in zip(STAGES, outcomes, strict=True):
                 if stage == until or outcome.state == OutcomeState.PRUNED:
                     break
+
+            # A pipeline's run above this one has a page of all of its model types.
+            if parent is None and outcome.deployment is not None:
+                try_to_log_report(run)
 
         # Only now, since a run that fails to end may have to be resumed.
         if until == STAGES[-1] or outcome.state == OutcomeState.PRUNED:

@@ -21,7 +21,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_RUN_NOTE
 from tunetrail.errors import TrackingError, state_after
 from tunetrail.paths import write_private_text
 from tunetrail.stores.processes import ProcessIdentity
-from tunetrail.stores.tracking_errors import tracking_errors
+from tunetrail.stores.tracking_errors import shown_uri, tracking_errors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,13 +138,18 @@ class TrackedRun:
             path = self.tracker.client.download_artifacts(self.run_id, file, str(run_folder))
         return Path(path)
 
-    def local_artifact(self, file: str) -> Path | None:
-        """Return where an artifact lies on this machine; None if a server keeps it."""
-        with tracking_errors(self.tracker.config.uri):
-            uri = self.tracker.client.get_run(self.run_id).info.artifact_uri
-        url = urlsplit(uri)
-        is_local = url.scheme in ("", "file")
-        return Path(url2pathname(url.path)) / file if is_local else None
+    def artifact_location(self, file: str) -> str:
+        """Return where a person finds an artifact: a path, a page of the server, or a URI."""
+        uri = self.tracker.config.uri
+        with tracking_errors(uri):
+            info = self.tracker.client.get_run(self.run_id).info
+        url = urlsplit(info.artifact_uri)
+        if url.scheme in ("", "file"):
+            return str(Path(url2pathname(url.path)) / file)
+        if uri.startswith("http"):
+            page = f"experiments/{info.experiment_id}/runs/{self.run_id}/artifacts/{file}"
+            return f"{shown_uri(uri).rstrip('/')}/#/{page}"
+        return f"{shown_uri(info.artifact_uri)}/{file}"
 
     def describe(self, note: str) -> None:
         """Set the note that MLflow's pages show with the run, in Markdown, unless it has one.

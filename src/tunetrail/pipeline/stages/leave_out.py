@@ -7,6 +7,7 @@ rows had their own sides. On such rows root remembers what a candidate has to kn
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -72,8 +73,13 @@ def leave_out_learnt(context: StageContext, prepared: PreparedRows) -> PreparedR
 
 
 def _warn_of_unknown_rows(context: StageContext, lineage: Lineage, versions: list[str]) -> None:
-    """Log a warning if the ledger doesn't say what a version has learnt from."""
-    unknown = lineage.unknown_versions(versions)
+    """Log a warning if the ledger doesn't say what a version or its ancestors have learnt from.
+
+    A version is recorded with what is known of its ancestors, so one of them may be unknown
+    although it is known itself.
+    """
+    chains = [[version, *context.registry.ancestors(version)] for version in versions]
+    unknown = lineage.unknown_versions(dict.fromkeys(chain.from_iterable(chains)))
     if unknown:
         logger.warning(
             "%s: what version %s has learnt from isn't in the ledger, which didn't keep it then: "
