@@ -32,9 +32,7 @@ from tunetrail.evaluation.share_intervals import (
 _MOST_CLUSTERS = 5_000
 """Clusters that are drawn one by one; of more, random groups of clusters are drawn."""
 _LEAST_OF_CLASS = 20
-"""Clusters with a positive pair, and with a negative one, that F1 and accuracy need."""
-_LEAST_OF_CLASS_FOR_PRECISION = 30
-"""The same for average precision, whose few positive pairs are all of its evidence."""
+"""Clusters with a positive pair, and with a negative one, below which intervals miss too often."""
 _OPTIMISM_RESAMPLES = 400
 """Enough for the mean of what a threshold flatters: Efron (1983) takes 200."""
 
@@ -228,8 +226,7 @@ def _logit_interval(
     """
     positive_clusters, negative_clusters = _clusters_of_classes(scores, cluster_of)
     spread = float(np.nanstd(resamples))
-    fewest = min(positive_clusters, negative_clusters)
-    if fewest < _LEAST_OF_CLASS_FOR_PRECISION or spread == 0.0:
+    if min(positive_clusters, negative_clusters) < _LEAST_OF_CLASS or spread == 0.0:
         return None
 
     # Half a pair from 0 and 1, where the logit is infinite.
