@@ -134,6 +134,16 @@ LANGUAGE_MODEL_ROWS = [
     ),
     ("", {"input": "a", "output": "b"}, {"input": "a", "output": "b"}),
     (
+        "KTO",
+        {"prompt": "a", "completion": "b", "label": False},
+        {"prompt": "a", "completion": "b", "accepted": False},
+    ),
+    (
+        "KTO",
+        {"prompt": chat("a"), "completion": [{"role": "assistant", "content": "b"}], "label": 1},
+        {"prompt": "a", "completion": "b", "accepted": True},
+    ),
+    (
         "UltraFeedback",
         {"prompt": "Hi", "chosen": chat("Hi", "Hello!"), "rejected": chat("Hi", "No.")},
         {"prompt": "Hi", "chosen": "Hello!", "rejected": "No."},

@@ -9,7 +9,7 @@ from tunetrail.data.conventions.verdicts import VERDICT_COLUMNS, checked_verdict
 from tunetrail.data.conversations.feedback import FEEDBACK_COLUMNS
 from tunetrail.data.conversations.messages import MESSAGE_COLUMNS, messages_of
 from tunetrail.errors import SampleError
-from tunetrail.samples import SampleKind, shapes_of_kind
+from tunetrail.samples import SampleKind
 from tunetrail.samples.messages import checked_turns, preference_columns
 from tunetrail.samples.values import checked_text, shortened
 
@@ -199,12 +199,6 @@ def _judged(column: str) -> Convention:
     """Return the convention of KTO: an answer, and whether it was accepted."""
 
     def becomes(row: Row) -> list[Row]:
-        is_learnt = any("accepted" in shape.required for shape in shapes_of_kind(SampleKind.LLM))
-        if not is_learnt:
-            raise SampleError(
-                f"{column} must be absent, as a single verdict (KTO) can't be learnt yet, got "
-                f"{shortened(row[column])}. Keep the accepted rows without it."
-            )
         texts = {name: _only_text(row[name], name) for name in ("prompt", "completion")}
         before = [name for name in _AROUND if _is_filled(row.get(name))]
         if before:
