@@ -1,8 +1,11 @@
 """Files that people bring, in whatever format and state: every row is read, or named with its line."""
 
+import functools
 import gzip
+import http.server
 import json
 import sqlite3
+import threading
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -174,6 +177,28 @@ def test_urls_are_read_and_their_secrets_are_not_shown(workplace: Path) -> None:
     with pytest.raises(SampleError, match=r"memory://bucket/b\.jsonl doesn't exist") as caught:
         list(read_rows("memory://me:SECRET@bucket/b.jsonl?signature=SECRET"))
     assert "SECRET" not in str(caught.value)
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """A server like Python's own, which doesn't send parts of a file."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "array.json", "a.csv.zst", "a.parquet", "a.arrow"])
+def test_a_web_server_without_ranges_is_enough(tmp_path: Path, name: str) -> None:
+    save(tmp_path / name, FILES[name])
+    handler = functools.partial(QuietHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            rows = list(read_rows(f"http://127.0.0.1:{server.server_port}/{name}"))
+        finally:
+            server.shutdown()
+            thread.join()
+    assert [dict(row) for row in rows] == PAIRS  # type: ignore[call-overload]
 
 
 LONE_QUOTES = {

@@ -3,6 +3,7 @@
 import glob
 import gzip
 import json
+import os
 import stat
 import zlib
 from collections.abc import Callable, Collection, Iterator
@@ -259,9 +260,8 @@ def blocks(file: SourceFile) -> Iterator[bytes]:
             read.
     """
     with opened(file) as raw:
-        size = raw.seek(0, 2) if raw.seekable() else 0
-        if size:
-            raw.seek(0)
+        # What a server sends is complete, or the client raises an error.
+        size = 0 if file.is_remote else os.fstat(raw.fileno()).st_size
         stream = _DECOMPRESSORS[file.compression](raw, file) if file.compression else raw
 
         decompressed = 0
@@ -275,7 +275,7 @@ def blocks(file: SourceFile) -> Iterator[bytes]:
             yield block
 
         # Another process may have begun to write the file again.
-        if raw.seekable() and raw.tell() < size:
+        if size and raw.tell() < size:
             raise SampleError(
                 f"{file.name} was cut while it was read: {raw.tell()} of {size} bytes are left. "
                 "Ingest it again when it is complete."

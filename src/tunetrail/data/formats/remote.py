@@ -1,11 +1,15 @@
 """Open files of the web and of object stores through fsspec, which is an extra."""
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, cast
 
 from tunetrail.data.formats.files import SourceFile
 from tunetrail.errors import SampleError
+
+_READ_FROM_THE_END = (".parquet", ".arrow", ".feather")
 
 
 @contextmanager
@@ -18,8 +22,17 @@ def opened_url(file: SourceFile) -> Iterator[BinaryIO]:
     try:
         import fsspec
 
-        with fsspec.open(file.path, "rb") as stream:
-            yield cast(BinaryIO, stream)
+        is_web = file.path.startswith(("http://", "https://"))
+        # As a stream, because many web servers don't send parts of a file.
+        options = {"block_size": 0} if is_web else {}
+        with fsspec.open(file.path, "rb", **options) as stream:
+            if is_web and file.suffix in _READ_FROM_THE_END:
+                with tempfile.TemporaryFile() as copy:
+                    shutil.copyfileobj(stream, copy)
+                    copy.seek(0)
+                    yield copy
+            else:
+                yield cast(BinaryIO, stream)
     except SampleError:
         raise
     except ImportError as error:
