@@ -262,7 +262,8 @@ def stored_rows(path: Path) -> tuple[list[dict[str, object]], str]:
 def is_in_one_record(row: dict[str, object], case: Case) -> bool:
     """Tell whether the texts of a row stand in the file, with no whole true row between them."""
     raw = case.text.decode("utf-8", "replace").replace("\\/", "/")
-    first, *later = (_places(str(value), raw) for value in row.values())
+    # An empty text is everywhere, for example at the end of a file that was cut.
+    first, *later = (_places(str(value), raw) for value in row.values() if value != "")
     # The columns of these formats lie apart.
     if case.suffix in (".parquet", ".arrow"):
         return bool(first) and all(later)

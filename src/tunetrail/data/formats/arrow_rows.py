@@ -134,6 +134,7 @@ def _rows(file: SourceFile, batches: Any) -> Iterator[SourceRow]:
     """Yield the rows of record batches, numbered over all of them."""
     row_number = 0
     for batch in batches:
+        _check_layout(batch)
         _check_cells(file, batch, row_number)
         size = _BATCH_ROWS if batch.num_rows == 0 else _rows_of_slice(batch)
         for start in range(0, batch.num_rows, size):
@@ -143,6 +144,21 @@ def _rows(file: SourceFile, batches: Any) -> Iterator[SourceRow]:
                 row_number += 1
                 row = zip(batch.schema.names, values, strict=True)
                 yield SourceRow(row, file.name, row_number)
+
+
+def _check_layout(batch: Any) -> None:
+    """Raise Arrow's error for a batch whose values lie outside its memory, as in a damaged file.
+
+    To read such values would end the process. A text that isn't UTF-8 is left to its row.
+    """
+    import pyarrow
+
+    for column in batch.columns:
+        try:
+            column.validate(full=True)
+        except pyarrow.ArrowInvalid as error:
+            if "UTF8" not in str(error):
+                raise
 
 
 def _lengths(column: Any) -> Any:
@@ -214,6 +230,9 @@ def _value(scalar: Any) -> Any:
         pass
     if isinstance(scalar, pyarrow.DictionaryScalar | pyarrow.ExtensionScalar):
         return _value(scalar.value)
+    if isinstance(scalar, pyarrow.StringScalar | pyarrow.LargeStringScalar):
+        # No valid Unicode: the check of the row says so.
+        return scalar.as_buffer().to_pybytes().decode("utf-8", "surrogateescape")
     if isinstance(scalar, pyarrow.ListScalar):
         return [_value(element) for element in scalar.values]
     if isinstance(scalar, Mapping):

@@ -234,8 +234,10 @@ def readable(path: str | Path) -> Iterator[None]:
             f"{name} is not a complete gzip file ({error}). Compress it again."
         ) from error
     except OSError as error:
+        # Arrow's messages may have several lines.
+        reason = " ".join(str(error.strerror or error).split())
         raise SampleError(
-            f"{name} can't be read ({error.strerror or error}). Check the file and its permissions."
+            f"{name} can't be read ({reason}). Check the file and its permissions."
         ) from error
 
 

@@ -168,7 +168,19 @@ def _files(source: str | Path) -> SourceFiles:
 def _rows_of_files(files: SourceFiles) -> Iterator[Row]:
     for file in files.files:
         with readable(file.path):
+            if file.compression and not file.is_remote:
+                _check_to_the_end(file)
             yield from _FORMATS[file.suffix].rows(file)
+
+
+def _check_to_the_end(file: SourceFile) -> None:
+    """Raise `SampleError` if a compressed file is damaged anywhere.
+
+    A wrong byte makes wrong texts, which only the checksum at the file's end gives away: by then,
+    rows that nobody wrote would be stored.
+    """
+    for _ in blocks(file):
+        pass
 
 
 def _typed_rows(name: str, rows: Iterator[Row]) -> Iterator[Row]:
