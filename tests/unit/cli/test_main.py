@@ -144,6 +144,8 @@ def test_main_ends_with_the_code_of_the_signal(
     signal_number: int, exit_code: int, tmp_path: Path
 ) -> None:
     """The database's lock, held here, keeps the command waiting."""
+    # A command that reads makes no database.
+    (tmp_path / "tunetrail.db").touch()
     program = (
         "import sys, tunetrail.cli.sessions; from tunetrail.cli import main; "
         "print('up', flush=True); sys.exit(main(['sessions']))"
