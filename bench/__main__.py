@@ -18,6 +18,7 @@ from bench.results import Figure, Options, Result, merge
 from tunetrail.errors import SampleError, UserError
 
 BENCHMARKS = (
+    "ingest",
     "prepare",
     "evaluation",
     "stsb",
