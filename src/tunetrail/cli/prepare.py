@@ -1,5 +1,6 @@
 """`tunetrail prepare`: validate, clean and split into files to look at before training."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ def prepare(arguments: list[str]) -> int:
             "prepare takes one session and one configuration, got -m. Call it once for each."
         )
 
+    # Importing torch and MLflow takes seconds, in which nothing else would be shown.
+    print("prepare: loading the libraries ...", file=sys.stderr, flush=True)
     defaults = ["output_dir=prepared/${session_id}", *NO_HYDRA_FILES]
     run_composed(arguments, _prepare_one, job_name="prepare", defaults=defaults)
     return 0

@@ -118,6 +118,11 @@ class CleaningConfig:
     """Jaccard similarity of whole rows from which only the older of two rows is kept; 0
     keeps both."""
 
+    max_share_dropped: float = setting(0.5, SHARE)
+    """Share of the rows that cleaning may set aside: more is an error, and more than a fifth
+    of it (0.1) a warning. Both show two rows as an example and name the setting that did
+    it."""
+
     length: str = setting("keep", one_of("keep", "truncate", "drop"))
     """What happens to rows with more tokens than the model reads: `keep` leaves the cut to
     the model, `truncate` cuts after the last sentence that fits, `drop` sets the row

@@ -135,6 +135,10 @@ class LabelChecksConfig:
     """Labels that are not in `known` or, without it, rare labels that look like a misspelt
     common one."""
 
+    similar: CheckConfig = _check()
+    """Labels that differ from a commoner one only in case, in what separates the words or in
+    a letter or two; the measure is their number."""
+
     imbalance: CheckConfig = _check(threshold=20.0)
     """Imbalance of the labels; the measure is the rows of the most common label per row of
     the rarest."""

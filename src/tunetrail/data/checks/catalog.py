@@ -45,6 +45,7 @@ _CHECKS = (
     Check("rows.outlier", "texts are unlike all others"),
     Check("labels.score_range", "scores lie outside the scale", ColumnType.NUMBER),
     Check("labels.unknown_label", "labels are unknown or look misspelt", ColumnType.LABEL),
+    Check("labels.similar", "labels that look like a commoner one", is_measure=True),
     Check(
         "labels.imbalance",
         "rows of the most common label per row of the rarest",

@@ -28,6 +28,9 @@ _FEW_OFF_SCALE = 0.01
 
 _RARE_ROWS = 2
 _RARE_SHARE = 0.02
+_SIMILAR_SHARE = 0.2
+# The number of comparisons grows with the square.
+_MOST_COMPARED = 500
 _MOST_EDITS = 2
 _CHARACTERS_PER_EDIT = 5
 # difflib's time grows with the square of a word's length.
@@ -81,6 +84,37 @@ def unknown_labels(counts: Mapping[str, int], known: Sequence[str] | None) -> di
     return misspelt
 
 
+def similar_labels(counts: Mapping[str, int]) -> dict[str, str]:
+    """Return the labels that look like a commoner one, each with that one.
+
+    They have the same words in another case or with other separators, or differ by a slip in one
+    word (see `unknown_labels`) and have at most a fifth of the commoner label's rows. They may be
+    two labels or one: unlike a rare misspelling, that is for a person to decide.
+
+    Args:
+        counts: Rows by label; the 500 commonest are compared.
+    """
+    # By count and then by name, so that the result depends on no order of rows.
+    present = [label for label in counts if counts[label] and len(label) <= _LONGEST_LABEL]
+    present.sort(key=lambda label: (-counts[label], label))
+
+    by_words: dict[tuple[str, ...], str] = {}
+    similar = {}
+    for label in present[:_MOST_COMPARED]:
+        words = tuple(_words(label))
+        commoner = by_words.setdefault(words, label)
+        if commoner == label:
+            much_commoner = [
+                candidate
+                for candidate in by_words.values()
+                if counts[label] <= _SIMILAR_SHARE * counts[candidate]
+            ]
+            commoner = _same_but_for_a_slip(label, much_commoner) or label
+        if commoner != label and words:
+            similar[label] = commoner
+    return similar
+
+
 def usual_scale(
     scores: npt.NDArray[np.float64], minimum: float | None, maximum: float | None
 ) -> tuple[float, float]:
@@ -126,19 +160,25 @@ def _intended_label(label: str, counts: Mapping[str, int], common: Sequence[str]
     if counts[label] > _RARE_ROWS or len(label) > _LONGEST_LABEL:
         return None
 
-    words = _words(label)
-    candidates = {}
+    candidates = []
     for candidate in common:
         is_rarer = counts[label] <= _RARE_SHARE * counts[candidate]
         if is_rarer and len(candidate) <= _LONGEST_LABEL:
-            candidates[candidate] = _words(candidate)
+            candidates.append(candidate)
+    return _same_but_for_a_slip(label, candidates)
+
+
+def _same_but_for_a_slip(label: str, candidates: Sequence[str]) -> str | None:
+    """Return the first candidate that the label is a misspelling of, or None."""
+    words = _words(label)
+    candidate_words = dict(zip(candidates, map(_words, candidates), strict=True))
 
     # The same words in another form are a surer sign than a slip in one of them.
-    for candidate, candidate_words in candidates.items():
-        if words and candidate_words == words:
+    for candidate, intended in candidate_words.items():
+        if words and intended == words:
             return candidate
-    for candidate, candidate_words in candidates.items():
-        if _is_misspelling(words, candidate_words):
+    for candidate, intended in candidate_words.items():
+        if _is_misspelling(words, intended):
             return candidate
     return None
 

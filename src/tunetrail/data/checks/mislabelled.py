@@ -138,6 +138,9 @@ def _out_of_fold_probabilities(
     logits = np.full((len(x), int(label_ids.max()) + 1), -np.inf)
     for train, held_out in folds:
         train = train[is_trusted[train]]
+        # The spread of a label isn't known from a single row.
+        rows_of_label = np.bincount(label_ids[train], minlength=logits.shape[1])
+        train = train[rows_of_label[label_ids[train]] > 1]
         present = np.unique(label_ids[train])
         if len(held_out) == 0 or len(present) < 2 or len(train) <= len(present):
             continue

@@ -3,6 +3,9 @@
 They take facts of all rows as arrays, and the texts of a sample of rows; they know no files.
 """
 
+import contextlib
+import logging
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,20 +13,24 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from tunetrail.config import ValidationConfig
 from tunetrail.data.checks.catalog import is_active
 from tunetrail.data.checks.drift import embedding_drift, length_drift, vocabulary_drift
-from tunetrail.data.checks.labels import imbalance, unknown_labels, usual_scale
+from tunetrail.data.checks.labels import imbalance, similar_labels, unknown_labels, usual_scale
 from tunetrail.data.checks.mislabelled import mislabelled
 from tunetrail.data.checks.outliers import outliers
 from tunetrail.data.checks.results import Flag
 from tunetrail.data.rows import texts_of_rows
 
+logger = logging.getLogger(__name__)
+
 # With fewer rows, what is usual in the session isn't known.
 _FEWEST_ROWS = 50
 # Of the rows whose language is known: from this share on, the session has one language.
 _DOMINANT_SHARE = 0.6
+_SHOWN_LABELS = 5
 # If either session has fewer rows, a difference means nothing.
 _FEWEST_ROWS_FOR_DRIFT = 30
 
@@ -102,6 +109,22 @@ def check_facts(facts: SessionFacts, config: ValidationConfig) -> SessionFinding
     return findings
 
 
+@contextlib.contextmanager
+def _quiet_numerics() -> Iterator[None]:
+    """Run numeric libraries on one BLAS thread, and log their warnings at level debug.
+
+    The checks work on hundreds of small matrices: the threads of BLAS would wait for one another
+    most of the time. What a library warns of, such as a fit that hasn't quite converged, doesn't
+    tell users anything about their rows.
+    """
+    with warnings.catch_warnings(record=True) as caught, threadpool_limits(1, user_api="blas"):
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        logger.debug("%s: %s", warning.category.__name__, warning.message)
+
+
+@_quiet_numerics()
 def check_vectors(
     rows: pd.DataFrame, vectors: npt.NDArray[np.float32], config: ValidationConfig, seed: int
 ) -> SessionFindings:
@@ -136,6 +159,7 @@ def check_vectors(
     return findings
 
 
+@_quiet_numerics()
 def measure_drift(
     rows: pd.DataFrame,
     reference: pd.DataFrame,
@@ -220,11 +244,24 @@ def _check_labels(
     findings: SessionFindings,
 ) -> None:
     counts = Counter(labels)
+    reasons: dict[str, str] = {}
     if is_active("labels.unknown_label", config):
         reasons = unknown_labels(counts, config.labels.known)
         for row_id, label in zip(row_ids, labels, strict=True):
             if label in reasons:
                 findings.add_rows("labels.unknown_label", [(row_id, reasons[label])])
+
+    # Listed labels are all meant, and a misspelling was named already.
+    if is_active("labels.similar", config) and config.labels.known is None:
+        similar = similar_labels(counts)
+        pairs = [
+            f"{label!r} ({counts[label]} rows) looks like {commoner!r} ({counts[commoner]})"
+            for label, commoner in similar.items()
+            if label not in reasons
+        ]
+        findings.measures["labels.similar"] = float(len(pairs))
+        if pairs:
+            findings.notes["labels.similar"] = "; ".join(pairs[:_SHOWN_LABELS])
 
     # A measure of the session: no row is to blame for it, so none is flagged.
     if counts and is_active("labels.imbalance", config):

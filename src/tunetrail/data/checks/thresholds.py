@@ -10,6 +10,9 @@ from tunetrail.data.checks.results import CheckResult, Example, Flag
 from tunetrail.data.checks.session_checks import SessionFindings
 from tunetrail.samples import SampleShape, column_type, shape_named
 
+MAX_SHARE_DROPPED = "cleaning.max_share_dropped"
+"""The finding, and the setting, of how many rows cleaning sets aside."""
+
 EXAMPLES = 5
 """Number of rows that are shown of each result."""
 
@@ -76,9 +79,12 @@ def stop_reason(results: Sequence[CheckResult]) -> str | None:
     listed = "; ".join(
         f"{error.check}: {error.message} (allowed: {error.threshold:g})" for error in errors
     )
+    first = errors[0].check
+    advice = f"Fix the rows, or set validation.{first}.threshold or .severity."
+    if first == MAX_SHARE_DROPPED:
+        advice = f"Change that setting, or raise {first}."
     return (
-        f"validation found {len(errors)} error{'s' if len(errors) > 1 else ''}: {listed}. "
-        f"Fix the rows, or set validation.{errors[0].check}.threshold or .severity."
+        f"validation found {len(errors)} error{'s' if len(errors) > 1 else ''}: {listed}. {advice}"
     )
 
 

@@ -23,9 +23,8 @@ from tunetrail.data.flow.chunks import write_chunks
 from tunetrail.data.flow.executors import ChunkTask, run_tasks
 from tunetrail.data.flow.prepared import PreparedSession
 from tunetrail.data.flow.session_stage import SessionStage
-from tunetrail.data.twins.duplicates import SketchBook
+from tunetrail.data.twins.duplicates import FrameRows, SketchedRows, sketch_book
 from tunetrail.data.twins.near_pairs import Mask
-from tunetrail.data.twins.sketches import sketch_rows
 from tunetrail.errors import ConfigError, SampleError
 from tunetrail.paths import cache_dir, made_folder, private_folder
 from tunetrail.samples import shape_named
@@ -110,15 +109,14 @@ class Preparation:
             A mask of `rows`, [rows].
         """
         with self._scratch(folder) as (scratch, cache):
-            sketches = SketchBook(made_folder(scratch / "sketches"))
+            blocks: list[SketchedRows] = []
             for start in range(0, len(rows), self.config.chunk_rows):
-                sketches.add(sketch_rows(rows.iloc[start : start + self.config.chunk_rows]))
-
+                blocks.append(FrameRows(rows.iloc[start : start + self.config.chunk_rows]))
             for position, frames in enumerate(sessions):
                 session_scratch = made_folder(scratch / f"session-{position}")
-                for chunk in self._prepare_chunks(frames, cache, session_scratch):
-                    sketches.add(chunk.sketches())
+                blocks += self._prepare_chunks(frames, cache, session_scratch)
 
+            sketches = sketch_book(scratch / "sketches", blocks)
             counts = np.isin(sketches.row_ids, row_ids)
             counts[: len(rows)] = True
             clusters = sketches.clusters(self.split.near_duplicate_similarity, counts)

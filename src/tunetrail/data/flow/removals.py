@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +10,15 @@ import pandas as pd
 
 from tunetrail.config import CleaningConfig, ValidationConfig
 from tunetrail.data.checks.catalog import check_config
-from tunetrail.data.checks.results import Flag
+from tunetrail.data.checks.results import CheckResult, Example, Flag, StepAccount
+from tunetrail.data.checks.thresholds import MAX_SHARE_DROPPED
 from tunetrail.data.twins.duplicates import SketchBook
+from tunetrail.samples.values import shortened
+
+_FEWEST_DROPPED = 10
+"""Fewer rows than this are no share of a session that is worth a finding."""
+_WARNING_SHARE = 0.2
+"""Of the share that is an error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +78,86 @@ def find_removals(
         originals = sketches.near_duplicates(cleaning.near_duplicate_similarity, remaining)
         duplicates |= _duplicate_rows(row_ids, originals, "near-duplicate")
     return Removals(validation=flagged, cleaning=duplicates)
+
+
+def dropped_rows_result(
+    account: StepAccount, removals: Removals, row_ids: npt.NDArray[np.int64], config: CleaningConfig
+) -> CheckResult:
+    """Return whether cleaning set aside more rows than it may.
+
+    Args:
+        account: What became of the rows in cleaning.
+        removals: The rows that are removed as duplicates.
+        row_ids: Ids of the rows that had passed the steps of their chunks.
+        config: The limit, and the settings that set rows aside.
+    """
+    share = account.set_aside / account.rows_in if account.rows_in else 0.0
+    severity, threshold = "passed", config.max_share_dropped
+    if account.set_aside >= _FEWEST_DROPPED:
+        warning_share = _WARNING_SHARE * config.max_share_dropped
+        if share > config.max_share_dropped:
+            severity = "error"
+        elif share > warning_share:
+            severity, threshold = "warning", warning_share
+
+    message = f"{account.set_aside} of {account.rows_in} rows were set aside by cleaning"
+    reasons = list(account.reasons)
+    if reasons:
+        message += f", most as {reasons[0]} ({_setting_of(reasons[0], config)})"
+
+    # The example is a pair: a row, and the older row that stands for it.
+    dropped, pair = row_ids[list(removals.cleaning)].tolist(), []
+    if removals.cleaning and reasons and reasons[0].endswith("duplicate of row N"):
+        kind = reasons[0].removesuffix(" of row N")
+        pair = next(
+            [int(row_ids[position]), int(reason.rsplit(" ", 1)[1])]
+            for position, reason in removals.cleaning.items()
+            if reason.startswith(kind)
+        )
+    return CheckResult(
+        check=MAX_SHARE_DROPPED,
+        severity=severity,
+        rows=account.set_aside,
+        judged=account.rows_in,
+        measure=share,
+        threshold=threshold,
+        set_aside=True,
+        message=message,
+        row_ids=(*pair, *(row_id for row_id in dropped if row_id not in pair)),
+    )
+
+
+def with_example_pair(result: CheckResult, texts: Mapping[int, str]) -> CheckResult:
+    """Return the result of dropped rows with the texts of its two example rows.
+
+    Args:
+        result: The result of `dropped_rows_result`.
+        texts: Texts by row id.
+    """
+    pair = result.row_ids[:2]
+    if result.severity == "passed" or len(pair) < 2 or not all(map(texts.__contains__, pair)):
+        return result
+    dropped, original = pair
+    details = (f"set aside for row {original}", "stays")
+    examples = [
+        Example(row_id=row_id, text=texts[row_id], detail=detail)
+        for row_id, detail in zip(pair, details, strict=True)
+    ]
+    shown = (
+        f"row {dropped} {shortened(texts[dropped])} for row {original} {shortened(texts[original])}"
+    )
+    return replace(result, message=f"{result.message}, as {shown}", examples=tuple(examples))
+
+
+def _setting_of(reason: str, config: CleaningConfig) -> str:
+    """Return the setting that set rows aside for this reason, with its value."""
+    if reason.startswith("near-duplicate"):
+        return f"cleaning.near_duplicate_similarity={config.near_duplicate_similarity:g}"
+    if reason.startswith("duplicate"):
+        return f"cleaning.drop_duplicates={str(config.drop_duplicates).lower()}"
+    if "tokens" in reason:
+        return f"cleaning.length={config.length}"
+    return f"cleaning.strip_markup={str(config.strip_markup).lower()}"
 
 
 def _flagged_rows(

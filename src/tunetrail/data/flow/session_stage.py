@@ -30,12 +30,17 @@ from tunetrail.data.checks.thresholds import EXAMPLES, check_results, stop_reaso
 from tunetrail.data.flow.accounts import split_account, step_accounts, too_few_left
 from tunetrail.data.flow.chunk_steps import ChunkCounts, ChunkSteps, PreparedChunk
 from tunetrail.data.flow.prepared import PreparedSession
-from tunetrail.data.flow.removals import Removals, find_removals
+from tunetrail.data.flow.removals import (
+    Removals,
+    dropped_rows_result,
+    find_removals,
+    with_example_pair,
+)
 from tunetrail.data.flow.session_findings import SessionChecks, read_facts
 from tunetrail.data.flow.session_writer import SessionWriter
 from tunetrail.data.privacy import Scrubber
 from tunetrail.data.sides import Sides, assign_sides
-from tunetrail.data.twins.duplicates import SketchBook
+from tunetrail.data.twins.duplicates import SketchBook, sketch_book
 from tunetrail.errors import SampleError
 
 
@@ -66,6 +71,7 @@ class SessionStage:
         # Which rows remain, and on which side.
         removals = find_removals(sketches, flags, self.steps.validation, self.steps.cleaning)
         validation, cleaning = step_accounts(self.chunks, removals, facts.row_ids)
+        dropped = dropped_rows_result(cleaning, removals, facts.row_ids, self.steps.cleaning)
         sides = None
         try:
             sides = self._assign_sides(facts, clusters, removals, cleaning)
@@ -74,18 +80,21 @@ class SessionStage:
             removals = replace(removals, split=str(error))
 
         # The files, and what stops a training: errors, too many rejected rows, or no sides.
-        writer = self._write_rows(folder, removals, sides, clusters, flags, results)
+        writer = self._write_rows(folder, removals, sides, clusters, flags, (*results, dropped))
+        findings = with_examples(results, writer.examples, flags)
+        findings = (*findings, with_example_pair(dropped, writer.examples))
         max_rejected_share = self.steps.validation.max_rejected_share
         session = PreparedSession(
             folder=folder,
             account=(validation, cleaning, split_account(cleaning.rows_out, removals.split)),
-            findings=with_examples(results, writer.examples, flags),
+            findings=findings,
             sides=writer.rows_by_side,
             clusters=writer.clusters_by_side,
             method=sides.method if sides else self.split.method,
-            warnings=sides.warnings if sides else (),
+            # Sides that miss their shares follow from the rows that are gone, not from the split.
+            warnings=sides.warnings if sides and dropped.severity != "error" else (),
             placeholders=ChunkCounts.total(self.chunks).placeholders,
-            stopped=stop_reason(results)
+            stopped=stop_reason(findings)
             or too_few_left(validation, max_rejected_share)
             or removals.split,
         )
@@ -94,12 +103,7 @@ class SessionStage:
 
     def _find_twins(self, scratch: Path) -> tuple[SketchBook, Sequence[str]]:
         """Return the sketches of all rows, and the key of each row's cluster of twins."""
-        folder = scratch / "sketches"
-        folder.mkdir()
-        sketches = SketchBook(folder)
-        for chunk in self.chunks:
-            sketches.add(chunk.sketches())
-
+        sketches = sketch_book(scratch / "sketches", self.chunks)
         similarity = self.split.near_duplicate_similarity
         return sketches, sketches.cluster_keys(similarity) if len(sketches) else []
 

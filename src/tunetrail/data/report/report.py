@@ -27,7 +27,7 @@ _SHOWN_EXAMPLES = 3
 _SHOWN_ENTRIES = 12
 _SEVERITIES = ("error", "warning", "passed")
 # Checks whose measure isn't a share of the rows.
-_NO_SHARES = ("drift.", "labels.imbalance")
+_NO_SHARES = ("drift.", "labels.imbalance", "labels.similar")
 _CAPTIONS = {
     "rows": "Rows that remain after each step, and the splits that they end up in",
     "lengths": "Lengths of the rows",

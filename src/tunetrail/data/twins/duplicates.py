@@ -6,13 +6,16 @@ from it. Works on the sketches of any number of chunks and stores them in files.
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from tunetrail.data.twins.boilerplate import Boilerplate, find_boilerplate
+from tunetrail.data.twins.differences import say_something_else
 from tunetrail.data.twins.growing_arrays import GrowingArray
 from tunetrail.data.twins.near_duplicates import ComparedRows, representatives
 from tunetrail.data.twins.near_pairs import Mask, Pairs, components, connecting_pairs, join_pairs
@@ -20,6 +23,7 @@ from tunetrail.data.twins.shingles import Integers, combined
 from tunetrail.data.twins.shingles import normalized as normalized
 from tunetrail.data.twins.sketches import KINDS, RowSketches, sketch_rows
 from tunetrail.data.twins.text_index import TextIndex
+from tunetrail.paths import made_folder
 
 # Bounds the memory of sketching: shingles take many times as much as the texts.
 _ROWS_AT_ONCE = 10_000
@@ -39,11 +43,64 @@ def cluster_keys(rows: pd.DataFrame, similarity: float) -> list[str]:
         rows: Rows with RangeIndex.
         similarity: Between 0 and 1; 0 turns near-duplicates off.
     """
+    blocks = []
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        blocks.append(FrameRows(rows.iloc[start : start + _ROWS_AT_ONCE]))
     with tempfile.TemporaryDirectory() as folder:
-        book = SketchBook(Path(folder))
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            book.add(sketch_rows(rows.iloc[start : start + _ROWS_AT_ONCE]))
-        return book.cluster_keys(similarity)
+        return sketch_book(Path(folder), blocks).cluster_keys(similarity)
+
+
+class SketchedRows(Protocol):
+    """Rows whose sketches were computed before, such as a prepared chunk."""
+
+    def sketches(self) -> RowSketches:
+        """Return the sketches of the rows."""
+
+    def rows(self) -> pd.DataFrame:
+        """Return the rows themselves."""
+
+
+@dataclass(frozen=True)
+class FrameRows:
+    """Rows in memory, as `SketchedRows`."""
+
+    frame: pd.DataFrame
+
+    def sketches(self) -> RowSketches:
+        """Return the sketches of the rows, which are computed now."""
+        return sketch_rows(self.frame)
+
+    def rows(self) -> pd.DataFrame:
+        """Return the rows."""
+        return self.frame
+
+
+def sketch_book(folder: Path, blocks: Sequence[SketchedRows]) -> "SketchBook":
+    """Return a book of all rows, which are compared without their boilerplate.
+
+    What is boilerplate follows from all rows together. Only if there is some, the blocks that have
+    it are sketched a second time.
+
+    Args:
+        folder: An empty folder for the book's files.
+        blocks: Blocks of rows.
+    """
+    book = SketchBook(made_folder(folder / "whole"))
+    block_keys = []
+    for block in blocks:
+        sketches = block.sketches()
+        book.add(sketches)
+        block_keys.append(sketches.text_key)
+
+    boilerplate = book.boilerplate()
+    if boilerplate is None:
+        return book
+    stripped_book = SketchBook(made_folder(folder / "stripped"))
+    for block, keys in zip(blocks, block_keys, strict=True):
+        has_boilerplate = any(map(boilerplate.__contains__, keys.tolist()))
+        rows = sketch_rows(block.rows(), boilerplate) if has_boilerplate else None
+        stripped_book.add(block.sketches() if rows is None else rows)
+    return stripped_book
 
 
 class SketchBook:
@@ -80,6 +137,15 @@ class SketchBook:
             self._arrays[name].append(values)
         # New texts change the numbers of all texts, so the index is built again on its next use.
         self._index = None
+
+    def boilerplate(self) -> Boilerplate | None:
+        """Return what many rows share, None if there is nothing."""
+        index = self._text_index()
+        whole = np.unique(index.number_of[self._array("whole_text")]).astype(np.int64)
+        compared = self._array("row_text")
+        texts = [self._array("whole_text"), compared[compared >= 0], self._array("link_text")]
+        numbers = np.unique(index.number_of[np.concatenate(texts)]).astype(np.int64)
+        return find_boilerplate(index.keys, index.words, whole, numbers)
 
     @property
     def row_ids(self) -> Integers:
@@ -189,8 +255,10 @@ class SketchBook:
 
         A row is dispensable if an older row that stays has the same shape, label, score, vector,
         system turns and roles, and similar texts: each text, and all of them together, have a
-        Jaccard index of at least `similarity`. Exact duplicates are left to `exact_duplicates`; the
-        oldest of them stands for all. With a similarity of 0 every row stays.
+        Jaccard index of at least `similarity`. Numbers are the same in both, and
+        `say_something_else` has no other objection. Exact duplicates are left to
+        `exact_duplicates`; the oldest of them stands for all. With a similarity of 0 every row
+        stays.
         """
         index, rows = self._text_index(), self._rows(included)
         if similarity == 0.0:
@@ -211,6 +279,12 @@ class SketchBook:
         whole = index.number_of[self._array("whole_text")[rows[oldest]]].astype(np.int64)
         compared = ComparedRows(match_key=match[oldest], texts=texts[oldest], whole=whole)
         stands_for = representatives(compared, index, similarity)
+
+        # Which words differ is looked at last: only rows that would go need it.
+        newer = np.flatnonzero(stands_for != np.arange(len(stands_for)))
+        older = stands_for[newer]
+        stays = say_something_else(index.words, compared.texts[older], compared.texts[newer])
+        stands_for[newer[stays]] = newer[stays]
         return self._by_row(rows, rows[oldest[stands_for[rank]]], without_itself=True)
 
     def _by_row(

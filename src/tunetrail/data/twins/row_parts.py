@@ -4,6 +4,8 @@ Knows the shapes of samples; compares nothing itself.
 """
 
 import hashlib
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,9 @@ from tunetrail.samples.messages import turn_text
 _OPTIONAL_KEYS = ("tool_calls", "tool_call_id", "name", "weight")
 TEXTS_PER_ROW = 3
 """Most texts that a row is compared by: a pair has an anchor, a positive and perhaps a negative."""
+
+# A number with its sign or operator and all that belongs to it: -3.5, 12*4, 10:30, 2nd, 1/2.
+_NUMBER = re.compile(r"(?:[-+\u2212*/\u00d7\u00f7^=<>]\s?)?\d(?:[\w.,:/*^\u00d7\u00f7+-]*\w)?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,6 +102,16 @@ def _parts_of_conversation(record: Mapping[Any, Any]) -> RowParts:
         answered_by_text=answer is not None,
         answered_by_choice=shape.is_preference,
     )
+
+
+def numbers_of(text: str) -> list[str]:
+    """Return the numbers of a text, in their order, with their signs and operators.
+
+    Punctuation is ignored between words, but 3.5 isn't 35, and 12 * 4 isn't 12 / 4.
+    """
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return ["".join(number.split()) for number in _NUMBER.findall(text.casefold())]
 
 
 def identity(record: Mapping[Any, Any]) -> bytes:

@@ -3,11 +3,10 @@
 Every hash follows from the text alone and is the same in every process, machine and chunk.
 """
 
-import functools
 import hashlib
-import sys
+import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -33,6 +32,10 @@ WHOLE = 255
 _SEED = 42
 _WORDS_PER_SHINGLE = 3
 _CHARACTERS_PER_SHINGLE = 5
+# Thai, Lao, Burmese, Khmer, Kana and Han are written without blanks between words.
+_UNSPACED_LETTER = re.compile(
+    "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff])"
+)
 # n words need n + 1 masks, and one word hardly changes the shingles of a longer text.
 _LONGEST_MASKED = 64
 
@@ -98,14 +101,19 @@ def normalized(text: str) -> str:
     """
     # Casefolding alone would leave full-width letters and superscripts as they are.
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(folded.translate(_punctuation()).split()) or " ".join(folded.split())
+    return " ".join(folded.translate(_PUNCTUATION).split()) or " ".join(folded.split())
 
 
-@functools.cache
-def _punctuation() -> Mapping[int, None]:
-    # A pass over all 1.1 million code points, hence the cache.
-    codes = range(sys.maxunicode + 1)
-    return dict.fromkeys(code for code in codes if unicodedata.category(chr(code)).startswith("P"))
+class _Punctuation(dict[int, int | None]):
+    """Tells `str.translate` what becomes of a character; each is looked up once."""
+
+    def __missing__(self, code: int) -> int | None:
+        is_punctuation = unicodedata.category(chr(code)).startswith("P")
+        value = self[code] = None if is_punctuation else code
+        return value
+
+
+_PUNCTUATION = _Punctuation()
 
 
 def encoded(text: str) -> bytes:
@@ -131,6 +139,13 @@ def combined(columns: npt.NDArray[Any]) -> Hashes:
     for column, multiplier in zip(columns.T, _MULTIPLIERS, strict=False):
         total += column.astype(np.uint64) * multiplier
     return mixed(total)
+
+
+def spaced(text: str) -> str:
+    """Return a normalised text with blanks around each letter of scripts that have none."""
+    if text.isascii():
+        return text
+    return " ".join(_UNSPACED_LETTER.sub(r" \1 ", text).split()) or text
 
 
 class _WordHashes(dict[str, int]):

@@ -7,15 +7,24 @@ import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from tunetrail.data.rows import content_columns
-from tunetrail.data.twins.row_parts import TEXTS_PER_ROW, RowParts, hash_of, identity, parts_of
+from tunetrail.data.twins.boilerplate import Boilerplate
+from tunetrail.data.twins.row_parts import (
+    TEXTS_PER_ROW,
+    RowParts,
+    hash_of,
+    identity,
+    numbers_of,
+    parts_of,
+)
 from tunetrail.data.twins.shingles import (
     Hashes,
     Integers,
@@ -26,6 +35,7 @@ from tunetrail.data.twins.shingles import (
     one_word_masks,
     signatures,
     smallest,
+    spaced,
     text_hash,
     word_hashes,
     word_shingles,
@@ -84,6 +94,9 @@ class RowSketches:
         link_row: Row of each link between a row and a text that connects it to other rows.
         link_text: Text of each link.
         text_key: Hash of each text, [t].
+        word: Hashes of the words of each text in their order, one text after the other; letters of
+            scripts without blanks count as words.
+        word_count: Number of words of each text, [t].
         mask_key: One-word masks of linked texts (see `one_word_masks`).
         mask_text: Text of each mask.
         mask_position: Position of the word that a mask leaves out.
@@ -103,6 +116,8 @@ class RowSketches:
     link_row: npt.NDArray[np.int32]
     link_text: npt.NDArray[np.int32]
     text_key: Hashes
+    word: npt.NDArray[np.uint32]
+    word_count: npt.NDArray[np.int32]
     mask_key: Hashes
     mask_text: npt.NDArray[np.int32]
     mask_position: npt.NDArray[np.uint8]
@@ -139,21 +154,51 @@ class RowSketches:
                 yield f"{field.name}.{name}", getattr(value, name)
 
 
+class _AddedText(NamedTuple):
+    """A text of a row.
+
+    Attributes:
+        linked: Indices of the texts that connect it: without boilerplate, perhaps as a whole, too.
+        key: The hash of the whole text.
+        normalized: The whole text, normalised.
+        form: A hash of the boilerplate, 0 if it has none.
+    """
+
+    linked: tuple[int, ...]
+    key: int
+    normalized: str
+    form: int = 0
+
+    @property
+    def compared(self) -> int:
+        """Index of the text that it is compared by."""
+        return self.linked[0]
+
+
 class _TextTable:
     """The distinct normalised texts of a chunk, indexed in the order in which they come."""
 
-    def __init__(self) -> None:
+    def __init__(self, boilerplate: Boilerplate | None = None) -> None:
         self.texts: list[str] = []
         self.keys: list[int] = []
-        self._index_of_raw: dict[str, int] = {}
+        self._boilerplate = boilerplate
+        self._added: dict[str, _AddedText] = {}
         self._index_of: dict[str, int] = {}
 
-    def add(self, raw: str) -> int:
-        """Return the index of a text, which is normalised once."""
+    def add(self, raw: str) -> _AddedText:
+        """Return a text, which is normalised once and stored without its boilerplate."""
         # Normalising is slow, so a text is first looked up as it came.
-        if raw not in self._index_of_raw:
-            self._index_of_raw[raw] = self.add_normalized(normalized(raw))
-        return self._index_of_raw[raw]
+        if raw not in self._added:
+            text = normalized(raw)
+            key = text_hash(text)
+            own = None if self._boilerplate is None else self._boilerplate.own_text(text, key)
+            if own is None:
+                self._added[raw] = _AddedText((self.add_normalized(text),), key, text)
+            else:
+                linked = [own.text, text] if own.is_mixed else [own.text]
+                indices = tuple(map(self.add_normalized, linked))
+                self._added[raw] = _AddedText(indices, key, text, own.form)
+        return self._added[raw]
 
     def add_normalized(self, text: str) -> int:
         """Return the index of a text that is normalised already."""
@@ -164,9 +209,15 @@ class _TextTable:
         return self._index_of[text]
 
 
-def sketch_rows(rows: pd.DataFrame) -> RowSketches:
-    """Return the sketches of rows; the sketch of a row doesn't depend on the other rows."""
-    table = _TextTable()
+def sketch_rows(rows: pd.DataFrame, boilerplate: Boilerplate | None = None) -> RowSketches:
+    """Return the sketches of rows; the sketch of a row doesn't depend on the other rows.
+
+    Args:
+        rows: The rows.
+        boilerplate: What the texts share with many other rows: rows are compared without it, but
+            keep their keys. None if the texts are compared as they are.
+    """
+    table = _TextTable(boilerplate)
     records = rows[["shape", *content_columns(rows)]].to_dict("records")
     sketched_rows, links = [], []
     for row, (record, group) in enumerate(zip(records, rows[GROUP_COLUMN], strict=True)):
@@ -220,30 +271,37 @@ def _sketch_row(record: dict[Any, Any], group: str | None, table: _TextTable) ->
     row_parts = parts_of(record)
     # A row without a text that connects it is named by the empty text.
     twins = list(map(table.add, row_parts.twins)) or [table.add("")]
-    compared = []
-    for text in row_parts.compared:
-        compared.append(-1 if text is None else table.add(text))
-    present = [index for index in compared if index >= 0]
+    texts = [text for text in row_parts.compared if text is not None]
+    added = list(map(table.add, texts))
+    indices = iter(text.compared for text in added)
+    compared = [-1 if text is None else next(indices) for text in row_parts.compared]
 
     if row_parts.whole is not None:
-        whole = table.add(row_parts.whole)
-    elif len(present) == 1:
-        whole = present[0]
+        whole = table.add(row_parts.whole).compared
+    elif len(added) == 1:
+        whole = added[0].compared
     else:
-        whole = table.add_normalized(" ".join(map(table.texts.__getitem__, present)))
+        whole = table.add_normalized(" ".join(table.texts[text.compared] for text in added))
 
+    # Rows with other numbers, or with other boilerplate, say something else.
+    numbers = [numbers_of(text) for text in texts]
+    forms = [text.form for text in added]
     # The prefix keeps a group from having the key of a text of the same words.
-    name = f"text:{table.texts[twins[0]]}" if group is None else f"group:{group}"
-    text_keys = [table.keys[index].to_bytes(8, "little") for index in present]
+    name = f"text:{twins[0].normalized}" if group is None else f"group:{group}"
+    text_keys = []
+    for text, text_numbers in zip(added, numbers, strict=True):
+        key = text.key.to_bytes(8, "little")
+        text_keys.append(hash_of([key, text_numbers]) if text_numbers else key)
     hashes = (
         identity(record),
         *_input_and_target_keys(row_parts, text_keys),
-        hash_of([*row_parts.setting, row_parts.answer]),
+        hash_of([*row_parts.setting, row_parts.answer, *map(str, numbers), *map(str, forms)]),
         _NO_KEY if group is None else text_hash(group).to_bytes(8, "little"),
         hashlib.sha256(encoded(name)).digest(),
     )
     padded = compared + [-1] * (TEXTS_PER_ROW - len(compared))
-    return _SketchedRow(twins=twins, compared=padded, whole=whole, hashes=b"".join(hashes))
+    twin_indices = list(chain.from_iterable(text.linked for text in twins))
+    return _SketchedRow(twins=twin_indices, compared=padded, whole=whole, hashes=b"".join(hashes))
 
 
 def _input_and_target_keys(row_parts: RowParts, text_keys: Sequence[bytes]) -> tuple[bytes, bytes]:
@@ -274,11 +332,13 @@ def _text_arrays(texts: Sequence[str], masked: npt.NDArray[np.int32]) -> dict[st
     is_masked = np.zeros(len(texts), dtype=bool)
     is_masked[masked] = True
 
-    short_sketches, long_sketches, masks = [], [], []
+    short_sketches, long_sketches, masks, spaced_words = [], [], [], []
     # All shingles at once would take many times as much memory as the texts.
     for start, stop in _blocks(texts):
         block = texts[start:stop]
         words = word_hashes(block)
+        spaced_block = list(map(spaced, block))
+        spaced_words.append(words if spaced_block == block else word_hashes(spaced_block))
 
         short = np.flatnonzero(words.counts <= _SHORT_UP_TO_WORDS)
         short_shingles = character_shingles([block[text] for text in short.tolist()])
@@ -291,7 +351,11 @@ def _text_arrays(texts: Sequence[str], masked: npt.NDArray[np.int32]) -> dict[st
         masks.append((key, (linked[text] + start).astype(np.int32), position))
 
     key, text, position = map(np.concatenate, zip(*masks, strict=True))
+    # The upper half of a hash, as of shingles: enough to tell the words of two texts apart.
+    word = np.concatenate([words.values for words in spaced_words]) >> np.uint64(32)
     return {
+        "word": word.astype(np.uint32),
+        "word_count": np.concatenate([words.counts for words in spaced_words]).astype(np.int32),
         "mask_key": key,
         "mask_text": text,
         "mask_position": position,

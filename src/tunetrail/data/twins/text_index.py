@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tunetrail.data.twins.boilerplate import TextWords
 from tunetrail.data.twins.near_pairs import Mask, Pairs, StoredSketches
 from tunetrail.data.twins.shingles import WHOLE, Hashes, Integers, in_shared_run
 from tunetrail.data.twins.sketches import KINDS
@@ -33,13 +34,16 @@ class TextIndex:
         size: Number of distinct texts.
         stored: Sketches by kind.
         entry_of: Entry of each distinct text in the sketches of a kind, -1 for none.
+        keys: Hash of each distinct text.
+        words: Words of each distinct text.
     """
 
     def __init__(self, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
         """Number the texts of `arrays`, which have the names of `RowSketches.arrays`."""
         distinct, number_of = np.unique(arrays["text_key"], return_inverse=True)
         self.number_of: npt.NDArray[np.int32] = number_of.astype(np.int32)
-        self.size = len(distinct)
+        self.size, self.keys = len(distinct), distinct
+        self.words = _words_of_distinct(arrays, self.number_of, self.size)
         self.stored: dict[str, StoredSketches] = {}
         self.entry_of: dict[str, npt.NDArray[np.int32]] = {}
 
@@ -107,6 +111,19 @@ class TextIndex:
             masks = masks[is_linked[self.number_of[texts[masks]]]]
             numbers = self.number_of[texts[masks]]
             yield from _pairs_of_masks(keys[masks], numbers, positions[masks], self._age[numbers])
+
+
+def _words_of_distinct(
+    arrays: Mapping[str, npt.NDArray[np.generic]], number_of: npt.NDArray[np.int32], size: int
+) -> TextWords:
+    """Return the words of each distinct text, wherever one of its copies lies."""
+    counts = arrays["word_count"].view(np.int32).astype(np.int64)
+    copy = np.empty(size, dtype=np.int64)
+    copy[number_of] = np.arange(len(counts))
+    starts = np.cumsum(counts) - counts
+    return TextWords(
+        values=arrays["word"].view(np.uint32), starts=starts[copy], counts=counts[copy]
+    )
 
 
 def _partition_of(keys: Hashes, partitions: int) -> Integers:

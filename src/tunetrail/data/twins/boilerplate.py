@@ -1,0 +1,342 @@
+"""Finds what many texts of a session share, so that rows are compared by what is their own.
+
+An instruction, a list of choices or a signature that is in every row says nothing of a row. With
+it, though, all rows would look nearly equal. Boilerplate is found in the stored words of all texts;
+it depends neither on the order of the rows nor on the chunks.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tunetrail.data.twins.shingles import (
+    Hashes,
+    Integers,
+    Ragged,
+    mixed,
+    ragged,
+    spaced,
+    spans,
+    word_shingles,
+)
+
+_LEVELS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
+"""Shares of the rows that must have a shingle in common, tried one after the other.
+
+A text is stripped at the highest level that does it. At the lowest one, an instruction of 45 words
+would take phrases of the messages with it that a dozen rows have in common.
+"""
+_FEWEST_TEXTS = 10
+"""Fewer texts than this have no boilerplate; the limit of large clusters in `sides` is the same."""
+_FEWEST_WORDS = 9
+"""Eight words with a gap are a short form, which `TextIndex.one_word_pairs` takes care of."""
+_STRIPPED_SHARE = 0.5
+"""Two texts that share less than this of their words aren't similar for that reason alone."""
+_WHOLE_SHARE = 0.75
+"""Up to this share, a stripped text is compared as a whole, too.
+
+Its near-duplicate may have a little less boilerplate than `_STRIPPED_SHARE`.
+"""
+
+# Shingles are counted by the first bits of their hashes, 32 buckets for each word or 4 million.
+_MOST_BITS = 22
+_BITS_ABOVE_WORDS = 5
+_WORDS_AT_ONCE = 1 << 21
+
+_CONTEXT = 4
+"""Words that say where a gap is; boilerplate is in runs of at least as many."""
+
+Mask = npt.NDArray[np.bool_]
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextWords:
+    """The words of distinct texts: text `i` has `values[starts[i] : starts[i] + counts[i]]`."""
+
+    values: npt.NDArray[np.uint32]
+    starts: Integers
+    counts: Integers
+
+    def of(self, texts: Integers) -> Ragged:
+        """Return the words of some texts, in their order."""
+        counts = self.counts[texts]
+        words = self.values[spans(self.starts[texts], counts)]
+        return ragged(words.astype(np.uint64), counts)
+
+    def blocks(self, texts: Integers) -> Iterator[Integers]:
+        """Yield the texts in blocks of a bounded number of words."""
+        block = np.cumsum(self.counts[texts]) // _WORDS_AT_ONCE
+        yield from np.split(texts, np.flatnonzero(np.diff(block)) + 1)
+
+
+class OwnText(NamedTuple):
+    """A text without its boilerplate.
+
+    Attributes:
+        text: The words that are its own.
+        form: A hash of the boilerplate.
+        is_mixed: Whether so much is its own that the whole text has to be compared as well.
+    """
+
+    text: str
+    form: int
+    is_mixed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StrippedTexts:
+    """Texts by number, with the values of `OwnText` and the positions of their own words."""
+
+    numbers: Integers
+    forms: Hashes
+    is_mixed: Mask
+    own: Ragged
+
+
+class Boilerplate:
+    """The texts that have boilerplate, and the words that are their own."""
+
+    def __init__(self, keys: Hashes, stripped: Sequence[_StrippedTexts]) -> None:
+        """Take the hash of each distinct text, and the texts that are stripped."""
+        self._stripped_of: dict[int, tuple[_StrippedTexts, int]] = {}
+        for texts in stripped:
+            for index, key in enumerate(keys[texts.numbers].tolist()):
+                self._stripped_of[key] = (texts, index)
+
+    def __contains__(self, key: int) -> bool:
+        return key in self._stripped_of
+
+    def own_text(self, text: str, key: int) -> OwnText | None:
+        """Return what is a text's own, None if the text has no boilerplate.
+
+        Args:
+            text: A normalised text.
+            key: Its hash.
+        """
+        if key not in self._stripped_of:
+            return None
+        stripped, index = self._stripped_of[key]
+        words = spaced(text).split(" ")
+        start, end = stripped.own.starts[index : index + 2]
+        own_words = map(words.__getitem__, stripped.own.values[start:end].tolist())
+        return OwnText(
+            " ".join(own_words), int(stripped.forms[index]), bool(stripped.is_mixed[index])
+        )
+
+
+def find_boilerplate(
+    keys: Hashes, words: TextWords, whole: Integers, texts: Integers
+) -> Boilerplate | None:
+    """Return the texts with boilerplate, None if there are none.
+
+    A word belongs to the boilerplate if it lies in a run of at least two shingles of three words
+    that many rows have in common. A text is stripped if at least 9 of its words, and half of them,
+    are boilerplate, and if there is a place to fill in: a gap that most rows with the same words
+    before it (or after it) have as well. Copies of one text that were edited here and there have
+    words in common, too, but no such place, and are compared as they are.
+
+    Args:
+        keys: The hash of each distinct text.
+        words: The words of each distinct text.
+        whole: The texts of whole rows, in which shingles are counted.
+        texts: The texts that rows are compared by.
+    """
+    limits = [max(_FEWEST_TEXTS, math.ceil(level * len(whole))) for level in _LEVELS]
+    # In small sessions, the lower levels are all the same.
+    limits = sorted(set(limits), reverse=True)
+    total_words = int(words.counts[whole].sum())
+    bits = min(_MOST_BITS, total_words.bit_length() + _BITS_ABOVE_WORDS)
+    rows_with = _rows_with_shingles(words, whole, limits[-1], bits)
+    if rows_with is None:
+        return None
+
+    remaining = _with_common_shingles(words, texts, rows_with >= limits[-1])
+    stripped: list[_StrippedTexts] = []
+    for limit in limits:
+        is_common = rows_with >= limit
+        if not len(remaining) or not is_common.any():
+            continue
+        # Every text is looked at twice: what is usual, and then what of it is the text's own.
+        slots = _Slots(bits)
+        for block in words.blocks(remaining):
+            slots.count(_Covered.of(words.of(block), is_common))
+        for block in words.blocks(remaining):
+            stripped.append(_strip(block, _Covered.of(words.of(block), is_common), slots))
+            remaining = np.setdiff1d(remaining, stripped[-1].numbers, assume_unique=True)
+
+    return Boilerplate(keys, stripped) if any(len(texts.numbers) for texts in stripped) else None
+
+
+def _rows_with_shingles(words: TextWords, whole: Integers, limit: int, bits: int) -> Counts | None:
+    """Return the number of texts that have a shingle, by bucket; None if no shingle has `limit`."""
+    if len(whole) < limit:
+        return None
+    # Occurrences are counted first, because only few shingles come into question after that.
+    occurrences = np.zeros(1 << bits, dtype=np.int64)
+    for block in words.blocks(whole):
+        occurrences += np.bincount(_buckets(words.of(block), bits)[0], minlength=1 << bits)
+    may_be_common = occurrences >= limit
+    if not may_be_common.any():
+        return None
+
+    rows_with = np.zeros(1 << bits, dtype=np.int64)
+    for block in words.blocks(whole):
+        buckets, text = _buckets(words.of(block), bits)
+        likely = may_be_common[buckets]
+        # A text counts once, however often it repeats itself.
+        distinct = np.unique((text[likely] << bits) | buckets[likely])
+        rows_with += np.bincount(distinct & ((1 << bits) - 1), minlength=1 << bits)
+    return rows_with if (rows_with >= limit).any() else None
+
+
+def _with_common_shingles(words: TextWords, texts: Integers, is_common: Mask) -> Integers:
+    """Return the texts that have enough common shingles for boilerplate."""
+    candidates = []
+    for block in words.blocks(texts):
+        buckets, text = _buckets(words.of(block), _bits(is_common))
+        common = np.bincount(text[is_common[buckets]], minlength=len(block))
+        # Nine words are seven shingles in one run, and fewer in several.
+        candidates.append(block[common >= _FEWEST_WORDS // 2])
+    return np.concatenate(candidates)
+
+
+def _bits(table: npt.NDArray[Any]) -> int:
+    """Return the number of bits that name a bucket of the table."""
+    return len(table).bit_length() - 1
+
+
+def _buckets(words: Ragged, bits: int) -> tuple[Integers, Integers]:
+    """Return the bucket and the text of each shingle."""
+    shingles = word_shingles(words)
+    buckets = (shingles.values >> np.uint64(64 - bits)).astype(np.int64)
+    return buckets, np.repeat(np.arange(len(words.counts)), shingles.counts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Covered:
+    """Which words of some texts are boilerplate: `is_covered`, one value for each word."""
+
+    words: Ragged
+    text: Integers
+    is_covered: Mask
+
+    @classmethod
+    def of(cls, words: Ragged, is_common: Mask) -> "_Covered":
+        """Return which words lie in runs of common shingles."""
+        buckets, text = _buckets(words, _bits(is_common))
+        common = is_common[buckets]
+        in_run = np.zeros(len(common), dtype=bool)
+        follows = common[1:] & common[:-1] & (text[1:] == text[:-1])
+        in_run[1:] |= follows
+        in_run[:-1] |= follows
+
+        shingle_counts = np.maximum(words.counts - 2, 0)
+        first_word = spans(words.starts[:-1], shingle_counts)[in_run]
+        is_covered = np.zeros(len(words.values), dtype=bool)
+        for offset in range(3):
+            is_covered[first_word + offset] = True
+        all_texts = np.repeat(np.arange(len(words.counts)), words.counts)
+        return cls(words=words, text=all_texts, is_covered=is_covered)
+
+    def begins_gap(self) -> Mask:
+        """Return a mask of the words that begin a gap in the boilerplate."""
+        goes_on = (~self.is_covered[:-1]) & (self.text[1:] == self.text[:-1])
+        return np.asarray(~self.is_covered & ~np.append(False, goes_on), dtype=bool)
+
+
+class _Slots:
+    """Counts how often the same four words of boilerplate stand before, or after, a gap."""
+
+    def __init__(self, bits: int) -> None:
+        # Before a gap, then after one: how often the words come, and how often with a gap.
+        self._bits = bits
+        self._all = np.zeros((2, 1 << bits), dtype=np.int64)
+        self._with_gap = np.zeros((2, 1 << bits), dtype=np.int64)
+
+    def count(self, covered: _Covered) -> None:
+        """Add the texts of a block."""
+        buckets, is_context = _contexts(covered, self._bits)
+        for side, has_gap in enumerate(_gaps_of_contexts(covered)):
+            for counts, mask in ((self._all, is_context), (self._with_gap, is_context & has_gap)):
+                counts[side] += np.bincount(buckets[mask], minlength=1 << self._bits)
+
+    def words_in_slots(self, covered: _Covered) -> Mask:
+        """Return a mask of the words in gaps that most rows with the same boilerplate have."""
+        buckets, is_context = _contexts(covered, self._bits)
+        gap_after, gap_before = _gaps_of_contexts(covered)
+        is_usual = (self._with_gap >= _FEWEST_TEXTS) & (2 * self._with_gap >= self._all)
+
+        # A context at i covers the words up to i + 3: a gap begins after it, or ends before it.
+        size = len(covered.is_covered)
+        opens, closes = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
+        opens[np.flatnonzero(is_context & gap_after & is_usual[0][buckets]) + _CONTEXT] = True
+        closes[np.flatnonzero(is_context & gap_before & is_usual[1][buckets]) - 1] = True
+
+        # Both ends of a gap stand for all of its words.
+        gap = np.where(covered.is_covered, 0, np.cumsum(covered.begins_gap()))
+        is_slot = np.zeros(int(gap.max(initial=0)) + 1, dtype=bool)
+        is_slot[gap[opens | closes]] = True
+        is_slot[0] = False
+        return np.asarray(is_slot[gap], dtype=bool)
+
+
+def _contexts(covered: _Covered, bits: int) -> tuple[Integers, Mask]:
+    """Return the bucket of the four words from each word on, and whether all are boilerplate."""
+    size = len(covered.is_covered)
+    hashes, is_context = np.zeros(size, dtype=np.uint64), np.ones(size, dtype=bool)
+    for offset in range(_CONTEXT):
+        hashes = mixed(hashes + _shifted(covered.words.values, offset))
+        is_context &= _shifted(covered.is_covered, offset)
+        is_context &= _shifted(covered.text + 1, offset) == covered.text + 1
+    return (hashes >> np.uint64(64 - bits)).astype(np.int64), is_context
+
+
+def _gaps_of_contexts(covered: _Covered) -> tuple[Mask, Mask]:
+    """Tell of the four words from each on whether a gap follows them, or comes before them."""
+    is_gap = ~covered.is_covered
+    same_after = _shifted(covered.text + 1, _CONTEXT) == covered.text + 1
+    same_before = np.append(False, covered.text[1:] == covered.text[:-1])
+    gap_after = _shifted(is_gap, _CONTEXT) & same_after
+    gap_before = np.append(False, is_gap[:-1]) & same_before
+    return gap_after, gap_before
+
+
+def _shifted(values: npt.NDArray[Any], offset: int) -> npt.NDArray[Any]:
+    """Return the value `offset` positions later at each position, 0 after the end."""
+    shifted = np.zeros_like(values)
+    shifted[: len(values) - offset] = values[offset:]
+    return shifted
+
+
+def _strip(texts: Integers, covered: _Covered, slots: _Slots) -> _StrippedTexts:
+    """Return the texts of a block that are stripped."""
+    words, starts = covered.words, covered.words.starts[:-1]
+    in_slot = slots.words_in_slots(covered)
+    boilerplate = np.bincount(covered.text[covered.is_covered], minlength=len(texts))
+    own = np.bincount(covered.text[in_slot], minlength=len(texts))
+    is_stripped = (boilerplate >= np.maximum(_FEWEST_WORDS, _STRIPPED_SHARE * words.counts)) & (
+        own > 0
+    )
+
+    # A form is its words in their order, with the places that are filled in.
+    rank = np.cumsum(covered.is_covered).astype(np.uint64)
+    rank -= np.repeat(rank[starts] - covered.is_covered[starts], words.counts)
+    marks = np.where(covered.is_covered, words.values, np.uint64(1))
+    values = mixed(marks + rank * np.uint64(0x9E3779B97F4A7C15))
+    values[~(covered.is_covered | (in_slot & covered.begins_gap()))] = 0
+    forms = np.add.reduceat(values, starts)
+
+    position = np.arange(len(words.values)) - np.repeat(starts, words.counts)
+    is_own = in_slot & is_stripped[covered.text]
+    is_mixed = boilerplate <= _WHOLE_SHARE * words.counts
+    return _StrippedTexts(
+        numbers=texts[is_stripped],
+        forms=forms[is_stripped],
+        is_mixed=is_mixed[is_stripped],
+        own=ragged(position[is_own], own[is_stripped]),
+    )
