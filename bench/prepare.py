@@ -215,14 +215,14 @@ def _prepare(source: Path, folder: Path, model: str | None) -> None:
         for frame in frames_of_file(source, _FILE_ROWS)
     )
     moments = {"began": time.monotonic()}
-    in_chunks = Preparation._chunks
+    in_chunks = Preparation._prepare_chunks
 
     def noted(*arguments: Any) -> Any:
         chunks = in_chunks(*arguments)
         moments["chunks_done"] = time.monotonic()
         return chunks
 
-    Preparation._chunks = noted  # what is measured lies on both sides of its end
+    Preparation._prepare_chunks = noted  # what is measured lies on both sides of its end
     session = preparation.run(frames, folder)
     moments["ended"] = time.monotonic()
     (folder / "moments.json").write_text(json.dumps(moments))

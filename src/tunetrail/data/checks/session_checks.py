@@ -259,8 +259,8 @@ def _check_labels(
             for label, commoner in similar.items()
             if label not in reasons
         ]
-        findings.measures["labels.similar"] = float(len(pairs))
         if pairs:
+            findings.measures["labels.similar"] = float(len(pairs))
             findings.notes["labels.similar"] = "; ".join(pairs[:_SHOWN_LABELS])
 
     # A measure of the session: no row is to blame for it, so none is flagged.

@@ -45,7 +45,9 @@ Its near-duplicate may have a little less boilerplate than `_STRIPPED_SHARE`.
 # Shingles are counted by the first bits of their hashes, 32 buckets for each word or 4 million.
 _MOST_BITS = 22
 _BITS_ABOVE_WORDS = 5
-_WORDS_AT_ONCE = 1 << 21
+# Few texts have boilerplate, and the words around their gaps are few again.
+_SLOT_BITS = 18
+_WORDS_AT_ONCE = 1 << 19
 
 _CONTEXT = 4
 """Words that say where a gap is; boilerplate is in runs of at least as many."""
@@ -149,20 +151,16 @@ def find_boilerplate(
     limits = [max(_FEWEST_TEXTS, math.ceil(level * len(whole))) for level in _LEVELS]
     # In small sessions, the lower levels are all the same.
     limits = sorted(set(limits), reverse=True)
-    total_words = int(words.counts[whole].sum())
-    bits = min(_MOST_BITS, total_words.bit_length() + _BITS_ABOVE_WORDS)
-    rows_with = _rows_with_shingles(words, whole, limits[-1], bits)
-    if rows_with is None:
-        return None
+    bits = _bucket_bits(words, whole)
+    rows_with, remaining = _rows_with_shingles(words, whole, texts, limits[-1], bits)
 
-    remaining = _with_common_shingles(words, texts, rows_with >= limits[-1])
     stripped: list[_StrippedTexts] = []
     for limit in limits:
         is_common = rows_with >= limit
         if not len(remaining) or not is_common.any():
             continue
         # Every text is looked at twice: what is usual, and then what of it is the text's own.
-        slots = _Slots(bits)
+        slots = _Slots()
         for block in words.blocks(remaining):
             slots.count(_Covered.of(words.of(block), is_common))
         for block in words.blocks(remaining):
@@ -172,37 +170,45 @@ def find_boilerplate(
     return Boilerplate(keys, stripped) if any(len(texts.numbers) for texts in stripped) else None
 
 
-def _rows_with_shingles(words: TextWords, whole: Integers, limit: int, bits: int) -> Counts | None:
-    """Return the number of texts that have a shingle, by bucket; None if no shingle has `limit`."""
-    if len(whole) < limit:
-        return None
+def _rows_with_shingles(
+    words: TextWords, whole: Integers, texts: Integers, limit: int, bits: int
+) -> tuple[Counts, Integers]:
+    """Count the whole texts that have a shingle, by bucket.
+
+    Returns:
+        The counts of shingles that may reach the limit, and the texts with enough of these.
+    """
     # Occurrences are counted first, because only few shingles come into question after that.
-    occurrences = np.zeros(1 << bits, dtype=np.int64)
+    occurrences = np.zeros(1 << bits, dtype=np.int32)
     for block in words.blocks(whole):
-        occurrences += np.bincount(_buckets(words.of(block), bits)[0], minlength=1 << bits)
+        np.add.at(occurrences, _buckets(words.of(block), bits)[0], 1)
     may_be_common = occurrences >= limit
-    if not may_be_common.any():
-        return None
-
     rows_with = np.zeros(1 << bits, dtype=np.int64)
-    for block in words.blocks(whole):
-        buckets, text = _buckets(words.of(block), bits)
-        likely = may_be_common[buckets]
-        # A text counts once, however often it repeats itself.
-        distinct = np.unique((text[likely] << bits) | buckets[likely])
-        rows_with += np.bincount(distinct & ((1 << bits) - 1), minlength=1 << bits)
-    return rows_with if (rows_with >= limit).any() else None
+    if len(whole) < limit or not may_be_common.any():
+        return rows_with, texts[:0]
 
-
-def _with_common_shingles(words: TextWords, texts: Integers, is_common: Mask) -> Integers:
-    """Return the texts that have enough common shingles for boilerplate."""
+    is_whole = np.zeros(len(words.counts), dtype=bool)
+    is_whole[whole] = True
     candidates = []
     for block in words.blocks(texts):
-        buckets, text = _buckets(words.of(block), _bits(is_common))
-        common = np.bincount(text[is_common[buckets]], minlength=len(block))
+        buckets, text = _buckets(words.of(block), bits)
+        likely = may_be_common[buckets]
+        buckets, text = buckets[likely], text[likely]
         # Nine words are seven shingles in one run, and fewer in several.
-        candidates.append(block[common >= _FEWEST_WORDS // 2])
-    return np.concatenate(candidates)
+        enough = np.bincount(text, minlength=len(block)) >= _FEWEST_WORDS // 2
+        candidates.append(block[enough])
+
+        # A text counts once, however often it repeats itself.
+        counts = is_whole[block[text]]
+        distinct = np.unique((text[counts] << bits) | buckets[counts])
+        np.add.at(rows_with, distinct & ((1 << bits) - 1), 1)
+    return rows_with, np.concatenate(candidates)
+
+
+def _bucket_bits(words: TextWords, texts: Integers) -> int:
+    """Return the number of bits that name the buckets for the shingles of some texts."""
+    total_words = int(words.counts[texts].sum())
+    return min(_MOST_BITS, total_words.bit_length() + _BITS_ABOVE_WORDS)
 
 
 def _bits(table: npt.NDArray[Any]) -> int:
@@ -252,22 +258,21 @@ class _Covered:
 class _Slots:
     """Counts how often the same four words of boilerplate stand before, or after, a gap."""
 
-    def __init__(self, bits: int) -> None:
+    def __init__(self) -> None:
         # Before a gap, then after one: how often the words come, and how often with a gap.
-        self._bits = bits
-        self._all = np.zeros((2, 1 << bits), dtype=np.int64)
-        self._with_gap = np.zeros((2, 1 << bits), dtype=np.int64)
+        self._all = np.zeros((2, 1 << _SLOT_BITS), dtype=np.int64)
+        self._with_gap = np.zeros((2, 1 << _SLOT_BITS), dtype=np.int64)
 
     def count(self, covered: _Covered) -> None:
         """Add the texts of a block."""
-        buckets, is_context = _contexts(covered, self._bits)
+        buckets, is_context = _contexts(covered)
         for side, has_gap in enumerate(_gaps_of_contexts(covered)):
             for counts, mask in ((self._all, is_context), (self._with_gap, is_context & has_gap)):
-                counts[side] += np.bincount(buckets[mask], minlength=1 << self._bits)
+                counts[side] += np.bincount(buckets[mask], minlength=1 << _SLOT_BITS)
 
     def words_in_slots(self, covered: _Covered) -> Mask:
         """Return a mask of the words in gaps that most rows with the same boilerplate have."""
-        buckets, is_context = _contexts(covered, self._bits)
+        buckets, is_context = _contexts(covered)
         gap_after, gap_before = _gaps_of_contexts(covered)
         is_usual = (self._with_gap >= _FEWEST_TEXTS) & (2 * self._with_gap >= self._all)
 
@@ -285,7 +290,7 @@ class _Slots:
         return np.asarray(is_slot[gap], dtype=bool)
 
 
-def _contexts(covered: _Covered, bits: int) -> tuple[Integers, Mask]:
+def _contexts(covered: _Covered) -> tuple[Integers, Mask]:
     """Return the bucket of the four words from each word on, and whether all are boilerplate."""
     size = len(covered.is_covered)
     hashes, is_context = np.zeros(size, dtype=np.uint64), np.ones(size, dtype=bool)
@@ -293,7 +298,7 @@ def _contexts(covered: _Covered, bits: int) -> tuple[Integers, Mask]:
         hashes = mixed(hashes + _shifted(covered.words.values, offset))
         is_context &= _shifted(covered.is_covered, offset)
         is_context &= _shifted(covered.text + 1, offset) == covered.text + 1
-    return (hashes >> np.uint64(64 - bits)).astype(np.int64), is_context
+    return (hashes >> np.uint64(64 - _SLOT_BITS)).astype(np.int64), is_context
 
 
 def _gaps_of_contexts(covered: _Covered) -> tuple[Mask, Mask]:

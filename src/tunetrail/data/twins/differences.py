@@ -12,7 +12,7 @@ from tunetrail.data.twins.boilerplate import Mask, TextWords
 from tunetrail.data.twins.shingles import Hashes, Integers, Ragged, combined, mixed, ragged, spans
 
 _PAIRS_AT_ONCE = 1 << 12
-_REPLACED_WORDS = 2
+_REPLACED_WORDS = 3
 """A single other word may be a slip of the pen; two in one place are another content."""
 
 

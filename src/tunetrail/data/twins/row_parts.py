@@ -20,8 +20,9 @@ _OPTIONAL_KEYS = ("tool_calls", "tool_call_id", "name", "weight")
 TEXTS_PER_ROW = 3
 """Most texts that a row is compared by: a pair has an anchor, a positive and perhaps a negative."""
 
-# A number with its sign or operator and all that belongs to it: -3.5, 12*4, 10:30, 2nd, 1/2.
-_NUMBER = re.compile(r"(?:[-+\u2212*/\u00d7\u00f7^=<>]\s?)?\d(?:[\w.,:/*^\u00d7\u00f7+-]*\w)?")
+# A number with all that belongs to it: 3.5, 12*4, 10:30, 2nd, 1/2.
+_NUMBER = re.compile(r"\d(?:[\w.,:/*^\u00d7\u00f7+-]*\w)?")
+_OPERATORS = frozenset("-+*/^=<>\u2212\u00d7\u00f7")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +112,13 @@ def numbers_of(text: str) -> list[str]:
     """
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
-    return ["".join(number.split()) for number in _NUMBER.findall(text.casefold())]
+    numbers = []
+    for number in _NUMBER.finditer(text):
+        # The sign, or the operator, stands before the number, perhaps with a blank between them.
+        before = text[max(0, number.start() - 2) : number.start()].rstrip()[-1:]
+        sign = before if before in _OPERATORS else ""
+        numbers.append(sign + number[0].casefold())
+    return numbers
 
 
 def identity(record: Mapping[Any, Any]) -> bytes:

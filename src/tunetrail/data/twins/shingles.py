@@ -143,7 +143,7 @@ def combined(columns: npt.NDArray[Any]) -> Hashes:
 
 def spaced(text: str) -> str:
     """Return a normalised text with blanks around each letter of scripts that have none."""
-    if text.isascii():
+    if text.isascii() or _UNSPACED_LETTER.search(text) is None:
         return text
     return " ".join(_UNSPACED_LETTER.sub(r" \1 ", text).split()) or text
 

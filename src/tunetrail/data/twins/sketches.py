@@ -295,7 +295,7 @@ def _sketch_row(record: dict[Any, Any], group: str | None, table: _TextTable) ->
     hashes = (
         identity(record),
         *_input_and_target_keys(row_parts, text_keys),
-        hash_of([*row_parts.setting, row_parts.answer, *map(str, numbers), *map(str, forms)]),
+        hash_of([*row_parts.setting, row_parts.answer, f"{numbers} {forms}"]),
         _NO_KEY if group is None else text_hash(group).to_bytes(8, "little"),
         hashlib.sha256(encoded(name)).digest(),
     )
