@@ -5,25 +5,40 @@ need the whole session and are found in `twins`.
 """
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import ftfy
 import pandas as pd
 
 from tunetrail.config import CleaningConfig
 from tunetrail.data.privacy import Scrubber
-from tunetrail.data.rows import content_columns, content_text, object_series, set_aside_frame
+from tunetrail.data.rows import (
+    content_columns,
+    content_text,
+    object_series,
+    set_aside_frame,
+    texts_of_rows,
+)
+from tunetrail.data.texts.characters import (
+    fix_encoding,
+    normalize_characters,
+    normalize_whitespace,
+)
 from tunetrail.data.texts.markup import strip_markup
 from tunetrail.samples import ColumnType, column_type, holds_turns, shape_named
 from tunetrail.samples.messages import has_answer, map_json_texts
 
-# U+FEFF within a text is a byte order mark that came along when files were joined.
-_CONTROL_CODES = {*range(0x20), *range(0x7F, 0xA0), 0xFEFF} - set(map(ord, "\t\n\r"))
-_CONTROL_CHARACTERS = dict.fromkeys(_CONTROL_CODES)
+# Names of markup outside of tags, addresses and file names: the row is about it.
+_ABOUT_MARKUP = re.compile(
+    r"(?<![<\w/.=\"'-])(?<!doctype )(?:x?html5?|css3?|jsx|tsx|svg|xml|xslt|javascript|markup|"
+    r"web ?(?:page|site)s?|p[áa]ginas? web|pages? web|web-?(?:seite|site)n?)\b|веб-страниц|网页|網頁|"
+    r"ウェブページ",
+    re.IGNORECASE,
+)
+_MOST_REPAIRS = 4
+_FEWEST_CHARACTERS = 40
 
 _REPAIRED_TYPES = (
     ColumnType.TEXT,
@@ -43,12 +58,14 @@ class CleanedRows:
         set_aside: Rows that have no text left, or whose two answers have become equal.
         changes: One line for each row that stays and was changed, with the reasons.
         placeholders: Number of replaced personal data by type.
+        shrunk: Number of rows of which repairs took half of a text or more, by the repairs.
     """
 
     rows: pd.DataFrame
     set_aside: pd.DataFrame
     changes: pd.DataFrame
     placeholders: "Counter[str]"
+    shrunk: "Counter[str]"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

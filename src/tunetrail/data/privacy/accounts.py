@@ -5,7 +5,7 @@ import re
 
 from stdnum import iban, luhn, numdb
 
-from tunetrail.data.privacy.spans import BLANK, Span, leads_to
+from tunetrail.data.privacy.spans import BLANK, LATIN, WORD, Span, leads_to, stands_near
 
 # Each issuer's prefixes (single ones or ranges), and the lengths of its numbers.
 _ISSUERS = (
@@ -18,25 +18,42 @@ _ISSUERS = (
     ("JCB, older numbers", "1800 2131", (15,)),
     ("UnionPay", "62", range(16, 20)),
     ("Mir", "2200-2204", range(16, 20)),
-    ("Maestro", "56-58 5018 5020 5038 6304 6390 6759 6761-6763", range(13, 20)),
+    ("Maestro", "56-58 5018 5020 5038 6304 6390 6759 6761-6763", range(12, 20)),
 )
 
 # A card's groups are 4-4-4-4 (up to 19 digits) or 4-6-4 and 4-6-5, with the same gap between them.
 # Everything after the first digit is a look-ahead, so that a number that fails its check doesn't
 # hide one that begins inside it.
 _CARD = re.compile(
-    rf"""[1-6] (?<![\w.].) (?<![0-9]-.) (?=
-        (?P<plain> [0-9]{{12,18}} (?!\w) )
+    rf"""[1-6] (?<![{WORD}.].) (?<![0-9]-.) (?=
+        (?P<plain> [0-9]{{11,18}} (?![{WORD}]|[.][0-9]|-[0-9]) )
       | (?P<grouped> [0-9]{{3}} (?P<gap>{BLANK}|-)
             (?: [0-9]{{4}} (?P=gap) [0-9]{{4}} (?P=gap) [0-9]{{1,4}}
-                (?P<last_group> (?P=gap) [0-9]{{1,3}} (?!\w) )?
-              | [0-9]{{6}} (?P=gap) [0-9]{{4,5}} ) (?!\w) )
+                (?P<last_group> (?P=gap) [0-9]{{1,3}} (?![{WORD}]) )?
+              | [0-9]{{6}} (?P=gap) [0-9]{{4,5}} ) (?![{WORD}]) )
     )""",
     re.VERBOSE,
 )
 
+_CARD_NAME = re.compile(
+    r"""(?i)(?<![a-z])(?:(?:credit|debit|bank)?\s?cards?|cc|visa|master\s?card|maestro|amex|pan
+      |(?:kredit|bank|ec-?)?karten?(?:nummer)?|carte|carta|cart[ãa]o|tarjeta|kaart(?:nummer)?|kort
+      |kart[aąeęuy]\w?|kredi\s?kart\w*|th[ẻẽ])(?![a-z]) | card_?(?:no|num|number) | cardno
+      | карт[аыуеой] | 卡 | カード | 카드 | بطاقة | כרטיס | कार्ड | บัตร | κάρτα""",
+    re.VERBOSE,
+)
+# What a number is that isn't a card's, although one in ten passes the check of cards.
+_IDENTIFIER = re.compile(
+    r"(?i)(?:(?<![a-z])|_)(?:[a-z]*(?:id|hash)|u?uid|blk|block|trace|span|offset|bytes|size|seq|inode|"
+    r"isbn|ean|gtin|upc|imei|serial|tracking|build|timestamp|time|ts|ns|nonce|seed|sum|total)"
+    r"[\"']?[ :=#_\"'-]{0,3}$"
+)
+_CALCULATED_BEFORE = re.compile(r"(?:[0-9)\]]\s*[-+*/×÷^%<>=]+|\w\s*(?:[*^]|==|<|>))\s*$")
+_CALCULATED_AFTER = re.compile(r"\s*[-+*/×÷^%<>=]+\s*[(]?[0-9]")
+_LONGEST_OPERATION = 12
+
 # The head alone is searched first: two letters and two digits are rare, the whole form is slow.
-_IBAN_HEAD = re.compile(r"[A-Za-z](?<![^\W_].)[A-Za-z][0-9]{2}")
+_IBAN_HEAD = re.compile(rf"[A-Za-z](?<![{LATIN}0-9].)[A-Za-z][0-9]{{2}}")
 _IBAN = re.compile(
     rf"[A-Z]{{2}}[0-9]{{2}}(?:(?:{BLANK}|-)?[A-Z0-9]){{11,29}}"
     r"|[a-z]{2}[0-9]{2}[a-z0-9]{11,29}"
@@ -46,7 +63,7 @@ _IBAN_SO_FAR = re.compile(r"(?<![^\W_])[A-Z]{2}[0-9]{2}(?:[ -][A-Z0-9]{4}){0,5}[
 
 
 def find_cards(text: str) -> list[Span]:
-    """Return the payment cards: 13 to 19 digits, together or grouped as they are on cards."""
+    """Return the payment cards: 12 to 19 digits, together or grouped as they are on cards."""
     spans: list[Span] = []
     end_of_last = 0
     for match in _CARD.finditer(text):
@@ -55,11 +72,31 @@ def find_cards(text: str) -> list[Span]:
             continue
 
         for end in _possible_ends(match):
-            if _is_card(_NOT_ALPHANUMERIC.sub("", text[start:end])):
+            digits = _NOT_ALPHANUMERIC.sub("", text[start:end])
+            if _is_card(digits) and not _is_another_number(text, (start, end), digits):
                 spans.append((start, end))
                 end_of_last = end
                 break
     return spans
+
+
+def _is_another_number(text: str, span: Span, digits: str) -> bool:
+    """Tell whether digits that pass the check of cards are part of a sum or an id.
+
+    A word for a card near them decides against it.
+    """
+    start, end = span
+    before = text[start - 1 : start]
+    is_plain = end - start == len(digits)
+    # Short numbers pass by chance too often; a sign makes a negative number or a part of an id.
+    is_doubtful = len(digits) == 12 or (is_plain and before in ("-", "\u2212"))
+    if not is_doubtful:
+        is_doubtful = (
+            leads_to(text, start, _CALCULATED_BEFORE, reach=_LONGEST_OPERATION)
+            or (is_plain and _CALCULATED_AFTER.match(text, end) is not None)
+            or leads_to(text, start, _IDENTIFIER)
+        )
+    return is_doubtful and not stands_near(text, span, _CARD_NAME)
 
 
 def _continues_iban(text: str, match: re.Match[str]) -> bool:

@@ -1,6 +1,6 @@
-"""Find secrets in a text: keys of known vendors, private keys, tokens, and assigned passwords.
+"""Find secrets in a text: keys of known vendors, private keys, tokens, and passwords.
 
-What only stands for a secret (a variable, a call, a template, a mask) is none.
+Passwords are assigned in code, or told in a sentence (see `spoken_secrets`). What only stands for a secret (a variable, a call, a template, a mask) is none.
 """
 
 import base64
@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from tunetrail.data.privacy.spans import Span
+from tunetrail.data.privacy.spoken_secrets import find_spoken_secrets
 
 # Cheap checks that rule out vendors' keys in most texts: each key has such a run, and begins with
 # one of these.
@@ -97,7 +98,11 @@ _WORDS_FOR_A_SECRET = re.compile(
 _TYPE_OR_CODEC = re.compile(
     r"(?i)(?:u?int|float|complex|utf|sha|md|base|latin|iso|ascii|str|bytes?|arg|param|var)[_-]?\d+"
 )
-_REFERENCE = re.compile(r"[A-Za-z_]\w*(?:(?:\.|::|->)[A-Za-z_]\w*)+")
+# settings.WEB_API_KEY, self->token, config?.apiKey!, and constants such as WEB_API_KEY_V2_LIVE.
+_REFERENCE = re.compile(
+    r"[A-Za-z_$][\w$]*(?:(?:\?\.|!?\.|::|->)[A-Za-z_$][\w$]*)+!?"
+    r"|[A-Z]{2,}[0-9]{0,2}(?:_(?:[A-Z]{1,}[0-9]{0,2}|[0-9]{1,2}))+"
+)
 _WORD_AND_NUMBER = re.compile(r"[A-Za-z]++(?:[ ._-][A-Za-z]++)*+[ ._-]?[0-9]{0,3}")
 _AWS_SECRET = re.compile(r"(?=.*[0-9])(?=.*[a-z])(?=.*[A-Z])[A-Za-z0-9/+]{40}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -126,7 +131,7 @@ def find_secrets(text: str) -> list[Span]:
             span = _assigned_secret(text, match)
             if span is not None:
                 spans.append(span)
-    return spans
+    return spans + find_spoken_secrets(text, _is_random)
 
 
 def _find_values(
@@ -214,9 +219,11 @@ def _is_password(value: str, match: re.Match[str]) -> bool:
 
 def _is_random(value: str) -> bool:
     """Tell whether a value looks machine-generated: digits and letters, or both cases, mixed."""
+    if _REFERENCE.fullmatch(value):
+        return False
     if _AWS_SECRET.fullmatch(value) or _is_mixed_case(value):
         return True
-    if len(value) < 8 or _WORD_AND_NUMBER.fullmatch(value) or _REFERENCE.fullmatch(value):
+    if len(value) < 8 or _WORD_AND_NUMBER.fullmatch(value):
         return False
 
     # A value of n characters has at most log2(n) bits per character.

@@ -17,7 +17,7 @@ from stdnum.it import codicefiscale
 from stdnum.nl import bsn
 from stdnum.pl import pesel
 
-from tunetrail.data.privacy.spans import BLANK, NUMBER_ENDS, Span, first, stands_near
+from tunetrail.data.privacy.spans import BLANK, LATIN, NUMBER_ENDS, Span, first, stands_near
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +48,7 @@ def _form(head: str, tail: str, is_valid: Callable[[str], bool], word: str | Non
     return _Form(
         pattern=re.compile(f"{left}(?:{tail.replace('_', BLANK)}){right}"),
         is_valid=is_valid,
-        word=None if word is None else re.compile(rf"(?i)(?<![^\W_])(?:{word})(?![^\W_])"),
+        word=None if word is None else re.compile(rf"(?i)(?<![{LATIN}0-9])(?:{word})(?![{LATIN}0-9])"),
     )
 
 

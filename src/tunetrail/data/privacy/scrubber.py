@@ -13,7 +13,7 @@ from tunetrail.data.privacy.accounts import find_cards, find_ibans
 from tunetrail.data.privacy.contacts import find_emails, find_ipv4_addresses, find_ipv6_addresses
 from tunetrail.data.privacy.credentials import find_secrets
 from tunetrail.data.privacy.national_ids import find_lettered_ids, find_national_ids
-from tunetrail.data.privacy.spans import Span
+from tunetrail.data.privacy.spans import Span, fold_text
 from tunetrail.data.privacy.telephones import find_phones
 
 _Finder = Callable[[str], list[Span]]
@@ -88,6 +88,7 @@ class Scrubber:
 
 def _find_all(text: str) -> list[_Finding]:
     """Return the findings of all kinds, which may overlap."""
+    text = fold_text(text)
     has_number = _NUMBER.search(text) is not None
     has_digits = has_number and _DIGITS.search(text) is not None
     is_present = {None: True, _NUMBER: has_number, _DIGITS: has_digits}

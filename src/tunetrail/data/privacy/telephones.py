@@ -6,20 +6,21 @@ version or a table.
 
 import re
 
-from tunetrail.data.privacy.spans import BLANK, NUMBER_ENDS, Span, leads_to
+from tunetrail.data.privacy.spans import BLANK, NUMBER_ENDS, WORD, Span, leads_to
 
 # Between groups: a dot, a hyphen or slash with blanks around it, a bracket, or a blank.
 _GAP = rf"(?:\.|{BLANK}?[-\u2010\u2011\u2013/(]{BLANK}?|\){BLANK}?[-/(]?|{BLANK})"
-_EXTENSION = rf"(?:{BLANK}?(?:x|ext\.?){BLANK}?[0-9]{{1,5}})?"
+_EXTENSION = rf"(?:,?{BLANK}?(?:x|ext(?:\.|ension)?|доб\.?){BLANK}?[0-9]{{1,6}})?"
 # All patterns begin with a set of characters, which is searched much faster; the lookbehinds follow
 # that character. A number doesn't continue a word, an amount of money or a date.
-_EDGE = r"(?<![\w$€£#].)(?<![0-9][-.:/].)"
+_EDGE = rf"(?<![{WORD}$€£#].)(?<![0-9][-.:/].)"
 
 # + or 00, the country's code and up to seven more groups: +49 (0) 170 1234567, 0044 20 7946 0958
 _INTERNATIONAL = re.compile(
-    rf"""(?P<prefix> [+0] (?<![\w+.)\]].) (?<![0-9][-:/].)
+    rf"""(?P<prefix> [+0] (?<![{WORD}+.)\]].) (?<![0-9][-:/].)
         (?: (?<=\+) | (?<![0-9]{BLANK}.)(?<=0)0{BLANK}? ) )
-    \(? (?P<number> [1-9][0-9]*+ (?:{_GAP}[0-9]++){{0,7}} ) (?!\w)""",
+    \(? (?P<number> [1-9][0-9]*+ (?:{_GAP}[0-9]++){{0,7}} )
+    (?P<extension>{_EXTENSION}) (?![{WORD}])""",
     re.VERBOSE,
 )
 # (415) 555-2671, 1-415-555-2671, 415.555.2671. The numbering plan's rules aren't checked: examples
@@ -34,13 +35,22 @@ _AMERICAN = re.compile(
     [0-9]{{4}} {_EXTENSION} {NUMBER_ENDS}""",
     re.VERBOSE,
 )
+# Forms of single countries: (11) 97113-8192 and 11 97113-8192 in Brazil, 138-1234-5678 in China.
+_NATIONAL = re.compile(
+    rf"""[1-9(] {_EDGE} (?<![+/-].)
+    (?: (?<=\()[1-9][0-9]\){BLANK}?9?[0-9]{{4}}-[0-9]{{4}}
+      | (?<=[1-9])[0-9]{BLANK}9[0-9]{{4}}-[0-9]{{4}}
+      | (?<=1)[3-9][0-9]-[0-9]{{4}}-[0-9]{{4}} )
+    {NUMBER_ENDS}""",
+    re.VERBOSE,
+)
 # A leading 0: 0170/1234567, 030 12345678, (020) 7946 0958, 03-1234-5678, 06 12 34 56 78
 _TRUNK = re.compile(
     rf"""[0(] {_EDGE} (?<![+/-].) (?<![0-9]{BLANK}.)
     (?: (?<=\()0[1-9][0-9]{{1,4}}\){BLANK}?
       | (?<=0)[1-9][0-9]{{0,4}}(?:{BLANK}?[/-]{BLANK}?|{BLANK}|\.) )
     [0-9]{{2,8}} (?: (?:{BLANK}|[-.])[0-9]{{2,6}} ){{0,4}}
-    {NUMBER_ENDS} (?!{BLANK}[0-9])""",
+    {_EXTENSION} {NUMBER_ENDS} (?!{BLANK}[0-9])""",
     re.VERBOSE,
 )
 # Any 7 to 15 digits, for which the words before them must say that they are a telephone number.
@@ -54,13 +64,27 @@ _CALLED_BY_NAME = re.compile(
     r"telefon(?:nummer|o|e)?|handy(?:nummer)?|mobil(?:nummer|e)?|rufnummer|t[ée]l[ée]phone|portable|"
     r"m[óo]vil|celular|telefoon)\b(?:[ _-]?(?:numbers?|no|nr|nummer)\b)?[\"'.]{0,2}"
     r"(?: (?:is|at|on|ist|est|es))?[ :=#\"'(\u00a0]{0,4}|"
-    r"\b(?:call|dial|ring|text|sms)(?: (?:me|us|him|her|them))?(?: (?:at|on))? )$"
+    r"(?<!next )(?<!last )(?<!the )(?<!system )(?<!function )"
+    r"\b(?:call|dial|ring|text|sms)(?: (?:me|us|him|her|them))?(?: (?:at|on))? |"
+    r"\b(?:lig(?:a|ue|ar)|llam(?:a|e|ar)|appel(?:er|ez|le)|chiam(?:a|are)|ruf|bel|zadzwoń)"
+    r"(?: [a-zé]{1,6}){0,2} |"
+    r"(?:тел(?:\.|ефона?)?|звоните|позвоните|моб(?:\.|ильный)?|هاتف|جوال|טלפון|נייד|फ़ोन|फोन|मोबाइल|"
+    r"τηλ(?:\.|έφωνο)?|κινητό|โทร(?:ศัพท์)?|điện thoại|telefonu?m?|puhelin|(?:número|numero)(?: de)? "
+    r"(?:teléfono|telefone|celular)|"
+    r"电话|電話|手机|手機|携帯|致电|拨打|撥打|联系|微信|热线|传真|ファックス|전화|휴대폰|핸드폰|연락처)"
+    r"(?:号码|號碼|番号|号|번호)?[:=#\"'( \u00a0是为為はは는은이가]{0,4})$"
+)
+# A day: 2023-10-05, 5.10.2023. Telephone numbers have other groups.
+_DATE = re.compile(
+    r"(?:19|20)[0-9]{2}([-./ ])(?:0?[1-9]|1[0-2])\1(?:0?[1-9]|[12][0-9]|3[01])(?![0-9])"
+    r"|(?:0?[1-9]|[12][0-9]|3[01])([-./])(?:0?[1-9]|[12][0-9]|3[01])\2(?:19|20)[0-9]{2}(?![0-9])"
 )
 
 
 def find_phones(text: str) -> list[Span]:
     """Return the telephone numbers: international, American, with a leading 0, or named as such."""
     spans = [match.span() for match in _AMERICAN.finditer(text)]
+    spans += [match.span() for match in _NATIONAL.finditer(text)]
 
     if "+" in text or "00" in text:
         for match in _INTERNATIONAL.finditer(text):
@@ -73,7 +97,7 @@ def find_phones(text: str) -> list[Span]:
             spans.append(match.span())
 
     for match in _ANY.finditer(text):
-        if leads_to(text, match.start(), _CALLED_BY_NAME):
+        if not _DATE.match(match[0]) and leads_to(text, match.start(), _CALLED_BY_NAME):
             spans.append(match.span())
     return spans
 
@@ -92,6 +116,9 @@ def _international_number(text: str, match: re.Match[str]) -> Span | None:
         groups.append(group[0])
         end = match.start("number") + group.end()
 
+    # The extension belongs to the number if all groups before it do.
+    if groups and len(groups) == len(all_groups):
+        end = match.end("extension")
     is_decimal = len(all_groups) == 2 and "." in match["number"]
     if not groups or is_decimal:
         return None
@@ -110,9 +137,11 @@ def _international_number(text: str, match: re.Match[str]) -> Span | None:
 
 
 def _follows_00(digits: str, groups: list[str]) -> bool:
-    """Tell whether the groups after 00 are a number; nobody calls America with 00 1."""
+    """Tell whether the groups after 00 are a number; America is 001 only with its own groups."""
     # 0040 4142 4344 is more likely a dump of bytes.
     lengths = list(map(len, groups))
+    if lengths == [1, 3, 3, 4]:
+        return digits[0] == "1"
     is_byte_dump = len(lengths) > 2 and lengths[0] == 2 and set(lengths[1:]) == {4}
     least_digits = 11 if len(groups) == 1 else 9
     return len(digits) >= least_digits and digits[0] != "1" and not is_byte_dump
@@ -120,6 +149,7 @@ def _follows_00(digits: str, groups: list[str]) -> bool:
 
 def _is_national(written: str) -> bool:
     """Tell whether digits after a leading 0 are a telephone number, not a date or zip code."""
+    written = re.split("[^-0-9 .()/\u00a0\u202f]", written)[0].rstrip(" ,")
     lengths = list(map(len, re.findall("[0-9]+", written)))
     total = sum(lengths)
 

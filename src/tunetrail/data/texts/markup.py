@@ -1,7 +1,8 @@
 """Take HTML out of prose, and leave everything else byte for byte as it is.
 
-Source code, XML, templates, Markdown and texts about HTML aren't HTML prose. `html.parser` wouldn't
-do: it can't return unchanged what isn't HTML, and takes quadratic time on some broken input.
+Source code, the elements of an interface, XML, templates, prompt delimiters, special tokens,
+Markdown, diffs, logs and texts about HTML aren't HTML prose. `html.parser` wouldn't do: it can't
+return unchanged what isn't HTML, and takes quadratic time on some broken input.
 """
 
 import re
@@ -41,6 +42,21 @@ _DROPPED = {
     for name in ("script", "style", "svg", "template", "object")
 }
 _CODE = frozenset(("pre", "code", "tt", "kbd", "samp"))
+# Elements that people format prose with. A text without any of them has tags that mean something
+# else: `<article>` and `<s>` delimit the parts of a prompt.
+_FORMATTING = frozenset(
+    """
+    a b big blockquote br center code dd div dl dt em font h1 h2 h3 h4 h5 h6 hr i img kbd li ol p
+    pre samp small span strike strong sub sup table tbody td th thead tr tt u ul
+    """.split()  # noqa: SIM905
+)
+# Elements of programs, and the usual delimiters of prompts among HTML's names.
+_INTERFACE = frozenset(
+    """
+    button canvas data details dialog fieldset form iframe input label meter object optgroup option
+    output progress script select slot style summary svg template textarea
+    """.split()  # noqa: SIM905
+)
 
 # Fenced code, doctests, code spans, comments, declarations, and tags. Possessive quantifiers keep
 # the search linear; an attribute's quotation marks may hold `>`.
@@ -61,6 +77,20 @@ _TOKEN = re.compile(
 _TEMPLATE = re.compile(r"\{\{|\{%|=\{|<\?(?!xml)|<%|\$\{")
 # "the <b> tag": the text is about HTML.
 _MENTION = re.compile(r"\s++(?:and|or|tag|element|attribute|block|section|node)s?\b", re.IGNORECASE)
+# [INST], <|im_end|>, <s> and the like: the text was rendered for a model.
+_SPECIAL_TOKEN = re.compile(r"\[/?INST\]|<\|[^|<>\n]{1,40}\|>|<</?SYS>>|\A\s*<s>|</s>\s*\Z|</?think>")
+# Headings, tables, quotes, links, strong words and tasks of Markdown; diffs, logs, terminals.
+_OTHER_FORM = re.compile(
+    r"""^[ ]{0,3}\#{1,6}\ \S | ^[ ]{0,3}>\ | ^\|?[ ]*+:?-{3,}+:?[ ]*+\| | \]\([^()\s]++\)
+    | \*\*\w[^*\n]*+\*\* | ^[ ]*+[-*+]\ \[[ xX]\]\
+    | ^(?:diff\ --git\ |@@\ -[0-9]|\+\+\+\ |---\ \S|[$\#%]\ \S|[\w-]+@[\w.-]+:[^\s$\#]*[$\#]\ )
+    | ^\[?(?:[0-9]{4}[-/][0-9]{2}[-/][0-9]{2}[T ]|[0-9]{2}:[0-9]{2}:[0-9]{2}\b)
+    | ^(?:INFO|DEBUG|WARN(?:ING)?|ERROR|TRACE|FATAL|CRITICAL|[0-9]{1,3}(?:\.[0-9]{1,3}){3}\ )""",
+    re.MULTILINE | re.VERBOSE,
+)
+_INDENTED = re.compile(r"(?: {4}|\t)[^\n]*")
+_EMPTY_FIELD = re.compile(r"(?:\s|&nbsp;|</?(?:p|br|div|span)\s*/?>)+", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"\w[\"')\]»”]*[.!?\u2026](?=\s|\Z)|[\u3002\uff01\uff1f\u0964\u061f]")
 # Lines of Python, JavaScript, C and the like; their generics and comparisons look like tags.
 _CODE_LINE = re.compile(
     r"""^[ \t]*+(?:
@@ -82,6 +112,10 @@ _LEFTOVER = re.compile(
 )
 _ABOUT_ENTITIES = re.compile(r"&[lg]t;|['\"`(=]&")
 _MIN_SHARE_OF_PROSE = 0.5
+_FEWEST_WORDS = 4
+# A page that holds less is a program; with scripts or controls it has to say more.
+_FEWEST_WORDS_OF_PAGE = 6
+_FEWEST_WORDS_OF_PROGRAM = 12
 _MAX_SHARE_OF_CODE_LINES = 0.2
 _PASSES = 4
 
@@ -176,21 +210,45 @@ def _read_tokens(text: str) -> Iterator[_Token]:
 def _is_html(text: str, tokens: Sequence[_Token]) -> bool:
     """Tell whether `text` is a page, or prose in HTML: not XML, a template, code, or about HTML."""
     tags = [token for token in tokens if token.kind == "tag"]
-    if not tags or _holds_template(text, tokens):
+    if not tags or _holds_template(text, tokens) or _SPECIAL_TOKEN.search(text):
         return False
-    if _is_page(text, tokens):
+    if _EMPTY_FIELD.fullmatch(text):
         return True
 
+    running_text = "".join(_running_text(text, tokens))
+    names = {token.name for token in tokens}
+    is_program = not names.isdisjoint(_INTERFACE)
+    if _is_page(text, tokens):
+        fewest = _FEWEST_WORDS_OF_PROGRAM if is_program else _FEWEST_WORDS_OF_PAGE
+        return read_prose(running_text).words >= fewest
+
+    # Scripts and styles next to prose are dropped with it; controls are nobody's prose.
+    controls = _INTERFACE.intersection(tag.name for tag in tags)
+    if controls or names.isdisjoint(_FORMATTING) or _has_other_form(text, tags):
+        return False
     if any(map(_is_foreign, tokens)) or _mentions_tags(text, tags) or not _has_element(tags):
         return False
 
-    running_text = "".join(_running_text(text, tokens))
     lines = list(filter(str.strip, running_text.split("\n")))
     code_lines = _CODE_LINE.findall(running_text)
     begins_as_code = _CODE_LINE.match(running_text.lstrip())
     if begins_as_code or len(code_lines) > _MAX_SHARE_OF_CODE_LINES * len(lines):
         return False
-    return _is_wrapped(text) or read_prose(running_text).share >= _MIN_SHARE_OF_PROSE
+
+    prose = read_prose(running_text)
+    if _is_wrapped(text):
+        return prose.words >= _FEWEST_WORDS or _SENTENCE_END.search(running_text) is not None
+    return prose.share >= _MIN_SHARE_OF_PROSE
+
+
+def _has_other_form(text: str, tags: Sequence[_Token]) -> bool:
+    """Tell whether a text is Markdown, a diff, a log or a terminal's, or all tags are indented."""
+    if _OTHER_FORM.search(text):
+        return True
+    if _is_wrapped(text):
+        return False
+    starts_of_lines = (text.rfind("\n", 0, tag.start) + 1 for tag in tags)
+    return all(_INDENTED.match(text, start) for start in starts_of_lines)
 
 
 def _holds_template(text: str, tokens: Sequence[_Token]) -> bool:
