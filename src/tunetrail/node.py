@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tunetrail.config import Settings, check_identifier
-from tunetrail.data.flow.prepared import PreparedSession
+from tunetrail.data.flow.prepared import PreparedSession, claim_folder
 from tunetrail.data.report.session_report import join_sessions
 from tunetrail.errors import ModelError
 from tunetrail.learning.models.catalog import ResolvedModel
-from tunetrail.paths import made_folder
 from tunetrail.pipeline import STEPS, DataSciencePipeline, Outcome, remove_leftovers
 from tunetrail.pipeline.benchmark import Benchmark
 from tunetrail.pipeline.families import ALL_FAMILIES, ModelFamily, requested_families
@@ -285,10 +284,11 @@ class ModelTrainingNode:
             families = with_samples or families
         check_samples(summary, families)
 
+        claim_folder(folder)
         # The families write into a scratch folder first: `folder` gets all of them or none.
         pipeline = DataSciencePipeline(self.settings)
         sessions, max_lengths = {}, {}
-        with tempfile.TemporaryDirectory(dir=made_folder(folder), prefix=".parts-") as scratch:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".parts-") as scratch:
             for family in families:
                 sessions[family.name] = pipeline.prepare(
                     family.name,

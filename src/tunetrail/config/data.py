@@ -100,13 +100,14 @@ class CleaningConfig:
     characters that look the same have the same code points."""
 
     normalize_whitespace: bool = True
-    """Use `\\n` for line breaks and remove blanks at the ends of lines and empty lines
-    around a text; indentation and blanks within a line stay, so that source code keeps its
-    form."""
+    """Use `\\n` for line breaks and remove empty lines around a text and, in prose, blanks at
+    the ends of lines, except for Markdown's hard line break; indentation and blanks within a
+    line stay, so that source code keeps its form."""
 
     strip_markup: bool = True
-    """Remove HTML from prose; code and Markdown stay. Set it to false if an answer is meant
-    to be a raw HTML page."""
+    """Remove HTML from prose; code, prompt delimiters and Markdown stay, and all markup of
+    rows that speak of HTML. Set it to false if other answers are meant to be raw HTML
+    pages."""
 
     drop_duplicates: bool = True
     """Keep only the oldest of rows that are equal."""

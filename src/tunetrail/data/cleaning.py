@@ -7,7 +7,7 @@ need the whole session and are found in `twins`.
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -37,7 +37,9 @@ _ABOUT_MARKUP = re.compile(
     r"ウェブページ",
     re.IGNORECASE,
 )
+_ENCODING, _MARKUP = "encoding repaired", "markup removed"
 _MOST_REPAIRS = 4
+# A shorter text loses half of its characters with a blank or two.
 _FEWEST_CHARACTERS = 40
 
 _REPAIRED_TYPES = (
@@ -70,11 +72,36 @@ class CleanedRows:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _RepairedCell:
-    """The repaired value of a cell, the reasons of its changes and its replaced personal data."""
+    """The repaired value of a cell, the reasons of its changes and its replaced personal data.
+
+    `shrunk` names the repairs that took half of a text or more.
+    """
 
     value: Any
     reasons: list[str]
     placeholders: "Counter[str]"
+    shrunk: list[str] = field(default_factory=list)
+
+
+class _RowRepair:
+    """The repair of one row: what is known of the whole row, and what was done to its cells."""
+
+    def __init__(self, config: CleaningConfig, scrubber: Scrubber) -> None:
+        self.config = config
+        # Remembers the passwords that one cell tells, to replace them in the other cells too.
+        self.scrubber = scrubber.of_row()
+        # Dicts as ordered sets: a row has each reason once, in the order of the columns.
+        self.reasons: dict[str, None] = {}
+        self.shrunk: dict[str, None] = {}
+        self.placeholders: Counter[str] = Counter()
+
+    def repair(self, value: Any, column: str) -> Any:
+        """Return the repaired value of a cell."""
+        cell = _repair_cell(value, column, self.config, self.scrubber)
+        self.reasons.update(dict.fromkeys(cell.reasons))
+        self.shrunk.update(dict.fromkeys(cell.shrunk))
+        self.placeholders.update(cell.placeholders)
+        return cell.value
 
 
 def clean_rows(rows: pd.DataFrame, config: CleaningConfig) -> CleanedRows:
@@ -82,106 +109,118 @@ def clean_rows(rows: pd.DataFrame, config: CleaningConfig) -> CleanedRows:
 
     Personal data is also replaced in the earlier content of a changed row, unless that is off.
     """
-    scrubber = Scrubber(config.privacy)
-    placeholders: Counter[str] = Counter()
     before = rows.reset_index(drop=True)
     after = before.copy()
-    # Dicts as ordered sets: a row has each reason once, in the order of the columns.
-    reasons_by_row: list[dict[str, None]] = [{} for _ in range(len(before))]
+    repairs = _repairs_of_rows(before, config)
+    columns = [
+        column for column in content_columns(before) if column_type(column) in _REPAIRED_TYPES
+    ]
 
-    for column in content_columns(before):
-        if column_type(column) not in _REPAIRED_TYPES:
-            continue
+    for column in columns:
         values = []
-        cells = zip(before[column], before["shape"], strict=True)
-        for position, (cell_value, shape_name) in enumerate(cells):
-            cell = _repair_cell(cell_value, column, config, scrubber)
-            is_optional = column not in shape_named(shape_name).required
+        for value, shape, repair in zip(before[column], before["shape"], repairs, strict=True):
+            repaired = repair.repair(value, column)
+            is_optional = column not in shape_named(shape).required
             # An optional text that cleaning empties counts as absent.
-            values.append(None if is_optional and _is_blank(cell.value) else cell.value)
-            placeholders.update(cell.placeholders)
-            reasons_by_row[position].update(dict.fromkeys(cell.reasons))
+            values.append(None if is_optional and _is_blank(repaired) else repaired)
         after[column] = object_series(values)
+
+    # A password of one cell is known only now in the cells before it.
+    for position, repair in enumerate(repairs):
+        for column in columns if repair.scrubber.told_secrets else ():
+            after.at[position, column] = repair.repair(after.at[position, column], column)
 
     records = after.to_dict("records")
     unusable, changed = {}, {}
-    for position, (record, reasons) in enumerate(zip(records, reasons_by_row, strict=True)):
+    for position, (record, repair) in enumerate(zip(records, repairs, strict=True)):
         why_unusable = _why_unusable(record)
         if why_unusable is not None:
             unusable[position] = why_unusable
-        elif reasons:
-            changed[position] = "; ".join(reasons)
+        elif repair.reasons:
+            changed[position] = "; ".join(repair.reasons)
 
+    placeholders: Counter[str] = Counter()
+    shrunk: Counter[str] = Counter()
+    for repair in repairs:
+        placeholders.update(repair.placeholders)
+        shrunk.update(repair.shrunk.keys())
     return CleanedRows(
         rows=after.drop(index=list(unusable)).reset_index(drop=True),
-        set_aside=_account_for(before, records, unusable, scrubber),
-        changes=_account_for(before, records, changed, scrubber),
+        set_aside=_account_for(before, records, unusable, repairs),
+        changes=_account_for(before, records, changed, repairs),
         placeholders=placeholders,
+        shrunk=shrunk,
     )
+
+
+def _repairs_of_rows(rows: pd.DataFrame, config: CleaningConfig) -> list[_RowRepair]:
+    """Return the repair of each row; a row that is about markup keeps it.
+
+    "Write an HTML page" says that the page in the next cell is the answer, not a way to store it.
+    """
+    scrubber = Scrubber(config.privacy)
+    keeping_markup = replace(config, strip_markup=False)
+    repairs = []
+    for texts in texts_of_rows(rows):
+        has_tag = any("<" in text for text in texts)
+        keeps_markup = has_tag and any(map(_ABOUT_MARKUP.search, texts))
+        repairs.append(_RowRepair(keeping_markup if keeps_markup else config, scrubber))
+    return repairs
 
 
 def _account_for(
     before: pd.DataFrame,
     records: Sequence[Mapping[Any, Any]],
     reasons: Mapping[int, str],
-    scrubber: Scrubber,
+    repairs: Sequence[_RowRepair],
 ) -> pd.DataFrame:
     """Return a set-aside frame of the rows at the positions that have a reason."""
     lines = []
     old_records = before.iloc[list(reasons)].to_dict("records")
     for (position, reason), old_record in zip(reasons.items(), old_records, strict=True):
-        record = records[position]
-        old_text = content_text(old_record, scrubber.mask)
-        new_text = content_text(record, scrubber.mask)
+        record, mask = records[position], repairs[position].scrubber.mask
+        old_text = content_text(old_record, mask)
+        new_text = content_text(record, mask)
         lines.append((int(record["row_id"]), reason, old_text, new_text))
     return set_aside_frame("cleaning", lines)
 
 
 def clean_text(text: str, config: CleaningConfig) -> tuple[str, list[str]]:
-    """Return the repaired text and the names of the repairs that changed it."""
+    """Return the repaired text and the names of the repairs that changed it.
+
+    Repairing the result again changes nothing.
+    """
+    reasons: dict[str, None] = {}
+    for _ in range(_MOST_REPAIRS):
+        repaired = _repair_once(text, config, reasons)
+        # Only these two bring forth what an earlier repair would have changed: an entity becomes
+        # an accent that is composed with its letter.
+        is_settled = repaired == text or reasons.keys().isdisjoint((_ENCODING, _MARKUP))
+        text = repaired
+        if is_settled:
+            break
+    return text, list(reasons)
+
+
+def _repair_once(text: str, config: CleaningConfig, reasons: dict[str, None]) -> str:
     # In this order, because a repair may leave what the next one removes: markup leaves blanks.
     repairs: list[tuple[bool, str, Callable[[str], str]]] = [
-        (config.fix_encoding and not text.isascii(), "encoding repaired", _fix_encoding),
-        (config.normalize_unicode, "characters normalised", _normalize_unicode),
-        (config.strip_markup, "markup removed", _remove_markup),
-        (config.normalize_whitespace, "white space normalised", _normalize_whitespace),
+        (config.fix_encoding and not text.isascii(), _ENCODING, fix_encoding),
+        (config.normalize_unicode, "characters normalised", normalize_characters),
+        (config.strip_markup, _MARKUP, _remove_markup),
+        (config.normalize_whitespace, "white space normalised", normalize_whitespace),
     ]
-    reasons = []
     for is_on, reason, repair in repairs:
         repaired = repair(text) if is_on else text
         if repaired != text:
-            reasons.append(reason)
+            reasons[reason] = None
         text = repaired
-    return text, reasons
-
-
-def _fix_encoding(text: str) -> str:
-    # Line by line, because ftfy judges a text as a whole: one broken line must not depend on its
-    # neighbours.
-    return "\n".join(map(_fix_encoding_of_line, text.split("\n")))
-
-
-def _fix_encoding_of_line(line: str) -> str:
-    return line if line.isascii() else ftfy.fix_encoding(line)
-
-
-def _normalize_unicode(text: str) -> str:
-    return unicodedata.normalize("NFC", text.translate(_CONTROL_CHARACTERS))
+    return text
 
 
 def _remove_markup(text: str) -> str:
     # Without these characters there are neither tags nor entities, and parsing is slow.
     return strip_markup(text) if "<" in text or "&" in text else text
-
-
-def _normalize_whitespace(text: str) -> str:
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    stripped = "\n".join(line.rstrip(" \t") for line in lines).rstrip()
-
-    # Blank lines at the start go, but the first line's indentation belongs to code.
-    without_blank_start = re.sub(r"\A\s*\n", "", stripped)
-    # In a single line it is just a stray blank.
-    return without_blank_start if "\n" in without_blank_start else without_blank_start.strip()
 
 
 def _repair_cell(
@@ -193,28 +232,40 @@ def _repair_cell(
         return _RepairedCell(value=None, reasons=[], placeholders=placeholders)
 
     if holds_turns(column):
-        turns, all_reasons = [], []
+        turns, all_reasons, shrunk = [], [], []
         for turn in value:
             content = _repair_cell(turn["content"], "content", config, scrubber)
             turns.append({**turn, "content": content.value})
             all_reasons += content.reasons
+            shrunk += content.shrunk
             placeholders += content.placeholders
             if turn.get("tool_calls"):
                 calls = _scrub_json(turn["tool_calls"], scrubber)
                 turns[-1]["tool_calls"] = calls.value
                 all_reasons += calls.reasons
                 placeholders += calls.placeholders
-        return _RepairedCell(value=turns, reasons=all_reasons, placeholders=placeholders)
+        return _RepairedCell(
+            value=turns, reasons=all_reasons, placeholders=placeholders, shrunk=shrunk
+        )
 
     if column_type(column) is ColumnType.TOOLS:
         return _scrub_json(value, scrubber)
 
     text, reasons = clean_text(value, config)
+    is_shrunk = len(value) >= _FEWEST_CHARACTERS and 2 * len(text) <= len(value)
+    shrunk = [_MARKUP if _MARKUP in reasons else reasons[-1]] if is_shrunk else []
+
     if column_type(column) is not ColumnType.LABEL:
-        text, counts = scrubber.scrub(text)
-        placeholders.update(counts)
-        reasons += [f"{name} replaced" for name in counts]
-    return _RepairedCell(value=text, reasons=reasons, placeholders=placeholders)
+        for _ in range(_MOST_REPAIRS):
+            text, counts = scrubber.scrub(text)
+            placeholders.update(counts)
+            if not counts:
+                break
+            # A placeholder may change what the text reads like, and so what is repaired.
+            text, more_reasons = clean_text(text, config)
+            reasons += more_reasons
+        reasons += [f"{name} replaced" for name in placeholders]
+    return _RepairedCell(value=text, reasons=reasons, placeholders=placeholders, shrunk=shrunk)
 
 
 def _scrub_json(text: str, scrubber: Scrubber) -> _RepairedCell:

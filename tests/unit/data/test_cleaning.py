@@ -41,7 +41,7 @@ def frame(shape: str, *contents: dict[str, Any]) -> pd.DataFrame:
         ),
         ("cafÃ© au lait", "café au lait"),
         ("cafe\u0301", "café"),
-        ("a\x00b\x07c\ufeffd\x0ce\x81", "abcde"),
+        ("a\x00b\x07c\ufeffd\x0ce\x81", "abcd\ne"),
         ("non\u200djoiner stays", "non\u200djoiner stays"),
         ("a\tb", "a\tb"),
         (" \n\t ", ""),

@@ -12,10 +12,15 @@ from tunetrail.data import row_files
 from tunetrail.data.checks.results import CheckResult, StepAccount
 from tunetrail.data.sides import SIDES
 from tunetrail.data.splits import Split, check_no_leak
-from tunetrail.paths import write_private_text
+from tunetrail.errors import ConfigError
+from tunetrail.paths import private_folder, write_private_text
 
 SET_ASIDE, CHANGES, FLAGS = "set_aside.parquet", "changes.parquet", "flags.parquet"
 REPORT, SUMMARY = "report.html", "summary.json"
+
+_MARK = ".tunetrail-prepared"
+"""A file that says that the other files of a folder are a preparation's, to be replaced."""
+_KEYS_OF_SUMMARY = {"account", "findings", "split", "stopped"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +111,44 @@ class PreparedSession:
         }
         write_private_text(path, json.dumps(summary, indent=1, ensure_ascii=False))
         return path
+
+
+def claim_folder(folder: Path) -> None:
+    """Make a folder for a preparation, or take the one of an earlier preparation.
+
+    Raises:
+        ConfigError: The folder holds files of somebody else that would be replaced, or links that
+            lead to files elsewhere.
+    """
+    side_names = [str(side_file(Path(), side)) for side in SIDES]
+    names = [*side_names, SET_ASIDE, CHANGES, FLAGS, REPORT, SUMMARY]
+    paths = [folder / name for name in (*names, "rows", _MARK)]
+    links = list(filter(Path.is_symlink, paths))
+    foreign = [folder / name for name in names if (folder / name).exists()]
+    blocking = links or ([] if _is_prepared(folder) else foreign)
+    # A file in place of the folder of the sides.
+    blocking += [path for path in (folder, folder / "rows") if path.exists() and not path.is_dir()]
+
+    if blocking:
+        what = "link" if links else "file"
+        raise ConfigError(
+            "output_dir must be a new folder or one of an earlier preparation, "
+            f"got {str(folder)!r} with a {what} of another origin, {str(blocking[0])!r}. "
+            "Choose another folder, or move it away."
+        )
+    private_folder(folder)
+    (folder / _MARK).touch()
+
+
+def _is_prepared(folder: Path) -> bool:
+    """Tell whether the files of a folder are a preparation's; older versions left no mark."""
+    if (folder / _MARK).is_file():
+        return True
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(summary, dict) and summary.keys() >= _KEYS_OF_SUMMARY
 
 
 def side_file(folder: Path, side: str) -> Path:

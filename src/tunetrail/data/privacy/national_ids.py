@@ -48,7 +48,9 @@ def _form(head: str, tail: str, is_valid: Callable[[str], bool], word: str | Non
     return _Form(
         pattern=re.compile(f"{left}(?:{tail.replace('_', BLANK)}){right}"),
         is_valid=is_valid,
-        word=None if word is None else re.compile(rf"(?i)(?<![{LATIN}0-9])(?:{word})(?![{LATIN}0-9])"),
+        word=None
+        if word is None
+        else re.compile(rf"(?i)(?<![{LATIN}0-9])(?:{word})(?![{LATIN}0-9])"),
     )
 
 

@@ -4,6 +4,7 @@ This module knows the order of the kinds and settles overlaps; the finders know 
 recognised.
 """
 
+import copy
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from tunetrail.data.privacy.accounts import find_cards, find_ibans
 from tunetrail.data.privacy.contacts import find_emails, find_ipv4_addresses, find_ipv6_addresses
 from tunetrail.data.privacy.credentials import find_secrets
 from tunetrail.data.privacy.national_ids import find_lettered_ids, find_national_ids
-from tunetrail.data.privacy.spans import Span, fold_text
+from tunetrail.data.privacy.spans import WORD, Span, fold_text
 from tunetrail.data.privacy.telephones import find_phones
 
 _Finder = Callable[[str], list[Span]]
@@ -44,6 +45,8 @@ _FINDERS: tuple[tuple[str, _Finder, re.Pattern[str] | None], ...] = (
     ("national_id", find_lettered_ids, _NUMBER),
     ("phone", find_phones, _DIGITS),
 )
+# Shorter secrets and plain words occur by chance where nobody means them.
+_FEWEST_CHARACTERS_OF_SECRET = 6
 _FEWEST_PASSES = 8
 _CHARACTERS_OF_ALL_PASSES = 1_000_000
 
@@ -57,6 +60,19 @@ class Scrubber:
     def __init__(self, config: PrivacyConfig) -> None:
         kinds = {kind for kind, _, _ in _FINDERS} if config.enabled else set()
         self._enabled_kinds = {kind for kind in kinds if getattr(config, kind)}
+        self._remembers = False
+        self.told_secrets: set[str] = set()
+
+    def of_row(self) -> "Scrubber":
+        """Return a scrubber for the texts of one row, which remembers the secrets that they tell.
+
+        A secret that it has found is replaced in later texts as well, wherever it occurs; so texts
+        that came earlier have to be scrubbed again.
+        """
+        scrubber = copy.copy(self)
+        scrubber._remembers = True
+        scrubber.told_secrets = set()
+        return scrubber
 
     def scrub(self, text: str) -> tuple[str, dict[str, int]]:
         """Return the text with placeholders, and the count of each, as in `{"EMAIL": 2}`.
@@ -73,11 +89,16 @@ class Scrubber:
         # longer row before. Made-up rows can go on like this for ever, so the number of passes is
         # bounded, the more tightly the longer the text.
         passes = max(_FEWEST_PASSES, _CHARACTERS_OF_ALL_PASSES // (len(text) + 1))
+        secrets = self.told_secrets if self._remembers else set()
         for _ in range(passes):
-            settled = _settle_overlaps(_find_all(text))
+            found = _find_all(text)
+            if secrets:
+                found += _find_secrets_again(text, secrets)
+            settled = _settle_overlaps(found)
             findings = [finding for finding in settled if finding.kind in self._enabled_kinds]
             if not findings:
                 break
+            secrets.update(_distinct_secrets(text, findings))
             text = _replace_findings(text, findings, counts)
         return text, counts
 
@@ -97,6 +118,27 @@ def _find_all(text: str) -> list[_Finding]:
     for rank, (kind, find, required_pattern) in enumerate(_FINDERS):
         if is_present[required_pattern]:
             findings.extend(_Finding(start, end, rank, kind) for start, end in find(text))
+    return findings
+
+
+def _distinct_secrets(text: str, findings: list[_Finding]) -> list[str]:
+    """Return the secrets among the findings that are unlike any word or number."""
+    secrets = []
+    for finding in findings:
+        secret = text[finding.start : finding.end] if finding.kind == "secret" else ""
+        is_word = secret.isalpha() or secret.isdigit()
+        if len(secret) >= _FEWEST_CHARACTERS_OF_SECRET and not is_word:
+            secrets.append(secret)
+    return secrets
+
+
+def _find_secrets_again(text: str, secrets: set[str]) -> list[_Finding]:
+    """Return the places of secrets that were told before, here or in another text of the row."""
+    findings = []
+    for secret in secrets:
+        if secret in text:
+            pattern = re.compile(rf"(?<![{WORD}]){re.escape(secret)}(?![{WORD}])")
+            findings += [_Finding(*match.span(), 0, "secret") for match in pattern.finditer(text)]
     return findings
 
 

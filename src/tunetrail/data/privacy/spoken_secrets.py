@@ -10,15 +10,10 @@ from collections.abc import Callable
 from tunetrail.data.privacy.spans import LATIN, Span
 
 # By the beginning that each name is looked for with: searching for 40 words is cheap, and only
-# a text that holds one of them is matched with a pattern. Inflections follow the beginnings.
+# where one of them stands is the text matched with a pattern. Inflections follow the beginnings.
 _PASSWORDS = {
-    "passw": r"passw(?:or[dt]|d)\w{0,3}",
-    "passphrase": "passphrases?",
-    "passcode": "passcodes?",
-    "passord": r"passord\w{0,2}",
-    "pwd": "pwd",
-    "pw": "pw",
-    "pass": "pass",
+    "pass": r"pass(?:w(?:or[dt]|d)\w{0,3}|phrases?|codes?|ord\w{0,2})?",
+    "pw": "pwd?",
     "kennwort": "kennwort",
     "zugangscode": "zugangscode",
     "mot de passe": "mot de passe",
@@ -27,8 +22,7 @@ _PASSWORDS = {
     "clave": "clave",
     "senha": "senha",
     "palavra-passe": "palavra-passe",
-    "parola": r"parola(?: d['’]ordine| chiave)?\w{0,3}",
-    "parol": r"parol[ăe]\w{0,3}",
+    "parol": r"parol[aăe](?: d['’]ordine| chiave)?\w{0,3}",
     "wachtwoord": "wachtwoord",
     "lösenord": r"lösenord\w{0,2}",
     "adgangskode": r"adgangskode\w{0,2}",
@@ -44,12 +38,11 @@ _PASSWORDS = {
     "كلمة": "كلمة (?:المرور|السر)",
     "رمز عبور": "رمز عبور",
     "گذرواژه": "گذرواژه",
-    "סיסמ": "ה?סיסמ[הא]",
+    "סיסמ": "סיסמ[הא]",
     "पासवर्ड": "पासवर्ड",
     "পাসওয়ার্ড": "পাসওয়ার্ড",
     "รหัสผ่าน": "รหัสผ่าน",
     "mật khẩu": "mật khẩu",
-    "kata sandi": "kata sandi",
     "sandi": "sandi",
     "密码": "密码",
     "密碼": "密碼",
@@ -61,9 +54,12 @@ _PASSWORDS = {
     "암호": "암호",
 }
 _KEYS = {
-    "key": "(?:api|access|secret|private|licen[cs]e)[ _-]?keys?",
-    "token": r"(?:\w{2,12} )?tokens?",
-    "secret": "(?:client )?secret",
+    "api": "api[ _-]?keys?",
+    "access": "access[ _-]?(?:keys?|tokens?)",
+    "private": "private[ _-]?keys?",
+    "licen": "licen[cs]e[ _-]?keys?",
+    "token": "tokens?",
+    "secret": "secrets?(?:[ _-]?keys?)?",
 }
 # Words between the name and the link, as in "the password for the wifi is".
 _WORDS_BETWEEN = r"(?P<between>(?:[ \u00a0]\(?[^\W\d_][\w'’-]{0,20}\)?){0,5}?)"
@@ -112,6 +108,8 @@ def _patterns(names: dict[str, str]) -> dict[str, re.Pattern[str]]:
 
 _PASSWORD_PATTERNS = _patterns(_PASSWORDS)
 _KEY_PATTERNS = _patterns(_KEYS)
+_BEGINNINGS = (*_PASSWORDS, *_KEYS)
+_ASCII_BEGINNINGS = tuple(filter(str.isascii, _BEGINNINGS))
 
 
 def find_spoken_secrets(text: str, is_random: Callable[[str], bool]) -> list[Span]:
@@ -124,23 +122,38 @@ def find_spoken_secrets(text: str, is_random: Callable[[str], bool]) -> list[Spa
     if not _DIGIT.search(text):
         return []
 
-    lowered = text.lower()
+    # The one letter whose small form is two characters; spans must stay spans.
+    lowered = text.replace("\u0130", "I").lower()
     spans = []
-    for beginning, pattern in _PASSWORD_PATTERNS.items():
-        if beginning in lowered:
-            for match in pattern.finditer(text):
-                value = _trimmed(match["value"])
-                if _is_password(value, match, text):
-                    spans.append((match.start("value"), match.start("value") + len(value)))
-
-    for beginning, pattern in _KEY_PATTERNS.items():
-        if beginning in lowered:
-            for match in pattern.finditer(text):
-                value = _trimmed(match["value"])
-                is_told = match["link"].strip() not in ("", "=", ":") and not _tells_about(match)
-                if is_told and is_random(value) and not _REFERENCE.fullmatch(value):
-                    spans.append((match.start("value"), match.start("value") + len(value)))
+    for beginning in _ASCII_BEGINNINGS if text.isascii() else _BEGINNINGS:
+        position = lowered.find(beginning)
+        while position >= 0:
+            span = _secret_after(text, position, beginning, is_random)
+            if span is not None:
+                spans.append(span)
+            position = lowered.find(beginning, position + 1)
     return spans
+
+
+def _secret_after(
+    text: str, position: int, beginning: str, is_random: Callable[[str], bool]
+) -> Span | None:
+    """Return the secret that the name at a position is followed by, or None."""
+    is_key = beginning in _KEYS
+    pattern = _KEY_PATTERNS[beginning] if is_key else _PASSWORD_PATTERNS[beginning]
+    match = pattern.match(text, position)
+    if match is None or _tells_about(match):
+        return None
+
+    value = _trimmed(match["value"])
+    if is_key:
+        # With a sign, it is an assignment, which has a pattern of its own.
+        is_told = match["link"].strip() not in ("", "=", ":")
+        is_secret = is_told and is_random(value) and not _REFERENCE.fullmatch(value)
+    else:
+        is_secret = _is_password(value, match, text)
+    start = match.start("value")
+    return (start, start + len(value)) if is_secret else None
 
 
 def _trimmed(value: str) -> str:
@@ -157,7 +170,7 @@ def _tells_about(match: re.Match[str]) -> bool:
 
 def _is_password(value: str, match: re.Match[str], text: str) -> bool:
     """Tell whether a word after the name of a password is one, the more strictly the less is said."""
-    if len(value) < 4 or _tells_about(match) or not _DIGIT.search(value):
+    if len(value) < 4 or not _DIGIT.search(value):
         return False
     if _REFERENCE.fullmatch(value):
         return False

@@ -35,6 +35,7 @@ _REPLACED = {**_REMOVED, **_LINE_BREAKS, **_UNIT_SEPARATOR}
 _SEPARATING_CONTROLS = re.compile("(?<=\\w\\w)[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]++(?=\\w\\w)")
 _UNUSUAL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
 
+_LINE_ENDS, _LINE_ENDS_OF_WINDOWS = re.compile("([\n\x85])"), re.compile("(\n)")
 _LINE_END = re.compile(r"\r+\n|\r")
 _HARD_BREAK = "  "
 # Blanks at the end of a line are content in fenced code and in the context lines of a diff.
@@ -48,11 +49,13 @@ def fix_encoding(text: str) -> str:
     Line by line, because ftfy judges a text as a whole: one broken line must not depend on its
     neighbours.
     """
-    return "\n".join(map(_fix_encoding_of_line, text.split("\n")))
+    # Next to other characters of Windows, U+0085 is an ellipsis, otherwise a line end.
+    line_end = _LINE_ENDS_OF_WINDOWS if _WINDOWS_CHARACTERS.search(text) else _LINE_ENDS
+    return "".join(map(_fix_encoding_of_line, line_end.split(text)))
 
 
 def _fix_encoding_of_line(line: str) -> str:
-    return line if line.isascii() else ftfy.fix_encoding(line)
+    return line if line.isascii() or line == "\x85" else ftfy.fix_encoding(line)
 
 
 def normalize_characters(text: str) -> str:

@@ -78,7 +78,9 @@ _TEMPLATE = re.compile(r"\{\{|\{%|=\{|<\?(?!xml)|<%|\$\{")
 # "the <b> tag": the text is about HTML.
 _MENTION = re.compile(r"\s++(?:and|or|tag|element|attribute|block|section|node)s?\b", re.IGNORECASE)
 # [INST], <|im_end|>, <s> and the like: the text was rendered for a model.
-_SPECIAL_TOKEN = re.compile(r"\[/?INST\]|<\|[^|<>\n]{1,40}\|>|<</?SYS>>|\A\s*<s>|</s>\s*\Z|</?think>")
+_SPECIAL_TOKEN = re.compile(
+    r"\[/?INST\]|<\|[^|<>\n]{1,40}\|>|<</?SYS>>|\A\s*<s>|</s>\s*\Z|</?think>"
+)
 # Headings, tables, quotes, links, strong words and tasks of Markdown; diffs, logs, terminals.
 _OTHER_FORM = re.compile(
     r"""^[ ]{0,3}\#{1,6}\ \S | ^[ ]{0,3}>\ | ^\|?[ ]*+:?-{3,}+:?[ ]*+\| | \]\([^()\s]++\)
@@ -237,7 +239,10 @@ def _is_html(text: str, tokens: Sequence[_Token]) -> bool:
 
     prose = read_prose(running_text)
     if _is_wrapped(text):
-        return prose.words >= _FEWEST_WORDS or _SENTENCE_END.search(running_text) is not None
+        # A post about code may say little around its blocks.
+        has_block = "pre" in names and prose.words > 0
+        has_sentence = _SENTENCE_END.search(running_text) is not None
+        return has_block or has_sentence or prose.words >= _FEWEST_WORDS
     return prose.share >= _MIN_SHARE_OF_PROSE
 
 
