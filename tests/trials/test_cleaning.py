@@ -1,5 +1,6 @@
 """Cleaning and scrubbing of texts as people bring them: what must go, and what must stay."""
 
+# ruff: noqa: RUF001 -- texts of many languages
 from pathlib import Path
 from typing import Any
 

@@ -33,8 +33,8 @@ from tunetrail.samples.messages import has_answer, map_json_texts
 # Names of markup outside of tags, addresses and file names: the row is about it.
 _ABOUT_MARKUP = re.compile(
     r"(?<![<\w/.=\"'-])(?<!doctype )(?:x?html5?|css3?|jsx|tsx|svg|xml|xslt|javascript|markup|"
-    r"web ?(?:page|site)s?|p[áa]ginas? web|pages? web|web-?(?:seite|site)n?)\b|веб-страниц|网页|網頁|"
-    r"ウェブページ",
+    r"web ?(?:page|site)s?|p[áa]ginas? web|pages? web|web-?(?:seite|site)n?)\b"
+    r"|веб-страниц|网页|網頁|ウェブページ",
     re.IGNORECASE,
 )
 _ENCODING, _MARKUP = "encoding repaired", "markup removed"

@@ -54,6 +54,7 @@ def test_prepare_writes_the_files_and_prints_the_account(
     for words in ("validation", "cleaning", "split", "anchor is empty", "report: look/report.html"):
         assert words in printed
     assert {path.name for path in look.iterdir()} == {
+        ".tunetrail-prepared",
         "rows",
         "set_aside.parquet",
         "changes.parquet",

@@ -48,8 +48,8 @@ _IDENTIFIER = re.compile(
     r"isbn|ean|gtin|upc|imei|serial|tracking|build|timestamp|time|ts|ns|nonce|seed|sum|total)"
     r"[\"']?[ :=#_\"'-]{0,3}$"
 )
-_CALCULATED_BEFORE = re.compile(r"(?:[0-9)\]]\s*[-+*/×÷^%<>=]+|\w\s*(?:[*^]|==|<|>))\s*$")
-_CALCULATED_AFTER = re.compile(r"\s*[-+*/×÷^%<>=]+\s*[(]?[0-9]")
+_CALCULATED_BEFORE = re.compile(r"(?:[0-9)\]]\s*[-+*/\u00d7\u00f7^%<>=]+|\w\s*(?:[*^]|==|<|>))\s*$")
+_CALCULATED_AFTER = re.compile(r"\s*[-+*/\u00d7\u00f7^%<>=]+\s*[(]?[0-9]")
 _LONGEST_OPERATION = 12
 
 # The head alone is searched first: two letters and two digits are rare, the whole form is slow.

@@ -1,6 +1,7 @@
 """Find secrets in a text: keys of known vendors, private keys, tokens, and passwords.
 
-Passwords are assigned in code, or told in a sentence (see `spoken_secrets`). What only stands for a secret (a variable, a call, a template, a mask) is none.
+Passwords are assigned in code, or told in a sentence (see `spoken_secrets`). What only stands for a
+secret (a variable, a call, a template, a mask) is none.
 """
 
 import base64

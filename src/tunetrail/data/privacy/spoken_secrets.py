@@ -4,6 +4,7 @@
 secret, a link such as a colon or "is", and a word that no language has.
 """
 
+# ruff: noqa: RUF001 -- names and signs of many languages
 import re
 from collections.abc import Callable
 
@@ -65,12 +66,15 @@ _KEYS = {
 _WORDS_BETWEEN = r"(?P<between>(?:[ \u00a0]\(?[^\W\d_][\w'’-]{0,20}\)?){0,5}?)"
 _LINK = (
     r"(?P<link>[ \u00a0]{0,3}(?:[:=]|->|→)[ \u00a0]{0,3}"
-    r"|[ \u00a0](?:is|was|are|to|ist|lautet|war|est|sera|es|será|é|è|era|är|er|on|jest|je|bude|este|"
-    r"van|adalah|là|είναι|это|هي|هو|است|है|হল|คือ)(?:[ \u00a0]now|[ \u00a0]still)?:?[ \u00a0]"
+    r"|[ \u00a0](?:is|was|are|to|ist|lautet|war|est|sera|es|será|é|è|era|är|er|on|jest|je|bude|"
+    r"este|van|adalah|là|είναι|это|هي|هو|است|है|হল|คือ)(?:[ \u00a0]now|[ \u00a0]still)?:?[ \u00a0]"
     r"|[ \u00a0]?(?:[はは是为為]|設為|设为|는|은|가|이|คือ)[ :\u00a0]{0,3}"
     r"|[ \u00a0]?(?:[-–—][ \u00a0])?)"
 )
-_VALUE = rf"""(?P<opening>[\"'`“”„«‘「『(*]{{0,3}})(?P<value>(?=[^\s0-9]{{0,63}}[0-9])[!-+\--:=?-_a-~{LATIN}]{{4,64}})"""
+_VALUE = (
+    r"""(?P<opening>["'`“”„«‘「『(*]{0,3})"""
+    rf"(?P<value>(?=[^\s0-9]{{0,63}}[0-9])[!-+\--:=?-_a-~{LATIN}]{{4,64}})"
+)
 _NOT_OF_A_VALUE = re.compile(r"[\"'`<>{}\[\]|\\]")
 _UNITS = re.compile(
     r"[0-9]+(?:-[0-9]+)?-?(?:characters?|chars?|bits?|bytes?|digits?|letters?|days?|x|st|nd|rd|th|"
@@ -169,7 +173,7 @@ def _tells_about(match: re.Match[str]) -> bool:
 
 
 def _is_password(value: str, match: re.Match[str], text: str) -> bool:
-    """Tell whether a word after the name of a password is one, the more strictly the less is said."""
+    """Tell whether a word after the name of a password is one; bare words need more to show it."""
     if len(value) < 4 or not _DIGIT.search(value):
         return False
     if _REFERENCE.fullmatch(value):
