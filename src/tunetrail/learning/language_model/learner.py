@@ -162,6 +162,7 @@ class LanguageModelLearner:
             teaches = list(map(_is_supervised, examples))
             has_form = [bool(example.input_ids) for example in examples]
             target = "the whole output"
+            self._name_context_answers(examples)
 
         unlearnable = has_form.count(False)
         if unlearnable:
@@ -176,6 +177,17 @@ class LanguageModelLearner:
             raise SampleError(
                 f"llm.max_length={self.config.max_length} cuts off {target} of {cut} of "
                 f"{len(records)} rows. Raise it."
+            )
+
+    def _name_context_answers(self, examples: Sequence[TokenizedExample]) -> None:
+        """Warn of answers that nothing is learnt from, although their rows are learnt."""
+        context_answers = sum(example.context_answers for example in examples)
+        if context_answers:
+            _logger.warning(
+                "%d answers before the last one of their chats are context only: the chat "
+                "template writes them in another way once the chat goes on. To learn them as "
+                "well, add the chat up to each of them as a row of its own.",
+                context_answers,
             )
 
     def _why_unlearnable(self, tokenizer: PreTrainedTokenizerBase, record: Record) -> str:

@@ -39,6 +39,7 @@ class TokenizedExample:
         weight: Weight of each of its supervised tokens in training.
         unshared_bytes: Number of bytes of its text that not all compared tokenizers read, so that
             nothing of it is labelled; see `shared_text`.
+        context_answers: Number of its answers that are context only; see `RenderedChat`.
     """
 
     input_ids: list[int]
@@ -47,6 +48,7 @@ class TokenizedExample:
     truncated: bool
     weight: float = 1.0
     unshared_bytes: int = 0
+    context_answers: int = 0
 
     @property
     def supervised_positions(self) -> list[int]:
@@ -96,6 +98,7 @@ class LabelledText:
         spans: Begin and end of what is learned, in characters: the assistant's turns, or all of a
             document.
         turns: The index of the message of each span; 0 for a document.
+        context_answers: Number of answers that are context only; see `RenderedChat`.
         input_ids: Token ids.
         labels: The same ids for tokens that are learned, `IGNORED` for all others.
         offsets: Begin and end of each token in the text, in characters.
@@ -107,6 +110,7 @@ class LabelledText:
     input_ids: list[int]
     labels: list[int]
     offsets: list[tuple[int, int]]
+    context_answers: int = 0
 
 
 def tokenize_record(
@@ -143,6 +147,7 @@ def tokenize_record(
         supervised_bytes=len("".join(supervised_texts).encode()),
         truncated=len(whole.input_ids) > max_length,
         weight=weight_of(record),
+        context_answers=whole.context_answers,
     )
 
 
@@ -189,6 +194,7 @@ def label_record(
         input_ids=input_ids,
         labels=labels,
         offsets=offsets,
+        context_answers=rendered.context_answers,
     )
 
 

@@ -59,11 +59,14 @@ class RenderedChat:
         text: The text, with `FILLER` within the markers that people wrote.
         spans: Begin and end of each answer that is learnt, in characters, with the end of its turn.
         turns: The index of the message of each span.
+        context_answers: Number of answers that aren't learnt, since the template writes them or
+            their prompts in another way once the conversation goes on.
     """
 
     text: str
     spans: list[Span]
     turns: list[int]
+    context_answers: int = 0
 
 
 def prepare_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
@@ -173,7 +176,9 @@ def render_chat(
                 spans.append((len(prompt), len(prompt + form)))
                 turns.append(index)
                 break
-    return RenderedChat(text=text, spans=spans, turns=turns)
+    return RenderedChat(
+        text=text, spans=spans, turns=turns, context_answers=len(learnt) - len(turns)
+    )
 
 
 class _Rendering:

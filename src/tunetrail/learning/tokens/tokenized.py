@@ -73,7 +73,8 @@ def tokenize_examples(
     if cache is None:
         return tokenize(range(len(records)))
 
-    identity = f"examples:{tokenizer_identity(tokenizer)}:{max_length}:{thoughts}"
+    # The number changes with the arrays of a cache file.
+    identity = f"examples:2:{tokenizer_identity(tokenizer)}:{max_length}:{thoughts}"
     contents = list(map(_content_key, records))
     blocks = _cached_blocks(cache, identity, contents, lambda rows: _to_arrays(tokenize(rows)))
 
@@ -110,6 +111,7 @@ def _to_arrays(examples: Sequence[TokenizedExample]) -> Arrays:
         "lengths": np.array(example_lengths(examples), dtype=np.int64),
         "supervised_bytes": np.array([example.supervised_bytes for example in examples], np.int64),
         "truncated": np.array([example.truncated for example in examples], dtype=bool),
+        "context_answers": np.array([example.context_answers for example in examples], np.int64),
     }
 
 
@@ -122,13 +124,15 @@ def _from_arrays(arrays: Arrays) -> Iterator[TokenizedExample]:
         np.split(arrays["labels"], ends),
         arrays["supervised_bytes"].tolist(),
         arrays["truncated"].tolist(),
+        arrays["context_answers"].tolist(),
     )
-    for input_ids, labels, supervised_bytes, truncated in zip(*columns, strict=True):
+    for input_ids, labels, supervised_bytes, truncated, context in zip(*columns, strict=True):
         yield TokenizedExample(
             input_ids=input_ids.tolist(),
             labels=labels.tolist(),
             supervised_bytes=supervised_bytes,
             truncated=truncated,
+            context_answers=context,
         )
 
 

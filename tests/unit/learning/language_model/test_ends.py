@@ -1,10 +1,12 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tunetrail.cache import ResultCache
 from tunetrail.config import LanguageModelConfig
 from tunetrail.errors import SampleError
 from tunetrail.learning.language_model.learner import LanguageModelLearner
@@ -48,3 +50,34 @@ def test_check_names_rows_without_a_form_and_refuses_most_of_them(
     model = LEARNER.load(tiny_language_model)
     answers = LEARNER.write_answers(model, [rows[0], unlearnable], max_new_tokens=2, batch_size=2)
     assert answers[0] is not None and answers[1] is None
+
+
+@pytest.mark.parametrize("with_cache", [False, True])
+def test_check_names_answers_that_are_context_only(
+    tiny_language_model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, with_cache: bool
+) -> None:
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_language_model, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    # Like Qwen3's, it drops the thoughts of all answers except the last one.
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ '<|' + m['role'] + '|>' }}"
+        "{{ m['content'] if loop.last else m['content'].split('</think>')[-1] }}"
+        "{{ eos_token }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+    )
+    tokenizer.save_pretrained(folder)
+    turns = [("user", "a"), ("assistant", "<think>why</think>b"), ("user", "c"), ("assistant", "d")]
+    thoughtful = {"messages": [{"role": role, "content": text} for role, text in turns]}
+    plain = {"input": "a", "output": "b"}
+    cache = ResultCache(folder=tmp_path / "cache", gigabytes=1) if with_cache else None
+    if cache is not None:
+        cache.open()
+    learner = replace(LEARNER, cache=cache)
+
+    learner.check(str(folder), [plain], learner.load)
+    assert "context only" not in caplog.text
+    # The second time, the examples come from the cache.
+    for _ in range(2):
+        caplog.clear()
+        learner.check(str(folder), [plain, thoughtful, thoughtful], learner.load)
+        assert "2 answers before the last one of their chats are context only" in caplog.text
