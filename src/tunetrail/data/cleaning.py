@@ -193,12 +193,11 @@ def clean_text(text: str, config: CleaningConfig) -> tuple[str, list[str]]:
     reasons: dict[str, None] = {}
     for _ in range(_MOST_REPAIRS):
         repaired = _repair_once(text, config, reasons)
-        # Only these two bring forth what an earlier repair would have changed: an entity becomes
-        # an accent that is composed with its letter.
-        is_settled = repaired == text or reasons.keys().isdisjoint((_ENCODING, _MARKUP))
-        text = repaired
-        if is_settled:
+        if repaired == text:
             break
+        # A repair brings forth what an earlier one would have changed: an entity becomes an
+        # accent that is composed with its letter, a tag loses the indentation of code.
+        text = repaired
     return text, list(reasons)
 
 
