@@ -9,13 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunetrail.config import CleaningConfig, PrivacyConfig
+from tunetrail.config import (
+    CleaningConfig,
+    PreparationConfig,
+    PrivacyConfig,
+    SplitConfig,
+    ValidationConfig,
+)
 from tunetrail.data.cleaning import clean_rows, clean_text
+from tunetrail.data.flow.chunk_steps import ChunkSteps
+from tunetrail.data.flow.preparation import Preparation
 from tunetrail.data.flow.prepared import claim_folder
 from tunetrail.data.privacy import Scrubber
 from tunetrail.data.rows import rows_frame
 from tunetrail.errors import ConfigError
-from tunetrail.samples import Sample, SampleKind
+from tunetrail.samples import Sample, SampleKind, parse_sample
 
 SCRUBBER = Scrubber(PrivacyConfig())
 PAGE = (
@@ -168,6 +176,33 @@ def test_cleaning_a_cleaned_text_changes_nothing(text: str) -> None:
     assert again.rows["input"].tolist() == once["input"].tolist()
     assert again.rows["output"].tolist() == once["output"].tolist()
     assert len(again.changes) == 0
+
+
+@pytest.mark.parametrize(
+    ("pages", "severity"), [(0, "passed"), (1, "passed"), (8, "warning"), (40, "warning")]
+)
+def test_texts_that_cleaning_halves_are_a_finding(
+    tmp_path: Path, pages: int, severity: str
+) -> None:
+    rows = []
+    for number in range(40):
+        sentence = f"Order {number} was sent on a {number * 7} day trip, and it arrived in time."
+        markup = '<div class="wide"><p style="color: grey; margin: 0; padding: 0">'
+        page = f"{markup * 3}{sentence}{'</p></div>' * 3}"
+        rows.append({"text": page if number < pages else sentence})
+    samples = [parse_sample(row, SampleKind.EMBEDDING) for row in rows]
+    frame = rows_frame(list(enumerate(samples)))
+    steps = ChunkSteps(
+        kind=SampleKind.EMBEDDING, validation=ValidationConfig(), cleaning=CleaningConfig()
+    )
+    config = PreparationConfig(workers=1, cache_gigabytes=0.0)
+    preparation = Preparation(steps=steps, split=SplitConfig(), config=config, seed=0)
+
+    session = preparation.run([frame], tmp_path / "prepared")
+
+    finding = next(finding for finding in session.findings if finding.check == "rows.shrunk")
+    assert finding.rows == pages and finding.severity == severity
+    assert pages == 0 or "markup removed" in finding.message
 
 
 def test_a_preparation_takes_no_folder_with_files_of_somebody_else(tmp_path: Path) -> None:

@@ -104,6 +104,10 @@ class RowChecksConfig:
     encoding: CheckConfig = _check()
     """Texts with damaged characters; cleaning repairs the ones that can be repaired."""
 
+    shrunk: CheckConfig = _check(threshold=0.05)
+    """Rows of which cleaning takes half of a text or more, such as the markup of pages: see
+    `cleaning.strip_markup` and the other repairs."""
+
     language: CheckConfig = _check()
     """Rows in another language than `validation.language`."""
 

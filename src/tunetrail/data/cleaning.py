@@ -60,14 +60,14 @@ class CleanedRows:
         set_aside: Rows that have no text left, or whose two answers have become equal.
         changes: One line for each row that stays and was changed, with the reasons.
         placeholders: Number of replaced personal data by type.
-        shrunk: Number of rows of which repairs took half of a text or more, by the repairs.
+        shrunk: (`row_id`, repair) of each row of which a repair took half of a text or more.
     """
 
     rows: pd.DataFrame
     set_aside: pd.DataFrame
     changes: pd.DataFrame
     placeholders: "Counter[str]"
-    shrunk: "Counter[str]"
+    shrunk: tuple[tuple[int, str], ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,16 +140,17 @@ def clean_rows(rows: pd.DataFrame, config: CleaningConfig) -> CleanedRows:
             changed[position] = "; ".join(repair.reasons)
 
     placeholders: Counter[str] = Counter()
-    shrunk: Counter[str] = Counter()
-    for repair in repairs:
+    shrunk = []
+    for record, repair in zip(records, repairs, strict=True):
         placeholders.update(repair.placeholders)
-        shrunk.update(repair.shrunk.keys())
+        if repair.shrunk:
+            shrunk.append((int(record["row_id"]), " and ".join(repair.shrunk)))
     return CleanedRows(
         rows=after.drop(index=list(unusable)).reset_index(drop=True),
         set_aside=_account_for(before, records, unusable, repairs),
         changes=_account_for(before, records, changed, repairs),
         placeholders=placeholders,
-        shrunk=shrunk,
+        shrunk=tuple(shrunk),
     )
 
 

@@ -35,6 +35,7 @@ _CHECKS = (
     Check("rows.too_long", "texts are too long"),
     Check("rows.too_many_tokens", "rows are longer than the model reads"),
     Check("rows.encoding", "texts have damaged characters"),
+    Check("rows.shrunk", "cleaning takes half of a text or more"),
     Check("rows.language", "texts are in another language than most"),
     Check("rows.constant", "rows repeat themselves and teach nothing"),
     Check(

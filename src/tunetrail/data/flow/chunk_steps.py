@@ -198,7 +198,8 @@ class ChunkSteps:
 
         set_aside = _stack([checked.set_aside, cleaned.set_aside, measured.set_aside])
         changes = _merge_changes(cleaned.changes, measured.changes, rows)
-        flags = _stack([checked.flags, flag_frame(self._length_flags(measured))])
+        shrunk = [(row_id, "rows.shrunk", repair) for row_id, repair in cleaned.shrunk]
+        flags = _stack([checked.flags, flag_frame([*shrunk, *self._length_flags(measured)])])
         row_files.write_rows(set_aside, row_files.SET_ASIDE_SCHEMA, folder / "set_aside.parquet")
         row_files.write_rows(changes, row_files.SET_ASIDE_SCHEMA, folder / "changes.parquet")
         row_files.write_rows(flags, FLAGS_SCHEMA, folder / "flags.parquet")
