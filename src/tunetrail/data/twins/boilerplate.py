@@ -48,6 +48,15 @@ _BITS_ABOVE_WORDS = 5
 # Few texts have boilerplate, and the words around their gaps are few again.
 _SLOT_BITS = 18
 _WORDS_AT_ONCE = 1 << 19
+# Words are looked up by the upper bits of their hashes.
+_WORD_BITS = 20
+
+_SAMPLED_TEXTS = 20_000
+"""From more texts than this, boilerplate is learnt from a sample: the texts with the lowest hashes.
+
+Of 20,000 texts, 200 are expected to have a shingle that 1 % of all texts have. That fewer than half
+of these have it happens once in 2e13 cases (Chernoff bound).
+"""
 
 _CONTEXT = 4
 """Words that say where a gap is; boilerplate is in runs of at least as many."""
@@ -148,43 +157,95 @@ def find_boilerplate(
         whole: The texts of whole rows, in which shingles are counted.
         texts: The texts that rows are compared by.
     """
+    whole = _sample(keys, whole)
+    sample = np.union1d(whole, _sample(keys, texts))
     limits = [max(_FEWEST_TEXTS, math.ceil(level * len(whole))) for level in _LEVELS]
     # In small sessions, the lower levels are all the same.
     limits = sorted(set(limits), reverse=True)
-    bits = _bucket_bits(words, whole)
-    rows_with, remaining = _rows_with_shingles(words, whole, texts, limits[-1], bits)
+    rows_with, sample = _rows_with_shingles(words, whole, sample, limits[-1])
+    remaining = _strippable(words, texts, sample, rows_with >= limits[-1])
 
     stripped: list[_StrippedTexts] = []
     for limit in limits:
         is_common = rows_with >= limit
         if not len(remaining) or not is_common.any():
             continue
-        # Every text is looked at twice: what is usual, and then what of it is the text's own.
+        # What is usual is learnt first, and then what of each text is its own.
         slots = _Slots()
-        for block in words.blocks(remaining):
+        for block in words.blocks(sample):
             slots.count(_Covered.of(words.of(block), is_common))
+        is_left = np.ones(len(words.counts), dtype=bool)
         for block in words.blocks(remaining):
             stripped.append(_strip(block, _Covered.of(words.of(block), is_common), slots))
-            remaining = np.setdiff1d(remaining, stripped[-1].numbers, assume_unique=True)
+            is_left[stripped[-1].numbers] = False
+        remaining, sample = remaining[is_left[remaining]], sample[is_left[sample]]
 
     return Boilerplate(keys, stripped) if any(len(texts.numbers) for texts in stripped) else None
 
 
+def _sample(keys: Hashes, texts: Integers) -> Integers:
+    """Return the texts with the lowest hashes, whose choice depends on no order."""
+    if len(texts) <= _SAMPLED_TEXTS:
+        return texts
+    lowest = np.argpartition(keys[texts], _SAMPLED_TEXTS)[:_SAMPLED_TEXTS]
+    return np.sort(texts[lowest])
+
+
+def _strippable(words: TextWords, texts: Integers, sample: Integers, is_common: Mask) -> Integers:
+    """Return the texts that may be stripped: enough of their words occur in boilerplate.
+
+    Looking single words up is many times faster than computing shingles, and rules out nearly all
+    texts of most sessions.
+    """
+    if not len(sample):
+        return texts[:0]
+    in_boilerplate = np.zeros(1 << _WORD_BITS, dtype=bool)
+    for block in words.blocks(sample):
+        covered = _Covered.of(words.of(block), is_common)
+        in_boilerplate[_word_buckets(covered.words)[covered.is_covered]] = True
+
+    strippable = []
+    for block in words.blocks(texts):
+        block_words = words.of(block)
+        # A text without words has none to look up, so sums are differences of a running total.
+        total = np.append(0, np.cumsum(in_boilerplate[_word_buckets(block_words)]))
+        is_strippable = _is_mostly_boilerplate(np.diff(total[block_words.starts]), block_words)
+        strippable.append(block[is_strippable])
+    return np.concatenate(strippable)
+
+
+def _word_buckets(words: Ragged) -> Integers:
+    """Return the bucket of each word."""
+    # Stored words are the upper halves of hashes, 32 bits.
+    return (words.values >> np.uint64(32 - _WORD_BITS)).astype(np.int64)
+
+
+def _is_mostly_boilerplate(boilerplate: Counts, words: Ragged) -> Mask:
+    """Tell whether texts have enough words of boilerplate to be stripped of them."""
+    fewest = np.maximum(_FEWEST_WORDS, _STRIPPED_SHARE * words.counts)
+    return np.asarray(boilerplate >= fewest, dtype=bool)
+
+
 def _rows_with_shingles(
-    words: TextWords, whole: Integers, texts: Integers, limit: int, bits: int
+    words: TextWords, whole: Integers, texts: Integers, limit: int
 ) -> tuple[Counts, Integers]:
     """Count the whole texts that have a shingle, by bucket.
 
     Returns:
         The counts of shingles that may reach the limit, and the texts with enough of these.
     """
+    bits = _bucket_bits(words, whole)
+    rows_with = np.zeros(1 << bits, dtype=np.int64)
+    if len(whole) < limit:
+        return rows_with, texts[:0]
+
     # Occurrences are counted first, because only few shingles come into question after that.
     occurrences = np.zeros(1 << bits, dtype=np.int32)
     for block in words.blocks(whole):
-        np.add.at(occurrences, _buckets(words.of(block), bits)[0], 1)
+        # A 1 of another type than the table's would make this 20 times as slow.
+        np.add.at(occurrences, _buckets(words.of(block), bits)[0], np.int32(1))
     may_be_common = occurrences >= limit
-    rows_with = np.zeros(1 << bits, dtype=np.int64)
-    if len(whole) < limit or not may_be_common.any():
+    if not may_be_common.any():
         return rows_with, texts[:0]
 
     is_whole = np.zeros(len(words.counts), dtype=bool)
@@ -324,9 +385,7 @@ def _strip(texts: Integers, covered: _Covered, slots: _Slots) -> _StrippedTexts:
     in_slot = slots.words_in_slots(covered)
     boilerplate = np.bincount(covered.text[covered.is_covered], minlength=len(texts))
     own = np.bincount(covered.text[in_slot], minlength=len(texts))
-    is_stripped = (boilerplate >= np.maximum(_FEWEST_WORDS, _STRIPPED_SHARE * words.counts)) & (
-        own > 0
-    )
+    is_stripped = _is_mostly_boilerplate(boilerplate, words) & (own > 0)
 
     # A form is its words in their order, with the places that are filled in.
     rank = np.cumsum(covered.is_covered).astype(np.uint64)
