@@ -13,7 +13,7 @@ from tunetrail.data.twins.shingles import Hashes, Integers, Ragged, combined, mi
 
 _PAIRS_AT_ONCE = 1 << 12
 _REPLACED_WORDS = 3
-"""A single other word may be a slip of the pen; two in one place are another content."""
+"""One or two other words may be a slip of the pen; three in one place are another content."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +46,8 @@ class _Difference:
 def say_something_else(words: TextWords, older: Integers, newer: Integers) -> Mask:
     """Tell of each pair of similar rows whether the newer one says something else, [pairs].
 
-    It does in three cases: a stretch of at least two words is replaced by other words (another
-    question about the same document); words at the same places differ in a further row that is
+    It does in three cases: a stretch of at least three words is replaced by other words (another
+    question about the same document); words at the same places differ in another row that is
     similar to the same older row (a list of names); words are replaced in two texts of the row (in
     the question and in its answer).
 

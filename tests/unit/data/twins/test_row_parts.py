@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tunetrail.data.twins.row_parts import TEXTS_PER_ROW, hash_of, identity, parts_of
+from tunetrail.data.twins.row_parts import TEXTS_PER_ROW, hash_of, identity, numbers_of, parts_of
 from tunetrail.samples import all_shapes
 
 
@@ -126,3 +126,21 @@ def test_hash_of_knows_values_of_other_types_apart() -> None:
     assert hash_of([-0.0]) == hash_of([0]) and hash_of(["a", "b"]) != hash_of(["ab"]) != hash_of(
         ["b", "a"]
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("no number at all", []),
+        ("3.5 and 35, then 3,5.", ["3.5", "35", "3,5"]),
+        ("-5 or 5", ["-5", "5"]),
+        ("12 * 4", ["12", "*4"]),
+        ("12 / 4", ["12", "/4"]),
+        ("12*4 is not 12/4", ["12*4", "12/4"]),
+        ("at 10:30 on the 2ND", ["10:30", "2nd"]),
+        ("\uff11\uff12 x\u00b2", ["12", "2"]),
+        ("(7) [8]!", ["7", "8"]),
+    ],
+)
+def test_numbers_keep_their_signs_and_operators(text: str, numbers: list[str]) -> None:
+    assert numbers_of(text) == numbers
