@@ -268,6 +268,31 @@ def test_real_copies_share_a_side_whatever_boilerplate_they_carry(
             assert carrying[position] == carrying[60 + position]
 
 
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6), st.integers(20, 80), st.integers(0, 80), st.integers(10, 40))
+def test_copies_share_a_side_wherever_the_boilerplate_was_edited(
+    seed: int, before: int, after: int, length: int
+) -> None:
+    generator = random.Random(seed)
+    messages = [words(generator, length, length + 10) for _ in range(60)]
+    start, end = boilerplate(seed, before), boilerplate(seed + 1, after)
+    # Each word of the last ten before the gap, and of the first ten after it, and any other one.
+    copies = []
+    for row_index, message in enumerate(messages):
+        copied_start, copied_end = start.split(), end.split()
+        side = copied_end if copied_end and row_index % 2 else copied_start
+        distance = row_index // 2 % 10
+        near_gap = distance if side is copied_end else -1 - distance
+        position = near_gap if row_index < 40 else generator.randrange(len(side))
+        if abs(position) < len(side):
+            side[position] = "moreover"
+        copies.append(" ".join([*copied_start, message, *copied_end]))
+
+    keys = texts_keys([*(f"{start} {message} {end}" for message in messages), *copies])
+
+    assert keys[:60] == keys[60:]
+
+
 def test_many_edits_of_one_text_stay_one_cluster_of_twins() -> None:
     generator = random.Random(9)
     original = words(generator, 40, 40)

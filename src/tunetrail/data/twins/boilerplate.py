@@ -317,38 +317,61 @@ class _Covered:
 
 
 class _Slots:
-    """Counts how often the same four words of boilerplate stand before, or after, a gap."""
+    """Counts how often the same four words of boilerplate stand before, or after, a gap.
+
+    An edit in the last words before a gap makes it begin too early. So gaps are also counted up to
+    four words away from the context: a copy's early gap is known by where the others' gaps begin.
+    """
 
     def __init__(self) -> None:
-        # Before a gap, then after one: how often the words come, and how often with a gap.
-        self._all = np.zeros((2, 1 << _SLOT_BITS), dtype=np.int64)
-        self._with_gap = np.zeros((2, 1 << _SLOT_BITS), dtype=np.int64)
+        self._all = np.zeros(1 << _SLOT_BITS, dtype=np.int64)
+        # By distance, then before a gap and after one.
+        self._with_gap = np.zeros((_CONTEXT + 1, 2, 1 << _SLOT_BITS), dtype=np.int64)
 
     def count(self, covered: _Covered) -> None:
         """Add the texts of a block."""
         buckets, is_context = _contexts(covered)
-        for side, has_gap in enumerate(_gaps_of_contexts(covered)):
-            for counts, mask in ((self._all, is_context), (self._with_gap, is_context & has_gap)):
-                counts[side] += np.bincount(buckets[mask], minlength=1 << _SLOT_BITS)
+        self._all += np.bincount(buckets[is_context], minlength=1 << _SLOT_BITS)
+        after, before = _gaps_of_contexts(covered)
+        after, before = after & is_context, before & is_context
+        for counts in self._with_gap:
+            for side, has_gap in enumerate((after, before)):
+                counts[side] += np.bincount(buckets[has_gap], minlength=1 << _SLOT_BITS)
+            # The next context is one word nearer to the gap.
+            after = _shifted(after, 1) & is_context
+            before = np.append(False, before[:-1]) & is_context
 
-    def words_in_slots(self, covered: _Covered) -> Mask:
-        """Return a mask of the words in gaps that most rows with the same boilerplate have."""
+    def words_in_slots(self, covered: _Covered) -> tuple[Mask, Mask]:
+        """Return the words in gaps that most rows with the same boilerplate have.
+
+        Returns:
+            A mask of the words that fill the gaps, and one of edited boilerplate next to them.
+        """
         buckets, is_context = _contexts(covered)
-        gap_after, gap_before = _gaps_of_contexts(covered)
+        after, before = _gaps_of_contexts(covered)
         is_usual = (self._with_gap >= _FEWEST_TEXTS) & (2 * self._with_gap >= self._all)
 
-        # A context at i covers the words up to i + 3: a gap begins after it, or ends before it.
-        size = len(covered.is_covered)
-        opens, closes = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
-        opens[np.flatnonzero(is_context & gap_after & is_usual[0][buckets]) + _CONTEXT] = True
-        closes[np.flatnonzero(is_context & gap_before & is_usual[1][buckets]) - 1] = True
-
         # Both ends of a gap stand for all of its words.
-        gap = np.where(covered.is_covered, 0, np.cumsum(covered.begins_gap()))
-        is_slot = np.zeros(int(gap.max(initial=0)) + 1, dtype=bool)
-        is_slot[gap[opens | closes]] = True
+        begins = covered.begins_gap()
+        gap = np.where(covered.is_covered, 0, np.cumsum(begins))
+        length = np.bincount(gap)
+        is_slot = np.zeros(len(length), dtype=bool)
+        edited_before, edited_after = np.zeros((2, len(length)), dtype=np.int64)
+        # A context at i covers the words up to i + 3: a gap begins after it, or ends before it.
+        first = np.flatnonzero(is_context & after)
+        last = np.flatnonzero(is_context & before)
+        # The nearest usual place decides, so it comes last.
+        for distance in reversed(range(_CONTEXT + 1)):
+            opened = gap[first[is_usual[distance, 0][buckets[first]]] + _CONTEXT]
+            closed = gap[last[is_usual[distance, 1][buckets[last]]] - 1]
+            is_slot[opened] = is_slot[closed] = True
+            edited_before[opened], edited_after[closed] = distance, distance
         is_slot[0] = False
-        return np.asarray(is_slot[gap], dtype=bool)
+
+        position = np.arange(len(gap))
+        rank = position - np.maximum.accumulate(np.where(begins, position, 0))
+        is_own = (rank >= edited_before[gap]) & (rank < (length - edited_after)[gap])
+        return is_slot[gap] & is_own, is_slot[gap] & ~is_own
 
 
 def _contexts(covered: _Covered) -> tuple[Integers, Mask]:
@@ -382,7 +405,7 @@ def _shifted(values: npt.NDArray[Any], offset: int) -> npt.NDArray[Any]:
 def _strip(texts: Integers, covered: _Covered, slots: _Slots) -> _StrippedTexts:
     """Return the texts of a block that are stripped."""
     words, starts = covered.words, covered.words.starts[:-1]
-    in_slot = slots.words_in_slots(covered)
+    in_slot, is_edited = slots.words_in_slots(covered)
     boilerplate = np.bincount(covered.text[covered.is_covered], minlength=len(texts))
     own = np.bincount(covered.text[in_slot], minlength=len(texts))
     is_stripped = _is_mostly_boilerplate(boilerplate, words) & (own > 0)
@@ -390,9 +413,10 @@ def _strip(texts: Integers, covered: _Covered, slots: _Slots) -> _StrippedTexts:
     # A form is its words in their order, with the places that are filled in.
     rank = np.cumsum(covered.is_covered).astype(np.uint64)
     rank -= np.repeat(rank[starts] - covered.is_covered[starts], words.counts)
-    marks = np.where(covered.is_covered, words.values, np.uint64(1))
+    in_form = covered.is_covered | is_edited
+    marks = np.where(in_form, words.values, np.uint64(1))
     values = mixed(marks + rank * np.uint64(0x9E3779B97F4A7C15))
-    values[~(covered.is_covered | (in_slot & covered.begins_gap()))] = 0
+    values[~(in_form | (in_slot & covered.begins_gap()))] = 0
     forms = np.add.reduceat(values, starts)
 
     position = np.arange(len(words.values)) - np.repeat(starts, words.counts)
