@@ -14,6 +14,7 @@ from tests.corpora.real_text import RealText, real_texts
 
 FEWEST_CHARACTERS, MOST_CHARACTERS, MOST_TOKENS = 5, 3000, 250
 TOKEN = re.compile(r"\w+|[^\w\s]")
+ABOUT_MARKUP = re.compile("html|css|xml|svg|javascript|markup|web", re.IGNORECASE)
 _BLANK = ("", " ", " \n\t", "\u3000", "\r\n")
 _SHORT = ("a", "x()", "ok.", "  no ", "?", "\n1\n")
 _JUST_LONG_ENOUGH = ("Close", "Why?!", "x = 1", "Nein.", "\tBegin")
@@ -140,8 +141,13 @@ def _texts(texts: Sequence[RealText], rng: random.Random) -> PlantedSession:
     for piece in (*damage.FOREIGN_PIECES * 4, *damage.RIGHT_CHARACTERS):
         plot.add({"text": f"{next(left).documentation} {piece}"})
     for _ in range(80):
-        text = next(left).documentation
-        plot.add({"text": damage.as_markup(rng, text)}, "cleaning: markup removed", meant=text)
+        # A text about markup keeps it.
+        text = next(
+            text.documentation for text in left if not ABOUT_MARKUP.search(text.documentation)
+        )
+        page = damage.as_markup(rng, text)
+        meant = f"- {text}" if page.startswith("<ul>") else text
+        plot.add({"text": page}, "cleaning: markup removed", meant=meant)
     for piece in damage.NOT_MARKUP:
         plot.add({"text": piece})
     for number in range(30):

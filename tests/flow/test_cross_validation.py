@@ -110,7 +110,7 @@ def test_folds_that_cost_more_than_the_training_are_not_trained(
 ) -> None:
     settings = make_settings(
         workplace,
-        cross_validation=CrossValidationConfig(n_splits=5),
+        cross_validation=CrossValidationConfig(n_splits=5, max_cost=1.6),
         augmentation=AugmentationConfig(methods=["word_swap"], share=0.3),
     )
     with caplog.at_level(logging.INFO, "tunetrail"):

@@ -39,6 +39,8 @@ def write_samples(folder: Path) -> None:
         for n in range(60)
     ]
     (folder / "samples.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    questions = ["frage,antwort", *(f"{row['anchor']},{row['positive']}" for row in rows)]
+    (folder / "faq.csv").write_text("\n".join(questions))
     chats = [
         {"input": f"say {n} {words[n % 8]}", "output": f"{words[n % 8]} {n}"} for n in range(60)
     ]

@@ -211,7 +211,7 @@ def test_resume_keeps_finished_folds_and_goes_on_within_the_one_that_was_interru
     workplace: Path, tmp_path: Path, database: DatabaseManager, session: str, make_settings: Make,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    folds = CrossValidationConfig(n_splits=3, budget=1.0, max_cost=3.0)
+    folds = CrossValidationConfig(n_splits=3, budget=1.0, max_cost=4.0)
     undisturbed = make_settings(tmp_path / "undisturbed", cross_validation=folds)
     undisturbed.tracking = dataclasses.replace(
         undisturbed.tracking, uri=f"sqlite:///{workplace}/mlflow.db", experiment="undisturbed"

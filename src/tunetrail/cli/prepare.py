@@ -34,8 +34,10 @@ def prepare(arguments: list[str]) -> int:
             "prepare takes one session and one configuration, got -m. Call it once for each."
         )
 
-    # Importing torch and MLflow takes seconds, in which nothing else would be shown.
-    print("prepare: loading the libraries ...", file=sys.stderr, flush=True)
+    # Importing torch and MLflow takes seconds, in which nothing else would be shown. Hydra's own
+    # options, which print a configuration, import neither.
+    if not any(argument.startswith("-") for argument in arguments):
+        print("prepare: loading the libraries ...", file=sys.stderr, flush=True)
     defaults = ["output_dir=prepared/${session_id}", *NO_HYDRA_FILES]
     run_composed(arguments, _prepare_one, job_name="prepare", defaults=defaults)
     return 0

@@ -4,6 +4,7 @@ Hydra calls them at the beginning and the end of a job or a sweep. A sweep's run
 its jobs' runs, which find it by an environment variable.
 """
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,17 @@ class PrivateLogsCallback(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Make the folder of a single job before Hydra does."""
-        private_folder(Path(config.hydra.run.dir))
+        _make_private(config.hydra.run.dir)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Make the folder of a sweep before Hydra does."""
-        private_folder(Path(config.hydra.sweep.dir))
+        _make_private(config.hydra.sweep.dir)
+
+
+def _make_private(folder: str) -> None:
+    # Hydra makes the folder next, and says why it can't be made.
+    with contextlib.suppress(OSError):
+        private_folder(Path(folder))
 
 
 class SweepRunCallback(Callback):

@@ -13,7 +13,7 @@ from tunetrail.data.checks.results import CheckResult, StepAccount
 from tunetrail.data.sides import SIDES
 from tunetrail.data.splits import Split, check_no_leak
 from tunetrail.errors import ConfigError
-from tunetrail.paths import made_folder, write_private_text
+from tunetrail.paths import made_folder, private_file, write_private_text
 
 SET_ASIDE, CHANGES, FLAGS = "set_aside.parquet", "changes.parquet", "flags.parquet"
 REPORT, SUMMARY = "report.html", "summary.json"
@@ -137,7 +137,7 @@ def claim_folder(folder: Path) -> None:
             "Choose another folder, or move it away."
         )
     made_folder(folder)
-    (folder / _MARK).touch()
+    private_file(folder / _MARK)
 
 
 def _is_prepared(folder: Path) -> bool:

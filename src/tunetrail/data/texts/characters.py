@@ -35,7 +35,10 @@ _REPLACED = {**_REMOVED, **_LINE_BREAKS, **_UNIT_SEPARATOR}
 _SEPARATING_CONTROLS = re.compile("(?<=\\w\\w)[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]++(?=\\w\\w)")
 _UNUSUAL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
 
-_LINE_ENDS, _LINE_ENDS_OF_WINDOWS = re.compile("([\n\x85])"), re.compile("(\n)")
+# U+0085 is no line end within two to four characters that are the bytes of one in UTF-8.
+_NO_UTF8_BEFORE = "(?<![\xc2-\xdf])(?<![\xe0-\xef][\x80-\xbf])(?<![\xf0-\xf4][\x80-\xbf]{2})"
+_LINE_ENDS = re.compile(f"(\n|{_NO_UTF8_BEFORE}\x85(?![\x80-\xbf]))")
+_LINE_ENDS_OF_WINDOWS = re.compile("(\n)")
 _LINE_END = re.compile(r"\r+\n|\r")
 _HARD_BREAK = "  "
 # Blanks at the end of a line are content in fenced code and in the context lines of a diff.

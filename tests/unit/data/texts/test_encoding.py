@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.corpora.languages import SENTENCES
 
+from tunetrail.data.texts.characters import fix_encoding, normalize_characters
 from tunetrail.data.texts.encoding import damage
 
 MOJIBAKE = "looks like UTF-8 read as another encoding (mojibake)"
@@ -100,3 +101,16 @@ def test_damage_finds_nothing_in_printable_ascii(text: str) -> None:
 @given(st.text(st.characters()), st.sampled_from("\0\x1b\ud800\ufffd"), st.text())
 def test_damage_finds_a_planted_character_anywhere(before: str, planted: str, after: str) -> None:
     assert damage(before + planted + after) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # Latin-1's reading of two and of three bytes, with U+0085 at their end or in the middle.
+        ("\xc3\x85ngstr\xc3\xb6m wrote it.", "\u00c5ngstr\u00f6m wrote it."),
+        ("Part \xe2\x85\xa0 ends, caf\xc3\xa9.", "Part \u2160 ends, caf\u00e9."),
+        ("It ends.\x85Then more.", "It ends.\nThen more."),
+    ],
+)
+def test_the_line_end_of_mainframes_is_told_from_a_misread_byte(text: str, expected: str) -> None:
+    assert normalize_characters(fix_encoding(text)) == expected
