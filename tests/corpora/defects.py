@@ -172,7 +172,8 @@ def _misread(texts: Sequence[RealText], rng: random.Random) -> PlantedSession:
             plot.add({"text": broken}, "rows.encoding", "cleaning: encoding repaired", meant=right)
     for number in range(60):
         right = next(left).documentation
-        character = "\0\x01\x07\x08\x1b\x7f"[number % 6]
+        # NUL and its neighbours may stand for a separator, these never do.
+        character = "\x07\x08\x0e\x0f\x1b\x7f"[number % 6]
         broken = right[: number % len(right)] + character + right[number % len(right) :]
         plot.add({"text": broken}, "rows.encoding", "cleaning: characters normalised", meant=right)
         right = next(left).documentation

@@ -15,7 +15,7 @@ from tunetrail.data.texts.prose import read_prose
 _TERMINAL_SEQUENCE = re.compile(
     r"""(?:\x1b\[|\x9b)[0-?]{0,64}[ -/]{0,8}[@-~]
       | \x1b[\]PX^_][^\x07\x1b\n]{0,4096}+(?:\x07|\x1b\\)
-      | \x1b[ -/]{1,4}[0-~] | \x1b[78=>]""",
+      | \x1b[()*+][0-9A-Z] | \x1b\#[0-9] | \x1b%[@G] | \x1b[78=>]""",
     re.VERBOSE,
 )
 # A printer's bold and underlined letters, as in manual pages: `b`, backspace, `b`.
@@ -30,9 +30,10 @@ _WINDOWS_CHARACTERS = re.compile("[\x80\x82-\x84\x86-\x8c\x8e\x91-\x9c\x9e\x9f]"
 _REMOVED_CODES = {*range(0x20), *range(0x7F, 0xA0), 0xFEFF} - set(map(ord, "\t\n\r"))
 _REMOVED = dict.fromkeys(_REMOVED_CODES)
 _REPLACED = {**_REMOVED, **_LINE_BREAKS, **_UNIT_SEPARATOR}
-# Other control characters separate columns in some exports; between single letters they are the
-# zeros of UTF-16.
-_SEPARATING_CONTROLS = re.compile("(?<=\\w\\w)[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]++(?=\\w\\w)")
+# NUL and the controls of transmission separate values in some exports, such as those of Hive and
+# FIX. All others are noise, which may stand in the middle of a word. Between single letters, NUL is
+# the other half of UTF-16.
+_SEPARATING_CONTROLS = re.compile("(?<=\\w)[\x01-\x06]++(?=\\w)|(?<=\\w\\w)\0++(?=\\w\\w)")
 _UNUSUAL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
 
 # U+0085 is no line end within two to four characters that are the bytes of one in UTF-8.

@@ -114,3 +114,17 @@ def test_damage_finds_a_planted_character_anywhere(before: str, planted: str, af
 )
 def test_the_line_end_of_mainframes_is_told_from_a_misread_byte(text: str, expected: str) -> None:
     assert normalize_characters(fix_encoding(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("the ISO year\x1b, week number", "the ISO year, week number"),
+        ("Test\x1b if it is reserved", "Test if it is reserved"),
+        ("\x1b(B\x1b[31mred\x1b[0m", "red"),
+        ("re\x07sponse of a she\x7fll", "response of a shell"),
+        ("8=FIX.4.2\x019=178\x0135=8", "8=FIX.4.2 9=178 35=8"),
+    ],
+)
+def test_control_characters_take_no_letters_with_them(text: str, expected: str) -> None:
+    assert normalize_characters(text) == expected
