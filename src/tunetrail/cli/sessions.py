@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -24,6 +24,7 @@ from tunetrail.data.conventions.reading import RowReader
 from tunetrail.data.conversations.conversations import ID_COLUMNS, TIME_COLUMNS, derive
 from tunetrail.data.conversations.feedback import FEEDBACK_COLUMNS
 from tunetrail.data.conversations.messages import MESSAGE_COLUMNS, messages_of
+from tunetrail.data.conversations.preferences import PreferenceFinder
 from tunetrail.data.formats import (
     DatabaseQuery,
     Source,
@@ -135,10 +136,16 @@ class _Tally:
     rejected: int = 0
     unusable: int = 0
     short_questions: int = 0
+    preferences: int = 0
+    verdicts: int = 0
+    finder: PreferenceFinder = field(default_factory=PreferenceFinder)
 
     def derive(self, row: Mapping[str, Any]) -> tuple[Sample | LeftOut, ...]:
         """Return the samples and the left-out pieces of a conversation."""
-        derived = derive(row)
+        derived = derive(row, self.finder)
+        verdicts = sum(sample.shape == "verdict" for sample in derived.judged)
+        self.verdicts += verdicts
+        self.preferences += len(derived.judged) - verdicts
         pairs = sum(sample.kind == SampleKind.EMBEDDING for sample in derived.samples)
         self.conversations += 1
         self.pairs += pairs
@@ -177,6 +184,12 @@ def _ingest_conversations(
         print(
             f"{tally.conversations} conversations read: {tally.pairs} pairs and {tally.chats} chats"
         )
+        if tally.preferences or tally.verdicts:
+            print(
+                f"  from feedback: {tally.preferences} preferences (llm.objective=preference), "
+                f"{tally.verdicts} verdicts (llm.objective=kto); llm.objective=supervised learns "
+                "the chats"
+            )
         print(
             f"  {report.added} samples added to session {session_id}, "
             f"{report.already_present} already there"

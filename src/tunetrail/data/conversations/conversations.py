@@ -25,7 +25,7 @@ from itertools import chain, islice
 from typing import Any
 
 from tunetrail.data.conventions.verdicts import check_labels
-from tunetrail.data.conversations.feedback import FEEDBACK_COLUMNS, verdict_of
+from tunetrail.data.conversations.feedback import FEEDBACK_COLUMNS, verdict_of, with_edits
 from tunetrail.data.conversations.messages import (
     MESSAGE_COLUMNS,
     Turn,
@@ -34,6 +34,7 @@ from tunetrail.data.conversations.messages import (
     messages_of,
     read_turns,
 )
+from tunetrail.data.conversations.preferences import PreferenceFinder, judged_turns
 from tunetrail.errors import SampleError
 from tunetrail.samples import (
     GROUP_COLUMN,
@@ -80,20 +81,22 @@ class Derived:
             another answer replaced.
         short_questions: Questions that can't stand alone, with their answers. They are also in the
             chat or among the unusable turns.
+        judged: Preferences, then verdicts on single answers, of the same group.
     """
 
     samples: tuple[Sample, ...] = ()
     rejected: tuple[LeftOut, ...] = ()
     unusable: tuple[LeftOut, ...] = ()
     short_questions: tuple[LeftOut, ...] = ()
+    judged: tuple[Sample, ...] = ()
 
     @property
     def kept(self) -> tuple[Sample | LeftOut, ...]:
         """Everything that must be stored so that nothing of the conversation is lost."""
-        return (*self.samples, *self.rejected, *self.unusable)
+        return (*self.samples, *self.judged, *self.rejected, *self.unusable)
 
 
-def derive(row: Mapping[str, Any]) -> Derived:
+def derive(row: Mapping[str, Any], finder: PreferenceFinder | None = None) -> Derived:
     """Return the samples of one logged conversation, and the turns left out of it.
 
     The messages are in `messages`, `conversation` or `conversations`. All other columns are
@@ -109,6 +112,11 @@ def derive(row: Mapping[str, Any]) -> Derived:
 
     Columns with other names become metadata of the chat.
 
+    Args:
+        row: The conversation.
+        finder: Remembers the judged answers of earlier conversations; without one, preferences are
+            found within this conversation.
+
     Raises:
         SampleError: The conversation is malformed, or has no answer to a user.
     """
@@ -117,7 +125,7 @@ def derive(row: Mapping[str, Any]) -> Derived:
     # ShareGPT's exports have the system turn in a column of its own.
     if isinstance(row.get("system"), str) and row["system"].strip():
         messages = [{"role": "system", "content": row["system"]}, *messages]
-    turns = _without_greeting(read_turns(messages, verdict_of(row)))
+    turns = _without_greeting(read_turns(with_edits(messages), verdict_of(row)))
     group = _group_of(row, turns)
     shared: dict[str, Any] = {GROUP_COLUMN: group, "timestamp": _time_of(row)}
     if row.get(WEIGHT_COLUMN) is not None:
@@ -126,7 +134,9 @@ def derive(row: Mapping[str, Any]) -> Derived:
     stretches, rejected, unusable = _split_at_problems(turns, group)
     pairs, short_questions = _derive_pairs(stretches, shared)
 
+    judged = list(judged_turns(turns))
     return Derived(
+        judged=tuple((finder or PreferenceFinder()).samples(judged, shared)),
         samples=(*_derive_chat(stretches[0], shared, row), *pairs),
         rejected=tuple(rejected),
         unusable=tuple(unusable),

@@ -3,14 +3,26 @@
 import math
 import numbers
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, SupportsFloat
 
 from tunetrail.errors import SampleError
 
-FEEDBACK_COLUMNS = ("feedback", "rating", "thumbs")
-"""Columns of a conversation, or keys of one of its answers."""
+FEEDBACK_COLUMNS = (
+    "feedback",
+    "rating",
+    "thumbs",
+    "annotation",
+    "vote",
+    "isUpvoted",
+    "is_upvoted",
+)
+"""Columns of a conversation, or keys of one of its answers: LibreChat has `feedback`, Open WebUI
+`annotation`, Vercel's chatbot `isUpvoted`."""
+
+EDIT_KEYS = ("edited_output", "edited_content", "edited", "correction", "corrected")
+"""Keys of an answer that hold what a person wrote in its place."""
 
 # Keys under which tracing tools put the verdict when feedback is an object.
 _NESTED_KEYS = ("rating", "score", "value")
@@ -64,6 +76,34 @@ def verdict_of(record: Mapping[str, Any]) -> Verdict | None:
     return _agreed_verdict("feedback", [_read_verdict(name, record[name]) for name in columns])
 
 
+def with_edits(messages: Sequence[Any]) -> list[Any]:
+    """Return messages with each edited answer as a rejected one, followed by the accepted edit."""
+    edited: list[Any] = []
+    for message in messages:
+        edit = _edit_of(message)
+        if edit is None:
+            edited.append(message)
+            continue
+        judged = (*FEEDBACK_COLUMNS, *EDIT_KEYS)
+        original = {key: value for key, value in message.items() if key not in judged}
+        accepted = {key: value for key, value in original.items() if key not in ("value", "parts")}
+        edited.append({**original, "feedback": False})
+        edited.append({**accepted, "content": edit, "feedback": True})
+    return edited
+
+
+def _edit_of(message: Any) -> str | None:
+    """Return what a person wrote in place of an answer, None if nothing or the same."""
+    if not isinstance(message, Mapping):
+        return None
+    text = message.get("content") or message.get("value")
+    edits = [message.get(key) for key in EDIT_KEYS]
+    # `edited: true` only says that there was an edit.
+    texts = [edit for edit in edits if isinstance(edit, str) and edit.strip() and edit != text]
+    is_answer = isinstance(text, str) and bool(text.strip())
+    return texts[0] if texts and is_answer else None
+
+
 def _agreed_verdict(name: str, verdicts: list[Verdict | None]) -> Verdict | None:
     stated = list(filter(None, verdicts))
     # Wordings may differ, such as "like" and 1; only what they say of the answer has to agree.
@@ -92,7 +132,9 @@ def _read_verdict(name: str, value: Any, *, is_nested: bool = False) -> Verdict 
         verdicts = []
         for key in filter(value.__contains__, _NESTED_KEYS):
             # Under `rating`, a number counts stars at this level too.
-            nested_name = "rating" if key == "rating" else name
+            # Open WebUI's annotation has votes there.
+            is_stars = key == "rating" and name != "annotation"
+            nested_name = "rating" if is_stars else name
             verdicts.append(_read_verdict(nested_name, value[key], is_nested=True))
         if verdicts or not value:
             return _agreed_verdict(name, verdicts)

@@ -35,6 +35,7 @@ class Turn:
         problem: Why nothing can be learnt from the turn; empty if something can.
         rejected: Whether the problem is feedback that rejects the answer.
         context_only: Whether a weight of 0 says that the answer is read and not learnt.
+        accepted: The verdict on an answer of text alone; None if there is none.
     """
 
     role: str
@@ -44,6 +45,7 @@ class Turn:
     problem: str = ""
     rejected: bool = False
     context_only: bool = False
+    accepted: bool | None = None
 
 
 def messages_of(row: Mapping[str, Any]) -> list[Any]:
@@ -197,6 +199,7 @@ def _read_turn(
         problem=problem,
         rejected=is_rejected,
         context_only=role == "assistant" and message.get("weight") == 0,
+        accepted=None if effective is None or other_type or calls else effective.accepted,
     )
 
 
