@@ -18,6 +18,9 @@ from tunetrail.samples import Sample, SampleKind, parse_sample
 _MOST_QUESTIONS = 200_000
 """Questions whose judged answers are remembered; the oldest are forgotten first."""
 
+_MOST_MESSAGES = 40
+"""Messages before a question; answers to later questions of a conversation aren't compared."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JudgedTurn:
@@ -70,6 +73,9 @@ def judged_turns(turns: Sequence[Turn]) -> Iterator[JudgedTurn]:
                 if answer is None:
                     return
                 context += [question, answer]
+                # Each judged answer holds all of its prompt: a log of any length stays linear.
+                if len(context) > _MOST_MESSAGES:
+                    return
             question, answer = message, None
         elif question is not None:
             if turn.accepted is not None and turn.text.strip():
