@@ -21,6 +21,9 @@ _MOST_QUESTIONS = 200_000
 _MOST_MESSAGES = 40
 """Messages before a question; answers to later questions of a conversation aren't compared."""
 
+_MOST_ANSWERS = 20
+"""Judged answers to one question of a conversation that are compared; later ones aren't."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JudgedTurn:
@@ -28,20 +31,16 @@ class JudgedTurn:
 
     Attributes:
         prompt: The messages before the answer; the last one is the question.
+        question_key: A digest that is equal for the same question, once normalised, after the
+            same turns.
         answer: The answer.
         accepted: Whether it was accepted.
     """
 
     prompt: tuple[Mapping[str, str], ...]
+    question_key: bytes
     answer: str
     accepted: bool
-
-    @property
-    def question_key(self) -> bytes:
-        """A digest that is equal for the same question, once normalised, after the same turns."""
-        *context, question = self.prompt
-        content = [*map(dict, context), normalized(question["content"])]
-        return hashlib.sha256(json.dumps(content).encode()).digest()[:16]
 
     @property
     def prompt_columns(self) -> dict[str, Any]:
@@ -51,38 +50,83 @@ class JudgedTurn:
         return {"prompt_messages": list(map(dict, self.prompt))}
 
 
+class _Prompt:
+    """The turns before an answer and their digest, which grows with them: no turn is read twice.
+
+    Attributes:
+        question: The question, None before the first one.
+        answer: The last answer to it that wasn't rejected.
+        judged: How many answers to it have a verdict.
+    """
+
+    def __init__(self) -> None:
+        self.question: dict[str, str] | None = None
+        self.answer: dict[str, str] | None = None
+        self.judged = 0
+        self._context: list[dict[str, str]] = []
+        self._context_hash = hashlib.sha256()
+        self._normalized = ""
+        self._key = b""
+
+    def add(self, message: dict[str, str]) -> None:
+        """Add a message that precedes the next question."""
+        self._context.append(message)
+        self._context_hash.update(json.dumps(message).encode() + b"\n")
+
+    def ask(self, message: dict[str, str]) -> bool:
+        """Take a user's message as the question; return whether its answers can be compared."""
+        text = normalized(message["content"])
+        is_retry = self.question is not None and text == self._normalized
+        if self.question is not None and not is_retry:
+            # The question builds on an answer that was rejected, or never given.
+            if self.answer is None:
+                return False
+            self.add(self.question)
+            self.add(self.answer)
+
+        if not is_retry:
+            self.judged = 0
+            self._normalized = text
+            digest = self._context_hash.copy()
+            digest.update(text.encode("utf-8", "surrogatepass"))
+            self._key = digest.digest()[:16]
+        self.question, self.answer = message, None
+        # Each judged answer holds all of its prompt: a log of any length stays linear.
+        return len(self._context) <= _MOST_MESSAGES
+
+    def judge(self, question: dict[str, str], answer: str, *, accepted: bool) -> JudgedTurn:
+        """Return a verdict on an answer to the question."""
+        self.judged += 1
+        return JudgedTurn(
+            prompt=(*self._context, question),
+            question_key=self._key,
+            answer=answer,
+            accepted=accepted,
+        )
+
+
 def judged_turns(turns: Sequence[Turn]) -> Iterator[JudgedTurn]:
     """Yield the answers with a verdict, each with the turns that it answers.
 
     It ends at a question that builds on a rejected answer, and at turns that aren't plain text.
     """
-    context: list[dict[str, str]] = []
-    question: dict[str, str] | None = None
-    answer: dict[str, str] | None = None
+    prompt = _Prompt()
     for turn in turns:
-        message = {"role": turn.role, "content": turn.text}
         if turn.role == "tool" or turn.calls or (turn.problem and not turn.rejected):
             return
+
+        message = {"role": turn.role, "content": turn.text}
         if turn.role == "system":
-            context.append(message)
+            prompt.add(message)
         elif turn.role == "user":
-            is_retry = question is not None and normalized(question["content"]) == normalized(
-                turn.text
-            )
-            if question is not None and not is_retry:
-                if answer is None:
-                    return
-                context += [question, answer]
-                # Each judged answer holds all of its prompt: a log of any length stays linear.
-                if len(context) > _MOST_MESSAGES:
-                    return
-            question, answer = message, None
-        elif question is not None:
-            if turn.accepted is not None and turn.text.strip():
-                prompt = (*context, question)
-                yield JudgedTurn(prompt=prompt, answer=turn.text, accepted=turn.accepted)
+            if not prompt.ask(message):
+                return
+        elif prompt.question is not None:
+            is_judged = turn.accepted is not None and bool(turn.text.strip())
+            if is_judged and prompt.judged < _MOST_ANSWERS:
+                yield prompt.judge(prompt.question, turn.text, accepted=bool(turn.accepted))
             if not turn.rejected:
-                answer = message
+                prompt.answer = message
 
 
 @dataclass(kw_only=True)
@@ -126,11 +170,17 @@ class PreferenceFinder:
         elif key in self._accepted:
             pairs = [(self._accepted[key], turn.answer)]
         else:
-            self._waiting.setdefault(key, []).append(turn.answer)
-            pairs = []
+            waiting, pairs = self._waiting.setdefault(key, []), []
+            if len(waiting) < _MOST_ANSWERS:
+                waiting.append(turn.answer)
 
-        for remembered in (self._accepted, self._waiting):
-            if len(remembered) > _MOST_QUESTIONS:
-                del remembered[next(iter(remembered))]  # type: ignore[attr-defined]
+        _forget_oldest(self._accepted)
+        _forget_oldest(self._waiting)
         # The same answer, accepted by one and rejected by another, prefers nothing.
         return [pair for pair in pairs if normalized(pair[0]) != normalized(pair[1])]
+
+
+def _forget_oldest(remembered: dict[bytes, Any]) -> None:
+    """Remove the oldest question if there are too many."""
+    if len(remembered) > _MOST_QUESTIONS:
+        del remembered[next(iter(remembered))]
