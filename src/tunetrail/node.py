@@ -34,7 +34,7 @@ from tunetrail.pipeline.requests import (
     read_general_files,
 )
 from tunetrail.pipeline.run_settings import leaves, plain_settings, settings_of
-from tunetrail.pipeline.session_rows import previous_rows, session_frames
+from tunetrail.pipeline.session_rows import previous_rows, training_frames
 from tunetrail.pipeline.stages.deploy import Deployment
 from tunetrail.run_reports import try_to_log_report
 from tunetrail.stores.database import DatabaseManager
@@ -292,7 +292,7 @@ class ModelTrainingNode:
             for family in families:
                 sessions[family.name] = pipeline.prepare(
                     family.name,
-                    session_frames(self.db_manager, session_id, family),
+                    training_frames(self.db_manager, session_id, family, self.settings),
                     Path(scratch) / family.name,
                     reference=previous_rows(self.db_manager, session_id, family, self.settings),
                     base=self._base_model_if_found(family),
@@ -369,7 +369,7 @@ class ModelTrainingNode:
 
         return pipeline.run(
             family.name,
-            session_frames(self.db_manager, session_id, family),
+            training_frames(self.db_manager, session_id, family, self.settings),
             name=session_id,
             parent=started.run,
             tags=self._tags(session_id),

@@ -490,21 +490,20 @@ def test_execute_wants_one_shape_of_a_session_with_several(
 
 
 @pytest.mark.processes
-def test_execute_wants_an_objective_for_a_session_with_texts_and_preferences(
-    database: DatabaseManager, workplace: Path, make_settings: Make, make_rows: Rows
+def test_execute_learns_the_texts_of_a_session_with_preferences_and_names_the_others(
+    database: DatabaseManager,
+    workplace: Path,
+    make_settings: Make,
+    make_rows: Rows,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     for shape in ("mixed", "preference"):
         database.ingest("s1", make_rows(shape), SampleKind.LLM)
     settings = make_settings(workplace)
     request = {"session_id": "s1", "model_type": "llm"}
 
-    with pytest.raises(
-        SampleError, match=r"one objective, got preference \(48\), .*llm\.objective=preference"
-    ):
-        node(settings, database).execute(request)
-
     rows_and_metric = {}
-    for objective in ("preference", "supervised"):
+    for objective in ("preference", "supervised", "auto"):
         settings.llm.objective = objective
         steps = node(settings, database).execute(request)["results"]["steps"]
         rows_and_metric[objective] = (
@@ -515,7 +514,9 @@ def test_execute_wants_an_objective_for_a_session_with_texts_and_preferences(
     assert rows_and_metric == {
         "preference": (48, "preference_accuracy"),
         "supervised": (72, "bits_per_byte"),
+        "auto": (72, "bits_per_byte"),
     }
+    assert "not learnt: 48 preference (llm.objective=preference learns them)" in caplog.text
 
 
 def test_execute_works_with_few_rows(

@@ -148,7 +148,8 @@ class LanguageModelConfig:
 
     objective: str = setting(AUTO, one_of(AUTO, *OBJECTIVES))
     """`supervised` learns from texts, `preference` from preferences, `kto` from verdicts on
-    single answers; `auto` takes what the session has. Set it if the session has several."""
+    single answers; `auto` takes what the session has. If it has several, `auto` takes the texts
+    and names in a warning what isn't learnt."""
 
     thoughts: str = setting(KEEP, one_of(KEEP, STRIP, EMPTY))
     """What becomes of the thoughts (`<think>...</think>`) at the beginning of answers. `keep`

@@ -114,6 +114,8 @@ class ModelFamily:
         objective: Returns the objective that the settings choose, which decides what shapes are
             learnt from; None for every shape.
         objective_setting: The setting that chooses the objective.
+        default_objective: The objective that is learnt of a session with several if the settings
+            choose none; without one, such a session is refused.
         further_shapes: Returns the shapes that are trained on in addition to the chosen ones.
         check_sharding: Raises `ConfigError` if settings don't allow sharding the model's weights
             over several devices; None if no settings do.
@@ -144,6 +146,7 @@ class ModelFamily:
     # The defaults are for a family with one shape.
     objective: Callable[[Settings], str | None] = lambda settings: None
     objective_setting: str = "objective"
+    default_objective: str = ""
     further_shapes: Callable[[Settings], Collection[str]] = lambda settings: ()
     check_sharding: Callable[[Settings], None] | None = None
 
@@ -419,6 +422,8 @@ LLM = register_family(
         # No `encode`: its models give no vectors of texts by which negatives could be mined.
         objective=_language_model_objective,
         objective_setting="llm.objective",
+        # Chat logs with feedback have all three; the chats are learnt as if there were no verdicts.
+        default_objective="supervised",
         check_sharding=_check_language_model_sharding,
     )
 )

@@ -1,6 +1,7 @@
 """Rows of sessions: the samples of a session, and of the session before it, as frames of rows."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 
 import pandas as pd
@@ -8,7 +9,10 @@ import pandas as pd
 from tunetrail.config import Settings
 from tunetrail.data.rows import rows_frame, rows_of_shapes
 from tunetrail.pipeline.families import ModelFamily
+from tunetrail.samples import shape_named
 from tunetrail.stores.database import DatabaseManager
+
+logger = logging.getLogger(__name__)
 
 
 def session_frames(
@@ -17,6 +21,48 @@ def session_frames(
     """Yield a session's samples of a family in frames, so that few rows are in memory at a time."""
     for chunk in database.read_samples(session_id, family.kind):
         yield rows_frame((stored.row_id, stored.sample) for stored in chunk)
+
+
+def training_frames(
+    database: DatabaseManager, session_id: str, family: ModelFamily, settings: Settings
+) -> Iterator[pd.DataFrame]:
+    """Yield the frames of a session that a training prepares.
+
+    If the session has samples of several objectives and the settings choose none, these are the
+    samples of the family's default objective; a warning names the others.
+    """
+    frames = session_frames(database, session_id, family)
+    counts = database.count_shapes(session_id, family.kind)
+    shapes = _default_shapes(counts, family, settings)
+    if not shapes:
+        yield from frames
+        return
+
+    unlearnt = [
+        f"{count} {shape} ({family.objective_setting}={shape_named(shape).objective} learns them)"
+        for shape, count in counts.items()
+        if shape not in shapes
+    ]
+    logger.warning(
+        "%s: the session has samples of several objectives, and this training takes %s ones; "
+        "not learnt: %s",
+        family.name,
+        family.default_objective,
+        ", ".join(unlearnt),
+    )
+    for frame in frames:
+        yield rows_of_shapes(frame, shapes)
+
+
+def _default_shapes(
+    counts: Mapping[str, int], family: ModelFamily, settings: Settings
+) -> tuple[str, ...]:
+    """Return the shapes of the default objective, none if there is nothing to decide."""
+    shapes = tuple(
+        shape for shape in counts if shape_named(shape).objective == family.default_objective
+    )
+    is_undecided = not family.chosen_shapes(settings) and len(shapes) < len(counts)
+    return shapes if is_undecided else ()
 
 
 def previous_rows(
@@ -37,5 +83,6 @@ def previous_rows(
     samples = chain.from_iterable(database.read_samples(session_ids[-1], family.kind))
     rows = rows_frame((stored.row_id, stored.sample) for stored in islice(samples, row_count))
 
-    shapes = family.chosen_shapes(settings)
+    counts = database.count_shapes(session_ids[-1], family.kind)
+    shapes = family.chosen_shapes(settings) or _default_shapes(counts, family, settings)
     return rows_of_shapes(rows, shapes) if shapes else rows

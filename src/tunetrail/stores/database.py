@@ -195,6 +195,10 @@ class DatabaseManager:
         """Return the sessions that have samples of a kind with ids in a range."""
         return sessions.sessions_in_range(self._database, kind, first_id, last_id)
 
+    def count_shapes(self, session_id: str, kind: SampleKind) -> dict[str, int]:
+        """Return how many samples of each shape a session has, by shape."""
+        return sessions.count_shapes(self._database, session_id, kind)
+
     def rejected_samples(self, session_id: str) -> list[RejectedSample]:
         """Return the session's rejected rows; raises `SessionError` for an unknown session."""
         sessions.check_session(self._database, session_id)

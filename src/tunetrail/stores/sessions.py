@@ -187,6 +187,19 @@ def sessions_in_range(
         return list(connection.scalars(statement))
 
 
+def count_shapes(database: DatabaseConnection, session_id: str, kind: SampleKind) -> dict[str, int]:
+    """Return how many samples of each shape a session has, by shape."""
+    row = SampleRow
+    statement = (
+        select(row.shape, func.count())
+        .where(row.session_id == session_id, row.kind == str(kind))
+        .group_by(row.shape)
+        .order_by(row.shape)
+    )
+    with database.reading() as connection:
+        return {shape: count for shape, count in connection.execute(statement)}
+
+
 def read_rejected_samples(database: DatabaseConnection, session_id: str) -> list[RejectedSample]:
     """Return the rejected rows of a session, oldest first."""
     row = RejectedSampleRow

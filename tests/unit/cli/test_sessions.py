@@ -227,9 +227,11 @@ def test_ingest_of_chat_logs_stores_both_kinds_and_keeps_what_was_rejected(
     result, again = call_main(*command), call_main(*command)
 
     assert result.exit_code == again.exit_code == 0
-    assert result.out.splitlines()[:4] == [
+    assert result.out.splitlines()[:5] == [
         "7 conversations read: 6 pairs and 6 chats",
-        "  12 samples added to session s1, 0 already there",
+        "  from feedback: 0 preferences (llm.objective=preference), 3 verdicts (llm.objective=kto); "
+        "llm.objective=supervised learns the chats",
+        "  15 samples added to session s1, 0 already there",
         "  left out, kept with the reason: 3 answers rejected by feedback, 1 parts that can't be learnt from, "
         "4 malformed rows",
         "  no pair, as the question can't stand alone: 1",
