@@ -236,13 +236,16 @@ def test_ingest_of_chat_logs_stores_both_kinds_and_keeps_what_was_rejected(
         "4 malformed rows",
         "  no pair, as the question can't stand alone: 1",
     ]
-    assert "0 samples added to session s1, 12 already there" in again.out
+    assert "0 samples added to session s1, 15 already there" in again.out
     assert "line 11 of" in result.out and "line 11 is not JSON" in result.out
 
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         (pairs,) = manager.read_samples("s1", SampleKind.EMBEDDING)
-        (chats,) = manager.read_samples("s1", SampleKind.LLM)
+        (llm_samples,) = manager.read_samples("s1", SampleKind.LLM)
         rejected = manager.rejected_samples("s1")
+    chats = [stored for stored in llm_samples if stored.sample.shape == "chat"]
+    verdicts = [stored.sample.content["accepted"] for stored in llm_samples if stored not in chats]
+    assert verdicts == [False, False, True]
     assert [tuple(stored.sample.content.values()) for stored in pairs] == [
         ("Reset?", "Click here."),
         ("Hi", "Hello"),
