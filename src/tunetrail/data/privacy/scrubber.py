@@ -7,6 +7,7 @@ recognised.
 import copy
 import re
 from collections.abc import Callable
+from string import digits
 from typing import NamedTuple
 
 from tunetrail.config import PrivacyConfig
@@ -110,7 +111,9 @@ class Scrubber:
 def _find_all(text: str) -> list[_Finding]:
     """Return the findings of all kinds, which may overlap."""
     text = fold_text(text)
-    has_number = _NUMBER.search(text) is not None
+    # Looking for each of ten characters is several times faster than a search with a pattern.
+    has_digit = any(map(text.__contains__, digits))
+    has_number = has_digit and _NUMBER.search(text) is not None
     has_digits = has_number and _DIGITS.search(text) is not None
     is_present = {None: True, _NUMBER: has_number, _DIGITS: has_digits}
 
