@@ -55,7 +55,8 @@ _SAMPLED_TEXTS = 20_000
 """From more texts than this, boilerplate is learnt from a sample: the texts with the lowest hashes.
 
 Of 20,000 texts, 200 are expected to have a shingle that 1 % of all texts have. That fewer than half
-of these have it happens once in 2e13 cases (Chernoff bound).
+of these have it happens once in 2e13 cases (Chernoff bound). The limits hold for the sample, so a
+shingle of just about 1 % may fall on either side of the lowest one.
 """
 
 _CONTEXT = 4
