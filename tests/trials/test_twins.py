@@ -240,6 +240,10 @@ def test_rows_that_ask_something_else_are_no_copies(
     assert session.step("cleaning").set_aside == 0
 
 
+# An edit in a short end leaves too few words on its two sides to tell that it is boilerplate.
+LONG_OR_NO_ENDS = st.just(0) | st.integers(20, 80)
+
+
 def edited(text: str, generator: random.Random) -> str:
     """Return the text with one word replaced, left out or added."""
     listed = text.split()
@@ -269,7 +273,7 @@ def test_real_copies_share_a_side_whatever_boilerplate_they_carry(
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(0, 10**6), st.integers(20, 80), st.integers(0, 80), st.integers(10, 40))
+@given(st.integers(0, 10**6), st.integers(20, 80), LONG_OR_NO_ENDS, st.integers(10, 40))
 def test_copies_share_a_side_wherever_the_boilerplate_was_edited(
     seed: int, before: int, after: int, length: int
 ) -> None:
