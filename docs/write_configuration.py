@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from tunetrail.cli.composition import MISSING, TrainRequest
-from tunetrail.config import CheckConfig, EmbeddingConfig, ValidationConfig
+from tunetrail.config import CheckConfig, EmbeddingConfig, SearchConfig, ValidationConfig
 from tunetrail.config.losses import EMBEDDING_LOSSES, losses_of
 from tunetrail.paths import conf_dir
 
@@ -59,7 +59,9 @@ TYPE_NAMES = {int: "integer", float: "number", str: "text", bool: "true or false
 
 def reference() -> str:
     """Return the text of docs/configuration.md."""
-    lines = [INTRODUCTION, *group_lines(), *section_lines(TrainRequest(), "", {})]
+    documented: dict[type, str] = {}
+    lines = [INTRODUCTION, *group_lines(), *section_lines(TrainRequest(), "", documented)]
+    lines += section_lines(SearchConfig(), "hydra.sweeper", documented)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -193,6 +195,8 @@ def allowed_values(config_class: type, field: "Field[Any]") -> str:
     if hint is CheckConfig:
         return "check"
     rule = field.metadata.get("rule")
+    if hint is Any:
+        return str(rule.text)
 
     alternatives = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     is_optional = type(None) in alternatives

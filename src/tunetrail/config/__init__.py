@@ -43,6 +43,7 @@ from tunetrail.config.stores import (
     TrackingConfig,
     default_database_url,
 )
+from tunetrail.config.sweep import SearchConfig, SweepConfig
 from tunetrail.config.training import (
     AUTO,
     BASE,
@@ -106,8 +107,10 @@ __all__ = [
     "PreparationConfig",
     "PrivacyConfig",
     "RowChecksConfig",
+    "SearchConfig",
     "Settings",
     "SplitConfig",
+    "SweepConfig",
     "TrackingConfig",
     "TrainingConfig",
     "ValidationConfig",

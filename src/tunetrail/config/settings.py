@@ -17,6 +17,7 @@ from tunetrail.config.embedding import EmbeddingConfig
 from tunetrail.config.evaluation import CrossValidationConfig, EvaluationConfig, GateConfig
 from tunetrail.config.language_model import LanguageModelConfig
 from tunetrail.config.stores import DatabaseConfig, TrackingConfig
+from tunetrail.config.sweep import SweepConfig
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.config.training import AUTO, TrainingConfig
 from tunetrail.config.validation import ValidationConfig
@@ -106,6 +107,9 @@ class Settings:
 
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """MLflow's store of runs and model versions."""
+
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    """Comparison of the jobs of a sweep."""
 
     def __post_init__(self) -> None:
         check_settings("", self)

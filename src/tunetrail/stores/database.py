@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tunetrail.config import check_identifier
 from tunetrail.data.conventions.reading import IngestAccount, RowReader, counting, rows_of
 from tunetrail.samples import BrokenRow, Sample, SampleKind
-from tunetrail.stores import benchmark, ingestion, ledger, sessions, training_runs
+from tunetrail.stores import benchmark, ingestion, ledger, sessions, study_logs, training_runs
 from tunetrail.stores.benchmark import BenchmarkRecord
 from tunetrail.stores.connection import DatabaseConnection
 from tunetrail.stores.failures import shown
@@ -293,3 +293,11 @@ class DatabaseManager:
     ) -> None:
         """Add test rows to a model's benchmark, of which at most `limit` per shape stay."""
         benchmark.extend_benchmark(self._database, model_name, records, limit)
+
+    def append_study_log(self, study: str, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Append entries to the journal of a study; their numbers have no gaps."""
+        study_logs.append_study_log(self._database, study, entries)
+
+    def read_study_log(self, study: str, first_number: int = 0) -> list[dict[str, Any]]:
+        """Return the entries of a study's journal from a number on, in their order."""
+        return study_logs.read_study_log(self._database, study, first_number)

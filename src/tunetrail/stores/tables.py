@@ -178,3 +178,13 @@ class BenchmarkRow(Base):
     # The prepared row: cleaning may have changed the sample that it comes from.
     record: Mapped[dict[str, Any]] = mapped_column(JSON)
     digest: Mapped[str] = mapped_column(Text)
+
+
+class StudyLogRow(Base):
+    """An entry in the journal of a sweep's study: one change of the study, numbered from 0."""
+
+    __tablename__ = "study_logs"
+
+    study: Mapped[str] = mapped_column(Text, primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    entry: Mapped[dict[str, Any]] = mapped_column(JSON)
