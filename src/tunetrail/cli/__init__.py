@@ -25,6 +25,8 @@ _DESTRUCTOR_SECONDS = 0.05
 """Time in which a destructor that a signal has interrupted ends."""
 
 _COMMANDS = ("train", "resume", "prepare", "ingest", "sessions", "compare", "report", "demo", "ui")
+_JOB = "job"
+"""Not for people: the launchers of sweeps call it."""
 
 _USAGE = """\
 usage: tunetrail COMMAND [ARGUMENT ...] [--debug] [--version]
@@ -106,7 +108,7 @@ def _run_command(words: list[str]) -> int:
     # These have a few options of their own; the other commands take Hydra's overrides.
     if command in ("ingest", "sessions", "ui"):
         return _run_parsed_command(command, arguments)
-    if command in _COMMANDS:
+    if command in (*_COMMANDS, _JOB):
         module = importlib.import_module(f"tunetrail.cli.{command}")
         return int(getattr(module, command)(arguments))
     raise UserError(

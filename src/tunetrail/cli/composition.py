@@ -137,12 +137,14 @@ def register_schema() -> dict[str, bool]:
     from hydra.core.plugins import Plugins
 
     from tunetrail.cli.text_values import TypedFileSource, text_keys
+    from tunetrail.sweeps.launchers import register_launchers
 
     groups = [*(folder.name for folder in _group_folders()), "experiments"]
     keys = text_keys(TrainRequest) | dict.fromkeys(groups, True)
 
     TypedFileSource.keys = keys
     Plugins.instance().register(TypedFileSource)
+    register_launchers()
     ConfigStore.instance().store(name="train_schema", node=TrainRequest)
     return keys
 

@@ -18,7 +18,7 @@ def train(arguments: list[str]) -> int:
         return 0
 
     try:
-        run_composed(arguments, _train_one)
+        run_composed(arguments, train_one)
     finally:
         _end_sweep_that_stopped()
     return 0
@@ -75,7 +75,8 @@ def _training_help() -> list[str]:
     return [f"  {key:29} {choice}" for key, choice in choices.items()]
 
 
-def _train_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]:
+def train_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]:
+    """Train as requested, print the results and return them."""
     # Imported late: help and mistakes in the arguments don't wait for torch.
     from tunetrail.cli.results_table import print_results
     from tunetrail.learning.nodes import check_nodes

@@ -48,6 +48,15 @@ def device_count(trainer: TrainerConfig) -> int:
     return int(trainer.devices)
 
 
+def visible_gpus() -> list[str]:
+    """Return the GPUs that this process may use, by their names in CUDA_VISIBLE_DEVICES."""
+    # Names, not only numbers: a GPU, or a part of one, may be chosen by its UUID.
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return list(map(str, range(torch.cuda.device_count())))
+    return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
+
+
 def device_kind(accelerator: str) -> str:
     """Return `cuda` or `cpu`: where a training with this `trainer.accelerator` runs."""
     return "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"

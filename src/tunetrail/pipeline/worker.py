@@ -7,7 +7,6 @@ are touched by the process that has started it.
 import json
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
@@ -24,6 +23,7 @@ from tunetrail.learning.training.ranks import leave_the_ranks
 from tunetrail.paths import private_file, write_private_text
 from tunetrail.pipeline.jobs import TrainingJob, fit_as_rank, ignore_metrics, is_written
 from tunetrail.pipeline.ranks import METRICS, STOP, STOPPED, failure_file, output_file
+from tunetrail.processes import end_with
 
 _POLL_SECONDS = 1.0
 
@@ -34,7 +34,7 @@ def main() -> None:
     if rank:
         # The terminal belongs to rank 0.
         _write_output_to(output_file(folder, rank))
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    end_with(os.getppid())
     num_nodes = int(os.environ["WORLD_SIZE"]) // int(os.environ["LOCAL_WORLD_SIZE"])
     _fit(folder, rank, partial(fit_as_rank, num_nodes=num_nodes))
 
@@ -130,13 +130,6 @@ def _described(error: BaseException) -> dict[str, object]:
     if isinstance(error, FullMemoryError):
         described |= vars(error)
     return described
-
-
-def _end_with_parent(parent: int) -> None:
-    """Stop as if a signal had asked for it once the parent is gone: nothing else would."""
-    while os.getppid() == parent:
-        time.sleep(_POLL_SECONDS)
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _stop_if_asked(path: Path) -> None:

@@ -1,0 +1,162 @@
+"""What the launchers have in common: they compose the jobs and tell Hydra how the jobs ended.
+
+Hydra hands a launcher the overrides of a batch of jobs. Every job becomes a process of its own with
+its resolved configuration; launchers differ in where and when they start the processes.
+"""
+
+import copy
+import logging
+import os
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from tunetrail.paths import made_folder
+from tunetrail.sweeps.launchers.jobs import Job, JobEnd, JobFailedError
+
+logger = logging.getLogger(__name__)
+
+_HIDDEN = ("hydra.", "hydra/", "sweep.")
+
+
+class JobLauncher(Launcher):
+    """A launcher whose jobs are processes of their own.
+
+    Attributes:
+        slots: How many jobs run at the same time.
+    """
+
+    ends_jobs = True
+    """Whether jobs are on this machine and end when the process that runs the sweep does."""
+
+    config: DictConfig
+    hydra_context: HydraContext
+    task_function: TaskFunction
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Remember what Hydra gives to every launcher, and check the settings.
+
+        Raises:
+            ConfigError: A setting of the launcher is out of range.
+        """
+        self.config, self.hydra_context = config, hydra_context
+        # Jobs call the same function, but in their own processes: `tunetrail job` names it.
+        self.task_function = task_function
+        self.check()
+
+    @property
+    @abstractmethod
+    def slots(self) -> int:
+        """How many jobs run at the same time."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise `ConfigError` if a setting of the launcher is out of range."""
+
+    @abstractmethod
+    def run_jobs(self, jobs: Sequence[Job]) -> list[JobEnd]:
+        """Do all jobs, and return how each of them ended, in their order."""
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Do a batch of jobs.
+
+        Args:
+            job_overrides: The overrides of each job.
+            initial_job_idx: The number of the first one.
+
+        Returns:
+            How each job ended. The value of a failed job is a `JobFailedError`; the objective of
+            a finished one is in the sweep's study, and not here.
+        """
+        setup_globals()
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        made_folder(Path(str(self.config.hydra.sweep.dir)))
+
+        composed: list[tuple[Job, JobReturn]] = []
+        common = set.intersection(*map(set, job_overrides))
+        for number, overrides in enumerate(job_overrides, start=initial_job_idx):
+            composed.append(self._compose(number, list(overrides), common))
+
+        ends = self.run_jobs([job for job, _ in composed])
+        for (_, job_return), end in zip(composed, ends, strict=True):
+            self._tell_end(job_return, end)
+        return [job_return for _, job_return in composed]
+
+    def _compose(
+        self, number: int, overrides: list[str], common: set[str]
+    ) -> tuple[Job, JobReturn]:
+        """Return a job, and what Hydra is told of it before it has ended."""
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+        # Hydra resolves `${hydra:...}` by the configuration that is set here.
+        HydraConfig.instance().set_config(config)
+        folder = os.path.abspath(os.path.join(config.hydra.sweep.dir, config.hydra.sweep.subdir))
+        with open_dict(config):
+            config.hydra.runtime.output_dir = folder
+        HydraConfig.instance().set_config(config)
+        self.hydra_context.callbacks.on_job_start(config=config, task_function=self.task_function)
+
+        settings = copy.deepcopy(config)
+        with open_dict(settings):
+            del settings["hydra"]
+        job_return = JobReturn(
+            overrides=list(config.hydra.overrides.task),
+            cfg=settings,
+            hydra_cfg=OmegaConf.masked_copy(config, "hydra"),
+            working_dir=os.getcwd(),
+            task_name=config.hydra.job.name,
+        )
+        choices = [override for override in overrides if override not in common]
+        job = Job(
+            number=number,
+            name=", ".join(choice for choice in choices if not choice.startswith(_HIDDEN)),
+            overrides=tuple(config.hydra.overrides.task),
+            settings=_plain_values(settings),
+            logging=_process_logging(config),
+            folder=folder,
+            log=os.path.join(folder, f"{config.hydra.job.name}.log"),
+            working_folder=folder if config.hydra.job.chdir else os.getcwd(),
+            environment=_plain_values(config.hydra.job.env_set),
+            driver=os.getpid() if self.ends_jobs else None,
+        )
+        return job, job_return
+
+    def _tell_end(self, job_return: JobReturn, end: JobEnd) -> None:
+        """Tell Hydra how a job has ended."""
+        if end.reason is None:
+            job_return.status = JobStatus.COMPLETED
+        else:
+            job_return.status = JobStatus.FAILED
+            job_return.return_value = JobFailedError(end.reason)
+        config = OmegaConf.merge(job_return.hydra_cfg, job_return.cfg)
+        assert isinstance(config, DictConfig)
+        self.hydra_context.callbacks.on_job_end(config=config, job_return=job_return)
+
+
+def _process_logging(config: DictConfig) -> dict[str, Any]:
+    """Return how a job's process logs: to the terminal only, which is its log file."""
+    job_logging = _plain_values(config.hydra.job_logging)
+    job_logging.get("handlers", {}).pop("file", None)
+    root = job_logging.get("root") or {}
+    if "handlers" in root:
+        root["handlers"] = [name for name in root["handlers"] if name != "file"]
+    return {"job_logging": job_logging, "verbose": _plain_values(config.hydra.verbose)}
+
+
+def _plain_values(node: Any) -> Any:
+    """Return a configuration as plain values, with its interpolations resolved."""
+    if not OmegaConf.is_config(node):
+        return node
+    return OmegaConf.to_container(node, resolve=True, enum_to_str=True)
