@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from tunetrail.paths import made_folder
 from tunetrail.sweeps.launchers.jobs import Job, JobEnd, JobFailedError
@@ -103,7 +103,7 @@ class JobLauncher(Launcher):
         # Hydra resolves `${hydra:...}` by the configuration that is set here.
         HydraConfig.instance().set_config(config)
         folder = os.path.abspath(os.path.join(config.hydra.sweep.dir, config.hydra.sweep.subdir))
-        with open_dict(config):
+        with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
             config.hydra.runtime.output_dir = folder
         HydraConfig.instance().set_config(config)
         self.hydra_context.callbacks.on_job_start(config=config, task_function=self.task_function)
