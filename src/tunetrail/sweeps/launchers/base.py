@@ -118,10 +118,10 @@ class JobLauncher(Launcher):
             working_dir=os.getcwd(),
             task_name=config.hydra.job.name,
         )
-        choices = [override for override in overrides if override not in common]
+        choices = filter(_distinguishes, (word for word in overrides if word not in common))
         job = Job(
             number=number,
-            name=", ".join(choice for choice in choices if not choice.startswith(_HIDDEN)),
+            name=", ".join(choices),
             overrides=tuple(config.hydra.overrides.task),
             settings=_plain_values(settings),
             logging=_process_logging(config),
@@ -143,6 +143,18 @@ class JobLauncher(Launcher):
         config = OmegaConf.merge(job_return.hydra_cfg, job_return.cfg)
         assert isinstance(config, DictConfig)
         self.hydra_context.callbacks.on_job_end(config=config, job_return=job_return)
+
+
+def log_end(job: Job, end: JobEnd) -> None:
+    """Say in one line how a job has ended."""
+    if end.reason is None:
+        logger.info("%s finished after %.0f s", job, end.seconds)
+    else:
+        logger.error("%s failed after %.0f s: %s; log: %s", job, end.seconds, end.reason, job.log)
+
+
+def _distinguishes(override: str) -> bool:
+    return not override.lstrip("+~").startswith(_HIDDEN)
 
 
 def _process_logging(config: DictConfig) -> dict[str, Any]:

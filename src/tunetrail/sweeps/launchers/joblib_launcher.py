@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tunetrail.errors import ConfigError
-from tunetrail.sweeps.launchers.base import JobLauncher
+from tunetrail.sweeps.launchers.base import JobLauncher, log_end
 from tunetrail.sweeps.launchers.jobs import Job, JobEnd, run_job
 
 _INTEGERS = ("pre_dispatch", "batch_size", "max_nbytes")
@@ -44,4 +44,10 @@ class JoblibLauncher(JobLauncher):
         """Do all jobs; the failure or death of one doesn't stop the others."""
         from joblib import Parallel, delayed
 
-        return list(Parallel(**self._settings)(delayed(run_job)(job) for job in jobs))
+        # Jobs are told of in their order, as soon as their predecessors have ended.
+        pool = Parallel(**self._settings, return_as="generator")
+        ends = []
+        for job, end in zip(jobs, pool(map(delayed(run_job), jobs)), strict=True):
+            log_end(job, end)
+            ends.append(end)
+        return ends

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from tunetrail.errors import ConfigError
-from tunetrail.sweeps.launchers.base import JobLauncher
+from tunetrail.sweeps.launchers.base import JobLauncher, log_end
 from tunetrail.sweeps.launchers.jobs import Job, JobEnd, JobProcess
 from tunetrail.sweeps.launchers.slots import Slot, default_slots, divide_machine, gpus_for
 
@@ -114,10 +114,7 @@ class _Batch:
 
             self._ends[process.job.number] = end
             self._free.append(slot)
-            if end.reason is None:
-                logger.info("%s finished after %.0f s", process.job, end.seconds)
-            else:
-                logger.error("%s failed after %.0f s: %s", process.job, end.seconds, end.reason)
+            log_end(process.job, end)
         self._running = still_running
 
 

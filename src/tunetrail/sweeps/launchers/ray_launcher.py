@@ -1,15 +1,12 @@
 """`hydra/launcher=ray`: the jobs of a sweep on a Ray cluster, or on one that is started here."""
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 from tunetrail import ray_cluster
 from tunetrail.errors import ConfigError, one_line
-from tunetrail.sweeps.launchers.base import JobLauncher
+from tunetrail.sweeps.launchers.base import JobLauncher, log_end
 from tunetrail.sweeps.launchers.jobs import Job, JobEnd, run_job
-
-logger = logging.getLogger(__name__)
 
 _SETTING = "hydra/launcher"
 _STOP_SECONDS = 600
@@ -63,8 +60,7 @@ class RayLauncher(JobLauncher):
                 ends = []
                 for job, handle in zip(jobs, handles, strict=True):
                     ends.append(_end_of(handle))
-                    reason = ends[-1].reason or "finished"
-                    logger.info("%s ended: %s; log: %s", job, reason, job.log)
+                    log_end(job, ends[-1])
                 return ends
             except BaseException:
                 # Raises KeyboardInterrupt in the workers, which let their jobs save.
