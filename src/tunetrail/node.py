@@ -3,17 +3,17 @@
 import datetime
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tunetrail.config import Settings, check_identifier
 from tunetrail.data.flow.prepared import PreparedSession, claim_folder
 from tunetrail.data.report.session_report import join_sessions
-from tunetrail.errors import ModelError
+from tunetrail.errors import ModelError, UserError
 from tunetrail.learning.models.catalog import ResolvedModel
-from tunetrail.pipeline import STEPS, DataSciencePipeline, Outcome, remove_leftovers
+from tunetrail.pipeline import STAGES, STEPS, DataSciencePipeline, Outcome, remove_leftovers
 from tunetrail.pipeline.benchmark import Benchmark
 from tunetrail.pipeline.families import ALL_FAMILIES, ModelFamily, requested_families
 from tunetrail.pipeline.general_file import GeneralFile
@@ -24,6 +24,7 @@ from tunetrail.pipeline.recording import (
     recorded,
     resumable,
     summarize,
+    summarize_fit,
     write_note,
 )
 from tunetrail.pipeline.requests import (
@@ -32,12 +33,14 @@ from tunetrail.pipeline.requests import (
     check_samples,
     checked_request,
     read_general_files,
+    single_family,
 )
 from tunetrail.pipeline.run_settings import leaves, plain_settings, settings_of
 from tunetrail.pipeline.session_rows import previous_rows, training_frames
 from tunetrail.pipeline.stages.deploy import Deployment
+from tunetrail.pipeline.stages.fit import ValidationSink, ignore_validation
 from tunetrail.run_reports import try_to_log_report
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database import DatabaseManager, RunState
 from tunetrail.stores.provenance import git_tags, version_tags
 from tunetrail.stores.resumable_runs import (
     CONFIGURATION,
@@ -50,6 +53,12 @@ from tunetrail.stores.resumable_runs import (
 from tunetrail.stores.tracking import TrackedRun, Tracker
 
 logger = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
+
+
+def ignore_start(run_id: str) -> None:
+    """Take the id of a run and forget it."""
 
 
 @dataclass(kw_only=True)
@@ -106,6 +115,7 @@ class _StartedRun:
         model_runs: The runs below it by family, if it is resumed.
         general_files: The general file as each family reads it, by the family's name; nothing if
             it is resumed.
+        selection: How the run was chosen among several, for the decision's sentence.
     """
 
     run: TrackedRun
@@ -114,6 +124,7 @@ class _StartedRun:
     model_type: str
     model_runs: Mapping[str, ModelRun] = field(default_factory=dict)
     general_files: Mapping[str, GeneralFile | None] = field(default_factory=dict)
+    selection: str | None = None
 
     def is_finished(self, family: ModelFamily) -> bool:
         """Tell whether an earlier attempt has finished the family's run."""
@@ -165,6 +176,46 @@ class ModelTrainingNode:
                 and in the database.
         """
         session_id, model_type = checked_request(request)
+        return self._start(session_id, model_type, self._complete)
+
+    def fit(
+        self,
+        request: Mapping[str, Any],
+        *,
+        on_start: Callable[[str], None] = ignore_start,
+        on_validation: ValidationSink = ignore_validation,
+    ) -> Outcome:
+        """Train one model and score it on the validation rows, as a job of a sweep does.
+
+        The test rows aren't scored, and nothing is registered. The run keeps its folder, so that
+        `resume` can go on with the evaluation and the deployment.
+
+        Args:
+            request: As for `execute`; `all` stands for the only family with samples in the session.
+            on_start: Receives the run's id in MLflow before anything is trained.
+            on_validation: Receives the monitored value of each validation; may raise `Pruned` to
+                end the run.
+
+        Returns:
+            The outcome, in the state `fitted` or `pruned`.
+
+        Raises:
+            UserError: The request, the session or its samples can't be trained on.
+            TunetrailError: Something failed; the run is marked as failed with the reason.
+        """
+        session_id, model_type = checked_request(request)
+        family = single_family(self.db_manager.session_summary(session_id), model_type)
+
+        def complete(started: _StartedRun) -> Outcome:
+            on_start(started.run.run_id)
+            return self._complete_fit(started, on_validation)
+
+        return self._start(session_id, family.name, complete)
+
+    def _start(
+        self, session_id: str, model_type: str, complete: Callable[[_StartedRun], _Result]
+    ) -> _Result:
+        """Check a request, start its run in both stores, and complete it."""
         summary = self.db_manager.session_summary(session_id)
         families = requested_families(model_type)
         check_samples(summary, families)
@@ -191,7 +242,7 @@ class ModelTrainingNode:
                 training_run_id, state="running", mlflow_run_id=run.run_id
             )
 
-            return self._complete(
+            return complete(
                 _StartedRun(
                     run=run,
                     training_run_id=training_run_id,
@@ -201,7 +252,9 @@ class ModelTrainingNode:
                 )
             )
 
-    def resume(self, run_id: str, *, force: bool = False) -> dict[str, Any]:
+    def resume(
+        self, run_id: str, *, force: bool = False, selection: str | None = None
+    ) -> dict[str, Any]:
         """Continue a run that failed, was stopped or was killed, as if it had never ended.
 
         The run keeps the settings that it began with; this node's settings only say where runs are
@@ -211,6 +264,8 @@ class ModelTrainingNode:
             run_id: The run's id in MLflow, or the id of a run below it, or of the training run in
                 the database.
             force: Take a run that was not ended on another host for dead.
+            selection: How the run was chosen among the jobs of its sweep, for the decision's
+                sentence.
 
         Returns:
             The results that `execute` would have returned.
@@ -220,17 +275,52 @@ class ModelTrainingNode:
                 broken.
             TunetrailError: Something failed; the run is marked as failed with the reason.
         """
+        node, resumable_run = self._reopened(run_id, force)
+        selection = selection or _selection_by_hand(node.settings, resumable_run)
+        results = node._continue(resumable_run, node._complete, selection)
+        self.report = node.report
+        return results
+
+    def resume_fit(
+        self,
+        run_id: str,
+        *,
+        force: bool = False,
+        on_validation: ValidationSink = ignore_validation,
+    ) -> Outcome:
+        """Continue a run of `fit` that was stopped or killed, as if it had never ended.
+
+        Args:
+            run_id: The run's id in MLflow.
+            force: Take a run that was not ended on another host for dead.
+            on_validation: As for `fit`.
+
+        Raises:
+            UserError: As for `resume`.
+            TunetrailError: Something failed; the run is marked as failed with the reason.
+        """
+        node, resumable_run = self._reopened(run_id, force)
+
+        def complete(started: _StartedRun) -> Outcome:
+            return node._complete_fit(started, on_validation)
+
+        return node._continue(resumable_run, complete)
+
+    def _reopened(self, run_id: str, force: bool) -> tuple["ModelTrainingNode", ResumableRun]:
+        """Return a run that can be resumed, and a node with the settings that it began with."""
         resumable_run = find_resumable_run(
             self.settings.tracking, self.db_manager, run_id, force=force
         )
         # Other settings would make another run of it, with results that nothing can reproduce.
         settings = settings_of(resumable_run.settings, self.settings.tracking)
-        node = ModelTrainingNode(NodeConfig(settings=settings), self.db_manager)
-        results = node._continue(resumable_run)
-        self.report = node.report
-        return results
+        return ModelTrainingNode(NodeConfig(settings=settings), self.db_manager), resumable_run
 
-    def _continue(self, resumable_run: ResumableRun) -> dict[str, Any]:
+    def _continue(
+        self,
+        resumable_run: ResumableRun,
+        complete: Callable[[_StartedRun], _Result],
+        selection: str | None = None,
+    ) -> _Result:
         training_run = resumable_run.training
         summary = self.db_manager.session_summary(training_run.session_id)
         check_samples(summary, requested_families(training_run.model_type))
@@ -253,13 +343,14 @@ class ModelTrainingNode:
             run = tracker.run(resumable_run.run_id)
             run.reopen()
 
-            return self._complete(
+            return complete(
                 _StartedRun(
                     run=run,
                     training_run_id=training_run.run_id,
                     session_id=training_run.session_id,
                     model_type=training_run.model_type,
                     model_runs=resumable_run.model_runs,
+                    selection=selection,
                 )
             )
 
@@ -324,6 +415,24 @@ class ModelTrainingNode:
         )
         return results
 
+    def _complete_fit(self, started: _StartedRun, on_validation: ValidationSink) -> Outcome:
+        """Train the only family of the run until its fit, and store how the run ended."""
+        run = started.run
+        with run.finish_on_exit():
+            if not run.resumed:
+                self._log_settings(run)
+            (family,) = requested_families(started.model_type)
+            pipeline = DataSciencePipeline(self.settings, tracker=run.tracker)
+            outcome = self._train(
+                family, pipeline, started, until="fit", on_validation=on_validation
+            )
+            summarize_fit(run, outcome)
+
+        self.db_manager.update_training_run(
+            started.training_run_id, state=str(outcome.state), reason=outcome.reason
+        )
+        return outcome
+
     def _train_families(self, started: _StartedRun) -> dict[str, dict[str, Any]]:
         """Train the families that aren't finished, and return the results by step and family."""
         run = started.run
@@ -350,7 +459,13 @@ class ModelTrainingNode:
         return steps
 
     def _train(
-        self, family: ModelFamily, pipeline: DataSciencePipeline, started: _StartedRun
+        self,
+        family: ModelFamily,
+        pipeline: DataSciencePipeline,
+        started: _StartedRun,
+        *,
+        until: str = STAGES[-1],
+        on_validation: ValidationSink = ignore_validation,
     ) -> Outcome:
         session_id = started.session_id
         interrupted = started.model_runs.get(family.name)
@@ -374,6 +489,7 @@ class ModelTrainingNode:
             parent=started.run,
             tags=self._tags(session_id),
             reference=previous_rows(self.db_manager, session_id, family, self.settings),
+            on_validation=on_validation,
             on_decision=record,
             count_looks=count_looks,
             lineage=Lineage(database=self.db_manager, family=family),
@@ -381,6 +497,8 @@ class ModelTrainingNode:
             benchmark=Benchmark(database=self.db_manager, family=family, session_id=session_id),
             general_file=started.general_files.get(family.name),
             read_promotion_rows=read_promotion_rows,
+            selection=started.selection,
+            until=until,
             resumed=started.run.tracker.run(interrupted.run_id) if interrupted else None,
         )
 
@@ -422,3 +540,21 @@ class ModelTrainingNode:
             )
             folder_name = check_identifier("run_id", run_id)
             remove_leftovers(Path(self.settings.output_dir) / folder_name)
+
+
+def _selection_by_hand(settings: Settings, resumable_run: ResumableRun) -> str | None:
+    """Return how a sweep's job was chosen that the user resumes; None for any other run.
+
+    Raises:
+        UserError: The job has not ended yet, so that its sweep has to go on first.
+    """
+    sweep = settings.sweep
+    if sweep.run_id is None:
+        return None
+    if resumable_run.training.state != RunState.FITTED:
+        raise UserError(
+            f"RUN_ID must be the id of a sweep for its jobs that have not ended, got job "
+            f"{sweep.job} of the sweep {sweep.run_id}. Continue with tunetrail resume "
+            f"{sweep.run_id}."
+        )
+    return f"job {sweep.job} of the sweep {sweep.run_id}, chosen by hand"

@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 
 from tunetrail import DataSciencePipeline
-from tunetrail.config import Settings
+from tunetrail.config import Settings, SplitConfig
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.data.rows import rows_frame
 from tunetrail.errors import ConfigError
 from tunetrail.pipeline import Pruned
+from tunetrail.pipeline.stages.fit import MonitoredValue
 from tunetrail.run_reports import REPORT_ARTIFACT
 from tunetrail.samples import SampleKind, parse_sample
 
@@ -65,6 +66,41 @@ def test_run_on_two_devices_trains_with_what_is_found_on_one(
     assert training["history"]["train/learning_rate"][0] == [1, pytest.approx(rate * 2 / 3)]
 
 
+def test_run_that_ends_with_the_fit_is_scored_on_the_validation_rows(
+    workplace: Path, make_settings: Make, rows: pd.DataFrame
+) -> None:
+    # Enough validation rows for an interval.
+    settings = make_settings(workplace, split=SplitConfig(validation_share=0.4))
+    pipeline = DataSciencePipeline(settings)
+    values: list[MonitoredValue] = []
+
+    fitted = pipeline.run("embedding", rows, until="fit", on_validation=values.append)
+    again = pipeline.run(
+        "embedding", rows, until="fit", resumed=pipeline.tracker.run(fitted.mlflow_run_id)
+    )
+
+    scores = fitted.validation
+    run = pipeline.tracker.find_run(fitted.mlflow_run_id)
+    assert scores is not None and run is not None and fitted.prepared is not None
+    assert (scores.metric, scores.rows) == ("ndcg_at_10", len(fitted.prepared.split.validation))
+    assert {"recall_at_5", "mrr_at_10", "uniformity"} <= set(scores.metrics)
+    lower, upper = scores.intervals["ndcg_at_10"]
+    assert lower < scores.metrics["ndcg_at_10"] < upper
+    assert scores.model_mib > 0.01
+    assert run.data.metrics["validation/ndcg_at_10"] == scores.metrics["ndcg_at_10"]
+    assert run.data.metrics["validation/ndcg_at_10/lower"] == lower
+    assert (run.info.status, run.data.tags["tunetrail.state"]) == ("FINISHED", "fitted")
+    assert not [name for name in run.data.metrics if name.startswith("evaluation/")]
+    # A resumed run that had scored its model doesn't do so again.
+    assert again.validation == scores
+
+    training = fitted.steps["training"]
+    assert [(value.step, value.value) for value in values] == [
+        tuple(point) for point in training["history"][training["monitor"]]
+    ]
+    assert all(value.higher_is_better for value in values)
+
+
 def test_run_refuses_an_unknown_stage(
     workplace: Path, make_settings: Make, rows: pd.DataFrame
 ) -> None:
@@ -77,13 +113,15 @@ def test_run_that_is_pruned_ends_without_a_failure(
     workplace: Path, make_settings: Make, rows: pd.DataFrame
 ) -> None:
     def prune(metrics: Mapping[str, float], step: int) -> None:
-        raise Pruned
+        raise Pruned("no better than the others")
 
     pipeline = DataSciencePipeline(make_settings(workplace))
 
     outcome = pipeline.run("embedding", rows, on_metrics=prune)
 
     run = pipeline.tracker.find_run(outcome.mlflow_run_id)
-    assert outcome.state == "pruned" and outcome.objective is None
-    assert run is not None and run.info.status == "FINISHED"
+    assert run is not None and outcome.state == "pruned" and outcome.objective is None
+    assert outcome.reason == run.data.tags["tunetrail.reason"] == "no better than the others"
+    assert run.data.tags["tunetrail.state"] == "pruned"
+    assert run.info.status == "FINISHED"
     assert run.data.tags["tunetrail.outcome"] == "pruned"

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -36,7 +36,7 @@ from tunetrail.pipeline.stages.check_room import check_room
 from tunetrail.pipeline.stages.cross_validate import cross_validate
 from tunetrail.pipeline.stages.deploy import Deployment, deploy
 from tunetrail.pipeline.stages.evaluate import evaluate
-from tunetrail.pipeline.stages.fit import fit
+from tunetrail.pipeline.stages.fit import ValidationSink, fit, ignore_validation
 from tunetrail.pipeline.stages.general_set import (
     check_general_set,
     check_same_file,
@@ -44,6 +44,7 @@ from tunetrail.pipeline.stages.general_set import (
 )
 from tunetrail.pipeline.stages.leave_out import leave_out_learnt
 from tunetrail.pipeline.stages.prepare import prepare
+from tunetrail.pipeline.stages.score_validation import score_validation
 from tunetrail.pipeline.train_rows import TrainRowBuilder
 from tunetrail.run_reports import try_to_log_report
 from tunetrail.stores.tracking import TrackedRun, Tracker
@@ -130,6 +131,7 @@ class DataSciencePipeline:
         tags: Mapping[str, str] | None = None,
         reference: pd.DataFrame | None = None,
         on_metrics: MetricsSink = ignore_metrics,
+        on_validation: ValidationSink = ignore_validation,
         on_decision: Callable[[Deployment], None] = ignore_decision,
         count_looks: CountLooks = no_looks,
         lineage: Lineage | None = None,
@@ -137,6 +139,7 @@ class DataSciencePipeline:
         benchmark: Benchmark | None = None,
         general_file: GeneralFile | None = None,
         read_promotion_rows: ReadPromotionRows = no_promotion_rows,
+        selection: str | None = None,
         until: str = "deploy",
         resumed: TrackedRun | None = None,
     ) -> Outcome:
@@ -151,6 +154,8 @@ class DataSciencePipeline:
             reference: Rows of the previous session, to measure drift against.
             on_metrics: Receives the metrics of the fit while it trains; may raise `Pruned` to end
                 the run.
+            on_validation: Receives the monitored value of each validation of the fit; may raise
+                `Pruned` as well.
             on_decision: Called once root has moved or has been refused, before the model directory
                 follows; again if the run was interrupted right after that.
             count_looks: Counts how often test rows were asked since root last moved; without it,
@@ -164,8 +169,9 @@ class DataSciencePipeline:
             general_file: The general file of the settings, if it has been read already.
             read_promotion_rows: Reads which test rows a version was promoted by; without it, root
                 has no figure of its own.
+            selection: How the candidate was chosen among several, for the decision's sentence.
             until: The stage after which the run ends. A run that ends early keeps its folder and
-                can be resumed.
+                can be resumed; if it ends with `fit`, its model is scored on the validation rows.
             resumed: A run of these settings that was interrupted, failed or ended early, to go on
                 with: what it had finished is not done again, and the rows are those that it had
                 prepared.
@@ -211,6 +217,7 @@ class DataSciencePipeline:
             corpus_documents=documents,
             general_file=general_file,
             read_promotion_rows=read_promotion_rows,
+            selection=selection,
         )
         full_memory = explaining_full_memory("Use a smaller model, or free memory.")
         # Errors leave from the last to the first: leftovers are removed, which makes room on a full
@@ -225,14 +232,18 @@ class DataSciencePipeline:
             state.save()
             _log_base_model(context)
             log_general_file(context)
-            outcomes = _outcomes(context, rows, reference, on_metrics, on_decision, until)
+            sinks = _Sinks(on_metrics, on_validation, on_decision)
+            outcomes = _outcomes(context, rows, reference, sinks, until)
             # `_outcomes` is a generator: the stages after `until` never begin.
             for stage, outcome in zip(STAGES, outcomes, strict=True):
                 if stage == until or outcome.state == OutcomeState.PRUNED:
                     break
 
+            if outcome.deployment is None:
+                # `succeeded` would mean that nothing is left to do.
+                run.final_state = str(outcome.state)
             # A pipeline's run above this one has a page of all of its model types.
-            if parent is None and outcome.deployment is not None:
+            elif parent is None:
                 try_to_log_report(run)
 
         # Only now, since a run that fails to end may have to be resumed.
@@ -257,12 +268,19 @@ class DataSciencePipeline:
         )
 
 
+class _Sinks(NamedTuple):
+    """What the caller is told while a run goes on: see `DataSciencePipeline.run`."""
+
+    on_metrics: MetricsSink
+    on_validation: ValidationSink
+    on_decision: Callable[[Deployment], None]
+
+
 def _outcomes(
     context: StageContext,
     rows: pd.DataFrame | Iterable[pd.DataFrame],
     reference: pd.DataFrame | None,
-    on_metrics: MetricsSink,
-    on_decision: Callable[[Deployment], None],
+    sinks: _Sinks,
     until: str,
 ) -> Iterator[Outcome]:
     """Yield the outcome after each stage; finished stages are read from the run's folder."""
@@ -289,13 +307,17 @@ def _outcomes(
     yield outcome
 
     try:
-        fitted = fit(context, builder, prepared, on_metrics)
-    except Pruned:
-        # A sweep has seen enough of this job: the run ends as finished, and the tag tells why.
-        context.run.set_tags({"tunetrail.outcome": OutcomeState.PRUNED})
-        yield replace(outcome, state=OutcomeState.PRUNED)
+        fitted = fit(context, builder, prepared, sinks.on_metrics, sinks.on_validation)
+    except Pruned as pruned:
+        # A sweep has seen enough of this job: the run ends as finished, and the tags tell why.
+        reason = str(pruned) or "ended by the caller"
+        tags = {"tunetrail.outcome": OutcomeState.PRUNED, "tunetrail.reason": reason}
+        context.run.set_tags(tags)
+        yield replace(outcome, state=OutcomeState.PRUNED, reason=reason)
         return
     outcome = replace(outcome, state=OutcomeState.FITTED, fitted=fitted)
+    if until == "fit":
+        outcome = replace(outcome, validation=score_validation(context, prepared, fitted))
     yield outcome
 
     # Again, since root may have moved during the training.
@@ -305,7 +327,7 @@ def _outcomes(
     outcome = replace(outcome, state=OutcomeState.EVALUATED, evaluation=evaluation)
     yield outcome
 
-    deployment = deploy(context, prepared, fitted, evaluation, on_decision)
+    deployment = deploy(context, prepared, fitted, evaluation, sinks.on_decision)
     promoted = deployment.decision.promote
     state = OutcomeState.PROMOTED if promoted else OutcomeState.REFUSED
     yield replace(outcome, state=state, deployment=deployment)

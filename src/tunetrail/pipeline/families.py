@@ -47,9 +47,12 @@ from tunetrail.learning.training.sharding import FSDP, check_sharding
 from tunetrail.pipeline.answers import add_answers
 from tunetrail.pipeline.corpus_file import RANKED_SHAPES, with_documents
 from tunetrail.pipeline.monitoring import (
+    MetricNames,
     Monitors,
     choose_monitor,
+    embedding_metrics,
     embedding_monitors,
+    language_model_metrics,
     language_model_monitors,
 )
 from tunetrail.pipeline.scoring import (
@@ -111,6 +114,8 @@ class ModelFamily:
             negatives are mined. None if the models give no vectors of texts.
         monitors: Returns the metrics by which a validation can choose weights and stop a training;
             None for `val/loss` alone.
+        metrics: Returns the names of the metrics that `score` gives, the primary one first, before
+            anything is trained; None if only the scores tell.
         objective: Returns the objective that the settings choose, which decides what shapes are
             learnt from; None for every shape.
         objective_setting: The setting that chooses the objective.
@@ -143,6 +148,7 @@ class ModelFamily:
     token_texts: Callable[[Any, Any, Record], Sequence[Any]] | None = None
     encode: Callable[..., Vectors] | None = None
     monitors: Monitors | None = None
+    metrics: MetricNames | None = None
     # The defaults are for a family with one shape.
     objective: Callable[[Settings], str | None] = lambda settings: None
     objective_setting: str = "objective"
@@ -396,6 +402,7 @@ EMBEDDING = register_family(
         corpus=embedding_corpus,
         encode=EmbeddingLearner.vectors,
         monitors=embedding_monitors,
+        metrics=embedding_metrics,
         objective=lambda settings: settings.embedding.shape,
         objective_setting="embedding.shape",
         further_shapes=lambda settings: settings.embedding.also_train.losses,
@@ -419,6 +426,7 @@ LLM = register_family(
         comparing=LanguageModelLearner.comparing,
         token_texts=LanguageModelLearner.token_texts,
         monitors=language_model_monitors,
+        metrics=language_model_metrics,
         # No `encode`: its models give no vectors of texts by which negatives could be mined.
         objective=_language_model_objective,
         objective_setting="llm.objective",

@@ -1,12 +1,15 @@
-"""Which metric of the validation rows chooses the weights of a training and stops it early."""
+"""Which metrics the validation rows give: one chooses the weights, and sweeps compare jobs by them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from tunetrail.config import AUTO
+import numpy as np
+
+from tunetrail.config import AUTO, EvaluationConfig
 from tunetrail.errors import ConfigError, did_you_mean
 from tunetrail.evaluation.metrics import metric_named
+from tunetrail.evaluation.scores import language_scores, preference_scores, verdict_scores
 from tunetrail.evaluation.scoring import distinguishing_metrics, score_embedding
 from tunetrail.learning.tokens.chat import is_judged, is_preference
 from tunetrail.learning.tokens.prompts import DOCUMENT, QUERY
@@ -17,6 +20,9 @@ Record = Mapping[str, Any]
 Monitors = Callable[[str, Sequence[Record], Sequence[Record]], Sequence[Monitor]]
 """Takes the shape, the validation records and the records that are ranked in addition; returns
 what can be monitored, the primary metric first, nothing if the records are too few."""
+MetricNames = Callable[[str, Sequence[Record], EvaluationConfig], Sequence[str]]
+"""Takes the shape, two records of it or more, and the settings of the evaluation; returns the names
+of the metrics that records of this kind are scored by, the primary one first."""
 
 
 def embedding_monitors(
@@ -42,6 +48,33 @@ def language_model_monitors(
         rewards = Monitor(metric="reward_accuracy", higher_is_better=True)
         return [Monitor(metric="bits_per_byte"), rewards]
     return [Monitor(metric="bits_per_byte")]
+
+
+def embedding_metrics(shape: str, records: Sequence[Record], config: EvaluationConfig) -> list[str]:
+    """Return the metrics of an embedding model, found by scoring random vectors of the records."""
+    generator = np.random.default_rng(0)
+    dimensions = len(records[0]["embedding"]) if shape == "vector" else 2
+
+    def encode_randomly(texts: Sequence[str]) -> Any:
+        return generator.standard_normal((len(texts), dimensions), dtype=np.float32)
+
+    scores = score_embedding(
+        shape, records, encode_randomly, corpus=records, cutoffs=config.cutoffs
+    )
+    return list(scores.metrics)
+
+
+def language_model_metrics(
+    shape: str, records: Sequence[Record], config: EvaluationConfig
+) -> list[str]:
+    """Return the metrics of a language model, found by scoring likelihoods of 1 nat per token."""
+    ones = np.ones(2)
+    scores = language_scores(ones, ones, ones, ones, ones)
+    if any(map(is_preference, records)):
+        scores = preference_scores(scores, scores)
+    elif any(map(is_judged, records)):
+        scores = verdict_scores(scores, np.array([True, False]))
+    return list(scores.metrics)
 
 
 def choose_monitor(

@@ -11,6 +11,7 @@ from tunetrail.pipeline.stages.deploy import Deployment
 from tunetrail.pipeline.stages.evaluate import Evaluation
 from tunetrail.pipeline.stages.fit import FittedModel
 from tunetrail.pipeline.stages.prepare import PreparedRows
+from tunetrail.pipeline.stages.score_validation import ValidationScores
 
 STAGES = ("prepare", "cross_validate", "fit", "evaluate", "deploy")
 """The stages of a run, in order; it can end after any of them."""
@@ -40,7 +41,7 @@ class OutcomeState(StrEnum):
     # All stages are done, and the gate has decided.
     PROMOTED = "promoted"
     REFUSED = "refused"
-    # Ended within its training by `on_metrics`: neither a failure nor to be resumed.
+    # Ended within its training by the caller: neither a failure nor to be resumed.
     PRUNED = "pruned"
 
 
@@ -57,8 +58,10 @@ class Outcome:
             ended before.
         cross_validation: The result of `cross_validate`; None as well if cross-validation is off.
         fitted: The result of `fit`.
+        validation: The scores on the validation rows; only of a run that ends with the fit.
         evaluation: The result of `evaluate`.
         deployment: The result of `deploy`.
+        reason: The reason why the run was pruned; None if it wasn't.
     """
 
     model_type: str
@@ -68,8 +71,10 @@ class Outcome:
     prepared: PreparedRows | None = None
     cross_validation: CrossValidationResult | None = None
     fitted: FittedModel | None = None
+    validation: ValidationScores | None = None
     evaluation: Evaluation | None = None
     deployment: Deployment | None = None
+    reason: str | None = None
 
     @property
     def objective(self) -> float | None:
@@ -82,7 +87,10 @@ class Outcome:
 
 
 class Pruned(Exception):  # noqa: N818
-    """Raised by a caller's `on_metrics` to end a run within its training, without a failure."""
+    """Raised by a caller's sink to end a run within its training, without a failure.
+
+    Its text is the reason.
+    """
 
 
 def check_stage(stage: str) -> None:

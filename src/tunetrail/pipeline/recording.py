@@ -8,6 +8,7 @@ from typing import Any
 from tunetrail.errors import TunetrailError, UserError, state_after
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.decision_text import decision_text
+from tunetrail.pipeline.outcome import Outcome
 from tunetrail.pipeline.stages.deploy import Deployment
 from tunetrail.reporting.readable import as_markdown
 from tunetrail.stores.database import DatabaseManager, PromotionRecord
@@ -93,6 +94,16 @@ def summarize(run: TrackedRun, model_type: str, steps: Mapping[str, Mapping[str,
     figures = Comparison.from_dict(steps["comparison"]).figures
     run.log_metrics({f"{model_type}/{name}": value for name, value in figures.items()})
     run.set_tags({f"tunetrail.{model_type}.decision": steps["deployment"]["decision"]})
+
+
+def summarize_fit(run: TrackedRun, outcome: Outcome) -> None:
+    """Write to the pipeline's run how a run that ends with the fit has ended, and its scores."""
+    run.final_state = str(outcome.state)
+    if outcome.reason is not None:
+        run.set_tags({"tunetrail.outcome": outcome.state, "tunetrail.reason": outcome.reason})
+    if outcome.validation is not None:
+        figures = outcome.validation.figures
+        run.log_metrics({f"validation/{name}": value for name, value in figures.items()})
 
 
 def write_note(run: TrackedRun, steps: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:

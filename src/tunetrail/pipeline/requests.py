@@ -40,6 +40,30 @@ def checked_request(request: Mapping[str, Any]) -> tuple[str, str]:
     return session_id, model_type
 
 
+def single_family(summary: SessionSummary, model_type: str) -> ModelFamily:
+    """Return the one family that a job of a sweep trains, as jobs are compared by one metric.
+
+    Args:
+        summary: The session.
+        model_type: The model type; `all` stands for the only family with samples in the session.
+
+    Raises:
+        ConfigError: The session has samples of several families, and none is chosen.
+    """
+    families = requested_families(model_type)
+    with_samples = [family for family in families if summary.samples.get(family.kind)]
+    names = [family.name for family in with_samples]
+    check(
+        len(names) <= 1,
+        "model_type",
+        f"one of {', '.join(names)} in a sweep, whose jobs are compared by one metric",
+        model_type,
+        f"Add model_type={names[0]}, for example." if names else "",
+    )
+    # Without any samples, the check of the session says what is missing.
+    return with_samples[0] if with_samples else families[0]
+
+
 def check_devices(settings: Settings, families: Sequence[ModelFamily]) -> None:
     """Raise `ConfigError` if a training can't run on its devices.
 

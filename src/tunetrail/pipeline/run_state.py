@@ -65,6 +65,8 @@ class RunState:
         general_file: The `digest` of the general file; the `versions` whose learnt rows it was
             compared with, and the rows of it to leave out (`left_out`), once that is known.
         compared_with: The version that the candidate was compared with, None for the base model.
+        validation_scores: The fitted model's scores on the validation rows, if the run ends with
+            them.
     """
 
     folder: Path
@@ -77,6 +79,7 @@ class RunState:
     learnt: dict[str, Any] | None = None
     general_file: dict[str, Any] | None = None
     compared_with: ModelVersion | None = None
+    validation_scores: dict[str, Any] | None = None
 
     @classmethod
     def open(cls, folder: Path) -> "RunState":

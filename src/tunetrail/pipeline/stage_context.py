@@ -68,6 +68,7 @@ class StageContext:
         corpus_documents: The documents of the corpus file; none without a file.
         general_file: Rows that every candidate is scored on; None if there is no such file.
         read_promotion_rows: Reads which test rows a version was promoted by.
+        selection: How the candidate was chosen among several; None if it is the only one.
         reference_scores: Scores from before the training; None if there are none.
         models: Loads the base models that the stages apply.
     """
@@ -87,6 +88,7 @@ class StageContext:
     corpus_documents: Sequence[str] = ()
     general_file: GeneralFile | None = None
     read_promotion_rows: ReadPromotionRows = no_promotion_rows
+    selection: str | None = None
     reference_scores: ReferenceScores | None = field(default=None, init=False)
     models: ModelLoader = field(init=False)
 

@@ -86,7 +86,9 @@ def find_resumable_run(
     for child in tracker.children(run.info.run_id):
         model_type = child.data.tags.get("tunetrail.model_type")
         if model_type is not None:
-            finished = child.info.status == "FINISHED"
+            # A run that ended early on purpose, such as a sweep's job, has finished for MLflow.
+            state = child.data.tags.get("tunetrail.state", RunState.SUCCEEDED)
+            finished = child.info.status == "FINISHED" and state == RunState.SUCCEEDED
             model_runs[model_type] = ModelRun(run_id=child.info.run_id, finished=finished)
 
     return ResumableRun(
@@ -147,6 +149,10 @@ def _pipeline_run(tracker: Tracker, database: DatabaseManager, run_id: str) -> R
 def _check_ended(run_id: str, training: TrainingRun, force: bool) -> None:
     if training.state == RunState.SUCCEEDED:
         raise UserError(f"the run {run_id} has succeeded: nothing is left to do.")
+    if training.state == RunState.PRUNED:
+        raise UserError(
+            f"the run {run_id} was pruned by its sweep, which keeps no model of it. {_AGAIN}"
+        )
     process = training.process
     # A killed process couldn't mark its run, which says `running` until somebody looks.
     if training.state not in (RunState.PENDING, RunState.RUNNING) or process.is_dead():

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 LONGEST_VALUE = 5000
 RESUMED = "tunetrail.resumed"
 _UNSAFE = re.compile(r"[^A-Za-z0-9_\-. :/]")
-_FINISHED = {"succeeded": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+_UNFINISHED = {"failed": "FAILED", "interrupted": "KILLED"}
+"""MLflow's status of the states in which a run has not finished."""
 
 
 class TrackedRun:
@@ -41,12 +42,15 @@ class TrackedRun:
         tracker: The store of the run.
         run_id: The run's id.
         resumed: How often the run was reopened.
+        final_state: The state in which `finish_on_exit` ends a run that raised no error: `fitted`,
+            for example, if it ends early on purpose.
     """
 
     def __init__(self, tracker: "Tracker", run_id: str) -> None:
         self.tracker = tracker
         self.run_id = run_id
         self.resumed = 0
+        self.final_state = "succeeded"
         self._logged: dict[str, dict[int, float]] = {}
 
     def reopen(self) -> None:
@@ -222,18 +226,21 @@ class TrackedRun:
             self.tracker.client.log_inputs(self.run_id, inputs)
 
     def finish(self, state: str, reason: str | None = None) -> None:
-        """End the run as `succeeded`, `failed` or `interrupted`, with the reason as a tag."""
+        """End the run in a state, with the reason as a tag.
+
+        For MLflow, `failed` and `interrupted` runs have not finished, and all others have.
+        """
         # The status comes last: if MLflow fails in between, the run can still be marked.
         tags = {"tunetrail.state": state}
         if reason:
             tags["tunetrail.reason"] = reason
         self.set_tags(tags)
         with tracking_errors(self.tracker.config.uri):
-            self.tracker.client.set_terminated(self.run_id, _FINISHED[state])
+            self.tracker.client.set_terminated(self.run_id, _UNFINISHED.get(state, "FINISHED"))
 
     @contextlib.contextmanager
     def finish_on_exit(self) -> Iterator["TrackedRun"]:
-        """Finish the run when the block ends: succeeded, failed, or interrupted by a signal.
+        """Finish the run when the block ends: `final_state`, failed, or interrupted by a signal.
 
         The messages of tunetrail's loggers become the artifact log.txt, with the traceback of an
         error; a resumed run has log_resumed_1.txt and so on.
@@ -246,7 +253,7 @@ class TrackedRun:
                 self._finish_after(error, log)
                 raise
             self._keep_log(log)
-            self.finish("succeeded")
+            self.finish(self.final_state)
 
     def _finish_after(self, error: BaseException, log: io.StringIO) -> None:
         """End the run without hiding the error that ended it, even if it was MLflow that failed."""

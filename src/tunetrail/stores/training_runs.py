@@ -26,6 +26,9 @@ class RunState(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
+    # Jobs of a sweep: trained and to be evaluated if it wins, or ended within its training.
+    FITTED = "fitted"
+    PRUNED = "pruned"
 
 
 # An end is final; only `reopen_training_run` sets a run to running again.
@@ -35,6 +38,8 @@ _PREVIOUS_STATES = {
     RunState.SUCCEEDED: (RunState.RUNNING,),
     RunState.FAILED: (RunState.PENDING, RunState.RUNNING),
     RunState.INTERRUPTED: (RunState.PENDING, RunState.RUNNING),
+    RunState.FITTED: (RunState.RUNNING,),
+    RunState.PRUNED: (RunState.RUNNING,),
 }
 """The states from which each state may be entered."""
 
@@ -149,7 +154,7 @@ def read_training_run(database: DatabaseConnection, run_id: str) -> TrainingRun 
 
 
 def reopen_training_run(database: DatabaseConnection, run: TrainingRun) -> None:
-    """Set a run that has not succeeded to running in this process, and clear its reason.
+    """Set a run that isn't over for good to running in this process, and clear its reason.
 
     Raises:
         DatabaseError: Another process has changed the run since it was read.
@@ -162,7 +167,7 @@ def reopen_training_run(database: DatabaseConnection, run: TrainingRun) -> None:
         .where(
             TrainingRunRow.id == run.run_id,
             TrainingRunRow.state == str(run.state),
-            TrainingRunRow.state != str(RunState.SUCCEEDED),
+            TrainingRunRow.state.not_in([str(RunState.SUCCEEDED), str(RunState.PRUNED)]),
             TrainingRunRow.updated_at == run.updated_at,
         )
         .values(

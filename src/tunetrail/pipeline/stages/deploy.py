@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -84,6 +84,9 @@ def deploy(
         evaluation.earlier_sessions,
         evaluation.general_set,
     )
+    # The evidence reads differently if the candidate is the best of many.
+    if context.selection is not None:
+        decision = replace(decision, reason=f"{decision.reason}; {context.selection}")
     logger.info(
         "%s: deployment, candidate %s (%s)", context.model_type, decision.word, decision.reason
     )

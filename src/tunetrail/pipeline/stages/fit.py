@@ -1,6 +1,8 @@
 """Fit: the training of the model on the whole train side, as a job in the run's folder."""
 
 import logging
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +12,7 @@ from tunetrail.config import AUTO
 from tunetrail.evaluation.plots import learning_curve_figure
 from tunetrail.learning.learner import Learner
 from tunetrail.learning.training.callbacks import MetricsSink
+from tunetrail.learning.training.monitor import Monitor
 from tunetrail.pipeline.jobs import (
     LOGS,
     MODEL,
@@ -26,6 +29,31 @@ from tunetrail.pipeline.train_rows import TrainRowBuilder
 from tunetrail.pipeline.training_start import auto_values, start_of_training
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonitoredValue:
+    """The value of the monitored metric in one validation.
+
+    Attributes:
+        metric: Name of the metric as it is logged, such as `val/loss`.
+        value: Its value, which is finite.
+        higher_is_better: Its direction.
+        step: The optimizer step after which it was measured.
+    """
+
+    metric: str
+    value: float
+    higher_is_better: bool
+    step: int
+
+
+ValidationSink = Callable[[MonitoredValue], None]
+"""Takes the monitored value of each validation; may raise `Pruned` to end the run."""
+
+
+def ignore_validation(value: MonitoredValue) -> None:
+    """Take a value and forget it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +84,7 @@ def fit(
     builder: TrainRowBuilder,
     prepared: PreparedRows,
     on_metrics: MetricsSink,
+    on_validation: ValidationSink = ignore_validation,
 ) -> FittedModel:
     """Train the model unless that is done; resume an interrupted training from its checkpoint.
 
@@ -64,10 +93,11 @@ def fit(
         builder: Tells whether negatives are mined again.
         prepared: The rows.
         on_metrics: Receives the metrics of the training, after the run has logged them.
+        on_validation: Receives the monitored value of each validation after that.
     """
     state = context.state
     if "training" not in state.steps:
-        _train(context, builder, prepared, on_metrics)
+        _train(context, builder, prepared, on_metrics, on_validation)
 
     step = state.steps["training"]
     return FittedModel(
@@ -83,21 +113,23 @@ def _train(
     builder: TrainRowBuilder,
     prepared: PreparedRows,
     on_metrics: MetricsSink,
+    on_validation: ValidationSink,
 ) -> None:
     """Run the job, and finish the step."""
-    run, folder = context.run, context.state.folder / FIT
+    run, folder, split = context.run, context.state.folder / FIT, prepared.split
+    monitor = context.family.monitor_of(context.settings, split.train, split.validation)
     started_from, start = start_of_training(context, prepared.shape)
     # A job that is there stays as it is: its training may have begun.
     if not is_written(folder):
-        _say_what_is_monitored(context, prepared)
+        _say_what_is_monitored(context, monitor, len(split.validation))
         before_mining = prepared.augmented if builder.are_mined_again(prepared.augmented) else None
         JobRows(
             train=prepared.train,
-            validation=prepared.split.validation,
+            validation=split.validation,
             additional=prepared.additional,
             before_mining=before_mining,
             corpus=context.family.validation_corpus(
-                context.settings, prepared.split.train, prepared.split.validation
+                context.settings, split.train, split.validation
             ),
         ).write(folder)
         TrainingJob(
@@ -109,9 +141,19 @@ def _train(
         ).write(folder)
 
     def report(metrics: Any, step: int) -> None:
-        # Logged first, since `on_metrics` may end the run by raising `Pruned`.
+        # Logged first, since the others may end the run by raising `Pruned`.
         run.log_metrics(metrics, step)
         on_metrics(metrics, step)
+        value = metrics.get(monitor.key, math.nan)
+        if math.isfinite(value):
+            on_validation(
+                MonitoredValue(
+                    metric=monitor.key,
+                    value=value,
+                    higher_is_better=monitor.higher_is_better,
+                    step=step,
+                )
+            )
 
     row_count = len(prepared.train)
     if prepared.additional is not None:
@@ -134,11 +176,9 @@ def _train(
     context.finish_step("training", step, costs)
 
 
-def _say_what_is_monitored(context: StageContext, prepared: PreparedRows) -> None:
-    split, family = prepared.split, context.family
-    monitor = family.monitor_of(context.settings, split.train, split.validation)
-    rows = len(split.validation)
-    if monitor.metric == "loss" and context.config.training.monitor == AUTO and family.monitors:
+def _say_what_is_monitored(context: StageContext, monitor: Monitor, rows: int) -> None:
+    is_automatic = context.config.training.monitor == AUTO
+    if monitor.metric == "loss" and is_automatic and context.family.monitors:
         logger.warning(
             "%s: %d validation rows are too few for the metric by which models are compared, so "
             "val/loss chooses the weights. Raise split.validation_share, or prepare more rows.",

@@ -1,0 +1,104 @@
+"""Score validation: tells what a fitted model is worth on the validation rows, by every metric.
+
+A sweep compares its jobs by these scores, so that the test rows are asked once, by the winner.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from tunetrail.data.rows import records_of
+from tunetrail.evaluation.intervals import metric_intervals
+from tunetrail.evaluation.share_intervals import Interval
+from tunetrail.pipeline.stage_context import StageContext
+from tunetrail.pipeline.stages.fit import FittedModel
+from tunetrail.pipeline.stages.prepare import PreparedRows
+from tunetrail.plain_values import plain_values
+
+logger = logging.getLogger(__name__)
+
+_MIB = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationScores:
+    """The scores of a fitted model on the validation rows, and what the model costs.
+
+    Attributes:
+        metric: Name of the primary metric, by which the gate will decide.
+        metrics: All metrics of the family by name.
+        intervals: The bounds of the metrics that have an interval.
+        rows: Number of rows that were scored.
+        model_mib: Size of the model on disk, in MiB.
+    """
+
+    metric: str
+    metrics: Mapping[str, float]
+    intervals: Mapping[str, Interval]
+    rows: int
+    model_mib: float
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What MLflow keeps: the metrics with their bounds, and what the model costs."""
+        figures = {**self.metrics, "scored_rows": self.rows, "model_mib": self.model_mib}
+        for name, interval in self.intervals.items():
+            figures |= {f"{name}/lower": interval.lower, f"{name}/upper": interval.upper}
+        return figures
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ValidationScores":
+        """Return the scores that `to_dict` gave as plain values."""
+        known = {field.name: values[field.name] for field in fields(cls)}
+        bounds = known.pop("intervals")
+        intervals = {name: Interval(lower, upper) for name, (lower, upper) in bounds.items()}
+        return cls(**known, intervals=intervals)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as plain values."""
+        return plain_values(self)
+
+
+def score_validation(
+    context: StageContext, prepared: PreparedRows, fitted: FittedModel
+) -> ValidationScores:
+    """Score the model on the validation rows and log the scores, unless that is done."""
+    state = context.state
+    if state.validation_scores is None:
+        scores = _score(context, prepared, fitted)
+        figures = {f"validation/{name}": value for name, value in scores.figures.items()}
+        context.run.log_metrics(figures)
+        state.validation_scores = scores.to_dict()
+        state.save()
+    return ValidationScores.from_dict(state.validation_scores)
+
+
+def _score(context: StageContext, prepared: PreparedRows, fitted: FittedModel) -> ValidationScores:
+    """Score as the evaluation does, with the same metrics and intervals."""
+    family, settings, split = context.family, context.settings, prepared.split
+    logger.info("%s: scoring of %d validation rows", context.model_type, len(split.validation))
+    learner, model = fitted.learner, fitted.model
+    rows = family.scorable_rows(settings, learner, [model], split.validation)
+
+    # Among the train side only: not even the texts of test rows are ranked.
+    corpus = records_of(context.corpus_rows(split.train))
+    config = settings.evaluation
+    scores = family.score(learner, model, records_of(rows), corpus, config)
+    intervals = metric_intervals(
+        scores,
+        bootstrap_samples=config.bootstrap_samples,
+        confidence=config.confidence,
+        seed=settings.seed,
+    )
+
+    files = filter(Path.is_file, fitted.folder.rglob("*"))
+    model_bytes = sum(path.stat().st_size for path in files)
+    return ValidationScores(
+        metric=scores.metric,
+        metrics=scores.metrics,
+        intervals=intervals,
+        rows=len(rows),
+        model_mib=model_bytes / _MIB,
+    )

@@ -1,0 +1,178 @@
+"""Job: one training of a sweep, up to its fit, that tells the sweep's study how it ended itself.
+
+So nothing is lost if the process that started the job dies.
+"""
+
+import logging
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from tunetrail.config import Settings
+from tunetrail.errors import TunetrailError, one_line
+from tunetrail.node import ModelTrainingNode, NodeConfig
+from tunetrail.pipeline import Outcome, Pruned
+from tunetrail.pipeline.stages.fit import MonitoredValue
+from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.resumable_runs import CONFIGURATION
+from tunetrail.stores.tracking import Tracker
+from tunetrail.sweeps.objectives import COSTS, interval_of, measure
+from tunetrail.sweeps.study import JobState, SweepJob, SweepStudy
+
+logger = logging.getLogger(__name__)
+
+
+def run_job(
+    settings: Settings, session_id: str, model_type: str, manager: DatabaseManager
+) -> SweepJob:
+    """Train the job of a sweep that the settings name, and return it as it ended.
+
+    The model is trained until its fit and scored on the validation rows; the test rows aren't
+    asked. A job that an earlier process left half-done continues from its last checkpoint. Folders
+    of jobs that can't win any more are removed.
+
+    Args:
+        settings: The settings, with `sweep.run_id` and `sweep.job`.
+        session_id: The session to learn from.
+        model_type: A family, or `all` for the only one with samples in the session.
+        manager: The database, which holds the sweep's study.
+
+    Raises:
+        TunetrailError: The job failed; the study knows the reason.
+    """
+    sweep = settings.sweep
+    assert sweep.run_id is not None and sweep.job is not None
+    study = SweepStudy.open(manager, sweep.run_id)
+    job, started_at = study.job(sweep.job), time.monotonic()
+    node = ModelTrainingNode(
+        NodeConfig(settings=settings),
+        manager,
+        parent_run_id=sweep.run_id,
+        run_name=", ".join(job.overrides) or f"job {job.number}",
+    )
+
+    pruning = _Pruning(study, job.number, started_at)
+    try:
+        outcome = _fit(node, job, study, pruning, session_id, model_type)
+        # Whoever ended it early has told the study.
+        if outcome.reason is None:
+            _finish(study, job.number, outcome)
+    except Exception as error:
+        reason = str(error) if isinstance(error, TunetrailError) else one_line(error)
+        study.fail_job(job.number, reason, seconds=time.monotonic() - started_at)
+        remove_folders(settings, [study.job(job.number)])
+        raise
+
+    ended = study.job(job.number)
+    if ended.state == JobState.FINISHED:
+        remove_folders(settings, _beaten(study, ended))
+    return ended
+
+
+def remove_folders(settings: Settings, jobs: Iterable[SweepJob]) -> None:
+    """Remove what the runs of jobs keep on disk: models, rows and checkpoints."""
+    tracker = Tracker(settings.tracking)
+    for job in jobs:
+        if job.mlflow_run_id is None:
+            continue
+        # The folder has the name of the model type's run, which is below that of the job.
+        runs = tracker.children(job.mlflow_run_id)
+        for run_id in (job.mlflow_run_id, *(run.info.run_id for run in runs)):
+            shutil.rmtree(Path(settings.output_dir) / run_id, ignore_errors=True)
+
+
+class _Pruning:
+    """Tells the study each validation's value, and ends the job if the study has seen enough.
+
+    Args:
+        study: The study of the sweep.
+        number: The job.
+        started_at: When it began, on the monotonic clock.
+    """
+
+    def __init__(self, study: SweepStudy, number: int, started_at: float) -> None:
+        self.study = study
+        self.number = number
+        self.started_at = started_at
+
+    def __call__(self, validation: MonitoredValue) -> None:
+        """Report a value; raises `Pruned` if other jobs were better at this step."""
+        objective = self.study.objectives[0]
+        # How good a model is says nothing of what it costs.
+        if objective.name in COSTS:
+            return
+
+        # Optuna compares reports in the direction of the objective: the loss falls, nDCG rises.
+        is_same_way = validation.higher_is_better == objective.higher_is_better
+        value = validation.value if is_same_way else -validation.value
+        self.study.report(self.number, value, validation.step)
+        if not self.study.should_stop(self.number):
+            return
+
+        reason = (
+            f"{validation.metric} of {validation.value:.4g} at step {validation.step} is behind "
+            f"other jobs (hydra.sweeper.pruner={self.study.plan.search.pruner})"
+        )
+        seconds = time.monotonic() - self.started_at
+        self.study.prune_job(self.number, reason, seconds=seconds, steps=validation.step)
+        raise Pruned(reason)
+
+
+def _fit(
+    node: ModelTrainingNode,
+    job: SweepJob,
+    study: SweepStudy,
+    pruning: _Pruning,
+    session_id: str,
+    model_type: str,
+) -> Outcome:
+    """Train the job, or go on with what an earlier process has left of it."""
+    run_id = job.mlflow_run_id
+    if run_id is not None and _has_begun(node.settings, run_id):
+        logger.info("job %d continues with the run %s", job.number, run_id)
+        return node.resume_fit(run_id, on_validation=pruning)
+
+    return node.fit(
+        {"session_id": session_id, "model_type": model_type},
+        on_start=lambda started_run_id: study.start_job(job.number, started_run_id),
+        on_validation=pruning,
+    )
+
+
+def _has_begun(settings: Settings, run_id: str) -> bool:
+    """Tell whether a run has stored its configuration, before which it has done nothing."""
+    return CONFIGURATION in Tracker(settings.tracking).run(run_id).artifacts()
+
+
+def _finish(study: SweepStudy, number: int, outcome: Outcome) -> None:
+    training = outcome.steps["training"]
+    study.finish_job(
+        number,
+        measure(outcome, study.objectives),
+        interval=interval_of(outcome, study.objectives[0]),
+        # Time before an interruption included.
+        seconds=training["seconds"],
+        steps=training["steps"],
+    )
+
+
+def _beaten(study: SweepStudy, job: SweepJob) -> list[SweepJob]:
+    """Return the jobs that can't win any more now that a job has finished.
+
+    The best job only ever gets better, so a job that is behind it stays behind.
+    """
+    candidates = {candidate.number for candidate in candidates_of(study)}
+    beaten = [] if job.number in candidates else [job]
+    if job.number in candidates:
+        finished = [other for other in study.jobs() if other.state == JobState.FINISHED]
+        beaten += [other for other in finished if other.number not in candidates]
+    return beaten
+
+
+def candidates_of(study: SweepStudy) -> list[SweepJob]:
+    """Return the finished jobs that may still be chosen: the best one, or the Pareto front."""
+    if len(study.objectives) > 1:
+        return study.front()
+    best = study.best()
+    return [] if best is None else [best]
