@@ -76,6 +76,16 @@ def print_results(results: Mapping[str, Any], tracking_uri: str, report: str | N
 
     if report is not None:
         lines.append(f"Report: {report}")
+    lines.append(where_to_look(tracking_uri))
+
+    console = Console()
+    console.print(table)
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def where_to_look(tracking_uri: str) -> str:
+    """Return the line that says where the runs of a store are compared."""
     # A server's URI is its page already; a local store needs `tunetrail ui`.
     look_closer = shown_uri(tracking_uri)
     if not tracking_uri.startswith("http"):
@@ -84,12 +94,7 @@ def print_results(results: Mapping[str, Any], tracking_uri: str, report: str | N
         as_module = Path(sys.argv[0]).name == "__main__.py"
         command = "python -m tunetrail" if as_module else sys.argv[0]
         look_closer = f"{command} ui{option}"
-    lines.append(f"Compare the runs: {look_closer}")
-
-    console = Console()
-    console.print(table)
-    for line in lines:
-        console.print(line, soft_wrap=True, highlight=False)
+    return f"Compare the runs: {look_closer}"
 
 
 def _worst_session_in_words(changes: Mapping[str, Mapping[str, Any]]) -> str:

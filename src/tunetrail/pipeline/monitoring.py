@@ -1,4 +1,4 @@
-"""Which metrics the validation rows give: one chooses the weights, and sweeps compare jobs by them."""
+"""Which metrics validation rows give: one chooses the weights, and jobs are compared by them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial

@@ -53,6 +53,7 @@ def run_job(
     )
 
     pruning = _Pruning(study, job.number, started_at)
+    former_candidates = candidates_of(study)
     try:
         outcome = _fit(node, job, study, pruning, session_id, model_type)
         # Whoever ended it early has told the study.
@@ -64,9 +65,12 @@ def run_job(
         remove_folders(settings, [study.job(job.number)])
         raise
 
-    ended = study.job(job.number)
+    # The best job only ever gets better, so a job that is behind it stays behind.
+    ended, candidates = study.job(job.number), candidates_of(study)
     if ended.state == JobState.FINISHED:
-        remove_folders(settings, _beaten(study, ended))
+        numbers = [candidate.number for candidate in candidates]
+        beaten = [job for job in (*former_candidates, ended) if job.number not in numbers]
+        remove_folders(settings, beaten)
     return ended
 
 
@@ -155,19 +159,6 @@ def _finish(study: SweepStudy, number: int, outcome: Outcome) -> None:
         seconds=training["seconds"],
         steps=training["steps"],
     )
-
-
-def _beaten(study: SweepStudy, job: SweepJob) -> list[SweepJob]:
-    """Return the jobs that can't win any more now that a job has finished.
-
-    The best job only ever gets better, so a job that is behind it stays behind.
-    """
-    candidates = {candidate.number for candidate in candidates_of(study)}
-    beaten = [] if job.number in candidates else [job]
-    if job.number in candidates:
-        finished = [other for other in study.jobs() if other.state == JobState.FINISHED]
-        beaten += [other for other in finished if other.number not in candidates]
-    return beaten
 
 
 def candidates_of(study: SweepStudy) -> list[SweepJob]:

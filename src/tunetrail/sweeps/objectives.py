@@ -1,4 +1,4 @@
-"""Objectives: the numbers that the jobs of a sweep are compared by, checked before the first job."""
+"""Objectives: the numbers by which jobs of a sweep are compared, checked before the first job."""
 
 import logging
 import math
@@ -39,7 +39,7 @@ _SAMPLE = 1_000
 def check_objective(
     settings: Settings, manager: DatabaseManager, session_id: str, model_type: str
 ) -> tuple[Objective, ...]:
-    """Return the objectives of a sweep with their directions, and check that its jobs can make them.
+    """Return the objectives of a sweep with their directions, after a check that jobs make them.
 
     `auto` is the primary metric of the session's samples, the one that the gate decides by. If the
     validation rows are too few for it, it is the validation loss, which a warning says.
