@@ -1,9 +1,11 @@
 """Rows of every shape, sessions made of them, and settings that train tiny models in a second or two."""
 
 import dataclasses
+import logging
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,6 +179,26 @@ def make_settings(tiny_embedding_model: str, tiny_language_model: str) -> Callab
         return dataclasses.replace(settings, **changes)
 
     return make
+
+
+@contextmanager
+def ending_at(message: str, error: BaseException) -> Iterator[None]:
+    """Let a signal, say, arrive in the very moment in which tunetrail logs this."""
+
+    class Ending(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if message in record.getMessage():
+                raise error
+
+    logger, handler = logging.getLogger("tunetrail"), Ending()
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def store_rows(

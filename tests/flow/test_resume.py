@@ -8,12 +8,12 @@ import logging
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.flow.conftest import ending_at
 from tests.tracking import client_of
 
 from tunetrail import DatabaseManager, DataSciencePipeline, ModelTrainingNode, NodeConfig
@@ -35,26 +35,6 @@ pytestmark = pytest.mark.processes
 Make = Callable[..., Settings]
 TIMES = ("seconds", "history", "preflight")
 """What of a training's result two runs may have differently: it holds times, or the memory and disk of the moment."""
-
-
-@contextmanager
-def ending_at(message: str, error: BaseException) -> Iterator[None]:
-    """Let a signal, say, arrive in the very moment in which tunetrail logs this."""
-
-    class Ending(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if message in record.getMessage():
-                raise error
-
-    logger, handler = logging.getLogger("tunetrail"), Ending()
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
 
 
 def node(settings: Settings, database: DatabaseManager) -> ModelTrainingNode:
