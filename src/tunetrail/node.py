@@ -450,7 +450,7 @@ class ModelTrainingNode:
                 run_id = started.model_runs[family.name].run_id
                 results = finished_steps(run.tracker, run_id, STEPS)
             else:
-                with resumable(run):
+                with resumable(self.settings.sweep.run_id or run.run_id):
                     results = self._train(family, pipeline, started).to_dict()
             # After each family: a later one may fail, and this one's root has moved.
             summarize(run, family.name, results)

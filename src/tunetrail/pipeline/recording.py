@@ -35,16 +35,18 @@ def recorded(database: DatabaseManager, run_id: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def resumable(run: TrackedRun) -> Iterator[None]:
-    """Say how to resume a run if the block raises an error that another attempt may not meet."""
+def resumable(run_id: str) -> Iterator[None]:
+    """Say how to resume a run if the block raises an error that another attempt may not meet.
+
+    Args:
+        run_id: The run in MLflow that is to be resumed: of a sweep's job, the sweep's.
+    """
     try:
         yield
     except BaseException as error:
         # The user's mistake would fail the next attempt too: the advice would mislead.
         if not isinstance(error, UserError):
-            logger.warning(
-                "`tunetrail resume %s` continues this run from where it stopped", run.run_id
-            )
+            logger.warning("`tunetrail resume %s` continues this run from where it stopped", run_id)
         raise
 
 

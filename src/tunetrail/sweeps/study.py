@@ -324,14 +324,7 @@ class SweepStudy:
         With several objectives, it is the first one that counts; the others only where jobs are
         equal in it, so that the best job is on the front.
         """
-
-        def cost(job: SweepJob) -> tuple[float, ...]:
-            pairs = zip(self.objectives, job.values or (), strict=True)
-            return tuple(-value if goal.higher_is_better else value for goal, value in pairs)
-
-        finished = [job for job in self.jobs() if job.state == JobState.FINISHED]
-        # Of equal jobs, the first one.
-        return min(finished, key=cost, default=None)
+        return best_of(self.jobs(), self.objectives)
 
     def front(self) -> list[SweepJob]:
         """Return the finished jobs of which no other is better in all objectives, by number."""
@@ -367,6 +360,17 @@ class SweepStudy:
                 f"{len(trials)}, got {number}."
             )
         return trials[number]
+
+
+def best_of(jobs: Sequence[SweepJob], objectives: Sequence[Objective]) -> SweepJob | None:
+    """Return the finished job with the best objectives, of equal ones the first; None without."""
+
+    def cost(job: SweepJob) -> tuple[float, ...]:
+        pairs = zip(objectives, job.values or (), strict=True)
+        return tuple(-value if goal.higher_is_better else value for goal, value in pairs)
+
+    finished = [job for job in jobs if job.state == JobState.FINISHED]
+    return min(finished, key=cost, default=None)
 
 
 def _job_of(trial: FrozenTrial) -> SweepJob:
