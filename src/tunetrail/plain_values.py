@@ -3,20 +3,21 @@
 The one way from a result to the ledger, the database, MLflow and the API's return value.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from datetime import date
 from enum import Enum
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any
 
 NOT_PLAIN = {"plain": False}
 """Metadata of a dataclass field that plain values leave out: `field(metadata=NOT_PLAIN)`."""
 _TEXT = frozenset((str,))
-_quoted = json.JSONEncoder().encode
-"""Quotes a text; `json.dumps` would look at its many options first."""
+_CHAT, _TURN = {"messages"}, ("role", "content")
+json_string = encode_basestring_ascii
+"""Quotes a text as JSON, in C: an encoder would look at its type first, for each text again."""
 
 
 def plain_values(result: Any, *properties: str) -> dict[str, Any]:
@@ -64,6 +65,25 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def plain_chat_as_json(content: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return what `json.dumps` makes of `{"messages": [...]}`, without and with sorted keys.
+
+    None unless all messages have a role and a content, in this order, and nothing else.
+    """
+    if content.keys() != _CHAT:
+        return None
+
+    turns, sorted_turns = [], []
+    for turn in content["messages"]:
+        if tuple(turn) != _TURN:
+            return None
+        role, text = map(json_string, turn.values())
+        turns.append(f'{{"role": {role}, "content": {text}}}')
+        sorted_turns.append(f'{{"content": {text}, "role": {role}}}')
+    start, end = '{"messages": [', "]}"
+    return start + ", ".join(turns) + end, start + ", ".join(sorted_turns) + end
+
+
 def texts_as_json(texts: Mapping[str, Any]) -> str | None:
     """Return what `json.dumps` makes of a mapping of texts; None if it holds other values.
 
@@ -71,5 +91,5 @@ def texts_as_json(texts: Mapping[str, Any]) -> str | None:
     """
     if not _TEXT.issuperset(map(type, texts.values())):
         return None
-    pairs = [f"{_quoted(name)}: {_quoted(text)}" for name, text in texts.items()]
+    pairs = [f"{json_string(name)}: {json_string(text)}" for name, text in texts.items()]
     return "{" + ", ".join(pairs) + "}"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tunetrail.plain_values import NOT_PLAIN, plain_values
+from tunetrail.plain_values import NOT_PLAIN, plain_chat_as_json, plain_values, texts_as_json
 
 
 class Colour(StrEnum):
@@ -68,3 +68,34 @@ def test_plain_values_add_the_named_properties_and_leave_out_hidden_fields() -> 
     result = plain_values(Holder(value=2, hidden=object()), "doubled")
 
     assert result == {"value": 2, "doubled": 4}
+
+
+TEXTS = [
+    "",
+    "plain",
+    'quote " and \\',
+    "tab\t, line\n, \x00, \x7f, \u2028",
+    "Grüße 你好 🎉",
+    "\ud800",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_texts_are_written_as_json_writes_them(text: str) -> None:
+    texts = {"second": text, text: "first"}
+    assert texts_as_json(texts) == json.dumps(texts)
+
+    chat = {"messages": [{"role": "user", "content": text}, {"role": text, "content": "x"}]}
+    assert plain_chat_as_json(chat) == (json.dumps(chat), json.dumps(chat, sort_keys=True))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"messages": [{"content": "x", "role": "user"}]},
+        {"messages": [{"role": "user", "content": "x", "weight": 0.0}]},
+        {"messages": [{"role": "user", "content": "x"}], "tools": "[]"},
+    ],
+)
+def test_other_chats_are_left_to_the_encoder(content: dict[str, Any]) -> None:
+    assert plain_chat_as_json(content) is None

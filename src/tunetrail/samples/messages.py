@@ -123,7 +123,10 @@ def checked_turns(value: Any, column: str) -> list[dict[str, Any]]:
         raise SampleError(
             f"{column} must be a non-empty list of {{role, content}}, got {shortened(value)}."
         )
-    return [_checked_turn(turn, f"{column}[{index}]") for index, turn in enumerate(turns)]
+    return [
+        _plain_turn(turn) or _checked_turn(turn, f"{column}[{index}]")
+        for index, turn in enumerate(turns)
+    ]
 
 
 def checked_tools(value: Any, column: str) -> str:
@@ -203,13 +206,18 @@ def _is_turn(turn: Any) -> bool:
     return is_text(turn.get("content")) and all(text is None or is_text(text) for text in optional)
 
 
-def _checked_turn(turn: Any, place: str) -> dict[str, Any]:
-    # Most turns have these two keys only, and millions of rows are read.
-    if isinstance(turn, Mapping) and turn.keys() == _PLAIN_KEYS and turn["role"] in ROLES:
-        content = turn["content"]
-        if isinstance(content, str):
-            return {"role": turn["role"], "content": checked_text(content, _field(place))}
+def _plain_turn(turn: Any) -> dict[str, Any] | None:
+    """Return a turn that is stored as it is; None for any other turn."""
+    # Most turns have a role and a text only, and millions of rows are read.
+    if type(turn) is not dict or turn.keys() != _PLAIN_KEYS or turn["role"] not in ROLES:
+        return None
+    content = turn["content"]
+    if type(content) is not str or not (content.isascii() or is_text(content)):
+        return None
+    return {"role": turn["role"], "content": content}
 
+
+def _checked_turn(turn: Any, place: str) -> dict[str, Any]:
     name = (turn.get("role") or turn.get("from")) if isinstance(turn, Mapping) else None
     if name is None:
         raise SampleError(f"{place} must have role and content, got {shortened(turn)}.")

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from tunetrail.errors import SampleError, did_you_mean
-from tunetrail.plain_values import texts_as_json
+from tunetrail.plain_values import json_string, plain_chat_as_json, texts_as_json
 from tunetrail.samples.messages import (
     checked_messages,
     checked_tools,
@@ -29,8 +29,8 @@ from tunetrail.samples.shapes import (
     ColumnType,
     SampleKind,
     SampleShape,
-    all_shapes,
     column_type,
+    shape_count,
     shapes_of_kind,
 )
 from tunetrail.samples.timestamps import checked_timestamp
@@ -60,9 +60,11 @@ _CHECKED_VALUE: dict[ColumnType, Callable[[Any, str], Any]] = {
 }
 """What checks and converts a value, by the type of its column."""
 
-_encode = json.JSONEncoder().encode
 _encode_sorted = json.JSONEncoder(sort_keys=True).encode
 """Made once: `json.dumps` would make an encoder for every value."""
+_NEVER_ABSENT = frozenset((str, list, dict, int, bool))
+_MAY_BE_ABSENT = (float, datetime)
+"""Tuples of types are tested faster than unions, which Python makes for each test."""
 _LONGEST_MISSPELLING = 64
 _RARELY_MISSPELT = (TIMESTAMP_COLUMN, WEIGHT_COLUMN)
 _CLOSE_MATCH = 0.88
@@ -95,13 +97,26 @@ class Sample:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of kind, content and group; timestamp and weight don't change it."""
-        # The database knows a sample that it has by this, so its ingredients can't change.
-        content = texts_as_json(dict(sorted(self.content.items())))
+        return self.written()[1]
+
+    def written(self) -> tuple[str | None, str]:
+        """Return the content as JSON, and the digest.
+
+        The JSON is None unless all that is in the content is texts or plain turns. It has most of
+        its text in common with what the digest is of, and samples are written by the million.
+        """
+        # The database knows a sample that it has by the digest: its ingredients can't change.
+        content = texts_as_json(self.content)
+        in_order = content
         if content is None:
-            content = _encode_sorted(dict(self.content))
-        group = "null" if self.group is None else _encode(self.group)
-        text = f"[{_encode(self.kind)}, {content}, {group}]"
-        return hashlib.sha256(text.encode()).hexdigest()
+            content, in_order = plain_chat_as_json(self.content) or (None, None)
+        elif list(self.content) != sorted(self.content):
+            in_order = None
+
+        group = "null" if self.group is None else json_string(self.group)
+        in_order = in_order or _encode_sorted(dict(self.content))
+        text = f"[{json_string(self.kind)}, {in_order}, {group}]"
+        return content, hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,14 +206,22 @@ def parse_sample(row: Mapping[str, Any], kind: SampleKind) -> Sample:
         SampleError: A column is missing, misspelt or of the wrong type. The message is the reason
             that is stored with the row.
     """
-    present = {
+    return parse_present(present_values(row), kind)
+
+
+def present_values(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a row, except those that stand for an absent column."""
+    return {
         str(column): value
         for column, value in row.items()
-        # Most values are texts, which are never absent.
-        if type(value) is str or not is_absent(value)
+        if type(value) in _NEVER_ABSENT or not is_absent(value)
     }
+
+
+def parse_present(present: dict[str, Any], kind: SampleKind) -> Sample:
+    """Do the same as `parse_sample` for the present values of a row."""
     present = _without_message_lists(present, kind)
-    layout = _find_layout(tuple(present), str(kind), len(all_shapes()))
+    layout = _find_layout(tuple(present), kind, shape_count())
 
     # Checked in this order, so that the reason names a broken text before a broken weight.
     values = {column: check(present[column], column) for column, check in layout.checks}
@@ -276,7 +299,7 @@ def _conversion(column: str) -> Callable[[Any, str], Any]:
 def is_absent(value: Any) -> bool:
     """Tell whether a value stands for an empty cell: None, NaN or pandas' NaT."""
     # NaN and pandas' NaT (a datetime) are equal to nothing, not even to themselves.
-    return value is None or (isinstance(value, float | datetime) and value != value)
+    return value is None or (isinstance(value, _MAY_BE_ABSENT) and value != value)
 
 
 def _find_misspelling(unknown: Iterable[str], present: Iterable[str], shape: SampleShape) -> str:

@@ -328,6 +328,11 @@ def all_shapes() -> tuple[SampleShape, ...]:
     return tuple(_SHAPES.values())
 
 
+def shape_count() -> int:
+    """Return the number of registered shapes."""
+    return len(_SHAPES)
+
+
 def shapes_of_kind(kind: str) -> tuple[SampleShape, ...]:
     """Return the shapes that samples of a kind can have."""
     return tuple(shape for shape in _SHAPES.values() if shape.kind == kind)

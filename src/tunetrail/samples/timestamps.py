@@ -31,7 +31,8 @@ def checked_timestamp(value: Any, column: str = TIMESTAMP_COLUMN) -> str:
     """
     # ValueError: not a time at all. OverflowError and OSError: outside the years of datetime.
     try:
-        return _moment(value).astimezone(UTC).isoformat()
+        moment = _moment(value)
+        return (moment if moment.tzinfo is UTC else moment.astimezone(UTC)).isoformat()
     except (ValueError, OverflowError, OSError) as error:
         raise SampleError(
             f"{column} must be ISO 8601, Unix seconds or milliseconds, got {shortened(value)}. "
@@ -53,8 +54,9 @@ def _moment(value: Any) -> datetime:
         value = float(text) if _UNIX_TEXT.fullmatch(text) else datetime.fromisoformat(text)
 
     if isinstance(value, datetime):
-        # Rebuilt, so that subclasses with nanoseconds (pandas) become plain datetimes.
-        moment = datetime.combine(value.date(), value.timetz())
+        # Subclasses with nanoseconds (pandas) become plain datetimes.
+        is_plain = type(value) is datetime
+        moment = value if is_plain else datetime.combine(value.date(), value.timetz())
         # A time without a zone is read as UTC: logs of servers usually are.
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     # A date without a time is its midnight.

@@ -11,6 +11,7 @@ from typing import Any
 from tunetrail.samples.shapes import ColumnType, column_type, holds_turns
 
 _NUMBERS = (ColumnType.NUMBER, ColumnType.WEIGHT)
+_CONVERTED = (str, Decimal)
 
 
 def is_converted(column: str) -> bool:
@@ -21,9 +22,11 @@ def is_converted(column: str) -> bool:
 
 def typed_value(value: Any, column: str) -> Any:
     """Return a value in the type of its column, or as it is if it can't be converted."""
+    if not isinstance(value, _CONVERTED):
+        return value
     try:
         if column_type(column) in _NUMBERS:
-            return float(value) if isinstance(value, str | Decimal) else value
+            return float(value)
         return json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError, OverflowError):
         return value

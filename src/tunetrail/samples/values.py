@@ -55,6 +55,9 @@ def is_vector(value: Any) -> bool:
 
 def checked_text(value: Any, column: str) -> str:
     """Return a text; raises `SampleError` unless it is a string of valid Unicode."""
+    # Nearly every value of nearly every row.
+    if type(value) is str and value.isascii():
+        return value
     if not isinstance(value, str):
         raise SampleError(
             f"{column} must be a string, got {type(value).__name__} ({shortened(value)})."
@@ -105,7 +108,7 @@ def checked_verdict(value: Any, column: str) -> bool:
 
 def checked_group(value: Any, column: str) -> str:
     """Return the name of a group; raises `SampleError` unless it is a string or an integer."""
-    if not isinstance(value, str | int):
+    if type(value) is not str and not isinstance(value, str | int):
         raise SampleError(f"{column} must be a string or an integer, got {type(value).__name__}.")
     return str(value)
 
@@ -139,6 +142,8 @@ def _surrogate_position(text: str) -> int | None:
 
 def as_list(value: Any) -> list[Any]:
     """Return the elements of a list, tuple or array; any other value has none."""
+    if type(value) is list:
+        return value.copy()
     # NumPy's arrays and pandas' columns are known by their method: this module imports neither.
     if hasattr(value, "tolist"):
         value = value.tolist()

@@ -335,6 +335,11 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
+def is_storable(text: str) -> bool:
+    """Tell whether every database can hold a text as it is."""
+    return "\0" not in text and (text.isascii() or storable(text) == text)
+
+
 def storable(text: str) -> str:
     """Return the text with lone surrogates and NUL escaped, which PostgreSQL can't store."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")

@@ -5,7 +5,6 @@ adds nothing, and yet a row that a file holds twice is stored twice.
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +23,7 @@ from tunetrail.plain_values import NOT_PLAIN, plain_values, texts_as_json
 from tunetrail.samples import BrokenRow, LeftOut, Sample, SampleKind, SourceRow
 from tunetrail.stores.connection import (
     DatabaseConnection,
+    is_storable,
     json_text,
     lock_until_commit,
     storable,
@@ -36,6 +36,7 @@ CHUNK_SIZE = 20_000
 lie in no order: with 1,000 rows SQLite takes twice as long."""
 _MOST_CHARACTERS = 16_000_000
 """A chunk of long rows ends here: memory depends on the longest row, not on how many there are."""
+_WITH_POSITION = (SourceRow, BrokenRow)
 _SCALARS = frozenset((str, int, bool, NoneType))
 
 Derive = Callable[[Mapping[str, Any]], Iterable[Sample | LeftOut]]
@@ -113,7 +114,7 @@ def derived_items(
     whole_source = source
     for row_number, row in enumerate(rows, start=1):
         # A row of a file knows better than its number here where an editor shows it.
-        if isinstance(row, BrokenRow | SourceRow) and row.position is not None:
+        if isinstance(row, _WITH_POSITION) and row.position is not None:
             source, row_number = row.source or whole_source, row.position
         if isinstance(row, BrokenRow):
             yield _rejection(kind, source, row_number, row.reason, row.text)
@@ -147,10 +148,11 @@ def _storable_item(item: Sample | LeftOut, source: str, row_number: int) -> Samp
 
 def _check_storable(sample: Sample) -> None:
     """Raise an error for a group or metadata that a database can't hold."""
-    if sample.group is not None and storable(sample.group) != sample.group:
+    group = sample.group
+    if group is not None and not is_storable(group):
         raise SampleError("group must be valid Unicode without NUL characters.")
     # Only for the errors: the metadata are written when the sample is stored.
-    if not _SCALARS.issuperset(map(type, sample.metadata.values())):
+    if sample.metadata and not _SCALARS.issuperset(map(type, sample.metadata.values())):
         json_text(sample.metadata)
 
 
@@ -188,7 +190,7 @@ def store(
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}.")
 
     # Over all chunks, as a row and its repetition may be in different ones.
-    seen: Counter[int] = Counter()
+    seen: dict[int, int] = {}
     rows = (_stored_row(item, seen) for item in items)
     report = IngestReport()
     with database.connection() as connection:
@@ -310,19 +312,21 @@ def insert_missing(
     return result.rowcount
 
 
-def _occurrence(seen: Counter[int], digest: str) -> int:
+def _occurrence(seen: dict[int, int], digest: str) -> int:
     # 64 bits instead of the whole digest, so that the numbers of a million rows fit into memory.
     # A collision only numbers a row differently.
     key = int(digest[:16], 16)
-    seen[key] += 1
-    return seen[key]
+    occurrence = seen.get(key, 0) + 1
+    seen[key] = occurrence
+    return occurrence
 
 
-def _stored_row(item: Sample | Rejection, seen: Counter[int]) -> tuple[type[Base], dict[str, Any]]:
+def _stored_row(
+    item: Sample | Rejection, seen: dict[int, int]
+) -> tuple[type[Base], dict[str, Any]]:
     """Return the table of an item and its values, except the session and the time."""
-    digest = item.digest
-    occurrence = _occurrence(seen, digest)
     if isinstance(item, Rejection):
+        digest = item.digest
         return RejectedSampleRow, {
             "kind": str(item.kind),
             "source": item.source,
@@ -330,16 +334,19 @@ def _stored_row(item: Sample | Rejection, seen: Counter[int]) -> tuple[type[Base
             "reason": item.reason,
             "row": item.row,
             "digest": digest,
-            "occurrence": occurrence,
+            "occurrence": _occurrence(seen, digest),
         }
+
+    content, digest = item.written()
+    metadata = item.metadata
     return SampleRow, {
         "kind": str(item.kind),
         "shape": item.shape,
-        "content": texts_as_json(item.content) or json_text(item.content),
+        "content": content or json_text(item.content),
         "group_name": item.group,
         "timestamp": item.timestamp,
         "weight": item.weight,
-        "metadata": json_text(item.metadata) if item.metadata else "{}",
+        "metadata": (texts_as_json(metadata) or json_text(metadata)) if metadata else "{}",
         "digest": digest,
-        "occurrence": occurrence,
+        "occurrence": _occurrence(seen, digest),
     }

@@ -158,7 +158,8 @@ def _messages(value: Any, column: str) -> list[Message]:
 def _check_feedback(messages: list[Any]) -> None:
     """Raise `SampleError` if feedback on one of the messages rejects it."""
     for message in messages:
-        if isinstance(message, Mapping) and not _FEEDBACK_SET.isdisjoint(message):
+        is_turn = type(message) is dict or isinstance(message, Mapping)
+        if is_turn and not _FEEDBACK_SET.isdisjoint(message):
             checked_verdict(message, _GOOD_ANSWER)
 
 

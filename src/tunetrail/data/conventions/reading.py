@@ -26,7 +26,7 @@ from tunetrail.data.conventions.convention import (
 from tunetrail.data.conventions.verdicts import LABEL_COLUMNS, is_verdict
 from tunetrail.errors import SampleError
 from tunetrail.samples import LeftOut, Sample, SampleKind, SourceRow, parse_sample, sample_kinds
-from tunetrail.samples.parsing import is_absent
+from tunetrail.samples.parsing import parse_present, present_values
 
 # Importing these two has registered their conventions.
 __all__ = ["IngestAccount", "Rejections", "RowReader", "embedding", "language_model"]
@@ -143,16 +143,11 @@ class RowReader:
             SampleError: The row is malformed, or nothing may be learnt from it.
         """
         columns = renamed(row, self.mapping) if self.mapping else row
-        present = {
-            str(name): value
-            for name, value in columns.items()
-            # Most values are texts, which are never absent.
-            if type(value) is str or not is_absent(value)
-        }
+        present = present_values(columns)
         layout = self._layout_of(columns, present)
         convention = layout.convention
         if convention is None or _holds_texts(present, layout.own):
-            samples = [parse_sample(present, self.kind)]
+            samples = [parse_present(present, self.kind)]
         elif convention.gathers is not None:
             position = row.position if isinstance(row, SourceRow) else self.account.rows
             self._gathering_of(convention).add(position, present)
