@@ -1,17 +1,24 @@
 """A cache of results on disk: a folder for each result, named by a hash of its inputs."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from tunetrail.errors import not_writable
 from tunetrail.fingerprints import value_fingerprint
+from tunetrail.locks import file_lock
 
+_LOCKS = "locks"
 _IN_USE_SECONDS = 3600.0
 """A result that was used more recently may be in use by another process and is never removed."""
 
@@ -52,6 +59,48 @@ class ResultCache:
             raise not_writable("preparation.cache_dir", self.folder, error, advice) from error
 
     @contextlib.contextmanager
+    def computing(self, name: str, *parts: str) -> Iterator[None]:
+        """Let one process at a time look up and compute the result that depends on `parts`.
+
+        Processes that need the same result at once, as the jobs of a sweep do, wait here; then
+        they find it. Whoever gets the lock has to look the result up again.
+
+        Args:
+            name: The result in words, for the log.
+            *parts: As for `place`, or something coarser.
+        """
+        file = self.folder / _LOCKS / f"{value_fingerprint(parts)}.lock"
+        with contextlib.ExitStack() as stack:
+            # Not every network file system has locks: without, each process computes for itself.
+            with contextlib.suppress(OSError):
+                stack.enter_context(file_lock(file, name))
+                os.utime(file)
+            yield
+
+    def array(
+        self, name: str, *parts: str, compute: Callable[[], npt.NDArray[Any]]
+    ) -> npt.NDArray[Any]:
+        """Return the array that depends on `parts`, from the cache or computed once.
+
+        Args:
+            name: The array in words, for the log.
+            *parts: Everything that the array depends on.
+            compute: Returns it; dtype and shape stay.
+        """
+        file = self.place(*parts) / "array.npy"
+        cached = read_array(file)
+        if cached is not None:
+            return cached
+
+        with self.computing(name, *parts):
+            cached = read_array(file)
+            if cached is None:
+                cached = compute()
+                with self.writing(file) as unfinished:
+                    np.save(unfinished, cached, allow_pickle=False)
+        return cached
+
+    @contextlib.contextmanager
     def writing(self, file: Path) -> Iterator[Path]:
         """Yield a path to write to; it is renamed to `file` if the block ends without an error."""
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -72,6 +121,7 @@ class ResultCache:
             The number of folders that were removed.
         """
         now = time.time()
+        _remove_unused_locks(self.folder / _LOCKS, now)
         results: list[tuple[float, int, Path]] = []
         for path in self.folder.glob("*/*"):
             # Another process may finish or remove the folder at this moment.
@@ -101,3 +151,22 @@ class ResultCache:
                 shutil.rmtree(leftover, ignore_errors=True)
                 return True
         return False
+
+
+def read_array(file: Path) -> npt.NDArray[Any] | None:
+    """Return the array of a file, or None if it doesn't exist or is broken."""
+    try:
+        array: npt.NDArray[Any] = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return array
+
+
+def _remove_unused_locks(folder: Path, now: float) -> None:
+    """Remove the files of locks that nobody has held for a while."""
+    for file in folder.glob("*.lock"):
+        # Held or gone: somebody else uses it, or removes it at this moment.
+        with contextlib.suppress(OSError), file.open("a") as stream:
+            if now - file.stat().st_mtime >= _IN_USE_SECONDS:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file.unlink()

@@ -1,7 +1,10 @@
+import logging
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tunetrail.cache import ResultCache
@@ -99,3 +102,59 @@ def test_writing_leaves_nothing_where_it_fails(tmp_path: Path) -> None:
     with cache.writing(file) as unfinished:
         unfinished.write_text("whole")
     assert [path.name for path in file.parent.iterdir()] == ["file"]
+
+
+def test_computing_lets_one_process_at_a_time_compute(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = ResultCache(folder=tmp_path, gigabytes=1.0)
+    computed: list[int] = []
+
+    def compute() -> np.ndarray:
+        computed.append(1)
+        time.sleep(0.3)
+        return np.arange(3, dtype=np.float32)
+
+    # Each thread opens the lock's file itself, and so is as far from the others as a process.
+    caplog.set_level(logging.INFO)
+    with ThreadPoolExecutor(4) as threads:
+        calls = [
+            threads.submit(lambda: cache.array("the vectors", "a", "b", compute=compute))
+            for _ in range(4)
+        ]
+        arrays = [call.result() for call in calls]
+
+    assert len(computed) == 1
+    for array in arrays:
+        assert array.dtype == np.float32 and array.tolist() == [0.0, 1.0, 2.0]
+    assert caplog.messages.count("another process makes the vectors: waiting for it") == 3
+
+
+def test_computing_of_other_results_waits_for_nobody(tmp_path: Path) -> None:
+    cache = ResultCache(folder=tmp_path, gigabytes=1.0)
+    with cache.computing("a", "a"), cache.computing("b", "b"):
+        assert len(list(tmp_path.rglob("*.lock"))) == 2
+
+
+def test_a_failed_computation_leaves_the_lock_free_and_nothing_in_the_cache(
+    tmp_path: Path,
+) -> None:
+    cache = ResultCache(folder=tmp_path, gigabytes=1.0)
+
+    def fail() -> np.ndarray:
+        raise ValueError("no vectors")
+
+    with pytest.raises(ValueError, match="no vectors"):
+        cache.array("the vectors", "a", compute=fail)
+    assert cache.array("the vectors", "a", compute=lambda: np.ones(1)).tolist() == [1.0]
+
+
+def test_prune_removes_locks_that_nobody_holds(tmp_path: Path) -> None:
+    cache = ResultCache(folder=tmp_path, gigabytes=1.0)
+    with cache.computing("a", "old"):
+        pass
+    with cache.computing("b", "held"):
+        for file in tmp_path.rglob("*.lock"):
+            os.utime(file, (0, 0))
+        cache.prune()
+        assert len(list(tmp_path.rglob("*.lock"))) == 1

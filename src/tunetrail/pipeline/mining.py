@@ -1,6 +1,8 @@
 """Mines hard negatives with a learner's vectors, before a training and between its epochs."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,20 +10,76 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from tunetrail.cache import ResultCache
 from tunetrail.config import HardNegativesConfig
 from tunetrail.data.feature_engineering.hard_negatives import MiningResult, mine
-from tunetrail.data.rows import records_of
+from tunetrail.data.rows import object_series, records_of
+from tunetrail.fingerprints import value_fingerprint
 from tunetrail.learning.tokens.prompts import DOCUMENT, QUERY
 from tunetrail.learning.training.ranks import rank_of_all, value_of_first_rank
 from tunetrail.learning.training.records import Encode, Refresh
 from tunetrail.pipeline.run_files import read_rows, write_rows
+from tunetrail.plain_values import plain_values
 
+_FORMAT = "1"
+"""Version of the mining and of its file in the cache; raise it if either changes."""
 _MINED = "mined-{}.parquet"
 
 
 def wants_negatives(rows: pd.DataFrame, config: HardNegativesConfig) -> bool:
     """Tell whether negatives are to be mined for these rows: it is asked for, and all are pairs."""
     return config.enabled and set(rows["shape"]) == {"pair"}
+
+
+def mine_once(
+    rows: pd.DataFrame,
+    encode: Encode,
+    config: HardNegativesConfig,
+    seed: int,
+    cache: ResultCache | None,
+    encoder_identity: str,
+) -> MiningResult:
+    """Return what `mine_negatives` returns, computed once for all runs that share a cache.
+
+    Args:
+        rows: As for `mine_negatives`, and so on.
+        encode: Called only if the result isn't in the cache.
+        config: Which negatives are taken.
+        seed: Of the random choice.
+        cache: Where the result is kept; None mines for this run alone.
+        encoder_identity: What the vectors depend on besides the texts.
+    """
+    if cache is None:
+        return mine_negatives(rows, encode, config, seed)
+
+    # All columns count: a group, for example, decides which passages are barred.
+    inputs = value_fingerprint(rows.to_dict("split"))
+    parts = ("negatives", _FORMAT, encoder_identity, str(asdict(config)), str(seed), inputs)
+    file = cache.place(*parts) / "negatives.json"
+    if (result := _read_mined(file, rows)) is not None:
+        return result
+
+    with cache.computing("the hard negatives", *parts):
+        if (result := _read_mined(file, rows)) is not None:
+            return result
+        result = mine_negatives(rows, encode, config, seed)
+        content = {"negatives": list(result.rows["negative"]), "result": plain_values(result)}
+        with cache.writing(file) as unfinished:
+            unfinished.write_text(json.dumps(content), encoding="utf-8")
+        return result
+
+
+def _read_mined(file: Path, rows: pd.DataFrame) -> MiningResult | None:
+    """Return the result in a file, with the rows; None if the file isn't there or is broken."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        negatives = object_series(content["negatives"], index=rows.index)
+        warnings = tuple(content["result"].pop("warnings"))
+        return MiningResult(
+            rows=rows.assign(negative=negatives), warnings=warnings, **content["result"]
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def mine_negatives(

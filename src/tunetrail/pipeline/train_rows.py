@@ -12,10 +12,12 @@ from tunetrail.config import HardNegativesConfig
 from tunetrail.data.augmentation.augmentation import AugmentationResult, augment
 from tunetrail.data.feature_engineering.features import FeatureResult, engineer_features
 from tunetrail.data.feature_engineering.hard_negatives import MiningResult
+from tunetrail.data.flow.preparation import result_cache
 from tunetrail.data.rows import records_of
+from tunetrail.learning.row_vectors import vectors_identity
 from tunetrail.learning.tokens.prompts import QUERY
 from tunetrail.pipeline.augmentation_models import AugmentationModels
-from tunetrail.pipeline.mining import mine_negatives, remining, wants_negatives
+from tunetrail.pipeline.mining import mine_once, remining, wants_negatives
 from tunetrail.pipeline.stage_context import StageContext
 
 logger = logging.getLogger(__name__)
@@ -57,12 +59,21 @@ class TrainRowBuilder:
             return rows, None
 
         learner = self.context.learner("pair")
-        model = self.context.base_model()
 
+        # The model is loaded when it is called: with its negatives in the cache, that is never.
         def encode(texts: Sequence[str], role: str = QUERY) -> npt.NDArray[np.float32]:
-            return vectors_of(learner, model, texts, role=role)
+            return vectors_of(learner, self.context.base_model(), texts, role=role)
 
-        result = mine_negatives(rows, encode, self._config, self.context.settings.seed)
+        settings, path = self.context.settings, self.context.base.path
+        counter = self.context.family.token_counter(settings, path)
+        result = mine_once(
+            rows,
+            encode,
+            self._config,
+            settings.seed,
+            cache=result_cache(settings.preparation),
+            encoder_identity=vectors_identity(path, counter.identity),
+        )
         return result.rows, result
 
     def are_mined_again(self, rows: pd.DataFrame) -> bool:

@@ -6,12 +6,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tunetrail.cache import ResultCache
 from tunetrail.config import EmbeddingConfig, HardNegativesConfig, TrainingConfig
 from tunetrail.data.rows import records_of, rows_frame
 from tunetrail.learning.embedding.learner import EmbeddingLearner
 from tunetrail.learning.training.records import Encode, Refresh
 from tunetrail.learning.training_plan import TrainingPlan
-from tunetrail.pipeline.mining import mine_negatives, remembered, remining, wants_negatives
+from tunetrail.pipeline.mining import (
+    mine_negatives,
+    mine_once,
+    remembered,
+    remining,
+    wants_negatives,
+)
 from tunetrail.samples import SampleKind, parse_sample
 
 SUBJECTS = ("snow", "fire", "bread", "music", "iron", "a river", "chess", "the moon")
@@ -156,3 +163,48 @@ def test_refresh_keeps_the_records_of_this_epoch_and_of_the_one_before(
 
 def test_refresh_is_none_where_nothing_is_mined(tmp_path: Path) -> None:
     assert remembered(None, tmp_path) is None
+
+
+def test_mine_once_encodes_nothing_the_second_time_and_returns_the_same(
+    tiny_embedding_model: str, tmp_path: Path
+) -> None:
+    read: list[tuple[str, list[str]]] = []
+    encode = encoder(tiny_embedding_model, read)
+    cache = ResultCache(folder=tmp_path, gigabytes=1.0)
+    rows = pairs(repeated=True)
+
+    plain = mine_once(rows, encode, CONFIG, 0, None, "model")
+    first = mine_once(rows, encode, CONFIG, 0, cache, "model")
+    read.clear()
+    second = mine_once(rows, encode, CONFIG, 0, cache, "model")
+
+    assert read == [] and plain.mined > 0
+    assert plain.to_dict() == first.to_dict() == second.to_dict()
+    pd.testing.assert_frame_equal(plain.rows, second.rows)
+    pd.testing.assert_frame_equal(plain.rows, first.rows)
+
+
+@pytest.mark.parametrize(
+    ("rows", "config", "seed", "model"),
+    [
+        (pairs().iloc[1:], CONFIG, 0, "model"),
+        (pairs(), HardNegativesConfig(enabled=True, margin=0.1), 0, "model"),
+        (pairs(), CONFIG, 1, "model"),
+        (pairs(), CONFIG, 0, "another model"),
+    ],
+)
+def test_mine_once_mines_again_for_other_inputs(
+    rows: pd.DataFrame,
+    config: HardNegativesConfig,
+    seed: int,
+    model: str,
+    tiny_embedding_model: str,
+    tmp_path: Path,
+) -> None:
+    read: list[tuple[str, list[str]]] = []
+    encode = encoder(tiny_embedding_model, read)
+    cache = ResultCache(folder=tmp_path, gigabytes=1.0)
+    mine_once(pairs(), encode, CONFIG, 0, cache, "model")
+    read.clear()
+    mine_once(rows, encode, config, seed, cache, model)
+    assert len(read) == 2

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.decomposition import PCA
 
-from tunetrail.cache import ResultCache
+from tunetrail.cache import ResultCache, read_array
 from tunetrail.data.rows import texts_of_rows
 
 MOST_DIMENSIONS = 512
@@ -48,20 +48,30 @@ class TextEncoder:
         buckets: dict[int, set[str]] = defaultdict(set)
         for text in texts:
             buckets[hashlib.sha256(text.encode()).digest()[0] % _BUCKETS].add(text)
+        sorted_buckets = list(map(sorted, buckets.values()))
 
+        vectors, missing = self._look_up(sorted_buckets, cache)
+        if missing:
+            with cache.computing("the vectors of the rows", "vectors", self.identity):
+                # Another process may have encoded them while this one waited.
+                vectors, missing = self._look_up(sorted_buckets, cache)
+                vectors.update(self._encode_buckets(missing, cache))
+        return np.stack([vectors[text] for text in texts])
+
+    def _look_up(
+        self, buckets: Sequence[list[str]], cache: ResultCache
+    ) -> tuple[dict[str, npt.NDArray[np.float32]], dict[Path, list[str]]]:
+        """Return the cached vectors by text, and the texts of the other buckets by their file."""
         vectors: dict[str, npt.NDArray[np.float32]] = {}
         missing: dict[Path, list[str]] = {}
-        for bucket in buckets.values():
-            bucket_texts = sorted(bucket)
-            path = cache.place("vectors", self.identity, *bucket_texts) / "vectors.npy"
-            cached = _read_vectors(path)
-            if cached is not None and len(cached) == len(bucket_texts):
-                vectors.update(zip(bucket_texts, cached, strict=True))
+        for texts in buckets:
+            path = cache.place("vectors", self.identity, *texts) / "vectors.npy"
+            cached = read_array(path)
+            if cached is not None and len(cached) == len(texts):
+                vectors.update(zip(texts, np.asarray(cached, dtype=np.float32), strict=True))
             else:
-                missing[path] = bucket_texts
-
-        vectors.update(self._encode_buckets(missing, cache))
-        return np.stack([vectors[text] for text in texts])
+                missing[path] = texts
+        return vectors, missing
 
     def _encode_buckets(
         self, buckets: dict[Path, list[str]], cache: ResultCache
@@ -123,11 +133,3 @@ def normalize_and_reduce(
         components = PCA(MOST_DIMENSIONS, svd_solver="randomized", random_state=seed)
         units = np.asarray(components.fit_transform(units))
     return units
-
-
-def _read_vectors(file: Path) -> npt.NDArray[np.float32] | None:
-    """Return the vectors of a file, or None if it doesn't exist or is broken."""
-    try:
-        return np.asarray(np.load(file, allow_pickle=False), dtype=np.float32)
-    except (OSError, ValueError, EOFError):
-        return None

@@ -159,7 +159,9 @@ class Preparation:
                     shutil.rmtree(result)
                 yield ChunkTask(raw=chunk.path, folder=result)
 
-        done = run_tasks(self.steps.run, tasks(), self.config)
+        # One lock for all chunks: whoever waits takes no core from the process that prepares them.
+        with cache.computing("the prepared rows", "chunks", identity):
+            done = list(run_tasks(self.steps.run, tasks(), self.config))
         return [PreparedChunk(folder=task.folder) for task in done]
 
 

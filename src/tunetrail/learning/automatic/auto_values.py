@@ -5,7 +5,8 @@ Knows no models: a function that is passed in builds them.
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -199,23 +200,24 @@ def _find_batch_size(
         "machine": machine_conditions(setup.device),
     }
     cached = _CachedResult(cache, "batch size", dependencies)
-    result = cached.read(BatchSizeResult.from_dict)
-    if result is not None:
-        # Another process may have taken memory in the meantime.
-        if result.memory_bytes <= usable_bytes(module, setup.device, devices):
-            _log_batch_size(result, "found before")
-            return result
-        logger.info(
-            "training.batch_size=auto: less memory is free than when it was found; "
-            "searching for it again"
-        )
+    with cached.computing():
+        result = cached.read(BatchSizeResult.from_dict)
+        if result is not None:
+            # Another process may have taken memory in the meantime.
+            if result.memory_bytes <= usable_bytes(module, setup.device, devices):
+                _log_batch_size(result, "found before")
+                return result
+            logger.info(
+                "training.batch_size=auto: less memory is free than when it was found; "
+                "searching for it again"
+            )
 
-    search = BatchSizeTrial(
-        trial, rows=rows, in_mini_batches=setup.in_mini_batches, devices=devices
-    )
-    run_trial(module, datamodule, trial, search, max_steps=1, device=setup.device)
-    assert search.result is not None and search.limit_bytes is not None
-    cached.write(search.result.to_dict())
+        search = BatchSizeTrial(
+            trial, rows=rows, in_mini_batches=setup.in_mini_batches, devices=devices
+        )
+        run_trial(module, datamodule, trial, search, max_steps=1, device=setup.device)
+        assert search.result is not None and search.limit_bytes is not None
+        cached.write(search.result.to_dict())
     _log_batch_size(search.result, f"{search.limit_bytes / _GIB:.1f} GiB may be taken")
     return search.result
 
@@ -240,20 +242,21 @@ def _find_learning_rate(
         "machine": machine_conditions(setup.device),
     }
     cached = _CachedResult(cache, "learning rate", dependencies)
-    result = cached.read(RangeTestResult.from_dict)
-    if result is not None:
-        logger.info("training.learning_rate=auto: %s, found before", result.rate)
-        return result
+    with cached.computing():
+        result = cached.read(RangeTestResult.from_dict)
+        if result is not None:
+            logger.info("training.learning_rate=auto: %s, found before", result.rate)
+            return result
 
-    step_rows = trial.rows_per_batch * trial.batches.accumulate
-    module, datamodule = setup.build(trial_records(setup.records, step_rows), trial)
-    module.mini_batch_size = values.mini_batch_size or module.mini_batch_size
-    _cut_as_on_devices(module, datamodule, trial, setup.ranks)
+        step_rows = trial.rows_per_batch * trial.batches.accumulate
+        module, datamodule = setup.build(trial_records(setup.records, step_rows), trial)
+        module.mini_batch_size = values.mini_batch_size or module.mini_batch_size
+        _cut_as_on_devices(module, datamodule, trial, setup.ranks)
 
-    range_test = RangeTest(nominal=_NOMINAL_RATE, tried=setup.rates)
-    run_trial(module, datamodule, trial, range_test, max_steps=STEPS, device=setup.device)
-    result = range_test.result(setup.rates)
-    cached.write(result.to_dict())
+        range_test = RangeTest(nominal=_NOMINAL_RATE, tried=setup.rates)
+        run_trial(module, datamodule, trial, range_test, max_steps=STEPS, device=setup.device)
+        result = range_test.result(setup.rates)
+        cached.write(result.to_dict())
     logger.info(
         "training.learning_rate=auto: %s, after a range test of %d steps",
         result.rate,
@@ -327,6 +330,15 @@ class _CachedResult:
             return parse(json.loads(self._file(self.cache).read_text()))
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Let one process at a time look the result up and search for it."""
+        if self.cache is None:
+            yield
+            return
+        with self.cache.computing(f"the search of the {self.kind}", str(self._file(self.cache))):
+            yield
 
     def write(self, result: Mapping[str, Any]) -> None:
         """Write the result to the cache, if there is one."""

@@ -28,6 +28,7 @@ from tunetrail.learning.embedding.losses import check_loss, check_records
 from tunetrail.learning.embedding.module import EmbeddingModule, load_embedding_model
 from tunetrail.learning.embedding.preflight import EMBEDDING_CHECKS
 from tunetrail.learning.embedding.teacher import taught_records
+from tunetrail.learning.embedding.teacher_model import CachedTeacher
 from tunetrail.learning.evaluation_mode import undisturbed
 from tunetrail.learning.fitting import FitResult, fit, optimization_settings
 from tunetrail.learning.models.catalog import EMBEDDING_MODELS, resolve_model
@@ -273,17 +274,16 @@ class EmbeddingLearner:
             return lambda records: records
 
         folder = resolve_model(self.config.teacher, EMBEDDING_MODELS).path
-        teacher = load_embedding_model(folder, self.config.max_length)
-
-        def encode(texts: Sequence[str], role: str) -> NDArray:
-            # Not of unit length: the student's vectors are to be as long as the teacher's.
-            with placed_on(computing_device(self.trainer), teacher):
-                return encode_with_prompt(teacher, texts, prompt_of(teacher, role), unit=False)
-
+        teacher = CachedTeacher(
+            folder=folder,
+            max_length=self.config.max_length,
+            device=computing_device(self.trainer),
+            cache=self.cache,
+        )
         return partial(
             taught_records,
             loss=self._loss,
-            encode=encode,
+            encode=teacher.encode,
             dimensions=int(module.model.get_embedding_dimension() or 0),
             similarity=self.config.loss_options.similarity,
         )

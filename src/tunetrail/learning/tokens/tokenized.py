@@ -282,15 +282,30 @@ def _cached_blocks(
     compute: Callable[[range], Arrays],
 ) -> Iterator[Arrays]:
     """Yield the arrays of each block of contents, from the cache or computed and written to it."""
+    files, blocks = [], []
     for start in range(0, len(contents), _BLOCK):
         rows = range(start, min(start + _BLOCK, len(contents)))
-        file = cache.place(identity, *contents[rows.start : rows.stop]) / "tokens.npz"
+        files.append(cache.place(identity, *contents[rows.start : rows.stop]) / "tokens.npz")
+        blocks.append(rows)
+
+    if not all(map(Path.exists, files)):
+        with cache.computing("the tokens", *map(str, files)):
+            for file, rows in zip(files, blocks, strict=True):
+                if not file.exists():
+                    _write_arrays(cache, file, compute(rows))
+
+    for file, rows in zip(files, blocks, strict=True):
         arrays = _read_arrays(file)
         if arrays is None:
+            # Broken, or removed by somebody in the meantime.
             arrays = compute(rows)
-            with cache.writing(file) as unfinished:
-                np.savez(unfinished, **arrays)  # type: ignore[arg-type]
+            _write_arrays(cache, file, arrays)
         yield arrays
+
+
+def _write_arrays(cache: ResultCache, file: Path, arrays: Arrays) -> None:
+    with cache.writing(file) as unfinished:
+        np.savez(unfinished, **arrays)  # type: ignore[arg-type]
 
 
 def _read_arrays(file: Path) -> Arrays | None:

@@ -80,7 +80,8 @@ class JobLauncher(Launcher):
             a finished one is in the sweep's study, and not here.
         """
         setup_globals()
-        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        # Lines as a job writes them; Hydra's own would name Hydra in place of the level.
+        configure_log(OmegaConf.create(_terminal_logging(self.config)), self.config.hydra.verbose)
         made_folder(Path(str(self.config.hydra.sweep.dir)))
 
         composed: list[tuple[Job, JobReturn]] = []
@@ -98,6 +99,9 @@ class JobLauncher(Launcher):
     ) -> tuple[Job, JobReturn]:
         """Return a job, and what Hydra is told of it before it has ended."""
         config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+        # The batch of a resumed sweep has gaps: a job keeps the number, and so the folder, it had.
+        sweep_job = OmegaConf.select(config, "sweep.job")
+        number = number if sweep_job is None else int(sweep_job)
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
         # Hydra resolves `${hydra:...}` by the configuration that is set here.
@@ -124,7 +128,10 @@ class JobLauncher(Launcher):
             name=", ".join(choices),
             overrides=tuple(config.hydra.overrides.task),
             settings=_plain_values(settings),
-            logging=_process_logging(config),
+            logging={
+                "job_logging": _terminal_logging(config),
+                "verbose": _plain_values(config.hydra.verbose),
+            },
             folder=folder,
             log=os.path.join(folder, f"{config.hydra.job.name}.log"),
             working_folder=folder if config.hydra.job.chdir else os.getcwd(),
@@ -157,14 +164,17 @@ def _distinguishes(override: str) -> bool:
     return not override.lstrip("+~").startswith(_HIDDEN)
 
 
-def _process_logging(config: DictConfig) -> dict[str, Any]:
-    """Return how a job's process logs: to the terminal only, which is its log file."""
-    job_logging = _plain_values(config.hydra.job_logging)
-    job_logging.get("handlers", {}).pop("file", None)
-    root = job_logging.get("root") or {}
-    if "handlers" in root:
-        root["handlers"] = [name for name in root["handlers"] if name != "file"]
-    return {"job_logging": job_logging, "verbose": _plain_values(config.hydra.verbose)}
+def _terminal_logging(config: DictConfig) -> Any:
+    """Return Hydra's configuration of a job's log, without the file: the terminal is the log."""
+    config = copy.deepcopy(config)
+    job_logging = config.hydra.job_logging
+    if job_logging is not None and "handlers" in job_logging:
+        with read_write(job_logging), open_dict(job_logging):
+            job_logging.handlers.pop("file", None)
+            job_logging.root.handlers = [
+                name for name in job_logging.root.handlers if name != "file"
+            ]
+    return _plain_values(job_logging)
 
 
 def _plain_values(node: Any) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 from tunetrail.errors import ConfigError
 from tunetrail.sweeps.launchers.base import JobLauncher, log_end
-from tunetrail.sweeps.launchers.jobs import Job, JobEnd, run_job
+from tunetrail.sweeps.launchers.jobs import Job, JobEnd, run_in_process
 
 _INTEGERS = ("pre_dispatch", "batch_size", "max_nbytes")
 """Settings that hydra-joblib-launcher declares as texts and joblib takes as whole numbers, too."""
@@ -47,7 +47,7 @@ class JoblibLauncher(JobLauncher):
         # Jobs are told of in their order, as soon as their predecessors have ended.
         pool = Parallel(**self._settings, return_as="generator")
         ends = []
-        for job, end in zip(jobs, pool(map(delayed(run_job), jobs)), strict=True):
+        for job, end in zip(jobs, pool(map(delayed(run_in_process), jobs)), strict=True):
             log_end(job, end)
             ends.append(end)
         return ends

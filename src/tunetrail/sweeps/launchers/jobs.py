@@ -129,7 +129,7 @@ class JobProcess:
             os.killpg(self._process.pid, signal.SIGKILL)
 
 
-def run_job(job: Job) -> JobEnd:
+def run_in_process(job: Job) -> JobEnd:
     """Do a job in a process of its own, and return how it ended.
 
     If this process is asked to stop meanwhile, the job saves and ends first.

@@ -6,7 +6,7 @@ from typing import Any
 from tunetrail import ray_cluster
 from tunetrail.errors import ConfigError, one_line
 from tunetrail.sweeps.launchers.base import JobLauncher, log_end
-from tunetrail.sweeps.launchers.jobs import Job, JobEnd, run_job
+from tunetrail.sweeps.launchers.jobs import Job, JobEnd, run_in_process
 
 _SETTING = "hydra/launcher"
 _STOP_SECONDS = 600
@@ -53,7 +53,9 @@ class RayLauncher(JobLauncher):
         with ray_cluster.connected(_SETTING):
             self._check_room()
             # Ray would do a job that has died again, from the beginning.
-            remote = ray.remote(num_cpus=self._cpus, num_gpus=self._gpus(), max_retries=0)(run_job)
+            remote = ray.remote(num_cpus=self._cpus, num_gpus=self._gpus(), max_retries=0)(
+                run_in_process
+            )
             handles = list(map(remote.remote, jobs))
 
             try:

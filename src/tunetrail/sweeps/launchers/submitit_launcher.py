@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from tunetrail.errors import ConfigError, one_line
 from tunetrail.paths import private_folder
 from tunetrail.sweeps.launchers.base import JobLauncher, log_end
-from tunetrail.sweeps.launchers.jobs import Job, JobEnd, run_job
+from tunetrail.sweeps.launchers.jobs import Job, JobEnd, run_in_process
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class SubmititLauncher(JobLauncher):
 
         If this process is asked to stop, the jobs are cancelled: they save and end.
         """
-        submitted = self._executor().map_array(run_job, jobs)
+        submitted = self._executor().map_array(run_in_process, jobs)
         logger.info("%d jobs are submitted (submitit, %s)", len(jobs), self.cluster)
 
         try:

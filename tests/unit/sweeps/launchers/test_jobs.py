@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tunetrail.sweeps.launchers.jobs import Job, JobProcess, run_job
+from tunetrail.sweeps.launchers.jobs import Job, JobProcess, run_in_process
 
 pytestmark = pytest.mark.processes
 
@@ -39,7 +39,7 @@ def job(tmp_path: Path) -> Job:
 
 
 def test_a_failed_job_says_why_and_has_a_private_log(job: Job) -> None:
-    end = run_job(job)
+    end = run_in_process(job)
 
     assert end.reason is not None and end.reason.startswith("session_id must be given")
     log = Path(job.log)
@@ -67,7 +67,7 @@ def test_a_killed_job_is_told_by_its_signal(job: Job) -> None:
 
 
 def test_the_reason_is_of_this_attempt(job: Job) -> None:
-    run_job(job)
+    run_in_process(job)
     process = JobProcess(job)
     process.stop(signal.SIGTERM)
     assert "signal 15 (SIGTERM)" in str(process.wait().reason)
