@@ -99,9 +99,8 @@ class JobLauncher(Launcher):
     ) -> tuple[Job, JobReturn]:
         """Return a job, and what Hydra is told of it before it has ended."""
         config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
-        # The batch of a resumed sweep has gaps: a job keeps the number, and so the folder, it had.
-        sweep_job = OmegaConf.select(config, "sweep.job")
-        number = number if sweep_job is None else int(sweep_job)
+        # A resumed sweep hands over the jobs that are left: they keep their numbers.
+        number = number if config.sweep.job is None else int(config.sweep.job)
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
         # Hydra resolves `${hydra:...}` by the configuration that is set here.
