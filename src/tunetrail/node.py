@@ -18,7 +18,7 @@ from tunetrail.pipeline.benchmark import Benchmark
 from tunetrail.pipeline.families import ALL_FAMILIES, ModelFamily, requested_families
 from tunetrail.pipeline.general_file import GeneralFile
 from tunetrail.pipeline.lineage import Lineage
-from tunetrail.pipeline.looks import earlier_looks, promotion_rows
+from tunetrail.pipeline.looks import earlier_looks, promotion_rows, recorded_digest
 from tunetrail.pipeline.recording import (
     record_promotion,
     recorded,
@@ -482,6 +482,9 @@ class ModelTrainingNode:
         def read_promotion_rows(version: str) -> Sequence[str] | None:
             return promotion_rows(self.db_manager.promotions(family.name), version)
 
+        def read_digest(version: str, run_id: str) -> str | None:
+            return recorded_digest(self.db_manager.promotions(family.name), version, run_id)
+
         return pipeline.run(
             family.name,
             training_frames(self.db_manager, session_id, family, self.settings),
@@ -499,6 +502,7 @@ class ModelTrainingNode:
             read_promotion_rows=read_promotion_rows,
             selection=started.selection,
             until=until,
+            read_digest=read_digest,
             resumed=started.run.tracker.run(interrupted.run_id) if interrupted else None,
         )
 

@@ -67,6 +67,21 @@ def private_file(path: Path) -> Path:
     return path
 
 
+def give_usual_modes(folder: Path) -> None:
+    """Give a folder and all that is in it the modes that the umask gives new files and folders.
+
+    Libraries make some files of a model readable by their owner only, and others not.
+    """
+    probe = folder / ".mode"
+    probe.mkdir()
+    folder_mode = probe.stat().st_mode & 0o777
+    probe.rmdir()
+
+    for path in (folder, *folder.rglob("*")):
+        # A file of a model is read, never run.
+        path.chmod(folder_mode if path.is_dir() else folder_mode & 0o666)
+
+
 def write_private_text(path: Path, text: str) -> None:
     """Write a file in UTF-8 that only its owner can read, since it quotes samples."""
     private_file(path).write_text(text, encoding="utf-8")

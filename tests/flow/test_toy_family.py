@@ -168,8 +168,11 @@ class TicketFlavor:
         metadata.add_flavor("ticket", data="ticket")
         metadata.save(str(folder / "MLmodel"))
 
-    def load(self, uri: str) -> TicketModel:
-        return load_model(Path(mlflow.artifacts.download_artifacts(uri)) / "ticket")
+    def load(self, folder: str) -> TicketModel:
+        return load_model(Path(folder) / "ticket")
+
+    def weights(self, model: TicketModel) -> Mapping[str, Array]:
+        return {"weights": model.weights}
 
     def outputs(self, model: TicketModel, probes: Sequence[str]) -> Array:
         return model.logits(probes)
@@ -277,7 +280,8 @@ def test_a_family_from_outside_goes_from_a_file_to_root(
     # Registered: root is the trained model, as a registry and as a folder.
     root = client_of(settings.tracking.uri).get_model_version_by_alias("ticket", "root")
     exported = load_model(Path(settings.model_dir) / "ticket" / "root")
-    registered = ticket_family.flavor.load("models:/ticket@root")
+    files = mlflow.artifacts.download_artifacts("models:/ticket@root")
+    registered = ticket_family.flavor.load(files)
     assert str(root.version) == steps["deployment"]["version"]
     assert np.array_equal(exported.weights, registered.weights) and exported.weights.any()
 

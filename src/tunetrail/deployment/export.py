@@ -13,7 +13,9 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from tunetrail.deployment.digests import write_listing
 from tunetrail.errors import DeploymentError
+from tunetrail.paths import give_usual_modes
 
 EXPORTED_VERSIONS = 2
 """Number of exported versions that stay: the root and the version before it."""
@@ -45,6 +47,8 @@ def staged_root(
             staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=versions))
             stack.callback(shutil.rmtree, staging, ignore_errors=True)
             save(staging / "model")
+            give_usual_modes(staging / "model")
+            write_listing(staging / "model")
 
         yield lambda version: _point_root(staging, versions, version)
 

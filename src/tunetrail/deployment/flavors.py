@@ -1,8 +1,11 @@
-"""Flavors: how the models of each family are written as MLflow models, read back and compared."""
+"""Flavors: how the models of each family are written as MLflow models, read back and compared.
+
+MLflow's loaders serve everybody else. They take the folder's word for which classes to import, so
+what comes from a store is read here, by the loaders that base models go through.
+"""
 
 import importlib.metadata
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,9 +16,16 @@ from mlflow.models import Model
 from mlflow.models.signature import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
+from tunetrail.learning.embedding.module import load_embedding_model
 from tunetrail.learning.language_model.learner import LanguageModel, last_logits
+from tunetrail.learning.language_model.module import load_language_model, load_tokenizer
+from tunetrail.learning.models.folders import check_model_folder
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
+
+# Where MLflow's flavors put the files within the folder of a model.
+_EMBEDDING_FILES = "model.sentence_transformer"
+_LANGUAGE_MODEL_FILES, _TOKENIZER_FILES = "model", "components/tokenizer"
 
 
 def pinned(*packages: str) -> list[str]:
@@ -34,11 +44,18 @@ class Flavor(Protocol):
     def save(self, model: Any, folder: Path, metadata: Model) -> None:
         """Write the model with signature and requirements as an MLflow model."""
 
-    def load(self, uri: str) -> Any:
-        """Load a model from `models:/…` onto the CPU."""
+    def load(self, folder: str) -> Any:
+        """Load a model onto the CPU from the folder that `save` wrote.
+
+        The folder is a copy whose files were compared with those that were registered. Raises
+        `ModelError` if loading it would run code or open files elsewhere.
+        """
+
+    def weights(self, model: Any) -> Mapping[str, NDArray]:
+        """Return all weights by name, which have to survive saving and loading exactly."""
 
     def outputs(self, model: Any, probes: Sequence[str]) -> NDArray:
-        """Return numbers that are the same for equal models."""
+        """Return what the model computes for the probes, [probes, ...]."""
 
 
 class EmbeddingFlavor:
@@ -61,10 +78,14 @@ class EmbeddingFlavor:
             pip_requirements=requirements,
         )
 
-    def load(self, uri: str) -> Any:
+    def load(self, folder: str) -> Any:
         """Load the sentence-transformers model."""
-        with tempfile.TemporaryDirectory(prefix="tunetrail-") as folder:
-            return mlflow.sentence_transformers.load_model(uri, dst_path=folder).cpu().eval()
+        path = check_model_folder(Path(folder) / _EMBEDDING_FILES)
+        return load_embedding_model(str(path)).eval()
+
+    def weights(self, model: Any) -> Mapping[str, NDArray]:
+        """Return the weights and buffers of all modules."""
+        return _weights(model)
 
     def outputs(self, model: Any, probes: Sequence[str]) -> NDArray:
         """Return the vectors of the probes."""
@@ -95,15 +116,22 @@ class LanguageModelFlavor:
             pip_requirements=pinned("mlflow", "transformers", "torch"),
         )
 
-    def load(self, uri: str) -> LanguageModel:
+    def load(self, folder: str) -> LanguageModel:
         """Load model and tokenizer."""
-        with tempfile.TemporaryDirectory(prefix="tunetrail-") as folder:
-            components = mlflow.transformers.load_model(
-                uri, dst_path=folder, return_type="components"
-            )
-        model = components["model"].cpu().eval()
-        return LanguageModel(model=model, tokenizer=components["tokenizer"])
+        path = check_model_folder(Path(folder) / _LANGUAGE_MODEL_FILES)
+        tokenizer = load_tokenizer(str(Path(folder) / _TOKENIZER_FILES))
+        model = load_language_model(str(path)).eval()  # type: ignore[no-untyped-call]
+        return LanguageModel(model=model, tokenizer=tokenizer)
+
+    def weights(self, model: LanguageModel) -> Mapping[str, NDArray]:
+        """Return the weights and buffers of the model."""
+        return _weights(model.model)
 
     def outputs(self, model: LanguageModel, probes: Sequence[str]) -> NDArray:
         """Return the logits after each probe's last token."""
         return last_logits(model, probes)
+
+
+def _weights(model: Any) -> dict[str, NDArray]:
+    """Return the weights and buffers of a torch module by name, without copying them."""
+    return {name: weight.cpu().numpy() for name, weight in model.state_dict().items()}

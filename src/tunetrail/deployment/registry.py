@@ -5,10 +5,11 @@ the version that the candidate was compared with.
 """
 
 import contextlib
-import shutil
+import functools
+import logging
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,35 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from safetensors import SafetensorError
 
-from tunetrail.deployment.flavors import Flavor
-from tunetrail.errors import DeploymentError, TrackingError
+from tunetrail.deployment.digests import write_listing
+from tunetrail.deployment.flavors import Flavor, NDArray
+from tunetrail.deployment.version_files import check_digest, copied_files, remove_files
+from tunetrail.errors import DeploymentError, ModelError, TrackingError
+from tunetrail.paths import give_usual_modes
 from tunetrail.stores.tracking import TrackedRun, Tracker, tracking_errors
 
+logger = logging.getLogger(__name__)
+
 ROOT = "root"
+DIGEST_TAG = "tunetrail.digest"
+"""The tag of a version with the digest of its files."""
 PARITY = 1e-4
-"""Largest allowed difference between the outputs of a trained model and its version."""
+"""Largest allowed difference between the outputs of a trained model and its version, as a share of
+the largest output.
+
+Weights are compared exactly, so outputs differ only by rounding, some 1e-6 of the largest after
+tens of layers in float32, or by a configuration that was lost, which changes them in the first
+digits. An absolute difference would be a false alarm for logits, which reach tens.
+"""
+
+ReadDigest = Callable[[str, str], str | None]
+"""Takes a version and the MLflow run that registered it; returns the digest of its files in the
+ledger, None if the ledger has none."""
+
+
+def no_digest(version: str, run_id: str) -> str | None:
+    """Return None: without a ledger, only the version itself tells its digest."""
+    return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,11 +58,14 @@ class ModelVersion:
         name: Name of the registered model.
         version: Number of the version, as text.
         base_model: Name of the base model that it descends from.
+        digest: Digest of its files; None before digests were kept. Two records of a version are
+            equal whether or not both know it.
     """
 
     name: str
     version: str
     base_model: str | None
+    digest: str | None = field(default=None, compare=False)
 
     @property
     def uri(self) -> str:
@@ -54,12 +80,16 @@ class Registry:
         tracker: The MLflow store.
         name: The name under which the versions are registered.
         flavor: How a version is written and read back.
+        read_digest: Reads the digest of a version's files from the ledger, which nobody can change.
     """
 
-    def __init__(self, tracker: Tracker, name: str, flavor: Flavor) -> None:
+    def __init__(
+        self, tracker: Tracker, name: str, flavor: Flavor, read_digest: ReadDigest = no_digest
+    ) -> None:
         self.tracker = tracker
         self.name = name
         self.flavor = flavor
+        self.read_digest = read_digest
 
     def root(self) -> ModelVersion | None:
         """Return the version that the alias `root` names; None before the first promotion."""
@@ -71,15 +101,20 @@ class Registry:
                 if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                     return None
                 raise
-        base_model = version.tags.get("tunetrail.base_model")
-        return ModelVersion(name=self.name, version=str(version.version), base_model=base_model)
+        return ModelVersion(
+            name=self.name,
+            version=str(version.version),
+            base_model=version.tags.get("tunetrail.base_model"),
+            digest=version.tags.get(DIGEST_TAG),
+        )
 
     def version_of_run(self, run: TrackedRun, base_model: str) -> ModelVersion | None:
         """Return the version that a run has registered; None if it has registered none."""
         version = self.tracker.version_of_run(self.name, run.run_id)
         if version is None:
             return None
-        return ModelVersion(name=self.name, version=version, base_model=base_model)
+        digest = self._stored(version).tags.get(DIGEST_TAG)
+        return ModelVersion(name=self.name, version=version, base_model=base_model, digest=digest)
 
     def ancestors(self, version: str) -> list[str]:
         """Return the versions that a version's training and theirs began with, the latest first.
@@ -107,19 +142,61 @@ class Registry:
         return start if prefix == f"models:/{self.name}" else None
 
     def load(self, version: ModelVersion) -> Any:
-        """Load a version's model; raise `DeploymentError` if its files are gone or broken."""
-        return self._load(version.uri)
+        """Load a version's model from files that are those that were registered.
 
-    def _load(self, uri: str) -> Any:
-        self.tracker.activate()
+        Raises:
+            DeploymentError: Its files are gone, broken, or others than those.
+        """
+        with self.files(version) as folder:
+            return self._read(folder, version.uri)
+
+    @contextlib.contextmanager
+    def files(self, version: ModelVersion) -> Iterator[Path]:
+        """Yield a private copy of a version's files, compared with those that were registered.
+
+        Raises:
+            DeploymentError: The files are gone, or others than those.
+        """
+        with contextlib.ExitStack() as stack:
+            with self._explaining(version.uri):
+                stored = self._stored(version.version)
+                location = self.tracker.client.get_model_version_download_uri(
+                    self.name, version.version
+                )
+                folder = stack.enter_context(copied_files(location, self.tracker.config.uri))
+
+            # The ledger first: anybody who can write to MLflow can change a tag.
+            recorded = self.read_digest(version.version, stored.run_id or "")
+            digest = recorded or stored.tags.get(DIGEST_TAG)
+            if digest is not None:
+                check_digest(folder, digest, version.uri)
+            else:
+                _say_once_that_nothing_is_compared(version.uri)
+            yield folder
+
+    def _read(self, folder: Path, uri: str) -> Any:
+        with self._explaining(uri):
+            return self.flavor.load(str(folder))
+
+    @contextlib.contextmanager
+    def _explaining(self, uri: str) -> Iterator[None]:
+        """Turn errors of reading a version into a `DeploymentError` that says what to do."""
         try:
-            return self.flavor.load(uri)
-        except (MlflowException, OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            yield
+        # Broken files raise whatever their readers stumble over.
+        except (
+            MlflowException, SafetensorError, ModelError, OSError, RuntimeError, ValueError
+        ) as error:  # fmt: skip
+            reason = " ".join(str(error).split()).rstrip(".")
             raise DeploymentError(
-                f"{uri} can't be loaded: {reason}. Restore its files, or move the alias {ROOT!r} "
-                f"of {self.name!r} to another version with MlflowClient."
+                f"{uri} can't be loaded: {reason}. Restore its files, or make another version "
+                f"root: `tunetrail root rollback {self.name} --reason ...`."
             ) from error
+
+    def _stored(self, version: str) -> Any:
+        """Return MLflow's record of a version."""
+        with tracking_errors(self.tracker.config.uri):
+            return self.tracker.client.get_model_version(self.name, version)
 
     def register(
         self,
@@ -131,7 +208,7 @@ class Registry:
         tags: Mapping[str, str],
         description: str = "",
     ) -> ModelVersion:
-        """Write the model as a new version, and check that it gives the trained model's outputs.
+        """Write the model as a new version, and check that it is the trained model, byte by byte.
 
         Args:
             model: The trained model, adapters merged.
@@ -158,10 +235,10 @@ class Registry:
         # The version is created last: nobody sees one that wasn't loaded and compared.
         try:
             with tracking_errors(self.tracker.config.uri):
-                self._write(model, logged, run)
+                digest = self._write(model, logged, run)
                 client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
                 client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, step=0)])
-            self._check_parity(model, f"models:/{logged.model_id}", probes)
+            self._check_written(model, logged, digest, probes)
             with tracking_errors(self.tracker.config.uri):
                 self._ensure_registered_model()
                 created = client.create_model_version(
@@ -169,16 +246,16 @@ class Registry:
                     source=logged.artifact_location,
                     run_id=run.run_id,
                     model_id=logged.model_id,
-                    tags={"tunetrail.base_model": base_model, **tags},
+                    tags={"tunetrail.base_model": base_model, DIGEST_TAG: digest, **tags},
                     description=description,
                 )
                 version = str(created.version)
         # BaseException: Ctrl-C must not leave half a version either.
         except BaseException as error:
-            self._undo(logged.model_id, version, error)
+            self._undo(logged, version, error)
             raise
 
-        return ModelVersion(name=self.name, version=version, base_model=base_model)
+        return ModelVersion(name=self.name, version=version, base_model=base_model, digest=digest)
 
     def move_root(
         self, version: ModelVersion, expected: ModelVersion | None, tags: Mapping[str, str]
@@ -224,10 +301,10 @@ class Registry:
         with tracking_errors(self.tracker.config.uri):
             self.tracker.client.update_model_version(self.name, version.version, description)
 
-    def _write(self, model: Any, logged: Any, run: TrackedRun) -> None:
-        """Write the model's files to the artifacts of a logged model."""
-        folder = Path(tempfile.mkdtemp(prefix="tunetrail-"))
-        try:
+    def _write(self, model: Any, logged: Any, run: TrackedRun) -> str:
+        """Write the model's files to the artifacts of a logged model, and return their digest."""
+        with tempfile.TemporaryDirectory(prefix="tunetrail-") as temporary:
+            folder = Path(temporary) / "model"
             metadata = Model(
                 artifact_path=logged.artifact_location,
                 model_uuid=logged.model_id,
@@ -237,15 +314,16 @@ class Registry:
 
             # A full disk surfaces as an error of safetensors.
             try:
-                self.flavor.save(model, folder / "model", metadata)
+                self.flavor.save(model, folder, metadata)
+                give_usual_modes(folder)
+                digests = write_listing(folder)
             except SafetensorError as error:
                 raise DeploymentError(
-                    f"the {self.name} model can't be written to {folder}: {error}"
+                    f"the {self.name} model can't be written to {temporary}: {error}"
                 ) from error
 
-            self.tracker.client.log_model_artifacts(logged.model_id, str(folder / "model"))
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            self.tracker.client.log_model_artifacts(logged.model_id, str(folder))
+            return digests.digest
 
     def _ensure_registered_model(self) -> None:
         # Without asking first: two runs may find it absent at the same time.
@@ -258,23 +336,43 @@ class Registry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    def _check_parity(self, model: Any, uri: str, probes: Sequence[str]) -> None:
-        """Raise `DeploymentError` if the written model gives other outputs than the trained one."""
-        expected = self.flavor.outputs(model, probes)
-        outputs = self.flavor.outputs(self._load(uri), probes)
+    def _check_written(self, model: Any, logged: Any, digest: str, probes: Sequence[str]) -> None:
+        """Read the written model as a later run will, and compare it with the trained one.
 
-        # Written so that a difference of NaN fails too.
-        difference = float(np.abs(outputs - expected).max())
-        if not difference <= PARITY:
+        Equal files, weights and outputs make scores that a fresh process computes the same scores.
+
+        Raises:
+            DeploymentError: The files, the weights or the outputs differ.
+        """
+        uri = f"models:/{logged.model_id}"
+        with contextlib.ExitStack() as stack:
+            with self._explaining(uri):
+                copy = copied_files(logged.artifact_location, self.tracker.config.uri)
+                folder = stack.enter_context(copy)
+            check_digest(folder, digest, uri)
+            written = self._read(folder, uri)
+
+        unchanged = "It was not registered; root is unchanged."
+        name = _different_weight(self.flavor.weights(model), self.flavor.weights(written))
+        if name is not None:
             raise DeploymentError(
-                f"the written {self.name} model must give the trained model's outputs within "
-                f"{PARITY}, got a difference of {difference:.3g}. It was not registered; root is "
-                "unchanged."
+                f"the written {self.name} model must have the trained model's weights, got a "
+                f"different {name}. {unchanged}"
             )
 
-    def _undo(self, model_id: str, version: str | None, error: BaseException) -> None:
+        expected, outputs = self.flavor.outputs(model, probes), self.flavor.outputs(written, probes)
+        difference, largest = float(np.abs(outputs - expected).max()), float(np.abs(expected).max())
+        # Written so that a difference of NaN fails too.
+        if not difference <= PARITY * largest:
+            raise DeploymentError(
+                f"the written {self.name} model must give the trained model's outputs within "
+                f"{PARITY} of the largest, {largest:.3g}, got a difference of {difference:.3g}. "
+                f"{unchanged}"
+            )
+
+    def _undo(self, logged: Any, version: str | None, error: BaseException) -> None:
         """Remove what was written of a failed version, without hiding the error that failed it."""
-        client = self.tracker.client
+        client, model_id = self.tracker.client, logged.model_id
         try:
             with tracking_errors(self.tracker.config.uri), contextlib.suppress(MlflowException):
                 # The version first: it must not be seen without its model.
@@ -282,8 +380,32 @@ class Registry:
                     client.delete_model_version(self.name, version)
                 client.finalize_logged_model(model_id, LoggedModelStatus.FAILED)
                 client.delete_logged_model(model_id)
+                # MLflow only marks the model as deleted, and its files may be gigabytes.
+                remove_files(logged.artifact_location, self.tracker.config.uri)
         except TrackingError as second:
             error.add_note(f"The unfinished model {model_id} could not be removed: {second}")
+
+
+def _different_weight(
+    expected: Mapping[str, NDArray], written: Mapping[str, NDArray]
+) -> str | None:
+    """Return the name of a weight that only one model has, or that differs; None if none does."""
+    for name in sorted(expected.keys() | written.keys()):
+        if name not in expected or name not in written:
+            return name
+        if not np.array_equal(expected[name], written[name]):
+            return name
+    return None
+
+
+@functools.cache
+def _say_once_that_nothing_is_compared(uri: str) -> None:
+    """Log once in a process that a version has no digest."""
+    logger.warning(
+        "%s was registered before digests were kept, so its files aren't compared with what was "
+        "registered. The next version has one.",
+        uri,
+    )
 
 
 def _describe(version: ModelVersion | None) -> str:

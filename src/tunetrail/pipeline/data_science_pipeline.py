@@ -10,7 +10,7 @@ import pandas as pd
 
 from tunetrail.config import Settings, check_identifier
 from tunetrail.data.flow.prepared import PreparedSession
-from tunetrail.deployment.registry import Registry
+from tunetrail.deployment.registry import ReadDigest, Registry, no_digest
 from tunetrail.errors import naming_section
 from tunetrail.learning.models.catalog import ResolvedModel
 from tunetrail.learning.training.callbacks import MetricsSink
@@ -140,6 +140,7 @@ class DataSciencePipeline:
         general_file: GeneralFile | None = None,
         read_promotion_rows: ReadPromotionRows = no_promotion_rows,
         selection: str | None = None,
+        read_digest: ReadDigest = no_digest,
         until: str = "deploy",
         resumed: TrackedRun | None = None,
     ) -> Outcome:
@@ -170,6 +171,8 @@ class DataSciencePipeline:
             read_promotion_rows: Reads which test rows a version was promoted by; without it, root
                 has no figure of its own.
             selection: How the candidate was chosen among several, for the decision's sentence.
+            read_digest: Reads the digest of a version's files from the ledger; without it, the
+                version's own tag tells it.
             until: The stage after which the run ends. A run that ends early keeps its folder and
                 can be resumed; if it ends with `fit`, its model is scored on the validation rows.
             resumed: A run of these settings that was interrupted, failed or ended early, to go on
@@ -209,7 +212,7 @@ class DataSciencePipeline:
             run=run,
             state=state,
             base=base,
-            registry=Registry(self.tracker, family.name, family.flavor),
+            registry=Registry(self.tracker, family.name, family.flavor, read_digest),
             count_looks=count_looks,
             lineage=lineage,
             read_own_columns=read_own_columns,

@@ -1,4 +1,4 @@
-"""Reads from the ledger how often test rows were asked, and by which root was promoted."""
+"""Reads from the ledger how often test rows were asked, and what is known of a version."""
 
 from collections.abc import Callable, Sequence
 
@@ -32,6 +32,23 @@ def promotion_rows(promotions: Sequence[PromotionRecord], version: str) -> Seque
     for record in reversed(promotions):
         if record.version == version and record.decision == "promoted":
             return record.test_rows
+    return None
+
+
+def recorded_digest(
+    promotions: Sequence[PromotionRecord], version: str, mlflow_run_id: str
+) -> str | None:
+    """Return the digest of a version's files, None if unknown.
+
+    Args:
+        promotions: The ledger of the model.
+        version: The version.
+        mlflow_run_id: The run that registered it: after a move to another MLflow store, the ledger
+            may know another version of the same number.
+    """
+    for record in reversed(promotions):
+        if record.version == version and record.mlflow_run_id == mlflow_run_id and record.digest:
+            return record.digest
     return None
 
 

@@ -87,6 +87,7 @@ def record_promotion(
             session_id=session_id,
             test_rows=deployment.test_rows,
             learnt_rows=pack_row_ids(deployment.learnt_rows),
+            digest=version.digest,
         )
     )
 

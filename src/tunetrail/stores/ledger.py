@@ -41,6 +41,7 @@ class PromotionRecord:
         learnt_rows: The ids of the samples that the version has learnt from, its ancestors
             included, see `pack_row_ids`; None if unknown, and when lines are read: they may be
             large, and `read_learnt_rows` returns them.
+        digest: Digest of the version's files; None before digests were kept.
         record_id: The number of the line; set when it is read.
         created_at: The time of the decision; set when it is read.
     """
@@ -61,6 +62,7 @@ class PromotionRecord:
     session_id: str | None = None
     test_rows: Sequence[str] | None = field(default=None, metadata=NOT_PLAIN)
     learnt_rows: bytes | None = field(default=None, metadata=NOT_PLAIN)
+    digest: str | None = None
     record_id: int | None = None
     created_at: datetime | None = None
 

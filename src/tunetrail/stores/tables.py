@@ -154,6 +154,7 @@ class PromotionRow(Base):
     upper: Mapped[float | None] = mapped_column(Double)
     test_rows: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     learnt_rows: Mapped[bytes | None] = mapped_column(LargeBinary)
+    digest: Mapped[str | None] = mapped_column(Text)
     run_id: Mapped[str | None] = mapped_column(Text)
     mlflow_run_id: Mapped[str | None] = mapped_column(Text)
     session_id: Mapped[str | None] = mapped_column(Text)

@@ -56,6 +56,7 @@ def test_export_root_replaces_the_same_version(tmp_path: Path) -> None:
         "versions/1",
         "versions/1/a.txt",
         "versions/1/b.txt",
+        "versions/1/SHA256SUMS",
     }
 
 

@@ -519,6 +519,7 @@ def test_migrations_bring_a_database_of_the_first_tables_up_to_date(manager, ses
         connection.execute(text("ALTER TABLE promotions DROP COLUMN test_rows"))
         connection.execute(text("ALTER TABLE promotions DROP COLUMN learnt_rows"))
         connection.execute(text("DROP TABLE study_logs"))
+        connection.execute(text("ALTER TABLE promotions DROP COLUMN digest"))
         connection.execute(text("DROP TABLE benchmark_rows"))
         connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0001'"))  # noqa: S608
     with DatabaseManager(url) as reopened:

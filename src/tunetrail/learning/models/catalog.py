@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunetrail.errors import ModelError, UserError, did_you_mean
+from tunetrail.learning.models.folders import check_model_folder
 from tunetrail.learning.models.gguf import convert_gguf
 
 # No pickled weights: they would be refused after the download.
@@ -105,7 +106,7 @@ def resolve_model(name: str, catalog: Catalog) -> ResolvedModel:
     """
     folder = Path(name).expanduser()
     if name and folder.is_dir():
-        path = str(_checked_folder(folder, catalog.weight_files).resolve())
+        path = str(check_model_folder(folder, catalog.weight_files).resolve())
         return ResolvedModel(name=name, canonical_name=path, source="local folder", path=path)
 
     attempts = [f"local folder {name} (not there)"]
@@ -113,7 +114,7 @@ def resolve_model(name: str, catalog: Catalog) -> ResolvedModel:
     source, found_folder = "packaged weights", _packaged_folder(entry, catalog, attempts)
     if found_folder is None:
         source, found_folder = _from_hub(entry.hub_id, catalog, attempts, name)
-        found_folder = _checked_folder(found_folder, catalog.weight_files)
+        found_folder = check_model_folder(found_folder, catalog.weight_files)
     return ResolvedModel(
         name=name,
         canonical_name=entry.hub_id,
@@ -140,21 +141,6 @@ def _entry_of(name: str, catalog: Catalog) -> CatalogEntry:
     return CatalogEntry(hub_id=name)
 
 
-def _checked_folder(folder: Path, weight_files: str) -> Path:
-    if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
-        raise ModelError(
-            f"model folder {folder} must hold config.json or modules.json. "
-            "Name a Hugging Face model folder."
-        )
-    # In subfolders as well: sentence-transformers may give each module one.
-    if not any(folder.rglob(weight_files)):
-        raise ModelError(
-            f"model folder {folder} must hold {weight_files}: other weight files can run code when "
-            "loaded. Save the model with safe_serialization=True."
-        )
-    return folder
-
-
 def _packaged_folder(entry: CatalogEntry, catalog: Catalog, attempts: list[str]) -> Path | None:
     """Return the folder of a model in an installed package; None if there is none."""
     if entry.package is None or entry.packaged_path is None:
@@ -172,7 +158,7 @@ def _packaged_folder(entry: CatalogEntry, catalog: Catalog, attempts: list[str])
         attempts.append(f"packaged weights ({entry.package} has no {entry.packaged_path})")
         return None
     is_gguf = path.suffix == ".gguf"
-    return convert_gguf(path) if is_gguf else _checked_folder(path, catalog.weight_files)
+    return convert_gguf(path) if is_gguf else check_model_folder(path, catalog.weight_files)
 
 
 def _from_hub(hub_id: str, catalog: Catalog, attempts: list[str], name: str) -> tuple[str, Path]:

@@ -74,8 +74,12 @@ def deploy(
     step = state.steps.get("deployment")
     if step is not None:
         decision = Decision(promote=step["promote"], reason=step["reason"])
-        base_model = context.base.canonical_name
-        version = ModelVersion(name=step["name"], version=step["version"], base_model=base_model)
+        version = ModelVersion(
+            name=step["name"],
+            version=step["version"],
+            base_model=context.base.canonical_name,
+            digest=step.get("digest"),  # steps of older runs have none
+        )
         return _deployment(context, version, decision, evaluation, prepared, fitted)
 
     decision = decide(
@@ -111,6 +115,7 @@ def deploy(
         "name": version.name,
         "version": version.version,
         "uri": version.uri,
+        "digest": version.digest,
         "previous_root": previous_root.version if previous_root else None,
         "mlflow_run_id": context.run.run_id,
         "exported_to": str(exported_to) if exported_to else None,

@@ -1,0 +1,79 @@
+"""The files of a version: copied into a private folder, and compared with those registered.
+
+The copy comes first: files that are compared in the store could be swapped before they are loaded.
+"""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow.artifacts
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+from tunetrail.deployment.digests import digest_folder, digest_of, read_listing
+from tunetrail.errors import DeploymentError
+from tunetrail.learning.models.folders import check_plain_files
+
+
+@contextlib.contextmanager
+def copied_files(location: str, tracking_uri: str) -> Iterator[Path]:
+    """Copy a model's files from the artifact store, and yield the folder of the copy.
+
+    Args:
+        location: URI of the folder in the artifact store.
+        tracking_uri: The MLflow store that the artifacts belong to.
+
+    Raises:
+        ModelError: The folder has links in it, which could lead out of it.
+    """
+    repository = _repository(location, tracking_uri)
+    if isinstance(repository, LocalArtifactRepository):
+        check_plain_files(Path(repository.artifact_dir))
+
+    # Only its owner can read or replace what is in it.
+    with tempfile.TemporaryDirectory(prefix="tunetrail-") as folder:
+        copy = mlflow.artifacts.download_artifacts(
+            artifact_uri=location,
+            dst_path=folder,
+            tracking_uri=tracking_uri,
+            registry_uri=tracking_uri,
+        )
+        yield Path(copy)
+
+
+def check_digest(folder: Path, expected: str, uri: str) -> None:
+    """Raise `DeploymentError` unless a version's files have the digest that was recorded.
+
+    Args:
+        folder: A copy of the files.
+        expected: The digest that the version was registered with.
+        uri: The version.
+    """
+    digests = digest_folder(folder)
+    if digests.digest == expected:
+        return
+
+    # The list tells what has changed, unless it was changed as well.
+    listing = read_listing(folder)
+    is_original = listing is not None and digest_of(listing) == expected
+    difference = digests.difference(listing) if listing and is_original else "their list as well"
+    name = uri.removeprefix("models:/").rpartition("/")[0]
+    raise DeploymentError(
+        f"the files of {uri} must be those that were registered, got others ({difference}). "
+        "Restore them from a backup, or make another version root: "
+        f"`tunetrail root rollback {name} --reason ...`."
+    )
+
+
+def remove_files(location: str, tracking_uri: str) -> None:
+    """Remove a model's files from the artifact store, as far as the store allows it."""
+    # Not every kind of store can remove files; MLflow's own clean-up has to do it there.
+    with contextlib.suppress(NotImplementedError):
+        _repository(location, tracking_uri).delete_artifacts()
+
+
+def _repository(location: str, tracking_uri: str) -> Any:
+    return get_artifact_repository(location, tracking_uri=tracking_uri)
