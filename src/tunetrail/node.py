@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from tunetrail.config import Settings, check_identifier
 from tunetrail.data.flow.prepared import PreparedSession, claim_folder
 from tunetrail.data.report.session_report import join_sessions
+from tunetrail.deployment.export import check_model_dir
 from tunetrail.errors import ModelError, UserError
 from tunetrail.learning.models.catalog import ResolvedModel
 from tunetrail.pipeline import STAGES, STEPS, DataSciencePipeline, Outcome, remove_leftovers
@@ -221,6 +222,7 @@ class ModelTrainingNode:
         check_samples(summary, families)
         check_devices(self.settings, families)
         check_callbacks(self.settings, families)
+        self._check_model_dir(families)
         general_files = read_general_files(self.settings, families)
 
         # From here on, whatever goes wrong is recorded with the run.
@@ -253,7 +255,12 @@ class ModelTrainingNode:
             )
 
     def resume(
-        self, run_id: str, *, force: bool = False, selection: str | None = None
+        self,
+        run_id: str,
+        *,
+        force: bool = False,
+        selection: str | None = None,
+        model_dir: str | None = None,
     ) -> dict[str, Any]:
         """Continue a run that failed, was stopped or was killed, as if it had never ended.
 
@@ -266,6 +273,8 @@ class ModelTrainingNode:
             force: Take a run that was not ended on another host for dead.
             selection: How the run was chosen among the jobs of its sweep, for the decision's
                 sentence.
+            model_dir: Another folder for the exported root models, on which nothing that is learnt
+                depends; None for the run's own.
 
         Returns:
             The results that `execute` would have returned.
@@ -275,7 +284,7 @@ class ModelTrainingNode:
                 broken.
             TunetrailError: Something failed; the run is marked as failed with the reason.
         """
-        node, resumable_run = self._reopened(run_id, force)
+        node, resumable_run = self._reopened(run_id, force, model_dir)
         selection = selection or _selection_by_hand(node.settings, resumable_run)
         results = node._continue(resumable_run, node._complete, selection)
         self.report = node.report
@@ -306,13 +315,17 @@ class ModelTrainingNode:
 
         return node._continue(resumable_run, complete)
 
-    def _reopened(self, run_id: str, force: bool) -> tuple["ModelTrainingNode", ResumableRun]:
+    def _reopened(
+        self, run_id: str, force: bool, model_dir: str | None = None
+    ) -> tuple["ModelTrainingNode", ResumableRun]:
         """Return a run that can be resumed, and a node with the settings that it began with."""
         resumable_run = find_resumable_run(
             self.settings.tracking, self.db_manager, run_id, force=force
         )
         # Other settings would make another run of it, with results that nothing can reproduce.
         settings = settings_of(resumable_run.settings, self.settings.tracking)
+        if model_dir is not None:
+            settings = replace(settings, model_dir=model_dir)
         return ModelTrainingNode(NodeConfig(settings=settings), self.db_manager), resumable_run
 
     def _continue(
@@ -323,7 +336,9 @@ class ModelTrainingNode:
     ) -> _Result:
         training_run = resumable_run.training
         summary = self.db_manager.session_summary(training_run.session_id)
-        check_samples(summary, requested_families(training_run.model_type))
+        families = requested_families(training_run.model_type)
+        check_samples(summary, families)
+        self._check_model_dir(families)
 
         # Files that are gone or broken have to fail before the run is marked as running again.
         tracker = Tracker(self.settings.tracking)
@@ -517,6 +532,10 @@ class ModelTrainingNode:
                 error,
             )
             return None
+
+    def _check_model_dir(self, families: Sequence[ModelFamily]) -> None:
+        """Raise `ConfigError` if a root could not be exported, before hours are spent on one."""
+        check_model_dir(Path(self.settings.model_dir), [family.name for family in families])
 
     def _log_settings(self, run: TrackedRun) -> None:
         settings = plain_settings(self.settings, self.db_manager.shown_url)

@@ -65,8 +65,10 @@ def test_run_and_version_say_the_decision_in_two_sentences(
     assert [text.partition(":")[0] for text in paragraphs] == ["**embedding**", "**llm**"]
 
     description = client.get_model_version("embedding", "1").description
-    assert description == runs["embedding"].data.tags["mlflow.note.content"]
-    assert paragraphs[0] == f"**embedding**: {description}"
+    decision = runs["embedding"].data.tags["mlflow.note.content"]
+    assert paragraphs[0] == f"**embedding**: {decision}"
+    # What follows is the rest of the model's card.
+    assert description.startswith(f"{decision}\n\n## Metrics\n\n| metric | this model |")
     assert "Promoted to root: nDCG@10 is " in description and interval in description
     assert " Reason: ndcg_at_10: improvement " in description
 

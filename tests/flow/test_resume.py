@@ -62,6 +62,7 @@ def steps_of(results: dict[str, Any]) -> dict[str, Any]:
     for step in steps["deployment"].values():
         step.pop("mlflow_run_id")
         step.pop("exported_to")
+        step.pop("digest")  # MLflow writes the id of the run into the files
     return steps
 
 

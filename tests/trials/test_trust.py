@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -319,7 +320,7 @@ def test_all_files_of_a_version_have_the_mode_of_the_umask(
 
 @pytest.mark.processes
 @pytest.mark.usefixtures("usual_umask")
-def test_a_training_refuses_a_root_whose_files_were_swapped(
+def test_a_training_refuses_swapped_files_of_root_and_goes_on_once_they_are_restored(
     call_main: CallMain, tiny_embedding_model: str, workplace: Path
 ) -> None:
     texts = [f"the apple number {row} of the garden" for row in range(60)]
@@ -340,12 +341,41 @@ def test_a_training_refuses_a_root_whose_files_were_swapped(
     exported = workplace / "models/embedding/root"
 
     uri = client.get_model_version_download_uri("embedding", str(root.version))
-    with_zeros(Path(uri.removeprefix("file://")) / "model.sentence_transformer/model.safetensors")
+    weights = Path(uri.removeprefix("file://")) / "model.sentence_transformer/model.safetensors"
+    original = weights.read_bytes()
+    with_zeros(weights)
     second = call_main(*arguments)
+    weights.write_bytes(original)
+    (run_id,) = re.findall(r"tunetrail resume (\w+)", second.err)[:1]
+    store = f"tracking.uri=sqlite:///{workplace}/mlflow.db"
+    resumed = call_main("resume", run_id, store, "model_dir=elsewhere")
 
     assert line.digest == root.tags[DIGEST_TAG] and len(line.digest) == 64
     assert second.exit_code == 1
     assert "the files of models:/embedding/1 must be those that were registered" in second.err
-    assert client.get_model_version_by_alias("embedding", "root").version == root.version
+    assert resumed.exit_code == 0, resumed.err
+    assert str(client.get_model_version_by_alias("embedding", "root").version) == "2"
+    assert (workplace / "elsewhere/embedding/root").readlink() == Path("versions/2")
+    assert exported.readlink() == Path("versions/1")
     modes = {stat.S_IMODE(path.stat().st_mode) for path in exported.rglob("*") if path.is_file()}
     assert modes == {0o644}
+
+
+@pytest.mark.processes
+def test_a_model_dir_that_cannot_be_written_is_refused_before_anything_is_done(
+    call_main: CallMain, tiny_embedding_model: str, workplace: Path
+) -> None:
+    with DatabaseManager("sqlite:///tunetrail.db") as database:
+        rows = [{"anchor": f"a {row}", "positive": f"b {row}"} for row in range(30)]
+        database.ingest("s1", rows, SampleKind.EMBEDDING)
+    (workplace / "taken/embedding/root").mkdir(parents=True)
+    arguments = ["train", "session_id=s1", "model_type=embedding"]
+
+    read_only = call_main(*arguments, "model_dir=/proc/x")
+    taken = call_main(*arguments, "model_dir=taken")
+
+    assert (read_only.exit_code, taken.exit_code) == (2, 2)
+    assert "model_dir must be a folder that can be written, got '/proc/x'" in read_only.err
+    assert "embedding/root is a link of tunetrail's, got 'taken' with something else" in taken.err
+    client = client_of(f"sqlite:///{workplace}/mlflow.db")
+    assert client.search_runs([run.experiment_id for run in client.search_experiments()]) == []

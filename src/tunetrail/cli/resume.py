@@ -6,12 +6,13 @@ from typing import Any
 from tunetrail.cli.composition import NO_HYDRA_FILES, TrainRequest, run_composed
 from tunetrail.errors import ConfigError, UserError
 
-_CONNECTIONS = ("database", "tracking")
+_CHANGEABLE = ("database", "tracking", "model_dir")
+"""Sections and keys on which nothing that a run learns depends."""
 _FORCE = "--force"
 
 
 def resume(arguments: list[str]) -> int:
-    """Run `tunetrail resume RUN_ID`; overrides may only say where the stores are."""
+    """Run `tunetrail resume RUN_ID`; overrides may only say where the stores and models are."""
     if {"-h", "--help"} & set(arguments):
         print(help_text())
         return 0
@@ -24,7 +25,10 @@ def resume(arguments: list[str]) -> int:
     _check(options, overrides, run_ids)
 
     def resume_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]:
-        return _resume_one(run_ids[0], _FORCE in options, request)
+        # The request has a default for it, which isn't what the run began with.
+        sets_model_dir = any(override.startswith("model_dir=") for override in overrides)
+        model_dir = request.model_dir if sets_model_dir else None
+        return _resume_one(run_ids[0], _FORCE in options, model_dir, request)
 
     # The schema demands a session, but the run brings its own: any id will do.
     defaults = ["session_id=resumed", *NO_HYDRA_FILES]
@@ -41,10 +45,10 @@ def _check(options: list[str], overrides: list[str], run_ids: list[str]) -> None
 
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
-        if key.partition(".")[0] not in _CONNECTIONS:
+        if key.partition(".")[0] not in _CHANGEABLE:
             raise ConfigError(
                 "a run is resumed with the configuration that it began with, "
-                f"got {override}. Only the keys of database and tracking can be set."
+                f"got {override}. Only model_dir and the keys of database and tracking can be set."
             )
 
     if len(run_ids) != 1:
@@ -57,14 +61,14 @@ def _check(options: list[str], overrides: list[str], run_ids: list[str]) -> None
 def help_text() -> str:
     """Return what `tunetrail resume --help` prints."""
     return """\
-usage: tunetrail resume RUN_ID [database.url=URL] [tracking.uri=URI] [--force]
+usage: tunetrail resume RUN_ID [database.url=URL] [tracking.uri=URI] [model_dir=FOLDER] [--force]
 
 Continues a run that failed, was stopped (Ctrl-C, SIGTERM) or was killed: in the same MLflow run,
 with the configuration and the prepared rows that it began with. Finished steps are not repeated,
 and the training continues from its last checkpoint.
 
 RUN_ID is the run's id in MLflow (`tunetrail ui` shows it), or the id of a run below it. Only the
-stores can be changed, also by their groups: tracking=server.
+stores can be changed, also by their groups: tracking=server; and the folder of the exported models.
 
 The folder output_dir/ID holds what is needed. It is removed when the run succeeds, or fails because
 of its settings or rows; delete it to give the run up. Resume in the folder in which the run was
@@ -79,7 +83,9 @@ examples:
   tunetrail resume 0f8fad5bd9cb469fa16570867728950e tracking.uri=sqlite:///runs/mlflow.db"""
 
 
-def _resume_one(run_id: str, force: bool, request: TrainRequest) -> Mapping[str, Any]:
+def _resume_one(
+    run_id: str, force: bool, model_dir: str | None, request: TrainRequest
+) -> Mapping[str, Any]:
     from tunetrail.cli.results_table import print_results
     from tunetrail.node import ModelTrainingNode, NodeConfig
     from tunetrail.pipeline.ranks import follows_first_node
@@ -90,7 +96,7 @@ def _resume_one(run_id: str, force: bool, request: TrainRequest) -> Mapping[str,
         return {}
     with DatabaseManager(request.database.url) as manager:
         node = ModelTrainingNode(NodeConfig(settings=request), manager)
-        results = node.resume(run_id, force=force)
+        results = node.resume(run_id, force=force, model_dir=model_dir)
 
     print_results(results, request.tracking.uri, node.report)
     return results

@@ -8,17 +8,39 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from tunetrail.deployment.digests import write_listing
-from tunetrail.errors import DeploymentError
+from tunetrail.errors import ConfigError, DeploymentError, not_writable
 from tunetrail.paths import give_usual_modes
 
 EXPORTED_VERSIONS = 2
 """Number of exported versions that stay: the root and the version before it."""
+
+
+def check_model_dir(model_dir: Path, model_types: Collection[str]) -> None:
+    """Make the model directory, and check that a model of each type could be exported to it.
+
+    Raises:
+        ConfigError: It can't be written, or something else has the name of a `root` link.
+    """
+    try:
+        model_dir.mkdir(parents=True, exist_ok=True)
+        # Only an attempt shows it: modes say nothing of read-only file systems, or to root.
+        tempfile.TemporaryDirectory(prefix=".writing-", dir=model_dir).cleanup()
+    except OSError as error:
+        raise not_writable("model_dir", model_dir, error) from error
+
+    for model_type in model_types:
+        root = model_dir / model_type / "root"
+        if root.exists() and not root.is_symlink():
+            raise ConfigError(
+                f"model_dir must be a folder in which {model_type}/root is a link of tunetrail's, "
+                f"got {str(model_dir)!r} with something else there. Name another folder."
+            )
 
 
 @contextlib.contextmanager

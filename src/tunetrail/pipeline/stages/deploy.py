@@ -11,10 +11,12 @@ from tunetrail.config import BASE
 from tunetrail.data.rows import texts_of_rows
 from tunetrail.deployment import promotion
 from tunetrail.deployment.gate import Decision, decide
+from tunetrail.deployment.model_card import CARD
 from tunetrail.deployment.promotion import Candidate
 from tunetrail.deployment.registry import ModelVersion
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.decision_text import decision_text
+from tunetrail.pipeline.card import candidate_card
 from tunetrail.pipeline.lineage import RowIds
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.earlier_sessions import keep_in_benchmark
@@ -108,7 +110,7 @@ def deploy(
 
     tags = {"tunetrail.decision": decision.word, "tunetrail.version": version.version}
     context.run.set_tags(tags)
-    context.run.describe(candidate.description)
+    context.run.describe(as_markdown(_in_words(evaluation, decision)))
     previous_root = evaluation.version_to_beat
     step = {
         **decision.to_dict(),
@@ -134,7 +136,7 @@ def _candidate(
     evaluation: Evaluation,
     decision: Decision,
 ) -> Candidate:
-    comparison, previous_root = evaluation.comparison, evaluation.version_to_beat
+    comparison = evaluation.comparison
     probes = [texts[0] for texts in texts_of_rows(prepared.split.test.head(_PROBES))]
 
     tags = {
@@ -142,22 +144,34 @@ def _candidate(
         "tunetrail.started_from": fitted.started_from,
         f"tunetrail.{comparison.metric}": f"{comparison.after:.6f}",
     }
-    text = decision_text(
-        comparison,
+    in_words = _in_words(evaluation, decision)
+    card = candidate_card(context, prepared, fitted, decision, in_words)
+    return Candidate(
+        model=fitted.model,
+        save=partial(_export, fitted.folder, card.to_readme()),
+        run=context.run,
+        base_model=context.base.canonical_name,
+        probes=probes,
+        tags=tags,
+        description=card.to_description(),
+    )
+
+
+def _in_words(evaluation: Evaluation, decision: Decision) -> str:
+    """Return the decision and its evidence in two sentences."""
+    previous_root = evaluation.version_to_beat
+    return decision_text(
+        evaluation.comparison,
         against=previous_root.uri if previous_root else BASE,
         promoted=decision.promote,
         reason=decision.reason,
     )
 
-    return Candidate(
-        model=fitted.model,
-        save=partial(shutil.copytree, fitted.folder),
-        run=context.run,
-        base_model=context.base.canonical_name,
-        probes=probes,
-        tags=tags,
-        description=as_markdown(text),
-    )
+
+def _export(fitted_folder: Path, card: str, folder: Path) -> None:
+    """Copy the trained model, and write its card into the copy."""
+    shutil.copytree(fitted_folder, folder)
+    (folder / CARD).write_text(card, encoding="utf-8")
 
 
 def _deployment(
