@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 
 from tunetrail import DataSciencePipeline
-from tunetrail.config import Settings, SplitConfig
+from tunetrail.config import EvaluationConfig, Settings, SplitConfig
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.data.rows import rows_frame
 from tunetrail.errors import ConfigError
 from tunetrail.pipeline import Pruned
+from tunetrail.pipeline.families import EMBEDDING, LLM, ModelFamily
 from tunetrail.pipeline.stages.fit import MonitoredValue
 from tunetrail.run_reports import REPORT_ARTIFACT
 from tunetrail.samples import SampleKind, parse_sample
@@ -66,8 +67,14 @@ def test_run_on_two_devices_trains_with_what_is_found_on_one(
     assert training["history"]["train/learning_rate"][0] == [1, pytest.approx(rate * 2 / 3)]
 
 
+def metrics_of(family: ModelFamily, shape: str, rows: list[dict[str, Any]]) -> list[str]:
+    """The metrics that a family announces before a training."""
+    assert family.metrics is not None
+    return list(family.metrics(shape, rows, EvaluationConfig()))
+
+
 def test_run_that_ends_with_the_fit_is_scored_on_the_validation_rows(
-    workplace: Path, make_settings: Make, rows: pd.DataFrame
+    workplace: Path, make_settings: Make, make_rows: Any, rows: pd.DataFrame
 ) -> None:
     # Enough validation rows for an interval.
     settings = make_settings(workplace, split=SplitConfig(validation_share=0.4))
@@ -84,6 +91,7 @@ def test_run_that_ends_with_the_fit_is_scored_on_the_validation_rows(
     assert scores is not None and run is not None and fitted.prepared is not None
     assert (scores.metric, scores.rows) == ("ndcg_at_10", len(fitted.prepared.split.validation))
     assert {"recall_at_5", "mrr_at_10", "uniformity"} <= set(scores.metrics)
+    assert list(scores.metrics) == metrics_of(EMBEDDING, "pair", make_rows("pair"))
     lower, upper = scores.intervals["ndcg_at_10"]
     assert lower < scores.metrics["ndcg_at_10"] < upper
     assert scores.model_mib > 0.01
@@ -99,6 +107,35 @@ def test_run_that_ends_with_the_fit_is_scored_on_the_validation_rows(
         tuple(point) for point in training["history"][training["monitor"]]
     ]
     assert all(value.higher_is_better for value in values)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("shape", ["completion", "preference", "verdict"])
+def test_language_model_has_the_scores_that_were_announced(
+    workplace: Path, make_settings: Make, make_rows: Any, shape: str
+) -> None:
+    samples = [parse_sample(row, SampleKind.LLM) for row in make_rows(shape)]
+    pipeline = DataSciencePipeline(make_settings(workplace))
+
+    fitted = pipeline.run("llm", rows_frame(enumerate(samples, start=1)), until="fit")
+
+    assert fitted.validation is not None
+    assert list(fitted.validation.metrics) == metrics_of(LLM, shape, make_rows(shape))
+    assert next(iter(fitted.validation.metrics)) == fitted.validation.metric
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("shape", ["score", "label", "vector", "text"])
+def test_embedding_model_has_the_scores_that_were_announced(
+    workplace: Path, make_settings: Make, make_rows: Any, shape: str
+) -> None:
+    samples = [parse_sample(row, SampleKind.EMBEDDING) for row in make_rows(shape)]
+    pipeline = DataSciencePipeline(make_settings(workplace))
+
+    fitted = pipeline.run("embedding", rows_frame(enumerate(samples, start=1)), until="fit")
+
+    assert fitted.validation is not None
+    assert set(fitted.validation.metrics) == set(metrics_of(EMBEDDING, shape, make_rows(shape)))
 
 
 def test_run_refuses_an_unknown_stage(

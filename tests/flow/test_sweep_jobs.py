@@ -242,6 +242,23 @@ def test_job_that_was_stopped_continues_in_the_same_run(start_sweep: Callable[..
     assert sweep.tags(job.mlflow_run_id or "")["tunetrail.resumed"] == "1"
 
 
+def test_sweep_without_a_finished_job_evaluates_none_and_names_the_reasons(
+    start_sweep: Callable[..., Sweep], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = start_sweep(["1e-3", "1e-2"])
+    sweep.study.fail_job(0, "the disk is full", seconds=1.5)
+    sweep.study.prune_job(1, "behind other jobs", steps=4)
+
+    decision = decide_sweep(sweep.settings, sweep.database, sweep.run_id)
+    print_sweep(decision, sweep.settings.tracking.uri)
+
+    assert decision.best is None and decision.results is None
+    assert sweep.metrics(sweep.run_id)["jobs/failed"] == 1
+    printed = capsys.readouterr().out
+    assert "job 0 failed: the disk is full" in printed and "Compare the runs:" in printed
+    assert "none of 2 jobs has finished, so nothing is evaluated" in printed
+
+
 def objectives_of(
     settings: Settings, database: DatabaseManager, objective: Any, model_type: str = "embedding"
 ) -> tuple[Objective, ...]:

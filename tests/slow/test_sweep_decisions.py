@@ -8,22 +8,27 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
-from tunetrail.config import GateConfig
+from tunetrail.config import EvaluationConfig, GateConfig
 from tunetrail.deployment.gate import decide
-from tunetrail.evaluation.comparison import compare
+from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.metrics import Floats
 from tunetrail.evaluation.scores import Scores, scores_from
 from tunetrail.sweeps.study import JobState, Objective, SweepJob, best_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 METRIC = "ndcg_at_10"
 ROWS = 200
 DEVIATION = 0.12
 """Standard deviation of a row's difference between two models, as measured with fine-tunings."""
-SWEEPS = 1_000
-RESAMPLES = 2_000
+EQUAL_SWEEPS = 4_000
+"""The standard error of a share of 2.5 % is then 0.25 points."""
+BETTER_SWEEPS = 1_000
+RESAMPLES = EvaluationConfig().bootstrap_samples
+LEAST_T = 1.5
+"""Student's t of the improvement below which no interval at 95 % lies above 0."""
 
 
 @dataclass(frozen=True)
@@ -63,53 +68,67 @@ def job_of(number: int, scores: Scores) -> SweepJob:
 class Promotions:
     """Of the sweeps that moved root: what the evidence claimed, and the job's true gain."""
 
+    sweeps: int
     claimed: Floats
     true: Floats
 
     @property
     def share(self) -> float:
-        return len(self.claimed) / SWEEPS
+        return len(self.claimed) / self.sweeps
 
     @property
     def optimism(self) -> float:
         return float((self.claimed - self.true).mean())
 
 
+def promotes(base: Scores, after: Scores, seed: int) -> Comparison | None:
+    """The comparison if the gate promotes the job by it, else None."""
+    comparison = compare(
+        base,
+        after,
+        bootstrap_samples=RESAMPLES,
+        confidence=EvaluationConfig().confidence,
+        seed=seed,
+    )
+    return comparison if decide(comparison, GateConfig()).promote else None
+
+
 def simulate(
-    jobs: int, correlation: float, *, mean: float = 0.0, spread: float = 0.0, seed: int = 0
+    sweeps: int, jobs: int, correlation: float, *, mean: float = 0.0, spread: float = 0.0
 ) -> Promotions:
     """Simulate sweeps whose jobs have normally distributed true gains."""
     objective = Objective(name=METRIC, higher_is_better=True)
-    generator, claimed, true = np.random.default_rng(seed), [], []
-    for sweep in range(SWEEPS):
+    generator, claimed, true = np.random.default_rng(0), [], []
+    for sweep in range(sweeps):
         gains = mean + spread * generator.standard_normal(jobs)
         validation, test = (draw_side(generator, gains, correlation) for _ in range(2))
 
         best = best_of([job_of(*pair) for pair in enumerate(validation.jobs)], [objective])
         assert best is not None
-        comparison = compare(
-            test.base,
-            test.jobs[best.number],
-            bootstrap_samples=RESAMPLES,
-            confidence=0.95,
-            seed=sweep,
-        )
-        if decide(comparison, GateConfig()).promote:
-            claimed.append(comparison.improvement)
+        base, after = test.base, test.jobs[best.number]
+        differences = after.per_example[METRIC] - base.per_example[METRIC]
+        is_hopeless = ttest_1samp(differences, 0.0).statistic < LEAST_T
+        # Most equal jobs are, and resampling takes nearly all of the time.
+        if is_hopeless and sweep >= 100:
+            continue
+        promoted = promotes(base, after, sweep)
+        assert promoted is None or not is_hopeless
+        if promoted is not None:
+            claimed.append(promoted.improvement)
             true.append(gains[best.number])
-    return Promotions(np.array(claimed), np.array(true))
+    return Promotions(sweeps, np.array(claimed), np.array(true))
 
 
 @pytest.mark.parametrize("correlation", [0.5, 0.93])
 def test_sweeps_of_equal_jobs_move_root_in_at_most_three_of_a_hundred(correlation: float) -> None:
-    promotions = simulate(20, correlation)
+    promotions = simulate(EQUAL_SWEEPS, 20, correlation)
 
-    print(f"20 equal jobs, correlation {correlation}: root moved in {promotions.share:.1%}")
+    print(f"20 equal jobs, correlation {correlation}: root moved in {promotions.share:.2%}")
     assert promotions.share <= 0.03
 
 
 def test_promoted_job_claims_nearly_its_true_gain() -> None:
-    promotions = simulate(16, 0.5, mean=0.02, spread=0.01)
+    promotions = simulate(BETTER_SWEEPS, 16, 0.5, mean=0.02, spread=0.01)
 
     print(
         f"16 jobs with gains N(0.02, 0.01): root moved in {promotions.share:.1%}, true gain "

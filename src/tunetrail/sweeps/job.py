@@ -18,7 +18,7 @@ from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.resumable_runs import CONFIGURATION
 from tunetrail.stores.tracking import Tracker
 from tunetrail.sweeps.objectives import COSTS, interval_of, measure
-from tunetrail.sweeps.study import JobState, SweepJob, SweepStudy
+from tunetrail.sweeps.study import SweepJob, SweepStudy
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 def run_job(
     settings: Settings, session_id: str, model_type: str, manager: DatabaseManager
 ) -> SweepJob:
-    """Train the job of a sweep that the settings name, and return it as it ended.
+    """Train the job of a sweep that the settings name, unless it has ended.
 
     The model is trained until its fit and scored on the validation rows; the test rows aren't
     asked. A job that an earlier process left half-done continues from its last checkpoint. Folders
@@ -38,6 +38,9 @@ def run_job(
         model_type: A family, or `all` for the only one with samples in the session.
         manager: The database, which holds the sweep's study.
 
+    Returns:
+        The job as it ended, now or earlier.
+
     Raises:
         TunetrailError: The job failed; the study knows the reason.
     """
@@ -45,6 +48,9 @@ def run_job(
     assert sweep.run_id is not None and sweep.job is not None
     study = SweepStudy.open(manager, sweep.run_id)
     job, started_at = study.job(sweep.job), time.monotonic()
+    if job.has_ended:
+        return job
+
     node = ModelTrainingNode(
         NodeConfig(settings=settings),
         manager,
@@ -67,10 +73,9 @@ def run_job(
 
     # The best job only ever gets better, so a job that is behind it stays behind.
     ended, candidates = study.job(job.number), candidates_of(study)
-    if ended.state == JobState.FINISHED:
-        numbers = [candidate.number for candidate in candidates]
-        beaten = [job for job in (*former_candidates, ended) if job.number not in numbers]
-        remove_folders(settings, beaten)
+    in_the_running = [candidate.number for candidate in candidates]
+    beaten = [job for job in (*former_candidates, ended) if job.number not in in_the_running]
+    remove_folders(settings, beaten)
     return ended
 
 

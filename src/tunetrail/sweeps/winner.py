@@ -9,6 +9,7 @@ from tunetrail.config import Settings
 from tunetrail.evaluation.metrics import is_metric, metric_named
 from tunetrail.node import ModelTrainingNode, NodeConfig
 from tunetrail.stores.database import DatabaseManager, RunState
+from tunetrail.stores.resumable_runs import TRAINING_RUN_TAG
 from tunetrail.stores.tracking import Tracker
 from tunetrail.sweeps.job import candidates_of, remove_folders
 from tunetrail.sweeps.study import JobState, Objective, SweepJob, SweepStudy
@@ -57,10 +58,11 @@ def decide_sweep(settings: Settings, manager: DatabaseManager, sweep_run_id: str
         TunetrailError: The evaluation or the deployment failed.
     """
     study = SweepStudy.open(manager, sweep_run_id)
-    jobs, best = study.jobs(), study.best()
-    candidates = candidates_of(study)
-    names = [job.number for job in candidates]
-    remove_folders(settings, [job for job in jobs if job.number not in names])
+    jobs, best, candidates = study.jobs(), study.best(), candidates_of(study)
+    # A job that died couldn't remove its own. Of several objectives, the whole front stays: whoever
+    # weighs them differently resumes another job.
+    chosen = [job.number for job in candidates]
+    remove_folders(settings, [job for job in jobs if job.number not in chosen])
 
     decision = SweepDecision(
         sweep_run_id=sweep_run_id,
@@ -72,7 +74,6 @@ def decide_sweep(settings: Settings, manager: DatabaseManager, sweep_run_id: str
     )
     if best is not None and settings.sweep.promote == "winner":
         decision = _let_go_on(decision, best, settings, manager)
-        # Evaluated, it has a page; the other jobs of the front stay for whoever wants to resume.
     elif best is not None:
         sentence = (
             f"{decision.sentence}; root stays, as sweep.promote=none. To evaluate it: tunetrail "
@@ -89,9 +90,10 @@ def _let_go_on(
 ) -> SweepDecision:
     """Evaluate and deploy the best job, unless an earlier process has done so."""
     assert best.mlflow_run_id is not None
-    for run in manager.training_runs():
-        if run.mlflow_run_id == best.mlflow_run_id and run.state == RunState.SUCCEEDED:
-            return replace(decision, results=run.result)
+    run = Tracker(settings.tracking).find_run(best.mlflow_run_id)
+    training = manager.training_run(run.data.tags[TRAINING_RUN_TAG]) if run else None
+    if training is not None and training.state == RunState.SUCCEEDED:
+        return replace(decision, results=training.result)
 
     logger.info("job %d goes on: %s", best.number, decision.sentence)
     node = ModelTrainingNode(NodeConfig(settings=settings), manager)
