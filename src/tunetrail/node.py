@@ -36,6 +36,7 @@ from tunetrail.pipeline.requests import (
     read_general_files,
     single_family,
 )
+from tunetrail.pipeline.run_names import run_name
 from tunetrail.pipeline.run_settings import leaves, plain_settings, settings_of
 from tunetrail.pipeline.session_rows import previous_rows, training_frames
 from tunetrail.pipeline.stages.deploy import Deployment
@@ -113,7 +114,7 @@ class _StartedRun:
         training_run_id: The id of the training run in the database.
         session_id: The session that it trains on.
         model_type: The model type of the request.
-        model_runs: The runs below it by family, if it is resumed.
+        model_runs: The families' runs by family, if it is resumed.
         general_files: The general file as each family reads it, by the family's name; nothing if
             it is resumed.
         selection: How the run was chosen among several, for the decision's sentence.
@@ -131,6 +132,15 @@ class _StartedRun:
         """Tell whether an earlier attempt has finished the family's run."""
         return family.name in self.model_runs and self.model_runs[family.name].finished
 
+    def shares_run(self, family: ModelFamily) -> bool:
+        """Tell whether the family's metrics belong to this run, next to the parameters.
+
+        They do if no other family is asked for. Older versions started a run below it.
+        """
+        model_run = self.model_runs.get(family.name)
+        has_child = model_run is not None and model_run.run_id != self.run.run_id
+        return self.model_type == family.name and not has_child
+
 
 class ModelTrainingNode:
     """Trains the models of a session's samples and promotes them if they are measurably better.
@@ -139,7 +149,8 @@ class ModelTrainingNode:
         config: What is trained and how.
         db_manager: The database that holds the session.
         parent_run_id: An MLflow run to put the pipeline's run under, for example that of a sweep.
-        run_name: Name of the pipeline's run in MLflow; None for the session and the model type.
+        run_name: Name of the pipeline's run in MLflow; None for the session, the models and the
+            settings that differ from the defaults.
 
     Attributes:
         report: Where the page of the last run is, a path or an address; None before it.
@@ -232,7 +243,7 @@ class ModelTrainingNode:
             tracker = Tracker(self.settings.tracking)
             self._mark_interrupted_in_tracking(tracker)
             run = tracker.start_run(
-                self.run_name or f"{session_id} ({model_type})",
+                self.run_name or run_name(self.settings, session_id, families),
                 parent_run_id=self.parent_run_id,
                 tags={
                     **self._tags(session_id),
@@ -484,6 +495,7 @@ class ModelTrainingNode:
     ) -> Outcome:
         session_id = started.session_id
         interrupted = started.model_runs.get(family.name)
+        shares_run = started.shares_run(family)
 
         # Called as soon as root has moved: a crash after that must not lose the ledger's entry.
         def record(deployment: Deployment) -> None:
@@ -504,7 +516,7 @@ class ModelTrainingNode:
             family.name,
             training_frames(self.db_manager, session_id, family, self.settings),
             name=session_id,
-            parent=started.run,
+            parent=None if shares_run else started.run,
             tags=self._tags(session_id),
             reference=previous_rows(self.db_manager, session_id, family, self.settings),
             on_validation=on_validation,
@@ -518,6 +530,7 @@ class ModelTrainingNode:
             selection=started.selection,
             until=until,
             read_digest=read_digest,
+            run=started.run if shares_run else None,
             resumed=started.run.tracker.run(interrupted.run_id) if interrupted else None,
         )
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from tests.tracking import client_of, top_run
 
 from tunetrail import compare
 
@@ -34,5 +35,8 @@ def test_comparison_from_the_rows_is_that_of_the_run(trained: Any, model_type: s
     assert (of_folds.lower, of_folds.upper) == pytest.approx((gain["lower"], gain["upper"]))
 
     # The run of both model types, by its name.
-    by_name = compare("base", "s1 (all)", model_type=model_type, **options)
+    client = client_of(trained.settings.tracking.uri)
+    experiment = client.get_experiment_by_name(trained.settings.tracking.experiment)
+    name = top_run(client.search_runs([experiment.experiment_id])).info.run_name
+    by_name = compare("base", name, model_type=model_type, **options)
     assert by_name.pairs[0].comparison == comparison

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from tests.tracking import client_of
+from tests.tracking import client_of, runs_by_family
 
 from tunetrail import DataSciencePipeline
 from tunetrail.cli.results_table import print_results
@@ -90,7 +90,7 @@ def test_the_share_of_the_steps_is_in_the_name_of_what_is_shown(
     runs = client.search_runs(experiments)
     step = trained.results["results"]["steps"]["cross_validation"]["embedding"]
     assert step["recipe"] == step["gain"]["recipe"] == "recipe at 50 % of the steps"
-    embedding = next(run for run in runs if run.info.run_name == "embedding").data.metrics
+    embedding = runs_by_family(runs)["embedding"].data.metrics
     metric, key = step["metric"], "cross_validation/recipe_at_50_percent"
     assert embedding[f"{key}/{metric}_mean"] == step["mean"]
     assert embedding[f"{key}/improvement"] == step["gain"]["comparison"]["improvement"]

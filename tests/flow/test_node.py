@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from mlflow.entities import Run
-from tests.tracking import client_of
+from tests.tracking import client_of, runs_by_family, top_run
 
 from tunetrail import DatabaseManager, ModelTrainingNode, NodeConfig
 from tunetrail.config import (
@@ -125,25 +125,29 @@ def test_execute_shows_what_the_language_model_writes_before_and_after(trained: 
 
 def test_execute_logs_a_tree_of_runs(trained: Any) -> None:
     runs = {run.info.run_id: run for run in runs_of(trained.settings)}
-    path = {}
-    for run_id, run in runs.items():
+    paths = set()
+    for run in runs.values():
         names, parent = [run.info.run_name], run.data.tags.get("mlflow.parentRunId")
         while parent:
             names.insert(0, runs[parent].info.run_name)
             parent = runs[parent].data.tags.get("mlflow.parentRunId")
-        path["/".join(names)] = run_id
+        paths.add(" / ".join(names))
 
-    top = "s1 (all)"
+    embedding, llm = (
+        f"{name} {Path(getattr(trained.settings, name).model).name}"
+        for name in ("embedding", "llm")
+    )
+    top = next(path for path in paths if " / " not in path)
 
-    assert set(path) == {
+    assert top.startswith(f"s1: {embedding} + {llm}, embedding.training.batch_size=16, ")
+    of_families = {path for path in paths if path.count(" / ") == 1}
+    assert {path.partition(",")[0] for path in of_families if embedding in path} and paths == {
         top,
-        f"{top}/embedding",
-        f"{top}/embedding/fold-1",
-        f"{top}/embedding/fold-2",
-        f"{top}/llm",
-        f"{top}/llm/fold-1",
-        f"{top}/llm/fold-2",
+        *of_families,
+        *(f"{path} / fold-{fold}" for path in of_families for fold in (1, 2)),
     }
+    shown = sorted(path.split(" / ")[1].partition(", num_epochs")[0] for path in of_families)
+    assert shown == [f"s1: {name}, batch_size=16, learning_rate=0.001" for name in (embedding, llm)]
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
 
 
@@ -156,9 +160,10 @@ def metrics_under(prefix: str, run: Run) -> dict[str, float]:
 
 def test_execute_logs_what_a_person_compares(trained: Any, tmp_path: Path) -> None:
     client = client_of(trained.settings.tracking.uri)
-    runs = {run.info.run_name: run for run in runs_of(trained.settings)}
+    all_runs = runs_of(trained.settings)
+    runs = runs_by_family(all_runs)
 
-    pipeline, embedding, llm = runs["s1 (all)"], runs["embedding"], runs["llm"]
+    pipeline, embedding, llm = top_run(all_runs), runs["embedding"], runs["llm"]
 
     assert pipeline.data.params["embedding.training.batch_size"] == "16"
     assert pipeline.data.params["seed"] == "42"
@@ -184,10 +189,14 @@ def test_execute_logs_what_a_person_compares(trained: Any, tmp_path: Path) -> No
     assert json.loads(Path(stored).read_text()) == trained.results
 
     # The pipeline's run sums up each model type with all figures of its comparison.
-    for run in (embedding, llm):
+    for family, run in runs.items():
         compared = metrics_under("comparison", run)
         assert {"confidence", "look", "differing"} <= set(compared)
-        assert metrics_under(run.info.run_name, pipeline) == compared
+        assert metrics_under(family, pipeline) == compared
+        # Next to the metrics, the parameters that its models were trained with, and no others.
+        assert run.data.params[f"{family}.training.batch_size"] == "16"
+        sections = {name.partition(".")[0] for name in run.data.params}
+        assert sections & {"embedding", "llm", "database", "tracking"} == {family}
 
     for run in (embedding, llm):
         assert {
@@ -239,7 +248,7 @@ def test_execute_keeps_the_scores_of_every_test_row(
     trained: Any, model_type: str, tmp_path: Path
 ) -> None:
     client = client_of(trained.settings.tracking.uri)
-    run = {run.info.run_name: run for run in runs_of(trained.settings)}[model_type]
+    run = runs_by_family(runs_of(trained.settings))[model_type]
     path = client.download_artifacts(run.info.run_id, "evaluation/rows.parquet", str(tmp_path))
 
     rows = read_example_rows(Path(path))
@@ -265,7 +274,7 @@ def test_execute_keeps_the_scores_of_every_test_row(
 @pytest.mark.parametrize("model_type", ["embedding", "llm"])
 def test_execute_analyses_the_errors(trained: Any, model_type: str, tmp_path: Path) -> None:
     client = client_of(trained.settings.tracking.uri)
-    run = {run.info.run_name: run for run in runs_of(trained.settings)}[model_type]
+    run = runs_by_family(runs_of(trained.settings))[model_type]
     folder = Path(client.download_artifacts(run.info.run_id, "evaluation", str(tmp_path)))
 
     examples = json.loads((folder / "examples.json").read_text())
@@ -291,10 +300,10 @@ def test_execute_analyses_the_errors(trained: Any, model_type: str, tmp_path: Pa
 
 def test_execute_registers_a_version_with_lineage_and_moves_root(trained: Any) -> None:
     client = client_of(trained.settings.tracking.uri)
-    runs = {run.info.run_name: run.info.run_id for run in runs_of(trained.settings)}
+    runs = runs_by_family(runs_of(trained.settings))
     for model_type in ("embedding", "llm"):
         version = client.get_model_version_by_alias(model_type, "root")
-        assert str(version.version) == "1" and version.run_id == runs[model_type]
+        assert str(version.version) == "1" and version.run_id == runs[model_type].info.run_id
         assert (
             version.tags["tunetrail.decision"] == "promoted"
             and version.tags["tunetrail.session_id"] == "s1"
@@ -729,7 +738,7 @@ def test_execute_trains_on_further_shapes_and_scores_the_chosen_one(
     settings = dataclasses.replace(settings, embedding=embedding)
     results = node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})
     steps = results["results"]["steps"]
-    run = next(run for run in runs_of(settings) if run.info.run_name == "embedding")
+    run = runs_by_family(runs_of(settings))["embedding"]
     client = client_of(settings.tracking.uri)
     account = json.loads(
         Path(

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from tests.commands import CallMain
-from tests.tracking import client_of
+from tests.tracking import client_of, runs_by_family, top_run
 
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.decision_text import interval_with_level
@@ -23,15 +23,17 @@ def client(trained: Any) -> MlflowClient:
 
 @pytest.fixture
 def runs(trained: Any, client: MlflowClient) -> dict[str, Any]:
-    """The runs of the training by name: the pipeline's, and the ones of the model types."""
+    """The runs of the training: the pipeline's as `all`, the model types' and the first fold's."""
     experiment = client.get_experiment_by_name(trained.settings.tracking.experiment)
-    return {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    runs = client.search_runs([experiment.experiment_id])
+    fold = next(run for run in runs if run.info.run_name == "fold-1")
+    return {**runs_by_family(runs), "all": top_run(runs), "fold-1": fold}
 
 
 def test_a_training_leaves_its_report(
     runs: dict[str, Any], client: MlflowClient, tmp_path: Path
 ) -> None:
-    run_id = runs["s1 (all)"].info.run_id
+    run_id = runs["all"].info.run_id
 
     folder = Path(client.download_artifacts(run_id, "report", str(tmp_path)))
 
@@ -49,7 +51,7 @@ def test_a_training_leaves_its_report(
 
 
 def test_only_the_owner_reads_the_report(runs: dict[str, Any]) -> None:
-    root = Path(runs["s1 (all)"].info.artifact_uri.removeprefix("file://"))
+    root = Path(runs["all"].info.artifact_uri.removeprefix("file://"))
 
     assert stat.S_IMODE((root / REPORT_ARTIFACT).stat().st_mode) == 0o600
 
@@ -60,7 +62,7 @@ def test_run_and_version_say_the_decision_in_two_sentences(
     step = trained.results["results"]["steps"]["comparison"]["embedding"]
     interval = as_markdown(interval_with_level(Comparison.from_dict(step)))
 
-    note = runs["s1 (all)"].data.tags["mlflow.note.content"]
+    note = runs["all"].data.tags["mlflow.note.content"]
     paragraphs = note.split("\n\n")
     assert [text.partition(":")[0] for text in paragraphs] == ["**embedding**", "**llm**"]
 
@@ -73,23 +75,24 @@ def test_run_and_version_say_the_decision_in_two_sentences(
     assert " Reason: ndcg_at_10: improvement " in description
 
 
-@pytest.mark.parametrize("reference", ["s1 (all)", "embedding@root", "llm/1"])
+@pytest.mark.parametrize("reference", ["all", "embedding@root", "llm/1"])
 def test_the_command_writes_the_page_again(
     reference: str, trained: Any, runs: dict[str, Any], call_main: CallMain, tmp_path: Path
 ) -> None:
     page = tmp_path / "pages" / "page.html"
     uri = trained.settings.tracking.uri
 
-    result = call_main("report", reference, "--uri", uri, "--html", str(page))
+    named = runs["all"].info.run_name if reference == "all" else reference
+    result = call_main("report", named, "--uri", uri, "--html", str(page))
 
     assert (result.exit_code, result.out) == (0, f"{page}\n"), result.err
     html = page.read_text(encoding="utf-8")
     # A section for each model type, and the one that says how to look closer.
-    assert html.count("<h2>") == (3 if reference == "s1 (all)" else 2)
+    assert html.count("<h2>") == (3 if reference == "all" else 2)
     assert f"--uri {uri}" in html
 
     # What the training wrote is what the command writes.
-    if reference == "s1 (all)":
+    if reference == "all":
         root = Path(runs[reference].info.artifact_uri.removeprefix("file://"))
         written = (root / REPORT_ARTIFACT).read_text(encoding="utf-8")
         assert written.partition("<pre>")[0] == html.partition("<pre>")[0]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from tests.flow.conftest import ending_at
-from tests.tracking import client_of
+from tests.tracking import client_of, runs_by_family
 
 from tunetrail import DatabaseManager, DataSciencePipeline, ModelTrainingNode, NodeConfig
 from tunetrail.config import (
@@ -69,7 +69,7 @@ def steps_of(results: dict[str, Any]) -> dict[str, Any]:
 def curves(settings: Settings) -> dict[str, list[tuple[int, float]]]:
     """Every point of the metrics that don't depend on the clock, as MLflow holds them for the model type's run."""
     client = client_of(settings.tracking.uri)
-    run = next(run for run in runs_of(settings) if run.info.run_name == "embedding")
+    run = runs_by_family(runs_of(settings))["embedding"]
     prefixes = (
         "train/loss",
         "train/learning_rate",
@@ -150,9 +150,8 @@ def test_resume_goes_on_after_the_steps_that_are_finished(
     assert (interrupted.state, interrupted.reason) == ("interrupted", "SystemExit: 143")
     assert interrupted.mlflow_run_id is not None
     assert f"`tunetrail resume {interrupted.mlflow_run_id}` continues" in caplog.text
-    run_of_type = next(
-        run for run in runs_of(settings) if run.info.run_name == "embedding"
-    ).info.run_id
+    run_of_type = runs_by_family(runs_of(settings))["embedding"].info.run_id
+    assert run_of_type == interrupted.mlflow_run_id
     steps = list(DataSciencePipeline(settings).run_state(run_of_type).steps)
     if isinstance(finished_steps, int):
         finished_steps = list(uninterrupted[1]["results"]["steps"])[:finished_steps]
@@ -181,9 +180,8 @@ def test_resume_goes_on_after_the_steps_that_are_finished(
     assert set(runs) == {run.info.run_name for run in runs_of(uninterrupted[0])}
     assert len(runs) == len(runs_of(settings))
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
-    for name in ("s1 (embedding)", "embedding"):
-        assert runs[name].data.tags["tunetrail.resumed"] == "1"
-        assert runs[name].data.tags["tunetrail.state"] == "succeeded"
+    tags = runs_by_family(runs.values())["embedding"].data.tags
+    assert (tags["tunetrail.resumed"], tags["tunetrail.state"]) == ("1", "succeeded")
     assert list(Path(settings.output_dir).iterdir()) == []
 
 
@@ -245,11 +243,7 @@ def test_resume_trains_only_the_model_type_that_was_not_finished(
     with ending_at("llm: training from", SystemExit(143)), pytest.raises(SystemExit):
         node(settings, database).execute({"session_id": session, "model_type": "all"})
 
-    before = {
-        run.info.run_name: run
-        for run in runs_of(settings)
-        if run.info.run_name in ("embedding", "llm")
-    }
+    before = runs_by_family(runs_of(settings))
     assert (before["embedding"].info.status, before["llm"].info.status) == ("FINISHED", "KILLED")
 
     results = node(settings, database).resume(before["embedding"].info.run_id)
@@ -277,7 +271,7 @@ def test_resume_begins_a_model_type_that_had_not_begun(
 
     with ending_at("embedding: deployment, candidate", SystemExit(143)), pytest.raises(SystemExit):
         node(settings, database).execute({"session_id": session, "model_type": "all"})
-    assert [run.info.run_name for run in runs_of(settings)] == ["s1 (all)", "embedding"]
+    assert list(runs_by_family(runs_of(settings))) == ["embedding"] and len(runs_of(settings)) == 2
 
     results = node(settings, database).resume(database.training_runs()[0].run_id)
     assert list(results["results"]["steps"]["deployment"]) == ["embedding", "llm"]
@@ -380,9 +374,7 @@ def test_resume_compares_again_where_root_moved_before_the_decision(
 
     interrupted = database.training_runs()[-1]
     client = client_of(settings.tracking.uri)
-    run_of_type = next(
-        run for run in reversed(runs_of(settings)) if run.info.run_name == "embedding"
-    ).info.run_id
+    run_of_type = runs_by_family(runs_of(settings))["embedding"].info.run_id
     source = client.get_model_version("embedding", "1").source
     client.create_model_version("embedding", source=source, run_id=run_of_type)
     client.create_model_version("embedding", source=source, tags={"tunetrail.base_model": "x"})

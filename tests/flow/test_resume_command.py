@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.commands import CallMain
-from tests.tracking import client_of
+from tests.tracking import client_of, runs_by_family
 
 from tunetrail import DatabaseManager
 from tunetrail.samples import SampleKind
@@ -117,13 +117,11 @@ def end_in_the_middle(
     return exit_code, terminal.read_text()
 
 
-def run_named(workplace: Path, name: str, experiment_name: str = "tunetrail") -> Any:
+def run_of(workplace: Path, model_type: str, experiment_name: str = "tunetrail") -> Any:
     client = client_of(f"sqlite:///{workplace}/mlflow.db")
     experiment = client.get_experiment_by_name(experiment_name)
     assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id])
-    (run,) = (run for run in runs if run.info.run_name == name)
-    return run
+    return runs_by_family(client.search_runs([experiment.experiment_id]))[model_type]
 
 
 def hash_of_root(folder: Path, model_type: str) -> str:
@@ -136,7 +134,7 @@ def losses(
 ) -> list[tuple[int, float]]:
     """Return step and loss of each step of a training."""
     client = client_of(f"sqlite:///{workplace}/mlflow.db")
-    run_id = run_named(workplace, model_type, experiment).info.run_id
+    run_id = run_of(workplace, model_type, experiment).info.run_id
     metrics = client.get_metric_history(run_id, "train/loss")
     return sorted((metric.step, metric.value) for metric in metrics)
 
@@ -185,7 +183,7 @@ def test_resume_makes_exactly_the_model_of_a_training_that_was_not_interrupted(
     else:
         assert exit_code == 128 + signal_number, printed
         assert (run.state, run.reason) == ("interrupted", f"SystemExit: {exit_code}")
-        assert run_named(workplace, model_type).info.status == "KILLED"
+        assert run_of(workplace, model_type).info.status == "KILLED"
         assert f"`tunetrail resume {run.mlflow_run_id}` continues this run" in printed
     assert "Traceback" not in printed
     (folder,) = (path.parent for path in (workplace / "training_output").glob("*/state.json"))

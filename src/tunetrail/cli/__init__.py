@@ -24,7 +24,18 @@ from tunetrail.samples import sample_kinds
 _DESTRUCTOR_SECONDS = 0.05
 """Time in which a destructor that a signal has interrupted ends."""
 
-_COMMANDS = ("train", "resume", "prepare", "ingest", "sessions", "compare", "report", "demo", "ui")
+_COMMANDS = (
+    "train",
+    "resume",
+    "prepare",
+    "ingest",
+    "sessions",
+    "runs",
+    "compare",
+    "report",
+    "demo",
+    "ui",
+)
 _JOB = "job"
 """Not for people: the launchers of sweeps call it."""
 
@@ -39,6 +50,7 @@ commands:
   prepare    validate, clean and split a session's rows into files, without training
   ingest     store the samples or chat logs of a file, a folder, a URL or a query under a session
   sessions   list the sessions, their samples and how their last training ended
+  runs       list trainings and sweeps: filter them by what was set and what came of it, sort them
   compare    compare runs, versions or base models on the same test rows
   report     write the page of a run: decision, curves, intervals, slices, examples
   demo       run everything once, on samples from Python's standard library
@@ -106,7 +118,7 @@ def _run_command(words: list[str]) -> int:
 
     _load_installed_families()
     # These have a few options of their own; the other commands take Hydra's overrides.
-    if command in ("ingest", "sessions", "ui"):
+    if command in ("ingest", "sessions"):
         return _run_parsed_command(command, arguments)
     if command in (*_COMMANDS, _JOB):
         module = importlib.import_module(f"tunetrail.cli.{command}")
@@ -131,9 +143,6 @@ def _run_parsed_command(command: str, arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=f"tunetrail {command}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    if command == "ui":
-        return _run_ui(parser, arguments)
-
     database_help = (
         "sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME "
         "(default: $TUNETRAIL_DATABASE_URL, or else sqlite:///tunetrail.db)"
@@ -172,22 +181,6 @@ def _run_parsed_command(command: str, arguments: list[str]) -> int:
         options.columns,
         query=options.query,
     )
-
-
-def _run_ui(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
-    parser.description = (
-        "Open MLflow's pages with the runs and the registered models. Ctrl-C ends it."
-    )
-    uri_help = "the MLflow store (default: %(default)s)"
-    host_help = "address to listen on; 0.0.0.0 lets other machines in (default: %(default)s)"
-    parser.add_argument("--uri", default="sqlite:///mlflow.db", help=uri_help)
-    # This machine only, unless asked for more: MLflow's server asks for no password.
-    parser.add_argument("--host", default="127.0.0.1", help=host_help)
-    parser.add_argument("--port", default=5000, type=int, help="port (default: %(default)s)")
-    options = parser.parse_args(arguments)
-    from tunetrail.cli.ui import ui
-
-    return ui(options.uri, options.host, options.port)
 
 
 def _one_line(error: Exception) -> str:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunetrail.cli.terminal import new_table, print_line, printable
 from tunetrail.errors import UserError, not_writable
 from tunetrail.paths import write_private_text
 
@@ -129,17 +130,17 @@ def print_comparison(comparison: "ModelComparison") -> None:
     console.print(_pairs_table(comparison, console))
 
     for pair in comparison.pairs:
-        _print_line(console, pair.verdict)
+        print_line(console, pair.verdict)
     several = len(comparison.pairs) > 1
     corrected = f", corrected for {len(comparison.pairs)} pairs (Holm)" if several else ""
-    _print_line(
+    print_line(
         console,
         f"{comparison.rows_in_words}; {100.0 * comparison.confidence:.3g}% intervals; p of a "
         f"paired permutation test{corrected}; d is Cohen's",
     )
-    _print_line(console, comparison.caveat)
+    print_line(console, comparison.caveat)
     if comparison.warning is not None:
-        _print_line(console, f"warning: {comparison.warning}")
+        print_line(console, f"warning: {comparison.warning}")
 
 
 def _models_table(comparison: "ModelComparison", console: "Console") -> "Table":
@@ -147,7 +148,7 @@ def _models_table(comparison: "ModelComparison", console: "Console") -> "Table":
 
     ranks = comparison.rank_test
     further = [] if ranks is None else ["mean rank"]
-    table = _new_table("model", comparison.metric_in_words, "scored as", *further)
+    table = new_table("model", comparison.metric_in_words, "scored as", *further)
     if ranks is not None:
         table.caption = (
             f"Friedman's test: p {shown_p_value(ranks.p_value)}; models differ if their mean "
@@ -159,7 +160,7 @@ def _models_table(comparison: "ModelComparison", console: "Console") -> "Table":
         cells = [model.name, f"{model.value:.4f}", model.source]
         if model.mean_rank is not None:
             cells.append(f"{model.mean_rank:.2f}")
-        table.add_row(*(_printable(cell, console) for cell in cells))
+        table.add_row(*(printable(cell, console) for cell in cells))
     return table
 
 
@@ -168,7 +169,7 @@ def _pairs_table(comparison: "ModelComparison", console: "Console") -> "Table":
 
     has_mcnemar = any(pair.mcnemar_p_value is not None for pair in comparison.pairs)
     names = ["from", "to", "improvement", "interval", "p", "d", "better/equal/worse"]
-    table = _new_table(*names, *(["McNemar p"] if has_mcnemar else []))
+    table = new_table(*names, *(["McNemar p"] if has_mcnemar else []))
     for pair in comparison.pairs:
         cells = [
             pair.first,
@@ -181,31 +182,5 @@ def _pairs_table(comparison: "ModelComparison", console: "Console") -> "Table":
         ]
         if has_mcnemar:
             cells.append(shown_p_value(pair.mcnemar_p_value))
-        table.add_row(*(_printable(cell, console) for cell in cells))
+        table.add_row(*(printable(cell, console) for cell in cells))
     return table
-
-
-def _new_table(*columns: str) -> "Table":
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in columns:
-        # Folded rather than cut off with an ellipsis, which not every terminal can show.
-        table.add_column(name, overflow="fold")
-    return table
-
-
-def _printable(text: str, console: "Console") -> str:
-    """Return a text that the terminal can show, in which brackets are no markup."""
-    from rich.markup import escape
-
-    from tunetrail.reporting.readable import readable
-
-    encoding = console.encoding
-    shown = readable(text).encode(encoding, errors="backslashreplace").decode(encoding)
-    return escape(shown)
-
-
-def _print_line(console: "Console", text: str) -> None:
-    console.print(_printable(text, console), soft_wrap=True, highlight=False)

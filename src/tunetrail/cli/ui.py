@@ -1,36 +1,124 @@
-"""`tunetrail ui`: MLflow's own server on the store of the runs."""
+"""`tunetrail ui`: MLflow's own server on the store of the runs, opened on their experiment."""
 
+import argparse
+import errno
 import os
+import socket
 import sys
+from collections.abc import Sequence
 
 from tunetrail.errors import UserError
 
+_QUIET = "--log-level warning"
+"""Options of MLflow's web server: a line for each picture of a page helps nobody."""
 
-def ui(uri: str, host: str, port: int) -> int:
+
+def ui(arguments: Sequence[str]) -> int:
     """Replace this process by `mlflow server`.
 
     One worker and no job runner are enough for one person's browser.
 
     Raises:
-        UserError: The SQLite file of the store doesn't exist.
+        UserError: There is no such store or experiment, or the address can't be listened on.
     """
-    # MLflow would create the file and show empty pages.
-    if uri.startswith("sqlite:///") and not os.path.exists(uri.removeprefix("sqlite:///")):
+    options = _parse(arguments)
+    _check_address(options.host, options.port)
+    # Imported only after parsing: --help doesn't wait for MLflow.
+    from tunetrail.stores.run_list import existing_experiment
+    from tunetrail.stores.tracking import shown_uri
+
+    if options.uri.startswith("http"):
         raise UserError(
-            f"--uri must name a store with runs, got {uri}: there is no such file. "
-            "Train first, or start it in the folder in which you trained."
+            f"--uri must be a database, got {shown_uri(options.uri)}, which is a server already. "
+            "Open it in a browser."
         )
+    # MLflow's server would create a missing file, and show empty pages.
+    experiment_id = existing_experiment(options.uri, options.experiment).experiment_id
+    page = experiment_page(_browser_address(options.host, options.port), experiment_id)
+    print(f"MLflow answers in about ten seconds on {page} (Ctrl-C ends it)", flush=True)
 
     environment = {
         **os.environ,
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        # Of MLflow's own code: its users can't change it.
+        "PYTHONWARNINGS": "ignore",
     }
-    address = f"http://{host}:{port}"
-    print(f"MLflow will answer on {address} in about ten seconds; Ctrl-C ends it", flush=True)
-
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
-    command += ["--host", host, "--port", str(port), "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", options.uri]
+    command += ["--host", options.host, "--port", str(options.port), "--workers", "1"]
+    command += ["--uvicorn-opts", _QUIET]
     # In place of this process: Ctrl-C reaches the server, and its exit code is ours.
     os.execve(sys.executable, command, environment)  # noqa: S606
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="tunetrail ui",
+        description=(
+            "Open MLflow's pages with the runs and the registered models. The printed address is "
+            "the experiment's."
+        ),
+    )
+    uri_help = "the MLflow store (default: %(default)s)"
+    parser.add_argument("--uri", default="sqlite:///mlflow.db", help=uri_help)
+    experiment_help = "MLflow experiment to open (default: %(default)s)"
+    parser.add_argument("--experiment", default="tunetrail", metavar="NAME", help=experiment_help)
+    # This machine only, unless asked for more: MLflow's server asks for no password.
+    host_help = "address to listen on; 0.0.0.0 lets other machines in (default: %(default)s)"
+    parser.add_argument("--host", default="127.0.0.1", help=host_help)
+    parser.add_argument("--port", default=5000, type=int, help="port (default: %(default)s)")
+    return parser.parse_args(arguments)
+
+
+def experiment_page(server: str, experiment_id: str, run_id: str | None = None) -> str:
+    """Return the address of an experiment's runs on a server, or the page of one run.
+
+    Args:
+        server: The server's address.
+        experiment_id: The experiment.
+        run_id: The run; None for all of them.
+    """
+    runs = f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs"
+    if run_id is not None:
+        return f"{runs}/{run_id}"
+    # Without it, MLflow opens its pages for chat applications.
+    return f"{runs}?workflowType=machine_learning"
+
+
+def _browser_address(host: str, port: int) -> str:
+    """Return the address by which a browser on this machine reaches the server."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _check_address(host: str, port: int) -> None:
+    """Raise `UserError` if the server could not listen, since it would only log that it can't."""
+    if not 1 <= port <= 65535:
+        raise UserError(f"--port must be between 1 and 65535, got {port}. Try --port 5001.")
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as error:
+        raise _wrong_host(host) from error
+
+    with socket.socket(family, kind) as server:
+        # As the server does: a port that was left a moment ago is free.
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind(address)
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise _wrong_host(host) from error
+            in_use = error.errno == errno.EADDRINUSE
+            reason = "another program listens on it" if in_use else str(error.strerror)
+            raise UserError(
+                f"--port must be free, got {port}: {reason}. Try --port {port % 65535 + 1}."
+            ) from error
+
+
+def _wrong_host(host: str) -> UserError:
+    return UserError(
+        f"--host must be an address of this machine, got {host!r}. "
+        "Use 127.0.0.1, or 0.0.0.0 to let other machines in."
+    )

@@ -116,6 +116,11 @@ def rows_digest(rows: pd.DataFrame) -> str:
     return value_fingerprint(content)
 
 
+def content_digest(rows: pd.DataFrame) -> str:
+    """Return the SHA-256 (hex) of what the rows say, whatever a preparation has added to them."""
+    return value_fingerprint(rows[["shape", *content_columns(rows)]].to_dict("records"))
+
+
 def rows_of_shapes(rows: pd.DataFrame, names: Collection[str]) -> pd.DataFrame:
     """Return the rows of some shapes, without the columns of other shapes."""
     possible = ("row_id", "shape", *_columns_of(set(names)), *COMMON_COLUMNS)

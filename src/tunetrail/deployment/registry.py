@@ -8,13 +8,14 @@ import contextlib
 import functools
 import logging
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from safetensors import SafetensorError
@@ -24,7 +25,8 @@ from tunetrail.deployment.flavors import Flavor, NDArray
 from tunetrail.deployment.version_files import check_digest, copied_files, remove_files
 from tunetrail.errors import DeploymentError, ModelError, TrackingError
 from tunetrail.paths import give_usual_modes
-from tunetrail.stores.tracking import TrackedRun, Tracker, tracking_errors
+from tunetrail.stores.tracked_runs import LONGEST_DIGEST
+from tunetrail.stores.tracking import TrackedRun, Tracker, safe_name, tracking_errors
 
 logger = logging.getLogger(__name__)
 
@@ -256,6 +258,40 @@ class Registry:
             raise
 
         return ModelVersion(name=self.name, version=version, base_model=base_model, digest=digest)
+
+    def log_scores(
+        self, run: TrackedRun, scores: Mapping[str, float], dataset: tuple[str, str]
+    ) -> None:
+        """Log a run's scores as those of the model that it has registered, unless it has scores.
+
+        MLflow's pages of models and versions then show them, with the rows that they come from.
+
+        Args:
+            run: The run that trained the model.
+            scores: The value of each metric.
+            dataset: The name and the digest of the rows, as the run logged them.
+        """
+        client, (name, digest) = self.tracker.client, dataset
+        with tracking_errors(self.tracker.config.uri):
+            outputs = client.get_run(run.run_id).outputs
+            logged = client.get_logged_model(outputs.model_outputs[-1].model_id)
+            if logged.metrics:
+                return
+
+            milliseconds = int(time.time() * 1000)
+            metrics = [
+                Metric(
+                    safe_name(key),
+                    value,
+                    milliseconds,
+                    step=0,
+                    model_id=logged.model_id,
+                    dataset_name=name,
+                    dataset_digest=digest[:LONGEST_DIGEST],
+                )
+                for key, value in scores.items()
+            ]
+            client.log_batch(run.run_id, metrics=metrics)
 
     def move_root(
         self, version: ModelVersion, expected: ModelVersion | None, tags: Mapping[str, str]

@@ -1,5 +1,6 @@
 """DataSciencePipeline: the stages of one model type, from rows to a registered version."""
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -17,7 +18,7 @@ from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.training.out_of_memory import explaining_full_memory
 from tunetrail.pipeline.benchmark import Benchmark
 from tunetrail.pipeline.corpus_file import corpus_documents
-from tunetrail.pipeline.families import family_named
+from tunetrail.pipeline.families import ModelFamily, family_named
 from tunetrail.pipeline.general_file import GeneralFile, read_general_file
 from tunetrail.pipeline.jobs import ignore_metrics
 from tunetrail.pipeline.lineage import Lineage
@@ -30,6 +31,8 @@ from tunetrail.pipeline.looks import (
 from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.pipeline.outcome import STAGES, Outcome, OutcomeState, Pruned, check_stage
 from tunetrail.pipeline.preparing import build_preparation, prepare_rows
+from tunetrail.pipeline.run_names import run_name
+from tunetrail.pipeline.run_settings import family_params
 from tunetrail.pipeline.run_state import RunState, working_folder
 from tunetrail.pipeline.stage_context import ReadOwnColumns, StageContext, no_own_columns
 from tunetrail.pipeline.stages.check_room import check_room
@@ -47,6 +50,7 @@ from tunetrail.pipeline.stages.prepare import prepare
 from tunetrail.pipeline.stages.score_validation import score_validation
 from tunetrail.pipeline.train_rows import TrainRowBuilder
 from tunetrail.run_reports import try_to_log_report
+from tunetrail.stores.resumable_runs import FAMILY_TAG, OUTCOME_TAG
 from tunetrail.stores.tracking import TrackedRun, Tracker
 
 
@@ -142,6 +146,7 @@ class DataSciencePipeline:
         selection: str | None = None,
         read_digest: ReadDigest = no_digest,
         until: str = "deploy",
+        run: TrackedRun | None = None,
         resumed: TrackedRun | None = None,
     ) -> Outcome:
         """Run the stages for one model type.
@@ -175,6 +180,8 @@ class DataSciencePipeline:
                 version's own tag tells it.
             until: The stage after which the run ends. A run that ends early keeps its folder and
                 can be resumed; if it ends with `fit`, its model is scored on the validation rows.
+            run: An open run to write to, which the caller ends, such as that of a request for one
+                model type; without it, the pipeline starts and ends a run of its own.
             resumed: A run of these settings that was interrupted, failed or ended early, to go on
                 with: what it had finished is not done again, and the rows are those that it had
                 prepared.
@@ -195,14 +202,18 @@ class DataSciencePipeline:
         documents = corpus_documents(self.settings.evaluation, self.settings.cleaning)
         if general_file is None:
             general_file = read_general_file(self.settings, family.kind)
-        if resumed is None:
-            run = self._start_run(model_type, parent, tags or {})
-            state = RunState(folder=self._folder(run.run_id))
-        else:
+        is_own_run = run is None
+        if resumed is not None:
             # The state first: if it can't be read, the run in MLflow stays as it was.
-            run, state = resumed, self.run_state(resumed.run_id)
+            state = self.run_state(resumed.run_id)
             check_same_file(general_file, state)
-            run.reopen()
+            if run is None:
+                run = resumed
+                run.reopen()
+        else:
+            if run is None:
+                run = self._start_run(family, name, parent, tags or {})
+            state = RunState(folder=self._folder(run.run_id))
 
         context = StageContext(
             family=family,
@@ -222,18 +233,20 @@ class DataSciencePipeline:
             read_promotion_rows=read_promotion_rows,
             selection=selection,
         )
+        run_end = run.finish_on_exit() if is_own_run else contextlib.nullcontext()
         full_memory = explaining_full_memory("Use a smaller model, or free memory.")
         # Errors leave from the last to the first: leftovers are removed, which makes room on a full
         # disk, the message gets its advice and its section, and MLflow records the final text.
         with (
-            run.finish_on_exit(),
+            run_end,
             naming_section(model_type),
             full_memory,
             working_folder(state.folder),
         ):
             # Even a run that dies in its first stage has a state that can be resumed.
             state.save()
-            _log_base_model(context)
+            run.set_tags({FAMILY_TAG: model_type})
+            _log_base_model(context, with_settings=is_own_run)
             log_general_file(context)
             sinks = _Sinks(on_metrics, on_validation, on_decision)
             outcomes = _outcomes(context, rows, reference, sinks, until)
@@ -246,8 +259,9 @@ class DataSciencePipeline:
                 # `succeeded` would mean that nothing is left to do.
                 run.final_state = str(outcome.state)
             # A pipeline's run above this one has a page of all of its model types.
-            elif parent is None:
+            elif is_own_run and parent is None:
                 try_to_log_report(run)
+            run.set_tags({OUTCOME_TAG: outcome.state})
 
         # Only now, since a run that fails to end may have to be resumed.
         if until == STAGES[-1] or outcome.state == OutcomeState.PRUNED:
@@ -262,12 +276,12 @@ class DataSciencePipeline:
         return Path(self.settings.output_dir) / check_identifier("run_id", run_id)
 
     def _start_run(
-        self, model_type: str, parent: TrackedRun | None, tags: Mapping[str, str]
+        self, family: ModelFamily, name: str, parent: TrackedRun | None, tags: Mapping[str, str]
     ) -> TrackedRun:
         return self.tracker.start_run(
-            model_type,
+            run_name(self.settings, name, [family]),
             parent_run_id=parent.run_id if parent else None,
-            tags={"tunetrail.model_type": model_type, **tags},
+            tags={"tunetrail.model_type": family.name, **tags},
         )
 
 
@@ -312,10 +326,9 @@ def _outcomes(
     try:
         fitted = fit(context, builder, prepared, sinks.on_metrics, sinks.on_validation)
     except Pruned as pruned:
-        # A sweep has seen enough of this job: the run ends as finished, and the tags tell why.
+        # A sweep has seen enough of this job: the run ends as finished, and its tags tell why.
         reason = str(pruned) or "ended by the caller"
-        tags = {"tunetrail.outcome": OutcomeState.PRUNED, "tunetrail.reason": reason}
-        context.run.set_tags(tags)
+        context.run.set_tags({"tunetrail.reason": reason})
         yield replace(outcome, state=OutcomeState.PRUNED, reason=reason)
         return
     outcome = replace(outcome, state=OutcomeState.FITTED, fitted=fitted)
@@ -336,12 +349,19 @@ def _outcomes(
     yield replace(outcome, state=state, deployment=deployment)
 
 
-def _log_base_model(context: StageContext) -> None:
-    """Log which base model the run uses, once."""
+def _log_base_model(context: StageContext, *, with_settings: bool) -> None:
+    """Log which base model the run uses, once.
+
+    Args:
+        context: The run.
+        with_settings: Log the settings of the model type as well, so that MLflow's pages show them
+            next to the metrics.
+    """
     base, state = context.base, context.state
     if state.base_model is None:
-        context.run.log_params(
-            {"base_model": base.canonical_name, "base_model_source": base.source}
-        )
+        params = {"base_model": base.canonical_name, "base_model_source": base.source}
+        if with_settings:
+            params |= family_params(context.settings, context.config)
+        context.run.log_params(params)
         state.base_model = base.canonical_name
         state.save()

@@ -13,6 +13,7 @@ from tunetrail.pipeline.stages.deploy import Deployment
 from tunetrail.reporting.readable import as_markdown
 from tunetrail.stores.database import DatabaseManager, PromotionRecord
 from tunetrail.stores.ledger import pack_row_ids
+from tunetrail.stores.run_list import TEST_ROWS_TAG
 from tunetrail.stores.tracking import TrackedRun
 
 logger = logging.getLogger(__name__)
@@ -93,10 +94,15 @@ def record_promotion(
 
 
 def summarize(run: TrackedRun, model_type: str, steps: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write to the pipeline's run what came of a model type."""
+    """Write to the pipeline's run what came of a model type, whose run may be below it."""
     figures = Comparison.from_dict(steps["comparison"]).figures
     run.log_metrics({f"{model_type}/{name}": value for name, value in figures.items()})
     run.set_tags({f"tunetrail.{model_type}.decision": steps["deployment"]["decision"]})
+    family_run_id = steps["deployment"]["mlflow_run_id"]
+    if family_run_id != run.run_id:
+        run.link(family_run_id)
+        # Steps of older runs have none.
+        run.set_tags({f"{TEST_ROWS_TAG}.{model_type}": steps["comparison"].get("test_rows", "")})
 
 
 def summarize_fit(run: TrackedRun, outcome: Outcome) -> None:

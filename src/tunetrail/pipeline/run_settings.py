@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, get_type_hints
 
-from tunetrail.config import Settings, TrackingConfig
+from tunetrail.config import MODEL_SECTIONS, ModelSection, Settings, TrackingConfig
 from tunetrail.errors import UserError, did_you_mean
 
 _Section = TypeVar("_Section")
@@ -33,6 +33,20 @@ def leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def family_params(settings: Settings, section: ModelSection) -> dict[str, Any]:
+    """Return the settings of one family as parameters of its run, with their dotted names.
+
+    Args:
+        settings: All that was set; the stores, which may hold passwords, are left out.
+        section: The section of the family.
+    """
+    plain = dataclasses.asdict(settings)
+    for name in ("database", "tracking", *MODEL_SECTIONS):
+        if getattr(settings, name) is not section:
+            del plain[name]
+    return dict(leaves(plain))
 
 
 def settings_of(plain: Mapping[str, Any], tracking: TrackingConfig) -> Settings:

@@ -16,12 +16,17 @@ from tunetrail.stores.tracking import Tracker, shown_uri, sqlite_file
 CONFIGURATION = "config.json"
 """The artifact of a pipeline run with its settings."""
 TRAINING_RUN_TAG = "tunetrail.training_run"
+FAMILY_TAG = "tunetrail.family"
+"""The tag of a run in which the stages of a model type have begun."""
+OUTCOME_TAG = "tunetrail.outcome"
+"""The tag of such a run that says where it ended."""
+_DECIDED = ("promoted", "refused")
 _AGAIN = "Start it again with `tunetrail train`."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelRun:
-    """The run of one model type below a pipeline run."""
+    """The run of one model type: below a pipeline run, or the pipeline run itself."""
 
     run_id: str
     finished: bool
@@ -35,7 +40,8 @@ class ResumableRun:
         training: The run in the database.
         run_id: The id of the run in MLflow.
         settings: The settings of the run as plain values, without the stores.
-        model_runs: The runs below it, by the model types that had begun.
+        model_runs: The runs of the model types that had begun: the pipeline run itself if it was
+            asked for one model type, otherwise runs below it.
         changed_versions: A phrase for each library whose version has changed since.
     """
 
@@ -82,20 +88,11 @@ def find_resumable_run(
         )
     _check_ended(run_id, training, force)
 
-    model_runs = {}
-    for child in tracker.children(run.info.run_id):
-        model_type = child.data.tags.get("tunetrail.model_type")
-        if model_type is not None:
-            # A run that ended early on purpose, such as a sweep's job, has finished for MLflow.
-            state = child.data.tags.get("tunetrail.state", RunState.SUCCEEDED)
-            finished = child.info.status == "FINISHED" and state == RunState.SUCCEEDED
-            model_runs[model_type] = ModelRun(run_id=child.info.run_id, finished=finished)
-
     return ResumableRun(
         training=training,
         run_id=run.info.run_id,
         settings=_settings(tracker, run.info.run_id),
-        model_runs=model_runs,
+        model_runs=_model_runs(tracker, run),
         changed_versions=tuple(changed_versions(run.data.tags)),
     )
 
@@ -144,6 +141,24 @@ def _pipeline_run(tracker: Tracker, database: DatabaseManager, run_id: str) -> R
             "For a sweep, give the id of one of its child runs."
         )
     return run
+
+
+def _model_runs(tracker: Tracker, run: Run) -> dict[str, ModelRun]:
+    """Return the runs of the model types that had begun: the pipeline's own, or runs below it."""
+    tags = run.data.tags
+    if FAMILY_TAG in tags:
+        finished = tags.get(OUTCOME_TAG) in _DECIDED
+        return {tags[FAMILY_TAG]: ModelRun(run_id=run.info.run_id, finished=finished)}
+
+    model_runs = {}
+    for child in tracker.children(run.info.run_id):
+        model_type = child.data.tags.get("tunetrail.model_type")
+        if model_type is not None:
+            # Runs of older versions that have ended have decided.
+            has_decided = child.data.tags.get(OUTCOME_TAG, _DECIDED[0]) in _DECIDED
+            finished = child.info.status == "FINISHED" and has_decided
+            model_runs[model_type] = ModelRun(run_id=child.info.run_id, finished=finished)
+    return model_runs
 
 
 def _check_ended(run_id: str, training: TrainingRun, force: bool) -> None:

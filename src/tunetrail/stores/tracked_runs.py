@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from tunetrail.stores.tracking import Tracker
 
 LONGEST_VALUE = 5000
+LONGEST_DIGEST = 36
+"""MLflow's limit for the length of a dataset's digest."""
 RESUMED = "tunetrail.resumed"
 _UNSAFE = re.compile(r"[^A-Za-z0-9_\-. :/]")
 _UNFINISHED = {"failed": "FAILED", "interrupted": "KILLED"}
@@ -215,8 +217,7 @@ class TrackedRun:
         """
         dataset = Dataset(
             name=name,
-            # MLflow's limit for the length of a digest.
-            digest=digest[:36],
+            digest=digest[:LONGEST_DIGEST],
             source_type="tunetrail",
             source=f'{{"session": "{name}"}}',
             profile=f'{{"num_rows": {rows}}}',
@@ -224,6 +225,14 @@ class TrackedRun:
         inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
         with tracking_errors(self.tracker.config.uri):
             self.tracker.client.log_inputs(self.run_id, inputs)
+
+    def link(self, run_id: str) -> None:
+        """Show the datasets and models of a run below this one with this one as well."""
+        client = self.tracker.client
+        with tracking_errors(self.tracker.config.uri):
+            run = client.get_run(run_id)
+            client.log_inputs(self.run_id, run.inputs.dataset_inputs)
+            client.log_outputs(self.run_id, run.outputs.model_outputs)
 
     def finish(self, state: str, reason: str | None = None) -> None:
         """End the run in a state, with the reason as a tag.

@@ -135,6 +135,17 @@ class Tracker:
             )
         return list(runs)
 
+    def newest_tag(self, name: str, conditions: Mapping[str, str]) -> str | None:
+        """Return a tag of the newest run that has it and the given tags; None if no run has."""
+        are_equal = [f"tags.`{tag}` = '{value}'" for tag, value in conditions.items()]
+        query = " AND ".join([f"tags.`{name}` != ''", *are_equal])
+        newest_first = ["attributes.start_time DESC"]
+        with tracking_errors(self.config.uri):
+            runs = self.client.search_runs(
+                [self.experiment_id], query, order_by=newest_first, max_results=1
+            )
+        return runs[0].data.tags[name] if runs else None
+
     def delete_run(self, run_id: str) -> None:
         """Move a run to MLflow's trash, from which it can be restored."""
         with tracking_errors(self.config.uri):

@@ -95,6 +95,33 @@ def test_find_takes_the_id_of_the_run_of_one_below_it_and_of_the_training_run(
     assert found[0].changed_versions == ()
 
 
+@pytest.mark.parametrize(
+    ("outcome", "finished"),
+    [(None, False), ("fitted", False), ("promoted", True), ("refused", True)],
+)
+def test_find_takes_the_run_of_one_model_type_for_its_own(
+    tracking: TrackingConfig,
+    tracker: Tracker,
+    database: DatabaseManager,
+    outcome: str | None,
+    finished: bool,
+) -> None:
+    training = database.create_training_run("s1", "embedding")
+    run = tracker.start_run("r", tags={"tunetrail.training_run": training})
+    run.log_dict(SETTINGS, CONFIGURATION)
+    run.set_tags({"tunetrail.family": "embedding"})
+    if outcome is not None:
+        run.set_tags({"tunetrail.outcome": outcome})
+    # A fold, which is no run of a model type.
+    run.child("fold-1", {"tunetrail.fold": "1"})
+    run.finish("failed")
+    database.update_training_run(training, state="failed", mlflow_run_id=run.run_id)
+
+    resumable = find_resumable_run(tracking, database, run.run_id)
+
+    assert resumable.model_runs == {"embedding": ModelRun(run_id=run.run_id, finished=finished)}
+
+
 def test_find_names_versions_that_have_changed(
     tracking: TrackingConfig,
     database: DatabaseManager,

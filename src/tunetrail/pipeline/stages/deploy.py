@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from tunetrail.config import BASE
-from tunetrail.data.rows import texts_of_rows
+from tunetrail.data.rows import rows_digest, texts_of_rows
 from tunetrail.deployment import promotion
 from tunetrail.deployment.gate import Decision, decide
 from tunetrail.deployment.model_card import CARD
@@ -110,7 +110,9 @@ def deploy(
 
     tags = {"tunetrail.decision": decision.word, "tunetrail.version": version.version}
     context.run.set_tags(tags)
-    context.run.describe(as_markdown(_in_words(evaluation, decision)))
+    paragraphs = [as_markdown(_in_words(evaluation, decision)), *_where_scored(context)]
+    context.run.describe("\n\n".join(paragraphs))
+    _log_scores(context, prepared)
     previous_root = evaluation.version_to_beat
     step = {
         **decision.to_dict(),
@@ -127,6 +129,14 @@ def deploy(
     # Once this is written, a resumed run does none of the above again.
     context.finish_step("deployment", step)
     return _deployment(context, version, decision, evaluation, prepared, fitted)
+
+
+def _log_scores(context: StageContext, prepared: PreparedRows) -> None:
+    """Show the candidate's scores of the test rows with the registered model."""
+    scores = context.state.steps["evaluation"]["candidate"]["metrics"]
+    dataset = (context.name, rows_digest(prepared.split.test))
+    known_scores = {f"test/{name}": value for name, value in scores.items() if value is not None}
+    context.registry.log_scores(context.run, known_scores, dataset)
 
 
 def _candidate(
@@ -172,6 +182,18 @@ def _export(fitted_folder: Path, card: str, folder: Path) -> None:
     """Copy the trained model, and write its card into the copy."""
     shutil.copytree(fitted_folder, folder)
     (folder / CARD).write_text(card, encoding="utf-8")
+
+
+def _where_scored(context: StageContext) -> list[str]:
+    """Return the paragraph of a description that says which runs' scores can be compared."""
+    digest = context.state.steps["comparison"].get("test_rows")
+    # A comparison of an older version has no digest.
+    if digest is None:
+        return []
+    return [
+        f"Scored on the test rows `{digest}` of {as_markdown(context.name)}. Compare it with runs "
+        "that have the same tag `tunetrail.test_rows`."
+    ]
 
 
 def _deployment(

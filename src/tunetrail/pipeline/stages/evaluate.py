@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import pandas as pd
+
 from tunetrail.config import BASE
 from tunetrail.data.privacy.scrubber import Scrubber
-from tunetrail.data.rows import records_of, texts_of_rows
+from tunetrail.data.rows import content_digest, records_of, texts_of_rows
 from tunetrail.deployment.registry import ModelVersion
 from tunetrail.evaluation.answers import answer_summary, mask_answers
 from tunetrail.evaluation.comparison import Comparison, compare
@@ -20,6 +22,7 @@ from tunetrail.evaluation.plots import comparison_figure
 from tunetrail.evaluation.scores import Scores, with_reward_accuracy
 from tunetrail.evaluation.share_intervals import Interval
 from tunetrail.evaluation.significance import bonferroni_confidence
+from tunetrail.fingerprints import value_fingerprint
 from tunetrail.pipeline.answers import TABLE, answer_table
 from tunetrail.pipeline.corpus_file import warn_of_foreign_corpus
 from tunetrail.pipeline.costly_tokens import costly_tokens
@@ -32,8 +35,13 @@ from tunetrail.pipeline.stages.fit import FittedModel
 from tunetrail.pipeline.stages.general_set import compare_on_general_set
 from tunetrail.pipeline.stages.prepare import PreparedRows
 from tunetrail.pipeline.version_to_beat import version_to_beat
+from tunetrail.stores.resumable_runs import FAMILY_TAG
+from tunetrail.stores.run_list import TEST_ROWS_TAG
 
 logger = logging.getLogger(__name__)
+
+_DIGEST_CHARACTERS = 8
+"""Of a digest that people compare by eye."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,11 +114,13 @@ def _compare(
 
     models = (fitted.model, reference)
     learner = family.comparing_learner(fitted.learner, models, test_rows)
-    test = records_of(family.scorable_rows(context.settings, learner, models, test_rows))
+    scorable = family.scorable_rows(context.settings, learner, models, test_rows)
+    test = records_of(scorable)
     # The candidate's vectors of the test queries are needed again for the map and its clusters.
     candidate_learner = family.remembering(learner) if family.remembering else learner
     learners = (candidate_learner, learner)
     after, before = _score_both(context, prepared, learners, models, test, to_beat)
+    digest = _tag_test_rows(context, prepared, scorable)
     after, before = _with_answers(context, fitted, models, test, (after, before))
     _finish_evaluation(context, prepared, test, after, before, against)
 
@@ -138,6 +148,7 @@ def _compare(
     step = {
         **comparison.to_dict(),
         "against": against,
+        "test_rows": digest,
         "error_analysis": errors,
         "earlier_sessions": {session: change.to_dict() for session, change in earlier.items()},
         "general_set": {name: change.to_dict() for name, change in general.items()},
@@ -172,6 +183,30 @@ def _score_both(
     after, before = after.of_side(side_rows), before.of_side(side_rows)
     log_row_counts(context.model_type, after)
     return after, before
+
+
+def _tag_test_rows(context: StageContext, prepared: PreparedRows, test: pd.DataFrame) -> str:
+    """Tag the run with a digest of what it is scored on, the test rows and what these rank.
+
+    Runs with equal digests can be compared; MLflow's tables show the tag as a column. A warning
+    says if the model's run before has another digest.
+    """
+    corpus = context.corpus_rows(prepared.split.train, prepared.split.validation)
+    digest = value_fingerprint([content_digest(test), texts_of_rows(corpus)])
+    shown = digest[:_DIGEST_CHARACTERS]
+    earlier = context.run.tracker.newest_tag(
+        TEST_ROWS_TAG, {FAMILY_TAG: context.model_type, "tunetrail.session_id": context.name}
+    )
+    if earlier not in (None, shown):
+        logger.warning(
+            "%s: the test rows or the documents that they rank (%s) differ from the ones of the "
+            "session's run before (%s): scores of the two can't be compared",
+            context.model_type,
+            shown,
+            earlier,
+        )
+    context.run.set_tags({TEST_ROWS_TAG: shown})
+    return shown
 
 
 def _finish_evaluation(

@@ -1,0 +1,126 @@
+"""`tunetrail runs`: list the trainings and sweeps of an experiment."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tunetrail.cli.terminal import new_table, print_line, printable
+from tunetrail.errors import UserError
+
+if TYPE_CHECKING:
+    from tunetrail.stores.run_list import ListedRun
+
+_DESCRIPTION = """\
+List the trainings and sweeps of an MLflow experiment, newest first; a sweep's jobs are among them.
+
+a KEY is one of:
+  id, name, started, seconds, state, session, model_type, decision, reason, test_rows, sweep
+  a setting, such as embedding.training.batch_size, or its end: batch_size
+  a metric, such as embedding/after, or its end
+
+test_rows is a digest of the rows that a run was scored on: scores of runs with another one can't be
+compared."""
+
+_EPILOG = """\
+exit code: 0, also if no run fulfils the conditions; 2 for a key that no run has
+
+examples:
+  tunetrail runs
+  tunetrail runs --where session=session_123 --sort embedding/after --descending
+  tunetrail runs --where 'seconds>60' --where state=failed --columns reason
+  tunetrail runs --limit 0 --json"""
+
+
+def runs(arguments: Sequence[str]) -> int:
+    """Print the runs that fulfil the conditions."""
+    options = _parse(arguments)
+    # Imported only after parsing: --help doesn't wait for MLflow.
+    from tunetrail.stores.run_list import (
+        existing_experiment,
+        find_key,
+        parse_conditions,
+        read_runs,
+        sort_runs,
+    )
+
+    all_runs = read_runs(existing_experiment(options.uri, options.experiment))
+    conditions = parse_conditions(options.where, all_runs)
+    columns = [find_key("--columns", name, all_runs) for name in options.columns.split(",") if name]
+
+    listed = [run for run in all_runs if all(condition.holds(run) for condition in conditions)]
+    if options.sort is not None:
+        key = find_key("--sort", options.sort, all_runs)
+        listed = sort_runs(listed, key, descending=options.descending)
+        columns.append(key)
+    shown = listed[: options.limit] if options.limit else listed
+
+    if options.json:
+        print(json.dumps([run.to_dict() for run in shown], indent=2, allow_nan=False))
+    else:
+        columns += [condition.key for condition in conditions]
+        _print_table(shown, list(dict.fromkeys(columns)), len(listed))
+    return 0
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="tunetrail runs",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    where_help = "a comparison by =, !=, >, >=, < or <=; repeated options must all hold"
+    parser.add_argument(
+        "--where", action="append", default=[], metavar="KEY=VALUE", help=where_help
+    )
+    sort_help = "order by this key, smallest first (default: newest first)"
+    parser.add_argument("--sort", metavar="KEY", help=sort_help)
+    parser.add_argument("--descending", action="store_true", help="largest first")
+    limit_help = "number of runs; 0 for all (default: %(default)s)"
+    parser.add_argument("--limit", type=int, default=20, metavar="N", help=limit_help)
+    columns_help = "further columns of the table"
+    parser.add_argument("--columns", default="", metavar="KEY,...", help=columns_help)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    uri_help = "the MLflow store (default: %(default)s)"
+    parser.add_argument("--uri", default="sqlite:///mlflow.db", help=uri_help)
+    experiment_help = "name of the MLflow experiment (default: %(default)s)"
+    parser.add_argument("--experiment", default="tunetrail", metavar="NAME", help=experiment_help)
+
+    options = parser.parse_args(arguments)
+    if options.limit < 0:
+        raise UserError(f"--limit must be 0 or more, got {options.limit}. 0 lists all runs.")
+    return options
+
+
+def _print_table(runs: Sequence["ListedRun"], columns: Sequence[str], total: int) -> None:
+    from rich.console import Console
+
+    console = Console()
+    always = ("id", "name", "started", "state")
+    further = [name for name in ("decision", "test_rows", *columns) if name not in always]
+    # A column that is empty takes room from the names.
+    known = set().union(*(run.values for run in runs))
+    further = [name for name in dict.fromkeys(further) if name in known]
+    table = new_table(*always, *further)
+    for column in table.columns:
+        column.no_wrap = column.header != "name"
+
+    for run in runs:
+        cells = [run.run_id[:8], run.name, f"{run.started:%Y-%m-%d %H:%M}", run.state]
+        cells += [_cell(run.values.get(name)) for name in further]
+        table.add_row(*(printable(cell, console) for cell in cells))
+
+    console.print(table)
+    hidden = total - len(runs)
+    if hidden:
+        print_line(console, f"{hidden} more; --limit 0 lists all")
+    if len({run.values["test_rows"] for run in runs if "test_rows" in run.values}) > 1:
+        print_line(
+            console,
+            "The runs were scored on different test rows: compare scores of equal test_rows only.",
+        )
+
+
+def _cell(value: str | float | None) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value or "")

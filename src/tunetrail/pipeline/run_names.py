@@ -1,0 +1,81 @@
+"""Names that tell runs apart: the session, the models, and what differs from the defaults."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from tunetrail.config import MODEL_SECTIONS, Settings
+from tunetrail.pipeline.families import ModelFamily
+from tunetrail.pipeline.run_settings import leaves
+from tunetrail.reporting.readable import readable
+
+_SHOWN_CHANGES = 4
+_LONGEST_VALUE = 24
+# Where a run is kept, or how fast its rows are read, says nothing about its model.
+_UNNAMED = ("output_dir", "model_dir", "database", "tracking", "preparation", "sweep")
+
+
+def run_name(settings: Settings, session: str, families: Sequence[ModelFamily]) -> str:
+    """Return the name of a run, such as `s1: embedding minilm, learning_rate=3e-05`.
+
+    Args:
+        settings: All that was set; at most four values that differ from the defaults are named, the
+            training's first.
+        session: What the rows are called.
+        families: The families that the run trains.
+    """
+    models = []
+    for family in families:
+        # A folder or an id of a hub is known by its last component.
+        model = PurePath(family.section(settings).model).name
+        models.append(f"{family.name} {readable(model, _LONGEST_VALUE)}")
+
+    changes = list(_changes_in_words(settings, families))
+    hidden = len(changes) - _SHOWN_CHANGES
+    more = [f"and {hidden} more"] if hidden > 0 else []
+    return ", ".join([f"{session}: {' + '.join(models)}", *changes[:_SHOWN_CHANGES], *more])
+
+
+def _changes_in_words(settings: Settings, families: Sequence[ModelFamily]) -> Iterator[str]:
+    """Yield `name=value` for each setting that differs from its default."""
+    changes = _changes(settings, families)
+    # A name that stands for several settings needs its section.
+    occurrences = Counter(key.rpartition(".")[2] for key, _ in changes)
+    for key, value in changes:
+        name = key.rpartition(".")[2]
+        shown_name = name if occurrences[name] == 1 else key
+        yield f"{shown_name}={_value_in_words(value)}"
+
+
+def _changes(settings: Settings, families: Sequence[ModelFamily]) -> list[tuple[str, Any]]:
+    """Return the settings that differ from their defaults with their keys, the training's first."""
+    values, defaults = dataclasses.asdict(settings), dataclasses.asdict(Settings())
+    sections = [family.section(settings) for family in families]
+    unnamed = set(_UNNAMED)
+    for name in MODEL_SECTIONS:
+        if all(getattr(settings, name) is not section for section in sections):
+            unnamed.add(name)
+
+    default_of = dict(leaves(defaults))
+    changes = []
+    for key, value in leaves(values):
+        is_model = key.partition(".")[2] == "model"
+        if key.partition(".")[0] in unnamed or is_model or key not in default_of:
+            continue
+        if value != default_of[key]:
+            changes.append((key, value))
+    return sorted(changes, key=lambda change: ".training." not in change[0])
+
+
+def _value_in_words(value: Any) -> str:
+    """Return a value in few characters, as the command line takes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return readable(f"[{','.join(map(_value_in_words, value))}]", _LONGEST_VALUE)
+    # A quotation mark in a name would keep MLflow's filters from finding it.
+    return readable("null" if value is None else value, _LONGEST_VALUE).replace('"', "'")

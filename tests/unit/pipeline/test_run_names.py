@@ -1,0 +1,73 @@
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunetrail.config import EmbeddingConfig, LanguageModelConfig, Settings, TrainingConfig
+from tunetrail.pipeline.families import family_named
+from tunetrail.pipeline.run_names import run_name
+
+EMBEDDING, LLM = family_named("embedding"), family_named("llm")
+
+
+def settings_with(**training: Any) -> Settings:
+    config = EmbeddingConfig(model="minilm", training=TrainingConfig(**training))
+    return Settings(embedding=config, llm=LanguageModelConfig(model="smollm2-135m"))
+
+
+def test_a_run_with_the_defaults_is_named_after_its_session_and_model() -> None:
+    assert run_name(settings_with(), "s1", [EMBEDDING]) == "s1: embedding minilm"
+
+
+@pytest.mark.parametrize(
+    ("model", "shown"),
+    [("sentence-transformers/all-MiniLM-L6-v2", "all-MiniLM-L6-v2"), ("/a/b/mine/", "mine")],
+)
+def test_a_model_is_named_by_the_last_component_of_its_id_or_folder(model: str, shown: str) -> None:
+    settings = Settings(embedding=EmbeddingConfig(model=model))
+
+    assert run_name(settings, "s1", [EMBEDDING]) == f"s1: embedding {shown}"
+
+
+def test_the_training_comes_first_among_what_differs_and_four_values_are_named() -> None:
+    settings = settings_with(learning_rate=3e-5, batch_size=8, num_epochs=7, weight_decay=0.5)
+    settings = dataclasses.replace(settings, seed=7)
+
+    name = run_name(settings, "s1", [EMBEDDING])
+
+    assert "learning_rate=3e-05" in name and "batch_size=8" in name and "num_epochs=7" in name
+    assert name.endswith(", and 1 more") and "seed" not in name
+
+
+def test_equal_names_of_two_models_keep_their_sections() -> None:
+    training = TrainingConfig(batch_size=8)
+    settings = Settings(
+        embedding=EmbeddingConfig(training=training), llm=LanguageModelConfig(training=training)
+    )
+
+    both = run_name(settings, "s1", [EMBEDDING, LLM])
+
+    assert both.startswith("s1: embedding minilm + llm smollm2-135m, ")
+    assert "embedding.training.batch_size=8, llm.training.batch_size=8" in both
+    # What another family was told says nothing about this one's run.
+    assert run_name(settings, "s1", [LLM]) == "s1: llm smollm2-135m, batch_size=8"
+
+
+def test_stores_and_folders_are_not_named(tmp_path: Path) -> None:
+    settings = dataclasses.replace(settings_with(), output_dir=str(tmp_path))
+    settings.tracking.uri = "http://user:secret@host"
+    settings.database.url = "postgresql+psycopg://u:secret@host/db"
+
+    assert run_name(settings, "s1", [EMBEDDING]) == "s1: embedding minilm"
+
+
+def test_values_are_short_and_have_no_quotation_mark() -> None:
+    settings = settings_with()
+    settings.embedding.query_prompt = 'say "yes" ' * 9
+    settings.embedding.matryoshka_dimensions = [256, 128]
+
+    name = run_name(settings, "s1", [EMBEDDING])
+
+    assert "matryoshka_dimensions=[256,128]" in name
+    assert '"' not in name and len(name) < 120
