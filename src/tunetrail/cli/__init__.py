@@ -31,6 +31,7 @@ _COMMANDS = (
     "ingest",
     "sessions",
     "runs",
+    "sweep",
     "compare",
     "report",
     "demo",
@@ -51,6 +52,7 @@ commands:
   ingest     store the samples or chat logs of a file, a folder, a URL or a query under a session
   sessions   list the sessions, their samples and how their last training ended
   runs       list trainings and sweeps: filter them by what was set and what came of it, sort them
+  sweep      show the jobs of a sweep, the best of them, and the decision on it
   compare    compare runs, versions or base models on the same test rows
   report     write the page of a run: decision, curves, intervals, slices, examples
   demo       run everything once, on samples from Python's standard library

@@ -301,3 +301,7 @@ class DatabaseManager:
     def read_study_log(self, study: str, first_number: int = 0) -> list[dict[str, Any]]:
         """Return the entries of a study's journal from a number on, in their order."""
         return study_logs.read_study_log(self._database, study, first_number)
+
+    def study_names(self) -> list[str]:
+        """Return the names of the studies that have a journal: the ids of the sweeps' runs."""
+        return study_logs.read_study_names(self._database)

@@ -41,3 +41,9 @@ def read_study_log(
     )
     with database.reading() as connection:
         return list(connection.scalars(statement))
+
+
+def read_study_names(database: DatabaseConnection) -> list[str]:
+    """Return the names of the studies that have a journal."""
+    with database.reading() as connection:
+        return list(connection.scalars(select(StudyLogRow.study).distinct()))

@@ -39,7 +39,7 @@ def test_main_imports_nothing_heavy_before_it_is_needed(arguments: list[str]) ->
     assert done.stdout.splitlines()[-1] == ""
 
 
-@pytest.mark.parametrize("command", ["ingest", "sessions", "runs", "ui"])
+@pytest.mark.parametrize("command", ["ingest", "sessions", "runs", "sweep", "ui"])
 def test_main_helps_with_a_command_without_tensors(command: str) -> None:
     heavy = {"torch", "mlflow", "hydra"}
     call = f"main([{command!r}, '--help'])"
@@ -56,7 +56,17 @@ def test_main_helps_with_a_command_without_tensors(command: str) -> None:
 def test_main_help_names_every_command(call_main: CallMain, flag: str) -> None:
     result = call_main(flag)
     assert result.exit_code == 0 and result.err == ""
-    for command in ("train", "resume", "ingest", "sessions", "runs", "compare", "report", "ui"):
+    for command in (
+        "train",
+        "resume",
+        "ingest",
+        "sessions",
+        "runs",
+        "sweep",
+        "compare",
+        "report",
+        "ui",
+    ):
         assert f"\n  {command} " in result.out
 
 
@@ -78,7 +88,7 @@ def test_main_refuses_an_unknown_command(call_main: CallMain, command: str, hint
 
     assert result.exit_code == 2
 
-    known = "train, resume, prepare, ingest, sessions, runs, compare, report, demo, ui"
+    known = "train, resume, prepare, ingest, sessions, runs, sweep, compare, report, demo, ui"
     assert (
         result.err.strip()
         == f"error: command must be one of {known}, got {command!r}. {hint}".strip()

@@ -1,0 +1,40 @@
+"""The page of a sweep: one HTML file that needs no network."""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunetrail.reporting.charts import png
+from tunetrail.reporting.html import load_template, picture_address
+from tunetrail.sweeps.summary import SweepSummary, duration_in_words, value_in_words
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+    from matplotlib.figure import Figure
+
+_CAPTIONS = {
+    "objective": "Objective of each finished job with its 95 % interval, best first",
+    "importance": "Importance: share of the objective's variance that each key explains (fANOVA)",
+    "parallel": "Parallel coordinates: a line is a job, blue the better half, thick the best one",
+    "front": "Objectives of the jobs; the line joins those of which no other is better in both",
+}
+
+
+def sweep_page(summary: SweepSummary, figures: Mapping[str, "Figure"]) -> str:
+    """Return a sweep as the text of one HTML file; overrides and reasons in it are escaped.
+
+    Args:
+        summary: The sweep.
+        figures: Its pictures, as `sweep_figures` names them.
+    """
+    pictures = []
+    for name, figure in figures.items():
+        pictures.append((_CAPTIONS[name], picture_address(png(figure))))
+    return _template().render(summary=summary, pictures=pictures)
+
+
+@cache
+def _template() -> "Template":
+    filters: dict[str, Any] = {"value": value_in_words, "duration": duration_in_words}
+    return load_template(Path(__file__).with_name("sweep.html"), filters)
