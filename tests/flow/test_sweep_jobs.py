@@ -65,9 +65,7 @@ class Sweep:
     def folder_of(self, job: SweepJob) -> str:
         """The name of the folder that the run of a job keeps."""
         assert job.mlflow_run_id is not None
-        tracker = Tracker(self.settings.tracking)
-        (run,) = tracker.children(job.mlflow_run_id)
-        return str(run.info.run_id)
+        return job.mlflow_run_id
 
     def tags(self, run_id: str) -> dict[str, str]:
         return dict(client_of(self.settings.tracking.uri).get_run(run_id).data.tags)
@@ -127,7 +125,7 @@ def test_only_the_best_job_is_evaluated_and_meets_the_gate(
         assert not [name for name in metrics if name.startswith(("evaluation", "embedding/"))]
         assert (tags["tunetrail.state"], tags["mlflow.parentRunId"]) == ("fitted", sweep.run_id)
         name = client.get_run(job.mlflow_run_id).info.run_name
-        assert name == job.overrides[0]
+        assert name == job.overrides[0].removeprefix("embedding.training.")
     # As soon as a job is behind, its model is gone.
     best = max(jobs, key=lambda job: job.values or ())
     assert sweep.folders() == {sweep.folder_of(best)}

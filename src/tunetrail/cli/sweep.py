@@ -96,7 +96,7 @@ def _whole_id(beginning: str, sweeps: Sequence[str]) -> str:
 def _print_summary(summary: "SweepSummary") -> None:
     from rich.console import Console
 
-    from tunetrail.sweeps.summary import duration_in_words, value_in_words
+    from tunetrail.sweeps.summary import duration_in_words, shown_overrides, value_in_words
 
     console = Console()
     table = new_table("job", "what was swept", ", ".join(summary.labels), "time", "state")
@@ -104,7 +104,7 @@ def _print_summary(summary: "SweepSummary") -> None:
         is_best = job.number == summary.best
         marks = " (best)" if is_best else " (on the front)" if job.number in summary.front else ""
         state = f"{job.state}{marks}" + (f": {job.reason}" if job.reason else "")
-        cells = [str(job.number), " ".join(job.overrides), value_in_words(job)]
+        cells = [str(job.number), " ".join(shown_overrides(job)), value_in_words(job)]
         cells += [duration_in_words(job.seconds), state]
         table.add_row(*(printable(cell, console) for cell in cells))
 

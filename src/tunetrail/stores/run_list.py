@@ -19,7 +19,8 @@ SWEEP_TAG = "tunetrail.sweep"
 TEST_ROWS_TAG = "tunetrail.test_rows"
 """The tag with the digest of the rows that a run's scores were measured on."""
 
-_DECISION = re.compile(r"tunetrail\.(?P<family>[^.]+)\.decision")
+# A sweep's sentence on its best job is no decision of the gate.
+_DECISION = re.compile(r"tunetrail\.(?P<family>(?!sweep\.)[^.]+)\.decision")
 _CONDITION = re.compile(r"\s*(?P<key>.+?)\s*(?P<sign>!=|>=|<=|=|>|<)\s*(?P<value>.*?)\s*")
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "=": eq,

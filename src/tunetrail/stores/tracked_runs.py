@@ -101,6 +101,12 @@ class TrackedRun:
             entries = [metric for metric in entries if not self._is_logged(metric)]
         self._log_batch(metrics=entries)
 
+    def logged_steps(self, name: str) -> set[int]:
+        """Return the steps for which the run has a value of a metric."""
+        with tracking_errors(self.tracker.config.uri):
+            history = self.tracker.client.get_metric_history(self.run_id, safe_name(name))
+        return {point.step for point in history}
+
     def log_dict(self, content: Mapping[str, Any], file: str) -> None:
         """Store a dict as a JSON or YAML artifact."""
         with tracking_errors(self.tracker.config.uri):

@@ -19,6 +19,7 @@ from tunetrail.stores.resumable_runs import CONFIGURATION
 from tunetrail.stores.tracking import Tracker
 from tunetrail.sweeps.objectives import COSTS, interval_of, measure
 from tunetrail.sweeps.study import SweepJob, SweepStudy
+from tunetrail.sweeps.summary import shown_overrides
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def run_job(
         NodeConfig(settings=settings),
         manager,
         parent_run_id=sweep.run_id,
-        run_name=", ".join(job.overrides) or f"job {job.number}",
+        run_name=", ".join(shown_overrides(job)) or f"job {job.number}",
     )
 
     pruning = _Pruning(study, job.number, started_at)

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from tunetrail.reporting.charts import png
 from tunetrail.reporting.html import load_template, picture_address
-from tunetrail.sweeps.summary import SweepSummary, duration_in_words, value_in_words
+from tunetrail.sweeps.summary import (
+    SweepSummary,
+    duration_in_words,
+    shown_overrides,
+    shown_value,
+)
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -36,5 +41,9 @@ def sweep_page(summary: SweepSummary, figures: Mapping[str, "Figure"]) -> str:
 
 @cache
 def _template() -> "Template":
-    filters: dict[str, Any] = {"value": value_in_words, "duration": duration_in_words}
+    filters: dict[str, Any] = {
+        "value": shown_value,
+        "duration": duration_in_words,
+        "overrides": shown_overrides,
+    }
     return load_template(Path(__file__).with_name("sweep.html"), filters)

@@ -21,7 +21,7 @@ from tunetrail.reporting.charts import (
     style_axes,
 )
 from tunetrail.sweeps.study import SweepJob, SweepStudy
-from tunetrail.sweeps.summary import SweepSummary
+from tunetrail.sweeps.summary import SweepSummary, shown_overrides
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -188,13 +188,12 @@ def _draw_axis(axes: "Axes", position: int, ticks: Sequence[tuple[float, str]]) 
 
 def _short_name(job: SweepJob) -> str:
     """Return a job's number and what was swept, by the last names of the keys."""
-    return f"{job.number}: {', '.join(map(_last_name, job.overrides))}"
+    return f"{job.number}: {', '.join(shown_overrides(job))}"
 
 
-def _last_name(override: str) -> str:
-    """Return an override or a key without the sections before its last name."""
-    key, sign, value = override.partition("=")
-    return f"{key.rpartition('.')[2]}{sign}{value}"
+def _last_name(key: str) -> str:
+    """Return a key without the sections before its last name."""
+    return key.rpartition(".")[2]
 
 
 def _first_value(job: SweepJob) -> float:

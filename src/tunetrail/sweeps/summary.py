@@ -6,6 +6,7 @@ pictures, tables and a note.
 
 import datetime
 import logging
+import re
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from tunetrail.errors import one_line
 from tunetrail.evaluation.metrics import is_metric, metric_named
 from tunetrail.paths import write_private_text
 from tunetrail.plain_values import plain_values
@@ -31,6 +33,8 @@ SWEEP_PAGE = f"{SWEEP_FOLDER}/sweep.html"
 
 _ORDER = list(JobState)[::-1]
 """The order of jobs without a value: those that have ended first."""
+_LONG_NUMBER = re.compile(r"-?\d*\.?\d{5,}(e-?\d+)?")
+_LARGEST_SCORE = 10.0
 _FEWEST_JOBS = 4
 """Finished jobs below which an importance would be a guess."""
 
@@ -92,7 +96,7 @@ class SweepSummary:
             return "No job has finished."
         words = (
             f"Best by {self.labels[0]} of the validation rows: job {self.best} "
-            f"({', '.join(self.best_job.overrides) or 'nothing varies'}) with "
+            f"({', '.join(shown_overrides(self.best_job)) or 'nothing varies'}) with "
             f"{value_in_words(self.best_job)}."
         )
         if self.overlapping:
@@ -120,7 +124,7 @@ def summarize_sweep(study: SweepStudy, manager: DatabaseManager) -> SweepSummary
     unfinished = [job for job in jobs if job.state != JobState.FINISHED]
     unfinished.sort(key=lambda job: (_ORDER.index(job.state), job.number))
 
-    overlapping = sum(job is not best and _overlap(best, job) for job in finished)
+    overlapping = sum(job != best and _overlap(best, job) for job in finished)
     return SweepSummary(
         sweep_run_id=study.sweep_run_id,
         objectives=study.objectives,
@@ -132,6 +136,19 @@ def summarize_sweep(study: SweepStudy, manager: DatabaseManager) -> SweepSummary
         importances=_importances(study, len(finished)),
         decision=_decision(jobs, manager),
     )
+
+
+def try_to_write_summary(run: TrackedRun, study: SweepStudy, manager: DatabaseManager) -> None:
+    """Write the summary of a sweep to its run; warn if it can't be written."""
+    try:
+        write_sweep_summary(run, study, manager)
+    # The decision stands: a page that can be drawn again must not fail a sweep.
+    except Exception as error:
+        logger.warning(
+            "the summary of the sweep can't be written: %s. `tunetrail sweep show %s` prints it.",
+            one_line(error),
+            study.sweep_run_id,
+        )
 
 
 def write_sweep_summary(run: TrackedRun, study: SweepStudy, manager: DatabaseManager) -> None:
@@ -148,7 +165,7 @@ def write_sweep_summary(run: TrackedRun, study: SweepStudy, manager: DatabaseMan
     from tunetrail.sweeps.pictures import sweep_figures
 
     summary = summarize_sweep(study, manager)
-    _log_figures(run, summary)
+    _log_curves(run, summary)
     run.log_dict(summary.to_dict(), f"{SWEEP_FOLDER}/summary.json")
     run.log_text(jobs_table(summary).to_csv(index=False), f"{SWEEP_FOLDER}/jobs.csv")
 
@@ -167,21 +184,14 @@ def write_sweep_summary(run: TrackedRun, study: SweepStudy, manager: DatabaseMan
         run.describe("\n\n".join(as_markdown(text) for text in sentences if text))
 
 
-def _log_figures(run: TrackedRun, summary: SweepSummary) -> None:
-    """Log the objectives of each job as a curve over the jobs, and the best job's as metrics."""
-    for job in summary.finished:
-        named = zip(summary.objectives, job.values or (), strict=True)
-        run.log_metrics({f"jobs/{goal.name}": value for goal, value in named}, step=job.number)
-
-    states = Counter(job.state for job in summary.jobs)
-    counts = {f"jobs/{state}": float(states[state]) for state in JobState if states[state]}
-    best = summary.best_job
-    if best is not None:
-        named = zip(summary.objectives, best.values or (), strict=True)
-        counts |= {f"best/{goal.name}": value for goal, value in named}
-        tags = {"best_job": best.number, "best_run": best.mlflow_run_id or ""}
-        run.set_tags({f"tunetrail.{name}": value for name, value in tags.items()})
-    run.log_metrics(counts)
+def _log_curves(run: TrackedRun, summary: SweepSummary) -> None:
+    """Log each objective as a curve over the jobs, without the points that it has already."""
+    for position, objective in enumerate(summary.objectives):
+        name = f"jobs/{objective.name}"
+        known_steps = run.logged_steps(name)
+        for job in summary.finished:
+            if job.values is not None and job.number not in known_steps:
+                run.log_metrics({name: job.values[position]}, step=job.number)
 
 
 def jobs_table(summary: SweepSummary) -> pd.DataFrame:
@@ -213,11 +223,34 @@ def objective_label(name: str) -> str:
     return metric_named(name).label if is_metric(name) else name
 
 
+def shown_overrides(job: SweepJob) -> list[str]:
+    """Return what was swept, as short as it stays clear.
+
+    Keys lose the sections before their last name unless two would be equal, and numbers all but
+    four digits.
+    """
+    pairs = [override.lstrip("+").partition("=") for override in job.overrides]
+    names = Counter(key.rpartition(".")[2] for key, _, _ in pairs)
+
+    shown = []
+    for key, sign, value in pairs:
+        name = key.rpartition(".")[2]
+        is_long_number = _LONG_NUMBER.fullmatch(value) is not None
+        short_value = f"{float(value):.4g}" if is_long_number else value
+        shown.append(f"{name if names[name] == 1 else key}{sign}{short_value}")
+    return shown
+
+
+def shown_value(value: float) -> str:
+    """Return an objective's value: a score with four decimals, a cost with one."""
+    return f"{value:.4f}" if abs(value) < _LARGEST_SCORE else f"{value:.1f}"
+
+
 def value_in_words(job: SweepJob) -> str:
     """Return the objectives' values of a finished job, with the interval; `-` for others."""
     if job.values is None:
         return "-"
-    words = ", ".join(f"{value:.4f}" for value in job.values)
+    words = ", ".join(map(shown_value, job.values))
     if job.interval is not None:
         words += f" ({job.interval[0]:.4f} … {job.interval[1]:.4f})"
     return words
@@ -246,7 +279,7 @@ def _importances(study: SweepStudy, finished: int) -> dict[str, float]:
         return {}
     try:
         # A fixed seed: the same jobs always give the same shares.
-        return get_param_importances(
+        importances = get_param_importances(
             study.optuna_study,
             evaluator=FanovaImportanceEvaluator(seed=0),
             target=lambda trial: trial.values[0],
@@ -255,6 +288,7 @@ def _importances(study: SweepStudy, finished: int) -> dict[str, float]:
     except (RuntimeError, ValueError) as error:
         logger.info("the parameters' importances are unknown: %s", error)
         return {}
+    return dict(zip(importances, map(float, importances.values()), strict=True))
 
 
 def _decision(jobs: list[SweepJob], manager: DatabaseManager) -> str | None:

@@ -13,6 +13,7 @@ from tunetrail.stores.resumable_runs import TRAINING_RUN_TAG
 from tunetrail.stores.tracking import Tracker
 from tunetrail.sweeps.job import candidates_of, remove_folders
 from tunetrail.sweeps.study import JobState, Objective, SweepJob, SweepStudy
+from tunetrail.sweeps.summary import try_to_write_summary
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +83,8 @@ def decide_sweep(settings: Settings, manager: DatabaseManager, sweep_run_id: str
         decision = replace(decision, sentence=sentence)
 
     _record(decision, settings)
+    run = Tracker(settings.tracking).run(sweep_run_id)
+    try_to_write_summary(run, study, manager)
     return decision
 
 

@@ -69,7 +69,7 @@ def test_jobs_come_from_best_to_worst_and_failed_ones_last(
     assert summary.overlapping == 2
     assert summary.counts_in_words == "6 jobs: 1 failed, 5 finished"
     assert summary.best_in_words == (
-        "Best by nDCG@10 of the validation rows: job 2 (rate=2e-5, +optimizer=adamw) with 0.7000 "
+        "Best by nDCG@10 of the validation rows: job 2 (rate=2e-5, optimizer=adamw) with 0.7000 "
         "(0.6500 … 0.7500). Its interval overlaps with 2 other jobs': their order may be chance."
     )
     assert summary.decision is None
@@ -143,7 +143,7 @@ def test_the_page_escapes_what_users_typed(manager: DatabaseManager) -> None:
     html = sweep_page(summary, sweep_figures(summary, study))
 
     assert "<script>" not in html and "<b>" not in html
-    assert "&lt;script&gt;" in html and "a.name=&lt;b&gt;x" in html
+    assert "&lt;script&gt;" in html and "name=&lt;b&gt;x" in html
 
 
 def test_two_objectives_have_a_front(manager: DatabaseManager) -> None:
@@ -182,13 +182,12 @@ def test_the_run_of_the_sweep_holds_its_summary(
     write_sweep_summary(sweep_run, study, manager)
 
     run: Any = sweep_run.tracker.find_run(sweep_run.run_id)
-    assert run.data.metrics["best/ndcg_at_10"] == 0.7
-    assert (run.data.metrics["jobs/finished"], run.data.metrics["jobs/failed"]) == (5.0, 1.0)
-    assert run.data.tags["tunetrail.best_job"] == "2"
-    assert run.data.tags["tunetrail.best_run"] == "run-2"
     client = sweep_run.tracker.client
     curve = client.get_metric_history(sweep_run.run_id, "jobs/ndcg_at_10")
     assert sorted((point.step, point.value) for point in curve) == list(enumerate(VALUES))
+    # Written again, it has no point twice.
+    write_sweep_summary(sweep_run, study, manager)
+    assert len(client.get_metric_history(sweep_run.run_id, "jobs/ndcg_at_10")) == len(VALUES)
     note = run.data.tags["mlflow.note.content"]
     assert note.startswith("Best by nDCG") and "refused, root stays" in note
     assert "6 jobs: 1 failed, 5 finished." in note
@@ -229,7 +228,7 @@ def test_the_command_shows_a_sweep(
     shown = call_main("sweep", "show", "s", "--database", url, "--html", str(page))
 
     assert shown.exit_code == 0 and "Best by nDCG@10" in shown.out
-    assert shown.out.index("rate=2e-5 +optimizer=adamw") < shown.out.index("rate=3e-5")
+    assert shown.out.index("rate=2e-5 optimizer=adamw") < shown.out.index("rate=3e-5")
     assert "0.7000 (0.6500 … 0.7500)" in shown.out and "0:01:01" in shown.out
     assert "finished (best)" in shown.out and "failed: <script>" in shown.out
     assert "Sweep s" in page.read_text()
