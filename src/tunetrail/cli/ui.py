@@ -42,10 +42,12 @@ def ui(arguments: Sequence[str]) -> int:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
         # Of MLflow's own code: its users can't change it.
         "PYTHONWARNINGS": "ignore",
     }
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", options.uri]
+    command += ["--registry-store-uri", options.uri]
     command += ["--host", options.host, "--port", str(options.port), "--workers", "1"]
     command += ["--uvicorn-opts", _QUIET]
     # In place of this process: Ctrl-C reaches the server, and its exit code is ours.
