@@ -139,15 +139,21 @@ def test_execute_logs_a_tree_of_runs(trained: Any) -> None:
     )
     top = next(path for path in paths if " / " not in path)
 
-    assert top.startswith(f"s1: {embedding} + {llm}, embedding.training.batch_size=16, ")
+    assert top.startswith("embedding.training.batch_size=16, ")
+    assert top.endswith(f" more: {embedding} + {llm} on s1")
     of_families = {path for path in paths if path.count(" / ") == 1}
-    assert {path.partition(",")[0] for path in of_families if embedding in path} and paths == {
+    assert paths == {
         top,
         *of_families,
         *(f"{path} / fold-{fold}" for path in of_families for fold in (1, 2)),
     }
-    shown = sorted(path.split(" / ")[1].partition(", num_epochs")[0] for path in of_families)
-    assert shown == [f"s1: {name}, batch_size=16, learning_rate=0.001" for name in (embedding, llm)]
+    # Each is named after its own settings, below the run of both.
+    names = sorted(path.removeprefix(f"{top} / ") for path in of_families)
+    assert all(name.startswith("batch_size=16, learning_rate=0.001, ") for name in names)
+    assert [name.partition(" more: ")[2] for name in names] == [
+        f"{embedding} on s1",
+        f"{llm} on s1",
+    ]
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
 
 

@@ -274,6 +274,8 @@ class Registry:
         client, (name, digest) = self.tracker.client, dataset
         with tracking_errors(self.tracker.config.uri):
             outputs = client.get_run(run.run_id).outputs
+            if outputs is None or not outputs.model_outputs:
+                return
             logged = client.get_logged_model(outputs.model_outputs[-1].model_id)
             if logged.metrics:
                 return

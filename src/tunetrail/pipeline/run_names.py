@@ -18,7 +18,9 @@ _UNNAMED = ("output_dir", "model_dir", "database", "tracking", "preparation", "s
 
 
 def run_name(settings: Settings, session: str, families: Sequence[ModelFamily]) -> str:
-    """Return the name of a run, such as `s1: embedding minilm, learning_rate=3e-05`.
+    """Return the name of a run, such as `learning_rate=3e-05: embedding minilm on s1`.
+
+    What tells runs apart comes first, as MLflow's table cuts off the end.
 
     Args:
         settings: All that was set; at most four values that differ from the defaults are named, the
@@ -35,7 +37,9 @@ def run_name(settings: Settings, session: str, families: Sequence[ModelFamily]) 
     changes = list(_changes_in_words(settings, families))
     hidden = len(changes) - _SHOWN_CHANGES
     more = [f"and {hidden} more"] if hidden > 0 else []
-    return ", ".join([f"{session}: {' + '.join(models)}", *changes[:_SHOWN_CHANGES], *more])
+    shown = ", ".join([*changes[:_SHOWN_CHANGES], *more])
+    trained = f"{' + '.join(models)} on {session}"
+    return f"{shown}: {trained}" if shown else trained
 
 
 def _changes_in_words(settings: Settings, families: Sequence[ModelFamily]) -> Iterator[str]:

@@ -233,12 +233,14 @@ class TrackedRun:
             self.tracker.client.log_inputs(self.run_id, inputs)
 
     def link(self, run_id: str) -> None:
-        """Show the datasets and models of a run below this one with this one as well."""
+        """Show the datasets and models of a run that belongs to this one with this one as well."""
         client = self.tracker.client
         with tracking_errors(self.tracker.config.uri):
             run = client.get_run(run_id)
-            client.log_inputs(self.run_id, run.inputs.dataset_inputs)
-            client.log_outputs(self.run_id, run.outputs.model_outputs)
+            if run.inputs is not None:
+                client.log_inputs(self.run_id, run.inputs.dataset_inputs)
+            if run.outputs is not None:
+                client.log_outputs(self.run_id, run.outputs.model_outputs)
 
     def finish(self, state: str, reason: str | None = None) -> None:
         """End the run in a state, with the reason as a tag.

@@ -182,8 +182,16 @@ def _draw_axis(axes: "Axes", position: int, ticks: Sequence[tuple[float, str]]) 
     for height, text in ticks:
         label = drawable(text, _AXIS_CHARACTERS)
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
-        shift = {"xytext": (4, 0), "textcoords": "offset points"}
-        axes.annotate(label, (position, height), va="center", bbox=box, zorder=5, **shift, **TEXT)
+        axes.annotate(
+            label,
+            (position, height),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            bbox=box,
+            zorder=5,
+            **TEXT,
+        )
 
 
 def _short_name(job: SweepJob) -> str:

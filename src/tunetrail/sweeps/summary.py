@@ -178,6 +178,9 @@ def write_sweep_summary(run: TrackedRun, study: SweepStudy, manager: DatabaseMan
         write_private_text(page, sweep_page(summary, figures))
         run.log_artifact(page, SWEEP_FOLDER)
 
+    best = summary.best_job
+    if best is not None and best.mlflow_run_id and run.tracker.find_run(best.mlflow_run_id):
+        run.link(best.mlflow_run_id)
     # A note stays as it is, so a sweep that goes on gets it at its end.
     if all(job.has_ended for job in summary.jobs):
         sentences = [summary.best_in_words, summary.decision, f"{summary.counts_in_words}."]
@@ -294,17 +297,19 @@ def _importances(study: SweepStudy, finished: int) -> dict[str, float]:
 def _decision(jobs: list[SweepJob], manager: DatabaseManager) -> str | None:
     """Return what the gate decided on a job of the sweep, in words; None before."""
     job_of_run = {job.mlflow_run_id: job for job in jobs if job.mlflow_run_id}
-    decided = [record for record in manager.promotions() if record.mlflow_run_id in job_of_run]
-    if not decided:
-        return None
-    record = decided[-1]
-    return _decision_in_words(record, job_of_run[record.mlflow_run_id])
+    # The last one: a job of which another was promoted first may have been resumed by hand.
+    for record in reversed(manager.promotions()):
+        job = job_of_run.get(record.mlflow_run_id)
+        if job is not None:
+            return _decision_in_words(record, job)
+    return None
 
 
 def _decision_in_words(record: PromotionRecord, job: SweepJob) -> str:
     decision = "promoted to root" if record.decision == "promoted" else "refused, root stays"
+    metric = objective_label(record.metric) if record.metric is not None else "The metric"
     return (
         f"Job {job.number} became version {record.version} of {record.model_name}: {decision}. "
-        f"{objective_label(record.metric)} of the test rows is {record.after:.4f} against "
+        f"{metric} of the test rows is {record.after:.4f} against "
         f"{record.before:.4f}. Reason: {record.reason}."
     )

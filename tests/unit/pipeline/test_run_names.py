@@ -17,7 +17,7 @@ def settings_with(**training: Any) -> Settings:
 
 
 def test_a_run_with_the_defaults_is_named_after_its_session_and_model() -> None:
-    assert run_name(settings_with(), "s1", [EMBEDDING]) == "s1: embedding minilm"
+    assert run_name(settings_with(), "s1", [EMBEDDING]) == "embedding minilm on s1"
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_a_run_with_the_defaults_is_named_after_its_session_and_model() -> None:
 def test_a_model_is_named_by_the_last_component_of_its_id_or_folder(model: str, shown: str) -> None:
     settings = Settings(embedding=EmbeddingConfig(model=model))
 
-    assert run_name(settings, "s1", [EMBEDDING]) == f"s1: embedding {shown}"
+    assert run_name(settings, "s1", [EMBEDDING]) == f"embedding {shown} on s1"
 
 
 def test_the_training_comes_first_among_what_differs_and_four_values_are_named() -> None:
@@ -37,7 +37,7 @@ def test_the_training_comes_first_among_what_differs_and_four_values_are_named()
     name = run_name(settings, "s1", [EMBEDDING])
 
     assert "learning_rate=3e-05" in name and "batch_size=8" in name and "num_epochs=7" in name
-    assert name.endswith(", and 1 more") and "seed" not in name
+    assert name.endswith(", and 1 more: embedding minilm on s1") and "seed" not in name
 
 
 def test_equal_names_of_two_models_keep_their_sections() -> None:
@@ -48,10 +48,10 @@ def test_equal_names_of_two_models_keep_their_sections() -> None:
 
     both = run_name(settings, "s1", [EMBEDDING, LLM])
 
-    assert both.startswith("s1: embedding minilm + llm smollm2-135m, ")
+    assert both.endswith(": embedding minilm + llm smollm2-135m on s1")
     assert "embedding.training.batch_size=8, llm.training.batch_size=8" in both
     # What another family was told says nothing about this one's run.
-    assert run_name(settings, "s1", [LLM]) == "s1: llm smollm2-135m, batch_size=8"
+    assert run_name(settings, "s1", [LLM]) == "batch_size=8: llm smollm2-135m on s1"
 
 
 def test_stores_and_folders_are_not_named(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_stores_and_folders_are_not_named(tmp_path: Path) -> None:
     settings.tracking.uri = "http://user:secret@host"
     settings.database.url = "postgresql+psycopg://u:secret@host/db"
 
-    assert run_name(settings, "s1", [EMBEDDING]) == "s1: embedding minilm"
+    assert run_name(settings, "s1", [EMBEDDING]) == "embedding minilm on s1"
 
 
 def test_values_are_short_and_have_no_quotation_mark() -> None:
