@@ -67,7 +67,9 @@ def test_run_and_version_say_the_decision_in_two_sentences(
     assert [text.partition(":")[0] for text in paragraphs] == ["**embedding**", "**llm**"]
 
     description = client.get_model_version("embedding", "1").description
-    decision = runs["embedding"].data.tags["mlflow.note.content"]
+    note_of_run = runs["embedding"].data.tags["mlflow.note.content"]
+    decision, scored_on = note_of_run.split("\n\n")
+    assert scored_on.startswith(f"Scored on the test rows `{step['test_rows']}` of s1.")
     assert paragraphs[0] == f"**embedding**: {decision}"
     # What follows is the rest of the model's card.
     assert description.startswith(f"{decision}\n\n## Metrics\n\n| metric | this model |")

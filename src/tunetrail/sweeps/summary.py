@@ -299,7 +299,7 @@ def _decision(jobs: list[SweepJob], manager: DatabaseManager) -> str | None:
     job_of_run = {job.mlflow_run_id: job for job in jobs if job.mlflow_run_id}
     # The last one: a job of which another was promoted first may have been resumed by hand.
     for record in reversed(manager.promotions()):
-        job = job_of_run.get(record.mlflow_run_id)
+        job = job_of_run.get(record.mlflow_run_id or "")
         if job is not None:
             return _decision_in_words(record, job)
     return None
