@@ -143,6 +143,8 @@ def test_only_the_best_job_is_evaluated_and_meets_the_gate(
     assert tags["tunetrail.sweep.best_run"] == best.mlflow_run_id
     assert metrics["best/ndcg_at_10"] == best.values[0]  # type: ignore[index]
     assert metrics["jobs/finished"] == 3
+    assert tags["tunetrail.embedding.decision"] == "promoted"
+    assert metrics["embedding/improvement"] == promotion.improvement
 
     # A driver that was killed at this point decides again, without another look.
     again = decide_sweep(sweep.settings, sweep.database, sweep.run_id)

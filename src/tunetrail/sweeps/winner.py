@@ -8,6 +8,7 @@ from typing import Any
 from tunetrail.config import Settings
 from tunetrail.evaluation.metrics import is_metric, metric_named
 from tunetrail.node import ModelTrainingNode, NodeConfig
+from tunetrail.pipeline.recording import summarize
 from tunetrail.stores.database import DatabaseManager, RunState
 from tunetrail.stores.resumable_runs import TRAINING_RUN_TAG
 from tunetrail.stores.tracking import Tracker
@@ -144,3 +145,10 @@ def _record(decision: SweepDecision, settings: Settings) -> None:
             figures |= {f"best/{name}/lower": lower, f"best/{name}/upper": upper}
     run.log_metrics(figures)
     run.set_tags(tags)
+
+    # As in the run of the job: what the gate decided, and by which figures.
+    if decision.results is not None:
+        steps = decision.results["results"]["steps"]
+        for model_type in steps["comparison"]:
+            of_type = {name: steps[name][model_type] for name in ("comparison", "deployment")}
+            summarize(run, model_type, of_type)
