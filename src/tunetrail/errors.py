@@ -6,8 +6,9 @@ failure of the machine or a server, such as a full disk or an unreachable databa
 
 import difflib
 import re
+import signal
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -102,4 +103,23 @@ def state_after(error: BaseException) -> tuple[str, str]:
     """
     state = "failed" if isinstance(error, Exception) else "interrupted"
     name = type(error).__name__
+    signal_name = _signal_of(error)
+    if signal_name is not None:
+        return state, f"stopped by {signal_name}"
     return state, f"{name}: {error}" if str(error) else name
+
+
+def _signal_of(error: BaseException) -> str | None:
+    """Return the signal that an exception stands for, None if it stands for none."""
+    # Python raises the first for Ctrl-C, Lightning the second one for SIGTERM.
+    if isinstance(error, KeyboardInterrupt):
+        return "Ctrl-C"
+    if type(error).__name__ == "SIGTERMException":
+        return "SIGTERM"
+
+    # The command line ends with 128 + n after signal n.
+    if isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > 128:
+        with suppress(ValueError):
+            name = signal.Signals(error.code - 128).name
+            return "Ctrl-C" if name == "SIGINT" else name
+    return None

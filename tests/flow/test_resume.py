@@ -147,7 +147,7 @@ def test_resume_goes_on_after_the_steps_that_are_finished(
     with ending_at(message, SystemExit(143)), pytest.raises(SystemExit):
         node(settings, database).execute({"session_id": session, "model_type": "embedding"})
     (interrupted,) = database.training_runs()
-    assert (interrupted.state, interrupted.reason) == ("interrupted", "SystemExit: 143")
+    assert (interrupted.state, interrupted.reason) == ("interrupted", "stopped by SIGTERM")
     assert interrupted.mlflow_run_id is not None
     assert f"`tunetrail resume {interrupted.mlflow_run_id}` continues" in caplog.text
     run_of_type = runs_by_family(runs_of(settings))["embedding"].info.run_id

@@ -223,8 +223,8 @@ def test_start_run_puts_a_child_below_its_parent_with_its_tags(tracker: Tracker)
         (None, "FINISHED", "succeeded", None),
         (ValueError("too few"), "FAILED", "failed", "ValueError: too few"),
         (ValueError(), "FAILED", "failed", "ValueError"),
-        (SystemExit(143), "KILLED", "interrupted", "SystemExit: 143"),
-        (KeyboardInterrupt(), "KILLED", "interrupted", "KeyboardInterrupt"),
+        (SystemExit(143), "KILLED", "interrupted", "stopped by SIGTERM"),
+        (KeyboardInterrupt(), "KILLED", "interrupted", "stopped by Ctrl-C"),
     ],
 )
 def test_ending_marks_the_run_and_lets_the_error_through(
