@@ -28,6 +28,7 @@ BENCHMARKS = (
     "encode",
     "gradcache",
     "overhead",
+    "tracking",
 )
 ON_DEMAND = ("quality", "gpu")
 """Take hours, need a file or a GPU: run by `--only` alone."""

@@ -14,7 +14,14 @@ from tunetrail.data.report.session_report import join_sessions
 from tunetrail.deployment.export import check_model_dir
 from tunetrail.errors import ModelError, UserError
 from tunetrail.learning.models.catalog import ResolvedModel
-from tunetrail.pipeline import STAGES, STEPS, DataSciencePipeline, Outcome, remove_leftovers
+from tunetrail.pipeline import (
+    STAGES,
+    STEPS,
+    DataSciencePipeline,
+    Outcome,
+    open_tracker,
+    remove_leftovers,
+)
 from tunetrail.pipeline.benchmark import Benchmark
 from tunetrail.pipeline.families import ALL_FAMILIES, ModelFamily, requested_families
 from tunetrail.pipeline.general_file import GeneralFile
@@ -240,7 +247,7 @@ class ModelTrainingNode:
         self._mark_interrupted_in_database()
         training_run_id = self.db_manager.create_training_run(session_id, model_type)
         with recorded(self.db_manager, training_run_id):
-            tracker = Tracker(self.settings.tracking)
+            tracker = open_tracker(self.settings)
             self._mark_interrupted_in_tracking(tracker)
             run = tracker.start_run(
                 self.run_name or run_name(self.settings, session_id, families),
@@ -352,7 +359,7 @@ class ModelTrainingNode:
         self._check_model_dir(families)
 
         # Files that are gone or broken have to fail before the run is marked as running again.
-        tracker = Tracker(self.settings.tracking)
+        tracker = open_tracker(self.settings)
         pipeline = DataSciencePipeline(self.settings, tracker=tracker)
         for model_run in resumable_run.model_runs.values():
             if not model_run.finished:

@@ -27,6 +27,7 @@ _DESTRUCTOR_SECONDS = 0.05
 _COMMANDS = (
     "train",
     "resume",
+    "sync",
     "prepare",
     "ingest",
     "sessions",
@@ -48,6 +49,7 @@ tunetrail turns the samples that an application collects into better embedding m
 commands:
   train      train on a session's samples; the new model becomes `root` if it is measurably better
   resume     continue a run that failed, was stopped or was killed
+  sync       deliver the metrics that MLflow didn't take while its server was away
   prepare    validate, clean and split a session's rows into files, without training
   ingest     store the samples or chat logs of a file, a folder, a URL or a query under a session
   sessions   list the sessions, their samples and how their last training ended

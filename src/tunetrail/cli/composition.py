@@ -215,6 +215,8 @@ def quieten() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # It asks the hub for a model card and a licence of every model, even of local folders.
     logging.getLogger("mlflow.transformers").setLevel(logging.ERROR)
+    # It warns of each attempt to reach a server; the last one ends in an error anyway.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
     # It prints the traceback of every database error, and then raises the error anyway.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 

@@ -6,9 +6,14 @@ from typing import Any
 from tunetrail.cli.composition import NO_HYDRA_FILES, TrainRequest, run_composed
 from tunetrail.errors import ConfigError, UserError
 
+_NOTHING = (
+    "no run can be resumed: every run of this database has succeeded, is running, or has lost its "
+    "folder below output_dir."
+)
 _CHANGEABLE = ("database", "tracking", "model_dir")
 """Sections and keys on which nothing that a run learns depends."""
-_FORCE = "--force"
+_FORCE, _LAST = "--force", "--last"
+_SHOWN_CHARACTERS = 8
 
 
 def resume(arguments: list[str]) -> int:
@@ -25,10 +30,12 @@ def resume(arguments: list[str]) -> int:
     _check(options, overrides, run_ids)
 
     def resume_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]:
+        if not run_ids and _LAST not in options:
+            return _list_resumable(request)
         # The request has a default for it, which isn't what the run began with.
         sets_model_dir = any(override.startswith("model_dir=") for override in overrides)
         model_dir = request.model_dir if sets_model_dir else None
-        return _resume_one(run_ids[0], _FORCE in options, model_dir, request)
+        return _resume_one(next(iter(run_ids), None), _FORCE in options, model_dir, request)
 
     # The schema demands a session, but the run brings its own: any id will do.
     defaults = ["session_id=resumed", *NO_HYDRA_FILES]
@@ -38,9 +45,10 @@ def resume(arguments: list[str]) -> int:
 
 def _check(options: list[str], overrides: list[str], run_ids: list[str]) -> None:
     for option in options:
-        if option != _FORCE:
+        if option not in (_FORCE, _LAST):
             raise UserError(
-                f"resume has no option {option}; it has {_FORCE}. See `tunetrail resume --help`."
+                f"resume has no option {option}; it has {_FORCE} and {_LAST}. "
+                "See `tunetrail resume --help`."
             )
 
     for override in overrides:
@@ -51,10 +59,11 @@ def _check(options: list[str], overrides: list[str], run_ids: list[str]) -> None
                 f"got {override}. Only model_dir and the keys of database and tracking can be set."
             )
 
-    if len(run_ids) != 1:
+    named = [*run_ids, *filter(_LAST.__eq__, options)]
+    if len(named) > 1:
         raise UserError(
-            f"resume takes the id of one run, got {', '.join(run_ids) or 'none'}. "
-            "`tunetrail ui` shows the ids."
+            f"resume takes the id of one run or {_LAST}, got {', '.join(named)}. "
+            "`tunetrail resume` lists the runs that can be resumed."
         )
 
 
@@ -62,41 +71,87 @@ def help_text() -> str:
     """Return what `tunetrail resume --help` prints."""
     return """\
 usage: tunetrail resume RUN_ID [database.url=URL] [tracking.uri=URI] [model_dir=FOLDER] [--force]
+       tunetrail resume --last
+       tunetrail resume
 
 Continues a run that failed, was stopped (Ctrl-C, SIGTERM) or was killed: in the same MLflow run,
 with the configuration and the prepared rows that it began with. Finished steps are not repeated,
 and the training continues from its last checkpoint.
 
-RUN_ID is the run's id in MLflow (`tunetrail ui` shows it), or the id of a run below it. Only the
-stores can be changed, also by their groups: tracking=server; and the folder of the exported models.
+RUN_ID is the run's id in MLflow, or the id of a run below it; its beginning is enough if no other
+run's id begins like that. Without an id, the runs that can be resumed are listed. Only the stores
+can be changed, also by their groups: tracking=server; and the folder of the exported models.
 
 The folder output_dir/ID holds what is needed. It is removed when the run succeeds, or fails because
 of its settings or rows; delete it to give the run up. Resume in the folder in which the run was
 started, as its paths may be relative.
 
+  --last    resume the newest run that can be resumed
   --force   treat a run of another host as dead, although that can't be checked from here
 
 Exit code: 0; 2 for a run that can't be resumed, with the reason; otherwise as `tunetrail train`.
 
 examples:
-  tunetrail resume 0f8fad5bd9cb469fa16570867728950e
+  tunetrail resume 0f8fad5b
   tunetrail resume 0f8fad5bd9cb469fa16570867728950e tracking.uri=sqlite:///runs/mlflow.db"""
 
 
 def _resume_one(
-    run_id: str, force: bool, model_dir: str | None, request: TrainRequest
+    run_id: str | None, force: bool, model_dir: str | None, request: TrainRequest
 ) -> Mapping[str, Any]:
+    """Resume the run of an id, or the newest run if there is no id."""
     from tunetrail.cli.results_table import print_results
     from tunetrail.node import ModelTrainingNode, NodeConfig
     from tunetrail.pipeline.ranks import follows_first_node
     from tunetrail.stores.database import DatabaseManager
+    from tunetrail.stores.resumable_runs import resumable_runs, whole_run_id
 
     # The run's settings are in the stores, which belong to node 0: the environment has to do.
     if follows_first_node(request.trainer):
         return {}
     with DatabaseManager(request.database.url) as manager:
+        if run_id is None:
+            newest = resumable_runs(request.tracking, manager, most=1)
+            if not newest:
+                raise UserError(_NOTHING)
+            run_id = newest[0].run_id
+        run_id = whole_run_id(request.tracking, manager, run_id)
         node = ModelTrainingNode(NodeConfig(settings=request), manager)
         results = node.resume(run_id, force=force, model_dir=model_dir)
 
     print_results(results, request.tracking.uri, node.report)
     return results
+
+
+def _list_resumable(request: TrainRequest) -> Mapping[str, Any]:
+    """Print the runs that can be resumed, the newest first."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from tunetrail.stores.database import DatabaseManager
+    from tunetrail.stores.resumable_runs import resumable_runs
+
+    with DatabaseManager(request.database.url) as manager:
+        runs = resumable_runs(request.tracking, manager)
+    if not runs:
+        print(_NOTHING)
+        return {}
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("run", "started", "session", "models"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("reason")
+    for run in runs:
+        training = run.training
+        table.add_row(
+            run.run_id[:_SHOWN_CHARACTERS],
+            training.created_at.strftime("%Y-%m-%d %H:%M"),
+            training.session_id,
+            training.model_type,
+            escape(training.reason or ""),
+        )
+    Console().print(table)
+    print("tunetrail resume RUN continues one of them, tunetrail resume --last the first.")
+    return {}

@@ -3,6 +3,8 @@
 import os
 from dataclasses import dataclass
 
+from tunetrail.config.checks import at_least, check_settings, setting
+
 SWEEP_RUN_VARIABLE = "TUNETRAIL_SWEEP_RUN"
 """Environment variable with the MLflow run of the sweep that this process is a job of."""
 
@@ -35,8 +37,20 @@ class TrackingConfig:
     (`tracking=server` takes `$MLFLOW_TRACKING_URI`)."""
 
     artifacts: str = "mlartifacts"
-    """Folder for artifacts and model versions; only used when an experiment is made in a
-    local store."""
+    """Folder, or URI such as `s3://BUCKET/FOLDER`, of artifacts and model versions. It is fixed
+    when the experiment is made; a server has a place of its own unless a URI is given."""
 
     experiment: str = "tunetrail"
     """Name of the MLflow experiment that the runs belong to."""
+
+    system_metrics: bool = True
+    """Whether the use of CPU, memory, disk, network and GPU is logged with a training's run, every
+    ten seconds: MLflow shows it under *System metrics*."""
+
+    patience_seconds: int = setting(300, at_least(0))
+    """Seconds that a run waits for an MLflow server that has stopped answering, before it fails and
+    can be resumed. The training itself never waits: metrics are kept below `output_dir` until the
+    server answers or `tunetrail sync` delivers them."""
+
+    def __post_init__(self) -> None:
+        check_settings("tracking", self)

@@ -239,8 +239,9 @@ class TrainingConfig:
     0 never stops early. Only a training with more than this and one further validation can stop:
     see `validations_per_epoch`."""
 
-    logging_steps: int = setting(10, at_least(1))
-    """Optimizer steps between two points of the training curves."""
+    logging_steps: int = setting(0, at_least(0, " (0: automatic)"))
+    """Optimizer steps between two points of the training curves; 0 means 10, or fewer in a short
+    training, whose curves then have about 20 points."""
 
     # Keys in addition to the specification's.
 

@@ -47,6 +47,8 @@ from tunetrail.learning.training.sharding import ShardedStrategy, build_strategy
 from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.plain_values import plain_values
 
+_FEWEST_REPORTS, _MOST_STEPS_PER_REPORT = 20, 10
+"""A curve of fewer points shows no course; more steps would hide what happens within them."""
 logger = logging.getLogger(__name__)
 
 
@@ -277,7 +279,8 @@ class _Attempt:
         self.averaging = averaging_callback(
             averaging.kind, averaging.decay, averaging.start, module.total_steps
         )
-        self.reporter = MetricsReporter(plan.on_metrics, training.logging_steps)
+        self.report_interval = report_interval(training, batches)
+        self.reporter = MetricsReporter(plan.on_metrics, self.report_interval)
         self.judges = _judges(plan, data)
         self.stopping = EarlyStopping(
             plan.monitor.key,
@@ -370,7 +373,7 @@ class _Attempt:
             # The reporter passes on the metrics of the training itself.
             logger=CallbackMetrics(plan.on_metrics) if plan.trainer.callbacks else False,
             enable_model_summary=False,
-            log_every_n_steps=training.logging_steps,
+            log_every_n_steps=self.report_interval,
             default_root_dir=plan.folder,
         )
 
@@ -407,6 +410,16 @@ class _Attempt:
                 callbacks.append(self.stopping)
             callbacks.append(self.best)
         return [*callbacks, self.last, self.signals]
+
+
+def report_interval(training: TrainingConfig, batches: int) -> int:
+    """Return the optimizer steps between two reports of a training with so many batches."""
+    if training.logging_steps:
+        return training.logging_steps
+    steps = training.max_steps
+    if steps <= 0:
+        steps = training.num_epochs * -(-batches // training.batches.accumulate)
+    return min(_MOST_STEPS_PER_REPORT, max(1, steps // _FEWEST_REPORTS))
 
 
 def _recoverable(error: Exception, module: TrainedModule, parts: int) -> RecoverableError | None:

@@ -1,6 +1,6 @@
 """The pipeline: DataSciencePipeline, the stages of one model type in order."""
 
-from tunetrail.pipeline.data_science_pipeline import DataSciencePipeline
+from tunetrail.pipeline.data_science_pipeline import DataSciencePipeline, open_tracker
 from tunetrail.pipeline.outcome import STAGES, STEPS, Outcome, OutcomeState, Pruned
 from tunetrail.pipeline.run_state import remove_leftovers
 
@@ -11,5 +11,6 @@ __all__ = [
     "Outcome",
     "OutcomeState",
     "Pruned",
+    "open_tracker",
     "remove_leftovers",
 ]

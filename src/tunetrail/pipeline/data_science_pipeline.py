@@ -50,12 +50,19 @@ from tunetrail.pipeline.stages.prepare import prepare
 from tunetrail.pipeline.stages.score_validation import score_validation
 from tunetrail.pipeline.train_rows import TrainRowBuilder
 from tunetrail.run_reports import try_to_log_report
+from tunetrail.stores.metric_writer import SPOOL
 from tunetrail.stores.resumable_runs import FAMILY_TAG, OUTCOME_TAG
+from tunetrail.stores.system_metrics import system_metrics
 from tunetrail.stores.tracking import TrackedRun, Tracker
 
 
 def ignore_decision(deployment: Deployment) -> None:
     """Take the decision and forget it."""
+
+
+def open_tracker(settings: Settings) -> Tracker:
+    """Open the MLflow store of the settings, for trainings: they don't wait for it."""
+    return Tracker(settings.tracking, spool=Path(settings.output_dir) / SPOOL)
 
 
 class DataSciencePipeline:
@@ -89,7 +96,7 @@ class DataSciencePipeline:
         """The MLflow store, opened at first use."""
         # Not in the constructor: preparing rows needs no store.
         if self._tracker is None:
-            self._tracker = Tracker(self.settings.tracking)
+            self._tracker = open_tracker(self.settings)
         return self._tracker
 
     def resolve(self, model_type: str) -> ResolvedModel:
@@ -239,6 +246,7 @@ class DataSciencePipeline:
         # disk, the message gets its advice and its section, and MLflow records the final text.
         with (
             run_end,
+            system_metrics(run, self.settings.tracking),
             naming_section(model_type),
             full_memory,
             working_folder(state.folder),

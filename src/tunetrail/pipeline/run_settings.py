@@ -6,6 +6,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from tunetrail.config import MODEL_SECTIONS, ModelSection, Settings, TrackingConfig
 from tunetrail.errors import UserError, did_you_mean
+from tunetrail.stores.tracking_errors import shown_uri
 
 _Section = TypeVar("_Section")
 _REQUEST = ("session_id", "model_type")
@@ -23,6 +24,7 @@ def plain_settings(settings: Settings, database: str) -> dict[str, Any]:
     # asdict copies nested sections, so the settings themselves keep their connections.
     plain["database"]["url"] = database
     plain["tracking"].pop("uri")
+    plain["tracking"]["artifacts"] = shown_uri(plain["tracking"]["artifacts"])
     return plain
 
 

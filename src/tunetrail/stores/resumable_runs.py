@@ -1,7 +1,10 @@
 """Find the run that an id means, and check that it can be resumed."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import filterfalse
+from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Run
@@ -21,6 +24,8 @@ FAMILY_TAG = "tunetrail.family"
 OUTCOME_TAG = "tunetrail.outcome"
 """The tag of such a run that says where it ended."""
 _DECIDED = ("promoted", "refused")
+_ID_LENGTH = 32
+_SHOWN_IDS = 3
 _AGAIN = "Start it again with `tunetrail train`."
 
 
@@ -70,14 +75,7 @@ def find_resumable_run(
     """
     check_identifier("RUN_ID", run_id)
 
-    # A Tracker would create the missing file.
-    file = sqlite_file(tracking.uri)
-    if file is not None and not file.exists():
-        raise UserError(
-            f"tracking.uri must name a store with runs, got {tracking.uri}: there is no such file. "
-            "Resume in the folder in which the run was started, or name its store."
-        )
-
+    _check_store_exists(tracking)
     tracker = Tracker(tracking)
     run = _pipeline_run(tracker, database, run_id)
     training = database.training_run(run.data.tags[TRAINING_RUN_TAG])
@@ -97,6 +95,69 @@ def find_resumable_run(
     )
 
 
+def resumable_runs(
+    tracking: TrackingConfig, database: DatabaseManager, *, most: int = 20
+) -> list[ResumableRun]:
+    """Return the newest runs that can be resumed, the newest first.
+
+    Raises:
+        UserError: The store doesn't exist.
+    """
+    _check_store_exists(tracking)
+    # A killed process couldn't mark its run itself.
+    database.mark_interrupted_runs()
+
+    resumable: list[ResumableRun] = []
+    for training in reversed(database.training_runs()):
+        has_ended = training.state in (RunState.FAILED, RunState.INTERRUPTED)
+        if not has_ended or training.mlflow_run_id is None or len(resumable) == most:
+            continue
+        # One whose run was deleted in MLflow, for example.
+        with contextlib.suppress(UserError):
+            run = find_resumable_run(tracking, database, training.mlflow_run_id)
+            if _has_folders(run):
+                resumable.append(run)
+    return resumable
+
+
+def _has_folders(run: ResumableRun) -> bool:
+    """Tell whether what is needed to continue the run is still on this disk."""
+    folder = Path(run.settings["output_dir"])
+    unfinished = filterfalse(lambda model_run: model_run.finished, run.model_runs.values())
+    return all((folder / model_run.run_id).is_dir() for model_run in unfinished)
+
+
+def whole_run_id(tracking: TrackingConfig, database: DatabaseManager, beginning: str) -> str:
+    """Return the id that begins with some characters; the characters if there is none.
+
+    Raises:
+        UserError: Several ids begin with them.
+    """
+    check_identifier("RUN_ID", beginning)
+    file = sqlite_file(tracking.uri)
+    # MLflow would make a file that is missing.
+    if len(beginning) >= _ID_LENGTH or (file is not None and not file.exists()):
+        return beginning
+
+    tracker = Tracker(tracking)
+    with tracker.request():
+        experiments = tracker.client.search_experiments()
+        experiment_ids = [experiment.experiment_id for experiment in experiments]
+        condition = f"attributes.run_id LIKE '{beginning}%'"
+        runs = tracker.client.search_runs(experiment_ids, condition)
+    run_ids = [run.info.run_id for run in runs]
+    run_ids += [training.run_id for training in database.training_runs()]
+
+    # Again, since an underscore is any character for LIKE.
+    run_ids = sorted(filter(lambda run_id: run_id.startswith(beginning), run_ids))
+    if len(run_ids) > 1:
+        raise UserError(
+            f"RUN_ID must be the beginning of one run's id, got {beginning!r}, with which "
+            f"{len(run_ids)} ids begin. Give more of it: {', '.join(run_ids[:_SHOWN_IDS])}."
+        )
+    return run_ids[0] if run_ids else beginning
+
+
 def finished_steps(
     tracker: Tracker, run_id: str, names: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
@@ -112,6 +173,16 @@ def finished_steps(
         raise UserError(
             f"the results of the finished run {run_id} can't be read: {error} {_AGAIN}"
         ) from error
+
+
+def _check_store_exists(tracking: TrackingConfig) -> None:
+    # A Tracker would create the missing file.
+    file = sqlite_file(tracking.uri)
+    if file is not None and not file.exists():
+        raise UserError(
+            f"tracking.uri must name a store with runs, got {tracking.uri}: there is no such file. "
+            "Resume in the folder in which the run was started, or name its store."
+        )
 
 
 def _pipeline_run(tracker: Tracker, database: DatabaseManager, run_id: str) -> Run:

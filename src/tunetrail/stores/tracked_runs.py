@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_RUN_NOTE
 
 from tunetrail.errors import TrackingError, state_after
 from tunetrail.paths import write_private_text
+from tunetrail.stores.metric_writer import Report
 from tunetrail.stores.processes import ProcessIdentity
-from tunetrail.stores.tracking_errors import shown_uri, tracking_errors
+from tunetrail.stores.tracking_errors import shown_uri
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,11 +54,10 @@ class TrackedRun:
         self.run_id = run_id
         self.resumed = 0
         self.final_state = "succeeded"
-        self._logged: dict[str, dict[int, float]] = {}
 
     def reopen(self) -> None:
         """Reopen a run that has ended, in this process; the tag `tunetrail.resumed` counts it."""
-        with tracking_errors(self.tracker.config.uri):
+        with self.tracker.request():
             tags = self.tracker.client.get_run(self.run_id).data.tags
             self.resumed = int(tags.get(RESUMED, "0")) + 1
             # Before the status: a running run with the tags of a dead process would be marked as
@@ -87,19 +87,16 @@ class TrackedRun:
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log the metrics of a step, except values that aren't finite, which MLflow alters.
 
-        A resumed run repeats the steps after its last checkpoint; values that it logged before
-        are not logged twice.
+        MLflow has them some seconds later, see `MetricWriter`. A resumed run repeats the steps
+        after its last checkpoint; values that it logged before are not logged twice.
         """
         milliseconds = int(time.time() * 1000)
-        entries = [
-            Metric(safe_name(name), float(value), milliseconds, step)
-            for name, value in metrics.items()
-            if math.isfinite(value)
-        ]
-        # Only then: the history costs a request per metric.
-        if self.resumed:
-            entries = [metric for metric in entries if not self._is_logged(metric)]
-        self._log_batch(metrics=entries)
+        points = []
+        for name, value in metrics.items():
+            if math.isfinite(value):
+                points.append((safe_name(name), float(value), milliseconds, step))
+        if points:
+            self.tracker.write_metrics(Report(self.run_id, points, resumed=self.resumed > 0))
 
     def logged_steps(self, name: str) -> set[int]:
         """Return the steps for which the run has a value of a metric."""
@@ -109,12 +106,12 @@ class TrackedRun:
 
     def log_dict(self, content: Mapping[str, Any], file: str) -> None:
         """Store a dict as a JSON or YAML artifact."""
-        with tracking_errors(self.tracker.config.uri):
+        with self.tracker.request():
             self.tracker.client.log_dict(self.run_id, dict(content), file)
 
     def artifacts(self, folder: str | None = None) -> list[str]:
         """Return the paths of the artifacts in a folder of the run, by default in the top one."""
-        with tracking_errors(self.tracker.config.uri):
+        with self.tracker.request():
             artifacts = self.tracker.client.list_artifacts(self.run_id, folder)
         return [artifact.path for artifact in artifacts]
 
@@ -125,7 +122,7 @@ class TrackedRun:
             TrackingError: The artifact doesn't exist or can't be read.
         """
         with (
-            tracking_errors(self.tracker.config.uri),
+            self.tracker.request(),
             tempfile.TemporaryDirectory(prefix="tunetrail-") as folder,
         ):
             path = Path(self.tracker.client.download_artifacts(self.run_id, file, folder))
@@ -146,14 +143,14 @@ class TrackedRun:
         # In a folder of the run's own, as artifacts of several runs have the same names.
         run_folder = folder / self.run_id
         run_folder.mkdir(exist_ok=True)
-        with tracking_errors(self.tracker.config.uri):
+        with self.tracker.request():
             path = self.tracker.client.download_artifacts(self.run_id, file, str(run_folder))
         return Path(path)
 
     def artifact_location(self, file: str) -> str:
         """Return where a person finds an artifact: a path, a page of the server, or a URI."""
         uri = self.tracker.config.uri
-        with tracking_errors(uri):
+        with self.tracker.request():
             info = self.tracker.client.get_run(self.run_id).info
         url = urlsplit(info.artifact_uri)
         if url.scheme in ("", "file"):
@@ -168,14 +165,14 @@ class TrackedRun:
 
         The user may have written one while the run went on, or before it was resumed.
         """
-        with tracking_errors(self.tracker.config.uri):
+        with self.tracker.request():
             tags = self.tracker.client.get_run(self.run_id).data.tags
         if not tags.get(MLFLOW_RUN_NOTE, "").strip():
             self.set_tags({MLFLOW_RUN_NOTE: note})
 
     def log_text(self, text: str, file: str) -> None:
         """Store a text artifact."""
-        with tracking_errors(self.tracker.config.uri):
+        with self.tracker.request():
             self.tracker.client.log_text(self.run_id, text, file)
 
     def log_table(self, table: "pd.DataFrame", file: str) -> None:
@@ -194,7 +191,7 @@ class TrackedRun:
         text = table.to_json(orient="split", index=False, force_ascii=True)
         folder, _, name = file.rpartition("/")
         with (
-            tracking_errors(self.tracker.config.uri),
+            self.tracker.request(),
             tempfile.TemporaryDirectory(prefix="tunetrail-") as local,
         ):
             path = Path(local) / name
@@ -208,12 +205,12 @@ class TrackedRun:
 
     def log_figure(self, figure: Any, file: str) -> None:
         """Store a matplotlib figure as an artifact."""
-        with tracking_errors(self.tracker.config.uri):
+        with self.tracker.request():
             self.tracker.client.log_figure(self.run_id, figure, file)
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Store a file or a folder as an artifact."""
-        with tracking_errors(self.tracker.config.uri):
+        with self.tracker.request():
             self.tracker.client.log_artifact(self.run_id, str(path), folder)
 
     def log_input(self, name: str, digest: str, context: str, rows: int) -> None:
@@ -229,7 +226,7 @@ class TrackedRun:
             profile=f'{{"num_rows": {rows}}}',
         )
         inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
-        with tracking_errors(self.tracker.config.uri):
+        with self.tracker.request():
             self.tracker.client.log_inputs(self.run_id, inputs)
 
     def link(self, run_id: str) -> None:
@@ -252,8 +249,9 @@ class TrackedRun:
         if reason:
             tags["tunetrail.reason"] = reason
         self.set_tags(tags)
-        with tracking_errors(self.tracker.config.uri):
+        with self.tracker.request():
             self.tracker.client.set_terminated(self.run_id, _UNFINISHED.get(state, "FINISHED"))
+        self.tracker.report_undelivered()
 
     @contextlib.contextmanager
     def finish_on_exit(self) -> Iterator["TrackedRun"]:
@@ -276,41 +274,27 @@ class TrackedRun:
         """End the run without hiding the error that ended it, even if it was MLflow that failed."""
         state, reason = state_after(error)
         try:
-            # The state before the log: it matters more if MLflow fails again.
-            self.finish(state, reason)
-            log.writelines(traceback.format_exception(error))
-            self._keep_log(log)
+            with self.tracker.in_a_hurry():
+                # The state before the log: it matters more if MLflow fails again.
+                self.finish(state, reason)
+                log.writelines(traceback.format_exception(error))
+                self._keep_log(log)
         except TrackingError as tracking_error:
             error.add_note(
                 f"The run {self.run_id} could not be marked as {state}: {tracking_error}"
             )
+            self.tracker.report_undelivered()
 
     def _keep_log(self, log: io.StringIO) -> None:
         file = f"log_resumed_{self.resumed}.txt" if self.resumed else "log.txt"
         if log.getvalue():
             self.log_text(log.getvalue(), file)
 
-    def _is_logged(self, metric: Metric) -> bool:
-        """Tell whether the run had logged this value of a step when it was reopened."""
-        # Read once per metric: this process logs each step only once itself.
-        if metric.key not in self._logged:
-            with tracking_errors(self.tracker.config.uri):
-                history = self.tracker.client.get_metric_history(self.run_id, metric.key)
-            self._logged[metric.key] = {logged.step: logged.value for logged in history}
-        return self._logged[metric.key].get(metric.step) == metric.value
-
-    def _log_batch(
-        self,
-        params: Sequence[Param] = (),
-        metrics: Sequence[Metric] = (),
-        tags: Sequence[RunTag] = (),
-    ) -> None:
-        with tracking_errors(self.tracker.config.uri):
-            for start in range(0, max(len(params), len(metrics), len(tags)), 100):
-                batch = slice(start, start + 100)  # MLflow refuses more params or tags at once
-                self.tracker.client.log_batch(
-                    self.run_id, metrics=metrics[batch], params=params[batch], tags=tags[batch]
-                )
+    def _log_batch(self, params: Sequence[Param] = (), tags: Sequence[RunTag] = ()) -> None:
+        with self.tracker.request():
+            for start in range(0, max(len(params), len(tags)), 100):
+                batch = slice(start, start + 100)  # MLflow refuses more at once
+                self.tracker.client.log_batch(self.run_id, params=params[batch], tags=tags[batch])
 
 
 @contextlib.contextmanager

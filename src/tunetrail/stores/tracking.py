@@ -6,19 +6,18 @@ left open or mixed up.
 
 import contextlib
 import dataclasses
+import functools
 import getpass
-import hashlib
+import logging
 import os
-import socket
-import sqlite3
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 # Before the import of MLflow, which reads them then.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
+# MLflow's default is seven, which take minutes for each of a run's last requests.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 
 import mlflow
 from mlflow import MlflowClient
@@ -28,11 +27,21 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from tunetrail.config import TrackingConfig
 from tunetrail.errors import UserError
-from tunetrail.locks import file_lock
-from tunetrail.paths import private_file, private_folder
+from tunetrail.paths import private_file
+from tunetrail.stores.experiments import ensure_experiment
+from tunetrail.stores.metric_writer import MetricSender, MetricWriter, Report, deliver_leftovers
+from tunetrail.stores.moved_stores import follow_moved_store
 from tunetrail.stores.processes import ProcessIdentity
 from tunetrail.stores.tracked_runs import LONGEST_VALUE, TrackedRun, safe_name
 from tunetrail.stores.tracking_errors import shown_uri, tracking_errors
+from tunetrail.stores.tracking_store import (
+    absolute_uri,
+    check_answers,
+    sqlite_file,
+    store_lock,
+    use_write_ahead_log,
+    wait_until_answers,
+)
 
 __all__ = [
     "LONGEST_VALUE",
@@ -46,6 +55,10 @@ __all__ = [
 ]
 
 BATCH = 1000
+_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+_FLUSH_SECONDS = 20.0
+_activated_uris: set[str] = set()
+_log = logging.getLogger(__name__)
 
 
 class Tracker:
@@ -53,44 +66,94 @@ class Tracker:
 
     Args:
         config: The store's URI, the folder for artifacts and the experiment's name.
+        spool: Folder for metrics that MLflow doesn't have yet, see `MetricWriter`; without it, each
+            report is one request.
 
     Raises:
+        ConfigError: MLflow can't open such a path.
         TrackingError: The store can't be reached, created or written.
     """
 
-    def __init__(self, config: TrackingConfig) -> None:
-        file = sqlite_file(config.uri)
+    def __init__(self, config: TrackingConfig, spool: Path | None = None) -> None:
         # Absolute: a process that changes its folder has to stay with the same file.
-        self.config = dataclasses.replace(config, uri=f"sqlite:///{file}") if file else config
-        with tracking_errors(self.config.uri):
-            _check_reachable(self.config.uri)
-            # Of two processes that create the same store or experiment at once, one would fail.
-            with self.lock("initialise"):
+        self.config = dataclasses.replace(config, uri=absolute_uri(config.uri))
+        self._patience = float(self.config.patience_seconds)
+        uri, file = self.config.uri, sqlite_file(self.config.uri)
+        _warn_of_unused_variables(self.config)
+
+        with tracking_errors(uri):
+            check_answers(uri)
+            # Of two processes that create the same store at once, one would fail.
+            with store_lock(uri, "initialise"):
                 if file:
                     private_file(file)
+                    follow_moved_store(file)
                 self.activate()
-                self.client = MlflowClient(
-                    tracking_uri=self.config.uri, registry_uri=self.config.uri
-                )
-                self.experiment_id = self._ensure_experiment()
-            _use_write_ahead_log(self.config.uri)
+                self.client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            use_write_ahead_log(uri)
+
+        self._sender = MetricSender(self.client)
+        self._writer: MetricWriter | None = None
+        if spool is not None:
+            deliver_leftovers(self.client, uri, spool)
+            self._writer = MetricWriter(self._sender, uri, spool)
 
     def activate(self) -> None:
         """Make this the store of MLflow's own `load_model`, which knows one store per process."""
         mlflow.set_tracking_uri(self.config.uri)
         mlflow.set_registry_uri(self.config.uri)
+        # MLflow sets the variable itself, which is then not the user's.
+        _activated_uris.add(self.config.uri)
+
+    @functools.cached_property
+    def experiment_id(self) -> str:
+        """The id of the experiment, which is made at its first use: readers make none."""
+        with tracking_errors(self.config.uri), store_lock(self.config.uri, "initialise"):
+            return ensure_experiment(self.client, self.config)
+
+    @contextlib.contextmanager
+    def request(self) -> Iterator[None]:
+        """Ask MLflow for something in the block, after delivering the metrics from before.
+
+        A server that has stopped answering is waited for, as long as `tracking.patience_seconds`.
+
+        Raises:
+            TrackingError: MLflow can't do it, or the server is still away.
+        """
+        with tracking_errors(self.config.uri):
+            wait_until_answers(self.config.uri, self._patience)
+            if self._writer is not None:
+                self._writer.flush(_FLUSH_SECONDS)
+            yield
+
+    def write_metrics(self, report: Report) -> None:
+        """Write metrics, by a thread if the store was opened with a spool."""
+        if self._writer is not None:
+            self._writer.write(report)
+            return
+        with self.request():
+            self._sender.send([report])
+
+    @contextlib.contextmanager
+    def in_a_hurry(self) -> Iterator[None]:
+        """Wait for nothing in the block, and try only once: the process is ending."""
+        patience, self._patience = self._patience, 0.0
+        retries, os.environ[_RETRIES] = os.environ.get(_RETRIES, "3"), "0"
+        try:
+            yield
+        finally:
+            self._patience = patience
+            os.environ[_RETRIES] = retries
+
+    def report_undelivered(self) -> None:
+        """Say where metrics are that MLflow doesn't have at the end of a run."""
+        if self._writer is not None:
+            self._writer.report_undelivered()
 
     @contextlib.contextmanager
     def lock(self, purpose: str) -> Iterator[None]:
-        """Hold the lock of this store for a purpose, shared by all processes of this machine.
-
-        MLflow itself locks neither the migrations of a fresh database nor the aliases of models.
-        """
-        file = sqlite_file(self.config.uri)
-        folder = file.parent if file else Path(tempfile.gettempdir())
-        store = hashlib.sha256(self.config.uri.encode()).hexdigest()[:16]
-        name = file.name if file else f"tunetrail-{os.getuid()}-{store}"
-        with file_lock(folder / f".{name}.{purpose}.lock"):
+        """Hold the lock of this store for a purpose; see `store_lock`."""
+        with store_lock(self.config.uri, purpose):
             yield
 
     def start_run(
@@ -188,35 +251,6 @@ class Tracker:
                 self.run(run_id).finish("interrupted", reason)
         return marked
 
-    def _ensure_experiment(self) -> str:
-        """Return the id of the experiment, which is created if it doesn't exist."""
-        name = self.config.experiment
-        experiment = self.client.get_experiment_by_name(name)
-        if experiment is not None:
-            return str(experiment.experiment_id)
-
-        location = None
-        if sqlite_file(self.config.uri):  # a server has its own place for artifacts
-            # Artifacts quote samples; everything of a run lies below this folder.
-            location = private_folder(Path(self.config.artifacts).expanduser().resolve()).as_uri()
-        # MLflow's pages then show what belongs to training, not to chat applications.
-        tags = {"mlflow.experimentKind": "custom_model_development"}
-        return str(self.client.create_experiment(name, artifact_location=location, tags=tags))
-
-
-def _check_reachable(uri: str) -> None:
-    """Raise `OSError` at once if the server doesn't listen; MLflow would retry for minutes."""
-    url = urlsplit(uri)
-    try:
-        port = url.port
-    except ValueError as error:
-        raise OSError("its port must be a number from 0 to 65535") from error
-
-    default_ports = {"http": 80, "https": 443, "postgresql": 5432, "postgres": 5432}
-    default_port = default_ports.get(url.scheme.partition("+")[0])
-    if default_port is not None and url.hostname:
-        socket.create_connection((url.hostname, port or default_port), timeout=10).close()
-
 
 def existing_store(tracking_uri: str) -> Tracker:
     """Return the MLflow store; raises `UserError` if it is a file that doesn't exist."""
@@ -230,18 +264,27 @@ def existing_store(tracking_uri: str) -> Tracker:
     return Tracker(TrackingConfig(uri=tracking_uri))
 
 
-def sqlite_file(uri: str) -> Path | None:
-    """Return the file of a SQLite store, or None if the store is a server."""
-    return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
-
-
-def _use_write_ahead_log(uri: str) -> None:
-    """Let other processes read a SQLite store while one writes; servers stay as they are."""
-    file = sqlite_file(uri)
-    if file is not None:
-        # MLflow's pages can then read while a training writes.
-        with contextlib.closing(sqlite3.connect(file, timeout=20)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
+def _warn_of_unused_variables(config: TrackingConfig) -> None:
+    """Say which of MLflow's variables are set to something else than the settings."""
+    for variable, key, setting in (
+        ("MLFLOW_TRACKING_URI", "tracking.uri", config.uri),
+        ("MLFLOW_REGISTRY_URI", "tracking.uri", config.uri),
+        ("MLFLOW_EXPERIMENT_NAME", "tracking.experiment", config.experiment),
+    ):
+        configured = os.environ.get(variable, setting)
+        # MLflow sets the variables itself, also for the processes that this one starts.
+        if configured in (setting, *_activated_uris):
+            continue
+        if sqlite_file(configured) != sqlite_file(setting) or sqlite_file(setting) is None:
+            _log.warning(
+                "%s=%s is set but not used: %s is %s. Give %s=..., or tracking=server to use the "
+                "variable",
+                variable,
+                shown_uri(configured),
+                key,
+                shown_uri(setting),
+                key,
+            )
 
 
 def _is_dead(tags: Mapping[str, str]) -> bool:

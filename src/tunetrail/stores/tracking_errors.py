@@ -16,7 +16,7 @@ def tracking_errors(uri: str) -> Iterator[None]:
     """Turn errors of MLflow, SQLAlchemy and the system into a TrackingError without passwords."""
     try:
         yield
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
         # The first line of the driver's message; SQLAlchemy's has the statement and its values.
         lines = str(getattr(error, "orig", None) or error).strip().splitlines()
         reason = shown_uri(lines[0] if lines else type(error).__name__)

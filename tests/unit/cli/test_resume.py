@@ -14,9 +14,9 @@ def test_resume_help_tells_what_it_takes(call_main: CallMain) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "resume takes the id of one run, got none"),
-        (("a", "b"), "resume takes the id of one run, got a, b"),
-        (("a", "-m"), "resume has no option -m; it has --force"),
+        (("a", "b"), "resume takes the id of one run or --last, got a, b"),
+        (("a", "--last"), "resume takes the id of one run or --last, got a, --last"),
+        (("a", "-m"), "resume has no option -m; it has --force and --last"),
         (
             ("a", "embedding.training.num_epochs=9"),
             "with the configuration that it began with, got embedding.training",

@@ -202,7 +202,7 @@ NAN, INFINITY = float("nan"), float("inf")
         (CrossValidationConfig, "max_cost", NAN, "cross_validation.max_cost must be above 0"),
         (TrainingConfig, "batch_size", 0, "training.batch_size must be auto or at least 1"),
         (TrainingConfig, "num_epochs", 0, "training.num_epochs must be at least 1"),
-        (TrainingConfig, "logging_steps", 0, "training.logging_steps must be at least 1"),
+        (TrainingConfig, "logging_steps", -1, "training.logging_steps must be at least 0"),
         (
             TrainingConfig,
             "validations_per_epoch",

@@ -1,0 +1,70 @@
+"""`tunetrail sync`: deliver the metrics that MLflow didn't take while its server was away."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tunetrail.cli.composition import NO_HYDRA_FILES, TrainRequest, run_composed
+from tunetrail.errors import ConfigError, TrackingError
+
+_HELP = """\
+usage: tunetrail sync [output_dir=DIR] [tracking.uri=URI | tracking=server]
+
+Delivers the metrics that MLflow didn't take while its server was away, in their order and without
+storing a value twice. Trainings that are running deliver theirs themselves, and the next training
+delivers what earlier ones have left: sync is for when no other training follows.
+
+The metrics lie in DIR/spool, below the output_dir of the trainings (default: training_output). A
+file is removed once everything in it was delivered.
+
+Exit code: 0 if nothing is left to deliver; 1 if MLflow can't be reached or refuses something.
+
+examples:
+  tunetrail sync
+  tunetrail sync tracking=server output_dir=/data/outputs"""
+
+
+def sync(arguments: list[str]) -> int:
+    """Run `tunetrail sync`; overrides may only say where the spools and the store are."""
+    if {"-h", "--help"} & set(arguments):
+        print(_HELP)
+        return 0
+    for argument in arguments:
+        key = argument.partition("=")[0].lstrip("+~")
+        if key != "output_dir" and key.partition(".")[0] != "tracking":
+            raise ConfigError(
+                f"sync takes output_dir and the keys of tracking, got {argument}. "
+                "See `tunetrail sync --help`."
+            )
+
+    # The schema demands a session: any id will do.
+    defaults = ["session_id=sync", *NO_HYDRA_FILES]
+    run_composed(arguments, _sync, job_name="sync", defaults=defaults)
+    return 0
+
+
+def _sync(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]:
+    # Imported late: help and mistakes in the arguments don't wait for MLflow.
+    from tunetrail.stores.metric_writer import SPOOL, deliver_spools
+    from tunetrail.stores.tracking import existing_store, shown_uri
+
+    folder = Path(request.output_dir) / SPOOL
+    if not any(folder.glob("*.jsonl")):
+        print(f"nothing to deliver: {folder} has no metrics")
+        return {}
+
+    tracker = existing_store(request.tracking.uri)
+    refusals = []
+    for delivery in deliver_spools(tracker.client, tracker.config.uri, folder):
+        if delivery.is_running:
+            print(f"{delivery.path.name}: left to its training, which is running")
+            continue
+        print(f"{delivery.path.name}: {delivery.points} metric values delivered")
+        if delivery.problem is not None:
+            refusals.append(f"{delivery.path}: {delivery.problem}")
+    if refusals:
+        raise TrackingError(
+            f"{len(refusals)} files of metrics stay. The first is {refusals[0]}. Delete a file to "
+            f"give its metrics up; the store is {shown_uri(tracker.config.uri)}."
+        )
+    return {}
