@@ -47,6 +47,7 @@ _ADVISORY_LOCK = 7_368_617_021
 # Longer than another process needs for a chunk: SQLite has one writer at a time.
 _BUSY_SECONDS = 30
 _CONNECT_SECONDS = 10
+_LOCK_SECONDS = 600.0
 _TRY_AGAIN = ("40001", "40P01")
 """PostgreSQL's codes of a serialisation failure and of a deadlock."""
 _MOST_ATTEMPTS = 6
@@ -239,7 +240,7 @@ def _only_one_process(url: URL) -> Iterator[None]:
         yield
         return
     path = Path(str(url.database))
-    with file_lock(path.with_name(path.name + ".lock")):
+    with file_lock(path.with_name(path.name + ".lock"), most_seconds=_LOCK_SECONDS):
         yield
 
 
