@@ -100,7 +100,7 @@ class TrackedRun:
 
     def logged_steps(self, name: str) -> set[int]:
         """Return the steps for which the run has a value of a metric."""
-        with tracking_errors(self.tracker.config.uri):
+        with self.tracker.request():
             history = self.tracker.client.get_metric_history(self.run_id, safe_name(name))
         return {point.step for point in history}
 
@@ -232,7 +232,7 @@ class TrackedRun:
     def link(self, run_id: str) -> None:
         """Show the datasets and models of a run that belongs to this one with this one as well."""
         client = self.tracker.client
-        with tracking_errors(self.tracker.config.uri):
+        with self.tracker.request():
             run = client.get_run(run_id)
             if run.inputs is not None:
                 client.log_inputs(self.run_id, run.inputs.dataset_inputs)
