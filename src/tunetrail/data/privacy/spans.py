@@ -36,12 +36,16 @@ _BRACKETS = {"\uff08": "(", "\uff09": ")"}
 _DASHES = dict.fromkeys("\u2212\u2015\u2500\u30fc", "-")
 # Brackets only around a number, because `(` after a domain is a call; the long vowel and other
 # strokes are dashes only between digits.
-_FOLDABLE = re.compile(
-    rf"[{''.join(sorted(_FOLDED.keys() - _BRACKETS.keys()))}]"
-    rf"|(?<![{LATIN}])\uff08(?=\+?\d)|(?<=\d)\uff09"
-    rf"|(?<=\d)[{''.join(_DASHES)}](?=\d)"
-)
 _FOLDS = {**_FOLDED, **_BRACKETS, **_DASHES}
+_ALWAYS_FOLDED = "".join(sorted(_FOLDED.keys() - _BRACKETS.keys()))
+# Every letter is looked up in the first set, so that one is fast: a table for the characters up to
+# U+FFFF, and one range for all later ones. What decides is looked at only after it.
+_FIRST_SET = "".join(sorted(filter("\U00010000".__gt__, _FOLDS))) + "\U00010000-\U0010ffff"
+_FOLDABLE = re.compile(
+    rf"[{_FIRST_SET}](?:(?<=[{_ALWAYS_FOLDED}])"
+    rf"|(?<=\uff08)(?<![{LATIN}].)(?=\+?\d)|(?<=\uff09)(?<=\d.)"
+    rf"|(?<=[{''.join(_DASHES)}])(?<=\d.)(?=\d))"
+)
 
 
 def fold_text(text: str) -> str:

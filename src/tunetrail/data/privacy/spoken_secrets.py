@@ -137,7 +137,8 @@ def find_spoken_secrets(text: str, is_random: Callable[[str], bool]) -> list[Spa
     # The one letter whose small form is two characters; spans must stay spans.
     lowered = text[start:end].replace("\u0130", "I").lower()
     spans = []
-    for beginning in _ASCII_BEGINNINGS if text.isascii() else _BEGINNINGS:
+    beginnings = _ASCII_BEGINNINGS if lowered.isascii() else _BEGINNINGS
+    for beginning in filter(lowered.__contains__, beginnings):
         position = lowered.find(beginning)
         while position >= 0:
             span = _secret_after(text, start + position, beginning, is_random)
