@@ -4,7 +4,6 @@
 `qrels.tsv` (query-id, corpus-id, score).
 """
 
-import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tunetrail.data.formats import read_rows
+from tunetrail.data.formats.files import SourceFile, readable
+from tunetrail.data.formats.lines import text_lines
 from tunetrail.errors import SampleError
 from tunetrail.samples import BrokenRow
 
@@ -83,17 +84,15 @@ def _judgement_files(folder: Path) -> list[Path]:
 
 
 def _judgements(file: Path) -> Iterator[_Judgement]:
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            # Ids and numbers only: a quote is a character like any other.
-            lines = csv.reader(stream, "excel-tab", quoting=csv.QUOTE_NONE)
-            yield from _read_judgements(file, lines)
-    except (OSError, UnicodeDecodeError) as error:
-        raise SampleError(f"{file} can't be read ({error}). Check the file.") from error
+    source = SourceFile(path=str(file), name=str(file), suffix=file.suffix)
+    with readable(file):
+        yield from _read_judgements(file, text_lines(source))
 
 
-def _read_judgements(file: Path, lines: Iterator[list[str]]) -> Iterator[_Judgement]:
-    for line_number, cells in enumerate(lines, start=1):
+def _read_judgements(file: Path, lines: Iterator[str]) -> Iterator[_Judgement]:
+    for line_number, line in enumerate(lines, start=1):
+        # Ids and numbers only: a quote is a character like any other.
+        cells = line.removesuffix("\r").split("\t")
         if line_number == 1 and cells == list(_COLUMNS):
             continue
         # TREC's own form has a second column, which is always 0.

@@ -61,3 +61,10 @@ def test_a_folder_without_judgements_is_no_data_set_of_beir(tmp_path):
     folder = make_folder(tmp_path, "")
     (folder / "qrels/test.tsv").unlink()
     assert not is_beir_folder(folder) and not is_beir_folder(folder / "absent")
+
+
+def test_judgements_in_another_encoding_are_named_with_their_line(tmp_path):
+    folder = make_folder(tmp_path, "")
+    (folder / "qrels/test.tsv").write_bytes(b"query-id\tcorpus-id\tscore\r\nq1\td\xfc\t1\r\n")
+    with pytest.raises(SampleError, match=r"test.tsv must be UTF-8, got byte 0xfc in line 2"):
+        list(beir_rows(folder))
