@@ -201,7 +201,8 @@ class ConversationChecksConfig:
 
     unlearnable: CheckConfig = _check(set_aside=True)
     """Rows that the model's chat template refuses, or of which it drops something, such as
-    tools; they are always set aside."""
+    tools; they are always set aside. More than half of the rows are an error, unless
+    `threshold` allows them."""
 
     truncated_output: CheckConfig = _check(threshold=0.1)
     """Outputs that the maximum length of the model cuts off."""

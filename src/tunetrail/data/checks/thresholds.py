@@ -13,6 +13,10 @@ from tunetrail.samples import SampleShape, column_type, shape_named
 MAX_SHARE_DROPPED = "cleaning.max_share_dropped"
 """The finding, and the setting, of how many rows cleaning sets aside."""
 
+UNLEARNABLE = "conversations.unlearnable"
+_MOST_UNLEARNABLE = 0.5
+"""Share of rows without a form in the chat template from which on it is the wrong model's."""
+
 EXAMPLES = 5
 """Number of rows that are shown of each result."""
 
@@ -81,6 +85,11 @@ def stop_reason(results: Sequence[CheckResult]) -> str | None:
     )
     first = errors[0].check
     advice = f"Fix the rows, or set validation.{first}.threshold or .severity."
+    if first == UNLEARNABLE:
+        advice = (
+            "Choose a model whose chat template has these forms, or raise "
+            f"validation.{first}.threshold."
+        )
     if first == MAX_SHARE_DROPPED:
         advice = f"Change that setting, or raise {first}."
     return (
@@ -91,7 +100,7 @@ def stop_reason(results: Sequence[CheckResult]) -> str | None:
 def _applies(check: Check, shapes: Sequence[SampleShape], findings: SessionFindings) -> bool:
     if check.is_measure:
         return check.name in findings.measures
-    if check.name in ("conversations.truncated_output", "conversations.unlearnable"):
+    if check.name in ("conversations.truncated_output", UNLEARNABLE):
         return any(shape.target_is_written for shape in shapes)
 
     column_types = {column_type(column) for shape in shapes for column in shape.columns}
@@ -115,13 +124,16 @@ def _result(
     else:
         message = _message(check, config, details, rows_checked)
 
+    severity, threshold = config.severity, config.threshold
+    if check.name == UNLEARNABLE and measure > max(threshold, _MOST_UNLEARNABLE):
+        severity, threshold = "error", max(threshold, _MOST_UNLEARNABLE)
     return CheckResult(
         check=check.name,
-        severity=config.severity if measure > config.threshold else "passed",
+        severity=severity if measure > threshold else "passed",
         rows=len(details),
         judged=rows_checked,
         measure=measure,
-        threshold=config.threshold,
+        threshold=threshold,
         set_aside=config.set_aside,
         message=message,
         row_ids=tuple(details),

@@ -2,6 +2,7 @@ import pytest
 
 from tunetrail.config import CheckConfig, ValidationConfig
 from tunetrail.data.checks.catalog import CHECKS, active_checks
+from tunetrail.data.checks.results import CheckResult
 from tunetrail.data.checks.session_checks import SessionFindings
 from tunetrail.data.checks.thresholds import (
     EXAMPLES,
@@ -108,3 +109,21 @@ def test_with_examples_shows_the_first_rows_and_their_details() -> None:
     assert [(example.row_id, example.text, example.detail) for example in examples] == [
         (row_id, f"text {row_id}", f"detail {row_id}") for row_id in range(2, EXAMPLES + 1)
     ]
+
+
+@pytest.mark.parametrize(("rows", "severity"), [(4, "warning"), (3, "error")])
+def test_a_template_without_a_form_for_most_rows_is_an_error(rows: int, severity: str) -> None:
+    flags = [(row, "conversations.unlearnable", "tools are dropped") for row in (1, 2)]
+    config = ValidationConfig()
+
+    def unlearnable() -> CheckResult:
+        results = check_results(config, flags, SessionFindings(), rows, {"chat": rows})
+        return next(result for result in results if result.check == "conversations.unlearnable")
+
+    assert unlearnable().severity == severity
+    if severity == "error":
+        reason = stop_reason([unlearnable()])
+        assert reason is not None and "(allowed: 0.5)" in reason
+        assert "raise validation.conversations.unlearnable.threshold" in reason
+        config.conversations.unlearnable.threshold = 0.7
+        assert unlearnable().severity == "passed"
