@@ -453,7 +453,7 @@ def test_a_label_that_accepts_is_not_called_unused(call_main: CallMain) -> None:
 def test_mapped_columns_of_chat_logs_are_read(call_main: CallMain) -> None:
     rows = [{"dialog": chat("Who are you?", "A model."), "conversation_id": "1"}]
     result = ingest(call_main, rows, "conversation", "--columns", "messages=dialog")
-    assert result.exit_code == 0 and "1 pairs and 1 chats" in result.out
+    assert result.exit_code == 0 and "1 pair and 1 chat\n" in result.out
 
 
 @pytest.mark.parametrize("name", ["1.10", "1e3", "007", "2026_11_24", "true", "null"])

@@ -1,16 +1,21 @@
 """Feedback becomes preferences and verdicts, and a rejected answer is never learnt as accepted."""
 
+import json
 import random
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from tests.commands import CallMain
 
 from tunetrail.data.conversations.conversations import derive
+from tunetrail.data.conversations.feedback import verdict_of
 from tunetrail.data.conversations.preferences import PreferenceFinder
 from tunetrail.data.rows import rows_frame
 from tunetrail.data.twins.duplicates import cluster_keys
-from tunetrail.samples import Sample
+from tunetrail.samples import Sample, SampleKind
+from tunetrail.stores.database import DatabaseManager
 
 ACCEPTED = ({"feedback": "up"}, {"annotation": {"rating": 1}}, {"isUpvoted": True}, {"rating": 5})
 REJECTED = (
@@ -117,3 +122,101 @@ def test_answers_to_the_same_words_under_another_system_turn_are_not_compared() 
         row["messages"].insert(0, {"role": "system", "content": system})
         rows.append(row)
     assert preferences_of(rows) == []
+
+
+def judged_in_file(call_main: CallMain, ratings: list[Any]) -> tuple[dict[int, bool], str]:
+    """Return the verdict on the answer of each row that has one, and what `ingest` printed."""
+    rows = [
+        chat(f"c{index}", f"How do I solve problem {index}?", answer(str(index), rating=rating))
+        for index, rating in enumerate(ratings)
+    ]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = call_main("ingest", "rows.jsonl", "--session", "s", "--kind", "conversation")
+    assert result.exit_code == 0, result.err
+    with DatabaseManager("sqlite:///tunetrail.db") as manager:
+        chunks = list(manager.read_samples("s", SampleKind.LLM))
+    samples = [stored.sample for chunk in chunks for stored in chunk]
+    verdicts = [sample.content for sample in samples if sample.shape == "verdict"]
+    return {int(row["completion"]): row["accepted"] for row in verdicts}, result.out
+
+
+@pytest.mark.parametrize(
+    ("ratings", "verdicts", "scale"),
+    [
+        ([1, 3, 2], {0: False, 1: True, 2: False}, "1 to 5 stars"),
+        ([1, -1], {0: True, 1: False}, "votes of 1, 0 and -1"),
+        ([1, 1, 0, -1.0], {0: True, 1: True, 3: False}, "votes of 1, 0 and -1"),
+        (["1", "-1"], {0: True, 1: False}, "votes of 1, 0 and -1"),
+        ([1, 0], {0: True}, "votes of 1 and -1"),
+        ([0, 4, 5, 10], {0: False, 1: False, 2: True, 3: True}, "0 to 10 points"),
+        ([5, 49.5, 50, 90], {0: False, 1: False, 2: True, 3: True}, "percentages"),
+        ([{"value": 1}, {"value": -1}], {0: True, 1: False}, "votes of 1, 0 and -1"),
+        ([1] * 1500 + [-1], dict.fromkeys(range(1500), True) | {1500: False}, "votes of 1, 0"),
+    ],
+)
+def test_a_rating_is_read_on_the_scale_of_its_file(
+    call_main: CallMain, ratings: list[Any], verdicts: dict[int, bool], scale: str
+) -> None:
+    found, printed = judged_in_file(call_main, ratings)
+    assert found == verdicts and f"numbers under rating are read as {scale}" in printed
+
+
+@pytest.mark.parametrize("kind", ["llm", "conversation"])
+def test_a_vote_of_1_under_rating_is_learnt(call_main: CallMain, kind: str) -> None:
+    rows = [chat("a", "Capital of Peru?", answer("Lima.")) | {"rating": 1}]
+    rows.append(chat("b", "Capital of Chile?", answer("Lima.")) | {"rating": -1})
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert call_main("ingest", "rows.jsonl", "--session", "s", "--kind", kind).exit_code == 0
+
+    with DatabaseManager("sqlite:///tunetrail.db") as manager:
+        (chunk,) = manager.read_samples("s", SampleKind.LLM)
+        rejected = [row.reason for row in manager.rejected_samples("s")]
+    chats = [stored.sample for stored in chunk if stored.sample.shape == "chat"]
+    assert ["Peru" in str(sample.content) for sample in chats] == [True]
+    assert all("-1" in reason for reason in rejected) and rejected
+
+
+def langfuse(name: str, value: Any, **keys: Any) -> dict[str, Any]:
+    return {"scores": [{"name": "toxicity", "value": 0.2}, {"name": name, "value": value, **keys}]}
+
+
+def argilla(value: Any, status: str = "submitted") -> dict[str, Any]:
+    return {"responses": [{"values": {"rating": {"value": value}}, "status": status}]}
+
+
+@pytest.mark.parametrize(
+    ("record", "accepted"),
+    [
+        (langfuse("user-feedback", 1), True),
+        (langfuse("User Feedback", 0, dataType="BOOLEAN"), False),
+        (langfuse("user_rating", 2, dataType="NUMERIC"), False),
+        (langfuse("thumbs", 3, dataType="CATEGORICAL", stringValue="thumbs-up"), True),
+        (langfuse("helpfulness of the retriever", 0), None),
+        ({"scores": [0.1, 0.9]}, None),
+        (argilla(4), True),
+        (argilla(1), False),
+        (argilla(1, "draft"), None),
+        (argilla(1, "discarded"), None),
+        ({"responses": ["one answer", "another one"]}, None),
+        ({"rating": "4/5"}, True),
+        ({"feedback": "2 / 5"}, False),
+        ({"feedback": "7/10"}, True),
+        ({"rating": "20 %"}, False),
+        ({"feedback": "80%"}, True),
+        ({"vote": "upvote"}, True),
+        ({"feedback": "incorrect"}, False),
+    ],
+)
+def test_feedback_of_tools_is_read(record: dict[str, Any], accepted: bool | None) -> None:
+    verdict = verdict_of(record)
+    assert (None if verdict is None else verdict.accepted) is accepted
+
+
+def test_what_a_filter_of_open_webui_has_changed_is_no_edit() -> None:
+    row = chat("c", "Capital of Peru?", answer("Lima [1].", originalContent="Lima."))
+    assert derive(row).judged == ()
+
+
+def test_a_rejecting_score_keeps_the_answer_from_being_learnt() -> None:
+    row = chat("c", "Capital of Peru?", answer("Quito.", **langfuse("user-feedback", -1)))
+    assert all("Quito" not in str(sample.content) for sample in derive(row).samples)

@@ -9,7 +9,7 @@ from tunetrail.data.formats import position_unit
 def read_as_lines(account: IngestAccount) -> Iterator[str]:
     """Yield a line for each convention that was recognised."""
     for name, rows in account.read_as.most_common():
-        yield f"read as {name}: {rows} {_rows(rows)}"
+        yield f"read as {name}: {counted(rows, 'row')}"
 
 
 def unlearnt_lines(account: IngestAccount, source: str) -> Iterator[str]:
@@ -20,10 +20,10 @@ def unlearnt_lines(account: IngestAccount, source: str) -> Iterator[str]:
         more = ", …" if rows > len(rejections.first_rows) else ""
         place = rejections.source or source
         unit = position_unit(place) + ("s" if len(rejections.first_rows) > 1 else "")
-        yield f"  {rows} {_rows(rows)}: {rejections.reason} ({unit} {first}{more} of {place})"
+        yield f"  {counted(rows, 'row')}: {rejections.reason} ({unit} {first}{more} of {place})"
 
     for column, rows in account.unused.most_common():
-        yield f"not used: {column}{account.suggestions[column]}, {rows} {_rows(rows)}"
+        yield f"not used: {column}{account.suggestions[column]}, {counted(rows, 'row')}"
     if any(account.suggestions.values()):
         column, hint = next(pair for pair in account.suggestions.items() if pair[1])
         target = hint.removeprefix(" (is it ").removesuffix("?)")
@@ -33,8 +33,9 @@ def unlearnt_lines(account: IngestAccount, source: str) -> Iterator[str]:
 def first_reason(account: IngestAccount) -> str:
     """Return the commonest reason of rejection with its number of rows, for an error."""
     rejections = max(account.rejections.values(), key=lambda rejections: rejections.rows)
-    return f"{rejections.rows} {_rows(rejections.rows)}: {rejections.reason}"
+    return f"{counted(rejections.rows, 'row')}: {rejections.reason}"
 
 
-def _rows(count: int) -> str:
-    return "row" if count == 1 else "rows"
+def counted(count: int, noun: str) -> str:
+    """Return a number and what it counts, such as `1 row` or `2 rows`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,6 +1,6 @@
 """`tunetrail ingest` and `tunetrail sessions`: fill the database, and list what it holds."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,31 +11,41 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tunetrail.cli.ingest_account import first_reason, read_as_lines, unlearnt_lines
+from tunetrail.cli.ingest_account import counted, first_reason, read_as_lines, unlearnt_lines
 from tunetrail.data.conventions.beir import beir_rows, is_beir_folder
 from tunetrail.data.conventions.columns import (
     check_sources,
     check_targets,
-    first_columns,
+    columns_of,
     read_mapping,
     renamed,
 )
-from tunetrail.data.conventions.reading import RowReader
+from tunetrail.data.conventions.reading import IngestAccount, RowReader
 from tunetrail.data.conversations.conversations import ID_COLUMNS, TIME_COLUMNS, derive
 from tunetrail.data.conversations.feedback import FEEDBACK_COLUMNS
 from tunetrail.data.conversations.messages import MESSAGE_COLUMNS, messages_of
 from tunetrail.data.conversations.preferences import PreferenceFinder
+from tunetrail.data.conversations.rating_scales import RatingScale, find_scale, using_scale
 from tunetrail.data.formats import (
     DatabaseQuery,
+    Row,
     Source,
     check_rows,
     count_rows,
+    peek_rows,
     read_rows,
     reading_notes,
     shown_source,
 )
 from tunetrail.errors import SampleError
-from tunetrail.samples import COMMON_COLUMNS, LeftOut, Sample, SampleKind, sample_kinds
+from tunetrail.samples import (
+    COMMON_COLUMNS,
+    BrokenRow,
+    LeftOut,
+    Sample,
+    SampleKind,
+    sample_kinds,
+)
 from tunetrail.stores.database import DatabaseManager, IngestReport
 
 
@@ -66,25 +76,23 @@ def ingest(
 
     sample_kind = SampleKind(kind)
     is_beir = is_beir_folder(file)
-    rows = beir_rows(file) if is_beir else read_rows(source)
-    # A file of another kind is refused as a whole, before anything is stored.
-    if not is_beir:
-        _print_notes(source)
+    if is_beir:
+        rows: Iterable[Any] = beir_rows(file)
+        scale = RatingScale.STARS
+    else:
         reader = RowReader(sample_kind, mapping)
-        if mapping:
-            check_sources(mapping, first_columns(source))
-        check_rows(source, reader.check_columns, f"{sample_kind} samples")
+        rows, scale = _checked_rows(source, mapping, reader.check_columns, f"{sample_kind} samples")
 
-    with DatabaseManager(database) as manager:
+    with DatabaseManager(database) as manager, using_scale(scale):
         is_new = not manager.has_session(session_id)
-        with _progress(source) as (progress, task):
+        with _progress(source, rows) as (counted_rows, show):
             report = manager.ingest(
                 session_id,
-                rows,
+                counted_rows,
                 sample_kind,
                 source=shown_source(source),
                 columns=mapping,
-                on_progress=lambda rows: progress.update(task, completed=rows),
+                on_progress=show,
             )
 
         if is_beir:
@@ -92,7 +100,8 @@ def ingest(
         for line in read_as_lines(report.account):
             print(line)
         print(
-            f"{report.account.rows} rows read: {report.added} added to session {session_id}, "
+            f"{counted(report.account.rows, 'row')} read: {report.added} added to session "
+            f"{session_id}, "
             f"{report.already_present} already there, {report.rejected} rejected"
             f"{' (kept with the reason)' if report.added or report.already_present else ''}"
         )
@@ -100,9 +109,37 @@ def ingest(
     return 0
 
 
-def _print_notes(source: Source) -> None:
+def _checked_rows(
+    source: Source,
+    mapping: Mapping[str, str],
+    check: Callable[[Mapping[str, Any]], object],
+    goal: str,
+) -> tuple[Iterator[Row], RatingScale]:
+    """Return the rows of a source and the scale of their ratings, after saying how they are read.
+
+    Raises:
+        SampleError: The first rows lack a mapped column, or none of them passes the check: a file
+            of another kind is refused as a whole, before anything is stored.
+    """
     for note in reading_notes(source):
         print(note)
+    first_rows, rows = peek_rows(read_rows(source))
+    if mapping:
+        check_sources(mapping, columns_of(first_rows))
+    check_rows(first_rows, check, goal, source)
+
+    # All ratings of the file are on one scale, which its last row may show.
+    if find_scale(_renamed_rows(first_rows, mapping), MESSAGE_COLUMNS) is None:
+        return rows, RatingScale.STARS
+    scale = find_scale(_renamed_rows(read_rows(source), mapping), MESSAGE_COLUMNS)
+    print(f"numbers under rating are read as {scale}")
+    return rows, scale or RatingScale.STARS
+
+
+def _renamed_rows(rows: Iterable[Row], mapping: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
+    for row in rows:
+        if not isinstance(row, BrokenRow):
+            yield renamed(row, mapping) if mapping else row
 
 
 def _finish(
@@ -159,39 +196,38 @@ class _Tally:
 def _ingest_conversations(
     source: Source, session_id: str, database: str, mapping: Mapping[str, str]
 ) -> int:
-    _print_notes(source)
-    if mapping:
-        known = {*MESSAGE_COLUMNS, *ID_COLUMNS, *TIME_COLUMNS, *FEEDBACK_COLUMNS, *COMMON_COLUMNS}
-        check_targets(mapping, known, "conversation")
-        check_sources(mapping, first_columns(source))
-    check_rows(source, lambda row: messages_of(renamed(row, mapping)), "conversations")
+    known = {*MESSAGE_COLUMNS, *ID_COLUMNS, *TIME_COLUMNS, *FEEDBACK_COLUMNS, *COMMON_COLUMNS}
+    check_targets(mapping, known, "conversation")
+    rows, scale = _checked_rows(
+        source, mapping, lambda row: messages_of(renamed(row, mapping)), "conversations"
+    )
 
     tally = _Tally()
-    with DatabaseManager(database) as manager:
+    with DatabaseManager(database) as manager, using_scale(scale):
         is_new = not manager.has_session(session_id)
-        with _progress(source) as (progress, task):
+        with _progress(source, rows) as (counted_rows, show):
             report = manager.ingest_derived(
                 session_id,
-                read_rows(source),
+                counted_rows,
                 lambda row: tally.derive(renamed(row, mapping)),
                 source=shown_source(source),
-                # The manager counts samples, but the bar's total is in conversations.
-                on_progress=lambda _: progress.update(task, completed=tally.conversations),
+                on_progress=show,
             )
 
         # All other rejections are rows that weren't conversations at all.
         malformed = report.rejected - tally.rejected - tally.unusable
         print(
-            f"{tally.conversations} conversations read: {tally.pairs} pairs and {tally.chats} chats"
+            f"{counted(tally.conversations, 'conversation')} read: "
+            f"{counted(tally.pairs, 'pair')} and {counted(tally.chats, 'chat')}"
         )
         if tally.preferences or tally.verdicts:
             print(
-                f"  from feedback: {tally.preferences} preferences (llm.objective=preference), "
-                f"{tally.verdicts} verdicts (llm.objective=kto); llm.objective=supervised learns "
-                "the chats"
+                f"  from feedback: {counted(tally.preferences, 'preference')} "
+                f"(llm.objective=preference), {counted(tally.verdicts, 'verdict')} "
+                "(llm.objective=kto); llm.objective=supervised learns the chats"
             )
         print(
-            f"  {report.added} samples added to session {session_id}, "
+            f"  {counted(report.added, 'sample')} added to session {session_id}, "
             f"{report.already_present} already there"
         )
         print(
@@ -204,7 +240,12 @@ def _ingest_conversations(
 
 
 @contextmanager
-def _progress(source: Source) -> Iterator[tuple[Progress, Any]]:
+def _progress(
+    source: Source, rows: Iterable[Any]
+) -> Iterator[tuple[Iterator[Any], Callable[[int], None]]]:
+    """Show a bar while rows are stored; yield the rows, and what shows how many were read."""
+    # The database counts samples, of which a row may become several: the bar's total is in rows.
+    account = IngestAccount()
     columns = (
         TextColumn("[progress.description]{task.description}"),
         BarColumn(),
@@ -215,7 +256,8 @@ def _progress(source: Source) -> Iterator[tuple[Progress, Any]]:
     total = None if is_beir_folder(name) else count_rows(source)
     # On stderr: stdout holds only the result.
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield progress, progress.add_task(f"ingest {escape(name)}", total=total)
+        task = progress.add_task(f"ingest {escape(name)}", total=total)
+        yield account.counted(rows), lambda _: progress.update(task, completed=account.rows)
 
 
 def sessions(database: str) -> int:

@@ -227,7 +227,8 @@ def test_ingest_of_chat_logs_stores_both_kinds_and_keeps_what_was_rejected(
     result, again = call_main(*command), call_main(*command)
 
     assert result.exit_code == again.exit_code == 0
-    assert result.out.splitlines()[:5] == [
+    assert result.out.splitlines()[:6] == [
+        "numbers under rating are read as 1 to 5 stars",
         "7 conversations read: 6 pairs and 6 chats",
         "  from feedback: 0 preferences (llm.objective=preference), 3 verdicts (llm.objective=kto); "
         "llm.objective=supervised learns the chats",
@@ -324,7 +325,7 @@ def test_ingest_of_chat_logs_reads_csv_and_parquet(call_main: CallMain, workplac
     pd.DataFrame([{"conversation": messages, "id": "2", "thumbs": None}]).to_parquet("a.parquet")
     for name in ("a.csv", "a.parquet"):
         result = call_main("ingest", name, "--session", "s1", "--kind", "conversation")
-        assert "1 conversations read: 1 pairs and 1 chats" in result.out
+        assert "1 conversation read: 1 pair and 1 chat\n" in result.out
         assert "2 samples added" in result.out
 
 

@@ -1,19 +1,14 @@
 """Columns by the user's own mapping, and the columns from which nothing is learnt."""
 
 from collections.abc import Iterable, Mapping
-from itertools import islice
 from typing import Any
 
 from tunetrail.data.conventions.convention import Row
-from tunetrail.data.formats import Source, read_rows
 from tunetrail.errors import SampleError, did_you_mean
-from tunetrail.samples import BrokenRow
+from tunetrail.samples import BrokenRow, SourceRow
 
 Mapped = Mapping[str, str]
 """The column of a file, by the name under which it is read."""
-
-_FIRST_ROWS = 1000
-"""Rows that may have different columns each; a later one is checked when it is read."""
 
 _SUGGESTED = {
     "timestamp": "created_at create_time created date datetime time updated_at created_utc",
@@ -57,10 +52,10 @@ def check_targets(mapping: Mapped, known: Iterable[str], kind: str) -> None:
             )
 
 
-def first_columns(source: Source) -> set[str]:
-    """Return the names of all columns in the first rows of a source."""
+def columns_of(rows: Iterable[SourceRow | BrokenRow]) -> set[str]:
+    """Return the names of all columns of some rows."""
     columns: set[str] = set()
-    for row in islice(read_rows(source), _FIRST_ROWS):
+    for row in rows:
         if not isinstance(row, BrokenRow):
             columns.update(map(str, row))
     return columns

@@ -6,7 +6,7 @@ from typing import Any
 
 from tunetrail.data.conventions.convention import Convention, Row, list_of, register, text_of
 from tunetrail.data.conventions.verdicts import VERDICT_COLUMNS, checked_verdict
-from tunetrail.data.conversations.feedback import FEEDBACK_COLUMNS
+from tunetrail.data.conversations.feedback import FEEDBACK_COLUMNS, SCORE_COLUMNS
 from tunetrail.data.conversations.messages import MESSAGE_COLUMNS, messages_of
 from tunetrail.errors import SampleError
 from tunetrail.samples import SampleKind
@@ -20,7 +20,7 @@ SYSTEM_COLUMNS = ("system", "system_prompt")
 _AROUND = (*SYSTEM_COLUMNS, "tools", "history")
 """Columns that belong before the question."""
 _AROUND_SET = frozenset(_AROUND)
-_FEEDBACK_SET = frozenset(FEEDBACK_COLUMNS)
+_FEEDBACK_SET = frozenset((*FEEDBACK_COLUMNS, *SCORE_COLUMNS))
 _GOOD_ANSWER = "the answer is a good one"
 
 # HH-RLHF writes a conversation as one text; the first turn may lack its blank line.

@@ -3,7 +3,12 @@
 from typing import Any
 
 from tunetrail.data.conventions.convention import Row
-from tunetrail.data.conversations.feedback import FEEDBACK_COLUMNS, verdict_of
+from tunetrail.data.conversations.feedback import (
+    FEEDBACK_COLUMNS,
+    LABEL_VERDICTS,
+    SCORE_COLUMNS,
+    verdict_of,
+)
 from tunetrail.errors import SampleError
 from tunetrail.samples.values import shortened
 
@@ -16,10 +21,8 @@ VERDICT_COLUMNS = (*FEEDBACK_COLUMNS, *LABEL_COLUMNS)
 JUDGEMENT_COLUMNS = ("relevance", "relevant", "is_relevant", "is_duplicate", "score")
 """Columns that may say whether the second text of a pair belongs to the first."""
 
-_ANY_VERDICT = frozenset((*VERDICT_COLUMNS, *JUDGEMENT_COLUMNS))
-_REJECTING = ("false", "no", "0", "0.0", "-1", "bad", "wrong", "incorrect", "rejected")
-_ACCEPTING = ("true", "yes", "1", "1.0", "good", "right", "correct", "accepted", "desirable")
-_VERDICTS = dict.fromkeys((*_REJECTING, "undesirable"), False) | dict.fromkeys(_ACCEPTING, True)
+_FEEDBACK = (*FEEDBACK_COLUMNS, *SCORE_COLUMNS)
+_ANY_VERDICT = frozenset((*_FEEDBACK, *LABEL_COLUMNS, *JUDGEMENT_COLUMNS))
 
 
 def is_verdict(column: str, value: Any) -> bool:
@@ -43,7 +46,7 @@ def checked_verdict(row: Row, claim: str, columns: tuple[str, ...] = ()) -> None
         return
 
     check_labels(row, claim, columns)
-    if not any(column in row for column in FEEDBACK_COLUMNS):
+    if not any(column in row for column in _FEEDBACK):
         return
     verdict = verdict_of(row)
     if verdict is not None and not verdict.accepted:
@@ -67,4 +70,4 @@ def check_labels(row: Row, claim: str, columns: tuple[str, ...] = ()) -> None:
 def _read(value: Any) -> bool | None:
     """Return what a value says of an answer, None for a class or another number."""
     # NumPy's numbers and truth values are written like Python's.
-    return _VERDICTS.get(str(value).strip().casefold())
+    return LABEL_VERDICTS.get(str(value).strip().casefold())

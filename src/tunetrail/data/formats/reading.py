@@ -4,9 +4,9 @@ A part of a file that is no row (a broken line of JSON, a CSV row of the wrong l
 `BrokenRow`, and reading continues; a file that can't be read at all raises `SampleError`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,7 @@ from tunetrail.data.formats.sql_rows import DatabaseQuery, query_rows
 from tunetrail.errors import SampleError
 from tunetrail.samples import (
     BrokenRow,
-    SampleKind,
     SourceRow,
-    find_shape,
     is_converted,
     typed_value,
 )
@@ -40,6 +38,8 @@ Source = str | Path | DatabaseQuery
 # Enough to get past a few broken rows, and quick in a file of any size.
 _CHECKED_ROWS = 20
 _MOST_LAYOUTS = 100
+_MOST_FIRST_ROWS = 1000
+_MOST_FIRST_CHARACTERS = 16_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,7 @@ _FORMATS = {
     ".arrow": _Format(arrow_rows, is_text=False),
     ".feather": _Format(arrow_rows, is_text=False),
 }
+_JSON = (".jsonl", ".ndjson", ".json")
 _BINARY = [suffix for suffix, file_format in _FORMATS.items() if not file_format.is_text]
 
 
@@ -85,29 +86,41 @@ def read_rows(source: Source) -> Iterator[Row]:
     return _typed_rows(shown_source(source), rows)
 
 
-def check_columns(source: Source, kind: SampleKind) -> None:
-    """Check the columns of the first rows, so that a wrong file fails at once.
+def peek_rows(rows: Iterator[Row]) -> tuple[list[Row], Iterator[Row]]:
+    """Return the first rows, and an iterator over all of them.
 
-    Raises:
-        SampleError: None of the first 20 rows has the columns of a shape of that kind, or the file
-            can't be read.
+    Checks look at the first rows, and a URL or a query is still read only once. There are up to
+    1,000 of them, fewer if they are long.
     """
-    check_rows(source, lambda row: find_shape(map(str, row), kind), f"{kind} samples")
+    first_rows: list[Row] = []
+    characters = 0
+    for row in rows:
+        first_rows.append(row)
+        characters += len(repr(row))
+        if len(first_rows) == _MOST_FIRST_ROWS or characters > _MOST_FIRST_CHARACTERS:
+            break
+    return first_rows, chain(first_rows, rows)
 
 
-def check_rows(source: Source, check: Callable[[Mapping[str, Any]], object], goal: str) -> None:
-    """Check the first rows of a source.
+def check_rows(
+    rows: Iterable[Row],
+    check: Callable[[Mapping[str, Any]], object],
+    goal: str,
+    source: Source,
+) -> None:
+    """Check the first rows of a source, so that a wrong file fails at once.
 
     Args:
-        source: The source, as `read_rows` takes it.
+        rows: The rows.
         check: Raises `SampleError` for an unsuitable row.
         goal: What the rows are meant to become, for the error.
+        source: Where they are from, for the error.
 
     Raises:
         SampleError: None of the first 20 rows passes the check.
     """
     problem = ""
-    for row in islice(read_rows(source), _CHECKED_ROWS):
+    for row in islice(rows, _CHECKED_ROWS):
         if isinstance(row, BrokenRow):
             problem = problem or row.reason
             continue
@@ -209,7 +222,9 @@ def _count_rows(file: SourceFile) -> int | None:
         return None
     if file.suffix == ".parquet":
         return count_parquet_rows(file)
-    if not _FORMATS[file.suffix].is_text or file.suffix == ".json":
+    if not _FORMATS[file.suffix].is_text:
+        return None
+    if file.suffix in _JSON and (file.suffix == ".json" or json_form(file) is not JsonForm.LINES):
         return None
 
     lines, last_byte = 0, b"\n"
@@ -221,7 +236,7 @@ def _count_rows(file: SourceFile) -> int | None:
 
 def _form_note(file: SourceFile) -> str:
     """Return how a file is read if its suffix lets one expect something else."""
-    if file.suffix in (".jsonl", ".ndjson"):
+    if file.suffix in _JSON and file.suffix != ".json":
         form = json_form(file)
         if form is not JsonForm.LINES:
             return f"{file.name} is read as {form.value}, not one object a line"

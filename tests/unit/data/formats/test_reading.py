@@ -5,14 +5,18 @@ from datetime import UTC, datetime
 import pandas
 import pytest
 
-from tunetrail.data.formats import check_columns, check_rows, count_rows, read_rows
+from tunetrail.data.formats import check_rows, count_rows, peek_rows, read_rows
 from tunetrail.errors import SampleError
-from tunetrail.samples import BrokenRow, SampleKind, parse_sample
+from tunetrail.samples import BrokenRow, SampleKind, find_shape, parse_sample
 
 ROWS = [
     {"anchor": f"question {index}\nmore, “quoted” text", "positive": f"answer {index}"}
     for index in range(25)
 ]
+
+
+def check_columns(path, kind):
+    check_rows(read_rows(path), lambda row: find_shape(row, kind), f"{kind} samples", path)
 
 
 def written(path, rows=ROWS):
@@ -35,7 +39,6 @@ def test_read_rows_gives_the_same_rows_in_every_format(tmp_path, name):
     path = written(tmp_path / name)
     assert list(read_rows(path)) == ROWS
     assert count_rows(path) == (50 if ".csv" in name else 25)
-    check_columns(path, SampleKind.EMBEDDING)
 
 
 def test_read_rows_goes_on_after_broken_lines_of_jsonl(tmp_path):
@@ -193,9 +196,7 @@ def test_read_rows_names_a_damaged_page_of_parquet(tmp_path):
         list(read_rows(path))
 
 
-@pytest.mark.parametrize(
-    "function", [read_rows, count_rows, lambda path: check_columns(path, SampleKind.LLM)]
-)
+@pytest.mark.parametrize("function", [read_rows, count_rows])
 def test_sources_name_a_missing_file_and_a_folder_at_once(tmp_path, function):
     with pytest.raises(SampleError, match=r"b\.csv doesn't exist"):
         function(tmp_path / "b.csv")
@@ -205,7 +206,7 @@ def test_sources_name_a_missing_file_and_a_folder_at_once(tmp_path, function):
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
-def test_check_columns_refuses_columns_of_no_shape(tmp_path, name):
+def test_a_file_with_the_columns_of_no_shape_is_refused(tmp_path, name):
     path = written(tmp_path / name, [{"ancor": "a", "positive": "b"}] * 30)
     with pytest.raises(
         SampleError, match=rf"{name} has no row .*got \[ancor, positive\]\. Did you mean 'anchor'\?"
@@ -213,7 +214,7 @@ def test_check_columns_refuses_columns_of_no_shape(tmp_path, name):
         check_columns(path, SampleKind.EMBEDDING)
 
 
-def test_check_columns_wants_one_good_row_among_the_first_twenty(tmp_path):
+def test_one_good_row_among_the_first_twenty_is_enough(tmp_path):
     path = tmp_path / "a.jsonl"
     good, bad = '{"text": "a"}\n', "broken\n"
     path.write_text(bad * 19 + good)
@@ -230,8 +231,29 @@ def test_check_rows_passes_when_one_of_the_first_rows_does(tmp_path):
             raise SampleError("not the one.")
 
     path = written(tmp_path / "a.jsonl", [*ROWS[:19], {"anchor": "the one"}])
-    check_rows(path, check, "ones")
+    check_rows(read_rows(path), check, "ones", path)
     with pytest.raises(
         SampleError, match=r"a\.jsonl has no row that ones can be made of: not the one\."
     ):
-        check_rows(written(path, [*ROWS[:20], {"anchor": "the one"}]), check, "ones")
+        rows = read_rows(written(path, [*ROWS[:20], {"anchor": "the one"}]))
+        check_rows(rows, check, "ones", path)
+
+
+def test_looking_at_the_first_rows_takes_none_away(tmp_path):
+    path = written(tmp_path / "a.jsonl", [{"text": str(index)} for index in range(1500)])
+    first_rows, rows = peek_rows(read_rows(path))
+    assert len(first_rows) == 1000
+    assert [row["text"] for row in rows] == [str(index) for index in range(1500)]
+
+    path = written(tmp_path / "b.jsonl", [{"text": "x" * 5_000_000}] * 9)
+    first_rows, rows = peek_rows(read_rows(path))
+    assert len(first_rows) == 4 and len(list(rows)) == 9
+
+
+@pytest.mark.parametrize(
+    "text", ['[{"text": "a"}, {"text": "b"}]', '{\n"text": "a"}\n{"text": "b"}']
+)
+def test_only_files_of_lines_are_counted_by_their_lines(tmp_path, text):
+    path = tmp_path / "a.jsonl"
+    path.write_text(text)
+    assert count_rows(path) is None and len(list(read_rows(path))) == 2
