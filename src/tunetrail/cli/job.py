@@ -4,6 +4,7 @@ import json
 import os
 import sys
 
+from tunetrail.errors import UserError
 from tunetrail.processes import end_with
 
 
@@ -11,8 +12,16 @@ def job(arguments: list[str]) -> int:
     """Do the job that a launcher has written to the standard input.
 
     See `sweeps.launchers.jobs.Job` for what it reads.
+
+    Raises:
+        UserError: Somebody else has called it.
     """
-    received = json.load(sys.stdin)
+    try:
+        received = json.load(sys.stdin)
+    except ValueError:
+        raise UserError(
+            "job is called by the launchers of a sweep only. `tunetrail train` trains."
+        ) from None
     # First of all: the sweep may have been killed in the meantime.
     end_with(received["parent"], received["driver"])
     # Imported late: until here, nothing could have noticed that.

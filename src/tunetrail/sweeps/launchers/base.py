@@ -8,7 +8,7 @@ import copy
 import logging
 import os
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from tunetrail.errors import TunetrailError
 from tunetrail.paths import made_folder
 from tunetrail.sweeps.launchers.jobs import Job, JobEnd, JobFailedError
 
@@ -31,6 +32,7 @@ class JobLauncher(Launcher):
 
     Attributes:
         slots: How many jobs run at the same time.
+        on_failure: Called with the number of a job and the reason as soon as it has failed or died.
     """
 
     ends_jobs = True
@@ -51,6 +53,7 @@ class JobLauncher(Launcher):
         self.config, self.hydra_context = config, hydra_context
         # Jobs call the same function, but in their own processes: `tunetrail job` names it.
         self.task_function = task_function
+        self.on_failure: Callable[[int, str], object] = _forget
         self.check()
 
     @property
@@ -93,6 +96,23 @@ class JobLauncher(Launcher):
         for (_, job_return), end in zip(composed, ends, strict=True):
             self._tell_end(job_return, end)
         return [job_return for _, job_return in composed]
+
+    def end_job(self, job: Job, end: JobEnd) -> None:
+        """Say in one line how a job has ended, and note its failure at once.
+
+        The batch may still take hours. If this process is killed until then, the failure must not
+        be forgotten.
+        """
+        if end.reason is None:
+            logger.info("%s finished after %.0f s", job, end.seconds)
+            return
+
+        logger.error("%s failed after %.0f s: %s; log: %s", job, end.seconds, end.reason, job.log)
+        try:
+            self.on_failure(job.number, end.reason)
+        except TunetrailError as error:
+            # The end of the batch brings a second chance.
+            logger.warning("the failure of %s isn't in the study yet: %s", job, error)
 
     def _compose(
         self, number: int, overrides: list[str], common: set[str]
@@ -151,12 +171,8 @@ class JobLauncher(Launcher):
         self.hydra_context.callbacks.on_job_end(config=config, job_return=job_return)
 
 
-def log_end(job: Job, end: JobEnd) -> None:
-    """Say in one line how a job has ended."""
-    if end.reason is None:
-        logger.info("%s finished after %.0f s", job, end.seconds)
-    else:
-        logger.error("%s failed after %.0f s: %s; log: %s", job, end.seconds, end.reason, job.log)
+def _forget(number: int, reason: str) -> None:
+    """Note the failure of a job nowhere: whoever launches it sees it at the end of the batch."""
 
 
 def _distinguishes(override: str) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tunetrail.errors import ConfigError
-from tunetrail.sweeps.launchers.base import JobLauncher, log_end
+from tunetrail.sweeps.launchers.base import JobLauncher
 from tunetrail.sweeps.launchers.jobs import Job, JobEnd, run_in_process
 
 _INTEGERS = ("pre_dispatch", "batch_size", "max_nbytes")
@@ -48,6 +48,6 @@ class JoblibLauncher(JobLauncher):
         pool = Parallel(**self._settings, return_as="generator")
         ends = []
         for job, end in zip(jobs, pool(map(delayed(run_in_process), jobs)), strict=True):
-            log_end(job, end)
+            self.end_job(job, end)
             ends.append(end)
         return ends

@@ -5,10 +5,10 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tunetrail.errors import ConfigError
-from tunetrail.sweeps.launchers.base import JobLauncher, log_end
+from tunetrail.sweeps.launchers.base import JobLauncher
 from tunetrail.sweeps.launchers.jobs import Job, JobEnd, JobProcess
 from tunetrail.sweeps.launchers.slots import Slot, default_slots, divide_machine, gpus_for
 
@@ -51,7 +51,7 @@ class ProcessesLauncher(JobLauncher):
         if len(slots) > len(gpus) > 0:
             logger.warning("%d slots share %d GPUs", len(slots), len(gpus))
 
-        batch = _Batch(jobs, slots)
+        batch = _Batch(jobs, slots, self.end_job)
         try:
             return batch.run()
         except BaseException as error:
@@ -63,14 +63,26 @@ class ProcessesLauncher(JobLauncher):
 
 
 class _Batch:
-    """Jobs on their way through the slots."""
+    """Jobs on their way through the slots.
 
-    def __init__(self, jobs: Sequence[Job], slots: Sequence[Slot]) -> None:
+    Args:
+        jobs: The jobs.
+        slots: Where they run.
+        end_job: Called with each job that has ended.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        slots: Sequence[Slot],
+        end_job: Callable[[Job, JobEnd], None],
+    ) -> None:
         self._waiting = deque(jobs)
         self._free = deque(slots)
         self._running: list[tuple[Slot, JobProcess]] = []
         self._ends: dict[int, JobEnd] = {}
         self._numbers = [job.number for job in jobs]
+        self._end_job = end_job
 
     def run(self) -> list[JobEnd]:
         while self._waiting or self._running:
@@ -114,7 +126,7 @@ class _Batch:
 
             self._ends[process.job.number] = end
             self._free.append(slot)
-            log_end(process.job, end)
+            self._end_job(process.job, end)
         self._running = still_running
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from tunetrail import ray_cluster
 from tunetrail.errors import ConfigError, one_line
-from tunetrail.sweeps.launchers.base import JobLauncher, log_end
+from tunetrail.sweeps.launchers.base import JobLauncher
 from tunetrail.sweeps.launchers.jobs import Job, JobEnd, run_in_process
 
 _SETTING = "hydra/launcher"
@@ -62,7 +62,7 @@ class RayLauncher(JobLauncher):
                 ends = []
                 for job, handle in zip(jobs, handles, strict=True):
                     ends.append(_end_of(handle))
-                    log_end(job, ends[-1])
+                    self.end_job(job, ends[-1])
                 return ends
             except BaseException:
                 # Raises KeyboardInterrupt in the workers, which let their jobs save.

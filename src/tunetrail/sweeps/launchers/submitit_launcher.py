@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from tunetrail.errors import ConfigError, one_line
 from tunetrail.paths import private_folder
-from tunetrail.sweeps.launchers.base import JobLauncher, log_end
+from tunetrail.sweeps.launchers.base import JobLauncher
 from tunetrail.sweeps.launchers.jobs import Job, JobEnd, run_in_process
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class SubmititLauncher(JobLauncher):
             ends = []
             for job, handle in zip(jobs, submitted, strict=True):
                 ends.append(_end_of(handle))
-                log_end(job, ends[-1])
+                self.end_job(job, ends[-1])
             return ends
         except BaseException:
             for handle in submitted:

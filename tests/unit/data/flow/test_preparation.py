@@ -1,5 +1,7 @@
 import json
+import logging
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +260,35 @@ def test_preparation_checks_vectors_and_caches_them(tmp_path: Path) -> None:
     assert findings["rows.outlier"].judged == 100 and sum(calls) == 200
     prepare(rows, tmp_path / "out", **options)
     assert sum(calls) == 200
+
+
+def test_preparations_at_once_make_the_rows_and_vectors_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[int] = []
+
+    def vectors(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        calls.append(len(texts))
+        return word_vectors(texts)
+
+    config = PreparationConfig(workers=1, cache_dir=str(tmp_path / "cache"))
+    encoder = TextEncoder(encode=vectors, identity="letters")
+    rows = samples([sentence(index) for index in range(100)])
+    caplog.set_level(logging.INFO)
+
+    # As the jobs of a sweep do; each thread opens the locks itself, as a process would.
+    with ThreadPoolExecutor(3) as threads:
+        jobs = [
+            threads.submit(prepare, rows, tmp_path / f"job-{job}", encoder=encoder, config=config)
+            for job in range(3)
+        ]
+        sessions = [job.result() for job in jobs]
+
+    assert sum(calls) == 100
+    assert caplog.messages.count("another process makes the prepared rows: waiting for it") == 2
+    frames = [session.frame("train") for session in sessions]
+    for frame in frames[1:]:
+        pd.testing.assert_frame_equal(frame, frames[0])
 
 
 def test_preparation_stops_at_an_error_finding_and_writes_all_the_same(tmp_path: Path) -> None:

@@ -29,8 +29,10 @@ def test_each_job_has_its_own_process_log_and_reason(
         "hydra.job.name=train",
         "database.url=sqlite:///a/SECRET.db",
     ]
-    ends = launch(common, [["seed=1"], ["seed=2", "+hydra.job.env_set.COLUMNS=77"]])
+    failures: dict[int, str] = {}
+    ends = launch(common, [["seed=1"], ["seed=2", "+hydra.job.env_set.COLUMNS=77"]], failures)
 
+    assert failures.keys() == {0, 1}
     for number, end in enumerate(ends):
         assert end.status is JobStatus.FAILED
         with pytest.raises(JobFailedError, match="session_id must be given"):
