@@ -17,8 +17,14 @@ from typing import Any
 
 import yaml
 
-from tunetrail.cli.composition import MISSING, TrainRequest
-from tunetrail.config import CheckConfig, EmbeddingConfig, SearchConfig, ValidationConfig
+from tunetrail.config import (
+    MISSING,
+    CheckConfig,
+    EmbeddingConfig,
+    SearchConfig,
+    TrainRequest,
+    ValidationConfig,
+)
 from tunetrail.config.losses import EMBEDDING_LOSSES, losses_of
 from tunetrail.paths import conf_dir
 

@@ -52,6 +52,10 @@ class TrainingError(TunetrailError):
     """Training or evaluation failed, for example because the loss became infinite."""
 
 
+class SweepError(TunetrailError):
+    """Jobs of a sweep have failed; the others were trained."""
+
+
 class DeploymentError(TunetrailError):
     """A model version could not be registered, verified, promoted or exported."""
 

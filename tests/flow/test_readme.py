@@ -10,7 +10,8 @@ import pytest
 
 from tunetrail import DatabaseManager
 from tunetrail.cli import main
-from tunetrail.cli.composition import TrainRequest, run_composed
+from tunetrail.cli.composition import run_composed
+from tunetrail.config import TrainRequest
 
 REPOSITORY = Path(__file__).parents[2]
 README = REPOSITORY / "README.md"

@@ -10,16 +10,15 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_origin
 
-from tunetrail.config import MODEL_SECTIONS, SWEEP_RUN_VARIABLE, Settings
+from tunetrail.config import MODEL_SECTIONS, TrainRequest
 from tunetrail.errors import ConfigError, did_you_mean, naming_section, not_writable
 from tunetrail.paths import conf_dir, experiments_dir
-from tunetrail.sweeps import SweepNotStarted
+from tunetrail.sweeps import FinishSweep, SweepHooks, SweepNotStarted, check_folder
 
-MISSING = "???"
 NO_HYDRA_FILES = (
     "hydra.run.dir=.",
     "hydra.job_logging.root.handlers=[console]",
@@ -30,39 +29,31 @@ _OPTIONS_WITH_VALUE = (
     *("--cfg", "-c", "--info", "-i", "--package", "-p", "--experimental-rerun"),
     *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"),
 )
+logger = logging.getLogger(__name__)
 _OPEN_SECTIONS = ("trainer.callbacks.", "trainer.logger.")
 """Keys below which a user's own names stand."""
-
-
-@dataclass(kw_only=True)
-class TrainRequest(Settings):
-    """The schema of conf/train.yaml: the settings, the session and the model type."""
-
-    session_id: str = MISSING
-    """Session to learn from, which has to be named; `tunetrail sessions` lists them."""
-
-    model_type: str = "all"
-    """Models to train: `embedding`, `llm` or `all`."""
 
 
 def run_composed(
     arguments: Sequence[str],
     task: Callable[[TrainRequest, Sequence[str]], Mapping[str, Any]],
     *,
+    finish_sweep: FinishSweep | None = None,
     job_name: str = "train",
     defaults: Sequence[str] = (),
 ) -> None:
     """Compose conf/train.yaml with the arguments and run the task, once for each job of a sweep.
 
     Args:
-        arguments: Overrides and Hydra's own options, in any order; `-m` sweeps over every
-            combination of comma-separated values.
+        arguments: Overrides and Hydra's own options, in any order; `-m` makes a sweep of them.
         task: Takes the checked request and the overrides that led to it.
+        finish_sweep: Decides about a sweep whose jobs have ended; None if the task can't be swept.
         job_name: Names the log file.
         defaults: Overrides that apply unless the arguments say otherwise.
 
     Raises:
         ConfigError: The arguments or an experiment file can't be composed.
+        SweepError: Jobs of a sweep have failed.
     """
     os.environ.setdefault("TUNETRAIL_HOME", str(Path.cwd()))
     os.environ["TUNETRAIL_SHIPPED"] = str(experiments_dir().parent)
@@ -75,10 +66,17 @@ def run_composed(
 
     text_keys = register_schema()
     from tunetrail.cli.text_values import keep_text, without_quotes
+    from tunetrail.sweeps.sweeper import TunetrailSweeper
 
     original_arguments = list(sys.argv)
-    task_started = False
+    task_started = is_sweep = False
     failures: list[Exception] = []
+
+    def check(config: Any) -> TrainRequest:
+        nonlocal is_sweep
+        is_sweep = True
+        quieten()
+        return checked_request(config)
 
     def run_one(config: Any) -> Mapping[str, Any]:
         nonlocal task_started
@@ -87,15 +85,18 @@ def run_composed(
         quieten()
         try:
             job_overrides = map(without_quotes, HydraConfig.get().overrides.task)
+            check_folder(HydraConfig.get().job.chdir)
             return task(checked_request(config), list(job_overrides))
         except Exception as error:
-            if SWEEP_RUN_VARIABLE in os.environ:
-                raise  # Hydra goes on with the other jobs of the sweep and names the failed one
+            if is_sweep:
+                logger.error("job %s failed: %s", config.sweep.job, error)
+                raise  # the sweep notes it, and goes on with the other jobs
             failures.append(error)
             return {}
 
     overrides, options = _split_arguments(arguments)
     overrides = [keep_text(override, text_keys) for override in overrides]
+    TunetrailSweeper.hooks = SweepHooks(check, finish_sweep, [*overrides, *options])
     job_defaults = [f"hydra.job.name={job_name}", *defaults]
     sys.argv = [original_arguments[0], *job_defaults, *overrides, *options]
 
@@ -138,6 +139,7 @@ def register_schema() -> dict[str, bool]:
 
     from tunetrail.cli.text_values import TypedFileSource, text_keys
     from tunetrail.sweeps.launchers import register_launchers
+    from tunetrail.sweeps.sweeper import register_sweeper
 
     groups = [*(folder.name for folder in _group_folders()), "experiments"]
     keys = text_keys(TrainRequest) | dict.fromkeys(groups, True)
@@ -145,6 +147,7 @@ def register_schema() -> dict[str, bool]:
     TypedFileSource.keys = keys
     Plugins.instance().register(TypedFileSource)
     register_launchers()
+    register_sweeper()
     ConfigStore.instance().store(name="train_schema", node=TrainRequest)
     return keys
 
@@ -331,7 +334,9 @@ def groups_help() -> list[str]:
     """Return the lines of a command's help that list the groups, their options and experiments."""
     lines = ["groups and their options (conf/):"]
     for folder in _group_folders():
-        lines.append(f"  {folder.name:20} {', '.join(_yaml_names(folder))}")
+        # It has no default: a plus adds it.
+        name = f"+{folder.name}" if folder.name == "sweep" else folder.name
+        lines.append(f"  {name:20} {', '.join(_yaml_names(folder))}")
     return [*lines, f"  {'+experiments':20} {', '.join(experiment_names())}"]
 
 

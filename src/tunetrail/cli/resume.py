@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunetrail.cli.composition import NO_HYDRA_FILES, TrainRequest, run_composed
+from tunetrail.cli.composition import NO_HYDRA_FILES, run_composed
+from tunetrail.cli.train import train
+from tunetrail.config import TrainRequest
 from tunetrail.errors import ConfigError, UserError
 
 _NOTHING = (
@@ -29,18 +31,22 @@ def resume(arguments: list[str]) -> int:
     run_ids = [word for word in words if not word.startswith("-")]
     _check(options, overrides, run_ids)
 
+    sweep: list[str] = []
+
     def resume_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]:
         if not run_ids and _LAST not in options:
             return _list_resumable(request)
         # The request has a default for it, which isn't what the run began with.
         sets_model_dir = any(override.startswith("model_dir=") for override in overrides)
         model_dir = request.model_dir if sets_model_dir else None
-        return _resume_one(next(iter(run_ids), None), _FORCE in options, model_dir, request)
+        run_id = next(iter(run_ids), None)
+        return _resume_one(run_id, _FORCE in options, model_dir, request, sweep)
 
     # The schema demands a session, but the run brings its own: any id will do.
     defaults = ["session_id=resumed", *NO_HYDRA_FILES]
     run_composed(overrides, resume_one, job_name="resume", defaults=defaults)
-    return 0
+    # Its jobs are composed once more, so it is called as it was, and only now: Hydra isn't nested.
+    return train([*sweep, *overrides]) if sweep else 0
 
 
 def _check(options: list[str], overrides: list[str], run_ids: list[str]) -> None:
@@ -82,6 +88,9 @@ RUN_ID is the run's id in MLflow, or the id of a run below it; its beginning is 
 run's id begins like that. Without an id, the runs that can be resumed are listed. Only the stores
 can be changed, also by their groups: tracking=server; and the folder of the exported models.
 
+With the id of a sweep, its jobs that have not ended go on or begin, and the best one of all is
+evaluated. Addresses of stores with a password have to be given again.
+
 The folder output_dir/ID holds what is needed. It is removed when the run succeeds, or fails because
 of its settings or rows; delete it to give the run up. Resume in the folder in which the run was
 started, as its paths may be relative.
@@ -97,14 +106,22 @@ examples:
 
 
 def _resume_one(
-    run_id: str | None, force: bool, model_dir: str | None, request: TrainRequest
+    run_id: str | None,
+    force: bool,
+    model_dir: str | None,
+    request: TrainRequest,
+    sweep: list[str],
 ) -> Mapping[str, Any]:
-    """Resume the run of an id, or the newest run if there is no id."""
+    """Resume the run of an id, or the newest run if there is no id.
+
+    Of a sweep, `sweep` receives how to go on with it instead.
+    """
     from tunetrail.cli.results_table import print_results
     from tunetrail.node import ModelTrainingNode, NodeConfig
     from tunetrail.pipeline.ranks import follows_first_node
     from tunetrail.stores.database import DatabaseManager
     from tunetrail.stores.resumable_runs import resumable_runs, whole_run_id
+    from tunetrail.sweeps.resuming import sweep_arguments
 
     # The run's settings are in the stores, which belong to node 0: the environment has to do.
     if follows_first_node(request.trainer):
@@ -116,6 +133,9 @@ def _resume_one(
                 raise UserError(_NOTHING)
             run_id = newest[0].run_id
         run_id = whole_run_id(request.tracking, manager, run_id)
+        sweep += sweep_arguments(request.tracking, manager, run_id, force=force) or []
+        if sweep:
+            return {}
         node = ModelTrainingNode(NodeConfig(settings=request), manager)
         results = node.resume(run_id, force=force, model_dir=model_dir)
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunetrail.cli.composition import NO_HYDRA_FILES, TrainRequest, run_composed
+from tunetrail.cli.composition import NO_HYDRA_FILES, run_composed
+from tunetrail.config import TrainRequest
 from tunetrail.errors import ConfigError, TrackingError
 
 _HELP = """\

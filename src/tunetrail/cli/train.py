@@ -1,14 +1,14 @@
 """`tunetrail train`: compose the request with Hydra and give it to the node."""
 
-import os
-import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tunetrail.cli.composition import TrainRequest, groups_help, run_composed
-from tunetrail.config import SWEEP_RUN_VARIABLE, SWEPT_KEYS_VARIABLE
+from tunetrail.cli.composition import groups_help, run_composed
+from tunetrail.config import TrainRequest
 from tunetrail.config.training import OPTIMIZERS, PRECISIONS, SCHEDULES
-from tunetrail.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tunetrail.stores.database import DatabaseManager
 
 
 def train(arguments: list[str]) -> int:
@@ -17,10 +17,7 @@ def train(arguments: list[str]) -> int:
         print(help_text())
         return 0
 
-    try:
-        run_composed(arguments, train_one)
-    finally:
-        _end_sweep_that_stopped()
+    run_composed(arguments, train_one, finish_sweep=finish_sweep)
     return 0
 
 
@@ -55,7 +52,8 @@ def help_text() -> str:
     options = [
         "",
         "  --cfg job   print the composed configuration instead of training",
-        "  -m          train once for each combination of comma-separated values",
+        "  -m          sweep: train each combination of comma-separated values, and evaluate only",
+        "              the best on the test rows (docs/sweeps.md)",
         "  --debug     show tracebacks",
     ]
     return "\n".join([*usage, *keys, *groups_help(), *options])
@@ -76,7 +74,7 @@ def _training_help() -> list[str]:
 
 
 def train_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]:
-    """Train as requested, print the results and return them."""
+    """Train as requested, print the results and return them; a job of a sweep prints none."""
     # Imported late: help and mistakes in the arguments don't wait for torch.
     from tunetrail.cli.results_table import print_results
     from tunetrail.learning.nodes import check_nodes
@@ -84,39 +82,31 @@ def train_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, A
     from tunetrail.pipeline.ranks import follows_first_node
     from tunetrail.stores.database import DatabaseManager
 
+    if request.sweep.run_id is not None:
+        from tunetrail.sweeps.job import run_job
+
+        with DatabaseManager(request.database.url) as manager:
+            job = run_job(request, request.session_id, request.model_type, manager)
+        return {"values": job.values}
+
     # Started on several nodes with num_nodes=1, each would train the whole model.
     check_nodes(request.trainer)
-    if request.trainer.num_nodes > 1:
-        if SWEEP_RUN_VARIABLE in os.environ:
-            raise ConfigError(
-                f"trainer.num_nodes must be 1 in a sweep, got {request.trainer.num_nodes}. "
-                "Start the trainings one by one."
-            )
-        # Database, MLflow and registry belong to node 0.
-        if follows_first_node(request.trainer):
-            return {}
-
-    # A job of a sweep is named after what distinguishes it from the other jobs.
-    swept = os.environ.get(SWEPT_KEYS_VARIABLE, "").split(",")
-    choices = [override for override in overrides if override.partition("=")[0] in swept]
+    # Database, MLflow and registry belong to node 0.
+    if request.trainer.num_nodes > 1 and follows_first_node(request.trainer):
+        return {}
 
     with DatabaseManager(request.database.url) as manager:
-        node = ModelTrainingNode(
-            NodeConfig(settings=request),
-            manager,
-            parent_run_id=os.environ.get(SWEEP_RUN_VARIABLE),
-            run_name=", ".join(choices) or None,
-        )
+        node = ModelTrainingNode(NodeConfig(settings=request), manager)
         results = node.execute({"session_id": request.session_id, "model_type": request.model_type})
 
     print_results(results, request.tracking.uri, node.report)
     return results
 
 
-def _end_sweep_that_stopped() -> None:
-    """End the run of a sweep that an exception stopped: Hydra tells only of sweeps that succeed."""
-    error = sys.exc_info()[1]
-    if SWEEP_RUN_VARIABLE in os.environ and error is not None:
-        from tunetrail.sweeps.sweep_run import end_sweep
+def finish_sweep(request: TrainRequest, manager: "DatabaseManager", sweep_run_id: str) -> None:
+    """Let the best job of a sweep go on, and print what the sweep came to."""
+    from tunetrail.cli.sweep_table import print_sweep
+    from tunetrail.sweeps.winner import decide_sweep
 
-        end_sweep("failed" if isinstance(error, Exception) else "interrupted", str(error))
+    decision = decide_sweep(request, manager, sweep_run_id)
+    print_sweep(decision, request.tracking.uri)

@@ -32,13 +32,13 @@ from tunetrail.config.language_model import (
 )
 from tunetrail.config.settings import (
     FAMILY_ENTRY_POINTS,
+    MISSING,
     MODEL_SECTIONS,
     ModelSection,
     Settings,
+    TrainRequest,
 )
 from tunetrail.config.stores import (
-    SWEEP_RUN_VARIABLE,
-    SWEPT_KEYS_VARIABLE,
     DatabaseConfig,
     TrackingConfig,
     default_database_url,
@@ -72,12 +72,11 @@ __all__ = [
     "AUTO",
     "BASE",
     "FAMILY_ENTRY_POINTS",
+    "MISSING",
     "MODEL_SECTIONS",
     "OBJECTIVES",
     "OPTIMIZERS",
     "SCHEDULES",
-    "SWEEP_RUN_VARIABLE",
-    "SWEPT_KEYS_VARIABLE",
     "AdapterConfig",
     "AugmentationConfig",
     "AveragingConfig",
@@ -112,6 +111,7 @@ __all__ = [
     "SplitConfig",
     "SweepConfig",
     "TrackingConfig",
+    "TrainRequest",
     "TrainingConfig",
     "ValidationConfig",
     "VectorChecksConfig",

@@ -46,6 +46,8 @@ class ModelSection(Protocol):
 
 FAMILY_ENTRY_POINTS = "tunetrail.families"
 """The group of entry points in which installed packages name their model families."""
+MISSING = "???"
+"""What Hydra takes for a value that has to be given."""
 MODEL_SECTIONS = ("embedding", "llm")
 """The sections of the settings that configure a model and its training."""
 
@@ -155,6 +157,17 @@ class Settings:
                 changed = _replaced(changed, (model_type, "training"), values)
 
         return changed
+
+
+@dataclass(kw_only=True)
+class TrainRequest(Settings):
+    """The schema of conf/train.yaml: the settings, the session and the model type."""
+
+    session_id: str = MISSING
+    """Session to learn from, which has to be named; `tunetrail sessions` lists them."""
+
+    model_type: str = "all"
+    """Models to train: `embedding`, `llm` or `all`."""
 
 
 _PIPELINE_KEYS: dict[str, tuple[tuple[str, ...], str, type]] = {

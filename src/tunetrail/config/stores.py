@@ -5,12 +5,6 @@ from dataclasses import dataclass
 
 from tunetrail.config.checks import at_least, check_settings, setting
 
-SWEEP_RUN_VARIABLE = "TUNETRAIL_SWEEP_RUN"
-"""Environment variable with the MLflow run of the sweep that this process is a job of."""
-
-SWEPT_KEYS_VARIABLE = "TUNETRAIL_SWEPT_KEYS"
-"""Environment variable with the keys that the sweep varies, separated by commas."""
-
 
 @dataclass(kw_only=True)
 class DatabaseConfig:

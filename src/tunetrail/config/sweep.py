@@ -64,11 +64,10 @@ class SearchConfig:
     """Who chooses the combinations: `grid` trains all of them; `random` draws them; `tpe` (Bergstra
     et al. 2011, https://papers.nips.cc/paper/4443) and `cmaes` (Hansen 2016,
     https://arxiv.org/abs/1604.00772; `pip install cmaes`) learn from finished jobs. `auto` is
-    `grid`, or `tpe` if a parameter is an interval."""
+    `grid`, or `tpe` if `n_trials` is given."""
 
     n_trials: int | None = setting(None, at_least(1))
-    """Number of jobs that `random`, `tpe` and `cmaes` train; a grid has as many as it has
-    combinations."""
+    """Number of jobs that `random`, `tpe` and `cmaes` train. A grid has one per combination."""
 
     seed: int = setting(42, Rule("between 0 and 2**32 - 1", lambda seed: 0 <= seed < 2**32))
     """Seed of the sampler."""

@@ -1,6 +1,34 @@
-"""Hydra plugins: what a multirun adds to a single run."""
+"""Sweeps: many trainings that are compared with one another, of which only the best goes on."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tunetrail.config import TrainRequest
+from tunetrail.config.checks import check
 from tunetrail.errors import TunetrailError
+
+# Only to check types: help and mistakes in the arguments don't wait for SQLAlchemy.
+if TYPE_CHECKING:
+    from tunetrail.stores.database import DatabaseManager
+
+FinishSweep = Callable[[TrainRequest, "DatabaseManager", str], None]
+"""Decides about a sweep whose jobs have ended, given what its jobs share and its run's id."""
+
+
+@dataclass(frozen=True)
+class SweepHooks:
+    """What the command line does for a sweep.
+
+    Attributes:
+        check: Returns the request of a composed configuration, or raises `ConfigError`.
+        finish: Decides about a sweep whose jobs have ended; None if the command can't sweep.
+        arguments: What the command was called with.
+    """
+
+    check: Callable[[Any], TrainRequest]
+    finish: FinishSweep | None
+    arguments: Sequence[str]
 
 
 class SweepNotStarted(BaseException):
@@ -16,3 +44,14 @@ class SweepNotStarted(BaseException):
     def __init__(self, error: TunetrailError) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+def check_folder(changes_folder: bool | None) -> None:
+    """Raise `ConfigError` if Hydra makes its own folder the working folder of a job."""
+    check(
+        not changes_folder,
+        "hydra.job.chdir",
+        "false",
+        changes_folder,
+        "Relative paths are those of the folder in which tunetrail is started.",
+    )

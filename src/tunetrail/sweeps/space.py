@@ -1,6 +1,8 @@
 """The search space of a sweep: which parameters vary, and over which values."""
 
+import contextlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -80,6 +82,24 @@ class SearchSpace:
         for values in product(*(parameter.values() for parameter in self.parameters)):
             yield dict(zip(names, values, strict=True))
 
+    def probes(self) -> Iterator[dict[str, Value]]:
+        """Yield a few combinations with each listed value and both ends of each interval."""
+        choices: dict[str, tuple[Value, ...]] = {}
+        for parameter in self.parameters:
+            distribution = parameter.distribution
+            if isinstance(distribution, CategoricalDistribution) or not parameter.is_interval:
+                choices[parameter.name] = parameter.values()
+            else:
+                choices[parameter.name] = (distribution.low, distribution.high)
+
+        first = {name: values[0] for name, values in choices.items()}
+        yield first
+        for name, values in choices.items():
+            for value in values[1:]:
+                yield first | {name: value}
+        # All at their other end: the largest batch with the largest model, for example.
+        yield {name: values[-1] for name, values in choices.items()}
+
     def overrides(self, values: Mapping[str, Value]) -> tuple[str, ...]:
         """Return the overrides that set all parameters, given their values by name."""
         return tuple(parameter.override(values[parameter.name]) for parameter in self.parameters)
@@ -107,10 +127,9 @@ class SearchSpace:
 
 
 def value_of(text: str) -> Value:
-    """Return the number that a text is, or the text itself."""
+    """Return the finite number that a text is, or the text itself."""
     for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
+        with contextlib.suppress(ValueError):
+            value = kind(text)
+            return value if math.isfinite(value) else text
     return text

@@ -97,7 +97,7 @@ class SweepPlan:
         objectives: The metrics that jobs are compared by, the most important one first.
         search: How combinations are chosen and jobs are pruned.
         space: The parameters that vary.
-        overrides: The overrides that all jobs share.
+        overrides: What the sweep was started with, without passwords.
     """
 
     objectives: tuple[Objective, ...]
@@ -161,7 +161,7 @@ class SweepStudy:
             objectives: The metrics that jobs are compared by, the most important one first.
             search: How combinations are chosen and jobs are pruned.
             space: The parameters that vary.
-            overrides: The overrides that all jobs share.
+            overrides: What the sweep was started with, without passwords.
         """
         plan = SweepPlan(
             objectives=tuple(objectives), search=search, space=space, overrides=tuple(overrides)
@@ -218,7 +218,7 @@ class SweepStudy:
             user_attrs={"overrides": list(self.plan.space.overrides(values))},
         )
         self.optuna_study.add_trial(trial)
-        return self.jobs()[-1]
+        return _job_of(self._trials()[-1])
 
     def ask_job(self) -> SweepJob:
         """Add a job with the values that the sampler chooses, and return it."""

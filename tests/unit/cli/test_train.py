@@ -359,8 +359,7 @@ def test_train_shows_the_traceback_with_debug_only(call_main: CallMain, session:
 
 
 def test_train_request_is_the_settings_and_what_names_the_job() -> None:
-    from tunetrail.cli.composition import TrainRequest
-    from tunetrail.config import Settings
+    from tunetrail.config import Settings, TrainRequest
 
     settings_fields = {field.name for field in dataclasses.fields(Settings)}
     request_fields = {field.name for field in dataclasses.fields(TrainRequest)}

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tunetrail.cli.composition import TrainRequest, checked_request, register_schema
+from tunetrail.cli.composition import checked_request, register_schema
+from tunetrail.config import TrainRequest
 from tunetrail.learning.training.named_callbacks import CALLBACKS, LOGGERS
 from tunetrail.paths import conf_dir, experiments_dir
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from tunetrail.cli.composition import TrainRequest
 from tunetrail.config import (
     AdapterConfig,
     CrossValidationConfig,
@@ -13,6 +12,7 @@ from tunetrail.config import (
     Settings,
     TrackingConfig,
     TrainingConfig,
+    TrainRequest,
 )
 from tunetrail.errors import ConfigError, UserError
 from tunetrail.pipeline.run_settings import leaves, plain_settings, settings_of
