@@ -220,3 +220,10 @@ def test_what_a_filter_of_open_webui_has_changed_is_no_edit() -> None:
 def test_a_rejecting_score_keeps_the_answer_from_being_learnt() -> None:
     row = chat("c", "Capital of Peru?", answer("Quito.", **langfuse("user-feedback", -1)))
     assert all("Quito" not in str(sample.content) for sample in derive(row).samples)
+
+
+def test_a_rating_off_the_scale_of_its_file_is_named(call_main: CallMain) -> None:
+    verdicts, printed = judged_in_file(call_main, [1, -1, 7])
+    assert verdicts == {0: True, 1: False}
+    assert "got 7. Write up or down" in printed
+    assert "a `rating` like the others of this file (votes of 1, 0 and -1)" in printed

@@ -231,8 +231,9 @@ def _ingest_conversations(
             f"{report.already_present} already there"
         )
         print(
-            f"  left out, kept with the reason: {tally.rejected} answers rejected by feedback, "
-            f"{tally.unusable} parts that can't be learnt from, {malformed} malformed rows"
+            f"  left out, kept with the reason: {counted(tally.rejected, 'answer')} rejected by "
+            f"feedback, {counted(tally.unusable, 'part')} that can't be learnt from, "
+            f"{counted(malformed, 'malformed row')}"
         )
         print(f"  no pair, as the question can't stand alone: {tally.short_questions}")
         _finish(manager, session_id, report, shown_source(source), is_new)

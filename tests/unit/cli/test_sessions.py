@@ -233,7 +233,7 @@ def test_ingest_of_chat_logs_stores_both_kinds_and_keeps_what_was_rejected(
         "  from feedback: 0 preferences (llm.objective=preference), 3 verdicts (llm.objective=kto); "
         "llm.objective=supervised learns the chats",
         "  15 samples added to session s1, 0 already there",
-        "  left out, kept with the reason: 3 answers rejected by feedback, 1 parts that can't be learnt from, "
+        "  left out, kept with the reason: 3 answers rejected by feedback, 1 part that can't be learnt from, "
         "4 malformed rows",
         "  no pair, as the question can't stand alone: 1",
     ]

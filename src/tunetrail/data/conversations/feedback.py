@@ -246,7 +246,7 @@ def _verdict_of_number(name: str, value: SupportsFloat) -> Verdict | None:
 def _unknown_feedback(name: str, shown: str, scale: RatingScale = RatingScale.STARS) -> SampleError:
     ratings = "stars from 1 to 5 as `rating`"
     if name == "rating" and scale is not RatingScale.STARS:
-        ratings = f"a number among {scale}, as the ratings of this file are"
+        ratings = f"a `rating` like the others of this file ({scale})"
     return SampleError(
         f"{name} must say whether an answer was accepted or rejected, got {shown}. Write up or "
         f"down, true or false, 1 or -1, or {ratings}, or leave it out."
