@@ -46,7 +46,8 @@ def sync(arguments: list[str]) -> int:
 
 def _sync(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]:
     # Imported late: help and mistakes in the arguments don't wait for MLflow.
-    from tunetrail.stores.metric_writer import SPOOL, deliver_spools
+    from tunetrail.stores.metric_writer import deliver_spools
+    from tunetrail.stores.spools import SPOOL
     from tunetrail.stores.tracking import existing_store, shown_uri
 
     folder = Path(request.output_dir) / SPOOL

@@ -14,62 +14,30 @@ in memory, several threads send its batches in any order, and a batch that fails
 
 import contextlib
 import fcntl
-import json
 import logging
-import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
 from tunetrail.errors import TrackingError
-from tunetrail.paths import private_file, private_folder
+from tunetrail.stores.spools import MOST_PER_BATCH, Report, Spool, batches_of, whole_reports
 from tunetrail.stores.tracking_errors import shown_uri, tracking_errors
 from tunetrail.stores.tracking_store import check_answers
 
-SPOOL = "spool"
-"""Folder below `output_dir`."""
 _SECONDS_BETWEEN_BATCHES = 2.0
 _SECONDS_BETWEEN_ATTEMPTS = 5.0
 _IDLE_SECONDS = 60.0
 """After that long without metrics the thread ends; the next report starts another one."""
-_MOST_PER_BATCH = 1000
-"""MLflow's limit for one request."""
 _REFUSED = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """Errors of MLflow that waiting doesn't change: the run was deleted, for example."""
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Metrics that a run reported together.
-
-    Attributes:
-        run_id: The run.
-        metrics: Name, value, time in milliseconds since 1970, and step of each metric.
-        resumed: Whether the run was resumed, so that it may repeat steps that it had logged.
-    """
-
-    run_id: str
-    metrics: Sequence[tuple[str, float, int, int]]
-    resumed: bool = False
-
-    def to_line(self) -> str:
-        """Return the report as a line of a spool."""
-        return json.dumps([self.run_id, self.metrics, self.resumed]) + "\n"
-
-    @classmethod
-    def from_line(cls, line: str) -> "Report":
-        """Return the report of a line of a spool; raises `ValueError` if the line is cut off."""
-        run_id, metrics, resumed = json.loads(line)
-        return cls(run_id, [tuple(metric) for metric in metrics], resumed)
 
 
 class MetricSender:
@@ -97,8 +65,8 @@ class MetricSender:
                 if not (report.resumed and self._is_logged(run_id, name, step, value)):
                     metrics.append(Metric(name, value, milliseconds, step))
 
-        for start in range(0, len(metrics), _MOST_PER_BATCH):
-            batch = metrics[start : start + _MOST_PER_BATCH]
+        for start in range(0, len(metrics), MOST_PER_BATCH):
+            batch = metrics[start : start + MOST_PER_BATCH]
             # Not by `log_batch`'s own thread: the caller has to know whether it was stored.
             self._client.log_batch(run_id, metrics=batch, synchronous=True)
 
@@ -183,11 +151,11 @@ class MetricWriter:
                 time.sleep(0.2)
 
     def _is_urgent(self) -> bool:
-        is_full = len(self._reports) >= _MOST_PER_BATCH and not self._is_away
+        is_full = len(self._reports) >= MOST_PER_BATCH and not self._is_away
         return self._is_hurried or is_full
 
     def _deliver(self, reports: Sequence[Report]) -> None:
-        for batch in _batches(reports):
+        for batch in batches_of(reports):
             if batch[0].run_id not in self._refused_runs and not self._try_to_send(batch):
                 return
             with self._changed:
@@ -221,58 +189,6 @@ class MetricWriter:
             self._is_away = False
             _log.warning("MLflow answers again: the metrics are being delivered")
         return True
-
-
-class Spool:
-    """A file of reports that MLflow doesn't have yet; the process that writes it holds its lock.
-
-    Args:
-        folder: Its folder.
-
-    Attributes:
-        path: The file; None if there is none.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path: Path | None = None
-        self._folder = folder
-        self._file: IO[str] | None = None
-        self._has_failed = False
-
-    def append(self, report: Report) -> None:
-        """Append a report; a disk that is full doesn't stop the training."""
-        try:
-            if self._file is None:
-                self._file = self._open()
-            self._file.write(report.to_line())
-            # To the kernel, so that a kill of this process loses nothing.
-            self._file.flush()
-        except OSError as error:
-            if not self._has_failed:
-                self._has_failed = True
-                _log.warning("metrics that MLflow doesn't have yet are not kept on disk: %s", error)
-
-    def remove(self) -> None:
-        """Remove the file: everything in it was delivered."""
-        if self._file is not None and self.path is not None:
-            with contextlib.suppress(OSError):
-                self.path.unlink(missing_ok=True)
-                self._file.close()
-                # Fails if other processes have a file in it.
-                self._folder.rmdir()
-            self._file = self.path = None
-
-    def _open(self) -> IO[str]:
-        # The time first, so that spools are delivered in the order in which they were begun.
-        name = f"{time.time_ns()}-{os.getpid()}.jsonl"
-        self.path = self._folder / name
-        while True:
-            private_folder(self._folder)
-            # Another process may remove the empty folder at this moment.
-            with contextlib.suppress(FileNotFoundError):
-                file = private_file(self.path).open("a", encoding="utf-8")
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,7 +246,7 @@ def deliver_leftovers(client: MlflowClient, uri: str, folder: Path) -> None:
 
 def _deliver_spool(sender: MetricSender, uri: str, path: Path, lines: Iterable[str]) -> Delivery:
     points, problems = 0, []
-    for batch in _batches(_whole_reports(lines)):
+    for batch in batches_of(whole_reports(lines)):
         try:
             with tracking_errors(uri):
                 sender.send(batch)
@@ -341,27 +257,6 @@ def _deliver_spool(sender: MetricSender, uri: str, path: Path, lines: Iterable[s
         else:
             points += sum(len(report.metrics) for report in batch)
     return Delivery(path=path, points=points, problem=problems[0] if problems else None)
-
-
-def _whole_reports(lines: Iterable[str]) -> Iterator[Report]:
-    for line in lines:
-        # A kill, or a full disk, may have cut off the last line.
-        with contextlib.suppress(ValueError):
-            yield Report.from_line(line)
-
-
-def _batches(reports: Iterable[Report]) -> Iterator[list[Report]]:
-    """Yield reports that follow one another and belong to one run, as one request holds them."""
-    batch: list[Report] = []
-    points = 0
-    for report in reports:
-        points += len(report.metrics)
-        if batch and (report.run_id != batch[0].run_id or points > _MOST_PER_BATCH):
-            yield batch
-            batch, points = [], len(report.metrics)
-        batch.append(report)
-    if batch:
-        yield batch
 
 
 def _is_refused(error: Exception) -> bool:

@@ -20,8 +20,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_RUN_NOTE
 
 from tunetrail.errors import TrackingError, state_after
 from tunetrail.paths import write_private_text
-from tunetrail.stores.metric_writer import Report
 from tunetrail.stores.processes import ProcessIdentity
+from tunetrail.stores.spools import Report
 from tunetrail.stores.tracking_errors import shown_uri
 
 if TYPE_CHECKING:

@@ -29,9 +29,10 @@ from tunetrail.config import TrackingConfig
 from tunetrail.errors import UserError
 from tunetrail.paths import private_file
 from tunetrail.stores.experiments import ensure_experiment
-from tunetrail.stores.metric_writer import MetricSender, MetricWriter, Report, deliver_leftovers
+from tunetrail.stores.metric_writer import MetricSender, MetricWriter, deliver_leftovers
 from tunetrail.stores.moved_stores import follow_moved_store
 from tunetrail.stores.processes import ProcessIdentity
+from tunetrail.stores.spools import Report
 from tunetrail.stores.tracked_runs import LONGEST_VALUE, TrackedRun, safe_name
 from tunetrail.stores.tracking_errors import shown_uri, tracking_errors
 from tunetrail.stores.tracking_store import (

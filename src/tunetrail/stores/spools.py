@@ -1,0 +1,119 @@
+"""Reports of metrics on disk, in files that hold what MLflow doesn't have yet."""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from tunetrail.paths import private_file, private_folder
+
+SPOOL = "spool"
+"""Folder below `output_dir`."""
+MOST_PER_BATCH = 1000
+"""MLflow's limit for one request."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Metrics that a run reported together.
+
+    Attributes:
+        run_id: The run.
+        metrics: Name, value, time in milliseconds since 1970, and step of each metric.
+        resumed: Whether the run was resumed, so that it may repeat steps that it had logged.
+    """
+
+    run_id: str
+    metrics: Sequence[tuple[str, float, int, int]]
+    resumed: bool = False
+
+    def to_line(self) -> str:
+        """Return the report as a line of a spool."""
+        return json.dumps([self.run_id, self.metrics, self.resumed]) + "\n"
+
+    @classmethod
+    def from_line(cls, line: str) -> "Report":
+        """Return the report of a line of a spool; raises `ValueError` if the line is cut off."""
+        run_id, metrics, resumed = json.loads(line)
+        return cls(run_id, [tuple(metric) for metric in metrics], resumed)
+
+
+class Spool:
+    """A file of reports that MLflow doesn't have yet; the process that writes it holds its lock.
+
+    Args:
+        folder: Its folder.
+
+    Attributes:
+        path: The file; None if there is none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path: Path | None = None
+        self._folder = folder
+        self._file: IO[str] | None = None
+        self._has_failed = False
+
+    def append(self, report: Report) -> None:
+        """Append a report; a disk that is full doesn't stop the training."""
+        try:
+            if self._file is None:
+                self._file = self._open()
+            self._file.write(report.to_line())
+            # To the kernel, so that a kill of this process loses nothing.
+            self._file.flush()
+        except OSError as error:
+            if not self._has_failed:
+                self._has_failed = True
+                _log.warning("metrics that MLflow doesn't have yet are not kept on disk: %s", error)
+
+    def remove(self) -> None:
+        """Remove the file: everything in it was delivered."""
+        if self._file is not None and self.path is not None:
+            with contextlib.suppress(OSError):
+                self.path.unlink(missing_ok=True)
+                self._file.close()
+                # Fails if other processes have a file in it.
+                self._folder.rmdir()
+            self._file = self.path = None
+
+    def _open(self) -> IO[str]:
+        # The time first, so that spools are delivered in the order in which they were begun.
+        name = f"{time.time_ns()}-{os.getpid()}.jsonl"
+        self.path = self._folder / name
+        while True:
+            private_folder(self._folder)
+            # Another process may remove the empty folder at this moment.
+            with contextlib.suppress(FileNotFoundError):
+                file = private_file(self.path).open("a", encoding="utf-8")
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return file
+
+
+def whole_reports(lines: Iterable[str]) -> Iterator[Report]:
+    """Yield the reports of the lines of a spool."""
+    for line in lines:
+        # A kill, or a full disk, may have cut off the last line.
+        with contextlib.suppress(ValueError):
+            yield Report.from_line(line)
+
+
+def batches_of(reports: Iterable[Report]) -> Iterator[list[Report]]:
+    """Yield reports that follow one another and belong to one run, as one request holds them."""
+    batch: list[Report] = []
+    points = 0
+    for report in reports:
+        points += len(report.metrics)
+        if batch and (report.run_id != batch[0].run_id or points > MOST_PER_BATCH):
+            yield batch
+            batch, points = [], len(report.metrics)
+        batch.append(report)
+    if batch:
+        yield batch
