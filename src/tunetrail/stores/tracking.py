@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import functools
 import getpass
-import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -42,6 +41,7 @@ from tunetrail.stores.tracking_store import (
     store_lock,
     use_write_ahead_log,
     wait_until_answers,
+    warn_of_unused_variables,
 )
 
 __all__ = [
@@ -56,10 +56,10 @@ __all__ = [
 ]
 
 BATCH = 1000
-_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+_HURRIED = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+"""MLflow's variables for the last requests of a run that has failed or was stopped."""
 _FLUSH_SECONDS = 20.0
 _activated_uris: set[str] = set()
-_log = logging.getLogger(__name__)
 
 
 class Tracker:
@@ -80,7 +80,7 @@ class Tracker:
         self.config = dataclasses.replace(config, uri=absolute_uri(config.uri))
         self._patience = float(self.config.patience_seconds)
         uri, file = self.config.uri, sqlite_file(self.config.uri)
-        _warn_of_unused_variables(self.config)
+        warn_of_unused_variables(self.config, _activated_uris)
 
         with tracking_errors(uri):
             check_answers(uri)
@@ -139,12 +139,17 @@ class Tracker:
     def in_a_hurry(self) -> Iterator[None]:
         """Wait for nothing in the block, and try only once: the process is ending."""
         patience, self._patience = self._patience, 0.0
-        retries, os.environ[_RETRIES] = os.environ.get(_RETRIES, "3"), "0"
+        previous = {name: os.environ.get(name) for name in _HURRIED}
+        os.environ.update(_HURRIED)
         try:
             yield
         finally:
             self._patience = patience
-            os.environ[_RETRIES] = retries
+            for name, value in previous.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
 
     def report_undelivered(self) -> None:
         """Say where metrics are that MLflow doesn't have at the end of a run."""
@@ -263,29 +268,6 @@ def existing_store(tracking_uri: str) -> Tracker:
             "such file. Train first, or call it in the folder in which you trained."
         )
     return Tracker(TrackingConfig(uri=tracking_uri))
-
-
-def _warn_of_unused_variables(config: TrackingConfig) -> None:
-    """Say which of MLflow's variables are set to something else than the settings."""
-    for variable, key, setting in (
-        ("MLFLOW_TRACKING_URI", "tracking.uri", config.uri),
-        ("MLFLOW_REGISTRY_URI", "tracking.uri", config.uri),
-        ("MLFLOW_EXPERIMENT_NAME", "tracking.experiment", config.experiment),
-    ):
-        configured = os.environ.get(variable, setting)
-        # MLflow sets the variables itself, also for the processes that this one starts.
-        if configured in (setting, *_activated_uris):
-            continue
-        if sqlite_file(configured) != sqlite_file(setting) or sqlite_file(setting) is None:
-            _log.warning(
-                "%s=%s is set but not used: %s is %s. Give %s=..., or tracking=server to use the "
-                "variable",
-                variable,
-                shown_uri(configured),
-                key,
-                shown_uri(setting),
-                key,
-            )
 
 
 def _is_dead(tags: Mapping[str, str]) -> bool:

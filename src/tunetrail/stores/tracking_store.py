@@ -1,6 +1,7 @@
 """What lies behind MLflow: a SQLite file, a database or a server, and the locks on it."""
 
 import contextlib
+import functools
 import hashlib
 import logging
 import os
@@ -9,7 +10,7 @@ import socket
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ import sqlalchemy
 from sqlalchemy import NullPool, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from tunetrail.config import TrackingConfig
 from tunetrail.errors import ConfigError
 from tunetrail.locks import file_lock, wait_for_lock
 from tunetrail.paths import cache_dir, private_folder
@@ -166,3 +168,33 @@ def use_write_ahead_log(uri: str) -> None:
         # MLflow's pages can then read while a training writes.
         with contextlib.closing(sqlite3.connect(file, timeout=20)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
+
+
+def warn_of_unused_variables(config: TrackingConfig, activated_uris: Collection[str]) -> None:
+    """Say which of MLflow's variables are set to something else than the settings.
+
+    Args:
+        config: The settings.
+        activated_uris: The stores that this process has opened: MLflow sets its variables to them,
+            also for the processes that this one starts.
+    """
+    for variable, key, setting in (
+        ("MLFLOW_TRACKING_URI", "tracking.uri", config.uri),
+        ("MLFLOW_REGISTRY_URI", "tracking.uri", config.uri),
+        ("MLFLOW_EXPERIMENT_NAME", "tracking.experiment", config.experiment),
+    ):
+        configured = os.environ.get(variable, setting)
+        if configured in (setting, *activated_uris):
+            continue
+        # The same file may be named relative to this folder.
+        if sqlite_file(configured) != sqlite_file(setting) or sqlite_file(setting) is None:
+            _warn_once(
+                f"{variable}={shown_uri(configured)} is set but not used: {key} is "
+                f"{shown_uri(setting)}. Give {key}=..., or tracking=server to use the variable"
+            )
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    """Log a warning once per process: a command opens its store several times."""
+    _log.warning(message)
