@@ -1,5 +1,6 @@
 """Every launcher: a batch of jobs, as a sweeper hands it over."""
 
+import stat
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,9 @@ def test_each_job_has_its_own_process_log_and_reason(
         assert "session_id must be given" in (workplace / f"jobs/{number}/train.log").read_text()
     for path in filter(Path.is_file, (workplace / "jobs").rglob("*")):
         assert b"SECRET" not in path.read_bytes(), path
+    # While the jobs ran, submitit's files held it.
+    for folder in (workplace / "jobs").glob(".submitit"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize(
