@@ -14,6 +14,7 @@ from tunetrail.errors import SweepError, TunetrailError, UserError, one_line
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.tracking import TrackedRun, Tracker, shown_uri
 from tunetrail.sweeps.launchers import slots_of
+from tunetrail.sweeps.launchers.base import JobLauncher
 from tunetrail.sweeps.space import SearchSpace
 from tunetrail.sweeps.study import JobState, Objective, SweepJob, SweepStudy
 
@@ -100,6 +101,9 @@ class SweepDriver:
         Raises:
             SweepError: Jobs have failed.
         """
+        if isinstance(launcher, JobLauncher):
+            # At once, not only after the batch: this process may be killed before that.
+            launcher.on_failure = self.study.fail_job
         run_id = self.tracked_run.run_id
         try:
             with self.tracked_run.finish_on_exit():

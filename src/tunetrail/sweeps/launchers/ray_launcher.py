@@ -40,8 +40,9 @@ class RayLauncher(JobLauncher):
     @property
     def slots(self) -> int:
         """How many jobs run at the same time, if the cluster does nothing else."""
-        with ray_cluster.connected(_SETTING):
-            return sum(map(self._room, _machines()))
+        # Jobs come next: the connection stays until this process ends, or Ray would start again.
+        ray_cluster.connect(_SETTING)
+        return sum(map(self._room, _machines()))
 
     def run_jobs(self, jobs: Sequence[Job]) -> list[JobEnd]:
         """Do all jobs; the failure or death of one doesn't stop the others.
