@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tunetrail.comparing import compare
     from tunetrail.node import ModelTrainingNode, NodeConfig
     from tunetrail.pipeline import DataSciencePipeline
+    from tunetrail.pipeline.root_model import load_root
     from tunetrail.stores.database import DatabaseManager
 
 __version__ = "0.1.0"
@@ -21,6 +22,7 @@ __all__ = [
     "NodeConfig",
     "__version__",
     "compare",
+    "load_root",
 ]
 
 _HOMES = {
@@ -29,6 +31,7 @@ _HOMES = {
     "ModelTrainingNode": "tunetrail.node",
     "NodeConfig": "tunetrail.node",
     "compare": "tunetrail.comparing",
+    "load_root": "tunetrail.pipeline.root_model",
 }
 
 

@@ -14,7 +14,7 @@ import mlflow.transformers
 import numpy as np
 from mlflow.models import Model
 from mlflow.models.signature import ModelSignature
-from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from tunetrail.learning.embedding.module import load_embedding_model
 from tunetrail.learning.language_model.learner import LanguageModel, last_logits
@@ -45,10 +45,10 @@ class Flavor(Protocol):
         """Write the model with signature and requirements as an MLflow model."""
 
     def load(self, folder: str) -> Any:
-        """Load a model onto the CPU from the folder that `save` wrote.
+        """Load a model onto the CPU from the folder that `save` wrote, or from an exported one.
 
-        The folder is a copy whose files were compared with those that were registered. Raises
-        `ModelError` if loading it would run code or open files elsewhere.
+        Its files were compared with those that were registered. Raises `ModelError` if loading it
+        would run code or open files elsewhere.
         """
 
     def weights(self, model: Any) -> Mapping[str, NDArray]:
@@ -80,7 +80,7 @@ class EmbeddingFlavor:
 
     def load(self, folder: str) -> Any:
         """Load the sentence-transformers model."""
-        path = check_model_folder(Path(folder) / _EMBEDDING_FILES)
+        path = check_model_folder(_subfolder(folder, _EMBEDDING_FILES))
         return load_embedding_model(str(path)).eval()
 
     def weights(self, model: Any) -> Mapping[str, NDArray]:
@@ -93,33 +93,27 @@ class EmbeddingFlavor:
 
 
 class LanguageModelFlavor:
-    """mlflow.transformers, task text-generation; adapters have been merged before."""
+    """mlflow.transformers; adapters have been merged before."""
 
     def save(self, model: LanguageModel, folder: Path, metadata: Model) -> None:
-        """Write model and tokenizer; the signature maps strings to strings."""
-        text = Schema([ColSpec(DataType.string)])
-        # Callers of the loaded model can set only parameters that the signature names.
-        parameters = ParamSchema(
-            [
-                ParamSpec("max_new_tokens", DataType.integer, 128),
-                ParamSpec("do_sample", DataType.boolean, False),
-                ParamSpec("temperature", DataType.float, 1.0),
-            ]
-        )
+        """Write model and tokenizer.
 
+        Served by MLflow, the model takes `messages` and answers as OpenAI's chat completions do. It
+        writes the likeliest tokens, by which it was evaluated; MLflow's pipeline would sample.
+        """
         mlflow.transformers.save_model(
             {"model": model.model, "tokenizer": model.tokenizer},
             str(folder),
-            task="text-generation",
+            task="llm/v1/chat",
+            model_config={"do_sample": False},
             mlflow_model=metadata,
-            signature=ModelSignature(inputs=text, outputs=text, params=parameters),
             pip_requirements=pinned("mlflow", "transformers", "torch"),
         )
 
     def load(self, folder: str) -> LanguageModel:
         """Load model and tokenizer."""
-        path = check_model_folder(Path(folder) / _LANGUAGE_MODEL_FILES)
-        tokenizer = load_tokenizer(str(Path(folder) / _TOKENIZER_FILES))
+        path = check_model_folder(_subfolder(folder, _LANGUAGE_MODEL_FILES))
+        tokenizer = load_tokenizer(str(_subfolder(folder, _TOKENIZER_FILES)))
         model = load_language_model(str(path)).eval()  # type: ignore[no-untyped-call]
         return LanguageModel(model=model, tokenizer=tokenizer)
 
@@ -130,6 +124,12 @@ class LanguageModelFlavor:
     def outputs(self, model: LanguageModel, probes: Sequence[str]) -> NDArray:
         """Return the logits after each probe's last token."""
         return last_logits(model, probes)
+
+
+def _subfolder(folder: str, name: str) -> Path:
+    """Return a subfolder of an MLflow model; an exported model is one folder without any."""
+    subfolder = Path(folder) / name
+    return subfolder if subfolder.is_dir() else Path(folder)
 
 
 def _weights(model: Any) -> dict[str, NDArray]:

@@ -27,12 +27,14 @@ class GreedyWriter:
         tokenizer: Its tokenizer.
         ends: Ids of tokens that end an answer, in addition to those that the model itself names.
         max_new_tokens: Tokens after which an answer is cut off.
+        show_progress: Whether a bar on the terminal shows how many prompts are answered.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     ends: Collection[int]
     max_new_tokens: int
+    show_progress: bool = True
 
     def write(self, prompts: Sequence[Sequence[int]], batch_size: int) -> list[str]:
         """Return what the model writes after each prompt, without the end and white space around.
@@ -56,7 +58,8 @@ class GreedyWriter:
 
         answers = [""] * len(prompts)
         batches = list(_batches(list(map(len, prompts)), limits, batch_size))
-        progress = track(batches, "Writing", console=Console(stderr=True), transient=True)
+        console, is_hidden = Console(stderr=True), not self.show_progress
+        progress = track(batches, "Writing", console=console, transient=True, disable=is_hidden)
         with torch.inference_mode(), _plain_decoding(self.model):
             for rows, written in compute_batches(progress, write_batch):
                 for row, tokens in zip(rows, written, strict=True):
