@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import stat
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -304,6 +305,22 @@ def test_a_version_that_differs_by_one_rounded_weight_leaves_no_file(
         register(registry, embedding_model)
 
     assert [path for path in (workplace / "mlartifacts").rglob("*") if path.is_file()] == []
+
+
+def test_the_list_of_files_is_one_that_sha256sum_checks(
+    tracker: Tracker, embedding_model: Any
+) -> None:
+    registry = Registry(tracker, "embedding", FLAVORS["embedding"])
+    version = register(registry, embedding_model)
+    folder = files_of(registry, version)
+
+    command = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
+    checked = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+    files = {path for path in folder.rglob("*") if path.is_file()} - {folder / "SHA256SUMS"}
+    assert checked.returncode == 0, checked.stderr
+    assert len(checked.stdout.splitlines()) == len(files)
+    assert digest_folder(folder).digest == version.digest
 
 
 @pytest.mark.usefixtures("usual_umask")

@@ -64,11 +64,9 @@ def digest_folder(folder: Path) -> FolderDigest:
     return FolderDigest(files=files)
 
 
-def write_listing(folder: Path) -> FolderDigest:
-    """Write the list of a folder's files into it, and return their digests."""
-    digests = digest_folder(folder)
+def write_listing(digests: FolderDigest, folder: Path) -> None:
+    """Write the list of a model's files into a folder."""
     (folder / LISTING).write_text(digests.listing, encoding="utf-8")
-    return digests
 
 
 def read_listing(folder: Path) -> str | None:

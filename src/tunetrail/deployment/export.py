@@ -13,7 +13,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from tunetrail.deployment.digests import write_listing
+from tunetrail.deployment.digests import digest_folder, write_listing
 from tunetrail.errors import ConfigError, DeploymentError, not_writable
 from tunetrail.paths import give_usual_modes
 
@@ -70,7 +70,7 @@ def staged_root(
             stack.callback(shutil.rmtree, staging, ignore_errors=True)
             save(staging / "model")
             give_usual_modes(staging / "model")
-            write_listing(staging / "model")
+            write_listing(digest_folder(staging / "model"), staging / "model")
 
         yield lambda version: _point_root(staging, versions, version)
 

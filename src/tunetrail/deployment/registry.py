@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from safetensors import SafetensorError
 
-from tunetrail.deployment.digests import write_listing
+from tunetrail.deployment.digests import FolderDigest, digest_folder, write_listing
 from tunetrail.deployment.flavors import Flavor, NDArray
 from tunetrail.deployment.version_files import check_digest, copied_files, remove_files
 from tunetrail.errors import DeploymentError, ModelError, TrackingError
@@ -237,10 +237,10 @@ class Registry:
         # The version is created last: nobody sees one that wasn't loaded and compared.
         try:
             with tracking_errors(self.tracker.config.uri):
-                digest = self._write(model, logged, run)
+                self._write(model, logged, run)
                 client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
                 client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, step=0)])
-            self._check_written(model, logged, digest, probes)
+            digest = self._check_written(model, logged, probes)
             with tracking_errors(self.tracker.config.uri):
                 self._ensure_registered_model()
                 created = client.create_model_version(
@@ -339,8 +339,8 @@ class Registry:
         with tracking_errors(self.tracker.config.uri):
             self.tracker.client.update_model_version(self.name, version.version, description)
 
-    def _write(self, model: Any, logged: Any, run: TrackedRun) -> str:
-        """Write the model's files to the artifacts of a logged model, and return their digest."""
+    def _write(self, model: Any, logged: Any, run: TrackedRun) -> None:
+        """Write the model's files to the artifacts of a logged model."""
         with tempfile.TemporaryDirectory(prefix="tunetrail-") as temporary:
             folder = Path(temporary) / "model"
             metadata = Model(
@@ -354,14 +354,21 @@ class Registry:
             try:
                 self.flavor.save(model, folder, metadata)
                 give_usual_modes(folder)
-                digests = write_listing(folder)
             except SafetensorError as error:
                 raise DeploymentError(
                     f"the {self.name} model can't be written to {temporary}: {error}"
                 ) from error
 
             self.tracker.client.log_model_artifacts(logged.model_id, str(folder))
-            return digests.digest
+
+    def _write_listing(self, digests: FolderDigest, logged: Any) -> None:
+        """Write the list of a logged model's files to its artifacts."""
+        with (
+            tracking_errors(self.tracker.config.uri),
+            tempfile.TemporaryDirectory(prefix="tunetrail-") as folder,
+        ):
+            write_listing(digests, Path(folder))
+            self.tracker.client.log_model_artifacts(logged.model_id, folder)
 
     def _ensure_registered_model(self) -> None:
         # Without asking first: two runs may find it absent at the same time.
@@ -374,20 +381,24 @@ class Registry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    def _check_written(self, model: Any, logged: Any, digest: str, probes: Sequence[str]) -> None:
+    def _check_written(self, model: Any, logged: Any, probes: Sequence[str]) -> str:
         """Read the written model as a later run will, and compare it with the trained one.
 
-        Equal files, weights and outputs make scores that a fresh process computes the same scores.
+        A later run loads files with the digest that is taken here, by the same loader: its scores
+        are those of the trained model.
+
+        Returns:
+            The digest of the files, as the store gives them back.
 
         Raises:
-            DeploymentError: The files, the weights or the outputs differ.
+            DeploymentError: The weights or the outputs differ.
         """
         uri = f"models:/{logged.model_id}"
         with contextlib.ExitStack() as stack:
             with self._explaining(uri):
                 copy = copied_files(logged.artifact_location, self.tracker.config.uri)
                 folder = stack.enter_context(copy)
-            check_digest(folder, digest, uri)
+            digests = digest_folder(folder)
             written = self._read(folder, uri)
 
         unchanged = "It was not registered; root is unchanged."
@@ -407,6 +418,9 @@ class Registry:
                 f"{PARITY} of the largest, {largest:.3g}, got a difference of {difference:.3g}. "
                 f"{unchanged}"
             )
+
+        self._write_listing(digests, logged)
+        return digests.digest
 
     def _undo(self, logged: Any, version: str | None, error: BaseException) -> None:
         """Remove what was written of a failed version, without hiding the error that failed it."""
