@@ -30,6 +30,15 @@ _OPTIONS_WITH_VALUE = (
     *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"),
 )
 logger = logging.getLogger(__name__)
+_VARIABLES = {
+    "MLFLOW_TRACKING_URI": ("tracking=server", "tracking.uri", "http://HOST:5000"),
+    "TUNETRAIL_DATABASE_URL": (
+        "database=postgres",
+        "database.url",
+        "postgresql+psycopg://USER:PASSWORD@HOST/NAME",
+    ),
+}
+"""The environment variables that conf/ reads: the group, the key that it sets, and an example."""
 _OPEN_SECTIONS = ("trainer.callbacks.", "trainer.logger.")
 """Keys below which a user's own names stand."""
 
@@ -259,6 +268,10 @@ def _explained(error: Exception) -> str:
     text = re.sub(r" To append to your config use \+\S+", "", text)
     text = re.sub(r" Config search path:.*", "", text)
 
+    variable = re.search(r"Environment variable '([^']+)' not found", text)
+    if variable:
+        return _absent_variable(variable[1])
+
     # Without a package header, the keys of a file go below the group that it was chosen from.
     experiment = re.search(r"In '(experiments/[^']+)': .*Key 'experiments' not in", text)
     if experiment:
@@ -283,6 +296,15 @@ def _explained(error: Exception) -> str:
     if key and wrong_name:
         return f"there is no key {key[1]}.{_nearest_keys(key[1], wrong_name[1])}"
     return f"{text}{_nearest_keys(key[1])}" if key else text
+
+
+def _absent_variable(name: str) -> str:
+    """Return that the configuration needs an environment variable, with the way out."""
+    group, key, example = _VARIABLES.get(name, ("the configuration", "its key", "VALUE"))
+    return (
+        f"{name} must be set in the environment for {group}, got none. "
+        f"Write export {name}={example}, or set {key} instead."
+    )
 
 
 def _nearest_keys(unknown_key: str, wrong_name: str = "") -> str:

@@ -1,0 +1,151 @@
+"""A sweep in MLflow's own pages, as a person finds it there with a browser."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.flow.test_sweep_jobs import Sweep, start_sweep
+
+from tunetrail.sweeps.winner import decide_sweep
+
+CHROMIUM = Path("/usr/bin/chromium")
+RATES = ["1e-9", "1e-3", "1e-2"]
+OBJECTIVE = "validation/ndcg_at_10"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}"),
+]
+
+__all__ = ["start_sweep"]
+
+
+@pytest.fixture
+def sweep(start_sweep: Callable[..., Sweep]) -> Sweep:
+    """A sweep of three jobs whose best one became root."""
+    sweep = start_sweep(RATES)
+    for number in range(len(RATES)):
+        sweep.run(number)
+    decide_sweep(sweep.settings, sweep.database, sweep.run_id)
+    return sweep
+
+
+@pytest.fixture
+def address(sweep: Sweep, workplace: Path) -> Iterator[str]:
+    """The address that `tunetrail ui` prints, once it answers."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    uri = sweep.settings.tracking.uri
+    command = [sys.executable, "-m", "tunetrail", "ui", "--uri", uri, "--port", str(port)]
+    process = subprocess.Popen(
+        command, cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        match = re.search(r"http://127\.0\.0\.1:\d+/#/experiments/\d+/runs\S*", line)
+        assert match is not None, line
+        _wait_until_it_answers(port, process)
+        yield match[0]
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def _wait_until_it_answers(port: int, process: "subprocess.Popen[str]") -> None:
+    for _ in range(600):
+        assert process.poll() is None, "the server has ended"
+        with socket.socket() as client:
+            client.settimeout(0.5)
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.3)
+    raise AssertionError("the server doesn't answer")
+
+
+@pytest.fixture
+def page(address: str) -> Iterator[Any]:
+    """A browser's page, with the panel of MLflow's assistant closed."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        context = browser.new_context(viewport={"width": 1400, "height": 800})
+        context.set_default_timeout(90_000)
+        context.add_init_script(
+            "localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');"
+            "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');"
+        )
+        yield context.new_page()
+        browser.close()
+
+
+def shot(page: Any, name: str) -> None:
+    """Keep a picture of the page if $TUNETRAIL_TEST_SHOTS names a folder."""
+    folder = os.environ.get("TUNETRAIL_TEST_SHOTS")
+    if folder:
+        page.screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+def test_a_sweep_is_found_sorted_compared_and_its_root_explained(
+    sweep: Sweep, address: str, page: Any
+) -> None:
+    best = sweep.study.best()
+    assert best is not None and best.values is not None
+
+    # The printed address shows the experiment's runs, the sweep among them.
+    page.goto(address)
+    page.get_by_text("Model training").wait_for()
+    page.get_by_role("link", name="sweep", exact=True).first.wait_for()
+    shot(page, "runs")
+
+    # Its jobs are found by it, and sorted by the objective, without unfolding anything.
+    search = page.get_by_placeholder("metrics.rmse < 1")
+    search.fill(f"tags.`mlflow.parentRunId` = '{sweep.run_id}'")
+    search.press("Enter")
+    page.get_by_role("button", name="Sort: Created").click()
+    page.keyboard.type(OBJECTIVE)
+    page.get_by_role("menuitemcheckbox").filter(has_text=OBJECTIVE).first.click()
+    page.get_by_role("button", name=f"Sort: {OBJECTIVE}").wait_for()
+    names = page.locator(".ag-row a[href*='/runs/']")
+    names.nth(len(RATES) - 1).wait_for()
+    shown = [text for text in names.all_inner_texts() if "learning_rate=" in text]
+    by_value = sorted(sweep.study.jobs(), key=lambda job: job.values or (0.0,), reverse=True)
+    rates = [job.overrides[0].removeprefix("embedding.training.") for job in by_value]
+    assert shown == rates
+    shot(page, "jobs")
+
+    # Selected and compared, parameters and metrics stand in one table.
+    for row in range(len(RATES)):
+        page.locator(".ag-row .ag-selection-checkbox").nth(row).click()
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.get_by_text(f"Comparing {len(RATES)} Runs").first.wait_for()
+    compared = page.locator("body").inner_text()
+    assert "embedding.training.learning_rate" in compared and OBJECTIVE in compared
+    shot(page, "compare")
+
+    # The chart view draws the jobs' objective.
+    server = address.partition("#")[0]
+    experiment = re.search(r"experiments/\d+", address)
+    assert experiment is not None
+    page.goto(
+        f"{server}#/{experiment[0]}/runs?workflowType=machine_learning&compareRunsMode=CHART"
+        f"&searchFilter=tags.%60mlflow.parentRunId%60+%3D+%27{sweep.run_id}%27"
+        f"&orderByKey=metrics.%60{OBJECTIVE}%60"
+    )
+    page.get_by_text("validation", exact=False).first.wait_for()
+    page.get_by_text(rates[0]).first.wait_for()
+    shot(page, "chart")
+
+    # The model page names root, and the version says on what evidence.
+    page.goto(f"{server}#/models/embedding/versions/1?workflowType=machine_learning")
+    page.get_by_text("Promoted to root: nDCG@10 is").first.wait_for()
+    page.get_by_text("root", exact=True).first.wait_for()
+    shot(page, "version")
