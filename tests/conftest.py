@@ -208,6 +208,7 @@ def call_main(
         "HYDRA_FULL_ERROR",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR",
         "HF_HUB_DISABLE_PROGRESS_BARS",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT",
     ):
         monkeypatch.setenv(variable, "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

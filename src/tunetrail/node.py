@@ -160,7 +160,8 @@ class ModelTrainingNode:
             settings that differ from the defaults.
 
     Attributes:
-        report: Where the page of the last run is, a path or an address; None before it.
+        report: Where the report of the last run is, a path or an address; None before it.
+        page: The address of the last run in MLflow's pages; None before it.
     """
 
     def __init__(
@@ -177,6 +178,7 @@ class ModelTrainingNode:
         self.parent_run_id = parent_run_id
         self.run_name = run_name
         self.report: str | None = None
+        self.page: str | None = None
 
     def execute(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Train on one session.
@@ -305,7 +307,7 @@ class ModelTrainingNode:
         node, resumable_run = self._reopened(run_id, force, model_dir)
         selection = selection or _selection_by_hand(node.settings, resumable_run)
         results = node._continue(resumable_run, node._complete, selection)
-        self.report = node.report
+        self.report, self.page = node.report, node.page
         return results
 
     def resume_fit(
@@ -441,6 +443,7 @@ class ModelTrainingNode:
             started.run.log_dict(results, "results.json")
             write_note(started.run, steps)
             self.report = try_to_log_report(started.run)
+            self.page = started.run.page()
 
         # Last, so that the database never says more than MLflow.
         self.db_manager.update_training_run(

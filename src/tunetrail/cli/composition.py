@@ -219,6 +219,8 @@ def checked_request(config: Any) -> TrainRequest:
 def quieten() -> None:
     """Keep the progress bars and notices of libraries out of the terminal, but not warnings."""
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    # It would print the address of each run, of folds as well; the last line names the run's.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # Otherwise every forked data loader warns about the threads of the tokenizer.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

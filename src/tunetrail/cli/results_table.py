@@ -21,13 +21,19 @@ from tunetrail.stores.tracking import shown_uri
 _LONGEST_VALUE = 40
 
 
-def print_results(results: Mapping[str, Any], tracking_uri: str, report: str | None = None) -> None:
+def print_results(
+    results: Mapping[str, Any],
+    tracking_uri: str,
+    report: str | None = None,
+    page: str | None = None,
+) -> None:
     """Print a row for each model type, what it was compared with, and how to look closer.
 
     Args:
         results: The results of a node.
         tracking_uri: The MLflow store.
-        report: Where the run's page is, if it has one.
+        report: Where the run's report is, if it has one.
+        page: The address of the run in MLflow's pages, if it is known.
     """
     steps = results["results"]["steps"]
     columns = ("model", "metric", "before", "after", "improvement", "decision", "version")
@@ -76,6 +82,8 @@ def print_results(results: Mapping[str, Any], tracking_uri: str, report: str | N
 
     if report is not None:
         lines.append(f"Report: {report}")
+    if page is not None:
+        lines.append(f"Run: {page}")
     lines.append(where_to_look(tracking_uri))
 
     console = Console()

@@ -139,7 +139,7 @@ def _resume_one(
         node = ModelTrainingNode(NodeConfig(settings=request), manager)
         results = node.resume(run_id, force=force, model_dir=model_dir)
 
-    print_results(results, request.tracking.uri, node.report)
+    print_results(results, request.tracking.uri, node.report, node.page)
     return results
 
 

@@ -99,7 +99,7 @@ def train_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, A
         node = ModelTrainingNode(NodeConfig(settings=request), manager)
         results = node.execute({"session_id": request.session_id, "model_type": request.model_type})
 
-    print_results(results, request.tracking.uri, node.report)
+    print_results(results, request.tracking.uri, node.report, node.page)
     return results
 
 

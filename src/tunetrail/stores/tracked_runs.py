@@ -160,6 +160,12 @@ class TrackedRun:
             return f"{shown_uri(uri).rstrip('/')}/#/{page}"
         return f"{shown_uri(info.artifact_uri)}/{file}"
 
+    def page(self) -> str:
+        """Return the address of the run's page: on the server, or on the one of `tunetrail ui`."""
+        uri = self.tracker.config.uri
+        server = shown_uri(uri).rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
+        return f"{server}/#/experiments/{self.tracker.experiment_id}/runs/{self.run_id}"
+
     def describe(self, note: str) -> None:
         """Set the note that MLflow's pages show with the run, in Markdown, unless it has one.
 

@@ -20,6 +20,11 @@ def tracking_errors(uri: str) -> Iterator[None]:
         # The first line of the driver's message; SQLAlchemy's has the statement and its values.
         lines = str(getattr(error, "orig", None) or error).strip().splitlines()
         reason = shown_uri(lines[0] if lines else type(error).__name__)
+        if "error code 401" in reason:
+            reason = (
+                "it refuses the user or the password. Set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD"
+            )
         raise TrackingError(f"MLflow store {shown_uri(uri)} failed: {reason}") from error
 
 

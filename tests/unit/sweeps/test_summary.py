@@ -83,7 +83,7 @@ def test_a_smaller_objective_can_be_better(manager: DatabaseManager) -> None:
     summary = summarize_sweep(study, manager)
 
     assert [job.number for job in summary.jobs] == [0, 1, 3, 4, 2, 5]
-    assert summary.best == 0 and "by loss of" in summary.best_in_words
+    assert summary.best == 0 and ": job 0 (" in summary.best_in_words
 
 
 def test_importances_are_shares_that_stay_the_same(
