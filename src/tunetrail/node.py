@@ -32,7 +32,6 @@ from tunetrail.pipeline.recording import (
     recorded,
     resumable,
     summarize,
-    summarize_fit,
     write_note,
 )
 from tunetrail.pipeline.requests import (
@@ -462,7 +461,6 @@ class ModelTrainingNode:
             outcome = self._train(
                 family, pipeline, started, until="fit", on_validation=on_validation
             )
-            summarize_fit(run, outcome)
 
         self.db_manager.update_training_run(
             started.training_run_id, state=str(outcome.state), reason=outcome.reason

@@ -8,7 +8,6 @@ from typing import Any
 from tunetrail.errors import TunetrailError, UserError, state_after
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.decision_text import decision_text
-from tunetrail.pipeline.outcome import Outcome
 from tunetrail.pipeline.stages.deploy import Deployment
 from tunetrail.reporting.readable import as_markdown
 from tunetrail.stores.database import DatabaseManager, PromotionRecord
@@ -103,16 +102,6 @@ def summarize(run: TrackedRun, model_type: str, steps: Mapping[str, Mapping[str,
         run.link(family_run_id)
         # Steps of older runs have none.
         run.set_tags({f"{TEST_ROWS_TAG}.{model_type}": steps["comparison"].get("test_rows", "")})
-
-
-def summarize_fit(run: TrackedRun, outcome: Outcome) -> None:
-    """Write to the pipeline's run how a run that ends with the fit has ended, and its scores."""
-    run.final_state = str(outcome.state)
-    if outcome.reason is not None:
-        run.set_tags({"tunetrail.outcome": outcome.state, "tunetrail.reason": outcome.reason})
-    if outcome.validation is not None:
-        figures = outcome.validation.figures
-        run.log_metrics({f"validation/{name}": value for name, value in figures.items()})
 
 
 def write_note(run: TrackedRun, steps: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:

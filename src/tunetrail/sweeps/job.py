@@ -60,9 +60,10 @@ def run_job(
     )
 
     pruning = _Pruning(study, job.number, started_at)
-    former_candidates = candidates_of(study)
     try:
         outcome = _fit(node, job, study, pruning, session_id, model_type)
+        # Not earlier: jobs of other processes have ended since this one began.
+        former_candidates = candidates_of(study)
         # Whoever ended it early has told the study.
         if outcome.reason is None:
             _finish(study, job.number, outcome)
