@@ -83,14 +83,9 @@ def run_job(
 
 def remove_folders(settings: Settings, jobs: Iterable[SweepJob]) -> None:
     """Remove what the runs of jobs keep on disk: models, rows and checkpoints."""
-    tracker = Tracker(settings.tracking)
     for job in jobs:
-        if job.mlflow_run_id is None:
-            continue
-        # The folder has the name of the model type's run, which is below that of the job.
-        runs = tracker.children(job.mlflow_run_id)
-        for run_id in (job.mlflow_run_id, *(run.info.run_id for run in runs)):
-            shutil.rmtree(Path(settings.output_dir) / run_id, ignore_errors=True)
+        if job.mlflow_run_id is not None:
+            shutil.rmtree(Path(settings.output_dir) / job.mlflow_run_id, ignore_errors=True)
 
 
 class _Pruning:
