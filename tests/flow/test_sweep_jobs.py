@@ -286,6 +286,17 @@ def test_objectives_have_the_direction_of_their_metric(
     assert directions("val/loss") == [("val/loss", False)]
 
 
+def test_objective_of_rows_that_are_sorted_by_label_is_the_metric_of_the_gate(
+    workplace: Path, make_settings: Make, database: DatabaseManager
+) -> None:
+    rows = sorted(rows_of("label"), key=lambda row: str(row["label"]))
+    store_rows(database, "s1", SampleKind.EMBEDDING, rows)
+
+    objectives = objectives_of(make_settings(workplace), database, "auto")
+
+    assert objectives == (Objective(name="ndcg_at_10", higher_is_better=True),)
+
+
 def test_objective_of_too_few_validation_rows_is_the_loss_which_is_said_aloud(
     workplace: Path,
     make_settings: Make,

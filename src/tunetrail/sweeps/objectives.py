@@ -69,7 +69,9 @@ def check_objective(
     for name in settings.sweep.objective_names:
         if name == AUTO:
             validation_rows = _expected_validation_rows(settings, summary, family)
-            name = _primary_metric(family, shape, records[:validation_rows])
+            name = _primary_metric(
+                family, shape, records[:validation_rows], records[validation_rows:]
+            )
         objectives.append(_checked(name, settings, shape, metrics))
     _warn_of_idle_folds(settings, objectives)
     return tuple(objectives)
@@ -100,13 +102,14 @@ def interval_of(outcome: Outcome, objective: Objective) -> tuple[float, float] |
 def _first_records(
     settings: Settings, manager: DatabaseManager, session_id: str, family: ModelFamily
 ) -> list[dict[str, Any]]:
-    """Return the first records of a session that a training takes, all of one shape."""
+    """Return records of one shape from the first that a training of the session takes."""
     shapes = family.chosen_shapes(settings)
     for frame in training_frames(manager, session_id, family, settings):
         rows = rows_of_shapes(frame, shapes) if shapes else frame
         if len(rows):
-            is_first = rows["shape"] == rows["shape"].iloc[0]
-            return records_of(rows[is_first].head(_SAMPLE))
+            of_shape = rows[rows["shape"] == rows["shape"].iloc[0]]
+            # Drawn, since files are often sorted by label.
+            return records_of(of_shape.sample(min(len(of_shape), _SAMPLE), random_state=0))
     return []
 
 
@@ -119,9 +122,21 @@ def _expected_validation_rows(
     return int(rows * settings.split.validation_share)
 
 
-def _primary_metric(family: ModelFamily, shape: str, validation: Sequence[dict[str, Any]]) -> str:
-    """Return the metric that the gate will decide by, or the loss if there is no room for it."""
-    monitors = family.monitors(shape, validation, ()) if family.monitors else ()
+def _primary_metric(
+    family: ModelFamily,
+    shape: str,
+    validation: Sequence[dict[str, Any]],
+    corpus: Sequence[dict[str, Any]],
+) -> str:
+    """Return the metric that the gate will decide by, or the loss if there is no room for it.
+
+    Args:
+        family: The family.
+        shape: The shape of the records.
+        validation: As many records as the validation side will have.
+        corpus: Records among which these are ranked.
+    """
+    monitors = family.monitors(shape, validation, corpus) if family.monitors else ()
     if monitors:
         return monitors[0].metric
 
