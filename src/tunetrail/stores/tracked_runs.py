@@ -242,8 +242,13 @@ class TrackedRun:
             run = client.get_run(run_id)
             if run.inputs is not None:
                 client.log_inputs(self.run_id, run.inputs.dataset_inputs)
-            if run.outputs is not None:
-                client.log_outputs(self.run_id, run.outputs.model_outputs)
+            # MLflow refuses to link a model twice, as a resumed run would.
+            linked = client.get_run(self.run_id).outputs
+            known = {output.model_id for output in linked.model_outputs} if linked else set()
+            outputs = run.outputs.model_outputs if run.outputs else []
+            new_outputs = [output for output in outputs if output.model_id not in known]
+            if new_outputs:
+                client.log_outputs(self.run_id, new_outputs)
 
     def finish(self, state: str, reason: str | None = None) -> None:
         """End the run in a state, with the reason as a tag.
