@@ -202,6 +202,49 @@ def test_a_killed_sweep_loses_no_job_and_no_point(
     assert "1 of 8 jobs failed" in (workplace / "terminal.txt").read_text()
 
 
+def wait_for_running_jobs(workplace: Path, driver: "subprocess.Popen[str]", count: int) -> str:
+    """Wait until so many jobs have logged a step, and return the id of the sweep."""
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline:
+        assert driver.poll() is None, (workplace / "terminal.txt").read_text()
+        run_id = sweep_id(workplace)
+        jobs = jobs_of(workplace, run_id) if run_id else []
+        started = [job for job in jobs if job.mlflow_run_id and logged_steps(workplace, job)]
+        if run_id and len(started) >= count:
+            return run_id
+        time.sleep(0.5)
+    raise AssertionError("the jobs haven't started in time")
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_once_saves_the_running_jobs_and_twice_kills_them(
+    start: Start, workplace: Path, session: str, tiny_embedding_model: str, presses: int
+) -> None:
+    arguments = sweep_arguments(workplace, session, tiny_embedding_model, 3, 2)
+    # Long enough to be stopped in the middle, with steps that take long to finish at the second.
+    driver = start(*arguments, "embedding.training.max_steps=100000")
+    run_id = wait_for_running_jobs(workplace, driver, 2)
+    processes = running_jobs(driver)
+
+    for _ in range(presses):
+        driver.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+    assert driver.wait(timeout=300) == 128 + signal.SIGINT
+
+    # Nobody is left behind, the third job has never started, and the others go on later.
+    assert len(processes) == 2
+    wait_until_ended(processes)
+    states = [job.state for job in jobs_of(workplace, run_id)]
+    assert states == [JobState.RUNNING, JobState.RUNNING, JobState.WAITING]
+    printed = (workplace / "terminal.txt").read_text()
+    assert "2 jobs save and end" in printed and f"tunetrail resume {run_id}" in printed
+    if presses == 1:
+        for log in (workplace / "training_output").rglob("train.log"):
+            assert "SIGINT: stopping after this step" in log.read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_sixty_four_jobs_of_eight_processes_survive_two_kills_of_their_driver(
