@@ -114,48 +114,55 @@ class JobLauncher(Launcher):
             # The end of the batch brings a second chance.
             logger.warning("the failure of %s isn't in the study yet: %s", job, error)
 
-    def _compose(
-        self, number: int, overrides: list[str], common: set[str]
-    ) -> tuple[Job, JobReturn]:
-        """Return a job, and what Hydra is told of it before it has ended."""
+    def _job_config(self, number: int, overrides: list[str]) -> DictConfig:
+        """Return the configuration of a job, as Hydra composes it for its own launcher."""
         config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
         # A resumed sweep hands over the jobs that are left: they keep their numbers.
         number = number if config.sweep.job is None else int(config.sweep.job)
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
-        # Hydra resolves `${hydra:...}` by the configuration that is set here.
-        HydraConfig.instance().set_config(config)
-        folder = os.path.abspath(os.path.join(config.hydra.sweep.dir, config.hydra.sweep.subdir))
-        with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
-            config.hydra.runtime.output_dir = folder
-        HydraConfig.instance().set_config(config)
-        self.hydra_context.callbacks.on_job_start(config=config, task_function=self.task_function)
 
+        # Hydra resolves `${hydra:...}`, which folders may hold, by the configuration set here.
+        HydraConfig.instance().set_config(config)
+        sweep = config.hydra.sweep
+        with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
+            config.hydra.runtime.output_dir = str(Path(sweep.dir, sweep.subdir).absolute())
+        HydraConfig.instance().set_config(config)
+        return config
+
+    def _compose(
+        self, number: int, overrides: list[str], common: set[str]
+    ) -> tuple[Job, JobReturn]:
+        """Return a job, and what Hydra is told of it before it has ended."""
+        config = self._job_config(number, overrides)
+        self.hydra_context.callbacks.on_job_start(config=config, task_function=self.task_function)
+        hydra, folder = config.hydra, config.hydra.runtime.output_dir
         settings = copy.deepcopy(config)
         with open_dict(settings):
             del settings["hydra"]
-        job_return = JobReturn(
-            overrides=list(config.hydra.overrides.task),
-            cfg=settings,
-            hydra_cfg=OmegaConf.masked_copy(config, "hydra"),
-            working_dir=os.getcwd(),
-            task_name=config.hydra.job.name,
-        )
+
         choices = filter(_distinguishes, (word for word in overrides if word not in common))
         job = Job(
-            number=number,
+            number=hydra.job.num,
             name=", ".join(choices),
-            overrides=tuple(config.hydra.overrides.task),
+            overrides=tuple(hydra.overrides.task),
             settings=_plain_values(settings),
             logging={
                 "job_logging": _terminal_logging(config),
-                "verbose": _plain_values(config.hydra.verbose),
+                "verbose": _plain_values(hydra.verbose),
             },
             folder=folder,
-            log=os.path.join(folder, f"{config.hydra.job.name}.log"),
-            working_folder=folder if config.hydra.job.chdir else os.getcwd(),
-            environment=_plain_values(config.hydra.job.env_set),
+            log=os.path.join(folder, f"{hydra.job.name}.log"),
+            working_folder=folder if hydra.job.chdir else os.getcwd(),
+            environment=_plain_values(hydra.job.env_set),
             driver=os.getpid() if self.ends_jobs else None,
+        )
+        job_return = JobReturn(
+            overrides=list(job.overrides),
+            cfg=settings,
+            hydra_cfg=OmegaConf.masked_copy(config, "hydra"),
+            working_dir=job.working_folder,
+            task_name=hydra.job.name,
         )
         return job, job_return
 

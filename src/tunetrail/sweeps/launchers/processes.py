@@ -102,6 +102,7 @@ class _Batch:
             len(self._running),
         )
         try:
+            # All are asked before the first is waited for: they save at the same time.
             for _, process in self._running:
                 process.stop(signal_number)
             for _, process in self._running:
@@ -117,6 +118,7 @@ class _Batch:
 
     def _collect(self) -> None:
         """Free the slots whose jobs have ended."""
+        # A new list: what has ended can't be removed from a list that is being read.
         still_running = []
         for slot, process in self._running:
             end = process.poll()
