@@ -223,8 +223,8 @@ def test_ctrl_c_once_saves_the_running_jobs_and_twice_kills_them(
     start: Start, workplace: Path, session: str, tiny_embedding_model: str, presses: int
 ) -> None:
     arguments = sweep_arguments(workplace, session, tiny_embedding_model, 3, 2)
-    # Long enough to be stopped in the middle, with steps that take long to finish at the second.
-    driver = start(*arguments, "embedding.training.max_steps=100000")
+    endless = ("embedding.training.max_steps=100000", "embedding.training.num_epochs=100000")
+    driver = start(*arguments, *endless)
     run_id = wait_for_running_jobs(workplace, driver, 2)
     processes = running_jobs(driver)
 
