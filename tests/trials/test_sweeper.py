@@ -72,6 +72,11 @@ def sweep(call_main: CallMain, overrides: list[str], monkeypatch: pytest.MonkeyP
     return call
 
 
+def last_line(result: CommandResult) -> str:
+    """The line about the error; warnings and the log stand above it."""
+    return result.err.splitlines()[-1]
+
+
 def the_study(workplace: Path) -> SweepStudy:
     """The study of the only sweep."""
     (run,) = (run for run in mlflow_runs(workplace) if "tunetrail.sweep" in run.data.tags)
@@ -99,7 +104,7 @@ def test_what_cannot_work_is_refused_before_the_first_job(sweep: CallMain, workp
     ]
     for arguments, message in refusals:
         result = sweep(*arguments)
-        assert (result.exit_code, message in result.error_line) == (2, True), result.err
+        assert (result.exit_code, message in last_line(result)) == (2, True), result.err
 
     assert mlflow_runs(workplace) == []
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
@@ -114,7 +119,7 @@ def test_failed_job_is_named_when_it_happens_and_at_the_end(
     result = sweep(f"{DIMENSIONS}=[],[64],[16]", prompt)
 
     assert result.exit_code == 1
-    assert result.error_line.startswith("error: 1 of 3 jobs failed: job 1: ")
+    assert last_line(result).startswith("error: 1 of 3 jobs failed: job 1: ")
     states = [job.state.value for job in the_study(workplace).jobs()]
     assert states == ["finished", "failed", "finished"]
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
@@ -193,7 +198,7 @@ def test_sweep_whose_driver_ends_early_goes_on_and_every_job_is_accounted_for_on
         "resume", study.sweep_run_id, f"tracking.uri=sqlite:///{workplace}/mlflow.db"
     )
 
-    assert result.exit_code == 1 and "2 of 8 jobs failed: job 4: " in result.error_line
+    assert result.exit_code == 1 and "2 of 8 jobs failed: job 4: " in last_line(result)
     jobs = study.jobs()
     assert [job.number for job in jobs if job.state == "failed"] == [4, 5]
     assert Counter(job.state.value for job in jobs) == {"finished": 6, "failed": 2}

@@ -324,8 +324,9 @@ def test_train_marks_the_run_failed_where_mlflow_is_unreachable(
     result = call_main("train", "session_id=s1", "model_type=embedding", f"tracking.uri={uri}")
 
     assert result.exit_code == 1
-    assert result.error_line.startswith("error: MLflow store ")
-    assert f"{uri.rpartition('/')[2]} failed" in result.error_line
+    error_line = result.err.splitlines()[-1]
+    assert error_line.startswith("error: MLflow store ")
+    assert f"{uri.rpartition('/')[2]} failed" in error_line
 
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         (run,) = manager.training_runs()
@@ -345,8 +346,9 @@ def test_a_sweep_ends_before_its_first_job_if_mlflow_is_unreachable(
 
     # The line of a single training, without the warning that Hydra makes of a callback's error.
     assert result.exit_code == 1
-    assert result.error_line.startswith("error: MLflow store ")
-    assert f"{uri.rpartition('/')[2]} failed" in result.error_line
+    error_line = result.err.splitlines()[-1]
+    assert error_line.startswith("error: MLflow store ")
+    assert f"{uri.rpartition('/')[2]} failed" in error_line
     assert "Launching" not in result.out
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         assert list(manager.training_runs()) == []

@@ -66,7 +66,9 @@ def options_of_the_other_groups() -> list[list[str]]:
     for file in GROUP_FILES:
         group = str(file.parent)
         if group not in TRAINING_GROUPS:
-            options.setdefault(group, []).append(f"{group}={file.stem}")
+            # A sweep has no default that could be replaced.
+            name = f"+{group}" if group == "sweep" else group
+            options.setdefault(group, []).append(f"{name}={file.stem}")
     return [list(filter(None, choices)) for choices in zip_longest(*options.values())]
 
 
