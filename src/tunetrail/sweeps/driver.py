@@ -153,10 +153,12 @@ class SweepDriver:
         if not failed:
             return
 
-        reasons = [f"job {job.number}: {job.reason}" for job in failed[:_MOST_FAILURES]]
+        reasons = []
+        for job in failed[:_MOST_FAILURES]:
+            reasons.append(f"job {job.number}: {str(job.reason).rstrip('.')}")
         if len(failed) > _MOST_FAILURES:
             reasons.append(f"and {len(failed) - _MOST_FAILURES} more")
-        raise SweepError(f"{len(failed)} of {len(jobs)} jobs failed: {'; '.join(reasons)}")
+        raise SweepError(f"{len(failed)} of {len(jobs)} jobs failed: {'; '.join(reasons)}.")
 
     def _wait_for_process(self, job: SweepJob) -> None:
         """Wait until the process of an interrupted job has saved and ended.
