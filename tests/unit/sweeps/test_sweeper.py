@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from tests.unit.sweeps.test_swept_overrides import space_of
+
 from tunetrail.config import SearchConfig, TrainingConfig
 from tunetrail.paths import conf_dir
 from tunetrail.sweeps.samplers import checked_search
