@@ -218,7 +218,7 @@ def wait_for_running_jobs(workplace: Path, driver: "subprocess.Popen[str]", coun
 
 @pytest.mark.processes
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("presses", [1])
+@pytest.mark.parametrize("presses", [1, 2])
 def test_ctrl_c_once_saves_the_running_jobs_and_twice_kills_them(
     start: Start, workplace: Path, session: str, tiny_embedding_model: str, presses: int
 ) -> None:
