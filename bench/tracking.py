@@ -65,7 +65,7 @@ def _measure(steps: int, every: int) -> tuple[float, float, float]:
             optimizer.step()
             if step % every == 0:
                 before = time.perf_counter()
-                tracked_run.log_metrics(dict.fromkeys(_METRICS, float(loss)), step)
+                tracked_run.log_metrics(dict.fromkeys(_METRICS, loss.item()), step)
                 waited += time.perf_counter() - before
         seconds, main_seconds = time.perf_counter() - began, time.thread_time() - main_began
         # The writer delivers the last reports after the last step: they count as well.
