@@ -3,21 +3,28 @@
 import contextlib
 import fcntl
 import logging
-import math
 import os
 import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tunetrail.errors import TunetrailError
+
+MOST_SECONDS = 300.0
+"""The longest wait for a lock, unless $TUNETRAIL_LOCK_SECONDS says otherwise."""
 _SILENT_SECONDS = 1.0
 """Shorter waits are normal when processes start together."""
 _log = logging.getLogger(__name__)
 
 
+class LockError(TunetrailError, TimeoutError):
+    """Another process held a lock for longer than a wait may take."""
+
+
 @contextlib.contextmanager
 def file_lock(
-    file: Path, awaited: str | None = None, most_seconds: float = math.inf
+    file: Path, awaited: str | None = None, most_seconds: float | None = None
 ) -> Iterator[None]:
     """Hold the lock of a file, after waiting for the process that holds it.
 
@@ -26,11 +33,12 @@ def file_lock(
 
     Args:
         file: The file.
-        awaited: What the holder of the lock makes; a line of the log says that it is waited for.
-        most_seconds: How long to wait.
+        awaited: What the holder of the lock makes, for messages.
+        most_seconds: How long to wait; None for $TUNETRAIL_LOCK_SECONDS, or else 300 seconds.
 
     Raises:
-        OSError: The file or its folder can't be made, or the time is over (`TimeoutError`).
+        LockError: The time is over.
+        OSError: The file or its folder can't be made.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
@@ -56,7 +64,10 @@ def file_lock(
 
 
 def wait_for_lock(
-    try_to_lock: Callable[[], bool], name: str, holder: Callable[[], str], most_seconds: float
+    try_to_lock: Callable[[], bool],
+    name: str,
+    holder: Callable[[], str],
+    most_seconds: float | None = None,
 ) -> None:
     """Try to lock again and again, and say after a second what is waited for.
 
@@ -64,24 +75,33 @@ def wait_for_lock(
         try_to_lock: Returns whether the lock is held now.
         name: What is locked, for messages.
         holder: Returns who holds it, for messages.
-        most_seconds: How long to wait.
+        most_seconds: How long to wait; None for $TUNETRAIL_LOCK_SECONDS, or else 300 seconds.
 
     Raises:
-        TimeoutError: The time is over.
+        LockError: The time is over.
     """
+    if most_seconds is None:
+        most_seconds = _configured_seconds()
     began, has_spoken = time.monotonic(), False
     while not try_to_lock():
         waited = time.monotonic() - began
         if waited > most_seconds:
-            raise TimeoutError(
+            raise LockError(
                 f"waited {waited:.0f} s for {name}, held by {holder()}. End that process, or try "
-                "again after it has ended."
+                "again after it has ended; $TUNETRAIL_LOCK_SECONDS allows a longer wait."
             )
         if waited > _SILENT_SECONDS and not has_spoken:
             _log.warning("waiting for %s, held by %s", name, holder())
             has_spoken = True
         # Not the same time for all: they would meet again.
         time.sleep(random.uniform(0.01, 0.1))
+
+
+def _configured_seconds() -> float:
+    try:
+        return float(os.environ["TUNETRAIL_LOCK_SECONDS"])
+    except (KeyError, ValueError):
+        return MOST_SECONDS
 
 
 def _holder(inode: int) -> str:

@@ -12,6 +12,8 @@ from tunetrail.config import Settings, check_identifier
 from tunetrail.data.flow.prepared import PreparedSession, claim_folder
 from tunetrail.data.report.session_report import join_sessions
 from tunetrail.deployment.export import check_model_dir
+from tunetrail.deployment.root_alias import RootAlias
+from tunetrail.deployment.root_moves import RootMoves
 from tunetrail.errors import ModelError, UserError
 from tunetrail.learning.models.catalog import ResolvedModel
 from tunetrail.pipeline import (
@@ -28,7 +30,6 @@ from tunetrail.pipeline.general_file import GeneralFile
 from tunetrail.pipeline.lineage import Lineage
 from tunetrail.pipeline.looks import earlier_looks, promotion_rows, recorded_digest
 from tunetrail.pipeline.recording import (
-    record_promotion,
     recorded,
     resumable,
     summarize,
@@ -45,9 +46,10 @@ from tunetrail.pipeline.requests import (
 from tunetrail.pipeline.run_names import run_name
 from tunetrail.pipeline.run_settings import leaves, plain_settings, settings_of
 from tunetrail.pipeline.session_rows import previous_rows, training_frames
-from tunetrail.pipeline.stages.deploy import Deployment
+from tunetrail.pipeline.stage_context import RunLedger
 from tunetrail.pipeline.stages.fit import ValidationSink, ignore_validation
 from tunetrail.run_reports import try_to_log_report
+from tunetrail.scratch import sweep
 from tunetrail.stores.database import DatabaseManager, RunState
 from tunetrail.stores.provenance import git_tags, version_tags
 from tunetrail.stores.resumable_runs import (
@@ -250,6 +252,7 @@ class ModelTrainingNode:
         with recorded(self.db_manager, training_run_id):
             tracker = open_tracker(self.settings)
             self._mark_interrupted_in_tracking(tracker)
+            self._settle_roots(tracker, families)
             run = tracker.start_run(
                 self.run_name or run_name(self.settings, session_id, families),
                 parent_run_id=self.parent_run_id,
@@ -369,6 +372,7 @@ class ModelTrainingNode:
         self.db_manager.reopen_training_run(training_run)
         with recorded(self.db_manager, training_run.run_id):
             self._mark_interrupted_in_tracking(tracker)
+            self._settle_roots(tracker, requested_families(training_run.model_type))
             if resumable_run.changed_versions:
                 logger.warning(
                     "the run was started with other package versions: %s",
@@ -504,21 +508,19 @@ class ModelTrainingNode:
         session_id = started.session_id
         interrupted = started.model_runs.get(family.name)
         shares_run = started.shares_run(family)
-
-        # Called as soon as root has moved: a crash after that must not lose the ledger's entry.
-        def record(deployment: Deployment) -> None:
-            record_promotion(self.db_manager, deployment, started.training_run_id, session_id)
+        tracking = self.settings.tracking
+        name_of_root = tracking.registered_name(family.name)
 
         def count_looks(sketch: Sequence[str]) -> float:
             run_id = interrupted.run_id if interrupted else None
-            promotions = self.db_manager.promotions(family.name)
+            promotions = self.db_manager.promotions(name_of_root)
             return earlier_looks(promotions, sketch, session_id, run_id)
 
         def read_promotion_rows(version: str) -> Sequence[str] | None:
-            return promotion_rows(self.db_manager.promotions(family.name), version)
+            return promotion_rows(self.db_manager.promotions(name_of_root), version)
 
         def read_digest(version: str, run_id: str) -> str | None:
-            return recorded_digest(self.db_manager.promotions(family.name), version, run_id)
+            return recorded_digest(self.db_manager.promotions(name_of_root), version, run_id)
 
         return pipeline.run(
             family.name,
@@ -528,17 +530,24 @@ class ModelTrainingNode:
             tags=self._tags(session_id),
             reference=previous_rows(self.db_manager, session_id, family, self.settings),
             on_validation=on_validation,
-            on_decision=record,
             count_looks=count_looks,
-            lineage=Lineage(database=self.db_manager, family=family),
+            lineage=Lineage(database=self.db_manager, family=family, prefix=tracking.prefix),
             read_own_columns=self.db_manager.read_own_columns,
-            benchmark=Benchmark(database=self.db_manager, family=family, session_id=session_id),
+            benchmark=Benchmark(
+                database=self.db_manager,
+                family=family,
+                session_id=session_id,
+                prefix=tracking.prefix,
+            ),
             general_file=started.general_files.get(family.name),
             read_promotion_rows=read_promotion_rows,
             selection=started.selection,
             until=until,
             read_digest=read_digest,
             run=started.run if shares_run else None,
+            ledger=RunLedger(
+                database=self.db_manager, run_id=started.training_run_id, session_id=session_id
+            ),
             resumed=started.run.tracker.run(interrupted.run_id) if interrupted else None,
         )
 
@@ -556,7 +565,9 @@ class ModelTrainingNode:
 
     def _check_model_dir(self, families: Sequence[ModelFamily]) -> None:
         """Raise `ConfigError` if a root could not be exported, before hours are spent on one."""
-        check_model_dir(Path(self.settings.model_dir), [family.name for family in families])
+        tracking = self.settings.tracking
+        names = [tracking.registered_name(family.name) for family in families]
+        check_model_dir(Path(self.settings.model_dir), names)
 
     def _log_settings(self, run: TrackedRun) -> None:
         settings = plain_settings(self.settings, self.db_manager.shown_url)
@@ -575,6 +586,16 @@ class ModelTrainingNode:
                 run.session_id,
                 run.run_id,
             )
+
+    def _settle_roots(self, tracker: Tracker, families: Sequence[ModelFamily]) -> None:
+        """Finish the moves of dead processes, and remove what they left in other folders."""
+        for family in families:
+            name = self.settings.tracking.registered_name(family.name)
+            alias = RootAlias(tracker=tracker, name=name)
+            model_dir = Path(self.settings.model_dir)
+            RootMoves(alias=alias, model_dir=model_dir, database=self.db_manager).settle()
+        for folder in sweep(Path(tempfile.gettempdir())):
+            logger.warning("removed %s, which a dead process left", folder)
 
     def _mark_interrupted_in_tracking(self, tracker: Tracker) -> None:
         for run_id in tracker.mark_interrupted_runs():

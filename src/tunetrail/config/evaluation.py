@@ -157,5 +157,9 @@ class GateConfig:
     metric's own unit, above which a candidate is refused if the interval of the change lies below 0
     as well."""
 
+    approval: bool = False
+    """Whether a candidate that passes the gate waits for a person: it is registered, and
+    `tunetrail root promote` makes it root."""
+
     def __post_init__(self) -> None:
         check_settings("gate", self)

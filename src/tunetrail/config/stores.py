@@ -1,9 +1,10 @@
 """Settings of the stores: where rows, runs and models are kept."""
 
 import os
+import re
 from dataclasses import dataclass
 
-from tunetrail.config.checks import at_least, check_settings, setting
+from tunetrail.config.checks import Rule, at_least, check_settings, setting
 
 
 @dataclass(kw_only=True)
@@ -20,6 +21,13 @@ def default_database_url() -> str:
     """Return $TUNETRAIL_DATABASE_URL, or a SQLite file in the current folder."""
     # An empty variable counts as none.
     return os.environ.get("TUNETRAIL_DATABASE_URL") or DatabaseConfig().url
+
+
+# A name of a registered model becomes a folder, and a word of the command line.
+_PREFIX = Rule(
+    "empty, or at most 64 letters, digits, '.', '_' or '-', beginning with a letter or digit",
+    lambda prefix: re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})?", prefix) is not None,
+)
 
 
 @dataclass(kw_only=True)
@@ -46,5 +54,14 @@ class TrackingConfig:
     can be resumed. The training itself never waits: metrics are kept below `output_dir` until the
     server answers or `tunetrail sync` delivers them."""
 
+    prefix: str = setting("", _PREFIX)
+    """Beginning of the names of the registered models: with `shop-`, they are `shop-embedding` and
+    `shop-llm`, with a root, a ledger and a folder in `model_dir` of their own. Experiments that
+    share a store without a prefix share their root."""
+
     def __post_init__(self) -> None:
         check_settings("tracking", self)
+
+    def registered_name(self, family: str) -> str:
+        """Return the name under which the versions of a family are registered."""
+        return f"{self.prefix}{family}"

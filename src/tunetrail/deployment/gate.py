@@ -1,29 +1,47 @@
 """The gate: decides from the comparison whether a candidate becomes root."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tunetrail.config import GateConfig
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.forgetting import worst_loss
+from tunetrail.stores.ledger import PROMOTED, REFUSED, WAITING
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decision:
-    """Whether the candidate becomes root, and the reason."""
+    """Whether the candidate becomes root, and the reason.
+
+    Attributes:
+        promote: Whether root moves to the candidate now.
+        reason: The rule that decided, in words.
+        waiting: Whether the candidate has passed the gate and waits for an approval.
+    """
 
     promote: bool
     reason: str
+    waiting: bool = False
 
     @property
     def word(self) -> str:
-        """Return `promoted` or `refused`."""
-        return "promoted" if self.promote else "refused"
+        """Return `promoted`, `waiting` or `refused`."""
+        if self.waiting:
+            return WAITING
+        return PROMOTED if self.promote else REFUSED
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        return {**asdict(self), "decision": self.word}
+        return {"promote": self.promote, "reason": self.reason, "decision": self.word}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "Decision":
+        """Return the decision that `to_dict` gave."""
+        # Steps of older runs have no word for it, and knew no approval.
+        waiting = plain.get("decision") == WAITING
+        return cls(promote=plain["promote"], reason=plain["reason"], waiting=waiting)
 
 
 def decide(
@@ -51,12 +69,17 @@ def decide(
         name = worst_loss(comparisons or {}, config.maximum_loss)
         if comparisons and name is not None:
             loss = comparisons[name]
+            excess = -loss.improvement - config.maximum_loss
             reason = (
                 f"{loss.metric}: {loss.improvement:+.4f} ({loss.interval_in_words}) on "
                 f"{loss.examples} rows of the {kind} {name}, where "
-                f"gate.maximum_loss={config.maximum_loss:g}"
+                f"gate.maximum_loss={config.maximum_loss:g} is exceeded by {excess:.4f}"
             )
             return Decision(promote=False, reason=reason)
+
+    if config.approval:
+        reason = f"{decision.reason}; gate.approval=true: it waits for `tunetrail root promote`"
+        return Decision(promote=False, reason=reason, waiting=True)
     return decision
 
 
@@ -98,4 +121,10 @@ def _judge(value: float, measure: str, comparison: Comparison, config: GateConfi
     relation = "above" if promote else "not above"
     minimum = f"{config.minimum_improvement:+.4f}"
     reason = f"{comparison.metric}: {measure} {value:+.4f} is {relation} {minimum}"
+    if not promote and math.isfinite(value):
+        missing = config.minimum_improvement - value
+        reason += f" (gate.minimum_improvement), short by {missing:.4f}"
+    # Without an interval, a handful of rows looks as convincing as thousands.
+    if promote and comparison.lower is None:
+        reason += f", which is weak evidence: {comparison.why_no_interval}"
     return Decision(promote=promote, reason=reason)

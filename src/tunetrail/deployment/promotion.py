@@ -8,15 +8,18 @@ leaves root as it was.
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tunetrail.deployment.export import staged_root
 from tunetrail.deployment.gate import Decision
 from tunetrail.deployment.registry import ModelVersion, Registry
-from tunetrail.errors import DeploymentError
+from tunetrail.deployment.root_alias import RootMovedError
+from tunetrail.deployment.root_moves import RootMoves, decision_tags
 from tunetrail.reporting.readable import as_markdown
+from tunetrail.stores.database import DatabaseManager, PromotionRecord
+from tunetrail.stores.ledger import REFUSED
 from tunetrail.stores.tracking import TrackedRun
 
 
@@ -43,6 +46,19 @@ class Candidate:
     description: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class CandidateLedger:
+    """Where the decision on a candidate is written down.
+
+    Attributes:
+        database: Holds the ledger.
+        record_of: Returns the line for the version that the candidate is registered as.
+    """
+
+    database: DatabaseManager
+    record_of: Callable[[ModelVersion], PromotionRecord]
+
+
 def deploy(
     candidate: Candidate,
     decision: Decision,
@@ -50,6 +66,7 @@ def deploy(
     version_to_beat: ModelVersion | None,
     model_dir: Path,
     on_decision: Callable[[ModelVersion], None],
+    ledger: CandidateLedger | None = None,
 ) -> tuple[ModelVersion, Path | None]:
     """Register the candidate and, if the decision says so, make it root.
 
@@ -61,13 +78,14 @@ def deploy(
         model_dir: Folder of the exported root models.
         on_decision: Called once root has moved or the candidate is refused, before the model
             directory follows; again if the deployment was interrupted after that.
+        ledger: Where the decision is written down; None if there is no database.
 
     Returns:
         The version, and the path of the exported root if the candidate was promoted.
 
     Raises:
-        DeploymentError: Something can't be written, the version differs from the model, or root
-            moved in the meantime.
+        DeploymentError: Something can't be written, or the version differs from the model.
+        RootMovedError: Root moved in the meantime; the version is marked as refused.
     """
     with contextlib.ExitStack() as stack:
         # Whether an interrupted export is whole is as expensive to tell as writing it again.
@@ -88,7 +106,13 @@ def deploy(
                 description=candidate.description,
             )
 
-        _move_or_refuse(version, decision, registry, version_to_beat, candidate.run.run_id)
+        # The exported root follows under the same lock, or a slower process would turn it back.
+        moves = None
+        if ledger is not None:
+            moves = RootMoves(alias=registry.alias, model_dir=model_dir, database=ledger.database)
+            stack.enter_context(moves.locked())
+        record = None if ledger is None else ledger.record_of(version)
+        _move_or_refuse(version, decision, registry, version_to_beat, candidate.run, moves, record)
         # Recorded before the export: a resumed run can export again, but a root that moved
         # without a record could not be explained.
         on_decision(version)
@@ -101,18 +125,49 @@ def _move_or_refuse(
     decision: Decision,
     registry: Registry,
     version_to_beat: ModelVersion | None,
-    run_id: str,
+    run: TrackedRun,
+    moves: RootMoves | None,
+    record: PromotionRecord | None,
 ) -> None:
-    """Tag the version with what was decided, and move root to it if it was promoted."""
-    tags = {"tunetrail.decision": decision.word, "tunetrail.reason": decision.reason}
+    """Tag the version with what was decided, move root to it if it was promoted, and record it."""
+    tags = decision_tags(decision.word, decision.reason)
     if not decision.promote:
         registry.tag(version, tags)
+        _record_once(moves, record)
         return
 
+    def move_alias() -> None:
+        registry.move_root(version, version_to_beat, {"tunetrail.run_id": run.run_id, **tags})
+
     try:
-        registry.move_root(version, version_to_beat, {"tunetrail.run_id": run_id, **tags})
-    except DeploymentError as error:
+        if moves is None or record is None:
+            move_alias()
+        # An earlier attempt of the run may have come this far, and the lock has settled its line.
+        elif registry.alias.version() != version.version:
+            registry.alias.check(version_to_beat.version if version_to_beat else None)
+            moves.move(record, move_alias)
+    except RootMovedError as error:
         # Somebody else's candidate became root first: the version stays, marked as refused.
-        registry.tag(version, {"tunetrail.decision": "refused", "tunetrail.reason": str(error)})
+        registry.tag(version, decision_tags(REFUSED, str(error)))
         registry.describe(version, as_markdown(f"Refused: {error}"))
+        if record is not None:
+            _record_once(moves, replace(record, decision=REFUSED, reason=str(error)))
         raise
+
+
+def _record_once(moves: RootMoves | None, record: PromotionRecord | None) -> None:
+    """Append a decision that moves nothing, unless an earlier attempt of the run has done so."""
+    if moves is None or record is None:
+        return
+    for line in moves.lines():
+        # The same version may be refused again, against another root.
+        is_the_same = (
+            line.version == record.version
+            and line.mlflow_run_id == record.mlflow_run_id
+            and line.decision == record.decision
+            and line.reason == record.reason
+            and line.previous_version == record.previous_version
+        )
+        if is_the_same:
+            return
+    moves.database.record_promotion(record)

@@ -1,8 +1,4 @@
-"""The model registry of one family: versions that are written completely or not at all, and `root`.
-
-MLflow has no compare-and-swap for aliases. So `root` moves under a lock of our own, and only from
-the version that the candidate was compared with.
-"""
+"""The model registry of one family: versions that are written completely or not at all."""
 
 import contextlib
 import functools
@@ -22,15 +18,16 @@ from safetensors import SafetensorError
 
 from tunetrail.deployment.digests import FolderDigest, digest_folder, write_listing
 from tunetrail.deployment.flavors import Flavor, NDArray
+from tunetrail.deployment.root_alias import ROOT, RootAlias, in_words
 from tunetrail.deployment.version_files import check_digest, copied_files, remove_files
 from tunetrail.errors import DeploymentError, ModelError, TrackingError
 from tunetrail.paths import give_usual_modes
+from tunetrail.scratch import scratch_folder
 from tunetrail.stores.tracked_runs import LONGEST_DIGEST
 from tunetrail.stores.tracking import TrackedRun, Tracker, safe_name, tracking_errors
 
 logger = logging.getLogger(__name__)
 
-ROOT = "root"
 DIGEST_TAG = "tunetrail.digest"
 """The tag of a version with the digest of its files."""
 PARITY = 1e-4
@@ -93,16 +90,18 @@ class Registry:
         self.flavor = flavor
         self.read_digest = read_digest
 
+    @property
+    def alias(self) -> RootAlias:
+        """The alias `root` of the model."""
+        return RootAlias(tracker=self.tracker, name=self.name)
+
     def root(self) -> ModelVersion | None:
         """Return the version that the alias `root` names; None before the first promotion."""
-        with tracking_errors(self.tracker.config.uri):
-            try:
-                version = self.tracker.client.get_model_version_by_alias(self.name, ROOT)
-            except MlflowException as error:
-                # MLflow answers with either code if there is no model or no alias.
-                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                    return None
-                raise
+        number = self.alias.version()
+        version = None if number is None else self.alias.find(number)
+        # The version may have been deleted in between, and with it the alias.
+        if version is None:
+            return None
         return ModelVersion(
             name=self.name,
             version=str(version.version),
@@ -301,38 +300,20 @@ class Registry:
         """Move `root` from the expected version to `version`, unless it is there already.
 
         Raises:
-            DeploymentError: `root` is no longer the version that `version` was compared with.
+            RootMovedError: `root` is no longer the version that `version` was compared with.
         """
-        with self.tracker.lock(f"{self.name}.{ROOT}"), tracking_errors(self.tracker.config.uri):
-            root = self.root()
-            if root is not None and root.version == version.version:
+        with self.alias.lock():
+            if self.alias.version() == version.version:
                 return
-
-            # Before the first promotion both sides are None.
-            if (root and root.version) != (expected and expected.version):
-                raise DeploymentError(
-                    f"root of {self.name} moved while the candidate was trained: it was "
-                    f"{_describe(expected)}, it is now {_describe(root)}. Train again, so that the "
-                    "candidate is compared with the new root."
-                )
-
+            previous = None if expected is None else expected.version
+            self.alias.check(previous)
             # Tags first: once the alias has moved, nothing is left to do here.
-            self.tag(version, {"tunetrail.previous_root": _describe(root), **tags})
-            self.tracker.client.set_registered_model_alias(self.name, ROOT, version.version)
-
-            # Read back: the lock holds among this machine's processes only.
-            moved = self.root()
-            if moved is None or moved.version != version.version:
-                raise DeploymentError(
-                    f"root of {self.name} must be version {version.version}, "
-                    f"got {_describe(moved)}. Something else moved the alias; train again."
-                )
+            self.tag(version, {"tunetrail.previous_root": in_words(previous), **tags})
+            self.alias.move(version.version)
 
     def tag(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
         """Set tags on a version."""
-        with tracking_errors(self.tracker.config.uri):
-            for key, value in tags.items():
-                self.tracker.client.set_model_version_tag(self.name, version.version, key, value)
+        self.alias.tag(version.version, tags)
 
     def describe(self, version: ModelVersion, description: str) -> None:
         """Replace what MLflow's pages say of a version, in Markdown."""
@@ -341,8 +322,8 @@ class Registry:
 
     def _write(self, model: Any, logged: Any, run: TrackedRun) -> None:
         """Write the model's files to the artifacts of a logged model."""
-        with tempfile.TemporaryDirectory(prefix="tunetrail-") as temporary:
-            folder = Path(temporary) / "model"
+        with scratch_folder() as temporary:
+            folder = temporary / "model"
             metadata = Model(
                 artifact_path=logged.artifact_location,
                 model_uuid=logged.model_id,
@@ -458,7 +439,3 @@ def _say_once_that_nothing_is_compared(uri: str) -> None:
         "registered. The next version has one.",
         uri,
     )
-
-
-def _describe(version: ModelVersion | None) -> str:
-    return "none" if version is None else f"version {version.version}"

@@ -5,7 +5,9 @@ from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.metrics import metric_named
 
 
-def decision_text(comparison: Comparison, *, against: str, promoted: bool, reason: str) -> str:
+def decision_text(
+    comparison: Comparison, *, against: str, promoted: bool, reason: str, waiting: bool = False
+) -> str:
     """Return in two sentences what was decided on which evidence, and why.
 
     Args:
@@ -13,8 +15,11 @@ def decision_text(comparison: Comparison, *, against: str, promoted: bool, reaso
         against: The URI of that version, or `base`.
         promoted: Whether the candidate became root.
         reason: The gate's reason.
+        waiting: Whether the candidate waits for an approval.
     """
     decision = "Promoted to root" if promoted else "Refused, root stays"
+    if waiting:
+        decision = "Waiting for an approval, root stays"
     label = metric_named(comparison.metric).label
     gain = "an improvement" if comparison.improvement > 0.0 else "a change"
     return (

@@ -19,17 +19,23 @@ class Benchmark:
         database: Holds the benchmark.
         family: The family.
         session_id: The session that is trained on: its rows are compared as test rows.
+        prefix: Beginning of the names of registered models, each with a benchmark of its own.
     """
 
     database: DatabaseManager
     family: ModelFamily
     session_id: str
+    prefix: str = ""
+
+    @property
+    def _model_name(self) -> str:
+        return f"{self.prefix}{self.family.name}"
 
     def rows(self, shape: str) -> tuple[pd.DataFrame, dict[int, str]]:
         """Return the rows of the other sessions that have a shape, and the session of each row."""
         records = [
             record
-            for record in self.database.read_benchmark(self.family.name, shape)
+            for record in self.database.read_benchmark(self._model_name, shape)
             if record.session_id != self.session_id
         ]
         session_of_row = {record.row_id: record.session_id for record in records}
@@ -42,7 +48,7 @@ class Benchmark:
 
     def extend(self, test: pd.DataFrame, limit: int) -> None:
         """Add the rows of a test side."""
-        self.database.extend_benchmark(self.family.name, self._records(test), limit)
+        self.database.extend_benchmark(self._model_name, self._records(test), limit)
 
     def _records(self, test: pd.DataFrame) -> Iterator[BenchmarkRecord]:
         # JSON knows no other absent value than None.

@@ -34,7 +34,12 @@ from tunetrail.pipeline.preparing import build_preparation, prepare_rows
 from tunetrail.pipeline.run_names import run_name
 from tunetrail.pipeline.run_settings import family_params
 from tunetrail.pipeline.run_state import RunState, working_folder
-from tunetrail.pipeline.stage_context import ReadOwnColumns, StageContext, no_own_columns
+from tunetrail.pipeline.stage_context import (
+    ReadOwnColumns,
+    RunLedger,
+    StageContext,
+    no_own_columns,
+)
 from tunetrail.pipeline.stages.check_room import check_room
 from tunetrail.pipeline.stages.cross_validate import cross_validate
 from tunetrail.pipeline.stages.deploy import Deployment, deploy
@@ -152,6 +157,7 @@ class DataSciencePipeline:
         read_promotion_rows: ReadPromotionRows = no_promotion_rows,
         selection: str | None = None,
         read_digest: ReadDigest = no_digest,
+        ledger: RunLedger | None = None,
         until: str = "deploy",
         run: TrackedRun | None = None,
         resumed: TrackedRun | None = None,
@@ -185,6 +191,8 @@ class DataSciencePipeline:
             selection: How the candidate was chosen among several, for the decision's sentence.
             read_digest: Reads the digest of a version's files from the ledger; without it, the
                 version's own tag tells it.
+            ledger: Where the intent and the decision of a move of root are written down; without
+                it, root moves without a record.
             until: The stage after which the run ends. A run that ends early keeps its folder and
                 can be resumed; if it ends with `fit`, its model is scored on the validation rows.
             run: An open run to write to, which the caller ends, such as that of a request for one
@@ -206,6 +214,7 @@ class DataSciencePipeline:
         check_identifier("name", name)
         family = family_named(model_type)
         base = family.resolve_base(self.settings)
+        name_of_root = self.settings.tracking.registered_name(family.name)
         documents = corpus_documents(self.settings.evaluation, self.settings.cleaning)
         if general_file is None:
             general_file = read_general_file(self.settings, family.kind)
@@ -230,7 +239,7 @@ class DataSciencePipeline:
             run=run,
             state=state,
             base=base,
-            registry=Registry(self.tracker, family.name, family.flavor, read_digest),
+            registry=Registry(self.tracker, name_of_root, family.flavor, read_digest),
             count_looks=count_looks,
             lineage=lineage,
             read_own_columns=read_own_columns,
@@ -239,6 +248,7 @@ class DataSciencePipeline:
             general_file=general_file,
             read_promotion_rows=read_promotion_rows,
             selection=selection,
+            ledger=ledger,
         )
         run_end = run.finish_on_exit() if is_own_run else contextlib.nullcontext()
         full_memory = explaining_full_memory("Use a smaller model, or free memory.")
@@ -352,8 +362,7 @@ def _outcomes(
     yield outcome
 
     deployment = deploy(context, prepared, fitted, evaluation, sinks.on_decision)
-    promoted = deployment.decision.promote
-    state = OutcomeState.PROMOTED if promoted else OutcomeState.REFUSED
+    state = OutcomeState(deployment.decision.word)
     yield replace(outcome, state=state, deployment=deployment)
 
 

@@ -18,10 +18,17 @@ RowIds = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Lineage:
-    """Reads from the database what the versions of a family have learnt from, once per version."""
+    """Reads from the database what the versions of a family have learnt from, once per version.
+
+    Attributes:
+        database: Holds the ledger and the sessions.
+        family: The family.
+        prefix: Beginning of the names of registered models.
+    """
 
     database: DatabaseManager
     family: ModelFamily
+    prefix: str = ""
     _known_rows: dict[str, RowIds] = field(default_factory=dict, init=False, repr=False)
 
     def row_ids(self, versions: Iterable[str]) -> RowIds:
@@ -37,7 +44,7 @@ class Lineage:
     def _rows_of(self, version: str) -> RowIds | None:
         row_ids = self._known_rows.get(version)
         if row_ids is None:
-            row_ids = self.database.learnt_rows(self.family.name, version)
+            row_ids = self.database.learnt_rows(f"{self.prefix}{self.family.name}", version)
         # What isn't known yet may be: another run moves root before it writes to the ledger.
         if row_ids is not None:
             self._known_rows[version] = row_ids

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from tunetrail.evaluation.looks import shared_share
-from tunetrail.stores.ledger import PromotionRecord
+from tunetrail.stores.ledger import PROMOTIONS, PromotionRecord
 
 CountLooks = Callable[[Sequence[str]], float]
 """Takes the sketch of a test side; returns how many looks at its rows came before."""
@@ -30,7 +30,7 @@ def promotion_rows(promotions: Sequence[PromotionRecord], version: str) -> Seque
         version: The version.
     """
     for record in reversed(promotions):
-        if record.version == version and record.decision == "promoted":
+        if record.version == version and record.decision in PROMOTIONS:
             return record.test_rows
     return None
 
@@ -73,7 +73,7 @@ def earlier_looks(
     for record in promotions:
         if mlflow_run_id is not None and record.mlflow_run_id == mlflow_run_id:
             continue
-        if record.decision == "promoted":
+        if record.decision in PROMOTIONS:
             looks = 0.0
         elif record.test_rows is None:
             # Decided before the ledger knew test rows, which follow mostly from the session.

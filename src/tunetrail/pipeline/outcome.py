@@ -41,6 +41,8 @@ class OutcomeState(StrEnum):
     # All stages are done, and the gate has decided.
     PROMOTED = "promoted"
     REFUSED = "refused"
+    # The candidate has passed the gate, and a person has to approve it.
+    WAITING = "waiting"
     # Ended within its training by the caller: neither a failure nor to be resumed.
     PRUNED = "pruned"
 

@@ -1,4 +1,4 @@
-"""Records a training in the stores: its end, the ledger's line, and a model type's summary."""
+"""Records a training in the stores: its end, and a model type's summary."""
 
 import contextlib
 import logging
@@ -8,10 +8,9 @@ from typing import Any
 from tunetrail.errors import TunetrailError, UserError, state_after
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.decision_text import decision_text
-from tunetrail.pipeline.stages.deploy import Deployment
 from tunetrail.reporting.readable import as_markdown
-from tunetrail.stores.database import DatabaseManager, PromotionRecord
-from tunetrail.stores.ledger import pack_row_ids
+from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.ledger import WAITING
 from tunetrail.stores.run_list import TEST_ROWS_TAG
 from tunetrail.stores.tracking import TrackedRun
 
@@ -50,48 +49,6 @@ def resumable(run_id: str) -> Iterator[None]:
         raise
 
 
-def record_promotion(
-    database: DatabaseManager, deployment: Deployment, run_id: str, session_id: str
-) -> None:
-    """Append the decision to the ledger, unless a resumed run has appended it already.
-
-    Args:
-        database: Holds the ledger.
-        deployment: What was decided.
-        run_id: The training run.
-        session_id: The session that was learnt from.
-    """
-    comparison, version = deployment.comparison, deployment.version
-    promotions = database.promotions(version.name)
-    known = {(promotion.version, promotion.mlflow_run_id) for promotion in promotions}
-    # A line of the ledger can't be taken back, so it must not be appended twice.
-    if (version.version, deployment.mlflow_run_id) in known:
-        return
-
-    previous_root = deployment.previous_root
-    database.record_promotion(
-        PromotionRecord(
-            model_name=version.name,
-            version=version.version,
-            previous_version=previous_root.version if previous_root else None,
-            decision=deployment.decision.word,
-            reason=deployment.decision.reason,
-            metric=comparison.metric,
-            before=comparison.before,
-            after=comparison.after,
-            improvement=comparison.improvement,
-            lower=comparison.lower,
-            upper=comparison.upper,
-            run_id=run_id,
-            mlflow_run_id=deployment.mlflow_run_id,
-            session_id=session_id,
-            test_rows=deployment.test_rows,
-            learnt_rows=pack_row_ids(deployment.learnt_rows),
-            digest=version.digest,
-        )
-    )
-
-
 def summarize(run: TrackedRun, model_type: str, steps: Mapping[str, Mapping[str, Any]]) -> None:
     """Write to the pipeline's run what came of a model type, whose run may be below it."""
     figures = Comparison.from_dict(steps["comparison"]).figures
@@ -119,6 +76,7 @@ def write_note(run: TrackedRun, steps: Mapping[str, Mapping[str, Mapping[str, An
             against=comparison["against"],
             promoted=deployment["promote"],
             reason=deployment["reason"],
+            waiting=deployment.get("decision") == WAITING,
         )
         paragraphs.append(f"**{as_markdown(model_type)}**: {as_markdown(text)}")
     run.describe("\n\n".join(paragraphs))

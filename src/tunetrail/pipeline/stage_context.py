@@ -24,6 +24,7 @@ from tunetrail.pipeline.looks import (
 )
 from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.pipeline.run_state import RunState
+from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.tracking import TrackedRun
 
 ReadOwnColumns = Callable[[Sequence[int]], Mapping[int, Mapping[str, Any]]]
@@ -48,6 +49,21 @@ class ReferenceScores:
     scores: Scores
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunLedger:
+    """The ledger, for the decisions on the candidates of one training run.
+
+    Attributes:
+        database: Holds the ledger.
+        run_id: The training run.
+        session_id: The session that is learnt from.
+    """
+
+    database: DatabaseManager
+    run_id: str
+    session_id: str
+
+
 @dataclass(kw_only=True)
 class StageContext:
     """The surroundings of one run, handed from stage to stage.
@@ -69,6 +85,7 @@ class StageContext:
         general_file: Rows that every candidate is scored on; None if there is no such file.
         read_promotion_rows: Reads which test rows a version was promoted by.
         selection: How the candidate was chosen among several; None if it is the only one.
+        ledger: Where decisions are written down; None without a database.
         reference_scores: Scores from before the training; None if there are none.
         models: Loads the base models that the stages apply.
     """
@@ -89,6 +106,7 @@ class StageContext:
     general_file: GeneralFile | None = None
     read_promotion_rows: ReadPromotionRows = no_promotion_rows
     selection: str | None = None
+    ledger: RunLedger | None = None
     reference_scores: ReferenceScores | None = field(default=None, init=False)
     models: ModelLoader = field(init=False)
 

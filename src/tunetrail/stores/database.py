@@ -4,6 +4,7 @@ Each method delegates to the module that owns its table.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -277,8 +278,20 @@ class DatabaseManager:
         return ledger.append_promotion(self._database, record)
 
     def promotions(self, model_name: str | None = None) -> list[PromotionRecord]:
-        """Return the ledger of one model or of all models, oldest decision first."""
+        """Return the decisions on one model or on all models, oldest first."""
         return ledger.read_promotions(self._database, model_name)
+
+    def ledger_lines(self, model_name: str | None = None) -> list[PromotionRecord]:
+        """Return the lines of one model or of all models, intents included, oldest first."""
+        return ledger.read_lines(self._database, model_name)
+
+    def decide_intent(self, intent: PromotionRecord, decision: str, reason: str) -> None:
+        """Append the decision that an intent of the ledger lacks."""
+        ledger.decide_intent(self._database, intent, decision, reason)
+
+    def root_lock(self, model_name: str) -> AbstractContextManager[None]:
+        """Return a context in which no other process moves root of a model."""
+        return ledger.root_lock(self._database, model_name)
 
     def learnt_rows(self, model_name: str, version: str) -> npt.NDArray[np.int64] | None:
         """Return the ids of the samples that a version has learnt from; None if unknown."""

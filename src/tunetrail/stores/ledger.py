@@ -1,20 +1,48 @@
-"""The ledger: the append-only record of every promotion decision."""
+"""The ledger: the append-only record of every decision on a version and of every move of root.
 
+A move of root has two lines with one `move_id`: the intent, before the alias moves, and the
+decision, after it. An intent without a decision was left by a process that died in between.
+"""
+
+import contextlib
 import dataclasses
+import getpass
+import socket
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, text
 
+from tunetrail.config import BASE
 from tunetrail.errors import DatabaseError
+from tunetrail.locks import file_lock, wait_for_lock
 from tunetrail.plain_values import NOT_PLAIN, plain_values
 from tunetrail.stores.connection import DatabaseConnection, storable
 from tunetrail.stores.tables import PromotionRow, now
+
+_ROOT_LOCK = "root"
+_TRY_TO_LOCK = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
+# The server shows the two halves of a lock's key in two columns.
+_HOLDER = text(
+    "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND "
+    "((classid::bigint << 32) | objid::bigint) = hashtextextended(:name, 0)"
+)
+
+INTENT, DECISION = "intent", "decision"
+"""The events that a line can record."""
+
+PROMOTED, FORCED, ROLLED_BACK, MOVED = "promoted", "forced", "rolled back", "moved by hand"
+REFUSED, WAITING, FORBIDDEN, ABANDONED = "refused", "waiting", "forbidden", "abandoned"
+MOVES = (PROMOTED, FORCED, ROLLED_BACK, MOVED)
+"""Decisions after which the line's version is root."""
+PROMOTIONS = (PROMOTED, FORCED)
+"""Decisions that made a candidate root: with them, candidates are compared with another model."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,8 +51,9 @@ class PromotionRecord:
 
     Attributes:
         model_name: The registered model.
-        version: The candidate's version.
-        decision: What was decided, such as `promoted` or `refused`.
+        version: The candidate's version; `base` if root was rolled back to none.
+        decision: What was decided: `promoted`, `refused`, `waiting` (for an approval), `forced`,
+            `rolled back`, `moved by hand` (in MLflow), `forbidden`, or `abandoned`.
         reason: Why, in a sentence.
         previous_version: The version that `root` pointed to, None if there was none.
         metric: The metric that decided.
@@ -42,6 +71,10 @@ class PromotionRecord:
             included, see `pack_row_ids`; None if unknown, and when lines are read: they may be
             large, and `read_learnt_rows` returns them.
         digest: Digest of the version's files; None before digests were kept.
+        event: `decision`, or `intent` for the line before a move.
+        move_id: What the two lines of a move have in common; None for a line that moves nothing.
+        actor: Who decided, as `user@host`; None if unknown.
+        details: Configuration, rows and metrics of the training as plain values; None if unknown.
         record_id: The number of the line; set when it is read.
         created_at: The time of the decision; set when it is read.
     """
@@ -63,11 +96,15 @@ class PromotionRecord:
     test_rows: Sequence[str] | None = field(default=None, metadata=NOT_PLAIN)
     learnt_rows: bytes | None = field(default=None, metadata=NOT_PLAIN)
     digest: str | None = None
+    event: str = DECISION
+    move_id: str | None = None
+    actor: str | None = None
+    details: dict[str, Any] | None = field(default=None, metadata=NOT_PLAIN)
     record_id: int | None = None
     created_at: datetime | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain JSON values, without the sketch of the test rows."""
+        """Return the fields as plain JSON values, without test rows, learnt rows and details."""
         return plain_values(self)
 
 
@@ -85,7 +122,15 @@ def append_promotion(database: DatabaseConnection, record: PromotionRecord) -> i
 def read_promotions(
     database: DatabaseConnection, model_name: str | None = None
 ) -> list[PromotionRecord]:
-    """Return the ledger of one model or of all models, oldest decision first."""
+    """Return the decisions on one model or on all models, oldest first."""
+    lines = read_lines(database, model_name)
+    return [line for line in lines if line.event == DECISION]
+
+
+def read_lines(
+    database: DatabaseConnection, model_name: str | None = None
+) -> list[PromotionRecord]:
+    """Return the lines of one model or of all models, intents included, oldest first."""
     columns = [column for column in PromotionRow.__table__.columns if column.key != "learnt_rows"]
     statement = select(*columns).order_by(PromotionRow.id)
     if model_name is not None:
@@ -94,6 +139,87 @@ def read_promotions(
     with database.reading() as connection:
         rows = [dict(row) for row in connection.execute(statement).mappings()]
     return [PromotionRecord(record_id=row.pop("id"), **row) for row in rows]
+
+
+def root_line(lines: Sequence[PromotionRecord]) -> PromotionRecord | None:
+    """Return the line that made the present root root; None if there is no root.
+
+    Args:
+        lines: The ledger of one model, oldest first.
+    """
+    for line in reversed(lines):
+        if line.event == DECISION and line.decision in MOVES:
+            return None if line.version == BASE else line
+    return None
+
+
+def open_intents(lines: Sequence[PromotionRecord]) -> list[PromotionRecord]:
+    """Return the intents without a decision: a process died between the two."""
+    decided = {line.move_id for line in lines if line.event == DECISION}
+    return [line for line in lines if line.event == INTENT and line.move_id not in decided]
+
+
+def forbidden_line(lines: Sequence[PromotionRecord], version: str) -> PromotionRecord | None:
+    """Return the line that forbids a version to become root; None if it isn't forbidden."""
+    for line in lines:
+        if line.decision == FORBIDDEN and line.version == version:
+            return line
+    return None
+
+
+def decide_intent(
+    database: DatabaseConnection, intent: PromotionRecord, decision: str, reason: str
+) -> None:
+    """Append the decision that an intent lacks, with all that the intent says."""
+    row = PromotionRow
+    with database.transaction() as connection:
+        learnt = connection.scalar(select(row.learnt_rows).where(row.id == intent.record_id))
+    line = dataclasses.replace(
+        intent, event=DECISION, decision=decision, reason=reason, learnt_rows=learnt
+    )
+    append_promotion(database, line)
+
+
+def present_actor() -> str:
+    """Return the user and the host of this process as `user@host`."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # some containers have no name for the user's id
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
+
+
+@contextlib.contextmanager
+def root_lock(database: DatabaseConnection, model_name: str) -> Iterator[None]:
+    """Hold the lock under which root of a model moves: one process at a time, of any machine.
+
+    SQLite's file is locked for the processes of one machine, PostgreSQL for those of all. Either
+    lock ends with the process that holds it.
+
+    Raises:
+        LockError: Another process held the lock for too long.
+    """
+    if database.url.get_backend_name() != "postgresql":
+        path = Path(str(database.url.database))
+        # Its folder may be missing with the file.
+        with file_lock(path.with_name(f".{path.name}.{model_name}.{_ROOT_LOCK}.lock")):
+            yield
+        return
+
+    name = {"name": f"tunetrail {_ROOT_LOCK} {model_name}"}
+    with database.connection() as connection:
+
+        def try_to_lock() -> bool:
+            with connection.begin():
+                return bool(connection.scalar(_TRY_TO_LOCK, name))
+
+        def holder() -> str:
+            with connection.begin():
+                return f"the server's process {connection.scalar(_HOLDER, name)}"
+
+        wait_for_lock(try_to_lock, f"root of {model_name}", holder)
+        # Closing the connection ends the lock.
+        yield
 
 
 def read_learnt_rows(

@@ -137,7 +137,11 @@ class PromotionRow(Base):
     """A line of the ledger. Triggers refuse to change or delete it, so it has no foreign keys."""
 
     __tablename__ = "promotions"
-    __table_args__ = (Index("promotions_of_model", "model_name", "id"),)
+    __table_args__ = (
+        Index("promotions_of_model", "model_name", "id"),
+        # A move is begun once and decided once, whoever finishes it.
+        Index("promotions_of_move", "move_id", "event", unique=True),
+    )
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -158,6 +162,11 @@ class PromotionRow(Base):
     run_id: Mapped[str | None] = mapped_column(Text)
     mlflow_run_id: Mapped[str | None] = mapped_column(Text)
     session_id: Mapped[str | None] = mapped_column(Text)
+    # `intent` before the alias moves, `decision` after it.
+    event: Mapped[str] = mapped_column(Text)
+    move_id: Mapped[str | None] = mapped_column(Text)
+    actor: Mapped[str | None] = mapped_column(Text)
+    details: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class BenchmarkRow(Base):

@@ -66,7 +66,11 @@ def test_decide_lets_through_what_is_above_the_minimum(
         ),
         (
             GateConfig(minimum_improvement=0.5, require_interval=False),
-            Decision(promote=False, reason="ndcg_at_10: improvement +0.1000 is not above +0.5000"),
+            Decision(
+                promote=False,
+                reason="ndcg_at_10: improvement +0.1000 is not above +0.5000 "
+                "(gate.minimum_improvement), short by 0.4000",
+            ),
         ),
     ],
 )
@@ -103,7 +107,8 @@ def test_decide_says_why_there_is_no_interval_and_never_prints_infinity() -> Non
 def test_decide_says_what_gain_would_have_been_found() -> None:
     refused = dataclasses.replace(COMPARISON, lower=-0.01, detectable_gain=0.125)
     assert decide(refused, GateConfig()).reason.endswith(
-        "+0.0000; a gain of 0.1250 would be found in 4 of 5 tests"
+        "+0.0000 (gate.minimum_improvement), short by 0.0100; a gain of 0.1250 would be found in 4 "
+        "of 5 tests"
     )
 
 
@@ -114,6 +119,24 @@ def test_decision_to_dict_has_the_word() -> None:
         "decision": "promoted",
     }
     assert Decision(promote=False, reason="r").word == "refused"
+
+
+def test_decide_leaves_a_candidate_waiting_for_an_approval() -> None:
+    config = GateConfig(approval=True)
+    worse = dataclasses.replace(COMPARISON, improvement=-0.1, lower=-0.2, upper=-0.05)
+
+    decision = decide(COMPARISON, config)
+
+    assert (decision.promote, decision.word) == (False, "waiting")
+    assert decision.reason.endswith("gate.approval=true: it waits for `tunetrail root promote`")
+    assert Decision.from_dict(decision.to_dict()) == decision
+    assert decide(worse, config).word == "refused"
+
+
+def test_decide_says_how_little_a_root_without_an_interval_is_worth() -> None:
+    few = dataclasses.replace(COMPARISON, lower=None, upper=None, differing=4)
+    reason = decide(few, GateConfig(require_interval=False)).reason
+    assert "is above +0.0000, which is weak evidence: only 4 of 100 test rows changed" in reason
 
 
 def on_session(improvement: float, lower: float | None, upper: float | None) -> Comparison:
@@ -128,7 +151,7 @@ def test_decide_refuses_what_has_forgotten_an_earlier_session_by_name() -> None:
     assert decision == Decision(
         promote=False,
         reason="ndcg_at_10: -0.0500 (-0.0800 … -0.0200) on 100 rows of the earlier session june, "
-        "where gate.maximum_loss=0.02",
+        "where gate.maximum_loss=0.02 is exceeded by 0.0300",
     )
 
 
@@ -157,7 +180,7 @@ def test_decide_names_the_general_set_on_which_a_candidate_loses() -> None:
     assert decision == Decision(
         promote=False,
         reason="ndcg_at_10: -0.0500 (-0.0800 … -0.0300) on 100 rows of the general set "
-        "general.jsonl, where gate.maximum_loss=0.02",
+        "general.jsonl, where gate.maximum_loss=0.02 is exceeded by 0.0300",
     )
     assert decide(COMPARISON, GateConfig(maximum_loss=0.1), {}, lost).promote
     kept = {"general.jsonl": on_session(-0.01, -0.02, -0.005)}

@@ -121,6 +121,7 @@ def _decision(model: ModelReport) -> str:
         model.comparison,
         against=model.against,
         promoted=deployment["promote"],
+        waiting=deployment.get("decision") == "waiting",
         reason=deployment["reason"],
     )
 

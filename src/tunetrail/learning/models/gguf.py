@@ -9,6 +9,10 @@ from pathlib import Path
 from tunetrail.errors import ModelError
 from tunetrail.locks import file_lock
 from tunetrail.paths import cache_dir
+from tunetrail.scratch import scratch_prefix, sweep
+
+_MOST_SECONDS = 3600.0
+"""How long another process may take to convert the model: large ones take many minutes."""
 
 
 def convert_gguf(file: Path) -> Path:
@@ -25,7 +29,9 @@ def convert_gguf(file: Path) -> Path:
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
         target = cache_dir() / "models" / f"{file.stem}-{digest}"
-        with file_lock(target.with_suffix(".lock")):
+        with file_lock(target.with_suffix(".lock"), most_seconds=_MOST_SECONDS):
+            # A process that was killed while it converted has left half a gigabyte.
+            sweep(target.parent)
             if not target.is_dir():
                 _convert(file, target)
         return target
@@ -39,7 +45,8 @@ def convert_gguf(file: Path) -> Path:
 def _convert(file: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    unfinished = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
+    prefix = scratch_prefix(".converting-")
+    unfinished = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
     try:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name)

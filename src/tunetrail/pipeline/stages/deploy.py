@@ -6,14 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tunetrail.config import BASE
 from tunetrail.data.rows import rows_digest, texts_of_rows
 from tunetrail.deployment import promotion
 from tunetrail.deployment.gate import Decision, decide
 from tunetrail.deployment.model_card import CARD
-from tunetrail.deployment.promotion import Candidate
+from tunetrail.deployment.promotion import Candidate, CandidateLedger
 from tunetrail.deployment.registry import ModelVersion
+from tunetrail.deployment.root_moves import blocked_reason
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.decision_text import decision_text
 from tunetrail.pipeline.card import candidate_card
@@ -24,7 +26,10 @@ from tunetrail.pipeline.stages.evaluate import Evaluation
 from tunetrail.pipeline.stages.fit import FittedModel
 from tunetrail.pipeline.stages.leave_out import learnt_row_ids
 from tunetrail.pipeline.stages.prepare import PreparedRows
+from tunetrail.pipeline.training_details import training_details
 from tunetrail.reporting.readable import as_markdown
+from tunetrail.stores.database import PromotionRecord
+from tunetrail.stores.ledger import pack_row_ids, present_actor
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +80,7 @@ def deploy(
     state = context.state
     step = state.steps.get("deployment")
     if step is not None:
-        decision = Decision(promote=step["promote"], reason=step["reason"])
+        decision = Decision.from_dict(step)
         version = ModelVersion(
             name=step["name"],
             version=step["version"],
@@ -93,19 +98,23 @@ def deploy(
     # The evidence reads differently if the candidate is the best of many.
     if context.selection is not None:
         decision = replace(decision, reason=f"{decision.reason}; {context.selection}")
+    decision = _unless_blocked(context, decision)
     logger.info(
         "%s: deployment, candidate %s (%s)", context.model_type, decision.word, decision.reason
     )
     candidate = _candidate(context, prepared, fitted, evaluation, decision)
+
+    def deployment_of(version: ModelVersion) -> Deployment:
+        return _deployment(context, version, decision, evaluation, prepared, fitted)
+
     version, exported_to = promotion.deploy(
         candidate,
         decision,
         context.registry,
         evaluation.version_to_beat,
         Path(context.settings.model_dir),
-        lambda version: on_decision(
-            _deployment(context, version, decision, evaluation, prepared, fitted)
-        ),
+        lambda version: on_decision(deployment_of(version)),
+        _candidate_ledger(context, deployment_of, training_details(context, prepared, fitted)),
     )
 
     tags = {"tunetrail.decision": decision.word, "tunetrail.version": version.version}
@@ -128,7 +137,55 @@ def deploy(
     keep_in_benchmark(context, prepared)
     # Once this is written, a resumed run does none of the above again.
     context.finish_step("deployment", step)
-    return _deployment(context, version, decision, evaluation, prepared, fitted)
+    return deployment_of(version)
+
+
+def _unless_blocked(context: StageContext, decision: Decision) -> Decision:
+    """Refuse a candidate whose version is forbidden, or was root and was rolled back."""
+    version = context.registry.version_of_run(context.run, context.base.canonical_name)
+    if context.ledger is None or version is None or not decision.promote:
+        return decision
+    lines = context.ledger.database.ledger_lines(version.name)
+    reason = blocked_reason(lines, version.version)
+    return decision if reason is None else Decision(promote=False, reason=reason)
+
+
+def _candidate_ledger(
+    context: StageContext,
+    deployment_of: Callable[[ModelVersion], Deployment],
+    details: dict[str, Any],
+) -> CandidateLedger | None:
+    """Return where the decision is written down, and the line for it."""
+    ledger = context.ledger
+    if ledger is None:
+        return None
+
+    def record_of(version: ModelVersion) -> PromotionRecord:
+        deployment = deployment_of(version)
+        comparison, previous_root = deployment.comparison, deployment.previous_root
+        return PromotionRecord(
+            model_name=version.name,
+            version=version.version,
+            previous_version=previous_root.version if previous_root else None,
+            decision=deployment.decision.word,
+            reason=deployment.decision.reason,
+            metric=comparison.metric,
+            before=comparison.before,
+            after=comparison.after,
+            improvement=comparison.improvement,
+            lower=comparison.lower,
+            upper=comparison.upper,
+            run_id=ledger.run_id,
+            mlflow_run_id=deployment.mlflow_run_id,
+            session_id=ledger.session_id,
+            test_rows=deployment.test_rows,
+            learnt_rows=pack_row_ids(deployment.learnt_rows),
+            digest=version.digest,
+            actor=present_actor(),
+            details=details,
+        )
+
+    return CandidateLedger(database=ledger.database, record_of=record_of)
 
 
 def _log_scores(context: StageContext, prepared: PreparedRows) -> None:
@@ -175,6 +232,7 @@ def _in_words(evaluation: Evaluation, decision: Decision) -> str:
         against=previous_root.uri if previous_root else BASE,
         promoted=decision.promote,
         reason=decision.reason,
+        waiting=decision.waiting,
     )
 
 

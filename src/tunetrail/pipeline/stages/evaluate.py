@@ -80,6 +80,12 @@ def evaluate(
     state = context.state
     to_beat = version_to_beat(context)
     if "comparison" not in state.steps or state.compared_with != to_beat:
+        if "comparison" in state.steps:
+            logger.warning(
+                "%s: root has moved since the candidate was compared; compared again, with %s",
+                context.model_type,
+                to_beat.uri if to_beat else BASE,
+            )
         _compare(context, prepared, fitted, to_beat, out_of_fold)
 
     step = state.steps["comparison"]

@@ -1,0 +1,152 @@
+"""The alias `root` of a registered model, and the files of its versions, without loading any model.
+
+MLflow has no compare-and-swap for aliases. So `root` moves under a lock of our own, and only from
+the version that it is expected at.
+"""
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from tunetrail.errors import DeploymentError
+from tunetrail.scratch import scratch_folder
+from tunetrail.stores.tracking import Tracker, tracking_errors
+
+ROOT = "root"
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""MLflow answers with either code if there is no model, no version or no alias."""
+_MODEL_FOLDERS = ("model.sentence_transformer", "model", "components/tokenizer")
+"""Folders in which MLflow's flavors keep what the usual libraries load as one plain folder."""
+_PAGES = ("README.md",)
+"""Pages that MLflow's libraries write on their own next to the model."""
+
+
+class RootMovedError(DeploymentError):
+    """Root is no longer the version that a candidate was compared with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RootAlias:
+    """The alias `root` of one registered model.
+
+    Attributes:
+        tracker: The MLflow store.
+        name: Name of the registered model.
+    """
+
+    tracker: Tracker
+    name: str
+
+    def version(self) -> str | None:
+        """Return the version that is root; None if there is none."""
+        with tracking_errors(self.tracker.config.uri):
+            try:
+                version = self.tracker.client.get_model_version_by_alias(self.name, ROOT)
+            except MlflowException as error:
+                if error.error_code in _ABSENT:
+                    return None
+                raise
+        return str(version.version)
+
+    def find(self, version: str) -> ModelVersion | None:
+        """Return what MLflow knows of a version; None if there is no such version."""
+        with tracking_errors(self.tracker.config.uri):
+            try:
+                return self.tracker.client.get_model_version(self.name, version)
+            except MlflowException as error:
+                if error.error_code in _ABSENT:
+                    return None
+                raise
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the lock under which the alias moves, shared by all processes of this machine."""
+        with self.tracker.lock(f"{self.name}.{ROOT}"):
+            yield
+
+    def check(self, expected: str | None) -> None:
+        """Raise `RootMovedError` if root isn't the expected version, None before the first one."""
+        version = self.version()
+        if version != expected:
+            raise RootMovedError(
+                f"root of {self.name} moved while the candidate was trained: it was "
+                f"{in_words(expected)}, it is now {in_words(version)}. Train again, or resume the "
+                "run, so that the candidate is compared with the new root."
+            )
+
+    def move(self, version: str) -> None:
+        """Let the alias name a version, and read it back.
+
+        Raises:
+            DeploymentError: Something else moved the alias at the same moment.
+        """
+        with tracking_errors(self.tracker.config.uri):
+            self.tracker.client.set_registered_model_alias(self.name, ROOT, version)
+
+        # The locks hold among tunetrail's processes only.
+        moved = self.version()
+        if moved != version:
+            raise DeploymentError(
+                f"root of {self.name} must be version {version}, got {in_words(moved)}. "
+                "Something else moved the alias; train again."
+            )
+
+    def remove(self) -> None:
+        """Remove the alias, so that there is no root."""
+        with tracking_errors(self.tracker.config.uri):
+            self.tracker.client.delete_registered_model_alias(self.name, ROOT)
+
+    def tag(self, version: str, tags: Mapping[str, str]) -> None:
+        """Set tags on a version."""
+        with tracking_errors(self.tracker.config.uri):
+            for key, value in tags.items():
+                self.tracker.client.set_model_version_tag(self.name, version, key, value)
+
+    def write_model(self, version: str, folder: Path) -> None:
+        """Write a version's files as the plain folder that its training exported.
+
+        The bytes are those of the registered files, so that a rollback restores what was root.
+
+        Raises:
+            DeploymentError: The version's files are gone, or are those of another flavor.
+        """
+        from mlflow.artifacts import download_artifacts
+
+        uri = f"models:/{self.name}/{version}"
+        self.tracker.activate()
+        with scratch_folder() as scratch:
+            try:
+                files = download_artifacts(artifact_uri=uri, dst_path=str(scratch))
+            except (MlflowException, OSError) as error:
+                reason = str(error).partition("\n")[0]
+                raise DeploymentError(
+                    f"{uri} must have files to export, got none: {reason}. Restore its files, or "
+                    "roll back to another version."
+                ) from error
+
+            folders = [Path(files) / name for name in _MODEL_FOLDERS]
+            present = [path for path in folders if path.is_dir()]
+            if not present:
+                raise DeploymentError(
+                    f"{uri} must have a model of a known flavor, got none of the folders "
+                    f"{', '.join(_MODEL_FOLDERS)}. Export it by hand."
+                )
+            for path in present:
+                # `copyfile`, so that files get the mode of the umask, whoever may read the source.
+                shutil.copytree(
+                    path,
+                    folder,
+                    ignore=shutil.ignore_patterns(*_PAGES),
+                    copy_function=shutil.copyfile,
+                    dirs_exist_ok=True,
+                )
+
+
+def in_words(version: str | None) -> str:
+    """Return `version 3`, or `none`."""
+    return "none" if version is None else f"version {version}"
