@@ -462,9 +462,19 @@ def test_sessions_in_range_are_those_with_samples_in_it(manager):
 
 
 @pytest.mark.parametrize(
-    "statement", ["UPDATE promotions SET decision = 'x'", "DELETE FROM promotions"]
+    "statement",
+    [
+        "UPDATE promotions SET decision = 'x'",
+        "DELETE FROM promotions",
+        # SQLite's way to replace a line fires no trigger of UPDATE or DELETE.
+        "INSERT OR REPLACE INTO promotions (id, created_at, model_name, version, decision, reason) "
+        "VALUES (1, '2026-01-01', 'm', '1', 'x', 'y')",
+    ],
 )
 def test_promotions_refuse_every_change(manager, url, statement):
+    if "REPLACE" in statement and not url.startswith("sqlite"):
+        pytest.skip("only SQLite has INSERT OR REPLACE")
+
     manager.record_promotion(
         PromotionRecord(model_name="m", version="1", decision="refused", reason="worse")
     )
@@ -518,6 +528,11 @@ def test_migrations_bring_a_database_of_the_first_tables_up_to_date(manager, ses
         connection.execute(text("ALTER TABLE samples DROP COLUMN weight"))
         connection.execute(text("ALTER TABLE promotions DROP COLUMN test_rows"))
         connection.execute(text("ALTER TABLE promotions DROP COLUMN learnt_rows"))
+        if connection.dialect.name == "sqlite":
+            connection.execute(text("DROP TRIGGER promotions_refuse_replace"))
+        connection.execute(text("DROP INDEX promotions_of_move"))
+        for column in ("event", "move_id", "actor", "details"):
+            connection.execute(text(f"ALTER TABLE promotions DROP COLUMN {column}"))
         connection.execute(text("DROP TABLE study_logs"))
         connection.execute(text("ALTER TABLE promotions DROP COLUMN digest"))
         connection.execute(text("DROP TABLE benchmark_rows"))
