@@ -34,7 +34,9 @@ _COMMANDS = (
     "runs",
     "sweep",
     "compare",
+    "root",
     "report",
+    "doctor",
     "demo",
     "ui",
 )
@@ -56,7 +58,9 @@ commands:
   runs       list trainings and sweeps: filter them by what was set and what came of it, sort them
   sweep      show the jobs of a sweep, the best of them, and the decision on it
   compare    compare runs, versions or base models on the same test rows
+  root       show who is root and why; roll back, promote or forbid a version
   report     write the page of a run: decision, curves, intervals, slices, examples
+  doctor     find what a crash left, and say where everything is; --fix repairs it
   demo       run everything once, on samples from Python's standard library
   ui         open MLflow's pages with the runs and the registered models
 

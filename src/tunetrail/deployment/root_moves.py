@@ -24,6 +24,7 @@ from tunetrail.stores.ledger import (
     INTENT,
     MOVED,
     MOVES,
+    PROMOTIONS,
     ROLLED_BACK,
     forbidden_line,
     open_intents,
@@ -99,7 +100,8 @@ class RootMoves:
                 f"Planned: {intent.decision}, {intent.reason}"
             )
             self.database.decide_intent(intent, ABANDONED, reason)
-            if target is not None and self.alias.find(target) is not None:
+            # Only a candidate's tags say what was planned for it.
+            if target is not None and intent.decision in PROMOTIONS and self.alias.find(target):
                 self.alias.tag(target, decision_tags(ABANDONED, reason))
             outcome = "is taken back"
         logger.warning(

@@ -1,0 +1,357 @@
+"""`tunetrail root`: who is root, since when and why; and to roll back, promote or forbid versions.
+
+Reading asks the ledger only, and MLflow's file for where the alias is: neither MLflow nor torch is
+imported unless root has moved without the ledger, or a version moves now.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunetrail.config import TrackingConfig, default_database_url
+from tunetrail.deployment.root_history import (
+    RootHistory,
+    evidence_of,
+    parse_target,
+    parse_version,
+)
+from tunetrail.errors import UserError
+from tunetrail.stores.database import DatabaseManager, PromotionRecord
+from tunetrail.stores.ledger import open_intents, root_line
+from tunetrail.stores.quick_alias import is_missing_file, quick_alias
+
+if TYPE_CHECKING:
+    from tunetrail.deployment.root_moves import RootMoves
+
+_DESCRIPTION = """\
+Show and move root, the version of each family that everybody loads.
+
+commands:
+  root                         who is root of each family, since when, by which evidence
+  root log FAMILY              all decisions, newest first
+  root show VERSION            what the ledger knows of a version
+  root diff VERSION VERSION    what differs: configuration, data, metrics, evidence
+  root rollback FAMILY [VERSION] --reason TEXT
+                               back to the root before, or to VERSION; `base` for no root
+  root promote VERSION --reason TEXT [--force]
+                               make a version root that waits for an approval (gate.approval=true);
+                               --force takes any version, and is written down as forced
+  root forbid VERSION --reason TEXT
+                               never let a version be root again
+
+FAMILY is the name of a registered model: embedding, llm, or with tracking.prefix=shop-
+shop-embedding. VERSION is embedding/3 or models:/embedding/3. Each move is written to the ledger
+with who, when and why, and models/FAMILY/root follows."""
+
+_EPILOG = """\
+exit code: 0; 2 for a version or family that can't be used, with the reason; 1 for a failure
+
+examples:
+  tunetrail root
+  tunetrail root log embedding --json
+  tunetrail root rollback embedding --reason "wrong answers for French questions"
+"""
+_FAMILY_HELP = "name of a registered model, such as embedding"
+_VERSION_HELP = "a version, such as embedding/3"
+
+
+def root(arguments: list[str]) -> int:
+    """Run `tunetrail root ...`."""
+    options = _parse(arguments)
+    with DatabaseManager(options.database) as database:
+        result = _COMMANDS[options.command](options, database)
+    if options.json:
+        print(json.dumps(result, indent=2, allow_nan=False, default=str))
+    return 0
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    # An option may stand before or after the command; only the first parser has the defaults.
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("--json", action="store_true", help="print JSON instead of text")
+    database_help = "database of the ledger (default: $TUNETRAIL_DATABASE_URL or ./tunetrail.db)"
+    common.add_argument("--database", metavar="URL", help=database_help)
+    common.add_argument("--uri", help="the MLflow store (default: sqlite:///mlflow.db)")
+    folder_help = "folder of the exported models (default: models)"
+    common.add_argument("--model-dir", metavar="FOLDER", help=folder_help)
+    reason = argparse.ArgumentParser(add_help=False)
+    reason.add_argument("--reason", required=True, type=_reason, metavar="TEXT", help="why")
+
+    parser = argparse.ArgumentParser(
+        prog="tunetrail root",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[common],
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser("log", parents=[common]).add_argument(
+        "family", metavar="FAMILY", help=_FAMILY_HELP
+    )
+    commands.add_parser("show", parents=[common]).add_argument(
+        "version", metavar="VERSION", help=_VERSION_HELP
+    )
+    diff = commands.add_parser("diff", parents=[common])
+    diff.add_argument("first", metavar="VERSION", help=_VERSION_HELP)
+    diff.add_argument("second", metavar="VERSION", help=_VERSION_HELP)
+    rollback = commands.add_parser("rollback", parents=[common, reason])
+    rollback.add_argument("family", metavar="FAMILY", help=_FAMILY_HELP)
+    target_help = "a version, or `base` for no root (default: the root before the present one)"
+    rollback.add_argument("version", nargs="?", metavar="VERSION", help=target_help)
+    promote = commands.add_parser("promote", parents=[common, reason])
+    promote.add_argument("version", metavar="VERSION", help=_VERSION_HELP)
+    force_help = "promote it whatever the gate has said; the ledger says so"
+    promote.add_argument("--force", action="store_true", help=force_help)
+    commands.add_parser("forbid", parents=[common, reason]).add_argument(
+        "version", metavar="VERSION", help=_VERSION_HELP
+    )
+    defaults = argparse.Namespace(
+        json=False,
+        database=default_database_url(),
+        uri=TrackingConfig().uri,
+        model_dir="models",
+    )
+    return parser.parse_args(arguments, defaults)
+
+
+def _reason(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must be a text, got nothing but spaces")
+    return " ".join(text.split())
+
+
+def _history(options: argparse.Namespace, database: DatabaseManager) -> RootHistory:
+    """Return the ledger after it has caught up with moves that it doesn't know yet."""
+    history = RootHistory(database)
+    for name in history.names:
+        _catch_up(name, history.lines(name), options, database)
+    # Read again: the ledger has more lines if something was caught up with.
+    return RootHistory(database)
+
+
+def _catch_up(
+    name: str,
+    lines: list[PromotionRecord],
+    options: argparse.Namespace,
+    database: DatabaseManager,
+) -> None:
+    """Finish a dead process's move, and write down a move made in MLflow; say so on stderr."""
+    line = root_line(lines)
+    known = None if line is None else line.version
+    alias = quick_alias(options.uri, name)
+    # A store that isn't there can't have moved root; a server has to be asked.
+    is_absent = alias is None and is_missing_file(options.uri)
+    is_known = alias is not None and alias.version == known
+    if (is_known or is_absent) and not open_intents(lines):
+        return
+    try:
+        _moves(name, options, database).settle()
+    # Whoever asks who is root has to get an answer, too.
+    except UserError as error:
+        print(f"warning: {error}", file=sys.stderr)
+
+
+def _moves(name: str, options: argparse.Namespace, database: DatabaseManager) -> "RootMoves":
+    """Open MLflow's store, which takes seconds."""
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    from tunetrail.deployment.root_alias import RootAlias
+    from tunetrail.deployment.root_moves import RootMoves
+    from tunetrail.stores.tracking import existing_store
+
+    alias = RootAlias(tracker=existing_store(options.uri), name=name)
+    return RootMoves(alias=alias, model_dir=Path(options.model_dir), database=database)
+
+
+def _show_roots(options: argparse.Namespace, database: DatabaseManager) -> list[Any]:
+    history = _history(options, database)
+    roots: list[dict[str, Any]] = []
+    for name, line in history.roots():
+        if line is None:
+            roots.append({"family": name, "root": None})
+            continue
+        # A rollback measures nothing: what speaks for the version was measured earlier.
+        measured = [old for old in history.decisions(name) if old.version == line.version]
+        roots.append(
+            {"family": name, "root": line.to_dict(), "evidence": evidence_of([line, *measured])}
+        )
+
+    if not options.json:
+        rows = list(map(_root_row, roots))
+        _print_table(("family", "root", "since", "decision", "evidence", "by"), rows)
+        if not rows:
+            print(f"no root yet in {database.shown_url}: `tunetrail train` decides on the first")
+    return roots
+
+
+def _root_row(root: Mapping[str, Any]) -> tuple[str, ...]:
+    line = root["root"]
+    if line is None:
+        return root["family"], "none", "", "", "", ""
+    evidence = _evidence_in_words(root["evidence"])
+    since = _time_in_words(line["created_at"])
+    version = f"{root['family']}/{line['version']}"
+    return root["family"], version, since, line["decision"], evidence, line["actor"] or ""
+
+
+def _show_log(options: argparse.Namespace, database: DatabaseManager) -> list[dict[str, Any]]:
+    decisions = _history(options, database).decisions(options.family)
+    plain = [line.to_dict() for line in decisions]
+    if not options.json:
+        columns = ("version", "when", "decision", "session", "before", "gain", "by", "why")
+        _print_table(columns, list(map(_log_row, decisions)))
+    return plain
+
+
+def _log_row(line: PromotionRecord) -> tuple[str, ...]:
+    return (
+        line.version,
+        _time_in_words(line.created_at),
+        line.decision,
+        line.session_id or "",
+        line.previous_version or "none",
+        _evidence_in_words(evidence_of([line]), gain_only=True),
+        line.actor or "",
+        line.reason,
+    )
+
+
+def _show_version(options: argparse.Namespace, database: DatabaseManager) -> dict[str, Any]:
+    shown = _history(options, database).show(parse_version(options.version))
+    if not options.json:
+        state = "root" if shown["is_root"] else "not root"
+        forbidden = f", forbidden: {shown['forbidden']}" if shown["forbidden"] else ""
+        _print_line(f"{shown['version']}: {state}{forbidden}")
+        _print_line(f"evidence: {_evidence_in_words(shown['evidence']) or 'none'}")
+        for line in shown["decisions"]:
+            when, actor = _time_in_words(line["created_at"]), line["actor"] or "unknown"
+            _print_line(f"{when}  {line['decision']} by {actor}: {line['reason']}")
+        details = shown["details"]
+        if details is None:
+            _print_line(
+                "configuration, data and metrics: not in the ledger, which didn't keep them"
+            )
+        else:
+            _print_tree({name: value for name, value in details.items() if name != "tags"})
+    return shown
+
+
+def _show_difference(options: argparse.Namespace, database: DatabaseManager) -> dict[str, Any]:
+    first, second = parse_version(options.first), parse_version(options.second)
+    difference = _history(options, database).compare(first, second)
+    if not options.json:
+        for section in ("configuration", "data", "metrics", "evidence"):
+            changes = difference[section]
+            _print_line(f"{section}: {'the same' if not changes else ''}".rstrip())
+            rows = [(key, _shown(old), _shown(new)) for key, (old, new) in changes.items()]
+            _print_table(("", str(first), str(second)), rows)
+        for version in difference["without_details"]:
+            _print_line(f"{version}: configuration, data and metrics aren't in the ledger")
+    return difference
+
+
+def _roll_back(options: argparse.Namespace, database: DatabaseManager) -> dict[str, Any]:
+    from tunetrail.deployment.root_decisions import roll_back
+
+    # The ledger refuses an unknown family before MLflow is opened.
+    RootHistory(database).lines(options.family)
+    version = options.version and parse_target(options.version, options.family)
+    moves = _moves(options.family, options, database)
+    return _decided(options, roll_back(moves, version, options.reason))
+
+
+def _promote(options: argparse.Namespace, database: DatabaseManager) -> dict[str, Any]:
+    from tunetrail.deployment.root_decisions import promote
+
+    name = parse_version(options.version)
+    RootHistory(database).lines(name.model_name)
+    moves = _moves(name.model_name, options, database)
+    line = promote(moves, name.version, options.reason, force=options.force)
+    return _decided(options, line)
+
+
+def _forbid(options: argparse.Namespace, database: DatabaseManager) -> dict[str, Any]:
+    from tunetrail.deployment.root_decisions import forbid
+
+    name = parse_version(options.version)
+    RootHistory(database).lines(name.model_name)
+    moves = _moves(name.model_name, options, database)
+    return _decided(options, forbid(moves, name.version, options.reason))
+
+
+def _decided(options: argparse.Namespace, line: PromotionRecord) -> dict[str, Any]:
+    if not options.json:
+        before = f", root before: {line.previous_version}" if line.previous_version else ""
+        _print_line(f"{line.model_name}/{line.version}: {line.decision}{before} ({line.reason})")
+    return line.to_dict()
+
+
+_COMMANDS: dict[str | None, Callable[[argparse.Namespace, DatabaseManager], Any]] = {
+    None: _show_roots,
+    "log": _show_log,
+    "show": _show_version,
+    "diff": _show_difference,
+    "rollback": _roll_back,
+    "promote": _promote,
+    "forbid": _forbid,
+}
+
+
+def _evidence_in_words(evidence: Mapping[str, Any], *, gain_only: bool = False) -> str:
+    """Return `ndcg_at_10 0.5012 -> 0.5420, +0.0408 (+0.0101 … +0.0702)`; empty without any."""
+    if not evidence or evidence["improvement"] is None:
+        return ""
+    gain = f"{evidence['improvement']:+.4f}"
+    if evidence["lower"] is not None and evidence["upper"] is not None:
+        gain += f" ({evidence['lower']:+.4f} … {evidence['upper']:+.4f})"
+    else:
+        gain += " (no interval)"
+    if gain_only:
+        return gain
+    return f"{evidence['metric']} {evidence['before']:.4f} -> {evidence['after']:.4f}, {gain}"
+
+
+def _time_in_words(time: Any) -> str:
+    """Return minutes and seconds as well: decisions of a sweep follow one another closely."""
+    return str(time)[:19].replace("T", " ") if time else ""
+
+
+def _shown(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    if not rows:
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in columns:
+        table.add_column(escape(name), overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, map(_printable, row)))
+    Console().print(table)
+
+
+def _print_tree(tree: Mapping[str, Any], indent: str = "") -> None:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            _print_line(f"{indent}{name}:")
+            _print_tree(value, indent + "  ")
+        else:
+            _print_line(f"{indent}{name}: {value}")
+
+
+def _printable(text: str) -> str:
+    """Return a text whose control characters the terminal doesn't obey."""
+    return "".join(character if character.isprintable() else "�" for character in text)
+
+
+def _print_line(text: str) -> None:
+    print(_printable(text))
