@@ -265,7 +265,9 @@ def test_a_root_that_is_a_folder_is_refused_before_a_training(place: Workplace) 
     root.unlink()
     copied.rename(root)
 
-    with pytest.raises(ConfigError, match=r"root must be a link .*Move it away \(mv "):
+    with pytest.raises(
+        ConfigError, match=r"embedding/root is a link of tunetrail.*Move it away \(mv "
+    ):
         place.moves.settle()
 
     root.rename(place.models / "embedding/root-before")

@@ -235,7 +235,8 @@ def _show_version(options: argparse.Namespace, database: DatabaseManager) -> dic
                 "configuration, data and metrics: not in the ledger, which didn't keep them"
             )
         else:
-            _print_tree({name: value for name, value in details.items() if name != "tags"})
+            # The card says the same in other words, and for other readers.
+            _print_tree({name: details[name] for name in details if name not in ("tags", "card")})
     return shown
 
 

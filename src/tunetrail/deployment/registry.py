@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

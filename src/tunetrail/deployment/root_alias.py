@@ -13,8 +13,8 @@ from pathlib import Path
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from tunetrail.errors import DeploymentError
-from tunetrail.scratch import scratch_folder
+from tunetrail.deployment.version_files import check_digest, copied_files
+from tunetrail.errors import DeploymentError, ModelError
 from tunetrail.stores.tracking import Tracker, tracking_errors
 
 ROOT = "root"
@@ -107,44 +107,44 @@ class RootAlias:
             for key, value in tags.items():
                 self.tracker.client.set_model_version_tag(self.name, version, key, value)
 
-    def write_model(self, version: str, folder: Path) -> None:
+    def write_model(self, version: str, folder: Path, digest: str | None) -> None:
         """Write a version's files as the plain folder that its training exported.
 
         The bytes are those of the registered files, so that a rollback restores what was root.
 
-        Raises:
-            DeploymentError: The version's files are gone, or are those of another flavor.
-        """
-        from mlflow.artifacts import download_artifacts
+        Args:
+            version: The version.
+            folder: The folder to make.
+            digest: Digest of the version's files, if the ledger knows it.
 
+        Raises:
+            DeploymentError: The version's files are gone, aren't those that were registered, or
+                are those of another flavor.
+        """
         uri = f"models:/{self.name}/{version}"
-        self.tracker.activate()
-        with scratch_folder() as scratch:
+        with contextlib.ExitStack() as stack:
             try:
-                files = download_artifacts(artifact_uri=uri, dst_path=str(scratch))
-            except (MlflowException, OSError) as error:
-                reason = str(error).partition("\n")[0]
+                tracking_uri = self.tracker.config.uri
+                location = self.tracker.client.get_model_version_download_uri(self.name, version)
+                files = stack.enter_context(copied_files(location, tracking_uri))
+            except (MlflowException, OSError, ModelError) as error:
+                reason = str(error).partition("\n")[0].rstrip(".")
                 raise DeploymentError(
                     f"{uri} must have files to export, got none: {reason}. Restore its files, or "
                     "roll back to another version."
                 ) from error
+            if digest is not None:
+                check_digest(files, digest, uri)
 
-            folders = [Path(files) / name for name in _MODEL_FOLDERS]
-            present = [path for path in folders if path.is_dir()]
+            present = [files / name for name in _MODEL_FOLDERS if (files / name).is_dir()]
             if not present:
                 raise DeploymentError(
                     f"{uri} must have a model of a known flavor, got none of the folders "
                     f"{', '.join(_MODEL_FOLDERS)}. Export it by hand."
                 )
             for path in present:
-                # `copyfile`, so that files get the mode of the umask, whoever may read the source.
-                shutil.copytree(
-                    path,
-                    folder,
-                    ignore=shutil.ignore_patterns(*_PAGES),
-                    copy_function=shutil.copyfile,
-                    dirs_exist_ok=True,
-                )
+                ignore = shutil.ignore_patterns(*_PAGES)
+                shutil.copytree(path, folder, ignore=ignore, dirs_exist_ok=True)
 
 
 def in_words(version: str | None) -> str:

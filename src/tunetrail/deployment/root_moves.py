@@ -31,6 +31,7 @@ from tunetrail.stores.ledger import (
     root_line,
 )
 
+_CARD = "README.md"
 logger = logging.getLogger(__name__)
 
 
@@ -208,12 +209,18 @@ class RootMoves:
     def export(self, version: str | None) -> bool:
         """Let the exported root be a version's model; return False if it was that already."""
         check_model_dir(self.model_dir, [self.name])
-        return restore_root(
-            self.model_dir,
-            self.name,
-            version,
-            lambda folder: self.alias.write_model(version or "", folder),
-        )
+        lines = [line for line in self.lines() if line.version == version]
+        digest = next((line.digest for line in reversed(lines) if line.digest), None)
+        cards = [line.details.get("card") for line in lines if line.details]
+        card = cards[-1] if cards else None
+
+        def save(folder: Path) -> None:
+            self.alias.write_model(version or "", folder, digest)
+            # MLflow's flavors have no place for a page of ours, so the ledger keeps it.
+            if card is not None:
+                (folder / _CARD).write_text(card, encoding="utf-8")
+
+        return restore_root(self.model_dir, self.name, version, save)
 
 
 def decision_tags(decision: str, reason: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from tunetrail.config import BASE
 from tunetrail.data.rows import rows_digest, texts_of_rows
 from tunetrail.deployment import promotion
 from tunetrail.deployment.gate import Decision, decide
-from tunetrail.deployment.model_card import CARD
+from tunetrail.deployment.model_card import CARD, ModelCard
 from tunetrail.deployment.promotion import Candidate, CandidateLedger
 from tunetrail.deployment.registry import ModelVersion
 from tunetrail.deployment.root_moves import blocked_reason
@@ -102,7 +102,10 @@ def deploy(
     logger.info(
         "%s: deployment, candidate %s (%s)", context.model_type, decision.word, decision.reason
     )
-    candidate = _candidate(context, prepared, fitted, evaluation, decision)
+    card = candidate_card(context, prepared, fitted, decision, _in_words(evaluation, decision))
+    candidate = _candidate(context, prepared, fitted, evaluation, card)
+    # With the card, a rollback writes the exported folder as it was.
+    details = {**training_details(context, prepared, fitted), "card": card.to_readme()}
 
     def deployment_of(version: ModelVersion) -> Deployment:
         return _deployment(context, version, decision, evaluation, prepared, fitted)
@@ -114,7 +117,7 @@ def deploy(
         evaluation.version_to_beat,
         Path(context.settings.model_dir),
         lambda version: on_decision(deployment_of(version)),
-        _candidate_ledger(context, deployment_of, training_details(context, prepared, fitted)),
+        _candidate_ledger(context, deployment_of, details),
     )
 
     tags = {"tunetrail.decision": decision.word, "tunetrail.version": version.version}
@@ -201,7 +204,7 @@ def _candidate(
     prepared: PreparedRows,
     fitted: FittedModel,
     evaluation: Evaluation,
-    decision: Decision,
+    card: ModelCard,
 ) -> Candidate:
     comparison = evaluation.comparison
     probes = [texts[0] for texts in texts_of_rows(prepared.split.test.head(_PROBES))]
@@ -211,8 +214,6 @@ def _candidate(
         "tunetrail.started_from": fitted.started_from,
         f"tunetrail.{comparison.metric}": f"{comparison.after:.6f}",
     }
-    in_words = _in_words(evaluation, decision)
-    card = candidate_card(context, prepared, fitted, decision, in_words)
     return Candidate(
         model=fitted.model,
         save=partial(_export, fitted.folder, card.to_readme()),
