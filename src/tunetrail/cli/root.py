@@ -180,43 +180,43 @@ def _show_roots(options: argparse.Namespace, database: DatabaseManager) -> list[
         )
 
     if not options.json:
-        rows = list(map(_root_row, roots))
-        _print_table(("family", "root", "since", "decision", "evidence", "by"), rows)
-        if not rows:
+        for root in roots:
+            _print_root(root)
+        if not roots:
             print(f"no root yet in {database.shown_url}: `tunetrail train` decides on the first")
     return roots
 
 
-def _root_row(root: Mapping[str, Any]) -> tuple[str, ...]:
+def _print_root(root: Mapping[str, Any]) -> None:
     line = root["root"]
     if line is None:
-        return root["family"], "none", "", "", "", ""
-    evidence = _evidence_in_words(root["evidence"])
-    since = _time_in_words(line["created_at"])
-    version = f"{root['family']}/{line['version']}"
-    return root["family"], version, since, line["decision"], evidence, line["actor"] or ""
+        _print_line(f"{root['family']} has no root")
+        return
+    since, actor = _time_in_words(line["created_at"]), line["actor"] or "unknown"
+    _print_line(f"{root['family']}/{line['version']} is root since {since}")
+    _print_line(f"    {_evidence_in_words(root['evidence']) or 'no evidence in the ledger'}")
+    _print_line(f"    {line['decision']} by {actor}: {line['reason']}")
 
 
 def _show_log(options: argparse.Namespace, database: DatabaseManager) -> list[dict[str, Any]]:
     decisions = _history(options, database).decisions(options.family)
     plain = [line.to_dict() for line in decisions]
     if not options.json:
-        columns = ("version", "when", "decision", "session", "before", "gain", "by", "why")
-        _print_table(columns, list(map(_log_row, decisions)))
+        for line in decisions:
+            _print_decision(line)
     return plain
 
 
-def _log_row(line: PromotionRecord) -> tuple[str, ...]:
-    return (
-        line.version,
-        _time_in_words(line.created_at),
-        line.decision,
-        line.session_id or "",
-        line.previous_version or "none",
-        _evidence_in_words(evidence_of([line]), gain_only=True),
-        line.actor or "",
-        line.reason,
-    )
+def _print_decision(line: PromotionRecord) -> None:
+    """Print a decision in three lines, as `git log` prints a commit."""
+    session = f", session {line.session_id}" if line.session_id else ""
+    when, before = _time_in_words(line.created_at), line.previous_version or "none"
+    _print_line(f"{line.model_name}/{line.version}  {when}  {line.decision}")
+    _print_line(f"    by {line.actor or 'unknown'}{session}, root before: {before}")
+    gain = _evidence_in_words(evidence_of([line]))
+    if gain:
+        _print_line(f"    {gain}")
+    _print_line(f"    {line.reason}")
 
 
 def _show_version(options: argparse.Namespace, database: DatabaseManager) -> dict[str, Any]:
@@ -301,7 +301,7 @@ _COMMANDS: dict[str | None, Callable[[argparse.Namespace, DatabaseManager], Any]
 }
 
 
-def _evidence_in_words(evidence: Mapping[str, Any], *, gain_only: bool = False) -> str:
+def _evidence_in_words(evidence: Mapping[str, Any]) -> str:
     """Return `ndcg_at_10 0.5012 -> 0.5420, +0.0408 (+0.0101 … +0.0702)`; empty without any."""
     if not evidence or evidence["improvement"] is None:
         return ""
@@ -310,8 +310,6 @@ def _evidence_in_words(evidence: Mapping[str, Any], *, gain_only: bool = False) 
         gain += f" ({evidence['lower']:+.4f} … {evidence['upper']:+.4f})"
     else:
         gain += " (no interval)"
-    if gain_only:
-        return gain
     return f"{evidence['metric']} {evidence['before']:.4f} -> {evidence['after']:.4f}, {gain}"
 
 

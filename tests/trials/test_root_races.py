@@ -1,0 +1,155 @@
+"""Root under many processes: killed at random moments, and moved by eight at once."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from tests.roots import Workplace, assert_linear
+
+from tunetrail.config import TrackingConfig
+from tunetrail.deployment.doctor import Doctor, repair_all
+from tunetrail.deployment.root_alias import RootAlias
+from tunetrail.deployment.root_decisions import promote, roll_back
+from tunetrail.deployment.root_moves import RootMoves
+from tunetrail.errors import UserError
+from tunetrail.stores.connection import make_engine, parse_url
+from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.ledger import MOVES
+from tunetrail.stores.tracking import Tracker
+
+pytestmark = pytest.mark.processes
+
+POSTGRES = os.environ.get("TUNETRAIL_TEST_POSTGRES", "")
+VERSIONS = ("1", "2", "3")
+# The modules are imported once: a process is then ready in a fraction of a second.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["tests.trials.test_root_races"])
+
+
+def open_moves(uri: str, database: str, models: str) -> RootMoves:
+    """Open the stores in this process."""
+    alias = RootAlias(tracker=Tracker(TrackingConfig(uri=uri)), name="embedding")
+    return RootMoves(alias=alias, model_dir=Path(models), database=DatabaseManager(database))
+
+
+def move_for_ever(uri: str, database: str, models: str, seed: int, started: str) -> None:
+    """Move root to random versions until the process is killed."""
+    drawn, moves = random.Random(seed), open_moves(uri, database, models)
+    Path(started).touch()
+    while True:
+        move_once(moves, drawn)
+
+
+def move_often(uri: str, database: str, models: str, seed: int, times: int) -> None:
+    """Move root to random versions, and leave 100 and the number of moves as the exit code."""
+    drawn, moves = random.Random(seed), open_moves(uri, database, models)
+    raise SystemExit(100 + sum(move_once(moves, drawn) for _ in range(times)))
+
+
+def move_once(moves: RootMoves, drawn: random.Random) -> bool:
+    """Promote or roll back to a random version; return False if it was root already."""
+    version = drawn.choice(VERSIONS)
+    try:
+        if drawn.random() < 0.5:
+            promote(moves, version, "drawn", force=True)
+        else:
+            roll_back(moves, version, "drawn")
+    except UserError as error:
+        # Another process was quicker, and nothing was changed.
+        assert "it is root already" in str(error)
+        return False
+    return True
+
+
+def kill_at_random(place: Workplace, kills: int) -> None:
+    """Kill a process that moves root, and let the next command find what it left; again."""
+    drawn, started = random.Random(0), place.folder / "started"
+    for version in VERSIONS:
+        place.train(int(version))
+    doctor = Doctor(database=place.database, tracker=place.registry.tracker, model_dir=place.models)
+
+    for seed in range(kills):
+        started.unlink(missing_ok=True)
+        words = (place.uri, place.database_url, str(place.models), seed, str(started))
+        process = FORKS.Process(target=move_for_ever, args=words)
+        process.start()
+        while not started.exists():
+            time.sleep(0.01)
+        time.sleep(drawn.uniform(0.0, 0.6))
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+
+        # A command comes by, or the doctor.
+        if seed % 2:
+            place.moves.settle()
+        else:
+            repair_all(doctor.findings())
+        assert doctor.findings() == []
+        place.check()
+
+
+def test_a_dozen_kills_leave_nothing_half_done(workplace: Path, tiny_embedding_model: str) -> None:
+    kill_at_random(Workplace(folder=workplace, base=tiny_embedding_model), 12)
+
+
+@pytest.mark.slow
+def test_two_hundred_kills_leave_nothing_half_done(
+    workplace: Path, tiny_embedding_model: str
+) -> None:
+    place = Workplace(folder=workplace, base=tiny_embedding_model)
+    kill_at_random(place, 200)
+    decisions = Counter(line.decision for line in place.database.promotions())
+    # Otherwise, no kill would have met a move.
+    assert decisions["abandoned"] > 0
+
+
+@pytest.fixture(
+    params=[
+        "sqlite",
+        pytest.param(
+            "postgres",
+            marks=pytest.mark.skipif(not POSTGRES, reason="TUNETRAIL_TEST_POSTGRES is not set"),
+        ),
+    ]
+)
+def database_url(request: pytest.FixtureRequest, workplace: Path) -> str:
+    """Return the URL of an empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{workplace}/tunetrail.db"
+    with make_engine(parse_url(POSTGRES)).begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    return POSTGRES
+
+
+def test_eight_processes_at_once_have_one_linear_history(
+    workplace: Path, tiny_embedding_model: str, database_url: str
+) -> None:
+    place = Workplace(folder=workplace, base=tiny_embedding_model, database_url=database_url)
+    for version in VERSIONS:
+        place.train(int(version))
+
+    processes = [
+        FORKS.Process(target=move_often, args=(place.uri, database_url, str(place.models), seed, 5))
+        for seed in range(8)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+
+    # An error would leave 1 as the exit code.
+    codes = [process.exitcode or 0 for process in processes]
+    assert all(100 <= code <= 105 for code in codes), codes
+    moves = sum(codes) - 100 * len(codes)
+    lines = place.database.promotions("embedding")[len(VERSIONS) :]
+    assert len(lines) == moves > 8 and all(line.decision in MOVES for line in lines)
+    assert_linear(place.database.promotions("embedding"))
+    place.check()
