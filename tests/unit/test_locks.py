@@ -2,7 +2,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tunetrail.locks import file_lock
+import pytest
+
+from tunetrail.locks import LockError, file_lock
 
 HOLDER = """
 import sys, pathlib
@@ -37,3 +39,25 @@ def test_file_lock_is_free_after_a_kill(tmp_path: Path) -> None:
         holder.kill()
     with file_lock(tmp_path / "x.lock"):
         assert not (tmp_path / "done").exists()
+
+
+def test_file_lock_says_what_it_waits_for_and_gives_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = tmp_path / "x.lock"
+    monkeypatch.setenv("TUNETRAIL_LOCK_SECONDS", "1.2")
+    command = [sys.executable, "-c", HOLDER, str(lock), str(tmp_path / "done")]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+
+        with (
+            pytest.raises(LockError, match=f"held by process {holder.pid}") as late,
+            file_lock(lock),
+        ):
+            pass
+
+        assert late.value.exit_code == 1
+        assert f"waiting for {lock}, held by process {holder.pid}" in caplog.text
+        holder.kill()

@@ -345,9 +345,9 @@ class Registry:
         """Write the list of a logged model's files to its artifacts."""
         with (
             tracking_errors(self.tracker.config.uri),
-            tempfile.TemporaryDirectory(prefix="tunetrail-") as folder,
+            scratch_folder() as folder,
         ):
-            write_listing(digests, Path(folder))
+            write_listing(digests, folder)
             self.tracker.client.log_model_artifacts(logged.model_id, folder)
 
     def _ensure_registered_model(self) -> None:
