@@ -95,11 +95,14 @@ def kill_at_random(place: Workplace, kills: int) -> None:
         place.check()
 
 
+# Each kill takes a process with MLflow, and on a busy machine a dozen take minutes.
+@pytest.mark.timeout(1200)
 def test_a_dozen_kills_leave_nothing_half_done(workplace: Path, tiny_embedding_model: str) -> None:
     kill_at_random(Workplace(folder=workplace, base=tiny_embedding_model), 12)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 def test_two_hundred_kills_leave_nothing_half_done(
     workplace: Path, tiny_embedding_model: str
 ) -> None:
@@ -129,6 +132,7 @@ def database_url(request: pytest.FixtureRequest, workplace: Path) -> str:
     return POSTGRES
 
 
+@pytest.mark.timeout(1200)
 def test_eight_processes_at_once_have_one_linear_history(
     workplace: Path, tiny_embedding_model: str, database_url: str
 ) -> None:
