@@ -348,7 +348,7 @@ class Registry:
             scratch_folder() as folder,
         ):
             write_listing(digests, folder)
-            self.tracker.client.log_model_artifacts(logged.model_id, folder)
+            self.tracker.client.log_model_artifacts(logged.model_id, str(folder))
 
     def _ensure_registered_model(self) -> None:
         # Without asking first: two runs may find it absent at the same time.
