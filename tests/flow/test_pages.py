@@ -114,9 +114,9 @@ def test_a_sweep_is_found_sorted_compared_and_its_root_explained(
     page.keyboard.type(OBJECTIVE)
     page.get_by_role("menuitemcheckbox").filter(has_text=OBJECTIVE).first.click()
     page.get_by_role("button", name=f"Sort: {OBJECTIVE}").wait_for()
-    names = page.locator(".ag-row a[href*='/runs/']")
-    names.nth(len(RATES) - 1).wait_for()
-    shown = [text for text in names.all_inner_texts() if "learning_rate=" in text]
+    # The elements' order in the page isn't the rows' order on the screen.
+    rows = [f".ag-row[row-index='{row}']" for row in range(len(RATES))]
+    shown = [page.locator(f"{row} a[href*='/runs/']").first.inner_text() for row in rows]
     by_value = sorted(sweep.study.jobs(), key=lambda job: job.values or (0.0,), reverse=True)
     rates = [job.overrides[0].removeprefix("embedding.training.") for job in by_value]
     assert shown == rates

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 from safetensors import SafetensorError
 
 from tunetrail.deployment.digests import FolderDigest, digest_folder, write_listing
@@ -258,14 +260,19 @@ class Registry:
         return ModelVersion(name=self.name, version=version, base_model=base_model, digest=digest)
 
     def log_scores(
-        self, run: TrackedRun, scores: Mapping[str, float], dataset: tuple[str, str]
+        self,
+        version: ModelVersion,
+        run: TrackedRun,
+        scores: Mapping[str, float],
+        dataset: tuple[str, str],
     ) -> None:
-        """Log a run's scores as those of the model that it has registered, unless it has scores.
+        """Log a version's scores with the model that it is made of, unless it has scores.
 
         MLflow's pages of models and versions then show them, with the rows that they come from.
 
         Args:
-            run: The run that trained the model.
+            version: The version.
+            run: The run that trained and registered it.
             scores: The value of each metric.
             dataset: The name and the digest of the rows, as the run logged them.
         """
@@ -275,6 +282,8 @@ class Registry:
             if outputs is None or not outputs.model_outputs:
                 return
             logged = client.get_logged_model(outputs.model_outputs[-1].model_id)
+            versions = json.dumps([{"name": version.name, "version": version.version}])
+            client.set_logged_model_tags(logged.model_id, {MLFLOW_MODEL_VERSIONS: versions})
             if logged.metrics:
                 return
 

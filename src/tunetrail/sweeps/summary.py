@@ -100,8 +100,9 @@ class SweepSummary:
             f"{value_in_words(self.best_job)}."
         )
         if self.overlapping:
-            others = counted(self.overlapping, "other job")
-            words += f" Its interval overlaps with {others}': their order may be chance."
+            is_one = self.overlapping == 1
+            others = "another job's" if is_one else f"those of {self.overlapping} other jobs"
+            words += f" Its interval overlaps with {others}: their order may be chance."
         return words
 
     def to_dict(self) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def deploy(
     context.run.set_tags(tags)
     paragraphs = [as_markdown(_in_words(evaluation, decision)), *_where_scored(context)]
     context.run.describe("\n\n".join(paragraphs))
-    _log_scores(context, prepared)
+    _log_scores(context, prepared, version)
     previous_root = evaluation.version_to_beat
     step = {
         **decision.to_dict(),
@@ -191,12 +191,12 @@ def _candidate_ledger(
     return CandidateLedger(database=ledger.database, record_of=record_of)
 
 
-def _log_scores(context: StageContext, prepared: PreparedRows) -> None:
+def _log_scores(context: StageContext, prepared: PreparedRows, version: ModelVersion) -> None:
     """Show the candidate's scores of the test rows with the registered model."""
     scores = context.state.steps["evaluation"]["candidate"]["metrics"]
     dataset = (context.name, rows_digest(prepared.split.test))
     known_scores = {f"test/{name}": value for name, value in scores.items() if value is not None}
-    context.registry.log_scores(context.run, known_scores, dataset)
+    context.registry.log_scores(version, context.run, known_scores, dataset)
 
 
 def _candidate(
