@@ -746,7 +746,8 @@ def check_cold_runs(uri: str, count: int) -> None:
     assert all(run.data.metrics == {"loss": 0.5} for run in runs)
 
 
-@pytest.mark.processes
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_32_processes_start_at_once_on_a_fresh_file(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     start_cold(uri, tmp_path / "mlartifacts", 32)
@@ -767,7 +768,8 @@ def fresh_postgres() -> Iterator[str]:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
-@pytest.mark.processes
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 @needs_postgres
 def test_32_processes_start_at_once_on_a_fresh_postgres(
     fresh_postgres: str, tmp_path: Path
@@ -906,6 +908,7 @@ def test_metrics_of_a_run_whose_server_stays_away_are_delivered_by_sync(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_training_goes_on_while_its_server_is_away_for_a_minute(
     server: Server, workplace: Path, tiny_embedding_model: str, tmp_path: Path
 ) -> None:
