@@ -63,7 +63,7 @@ class SearchConfig:
     sampler: str = setting(AUTO, one_of(AUTO, *SAMPLERS))
     """Who chooses the combinations: `grid` trains all of them; `random` draws them; `tpe` (Bergstra
     et al. 2011, https://papers.nips.cc/paper/4443) and `cmaes` (Hansen 2016,
-    https://arxiv.org/abs/1604.00772; `pip install cmaes`) learn from finished jobs. `auto` is
+    https://arxiv.org/abs/1604.00772) learn from finished jobs. `auto` is
     `grid`, or `tpe` if `n_trials` is given."""
 
     n_trials: int | None = setting(None, at_least(1))

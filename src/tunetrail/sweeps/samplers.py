@@ -1,11 +1,12 @@
 """Optuna's samplers, which choose the combinations of a sweep, and its pruners."""
 
 import dataclasses
-from importlib.util import find_spec
+from typing import Any
 
 import optuna
 from numpy.random import SeedSequence
-from optuna.distributions import CategoricalDistribution
+from optuna._transform import _SearchSpaceTransform
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.pruners import (
     BasePruner,
     HyperbandPruner,
@@ -14,6 +15,7 @@ from optuna.pruners import (
     SuccessiveHalvingPruner,
 )
 from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial
 
 from tunetrail.config import AUTO, SearchConfig
 from tunetrail.config.checks import check
@@ -59,9 +61,12 @@ def checked_search(search: SearchConfig, space: SearchSpace, objectives: int) ->
                 f"hydra.sweeper.sampler must be random or tpe, as {parameter.name} is a choice and "
                 "no range or interval, got 'cmaes'."
             )
-    if search.sampler == "cmaes":
-        _check_cmaes(space)
-
+    check(
+        search.sampler != "cmaes" or len(space.parameters) > 1,
+        "hydra.sweeper.sampler",
+        "random or tpe for a single parameter",
+        search.sampler,
+    )
     if search.sampler == "grid":
         check(
             search.n_trials is None,
@@ -81,20 +86,6 @@ def checked_search(search: SearchConfig, space: SearchSpace, objectives: int) ->
     return search
 
 
-def _check_cmaes(space: SearchSpace) -> None:
-    check(
-        len(space.parameters) > 1,
-        "hydra.sweeper.sampler",
-        "random or tpe for a single parameter",
-        "cmaes",
-    )
-    if find_spec("cmaes") is None:
-        raise ConfigError(
-            "hydra.sweeper.sampler must be random or tpe unless the package cmaes is installed, "
-            "got 'cmaes'. pip install cmaes"
-        )
-
-
 def make_sampler(search: SearchConfig, job: int) -> BaseSampler:
     """Return the sampler that chooses the combination of one job.
 
@@ -105,8 +96,51 @@ def make_sampler(search: SearchConfig, job: int) -> BaseSampler:
     if search.sampler == "tpe":
         return TPESampler(seed=seed, constant_liar=True)
     if search.sampler == "cmaes":
-        return CmaEsSampler(seed=seed)
+        return _RelearntCmaEsSampler(seed=seed)
     return RandomSampler(seed=seed)
+
+
+class _RelearntCmaEsSampler(CmaEsSampler):
+    """CMA-ES that learns its state from the finished jobs again whenever it is asked.
+
+    Optuna's own sampler keeps the state in the study as a pickle, which could run code when it is
+    read. The state follows from the generations of finished jobs, so nothing has to be kept.
+    """
+
+    _study: optuna.Study
+    _search_space_asked: dict[str, BaseDistribution]
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        """Return the values of a job, as Optuna's sampler does."""
+        self._study, self._search_space_asked = study, search_space
+        return super().sample_relative(study, trial, search_space)
+
+    def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> Any:
+        """Return the state after all generations that are complete."""
+        transform = _SearchSpaceTransform(self._search_space_asked, transform_0_1=True)
+        optimizer = self._init_optimizer(transform, self._study.direction)
+        is_maximized = self._study.direction == optuna.study.StudyDirection.MAXIMIZE
+
+        while True:
+            trials = self._get_solution_trials(completed_trials, optimizer.generation)
+            if len(trials) < optimizer.population_size:
+                return optimizer
+
+            solutions = []
+            for trial in trials[: optimizer.population_size]:
+                assert trial.value is not None
+                cost = -trial.value if is_maximized else trial.value
+                solutions.append((transform.transform(trial.params), cost))
+            optimizer.tell(solutions)
+
+    def _split_optimizer_str(self, optimizer_str: str) -> dict[str, str]:
+        """Return no state to keep."""
+        return {}
 
 
 def make_pruner(search: SearchConfig) -> BasePruner:
