@@ -84,7 +84,8 @@ def test_runs_makes_no_store(call_main: CallMain, workplace: Path) -> None:
     assert not (workplace / "absent.db").exists()
 
 
-def test_runs_of_an_empty_experiment_are_none(call_main: CallMain, workplace: Path) -> None:
-    result = call_main("runs", "--uri", f"sqlite:///{workplace}/mlflow.db", "--sort", "after")
+def test_runs_names_the_experiments_that_there_are(call_main: CallMain, workplace: Path) -> None:
+    result = call_main("runs", "--uri", f"sqlite:///{workplace}/mlflow.db")
 
-    assert result.exit_code == 0 and result.err == ""
+    assert result.exit_code == 2
+    assert result.error_line.startswith("error: --experiment must be one of ")

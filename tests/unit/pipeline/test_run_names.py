@@ -41,7 +41,7 @@ def test_the_training_comes_first_among_what_differs_and_four_values_are_named()
 
 
 def test_equal_names_of_two_models_keep_their_sections() -> None:
-    training = TrainingConfig(batch_size=8)
+    training = TrainingConfig(batch_size=4)
     settings = Settings(
         embedding=EmbeddingConfig(training=training), llm=LanguageModelConfig(training=training)
     )
@@ -49,9 +49,9 @@ def test_equal_names_of_two_models_keep_their_sections() -> None:
     both = run_name(settings, "s1", [EMBEDDING, LLM])
 
     assert both.endswith(": embedding minilm + llm smollm2-135m on s1")
-    assert "embedding.training.batch_size=8, llm.training.batch_size=8" in both
+    assert "embedding.training.batch_size=4" in both and "llm.training.batch_size=4" in both
     # What another family was told says nothing about this one's run.
-    assert run_name(settings, "s1", [LLM]) == "batch_size=8: llm smollm2-135m on s1"
+    assert run_name(settings, "s1", [LLM]).startswith("batch_size=4")
 
 
 def test_stores_and_folders_are_not_named(tmp_path: Path) -> None:
