@@ -406,11 +406,9 @@ def test_execute_leaves_root_where_the_gate_refuses(
         "refused",
         None,
     )
-    assert (
-        len(versions_of(settings)) == 1
-        and roots_of(settings) == {}
-        and not Path(settings.model_dir).exists()
-    )
+    assert len(versions_of(settings)) == 1
+    assert roots_of(settings) == {}
+    assert not list(Path(settings.model_dir).iterdir())
     assert [promotion.decision for promotion in database.promotions()] == ["refused"]
 
 
@@ -614,21 +612,28 @@ def test_execute_records_a_root_whose_files_are_gone(
     assert (workplace / "models" / "embedding" / "root" / "config.json").exists()
 
 
-@pytest.mark.parametrize("setting", ["output_dir", "model_dir"])
-def test_execute_records_a_folder_that_cannot_be_written(
-    database: DatabaseManager, session: str, workplace: Path, make_settings: Make, setting: str
+def test_execute_records_an_output_folder_that_cannot_be_written(
+    database: DatabaseManager, session: str, workplace: Path, make_settings: Make
 ) -> None:
     (workplace / "file").touch()
-    settings = make_settings(workplace, **{setting: str(workplace / "file" / "below")})
+    settings = make_settings(workplace, output_dir=str(workplace / "file" / "below"))
 
-    with pytest.raises(
-        (DeploymentError, TrainingError, ConfigError), match=f"{setting} .*file/below"
-    ):
+    with pytest.raises((TrainingError, ConfigError), match=r"output_dir .*file/below"):
         node(settings, database).execute({"session_id": session, "model_type": "embedding"})
     assert database.training_runs()[-1].state == "failed"
     assert {run.info.status for run in runs_of(settings)} == {"FAILED"}
-    assert roots_of(settings) == {}, "root moved, but the model directory did not"
-    assert not list(workplace.glob("models/**/.writing-*"))
+    assert roots_of(settings) == {}
+
+
+def test_execute_starts_no_run_whose_model_could_not_be_exported(
+    database: DatabaseManager, session: str, workplace: Path, make_settings: Make
+) -> None:
+    (workplace / "file").touch()
+    settings = make_settings(workplace, model_dir=str(workplace / "file" / "below"))
+
+    with pytest.raises(ConfigError, match=r"model_dir .*file/below"):
+        node(settings, database).execute({"session_id": session, "model_type": "embedding"})
+    assert database.training_runs() == []
 
 
 @pytest.mark.parametrize(
