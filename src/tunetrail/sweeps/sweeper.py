@@ -35,6 +35,7 @@ class SweeperConfig(SearchConfig):
     """The keys of `hydra.sweeper`."""
 
     _target_: str = _TARGET
+    """The class that Hydra makes, which can't be another one."""
 
     params: dict[str, str] | None = None
     """Keys that vary, with their values as they would be typed; for files. `training.` stands for

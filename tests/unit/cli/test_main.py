@@ -88,7 +88,10 @@ def test_main_refuses_an_unknown_command(call_main: CallMain, command: str, hint
 
     assert result.exit_code == 2
 
-    known = "train, resume, sync, prepare, ingest, sessions, runs, sweep, compare, report, demo, ui"
+    known = (
+        "train, resume, sync, prepare, ingest, sessions, runs, sweep, compare, root, report, "
+        "doctor, demo, ui"
+    )
     assert (
         result.err.strip()
         == f"error: command must be one of {known}, got {command!r}. {hint}".strip()

@@ -181,7 +181,12 @@ def trained_vectors(path: str, folder: Path, refresh: Refresh | None, **config: 
     """Train for three epochs of two steps."""
     trained = learner(**config)
     training = TrainingConfig(
-        batch_size=4, num_epochs=3, warmup_steps=0, validations_per_epoch=1, learning_rate=1e-3
+        batch_size=4,
+        num_epochs=3,
+        warmup_steps=0,
+        validations_per_epoch=1,
+        learning_rate=1e-3,
+        logging_steps=10,
     )
     model, result = trained.train(
         path,
