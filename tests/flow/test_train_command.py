@@ -85,6 +85,8 @@ def start_long_training(
         "model_type=embedding",
         "embedding.training.max_steps=100000",
         "embedding.training.logging_steps=1",
+        # The metric of five rows doesn't change, which would end the training within seconds.
+        "callbacks=no_early_stopping",
     ]
 
     def start() -> "subprocess.Popen[str]":
@@ -124,6 +126,8 @@ def test_train_adds_callbacks_and_loggers_by_name(train: CallMain, workplace: Pa
     result = train(
         "model_type=embedding",
         "embedding.training.logging_steps=1",
+        # The metric of five rows doesn't change, which would end the training within seconds.
+        "callbacks=no_early_stopping",
         "callbacks=[device_stats,model_summary]",
         "logger=csv",
         "+trainer.callbacks.limit={_target_: pytorch_lightning.callbacks.Timer, duration: 00:12:00:00}",

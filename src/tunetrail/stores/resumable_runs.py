@@ -209,7 +209,7 @@ def _pipeline_run(tracker: Tracker, database: DatabaseManager, run_id: str) -> R
     if run is None:
         raise UserError(
             f"RUN_ID must be the id of a run of `tunetrail train`, got {run_id!r}. "
-            "For a sweep, give the id of one of its child runs."
+            "`tunetrail runs` lists them."
         )
     return run
 
