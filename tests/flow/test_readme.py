@@ -99,7 +99,9 @@ def test_readme_is_short() -> None:
 
 def failed_run(folder: Path, small: list[str]) -> str:
     """A run whose last step failed, and could be done now."""
-    (folder / "blocked").touch()
+    blocked = folder / "blocked" / "models" / "embedding" / "versions"
+    blocked.parent.mkdir(parents=True)
+    blocked.touch()
     arguments = [
         "session_id=session_123",
         "model_type=embedding",
@@ -107,7 +109,7 @@ def failed_run(folder: Path, small: list[str]) -> str:
         "gate=point",
     ]
     assert main(["train", *arguments, "gate.minimum_improvement=-10", *small]) == 1
-    (folder / "blocked").unlink()
+    blocked.unlink()
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         return manager.training_runs()[-1].run_id
 

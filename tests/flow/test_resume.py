@@ -25,7 +25,7 @@ from tunetrail.config import (
     Settings,
 )
 from tunetrail.data.rows import rows_frame
-from tunetrail.errors import ConfigError, UserError
+from tunetrail.errors import DeploymentError, UserError
 from tunetrail.samples import SampleKind
 from tunetrail.stores.tracking import TrackedRun, Tracker
 
@@ -281,19 +281,21 @@ def test_resume_begins_a_model_type_that_had_not_begun(
 def test_resume_goes_on_after_a_failure_that_was_fixed(
     database: DatabaseManager, session: str, workplace: Path, make_settings: Make
 ) -> None:
-    (workplace / "models").write_text("a file where a folder should be")
+    blocked = workplace / "models" / "embedding" / "versions"
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("a file where a folder should be")
     settings = make_settings(workplace)
 
-    with pytest.raises(ConfigError, match="model_dir"):
+    with pytest.raises(DeploymentError, match="model_dir"):
         node(settings, database).execute({"session_id": session, "model_type": "embedding"})
 
     (failed,) = database.training_runs()
     assert failed.state == "failed" and failed.mlflow_run_id is not None
 
-    with pytest.raises(ConfigError, match="model_dir"):
+    with pytest.raises(DeploymentError, match="model_dir"):
         node(settings, database).resume(failed.mlflow_run_id)
 
-    (workplace / "models").unlink()
+    blocked.unlink()
     node(settings, database).resume(failed.mlflow_run_id)
 
     (run,) = database.training_runs()

@@ -147,6 +147,9 @@ def comparable_results(result: dict[str, Any], model_type: str) -> dict[str, Any
     return {field: training[field] for field in fields} | {"candidate": candidate}
 
 
+SIGNAL_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+
+
 @pytest.mark.parametrize(
     ("model_type", "signal_number", "step", "more"),
     [
@@ -182,7 +185,10 @@ def test_resume_makes_exactly_the_model_of_a_training_that_was_not_interrupted(
         assert (exit_code, run.state) == (-signal.SIGKILL, "running")
     else:
         assert exit_code == 128 + signal_number, printed
-        assert (run.state, run.reason) == ("interrupted", f"SystemExit: {exit_code}")
+        assert (run.state, run.reason) == (
+            "interrupted",
+            f"stopped by {SIGNAL_NAMES[signal_number]}",
+        )
         assert run_of(workplace, model_type).info.status == "KILLED"
         assert f"`tunetrail resume {run.mlflow_run_id}` continues this run" in printed
     assert "Traceback" not in printed

@@ -138,9 +138,7 @@ def test_find_refuses_what_is_no_run(
 ) -> None:
     assert "RUN_ID must be the id of a run, got 'nothing'" in refusal(tracking, database, "nothing")
     sweep = tracker.start_run("sweep", tags={"tunetrail.sweep": "x=1,2"})
-    assert "`tunetrail runs` lists them" in refusal(
-        tracking, database, sweep.run_id
-    )
+    assert "`tunetrail runs` lists them" in refusal(tracking, database, sweep.run_id)
     assert "of a run of `tunetrail train`" in refusal(tracking, database, sweep.child("c").run_id)
 
 
