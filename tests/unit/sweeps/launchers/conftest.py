@@ -42,6 +42,10 @@ def launch(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
             assert isinstance(launcher, JobLauncher)
             if failures is not None:
                 launcher.on_failure = failures.__setitem__
-            return launcher.launch([[*overrides, *job] for job in jobs], 0)
+            # As the sweeper numbers them; the folder of a job has its number.
+            numbered = [
+                [*overrides, *job, f"sweep.job={number}"] for number, job in enumerate(jobs)
+            ]
+            return launcher.launch(numbered, 0)
 
     return call

@@ -50,8 +50,7 @@ def test_a_failed_job_says_why_and_has_a_private_log(job: Job) -> None:
 
 def test_no_password_is_written_or_on_the_command_line(job: Job, tmp_path: Path) -> None:
     process = JobProcess(job)
-    (started,) = psutil.Process().children()
-    words = started.cmdline()
+    words = psutil.Process(process._process.pid).cmdline()
     process.wait()
 
     assert "tunetrail" in words and "pa55word" not in " ".join(words)
