@@ -99,7 +99,7 @@ def _let_go_on(
     if training is not None and training.state == RunState.SUCCEEDED:
         return replace(decision, results=training.result)
 
-    logger.info("job %d goes on: %s", best.number, decision.sentence)
+    logger.info("%s, goes on to the test rows", decision.sentence)
     node = ModelTrainingNode(NodeConfig(settings=settings), manager)
     results = node.resume(best.mlflow_run_id, selection=decision.sentence)
     return replace(decision, results=results, report=node.report)
