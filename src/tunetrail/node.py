@@ -372,7 +372,7 @@ class ModelTrainingNode:
         self.db_manager.reopen_training_run(training_run)
         with recorded(self.db_manager, training_run.run_id):
             self._mark_interrupted_in_tracking(tracker)
-            self._settle_roots(tracker, requested_families(training_run.model_type))
+            self._settle_roots(tracker, families)
             if resumable_run.changed_versions:
                 logger.warning(
                     "the run was started with other package versions: %s",

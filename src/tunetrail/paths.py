@@ -1,4 +1,4 @@
-"""Paths: where tunetrail's own files lie, and how folders and private files are made."""
+"""Paths: where tunetrail's files and a store's file are; folders and private files are made."""
 
 import os
 from pathlib import Path
@@ -85,3 +85,15 @@ def give_usual_modes(folder: Path) -> None:
 def write_private_text(path: Path, text: str) -> None:
     """Write a file in UTF-8 that only its owner can read, since it quotes samples."""
     private_file(path).write_text(text, encoding="utf-8")
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Return the file of a SQLite store, or None if the store is a server."""
+    prefix = "sqlite:///"
+    return Path(uri.removeprefix(prefix)).resolve() if uri.startswith(prefix) else None
+
+
+def is_missing_file(uri: str) -> bool:
+    """Tell whether a store is a SQLite file that doesn't exist, which opening it would make."""
+    file = sqlite_file(uri)
+    return file is not None and not file.exists()

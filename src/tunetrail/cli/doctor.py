@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunetrail.config import TrackingConfig, default_database_url
+from tunetrail.paths import is_missing_file
+from tunetrail.stores.provenance import LIBRARIES
 
 if TYPE_CHECKING:
     from tunetrail.stores.tracking import Tracker
@@ -27,18 +29,7 @@ MLflow store, the exported models and the caches are, with the free space of the
 
 _EPILOG = """\
 exit code: 0 if nothing is wrong, or --fix has repaired everything; 1 if something is left"""
-_PACKAGES = (
-    "tunetrail",
-    "torch",
-    "pytorch-lightning",
-    "transformers",
-    "sentence-transformers",
-    "peft",
-    "mlflow",
-    "hydra-core",
-    "optuna",
-    "SQLAlchemy",
-)
+_PACKAGES = (*LIBRARIES, "hydra-core", "optuna", "SQLAlchemy")
 
 
 def doctor(arguments: list[str]) -> int:
@@ -99,10 +90,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 def _tracker(uri: str) -> "Tracker | None":
     """Return the MLflow store; None if it is a file that doesn't exist, which isn't made."""
-    from tunetrail.stores.tracking import Tracker, sqlite_file
+    from tunetrail.stores.tracking import Tracker
 
-    file = sqlite_file(uri)
-    return None if file is not None and not file.exists() else Tracker(TrackingConfig(uri=uri))
+    return None if is_missing_file(uri) else Tracker(TrackingConfig(uri=uri))
 
 
 def _versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunetrail.cli.terminal import new_table
 from tunetrail.config import TrackingConfig, default_database_url
 from tunetrail.deployment.root_history import (
     RootHistory,
@@ -20,9 +21,10 @@ from tunetrail.deployment.root_history import (
     parse_version,
 )
 from tunetrail.errors import UserError
+from tunetrail.paths import is_missing_file
 from tunetrail.stores.database import DatabaseManager, PromotionRecord
 from tunetrail.stores.ledger import open_intents, root_line
-from tunetrail.stores.quick_alias import is_missing_file, quick_alias
+from tunetrail.stores.quick_alias import quick_alias
 
 if TYPE_CHECKING:
     from tunetrail.deployment.root_moves import RootMoves
@@ -325,14 +327,10 @@ def _shown(value: Any) -> str:
 def _print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     if not rows:
         return
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in columns:
-        table.add_column(escape(name), overflow="fold")
+    table = new_table(*map(escape, columns))
     for row in rows:
         table.add_row(*map(escape, map(_printable, row)))
     Console().print(table)

@@ -11,10 +11,10 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from tunetrail.config import TrackingConfig
 from tunetrail.errors import ConfigError
-from tunetrail.paths import private_folder
+from tunetrail.paths import private_folder, sqlite_file
 from tunetrail.stores.moved_stores import FOLDER_TAG
 from tunetrail.stores.tracking_errors import shown_uri
-from tunetrail.stores.tracking_store import is_database, sqlite_file
+from tunetrail.stores.tracking_store import is_database
 
 _DEFAULT_FOLDER = TrackingConfig().artifacts
 

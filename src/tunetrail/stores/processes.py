@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import psutil
 
+from tunetrail.errors import UserError
+
 _CLOCK_TOLERANCE = 1.0
 """Seconds; a corrected system clock shifts the start times that the kernel reports."""
 
@@ -74,3 +76,24 @@ class ProcessIdentity:
         # Some process has this id, maybe this one: not certainly gone.
         except psutil.AccessDenied:
             return False
+
+    def check_ended(self, run: str, *, force: bool = False) -> None:
+        """Raise `UserError` if a run that is to be resumed may still be written to.
+
+        Args:
+            run: The run in words, for the message.
+            force: Take a process on another host for dead.
+        """
+        if self.is_dead():
+            return
+        if self.is_here:
+            raise UserError(
+                f"{run} is still running in process {self.pid}. Wait until it has ended, or stop "
+                "it."
+            )
+        # Whether a process of another host is alive can't be checked from here.
+        if not force:
+            raise UserError(
+                f"{run} belongs to process {self.pid} on the host {self.host}, which may be alive. "
+                "Resume it there, or add --force if it has certainly ended."
+            )

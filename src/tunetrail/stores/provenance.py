@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 
-_LIBRARIES = (
+LIBRARIES = (
     "tunetrail",
     "torch",
     "pytorch-lightning",
@@ -18,7 +18,7 @@ _LIBRARIES = (
 
 def version_tags() -> dict[str, str]:
     """Return the versions of tunetrail and its main libraries, by `version.NAME`."""
-    return {f"version.{name}": importlib.metadata.version(name) for name in _LIBRARIES}
+    return {f"version.{name}": importlib.metadata.version(name) for name in LIBRARIES}
 
 
 def changed_versions(tags: Mapping[str, str]) -> list[str]:

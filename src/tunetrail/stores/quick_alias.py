@@ -3,8 +3,9 @@
 import contextlib
 import sqlite3
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import quote
+
+from tunetrail.paths import sqlite_file
 
 _STATEMENT = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = 'root'"
 
@@ -27,7 +28,7 @@ def quick_alias(uri: str, name: str) -> Alias | None:
         uri: The MLflow store.
         name: The registered model.
     """
-    file = _sqlite_file(uri)
+    file = sqlite_file(uri)
     if file is None or not file.is_file():
         return None
     try:
@@ -38,14 +39,3 @@ def quick_alias(uri: str, name: str) -> Alias | None:
     except sqlite3.Error:
         return None
     return Alias(None if row is None else str(row[0]))
-
-
-def is_missing_file(uri: str) -> bool:
-    """Return whether an MLflow store is a SQLite file that doesn't exist."""
-    file = _sqlite_file(uri)
-    return file is not None and not file.is_file()
-
-
-def _sqlite_file(uri: str) -> Path | None:
-    prefix = "sqlite:///"
-    return Path(uri.removeprefix(prefix)).resolve() if uri.startswith(prefix) else None

@@ -12,9 +12,10 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from tunetrail.config import TrackingConfig, check_identifier
 from tunetrail.errors import TrackingError, UserError
+from tunetrail.paths import is_missing_file
 from tunetrail.stores.database import DatabaseManager, RunState, TrainingRun
 from tunetrail.stores.provenance import changed_versions
-from tunetrail.stores.tracking import Tracker, shown_uri, sqlite_file
+from tunetrail.stores.tracking import Tracker, shown_uri
 
 CONFIGURATION = "config.json"
 """The artifact of a pipeline run with its settings."""
@@ -134,9 +135,8 @@ def whole_run_id(tracking: TrackingConfig, database: DatabaseManager, beginning:
         UserError: Several ids begin with them.
     """
     check_identifier("RUN_ID", beginning)
-    file = sqlite_file(tracking.uri)
     # MLflow would make a file that is missing.
-    if len(beginning) >= _ID_LENGTH or (file is not None and not file.exists()):
+    if len(beginning) >= _ID_LENGTH or is_missing_file(tracking.uri):
         return beginning
 
     tracker = Tracker(tracking)
@@ -177,8 +177,7 @@ def finished_steps(
 
 def _check_store_exists(tracking: TrackingConfig) -> None:
     # A Tracker would create the missing file.
-    file = sqlite_file(tracking.uri)
-    if file is not None and not file.exists():
+    if is_missing_file(tracking.uri):
         raise UserError(
             f"tracking.uri must name a store with runs, got {tracking.uri}: there is no such file. "
             "Resume in the folder in which the run was started, or name its store."
@@ -239,21 +238,9 @@ def _check_ended(run_id: str, training: TrainingRun, force: bool) -> None:
         raise UserError(
             f"the run {run_id} was pruned by its sweep, which keeps no model of it. {_AGAIN}"
         )
-    process = training.process
     # A killed process couldn't mark its run, which says `running` until somebody looks.
-    if training.state not in (RunState.PENDING, RunState.RUNNING) or process.is_dead():
-        return
-    if process.is_here:
-        raise UserError(
-            f"the run {run_id} is still running in process {process.pid}. "
-            "Wait until it has ended, or stop it."
-        )
-    # Whether a process of another host is alive can't be checked from here.
-    if not force:
-        raise UserError(
-            f"the run {run_id} belongs to process {process.pid} on the host {process.host}, which "
-            "may be alive. Resume it there, or add --force if it has certainly ended."
-        )
+    if training.state in (RunState.PENDING, RunState.RUNNING):
+        training.process.check_ended(f"the run {run_id}", force=force)
 
 
 def _settings(tracker: Tracker, run_id: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from tunetrail.config import TrackingConfig
 from tunetrail.errors import UserError
-from tunetrail.paths import private_file
+from tunetrail.paths import is_missing_file, private_file, sqlite_file
 from tunetrail.stores.experiments import ensure_experiment
 from tunetrail.stores.metric_writer import MetricSender, MetricWriter, deliver_leftovers
 from tunetrail.stores.moved_stores import follow_moved_store
@@ -37,7 +37,6 @@ from tunetrail.stores.tracking_errors import shown_uri, tracking_errors
 from tunetrail.stores.tracking_store import (
     absolute_uri,
     check_answers,
-    sqlite_file,
     store_lock,
     use_write_ahead_log,
     wait_until_answers,
@@ -260,9 +259,8 @@ class Tracker:
 
 def existing_store(tracking_uri: str) -> Tracker:
     """Return the MLflow store; raises `UserError` if it is a file that doesn't exist."""
-    file = sqlite_file(tracking_uri)
     # It would be made, and then hold no runs.
-    if file is not None and not file.exists():
+    if is_missing_file(tracking_uri):
         raise UserError(
             f"tracking_uri must name a store with runs, got {shown_uri(tracking_uri)}: there is no "
             "such file. Train first, or call it in the folder in which you trained."

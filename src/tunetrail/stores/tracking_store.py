@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tunetrail.config import TrackingConfig
 from tunetrail.errors import ConfigError
 from tunetrail.locks import file_lock, wait_for_lock
-from tunetrail.paths import cache_dir, private_folder
+from tunetrail.paths import cache_dir, private_folder, sqlite_file
 from tunetrail.stores.tracking_errors import shown_uri
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -30,11 +30,6 @@ _SECONDS_BETWEEN_ATTEMPTS = 1.0
 _LOCK_SECONDS = 600.0
 """Many processes that prepare a fresh store one after another need minutes on a slow machine."""
 _log = logging.getLogger(__name__)
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """Return the file of a SQLite store, or None if the store is a server."""
-    return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
 
 
 def absolute_uri(uri: str) -> str:

@@ -2,9 +2,10 @@
 
 from tunetrail.config import TrackingConfig
 from tunetrail.errors import UserError
+from tunetrail.paths import is_missing_file
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.processes import ProcessIdentity
-from tunetrail.stores.tracking import Tracker, sqlite_file
+from tunetrail.stores.tracking import Tracker
 from tunetrail.sweeps.driver import SWEEP_TAG
 from tunetrail.sweeps.study import SweepStudy
 
@@ -27,8 +28,7 @@ def sweep_arguments(
         UserError: The sweep has succeeded, its driver is alive, or the database doesn't know it.
     """
     # A Tracker would make the missing file.
-    file = sqlite_file(tracking.uri)
-    if file is not None and not file.exists():
+    if is_missing_file(tracking.uri):
         return None
     run = Tracker(tracking).find_run(run_id)
     if run is None or SWEEP_TAG not in run.data.tags:
@@ -38,23 +38,9 @@ def sweep_arguments(
         raise UserError(f"the sweep {run_id} has succeeded: nothing is left to do.")
     process = ProcessIdentity.from_tags(run.data.tags)
     # A killed driver couldn't mark its run, which says RUNNING until somebody looks.
-    if run.info.status == "RUNNING" and process is not None and not process.is_dead():
-        _check_driver(run_id, process, force)
+    if run.info.status == "RUNNING" and process is not None:
+        process.check_ended(f"the sweep {run_id}", force=force)
 
     study = SweepStudy.open(manager, run_id)
     # Quoted: an id may consist of digits only.
     return [*study.plan.overrides, f"hydra.sweeper.resume='{run_id}'"]
-
-
-def _check_driver(run_id: str, process: ProcessIdentity, force: bool) -> None:
-    if process.is_here:
-        raise UserError(
-            f"the sweep {run_id} is still running in process {process.pid}. "
-            "Wait until it has ended, or stop it."
-        )
-    # Whether a process of another host is alive can't be checked from here.
-    if not force:
-        raise UserError(
-            f"the sweep {run_id} belongs to process {process.pid} on the host {process.host}, "
-            "which may be alive. Resume it there, or add --force if it has certainly ended."
-        )
