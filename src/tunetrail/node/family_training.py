@@ -1,0 +1,119 @@
+"""Trains the families of a started run, one after another."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunetrail.config import Settings
+from tunetrail.node.started_run import StartedRun, session_tags
+from tunetrail.pipeline import STAGES, STEPS, DataSciencePipeline, Outcome
+from tunetrail.pipeline.benchmark import Benchmark
+from tunetrail.pipeline.families import ModelFamily, requested_families
+from tunetrail.pipeline.lineage import Lineage
+from tunetrail.pipeline.looks import earlier_looks, promotion_rows, recorded_digest
+from tunetrail.pipeline.recording import resumable, summarize
+from tunetrail.pipeline.session_rows import previous_rows, training_frames
+from tunetrail.pipeline.stage_context import RunLedger
+from tunetrail.pipeline.stages.fit import ValidationSink, ignore_validation
+from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.resumable_runs import finished_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyTraining:
+    """Takes the families of a started run through the pipeline.
+
+    Attributes:
+        settings: What is trained and how.
+        database: Holds the session, and the ledger of root's moves.
+        started: The run, and what an earlier attempt left of it.
+    """
+
+    settings: Settings
+    database: DatabaseManager
+    started: StartedRun
+
+    @property
+    def families(self) -> tuple[ModelFamily, ...]:
+        """The families that the run trains."""
+        return requested_families(self.started.model_type)
+
+    def train_all(self) -> dict[str, dict[str, Any]]:
+        """Train the families that aren't finished; return the results by step and family."""
+        run = self.started.run
+
+        # A wrong name of a base model has to fail before the first family is trained.
+        for family in self.families:
+            if not self.started.is_finished(family):
+                family.resolve_base(self.settings)
+
+        steps: dict[str, dict[str, Any]] = {}
+        for family in self.families:
+            results = self._results(family)
+            # After each family: a later one may fail, and this one's root has moved.
+            summarize(run, family.name, results)
+            for step, result in results.items():
+                steps.setdefault(step, {})[family.name] = result
+        return steps
+
+    def _results(self, family: ModelFamily) -> dict[str, Any]:
+        """Return the results of a family by step, those of an earlier attempt if it finished."""
+        run = self.started.run
+        if self.started.is_finished(family):
+            run_id = self.started.model_runs[family.name].run_id
+            return finished_steps(run.tracker, run_id, STEPS)
+
+        with resumable(self.settings.sweep.run_id or run.run_id):
+            return self.train(family).to_dict()
+
+    def train(
+        self,
+        family: ModelFamily,
+        *,
+        until: str = STAGES[-1],
+        on_validation: ValidationSink = ignore_validation,
+    ) -> Outcome:
+        """Take one family through the pipeline, to the end of the stage `until`."""
+        started, database, session_id = self.started, self.database, self.started.session_id
+        interrupted = started.model_runs.get(family.name)
+        shares_run = started.shares_run(family)
+        tracker = started.run.tracker
+        prefix = self.settings.tracking.prefix
+        name_of_root = self.settings.tracking.registered_name(family.name)
+
+        def count_looks(sketch: Sequence[str]) -> float:
+            run_id = interrupted.run_id if interrupted else None
+            promotions = database.promotions(name_of_root)
+            return earlier_looks(promotions, sketch, session_id, run_id)
+
+        def read_promotion_rows(version: str) -> Sequence[str] | None:
+            return promotion_rows(database.promotions(name_of_root), version)
+
+        def read_digest(version: str, run_id: str) -> str | None:
+            return recorded_digest(database.promotions(name_of_root), version, run_id)
+
+        return DataSciencePipeline(self.settings, tracker=tracker).run(
+            family.name,
+            training_frames(database, session_id, family, self.settings),
+            name=session_id,
+            parent=None if shares_run else started.run,
+            tags=session_tags(session_id),
+            reference=previous_rows(database, session_id, family, self.settings),
+            on_validation=on_validation,
+            count_looks=count_looks,
+            lineage=Lineage(database=database, family=family, prefix=prefix),
+            read_own_columns=database.read_own_columns,
+            benchmark=Benchmark(
+                database=database, family=family, session_id=session_id, prefix=prefix
+            ),
+            general_file=started.general_files.get(family.name),
+            read_promotion_rows=read_promotion_rows,
+            selection=started.selection,
+            until=until,
+            read_digest=read_digest,
+            run=started.run if shares_run else None,
+            ledger=RunLedger(
+                database=database, run_id=started.training_run_id, session_id=session_id
+            ),
+            resumed=tracker.run(interrupted.run_id) if interrupted else None,
+        )

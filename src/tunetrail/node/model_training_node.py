@@ -1,0 +1,363 @@
+"""ModelTrainingNode: one session in, a better root model out, and every failure recorded."""
+
+import datetime
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tunetrail.data.flow.prepared import PreparedSession
+from tunetrail.deployment.export import check_model_dir
+from tunetrail.node.dead_processes import (
+    end_dead_tracked_runs,
+    end_dead_training_runs,
+    settle_roots,
+)
+from tunetrail.node.family_training import FamilyTraining
+from tunetrail.node.node_config import NodeConfig
+from tunetrail.node.preparation import prepare_session
+from tunetrail.node.started_run import StartedRun, selection_by_hand, session_tags
+from tunetrail.pipeline import DataSciencePipeline, Outcome, open_tracker
+from tunetrail.pipeline.families import ModelFamily, requested_families
+from tunetrail.pipeline.recording import recorded, write_note
+from tunetrail.pipeline.requests import (
+    check_callbacks,
+    check_devices,
+    check_samples,
+    checked_request,
+    read_general_files,
+    single_family,
+)
+from tunetrail.pipeline.run_names import run_name
+from tunetrail.pipeline.run_settings import leaves, plain_settings, settings_of
+from tunetrail.pipeline.stages.fit import ValidationSink, ignore_validation
+from tunetrail.run_reports import try_to_log_report
+from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.resumable_runs import (
+    CONFIGURATION,
+    TRAINING_RUN_TAG,
+    ResumableRun,
+    find_resumable_run,
+)
+from tunetrail.stores.tracking import TrackedRun
+
+logger = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
+
+
+def ignore_start(run_id: str) -> None:
+    """Take the id of a run and forget it."""
+
+
+class ModelTrainingNode:
+    """Trains the models of a session's samples and promotes them if they are measurably better.
+
+    Args:
+        config: What is trained and how.
+        db_manager: The database that holds the session.
+        parent_run_id: An MLflow run to put the pipeline's run under, for example that of a sweep.
+        run_name: Name of the pipeline's run in MLflow; None for the session, the models and the
+            settings that differ from the defaults.
+
+    Attributes:
+        report: Where the report of the last run is, a path or an address; None before it.
+        page: The address of the last run in MLflow's pages; None before it.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        db_manager: DatabaseManager,
+        *,
+        parent_run_id: str | None = None,
+        run_name: str | None = None,
+    ) -> None:
+        self.config = config
+        self.settings = config.settings
+        self.db_manager = db_manager
+        self.parent_run_id = parent_run_id
+        self.run_name = run_name
+        self.report: str | None = None
+        self.page: str | None = None
+
+    def execute(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Train on one session.
+
+        Args:
+            request: `session_id`, and `model_type`: the name of a family such as `embedding` or
+                `llm`, or `all` (the default).
+
+        Returns:
+            The specification's "Training Results", JSON-serialisable. Each step holds one entry per
+            model type.
+
+        Raises:
+            UserError: The request, the session or its samples can't be trained on.
+            TunetrailError: Something failed; the run is marked as failed with the reason, in MLflow
+                and in the database.
+        """
+        session_id, model_type = checked_request(request)
+        return self._start(session_id, model_type, self._complete)
+
+    def fit(
+        self,
+        request: Mapping[str, Any],
+        *,
+        on_start: Callable[[str], None] = ignore_start,
+        on_validation: ValidationSink = ignore_validation,
+    ) -> Outcome:
+        """Train one model and score it on the validation rows, as a job of a sweep does.
+
+        The test rows aren't scored, and nothing is registered. The run keeps its folder, so that
+        `resume` can go on with the evaluation and the deployment.
+
+        Args:
+            request: As for `execute`; `all` stands for the only family with samples in the session.
+            on_start: Receives the run's id in MLflow before anything is trained.
+            on_validation: Receives the monitored value of each validation; may raise `Pruned` to
+                end the run.
+
+        Returns:
+            The outcome, in the state `fitted` or `pruned`.
+
+        Raises:
+            UserError: The request, the session or its samples can't be trained on.
+            TunetrailError: Something failed; the run is marked as failed with the reason.
+        """
+        session_id, model_type = checked_request(request)
+        family = single_family(self.db_manager.session_summary(session_id), model_type)
+
+        def complete(started: StartedRun) -> Outcome:
+            on_start(started.run.run_id)
+            return self._complete_fit(started, on_validation)
+
+        return self._start(session_id, family.name, complete)
+
+    def _start(
+        self, session_id: str, model_type: str, complete: Callable[[StartedRun], _Result]
+    ) -> _Result:
+        """Check a request, start its run in both stores, and complete it."""
+        summary = self.db_manager.session_summary(session_id)
+        families = requested_families(model_type)
+        check_samples(summary, families)
+        check_devices(self.settings, families)
+        check_callbacks(self.settings, families)
+        self._check_model_dir(families)
+        general_files = read_general_files(self.settings, families)
+
+        # From here on, whatever goes wrong is recorded with the run.
+        end_dead_training_runs(self.db_manager)
+        training_run_id = self.db_manager.create_training_run(session_id, model_type)
+        with recorded(self.db_manager, training_run_id):
+            tracker = open_tracker(self.settings)
+            end_dead_tracked_runs(self.settings, tracker)
+            settle_roots(self.settings, tracker, self.db_manager, families)
+            run = tracker.start_run(
+                self.run_name or run_name(self.settings, session_id, families),
+                parent_run_id=self.parent_run_id,
+                tags={
+                    **session_tags(session_id),
+                    TRAINING_RUN_TAG: training_run_id,
+                    "tunetrail.model_type": model_type,
+                },
+            )
+            self.db_manager.update_training_run(
+                training_run_id, state="running", mlflow_run_id=run.run_id
+            )
+
+            return complete(
+                StartedRun(
+                    run=run,
+                    training_run_id=training_run_id,
+                    session_id=session_id,
+                    model_type=model_type,
+                    general_files=general_files,
+                )
+            )
+
+    def resume(
+        self,
+        run_id: str,
+        *,
+        force: bool = False,
+        selection: str | None = None,
+        model_dir: str | None = None,
+    ) -> dict[str, Any]:
+        """Continue a run that failed, was stopped or was killed, as if it had never ended.
+
+        The run keeps the settings that it began with; this node's settings only say where runs are
+        tracked.
+
+        Args:
+            run_id: The run's id in MLflow, or the id of a run below it, or of the training run in
+                the database.
+            force: Take a run that was not ended on another host for dead.
+            selection: How the run was chosen among the jobs of its sweep, for the decision's
+                sentence.
+            model_dir: Another folder for the exported root models, on which nothing that is learnt
+                depends; None for the run's own.
+
+        Returns:
+            The results that `execute` would have returned.
+
+        Raises:
+            UserError: There is no such run, it has succeeded or is alive, or its files are gone or
+                broken.
+            TunetrailError: Something failed; the run is marked as failed with the reason.
+        """
+        node, resumable_run = self._reopened(run_id, force, model_dir)
+        selection = selection or selection_by_hand(node.settings, resumable_run)
+        results = node._continue(resumable_run, node._complete, selection)
+        self.report, self.page = node.report, node.page
+        return results
+
+    def resume_fit(
+        self,
+        run_id: str,
+        *,
+        force: bool = False,
+        on_validation: ValidationSink = ignore_validation,
+    ) -> Outcome:
+        """Continue a run of `fit` that was stopped or killed, as if it had never ended.
+
+        Args:
+            run_id: The run's id in MLflow.
+            force: Take a run that was not ended on another host for dead.
+            on_validation: As for `fit`.
+
+        Raises:
+            UserError: As for `resume`.
+            TunetrailError: Something failed; the run is marked as failed with the reason.
+        """
+        node, resumable_run = self._reopened(run_id, force)
+
+        def complete(started: StartedRun) -> Outcome:
+            return node._complete_fit(started, on_validation)
+
+        return node._continue(resumable_run, complete)
+
+    def _reopened(
+        self, run_id: str, force: bool, model_dir: str | None = None
+    ) -> tuple["ModelTrainingNode", ResumableRun]:
+        """Return a run that can be resumed, and a node with the settings that it began with."""
+        resumable_run = find_resumable_run(
+            self.settings.tracking, self.db_manager, run_id, force=force
+        )
+        # Other settings would make another run of it, with results that nothing can reproduce.
+        settings = settings_of(resumable_run.settings, self.settings.tracking)
+        if model_dir is not None:
+            settings = replace(settings, model_dir=model_dir)
+        return ModelTrainingNode(NodeConfig(settings=settings), self.db_manager), resumable_run
+
+    def _continue(
+        self,
+        resumable_run: ResumableRun,
+        complete: Callable[[StartedRun], _Result],
+        selection: str | None = None,
+    ) -> _Result:
+        training_run = resumable_run.training
+        summary = self.db_manager.session_summary(training_run.session_id)
+        families = requested_families(training_run.model_type)
+        check_samples(summary, families)
+        self._check_model_dir(families)
+
+        # Files that are gone or broken have to fail before the run is marked as running again.
+        tracker = open_tracker(self.settings)
+        pipeline = DataSciencePipeline(self.settings, tracker=tracker)
+        for model_run in resumable_run.model_runs.values():
+            if not model_run.finished:
+                pipeline.run_state(model_run.run_id)
+
+        self.db_manager.reopen_training_run(training_run)
+        with recorded(self.db_manager, training_run.run_id):
+            end_dead_tracked_runs(self.settings, tracker)
+            settle_roots(self.settings, tracker, self.db_manager, families)
+            if resumable_run.changed_versions:
+                logger.warning(
+                    "the run was started with other package versions: %s",
+                    ", ".join(resumable_run.changed_versions),
+                )
+            run = tracker.run(resumable_run.run_id)
+            run.reopen()
+
+            return complete(
+                StartedRun(
+                    run=run,
+                    training_run_id=training_run.run_id,
+                    session_id=training_run.session_id,
+                    model_type=training_run.model_type,
+                    model_runs=resumable_run.model_runs,
+                    selection=selection,
+                )
+            )
+
+    def prepare(self, request: Mapping[str, Any], folder: Path) -> PreparedSession:
+        """Validate, clean and split a session's rows into files; nothing is trained or recorded.
+
+        Args:
+            request: `session_id`, and `model_type`: the name of a family, or `all` for the families
+                that the session has samples for.
+            folder: Made if it isn't there; an earlier preparation in it is replaced. See
+                `PreparedSession.folder`.
+
+        Raises:
+            UserError: The request or the session can't be prepared.
+        """
+        session_id, model_type = checked_request(request)
+        return prepare_session(self.settings, self.db_manager, session_id, model_type, folder)
+
+    def _complete(self, started: StartedRun) -> dict[str, Any]:
+        """Train what isn't finished, and return and store the results of the run."""
+        with started.run.finish_on_exit():
+            if not started.run.resumed:
+                self._log_settings(started.run)
+            steps = self._family_training(started).train_all()
+
+            identity = {
+                "session_id": started.session_id,
+                "model_type": started.model_type,
+                "timestamp": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            }
+            results = {**identity, "results": {**identity, "steps": steps}}
+            started.run.log_dict(results, "results.json")
+            write_note(started.run, steps)
+            self.report = try_to_log_report(started.run)
+            self.page = started.run.page()
+
+        # Last, so that the database never says more than MLflow.
+        self.db_manager.update_training_run(
+            started.training_run_id, state="succeeded", result=results
+        )
+        return results
+
+    def _complete_fit(self, started: StartedRun, on_validation: ValidationSink) -> Outcome:
+        """Train the only family of the run until its fit, and store how the run ended."""
+        run = started.run
+        with run.finish_on_exit():
+            if not run.resumed:
+                self._log_settings(run)
+            training = self._family_training(started)
+            (family,) = training.families
+            outcome = training.train(family, until="fit", on_validation=on_validation)
+
+        self.db_manager.update_training_run(
+            started.training_run_id, state=str(outcome.state), reason=outcome.reason
+        )
+        return outcome
+
+    def _family_training(self, started: StartedRun) -> FamilyTraining:
+        return FamilyTraining(settings=self.settings, database=self.db_manager, started=started)
+
+    def _check_model_dir(self, families: Sequence[ModelFamily]) -> None:
+        """Raise `ConfigError` if a root could not be exported, before hours are spent on one."""
+        tracking = self.settings.tracking
+        names = [tracking.registered_name(family.name) for family in families]
+        check_model_dir(Path(self.settings.model_dir), names)
+
+    def _log_settings(self, run: TrackedRun) -> None:
+        settings = plain_settings(self.settings, self.db_manager.shown_url)
+        run.log_dict(settings, "config.yaml")
+        run.log_dict(settings, CONFIGURATION)
+        run.log_params(dict(leaves(settings)))
