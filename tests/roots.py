@@ -10,8 +10,9 @@ import torch
 from tunetrail.config import TrackingConfig
 from tunetrail.deployment.flavors import EmbeddingFlavor
 from tunetrail.deployment.gate import Decision
+from tunetrail.deployment.model_version import ModelVersion
 from tunetrail.deployment.promotion import Candidate, CandidateLedger, deploy
-from tunetrail.deployment.registry import ModelVersion, Registry
+from tunetrail.deployment.registry import Registry
 from tunetrail.deployment.root_alias import RootAlias
 from tunetrail.deployment.root_moves import RootMoves
 from tunetrail.learning.embedding.module import load_embedding_model

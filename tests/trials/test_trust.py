@@ -20,7 +20,8 @@ from tunetrail import DatabaseManager
 from tunetrail.config import TrackingConfig
 from tunetrail.deployment.digests import digest_folder
 from tunetrail.deployment.flavors import EmbeddingFlavor, LanguageModelFlavor
-from tunetrail.deployment.registry import DIGEST_TAG, ModelVersion, Registry
+from tunetrail.deployment.model_version import DIGEST_TAG, ModelVersion
+from tunetrail.deployment.registry import Registry
 from tunetrail.errors import DeploymentError, ModelError
 from tunetrail.learning.embedding.module import load_embedding_model
 from tunetrail.learning.language_model.learner import LanguageModel

@@ -14,7 +14,8 @@ from typing import Any
 
 from tunetrail.deployment.export import staged_root
 from tunetrail.deployment.gate import Decision
-from tunetrail.deployment.registry import ModelVersion, Registry
+from tunetrail.deployment.model_version import ModelVersion
+from tunetrail.deployment.registry import Registry
 from tunetrail.deployment.root_alias import RootMovedError
 from tunetrail.deployment.root_moves import RootMoves, decision_tags
 from tunetrail.reporting.readable import as_markdown

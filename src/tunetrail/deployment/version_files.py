@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import mlflow.artifacts
+from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+from safetensors import SafetensorError
 
 from tunetrail.deployment.digests import digest_folder, digest_of, read_listing
-from tunetrail.errors import DeploymentError
+from tunetrail.errors import DeploymentError, ModelError
 from tunetrail.learning.models.folders import check_plain_files
 
 
@@ -42,6 +44,27 @@ def copied_files(location: str, tracking_uri: str) -> Iterator[Path]:
             registry_uri=tracking_uri,
         )
         yield Path(copy)
+
+
+@contextlib.contextmanager
+def explaining_broken_files(name: str, uri: str) -> Iterator[None]:
+    """Turn errors of reading a version into a `DeploymentError` that says what to do.
+
+    Args:
+        name: Name of the registered model.
+        uri: What is read.
+    """
+    try:
+        yield
+    # Broken files raise whatever their readers stumble over.
+    except (
+        MlflowException, SafetensorError, ModelError, OSError, RuntimeError, ValueError
+    ) as error:  # fmt: skip
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise DeploymentError(
+            f"{uri} can't be loaded: {reason}. Restore its files, or make another version "
+            f"root: `tunetrail root rollback {name} --reason ...`."
+        ) from error
 
 
 def check_digest(folder: Path, expected: str, uri: str) -> None:

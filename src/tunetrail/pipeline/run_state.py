@@ -25,7 +25,7 @@ from tunetrail.data import row_files
 from tunetrail.data.flow.prepared import side_file
 from tunetrail.data.sides import SIDES
 from tunetrail.data.splits import Split
-from tunetrail.deployment.registry import ModelVersion
+from tunetrail.deployment.model_version import ModelVersion
 from tunetrail.errors import TrainingError, UserError
 from tunetrail.paths import private_folder
 from tunetrail.pipeline.jobs import CHECKPOINTS, MODEL, SCORES, last_checkpoint

@@ -8,7 +8,8 @@ import pandas as pd
 
 from tunetrail.config import ModelSection, Settings
 from tunetrail.data.flow.preparation import result_cache
-from tunetrail.deployment.registry import ModelVersion, Registry
+from tunetrail.deployment.model_version import ModelVersion
+from tunetrail.deployment.registry import Registry
 from tunetrail.evaluation.scores import Scores
 from tunetrail.learning.learner import Learner
 from tunetrail.learning.models.catalog import ResolvedModel

@@ -1,6 +1,6 @@
 """The version that a candidate is compared with."""
 
-from tunetrail.deployment.registry import ModelVersion
+from tunetrail.deployment.model_version import ModelVersion
 from tunetrail.pipeline.stage_context import StageContext
 
 

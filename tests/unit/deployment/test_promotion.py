@@ -8,8 +8,9 @@ from tunetrail.config import TrackingConfig
 from tunetrail.deployment import export
 from tunetrail.deployment.flavors import EmbeddingFlavor
 from tunetrail.deployment.gate import Decision
+from tunetrail.deployment.model_version import ModelVersion
 from tunetrail.deployment.promotion import Candidate, deploy
-from tunetrail.deployment.registry import ModelVersion, Registry
+from tunetrail.deployment.registry import Registry
 from tunetrail.errors import DeploymentError
 from tunetrail.learning.embedding.module import load_embedding_model
 from tunetrail.stores.tracking import Tracker

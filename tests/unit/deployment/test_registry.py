@@ -14,7 +14,8 @@ from tests.tracking import client_of
 
 from tunetrail.config import TrackingConfig
 from tunetrail.deployment.flavors import EmbeddingFlavor, LanguageModelFlavor, pinned
-from tunetrail.deployment.registry import ModelVersion, Registry
+from tunetrail.deployment.model_version import ModelVersion
+from tunetrail.deployment.registry import Registry
 from tunetrail.errors import DeploymentError, TrackingError
 from tunetrail.learning.embedding.module import load_embedding_model
 from tunetrail.learning.language_model.learner import LanguageModel

@@ -12,7 +12,7 @@ from tunetrail.config import AugmentationConfig, FeatureEngineeringConfig
 from tunetrail.data.augmentation.augmentation import augment
 from tunetrail.data.feature_engineering.features import engineer_features
 from tunetrail.data.rows import records_of, rows_frame
-from tunetrail.deployment.registry import ModelVersion
+from tunetrail.deployment.model_version import ModelVersion
 from tunetrail.errors import SampleError, TrainingError, UserError
 from tunetrail.pipeline.run_state import RunState, remove_leftovers, working_folder
 from tunetrail.samples import SampleKind, parse_sample

@@ -13,8 +13,8 @@ from tunetrail.data.rows import rows_digest, texts_of_rows
 from tunetrail.deployment import promotion
 from tunetrail.deployment.gate import Decision, decide
 from tunetrail.deployment.model_card import CARD, ModelCard
+from tunetrail.deployment.model_version import ModelVersion
 from tunetrail.deployment.promotion import Candidate, CandidateLedger
-from tunetrail.deployment.registry import ModelVersion
 from tunetrail.deployment.root_moves import blocked_reason
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.decision_text import decision_text

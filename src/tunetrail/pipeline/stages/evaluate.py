@@ -11,7 +11,7 @@ import pandas as pd
 from tunetrail.config import BASE
 from tunetrail.data.privacy.scrubber import Scrubber
 from tunetrail.data.rows import content_digest, records_of, texts_of_rows
-from tunetrail.deployment.registry import ModelVersion
+from tunetrail.deployment.model_version import ModelVersion
 from tunetrail.evaluation.answers import answer_summary, mask_answers
 from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.cross_validation import OutOfFold
