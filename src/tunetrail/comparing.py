@@ -4,9 +4,7 @@ No model is loaded, and neither is torch.
 """
 
 import itertools
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 from tunetrail.config import BASE, TrackingConfig
 from tunetrail.errors import UserError
@@ -22,6 +20,7 @@ from tunetrail.evaluation.example_rows import (
 )
 from tunetrail.evaluation.model_comparison import ModelComparison, compare_models
 from tunetrail.evaluation.scored_models import ScoredModel, same_rows
+from tunetrail.scratch import scratch_folder
 from tunetrail.stores.model_references import ModelReference, find_model
 from tunetrail.stores.tracking import Tracker, existing_store
 
@@ -150,11 +149,11 @@ def _read_rows(
 ) -> dict[str, ExampleRows]:
     """Return the rows of the runs that the references name, by run id."""
     rows_by_run: dict[str, ExampleRows] = {}
-    with tempfile.TemporaryDirectory(prefix="tunetrail-") as folder:
+    with scratch_folder() as folder:
         for reference in references:
             run_id = reference.run_ids.get(model_type)
             if run_id is not None and run_id not in rows_by_run:
-                path = tracker.run(run_id).download(ROWS_ARTIFACT, Path(folder))
+                path = tracker.run(run_id).download(ROWS_ARTIFACT, folder)
                 rows_by_run[run_id] = read_example_rows(path)
     return rows_by_run
 

@@ -3,7 +3,6 @@
 import datetime
 import json
 import logging
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from tunetrail.evaluation.report.page import RenderedReport, render_report
 from tunetrail.evaluation.report.run_report import STEPS, ModelReport, RunReport
 from tunetrail.evaluation.report.tables import metric_table
 from tunetrail.paths import write_private_text
+from tunetrail.scratch import scratch_folder
 from tunetrail.stores.model_references import EvaluatedRun, find_evaluated_run
 from tunetrail.stores.tracking import TrackedRun, Tracker, existing_store, shown_uri
 
@@ -93,13 +93,13 @@ def log_report(run: TrackedRun) -> str:
     tracker = run.tracker
     evaluated = find_evaluated_run(tracker, run.run_id, COMPARISON_ARTIFACT)
     rendered = render_report(read_report(tracker, evaluated))
-    with tempfile.TemporaryDirectory(prefix="tunetrail-") as folder:
-        page = Path(folder) / Path(REPORT_ARTIFACT).name
+    with scratch_folder() as folder:
+        page = folder / Path(REPORT_ARTIFACT).name
         write_private_text(page, rendered.html)
         # By itself: MLflow gives the files of a folder the permissions that are usual here.
         run.log_artifact(page, FOLDER)
         for model_type in rendered.pictures:
-            run.log_artifact(_write_parts(rendered, model_type, Path(folder)), FOLDER)
+            run.log_artifact(_write_parts(rendered, model_type, folder), FOLDER)
     return run.artifact_location(REPORT_ARTIFACT)
 
 
@@ -116,9 +116,9 @@ def _write_parts(rendered: RenderedReport, model_type: str, folder: Path) -> Pat
 def read_report(tracker: Tracker, evaluated: EvaluatedRun) -> RunReport:
     """Return what an evaluated run kept in MLflow, as its report shows it."""
     models = []
-    with tempfile.TemporaryDirectory(prefix="tunetrail-") as folder:
+    with scratch_folder() as folder:
         for model_type, run_id in evaluated.run_ids.items():
-            models.append(_read_model(tracker.run(run_id), model_type, Path(folder)))
+            models.append(_read_model(tracker.run(run_id), model_type, folder))
 
     # Commands in this folder find the default store without being told.
     default = Path(TrackingConfig().uri.removeprefix("sqlite:///")).resolve()

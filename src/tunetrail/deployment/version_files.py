@@ -4,7 +4,6 @@ The copy comes first: files that are compared in the store could be swapped befo
 """
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from safetensors import SafetensorError
 from tunetrail.deployment.digests import digest_folder, digest_of, read_listing
 from tunetrail.errors import DeploymentError, ModelError
 from tunetrail.learning.models.folders import check_plain_files
+from tunetrail.scratch import scratch_folder
 
 
 @contextlib.contextmanager
@@ -36,10 +36,10 @@ def copied_files(location: str, tracking_uri: str) -> Iterator[Path]:
         check_plain_files(Path(repository.artifact_dir))
 
     # Only its owner can read or replace what is in it.
-    with tempfile.TemporaryDirectory(prefix="tunetrail-") as folder:
+    with scratch_folder() as folder:
         copy = mlflow.artifacts.download_artifacts(
             artifact_uri=location,
-            dst_path=folder,
+            dst_path=str(folder),
             tracking_uri=tracking_uri,
             registry_uri=tracking_uri,
         )

@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import re
-import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_RUN_NOTE
 
 from tunetrail.errors import TrackingError, state_after
 from tunetrail.paths import write_private_text
+from tunetrail.scratch import scratch_folder
 from tunetrail.stores.processes import ProcessIdentity
 from tunetrail.stores.spools import Report
 from tunetrail.stores.tracking_errors import shown_uri
@@ -123,9 +123,9 @@ class TrackedRun:
         """
         with (
             self.tracker.request(),
-            tempfile.TemporaryDirectory(prefix="tunetrail-") as folder,
+            scratch_folder() as folder,
         ):
-            path = Path(self.tracker.client.download_artifacts(self.run_id, file, folder))
+            path = Path(self.tracker.client.download_artifacts(self.run_id, file, str(folder)))
             try:
                 content = json.loads(path.read_text(encoding="utf-8"))
             except ValueError as error:
@@ -198,9 +198,9 @@ class TrackedRun:
         folder, _, name = file.rpartition("/")
         with (
             self.tracker.request(),
-            tempfile.TemporaryDirectory(prefix="tunetrail-") as local,
+            scratch_folder() as local,
         ):
-            path = Path(local) / name
+            path = local / name
             write_private_text(path, text)
             self.tracker.client.log_artifact(self.run_id, str(path), folder or None)
             tags = self.tracker.client.get_run(self.run_id).data.tags

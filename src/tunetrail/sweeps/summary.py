@@ -7,7 +7,6 @@ pictures, tables and a note.
 import datetime
 import logging
 import re
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from tunetrail.evaluation.metrics import is_metric, metric_named
 from tunetrail.paths import write_private_text
 from tunetrail.plain_values import plain_values
 from tunetrail.reporting.readable import as_markdown, counted
+from tunetrail.scratch import scratch_folder
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.ledger import PromotionRecord
 from tunetrail.stores.tracking import TrackedRun
@@ -173,8 +173,8 @@ def write_sweep_summary(run: TrackedRun, study: SweepStudy, manager: DatabaseMan
     figures = sweep_figures(summary, study)
     for name, figure in figures.items():
         run.log_figure(figure, f"{SWEEP_FOLDER}/{name}.png")
-    with tempfile.TemporaryDirectory(prefix="tunetrail-") as folder:
-        page = Path(folder) / Path(SWEEP_PAGE).name
+    with scratch_folder() as folder:
+        page = folder / Path(SWEEP_PAGE).name
         # Overrides may quote what its owner alone may read.
         write_private_text(page, sweep_page(summary, figures))
         run.log_artifact(page, SWEEP_FOLDER)

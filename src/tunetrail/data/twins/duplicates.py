@@ -4,7 +4,6 @@ The key of a cluster of twins follows from content alone, so that a row's side o
 from it. Works on the sketches of any number of chunks and stores them in files.
 """
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from tunetrail.data.twins.shingles import normalized as normalized
 from tunetrail.data.twins.sketches import KINDS, RowSketches, sketch_rows
 from tunetrail.data.twins.text_index import TextIndex
 from tunetrail.paths import made_folder
+from tunetrail.scratch import scratch_folder
 
 # Bounds the memory of sketching: shingles take many times as much as the texts.
 _ROWS_AT_ONCE = 10_000
@@ -46,8 +46,8 @@ def cluster_keys(rows: pd.DataFrame, similarity: float) -> list[str]:
     blocks = []
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         blocks.append(FrameRows(rows.iloc[start : start + _ROWS_AT_ONCE]))
-    with tempfile.TemporaryDirectory() as folder:
-        return sketch_book(Path(folder), blocks).cluster_keys(similarity)
+    with scratch_folder() as folder:
+        return sketch_book(folder, blocks).cluster_keys(similarity)
 
 
 class SketchedRows(Protocol):
