@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunetrail.config import TrackingConfig, default_database_url
+from tunetrail.hardware import cpu_count, may_have_gpu
 from tunetrail.paths import is_missing_file
 from tunetrail.stores.provenance import LIBRARIES
 
@@ -105,9 +106,11 @@ def _versions() -> dict[str, str]:
 
 def _devices() -> list[str]:
     """Return the devices of this machine, GPUs first."""
-    from tunetrail.learning.devices import cpu_count, visible_gpus
+    gpus = []
+    if may_have_gpu():
+        from tunetrail.learning.devices import visible_gpus
 
-    gpus = [f"GPU {name}" for name in visible_gpus()]
+        gpus = [f"GPU {name}" for name in visible_gpus()]
     return [*gpus, f"CPU with {cpu_count()} cores ({platform.machine()})"]
 
 

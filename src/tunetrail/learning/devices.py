@@ -15,6 +15,7 @@ from tunetrail.config import TrainingConfig
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.config.training import AUTO
 from tunetrail.errors import ConfigError
+from tunetrail.hardware import cpu_count
 
 logger = logging.getLogger(__name__)
 
@@ -72,14 +73,6 @@ def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
-
-
-def cpu_count() -> int:
-    """Return the number of CPU cores that this process may use."""
-    # Not every system lets a process have fewer cores than the machine.
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def check_batch(training: TrainingConfig, devices: int, section: str) -> None:

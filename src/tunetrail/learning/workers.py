@@ -21,7 +21,7 @@ from torch.distributed.elastic.multiprocessing import (
     start_processes,
 )
 
-from tunetrail.learning.devices import cpu_count
+from tunetrail.hardware import cpu_count
 from tunetrail.learning.recovery.signals import act_on_signal
 from tunetrail.paths import private_folder
 

@@ -14,7 +14,6 @@ from types import NoneType
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.dialects import postgresql, sqlite
 
 from tunetrail.config import check_identifier
 from tunetrail.data.conventions.reading import IngestAccount, RowReader
@@ -285,7 +284,11 @@ def insert_missing(
     if not rows:
         return 0
     dialect = connection.dialect
-    insert = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
+    # Imported here: the dialects take a quarter of a second, also of commands that only read.
+    if dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert
+    else:
+        from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]
     # A conflict means that this row was stored before, or by another process just now.
     statement = insert(table).on_conflict_do_nothing()
     names = [*rows[0], *constant]

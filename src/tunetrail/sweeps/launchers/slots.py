@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tunetrail.hardware import cpu_count
+
 _SLOTS_WITHOUT_GPU = 2
 _GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
 _THREAD_VARIABLES = (
@@ -44,8 +46,6 @@ class Slot:
 
 def default_slots(gpus: Sequence[str]) -> int:
     """Return the number of slots: one per GPU; without GPUs two, but at most one per core."""
-    from tunetrail.learning.devices import cpu_count
-
     return len(gpus) or min(_SLOTS_WITHOUT_GPU, cpu_count())
 
 
@@ -55,8 +55,6 @@ def divide_machine(count: int, gpus: Sequence[str]) -> list[Slot]:
     Slots get equally many GPUs, so that some GPUs may stay unused. More slots than GPUs share them
     in turn.
     """
-    from tunetrail.learning.devices import cpu_count
-
     threads = max(cpu_count() // count, 1)
     per_slot = len(gpus) // count
 

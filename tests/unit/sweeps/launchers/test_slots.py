@@ -1,6 +1,7 @@
 import pytest
 
-from tunetrail.learning.devices import cpu_count, visible_gpus
+from tunetrail.hardware import cpu_count
+from tunetrail.learning.devices import visible_gpus
 from tunetrail.sweeps.launchers.slots import Slot, default_slots, divide_machine, gpus_for
 
 

@@ -1,0 +1,21 @@
+"""Tell what hardware this machine has without importing torch, which takes seconds."""
+
+import os
+from pathlib import Path
+
+# NVIDIA's driver, AMD's driver, and the driver of NVIDIA's in the Linux of Windows.
+_GPU_DEVICES = ("nvidia[0-9]*", "kfd", "dxg")
+
+
+def cpu_count() -> int:
+    """Return the number of CPU cores that this process may use."""
+    # Not every system lets a process have fewer cores than the machine.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def may_have_gpu() -> bool:
+    """Tell whether the driver of a GPU is there: without one, torch finds no GPU either."""
+    devices = Path("/dev")
+    return any(next(devices.glob(name), None) for name in _GPU_DEVICES)
