@@ -18,7 +18,8 @@ from bench.engine.tasks import (
     warmup_of,
 )
 from tunetrail.config import AdapterConfig, LanguageModelConfig
-from tunetrail.learning.language_model.learner import LanguageModel, LanguageModelLearner
+from tunetrail.learning.language_model.learner import LanguageModelLearner
+from tunetrail.learning.language_model.model import LanguageModel
 from tunetrail.learning.language_model.module import load_language_model, load_tokenizer
 from tunetrail.learning.tokens.chat import IGNORED, tokenize_record
 from tunetrail.learning.training_plan import TrainingPlan

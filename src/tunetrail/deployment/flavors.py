@@ -17,7 +17,7 @@ from mlflow.models.signature import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from tunetrail.learning.embedding.module import load_embedding_model
-from tunetrail.learning.language_model.learner import LanguageModel, last_logits
+from tunetrail.learning.language_model.model import LanguageModel, last_logits
 from tunetrail.learning.language_model.module import load_language_model, load_tokenizer
 from tunetrail.learning.models.folders import check_model_folder
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tunetrail.fingerprints import model_fingerprint
-from tunetrail.learning.language_model.learner import LanguageModel
+from tunetrail.learning.language_model.model import LanguageModel
 
 NDArray = np.ndarray[Any, np.dtype[np.float32]]
 

@@ -10,7 +10,8 @@ from tunetrail.config.answer_checks import read_json_schema, read_pattern
 from tunetrail.data.rows import shown
 from tunetrail.evaluation.answers import WRITTEN, AnswerChecks, with_answers
 from tunetrail.evaluation.scores import Scores
-from tunetrail.learning.language_model.learner import LanguageModel, LanguageModelLearner
+from tunetrail.learning.language_model.learner import LanguageModelLearner
+from tunetrail.learning.language_model.model import LanguageModel
 from tunetrail.learning.tokens.chat import last_answer
 from tunetrail.pipeline.scoring import choose_by_content
 

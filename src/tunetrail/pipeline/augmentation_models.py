@@ -12,7 +12,7 @@ from tunetrail.config import BASE, Settings
 from tunetrail.data.augmentation.augmentation import AugmentationTools
 from tunetrail.deployment.registry import Registry
 from tunetrail.learning.devices import computing_device
-from tunetrail.learning.language_model.learner import LanguageModel
+from tunetrail.learning.language_model.model import LanguageModel
 from tunetrail.learning.models.catalog import resolve_model
 from tunetrail.learning.models.generation import TextWriter
 from tunetrail.learning.models.translation import Translator, load_translation_model

@@ -21,11 +21,9 @@ from tunetrail.evaluation.scores import (
 from tunetrail.evaluation.scoring import Needs, score_embedding
 from tunetrail.fingerprints import value_fingerprint
 from tunetrail.learning.embedding.learner import EmbeddingLearner
-from tunetrail.learning.language_model.learner import (
-    LanguageModel,
-    LanguageModelLearner,
-    Likelihoods,
-)
+from tunetrail.learning.language_model.learner import LanguageModelLearner
+from tunetrail.learning.language_model.likelihoods import Likelihoods
+from tunetrail.learning.language_model.model import LanguageModel
 from tunetrail.learning.tokens.chat import is_judged, is_preference
 from tunetrail.learning.tokens.prompts import DOCUMENT, QUERY
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunetrail.learning.language_model.learner import LanguageModel
+from tunetrail.learning.language_model.model import LanguageModel
 from tunetrail.learning.language_model.writing import GreedyWriter
 from tunetrail.learning.tokens.templates import answer_end, encode_rendered, served_prompt
 

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from tunetrail.learning.devices import CPU, placed_on
-from tunetrail.learning.language_model.learner import LanguageModel
+from tunetrail.learning.language_model.model import LanguageModel
 from tunetrail.learning.language_model.writing import end_tokens_of, left_padded
 
 SHOWN_FROM = 200

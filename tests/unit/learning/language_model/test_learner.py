@@ -8,11 +8,8 @@ import torch
 
 from tunetrail.config import AdapterConfig, LanguageModelConfig, TrainingConfig
 from tunetrail.errors import SampleError
-from tunetrail.learning.language_model.learner import (
-    LanguageModel,
-    LanguageModelLearner,
-    last_logits,
-)
+from tunetrail.learning.language_model.learner import LanguageModelLearner
+from tunetrail.learning.language_model.model import LanguageModel, last_logits
 from tunetrail.learning.tokens.chat import IGNORED, tokenize_record
 from tunetrail.learning.training.records import Refresh
 from tunetrail.learning.training_plan import TrainingPlan

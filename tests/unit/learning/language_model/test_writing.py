@@ -8,7 +8,8 @@ from transformers import GenerationConfig
 
 from tunetrail.config import AdapterConfig, LanguageModelConfig, TrainingConfig
 from tunetrail.learning.language_model.forward import build_forward, concatenating
-from tunetrail.learning.language_model.learner import LanguageModel, LanguageModelLearner
+from tunetrail.learning.language_model.learner import LanguageModelLearner
+from tunetrail.learning.language_model.model import LanguageModel
 from tunetrail.learning.language_model.writing import GreedyWriter
 from tunetrail.learning.tokens.chat import prompt_tokens, tokenize_record
 from tunetrail.learning.training_plan import TrainingPlan

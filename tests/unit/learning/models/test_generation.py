@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from tunetrail.config import AdapterConfig, LanguageModelConfig, TrainingConfig
-from tunetrail.learning.language_model.learner import LanguageModel, LanguageModelLearner
+from tunetrail.learning.language_model.learner import LanguageModelLearner
+from tunetrail.learning.language_model.model import LanguageModel
 from tunetrail.learning.models.generation import TextWriter, _SeededSampling
 from tunetrail.learning.training_plan import TrainingPlan
 
