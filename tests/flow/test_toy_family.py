@@ -28,7 +28,7 @@ from tunetrail.config import (
 )
 from tunetrail.evaluation.scores import Scores, scores_from
 from tunetrail.learning.automatic.auto_values import AutoValues
-from tunetrail.learning.fitting import FitResult
+from tunetrail.learning.fit_result import FitResult
 from tunetrail.learning.models.catalog import Catalog
 from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.pipeline import families

@@ -13,7 +13,7 @@ from tunetrail.config import AdapterConfig, EmbeddingConfig, LanguageModelConfig
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.config.training import TrainingConfig
 from tunetrail.learning.embedding.learner import EmbeddingLearner
-from tunetrail.learning.fitting import FitResult
+from tunetrail.learning.fit_result import FitResult
 from tunetrail.learning.language_model.learner import LanguageModelLearner
 from tunetrail.learning.training_plan import TrainingPlan
 

@@ -23,7 +23,7 @@ from tests.tracking import client_of
 
 from tunetrail.config import TrackingConfig, TrainingConfig
 from tunetrail.errors import ConfigError, TrackingError, state_after
-from tunetrail.learning.fitting import report_interval
+from tunetrail.learning.attempt import report_interval
 from tunetrail.locks import file_lock
 from tunetrail.stores import system_metrics as system_metrics_module
 from tunetrail.stores import tracking_store

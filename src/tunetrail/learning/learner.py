@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from tunetrail.config import TrainingConfig
 from tunetrail.learning.automatic.auto_values import AutoValues
-from tunetrail.learning.fitting import FitResult
+from tunetrail.learning.fit_result import FitResult
 from tunetrail.learning.training.records import Record
 from tunetrail.learning.training_plan import TrainingPlan
 

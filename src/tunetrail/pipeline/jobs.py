@@ -37,7 +37,7 @@ from tunetrail.evaluation.score_files import read_scores, write_scores
 from tunetrail.evaluation.scores import Scores
 from tunetrail.learning.automatic.auto_values import AutoValues
 from tunetrail.learning.devices import device_count
-from tunetrail.learning.fitting import FitResult
+from tunetrail.learning.fit_result import FitResult
 from tunetrail.learning.learner import Learner
 from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.training.monitor import Monitor

@@ -30,7 +30,8 @@ from tunetrail.learning.embedding.preflight import EMBEDDING_CHECKS
 from tunetrail.learning.embedding.teacher import taught_records
 from tunetrail.learning.embedding.teacher_model import CachedTeacher
 from tunetrail.learning.evaluation_mode import undisturbed
-from tunetrail.learning.fitting import FitResult, fit, optimization_settings
+from tunetrail.learning.fit_result import FitResult
+from tunetrail.learning.fitting import fit, optimization_settings
 from tunetrail.learning.models.catalog import EMBEDDING_MODELS, resolve_model
 from tunetrail.learning.tokens.prompts import (
     QUERY,

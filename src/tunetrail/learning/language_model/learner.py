@@ -20,7 +20,8 @@ from tunetrail.config.trainer import TrainerConfig
 from tunetrail.learning.automatic.auto_values import AutoValues, TrialSetup, find_auto_values
 from tunetrail.learning.automatic.learning_rate_finder import ADAPTER, WHOLE_MODEL
 from tunetrail.learning.devices import computing_device, placed_on
-from tunetrail.learning.fitting import FitResult, fit, optimization_settings
+from tunetrail.learning.fit_result import FitResult
+from tunetrail.learning.fitting import fit, optimization_settings
 from tunetrail.learning.language_model.data import (
     LanguageModelDataModule,
 )

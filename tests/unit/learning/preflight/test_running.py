@@ -20,7 +20,8 @@ from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.encoder import transformer_of
 from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.embedding.preflight import EMBEDDING_CHECKS
-from tunetrail.learning.fitting import FitResult, fit, optimization_settings
+from tunetrail.learning.fit_result import FitResult
+from tunetrail.learning.fitting import fit, optimization_settings
 from tunetrail.learning.preflight import machine
 from tunetrail.learning.preflight.checks import sampled, share
 from tunetrail.learning.preflight.findings import PreflightReport, Severity, error, ok, warning

@@ -42,7 +42,8 @@ from tunetrail.config.training import (
 )
 from tunetrail.errors import TrainingError
 from tunetrail.learning.embedding.data import EmbeddingDataModule
-from tunetrail.learning.fitting import FitResult, fit, optimization_settings
+from tunetrail.learning.fit_result import FitResult
+from tunetrail.learning.fitting import fit, optimization_settings
 from tunetrail.learning.language_model.data import LanguageModelDataModule
 from tunetrail.learning.recovery.diagnosis import Diagnosis
 from tunetrail.learning.recovery.failures import (

@@ -18,7 +18,8 @@ from tunetrail.config.training import BatchesConfig
 from tunetrail.errors import ConfigError, TrainingError
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule
-from tunetrail.learning.fitting import FitResult, fit, optimization_settings
+from tunetrail.learning.fit_result import FitResult
+from tunetrail.learning.fitting import fit, optimization_settings
 from tunetrail.learning.training.named_callbacks import (
     CALLBACKS,
     LOGGERS,

@@ -18,7 +18,8 @@ from tunetrail.config.training import (
 )
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule
-from tunetrail.learning.fitting import FitResult, fit, optimization_settings
+from tunetrail.learning.fit_result import FitResult
+from tunetrail.learning.fitting import fit, optimization_settings
 from tunetrail.learning.language_model.data import LanguageModelDataModule
 from tunetrail.learning.language_model.module import LanguageModelModule, load_tokenizer
 from tunetrail.learning.tokens.chat import tokenize_record

@@ -21,7 +21,8 @@ from tunetrail.config.training import (
     MemoryConfig,
     OptimizerConfig,
 )
-from tunetrail.learning.fitting import FitResult, fit, optimization_settings
+from tunetrail.learning.fit_result import FitResult
+from tunetrail.learning.fitting import fit, optimization_settings
 from tunetrail.learning.language_model.data import LanguageModelDataModule, PreferencePair
 from tunetrail.learning.language_model.module import LanguageModelModule
 from tunetrail.learning.language_model.preflight import LANGUAGE_MODEL_CHECKS

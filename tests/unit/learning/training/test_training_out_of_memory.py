@@ -25,7 +25,8 @@ from tunetrail.errors import TrainingError
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.encoder import encode_texts, transformer_of
 from tunetrail.learning.embedding.module import EmbeddingModule
-from tunetrail.learning.fitting import FitResult, fit, optimization_settings
+from tunetrail.learning.fit_result import FitResult
+from tunetrail.learning.fitting import fit, optimization_settings
 from tunetrail.learning.language_model.data import LanguageModelDataModule
 from tunetrail.learning.language_model.forward import decoder_of
 from tunetrail.learning.language_model.module import LanguageModelModule, load_tokenizer
