@@ -4,12 +4,13 @@
 failure of the machine or a server, such as a full disk or an unreachable database.
 """
 
-import difflib
 import re
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from tunetrail.nearest_words import nearest_words
 
 
 class TunetrailError(Exception):
@@ -60,9 +61,15 @@ class DeploymentError(TunetrailError):
     """A model version could not be registered, verified, promoted or exported."""
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ` Did you mean 'x'?` for the known word nearest to `word`, or an empty string."""
-    nearest = difflib.get_close_matches(word, list(known), n=1)
+def did_you_mean(word: str, known: Iterable[str], synonyms: Mapping[str, str] | None = None) -> str:
+    """Return ` Did you mean 'x'?` for the known word nearest to `word`, or an empty string.
+
+    Args:
+        word: The unknown word.
+        known: The words that exist.
+        synonyms: What other words, in small letters, stand for.
+    """
+    nearest = nearest_words(word, known, synonyms=synonyms)
     return f" Did you mean {nearest[0]!r}?" if nearest else ""
 
 

@@ -3,18 +3,20 @@
 This is the only module that starts Hydra.
 """
 
-import difflib
 import logging
 import os
 import re
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_origin
 
+from tunetrail.cli.conf_groups import experiment_names, groups
+from tunetrail.cli.override_keys import check_keys
 from tunetrail.config import MODEL_SECTIONS, TrainRequest
+from tunetrail.config.key_suggestions import did_you_mean_key
+from tunetrail.config.synonyms import words_of
 from tunetrail.errors import ConfigError, did_you_mean, naming_section, not_writable
 from tunetrail.paths import conf_dir, experiments_dir
 from tunetrail.sweeps import FinishSweep, SweepHooks, SweepNotStarted, check_folder
@@ -104,6 +106,7 @@ def run_composed(
             return {}
 
     overrides, options = _split_arguments(arguments)
+    check_keys(overrides)
     overrides = [keep_text(override, text_keys) for override in overrides]
     TunetrailSweeper.hooks = SweepHooks(check, finish_sweep, [*overrides, *options])
     job_defaults = [f"hydra.job.name={job_name}", *defaults]
@@ -150,8 +153,7 @@ def register_schema() -> dict[str, bool]:
     from tunetrail.sweeps.launchers import register_launchers
     from tunetrail.sweeps.sweeper import register_sweeper
 
-    groups = [*(folder.name for folder in _group_folders()), "experiments"]
-    keys = text_keys(TrainRequest) | dict.fromkeys(groups, True)
+    keys = text_keys(TrainRequest) | dict.fromkeys(groups(), True)
 
     TypedFileSource.keys = keys
     Plugins.instance().register(TypedFileSource)
@@ -242,7 +244,7 @@ def _check_known_keys(config: Mapping[Any, Any], schema: Any, prefix: str = "") 
     for name, value in config.items():
         key = f"{prefix}{name}"
         if name not in known_fields:
-            suggestion = _nearest_keys(key, str(name))
+            suggestion = did_you_mean_key(key, tuple(groups()))
             raise ConfigError(
                 f"there is no key {key}.{suggestion} Known here: {', '.join(known_fields)}."
             )
@@ -264,6 +266,7 @@ def _explained(error: Exception) -> str:
     """Return Hydra's or OmegaConf's message in one line, with the nearest known key or option."""
     messages = [str(error), str(error.__cause__ or "")]
     text = " ".join(" ".join(messages).split())
+    whole_key = re.search(r"full_key: ([^\s\[]+)", text)
     # Hydra's internals say nothing to a user, and its advice to add the key with + is wrong:
     # `checked_request` refuses unknown keys.
     text = re.sub(r"\s*(full_key|object_type|reference_type)[:=]\S*", "", text)
@@ -282,9 +285,12 @@ def _explained(error: Exception) -> str:
             f"add `# @package _global_` as the first line of {experiment[1]}.yaml."
         )
 
-    option = re.search(r"Could not find '[^'/]+/([^']+)' Available options in '[^']+': (.+)", text)
+    option = re.search(
+        r"Could not find '([^'/]+)/([^']+)' Available options in '[^']+': (.+)", text
+    )
     if option:
-        return f"{text}.{did_you_mean(option[1], option[2].split())}"
+        words = words_of(option[1])
+        return f"{text}.{did_you_mean(option[2], option[3].split(), words)}"
 
     assigned = re.search(r"override \+*(trainer\.(?:callbacks|logger))\S*=.*Cannot assign", text)
     if assigned:
@@ -296,8 +302,9 @@ def _explained(error: Exception) -> str:
     if key and key[1].startswith(_OPEN_SECTIONS):
         return f"{key[1]} must have a plus in front, since it is new: +{key[1]}=VALUE."
     if key and wrong_name:
-        return f"there is no key {key[1]}.{_nearest_keys(key[1], wrong_name[1])}"
-    return f"{text}{_nearest_keys(key[1])}" if key else text
+        unknown_key = whole_key[1] if whole_key else key[1]
+        return f"there is no key {unknown_key}.{did_you_mean_key(unknown_key, tuple(groups()))}"
+    return f"{text}{did_you_mean_key(key[1], tuple(groups()))}" if key else text
 
 
 def _absent_variable(name: str) -> str:
@@ -307,73 +314,3 @@ def _absent_variable(name: str) -> str:
         f"{name} must be set in the environment for {group}, got none. "
         f"Write export {name}={example}, or set {key} instead."
     )
-
-
-def _nearest_keys(unknown_key: str, wrong_name: str = "") -> str:
-    """Return ` Did you mean 'a.b' or 'c.b'?` for the existing keys nearest to an unknown one.
-
-    `wrong_name` is the name within the key that is unknown; by default its last one.
-    """
-    names = unknown_key.split(".")
-    wrong_index = names.index(wrong_name) if wrong_name in names else len(names) - 1
-    section = ".".join(names[:wrong_index])
-    below = ".".join(["", *names[wrong_index + 1 :]])
-
-    keys = _all_keys(TrainRequest)
-    # Compared by their last names, so that a right name in the wrong section is found, too.
-    keys_by_name: dict[str, list[str]] = defaultdict(list)
-    for key in keys:
-        keys_by_name[key.rpartition(".")[2]].append(key)
-    nearest_names = difflib.get_close_matches(names[wrong_index], keys_by_name, n=1)
-    if not nearest_names:
-        return ""
-
-    # Prefer keys of the same section, then of the same model type, then any.
-    candidates = keys_by_name[nearest_names[0]]
-    model_type = section.partition(".")[0]
-    candidates = (
-        [key for key in candidates if key.rpartition(".")[0] == section]
-        or [key for key in candidates if key.partition(".")[0] == model_type]
-        or candidates
-    )
-
-    suggestions = []
-    for key in candidates[:3]:
-        # The names below the misspelt section stay if the nearest section has them.
-        whole_key = f"{key}{below}"
-        suggestions.append(repr(whole_key if whole_key in keys else key))
-    return f" Did you mean {' or '.join(suggestions)}?"
-
-
-def _all_keys(schema: Any, prefix: str = "") -> list[str]:
-    keys = []
-    for field in fields(schema):
-        keys.append(f"{prefix}{field.name}")
-        if is_dataclass(field.type):
-            keys += _all_keys(field.type, f"{prefix}{field.name}.")
-    return keys
-
-
-def groups_help() -> list[str]:
-    """Return the lines of a command's help that list the groups, their options and experiments."""
-    lines = ["groups and their options (conf/):"]
-    for folder in _group_folders():
-        # It has no default: a plus adds it.
-        name = f"+{folder.name}" if folder.name == "sweep" else folder.name
-        lines.append(f"  {name:20} {', '.join(_yaml_names(folder))}")
-    return [*lines, f"  {'+experiments':20} {', '.join(experiment_names())}"]
-
-
-def experiment_names() -> list[str]:
-    """Return the names of tunetrail's experiments and of those in the current folder."""
-    here = Path(os.environ.get("TUNETRAIL_HOME", ".")) / "experiments"
-    return sorted({*_yaml_names(here), *_yaml_names(experiments_dir())})
-
-
-def _group_folders() -> list[Path]:
-    folders = (path for path in conf_dir().iterdir() if path.is_dir())
-    return sorted(folder for folder in folders if not folder.name.startswith("_"))
-
-
-def _yaml_names(folder: Path) -> list[str]:
-    return sorted(file.stem for file in folder.glob("*.yaml"))

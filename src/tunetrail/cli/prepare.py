@@ -10,7 +10,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from tunetrail.cli.composition import NO_HYDRA_FILES, groups_help, run_composed
+from tunetrail.cli.composition import NO_HYDRA_FILES, run_composed
+from tunetrail.cli.conf_groups import groups_help
 from tunetrail.config import TrainRequest
 from tunetrail.errors import ConfigError, SampleError
 

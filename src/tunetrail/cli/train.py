@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tunetrail.cli.composition import groups_help, run_composed
+from tunetrail.cli.composition import run_composed
+from tunetrail.cli.conf_groups import groups_help
 from tunetrail.config import TrainRequest
 from tunetrail.config.training import OPTIMIZERS, PRECISIONS, SCHEDULES
 

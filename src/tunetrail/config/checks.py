@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tunetrail.config.synonyms import words_of
 from tunetrail.errors import ConfigError, did_you_mean
 
 # Without a leading dot or dash: neither a hidden file, nor `..`, nor an option of a command.
@@ -82,8 +83,10 @@ def check(holds: bool, name: str, rule: str, value: object, advice: str = "") ->
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise `ConfigError`, with the nearest choice, for a value that isn't among `choices`."""
-    advice = did_you_mean(str(value), choices).strip() if value not in choices else ""
-    check(value in choices, name, f"one of {', '.join(choices)}", value, advice)
+    if value not in choices:
+        # The name may say for what: `embedding.loss for pair samples`.
+        advice = did_you_mean(str(value), choices, words_of(name.split()[0])).strip()
+        check(False, name, f"one of {', '.join(choices)}", value, advice)
 
 
 def check_different(name: str, values: list[Any]) -> None:

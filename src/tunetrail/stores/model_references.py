@@ -1,6 +1,5 @@
 """References to models that were scored: a run, a version or an alias, resolved to MLflow runs."""
 
-import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from mlflow.exceptions import MlflowException
 
 from tunetrail.config import BASE
 from tunetrail.errors import UserError
+from tunetrail.nearest_words import nearest_words
 from tunetrail.stores.tracking import BATCH, Tracker, tracking_errors
 
 _VERSION = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
@@ -258,7 +258,7 @@ def _not_found(tracker: Tracker, reference: str, forms: str) -> str:
     for run in _search_runs(tracker, ""):
         names |= dict.fromkeys([run.info.run_name, run.info.run_id])
 
-    nearest = difflib.get_close_matches(reference, list(map(str, names)), n=_SHOWN_NAMES)
+    nearest = nearest_words(reference, map(str, names), most=_SHOWN_NAMES)
     hint = f"Did you mean {' or '.join(map(repr, nearest))}?"
     if not nearest:
         hint = "`tunetrail ui` shows the runs and the versions."

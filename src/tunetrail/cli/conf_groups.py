@@ -1,0 +1,67 @@
+"""The groups of conf/, their options and the experiments: read from the folders, without Hydra."""
+
+import os
+from functools import cache
+from pathlib import Path
+
+from tunetrail.paths import conf_dir, experiments_dir
+
+EXPERIMENTS = "experiments"
+"""The group of the experiments, which a plus adds."""
+SWEEP = "sweep"
+"""The group that only a sweep has: without a default, so that a plus adds it."""
+
+
+def groups() -> dict[str, list[str]]:
+    """Return the options of each group in alphabetical order, those of `experiments` last."""
+    options = {folder.name: yaml_names(folder) for folder in group_folders()}
+    return {**options, EXPERIMENTS: experiment_names()}
+
+
+@cache
+def default_options() -> dict[str, str]:
+    """Return the option that each group has by default, in the order of conf/train.yaml."""
+    import yaml
+
+    defaults: dict[str, str] = {}
+    for entry in yaml.safe_load((conf_dir() / "train.yaml").read_text("utf-8"))["defaults"]:
+        if isinstance(entry, dict):
+            defaults.update(entry)
+    return {group: option for group, option in defaults.items() if "/" not in group}
+
+
+def option_comment(group: str, option: str) -> str:
+    """Return the comment that opens an option's file, without Hydra's package line."""
+    comments = []
+    for line in (conf_dir() / group / f"{option}.yaml").read_text("utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        if not line.startswith("# @package"):
+            comments.append(line.removeprefix("#").strip())
+    return " ".join(comments)
+
+
+def groups_help() -> list[str]:
+    """Return the lines of a command's help that list the groups, their options and experiments."""
+    lines = ["groups and their options (conf/):"]
+    for group, options in groups().items():
+        name = f"+{group}" if group in (SWEEP, EXPERIMENTS) else group
+        lines.append(f"  {name:20} {', '.join(options)}")
+    return lines
+
+
+def experiment_names() -> list[str]:
+    """Return the names of tunetrail's experiments and of those in the current folder."""
+    here = Path(os.environ.get("TUNETRAIL_HOME", ".")) / EXPERIMENTS
+    return sorted({*yaml_names(here), *yaml_names(experiments_dir())})
+
+
+def group_folders() -> list[Path]:
+    """Return the folders of the groups in alphabetical order."""
+    folders = (path for path in conf_dir().iterdir() if path.is_dir())
+    return sorted(folder for folder in folders if not folder.name.startswith("_"))
+
+
+def yaml_names(folder: Path) -> list[str]:
+    """Return the names of the YAML files of a folder, without their endings."""
+    return sorted(file.stem for file in folder.glob("*.yaml"))

@@ -1,0 +1,38 @@
+"""Check the keys of overrides before Hydra composes: a mistake is named at once, in our words."""
+
+import re
+from collections.abc import Sequence
+
+from tunetrail.cli.conf_groups import groups
+from tunetrail.config.key_suggestions import did_you_mean_key, is_known_key
+from tunetrail.errors import ConfigError
+
+_OVERRIDE = re.compile(r"(?P<sign>~|\+{0,2})(?P<key>[^=]*)(?P<equals>=?)")
+_NOT_OURS = re.compile(r"hydra([./]|$)|.*[@/]")
+"""Keys of Hydra itself, and groups with a package or below another group."""
+
+
+def check_keys(overrides: Sequence[str]) -> None:
+    """Raise `ConfigError` for the first override whose key doesn't exist.
+
+    What isn't an override is left to Hydra, and so are the keys of Hydra itself.
+    """
+    known_groups = tuple(groups())
+    model_type = next((value for key, value in _pairs(overrides) if key == "model_type"), "")
+    for key, _ in _pairs(overrides):
+        if _NOT_OURS.match(key) or is_known_key(key, known_groups):
+            continue
+        raise ConfigError(
+            f"there is no key {key}.{did_you_mean_key(key, known_groups, model_type)} "
+            "`tunetrail train --help KEY` explains a key."
+        )
+
+
+def _pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the keys and values of what are overrides by their form."""
+    pairs = []
+    for override in overrides:
+        match = _OVERRIDE.match(override)
+        if match and match["key"].strip() and (match["equals"] or match["sign"] == "~"):
+            pairs.append((match["key"].strip(), override[match.end() :]))
+    return pairs

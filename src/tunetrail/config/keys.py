@@ -1,0 +1,165 @@
+"""Every key of the schema, with its type, its rule, its default and what its docstring says."""
+
+import ast
+import inspect
+import json
+import re
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from typing import Any
+
+from tunetrail.config.checks import Rule
+from tunetrail.config.settings import MISSING, TrainRequest
+from tunetrail.config.sweep import SearchConfig
+from tunetrail.config.validation import CheckConfig
+
+SEARCH_SECTION = "hydra.sweeper"
+_TYPE_NAMES = {int: "integer", float: "number", str: "text", bool: "true or false"}
+_MOST_CHOICES = 8
+"""Choices up to which a text of allowed values lists them all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A key of the schema.
+
+    Attributes:
+        key: The whole key, as it is typed.
+        hint: Its type; a dataclass if the key is a section.
+        rule: What its value must be; None if any value of the type will do.
+        default: Its default; a section's is the section with its defaults.
+        owner: The dataclass that it is a field of.
+    """
+
+    key: str
+    hint: Any
+    rule: Rule | None
+    default: Any
+    owner: type
+
+    @property
+    def meaning(self) -> str:
+        """What its docstring says, in one line."""
+        return docstrings(self.owner)[self.key.rpartition(".")[2]]
+
+    @property
+    def is_section(self) -> bool:
+        """Whether other keys are below this one."""
+        return is_dataclass(self.hint)
+
+    @property
+    def is_mapping(self) -> bool:
+        """Whether the names below this key are the user's own."""
+        return typing.get_origin(self.hint) is dict
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words that the value may be; empty if it is no choice."""
+        if self.hint is bool:
+            return ("true", "false")
+        return self.rule.choices if self.rule else ()
+
+    @property
+    def shown_default(self) -> str:
+        """The default as it is typed; empty if the value has to be given."""
+        return "" if self.default == MISSING else typed(self.default)
+
+
+@cache
+def all_settings() -> dict[str, Setting]:
+    """Return the settings and sections of a training and of sweeps, by key."""
+    settings = [*settings_of(TrainRequest()), *settings_of(SearchConfig(), SEARCH_SECTION)]
+    return {setting.key: setting for setting in settings}
+
+
+def settings_of(config: Any, section: str = "") -> Iterator[Setting]:
+    """Yield the settings of a section in their order, each section before what is in it.
+
+    Args:
+        config: The section with its defaults.
+        section: Its dotted key, empty at the top.
+    """
+    owner: type = type(config)
+    hints = typing.get_type_hints(owner)
+
+    for field in fields(config):
+        key = f"{section}.{field.name}" if section else field.name
+        default = getattr(config, field.name)
+        yield Setting(
+            key=key,
+            hint=hints[field.name],
+            rule=field.metadata.get("rule"),
+            default=default,
+            owner=owner,
+        )
+        if is_dataclass(default):
+            yield from settings_of(default, key)
+
+
+@cache
+def docstrings(config_class: type) -> dict[str, str]:
+    """Return the docstring of each field of a dataclass: the string literal under it."""
+    meanings: dict[str, str] = {}
+    for owner in reversed(config_class.__mro__):
+        if not is_dataclass(owner):
+            continue
+        (definition,) = ast.parse(inspect.getsource(owner)).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, docstring in zip(definition.body, definition.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(docstring, ast.Expr):
+                text = ast.literal_eval(docstring.value)
+                meanings[ast.unparse(field.target)] = " ".join(text.split())
+    return meanings
+
+
+def allowed_values(setting: Setting, *, most_choices: int = _MOST_CHOICES) -> str:
+    """Return the type of a setting and the rule for its value, as in `integer, at least 1`.
+
+    Args:
+        setting: The setting.
+        most_choices: Choices above which they aren't listed.
+    """
+    if setting.hint is CheckConfig:
+        return "check"
+    rule = setting.rule
+    if setting.hint is Any:
+        return str(rule.text) if rule else "any value"
+
+    alternatives = alternatives_of(setting.hint)
+    concrete = [alternative for alternative in alternatives if alternative is not types.NoneType]
+
+    # The rule of a text, or of a union such as `int | str`, says it all: "auto or at least 1".
+    says_all = rule and (len(concrete) > 1 or concrete == [str])
+    names = [] if says_all else [type_name(concrete[0])]
+    if rule:
+        is_long = len(rule.choices) > most_choices
+        names.append("see the table" if is_long else rule.text.removeprefix("null or "))
+    is_optional = types.NoneType in alternatives
+    return ", ".join(names) + (", or null" if is_optional else "")
+
+
+def alternatives_of(hint: Any) -> tuple[Any, ...]:
+    """Return the types of a union such as `int | None`, or the type alone."""
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def type_name(hint: Any) -> str:
+    """Return a type in words."""
+    if typing.get_origin(hint) is dict:
+        return "mapping"
+    if typing.get_origin(hint) is list:
+        return f"list of {_TYPE_NAMES[typing.get_args(hint)[0]]}s"
+    return _TYPE_NAMES[hint]
+
+
+def typed(value: Any) -> str:
+    """Return a value as it is typed on the command line."""
+    if isinstance(value, CheckConfig):
+        aside = ", rows set aside" if value.set_aside else ""
+        return f"{value.severity} above {value.threshold:g}{aside}"
+    if isinstance(value, float):
+        return re.sub("e-0", "e-", repr(value))
+    return value if isinstance(value, str) and value else json.dumps(value)
