@@ -6,7 +6,8 @@ from typing import Any
 
 from tunetrail.learning.language_model.model import LanguageModel
 from tunetrail.learning.language_model.writing import GreedyWriter
-from tunetrail.learning.tokens.templates import answer_end, encode_rendered, served_prompt
+from tunetrail.learning.tokens.rendered_tokens import encode_rendered
+from tunetrail.learning.tokens.rendering import answer_end, served_prompt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -43,7 +43,7 @@ from tunetrail.learning.tokens.chat import (
     last_answer,
     prompt_tokens,
 )
-from tunetrail.learning.tokens.templates import answer_end
+from tunetrail.learning.tokens.rendering import answer_end
 from tunetrail.learning.tokens.token_texts import TokenText, token_texts
 from tunetrail.learning.training.records import Record
 from tunetrail.learning.training_plan import TrainingPlan

@@ -23,7 +23,7 @@ from tunetrail.learning.tokens.chat import (
     example_lengths,
     supervised_counts,
 )
-from tunetrail.learning.tokens.templates import answer_end
+from tunetrail.learning.tokens.rendering import answer_end
 
 LOW_SHARE = 0.01
 """Share of supervised tokens below which nearly all of the work teaches nothing."""

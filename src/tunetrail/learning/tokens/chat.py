@@ -12,14 +12,9 @@ from transformers import PreTrainedTokenizerBase
 
 from tunetrail.config.language_model import KEEP
 from tunetrail.errors import SampleError
-from tunetrail.learning.tokens.templates import (
-    FILLER,
-    RenderedChat,
-    encode_rendered,
-    markers_of,
-    render_chat,
-    served_prompt,
-)
+from tunetrail.learning.tokens.markers import FILLER, markers_of
+from tunetrail.learning.tokens.rendered_tokens import encode_rendered
+from tunetrail.learning.tokens.rendering import RenderedChat, render_chat, served_prompt
 from tunetrail.samples.messages import is_learnt
 
 # The value that torch's cross-entropy leaves out by default.

@@ -12,13 +12,9 @@ from tunetrail.learning.tokens.chat import (
     prompt_tokens,
     tokenize_record,
 )
+from tunetrail.learning.tokens.rendering import answer_end, template_messages
 from tunetrail.learning.tokens.shared_text import tokenize_shared
-from tunetrail.learning.tokens.templates import (
-    PLAIN_TEMPLATE,
-    answer_end,
-    prepare_template,
-    template_messages,
-)
+from tunetrail.learning.tokens.templates import PLAIN_TEMPLATE, prepare_template
 from tunetrail.learning.tokens.tokenized import tokenize_examples
 from tunetrail.samples.messages import checked_messages, checked_tools
 
