@@ -8,7 +8,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 
 from tunetrail.evaluation.intervals import metric_intervals
-from tunetrail.evaluation.metrics import Array
+from tunetrail.evaluation.metric import Array
 from tunetrail.evaluation.scores import Scores
 
 Draw = Callable[[np.random.Generator, Array, float], Scores]

@@ -13,7 +13,7 @@ from tests.slow.coverage import Draw, check_coverage, check_metrics, groups_of, 
 
 from tunetrail.evaluation.health import health_values, pair_alignments, triplet_values
 from tunetrail.evaluation.intervals import metric_intervals
-from tunetrail.evaluation.metrics import Array
+from tunetrail.evaluation.metric import Array
 from tunetrail.evaluation.ranking import labelled_document_scores, retrieval_scores
 from tunetrail.evaluation.scores import (
     Scores,

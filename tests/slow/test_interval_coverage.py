@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tunetrail.evaluation.comparison import POWER, Comparison, compare
-from tunetrail.evaluation.metrics import Array, Floats
+from tunetrail.evaluation.metric import Array, Floats
 from tunetrail.evaluation.scores import Scores, language_scores, scores_from
 
 pytestmark = pytest.mark.slow

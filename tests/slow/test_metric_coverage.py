@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from tests.slow.coverage import Draw, check_metrics, normal
 
-from tunetrail.evaluation.metrics import CHRF_MATCHES, Array
+from tunetrail.evaluation.chrf import CHRF_MATCHES
+from tunetrail.evaluation.metric import Array
 from tunetrail.evaluation.scores import (
     Scores,
     language_scores,

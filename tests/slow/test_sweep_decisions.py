@@ -13,7 +13,7 @@ from scipy.stats import ttest_1samp
 from tunetrail.config import EvaluationConfig, GateConfig
 from tunetrail.deployment.gate import decide
 from tunetrail.evaluation.comparison import Comparison, compare
-from tunetrail.evaluation.metrics import Floats
+from tunetrail.evaluation.metric import Floats
 from tunetrail.evaluation.scores import Scores, scores_from
 from tunetrail.sweeps.study import JobState, Objective, SweepJob, best_of
 

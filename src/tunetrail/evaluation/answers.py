@@ -10,12 +10,9 @@ from typing import Any
 import numpy as np
 from sacrebleu.metrics.chrf import CHRF
 
-from tunetrail.evaluation.metrics import (
-    ANSWER_METRICS,
-    CHRF_MATCHES,
-    Array,
-    metric_named,
-)
+from tunetrail.evaluation.chrf import CHRF_MATCHES
+from tunetrail.evaluation.metric import Array
+from tunetrail.evaluation.metrics import ANSWER_METRICS, metric_named
 from tunetrail.evaluation.scores import Scores, check_equal
 from tunetrail.evaluation.share_intervals import Interval
 

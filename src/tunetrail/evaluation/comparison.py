@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import beta, norm, t
 
-from tunetrail.evaluation.metrics import Array, Floats, metric_named
+from tunetrail.evaluation.metric import Array, Floats
+from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.scores import UNSHARED_BYTES, Scores
 from tunetrail.plain_values import plain_values
 

@@ -16,7 +16,8 @@ from scipy.stats import rankdata, t
 
 from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.example_rows import REFERENCE
-from tunetrail.evaluation.metrics import Floats, metric_named
+from tunetrail.evaluation.metric import Floats
+from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.scores import Scores, scores_from
 from tunetrail.fingerprints import value_fingerprint
 from tunetrail.plain_values import NOT_PLAIN, plain_values

@@ -12,7 +12,7 @@ from scipy.linalg import orthogonal_procrustes
 from sklearn.decomposition import PCA
 
 from tunetrail.errors import UserError
-from tunetrail.evaluation.metrics import Array, Floats
+from tunetrail.evaluation.metric import Array, Floats
 from tunetrail.evaluation.scores import unit_vectors
 
 MAP_ARTIFACT = "evaluation/map.parquet"

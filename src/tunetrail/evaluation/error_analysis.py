@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from tunetrail.evaluation.example_rows import CANDIDATE, REFERENCE, ExampleRows
-from tunetrail.evaluation.metrics import Array, Floats, metric_named
+from tunetrail.evaluation.metric import Array, Floats
+from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.ranking import BEST_RANK, PREDICTED_LABEL
 from tunetrail.plain_values import NOT_PLAIN, plain_values
 

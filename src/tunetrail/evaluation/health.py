@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from tunetrail.evaluation.metrics import TIE, Array, Floats
+from tunetrail.evaluation.metric import Array, Floats
+from tunetrail.evaluation.metrics import TIE
 
 _CHUNK = 2_000
 """Vectors compared with one another; more of them are compared in chunks of this size."""

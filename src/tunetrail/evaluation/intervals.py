@@ -14,14 +14,8 @@ from tunetrail.evaluation.comparison import (
     expanded_tail,
     least_differing,
 )
-from tunetrail.evaluation.metrics import (
-    ANSWER_METRICS,
-    ANSWER_SHARES,
-    Array,
-    Floats,
-    Metric,
-    metric_named,
-)
+from tunetrail.evaluation.metric import Array, Floats, Metric
+from tunetrail.evaluation.metrics import ANSWER_METRICS, ANSWER_SHARES, metric_named
 from tunetrail.evaluation.scores import Scores
 from tunetrail.evaluation.share_intervals import (
     Interval,

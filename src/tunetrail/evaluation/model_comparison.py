@@ -10,7 +10,8 @@ import pandas as pd
 
 from tunetrail.evaluation.comparison import Comparison, cluster_index, compare
 from tunetrail.evaluation.example_rows import FOLD
-from tunetrail.evaluation.metrics import Floats, metric_named
+from tunetrail.evaluation.metric import Floats
+from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.scored_models import (
     ScoredModel,
     check_comparable,

@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from tunetrail.errors import SampleError
 from tunetrail.evaluation.classification import nearest_neighbour_codes, probe_codes
-from tunetrail.evaluation.metrics import CUTOFFS, TIE, Array, Floats
+from tunetrail.evaluation.metric import Array, Floats
+from tunetrail.evaluation.metrics import CUTOFFS, TIE
 from tunetrail.evaluation.scores import Scores, check_equal, scores_from, unit_vectors
 
 BEST_RANK, TOP_WRONG = "best_rank", "top_wrong"

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from tunetrail.errors import SampleError, TrainingError
-from tunetrail.evaluation.metrics import Array, Floats, metric_named
+from tunetrail.evaluation.metric import Array, Floats
+from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.thresholds import (
     accuracy_of_counts,
     best_threshold,

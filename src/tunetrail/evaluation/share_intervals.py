@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import norm, t
 
-from tunetrail.evaluation.metrics import Array, Floats
+from tunetrail.evaluation.metric import Array, Floats
 
 _ROUNDING = 1e-12
 """Differences of shares that come from rounding."""

@@ -11,7 +11,8 @@ import numpy as np
 from scipy.stats import binomtest, friedmanchisquare, rankdata, studentized_range
 
 from tunetrail.evaluation.comparison import cluster_index
-from tunetrail.evaluation.metrics import Array, CountStatistic, Floats, metric_named
+from tunetrail.evaluation.metric import Array, CountStatistic, Floats
+from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.scores import Scores
 
 _CELLS_AT_ONCE = 300_000

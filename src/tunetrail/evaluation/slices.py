@@ -23,7 +23,8 @@ from tunetrail.evaluation.comparison import (
     expanded_tail,
     least_differing,
 )
-from tunetrail.evaluation.metrics import Array, Floats, metric_named
+from tunetrail.evaluation.metric import Array, Floats
+from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.scores import Scores, unit_vectors
 
 LEAST_CLUSTERS = 20

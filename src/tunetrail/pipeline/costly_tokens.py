@@ -11,7 +11,7 @@ import pandas as pd
 from tunetrail.data.privacy.scrubber import Scrubber
 from tunetrail.data.rows import texts_of
 from tunetrail.evaluation.error_analysis import MOST_LISTED, costliest_tokens
-from tunetrail.evaluation.metrics import Array
+from tunetrail.evaluation.metric import Array
 from tunetrail.evaluation.scores import Scores
 from tunetrail.pipeline.stage_context import StageContext
 

@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 
 from tunetrail.cli.results_table import print_results
-from tunetrail.evaluation.metrics import METRICS, Metric
+from tunetrail.evaluation.metric import Metric
+from tunetrail.evaluation.metrics import METRICS
 
 
 def results(**comparison: Any) -> dict[str, Any]:

@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import norm, t
 
 from tunetrail.evaluation.comparison import Comparison, compare
-from tunetrail.evaluation.metrics import Array, metric_named
+from tunetrail.evaluation.metric import Array
+from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.scores import (
     Scores,
     language_scores,

@@ -12,7 +12,8 @@ from tunetrail.evaluation.health import (
     pair_alignments,
     triplet_values,
 )
-from tunetrail.evaluation.metrics import Array, Values, metric_named
+from tunetrail.evaluation.metric import Array, Values
+from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.scores import scores_from, unit_vectors
 
 

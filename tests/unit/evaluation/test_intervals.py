@@ -5,7 +5,7 @@ from scipy.stats import t as student
 
 from tunetrail.evaluation.health import health_values
 from tunetrail.evaluation.intervals import figures_with_bounds, metric_intervals, metric_table
-from tunetrail.evaluation.metrics import Array
+from tunetrail.evaluation.metric import Array
 from tunetrail.evaluation.ranking import retrieval_scores
 from tunetrail.evaluation.scores import Scores, scores_from, similarity_scores, unit_vectors
 from tunetrail.evaluation.share_intervals import Interval

@@ -13,7 +13,7 @@ from tunetrail.evaluation.comparison_page import comparison_page
 from tunetrail.evaluation.comparison_plots import comparison_figures
 from tunetrail.evaluation.cross_validation import paired_gain, pool_folds
 from tunetrail.evaluation.example_rows import CANDIDATE, FOLD, REFERENCE, ExampleRows, ScoredRun
-from tunetrail.evaluation.metrics import Floats
+from tunetrail.evaluation.metric import Floats
 from tunetrail.evaluation.model_comparison import ModelComparison, compare_models
 from tunetrail.evaluation.scored_models import ScoredModel, same_rows
 from tunetrail.evaluation.scores import (

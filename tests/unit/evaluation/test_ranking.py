@@ -9,7 +9,7 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import ndcg_score
 
-from tunetrail.evaluation.metrics import Array
+from tunetrail.evaluation.metric import Array
 from tunetrail.evaluation.ranking import (
     label_retrieval_scores,
     labelled_document_scores,

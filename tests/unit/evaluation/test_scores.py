@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 
 from tunetrail.errors import SampleError, TrainingError
-from tunetrail.evaluation.metrics import Array
+from tunetrail.evaluation.metric import Array
 from tunetrail.evaluation.ranking import label_retrieval_scores, retrieval_scores
 from tunetrail.evaluation.scores import (
     Scores,

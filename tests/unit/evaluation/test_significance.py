@@ -9,7 +9,7 @@ from scipy.stats import (
     wilcoxon,
 )
 
-from tunetrail.evaluation.metrics import Array
+from tunetrail.evaluation.metric import Array
 from tunetrail.evaluation.scores import Scores, language_scores, scores_from
 from tunetrail.evaluation.significance import (
     bonferroni_confidence,

@@ -3,7 +3,8 @@ import pytest
 from sentence_transformers.sentence_transformer.evaluation import BinaryClassificationEvaluator
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score
 
-from tunetrail.evaluation.metrics import Array, metric_named
+from tunetrail.evaluation.metric import Array
+from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.scores import Scores, similarity_scores
 from tunetrail.evaluation.thresholds import average_precision_of_counts, average_precision_shares
 

@@ -10,7 +10,7 @@ import pytest
 from tunetrail.config import CleaningConfig, EvaluationConfig, Settings
 from tunetrail.data.rows import records_of, rows_frame
 from tunetrail.errors import ConfigError
-from tunetrail.evaluation.metrics import Array
+from tunetrail.evaluation.metric import Array
 from tunetrail.evaluation.scoring import score_embedding
 from tunetrail.pipeline.corpus_file import corpus_documents, warn_of_foreign_corpus
 from tunetrail.pipeline.families import EMBEDDING

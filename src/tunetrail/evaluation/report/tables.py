@@ -15,7 +15,8 @@ from tunetrail.evaluation.example_rows import (
     TEST,
     ExampleRows,
 )
-from tunetrail.evaluation.metrics import Metric, is_metric, metric_named
+from tunetrail.evaluation.metric import Metric
+from tunetrail.evaluation.metrics import is_metric, metric_named
 from tunetrail.evaluation.report.run_report import ModelReport
 from tunetrail.evaluation.scores import Scores
 

@@ -1,0 +1,146 @@
+"""A metric: name, label, direction, and a formula that works on resamples of the examples.
+
+A metric is computed on all examples and on a bootstrap's resamples by the same code. Most metrics
+are functions of sums over the examples: a resample is then a row of counts, and thousands of them
+take one matrix product.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+Values = Mapping[str, Array]
+"""Per-example values by name, each [examples]."""
+Statistic = Callable[[Values, Array], Floats]
+"""Takes values [examples] by name and indices [resamples, examples]; returns [resamples]."""
+CountStatistic = Callable[[Floats], Floats]
+"""Takes how often each cluster was drawn, [resamples, clusters]; returns [resamples]."""
+Columns = Callable[[Values], Floats]
+"""Takes values [examples] by name; returns what a metric sums over them, [sums, examples]."""
+Resampler = Callable[[Values, Array], CountStatistic]
+"""Takes values [examples] by name and the cluster of each example, [examples], as an index."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """A metric of a model on a set of examples.
+
+    Attributes:
+        name: Its name in results and in MLflow.
+        label: Its name for people.
+        reads: Names of the per-example values that it depends on.
+        statistic: Its formula, for resamples given as indices.
+        resampler: Its formula, for resamples of whole clusters given as counts.
+        higher_is_better: Its direction.
+        per_example: Whether it has a value for each example, under its name.
+        weight: Name of the values by which examples weigh more or less; None if they weigh the
+            same.
+        best: The best value that there is, also of a single example; None if there is none.
+        ratio: For a ratio of sums from 0 to 1, such as the mean of such values: returns what is
+            summed, numerators and denominators [2, examples]; None for other metrics.
+        best_is_known: Whether the best value of an example is 1. If not, it is the best that
+            occurs: a query with one right document has a precision@10 of at most 0.1.
+        has_interval: Whether an interval can hold its true value.
+        of_classes: Whether it says how well positive pairs are told from negative ones.
+        optimism: How much a choice by the examples themselves flatters it, for resamples of whole
+            clusters; None if nothing is chosen.
+    """
+
+    name: str
+    label: str
+    reads: tuple[str, ...]
+    statistic: Statistic
+    resampler: Resampler
+    higher_is_better: bool = True
+    per_example: bool = True
+    weight: str | None = None
+    best: float | None = None
+    ratio: Columns | None = None
+    best_is_known: bool = True
+    has_interval: bool = True
+    of_classes: bool = False
+    optimism: Resampler | None = None
+
+
+def sums_resampler(columns: Columns, formula: Callable[[Floats], Floats]) -> Resampler:
+    """Return the resampler of a metric that depends on sums over the examples only.
+
+    Args:
+        columns: Returns what is summed, [columns, examples].
+        formula: Takes the sums, [columns, resamples]; returns [resamples].
+    """
+
+    def resampler(values: Values, cluster_of: Array) -> CountStatistic:
+        # Once for all resamples: a cluster drawn twice adds its sums twice.
+        cluster_sums = np.stack(
+            [np.bincount(cluster_of, weights=column) for column in columns(values)], axis=1
+        )
+        return lambda counts: formula((counts @ cluster_sums).T)
+
+    return resampler
+
+
+def sums_metric(columns: Columns, formula: Callable[[Floats], Floats], **fields: Any) -> Metric:
+    """Return a metric that depends on sums over the examples only."""
+
+    def statistic(values: Values, indices: Array) -> Floats:
+        return formula(columns(values)[:, indices].sum(axis=-1))
+
+    return Metric(statistic=statistic, resampler=sums_resampler(columns, formula), **fields)
+
+
+def share_metric(name: str, label: str, **fields: Any) -> Metric:
+    """Return a metric that is the mean of per-example values from 0 to 1."""
+    return mean_metric(name, label, ratio=mean_columns(name), **fields)
+
+
+def mean_metric(name: str, label: str, **fields: Any) -> Metric:
+    """Return a metric that is the mean of its per-example values."""
+    columns = mean_columns(name)
+    return sums_metric(columns, ratio, name=name, label=label, reads=(name,), **fields)
+
+
+def mean_columns(name: str) -> Columns:
+    """Return the sums whose ratio is the mean of per-example values."""
+
+    def columns(values: Values) -> Floats:
+        column = values[name].astype(np.float64)
+        return np.stack([column, np.ones_like(column)])
+
+    return columns
+
+
+def ratio_metric(
+    numerator: str, denominator: str, formula: Callable[[Floats], Floats], **fields: Any
+) -> Metric:
+    """Return a metric that is a ratio of sums, not a mean of ratios.
+
+    Each unit of the denominator, such as a byte, counts the same, however long its text.
+    """
+
+    def columns(values: Values) -> Floats:
+        return np.stack([values[numerator], values[denominator]]).astype(np.float64)
+
+    reads = (numerator, denominator)
+    fields = {"higher_is_better": False, "weight": denominator, **fields}
+    return sums_metric(columns, formula, reads=reads, **fields)
+
+
+def ratio(sums: Floats) -> Floats:
+    """Return the ratios of two sums, [2, resamples]."""
+    numerators, denominators = sums
+    ratios: Floats = numerators / denominators
+    return ratios
+
+
+def ratio_or_nan(sums: Floats) -> Floats:
+    """Return the ratios; NaN for a resample without anything to divide by."""
+    numerators, denominators = sums
+    unknown = np.full_like(numerators, np.nan)
+    ratios: Floats = np.divide(numerators, denominators, out=unknown, where=denominators > 0)
+    return ratios
