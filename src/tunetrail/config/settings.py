@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from tunetrail.config.checks import Rule, check, check_settings, setting
+from tunetrail.config.checks import SHARE, Rule, check, check_settings, setting
 from tunetrail.config.data import (
     AugmentationConfig,
     CleaningConfig,
@@ -85,6 +85,12 @@ class Settings:
 
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     """Extra rows for the train side."""
+
+    replay: float = setting(0.0, SHARE)
+    """Rows of earlier sessions that are learnt again, so that the model doesn't forget them, as a
+    share of the session's own train rows: 0.2 adds one for every five (experience replay, Rolnick
+    et al. 2019, https://arxiv.org/abs/1811.11682). They are drawn by the seed, as many from each
+    session, from the train rows that root has learnt from. 0 replays none."""
 
     feature_engineering: FeatureEngineeringConfig = field(default_factory=FeatureEngineeringConfig)
     """Lengths of the texts, and hard negatives."""

@@ -59,6 +59,19 @@ def rows_frame(records: Iterable[tuple[int, Sample]]) -> pd.DataFrame:
     return frame
 
 
+def stacked_rows(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return frames of rows one below the other; a column that a frame lacks is None there."""
+    columns = list(dict.fromkeys(column for frame in frames for column in frame.columns))
+    whole_frames = []
+    for frame in frames:
+        absent = [column for column in columns if column not in frame]
+        # pandas itself would make NaN of absent values.
+        nothing = {column: object_series([None] * len(frame), frame.index) for column in absent}
+        whole_frames.append(frame.assign(**nothing)[columns])
+    filled = [frame for frame in whole_frames if len(frame)]
+    return pd.concat(filled, ignore_index=True) if filled else whole_frames[0]
+
+
 def object_series(values: Sequence[Any], index: Any = None) -> pd.Series:
     """Return `values` as a column of Python objects; None stays None."""
     return pd.Series(list(values), dtype=object, index=index)

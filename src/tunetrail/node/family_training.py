@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunetrail.config import Settings
+from tunetrail.deployment.root_alias import RootAlias
 from tunetrail.node.started_run import StartedRun, session_tags
 from tunetrail.pipeline import STAGES, STEPS, DataSciencePipeline, Outcome
 from tunetrail.pipeline.benchmark import Benchmark
@@ -12,6 +13,7 @@ from tunetrail.pipeline.families import ModelFamily, requested_families
 from tunetrail.pipeline.lineage import Lineage
 from tunetrail.pipeline.looks import earlier_looks, promotion_rows, recorded_digest
 from tunetrail.pipeline.recording import resumable, summarize
+from tunetrail.pipeline.replay import earlier_sessions
 from tunetrail.pipeline.session_rows import previous_rows, training_frames
 from tunetrail.pipeline.stage_context import RunLedger
 from tunetrail.pipeline.stages.fit import ValidationSink, ignore_validation
@@ -42,10 +44,12 @@ class FamilyTraining:
         """Train the families that aren't finished; return the results by step and family."""
         run = self.started.run
 
-        # A wrong name of a base model has to fail before the first family is trained.
+        # A mistake in what a later family needs has to fail before the first one is trained.
         for family in self.families:
             if not self.started.is_finished(family):
                 family.resolve_base(self.settings)
+            if self.settings.replay and family.name not in self.started.model_runs:
+                self._check_replay(family)
 
         steps: dict[str, dict[str, Any]] = {}
         for family in self.families:
@@ -55,6 +59,15 @@ class FamilyTraining:
             for step, result in results.items():
                 steps.setdefault(step, {})[family.name] = result
         return steps
+
+    def _check_replay(self, family: ModelFamily) -> None:
+        """Raise `ConfigError` if there is nothing to replay."""
+        tracking = self.settings.tracking
+        name = tracking.registered_name(family.name)
+        root = RootAlias(tracker=self.started.run.tracker, name=name).version()
+        lineage = Lineage(database=self.database, family=family, prefix=tracking.prefix)
+        own_sessions = [self.started.session_id]
+        earlier_sessions(self.settings, lineage, root, own_sessions)
 
     def _results(self, family: ModelFamily) -> dict[str, Any]:
         """Return the results of a family by step, those of an earlier attempt if it finished."""

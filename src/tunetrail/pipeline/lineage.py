@@ -50,6 +50,20 @@ class Lineage:
             self._known_rows[version] = row_ids
         return row_ids
 
+    def rows_by_session(self, row_ids: RowIds) -> dict[str, RowIds]:
+        """Return the samples by the session that they belong to, the oldest session first."""
+        if not len(row_ids):
+            return {}
+        kind = self.family.kind
+        by_session = {}
+        for session_id in self.database.sessions_in_range(kind, int(row_ids[0]), int(row_ids[-1])):
+            own_ids = np.array(self.database.sample_ids(session_id, kind), dtype=np.int64)
+            own_rows = np.intersect1d(own_ids, row_ids)
+            # Ids lie in its range, but they may all belong to other sessions.
+            if len(own_rows):
+                by_session[session_id] = own_rows
+        return by_session
+
     def sessions(self, row_ids: RowIds) -> Iterator[Iterator[pd.DataFrame]]:
         """Yield for each session that has some of the samples the frames of all of its samples."""
         if not len(row_ids):

@@ -5,6 +5,7 @@ prepared/rows/       the sides of the split
 augmented.parquet    the train side with the rows that augmentation added
 train.parquet        the rows that the model is trained on
 additional.parquet   the rows of additional shapes that it is trained on as well
+replayed.parquet     the rows of earlier sessions that it is trained on again
 start/               the model that the training begins with, if that was root
 fit/                 the job of the training; see `tunetrail.pipeline.jobs`
 fold-N/              the job of each fold of the cross-validation
@@ -39,9 +40,10 @@ from tunetrail.pipeline.run_files import (
 
 STATE, PREPARED, START, FIT = "state.json", "prepared", "start", "fit"
 AUGMENTED, TRAIN, ADDITIONAL = "augmented.parquet", "train.parquet", "additional.parquet"
+REPLAYED = "replayed.parquet"
 _FOLDS = "fold-*"
 # Anything else can be made again, or is among the run's artifacts already.
-_NEEDED = (STATE, PREPARED, START, FIT, AUGMENTED, TRAIN, ADDITIONAL)
+_NEEDED = (STATE, PREPARED, START, FIT, AUGMENTED, TRAIN, ADDITIONAL, REPLAYED)
 _FORMAT = 2
 """Of `state.json`; another one can't be read."""
 
@@ -58,6 +60,7 @@ class RunState:
         base_model: Canonical name of the base model, once it is logged.
         split: `method` and `warnings` of the split.
         additional_rows: What became of the rows of each additional shape.
+        replayed: What was drawn from earlier sessions, None if nothing is replayed.
         started_from: `base`, or the URI of the root that the training begins with.
         auto_values: What was found for `auto` in the training's settings, as plain values.
         learnt: The `versions` whose learnt rows the test split was compared with, and the
@@ -74,6 +77,7 @@ class RunState:
     base_model: str | None = None
     split: dict[str, Any] | None = None
     additional_rows: Mapping[str, Any] | None = None
+    replayed: Mapping[str, Any] | None = None
     started_from: str | None = None
     auto_values: Mapping[str, Any] | None = None
     learnt: dict[str, Any] | None = None
@@ -100,6 +104,8 @@ class RunState:
             files += [side_file(folder / PREPARED, side) for side in SIDES]
         if state.additional_rows is not None:
             files.append(folder / ADDITIONAL)
+        if state.replayed is not None:
+            files.append(folder / REPLAYED)
         for path in files:
             with needed_to_resume(path):
                 # Reads the footer only, which comes last in a Parquet file: a cut-off one has none.

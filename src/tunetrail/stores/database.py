@@ -196,6 +196,10 @@ class DatabaseManager:
         """Return the sessions that have samples of a kind with ids in a range."""
         return sessions.sessions_in_range(self._database, kind, first_id, last_id)
 
+    def sample_ids(self, session_id: str, kind: SampleKind) -> list[int]:
+        """Return the row ids of a session's samples of a kind, ascending."""
+        return sessions.sample_ids(self._database, session_id, kind)
+
     def count_shapes(self, session_id: str, kind: SampleKind) -> dict[str, int]:
         """Return how many samples of each shape a session has, by shape."""
         return sessions.count_shapes(self._database, session_id, kind)

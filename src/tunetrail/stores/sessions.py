@@ -187,6 +187,16 @@ def sessions_in_range(
         return list(connection.scalars(statement))
 
 
+def sample_ids(database: DatabaseConnection, session_id: str, kind: SampleKind) -> list[int]:
+    """Return the row ids of a session's samples of a kind, ascending."""
+    row = SampleRow
+    statement = (
+        select(row.id).where(row.session_id == session_id, row.kind == str(kind)).order_by(row.id)
+    )
+    with database.reading() as connection:
+        return list(connection.scalars(statement))
+
+
 def count_shapes(database: DatabaseConnection, session_id: str, kind: SampleKind) -> dict[str, int]:
     """Return how many samples of each shape a session has, by shape."""
     row = SampleRow

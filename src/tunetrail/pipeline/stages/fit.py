@@ -172,6 +172,8 @@ def _train(
         "base_model": context.base.canonical_name,
         "rows": row_count,
     }
+    if context.state.replayed is not None:
+        step["replayed"] = dict(context.state.replayed)
     costs = {"seconds": measurements["seconds"], "steps": measurements["steps"]}
     context.finish_step("training", step, costs)
 

@@ -163,8 +163,7 @@ def _are_learnt(
     # Without a database, only the training's own rows are known.
     is_learnt = np.zeros(len(rows), dtype=bool)
     similarity = context.settings.split.near_duplicate_similarity
-    for learnt_rows in (prepared.split.train, prepared.additional):
-        if learnt_rows is not None:
-            different = without_twins(rows, learnt_rows, similarity)
-            is_learnt |= ~rows["row_id"].isin(different["row_id"]).to_numpy(bool)
+    for learnt_rows in prepared.learnt:
+        different = without_twins(rows, learnt_rows, similarity)
+        is_learnt |= ~rows["row_id"].isin(different["row_id"]).to_numpy(bool)
     return is_learnt

@@ -93,9 +93,7 @@ def _warn_of_unknown_rows(context: StageContext, lineage: Lineage, versions: lis
 
 def learnt_row_ids(context: StageContext, prepared: PreparedRows, started_from: str) -> RowIds:
     """Return the samples that a candidate has learnt from, its ancestors included."""
-    sides = [prepared.split.train["row_id"].to_numpy(np.int64)]
-    if prepared.additional is not None:
-        sides.append(prepared.additional["row_id"].to_numpy(np.int64))
+    sides = [frame["row_id"].to_numpy(np.int64) for frame in prepared.learnt]
     if context.lineage is not None and started_from != BASE:
         sides.append(context.lineage.row_ids([_version_of_uri(started_from)]))
     return np.unique(np.concatenate(sides))

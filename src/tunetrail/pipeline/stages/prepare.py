@@ -8,17 +8,22 @@ from typing import Any
 
 import pandas as pd
 
-from tunetrail.data.rows import records_of, rows_digest, texts_of_rows
+from tunetrail.data.rows import records_of, rows_digest, stacked_rows, texts_of_rows
 from tunetrail.data.splits import Split
 from tunetrail.evaluation.looks import rows_sketch
 from tunetrail.paths import private_file
 from tunetrail.pipeline.additional_shapes import AdditionalShapes
 from tunetrail.pipeline.preparing import build_preparation, keep_preparation, prepare_rows
-from tunetrail.pipeline.run_state import ADDITIONAL, AUGMENTED, PREPARED, TRAIN
+from tunetrail.pipeline.replay import Replay, earlier_sessions
+from tunetrail.pipeline.run_state import ADDITIONAL, AUGMENTED, PREPARED, REPLAYED, TRAIN
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.train_rows import TrainRowBuilder
+from tunetrail.pipeline.version_to_beat import version_to_beat
 
 logger = logging.getLogger(__name__)
+
+_REPLAYED_SESSIONS = "replayed"
+"""Folder of the run in which earlier sessions are prepared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +35,7 @@ class PreparedRows:
         augmented: The train side with the rows that were added.
         train: The same with mined negatives and features: the rows to learn from.
         additional: Rows of additional shapes to learn from as well; None if there are none.
+        replayed: Rows of earlier sessions among the rows to learn from; None if there are none.
         left_out: Number of test rows that are left out because root has learnt from their twins.
     """
 
@@ -37,12 +43,19 @@ class PreparedRows:
     augmented: pd.DataFrame
     train: pd.DataFrame
     additional: pd.DataFrame | None
+    replayed: pd.DataFrame | None = None
     left_out: int = 0
 
     @property
     def shape(self) -> str:
         """The shape of the rows that the model is judged by."""
         return str(self.split.train["shape"].iloc[0])
+
+    @property
+    def learnt(self) -> Sequence[pd.DataFrame]:
+        """The samples that the training learns from, without what was made from them."""
+        frames = (self.split.train, self.additional, self.replayed)
+        return [frame for frame in frames if frame is not None]
 
     @cached_property
     def test_sketch(self) -> Sequence[str]:
@@ -73,17 +86,22 @@ def prepare(
 
     split = state.read_split()
     additional = state.rows(ADDITIONAL) if state.additional_rows is not None else None
+    replayed = state.rows(REPLAYED) if state.replayed is not None else None
     if "augmentation" not in state.steps:
         # Before models are loaded to write rows; a run that has augmented has passed this.
-        _check_rows(context, split, additional)
-        _augment(context, builder, split.train)
+        _check_rows(context, split, (additional, replayed))
+        _augment(context, builder, split.train, replayed)
 
     augmented = state.rows(AUGMENTED)
     if "feature_engineering" not in state.steps:
         _engineer_features(context, builder, augmented)
 
     return PreparedRows(
-        split=split, augmented=augmented, train=state.rows(TRAIN), additional=additional
+        split=split,
+        augmented=augmented,
+        train=state.rows(TRAIN),
+        additional=additional,
+        replayed=replayed,
     )
 
 
@@ -104,6 +122,7 @@ def _split_rows(
 
     steps = keep_preparation(run, session, family.name, context.name, context.config.max_length)
     split = session.split()
+    held_out = pd.concat([split.validation, split.test], ignore_index=True)
     for purpose, side in (
         ("training", split.train),
         ("validation", split.validation),
@@ -112,11 +131,12 @@ def _split_rows(
         run.log_input(context.name, rows_digest(side), purpose, len(side))
 
     if shapes.losses:
-        held_out = pd.concat([split.validation, split.test], ignore_index=True)
         additional, state.additional_rows = shapes.prepare(held_out)
         run.log_dict(state.additional_rows, "steps/further_rows.json")
         run.log_input(context.name, rows_digest(additional), "training", len(additional))
         state.write_rows(additional, ADDITIONAL)
+    if settings.replay:
+        _replay(context, split.train, held_out)
 
     # One save at the end: a run killed before it prepares its rows again from the start.
     state.steps.update(steps)
@@ -124,9 +144,38 @@ def _split_rows(
     state.save()
 
 
-def _check_rows(context: StageContext, split: Split, additional: pd.DataFrame | None) -> None:
+def _replay(context: StageContext, train: pd.DataFrame, held_out: pd.DataFrame) -> None:
+    """Draw rows of earlier sessions, and write them to the run's folder."""
+    run, state = context.run, context.state
+    root, lineage = version_to_beat(context), context.lineage
+    sessions = earlier_sessions(
+        context.settings, lineage, root.version if root else None, [context.name]
+    )
+    assert lineage is not None  # otherwise there are no earlier sessions
+    replay = Replay(
+        family=context.family,
+        settings=context.settings,
+        lineage=lineage,
+        sessions=sessions,
+        models=context.models,
+        base=context.base.path,
+    )
+    replayed = replay.draw(train, held_out, state.folder / _REPLAYED_SESSIONS)
+
+    logger.info("%s: replay of %s", context.model_type, replayed.in_words)
+    state.replayed = replayed.to_dict()
+    run.log_dict(state.replayed, "steps/replay.json")
+    run.log_metrics({"replay/rows": len(replayed.rows)})
+    for session_id, rows in replayed.by_session.items():
+        run.log_input(session_id, rows_digest(rows), "replay", len(rows))
+    state.write_rows(replayed.rows, REPLAYED)
+
+
+def _check_rows(
+    context: StageContext, split: Split, further: Iterable[pd.DataFrame | None]
+) -> None:
     """Raise `ConfigError` or `SampleError` if model, settings and rows don't fit together."""
-    sides = [split.train, additional, split.validation, split.test]
+    sides = [split.train, *further, split.validation, split.test]
     records = [record for side in sides if side is not None for record in records_of(side)]
     learner = context.learner(str(split.train["shape"].iloc[0]))
     load = partial(context.models.load, context.family)
@@ -135,8 +184,13 @@ def _check_rows(context: StageContext, split: Split, additional: pd.DataFrame | 
     context.family.monitor_of(context.settings, split.train, split.validation)
 
 
-def _augment(context: StageContext, builder: TrainRowBuilder, train: pd.DataFrame) -> None:
-    """Augment the train split, and write it with the added rows to the run's folder."""
+def _augment(
+    context: StageContext,
+    builder: TrainRowBuilder,
+    train: pd.DataFrame,
+    replayed: pd.DataFrame | None,
+) -> None:
+    """Augment the train split, and write it with all added rows to the run's folder."""
     result = builder.augment(train)
     if len(result.rejected):
         path = context.state.folder / "augmentation_rejected.parquet"
@@ -146,7 +200,11 @@ def _augment(context: StageContext, builder: TrainRowBuilder, train: pd.DataFram
     _warn(context, result.notes)
 
     # The file before the step, which tells a resumed run that the file is there.
-    context.state.write_rows(result.rows, AUGMENTED)
+    rows = result.rows
+    if replayed is not None:
+        no_parents = pd.array([pd.NA] * len(replayed), dtype="Int64")
+        rows = stacked_rows([rows, replayed.assign(parent_id=no_parents)])
+    context.state.write_rows(rows, AUGMENTED)
     context.finish_step("augmentation", result.to_dict())
 
 
