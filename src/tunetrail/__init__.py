@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tunetrail.node import ModelTrainingNode, NodeConfig
     from tunetrail.pipeline import DataSciencePipeline
     from tunetrail.pipeline.root_model import load_root
+    from tunetrail.pipeline.training_result import TrainingResult
     from tunetrail.stores.database import DatabaseManager
 
 __version__ = "0.1.0"
@@ -20,6 +21,7 @@ __all__ = [
     "DatabaseManager",
     "ModelTrainingNode",
     "NodeConfig",
+    "TrainingResult",
     "__version__",
     "compare",
     "load_root",
@@ -30,6 +32,7 @@ _HOMES = {
     "DataSciencePipeline": "tunetrail.pipeline",
     "ModelTrainingNode": "tunetrail.node",
     "NodeConfig": "tunetrail.node",
+    "TrainingResult": "tunetrail.pipeline.training_result",
     "compare": "tunetrail.comparing",
     "load_root": "tunetrail.pipeline.root_model",
 }

@@ -149,6 +149,55 @@ def test_checkout_finds_its_own_files_from_elsewhere(tmp_path: Path) -> None:
     assert (REPOSITORY / "conf/train.yaml").is_file()
 
 
+TYPED_SCRIPT = """\
+from tunetrail import DatabaseManager, ModelTrainingNode, NodeConfig, TrainingResult
+
+with DatabaseManager("sqlite:///tunetrail.db") as manager:
+    node = ModelTrainingNode(NodeConfig(model_dir="models"), manager)
+    result = node.execute({"session_id": "s1", "model_type": "embedding"})
+
+reveal_type(result)
+reveal_type(result.families["embedding"].comparison.lower)
+print(result["results"]["steps"])
+print(result.familys)
+NodeConfig(model="minilm")
+"""
+
+
+@pytest.mark.parametrize("install", ["wheel", "editable"])
+def test_mypy_follows_the_installed_package(
+    install: str, source: Path, wheel: Path, tmp_path: Path
+) -> None:
+    environment, script = tmp_path / "env", tmp_path / "script.py"
+    script.write_text(TYPED_SCRIPT)
+    interpreter = environment / "bin/python"
+    made = run([sys.executable, "-m", "venv", "--without-pip", str(environment)], tmp_path)
+    assert made.returncode == 0, made.stdout + made.stderr
+    pip = [sys.executable, "-m", "pip", "--python", str(interpreter), "install"]
+    built = wheel if install == "wheel" else editable_wheel(source)
+    installed = run([*pip, "--no-deps", "--no-index", str(built)], tmp_path)
+    assert installed.returncode == 0, installed.stdout + installed.stderr
+
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--python-executable", str(interpreter)]
+    checked = run([*mypy, "--cache-dir", str(tmp_path / "cache"), str(script)], tmp_path)
+
+    *lines, _ = [line.partition(": ")[2] for line in checked.stdout.splitlines()]
+    assert lines == [
+        'note: Revealed type is "tunetrail.pipeline.training_result.TrainingResult"',
+        'note: Revealed type is "float | None"',
+        'error: "TrainingResult" has no attribute "familys"; maybe "families"?  [attr-defined]',
+        'error: Unexpected keyword argument "model" for "NodeConfig"  [call-arg]',
+    ], checked.stdout + checked.stderr
+
+
+def editable_wheel(source: Path) -> Path:
+    """Build what `pip install --editable` installs."""
+    code = "from setuptools.build_meta import build_editable; print(build_editable('editable'))"
+    built = run([sys.executable, "-c", code], source)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return next((source / "editable").glob("*.whl"))
+
+
 def test_import_of_tunetrail_leaves_the_heavy_libraries_alone(tmp_path: Path) -> None:
     code = "import sys, tunetrail; print(sorted({'torch', 'mlflow', 'pandas', 'hydra'} & set(sys.modules)))"
     shown = run([sys.executable, "-c", code], tmp_path, PYTHONPATH=str(REPOSITORY / "src"))

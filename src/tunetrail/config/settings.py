@@ -1,4 +1,4 @@
-"""All settings in the order in which data flows, and the specification's two dicts."""
+"""All settings in the order in which data flows, and the two short dicts that may set some."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -122,17 +122,18 @@ class Settings:
     def __post_init__(self) -> None:
         check_settings("", self)
 
-    def with_specification(
+    def with_short_configs(
         self,
         pipeline_config: Mapping[str, Any] | None = None,
         training_config: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> "Settings":
-        """Return a copy with the specification's two dicts applied.
+        """Return a copy with the two short dicts of `NodeConfig` applied.
 
         Args:
             pipeline_config: Any of `output_dir`, `n_splits`, `random_state`, `models_root_dir`.
-            training_config: Any of `embedding` and `llm`, each with any of the nine keys of the
-                specification.
+            training_config: Any of `embedding` and `llm`, each with any of `batch_size`,
+                `learning_rate`, `num_epochs`, `warmup_steps`, `weight_decay`,
+                `use_mixed_precision`, `max_grad_norm`, `early_stopping_patience`, `logging_steps`.
 
         Raises:
             ConfigError: An unknown key (with the nearest known one), a wrong type or a value out of
@@ -154,7 +155,7 @@ class Settings:
             check(isinstance(hyperparameters, Mapping), name, "a dict", hyperparameters)
             _check_keys(name, hyperparameters, _TRAINING_KEYS)
 
-            # `auto` is the only word among the specification's numbers.
+            # `auto` is the only word among these numbers.
             values = dict(hyperparameters)
             for key, value in hyperparameters.items():
                 if value != AUTO or key not in _SEARCHED_KEYS:

@@ -198,9 +198,9 @@ class GuardsConfig:
 
 @dataclass(kw_only=True)
 class TrainingConfig:
-    """The hyperparameters of a training, first the specification's `training_config`."""
+    """The hyperparameters of a training, first those that `training_config` may set."""
 
-    # The specification's keys, in its order.
+    # The keys of `training_config`, in its order.
 
     batch_size: int | str = setting(32, Rule("auto or at least 1", _is_batch_size))
     """Rows per batch (the field's micro-batch, if `batches.accumulate` adds up several), or
@@ -243,7 +243,7 @@ class TrainingConfig:
     """Optimizer steps between two points of the training curves; 0 means 10, or fewer in a short
     training, whose curves then have about 20 points."""
 
-    # Keys in addition to the specification's.
+    # All other keys.
 
     schedule: str = setting("linear", one_of(*SCHEDULES))
     """Course of the learning rate after the warm-up: `linear` or `cosine` to 0, `constant`,

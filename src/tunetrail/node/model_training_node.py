@@ -32,6 +32,7 @@ from tunetrail.pipeline.requests import (
 from tunetrail.pipeline.run_names import run_name
 from tunetrail.pipeline.run_settings import leaves, plain_settings, settings_of
 from tunetrail.pipeline.stages.fit import ValidationSink, ignore_validation
+from tunetrail.pipeline.training_result import TrainingResult
 from tunetrail.run_reports import try_to_log_report
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.resumable_runs import (
@@ -82,7 +83,7 @@ class ModelTrainingNode:
         self.report: str | None = None
         self.page: str | None = None
 
-    def execute(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def execute(self, request: Mapping[str, Any]) -> TrainingResult:
         """Train on one session.
 
         Args:
@@ -90,8 +91,8 @@ class ModelTrainingNode:
                 `llm`, or `all` (the default).
 
         Returns:
-            The specification's "Training Results", JSON-serialisable. Each step holds one entry per
-            model type.
+            What came of each model type. It is also the mapping that docs/python.md documents:
+            `result["results"]["steps"]` holds each step's report by model type.
 
         Raises:
             UserError: The request, the session or its samples can't be trained on.
@@ -184,7 +185,7 @@ class ModelTrainingNode:
         force: bool = False,
         selection: str | None = None,
         model_dir: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> TrainingResult:
         """Continue a run that failed, was stopped or was killed, as if it had never ended.
 
         The run keeps the settings that it began with; this node's settings only say where runs are
@@ -308,7 +309,7 @@ class ModelTrainingNode:
         session_id, model_type = checked_request(request)
         return prepare_session(self.settings, self.db_manager, session_id, model_type, folder)
 
-    def _complete(self, started: StartedRun) -> dict[str, Any]:
+    def _complete(self, started: StartedRun) -> TrainingResult:
         """Train what isn't finished, and return and store the results of the run."""
         with started.run.finish_on_exit():
             if not started.run.resumed:
@@ -330,7 +331,9 @@ class ModelTrainingNode:
         self.db_manager.update_training_run(
             started.training_run_id, state="succeeded", result=results
         )
-        return results
+        return TrainingResult(
+            results, run_id=started.run.run_id, report=self.report, page=self.page
+        )
 
     def _complete_fit(self, started: StartedRun, on_validation: ValidationSink) -> Outcome:
         """Train the only family of the run until its fit, and store how the run ended."""

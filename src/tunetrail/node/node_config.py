@@ -1,4 +1,4 @@
-"""What a node trains: the settings, and the specification's own names for some of them."""
+"""What a node trains: the settings, and short ways to set some of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -26,16 +26,21 @@ class NodeConfig:
     """Short name, hub id or folder; None for `settings.llm.model`."""
 
     pipeline_config: Mapping[str, Any] | None = None
-    """The specification's dict: `output_dir`, `n_splits`, `random_state`, `models_root_dir`."""
+    """Any of `output_dir`, `n_splits`, `random_state` and `models_root_dir`; they replace
+    `settings.output_dir`, `settings.cross_validation.n_splits`, `settings.seed` and
+    `settings.model_dir`."""
 
     training_config: Mapping[str, Mapping[str, Any]] | None = None
-    """The specification's dict of hyper-parameters for `embedding` and `llm`."""
+    """For `embedding` and `llm`, any of `batch_size`, `learning_rate`, `num_epochs`,
+    `warmup_steps`, `weight_decay`, `use_mixed_precision`, `max_grad_norm`,
+    `early_stopping_patience` and `logging_steps`; they replace those of `settings.TYPE.training`.
+    """
 
     settings: Settings = field(default_factory=Settings)
     """Everything else; after construction, with all of the above applied."""
 
     def __post_init__(self) -> None:
-        settings = self.settings.with_specification(self.pipeline_config, self.training_config)
+        settings = self.settings.with_short_configs(self.pipeline_config, self.training_config)
 
         # The settings are replaced, not changed: the caller may use them for another node.
         if self.model_dir is not None:

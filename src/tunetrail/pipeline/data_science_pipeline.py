@@ -75,9 +75,9 @@ class DataSciencePipeline:
 
     Args:
         settings: All that can be set; defaults if None.
-        pipeline_config: The specification's dict: `output_dir`, `n_splits`, `random_state`,
+        pipeline_config: As for `NodeConfig`: any of `output_dir`, `n_splits`, `random_state`,
             `models_root_dir`.
-        training_config: The specification's dict of hyper-parameters per model type.
+        training_config: As for `NodeConfig`: hyperparameters by model type.
         tracker: The MLflow store; opened from the settings if None.
 
     Raises:
@@ -93,7 +93,7 @@ class DataSciencePipeline:
         tracker: Tracker | None = None,
     ) -> None:
         settings = settings or Settings()
-        self.settings = settings.with_specification(pipeline_config, training_config)
+        self.settings = settings.with_short_configs(pipeline_config, training_config)
         self._tracker = tracker
 
     @property

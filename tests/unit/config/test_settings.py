@@ -32,8 +32,8 @@ TRAINING_CONFIG = {
 }
 
 
-def test_with_specification_applies_the_documented_dicts() -> None:
-    settings = Settings().with_specification(PIPELINE_CONFIG, TRAINING_CONFIG)
+def test_with_short_configs_applies_the_documented_dicts() -> None:
+    settings = Settings().with_short_configs(PIPELINE_CONFIG, TRAINING_CONFIG)
 
     assert (settings.output_dir, settings.model_dir, settings.seed) == (
         "training_output",
@@ -47,9 +47,9 @@ def test_with_specification_applies_the_documented_dicts() -> None:
         assert {name: getattr(section.training, name) for name in training} == training
 
 
-def test_with_specification_leaves_the_original_and_what_is_not_given() -> None:
+def test_with_short_configs_leaves_the_original_and_what_is_not_given() -> None:
     before = Settings(seed=7)
-    after = before.with_specification({"n_splits": 3}, {"llm": {"batch_size": 2}})
+    after = before.with_short_configs({"n_splits": 3}, {"llm": {"batch_size": 2}})
 
     assert before == Settings(seed=7)
     assert after.cross_validation.n_splits == 3 and after.llm.training.batch_size == 2
@@ -59,8 +59,8 @@ def test_with_specification_leaves_the_original_and_what_is_not_given() -> None:
     )
 
 
-def test_with_specification_accepts_paths_and_whole_numbers_as_floats() -> None:
-    settings = Settings().with_specification(
+def test_with_short_configs_accepts_paths_and_whole_numbers_as_floats() -> None:
+    settings = Settings().with_short_configs(
         {"output_dir": Path("out")}, {"embedding": {"max_grad_norm": 1}}
     )
     assert settings.output_dir == "out"
@@ -137,6 +137,6 @@ def test_with_specification_accepts_paths_and_whole_numbers_as_floats() -> None:
         (None, {"llm": {"batch_size": 0}}, "training.batch_size must be auto or at least 1, got 0"),
     ],
 )
-def test_with_specification_refuses(pipeline: Any, training: Any, message: str) -> None:
+def test_with_short_configs_refuses(pipeline: Any, training: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Settings().with_specification(pipeline, training)
+        Settings().with_short_configs(pipeline, training)
