@@ -226,13 +226,14 @@ class DatabaseManager:
         """Return the summaries of all sessions, oldest first."""
         return sessions.summarize(self._database)
 
-    def create_training_run(self, session_id: str, model_type: str) -> str:
-        """Store a pending run of this process and return its id.
+    def create_training_run(self, session_id: str | Sequence[str], model_type: str) -> str:
+        """Store a pending run of this process, on one session or several, and return its id.
 
         Raises:
             SessionError: There is no such session.
         """
-        return training_runs.create_training_run(self._database, session_id, model_type)
+        session_ids = [session_id] if isinstance(session_id, str) else list(session_id)
+        return training_runs.create_training_run(self._database, session_ids, model_type)
 
     def update_training_run(
         self,

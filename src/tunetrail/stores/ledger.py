@@ -64,7 +64,8 @@ class PromotionRecord:
         upper: Upper bound of the improvement's interval.
         run_id: The training run.
         mlflow_run_id: The MLflow run.
-        session_id: The session whose samples were trained on.
+        session_id: The session whose samples were trained on, the first one of several.
+        session_ids: All sessions, if there are several.
         test_rows: Sketch of the test rows that decided, see `tunetrail.evaluation.looks`; None if
             unknown.
         learnt_rows: The ids of the samples that the version has learnt from, its ancestors
@@ -93,6 +94,7 @@ class PromotionRecord:
     run_id: str | None = None
     mlflow_run_id: str | None = None
     session_id: str | None = None
+    session_ids: Sequence[str] | None = None
     test_rows: Sequence[str] | None = field(default=None, metadata=NOT_PLAIN)
     learnt_rows: bytes | None = field(default=None, metadata=NOT_PLAIN)
     digest: str | None = None
@@ -102,6 +104,13 @@ class PromotionRecord:
     details: dict[str, Any] | None = field(default=None, metadata=NOT_PLAIN)
     record_id: int | None = None
     created_at: datetime | None = None
+
+    @property
+    def sessions(self) -> tuple[str, ...]:
+        """The sessions whose samples were trained on; none for a move by hand."""
+        if self.session_ids:
+            return tuple(self.session_ids)
+        return () if self.session_id is None else (self.session_id,)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values, without test rows, learnt rows and details."""

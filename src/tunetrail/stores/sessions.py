@@ -14,7 +14,13 @@ from tunetrail.plain_values import plain_values
 from tunetrail.samples import Sample, SampleKind, sample_kinds
 from tunetrail.stores.connection import DatabaseConnection
 from tunetrail.stores.failures import shown
-from tunetrail.stores.tables import RejectedSampleRow, SampleRow, SessionRow, TrainingRunRow
+from tunetrail.stores.tables import (
+    RejectedSampleRow,
+    SampleRow,
+    SessionRow,
+    TrainingRunRow,
+    TrainingRunSessionRow,
+)
 
 NEW = "new"
 """The state of a session that was never trained on."""
@@ -107,8 +113,8 @@ def session_exists(database: DatabaseConnection, session_id: str) -> bool:
 def discard_session_without_samples(database: DatabaseConnection, session_id: str) -> None:
     """Remove a session and its rejected rows, unless it has a sample or a training run."""
     with database.transaction() as connection:
-        for table in (SampleRow, TrainingRunRow):
-            statement = select(table.id).where(table.session_id == session_id).limit(1)
+        for table in (SampleRow, TrainingRunSessionRow):
+            statement = select(table.session_id).where(table.session_id == session_id).limit(1)
             if connection.scalar(statement) is not None:
                 return
         # The session last: its rows refer to it.
@@ -235,6 +241,7 @@ def summarize(database: DatabaseConnection, session_id: str | None = None) -> li
 
     # Four statements and not one join, which would multiply samples, rejections and runs.
     sample, rejected, run = SampleRow, RejectedSampleRow, TrainingRunRow
+    run_session = TrainingRunSessionRow
     created = (
         select(SessionRow.session_id, SessionRow.created_at)
         .where(is_selected(SessionRow.session_id))
@@ -251,8 +258,9 @@ def summarize(database: DatabaseConnection, session_id: str | None = None) -> li
         .group_by(rejected.session_id)
     )
     runs = (
-        select(run.session_id, run.state, run.created_at)
-        .where(is_selected(run.session_id))
+        select(run_session.session_id, run.state, run.created_at)
+        .join(run, run.id == run_session.training_run_id)
+        .where(is_selected(run_session.session_id))
         .order_by(run.created_at, run.id)
     )
 

@@ -133,6 +133,23 @@ class TrainingRunRow(Base):
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class TrainingRunSessionRow(Base):
+    """A session that a training run learns from; the run itself names only the first one."""
+
+    __tablename__ = "training_run_sessions"
+    __table_args__ = (
+        UniqueConstraint("session_id", "training_run_id", name="training_run_sessions_once"),
+    )
+
+    training_run_id: Mapped[str] = mapped_column(
+        ForeignKey("training_runs.id", name="training_run_sessions_run"), primary_key=True
+    )
+    position: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    session_id: Mapped[str] = mapped_column(
+        ForeignKey("sessions.session_id", name="training_run_sessions_session")
+    )
+
+
 class PromotionRow(Base):
     """A line of the ledger. Triggers refuse to change or delete it, so it has no foreign keys."""
 
@@ -162,6 +179,8 @@ class PromotionRow(Base):
     run_id: Mapped[str | None] = mapped_column(Text)
     mlflow_run_id: Mapped[str | None] = mapped_column(Text)
     session_id: Mapped[str | None] = mapped_column(Text)
+    # Only if there are several; the first one is `session_id`.
+    session_ids: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     # `intent` before the alias moves, `decision` after it.
     event: Mapped[str] = mapped_column(Text)
     move_id: Mapped[str | None] = mapped_column(Text)

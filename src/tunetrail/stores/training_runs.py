@@ -2,20 +2,25 @@
 
 import dataclasses
 import uuid
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from tunetrail.errors import DatabaseError
 from tunetrail.plain_values import plain_values
 from tunetrail.stores.connection import DatabaseConnection, storable
+from tunetrail.stores.ingestion import chunked
 from tunetrail.stores.processes import ProcessIdentity
 from tunetrail.stores.sessions import check_session
-from tunetrail.stores.tables import TrainingRunRow, now
+from tunetrail.stores.tables import TrainingRunRow, TrainingRunSessionRow, now
+
+_MOST_PARAMETERS = 1000
+"""Run ids in one statement: databases bound the number of its parameters."""
 
 
 class RunState(StrEnum):
@@ -46,10 +51,14 @@ _PREVIOUS_STATES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingRun:
-    """One execution of the training node, with the process that it belongs to."""
+    """One execution of the training node, with the process that it belongs to.
+
+    It learns from `session_ids`, of which `session_id` is the first one.
+    """
 
     run_id: str
     session_id: str
+    session_ids: tuple[str, ...]
     model_type: str
     state: RunState
     reason: str | None
@@ -64,15 +73,18 @@ class TrainingRun:
         return plain_values(self)
 
 
-def create_training_run(database: DatabaseConnection, session_id: str, model_type: str) -> str:
+def create_training_run(
+    database: DatabaseConnection, session_ids: Sequence[str], model_type: str
+) -> str:
     """Store a pending run that belongs to this process, and return its id."""
     # Its error names the nearest session; the one of a foreign key wouldn't.
-    check_session(database, session_id)
+    for session_id in session_ids:
+        check_session(database, session_id)
 
-    process, created_at = ProcessIdentity.current(), now()
+    process, created_at, run_id = ProcessIdentity.current(), now(), uuid.uuid4().hex
     values = {
-        "id": uuid.uuid4().hex,
-        "session_id": session_id,
+        "id": run_id,
+        "session_id": session_ids[0],
         "model_type": model_type,
         "state": str(RunState.PENDING),
         "pid": process.pid,
@@ -82,9 +94,14 @@ def create_training_run(database: DatabaseConnection, session_id: str, model_typ
         "updated_at": created_at,
     }
 
+    sessions = [
+        {"training_run_id": run_id, "position": position, "session_id": session_id}
+        for position, session_id in enumerate(session_ids)
+    ]
     with database.transaction() as connection:
         connection.execute(insert(TrainingRunRow), values)
-    return str(values["id"])
+        connection.execute(insert(TrainingRunSessionRow), sessions)
+    return run_id
 
 
 def update_training_run(
@@ -136,13 +153,17 @@ def read_training_runs(
         TrainingRunRow.created_at, TrainingRunRow.id
     )
     if session_id is not None:
-        statement = statement.where(TrainingRunRow.session_id == session_id)
+        of_session = select(TrainingRunSessionRow.training_run_id).where(
+            TrainingRunSessionRow.session_id == session_id
+        )
+        statement = statement.where(TrainingRunRow.id.in_(of_session))
     if states:
         statement = statement.where(TrainingRunRow.state.in_(list(map(str, states))))
 
     with database.reading() as connection:
         rows = connection.execute(statement).mappings().all()
-    return [_training_run(row) for row in rows]
+        sessions = _sessions_of_runs(connection, [row["id"] for row in rows])
+    return [_training_run(row, sessions[row["id"]]) for row in rows]
 
 
 def read_training_run(database: DatabaseConnection, run_id: str) -> TrainingRun | None:
@@ -150,7 +171,23 @@ def read_training_run(database: DatabaseConnection, run_id: str) -> TrainingRun 
     statement = select(TrainingRunRow.__table__).where(TrainingRunRow.id == run_id)
     with database.reading() as connection:
         row = connection.execute(statement).mappings().one_or_none()
-    return None if row is None else _training_run(row)
+        sessions = _sessions_of_runs(connection, [run_id])
+    return None if row is None else _training_run(row, sessions[run_id])
+
+
+def _sessions_of_runs(connection: Connection, run_ids: Sequence[str]) -> dict[str, list[str]]:
+    """Return the sessions of some runs in their order, by run."""
+    row = TrainingRunSessionRow
+    sessions: dict[str, list[str]] = defaultdict(list)
+    for chunk in chunked(run_ids, _MOST_PARAMETERS):
+        statement = (
+            select(row.training_run_id, row.session_id)
+            .where(row.training_run_id.in_(chunk))
+            .order_by(row.training_run_id, row.position)
+        )
+        for run_id, session_id in connection.execute(statement):
+            sessions[run_id].append(session_id)
+    return sessions
 
 
 def reopen_training_run(database: DatabaseConnection, run: TrainingRun) -> None:
@@ -189,10 +226,11 @@ def reopen_training_run(database: DatabaseConnection, run: TrainingRun) -> None:
         )
 
 
-def _training_run(row: Mapping[Any, Any]) -> TrainingRun:
+def _training_run(row: Mapping[Any, Any], session_ids: Sequence[str]) -> TrainingRun:
     return TrainingRun(
         run_id=row["id"],
         session_id=row["session_id"],
+        session_ids=tuple(session_ids),
         model_type=row["model_type"],
         state=RunState(row["state"]),
         reason=row["reason"],

@@ -514,6 +514,24 @@ def test_fresh_database_survives_four_processes_at_once(url):
     assert DatabaseManager(url).session_summary("s1").samples["llm"] == 200
 
 
+def test_a_training_run_of_several_sessions_is_a_run_of_each(manager, session):
+    manager.ingest("other", PAIRS, SampleKind.EMBEDDING)
+    run_id = manager.create_training_run(["other", session], "embedding")
+    manager.update_training_run(run_id, state="running")
+
+    run = manager.training_run(run_id)
+    assert (run.session_id, run.session_ids) == ("other", ("other", session))
+    assert [manager.training_runs(name) for name in ("other", session)] == [[run], [run]]
+    assert {summary.state for summary in manager.sessions()} == {"running"}
+    assert run.to_dict()["session_ids"] == ["other", session]
+
+
+def test_a_training_run_of_an_unknown_session_is_not_stored(manager, session):
+    with pytest.raises(SessionError, match="got 'othr'"):
+        manager.create_training_run([session, "othr"], "embedding")
+    assert manager.training_runs() == []
+
+
 def test_migrations_make_exactly_the_tables(url):
     with DatabaseConnection(url).transaction() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
@@ -523,6 +541,7 @@ def test_migrations_make_exactly_the_tables(url):
 
 def test_migrations_bring_a_database_of_the_first_tables_up_to_date(manager, session, url):
     before = list(manager.read_samples(session, SampleKind.EMBEDDING))
+    run_id = manager.create_training_run(session, "embedding")
     with DatabaseConnection(url).transaction() as connection:
         connection.execute(text("ALTER TABLE samples DROP COLUMN timestamp"))
         connection.execute(text("ALTER TABLE samples DROP COLUMN weight"))
@@ -533,12 +552,16 @@ def test_migrations_bring_a_database_of_the_first_tables_up_to_date(manager, ses
         connection.execute(text("DROP INDEX promotions_of_move"))
         for column in ("event", "move_id", "actor", "details"):
             connection.execute(text(f"ALTER TABLE promotions DROP COLUMN {column}"))
+        connection.execute(text("ALTER TABLE promotions DROP COLUMN session_ids"))
+        connection.execute(text("DROP TABLE training_run_sessions"))
         connection.execute(text("DROP TABLE study_logs"))
         connection.execute(text("ALTER TABLE promotions DROP COLUMN digest"))
         connection.execute(text("DROP TABLE benchmark_rows"))
         connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0001'"))  # noqa: S608
     with DatabaseManager(url) as reopened:
         assert list(reopened.read_samples(session, SampleKind.EMBEDDING)) == before
+        assert reopened.training_run(run_id).session_ids == (session,)
+        assert reopened.session_summary(session).state == "pending"
         report = reopened.ingest(
             session, [*PAIRS, ROWS["text"] | {"timestamp": 0}], SampleKind.EMBEDDING
         )
