@@ -13,7 +13,8 @@ from tunetrail.config.trainer import TrainerConfig
 from tunetrail.data.rows import rows_frame
 from tunetrail.errors import ConfigError
 from tunetrail.pipeline import Pruned
-from tunetrail.pipeline.families import EMBEDDING, LLM, ModelFamily
+from tunetrail.pipeline.families import EMBEDDING, LLM
+from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.stages.fit import MonitoredValue
 from tunetrail.run_reports import REPORT_ARTIFACT
 from tunetrail.samples import SampleKind, parse_sample

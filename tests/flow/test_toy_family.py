@@ -32,7 +32,8 @@ from tunetrail.learning.fit_result import FitResult
 from tunetrail.learning.models.catalog import Catalog
 from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.pipeline import families
-from tunetrail.pipeline.families import ModelFamily, register_family
+from tunetrail.pipeline.families import register_family
+from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.samples import ColumnType, SampleKind, SampleShape, register_shape, shapes
 
 pytestmark = pytest.mark.processes

@@ -9,7 +9,7 @@ from tunetrail.config import Settings, check_identifier
 from tunetrail.deployment.root_alias import RootAlias
 from tunetrail.deployment.root_moves import RootMoves
 from tunetrail.pipeline import remove_leftovers
-from tunetrail.pipeline.families import ModelFamily
+from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.scratch import sweep
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.tracking import Tracker

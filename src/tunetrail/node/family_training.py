@@ -9,9 +9,10 @@ from tunetrail.deployment.root_alias import RootAlias
 from tunetrail.node.started_run import StartedRun, session_tags
 from tunetrail.pipeline import STAGES, STEPS, DataSciencePipeline, Outcome
 from tunetrail.pipeline.benchmark import Benchmark
-from tunetrail.pipeline.families import ModelFamily, requested_families
+from tunetrail.pipeline.families import requested_families
 from tunetrail.pipeline.lineage import Lineage
 from tunetrail.pipeline.looks import earlier_looks, promotion_rows, recorded_digest
+from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.recording import resumable, summarize
 from tunetrail.pipeline.replay import earlier_sessions
 from tunetrail.pipeline.session_rows import previous_rows, training_frames

@@ -19,7 +19,8 @@ from tunetrail.node.node_config import NodeConfig
 from tunetrail.node.preparation import prepare_session
 from tunetrail.node.started_run import StartedRun, selection_by_hand, session_tags
 from tunetrail.pipeline import DataSciencePipeline, Outcome, open_tracker
-from tunetrail.pipeline.families import ModelFamily, requested_families
+from tunetrail.pipeline.families import requested_families
+from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.recording import recorded, write_note
 from tunetrail.pipeline.requests import (
     check_callbacks,

@@ -10,7 +10,8 @@ from tunetrail.data.report.session_report import join_sessions
 from tunetrail.errors import ModelError
 from tunetrail.learning.models.catalog import ResolvedModel
 from tunetrail.pipeline import DataSciencePipeline
-from tunetrail.pipeline.families import ALL_FAMILIES, ModelFamily, requested_families
+from tunetrail.pipeline.families import ALL_FAMILIES, requested_families
+from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.requests import check_samples
 from tunetrail.pipeline.session_rows import previous_rows, training_frames
 from tunetrail.stores.database import DatabaseManager

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from tunetrail.config import Settings
 from tunetrail.errors import UserError
-from tunetrail.pipeline.families import ModelFamily
 from tunetrail.pipeline.general_file import GeneralFile
+from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.stores.database import RunState
 from tunetrail.stores.provenance import git_tags, version_tags
 from tunetrail.stores.resumable_runs import ModelRun, ResumableRun

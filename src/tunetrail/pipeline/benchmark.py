@@ -7,7 +7,7 @@ import pandas as pd
 
 from tunetrail.data.rows import texts_of_rows
 from tunetrail.fingerprints import value_fingerprint
-from tunetrail.pipeline.families import ModelFamily
+from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.stores.database import BenchmarkRecord, DatabaseManager
 
 

@@ -18,7 +18,7 @@ from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.training.out_of_memory import explaining_full_memory
 from tunetrail.pipeline.benchmark import Benchmark
 from tunetrail.pipeline.corpus_file import corpus_documents
-from tunetrail.pipeline.families import ModelFamily, family_named
+from tunetrail.pipeline.families import family_named
 from tunetrail.pipeline.general_file import GeneralFile, read_general_file
 from tunetrail.pipeline.jobs import ignore_metrics
 from tunetrail.pipeline.lineage import Lineage
@@ -28,6 +28,7 @@ from tunetrail.pipeline.looks import (
     no_looks,
     no_promotion_rows,
 )
+from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.pipeline.outcome import STAGES, Outcome, OutcomeState, Pruned, check_stage
 from tunetrail.pipeline.preparing import build_preparation, prepare_rows

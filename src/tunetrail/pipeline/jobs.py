@@ -44,8 +44,9 @@ from tunetrail.learning.training.monitor import Monitor
 from tunetrail.learning.training.named_callbacks import logging_to
 from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.paths import private_folder
-from tunetrail.pipeline.families import ModelFamily, family_named
+from tunetrail.pipeline.families import family_named
 from tunetrail.pipeline.mining import remembered, remining
+from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.ranks import fit_by_ranks, recovery_of_job
 from tunetrail.pipeline.run_files import (
     needed_to_resume,

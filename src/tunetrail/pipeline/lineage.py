@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tunetrail.pipeline.families import ModelFamily
+from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.session_rows import session_frames
 from tunetrail.stores.database import DatabaseManager
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunetrail.config import Settings
-from tunetrail.pipeline.families import ModelFamily
+from tunetrail.pipeline.model_family import ModelFamily
 
 
 @dataclass(frozen=True, kw_only=True)

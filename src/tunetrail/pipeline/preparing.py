@@ -21,7 +21,7 @@ from tunetrail.data.report.session_report import report_section, write_report
 from tunetrail.data.rows import rows_of_shapes
 from tunetrail.errors import SampleError
 from tunetrail.learning.row_vectors import vectors_identity
-from tunetrail.pipeline.families import ModelFamily
+from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.pipeline.stage_context import log_step
 from tunetrail.samples import shape_named

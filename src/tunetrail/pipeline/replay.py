@@ -18,8 +18,8 @@ from tunetrail.data.flow.prepared import PreparedSession
 from tunetrail.data.rows import object_series, rows_digest, rows_of_shapes, stacked_rows
 from tunetrail.errors import ConfigError, SampleError
 from tunetrail.pipeline.additional_shapes import without_twins
-from tunetrail.pipeline.families import ModelFamily
 from tunetrail.pipeline.lineage import Lineage, RowIds
+from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.pipeline.preparing import build_preparation
 from tunetrail.pipeline.session_rows import session_frames

@@ -13,8 +13,9 @@ from tunetrail.learning.training.named_callbacks import (
     check_loggers,
 )
 from tunetrail.learning.training.sharding import FSDP
-from tunetrail.pipeline.families import ALL_FAMILIES, ModelFamily, requested_families
+from tunetrail.pipeline.families import ALL_FAMILIES, requested_families
 from tunetrail.pipeline.general_file import GeneralFile, read_general_file
+from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.ranks import rank_count
 from tunetrail.stores.database import SessionSummary
 

@@ -10,8 +10,9 @@ from tunetrail.deployment.registry import Registry
 from tunetrail.errors import DeploymentError, ModelError, UserError
 from tunetrail.learning.language_model.answering import AnsweringModel
 from tunetrail.learning.models.folders import check_plain_files
-from tunetrail.pipeline.families import ModelFamily, family_named
+from tunetrail.pipeline.families import family_named
 from tunetrail.pipeline.looks import recorded_digest
+from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.tracking import existing_store, shown_uri
 

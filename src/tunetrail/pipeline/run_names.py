@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from tunetrail.config import MODEL_SECTIONS, Settings
-from tunetrail.pipeline.families import ModelFamily
+from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.run_settings import leaves
 from tunetrail.reporting.readable import readable
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from tunetrail.config import Settings
 from tunetrail.data.rows import rows_frame, rows_of_shapes
-from tunetrail.pipeline.families import ModelFamily
+from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.samples import shape_named
 from tunetrail.stores.database import DatabaseManager
 

@@ -14,7 +14,6 @@ from tunetrail.evaluation.scores import Scores
 from tunetrail.learning.learner import Learner
 from tunetrail.learning.models.catalog import ResolvedModel
 from tunetrail.pipeline.benchmark import Benchmark
-from tunetrail.pipeline.families import ModelFamily
 from tunetrail.pipeline.general_file import GeneralFile
 from tunetrail.pipeline.lineage import Lineage
 from tunetrail.pipeline.looks import (
@@ -23,6 +22,7 @@ from tunetrail.pipeline.looks import (
     no_looks,
     no_promotion_rows,
 )
+from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.pipeline.run_state import RunState
 from tunetrail.stores.database import DatabaseManager

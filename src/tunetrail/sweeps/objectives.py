@@ -12,7 +12,7 @@ from tunetrail.errors import ConfigError, SampleError, did_you_mean
 from tunetrail.evaluation.cross_validation import CrossValidationResult
 from tunetrail.evaluation.metrics import is_metric, metric_named
 from tunetrail.pipeline import Outcome
-from tunetrail.pipeline.families import ModelFamily
+from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.requests import check_samples, single_family
 from tunetrail.pipeline.session_rows import training_frames
 from tunetrail.stores.database import DatabaseManager, SessionSummary

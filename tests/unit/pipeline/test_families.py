@@ -42,7 +42,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
 TICKET_MODULE = """
 import dataclasses
-from tunetrail.pipeline.families import EMBEDDING
+from tunetrail.pipeline.families import (EMBEDDING)
 TICKET = dataclasses.replace(EMBEDDING, name="ticket")
 """
 

@@ -8,7 +8,8 @@ from tunetrail.config import LanguageModelConfig, Settings, TrainingConfig
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.config.training import MemoryConfig, OptimizerConfig
 from tunetrail.errors import ConfigError
-from tunetrail.pipeline.families import EMBEDDING, LLM, ModelFamily
+from tunetrail.pipeline.families import EMBEDDING, LLM
+from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.requests import check_devices
 
 
