@@ -38,6 +38,29 @@ def model_fingerprint(folder: Path, *, contents: bool = True) -> str:
     return value_fingerprint([files_fingerprint(settings, folder), headers])
 
 
+def weights_fingerprint(folder: Path) -> str:
+    """Return the SHA-256 (hex) of a model's weights: their names, types, shapes and values.
+
+    Neither the order of the tensors in their files nor what else the files say counts, so that
+    another version of a library gives the same fingerprint. The shards of one folder are one file.
+    """
+    tensors: dict[str, list[Any]] = {}
+    for file in folder.rglob("*.safetensors"):
+        module = file.parent.relative_to(folder).as_posix()
+        header = _safetensors_header(file)
+        # The values follow the header and the eight bytes of its length.
+        start = 8 + len(header)
+        with file.open("rb") as stream:
+            for name, tensor in json.loads(header).items():
+                if name == "__metadata__":
+                    continue
+                first, last = tensor["data_offsets"]
+                stream.seek(start + first)
+                values = hashlib.sha256(stream.read(last - first)).hexdigest()
+                tensors[f"{module}/{name}"] = [tensor["dtype"], tensor["shape"], values]
+    return value_fingerprint(tensors)
+
+
 def _safetensors_header(file: Path) -> bytes:
     """Return the header of a safetensors file: the names, types and shapes of its tensors."""
     with file.open("rb") as stream:

@@ -185,6 +185,7 @@ def test_execute_logs_what_a_person_compares(trained: Any, tmp_path: Path) -> No
     assert {artifact.path for artifact in client.list_artifacts(pipeline.info.run_id)} == {
         "config.json",
         "config.yaml",
+        "environment",
         # The warning of the preflight that patience can't stop so short a training.
         "log.txt",
         "report",

@@ -3,9 +3,15 @@
 import shutil
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 
-from tunetrail.fingerprints import files_fingerprint, model_fingerprint, value_fingerprint
+from tunetrail.fingerprints import (
+    files_fingerprint,
+    model_fingerprint,
+    value_fingerprint,
+    weights_fingerprint,
+)
 
 
 def test_model_fingerprint_knows_other_weights_of_one_kind(
@@ -41,3 +47,23 @@ def test_files_fingerprint_knows_names_and_contents(tmp_path: Path) -> None:
     second.write_text("other text")
 
     assert len({before, renamed, files_fingerprint([second], tmp_path)}) == 3
+
+
+def test_weights_fingerprint_is_of_the_values_and_not_of_the_files(tmp_path: Path) -> None:
+    weights = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.bfloat16)}
+    folders = {name: tmp_path / name for name in ("whole", "shards", "moved", "reshaped", "other")}
+    for folder in folders.values():
+        folder.mkdir()
+    save_file(weights, folders["whole"] / "model.safetensors", {"format": "pt"})
+    for name, values in weights.items():
+        save_file({name: values}, folders["shards"] / f"{name}.safetensors")
+    (folders["moved"] / "1_Dense").mkdir()
+    save_file(weights, folders["moved"] / "1_Dense/model.safetensors")
+    reshaped = {**weights, "a": weights["a"].reshape(3, 2)}
+    save_file(reshaped, folders["reshaped"] / "model.safetensors")
+    save_file({**weights, "b": weights["b"] + 1.0}, folders["other"] / "model.safetensors")
+
+    fingerprints = {name: weights_fingerprint(folder) for name, folder in folders.items()}
+
+    assert fingerprints["whole"] == fingerprints["shards"]
+    assert len(set(fingerprints.values())) == 4

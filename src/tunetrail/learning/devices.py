@@ -5,8 +5,11 @@ Between its computations a model lies on the CPU: two of them would need the GPU
 
 import logging
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +76,40 @@ def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def machine_facts() -> dict[str, Any]:
+    """Return what the last digits of a computation depend on: processor, threads, GPUs, CUDA."""
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "cpu": _cpu_name(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "gpus": gpus,
+        # A build for GPUs is another build on the CPU, too.
+        "cuda": torch.version.cuda,
+    }
+
+
+def _cpu_name() -> str:
+    """Return the processor's name as Linux tells it, or else as Python knows it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+@contextmanager
+def thread_count(threads: int) -> Iterator[None]:
+    """Compute with a number of threads in the block: sums depend on how they are divided."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def check_batch(training: TrainingConfig, devices: int, section: str) -> None:

@@ -19,6 +19,7 @@ from tunetrail.node.node_config import NodeConfig
 from tunetrail.node.preparation import prepare_session
 from tunetrail.node.started_run import StartedRun, selection_by_hand, session_tags
 from tunetrail.pipeline import DataSciencePipeline, Outcome, open_tracker
+from tunetrail.pipeline.environment import log_environment
 from tunetrail.pipeline.families import requested_families
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.recording import recorded, write_note
@@ -365,3 +366,4 @@ class ModelTrainingNode:
         run.log_dict(settings, "config.yaml")
         run.log_dict(settings, CONFIGURATION)
         run.log_params(dict(leaves(settings)))
+        log_environment(run)

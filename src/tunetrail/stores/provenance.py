@@ -4,6 +4,7 @@ import importlib.metadata
 import shutil
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 
 LIBRARIES = (
     "tunetrail",
@@ -32,23 +33,32 @@ def changed_versions(tags: Mapping[str, str]) -> list[str]:
 
 def git_tags() -> dict[str, str]:
     """Return the commit of the current folder and whether it is dirty; empty outside of git."""
-    executable = shutil.which("git")
-    if executable is None:
-        return {}
-
-    def git(*arguments: str) -> str | None:
-        command = [executable, *arguments]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603 - fixed words
-        # A git that hangs or can't be started costs a run its tags, never the training.
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    commit = git("rev-parse", "HEAD")
+    commit = run_git("rev-parse", "HEAD")
     if commit is None:
         return {}
     return {
-        "mlflow.source.git.commit": commit,
-        "git.dirty": str(bool(git("status", "--porcelain"))).lower(),
+        "mlflow.source.git.commit": commit.strip(),
+        "git.dirty": str(bool((run_git("status", "--porcelain") or "").strip())).lower(),
     }
+
+
+def run_git(*arguments: str, folder: Path | None = None) -> str | None:
+    """Return what git prints in a folder, by default the current one; None if it fails."""
+    executable = shutil.which("git")
+    if executable is None:
+        return None
+    command = [executable, *arguments]
+    try:
+        done = subprocess.run(  # noqa: S603 - fixed words
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=10,
+            check=False,
+            cwd=folder,
+        )
+    # A git that hangs or can't be started costs a run its tags, never the training.
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None

@@ -121,18 +121,25 @@ class TrackedRun:
         Raises:
             TrackingError: The artifact doesn't exist or can't be read.
         """
+        try:
+            return dict(json.loads(self.read_text(file)))
+        except ValueError as error:
+            raise TrackingError(
+                f"the artifact {file} of the run {self.run_id} is not JSON: {error}"
+            ) from error
+
+    def read_text(self, file: str) -> str:
+        """Return a text artifact.
+
+        Raises:
+            TrackingError: The artifact doesn't exist or can't be read.
+        """
         with (
             self.tracker.request(),
             scratch_folder() as folder,
         ):
             path = Path(self.tracker.client.download_artifacts(self.run_id, file, str(folder)))
-            try:
-                content = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise TrackingError(
-                    f"the artifact {file} of the run {self.run_id} is not JSON: {error}"
-                ) from error
-        return dict(content)
+            return path.read_text(encoding="utf-8", errors="replace")
 
     def download(self, file: str, folder: Path) -> Path:
         """Return the path of an artifact in a local folder, where it is copied to if it is remote.

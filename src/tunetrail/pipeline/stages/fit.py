@@ -10,6 +10,7 @@ from typing import Any
 
 from tunetrail.config import AUTO
 from tunetrail.evaluation.plots import learning_curve_figure
+from tunetrail.fingerprints import model_fingerprint, weights_fingerprint
 from tunetrail.learning.learner import Learner
 from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.training.monitor import Monitor
@@ -171,6 +172,9 @@ def _train(
         "started_from": started_from,
         "base_model": context.base.canonical_name,
         "rows": row_count,
+        # By these, `tunetrail repro` tells whether it began and ended with the same weights.
+        "start_digest": model_fingerprint(Path(start)),
+        "weights_digest": weights_fingerprint(folder / MODEL),
     }
     if context.state.replayed is not None:
         step["replayed"] = dict(context.state.replayed)

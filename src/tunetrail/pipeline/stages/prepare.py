@@ -15,6 +15,7 @@ from tunetrail.paths import private_file
 from tunetrail.pipeline.additional_shapes import AdditionalShapes
 from tunetrail.pipeline.preparing import build_preparation, keep_preparation, prepare_rows
 from tunetrail.pipeline.replay import Replay, earlier_sessions
+from tunetrail.pipeline.row_digests import ROW_DIGESTS, RowDigester
 from tunetrail.pipeline.run_state import ADDITIONAL, AUGMENTED, PREPARED, REPLAYED, TRAIN
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.train_rows import TrainRowBuilder
@@ -113,6 +114,8 @@ def _split_rows(
     """Validate, clean and split the rows; write the splits to the run's folder."""
     family, settings, run, state = context.family, context.settings, context.run, context.state
     logger.info("%s: validation, cleaning and split", family.name)
+    digester = RowDigester()
+    rows = digester.passing(rows)
     shapes = AdditionalShapes(context=context)
     if shapes.losses:
         # Wraps the stream: the rows are remembered while the preparation below reads them.
@@ -120,6 +123,7 @@ def _split_rows(
     preparation = build_preparation(family, settings, context.base.path, context.models, reference)
     session = prepare_rows(family, settings, preparation, rows, state.folder / PREPARED)
 
+    _keep_digests(context, digester)
     steps = keep_preparation(run, session, family.name, context.name, context.config.max_length)
     split = session.split()
     held_out = pd.concat([split.validation, split.test], ignore_index=True)
@@ -142,6 +146,15 @@ def _split_rows(
     state.steps.update(steps)
     state.split = {"method": split.method, "warnings": list(split.warnings)}
     state.save()
+
+
+def _keep_digests(context: StageContext, digester: RowDigester) -> None:
+    """Write the digests of the rows that were given to the run, so that it can be repeated."""
+    folder, name = ROW_DIGESTS.split("/")
+    path = context.state.folder / name
+    digester.result().write(path)
+    context.run.log_artifact(path, folder)
+    path.unlink()
 
 
 def _replay(context: StageContext, train: pd.DataFrame, held_out: pd.DataFrame) -> None:
