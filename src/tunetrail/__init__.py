@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tunetrail.pipeline import DataSciencePipeline
     from tunetrail.pipeline.root_model import load_root
     from tunetrail.pipeline.training_result import TrainingResult
+    from tunetrail.session import Session
     from tunetrail.stores.database import DatabaseManager
 
 __version__ = "0.1.0"
@@ -21,6 +22,7 @@ __all__ = [
     "DatabaseManager",
     "ModelTrainingNode",
     "NodeConfig",
+    "Session",
     "TrainingResult",
     "__version__",
     "compare",
@@ -32,6 +34,7 @@ _HOMES = {
     "DataSciencePipeline": "tunetrail.pipeline",
     "ModelTrainingNode": "tunetrail.node",
     "NodeConfig": "tunetrail.node",
+    "Session": "tunetrail.session",
     "TrainingResult": "tunetrail.pipeline.training_result",
     "compare": "tunetrail.comparing",
     "load_root": "tunetrail.pipeline.root_model",

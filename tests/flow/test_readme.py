@@ -5,12 +5,14 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tunetrail import DatabaseManager
 from tunetrail.cli import main
 from tunetrail.cli.composition import run_composed
+from tunetrail.collecting import collect
 from tunetrail.config import TrainRequest
 
 REPOSITORY = Path(__file__).parents[2]
@@ -226,6 +228,22 @@ def test_recipes_compose(workplace: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_configuration_snippet_runs() -> None:
     (snippet,) = blocks("python", REPOSITORY / "docs/configuration.md")
     exec(compile(snippet, "configuration.md", "exec"), {})  # noqa: S102 - our own text
+
+
+def test_three_lines_of_an_application_run(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TUNETRAIL_DATABASE_URL", raising=False)
+    (snippet,) = blocks("python", REPOSITORY / "docs/applications.md")
+    variables: dict[str, Any] = {}
+
+    exec(compile(snippet, "applications.md", "exec"), variables)  # noqa: S102 - our own text
+    assert variables["session"].close()
+    with DatabaseManager("sqlite:///tunetrail.db") as manager:
+        collect(manager, "support-2026-11")
+        shapes = manager.session_summary("support-2026-11").shapes
+
+    assert shapes == {"embedding": {"pair": 1}, "llm": {"chat": 1, "verdict": 1}}
 
 
 # What Lightning advises about a training of two batches on a CPU.

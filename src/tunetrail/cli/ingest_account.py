@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from tunetrail.collecting import Collection
 from tunetrail.data.conventions.reading import IngestAccount
 from tunetrail.data.formats import position_unit
 
@@ -28,6 +29,18 @@ def unlearnt_lines(account: IngestAccount, source: str) -> Iterator[str]:
         column, hint = next(pair for pair in account.suggestions.items() if pair[1])
         target = hint.removeprefix(" (is it ").removesuffix("?)")
         yield f"  To use it: --columns {target}={column}"
+
+
+def collection_line(session_id: str, collection: Collection) -> str:
+    """Return what became of the rows that an application has logged since the last time."""
+    parts = [f"{counted(collection.added, 'sample')} added"]
+    if collection.taken_back:
+        parts.append(f"{collection.taken_back} taken back after later feedback")
+    if collection.rejected:
+        parts.append(f"{counted(collection.rejected, 'row')} rejected (kept with the reason)")
+    if collection.unknown_feedback:
+        parts.append(f"feedback on {counted(collection.unknown_feedback, 'unknown row')}")
+    return f"logged by applications for session {session_id}: {', '.join(parts)}"
 
 
 def first_reason(account: IngestAccount) -> str:

@@ -11,7 +11,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tunetrail.cli.ingest_account import counted, first_reason, read_as_lines, unlearnt_lines
+from tunetrail.cli.ingest_account import (
+    collection_line,
+    counted,
+    first_reason,
+    read_as_lines,
+    unlearnt_lines,
+)
+from tunetrail.collecting import collect
 from tunetrail.data.conventions.beir import beir_rows, is_beir_folder
 from tunetrail.data.conventions.columns import (
     check_sources,
@@ -262,9 +269,16 @@ def _progress(
 
 
 def sessions(database: str) -> int:
-    """Print a table of all sessions, after marking the runs of dead processes as interrupted."""
+    """Print a table of all sessions, after marking the runs of dead processes as interrupted.
+
+    What applications have logged since the last time becomes samples first.
+    """
     with DatabaseManager(database) as manager:
         manager.mark_interrupted_runs()
+        for session_id in manager.count_uncollected():
+            collection = collect(manager, session_id)
+            if collection is not None:
+                print(collection_line(session_id, collection))
         summaries = manager.sessions()
     if not summaries:
         print("no sessions yet. Make one: tunetrail ingest FILE --session ID --kind embedding")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tunetrail.collecting import collect
 from tunetrail.data.flow.prepared import PreparedSession
 from tunetrail.deployment.export import check_model_dir
 from tunetrail.node.dead_processes import (
@@ -102,6 +103,7 @@ class ModelTrainingNode:
                 and in the database.
         """
         session_id, model_type = checked_request(request)
+        collect(self.db_manager, session_id)
         return self._start(session_id, model_type, self._complete)
 
     def fit(
@@ -130,6 +132,7 @@ class ModelTrainingNode:
             TunetrailError: Something failed; the run is marked as failed with the reason.
         """
         session_id, model_type = checked_request(request)
+        collect(self.db_manager, session_id)
         family = single_family(self.db_manager.session_summary(session_id), model_type)
 
         def complete(started: StartedRun) -> Outcome:
@@ -309,6 +312,7 @@ class ModelTrainingNode:
             UserError: The request or the session can't be prepared.
         """
         session_id, model_type = checked_request(request)
+        collect(self.db_manager, session_id)
         return prepare_session(self.settings, self.db_manager, session_id, model_type, folder)
 
     def _complete(self, started: StartedRun) -> TrainingResult:

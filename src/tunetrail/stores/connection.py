@@ -37,7 +37,7 @@ from tunetrail.paths import private_file
 from tunetrail.stores.failures import readable_failures, shown
 from tunetrail.stores.tables import Base
 
-HEAD_REVISION = "0010"
+HEAD_REVISION = "0011"
 """The newest revision in migrations/versions; a database at it opens without importing Alembic."""
 VERSION_TABLE = "tunetrail_version"
 """Not Alembic's default name, which MLflow uses: it may be in the same database."""

@@ -6,6 +6,7 @@ Each method delegates to the module that owns its table.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,12 +16,22 @@ import numpy.typing as npt
 from tunetrail.config import check_identifier
 from tunetrail.data.conventions.reading import IngestAccount, RowReader, counting, rows_of
 from tunetrail.samples import BrokenRow, Sample, SampleKind
-from tunetrail.stores import benchmark, ingestion, ledger, sessions, study_logs, training_runs
+from tunetrail.stores import (
+    benchmark,
+    ingestion,
+    ledger,
+    log_entries,
+    sessions,
+    study_logs,
+    training_runs,
+)
 from tunetrail.stores.benchmark import BenchmarkRecord
 from tunetrail.stores.connection import DatabaseConnection
+from tunetrail.stores.database_locks import database_lock
 from tunetrail.stores.failures import shown
-from tunetrail.stores.ingestion import CHUNK_SIZE, Derive, IngestReport
+from tunetrail.stores.ingestion import CHUNK_SIZE, Derive, IngestReport, Occurrences
 from tunetrail.stores.ledger import PromotionRecord
+from tunetrail.stores.log_entries import LogEntry
 from tunetrail.stores.sessions import RejectedSample, SessionSummary, StoredSample
 from tunetrail.stores.training_runs import RunState, TrainingRun
 
@@ -94,6 +105,7 @@ class DatabaseManager:
         columns: Mapping[str, str] | None = None,
         on_progress: Callable[[int], None] | None = None,
         chunk_size: int = CHUNK_SIZE,
+        logged: Occurrences | None = None,
     ) -> IngestReport:
         """Check and store rows; malformed rows are stored separately, with the reason.
 
@@ -109,6 +121,7 @@ class DatabaseManager:
             source: The name of the rows' source, stored with rejected rows.
             on_progress: Called after each committed chunk with the number of rows so far.
             chunk_size: Most rows per transaction; fewer if they are long.
+            logged: Numbers the rows if the application has logged them, see `tunetrail.collecting`.
 
         Raises:
             ConfigError: The session id has characters other than letters, digits, '.', '_', '-'.
@@ -123,6 +136,7 @@ class DatabaseManager:
             ingestion.accounted(items, reader.account),
             chunk_size=chunk_size,
             on_progress=on_progress,
+            logged=logged,
         )
         return replace(report, account=reader.account)
 
@@ -136,6 +150,7 @@ class DatabaseManager:
         source: str = "",
         on_progress: Callable[[int], None] | None = None,
         chunk_size: int = CHUNK_SIZE,
+        logged: Occurrences | None = None,
     ) -> IngestReport:
         """Store the samples that each row is turned into, and its left-out pieces with the reason.
 
@@ -149,6 +164,7 @@ class DatabaseManager:
             source: The name of the rows' source, stored with rejected rows.
             on_progress: Called after each committed chunk with the number of items so far.
             chunk_size: Most items per transaction; fewer if they are long.
+            logged: Numbers the items if the application has logged them.
 
         Raises:
             ConfigError: The session id has characters other than letters, digits, '.', '_', '-'.
@@ -165,8 +181,55 @@ class DatabaseManager:
             ingestion.accounted(items, account),
             chunk_size=chunk_size,
             on_progress=on_progress,
+            logged=logged,
         )
         return replace(report, account=account)
+
+    def add_log_entries(self, entries: Sequence[LogEntry]) -> int:
+        """Store the log entries that aren't there yet, in their order; return how many were new."""
+        return log_entries.add_log_entries(self._database, entries)
+
+    def newest_log_entry(self) -> int:
+        """Return the number of the newest log entry of all sessions, 0 without any."""
+        return log_entries.newest_log_entry(self._database)
+
+    def count_uncollected(self) -> dict[str, int]:
+        """Return, by session, how many log entries its samples weren't made from yet."""
+        return log_entries.count_uncollected(self._database)
+
+    def count_log_entries(self, session_id: str) -> tuple[int, int]:
+        """Return how many log entries a session has, and how many were collected."""
+        return log_entries.count_log_entries(self._database, session_id)
+
+    def logged_kinds(self, session_id: str) -> list[str]:
+        """Return the kinds of the rows that were logged for a session."""
+        return log_entries.logged_kinds(self._database, session_id)
+
+    def read_logged_rows(
+        self, session_id: str, kind: str
+    ) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield the entry's id and the row of each logged row of a kind, in their order."""
+        return log_entries.read_logged_rows(self._database, session_id, kind)
+
+    def read_feedback(self, session_id: str) -> dict[str, dict[str, Any]]:
+        """Return the last feedback on each logged row of a session, by the entry's id."""
+        return log_entries.read_feedback(self._database, session_id)
+
+    def read_end(self, session_id: str) -> datetime | None:
+        """Return when the application last said that a session has ended; None if never."""
+        return log_entries.read_end(self._database, session_id)
+
+    def finish_collection(
+        self, session_id: str, entries: int, collected: Sequence[Occurrences]
+    ) -> int:
+        """Note what was collected, and return how many older samples were taken back."""
+        return log_entries.finish_collection(self._database, session_id, entries, collected)
+
+    def lock(
+        self, name: str, in_words: str, most_seconds: float | None = None
+    ) -> AbstractContextManager[None]:
+        """Return a context in which no other process of the database holds the lock."""
+        return database_lock(self._database, name, in_words, most_seconds)
 
     def add_samples(
         self, session_id: str, samples: Iterable[Sample], *, chunk_size: int = CHUNK_SIZE

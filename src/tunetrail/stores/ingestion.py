@@ -82,6 +82,26 @@ class Rejection:
         return hashlib.sha256(f"{self.kind}\n{self.row}".encode()).hexdigest()
 
 
+class Occurrences:
+    """Numbers the equal items of one ingestion, and tells afterwards which ones it had."""
+
+    def __init__(self) -> None:
+        # 64 bits instead of the whole digest, so that the numbers of a million rows fit into
+        # memory. A collision only numbers a row differently.
+        self._seen: dict[int, int] = {}
+
+    def number(self, digest: str) -> int:
+        """Return the number of this occurrence of an item, from 1."""
+        key = int(digest[:16], 16)
+        occurrence = self._seen.get(key, 0) + 1
+        self._seen[key] = occurrence
+        return occurrence
+
+    def includes(self, digest: str, occurrence: int) -> bool:
+        """Tell whether the ingestion had an item that often."""
+        return occurrence <= self._seen.get(int(digest[:16], 16), 0)
+
+
 def parsed_rows(
     rows: Iterable[Mapping[str, Any] | BrokenRow], reader: RowReader, source: str
 ) -> Iterator[Sample | Rejection]:
@@ -179,22 +199,30 @@ def store(
     *,
     chunk_size: int,
     on_progress: Callable[[int], None] | None = None,
+    logged: Occurrences | None = None,
 ) -> IngestReport:
     """Store samples and rejections in one transaction per chunk, and return what became of them.
 
-    `on_progress` is called after each chunk with the number of items so far.
+    Args:
+        database: The database.
+        session_id: The session of the items.
+        items: The items.
+        chunk_size: Most items per transaction.
+        on_progress: Called after each chunk with the number of items so far.
+        logged: Numbers the items, whose samples are marked as logged; None for items of a file.
     """
     check_identifier("session_id", session_id)
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}.")
 
     # Over all chunks, as a row and its repetition may be in different ones.
-    seen: dict[int, int] = {}
-    rows = (_stored_row(item, seen) for item in items)
+    occurrences = Occurrences() if logged is None else logged
+    rows = (_stored_row(item, occurrences) for item in items)
+    is_logged = None if logged is None else True
     report = IngestReport()
     with database.connection() as connection:
         for chunk in _bounded_chunks(rows, chunk_size):
-            write = partial(_write_chunk, session_id=session_id, chunk=chunk)
+            write = partial(_write_chunk, session_id=session_id, chunk=chunk, logged=is_logged)
             added = database.write(connection, write)
 
             samples = len(chunk.samples)
@@ -242,7 +270,9 @@ def _bounded_chunks(
         yield chunk
 
 
-def _write_chunk(connection: Connection, session_id: str, chunk: _Chunk) -> int:
+def _write_chunk(
+    connection: Connection, session_id: str, chunk: _Chunk, logged: bool | None
+) -> int:
     """Insert the rows of a chunk that are missing, and return how many samples were added."""
     # Two transactions that insert equal rows in different orders would wait for each other: one
     # process at a time writes into a session. Sorted rows would do as well, but ids follow the
@@ -255,7 +285,7 @@ def _write_chunk(connection: Connection, session_id: str, chunk: _Chunk) -> int:
     insert_missing(connection, SessionRow, [session], created_at=created_at)
 
     constant = {"session_id": session_id, "created_at": created_at}
-    added = insert_missing(connection, SampleRow, chunk.samples, **constant)
+    added = insert_missing(connection, SampleRow, chunk.samples, logged=logged, **constant)
     insert_missing(connection, RejectedSampleRow, chunk.rejected, **constant)
     return added
 
@@ -315,17 +345,8 @@ def insert_missing(
     return result.rowcount
 
 
-def _occurrence(seen: dict[int, int], digest: str) -> int:
-    # 64 bits instead of the whole digest, so that the numbers of a million rows fit into memory.
-    # A collision only numbers a row differently.
-    key = int(digest[:16], 16)
-    occurrence = seen.get(key, 0) + 1
-    seen[key] = occurrence
-    return occurrence
-
-
 def _stored_row(
-    item: Sample | Rejection, seen: dict[int, int]
+    item: Sample | Rejection, occurrences: Occurrences
 ) -> tuple[type[Base], dict[str, Any]]:
     """Return the table of an item and its values, except the session and the time."""
     if isinstance(item, Rejection):
@@ -337,7 +358,7 @@ def _stored_row(
             "reason": item.reason,
             "row": item.row,
             "digest": digest,
-            "occurrence": _occurrence(seen, digest),
+            "occurrence": occurrences.number(digest),
         }
 
     content, digest = item.written()
@@ -351,5 +372,5 @@ def _stored_row(
         "weight": item.weight,
         "metadata": (texts_as_json(metadata) or json_text(metadata)) if metadata else "{}",
         "digest": digest,
-        "occurrence": _occurrence(seen, digest),
+        "occurrence": occurrences.number(digest),
     }

@@ -12,27 +12,18 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import insert, select, text
+from sqlalchemy import insert, select
 
 from tunetrail.config import BASE
 from tunetrail.errors import DatabaseError
-from tunetrail.locks import file_lock, wait_for_lock
 from tunetrail.plain_values import NOT_PLAIN, plain_values
 from tunetrail.stores.connection import DatabaseConnection, storable
+from tunetrail.stores.database_locks import database_lock
 from tunetrail.stores.tables import PromotionRow, now
-
-_ROOT_LOCK = "root"
-_TRY_TO_LOCK = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
-# The server shows the two halves of a lock's key in two columns.
-_HOLDER = text(
-    "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND "
-    "((classid::bigint << 32) | objid::bigint) = hashtextextended(:name, 0)"
-)
 
 INTENT, DECISION = "intent", "decision"
 """The events that a line can record."""
@@ -202,32 +193,10 @@ def present_actor() -> str:
 def root_lock(database: DatabaseConnection, model_name: str) -> Iterator[None]:
     """Hold the lock under which root of a model moves: one process at a time, of any machine.
 
-    SQLite's file is locked for the processes of one machine, PostgreSQL for those of all. Either
-    lock ends with the process that holds it.
-
     Raises:
         LockError: Another process held the lock for too long.
     """
-    if database.url.get_backend_name() != "postgresql":
-        path = Path(str(database.url.database))
-        # Its folder may be missing with the file.
-        with file_lock(path.with_name(f".{path.name}.{model_name}.{_ROOT_LOCK}.lock")):
-            yield
-        return
-
-    name = {"name": f"tunetrail {_ROOT_LOCK} {model_name}"}
-    with database.connection() as connection:
-
-        def try_to_lock() -> bool:
-            with connection.begin():
-                return bool(connection.scalar(_TRY_TO_LOCK, name))
-
-        def holder() -> str:
-            with connection.begin():
-                return f"the server's process {connection.scalar(_HOLDER, name)}"
-
-        wait_for_lock(try_to_lock, f"root of {model_name}", holder)
-        # Closing the connection ends the lock.
+    with database_lock(database, f"{model_name}.root", f"root of {model_name}"):
         yield
 
 

@@ -15,6 +15,7 @@ from tunetrail.paths import private_file, private_folder
 
 SPOOL = "spool"
 """Folder below `output_dir`."""
+SUFFIX = ".jsonl"
 MOST_PER_BATCH = 1000
 """MLflow's limit for one request."""
 _log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class Spool:
         """Append a report; a disk that is full doesn't stop the training."""
         try:
             if self._file is None:
-                self._file = self._open()
+                self.path, self._file = open_spool(self._folder, SUFFIX)
             self._file.write(report.to_line())
             # To the kernel, so that a kill of this process loses nothing.
             self._file.flush()
@@ -84,17 +85,26 @@ class Spool:
                 self._folder.rmdir()
             self._file = self.path = None
 
-    def _open(self) -> IO[str]:
+
+def open_spool(folder: Path, suffix: str) -> tuple[Path, IO[str]]:
+    """Make a spool file in a folder and return it, locked until this process closes it or ends.
+
+    Raises:
+        OSError: The folder or the file can't be made.
+    """
+    while True:
         # The time first, so that spools are delivered in the order in which they were begun.
-        name = f"{time.time_ns()}-{os.getpid()}.jsonl"
-        self.path = self._folder / name
-        while True:
-            private_folder(self._folder)
-            # Another process may remove the empty folder at this moment.
-            with contextlib.suppress(FileNotFoundError):
-                file = private_file(self.path).open("a", encoding="utf-8")
+        path = folder / f"{time.time_ns()}-{os.getpid()}{suffix}"
+        private_folder(folder)
+        # Another process may remove the empty folder at this moment.
+        with contextlib.suppress(FileNotFoundError):
+            file = private_file(path).open("a", encoding="utf-8")
+            # It may also have taken the file for one of a dead process before this lock.
+            with contextlib.suppress(BlockingIOError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return file
+                if os.fstat(file.fileno()).st_nlink:
+                    return path, file
+            file.close()
 
 
 def whole_reports(lines: Iterable[str]) -> Iterator[Report]:

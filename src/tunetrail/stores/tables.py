@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     DateTime,
     Dialect,
     Double,
@@ -58,6 +59,31 @@ class SessionRow(Base):
 
     session_id: Mapped[str] = mapped_column(Text, primary_key=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    # How many of its log entries the samples were made from; NULL if nothing was ever logged.
+    collected_entries: Mapped[int | None] = mapped_column(RowId)
+
+
+class LogEntryRow(Base):
+    """What an application logged: a row, feedback on a row, or the end of the session."""
+
+    __tablename__ = "log_entries"
+    __table_args__ = (
+        UniqueConstraint("entry_id", name="log_entries_once"),
+        Index("log_entries_in_order", "session_id", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    entry_id: Mapped[str] = mapped_column(Text)
+    session_id: Mapped[str] = mapped_column(
+        ForeignKey("sessions.session_id", name="log_entries_session")
+    )
+    # The kind of a row as `ingest` takes it, or `feedback` or `end`.
+    kind: Mapped[str] = mapped_column(Text)
+    # The entry that feedback is about; it may arrive later than the feedback.
+    about: Mapped[str | None] = mapped_column(Text)
+    content: Mapped[dict[str, Any]] = mapped_column(JSON)
+    # The application's clock, in seconds since 1970.
+    logged_at: Mapped[float] = mapped_column(Double)
 
 
 class SampleRow(Base):
@@ -84,6 +110,8 @@ class SampleRow(Base):
     extra: Mapped[dict[str, Any]] = mapped_column("metadata", JSON)
     digest: Mapped[str] = mapped_column(Text)
     occurrence: Mapped[int] = mapped_column(Integer)
+    # True if it was made from log entries, so that later feedback can take it back.
+    logged: Mapped[bool | None] = mapped_column(Boolean)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
@@ -122,6 +150,8 @@ class TrainingRunRow(Base):
     model_type: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(Text)
     reason: Mapped[str | None] = mapped_column(Text)
+    # Why `tunetrail watch` started it; NULL if a person did.
+    started_by: Mapped[str | None] = mapped_column(Text)
     mlflow_run_id: Mapped[str | None] = mapped_column(Text)
     # No result is NULL in SQL; the default would store the JSON text `null`.
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
@@ -217,3 +247,15 @@ class StudyLogRow(Base):
     study: Mapped[str] = mapped_column(Text, primary_key=True)
     number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     entry: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class HookDeliveryRow(Base):
+    """An event for the hook: delivered, given up, or waiting for its next attempt."""
+
+    __tablename__ = "hook_deliveries"
+
+    event_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    state: Mapped[str] = mapped_column(Text)
+    attempts: Mapped[int] = mapped_column(Integer)
+    next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)

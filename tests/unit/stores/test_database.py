@@ -557,6 +557,11 @@ def test_migrations_bring_a_database_of_the_first_tables_up_to_date(manager, ses
         connection.execute(text("DROP TABLE study_logs"))
         connection.execute(text("ALTER TABLE promotions DROP COLUMN digest"))
         connection.execute(text("DROP TABLE benchmark_rows"))
+        connection.execute(text("DROP TABLE log_entries"))
+        connection.execute(text("DROP TABLE hook_deliveries"))
+        connection.execute(text("ALTER TABLE sessions DROP COLUMN collected_entries"))
+        connection.execute(text("ALTER TABLE samples DROP COLUMN logged"))
+        connection.execute(text("ALTER TABLE training_runs DROP COLUMN started_by"))
         connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0001'"))  # noqa: S608
     with DatabaseManager(url) as reopened:
         assert list(reopened.read_samples(session, SampleKind.EMBEDDING)) == before
