@@ -167,8 +167,8 @@ def _choose_columns(
     """Return for each reference the file and the columns with its scores.
 
     A file holds the scores of two models, so that a version may be in several files: in its own as
-    the candidate, and in those of runs that were compared with it. If its own test rows differ from
-    the other models', one of these may have the same.
+    the candidate, and in the files of runs that were compared with it. If its own test rows differ
+    from the other models', one of these may have the same.
     """
     sources = [
         _sources(reference, reference.run_ids.get(model_type), rows_by_run, side)

@@ -1,7 +1,7 @@
 """Find the known word that a person meant by an unknown one: for keys, choices, commands, columns.
 
 Case never matters. A word that the field uses for the same thing comes first, then a single typing
-error, then whatever looks alike.
+error, then whatever looks similar.
 """
 
 import difflib

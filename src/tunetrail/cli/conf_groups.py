@@ -13,7 +13,7 @@ SWEEP = "sweep"
 
 
 def groups() -> dict[str, list[str]]:
-    """Return the options of each group in alphabetical order, those of `experiments` last."""
+    """Return the options of each group in alphabetical order, `experiments` last."""
     options = {folder.name: yaml_names(folder) for folder in group_folders()}
     return {**options, EXPERIMENTS: experiment_names()}
 

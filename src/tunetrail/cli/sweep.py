@@ -71,6 +71,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("sweep", metavar="SWEEP", help="one sweep, see above")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--html", metavar="FILE", help="write a page that needs no network")
+
     database_help = (
         "sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME "
         "(default: $TUNETRAIL_DATABASE_URL, or else sqlite:///tunetrail.db)"
@@ -78,6 +79,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--database", default=default_database_url(), metavar="URL", help=database_help
     )
+
     return parser.parse_args(arguments)
 
 

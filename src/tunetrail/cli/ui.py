@@ -62,14 +62,17 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
             "the experiment's."
         ),
     )
+
     uri_help = "the MLflow store (default: %(default)s)"
     parser.add_argument("--uri", default="sqlite:///mlflow.db", help=uri_help)
     experiment_help = "MLflow experiment to open (default: %(default)s)"
     parser.add_argument("--experiment", default="tunetrail", metavar="NAME", help=experiment_help)
+
     # This machine only, unless asked for more: MLflow's server asks for no password.
     host_help = "address to listen on; 0.0.0.0 lets other machines in (default: %(default)s)"
     parser.add_argument("--host", default="127.0.0.1", help=host_help)
     parser.add_argument("--port", default=5000, type=int, help="port (default: %(default)s)")
+
     return parser.parse_args(arguments)
 
 

@@ -39,7 +39,7 @@ class ModelCard:
     """What is known of a model.
 
     Attributes:
-        report: Its scores, and those of the version that it was compared with.
+        report: Its scores, and the scores of the version that it was compared with.
         decision: What the gate decided and why, in two sentences.
         base_model: Canonical name of the model that the chain of trainings began with.
         licence: The licence of the base model; None if unknown.
@@ -127,10 +127,12 @@ class ModelCard:
             "texts like these."
         )
         yield f"Of each text, at most {self.max_length:,} tokens are read."
+
         if comparison.why_no_interval is not None:
             yield f"There is no interval: {comparison.why_no_interval}."
         if comparison.warning is not None:
             yield as_markdown(comparison.warning)
+
         for name, change in self.report.forgetting.items():
             if change.improvement < 0.0:
                 where = f"{as_markdown(name)}: {change.improvement:+.4f}"

@@ -110,7 +110,7 @@ class RootAlias:
     def write_model(self, version: str, folder: Path, digest: str | None) -> None:
         """Write a version's files as the plain folder that its training exported.
 
-        The bytes are those of the registered files, so that a rollback restores what was root.
+        They are copied byte by byte, so that a rollback restores what was root.
 
         Args:
             version: The version.

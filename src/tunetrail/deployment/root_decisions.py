@@ -136,6 +136,7 @@ def forbid(moves: RootMoves, version: str, reason: str) -> PromotionRecord:
                 f"version must not be root, got '{moves.name}/{version}'. First leave it: "
                 f"`tunetrail root rollback {moves.name} --reason TEXT`."
             )
+
         _check_eligible(moves, version)
         record = PromotionRecord(
             model_name=moves.name,
@@ -144,6 +145,7 @@ def forbid(moves: RootMoves, version: str, reason: str) -> PromotionRecord:
             reason=reason,
             actor=present_actor(),
         )
+
         moves.database.record_promotion(record)
         moves.alias.tag(version, {"tunetrail.forbidden": reason})
         return record

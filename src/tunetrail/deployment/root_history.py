@@ -146,12 +146,15 @@ class RootHistory:
                 f"versions must be of one family, got {first} and {second}. Name two of "
                 f"{first.model_name}."
             )
+
         shown = [self.show(first), self.show(second)]
         details = [version["details"] or {} for version in shown]
+
         sections: dict[str, Any] = {"versions": [str(first), str(second)]}
         for section in ("configuration", "data", "metrics"):
             sections[section] = _differences(*(part.get(section, {}) for part in details))
         sections["evidence"] = _differences(*(version["evidence"] for version in shown))
+
         # Versions from before the ledger kept details would otherwise look the same.
         sections["without_details"] = [
             version["version"] for version in shown if not version["details"]

@@ -92,6 +92,7 @@ class RootMoves:
         """Finish the move of a dead process if the alias has moved, or else take it back."""
         target = None if intent.version == BASE else intent.version
         root = self.alias.version()
+
         if root == target:
             self.database.decide_intent(intent, intent.decision, intent.reason)
             outcome = "is finished"
@@ -105,6 +106,7 @@ class RootMoves:
             if target is not None and intent.decision in PROMOTIONS and self.alias.find(target):
                 self.alias.tag(target, decision_tags(ABANDONED, reason))
             outcome = "is taken back"
+
         logger.warning(
             "root of %s: a process died while it moved root from %s to %s; the move %s",
             self.name,

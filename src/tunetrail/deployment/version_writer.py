@@ -152,8 +152,8 @@ class VersionWriter:
     def _check_written(self, model: Any, logged: Any, probes: Sequence[str]) -> str:
         """Read the written model as a later run will, and compare it with the trained one.
 
-        A later run loads files with the digest that is taken here, by the same loader: its scores
-        are those of the trained model.
+        A later run loads files with the digest that is taken here, by the same loader: it gets the
+        trained model's scores.
 
         Returns:
             The digest of the files, as the store gives them back.

@@ -23,7 +23,7 @@ def health_values(vectors: Array, seed: int = 0) -> dict[str, Array]:
 
     The effective rank (Roy and Vetterli 2007, "The effective rank: A measure of effective
     dimensionality") is the exponential of the entropy of the singular values as shares of their
-    sum: 1 if all vectors lie on a line, and as many as there are dimensions if all are used alike.
+    sum: 1 if all vectors lie on a line, and the number of dimensions if all are used equally.
 
     Args:
         vectors: Unit vectors, [examples, dimensions].

@@ -104,7 +104,7 @@ def _intervals_of(
 
 
 def _at_most(groups: int, cluster_of: Array) -> Array:
-    """Return the clusters, or random groups of them if they are more than so many.
+    """Return the clusters, or `groups` random groups of them if there are more clusters.
 
     The variance of 5,000 groups estimates that of the clusters to 2 % (the method of random groups;
     Wolter, "Introduction to Variance Estimation", 2007, chapter 2).

@@ -223,6 +223,7 @@ class ModelComparison:
                     "better": pair.better,
                 }
             )
+
         return pd.DataFrame(lines)
 
     def to_dict(self) -> dict[str, Any]:

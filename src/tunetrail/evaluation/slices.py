@@ -299,6 +299,7 @@ def _estimates(slices: Sequence[_Slice], everywhere: float, sign: float) -> pd.D
                 "gap": sign * (new - everywhere),
             }
         )
+
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
 

@@ -201,7 +201,7 @@ class Attempt:
 
 
 def report_interval(training: TrainingConfig, batches: int) -> int:
-    """Return the optimizer steps between two reports of a training with so many batches."""
+    """Return the optimizer steps between two reports of a training with `batches` an epoch."""
     if training.logging_steps:
         return training.logging_steps
     steps = training.max_steps

@@ -314,6 +314,7 @@ def _connected(node: Node, timeout_minutes: float) -> TCPStore:
     """Return the store of node 0 once it is there."""
     port = meeting_port(os.environ)
     deadline = time.monotonic() + 60 * timeout_minutes
+
     while True:
         try:
             # The store's own attempts can't be interrupted, and fill the terminal.
@@ -327,6 +328,7 @@ def _connected(node: Node, timeout_minutes: float) -> TCPStore:
                     "trainer.node_timeout_minutes."
                 ) from error
         time.sleep(_POLL_SECONDS)
+
     return TCPStore(node.address, port, is_master=False, timeout=timedelta(seconds=60))
 
 

@@ -71,7 +71,7 @@ class FamilyTraining:
         earlier_sessions(self.settings, lineage, root, own_sessions)
 
     def _results(self, family: ModelFamily) -> dict[str, Any]:
-        """Return the results of a family by step, those of an earlier attempt if it finished."""
+        """Return a family's results by step, from an earlier attempt if that one finished."""
         run = self.started.run
         if self.started.is_finished(family):
             run_id = self.started.model_runs[family.name].run_id

@@ -65,6 +65,7 @@ def answer_table(
     for row, record in enumerate(records):
         if after.per_example[WRITTEN][row] is None:
             continue
+
         prompt, expected = prompt_and_answer(record, mask)
         line = {
             "row_id": record.get("row_id"),
@@ -73,10 +74,12 @@ def answer_table(
             "before": shown(before.per_example[WRITTEN][row], mask),
             "after": shown(after.per_example[WRITTEN][row], mask),
         }
+
         for moment, scores in (("before", before), ("after", after)):
             line[f"exact_match_{moment}"] = bool(scores.per_example["exact_match"][row])
             line[f"chrf_{moment}"] = round(float(scores.per_example["chrf"][row]), 4)
         lines.append(line)
+
     return pd.DataFrame(lines)
 
 

@@ -85,7 +85,7 @@ def unknown_labels(counts: Mapping[str, int], known: Sequence[str] | None) -> di
 
 
 def similar_labels(counts: Mapping[str, int]) -> dict[str, str]:
-    """Return the labels that look like a commoner one, each with that one.
+    """Return the labels that look like a commoner one, each with the commoner one.
 
     They have the same words in another case or with other separators, or differ by a slip in one
     word (see `unknown_labels`) and have at most a fifth of the commoner label's rows. They may be

@@ -107,7 +107,7 @@ def find_convention(columns: Iterable[str], kind: SampleKind) -> Convention | No
 def missing_value(row: Row, present: Iterable[str], kind: SampleKind) -> SampleError | None:
     """Return the error for a row that has all columns of a shape or convention, but not a value.
 
-    None if the columns of the row are those of no shape and of no convention.
+    None if no shape and no convention has the columns of the row.
     """
     columns, filled = set(map(str, row)), set(present)
     required = [convention.columns for convention in conventions_of_kind(kind)]

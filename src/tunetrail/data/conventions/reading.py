@@ -238,7 +238,7 @@ class _Layout:
 
     Attributes:
         convention: What they are read as; None for a sample's own shape.
-        own: The columns that the convention knows, if they are those of a sample, too.
+        own: The columns that the convention knows, if a sample has the same columns.
     """
 
     convention: Convention | None
@@ -264,7 +264,7 @@ def counting(
 
 
 def rows_of(rows: Any) -> Iterable[Any]:
-    """Return the rows of a table as dicts, such as those of a pandas DataFrame; others as they are.
+    """Return the rows of a table, such as a pandas DataFrame, as dicts; other rows as they are.
 
     Iterating over a DataFrame yields the names of its columns.
     """

@@ -187,30 +187,48 @@ def _next_element(file: SourceFile, buffer: _Buffer) -> Row:
             end = _end_of_element(buffer)
             if end == 0 and buffer.read_more():
                 continue
-            fault, position = _fault(error), buffer.start
-            if isinstance(error, json.JSONDecodeError):
-                # Its own line and column count from the beginning of the buffer.
-                fault, position = f"is not JSON: {error.msg}", error.pos
-            if end == 0:
-                line_number += buffer.text.count("\n", buffer.start, position)
-                raise SampleError(
-                    f"{file.name} must be JSON, got line {line_number}, which {fault}. Correct it."
-                ) from error
-            row: Row = _broken(buffer.text[buffer.start : end], fault, file, line_number)
+            row: Row = _undecodable_row(file, buffer, end, error)
         else:
             # A number may go on in the next piece.
-            if not isinstance(value, dict) and end == len(buffer.text) and buffer.read_more():
-                continue
-            text = buffer.text[buffer.start : end]
-            fault = f"must be a JSON object, got {type(value).__name__}"
             is_object = isinstance(value, dict)
-            row = (
-                SourceRow(value, file.name, line_number)
-                if is_object
-                else _broken(text, fault, file, line_number)
-            )
+            if not is_object and end == len(buffer.text) and buffer.read_more():
+                continue
+
+            if is_object:
+                row = SourceRow(value, file.name, line_number)
+            else:
+                fault = f"must be a JSON object, got {type(value).__name__}"
+                row = _broken(buffer.text[buffer.start : end], fault, file, line_number)
+
         buffer.advance(end)
         return row
+
+
+def _undecodable_row(
+    file: SourceFile, buffer: _Buffer, end: int, error: ValueError | RecursionError
+) -> BrokenRow:
+    """Return the broken row for an element that isn't JSON.
+
+    Args:
+        file: The file.
+        buffer: It starts with the element.
+        end: Where the element ends in the buffer; 0 if it never does.
+        error: The decoder's.
+
+    Raises:
+        SampleError: The element has no end, so nothing after it can be read.
+    """
+    fault, position = _fault(error), buffer.start
+    if isinstance(error, json.JSONDecodeError):
+        # Its own line and column count from the beginning of the buffer.
+        fault, position = f"is not JSON: {error.msg}", error.pos
+
+    if end == 0:
+        line_number = buffer.line_number + buffer.text.count("\n", buffer.start, position)
+        raise SampleError(
+            f"{file.name} must be JSON, got line {line_number}, which {fault}. Correct it."
+        ) from error
+    return _broken(buffer.text[buffer.start : end], fault, file, buffer.line_number)
 
 
 def _end_of_element(buffer: _Buffer) -> int:

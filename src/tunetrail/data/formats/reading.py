@@ -200,6 +200,7 @@ def _typed_rows(name: str, rows: Iterator[Row]) -> Iterator[Row]:
     is_empty = True
     # The rows of a file have few different sets of columns.
     converted: dict[tuple[str, ...], tuple[str, ...]] = {}
+
     for row in rows:
         is_empty = False
         if isinstance(row, SourceRow):
@@ -212,6 +213,7 @@ def _typed_rows(name: str, rows: Iterator[Row]) -> Iterator[Row]:
             for column in converted[columns]:
                 row[column] = typed_value(row[column], column)
         yield row
+
     # A file of blank lines, or with only a header, has bytes but no rows.
     if is_empty:
         raise SampleError(f"{name} has no rows. Give a file with at least one row.")

@@ -30,8 +30,8 @@ _WINDOWS_CHARACTERS = re.compile("[\x80\x82-\x84\x86-\x8c\x8e\x91-\x9c\x9e\x9f]"
 _REMOVED_CODES = {*range(0x20), *range(0x7F, 0xA0), 0xFEFF} - set(map(ord, "\t\n\r"))
 _REMOVED = dict.fromkeys(_REMOVED_CODES)
 _REPLACED = {**_REMOVED, **_LINE_BREAKS, **_UNIT_SEPARATOR}
-# NUL and the controls of transmission separate values in some exports, such as those of Hive and
-# FIX. All others are noise, which may stand in the middle of a word. Between single letters, NUL is
+# NUL and the controls of transmission separate values in some exports, such as Hive's and FIX's.
+# All others are noise, which may stand in the middle of a word. Between single letters, NUL is
 # the other half of UTF-16.
 _SEPARATING_CONTROLS = re.compile("(?<=\\w)[\x01-\x06]++(?=\\w)|(?<=\\w\\w)\0++(?=\\w\\w)")
 _UNUSUAL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff]")

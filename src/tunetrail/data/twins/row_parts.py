@@ -54,10 +54,12 @@ def parts_of(record: Mapping[Any, Any]) -> RowParts:
     shape = shape_named(record["shape"])
     if any(map(holds_turns, shape.required)):
         return _parts_of_conversation(record)
+
     twins = list(map(record.get, shape.input_texts))
     # A written target is one of the texts; a label, score, vector or verdict is none.
     answer = None if shape.judged_by is None else record.get(shape.judged_by)
     is_written = shape.target_is_written and shape.judged_by is None
+
     return RowParts(
         twins=[text for text in twins if text is not None],
         compared=list(map(record.get, shape.texts)),

@@ -117,6 +117,7 @@ def _decision(model: ModelReport) -> str:
             f"{model.comparison.before:.4f} of {model_in_words(model.against)} "
             f"({interval_with_level(model.comparison)}). The run ended before its deployment."
         )
+
     return decision_text(
         model.comparison,
         against=model.against,

@@ -262,17 +262,20 @@ class LanguageModelModule(TrainedModule):
         size = self.mini_batch_size or max(len(micro_batch.rows), 1)
         starts = range(0, len(micro_batch.rows), size)
         passes = self._passes_over_ranks(len(starts))
+
         for start in starts:
             mini_batch = micro_batch.part(slice(start, start + size))
             if isinstance(mini_batch, VerdictBatch):
                 log_ratios.append(self._both_log_ratios(mini_batch))
                 continue
+
             if isinstance(mini_batch, LanguageBatch):
                 mini_batch_sums = self._likelihoods(mini_batch)
             else:
                 mini_batch_sums = self._preferences(mini_batch)
             for name, value in mini_batch_sums.items():
                 sums[name] = sums.get(name, 0.0) + value
+
         if isinstance(micro_batch, VerdictBatch) and log_ratios:
             sums = self._verdicts(micro_batch, torch.cat(log_ratios, dim=1))
         for _ in range(len(starts), passes):

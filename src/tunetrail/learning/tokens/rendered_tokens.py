@@ -19,8 +19,7 @@ def encode_rendered(
     Args:
         tokenizer: The tokenizer.
         text: The text; a chat template has written the special tokens into it.
-        start: Where the last answer begins. The tokens before it are those of the text before it
-            alone.
+        start: Where the last answer begins. The text before it is tokenized by itself.
 
     Raises:
         SampleError: The tokenizer recognises a marker in what people wrote.

@@ -142,22 +142,27 @@ class _Rendering:
         """Return the first messages as text, with the generation prompt if asked for."""
         key = (count, prompt)
         if key not in self._texts:
-            template = self._tokenizer.chat_template or PLAIN_TEMPLATE
-            try:
-                rendered = self._tokenizer.apply_chat_template(
-                    self._messages[:count],
-                    tools=self._tools,
-                    chat_template=template if isinstance(template, str) else None,
-                    tokenize=False,
-                    add_generation_prompt=prompt,
-                )
-            except TEMPLATE_ERRORS as error:
-                reason = " ".join(str(error).split()).rstrip(".")
-                raise SampleError(
-                    f"messages must have a form in the model's chat template, which says: {reason}."
-                ) from error
-            self._texts[key] = str(rendered)
+            self._texts[key] = self._rendered(count, prompt)
         return self._texts[key]
+
+    def _rendered(self, count: int, prompt: bool) -> str:
+        """Return what the chat template makes of the first messages."""
+        template = self._tokenizer.chat_template or PLAIN_TEMPLATE
+        try:
+            rendered = self._tokenizer.apply_chat_template(
+                self._messages[:count],
+                tools=self._tools,
+                chat_template=template if isinstance(template, str) else None,
+                tokenize=False,
+                add_generation_prompt=prompt,
+            )
+        except TEMPLATE_ERRORS as error:
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise SampleError(
+                f"messages must have a form in the model's chat template, which says: {reason}."
+            ) from error
+
+        return str(rendered)
 
     def prompt(self, index: int) -> str:
         """Return the prompt that is served for the message at an index."""
@@ -252,6 +257,7 @@ class _Rendering:
                     f"messages[{index}] ({message['role']}) is dropped by the model's chat "
                     "template, so the answer to it can't be learned. Use another model."
                 )
+
         for tool in self._tools or ():
             name = tool["function"]["name"]
             if name not in text:

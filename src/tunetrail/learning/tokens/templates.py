@@ -52,15 +52,16 @@ def _takes_system_turns(tokenizer: PreTrainedTokenizerBase) -> bool:
         {"role": "user", "content": "question"},
         {"role": "assistant", "content": "answer"},
     ]
+
     try:
         tokenizer.apply_chat_template(exchange, tokenize=False)
     except TEMPLATE_ERRORS:
         # Then it isn't the system turn that the template refuses.
         return True
+
+    system = {"role": "system", "content": "instruction"}
     try:
-        system = {"role": "system", "content": "instruction"}
-        return "instruction" in str(
-            tokenizer.apply_chat_template([system, *exchange], tokenize=False)
-        )
+        rendered = tokenizer.apply_chat_template([system, *exchange], tokenize=False)
+        return "instruction" in str(rendered)
     except TEMPLATE_ERRORS:
         return False

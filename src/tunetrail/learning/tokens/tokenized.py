@@ -126,6 +126,7 @@ def _from_arrays(arrays: Arrays) -> Iterator[TokenizedExample]:
         arrays["truncated"].tolist(),
         arrays["context_answers"].tolist(),
     )
+
     for input_ids, labels, supervised_bytes, truncated, context in zip(*columns, strict=True):
         yield TokenizedExample(
             input_ids=input_ids.tolist(),

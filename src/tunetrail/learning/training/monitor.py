@@ -45,8 +45,8 @@ class Monitor:
 class MonitoredMetric(Callback):
     """Measures and logs the monitored metric at the end of each validation.
 
-    It has to come before the callback that averages weights: at the end of a validation, that one
-    takes the averaged weights away.
+    It has to come before the callback that averages weights, which takes the averaged weights away
+    at the end of a validation.
 
     Args:
         monitor: The metric, with its `measure`.

@@ -166,6 +166,7 @@ def _candidate_ledger(
     def record_of(version: ModelVersion) -> PromotionRecord:
         deployment = deployment_of(version)
         comparison, previous_root = deployment.comparison, deployment.previous_root
+
         return PromotionRecord(
             model_name=version.name,
             version=version.version,

@@ -200,6 +200,7 @@ def _tag_test_rows(context: StageContext, prepared: PreparedRows, test: pd.DataF
     corpus = context.corpus_rows(prepared.split.train, prepared.split.validation)
     digest = value_fingerprint([content_digest(test), texts_of_rows(corpus)])
     shown = digest[:_DIGEST_CHARACTERS]
+
     earlier = context.run.tracker.newest_tag(
         TEST_ROWS_TAG, {FAMILY_TAG: context.model_type, "tunetrail.session_id": context.name}
     )
@@ -211,6 +212,7 @@ def _tag_test_rows(context: StageContext, prepared: PreparedRows, test: pd.DataF
             shown,
             earlier,
         )
+
     context.run.set_tags({TEST_ROWS_TAG: shown})
     return shown
 
