@@ -17,7 +17,7 @@ import requests
 from tests.families import language_folder
 
 import tunetrail
-from tunetrail.config import TrackingConfig
+from tunetrail.config import DatabaseConfig, Settings, TrackingConfig
 from tunetrail.deployment.export import staged_root
 from tunetrail.deployment.flavors import EmbeddingFlavor, LanguageModelFlavor
 from tunetrail.deployment.registry import Registry
@@ -25,6 +25,7 @@ from tunetrail.errors import ConfigError, DeploymentError, SampleError, UserErro
 from tunetrail.learning.embedding.module import load_embedding_model
 from tunetrail.learning.language_model.model import LanguageModel
 from tunetrail.learning.language_model.module import load_language_model, load_tokenizer
+from tunetrail.stores.database import DatabaseManager, PromotionRecord
 from tunetrail.stores.tracking import Tracker
 
 TEXTS = ["a short text", "another one", "déjà vu"]
@@ -106,6 +107,52 @@ def test_load_root_reads_an_exported_folder_without_a_store(
     weights = LanguageModelFlavor().weights(llm)
     expected = LanguageModelFlavor().weights(llm_root)
     assert all(np.array_equal(weights[name], expected[name]) for name in expected)
+
+
+def test_load_root_takes_the_settings_of_a_node(
+    tracker: Tracker, tiny_embedding_model: str, store: str, workplace: Path
+) -> None:
+    model = load_embedding_model(tiny_embedding_model).eval()
+    make_root(Registry(tracker, "shop-embedding", EmbeddingFlavor()), model)
+    settings = Settings(
+        tracking=TrackingConfig(uri=store, prefix="shop-"),
+        database=DatabaseConfig(url=f"sqlite:///{workplace}/absent.db"),
+    )
+
+    root = tunetrail.load_root("embedding", settings=settings)
+
+    assert np.array_equal(root.encode(TEXTS), model.encode(TEXTS))
+    assert not (workplace / "absent.db").exists()
+    with pytest.raises(UserError, match="got 'llm' without one"):
+        tunetrail.load_root("llm", settings=Settings(tracking=TrackingConfig(uri=store)))
+    with pytest.raises(ConfigError, match="settings must be a tunetrail.config.Settings, such as"):
+        tunetrail.load_root("embedding", settings={"tracking": {}})  # type: ignore[arg-type]
+
+
+def test_load_root_with_settings_compares_with_the_ledger(
+    tracker: Tracker, embedding_root: Any, store: str, workplace: Path
+) -> None:
+    version = tracker.client.get_model_version("embedding", "1")
+    settings = Settings(
+        tracking=TrackingConfig(uri=store),
+        database=DatabaseConfig(url=f"sqlite:///{workplace}/tunetrail.db"),
+    )
+    with DatabaseManager(settings.database.url) as database:
+        database.record_promotion(
+            PromotionRecord(
+                model_name="embedding",
+                version="1",
+                previous_version=None,
+                decision="promoted",
+                reason="better",
+                mlflow_run_id=version.run_id,
+                digest="0" * 64,
+            )
+        )
+
+    with pytest.raises(DeploymentError, match="must be those that were registered, got others"):
+        tunetrail.load_root("embedding", settings=settings)
+    tunetrail.load_root("embedding", tracking_uri=store)
 
 
 def test_load_root_refuses_an_exported_folder_that_was_changed(

@@ -1,12 +1,11 @@
 """`tunetrail ui`: MLflow's own server on the store of the runs, opened on their experiment."""
 
 import argparse
-import errno
 import os
-import socket
 import sys
 from collections.abc import Sequence
 
+from tunetrail.cli.addresses import check_address, server_address
 from tunetrail.errors import UserError
 
 _QUIET = "--log-level warning"
@@ -22,7 +21,7 @@ def ui(arguments: Sequence[str]) -> int:
         UserError: There is no such store or experiment, or the address can't be listened on.
     """
     options = _parse(arguments)
-    _check_address(options.host, options.port)
+    check_address(options.host, options.port)
     # Imported only after parsing: --help doesn't wait for MLflow.
     from tunetrail.stores.run_list import existing_experiment
     from tunetrail.stores.tracking import shown_uri
@@ -34,7 +33,7 @@ def ui(arguments: Sequence[str]) -> int:
         )
     # MLflow's server would create a missing file, and show empty pages.
     experiment_id = existing_experiment(options.uri, options.experiment).experiment_id
-    page = experiment_page(_browser_address(options.host, options.port), experiment_id)
+    page = experiment_page(server_address(options.host, options.port), experiment_id)
     print(f"MLflow answers in about ten seconds on {page} (Ctrl-C ends it)", flush=True)
 
     environment = {
@@ -89,41 +88,3 @@ def experiment_page(server: str, experiment_id: str, run_id: str | None = None) 
         return f"{runs}/{run_id}"
     # Without it, MLflow opens its pages for chat applications.
     return f"{runs}?workflowType=machine_learning"
-
-
-def _browser_address(host: str, port: int) -> str:
-    """Return the address by which a browser on this machine reaches the server."""
-    if host in ("0.0.0.0", "::"):  # noqa: S104
-        host = "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _check_address(host: str, port: int) -> None:
-    """Raise `UserError` if the server could not listen, since it would only log that it can't."""
-    if not 1 <= port <= 65535:
-        raise UserError(f"--port must be between 1 and 65535, got {port}. Try --port 5001.")
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except (OSError, UnicodeError) as error:
-        raise _wrong_host(host) from error
-
-    with socket.socket(family, kind) as server:
-        # As the server does: a port that was left a moment ago is free.
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            server.bind(address)
-        except OSError as error:
-            if error.errno == errno.EADDRNOTAVAIL:
-                raise _wrong_host(host) from error
-            in_use = error.errno == errno.EADDRINUSE
-            reason = "another program listens on it" if in_use else str(error.strerror)
-            raise UserError(
-                f"--port must be free, got {port}: {reason}. Try --port {port % 65535 + 1}."
-            ) from error
-
-
-def _wrong_host(host: str) -> UserError:
-    return UserError(
-        f"--host must be an address of this machine, got {host!r}. "
-        "Use 127.0.0.1, or 0.0.0.0 to let other machines in."
-    )
