@@ -125,7 +125,7 @@ def test_load_root_takes_the_settings_of_a_node(
     assert not (workplace / "absent.db").exists()
     with pytest.raises(UserError, match="got 'llm' without one"):
         tunetrail.load_root("llm", settings=Settings(tracking=TrackingConfig(uri=store)))
-    with pytest.raises(ConfigError, match="settings must be a tunetrail.config.Settings, such as"):
+    with pytest.raises(ConfigError, match="settings must be a tunetrail"):
         tunetrail.load_root("embedding", settings={"tracking": {}})  # type: ignore[arg-type]
 
 

@@ -36,6 +36,7 @@ _COMMANDS = (
     "compare",
     "root",
     "report",
+    "serve",
     "doctor",
     "demo",
     "ui",
@@ -60,6 +61,7 @@ commands:
   compare    compare runs, versions or base models on the same test rows
   root       show who is root and why; roll back, promote or forbid a version
   report     write the page of a run: decision, curves, intervals, slices, examples
+  serve      answer requests over HTTP with the root model, in OpenAI's and MLflow's forms
   doctor     find what a crash left, and say where everything is; --fix repairs it
   demo       run everything once, on samples from Python's standard library
   ui         open MLflow's pages with the runs and the registered models

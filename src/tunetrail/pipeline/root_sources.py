@@ -11,7 +11,8 @@ from tunetrail.config import Settings, TrackingConfig
 from tunetrail.deployment.digests import digest_folder, read_listing
 from tunetrail.deployment.export import exported_root, exported_version
 from tunetrail.deployment.flavors import LanguageModelFlavor
-from tunetrail.deployment.registry import ModelVersion, Registry
+from tunetrail.deployment.model_version import ModelVersion
+from tunetrail.deployment.registry import Registry
 from tunetrail.errors import (
     ConfigError,
     DeploymentError,
@@ -21,8 +22,9 @@ from tunetrail.errors import (
 )
 from tunetrail.learning.language_model.answering import AnsweringModel
 from tunetrail.learning.models.folders import check_plain_files
-from tunetrail.pipeline.families import ALL_FAMILIES, ModelFamily, requested_families
+from tunetrail.pipeline.families import ALL_FAMILIES, requested_families
 from tunetrail.pipeline.looks import recorded_digest
+from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.quick_alias import quick_alias
 from tunetrail.stores.tracking import existing_store, shown_uri

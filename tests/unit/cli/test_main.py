@@ -39,7 +39,7 @@ def test_main_imports_nothing_heavy_before_it_is_needed(arguments: list[str]) ->
     assert done.stdout.splitlines()[-1] == ""
 
 
-@pytest.mark.parametrize("command", ["ingest", "sessions", "runs", "sweep", "ui"])
+@pytest.mark.parametrize("command", ["ingest", "sessions", "runs", "sweep", "serve", "ui"])
 def test_main_helps_with_a_command_without_tensors(command: str) -> None:
     heavy = {"torch", "mlflow", "hydra"}
     call = f"main([{command!r}, '--help'])"
@@ -65,6 +65,7 @@ def test_main_help_names_every_command(call_main: CallMain, flag: str) -> None:
         "sweep",
         "compare",
         "report",
+        "serve",
         "ui",
     ):
         assert f"\n  {command} " in result.out
@@ -90,7 +91,7 @@ def test_main_refuses_an_unknown_command(call_main: CallMain, command: str, hint
 
     known = (
         "train, resume, sync, prepare, ingest, sessions, runs, sweep, compare, root, report, "
-        "doctor, demo, ui"
+        "serve, doctor, demo, ui"
     )
     assert (
         result.err.strip()

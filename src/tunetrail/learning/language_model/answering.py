@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunetrail.learning.language_model.model import LanguageModel
-from tunetrail.learning.language_model.writing import GreedyWriter
+from tunetrail.learning.language_model.writing import GreedyWriter, OnText, WrittenAnswer
 from tunetrail.learning.tokens.rendered_tokens import encode_rendered
 from tunetrail.learning.tokens.rendering import answer_end, served_prompt
 
@@ -37,6 +37,25 @@ class AnsweringModel(LanguageModel):
             SampleError: The chat template refuses the messages, or one has a control token of the
                 model in it.
         """
+        return self.answer(messages, max_new_tokens=max_new_tokens).text
+
+    def answer(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        max_new_tokens: int = 256,
+        on_text: OnText | None = None,
+    ) -> WrittenAnswer:
+        """Return the next answer of a conversation, and how many tokens it took.
+
+        Args:
+            messages: `role` and `content` of each message, the oldest first.
+            max_new_tokens: Tokens after which the answer is cut off.
+            on_text: Called with each piece of the answer while it is written.
+
+        Raises:
+            SampleError: As `chat` does.
+        """
         prompt = served_prompt(self.tokenizer, messages, None)
         tokens, _ = encode_rendered(self.tokenizer, prompt)
         end = answer_end(self.tokenizer)
@@ -47,4 +66,4 @@ class AnsweringModel(LanguageModel):
             max_new_tokens=max_new_tokens,
             show_progress=False,
         )
-        return writer.write([tokens], batch_size=1)[0]
+        return writer.write_one(tokens, on_text)

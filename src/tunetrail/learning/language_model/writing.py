@@ -1,6 +1,6 @@
 """Lets a causal language model write after prompts, batch by batch."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +13,32 @@ from rich.progress import track
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.generation.streamers import BaseStreamer
 
 from tunetrail.learning.training.batching import length_batches
 from tunetrail.learning.training.out_of_memory import RowIndices, compute_batches
+
+_UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+"""What tokens decode to that end within a character."""
+OnText = Callable[[str], None]
+"""Takes the next piece of an answer; what it raises ends the writing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WrittenAnswer:
+    """An answer and what it took.
+
+    Attributes:
+        text: The answer, without white space around it.
+        prompt_tokens: Tokens of the prompt.
+        tokens: Tokens of the answer, without its end.
+        is_cut_off: Whether it ends because no further token was allowed.
+    """
+
+    text: str
+    prompt_tokens: int
+    tokens: int
+    is_cut_off: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,12 +68,7 @@ class GreedyWriter:
             prompts: Token ids.
             batch_size: Prompts per batch; it changes no answer.
         """
-        positions = getattr(self.model.config, "max_position_embeddings", None)
-        limits = []
-        for prompt in prompts:
-            # A model with a fixed number of positions can't write beyond the last one.
-            room = self.max_new_tokens if positions is None else max(positions - len(prompt), 0)
-            limits.append(min(room, self.max_new_tokens) if prompt else 0)
+        limits = list(map(self._limit, prompts))
 
         def write_batch(rows: RowIndices) -> list[list[int]]:
             limit = limits[int(rows[0])]
@@ -63,18 +81,58 @@ class GreedyWriter:
         with torch.inference_mode(), _plain_decoding(self.model):
             for rows, written in compute_batches(progress, write_batch):
                 for row, tokens in zip(rows, written, strict=True):
-                    # Old tokenizers would "clean up" spaces before punctuation by default.
-                    text = self.tokenizer.decode(
-                        tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
-                    )
-                    answers[row] = str(text).strip()
+                    answers[row] = self._text(tokens).strip()
         return answers
 
-    def _tokens_after(self, prompts: Sequence[Sequence[int]], limit: int) -> list[list[int]]:
+    def write_one(self, prompt: Sequence[int], on_text: OnText | None = None) -> WrittenAnswer:
+        """Return what the model writes after one prompt, as `write` does.
+
+        Args:
+            prompt: Token ids.
+            on_text: Called with each piece of the text as soon as it is certain. The pieces are the
+                answer's text.
+        """
+        limit = self._limit(prompt)
+        tokens: list[int] = []
+        streamer = None if on_text is None else _Streamer(self._text, self._all_ends(), on_text)
+        if limit:
+            with torch.inference_mode(), _plain_decoding(self.model):
+                (tokens,) = self._tokens_after([prompt], limit, streamer)
+        return WrittenAnswer(
+            text=self._text(tokens).strip(),
+            prompt_tokens=len(prompt),
+            tokens=len(tokens),
+            is_cut_off=len(tokens) == limit,
+        )
+
+    def _limit(self, prompt: Sequence[int]) -> int:
+        """Return how many tokens may follow a prompt."""
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        # A model with a fixed number of positions can't write beyond the last one.
+        room = self.max_new_tokens if positions is None else max(positions - len(prompt), 0)
+        return min(room, self.max_new_tokens) if prompt else 0
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        # Old tokenizers would "clean up" spaces before punctuation by default.
+        return str(
+            self.tokenizer.decode(
+                list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        )
+
+    def _all_ends(self) -> list[int]:
+        return sorted({*self.ends, *end_tokens_of(self.model, self.tokenizer)})
+
+    def _tokens_after(
+        self,
+        prompts: Sequence[Sequence[int]],
+        limit: int,
+        streamer: BaseStreamer | None = None,
+    ) -> list[list[int]]:
         """Return the tokens after each prompt, up to the first end."""
         padding = int(self.tokenizer.pad_token_id)
         input_ids, mask = left_padded(prompts, padding, self.model.device)
-        ends = sorted({*self.ends, *end_tokens_of(self.model, self.tokenizer)})
+        ends = self._all_ends()
         settings = GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=limit,
             do_sample=False,
@@ -83,7 +141,10 @@ class GreedyWriter:
             pad_token_id=padding,
         )
         sequences = self.model.generate(  # type: ignore[operator]
-            input_ids=input_ids, attention_mask=mask, generation_config=settings
+            input_ids=input_ids,
+            attention_mask=mask,
+            generation_config=settings,
+            streamer=streamer,
         )
 
         written = sequences[:, input_ids.shape[1] :].cpu()
@@ -91,6 +152,45 @@ class GreedyWriter:
         # The running count is 0 up to the first end, after which there is only padding.
         is_answer = is_end.cumsum(dim=1) == 0
         return [row[mask].tolist() for row, mask in zip(written, is_answer, strict=True)]
+
+
+class _Streamer(BaseStreamer):
+    """Passes an answer on while it is written.
+
+    Everything is decoded again with each token, since a character may take several tokens, and a
+    token may change the white space before it.
+    """
+
+    def __init__(
+        self, decode: Callable[[Sequence[int]], str], ends: Collection[int], on_text: OnText
+    ) -> None:
+        self._decode, self._ends, self._on_text = decode, ends, on_text
+        self._tokens: list[int] = []
+        self._sent, self._is_prompt, self._is_over = 0, True, False
+
+    def put(self, value: Tensor) -> None:
+        """Take the prompt first, then one token after the other."""
+        if self._is_prompt:
+            self._is_prompt = False
+            return
+        for token in value.flatten().tolist():
+            self._is_over = self._is_over or token in self._ends
+            if not self._is_over:
+                self._tokens.append(token)
+
+        text = self._decode(self._tokens).lstrip()
+        # The last character may be unfinished, and white space may turn out to be the last.
+        if not text.endswith(_UNFINISHED):
+            self._send(text.rstrip())
+
+    def end(self) -> None:
+        """Pass on what was held back."""
+        self._send(self._decode(self._tokens).strip())
+
+    def _send(self, text: str) -> None:
+        if len(text) > self._sent:
+            piece, self._sent = text[self._sent :], len(text)
+            self._on_text(piece)
 
 
 def left_padded(

@@ -1,15 +1,19 @@
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.families import language_folder
 from transformers import GenerationConfig
 
 from tunetrail.config import AdapterConfig, LanguageModelConfig, TrainingConfig
+from tunetrail.learning.language_model.answering import AnsweringModel
 from tunetrail.learning.language_model.forward import build_forward, concatenating
 from tunetrail.learning.language_model.learner import LanguageModelLearner
 from tunetrail.learning.language_model.model import LanguageModel
+from tunetrail.learning.language_model.module import load_language_model, load_tokenizer
 from tunetrail.learning.language_model.writing import GreedyWriter
 from tunetrail.learning.tokens.chat import prompt_tokens, tokenize_record
 from tunetrail.learning.training_plan import TrainingPlan
@@ -149,3 +153,50 @@ def test_no_records_have_no_answers(tiny_language_model: str) -> None:
     model = learner.load(tiny_language_model)
     assert learner.write_answers(model, [], max_new_tokens=4, batch_size=8) == []
     assert learner.write_answers(model, RECORDS[-1:], max_new_tokens=4, batch_size=8) == [None]
+
+
+@pytest.mark.processes
+def test_the_pieces_of_an_answer_are_its_text(model: LanguageModel) -> None:
+    answering = AnsweringModel(model=model.model, tokenizer=model.tokenizer)
+    for text, expected in ANSWERS.items():
+        pieces: list[str] = []
+
+        answer = answering.answer(
+            [{"role": "user", "content": text}], max_new_tokens=60, on_text=pieces.append
+        )
+
+        assert answer.text == expected and not answer.is_cut_off
+        assert answer.tokens == len(expected.encode())
+        assert "".join(pieces) == expected and len(pieces) > 1
+
+
+def test_an_answer_ends_after_the_tokens_it_may_have(tiny_language_model: str) -> None:
+    network: Any = load_language_model(tiny_language_model)
+    answering = AnsweringModel(model=network.eval(), tokenizer=load_tokenizer(tiny_language_model))
+    pieces: list[str] = []
+
+    answer = answering.answer(CHAT["messages"][:1], max_new_tokens=5, on_text=pieces.append)
+
+    assert answer.is_cut_off and answer.tokens == 5
+    assert answer.text == "".join(pieces)
+    assert answer.text == answering.chat(CHAT["messages"][:1], max_new_tokens=5)
+
+
+def test_an_answer_that_nobody_waits_for_is_not_written_to_its_end(
+    tmp_path: Path,
+) -> None:
+    class GoneError(Exception):
+        """Nobody reads the answer any more."""
+
+    def leave(piece: str) -> None:
+        raise GoneError
+
+    folder = language_folder(tmp_path, "qwen2")
+    network: Any = load_language_model(folder)
+    own_settings = network.generation_config
+    answering = AnsweringModel(model=network.eval(), tokenizer=load_tokenizer(folder))
+
+    with pytest.raises(GoneError):
+        answering.answer(CHAT["messages"][:1], max_new_tokens=400, on_text=leave)
+
+    assert network.generation_config is own_settings
