@@ -21,6 +21,7 @@ from tunetrail.deployment.root_history import (
     parse_version,
 )
 from tunetrail.errors import UserError
+from tunetrail.hooks import telling_hook
 from tunetrail.paths import is_missing_file
 from tunetrail.stores.database import DatabaseManager, PromotionRecord
 from tunetrail.stores.ledger import open_intents, root_line
@@ -64,7 +65,7 @@ _VERSION_HELP = "a version, such as embedding/3"
 def root(arguments: list[str]) -> int:
     """Run `tunetrail root ...`."""
     options = _parse(arguments)
-    with DatabaseManager(options.database) as database:
+    with DatabaseManager(options.database) as database, telling_hook(database):
         result = _COMMANDS[options.command](options, database)
     if options.json:
         print(json.dumps(result, indent=2, allow_nan=False, default=str))

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from tunetrail.collecting import collect
 from tunetrail.data.flow.prepared import PreparedSession
 from tunetrail.deployment.export import check_model_dir
+from tunetrail.hooks import telling_hook
 from tunetrail.node.dead_processes import (
     end_dead_tracked_runs,
     end_dead_training_runs,
@@ -64,6 +65,8 @@ class ModelTrainingNode:
         parent_run_id: An MLflow run to put the pipeline's run under, for example that of a sweep.
         run_name: Name of the pipeline's run in MLflow; None for the session, the models and the
             settings that differ from the defaults.
+        started_by: What has started the training, for the database and the run's tag
+            `tunetrail.started_by`; None for a person.
 
     Attributes:
         report: Where the report of the last run is, a path or an address; None before it.
@@ -77,12 +80,14 @@ class ModelTrainingNode:
         *,
         parent_run_id: str | None = None,
         run_name: str | None = None,
+        started_by: str | None = None,
     ) -> None:
         self.config = config
         self.settings = config.settings
         self.db_manager = db_manager
         self.parent_run_id = parent_run_id
         self.run_name = run_name
+        self.started_by = started_by
         self.report: str | None = None
         self.page: str | None = None
 
@@ -104,7 +109,8 @@ class ModelTrainingNode:
         """
         session_id, model_type = checked_request(request)
         collect(self.db_manager, session_id)
-        return self._start(session_id, model_type, self._complete)
+        with telling_hook(self.db_manager):
+            return self._start(session_id, model_type, self._complete)
 
     def fit(
         self,
@@ -139,7 +145,8 @@ class ModelTrainingNode:
             on_start(started.run.run_id)
             return self._complete_fit(started, on_validation)
 
-        return self._start(session_id, family.name, complete)
+        with telling_hook(self.db_manager):
+            return self._start(session_id, family.name, complete)
 
     def _start(
         self, session_id: str, model_type: str, complete: Callable[[StartedRun], _Result]
@@ -155,7 +162,9 @@ class ModelTrainingNode:
 
         # From here on, whatever goes wrong is recorded with the run.
         end_dead_training_runs(self.db_manager)
-        training_run_id = self.db_manager.create_training_run(session_id, model_type)
+        training_run_id = self.db_manager.create_training_run(
+            session_id, model_type, self.started_by
+        )
         with recorded(self.db_manager, training_run_id):
             tracker = open_tracker(self.settings)
             end_dead_tracked_runs(self.settings, tracker)
@@ -165,6 +174,7 @@ class ModelTrainingNode:
                 parent_run_id=self.parent_run_id,
                 tags={
                     **session_tags(session_id),
+                    **({"tunetrail.started_by": self.started_by} if self.started_by else {}),
                     TRAINING_RUN_TAG: training_run_id,
                     "tunetrail.model_type": model_type,
                 },
@@ -215,7 +225,8 @@ class ModelTrainingNode:
         """
         node, resumable_run = self._reopened(run_id, force, model_dir)
         selection = selection or selection_by_hand(node.settings, resumable_run)
-        results = node._continue(resumable_run, node._complete, selection)
+        with telling_hook(self.db_manager):
+            results = node._continue(resumable_run, node._complete, selection)
         self.report, self.page = node.report, node.page
         return results
 
@@ -242,7 +253,8 @@ class ModelTrainingNode:
         def complete(started: StartedRun) -> Outcome:
             return node._complete_fit(started, on_validation)
 
-        return node._continue(resumable_run, complete)
+        with telling_hook(self.db_manager):
+            return node._continue(resumable_run, complete)
 
     def _reopened(
         self, run_id: str, force: bool, model_dir: str | None = None

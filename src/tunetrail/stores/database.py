@@ -18,6 +18,7 @@ from tunetrail.data.conventions.reading import IngestAccount, RowReader, countin
 from tunetrail.samples import BrokenRow, Sample, SampleKind
 from tunetrail.stores import (
     benchmark,
+    hook_deliveries,
     ingestion,
     ledger,
     log_entries,
@@ -289,14 +290,18 @@ class DatabaseManager:
         """Return the summaries of all sessions, oldest first."""
         return sessions.summarize(self._database)
 
-    def create_training_run(self, session_id: str | Sequence[str], model_type: str) -> str:
+    def create_training_run(
+        self, session_id: str | Sequence[str], model_type: str, started_by: str | None = None
+    ) -> str:
         """Store a pending run of this process, on one session or several, and return its id.
 
         Raises:
             SessionError: There is no such session.
         """
         session_ids = [session_id] if isinstance(session_id, str) else list(session_id)
-        return training_runs.create_training_run(self._database, session_ids, model_type)
+        return training_runs.create_training_run(
+            self._database, session_ids, model_type, started_by
+        )
 
     def update_training_run(
         self,
@@ -325,6 +330,11 @@ class DatabaseManager:
         """Return the training runs of one session or of all, oldest first."""
         return training_runs.read_training_runs(self._database, session_id)
 
+    def failed_training_runs(self, since: datetime) -> list[TrainingRun]:
+        """Return the training runs that have failed since a moment, oldest first."""
+        failed = training_runs.read_training_runs(self._database, states=(RunState.FAILED,))
+        return [run for run in failed if run.updated_at >= since]
+
     def training_run(self, run_id: str) -> TrainingRun | None:
         """Return one training run, or None if there is no run with that id."""
         return training_runs.read_training_run(self._database, run_id)
@@ -345,9 +355,11 @@ class DatabaseManager:
         """Append a decision to the ledger and return its number."""
         return ledger.append_promotion(self._database, record)
 
-    def promotions(self, model_name: str | None = None) -> list[PromotionRecord]:
-        """Return the decisions on one model or on all models, oldest first."""
-        return ledger.read_promotions(self._database, model_name)
+    def promotions(
+        self, model_name: str | None = None, *, since: datetime | None = None
+    ) -> list[PromotionRecord]:
+        """Return the decisions on one model or on all models, from a moment on, oldest first."""
+        return ledger.read_promotions(self._database, model_name, since)
 
     def ledger_lines(self, model_name: str | None = None) -> list[PromotionRecord]:
         """Return the lines of one model or of all models, intents included, oldest first."""
@@ -364,6 +376,26 @@ class DatabaseManager:
     def learnt_rows(self, model_name: str, version: str) -> npt.NDArray[np.int64] | None:
         """Return the ids of the samples that a version has learnt from; None if unknown."""
         return ledger.read_learnt_rows(self._database, model_name, version)
+
+    def begin_deliveries(self, moment: datetime) -> datetime:
+        """Return when the hook was first used, which is `moment` if it never was."""
+        return hook_deliveries.begin_deliveries(self._database, moment)
+
+    def undelivered(self, event_ids: Sequence[str]) -> dict[str, datetime | None]:
+        """Return the events that the hook wasn't told, and when each is tried next."""
+        return hook_deliveries.undelivered(self._database, event_ids)
+
+    def claim_event(self, event_id: str, seconds: float) -> int | None:
+        """Claim an event that is due; return the number of this attempt, None if it isn't ours."""
+        return hook_deliveries.claim_event(self._database, event_id, seconds)
+
+    def note_delivery(self, event_id: str) -> None:
+        """Note that the hook was told an event."""
+        hook_deliveries.note_delivery(self._database, event_id)
+
+    def postpone(self, event_id: str, seconds: float) -> None:
+        """Let the next attempt to tell an event come after some seconds."""
+        hook_deliveries.postpone(self._database, event_id, seconds)
 
     def read_benchmark(self, model_name: str, shape: str) -> list[BenchmarkRecord]:
         """Return the test rows of earlier trainings of a model that have a shape, oldest first."""

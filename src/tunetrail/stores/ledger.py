@@ -120,21 +120,23 @@ def append_promotion(database: DatabaseConnection, record: PromotionRecord) -> i
 
 
 def read_promotions(
-    database: DatabaseConnection, model_name: str | None = None
+    database: DatabaseConnection, model_name: str | None = None, since: datetime | None = None
 ) -> list[PromotionRecord]:
-    """Return the decisions on one model or on all models, oldest first."""
-    lines = read_lines(database, model_name)
+    """Return the decisions on one model or on all models, from a moment on, oldest first."""
+    lines = read_lines(database, model_name, since)
     return [line for line in lines if line.event == DECISION]
 
 
 def read_lines(
-    database: DatabaseConnection, model_name: str | None = None
+    database: DatabaseConnection, model_name: str | None = None, since: datetime | None = None
 ) -> list[PromotionRecord]:
     """Return the lines of one model or of all models, intents included, oldest first."""
     columns = [column for column in PromotionRow.__table__.columns if column.key != "learnt_rows"]
     statement = select(*columns).order_by(PromotionRow.id)
     if model_name is not None:
         statement = statement.where(PromotionRow.model_name == model_name)
+    if since is not None:
+        statement = statement.where(PromotionRow.created_at >= since)
 
     with database.reading() as connection:
         rows = [dict(row) for row in connection.execute(statement).mappings()]

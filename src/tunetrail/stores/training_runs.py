@@ -62,6 +62,7 @@ class TrainingRun:
     model_type: str
     state: RunState
     reason: str | None
+    started_by: str | None
     mlflow_run_id: str | None
     result: Mapping[str, Any] | None
     process: ProcessIdentity
@@ -74,9 +75,19 @@ class TrainingRun:
 
 
 def create_training_run(
-    database: DatabaseConnection, session_ids: Sequence[str], model_type: str
+    database: DatabaseConnection,
+    session_ids: Sequence[str],
+    model_type: str,
+    started_by: str | None = None,
 ) -> str:
-    """Store a pending run that belongs to this process, and return its id."""
+    """Store a pending run that belongs to this process, and return its id.
+
+    Args:
+        database: The database.
+        session_ids: The sessions whose samples it learns.
+        model_type: What it trains.
+        started_by: What started it; None for a person.
+    """
     # Its error names the nearest session; the one of a foreign key wouldn't.
     for session_id in session_ids:
         check_session(database, session_id)
@@ -87,6 +98,7 @@ def create_training_run(
         "session_id": session_ids[0],
         "model_type": model_type,
         "state": str(RunState.PENDING),
+        "started_by": started_by,
         "pid": process.pid,
         "host": process.host,
         "process_started": process.started,
@@ -234,6 +246,7 @@ def _training_run(row: Mapping[Any, Any], session_ids: Sequence[str]) -> Trainin
         model_type=row["model_type"],
         state=RunState(row["state"]),
         reason=row["reason"],
+        started_by=row["started_by"],
         mlflow_run_id=row["mlflow_run_id"],
         result=row["result"],
         process=ProcessIdentity(pid=row["pid"], host=row["host"], started=row["process_started"]),
