@@ -4,29 +4,21 @@
 option of a group by the comment that opens its file in conf/.
 """
 
-import ast
 import inspect
-import json
-import re
-import types
-import typing
 from collections.abc import Iterable, Iterator
-from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from tunetrail.cli.conf_groups import default_options, groups, option_comment
 from tunetrail.config import (
-    MISSING,
     CheckConfig,
     EmbeddingConfig,
     SearchConfig,
     TrainRequest,
     ValidationConfig,
 )
+from tunetrail.config.keys import SEARCH_SECTION, Setting, allowed_values, fields_of
 from tunetrail.config.losses import EMBEDDING_LOSSES, losses_of
-from tunetrail.paths import conf_dir
 
 PAGE = Path(__file__).with_name("configuration.md")
 
@@ -48,8 +40,54 @@ from tunetrail.config import EmbeddingConfig, Settings, TrainingConfig
 settings = Settings(embedding=EmbeddingConfig(training=TrainingConfig(learning_rate=3e-5)))
 ```
 
-An unknown key, a value of the wrong type and a value out of range are errors that name the key.
-`null` means that a setting isn't made.
+An unknown key, a value of the wrong type and a value out of range are errors that name the key,
+and the one that was probably meant. `null` means that a setting isn't made.
+
+## Find a setting, and see what is set
+
+```shell
+tunetrail train --help embedding                # the keys of a section
+tunetrail train --help embedding.loss optimizer # a key, and the options of a group
+tunetrail config embedding=e5-small             # every value, where it comes from, what it means
+tunetrail config --diff embedding=e5-small      # only what differs from the defaults
+tunetrail config --short embedding.training     # one section, without the explanations
+tunetrail config --json model_type=llm | jq '.settings["llm.adapter.rank"]'
+```
+
+`tunetrail config` composes and checks as a training does, and needs no session. It prints `KEY =
+VALUE # ORIGIN`: the schema's default, the option of a group (a file in `conf/`), an experiment,
+or the override. `, chosen by the run` marks the values `auto`. Passwords in addresses are shown
+as `***`. `--json` prints one object: `settings` holds `value`, `default`, `origin` (`default`,
+`group`, `experiment` or `override`), `source`, `automatic` and `meaning` of each key, and
+`warnings` a list of sentences. `--cfg job` makes the same checks before it prints.
+
+What other libraries call a setting leads to the key: `lr`, `lora.r`, `fp16`, `max_epochs` or
+`per_device_train_batch_size` is refused with the key that was meant. `--session ID` and
+`session_id=ID` are the same in every command, and so are `--database` and `database.url`, `--uri`
+and `tracking.uri`, `--model-dir` and `model_dir`, `--output-dir` and `output_dir`.
+
+A warning, and no error, is given for a learning rate far above what the optimizer fine-tunes
+with, and for overrides of a model that isn't trained, as in `model_type=embedding
+llm.adapter.rank=4`.
+
+## Complete and check files in an editor
+
+`tunetrail config --schema` prints a JSON Schema of experiments, with the meaning of each key, and
+`tunetrail config --schema SECTION` that of the options of one group:
+
+```shell
+tunetrail config --schema > experiments/schema.json
+```
+
+Editors with the YAML language server (VS Code's YAML extension, Neovim, Helix) then complete and
+check a file that names it:
+
+```yaml
+# yaml-language-server: $schema=schema.json
+# @package _global_
+embedding:
+  training: {learning_rate: 3e-5}
+```
 
 ## Groups
 
@@ -59,46 +97,24 @@ groups `optimizer`, `schedule`, `trainer` and `callbacks` set the same for `embe
 `'callbacks=[ema,frequent_checkpoints]'`, and so do options of `logger`.
 """
 
-_MOST_CHOICES = 8
-TYPE_NAMES = {int: "integer", float: "number", str: "text", bool: "true or false"}
-
 
 def reference() -> str:
     """Return the text of docs/configuration.md."""
     documented: dict[type, str] = {}
     lines = [INTRODUCTION, *group_lines(), *section_lines(TrainRequest(), "", documented)]
-    lines += section_lines(SearchConfig(), "hydra.sweeper", documented)
+    lines += section_lines(SearchConfig(), SEARCH_SECTION, documented)
     return "\n".join(lines).rstrip() + "\n"
 
 
 def group_lines() -> Iterator[str]:
     """Yield a table of all options of all groups, the default of each group first."""
-    defaults: dict[str, Any] = {}
-    for choice in yaml.safe_load((conf_dir() / "train.yaml").read_text())["defaults"]:
-        if isinstance(choice, dict):
-            defaults.update(choice)
-
     yield "| option | what it stands for |"
     yield "|---|---|"
-    for group, default in defaults.items():
-        options = sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
-        options.sort(key=lambda option: option != default)
-        for option in options:
+    for group, default in default_options().items():
+        for option in sorted(groups()[group], key=lambda option: option != default):
             note = " (default)" if option == default else ""
-            comment = first_comment(conf_dir() / group / f"{option}.yaml")
-            yield f"| `{group}={option}`{note} | {comment} |"
+            yield f"| `{group}={option}`{note} | {option_comment(group, option)} |"
     yield ""
-
-
-def first_comment(file: Path) -> str:
-    """Return the comment that opens a YAML file, without Hydra's package line."""
-    comments = []
-    for line in file.read_text().splitlines():
-        if not line.startswith("#"):
-            break
-        if not line.startswith("# @package"):
-            comments.append(line.removeprefix("#").strip())
-    return " ".join(comments)
 
 
 def section_lines(config: Any, section: str, documented: dict[type, str]) -> Iterator[str]:
@@ -120,24 +136,21 @@ def section_lines(config: Any, section: str, documented: dict[type, str]) -> Ite
     yield first_paragraph(config) if section else "What applies to the run as a whole."
     yield ""
 
-    meanings = docstrings(type(config))
     inner_sections = []
-    for field in fields(config):
-        value = getattr(config, field.name)
-        key = f"{section}.{field.name}" if section else field.name
-        if is_dataclass(value) and not isinstance(value, CheckConfig):
-            inner_sections.append((value, key))
+    for setting in fields_of(config, section):
+        if setting.is_section and setting.hint is not CheckConfig:
+            inner_sections.append(setting)
         else:
-            yield f"- **`{key}`** ({allowed_values(type(config), field)}; {shown(value)})<br>"
-            yield f"  {meanings[field.name]}"
+            yield f"- **`{setting.key}`** ({allowed_values(setting)}; {shown(setting)})<br>"
+            yield f"  {setting.meaning}"
     yield ""
 
     if isinstance(config, ValidationConfig):
         yield from section_lines(CheckConfig(), f"{section}.CHECK", documented)
     if isinstance(config, EmbeddingConfig):
         yield from loss_lines()
-    for value, key in inner_sections:
-        yield from section_lines(value, key, documented)
+    for setting in inner_sections:
+        yield from section_lines(setting.default, setting.key, documented)
 
 
 def loss_lines() -> Iterator[str]:
@@ -165,14 +178,13 @@ def heading(section: str) -> str:
 def difference_lines(config: Any, section: str, first_section: str) -> Iterator[str]:
     """Yield a reference to the section with the same keys, and the defaults that differ."""
     anchor = first_section.replace(".", "")
-    yield f"The keys of [`{first_section}`](#{anchor}), as in `{section}.{fields(config)[0].name}`."
+    settings = list(fields_of(config, section))
+    yield f"The keys of [`{first_section}`](#{anchor}), as in `{settings[0].key}`."
     yield ""
 
-    usual = type(config)()
-    for field in fields(config):
-        value = getattr(config, field.name)
-        if value != getattr(usual, field.name):
-            yield f"- **`{section}.{field.name}`** ({shown(value)})"
+    for setting, usual in zip(settings, fields_of(type(config)(), section), strict=True):
+        if setting.default != usual.default:
+            yield f"- **`{setting.key}`** ({shown(setting)})"
     yield ""
 
 
@@ -181,63 +193,12 @@ def first_paragraph(config: Any) -> str:
     return (inspect.getdoc(type(config)) or "").split("\n\n")[0].replace("\n", " ")
 
 
-def docstrings(config_class: type) -> dict[str, str]:
-    """Return the docstring of each field of a dataclass: the string literal under it."""
-    meanings: dict[str, str] = {}
-    for owner in reversed(config_class.__mro__):
-        if not is_dataclass(owner):
-            continue
-        (definition,) = ast.parse(inspect.getsource(owner)).body
-        for field, docstring in zip(definition.body, definition.body[1:], strict=False):
-            if isinstance(field, ast.AnnAssign) and isinstance(docstring, ast.Expr):
-                text = ast.literal_eval(docstring.value)
-                meanings[ast.unparse(field.target)] = " ".join(text.split())
-    return meanings
-
-
-def allowed_values(config_class: type, field: "Field[Any]") -> str:
-    """Return the type of a setting and the rule for its value, as in `integer, at least 1`."""
-    hint = typing.get_type_hints(config_class)[field.name]
-    if hint is CheckConfig:
-        return "check"
-    rule = field.metadata.get("rule")
-    if hint is Any:
-        return str(rule.text)
-
-    alternatives = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    is_optional = type(None) in alternatives
-    concrete = [alternative for alternative in alternatives if alternative is not type(None)]
-
-    # The rule of a text, or of a union such as `int | str`, says it all: "auto or at least 1".
-    says_all = rule and (len(concrete) > 1 or concrete == [str])
-    names = [] if says_all else [type_name(concrete[0])]
-    if rule:
-        is_long = len(rule.choices) > _MOST_CHOICES
-        names.append("see the table" if is_long else rule.text.removeprefix("null or "))
-    return ", ".join(names) + (", or null" if is_optional else "")
-
-
-def type_name(hint: Any) -> str:
-    """Return a type in words."""
-    if typing.get_origin(hint) is dict:
-        return "mapping"
-    if typing.get_origin(hint) is list:
-        return f"list of {TYPE_NAMES[typing.get_args(hint)[0]]}s"
-    return TYPE_NAMES[hint]
-
-
-def shown(value: Any) -> str:
-    """Return a default as it would be typed."""
-    if value == MISSING:
-        return "required"
-    if isinstance(value, CheckConfig):
-        aside = ", rows set aside" if value.set_aside else ""
-        return f"default `{value.severity}` above {value.threshold:g}{aside}"
-    if isinstance(value, float):
-        return f"default `{re.sub('e-0', 'e-', repr(value))}`"
-
-    text = value if isinstance(value, str) and value else json.dumps(value)
-    return f"default `{text}`"
+def shown(setting: Setting) -> str:
+    """Return the default of a setting as Markdown."""
+    if isinstance(setting.default, CheckConfig):
+        severity, _, threshold = setting.shown_default.partition(" ")
+        return f"default `{severity}` {threshold}"
+    return f"default `{setting.shown_default}`" if setting.shown_default else "required"
 
 
 if __name__ == "__main__":

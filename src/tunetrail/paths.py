@@ -1,6 +1,7 @@
 """Paths: where tunetrail's files and a store's file are; folders and private files are made."""
 
 import os
+import re
 from pathlib import Path
 
 from tunetrail.errors import not_writable
@@ -97,3 +98,20 @@ def is_missing_file(uri: str) -> bool:
     """Tell whether a store is a SQLite file that doesn't exist, which opening it would make."""
     file = sqlite_file(uri)
     return file is not None and not file.exists()
+
+
+def shown_uri(text: str) -> str:
+    """Return a URI, or a text with URIs in it, without their passwords."""
+
+    def hide(credentials: re.Match[str]) -> str:
+        user, colon, _ = credentials[1].partition(":")
+        return f"://{user}:***@" if colon else "://***@"
+
+    # Up to the last @, as a password may contain one that nobody has escaped.
+    without = re.sub(r"://([^\s'\"]*)@", hide, text)
+    return re.sub(
+        r"([?&][^=&\s]*(?:password|token|secret)[^=&\s]*=)[^&\s]*",
+        r"\1***",
+        without,
+        flags=re.IGNORECASE,
+    )

@@ -17,7 +17,9 @@ import traceback
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
+from tunetrail.cli.spellings import COMPOSED_COMMANDS, as_options, as_overrides
 from tunetrail.config import FAMILY_ENTRY_POINTS, default_database_url
+from tunetrail.config.synonyms import COMMANDS as COMMAND_SYNONYMS
 from tunetrail.errors import TunetrailError, UserError, did_you_mean
 from tunetrail.samples import sample_kinds
 
@@ -38,6 +40,7 @@ _COMMANDS = (
     "report",
     "serve",
     "doctor",
+    "config",
     "demo",
     "ui",
 )
@@ -63,6 +66,7 @@ commands:
   report     write the page of a run: decision, curves, intervals, slices, examples
   serve      answer requests over HTTP with the root model, in OpenAI's and MLflow's forms
   doctor     find what a crash left, and say where everything is; --fix repairs it
+  config     print the configuration: each value, where it comes from, and what it means
   demo       run everything once, on samples from Python's standard library
   ui         open MLflow's pages with the runs and the registered models
 
@@ -126,6 +130,10 @@ def _run_command(words: list[str]) -> int:
         print(__version__)
         return 0
 
+    if command in COMPOSED_COMMANDS:
+        arguments = as_overrides(arguments)
+    elif command in _COMMANDS:
+        arguments = as_options(command, arguments)
     _load_installed_families()
     # These have a few options of their own; the other commands take Hydra's overrides.
     if command in ("ingest", "sessions"):
@@ -135,7 +143,7 @@ def _run_command(words: list[str]) -> int:
         return int(getattr(module, command)(arguments))
     raise UserError(
         f"command must be one of {', '.join(_COMMANDS)}, got {command!r}."
-        f"{did_you_mean(command, _COMMANDS)}"
+        f"{did_you_mean(command, _COMMANDS, COMMAND_SYNONYMS)}"
     )
 
 

@@ -3,17 +3,20 @@
 This is the only module that starts Hydra.
 """
 
+import contextlib
 import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_origin
 
 from tunetrail.cli.conf_groups import experiment_names, groups
 from tunetrail.cli.override_keys import check_keys
+from tunetrail.cli.spellings import check_hydra_options
+from tunetrail.cli.unused_settings import warn_of_unused
 from tunetrail.config import MODEL_SECTIONS, TrainRequest
 from tunetrail.config.key_suggestions import did_you_mean_key
 from tunetrail.config.synonyms import words_of
@@ -66,16 +69,10 @@ def run_composed(
         ConfigError: The arguments or an experiment file can't be composed.
         SweepError: Jobs of a sweep have failed.
     """
-    os.environ.setdefault("TUNETRAIL_HOME", str(Path.cwd()))
-    os.environ["TUNETRAIL_SHIPPED"] = str(experiments_dir().parent)
-    # Hydra then raises its errors, instead of printing a traceback and exiting.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+    text_keys = prepare_hydra()
     import hydra
     from hydra.core.hydra_config import HydraConfig
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
 
-    text_keys = register_schema()
     from tunetrail.cli.text_values import keep_text, without_quotes
     from tunetrail.sweeps.sweeper import TunetrailSweeper
 
@@ -85,9 +82,13 @@ def run_composed(
 
     def check(config: Any) -> TrainRequest:
         nonlocal is_sweep
-        is_sweep = True
         quieten()
-        return checked_request(config)
+        request = checked_request(config)
+        # It is called for each job, all of which have the same model type.
+        if not is_sweep:
+            warn_of_unused(request, overrides)
+        is_sweep = True
+        return request
 
     def run_one(config: Any) -> Mapping[str, Any]:
         nonlocal task_started
@@ -95,9 +96,12 @@ def run_composed(
         sys.argv = original_arguments  # Lightning's ddp starts its processes with them
         quieten()
         try:
-            job_overrides = map(without_quotes, HydraConfig.get().overrides.task)
+            job_overrides = list(map(without_quotes, HydraConfig.get().overrides.task))
             check_folder(HydraConfig.get().job.chdir)
-            return task(checked_request(config), list(job_overrides))
+            request = checked_request(config)
+            if not is_sweep:
+                warn_of_unused(request, job_overrides)
+            return task(request, job_overrides)
         except Exception as error:
             if is_sweep:
                 logger.error("job %s failed: %s", config.sweep.job, error)
@@ -105,29 +109,24 @@ def run_composed(
             failures.append(error)
             return {}
 
-    overrides, options = _split_arguments(arguments)
+    overrides, options = split_arguments(arguments)
+    check_hydra_options(options)
     check_keys(overrides)
     overrides = [keep_text(override, text_keys) for override in overrides]
     TunetrailSweeper.hooks = SweepHooks(check, finish_sweep, [*overrides, *options])
     job_defaults = [f"hydra.job.name={job_name}", *defaults]
     sys.argv = [original_arguments[0], *job_defaults, *overrides, *options]
 
+    start = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(run_one)()
-        if failures:
-            raise failures[0]
+        with readable_errors():
+            if _prints_configuration(options):
+                _check_printed([*job_defaults, *overrides])
+            start(run_one)()
+            if failures:
+                raise failures[0]
     except SweepNotStarted as refusal:
         raise refusal.error from refusal
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_explained(error)) from error
-    except ValueError as error:
-        # Hydra raises these two as plain ValueErrors; any other one is a bug and stays as it is.
-        if "Config group override must be" in str(error):
-            advice = "a config group takes the name of one of its options, as in embedding=minilm."
-            raise ConfigError(advice) from error
-        if "--multirun" in str(error):
-            raise ConfigError(str(error)) from error
-        raise
     except OSError as error:
         # Once the task has started, an OSError is about its files and not about Hydra's folders.
         if task_started or not error.filename:
@@ -139,6 +138,62 @@ def run_composed(
         raise not_writable(key, error.filename, error) from error
     finally:
         sys.argv = original_arguments
+
+
+def prepare_hydra() -> dict[str, bool]:
+    """Set the environment that conf/ reads, tell Hydra the schema, and return the text keys."""
+    os.environ.setdefault("TUNETRAIL_HOME", str(Path.cwd()))
+    os.environ["TUNETRAIL_SHIPPED"] = str(experiments_dir().parent)
+    # Hydra then raises its errors, instead of printing a traceback and exiting.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    return register_schema()
+
+
+@contextlib.contextmanager
+def readable_errors() -> Iterator[None]:
+    """Raise `ConfigError`, in one line, for what Hydra and OmegaConf raise."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explained(error)) from error
+    except ValueError as error:
+        # Hydra raises these two as plain ValueErrors; any other one is a bug and stays as it is.
+        if "Config group override must be" in str(error):
+            advice = "a config group takes the name of one of its options, as in embedding=minilm."
+            raise ConfigError(advice) from error
+        if "--multirun" in str(error):
+            raise ConfigError(str(error)) from error
+        raise
+
+
+def _prints_configuration(options: Sequence[str]) -> bool:
+    """Tell whether Hydra only prints a configuration, and finds it as we do."""
+    names = {option.partition("=")[0] for option in options}
+    elsewhere = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"}
+    # Hydra refuses to print the configurations of a sweep.
+    return bool(names & {"--cfg", "-c"}) and not names & {"-m", "--multirun", *elsewhere}
+
+
+def _check_printed(overrides: Sequence[str]) -> None:
+    """Check a configuration as a run does, except that it may lack a session."""
+    from omegaconf import OmegaConf, open_dict
+
+    config = compose_config(overrides)
+    if OmegaConf.is_missing(config, "session_id"):
+        with open_dict(config):
+            config.session_id = "none"
+    checked_request(config)
+
+
+def compose_config(overrides: Sequence[str]) -> Any:
+    """Return the composed configuration without Hydra's own part; the schema is registered."""
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose("train", list(overrides))
 
 
 def register_schema() -> dict[str, bool]:
@@ -163,7 +218,7 @@ def register_schema() -> dict[str, bool]:
     return keys
 
 
-def _split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the overrides and Hydra's options: its parser takes overrides in one piece only."""
     overrides, options = [], []
 

@@ -32,8 +32,14 @@ def default_options() -> dict[str, str]:
 
 def option_comment(group: str, option: str) -> str:
     """Return the comment that opens an option's file, without Hydra's package line."""
+    folders = [conf_dir()]
+    if group == EXPERIMENTS:
+        folders = [Path(os.environ.get("TUNETRAIL_HOME", ".")), experiments_dir().parent]
+    files = [folder / group / f"{option}.yaml" for folder in folders]
+    file = next(file for file in files if file.exists())
+
     comments = []
-    for line in (conf_dir() / group / f"{option}.yaml").read_text("utf-8").splitlines():
+    for line in file.read_text("utf-8").splitlines():
         if not line.startswith("#"):
             break
         if not line.startswith("# @package"):

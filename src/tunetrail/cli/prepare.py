@@ -12,6 +12,7 @@ from rich.table import Table
 
 from tunetrail.cli.composition import NO_HYDRA_FILES, run_composed
 from tunetrail.cli.conf_groups import groups_help
+from tunetrail.cli.key_help import asks_for_help
 from tunetrail.config import TrainRequest
 from tunetrail.errors import ConfigError, SampleError
 
@@ -27,8 +28,7 @@ def prepare(arguments: list[str]) -> int:
     Raises:
         SampleError: An error finding of the validation stopped the preparation.
     """
-    if {"-h", "--help"} & set(arguments):
-        print(help_text())
+    if asks_for_help(arguments, help_text()):
         return 0
     # The jobs of a sweep would write into the same folder.
     if {"-m", "--multirun"} & set(arguments):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunetrail.cli.terminal import new_table
+from tunetrail.cli.terminal import new_table, plain_text, printable
 from tunetrail.config import TrackingConfig, default_database_url
 from tunetrail.deployment.root_history import (
     RootHistory,
@@ -329,12 +329,12 @@ def _print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> N
     if not rows:
         return
     from rich.console import Console
-    from rich.markup import escape
 
-    table = new_table(*map(escape, columns))
+    console = Console()
+    table = new_table(*(printable(column, console) for column in columns))
     for row in rows:
-        table.add_row(*map(escape, map(_printable, row)))
-    Console().print(table)
+        table.add_row(*(printable(cell, console) for cell in row))
+    console.print(table)
 
 
 def _print_tree(tree: Mapping[str, Any], indent: str = "") -> None:
@@ -346,10 +346,5 @@ def _print_tree(tree: Mapping[str, Any], indent: str = "") -> None:
             _print_line(f"{indent}{name}: {value}")
 
 
-def _printable(text: str) -> str:
-    """Return a text whose control characters the terminal doesn't obey."""
-    return "".join(character if character.isprintable() else "�" for character in text)
-
-
 def _print_line(text: str) -> None:
-    print(_printable(text))
+    print(plain_text(text))

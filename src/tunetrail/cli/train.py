@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunetrail.cli.composition import run_composed
 from tunetrail.cli.conf_groups import groups_help
+from tunetrail.cli.key_help import asks_for_help
 from tunetrail.config import TrainRequest
 from tunetrail.config.training import OPTIMIZERS, PRECISIONS, SCHEDULES
 
@@ -14,8 +15,7 @@ if TYPE_CHECKING:
 
 def train(arguments: list[str]) -> int:
     """Run `tunetrail train` with Hydra's arguments."""
-    if {"-h", "--help"} & set(arguments):
-        print(help_text())
+    if asks_for_help(arguments, help_text()):
         return 0
 
     run_composed(arguments, train_one, finish_sweep=finish_sweep)
@@ -40,7 +40,7 @@ def help_text() -> str:
     ]
 
     keys = [
-        "keys of embedding.training and llm.training (docs/configuration.md has all):",
+        "keys of embedding.training and llm.training (`--help KEY` explains them and all others):",
         *_training_help(),
         "",
         "optimizer, schedule, trainer and callbacks set keys of both trainings; keys override:",
@@ -52,6 +52,7 @@ def help_text() -> str:
 
     options = [
         "",
+        "  --help KEY  explain a key, a section or a group: --help embedding, --help optimizer",
         "  --cfg job   print the composed configuration instead of training",
         "  -m          sweep: train each combination of comma-separated values, and evaluate only",
         "              the best on the test rows (docs/sweeps.md)",

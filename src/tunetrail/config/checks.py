@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,17 +22,22 @@ class Rule:
         text: The rule in words, as it follows "must be" in an error message.
         allows: Tells whether a value satisfies the rule.
         choices: The allowed words, if the value is one of a few.
+        bounds: What a JSON Schema says of a number that satisfies it, such as `minimum`.
     """
 
     text: str
     allows: Callable[[Any], bool]
     choices: tuple[str, ...] = ()
+    bounds: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def at_least(minimum: int, note: str = "") -> Rule:
     """Return the rule for a finite number from `minimum` up; `note` is added to its text."""
     # Infinity is refused, too: as a count or size, it would fail far from here.
-    return Rule(f"at least {minimum}{note}", lambda value: minimum <= value < math.inf)
+    bounds = {"minimum": minimum}
+    return Rule(
+        f"at least {minimum}{note}", lambda value: minimum <= value < math.inf, bounds=bounds
+    )
 
 
 def one_of(*choices: str) -> Rule:
@@ -41,10 +46,20 @@ def one_of(*choices: str) -> Rule:
 
 
 # Comparisons with NaN are false, so that every rule refuses it.
-SHARE = Rule("between 0 and 1", lambda share: 0.0 <= share <= 1.0)
-POSITIVE = Rule("above 0", lambda value: 0.0 < value < math.inf)
-ABOVE_ZERO_TO_ONE = Rule("above 0 and at most 1", lambda value: 0.0 < value <= 1.0)
-ZERO_TO_BELOW_ONE = Rule("at least 0 and below 1", lambda value: 0.0 <= value < 1.0)
+SHARE = Rule(
+    "between 0 and 1", lambda share: 0.0 <= share <= 1.0, bounds={"minimum": 0, "maximum": 1}
+)
+POSITIVE = Rule("above 0", lambda value: 0.0 < value < math.inf, bounds={"exclusiveMinimum": 0})
+ABOVE_ZERO_TO_ONE = Rule(
+    "above 0 and at most 1",
+    lambda value: 0.0 < value <= 1.0,
+    bounds={"exclusiveMinimum": 0, "maximum": 1},
+)
+ZERO_TO_BELOW_ONE = Rule(
+    "at least 0 and below 1",
+    lambda value: 0.0 <= value < 1.0,
+    bounds={"minimum": 0, "exclusiveMaximum": 1},
+)
 
 
 def setting(default: Any, rule: Rule) -> Any:

@@ -82,21 +82,25 @@ def settings_of(config: Any, section: str = "") -> Iterator[Setting]:
         config: The section with its defaults.
         section: Its dotted key, empty at the top.
     """
+    for setting in fields_of(config, section):
+        yield setting
+        if setting.is_section:
+            yield from settings_of(setting.default, setting.key)
+
+
+def fields_of(config: Any, section: str) -> Iterator[Setting]:
+    """Yield the settings and sections directly in a section."""
     owner: type = type(config)
     hints = typing.get_type_hints(owner)
 
     for field in fields(config):
-        key = f"{section}.{field.name}" if section else field.name
-        default = getattr(config, field.name)
         yield Setting(
-            key=key,
+            key=f"{section}.{field.name}" if section else field.name,
             hint=hints[field.name],
             rule=field.metadata.get("rule"),
-            default=default,
+            default=getattr(config, field.name),
             owner=owner,
         )
-        if is_dataclass(default):
-            yield from settings_of(default, key)
 
 
 @cache
@@ -162,4 +166,6 @@ def typed(value: Any) -> str:
         return f"{value.severity} above {value.threshold:g}{aside}"
     if isinstance(value, float):
         return re.sub("e-0", "e-", repr(value))
-    return value if isinstance(value, str) and value else json.dumps(value)
+    # Blanks at the ends can only be seen between quotes.
+    is_plain = isinstance(value, str) and value and value == value.strip()
+    return str(value) if is_plain else json.dumps(value, ensure_ascii=False)

@@ -221,6 +221,28 @@ _WORDS_BY_SETTING = {
     "cross_validation": {"off": "none false"},
 }
 
+_WORDS_BY_COMMAND = {
+    "train": "fit finetune fine-tune learn start sft dpo tune optimize hpo",
+    "resume": "continue restart retry",
+    "prepare": "validate preprocess check-data split",
+    "ingest": "import add load upload append insert put",
+    "sessions": "list ls datasets data",
+    "runs": "history experiments jobs ps",
+    "sweep": "multirun sweeps search",
+    "compare": "eval evaluate test diff benchmark",
+    "root": "promote rollback registry models model versions",
+    "report": "show describe inspect",
+    "serve": "deploy host server predict",
+    "doctor": "check status info diagnose env version verify",
+    "ui": "mlflow dashboard web",
+    "config": "settings cfg conf configure explain options params",
+    "completion": "completions autocomplete install-completion",
+}
+COMMANDS: dict[str, str] = {
+    word: command for command, words in _WORDS_BY_COMMAND.items() for word in words.split()
+}
+"""The command that other words stand for."""
+
 
 def words_of(key: str) -> dict[str, str]:
     """Return the choices that other words, in small letters, stand for at a key or a group."""

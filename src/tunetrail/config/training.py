@@ -39,6 +39,8 @@ _EFFECTIVE_WITH = {
     "decay_ratio": ("schedule", ("wsd",)),
 }
 """Settings that only have an effect with some values of another setting, by key."""
+_HIGHEST_USUAL_RATES = {"adamw": 0.01, "adam": 0.01, "adafactor": 0.1, "sgd": 0.5}
+"""Learning rates by optimizer above which a fine-tuning rather destroys the weights."""
 
 
 def _is_batch_size(value: object) -> bool:
@@ -319,6 +321,16 @@ class TrainingConfig:
                     f"training.{other_key}={other_value}, only with {allowed}."
                 )
         return sentences
+
+    def doubtful(self) -> list[str]:
+        """Return a sentence about each setting that is allowed, and most likely a mistake."""
+        highest, optimizer = _HIGHEST_USUAL_RATES[self.optimizer.name], self.optimizer.name
+        if isinstance(self.learning_rate, str) or self.learning_rate <= highest:
+            return []
+        return [
+            f"training.learning_rate={self.learning_rate} is far above what {optimizer} fine-tunes "
+            f"with (at most {highest}), and likely to destroy what the model has learnt."
+        ]
 
     @property
     def rows_per_batch(self) -> int:

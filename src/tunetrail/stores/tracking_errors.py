@@ -1,7 +1,6 @@
 """Readable errors of MLflow's failures, and URIs without their passwords."""
 
 import contextlib
-import re
 import sqlite3
 from collections.abc import Iterator
 
@@ -9,6 +8,9 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from tunetrail.errors import TrackingError
+from tunetrail.paths import shown_uri
+
+__all__ = ["shown_uri", "tracking_errors"]
 
 
 @contextlib.contextmanager
@@ -26,20 +28,3 @@ def tracking_errors(uri: str) -> Iterator[None]:
                 "MLFLOW_TRACKING_PASSWORD"
             )
         raise TrackingError(f"MLflow store {shown_uri(uri)} failed: {reason}") from error
-
-
-def shown_uri(text: str) -> str:
-    """Return a URI, or a text with URIs in it, without their passwords."""
-
-    def hide(credentials: re.Match[str]) -> str:
-        user, colon, _ = credentials[1].partition(":")
-        return f"://{user}:***@" if colon else "://***@"
-
-    # Up to the last @, as a password may contain one that nobody has escaped.
-    without = re.sub(r"://([^\s'\"]*)@", hide, text)
-    return re.sub(
-        r"([?&][^=&\s]*(?:password|token|secret)[^=&\s]*=)[^&\s]*",
-        r"\1***",
-        without,
-        flags=re.IGNORECASE,
-    )

@@ -27,7 +27,16 @@ HEAVY = (
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["train", "--help"], ["resume", "--help"], ["trian"], []],
+    [
+        ["--help"],
+        ["--version"],
+        ["train", "--help"],
+        ["train", "--help", "seed"],
+        ["resume", "--help"],
+        ["config", "--help"],
+        ["trian"],
+        [],
+    ],
 )
 def test_main_imports_nothing_heavy_before_it_is_needed(arguments: list[str]) -> None:
     code = (
@@ -66,6 +75,7 @@ def test_main_help_names_every_command(call_main: CallMain, flag: str) -> None:
         "compare",
         "report",
         "serve",
+        "config",
         "ui",
     ):
         assert f"\n  {command} " in result.out
@@ -82,7 +92,14 @@ def test_main_prints_the_version(call_main: CallMain, flag: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "hint"), [("trian", "Did you mean 'train'?"), ("zzz", ""), ("--wrong", "")]
+    ("command", "hint"),
+    [
+        ("trian", "Did you mean 'train'?"),
+        ("list", "Did you mean 'sessions'?"),
+        ("Fit", "Did you mean 'train'?"),
+        ("zzz", ""),
+        ("--wrong", ""),
+    ],
 )
 def test_main_refuses_an_unknown_command(call_main: CallMain, command: str, hint: str) -> None:
     result = call_main(command)
@@ -91,7 +108,7 @@ def test_main_refuses_an_unknown_command(call_main: CallMain, command: str, hint
 
     known = (
         "train, resume, sync, prepare, ingest, sessions, runs, sweep, compare, root, report, "
-        "serve, doctor, demo, ui"
+        "serve, doctor, config, demo, ui"
     )
     assert (
         result.err.strip()

@@ -87,6 +87,37 @@ def test_train_prints_the_configuration_without_training(
     assert not (workplace / "tunetrail.db").exists()
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("embedding.training.precision=bf16", "got 'bf16'. Did you mean 'bf16-mixed'?"),
+        ("embedding.loss=mnrl", "got 'mnrl'. Did you mean 'multiple_negatives_ranking'?"),
+        ("llm.training.batch_size=-1", "error: llm.training.batch_size must be auto or at least 1"),
+        ("optimizer=AdamW", "adafactor adam adamw sgd. Did you mean 'adamw'?"),
+        ("lora.r=8", "error: there is no key lora.r. Did you mean 'llm.adapter.rank'?"),
+    ],
+)
+@pytest.mark.parametrize("session_id", [[], ["session_id=s1"]], ids=["without", "with"])
+def test_train_checks_what_it_only_prints(
+    call_main: CallMain, workplace: Path, override: str, message: str, session_id: list[str]
+) -> None:
+    result = call_main("train", *session_id, override, "--cfg", "job")
+
+    assert (result.exit_code, result.out) == (2, "")
+    assert message in result.error_line
+
+
+def test_train_warns_of_settings_of_a_model_that_is_not_trained(
+    call_main: CallMain, session: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = call_main("train", "session_id=s2", "model_type=embedding", "llm.adapter.rank=4")
+
+    assert result.exit_code == 2
+    warning, error = result.err.splitlines()
+    assert "WARNING llm.adapter.rank=4 has no effect with model_type=embedding" in warning
+    assert error.startswith("error: session_id must name a session")
+
+
 def test_train_takes_an_experiment_of_the_folder(call_main: CallMain, workplace: Path) -> None:
     (workplace / "experiments").mkdir()
     (workplace / "experiments" / "mine.yaml").write_text("# @package _global_\nseed: 1234\n")

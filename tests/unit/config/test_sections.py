@@ -12,6 +12,7 @@ from tunetrail.config import (
     GateConfig,
     HardNegativesConfig,
     LanguageModelConfig,
+    OptimizerConfig,
     Settings,
     SplitConfig,
     TrainingConfig,
@@ -398,3 +399,28 @@ def test_trainer_config_refuses_an_entry_without_a_class(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         TrainerConfig(**{section: classes})
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "rate", "is_doubtful"),
+    [
+        ("adamw", 1.0, True),
+        ("adam", 0.011, True),
+        ("adafactor", 0.05, False),
+        ("sgd", 0.3, False),
+        ("adamw", 2e-5, False),
+        ("adamw", "auto", False),
+    ],
+)
+def test_a_learning_rate_that_destroys_the_weights_is_doubtful(
+    optimizer: str, rate: float | str, is_doubtful: bool
+) -> None:
+    training = TrainingConfig(learning_rate=rate, optimizer=OptimizerConfig(name=optimizer))
+
+    sentences = training.doubtful()
+
+    assert bool(sentences) == is_doubtful
+    if is_doubtful:
+        assert sentences[0].startswith(
+            f"training.learning_rate={rate} is far above what {optimizer}"
+        )

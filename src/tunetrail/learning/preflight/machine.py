@@ -236,9 +236,9 @@ def check_patience(
 def check_settings(
     training: TrainingConfig, trainer: Trainer, module: TrainedModule
 ) -> PreflightFinding:
-    """Look for changed settings that have no effect together with the others."""
+    """Look for settings that are likely mistakes, or have no effect together with the others."""
     name = "settings"
-    messages = training.without_effect()
+    messages = [*training.doubtful(), *training.without_effect()]
     if messages:
         return warning(name, " ".join(messages))
     return ok(name, "every changed setting has an effect")

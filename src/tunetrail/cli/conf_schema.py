@@ -1,0 +1,112 @@
+"""The JSON Schema of conf/ and of experiments, for editors: written from the dataclasses."""
+
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tunetrail.cli.conf_groups import default_options, groups
+from tunetrail.config import MISSING, TrainRequest
+from tunetrail.config.keys import Setting, all_settings, alternatives_of, settings_of
+from tunetrail.config.validation import CheckConfig
+from tunetrail.errors import UserError
+
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_INTERPOLATION = {"type": "string", "pattern": r"\$\{"}
+"""A reference to another key or to the environment, which may stand for any value."""
+_TYPES = {int: "integer", float: "number", str: "string", bool: "boolean"}
+
+
+def conf_schema(sections: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the schema of whole files, or of the files of a group whose keys are a section's.
+
+    Files that begin with `# @package _global_` are whole files: experiments, and the options of
+    optimizer, schedule, trainer, callbacks, logger and sweep.
+
+    Args:
+        sections: At most one section, such as `embedding`.
+
+    Raises:
+        UserError: It is no section.
+    """
+    if len(sections) > 1:
+        raise UserError(f"--schema takes one section at most, got {', '.join(sections)}.")
+    section = sections[0] if sections else ""
+    if section and not (section in all_settings() and all_settings()[section].is_section):
+        top = [setting.key for setting in settings_of(TrainRequest()) if setting.is_section]
+        known = ", ".join(key for key in top if "." not in key)
+        raise UserError(f"--schema must be followed by one of {known}, got {section!r}.")
+
+    schema = _section_schema(section)
+    if not section:
+        schema["properties"] |= _hydra_properties()
+        schema["description"] = "The configuration of tunetrail: an experiment, or a global option."
+    # An option may consist of its comment alone.
+    return {"$schema": _DRAFT, **schema, "type": ["object", "null"]}
+
+
+def _section_schema(section: str) -> dict[str, Any]:
+    """Return the schema of the keys of a section; none of them has to be there."""
+    prefix = f"{section}." if section else ""
+    properties = {}
+    for key, setting in all_settings().items():
+        name = key.removeprefix(prefix)
+        if key.startswith(prefix) and "." not in name:
+            properties[name] = _setting_schema(setting)
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _setting_schema(setting: Setting) -> dict[str, Any]:
+    if setting.is_section:
+        return {"description": setting.meaning, **_section_schema(setting.key)}
+
+    schema = _value_schema(setting)
+    described: dict[str, Any] = {"description": setting.meaning}
+    if setting.default != MISSING and not isinstance(setting.default, CheckConfig):
+        described["default"] = setting.default
+    return {**described, "anyOf": [schema, _INTERPOLATION]}
+
+
+def _value_schema(setting: Setting) -> dict[str, Any]:
+    if setting.hint is Any:
+        return {}
+    if setting.choices and setting.hint is not bool:
+        nullable = types.NoneType in alternatives_of(setting.hint)
+        return {"enum": [*setting.choices, *([None] if nullable else [])]}
+
+    bounds: Mapping[str, Any] = setting.rule.bounds if setting.rule else {}
+    return {"anyOf": [_type_schema(hint, bounds) for hint in alternatives_of(setting.hint)]}
+
+
+def _type_schema(hint: Any, bounds: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of a type; bounds are those of numbers."""
+    if hint is types.NoneType:
+        return {"type": "null"}
+    if typing.get_origin(hint) is dict:
+        return {"type": "object"}
+    if typing.get_origin(hint) is list:
+        return {"type": "array", "items": _type_schema(typing.get_args(hint)[0], {})}
+    if hint is float:
+        # YAML reads 1e-5, without a dot, as a text; Hydra reads it as the number.
+        number_as_text = {"type": "string", "pattern": r"^[+-]?(\d+e[+-]?\d+|\.?inf)$"}
+        return {"anyOf": [{"type": "number", **bounds}, number_as_text]}
+    # A text key keeps what looks like another type: session_id: 2026_11_24.
+    if hint is str:
+        return {"type": ["string", "number"]}
+    return {"type": _TYPES[hint], **(bounds if hint is int else {})}
+
+
+def _hydra_properties() -> dict[str, Any]:
+    """Return what whole files have in addition: Hydra's own keys, and the options of groups."""
+    options: dict[str, Any] = {}
+    for group, names in groups().items():
+        choice = {"anyOf": [{"enum": names}, {"type": ["string", "array", "null"]}]}
+        if group in default_options():
+            options[f"override /{group}"] = choice
+        options[f"/{group}"] = options[group] = choice
+    defaults = {
+        "description": "Options of groups that this file begins with, as in override /optimizer.",
+        "type": "array",
+        "items": {"anyOf": [{"type": "string"}, {"type": "object", "properties": options}]},
+    }
+    return {"defaults": defaults, "hydra": {"description": "Hydra's own keys.", "type": "object"}}

@@ -1,0 +1,33 @@
+"""Warn of overrides for a model that isn't trained."""
+
+import logging
+from collections.abc import Sequence
+
+from tunetrail.config import MODEL_SECTIONS, TrainRequest
+
+_log = logging.getLogger(__name__)
+_WRITERS = {"generated_query", "paraphrase"}
+"""Augmentation methods for which one model helps to train the other one."""
+
+
+def warn_of_unused(request: TrainRequest, overrides: Sequence[str]) -> None:
+    """Log a warning for each override that has no effect with the model type of the request."""
+    for override in unused_overrides(request, overrides):
+        _log.warning(
+            "%s has no effect with model_type=%s, which trains no other model",
+            override,
+            request.model_type,
+        )
+
+
+def unused_overrides(request: TrainRequest, overrides: Sequence[str]) -> list[str]:
+    """Return the overrides that only concern a model that the request doesn't train."""
+    is_single = request.model_type in MODEL_SECTIONS
+    if not is_single or _WRITERS & set(request.augmentation.methods):
+        return []
+    others = [section for section in MODEL_SECTIONS if section != request.model_type]
+    return [
+        override
+        for override in overrides
+        if override.lstrip("+~").partition("=")[0].partition(".")[0] in others
+    ]
