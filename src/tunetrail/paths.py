@@ -83,6 +83,11 @@ def give_usual_modes(folder: Path) -> None:
         path.chmod(folder_mode if path.is_dir() else folder_mode & 0o666)
 
 
+def size_in_mib(folder: Path) -> float:
+    """Return the size of all files of a folder in MiB."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
+
+
 def write_private_text(path: Path, text: str) -> None:
     """Write a file in UTF-8 that only its owner can read, since it quotes samples."""
     private_file(path).write_text(text, encoding="utf-8")

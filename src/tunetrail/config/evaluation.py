@@ -157,6 +157,19 @@ class GateConfig:
     metric's own unit, above which a candidate is refused if the interval of the change lies below 0
     as well."""
 
+    maximum_slice_loss: float | None = setting(None, at_least(0))
+    """Loss on a slice of the test rows (a language, a label, a quarter of the lengths, ...), in the
+    metric's own unit, above which a candidate is refused if the change on that slice lies below 0
+    by the interval that holds for all slices at once; null looks at no slice."""
+
+    maximum_latency_ms: float | None = setting(None, POSITIVE)
+    """Milliseconds that a candidate may take for one text on the machine of the training, without
+    a GPU: it is refused if the interval of its median lies above. Root is measured in turns with
+    it. Of a language model, it is the time until the first token. Null measures nothing."""
+
+    maximum_model_mib: float | None = setting(None, POSITIVE)
+    """Size of the exported model in MiB above which a candidate is refused; null is no limit."""
+
     approval: bool = False
     """Whether a candidate that passes the gate waits for a person: it is registered, and
     `tunetrail root promote` makes it root."""

@@ -1,13 +1,16 @@
 """The gate: decides from the comparison whether a candidate becomes root."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tunetrail.config import GateConfig
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.forgetting import worst_loss
+from tunetrail.evaluation.latency import Latency
+from tunetrail.evaluation.slice_changes import SliceChange
+from tunetrail.plain_values import plain_values
 from tunetrail.stores.ledger import PROMOTED, REFUSED, WAITING
 
 
@@ -44,13 +47,47 @@ class Decision:
         return cls(promote=plain["promote"], reason=plain["reason"], waiting=waiting)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelCosts:
+    """What a candidate costs whoever serves it, as far as it was measured.
+
+    Attributes:
+        model_mib: The size of its files in MiB.
+        latency: How long it takes for one text.
+        root_latency: How long the version to beat takes, measured next to it.
+    """
+
+    model_mib: float | None = None
+    latency: Latency | None = None
+    root_latency: Latency | None = None
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "ModelCosts":
+        """Return the costs that `to_dict` gave; steps of older runs have none."""
+        latencies = {
+            name: Latency.from_dict(plain[name])
+            for name in ("latency", "root_latency")
+            if plain.get(name) is not None
+        }
+        return cls(model_mib=plain.get("model_mib"), **latencies)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return plain_values(self)
+
+
 def decide(
     comparison: Comparison,
     config: GateConfig,
     earlier_sessions: Mapping[str, Comparison] | None = None,
     general_set: Mapping[str, Comparison] | None = None,
+    *,
+    losing_slices: Sequence[SliceChange] = (),
+    costs: ModelCosts | None = None,
 ) -> Decision:
-    """Promote a candidate that gains on the test rows and has not forgotten what root can do.
+    """Promote a candidate that gains on the test rows and loses nothing that the settings protect.
+
+    A refusal names the rule, by how much it is broken, and what it takes.
 
     Args:
         comparison: The comparison with the version to beat.
@@ -59,6 +96,8 @@ def decide(
             none.
         general_set: The comparison on the rows of the general file, by its name; None if there is
             none.
+        losing_slices: The slices of the test rows on which the candidate has surely lost.
+        costs: What it costs, measured for the limits that there are.
     """
     decision = _decide_by_gain(comparison, config)
     if not decision.promote:
@@ -77,10 +116,54 @@ def decide(
             )
             return Decision(promote=False, reason=reason)
 
+    slice_objection = _slice_objection(comparison, losing_slices, config)
+    objection = slice_objection or _cost_objection(costs, config)
+    if objection is not None:
+        return Decision(promote=False, reason=objection)
+
     if config.approval:
         reason = f"{decision.reason}; gate.approval=true: it waits for `tunetrail root promote`"
         return Decision(promote=False, reason=reason, waiting=True)
     return decision
+
+
+def _slice_objection(
+    comparison: Comparison, losing_slices: Sequence[SliceChange], config: GateConfig
+) -> str | None:
+    """Return why a loss on a slice refuses the candidate; None if none does."""
+    margin = config.maximum_slice_loss
+    if margin is None:
+        return None
+    too_large = [change for change in losing_slices if -change.improvement > margin]
+    if not too_large:
+        return None
+    worst = min(too_large, key=lambda change: change.improvement)
+    excess = -worst.improvement - margin
+    return (
+        f"{comparison.metric}: {worst.in_words}, where gate.maximum_slice_loss={margin:g} is "
+        f"exceeded by {excess:.4f}. Add rows like these, or raise the margin"
+    )
+
+
+def _cost_objection(costs: ModelCosts | None, config: GateConfig) -> str | None:
+    """Return which limit the costs break; None if they keep them all."""
+    if costs is None:
+        return None
+    size, limit = costs.model_mib, config.maximum_model_mib
+    if size is not None and limit is not None and size > limit:
+        return (
+            f"the model has {size:.1f} MiB, where gate.maximum_model_mib={limit:g} is exceeded by "
+            f"{size - limit:.1f}. Train a smaller base model, or raise the limit"
+        )
+    latency, limit = costs.latency, config.maximum_latency_ms
+    if latency is None or limit is None or latency.lower <= limit:
+        return None
+    root = "" if costs.root_latency is None else f"; root takes {costs.root_latency.in_words}"
+    return (
+        f"the model takes {latency.in_words} for a text, where gate.maximum_latency_ms={limit:g} "
+        f"is exceeded by {latency.median - limit:.3g}{root}. Train a smaller base model, or raise "
+        "the limit"
+    )
 
 
 def _decide_by_gain(comparison: Comparison, config: GateConfig) -> Decision:

@@ -21,6 +21,7 @@ from tunetrail.evaluation.example_rows import REFERENCE, TEST, ExampleRows
 from tunetrail.evaluation.plots import confusion_figure, slices_figure
 from tunetrail.evaluation.ranking import BEST_RANK, PREDICTED_LABEL
 from tunetrail.evaluation.scoring import TOP_WRONG_HASH, TOP_WRONG_ROW
+from tunetrail.evaluation.slice_changes import sure_losses
 from tunetrail.evaluation.slices import attributes_of, score_slices, weakest_first
 from tunetrail.fingerprints import value_fingerprint
 from tunetrail.paths import write_private_text
@@ -56,7 +57,7 @@ def log_error_analysis(
 
     Returns:
         What the terminal tells of it: when a row is right, how many were fixed and broken, how many
-        slices were compared, and the worst and the weakest of them.
+        slices were compared, the worst and the weakest of them, and all with a sure loss.
     """
     run, settings = context.run, context.settings
     table = rows.table[rows.table["side"] == TEST]
@@ -87,6 +88,7 @@ def log_error_analysis(
         "slices": len(slices),
         "worst_slice": _first_line(slices),
         "weakest_slice": _first_line(weakest_first(slices)),
+        "losing_slices": [change.to_dict() for change in sure_losses(slices)],
     }
 
 

@@ -4,8 +4,11 @@ import math
 import pytest
 
 from tunetrail.config import GateConfig
-from tunetrail.deployment.gate import Decision, decide
+from tunetrail.deployment.gate import Decision, ModelCosts, decide
+from tunetrail.errors import ConfigError
 from tunetrail.evaluation.comparison import Comparison
+from tunetrail.evaluation.latency import Latency
+from tunetrail.evaluation.slice_changes import SliceChange
 
 COMPARISON = Comparison(
     metric="ndcg_at_10",
@@ -185,3 +188,80 @@ def test_decide_names_the_general_set_on_which_a_candidate_loses() -> None:
     assert decide(COMPARISON, GateConfig(maximum_loss=0.1), {}, lost).promote
     kept = {"general.jsonl": on_session(-0.01, -0.02, -0.005)}
     assert decide(COMPARISON, GateConfig(), {}, kept).promote
+
+
+FRENCH = SliceChange(
+    attribute="language", value="fr", rows=60, improvement=-0.08, lower=-0.13, upper=-0.03
+)
+SLOW = Latency(median=25.0, lower=24.0, upper=26.5, requests=100)
+ROOT = Latency(median=12.0, lower=11.5, upper=12.5, requests=100)
+
+
+@pytest.mark.parametrize(
+    ("margin", "slices", "reason"),
+    [
+        (None, [FRENCH], None),
+        (0.1, [FRENCH], None),
+        (0.05, [], None),
+        (
+            0.05,
+            [dataclasses.replace(FRENCH, value="en", improvement=-0.06), FRENCH],
+            "ndcg_at_10: -0.0800 (-0.1300 … -0.0300, corrected for all slices) on 60 rows with "
+            "language 'fr', where gate.maximum_slice_loss=0.05 is exceeded by 0.0300. Add rows "
+            "like these, or raise the margin",
+        ),
+        (0.0, [FRENCH], "gate.maximum_slice_loss=0 is exceeded by 0.0800"),
+    ],
+)
+def test_decide_refuses_a_sure_loss_on_a_slice_above_the_margin(
+    margin: float | None, slices: list[SliceChange], reason: str | None
+) -> None:
+    decision = decide(COMPARISON, GateConfig(maximum_slice_loss=margin), losing_slices=slices)
+
+    assert decision.promote is (reason is None)
+    assert reason is None or reason in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("limits", "costs", "reason"),
+    [
+        ({}, ModelCosts(model_mib=900.0, latency=SLOW, root_latency=ROOT), None),
+        ({"maximum_model_mib": 90.0}, ModelCosts(model_mib=90.0), None),
+        (
+            {"maximum_model_mib": 90.0},
+            ModelCosts(model_mib=91.5),
+            "the model has 91.5 MiB, where gate.maximum_model_mib=90 is exceeded by 1.5. Train a "
+            "smaller base model, or raise the limit",
+        ),
+        # A busy machine may have made it look slow.
+        ({"maximum_latency_ms": 24.5}, ModelCosts(latency=SLOW, root_latency=ROOT), None),
+        (
+            {"maximum_latency_ms": 20.0},
+            ModelCosts(latency=SLOW, root_latency=ROOT),
+            "the model takes 25 ms (24 … 26.5) for a text, where gate.maximum_latency_ms=20 is "
+            "exceeded by 5; root takes 12 ms (11.5 … 12.5). Train a smaller base model, or raise "
+            "the limit",
+        ),
+    ],
+)
+def test_decide_refuses_what_is_too_large_or_too_slow(
+    limits: dict[str, float], costs: ModelCosts, reason: str | None
+) -> None:
+    decision = decide(COMPARISON, GateConfig(**limits), costs=costs)
+
+    assert decision.promote is (reason is None)
+    assert reason is None or decision.reason == reason
+    assert ModelCosts.from_dict(costs.to_dict()) == costs
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("maximum_slice_loss", -0.1, "at least 0"),
+        ("maximum_latency_ms", 0.0, "above 0"),
+        ("maximum_model_mib", float("nan"), "above 0"),
+    ],
+)
+def test_limits_of_the_gate_are_checked(name: str, value: float, rule: str) -> None:
+    with pytest.raises(ConfigError, match=f"gate.{name} must be {rule}, got {value}"):
+        GateConfig(**{name: value})

@@ -94,6 +94,8 @@ def deploy(
         context.settings.gate,
         evaluation.earlier_sessions,
         evaluation.general_set,
+        losing_slices=evaluation.losing_slices,
+        costs=evaluation.costs,
     )
     # The evidence reads differently if the candidate is the best of many.
     if context.selection is not None:

@@ -11,6 +11,7 @@ import pandas as pd
 from tunetrail.config import BASE
 from tunetrail.data.privacy.scrubber import Scrubber
 from tunetrail.data.rows import content_digest, records_of, texts_of_rows
+from tunetrail.deployment.gate import ModelCosts
 from tunetrail.deployment.model_version import ModelVersion
 from tunetrail.evaluation.answers import answer_summary, mask_answers
 from tunetrail.evaluation.comparison import Comparison, compare
@@ -22,12 +23,14 @@ from tunetrail.evaluation.plots import comparison_figure
 from tunetrail.evaluation.scores import Scores, with_reward_accuracy
 from tunetrail.evaluation.share_intervals import Interval
 from tunetrail.evaluation.significance import bonferroni_confidence
+from tunetrail.evaluation.slice_changes import SliceChange
 from tunetrail.fingerprints import value_fingerprint
 from tunetrail.pipeline.answers import TABLE, answer_table
 from tunetrail.pipeline.corpus_file import warn_of_foreign_corpus
 from tunetrail.pipeline.costly_tokens import costly_tokens
 from tunetrail.pipeline.error_analysis import log_error_analysis
 from tunetrail.pipeline.example_rows import log_example_rows
+from tunetrail.pipeline.model_costs import measure_costs
 from tunetrail.pipeline.scoring import log_row_counts
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.earlier_sessions import compare_on_earlier_sessions
@@ -52,12 +55,16 @@ class Evaluation:
         comparison: The test scores of both, compared.
         earlier_sessions: The same on the test rows of each earlier session.
         general_set: The same on the rows of the general file, by its name.
+        losing_slices: The slices of the test rows on which the candidate has surely lost.
+        costs: What the candidate costs, as far as the gate has limits.
         version_to_beat: The version; None for the base model.
     """
 
     comparison: Comparison
     earlier_sessions: Mapping[str, Comparison]
     general_set: Mapping[str, Comparison]
+    losing_slices: Sequence[SliceChange]
+    costs: ModelCosts
     version_to_beat: ModelVersion | None
 
 
@@ -93,6 +100,11 @@ def evaluate(
         comparison=Comparison.from_dict(step),
         earlier_sessions=_comparisons(step, "earlier_sessions"),
         general_set=_comparisons(step, "general_set"),
+        losing_slices=[
+            SliceChange.from_dict(change)
+            for change in step.get("error_analysis", {}).get("losing_slices", ())
+        ],
+        costs=ModelCosts.from_dict(step.get("costs", {})),
         version_to_beat=to_beat,
     )
 
@@ -158,6 +170,7 @@ def _compare(
         "error_analysis": errors,
         "earlier_sessions": {session: change.to_dict() for session, change in earlier.items()},
         "general_set": {name: change.to_dict() for name, change in general.items()},
+        "costs": measure_costs(context, fitted, reference, scorable).to_dict(),
         "root_figure": _log_own_figure(context, prepared, before, to_beat),
     }
     context.finish_step("comparison", step, comparison.figures)

@@ -6,20 +6,18 @@ A sweep compares its jobs by these scores, so that the test rows are asked once,
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from tunetrail.data.rows import records_of
 from tunetrail.evaluation.intervals import metric_intervals
 from tunetrail.evaluation.share_intervals import Interval
+from tunetrail.paths import size_in_mib
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.fit import FittedModel
 from tunetrail.pipeline.stages.prepare import PreparedRows
 from tunetrail.plain_values import plain_values
 
 logger = logging.getLogger(__name__)
-
-_MIB = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +91,10 @@ def _score(context: StageContext, prepared: PreparedRows, fitted: FittedModel) -
         seed=settings.seed,
     )
 
-    files = filter(Path.is_file, fitted.folder.rglob("*"))
-    model_bytes = sum(path.stat().st_size for path in files)
     return ValidationScores(
         metric=scores.metric,
         metrics=scores.metrics,
         intervals=intervals,
         rows=len(rows),
-        model_mib=model_bytes / _MIB,
+        model_mib=size_in_mib(fitted.folder),
     )
