@@ -29,6 +29,7 @@ _DESTRUCTOR_SECONDS = 0.05
 _COMMANDS = (
     "train",
     "resume",
+    "repro",
     "sync",
     "prepare",
     "ingest",
@@ -55,6 +56,7 @@ tunetrail turns the samples that an application collects into better embedding m
 commands:
   train      train on a session's samples; the new model becomes `root` if it is measurably better
   resume     continue a run that failed, was stopped or was killed
+  repro      repeat a run, and say whether metrics and weights are the same, or what differs
   sync       deliver the metrics that MLflow didn't take while its server was away
   prepare    validate, clean and split a session's rows into files, without training
   ingest     store the samples or chat logs of a file, a folder, a URL or a query under a session

@@ -159,6 +159,7 @@ class DataSciencePipeline:
         selection: str | None = None,
         read_digest: ReadDigest = no_digest,
         ledger: RunLedger | None = None,
+        registry: Registry | None = None,
         until: str = "deploy",
         run: TrackedRun | None = None,
         resumed: TrackedRun | None = None,
@@ -194,6 +195,8 @@ class DataSciencePipeline:
                 version's own tag tells it.
             ledger: Where the intent and the decision of a move of root are written down; without
                 it, root moves without a record.
+            registry: The versions of the model type, with a `read_digest` of its own; opened from
+                the settings if None.
             until: The stage after which the run ends. A run that ends early keeps its folder and
                 can be resumed; if it ends with `fit`, its model is scored on the validation rows.
             run: An open run to write to, which the caller ends, such as that of a request for one
@@ -240,7 +243,7 @@ class DataSciencePipeline:
             run=run,
             state=state,
             base=base,
-            registry=Registry(self.tracker, name_of_root, family.flavor, read_digest),
+            registry=registry or Registry(self.tracker, name_of_root, family.flavor, read_digest),
             count_looks=count_looks,
             lineage=lineage,
             read_own_columns=read_own_columns,

@@ -74,6 +74,24 @@ def find_resumable_run(
         UserError: There is no such run, it has succeeded, its process is alive, or its settings
             are missing.
     """
+    run = find_recorded_run(tracking, database, run_id)
+    _check_ended(run_id, run.training, force)
+    return run
+
+
+def find_recorded_run(
+    tracking: TrackingConfig, database: DatabaseManager, run_id: str
+) -> ResumableRun:
+    """Find the pipeline run that an id means, whatever has become of it.
+
+    Args:
+        tracking: The MLflow store of the run.
+        database: The database of its training run.
+        run_id: As for `find_resumable_run`.
+
+    Raises:
+        UserError: There is no such run, or its settings are missing.
+    """
     check_identifier("RUN_ID", run_id)
 
     _check_store_exists(tracking)
@@ -85,7 +103,6 @@ def find_resumable_run(
             f"the database {database.shown_url} has no record of the run {run_id}. "
             "Name the one that the run was started with, as in database.url=URL."
         )
-    _check_ended(run_id, training, force)
 
     return ResumableRun(
         training=training,

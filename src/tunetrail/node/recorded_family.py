@@ -1,0 +1,88 @@
+"""What a run kept of one family, so that it can be repeated and compared."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tunetrail.config import BASE
+from tunetrail.pipeline.model_family import ModelFamily
+from tunetrail.pipeline.row_digests import ROW_DIGESTS, RowDigests
+from tunetrail.stores.tracking import TrackedRun
+
+TRAINING, _COMPARISON = "training", "comparison"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedFamily:
+    """What a run kept of one family.
+
+    Attributes:
+        family: The family.
+        run: Its run in MLflow.
+    """
+
+    family: ModelFamily
+    run: TrackedRun
+
+    @cached_property
+    def artifacts(self) -> set[str]:
+        """The results of its steps and the files of its rows."""
+        return {*self.run.artifacts("steps"), *self.run.artifacts("data")}
+
+    def step(self, name: str) -> dict[str, Any]:
+        """Return the result of a step; empty if there is none."""
+        file = f"steps/{name}.json"
+        return self.run.read_dict(file) if file in self.artifacts else {}
+
+    @cached_property
+    def training(self) -> dict[str, Any]:
+        """The result of its training; empty if that has not ended."""
+        return self.step(TRAINING)
+
+    @cached_property
+    def comparison(self) -> dict[str, Any]:
+        """The result of its comparison with root; empty for a job of a sweep that did not win."""
+        return self.step(_COMPARISON)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether there is anything to repeat."""
+        return bool(self.training)
+
+    @cached_property
+    def data(self) -> Any:
+        """Its parameters, metrics and datasets in MLflow."""
+        return self.run.tracker.find_run(self.run.run_id)
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The last value of each metric."""
+        metrics: Mapping[str, float] = self.data.data.metrics
+        return metrics
+
+    def sides(self) -> set[tuple[str, str, str]]:
+        """Return session, purpose and digest of each of the row sets that it has logged."""
+        inputs = self.data.inputs.dataset_inputs if self.data.inputs else []
+        return {(item.dataset.name, item.tags[0].value, item.dataset.digest) for item in inputs}
+
+    def row_digests(self) -> RowDigests | None:
+        """Return the digests of the rows that it was given; None if it kept none."""
+        if ROW_DIGESTS not in self.artifacts:
+            return None
+        with tempfile.TemporaryDirectory(prefix="tunetrail-") as folder:
+            return RowDigests.read(self.run.download(ROW_DIGESTS, Path(folder)))
+
+    def root_at_start(self) -> str | None:
+        """Return the version that the training began with; None for the base model."""
+        return _version(self.training["started_from"])
+
+    def root_to_beat(self) -> str | None:
+        """Return the version that it was compared with; None for the base model."""
+        return _version(self.comparison.get("against", BASE))
+
+
+def _version(uri: str) -> str | None:
+    return None if uri == BASE else uri.rpartition("/")[2]
