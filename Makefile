@@ -8,7 +8,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 PIP_INSTALL := $(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-slow test-gpu check docs bench bench-gpu ui clean
+.PHONY: help install demo test test-all test-slow test-gpu check docs docs-serve bench bench-gpu ui clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -50,8 +50,13 @@ check: install ## Check style, format, types, layers and readability
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/python -m pytest -q tests/unit/test_readability.py
 
-docs: install ## Write docs/configuration.md from the settings' docstrings
+docs: install ## Write docs/configuration.md from the docstrings, and the documentation's site to build/site
 	$(VENV)/bin/python docs/write_configuration.py
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	@echo "The site is in build/site; make docs-serve shows it."
+
+docs-serve: install ## Show the documentation's site on http://127.0.0.1:8000, and follow changes
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs serve --strict
 
 # make bench ONLY=prepare ROWS=20000, or DATA=my.jsonl instead of generated rows; ROUNDS=5 for more rounds.
 # make bench ONLY=quality DATA=train.csv TEST=dev.csv trains whole models and compares the results (hours).
