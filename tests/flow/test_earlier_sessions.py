@@ -159,8 +159,8 @@ def test_benchmark_rows_come_back_as_they_were(database: DatabaseManager) -> Non
     from tunetrail.pipeline.families import family_named
 
     family = family_named("embedding")
-    rows, sessions = Benchmark(database=database, family=family, session_id="other").rows("pair")
-    of_first, _ = Benchmark(database=database, family=family, session_id="first").rows("pair")
+    rows, sessions = Benchmark(database=database, family=family, session_ids=["other"]).rows("pair")
+    of_first, _ = Benchmark(database=database, family=family, session_ids=["first"]).rows("pair")
 
     assert isinstance(rows, pd.DataFrame) and of_first.empty
     assert set(rows["shape"]) == {"pair"} and set(sessions.values()) == {"first"}

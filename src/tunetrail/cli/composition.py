@@ -17,7 +17,7 @@ from tunetrail.cli.conf_groups import experiment_names, groups
 from tunetrail.cli.override_keys import check_keys
 from tunetrail.cli.spellings import check_hydra_options
 from tunetrail.cli.unused_settings import warn_of_unused
-from tunetrail.config import MODEL_SECTIONS, TrainRequest
+from tunetrail.config import MODEL_SECTIONS, TrainRequest, name_of_sessions
 from tunetrail.config.key_suggestions import did_you_mean_key
 from tunetrail.config.synonyms import words_of
 from tunetrail.errors import ConfigError, did_you_mean, naming_section, not_writable
@@ -203,6 +203,7 @@ def register_schema() -> dict[str, bool]:
     """
     from hydra.core.config_store import ConfigStore
     from hydra.core.plugins import Plugins
+    from omegaconf import OmegaConf
 
     from tunetrail.cli.text_values import TypedFileSource, text_keys
     from tunetrail.sweeps.launchers import register_launchers
@@ -215,7 +216,13 @@ def register_schema() -> dict[str, bool]:
     register_launchers()
     register_sweeper()
     ConfigStore.instance().store(name="train_schema", node=TrainRequest)
+    OmegaConf.register_new_resolver("tunetrail.name", _shown_sessions, replace=True)
     return keys
+
+
+def _shown_sessions(session_id: Any) -> str:
+    """Return the sessions of a request as one name, for a folder."""
+    return session_id if isinstance(session_id, str) else name_of_sessions(session_id)
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -13,7 +13,7 @@ from rich.table import Table
 from tunetrail.cli.composition import NO_HYDRA_FILES, run_composed
 from tunetrail.cli.conf_groups import groups_help
 from tunetrail.cli.key_help import asks_for_help
-from tunetrail.config import TrainRequest
+from tunetrail.config import TrainRequest, checked_session_ids
 from tunetrail.errors import ConfigError, SampleError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def prepare(arguments: list[str]) -> int:
     # options, which print a configuration, import neither.
     if not any(argument.startswith("-") for argument in arguments):
         print("prepare: loading the libraries ...", file=sys.stderr, flush=True)
-    defaults = ["output_dir=prepared/${session_id}", *NO_HYDRA_FILES]
+    defaults = ["output_dir=prepared/${tunetrail.name:${session_id}}", *NO_HYDRA_FILES]
     run_composed(arguments, _prepare_one, job_name="prepare", defaults=defaults)
     return 0
 
@@ -66,6 +66,7 @@ Exit code: 0, or 2 if an error finding of the validation stops it (the files are
 
 examples:
   tunetrail prepare session_id=s1 output_dir=look
+  tunetrail prepare session_id=[s1,s2]
   tunetrail prepare session_id=s1 validation=strict cleaning.length=truncate
   tunetrail prepare session_id=s1 validation.rows.language.severity=error
 """
@@ -83,11 +84,12 @@ def _prepare_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str
     folder = Path(request.output_dir)
     call = {"session_id": request.session_id, "model_type": request.model_type}
     with DatabaseManager(request.database.url) as manager:
-        summary = manager.session_summary(request.session_id)
+        session_ids = checked_session_ids(request.session_id)
+        rejected = sum(manager.session_summary(name).rejected for name in session_ids)
         session = ModelTrainingNode(NodeConfig(settings=request), manager).prepare(call, folder)
 
     # Printed before the error: the account shows what led to it.
-    _print_account(session, summary.rejected)
+    _print_account(session, rejected)
     if session.stopped is not None:
         raise SampleError(f"{session.stopped} See {folder / 'report.html'}.")
     return {}

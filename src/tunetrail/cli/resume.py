@@ -5,7 +5,7 @@ from typing import Any
 
 from tunetrail.cli.composition import NO_HYDRA_FILES, run_composed
 from tunetrail.cli.train import train
-from tunetrail.config import TrainRequest
+from tunetrail.config import TrainRequest, name_of_sessions
 from tunetrail.errors import ConfigError, UserError
 
 _NOTHING = (
@@ -168,7 +168,7 @@ def _list_resumable(request: TrainRequest) -> Mapping[str, Any]:
         table.add_row(
             run.run_id[:_SHOWN_CHARACTERS],
             training.created_at.strftime("%Y-%m-%d %H:%M"),
-            training.session_id,
+            name_of_sessions(training.session_ids),
             training.model_type,
             escape(training.reason or ""),
         )

@@ -212,7 +212,8 @@ def _show_log(options: argparse.Namespace, database: DatabaseManager) -> list[di
 
 def _print_decision(line: PromotionRecord) -> None:
     """Print a decision in three lines, as `git log` prints a commit."""
-    session = f", session {line.session_id}" if line.session_id else ""
+    names = ", ".join(line.sessions)
+    session = f", session{'s' if len(line.sessions) > 1 else ''} {names}" if names else ""
     when, before = _time_in_words(line.created_at), line.previous_version or "none"
     _print_line(f"{line.model_name}/{line.version}  {when}  {line.decision}")
     _print_line(f"    by {line.actor or 'unknown'}{session}, root before: {before}")

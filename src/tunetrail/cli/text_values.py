@@ -39,6 +39,9 @@ def text_keys(schema: Any, prefix: str = "") -> TextKeys:
             keys |= text_keys(field.type, f"{key}.")
             continue
         # `int | str` is no text key: a batch size is a number or `auto`.
+        if field.metadata.get("text"):
+            keys[key] = False
+            continue
         is_union = isinstance(field.type, UnionType)
         alternatives = set(get_args(field.type)) if is_union else {field.type}
         if alternatives <= {str, list[str], NoneType}:

@@ -34,6 +34,8 @@ def help_text() -> str:
         "examples:",
         "  tunetrail train session_id=s1 model_type=embedding embedding=minilm",
         "  tunetrail train session_id=s1 model_type=llm llm.training.learning_rate=3e-5",
+        "  tunetrail train session_id=s2 model_type=embedding replay=0.2",
+        "  tunetrail train session_id=[s1,s2] session_weights=[1,2] model_type=embedding",
         "  tunetrail train session_id=s1 +experiments=quick optimizer=adafactor schedule=cosine",
         "  tunetrail train -m session_id=s1 model_type=llm llm.training.learning_rate=1e-5,3e-5",
         "",

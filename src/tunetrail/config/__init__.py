@@ -30,6 +30,12 @@ from tunetrail.config.language_model import (
     LanguageModelConfig,
     PreferenceConfig,
 )
+from tunetrail.config.sessions import (
+    checked_session_ids,
+    name_of_sessions,
+    plain_session_ids,
+    sessions_of_name,
+)
 from tunetrail.config.settings import (
     FAMILY_ENTRY_POINTS,
     MISSING,
@@ -116,5 +122,9 @@ __all__ = [
     "ValidationConfig",
     "VectorChecksConfig",
     "check_identifier",
+    "checked_session_ids",
     "default_database_url",
+    "name_of_sessions",
+    "plain_session_ids",
+    "sessions_of_name",
 ]

@@ -16,6 +16,7 @@ from tunetrail.config.data import (
 from tunetrail.config.embedding import EmbeddingConfig
 from tunetrail.config.evaluation import CrossValidationConfig, EvaluationConfig, GateConfig
 from tunetrail.config.language_model import LanguageModelConfig
+from tunetrail.config.sessions import SESSION_IDS
 from tunetrail.config.stores import DatabaseConfig, TrackingConfig
 from tunetrail.config.sweep import SweepConfig
 from tunetrail.config.trainer import TrainerConfig
@@ -52,6 +53,10 @@ MODEL_SECTIONS = ("embedding", "llm")
 """The sections of the settings that configure a model and its training."""
 
 
+_LARGEST_WEIGHT = 10
+"""Of a session: rows are repeated, so that a larger one would only take more time."""
+
+
 @dataclass(kw_only=True)
 class Settings:
     """Everything that a training run can be told, except for the session and the model type."""
@@ -85,6 +90,12 @@ class Settings:
 
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     """Extra rows for the train side."""
+
+    session_weights: list[float] = field(default_factory=list)
+    """How often each row of a session is learnt per epoch, in the order of `session_id`: with
+    [1, 2], the rows of the second session twice, with [0.5, 1] half of the rows of the first
+    one, which the seed draws. Above 0 and at most 10; an empty list is 1 for each. Rows of
+    validation and test count once, and folds of the cross-validation know no weights."""
 
     replay: float = setting(0.0, SHARE)
     """Rows of earlier sessions that are learnt again, so that the model doesn't forget them, as a
@@ -121,6 +132,13 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_settings("", self)
+        allowed = all(0.0 < weight <= _LARGEST_WEIGHT for weight in self.session_weights)
+        check(
+            allowed,
+            "session_weights",
+            f"numbers above 0 and at most {_LARGEST_WEIGHT}",
+            self.session_weights,
+        )
 
     def with_short_configs(
         self,
@@ -170,8 +188,10 @@ class Settings:
 class TrainRequest(Settings):
     """The schema of conf/train.yaml: the settings, the session and the model type."""
 
-    session_id: str = MISSING
-    """Session to learn from, which has to be named; `tunetrail sessions` lists them."""
+    # OmegaConf knows no `str | list[str]`; the metadata tells that it is text.
+    session_id: Any = field(default=MISSING, metadata={"rule": SESSION_IDS, "text": True})
+    """Session to learn from, which has to be named, or several that are learnt together, as in
+    `session_id=[s1,s2]`; `tunetrail sessions` lists them."""
 
     model_type: str = "all"
     """Models to train: `embedding`, `llm` or `all`."""

@@ -35,6 +35,9 @@ from tunetrail.samples.messages import map_json_texts, map_texts
 SET_ASIDE_COLUMNS = ("row_id", "step", "reason", "before", "after")
 """Columns of a set-aside frame: a line for each row that a step took out or changed."""
 
+SESSION_COLUMN = "session"
+"""Column with the session of a row, in frames with rows of several sessions."""
+
 _SHOWN_CHARACTERS = 20_000
 """Characters of a row in a set-aside frame; the database holds the whole row."""
 
@@ -70,6 +73,32 @@ def stacked_rows(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
         whole_frames.append(frame.assign(**nothing)[columns])
     filled = [frame for frame in whole_frames if len(frame)]
     return pd.concat(filled, ignore_index=True) if filled else whole_frames[0]
+
+
+def rows_of_sessions(rows: pd.DataFrame, session_ids: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Return the rows of each session; without a column for it, all are of the only session."""
+    if SESSION_COLUMN not in rows:
+        return {session_ids[0]: rows}
+    names = rows[SESSION_COLUMN]
+    return {session_id: rows[names == session_id] for session_id in session_ids}
+
+
+def weighted_rows(rows: pd.DataFrame, weights: Mapping[str, float], seed: int) -> pd.DataFrame:
+    """Return rows in their order, each as often as its session's weight says.
+
+    Args:
+        rows: Rows with RangeIndex.
+        weights: The weight of each session; of a fraction, as large a share of the rows is drawn.
+        seed: Decides which rows are drawn.
+    """
+    indices = []
+    for weight, session_rows in zip(
+        weights.values(), rows_of_sessions(rows, list(weights)).values(), strict=True
+    ):
+        whole, fraction = divmod(weight, 1.0)
+        indices += [session_rows.index.to_numpy()] * int(whole)
+        indices.append(session_rows.sample(frac=fraction, random_state=seed).index.to_numpy())
+    return rows.iloc[np.sort(np.concatenate(indices))].reset_index(drop=True)
 
 
 def object_series(values: Sequence[Any], index: Any = None) -> pd.Series:

@@ -82,6 +82,7 @@ def decide(
     earlier_sessions: Mapping[str, Comparison] | None = None,
     general_set: Mapping[str, Comparison] | None = None,
     *,
+    sessions: Mapping[str, Comparison] | None = None,
     losing_slices: Sequence[SliceChange] = (),
     costs: ModelCosts | None = None,
 ) -> Decision:
@@ -96,6 +97,8 @@ def decide(
             none.
         general_set: The comparison on the rows of the general file, by its name; None if there is
             none.
+        sessions: The comparison on the test rows of each session of the training, if there are
+            several.
         losing_slices: The slices of the test rows on which the candidate has surely lost.
         costs: What it costs, measured for the limits that there are.
     """
@@ -103,7 +106,11 @@ def decide(
     if not decision.promote:
         return decision
 
-    benchmarks = (("earlier session", earlier_sessions), ("general set", general_set))
+    benchmarks = (
+        ("session", sessions),
+        ("earlier session", earlier_sessions),
+        ("general set", general_set),
+    )
     for kind, comparisons in benchmarks:
         name = worst_loss(comparisons or {}, config.maximum_loss)
         if comparisons and name is not None:

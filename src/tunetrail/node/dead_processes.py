@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tunetrail.config import Settings, check_identifier
+from tunetrail.config import Settings, check_identifier, name_of_sessions
 from tunetrail.deployment.root_alias import RootAlias
 from tunetrail.deployment.root_moves import RootMoves
 from tunetrail.pipeline import remove_leftovers
@@ -23,7 +23,7 @@ def end_dead_training_runs(database: DatabaseManager) -> None:
         logger.warning(
             "a training run (session %s) was left by a process that died; "
             "it is marked as interrupted: `tunetrail resume %s` continues it",
-            run.session_id,
+            name_of_sessions(run.session_ids),
             run.run_id,
         )
 

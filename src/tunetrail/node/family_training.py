@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunetrail.config import Settings
+from tunetrail.config import Settings, name_of_sessions
 from tunetrail.deployment.root_alias import RootAlias
 from tunetrail.node.started_run import StartedRun, session_tags
 from tunetrail.pipeline import STAGES, STEPS, DataSciencePipeline, Outcome
@@ -15,7 +15,7 @@ from tunetrail.pipeline.looks import earlier_looks, promotion_rows, recorded_dig
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.recording import resumable, summarize
 from tunetrail.pipeline.replay import earlier_sessions
-from tunetrail.pipeline.session_rows import previous_rows, training_frames
+from tunetrail.pipeline.session_rows import rows_by_session
 from tunetrail.pipeline.stage_context import RunLedger
 from tunetrail.pipeline.stages.fit import ValidationSink, ignore_validation
 from tunetrail.stores.database import DatabaseManager
@@ -67,8 +67,7 @@ class FamilyTraining:
         name = tracking.registered_name(family.name)
         root = RootAlias(tracker=self.started.run.tracker, name=name).version()
         lineage = Lineage(database=self.database, family=family, prefix=tracking.prefix)
-        own_sessions = [self.started.session_id]
-        earlier_sessions(self.settings, lineage, root, own_sessions)
+        earlier_sessions(self.settings, lineage, root, self.started.session_ids)
 
     def _results(self, family: ModelFamily) -> dict[str, Any]:
         """Return a family's results by step, from an earlier attempt if that one finished."""
@@ -88,7 +87,7 @@ class FamilyTraining:
         on_validation: ValidationSink = ignore_validation,
     ) -> Outcome:
         """Take one family through the pipeline, to the end of the stage `until`."""
-        started, database, session_id = self.started, self.database, self.started.session_id
+        started, database, session_ids = self.started, self.database, self.started.session_ids
         interrupted = started.model_runs.get(family.name)
         shares_run = started.shares_run(family)
         tracker = started.run.tracker
@@ -98,7 +97,7 @@ class FamilyTraining:
         def count_looks(sketch: Sequence[str]) -> float:
             run_id = interrupted.run_id if interrupted else None
             promotions = database.promotions(name_of_root)
-            return earlier_looks(promotions, sketch, session_id, run_id)
+            return earlier_looks(promotions, sketch, session_ids, run_id)
 
         def read_promotion_rows(version: str) -> Sequence[str] | None:
             return promotion_rows(database.promotions(name_of_root), version)
@@ -108,17 +107,16 @@ class FamilyTraining:
 
         return DataSciencePipeline(self.settings, tracker=tracker).run(
             family.name,
-            training_frames(database, session_id, family, self.settings),
-            name=session_id,
+            rows_by_session(database, session_ids, family, self.settings),
+            name=name_of_sessions(session_ids),
             parent=None if shares_run else started.run,
-            tags=session_tags(session_id),
-            reference=previous_rows(database, session_id, family, self.settings),
+            tags=session_tags(session_ids),
             on_validation=on_validation,
             count_looks=count_looks,
             lineage=Lineage(database=database, family=family, prefix=prefix),
             read_own_columns=database.read_own_columns,
             benchmark=Benchmark(
-                database=database, family=family, session_id=session_id, prefix=prefix
+                database=database, family=family, session_ids=session_ids, prefix=prefix
             ),
             general_file=started.general_files.get(family.name),
             read_promotion_rows=read_promotion_rows,
@@ -127,7 +125,7 @@ class FamilyTraining:
             read_digest=read_digest,
             run=started.run if shares_run else None,
             ledger=RunLedger(
-                database=database, run_id=started.training_run_id, session_id=session_id
+                database=database, run_id=started.training_run_id, session_ids=session_ids
             ),
             resumed=tracker.run(interrupted.run_id) if interrupted else None,
         )

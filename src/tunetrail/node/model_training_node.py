@@ -1,4 +1,4 @@
-"""ModelTrainingNode: one session in, a better root model out, and every failure recorded."""
+"""ModelTrainingNode: sessions in, a better root model out, and every failure recorded."""
 
 import datetime
 import logging
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tunetrail.collecting import collect
+from tunetrail.config import name_of_sessions, plain_session_ids
 from tunetrail.data.flow.prepared import PreparedSession
 from tunetrail.deployment.export import check_model_dir
 from tunetrail.hooks import telling_hook
@@ -28,10 +29,11 @@ from tunetrail.pipeline.recording import recorded, write_note
 from tunetrail.pipeline.requests import (
     check_callbacks,
     check_devices,
-    check_samples,
+    check_sessions,
     checked_request,
     read_general_files,
     single_family,
+    summaries_of,
 )
 from tunetrail.pipeline.run_names import run_name
 from tunetrail.pipeline.run_settings import leaves, plain_settings, settings_of
@@ -92,11 +94,11 @@ class ModelTrainingNode:
         self.page: str | None = None
 
     def execute(self, request: Mapping[str, Any]) -> TrainingResult:
-        """Train on one session.
+        """Train on one session, or on several together.
 
         Args:
-            request: `session_id`, and `model_type`: the name of a family such as `embedding` or
-                `llm`, or `all` (the default).
+            request: `session_id`, an id or a list of ids, and `model_type`: the name of a family
+                such as `embedding` or `llm`, or `all` (the default).
 
         Returns:
             What came of each model type. It is also the mapping that docs/python.md documents:
@@ -107,10 +109,11 @@ class ModelTrainingNode:
             TunetrailError: Something failed; the run is marked as failed with the reason, in MLflow
                 and in the database.
         """
-        session_id, model_type = checked_request(request)
-        collect(self.db_manager, session_id)
+        session_ids, model_type = checked_request(request)
+        for session_id in session_ids:
+            collect(self.db_manager, session_id)
         with telling_hook(self.db_manager):
-            return self._start(session_id, model_type, self._complete)
+            return self._start(session_ids, model_type, self._complete)
 
     def fit(
         self,
@@ -137,24 +140,25 @@ class ModelTrainingNode:
             UserError: The request, the session or its samples can't be trained on.
             TunetrailError: Something failed; the run is marked as failed with the reason.
         """
-        session_id, model_type = checked_request(request)
-        collect(self.db_manager, session_id)
-        family = single_family(self.db_manager.session_summary(session_id), model_type)
+        session_ids, model_type = checked_request(request)
+        for session_id in session_ids:
+            collect(self.db_manager, session_id)
+        family = single_family(summaries_of(self.db_manager, session_ids), model_type)
 
         def complete(started: StartedRun) -> Outcome:
             on_start(started.run.run_id)
             return self._complete_fit(started, on_validation)
 
         with telling_hook(self.db_manager):
-            return self._start(session_id, family.name, complete)
+            return self._start(session_ids, family.name, complete)
 
     def _start(
-        self, session_id: str, model_type: str, complete: Callable[[StartedRun], _Result]
+        self, session_ids: Sequence[str], model_type: str, complete: Callable[[StartedRun], _Result]
     ) -> _Result:
         """Check a request, start its run in both stores, and complete it."""
-        summary = self.db_manager.session_summary(session_id)
+        summaries = summaries_of(self.db_manager, session_ids)
         families = requested_families(model_type)
-        check_samples(summary, families)
+        check_sessions(self.settings, summaries, families)
         check_devices(self.settings, families)
         check_callbacks(self.settings, families)
         self._check_model_dir(families)
@@ -163,17 +167,18 @@ class ModelTrainingNode:
         # From here on, whatever goes wrong is recorded with the run.
         end_dead_training_runs(self.db_manager)
         training_run_id = self.db_manager.create_training_run(
-            session_id, model_type, self.started_by
+            session_ids, model_type, self.started_by
         )
         with recorded(self.db_manager, training_run_id):
             tracker = open_tracker(self.settings)
             end_dead_tracked_runs(self.settings, tracker)
             settle_roots(self.settings, tracker, self.db_manager, families)
+            name = name_of_sessions(session_ids)
             run = tracker.start_run(
-                self.run_name or run_name(self.settings, session_id, families),
+                self.run_name or run_name(self.settings, name, families),
                 parent_run_id=self.parent_run_id,
                 tags={
-                    **session_tags(session_id),
+                    **session_tags(session_ids),
                     **({"tunetrail.started_by": self.started_by} if self.started_by else {}),
                     TRAINING_RUN_TAG: training_run_id,
                     "tunetrail.model_type": model_type,
@@ -187,7 +192,7 @@ class ModelTrainingNode:
                 StartedRun(
                     run=run,
                     training_run_id=training_run_id,
-                    session_id=session_id,
+                    session_ids=session_ids,
                     model_type=model_type,
                     general_files=general_files,
                 )
@@ -276,9 +281,9 @@ class ModelTrainingNode:
         selection: str | None = None,
     ) -> _Result:
         training_run = resumable_run.training
-        summary = self.db_manager.session_summary(training_run.session_id)
+        summaries = summaries_of(self.db_manager, training_run.session_ids)
         families = requested_families(training_run.model_type)
-        check_samples(summary, families)
+        check_sessions(self.settings, summaries, families)
         self._check_model_dir(families)
 
         # Files that are gone or broken have to fail before the run is marked as running again.
@@ -304,7 +309,7 @@ class ModelTrainingNode:
                 StartedRun(
                     run=run,
                     training_run_id=training_run.run_id,
-                    session_id=training_run.session_id,
+                    session_ids=training_run.session_ids,
                     model_type=training_run.model_type,
                     model_runs=resumable_run.model_runs,
                     selection=selection,
@@ -323,9 +328,10 @@ class ModelTrainingNode:
         Raises:
             UserError: The request or the session can't be prepared.
         """
-        session_id, model_type = checked_request(request)
-        collect(self.db_manager, session_id)
-        return prepare_session(self.settings, self.db_manager, session_id, model_type, folder)
+        session_ids, model_type = checked_request(request)
+        for session_id in session_ids:
+            collect(self.db_manager, session_id)
+        return prepare_session(self.settings, self.db_manager, session_ids, model_type, folder)
 
     def _complete(self, started: StartedRun) -> TrainingResult:
         """Train what isn't finished, and return and store the results of the run."""
@@ -335,7 +341,7 @@ class ModelTrainingNode:
             steps = self._family_training(started).train_all()
 
             identity = {
-                "session_id": started.session_id,
+                "session_id": plain_session_ids(started.session_ids),
                 "model_type": started.model_type,
                 "timestamp": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             }

@@ -1,9 +1,9 @@
 """A pipeline run that has been started or reopened, and how it was chosen."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tunetrail.config import Settings
+from tunetrail.config import Settings, name_of_sessions
 from tunetrail.errors import UserError
 from tunetrail.pipeline.general_file import GeneralFile
 from tunetrail.pipeline.model_family import ModelFamily
@@ -20,7 +20,7 @@ class StartedRun:
     Attributes:
         run: The run in MLflow.
         training_run_id: The id of the training run in the database.
-        session_id: The session that it trains on.
+        session_ids: The sessions that it trains on.
         model_type: The model type of the request.
         model_runs: The families' runs by family, if it is resumed.
         general_files: The general file as each family reads it, by the family's name; nothing if
@@ -30,7 +30,7 @@ class StartedRun:
 
     run: TrackedRun
     training_run_id: str
-    session_id: str
+    session_ids: Sequence[str]
     model_type: str
     model_runs: Mapping[str, ModelRun] = field(default_factory=dict)
     general_files: Mapping[str, GeneralFile | None] = field(default_factory=dict)
@@ -50,9 +50,10 @@ class StartedRun:
         return self.model_type == family.name and not has_child
 
 
-def session_tags(session_id: str) -> dict[str, str]:
-    """Return the tags of a run: its session, and the versions and the commit that trained it."""
-    return {"tunetrail.session_id": session_id, **version_tags(), **git_tags()}
+def session_tags(session_ids: Sequence[str]) -> dict[str, str]:
+    """Return the tags of a run: its sessions, and the versions and the commit that trained it."""
+    sessions = {"tunetrail.session_id": name_of_sessions(session_ids)}
+    return {**sessions, **version_tags(), **git_tags()}
 
 
 def selection_by_hand(settings: Settings, resumable_run: ResumableRun) -> str | None:

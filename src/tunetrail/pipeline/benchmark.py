@@ -1,11 +1,11 @@
 """The benchmark of a family: test rows of earlier sessions, on which candidates are scored too."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from tunetrail.data.rows import texts_of_rows
+from tunetrail.data.rows import SESSION_COLUMN, texts_of_rows
 from tunetrail.fingerprints import value_fingerprint
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.stores.database import BenchmarkRecord, DatabaseManager
@@ -18,13 +18,13 @@ class Benchmark:
     Attributes:
         database: Holds the benchmark.
         family: The family.
-        session_id: The session that is trained on: its rows are compared as test rows.
+        session_ids: The sessions that are trained on: their rows are compared as test rows.
         prefix: Beginning of the names of registered models, each with a benchmark of its own.
     """
 
     database: DatabaseManager
     family: ModelFamily
-    session_id: str
+    session_ids: Sequence[str]
     prefix: str = ""
 
     @property
@@ -36,7 +36,7 @@ class Benchmark:
         records = [
             record
             for record in self.database.read_benchmark(self._model_name, shape)
-            if record.session_id != self.session_id
+            if record.session_id not in self.session_ids
         ]
         session_of_row = {record.row_id: record.session_id for record in records}
 
@@ -56,7 +56,7 @@ class Benchmark:
         for record, texts in zip(plain_rows.to_dict("records"), texts_of_rows(test), strict=True):
             row_id = int(record["row_id"])
             yield BenchmarkRecord(
-                session_id=self.session_id,
+                session_id=record.pop(SESSION_COLUMN, self.session_ids[0]),
                 row_id=row_id,
                 shape=record["shape"],
                 cluster=str(record["cluster"]),

@@ -5,11 +5,11 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import pandas as pd
 
-from tunetrail.config import Settings, check_identifier
+from tunetrail.config import Settings, check_identifier, sessions_of_name
 from tunetrail.data.flow.prepared import PreparedSession
 from tunetrail.deployment.registry import ReadDigest, Registry, no_digest
 from tunetrail.errors import naming_section
@@ -31,10 +31,11 @@ from tunetrail.pipeline.looks import (
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.pipeline.outcome import STAGES, Outcome, OutcomeState, Pruned, check_stage
-from tunetrail.pipeline.preparing import build_preparation, prepare_rows
+from tunetrail.pipeline.preparing import prepare_sessions
 from tunetrail.pipeline.run_names import run_name
 from tunetrail.pipeline.run_settings import family_params
 from tunetrail.pipeline.run_state import RunState, working_folder
+from tunetrail.pipeline.session_rows import SessionRows
 from tunetrail.pipeline.stage_context import (
     ReadOwnColumns,
     RunLedger,
@@ -60,6 +61,9 @@ from tunetrail.stores.resumable_runs import FAMILY_TAG, OUTCOME_TAG
 from tunetrail.stores.spools import SPOOL
 from tunetrail.stores.system_metrics import system_metrics
 from tunetrail.stores.tracking import TrackedRun, Tracker
+
+Rows: TypeAlias = pd.DataFrame | Iterable[pd.DataFrame] | Mapping[str, SessionRows]
+"""Samples, see `DataSciencePipeline.prepare`."""
 
 
 def ignore_decision(deployment: Deployment) -> None:
@@ -112,7 +116,7 @@ class DataSciencePipeline:
     def prepare(
         self,
         model_type: str,
-        rows: pd.DataFrame | Iterable[pd.DataFrame],
+        rows: Rows,
         folder: Path,
         *,
         reference: pd.DataFrame | None = None,
@@ -123,9 +127,11 @@ class DataSciencePipeline:
         Args:
             model_type: `embedding` or `llm`.
             rows: The samples, as `tunetrail.data.rows.rows_frame` makes them: one frame, or any
-                number of them with ascending row ids, of which few are in memory at a time.
+                number of them with ascending row ids, of which few are in memory at a time; or
+                the rows of each session by its id.
             folder: Where everything is written.
-            reference: Rows of the previous session, to measure drift against.
+            reference: Rows of the previous session, to measure drift against, if `rows` doesn't
+                hold them by session.
             base: The model whose tokenizer and vectors are used; without it, checks that need a
                 model are left out.
 
@@ -135,13 +141,13 @@ class DataSciencePipeline:
         path = base.path if base else None
         family = family_named(model_type)
         models = ModelLoader(settings=self.settings)
-        preparation = build_preparation(family, self.settings, path, models, reference)
-        return prepare_rows(family, self.settings, preparation, rows, folder)
+        sessions = _by_session(rows, "rows", reference)
+        return prepare_sessions(family, self.settings, path, models, sessions, folder)
 
     def run(
         self,
         model_type: str,
-        rows: pd.DataFrame | Iterable[pd.DataFrame],
+        rows: Rows,
         *,
         name: str = "rows",
         parent: TrackedRun | None = None,
@@ -172,7 +178,7 @@ class DataSciencePipeline:
             name: What the rows are called in MLflow, for example the session's id.
             parent: The pipeline's run, above the run of this model type.
             tags: Further tags of the run and the registered version.
-            reference: Rows of the previous session, to measure drift against.
+            reference: As for `prepare`.
             on_metrics: Receives the metrics of the fit while it trains; may raise `Pruned` to end
                 the run.
             on_validation: Receives the monitored value of each validation of the fit; may raise
@@ -215,7 +221,8 @@ class DataSciencePipeline:
         """
         # A mistake in the request is found before MLflow has a run that could only fail.
         check_stage(until)
-        check_identifier("name", name)
+        for session_id in sessions_of_name(name):
+            check_identifier("name", session_id)
         family = family_named(model_type)
         base = family.resolve_base(self.settings)
         name_of_root = self.settings.tracking.registered_name(family.name)
@@ -235,10 +242,12 @@ class DataSciencePipeline:
                 run = self._start_run(family, name, parent, tags or {})
             state = RunState(folder=self._folder(run.run_id))
 
+        sessions = _by_session(rows, name, reference)
         context = StageContext(
             family=family,
             settings=self.settings,
             name=name,
+            sessions=tuple(sessions),
             tags=tags or {},
             run=run,
             state=state,
@@ -271,7 +280,7 @@ class DataSciencePipeline:
             _log_base_model(context, with_settings=is_own_run)
             log_general_file(context)
             sinks = _Sinks(on_metrics, on_validation, on_decision)
-            outcomes = _outcomes(context, rows, reference, sinks, until)
+            outcomes = _outcomes(context, sessions, sinks, until)
             # `_outcomes` is a generator: the stages after `until` never begin.
             for stage, outcome in zip(STAGES, outcomes, strict=True):
                 if stage == until or outcome.state == OutcomeState.PRUNED:
@@ -307,6 +316,13 @@ class DataSciencePipeline:
         )
 
 
+def _by_session(rows: Rows, name: str, reference: pd.DataFrame | None) -> Mapping[str, SessionRows]:
+    """Return rows by session; those of no session have the given name."""
+    if isinstance(rows, Mapping):
+        return rows
+    return {name: SessionRows(rows=rows, reference=reference)}
+
+
 class _Sinks(NamedTuple):
     """What the caller is told while a run goes on: see `DataSciencePipeline.run`."""
 
@@ -317,15 +333,14 @@ class _Sinks(NamedTuple):
 
 def _outcomes(
     context: StageContext,
-    rows: pd.DataFrame | Iterable[pd.DataFrame],
-    reference: pd.DataFrame | None,
+    sessions: Mapping[str, SessionRows],
     sinks: _Sinks,
     until: str,
 ) -> Iterator[Outcome]:
     """Yield the outcome after each stage; finished stages are read from the run's folder."""
     builder = TrainRowBuilder(context=context)
 
-    whole = prepare(context, builder, rows, reference)
+    whole = prepare(context, builder, sessions)
     # Before the training: whether enough test rows remain is known before hours are spent.
     prepared = leave_out_learnt(context, whole)
     outcome = Outcome(

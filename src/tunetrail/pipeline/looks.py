@@ -55,7 +55,7 @@ def recorded_digest(
 def earlier_looks(
     promotions: Sequence[PromotionRecord],
     sketch: Sequence[str],
-    session_id: str,
+    session_ids: Sequence[str],
     mlflow_run_id: str | None = None,
 ) -> float:
     """Return how many looks at some test rows there were since root last moved.
@@ -66,7 +66,7 @@ def earlier_looks(
     Args:
         promotions: The ledger of the model, oldest decision first.
         sketch: The sketch of the test side.
-        session_id: The session that the rows are from.
+        session_ids: The sessions that the rows are from.
         mlflow_run_id: A run whose own decision doesn't count, as it is being made again.
     """
     looks = 0.0
@@ -77,7 +77,7 @@ def earlier_looks(
             looks = 0.0
         elif record.test_rows is None:
             # Decided before the ledger knew test rows, which follow mostly from the session.
-            looks += record.session_id == session_id
+            looks += record.session_id in session_ids
         else:
             looks += shared_share(sketch, record.test_rows)
     return looks

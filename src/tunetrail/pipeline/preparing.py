@@ -1,8 +1,9 @@
 """Preparing: a family's tokenizer and vectors prepare its rows, and a run keeps the report."""
 
 import logging
+import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tunetrail.data.checks.row_vectors import TextEncoder
 from tunetrail.data.flow.chunk_steps import ChunkSteps
 from tunetrail.data.flow.preparation import Preparation
 from tunetrail.data.flow.prepared import CHANGES, FLAGS, REPORT, SET_ASIDE, SUMMARY, PreparedSession
+from tunetrail.data.flow.united_sessions import unite_sessions
 from tunetrail.data.report.pictures import figures
 from tunetrail.data.report.report_data import ReportData
 from tunetrail.data.report.session_report import report_section, write_report
@@ -23,11 +25,15 @@ from tunetrail.errors import SampleError
 from tunetrail.learning.row_vectors import vectors_identity
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.model_loader import ModelLoader
+from tunetrail.pipeline.session_rows import SessionRows
 from tunetrail.pipeline.stage_context import log_step
 from tunetrail.samples import shape_named
 from tunetrail.stores.tracking import TrackedRun
 
 logger = logging.getLogger(__name__)
+
+_SESSIONS = "sessions"
+"""Folder below that of a preparation, in which each of several sessions is prepared."""
 
 
 def build_preparation(
@@ -103,6 +109,43 @@ def prepare_rows(
     for warning in warnings_of(session):
         logger.warning("%s: %s", family.name, warning)
     return session
+
+
+def prepare_sessions(
+    family: ModelFamily,
+    settings: Settings,
+    path: str | None,
+    models: ModelLoader,
+    sessions: Mapping[str, SessionRows],
+    folder: Path,
+) -> PreparedSession:
+    """Prepare the rows of one session or several into `folder`.
+
+    Several sessions are prepared one by one, so that each row has the side that it has in a
+    training of its session alone; then they are united.
+
+    Args:
+        family: As for `build_preparation`, and so on.
+        settings: All that can be set.
+        path: The base model's folder.
+        models: Loads the base model.
+        sessions: The rows by session.
+        folder: Where everything is written.
+
+    Raises:
+        SampleError: A session has no rows, or several shapes of which none is chosen.
+    """
+    prepared = {}
+    for session_id, session in sessions.items():
+        own_folder = folder / _SESSIONS / session_id if len(sessions) > 1 else folder
+        preparation = build_preparation(family, settings, path, models, session.reference)
+        prepared[session_id] = prepare_rows(family, settings, preparation, session.rows, own_folder)
+    if len(sessions) == 1:
+        return next(iter(prepared.values()))
+
+    united = unite_sessions(prepared, folder, settings.split, settings.cleaning)
+    shutil.rmtree(folder / _SESSIONS)
+    return united
 
 
 def keep_preparation(

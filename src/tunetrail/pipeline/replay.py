@@ -15,7 +15,13 @@ import pandas as pd
 
 from tunetrail.config import Settings
 from tunetrail.data.flow.prepared import PreparedSession
-from tunetrail.data.rows import object_series, rows_digest, rows_of_shapes, stacked_rows
+from tunetrail.data.rows import (
+    SESSION_COLUMN,
+    object_series,
+    rows_digest,
+    rows_of_shapes,
+    stacked_rows,
+)
 from tunetrail.errors import ConfigError, SampleError
 from tunetrail.pipeline.additional_shapes import without_twins
 from tunetrail.pipeline.lineage import Lineage, RowIds
@@ -27,9 +33,6 @@ from tunetrail.samples import shape_named
 from tunetrail.stores.benchmark import session_quotas
 
 logger = logging.getLogger(__name__)
-
-SESSION_COLUMN = "session"
-"""Column with the session of a row, in frames with rows of several sessions."""
 
 
 @dataclass(frozen=True, kw_only=True)

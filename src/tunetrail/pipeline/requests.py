@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunetrail.config import Settings, check_identifier
+from tunetrail.config import Settings, checked_session_ids
 from tunetrail.config.checks import check
-from tunetrail.errors import ConfigError, SessionError, did_you_mean
+from tunetrail.errors import ConfigError, SampleError, SessionError, did_you_mean
 from tunetrail.learning.devices import check_batch
 from tunetrail.learning.training.named_callbacks import (
     build_callbacks,
@@ -17,13 +17,14 @@ from tunetrail.pipeline.families import ALL_FAMILIES, requested_families
 from tunetrail.pipeline.general_file import GeneralFile, read_general_file
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.ranks import rank_count
-from tunetrail.stores.database import SessionSummary
+from tunetrail.samples import shape_named
+from tunetrail.stores.database import DatabaseManager, SessionSummary
 
 _KEYS = ("session_id", "model_type")
 
 
-def checked_request(request: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the session id and the model type of a request.
+def checked_request(request: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
+    """Return the sessions and the model type of a request.
 
     Raises:
         ConfigError: A key is unknown, or a value isn't allowed.
@@ -34,25 +35,30 @@ def checked_request(request: Mapping[str, Any]) -> tuple[str, str]:
     if "session_id" not in request:
         raise ConfigError("session_id must be given. `tunetrail sessions` lists them.")
 
-    # The id becomes part of the names of runs and files, so it can't hold just any text.
-    session_id = check_identifier("session_id", request["session_id"])
+    session_ids = checked_session_ids(request["session_id"])
     model_type = str(request.get("model_type", ALL_FAMILIES))
     requested_families(model_type)
-    return session_id, model_type
+    return session_ids, model_type
 
 
-def single_family(summary: SessionSummary, model_type: str) -> ModelFamily:
+def summaries_of(database: DatabaseManager, session_ids: Sequence[str]) -> list[SessionSummary]:
+    """Return the summaries of sessions; raises `SessionError` for an unknown one."""
+    return [database.session_summary(session_id) for session_id in session_ids]
+
+
+def single_family(summaries: Sequence[SessionSummary], model_type: str) -> ModelFamily:
     """Return the one family that a job of a sweep trains, as jobs are compared by one metric.
 
     Args:
-        summary: The session.
-        model_type: The model type; `all` stands for the only family with samples in the session.
+        summaries: The sessions.
+        model_type: The model type; `all` stands for the only family with samples in the sessions.
 
     Raises:
-        ConfigError: The session has samples of several families, and none is chosen.
+        ConfigError: The sessions have samples of several families, and none is chosen.
     """
     families = requested_families(model_type)
-    with_samples = [family for family in families if summary.samples.get(family.kind)]
+    kinds = {kind for summary in summaries for kind, count in summary.samples.items() if count}
+    with_samples = [family for family in families if family.kind in kinds]
     names = [family.name for family in with_samples]
     check(
         len(names) <= 1,
@@ -110,7 +116,63 @@ def read_general_files(
     return {family.name: read_general_file(settings, family.kind) for family in families}
 
 
-def check_samples(summary: SessionSummary, families: Sequence[ModelFamily]) -> None:
+def check_sessions(
+    settings: Settings, summaries: Sequence[SessionSummary], families: Sequence[ModelFamily]
+) -> None:
+    """Check that sessions have samples for all families, and can be learnt together.
+
+    Raises:
+        SessionError: A session lacks samples for one of the families.
+        ConfigError: There are several sessions, and the settings don't fit to them.
+        SampleError: Two sessions have rows that can't be trained on together.
+    """
+    for summary in summaries:
+        _check_samples(summary, families)
+
+    weights = settings.session_weights
+    check(
+        len(weights) in (0, len(summaries)),
+        "session_weights",
+        f"empty or a weight for each of {len(summaries)} sessions",
+        weights,
+    )
+    if len(summaries) > 1:
+        for family in families:
+            check(
+                not family.further_shapes(settings),
+                f"{family.name}.also_train",
+                "unset with several sessions",
+                sorted(family.further_shapes(settings)),
+                "Train on one session at a time, with replay of the others.",
+            )
+            _check_same_objective(settings, summaries, family)
+
+
+def _check_same_objective(
+    settings: Settings, summaries: Sequence[SessionSummary], family: ModelFamily
+) -> None:
+    """Raise `SampleError`, naming two sessions, if their rows have different objectives."""
+    objectives = {}
+    for summary in summaries:
+        shapes = list(summary.shapes[family.kind])
+        chosen = family.chosen_shapes(settings)
+        learnt = [shape_named(shape).objective for shape in shapes if shape in chosen or not chosen]
+        # A session with several takes the default one.
+        several = len(set(learnt)) > 1 and family.default_objective in learnt
+        objective = family.default_objective if several else ", ".join(dict.fromkeys(learnt))
+        objectives[summary.session_id] = objective or f"only {', '.join(shapes)}"
+
+    (first, of_first), *others = objectives.items()
+    for session_id, objective in others:
+        if objective != of_first:
+            raise SampleError(
+                f"{family.kind} samples of several sessions must all have one "
+                f"{family.objective_setting.rpartition('.')[2]}, got {of_first} in session {first} "
+                f"and {objective} in session {session_id}. Train on them one after the other."
+            )
+
+
+def _check_samples(summary: SessionSummary, families: Sequence[ModelFamily]) -> None:
     """Raise `SessionError` if a session lacks samples for one of the families."""
     session_id = summary.session_id
     counts = {kind: count for kind, count in summary.samples.items() if count}

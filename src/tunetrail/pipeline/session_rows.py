@@ -1,7 +1,8 @@
 """Rows of sessions: the samples of a session, and of the session before it, as frames of rows."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
 
 import pandas as pd
@@ -13,6 +14,20 @@ from tunetrail.samples import shape_named
 from tunetrail.stores.database import DatabaseManager
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionRows:
+    """The rows of one session.
+
+    Attributes:
+        rows: The samples, as `tunetrail.data.rows.rows_frame` makes them: one frame, or any number
+            of them with ascending row ids, of which few are in memory at a time.
+        reference: Rows of the previous session, to measure drift against; None if there are none.
+    """
+
+    rows: pd.DataFrame | Iterable[pd.DataFrame]
+    reference: pd.DataFrame | None = None
 
 
 def session_frames(
@@ -63,6 +78,19 @@ def _default_shapes(
     )
     is_undecided = not family.chosen_shapes(settings) and len(shapes) < len(counts)
     return shapes if is_undecided else ()
+
+
+def rows_by_session(
+    database: DatabaseManager, session_ids: Sequence[str], family: ModelFamily, settings: Settings
+) -> dict[str, SessionRows]:
+    """Return what a training prepares of each session, which is read when it is needed."""
+    return {
+        session_id: SessionRows(
+            rows=training_frames(database, session_id, family, settings),
+            reference=previous_rows(database, session_id, family, settings),
+        )
+        for session_id in session_ids
+    }
 
 
 def previous_rows(

@@ -57,12 +57,12 @@ class RunLedger:
     Attributes:
         database: Holds the ledger.
         run_id: The training run.
-        session_id: The session that is learnt from.
+        session_ids: The sessions that are learnt from.
     """
 
     database: DatabaseManager
     run_id: str
-    session_id: str
+    session_ids: Sequence[str]
 
 
 @dataclass(kw_only=True)
@@ -73,6 +73,7 @@ class StageContext:
         family: The family of the model.
         settings: All that can be set.
         name: What the rows are called in MLflow, for example the session's id.
+        sessions: The sessions that the rows are from; the name itself if it is no session.
         tags: Further tags of the run and of the version that it registers.
         run: The MLflow run.
         state: How far the run has come.
@@ -94,6 +95,7 @@ class StageContext:
     family: ModelFamily
     settings: Settings
     name: str
+    sessions: Sequence[str]
     tags: Mapping[str, str]
     run: TrackedRun
     state: RunState

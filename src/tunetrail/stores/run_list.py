@@ -11,6 +11,7 @@ from typing import Any
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from tunetrail.config import sessions_of_name
 from tunetrail.errors import UserError, did_you_mean
 from tunetrail.stores.resumable_runs import TRAINING_RUN_TAG
 from tunetrail.stores.tracking import BATCH, Tracker, existing_store, tracking_errors
@@ -134,6 +135,10 @@ class Condition:
         value = run.values.get(self.key)
         if value is None:
             return False
+        # A training of several sessions is one of each.
+        if self.key == "session" and self.sign in ("=", "!="):
+            names = {str(value), *sessions_of_name(str(value))}
+            return (self.value in names) == (self.sign == "=")
         pair = _as_numbers(value, self.value) or (str(value), self.value)
         return _COMPARE[self.sign](*pair)
 

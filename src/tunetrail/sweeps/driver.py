@@ -9,7 +9,7 @@ from typing import Self
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
-from tunetrail.config import SearchConfig, TrainRequest
+from tunetrail.config import SearchConfig, TrainRequest, checked_session_ids
 from tunetrail.errors import SweepError, TunetrailError, UserError, one_line
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.tracking import TrackedRun, Tracker, shown_uri
@@ -168,7 +168,7 @@ class SweepDriver:
         """
         if job.mlflow_run_id is None:
             return
-        runs = self.manager.training_runs(self.request.session_id)
+        runs = self.manager.training_runs(checked_session_ids(self.request.session_id)[0])
         processes = [run.process for run in runs if run.mlflow_run_id == job.mlflow_run_id]
         give_up_at = time.monotonic() + _SAVING_SECONDS
         for process in processes:

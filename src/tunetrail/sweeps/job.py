@@ -6,7 +6,7 @@ So nothing is lost if the process that started the job dies.
 import logging
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tunetrail.config import Settings
@@ -25,7 +25,10 @@ logger = logging.getLogger(__name__)
 
 
 def run_job(
-    settings: Settings, session_id: str, model_type: str, manager: DatabaseManager
+    settings: Settings,
+    session_id: str | Sequence[str],
+    model_type: str,
+    manager: DatabaseManager,
 ) -> SweepJob:
     """Train the job of a sweep that the settings name, unless it has ended.
 
@@ -35,7 +38,7 @@ def run_job(
 
     Args:
         settings: The settings, with `sweep.run_id` and `sweep.job`.
-        session_id: The session to learn from.
+        session_id: The session to learn from, or several.
         model_type: A family, or `all` for the only one with samples in the session.
         manager: The database, which holds the sweep's study.
 
@@ -130,7 +133,7 @@ def _fit(
     job: SweepJob,
     study: SweepStudy,
     pruning: _Pruning,
-    session_id: str,
+    session_id: str | Sequence[str],
     model_type: str,
 ) -> Outcome:
     """Train the job, or go on with what an earlier process has left of it."""

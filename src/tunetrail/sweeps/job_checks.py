@@ -1,9 +1,15 @@
 """Checks of the jobs of a sweep, before the first one is trained."""
 
-from tunetrail.config import TrainRequest
+from tunetrail.config import TrainRequest, checked_session_ids
 from tunetrail.config.checks import check
 from tunetrail.errors import ConfigError
-from tunetrail.pipeline.requests import check_callbacks, check_devices, single_family
+from tunetrail.pipeline.requests import (
+    check_callbacks,
+    check_devices,
+    check_sessions,
+    single_family,
+    summaries_of,
+)
 from tunetrail.stores.database import DatabaseManager
 
 _SAME_FOR_ALL = ("session_id", "model_type", "database", "tracking", "split", "sweep")
@@ -35,7 +41,9 @@ def check_job(request: TrainRequest, manager: DatabaseManager) -> None:
         request.trainer.num_nodes,
         "Start the trainings one by one.",
     )
-    family = single_family(manager.session_summary(request.session_id), request.model_type)
+    summaries = summaries_of(manager, checked_session_ids(request.session_id))
+    family = single_family(summaries, request.model_type)
+    check_sessions(request, summaries, (family,))
     check_devices(request, (family,))
     check_callbacks(request, (family,))
     family.resolve_base(request)

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tunetrail.config import AUTO, Settings
+from tunetrail.config import AUTO, Settings, checked_session_ids
 from tunetrail.config.checks import check
 from tunetrail.data.rows import records_of, rows_of_shapes
 from tunetrail.errors import ConfigError, SampleError, did_you_mean
@@ -13,7 +13,7 @@ from tunetrail.evaluation.cross_validation import CrossValidationResult
 from tunetrail.evaluation.metrics import is_metric, metric_named
 from tunetrail.pipeline import Outcome
 from tunetrail.pipeline.model_family import ModelFamily
-from tunetrail.pipeline.requests import check_samples, single_family
+from tunetrail.pipeline.requests import check_sessions, single_family, summaries_of
 from tunetrail.pipeline.session_rows import training_frames
 from tunetrail.stores.database import DatabaseManager, SessionSummary
 from tunetrail.sweeps.study import Objective
@@ -37,7 +37,10 @@ _SAMPLE = 1_000
 
 
 def check_objective(
-    settings: Settings, manager: DatabaseManager, session_id: str, model_type: str
+    settings: Settings,
+    manager: DatabaseManager,
+    session_id: str | Sequence[str],
+    model_type: str,
 ) -> tuple[Objective, ...]:
     """Return the objectives of a sweep with their directions, after a check that jobs make them.
 
@@ -47,7 +50,7 @@ def check_objective(
     Args:
         settings: What all jobs have in common.
         manager: The database of the session.
-        session_id: The session.
+        session_id: The session, or several.
         model_type: The model type of the request.
 
     Raises:
@@ -55,10 +58,11 @@ def check_objective(
             session has samples of several families and none is chosen.
         SessionError: The session can't be trained on.
     """
-    summary = manager.session_summary(session_id)
-    family = single_family(summary, model_type)
-    check_samples(summary, (family,))
-    records = _first_records(settings, manager, session_id, family)
+    session_ids = checked_session_ids(session_id)
+    summaries = summaries_of(manager, session_ids)
+    family = single_family(summaries, model_type)
+    check_sessions(settings, summaries, (family,))
+    records = _first_records(settings, manager, session_ids[0], family)
     # Shape and metrics of samples that aren't there are found out by the first job.
     shape = str(records[0]["shape"]) if records else ""
     metrics: Sequence[str] = ()
@@ -68,7 +72,7 @@ def check_objective(
     objectives = []
     for name in settings.sweep.objective_names:
         if name == AUTO:
-            validation_rows = _expected_validation_rows(settings, summary, family)
+            validation_rows = _expected_validation_rows(settings, summaries, family)
             name = _primary_metric(
                 family, shape, records[:validation_rows], records[validation_rows:]
             )
@@ -114,11 +118,13 @@ def _first_records(
 
 
 def _expected_validation_rows(
-    settings: Settings, summary: SessionSummary, family: ModelFamily
+    settings: Settings, summaries: Sequence[SessionSummary], family: ModelFamily
 ) -> int:
-    counts = summary.shapes[family.kind]
-    shapes = family.chosen_shapes(settings) or tuple(counts)
-    rows = sum(counts.get(shape, 0) for shape in shapes)
+    rows = 0
+    for summary in summaries:
+        counts = summary.shapes[family.kind]
+        shapes = family.chosen_shapes(settings) or tuple(counts)
+        rows += sum(counts.get(shape, 0) for shape in shapes)
     return int(rows * settings.split.validation_share)
 
 

@@ -72,11 +72,11 @@ def find_removals(
     duplicates: dict[int, str] = {}
     if cleaning.drop_duplicates:
         originals = sketches.exact_duplicates(remaining)
-        duplicates |= _duplicate_rows(row_ids, originals, "duplicate")
+        duplicates |= duplicate_rows(row_ids, originals, "duplicate")
         remaining[list(duplicates)] = False
     if cleaning.near_duplicate_similarity:
         originals = sketches.near_duplicates(cleaning.near_duplicate_similarity, remaining)
-        duplicates |= _duplicate_rows(row_ids, originals, "near-duplicate")
+        duplicates |= duplicate_rows(row_ids, originals, "near-duplicate")
     return Removals(validation=flagged, cleaning=duplicates)
 
 
@@ -176,7 +176,7 @@ def _flagged_rows(
     return {position: "; ".join(listed) for position, listed in reasons.items()}
 
 
-def _duplicate_rows(
+def duplicate_rows(
     row_ids: npt.NDArray[np.int64], originals: npt.NDArray[np.int64], reason: str
 ) -> dict[int, str]:
     """Return a reason for each row that has an original, the older row that stands for it."""

@@ -94,6 +94,7 @@ def deploy(
         context.settings.gate,
         evaluation.earlier_sessions,
         evaluation.general_set,
+        sessions=evaluation.sessions,
         losing_slices=evaluation.losing_slices,
         costs=evaluation.costs,
     )
@@ -183,7 +184,8 @@ def _candidate_ledger(
             upper=comparison.upper,
             run_id=ledger.run_id,
             mlflow_run_id=deployment.mlflow_run_id,
-            session_id=ledger.session_id,
+            session_id=ledger.session_ids[0],
+            session_ids=list(ledger.session_ids) if len(ledger.session_ids) > 1 else None,
             test_rows=deployment.test_rows,
             learnt_rows=pack_row_ids(deployment.learnt_rows),
             digest=version.digest,

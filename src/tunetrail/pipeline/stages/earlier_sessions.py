@@ -1,11 +1,12 @@
 """Earlier sessions: whether a candidate has forgotten what root can do on their test rows."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from tunetrail.data.rows import records_of
+from tunetrail.data.rows import SESSION_COLUMN, records_of
 from tunetrail.errors import SampleError
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.forgetting import compare_by_session
@@ -49,7 +50,41 @@ def compare_on_earlier_sessions(
         logger.warning("%s: earlier sessions can't be scored: %s", context.model_type, error)
         return {}
 
-    comparisons = compare_by_session(
+    comparisons = _compare_by_session(context, before, after, session_of_row)
+    _log_changes(context, "earlier_sessions", comparisons)
+    return comparisons
+
+
+def compare_on_own_sessions(
+    context: StageContext, prepared: PreparedRows, before: Scores, after: Scores
+) -> dict[str, Comparison]:
+    """Compare the candidate with the version to beat on the test rows of each of several sessions.
+
+    What it gains on one session must not hide what it loses on another.
+
+    Args:
+        context: The run.
+        prepared: The rows.
+        before: Scores of the version to beat on all test rows.
+        after: Scores of the candidate on the same rows.
+
+    Returns:
+        The comparison of each session; nothing if there is only one.
+    """
+    if len(context.sessions) == 1:
+        return {}
+    test = prepared.split.test
+    session_of_row = dict(zip(test["row_id"], test[SESSION_COLUMN], strict=True))
+    comparisons = _compare_by_session(context, before, after, session_of_row)
+    _log_changes(context, "sessions", comparisons)
+    return comparisons
+
+
+def _compare_by_session(
+    context: StageContext, before: Scores, after: Scores, session_of_row: Mapping[int, str]
+) -> dict[str, Comparison]:
+    config = context.settings.evaluation
+    return compare_by_session(
         before,
         after,
         session_of_row,
@@ -57,11 +92,11 @@ def compare_on_earlier_sessions(
         confidence=config.confidence,
         seed=context.settings.seed,
     )
+
+
+def _log_changes(context: StageContext, group: str, comparisons: Mapping[str, Comparison]) -> None:
     changes = {session: comparison.improvement for session, comparison in comparisons.items()}
-    context.run.log_metrics(
-        {f"earlier_sessions/{session}": change for session, change in changes.items()}
-    )
-    return comparisons
+    context.run.log_metrics({f"{group}/{session}": change for session, change in changes.items()})
 
 
 def primary_scores(

@@ -33,7 +33,10 @@ from tunetrail.pipeline.example_rows import log_example_rows
 from tunetrail.pipeline.model_costs import measure_costs
 from tunetrail.pipeline.scoring import log_row_counts
 from tunetrail.pipeline.stage_context import StageContext
-from tunetrail.pipeline.stages.earlier_sessions import compare_on_earlier_sessions
+from tunetrail.pipeline.stages.earlier_sessions import (
+    compare_on_earlier_sessions,
+    compare_on_own_sessions,
+)
 from tunetrail.pipeline.stages.fit import FittedModel
 from tunetrail.pipeline.stages.general_set import compare_on_general_set
 from tunetrail.pipeline.stages.prepare import PreparedRows
@@ -53,6 +56,7 @@ class Evaluation:
 
     Attributes:
         comparison: The test scores of both, compared.
+        sessions: The same on the test rows of each session, if there are several.
         earlier_sessions: The same on the test rows of each earlier session.
         general_set: The same on the rows of the general file, by its name.
         losing_slices: The slices of the test rows on which the candidate has surely lost.
@@ -61,6 +65,7 @@ class Evaluation:
     """
 
     comparison: Comparison
+    sessions: Mapping[str, Comparison]
     earlier_sessions: Mapping[str, Comparison]
     general_set: Mapping[str, Comparison]
     losing_slices: Sequence[SliceChange]
@@ -98,6 +103,7 @@ def evaluate(
     step = state.steps["comparison"]
     return Evaluation(
         comparison=Comparison.from_dict(step),
+        sessions=_comparisons(step, "sessions"),
         earlier_sessions=_comparisons(step, "earlier_sessions"),
         general_set=_comparisons(step, "general_set"),
         losing_slices=[
@@ -161,6 +167,7 @@ def _compare(
 
     # Saved together with the step: a comparison counts for this version only.
     context.state.compared_with = to_beat
+    own = compare_on_own_sessions(context, prepared, before, after)
     earlier = compare_on_earlier_sessions(context, prepared, fitted, reference)
     general = compare_on_general_set(context, prepared, fitted, reference)
     step = {
@@ -168,6 +175,7 @@ def _compare(
         "against": against,
         "test_rows": digest,
         "error_analysis": errors,
+        "sessions": {session: change.to_dict() for session, change in own.items()},
         "earlier_sessions": {session: change.to_dict() for session, change in earlier.items()},
         "general_set": {name: change.to_dict() for name, change in general.items()},
         "costs": measure_costs(context, fitted, reference, scorable).to_dict(),

@@ -1,22 +1,30 @@
 """Prepare: from a session's rows to the sides of the split and the rows to learn from."""
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
 import pandas as pd
 
-from tunetrail.data.rows import records_of, rows_digest, stacked_rows, texts_of_rows
+from tunetrail.data.rows import (
+    records_of,
+    rows_digest,
+    rows_of_sessions,
+    stacked_rows,
+    texts_of_rows,
+    weighted_rows,
+)
 from tunetrail.data.splits import Split
 from tunetrail.evaluation.looks import rows_sketch
 from tunetrail.paths import private_file
 from tunetrail.pipeline.additional_shapes import AdditionalShapes
-from tunetrail.pipeline.preparing import build_preparation, keep_preparation, prepare_rows
+from tunetrail.pipeline.preparing import keep_preparation, prepare_sessions
 from tunetrail.pipeline.replay import Replay, earlier_sessions
 from tunetrail.pipeline.row_digests import ROW_DIGESTS, RowDigester
 from tunetrail.pipeline.run_state import ADDITIONAL, AUGMENTED, PREPARED, REPLAYED, TRAIN
+from tunetrail.pipeline.session_rows import SessionRows
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.train_rows import TrainRowBuilder
 from tunetrail.pipeline.version_to_beat import version_to_beat
@@ -55,7 +63,9 @@ class PreparedRows:
     @property
     def learnt(self) -> Sequence[pd.DataFrame]:
         """The samples that the training learns from, without what was made from them."""
-        frames = (self.split.train, self.additional, self.replayed)
+        # A session of a weight below 1 has rows that aren't drawn.
+        is_drawn = self.split.train["row_id"].isin(self.train["row_id"])
+        frames = (self.split.train[is_drawn], self.additional, self.replayed)
         return [frame for frame in frames if frame is not None]
 
     @cached_property
@@ -67,23 +77,21 @@ class PreparedRows:
 def prepare(
     context: StageContext,
     builder: TrainRowBuilder,
-    rows: pd.DataFrame | Iterable[pd.DataFrame],
-    reference: pd.DataFrame | None,
+    sessions: Mapping[str, SessionRows],
 ) -> PreparedRows:
     """Validate, clean and split the rows; augment the train side, mine negatives, add features.
 
     Args:
         context: The run.
         builder: Makes the rows to learn from.
-        rows: The samples; not read by a resumed run whose rows are split.
-        reference: Rows of the previous session, to measure drift against.
+        sessions: The samples by session; not read by a resumed run whose rows are split.
 
     Raises:
         SampleError: The rows can't be trained on.
     """
     state = context.state
     if state.split is None:
-        _split_rows(context, rows, reference)
+        _split_rows(context, sessions)
 
     split = state.read_split()
     additional = state.rows(ADDITIONAL) if state.additional_rows is not None else None
@@ -106,22 +114,22 @@ def prepare(
     )
 
 
-def _split_rows(
-    context: StageContext,
-    rows: pd.DataFrame | Iterable[pd.DataFrame],
-    reference: pd.DataFrame | None,
-) -> None:
+def _split_rows(context: StageContext, sessions: Mapping[str, SessionRows]) -> None:
     """Validate, clean and split the rows; write the splits to the run's folder."""
     family, settings, run, state = context.family, context.settings, context.run, context.state
     logger.info("%s: validation, cleaning and split", family.name)
     digester = RowDigester()
-    rows = digester.passing(rows)
     shapes = AdditionalShapes(context=context)
-    if shapes.losses:
-        # Wraps the stream: the rows are remembered while the preparation below reads them.
-        rows = shapes.collect(rows)
-    preparation = build_preparation(family, settings, context.base.path, context.models, reference)
-    session = prepare_rows(family, settings, preparation, rows, state.folder / PREPARED)
+    watched = {}
+    for session_id, session_rows in sessions.items():
+        # Wraps the streams: their rows are seen while the preparation below reads them.
+        stream = digester.passing(session_rows.rows)
+        if shapes.losses:
+            stream = shapes.collect(stream)
+        watched[session_id] = replace(session_rows, rows=stream)
+    session = prepare_sessions(
+        family, settings, context.base.path, context.models, watched, state.folder / PREPARED
+    )
 
     _keep_digests(context, digester)
     steps = keep_preparation(run, session, family.name, context.name, context.config.max_length)
@@ -132,7 +140,8 @@ def _split_rows(
         ("validation", split.validation),
         ("test", split.test),
     ):
-        run.log_input(context.name, rows_digest(side), purpose, len(side))
+        for session_id, rows in rows_of_sessions(side, context.sessions).items():
+            run.log_input(session_id, rows_digest(rows), purpose, len(rows))
 
     if shapes.losses:
         additional, state.additional_rows = shapes.prepare(held_out)
@@ -162,7 +171,7 @@ def _replay(context: StageContext, train: pd.DataFrame, held_out: pd.DataFrame) 
     run, state = context.run, context.state
     root, lineage = version_to_beat(context), context.lineage
     sessions = earlier_sessions(
-        context.settings, lineage, root.version if root else None, [context.name]
+        context.settings, lineage, root.version if root else None, context.sessions
     )
     assert lineage is not None  # otherwise there are no earlier sessions
     replay = Replay(
@@ -213,7 +222,10 @@ def _augment(
     _warn(context, result.notes)
 
     # The file before the step, which tells a resumed run that the file is there.
-    rows = result.rows
+    rows, settings = result.rows, context.settings
+    if settings.session_weights:
+        weights = dict(zip(context.sessions, settings.session_weights, strict=True))
+        rows = weighted_rows(rows, weights, settings.seed)
     if replayed is not None:
         no_parents = pd.array([pd.NA] * len(replayed), dtype="Int64")
         rows = stacked_rows([rows, replayed.assign(parent_id=no_parents)])
