@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from tests.postgres import EVERY_DATABASE, empty_database
 from tests.roots import Workplace, assert_linear
 
 from tunetrail.config import TrackingConfig
@@ -19,14 +19,12 @@ from tunetrail.deployment.root_alias import RootAlias
 from tunetrail.deployment.root_decisions import promote, roll_back
 from tunetrail.deployment.root_moves import RootMoves
 from tunetrail.errors import UserError
-from tunetrail.stores.connection import make_engine, parse_url
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.ledger import MOVES
 from tunetrail.stores.tracking import Tracker
 
 pytestmark = pytest.mark.processes
 
-POSTGRES = os.environ.get("TUNETRAIL_TEST_POSTGRES", "")
 VERSIONS = ("1", "2", "3")
 # The modules are imported once: a process is then ready in a fraction of a second.
 FORKS = multiprocessing.get_context("forkserver")
@@ -127,23 +125,10 @@ def test_two_hundred_kills_leave_nothing_half_done(
     assert decisions["abandoned"] > 0
 
 
-@pytest.fixture(
-    params=[
-        "sqlite",
-        pytest.param(
-            "postgres",
-            marks=pytest.mark.skipif(not POSTGRES, reason="TUNETRAIL_TEST_POSTGRES is not set"),
-        ),
-    ]
-)
+@pytest.fixture(params=EVERY_DATABASE)
 def database_url(request: pytest.FixtureRequest, workplace: Path) -> str:
     """Return the URL of an empty database."""
-    if request.param == "sqlite":
-        return f"sqlite:///{workplace}/tunetrail.db"
-    with make_engine(parse_url(POSTGRES)).begin() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
-    return POSTGRES
+    return empty_database(request.param, workplace)
 
 
 @pytest.mark.timeout(1200)

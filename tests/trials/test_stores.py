@@ -16,15 +16,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, text
 from tests.commands import CallMain
+from tests.postgres import empty_postgres, needs_postgres
 
 from tunetrail.samples import SampleKind
 from tunetrail.stores.benchmark import BenchmarkRecord
 from tunetrail.stores.connection import DatabaseConnection, make_engine, parse_url
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.ingestion import CHUNK_SIZE
-
-POSTGRES = os.environ.get("TUNETRAIL_TEST_POSTGRES", "")
-needs_postgres = pytest.mark.skipif(not POSTGRES, reason="TUNETRAIL_TEST_POSTGRES is not set")
 
 PAIRS = [
     {"anchor": f"question {position}", "positive": f"answer {position}"} for position in range(2000)
@@ -34,10 +32,7 @@ PAIRS = [
 @pytest.fixture
 def postgres() -> str:
     """Return the URL of an empty PostgreSQL database."""
-    with make_engine(parse_url(POSTGRES)).begin() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
-    return POSTGRES
+    return empty_postgres()
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import mlflow
 import pytest
 from sqlalchemy import make_url, text
 from tests.commands import CallMain
+from tests.postgres import POSTGRES, needs_postgres
 from tests.tracking import client_of
 
 from tunetrail.config import TrackingConfig, TrainingConfig
@@ -37,8 +38,6 @@ from tunetrail.stores.system_metrics import system_metrics
 from tunetrail.stores.tracking import TrackedRun, Tracker
 from tunetrail.stores.tracking_store import store_lock
 
-POSTGRES = os.environ.get("TUNETRAIL_TEST_POSTGRES", "")
-needs_postgres = pytest.mark.skipif(not POSTGRES, reason="TUNETRAIL_TEST_POSTGRES is not set")
 HOLDER = """
 import fcntl, sys
 file = open(sys.argv[1], "a")
