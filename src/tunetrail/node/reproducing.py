@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tunetrail.config import BASE, Settings, TrackingConfig, check_identifier
+from tunetrail.config import BASE, Settings, TrackingConfig, check_identifier, name_of_sessions
 from tunetrail.data.rows import rows_of_shapes
 from tunetrail.deployment.pinned_registry import PinnedRegistry
 from tunetrail.errors import UserError
@@ -41,7 +41,7 @@ from tunetrail.pipeline.requests import check_devices
 from tunetrail.pipeline.row_digests import RowChanges, digest_rows
 from tunetrail.pipeline.run_settings import settings_of
 from tunetrail.pipeline.run_state import RunState
-from tunetrail.pipeline.session_rows import previous_rows, session_frames
+from tunetrail.pipeline.session_rows import SessionRows, previous_rows, session_frames
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.resumable_runs import ResumableRun, find_recorded_run
 from tunetrail.stores.tracking import TrackedRun, Tracker
@@ -152,7 +152,7 @@ class _Repetition:
                 families=not_repeated,
             )
 
-        tags = {REPRODUCES_TAG: self.top_id, **session_tags(self.recorded.training.session_id)}
+        tags = {REPRODUCES_TAG: self.top_id, **session_tags(self.session_ids)}
         name = f"reproduction of {self.top_id[:8]}"
         run = self.tracker.start_run(name, parent_run_id=self.top_id, tags=tags)
         with run.finish_on_exit(), self._threads(environment):
@@ -195,10 +195,10 @@ class _Repetition:
         then = family.row_digests()
         return None if then is None else then.changes_to(digest_rows(self._frames(family)))
 
-    def _rows(self, family: RecordedFamily) -> Iterator[pd.DataFrame]:
-        """Yield the rows that the run was given, without what has come since."""
+    def _rows(self, family: RecordedFamily, session_id: str) -> Iterator[pd.DataFrame]:
+        """Yield the rows of a session that the run was given, without what has come since."""
         then = family.row_digests()
-        for frame in self._frames(family):
+        for frame in session_frames(self.database, session_id, family.family):
             if then is not None:
                 is_known = np.isin(frame["row_id"].to_numpy(np.int64), then.row_ids)
                 frame = frame if is_known.all() else _chosen(frame, is_known)
@@ -260,15 +260,19 @@ class _Repetition:
     def _run_until(
         self, stage: str, family: RecordedFamily, run: TrackedRun, root: str | None
     ) -> Outcome:
-        session_id = self.recorded.training.session_id
+        sessions = {}
+        for session_id in self.session_ids:
+            reference = previous_rows(self.database, session_id, family.family, self.settings)
+            sessions[session_id] = SessionRows(
+                rows=self._rows(family, session_id), reference=reference
+            )
         look = float(family.comparison.get("look", 1.0))
         prefix = self.settings.tracking.prefix
         return DataSciencePipeline(self.settings, tracker=self.tracker).run(
             family.family.name,
-            self._rows(family),
-            name=session_id,
-            tags=session_tags(session_id),
-            reference=previous_rows(self.database, session_id, family.family, self.settings),
+            sessions,
+            name=name_of_sessions(self.session_ids),
+            tags=session_tags(self.session_ids),
             count_looks=lambda sketch: look - 1.0,
             lineage=Lineage(database=self.database, family=family.family, prefix=prefix),
             read_own_columns=self.database.read_own_columns,
