@@ -70,6 +70,17 @@ A warning, and no error, is given for a learning rate far above what the optimiz
 with, and for overrides of a model that isn't trained, as in `model_type=embedding
 llm.adapter.rank=4`.
 
+## Complete in the shell
+
+The Tab key completes commands, groups, keys, choices, options, and from the database (SQLite or
+PostgreSQL) sessions, runs and versions:
+
+```shell
+eval "$(tunetrail completion bash)"    # in ~/.bashrc
+eval "$(tunetrail completion zsh)"     # in ~/.zshrc, after: autoload -Uz compinit && compinit
+tunetrail completion fish > ~/.config/fish/completions/tunetrail.fish
+```
+
 ## Complete and check files in an editor
 
 `tunetrail config --schema` prints a JSON Schema of experiments, with the meaning of each key, and

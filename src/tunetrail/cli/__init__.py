@@ -42,11 +42,12 @@ _COMMANDS = (
     "serve",
     "doctor",
     "config",
+    "completion",
     "demo",
     "ui",
 )
-_JOB = "job"
-"""Not for people: the launchers of sweeps call it."""
+_INTERNAL = ("job", "complete")
+"""Not for people: the launchers of sweeps and the completion of shells call them."""
 
 _USAGE = """\
 usage: tunetrail COMMAND [ARGUMENT ...] [--debug] [--version]
@@ -69,6 +70,7 @@ commands:
   serve      answer requests over HTTP with the root model, in OpenAI's and MLflow's forms
   doctor     find what a crash left, and say where everything is; --fix repairs it
   config     print the configuration: each value, where it comes from, and what it means
+  completion print what lets bash, zsh or fish complete commands, keys, values and runs
   demo       run everything once, on samples from Python's standard library
   ui         open MLflow's pages with the runs and the registered models
 
@@ -111,6 +113,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except SystemExit as end:
             # As Python does: no code is 0, a text is 1.
             return end.code if isinstance(end.code, int) else int(bool(end.code))
+        except BrokenPipeError:
+            # A reader such as `head` has seen enough; nothing more may be flushed to it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
         except Exception as error:
             if debug:
                 traceback.print_exc()
@@ -136,11 +142,13 @@ def _run_command(words: list[str]) -> int:
         arguments = as_overrides(arguments)
     elif command in _COMMANDS:
         arguments = as_options(command, arguments)
-    _load_installed_families()
+    # The Tab key doesn't wait for them.
+    if command != "complete":
+        _load_installed_families()
     # These have a few options of their own; the other commands take Hydra's overrides.
     if command in ("ingest", "sessions"):
         return _run_parsed_command(command, arguments)
-    if command in (*_COMMANDS, _JOB):
+    if command in (*_COMMANDS, *_INTERNAL):
         module = importlib.import_module(f"tunetrail.cli.{command}")
         return int(getattr(module, command)(arguments))
     raise UserError(

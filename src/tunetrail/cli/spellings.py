@@ -68,9 +68,10 @@ def options_of(command: str, *subcommands: str) -> list[str]:
 
 
 def help_of(command: str, *subcommands: str) -> str:
-    """Return the help of a command; empty if it has none."""
+    """Return the help of a command; empty if there is no such command."""
     output = io.StringIO()
-    with contextlib.suppress(SystemExit, UserError), contextlib.redirect_stdout(output):
+    ignored = contextlib.suppress(SystemExit, UserError, ModuleNotFoundError)
+    with ignored, contextlib.redirect_stdout(output):
         if command in PARSED_BELOW_MAIN:
             from tunetrail.cli import _run_parsed_command
 

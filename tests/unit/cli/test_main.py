@@ -76,6 +76,7 @@ def test_main_help_names_every_command(call_main: CallMain, flag: str) -> None:
         "report",
         "serve",
         "config",
+        "completion",
         "ui",
     ):
         assert f"\n  {command} " in result.out
@@ -108,7 +109,7 @@ def test_main_refuses_an_unknown_command(call_main: CallMain, command: str, hint
 
     known = (
         "train, resume, sync, prepare, ingest, sessions, runs, sweep, compare, root, report, "
-        "serve, doctor, config, demo, ui"
+        "serve, doctor, config, completion, demo, ui"
     )
     assert (
         result.err.strip()
