@@ -126,7 +126,9 @@ class _Repetition:
         """Repeat families, unless some of their rows are gone, and compare them."""
         check_devices(self.settings, [family.family for family in families])
         environment = read_environment(self.tracker.run(self.recorded.run_id))
-        differences = None if environment is None else differences_since(environment)
+        # With the threads of the run, which the repeated one will have.
+        with self._threads(environment):
+            differences = None if environment is None else differences_since(environment)
         # A version that was deleted has to fail before anything is trained.
         for family in families:
             self._registry(family, family.root_at_start())
@@ -135,21 +137,13 @@ class _Repetition:
         changes = {family.family.name: self._row_changes(family) for family in families}
         lost = sum(rows.lost for rows in changes.values() if rows is not None)
         if lost and not force:
-            not_repeated = [
-                FamilyReproduction(
-                    family=family.family.name,
-                    run_id=family.run.run_id,
-                    reproduction_id=None,
-                    rows=changes[family.family.name],
-                    differences=_row_differences(changes[family.family.name]),
-                )
-                for family in families
-            ]
             return Reproduction(
                 run_id=self.recorded.run_id,
                 reproduction_id=None,
                 differences=differences,
-                families=not_repeated,
+                families=[
+                    _not_repeated(family, changes[family.family.name]) for family in families
+                ],
             )
 
         tags = {REPRODUCES_TAG: self.top_id, **session_tags(self.session_ids)}
@@ -281,6 +275,16 @@ class _Repetition:
             run=run,
             resumed=run,
         )
+
+
+def _not_repeated(family: RecordedFamily, rows: RowChanges | None) -> FamilyReproduction:
+    return FamilyReproduction(
+        family=family.family.name,
+        run_id=family.run.run_id,
+        reproduction_id=None,
+        rows=rows,
+        differences=_row_differences(rows),
+    )
 
 
 def _chosen(frame: pd.DataFrame, is_chosen: Any) -> pd.DataFrame:

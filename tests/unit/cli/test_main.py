@@ -68,6 +68,7 @@ def test_main_help_names_every_command(call_main: CallMain, flag: str) -> None:
     for command in (
         "train",
         "resume",
+        "repro",
         "ingest",
         "sessions",
         "runs",
