@@ -234,8 +234,8 @@ class _Repetition:
         general_file = None
         if digest is not None:
             general_file = {"digest": digest, "versions": None, "left_out": []}
-        # How long a search for `auto` takes and what it finds depends on the machine's load.
         start, to_beat = family.root_at_start(), family.root_to_beat()
+        # What replaced `auto` isn't searched again: it depends on the machine and its load.
         state = RunState(
             folder=folder,
             auto_values=family.training.get("found", {}),
