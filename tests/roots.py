@@ -34,22 +34,27 @@ class Workplace:
         base: Folder of the tiny model.
         database_url: Database of the ledger; by default a SQLite file in the folder.
         name: The registered model.
+        server: Address of an MLflow server; by default a SQLite file in the folder.
     """
 
     folder: Path
     base: str
     database_url: str = ""
     name: str = "embedding"
+    server: str = ""
 
     def __post_init__(self) -> None:
         self.database_url = self.database_url or f"sqlite:///{self.folder}/tunetrail.db"
         self.database = DatabaseManager(self.database_url)
-        config = TrackingConfig(uri=self.uri, artifacts=str(self.folder / "mlartifacts"))
+        config = TrackingConfig(uri=self.uri)
+        # A server has a place of its own.
+        if not self.server:
+            config = TrackingConfig(uri=self.uri, artifacts=str(self.folder / "mlartifacts"))
         self.registry = Registry(Tracker(config), self.name, EmbeddingFlavor())
 
     @property
     def uri(self) -> str:
-        return f"sqlite:///{self.folder}/mlflow.db"
+        return self.server or f"sqlite:///{self.folder}/mlflow.db"
 
     @property
     def models(self) -> Path:

@@ -140,6 +140,26 @@ class ResultCache:
                 removed += 1
         return removed
 
+    def unfinished(self) -> list[Path]:
+        """Return what processes have left that died while they wrote or removed a result."""
+        now = time.time()
+        paths = [*self.folder.glob("*/.*"), *self.folder.glob("*/*/.unfinished-*")]
+        return sorted(path for path in paths if _unused_seconds(path, now) >= _IN_USE_SECONDS)
+
+    def unused(self, seconds: float) -> list[Path]:
+        """Return the folders of results that nothing has used for some seconds."""
+        now = time.time()
+        folders = [path for path in self.folder.glob("*/[!.]*") if path.is_dir()]
+        limit = max(seconds, _IN_USE_SECONDS)
+        return sorted(path for path in folders if _unused_seconds(path, now) >= limit)
+
+    def remove(self, path: Path) -> bool:
+        """Remove a result or an unfinished one; return False if it is in use by now."""
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
+            return True
+        return self._remove(path, time.time())
+
     @staticmethod
     def _remove(path: Path, now: float) -> bool:
         """Remove a folder unless it was used recently, and return whether it was removed."""
@@ -151,6 +171,14 @@ class ResultCache:
                 shutil.rmtree(leftover, ignore_errors=True)
                 return True
         return False
+
+
+def _unused_seconds(path: Path, now: float) -> float:
+    """Return the time since a path was last used; 0 if it is gone."""
+    try:
+        return now - path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def read_array(file: Path) -> npt.NDArray[Any] | None:

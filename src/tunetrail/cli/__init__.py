@@ -41,6 +41,7 @@ _COMMANDS = (
     "report",
     "serve",
     "doctor",
+    "clean",
     "config",
     "completion",
     "demo",
@@ -69,6 +70,7 @@ commands:
   report     write the page of a run: decision, curves, intervals, slices, examples
   serve      answer requests over HTTP with the root model, in OpenAI's and MLflow's forms
   doctor     find what a crash left, and say where everything is; --fix repairs it
+  clean      remove versions, checkpoints, logs and caches that nothing needs; --dry-run lists them
   config     print the configuration: each value, where it comes from, and what it means
   completion print what lets bash, zsh or fish complete commands, keys, values and runs
   demo       run everything once, on samples from Python's standard library

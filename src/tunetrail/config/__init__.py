@@ -46,6 +46,7 @@ from tunetrail.config.settings import (
 )
 from tunetrail.config.stores import (
     DatabaseConfig,
+    RetentionConfig,
     TrackingConfig,
     default_database_url,
 )
@@ -111,6 +112,7 @@ __all__ = [
     "PreferenceConfig",
     "PreparationConfig",
     "PrivacyConfig",
+    "RetentionConfig",
     "RowChecksConfig",
     "SearchConfig",
     "Settings",

@@ -17,7 +17,7 @@ from tunetrail.config.embedding import EmbeddingConfig
 from tunetrail.config.evaluation import CrossValidationConfig, EvaluationConfig, GateConfig
 from tunetrail.config.language_model import LanguageModelConfig
 from tunetrail.config.sessions import SESSION_IDS
-from tunetrail.config.stores import DatabaseConfig, TrackingConfig
+from tunetrail.config.stores import DatabaseConfig, RetentionConfig, TrackingConfig
 from tunetrail.config.sweep import SweepConfig
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.config.training import AUTO, TrainingConfig
@@ -126,6 +126,9 @@ class Settings:
 
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """MLflow's store of runs and model versions."""
+
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
+    """Versions that stay after a training."""
 
     sweep: SweepConfig = field(default_factory=SweepConfig)
     """Comparison of the jobs of a sweep."""

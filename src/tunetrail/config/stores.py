@@ -31,6 +31,28 @@ _PREFIX = Rule(
 
 
 @dataclass(kw_only=True)
+class RetentionConfig:
+    """What stays on the disk after a training."""
+
+    keep_versions: int | None = setting(
+        None, at_least(2, ", as root and the newest version always stay")
+    )
+    """How many versions of a model stay after a training of it has ended: root, the root before
+    it, then the newest. Older ones are deleted with their files and the artifacts of their runs,
+    which is printed and written to the ledger; parameters and metrics of the runs stay. A version
+    that waits for an approval, has another alias, or belongs to a run that can be resumed stays as
+    well. By default nothing is deleted: models are lost for good, so you have to ask for it, here
+    or with `tunetrail clean`."""
+
+    keep_days: int = setting(30, at_least(0))
+    """For how many days a run that failed or was stopped counts as one that will be resumed, so
+    that the versions it needs stay."""
+
+    def __post_init__(self) -> None:
+        check_settings("retention", self)
+
+
+@dataclass(kw_only=True)
 class TrackingConfig:
     """Where MLflow keeps runs and the model registry."""
 

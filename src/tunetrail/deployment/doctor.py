@@ -19,7 +19,7 @@ from tunetrail.errors import TunetrailError
 from tunetrail.paths import cache_dir
 from tunetrail.scratch import abandoned_folders, sweep
 from tunetrail.stores.database import DatabaseManager, PromotionRecord, RunState
-from tunetrail.stores.ledger import ABANDONED, open_intents, present_actor, root_line
+from tunetrail.stores.ledger import ABANDONED, DELETED, open_intents, present_actor, root_line
 from tunetrail.stores.processes import ProcessIdentity
 from tunetrail.stores.tracking import BATCH, Tracker, tracking_errors
 
@@ -91,8 +91,10 @@ class Doctor:
         moves = RootMoves(alias=alias, model_dir=self.model_dir, database=self.database)
         lines, root = moves.lines(), alias.version()
         for intent in open_intents(lines):
+            is_deletion = intent.decision == DELETED
+            action = "the deletion of" if is_deletion else "a move to"
             yield Finding(
-                text=f"root of {name}: a move to {intent.version} has no decision",
+                text=f"root of {name}: {action} {intent.version} has no decision",
                 repair=moves.settle,
             )
 
@@ -166,12 +168,16 @@ class Doctor:
                 )
 
     def _leftovers(self) -> Iterator[Finding]:
-        parents = [cache_dir() / "models", Path(tempfile.gettempdir())]
-        parents += self.model_dir.glob("*/versions")
-        for parent in parents:
+        for parent in scratch_parents(self.model_dir):
             for folder in abandoned_folders(parent):
                 text = f"{folder} was left by a dead process"
                 yield Finding(text=text, repair=partial(sweep, parent))
+
+
+def scratch_parents(model_dir: Path) -> list[Path]:
+    """Return the folders in which unfinished files are written."""
+    parents = [cache_dir() / "models", Path(tempfile.gettempdir())]
+    return [*parents, *model_dir.glob("*/versions")]
 
 
 def repair_all(findings: list[Finding]) -> list[str]:

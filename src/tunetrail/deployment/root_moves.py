@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tunetrail.config import BASE
+from tunetrail.deployment.deletion import remove_version
 from tunetrail.deployment.export import check_model_dir, restore_root
 from tunetrail.deployment.root_alias import RootAlias, in_words
 from tunetrail.errors import DeploymentError, UserError
@@ -21,6 +22,7 @@ from tunetrail.scratch import sweep
 from tunetrail.stores.database import DatabaseManager, PromotionRecord
 from tunetrail.stores.ledger import (
     ABANDONED,
+    DELETED,
     INTENT,
     MOVED,
     MOVES,
@@ -89,7 +91,13 @@ class RootMoves:
             yield
 
     def _close(self, intent: PromotionRecord) -> None:
-        """Finish the move of a dead process if the alias has moved, or else take it back."""
+        """Finish the move of a dead process if the alias has moved, or else take it back.
+
+        A deletion is finished always, as its files may be gone already.
+        """
+        if intent.decision == DELETED:
+            self._finish_deletion(intent)
+            return
         target = None if intent.version == BASE else intent.version
         root = self.alias.version()
 
@@ -113,6 +121,25 @@ class RootMoves:
             in_words(intent.previous_version),
             in_words(target),
             outcome,
+        )
+
+    def _finish_deletion(self, intent: PromotionRecord) -> None:
+        """Remove what a dead process has left of a version that it deleted."""
+        decision, reason = DELETED, intent.reason
+        if self.alias.version() == intent.version:
+            decision = ABANDONED
+            reason = f"it became root by hand while it was deleted. Planned: {intent.reason}"
+        else:
+            version = self.alias.find(intent.version)
+            if version is not None:
+                remove_version(self.alias.tracker, version, intent.reason)
+        self.database.decide_intent(intent, decision, reason)
+        logger.warning(
+            "%s/%s: a process died while it deleted the version; now it is %s (%s)",
+            self.name,
+            intent.version,
+            decision,
+            reason,
         )
 
     def _follow_alias(self, *, may_be_gone: bool) -> None:

@@ -19,6 +19,7 @@ from tunetrail.node.dead_processes import (
 )
 from tunetrail.node.family_training import FamilyTraining
 from tunetrail.node.node_config import NodeConfig
+from tunetrail.node.old_versions import delete_old_versions
 from tunetrail.node.preparation import prepare_session
 from tunetrail.node.started_run import StartedRun, selection_by_hand, session_tags
 from tunetrail.pipeline import DataSciencePipeline, Outcome, open_tracker
@@ -355,6 +356,7 @@ class ModelTrainingNode:
         self.db_manager.update_training_run(
             started.training_run_id, state="succeeded", result=results
         )
+        delete_old_versions(self.settings, self.db_manager, started.run.tracker, started.model_type)
         return TrainingResult(
             results, run_id=started.run.run_id, report=self.report, page=self.page
         )

@@ -30,6 +30,8 @@ INTENT, DECISION = "intent", "decision"
 
 PROMOTED, FORCED, ROLLED_BACK, MOVED = "promoted", "forced", "rolled back", "moved by hand"
 REFUSED, WAITING, FORBIDDEN, ABANDONED = "refused", "waiting", "forbidden", "abandoned"
+DELETED = "deleted"
+"""Decided by the retention or `tunetrail clean`; like a move, it has an intent before it."""
 MOVES = (PROMOTED, FORCED, ROLLED_BACK, MOVED)
 """Decisions after which the line's version is root."""
 PROMOTIONS = (PROMOTED, FORCED)
@@ -44,7 +46,7 @@ class PromotionRecord:
         model_name: The registered model.
         version: The candidate's version; `base` if root was rolled back to none.
         decision: What was decided: `promoted`, `refused`, `waiting` (for an approval), `forced`,
-            `rolled back`, `moved by hand` (in MLflow), `forbidden`, or `abandoned`.
+            `rolled back`, `moved by hand` (in MLflow), `forbidden`, `abandoned`, or `deleted`.
         reason: Why, in a sentence.
         previous_version: The version that `root` pointed to, None if there was none.
         metric: The metric that decided.

@@ -110,7 +110,7 @@ def test_main_refuses_an_unknown_command(call_main: CallMain, command: str, hint
 
     known = (
         "train, resume, sync, prepare, ingest, sessions, runs, sweep, compare, root, report, "
-        "serve, doctor, config, completion, demo, ui"
+        "serve, doctor, clean, config, completion, demo, ui"
     )
     assert (
         result.err.strip()
