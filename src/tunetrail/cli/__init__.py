@@ -40,6 +40,7 @@ _COMMANDS = (
     "root",
     "report",
     "serve",
+    "export",
     "doctor",
     "clean",
     "config",
@@ -69,6 +70,7 @@ commands:
   root       show who is root and why; roll back, promote or forbid a version
   report     write the page of a run: decision, curves, intervals, slices, examples
   serve      answer requests over HTTP with the root model, in OpenAI's and MLflow's forms
+  export     write a version as ONNX, OpenVINO, GGUF, a merged model or an adapter
   doctor     find what a crash left, and say where everything is; --fix repairs it
   clean      remove versions, checkpoints, logs and caches that nothing needs; --dry-run lists them
   config     print the configuration: each value, where it comes from, and what it means

@@ -5,7 +5,6 @@ the version that it is expected at.
 """
 
 import contextlib
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +12,13 @@ from pathlib import Path
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from tunetrail.deployment.version_files import check_digest, copied_files
+from tunetrail.deployment.version_files import check_digest, copied_files, copy_model
 from tunetrail.errors import DeploymentError, ModelError
 from tunetrail.stores.tracking import Tracker, tracking_errors
 
 ROOT = "root"
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """MLflow answers with either code if there is no model, no version or no alias."""
-_MODEL_FOLDERS = ("model.sentence_transformer", "model", "components/tokenizer")
-"""Folders in which MLflow's flavors keep what the usual libraries load as one plain folder."""
-_PAGES = ("README.md",)
-"""Pages that MLflow's libraries write on their own next to the model."""
 
 
 class RootMovedError(DeploymentError):
@@ -136,15 +131,7 @@ class RootAlias:
             if digest is not None:
                 check_digest(files, digest, uri)
 
-            present = [files / name for name in _MODEL_FOLDERS if (files / name).is_dir()]
-            if not present:
-                raise DeploymentError(
-                    f"{uri} must have a model of a known flavor, got none of the folders "
-                    f"{', '.join(_MODEL_FOLDERS)}. Export it by hand."
-                )
-            for path in present:
-                ignore = shutil.ignore_patterns(*_PAGES)
-                shutil.copytree(path, folder, ignore=ignore, dirs_exist_ok=True)
+            copy_model(files, folder, uri)
 
 
 def in_words(version: str | None) -> str:

@@ -4,6 +4,7 @@ The copy comes first: files that are compared in the store could be swapped befo
 """
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,11 @@ from tunetrail.deployment.digests import digest_folder, digest_of, read_listing
 from tunetrail.errors import DeploymentError, ModelError
 from tunetrail.learning.models.folders import check_plain_files
 from tunetrail.scratch import scratch_folder
+
+_MODEL_FOLDERS = ("model.sentence_transformer", "model", "components/tokenizer")
+"""Folders in which MLflow's flavors keep what the usual libraries load as one plain folder."""
+_PAGES = ("README.md",)
+"""Pages that MLflow's libraries write on their own next to the model."""
 
 
 @contextlib.contextmanager
@@ -89,6 +95,28 @@ def check_digest(folder: Path, expected: str, uri: str) -> None:
         "Restore them from a backup, or make another version root: "
         f"`tunetrail root rollback {name} --reason ...`."
     )
+
+
+def copy_model(files: Path, folder: Path, uri: str) -> None:
+    """Copy a version's files into a plain folder, as the usual libraries load it.
+
+    Args:
+        files: The version's files.
+        folder: The folder, which may be there.
+        uri: The version.
+
+    Raises:
+        DeploymentError: The files are those of an unknown flavor.
+    """
+    present = [files / name for name in _MODEL_FOLDERS if (files / name).is_dir()]
+    if not present:
+        raise DeploymentError(
+            f"{uri} must have a model of a known flavor, got none of the folders "
+            f"{', '.join(_MODEL_FOLDERS)}. Export it by hand."
+        )
+    for path in present:
+        ignore = shutil.ignore_patterns(*_PAGES)
+        shutil.copytree(path, folder, ignore=ignore, dirs_exist_ok=True)
 
 
 def remove_files(location: str, tracking_uri: str) -> None:

@@ -48,7 +48,9 @@ def test_main_imports_nothing_heavy_before_it_is_needed(arguments: list[str]) ->
     assert done.stdout.splitlines()[-1] == ""
 
 
-@pytest.mark.parametrize("command", ["ingest", "sessions", "runs", "sweep", "serve", "ui"])
+@pytest.mark.parametrize(
+    "command", ["ingest", "sessions", "runs", "sweep", "serve", "export", "ui"]
+)
 def test_main_helps_with_a_command_without_tensors(command: str) -> None:
     heavy = {"torch", "mlflow", "hydra"}
     call = f"main([{command!r}, '--help'])"
@@ -76,6 +78,7 @@ def test_main_help_names_every_command(call_main: CallMain, flag: str) -> None:
         "compare",
         "report",
         "serve",
+        "export",
         "config",
         "completion",
         "ui",
@@ -110,7 +113,7 @@ def test_main_refuses_an_unknown_command(call_main: CallMain, command: str, hint
 
     known = (
         "train, resume, sync, prepare, ingest, sessions, runs, sweep, compare, root, report, "
-        "serve, doctor, clean, config, completion, demo, ui"
+        "serve, export, doctor, clean, config, completion, demo, ui"
     )
     assert (
         result.err.strip()

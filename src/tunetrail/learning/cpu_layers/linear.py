@@ -61,6 +61,13 @@ def replace_linear(module: nn.Module) -> None:
                 layer.__class__ = FastLinear
 
 
+def restore_linear(module: nn.Module) -> None:
+    """Undo `replace_linear`."""
+    for layer in module.modules():
+        if type(layer) is FastLinear:
+            layer.__class__ = nn.Linear  # type: ignore[assignment]
+
+
 @cache
 def has_faster_products() -> bool:
     """Tell whether this CPU has AVX-512 and this torch can use it for float32 products."""
