@@ -112,8 +112,8 @@ def test_main_refuses_an_unknown_command(call_main: CallMain, command: str, hint
     assert result.exit_code == 2
 
     known = (
-        "train, resume, sync, prepare, ingest, sessions, runs, sweep, compare, root, report, "
-        "serve, export, doctor, clean, config, completion, demo, ui"
+        "train, resume, repro, sync, prepare, ingest, sessions, runs, sweep, compare, root, "
+        "report, serve, export, doctor, clean, config, completion, demo, ui"
     )
     assert (
         result.err.strip()
