@@ -1,15 +1,14 @@
 """What a run kept of one family, so that it can be repeated and compared."""
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from tunetrail.config import BASE
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.row_digests import ROW_DIGESTS, RowDigests
+from tunetrail.scratch import scratch_folder
 from tunetrail.stores.tracking import TrackedRun
 
 TRAINING, _COMPARISON = "training", "comparison"
@@ -72,8 +71,8 @@ class RecordedFamily:
         """Return the digests of the rows that it was given; None if it kept none."""
         if ROW_DIGESTS not in self.artifacts:
             return None
-        with tempfile.TemporaryDirectory(prefix="tunetrail-") as folder:
-            return RowDigests.read(self.run.download(ROW_DIGESTS, Path(folder)))
+        with scratch_folder() as folder:
+            return RowDigests.read(self.run.download(ROW_DIGESTS, folder))
 
     def root_at_start(self) -> str | None:
         """Return the version that the training began with; None for the base model."""
