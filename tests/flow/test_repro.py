@@ -137,7 +137,7 @@ def test_repro_names_what_differs(
 
     forced = call_main(*command, "--force")
     assert forced.exit_code == 1
-    assert "prepared rows: training rows of s1 was" in forced.out
+    assert "prepared rows: digest of the training rows of s1 was" in forced.out
     assert "the training goes another way from step 1 on" in forced.out
 
 

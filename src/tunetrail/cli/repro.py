@@ -126,15 +126,15 @@ def print_reproduction(reproduction: "Reproduction") -> None:
     for family in reproduction.families:
         _print_family(family, console)
 
-    where = f"tunetrail.reproduces={reproduction.run_id}"
+    runs = f"run {reproduction.reproduction_id} repeats {reproduction.run_id}"
     if reproduction.reproduction_id is None:
         print_line(console, "not repeated: rows are gone or have changed (--force repeats it)")
     elif reproduction.identical:
-        print_line(console, f"identical: {reproduction.reproduction_id} ({where})")
+        print_line(console, f"identical: {runs} with the same metrics and weights")
     elif any(family.same_weights is None for family in reproduction.families):
-        print_line(console, f"not shown to be identical, as the run kept no digest: {where}")
+        print_line(console, f"not shown to be identical: {runs}, which kept no digest of weights")
     else:
-        print_line(console, f"differs: {reproduction.reproduction_id} ({where})")
+        print_line(console, f"differs: {runs}")
 
 
 def _print_family(family: "FamilyReproduction", console: "Console") -> None:

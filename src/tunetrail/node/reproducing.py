@@ -311,7 +311,7 @@ def _input_differences(then: RecordedFamily, now: RecordedFamily) -> list[Differ
     differences = [
         Difference(
             kind="prepared rows",
-            name=f"{purpose} rows of {session}",
+            name=f"digest of the {purpose} rows of {session}",
             then=sides.get((session, purpose)),
             now=digest,
         )
@@ -319,7 +319,7 @@ def _input_differences(then: RecordedFamily, now: RecordedFamily) -> list[Differ
     ]
     old, new = then.training, now.training
     if old.get("start_digest") not in (None, new["start_digest"]):
-        name = f"files of {old['started_from']}"
+        name = f"digest of {old['started_from']}"
         differences.append(
             Difference(kind="model", name=name, then=old["start_digest"], now=new["start_digest"])
         )
