@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from tunetrail.cli.terminal import new_table, print_line, printable
 from tunetrail.errors import UserError, not_writable
 from tunetrail.paths import write_private_text
+from tunetrail.verbosity import quieten
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,8 +45,7 @@ examples:
 def compare(arguments: list[str]) -> int:
     """Compare the models, print the result, and write what the options ask for."""
     options = _parse(arguments)
-    # MLflow's bars for files of a few kilobytes would stand between the lines.
-    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    quieten()
     # Imported only after parsing: --help doesn't wait for MLflow.
     from tunetrail.comparing import compare as compare_scored
     from tunetrail.comparing import log_comparison

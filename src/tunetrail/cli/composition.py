@@ -23,6 +23,7 @@ from tunetrail.config.synonyms import words_of
 from tunetrail.errors import ConfigError, did_you_mean, naming_section, not_writable
 from tunetrail.paths import conf_dir, experiments_dir
 from tunetrail.sweeps import FinishSweep, SweepHooks, SweepNotStarted, check_folder
+from tunetrail.verbosity import quieten
 
 NO_HYDRA_FILES = (
     "hydra.run.dir=.",
@@ -278,25 +279,6 @@ def checked_request(config: Any) -> TrainRequest:
     request = OmegaConf.to_object(merged)
     assert isinstance(request, TrainRequest)
     return request
-
-
-def quieten() -> None:
-    """Keep the progress bars and notices of libraries out of the terminal, but not warnings."""
-    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
-    # It would print the address of each run, of folds as well; the last line names the run's.
-    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    # Otherwise every forked data loader warns about the threads of the tokenizer.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-    for name in ("mlflow", "sentence_transformers", "alembic", "httpx", "huggingface_hub"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # It asks the hub for a model card and a licence of every model, even of local folders.
-    logging.getLogger("mlflow.transformers").setLevel(logging.ERROR)
-    # It warns of each attempt to reach a server; the last one ends in an error anyway.
-    logging.getLogger("urllib3").setLevel(logging.ERROR)
-    # It prints the traceback of every database error, and then raises the error anyway.
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def _check_known_keys(config: Mapping[Any, Any], schema: Any, prefix: str = "") -> None:

@@ -1,10 +1,9 @@
 """`tunetrail demo`: ingest and train once, on samples from Python's own standard library."""
 
-from rich.console import Console
-
 from tunetrail.cli.train import train
 from tunetrail.config import default_database_url
 from tunetrail.data.stdlib_docs import stdlib_docs
+from tunetrail.reporting.progress import progress_console
 from tunetrail.samples import SampleKind
 from tunetrail.stores.database import DatabaseManager
 
@@ -33,7 +32,7 @@ def demo(arguments: list[str]) -> int:
         if argument.startswith("database.url="):
             database_url = argument.removeprefix("database.url=")
 
-    console = Console(stderr=True)
+    console = progress_console()
     with DatabaseManager(database_url) as manager:
         for kind, count in ROWS.items():
             with console.status(f"reading {count} {kind} samples from the standard library"):

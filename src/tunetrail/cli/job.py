@@ -28,9 +28,10 @@ def job(arguments: list[str]) -> int:
     from hydra.core.utils import configure_log
     from omegaconf import OmegaConf
 
-    from tunetrail.cli.composition import checked_request, quieten
+    from tunetrail.cli.composition import checked_request
     from tunetrail.cli.text_values import without_quotes
     from tunetrail.cli.train import train_one
+    from tunetrail.verbosity import quieten
 
     log = OmegaConf.create(received["logging"])
     configure_log(log.job_logging, log.verbose)

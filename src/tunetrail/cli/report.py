@@ -1,11 +1,11 @@
 """`tunetrail report`: write the page of a run from what the run kept."""
 
 import argparse
-import os
 from pathlib import Path
 
 from tunetrail.errors import UserError, not_writable
 from tunetrail.paths import write_private_text
+from tunetrail.verbosity import quieten
 
 _DESCRIPTION = """\
 Write the report of a run as one HTML page that needs no network: what was decided and why, metrics
@@ -30,8 +30,7 @@ examples:
 def report(arguments: list[str]) -> int:
     """Write the page of a run, and print its path."""
     options = _parse(arguments)
-    # MLflow's bars for files of a few kilobytes would stand between the lines.
-    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    quieten()
     # Imported only after parsing: --help doesn't wait for MLflow.
     from tunetrail.run_reports import read_page
 

@@ -6,7 +6,6 @@ imported unless root has moved without the ledger, or a version moves now.
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from tunetrail.paths import is_missing_file
 from tunetrail.stores.database import DatabaseManager, PromotionRecord
 from tunetrail.stores.ledger import open_intents, root_line
 from tunetrail.stores.quick_alias import quick_alias
+from tunetrail.verbosity import quieten
 
 if TYPE_CHECKING:
     from tunetrail.deployment.root_moves import RootMoves
@@ -160,7 +160,7 @@ def _catch_up(
 
 def _moves(name: str, options: argparse.Namespace, database: DatabaseManager) -> "RootMoves":
     """Open MLflow's store, which takes seconds."""
-    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    quieten()
     from tunetrail.deployment.root_alias import RootAlias
     from tunetrail.deployment.root_moves import RootMoves
     from tunetrail.stores.tracking import existing_store

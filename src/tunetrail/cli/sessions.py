@@ -45,6 +45,7 @@ from tunetrail.data.formats import (
     shown_source,
 )
 from tunetrail.errors import SampleError
+from tunetrail.reporting.progress import progress_console
 from tunetrail.samples import (
     COMMON_COLUMNS,
     BrokenRow,
@@ -263,7 +264,7 @@ def _progress(
     name = shown_source(source)
     total = None if is_beir_folder(name) else count_rows(source)
     # On stderr: stdout holds only the result.
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=progress_console()) as progress:
         task = progress.add_task(f"ingest {escape(name)}", total=total)
         yield account.counted(rows), lambda _: progress.update(task, completed=account.rows)
 

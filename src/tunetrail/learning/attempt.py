@@ -32,6 +32,7 @@ from tunetrail.learning.training.named_callbacks import (
 from tunetrail.learning.training.precision import resolve_precision, tf32_products
 from tunetrail.learning.training.sharding import ShardedStrategy, build_strategy
 from tunetrail.learning.training_plan import TrainingPlan
+from tunetrail.reporting.progress import console_settings, rich_console_kept
 
 _FEWEST_REPORTS, _MOST_STEPS_PER_REPORT = 20, 10
 """A curve of fewer points shows no course; more steps would hide what happens within them."""
@@ -97,7 +98,7 @@ class Attempt:
         # Models are loaded in evaluation mode, and Lightning keeps the mode: there would be no
         # dropout.
         self.module.train()
-        with tf32_products(self.precision, self.device):
+        with tf32_products(self.precision, self.device), rich_console_kept():
             self.trainer.fit(
                 self.module, datamodule=self.data, ckpt_path=self.resume, weights_only=True
             )
@@ -188,7 +189,7 @@ class Attempt:
             AppliedRecovery(self.recovery, self.reporter.report),
             self.reporter,
             NonFiniteGuard(),
-            RichProgressBar(leave=True),
+            RichProgressBar(leave=True, console_kwargs=console_settings()),
         ]
 
         if self.judges:

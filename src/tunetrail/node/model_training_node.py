@@ -49,6 +49,7 @@ from tunetrail.stores.resumable_runs import (
     find_resumable_run,
 )
 from tunetrail.stores.tracking import TrackedRun
+from tunetrail.verbosity import saying
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,9 @@ class ModelTrainingNode:
             settings that differ from the defaults.
         started_by: What has started the training, for the database and the run's tag
             `tunetrail.started_by`; None for a person.
+        verbose: How much is said meanwhile: 0 for warnings, 1 for lines and progress bars, 2 for
+            what libraries say as well; None for $TUNETRAIL_VERBOSE, or else 1. If the application
+            has configured logging, its handlers take the lines.
 
     Attributes:
         report: Where the report of the last run is, a path or an address; None before it.
@@ -84,6 +88,7 @@ class ModelTrainingNode:
         parent_run_id: str | None = None,
         run_name: str | None = None,
         started_by: str | None = None,
+        verbose: int | None = None,
     ) -> None:
         self.config = config
         self.settings = config.settings
@@ -91,6 +96,7 @@ class ModelTrainingNode:
         self.parent_run_id = parent_run_id
         self.run_name = run_name
         self.started_by = started_by
+        self.verbose = verbose
         self.report: str | None = None
         self.page: str | None = None
 
@@ -113,7 +119,7 @@ class ModelTrainingNode:
         session_ids, model_type = checked_request(request)
         for session_id in session_ids:
             collect(self.db_manager, session_id)
-        with telling_hook(self.db_manager):
+        with saying(self.verbose), telling_hook(self.db_manager):
             return self._start(session_ids, model_type, self._complete)
 
     def fit(
@@ -150,7 +156,7 @@ class ModelTrainingNode:
             on_start(started.run.run_id)
             return self._complete_fit(started, on_validation)
 
-        with telling_hook(self.db_manager):
+        with saying(self.verbose), telling_hook(self.db_manager):
             return self._start(session_ids, family.name, complete)
 
     def _start(
@@ -229,9 +235,9 @@ class ModelTrainingNode:
                 broken.
             TunetrailError: Something failed; the run is marked as failed with the reason.
         """
-        node, resumable_run = self._reopened(run_id, force, model_dir)
-        selection = selection or selection_by_hand(node.settings, resumable_run)
-        with telling_hook(self.db_manager):
+        with saying(self.verbose), telling_hook(self.db_manager):
+            node, resumable_run = self._reopened(run_id, force, model_dir)
+            selection = selection or selection_by_hand(node.settings, resumable_run)
             results = node._continue(resumable_run, node._complete, selection)
         self.report, self.page = node.report, node.page
         return results
@@ -259,7 +265,7 @@ class ModelTrainingNode:
         def complete(started: StartedRun) -> Outcome:
             return node._complete_fit(started, on_validation)
 
-        with telling_hook(self.db_manager):
+        with saying(self.verbose), telling_hook(self.db_manager):
             return node._continue(resumable_run, complete)
 
     def _reopened(
@@ -330,9 +336,10 @@ class ModelTrainingNode:
             UserError: The request or the session can't be prepared.
         """
         session_ids, model_type = checked_request(request)
-        for session_id in session_ids:
-            collect(self.db_manager, session_id)
-        return prepare_session(self.settings, self.db_manager, session_ids, model_type, folder)
+        with saying(self.verbose):
+            for session_id in session_ids:
+                collect(self.db_manager, session_id)
+            return prepare_session(self.settings, self.db_manager, session_ids, model_type, folder)
 
     def _complete(self, started: StartedRun) -> TrainingResult:
         """Train what isn't finished, and return and store the results of the run."""

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.console import Console
 from rich.progress import track
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
@@ -26,6 +25,7 @@ from tunetrail.learning.padding_free.attention import segment_attention_of
 from tunetrail.learning.padding_free.segments import concatenate
 from tunetrail.learning.tokens.tokenized import TokenizedTexts
 from tunetrail.learning.training.out_of_memory import compute_batches
+from tunetrail.reporting.progress import progress_console
 
 logger = logging.getLogger(__name__)
 
@@ -236,7 +236,7 @@ def encode_texts(
     lengths = np.array(list(map(len, texts)))
     order = np.argsort(-lengths, kind="stable")
     batches = _batches(order, lengths)
-    console = Console(stderr=True)
+    console = progress_console()
     tracked = track(batches, "Encoding", console=console, transient=True, disable=not shown)
     with torch.inference_mode():
         _, encoded = zip(*compute_batches(tracked, encode_rows), strict=True)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.progress import track
 
 from tunetrail.learning.devices import placed_on
@@ -17,6 +16,7 @@ from tunetrail.learning.language_model.model import LanguageModel
 from tunetrail.learning.tokens.chat import TokenizedExample, example_lengths, supervised_counts
 from tunetrail.learning.training.batching import length_batches
 from tunetrail.learning.training.out_of_memory import compute_batches
+from tunetrail.reporting.progress import progress_console
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 
@@ -114,7 +114,7 @@ def token_scores(
     scores = np.zeros((len(examples), 3))
     token_nats: list[NDArray] = [np.zeros(0, dtype=np.float32)] * len(examples)
     batches = length_batches(example_lengths(examples), batch_size)
-    progress = track(batches, title, console=Console(stderr=True), transient=True)
+    progress = track(batches, title, console=progress_console(), transient=True)
     with torch.inference_mode():
         for rows, (sums, nats) in compute_batches(progress, score):
             scores[rows] = sums

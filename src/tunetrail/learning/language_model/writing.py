@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -17,6 +16,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from tunetrail.learning.training.batching import length_batches
 from tunetrail.learning.training.out_of_memory import RowIndices, compute_batches
+from tunetrail.reporting.progress import progress_console
 
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 """What tokens decode to that end within a character."""
@@ -76,7 +76,7 @@ class GreedyWriter:
 
         answers = [""] * len(prompts)
         batches = list(_batches(list(map(len, prompts)), limits, batch_size))
-        console, is_hidden = Console(stderr=True), not self.show_progress
+        console, is_hidden = progress_console(), not self.show_progress
         progress = track(batches, "Writing", console=console, transient=True, disable=is_hidden)
         with torch.inference_mode(), _plain_decoding(self.model):
             for rows, written in compute_batches(progress, write_batch):

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from transformers import (
@@ -27,6 +26,7 @@ from transformers import (
 from tunetrail.learning.devices import CPU, placed_on
 from tunetrail.learning.language_model.model import LanguageModel
 from tunetrail.learning.language_model.writing import end_tokens_of, left_padded
+from tunetrail.reporting.progress import progress_console
 
 SHOWN_FROM = 200
 """Lines from which writing shows a progress bar."""
@@ -96,7 +96,7 @@ class TextWriter:
         new_requests = [request for request in requests if request not in self._written]
         prompts = {request: self._prompt(request) for request in new_requests}
         new_requests.sort(key=lambda request: -len(prompts[request]))
-        console, is_short = Console(stderr=True), len(new_requests) < SHOWN_FROM
+        console, is_short = progress_console(), len(new_requests) < SHOWN_FROM
         starts = range(0, len(new_requests), self.batch_size)
         tracked = track(starts, "Writing", console=console, transient=True, disable=is_short)
         with placed_on(self.device, self.model.model):

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import track
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from tunetrail.errors import ConfigError, ModelError
 from tunetrail.learning.devices import CPU, placed_on
 from tunetrail.learning.models.catalog import LANGUAGE_MODELS, resolve_model
+from tunetrail.reporting.progress import progress_console
 
 SHOWN_FROM = 200
 """Sentences from which translating shows a progress bar."""
@@ -151,7 +151,7 @@ def translated(translator: TranslationModel, sentences: Sequence[str]) -> list[s
     fitting = [index for index, ids in enumerate(token_ids) if len(ids) <= translator.longest]
     order = sorted(fitting, key=lambda index: -len(token_ids[index]))
 
-    console, is_short = Console(stderr=True), len(order) < SHOWN_FROM
+    console, is_short = progress_console(), len(order) < SHOWN_FROM
     starts = range(0, len(order), _BATCH)
     for start in track(starts, "Translating", console=console, transient=True, disable=is_short):
         indices = order[start : start + _BATCH]

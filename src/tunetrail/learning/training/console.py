@@ -3,9 +3,10 @@
 import logging
 import warnings
 
-from rich.console import Console
 from rich.progress import Progress
 from transformers.utils.logging import disable_progress_bar
+
+from tunetrail.reporting.progress import progress_console
 
 _LOGGERS = ("pytorch_lightning", "lightning.pytorch", "pytorch_lightning.utilities.rank_zero")
 _IGNORED_WARNINGS = (
@@ -21,7 +22,7 @@ _IGNORED_WARNINGS = (
 
 def progress_bar() -> Progress:
     """Return a progress bar on the error stream that disappears when it is finished."""
-    return Progress(console=Console(stderr=True), transient=True)
+    return Progress(console=progress_console(), transient=True)
 
 
 def silence_lightning() -> None:

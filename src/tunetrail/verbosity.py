@@ -1,0 +1,170 @@
+"""Verbosity: how much a call says while it works, and libraries that stay quiet meanwhile.
+
+Lines go through the logger `tunetrail`, as an application expects it. Only if neither that logger
+nor the root logger has a handler, nobody else would show them, and they are printed here.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+from tunetrail.errors import ConfigError
+
+VARIABLE = "TUNETRAIL_VERBOSE"
+"""The environment variable, which the processes of a training inherit."""
+WARNINGS, PROGRESS, LIBRARIES = 0, 1, 2
+"""Warnings and errors only; lines and bars as well; libraries' lines as well."""
+
+_LEVELS = {WARNINGS: logging.WARNING, PROGRESS: logging.INFO, LIBRARIES: logging.DEBUG}
+_LINE, _TIME = "%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"
+
+_QUIET_SETTINGS = {
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # It would print the address of each run, of folds as well; the last line names the run's.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    # Otherwise every forked data loader warns about the threads of the tokenizer.
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""Environment variables of libraries. Those of the Hugging Face libraries stay if they are set."""
+_KEPT_IF_SET = ("HF_HUB_DISABLE_PROGRESS_BARS", "TOKENIZERS_PARALLELISM")
+_QUIET_LEVELS = {
+    **dict.fromkeys(
+        ("mlflow", "sentence_transformers", "alembic", "httpx", "huggingface_hub"), logging.WARNING
+    ),
+    # It asks the hub for a model card and a licence of every model, even of local folders.
+    "mlflow.transformers": logging.ERROR,
+    # It warns of each attempt to reach a server; the last one ends in an error anyway.
+    "urllib3": logging.ERROR,
+    # It prints the traceback of every database error, and then raises the error anyway.
+    "mlflow.store.db.utils": logging.CRITICAL,
+}
+"""The level from which the lines of libraries are of use to somebody who trains."""
+
+
+def verbosity() -> int:
+    """Return how much is said now: 0, 1 or 2.
+
+    Raises:
+        ConfigError: $TUNETRAIL_VERBOSE is something else.
+    """
+    return _checked(os.environ.get(VARIABLE, PROGRESS), VARIABLE)
+
+
+def quieten() -> None:
+    """Keep the bars and notices of libraries out of the terminal, for as long as the process runs.
+
+    Warnings stay. With a verbosity of 2, everything stays.
+    """
+    if verbosity() == LIBRARIES:
+        return
+    os.environ.update(_quiet_settings())
+    for name, level in _QUIET_LEVELS.items():
+        logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def saying(verbose: int | None, *, shows_lines: bool = True) -> Iterator[None]:
+    """Say as much as is asked for while the block runs, then leave everything as it was.
+
+    The root logger isn't touched. The level of the logger `tunetrail` is set unless the application
+    has set it.
+
+    Args:
+        verbose: 0, 1 or 2, as `verbosity` returns it; None for what holds already.
+        shows_lines: Print the lines if no handler of the application takes them.
+
+    Raises:
+        ConfigError: It is none of them.
+    """
+    level = verbosity() if verbose is None else _checked(verbose, "verbose")
+    with ExitStack() as stack:
+        stack.enter_context(_environment({VARIABLE: str(level)}))
+        if level < LIBRARIES:
+            stack.enter_context(_environment(_quiet_settings()))
+            for name, quiet_level in _QUIET_LEVELS.items():
+                stack.enter_context(_level(logging.getLogger(name), quiet_level))
+        if logging.getLogger("tunetrail").level == logging.NOTSET:
+            stack.enter_context(_level(logging.getLogger("tunetrail"), _LEVELS[level]))
+        if shows_lines:
+            stack.enter_context(_printed_lines())
+        yield
+
+
+def is_notebook() -> bool:
+    """Tell whether this is a Jupyter kernel, which shows all streams in the cell's output."""
+    return type(sys.stderr).__module__.startswith("ipykernel.")
+
+
+class _PrintedLines(logging.Handler):
+    """Prints lines on the stream that is stderr at that moment: a bar stays below them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # The application may configure its logging later than this handler was added.
+        if logging.getLogger("tunetrail").propagate and logging.root.handlers:
+            return
+        try:
+            # A notebook shows stderr as if it were an error.
+            print(self.format(record), file=sys.stdout if is_notebook() else sys.stderr, flush=True)
+        except Exception:
+            self.handleError(record)
+
+
+def _checked(value: object, name: str) -> int:
+    for level in _LEVELS:
+        # A variable holds a text; a bool is no level.
+        if str(value) == str(level):
+            return level
+    raise ConfigError(
+        f"{name} must be 0 (warnings), 1 (progress) or 2 (libraries' lines as well), got {value!r}."
+    )
+
+
+def _quiet_settings() -> dict[str, str]:
+    settings = dict(_QUIET_SETTINGS)
+    for name in _KEPT_IF_SET:
+        settings[name] = os.environ.get(name, settings[name])
+    return settings
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _level(logger: logging.Logger, level: int) -> Iterator[None]:
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextmanager
+def _printed_lines() -> Iterator[None]:
+    """Print tunetrail's lines while the block runs, unless somebody else takes them."""
+    logger = logging.getLogger("tunetrail")
+    if logger.hasHandlers():
+        yield
+        return
+
+    handler = _PrintedLines()
+    handler.setFormatter(logging.Formatter(_LINE, _TIME))
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
