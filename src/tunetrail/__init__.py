@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tunetrail.api import prepare, runs, train
     from tunetrail.comparing import compare
     from tunetrail.node import ModelTrainingNode, NodeConfig
     from tunetrail.pipeline import DataSciencePipeline
@@ -27,6 +28,9 @@ __all__ = [
     "__version__",
     "compare",
     "load_root",
+    "prepare",
+    "runs",
+    "train",
 ]
 
 _HOMES = {
@@ -38,6 +42,9 @@ _HOMES = {
     "TrainingResult": "tunetrail.pipeline.training_result",
     "compare": "tunetrail.comparing",
     "load_root": "tunetrail.pipeline.root_model",
+    "prepare": "tunetrail.api",
+    "runs": "tunetrail.api",
+    "train": "tunetrail.api",
 }
 
 

@@ -81,9 +81,9 @@ def saying(verbose: int | None, *, shows_lines: bool = True) -> Iterator[None]:
     """
     level = verbosity() if verbose is None else _checked(verbose, "verbose")
     with ExitStack() as stack:
-        stack.enter_context(_environment({VARIABLE: str(level)}))
+        stack.enter_context(changed_environment({VARIABLE: str(level)}))
         if level < LIBRARIES:
-            stack.enter_context(_environment(_quiet_settings()))
+            stack.enter_context(changed_environment(_quiet_settings()))
             for name, quiet_level in _QUIET_LEVELS.items():
                 stack.enter_context(_level(logging.getLogger(name), quiet_level))
         if logging.getLogger("tunetrail").level == logging.NOTSET:
@@ -91,6 +91,21 @@ def saying(verbose: int | None, *, shows_lines: bool = True) -> Iterator[None]:
         if shows_lines:
             stack.enter_context(_printed_lines())
         yield
+
+
+@contextmanager
+def changed_environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables while the block runs."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def is_notebook() -> bool:
@@ -127,20 +142,6 @@ def _quiet_settings() -> dict[str, str]:
     for name in _KEPT_IF_SET:
         settings[name] = os.environ.get(name, settings[name])
     return settings
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_origin
 
-from tunetrail.cli.conf_groups import experiment_names, groups
+from tunetrail.cli.conf_groups import OPEN_SECTIONS, experiment_names, groups
 from tunetrail.cli.override_keys import check_keys
 from tunetrail.cli.spellings import check_hydra_options
 from tunetrail.cli.unused_settings import warn_of_unused
@@ -45,8 +45,6 @@ _VARIABLES = {
     ),
 }
 """The environment variables that conf/ reads: the group, the key that it sets, and an example."""
-_OPEN_SECTIONS = ("trainer.callbacks.", "trainer.logger.")
-"""Keys below which a user's own names stand."""
 
 
 def run_composed(
@@ -343,7 +341,7 @@ def _explained(error: Exception) -> str:
 
     wrong_name = re.search(r"Key '([^']+)' (?:is )?not in", text)
     key = re.search(r"Could not override '([^']+)'", text) or wrong_name
-    if key and key[1].startswith(_OPEN_SECTIONS):
+    if key and key[1].startswith(OPEN_SECTIONS):
         return f"{key[1]} must have a plus in front, since it is new: +{key[1]}=VALUE."
     if key and wrong_name:
         unknown_key = whole_key[1] if whole_key else key[1]

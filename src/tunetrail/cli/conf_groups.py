@@ -11,6 +11,9 @@ EXPERIMENTS = "experiments"
 SWEEP = "sweep"
 """The group that only a sweep has: without a default, so that a plus adds it."""
 
+OPEN_SECTIONS = ("trainer.callbacks.", "trainer.logger.")
+"""Keys below which a user's own names stand."""
+
 
 def groups() -> dict[str, list[str]]:
     """Return the options of each group in alphabetical order, `experiments` last."""

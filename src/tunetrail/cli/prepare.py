@@ -14,7 +14,7 @@ from tunetrail.cli.composition import NO_HYDRA_FILES, run_composed
 from tunetrail.cli.conf_groups import groups_help
 from tunetrail.cli.key_help import asks_for_help
 from tunetrail.config import TrainRequest, checked_session_ids
-from tunetrail.errors import ConfigError, SampleError
+from tunetrail.errors import ConfigError
 
 if TYPE_CHECKING:
     from tunetrail.data.flow.prepared import PreparedSession
@@ -84,14 +84,13 @@ def _prepare_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str
     folder = Path(request.output_dir)
     call = {"session_id": request.session_id, "model_type": request.model_type}
     with DatabaseManager(request.database.url) as manager:
+        session = ModelTrainingNode(NodeConfig(settings=request), manager).prepare(call, folder)
         session_ids = checked_session_ids(request.session_id)
         rejected = sum(manager.session_summary(name).rejected for name in session_ids)
-        session = ModelTrainingNode(NodeConfig(settings=request), manager).prepare(call, folder)
 
     # Printed before the error: the account shows what led to it.
     _print_account(session, rejected)
-    if session.stopped is not None:
-        raise SampleError(f"{session.stopped} See {folder / 'report.html'}.")
+    session.check_usable()
     return {}
 
 

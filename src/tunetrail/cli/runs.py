@@ -41,18 +41,18 @@ def runs(arguments: Sequence[str]) -> int:
         find_key,
         parse_conditions,
         read_runs,
-        sort_runs,
+        select_runs,
     )
 
     all_runs = read_runs(existing_experiment(options.uri, options.experiment))
     conditions = parse_conditions(options.where, all_runs)
     columns = [find_key("--columns", name, all_runs) for name in options.columns.split(",") if name]
 
-    listed = [run for run in all_runs if all(condition.holds(run) for condition in conditions)]
+    listed = select_runs(
+        all_runs, where=options.where, sort=options.sort, descending=options.descending
+    )
     if options.sort is not None:
-        key = find_key("--sort", options.sort, all_runs)
-        listed = sort_runs(listed, key, descending=options.descending)
-        columns.append(key)
+        columns.append(find_key("--sort", options.sort, all_runs))
     shown = listed[: options.limit] if options.limit else listed
 
     if options.json:

@@ -274,6 +274,31 @@ def sort_runs(runs: Sequence[ListedRun], key: str, *, descending: bool) -> list[
     return [*sorted(with_key, key=rank, reverse=descending), *without_key]
 
 
+def select_runs(
+    runs: Sequence[ListedRun],
+    *,
+    where: Iterable[str] = (),
+    sort: str | None = None,
+    descending: bool = False,
+) -> list[ListedRun]:
+    """Return the runs that fulfil all conditions, in the order of a key.
+
+    Args:
+        runs: The runs, newest first.
+        where: Conditions such as `learning_rate<=3e-5` or `state=failed`.
+        sort: A fact, a setting or a metric, or the end of its name; None for the newest first.
+        descending: The largest first.
+
+    Raises:
+        UserError: A condition can't be read, or no run has such a key.
+    """
+    conditions = parse_conditions(where, runs)
+    selected = [run for run in runs if all(condition.holds(run) for condition in conditions)]
+    if sort is None:
+        return selected
+    return sort_runs(selected, find_key("--sort", sort, runs), descending=descending)
+
+
 def _as_numbers(*values: str | float) -> tuple[float, ...] | None:
     """Return the values as numbers; None if one of them is none."""
     try:

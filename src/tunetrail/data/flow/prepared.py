@@ -12,7 +12,7 @@ from tunetrail.data import row_files
 from tunetrail.data.checks.results import CheckResult, StepAccount
 from tunetrail.data.sides import SIDES
 from tunetrail.data.splits import Split, check_no_leak
-from tunetrail.errors import ConfigError
+from tunetrail.errors import ConfigError, SampleError
 from tunetrail.paths import made_folder, private_file, write_private_text
 
 SET_ASIDE, CHANGES, FLAGS = "set_aside.parquet", "changes.parquet", "flags.parquet"
@@ -59,6 +59,11 @@ class PreparedSession:
     def step(self, name: str) -> StepAccount:
         """Return the account of one step."""
         return next(step for step in self.account if step.step == name)
+
+    def check_usable(self) -> None:
+        """Raise `SampleError` if the validation found errors that stop a training."""
+        if self.stopped is not None:
+            raise SampleError(f"{self.stopped} See {self.folder / REPORT}.")
 
     def frame(self, side: str) -> pd.DataFrame:
         """Return the rows of one side, with their `cluster`."""
