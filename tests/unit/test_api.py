@@ -57,7 +57,7 @@ def test_error_names_the_variable_that_is_missing(
     call_main: CallMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    line = call_main("prepare", "session_id=s1", "tracking=server").error_line
+    line = call_main("prepare", "session_id=s1", "tracking=server").err.splitlines()[-1]
 
     with pytest.raises(ConfigError, match=r"^MLFLOW_TRACKING_URI must be set") as raised:
         tunetrail.prepare("s1", tracking="server")

@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
+from tunetrail.cli.output import add_json_option, printing
 from tunetrail.cli.spellings import COMPOSED_COMMANDS, as_options, as_overrides
 from tunetrail.config import FAMILY_ENTRY_POINTS, default_database_url
 from tunetrail.config.synonyms import COMMANDS as COMMAND_SYNONYMS
@@ -52,7 +53,7 @@ _INTERNAL = ("job", "complete")
 """Not for people: the launchers of sweeps and the completion of shells call them."""
 
 _USAGE = """\
-usage: tunetrail COMMAND [ARGUMENT ...] [--debug] [--version]
+usage: tunetrail COMMAND [ARGUMENT ...] [--json] [--quiet] [--debug] [--version]
 
 tunetrail turns the samples that an application collects into better embedding models and LLMs.
 
@@ -78,7 +79,8 @@ commands:
   demo       run everything once, on samples from Python's standard library
   ui         open MLflow's pages with the runs and the registered models
 
-`tunetrail COMMAND --help` shows the arguments of a command. --debug shows tracebacks."""
+`tunetrail COMMAND --help` shows the arguments of a command. --json prints one JSON object, --quiet
+only warnings and errors, --debug tracebacks."""
 
 _INGEST = """\
 Store the samples of a file under a session. Ingesting the same file again adds nothing.
@@ -104,7 +106,8 @@ optional columns of every row:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code.
 
-    The code is 0, 1 for a failure, 2 for a mistake of the user, and 128 + n after signal n.
+    The code is 0, 1 for a failure, 2 for a mistake of the user, 3 for a model that wasn't promoted
+    as `--require` asked, and 128 + n after signal n.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words or bool(os.environ.get("TUNETRAIL_DEBUG"))
@@ -142,6 +145,11 @@ def _run_command(words: list[str]) -> int:
         print(__version__)
         return 0
 
+    with printing(command, arguments) as remaining:
+        return _run_named_command(command, remaining)
+
+
+def _run_named_command(command: str, arguments: list[str]) -> int:
     if command in COMPOSED_COMMANDS:
         arguments = as_overrides(arguments)
     elif command in _COMMANDS:
@@ -181,6 +189,8 @@ def _run_parsed_command(command: str, arguments: list[str]) -> int:
     )
     database = default_database_url()
     parser.add_argument("--database", default=database, metavar="URL", help=database_help)
+
+    add_json_option(parser)
 
     if command == "sessions":
         parser.description = "List the sessions, their samples and how their last training ended."

@@ -13,6 +13,7 @@ from rich.table import Table
 from tunetrail.cli.composition import NO_HYDRA_FILES, run_composed
 from tunetrail.cli.conf_groups import groups_help
 from tunetrail.cli.key_help import asks_for_help
+from tunetrail.cli.output import show
 from tunetrail.config import TrainRequest, checked_session_ids
 from tunetrail.errors import ConfigError
 
@@ -62,6 +63,9 @@ Validates, cleans and splits a session's rows, without training, and writes thes
   flags.parquet       row_id, check, detail: every row that a check has flagged
   report.html         all of the above for people; summary.json for programs
 
+  --json      print one JSON object on stdout, and text on stderr (docs/python.md)
+  --quiet     print warnings and errors only, on stderr; and JSON with --json
+
 Exit code: 0, or 2 if an error finding of the validation stops it (the files are written anyway).
 
 examples:
@@ -89,7 +93,10 @@ def _prepare_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str
         rejected = sum(manager.session_summary(name).rejected for name in session_ids)
 
     # Printed before the error: the account shows what led to it.
-    _print_account(session, rejected)
+    show(
+        lambda: {**session.to_dict(), "rejected": rejected},
+        lambda: _print_account(session, rejected),
+    )
     session.check_usable()
     return {}
 

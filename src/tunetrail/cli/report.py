@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from tunetrail.cli.output import add_json_option, show
 from tunetrail.errors import UserError, not_writable
 from tunetrail.paths import write_private_text
 from tunetrail.verbosity import quieten
@@ -43,7 +44,7 @@ def report(arguments: list[str]) -> int:
         write_private_text(path, page.html)
     except OSError as error:
         raise not_writable("--html", path, error) from error
-    print(path)
+    show(lambda: {"run_id": page.run_id, "report": str(path)}, lambda: print(path))
     return 0
 
 
@@ -57,6 +58,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("run", metavar="RUN", help="one run, see above")
     html_help = "where the page goes (default: report-ID.html in this folder)"
     parser.add_argument("--html", metavar="FILE", help=html_help)
+    add_json_option(parser)
     uri_help = "the MLflow store (default: %(default)s)"
     parser.add_argument("--uri", default="sqlite:///mlflow.db", help=uri_help)
     return parser.parse_args(arguments)

@@ -9,9 +9,32 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from tunetrail.cli.terminal import print_line
+from tunetrail.cli.output import show
+from tunetrail.cli.terminal import plain_text
 from tunetrail.pipeline.result_table import COLUMNS, result_lines, result_rows
+from tunetrail.pipeline.training_result import TrainingResult
+from tunetrail.plain_values import plain_values
 from tunetrail.stores.tracking import shown_uri
+
+
+def show_results(result: TrainingResult, tracking_uri: str) -> None:
+    """Print what a training came to: as a table, or with `--json` as one object."""
+    show(
+        lambda: _as_json(result),
+        lambda: print_results(result, tracking_uri, result.report, result.page),
+    )
+
+
+def _as_json(result: TrainingResult) -> dict[str, Any]:
+    """Return the documented mapping with what the attributes of the result say."""
+    families = {}
+    for model_type, family in result.families.items():
+        values = plain_values(family)
+        # They are under "results" already.
+        del values["steps"]
+        families[model_type] = values
+    own = {"run_id": result.run_id, "report": result.report, "page": result.page}
+    return {**result, **own, "families": families}
 
 
 def print_results(
@@ -35,7 +58,8 @@ def print_results(
     console = Console()
     console.print(table)
     for line in [*result_lines(results, report, page), where_to_look(tracking_uri)]:
-        print_line(console, line)
+        # Whole lines can be copied and searched; brackets of a reason are no markup.
+        console.print(plain_text(line), soft_wrap=True, highlight=False, markup=False)
 
 
 def where_to_look(tracking_uri: str) -> str:

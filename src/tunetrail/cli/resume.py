@@ -1,12 +1,17 @@
 """`tunetrail resume`: continue a run that failed, was stopped or was killed."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunetrail.cli.composition import NO_HYDRA_FILES, run_composed
+from tunetrail.cli.output import show
+from tunetrail.cli.requirement import Requirement
 from tunetrail.cli.train import train
 from tunetrail.config import TrainRequest, name_of_sessions
 from tunetrail.errors import ConfigError, UserError
+
+if TYPE_CHECKING:
+    from tunetrail.stores.resumable_runs import ResumableRun
 
 _NOTHING = (
     "no run can be resumed: every run of this database has succeeded, is running, or has lost its "
@@ -24,6 +29,7 @@ def resume(arguments: list[str]) -> int:
         print(help_text())
         return 0
 
+    requirement, arguments = Requirement.taken_from(arguments)
     # Neither a run's id nor the option has an equals sign.
     overrides = [argument for argument in arguments if "=" in argument]
     words = [argument for argument in arguments if "=" not in argument]
@@ -40,13 +46,18 @@ def resume(arguments: list[str]) -> int:
         sets_model_dir = any(override.startswith("model_dir=") for override in overrides)
         model_dir = request.model_dir if sets_model_dir else None
         run_id = next(iter(run_ids), None)
-        return _resume_one(run_id, _FORCE in options, model_dir, request, sweep)
+        results = _resume_one(run_id, _FORCE in options, model_dir, request, sweep)
+        if results:
+            requirement.check(results)
+        return results
 
     # The schema demands a session, but the run brings its own: any id will do.
     defaults = ["session_id=resumed", *NO_HYDRA_FILES]
     run_composed(overrides, resume_one, job_name="resume", defaults=defaults)
     # Its jobs are composed once more, so it is called as it was, and only now: Hydra isn't nested.
-    return train([*sweep, *overrides]) if sweep else 0
+    if sweep:
+        return train([*sweep, *overrides, *requirement.words])
+    return requirement.exit_code()
 
 
 def _check(options: list[str], overrides: list[str], run_ids: list[str]) -> None:
@@ -97,6 +108,10 @@ started, as its paths may be relative.
 
   --last    resume the newest run that can be resumed
   --force   treat a run of another host as dead, although that can't be checked from here
+  --require promoted
+            end with exit code 3 if a model isn't promoted
+  --json    print one JSON object on stdout, and text on stderr (docs/python.md)
+  --quiet   print warnings and errors only, on stderr; and JSON with --json
 
 Exit code: 0; 2 for a run that can't be resumed, with the reason; otherwise as `tunetrail train`.
 
@@ -116,7 +131,7 @@ def _resume_one(
 
     Of a sweep, `sweep` receives how to go on with it instead.
     """
-    from tunetrail.cli.results_table import print_results
+    from tunetrail.cli.results_table import show_results
     from tunetrail.node import ModelTrainingNode, NodeConfig
     from tunetrail.pipeline.ranks import follows_first_node
     from tunetrail.stores.database import DatabaseManager
@@ -139,25 +154,41 @@ def _resume_one(
         node = ModelTrainingNode(NodeConfig(settings=request), manager)
         results = node.resume(run_id, force=force, model_dir=model_dir)
 
-    print_results(results, request.tracking.uri, node.report, node.page)
+    show_results(results, request.tracking.uri)
     return results
 
 
 def _list_resumable(request: TrainRequest) -> Mapping[str, Any]:
     """Print the runs that can be resumed, the newest first."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     from tunetrail.stores.database import DatabaseManager
     from tunetrail.stores.resumable_runs import resumable_runs
 
     with DatabaseManager(request.database.url) as manager:
         runs = resumable_runs(request.tracking, manager)
+    show(lambda: {"runs": [_as_json(run) for run in runs]}, lambda: _print_resumable(runs))
+    return {}
+
+
+def _as_json(run: "ResumableRun") -> dict[str, Any]:
+    training = run.training
+    return {
+        "run_id": run.run_id,
+        "started": training.created_at.isoformat(timespec="seconds"),
+        "session_id": training.session_id,
+        "model_type": training.model_type,
+        "reason": training.reason,
+    }
+
+
+def _print_resumable(runs: Sequence["ResumableRun"]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
     if not runs:
         print(_NOTHING)
-        return {}
+        return
 
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("run", "started", "session", "models"):
@@ -174,4 +205,3 @@ def _list_resumable(request: TrainRequest) -> Mapping[str, Any]:
         )
     Console().print(table)
     print("tunetrail resume RUN continues one of them, tunetrail resume --last the first.")
-    return {}

@@ -1,6 +1,6 @@
 """`tunetrail ingest` and `tunetrail sessions`: fill the database, and list what it holds."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +18,7 @@ from tunetrail.cli.ingest_account import (
     read_as_lines,
     unlearnt_lines,
 )
+from tunetrail.cli.output import show as show_result
 from tunetrail.collecting import collect
 from tunetrail.data.conventions.beir import beir_rows, is_beir_folder
 from tunetrail.data.conventions.columns import (
@@ -54,7 +55,7 @@ from tunetrail.samples import (
     SampleKind,
     sample_kinds,
 )
-from tunetrail.stores.database import DatabaseManager, IngestReport
+from tunetrail.stores.database import DatabaseManager, IngestReport, SessionSummary
 
 
 def ingest(
@@ -114,7 +115,17 @@ def ingest(
             f"{' (kept with the reason)' if report.added or report.already_present else ''}"
         )
         _finish(manager, session_id, report, shown_source(source), is_new)
+    _show_report(session_id, kind, source, report)
     return 0
+
+
+def _show_report(session_id: str, kind: str, source: Source, report: IngestReport) -> None:
+    identity = {"session_id": session_id, "kind": kind, "source": shown_source(source)}
+    account = report.account
+    rejections = {rejection.reason: rejection.rows for rejection in account.rejections.values()}
+    columns = {"read_as": dict(account.read_as), "not_used": dict(account.unused)}
+    rows = {"rows": account.rows, **report.to_dict(), "rejections": rejections}
+    show_result(lambda: {**identity, **rows, **columns})
 
 
 def _checked_rows(
@@ -245,6 +256,7 @@ def _ingest_conversations(
         )
         print(f"  no pair, as the question can't stand alone: {tally.short_questions}")
         _finish(manager, session_id, report, shown_source(source), is_new)
+    _show_report(session_id, "conversation", source, report)
     return 0
 
 
@@ -281,12 +293,33 @@ def sessions(database: str) -> int:
             if collection is not None:
                 print(collection_line(session_id, collection))
         summaries = manager.sessions()
+
+    listed = {
+        "database": manager.shown_url,
+        "sessions": [_session_as_json(summary) for summary in summaries],
+    }
+    show_result(lambda: listed, lambda: _print_sessions(summaries, manager))
+    return 0
+
+
+def _session_as_json(summary: SessionSummary) -> dict[str, Any]:
+    trained = summary.last_training
+    return {
+        "session_id": summary.session_id,
+        "samples": {str(kind): summary.samples[kind] for kind in sample_kinds()},
+        "rejected": summary.rejected,
+        "state": str(summary.state),
+        "last_training": trained.isoformat(timespec="seconds") if trained else None,
+    }
+
+
+def _print_sessions(summaries: Sequence[SessionSummary], manager: DatabaseManager) -> None:
     if not summaries:
         print("no sessions yet. Make one: tunetrail ingest FILE --session ID --kind embedding")
         state = "doesn't exist" if manager.is_missing() else "is empty"
         # Perhaps the command was called in the wrong folder.
         print(f"The database {manager.shown_url} {state}.")
-        return 0
+        return
 
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("session", *sample_kinds(), "rejected", "state", "last training"):
@@ -301,4 +334,3 @@ def sessions(database: str) -> int:
             trained.strftime("%Y-%m-%d %H:%M") if trained else "never",
         )
     Console().print(table)
-    return 0

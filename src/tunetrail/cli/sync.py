@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tunetrail.cli.composition import NO_HYDRA_FILES, run_composed
+from tunetrail.cli.output import show
 from tunetrail.config import TrainRequest
 from tunetrail.errors import ConfigError, TrackingError
 
@@ -17,6 +18,9 @@ delivers what earlier ones have left: sync is for when no other training follows
 
 The metrics lie in DIR/spool, below the output_dir of the trainings (default: training_output). A
 file is removed once everything in it was delivered.
+
+  --json      print one JSON object on stdout, and text on stderr (docs/python.md)
+  --quiet     print warnings and errors only, on stderr; and JSON with --json
 
 Exit code: 0 if nothing is left to deliver; 1 if MLflow can't be reached or refuses something.
 
@@ -53,17 +57,21 @@ def _sync(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]:
     folder = Path(request.output_dir) / SPOOL
     if not any(folder.glob("*.jsonl")):
         print(f"nothing to deliver: {folder} has no metrics")
+        show(lambda: {"deliveries": []})
         return {}
 
     tracker = existing_store(request.tracking.uri)
-    refusals = []
+    refusals: list[str] = []
+    deliveries: list[dict[str, Any]] = []
     for delivery in deliver_spools(tracker.client, tracker.config.uri, folder):
+        deliveries.append({"file": str(delivery.path), "points": delivery.points})
         if delivery.is_running:
             print(f"{delivery.path.name}: left to its training, which is running")
             continue
         print(f"{delivery.path.name}: {delivery.points} metric values delivered")
         if delivery.problem is not None:
             refusals.append(f"{delivery.path}: {delivery.problem}")
+    show(lambda: {"deliveries": deliveries})
     if refusals:
         raise TrackingError(
             f"{len(refusals)} files of metrics stay. The first is {refusals[0]}. Delete a file to "

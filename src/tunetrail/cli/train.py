@@ -1,13 +1,19 @@
 """`tunetrail train`: compose the request with Hydra and give it to the node."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tunetrail.cli.composition import run_composed
 from tunetrail.cli.conf_groups import groups_help
 from tunetrail.cli.key_help import asks_for_help
+from tunetrail.cli.output import HELP as OUTPUT_HELP
+from tunetrail.cli.output import show
+from tunetrail.cli.requirement import HELP as REQUIREMENT_HELP
+from tunetrail.cli.requirement import Requirement
 from tunetrail.config import TrainRequest
 from tunetrail.config.training import OPTIMIZERS, PRECISIONS, SCHEDULES
+from tunetrail.plain_values import plain_values
 
 if TYPE_CHECKING:
     from tunetrail.stores.database import DatabaseManager
@@ -18,8 +24,13 @@ def train(arguments: list[str]) -> int:
     if asks_for_help(arguments, help_text()):
         return 0
 
-    run_composed(arguments, train_one, finish_sweep=finish_sweep)
-    return 0
+    requirement, arguments = Requirement.taken_from(arguments)
+    run_composed(
+        arguments,
+        partial(train_one, requirement=requirement),
+        finish_sweep=partial(finish_sweep, requirement=requirement),
+    )
+    return requirement.exit_code()
 
 
 def help_text() -> str:
@@ -58,6 +69,8 @@ def help_text() -> str:
         "  --cfg job   print the composed configuration instead of training",
         "  -m          sweep: train each combination of comma-separated values, and evaluate only",
         "              the best on the test rows (docs/sweeps.md)",
+        *REQUIREMENT_HELP,
+        *OUTPUT_HELP,
         "  --debug     show tracebacks",
     ]
     return "\n".join([*usage, *keys, *groups_help(), *options])
@@ -77,10 +90,12 @@ def _training_help() -> list[str]:
     return [f"  {key:29} {choice}" for key, choice in choices.items()]
 
 
-def train_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]:
+def train_one(
+    request: TrainRequest, overrides: Sequence[str], *, requirement: Requirement | None = None
+) -> Mapping[str, Any]:
     """Train as requested, print the results and return them; a job of a sweep prints none."""
     # Imported late: help and mistakes in the arguments don't wait for torch.
-    from tunetrail.cli.results_table import print_results
+    from tunetrail.cli.results_table import show_results
     from tunetrail.learning.nodes import check_nodes
     from tunetrail.node import ModelTrainingNode, NodeConfig
     from tunetrail.pipeline.ranks import follows_first_node
@@ -103,14 +118,24 @@ def train_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, A
         node = ModelTrainingNode(NodeConfig(settings=request), manager)
         results = node.execute({"session_id": request.session_id, "model_type": request.model_type})
 
-    print_results(results, request.tracking.uri, node.report, node.page)
+    show_results(results, request.tracking.uri)
+    if requirement is not None:
+        requirement.check(results)
     return results
 
 
-def finish_sweep(request: TrainRequest, manager: "DatabaseManager", sweep_run_id: str) -> None:
+def finish_sweep(
+    request: TrainRequest,
+    manager: "DatabaseManager",
+    sweep_run_id: str,
+    *,
+    requirement: Requirement | None = None,
+) -> None:
     """Let the best job of a sweep go on, and print what the sweep came to."""
     from tunetrail.cli.sweep_table import print_sweep
     from tunetrail.sweeps.winner import decide_sweep
 
     decision = decide_sweep(request, manager, sweep_run_id)
-    print_sweep(decision, request.tracking.uri)
+    show(lambda: plain_values(decision), lambda: print_sweep(decision, request.tracking.uri))
+    if requirement is not None:
+        requirement.check(decision.results)

@@ -104,18 +104,25 @@ class PreparedSession:
             "warnings": list(self.warnings),
         }
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything except the rows, with the folder and the report, JSON-serialisable."""
+        places = {"folder": str(self.folder), "report": str(self.folder / REPORT)}
+        return {**places, **self._summary()}
+
     def write_summary(self) -> Path:
         """Write everything except the rows to `summary.json` and return its path."""
         path = self.folder / SUMMARY
-        summary = {
+        write_private_text(path, json.dumps(self._summary(), indent=1, ensure_ascii=False))
+        return path
+
+    def _summary(self) -> dict[str, Any]:
+        return {
             "account": [step.to_dict() for step in self.account],
             "findings": [finding.to_dict() for finding in self.findings],
             "split": self.split_dict(),
             "placeholders": dict(self.placeholders),
             "stopped": self.stopped,
         }
-        write_private_text(path, json.dumps(summary, indent=1, ensure_ascii=False))
-        return path
 
 
 def claim_folder(folder: Path) -> None:

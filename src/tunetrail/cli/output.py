@@ -1,0 +1,93 @@
+"""What a command prints on stdout: text, one JSON object (`--json`) or nothing (`--quiet`)."""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from typing import Any, TextIO
+
+from tunetrail.errors import UserError
+from tunetrail.verbosity import WARNINGS, saying
+
+_JSON, _QUIET = "--json", "--quiet"
+_OVERRIDDEN = ("train", "resume", "sync", "prepare", "demo")
+"""Commands that print by `show`, and whose arguments Hydra parses: it has no such option."""
+_PARSED = ("ingest", "sessions", "report")
+"""Commands that print by `show`, and whose parser has the option for its help."""
+_JSON_STREAM: ContextVar[TextIO | None] = ContextVar("json_stream", default=None)
+
+HELP = [
+    "  --json      print one JSON object on stdout, and text on stderr (docs/python.md)",
+    "  --quiet     print warnings and errors only, on stderr; and JSON with --json",
+]
+"""Lines about both options for the help of a command."""
+
+
+@contextlib.contextmanager
+def printing(command: str, arguments: Sequence[str]) -> Iterator[list[str]]:
+    """Print in the block as the options say, and yield the arguments without these options.
+
+    With `--json`, all that isn't the result goes to stderr, so that stdout can be parsed.
+    """
+    remaining = [argument for argument in arguments if argument != _QUIET]
+    is_quiet = len(remaining) < len(arguments)
+    is_json = _JSON in remaining
+    by_us = is_json and command in (*_OVERRIDDEN, *_PARSED)
+    if command in _OVERRIDDEN:
+        remaining = [argument for argument in remaining if argument != _JSON]
+
+    with contextlib.ExitStack() as stack:
+        token = _JSON_STREAM.set(sys.stdout if by_us else None)
+        stack.callback(_JSON_STREAM.reset, token)
+        if is_quiet:
+            stack.enter_context(saying(WARNINGS, shows_lines=False))
+        if is_quiet and (by_us or not is_json):
+            nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+        elif by_us:
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        yield remaining
+
+
+def show(result: Callable[[], Any], print_text: Callable[[], None] | None = None) -> None:
+    """Print a command's result: as one JSON object with `--json`, else as text.
+
+    Args:
+        result: Returns the result as values that JSON can hold.
+        print_text: Prints the result for people; None if that is printed already.
+    """
+    stream = _JSON_STREAM.get()
+    if stream is None:
+        if print_text is not None:
+            print_text()
+        return
+    print(json.dumps(result(), indent=2, allow_nan=False, default=str), file=stream, flush=True)
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option `--json` to the parser of a command that prints by `show`."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def take_value(option: str, choices: Sequence[str], words: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the value of an option of a command that Hydra parses, and the other words.
+
+    The value is empty if the option isn't there.
+
+    Raises:
+        UserError: The value is none of the choices.
+    """
+    value, remaining = "", []
+    following = iter(words)
+    for word in following:
+        name, equals, text = word.partition("=")
+        if name != option:
+            remaining.append(word)
+            continue
+        value = text if equals else next(following, "")
+        if value not in choices:
+            raise UserError(f"{option} must be {' or '.join(choices)}, got {value!r}.")
+    return value, remaining
