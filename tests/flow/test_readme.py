@@ -188,7 +188,7 @@ def test_readme_snippet_runs(
 
     exec(compile(snippet, "README.md", "exec"), {})  # noqa: S102 - our own text
 
-    assert "'metric': 'ndcg_at_10'" in capsys.readouterr().out
+    assert "embedding  nDCG@10 ↑" in capsys.readouterr().out
 
 
 def recipes() -> list[list[str]]:

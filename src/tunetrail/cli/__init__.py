@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
-from tunetrail.cli.output import add_json_option, printing
+from tunetrail.cli.output import add_json_option, options_last, printing
 from tunetrail.cli.spellings import COMPOSED_COMMANDS, as_options, as_overrides
 from tunetrail.config import FAMILY_ENTRY_POINTS, default_database_url
 from tunetrail.config.synonyms import COMMANDS as COMMAND_SYNONYMS
@@ -133,6 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_command(words: list[str]) -> int:
+    words = options_last(words)
     # No command at all is a mistake, which a script has to notice from the exit code.
     if not words or words[0] in ("-h", "--help"):
         print(_USAGE)

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import sys
@@ -24,6 +25,12 @@ HELP = [
     "  --quiet     print warnings and errors only, on stderr; and JSON with --json",
 ]
 """Lines about both options for the help of a command."""
+
+
+def options_last(words: Sequence[str]) -> list[str]:
+    """Return the words of the command line with both options after the command."""
+    leading = list(itertools.takewhile((_JSON, _QUIET).__contains__, words))
+    return [*words[len(leading) :], *leading]
 
 
 @contextlib.contextmanager
