@@ -1,7 +1,12 @@
-"""tunetrail: from an application's session to a measurably better embedding model or LLM.
+"""From an application's session to a measurably better embedding model or LLM.
 
-The public names are imported on first use, so that `import tunetrail` stays fast and never imports
-torch.
+`train` fine-tunes on a session's samples and makes the new model root if it is measurably better,
+`prepare` shows what happens to the rows before, `runs` lists the trainings, `compare` compares
+their models, and `load_root` loads the model in use. `DatabaseManager.ingest` stores samples,
+`Session` logs them from an application, and `ModelTrainingNode` trains with settings that are
+objects.
+
+All of it is imported on first use, so that `import tunetrail` takes no time.
 """
 
 import importlib

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -129,3 +130,31 @@ def test_script_shows_our_lines_and_bars_only(
         assert "INFO" not in done.stderr and "Epoch" not in done.stderr
     for stranger in ("INFO mlflow", "INFO alembic", "Downloading", "View run", "\x1b["):
         assert stranger not in done.stderr
+
+
+def test_documented_snippet_runs(
+    settings: dict[str, Any],
+    workplace: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    document = (Path(__file__).parents[2] / "docs/python.md").read_text()
+    (snippet,) = re.findall(r"^```python\n(.*?)^```", document, flags=re.MULTILINE | re.DOTALL)
+    lines = ["frage,antwort", *(f"what is {n} times {n},it is {n * n}" for n in range(60))]
+    (workplace / "faq.csv").write_text("\n".join(lines))
+    # The snippet uses the default store, which MLflow keeps open for each relative address.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", settings["tracking"]["uri"])
+    snippet = snippet.replace('experiments="quick"', "**settings")
+    snippet = snippet.replace('("faq", "embedding")', '("faq", "embedding", **settings)')
+    for call in ("runs(", "compare(", "load_root("):
+        snippet = snippet.replace(f"tunetrail.{call}", f"tunetrail.{call}tracking_uri=uri, ")
+    snippet = snippet.replace('compare(tracking_uri=uri, "base"', 'compare("base"').replace(
+        '{family.version}")', '{family.version}", tracking_uri=uri)'
+    )
+    snippet = snippet.replace('uri, "embedding")', 'uri, family="embedding")')
+
+    variables = {"settings": settings, "uri": settings["tracking"]["uri"]}
+    exec(compile(snippet, "python.md", "exec"), variables)  # noqa: S102 - our own text
+
+    printed = capsys.readouterr().out
+    assert "60 rows" in printed and "promoted 1" in printed and "(1, 32)" in printed

@@ -198,10 +198,34 @@ def editable_wheel(source: Path) -> Path:
     return next((source / "editable").glob("*.whl"))
 
 
+def test_import_of_tunetrail_takes_no_tenth_of_a_second(tmp_path: Path) -> None:
+    code = (
+        "import time; before = time.perf_counter(); import tunetrail; "
+        "print(time.perf_counter() - before)"
+    )
+    seconds = []
+    for _ in range(5):
+        shown = run([sys.executable, "-c", code], tmp_path, PYTHONPATH=str(REPOSITORY / "src"))
+        seconds.append(float(shown.stdout))
+    # The fastest: other processes make the others wait.
+    assert min(seconds) < 0.1
+
+
 def test_import_of_tunetrail_leaves_the_heavy_libraries_alone(tmp_path: Path) -> None:
     code = "import sys, tunetrail; print(sorted({'torch', 'mlflow', 'pandas', 'hydra'} & set(sys.modules)))"
     shown = run([sys.executable, "-c", code], tmp_path, PYTHONPATH=str(REPOSITORY / "src"))
     assert shown.stdout.strip() == "[]", shown.stderr
+
+
+def test_help_explains_every_public_name_in_words_that_users_know(tmp_path: Path) -> None:
+    code = "import pydoc, tunetrail; print(pydoc.plain(pydoc.render_doc(tunetrail)))"
+    shown = run([sys.executable, "-c", code], tmp_path, PYTHONPATH=str(REPOSITORY / "src"))
+
+    for name in ("class ModelTrainingNode", "class NodeConfig", "class TrainingResult", "train("):
+        assert name in shown.stdout, shown.stderr
+    for name in ("prepare(", "runs(", "compare(", "load_root(", "class DatabaseManager"):
+        assert name in shown.stdout
+    assert "specification" not in shown.stdout.lower()
 
 
 def test_constraints_pin_every_dependency_within_its_bounds() -> None:
