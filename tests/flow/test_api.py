@@ -69,6 +69,8 @@ def test_prepare_returns_the_account_and_the_rows(
     prepared = tunetrail.prepare(session, "embedding", verbose=0, **settings)
 
     assert prepared.folder == Path("prepared/s1") and (prepared.folder / "report.html").is_file()
+    assert "split by content: train" in repr(prepared)
+    assert "<td>cleaning</td><td>48</td>" in prepared._repr_html_()
     assert len(prepared.frame("train")) == prepared.sides["train"] > 0
 
 

@@ -103,14 +103,14 @@ def _prepare_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str
 
 def _print_account(session: "PreparedSession", rejected: int) -> None:
     """Print what became of the rows in each step, and what the checks found."""
+    from tunetrail.data.flow.prepared import ACCOUNT_COLUMNS
+
     console = Console()
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("step")
-    for name in ("rows in", "rows out", "set aside", "changed"):
+    table = Table(ACCOUNT_COLUMNS[0], box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ACCOUNT_COLUMNS[1:]:
         table.add_column(name, justify="right")
-    for step in session.account:
-        counts = (step.rows_in, step.rows_out, step.set_aside, step.changed)
-        table.add_row(step.step, *map("{:,}".format, counts))
+    for cells in session.account_rows():
+        table.add_row(*cells)
     console.print(table)
 
     for line in _lines(session, rejected):

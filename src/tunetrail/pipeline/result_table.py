@@ -3,8 +3,7 @@
 The terminal, Python's `repr` and Jupyter show the same rows and lines.
 """
 
-import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from tunetrail.config import BASE
@@ -99,41 +98,6 @@ def _sentences(steps: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if answers is not None:
         sentences.append(f"{answer_sentence(answers)} (artifact {TABLE})")
     return sentences
-
-
-def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[str]) -> str:
-    """Return a table and the lines below it as text, of which a terminal obeys nothing."""
-    cells = [[_one_line(cell) for cell in row] for row in (columns, *rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    cells.insert(1, ["-" * width for width in widths])
-
-    shown = []
-    for row in cells:
-        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        shown.append("  ".join(padded).rstrip())
-    return "\n".join([*shown, *map(_one_line, lines)])
-
-
-def html_table(columns: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[str]) -> str:
-    """Return a table and the lines below it as HTML, in which every value is escaped."""
-    head = "".join(f"<th>{_escaped(name)}</th>" for name in columns)
-    body = []
-    for row in rows:
-        cells = "".join(f"<td>{_escaped(cell)}</td>" for cell in row)
-        body.append(f"<tr>{cells}</tr>")
-
-    paragraphs = "".join(f"<div>{_escaped(line)}</div>" for line in lines)
-    table = f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"
-    return f"<table>{table}</table>{paragraphs}"
-
-
-def _escaped(text: str) -> str:
-    return html.escape(_one_line(text))
-
-
-def _one_line(text: str) -> str:
-    """Return a text in one line, without characters that a terminal or a browser would obey."""
-    return " ".join(readable(text, len(text) + 1).split())
 
 
 def _worst_session_in_words(changes: Mapping[str, Mapping[str, Any]]) -> str:

@@ -6,13 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunetrail.evaluation.comparison import Comparison
-from tunetrail.pipeline.result_table import (
-    COLUMNS,
-    html_table,
-    plain_table,
-    result_lines,
-    result_rows,
-)
+from tunetrail.pipeline.result_table import COLUMNS, result_lines, result_rows
+from tunetrail.reporting.plain_tables import html_table, plain_table
 
 
 @dataclass(frozen=True, kw_only=True)

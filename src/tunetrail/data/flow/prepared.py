@@ -14,6 +14,7 @@ from tunetrail.data.sides import SIDES
 from tunetrail.data.splits import Split, check_no_leak
 from tunetrail.errors import ConfigError, SampleError
 from tunetrail.paths import made_folder, private_file, write_private_text
+from tunetrail.reporting.plain_tables import html_table, plain_table
 
 SET_ASIDE, CHANGES, FLAGS = "set_aside.parquet", "changes.parquet", "flags.parquet"
 REPORT, SUMMARY = "report.html", "summary.json"
@@ -23,7 +24,10 @@ _MARK = ".tunetrail-prepared"
 _KEYS_OF_SUMMARY = {"account", "findings", "split", "stopped"}
 
 
-@dataclass(frozen=True, kw_only=True)
+ACCOUNT_COLUMNS = ("step", "rows in", "rows out", "set aside", "changed")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class PreparedSession:
     """What preparation made of a session's rows.
 
@@ -80,6 +84,27 @@ class PreparedSession:
             method=self.method,
             warnings=self.warnings,
         )
+
+    def __repr__(self) -> str:
+        return plain_table(ACCOUNT_COLUMNS, self.account_rows(), self._lines())
+
+    def _repr_html_(self) -> str:
+        """Return the account for Jupyter."""
+        return html_table(ACCOUNT_COLUMNS, self.account_rows(), self._lines())
+
+    def account_rows(self) -> list[tuple[str, ...]]:
+        """Return the cells of each step under `ACCOUNT_COLUMNS`."""
+        rows: list[tuple[str, ...]] = []
+        for step in self.account:
+            counts = (step.rows_in, step.rows_out, step.set_aside, step.changed)
+            rows.append((step.step, *map("{:,}".format, counts)))
+        return rows
+
+    def _lines(self) -> list[str]:
+        found = [finding for finding in self.findings if finding.severity != "passed"]
+        lines = [f"{finding.severity}: {finding.check}: {finding.message}" for finding in found]
+        sides = ", ".join(f"{side} {rows:,}" for side, rows in self.sides.items())
+        return [*lines, f"split by {self.method}: {sides}", f"report: {self.folder / REPORT}"]
 
     def validation_dict(self) -> dict[str, Any]:
         """Return the result of the validation step, JSON-serialisable."""
