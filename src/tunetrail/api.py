@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def train(
-    session_id: str | None = None,
+    session_id: str | Sequence[str] | None = None,
     model_type: str | None = None,
     *,
     overrides: Sequence[str] = (),
@@ -39,7 +39,7 @@ def train(
     does, in the folder in which Python runs.
 
     Args:
-        session_id: The session to learn from.
+        session_id: The session to learn from, or several.
         model_type: `embedding`, `llm` or `all` (the default).
         overrides: Further settings as the command line takes them, such as `["optimizer=sgd"]`;
             they count more than `settings`.
@@ -78,7 +78,7 @@ def train(
 
 
 def prepare(
-    session_id: str | None = None,
+    session_id: str | Sequence[str] | None = None,
     model_type: str | None = None,
     *,
     overrides: Sequence[str] = (),
@@ -88,7 +88,7 @@ def prepare(
     """Validate, clean and split a session's rows into files, without training.
 
     Args:
-        session_id: The session.
+        session_id: The session, or several.
         model_type: `embedding`, `llm` or `all` (the default): all that it has samples for.
         overrides: As for `train`.
         verbose: As for `train`.
@@ -165,7 +165,7 @@ def runs(
 
 
 def _composed(
-    session_id: str | None,
+    session_id: str | Sequence[str] | None,
     model_type: str | None,
     settings: dict[str, Any],
     overrides: Sequence[str],

@@ -66,9 +66,10 @@ class TrainingResult(dict[str, Any]):
         self.page = page
 
     @property
-    def session_id(self) -> str:
-        """The session that was learnt from."""
-        return str(self["session_id"])
+    def session_id(self) -> str | list[str]:
+        """The session that was learnt from, or several."""
+        session_id: str | list[str] = self["session_id"]
+        return session_id
 
     @property
     def model_type(self) -> str:
