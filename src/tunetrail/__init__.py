@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tunetrail.node import ModelTrainingNode, NodeConfig
     from tunetrail.pipeline import DataSciencePipeline
     from tunetrail.pipeline.root_model import load_root
-    from tunetrail.pipeline.training_result import TrainingResult
+    from tunetrail.pipeline.training_result import FamilyResult, TrainingResult
     from tunetrail.session import Session
     from tunetrail.stores.database import DatabaseManager
 
@@ -26,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DataSciencePipeline",
     "DatabaseManager",
+    "FamilyResult",
     "ModelTrainingNode",
     "NodeConfig",
     "Session",
@@ -40,6 +41,7 @@ __all__ = [
 
 _HOMES = {
     "DatabaseManager": "tunetrail.stores.database",
+    "FamilyResult": "tunetrail.pipeline.training_result",
     "DataSciencePipeline": "tunetrail.pipeline",
     "ModelTrainingNode": "tunetrail.node",
     "NodeConfig": "tunetrail.node",

@@ -1,5 +1,6 @@
 """`tunetrail train` in this process, and in processes of its own that signals end."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -200,3 +201,29 @@ def test_train_sweeps_over_two_values_under_one_run(train: CallMain, workplace: 
     # Only the best job was evaluated on the test rows.
     assert sum("embedding/after" in job.data.metrics for job in jobs) == 1
     assert "Sweep: job 1, the best of 2 jobs" in result.out
+
+
+def test_train_ends_with_three_if_a_model_is_not_promoted_as_required(train: CallMain) -> None:
+    result = train(
+        "model_type=embedding",
+        "gate.minimum_improvement=10",
+        *("--require", "promoted", "--json", "--quiet"),
+    )
+
+    assert result.exit_code == 3
+    assert result.err.splitlines()[-1] == "not promoted, as --require asks: embedding is refused"
+    assert "INFO" not in result.err and "Epoch" not in result.err
+    printed = json.loads(result.out)
+    family = printed["families"]["embedding"]
+    assert (family["decision"], family["version"], family["is_root"]) == ("refused", "1", False)
+    assert family["run_id"] == printed["run_id"]
+    assert printed["results"]["steps"]["deployment"]["embedding"]["decision"] == "refused"
+
+
+def test_sweep_prints_one_object(train: CallMain) -> None:
+    rates = "embedding.training.learning_rate=1e-3,2e-3"
+    result = train("-m", "model_type=embedding", rates, "--json", "--require=promoted")
+
+    printed = json.loads(result.out)
+    assert (result.exit_code, len(printed["jobs"])) == (0, 2)
+    assert printed["results"]["steps"]["deployment"]["embedding"]["decision"] == "promoted"
