@@ -103,9 +103,9 @@ def prepare(
         UserError: The settings, the session or its samples can't be prepared.
     """
     with saying(verbose):
-        request = _composed(
-            session_id, model_type, settings, overrides, "output_dir=prepared/${session_id}"
-        )
+        from tunetrail.cli.prepare import DEFAULT_FOLDER
+
+        request = _composed(session_id, model_type, settings, overrides, DEFAULT_FOLDER)
         _say_loading()
         from tunetrail.node import ModelTrainingNode, NodeConfig
         from tunetrail.stores.database import DatabaseManager

@@ -20,6 +20,8 @@ from tunetrail.errors import ConfigError
 if TYPE_CHECKING:
     from tunetrail.data.flow.prepared import PreparedSession
 
+DEFAULT_FOLDER = "output_dir='prepared/${tunetrail.name:${session_id}}'"
+"""The folder of a session's files; Hydra reads a value within a value in quotes only."""
 _SHOWN_REASONS = 8
 
 
@@ -41,7 +43,7 @@ def prepare(arguments: list[str]) -> int:
     # options, which print a configuration, import neither.
     if not any(argument.startswith("-") for argument in arguments):
         print("prepare: loading the libraries ...", file=sys.stderr, flush=True)
-    defaults = ["output_dir=prepared/${tunetrail.name:${session_id}}", *NO_HYDRA_FILES]
+    defaults = [DEFAULT_FOLDER, *NO_HYDRA_FILES]
     run_composed(arguments, _prepare_one, job_name="prepare", defaults=defaults)
     return 0
 
