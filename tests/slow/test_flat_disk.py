@@ -1,4 +1,4 @@
-"""Fifty trainings with retention.keep_versions=3 need no more disk than five (minutes)."""
+"""Fifty trainings with retention.keep_versions=3 need no more disk than five (half an hour)."""
 
 import random
 import shutil
@@ -40,7 +40,7 @@ def wide_model(tiny_embedding_model: str, tmp_path: Path) -> str:
 
 
 def sizes(folder: Path) -> dict[str, int]:
-    """Return the bytes that each place takes, those that git or pytest don't count included."""
+    """Return the bytes that each place takes."""
     places = {}
     for place in ("mlartifacts", "models", "training_output", "stores"):
         files = folder.glob("*.db*") if place == "stores" else (folder / place).rglob("*")
@@ -90,7 +90,7 @@ def test_fifty_trainings_need_no_more_disk_than_five(
 
     fifth, last = sum(after[5].values()), sum(after[TRAININGS].values())
     assert last / fifth == pytest.approx(1, abs=0.05)
-    # What grows is the record: parameters, metrics and the ledger.
-    assert after[TRAININGS]["models"] == after[5]["models"]
+    # What grows is the record: parameters, metrics and the ledger. A card differs by some words.
+    assert after[TRAININGS]["models"] == pytest.approx(after[5]["models"], rel=0.001)
     deleted = [line for line in database.promotions("embedding") if line.decision == "deleted"]
     assert len(deleted) == TRAININGS - 3

@@ -20,7 +20,6 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from tunetrail.cache import ResultCache
 from tunetrail.deployment.deletion import (
-    CLEANED_TAG,
     files_of_model,
     model_id_of,
     remove_model,
@@ -34,6 +33,7 @@ from tunetrail.errors import TunetrailError
 from tunetrail.scratch import abandoned_folders
 from tunetrail.stores.database import DatabaseManager, TrainingRun
 from tunetrail.stores.resumable_runs import TRAINING_RUN_TAG
+from tunetrail.stores.tracked_runs import CLEANED_TAG
 from tunetrail.stores.tracking import Tracker, tracking_errors
 
 _DAY_SECONDS = 24 * 60 * 60

@@ -16,10 +16,9 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from tunetrail.deployment.stored_files import StoredFiles
 from tunetrail.stores.resumable_runs import CONFIGURATION, TRAINING_RUN_TAG
+from tunetrail.stores.tracked_runs import CLEANED_TAG
 from tunetrail.stores.tracking import Tracker, tracking_errors
 
-CLEANED_TAG = "tunetrail.cleaned"
-"""The tag of a run whose artifacts were removed, with the reason."""
 _KEPT_ARTIFACTS = (CONFIGURATION, "results.json")
 """Artifacts of a run that stay: what was tried and what came of it, in some kilobytes."""
 _MODEL_ID = re.compile(r"(?:^|/)(m-[0-9a-f]{32})(?:/|$)")

@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from tunetrail.config import BASE
 from tunetrail.errors import UserError
 from tunetrail.nearest_words import nearest_words
+from tunetrail.stores.tracked_runs import CLEANED_TAG
 from tunetrail.stores.tracking import BATCH, Tracker, tracking_errors
 
 _VERSION = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
@@ -89,6 +90,7 @@ def find_evaluated_run(tracker: Tracker, reference: str, artifact: str) -> Evalu
         runs = _find_runs(tracker, reference, _RUN_FORMS)
         evaluated = _with_scores(tracker, runs, artifact)
     if not evaluated:
+        _check_not_cleaned("run", runs[0], reference)
         raise UserError(_not_evaluated(runs[0], reference))
     run, run_ids = _only_one("run", reference, evaluated)
     return EvaluatedRun(
@@ -97,6 +99,16 @@ def find_evaluated_run(tracker: Tracker, reference: str, artifact: str) -> Evalu
         started=run.info.start_time,
         run_ids=run_ids,
     )
+
+
+def _check_not_cleaned(field_name: str, run: Run, reference: str) -> None:
+    """Raise `UserError` if the scores of a run's rows were removed to free the disk."""
+    reason = run.data.tags.get(CLEANED_TAG)
+    if reason is not None:
+        raise UserError(
+            f"{field_name} must have scores of its rows, got {reference!r}, whose artifacts were "
+            f"removed ({reason}). `tunetrail runs` still has its metrics."
+        )
 
 
 def _not_evaluated(run: Run, reference: str) -> str:
@@ -162,6 +174,7 @@ def find_model(tracker: Tracker, reference: str, artifact: str) -> ModelReferenc
         runs = _find_runs(tracker, reference, _MODEL_FORMS)
         scored = _with_scores(tracker, runs, artifact)
         if not scored:
+            _check_not_cleaned("model", runs[0], reference)
             raise UserError(
                 f"model must be a run with the artifact {artifact}, got {reference!r} without it: "
                 "the run ended before its evaluation, or an older version of tunetrail made it. "

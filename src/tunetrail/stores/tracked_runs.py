@@ -33,6 +33,8 @@ LONGEST_VALUE = 5000
 LONGEST_DIGEST = 36
 """MLflow's limit for the length of a dataset's digest."""
 RESUMED = "tunetrail.resumed"
+CLEANED_TAG = "tunetrail.cleaned"
+"""The tag of a run whose artifacts or checkpoints were removed, with the reason."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9_\-. :/]")
 _UNFINISHED = {"failed": "FAILED", "interrupted": "KILLED"}
 """MLflow's status of the states in which a run has not finished."""

@@ -79,6 +79,7 @@ def test_a_dry_run_lists_exactly_what_a_real_run_frees(
     make_old(cached / "unused")
     make_old(cached / ".unfinished-x")
     before = files_of(place.folder)
+    refused_run = place.moves.alias.find("2").run_id
 
     dry = call_main("clean", "--dry-run", "--keep-versions", "2", "--json")
     assert dry.exit_code == 0
@@ -104,6 +105,8 @@ def test_a_dry_run_lists_exactly_what_a_real_run_frees(
     assert stranger.is_dir()
     place.check()
     assert json.loads(call_main("clean", "--keep-versions", "2", "--json").out)["items"] == []
+    removed = call_main("report", refused_run).err
+    assert "artifacts were removed (embedding/2 was deleted: tunetrail clean, keep_ver" in removed
     # Nobody has resumed it for a while.
     assert "failed on" in call_main("clean", "--keep-days", "0").out
     assert not failed.exists()
