@@ -148,6 +148,27 @@ def test_no_near_duplicate_of_a_held_out_row_is_replayed(
     assert len(outcome.steps["training"]["replayed"]["twins_of_held_out"]) > 0
 
 
+def test_prepare_writes_the_rows_that_a_training_would_replay(
+    database: DatabaseManager, workplace: Path, make_settings: Make
+) -> None:
+    node = ModelTrainingNode(NodeConfig(settings=make_settings(workplace, replay=0.5)), database)
+    request = {"session_id": "third", "model_type": "embedding"}
+
+    session = node.prepare(request, workplace / "look")
+
+    rows = pd.read_parquet(workplace / "look" / "rows" / "replayed.parquet")
+    assert rows["session"].value_counts().to_dict() == session.replayed
+    assert set(session.replayed) == {"first", "second"}
+    report = (workplace / "look" / "report.html").read_text()
+    assert "Rows of earlier sessions that are learnt again: first" in report
+
+    # Without replay, nothing of it stays.
+    ModelTrainingNode(NodeConfig(settings=make_settings(workplace)), database).prepare(
+        request, workplace / "look"
+    )
+    assert not (workplace / "look" / "rows" / "replayed.parquet").exists()
+
+
 @pytest.mark.processes
 def test_a_resumed_run_replays_the_rows_that_it_has_drawn(
     database: DatabaseManager, workplace: Path, make_settings: Make

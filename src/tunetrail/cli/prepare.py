@@ -54,12 +54,13 @@ def help_text() -> str:
 
 
 _HELP = """\
-usage: tunetrail prepare session_id=ID [output_dir=DIR] [model_type=embedding|llm|all]
+usage: tunetrail prepare session_id=ID|[ID,ID] [output_dir=DIR] [model_type=embedding|llm|all]
                          [GROUP=OPTION ...] [KEY=VALUE ...]
 
-Validates, cleans and splits a session's rows, without training, and writes these files into DIR
-(default: prepared/ID):
+Validates, cleans and splits the rows of a session, or of several, without training, and writes
+these files into DIR (default: prepared/ID, for several sessions prepared/ID+ID):
   rows/train.parquet, rows/validation.parquet, rows/test.parquet
+  rows/replayed.parquet   with replay: the rows of earlier sessions that are learnt again
   set_aside.parquet   row_id, step, reason, before, after: every row that was taken out
   changes.parquet     the same columns: every row that was changed and stays
   flags.parquet       row_id, check, detail: every row that a check has flagged
@@ -143,4 +144,7 @@ def _lines(session: "PreparedSession", rejected: int) -> Iterator[str]:
 
     sides = ", ".join(f"{side} {rows:,}" for side, rows in session.sides.items())
     yield f"split by {session.method}: {sides}"
+    if session.replayed:
+        counts = ", ".join(f"{name} {rows:,}" for name, rows in session.replayed.items())
+        yield f"rows of earlier sessions that are learnt again: {counts}"
     yield f"report: {session.folder / 'report.html'}"

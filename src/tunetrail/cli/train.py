@@ -36,7 +36,7 @@ def train(arguments: list[str]) -> int:
 def help_text() -> str:
     """Return what `tunetrail train --help` prints."""
     usage = [
-        "usage: tunetrail train session_id=ID [model_type=embedding|llm|all]",
+        "usage: tunetrail train session_id=ID|[ID,ID] [model_type=embedding|llm|all]",
         "                       [GROUP=OPTION ...] [KEY=VALUE ...] [-m]",
         "",
         "Trains on a session's samples, compares the new model with `root` (the model in use),",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunetrail.config import BASE
+from tunetrail.config import BASE, sessions_of_name
 from tunetrail.evaluation.decision_text import evidence_in_words, model_in_words
 from tunetrail.evaluation.plots import slice_name
 from tunetrail.evaluation.report.run_report import ModelReport
@@ -43,7 +43,7 @@ class ModelCard:
         decision: What the gate decided and why, in two sentences.
         base_model: Canonical name of the model that the chain of trainings began with.
         licence: The licence of the base model; None if unknown.
-        session: The session that it was trained on.
+        session: The session that it was trained on, or several in one name.
         sides: Number and digest of the rows of each side of the split.
         started_from: `base`, or the URI of the root that the training began with.
         ancestors: The versions that the training and earlier ones began with, the latest first.
@@ -82,7 +82,7 @@ class ModelCard:
 
     @property
     def _session(self) -> str:
-        return as_markdown(self.session)
+        return as_markdown(", ".join(sessions_of_name(self.session)))
 
     def _sections(self) -> Iterator[str]:
         """Yield the sections, the most important first."""
@@ -106,7 +106,13 @@ class ModelCard:
         """Return the rows of each side with their digests, by which they can be recognised."""
         lines = [(side, f"{rows:,}", f"`{digest}`") for side, (rows, digest) in self.sides.items()]
         table = _table(("side", "rows", "digest"), lines)
-        return f"Samples of the session {self._session}, split before the training:\n\n{table}"
+        kind = "sessions" if len(sessions_of_name(self.session)) > 1 else "session"
+        data = f"Samples of the {kind} {self._session}, split before the training:\n\n{table}"
+        replayed = self.report.steps.get("training", {}).get("replayed")
+        if replayed:
+            names = ", ".join(map(as_markdown, replayed["sessions"]))
+            data += f"\n\nLearnt again: {replayed['rows']:,} rows of earlier sessions ({names})."
+        return data
 
     def _slices(self) -> str:
         analysis = self.report.steps["comparison"].get("error_analysis") or {}
@@ -122,9 +128,10 @@ class ModelCard:
 
     def _limits(self) -> Iterator[str]:
         comparison = self.report.comparison
+        is_one = len(sessions_of_name(self.session)) == 1
         yield (
-            f"The metrics rest on {evidence_in_words(comparison)} of one session; they hold for "
-            "texts like these."
+            f"The metrics rest on {evidence_in_words(comparison)} of "
+            f"{'one session' if is_one else 'these sessions'}; they hold for texts like these."
         )
         yield f"Of each text, at most {self.max_length:,} tokens are read."
 

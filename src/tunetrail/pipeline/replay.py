@@ -57,9 +57,14 @@ class ReplayedRows:
         return {session: frame for session, frame in frames.items() if len(frame)}
 
     @property
+    def counts(self) -> dict[str, int]:
+        """Number of rows of each session that has some."""
+        return {session: len(rows) for session, rows in self.by_session.items()}
+
+    @property
     def in_words(self) -> str:
         """Return, for example, `96 rows: s1 64, s2 32`."""
-        counts = [f"{session} {len(rows)}" for session, rows in self.by_session.items()]
+        counts = [f"{session} {count}" for session, count in self.counts.items()]
         return f"{len(self.rows)} rows: {', '.join(counts)}"
 
     def to_dict(self) -> dict[str, Any]:

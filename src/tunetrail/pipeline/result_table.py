@@ -84,8 +84,13 @@ def _sentences(steps: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if gain is not None:
         sentences.append(f"cross-validation, {gain['sentence']}")
     # Steps of older runs have none of these.
+    replayed = steps.get("training", {}).get("replayed")
+    if replayed:
+        sentences.append(_replay_in_words(replayed))
+    if step.get("sessions"):
+        sentences.append(_worst_session_in_words(step["sessions"], "the sessions"))
     if step.get("earlier_sessions"):
-        sentences.append(_worst_session_in_words(step["earlier_sessions"]))
+        sentences.append(_worst_session_in_words(step["earlier_sessions"], "earlier sessions"))
     if step.get("general_set"):
         sentences.append(_general_set_in_words(step["general_set"]))
     # The base model was chosen by no test.
@@ -100,12 +105,18 @@ def _sentences(steps: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return sentences
 
 
-def _worst_session_in_words(changes: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return on which earlier session a candidate does worst against the version to beat."""
+def _replay_in_words(replayed: Mapping[str, Any]) -> str:
+    """Return how many rows of which earlier sessions were learnt again."""
+    counts = [f"{session} {entry['rows']}" for session, entry in replayed["sessions"].items()]
+    return f"{replayed['rows']} rows of earlier sessions were learnt again: {', '.join(counts)}"
+
+
+def _worst_session_in_words(changes: Mapping[str, Mapping[str, Any]], which: str) -> str:
+    """Return on which of some sessions a candidate does worst against the version to beat."""
     worst = min(changes, key=lambda session: float(changes[session]["improvement"]))
     change = Comparison.from_dict(changes[worst])
     return (
-        f"on the test rows of earlier sessions ({len(changes)}), the worst change is "
+        f"on the test rows of {which} ({len(changes)}), the worst change is "
         f"{change.improvement:+.4f} ({change.interval_in_words}) on {worst}"
     )
 

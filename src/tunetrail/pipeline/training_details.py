@@ -18,9 +18,13 @@ def training_details(
     settings = plain_settings(context.settings, database="")
     split, steps = prepared.split, context.state.steps
     sides = {"train": prepared.train, "validation": split.validation, "test": split.test}
-    rows = {}
+    rows: dict[str, Any] = {}
     for side, frame in sides.items():
         rows[side] = {"rows": len(frame), "digest": rows_digest(frame)}
+
+    replayed = context.state.replayed
+    if replayed is not None:
+        rows["replay"] = dict(replayed)
 
     evaluation = steps["evaluation"]
     return {

@@ -44,6 +44,7 @@ def sum_of_sessions(sessions: Mapping[str, PreparedSession], folder: Path) -> Pr
         warnings=tuple(warnings),
         placeholders=_sum_of_counts([session.placeholders for session in listed]),
         stopped=" ".join(stopped) or None,
+        replayed=_sum_of_counts([session.replayed for session in listed]),
     )
 
 

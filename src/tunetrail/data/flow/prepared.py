@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class PreparedSession:
         warnings: Readable sentences about the split.
         placeholders: Personal data replaced, by type.
         stopped: Why the rows can't be trained on; None if they can.
+        replayed: Number of rows of earlier sessions that are learnt again, by session.
     """
 
     folder: Path
@@ -54,6 +55,7 @@ class PreparedSession:
     warnings: tuple[str, ...]
     placeholders: Mapping[str, int]
     stopped: str | None = None
+    replayed: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def rows_in(self) -> int:
@@ -147,6 +149,7 @@ class PreparedSession:
             "split": self.split_dict(),
             "placeholders": dict(self.placeholders),
             "stopped": self.stopped,
+            "replayed": dict(self.replayed),
         }
 
 
@@ -186,6 +189,10 @@ def _is_prepared(folder: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(summary, dict) and summary.keys() >= _KEYS_OF_SUMMARY
+
+
+REPLAYED_SIDE = "replayed"
+"""The name of the file of rows of earlier sessions, next to those of the sides."""
 
 
 def side_file(folder: Path, side: str) -> Path:

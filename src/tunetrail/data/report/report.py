@@ -118,6 +118,7 @@ def _section_values(section: ReportSection) -> dict[str, Any]:
         "tone": tone,
         "account": section.account,
         "sides": section.sides,
+        "replayed": section.replayed,
         "noticed": noticed[:_SHOWN_FINDINGS],
         "not_shown": max(len(noticed) - _SHOWN_FINDINGS, 0),
         "passed": passed[:_SHOWN_FINDINGS],

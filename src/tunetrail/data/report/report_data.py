@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -29,6 +29,7 @@ class ReportSection:
         drift: Distances from the previous session, by name.
         privacy: Number of placeholders by type, such as `{"EMAIL": 12}`.
         stopped: Why the rows can't be trained on; None if they can.
+        replayed: Number of rows of earlier sessions that are learnt again, by session.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ReportSection:
     drift: Mapping[str, float]
     privacy: Mapping[str, int]
     stopped: str | None = None
+    replayed: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

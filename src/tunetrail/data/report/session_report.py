@@ -69,6 +69,7 @@ def report_section(session: PreparedSession, name: str, max_length: int | None) 
         drift=drift,
         privacy=session.placeholders,
         stopped=session.stopped,
+        replayed=session.replayed,
     )
 
 

@@ -62,9 +62,14 @@ class ModelReport:
 
     @property
     def forgetting(self) -> dict[str, Comparison]:
-        """The comparison on each earlier session and on the general set, the worst change first."""
+        """The comparison on each session and on the general set, the worst change first.
+
+        The sessions are the earlier ones, and those of the training if there are several.
+        """
         step = self.steps["comparison"]
         changes = dict(step.get("earlier_sessions") or {})
+        for name, change in (step.get("sessions") or {}).items():
+            changes[f"{name} (trained on)"] = change
         for name, change in (step.get("general_set") or {}).items():
             changes[f"general set {name}"] = change
         compared = {name: Comparison.from_dict(change) for name, change in changes.items()}

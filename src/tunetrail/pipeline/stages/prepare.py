@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from tunetrail.data.flow.prepared import PreparedSession
 from tunetrail.data.rows import (
     records_of,
     rows_digest,
@@ -132,6 +133,8 @@ def _split_rows(context: StageContext, sessions: Mapping[str, SessionRows]) -> N
     )
 
     _keep_digests(context, digester)
+    if settings.replay and session.stopped is None:
+        session = _with_replay(context, session)
     steps = keep_preparation(run, session, family.name, context.name, context.config.max_length)
     split = session.split()
     held_out = pd.concat([split.validation, split.test], ignore_index=True)
@@ -148,8 +151,6 @@ def _split_rows(context: StageContext, sessions: Mapping[str, SessionRows]) -> N
         run.log_dict(state.additional_rows, "steps/further_rows.json")
         run.log_input(context.name, rows_digest(additional), "training", len(additional))
         state.write_rows(additional, ADDITIONAL)
-    if settings.replay:
-        _replay(context, split.train, held_out)
 
     # One save at the end: a run killed before it prepares its rows again from the start.
     state.steps.update(steps)
@@ -166,13 +167,12 @@ def _keep_digests(context: StageContext, digester: RowDigester) -> None:
     path.unlink()
 
 
-def _replay(context: StageContext, train: pd.DataFrame, held_out: pd.DataFrame) -> None:
+def _with_replay(context: StageContext, session: PreparedSession) -> PreparedSession:
     """Draw rows of earlier sessions, and write them to the run's folder."""
-    run, state = context.run, context.state
+    run, state, split = context.run, context.state, session.split()
     root, lineage = version_to_beat(context), context.lineage
-    sessions = earlier_sessions(
-        context.settings, lineage, root.version if root else None, context.sessions
-    )
+    version = root.version if root else None
+    sessions = earlier_sessions(context.settings, lineage, version, context.sessions)
     assert lineage is not None  # otherwise there are no earlier sessions
     replay = Replay(
         family=context.family,
@@ -182,7 +182,8 @@ def _replay(context: StageContext, train: pd.DataFrame, held_out: pd.DataFrame) 
         models=context.models,
         base=context.base.path,
     )
-    replayed = replay.draw(train, held_out, state.folder / _REPLAYED_SESSIONS)
+    held_out = pd.concat([split.validation, split.test], ignore_index=True)
+    replayed = replay.draw(split.train, held_out, state.folder / _REPLAYED_SESSIONS)
 
     logger.info("%s: replay of %s", context.model_type, replayed.in_words)
     state.replayed = replayed.to_dict()
@@ -191,6 +192,7 @@ def _replay(context: StageContext, train: pd.DataFrame, held_out: pd.DataFrame) 
     for session_id, rows in replayed.by_session.items():
         run.log_input(session_id, rows_digest(rows), "replay", len(rows))
     state.write_rows(replayed.rows, REPLAYED)
+    return replace(session, replayed=replayed.counts)
 
 
 def _check_rows(

@@ -192,7 +192,7 @@ def test_the_page_says_everything_that_the_run_kept(
         "coloured by label",
         "Written answers",
         "12.35",
-        "Earlier sessions",
+        "<h3>Sessions</h3>",
         "general set faq.jsonl",
         "tunetrail compare r1 embedding@root",
     ):
