@@ -24,7 +24,13 @@ _HYDRA_OPTIONS = {
     "-m": "sweep over comma-separated values",
     "--debug": "show tracebacks",
 }
-_CHANGED_BY_RESUME = ("database", "tracking", "model_dir")
+_CONTINUED = {
+    "resume": ("resumable", ("--last", "--force")),
+    "repro": ("runs", ("--force", "--json")),
+}
+"""Commands that take a run, by the kind of names that they take, and their options."""
+_CHANGEABLE = ("database", "tracking", "model_dir")
+"""What can be changed of a run."""
 _POSITIONALS = {
     "root log": "families",
     "root show": "versions",
@@ -38,7 +44,6 @@ _POSITIONALS = {
     "report": "runs versions",
     "compare": "runs versions",
     "show": "runs",
-    "repro": "runs",
     "watch": "sessions",
 }
 """The names that the arguments of a command are, by the kinds of `stores.quick_names`."""
@@ -115,9 +120,10 @@ def _of_command(command: str, before: Sequence[str], current: str) -> Iterator[C
         return
 
     if command in COMPOSED_COMMANDS:
-        if command == "resume" and "=" not in current:
-            yield from _names(url, "resumable")
-            yield from (Candidate(word=option) for option in ("--last", "--force"))
+        if command in _CONTINUED and "=" not in current:
+            kind, options = _CONTINUED[command]
+            yield from _names(url, kind)
+            yield from (Candidate(word=option) for option in options)
         yield from _of_composed(command, before, current, url)
     else:
         yield from _of_parsed(command, before, current, url)
@@ -141,7 +147,7 @@ def _of_composed(
     is_bare = command == "config" or bool({"-h", "--help"} & set(before))
     for candidate in _keys(current.removeprefix(prefix), "" if is_bare else "="):
         top = re.split(r"[.=]", candidate.word)[0]
-        if command != "resume" or top in _CHANGED_BY_RESUME:
+        if command not in _CONTINUED or top in _CHANGEABLE:
             word = candidate.word.removeprefix(prefix)
             yield Candidate(word=f"{prefix}{word}", meaning=candidate.meaning)
 

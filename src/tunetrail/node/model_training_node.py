@@ -35,6 +35,7 @@ from tunetrail.pipeline.requests import (
     read_general_files,
     single_family,
     summaries_of,
+    trained_model_type,
 )
 from tunetrail.pipeline.run_names import run_name
 from tunetrail.pipeline.run_settings import leaves, plain_settings, settings_of
@@ -164,6 +165,7 @@ class ModelTrainingNode:
     ) -> _Result:
         """Check a request, start its run in both stores, and complete it."""
         summaries = summaries_of(self.db_manager, session_ids)
+        model_type = trained_model_type(summaries, model_type)
         families = requested_families(model_type)
         check_sessions(self.settings, summaries, families)
         check_devices(self.settings, families)

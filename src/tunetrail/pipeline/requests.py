@@ -1,5 +1,6 @@
 """Requests: a request to the node is checked, and so is the session that it names."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from tunetrail.pipeline.ranks import rank_count
 from tunetrail.samples import shape_named
 from tunetrail.stores.database import DatabaseManager, SessionSummary
 
+_log = logging.getLogger(__name__)
 _KEYS = ("session_id", "model_type")
 
 
@@ -44,6 +46,24 @@ def checked_request(request: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
 def summaries_of(database: DatabaseManager, session_ids: Sequence[str]) -> list[SessionSummary]:
     """Return the summaries of sessions; raises `SessionError` for an unknown one."""
     return [database.session_summary(session_id) for session_id in session_ids]
+
+
+def trained_model_type(summaries: Sequence[SessionSummary], model_type: str) -> str:
+    """Return the model type that a training trains: `all` is what the sessions have samples of.
+
+    Args:
+        summaries: The sessions.
+        model_type: The model type of the request.
+    """
+    kinds = {kind for summary in summaries for kind, count in summary.samples.items() if count}
+    with_samples = [family for family in requested_families(model_type) if family.kind in kinds]
+    if model_type != ALL_FAMILIES or len(with_samples) != 1:
+        return model_type
+
+    only = with_samples[0].name
+    sessions = ", ".join(summary.session_id for summary in summaries)
+    _log.warning("session %s has samples of one kind only: training model_type=%s", sessions, only)
+    return only
 
 
 def single_family(summaries: Sequence[SessionSummary], model_type: str) -> ModelFamily:

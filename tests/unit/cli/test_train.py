@@ -285,11 +285,8 @@ def test_train_refuses_a_session_whose_rows_were_all_rejected(
     check_no_run()
 
 
-@pytest.mark.parametrize("model_type", ["llm", "all"])
-def test_train_refuses_a_model_type_without_samples(
-    call_main: CallMain, session: str, model_type: str
-) -> None:
-    result = call_main("train", "session_id=s1", f"model_type={model_type}")
+def test_train_refuses_a_model_type_without_samples(call_main: CallMain, session: str) -> None:
+    result = call_main("train", "session_id=s1", "model_type=llm")
 
     assert result.exit_code == 2
     assert (
@@ -298,6 +295,21 @@ def test_train_refuses_a_model_type_without_samples(
     )
 
     check_no_run()
+
+
+def test_train_trains_what_there_are_samples_of_and_says_so(
+    call_main: CallMain, session: str
+) -> None:
+    # It is checked before the model is looked for.
+    result = call_main("train", "session_id=s1", "embedding.model=./absent")
+
+    assert result.exit_code == 2
+    warning, error = result.err.splitlines()
+    assert "session s1 has samples of one kind only: training model_type=embedding" in warning
+    assert error.startswith("error: embedding.model must be a local folder")
+    with DatabaseManager("sqlite:///tunetrail.db") as manager:
+        (run,) = manager.training_runs()
+    assert run.model_type == "embedding"
 
 
 @pytest.mark.parametrize(

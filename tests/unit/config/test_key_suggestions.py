@@ -163,7 +163,9 @@ def test_single_typos_of_every_key_are_refused_with_the_right_suggestion_first()
     check_typos(list(sampled(3)))
 
 
+# Half a million words: some five minutes on an idle core.
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_all_single_typos_of_every_key_are_refused_with_the_right_suggestion_first() -> None:
     check_typos([(key, word) for key in KEYS_WITH_A_VALUE for word in typos(key)])
 
