@@ -29,6 +29,7 @@ _DESTRUCTOR_SECONDS = 0.05
 
 _COMMANDS = (
     "train",
+    "watch",
     "resume",
     "repro",
     "sync",
@@ -59,6 +60,7 @@ tunetrail turns the samples that an application collects into better embedding m
 
 commands:
   train      train on a session's samples; the new model becomes `root` if it is measurably better
+  watch      train whenever an application has logged enough samples, or has ended a session
   resume     continue a run that failed, was stopped or was killed
   repro      repeat a run, and say whether metrics and weights are the same, or what differs
   sync       deliver the metrics that MLflow didn't take while its server was away

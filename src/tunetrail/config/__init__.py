@@ -73,6 +73,7 @@ from tunetrail.config.validation import (
     ValidationConfig,
     VectorChecksConfig,
 )
+from tunetrail.config.watch import WatchConfig
 
 __all__ = [
     "AUGMENTATION_METHODS",
@@ -123,6 +124,7 @@ __all__ = [
     "TrainingConfig",
     "ValidationConfig",
     "VectorChecksConfig",
+    "WatchConfig",
     "check_identifier",
     "checked_session_ids",
     "default_database_url",

@@ -22,6 +22,7 @@ from tunetrail.config.sweep import SweepConfig
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.config.training import AUTO, TrainingConfig
 from tunetrail.config.validation import ValidationConfig
+from tunetrail.config.watch import WatchConfig
 from tunetrail.errors import ConfigError, did_you_mean, naming_section
 
 
@@ -198,6 +199,9 @@ class TrainRequest(Settings):
 
     model_type: str = "all"
     """Models to train: `embedding`, `llm` or `all`."""
+
+    watch: WatchConfig = field(default_factory=WatchConfig)
+    """What `tunetrail watch` waits for."""
 
 
 _PIPELINE_KEYS: dict[str, tuple[tuple[str, ...], str, type]] = {

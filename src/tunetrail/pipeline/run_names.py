@@ -14,7 +14,7 @@ from tunetrail.reporting.readable import readable
 _SHOWN_CHANGES = 4
 _LONGEST_VALUE = 24
 # Where a run is kept, or how fast its rows are read, says nothing about its model.
-_UNNAMED = ("output_dir", "model_dir", "database", "tracking", "preparation", "sweep")
+_UNNAMED = ("output_dir", "model_dir", "database", "tracking", "preparation", "sweep", "watch")
 
 
 def run_name(settings: Settings, session: str, families: Sequence[ModelFamily]) -> str:

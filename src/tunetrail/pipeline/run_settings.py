@@ -21,6 +21,8 @@ def plain_settings(settings: Settings, database: str) -> dict[str, Any]:
         database: The URL of the database as it may be shown.
     """
     plain = dataclasses.asdict(settings)
+    # What a watch waits for says nothing about one training.
+    plain.pop("watch", None)
     # asdict copies nested sections, so the settings themselves keep their connections.
     plain["database"]["url"] = database
     plain["tracking"].pop("uri")
@@ -45,9 +47,9 @@ def family_params(settings: Settings, section: ModelSection) -> dict[str, Any]:
         section: The section of the family.
     """
     plain = dataclasses.asdict(settings)
-    for name in ("database", "tracking", *MODEL_SECTIONS):
-        if getattr(settings, name) is not section:
-            del plain[name]
+    for name in ("database", "tracking", "watch", *MODEL_SECTIONS):
+        if getattr(settings, name, None) is not section:
+            plain.pop(name, None)
     return dict(leaves(plain))
 
 

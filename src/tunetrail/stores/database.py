@@ -25,6 +25,7 @@ from tunetrail.stores import (
     sessions,
     study_logs,
     training_runs,
+    watched_sessions,
 )
 from tunetrail.stores.benchmark import BenchmarkRecord
 from tunetrail.stores.connection import DatabaseConnection
@@ -35,6 +36,7 @@ from tunetrail.stores.ledger import PromotionRecord
 from tunetrail.stores.log_entries import LogEntry
 from tunetrail.stores.sessions import RejectedSample, SessionSummary, StoredSample
 from tunetrail.stores.training_runs import RunState, TrainingRun
+from tunetrail.stores.watched_sessions import LastRun
 
 __all__ = [
     "BenchmarkRecord",
@@ -338,6 +340,27 @@ class DatabaseManager:
     def training_run(self, run_id: str) -> TrainingRun | None:
         """Return one training run, or None if there is no run with that id."""
         return training_runs.read_training_run(self._database, run_id)
+
+    def unfinished_training_runs(self) -> list[TrainingRun]:
+        """Return the runs that are pending or running, oldest first."""
+        states = (RunState.PENDING, RunState.RUNNING)
+        return training_runs.read_training_runs(self._database, states=states)
+
+    def session_ids(self) -> list[str]:
+        """Return the ids of all sessions, oldest first."""
+        return watched_sessions.read_session_ids(self._database)
+
+    def last_runs(self) -> Mapping[tuple[str, str], LastRun]:
+        """Return the last training run by session and model type."""
+        return watched_sessions.read_last_runs(self._database)
+
+    def count_new_samples(self, session_id: str, kind: SampleKind, since: datetime | None) -> int:
+        """Return how many samples of a kind a session has got since a moment, or in all."""
+        return watched_sessions.count_new_samples(self._database, session_id, kind, since)
+
+    def watch_position(self) -> tuple[Any, ...]:
+        """Return what changes with each new sample, log entry and change of a training run."""
+        return watched_sessions.read_position(self._database)
 
     def reopen_training_run(self, run: TrainingRun) -> None:
         """Set a run that has not succeeded to running in this process.

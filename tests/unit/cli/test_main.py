@@ -34,6 +34,7 @@ HEAVY = (
         ["train", "--help", "seed"],
         ["resume", "--help"],
         ["config", "--help"],
+        ["watch", "--help"],
         ["trian"],
         [],
     ],
@@ -69,6 +70,7 @@ def test_main_help_names_every_command(call_main: CallMain, flag: str) -> None:
     assert result.exit_code == 0 and result.err == ""
     for command in (
         "train",
+        "watch",
         "resume",
         "repro",
         "ingest",
