@@ -106,10 +106,9 @@ def opposed(data: Path, shares: Sequence[float], questions: int) -> None:
         print(f"old: {scores_in_words(steps['comparison'])}", flush=True)
 
         for share in shares:
-            # Each arm goes on from the same root.
+            # Each arm goes on from the same root; a copied store finds its artifacts by itself.
             folder = Path(scratch) / f"replay-{share}"
             shutil.copytree(first, folder, symlinks=True)
-            move_stores(folder, first)
             gate = GateConfig()
             steps = train(settings_for(folder, replay=share, gate=gate), folder, "new")
             change = steps["comparison"]["earlier_sessions"]["old"]
@@ -120,24 +119,6 @@ def opposed(data: Path, shares: Sequence[float], questions: int) -> None:
                 f"    {steps['deployment']['decision']}: {steps['deployment']['reason']}",
                 flush=True,
             )
-
-
-def move_stores(folder: Path, origin: Path) -> None:
-    """Let a copied store find its own artifacts, and not those of its origin."""
-    import sqlite3
-
-    with sqlite3.connect(folder / "mlflow.db") as connection:
-        tables = connection.execute(
-            "SELECT name FROM sqlite_master WHERE type = 'table'"
-        ).fetchall()
-        for (table,) in tables:
-            for column in connection.execute(f"PRAGMA table_info({table})").fetchall():
-                if "CHAR" in column[2] or "TEXT" in column[2]:
-                    connection.execute(
-                        f"UPDATE {table} SET {column[1]} = "  # noqa: S608
-                        f"REPLACE({column[1]}, ?, ?) WHERE {column[1]} LIKE ?",
-                        (str(origin), str(folder), f"%{origin}%"),
-                    )
 
 
 def scores_in_words(step: dict[str, Any]) -> str:

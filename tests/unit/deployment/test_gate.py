@@ -190,6 +190,15 @@ def test_decide_names_the_general_set_on_which_a_candidate_loses() -> None:
     assert decide(COMPARISON, GateConfig(), {}, kept).promote
 
 
+def test_decide_names_the_session_of_several_on_which_a_candidate_loses() -> None:
+    sessions = {"may": on_session(0.2, 0.1, 0.3), "june": on_session(-0.05, -0.08, -0.03)}
+
+    decision = decide(COMPARISON, GateConfig(), sessions=sessions)
+
+    assert not decision.promote
+    assert "on 100 rows of the session june, where gate.maximum_loss=0.02" in decision.reason
+
+
 FRENCH = SliceChange(
     attribute="language", value="fr", rows=60, improvement=-0.08, lower=-0.13, upper=-0.03
 )

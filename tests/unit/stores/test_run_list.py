@@ -118,6 +118,20 @@ def test_conditions_are_checked(runs: list[ListedRun], text: str, message: str) 
         parse_conditions([text], runs)
 
 
+def test_a_training_of_several_sessions_is_one_of_each(tracker: Tracker) -> None:
+    train(tracker, "both", {}, {}, tags={"tunetrail.session_id": "s1+s2"})
+    train(tracker, "first", {}, {})
+    runs = read_runs(tracker)
+
+    def names_where(condition: str) -> set[str]:
+        (parsed,) = parse_conditions([condition], runs)
+        return {run.name for run in runs if parsed.holds(run)}
+
+    assert names_where("session=s2") == names_where("session=s1+s2") == {"both"}
+    assert names_where("session=s1") == {"both", "first"}
+    assert names_where("session!=s2") == {"first"}
+
+
 def test_an_end_that_stands_for_several_names_is_refused(tracker: Tracker) -> None:
     train(tracker, "both", {"llm.max_length": 1, "embedding.max_length": 2}, {})
     runs = read_runs(tracker)
