@@ -74,9 +74,10 @@ def find_resumable_run(
         UserError: There is no such run, it has succeeded, its process is alive, or its settings
             are missing.
     """
-    run = find_recorded_run(tracking, database, run_id)
-    _check_ended(run_id, run.training, force)
-    return run
+    tracker, run, training = _find_run(tracking, database, run_id)
+    # Before its settings are read: of a run that is alive, they may not be there yet.
+    _check_ended(run_id, training, force)
+    return _recorded_run(tracker, run, training)
 
 
 def find_recorded_run(
@@ -92,6 +93,13 @@ def find_recorded_run(
     Raises:
         UserError: There is no such run, or its settings are missing.
     """
+    return _recorded_run(*_find_run(tracking, database, run_id))
+
+
+def _find_run(
+    tracking: TrackingConfig, database: DatabaseManager, run_id: str
+) -> tuple[Tracker, Run, TrainingRun]:
+    """Return the store, the pipeline run that an id means, and its training run."""
     check_identifier("RUN_ID", run_id)
 
     _check_store_exists(tracking)
@@ -103,7 +111,10 @@ def find_recorded_run(
             f"the database {database.shown_url} has no record of the run {run_id}. "
             "Name the one that the run was started with, as in database.url=URL."
         )
+    return tracker, run, training
 
+
+def _recorded_run(tracker: Tracker, run: Run, training: TrainingRun) -> ResumableRun:
     return ResumableRun(
         training=training,
         run_id=run.info.run_id,
