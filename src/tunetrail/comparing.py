@@ -23,6 +23,7 @@ from tunetrail.evaluation.scored_models import ScoredModel, same_rows
 from tunetrail.scratch import scratch_folder
 from tunetrail.stores.model_references import ModelReference, find_model
 from tunetrail.stores.tracking import Tracker, existing_store
+from tunetrail.verbosity import saying
 
 _FOLDER = "comparison"
 
@@ -30,6 +31,7 @@ SIDES = {"test": TEST, "folds": FOLD}
 """The rows that models can be compared on, by the names that users give them."""
 
 
+@saying(None)
 def compare(
     *models: str,
     tracking_uri: str | None = None,

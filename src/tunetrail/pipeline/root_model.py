@@ -5,8 +5,10 @@ from typing import Any
 
 from tunetrail.config import Settings
 from tunetrail.pipeline.root_sources import root_source
+from tunetrail.verbosity import saying
 
 
+@saying(None)
 def load_root(
     family: str,
     *,

@@ -17,8 +17,8 @@ _FACTS = (
 def runs_frame(runs: Sequence[ListedRun]) -> pd.DataFrame:
     """Return a row for each run: its facts, then all metrics, then all settings.
 
-    A cell is empty if a run lacks the metric or setting. `started` is in UTC. A setting whose
-    values are numbers in all runs has numbers in its column.
+    A cell is empty if a run lacks the metric or setting. A fact hides a setting of the same name.
+    `started` is in UTC. A setting whose values are numbers in all runs has numbers in its column.
     """
     rows = []
     for run in runs:
@@ -26,8 +26,8 @@ def runs_frame(runs: Sequence[ListedRun]) -> pd.DataFrame:
         facts |= {"run_id": run.run_id, "started": _moment(run.started)}
         rows.append({**run.params, **run.metrics, **facts})
 
-    metrics = sorted(set().union(*(run.metrics for run in runs)))
-    params = sorted(set().union(*(run.params for run in runs)) - set(metrics))
+    metrics = sorted(set().union(*(run.metrics for run in runs)) - set(_FACTS))
+    params = sorted(set().union(*(run.params for run in runs)) - {*_FACTS, *metrics})
     frame = pd.DataFrame(rows, columns=[*_FACTS, *metrics, *params])
     for name in params:
         frame[name] = _as_numbers(frame[name])
