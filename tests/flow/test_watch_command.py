@@ -101,7 +101,7 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_watch_ends_cleanly_by_a_signal_and_resumes_its_training(
+def test_watch_ends_cleanly_by_a_signal_in_the_middle_of_a_training(
     call_main: CallMain, small: list[str]
 ) -> None:
     log_pairs(60)
