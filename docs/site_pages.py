@@ -18,6 +18,7 @@ OTHER_DOCUMENTS = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
     "experiments/README.md": "lab-log.md",
 }
 """Documents outside of docs/, and the pages that they become."""

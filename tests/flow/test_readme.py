@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ def commands() -> list[list[str]]:
 
 
 def write_samples(folder: Path) -> None:
+    # tickets.csv, as the tutorial's reader makes it
+    (snippet,) = blocks("python", REPOSITORY / "docs/tutorial.md")
+    exec(compile(snippet, "tutorial.md", "exec"), {})  # noqa: S102 - our own text
     words = ["river", "stone", "cloud", "paper", "engine", "garden", "silver", "window"]
     rows = [
         {
@@ -93,6 +97,22 @@ def test_documents_link_to_what_exists() -> None:
         linked = document.parent / target if target else document
         assert linked.exists(), f"{document.name} links to {target}"
         assert not anchor or anchor in anchors(linked), f"{document.name} links to #{anchor}"
+
+
+def test_documented_extras_exist() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    extras = set(project["optional-dependencies"])
+    page = (REPOSITORY / "docs/install.md").read_text()
+    installed = [
+        extra
+        for document in DOCUMENTS
+        for extras_text in re.findall(r"pip install [^\n`]*\[([a-z,]+)\]", document.read_text())
+        for extra in extras_text.split(",")
+    ]
+
+    assert set(re.findall(r"^\| `([a-z]+)` \|", page, flags=re.MULTILINE)) == extras
+    assert len(installed) >= 8 and set(installed) <= extras
+    assert project["requires-python"] == ">=3.11" and "Python 3.11 or newer" in page
 
 
 def test_readme_is_short() -> None:
@@ -157,7 +177,7 @@ def test_readme_commands_run(
         )
         ran.append(words[1])
 
-    assert ran.count("train") == 3 and {
+    assert ran.count("train") == 4 and {
         "ingest",
         "prepare",
         "resume",

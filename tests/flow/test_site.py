@@ -13,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.processes
 
 REPOSITORY = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "experiments/README.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "experiments/README.md")
 
 
 def build(folder: Path, site: Path) -> subprocess.CompletedProcess[str]:
@@ -52,7 +52,7 @@ def documentation(tmp_path: Path) -> Path:
 def test_site_holds_every_page(site: Path) -> None:
     pages = {page.stem for page in site.glob("*.html")}
     assert {document.stem for document in (REPOSITORY / "docs").glob("*.md")} <= pages
-    assert {"index", "contributing", "changelog", "lab-log"} <= pages
+    assert {"index", "contributing", "changelog", "security", "lab-log"} <= pages
     assert not list(site.glob("*.py"))
 
 

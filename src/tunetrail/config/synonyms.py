@@ -92,7 +92,8 @@ _GUESSES_BY_KEY = {
     "embedding.matryoshka_dimensions": "matryoshka_dims mrl_dims truncate_dim matryoshka",
     "embedding.mini_batch_size": "gradcache gradcache_chunk_size cached_mini_batch_size",
     "embedding.teacher": "teacher_model teacher_model_name_or_path guide guide_model",
-    "llm.adapter.kind": "peft use_peft peft_type lora use_lora finetuning_type adapter_type",
+    "llm.adapter.kind": """peft use_peft peft_type peft_config lora use_lora finetuning_type
+        adapter_type""",
     "llm.adapter.kind=dora": "use_dora dora",
     "llm.adapter.kind=rslora": "use_rslora rslora",
     "llm.adapter.kind=qlora": "load_in_4bit use_4bit qlora quantization_config",
