@@ -46,6 +46,8 @@ _VARIABLES = {
 }
 """The environment variables that conf/ reads: the group, the key that it sets, and an example."""
 
+_NO_SESSION = "session_id must be given, as in session_id=ID. `tunetrail sessions` lists them."
+
 
 def run_composed(
     arguments: Sequence[str],
@@ -263,9 +265,7 @@ def checked_request(config: Any) -> TrainRequest:
     _check_known_keys(composed, TrainRequest)
     # Before interpolations are resolved: `prepared/${session_id}` would fail less readably.
     if OmegaConf.is_missing(config, "session_id"):
-        raise ConfigError(
-            "session_id must be given, as in session_id=ID. `tunetrail sessions` lists them."
-        )
+        raise ConfigError(_NO_SESSION)
 
     plain_values = OmegaConf.to_container(config, resolve=True)
     merged: Any = OmegaConf.merge(OmegaConf.structured(TrainRequest), plain_values)
@@ -314,6 +314,10 @@ def _explained(error: Exception) -> str:
     text = re.sub(r"\s*(full_key|object_type|reference_type)[:=]\S*", "", text)
     text = re.sub(r" To append to your config use \+\S+", "", text)
     text = re.sub(r" Config search path:.*", "", text)
+
+    # Hydra has resolved a folder that is called after the session.
+    if "Missing mandatory value: session_id" in text:
+        return _NO_SESSION
 
     variable = re.search(r"Environment variable '([^']+)' not found", text)
     if variable:
