@@ -114,7 +114,7 @@ def test_main_refuses_an_unknown_command(call_main: CallMain, command: str, hint
     assert result.exit_code == 2
 
     known = (
-        "train, resume, repro, sync, prepare, ingest, sessions, runs, sweep, compare, root, "
+        "train, watch, resume, repro, sync, prepare, ingest, sessions, runs, sweep, compare, root, "
         "report, serve, export, doctor, clean, config, completion, demo, ui"
     )
     assert (
