@@ -3,9 +3,9 @@
 The data isn't part of the project: DATA is the file `train.csv` of PolyAI's Banking77, with the
 columns `text` and `category`.
 
-`opposed`: two sessions of questions and the desk that answers them. Each desk answers questions of
-one category in the first session and of another one in the second session, so that the second one
-teaches a new meaning of the same documents. `five`: five sessions with 15 categories each, learnt
+`opposed`: two sessions of texts and labels. In the first one, a question's label is what it is
+about; in the second one, questions of other categories begin with a channel, which is their label,
+so that what they are about must not count any more. `five`: five sessions with 15 categories each, learnt
 one after the other, each from the root that the last one left.
 """
 
@@ -16,6 +16,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from tunetrail.config import (
     TrainingConfig,
 )
 from tunetrail.data.rows import records_of
+from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.forgetting import compare_by_session
 from tunetrail.evaluation.scores import Scores
 from tunetrail.pipeline.benchmark import Benchmark
@@ -40,8 +42,10 @@ from tunetrail.samples import SampleKind
 
 Row = dict[str, str]
 
-DESKS = 20
-"""Of the opposed sessions: as many categories in each of them."""
+CATEGORIES = 20
+"""Of each of the opposed sessions."""
+CHANNELS = ("App", "Phone", "Letter", "Branch", "Chat", "Partner", "Website", "Post")
+"""What the questions of the second one begin with."""
 OPEN_GATE = GateConfig(
     require_interval=False, minimum_improvement=-1.0, minimum_test_clusters=1, maximum_loss=1.0
 )
@@ -92,16 +96,20 @@ def train(settings: Settings, folder: Path, session_id: str) -> dict[str, Any]:
 def opposed(data: Path, shares: Sequence[float], questions: int) -> None:
     """Train on one session, then on the opposed one with each share of replay, and print both."""
     categories = list(questions_by_category(data, questions).items())
-    sessions = {"old": categories[:DESKS], "new": categories[DESKS : 2 * DESKS]}
+    old: list[Row] = []
+    for category, texts in categories[:CATEGORIES]:
+        old += [{"text": text, "label": category} for text in texts]
+    new: list[Row] = []
+    for _, texts in categories[CATEGORIES : 2 * CATEGORIES]:
+        for text, channel in zip(texts, cycle(CHANNELS)):
+            new.append({"text": f"{channel}: {text}", "label": channel})
+
     with tempfile.TemporaryDirectory() as scratch:
         first = Path(scratch) / "first"
         first.mkdir()
         with open_database(first) as database:
-            for session_id, of_session in sessions.items():
-                rows = []
-                for desk, (_, texts) in enumerate(of_session, start=1):
-                    rows += [{"anchor": text, "positive": f"desk {desk}"} for text in texts]
-                database.ingest(session_id, rows, SampleKind.EMBEDDING)
+            database.ingest("old", old, SampleKind.EMBEDDING)
+            database.ingest("new", new, SampleKind.EMBEDDING)
         steps = train(settings_for(first), first, "old")
         print(f"old: {scores_in_words(steps['comparison'])}", flush=True)
 
@@ -123,10 +131,11 @@ def opposed(data: Path, shares: Sequence[float], questions: int) -> None:
 
 def scores_in_words(step: dict[str, Any]) -> str:
     """Return the scores of a comparison, and the change with its interval."""
+    comparison = Comparison.from_dict(step)
     return (
-        f"{step['metric']} {step['before']:.4f} -> {step['after']:.4f} "
-        f"({step['improvement']:+.4f}, {step['lower']:+.4f} ... {step['upper']:+.4f}, "
-        f"{step['examples']} rows)"
+        f"{comparison.metric} {comparison.before:.4f} -> {comparison.after:.4f} "
+        f"({comparison.improvement:+.4f}; {comparison.interval_in_words}; "
+        f"{comparison.examples} rows)"
     )
 
 
