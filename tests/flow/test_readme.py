@@ -12,7 +12,7 @@ import pytest
 
 from tunetrail import DatabaseManager
 from tunetrail.cli import main
-from tunetrail.cli.composition import run_composed
+from tunetrail.cli.composed_run import run_composed
 from tunetrail.collecting import collect
 from tunetrail.config import TrainRequest
 

@@ -7,12 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunetrail.cli.composition import (
-    checked_request,
-    prepare_hydra,
-    readable_errors,
-)
+from tunetrail.cli.composition import checked_request, prepare_hydra
 from tunetrail.cli.conf_groups import EXPERIMENTS
+from tunetrail.cli.hydra_errors import readable_errors
 from tunetrail.cli.override_keys import check_keys
 from tunetrail.config import AUTO, MISSING, TrainRequest
 from tunetrail.config.keys import Setting, all_settings

@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from tunetrail.cli.composition import NO_HYDRA_FILES, run_composed
+from tunetrail.cli.composed_run import NO_HYDRA_FILES, run_composed
 from tunetrail.cli.conf_groups import groups_help
 from tunetrail.cli.key_help import asks_for_help
 from tunetrail.cli.output import show

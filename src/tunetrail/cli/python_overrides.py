@@ -13,10 +13,10 @@ from tunetrail.cli.composition import (
     checked_request,
     compose_config,
     prepare_hydra,
-    readable_errors,
     split_arguments,
 )
 from tunetrail.cli.conf_groups import EXPERIMENTS, OPEN_SECTIONS
+from tunetrail.cli.hydra_errors import readable_errors
 from tunetrail.cli.override_keys import check_keys
 from tunetrail.cli.unused_settings import warn_of_unused
 from tunetrail.config import TrainRequest

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tunetrail.cli.composition import NO_HYDRA_FILES, run_composed
+from tunetrail.cli.composed_run import NO_HYDRA_FILES, run_composed
 from tunetrail.cli.terminal import new_table, print_line, printable
 from tunetrail.config import TrainRequest
 from tunetrail.errors import ConfigError, UserError

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tunetrail.cli.composition import NO_HYDRA_FILES, run_composed
+from tunetrail.cli.composed_run import NO_HYDRA_FILES, run_composed
 from tunetrail.cli.output import show
 from tunetrail.cli.requirement import Requirement
 from tunetrail.cli.train import train

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunetrail.cli.composition import NO_HYDRA_FILES, run_composed
+from tunetrail.cli.composed_run import NO_HYDRA_FILES, run_composed
 from tunetrail.cli.output import show
 from tunetrail.config import TrainRequest
 from tunetrail.errors import ConfigError, TrackingError

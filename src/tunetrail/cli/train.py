@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tunetrail.cli.composition import run_composed
+from tunetrail.cli.composed_run import run_composed
 from tunetrail.cli.conf_groups import groups_help
 from tunetrail.cli.key_help import asks_for_help
 from tunetrail.cli.output import HELP as OUTPUT_HELP

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunetrail.cli.composition import NO_HYDRA_FILES, run_composed
+from tunetrail.cli.composed_run import NO_HYDRA_FILES, run_composed
 from tunetrail.cli.conf_groups import groups_help
 from tunetrail.config import TrainRequest, checked_session_ids
 from tunetrail.errors import ConfigError
