@@ -1,8 +1,8 @@
 """Python's door: what the command line does, as functions that return typed values.
 
 Each function composes the same configuration as its command, runs the same code and raises the
-error of which the command line prints the text. The classes behind it are imported when a function
-is called.
+error of which the command line prints the text. The classes that it uses are imported when a
+function is called.
 """
 
 import logging

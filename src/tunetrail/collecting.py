@@ -113,7 +113,7 @@ def _derive_all(row: Mapping[str, Any], finder: PreferenceFinder) -> tuple[Sampl
 
 
 class _LoggedRows:
-    """The logged rows of a kind, with the last feedback on each; read anew by each iteration.
+    """The logged rows of a kind, with the last feedback on each; each iteration reads them again.
 
     Attributes:
         judged: The entries of the rows with feedback, after an iteration.

@@ -92,6 +92,7 @@ def _checked_url(url: str) -> str:
         _ = parts.port  # raises ValueError for anything but a number
     except ValueError:
         is_address = False
+
     if not is_address or not url.isascii() or not url.isprintable() or " " in url:
         raise ConfigError(f"{rule}, got something else. Check its spelling.")
     if "@" in parts.netloc:
@@ -99,6 +100,7 @@ def _checked_url(url: str) -> str:
             f"{rule}, got one with a user or password. Requests are signed with "
             f"${SECRET_VARIABLE} instead; remove them."
         )
+
     return url
 
 
@@ -188,11 +190,13 @@ def send(hook: Hook, event: Event) -> str:
         "webhook-timestamp": str(timestamp),
         "webhook-signature": hook.signature(event.event_id, timestamp, body),
     }
+
     # The address has been checked: it is http or https.
     request = urllib.request.Request(hook.url, data=body, headers=headers)  # noqa: S310
     try:
         with urllib.request.build_opener(_NoRedirects).open(request, timeout=_REQUEST_SECONDS):
             return ""
+
     except urllib.error.HTTPError as error:
         error.close()
         is_redirect = 300 <= error.code < 400

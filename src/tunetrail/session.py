@@ -117,7 +117,7 @@ class Session:
     def log(self, row: Mapping[str, Any] | None = None, /, **columns: Any) -> str:
         """Log a sample and return its id, to which `feedback` refers.
 
-        The columns are those of a file for `tunetrail ingest`, such as `messages` for a
+        The columns are the same as in a file for `tunetrail ingest`, such as `messages` for a
         conversation or `anchor` and `positive` for an embedding model. A row without a time gets
         the present one as `timestamp`. It is checked when it becomes a sample: a malformed row is
         stored with the reason.

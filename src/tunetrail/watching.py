@@ -103,7 +103,7 @@ class Watch:
             except LockError as error:
                 raise UserError(
                     f"tunetrail watch must be the only one of its database, got another one for "
-                    f"{self._database.shown_url}. Stop that one first. ({error})"
+                    f"{self._database.shown_url}. Stop the other one first. ({error})"
                 ) from error
             yield
 
@@ -207,6 +207,7 @@ class Watch:
         node = ModelTrainingNode(
             NodeConfig(settings=request), self._database, started_by=started_by
         )
+
         try:
             if due.run_id is None:
                 asked = {"session_id": due.session_id, "model_type": due.family}
@@ -220,6 +221,7 @@ class Watch:
             logger.debug("where it failed", exc_info=True)
             self._refused.add(due)
             return
+
         self._on_results(node, results)
 
 

@@ -145,7 +145,7 @@ def test_a_run_goes_on_only_with_the_file_that_it_began_with(
         ("pair", r"at least 2 rows that aren't learnt from, got '48 rows, 4\d of them with near"),
         (
             "score",
-            r"rows like those of the session \(of the shape pair\), got 'general\.jsonl with",
+            r"rows like the session's \(of the shape pair\), got 'general\.jsonl with",
         ),
     ],
 )

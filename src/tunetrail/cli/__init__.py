@@ -157,15 +157,18 @@ def _run_named_command(command: str, arguments: list[str]) -> int:
         arguments = as_overrides(arguments)
     elif command in _COMMANDS:
         arguments = as_options(command, arguments)
+
     # The Tab key doesn't wait for them.
     if command != "complete":
         _load_installed_families()
+
     # These have a few options of their own; the other commands take Hydra's overrides.
     if command in ("ingest", "sessions"):
         return _run_parsed_command(command, arguments)
     if command in (*_COMMANDS, *_INTERNAL):
         module = importlib.import_module(f"tunetrail.cli.{command}")
         return int(getattr(module, command)(arguments))
+
     raise UserError(
         f"command must be one of {', '.join(_COMMANDS)}, got {command!r}."
         f"{did_you_mean(command, _COMMANDS, COMMAND_SYNONYMS)}"

@@ -79,7 +79,7 @@ def _value_schema(setting: Setting) -> dict[str, Any]:
 
 
 def _type_schema(hint: Any, bounds: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the schema of a type; bounds are those of numbers."""
+    """Return the schema of a type, with the bounds of its numbers."""
     if hint is types.NoneType:
         return {"type": "null"}
     if typing.get_origin(hint) is dict:

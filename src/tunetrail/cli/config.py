@@ -80,6 +80,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
     words_help = "KEY, or overrides as of `tunetrail train`; session_id may be missing"
     parser.add_argument("words", nargs="*", metavar="KEY|OVERRIDE", help=words_help)
     diff_help = "only what differs from the schema's defaults"
@@ -88,6 +89,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     schema_help = "print the JSON Schema of conf/ and experiments, or of one group's files"
     parser.add_argument("--schema", action="store_true", help=schema_help)
+
     options, unknown = parser.parse_known_intermixed_args(arguments)
     # An override such as ~trainer.callbacks.x begins with no dash, so that these are options.
     if unknown:

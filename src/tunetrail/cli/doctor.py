@@ -71,8 +71,10 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
     parser.add_argument("--fix", action="store_true", help="repair what can be repaired")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+
     database, store = default_database_url(), TrackingConfig().uri
     database_help = (
         "database of runs and ledger (default: $TUNETRAIL_DATABASE_URL or ./tunetrail.db)"
@@ -86,6 +88,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--output-dir", default="training_output", metavar="FOLDER", help=output_help
     )
+
     return parser.parse_args(arguments)
 
 

@@ -111,18 +111,21 @@ def _written(key: str, value: Any) -> str:
     """Return a value in Hydra's grammar; a text is quoted unless it is as one would type it."""
     # NumPy's numbers become Python's.
     value = value.item() if hasattr(value, "item") else value
+
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)
+
     if isinstance(value, str | os.PathLike):
         text = str(os.fspath(value))
         is_word = _WORD.fullmatch(text) is not None
         return text if is_word else QuotedString(text, Quote.single).with_quotes()
     if isinstance(value, Sequence) and not isinstance(value, bytes):
         return f"[{','.join(_written(key, element) for element in value)}]"
+
     raise ConfigError(
         f"{key} must be a text, a number, true, false, None, a list or a mapping, got "
         f"{type(value).__name__} {value!r}."

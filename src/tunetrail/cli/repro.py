@@ -60,12 +60,14 @@ def _check(options: list[str], overrides: list[str], run_ids: list[str]) -> None
                 f"repro has no option {option}; it has {_FORCE} and {_JSON}. "
                 "See `tunetrail repro --help`."
             )
+
     for override in overrides:
         if override.partition("=")[0].lstrip("+~").partition(".")[0] not in _STORES:
             raise ConfigError(
                 "a run is repeated with the configuration that it began with, "
                 f"got {override}. Only the keys of database and tracking can be set."
             )
+
     if len(run_ids) != 1:
         raise UserError(
             f"repro takes the id of one run, got {', '.join(run_ids) or 'none'}. "

@@ -166,9 +166,11 @@ class Cleaner:
         registered: set[str | None] = set()
         for retention in self._retentions:
             registered |= {model_id_of(version.source or "") for version in retention.versions}
+
         for model in _logged_models(tracker):
             if model.name not in self._names or model.model_id in registered:
                 continue
+
             # What another program has logged under the same name isn't touched.
             training = self._training_of(tracker, model.source_run_id)
             is_known = training is not None or model.source_run_id in self._trainings
@@ -189,6 +191,7 @@ class Cleaner:
             training = self._training_of(tracker, folder.name)
             if training is None or is_running(training):
                 continue
+
             is_deleted = tracker.find_run(folder.name) is None
             if is_deleted:
                 reason = "its run was deleted in MLflow"
@@ -196,6 +199,7 @@ class Cleaner:
                 reason = f"{training.state} on {training.updated_at:%Y-%m-%d}"
             else:
                 continue
+
             remove = partial(_remove_checkpoints, tracker, folder, is_deleted)
             yield _folder_item("checkpoints", folder, reason, remove)
 

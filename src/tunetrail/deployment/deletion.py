@@ -1,4 +1,4 @@
-"""What belongs to a registered version, and its removal in an order that survives a kill.
+"""The files and records of a registered version, and their removal, which survives a kill.
 
 MLflow's `delete_model_version` removes a line of the registry and no file. The files belong to a
 logged model, which neither that nor the deletion of its run touches, so that `mlflow gc` finds

@@ -119,12 +119,14 @@ class Doctor:
         # A model directory that has never had this model needs none.
         if not link.parent.is_dir():
             return
+
         if link.exists() and not link.is_symlink():
             yield Finding(
                 text=f"{link} is a folder of its own, not the link to root",
                 advice=f"move it away: mv {link} {link}-before",
             )
             return
+
         exported = exported_version(self.model_dir, moves.name)
         if exported != root or (root is not None and not link.exists()):
             yield Finding(

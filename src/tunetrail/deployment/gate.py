@@ -156,12 +156,14 @@ def _cost_objection(costs: ModelCosts | None, config: GateConfig) -> str | None:
     """Return which limit the costs break; None if they keep them all."""
     if costs is None:
         return None
+
     size, limit = costs.model_mib, config.maximum_model_mib
     if size is not None and limit is not None and size > limit:
         return (
             f"the model has {size:.1f} MiB, where gate.maximum_model_mib={limit:g} is exceeded by "
             f"{size - limit:.1f}. Train a smaller base model, or raise the limit"
         )
+
     latency, limit = costs.latency, config.maximum_latency_ms
     if latency is None or limit is None or latency.lower <= limit:
         return None

@@ -210,6 +210,7 @@ def apply_retention(moves: RootMoves, keep_versions: int, keep_days: int) -> Non
                 size / 1e6,
                 reason,
             )
+
     # What was trained is safe, and the next run or `tunetrail clean` deletes it.
     except TunetrailError as error:
         logger.warning("%s: retention deleted not all that it may: %s", moves.name, error)

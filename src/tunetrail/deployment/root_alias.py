@@ -114,7 +114,7 @@ class RootAlias:
 
         Raises:
             DeploymentError: The version's files are gone, aren't those that were registered, or
-                are those of another flavor.
+                belong to another flavor.
         """
         uri = f"models:/{self.name}/{version}"
         with contextlib.ExitStack() as stack:

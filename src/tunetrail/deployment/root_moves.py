@@ -133,6 +133,7 @@ class RootMoves:
             version = self.alias.find(intent.version)
             if version is not None:
                 remove_version(self.alias.tracker, version, intent.reason)
+
         self.database.decide_intent(intent, decision, reason)
         logger.warning(
             "%s/%s: a process died while it deleted the version; now it is %s (%s)",

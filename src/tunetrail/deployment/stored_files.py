@@ -1,4 +1,4 @@
-"""Files in an artifact store that can be counted and removed: those of a model, or of a run."""
+"""The files of a model or a run in an artifact store, to count and to remove them."""
 
 import contextlib
 import posixpath

@@ -106,7 +106,7 @@ def copy_model(files: Path, folder: Path, uri: str) -> None:
         uri: The version.
 
     Raises:
-        DeploymentError: The files are those of an unknown flavor.
+        DeploymentError: The files belong to an unknown flavor.
     """
     present = [files / name for name in _MODEL_FOLDERS if (files / name).is_dir()]
     if not present:

@@ -70,7 +70,7 @@ class FamilyTraining:
         earlier_sessions(self.settings, lineage, root, self.started.session_ids)
 
     def _results(self, family: ModelFamily) -> dict[str, Any]:
-        """Return a family's results by step, from an earlier attempt if that one finished."""
+        """Return a family's results by step, or what an earlier attempt finished with."""
         run = self.started.run
         if self.started.is_finished(family):
             run_id = self.started.model_runs[family.name].run_id

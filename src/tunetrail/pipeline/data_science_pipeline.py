@@ -317,7 +317,7 @@ class DataSciencePipeline:
 
 
 def _by_session(rows: Rows, name: str, reference: pd.DataFrame | None) -> Mapping[str, SessionRows]:
-    """Return rows by session; those of no session have the given name."""
+    """Return rows by session; rows of no session get the given name."""
     if isinstance(rows, Mapping):
         return rows
     return {name: SessionRows(rows=rows, reference=reference)}

@@ -1,4 +1,4 @@
-"""The model families, by name: embedding models, language models, and those of installed packages.
+"""The model families, by name: embedding models, language models, and what packages add.
 
 The pipeline and the node look a family up by its name, which is the model type of a request. A
 further family is one more record, registered from anywhere; an installed package names its own as

@@ -59,7 +59,7 @@ class GeneralFile:
         check(
             any(is_comparable),
             GENERAL_FILE,
-            f"a file with rows like those of the session (of the shape {shape})",
+            f"a file with rows like the session's (of the shape {shape})",
             f"{self.name} with {', '.join(sorted(set(shapes)))}",
             f"Add such rows to it, or set {GENERAL_FILE}=null.",
         )

@@ -104,6 +104,7 @@ def earlier_sessions(
             return earlier
         known = ", ".join(learnt) or "no session that the ledger knows"
         reason = f"version {root} of {lineage.family.name} has learnt from {known}"
+
     raise ConfigError(
         f"replay must be 0 until root has learnt from an earlier session, got "
         f"{settings.replay:g}: {reason}. Leave it out this time."

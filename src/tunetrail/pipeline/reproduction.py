@@ -141,7 +141,7 @@ class Reproduction:
 
 
 def metric_pairs(then: Mapping[str, float], now: Mapping[str, float]) -> list[MetricPair]:
-    """Return the metrics of a repeated run with their values then, without those of its costs.
+    """Return the metrics of a repeated run with their values then, without its costs.
 
     What a run measures in stages that aren't repeated, such as the deployment, isn't compared.
 

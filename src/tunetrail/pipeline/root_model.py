@@ -17,7 +17,7 @@ def load_root(
     database_url: str | None = None,
     model_dir: str | Path | None = None,
 ) -> Any:
-    """Load the root model of a family onto the CPU, from files that are those that were promoted.
+    """Load the root model of a family onto the CPU, from the very files that were promoted.
 
     Args:
         family: `embedding` or `llm`.

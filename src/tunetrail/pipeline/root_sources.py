@@ -178,7 +178,7 @@ def root_source(
     database_url: str | None = None,
     model_dir: str | Path | None = None,
 ) -> RootSource:
-    """Return where root of a family comes from; the arguments are those of `load_root`."""
+    """Return where root of a family comes from; the arguments are `load_root`'s."""
     if settings is not None and not isinstance(settings, Settings):
         raise ConfigError(
             "settings must be a tunetrail.config.Settings, such as node.settings, got a value of "

@@ -70,6 +70,6 @@ class BodyLimit:
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         text = f"the body must have at most {self.most_bytes} bytes. Send several requests."
         response = error_response(413, text)
-        # What is left of the body is never read, so the connection can't serve another request.
+        # The rest of the body is never read, so the connection can't serve another request.
         response.headers["connection"] = "close"
         await response(scope, receive, send)

@@ -1,7 +1,7 @@
 """Locks that all processes of a database share, and that end with the process that holds them.
 
-SQLite's are files next to the database, for the processes of one machine; PostgreSQL's are held by
-the server, for those of all machines.
+SQLite's are files next to the database, for the processes of one machine. PostgreSQL's are held by
+the server, for the processes of all machines.
 """
 
 import contextlib

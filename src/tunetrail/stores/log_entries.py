@@ -1,7 +1,7 @@
 """What applications log: rows, feedback on rows, and the ends of sessions, in their order.
 
 The entries of a session are what a file is to `ingest`: its samples are made from all of them
-together. An entry has an id of its own, so that one that is delivered twice is stored once.
+together. An entry has an id of its own, so that an entry that is delivered twice is stored once.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -111,7 +111,7 @@ class LogSpool:
         return _read_lines(path, start, end)
 
     def mark_delivered(self, size: int) -> None:
-        """Note the delivery of so many bytes; remove the file if nothing else is in it."""
+        """Note the delivery of `size` bytes; remove the file if nothing else is in it."""
         with self._lock:
             self._delivered += size
             if self.has_entries or self._file is None or self.path is None:
@@ -167,11 +167,13 @@ def deliver_left_entries(database: DatabaseManager, folder: Path) -> int:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue  # its process is alive
+
             size, start = file.seek(0, os.SEEK_END), 0
             while data := _read_lines(path, start, size):
                 added += database.add_log_entries(list(entries_of(data)))
                 start += len(data)
             path.unlink(missing_ok=True)
+
     with contextlib.suppress(OSError):
         folder.rmdir()
     return added

@@ -223,10 +223,12 @@ def deliver_spools(client: MlflowClient, uri: str, folder: Path) -> list[Deliver
             except BlockingIOError:
                 deliveries.append(Delivery(path=path, is_running=True))
                 continue
+
             delivery = _deliver_spool(sender, uri, path, file)
             if delivery.problem is None:
                 path.unlink(missing_ok=True)
             deliveries.append(delivery)
+
     with contextlib.suppress(OSError):
         folder.rmdir()
     return deliveries

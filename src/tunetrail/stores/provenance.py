@@ -47,6 +47,7 @@ def run_git(*arguments: str, folder: Path | None = None) -> str | None:
     executable = shutil.which("git")
     if executable is None:
         return None
+
     command = [executable, *arguments]
     try:
         done = subprocess.run(  # noqa: S603 - fixed words
@@ -61,4 +62,5 @@ def run_git(*arguments: str, folder: Path | None = None) -> str | None:
     # A git that hangs or can't be started costs a run its tags, never the training.
     except (OSError, subprocess.TimeoutExpired):
         return None
+
     return done.stdout if done.returncode == 0 else None

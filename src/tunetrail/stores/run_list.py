@@ -94,6 +94,7 @@ class ListedRun:
             "test_rows": self.test_rows,
             "sweep": self.parent_run_id,
         }
+
         known = {name: value for name, value in own.items() if value not in (None, "")}
         return {**self.params, **self.metrics, **known}
 
@@ -217,6 +218,7 @@ def parse_conditions(texts: Iterable[str], runs: Sequence[ListedRun]) -> list[Co
                 f"--where must be KEY=VALUE, or with one of {', '.join(_COMPARE)}, got {text!r}. "
                 "Write, for example, --where 'embedding/after>0.8'."
             )
+
         key, sign, value = find_key("--where", match["key"], runs), match["sign"], match["value"]
         is_order = sign not in ("=", "!=")
         # Moments are the only texts that have an order.
@@ -224,6 +226,7 @@ def parse_conditions(texts: Iterable[str], runs: Sequence[ListedRun]) -> list[Co
             raise UserError(
                 f"--where must compare with a number by {sign}, got {text!r}. Use = or != for text."
             )
+
         conditions.append(Condition(key=key, sign=sign, value=value))
     return conditions
 
@@ -245,6 +248,7 @@ def find_key(option: str, key: str, runs: Sequence[ListedRun]) -> str:
     # Nothing is listed anyway.
     if key in names or not runs:
         return key
+
     ends = [re.split(r"[./]", name)[-1] for name in names]
     matching = [name for name in names if name.endswith((f".{key}", f"/{key}"))]
     if len(matching) == 1:
@@ -255,6 +259,7 @@ def find_key(option: str, key: str, runs: Sequence[ListedRun]) -> str:
             f"{option} must name one fact, setting or metric, got {key!r}, which may be {shown}. "
             "Name one of them."
         )
+
     raise UserError(
         f"{option} must name a fact, setting or metric of the listed runs, got {key!r}."
         f"{did_you_mean(key, [*names, *ends])} `tunetrail runs --json` shows all of them."

@@ -205,6 +205,7 @@ class TrackedRun:
         # As JSON in ASCII, so that no character of the data can break a page or the encoding.
         text = table.to_json(orient="split", index=False, force_ascii=True)
         folder, _, name = file.rpartition("/")
+
         with (
             self.tracker.request(),
             scratch_folder() as local,
@@ -212,6 +213,7 @@ class TrackedRun:
             path = local / name
             write_private_text(path, text)
             self.tracker.client.log_artifact(self.run_id, str(path), folder or None)
+
             tags = self.tracker.client.get_run(self.run_id).data.tags
             tables = json.loads(tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
             if entry not in tables:

@@ -1,4 +1,4 @@
-"""What lies behind MLflow: a SQLite file, a database or a server, and the locks on it."""
+"""MLflow's store: a SQLite file, a database or a server, and the locks on it."""
 
 import contextlib
 import functools

@@ -57,6 +57,7 @@ def read_last_runs(database: DatabaseConnection) -> Mapping[tuple[str, str], Las
         # Later runs take the place of earlier ones.
         .order_by(run.created_at, run.id)
     )
+
     last_runs = {}
     with database.reading() as connection:
         for session_id, model_type, run_id, state, started_by, created_at in connection.execute(
@@ -68,6 +69,7 @@ def read_last_runs(database: DatabaseConnection) -> Mapping[tuple[str, str], Las
                 started_by=started_by,
                 created_at=created_at,
             )
+
     return last_runs
 
 

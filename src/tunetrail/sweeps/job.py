@@ -76,7 +76,7 @@ def run_job(
         remove_folders(settings, [study.job(job.number)])
         raise
 
-    # The best job only ever gets better, so a job that is behind it stays behind.
+    # The best job only ever gets better, so a job that is worse stays worse.
     ended, candidates = study.job(job.number), candidates_of(study)
     in_the_running = [candidate.number for candidate in candidates]
     beaten = [job for job in (*former_candidates, ended) if job.number not in in_the_running]

@@ -205,6 +205,7 @@ def jobs_table(summary: SweepSummary) -> pd.DataFrame:
         lower, upper = job.interval or (None, None)
         values = job.values or (None,) * len(summary.objectives)
         names = [objective.name for objective in summary.objectives]
+
         rows.append(
             {
                 "job": job.number,
@@ -219,6 +220,7 @@ def jobs_table(summary: SweepSummary) -> pd.DataFrame:
                 "reason": job.reason,
             }
         )
+
     return pd.DataFrame(rows)
 
 

@@ -1,4 +1,4 @@
-"""Joined sessions: the files and accounts of several prepared sessions become those of one."""
+"""Joins the files and accounts of several prepared sessions into one session."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

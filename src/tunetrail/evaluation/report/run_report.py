@@ -64,7 +64,7 @@ class ModelReport:
     def forgetting(self) -> dict[str, Comparison]:
         """The comparison on each session and on the general set, the worst change first.
 
-        The sessions are the earlier ones, and those of the training if there are several.
+        The sessions are the earlier ones, and the training's own if it has several.
         """
         step = self.steps["comparison"]
         changes = dict(step.get("earlier_sessions") or {})

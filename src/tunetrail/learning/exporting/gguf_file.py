@@ -80,7 +80,7 @@ def write_gguf(described: GgufModel, file: Path, name: str, precision: str) -> N
         described: The model.
         file: The file.
         name: Its name in the file.
-        precision: One of `PRECISIONS`; vectors, such as those of norms, stay in float32.
+        precision: One of `PRECISIONS`; vectors, such as the norms', stay in float32.
     """
     import gguf
 

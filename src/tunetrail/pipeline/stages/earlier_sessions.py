@@ -102,7 +102,7 @@ def _log_changes(context: StageContext, group: str, comparisons: Mapping[str, Co
 def primary_scores(
     context: StageContext, fitted: FittedModel, reference: Any, rows: pd.DataFrame
 ) -> tuple[Scores, Scores]:
-    """Return the candidate's scores by the primary metric, and those of the version to beat.
+    """Return the scores of the candidate and of the version to beat, by the primary metric.
 
     Queries are ranked among the documents of these rows.
 

@@ -87,7 +87,7 @@ def evaluate(
         context: The run.
         prepared: The rows.
         fitted: The candidate.
-        out_of_fold: Scores of the folds' held-out rows, kept with those of the test rows.
+        out_of_fold: Scores of the folds' held-out rows, kept with the scores of the test rows.
     """
     state = context.state
     to_beat = version_to_beat(context)

@@ -77,7 +77,7 @@ class JobProcess:
 
     Args:
         job: The job.
-        environment: Further variables to set, such as those of a slot.
+        environment: Further variables to set, such as a slot's.
     """
 
     def __init__(self, job: Job, environment: Mapping[str, str] | None = None) -> None:

@@ -101,6 +101,7 @@ class _Batch:
             signal.Signals(signal_number).name,
             len(self._running),
         )
+
         try:
             # All are asked before the first is waited for: they save at the same time.
             for _, process in self._running:

@@ -23,5 +23,6 @@ def upgrade() -> None:
         sa.Column("digest", sa.Text, nullable=False),
         sa.UniqueConstraint("model_name", "digest", name="benchmark_rows_once"),
     )
+
     columns = ["model_name", "shape", "id"]
     op.create_index("benchmark_rows_of_shape", "benchmark_rows", columns)

@@ -1,4 +1,4 @@
-"""Trainings of several sessions: the sessions of each run, and those of each decision."""
+"""Trainings of several sessions: the sessions of each run and of each decision."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -22,6 +22,7 @@ def upgrade() -> None:
         ),
         sa.UniqueConstraint("session_id", "training_run_id", name="training_run_sessions_once"),
     )
+
     op.execute(
         "INSERT INTO training_run_sessions (training_run_id, position, session_id) "
         "SELECT id, 0, session_id FROM training_runs"

@@ -28,6 +28,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("entry_id", name="log_entries_once"),
     )
     op.create_index("log_entries_in_order", "log_entries", ["session_id", "id"])
+
     op.create_table(
         "hook_deliveries",
         sa.Column("event_id", sa.Text, primary_key=True),
@@ -36,6 +37,7 @@ def upgrade() -> None:
         sa.Column("next_attempt_at", UtcDateTime, nullable=False),
         sa.Column("created_at", UtcDateTime, nullable=False),
     )
+
     op.add_column("sessions", sa.Column("collected_entries", RowId))
     op.add_column("samples", sa.Column("logged", sa.Boolean))
     op.add_column("training_runs", sa.Column("started_by", sa.Text))
