@@ -403,9 +403,9 @@ def test_train_shows_the_traceback_with_debug_only(call_main: CallMain, session:
     assert result.err.splitlines()[-1].startswith("error: session 's1' has no llm samples")
 
 
-def test_train_request_is_the_settings_and_what_names_the_job() -> None:
+def test_train_request_is_the_settings_the_job_and_the_watch() -> None:
     from tunetrail.config import Settings, TrainRequest
 
     settings_fields = {field.name for field in dataclasses.fields(Settings)}
     request_fields = {field.name for field in dataclasses.fields(TrainRequest)}
-    assert request_fields - settings_fields == {"session_id", "model_type"}
+    assert request_fields - settings_fields == {"session_id", "model_type", "watch"}
