@@ -62,9 +62,9 @@ def test_a_value_of_a_text_key_is_the_text_that_was_typed(
 
 def test_lists_quotes_interpolations_and_numbers_keep_their_meaning(call_main: CallMain) -> None:
     meanings = {
-        "augmentation.methods": ("[typo,2026_11]", ["typo", "2026_11"]),
+        "augmentation.methods": ("[typo,word_swap]", ["typo", "word_swap"]),
         "augmentation.translation_models": ("[ 1e3 , '0_1' ]", ["1e3", "0_1"]),
-        "llm.adapter.target_modules": ("[no,true]", ["no", "true"]),
+        "llm.adapter.target_modules": ("[no,true,2026_11]", ["no", "true", "2026_11"]),
         "embedding.shape": ("null", None),
         "embedding.teacher": ("'1_0'", "1_0"),
         "tracking.experiment": ("s${seed}", "s10"),
