@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from tunetrail.collecting import Collection
 from tunetrail.data.conventions.reading import IngestAccount
 from tunetrail.data.formats import position_unit
+from tunetrail.reporting.readable import counted
 
 
 def read_as_lines(account: IngestAccount) -> Iterator[str]:
@@ -47,8 +48,3 @@ def first_reason(account: IngestAccount) -> str:
     """Return the commonest reason of rejection with its number of rows, for an error."""
     rejections = max(account.rejections.values(), key=lambda rejections: rejections.rows)
     return f"{counted(rejections.rows, 'row')}: {rejections.reason}"
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a number and what it counts, such as `1 row` or `2 rows`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -13,7 +13,6 @@ from rich.table import Table
 
 from tunetrail.cli.ingest_account import (
     collection_line,
-    counted,
     first_reason,
     read_as_lines,
     unlearnt_lines,
@@ -47,6 +46,7 @@ from tunetrail.data.formats import (
 )
 from tunetrail.errors import SampleError
 from tunetrail.reporting.progress import progress_console
+from tunetrail.reporting.readable import counted
 from tunetrail.samples import (
     COMMON_COLUMNS,
     BrokenRow,

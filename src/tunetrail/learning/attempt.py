@@ -4,10 +4,11 @@ import math
 from pathlib import Path
 
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar
+from pytorch_lightning.callbacks import EarlyStopping
 
 from tunetrail.config import TrainingConfig
 from tunetrail.learning.devices import device_kind
+from tunetrail.learning.lightning_internals import TrainingProgressBar
 from tunetrail.learning.preflight.checks import FamilyChecks
 from tunetrail.learning.preflight.running import Preflight
 from tunetrail.learning.recovery.checkpoints import LastCheckpoint
@@ -189,7 +190,7 @@ class Attempt:
             AppliedRecovery(self.recovery, self.reporter.report),
             self.reporter,
             NonFiniteGuard(),
-            RichProgressBar(leave=True, console_kwargs=console_settings()),
+            TrainingProgressBar(leave=True, console_kwargs=console_settings()),
         ]
 
         if self.judges:

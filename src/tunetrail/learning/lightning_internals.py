@@ -6,6 +6,20 @@ that an upgrade says which one has gone.
 
 from typing import Any
 
+from pytorch_lightning.callbacks import RichProgressBar
+
+
+class TrainingProgressBar(RichProgressBar):
+    """Lightning's progress bar, which counts the epochs from 1: `epoch 1 of 3`."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        epochs = self.trainer.max_epochs
+        # -1 is Lightning's word for no limit.
+        of_all = "" if epochs in (None, -1) else f" of {epochs}"
+        description = f"epoch {current_epoch + 1}{of_all}"
+        # As wide as the bar of the validation, or the line would flicker.
+        return description.ljust(len(self.validation_description))
+
 
 def scale_batches(fit_loop: dict[str, Any], parts: int, parts_before: int) -> None:
     """Count a fit loop's micro-batches as if each had been cut into another number of parts.

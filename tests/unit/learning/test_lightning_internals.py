@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from tunetrail.learning.lightning_internals import scale_batches
+from tunetrail.learning.lightning_internals import TrainingProgressBar, scale_batches
 
 BATCHES = 4
 EPOCHS = 2
@@ -167,3 +167,22 @@ def test_a_loader_without_a_state_needs_no_scaling() -> None:
     scale_batches(fit_loop, parts=2, parts_before=1)
 
     assert fit_loop["epoch_loop.batch_progress"]["total"] == {"ready": 4, "completed": 3}
+
+
+@pytest.mark.parametrize(("max_epochs", "shown"), [(2, "epoch 1 of 2"), (-1, "epoch 1  ")])
+def test_the_progress_bar_counts_epochs_from_one(
+    max_epochs: int, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = lightning.Trainer(
+        max_epochs=max_epochs,
+        max_steps=1,
+        callbacks=[TrainingProgressBar(leave=True)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        accelerator="cpu",
+    )
+
+    trainer.fit(Network(), DataLoader(torch.zeros(BATCHES, 1)))
+
+    assert f"{shown} " in capsys.readouterr().out

@@ -18,6 +18,7 @@ from tunetrail.learning.preflight.machine import (
     check_worst_batch,
 )
 from tunetrail.learning.training_plan import TrainingPlan
+from tunetrail.reporting.readable import counted
 
 logger = logging.getLogger(__name__)
 
@@ -71,10 +72,10 @@ class Preflight(Callback):
 
         report.raise_error()
         logger.info(
-            "preflight: %d checks in %.1f s, %d warnings",
-            len(report.findings),
+            "preflight: %s in %.1f s, %s",
+            counted(len(report.findings), "check"),
             report.seconds,
-            len(warnings),
+            counted(len(warnings), "warning"),
         )
 
     def _machine_checks(self) -> Sequence[Check]:
