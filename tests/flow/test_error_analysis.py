@@ -12,6 +12,7 @@ import pytest
 from tunetrail import DataSciencePipeline
 from tunetrail.config import Settings, SplitConfig
 from tunetrail.data.rows import rows_frame
+from tunetrail.pipeline.history import History
 from tunetrail.samples import SampleKind, parse_sample
 
 WORDS = "apple river engine window doctor garden planet violin hammer island".split()  # noqa: SIM905
@@ -41,7 +42,7 @@ def run(
     outcome = pipeline.run(
         "embedding",
         rows_frame(enumerate(samples)),
-        read_own_columns=read_own_columns,
+        history=History(read_own_columns=read_own_columns),
         until="evaluate",
     )
     client = pipeline.tracker.client

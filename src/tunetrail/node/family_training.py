@@ -10,13 +10,13 @@ from tunetrail.node.started_run import StartedRun, session_tags
 from tunetrail.pipeline import STAGES, STEPS, DataSciencePipeline, Outcome
 from tunetrail.pipeline.benchmark import Benchmark
 from tunetrail.pipeline.families import requested_families
+from tunetrail.pipeline.history import History, RunLedger
 from tunetrail.pipeline.lineage import Lineage
 from tunetrail.pipeline.looks import earlier_looks, promotion_rows, recorded_digest
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.recording import resumable, summarize
 from tunetrail.pipeline.replay import earlier_sessions
 from tunetrail.pipeline.session_rows import rows_by_session
-from tunetrail.pipeline.stage_context import RunLedger
 from tunetrail.pipeline.stages.fit import ValidationSink, ignore_validation
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.resumable_runs import finished_steps
@@ -87,10 +87,30 @@ class FamilyTraining:
         on_validation: ValidationSink = ignore_validation,
     ) -> Outcome:
         """Take one family through the pipeline, to the end of the stage `until`."""
-        started, database, session_ids = self.started, self.database, self.started.session_ids
+        started, session_ids = self.started, self.started.session_ids
         interrupted = started.model_runs.get(family.name)
         shares_run = started.shares_run(family)
         tracker = started.run.tracker
+
+        return DataSciencePipeline(self.settings, tracker=tracker).run(
+            family.name,
+            rows_by_session(self.database, session_ids, family, self.settings),
+            name=name_of_sessions(session_ids),
+            parent=None if shares_run else started.run,
+            tags=session_tags(session_ids),
+            on_validation=on_validation,
+            history=self._history(family),
+            general_file=started.general_files.get(family.name),
+            selection=started.selection,
+            until=until,
+            run=started.run if shares_run else None,
+            resumed=tracker.run(interrupted.run_id) if interrupted else None,
+        )
+
+    def _history(self, family: ModelFamily) -> History:
+        """Return what the database knows of the family's earlier trainings."""
+        started, database, session_ids = self.started, self.database, self.started.session_ids
+        interrupted = started.model_runs.get(family.name)
         prefix = self.settings.tracking.prefix
         name_of_root = self.settings.tracking.registered_name(family.name)
 
@@ -105,27 +125,16 @@ class FamilyTraining:
         def read_digest(version: str, run_id: str) -> str | None:
             return recorded_digest(database.promotions(name_of_root), version, run_id)
 
-        return DataSciencePipeline(self.settings, tracker=tracker).run(
-            family.name,
-            rows_by_session(database, session_ids, family, self.settings),
-            name=name_of_sessions(session_ids),
-            parent=None if shares_run else started.run,
-            tags=session_tags(session_ids),
-            on_validation=on_validation,
+        return History(
             count_looks=count_looks,
             lineage=Lineage(database=database, family=family, prefix=prefix),
             read_own_columns=database.read_own_columns,
             benchmark=Benchmark(
                 database=database, family=family, session_ids=session_ids, prefix=prefix
             ),
-            general_file=started.general_files.get(family.name),
             read_promotion_rows=read_promotion_rows,
-            selection=started.selection,
-            until=until,
             read_digest=read_digest,
-            run=started.run if shares_run else None,
             ledger=RunLedger(
                 database=database, run_id=started.training_run_id, session_ids=session_ids
             ),
-            resumed=tracker.run(interrupted.run_id) if interrupted else None,
         )

@@ -29,6 +29,7 @@ from tunetrail.pipeline.environment import (
     read_environment,
 )
 from tunetrail.pipeline.families import family_named
+from tunetrail.pipeline.history import History
 from tunetrail.pipeline.lineage import Lineage
 from tunetrail.pipeline.looks import recorded_digest
 from tunetrail.pipeline.reproduction import (
@@ -262,14 +263,18 @@ class _Repetition:
             )
         look = float(family.comparison.get("look", 1.0))
         prefix = self.settings.tracking.prefix
+        history = History(
+            count_looks=lambda sketch: look - 1.0,
+            lineage=Lineage(database=self.database, family=family.family, prefix=prefix),
+            read_own_columns=self.database.read_own_columns,
+        )
+
         return DataSciencePipeline(self.settings, tracker=self.tracker).run(
             family.family.name,
             sessions,
             name=name_of_sessions(self.session_ids),
             tags=session_tags(self.session_ids),
-            count_looks=lambda sketch: look - 1.0,
-            lineage=Lineage(database=self.database, family=family.family, prefix=prefix),
-            read_own_columns=self.database.read_own_columns,
+            history=history,
             registry=self._registry(family, root),
             until=stage,
             run=run,

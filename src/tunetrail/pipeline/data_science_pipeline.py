@@ -11,23 +11,16 @@ import pandas as pd
 
 from tunetrail.config import Settings, check_identifier, sessions_of_name
 from tunetrail.data.flow.prepared import PreparedSession
-from tunetrail.deployment.registry import ReadDigest, Registry, no_digest
+from tunetrail.deployment.registry import Registry
 from tunetrail.errors import naming_section
 from tunetrail.learning.models.catalog import ResolvedModel
 from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.training.out_of_memory import explaining_full_memory
-from tunetrail.pipeline.benchmark import Benchmark
 from tunetrail.pipeline.corpus_file import corpus_documents
 from tunetrail.pipeline.families import family_named
 from tunetrail.pipeline.general_file import GeneralFile, read_general_file
+from tunetrail.pipeline.history import NO_HISTORY, History
 from tunetrail.pipeline.jobs import ignore_metrics
-from tunetrail.pipeline.lineage import Lineage
-from tunetrail.pipeline.looks import (
-    CountLooks,
-    ReadPromotionRows,
-    no_looks,
-    no_promotion_rows,
-)
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.pipeline.outcome import STAGES, Outcome, OutcomeState, Pruned, check_stage
@@ -36,12 +29,7 @@ from tunetrail.pipeline.run_names import run_name
 from tunetrail.pipeline.run_settings import family_params
 from tunetrail.pipeline.run_state import RunState, working_folder
 from tunetrail.pipeline.session_rows import SessionRows
-from tunetrail.pipeline.stage_context import (
-    ReadOwnColumns,
-    RunLedger,
-    StageContext,
-    no_own_columns,
-)
+from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.check_room import check_room
 from tunetrail.pipeline.stages.cross_validate import cross_validate
 from tunetrail.pipeline.stages.deploy import Deployment, deploy
@@ -156,15 +144,9 @@ class DataSciencePipeline:
         on_metrics: MetricsSink = ignore_metrics,
         on_validation: ValidationSink = ignore_validation,
         on_decision: Callable[[Deployment], None] = ignore_decision,
-        count_looks: CountLooks = no_looks,
-        lineage: Lineage | None = None,
-        read_own_columns: ReadOwnColumns = no_own_columns,
-        benchmark: Benchmark | None = None,
+        history: History = NO_HISTORY,
         general_file: GeneralFile | None = None,
-        read_promotion_rows: ReadPromotionRows = no_promotion_rows,
         selection: str | None = None,
-        read_digest: ReadDigest = no_digest,
-        ledger: RunLedger | None = None,
         registry: Registry | None = None,
         until: str = "deploy",
         run: TrackedRun | None = None,
@@ -185,24 +167,11 @@ class DataSciencePipeline:
                 `Pruned` as well.
             on_decision: Called once root has moved or has been refused, before the model directory
                 follows; again if the run was interrupted right after that.
-            count_looks: Counts how often test rows were asked since root last moved; without it,
-                every look is the first.
-            lineage: Knows what registered versions have learnt from, so that test rows with twins
-                among it are left out; without it, none is.
-            read_own_columns: Reads the columns of rows that no shape knows, by which the scores
-                are divided; without it, there are none.
-            benchmark: Test rows of earlier sessions, on which the candidate is scored as well and
-                which the test rows join; without it, nothing is known of forgetting.
+            history: What a database knows of earlier trainings.
             general_file: The general file of the settings, if it has been read already.
-            read_promotion_rows: Reads which test rows a version was promoted by; without it, root
-                has no figure of its own.
             selection: How the candidate was chosen among several, for the decision's sentence.
-            read_digest: Reads the digest of a version's files from the ledger; without it, the
-                version's own tag tells it.
-            ledger: Where the intent and the decision of a move of root are written down; without
-                it, root moves without a record.
-            registry: The versions of the model type, with a `read_digest` of its own; opened from
-                the settings if None.
+            registry: The versions of the model type, with a way of its own to read digests;
+                opened from the settings if None.
             until: The stage after which the run ends. A run that ends early keeps its folder and
                 can be resumed; if it ends with `fit`, its model is scored on the validation rows.
             run: An open run to write to, which the caller ends, such as that of a request for one
@@ -225,7 +194,6 @@ class DataSciencePipeline:
             check_identifier("name", session_id)
         family = family_named(model_type)
         base = family.resolve_base(self.settings)
-        name_of_root = self.settings.tracking.registered_name(family.name)
         documents = corpus_documents(self.settings.evaluation, self.settings.cleaning)
         if general_file is None:
             general_file = read_general_file(self.settings, family.kind)
@@ -252,16 +220,11 @@ class DataSciencePipeline:
             run=run,
             state=state,
             base=base,
-            registry=registry or Registry(self.tracker, name_of_root, family.flavor, read_digest),
-            count_looks=count_looks,
-            lineage=lineage,
-            read_own_columns=read_own_columns,
-            benchmark=benchmark,
+            registry=registry or self._registry(family, history),
+            history=history,
             corpus_documents=documents,
             general_file=general_file,
-            read_promotion_rows=read_promotion_rows,
             selection=selection,
-            ledger=ledger,
         )
         run_end = run.finish_on_exit() if is_own_run else contextlib.nullcontext()
         full_memory = explaining_full_memory("Use a smaller model, or free memory.")
@@ -305,6 +268,10 @@ class DataSciencePipeline:
 
     def _folder(self, run_id: str) -> Path:
         return Path(self.settings.output_dir) / check_identifier("run_id", run_id)
+
+    def _registry(self, family: ModelFamily, history: History) -> Registry:
+        name = self.settings.tracking.registered_name(family.name)
+        return Registry(self.tracker, name, family.flavor, history.read_digest)
 
     def _start_run(
         self, family: ModelFamily, name: str, parent: TrackedRun | None, tags: Mapping[str, str]

@@ -139,7 +139,7 @@ def _details_of(
     context: StageContext, rows: pd.DataFrame, taken: Collection[str]
 ) -> tuple[pd.DataFrame, list[str]]:
     """Return `row_details` of rows, with the user's own columns from where the run reads them."""
-    own_columns = context.read_own_columns(rows["row_id"].tolist())
+    own_columns = context.history.read_own_columns(rows["row_id"].tolist())
     return row_details(rows, own_columns, context.settings.cleaning.privacy, taken)
 
 

@@ -1,6 +1,6 @@
 """What the stages of a run share: settings, MLflow run, state, base model and registry."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,28 +13,12 @@ from tunetrail.deployment.registry import Registry
 from tunetrail.evaluation.scores import Scores
 from tunetrail.learning.learner import Learner
 from tunetrail.learning.models.catalog import ResolvedModel
-from tunetrail.pipeline.benchmark import Benchmark
 from tunetrail.pipeline.general_file import GeneralFile
-from tunetrail.pipeline.lineage import Lineage
-from tunetrail.pipeline.looks import (
-    CountLooks,
-    ReadPromotionRows,
-    no_looks,
-    no_promotion_rows,
-)
+from tunetrail.pipeline.history import NO_HISTORY, History
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.pipeline.run_state import RunState
-from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.tracking import TrackedRun
-
-ReadOwnColumns = Callable[[Sequence[int]], Mapping[int, Mapping[str, Any]]]
-"""Takes row ids; returns, by row id, the columns that the user gave the rows and no shape knows."""
-
-
-def no_own_columns(row_ids: Sequence[int]) -> Mapping[int, Mapping[str, Any]]:
-    """Return nothing: rows that are in no database have no further columns."""
-    return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,21 +32,6 @@ class ReferenceScores:
 
     version: ModelVersion | None
     scores: Scores
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunLedger:
-    """The ledger, for the decisions on the candidates of one training run.
-
-    Attributes:
-        database: Holds the ledger.
-        run_id: The training run.
-        session_ids: The sessions that are learnt from.
-    """
-
-    database: DatabaseManager
-    run_id: str
-    session_ids: Sequence[str]
 
 
 @dataclass(kw_only=True)
@@ -79,15 +48,10 @@ class StageContext:
         state: How far the run has come.
         base: Where the base model is.
         registry: The versions of the model type.
-        count_looks: Counts the earlier looks at test rows.
-        lineage: Knows what registered versions have learnt from; None without a database.
-        read_own_columns: Reads the columns of rows that no shape knows.
-        benchmark: Test rows of earlier sessions; None without a database.
+        history: What is known of earlier trainings.
         corpus_documents: The documents of the corpus file; none without a file.
         general_file: Rows that every candidate is scored on; None if there is no such file.
-        read_promotion_rows: Reads which test rows a version was promoted by.
         selection: How the candidate was chosen among several; None if it is the only one.
-        ledger: Where decisions are written down; None without a database.
         reference_scores: Scores from before the training; None if there are none.
         models: Loads the base models that the stages apply.
     """
@@ -101,15 +65,10 @@ class StageContext:
     state: RunState
     base: ResolvedModel
     registry: Registry
-    count_looks: CountLooks = no_looks
-    lineage: Lineage | None = None
-    read_own_columns: ReadOwnColumns = no_own_columns
-    benchmark: Benchmark | None = None
+    history: History = NO_HISTORY
     corpus_documents: Sequence[str] = ()
     general_file: GeneralFile | None = None
-    read_promotion_rows: ReadPromotionRows = no_promotion_rows
     selection: str | None = None
-    ledger: RunLedger | None = None
     reference_scores: ReferenceScores | None = field(default=None, init=False)
     models: ModelLoader = field(init=False)
 

@@ -39,7 +39,7 @@ def check_room(context: StageContext, prepared: PreparedRows) -> None:
         return
     context.reference_scores = ReferenceScores(version=to_beat, scores=scores)
 
-    look = 1.0 + context.count_looks(prepared.test_sketch)
+    look = 1.0 + context.history.count_looks(prepared.test_sketch)
     reason = lack_of_room(scores, bonferroni_confidence(config.confidence, look))
     if reason is not None:
         name = "the base model" if to_beat is None else to_beat.uri

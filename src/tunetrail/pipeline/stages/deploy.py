@@ -149,9 +149,9 @@ def deploy(
 def _unless_blocked(context: StageContext, decision: Decision) -> Decision:
     """Refuse a candidate whose version is forbidden, or was root and was rolled back."""
     version = context.registry.version_of_run(context.run, context.base.canonical_name)
-    if context.ledger is None or version is None or not decision.promote:
+    if context.history.ledger is None or version is None or not decision.promote:
         return decision
-    lines = context.ledger.database.ledger_lines(version.name)
+    lines = context.history.ledger.database.ledger_lines(version.name)
     reason = blocked_reason(lines, version.version)
     return decision if reason is None else Decision(promote=False, reason=reason)
 
@@ -162,7 +162,7 @@ def _candidate_ledger(
     details: dict[str, Any],
 ) -> CandidateLedger | None:
     """Return where the decision is written down, and the line for it."""
-    ledger = context.ledger
+    ledger = context.history.ledger
     if ledger is None:
         return None
 

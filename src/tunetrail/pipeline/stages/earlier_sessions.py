@@ -35,7 +35,7 @@ def compare_on_earlier_sessions(
     Returns:
         The comparison of each earlier session; nothing if there are no rows that can be scored.
     """
-    benchmark, config = context.benchmark, context.settings.evaluation
+    benchmark, config = context.history.benchmark, context.settings.evaluation
     if benchmark is None or config.benchmark_rows == 0:
         return {}
     rows, session_of_row = benchmark.rows(prepared.shape)
@@ -120,13 +120,13 @@ def primary_scores(
 def keep_in_benchmark(context: StageContext, prepared: PreparedRows) -> None:
     """Add the test rows to the benchmark, for the candidates of later sessions."""
     limit = context.settings.evaluation.benchmark_rows
-    if context.benchmark is not None and limit:
-        context.benchmark.extend(prepared.split.test, limit)
+    if context.history.benchmark is not None and limit:
+        context.history.benchmark.extend(prepared.split.test, limit)
 
 
 def _not_learnt(context: StageContext, prepared: PreparedRows, rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows that neither candidate nor root has learnt from, nor from a twin."""
-    lineage = context.lineage
+    lineage = context.history.lineage
     if rows.empty or lineage is None:
         return rows
     learnt = rows_of_both(context, lineage, prepared)

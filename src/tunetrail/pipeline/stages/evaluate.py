@@ -296,7 +296,7 @@ def _compare_scores(
 ) -> Comparison:
     """Return the comparison that the gate decides by, and draw it."""
     config = context.settings.evaluation
-    look = 1.0 + context.count_looks(prepared.test_sketch)
+    look = 1.0 + context.history.count_looks(prepared.test_sketch)
     comparison = compare(
         before,
         after,
@@ -327,7 +327,7 @@ def _log_own_figure(
         The figure as plain values; None for the base model, which no test chose, and for a root of
         which the ledger doesn't know the rows.
     """
-    sketch = None if root is None else context.read_promotion_rows(root.version)
+    sketch = None if root is None else context.history.read_promotion_rows(root.version)
     if root is None or sketch is None or scores.row_ids is None:
         return None
 

@@ -156,9 +156,9 @@ def _are_learnt(
     context: StageContext, prepared: PreparedRows, rows: pd.DataFrame
 ) -> "np.ndarray[Any, np.dtype[np.bool_]]":
     """Tell which rows have a twin among what the candidate or root learns from, [rows]."""
-    if context.lineage is not None:
-        learnt = rows_of_both(context, context.lineage, prepared)
-        return have_twins(context, context.lineage, rows, learnt)
+    if context.history.lineage is not None:
+        learnt = rows_of_both(context, context.history.lineage, prepared)
+        return have_twins(context, context.history.lineage, rows, learnt)
 
     # Without a database, only the training's own rows are known.
     is_learnt = np.zeros(len(rows), dtype=bool)

@@ -42,7 +42,7 @@ def leave_out_learnt(context: StageContext, prepared: PreparedRows) -> PreparedR
     Raises:
         SampleError: No test row remains.
     """
-    lineage, state = context.lineage, context.state
+    lineage, state = context.history.lineage, context.state
     versions = versions_to_check(context)
     if lineage is None or not versions:
         return prepared
@@ -94,8 +94,8 @@ def _warn_of_unknown_rows(context: StageContext, lineage: Lineage, versions: lis
 def learnt_row_ids(context: StageContext, prepared: PreparedRows, started_from: str) -> RowIds:
     """Return the samples that a candidate has learnt from, its ancestors included."""
     sides = [frame["row_id"].to_numpy(np.int64) for frame in prepared.learnt]
-    if context.lineage is not None and started_from != BASE:
-        sides.append(context.lineage.row_ids([_version_of_uri(started_from)]))
+    if context.history.lineage is not None and started_from != BASE:
+        sides.append(context.history.lineage.row_ids([_version_of_uri(started_from)]))
     return np.unique(np.concatenate(sides))
 
 

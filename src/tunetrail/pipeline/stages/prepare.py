@@ -170,7 +170,7 @@ def _keep_digests(context: StageContext, digester: RowDigester) -> None:
 def _with_replay(context: StageContext, session: PreparedSession) -> PreparedSession:
     """Draw rows of earlier sessions, and write them to the run's folder."""
     run, state, split = context.run, context.state, session.split()
-    root, lineage = version_to_beat(context), context.lineage
+    root, lineage = version_to_beat(context), context.history.lineage
     version = root.version if root else None
     sessions = earlier_sessions(context.settings, lineage, version, context.sessions)
     assert lineage is not None  # otherwise there are no earlier sessions
