@@ -226,4 +226,5 @@ def test_sweep_prints_one_object(train: CallMain) -> None:
 
     printed = json.loads(result.out)
     assert (result.exit_code, len(printed["jobs"])) == (0, 2)
-    assert printed["results"]["steps"]["deployment"]["embedding"]["decision"] == "promoted"
+    steps = printed["results"]["results"]["steps"]
+    assert steps["deployment"]["embedding"]["decision"] == "promoted"

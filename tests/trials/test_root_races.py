@@ -1,6 +1,7 @@
 """Root under many processes: killed at random moments, and moved by eight at once."""
 
 import multiprocessing
+import multiprocessing.util
 import os
 import random
 import re
@@ -77,6 +78,8 @@ def kill_at_random(place: Workplace, seeds: range, patched: pytest.MonkeyPatch) 
     drawn, begun = random.Random(seeds.start), place.folder / "begun"
     temporary = place.folder / "tmp"
     temporary.mkdir()
+    # First, or the fork server's socket would have a path there, longer than a socket's may be.
+    multiprocessing.util.get_temp_dir()
     patched.setattr(tempfile, "tempdir", str(temporary))
     for version in VERSIONS:
         place.train(int(version))
