@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
+from tunetrail.cli.command_parser import CommandParser
 from tunetrail.cli.output import add_json_option, options_last, printing
 from tunetrail.cli.spellings import COMPOSED_COMMANDS, as_options, as_overrides
 from tunetrail.config import FAMILY_ENTRY_POINTS, default_database_url
@@ -186,7 +187,7 @@ def _load_installed_families() -> None:
 
 def _run_parsed_command(command: str, arguments: list[str]) -> int:
     """Run a command with options; Hydra parses the options of the other commands."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=f"tunetrail {command}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
     database_help = (

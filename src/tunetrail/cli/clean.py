@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunetrail.cache import ResultCache
+from tunetrail.cli.command_parser import CommandParser
 from tunetrail.cli.terminal import new_table, printable
 from tunetrail.config import (
     PreparationConfig,
@@ -85,7 +86,7 @@ def clean(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="tunetrail clean",
         description=_DESCRIPTION,
         epilog=_EPILOG,

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunetrail.cli.command_parser import CommandParser
 from tunetrail.cli.terminal import new_table, print_line, printable
 from tunetrail.errors import UserError, not_writable
 from tunetrail.paths import write_private_text
@@ -78,7 +79,7 @@ def compare(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="tunetrail compare",
         description=_DESCRIPTION,
         epilog=_EPILOG,

@@ -2,6 +2,8 @@
 
 import argparse
 
+from tunetrail.cli.command_parser import CommandParser
+
 _SCRIPTS = {
     "bash": """\
 # Completion of tunetrail for bash. Add to ~/.bashrc:  eval "$(tunetrail completion bash)"
@@ -68,7 +70,7 @@ Print the script by which a shell completes commands, groups, keys, choices, ses
 
 def completion(arguments: list[str]) -> int:
     """Print the script of a shell."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="tunetrail completion",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tunetrail.cli.command_parser import CommandParser
 from tunetrail.cli.conf_groups import groups
 from tunetrail.config import MODEL_SECTIONS
 from tunetrail.config.key_suggestions import did_you_mean_key
@@ -74,7 +75,7 @@ def config(arguments: list[str]) -> int:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="tunetrail config",
         description=_DESCRIPTION,
         epilog=_EPILOG,

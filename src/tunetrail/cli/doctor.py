@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunetrail.cli.command_parser import CommandParser
 from tunetrail.config import TrackingConfig, default_database_url
 from tunetrail.hardware import cpu_count, may_have_gpu
 from tunetrail.paths import is_missing_file
@@ -65,7 +66,7 @@ def doctor(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="tunetrail doctor",
         description=_DESCRIPTION,
         epilog=_EPILOG,

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tunetrail.cli.command_parser import CommandParser
 from tunetrail.config import TrackingConfig, default_database_url
 from tunetrail.errors import UserError
 from tunetrail.learning.exporting.packages import check_packages
@@ -69,7 +70,7 @@ def export(arguments: Sequence[str]) -> int:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="tunetrail export",
         description=_DESCRIPTION,
         epilog=_EPILOG,

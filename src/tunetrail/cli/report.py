@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from tunetrail.cli.command_parser import CommandParser
 from tunetrail.cli.output import add_json_option, show
 from tunetrail.errors import UserError, not_writable
 from tunetrail.paths import write_private_text
@@ -49,7 +50,7 @@ def report(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="tunetrail report",
         description=_DESCRIPTION,
         epilog=_EPILOG,

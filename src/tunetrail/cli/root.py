@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunetrail.cli.command_parser import CommandParser
 from tunetrail.cli.terminal import new_table, plain_text, printable
 from tunetrail.config import TrackingConfig, default_database_url
 from tunetrail.deployment.root_history import (
@@ -74,17 +75,17 @@ def root(arguments: list[str]) -> int:
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     # An option may stand before or after the command; only the first parser has the defaults.
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common = CommandParser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--json", action="store_true", help="print JSON instead of text")
     database_help = "database of the ledger (default: $TUNETRAIL_DATABASE_URL or ./tunetrail.db)"
     common.add_argument("--database", metavar="URL", help=database_help)
     common.add_argument("--uri", help="the MLflow store (default: sqlite:///mlflow.db)")
     folder_help = "folder of the exported models (default: models)"
     common.add_argument("--model-dir", metavar="FOLDER", help=folder_help)
-    reason = argparse.ArgumentParser(add_help=False)
+    reason = CommandParser(add_help=False)
     reason.add_argument("--reason", required=True, type=_reason, metavar="TEXT", help="why")
 
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="tunetrail root",
         description=_DESCRIPTION,
         epilog=_EPILOG,

@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tunetrail.cli.command_parser import CommandParser
 from tunetrail.cli.terminal import new_table, print_line, printable
 from tunetrail.errors import UserError
 
@@ -64,7 +65,7 @@ def runs(arguments: Sequence[str]) -> int:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="tunetrail runs",
         description=_DESCRIPTION,
         epilog=_EPILOG,

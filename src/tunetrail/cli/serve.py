@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunetrail.cli.addresses import check_address, server_address
+from tunetrail.cli.command_parser import CommandParser
 from tunetrail.config import TrackingConfig, default_database_url
 from tunetrail.errors import UserError
 
@@ -78,7 +79,7 @@ def serve(arguments: Sequence[str]) -> int:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="tunetrail serve",
         description=_DESCRIPTION,
         epilog=_EPILOG,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunetrail.cli.command_parser import CommandParser
 from tunetrail.cli.terminal import new_table, print_line, printable
 from tunetrail.config import default_database_url
 from tunetrail.errors import UserError, not_writable
@@ -61,7 +62,7 @@ def sweep(arguments: Sequence[str]) -> int:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="tunetrail sweep",
         description=_DESCRIPTION,
         epilog=_EPILOG,

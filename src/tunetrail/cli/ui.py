@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from tunetrail.cli.addresses import check_address, server_address
+from tunetrail.cli.command_parser import CommandParser
 from tunetrail.errors import UserError
 
 _QUIET = "--log-level warning"
@@ -54,7 +55,7 @@ def ui(arguments: Sequence[str]) -> int:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="tunetrail ui",
         description=(
             "Open MLflow's pages with the runs and the registered models. The printed address is "

@@ -1,0 +1,35 @@
+import pytest
+
+from tunetrail.cli.command_parser import CommandParser
+from tunetrail.errors import UserError
+
+
+@pytest.fixture
+def parser() -> CommandParser:
+    parser = CommandParser(prog="tunetrail try")
+    parser.add_argument("family", metavar="FAMILY")
+    parser.add_argument("--to", choices=("onnx", "gguf"))
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--share", type=float)
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "FAMILY must be given."),
+        (["llm", "--to", "pickle"], "--to must be one of onnx, gguf, got 'pickle'."),
+        (["llm", "--to"], "--to must have a value, got none."),
+        (["llm", "--limit", "x"], "--limit must be a whole number, got 'x'."),
+        (["llm", "--share", "1%"], "--share must be a number, got '1%'."),
+        (["llm", "--lmit", "3"], "there is no argument --lmit. Did you mean '--limit'?"),
+        (["llm", "more"], "there is no argument more."),
+    ],
+)
+def test_a_wrong_argument_is_explained_in_one_line(
+    parser: CommandParser, words: list[str], message: str
+) -> None:
+    with pytest.raises(UserError) as raised:
+        parser.parse_args(words)
+
+    assert str(raised.value) == f"{message} `tunetrail try --help` shows the arguments."
