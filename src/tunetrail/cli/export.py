@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunetrail.cli.command_parser import CommandParser
-from tunetrail.config import TrackingConfig, default_database_url
+from tunetrail.cli.version_stores import add_version_stores
 from tunetrail.errors import UserError
 from tunetrail.learning.exporting.packages import check_packages
 
@@ -88,13 +88,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--force", action="store_true", help=force_help)
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
-    uri_help = "the MLflow store (default: %(default)s)"
-    parser.add_argument("--uri", default=TrackingConfig().uri, help=uri_help)
-    database_help = (
-        "database whose ledger has the digests (default: $TUNETRAIL_DATABASE_URL or ./tunetrail.db)"
-    )
-    database = default_database_url()
-    parser.add_argument("--database", default=database, metavar="URL", help=database_help)
+    add_version_stores(parser)
     options = parser.parse_args(arguments)
 
     if options.precision != "f32" and options.to != "gguf":

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunetrail.cli.composed_run import NO_HYDRA_FILES, run_composed
+from tunetrail.cli.run_arguments import split_run_arguments
 from tunetrail.cli.terminal import new_table, print_line, printable
 from tunetrail.config import TrainRequest
 from tunetrail.errors import ConfigError, UserError
@@ -29,11 +30,7 @@ def repro(arguments: list[str]) -> int:
         print(help_text())
         return 0
 
-    # Neither a run's id nor an option has an equals sign.
-    overrides = [argument for argument in arguments if "=" in argument]
-    words = [argument for argument in arguments if "=" not in argument]
-    options = [word for word in words if word.startswith("-")]
-    run_ids = [word for word in words if not word.startswith("-")]
+    overrides, options, run_ids = split_run_arguments(arguments)
     _check(options, overrides, run_ids)
 
     exit_codes: list[int] = []

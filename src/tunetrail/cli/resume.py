@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from tunetrail.cli.composed_run import NO_HYDRA_FILES, run_composed
 from tunetrail.cli.output import show
 from tunetrail.cli.requirement import Requirement
+from tunetrail.cli.run_arguments import split_run_arguments
 from tunetrail.cli.train import train
 from tunetrail.config import TrainRequest, name_of_sessions
 from tunetrail.errors import ConfigError, UserError
@@ -30,11 +31,7 @@ def resume(arguments: list[str]) -> int:
         return 0
 
     requirement, arguments = Requirement.taken_from(arguments)
-    # Neither a run's id nor the option has an equals sign.
-    overrides = [argument for argument in arguments if "=" in argument]
-    words = [argument for argument in arguments if "=" not in argument]
-    options = [word for word in words if word.startswith("-")]
-    run_ids = [word for word in words if not word.startswith("-")]
+    overrides, options, run_ids = split_run_arguments(arguments)
     _check(options, overrides, run_ids)
 
     sweep: list[str] = []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tunetrail.cli.addresses import check_address, server_address
 from tunetrail.cli.command_parser import CommandParser
-from tunetrail.config import TrackingConfig, default_database_url
+from tunetrail.cli.version_stores import add_version_stores
 from tunetrail.errors import UserError
 
 _DESCRIPTION = """\
@@ -92,13 +92,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help=host_help)
     parser.add_argument("--port", default=5001, type=int, help="port (default: %(default)s)")
 
-    uri_help = "the MLflow store (default: %(default)s)"
-    parser.add_argument("--uri", default=TrackingConfig().uri, help=uri_help)
-    database_help = (
-        "database whose ledger has the digests (default: $TUNETRAIL_DATABASE_URL or ./tunetrail.db)"
-    )
-    database = default_database_url()
-    parser.add_argument("--database", default=database, metavar="URL", help=database_help)
+    add_version_stores(parser)
     folder_help = "serve the model that was exported to this folder, without any store"
     parser.add_argument("--model-dir", metavar="FOLDER", help=folder_help)
 
