@@ -2,13 +2,12 @@
 
 import os
 import pty
-import select
+import selectors
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.commands import CallMain
@@ -163,8 +162,14 @@ def line_after_tab(command: list[str], setup: str, typed: str, program: Path) ->
 
 
 def drain(terminal: int, seconds: float) -> str:
-    readable: Any = select.select([terminal], [], [], seconds)[0]
-    return os.read(terminal, 65536).decode(errors="replace") if readable else ""
+    """Return what the terminal has printed, after waiting for it so many seconds at most."""
+    # Unlike select.select, a selector reads terminals whose number is above 1,023.
+    with selectors.DefaultSelector() as selector:
+        selector.register(terminal, selectors.EVENT_READ)
+        if not selector.select(seconds):
+            return ""
+
+    return os.read(terminal, 65536).decode(errors="replace")
 
 
 def read_until(terminal: int, text: str) -> None:
