@@ -44,7 +44,7 @@ def register(workplace: Path) -> Register:
         flavor = LanguageModelFlavor() if isinstance(model, LanguageModel) else EmbeddingFlavor()
         registry = Registry(tracker, name, flavor)
         run = tracker.start_run(name)
-        version = registry.register(model, run, base_model=base_model, probes=TEXTS, tags={})
+        version = registry.writer.write(model, run, base_model=base_model, probes=TEXTS, tags={})
         registry.move_root(version, registry.root(), {})
         return uri
 

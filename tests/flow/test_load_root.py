@@ -62,7 +62,7 @@ def llm_root(tracker: Tracker, tmp_path: Path) -> LanguageModel:
 
 def make_root(registry: Registry, model: Any) -> None:
     run = registry.tracker.start_run(registry.name)
-    version = registry.register(model, run, base_model="tiny", probes=TEXTS, tags={})
+    version = registry.writer.write(model, run, base_model="tiny", probes=TEXTS, tags={})
     registry.move_root(version, None, {})
 
 

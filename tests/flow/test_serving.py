@@ -45,7 +45,7 @@ LIMITS = Limits(body_bytes=20_000, texts=8, messages=4, new_tokens=32)
 def make_root(registry: Registry, model: Any) -> None:
     run = registry.tracker.start_run(registry.name)
     expected = registry.root()
-    version = registry.register(model, run, base_model="tiny", probes=TEXTS, tags={})
+    version = registry.writer.write(model, run, base_model="tiny", probes=TEXTS, tags={})
     registry.move_root(version, expected, {})
 
 
@@ -285,7 +285,7 @@ def test_a_root_that_cannot_be_loaded_leaves_the_old_one_answering(
         run = registry.tracker.start_run("embedding")
         before = set(workplace.rglob("1_Pooling/config.json"))
         new = load_embedding_model(tiny_embedding_model).eval()
-        version = registry.register(new, run, base_model="tiny", probes=TEXTS, tags={})
+        version = registry.writer.write(new, run, base_model="tiny", probes=TEXTS, tags={})
         (config,) = set(workplace.rglob("1_Pooling/config.json")) - before
         config.write_text(config.read_text().replace("mean", "cls"))
         registry.move_root(version, registry.root(), {})

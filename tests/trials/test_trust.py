@@ -68,7 +68,7 @@ def language_model(tiny_language_model: str) -> LanguageModel:
 
 def register(registry: Registry, model: Any) -> ModelVersion:
     run = registry.tracker.start_run(registry.name)
-    return registry.register(model, run, base_model="tiny", probes=PROBES, tags={})
+    return registry.writer.write(model, run, base_model="tiny", probes=PROBES, tags={})
 
 
 def files_of(registry: Registry, version: ModelVersion) -> Path:

@@ -20,7 +20,8 @@ from types import FrameType
 from tunetrail.cli.command_parser import CommandParser
 from tunetrail.cli.output import add_json_option, options_last, printing
 from tunetrail.cli.spellings import COMPOSED_COMMANDS, as_options, as_overrides
-from tunetrail.config import FAMILY_ENTRY_POINTS, default_database_url
+from tunetrail.cli.store_options import DATABASE_URLS, add_database
+from tunetrail.config import FAMILY_ENTRY_POINTS
 from tunetrail.config.synonyms import COMMANDS as COMMAND_SYNONYMS
 from tunetrail.errors import TunetrailError, UserError, did_you_mean
 from tunetrail.samples import sample_kinds
@@ -190,13 +191,7 @@ def _run_parsed_command(command: str, arguments: list[str]) -> int:
     parser = CommandParser(
         prog=f"tunetrail {command}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    database_help = (
-        "sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME "
-        "(default: $TUNETRAIL_DATABASE_URL, or else sqlite:///tunetrail.db)"
-    )
-    database = default_database_url()
-    parser.add_argument("--database", default=database, metavar="URL", help=database_help)
-
+    add_database(parser, DATABASE_URLS)
     add_json_option(parser)
 
     if command == "sessions":

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from tunetrail.cache import ResultCache
 from tunetrail.cli.command_parser import CommandParser
+from tunetrail.cli.store_options import add_database, add_uri
 from tunetrail.cli.terminal import new_table, printable
 from tunetrail.config import (
     PreparationConfig,
     RetentionConfig,
     TrackingConfig,
-    default_database_url,
 )
 from tunetrail.paths import cache_dir, is_missing_file
 
@@ -106,12 +106,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--keep-days", type=int, default=days, metavar="N", help=days_help)
 
-    database_help = "database of runs and ledger (default: $TUNETRAIL_DATABASE_URL or tunetrail.db)"
-    parser.add_argument(
-        "--database", default=default_database_url(), metavar="URL", help=database_help
-    )
-    uri_help = "the MLflow store (default: %(default)s)"
-    parser.add_argument("--uri", default=TrackingConfig().uri, help=uri_help)
+    add_database(parser, "database of runs and ledger")
+    add_uri(parser)
     folders = {
         "--model-dir": ("models", "folder of the exported models"),
         "--output-dir": ("training_output", "folder of runs that can be resumed, and of logs"),

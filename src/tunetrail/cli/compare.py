@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunetrail.cli.command_parser import CommandParser
+from tunetrail.cli.store_options import add_experiment, add_uri
 from tunetrail.cli.terminal import new_table, print_line, printable
 from tunetrail.errors import UserError, not_writable
 from tunetrail.paths import write_private_text
@@ -102,10 +103,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--html", metavar="FILE", help="write a page that needs no network")
     mlflow_help = "log the table, the page and the pictures to a new MLflow run"
     parser.add_argument("--mlflow", action="store_true", help=mlflow_help)
-    uri_help = "the MLflow store (default: %(default)s)"
-    parser.add_argument("--uri", default="sqlite:///mlflow.db", help=uri_help)
-    experiment_help = "MLflow experiment of the new run (default: %(default)s)"
-    parser.add_argument("--experiment", default="tunetrail", metavar="NAME", help=experiment_help)
+    add_uri(parser)
+    add_experiment(parser, "MLflow experiment of the new run")
     return parser.parse_args(arguments)
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunetrail.cli.command_parser import CommandParser
-from tunetrail.config import TrackingConfig, default_database_url
+from tunetrail.cli.store_options import add_database, add_uri
+from tunetrail.config import TrackingConfig
 from tunetrail.hardware import cpu_count, may_have_gpu
 from tunetrail.paths import is_missing_file
 from tunetrail.stores.provenance import LIBRARIES
@@ -76,13 +77,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--fix", action="store_true", help="repair what can be repaired")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
-    database, store = default_database_url(), TrackingConfig().uri
-    database_help = (
-        "database of runs and ledger (default: $TUNETRAIL_DATABASE_URL or ./tunetrail.db)"
-    )
-    parser.add_argument("--database", default=database, metavar="URL", help=database_help)
-    uri_help = "the MLflow store (default: %(default)s)"
-    parser.add_argument("--uri", default=store, help=uri_help)
+    add_database(parser, "database of runs and ledger")
+    add_uri(parser)
     folder_help = "folder of the exported models (default: %(default)s)"
     parser.add_argument("--model-dir", default="models", metavar="FOLDER", help=folder_help)
     output_help = "folder of runs that can be resumed (default: %(default)s)"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunetrail.cli.command_parser import CommandParser
-from tunetrail.cli.version_stores import add_version_stores
+from tunetrail.cli.store_options import add_version_stores
 from tunetrail.errors import UserError
 from tunetrail.learning.exporting.packages import check_packages
 

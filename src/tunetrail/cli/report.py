@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tunetrail.cli.command_parser import CommandParser
 from tunetrail.cli.output import add_json_option, show
+from tunetrail.cli.store_options import add_uri
 from tunetrail.errors import UserError, not_writable
 from tunetrail.paths import write_private_text
 from tunetrail.verbosity import quieten
@@ -60,6 +61,5 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     html_help = "where the page goes (default: report-ID.html in this folder)"
     parser.add_argument("--html", metavar="FILE", help=html_help)
     add_json_option(parser)
-    uri_help = "the MLflow store (default: %(default)s)"
-    parser.add_argument("--uri", default="sqlite:///mlflow.db", help=uri_help)
+    add_uri(parser)
     return parser.parse_args(arguments)

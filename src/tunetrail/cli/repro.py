@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunetrail.cli.composed_run import NO_HYDRA_FILES, run_composed
-from tunetrail.cli.run_arguments import split_run_arguments
+from tunetrail.cli.run_arguments import read_run_arguments
 from tunetrail.cli.terminal import new_table, print_line, printable
 from tunetrail.config import TrainRequest
-from tunetrail.errors import ConfigError, UserError
+from tunetrail.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,8 +30,14 @@ def repro(arguments: list[str]) -> int:
         print(help_text())
         return 0
 
-    overrides, options, run_ids = split_run_arguments(arguments)
-    _check(options, overrides, run_ids)
+    overrides, options, run_ids = read_run_arguments(
+        "repro", arguments, options=(_FORCE, _JSON), changeable=_STORES
+    )
+    if len(run_ids) != 1:
+        raise UserError(
+            f"repro takes the id of one run, got {', '.join(run_ids) or 'none'}. "
+            "`tunetrail runs` lists the runs."
+        )
 
     exit_codes: list[int] = []
 
@@ -48,28 +54,6 @@ def repro(arguments: list[str]) -> int:
     defaults = ["session_id=repeated", *NO_HYDRA_FILES]
     run_composed(overrides, repeat, job_name="repro", defaults=defaults)
     return exit_codes[0]
-
-
-def _check(options: list[str], overrides: list[str], run_ids: list[str]) -> None:
-    for option in options:
-        if option not in (_FORCE, _JSON):
-            raise UserError(
-                f"repro has no option {option}; it has {_FORCE} and {_JSON}. "
-                "See `tunetrail repro --help`."
-            )
-
-    for override in overrides:
-        if override.partition("=")[0].lstrip("+~").partition(".")[0] not in _STORES:
-            raise ConfigError(
-                "a run is repeated with the configuration that it began with, "
-                f"got {override}. Only the keys of database and tracking can be set."
-            )
-
-    if len(run_ids) != 1:
-        raise UserError(
-            f"repro takes the id of one run, got {', '.join(run_ids) or 'none'}. "
-            "`tunetrail runs` lists the runs."
-        )
 
 
 def help_text() -> str:

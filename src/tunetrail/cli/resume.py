@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 from tunetrail.cli.composed_run import NO_HYDRA_FILES, run_composed
 from tunetrail.cli.output import show
 from tunetrail.cli.requirement import Requirement
-from tunetrail.cli.run_arguments import split_run_arguments
+from tunetrail.cli.run_arguments import read_run_arguments
 from tunetrail.cli.train import train
 from tunetrail.config import TrainRequest, name_of_sessions
-from tunetrail.errors import ConfigError, UserError
+from tunetrail.errors import UserError
 
 if TYPE_CHECKING:
     from tunetrail.stores.resumable_runs import ResumableRun
@@ -31,8 +31,15 @@ def resume(arguments: list[str]) -> int:
         return 0
 
     requirement, arguments = Requirement.taken_from(arguments)
-    overrides, options, run_ids = split_run_arguments(arguments)
-    _check(options, overrides, run_ids)
+    overrides, options, run_ids = read_run_arguments(
+        "resume", arguments, options=(_FORCE, _LAST), changeable=_CHANGEABLE
+    )
+    runs = [*run_ids, *filter(_LAST.__eq__, options)]
+    if len(runs) > 1:
+        raise UserError(
+            f"resume takes the id of one run or {_LAST}, got {', '.join(runs)}. "
+            "`tunetrail resume` lists the runs that can be resumed."
+        )
 
     sweep: list[str] = []
 
@@ -55,30 +62,6 @@ def resume(arguments: list[str]) -> int:
     if sweep:
         return train([*sweep, *overrides, *requirement.words])
     return requirement.exit_code()
-
-
-def _check(options: list[str], overrides: list[str], run_ids: list[str]) -> None:
-    for option in options:
-        if option not in (_FORCE, _LAST):
-            raise UserError(
-                f"resume has no option {option}; it has {_FORCE} and {_LAST}. "
-                "See `tunetrail resume --help`."
-            )
-
-    for override in overrides:
-        key = override.partition("=")[0].lstrip("+~")
-        if key.partition(".")[0] not in _CHANGEABLE:
-            raise ConfigError(
-                "a run is resumed with the configuration that it began with, "
-                f"got {override}. Only model_dir and the keys of database and tracking can be set."
-            )
-
-    named = [*run_ids, *filter(_LAST.__eq__, options)]
-    if len(named) > 1:
-        raise UserError(
-            f"resume takes the id of one run or {_LAST}, got {', '.join(named)}. "
-            "`tunetrail resume` lists the runs that can be resumed."
-        )
 
 
 def help_text() -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunetrail.cli.command_parser import CommandParser
+from tunetrail.cli.store_options import add_database, add_uri
 from tunetrail.cli.terminal import new_table, plain_text, printable
 from tunetrail.config import TrackingConfig, default_database_url
 from tunetrail.deployment.root_history import (
@@ -77,9 +78,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     # An option may stand before or after the command; only the first parser has the defaults.
     common = CommandParser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--json", action="store_true", help="print JSON instead of text")
-    database_help = "database of the ledger (default: $TUNETRAIL_DATABASE_URL or ./tunetrail.db)"
-    common.add_argument("--database", metavar="URL", help=database_help)
-    common.add_argument("--uri", help="the MLflow store (default: sqlite:///mlflow.db)")
+    add_database(common, "database of the ledger", default=argparse.SUPPRESS)
+    add_uri(common, default=argparse.SUPPRESS)
     folder_help = "folder of the exported models (default: models)"
     common.add_argument("--model-dir", metavar="FOLDER", help=folder_help)
     reason = CommandParser(add_help=False)

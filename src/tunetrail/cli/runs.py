@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tunetrail.cli.command_parser import CommandParser
+from tunetrail.cli.store_options import add_experiment, add_uri
 from tunetrail.cli.terminal import new_table, print_line, printable
 from tunetrail.errors import UserError
 
@@ -83,10 +84,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     columns_help = "further columns of the table"
     parser.add_argument("--columns", default="", metavar="KEY,...", help=columns_help)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    uri_help = "the MLflow store (default: %(default)s)"
-    parser.add_argument("--uri", default="sqlite:///mlflow.db", help=uri_help)
-    experiment_help = "name of the MLflow experiment (default: %(default)s)"
-    parser.add_argument("--experiment", default="tunetrail", metavar="NAME", help=experiment_help)
+    add_uri(parser)
+    add_experiment(parser, "name of the MLflow experiment")
 
     options = parser.parse_args(arguments)
     if options.limit < 0:

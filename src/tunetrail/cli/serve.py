@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tunetrail.cli.addresses import check_address, server_address
 from tunetrail.cli.command_parser import CommandParser
-from tunetrail.cli.version_stores import add_version_stores
+from tunetrail.cli.store_options import add_version_stores
 from tunetrail.errors import UserError
 
 _DESCRIPTION = """\

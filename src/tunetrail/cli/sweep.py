@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunetrail.cli.command_parser import CommandParser
+from tunetrail.cli.store_options import DATABASE_URLS, add_database
 from tunetrail.cli.terminal import new_table, print_line, printable
-from tunetrail.config import default_database_url
 from tunetrail.errors import UserError, not_writable
 from tunetrail.paths import write_private_text
 
@@ -73,13 +73,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--html", metavar="FILE", help="write a page that needs no network")
 
-    database_help = (
-        "sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME "
-        "(default: $TUNETRAIL_DATABASE_URL, or else sqlite:///tunetrail.db)"
-    )
-    parser.add_argument(
-        "--database", default=default_database_url(), metavar="URL", help=database_help
-    )
+    add_database(parser, DATABASE_URLS)
 
     return parser.parse_args(arguments)
 

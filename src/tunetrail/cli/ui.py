@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tunetrail.cli.addresses import check_address, server_address
 from tunetrail.cli.command_parser import CommandParser
+from tunetrail.cli.store_options import add_experiment, add_uri
 from tunetrail.errors import UserError
 
 _QUIET = "--log-level warning"
@@ -63,10 +64,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         ),
     )
 
-    uri_help = "the MLflow store (default: %(default)s)"
-    parser.add_argument("--uri", default="sqlite:///mlflow.db", help=uri_help)
-    experiment_help = "MLflow experiment to open (default: %(default)s)"
-    parser.add_argument("--experiment", default="tunetrail", metavar="NAME", help=experiment_help)
+    add_uri(parser)
+    add_experiment(parser, "MLflow experiment to open")
 
     # This machine only, unless asked for more: MLflow's server asks for no password.
     host_help = "address to listen on; 0.0.0.0 lets other machines in (default: %(default)s)"

@@ -98,7 +98,7 @@ def deploy(
         # A run that died after registering would otherwise leave the same model twice.
         version = registry.version_of_run(candidate.run, candidate.base_model)
         if version is None:
-            version = registry.register(
+            version = registry.writer.write(
                 candidate.model,
                 candidate.run,
                 base_model=candidate.base_model,

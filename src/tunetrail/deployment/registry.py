@@ -5,7 +5,7 @@ import functools
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,11 @@ class Registry:
     def alias(self) -> RootAlias:
         """The alias `root` of the model."""
         return RootAlias(tracker=self.tracker, name=self.name)
+
+    @property
+    def writer(self) -> VersionWriter:
+        """Writes trained models as new versions."""
+        return VersionWriter(self.tracker, self.name, self.flavor)
 
     def root(self) -> ModelVersion | None:
         """Return the version that the alias `root` names; None before the first promotion."""
@@ -140,27 +145,6 @@ class Registry:
         """Return MLflow's record of a version."""
         with tracking_errors(self.tracker.config.uri):
             return self.tracker.client.get_model_version(self.name, version)
-
-    def register(
-        self,
-        model: Any,
-        run: TrackedRun,
-        *,
-        base_model: str,
-        probes: Sequence[str],
-        tags: Mapping[str, str],
-        description: str = "",
-    ) -> ModelVersion:
-        """Write a trained model as a new version; see `VersionWriter.write`."""
-        writer = VersionWriter(self.tracker, self.name, self.flavor)
-        return writer.write(
-            model,
-            run,
-            base_model=base_model,
-            probes=probes,
-            tags=tags,
-            description=description,
-        )
 
     def log_scores(
         self,

@@ -7,7 +7,6 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import mlflow.artifacts
 from mlflow.exceptions import MlflowException
@@ -37,7 +36,7 @@ def copied_files(location: str, tracking_uri: str) -> Iterator[Path]:
     Raises:
         ModelError: The folder has links in it, which could lead out of it.
     """
-    repository = _repository(location, tracking_uri)
+    repository = get_artifact_repository(location, tracking_uri=tracking_uri)
     if isinstance(repository, LocalArtifactRepository):
         check_plain_files(Path(repository.artifact_dir))
 
@@ -117,14 +116,3 @@ def copy_model(files: Path, folder: Path, uri: str) -> None:
     for path in present:
         ignore = shutil.ignore_patterns(*_PAGES)
         shutil.copytree(path, folder, ignore=ignore, dirs_exist_ok=True)
-
-
-def remove_files(location: str, tracking_uri: str) -> None:
-    """Remove a model's files from the artifact store, as far as the store allows it."""
-    # Not every kind of store can remove files; MLflow's own clean-up has to do it there.
-    with contextlib.suppress(NotImplementedError):
-        _repository(location, tracking_uri).delete_artifacts()
-
-
-def _repository(location: str, tracking_uri: str) -> Any:
-    return get_artifact_repository(location, tracking_uri=tracking_uri)

@@ -14,11 +14,8 @@ from tunetrail.deployment.digests import FolderDigest, digest_folder, write_list
 from tunetrail.deployment.flavors import Flavor, NDArray
 from tunetrail.deployment.model_version import DIGEST_TAG, ModelVersion
 from tunetrail.deployment.root_alias import ROOT
-from tunetrail.deployment.version_files import (
-    copied_files,
-    explaining_broken_files,
-    remove_files,
-)
+from tunetrail.deployment.stored_files import StoredFiles
+from tunetrail.deployment.version_files import copied_files, explaining_broken_files
 from tunetrail.errors import DeploymentError, TrackingError
 from tunetrail.paths import give_usual_modes
 from tunetrail.scratch import scratch_folder
@@ -192,17 +189,17 @@ class VersionWriter:
 
     def _undo(self, logged: Any, version: str | None, error: BaseException) -> None:
         """Remove what was written of a failed version, without hiding the error that failed it."""
-        client, model_id = self.tracker.client, logged.model_id
+        client, model_id, uri = self.tracker.client, logged.model_id, self.tracker.config.uri
         try:
-            with tracking_errors(self.tracker.config.uri), contextlib.suppress(MlflowException):
+            with tracking_errors(uri), contextlib.suppress(MlflowException):
                 # The version first: it must not be seen without its model.
                 if version is not None:
                     client.delete_model_version(self.name, version)
                 client.finalize_logged_model(model_id, LoggedModelStatus.FAILED)
                 client.delete_logged_model(model_id)
                 # MLflow only marks the model as deleted, and its files may be gigabytes.
-                remove_files(logged.artifact_location, self.tracker.config.uri)
-        except TrackingError as second:
+                StoredFiles(location=logged.artifact_location, tracking_uri=uri).remove()
+        except (DeploymentError, TrackingError) as second:
             error.add_note(f"The unfinished model {model_id} could not be removed: {second}")
 
 

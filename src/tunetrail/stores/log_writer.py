@@ -12,7 +12,6 @@ counted; those that wait already are kept.
 
 import atexit
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
@@ -27,7 +26,7 @@ from tunetrail.stores.connection import parse_url
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.failures import shown
 from tunetrail.stores.log_entries import LogEntry
-from tunetrail.stores.spools import open_spool
+from tunetrail.stores.spools import deliver_left_spools, open_spool
 
 _SUFFIX = ".entries"
 _SECONDS_BETWEEN_BATCHES = 0.2
@@ -161,21 +160,16 @@ def deliver_left_entries(database: DatabaseManager, folder: Path) -> int:
         DatabaseError: The database can't be reached or written; the spools stay.
     """
     added = 0
-    for path in sorted(folder.glob(f"*{_SUFFIX}")):
-        with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue  # its process is alive
 
-            size, start = file.seek(0, os.SEEK_END), 0
-            while data := _read_lines(path, start, size):
-                added += database.add_log_entries(list(entries_of(data)))
-                start += len(data)
-            path.unlink(missing_ok=True)
+    def deliver(path: Path) -> bool:
+        nonlocal added
+        size, start = path.stat().st_size, 0
+        while data := _read_lines(path, start, size):
+            added += database.add_log_entries(list(entries_of(data)))
+            start += len(data)
+        return True
 
-    with contextlib.suppress(OSError):
-        folder.rmdir()
+    deliver_left_spools(folder, _SUFFIX, deliver)
     return added
 
 

@@ -12,8 +12,6 @@ MLflow's own asynchronous logging (`mlflow.config.enable_async_logging`) isn't u
 in memory, several threads send its batches in any order, and a batch that fails is dropped.
 """
 
-import contextlib
-import fcntl
 import logging
 import threading
 import time
@@ -27,7 +25,15 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
 from tunetrail.errors import TrackingError
-from tunetrail.stores.spools import MOST_PER_BATCH, Report, Spool, batches_of, whole_reports
+from tunetrail.stores.spools import (
+    MOST_PER_BATCH,
+    SUFFIX,
+    Report,
+    Spool,
+    batches_of,
+    deliver_left_spools,
+    whole_reports,
+)
 from tunetrail.stores.tracking_errors import shown_uri, tracking_errors
 from tunetrail.stores.tracking_store import check_answers
 
@@ -214,24 +220,17 @@ def deliver_spools(client: MlflowClient, uri: str, folder: Path) -> list[Deliver
     Raises:
         TrackingError: MLflow can't be reached.
     """
-    deliveries = []
+    deliveries: list[Delivery] = []
     sender = MetricSender(client)
-    for path in sorted(folder.glob("*.jsonl")):
-        with contextlib.suppress(FileNotFoundError), path.open("r+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                deliveries.append(Delivery(path=path, is_running=True))
-                continue
 
-            delivery = _deliver_spool(sender, uri, path, file)
-            if delivery.problem is None:
-                path.unlink(missing_ok=True)
-            deliveries.append(delivery)
+    def deliver(path: Path) -> bool:
+        delivery = _deliver_spool(sender, uri, path)
+        deliveries.append(delivery)
+        return delivery.problem is None
 
-    with contextlib.suppress(OSError):
-        folder.rmdir()
-    return deliveries
+    in_use = deliver_left_spools(folder, SUFFIX, deliver)
+    deliveries += [Delivery(path=path, is_running=True) for path in in_use]
+    return sorted(deliveries, key=lambda delivery: delivery.path)
 
 
 def deliver_leftovers(client: MlflowClient, uri: str, folder: Path) -> None:
@@ -246,18 +245,19 @@ def deliver_leftovers(client: MlflowClient, uri: str, folder: Path) -> None:
         _log.info("delivered %d metric values of earlier runs to %s", points, shown_uri(uri))
 
 
-def _deliver_spool(sender: MetricSender, uri: str, path: Path, lines: Iterable[str]) -> Delivery:
+def _deliver_spool(sender: MetricSender, uri: str, path: Path) -> Delivery:
     points, problems = 0, []
-    for batch in batches_of(whole_reports(lines)):
-        try:
-            with tracking_errors(uri):
-                sender.send(batch)
-        except TrackingError as error:
-            if not _is_refused(error):
-                raise
-            problems.append(str(error))
-        else:
-            points += sum(len(report.metrics) for report in batch)
+    with path.open(encoding="utf-8") as lines:
+        for batch in batches_of(whole_reports(lines)):
+            try:
+                with tracking_errors(uri):
+                    sender.send(batch)
+            except TrackingError as error:
+                if not _is_refused(error):
+                    raise
+                problems.append(str(error))
+            else:
+                points += sum(len(report.metrics) for report in batch)
     return Delivery(path=path, points=points, problem=problems[0] if problems else None)
 
 

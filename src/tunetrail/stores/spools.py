@@ -1,4 +1,4 @@
-"""Reports of metrics on disk, in files that hold what MLflow doesn't have yet."""
+"""Spools: files of what a store doesn't have yet, such as reports of metrics for MLflow."""
 
 import contextlib
 import fcntl
@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -105,6 +105,37 @@ def open_spool(folder: Path, suffix: str) -> tuple[Path, IO[str]]:
                 if os.fstat(file.fileno()).st_nlink:
                     return path, file
             file.close()
+
+
+def deliver_left_spools(folder: Path, suffix: str, deliver: Callable[[Path], bool]) -> list[Path]:
+    """Deliver the spools that dead processes left in a folder, the oldest first.
+
+    Nobody else reads or writes a spool while `deliver` has it. The folder goes with its last file.
+
+    Args:
+        folder: The folder.
+        suffix: How the names of its spools end.
+        deliver: Delivers the entries of a spool, and returns whether the file can go.
+
+    Returns:
+        The spools of processes that are alive, which deliver them themselves.
+    """
+    in_use = []
+    for path in sorted(folder.glob(f"*{suffix}")):
+        # Another process may deliver and remove it at this moment.
+        with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                in_use.append(path)
+                continue
+
+            if deliver(path):
+                path.unlink(missing_ok=True)
+
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+    return in_use
 
 
 def whole_reports(lines: Iterable[str]) -> Iterator[Report]:

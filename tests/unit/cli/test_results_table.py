@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+from tests.results import training_results
 
 from tunetrail.cli.results_table import print_results
 from tunetrail.evaluation.metric import Metric
@@ -8,35 +9,7 @@ from tunetrail.evaluation.metrics import METRICS
 
 
 def results(**comparison: Any) -> dict[str, Any]:
-    measured = {
-        "metric": "ndcg_at_10",
-        "higher_is_better": True,
-        "before": 0.5,
-        "after": 0.625,
-        "improvement": 0.125,
-        "lower": 0.05,
-        "upper": 0.2,
-        "confidence": 0.95,
-        "examples": 40,
-        "bootstrap_samples": 1000,
-        "better_share": 0.5,
-        "worse_share": 0.25,
-        "against": "base",
-    }
-    deployment = {
-        "name": "embedding",
-        "version": "3",
-        "promote": True,
-        "decision": "promoted",
-        "reason": "it is better",
-    }
-    steps = {
-        "cross_validation": {"embedding": {}},
-        "evaluation": {"embedding": {}},
-        "comparison": {"embedding": {**measured, **comparison}},
-        "deployment": {"embedding": deployment},
-    }
-    return {"results": {"steps": steps}}
+    return training_results(comparison=comparison)
 
 
 @pytest.fixture(autouse=True)

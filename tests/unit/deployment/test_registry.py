@@ -78,7 +78,7 @@ def language_model(tiny_language_model: str) -> LanguageModel:
 
 
 def register(registry: Registry, model: Any, run: TrackedRun) -> ModelVersion:
-    return registry.register(
+    return registry.writer.write(
         model, run, base_model="tiny", probes=PROBES, tags={"tunetrail.session_id": "s1"}
     )
 

@@ -3,43 +3,14 @@ import json
 from typing import Any
 
 import pytest
+from tests.results import training_results
 
 from tunetrail import TrainingResult
 from tunetrail.evaluation.comparison import Comparison
 
 
-def results(reason: str = "it is better", **deployment: Any) -> dict[str, Any]:
-    comparison = {
-        "metric": "ndcg_at_10",
-        "before": 0.5,
-        "after": 0.625,
-        "improvement": 0.125,
-        "lower": 0.05,
-        "upper": 0.2,
-        "confidence": 0.95,
-        "examples": 40,
-        "bootstrap_samples": 1000,
-        "better_share": 0.5,
-        "worse_share": 0.25,
-        "against": "base",
-    }
-    decided = {
-        "name": "shop-embedding",
-        "version": "3",
-        "promote": True,
-        "decision": "promoted",
-        "reason": reason,
-        "mlflow_run_id": "c" * 32,
-        **deployment,
-    }
-    steps = {
-        "cross_validation": {"embedding": {}},
-        "evaluation": {"embedding": {}},
-        "comparison": {"embedding": comparison},
-        "deployment": {"embedding": decided},
-    }
-    identity = {"session_id": "s1", "model_type": "embedding", "timestamp": "2026-11-30T00:00:00"}
-    return {**identity, "results": {**identity, "steps": steps}}
+def results(**deployment: Any) -> dict[str, Any]:
+    return training_results(deployment={"name": "shop-embedding", **deployment})
 
 
 def result(**deployment: Any) -> TrainingResult:
